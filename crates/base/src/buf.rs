@@ -1,0 +1,223 @@
+//! Page-aligned buffers for direct I/O, pooled: the first touch of fresh memory costs 20 to 60 times its reuse.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// The alignment and the granule of every buffer, in bytes.
+pub const PAGE: usize = 4096;
+
+/// Rounds `len` up to whole pages.
+pub const fn round_up(len: usize) -> usize {
+    len.div_ceil(PAGE) * PAGE
+}
+
+/// The largest pooled capacity: a full block of 1 MiB, an entry of up to 1 MiB + 64 KiB, its frame and some slack.
+const LARGEST_CLASS: usize = (2 << 20) + (128 << 10);
+const CLASSES: usize = 10;
+
+/// The capacities that are pooled: 4 KiB doubling to 1 MiB, then [`LARGEST_CLASS`].
+fn class_of(len: usize) -> Option<(usize, usize)> {
+    if len > LARGEST_CLASS {
+        return None;
+    }
+    (0..CLASSES).map(|class| (class, class_bytes(class))).find(|&(_, bytes)| len <= bytes)
+}
+
+fn class_bytes(class: usize) -> usize {
+    if class == CLASSES - 1 { LARGEST_CLASS } else { PAGE << class }
+}
+
+/// A pool of [`AlignedBuf`]s, kept by size class up to a bound.
+#[derive(Debug)]
+pub struct BufPool {
+    free: Mutex<Free>,
+    keep: usize,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    classes: [Vec<Raw>; CLASSES],
+    bytes: usize,
+}
+
+impl BufPool {
+    /// A pool that keeps at most `keep` bytes of buffers nobody uses.
+    pub fn new(keep: usize) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::new(Free::default()), keep })
+    }
+
+    /// A buffer of `len` bytes. Its content is whatever an earlier user left.
+    pub fn get(self: &Arc<Self>, len: usize) -> AlignedBuf {
+        let (raw, pool) = match class_of(len) {
+            None => (Raw::zeroed(round_up(len)), Weak::new()),
+            Some((class, bytes)) => {
+                (self.take(class).unwrap_or_else(|| Raw::zeroed(bytes)), Arc::downgrade(self))
+            }
+        };
+        AlignedBuf { raw: Some(raw), len, pool }
+    }
+
+    fn take(&self, class: usize) -> Option<Raw> {
+        let mut free = self.free.lock();
+        let raw = free.classes[class].pop()?;
+        free.bytes -= raw.capacity;
+        Some(raw)
+    }
+
+    fn give(&self, raw: Raw) {
+        let Some((class, bytes)) = class_of(raw.capacity) else { return };
+        debug_assert_eq!(bytes, raw.capacity);
+        let mut free = self.free.lock();
+        if free.bytes + bytes <= self.keep {
+            free.bytes += bytes;
+            free.classes[class].push(raw);
+        }
+    }
+
+    /// Bytes of buffers that wait for reuse.
+    pub fn idle_bytes(&self) -> usize {
+        self.free.lock().bytes
+    }
+}
+
+/// Page-aligned memory of a fixed capacity with a length, returned to its pool when dropped.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    raw: Option<Raw>,
+    len: usize,
+    pool: Weak<BufPool>,
+}
+
+impl AlignedBuf {
+    fn raw(&self) -> &Raw {
+        self.raw.as_ref().expect("present until drop")
+    }
+
+    /// Bytes that fit.
+    pub fn capacity(&self) -> usize {
+        self.raw().capacity
+    }
+
+    /// Sets how many bytes count.
+    ///
+    /// # Panics
+    /// If `len` is beyond the capacity.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "length {len} is beyond the capacity {}", self.capacity());
+        self.len = len;
+    }
+
+    /// The buffer as shared bytes, without a copy; it returns to its pool with the last of them.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        if let (Some(raw), Some(pool)) = (self.raw.take(), self.pool.upgrade()) {
+            pool.give(raw);
+        }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.raw().as_slice()[..self.len]
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let len = self.len;
+        &mut self.raw.as_mut().expect("present until drop").as_mut_slice()[..len]
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Owned, zero-initialised, page-aligned memory.
+#[derive(Debug)]
+struct Raw {
+    ptr: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: Raw owns its allocation alone; nothing else holds the pointer.
+unsafe impl Send for Raw {}
+// SAFETY: a shared Raw only hands out shared slices.
+unsafe impl Sync for Raw {}
+
+impl Raw {
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity.max(PAGE), PAGE)
+            .expect("a capacity below isize::MAX, aligned to a power of two")
+    }
+
+    fn zeroed(capacity: usize) -> Self {
+        let capacity = capacity.max(PAGE);
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout's size is at least one page, so not zero.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        let ptr = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { ptr, capacity }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: `ptr` is valid for `capacity` bytes, initialised when allocated, and borrowed through self.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.capacity) }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and the borrow of self is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.capacity) }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this very layout, freed once.
+        unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_and_comes_back() {
+        let pool = BufPool::new(1 << 20);
+        let mut buf = pool.get(5000);
+        assert_eq!(buf.as_ptr() as usize % PAGE, 0);
+        assert_eq!((buf.len(), buf.capacity()), (5000, 8192));
+        buf[0] = 7;
+        let first = buf.as_ptr();
+        let bytes = buf.freeze();
+        let slice = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!(pool.idle_bytes(), 0, "a slice still pins it");
+        drop(slice);
+        assert_eq!(pool.idle_bytes(), 8192);
+        assert_eq!(pool.get(8000).as_ptr(), first);
+    }
+
+    #[test]
+    fn keeps_no_more_than_its_bound() {
+        let pool = BufPool::new(PAGE);
+        let (a, b) = (pool.get(1), pool.get(1));
+        drop((a, b));
+        assert_eq!(pool.idle_bytes(), PAGE);
+        assert_eq!(pool.get(LARGEST_CLASS + 1).capacity(), round_up(LARGEST_CLASS + 1));
+    }
+}
