@@ -1,1 +1,18 @@
-//! model
+//! Plain data every part of the broker speaks of: ids, kinds of errors, topic configuration, extents, and the codec of
+//! Kafka's v2 record batch, which is the form records have on disk.
+#![deny(missing_docs)]
+
+pub mod batch;
+mod codec;
+mod error;
+mod extent;
+mod ids;
+mod topic;
+
+pub use codec::DecodeError;
+pub use error::ErrorKind;
+pub use extent::{Extent, Overlay};
+pub use ids::{
+    FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
+};
+pub use topic::{Durability, TimestampType, TopicConfig, TopicKind};

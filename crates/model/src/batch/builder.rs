@@ -1,0 +1,181 @@
+//! Making batches.
+
+use bytes::Bytes;
+use sabir_base::crc::crc32c;
+use sabir_base::varint::{put_i64, put_u64};
+
+use super::header::attributes;
+use super::{BatchHeader, Compression, HEADER_LEN};
+use crate::{LeaderEpoch, Offset, ProducerId};
+
+/// Builds one batch, record by record.
+#[derive(Debug, Clone)]
+pub struct BatchBuilder {
+    compression: Compression,
+    base_offset: Offset,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    producer: (ProducerId, i16, i32),
+    transactional: bool,
+    control: bool,
+    last_offset_delta: i32,
+    count: i32,
+    /// Room for the header, then the records as they are before compression.
+    bytes: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl BatchBuilder {
+    /// An empty batch with base offset 0.
+    pub fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            base_offset: Offset::ZERO,
+            base_timestamp: -1,
+            max_timestamp: -1,
+            producer: (ProducerId::NONE, -1, -1),
+            transactional: false,
+            control: false,
+            last_offset_delta: -1,
+            count: 0,
+            bytes: vec![0; HEADER_LEN],
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Sets the base offset.
+    #[must_use]
+    pub fn base_offset(mut self, offset: Offset) -> Self {
+        self.base_offset = offset;
+        self
+    }
+
+    /// Makes it an idempotent producer's batch.
+    #[must_use]
+    pub fn producer(mut self, id: ProducerId, epoch: i16, base_sequence: i32) -> Self {
+        self.producer = (id, epoch, base_sequence);
+        self
+    }
+
+    /// Makes it part of a transaction.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.transactional = true;
+        self
+    }
+
+    /// Makes it a batch of markers.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.control = true;
+        self
+    }
+
+    /// Appends a record at the next offset. A header's value may be absent; duplicates of its key are kept.
+    pub fn push(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&[u8], Option<&[u8]>)],
+    ) {
+        self.push_at(self.last_offset_delta + 1, timestamp, key, value, headers);
+    }
+
+    /// Appends a record `delta` behind the base offset, leaving a gap to the one before.
+    ///
+    /// # Panics
+    /// If `delta` does not rise.
+    pub fn push_at(
+        &mut self,
+        delta: i32,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&[u8], Option<&[u8]>)],
+    ) {
+        assert!(delta > self.last_offset_delta, "offsets rise within a batch");
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.last_offset_delta = delta;
+        self.count += 1;
+
+        let record = &mut self.scratch;
+        record.clear();
+        record.push(0);
+        put_i64(record, timestamp.wrapping_sub(self.base_timestamp));
+        put_i64(record, delta.into());
+        put_nullable(record, key);
+        put_nullable(record, value);
+        put_u64(record, (headers.len() as u64) << 1);
+        for &(key, value) in headers {
+            put_nullable(record, Some(key));
+            put_nullable(record, value);
+        }
+        put_i64(&mut self.bytes, record.len() as i64);
+        self.bytes.extend_from_slice(record);
+    }
+
+    /// Lets the batch cover offsets to `delta` behind its base although no record stands there.
+    pub fn cover(&mut self, delta: i32) {
+        self.last_offset_delta = self.last_offset_delta.max(delta);
+    }
+
+    /// How many records it holds.
+    pub fn count(&self) -> u32 {
+        self.count as u32
+    }
+
+    /// Bytes it has so far, before compression.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The batch. One without records must [`cover`](Self::cover) something, or readers refuse it.
+    pub fn build(self) -> Bytes {
+        let mut bytes = match self.compression {
+            Compression::None => self.bytes,
+            codec => {
+                let mut out = vec![0; HEADER_LEN];
+                codec.compress(&self.bytes[HEADER_LEN..], &mut out);
+                out
+            }
+        };
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let mut header = BatchHeader {
+            base_offset: self.base_offset,
+            length: (bytes.len() - 12) as i32,
+            leader_epoch: LeaderEpoch::UNKNOWN,
+            crc: 0,
+            attributes: attributes(self.compression, self.transactional, self.control),
+            last_offset_delta: self.last_offset_delta,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            count: self.count,
+        };
+        write_header(&header, &mut bytes);
+        header.crc = crc32c(&bytes[21..]);
+        write_header(&header, &mut bytes);
+        Bytes::from(bytes)
+    }
+}
+
+fn write_header(header: &BatchHeader, bytes: &mut [u8]) {
+    header.write(bytes.first_chunk_mut().expect("room for the header is made first"));
+}
+
+fn put_nullable(out: &mut Vec<u8>, field: Option<&[u8]>) {
+    match field {
+        None => put_i64(out, -1),
+        Some(field) => {
+            put_i64(out, field.len() as i64);
+            out.extend_from_slice(field);
+        }
+    }
+}

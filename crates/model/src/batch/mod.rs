@@ -1,0 +1,77 @@
+//! Kafka's v2 record batch: the form of every record on disk.
+//!
+//! A batch is a header of 61 bytes, big endian, and records, compressed or not:
+//!
+//! ```text
+//!  0 base offset i64 · 8 length i32 (of what follows) · 12 leader epoch i32 · 16 magic i8 (2) · 17 crc u32 (CRC-32C from 21 on)
+//! 21 attributes i16 · 23 last offset delta i32 · 27 base timestamp i64 · 35 max timestamp i64
+//! 43 producer id i64 · 51 producer epoch i16 · 53 base sequence i32 · 57 record count i32 · 61 records
+//! ```
+//!
+//! Base offset and leader epoch lie before the CRC, so both are set without touching it.
+
+mod builder;
+mod compress;
+mod header;
+mod records;
+mod split;
+
+pub use builder::BatchBuilder;
+pub use compress::Compression;
+pub use header::{
+    BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, stamp_log_append_time, verify_crc,
+};
+pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};
+pub use split::{Split, split};
+
+/// Why bytes are not a record batch that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The bytes end before the batch does.
+    #[error("the batch needs {need} bytes, {have} are there")]
+    Truncated {
+        /// Bytes the batch needs, as far as they can be told.
+        need: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// A message format other than v2.
+    #[error("message format v{0} is not v2")]
+    Magic(i8),
+    /// A header field that no batch can have.
+    #[error("the batch header's {field} is {value}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        value: i64,
+    },
+    /// The checksum does not fit the bytes.
+    #[error("the batch's CRC is {stored:#010x}, its bytes have {computed:#010x}")]
+    Crc {
+        /// What the header says.
+        stored: u32,
+        /// What the bytes have.
+        computed: u32,
+    },
+    /// A codec that does not exist.
+    #[error("compression codec {0} is not known")]
+    Codec(u8),
+    /// The compressed records cannot be decompressed.
+    #[error("the records are not {0}")]
+    Decompress(Compression),
+    /// Decompressed, the records exceed the caller's limit.
+    #[error("the records exceed {limit} bytes when decompressed")]
+    TooLarge {
+        /// The caller's limit, in bytes.
+        limit: usize,
+    },
+    /// A record is malformed.
+    #[error("record {index}: {what}")]
+    Record {
+        /// Counted from 0.
+        index: u32,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
