@@ -1,8 +1,9 @@
-//! Building blocks without a domain: time, checksums, varints, aligned buffers and wake-ups.
+//! Building blocks without a domain: time, checksums, varints, aligned buffers, wake-ups and metrics.
 #![deny(missing_docs)]
 
 pub mod buf;
 pub mod clock;
 pub mod crc;
+pub mod metrics;
 pub mod varint;
 pub mod wake;

@@ -15,10 +15,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Setting {
     /// The key inside its section.
     pub key: &'static str,
-    /// The value that holds when nothing is said, in TOML.
+    /// The value that holds when nothing is said, in a form that TOML and JSON share: `3`, `true`, `"7d"`.
     pub default: &'static str,
     /// What it does, its unit and its limits, in one or two sentences of Markdown.
     pub help: &'static str,
+}
+
+impl Setting {
+    /// The default as a value.
+    pub fn default_value(&self) -> serde_json::Value {
+        serde_json::from_str(self.default).expect("a setting's default is written in JSON")
+    }
 }
 
 /// A section's keys and values as they were read, untyped.
@@ -43,13 +50,17 @@ impl ConfigError {
     }
 }
 
-/// Parses a section into its type. Refuses a key that `settings` does not list, with the nearest one as a suggestion.
+/// Parses a section into its type. What was not said has its default; a key that `settings` does not list is refused, with
+/// the nearest one as a suggestion. `T` needs no defaults of its own, and should deny unknown fields.
 pub fn parse_table<T: DeserializeOwned>(
     section: &str,
-    table: Table,
+    mut table: Table,
     settings: &[Setting],
 ) -> Result<T, ConfigError> {
     check_keys(section, &table, settings)?;
+    for setting in settings {
+        table.entry(setting.key).or_insert_with(|| setting.default_value());
+    }
     serde_path_to_error::deserialize(serde_json::Value::Object(table)).map_err(|e| {
         let key = e.path().to_string();
         ConfigError::new(section, &key, e.into_inner().to_string())
@@ -341,16 +352,10 @@ mod tests {
     }
 
     #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(default)]
+    #[serde(deny_unknown_fields)]
     struct Section {
         depth: u32,
         keep: Limit<Size>,
-    }
-
-    impl Default for Section {
-        fn default() -> Self {
-            Self { depth: 1, keep: Limit(None) }
-        }
     }
 
     const SETTINGS: &[Setting] = &[
@@ -365,7 +370,7 @@ mod tests {
 
     #[test]
     fn sections() {
-        assert_eq!(parse("{}"), Ok(Section::default()));
+        assert_eq!(parse("{}"), Ok(Section { depth: 1, keep: Limit(None) }));
         let both = Section { depth: 3, keep: Limit(Some(Size(1024))) };
         assert_eq!(parse(r#"{"depth": 3, "keep": "1KiB"}"#), Ok(both));
         assert_eq!(parse(r#"{"dept": 3}"#).unwrap_err(), "pit.dept: unknown key; did you mean `depth`?");
