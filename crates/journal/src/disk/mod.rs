@@ -1,0 +1,243 @@
+//! The disk below a journal: named files of a fixed length in one directory, written at positions and made durable.
+//!
+//! ```text
+//!   submit(write, sync: false) ──► completion: read_at sees it; a power cut may lose any part of it
+//!            │
+//!            ├─ submit_sync / sync, submitted AFTER that completion, same file ──► its completion: durable
+//!            │
+//!   submit(write, sync: true) ───► completion: these bytes are durable, and no others are promised
+//! ```
+//!
+//! What every implementation keeps, and the conformance suite checks:
+//!
+//! 1. **Completions come in any order**, also for writes to one file. A caller that needs an order waits. Two writes in
+//!    flight never overlap, or the bytes they share are undefined.
+//! 2. **A completed write is seen** by every later `read_at`; one in flight may be seen in part.
+//! 3. **Durable** means: a power cut after that moment keeps it.
+//!    - After the completion of a write with `sync: true`, its own bytes are durable. Nothing follows for other writes,
+//!      not even for those completed before it was submitted: where the disk writes through (FUA) there is no flush.
+//!    - After the completion of a [`Disk::submit_sync`], or the return of [`Disk::sync`], every write to *that file* which
+//!      had completed before the call is durable, and so is the file's length.
+//!    - Before that, a power cut keeps any subset of a write's 512-byte sectors, in any order among writes.
+//! 4. **A name is an entry of the directory** and durable only after [`Disk::sync_dir`]; a file whose content was synced but
+//!    whose name was not is lost. A created file needs both `sync` and `sync_dir`.
+//! 5. **Writes stay inside the file**, start at a multiple of [`SECTOR`] and are a multiple of it long. Memory aligned to it
+//!    goes to the device as it is; other memory is right too, and copied first.
+//! 6. **A short write is an error**, never a success and never continued in silence.
+//! 7. **A failed disk stays failed.** After a submitted operation or a sync failed, what the caches below hold is unknown and a
+//!    later sync could answer success for bytes that were dropped. So every later write and sync answers
+//!    [`DiskError::Failed`] with the first cause; reads, lists and lengths go on. Only opening the directory anew clears it.
+//! 8. **No submission is refused for depth**: what the device's queue does not take waits in memory. The caller bounds it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// What positions and lengths of writes are multiples of, in bytes.
+pub const SECTOR: usize = 4096;
+
+/// An open file of one [`Disk`]. A number is never given twice in the life of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u64);
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {}", self.0)
+    }
+}
+
+/// A write to submit.
+#[derive(Debug, Clone)]
+pub struct WriteOp {
+    /// Comes back in the [`Completion`]; the caller's own numbering.
+    pub token: u64,
+    /// The file to write to.
+    pub file: FileId,
+    /// Where, in bytes: a multiple of [`SECTOR`].
+    pub pos: u64,
+    /// What; a multiple of [`SECTOR`] long, not empty, and kept alive by the disk until the completion is reaped.
+    pub data: Bytes,
+    /// Whether the completion waits until these bytes are durable.
+    pub sync: bool,
+}
+
+/// The end of a submitted write or sync.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// The token it was submitted with.
+    pub token: u64,
+    /// Done in full, or why not.
+    pub result: Result<(), DiskError>,
+}
+
+/// Called when there is something to reap.
+pub type WakeFn = Arc<dyn Fn() + Send + Sync>;
+
+/// Why a disk did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DiskError {
+    /// No such file.
+    #[error("{path} does not exist")]
+    NotFound {
+        /// The file.
+        path: String,
+    },
+    /// The name is taken.
+    #[error("{path} exists already")]
+    Exists {
+        /// The file.
+        path: String,
+    },
+    /// Not a plain file name.
+    #[error("{name:?} is not a file name of 1 to 200 characters out of a-z, 0-9, '-', '_' and '.'")]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// The file is not open on this disk (closed, or of an earlier life of a simulated one).
+    #[error("{file} is not open")]
+    NotOpen {
+        /// What was given.
+        file: FileId,
+    },
+    /// No space left.
+    #[error("no space left on the device for {path}")]
+    Full {
+        /// The file that was to be created or written.
+        path: String,
+    },
+    /// Not wholly inside the file.
+    #[error("{len} bytes at {pos} are not inside {path}, which has {file_len}")]
+    OutOfBounds {
+        /// The file.
+        path: String,
+        /// Where it should have started, in bytes.
+        pos: u64,
+        /// How long it was, in bytes.
+        len: u64,
+        /// How long the file is, in bytes.
+        file_len: u64,
+    },
+    /// A write's position or length is no multiple of [`SECTOR`], or it is empty.
+    #[error("a write of {len} bytes at {pos} of {path} is not whole sectors of 4096 bytes")]
+    Misaligned {
+        /// The file.
+        path: String,
+        /// Its position, in bytes.
+        pos: u64,
+        /// Its length, in bytes.
+        len: u64,
+    },
+    /// The device took fewer bytes than it was given.
+    #[error("{path}: only {done} of {len} bytes at {pos} were written")]
+    ShortWrite {
+        /// The file.
+        path: String,
+        /// The write's position, in bytes.
+        pos: u64,
+        /// The write's length, in bytes.
+        len: u64,
+        /// What was taken, in bytes.
+        done: u64,
+    },
+    /// This kind of disk cannot work here; another kind may.
+    #[error("{what} is not available for {path}: {source}")]
+    Unsupported {
+        /// The missing feature.
+        what: &'static str,
+        /// The directory.
+        path: String,
+        /// What the system answered.
+        source: Arc<io::Error>,
+    },
+    /// The system refused or failed.
+    #[error("{op} {path}: {source}")]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// The file or directory.
+        path: String,
+        /// What the system answered.
+        source: Arc<io::Error>,
+    },
+    /// An earlier write or sync failed; see rule 7 of the module.
+    #[error("writes have stopped since an earlier failure: {cause}")]
+    Failed {
+        /// The first failure.
+        cause: Arc<DiskError>,
+    },
+}
+
+/// A directory of files that a journal lives in; see the [module](self) for the invariants.
+///
+/// All methods may be called from any thread. Those called blocking wait for the device and belong on a thread that may.
+pub trait Disk: Send + Sync + fmt::Debug + 'static {
+    /// The names of all files, sorted.
+    fn list(&self) -> Result<Vec<String>, DiskError>;
+
+    /// Creates a file of `len` bytes with its space reserved; it reads as zeros. [`DiskError::Full`] leaves nothing behind.
+    /// Blocking. The name and the length are durable after `sync` and `sync_dir`.
+    fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError>;
+
+    /// Opens a file for reading and writing. Opening it twice gives two numbers of one file.
+    fn open(&self, name: &str) -> Result<FileId, DiskError>;
+
+    /// Forgets an open file; operations in flight on it still end. Closing twice is harmless.
+    fn close(&self, file: FileId);
+
+    /// Renames a file; [`DiskError::Exists`] where `to` is taken. Open numbers stay valid. Durable after `sync_dir`.
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
+
+    /// Removes a name. Open numbers stay valid, and the space is freed with the last of them. Durable after `sync_dir`.
+    fn remove(&self, name: &str) -> Result<(), DiskError>;
+
+    /// Makes all creates, renames and removes so far durable. Blocking.
+    fn sync_dir(&self) -> Result<(), DiskError>;
+
+    /// The length of a file in bytes.
+    fn len(&self, file: FileId) -> Result<u64, DiskError>;
+
+    /// Fills `buf` from `pos`, or fails; never partly. Blocking. Any alignment; whole sectors into memory aligned to
+    /// [`SECTOR`] are read without a copy.
+    fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes whole sectors and returns when they are written, not when they are durable. Blocking; for headers, slots and
+    /// zeroing. A failure here does not fail the disk: nothing was promised yet.
+    fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError>;
+
+    /// Makes the file's length and every write to it that has completed durable. Blocking.
+    fn sync(&self, file: FileId) -> Result<(), DiskError>;
+
+    /// Starts a write and returns at once; its end comes through [`reap`](Self::reap). An error means that it was not
+    /// started and that no completion follows.
+    fn submit(&self, op: WriteOp) -> Result<(), DiskError>;
+
+    /// Starts what [`sync`](Self::sync) does and returns at once. An error means that no completion follows.
+    fn submit_sync(&self, token: u64, file: FileId) -> Result<(), DiskError>;
+
+    /// Appends the completions since the last call to `out`, each exactly once. Never waits.
+    fn reap(&self, out: &mut Vec<Completion>);
+
+    /// Waits until there may be something to reap, at most for `timeout`; false when there is nothing. Blocking; for
+    /// recovery, draining and shutdown.
+    fn wait(&self, timeout: Duration) -> bool;
+
+    /// An event counter that becomes readable whenever there is something to reap. One who watches it edge-triggered (as
+    /// tokio's `AsyncFd` does) need not read it; one who watches its level reads its 8 bytes, then reaps.
+    /// `None` where [`set_waker`](Self::set_waker) does this instead.
+    fn event_fd(&self) -> Option<RawFd>;
+
+    /// Sets what is called, from the disk's own thread and without any of its locks, after there is something to reap. Not called by
+    /// a disk with an [`event_fd`](Self::event_fd). Calls may be more than needed.
+    fn set_waker(&self, wake: WakeFn);
+
+    /// Operations submitted and not yet reaped.
+    fn depth(&self) -> usize;
+
+    /// Bytes that files may still be created with.
+    fn free_bytes(&self) -> Result<u64, DiskError>;
+}

@@ -1,0 +1,106 @@
+//! Pages: what projections and a node's own tables are checkpointed as, by key, in one ordered store beside the journal.
+//!
+//! The journal is the truth; a page store holds what a replay would give again, up to one sequence. So it is written only
+//! at a checkpoint, and a commit is all or nothing: after a crash at any moment the store is what it was after its last
+//! commit, or after the one under way.
+//!
+//! [`Paged`] is a resident map whose changed entries become pages at a checkpoint. Closed history (old index pages, timer
+//! runs) is put into the same [`PageBatch`] as pages of its own and read back with [`PageStore::get`].
+
+mod batch;
+mod paged;
+mod split;
+
+pub use batch::{PageBatch, PageChange};
+pub use paged::{Budget, DecodeError, PageKey, PageValue, Paged};
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// The largest page, in bytes; a larger value is split over numbered pages.
+pub const MAX_PAGE: usize = 16 << 10;
+
+/// The longest key of a page, in bytes.
+pub const MAX_KEY: usize = 512;
+
+/// Why a page store did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PageError {
+    /// What is stored is not what was written. The store is left as it is: it is never replaced by an empty one.
+    #[error("the page store {path} is corrupt: {detail}")]
+    Corrupt {
+        /// The store's file.
+        path: String,
+        /// What did not match.
+        detail: String,
+    },
+    /// A page, read whole and unharmed, is not one this version can decode.
+    #[error("the page {key:02x?} cannot be decoded: {detail}")]
+    Undecodable {
+        /// The page's key.
+        key: Vec<u8>,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// A key or page beyond [`MAX_KEY`] or [`MAX_PAGE`].
+    #[error("a page of {page} bytes under a key of {key} bytes is larger than a store takes")]
+    TooLarge {
+        /// The key's length, in bytes.
+        key: usize,
+        /// The page's length, in bytes.
+        page: usize,
+    },
+    /// No space left; nothing was committed.
+    #[error("no space left on the device for the page store {path}")]
+    Full {
+        /// The store's file.
+        path: String,
+    },
+    /// Another process has the store open.
+    #[error("the page store {path} is open elsewhere")]
+    InUse {
+        /// The store's file.
+        path: String,
+    },
+    /// The system refused or failed. Whether a commit took place is unknown until the store is opened anew.
+    #[error("the page store {path}: {source}")]
+    Io {
+        /// The store's file.
+        path: String,
+        /// What the system answered.
+        source: Arc<std::io::Error>,
+    },
+}
+
+/// Whether a store was there. What it means beside a journal that is not empty is the caller's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was not there and has been made, empty.
+    Created,
+    /// It was there.
+    Existing,
+}
+
+/// What [`PageStore::scan`] calls with each key and page.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, PageError> + 'a;
+
+/// An ordered store of pages by key.
+///
+/// Readers see the last committed batch, whole, while another commits. Every page carries a checksum of its key and content
+/// that each read verifies. All methods block and may be called from any thread; commits exclude one another.
+pub trait PageStore: Send + Sync + fmt::Debug + 'static {
+    /// The page under `key`.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError>;
+
+    /// Visits the pages whose key begins with `prefix` and is not before `from` (empty: from the first), in the order of the keys,
+    /// until told to stop. All of them are of one committed state.
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError>;
+
+    /// Applies a batch atomically; it is durable on return. After an error none of it is visible here; unless the error is
+    /// [`PageError::TooLarge`] or [`PageError::Full`], opening the store anew may show all of it.
+    fn commit(&self, batch: PageBatch) -> Result<(), PageError>;
+
+    /// What the store takes on its disk, in bytes.
+    fn stored_bytes(&self) -> Result<u64, PageError>;
+}
