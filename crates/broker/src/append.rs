@@ -1,0 +1,90 @@
+//! What an append asks for and what it is answered with.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use sabir_model::batch::BatchHeader;
+use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardId, TimestampType};
+
+use crate::catalog::Topic;
+
+/// One validated batch for one partition.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The partition's shard.
+    pub shard: ShardId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Exactly one v2 batch, its CRC and records checked by the caller.
+    pub batch: Bytes,
+    /// The batch's header, as parsed.
+    pub header: BatchHeader,
+    /// The front end that built the batch; [`FrontEndNo::NONE`] if a client's batch is to be stored as it came.
+    pub maker: FrontEndNo,
+    /// Whether the broker stamps the batch with its own time.
+    pub stamp: bool,
+    /// What the answer waits for; `None` for the node's default.
+    pub durability: Option<Durability>,
+}
+
+impl Append {
+    /// An append to partition `index` of `topic`, by the topic's configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`] if the topic has no such partition.
+    pub fn to(
+        topic: &Topic,
+        index: i32,
+        batch: Bytes,
+        header: BatchHeader,
+        maker: FrontEndNo,
+    ) -> Result<Self, ErrorKind> {
+        let partition = topic.partition(index).ok_or(ErrorKind::UnknownTopic)?;
+        Ok(Self {
+            shard: partition.shard,
+            partition: partition.id,
+            batch,
+            header,
+            maker,
+            stamp: topic.config.timestamp_type == TimestampType::LogAppendTime,
+            durability: topic.config.durability,
+        })
+    }
+}
+
+/// Where a batch was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record; of a duplicate, the one its first copy got.
+    pub base_offset: Offset,
+    /// The broker's time it was stamped with, in milliseconds since the epoch; -1 where it keeps the producer's.
+    pub append_time_ms: i64,
+    /// The partition's first offset at that moment.
+    pub log_start: Offset,
+    /// Whether the batch had been appended before and was not appended again.
+    pub duplicate: bool,
+}
+
+/// The answers to one [`Broker::append`](crate::Broker::append), in the order of its items. The batches are on their way
+/// whether this is polled or dropped.
+#[derive(Debug)]
+#[must_use = "the appends are answered through it"]
+pub struct Appending {
+    answers: Vec<Result<Appended, ErrorKind>>,
+}
+
+impl Appending {
+    pub(crate) fn ready(answers: Vec<Result<Appended, ErrorKind>>) -> Self {
+        Self { answers }
+    }
+}
+
+impl Future for Appending {
+    type Output = Vec<Result<Appended, ErrorKind>>;
+
+    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(std::mem::take(&mut self.answers))
+    }
+}

@@ -1,0 +1,106 @@
+//! What a broker is opened with, and why it cannot be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sabir_model::{Durability, NodeId, TopicConfig};
+
+/// How the journal reaches its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskKind {
+    /// io_uring with direct I/O where the platform has it, else `pwrite`.
+    #[default]
+    Auto,
+    /// io_uring with direct I/O, or not at all.
+    Uring,
+    /// `pwrite` and `fdatasync` on a thread of its own.
+    Pwrite,
+}
+
+/// How a broker runs.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// The data directory; made if it is not there.
+    pub data: PathBuf,
+    /// Data shards of a new data directory; an existing one keeps the number it was made with.
+    pub data_shards: u32,
+    /// How the journal reaches its disk.
+    pub disk: DiskKind,
+    /// This node.
+    pub node_id: NodeId,
+    /// The configuration of a topic that says nothing else.
+    pub defaults: TopicConfig,
+    /// What a topic's appends wait for if it does not say.
+    pub durability: Durability,
+    /// Bytes of recent blocks kept in memory, all shards together.
+    pub tail_cache_bytes: usize,
+    /// A checkpoint is due after so many bytes of blocks.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint is due after so many entries.
+    pub checkpoint_entries: u64,
+    /// How often retention looks at the partitions.
+    pub retention_interval: Duration,
+    /// How long an idempotent producer is remembered after its last batch.
+    pub producer_expiry: Duration,
+    /// Bytes that may wait in open blocks of one shard before [`Broker::room`](crate::Broker::room) makes callers wait.
+    pub open_bytes_max: usize,
+    /// The most partitions a topic may have.
+    pub partitions_max: u32,
+}
+
+impl BrokerOptions {
+    /// The defaults for a data directory: one data shard per two cores, everything synced.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            data: data.into(),
+            data_shards: (cores / 2).clamp(1, 1024) as u32,
+            disk: DiskKind::Auto,
+            node_id: NodeId(1),
+            defaults: TopicConfig::default(),
+            durability: Durability::Sync,
+            tail_cache_bytes: 256 << 20,
+            checkpoint_bytes: 1 << 30,
+            checkpoint_entries: 4_000_000,
+            retention_interval: Duration::from_secs(30),
+            producer_expiry: Duration::from_secs(24 * 3600),
+            open_bytes_max: 32 << 20,
+            partitions_max: 10_000,
+        }
+    }
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another process has the data directory open.
+    #[error("{path} is in use by process {pid}")]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// What its lock file says.
+        pid: String,
+    },
+    /// The data directory cannot be used.
+    #[error("{op} {path}: {source}")]
+    Io {
+        /// What was being done.
+        op: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// A shard cannot be opened; the message names file, position and sequence where data is damaged.
+    #[error("shard {shard}: {reason}")]
+    Shard {
+        /// Which shard.
+        shard: u32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(String),
+}

@@ -1,0 +1,98 @@
+//! What a read asks for and what it is answered with.
+
+use bytes::Bytes;
+use sabir_model::{FrontEndNo, LeaderEpoch, Offset};
+
+/// Records of one partition.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    /// The offset behind the last committed record.
+    pub high_watermark: Offset,
+    /// The offset behind the last record that no open transaction holds back.
+    pub last_stable: Offset,
+    /// The partition's first offset.
+    pub log_start: Offset,
+    /// The batches found, in offset order. The first may begin before the offset asked for.
+    pub slices: Vec<Slice>,
+}
+
+impl Fetched {
+    /// Bytes of all slices.
+    pub fn bytes(&self) -> usize {
+        self.slices.iter().map(Slice::len).sum()
+    }
+}
+
+/// Whole v2 batches, ready to be written: base offsets and leader epochs stand in them. Their bytes are those of `head`,
+/// then those of `body`; a large batch's body is shared with the tail cache, not copied.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// The first batch's base offset.
+    pub base_offset: Offset,
+    /// The offset behind the last batch.
+    pub next_offset: Offset,
+    /// The leader epoch of all batches.
+    pub leader_epoch: LeaderEpoch,
+    /// The front end that built the batches; [`FrontEndNo::NONE`] for what a client sent as it is.
+    pub maker: FrontEndNo,
+    /// The bytes that differ from the stored ones; may be empty.
+    pub head: Bytes,
+    /// The bytes behind `head`.
+    pub body: Bytes,
+}
+
+impl Slice {
+    /// Bytes of head and body.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Head and body as one, copied unless one of them is empty.
+    pub fn joined(&self) -> Bytes {
+        if self.head.is_empty() {
+            return self.body.clone();
+        }
+        let mut all = Vec::with_capacity(self.len());
+        all.extend_from_slice(&self.head);
+        all.extend_from_slice(&self.body);
+        all.into()
+    }
+}
+
+/// Which offset is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first one kept.
+    Earliest,
+    /// The one behind the last committed record.
+    Latest,
+    /// The first record that carries the largest timestamp.
+    MaxTimestamp,
+    /// The first record whose timestamp is at least this, in milliseconds since the epoch.
+    Timestamp(i64),
+}
+
+/// An offset that was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// The offset; -1 where no record fits.
+    pub offset: Offset,
+    /// The record's timestamp in milliseconds since the epoch; -1 where no record was looked at.
+    pub timestamp: i64,
+    /// The leader epoch at that offset.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// The end of a leader epoch in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch of the partition that is not above the one asked for; unknown where there is none.
+    pub epoch: LeaderEpoch,
+    /// The offset behind its last record; -1 where there is none.
+    pub end_offset: Offset,
+}
