@@ -1,0 +1,117 @@
+//! The seam between a shard and whatever makes its blocks final.
+//!
+//! ```text
+//!            committed()          last appended
+//!                 │                    │
+//!   ──┬──┬──┬──┬──▼──┬─────┬─────┬─────▼
+//!     │ final,     │ appended: may be cut; nobody can read it
+//!     │ readable   │
+//!   ──┴──┴──┴──┴─────┴─────┴─────┴─────
+//!                  └── cut(after) ──► Event::Cut{from}, then new blocks in a higher term
+//! ```
+//!
+//! What every implementation keeps, and the conformance suite checks:
+//!
+//! 1. **Order.** Blocks commit in the order of `append`, each once, with sequences that run on from the last committed one
+//!    without a gap. Terms never fall.
+//! 2. **Final.** What an [`Event::Committed`] has named is never cut, changes no more, and is found by the next start.
+//! 3. **Hidden.** What is not committed cannot be read, and no event shows it.
+//! 4. **Every ticket ends**: in its `Committed`, in a [`Event::Cut`] at or before it, or in [`Event::Stopped`].
+//! 5. **Durable as asked.** A block whose durability is `Sync` commits only when a flush covers it and everything before it.
+//! 6. **Once stopped, stopped.** After `Stopped` nothing commits and `append` fails; reads of what is committed go on.
+//! 7. **No lost wake-up.** When `advance` could move something, the event descriptor or the waker says so.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sabir_model::{Sequence, Term};
+
+use crate::block::Block;
+use crate::disk::WakeFn;
+use crate::error::{AppendError, CutError, StorageError};
+
+/// The number of an append since the start; grows by one with each, and stays one's own when the block is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Whether an entry may use the space kept in reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// No: it is refused while the disk is full.
+    Ordinary,
+    /// Yes: acknowledgements, deletes, moves and votes, which make space or must go on.
+    Reserve,
+}
+
+/// What happened to the blocks, in order.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A block is final.
+    Committed {
+        /// Its ticket, where this run of this node appended it.
+        ticket: Option<Ticket>,
+        /// Its place.
+        sequence: Sequence,
+        /// The term it was appended in.
+        term: Term,
+        /// Its content: a slice of the tail cache's buffer.
+        content: Bytes,
+    },
+    /// The uncommitted blocks of this and all later tickets given so far are gone.
+    Cut {
+        /// The first ticket that was cut.
+        from: Ticket,
+    },
+    /// Nothing will commit any more; the last event.
+    Stopped(Arc<StorageError>),
+}
+
+/// Makes blocks final; see the [module](self) for the invariants.
+pub trait Replicator: Send + Sync + 'static {
+    /// Appends a block; the order of calls is the order of commit. It is submitted to the disk at once and its sequence is
+    /// not known yet. From any thread.
+    ///
+    /// # Errors
+    /// See [`AppendError`]: nothing was written.
+    fn append(&self, block: Block) -> Result<Ticket, AppendError>;
+
+    /// Whether entries of this priority may be pushed now. One atomic load; asked before each push.
+    fn admits(&self, priority: Priority) -> bool;
+
+    /// The group commit rule: nothing in flight, or fewer than eight and 64 KiB or more (`open_bytes`) waiting.
+    fn ready(&self, open_bytes: usize) -> bool;
+
+    /// Takes what the disk has completed and moves `committed`. From any thread; if another is at it, that one does it again
+    /// and this call returns at once.
+    fn advance(&self);
+
+    /// Appends the events since the last call to `out`, each once. Called under the lock that orders `apply`.
+    fn poll(&self, out: &mut Vec<Event>);
+
+    /// Does what is due by time: the idle seal, the flush of an `os` run. `now_ms` is a clock that never falls, in
+    /// milliseconds; to be called every 50 ms or so, from any thread. Starts writes, waits for none.
+    fn tick(&self, now_ms: u64);
+
+    /// The last final block.
+    fn committed(&self) -> Sequence;
+
+    /// The term that the next append will carry.
+    fn term(&self) -> Term;
+
+    /// Whether this node leads, so that `append` is taken.
+    fn is_leader(&self) -> bool;
+
+    /// Drains the writes in flight and drops every block above `after`; their tickets end in an [`Event::Cut`]. Blocking.
+    ///
+    /// # Errors
+    /// See [`CutError`].
+    fn cut(&self, after: Sequence) -> Result<(), CutError>;
+
+    /// Readable when there is something to `advance`; whoever watches it calls `advance`, then `poll`. The waker may be
+    /// called all the same: watch both.
+    fn event_fd(&self) -> Option<RawFd>;
+
+    /// Sets what is called when there is something to `advance` or to `poll` that the event descriptor does not show.
+    fn set_waker(&self, wake: WakeFn);
+}
