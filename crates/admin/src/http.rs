@@ -1,0 +1,107 @@
+//! The HTTP server: few connections, short requests, nothing that waits for ever.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{Admin, health, metrics};
+
+/// Connections at once; a further one waits in the listen queue.
+const CONNECTIONS: usize = 64;
+/// A request's head must be there by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection ends by then, whatever it does: a scraper opens another one.
+const CONNECTION_AGE: Duration = Duration::from_secs(300);
+
+/// Serves until `stop` is ready. Answers under way are cut off.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: impl Future<Output = ()>) {
+    let router = router(admin);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::select! {
+        () = stop => {}
+        () = accept(listener, router, places) => {}
+    }
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n") })
+        .with_state(admin)
+}
+
+async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
+    // The semaphore is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, peer)) => drop(tokio::spawn(connection(stream, peer, router.clone(), place))),
+            Err(error) => {
+                tracing::warn!(%error, "the admin port cannot accept a connection");
+                // Out of file descriptors, most likely: trying again at once would only burn the CPU.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, _place: OwnedSemaphorePermit) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_AGE, serving).await {
+        tracing::debug!(%peer, %error, "admin connection");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+
+    #[tokio::test]
+    async fn a_starting_server_lives_but_is_not_ready() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let admin = Admin::new();
+        tokio::spawn(serve(listener, admin.clone(), std::future::pending()));
+
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("journal is being opened"), "{ready}");
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.contains("application/openmetrics-text") && metrics.contains("\nsabir_ready 0\n"));
+        assert!(
+            metrics.ends_with("# EOF\n") && metrics.contains("process_resident_memory_bytes"),
+            "{metrics}"
+        );
+        assert!(get(address, "/else").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+        admin.stopping();
+        assert!(get(address, "/readyz").await.contains("stopping"));
+    }
+}
