@@ -2,7 +2,7 @@
 
 use sabir_base::varint;
 
-use crate::codec::{DecodeError, take_u8};
+use crate::stored::{DecodeError, take_u8};
 use crate::{FrontEndNo, Sequence};
 
 /// A run of records in a block of the journal, the same on every replica.

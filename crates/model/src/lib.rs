@@ -3,16 +3,16 @@
 #![deny(missing_docs)]
 
 pub mod batch;
-mod codec;
 mod error;
 mod extent;
 mod ids;
+pub mod stored;
 mod topic;
 
-pub use codec::DecodeError;
 pub use error::ErrorKind;
 pub use extent::{Extent, Overlay};
 pub use ids::{
     FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
+pub use stored::DecodeError;
 pub use topic::{Durability, TimestampType, TopicConfig, TopicKind};

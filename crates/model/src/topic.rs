@@ -1,6 +1,6 @@
 //! A topic's configuration and its stored form.
 
-use crate::codec::{DecodeError, take, take_u8};
+use crate::stored::{DecodeError, take, take_form, take_u8};
 
 /// Whose time a record carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -94,13 +94,7 @@ impl TopicConfig {
     /// # Errors
     /// A form of a newer version, a cut input, a tag that is not known.
     pub fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        match take_u8(input)? {
-            FORM => Self::decode_fields(input),
-            form => Err(DecodeError::Version(form)),
-        }
-    }
-
-    fn decode_fields(input: &mut &[u8]) -> Result<Self, DecodeError> {
+        take_form(input, FORM)?;
         Ok(Self {
             retention_ms: take_bound(input)?,
             retention_bytes: take_bound(input)?,
