@@ -1,5 +1,24 @@
-//! Listeners, connection limits and drain; and what a protocol's folder exports to be served, configured and used.
+//! Listeners, I/O threads, connection limits and drain; and what a protocol's folder exports to be served, configured and
+//! used.
+//!
+//! [`Net`] owns the I/O threads. Each is a current-thread runtime; a connection is dealt to the one with the fewest and
+//! stays there. The same threads watch what the broker's shards want to be driven by, so that a request needs no other
+//! thread.
 #![deny(missing_docs)]
 
 pub mod client;
 pub mod config;
+mod connection;
+mod gate;
+mod listener;
+mod memory;
+mod net;
+pub mod protocol;
+mod threads;
+
+pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
+pub use gate::ListenerStats;
+pub use listener::{BindError, ListenOptions, Listener, refuse_exposed};
+pub use memory::{FrameMemory, Grant};
+pub use net::{Drained, Net, NetOptions};
+pub use threads::Watched;

@@ -1,0 +1,135 @@
+//! Who may come in: counts of connections, by listener and in all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Connections of all listeners.
+#[derive(Debug)]
+pub(crate) struct House {
+    open: AtomicUsize,
+    max: usize,
+}
+
+/// Connections of one listener.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) name: &'static str,
+    house: Arc<House>,
+    open: AtomicUsize,
+    max: usize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A listener's counts since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerStats {
+    /// The front end's name.
+    pub name: &'static str,
+    /// Connections open now.
+    pub open: usize,
+    /// Connections taken.
+    pub accepted: u64,
+    /// Connections closed at once because a limit was reached.
+    pub refused: u64,
+}
+
+/// Why a connection is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The listener has as many as it may have.
+    Listener(usize),
+    /// All listeners together have.
+    Node(usize),
+}
+
+/// A place for one connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    /// Connections of the I/O thread it was dealt to.
+    thread: Arc<AtomicUsize>,
+}
+
+impl House {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { open: AtomicUsize::new(0), max }
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(name: &'static str, house: Arc<House>, max: usize) -> Self {
+        let (open, accepted, refused) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { name, house, open, max, accepted, refused }
+    }
+
+    /// Takes a place for a connection on the I/O thread that counts in `thread`.
+    pub(crate) fn enter(self: &Arc<Self>, thread: &Arc<AtomicUsize>) -> Result<Pass, Full> {
+        if !take_place(&self.open, self.max) {
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Full::Listener(self.max));
+        }
+        if !take_place(&self.house.open, self.house.max) {
+            self.open.fetch_sub(1, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Full::Node(self.house.max));
+        }
+        self.accepted.fetch_add(1, Relaxed);
+        thread.fetch_add(1, Relaxed);
+        Ok(Pass { gate: self.clone(), thread: thread.clone() })
+    }
+
+    pub(crate) fn stats(&self) -> ListenerStats {
+        ListenerStats {
+            name: self.name,
+            open: self.open.load(Relaxed),
+            accepted: self.accepted.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        }
+    }
+}
+
+fn take_place(open: &AtomicUsize, max: usize) -> bool {
+    open.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+}
+
+impl Pass {
+    pub(crate) fn name(&self) -> &'static str {
+        self.gate.name
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Relaxed);
+        self.gate.house.open.fetch_sub(1, Relaxed);
+        self.thread.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_limits_hold_and_places_come_back() {
+        let house = Arc::new(House::new(3));
+        let small = Arc::new(Gate::new("small", house.clone(), 1));
+        let wide = Arc::new(Gate::new("wide", house.clone(), 9));
+        let thread = Arc::new(AtomicUsize::new(0));
+        let first = small.enter(&thread).expect("empty");
+        assert_eq!(small.enter(&thread).err(), Some(Full::Listener(1)));
+        let _second = wide.enter(&thread).expect("room");
+        let _third = wide.enter(&thread).expect("room");
+        assert_eq!(wide.enter(&thread).err(), Some(Full::Node(3)));
+        assert_eq!((house.open(), thread.load(Relaxed)), (3, 3));
+        drop(first);
+        assert_eq!((house.open(), thread.load(Relaxed)), (2, 2));
+        assert_eq!(small.stats(), ListenerStats { name: "small", open: 0, accepted: 1, refused: 1 });
+        assert!(wide.enter(&thread).is_ok());
+    }
+}

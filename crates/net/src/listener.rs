@@ -1,0 +1,159 @@
+//! Bound sockets, before anything is accepted from them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::config::ConfigError;
+
+/// Connections that the system may hold until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// What a front end listens on.
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    /// Its configuration section: the front end's name.
+    pub section: &'static str,
+    /// The addresses; port 0 takes any free one.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether nobody has to log in, in the user's own words, on addresses that other machines reach.
+    pub anonymous: bool,
+    /// Connections at once.
+    pub max_connections: usize,
+}
+
+/// Why an address is not listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// It would let anybody in.
+    #[error(transparent)]
+    Exposed(#[from] ConfigError),
+    /// The system refused.
+    #[error("{section}.listen: cannot listen on {address}: {}", advice(.address, .source))]
+    System {
+        /// The configuration section.
+        section: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+fn advice(address: &SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another process listens there (`ss -ltnp sport = :{port}` names it); stop it, or choose another port"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or choose a port above {port}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{} is no address of this machine (`ip address` lists them)", address.ip())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Refuses addresses that other machines reach where nobody has to log in, unless the user allowed that in so many words.
+///
+/// # Errors
+/// The first such address, with what to do.
+pub fn refuse_exposed(section: &str, addresses: &[SocketAddr], anonymous: bool) -> Result<(), ConfigError> {
+    let exposed = addresses.iter().find(|a| !a.ip().to_canonical().is_loopback());
+    match exposed.filter(|_| !anonymous) {
+        None => Ok(()),
+        Some(address) => Err(ConfigError::new(
+            section,
+            "listen",
+            format!(
+                "{address} can be reached from other machines, and nobody has to log in here; listen on 127.0.0.1, or \
+                 set {section}.anonymous = true if all who reach it may read, write and delete everything"
+            ),
+        )),
+    }
+}
+
+/// Sockets that listen and are not accepted from yet.
+#[derive(Debug)]
+pub struct Listener {
+    pub(crate) section: &'static str,
+    pub(crate) sockets: Vec<std::net::TcpListener>,
+    pub(crate) max_connections: usize,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listener {
+    /// Binds every address.
+    ///
+    /// # Errors
+    /// An address open to other machines without `anonymous`; what the system refuses, with what to do about it.
+    pub fn bind(options: &ListenOptions) -> Result<Self, BindError> {
+        let section = options.section;
+        refuse_exposed(section, &options.addresses, options.anonymous)?;
+        let mut sockets = Vec::with_capacity(options.addresses.len());
+        let mut addresses = Vec::with_capacity(options.addresses.len());
+        for &address in &options.addresses {
+            let bound = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+            let (real, socket) = bound.map_err(|source| BindError::System { section, address, source })?;
+            addresses.push(real);
+            sockets.push(socket);
+        }
+        Ok(Self { section, sockets, max_connections: options.max_connections, addresses })
+    }
+
+    /// The addresses with their real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // A restart must not wait for the connections of the run before to be forgotten.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address).map_err(from_errno)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(from_errno)?;
+    Ok(socket.into())
+}
+
+fn from_errno(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(address: &str, anonymous: bool) -> ListenOptions {
+        let addresses = vec![address.parse().expect("an address")];
+        ListenOptions { section: "kafka", addresses, anonymous, max_connections: 10 }
+    }
+
+    #[test]
+    fn only_loopback_is_open_to_everybody() {
+        for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9092", "[::ffff:192.0.2.1]:9092"] {
+            let refused = Listener::bind(&options(open, false)).expect_err("exposed").to_string();
+            assert!(refused.starts_with("kafka.listen: "), "{refused}");
+            assert!(refused.contains("kafka.anonymous = true"), "{refused}");
+        }
+        assert!(Listener::bind(&options("0.0.0.0:0", true)).is_ok());
+        let bound = Listener::bind(&options("127.0.0.1:0", false)).expect("loopback");
+        assert_ne!(bound.addresses()[0].port(), 0);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let first = Listener::bind(&options("127.0.0.1:0", false)).expect("free");
+        let taken = first.addresses()[0].to_string();
+        let refused = Listener::bind(&options(&taken, false)).expect_err("taken").to_string();
+        assert!(refused.contains("another process listens there"), "{refused}");
+        let foreign = Listener::bind(&options("192.0.2.1:0", true)).expect_err("foreign").to_string();
+        assert!(foreign.contains("no address of this machine"), "{foreign}");
+    }
+}

@@ -1,0 +1,243 @@
+//! The I/O threads and the listeners they accept from.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{Connection, Frontend, Limits};
+use crate::gate::{Full, Gate, House, ListenerStats};
+use crate::listener::Listener;
+use crate::memory::FrameMemory;
+use crate::threads::{IoThread, Watched};
+
+/// How the network side runs.
+#[derive(Debug, Clone)]
+pub struct NetOptions {
+    /// Threads that serve connections.
+    pub io_threads: usize,
+    /// Connections at once, over all listeners.
+    pub max_connections: usize,
+    /// Bytes that incomplete and unanswered frames take, over all connections.
+    pub frame_memory: usize,
+    /// See [`Limits::frame_timeout`].
+    pub frame_timeout: Duration,
+    /// See [`Limits::write_timeout`].
+    pub write_timeout: Duration,
+    /// See [`Limits::idle_timeout`].
+    pub idle_timeout: Duration,
+}
+
+impl Default for NetOptions {
+    fn default() -> Self {
+        Self {
+            io_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            max_connections: 10_000,
+            frame_memory: 512 << 20,
+            frame_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were open when it began.
+    pub open: usize,
+    /// Connections that had not ended at its deadline.
+    pub left: usize,
+}
+
+/// The running I/O threads. Dropping it ends them and every connection.
+pub struct Net {
+    threads: Arc<Vec<IoThread>>,
+    limits: Arc<Limits>,
+    house: Arc<House>,
+    gates: Mutex<Vec<Arc<Gate>>>,
+    closing: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Net {
+    /// Starts the I/O threads; thread i watches every i-th of `watched`.
+    ///
+    /// # Errors
+    /// The system has no more threads or descriptors.
+    pub fn start(options: &NetOptions, watched: Vec<Watched>) -> io::Result<Self> {
+        let count = options.io_threads.max(1);
+        let mut shares: Vec<Vec<Watched>> = (0..count).map(|_| Vec::new()).collect();
+        for (i, one) in watched.into_iter().enumerate() {
+            shares[i % count].push(one);
+        }
+        let stop = CancellationToken::new();
+        let start = |(i, share)| IoThread::start(i, share, stop.clone());
+        let threads = shares.into_iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok(Self {
+            threads: Arc::new(threads),
+            limits: Arc::new(Limits {
+                frame_memory: FrameMemory::new(options.frame_memory),
+                frame_timeout: options.frame_timeout,
+                write_timeout: options.write_timeout,
+                idle_timeout: options.idle_timeout,
+            }),
+            house: Arc::new(House::new(options.max_connections)),
+            gates: Mutex::default(),
+            closing: CancellationToken::new(),
+            stop,
+        })
+    }
+
+    /// Accepts from a listener's sockets for a front end, until the drain.
+    pub fn serve(&self, listener: Listener, front_end: Arc<dyn Frontend>) {
+        let gate = Arc::new(Gate::new(listener.section, self.house.clone(), listener.max_connections));
+        self.gates.lock().push(gate.clone());
+        for (i, socket) in listener.sockets.into_iter().enumerate() {
+            let acceptor = Acceptor {
+                threads: self.threads.clone(),
+                limits: self.limits.clone(),
+                gate: gate.clone(),
+                closing: self.closing.clone(),
+                front_end: front_end.clone(),
+                complained: Mutex::new(None),
+            };
+            self.threads[i % self.threads.len()].run(Box::new(move || Box::pin(acceptor.run(socket))));
+        }
+    }
+
+    /// The listeners' counts.
+    pub fn stats(&self) -> Vec<ListenerStats> {
+        self.gates.lock().iter().map(|gate| gate.stats()).collect()
+    }
+
+    /// What bounds the connections.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Closes the listeners, lets every connection finish what is under way, and waits for their end, `deadline` at the
+    /// longest. Blocking; the threads go on driving what they watch until the drop.
+    pub fn drain(&self, deadline: Duration) -> Drained {
+        let open = self.house.open();
+        self.closing.cancel();
+        let until = Instant::now() + deadline;
+        while self.house.open() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Drained { open, left: self.house.open() }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        self.closing.cancel();
+        self.stop.cancel();
+        // Acceptors hold the threads' handles too, until their own thread has dropped them.
+        let until = Instant::now() + Duration::from_secs(5);
+        while Arc::get_mut(&mut self.threads).is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let Some(threads) = Arc::get_mut(&mut self.threads) {
+            threads.iter_mut().for_each(IoThread::join);
+        }
+    }
+}
+
+struct Acceptor {
+    threads: Arc<Vec<IoThread>>,
+    limits: Arc<Limits>,
+    gate: Arc<Gate>,
+    closing: CancellationToken,
+    front_end: Arc<dyn Frontend>,
+    /// When it was last said that connections are refused: a flood of them must not flood the log.
+    complained: Mutex<Option<Instant>>,
+}
+
+/// How often refusals are logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after the system had no more descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Acceptor {
+    async fn run(self, socket: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, listener = self.gate.name, "cannot accept"),
+        };
+        loop {
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.take(stream, peer),
+                    Err(error) => self.pause(&error).await,
+                },
+            }
+        }
+    }
+
+    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+        let thread = self.threads.iter().min_by_key(|t| t.load()).expect("there is an I/O thread at least");
+        let pass = match self.gate.enter(&thread.connections) {
+            Ok(pass) => pass,
+            Err(full) => return self.refuse(peer, full),
+        };
+        let prepared = prepare(stream);
+        let (limits, closing, front_end) =
+            (self.limits.clone(), self.closing.clone(), self.front_end.clone());
+        thread.run(Box::new(move || {
+            Box::pin(async move {
+                let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
+                match opened {
+                    Ok((local, stream)) => {
+                        front_end.serve(Connection { stream, peer, local, limits, closing, pass }).await;
+                    }
+                    Err(error) => tracing::debug!(%peer, %error, "a connection ended while it was accepted"),
+                }
+            })
+        }));
+    }
+
+    fn refuse(&self, peer: SocketAddr, full: Full) {
+        if self.may_complain() {
+            let listener = self.gate.name;
+            match full {
+                Full::Listener(max) => {
+                    tracing::warn!(%peer, listener, max, "connection closed: its listener has as many as it may have");
+                }
+                Full::Node(max) => {
+                    tracing::warn!(%peer, listener, max, "connection closed: net.max_connections is reached");
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        if self.may_complain() {
+            let listener = self.gate.name;
+            tracing::error!(%error, listener, "cannot accept a connection; raise the open-file limit (ulimit -n)?");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    fn may_complain(&self) -> bool {
+        let mut last = self.complained.lock();
+        let due = last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Takes the socket off the accepting thread's runtime, so that another one can watch it.
+fn prepare(stream: TcpStream) -> io::Result<(SocketAddr, std::net::TcpStream)> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    Ok((stream.local_addr()?, stream.into_std()?))
+}
