@@ -3,6 +3,10 @@
 //! The messages are declared by [`schema!`](schema) in one module per API; names are those of Kafka's message schemas in
 //! snake case. Every message decodes and encodes, so that the same structs serve the front end and the client.
 
+#[cfg(test)]
+mod crosscheck;
+#[cfg(test)]
+mod golden;
 #[macro_use]
 mod schema;
 
