@@ -1,0 +1,191 @@
+//! What goes into a group's machine and what comes out.
+
+use bytes::Bytes;
+use sabir_model::ErrorKind;
+
+use super::Text;
+use super::entries::GroupChange;
+
+/// A parked request; the driver gives the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A proposed entry; the machine gives the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A client wants to be a member in the next generation.
+    Join(Ticket, Join),
+    /// A member asks for its assignment; the leader brings everyone's.
+    Sync(Ticket, Sync),
+    /// Members go.
+    Leave(Ticket, Vec<Leave>),
+    /// A proposed entry is committed and applied.
+    Persisted(Token),
+    /// A proposed entry will not be.
+    Refused(Token, ErrorKind),
+    /// Time passed.
+    Tick,
+    /// The group is no longer led here: everyone is answered with the error, and the machine is of no more use.
+    Retire(ErrorKind),
+}
+
+/// What the driver shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Answer a parked request.
+    Answer(Ticket, Answer),
+    /// Append an entry, and report what became of it.
+    Persist(Token, GroupChange),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To a join.
+    Joined(Result<Joined, JoinRefused>),
+    /// To a sync.
+    Synced(Result<Synced, ErrorKind>),
+    /// To a leave, in the order asked.
+    Left(Result<Vec<Left>, ErrorKind>),
+}
+
+/// Where a member connects from; for people to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Client {
+    /// The name the client gave itself.
+    pub id: Text,
+    /// Its address.
+    pub host: Text,
+}
+
+/// A protocol a member can follow, and what it has to say in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol {
+    /// Its name, an assignor's for consumers.
+    pub name: Text,
+    /// Opaque; for consumers the subscription.
+    pub metadata: Bytes,
+}
+
+/// A request to join.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// The member id, empty from a client that has none yet.
+    pub member: Text,
+    /// The id to give to such a client; must be unique for good.
+    pub fresh: Text,
+    /// The static instance id, if the member is to keep its place over restarts.
+    pub instance: Option<Text>,
+    /// Where it connects from.
+    pub client: Client,
+    /// The kind of group, `consumer` for consumers.
+    pub protocol_type: Text,
+    /// What it can follow, the favourite first.
+    pub protocols: Vec<Protocol>,
+    /// Silence after which it is dead, in milliseconds.
+    pub session_timeout_ms: i64,
+    /// How long it may take to join again, in milliseconds.
+    pub rebalance_timeout_ms: i64,
+    /// Whether a dynamic client without an id is told one first and must come back with it.
+    pub id_required: bool,
+    /// Whether it understands that a returning static leader need not assign again.
+    pub may_skip_assignment: bool,
+}
+
+/// The answer to a join: the member is in this generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The generation.
+    pub generation: i32,
+    /// The kind of group.
+    pub protocol_type: Option<Text>,
+    /// The protocol everyone can follow.
+    pub protocol: Option<Text>,
+    /// The leader's member id.
+    pub leader: Text,
+    /// The member's own id.
+    pub member: Text,
+    /// For the leader, everyone.
+    pub members: Vec<JoinedMember>,
+    /// For a leader that returned, whether the assignment stands.
+    pub skip_assignment: bool,
+}
+
+/// A member, as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedMember {
+    /// Its id.
+    pub member: Text,
+    /// Its static instance id.
+    pub instance: Option<Text>,
+    /// Its metadata in the chosen protocol.
+    pub metadata: Bytes,
+}
+
+/// Why a join was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRefused {
+    /// The reason.
+    pub error: ErrorKind,
+    /// The member id to go on with, empty for none.
+    pub member: Text,
+}
+
+/// Who asks, and in which generation it believes to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The generation; negative from a client outside the group.
+    pub generation: i32,
+    /// The member id; empty from a client outside the group.
+    pub member: Text,
+    /// The static instance id.
+    pub instance: Option<Text>,
+}
+
+/// A request for the assignment.
+#[derive(Debug, Clone)]
+pub struct Sync {
+    /// Who asks.
+    pub fence: Fence,
+    /// The kind of group the member believes in, if it says.
+    pub protocol_type: Option<Text>,
+    /// The protocol the member believes in, if it says.
+    pub protocol: Option<Text>,
+    /// From the leader, assignments by member id.
+    pub assignments: Vec<(Text, Bytes)>,
+}
+
+/// The answer to a sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synced {
+    /// The kind of group.
+    pub protocol_type: Option<Text>,
+    /// The protocol.
+    pub protocol: Option<Text>,
+    /// What the leader gave this member.
+    pub assignment: Bytes,
+}
+
+/// A member that goes; by its instance id alone if somebody else sends it away.
+#[derive(Debug, Clone)]
+pub struct Leave {
+    /// The member id, or empty.
+    pub member: Text,
+    /// The static instance id.
+    pub instance: Option<Text>,
+}
+
+/// What became of one that was to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// As in the request.
+    pub member: Text,
+    /// As in the request.
+    pub instance: Option<Text>,
+    /// Whether it went.
+    pub result: Result<(), ErrorKind>,
+}
