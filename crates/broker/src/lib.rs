@@ -6,6 +6,7 @@
 mod append;
 mod broker;
 mod catalog;
+mod lock;
 mod options;
 mod read;
 mod stats;
@@ -14,6 +15,7 @@ mod watch;
 pub use append::{Append, Appended, Appending};
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
+pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{ShardStats, Stats};

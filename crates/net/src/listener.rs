@@ -109,6 +109,11 @@ impl Listener {
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    /// The sockets, not blocking, for whoever accepts from them without I/O threads.
+    pub fn into_sockets(self) -> Vec<std::net::TcpListener> {
+        self.sockets
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

@@ -11,15 +11,16 @@ use crate::config::{ConfigError, HostPort, Setting, Table};
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
-/// Three keys of its configuration table are the same for all, and handled for it: `listen`, `advertise` and `anonymous`.
+/// Some keys of its configuration table are the same for all, and handled for it: `listen`, `advertise`, `anonymous` and
+/// `max_connections`.
 pub trait Protocol: Send + Sync + 'static {
     /// Its short name in lower case: that of its configuration table, of its metrics' label and of `--proto`.
     fn name(&self) -> &'static str;
 
-    /// Where it listens when nothing is said, such as `127.0.0.1:9092`.
+    /// Where it listens when nothing is said, as a [`Setting`]'s default is written: `"127.0.0.1:9092"` with its quotes.
     fn default_listen(&self) -> &'static str;
 
-    /// The keys of its table beside the three common ones.
+    /// The keys of its table beside the common ones.
     fn settings(&self) -> &'static [Setting];
 
     /// Takes its table (without the common keys), before anything is opened. Unknown keys were refused already.

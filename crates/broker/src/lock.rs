@@ -1,0 +1,86 @@
+//! One broker at a time has a data directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::options::StartError;
+
+/// The hold on a data directory. The system lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct DataLock {
+    /// Locked for as long as it is open. The file stays: removing it would let two processes lock two files of one name.
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes a data directory, which must be there, and leaves word of who has it.
+    ///
+    /// # Errors
+    /// Another process has it; the file cannot be opened or written.
+    pub(crate) fn take(dir: &Path) -> Result<Self, StartError> {
+        let path = lock_path(dir);
+        let mut file = lock(dir, &path)?;
+        let told = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        told.map_err(|source| StartError::Io { op: "write", path, source })?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Fails if another broker has the data directory. One that does not exist is free.
+///
+/// # Errors
+/// [`StartError::InUse`], or what keeps the lock file from being opened.
+pub fn check_free(dir: &Path) -> Result<(), StartError> {
+    let path = lock_path(dir);
+    match path.try_exists() {
+        Ok(false) => Ok(()),
+        Ok(true) => lock(dir, &path).map(drop),
+        Err(source) => Err(StartError::Io { op: "look for", path, source }),
+    }
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("lock")
+}
+
+fn lock(dir: &Path, path: &Path) -> Result<File, StartError> {
+    let io = |op| move |source: io::Error| StartError::Io { op, path: path.to_owned(), source };
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = opened.map_err(io("open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // What it says is for people only: unreadable, it is unknown.
+            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().into() };
+            Err(StartError::InUse { path: dir.to_owned(), pid })
+        }
+        Err(TryLockError::Error(source)) => Err(io("lock")(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_the_first() {
+        let dir = std::env::temp_dir().join(format!("sabir-lock-{}", std::process::id()));
+        check_free(&dir).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        let held = DataLock::take(&dir).unwrap();
+        for refused in [check_free(&dir).unwrap_err(), DataLock::take(&dir).unwrap_err()] {
+            let StartError::InUse { pid, .. } = refused else { panic!("{refused}") };
+            assert_eq!(pid, std::process::id().to_string());
+        }
+        drop(held);
+        check_free(&dir).unwrap();
+        drop(DataLock::take(&dir).unwrap());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
