@@ -29,6 +29,21 @@
 //!    [`DiskError::Failed`] with the first cause; reads, lists and lengths go on. Only opening the directory anew clears it.
 //! 8. **No submission is refused for depth**: what the device's queue does not take waits in memory. The caller bounds it.
 
+mod files;
+mod pwrite;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
+#[cfg(test)]
+mod suite;
+#[cfg(target_os = "linux")]
+mod uring;
+
+pub use pwrite::PwriteDisk;
+#[cfg(target_os = "linux")]
+pub use uring::UringDisk;
+
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
@@ -222,8 +237,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Appends the completions since the last call to `out`, each exactly once. Never waits.
     fn reap(&self, out: &mut Vec<Completion>);
 
-    /// Waits until there may be something to reap, at most for `timeout`; false when there is nothing. Blocking; for
-    /// recovery, draining and shutdown.
+    /// Waits until there is something to reap, at most for `timeout`; false when there is nothing, and at once if nothing is
+    /// under way. Blocking; for recovery, draining and shutdown.
     fn wait(&self, timeout: Duration) -> bool;
 
     /// An event counter that becomes readable whenever there is something to reap. One who watches it edge-triggered (as
@@ -241,3 +256,74 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Bytes that files may still be created with.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 }
+
+const LONGEST_NAME: usize = 200;
+
+fn check_name(name: &str) -> Result<(), DiskError> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let dots = name.bytes().all(|b| b == b'.');
+    if !dots && name.len() <= LONGEST_NAME && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(DiskError::BadName { name: name.to_owned() })
+}
+
+/// Fails unless `len` bytes at `pos` are whole sectors, and some.
+fn check_sectors(pos: u64, len: u64, path: impl FnOnce() -> String) -> Result<(), DiskError> {
+    let whole = |n: u64| n.is_multiple_of(SECTOR as u64);
+    if len > 0 && whole(pos) && whole(len) {
+        return Ok(());
+    }
+    Err(DiskError::Misaligned { path: path(), pos, len })
+}
+
+/// Fails unless `len` bytes at `pos` are inside a file of `file_len`.
+fn check_bounds(pos: u64, len: u64, file_len: u64, path: impl FnOnce() -> String) -> Result<(), DiskError> {
+    if pos.checked_add(len).is_some_and(|end| end <= file_len) {
+        return Ok(());
+    }
+    Err(DiskError::OutOfBounds { path: path(), pos, len, file_len })
+}
+
+/// The part of [`Disk`] that is the same for all disks over [`files::Files`], found at `self.$files`.
+macro_rules! delegate_to_files {
+    ($($files:ident).+) => {
+        fn list(&self) -> Result<Vec<String>, DiskError> {
+            self.$($files).+.list()
+        }
+        fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError> {
+            self.$($files).+.create(name, len)
+        }
+        fn open(&self, name: &str) -> Result<FileId, DiskError> {
+            self.$($files).+.open(name)
+        }
+        fn close(&self, file: FileId) {
+            self.$($files).+.close(file);
+        }
+        fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+            self.$($files).+.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> Result<(), DiskError> {
+            self.$($files).+.remove(name)
+        }
+        fn sync_dir(&self) -> Result<(), DiskError> {
+            self.$($files).+.sync_dir()
+        }
+        fn len(&self, file: FileId) -> Result<u64, DiskError> {
+            self.$($files).+.len(file)
+        }
+        fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+            self.$($files).+.read_at(file, pos, buf)
+        }
+        fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
+            self.$($files).+.write_at(file, pos, data)
+        }
+        fn sync(&self, file: FileId) -> Result<(), DiskError> {
+            self.$($files).+.sync(file)
+        }
+        fn free_bytes(&self) -> Result<u64, DiskError> {
+            self.$($files).+.free_bytes()
+        }
+    };
+}
+use delegate_to_files;

@@ -1,0 +1,368 @@
+//! What the two real disks share: the directory, its open files and the blocking calls.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+use sabir_base::buf::BufPool;
+
+use super::{DiskError, FileId, SECTOR, check_bounds, check_name, check_sectors};
+
+/// What direct I/O asks of the memory, in bytes.
+const MEMORY: usize = 512;
+/// Bounce buffers kept for reuse, in bytes.
+const KEEP_BOUNCE: usize = 2 << 20;
+/// The file that is made to see whether direct I/O works.
+const PROBE: &str = "probe.tmp";
+#[cfg(target_os = "linux")]
+const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
+#[cfg(not(target_os = "linux"))]
+const DIRECT: i32 = 0;
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: File,
+    name: Mutex<String>,
+    dir: PathBuf,
+    pub(super) len: u64,
+}
+
+impl OpenFile {
+    pub(super) fn path(&self) -> String {
+        self.dir.join(&*self.name.lock()).display().to_string()
+    }
+
+    fn error(&self, op: &'static str, source: io::Error) -> DiskError {
+        io_error(op, self.path(), source)
+    }
+
+    /// What a write of `len` bytes at `pos` that answered `result` comes to.
+    pub(super) fn written(&self, pos: u64, len: usize, result: io::Result<usize>) -> Result<(), DiskError> {
+        match result {
+            Ok(done) if done == len => Ok(()),
+            Ok(done) => {
+                Err(DiskError::ShortWrite { path: self.path(), pos, len: len as u64, done: done as u64 })
+            }
+            Err(source) => Err(self.error("write", source)),
+        }
+    }
+
+    pub(super) fn synced(&self, result: io::Result<()>) -> Result<(), DiskError> {
+        result.map_err(|source| self.error("sync", source))
+    }
+}
+
+/// The system's error as this module's.
+pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> DiskError {
+    match source.kind() {
+        io::ErrorKind::NotFound => DiskError::NotFound { path },
+        io::ErrorKind::AlreadyExists => DiskError::Exists { path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { path },
+        _ => DiskError::Io { op, path, source: Arc::new(source) },
+    }
+}
+
+/// A directory and the files open in it.
+#[derive(Debug)]
+pub(super) struct Files {
+    path: PathBuf,
+    dir: File,
+    direct: bool,
+    open: RwLock<FxHashMap<FileId, Arc<OpenFile>>>,
+    next: AtomicU64,
+    failed: OnceLock<Arc<DiskError>>,
+    bounce: Arc<BufPool>,
+}
+
+impl Files {
+    /// The directory at `path`, which must exist; its files will bypass the page cache if `direct`.
+    pub(super) fn open_dir(path: &Path, direct: bool) -> Result<Self, DiskError> {
+        let dir = File::open(path).map_err(|e| io_error("open", path.display().to_string(), e))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            dir,
+            direct,
+            open: RwLock::default(),
+            next: AtomicU64::new(1),
+            failed: OnceLock::new(),
+            bounce: BufPool::new(KEEP_BOUNCE),
+        })
+    }
+
+    pub(super) fn dir_path(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn error_at<'a>(&'a self, op: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> DiskError + 'a {
+        move |e| io_error(op, self.path.join(name).display().to_string(), e)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(if self.direct { DIRECT } else { 0 });
+        options
+    }
+
+    /// Fails if an earlier write or sync did.
+    pub(super) fn check(&self) -> Result<(), DiskError> {
+        match self.failed.get() {
+            Some(cause) => Err(DiskError::Failed { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers a failure for good.
+    pub(super) fn fail(&self, error: &DiskError) {
+        self.failed.get_or_init(|| {
+            tracing::error!(%error, "a write or sync failed; this disk takes no more of them");
+            Arc::new(error.clone())
+        });
+    }
+
+    /// An open file; the caller keeps it open for as long as it holds it.
+    pub(super) fn get(&self, file: FileId) -> Result<Arc<OpenFile>, DiskError> {
+        self.open.read().get(&file).cloned().ok_or(DiskError::NotOpen { file })
+    }
+
+    /// A file that a submitted write fits.
+    pub(super) fn get_for_write(
+        &self,
+        file: FileId,
+        pos: u64,
+        len: usize,
+    ) -> Result<Arc<OpenFile>, DiskError> {
+        self.check()?;
+        let open = self.get(file)?;
+        check_sectors(pos, len as u64, || open.path())?;
+        check_bounds(pos, len as u64, open.len, || open.path())?;
+        Ok(open)
+    }
+
+    fn keep(&self, name: &str, file: File, len: u64) -> FileId {
+        let id = FileId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.open.write().insert(id, Arc::new(self.open_file(name, file, len)));
+        id
+    }
+
+    fn open_file(&self, name: &str, file: File, len: u64) -> OpenFile {
+        OpenFile { file, name: Mutex::new(name.to_owned()), dir: self.path.clone(), len }
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<String>, DiskError> {
+        let mut names = Vec::new();
+        let listing = fs::read_dir(&self.path).map_err(|e| io_error("list", self.dir_path(), e))?;
+        for entry in listing {
+            let entry = entry.map_err(|e| io_error("list", self.dir_path(), e))?;
+            let is_file = entry.file_type().map_err(|e| io_error("list", self.dir_path(), e))?.is_file();
+            // What no journal could have named is not one of its files.
+            names.extend(entry.file_name().into_string().ok().filter(|n| is_file && check_name(n).is_ok()));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub(super) fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError> {
+        self.check()?;
+        check_name(name)?;
+        check_sectors(0, len, || self.path.join(name).display().to_string())?;
+        let path = self.path.join(name);
+        let file = self.options().create_new(true).open(&path).map_err(self.error_at("create", name))?;
+        if let Err(e) = reserve(&file, len) {
+            drop(file);
+            fs::remove_file(&path).map_err(self.error_at("remove", name))?;
+            return Err(self.error_at("reserve space for", name)(e));
+        }
+        Ok(self.keep(name, file, len))
+    }
+
+    pub(super) fn open(&self, name: &str) -> Result<FileId, DiskError> {
+        check_name(name)?;
+        let file = self.options().open(self.path.join(name)).map_err(self.error_at("open", name))?;
+        let len = file.metadata().map_err(self.error_at("open", name))?.len();
+        Ok(self.keep(name, file, len))
+    }
+
+    pub(super) fn close(&self, file: FileId) {
+        self.open.write().remove(&file);
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.check()?;
+        check_name(to)?;
+        let target = self.path.join(to);
+        // The directory belongs to one process, and its journal names files from one thread.
+        if target.exists() {
+            return Err(DiskError::Exists { path: target.display().to_string() });
+        }
+        fs::rename(self.path.join(from), target).map_err(self.error_at("rename", from))?;
+        for open in self.open.read().values() {
+            let mut name = open.name.lock();
+            if *name == from {
+                to.clone_into(&mut name);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.check()?;
+        check_name(name)?;
+        fs::remove_file(self.path.join(name)).map_err(self.error_at("remove", name))
+    }
+
+    pub(super) fn sync_dir(&self) -> Result<(), DiskError> {
+        self.check()?;
+        let result = self.dir.sync_all().map_err(|e| io_error("sync", self.dir_path(), e));
+        result.inspect_err(|e| self.fail(e))
+    }
+
+    pub(super) fn len(&self, file: FileId) -> Result<u64, DiskError> {
+        self.get(file).map(|open| open.len)
+    }
+
+    pub(super) fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let open = self.get(file)?;
+        check_bounds(pos, buf.len() as u64, open.len, || open.path())?;
+        let result = if self.direct && !goes_direct(pos, buf) {
+            self.read_bounced(&open, pos, buf)
+        } else {
+            let needed = buf.len();
+            read_full(&open.file, pos, buf, needed)
+        };
+        result.map_err(|e| open.error("read", e))
+    }
+
+    /// Reads the whole sectors around what is wanted into aligned memory and copies.
+    fn read_bounced(&self, open: &OpenFile, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        let skip = (pos % SECTOR as u64) as usize;
+        let mut sectors = self.bounce.get((skip + buf.len()).next_multiple_of(SECTOR));
+        read_full(&open.file, pos - skip as u64, &mut sectors, skip + buf.len())?;
+        buf.copy_from_slice(&sectors[skip..skip + buf.len()]);
+        Ok(())
+    }
+
+    pub(super) fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
+        let open = self.get_for_write(file, pos, data.len())?;
+        open.written(pos, data.len(), self.write_once(&open, pos, data))
+    }
+
+    /// One write call, from aligned memory where the file needs it.
+    pub(super) fn write_once(&self, open: &OpenFile, pos: u64, data: &[u8]) -> io::Result<usize> {
+        if !self.direct || goes_direct(pos, data) {
+            return retry(|| open.file.write_at(data, pos));
+        }
+        let mut aligned = self.bounce.get(data.len());
+        aligned.copy_from_slice(data);
+        retry(|| open.file.write_at(&aligned, pos))
+    }
+
+    /// `data` in memory that direct I/O takes.
+    pub(super) fn aligned(&self, data: bytes::Bytes) -> bytes::Bytes {
+        if goes_direct(0, &data) {
+            return data;
+        }
+        let mut aligned = self.bounce.get(data.len());
+        aligned.copy_from_slice(&data);
+        aligned.freeze()
+    }
+
+    pub(super) fn sync(&self, file: FileId) -> Result<(), DiskError> {
+        self.check()?;
+        let open = self.get(file)?;
+        open.synced(open.file.sync_data()).inspect_err(|e| self.fail(e))
+    }
+
+    /// Makes writes to a file fail, as a device that has gone would.
+    #[cfg(test)]
+    pub(super) fn make_read_only(&self, file: FileId) {
+        let mut open = self.open.write();
+        let name = open[&file].name.lock().clone();
+        let read_only = File::open(self.path.join(&name)).unwrap();
+        let len = open[&file].len;
+        open.insert(file, Arc::new(self.open_file(&name, read_only, len)));
+    }
+
+    /// Writes a sector past the page cache, to a file that is gone at once, with `write`.
+    pub(super) fn probe(
+        &self,
+        write: impl FnOnce(Arc<OpenFile>, bytes::Bytes) -> io::Result<()>,
+    ) -> Result<(), DiskError> {
+        let unsupported = |source: io::Error| DiskError::Unsupported {
+            what: "direct I/O",
+            path: self.dir_path(),
+            source: Arc::new(source),
+        };
+        let path = self.path.join(PROBE);
+        let file = self.options().create(true).truncate(true).open(&path).map_err(unsupported)?;
+        fs::remove_file(&path).map_err(self.error_at("remove", PROBE))?;
+        let mut sector = self.bounce.get(SECTOR);
+        sector.fill(0);
+        write(Arc::new(self.open_file(PROBE, file, SECTOR as u64)), sector.freeze()).map_err(unsupported)
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, DiskError> {
+        let stat = rustix::fs::fstatvfs(&self.dir)
+            .map_err(|e| io_error("read the free space of", self.dir_path(), e.into()))?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+}
+
+fn goes_direct(pos: u64, buf: &[u8]) -> bool {
+    pos.is_multiple_of(SECTOR as u64)
+        && buf.len().is_multiple_of(SECTOR)
+        && buf.as_ptr().addr().is_multiple_of(MEMORY)
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads until `needed` bytes are there; the file's end may come before that of `buf`.
+fn read_full(file: &File, pos: u64, buf: &mut [u8], needed: usize) -> io::Result<()> {
+    let mut done = 0;
+    while done < needed {
+        match retry(|| file.read_at(&mut buf[done..], pos + done as u64))? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the file its length and its space.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        Err(rustix::io::Errno::OPNOTSUPP) => reserve_by_writing(file, len),
+        result => result.map_err(io::Error::from),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    reserve_by_writing(file, len)
+}
+
+fn reserve_by_writing(file: &File, len: u64) -> io::Result<()> {
+    const CHUNK: usize = 1 << 20;
+    let mut zeros = BufPool::new(0).get(CHUNK);
+    zeros.fill(0);
+    let mut pos = 0;
+    while pos < len {
+        let n = CHUNK.min((len - pos) as usize);
+        file.write_all_at(&zeros[..n], pos)?;
+        pos += n as u64;
+    }
+    Ok(())
+}
