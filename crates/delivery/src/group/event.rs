@@ -17,12 +17,12 @@ pub struct Token(pub u64);
 /// Something happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A client wants to be a member in the next generation.
-    Join(Ticket, Join),
+    /// A client wants to be a member in the next generation. The text is the id to give it if it has none: unique for good.
+    Join(Ticket, Text, JoinRequest),
     /// A member asks for its assignment; the leader brings everyone's.
-    Sync(Ticket, Sync),
+    Sync(Ticket, SyncRequest),
     /// Members go.
-    Leave(Ticket, Vec<Leave>),
+    Leave(Ticket, Vec<LeaveRequest>),
     /// A proposed entry is committed and applied.
     Persisted(Token),
     /// A proposed entry will not be.
@@ -73,11 +73,9 @@ pub struct Protocol {
 
 /// A request to join.
 #[derive(Debug, Clone)]
-pub struct Join {
+pub struct JoinRequest {
     /// The member id, empty from a client that has none yet.
     pub member: Text,
-    /// The id to give to such a client; must be unique for good.
-    pub fresh: Text,
     /// The static instance id, if the member is to keep its place over restarts.
     pub instance: Option<Text>,
     /// Where it connects from.
@@ -94,6 +92,16 @@ pub struct Join {
     pub id_required: bool,
     /// Whether it understands that a returning static leader need not assign again.
     pub may_skip_assignment: bool,
+}
+
+impl JoinRequest {
+    /// Bytes of all that the group would keep of it.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.member, &self.client.id, &self.client.host, &self.protocol_type];
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        let instance = self.instance.as_ref().map_or(0, |instance| instance.len());
+        texts + instance + self.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum::<usize>()
+    }
 }
 
 /// The answer to a join: the member is in this generation.
@@ -148,7 +156,7 @@ pub struct Fence {
 
 /// A request for the assignment.
 #[derive(Debug, Clone)]
-pub struct Sync {
+pub struct SyncRequest {
     /// Who asks.
     pub fence: Fence,
     /// The kind of group the member believes in, if it says.
@@ -172,7 +180,7 @@ pub struct Synced {
 
 /// A member that goes; by its instance id alone if somebody else sends it away.
 #[derive(Debug, Clone)]
-pub struct Leave {
+pub struct LeaveRequest {
     /// The member id, or empty.
     pub member: Text,
     /// The static instance id.

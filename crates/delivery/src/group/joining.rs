@@ -5,13 +5,16 @@ use sabir_model::ErrorKind;
 use super::entries::GroupChange;
 use super::machine::{JoinTimer, Phase, Returning};
 use super::members::Member;
-use super::{Answer, Group, Join, JoinRefused, Joined, Text, Ticket, Token};
+use super::{Answer, Group, JoinRefused, JoinRequest, Joined, Text, Ticket, Token};
 
 impl Group {
-    pub(super) fn join(&mut self, ticket: Ticket, join: Join, now: i64) {
+    pub(super) fn join(&mut self, ticket: Ticket, fresh: Text, join: JoinRequest, now: i64) {
         let member = join.member.clone();
         if let Err(error) = self.check_join(&join) {
             return self.refuse_join(ticket, error, member);
+        }
+        if self.would_be_too_large(&join) {
+            return self.refuse_join(ticket, ErrorKind::GroupFull, member);
         }
         if !self.has_room_for(&member) {
             self.pending.remove(&member);
@@ -22,17 +25,20 @@ impl Group {
         if !self.can_agree_with(&join) {
             return self.refuse_join(ticket, ErrorKind::InconsistentGroupProtocol, member);
         }
-        if member.is_empty() { self.join_new(ticket, join, now) } else { self.join_known(ticket, join, now) }
+        if member.is_empty() {
+            self.join_new(ticket, fresh, join, now);
+        } else {
+            self.join_known(ticket, join, now);
+        }
     }
 
-    fn check_join(&self, join: &Join) -> Result<(), ErrorKind> {
+    fn check_join(&self, join: &JoinRequest) -> Result<(), ErrorKind> {
         let sessions = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
-        let bytes: usize = join.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum();
         if self.phase == Phase::Dead {
             Err(ErrorKind::NotCoordinator)
         } else if !sessions.contains(&join.session_timeout_ms) {
             Err(ErrorKind::InvalidSessionTimeout)
-        } else if bytes > self.config.max_member_bytes {
+        } else if join.bytes() > self.config.max_member_bytes {
             Err(ErrorKind::LimitReached)
         } else {
             Ok(())
@@ -54,35 +60,42 @@ impl Group {
         }
     }
 
-    fn can_agree_with(&self, join: &Join) -> bool {
+    /// What could not be stored in one record is not taken into memory either.
+    fn would_be_too_large(&self, join: &JoinRequest) -> bool {
+        let before = self.members.get(&join.member).map_or(0, Member::bytes);
+        self.members.bytes() - before + join.bytes() > self.config.max_record_bytes
+    }
+
+    fn can_agree_with(&self, join: &JoinRequest) -> bool {
         match self.phase {
             Phase::Empty => !join.protocol_type.is_empty() && !join.protocols.is_empty(),
             _ => self.protocol_type == join.protocol_type && self.members.can_agree_with(&join.protocols),
         }
     }
 
-    fn join_new(&mut self, ticket: Ticket, join: Join, now: i64) {
+    fn join_new(&mut self, ticket: Ticket, fresh: Text, join: JoinRequest, now: i64) {
         let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance)).cloned();
-        let fresh = join.fresh.clone();
         match known {
-            Some(old) => self.return_static(ticket, join, old, now),
-            None if join.instance.is_none() && join.id_required => self.tell_id(ticket, join, now),
+            Some(old) => self.return_static(ticket, join, (old, fresh), now),
+            None if join.instance.is_none() && join.id_required => {
+                self.tell_id(ticket, fresh, join.session_timeout_ms, now)
+            }
             None => self.add(ticket, fresh, join, now),
         }
     }
 
     /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group.
-    fn tell_id(&mut self, ticket: Ticket, join: Join, now: i64) {
+    fn tell_id(&mut self, ticket: Ticket, fresh: Text, session_timeout_ms: i64, now: i64) {
         if self.pending.len() >= self.config.max_members {
             return self.refuse_join(ticket, ErrorKind::GroupFull, Text::from(""));
         }
-        let until = now + join.session_timeout_ms;
-        self.pending.insert(join.fresh.clone(), until);
+        let until = now + session_timeout_ms;
+        self.pending.insert(fresh.clone(), until);
         self.arm(until);
-        self.refuse_join(ticket, ErrorKind::MemberIdRequired, join.fresh);
+        self.refuse_join(ticket, ErrorKind::MemberIdRequired, fresh);
     }
 
-    fn join_known(&mut self, ticket: Ticket, join: Join, now: i64) {
+    fn join_known(&mut self, ticket: Ticket, join: JoinRequest, now: i64) {
         let id = join.member.clone();
         if join.instance.is_none() && self.pending.remove(&id).is_some() {
             return self.add(ticket, id, join, now);
@@ -114,7 +127,7 @@ impl Group {
         self.answer(ticket, Answer::Joined(Ok(joined)));
     }
 
-    fn add(&mut self, ticket: Ticket, id: Text, join: Join, now: i64) {
+    fn add(&mut self, ticket: Ticket, id: Text, join: JoinRequest, now: i64) {
         if self.members.is_empty() {
             self.protocol_type = join.protocol_type.clone();
         }
@@ -132,16 +145,15 @@ impl Group {
         }
     }
 
-    fn update(&mut self, ticket: Ticket, id: &Text, join: Join) {
+    fn update(&mut self, ticket: Ticket, id: &Text, join: JoinRequest) {
         if let Some(before) = self.members.update(id, join, ticket) {
             self.refuse_join(before, ErrorKind::RebalanceInProgress, id.clone());
         }
     }
 
     /// A static member came back without its id: it gets a new one and keeps its place. The old one is fenced.
-    fn return_static(&mut self, ticket: Ticket, join: Join, old: Text, now: i64) {
+    fn return_static(&mut self, ticket: Ticket, join: JoinRequest, (old, id): (Text, Text), now: i64) {
         let leader_before = self.leader.clone();
-        let id = join.fresh.clone();
         let may_skip_assignment = join.may_skip_assignment;
         self.rename_static(&old, &id);
         self.update(ticket, &id, join);

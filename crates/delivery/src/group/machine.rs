@@ -8,7 +8,7 @@ use sabir_model::ErrorKind;
 use super::entries::GroupChange;
 use super::members::{Member, Members};
 use super::state::{GroupRecord, GroupState};
-use super::{Action, Answer, Client, Config, Event, Fence, Leave, Left, Text, Ticket, Token};
+use super::{Action, Answer, Client, Config, Event, Fence, LeaveRequest, Left, Text, Ticket, Token};
 
 /// One classic group, as its leader runs it. See the [module](super) for its states.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Group {
     /// Takes one event at `now` (ms, never falling) and tells what to do, in order.
     pub fn handle(&mut self, event: Event, now: i64) -> Vec<Action> {
         match event {
-            Event::Join(ticket, join) => self.join(ticket, join, now),
+            Event::Join(ticket, fresh, join) => self.join(ticket, fresh, join, now),
             Event::Sync(ticket, sync) => self.sync(ticket, sync, now),
             Event::Leave(ticket, members) => self.leave(ticket, members, now),
             Event::Persisted(token) => self.persisted(token, now),
@@ -265,6 +265,11 @@ impl Group {
         self.wake_at
     }
 
+    /// Bytes of what its members brought, as a measure of the memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.members.bytes()
+    }
+
     /// Whether the machine knows nothing that the journal does not: it can be dropped and restored at will.
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Empty | Phase::Dead) && self.pending.is_empty()
@@ -330,7 +335,7 @@ impl Group {
         }
     }
 
-    fn leave(&mut self, ticket: Ticket, members: Vec<Leave>, now: i64) {
+    fn leave(&mut self, ticket: Ticket, members: Vec<LeaveRequest>, now: i64) {
         if self.phase == Phase::Dead {
             return self.answer(ticket, Answer::Left(Err(ErrorKind::NotCoordinator)));
         }
@@ -344,7 +349,7 @@ impl Group {
         }
     }
 
-    fn leave_one(&mut self, leave: Leave) -> Left {
+    fn leave_one(&mut self, leave: LeaveRequest) -> Left {
         let result = self.find_leaver(&leave).map(|id| {
             if self.pending.remove(&id).is_none() {
                 self.remove_member(&id);
@@ -353,7 +358,7 @@ impl Group {
         Left { member: leave.member, instance: leave.instance, result }
     }
 
-    fn find_leaver(&self, leave: &Leave) -> Result<Text, ErrorKind> {
+    fn find_leaver(&self, leave: &LeaveRequest) -> Result<Text, ErrorKind> {
         match &leave.instance {
             Some(instance) if leave.member.is_empty() => {
                 self.members.of_instance(instance).cloned().ok_or(ErrorKind::UnknownMember)

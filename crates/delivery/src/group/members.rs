@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sabir_model::ErrorKind;
 
 use super::state::MemberRecord;
-use super::{Client, Join, JoinedMember, Protocol, Text, Ticket};
+use super::{Client, JoinRequest, JoinedMember, Protocol, Text, Ticket};
 
 /// A member, with what only the leader's memory knows of it.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(super) struct Member {
     pub rebalance_timeout_ms: i64,
     pub protocols: Vec<Protocol>,
     pub assignment: Bytes,
+    /// What its join brought.
+    bytes: usize,
     /// Its parked join. Changed through [`Members`] alone, which counts them.
     joining: Option<Ticket>,
     /// Its parked sync.
@@ -31,9 +33,10 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(id: Text, join: Join) -> Self {
+    pub fn new(id: Text, join: JoinRequest) -> Self {
         Self {
             id,
+            bytes: join.bytes(),
             instance: join.instance,
             client: join.client,
             session_timeout_ms: join.session_timeout_ms,
@@ -51,6 +54,7 @@ impl Member {
     pub fn restored(record: &MemberRecord) -> Self {
         let record = record.clone();
         Self {
+            bytes: record.stored_len(),
             id: record.member,
             instance: record.instance,
             client: record.client,
@@ -78,6 +82,10 @@ impl Member {
         }
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn joining(&self) -> Option<Ticket> {
         self.joining
     }
@@ -101,6 +109,7 @@ pub(super) struct Members {
     /// How many can follow each protocol.
     followers: BTreeMap<Text, usize>,
     joining: usize,
+    bytes: usize,
 }
 
 impl Members {
@@ -114,6 +123,11 @@ impl Members {
 
     pub fn joining(&self) -> usize {
         self.joining
+    }
+
+    /// Bytes of what the members brought.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn get(&self, id: &Text) -> Option<&Member> {
@@ -164,6 +178,7 @@ impl Members {
 
     fn count(&mut self, member: &Member, added: bool) {
         let step = |count: &mut usize| if added { *count += 1 } else { *count -= 1 };
+        self.bytes = if added { self.bytes + member.bytes } else { self.bytes - member.bytes };
         if member.joining.is_some() {
             step(&mut self.joining);
         }
@@ -177,8 +192,9 @@ impl Members {
     }
 
     /// Takes over what a join says of its member and parks it. A join parked before is handed back.
-    pub fn update(&mut self, id: &Text, join: Join, ticket: Ticket) -> Option<Ticket> {
+    pub fn update(&mut self, id: &Text, join: JoinRequest, ticket: Ticket) -> Option<Ticket> {
         let mut member = self.remove(id)?;
+        member.bytes = join.bytes();
         member.protocols = join.protocols;
         member.client = join.client;
         member.session_timeout_ms = join.session_timeout_ms;

@@ -28,8 +28,8 @@ mod rebalance;
 use std::sync::Arc;
 
 pub use event::{
-    Action, Answer, Client, Event, Fence, Join, JoinRefused, Joined, JoinedMember, Leave, Left, Protocol,
-    Sync, Synced, Ticket, Token,
+    Action, Answer, Client, Event, Fence, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,
+    Protocol, SyncRequest, Synced, Ticket, Token,
 };
 pub use machine::{Group, GroupView, MemberView, State};
 
@@ -49,7 +49,7 @@ pub struct Config {
     pub new_member_join_timeout_ms: i64,
     /// The most members a group takes, and as many that were told an id and have not come back with it.
     pub max_members: usize,
-    /// The most bytes of protocol names and metadata a member may bring.
+    /// The most bytes of names and metadata a member may bring.
     pub max_member_bytes: usize,
     /// The largest stored record of a group, in bytes: it must fit one entry.
     pub max_record_bytes: usize,

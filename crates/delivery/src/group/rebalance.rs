@@ -7,7 +7,7 @@ use sabir_model::ErrorKind;
 
 use super::machine::{JoinTimer, Phase, Returning, Storing};
 use super::members::Member;
-use super::{Answer, Group, Sync, Synced, Text, Ticket, Token};
+use super::{Answer, Group, SyncRequest, Synced, Text, Ticket, Token};
 
 impl Group {
     /// Calls everyone to join again.
@@ -127,7 +127,7 @@ impl Group {
         }
     }
 
-    pub(super) fn sync(&mut self, ticket: Ticket, sync: Sync, now: i64) {
+    pub(super) fn sync(&mut self, ticket: Ticket, sync: SyncRequest, now: i64) {
         if let Err(error) = self.check_sync(&sync) {
             return self.answer(ticket, Answer::Synced(Err(error)));
         }
@@ -146,7 +146,7 @@ impl Group {
         }
     }
 
-    fn check_sync(&self, sync: &Sync) -> Result<(), ErrorKind> {
+    fn check_sync(&self, sync: &SyncRequest) -> Result<(), ErrorKind> {
         self.check_member(&sync.fence)?;
         let differs = |theirs: &Option<Text>, ours: Option<&Text>| {
             theirs.as_ref().zip(ours).is_some_and(|(theirs, ours)| theirs != ours)
@@ -180,7 +180,7 @@ impl Group {
     }
 
     /// Proposes the leader's assignment; nobody hears of it before it is committed.
-    fn store_assignment(&mut self, sync: Sync, now: i64) {
+    fn store_assignment(&mut self, sync: SyncRequest, now: i64) {
         if matches!(self.phase, Phase::Completing { stored: Some(_), .. }) {
             return;
         }

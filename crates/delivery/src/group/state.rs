@@ -342,7 +342,8 @@ impl MemberRecord {
         })
     }
 
-    fn stored_len(&self) -> usize {
+    /// Bytes of the stored form, within a few.
+    pub fn stored_len(&self) -> usize {
         let protocols: usize = self.protocols.iter().map(|p| p.name.len() + p.metadata.len() + 8).sum();
         let texts = self.member.len() + self.instance.as_ref().map_or(0, |i| i.len());
         40 + texts + self.client.id.len() + self.client.host.len() + protocols + self.assignment.len()
