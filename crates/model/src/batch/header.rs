@@ -144,7 +144,7 @@ impl BatchHeader {
     }
 
     /// Writes the header's bytes over the front of `out`, the CRC as it stands in `self`.
-    pub(super) fn write(&self, out: &mut [u8; HEADER_LEN]) {
+    pub fn write(&self, out: &mut [u8; HEADER_LEN]) {
         out[0..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
         out[8..12].copy_from_slice(&self.length.to_be_bytes());
         out[12..16].copy_from_slice(&self.leader_epoch.0.to_be_bytes());
