@@ -6,9 +6,13 @@
 mod append;
 mod broker;
 mod catalog;
+mod codec;
+mod entry;
 mod lock;
 mod options;
+mod partition;
 mod read;
+mod state;
 mod stats;
 mod watch;
 

@@ -1,5 +1,8 @@
 //! The catalog: which topics there are and where their partitions live.
 
+mod cow;
+mod state;
 mod view;
 
+pub(crate) use state::Catalog;
 pub use view::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};

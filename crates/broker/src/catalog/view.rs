@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use sabir_model::{FrontEndNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId};
+
+use super::cow::CowMap;
 
 /// The namespace that names without another one belong to.
 pub const DEFAULT_NAMESPACE: &str = "/";
@@ -70,31 +73,63 @@ pub struct NewTopic {
 
 /// The topics as they were at one moment. Cheap to get, never changes.
 #[derive(Debug, Clone, Default)]
-pub struct CatalogView {}
+pub struct CatalogView {
+    namespaces: FxHashMap<Arc<str>, CowMap<Arc<str>, Arc<Topic>>>,
+    ids: CowMap<TopicId, Arc<Topic>>,
+    partitions: usize,
+}
 
 impl CatalogView {
     /// The topic of this name in the default namespace.
-    pub fn topic(&self, _name: &str) -> Option<&Arc<Topic>> {
-        None
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topic_in(DEFAULT_NAMESPACE, name)
+    }
+
+    /// The topic of this name in a namespace.
+    pub fn topic_in(&self, namespace: &str, name: &str) -> Option<&Arc<Topic>> {
+        self.namespaces.get(namespace)?.get(name)
     }
 
     /// The topic of this id.
-    pub fn topic_by_id(&self, _id: TopicId) -> Option<&Arc<Topic>> {
-        None
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.ids.get(&id)
     }
 
     /// All topics, in no order.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
-        std::iter::empty()
+        self.ids.values()
     }
 
     /// How many topics there are.
     pub fn len(&self) -> usize {
-        0
+        self.ids.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many partitions all topics have.
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    /// Shows a topic, in place of what it was before.
+    pub(crate) fn show(&mut self, topic: &Arc<Topic>) {
+        self.hide(topic.id);
+        self.partitions += topic.partitions.len();
+        self.ids.insert(topic.id, topic.clone());
+        let names = self.namespaces.entry(topic.namespace.clone()).or_default();
+        names.insert(topic.name.clone(), topic.clone());
+    }
+
+    /// Shows a topic no longer.
+    pub(crate) fn hide(&mut self, id: TopicId) {
+        let Some(topic) = self.ids.remove(&id) else { return };
+        self.partitions -= topic.partitions.len();
+        if let Some(names) = self.namespaces.get_mut(&topic.namespace) {
+            names.remove(&topic.name);
+        }
     }
 }

@@ -1,0 +1,290 @@
+//! The catalog as a projection of shard 0.
+
+use std::sync::{Arc, LazyLock};
+
+use rustc_hash::FxHashMap;
+use sabir_journal::pages::{DecodeError, PageError, PageKey, PageStore, PageValue, Paged};
+use sabir_model::{
+    ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicId,
+};
+
+use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
+use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
+use crate::entry::{
+    DataShardsFixed, FrontEndRegistered, ProducerIdsAllocated, TopicConfigured, TopicCreated, TopicDeleted,
+    TopicExtended,
+};
+
+const PREFIX: &[u8] = b"c";
+
+/// A topic with what only the catalog knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicRow {
+    pub(crate) topic: Arc<Topic>,
+    /// Counts its configurations.
+    pub(crate) version: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct TopicKey(TopicId);
+
+/// Topics, their partitions' ids, front ends' numbers, producer ids.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    topics: Paged<TopicKey, TopicRow>,
+    /// By namespace and name; follows from `topics`.
+    names: FxHashMap<Arc<str>, FxHashMap<Arc<str>, TopicId>>,
+    singles: Singles,
+}
+
+/// What there is one of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Singles {
+    next_partition: u64,
+    next_producer: i64,
+    shards: u32,
+    cluster: TopicId,
+    /// Front end `i + 1` has name `i`.
+    front_ends: Vec<String>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        let singles = Singles { next_partition: 1, next_producer: 1, ..Singles::default() };
+        Self { topics: Paged::new(PREFIX), names: FxHashMap::default(), singles }
+    }
+}
+
+impl Catalog {
+    /// The number of data shards and the cluster's id, once they are fixed.
+    pub(crate) fn made_with(&self) -> Option<(u32, TopicId)> {
+        (self.singles.shards > 0).then_some((self.singles.shards, self.singles.cluster))
+    }
+
+    pub(crate) fn topic(&self, id: TopicId) -> Option<&TopicRow> {
+        self.topics.get(&TopicKey(id))
+    }
+
+    pub(crate) fn topic_named(&self, namespace: &str, name: &str) -> Option<&TopicRow> {
+        let id = self.names.get(namespace)?.get(name)?;
+        self.topic(*id)
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicRow> {
+        self.topics.iter().map(|(_, row)| row)
+    }
+
+    pub(crate) fn front_end(&self, name: &str) -> Option<FrontEndNo> {
+        let at = self.singles.front_ends.iter().position(|known| known == name)?;
+        u16::try_from(at + 1).ok().map(FrontEndNo)
+    }
+
+    pub(crate) fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, ErrorKind> {
+        if self.topic_named(&body.namespace, &body.name).is_some() || self.topic(body.id).is_some() {
+            return Err(ErrorKind::TopicExists);
+        }
+        let partitions = self.give_ids(&body.shards, 0, body.epoch_base)?;
+        let topic = Arc::new(Topic {
+            id: body.id,
+            name: body.name.into(),
+            namespace: intern(&body.namespace),
+            config: body.config,
+            partitions,
+            internal: body.internal,
+            made_by: body.made_by,
+        });
+        self.list_name(&topic);
+        self.topics.insert(TopicKey(topic.id), TopicRow { topic: topic.clone(), version: 1 });
+        Ok(topic)
+    }
+
+    fn give_ids(
+        &mut self,
+        shards: &[ShardId],
+        from: usize,
+        epoch_base: i32,
+    ) -> Result<Vec<Partition>, ErrorKind> {
+        let end = from.checked_add(shards.len()).and_then(|end| i32::try_from(end).ok());
+        end.ok_or(ErrorKind::InvalidPartitions)?;
+        let first = self.singles.next_partition;
+        self.singles.next_partition += shards.len() as u64;
+        let partition = |(i, &shard): (usize, &ShardId)| Partition {
+            index: (from + i) as i32,
+            id: PartitionId(first + i as u64),
+            shard,
+            epoch_base,
+        };
+        Ok(shards.iter().enumerate().map(partition).collect())
+    }
+
+    fn list_name(&mut self, topic: &Topic) {
+        let names = self.names.entry(topic.namespace.clone()).or_default();
+        names.insert(topic.name.clone(), topic.id);
+    }
+
+    pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, ErrorKind> {
+        let row = self.topics.remove(&TopicKey(body.id)).ok_or(ErrorKind::UnknownTopicId)?;
+        if let Some(names) = self.names.get_mut(&row.topic.namespace) {
+            names.remove(&row.topic.name);
+        }
+        Ok(row.topic)
+    }
+
+    pub(crate) fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, ErrorKind> {
+        self.change(body.id, |topic| topic.config = body.config)
+    }
+
+    pub(crate) fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, ErrorKind> {
+        let row = self.topic(body.id).ok_or(ErrorKind::UnknownTopicId)?;
+        let from = row.topic.partitions.len();
+        let epoch_base = row.topic.partitions.first().map_or(0, |first| first.epoch_base);
+        if from != body.from as usize {
+            return Err(ErrorKind::InvalidPartitions);
+        }
+        let more = self.give_ids(&body.shards, from, epoch_base)?;
+        self.change(body.id, |topic| topic.partitions.extend(more))
+    }
+
+    fn change(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) -> Result<Arc<Topic>, ErrorKind> {
+        let row = self.topics.get_mut(&TopicKey(id)).ok_or(ErrorKind::UnknownTopicId)?;
+        let mut topic = Topic::clone(&row.topic);
+        change(&mut topic);
+        row.topic = Arc::new(topic);
+        row.version += 1;
+        Ok(row.topic.clone())
+    }
+
+    pub(crate) fn register(&mut self, body: FrontEndRegistered) -> Result<FrontEndNo, ErrorKind> {
+        if let Some(known) = self.front_end(&body.name) {
+            return Ok(known);
+        }
+        let number = u16::try_from(self.singles.front_ends.len() + 1).map_err(|_| ErrorKind::LimitReached)?;
+        self.singles.front_ends.push(body.name);
+        Ok(FrontEndNo(number))
+    }
+
+    /// The first of the ids handed out.
+    pub(crate) fn allocate(&mut self, body: &ProducerIdsAllocated) -> Result<ProducerId, ErrorKind> {
+        let first = self.singles.next_producer;
+        let next = first.checked_add(body.count.into()).ok_or(ErrorKind::LimitReached)?;
+        self.singles.next_producer = next;
+        Ok(ProducerId(first))
+    }
+
+    pub(crate) fn fix_shards(&mut self, body: &DataShardsFixed) {
+        if self.singles.shards == 0 {
+            self.singles.shards = body.shards;
+            self.singles.cluster = body.cluster;
+        }
+    }
+
+    pub(crate) fn pages(&mut self) -> &mut dyn crate::state::Capturing {
+        &mut self.topics
+    }
+
+    pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.topics.dump()
+    }
+
+    /// The part that goes into the shard's own page.
+    pub(crate) fn put_singles(&self, out: &mut Vec<u8>) {
+        let singles = &self.singles;
+        put_u64(out, singles.next_partition);
+        put_i64(out, singles.next_producer);
+        put_u32(out, singles.shards);
+        out.extend_from_slice(&singles.cluster.0);
+        put_len(out, singles.front_ends.len());
+        singles.front_ends.iter().for_each(|name| put_str(out, name));
+    }
+
+    /// The catalog of a checkpoint: the topics' pages, and the part from the shard's own page.
+    pub(crate) fn restore(store: &dyn PageStore, input: &mut Reader<'_>) -> Result<Self, PageError> {
+        let singles = take_singles(input).map_err(crate::state::undecodable)?;
+        let topics = Paged::restore(PREFIX, store)?;
+        let mut catalog = Self { topics, names: FxHashMap::default(), singles };
+        let all: Vec<Arc<Topic>> = catalog.topics().map(|row| row.topic.clone()).collect();
+        all.iter().for_each(|topic| catalog.list_name(topic));
+        Ok(catalog)
+    }
+}
+
+fn take_singles(input: &mut Reader<'_>) -> Result<Singles, sabir_model::DecodeError> {
+    Ok(Singles {
+        next_partition: input.u64()?,
+        next_producer: input.i64()?,
+        shards: input.u32()?,
+        cluster: input.topic()?,
+        front_ends: input.list(1, |input| input.str().map(str::to_owned))?,
+    })
+}
+
+/// One allocation for the name that nearly all topics share.
+fn intern(namespace: &str) -> Arc<str> {
+    static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_NAMESPACE.into());
+    if namespace == DEFAULT_NAMESPACE { DEFAULT.clone() } else { namespace.into() }
+}
+
+impl PageKey for TopicKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let id = bytes.try_into().map_err(|_| DecodeError("a topic's key has 16 bytes".into()))?;
+        Ok(Self(TopicId(id)))
+    }
+}
+
+const FORM: u8 = 1;
+
+impl PageValue for TopicRow {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let topic = &self.topic;
+        out.push(FORM);
+        out.extend_from_slice(&topic.id.0);
+        put_u64(out, self.version);
+        put_str(out, &topic.namespace);
+        put_str(out, &topic.name);
+        topic.config.encode(out);
+        out.push(topic.internal.into());
+        put_u32(out, topic.made_by.0.into());
+        put_len(out, topic.partitions.len());
+        for partition in &topic.partitions {
+            put_u64(out, partition.id.0);
+            put_u32(out, partition.shard.0);
+            put_i64(out, partition.epoch_base.into());
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        take_row(bytes).map_err(|error| DecodeError(error.to_string()))
+    }
+}
+
+fn take_row(bytes: &[u8]) -> Result<TopicRow, sabir_model::DecodeError> {
+    let mut input = Reader::new(bytes);
+    input.version(FORM)?;
+    let id = input.topic()?;
+    let version = input.u64()?;
+    let mut index = 0;
+    let topic = Topic {
+        id,
+        namespace: intern(input.str()?),
+        name: input.str()?.into(),
+        config: input.with(TopicConfig::decode)?,
+        internal: input.bool("internal mark")?,
+        made_by: input.front_end()?,
+        partitions: input.list(3, |input| {
+            let partition = Partition {
+                index,
+                id: input.partition()?,
+                shard: ShardId(input.u32()?),
+                epoch_base: input.i32()?,
+            };
+            index += 1;
+            Ok(partition)
+        })?,
+    };
+    input.end()?;
+    Ok(TopicRow { topic: Arc::new(topic), version })
+}

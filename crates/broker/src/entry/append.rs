@@ -1,0 +1,222 @@
+//! Entries that bring records.
+
+use sabir_model::{DecodeError, Extent, FrontEndNo, PartitionId, ProducerId};
+
+use super::{Body, kind};
+use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
+
+const PRODUCER: u8 = 1 << 0;
+const SEVERAL: u8 = 1 << 1;
+const STAMPED: u8 = 1 << 2;
+const MAKER: u8 = 1 << 3;
+const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | MAKER;
+
+/// The partitions an entry is for; nearly always one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Targets {
+    One(PartitionId),
+    Several(Vec<PartitionId>),
+}
+
+impl Targets {
+    pub(crate) fn as_slice(&self) -> &[PartitionId] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Several(ids) => ids,
+        }
+    }
+}
+
+/// An idempotent producer's mark on a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Producer {
+    pub(crate) id: ProducerId,
+    pub(crate) epoch: i16,
+    pub(crate) base_sequence: i32,
+}
+
+/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 maker; the rest 0) · target, or a list of
+/// targets · offsets the batch covers · largest timestamp, signed · maker, if marked · producer id, epoch and base sequence, if marked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AppendBody {
+    pub(crate) targets: Targets,
+    /// Offsets that the batch covers, at least 1.
+    pub(crate) records: u32,
+    /// The largest timestamp in it, or the stamp.
+    pub(crate) max_ts: i64,
+    /// Whether the broker stamped it with its own time.
+    pub(crate) stamped: bool,
+    /// The front end that built it, if one did.
+    pub(crate) maker: FrontEndNo,
+    pub(crate) producer: Option<Producer>,
+}
+
+impl AppendBody {
+    fn flags(&self) -> u8 {
+        let mark = |on: bool, bit: u8| if on { bit } else { 0 };
+        mark(self.producer.is_some(), PRODUCER)
+            | mark(matches!(self.targets, Targets::Several(_)), SEVERAL)
+            | mark(self.stamped, STAMPED)
+            | mark(self.maker != FrontEndNo::NONE, MAKER)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.flags());
+        match &self.targets {
+            Targets::One(id) => put_u64(out, id.0),
+            Targets::Several(ids) => put_ids(out, ids),
+        }
+        put_u32(out, self.records);
+        put_i64(out, self.max_ts);
+        if self.maker != FrontEndNo::NONE {
+            put_u32(out, self.maker.0.into());
+        }
+        if let Some(producer) = self.producer {
+            put_u64(out, producer.id.0 as u64);
+            put_u32(out, producer.epoch as u32);
+            put_u32(out, producer.base_sequence as u32);
+        }
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let flags = input.u8()?;
+        if flags & !KNOWN != 0 {
+            return Err(DecodeError::Version(flags));
+        }
+        Ok(Self {
+            targets: if flags & SEVERAL == 0 {
+                Targets::One(input.partition()?)
+            } else {
+                Targets::Several(input.list(1, Reader::partition)?)
+            },
+            records: take_records(input)?,
+            max_ts: input.i64()?,
+            stamped: flags & STAMPED != 0,
+            maker: if flags & MAKER == 0 { FrontEndNo::NONE } else { input.front_end()? },
+            producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input)?) },
+        })
+    }
+}
+
+impl Body for AppendBody {
+    const KIND: u16 = kind::APPEND;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.put(out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        let body = Self::take(&mut input)?;
+        input.end()?;
+        Ok(body)
+    }
+}
+
+fn put_ids(out: &mut Vec<u8>, ids: &[PartitionId]) {
+    put_len(out, ids.len());
+    ids.iter().for_each(|id| put_u64(out, id.0));
+}
+
+fn take_records(input: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    match input.u32()? {
+        0 => Err(DecodeError::Field("number of records")),
+        records => Ok(records),
+    }
+}
+
+fn take_producer(input: &mut Reader<'_>) -> Result<Producer, DecodeError> {
+    let id = i64::try_from(input.u64()?).map_err(|_| DecodeError::Field("producer id"))?;
+    let epoch = i16::try_from(input.u32()?).map_err(|_| DecodeError::Field("producer epoch"))?;
+    let base_sequence = i32::try_from(input.u32()?).map_err(|_| DecodeError::Field("base sequence"))?;
+    Ok(Producer { id: ProducerId(id), epoch, base_sequence })
+}
+
+/// Stored records for further partitions: version 1 · list of targets · largest timestamp · the extent. Block 0 in the extent means this
+/// block; no other block that is not applied yet can be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReferenceBody {
+    pub(crate) targets: Vec<PartitionId>,
+    pub(crate) max_ts: i64,
+    pub(crate) extent: Extent,
+}
+
+impl Body for ReferenceBody {
+    const KIND: u16 = kind::REFERENCE;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_ids(out, &self.targets);
+        put_i64(out, self.max_ts);
+        self.extent.encode(out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self {
+            targets: input.list(1, Reader::partition)?,
+            max_ts: input.i64()?,
+            extent: input.with(Extent::decode)?,
+        };
+        if body.extent.records == 0 {
+            return Err(DecodeError::Field("number of records"));
+        }
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A chunk of a train: version 1 · train · number of the chunk, from 0. A train is told from others of its term by its number, and
+/// is dropped when a later term begins before it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkBody {
+    pub(crate) train: u64,
+    pub(crate) index: u32,
+}
+
+impl Body for ChunkBody {
+    const KIND: u16 = kind::CHUNK;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u64(out, self.train);
+        put_u32(out, self.index);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { train: input.u64()?, index: input.u32()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// The end of a train, which makes it visible: version 1 · train · number of chunks · then as an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrainBody {
+    pub(crate) train: u64,
+    pub(crate) chunks: u32,
+    pub(crate) append: AppendBody,
+}
+
+impl Body for TrainBody {
+    const KIND: u16 = kind::TRAIN;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u64(out, self.train);
+        put_u32(out, self.chunks);
+        self.append.put(out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body =
+            Self { train: input.u64()?, chunks: input.u32()?, append: AppendBody::take(&mut input)? };
+        input.end()?;
+        Ok(body)
+    }
+}

@@ -1,0 +1,235 @@
+//! Entries of the catalog's shard.
+
+use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId};
+
+use super::{Body, kind};
+use crate::codec::{Reader, put_i64, put_len, put_str, put_u32};
+
+/// A topic made: version 1 · topic id, 16 bytes · namespace · name · configuration · internal u8 · front end · epoch base ·
+/// the shard of each partition. `apply` gives the partitions' ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicCreated {
+    pub(crate) id: TopicId,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) config: TopicConfig,
+    pub(crate) internal: bool,
+    pub(crate) made_by: FrontEndNo,
+    pub(crate) epoch_base: i32,
+    pub(crate) shards: Vec<ShardId>,
+}
+
+impl Body for TopicCreated {
+    const KIND: u16 = kind::TOPIC_CREATED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.id.0);
+        put_str(out, &self.namespace);
+        put_str(out, &self.name);
+        self.config.encode(out);
+        out.push(self.internal.into());
+        put_u32(out, self.made_by.0.into());
+        put_i64(out, self.epoch_base.into());
+        put_shards(out, &self.shards);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self {
+            id: input.topic()?,
+            namespace: input.str()?.to_owned(),
+            name: input.str()?.to_owned(),
+            config: input.with(TopicConfig::decode)?,
+            internal: input.bool("internal mark")?,
+            made_by: input.front_end()?,
+            epoch_base: input.i32()?,
+            shards: take_shards(&mut input)?,
+        };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+fn put_shards(out: &mut Vec<u8>, shards: &[ShardId]) {
+    put_len(out, shards.len());
+    shards.iter().for_each(|shard| put_u32(out, shard.0));
+}
+
+fn take_shards(input: &mut Reader<'_>) -> Result<Vec<ShardId>, DecodeError> {
+    let shards = input.list(1, |input| input.u32().map(ShardId))?;
+    if shards.is_empty() { Err(DecodeError::Field("number of partitions")) } else { Ok(shards) }
+}
+
+/// A topic deleted: version 1 · topic id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicDeleted {
+    pub(crate) id: TopicId,
+}
+
+impl Body for TopicDeleted {
+    const KIND: u16 = kind::TOPIC_DELETED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.id.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { id: input.topic()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A topic's configuration replaced: version 1 · topic id · configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicConfigured {
+    pub(crate) id: TopicId,
+    pub(crate) config: TopicConfig,
+}
+
+impl Body for TopicConfigured {
+    const KIND: u16 = kind::TOPIC_CONFIGURED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.id.0);
+        self.config.encode(out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { id: input.topic()?, config: input.with(TopicConfig::decode)? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A topic given further partitions: version 1 · topic id · how many it has so far · the shard of each new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicExtended {
+    pub(crate) id: TopicId,
+    /// What the topic had when this was decided; refused if that is no longer so.
+    pub(crate) from: u32,
+    pub(crate) shards: Vec<ShardId>,
+}
+
+impl Body for TopicExtended {
+    const KIND: u16 = kind::TOPIC_EXTENDED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.id.0);
+        put_u32(out, self.from);
+        put_shards(out, &self.shards);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { id: input.topic()?, from: input.u32()?, shards: take_shards(&mut input)? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A front end's name given a number, unless it has one: version 1 · name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrontEndRegistered {
+    pub(crate) name: String,
+}
+
+impl Body for FrontEndRegistered {
+    const KIND: u16 = kind::FRONT_END_REGISTERED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_str(out, &self.name);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { name: input.str()?.to_owned() };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A range of producer ids handed out: version 1 · how many. `apply` gives the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProducerIdsAllocated {
+    pub(crate) count: u32,
+}
+
+impl Body for ProducerIdsAllocated {
+    const KIND: u16 = kind::PRODUCER_IDS_ALLOCATED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u32(out, self.count);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { count: input.u32()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// What a data directory is made with: version 1 · number of data shards · cluster id, 16 bytes. The first one counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DataShardsFixed {
+    pub(crate) shards: u32,
+    pub(crate) cluster: TopicId,
+}
+
+impl Body for DataShardsFixed {
+    const KIND: u16 = kind::DATA_SHARDS_FIXED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u32(out, self.shards);
+        out.extend_from_slice(&self.cluster.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { shards: input.u32()?, cluster: input.topic()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// A node started to lead this shard: version 1 · node · whether the run before ended cleanly u8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) node: NodeId,
+    pub(crate) clean: bool,
+}
+
+impl Body for Started {
+    const KIND: u16 = kind::STARTED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_i64(out, self.node.0.into());
+        out.push(self.clean.into());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { node: NodeId(input.i32()?), clean: input.bool("clean mark")? };
+        input.end()?;
+        Ok(body)
+    }
+}

@@ -1,0 +1,77 @@
+//! What the entries of a shard say: kinds and bodies. The journal frames them and knows neither.
+//!
+//! A kind's number is never reused. A body starts with a version byte, but for appends, whose flag byte has spare bits for it. All
+//! numbers are varints, signed ones in zigzag form, unless it says otherwise; lists start with their length.
+
+mod append;
+mod catalog;
+mod partitions;
+
+pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody};
+pub(crate) use catalog::{
+    DataShardsFixed, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured, TopicCreated,
+    TopicDeleted, TopicExtended,
+};
+pub(crate) use partitions::{
+    LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
+    ProducersExpired,
+};
+
+/// The kinds of entries.
+pub(crate) mod kind {
+    /// A batch appended to one or more partitions; payload: one v2 batch.
+    pub(crate) const APPEND: u16 = 1;
+    /// A stored batch, or part of one, shown in further partitions.
+    pub(crate) const REFERENCE: u16 = 2;
+    /// A piece of a batch too large for one block; payload: its bytes.
+    pub(crate) const CHUNK: u16 = 3;
+    /// An append whose payload is the chunks of its train.
+    pub(crate) const TRAIN: u16 = 4;
+
+    /// A topic made.
+    pub(crate) const TOPIC_CREATED: u16 = 10;
+    /// A topic deleted.
+    pub(crate) const TOPIC_DELETED: u16 = 11;
+    /// A topic's configuration replaced.
+    pub(crate) const TOPIC_CONFIGURED: u16 = 12;
+    /// A front end's name given a number.
+    pub(crate) const FRONT_END_REGISTERED: u16 = 13;
+    /// A range of producer ids handed out.
+    pub(crate) const PRODUCER_IDS_ALLOCATED: u16 = 14;
+    /// The number of data shards fixed, once, and the cluster's id.
+    pub(crate) const DATA_SHARDS_FIXED: u16 = 15;
+    /// A topic given further partitions.
+    pub(crate) const TOPIC_EXTENDED: u16 = 16;
+
+    /// Partitions made in this shard.
+    pub(crate) const PARTITIONS_CREATED: u16 = 20;
+    /// Partitions of this shard deleted.
+    pub(crate) const PARTITIONS_DELETED: u16 = 21;
+    /// Partitions of this shard given another configuration.
+    pub(crate) const PARTITIONS_CONFIGURED: u16 = 22;
+    /// Partitions' first offsets moved up.
+    pub(crate) const LOG_STARTS_MOVED: u16 = 23;
+    /// Idle producers forgotten.
+    pub(crate) const PRODUCERS_EXPIRED: u16 = 24;
+
+    /// Kinds of the consumer groups; their bodies are the group driver's.
+    pub(crate) const GROUPS: std::ops::RangeInclusive<u16> = 30..=39;
+
+    /// A node started to lead this shard.
+    pub(crate) const STARTED: u16 = 40;
+}
+
+/// A body with a stored form of its own.
+pub(crate) trait Body: Sized {
+    /// The kind it is the body of.
+    const KIND: u16;
+
+    /// Appends the stored form.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Reads it back, all of it.
+    fn decode(bytes: &[u8]) -> Result<Self, sabir_model::DecodeError>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! A partition's state in its shard: where its records are, its first and next offset, its leader epochs.
+
+mod epochs;
+mod index;
+mod page;
+mod producers;
+mod spill;
+
+pub(crate) use epochs::Epochs;
+pub(crate) use index::{Index, PageRef, Place, Run, RunKind};
+pub(crate) use page::{Chunk, decode_chunks, decode_runs, encode_chunks, put_chunk, take_chunk};
+pub(crate) use producers::{ProducerKey, ProducerState, Verdict};
+pub(crate) use spill::{Spill, SpillChanges, SpillKey};
+
+use sabir_journal::pages::{DecodeError, PageKey, PageValue};
+use sabir_model::{LeaderEpoch, Offset, PartitionId, Sequence, Term, TopicId};
+
+use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
+use crate::entry::PartitionSettings;
+
+/// A finished train whose chunk list lies in pages of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TrainRef {
+    pub(crate) base: Offset,
+    pub(crate) next: Offset,
+    pub(crate) pages: u16,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partition {
+    pub(crate) topic: TopicId,
+    pub(crate) number: u32,
+    pub(crate) epoch_base: i32,
+    pub(crate) settings: PartitionSettings,
+    /// The first offset.
+    pub(crate) log_start: Offset,
+    /// The offset behind the last record.
+    pub(crate) next: Offset,
+    /// Bytes of the runs that are listed.
+    pub(crate) bytes: u64,
+    pub(crate) epochs: Epochs,
+    pub(crate) index: Index,
+    pub(crate) trains: Vec<TrainRef>,
+}
+
+impl Partition {
+    pub(crate) fn new(topic: TopicId, number: u32, epoch_base: i32, settings: PartitionSettings) -> Self {
+        Self {
+            topic,
+            number,
+            epoch_base,
+            settings,
+            log_start: Offset::ZERO,
+            next: Offset::ZERO,
+            bytes: 0,
+            epochs: Epochs::default(),
+            index: Index::default(),
+            trains: Vec::new(),
+        }
+    }
+
+    /// The leader epoch in `term`.
+    pub(crate) fn epoch(&self, term: Term) -> LeaderEpoch {
+        let term = i32::try_from(term.0).unwrap_or(i32::MAX);
+        LeaderEpoch(self.epoch_base.saturating_add(term))
+    }
+
+    /// Appends records at the next offset, which is given back; `None` if offsets are used up. Closed history goes to `spill`.
+    pub(crate) fn append(
+        &mut self,
+        id: PartitionId,
+        mut run: Run,
+        epoch: LeaderEpoch,
+        spill: &mut Spill,
+    ) -> Option<Offset> {
+        let base = self.next;
+        let next = base.checked_add(run.records)?;
+        run.base = base;
+        self.next = next;
+        self.bytes += u64::from(run.len);
+        self.epochs.reached(epoch, base);
+        if let Some(page) = self.index.push(run) {
+            spill.put(SpillKey::index(id, page.first), page.encoded);
+        }
+        Some(base)
+    }
+
+    /// Keeps the chunk list of the train just appended at `base`.
+    pub(crate) fn keep_train(
+        &mut self,
+        id: PartitionId,
+        base: Offset,
+        chunks: &[Chunk],
+        spill: &mut Spill,
+    ) {
+        let pages = encode_chunks(chunks);
+        let count = pages.len() as u16;
+        for (number, page) in (0..count).zip(pages) {
+            spill.put(SpillKey::train(id, base, number), page);
+        }
+        self.trains.push(TrainRef { base, next: self.next, pages: count });
+    }
+
+    /// Moves the first offset up to `to`; what lies wholly below it is no longer listed.
+    pub(crate) fn move_log_start(&mut self, id: PartitionId, to: Offset, spill: &mut Spill) {
+        self.log_start = to;
+        for page in self.index.drop_below(to, &mut self.bytes) {
+            spill.remove(SpillKey::index(id, page.first));
+        }
+        let dead = self.trains.iter().take_while(|train| train.next <= to).count();
+        for train in self.trains.drain(..dead) {
+            train.remove(id, spill);
+        }
+        self.epochs.start_at(to);
+    }
+
+    /// Gives up all pages of its own, before the partition itself goes.
+    pub(crate) fn give_up(&self, id: PartitionId, spill: &mut Spill) {
+        for page in self.index.closed() {
+            spill.remove(SpillKey::index(id, page.first));
+        }
+        self.trains.iter().for_each(|train| train.remove(id, spill));
+    }
+
+    /// The lowest block that a record kept here may lie in; `None` where there is none.
+    pub(crate) fn first_block(&self) -> Option<Sequence> {
+        self.index.first_block()
+    }
+}
+
+impl TrainRef {
+    fn remove(&self, id: PartitionId, spill: &mut Spill) {
+        (0..self.pages).for_each(|number| spill.remove(SpillKey::train(id, self.base, number)));
+    }
+}
+
+/// Keys of partitions: the id, big-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PartitionKey(pub(crate) PartitionId);
+
+impl PageKey for PartitionKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.0.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let id = bytes.try_into().map_err(|_| DecodeError("a partition's key has 8 bytes".into()))?;
+        Ok(Self(PartitionId(u64::from_be_bytes(id))))
+    }
+}
+
+const FORM: u8 = 1;
+
+impl PageValue for Partition {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(FORM);
+        out.extend_from_slice(&self.topic.0);
+        put_u32(out, self.number);
+        put_i64(out, self.epoch_base.into());
+        self.settings.put(out);
+        put_i64(out, self.log_start.0);
+        put_i64(out, self.next.0);
+        put_u64(out, self.bytes);
+        self.epochs.put(out);
+        self.index.put(out);
+        put_len(out, self.trains.len());
+        for train in &self.trains {
+            put_i64(out, train.base.0);
+            put_i64(out, train.next.0);
+            put_u32(out, train.pages.into());
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        take(bytes).map_err(|error| DecodeError(error.to_string()))
+    }
+}
+
+fn take(bytes: &[u8]) -> Result<Partition, sabir_model::DecodeError> {
+    let mut input = Reader::new(bytes);
+    input.version(FORM)?;
+    let partition = Partition {
+        topic: input.topic()?,
+        number: input.u32()?,
+        epoch_base: input.i32()?,
+        settings: PartitionSettings::take(&mut input)?,
+        log_start: input.offset()?,
+        next: input.offset()?,
+        bytes: input.u64()?,
+        epochs: Epochs::take(&mut input)?,
+        index: Index::take(&mut input)?,
+        trains: input.list(3, |input| {
+            Ok(TrainRef {
+                base: input.offset()?,
+                next: input.offset()?,
+                pages: input.u16("pages of a train")?,
+            })
+        })?,
+    };
+    input.end()?;
+    Ok(partition)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The stored forms of closed history: pages of runs, and the chunk lists of trains.
+
+use sabir_journal::pages::MAX_PAGE;
+use sabir_model::{DecodeError, FrontEndNo, Offset, Sequence};
+
+use super::index::{Run, RunKind};
+use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
+
+const FORM: u8 = 1;
+
+/// A piece of a train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) block: Sequence,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+/// A page of runs: form 1 · list of runs. At most 60 bytes each, so that 256 fit a page.
+pub(crate) fn encode_runs(runs: &[Run]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 * runs.len());
+    out.push(FORM);
+    put_len(&mut out, runs.len());
+    let mut before = None;
+    for run in runs {
+        put_run(&mut out, run, before);
+        before = Some(run);
+    }
+    debug_assert!(out.len() <= MAX_PAGE);
+    out
+}
+
+pub(crate) fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, DecodeError> {
+    let mut input = Reader::new(bytes);
+    input.version(FORM)?;
+    let mut before = None;
+    let runs = input.list(7, |input| {
+        let run = take_run(input, before.as_ref())?;
+        before = Some(run);
+        Ok(run)
+    })?;
+    input.end()?;
+    Ok(runs)
+}
+
+/// What a run is counted from: the one before it.
+fn origin(before: Option<&Run>) -> (i64, u64, i64) {
+    before.map_or((0, 0, 0), |run| (run.next().0, run.block.0, run.max_ts))
+}
+
+/// Gap to the offset before · block, signed difference · largest timestamp, signed difference · offset · length · records · maker, times
+/// four, plus kind · first record, for references.
+pub(crate) fn put_run(out: &mut Vec<u8>, run: &Run, before: Option<&Run>) {
+    let (next, block, max_ts) = origin(before);
+    put_i64(out, run.base.0.wrapping_sub(next));
+    put_i64(out, run.block.0.wrapping_sub(block) as i64);
+    put_i64(out, run.max_ts.wrapping_sub(max_ts));
+    put_u32(out, run.offset);
+    put_u32(out, run.len);
+    put_u32(out, run.records);
+    put_u32(out, u32::from(run.maker.0) << 2 | run.kind as u32);
+    if run.kind == RunKind::Reference {
+        put_u32(out, run.first_record);
+    }
+}
+
+pub(crate) fn take_run(input: &mut Reader<'_>, before: Option<&Run>) -> Result<Run, DecodeError> {
+    let (next, block, max_ts) = origin(before);
+    let mut run = Run {
+        base: Offset(next.wrapping_add(input.i64()?)),
+        block: Sequence(block.wrapping_add(input.i64()? as u64)),
+        max_ts: max_ts.wrapping_add(input.i64()?),
+        offset: input.u32()?,
+        len: input.u32()?,
+        records: input.u32()?,
+        first_record: 0,
+        maker: FrontEndNo::NONE,
+        kind: RunKind::Whole,
+    };
+    let marks = input.u32()?;
+    run.maker = FrontEndNo(u16::try_from(marks >> 2).map_err(|_| DecodeError::Field("front end"))?);
+    run.kind = match marks & 3 {
+        0 => RunKind::Whole,
+        1 => RunKind::Reference,
+        2 => RunKind::Train,
+        _ => return Err(DecodeError::Field("kind of a run")),
+    };
+    if run.kind == RunKind::Reference {
+        run.first_record = input.u32()?;
+    }
+    if run.base.0 < 0 || run.base.checked_add(run.records).is_none() {
+        return Err(DecodeError::Field("offset of a run"));
+    }
+    Ok(run)
+}
+
+/// Bytes that a chunk may take, stored.
+const CHUNK_MAX: usize = 20;
+const CHUNKS_A_PAGE: usize = (MAX_PAGE - 8) / CHUNK_MAX;
+
+/// A chunk list in pages: form 1 · list of (block, offset, length).
+pub(crate) fn encode_chunks(chunks: &[Chunk]) -> Vec<Vec<u8>> {
+    let page = |chunks: &[Chunk]| {
+        let mut out = vec![FORM];
+        put_len(&mut out, chunks.len());
+        for chunk in chunks {
+            put_chunk(&mut out, chunk);
+        }
+        out
+    };
+    chunks.chunks(CHUNKS_A_PAGE).map(page).collect()
+}
+
+pub(crate) fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
+    put_u64(out, chunk.block.0);
+    put_u32(out, chunk.offset);
+    put_u32(out, chunk.len);
+}
+
+pub(crate) fn take_chunk(input: &mut Reader<'_>) -> Result<Chunk, DecodeError> {
+    Ok(Chunk { block: Sequence(input.u64()?), offset: input.u32()?, len: input.u32()? })
+}
+
+/// The chunks of one page of a list.
+pub(crate) fn decode_chunks(bytes: &[u8]) -> Result<Vec<Chunk>, DecodeError> {
+    let mut input = Reader::new(bytes);
+    input.version(FORM)?;
+    let chunks = input.list(3, take_chunk)?;
+    input.end()?;
+    Ok(chunks)
+}

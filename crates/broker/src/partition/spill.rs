@@ -1,0 +1,110 @@
+//! Closed history on its way to the page store.
+//!
+//! Pages are immutable. They stay in memory until the checkpoint that counts them is committed, and are looked up in the
+//! page store from then on.
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+use sabir_model::{Offset, PartitionId};
+
+/// What a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum SpillKind {
+    /// Runs of a partition.
+    Index,
+    /// The chunk list of a train.
+    Train,
+}
+
+/// The key of a page: kind · partition · first offset · number, for lists of more than one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SpillKey {
+    pub(crate) kind: SpillKind,
+    pub(crate) partition: PartitionId,
+    pub(crate) first: Offset,
+    pub(crate) number: u16,
+}
+
+impl SpillKey {
+    pub(crate) fn index(partition: PartitionId, first: Offset) -> Self {
+        Self { kind: SpillKind::Index, partition, first, number: 0 }
+    }
+
+    pub(crate) fn train(partition: PartitionId, first: Offset, number: u16) -> Self {
+        Self { kind: SpillKind::Train, partition, first, number }
+    }
+
+    /// The key in the page store; all numbers big-endian.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(19);
+        key.push(match self.kind {
+            SpillKind::Index => b'x',
+            SpillKind::Train => b't',
+        });
+        key.extend_from_slice(&self.partition.0.to_be_bytes());
+        key.extend_from_slice(&self.first.0.to_be_bytes());
+        key.extend_from_slice(&self.number.to_be_bytes());
+        key
+    }
+}
+
+/// Pages that the page store does not have yet, and those it need not keep.
+#[derive(Debug, Default)]
+pub(crate) struct Spill {
+    fresh: FxHashMap<SpillKey, Bytes>,
+    dead: Vec<SpillKey>,
+    /// What the checkpoint under way puts and deletes.
+    writing: Option<(FxHashSet<SpillKey>, Vec<SpillKey>)>,
+}
+
+/// What a checkpoint has to write.
+pub(crate) struct SpillChanges {
+    pub(crate) puts: Vec<(SpillKey, Bytes)>,
+    pub(crate) deletes: Vec<SpillKey>,
+}
+
+impl Spill {
+    pub(crate) fn put(&mut self, key: SpillKey, page: Vec<u8>) {
+        self.fresh.insert(key, page.into());
+    }
+
+    pub(crate) fn remove(&mut self, key: SpillKey) {
+        let fresh = self.fresh.remove(&key).is_some();
+        let being_written = self.writing.as_ref().is_some_and(|(puts, _)| puts.contains(&key));
+        if !fresh || being_written {
+            self.dead.push(key);
+        }
+    }
+
+    /// A page that the page store may not have yet.
+    pub(crate) fn get(&self, key: &SpillKey) -> Option<Bytes> {
+        self.fresh.get(key).cloned()
+    }
+
+    /// Bytes of pages that wait for a checkpoint.
+    pub(crate) fn bytes(&self) -> usize {
+        self.fresh.values().map(Bytes::len).sum()
+    }
+
+    /// Cuts: what is to be written as of this moment.
+    pub(crate) fn begin(&mut self) -> SpillChanges {
+        let deletes = std::mem::take(&mut self.dead);
+        let puts: Vec<_> = self.fresh.iter().map(|(key, page)| (*key, page.clone())).collect();
+        self.writing = Some((puts.iter().map(|(key, _)| *key).collect(), deletes.clone()));
+        SpillChanges { puts, deletes }
+    }
+
+    /// The page store has what [`begin`](Self::begin) gave.
+    pub(crate) fn committed(&mut self) {
+        let (puts, _) = self.writing.take().unwrap_or_default();
+        for key in puts {
+            self.fresh.remove(&key);
+        }
+    }
+
+    /// It may not have it.
+    pub(crate) fn failed(&mut self) {
+        let (_, deletes) = self.writing.take().unwrap_or_default();
+        self.dead.extend(deletes);
+    }
+}

@@ -1,0 +1,166 @@
+//! The projections of one shard: what its journal's entries say, put together.
+//!
+//! [`ShardState::apply_block`] is the one way in. It reads no clock and nothing of another shard, so that every replica, and every
+//! replay, comes to the same; what it decided goes back to the caller as [`Outcome`]s.
+
+mod apply;
+mod checkpoint;
+mod expiry;
+mod trains;
+mod usage;
+
+pub(crate) use checkpoint::{Capturing, Cut, undecodable};
+pub(crate) use expiry::ExpiryQueue;
+pub(crate) use usage::SegmentUsage;
+
+use std::sync::Arc;
+
+use sabir_journal::pages::Paged;
+use sabir_journal::{SegmentNo, ViewError};
+use sabir_model::{DecodeError, ErrorKind, Offset, PartitionId, Sequence, Term};
+
+use crate::append::Appended;
+use crate::catalog::{Catalog, Topic};
+use crate::partition::{Partition, PartitionKey, ProducerKey, ProducerState, Spill};
+use trains::{OpenTrain, TrainKey};
+
+/// What an entry came to.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// Of an append.
+    Appended(Result<Appended, ErrorKind>),
+    /// Of an entry about a topic.
+    Topic(Result<Arc<Topic>, ErrorKind>),
+    /// Of an entry that gives out a number, or moved a log start.
+    Number(Result<i64, ErrorKind>),
+    /// Of any other entry.
+    Done(Result<(), ErrorKind>),
+}
+
+/// Why a committed block cannot be applied. It can only be a newer version's, or a defect: the shard stops.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("block {sequence} cannot be applied: {reason}")]
+pub(crate) struct ApplyError {
+    pub(crate) sequence: Sequence,
+    pub(crate) reason: String,
+}
+
+/// Why one entry cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EntryError {
+    #[error("{0}")]
+    View(#[from] ViewError),
+    #[error("entry {index} of kind {kind}: {source}")]
+    Body { index: u32, kind: u16, source: DecodeError },
+    #[error("entry {index} has kind {kind}, which is not known to this version")]
+    Kind { index: u32, kind: u16 },
+    #[error("entry {index} of kind {kind} has no payload")]
+    Payload { index: u32, kind: u16 },
+}
+
+/// The block that is being applied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) sequence: Sequence,
+    pub(crate) term: Term,
+    pub(crate) time_ms: i64,
+}
+
+/// What applying a block changed for those who wait outside.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Partitions that received records, with the bytes; consecutive ones are put together.
+    pub(crate) grown: Vec<(PartitionId, u64)>,
+    /// Partitions that were deleted.
+    pub(crate) gone: Vec<PartitionId>,
+}
+
+impl Touched {
+    fn grew(&mut self, partition: PartitionId, bytes: u64) {
+        match self.grown.last_mut() {
+            Some((last, sum)) if *last == partition => *sum += bytes,
+            _ => self.grown.push((partition, bytes)),
+        }
+    }
+}
+
+/// Counters since the start of the process; no part of the projections.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counters {
+    pub(crate) blocks: u64,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) batch_bytes: u64,
+    pub(crate) refused: u64,
+}
+
+/// Where a block lies on this node.
+pub(crate) type Locate<'a> = &'a dyn Fn(Sequence) -> Option<SegmentNo>;
+
+/// All projections of a shard.
+#[derive(Debug)]
+pub(crate) struct ShardState {
+    pub(crate) applied: Sequence,
+    pub(crate) term: Term,
+    /// The last block's time.
+    pub(crate) time_ms: i64,
+    /// How often a node started to lead this shard.
+    starts: u64,
+    pub(crate) partitions: Paged<PartitionKey, Partition>,
+    pub(crate) producers: Paged<ProducerKey, ProducerState>,
+    trains: Paged<TrainKey, OpenTrain>,
+    pub(crate) catalog: Catalog,
+    pub(crate) spill: Spill,
+    /// This node's own table; no part of the projections.
+    pub(crate) usage: SegmentUsage,
+    /// When to look at which producer; follows from `producers`.
+    pub(crate) expiry: ExpiryQueue,
+    /// Of the block applied last.
+    pub(crate) touched: Touched,
+    pub(crate) counters: Counters,
+}
+
+impl Default for ShardState {
+    fn default() -> Self {
+        Self {
+            applied: Sequence::NONE,
+            term: Term(0),
+            time_ms: i64::MIN,
+            starts: 0,
+            partitions: Paged::new(PARTITIONS),
+            producers: Paged::new(PRODUCERS),
+            trains: Paged::new(TRAINS),
+            catalog: Catalog::default(),
+            spill: Spill::default(),
+            usage: SegmentUsage::default(),
+            expiry: ExpiryQueue::default(),
+            touched: Touched::default(),
+            counters: Counters::default(),
+        }
+    }
+}
+
+const PARTITIONS: &[u8] = b"p";
+const PRODUCERS: &[u8] = b"i";
+const TRAINS: &[u8] = b"o";
+
+impl ShardState {
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&PartitionKey(id))
+    }
+
+    /// The lowest block that the chunks of unfinished trains lie in.
+    pub(crate) fn first_train_block(&self) -> Option<Sequence> {
+        self.trains.iter().filter_map(|(_, train)| train.first_block()).min()
+    }
+
+    /// The high watermark of a partition: only committed blocks are applied.
+    pub(crate) fn high_watermark(&self, id: PartitionId) -> Option<Offset> {
+        self.partition(id).map(|partition| partition.next)
+    }
+}
+
+#[cfg(test)]
+mod tests;
