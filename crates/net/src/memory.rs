@@ -1,23 +1,30 @@
-//! The memory that incomplete and unanswered frames of all connections share.
+//! The memory that large incomplete and unanswered frames of all connections share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
-/// Grants are counted in units of this many bytes.
-const UNIT: usize = 1024;
-
-/// A bound on the bytes that frames take in all connections together. Who needs more than is left waits in line.
+/// A bound on the bytes that frames take in all connections together.
+///
+/// Who finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
+/// one that does not.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
-    units: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     total: usize,
+    granted: AtomicUsize,
+    given_back: Notify,
 }
 
 /// A part of the [`FrameMemory`], given back when dropped.
 #[derive(Debug)]
 pub struct Grant {
-    _units: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
     bytes: usize,
 }
 
@@ -28,38 +35,49 @@ impl Grant {
     }
 }
 
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.shared.granted.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.shared.given_back.notify_waiters();
+    }
+}
+
 impl FrameMemory {
     /// A bound of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).clamp(1, u32::MAX as usize);
-        Self { units: Arc::new(Semaphore::new(units)), total: units * UNIT }
+        let (granted, given_back) = (AtomicUsize::new(0), Notify::new());
+        Self { shared: Arc::new(Shared { total: bytes, granted, given_back }) }
     }
 
     /// The bound in bytes. A frame that is larger can never be taken.
     pub fn total(&self) -> usize {
-        self.total
+        self.shared.total
     }
 
     /// Bytes that are granted now.
     pub fn granted(&self) -> usize {
-        self.total - self.units.available_permits() * UNIT
+        self.shared.granted.load(Ordering::SeqCst)
     }
 
-    /// Room for `bytes`, if there is some now and nobody waits in line.
+    /// Room for `bytes`, if there is some now.
     pub fn try_take(&self, bytes: usize) -> Option<Grant> {
-        let units = self.units.clone().try_acquire_many_owned(units(bytes)).ok()?;
-        Some(Grant { _units: units, bytes })
+        let fits = |granted: usize| granted.checked_add(bytes).filter(|sum| *sum <= self.shared.total);
+        self.shared.granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
+        Some(Grant { shared: self.shared.clone(), bytes })
     }
 
     /// Room for `bytes` as soon as there is some; never, if that is more than the [`total`](Self::total).
-    pub async fn take(&self, bytes: usize) -> Grant {
-        let units = self.units.clone().acquire_many_owned(units(bytes)).await;
-        Grant { _units: units.expect("the semaphore is never closed"), bytes }
+    pub async fn take(self, bytes: usize) -> Grant {
+        loop {
+            let mut given_back = std::pin::pin!(self.shared.given_back.notified());
+            // Listen before looking, or what is given back in between goes unseen.
+            given_back.as_mut().enable();
+            if let Some(grant) = self.try_take(bytes) {
+                return grant;
+            }
+            given_back.await;
+        }
     }
-}
-
-fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -68,26 +86,26 @@ mod tests {
 
     #[test]
     fn what_is_granted_is_given_back() {
-        let memory = FrameMemory::new(10 * UNIT);
-        let first = memory.try_take(9 * UNIT + 1).expect("fits");
-        assert_eq!((first.bytes(), memory.granted()), (9 * UNIT + 1, 10 * UNIT));
-        assert!(memory.try_take(1).is_none());
+        let memory = FrameMemory::new(100);
+        let first = memory.try_take(99).expect("fits");
+        assert_eq!((first.bytes(), memory.granted()), (99, 99));
+        assert!(memory.try_take(2).is_none());
         drop(first);
         assert_eq!(memory.granted(), 0);
-        assert!(memory.try_take(11 * UNIT).is_none());
+        assert!(memory.try_take(101).is_none());
+        assert!(memory.try_take(usize::MAX).is_none());
     }
 
     #[tokio::test]
-    async fn who_waits_is_served_in_turn() {
-        let memory = FrameMemory::new(4 * UNIT);
-        let first = memory.take(3 * UNIT).await;
-        let waiting = tokio::spawn({
-            let memory = memory.clone();
-            async move { memory.take(4 * UNIT).await.bytes() }
-        });
+    async fn who_waits_holds_up_nobody_and_gets_its_share() {
+        let memory = FrameMemory::new(100);
+        let first = memory.try_take(70).expect("fits");
+        let waiting = tokio::spawn(memory.clone().take(90));
         tokio::task::yield_now().await;
-        assert!(memory.try_take(UNIT).is_none(), "a small one must not overtake a large one for ever");
+        drop(memory.try_take(20).expect("a small one overtakes"));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
         drop(first);
-        assert_eq!(waiting.await.expect("ends"), 4 * UNIT);
+        assert_eq!(waiting.await.expect("ends").bytes(), 90);
     }
 }
