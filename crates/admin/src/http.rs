@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use crate::{Admin, health, metrics};
 
@@ -23,14 +24,18 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection ends by then, whatever it does: a scraper opens another one.
 const CONNECTION_AGE: Duration = Duration::from_secs(300);
 
-/// Serves until `stop` is ready. Answers under way are cut off.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: impl Future<Output = ()>) {
+/// Serves from non-blocking sockets until `stop` is ready. Answers under way are cut off.
+pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
     let router = router(admin);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::select! {
-        () = stop => {}
-        () = accept(listener, router, places) => {}
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        match TcpListener::from_std(socket) {
+            Ok(listener) => drop(accepting.spawn(accept(listener, router.clone(), places.clone()))),
+            Err(error) => tracing::error!(%error, "the admin port cannot be served"),
+        }
     }
+    stop.await;
 }
 
 fn router(admin: Admin) -> Router {
@@ -85,10 +90,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_starting_server_lives_but_is_not_ready() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
         let admin = Admin::new();
-        tokio::spawn(serve(listener, admin.clone(), std::future::pending()));
+        tokio::spawn(serve(vec![socket], admin.clone(), std::future::pending()));
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         let ready = get(address, "/readyz").await;

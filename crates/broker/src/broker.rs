@@ -1,6 +1,6 @@
 //! The handle to a broker.
 
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sabir_base::clock::Clock;
@@ -190,7 +190,7 @@ impl Broker {
 
     /// What to watch for readability, edge-triggered, and then call [`drive`](Self::drive) with. A shard that is not listed
     /// drives itself.
-    pub fn event_fds(&self) -> Vec<(ShardId, RawFd)> {
+    pub fn event_fds(&self) -> Vec<(ShardId, OwnedFd)> {
         Vec::new()
     }
 

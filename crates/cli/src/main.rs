@@ -1,1 +1,35 @@
-fn main() {}
+//! `sabir`: the broker and everything one does with it, from one command line.
+
+mod args;
+mod command;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use command::{bench, completions, config, dev, message, serve, topic};
+use failure::CliError;
+
+fn main() -> ExitCode {
+    // Clap answers a wrong command line itself, with exit code 2.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Topic(command) => topic::run(command, &cli.client),
+        Command::Message(command) => message::run(command, &cli.client),
+        Command::Bench(args) => bench::run(args, &cli.client),
+        Command::Config(command) => config::run(command),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

@@ -1,1 +1,23 @@
-//! server
+//! The server: configuration, the list of front ends, and the order in which parts start and stop.
+//!
+//! [`start`] runs a whole broker inside a process; [`run`] is what `sabir serve` does around it.
+#![deny(missing_docs)]
+
+pub mod config;
+mod limits;
+pub mod log;
+mod protocols;
+mod run;
+mod running;
+mod storage;
+
+pub use protocols::protocols;
+pub use run::{RunError, run, run_while};
+pub use running::{Running, Serving, StartError, Stopped, start};
+pub use storage::volatile;
+
+/// The client side of the protocols, as the command line uses it.
+pub use sabir_net::client;
+/// Values as a user writes them.
+pub use sabir_net::config as config_value;
+pub use sabir_net::protocol::Protocol;

@@ -1,0 +1,168 @@
+//! `sabir bench`.
+
+use std::io::IsTerminal;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sabir_server::client::{Load, LoadPlan, LoadReport, Progress};
+use serde_json::{Value, json};
+
+use super::block_on;
+use crate::args::{BenchArgs, ClientArgs, LoadArg};
+use crate::failure::{CliError, Exit};
+use crate::output::{Show, Table, grouped, print};
+
+/// How long a load runs if nothing ends it.
+const DURATION: Duration = Duration::from_secs(10);
+/// How often the progress bar moves.
+const TICK: Duration = Duration::from_millis(200);
+
+pub fn run(args: BenchArgs, client: &ClientArgs) -> Result<(), CliError> {
+    let connector = client.connector()?;
+    let address = client.address(connector);
+    let plan = plan(&args);
+    // Leaked on purpose: the load's connections count into it from wherever they run, until the process ends.
+    let progress: &'static Progress = Box::leak(Box::default());
+    let quiet = args.quiet || !std::io::stderr().is_terminal();
+    let report = block_on(async {
+        let load = connector.bench(address, plan.clone(), progress);
+        tokio::pin!(load);
+        let bar = bar(&plan, quiet);
+        let mut tick = tokio::time::interval(TICK);
+        let report = loop {
+            tokio::select! {
+                report = &mut load => break report,
+                _ = tick.tick() => advance(&bar, &plan, progress),
+            }
+        };
+        bar.finish_and_clear();
+        Ok(report?)
+    })?;
+    let (errors, first_error) = (report.errors, report.first_error.clone());
+    print(args.output.output, &Outcome { plan, report })?;
+    if errors > 0 {
+        let first = first_error.unwrap_or_else(|| "no reason given".into());
+        return Err(CliError::new(Exit::Failed, format!("{errors} requests failed; the first: {first}")));
+    }
+    Ok(())
+}
+
+fn plan(args: &BenchArgs) -> LoadPlan {
+    let no_end = args.count.is_none() && args.duration.is_none();
+    LoadPlan {
+        load: match args.load {
+            LoadArg::Produce => Load::Produce,
+            LoadArg::Consume => Load::Consume,
+            LoadArg::E2e => Load::EndToEnd,
+        },
+        topic: args.topic.clone(),
+        partitions: args.partitions,
+        size: args.size.0 as usize,
+        rate: args.rate,
+        count: args.count,
+        duration: args.duration.map(|d| d.0).or(no_end.then_some(DURATION)),
+        warmup: args.warmup.0,
+        clients: args.clients.into(),
+        acks: args.acks.into(),
+        compression: args.compression.into(),
+        batch_bytes: args.batch.0 as usize,
+        linger: args.linger.0,
+        in_flight: args.in_flight.into(),
+        idempotent: args.idempotent,
+    }
+}
+
+fn bar(plan: &LoadPlan, quiet: bool) -> ProgressBar {
+    let length = plan.count.or(plan.duration.map(|d| (d + plan.warmup).as_millis() as u64));
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(length, target);
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {elapsed}  {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn advance(bar: &ProgressBar, plan: &LoadPlan, progress: &Progress) {
+    let messages = progress.messages.load(Relaxed);
+    let elapsed = bar.elapsed();
+    let done = if plan.count.is_some() { messages } else { elapsed.as_millis() as u64 };
+    bar.set_position(done);
+    let seconds = elapsed.as_secs_f64().max(0.001);
+    let rate = grouped((messages as f64 / seconds) as u64);
+    let mb = progress.bytes.load(Relaxed) as f64 / 1e6 / seconds;
+    let errors = match progress.errors.load(Relaxed) {
+        0 => String::new(),
+        n => format!("  {n} errors"),
+    };
+    bar.set_message(format!("{rate} msg/s  {mb:.1} MB/s{errors}"));
+}
+
+struct Outcome {
+    plan: LoadPlan,
+    report: LoadReport,
+}
+
+impl Outcome {
+    fn seconds(&self) -> f64 {
+        self.report.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    fn rate(&self) -> f64 {
+        self.report.messages as f64 / self.seconds()
+    }
+
+    fn megabytes(&self) -> f64 {
+        self.report.bytes as f64 / 1e6 / self.seconds()
+    }
+
+    /// Milliseconds at a quantile.
+    fn ms(&self, quantile: f64) -> f64 {
+        self.report.latency_us.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+impl Show for Outcome {
+    fn json(&self) -> Value {
+        let histogram = &self.report.latency_us;
+        json!({
+            "load": self.plan.load.to_string(),
+            "topic": self.plan.topic,
+            "size": self.plan.size,
+            "clients": self.plan.clients,
+            "messages": self.report.messages,
+            "bytes": self.report.bytes,
+            "errors": self.report.errors,
+            "seconds": self.report.elapsed.as_secs_f64(),
+            "messages_per_second": self.rate(),
+            "megabytes_per_second": self.megabytes(),
+            "latency_ms": {
+                "samples": histogram.len(),
+                "mean": histogram.mean() / 1e3,
+                "p50": self.ms(0.5),
+                "p90": self.ms(0.9),
+                "p99": self.ms(0.99),
+                "p99.9": self.ms(0.999),
+                "max": histogram.max() as f64 / 1e3,
+            },
+        })
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let ms = |value: f64| format!("{value:.3} ms");
+        let row = vec![
+            self.plan.load.to_string(),
+            grouped(self.report.messages),
+            grouped(self.rate() as u64),
+            format!("{:.1}", self.megabytes()),
+            ms(self.ms(0.5)),
+            ms(self.ms(0.99)),
+            ms(self.ms(0.999)),
+            ms(self.report.latency_us.max() as f64 / 1e3),
+        ];
+        let head = vec!["LOAD", "MESSAGES", "MSG/S", "MB/S", "P50", "P99", "P99.9", "MAX"];
+        vec![Table { title: None, head, rows: vec![row] }]
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.plan.topic.clone()]
+    }
+}

@@ -1,0 +1,19 @@
+//! `sabir message`.
+
+mod publish;
+mod read;
+mod show;
+
+use super::block_on;
+use crate::args::{ClientArgs, MessageCommand};
+use crate::failure::CliError;
+
+pub fn run(command: MessageCommand, client: &ClientArgs) -> Result<(), CliError> {
+    block_on(async {
+        match command {
+            MessageCommand::Publish(args) => publish::run(args, client).await,
+            MessageCommand::Read(args) => read::run(args.into(), client).await,
+            MessageCommand::Tail(args) => read::run(args.into(), client).await,
+        }
+    })
+}

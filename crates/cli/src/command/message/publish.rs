@@ -1,0 +1,155 @@
+//! `sabir message publish`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+
+use bytes::Bytes;
+use sabir_server::client::{Outgoing, PublishOptions, Receipt};
+use serde_json::{Value, json};
+
+use super::super::in_time;
+use crate::args::{ClientArgs, PublishArgs};
+use crate::failure::{CliError, Exit};
+use crate::output::{Format, Show, Table, print};
+
+/// Messages sent before the next lines are read, by number and by bytes.
+const CHUNK_MESSAGES: usize = 1000;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Receipts that a table shows one by one; more are counted.
+const SHOWN: usize = 20;
+
+pub async fn run(args: PublishArgs, client_args: &ClientArgs) -> Result<(), CliError> {
+    // The input before the connection: a file that is not there is no reason to bother a broker.
+    let mut input = Input::open(&args)?;
+    let mut client = client_args.connect().await?;
+    let options = PublishOptions {
+        acks: args.acks.into(),
+        compression: args.compression.into(),
+        timeout: client_args.timeout.0,
+    };
+    let mut published = Published { topic: args.topic.clone(), receipts: Vec::new(), count: 0 };
+    let keep_all = args.output.output != Format::Table;
+    while let Some(chunk) = input.chunk(&args)? {
+        let sending = client.publish(&args.topic, chunk, options);
+        let receipts = in_time(client_args.timeout.0, sending).await?;
+        published.count += receipts.len();
+        let room = if keep_all { usize::MAX } else { SHOWN.saturating_sub(published.receipts.len()) };
+        published.receipts.extend(receipts.into_iter().take(room));
+    }
+    Ok(print(args.output.output, &published)?)
+}
+
+enum Input {
+    One(Option<Outgoing>),
+    Lines(Box<dyn BufRead>),
+}
+
+impl Input {
+    fn open(args: &PublishArgs) -> Result<Self, CliError> {
+        if args.tombstone {
+            return Ok(Input::One(Some(message(args, None, None))));
+        }
+        if let Some(value) = &args.value {
+            return Ok(Input::One(Some(message(args, None, Some(value.clone().into())))));
+        }
+        let mut reader: Box<dyn BufRead> = match &args.file {
+            Some(path) => {
+                let file = File::open(path)
+                    .map_err(|e| CliError::new(Exit::Failed, format!("{}: {e}", path.display())))?;
+                Box::new(BufReader::new(file))
+            }
+            None => {
+                if io::stdin().is_terminal() {
+                    eprintln!("Reading from the terminal: each line is a message, Ctrl-D ends.");
+                }
+                Box::new(io::stdin().lock())
+            }
+        };
+        if !args.whole {
+            return Ok(Input::Lines(reader));
+        }
+        let mut whole = Vec::new();
+        reader.read_to_end(&mut whole)?;
+        Ok(Input::One(Some(message(args, None, Some(whole.into())))))
+    }
+
+    /// The next messages, `None` at the end.
+    fn chunk(&mut self, args: &PublishArgs) -> Result<Option<Vec<Outgoing>>, CliError> {
+        match self {
+            Input::One(message) => Ok(message.take().map(|m| vec![m])),
+            Input::Lines(reader) => {
+                let (mut chunk, mut bytes) = (Vec::new(), 0);
+                while chunk.len() < CHUNK_MESSAGES && bytes < CHUNK_BYTES {
+                    let Some(line) = next_line(reader)? else { break };
+                    bytes += line.len();
+                    chunk.push(split(args, line)?);
+                    // A pipe that pauses shall not hold back what came before.
+                    if bytes > 0 && args.file.is_none() && io::stdin().is_terminal() {
+                        break;
+                    }
+                }
+                Ok((!chunk.is_empty()).then_some(chunk))
+            }
+        }
+    }
+}
+
+fn next_line(reader: &mut dyn BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    if reader.read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(Some(line))
+}
+
+fn split(args: &PublishArgs, line: Vec<u8>) -> Result<Outgoing, CliError> {
+    let line = Bytes::from(line);
+    let Some(separator) = &args.key_separator else {
+        return Ok(message(args, None, Some(line)));
+    };
+    let found = line.windows(separator.len().max(1)).position(|w| w == separator.as_bytes());
+    let Some(at) = found else {
+        let text = String::from_utf8_lossy(&line);
+        let problem = format!("`{text}`: has no `{separator}` between key and content");
+        return Err(CliError::new(Exit::Failed, problem).advise("The lines before it were published."));
+    };
+    Ok(message(args, Some(line.slice(..at)), Some(line.slice(at + separator.len()..))))
+}
+
+fn message(args: &PublishArgs, key: Option<Bytes>, value: Option<Bytes>) -> Outgoing {
+    let key = key.or_else(|| args.key.clone().map(Bytes::from));
+    let headers = args.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
+    Outgoing { partition: args.partition, key, value, headers }
+}
+
+struct Published {
+    topic: String,
+    receipts: Vec<Receipt>,
+    count: usize,
+}
+
+impl Show for Published {
+    fn json(&self) -> Value {
+        let one = |r: &Receipt| json!({"topic": self.topic, "partition": r.partition, "offset": r.offset});
+        self.receipts.iter().map(one).collect()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        if self.count > SHOWN {
+            let title = format!("{} messages published to {}", self.count, self.topic);
+            return vec![Table { title: Some(title), head: vec![], rows: vec![] }];
+        }
+        let offset = |r: &Receipt| r.offset.map_or("-".into(), |o| o.to_string());
+        let row = |r: &Receipt| vec![self.topic.clone(), r.partition.to_string(), offset(r)];
+        let rows = self.receipts.iter().map(row).collect();
+        vec![Table { title: None, head: vec!["TOPIC", "PARTITION", "OFFSET"], rows }]
+    }
+
+    fn names(&self) -> Vec<String> {
+        let offset = |r: &Receipt| r.offset.map_or("-".into(), |o| o.to_string());
+        self.receipts.iter().map(|r| format!("{}/{}/{}", self.topic, r.partition, offset(r))).collect()
+    }
+}

@@ -1,0 +1,129 @@
+//! A message on stdout.
+
+use std::io::{self, BufWriter, Stdout, Write};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use sabir_server::client::Incoming;
+use serde_json::{Map, Value, json};
+
+use crate::args::MessageFormat;
+
+/// Writes messages in one form.
+pub struct Printer {
+    format: MessageFormat,
+    out: BufWriter<Stdout>,
+}
+
+impl Printer {
+    pub fn new(format: MessageFormat) -> Self {
+        Self { format, out: BufWriter::new(io::stdout()) }
+    }
+
+    pub fn show(&mut self, message: &Incoming) -> io::Result<()> {
+        match self.format {
+            MessageFormat::Text => writeln!(self.out, "{}", text(message)),
+            MessageFormat::Json => writeln!(self.out, "{}", json(message)),
+            MessageFormat::Raw => {
+                self.out.write_all(message.value.as_deref().unwrap_or_default())?;
+                self.out.write_all(b"\n")
+            }
+        }
+    }
+
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |t| format!("{t:.3}"))
+}
+
+fn text(message: &Incoming) -> String {
+    let place = format!("{}:{}", message.partition, message.offset);
+    let key = message.key.as_ref().map_or("-".into(), |k| printable(k));
+    let value = message.value.as_ref().map_or("(no content)".into(), |v| printable(v));
+    let mut line = format!("{place}  {}  {key}  {value}", time(message.timestamp_ms));
+    for (name, value) in &message.headers {
+        let value = value.as_ref().map_or("(none)".into(), |v| printable(v));
+        line += &format!("  [{name}={value}]");
+    }
+    line
+}
+
+/// Text with control characters escaped, so that no message can talk to the terminal; else the number of its bytes.
+fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.chars().map(shown).collect(),
+        Err(_) => format!("({} bytes, not text)", bytes.len()),
+    }
+}
+
+fn shown(c: char) -> String {
+    match c {
+        '\t' => "\t".into(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.into(),
+    }
+}
+
+fn json(message: &Incoming) -> Value {
+    let mut object = Map::new();
+    object.insert("partition".into(), message.partition.into());
+    object.insert("offset".into(), message.offset.into());
+    object.insert("timestamp".into(), time(message.timestamp_ms).into());
+    object.insert("timestamp_ms".into(), message.timestamp_ms.into());
+    put(&mut object, "key", message.key.as_ref());
+    put(&mut object, "value", message.value.as_ref());
+    let header = |(name, value): &(String, Option<Bytes>)| {
+        let mut pair = Map::from_iter([("name".into(), json!(name))]);
+        put(&mut pair, "value", value.as_ref());
+        Value::Object(pair)
+    };
+    object.insert("headers".into(), message.headers.iter().map(header).collect());
+    Value::Object(object)
+}
+
+/// Text as it is, under `name`; other bytes in base64 under `name_base64`.
+fn put(object: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
+    let Some(bytes) = bytes else {
+        object.insert(name.into(), Value::Null);
+        return;
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.into(), text.into()),
+        Err(_) => object.insert(format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(value: &'static [u8]) -> Incoming {
+        Incoming {
+            partition: 1,
+            offset: 7,
+            timestamp_ms: 1_000,
+            key: Some(Bytes::from_static(b"k")),
+            value: Some(Bytes::from_static(value)),
+            headers: vec![("h".into(), None), ("h".into(), Some(Bytes::from_static(b"2")))],
+        }
+    }
+
+    #[test]
+    fn text_cannot_reach_the_terminal() {
+        let line = text(&message(b"red \x1b[31m"));
+        assert_eq!(line, "1:7  1970-01-01T00:00:01.000Z  k  red \\u{1b}[31m  [h=(none)]  [h=2]");
+        assert!(text(&message(b"\xff\xfe")).contains("(2 bytes, not text)"));
+    }
+
+    #[test]
+    fn json_keeps_every_byte_and_every_header() {
+        let shown = json(&message(b"\xff"));
+        assert_eq!(shown["value_base64"], "/w==");
+        assert_eq!(shown["key"], "k");
+        assert_eq!(shown["headers"], json!([{"name": "h", "value": null}, {"name": "h", "value": "2"}]));
+    }
+}

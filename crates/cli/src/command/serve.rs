@@ -1,0 +1,33 @@
+//! `sabir serve`.
+
+use sabir_server::config::Config;
+use sabir_server::{RunError, StartError, log, protocols};
+
+use super::config::sources;
+use crate::args::ServeArgs;
+use crate::failure::{CliError, Exit};
+
+pub fn run(args: ServeArgs) -> Result<(), CliError> {
+    let config = Config::load(&sources(&args.config, args.data), protocols())?;
+    log::init(&config.log);
+    Ok(sabir_server::run(config)?)
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Start(error) => error.into(),
+            stuck => Self::new(Exit::Timeout, stuck.to_string()),
+        }
+    }
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
+        if error.data_in_use() {
+            return Self::new(Exit::InUse, error.to_string())
+                .advise("Stop that process first, or give this one another folder with --data.");
+        }
+        Self::new(Exit::Failed, error.to_string())
+    }
+}

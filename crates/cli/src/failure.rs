@@ -1,0 +1,102 @@
+//! Failures as a user and a script see them: a sentence, what to do about it, and a stable exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use sabir_server::client::{ClientError, Failure};
+use sabir_server::config::ConfigErrors;
+
+/// What the process ends with. Numbers are never reused; `docs/cli.md` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that no other code names.
+    Failed = 1,
+    /// The command line makes no sense. (Clap uses the same number.)
+    Usage = 2,
+    /// Nobody answers at the address.
+    Connect = 3,
+    /// The topic, partition or offset does not exist.
+    NotFound = 4,
+    /// It exists already.
+    Exists = 5,
+    /// The broker refused, or does not know the operation.
+    Refused = 6,
+    /// No answer in time.
+    Timeout = 7,
+    /// The configuration is wrong.
+    Config = 8,
+    /// Another process holds the data directory.
+    InUse = 9,
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    pub message: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+    /// The reader of our output went away: nothing to complain about, and nobody to complain to.
+    quiet: bool,
+}
+
+impl CliError {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), advice: None, quiet: false }
+    }
+
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// Shows it on stderr.
+    pub fn report(self) -> ExitCode {
+        if self.quiet {
+            return ExitCode::SUCCESS;
+        }
+        let mut err = io::stderr().lock();
+        // Nothing can be done where stderr is closed.
+        let _ = writeln!(err, "error: {}", self.message.replace('\n', "\nerror: "));
+        if let Some(advice) = self.advice {
+            let _ = writeln!(err, "  {}", advice.replace('\n', "\n  "));
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let exit = match error.failure {
+            Failure::Connect => Exit::Connect,
+            Failure::NotFound => Exit::NotFound,
+            Failure::Exists => Exit::Exists,
+            Failure::Refused | Failure::Unsupported => Exit::Refused,
+            Failure::Timeout => Exit::Timeout,
+            Failure::Broken => Exit::Failed,
+        };
+        let failed = Self::new(exit, error.message);
+        match exit {
+            Exit::Connect => failed.advise(
+                "Is the broker running there? Start one with `sabir dev` or `sabir serve`, or name another with \
+                 --address or SABIR_ADDRESS.",
+            ),
+            Exit::NotFound => failed.advise("`sabir topic list` shows what there is."),
+            _ => failed,
+        }
+    }
+}
+
+impl From<ConfigErrors> for CliError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::new(Exit::Config, errors.to_string())
+            .advise("`sabir config reference` lists every key with its default.")
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        let quiet = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { quiet, ..Self::new(Exit::Failed, error.to_string()) }
+    }
+}

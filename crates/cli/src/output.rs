@@ -1,0 +1,190 @@
+//! Answers in the form that was asked for: a table for people, JSON or YAML for programs, bare names for shells.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    Table,
+    /// JSON for programs
+    Json,
+    /// YAML
+    Yaml,
+    /// Only the names, one a line
+    Name,
+}
+
+/// Something that can be shown in every form.
+pub trait Show {
+    /// The whole of it.
+    fn json(&self) -> Value;
+    /// What people want to see.
+    fn tables(&self) -> Vec<Table>;
+    /// What it is called.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Rows under headings, the last column as wide as it likes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    pub title: Option<String>,
+    pub head: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Shows an answer on stdout.
+pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &what.json())?;
+            writeln!(out)?;
+        }
+        Format::Yaml => out.write_all(yaml(&what.json()).as_bytes())?,
+        Format::Name => {
+            for name in what.names() {
+                writeln!(out, "{name}")?;
+            }
+        }
+        Format::Table => {
+            for (i, table) in what.tables().iter().enumerate() {
+                if i > 0 {
+                    writeln!(out)?;
+                }
+                out.write_all(table.text().as_bytes())?;
+            }
+        }
+    }
+    out.flush()
+}
+
+impl Table {
+    fn text(&self) -> String {
+        let mut text = self.title.as_ref().map(|t| format!("{t}\n")).unwrap_or_default();
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|r| r[column].chars().count());
+            cells.max().unwrap_or(0).max(self.head[column].chars().count())
+        };
+        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
+        text += &line(self.head.iter().copied(), &widths);
+        for row in &self.rows {
+            text += &line(row.iter().map(String::as_str), &widths);
+        }
+        text
+    }
+}
+
+fn line<'a>(cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
+    let padded: Vec<_> = cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    format!("{}\n", padded.join("  ").trim_end())
+}
+
+/// YAML 1.2, in which every JSON scalar is a scalar.
+fn yaml(value: &Value) -> String {
+    let mut out = String::new();
+    block(&mut out, value, 0, true);
+    out
+}
+
+/// Writes a value behind `key:` or `- `. `fresh` says that the cursor stands at the right column already.
+fn block(out: &mut String, value: &Value, indent: usize, fresh: bool) {
+    match value {
+        Value::Array(items) if !items.is_empty() => {
+            for (i, item) in items.iter().enumerate() {
+                begin(out, indent, fresh && i == 0);
+                out.push_str("- ");
+                block(out, item, indent + 2, true);
+            }
+        }
+        Value::Object(map) if !map.is_empty() => {
+            for (i, (key, item)) in map.iter().enumerate() {
+                begin(out, indent, fresh && i == 0);
+                out.push_str(&scalar(key));
+                out.push(':');
+                match nests(item) {
+                    true => {
+                        out.push('\n');
+                        block(out, item, indent + 2, false);
+                    }
+                    false => {
+                        out.push(' ');
+                        block(out, item, 0, true);
+                    }
+                }
+            }
+        }
+        Value::String(text) => *out += &format!("{}\n", scalar(text)),
+        other => *out += &format!("{other}\n"),
+    }
+}
+
+fn nests(value: &Value) -> bool {
+    value.as_array().is_some_and(|a| !a.is_empty()) || value.as_object().is_some_and(|o| !o.is_empty())
+}
+
+fn begin(out: &mut String, indent: usize, fresh: bool) {
+    if !fresh {
+        out.extend(std::iter::repeat_n(' ', indent));
+    }
+}
+
+/// Plain where nothing can be misread, else in double quotes as JSON has them.
+fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'));
+    let means_something = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"];
+    if plain && !means_something.contains(&text.to_lowercase().as_str()) {
+        return text.to_owned();
+    }
+    Value::from(text).to_string()
+}
+
+/// A number with separators: 1234567 as 1,234,567.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_line_up() {
+        let table = Table {
+            title: None,
+            head: vec!["NAME", "N"],
+            rows: vec![vec!["a".into(), "1".into()], vec!["longer".into(), "22".into()]],
+        };
+        assert_eq!(table.text(), "NAME    N\na       1\nlonger  22\n");
+    }
+
+    #[test]
+    fn yaml_is_indented() {
+        let value =
+            json!({"topics": [{"name": "a b", "n": 1, "none": []}, {"name": "no", "in": {"x": null}}]});
+        let want =
+            "topics:\n  - name: \"a b\"\n    n: 1\n    none: []\n  - name: \"no\"\n    in:\n      x: null\n";
+        assert_eq!(yaml(&value), want);
+        assert_eq!(yaml(&json!([[1, 2], "x"])), "- - 1\n  - 2\n- x\n");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(n), text);
+        }
+    }
+}

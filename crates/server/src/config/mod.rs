@@ -1,0 +1,190 @@
+//! The configuration: one TOML file, over it the environment, over that `--set`.
+//!
+//! Every section lists its keys ([`sections`], and each protocol for its own), and nothing else is taken. All that is wrong is
+//! reported at once, each with the place it came from.
+
+mod options;
+pub mod reference;
+pub mod sections;
+pub mod sources;
+
+use std::fmt;
+
+use sabir_net::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
+use sabir_net::protocol::{Configured, Protocol};
+use sabir_net::{ListenOptions, refuse_exposed};
+use serde::de::DeserializeOwned;
+
+use sections::{Admin, Data, ListenTable, Log, Net, Node, Topic};
+pub use sources::Sources;
+use sources::Tree;
+
+/// A configuration whose every value is known to be good.
+pub struct Config {
+    /// `[node]`.
+    pub node: Node,
+    /// `[data]`.
+    pub data: Data,
+    /// `[topic]`.
+    pub topic: Topic,
+    /// `[net]`.
+    pub net: Net,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[log]`.
+    pub log: Log,
+    /// The protocols that are not off.
+    pub front_ends: Vec<FrontEndConfig>,
+}
+
+/// One protocol to be served.
+pub struct FrontEndConfig {
+    /// Which.
+    pub protocol: &'static dyn Protocol,
+    /// Where it listens.
+    pub listen: ListenOptions,
+    /// What clients are told; the address listened on where absent.
+    pub advertise: Option<HostPort>,
+    /// Its own settings.
+    pub configured: Box<dyn Configured>,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+/// One thing that is wrong, and where it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, environment variable or flag, where it is known.
+    pub source: Option<String>,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{} (from {source})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl Config {
+    /// Reads and checks everything, for the protocols in `protocols`.
+    pub fn load(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<Config, ConfigErrors> {
+        let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
+        let mut loader = Loader { tree, problems: Vec::new() };
+        loader.check_sections(protocols);
+        let node = loader.section("node", sections::NODE);
+        let data = loader.section("data", sections::DATA);
+        let topic = loader.section::<Topic>("topic", sections::TOPIC);
+        let net = loader.section("net", sections::NET);
+        let admin = loader.section::<Admin>("admin", sections::ADMIN);
+        let log = loader.section::<Log>("log", sections::LOG);
+        loader.check_values(topic.as_ref(), log.as_ref());
+        if let Some(admin) = &admin {
+            loader.keep(refuse_exposed("admin", &admin.listen.0, admin.anonymous));
+        }
+        let front_ends = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
+        match (node, data, topic, net, admin, log) {
+            (Some(node), Some(data), Some(topic), Some(net), Some(admin), Some(log))
+                if loader.problems.is_empty() =>
+            {
+                Ok(Config { node, data, topic, net, admin, log, front_ends })
+            }
+            _ => Err(ConfigErrors(loader.problems)),
+        }
+    }
+}
+
+struct Loader {
+    tree: Tree,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    fn check_sections(&mut self, protocols: &[&'static dyn Protocol]) {
+        let own = sections::CORE.iter().map(|(name, _)| *name);
+        let known: Vec<_> = own.chain(protocols.iter().map(|p| p.name())).collect();
+        for name in self.tree.section_names() {
+            if !known.contains(&name.as_str()) {
+                let message = format!("[{name}]: {}", unknown(&name, known.iter().copied()));
+                self.problems.push(Problem { source: self.tree.source(&name), message });
+            }
+        }
+    }
+
+    /// What the types cannot say.
+    fn check_values(&mut self, topic: Option<&Topic>, log: Option<&Log>) {
+        if let Some(size) = topic.map(|t| t.max_message).filter(|size| *size > sections::LARGEST_MESSAGE) {
+            let problem = format!("{size} is too large; it can be at most {}", sections::LARGEST_MESSAGE);
+            self.note(ConfigError::new("topic", "max_message", problem));
+        }
+        if let Some(Err(problem)) = log.map(Log::filter) {
+            self.note(ConfigError::new("log", "level", problem));
+        }
+    }
+
+    fn section<T: DeserializeOwned>(&mut self, name: &str, settings: &[Setting]) -> Option<T> {
+        let table = self.table(name, settings)?;
+        let parsed = parse_table(name, table, settings);
+        self.keep(parsed)
+    }
+
+    /// A section's table. Every unknown key in it is noted as a problem, and left out.
+    fn table(&mut self, name: &str, settings: &[Setting]) -> Option<Table> {
+        let Some(mut table) = self.tree.section(name) else {
+            let message = format!("{name}: is a section, write [{name}] and its keys below it");
+            self.problems.push(Problem { source: self.tree.source(name), message });
+            return None;
+        };
+        let known = settings.iter().map(|s| s.key);
+        let strange: Vec<_> = table.keys().filter(|k| known.clone().all(|s| s != *k)).cloned().collect();
+        for key in strange {
+            table.remove(&key);
+            self.note(ConfigError::new(name, &key, unknown(&key, known.clone())));
+        }
+        Some(table)
+    }
+
+    fn front_end(&mut self, protocol: &'static dyn Protocol) -> Option<FrontEndConfig> {
+        let name = protocol.name();
+        let settings = reference::protocol_settings(protocol);
+        let mut own = self.table(name, &settings)?;
+        let common = sections::LISTEN.iter().filter_map(|s| own.remove_entry(s.key)).collect();
+        let common = parse_table::<ListenTable>(name, common, &settings[..sections::LISTEN.len()]);
+        let configured = protocol.configure(own);
+        let (common, configured) = (self.keep(common), self.keep(configured));
+        let (common, configured) = (common?, configured?);
+        self.keep(refuse_exposed(name, &common.listen.0, common.anonymous))?;
+        let listen = ListenOptions {
+            section: name,
+            addresses: common.listen.0,
+            anonymous: common.anonymous,
+            max_connections: common.max_connections.0.map_or(usize::MAX, |count| count.0),
+        };
+        let on = !listen.addresses.is_empty();
+        on.then_some(FrontEndConfig { protocol, listen, advertise: common.advertise.0, configured })
+    }
+
+    fn keep<T>(&mut self, parsed: Result<T, ConfigError>) -> Option<T> {
+        parsed.map_err(|e| self.note(e)).ok()
+    }
+
+    fn note(&mut self, error: ConfigError) {
+        let source = self.tree.source(&format!("{}.{}", error.section, error.key));
+        self.problems.push(Problem { source, message: error.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

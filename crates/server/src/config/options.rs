@@ -1,0 +1,51 @@
+//! What the configuration says, in the broker's terms.
+
+use sabir_broker::{BrokerOptions, DiskKind};
+use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
+
+use super::Config;
+use super::sections::{Disk, Topic};
+use super::sections::{Durability as DurabilityWord, Timestamp};
+
+impl Config {
+    /// The broker's options.
+    pub fn broker_options(&self) -> BrokerOptions {
+        let data = &self.data;
+        let defaults = BrokerOptions::new(&data.dir);
+        BrokerOptions {
+            data_shards: data.shards.0.map_or(defaults.data_shards, u32::from),
+            disk: match data.disk {
+                Disk::Auto => DiskKind::Auto,
+                Disk::IoUring => DiskKind::Uring,
+                Disk::Pwrite => DiskKind::Pwrite,
+            },
+            node_id: NodeId(self.node.id.into()),
+            defaults: topic_config(&self.topic),
+            durability: match data.durability {
+                DurabilityWord::Sync => Durability::Sync,
+                DurabilityWord::Os => Durability::Os,
+            },
+            tail_cache_bytes: data.tail_cache.0 as usize,
+            checkpoint_bytes: data.checkpoint_bytes.0,
+            checkpoint_entries: data.checkpoint_entries,
+            retention_interval: data.retention_interval.0,
+            producer_expiry: data.producer_expiry.0,
+            partitions_max: self.topic.max_partitions,
+            ..defaults
+        }
+    }
+}
+
+fn topic_config(topic: &Topic) -> TopicConfig {
+    let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    TopicConfig {
+        retention_ms: topic.retention.0.map(|span| bounded(span.0.as_millis() as u64)),
+        retention_bytes: topic.retention_size.0.map(|size| bounded(size.0)),
+        max_message_bytes: u32::try_from(topic.max_message.0).unwrap_or(u32::MAX),
+        timestamp_type: match topic.timestamp {
+            Timestamp::Create => TimestampType::CreateTime,
+            Timestamp::Append => TimestampType::LogAppendTime,
+        },
+        ..TopicConfig::default()
+    }
+}

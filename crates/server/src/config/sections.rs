@@ -1,0 +1,414 @@
+//! The core's sections: their types and their keys.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sabir_net::config::{Expected, HostPort, Limit, Setting, Size, Span};
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// The core's sections in the order in which they are shown, each with its keys.
+pub const CORE: &[(&str, &[Setting])] =
+    &[("node", NODE), ("data", DATA), ("topic", TOPIC), ("net", NET), ("admin", ADMIN), ("log", LOG)];
+
+/// `[node]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// See [`NODE`].
+    pub id: u16,
+}
+
+/// Keys of `[node]`.
+pub const NODE: &[Setting] =
+    &[Setting { key: "id", default: "1", help: "This node's number, as clients see it. 0 to 65535." }];
+
+/// `[data]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// See [`DATA`].
+    pub dir: PathBuf,
+    /// See [`DATA`].
+    pub shards: Auto<NonZero<u32>>,
+    /// See [`DATA`].
+    pub disk: Disk,
+    /// See [`DATA`].
+    pub durability: Durability,
+    /// See [`DATA`].
+    pub tail_cache: Size,
+    /// See [`DATA`].
+    pub checkpoint_bytes: Size,
+    /// See [`DATA`].
+    pub checkpoint_entries: u64,
+    /// See [`DATA`].
+    pub retention_interval: Span,
+    /// See [`DATA`].
+    pub producer_expiry: Span,
+}
+
+/// Keys of `[data]`.
+pub const DATA: &[Setting] = &[
+    Setting {
+        key: "dir",
+        default: "\"data\"",
+        help: "The folder of everything that must last. One broker at a time holds it. Also `--data`.",
+    },
+    Setting {
+        key: "shards",
+        default: "\"auto\"",
+        help: "How many journals hold partitions. `auto` is one for every two cores. Fixed when the folder is made.",
+    },
+    Setting {
+        key: "disk",
+        default: "\"auto\"",
+        help: "How files are written: `io_uring` (direct), `pwrite`, or `auto`, which takes io_uring where it works.",
+    },
+    Setting {
+        key: "durability",
+        default: "\"sync\"",
+        help: "What an acknowledgement means where the topic does not say: `sync`, it survives a power cut; `os`, it \
+               survives the death of the process, not of the machine.",
+    },
+    Setting {
+        key: "tail_cache",
+        default: "\"256MiB\"",
+        help: "Memory for the newest blocks, from which readers that keep up are served.",
+    },
+    Setting {
+        key: "checkpoint_bytes",
+        default: "\"1GiB\"",
+        help: "A checkpoint is made after so much journal. More means fewer of them, and longer starts after a crash.",
+    },
+    Setting {
+        key: "checkpoint_entries",
+        default: "4000000",
+        help: "A checkpoint is made after so many entries, if that comes first.",
+    },
+    Setting {
+        key: "retention_interval",
+        default: "\"30s\"",
+        help: "How often it is looked for records that need not be kept any longer.",
+    },
+    Setting {
+        key: "producer_expiry",
+        default: "\"1d\"",
+        help: "How long an idempotent producer is remembered after its last batch.",
+    },
+];
+
+/// `[topic]`: what holds for topics that do not say otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// See [`TOPIC`].
+    pub retention: Limit<Span>,
+    /// See [`TOPIC`].
+    pub retention_size: Limit<Size>,
+    /// See [`TOPIC`].
+    pub max_message: Size,
+    /// See [`TOPIC`].
+    pub timestamp: Timestamp,
+    /// See [`TOPIC`].
+    pub max_partitions: u32,
+}
+
+/// Keys of `[topic]`.
+pub const TOPIC: &[Setting] = &[
+    Setting {
+        key: "retention",
+        default: "\"7d\"",
+        help: "How long records are kept at least; `unlimited` keeps them all.",
+    },
+    Setting {
+        key: "retention_size",
+        default: "\"unlimited\"",
+        help: "How many bytes of a partition are kept at least.",
+    },
+    Setting {
+        key: "max_message",
+        default: "1048588",
+        help: "The largest record batch that is taken. At most `1GiB`.",
+    },
+    Setting {
+        key: "timestamp",
+        default: "\"create\"",
+        help: "Whose clock stamps records: the producer's (`create`) or the broker's (`append`).",
+    },
+    Setting { key: "max_partitions", default: "10000", help: "The most partitions that one topic may have." },
+];
+
+/// The most that `topic.max_message` may be.
+pub const LARGEST_MESSAGE: Size = Size(1 << 30);
+
+/// `[net]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// See [`NET`].
+    pub io_threads: Auto<NonZero<usize>>,
+    /// See [`NET`].
+    pub max_connections: NonZero<usize>,
+    /// See [`NET`].
+    pub frame_memory: Size,
+    /// See [`NET`].
+    pub frame_timeout: Span,
+    /// See [`NET`].
+    pub write_timeout: Span,
+    /// See [`NET`].
+    pub idle_timeout: Span,
+    /// See [`NET`].
+    pub drain: Span,
+}
+
+/// Keys of `[net]`.
+pub const NET: &[Setting] = &[
+    Setting {
+        key: "io_threads",
+        default: "\"auto\"",
+        help: "Threads that serve connections. `auto` is one a core.",
+    },
+    Setting {
+        key: "max_connections",
+        default: "10000",
+        help: "Connections at once, over all protocols; a further one is closed at once.",
+    },
+    Setting {
+        key: "frame_memory",
+        default: "\"512MiB\"",
+        help: "Memory for requests that have not arrived whole and answers that have not been sent, over all \
+               connections.",
+    },
+    Setting {
+        key: "frame_timeout",
+        default: "\"30s\"",
+        help: "A request that has begun to arrive must be there whole by then; large ones have a second more for every \
+               256 KiB.",
+    },
+    Setting {
+        key: "write_timeout",
+        default: "\"30s\"",
+        help: "A client that does not read its answers for so long is dropped; large ones have a second more for every \
+               256 KiB.",
+    },
+    Setting {
+        key: "idle_timeout",
+        default: "\"10m\"",
+        help: "A connection without a request for so long is closed.",
+    },
+    Setting {
+        key: "drain",
+        default: "\"10s\"",
+        help: "How long requests under way may take to end when the broker is told to stop.",
+    },
+];
+
+/// `[admin]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// See [`ADMIN`].
+    pub listen: Listen,
+    /// See [`ADMIN`].
+    pub anonymous: bool,
+}
+
+/// Keys of `[admin]`.
+pub const ADMIN: &[Setting] = &[
+    Setting {
+        key: "listen",
+        default: "\"127.0.0.1:15672\"",
+        help: "Where `/livez`, `/readyz` and `/metrics` are served over HTTP; `off` for nowhere.",
+    },
+    Setting {
+        key: "anonymous",
+        default: "false",
+        help: "Allows it on an address that other machines reach, although nobody has to log in.",
+    },
+];
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// See [`LOG`].
+    pub level: String,
+    /// See [`LOG`].
+    pub format: LogFormat,
+}
+
+/// Keys of `[log]`.
+pub const LOG: &[Setting] = &[
+    Setting {
+        key: "level",
+        default: "\"info\"",
+        help: "What is logged, on stderr: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as \
+               `info,sabir_net=debug`.",
+    },
+    Setting { key: "format", default: "\"text\"", help: "`text`, or `json` with one object a line." },
+];
+
+/// The settings that the tables of all protocols share. The default of `listen` is the protocol's.
+pub const LISTEN: [Setting; 4] = [
+    Setting {
+        key: "listen",
+        default: "\"off\"",
+        help: "Where it listens: address:port, or several with commas between them; port 0 takes any free one; `off` \
+               turns the protocol off.",
+    },
+    Setting {
+        key: "advertise",
+        default: "\"auto\"",
+        help: "The address that clients are told to connect to, as host:port or only the host. `auto` is the one \
+               listened on, and this machine's name where that is all of them.",
+    },
+    Setting {
+        key: "anonymous",
+        default: "false",
+        help: "Allows it on an address that other machines reach, although nobody has to log in.",
+    },
+    Setting {
+        key: "max_connections",
+        default: "\"unlimited\"",
+        help: "Connections at once by this protocol, within `net.max_connections`.",
+    },
+];
+
+/// The part of a protocol's table that all share.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenTable {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What clients are told.
+    pub advertise: Advertise,
+    /// Whether that is allowed beyond loopback.
+    pub anonymous: bool,
+    /// Connections at once.
+    pub max_connections: Limit<Count>,
+}
+
+/// A number of things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count(pub usize);
+
+impl FromStr for Count {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        text.parse().map(Count).map_err(|_| Expected("a number"))
+    }
+}
+
+/// Addresses to listen on; none is `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen(pub Vec<SocketAddr>);
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "off" {
+            return Ok(Listen(Vec::new()));
+        }
+        let mut all = Vec::new();
+        for part in text.split(',') {
+            all.push(resolve(part.trim()).map_err(D::Error::custom)?);
+        }
+        Ok(Listen(all))
+    }
+}
+
+fn resolve(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let named: HostPort = text.parse().map_err(|e| format!("{e}, or \"off\", found `{text}`"))?;
+    let mut found =
+        (named.host.as_str(), named.port).to_socket_addrs().map_err(|e| format!("`{text}`: {e}"))?;
+    found.next().ok_or_else(|| format!("`{text}` stands for no address"))
+}
+
+/// What clients are told, if it is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertise(pub Option<HostPort>);
+
+impl<'de> Deserialize<'de> for Advertise {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "auto" {
+            return Ok(Advertise(None));
+        }
+        // Port 0 stands for the one listened on.
+        let parsed = text.parse().or_else(|e| format!("{text}:0").parse().map_err(|_| e));
+        parsed
+            .map(|a| Advertise(Some(a)))
+            .map_err(|e| D::Error::custom(format!("{e}, or \"auto\", found `{text}`")))
+    }
+}
+
+/// A number, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a number above 0, or \"auto\"")]
+        enum Form<T> {
+            Number(T),
+            Word(AutoWord),
+        }
+        #[derive(Deserialize)]
+        enum AutoWord {
+            #[serde(rename = "auto")]
+            Auto,
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::Number(n) => Auto(Some(n)),
+            Form::Word(AutoWord::Auto) => Auto(None),
+        })
+    }
+}
+
+/// How files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disk {
+    /// io_uring where it works, else `pwrite`.
+    Auto,
+    /// Direct writes through io_uring.
+    IoUring,
+    /// `pwrite` and `fdatasync`.
+    Pwrite,
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// On the disk.
+    Sync,
+    /// With the operating system.
+    Os,
+}
+
+/// Whose clock stamps records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timestamp {
+    /// The producer's.
+    Create,
+    /// The broker's.
+    Append,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}

@@ -1,0 +1,224 @@
+//! The configuration against a protocol of its own making: the core knows none by name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sabir_net::client::Connector;
+use sabir_net::config::{Size, parse_table};
+use sabir_net::protocol::Place;
+use sabir_net::{Connection, Frontend, LocalBoxFuture};
+
+use super::*;
+
+struct Semaphore;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Flags {
+    #[allow(dead_code)]
+    wave: Size,
+}
+
+struct Pole;
+
+impl Frontend for Pole {
+    fn name(&self) -> &'static str {
+        "flags"
+    }
+
+    fn serve(self: Arc<Self>, _: Connection) -> LocalBoxFuture {
+        Box::pin(async {})
+    }
+}
+
+impl Configured for Flags {
+    fn start(self: Box<Self>, _: Place) -> Arc<dyn Frontend> {
+        Arc::new(Pole)
+    }
+}
+
+const WAVES: &[Setting] = &[Setting { key: "wave", default: "\"1KiB\"", help: "How far." }];
+
+impl Protocol for Semaphore {
+    fn name(&self) -> &'static str {
+        "flags"
+    }
+
+    fn default_listen(&self) -> &'static str {
+        "\"127.0.0.1:1794\""
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        WAVES
+    }
+
+    fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
+        Ok(Box::new(parse_table::<Flags>("flags", table, WAVES)?))
+    }
+
+    fn connector(&self) -> &'static dyn Connector {
+        panic!("the configuration connects to nothing")
+    }
+}
+
+fn load(sources: &Sources) -> Result<Config, String> {
+    Config::load(sources, &[&Semaphore]).map_err(|e| e.to_string())
+}
+
+fn set(flags: &[&str]) -> Sources {
+    Sources { set: flags.iter().map(|s| s.to_string()).collect(), ..Sources::default() }
+}
+
+fn problem(flags: &[&str]) -> String {
+    match load(&set(flags)) {
+        Ok(_) => panic!("{flags:?} was taken"),
+        Err(problem) => problem,
+    }
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sabir.toml");
+    std::fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn nothing_said_is_a_good_configuration() {
+    let config = load(&Sources::default()).unwrap();
+    assert_eq!(config.data.dir, PathBuf::from("data"));
+    assert_eq!(config.front_ends.len(), 1);
+    assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
+    assert_eq!(config.front_ends[0].advertise, None);
+    let options = config.broker_options();
+    let defaults = sabir_broker::BrokerOptions::new("data");
+    assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let (_dir, path) = file("[node]\nid = 7\n[net]\nmax_connections = 1\n[topic]\nretention = \"1h\"\n");
+    let mut sources = Sources { file: Some(path), ..Sources::default() };
+    let config = load(&sources).unwrap();
+    assert_eq!((config.node.id, config.net.max_connections.get()), (7, 1));
+
+    sources.env = vec![
+        ("SABIR__NET__MAX_CONNECTIONS".into(), "2".into()),
+        ("SABIR__NODE__ID".into(), "8".into()),
+        ("SABIR_ADDRESS".into(), "not a setting".into()),
+    ];
+    let config = load(&sources).unwrap();
+    assert_eq!((config.node.id, config.net.max_connections.get()), (8, 2));
+
+    sources.set = vec!["node.id=9".into(), "node.id = 10".into()];
+    sources.data = Some("/somewhere/1.5".into());
+    let config = load(&sources).unwrap();
+    assert_eq!((config.node.id, config.net.max_connections.get()), (10, 2));
+    assert_eq!(config.data.dir, PathBuf::from("/somewhere/1.5"));
+    assert_eq!(config.broker_options().defaults.retention_ms, Some(3_600_000));
+}
+
+#[test]
+fn unknown_keys_are_errors_that_suggest_and_name_their_source() {
+    assert_eq!(
+        problem(&["flags.lisen=off"]),
+        "flags.lisen: unknown key; did you mean `listen`? (from --set flags.lisen=off)"
+    );
+    assert_eq!(
+        problem(&["flag.listen=off"]),
+        "[flag]: unknown key; did you mean `flags`? (from --set flag.listen=off)"
+    );
+    assert!(
+        problem(&["flags.zzz=1"]).contains("there are: listen, advertise, anonymous, max_connections, wave")
+    );
+
+    let env = vec![("SABIR__DATA__DIRR".into(), "x".into())];
+    let said = load(&Sources { env, ..Sources::default() }).err().unwrap();
+    assert_eq!(
+        said,
+        "data.dirr: unknown key; did you mean `dir`? (from environment variable SABIR__DATA__DIRR)"
+    );
+
+    let (_dir, path) = file("[log]\nlevle = \"info\"\n");
+    let said = load(&Sources { file: Some(path.clone()), ..Sources::default() }).err().unwrap();
+    assert_eq!(
+        said,
+        format!(
+            "log.levle: unknown key; did you mean `level`? (from {})",
+            path.canonicalize().unwrap().display()
+        )
+    );
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once() {
+    let said = problem(&["node.id=x", "flags.wave=far", "net.iddle_timeout=1s", "admin.listen=nowhere"]);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 4, "{said}");
+    for (line, start) in
+        lines.iter().zip(["node.id: ", "net.iddle_timeout: ", "admin.listen: ", "flags.wave: "])
+    {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense() {
+    for (flag, says) in [
+        ("data.shards=0", "a number above 0, or \"auto\""),
+        ("data.shards=many", "a number above 0, or \"auto\""),
+        ("data.durability=maybe", "`sync` or `os`"),
+        ("data.tail_cache=much", "a size such as"),
+        ("topic.retention=7", "with its unit"),
+        ("topic.max_message=2GiB", "at most 1GiB"),
+        ("net.max_connections=0", "nonzero"),
+        ("flags.listen=1794", "string"),
+        ("flags.advertise=a b", "an address such as"),
+        ("flags.anonymous=maybe", "a boolean"),
+        ("log.format=xml", "`text` or `json`"),
+        ("log.level=nonsense=high", "log.level"),
+        ("log=loud", "section.key"),
+        ("loud", "section.key=value"),
+    ] {
+        let said = problem(&[flag]);
+        assert!(said.contains(says), "{flag}: {said}");
+    }
+    let missing = Sources { file: Some("/nowhere/sabir.toml".into()), ..Sources::default() };
+    assert!(load(&missing).err().unwrap().contains("/nowhere/sabir.toml"));
+    let (_dir, path) = file("[log\n");
+    assert!(load(&Sources { file: Some(path), ..Sources::default() }).is_err());
+    let (_dir, path) = file("log = 3\n");
+    let said = load(&Sources { file: Some(path), ..Sources::default() }).err().unwrap();
+    assert!(said.starts_with("log: is a section"), "{said}");
+}
+
+#[test]
+fn other_machines_are_let_in_only_when_that_is_said() {
+    for section in ["flags", "admin"] {
+        let said = problem(&[&format!("{section}.listen=0.0.0.0:1794")]);
+        assert!(said.contains(&format!("{section}.anonymous = true")), "{said}");
+        let listen = format!("{section}.listen=0.0.0.0:1794");
+        load(&set(&[&listen, &format!("{section}.anonymous=true")])).unwrap();
+    }
+}
+
+#[test]
+fn off_is_off_and_several_addresses_are_several() {
+    assert!(load(&set(&["flags.listen=off"])).unwrap().front_ends.is_empty());
+    let config = load(&set(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=broker"])).unwrap();
+    assert_eq!(config.front_ends[0].listen.addresses.len(), 2);
+    assert_eq!(config.front_ends[0].advertise, Some(HostPort { host: "broker".into(), port: 0 }));
+}
+
+#[test]
+fn what_holds_is_a_configuration_that_says_the_same() {
+    let sources = set(&["flags.listen=127.0.0.1:1", "data.shards=3", "flags.wave=4096"]);
+    let shown = reference::effective(&sources, &[&Semaphore]).unwrap();
+    assert!(shown.contains("shards = 3  # --set data.shards=3\n"), "{shown}");
+    let (_dir, path) = file(&shown);
+    let again = load(&Sources { file: Some(path), ..Sources::default() }).unwrap();
+    assert_eq!(
+        format!("{:?}", again.broker_options()),
+        format!("{:?}", load(&sources).unwrap().broker_options())
+    );
+}

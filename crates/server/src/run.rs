@@ -1,0 +1,99 @@
+//! The life of `sabir serve`: start, wait for a signal, drain, close.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::running::{Running, StartError, Stopped, start};
+
+/// How long closing the data directory may take beside the drain, before the process gives up on it. Nothing acknowledged is
+/// lost then: the next start recovers.
+const CLOSE: Duration = Duration::from_secs(30);
+
+/// Why a run did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It did not stop in time.
+    #[error("the broker did not stop within {} s of the signal; what was acknowledged is safe, and the next start recovers it", .0.as_secs())]
+    Stuck(Duration),
+}
+
+/// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; a second signal ends the process at once.
+///
+/// # Errors
+/// It did not start, or did not stop in time.
+pub fn run(config: Config) -> Result<(), RunError> {
+    run_while(config, |_| true)
+}
+
+/// [`run`] with something to do when connections are taken: if that returns false, the broker stops without a signal.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_while(config: Config, ready: impl FnOnce(&Running) -> bool) -> Result<(), RunError> {
+    let signals = watch_signals().map_err(StartError::System)?;
+    let limit = config.net.drain.0 + CLOSE;
+    let running = start(config)?;
+    announce(&running);
+    if ready(&running) {
+        // The sender lives as long as the process.
+        let _ = signals.recv();
+    }
+    tracing::info!(
+        "stopping: no new connections; requests under way are finished (a second signal ends it at once)"
+    );
+    let (done, stopped) = mpsc::channel::<Stopped>();
+    std::thread::spawn(move || done.send(running.stop()));
+    match stopped.recv_timeout(limit) {
+        Ok(Stopped { cut_off: 0 }) => tracing::info!("stopped"),
+        Ok(Stopped { cut_off }) => {
+            tracing::warn!(cut_off, "stopped; connections that did not end were cut off")
+        }
+        Err(_) => return Err(RunError::Stuck(limit)),
+    }
+    Ok(())
+}
+
+fn announce(running: &Running) {
+    for serving in running.serving() {
+        let (protocol, advertise) = (serving.protocol, &serving.advertise);
+        for address in &serving.listening {
+            tracing::info!(protocol, %address, %advertise, "listening");
+        }
+    }
+    for address in running.admin() {
+        tracing::info!(protocol = "http", %address, "listening: /livez /readyz /metrics");
+    }
+    let options = running.broker().options();
+    let (data, shards, durability) = (options.data.display(), options.data_shards, running.durability());
+    tracing::info!(%data, shards, durability, "ready after {:.1} ms", running.took().as_secs_f64() * 1e3);
+}
+
+/// Reports the first signal; the second ends the process.
+fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (first, report) = mpsc::channel();
+    let entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    drop(entered);
+    let watch = async move {
+        for signals in 1.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if signals > 1 || first.send(()).is_err() {
+                tracing::warn!("a second signal: ending at once; the next start recovers");
+                std::process::exit(130);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(watch))?;
+    Ok(report)
+}

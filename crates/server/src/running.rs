@@ -1,0 +1,276 @@
+//! A running broker: what is started in which order, and stopped in the reverse one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sabir_admin::{Admin, Figures};
+use sabir_base::clock::SystemClock;
+use sabir_base::metrics::Exposition;
+use sabir_broker::Broker;
+use sabir_model::Durability;
+use sabir_net::config::HostPort;
+use sabir_net::protocol::Place;
+use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, Watched};
+use tokio::sync::oneshot;
+
+use crate::config::{Config, FrontEndConfig};
+use crate::limits;
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be opened, or another process has it.
+    #[error(transparent)]
+    Broker(#[from] sabir_broker::StartError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system has no more threads or descriptors.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Whether another process has the data directory.
+    pub fn data_in_use(&self) -> bool {
+        matches!(self, StartError::Broker(sabir_broker::StartError::InUse { .. }))
+    }
+}
+
+/// One protocol that is being served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// Its name.
+    pub protocol: &'static str,
+    /// The addresses it listens on, with their real ports.
+    pub listening: Vec<SocketAddr>,
+    /// What clients are told.
+    pub advertise: HostPort,
+}
+
+/// A broker that serves.
+pub struct Running {
+    broker: Broker,
+    net: Arc<Net>,
+    admin: Admin,
+    admin_server: Option<AdminServer>,
+    serving: Vec<Serving>,
+    drain: Duration,
+    took: Duration,
+}
+
+/// How a broker stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that were cut off, because they had not ended in time.
+    pub cut_off: usize,
+}
+
+/// Opens the data directory and serves. Blocking; returns when every listener takes connections.
+///
+/// # Errors
+/// What [`StartError`] lists. Nothing is left running then.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let began = Instant::now();
+    limits::raise_open_files();
+    let options = config.broker_options();
+    // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
+    sabir_broker::check_free(&options.data)?;
+    let admin = Admin::new();
+    let admin_server = AdminServer::start(&config, admin.clone())?;
+    let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+
+    let broker = Broker::open(options, Arc::new(SystemClock))?;
+    let net = match Net::start(&net_options(&config.net), watched(&broker)) {
+        Ok(net) => Arc::new(net),
+        Err(error) => {
+            broker.shutdown();
+            return Err(error.into());
+        }
+    };
+    let mut figures: Vec<Figures> = vec![net_figures(net.clone())];
+    let mut serving = Vec::new();
+    for (front_end, listener) in bound {
+        let (shown, served) = serve(&net, &broker, front_end, listener);
+        serving.push(shown);
+        figures.push(Box::new(move |out| served.metrics(out)));
+    }
+    admin.running(broker.clone(), figures);
+    let (drain, took) = (config.net.drain.0, began.elapsed());
+    Ok(Running { broker, net, admin, admin_server, serving, drain, took })
+}
+
+fn bind(front_end: FrontEndConfig) -> Result<(FrontEndConfig, Listener), BindError> {
+    let listener = Listener::bind(&front_end.listen)?;
+    Ok((front_end, listener))
+}
+
+fn serve(
+    net: &Net,
+    broker: &Broker,
+    config: FrontEndConfig,
+    listener: Listener,
+) -> (Serving, Arc<dyn Frontend>) {
+    let listening = listener.addresses().to_vec();
+    let advertise = advertised(config.advertise, listening[0]);
+    let place = Place { broker: broker.clone(), listening: listening.clone(), advertise: advertise.clone() };
+    let front_end = config.configured.start(place);
+    net.serve(listener, front_end.clone());
+    (Serving { protocol: config.protocol.name(), listening, advertise }, front_end)
+}
+
+/// What clients are told: what the user said, else the address listened on, else the machine's name.
+fn advertised(said: Option<HostPort>, listening: SocketAddr) -> HostPort {
+    let port = listening.port();
+    match said {
+        Some(said) if said.port == 0 => HostPort { port, ..said },
+        Some(said) => said,
+        None if listening.ip().is_unspecified() => {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            HostPort { host, port }
+        }
+        None => HostPort { host: listening.ip().to_string(), port },
+    }
+}
+
+fn net_options(net: &crate::config::sections::Net) -> NetOptions {
+    let defaults = NetOptions::default();
+    NetOptions {
+        io_threads: net.io_threads.0.map_or(defaults.io_threads, usize::from),
+        max_connections: net.max_connections.into(),
+        frame_memory: net.frame_memory.0 as usize,
+        frame_timeout: net.frame_timeout.0,
+        write_timeout: net.write_timeout.0,
+        idle_timeout: net.idle_timeout.0,
+    }
+}
+
+/// What the I/O threads watch for the broker: completions of each shard's disk.
+fn watched(broker: &Broker) -> Vec<Watched> {
+    let drive = |shard| {
+        let broker = broker.clone();
+        Box::new(move || broker.drive(shard))
+    };
+    broker.event_fds().into_iter().map(|(shard, fd)| Watched { fd, drive: drive(shard) }).collect()
+}
+
+fn net_figures(net: Arc<Net>) -> Figures {
+    Box::new(move |out: &mut Exposition| {
+        let memory = &net.limits().frame_memory;
+        out.gauge("sabir_frame_memory_bytes", "Memory of frames under way.", &[], memory.granted() as i64);
+        for listener in net.stats() {
+            let labels = [("protocol", listener.name)];
+            out.gauge("sabir_connections", "Open connections.", &labels, listener.open as i64);
+            out.counter("sabir_accepted_connections", "Connections accepted.", &labels, listener.accepted);
+            out.counter(
+                "sabir_refused_connections",
+                "Connections closed at once.",
+                &labels,
+                listener.refused,
+            );
+        }
+    })
+}
+
+impl Running {
+    /// Every protocol that is served.
+    pub fn serving(&self) -> &[Serving] {
+        &self.serving
+    }
+
+    /// The admin port's addresses; none where it is off.
+    pub fn admin(&self) -> &[SocketAddr] {
+        self.admin_server.as_ref().map_or(&[], |a| &a.addresses)
+    }
+
+    /// The broker itself.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// What an acknowledgement means where a topic does not say, as `data.durability` names it.
+    pub fn durability(&self) -> &'static str {
+        match self.broker.options().durability {
+            Durability::Sync => "sync",
+            Durability::Os => "os",
+        }
+    }
+
+    /// From the call of [`start`] to the first connection that could be taken.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Takes no more connections, lets what is under way finish, and closes the data directory. Blocking.
+    pub fn stop(self) -> Stopped {
+        self.admin.stopping();
+        let drained = self.net.drain(self.drain);
+        // The I/O threads drive the shards until the broker is done with them.
+        self.broker.shutdown();
+        if let Some(server) = self.admin_server {
+            server.stop();
+        }
+        Stopped { cut_off: drained.left }
+    }
+}
+
+/// The admin port on a thread of its own: it answers while everything else is busy.
+struct AdminServer {
+    addresses: Vec<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminServer {
+    fn start(config: &Config, admin: Admin) -> Result<Option<Self>, StartError> {
+        let addresses = config.admin.listen.0.clone();
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let listener = Listener::bind(&ListenOptions {
+            section: "admin",
+            addresses,
+            anonymous: config.admin.anonymous,
+            max_connections: usize::MAX,
+        })?;
+        let addresses = listener.addresses().to_vec();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = async move {
+            // The sender's end means the same as its message.
+            let stopped = async { drop(stopped.await) };
+            sabir_admin::serve(listener.into_sockets(), admin, stopped).await;
+        };
+        let thread =
+            std::thread::Builder::new().name("admin".into()).spawn(move || runtime.block_on(serve))?;
+        Ok(Some(Self { addresses, stop, thread }))
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the admin thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_an_address_they_can_reach() {
+        let told = |said: Option<&str>, listening: &str| {
+            advertised(said.map(|s| s.parse().unwrap()), listening.parse().unwrap()).to_string()
+        };
+        assert_eq!(told(None, "127.0.0.1:9092"), "127.0.0.1:9092");
+        assert_eq!(told(None, "[::1]:9092"), "[::1]:9092");
+        assert_eq!(told(Some("broker:9999"), "0.0.0.0:9092"), "broker:9999");
+        assert_eq!(told(Some("broker:0"), "0.0.0.0:9092"), "broker:9092");
+        let name = told(None, "0.0.0.0:9092");
+        assert!(name.ends_with(":9092") && !name.starts_with("0.0.0.0"), "{name}");
+    }
+}
