@@ -1,0 +1,280 @@
+//! The architecture's rules, checked on the manifests and the sources: who may use whom, what stays pure, and that no part of
+//! the core knows a protocol by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// What each crate of the core may use of the workspace. A protocol may use what [`PROTOCOL`] lists.
+const CORE: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("model", &["base"]),
+    ("journal", &["base", "model"]),
+    ("delivery", &["base", "model"]),
+    ("routing", &["base", "model"]),
+    ("cluster", &["base", "model", "journal"]),
+    ("broker", &["base", "model", "journal", "delivery", "routing"]),
+    ("net", &["base", "model", "broker"]),
+    ("admin", &["base", "model", "broker"]),
+    // And every protocol.
+    ("server", &["base", "model", "cluster", "broker", "net", "admin"]),
+    ("cli", &["server"]),
+];
+
+const PROTOCOL: &[&str] = &["base", "model", "broker", "net"];
+
+/// Crates whose code must not name a protocol.
+const NEUTRAL: &[&str] = &["base", "model", "journal", "delivery", "routing", "cluster", "broker", "net"];
+
+const PROTOCOL_NAMES: &[&str] =
+    &["kafka", "amqp", "rabbit", "rocketmq", "redis", "mqtt", "stomp", "openwire", "activemq"];
+
+/// Pure parts take time and randomness as arguments and do no I/O.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "Instant",
+    "SystemTime",
+    "SystemClock",
+    "rand",
+    "getrandom",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "std::env",
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().no_deps().exec().expect("cargo metadata describes the workspace")
+}
+
+fn short(package: &str) -> &str {
+    package.strip_prefix("sabir-").unwrap_or(package)
+}
+
+fn folder(package: &Package) -> PathBuf {
+    package.manifest_path.parent().expect("a manifest lies in a folder").as_std_path().to_owned()
+}
+
+fn is_protocol(package: &Package) -> bool {
+    folder(package).parent().is_some_and(|p| p.ends_with("protocols"))
+}
+
+/// The workspace's crates that a package uses; with those of its tests, if asked for.
+fn uses(package: &Package, members: &BTreeSet<&str>, tests_too: bool) -> BTreeSet<String> {
+    let kept = package.dependencies.iter().filter(|d| tests_too || d.kind != DependencyKind::Development);
+    kept.map(|d| d.name.as_str()).filter(|n| members.contains(n)).map(|n| short(n).to_owned()).collect()
+}
+
+#[test]
+fn crates_use_only_what_lies_below_them() {
+    let metadata = metadata();
+    let packages: Vec<&Package> = metadata.workspace_packages();
+    let members: BTreeSet<&str> = packages.iter().map(|p| p.name.as_str()).collect();
+    let protocols: BTreeSet<String> =
+        packages.iter().filter(|p| is_protocol(p)).map(|p| short(&p.name).to_owned()).collect();
+    assert!(!protocols.is_empty(), "the protocols are found");
+    let core: BTreeMap<&str, &[&str]> = CORE.iter().copied().collect();
+
+    let mut wrong = Vec::new();
+    for package in &packages {
+        let name = short(&package.name);
+        let mut allowed: BTreeSet<String> = match core.get(name) {
+            Some(below) => below.iter().map(|s| s.to_string()).collect(),
+            None if protocols.contains(name) => PROTOCOL.iter().map(|s| s.to_string()).collect(),
+            // The harness, the simulation and the whole-system tests may use everything.
+            None => continue,
+        };
+        if name == "server" {
+            allowed.extend(protocols.iter().cloned());
+        }
+        let used = uses(package, &members, false);
+        wrong.extend(used.difference(&allowed).map(|other| format!("{name} uses {other}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn protocols_do_not_know_each_other_even_in_tests() {
+    let metadata = metadata();
+    let packages: Vec<&Package> = metadata.workspace_packages();
+    let members: BTreeSet<&str> = packages.iter().map(|p| p.name.as_str()).collect();
+    let protocols: BTreeSet<&str> =
+        packages.iter().filter(|p| is_protocol(p)).map(|p| short(&p.name)).collect();
+    for package in packages.iter().filter(|p| is_protocol(p)) {
+        for other in uses(package, &members, true) {
+            assert!(!protocols.contains(other.as_str()), "{} uses {other}", package.name);
+        }
+    }
+}
+
+#[test]
+fn the_core_names_no_protocol() {
+    let mut wrong = Vec::new();
+    for package in metadata().workspace_packages() {
+        if !NEUTRAL.contains(&short(&package.name)) {
+            continue;
+        }
+        for (path, code) in sources(&folder(package).join("src")) {
+            for (number, line) in code.lines().enumerate() {
+                let line = line.to_lowercase();
+                let named = PROTOCOL_NAMES.iter().find(|name| line.contains(**name));
+                wrong.extend(named.map(|name| format!("{}:{} names {name}", path.display(), number + 1)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn pure_parts_have_no_clock_no_dice_and_no_io() {
+    let mut pure = Vec::new();
+    for package in metadata().workspace_packages() {
+        let src = folder(package).join("src");
+        match short(&package.name) {
+            "delivery" | "routing" => pure.extend(sources(&src)),
+            _ if is_protocol(package) => {
+                pure.extend(sources(&src.join("wire")));
+                pure.extend(sources(&src.join("session.rs")));
+            }
+            _ => {}
+        }
+    }
+    assert!(pure.len() > 3, "the pure parts are found");
+    let mut wrong = Vec::new();
+    for (path, code) in pure {
+        for (number, line) in code.lines().enumerate() {
+            let found = IMPURE.iter().find(|word| has_word(line, word));
+            wrong.extend(found.map(|word| format!("{}:{} uses {word}", path.display(), number + 1)));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    line.match_indices(word)
+        .any(|(at, _)| edge(line[..at].chars().next_back()) && edge(line[at + word.len()..].chars().next()))
+}
+
+/// The Rust files below a folder (or the one named), without comments and without their tests.
+fn sources(path: &Path) -> Vec<(PathBuf, String)> {
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).expect("a source is text");
+        return vec![(path.to_owned(), without_tests(&without_comments(&text)).to_owned())];
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a folder can be read").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let test = matches!(name.as_str(), "tests" | "testing" | "tests.rs" | "testing.rs")
+            || name.ends_with("_tests.rs");
+        if !test && (path.is_dir() || name.ends_with(".rs")) {
+            found.extend(sources(&path));
+        }
+    }
+    found
+}
+
+/// Tests stand at the end of their file.
+fn without_tests(code: &str) -> &str {
+    let begin = code.match_indices("#[cfg(test)]").find(|(at, mark)| {
+        let rest = code[at + mark.len()..].trim_start();
+        rest.starts_with("mod ") && rest.find(['{', ';']).is_some_and(|at| rest[at..].starts_with('{'))
+    });
+    begin.map_or(code, |(at, _)| &code[..at])
+}
+
+/// The code with its strings and line breaks, but without comments.
+fn without_comments(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let (token, keep) = match c {
+            '/' if rest.starts_with("//") => (line_comment(rest), false),
+            '/' if rest.starts_with("/*") => (block_comment(rest), false),
+            '"' => (string(rest), true),
+            'r' if raw_string(rest) > 0 && !ends_in_word(&out) => (raw_string(rest), true),
+            '\'' => (character(rest), true),
+            c => (c.len_utf8(), true),
+        };
+        match keep {
+            true => out.push_str(&rest[..token]),
+            false => out.extend(rest[..token].chars().filter(|c| *c == '\n')),
+        }
+        rest = &rest[token..];
+    }
+    out
+}
+
+fn ends_in_word(code: &str) -> bool {
+    code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+fn line_comment(rest: &str) -> usize {
+    rest.find('\n').unwrap_or(rest.len())
+}
+
+fn block_comment(rest: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        let ahead = &rest.as_bytes()[at..];
+        match ahead {
+            [b'/', b'*', ..] => (depth, at) = (depth + 1, at + 2),
+            [b'*', b'/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+fn string(rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// The length of a raw string that begins here, 0 if none does.
+fn raw_string(rest: &str) -> usize {
+    let hashes = rest[1..].chars().take_while(|c| *c == '#').count();
+    if !rest[1 + hashes..].starts_with('"') {
+        return 0;
+    }
+    let end = format!("\"{}", "#".repeat(hashes));
+    let open = 2 + hashes;
+    rest[open..].find(&end).map_or(rest.len(), |at| open + at + end.len())
+}
+
+/// A character, or the tick of a lifetime.
+fn character(rest: &str) -> usize {
+    let mut chars = rest.char_indices().skip(1);
+    match chars.next() {
+        Some((_, '\\')) => {
+            rest[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(1, |(at, _)| at + 3)
+        }
+        Some((at, c)) if rest[at + c.len_utf8()..].starts_with('\'') => at + c.len_utf8() + 1,
+        _ => 1,
+    }
+}
+
+#[test]
+fn comments_and_tests_are_told_from_code() {
+    let text = "a // kafka\nb /* x /* y */ kafka\n */ c \"// s\\\" kept\" r#\"/* raw \"q\" */\"# '\"' // end\n'\\'' &'a z";
+    let want = "a \nb \n c \"// s\\\" kept\" r#\"/* raw \"q\" */\"# '\"' \n'\\'' &'a z";
+    assert_eq!(without_comments(text), want);
+    assert_eq!(without_tests("code\n#[cfg(test)]\nmod tests {\n kafka }"), "code\n");
+    let elsewhere = "#[cfg(test)]\nmod tests;\ncode";
+    assert_eq!(without_tests(elsewhere), elsewhere);
+    assert!(has_word("use std::fs::File;", "std::fs") && !has_word("operand", "rand"));
+}
