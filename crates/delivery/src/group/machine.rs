@@ -255,6 +255,11 @@ impl Group {
         }
     }
 
+    /// The kind of group; empty if it never had members.
+    pub fn protocol_type(&self) -> &Text {
+        &self.protocol_type
+    }
+
     /// The generation.
     pub fn generation(&self) -> i32 {
         self.generation

@@ -1,0 +1,104 @@
+//! What the broker's housekeeper does for groups, and leadership.
+
+use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
+use sabir_delivery::group::state::GroupState;
+use sabir_delivery::group::{Event, Group};
+use sabir_model::{ErrorKind, TopicId};
+
+use super::entries::GroupEntry;
+use super::waiter::GroupWaiter;
+use super::{Groups, Text};
+
+/// Groups looked at in one hold of the projections' lock.
+const AT_ONCE: usize = 256;
+
+impl Groups {
+    /// Takes over the groups that the table knows: each with members is led from now on, its deadlines start afresh.
+    pub(crate) fn lead(&self) {
+        let limits = self.shared.options.limits;
+        self.with(|inner, wakes| {
+            let now = inner.now(self.shared.clock.now_ms());
+            let mut restored = Vec::new();
+            self.read(|table| {
+                let with_members = table.iter().filter(|(_, state)| !state.is_empty());
+                restored
+                    .extend(with_members.map(|(g, state)| (g.clone(), Group::restore(limits, state, now))));
+            });
+            for (group, machine) in restored {
+                if !inner.led.contains_key(&group) {
+                    inner.put(group.clone(), machine);
+                    self.drive(inner, &group, Event::Tick, wakes);
+                }
+            }
+        });
+    }
+
+    /// Ends what is over; to be called every 50 ms or so. Costs nothing where nothing is due.
+    pub(crate) fn tick(&self) {
+        let wall = self.shared.clock.now_ms();
+        let due = {
+            let mut inner = self.shared.inner.lock();
+            let now = inner.now(wall);
+            std::iter::from_fn(|| inner.due(now)).collect::<Vec<_>>()
+        };
+        for group in due {
+            self.with(|inner, wakes| self.drive(inner, &group, Event::Tick, wakes));
+        }
+    }
+
+    /// Proposes to delete the positions of groups without members that nobody needed for the retention time, and those of topics
+    /// that do not exist any more; to be called every few minutes.
+    pub(crate) fn housekeep(&self, exists: &dyn Fn(TopicId) -> bool) {
+        let retention = i64::try_from(self.shared.options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
+        let unused_since = self.shared.clock.now_ms().saturating_sub(retention);
+        let mut groups = Vec::new();
+        self.read(|table| groups.extend(table.iter().map(|(group, _)| group.clone())));
+        for some in groups.chunks(AT_ONCE) {
+            let mut entries = Vec::new();
+            self.read(|table| {
+                for group in some {
+                    let Some(state) = table.get(group) else { continue };
+                    entries.extend(overdue(state, unused_since, exists).map(|which| (group.clone(), which)));
+                }
+            });
+            for (group, which) in entries {
+                self.propose_deletion(group, which);
+            }
+            self.shared.shard.flush();
+        }
+    }
+
+    fn propose_deletion(&self, group: Text, which: WhichOffsets) {
+        // A join under way would find its group gone.
+        if matches!(which, WhichOffsets::UnusedSince(_)) && self.shared.inner.lock().led.contains_key(&group)
+        {
+            return;
+        }
+        let (kind, body) = GroupEntry::OffsetsDeleted(OffsetsDeleted { group, which }).encode();
+        if let Err((error, _)) = self.shared.shard.propose(kind, &body, GroupWaiter::Nobody) {
+            tracing::debug!(%error, "expired offsets stay until the next round");
+        }
+    }
+
+    /// Stops leading: everyone that waits is answered with `error`, and nothing is left in memory.
+    pub(crate) fn retire(&self, error: ErrorKind) {
+        self.with(|inner, wakes| {
+            let groups: Vec<Text> = inner.led.keys().cloned().collect();
+            groups.iter().for_each(|group| inner.retire(group, error, wakes));
+        });
+    }
+}
+
+/// What of a group's positions is to go.
+fn overdue(
+    state: &GroupState,
+    unused_since: i64,
+    exists: &dyn Fn(TopicId) -> bool,
+) -> impl Iterator<Item = WhichOffsets> {
+    let mut gone: Vec<TopicId> = state.offsets().map(|((topic, _), _)| *topic).collect();
+    gone.dedup();
+    gone.retain(|topic| !exists(*topic));
+    let gone = (!gone.is_empty()).then_some(WhichOffsets::Topics(gone));
+    let unused = state.has_unused_since(unused_since).then_some(WhichOffsets::UnusedSince(unused_since));
+    gone.into_iter().chain(unused)
+}

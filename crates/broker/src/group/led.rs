@@ -1,0 +1,242 @@
+//! The machines of the groups that are led, the requests parked in them, and when each wants to be woken.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rustc_hash::FxHashMap;
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::group::entries::{GroupChange, GroupChanged};
+use sabir_delivery::group::{Action, Answer, Event, Group, Text, Ticket, Token};
+use sabir_model::ErrorKind;
+
+use super::entries::GroupEntry;
+use super::reply::Replier;
+use super::steady::Steady;
+use super::waiter::GroupWaiter;
+use super::{Groups, JoinRefused, Joined, Left, Synced};
+
+/// A group's machine.
+pub(super) struct Led {
+    pub machine: Group,
+    /// Tells this machine from an earlier one of the same group.
+    pub incarnation: u64,
+    /// The earliest time the heap wakes it.
+    scheduled: i64,
+    /// Entries proposed and not yet applied: until they are, the table does not know what the machine knows.
+    in_flight: usize,
+}
+
+/// A parked request.
+pub(super) enum Parked {
+    Join(Replier<Result<Joined, JoinRefused>>),
+    Sync(Replier<Result<Synced, ErrorKind>>),
+}
+
+/// Everything under the groups' lock.
+pub(super) struct Inner {
+    pub led: FxHashMap<Text, Led>,
+    /// When to look at a group, with the incarnation it was meant for. An entry that its group no longer waits for is void.
+    wakes: BinaryHeap<Reverse<(i64, u64, Text)>>,
+    parked: FxHashMap<Ticket, Parked>,
+    steady: Steady,
+    last_ticket: u64,
+    last_incarnation: u64,
+    /// What the members of all groups brought, in bytes.
+    pub member_bytes: usize,
+}
+
+impl Inner {
+    pub fn new(wall_ms: i64) -> Self {
+        Self {
+            led: FxHashMap::default(),
+            wakes: BinaryHeap::new(),
+            parked: FxHashMap::default(),
+            steady: Steady::new(wall_ms),
+            last_ticket: 0,
+            last_incarnation: 0,
+            member_bytes: 0,
+        }
+    }
+
+    pub fn now(&mut self, wall_ms: i64) -> i64 {
+        self.steady.now(wall_ms)
+    }
+
+    pub fn park(&mut self, request: Parked) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.parked.insert(ticket, request);
+        ticket
+    }
+
+    /// A ticket for a request whose answer the caller takes itself.
+    pub fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    pub fn put(&mut self, group: Text, machine: Group) {
+        self.last_incarnation += 1;
+        self.member_bytes += machine.bytes();
+        let led = Led { machine, incarnation: self.last_incarnation, scheduled: i64::MAX, in_flight: 0 };
+        self.led.insert(group, led);
+    }
+
+    fn remove(&mut self, group: &Text) -> Option<Led> {
+        let led = self.led.remove(group)?;
+        self.member_bytes -= led.machine.bytes();
+        Some(led)
+    }
+
+    /// The next group whose time has come.
+    pub fn due(&mut self, now: i64) -> Option<Text> {
+        while self.wakes.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            let Reverse((at, incarnation, group)) = self.wakes.pop()?;
+            let led = self.led.get_mut(&group);
+            if let Some(led) = led.filter(|led| led.incarnation == incarnation && led.scheduled == at) {
+                led.scheduled = i64::MAX;
+                return Some(group);
+            }
+        }
+        None
+    }
+
+    fn schedule(&mut self, group: &Text) {
+        let Some(led) = self.led.get_mut(group) else { return };
+        let at = led.machine.wake_at();
+        if at < led.scheduled {
+            led.scheduled = at;
+            self.wakes.push(Reverse((at, led.incarnation, group.clone())));
+        }
+    }
+
+    #[cfg(test)]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    #[cfg(test)]
+    pub fn wakes(&self) -> usize {
+        self.wakes.len()
+    }
+}
+
+impl Groups {
+    /// Gives an event to a group's machine and does what it says. The answer to a leave, which is never parked, comes back.
+    pub(super) fn drive(
+        &self,
+        inner: &mut Inner,
+        group: &Text,
+        event: Event,
+        wakes: &mut WakeBatch,
+    ) -> Option<Vec<Left>> {
+        let now = inner.now(self.shared.clock.now_ms());
+        let mut left = None;
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let Some(led) = inner.led.get_mut(group) else { break };
+            let before = led.machine.bytes();
+            let actions = led.machine.handle(event, now);
+            inner.member_bytes = inner.member_bytes - before + led.machine.bytes();
+            for action in actions {
+                match action {
+                    Action::Answer(_, Answer::Left(answer)) => left = answer.ok(),
+                    Action::Answer(ticket, answer) => inner.answer(ticket, answer, wakes),
+                    Action::Persist(token, change) => {
+                        // Told after the actions of this event, or the machine would hear of it before it is done.
+                        if let Err(error) = self.persist(inner, group, token, change) {
+                            events.push(Event::Refused(token, error));
+                        }
+                    }
+                }
+            }
+        }
+        inner.schedule(group);
+        inner.drop_if_idle(group);
+        left
+    }
+
+    fn persist(
+        &self,
+        inner: &mut Inner,
+        group: &Text,
+        token: Token,
+        change: GroupChange,
+    ) -> Result<(), ErrorKind> {
+        let Some(led) = inner.led.get_mut(group) else { return Ok(()) };
+        let entry = GroupEntry::Changed(GroupChanged { group: group.clone(), change });
+        let waiter = GroupWaiter::Machine {
+            groups: self.clone(),
+            group: group.clone(),
+            incarnation: led.incarnation,
+            token,
+        };
+        let (kind, body) = entry.encode();
+        match self.shared.shard.propose(kind, &body, waiter) {
+            Ok(()) => {
+                led.in_flight += 1;
+                Ok(())
+            }
+            Err((error, _)) => {
+                tracing::warn!(group = &**group, %error, "a change of the group cannot be stored");
+                Err(error)
+            }
+        }
+    }
+
+    /// An entry that a machine proposed is applied, or never will be.
+    pub(super) fn entry_done(
+        &self,
+        group: &Text,
+        incarnation: u64,
+        token: Token,
+        outcome: Result<(), ErrorKind>,
+        wakes: &mut WakeBatch,
+    ) {
+        let mut inner = self.shared.inner.lock();
+        let Some(led) = inner.led.get_mut(group).filter(|led| led.incarnation == incarnation) else { return };
+        led.in_flight -= 1;
+        match outcome {
+            Ok(()) => {
+                self.drive(&mut inner, group, Event::Persisted(token), wakes);
+            }
+            // The block found no room; what came before it stands.
+            Err(error @ ErrorKind::StorageFull) => {
+                self.drive(&mut inner, group, Event::Refused(token, error), wakes);
+            }
+            // Cut, or stopped: the machine knows more than the journal ever will, so the next request starts from the table.
+            Err(error) => inner.retire(group, error, wakes),
+        }
+        drop(inner);
+        self.shared.shard.flush();
+    }
+}
+
+impl Inner {
+    fn answer(&mut self, ticket: Ticket, answer: Answer, wakes: &mut WakeBatch) {
+        match (self.parked.remove(&ticket), answer) {
+            (Some(Parked::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),
+            (Some(Parked::Sync(replier)), Answer::Synced(answer)) => replier.send(answer, wakes),
+            (parked, answer) => {
+                debug_assert!(parked.is_none(), "{answer:?} is no answer to what was parked");
+            }
+        }
+    }
+
+    /// Answers everyone with an error and forgets the machine.
+    pub fn retire(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
+        let Some(mut led) = self.remove(group) else { return };
+        for action in led.machine.handle(Event::Retire(error), 0) {
+            if let Action::Answer(ticket, answer) = action {
+                self.answer(ticket, answer, wakes);
+            }
+        }
+    }
+
+    /// A machine that the table can give back takes no memory.
+    pub fn drop_if_idle(&mut self, group: &Text) {
+        if self.led.get(group).is_some_and(|led| led.in_flight == 0 && led.machine.is_idle()) {
+            self.remove(group);
+        }
+    }
+}

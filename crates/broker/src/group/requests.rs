@@ -1,0 +1,171 @@
+//! Members' requests: join, sync, heartbeat, leave.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::group::{Event, Group};
+use sabir_model::ErrorKind;
+
+use super::led::{Inner, Parked};
+use super::reply::Reply;
+use super::{
+    Fence, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, Protocol, SyncRequest, Synced, Text,
+    check_group_id,
+};
+
+impl Groups {
+    /// Asks to be a member in the next generation; answered when the rebalance that this calls for has its members. A client
+    /// without an id is given one.
+    ///
+    /// The answer's error is [`ErrorKind::MemberIdRequired`] (join again with the id that comes with it),
+    /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::InconsistentGroupProtocol`],
+    /// [`ErrorKind::InvalidSessionTimeout`], [`ErrorKind::GroupFull`], [`ErrorKind::InvalidGroupId`],
+    /// [`ErrorKind::RebalanceInProgress`] (a later join of the same member took its place), [`ErrorKind::LimitReached`], or
+    /// what kept its entry from being stored.
+    pub fn join(&self, group: &str, request: JoinRequest) -> Reply<Result<Joined, JoinRefused>> {
+        let member = request.member.clone();
+        match self.try_join(group, request) {
+            Ok(reply) => reply,
+            Err(error) => Reply::ready(Err(JoinRefused { error, member })),
+        }
+    }
+
+    fn try_join(
+        &self,
+        group: &str,
+        request: JoinRequest,
+    ) -> Result<Reply<Result<Joined, JoinRefused>>, ErrorKind> {
+        check_group_id(group)?;
+        let group = Text::from(group);
+        let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
+        let request = detached(request);
+        self.with(|inner, wakes| {
+            if inner.member_bytes > self.shared.options.max_member_bytes {
+                return Err(ErrorKind::LimitReached);
+            }
+            self.make(inner, &group, !request.member.is_empty())?;
+            let (replier, reply) = Reply::pair();
+            let ticket = inner.park(Parked::Join(replier));
+            self.drive(inner, &group, Event::Join(ticket, fresh, request), wakes);
+            Ok(reply)
+        })
+    }
+
+    /// Asks for the member's assignment; from the leader it brings everyone's. Answered when that is stored.
+    ///
+    /// The answer's error is [`ErrorKind::RebalanceInProgress`] (join again), [`ErrorKind::UnknownMember`],
+    /// [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`], [`ErrorKind::InconsistentGroupProtocol`],
+    /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::MessageTooLarge`] (all assignments together do not fit an entry), or what kept the
+    /// entry from being stored.
+    pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, ErrorKind>> {
+        for (_, assignment) in &mut request.assignments {
+            *assignment = Bytes::copy_from_slice(assignment);
+        }
+        let parked = check_group_id(group).and_then(|()| {
+            let group = Text::from(group);
+            self.with(|inner, wakes| {
+                self.find(inner, &group, ErrorKind::UnknownMember)?;
+                let (replier, reply) = Reply::pair();
+                let ticket = inner.park(Parked::Sync(replier));
+                self.drive(inner, &group, Event::Sync(ticket, request), wakes);
+                Ok(reply)
+            })
+        });
+        parked.unwrap_or_else(|error| Reply::ready(Err(error)))
+    }
+
+    /// A sign of life.
+    ///
+    /// # Errors
+    /// [`ErrorKind::RebalanceInProgress`] (join again), [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`],
+    /// [`ErrorKind::IllegalGeneration`], [`ErrorKind::InvalidGroupId`].
+    pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), ErrorKind> {
+        check_group_id(group)?;
+        let group = Text::from(group);
+        let mut inner = self.shared.inner.lock();
+        self.find(&mut inner, &group, ErrorKind::UnknownMember)?;
+        let now = inner.now(self.shared.clock.now_ms());
+        let led = inner.led.get_mut(&group).ok_or(ErrorKind::UnknownMember)?;
+        let alive = led.machine.heartbeat(fence, now);
+        inner.drop_if_idle(&group);
+        alive
+    }
+
+    /// Takes members out, and tells, in order, what became of each.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownMember`] if there is no such group, [`ErrorKind::InvalidGroupId`].
+    pub fn leave(&self, group: &str, members: Vec<LeaveRequest>) -> Result<Vec<Left>, ErrorKind> {
+        check_group_id(group)?;
+        let group = Text::from(group);
+        self.with(|inner, wakes| {
+            self.find(inner, &group, ErrorKind::UnknownMember)?;
+            let ticket = inner.ticket();
+            self.drive(inner, &group, Event::Leave(ticket, members), wakes).ok_or(ErrorKind::NotCoordinator)
+        })
+    }
+
+    /// Does something under the lock, then what must not be done under it.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Inner, &mut WakeBatch) -> T) -> T {
+        let mut wakes = WakeBatch::default();
+        let done = act(&mut self.shared.inner.lock(), &mut wakes);
+        self.shared.shard.flush();
+        wakes.deliver();
+        done
+    }
+
+    /// Makes sure that a group which exists has its machine.
+    ///
+    /// # Errors
+    /// `missing` if it does not exist.
+    pub(super) fn find(&self, inner: &mut Inner, group: &Text, missing: ErrorKind) -> Result<(), ErrorKind> {
+        if inner.led.contains_key(group) {
+            return Ok(());
+        }
+        let now = inner.now(self.shared.clock.now_ms());
+        let limits = self.shared.options.limits;
+        let restored = self.read(|table| table.get(group).map(|state| Group::restore(limits, state, now)));
+        inner.put(group.clone(), restored.ok_or(missing)?);
+        Ok(())
+    }
+
+    /// As [`find`](Self::find), making the group if it is new and nobody claims to be in it.
+    fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), ErrorKind> {
+        match self.find(inner, group, ErrorKind::UnknownMember) {
+            Err(_) if !claimed => {
+                if self.is_full(inner) {
+                    return Err(ErrorKind::LimitReached);
+                }
+                inner.put(group.clone(), Group::new(self.shared.options.limits));
+                Ok(())
+            }
+            found => found,
+        }
+    }
+
+    /// Whether there are as many groups as there may be.
+    pub(super) fn is_full(&self, inner: &Inner) -> bool {
+        let max = self.shared.options.max_groups;
+        inner.led.len() >= max || self.read(|table| table.len() >= max)
+    }
+}
+
+/// A copy of what would otherwise keep whole requests in memory.
+fn detached(mut request: JoinRequest) -> JoinRequest {
+    let detach = |p: Protocol| Protocol { name: p.name, metadata: Bytes::copy_from_slice(&p.metadata) };
+    request.protocols = request.protocols.into_iter().map(detach).collect();
+    request
+}
+
+/// An id that no other member has: the client's name and 128 bits, keyed by what the system gave the process at random.
+fn fresh_member_id(name: &Text) -> Text {
+    static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = [keys[0].hash_one(count), keys[1].hash_one(count)];
+    format!("{name}-{high:016x}{low:016x}").into()
+}

@@ -1,0 +1,160 @@
+//! The projection: every group as committed entries made it.
+
+use sabir_delivery::group::Text;
+use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
+use sabir_delivery::group::state::GroupState;
+use sabir_journal::pages::{
+    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageStore, PageValue, Paged,
+};
+use sabir_model::{DecodeError, ErrorKind};
+
+use super::entries::GroupEntry;
+
+/// Where the groups' pages lie in the page store.
+const PREFIX: &[u8] = b"group/";
+
+/// A group's id as a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct GroupKey(Text);
+
+impl PageKey for GroupKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.as_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| PageDecodeError(error.to_string()))?;
+        Ok(Self(text.into()))
+    }
+}
+
+struct StoredGroup(GroupState);
+
+impl PageValue for StoredGroup {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        GroupState::decode(bytes).map(Self).map_err(|error| PageDecodeError(error.to_string()))
+    }
+}
+
+/// All groups of a shard. Deterministic: nothing but entries and their blocks' times goes in.
+pub(crate) struct GroupTable {
+    groups: Paged<GroupKey, StoredGroup>,
+}
+
+impl GroupTable {
+    pub(crate) fn new() -> Self {
+        Self { groups: Paged::new(PREFIX) }
+    }
+
+    /// The table as the last checkpoint left it.
+    ///
+    /// # Errors
+    /// The page store's.
+    pub(crate) fn restore(store: &dyn PageStore) -> Result<Self, PageError> {
+        Ok(Self { groups: Paged::restore(PREFIX, store)? })
+    }
+
+    /// Applies a committed entry of a block with that time. What comes back is the outcome for whoever proposed it.
+    ///
+    /// # Errors
+    /// The body is not one of this version's.
+    pub(crate) fn apply(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        time_ms: i64,
+    ) -> Result<Result<(), ErrorKind>, DecodeError> {
+        Ok(match GroupEntry::decode(kind, body)? {
+            GroupEntry::Changed(entry) => {
+                self.get_or_make(entry.group, time_ms).apply_change(entry.change, time_ms);
+                Ok(())
+            }
+            GroupEntry::Committed(entry) => self.apply_commit(entry, time_ms),
+            GroupEntry::Deleted(entry) => self.apply_delete(GroupKey(entry.group)),
+            GroupEntry::OffsetsDeleted(entry) => {
+                self.apply_offsets_deleted(GroupKey(entry.group), &entry.which)
+            }
+        })
+    }
+
+    fn get_or_make(&mut self, group: Text, time_ms: i64) -> &mut GroupState {
+        &mut self.groups.get_or_insert_with(GroupKey(group), || StoredGroup(GroupState::new(time_ms))).0
+    }
+
+    fn apply_commit(&mut self, entry: OffsetsCommitted, time_ms: i64) -> Result<(), ErrorKind> {
+        let known = self.get(&entry.group);
+        // A refused commit must not make a group, nor one that exists count as changed.
+        match known {
+            Some(state) => state.check_fence(&entry.fence)?,
+            None if entry.fence.generation >= 0 => return Err(ErrorKind::GroupNotFound),
+            None => {}
+        }
+        self.get_or_make(entry.group.clone(), time_ms).apply_commit(entry, time_ms)
+    }
+
+    fn apply_delete(&mut self, group: GroupKey) -> Result<(), ErrorKind> {
+        match self.groups.get(&group) {
+            None => Err(ErrorKind::GroupNotFound),
+            Some(stored) if !stored.0.is_empty() => Err(ErrorKind::NonEmptyGroup),
+            Some(_) => {
+                self.groups.remove(&group);
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_offsets_deleted(&mut self, group: GroupKey, which: &WhichOffsets) -> Result<(), ErrorKind> {
+        let stored = self.groups.get_mut(&group).ok_or(ErrorKind::GroupNotFound)?;
+        if stored.0.apply_offsets_deleted(which) {
+            self.groups.remove(&group);
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&self, group: &Text) -> Option<&GroupState> {
+        self.groups.get(&GroupKey(group.clone())).map(|stored| &stored.0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// All groups, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Text, &GroupState)> {
+        self.groups.iter().map(|(key, stored)| (&key.0, &stored.0))
+    }
+
+    /// Cuts: what is captured from now on is of this moment.
+    pub(crate) fn begin_checkpoint(&mut self) {
+        self.groups.begin_checkpoint();
+    }
+
+    /// Captures within the budget; true while more is due.
+    pub(crate) fn capture(&mut self, budget: &mut Budget) -> bool {
+        self.groups.capture(budget)
+    }
+
+    /// What was captured since the last call.
+    pub(crate) fn take_captured(&mut self) -> Vec<PageChange> {
+        self.groups.take_captured()
+    }
+
+    /// The checkpoint is stored.
+    pub(crate) fn checkpoint_committed(&mut self) {
+        self.groups.checkpoint_committed();
+    }
+
+    /// The checkpoint is not stored.
+    pub(crate) fn checkpoint_failed(&mut self) {
+        self.groups.checkpoint_failed();
+    }
+
+    /// The canonical form of everything: equal tables have equal dumps.
+    pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.groups.dump()
+    }
+}

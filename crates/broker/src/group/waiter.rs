@@ -1,0 +1,44 @@
+//! Who waits for an entry of a group.
+
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::group::{Text, Token};
+use sabir_model::ErrorKind;
+
+use super::Groups;
+use super::reply::Replier;
+
+/// Waits for a group's entry to be applied. It must be completed, once, in the order of the entries, with no lock of the
+/// shard held.
+pub(crate) enum GroupWaiter {
+    /// A machine that proposed it, as the numbered incarnation of its group.
+    Machine {
+        /// All groups.
+        groups: Groups,
+        /// The group.
+        group: Text,
+        /// Which machine of this group.
+        incarnation: u64,
+        /// The machine's number for the entry.
+        token: Token,
+    },
+    /// A request that it answers.
+    Request(Requester),
+    /// Nobody.
+    Nobody,
+}
+
+/// The request that an entry answers.
+pub(crate) struct Requester(pub(super) Replier<Result<(), ErrorKind>>);
+
+impl GroupWaiter {
+    /// The entry is applied, with this outcome, or will never be.
+    pub(crate) fn complete(self, outcome: Result<(), ErrorKind>, wakes: &mut WakeBatch) {
+        match self {
+            Self::Machine { groups, group, incarnation, token } => {
+                groups.entry_done(&group, incarnation, token, outcome, wakes);
+            }
+            Self::Request(requester) => requester.0.send(outcome, wakes),
+            Self::Nobody => {}
+        }
+    }
+}
