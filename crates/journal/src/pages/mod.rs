@@ -8,18 +8,27 @@
 //! runs) is put into the same [`PageBatch`] as pages of its own and read back with [`PageStore::get`].
 
 mod batch;
+#[cfg(any(test, feature = "testing"))]
+mod mem;
 mod paged;
+mod redb;
 mod split;
+#[cfg(test)]
+mod suite;
 
 pub use batch::{PageBatch, PageChange};
+#[cfg(any(test, feature = "testing"))]
+pub use mem::{CommitFault, MemPages};
 pub use paged::{Budget, DecodeError, PageKey, PageValue, Paged};
+pub use redb::RedbPages;
 
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// The largest page, in bytes; a larger value is split over numbered pages.
-pub const MAX_PAGE: usize = 16 << 10;
+/// The largest page, in bytes; a larger value is split over numbered pages. With its key, its checksum and the store's own
+/// header it takes 16 KiB on disk, and not the next power of two.
+pub const MAX_PAGE: usize = 16_000;
 
 /// The longest key of a page, in bytes.
 pub const MAX_KEY: usize = 512;
@@ -51,7 +60,7 @@ pub enum PageError {
         /// The page's length, in bytes.
         page: usize,
     },
-    /// No space left; nothing was committed.
+    /// No space left.
     #[error("no space left on the device for the page store {path}")]
     Full {
         /// The store's file.
@@ -63,7 +72,7 @@ pub enum PageError {
         /// The store's file.
         path: String,
     },
-    /// The system refused or failed. Whether a commit took place is unknown until the store is opened anew.
+    /// The system refused or failed.
     #[error("the page store {path}: {source}")]
     Io {
         /// The store's file.
@@ -97,8 +106,8 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// until told to stop. All of them are of one committed state.
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError>;
 
-    /// Applies a batch atomically; it is durable on return. After an error none of it is visible here; unless the error is
-    /// [`PageError::TooLarge`] or [`PageError::Full`], opening the store anew may show all of it.
+    /// Applies a batch atomically; it is durable on return. After an error the store holds all of it or, as far as is known, none:
+    /// what later calls see is what it holds. [`PageError::TooLarge`] always means none.
     fn commit(&self, batch: PageBatch) -> Result<(), PageError>;
 
     /// What the store takes on its disk, in bytes.
