@@ -48,6 +48,14 @@ pub enum JournalError {
         /// What is wrong with the better one.
         reason: String,
     },
+    /// A block is not in the journal: its segment was released.
+    #[error("block {sequence} is not in the journal, whose first is {first}")]
+    Missing {
+        /// What was asked for.
+        sequence: Sequence,
+        /// The first block there is.
+        first: Sequence,
+    },
     /// Written by a newer version of this program.
     #[error("{file} has format version {found}, newer than the {known} this program knows")]
     Newer {
@@ -104,10 +112,13 @@ pub struct StorageError {
 pub enum AppendError {
     /// The journal has stopped.
     #[error(transparent)]
-    Stopped(Arc<StorageError>),
+    Stopped(#[from] Arc<StorageError>),
     /// No segment has room and none can be made: the reserve is used up too. The block comes back.
     #[error("no space is left for a block of {} bytes", .0.framed_len())]
     Full(Block),
+    /// The journal was shut down. The block comes back.
+    #[error("the journal was shut down")]
+    Closed(Block),
     /// This node does not lead the shard. The block comes back.
     #[error("this node does not lead the shard")]
     NotLeader(Block),

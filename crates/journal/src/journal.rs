@@ -1,21 +1,38 @@
 //! The journal of one shard on one node.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use sabir_base::buf::BufPool;
 use sabir_model::{Sequence, Term};
 
-use crate::disk::Disk;
-use crate::error::{JournalError, ReadError, StorageError};
-use crate::read::Read;
-use crate::segment::{SegmentInfo, SegmentNo};
+use crate::block::{Block, LARGEST_FRAMED};
+use crate::disk::{Completion, Disk, WakeFn};
+use crate::error::{AppendError, JournalError, ReadError, StorageError};
+use crate::frame::{FRAME, STEP};
+use crate::index::Index;
+use crate::read::{ColdRead, ColdReads, Place, Read};
+use crate::recovery::{DEPTH, recover};
+use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
+use crate::slots::{Slot, Slots};
+use crate::space::{RESERVE, Random, Stock, StockLimits};
 use crate::table::LocalTables;
+use crate::tail::{Tail, slice_of};
+use crate::writer::{Appended, Writer};
+
+/// A second block goes under way only with this many bytes, by the group commit rule.
+const FULL_ENOUGH: usize = 64 << 10;
+/// How long a blocking call waits for the disk before it looks again.
+const WAIT: Duration = Duration::from_millis(5);
 
 /// What a journal is opened with.
 #[derive(Debug, Clone)]
 pub struct JournalOptions {
-    /// Bytes of a segment file; a multiple of 4 KiB, at most 256 MiB.
+    /// Bytes of a new segment file; a multiple of 4 KiB, at most 256 MiB. A block must fit.
     pub segment_bytes: u64,
     /// What the tail cache may hold, readers' slices included, in bytes.
     pub tail_bytes: usize,
@@ -36,6 +53,17 @@ impl Default for JournalOptions {
             keep_free: 256 << 20,
             seed: None,
         }
+    }
+}
+
+impl JournalOptions {
+    fn check(&self) -> Result<(), JournalError> {
+        let bytes = self.segment_bytes;
+        if !bytes.is_multiple_of(STEP) || !(4 * STEP..=256 << 20).contains(&bytes) {
+            let reason = "it must be a multiple of 4 KiB from 16 KiB to 256 MiB";
+            return Err(JournalError::Option { option: "segment_bytes", reason });
+        }
+        Ok(())
     }
 }
 
@@ -65,17 +93,6 @@ pub struct Torn {
     pub sequence: Sequence,
 }
 
-/// A block handed to a replay.
-#[derive(Debug, Clone)]
-pub struct Replayed {
-    /// Its place.
-    pub sequence: Sequence,
-    /// The term it was appended in.
-    pub term: Term,
-    /// Its content, verified against its checksum.
-    pub content: Bytes,
-}
-
 /// Figures of a journal since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JournalStats {
@@ -89,7 +106,7 @@ pub struct JournalStats {
     pub flushes: u64,
     /// Seals.
     pub seals: u64,
-    /// Bytes in the tail cache, or pinned by its readers.
+    /// Bytes in the tail cache and among cold reads, or pinned by readers.
     pub tail_bytes: u64,
     /// Reads answered from memory.
     pub hot_reads: u64,
@@ -99,9 +116,84 @@ pub struct JournalStats {
     pub segments: u64,
 }
 
-/// The journal of one shard on one node.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    blocks: AtomicU64,
+    content_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    flushes: AtomicU64,
+    seals: AtomicU64,
+    hot_reads: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn block(&self, content: u64, written: u64) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.content_bytes.fetch_add(content, Ordering::Relaxed);
+        self.written(written);
+    }
+
+    pub(crate) fn written(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn flush(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn seal(&self) {
+        self.seals.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The marks, for those who look without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    committed: AtomicU64,
+    last: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    acked: AtomicU64,
+}
+
+impl Marks {
+    /// The last block that can be had from the disk and will not change.
+    pub(crate) fn evictable(&self) -> u64 {
+        self.committed.load(Ordering::Acquire).min(self.written.load(Ordering::Acquire))
+    }
+}
+
+/// What the writer and the readers share.
 #[derive(Debug)]
-pub struct Journal;
+pub(crate) struct Parts {
+    pub disk: Arc<dyn Disk>,
+    pub pool: Arc<BufPool>,
+    pub index: RwLock<Index>,
+    pub stock: Stock,
+    pub tail: Arc<Tail>,
+    pub cold: Arc<ColdReads>,
+    pub marks: Marks,
+    pub counters: Counters,
+    pub stopped: OnceLock<Arc<StorageError>>,
+}
+
+/// The journal of one shard on one node: frames in segments, what is durable, and what may be read.
+///
+/// It does not decide what is committed: a [`Replicator`](crate::Replicator) does, which alone calls
+/// [`append`](Self::append), [`commit`](Self::commit) and [`cut`](Self::cut).
+#[derive(Debug)]
+pub struct Journal {
+    pub(crate) parts: Parts,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) slots: Mutex<Slots>,
+    sealing: AtomicBool,
+    refusing: AtomicBool,
+    reaping: Turn,
+    completions: Mutex<Vec<Completion>>,
+    waker: Waker,
+    /// Below this much room in the last segment before the reserve, ordinary entries are refused.
+    headroom: u64,
+}
 
 impl Journal {
     /// Opens or makes the journal in `disk`, starting from the checkpoint's tables where there is one. Blocking.
@@ -109,102 +201,397 @@ impl Journal {
     /// # Errors
     /// See [`JournalError`]: corruption is reported with its place, and nothing is cut off or overwritten.
     pub fn open(
-        _disk: Arc<dyn Disk>,
-        _pool: Arc<BufPool>,
-        _options: JournalOptions,
-        _checkpoint: Option<LocalTables>,
+        disk: Arc<dyn Disk>,
+        pool: Arc<BufPool>,
+        options: JournalOptions,
+        checkpoint: Option<LocalTables>,
     ) -> Result<(Arc<Self>, Recovered), JournalError> {
-        unimplemented!()
+        options.check()?;
+        let through = checkpoint.as_ref().map_or(Sequence::NONE, |tables| tables.through);
+        let restored = recover(&disk, &pool, Random::new(options.seed), checkpoint)?;
+        let slot = restored.slots.get();
+        let limits = StockLimits {
+            segment_bytes: options.segment_bytes,
+            max_bytes: options.max_bytes,
+            keep_free: options.keep_free,
+        };
+        let stock = Stock::new(disk.clone(), pool.clone(), limits, slot.journal, restored.shelves);
+        let (active, pos) = match restored.active {
+            Some(active) => active,
+            None => {
+                (stock.take().map_err(JournalError::disk("make its first segment"))?, SEGMENT_HEADER as u64)
+            }
+        };
+        let chain = restored.chain;
+        let tail = Arc::new(Tail::after(chain.last.0, options.tail_bytes));
+        let cold = ColdReads::new(pool.clone(), tail.clone(), options.tail_bytes / 4);
+        let journal = Self {
+            parts: Parts {
+                disk,
+                pool,
+                index: RwLock::new(restored.index),
+                stock,
+                tail,
+                cold,
+                marks: Marks::default(),
+                counters: Counters::default(),
+                stopped: OnceLock::new(),
+            },
+            writer: Mutex::new(Writer::new(active, pos, &chain, slot.cuts)),
+            slots: Mutex::new(restored.slots),
+            sealing: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            reaping: Turn::default(),
+            completions: Mutex::default(),
+            waker: Waker::default(),
+            headroom: ((DEPTH + 1) * LARGEST_FRAMED).min(options.segment_bytes as usize / 4) as u64,
+        };
+        let committed = slot.committed.max(through);
+        journal.parts.marks.committed.store(committed.0, Ordering::Release);
+        journal.publish(&journal.writer.lock());
+        let (term, clean, torn) = (slot.term.max(chain.term), restored.clean, restored.torn);
+        Ok((Arc::new(journal), Recovered { last: chain.last, committed, term, clean, torn }))
     }
 
-    /// Hands the committed blocks after `after` to `each`, in order, each verified. Blocking.
+    /// Appends a block in `term` and sends it to the disk; returns its sequence and its content, shared with the cache.
     ///
     /// # Errors
-    /// A bad block or a failed read, as `E`; or what `each` returns.
-    pub fn replay<E: From<JournalError>>(
-        &self,
-        _after: Sequence,
-        _each: &mut dyn FnMut(Replayed) -> Result<(), E>,
-    ) -> Result<(), E> {
-        unimplemented!()
+    /// See [`AppendError`].
+    pub fn append(&self, block: Block, term: Term) -> Result<(Sequence, Bytes), AppendError> {
+        let mut writer = self.writer.lock();
+        let appended = writer.append(&self.parts, block, term);
+        self.publish(&writer);
+        appended.map(|Appended { sequence, content }| (sequence, content))
+    }
+
+    /// Takes in what the disk has completed. From any thread; if another is at it, that one does it again.
+    pub fn advance(&self) {
+        self.reaping.take(|| self.reap());
+    }
+
+    fn reap(&self) {
+        let mut completions = self.completions.lock();
+        self.parts.disk.reap(&mut completions);
+        if completions.is_empty() {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        for completion in completions.drain(..) {
+            writer.complete(&self.parts, completion);
+        }
+        writer.flush_if_due(&self.parts);
+        self.publish(&writer);
+    }
+
+    /// Does what is due by time; see [`Replicator::tick`](crate::Replicator::tick).
+    pub fn tick(&self, now_ms: u64) {
+        let mut writer = self.writer.lock();
+        writer.tick(&self.parts, now_ms);
+        self.publish(&writer);
+    }
+
+    /// Copies the writer's marks to where they are read without its lock.
+    pub(crate) fn publish(&self, writer: &Writer) {
+        let (marks, flight) = (&self.parts.marks, &writer.flight);
+        marks.last.store(flight.last(), Ordering::Release);
+        marks.written.store(flight.written(), Ordering::Release);
+        marks.durable.store(flight.durable(), Ordering::Release);
+        marks.acked.store(flight.acked(), Ordering::Release);
+        self.sealing.store(writer.is_sealing(), Ordering::Release);
+        self.refusing.store(self.is_nearly_full(writer), Ordering::Release);
+    }
+
+    fn is_nearly_full(&self, writer: &Writer) -> bool {
+        let (spare, can_grow) = self.parts.stock.outlook();
+        !can_grow && spare <= RESERVE && writer.room() < self.headroom
+    }
+
+    /// Whether ordinary entries are to be refused, so that the reserve lasts for those that make space.
+    pub fn is_full(&self) -> bool {
+        self.refusing.load(Ordering::Acquire)
+    }
+
+    /// The group commit rule: nothing in flight, or fewer than eight and 64 KiB or more waiting.
+    pub fn ready(&self, open_bytes: usize) -> bool {
+        let marks = &self.parts.marks;
+        let depth = marks.last.load(Ordering::Acquire).saturating_sub(marks.acked.load(Ordering::Acquire));
+        let full_enough = open_bytes >= FULL_ENOUGH && depth < DEPTH as u64;
+        (depth == 0 || full_enough) && !self.sealing.load(Ordering::Acquire)
+    }
+
+    /// Says that all through `sequence` is final and may be read. Never falls.
+    pub fn commit(&self, sequence: Sequence) {
+        self.parts.marks.committed.fetch_max(sequence.0, Ordering::AcqRel);
+    }
+
+    /// The last block that may be read.
+    pub fn committed(&self) -> Sequence {
+        Sequence(self.parts.marks.committed.load(Ordering::Acquire))
+    }
+
+    /// The last block appended.
+    pub fn last(&self) -> Sequence {
+        Sequence(self.parts.marks.last.load(Ordering::Acquire))
+    }
+
+    /// The last block that this disk has as durably as it asked, with everything before it.
+    pub fn acked(&self) -> Sequence {
+        Sequence(self.parts.marks.acked.load(Ordering::Acquire))
+    }
+
+    /// The last block that a flush covers, with everything before it.
+    pub fn durable(&self) -> Sequence {
+        Sequence(self.parts.marks.durable.load(Ordering::Acquire))
+    }
+
+    /// Waits until a flush covers `through`, or all that is appended if that is less. Blocking: for checkpoints.
+    ///
+    /// # Errors
+    /// The journal has stopped.
+    pub fn flush(&self, through: Sequence) -> Result<(), Arc<StorageError>> {
+        let through = through.min(self.last());
+        {
+            let mut writer = self.writer.lock();
+            writer.flight.want(through.0);
+            writer.flush_if_due(&self.parts);
+        }
+        self.wait_until(|| self.durable() >= through)
+    }
+
+    /// Drives the disk until `done`; tells the replicator, who may have looked in vain meanwhile.
+    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> Result<(), Arc<StorageError>> {
+        let before = self.acked();
+        let result = loop {
+            self.advance();
+            match self.parts.stopped.get() {
+                Some(error) => break Err(error.clone()),
+                None if done() => break Ok(()),
+                None => {}
+            }
+            if !self.parts.disk.wait(WAIT) && self.parts.disk.depth() == 0 {
+                // Another thread has reaped and is about to take note.
+                std::thread::yield_now();
+            }
+        };
+        if result.is_err() || self.acked() != before {
+            self.wake();
+        }
+        result
+    }
+
+    /// Sets what is called when the marks have moved without the disk's event descriptor saying so.
+    pub fn set_waker(&self, wake: WakeFn) {
+        self.parts.disk.set_waker(wake.clone());
+        *self.waker.0.lock() = Some(wake);
+    }
+
+    pub(crate) fn wake(&self) {
+        let wake = self.waker.0.lock().clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.parts.disk
+    }
+
+    /// Why the journal stopped, if it did.
+    pub fn stopped(&self) -> Option<Arc<StorageError>> {
+        self.parts.stopped.get().cloned()
     }
 
     /// The bytes `offset..offset + len` of a committed block's content.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, _sequence: Sequence, _offset: u32, _len: u32) -> Result<Read, ReadError> {
-        unimplemented!()
+    pub fn read(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {
+        if sequence > self.committed() || sequence == Sequence::NONE {
+            return Err(ReadError::NotCommitted { sequence });
+        }
+        let out_of_bounds = ReadError::OutOfBounds { sequence, offset, len };
+        if let Some(content) = self.parts.tail.get(sequence.0) {
+            let range = offset as usize..offset as usize + len as usize;
+            if range.end > content.len() {
+                return Err(out_of_bounds);
+            }
+            self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
+            return Ok(Read::Hot(slice_of(&content, range)));
+        }
+        let located = self.parts.index.read().locate(sequence.0, self.parts.marks.evictable());
+        let Some(found) = located else { return Err(ReadError::Released { sequence }) };
+        let start = found.start + FRAME as u64 + u64::from(offset);
+        if start + u64::from(len) > found.end {
+            return Err(out_of_bounds);
+        }
+        let place = Place { sequence, segment: found.segment, start, len, stable_end: found.stable_end };
+        Ok(self.read_place(place))
     }
 
-    /// The last block that may be read.
-    pub fn committed(&self) -> Sequence {
-        unimplemented!()
+    fn read_place(&self, place: Place) -> Read {
+        match self.parts.cold.get(&place) {
+            Some(bytes) => {
+                self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
+                Read::Hot(bytes)
+            }
+            None => Read::Cold(ColdRead { reads: self.parts.cold.clone(), place }),
+        }
     }
 
-    /// The last block that a flush covers, with everything before it.
-    pub fn durable(&self) -> Sequence {
-        unimplemented!()
-    }
-
-    /// Waits until a flush covers `through`, which must be appended. Blocking: for checkpoints.
+    /// Makes segments ready ahead of the writer: recycles dead ones, makes and zeroes new ones. Blocking, in the background;
+    /// returns at once when the stock is full. Returns whether it is.
     ///
     /// # Errors
-    /// The journal has stopped.
-    pub fn flush(&self, _through: Sequence) -> Result<(), Arc<StorageError>> {
-        unimplemented!()
-    }
-
-    /// Makes segments ready ahead of the writer, up to its stock: recycles dead ones, makes and zeroes new ones. Blocking, in
-    /// the background; when the stock is full it returns at once. Returns whether the stock is full.
-    ///
-    /// # Errors
-    /// A failed disk. No space left is none: then ordinary appends are refused (see `Replicator::admits`) until there is.
+    /// A failed disk. No space left is none: then ordinary entries are refused (see `Replicator::admits`) until there is.
     pub fn prepare(&self) -> Result<bool, JournalError> {
-        unimplemented!()
+        let in_use = {
+            let writer = self.writer.lock();
+            writer.used() > (writer.used() + writer.room()) / 16
+        };
+        let full = self.parts.stock.prepare(in_use).map_err(JournalError::disk("prepare a segment"))?;
+        self.publish(&self.writer.lock());
+        Ok(full)
     }
 
     /// The tables cut at `through`, without released segments; for the checkpoint of that sequence.
-    pub fn tables(&self, _through: Sequence) -> LocalTables {
-        unimplemented!()
+    pub fn tables(&self, through: Sequence) -> LocalTables {
+        self.parts.index.write().tables(through.0)
     }
 
     /// Says that the checkpoint of the tables last taken is committed: what they left out may be overwritten.
     pub fn checkpoint_committed(&self) {
-        unimplemented!()
+        let dead = self.parts.index.write().take_left_out();
+        self.parts.stock.recycle(dead);
+        self.publish(&self.writer.lock());
     }
 
     /// The segment that holds a block; `None` when released or not written yet.
-    pub fn segment_of(&self, _sequence: Sequence) -> Option<SegmentNo> {
-        unimplemented!()
+    pub fn segment_of(&self, sequence: Sequence) -> Option<SegmentNo> {
+        self.parts.index.read().segment_of(sequence.0)
     }
 
     /// The segments that hold blocks and are not released, in order.
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        unimplemented!()
+        self.parts.index.read().segments()
     }
 
     /// Gives closed segments back: nothing refers to them any more. Their blocks cannot be read from now on; they are
     /// overwritten once a checkpoint that leaves them out is committed, lies beyond them, and no reader pins them.
-    pub fn release(&self, _segments: &[SegmentNo]) {
-        unimplemented!()
+    pub fn release(&self, segments: &[SegmentNo]) {
+        self.parts.index.write().release(segments);
     }
 
-    /// Why the journal stopped, if it did.
-    pub fn stopped(&self) -> Option<Arc<StorageError>> {
-        unimplemented!()
+    /// Changes the slot and makes it durable. What it says is committed is always durable too.
+    pub(crate) fn save_slot(&self, change: impl FnOnce(&mut Slot)) -> Result<Slot, crate::disk::DiskError> {
+        let mut slots = self.slots.lock();
+        let mut slot = slots.get();
+        slot.committed = slot.committed.max(self.committed().min(self.durable()));
+        change(&mut slot);
+        slots.save(slot)?;
+        Ok(slot)
     }
 
-    /// Drains, flushes and seals, so that the next start need not look for a torn tail. Nothing may be appended after it. Blocking.
+    /// Makes a term durable before anything is written in it; a lower one than the slot's is raised to it.
+    ///
+    /// # Errors
+    /// The slot could not be written.
+    pub fn enter_term(&self, term: Term) -> Result<Term, JournalError> {
+        let saved = self.save_slot(|slot| slot.term = slot.term.max(term));
+        saved.map(|slot| slot.term).map_err(JournalError::disk("write its slot"))
+    }
+
+    /// The term of the last frame or of the slot, whichever is higher.
+    pub fn term(&self) -> Term {
+        let written = self.writer.lock().term();
+        self.slots.lock().get().term.max(written)
+    }
+
+    /// The vote in the slot.
+    pub fn vote(&self) -> Option<crate::slots::Vote> {
+        self.slots.lock().get().vote
+    }
+
+    /// Makes a vote durable.
+    ///
+    /// # Errors
+    /// The slot could not be written.
+    pub fn save_vote(&self, vote: crate::slots::Vote) -> Result<(), JournalError> {
+        let saved = self.save_slot(|slot| slot.vote = Some(vote));
+        saved.map(drop).map_err(JournalError::disk("write its slot"))
+    }
+
+    /// Drains, flushes and seals, so that the next start need not look for a torn tail. Nothing is appended after it. Blocking.
     ///
     /// # Errors
     /// The journal has stopped.
     pub fn shutdown(&self) -> Result<(), Arc<StorageError>> {
-        unimplemented!()
+        self.writer.lock().close();
+        self.wait_until(|| {
+            let mut writer = self.writer.lock();
+            let done = writer.seal_or_flush(&self.parts);
+            self.publish(&writer);
+            done
+        })?;
+        let (last, sealed) = {
+            let writer = self.writer.lock();
+            (Sequence(writer.flight.last()), writer.is_sealed())
+        };
+        if sealed && self.durable() == last {
+            let saved = self.save_slot(|slot| slot.clean = last);
+            saved.map_err(|source| self.stop("write its slot", source))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop(&self, doing: &'static str, source: crate::disk::DiskError) -> Arc<StorageError> {
+        self.writer.lock().stop(&self.parts, doing, source)
     }
 
     /// Figures since it was opened.
     pub fn stats(&self) -> JournalStats {
-        unimplemented!()
+        let counters = &self.parts.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        JournalStats {
+            blocks: load(&counters.blocks),
+            content_bytes: load(&counters.content_bytes),
+            written_bytes: load(&counters.written_bytes),
+            flushes: load(&counters.flushes),
+            seals: load(&counters.seals),
+            tail_bytes: self.parts.tail.held_bytes() as u64,
+            hot_reads: load(&counters.hot_reads),
+            cold_reads: load(&self.parts.cold.reads),
+            segments: self.parts.stock.files(),
+        }
+    }
+}
+
+/// Who wants to know that there is something to look at.
+#[derive(Default)]
+struct Waker(Mutex<Option<WakeFn>>);
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Work that one thread at a time does; one who comes meanwhile leaves it to that thread, which then does it once more.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(AtomicU32);
+
+impl Turn {
+    pub(crate) fn take(&self, mut work: impl FnMut()) {
+        if self.0.fetch_add(1, Ordering::AcqRel) != 0 {
+            return;
+        }
+        let mut seen = 1;
+        loop {
+            work();
+            match self.0.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
     }
 }

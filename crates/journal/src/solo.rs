@@ -2,64 +2,124 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use sabir_model::{Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::WakeFn;
 use crate::error::{AppendError, CutError, JournalError};
-use crate::journal::Journal;
+use crate::journal::{Journal, Turn};
+use crate::pending::Pending;
 use crate::replicator::{Event, Priority, Replicator, Ticket};
 
 /// Commits a block when the disk has it as durably as it asked, and everything before it.
 #[derive(Debug)]
-pub struct Solo;
+pub struct Solo {
+    journal: Arc<Journal>,
+    /// Held across an append, so that blocks stand here in the order of their sequences.
+    pending: Mutex<Pending>,
+    term: AtomicU64,
+    turn: Turn,
+}
 
 impl Solo {
     /// Takes office over an opened journal: everything recovered is committed, and the term is raised and synced.
     ///
     /// # Errors
     /// The slot could not be written.
-    pub fn start(_journal: Arc<Journal>) -> Result<Arc<Self>, JournalError> {
-        unimplemented!()
+    pub fn start(journal: Arc<Journal>) -> Result<Arc<Self>, JournalError> {
+        journal.commit(journal.last());
+        let term = journal.enter_term(journal.term().next())?;
+        Ok(Arc::new(Self {
+            journal,
+            pending: Mutex::default(),
+            term: AtomicU64::new(term.0),
+            turn: Turn::default(),
+        }))
+    }
+
+    /// Commits what the disk has. Returns whether the journal turns out to have stopped.
+    fn settle(&self) -> bool {
+        let mut pending = self.pending.lock();
+        if let Some(last) = pending.commit(self.journal.acked()) {
+            self.journal.commit(last);
+        }
+        self.journal.stopped().is_some_and(|error| pending.stop(error))
     }
 }
 
 impl Replicator for Solo {
-    fn append(&self, _block: Block) -> Result<Ticket, AppendError> {
-        unimplemented!()
+    fn append(&self, block: Block) -> Result<Ticket, AppendError> {
+        let appended = {
+            let mut pending = self.pending.lock();
+            let term = self.term();
+            let appended = self.journal.append(block, term);
+            appended.map(|(sequence, content)| pending.push(sequence, term, content))
+        };
+        if matches!(appended, Err(AppendError::Stopped(_))) && self.settle() {
+            self.journal.wake();
+        }
+        appended
     }
-    fn admits(&self, _priority: Priority) -> bool {
-        unimplemented!()
+
+    fn admits(&self, priority: Priority) -> bool {
+        priority == Priority::Reserve || !self.journal.is_full()
     }
-    fn ready(&self, _open_bytes: usize) -> bool {
-        unimplemented!()
+
+    fn ready(&self, open_bytes: usize) -> bool {
+        self.journal.ready(open_bytes)
     }
+
     fn advance(&self) {
-        unimplemented!()
+        self.turn.take(|| {
+            self.journal.advance();
+            self.settle();
+        });
     }
-    fn poll(&self, _out: &mut Vec<Event>) {
-        unimplemented!()
+
+    fn poll(&self, out: &mut Vec<Event>) {
+        self.pending.lock().poll(out);
     }
-    fn tick(&self, _now_ms: u64) {
-        unimplemented!()
+
+    fn tick(&self, now_ms: u64) {
+        self.journal.tick(now_ms);
+        if self.settle() {
+            self.journal.wake();
+        }
     }
+
     fn committed(&self) -> Sequence {
-        unimplemented!()
+        self.journal.committed()
     }
+
     fn term(&self) -> Term {
-        unimplemented!()
+        Term(self.term.load(Ordering::Acquire))
     }
+
     fn is_leader(&self) -> bool {
-        unimplemented!()
+        true
     }
-    fn cut(&self, _after: Sequence) -> Result<(), CutError> {
-        unimplemented!()
+
+    fn cut(&self, after: Sequence) -> Result<(), CutError> {
+        let mut pending = self.pending.lock();
+        let term = self.term().next();
+        let (last, result) = (self.journal.last(), self.journal.cut(after, term));
+        if result.is_ok() && self.journal.last() < last {
+            pending.cut(after);
+            self.term.store(term.0, Ordering::Release);
+        }
+        drop(pending);
+        self.journal.wake();
+        result
     }
+
     fn event_fd(&self) -> Option<RawFd> {
-        unimplemented!()
+        self.journal.disk().event_fd()
     }
-    fn set_waker(&self, _wake: WakeFn) {
-        unimplemented!()
+
+    fn set_waker(&self, wake: WakeFn) {
+        self.journal.set_waker(wake);
     }
 }

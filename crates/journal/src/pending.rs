@@ -1,0 +1,88 @@
+//! Blocks that are appended and not final, and the events that nobody has taken.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sabir_model::{Sequence, Term};
+
+use crate::error::StorageError;
+use crate::replicator::{Event, Ticket};
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Option<Ticket>,
+    sequence: Sequence,
+    term: Term,
+    content: Bytes,
+}
+
+/// A replicator's book-keeping; a pure machine.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    tickets: u64,
+    blocks: VecDeque<Waiting>,
+    events: VecDeque<Event>,
+    stopped: bool,
+}
+
+impl Pending {
+    /// Takes in a block that this run appended.
+    pub(crate) fn push(&mut self, sequence: Sequence, term: Term, content: Bytes) -> Ticket {
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        self.blocks.push_back(Waiting { ticket: Some(ticket), sequence, term, content });
+        ticket
+    }
+
+    /// Takes in a block of an earlier run that is not known to be final.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn push_recovered(&mut self, sequence: Sequence, term: Term, content: Bytes) {
+        self.blocks.push_back(Waiting { ticket: None, sequence, term, content });
+    }
+
+    /// Blocks that are not final.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// All blocks through `sequence` are final. Returns the last one, if that is news.
+    pub(crate) fn commit(&mut self, through: Sequence) -> Option<Sequence> {
+        if self.stopped {
+            return None;
+        }
+        let mut last = None;
+        while let Some(Waiting { ticket, sequence, term, content }) =
+            self.blocks.pop_front_if(|block| block.sequence <= through)
+        {
+            last = Some(sequence);
+            self.events.push_back(Event::Committed { ticket, sequence, term, content });
+        }
+        last
+    }
+
+    /// The blocks above `after` are gone.
+    pub(crate) fn cut(&mut self, after: Sequence) {
+        let kept = self.blocks.partition_point(|block| block.sequence <= after);
+        let from = self.blocks.range(kept..).find_map(|block| block.ticket);
+        self.blocks.truncate(kept);
+        self.events.extend(from.map(|from| Event::Cut { from }));
+    }
+
+    /// Nothing will be final any more. Returns whether that is news.
+    pub(crate) fn stop(&mut self, error: Arc<StorageError>) -> bool {
+        if self.stopped {
+            return false;
+        }
+        self.stopped = true;
+        self.blocks.clear();
+        self.events.push_back(Event::Stopped(error));
+        true
+    }
+
+    /// Hands the events out.
+    pub(crate) fn poll(&mut self, out: &mut Vec<Event>) {
+        out.extend(self.events.drain(..));
+    }
+}

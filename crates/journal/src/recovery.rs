@@ -1,0 +1,437 @@
+//! Finding the end of the journal: the last good frame, and whether what follows it was torn or has been lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sabir_base::buf::BufPool;
+use sabir_base::crc::crc32c;
+use sabir_model::Sequence;
+
+use crate::block::LARGEST_FRAMED;
+use crate::disk::Disk;
+use crate::error::JournalError;
+use crate::flight::FLUSH_BYTES;
+use crate::frame::{FRAME, FRAME_VERSION, FrameHeader, FrameKind, STEP};
+use crate::index::Index;
+use crate::journal::Torn;
+use crate::segment::{
+    HeaderPage, SEGMENT_HEADER, SEGMENT_VERSION, Segment, SegmentFile, SegmentNo, UNFINISHED, file_number,
+};
+use crate::slots::{Slot, Slots};
+use crate::space::{Random, Shelves};
+use crate::table::{LocalTables, SegmentTable};
+use crate::walk::{Chain, Found, Missing, Scan, Window, Witness, examine, next_frame, scan};
+
+/// Blocks in flight at most.
+pub(crate) const DEPTH: usize = 8;
+
+/// How far behind a bad frame one may stand that covers it: the longest run without a flush, and what was in flight.
+const SCAN_BYTES: u64 = FLUSH_BYTES + (DEPTH * LARGEST_FRAMED) as u64;
+/// How far a file is scanned whose header is blank.
+const RAW_SCAN_BYTES: u64 = 64 << 10;
+
+/// Where frames start in a segment.
+const FIRST_FRAME: u64 = SEGMENT_HEADER as u64;
+
+/// What recovery found on the disk.
+pub(crate) struct Restored {
+    pub slots: Slots,
+    pub index: Index,
+    /// The segment that the next block goes to, and where; `None` in a new journal.
+    pub active: Option<(Arc<Segment>, u64)>,
+    pub chain: Chain,
+    pub shelves: Shelves,
+    pub clean: bool,
+    pub torn: Option<Torn>,
+}
+
+/// The segment files, sorted by what their headers say.
+struct Files {
+    placed: BTreeMap<SegmentNo, Arc<Segment>>,
+    raw: Vec<SegmentFile>,
+    bad: Vec<SegmentFile>,
+    next_file: u32,
+    count: u64,
+}
+
+/// Where the good frames end.
+struct Walked {
+    chain: Chain,
+    /// The place in the run of segments.
+    at: usize,
+    pos: u64,
+    reason: &'static str,
+}
+
+/// Opens everything and finds the end. Changes nothing that was durable, except to mark a torn tail as cut.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    pool: &Arc<BufPool>,
+    mut random: Random,
+    tables: Option<LocalTables>,
+) -> Result<Restored, JournalError> {
+    let tables = tables.unwrap_or(LocalTables { through: Sequence::NONE, segments: Vec::new() });
+    tables.check()?;
+    let names = remove_unfinished(disk)?;
+    let mut slots = Slots::open(disk, &names, random.next())?;
+    let files = open_files(disk, &names, slots.get().journal)?;
+    let (mut index, run, free) = arrange(&files, &tables)?;
+    let slot = slots.get();
+
+    let (mut torn, mut clean, mut ready) = (None, true, 0);
+    let mut active = None;
+    let mut chain = Chain::START;
+    if !run.is_empty() {
+        let recovery = Recovery { pool, slot, run: &run, files: &files };
+        let (start, after) = recovery.begin(&tables)?;
+        let walked = recovery.walk(start, after, &mut index)?;
+        let end = recovery.judge(&walked)?;
+        flush(disk, &run[..=walked.at])?;
+        settle_slot(&mut slots, &walked.chain, end.remnants)?;
+        (torn, clean, chain) = (end.torn, end.clean, walked.chain);
+        active = Some((run[walked.at].clone(), walked.pos));
+        ready = walked.at + 1;
+    }
+
+    let mut shelves = Shelves::new(random);
+    shelves.ready = run.iter().skip(ready).cloned().collect();
+    shelves.free = free;
+    shelves.next_no = files.placed.last_key_value().map_or(SegmentNo::FIRST, |(no, _)| no.next());
+    (shelves.next_file, shelves.files) = (files.next_file, files.count);
+    shelves.raw = files.raw.into_iter().chain(files.bad).collect();
+    Ok(Restored { slots, index, active, chain, shelves, clean, torn })
+}
+
+/// Removes what was being made when the last run ended; returns what remains.
+fn remove_unfinished(disk: &Arc<dyn Disk>) -> Result<Vec<String>, JournalError> {
+    let names = disk.list().map_err(JournalError::disk("list its files"))?;
+    let ours = |name: &str| {
+        name.strip_suffix(UNFINISHED).is_some_and(|base| base == "slots" || file_number(base).is_some())
+    };
+    let (unfinished, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| ours(name));
+    for name in &unfinished {
+        disk.remove(name).map_err(JournalError::disk("remove an unfinished file"))?;
+    }
+    Ok(rest)
+}
+
+fn open_files(disk: &Arc<dyn Disk>, names: &[String], journal: u64) -> Result<Files, JournalError> {
+    let mut files =
+        Files { placed: BTreeMap::new(), raw: Vec::new(), bad: Vec::new(), next_file: 1, count: 0 };
+    for number in names.iter().filter_map(|name| file_number(name)) {
+        let file = SegmentFile::open(disk, number).map_err(JournalError::disk("open a segment"))?;
+        files.next_file = files.next_file.max(number + 1);
+        files.count += 1;
+        files.sort_in(file, journal)?;
+    }
+    Ok(files)
+}
+
+impl Files {
+    fn sort_in(&mut self, file: SegmentFile, journal: u64) -> Result<(), JournalError> {
+        let page = Segment::header_of(&file).map_err(JournalError::disk("read a segment's header"))?;
+        let header = match page {
+            HeaderPage::Raw => {
+                self.raw.push(file);
+                return Ok(());
+            }
+            HeaderPage::Bad => {
+                self.bad.push(file);
+                return Ok(());
+            }
+            HeaderPage::Newer(found) => {
+                return Err(JournalError::Newer { file: file.name(), found, known: SEGMENT_VERSION });
+            }
+            HeaderPage::Good(header) => header,
+        };
+        if header.journal != journal {
+            return Err(misplaced(&file, "it belongs to another journal".into()));
+        }
+        let segment = Arc::new(Segment { no: header.no, generation: header.generation, file });
+        match self.placed.insert(header.no, segment) {
+            None => Ok(()),
+            Some(other) => {
+                let reason = format!("{} says that it is segment {} too", other.file.name(), header.no);
+                Err(misplaced(&self.placed[&header.no].file, reason))
+            }
+        }
+    }
+
+    fn unreadable(&self) -> String {
+        let names: Vec<String> = self.bad.iter().map(SegmentFile::name).collect();
+        if names.is_empty() { String::new() } else { format!("; the header of {} is bad", names.join(", ")) }
+    }
+}
+
+fn misplaced(file: &SegmentFile, reason: String) -> JournalError {
+    JournalError::Corrupt { file: file.name(), position: 0, sequence: Sequence::NONE, reason }
+}
+
+type Arranged = (Index, Vec<Arc<Segment>>, Vec<Arc<Segment>>);
+
+/// What the checkpoint knows; the run of segments from its last one on, without a gap; and those that are dead.
+fn arrange(files: &Files, tables: &LocalTables) -> Result<Arranged, JournalError> {
+    let mut index = Index::default();
+    for table in &tables.segments {
+        index.restore(listed(files, table)?, table);
+    }
+    let first = tables.segments.last().map_or(SegmentNo::FIRST, SegmentTable::no);
+    let mut run: Vec<Arc<Segment>> = Vec::new();
+    for (&no, segment) in files.placed.range(first..) {
+        let expected = run.last().map_or(first, |last| last.no.next());
+        if no != expected {
+            let reason = format!("segment {no} is there{}", files.unreadable());
+            return Err(JournalError::Gap { missing: expected, reason });
+        }
+        run.push(segment.clone());
+    }
+    if run.is_empty() && !files.bad.is_empty() {
+        let reason = format!("no segment can be read{}", files.unreadable());
+        return Err(JournalError::Gap { missing: first, reason });
+    }
+    let listed = |no: &SegmentNo| tables.segments.iter().any(|table| table.no == *no);
+    let dead = files.placed.range(..first).filter(|(no, _)| !listed(no));
+    Ok((index, run, dead.map(|(_, segment)| segment.clone()).collect()))
+}
+
+/// The segment that a checkpoint lists.
+fn listed(files: &Files, table: &SegmentTable) -> Result<Arc<Segment>, JournalError> {
+    let found = files.placed.get(&table.no);
+    let same = |s: &&Arc<Segment>| s.generation == table.generation && s.file.number == table.file;
+    found.filter(same).cloned().ok_or_else(|| JournalError::Gap {
+        missing: table.no,
+        reason: format!("the checkpoint lists it as file {}{}", table.file, files.unreadable()),
+    })
+}
+
+/// What follows the last good frame.
+struct End {
+    clean: bool,
+    torn: Option<Torn>,
+    /// Whether frames of the lost tail still stand behind it.
+    remnants: bool,
+}
+
+struct Recovery<'a> {
+    pool: &'a Arc<BufPool>,
+    slot: Slot,
+    run: &'a [Arc<Segment>],
+    files: &'a Files,
+}
+
+impl Recovery<'_> {
+    fn window(&self, at: usize) -> Window<'_, SegmentFile> {
+        Window::new(&self.run[at].file, self.pool)
+    }
+
+    /// Where the walk starts: behind the checkpoint's block, which must be good.
+    fn begin(&self, tables: &LocalTables) -> Result<(u64, Chain), JournalError> {
+        let Some(table) = tables.segments.last() else { return Ok((FIRST_FRAME, Chain::START)) };
+        let start = table.start_of(tables.through).ok_or(JournalError::Tables("a block without a place"))?;
+        let found = examine(&mut self.window(0), start, self.run[0].generation).map_err(reading())?;
+        let reason = match found {
+            Found::Frame(header, crc)
+                if header.sequence == tables.through && header.kind == FrameKind::Block =>
+            {
+                return Ok((start + header.framed_len() as u64, Chain::after(&header, crc)));
+            }
+            Found::Newer(version) => return Err(self.newer(0, version)),
+            Found::Frame(..) => "another block stands there",
+            Found::Bad(reason) => reason,
+            Found::End => "the file ends before it",
+        };
+        let reason = format!("{reason}, but the checkpoint holds it");
+        Err(self.corrupt((0, start), tables.through, reason))
+    }
+
+    fn walk(&self, start: u64, after: Chain, index: &mut Index) -> Result<Walked, JournalError> {
+        let mut walked = Walked { chain: after, at: 0, pos: start, reason: "" };
+        loop {
+            self.walk_segment(&mut walked, index)?;
+            if !self.continues_at_next(&walked)? {
+                return Ok(walked);
+            }
+            (walked.at, walked.pos) = (walked.at + 1, FIRST_FRAME);
+        }
+    }
+
+    fn walk_segment(&self, walked: &mut Walked, index: &mut Index) -> Result<(), JournalError> {
+        let segment = &self.run[walked.at];
+        let mut window = self.window(walked.at);
+        loop {
+            let found = next_frame(&mut window, walked.pos, segment.generation, &walked.chain, &self.slot);
+            walked.reason = match found.map_err(reading())? {
+                Found::Frame(header, crc) => {
+                    let end = walked.pos + header.framed_len() as u64;
+                    if header.kind == FrameKind::Block {
+                        index.push(segment, header.sequence.0, walked.pos, end);
+                    }
+                    (walked.chain, walked.pos) = (Chain::after(&header, crc), end);
+                    continue;
+                }
+                Found::Bad(reason) => reason,
+                Found::End => "the segment ends",
+                Found::Newer(version) => return Err(self.newer(walked.at, version)),
+            };
+            return Ok(());
+        }
+    }
+
+    /// Whether the next segment begins with the frame that is expected: then the last one was only full.
+    fn continues_at_next(&self, walked: &Walked) -> Result<bool, JournalError> {
+        let Some(next) = self.run.get(walked.at + 1) else { return Ok(false) };
+        let mut window = self.window(walked.at + 1);
+        let found = next_frame(&mut window, FIRST_FRAME, next.generation, &walked.chain, &self.slot);
+        match found.map_err(reading())? {
+            Found::Frame(..) => Ok(true),
+            Found::Newer(version) => Err(self.newer(walked.at + 1, version)),
+            Found::Bad(_) | Found::End => Ok(false),
+        }
+    }
+
+    /// Tells a torn tail from a lost block.
+    fn judge(&self, walked: &Walked) -> Result<End, JournalError> {
+        let last = walked.chain.last;
+        for (bound, what) in
+            [(self.slot.clean, "the shutdown sealed"), (self.slot.committed, "the slot says was committed")]
+        {
+            if bound > last {
+                let place = self.place_of(walked, None)?;
+                let reason = format!("{}, but {what} block {bound}", walked.reason);
+                return Err(self.corrupt(place, last.next(), reason));
+            }
+        }
+        if walked.chain.sealed && self.slot.clean == last && last > Sequence::NONE {
+            return Ok(End { clean: true, torn: None, remnants: false });
+        }
+        let remnants = self.scan_behind(walked)?;
+        let torn = self.torn_place(walked, remnants)?.map(|(at, position)| Torn {
+            file: self.run[at].file.name(),
+            position,
+            sequence: last.next(),
+        });
+        Ok(End { clean: false, torn, remnants })
+    }
+
+    /// Looks for a frame that covers the missing block; an error if there is one. Returns whether there are frames at all.
+    fn scan_behind(&self, walked: &Walked) -> Result<bool, JournalError> {
+        let missing = Missing { sequence: walked.chain.last.next(), chain: &walked.chain, slot: &self.slot };
+        let (mut left, mut remnants) = (SCAN_BYTES, false);
+        for at in walked.at..self.run.len() {
+            let segment = &self.run[at];
+            let from = if at == walked.at { walked.pos + STEP } else { FIRST_FRAME };
+            let to = segment.file.len.min(from.saturating_add(left));
+            let found = scan(&mut self.window(at), from..to, Some(segment.generation), &missing);
+            let found = found.map_err(reading())?;
+            if let Some(witness) = found.witness {
+                let place = self.place_of(walked, Some((at, found)))?;
+                let by = (segment.file.name(), witness);
+                return Err(self.corrupt(place, missing.sequence, covered(walked.reason, &by)));
+            }
+            remnants |= found.first_later.is_some();
+            left = left.saturating_sub(to.saturating_sub(from));
+            if left == 0 {
+                break;
+            }
+        }
+        self.scan_unplaced(&missing)?;
+        Ok(remnants)
+    }
+
+    /// Looks for later frames in files that nobody can place: then a used one lost its header.
+    fn scan_unplaced(&self, missing: &Missing<'_>) -> Result<(), JournalError> {
+        let raw = self.files.raw.iter().map(|file| (file, RAW_SCAN_BYTES));
+        for (file, bytes) in self.files.bad.iter().map(|file| (file, u64::MAX)).chain(raw) {
+            let range = FIRST_FRAME..file.len.min(bytes);
+            let found = scan(&mut Window::new(file, self.pool), range, None, missing).map_err(reading())?;
+            if let Some(witness) = found.witness {
+                let reason = covered("its header is bad", &(file.name(), witness));
+                let sequence = missing.sequence;
+                return Err(JournalError::Corrupt { file: file.name(), position: 0, sequence, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the missing block should stand: behind the last one, or at the start of the next segment if it did not fit.
+    fn place_of(&self, walked: &Walked, found: Option<(usize, Scan)>) -> Result<(usize, u64), JournalError> {
+        let here = (walked.at, walked.pos);
+        let next = (walked.at + 1, FIRST_FRAME);
+        if next.0 >= self.run.len() || self.looks_used(here)? {
+            return Ok(here);
+        }
+        let room = walked.pos + STEP <= self.run[walked.at].file.len;
+        // A whole frame at the very start of the next segment: what is missing came before it.
+        let at_start = found.is_some_and(|(at, scan)| {
+            at == walked.at || (at == next.0 && scan.first_later == Some(FIRST_FRAME))
+        });
+        if room && (at_start || !self.looks_used(next)?) { Ok(here) } else { Ok(next) }
+    }
+
+    fn torn_place(&self, walked: &Walked, remnants: bool) -> Result<Option<(usize, u64)>, JournalError> {
+        let next = (walked.at + 1, FIRST_FRAME);
+        let here = (walked.at, walked.pos);
+        if self.looks_used(here)? {
+            return Ok(Some(here));
+        }
+        if next.0 < self.run.len() && self.looks_used(next)? {
+            return Ok(Some(next));
+        }
+        Ok(remnants.then_some(here))
+    }
+
+    /// Whether what stands there was meant to be a frame of this life of the file.
+    fn looks_used(&self, (at, pos): (usize, u64)) -> Result<bool, JournalError> {
+        let mut window = self.window(at);
+        let bytes = window.bytes(pos, FRAME as u64).map_err(reading())?;
+        if bytes.len() < FRAME {
+            return Ok(false);
+        }
+        let magic = bytes[..4] == *b"SBRF";
+        let generation = bytes[8..16] == self.run[at].generation.to_le_bytes();
+        let whole = bytes[60..64] == crc32c(&bytes[..60]).to_le_bytes();
+        Ok(generation || (magic && !whole))
+    }
+
+    fn corrupt(&self, (at, position): (usize, u64), sequence: Sequence, reason: String) -> JournalError {
+        JournalError::Corrupt { file: self.run[at].file.name(), position, sequence, reason }
+    }
+
+    fn newer(&self, at: usize, found: u16) -> JournalError {
+        JournalError::Newer { file: self.run[at].file.name(), found, known: FRAME_VERSION }
+    }
+}
+
+fn covered(reason: &str, (file, witness): &(String, Witness)) -> String {
+    let FrameHeader { sequence, durable_through, .. } = witness.header;
+    format!(
+        "{reason}, but block {sequence} at byte {} of {file} was written when all through block {durable_through} was durable",
+        witness.position
+    )
+}
+
+fn reading() -> impl FnOnce(crate::disk::DiskError) -> JournalError {
+    JournalError::disk("read a segment")
+}
+
+/// What was found may so far be only in a cache; from now on frames will say that it is durable.
+fn flush(disk: &Arc<dyn Disk>, segments: &[Arc<Segment>]) -> Result<(), JournalError> {
+    for segment in segments {
+        disk.sync(segment.file.id).map_err(JournalError::disk("flush what it found"))?;
+    }
+    Ok(())
+}
+
+/// Marks what was lost as cut, so that its remnants never prove anything, and the journal as running.
+fn settle_slot(slots: &mut Slots, chain: &Chain, remnants: bool) -> Result<(), JournalError> {
+    let mut slot = slots.get();
+    slot.clean = Sequence::NONE;
+    if remnants {
+        slot.cuts += 1;
+        (slot.first_cut, slot.cut_term) = (chain.last.next(), slot.term);
+    }
+    if slot == slots.get() {
+        return Ok(());
+    }
+    slots.save(slot).map_err(JournalError::disk("write its slot"))
+}

@@ -1,0 +1,262 @@
+//! The slot beside the segments: the few numbers that must be durable before a block is.
+//!
+//! Two copies of 4 KiB take turns, so that a torn write leaves the one before it.
+
+use std::sync::Arc;
+
+use sabir_base::crc::crc32c;
+use sabir_model::{NodeId, Sequence, Term};
+
+use crate::content::field;
+use crate::disk::{Disk, DiskError, FileId};
+use crate::error::JournalError;
+use crate::segment::{Aligned, UNFINISHED};
+
+const NAME: &str = "slots";
+const MAGIC: [u8; 4] = *b"SBRV";
+const VERSION: u16 = 1;
+const COPY: u64 = 4096;
+const CRC_AT: usize = 4092;
+
+/// A vote given to a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// The term it was given in.
+    pub term: Term,
+    /// The node it was given to.
+    pub node: NodeId,
+    /// Whether that node is known to have won.
+    pub won: bool,
+}
+
+/// What a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Slot {
+    /// The journal's own number, random; its segments carry it too.
+    pub journal: u64,
+    pub term: Term,
+    pub vote: Option<Vote>,
+    /// A lower bound of what is committed and durable.
+    pub committed: Sequence,
+    /// How often a tail was cut; frames carry the count they were written under.
+    pub cuts: u32,
+    /// The first sequence of the last cut, and the term that cut it; 0 before the first.
+    pub first_cut: Sequence,
+    pub cut_term: Term,
+    /// The last block, where the journal was shut down behind it; 0 while it runs.
+    pub clean: Sequence,
+}
+
+impl Slot {
+    /// Whether a frame was cut off: it is above the last cut and was written before it.
+    pub(crate) fn has_cut(&self, sequence: Sequence, cuts: u32) -> bool {
+        cuts < self.cuts && sequence >= self.first_cut
+    }
+
+    fn encode(&self, counter: u64) -> [u8; COPY as usize] {
+        let mut out = [0; COPY as usize];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        out[6] = self.vote.map_or(0, |vote| 1 + u8::from(vote.won));
+        let vote = self.vote.unwrap_or(Vote { term: Term(0), node: NodeId(0), won: false });
+        for (at, value) in [
+            (8, counter),
+            (16, self.journal),
+            (24, self.term.0),
+            (32, vote.term.0),
+            (48, self.committed.0),
+            (56, self.first_cut.0),
+            (64, self.cut_term.0),
+            (72, self.clean.0),
+        ] {
+            out[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
+        out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
+        let crc = crc32c(&out[..CRC_AT]);
+        out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    fn decode(page: &[u8; COPY as usize]) -> Result<(u64, Self), BadCopy> {
+        let u64_at = |at| field(page, at).map_or(0, u64::from_le_bytes);
+        if page.iter().all(|&b| b == 0) {
+            return Err(BadCopy::Empty);
+        }
+        if page[..4] != MAGIC || field(page, CRC_AT).map(u32::from_le_bytes) != Some(crc32c(&page[..CRC_AT]))
+        {
+            return Err(BadCopy::Bad);
+        }
+        match field(page, 4).map_or(0, u16::from_le_bytes) {
+            VERSION => {}
+            version => return Err(BadCopy::Newer(version)),
+        }
+        let vote = Vote {
+            term: Term(u64_at(32)),
+            node: NodeId(field(page, 40).map_or(0, i32::from_le_bytes)),
+            won: page[6] == 2,
+        };
+        let slot = Self {
+            journal: u64_at(16),
+            term: Term(u64_at(24)),
+            vote: (page[6] != 0).then_some(vote),
+            committed: Sequence(u64_at(48)),
+            cuts: field(page, 44).map_or(0, u32::from_le_bytes),
+            first_cut: Sequence(u64_at(56)),
+            cut_term: Term(u64_at(64)),
+            clean: Sequence(u64_at(72)),
+        };
+        Ok((u64_at(8), slot))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BadCopy {
+    Empty,
+    Bad,
+    Newer(u16),
+}
+
+/// The slot file.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    disk: Arc<dyn Disk>,
+    file: FileId,
+    counter: u64,
+    slot: Slot,
+}
+
+impl Slots {
+    /// Opens the slot file, or makes it where there is neither it nor a segment.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, names: &[String], journal: u64) -> Result<Self, JournalError> {
+        if names.iter().any(|name| name == NAME) {
+            return Self::load(disk);
+        }
+        if names.iter().any(|name| crate::segment::file_number(name).is_some()) {
+            let reason = "the file is missing, though there are segments".to_owned();
+            return Err(JournalError::Slots { file: NAME.to_owned(), reason });
+        }
+        Self::create(disk, Slot { journal, ..Slot::default() }).map_err(JournalError::disk("make its slots"))
+    }
+
+    fn create(disk: &Arc<dyn Disk>, slot: Slot) -> Result<Self, DiskError> {
+        let unfinished = format!("{NAME}{UNFINISHED}");
+        let file = disk.create(&unfinished, 2 * COPY)?;
+        let mut slots = Self { disk: disk.clone(), file, counter: 0, slot };
+        slots.save(slot)?;
+        disk.rename(&unfinished, NAME)?;
+        disk.sync_dir()?;
+        Ok(slots)
+    }
+
+    fn load(disk: &Arc<dyn Disk>) -> Result<Self, JournalError> {
+        let reading = || JournalError::disk("read its slots");
+        let file = disk.open(NAME).map_err(reading())?;
+        let mut copies = Vec::new();
+        for copy in 0..2 {
+            let mut page = Box::new(Aligned([0; COPY as usize]));
+            disk.read_at(file, copy * COPY, &mut page.0).map_err(reading())?;
+            copies.push(Slot::decode(&page.0));
+        }
+        let best = copies.iter().filter_map(|copy| copy.as_ref().ok()).max_by_key(|(counter, _)| *counter);
+        let newer = copies.iter().find_map(|copy| match copy {
+            Err(BadCopy::Newer(version)) => Some(*version),
+            _ => None,
+        });
+        if let Some(found) = newer {
+            return Err(JournalError::Newer { file: NAME.to_owned(), found, known: VERSION });
+        }
+        let &(counter, slot) = best.ok_or_else(|| JournalError::Slots {
+            file: NAME.to_owned(),
+            reason: "their checksums do not match".to_owned(),
+        })?;
+        Ok(Self { disk: disk.clone(), file, counter, slot })
+    }
+
+    pub(crate) fn get(&self) -> Slot {
+        self.slot
+    }
+
+    /// Makes `slot` durable, over the older copy.
+    pub(crate) fn save(&mut self, slot: Slot) -> Result<(), DiskError> {
+        let counter = self.counter + 1;
+        let page = Box::new(Aligned(slot.encode(counter)));
+        self.disk.write_at(self.file, (counter % 2) * COPY, &page.0)?;
+        self.disk.sync(self.file)?;
+        (self.counter, self.slot) = (counter, slot);
+        Ok(())
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        self.disk.close(self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot {
+            journal: 0x0102_0304_0506_0708,
+            term: Term(0x11),
+            vote: Some(Vote { term: Term(0x12), node: NodeId(0x1314_1516), won: true }),
+            committed: Sequence(0x21),
+            cuts: 0x2223_2425,
+            first_cut: Sequence(0x31),
+            cut_term: Term(0x32),
+            clean: Sequence(0x33),
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_slot() {
+        let page = slot().encode(7);
+        let hex: String = page[..80].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            concat!(
+                "534252560100020007000000000000000807060504030201",
+                "1100000000000000",
+                "1200000000000000",
+                "1615141325242322",
+                "2100000000000000",
+                "3100000000000000",
+                "3200000000000000",
+                "3300000000000000",
+            )
+        );
+        assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
+        assert_eq!(Slot::decode(&page), Ok((7, slot())));
+        let plain = Slot { vote: None, ..slot() };
+        assert_eq!(Slot::decode(&plain.encode(1)), Ok((1, plain)));
+    }
+
+    #[test]
+    fn a_torn_or_flipped_copy_is_seen() {
+        let old = slot().encode(1);
+        let new = Slot { term: Term(99), ..slot() }.encode(3);
+        for torn in [1, 24, 25, 512, 4095] {
+            let mut page = old;
+            page[..torn].copy_from_slice(&new[..torn]);
+            let decoded = Slot::decode(&page);
+            assert!(decoded == Err(BadCopy::Bad) || decoded == Ok((1, slot())), "{torn}: {decoded:?}");
+        }
+        for at in [0, 4, 6, 8, 79, 2000, CRC_AT] {
+            let mut page = old;
+            page[at] ^= 1;
+            assert_eq!(Slot::decode(&page), Err(BadCopy::Bad), "byte {at}");
+        }
+        assert_eq!(Slot::decode(&[0; COPY as usize]), Err(BadCopy::Empty));
+    }
+
+    #[test]
+    fn a_cut_covers_what_was_written_before_it() {
+        let slot = Slot { cuts: 3, first_cut: Sequence(10), ..Slot::default() };
+        assert!(slot.has_cut(Sequence(10), 2));
+        assert!(!slot.has_cut(Sequence(9), 2), "below the cut");
+        assert!(!slot.has_cut(Sequence(10), 3), "written after it");
+    }
+}

@@ -1,0 +1,354 @@
+//! The one place where frames are made: blocks get their sequence and their place, and completions move the marks.
+
+use std::sync::Arc;
+
+use sabir_model::{Sequence, Term};
+
+use crate::block::Block;
+use crate::disk::{Completion, DiskError, WriteOp};
+use crate::error::{AppendError, StorageError};
+use crate::flight::Flight;
+use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
+use crate::journal::Parts;
+use crate::segment::{SEGMENT_HEADER, Segment};
+use crate::tail::content_of;
+use crate::walk::Chain;
+
+/// How long an idle journal waits before it seals, in milliseconds.
+pub(crate) const SEAL_AFTER_MS: u64 = 100;
+/// How long a plain run may go without a flush, in milliseconds; ticks come a little late.
+pub(crate) const FLUSH_AFTER_MS: u64 = 900;
+
+/// What an append gives its caller.
+pub(crate) struct Appended {
+    pub sequence: Sequence,
+    pub content: bytes::Bytes,
+}
+
+/// Whether the last frame is a seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seal {
+    /// No: a block is.
+    Open,
+    /// A seal with this token is under way; blocks wait for it.
+    Writing(u64),
+    Sealed,
+}
+
+/// What a completion is for, in the low bits of its token.
+const KIND_BITS: u32 = 2;
+const BLOCK: u64 = 0;
+const SYNC: u64 = 1;
+const SEAL: u64 = 2;
+
+/// The writing half of a journal; lives under one lock.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    active: Arc<Segment>,
+    /// Where the next frame goes, in bytes.
+    pos: u64,
+    prev_crc: u32,
+    term: Term,
+    cuts: u32,
+    pub flight: Flight,
+    tokens: u64,
+    seal: Seal,
+    /// Blocks that wait for the seal.
+    held: Vec<WriteOp>,
+    now_ms: u64,
+    /// Whether a block came since the last tick, and the tick that saw the last one.
+    appended: bool,
+    idle_since_ms: u64,
+    /// The tick before the plain run began.
+    plain_since_ms: Option<u64>,
+    closed: bool,
+    /// Whether a cut is under way: time must start nothing that the cut would not see.
+    paused: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(active: Arc<Segment>, pos: u64, chain: &Chain, cuts: u32) -> Self {
+        Self {
+            active,
+            pos,
+            prev_crc: chain.prev_crc,
+            term: chain.term,
+            cuts,
+            flight: Flight::after(chain.last.0),
+            tokens: 0,
+            seal: if chain.sealed { Seal::Sealed } else { Seal::Open },
+            held: Vec::new(),
+            now_ms: 0,
+            appended: false,
+            idle_since_ms: 0,
+            plain_since_ms: None,
+            closed: false,
+            paused: false,
+        }
+    }
+
+    /// Continues behind `chain` after a cut.
+    pub(crate) fn restart(&mut self, active: Arc<Segment>, pos: u64, chain: &Chain, cuts: u32) {
+        let (tokens, now_ms) = (self.tokens, self.now_ms);
+        *self = Self { tokens, now_ms, idle_since_ms: now_ms, ..Self::new(active, pos, chain, cuts) };
+    }
+
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(crate) fn is_sealing(&self) -> bool {
+        matches!(self.seal, Seal::Writing(_))
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.seal == Seal::Sealed
+    }
+
+    /// Nothing is under way and nothing waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flight.is_idle() && !self.is_sealing() && self.held.is_empty()
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Bytes left in the segment at hand.
+    pub(crate) fn room(&self) -> u64 {
+        self.active.file.len - self.pos
+    }
+
+    /// Bytes taken of it.
+    pub(crate) fn used(&self) -> u64 {
+        self.pos - SEGMENT_HEADER as u64
+    }
+
+    fn token(&mut self, kind: u64) -> u64 {
+        self.tokens += 1;
+        self.tokens << KIND_BITS | kind
+    }
+
+    /// Frames a block and sends it off.
+    pub(crate) fn append(
+        &mut self,
+        parts: &Parts,
+        block: Block,
+        term: Term,
+    ) -> Result<Appended, AppendError> {
+        if let Some(error) = parts.stopped.get() {
+            return Err(AppendError::Stopped(error.clone()));
+        }
+        if self.closed {
+            return Err(AppendError::Closed(block));
+        }
+        match self.make_room(parts, block.framed_len() as u64) {
+            Ok(()) => Ok(self.send_block(parts, block, term)?),
+            Err(DiskError::Full { .. }) => Err(AppendError::Full(block)),
+            Err(error) => Err(AppendError::Stopped(self.stop(parts, "make a segment", error))),
+        }
+    }
+
+    /// Goes on to the next segment where this one has too little left.
+    fn make_room(&mut self, parts: &Parts, len: u64) -> Result<(), DiskError> {
+        if len > parts.stock.largest_frame() {
+            return Err(DiskError::Full { path: self.active.file.name() });
+        }
+        if self.room() < len {
+            self.active = parts.stock.take()?;
+            self.pos = SEGMENT_HEADER as u64;
+        }
+        // A segment made under other options may be too short. It is not skipped: the next frame must follow here.
+        if self.room() < len {
+            return Err(DiskError::Full { path: self.active.file.name() });
+        }
+        Ok(())
+    }
+
+    fn send_block(&mut self, parts: &Parts, block: Block, term: Term) -> Result<Appended, Arc<StorageError>> {
+        let sequence = Sequence(self.flight.last() + 1);
+        let (durability, content_len) = (block.durability(), block.content_len());
+        let header = FrameHeader {
+            kind: FrameKind::Block,
+            generation: self.active.generation,
+            sequence,
+            term,
+            durable_through: Sequence(self.flight.durable()),
+            content_len: content_len as u32,
+            content_crc: block.content_crc(),
+            prev_crc: self.prev_crc,
+            cuts: self.cuts,
+        };
+        let mut buf = block.buf;
+        let (bytes, crc) = header.encode();
+        buf[..FRAME].copy_from_slice(&bytes);
+        let len = buf.len() as u64;
+        let frame = parts.tail.share(buf);
+        let content = content_of(&frame, content_len);
+
+        let (pos, file) = (self.pos, self.active.file.id);
+        parts.index.write().push(&self.active, sequence.0, pos, pos + len);
+        parts.tail.push(content.clone(), parts.marks.evictable());
+        let token = self.token(BLOCK);
+        let sync = self.flight.append(token, file, len, durability);
+        if !sync && self.plain_since_ms.is_none() {
+            self.plain_since_ms = Some(self.now_ms);
+        }
+        (self.pos, self.prev_crc, self.term) = (pos + len, crc, term);
+        self.appended = true;
+        parts.counters.block(content_len as u64, len);
+        self.send(parts, WriteOp { token, file, pos, data: frame, sync })?;
+        Ok(Appended { sequence, content })
+    }
+
+    fn send(&mut self, parts: &Parts, op: WriteOp) -> Result<(), Arc<StorageError>> {
+        if self.is_sealing() {
+            self.held.push(op);
+            return Ok(());
+        }
+        self.seal = Seal::Open;
+        parts.disk.submit(op).map_err(|error| self.stop(parts, "write", error))
+    }
+
+    /// Takes in a completion.
+    pub(crate) fn complete(&mut self, parts: &Parts, completion: Completion) {
+        if parts.stopped.get().is_some() {
+            return;
+        }
+        let token = completion.token;
+        let kind = token & ((1 << KIND_BITS) - 1);
+        if let Err(error) = completion.result {
+            let doing = if kind == SYNC { "flush" } else { "write" };
+            self.stop(parts, doing, error);
+            return;
+        }
+        match kind {
+            BLOCK => self.flight.block_written(token),
+            SYNC => self.flight.sync_done(token),
+            _ => self.sealed(parts, token),
+        }
+    }
+
+    fn sealed(&mut self, parts: &Parts, token: u64) {
+        if self.seal != Seal::Writing(token) {
+            return;
+        }
+        self.seal = Seal::Sealed;
+        parts.counters.seal();
+        for op in std::mem::take(&mut self.held) {
+            if self.send(parts, op).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Starts the flush that is due, if one is.
+    pub(crate) fn flush_if_due(&mut self, parts: &Parts) {
+        if parts.stopped.get().is_some() {
+            return;
+        }
+        let Some(files) = self.flight.flush_due() else {
+            if !self.flight.has_plain() {
+                self.plain_since_ms = None;
+            }
+            return;
+        };
+        let syncs: Vec<_> = files.into_iter().map(|file| (self.token(SYNC), file)).collect();
+        self.flight.flush_started(syncs.iter().map(|(token, _)| *token).collect());
+        // What comes after this moment is another run.
+        self.plain_since_ms = Some(self.now_ms);
+        parts.counters.flush();
+        for (token, file) in syncs {
+            if let Err(error) = parts.disk.submit_sync(token, file) {
+                self.stop(parts, "flush", error);
+                return;
+            }
+        }
+    }
+
+    /// Does what is due by time.
+    pub(crate) fn tick(&mut self, parts: &Parts, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.paused {
+            return;
+        }
+        if std::mem::take(&mut self.appended) {
+            self.idle_since_ms = self.now_ms;
+        }
+        let plain_for = self.plain_since_ms.map_or(0, |since| self.now_ms - since);
+        if plain_for >= FLUSH_AFTER_MS {
+            self.flight.want(self.flight.written());
+        }
+        if self.now_ms - self.idle_since_ms >= SEAL_AFTER_MS {
+            self.seal_or_flush(parts);
+        }
+        self.flush_if_due(parts);
+    }
+
+    /// Seals an idle journal; first has its plain run flushed. Returns whether it is sealed or nothing can be done for it.
+    pub(crate) fn seal_or_flush(&mut self, parts: &Parts) -> bool {
+        let stopped = parts.stopped.get().is_some();
+        if stopped || self.is_sealed() || self.flight.last() == 0 {
+            return true;
+        }
+        if !self.is_idle() {
+            return false;
+        }
+        if self.flight.durable() < self.flight.last() {
+            self.flight.want(self.flight.last());
+            self.flush_if_due(parts);
+            return false;
+        }
+        // A full segment is left unsealed: the next one's first block says the same.
+        if self.room() < STEP {
+            return true;
+        }
+        self.write_seal(parts);
+        false
+    }
+
+    fn write_seal(&mut self, parts: &Parts) {
+        let last = Sequence(self.flight.last());
+        let header = FrameHeader {
+            kind: FrameKind::Seal,
+            generation: self.active.generation,
+            sequence: last,
+            term: self.term,
+            durable_through: last,
+            content_len: 0,
+            content_crc: 0,
+            prev_crc: self.prev_crc,
+            cuts: self.cuts,
+        };
+        let mut buf = parts.pool.get(STEP as usize);
+        buf.fill(0);
+        let (bytes, crc) = header.encode();
+        buf[..FRAME].copy_from_slice(&bytes);
+        let (token, pos) = (self.token(SEAL), self.pos);
+        let op = WriteOp { token, file: self.active.file.id, pos, data: buf.freeze(), sync: true };
+        (self.pos, self.prev_crc, self.seal) = (pos + STEP, crc, Seal::Writing(token));
+        parts.counters.written(STEP);
+        if let Err(error) = parts.disk.submit(op) {
+            self.stop(parts, "seal", error);
+        }
+    }
+
+    /// Stops the journal for good.
+    pub(crate) fn stop(
+        &mut self,
+        parts: &Parts,
+        doing: &'static str,
+        source: DiskError,
+    ) -> Arc<StorageError> {
+        self.held.clear();
+        let sequence = Sequence(self.flight.durable() + 1);
+        let error = Arc::new(StorageError { doing, sequence, source });
+        let error = parts.stopped.get_or_init(|| error).clone();
+        tracing::error!(%error, "the journal has stopped; what is committed can still be read");
+        error
+    }
+}
