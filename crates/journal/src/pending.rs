@@ -66,8 +66,10 @@ impl Pending {
     pub(crate) fn cut(&mut self, after: Sequence) {
         let kept = self.blocks.partition_point(|block| block.sequence <= after);
         let from = self.blocks.range(kept..).find_map(|block| block.ticket);
+        let through = self.blocks.back().and_then(|block| block.ticket);
         self.blocks.truncate(kept);
-        self.events.extend(from.map(|from| Event::Cut { from }));
+        let cut = from.zip(through).map(|(from, through)| Event::Cut { from, through });
+        self.events.extend(cut);
     }
 
     /// Nothing will be final any more. Returns whether that is news.

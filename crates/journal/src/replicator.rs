@@ -58,10 +58,12 @@ pub enum Event {
         /// Its content: a slice of the tail cache's buffer.
         content: Bytes,
     },
-    /// The uncommitted blocks of this and all later tickets given so far are gone.
+    /// The uncommitted blocks of these tickets are gone; those of tickets given later are not.
     Cut {
         /// The first ticket that was cut.
         from: Ticket,
+        /// The last one.
+        through: Ticket,
     },
     /// Nothing will commit any more; the last event.
     Stopped(Arc<StorageError>),
