@@ -7,7 +7,7 @@
 //!     │ final,     │ appended: may be cut; nobody can read it
 //!     │ readable   │
 //!   ──┴──┴──┴──┴─────┴─────┴─────┴─────
-//!                  └── cut(after) ──► Event::Cut{from}, then new blocks in a higher term
+//!                  └── cut(after) ──► Event::Cut{from, through}, then new blocks in a higher term
 //! ```
 //!
 //! What every implementation keeps, and the conformance suite checks:
@@ -16,7 +16,7 @@
 //!    without a gap. Terms never fall.
 //! 2. **Final.** What an [`Event::Committed`] has named is never cut, changes no more, and is found by the next start.
 //! 3. **Hidden.** What is not committed cannot be read, and no event shows it.
-//! 4. **Every ticket ends**: in its `Committed`, in a [`Event::Cut`] at or before it, or in [`Event::Stopped`].
+//! 4. **Every ticket ends**: in its `Committed`, in a [`Event::Cut`] around it, or in [`Event::Stopped`].
 //! 5. **Durable as asked.** A block whose durability is `Sync` commits only when a flush covers it and everything before it.
 //! 6. **Once stopped, stopped.** After `Stopped` nothing commits and `append` fails; reads of what is committed go on.
 //! 7. **No lost wake-up.** When `advance` could move something, the event descriptor or the waker says so.
