@@ -11,10 +11,13 @@ mod batch;
 #[cfg(any(test, feature = "testing"))]
 mod mem;
 mod paged;
+#[cfg(test)]
+mod paged_tests;
 mod redb;
 mod split;
 #[cfg(test)]
 mod suite;
+mod summary;
 
 pub use batch::{PageBatch, PageChange};
 #[cfg(any(test, feature = "testing"))]
@@ -50,6 +53,14 @@ pub enum PageError {
         /// The page's key.
         key: Vec<u8>,
         /// What was wrong with it.
+        detail: String,
+    },
+    /// Pages are not there that must be.
+    #[error("pages under {prefix:02x?} are missing: {detail}")]
+    Incomplete {
+        /// What their keys begin with.
+        prefix: Vec<u8>,
+        /// What was found and what was expected.
         detail: String,
     },
     /// A key or page beyond [`MAX_KEY`] or [`MAX_PAGE`].

@@ -7,14 +7,19 @@
 //!     are due       │  a change of an entry that is still due   │  failed: what was captured
 //!                   │  captures the entry as it is first        │  is due again
 //! ```
+//!
+//! Beside its pages lies a summary under the prefix itself: how many entries there are and the sum of their checksums. So a
+//! map that came back from a damaged store without some of its entries is an error, and never a smaller map.
 
 use std::fmt;
 use std::hash::Hash;
 use std::ops::{ControlFlow, Range};
 
 use rustc_hash::FxHashMap;
+use sabir_base::crc::crc32c_parts;
 
 use super::split::{self, Parts};
+use super::summary::Summary;
 use super::{PageChange, PageError, PageStore};
 
 /// Why bytes are not the form of a key or value: one line for the error that names the page.
@@ -80,10 +85,12 @@ struct Mark {
     changed: Era,
     /// How many pages of it the store may hold.
     stored: u32,
+    /// The checksum that stands for it in the summary, if it is counted there.
+    counted: Option<u32>,
 }
 
 impl Mark {
-    const NEW: Self = Self { changed: CAPTURED, stored: 0 };
+    const NEW: Self = Self { changed: CAPTURED, stored: 0, counted: None };
 }
 
 #[derive(Debug)]
@@ -100,6 +107,11 @@ struct Capture<K> {
     keys: Vec<Captured<K>>,
     changes: Vec<PageChange>,
     scratch: Vec<u8>,
+    summary: Summary,
+    /// What is committed, if that is known.
+    stored_summary: Option<Summary>,
+    /// Whether nothing is left to capture.
+    finished: bool,
 }
 
 /// A map that is wholly in memory, with its changed entries written as pages at a checkpoint.
@@ -123,8 +135,15 @@ pub struct Paged<K, V> {
 impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// An empty map whose pages will lie under `prefix`.
     pub fn new(prefix: &[u8]) -> Self {
-        let capture =
-            Capture { prefix: prefix.to_vec(), keys: Vec::new(), changes: Vec::new(), scratch: Vec::new() };
+        let capture = Capture {
+            prefix: prefix.to_vec(),
+            keys: Vec::new(),
+            changes: Vec::new(),
+            scratch: Vec::new(),
+            summary: Summary::default(),
+            stored_summary: None,
+            finished: false,
+        };
         Self {
             entries: FxHashMap::default(),
             removed: FxHashMap::default(),
@@ -226,6 +245,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     pub fn begin_checkpoint(&mut self) {
         assert!(!self.under_way, "a checkpoint of this map is under way");
         self.under_way = true;
+        self.capture.finished = false;
         self.era += 1;
         self.due = std::mem::take(&mut self.dirty);
     }
@@ -233,9 +253,13 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// Captures entries that are due, within the budget, which it draws on; true while more are due. A value larger than
     /// what is left is still captured whole.
     pub fn capture(&mut self, budget: &mut Budget) -> bool {
-        while !budget.spent() {
-            let Some(key) = self.due.pop() else { return false };
+        while !budget.spent()
+            && let Some(key) = self.due.pop()
+        {
             budget.spend(self.capture_due(&key));
+        }
+        if self.under_way && self.due.is_empty() {
+            self.capture.finish();
         }
         !self.due.is_empty()
     }
@@ -260,10 +284,11 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// The batch with everything captured has been committed.
     ///
     /// # Panics
-    /// If something that was due or captured had not been taken.
+    /// If something that was due had not been captured, or something captured not been taken.
     pub fn checkpoint_committed(&mut self) {
-        assert!(self.due.is_empty() && self.capture.changes.is_empty(), "the checkpoint left pages out");
+        assert!(self.capture.finished && self.capture.changes.is_empty(), "the checkpoint left pages out");
         self.capture.keys = Vec::new();
+        self.capture.stored_summary = Some(self.capture.summary);
         self.under_way = false;
     }
 
@@ -271,6 +296,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// is due for the next one.
     pub fn checkpoint_failed(&mut self) {
         self.capture.changes.clear();
+        self.capture.stored_summary = None;
         for captured in std::mem::take(&mut self.capture.keys) {
             self.redirty(captured.key, captured.stored);
         }
@@ -305,11 +331,16 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
         dump
     }
 
-    /// The map whose pages lie under `prefix`.
+    /// The map whose pages lie under `prefix`. It must have been part of the last checkpoint, even if it was empty then: a map
+    /// without a trace in the store is [`PageError::Incomplete`], since its pages may have been lost.
     pub fn restore(prefix: &[u8], store: &dyn PageStore) -> Result<Self, PageError> {
         let mut map = Self::new(prefix);
-        let mut open = FxHashMap::<Vec<u8>, Parts>::default();
+        let (mut expected, mut open) = (None, FxHashMap::<Vec<u8>, Parts>::default());
         store.scan(prefix, &[], &mut |stored_key, page| {
+            if stored_key == prefix {
+                expected = Some(Summary::decode(page).map_err(undecodable(stored_key))?);
+                return Ok(ControlFlow::Continue(()));
+            }
             let (key, number) =
                 split::take_number(&stored_key[prefix.len()..]).map_err(undecodable(stored_key))?;
             let parts = open.entry(key.to_vec()).or_default();
@@ -319,18 +350,23 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        match open.into_keys().min() {
-            None => Ok(map),
-            Some(key) => {
-                Err(undecodable(&[prefix, &key].concat())(DecodeError("pages of it are missing".into())))
-            }
+        let found = map.capture.summary;
+        if open.is_empty() && expected == Some(found) {
+            map.capture.stored_summary = expected;
+            return Ok(map);
         }
+        let detail = match expected {
+            None => "no summary of them".to_owned(),
+            Some(expected) => format!("{found} and {} in parts, where {expected} were written", open.len()),
+        };
+        Err(PageError::Incomplete { prefix: prefix.to_vec(), detail })
     }
 
     fn restore_entry(&mut self, key: &[u8], parts: &Parts) -> Result<(), DecodeError> {
-        let value = V::decode(&parts.joined())?;
-        let mark = Mark { changed: CAPTURED, stored: parts.count() };
-        self.entries.insert(K::decode(key)?, Entry { value, mark });
+        let value = parts.joined();
+        let mut mark = Mark { stored: parts.count(), ..Mark::NEW };
+        self.capture.summary.count(&mut mark.counted, crc32c_parts(&[key, &value]));
+        self.entries.insert(K::decode(key)?, Entry { value: V::decode(&value)?, mark });
         Ok(())
     }
 }
@@ -352,7 +388,11 @@ impl<K: PageKey> Capture<K> {
             self.push(key, number, Some(page));
         }
         self.delete(key, count..entry.mark.stored);
-        entry.mark = Mark { changed: CAPTURED, stored: count };
+        entry.mark.changed = CAPTURED;
+        entry.mark.stored = count;
+        let mut stored_key = Vec::new();
+        key.encode(&mut stored_key);
+        self.summary.count(&mut entry.mark.counted, crc32c_parts(&[&stored_key, &value]));
         let bytes = value.len();
         self.scratch = value;
         bytes
@@ -362,7 +402,17 @@ impl<K: PageKey> Capture<K> {
     fn removal(&mut self, key: &K, mark: &mut Mark) {
         self.keys.push(Captured { key: key.clone(), stored: mark.stored });
         self.delete(key, 0..mark.stored);
+        self.summary.uncount(&mut mark.counted);
         *mark = Mark::NEW;
+    }
+
+    /// Adds the summary, unless the one in the store still holds.
+    fn finish(&mut self) {
+        if !self.finished && self.stored_summary != Some(self.summary) {
+            let page = Some(self.summary.encode());
+            self.changes.push(PageChange { key: self.prefix.clone(), page });
+        }
+        self.finished = true;
     }
 
     fn delete(&mut self, key: &K, numbers: Range<u32>) {
