@@ -42,6 +42,8 @@ pub enum Command {
     Message(MessageCommand),
     /// Put load on a broker and measure it
     Bench(BenchArgs),
+    /// Check the machine as the broker would find it: disk, limits, clock, kernel
+    Doctor(DoctorArgs),
     /// Show and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -88,6 +90,14 @@ pub struct ServeArgs {
     /// The data directory (data.dir)
     #[arg(long, short = 'd', value_name = "DIR")]
     pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(flatten)]
+    pub output: OutputArg,
 }
 
 #[derive(Debug, Args)]

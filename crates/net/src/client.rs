@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use sabir_model::batch::Compression;
 
 /// A future on its own thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + 'a>>;
@@ -197,21 +198,6 @@ pub enum Acks {
     Leader,
     /// Every in-sync replica has it.
     All,
-}
-
-/// A codec for batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// None.
-    None,
-    /// gzip.
-    Gzip,
-    /// snappy.
-    Snappy,
-    /// lz4.
-    Lz4,
-    /// zstd.
-    Zstd,
 }
 
 /// Where a published message went.

@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod config;
+pub mod doctor;
 mod limits;
 pub mod log;
 mod protocols;

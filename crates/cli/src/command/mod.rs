@@ -4,6 +4,7 @@ pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod message;
 pub mod serve;
 pub mod topic;

@@ -1,0 +1,271 @@
+//! Commands that work, against a broker of their own.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use common::{Broker, PATIENCE, run, sabir};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[test]
+fn topics() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let could = broker.run(&["topic", "create", "orders", "-p", "3", "--dry-run"]).ok();
+    assert!(could.contains("could be created"), "{could}");
+    assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "");
+
+    broker.run(&["topic", "create", "orders", "-p", "3", "-c", "retention.ms=3600000"]).ok();
+    broker.run(&["topic", "create", "bills", "notes"]).ok();
+    assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "bills\nnotes\norders\n");
+    let listed = json(&broker.run(&["topic", "ls", "-o", "json"]).ok());
+    assert_eq!(listed[2]["topic"], "orders");
+    assert_eq!(listed[2]["partitions"], 3);
+
+    for content in ["a", "b"] {
+        broker.run(&["message", "publish", "orders", content, "-p", "1"]).ok();
+    }
+    let described = json(&broker.run(&["topic", "describe", "orders", "-o", "json"]).ok());
+    assert_eq!(described[0]["partitions"][1]["end"], 2);
+    assert_eq!(described[0]["partitions"][0]["end"], 0);
+    let yaml = broker.run(&["topic", "describe", "orders", "-o", "yaml"]).ok();
+    assert!(yaml.starts_with("- topic: orders\n"), "{yaml}");
+
+    let loss = json(&broker.run(&["topic", "delete", "orders", "--dry-run", "-o", "json"]).ok());
+    assert_eq!(loss[0]["messages"], 2);
+    // One that is not there keeps all from being deleted.
+    broker.run(&["topic", "delete", "bills", "nothing"]).fails(4);
+    assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "bills\nnotes\norders\n");
+    broker.run(&["topic", "delete", "bills", "orders"]).ok();
+    assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "notes\n");
+}
+
+#[test]
+fn messages_go_in_and_come_out() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "orders", "-p", "1"]).ok();
+    let places =
+        ["message", "publish", "orders", "first", "--key", "k", "-H", "a=1", "-H", "a=2", "-o", "json"];
+    assert_eq!(json(&broker.run(&places).ok())[0]["offset"], 0);
+    let lines =
+        broker.run_with(&["message", "pub", "orders", "--key-separator", ":"], b"x:second\ny:third").ok();
+    assert!(lines.contains("orders  0          1") && lines.contains("orders  0          2"), "{lines}");
+    broker.run_with(&["message", "publish", "orders", "--whole"], b"fo\nur\xff").ok();
+    broker.run(&["message", "publish", "orders", "--tombstone", "--key", "k"]).ok();
+
+    let read = broker.run(&["message", "read", "orders", "-o", "json"]).ok();
+    let read: Vec<Value> = read.lines().map(json).collect();
+    assert_eq!(read.len(), 5);
+    assert_eq!((&read[0]["key"], &read[0]["value"]), (&"k".into(), &"first".into()));
+    assert_eq!(read[0]["headers"][1]["value"], "2");
+    assert_eq!((&read[1]["key"], &read[1]["value"]), (&"x".into(), &"second".into()));
+    assert_eq!(read[3]["value_base64"], "Zm8KdXL/");
+    assert_eq!(read[4]["value"], Value::Null);
+
+    let some = broker.run(&["message", "read", "orders", "--offset", "1", "-n", "2", "-o", "raw"]).ok();
+    assert_eq!(some, "second\nthird\n");
+    let last = broker.run(&["message", "read", "orders", "--last", "4", "-n", "1", "-o", "raw"]).ok();
+    assert_eq!(last, "second\n");
+    let since = read[0]["timestamp"].as_str().unwrap();
+    assert_eq!(broker.run(&["message", "read", "orders", "--since", since]).ok().lines().count(), 5);
+    assert_eq!(
+        broker.run(&["message", "read", "orders", "--since", "1h", "-n", "3"]).ok().lines().count(),
+        3
+    );
+    assert_eq!(broker.run(&["message", "read", "orders", "--since", "2100-01-01"]).ok(), "");
+    let text = broker.run(&["message", "read", "orders", "-n", "1"]).ok();
+    assert!(text.starts_with("0:0  20") && text.trim_end().ends_with("k  first  [a=1]  [a=2]"), "{text}");
+}
+
+#[test]
+fn every_codec_and_many_lines() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "lines", "-p", "1"]).ok();
+    let input: String = (0..3000).map(|n| format!("line {n}\n")).collect();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let said =
+            broker.run_with(&["message", "publish", "lines", "--compression", codec], input.as_bytes()).ok();
+        assert!(said.contains("3000 messages published"), "{said}");
+    }
+    broker.run_with(&["message", "publish", "lines", "--acks", "0"], b"no answer").ok();
+    let read = broker.run(&["message", "read", "lines", "-n", "15000", "-o", "raw"]).ok();
+    assert_eq!(read, input.repeat(5));
+}
+
+#[test]
+fn tail_shows_what_comes() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "news", "-p", "1"]).ok();
+    broker.run_with(&["message", "publish", "news"], b"old\nolder\n").ok();
+    let mut command = broker.command(&["message", "tail", "news", "--last", "1", "-n", "2", "-o", "raw"]);
+    let mut tail = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "older");
+    broker.run(&["message", "publish", "news", "new"]).ok();
+    assert_eq!(lines.next().unwrap().unwrap(), "new");
+    assert!(tail.wait().unwrap().success());
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_restart_and_a_kill() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["message", "publish", "orders", "before the stop"]).ok();
+    assert_eq!(broker.stop(), Some(0));
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["message", "publish", "orders", "before the kill"]).ok();
+    broker.signal("KILL");
+    drop(broker);
+    let broker = Broker::start(data.path(), &["data.disk=pwrite"]);
+    let read = broker.run(&["message", "read", "orders", "-o", "raw"]).ok();
+    assert_eq!(read, "before the stop\nbefore the kill\n");
+}
+
+#[test]
+fn load() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let said = json(&broker.run(&["bench", "produce", "-n", "20k", "-s", "100", "-o", "json"]).ok());
+    assert_eq!(
+        (&said["messages"], &said["bytes"], &said["errors"]),
+        (&20_000.into(), &2_000_000.into(), &0.into())
+    );
+    assert!(said["latency_ms"]["p99"].as_f64().unwrap() >= said["latency_ms"]["p50"].as_f64().unwrap());
+    let said = json(&broker.run(&["bench", "consume", "-n", "20k", "-o", "json"]).ok());
+    assert_eq!(said["messages"], 20_000);
+    let args = ["bench", "e2e", "--topic", "loop", "-r", "500", "-t", "1s", "-o", "json"];
+    let said = json(&broker.run(&args).ok());
+    let messages = said["messages"].as_u64().unwrap();
+    assert!((450..=550).contains(&messages), "{said}");
+    let table = broker.run(&["bench", "produce", "-n", "100", "--acks", "1", "--clients", "2"]).ok();
+    assert!(table.starts_with("LOAD") && table.contains("P99.9"), "{table}");
+}
+
+#[test]
+fn dev_sends_a_message_round() {
+    let said =
+        run(&["dev", "--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
+            .ok();
+    for part in [
+        "is ready after",
+        "kafka       127.0.0.1:",
+        "http://127.0.0.1:",
+        "sync: what is acknowledged is on the disk",
+        "-> published \"Hello from kafka!\"",
+        "<- read back \"Hello from kafka!\" from partition 0, offset 0",
+    ] {
+        assert!(said.contains(part) || said.contains("NOTHING SURVIVES"), "{part} in {said}");
+    }
+    let dir =
+        said.lines().find_map(|l| l.trim().strip_prefix("data")).unwrap().split_whitespace().next().unwrap();
+    assert!(!std::path::Path::new(dir).exists(), "{dir} is gone");
+
+    let data = tempfile::tempdir().unwrap();
+    let args = ["dev", "--once", "--data", data.path().to_str().unwrap(), "--set", "data.durability=os"];
+    run(&args).ok();
+    let again = run(&args).ok();
+    assert!(again.contains("offset 1") && again.contains("NOT a power cut"), "{again}");
+}
+
+#[test]
+fn dev_goes_on_until_it_is_told_to_stop() {
+    let mut dev = sabir(&["dev"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let serving = lines.by_ref().find(|l| l.contains("kafka  ")).unwrap();
+    let address = serving.split_whitespace().last().unwrap().to_owned();
+    assert!(lines.any(|l| l.contains("Ctrl-C stops it")));
+    run(&["message", "read", "hello", "--address", &address]).ok();
+    std::process::Command::new("kill").args(["-INT", &dev.id().to_string()]).status().unwrap();
+    assert!(dev.wait().unwrap().success());
+}
+
+#[test]
+fn the_admin_port_and_the_log_say_how_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let ready = broker.log.last().unwrap();
+    let text = ready["message"].as_str().unwrap();
+    let ms: f64 = text.strip_prefix("ready after ").unwrap().strip_suffix(" ms").unwrap().parse().unwrap();
+    assert!(ms > 0.0 && ms < 10_000.0, "{text}");
+    assert_eq!(ready["durability"], "sync");
+
+    assert!(broker.get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(broker.get("/readyz").ends_with("ready\n"));
+    broker.run(&["message", "publish", "orders", "x"]).ok();
+    let metrics = broker.get("/metrics");
+    let sum = |name: &str| -> f64 {
+        let lines = metrics.lines().filter(|l| l.starts_with(name));
+        lines.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!(sum("sabir_appended_records_total"), 1.0, "{metrics}");
+    assert_eq!(sum("sabir_topics "), 1.0);
+    assert!(sum("process_resident_memory_bytes") > 1e6);
+    assert!(sum("sabir_accepted_connections_total") >= 1.0);
+    assert!(sum("sabir_requests_total") >= 2.0, "{metrics}");
+}
+
+#[test]
+fn a_broker_stops_in_time_although_a_client_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["net.drain=500ms"]);
+    let _idle = std::net::TcpStream::connect(&broker.kafka).unwrap();
+    let mut tail = broker.command(&["message", "tail", "orders"]).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    assert_eq!(broker.stop(), Some(0));
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    let _ = tail.kill();
+    let _ = tail.wait();
+}
+
+#[test]
+fn the_doctor_looks_at_the_machine() {
+    let data = tempfile::tempdir().unwrap();
+    let said = sabir(&["doctor", "--data", data.path().to_str().unwrap(), "-o", "json"]).output().unwrap();
+    let findings = json(&String::from_utf8(said.stdout).unwrap());
+    let bad = findings.as_array().unwrap().iter().any(|f| f["verdict"] == "bad");
+    assert_eq!(said.status.code(), Some(i32::from(bad)), "{findings}");
+    assert!(findings.as_array().unwrap().iter().any(|f| f["check"] == "disk sync"), "{findings}");
+}
+
+#[test]
+fn completions_and_help() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).ok();
+        assert!(script.contains("sabir") && script.contains("message"), "{shell}");
+    }
+    let help = run(&["--help"]).ok();
+    let page = include_str!("../../../docs/cli.md");
+    for line in ["0 ok", "3 cannot connect", "4 not found", "9 the data directory is in use"] {
+        assert!(help.replace('\n', " ").contains(line), "{line} in {help}");
+    }
+    for command in ["serve", "dev", "topic", "message", "bench", "doctor", "config", "completions"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
+        assert!(page.contains(&format!("`sabir {command}")), "docs/cli.md tells of {command}");
+    }
+    assert!(run(&["--version"]).ok().starts_with("sabir "));
+}
+
+#[test]
+fn the_reference_page_is_what_the_program_prints() {
+    let page = include_str!("../../../docs/configuration.md");
+    assert_eq!(run(&["config", "reference"]).ok(), page, "sabir config reference > docs/configuration.md");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child =
+        sabir(&["config", "reference"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    assert!(ended.stderr.is_empty());
+}

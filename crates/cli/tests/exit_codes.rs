@@ -1,0 +1,98 @@
+//! What scripts rely on: the exit code of each kind of failure, and a complaint that says what to do.
+
+mod common;
+
+use common::{Broker, run};
+
+#[test]
+fn wrong_usage() {
+    assert_eq!(
+        run(&["topic", "create"]).fails(2).lines().next(),
+        Some("error: the following required arguments were not provided:")
+    );
+    run(&["topics"]).fails(2);
+    run(&["bench", "produce", "--rate", "0"]).fails(2);
+    let said = run(&["topic", "list", "--proto", "kafak"]).fails(2);
+    assert!(said.contains("Did you mean `kafka`?"), "{said}");
+}
+
+#[test]
+fn nobody_there() {
+    // A port that was free a moment ago, on an address that nobody else uses.
+    let port = std::net::TcpListener::bind("127.0.0.93:0").unwrap().local_addr().unwrap().port();
+    for command in [["topic", "list"], ["message", "read"], ["bench", "produce"]] {
+        let address = format!("127.0.0.93:{port}");
+        let mut args = vec![command[0], command[1], "--address", &address];
+        if command[0] == "message" {
+            args.push("orders");
+        }
+        let said = run(&args).fails(3);
+        assert!(said.contains(&address) && said.contains("sabir dev"), "{said}");
+    }
+}
+
+#[test]
+fn somebody_who_speaks_something_else() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = std::io::Write::write_all(&mut stream.unwrap(), b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    run(&["topic", "list", "--address", &address]).fails(3);
+}
+
+#[test]
+fn wrong_configuration() {
+    let said = run(&["serve", "--set", "kafka.lisen=off"]).fails(8);
+    assert!(said.contains("did you mean `listen`?") && said.contains("--set kafka.lisen=off"), "{said}");
+    let said = run(&["config", "show", "--set", "kafka.listen=0.0.0.0:9092"]).fails(8);
+    assert!(said.contains("kafka.anonymous = true"), "{said}");
+    run(&["serve", "--config", "/nowhere/sabir.toml"]).fails(8);
+}
+
+#[test]
+fn a_data_directory_in_use() {
+    let data = tempfile::tempdir().unwrap();
+    let first = Broker::start(data.path(), &[]);
+    let dir = data.path().to_str().unwrap();
+    // The same address too: the second must hear of the first, not of its port.
+    let listen = format!("kafka.listen={}", first.kafka);
+    let said = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(9);
+    assert!(said.contains(&format!("process {}", first.pid())) && said.contains("--data"), "{said}");
+    let other = tempfile::tempdir().unwrap();
+    let dir = other.path().to_str().unwrap();
+    let said = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(1);
+    assert!(said.contains("another process listens there"), "{said}");
+    assert_eq!(first.stop(), Some(0));
+}
+
+#[test]
+fn what_is_not_there_and_what_is() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["kafka.auto_create=false"]);
+    for args in [
+        &["topic", "describe", "nothing"][..],
+        &["topic", "delete", "nothing"],
+        &["topic", "delete", "nothing", "--dry-run"],
+        &["message", "read", "nothing"],
+        &["message", "publish", "nothing", "x"],
+    ] {
+        let said = broker.run(args).fails(4);
+        assert!(said.contains("nothing") && said.contains("sabir topic list"), "{said}");
+    }
+    broker.run(&["topic", "delete", "nothing", "--if-exists"]).ok();
+    broker.run(&["topic", "create", "orders", "-p", "2"]).ok();
+    assert!(broker.run(&["topic", "create", "orders"]).fails(5).contains("orders"));
+    broker.run(&["topic", "create", "orders", "--if-not-exists"]).ok();
+    for args in [
+        &["message", "publish", "orders", "x", "-p", "2"][..],
+        &["message", "read", "orders", "-p", "2"],
+        &["message", "read", "orders", "-p", "1", "--offset", "7"],
+    ] {
+        broker.run(args).fails(4);
+    }
+    broker.run(&["topic", "create", "a/b"]).fails(6);
+    broker.run(&["topic", "create", "odd", "-c", "no.such.config=1"]).fails(6);
+}
