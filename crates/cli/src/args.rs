@@ -40,6 +40,9 @@ pub enum Command {
     /// Publish and read messages
     #[command(subcommand)]
     Message(MessageCommand),
+    /// See how far consumer groups are, and move them
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Put load on a broker and measure it
     Bench(BenchArgs),
     /// Check the machine as the broker would find it: disk, limits, clock, kernel
@@ -174,6 +177,88 @@ pub enum TopicCommand {
         #[command(flatten)]
         output: OutputArg,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// List consumer groups
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show groups with their members and what is dealt to them
+    Describe {
+        /// Their ids
+        #[arg(required = true, value_name = "GROUP")]
+        groups: Vec<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show how far groups are behind, partition by partition
+    Lag {
+        /// Their ids
+        #[arg(required = true, value_name = "GROUP")]
+        groups: Vec<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Make a group without members go on elsewhere
+    Reset(ResetArgs),
+    /// Delete groups without members, and what they have committed
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Their ids
+        #[arg(required = true, value_name = "GROUP")]
+        groups: Vec<String>,
+        /// Only check that they could be deleted
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sabir group reset billing --to-earliest --dry-run
+  sabir group reset billing --since 2h
+  sabir group reset billing --topic orders --partition 3 --to-offset 4711")]
+pub struct ResetArgs {
+    /// Its id
+    pub group: String,
+    /// A topic; may be given more than once [default: all that it has committed offsets of]
+    #[arg(long = "topic", value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Only this partition
+    #[arg(long, short = 'p', requires = "topics", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    #[command(flatten)]
+    pub to: To,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// Where a group is to go on.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct To {
+    /// At the oldest message
+    #[arg(long = "to-earliest")]
+    pub earliest: bool,
+    /// Behind the newest message
+    #[arg(long = "to-latest")]
+    pub latest: bool,
+    /// At this offset
+    #[arg(long = "to-offset", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: Option<i64>,
+    /// At this time: 2026-01-31T12:00:00Z, 2026-01-31 12:00 (UTC), or 90m for so long ago
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Since>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -427,6 +512,16 @@ fn count(text: &str) -> Result<u64, String> {
 pub enum Since {
     At(i64),
     Ago(Span),
+}
+
+impl Since {
+    /// Milliseconds since the epoch.
+    pub fn at(self) -> i64 {
+        match self {
+            Since::At(ms) => ms,
+            Since::Ago(span) => jiff::Timestamp::now().as_millisecond() - span.0.as_millis() as i64,
+        }
+    }
 }
 
 impl std::str::FromStr for Since {

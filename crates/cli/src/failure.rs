@@ -81,7 +81,7 @@ impl From<ClientError> for CliError {
                 "Is the broker running there? Start one with `sabir dev` or `sabir serve`, or name another with \
                  --address or SABIR_ADDRESS.",
             ),
-            Exit::NotFound => failed.advise("`sabir topic list` shows what there is."),
+            Exit::NotFound => failed.advise("`sabir topic list` and `sabir group list` show what there is."),
             _ => failed,
         }
     }

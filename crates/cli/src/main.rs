@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use command::{bench, completions, config, dev, doctor, message, serve, topic};
+use command::{bench, completions, config, dev, doctor, group, message, serve, topic};
 use failure::CliError;
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Dev(args) => dev::run(args),
         Command::Topic(command) => topic::run(command, &cli.client),
         Command::Message(command) => message::run(command, &cli.client),
+        Command::Group(command) => group::run(command, &cli.client),
         Command::Bench(args) => bench::run(args, &cli.client),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(command) => config::run(command),

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod config;
 pub mod dev;
 pub mod doctor;
+pub mod group;
 pub mod message;
 pub mod serve;
 pub mod topic;

@@ -6,7 +6,7 @@ use sabir_server::client::{Position, Start};
 
 use super::super::in_time;
 use super::show::Printer;
-use crate::args::{ClientArgs, MessageFormat, ReadArgs, Since, StartArgs, TailArgs};
+use crate::args::{ClientArgs, MessageFormat, ReadArgs, StartArgs, TailArgs};
 use crate::failure::CliError;
 
 /// How long one request waits for messages.
@@ -40,11 +40,7 @@ impl StartArgs {
     fn start(&self) -> Start {
         match (self.offset, self.since, self.last) {
             (Some(offset), _, _) => Start::Offset(offset),
-            (_, Some(Since::At(ms)), _) => Start::Time(ms),
-            (_, Some(Since::Ago(span)), _) => {
-                let now = jiff::Timestamp::now().as_millisecond();
-                Start::Time(now - span.0.as_millis() as i64)
-            }
+            (_, Some(since), _) => Start::Time(since.at()),
             (_, _, Some(last)) => Start::Last(last),
             _ => Start::Earliest,
         }
