@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""A Java consumer group of three against the broker at BOOTSTRAP: members come, are killed, come back and leave, while a producer
+writes. Every record is read, a partition has one owner at a time, nothing that was committed is read again, and the assignment
+settles."""
+
+import collections
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "lib"))
+import broker
+import cases
+
+BOOTSTRAP = os.environ["BOOTSTRAP"]
+CLASSES = broker.CACHE / "java"
+JAVA = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+PARTITIONS = 6
+# The shortest that Kafka allows.
+SESSION = 6
+SALT = f"{time.time_ns():x}"
+COOPERATIVE = "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"
+EAGER = "org.apache.kafka.clients.consumer.RangeAssignor"
+
+
+def class_path():
+    home = broker.kafka_home()
+    CLASSES.mkdir(parents=True, exist_ok=True)
+    sources = [HERE / "Member.java", HERE / "Feed.java"]
+    for source in sources:
+        built = CLASSES / f"{source.stem}.class"
+        if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
+            subprocess.run(["javac", "-cp", f"{home}/lib/*", "-d", str(CLASSES), *map(str, sources)], check=True)
+            break
+    return f"-Dlog4j2.configurationFile={home}/tools-log4j2.properties", f"{CLASSES}:{home}/lib/*"
+
+
+class Program:
+    """A Java program whose lines are handed to a function as they come."""
+
+    def __init__(self, name, hear, *arguments):
+        logging, path = class_path()
+        self.hear = hear
+        self.log = open(broker.LOGS / f"java-{name}.log", "ab")
+        self.process = subprocess.Popen(
+            [*JAVA, logging, "-cp", path, *arguments],
+            stdout=subprocess.PIPE, stderr=self.log, text=True, preexec_fn=broker.die_with_parent,
+        )  # fmt: skip
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            self.log.write(line.encode())
+            self.log.flush()
+            self.hear(line.strip())
+
+    def ended(self, limit=40):
+        code = self.process.wait(limit)
+        self.listener.join(5)
+        return code
+
+    def kill(self):
+        self.process.kill()
+        self.ended()
+
+    def leave(self):
+        self.process.terminate()
+        self.ended()
+
+
+class Group:
+    """The members of one group and what they have said so far."""
+
+    def __init__(self, name, assignor):
+        self.name, self.assignor = f"{name}-{SALT}", assignor
+        self.lock = threading.Lock()
+        self.members = {}
+        self.owned = {}
+        self.changes = collections.Counter()
+        self.fenced = set()
+        self.problems = []
+        # partition -> list of the values read, in the order in which they were read
+        self.read = collections.defaultdict(list)
+        self.committed = collections.Counter()
+        self.fed = queue.Queue()
+        self.feed = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        for program in [*self.members.values(), *([self.feed] if self.feed else [])]:
+            if program.process.poll() is None:
+                program.kill()
+
+    def start_feed(self, records, per_second):
+        self.feed = Program(
+            f"{self.name}-feed", self.fed.put, "Feed", BOOTSTRAP, self.name, str(PARTITIONS), str(records), str(per_second)
+        )
+        line = self.fed.get(timeout=30)
+        assert line == "created", line
+        self.records = records
+
+    def join(self, member, instance=None):
+        settings = [
+            f"bootstrap.servers={BOOTSTRAP}",
+            f"topic={self.name}",
+            f"group.id={self.name}",
+            f"client.id={member}",
+            f"partition.assignment.strategy={self.assignor}",
+            f"session.timeout.ms={SESSION * 1000}",
+            "heartbeat.interval.ms=500",
+            "max.poll.records=50",
+            *([f"group.instance.id={instance}"] if instance else []),
+        ]
+        with self.lock:
+            self.owned[member] = set()
+        self.members[member] = Program(f"{self.name}-{member}", lambda line: self.heard(member, line), "Member", *settings)
+
+    def kill(self, member):
+        self.members.pop(member).kill()
+        with self.lock:
+            return self.owned.pop(member)
+
+    def leave(self, member):
+        self.members.pop(member).leave()
+        with self.lock:
+            del self.owned[member]
+
+    def heard(self, member, line):
+        what, _, rest = line.partition(" ")
+        with self.lock:
+            if what in ("assigned", "revoked", "lost", "owns"):
+                numbers = {int(n) for n in rest.split(",") if n}
+                self.moved(member, what, numbers)
+            elif what == "read":
+                partition, first, after, values = rest.split(" ")
+                self.has_read(member, int(partition), int(first), int(after), [int(v) for v in values.split(",")])
+            elif what == "committed":
+                partition, offset = map(int, rest.split(" "))
+                self.committed[partition] = max(self.committed[partition], offset)
+            elif what == "fenced":
+                self.fenced.add(member)
+
+    def moved(self, member, what, numbers):
+        if what == "assigned":
+            self.changes[member] += 1
+            for other, owned in self.owned.items():
+                # A member that was told to give partitions back says so before the other is told that it has them.
+                if other != member and owned & numbers:
+                    self.problems.append(f"{member} gets {numbers} while {other} has {owned}")
+            self.owned.setdefault(member, set()).update(numbers)
+        elif what in ("revoked", "lost"):
+            self.owned.setdefault(member, set()).difference_update(numbers)
+        elif self.owned.get(member) != numbers:
+            self.problems.append(f"{member} owns {numbers}, expected {self.owned.get(member)}")
+
+    def has_read(self, member, partition, first, after, values):
+        if first < self.committed[partition]:
+            self.problems.append(f"{member} reads partition {partition} again from {first}, {self.committed[partition]} was committed")
+        # There is nothing in this topic but the feed, so a record's number is its offset.
+        if values != list(range(first, after)):
+            self.problems.append(f"{member} reads partition {partition} from {first} to {after} and finds {values[:5]}…")
+        self.read[partition] += values
+
+    def settled(self, share):
+        """Each member has its share of the partitions, and all are owned."""
+        with self.lock:
+            sizes = sorted(len(o) for o in self.owned.values())
+            all_of_them = sorted(p for o in self.owned.values() for p in o)
+        return sizes == sorted(share) and all_of_them == list(range(PARTITIONS))
+
+    def wait(self, what, condition, limit):
+        deadline = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > deadline:
+                with self.lock:
+                    progress = {p: len(set(v)) for p, v in self.read.items()}
+                    raise AssertionError(f"{what}: not after {limit} s; owned {self.owned}, read {progress}, problems {self.problems}")
+            time.sleep(0.05)
+
+    def has_read_at_least(self, count):
+        with self.lock:
+            return sum(len(set(v)) for v in self.read.values()) >= count
+
+    def all_read(self):
+        """Waits for the end of the feed, and until everything was read."""
+        last = self.fed.get(timeout=60)
+        assert last == f"fed {self.records * PARTITIONS}", last
+        self.wait("all is read", lambda: self.has_read_at_least(self.records * PARTITIONS), 30)
+        for partition in range(PARTITIONS):
+            missing = set(range(self.records)) - set(self.read[partition])
+            assert not missing, f"partition {partition}: never read {sorted(missing)[:10]}"
+        assert not self.problems, self.problems
+
+
+def loses_a_member(assignor):
+    with Group(f"loses-{assignor.rsplit('.', 1)[1]}", assignor) as group:
+        group.start_feed(2000, 1000 * PARTITIONS // 6)
+        for member in "abc":
+            group.join(member)
+        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 30)
+        group.wait("something is read", lambda: group.has_read_at_least(300), 20)
+        group.kill("b")
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 15)
+        group.join("d")
+        group.wait("three share them again", lambda: group.settled([2, 2, 2]), 20)
+        group.leave("a")
+        # Who leaves says so: nobody waits for its session to time out.
+        group.wait("two share them after one has left", lambda: group.settled([3, 3]), SESSION - 1)
+        group.all_read()
+
+
+def cooperative_keeps_what_stays():
+    """A third member takes two partitions; the other four are never given back."""
+    with Group("keeps", COOPERATIVE) as group:
+        group.start_feed(400, 1000)
+        group.join("a")
+        group.join("b")
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), 30)
+        with group.lock:
+            before = {m: set(o) for m, o in group.owned.items()}
+        group.join("c")
+        group.wait("three share them", lambda: group.settled([2, 2, 2]), 20)
+        with group.lock:
+            kept = [before[m] & group.owned[m] for m in "ab"]
+        assert [len(k) for k in kept] == [2, 2], f"before {before}, now {group.owned}"
+        group.all_read()
+
+
+def static_member_returns():
+    """A member with an instance id is killed and back before its session times out: nobody else notices."""
+    with Group("static", COOPERATIVE) as group:
+        group.start_feed(1000, 1000)
+        for member in "abc":
+            group.join(member, instance=f"instance-{member}")
+        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 30)
+        time.sleep(1)
+        with group.lock:
+            before = dict(group.changes)
+        had = group.kill("b")
+        group.join("b", instance="instance-b")
+        group.wait("the same partitions are back", lambda: group.settled([2, 2, 2]), SESSION + 5)
+        with group.lock:
+            assert group.owned["b"] == had, f"it had {had}, now {group.owned['b']}"
+            assert [group.changes[m] for m in "ac"] == [before[m] for m in "ac"], "the others were disturbed"
+        # One that does not come back is replaced when its session times out.
+        group.kill("b")
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 15)
+        group.all_read()
+
+
+def static_member_is_fenced():
+    """A second member with the same instance id takes the first one's place."""
+    with Group("fenced", COOPERATIVE) as group:
+        group.start_feed(200, 1000)
+        group.join("a", instance="instance")
+        group.wait("one has all partitions", lambda: group.settled([6]), 30)
+        group.wait("something is read", lambda: group.has_read_at_least(100), 20)
+        with group.lock:
+            group.owned["a"] = set()
+        group.join("b", instance="instance")
+        group.wait("the first is fenced", lambda: "a" in group.fenced, 20)
+        group.members.pop("a").ended()
+        with group.lock:
+            del group.owned["a"]
+        group.wait("the second has all partitions", lambda: group.settled([6]), 20)
+        group.all_read()
+
+
+def main():
+    suite = cases.Suite("java-group")
+    class_path()
+    suite.case("eager-loses-a-member", lambda: loses_a_member(EAGER), 120)
+    suite.case("cooperative-loses-a-member", lambda: loses_a_member(COOPERATIVE), 120)
+    suite.case("cooperative-keeps-what-stays", cooperative_keeps_what_stays, 90)
+    suite.case("static-member-returns", static_member_returns, 120)
+    suite.case("static-member-is-fenced", static_member_is_fenced, 90)
+    suite.end()
+
+
+if __name__ == "__main__":
+    main()

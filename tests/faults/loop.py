@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Kills a broker over and over, or cuts its power, under idempotent writers and a consumer group, and checks what is left.
+
+    loop.py kill  [--kind sabir|kafka] [--disk pwrite|io_uring] [--times N] [--seed N]
+    loop.py power …            needs root
+    loop.py kill --must-lose   the run is sound only if something is lost: the test of the test
+
+Whatever happened, at the end the writers have been answered and the group has read everything; then the broker is closed cleanly and
+started once more, and the log is read from beginning to end.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import shutil
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import broker as brokers
+import cases
+import powercut
+from confluent_kafka.admin import AdminClient, NewTopic
+from history import History
+from load import Member, Writer, committed, read_log
+
+TOPIC, GROUP, PARTITIONS = "faults", "faults-group", 3
+# Mostly small, some that fill a block, and some that are larger than one.
+SMALL = [20] * 50 + [100] * 30 + [1000] * 15 + [20_000] * 4 + [300_000]
+LARGE = [100] * 40 + [5000] * 10 + [3_000_000]
+
+
+class Run:
+    """One run: a broker, its clients, and what they saw."""
+
+    def __init__(self, asked, folder):
+        self.asked, self.random = asked, random.Random(asked.seed)
+        self.mount = powercut.Mount(folder) if asked.fault == "power" else None
+        data = (self.mount.path if self.mount else folder) / "data"
+        name = f"faults-{asked.fault}-{asked.kind}-{asked.disk}"
+        self.broker = brokers.make(asked.kind, data, name, PARTITIONS, asked.disk, asked.set, asked.flush)
+        self.history = History()
+        self.starts = []
+
+    def start(self):
+        self.starts.append(self.broker.start())
+
+    def clients(self):
+        address = self.broker.bootstrap
+        admin = AdminClient({"bootstrap.servers": address})
+        admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, config={"max.message.bytes": str(8 << 20)})])[TOPIC].result(30)
+        rate = self.asked.rate
+        writers = [
+            Writer("plain", self.history, address, TOPIC, PARTITIONS, rate, SMALL, "none"),
+            Writer("packed", self.history, address, TOPIC, PARTITIONS, rate, SMALL, "lz4"),
+            Writer("large", self.history, address, TOPIC, PARTITIONS, min(rate, 60), LARGE, "none"),
+        ]
+        members = [Member(f"member-{i}", self.history, address, TOPIC, GROUP) for i in range(2)]
+        for client in writers + members:
+            client.start()
+        return writers, members
+
+    def fault(self):
+        if self.mount:
+            self.mount.cut(self.broker)
+        else:
+            self.broker.kill()
+
+    def faults(self):
+        for number in range(self.asked.times):
+            time.sleep(self.random.uniform(0.2, self.asked.seconds))
+            self.fault()
+            if self.random.random() < 0.2:
+                self.during_recovery()
+            self.start()
+            print(f"{self.asked.fault} {number + 1}: ready again after {self.starts[-1]:.2f} s; {self.history.counts()}", flush=True)
+
+    def during_recovery(self):
+        """A further fault while it recovers from the last one."""
+        after = self.random.uniform(0, 1.5 * self.starts[-1])
+        ready = self.broker.ready
+        until = time.monotonic() + after
+        # It counts as started as soon as it is to be killed again.
+        self.broker.ready = lambda: time.monotonic() >= until
+        try:
+            self.broker.start()
+        finally:
+            self.broker.ready = ready
+        self.fault()
+
+    def settle(self, writers, members):
+        for writer in writers:
+            writer.finish()
+        for writer in writers:
+            writer.ended(120)
+        deadline = time.monotonic() + 60
+        while self.history.group_is_behind() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for member in members:
+            member.finish()
+        for member in members:
+            member.ended(60)
+
+    def judge(self):
+        """Everything is read back, once as it stands and once after a clean close."""
+        for again in (False, True):
+            if again:
+                code = self.broker.stop()
+                if code not in (0, 143 if self.asked.kind == "kafka" else 0):
+                    self.history.report("no clean close", str(code))
+                self.start()
+            for partition in range(PARTITIONS):
+                self.history.log_is(partition, read_log(self.broker.bootstrap, TOPIC, partition))
+            for partition, offset in committed(self.broker.bootstrap, TOPIC, PARTITIONS, GROUP).items():
+                self.history.committed_is(partition, offset)
+        self.history.group_has_read_all()
+
+    def go(self):
+        self.start()
+        writers, members = self.clients()
+        self.faults()
+        time.sleep(0.5)
+        self.settle(writers, members)
+        self.judge()
+
+    def end(self):
+        if self.broker.alive():
+            self.broker.kill()
+        if self.mount:
+            self.mount.remove()
+
+
+def verdict(run):
+    counts, problems = run.history.counts(), run.history.problems()
+    starts = sorted(run.starts[1:])
+    print(f"{counts}; starts: median {starts[len(starts) // 2]:.2f} s, longest {starts[-1]:.2f} s", flush=True)
+    for problem in problems:
+        print(f"  {problem}", flush=True)
+    assert counts["acknowledged"] > 100 * run.asked.times, f"too little was written for this to say anything: {counts}"
+    if run.asked.must_lose:
+        assert run.history.found["an acknowledged record is lost"], "nothing was lost, where something must have been"
+    else:
+        assert not problems, "; ".join(problems)
+        assert not counts["given up"], f"writers gave up: {dict(run.history.failed)}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fault", choices=["kill", "power"])
+    parser.add_argument("--kind", default=brokers.default_kind())
+    parser.add_argument("--disk", default="auto")
+    parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.0, help="the longest time between two faults")
+    parser.add_argument("--rate", type=int, default=2000, help="records a second and writer")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--set", action="append", default=[], help="a setting in the broker's own words")
+    parser.add_argument("--flush", action="store_true", help="Kafka only: sync each append")
+    parser.add_argument("--must-lose", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the data when it fails")
+    asked = parser.parse_args()
+    sys.argv[1:] = []
+    suite = cases.Suite("faults")
+    name = f"{asked.fault}-{asked.kind}-{asked.disk}{'-flush' if asked.flush else ''}-{asked.times}"
+    print(f"faults/{name}: seed {asked.seed}", flush=True)
+
+    def case():
+        lacking = powercut.missing() if asked.fault == "power" else None
+        if lacking:
+            raise cases.Skip(lacking)
+        folder = brokers.scratch(name)
+        run = Run(asked, folder)
+        try:
+            run.go()
+            verdict(run)
+        finally:
+            if not (asked.keep and sys.exc_info()[0]):
+                run.end()
+                shutil.rmtree(folder, ignore_errors=True)
+
+    suite.case(name, case, 240 + 20 * asked.times)
+    suite.end()
+
+
+if __name__ == "__main__":
+    main()

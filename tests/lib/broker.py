@@ -1,0 +1,295 @@
+"""The broker under test: Sabir, or Apache Kafka as the control that shows what a client expects.
+
+    python3 tests/lib/broker.py [--kind sabir|kafka] [--partitions N] [--set KEY=VALUE]... -- COMMAND...
+
+starts a fresh one, runs the command with BOOTSTRAP (host:port), BROKER_KIND and BROKER_PID in its environment, and ends it. From
+Python: `make(kind, data)`, then `start`, `kill`, `stop`.
+
+What it takes from the environment: BROKER (sabir or kafka), SABIR_BIN, SABIR_CACHE (where Kafka's jars lie), TEST_LOGS.
+"""
+
+import argparse
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("SABIR_CACHE") or pathlib.Path.home() / ".cache/sabir")
+LOGS = pathlib.Path(os.environ.get("TEST_LOGS") or REPOSITORY / "target/test-logs")
+
+
+def free_ports(count):
+    """Ports of 127.0.0.1 that nobody listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent():
+    """In the child: the kernel kills it when the harness ends, however that ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Broker:
+    """One broker with its data directory, started and ended as often as a test likes. Its address stays the same."""
+
+    kind = ""
+    # Seconds within which a start must succeed, recovery included.
+    start_limit = 60
+
+    def __init__(self, data, log_name):
+        self.data = pathlib.Path(data)
+        self.port, self.second_port = free_ports(2)
+        self.process = None
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.log_path = LOGS / f"{log_name}.log"
+        self.log_path.write_bytes(b"")
+
+    @property
+    def bootstrap(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def command(self):
+        raise NotImplementedError
+
+    def prepare(self):
+        """What must happen once before the first start."""
+
+    def ready(self):
+        """Whether clients are served."""
+        raise NotImplementedError
+
+    def start(self):
+        """Starts it and returns after how many seconds it was ready."""
+        assert self.process is None, "it runs already"
+        self.prepare()
+        began = time.monotonic()
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+            )
+        while not self.ready():
+            code = self.process.poll()
+            if code is not None:
+                self.process = None
+                raise RuntimeError(f"the broker ended with {code} while it started; the end of {self.log_path}:\n{self.log_end()}")
+            if time.monotonic() - began > self.start_limit:
+                self.kill()
+                raise RuntimeError(f"the broker is not ready after {self.start_limit} s; the end of {self.log_path}:\n{self.log_end()}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        self.process.wait(30)
+        self.process = None
+
+    def stop(self, limit=30):
+        """Asks it to end; that it does, in time and with code 0, is for the caller to judge by what this returns."""
+        if self.process is None:
+            return 0
+        self.signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(limit)
+            self.process = None
+            return code
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "killed, since it had not ended in time"
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def log_end(self, lines=15):
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Sabir(Broker):
+    """`sabir serve`."""
+
+    kind = "sabir"
+    start_limit = 30
+
+    def __init__(self, data, log_name="sabir", disk="auto", settings=()):
+        super().__init__(data, log_name)
+        self.disk = disk
+        self.settings = list(settings)
+        self.binary = os.environ.get("SABIR_BIN") or str(REPOSITORY / "target/debug/sabir")
+
+    @property
+    def admin(self):
+        return f"127.0.0.1:{self.second_port}"
+
+    def command(self):
+        settings = [
+            f"kafka.listen=127.0.0.1:{self.port}",
+            f"admin.listen={self.admin}",
+            f"data.disk={self.disk}",
+            *self.settings,
+        ]
+        return [self.binary, "serve", "--data", str(self.data), *(a for s in settings for a in ("--set", s))]
+
+    def ready(self):
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+# A small JVM start, as the figures that count are taken by bench/ with Kafka's own flags.
+JVM = ["java", "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.awt.headless=true"]
+
+
+def kafka_home():
+    """The folder of Kafka's jars; bench/peers/kafka.sh puts them there."""
+    home = pathlib.Path(os.environ.get("PEERS_HOME") or CACHE / "peers") / "kafka"
+    if not (home / ".installed").exists():
+        install = subprocess.run(["bash", str(REPOSITORY / "bench/peers/kafka.sh"), "install"], capture_output=True, text=True)
+        if install.returncode:
+            raise RuntimeError(f"Kafka's jars cannot be had: {install.stderr}")
+    return home
+
+
+class Kafka(Broker):
+    """Apache Kafka, one KRaft node. `flush` makes it sync each append, which it does not do by itself."""
+
+    kind = "kafka"
+
+    def __init__(self, data, log_name="kafka", flush=False, settings=()):
+        super().__init__(data, log_name)
+        self.home = kafka_home()
+        self.flush = flush
+        self.settings = list(settings)
+
+    @property
+    def properties(self):
+        return self.data / "server.properties"
+
+    def java(self, main, *arguments):
+        config = f"-Dlog4j2.configurationFile={self.home}/broker-log4j2.properties"
+        return [*JVM, config, "-cp", f"{self.home}/lib/*", main, *arguments]
+
+    def prepare(self):
+        if self.properties.exists():
+            return
+        self.data.mkdir(parents=True, exist_ok=True)
+        lines = [
+            "process.roles=broker,controller",
+            "node.id=1",
+            f"controller.quorum.bootstrap.servers=127.0.0.1:{self.second_port}",
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.second_port}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.second_port}",
+            "inter.broker.listener.name=PLAINTEXT",
+            "controller.listener.names=CONTROLLER",
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            f"log.dirs={self.data}/log",
+            "offsets.topic.replication.factor=1",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "share.coordinator.state.topic.replication.factor=1",
+            "share.coordinator.state.topic.min.isr=1",
+            "group.initial.rebalance.delay.ms=0",
+            # A broker that was killed is let in again only when the controller has missed it.
+            "broker.session.timeout.ms=3000",
+            "broker.heartbeat.interval.ms=500",
+            *(["log.flush.interval.messages=1"] if self.flush else []),
+            *self.settings,
+        ]
+        self.properties.write_text("\n".join(lines) + "\n")
+        format_storage = self.java(
+            "kafka.tools.StorageTool", "format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(self.properties)
+        )
+        done = subprocess.run(format_storage, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(f"Kafka's storage cannot be formatted: {done.stdout}{done.stderr}")
+        # Nobody's power is cut in the second in which he has set his broker up.
+        subprocess.run(["sync", "--file-system", str(self.data)], check=True)
+
+    def command(self):
+        return self.java("kafka.Kafka", str(self.properties))
+
+    def ready(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        except OSError:
+            return False
+
+
+def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flush=False):
+    """A broker that is not started yet. `partitions` is what an auto-created topic gets."""
+    if kind == "sabir":
+        return Sabir(data, log_name or "sabir", disk, [f"kafka.num_partitions={partitions}", *settings])
+    if kind == "kafka":
+        return Kafka(data, log_name or "kafka", flush, [f"num.partitions={partitions}", *settings])
+    raise ValueError(f"no such broker: {kind}")
+
+
+def default_kind():
+    return os.environ.get("BROKER") or "sabir"
+
+
+def scratch(name):
+    """A new folder for a broker's data, on the disk that holds the logs: /tmp may be memory, which is no test of a disk."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=LOGS))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", default=default_kind(), choices=["sabir", "kafka"])
+    parser.add_argument("--name", default="broker", help="the name of its log file")
+    parser.add_argument("--partitions", type=int, default=1, help="of an auto-created topic")
+    parser.add_argument("--disk", default="auto")
+    parser.add_argument("--set", action="append", default=[], help="a setting in the broker's own words")
+    parser.add_argument("command", nargs="+")
+    asked = parser.parse_args()
+    data = scratch(asked.name)
+    broker = make(asked.kind, data / "data", f"{asked.name}-broker", asked.partitions, asked.disk, asked.set)
+    try:
+        broker.start()
+        environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))
+        code = subprocess.run(asked.command, env=environment).returncode
+        if not broker.alive():
+            print(f"the broker died meanwhile; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)
+            code = code or 1
+        ended = broker.stop()
+        # A JVM that ends by a signal says 143; a broker that drains and closes says 0.
+        if ended not in (0, 143 if broker.kind == "kafka" else 0):
+            print(f"the broker did not close cleanly: {ended}; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)
+            code = code or 1
+    finally:
+        if broker.alive():
+            broker.kill()
+        shutil.rmtree(data, ignore_errors=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
