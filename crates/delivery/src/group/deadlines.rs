@@ -32,6 +32,7 @@ impl Group {
             self.session_over(&id, now);
         }
         self.end_phase(now);
+        self.state_again(now);
         self.wake_at = self.wake_at.min(self.first_deadline());
     }
 
@@ -99,7 +100,8 @@ impl Group {
         let phase = match self.phase {
             Phase::Preparing(JoinTimer::Initial { at, .. } | JoinTimer::Again { at }) => at,
             Phase::Completing { sync_by, .. } | Phase::Stable { sync_by } => sync_by,
-            Phase::Empty | Phase::Dead => i64::MAX,
+            Phase::Empty => self.journal.again_at,
+            Phase::Dead => i64::MAX,
         };
         let members = self.members.iter().filter_map(|m| m.deadline);
         members.chain(self.pending.values().copied()).fold(phase, i64::min)

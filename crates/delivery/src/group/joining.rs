@@ -194,13 +194,14 @@ impl Group {
     }
 
     /// The entry of a returned static member is committed. If a rebalance began meanwhile, that answers its join.
-    pub(super) fn answer_returning(&mut self, returning: Returning) {
+    pub(super) fn answer_returning(&mut self, returning: Returning, now: i64) {
         let still_there =
             self.members.get(&returning.member).and_then(Member::joining) == Some(returning.ticket);
         if !still_there || !matches!(self.phase, Phase::Stable { .. }) {
             return;
         }
         self.members.take_join(&returning.member);
+        self.restart_session(&returning.member, now);
         let leads = self.leader.as_ref() == Some(&returning.member);
         let mut joined = self.joined(returning.member, leads && returning.may_skip_assignment);
         joined.skip_assignment = leads && returning.may_skip_assignment;

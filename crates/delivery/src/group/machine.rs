@@ -57,8 +57,6 @@ pub(super) enum JoinTimer {
 pub(super) struct Storing {
     pub token: Token,
     pub assignments: BTreeMap<Text, Bytes>,
-    /// What the journal knew before, should it refuse.
-    pub before: Journaled,
 }
 
 /// A returned static member.
@@ -72,7 +70,7 @@ pub(super) struct Returning {
 }
 
 /// What has been proposed to the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Journaled {
     /// The last record's generation; none if there never was one.
     pub generation: Option<i32>,
@@ -80,6 +78,25 @@ pub(super) struct Journaled {
     pub members: BTreeSet<Text>,
     /// Members that went during this event.
     pub gone: Vec<Text>,
+    /// The entry of the last record.
+    pub record: Token,
+    /// Whether that was refused, so that the journal still has an older one.
+    pub doubtful: bool,
+    /// When to propose the record of an empty group again; `i64::MAX` for never.
+    pub again_at: i64,
+}
+
+impl Journaled {
+    fn nothing() -> Self {
+        Self {
+            generation: None,
+            members: BTreeSet::new(),
+            gone: Vec::new(),
+            record: Token(0),
+            doubtful: false,
+            again_at: i64::MAX,
+        }
+    }
 }
 
 /// A group's state by its well-known name.
@@ -155,7 +172,7 @@ impl Group {
             members: Members::default(),
             pending: BTreeMap::new(),
             returning: Vec::new(),
-            journal: Journaled::default(),
+            journal: Journaled::nothing(),
             last_token: Token(0),
             wake_at: i64::MAX,
             out: Vec::new(),
@@ -227,13 +244,13 @@ impl Group {
             return Ok(());
         }
         self.check_member(fence)?;
-        match self.phase {
-            Phase::Completing { .. } => Err(ErrorKind::RebalanceInProgress),
-            _ => {
-                self.restart_session(&fence.member, now);
-                Ok(())
-            }
+        // A generation that never got its assignment is not known to the journal, which would fence it.
+        let stored = !self.journal.doubtful && self.journal.generation == Some(self.generation);
+        if matches!(self.phase, Phase::Completing { .. }) || !stored {
+            return Err(ErrorKind::RebalanceInProgress);
         }
+        self.restart_session(&fence.member, now);
+        Ok(())
     }
 
     pub(super) fn check_member(&self, fence: &Fence) -> Result<(), ErrorKind> {
@@ -277,7 +294,7 @@ impl Group {
 
     /// Whether the machine knows nothing that the journal does not: it can be dropped and restored at will.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Empty | Phase::Dead) && self.pending.is_empty()
+        matches!(self.phase, Phase::Empty | Phase::Dead) && self.pending.is_empty() && !self.journal.doubtful
     }
 
     /// The group as it is.
@@ -324,12 +341,14 @@ impl Group {
     }
 
     pub(super) fn propose_record(&mut self, record: GroupRecord) -> Token {
+        let token = self.propose(GroupChange::Record(record));
         self.journal = Journaled {
             generation: Some(self.generation),
             members: self.members.iter().map(|m| m.id.clone()).collect(),
-            gone: Vec::new(),
+            record: token,
+            ..Journaled::nothing()
         };
-        self.propose(GroupChange::Record(record))
+        token
     }
 
     /// Members that went are told to the journal, unless a record made in the same event did so.

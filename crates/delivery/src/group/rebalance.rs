@@ -9,6 +9,9 @@ use super::machine::{JoinTimer, Phase, Returning, Storing};
 use super::members::Member;
 use super::{Answer, Group, SyncRequest, Synced, Text, Ticket, Token};
 
+/// How long after its refusal an entry that must come is proposed again.
+const STATE_AGAIN_MS: i64 = 1_000;
+
 impl Group {
     /// Calls everyone to join again.
     pub(super) fn prepare(&mut self, now: i64) {
@@ -185,14 +188,13 @@ impl Group {
             return;
         }
         let assignments: BTreeMap<Text, Bytes> = sync.assignments.into_iter().collect();
-        let before = self.journal.clone();
         let record = self.record(&assignments);
         if record.stored_len() > self.config.max_record_bytes {
             return self.give_up_sync(ErrorKind::MessageTooLarge, now);
         }
         let token = self.propose_record(record);
         if let Phase::Completing { stored, .. } = &mut self.phase {
-            *stored = Some(Storing { token, assignments, before });
+            *stored = Some(Storing { token, assignments });
         }
     }
 
@@ -205,7 +207,7 @@ impl Group {
     pub(super) fn persisted(&mut self, token: Token, now: i64) {
         if let Some(at) = self.returning.iter().position(|r| r.token == token) {
             let returning = self.returning.swap_remove(at);
-            return self.answer_returning(returning);
+            return self.answer_returning(returning, now);
         }
         let Phase::Completing { stored, sync_by } = &mut self.phase else { return };
         let Some(storing) = stored.take_if(|s| s.token == token) else { return };
@@ -223,10 +225,28 @@ impl Group {
             let returning = self.returning.swap_remove(at);
             return self.give_up_returning(returning, error, now);
         }
-        let Phase::Completing { stored, .. } = &mut self.phase else { return };
-        let Some(storing) = stored.take_if(|s| s.token == token) else { return };
-        self.journal = storing.before;
-        self.give_up_sync(error, now);
+        if self.journal.record == token {
+            self.journal.doubtful = true;
+            self.state_again_if_empty(now);
+        }
+        if matches!(&self.phase, Phase::Completing { stored: Some(storing), .. } if storing.token == token) {
+            self.give_up_sync(error, now);
+        }
+    }
+
+    /// A group with members will have another record; that nobody is left must be said again.
+    fn state_again_if_empty(&mut self, now: i64) {
+        if self.phase == Phase::Empty {
+            self.journal.again_at = now + STATE_AGAIN_MS;
+            self.arm(self.journal.again_at);
+        }
+    }
+
+    pub(super) fn state_again(&mut self, now: i64) {
+        if self.phase == Phase::Empty && self.journal.again_at <= now {
+            let record = self.record(&BTreeMap::new());
+            self.propose_record(record);
+        }
     }
 
     /// The journal goes on with the id the member had, so only a new record can bring the two together.

@@ -1,5 +1,5 @@
 //! A group, the journal it writes to, and its clients' view of both.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, VecDeque};
 
