@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sabir_model::batch::BatchHeader;
 use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardId, TimestampType};
 
+use crate::answer::AppendCall;
 use crate::catalog::Topic;
 
 /// One validated batch for one partition.
@@ -72,19 +74,19 @@ pub struct Appended {
 #[derive(Debug)]
 #[must_use = "the appends are answered through it"]
 pub struct Appending {
-    answers: Vec<Result<Appended, ErrorKind>>,
+    call: Arc<AppendCall>,
 }
 
 impl Appending {
-    pub(crate) fn ready(answers: Vec<Result<Appended, ErrorKind>>) -> Self {
-        Self { answers }
+    pub(crate) fn new(call: Arc<AppendCall>) -> Self {
+        Self { call }
     }
 }
 
 impl Future for Appending {
     type Output = Vec<Result<Appended, ErrorKind>>;
 
-    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(std::mem::take(&mut self.answers))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.call.poll(cx)
     }
 }

@@ -2,40 +2,65 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_base::clock::Clock;
+use sabir_journal::Priority;
 use sabir_model::{
     ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicConfig,
     TopicId,
 };
+use tracing::warn;
 
+use crate::answer::{AppendCall, Sleeper};
 use crate::append::{Append, Appending};
-use crate::catalog::{CatalogView, NewTopic, Topic};
-use crate::options::{BrokerOptions, StartError};
-use crate::read::{EpochEnd, Fetched, FoundOffset, OffsetSpec};
+use crate::catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Topic};
+use crate::definitions::Definitions;
+use crate::entry::{
+    FrontEndRegistered, LogStartsMoved, ProducerIdsAllocated, TopicConfigured, TopicCreated, TopicDeleted,
+    TopicExtended,
+};
+use crate::group::Groups;
+use crate::housekeeper::Housekeeper;
+use crate::lock::DataLock;
+use crate::open::random_id;
+use crate::options::BrokerOptions;
+use crate::read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
+use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::watch::DataWatch;
+
+/// Producer ids taken from the catalog at a time.
+const PRODUCER_IDS: u32 = 1000;
+/// The longest name of a topic, in bytes.
+const NAME_MAX: usize = 249;
+/// How long a shutdown waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A running broker; clones are the same one. All methods may be called from any thread.
 #[derive(Clone)]
 pub struct Broker {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    options: BrokerOptions,
-    catalog: Arc<CatalogView>,
+pub(crate) struct Inner {
+    pub(crate) options: BrokerOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cluster: TopicId,
+    /// By number; the first holds the catalog.
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) groups: Groups,
+    pub(crate) housekeeper: Housekeeper,
+    /// Producer ids allocated and not given out: the next one, and the one behind the last.
+    pub(crate) producer_ids: Mutex<(i64, i64)>,
+    /// Given back last.
+    pub(crate) lock: Mutex<Option<DataLock>>,
 }
 
 impl Broker {
-    /// Opens the data directory, recovers every shard and leads it. Blocking; returns when reads and writes are taken.
-    ///
-    /// # Errors
-    /// What [`StartError`] lists: the directory is in use, cannot be used, or holds damaged data.
-    pub fn open(options: BrokerOptions, _clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        Ok(Self { inner: Arc::new(Inner { options, catalog: Arc::default() }) })
-    }
-
     /// This node.
     pub fn node_id(&self) -> NodeId {
         self.inner.options.node_id
@@ -43,7 +68,7 @@ impl Broker {
 
     /// A random id that the data directory was given when it was made.
     pub fn cluster_id(&self) -> TopicId {
-        TopicId::ZERO
+        self.inner.cluster
     }
 
     /// What the broker was opened with; `data_shards` is the number in use.
@@ -53,43 +78,116 @@ impl Broker {
 
     /// The broker's clock, in milliseconds since the epoch.
     pub fn now_ms(&self) -> i64 {
-        0
+        self.inner.clock.now_ms()
     }
 
     /// The topics that take writes, as of now.
     pub fn catalog(&self) -> Arc<CatalogView> {
-        self.inner.catalog.clone()
+        self.inner.definitions.view()
     }
 
-    /// The term a shard is led in, and whether this node leads it.
-    pub fn leadership(&self, _shard: ShardId) -> Option<(Term, bool)> {
-        None
+    /// The consumer groups.
+    pub fn groups(&self) -> Groups {
+        self.inner.groups.clone()
+    }
+
+    /// The term a shard is led in, and whether this node leads it; `None` for a shard that does not exist.
+    pub fn leadership(&self, shard: ShardId) -> Option<(Term, bool)> {
+        let replicator = &self.shard(shard)?.replicator;
+        Some((replicator.term(), replicator.is_leader()))
+    }
+
+    fn shard(&self, shard: ShardId) -> Option<&Arc<Shard>> {
+        self.inner.shards.get(shard.0 as usize)
+    }
+
+    fn catalog_shard(&self) -> &Arc<Shard> {
+        &self.inner.shards[0]
     }
 
     /// The number of a front end's name, given on first use and kept for good.
     ///
     /// # Errors
     /// The catalog's shard does not take writes.
-    pub async fn register_front_end(&self, _name: &str) -> Result<FrontEndNo, ErrorKind> {
-        Err(ErrorKind::StorageError)
+    pub async fn register_front_end(&self, name: &str) -> Result<FrontEndNo, ErrorKind> {
+        if let Some(known) = self.catalog_shard().state.read().catalog.front_end(name) {
+            return Ok(known);
+        }
+        let body = FrontEndRegistered { name: name.to_owned() };
+        let number = self.catalog_shard().ask(Priority::Ordinary, &body).await.number()?;
+        Ok(FrontEndNo(number as u16))
     }
 
     /// Creates topics; answered, in order, when every partition of all of them takes writes.
     pub async fn create_topics(&self, topics: Vec<NewTopic>) -> Vec<Result<Arc<Topic>, ErrorKind>> {
-        topics.iter().map(|_| Err(ErrorKind::StorageError)).collect()
+        let asked: Vec<_> = topics.into_iter().map(|topic| self.propose_topic(topic)).collect();
+        self.inner.definitions.flush();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                Ok(answer) => answer.await.topic(),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    fn propose_topic(&self, topic: NewTopic) -> Result<crate::answer::Answer, ErrorKind> {
+        check_name(&topic.name)?;
+        if topic.partitions == 0 || topic.partitions > self.inner.options.partitions_max {
+            return Err(ErrorKind::InvalidPartitions);
+        }
+        let id = random_id();
+        let body = TopicCreated {
+            id,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            name: topic.name,
+            config: topic.config,
+            internal: topic.internal,
+            made_by: topic.made_by,
+            epoch_base: 0,
+            shards: self.place(id, 0, topic.partitions),
+        };
+        Ok(self.inner.definitions.change(&body, Priority::Ordinary))
+    }
+
+    /// The shards of partitions `from..to`: a topic of one lives in the home shard, others are spread over all data shards.
+    fn place(&self, id: TopicId, from: u32, to: u32) -> Vec<ShardId> {
+        let data_shards = self.inner.options.data_shards;
+        if to == 1 {
+            return vec![ShardId(1)];
+        }
+        let start = u32::from_le_bytes([id.0[0], id.0[1], id.0[2], 0]);
+        (from..to).map(|index| ShardId(1 + (start + index) % data_shards)).collect()
     }
 
     /// Deletes topics; answered, in order, when no partition of them is left.
     pub async fn delete_topics(&self, topics: Vec<TopicId>) -> Vec<Result<(), ErrorKind>> {
-        topics.iter().map(|_| Err(ErrorKind::StorageError)).collect()
+        let definitions = &self.inner.definitions;
+        let delete = |id: TopicId| definitions.change(&TopicDeleted { id }, Priority::Reserve);
+        let asked: Vec<_> = topics.into_iter().map(delete).collect();
+        definitions.flush();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(asked.await.topic().map(drop));
+        }
+        answers
     }
 
     /// Raises a topic's number of partitions to `count`; answered when the new ones take writes.
     ///
     /// # Errors
     /// No such topic; `count` is not above what it has or beyond the limit; the shards do not take writes.
-    pub async fn create_partitions(&self, _topic: TopicId, _count: u32) -> Result<Arc<Topic>, ErrorKind> {
-        Err(ErrorKind::StorageError)
+    pub async fn create_partitions(&self, topic: TopicId, count: u32) -> Result<Arc<Topic>, ErrorKind> {
+        let known = self.catalog().topic_by_id(topic).cloned().ok_or(ErrorKind::UnknownTopicId)?;
+        let from = known.partitions.len() as u32;
+        if count <= from || count > self.inner.options.partitions_max {
+            return Err(ErrorKind::InvalidPartitions);
+        }
+        let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
+        let asked = self.inner.definitions.change(&body, Priority::Ordinary);
+        self.inner.definitions.flush();
+        asked.await.topic()
     }
 
     /// Replaces a topic's configuration; answered when all its partitions keep to it.
@@ -98,10 +196,13 @@ impl Broker {
     /// No such topic; the shards do not take writes.
     pub async fn configure_topic(
         &self,
-        _topic: TopicId,
-        _config: TopicConfig,
+        topic: TopicId,
+        config: TopicConfig,
     ) -> Result<Arc<Topic>, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        let body = TopicConfigured { id: topic, config };
+        let asked = self.inner.definitions.change(&body, Priority::Ordinary);
+        self.inner.definitions.flush();
+        asked.await.topic()
     }
 
     /// Moves a partition's first offset up to `before` (-1: to the high watermark) and answers with where it now is.
@@ -110,23 +211,50 @@ impl Broker {
     /// No such partition; an offset beyond the high watermark; the shard does not take writes.
     pub async fn delete_records(
         &self,
-        _shard: ShardId,
-        _partition: PartitionId,
-        _before: Offset,
+        shard: ShardId,
+        partition: PartitionId,
+        before: Offset,
     ) -> Result<Offset, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        let body = LogStartsMoved { moves: vec![(partition, before)] };
+        shard.ask(Priority::Reserve, &body).await.number().map(Offset)
     }
 
     /// Copies batches into the open blocks at once, in order. Call [`flush`](Self::flush) when no more come in this turn.
     pub fn append(&self, items: Vec<Append>) -> Appending {
-        Appending::ready(items.iter().map(|_| Err(ErrorKind::StorageError)).collect())
+        let call = AppendCall::new(items.len());
+        let mut slot = 0;
+        for run in items.chunk_by(|a, b| a.shard == b.shard) {
+            match self.shard(run[0].shard) {
+                Some(shard) => shard.append(run, &call, slot),
+                None => call.refuse(slot, run.len(), ErrorKind::UnknownTopic),
+            }
+            slot += run.len() as u32;
+        }
+        Appending::new(call)
     }
 
     /// Sends the open blocks on their way, if the group-commit rule lets them; call it at the end of a socket read.
-    pub fn flush(&self) {}
+    pub fn flush(&self) {
+        self.inner.shards.iter().filter(|shard| shard.waiting_bytes() > 0).for_each(|shard| shard.submit());
+    }
 
     /// Waits while too much waits in open blocks to be written: what a front end awaits before it reads more.
-    pub async fn room(&self) {}
+    pub async fn room(&self) {
+        let sleeper = Arc::new(Mutex::new(Sleeper::default()));
+        std::future::poll_fn(|cx| {
+            let full = |shard: &&Arc<Shard>| !shard.has_room();
+            let Some(shard) = self.inner.shards.iter().find(full) else { return Poll::Ready(()) };
+            sleeper.lock().sleep(cx);
+            shard.wait_for_room(&sleeper);
+            // It may have made room before it knew of this one.
+            if shard.has_room() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await;
+    }
 
     /// Reads whole batches from the one that holds `from` on, about `max_bytes` of them; with `min_one` the first whatever
     /// its size. Ready at once unless the bytes must come from the disk.
@@ -135,13 +263,14 @@ impl Broker {
     /// No such partition, an offset outside [log start, high watermark], a corrupt batch, the disk.
     pub async fn read(
         &self,
-        _shard: ShardId,
-        _partition: PartitionId,
-        _from: Offset,
-        _max_bytes: usize,
-        _min_one: bool,
+        shard: ShardId,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
     ) -> Result<Fetched, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        shard.read(ReadSpec { partition, from, max_bytes, min_one }).await
     }
 
     /// Looks an offset up. Ready at once for [`OffsetSpec::Earliest`] and [`OffsetSpec::Latest`].
@@ -150,11 +279,12 @@ impl Broker {
     /// No such partition, a corrupt batch, the disk.
     pub async fn offsets(
         &self,
-        _shard: ShardId,
-        _partition: PartitionId,
-        _spec: OffsetSpec,
+        shard: ShardId,
+        partition: PartitionId,
+        spec: OffsetSpec,
     ) -> Result<FoundOffset, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        shard.find_offset(partition, spec).await
     }
 
     /// The end of the largest leader epoch of a partition that is not above `epoch`.
@@ -163,16 +293,24 @@ impl Broker {
     /// No such partition.
     pub fn end_of_epoch(
         &self,
-        _shard: ShardId,
-        _partition: PartitionId,
-        _epoch: LeaderEpoch,
+        shard: ShardId,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
     ) -> Result<EpochEnd, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        let state = shard.state.read();
+        let partition = state.partition(partition).ok_or(ErrorKind::UnknownTopic)?;
+        let current = partition.epoch(shard.replicator.term());
+        let end = partition.epochs.end(epoch, current, partition.next);
+        let (epoch, end_offset) = end.unwrap_or((LeaderEpoch::UNKNOWN, Offset(-1)));
+        Ok(EpochEnd { epoch, end_offset })
     }
 
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.
-    pub fn watch(&self, _partitions: &[(ShardId, PartitionId)], _min_bytes: usize) -> DataWatch {
-        DataWatch::idle()
+    pub fn watch(&self, partitions: &[(ShardId, PartitionId)], min_bytes: usize) -> DataWatch {
+        let place =
+            |&(shard, partition): &(ShardId, PartitionId)| Some((self.shard(shard)?.clone(), partition));
+        DataWatch::register(partitions.iter().filter_map(place).collect(), min_bytes)
     }
 
     /// A producer id that nobody had before.
@@ -180,24 +318,73 @@ impl Broker {
     /// # Errors
     /// The catalog's shard does not take writes.
     pub async fn allocate_producer_id(&self) -> Result<ProducerId, ErrorKind> {
-        Err(ErrorKind::StorageError)
+        if let Some(id) = self.take_producer_id() {
+            return Ok(id);
+        }
+        let body = ProducerIdsAllocated { count: PRODUCER_IDS };
+        let first = self.catalog_shard().ask(Priority::Reserve, &body).await.number()?;
+        // Another call may have been quicker; what it brought is given up.
+        *self.inner.producer_ids.lock() = (first + 1, first + i64::from(PRODUCER_IDS));
+        Ok(ProducerId(first))
+    }
+
+    fn take_producer_id(&self) -> Option<ProducerId> {
+        let mut ids = self.inner.producer_ids.lock();
+        let id = ids.0;
+        (id < ids.1).then(|| {
+            ids.0 += 1;
+            ProducerId(id)
+        })
     }
 
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let view = self.catalog();
+        Stats {
+            shards: self.inner.shards.iter().map(|shard| shard.stats()).collect(),
+            topics: view.len() as u64,
+            partitions: view.partitions() as u64,
+        }
     }
 
-    /// What to watch for readability, edge-triggered, and then call [`drive`](Self::drive) with. A shard that is not listed
-    /// drives itself.
+    /// What to watch for readability, edge-triggered, calling [`drive`](Self::drive) whenever one becomes readable. Until this is
+    /// called the broker watches them itself.
     pub fn event_fds(&self) -> Vec<(ShardId, OwnedFd)> {
-        Vec::new()
+        let mut all = Vec::new();
+        for shard in &self.inner.shards {
+            match shard.event_fds() {
+                Ok(fds) => {
+                    all.extend(fds.into_iter().map(|fd| (shard.id, fd)));
+                    shard.watched_outside();
+                }
+                Err(error) => warn!(shard = %shard.id, %error, "the shard goes on driving itself"),
+            }
+        }
+        all
     }
 
     /// Completes, applies and answers what a shard's disk has finished. Never blocks on the disk.
-    pub fn drive(&self, _shard: ShardId) {}
+    pub fn drive(&self, shard: ShardId) {
+        if let Some(shard) = self.shard(shard) {
+            shard.drive();
+        }
+    }
 
     /// Takes no more writes, finishes those under way, seals the journals, writes checkpoints and unlocks the data
     /// directory. Blocking.
-    pub fn shutdown(&self) {}
+    pub fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.groups.retire(ErrorKind::ShuttingDown);
+        inner.shards.iter().for_each(|shard| shard.close());
+        let until = Instant::now() + DRAIN;
+        inner.shards.iter().for_each(|shard| shard.drain(until));
+        inner.housekeeper.end();
+        inner.shards.iter().for_each(|shard| shard.seal());
+        inner.lock.lock().take();
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ErrorKind> {
+    let good = !name.is_empty() && name.len() <= NAME_MAX && !name.contains(char::is_control);
+    if good { Ok(()) } else { Err(ErrorKind::InvalidTopic) }
 }

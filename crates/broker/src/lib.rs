@@ -3,15 +3,23 @@
 //! Start at [`Broker`]. A front end checks, translates, makes one call here and replies.
 #![deny(missing_docs)]
 
+mod answer;
 mod append;
+mod backend;
+mod baton;
 mod broker;
 mod catalog;
 mod codec;
+mod definitions;
 mod entry;
+mod group;
+mod housekeeper;
 mod lock;
+mod open;
 mod options;
 mod partition;
 mod read;
+mod shard;
 mod state;
 mod stats;
 mod watch;
@@ -19,8 +27,16 @@ mod watch;
 pub use append::{Append, Appended, Appending};
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
+pub use group::{
+    Client, Committed, Committing, Fence, GroupLimits, GroupListing, GroupOptions, GroupPhase, GroupView,
+    Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA,
+    MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
+};
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{ShardStats, Stats};
 pub use watch::DataWatch;
+
+#[cfg(test)]
+mod tests;

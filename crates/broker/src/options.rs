@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sabir_model::{Durability, NodeId, TopicConfig};
 
+use crate::group::GroupOptions;
+
 /// How the journal reaches its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DiskKind {
@@ -46,6 +48,12 @@ pub struct BrokerOptions {
     pub open_bytes_max: usize,
     /// The most partitions a topic may have.
     pub partitions_max: u32,
+    /// Bytes of a new segment file of the journal.
+    pub segment_bytes: u64,
+    /// Bytes of the device that a shard's journal leaves to others.
+    pub keep_free: u64,
+    /// How consumer groups are run.
+    pub groups: GroupOptions,
 }
 
 impl BrokerOptions {
@@ -66,6 +74,9 @@ impl BrokerOptions {
             producer_expiry: Duration::from_secs(24 * 3600),
             open_bytes_max: 32 << 20,
             partitions_max: 10_000,
+            segment_bytes: 64 << 20,
+            keep_free: 256 << 20,
+            groups: GroupOptions::default(),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Figures of a running broker.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sabir_base::metrics::{Histogram, HistogramSnapshot};
 use sabir_model::{Sequence, ShardId, Term};
 
 /// A snapshot of the broker's figures. Counters count from the start of the process.
@@ -48,4 +51,46 @@ pub struct ShardStats {
     pub checkpoints: u64,
     /// Batches found corrupt by reads.
     pub corrupt: u64,
+    /// Segment files of the journal.
+    pub segment_files: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Bytes free on the shard's file system.
+    pub free_bytes: u64,
+    /// Bytes in the tail cache, or pinned by its readers.
+    pub tail_cache_bytes: u64,
+    /// Blocks given to the replicator and not committed yet.
+    pub in_flight: u32,
+    /// Sizes of submitted blocks, in bytes.
+    pub block_bytes: HistogramSnapshot,
+    /// Entries of submitted blocks.
+    pub block_entries: HistogramSnapshot,
+    /// From a block's submission to its commit, in microseconds.
+    pub commit_us: HistogramSnapshot,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: usize) {
+        self.0.fetch_add(more as u64, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What a shard counts outside of its projections.
+#[derive(Debug, Default)]
+pub(crate) struct ShardMeters {
+    pub(crate) hot_bytes: Counter,
+    pub(crate) cold_bytes: Counter,
+    pub(crate) corrupt: Counter,
+    pub(crate) checkpoints: Counter,
+    pub(crate) block_bytes: Histogram,
+    pub(crate) block_entries: Histogram,
+    pub(crate) commit_us: Histogram,
 }

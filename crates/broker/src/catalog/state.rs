@@ -4,9 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustc_hash::FxHashMap;
 use sabir_journal::pages::{DecodeError, PageError, PageKey, PageStore, PageValue, Paged};
-use sabir_model::{
-    ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicId,
-};
+use sabir_model::{ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicId};
 
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
@@ -17,13 +15,9 @@ use crate::entry::{
 
 const PREFIX: &[u8] = b"c";
 
-/// A topic with what only the catalog knows of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TopicRow {
-    pub(crate) topic: Arc<Topic>,
-    /// Counts its configurations.
-    pub(crate) version: u64,
-}
+/// A topic as it is stored.
+#[derive(Debug, Clone)]
+struct TopicRow(Arc<Topic>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct TopicKey(TopicId);
@@ -61,17 +55,17 @@ impl Catalog {
         (self.singles.shards > 0).then_some((self.singles.shards, self.singles.cluster))
     }
 
-    pub(crate) fn topic(&self, id: TopicId) -> Option<&TopicRow> {
-        self.topics.get(&TopicKey(id))
+    pub(crate) fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&TopicKey(id)).map(|row| &row.0)
     }
 
-    pub(crate) fn topic_named(&self, namespace: &str, name: &str) -> Option<&TopicRow> {
+    pub(crate) fn topic_named(&self, namespace: &str, name: &str) -> Option<&Arc<Topic>> {
         let id = self.names.get(namespace)?.get(name)?;
         self.topic(*id)
     }
 
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicRow> {
-        self.topics.iter().map(|(_, row)| row)
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.iter().map(|(_, row)| &row.0)
     }
 
     pub(crate) fn front_end(&self, name: &str) -> Option<FrontEndNo> {
@@ -88,13 +82,14 @@ impl Catalog {
             id: body.id,
             name: body.name.into(),
             namespace: intern(&body.namespace),
+            version: 1,
             config: body.config,
             partitions,
             internal: body.internal,
             made_by: body.made_by,
         });
         self.list_name(&topic);
-        self.topics.insert(TopicKey(topic.id), TopicRow { topic: topic.clone(), version: 1 });
+        self.topics.insert(TopicKey(topic.id), TopicRow(topic.clone()));
         Ok(topic)
     }
 
@@ -124,10 +119,10 @@ impl Catalog {
 
     pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, ErrorKind> {
         let row = self.topics.remove(&TopicKey(body.id)).ok_or(ErrorKind::UnknownTopicId)?;
-        if let Some(names) = self.names.get_mut(&row.topic.namespace) {
-            names.remove(&row.topic.name);
+        if let Some(names) = self.names.get_mut(&row.0.namespace) {
+            names.remove(&row.0.name);
         }
-        Ok(row.topic)
+        Ok(row.0)
     }
 
     pub(crate) fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, ErrorKind> {
@@ -135,9 +130,9 @@ impl Catalog {
     }
 
     pub(crate) fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, ErrorKind> {
-        let row = self.topic(body.id).ok_or(ErrorKind::UnknownTopicId)?;
-        let from = row.topic.partitions.len();
-        let epoch_base = row.topic.partitions.first().map_or(0, |first| first.epoch_base);
+        let topic = self.topic(body.id).ok_or(ErrorKind::UnknownTopicId)?;
+        let from = topic.partitions.len();
+        let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
         if from != body.from as usize {
             return Err(ErrorKind::InvalidPartitions);
         }
@@ -147,11 +142,11 @@ impl Catalog {
 
     fn change(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) -> Result<Arc<Topic>, ErrorKind> {
         let row = self.topics.get_mut(&TopicKey(id)).ok_or(ErrorKind::UnknownTopicId)?;
-        let mut topic = Topic::clone(&row.topic);
+        let mut topic = Topic::clone(&row.0);
         change(&mut topic);
-        row.topic = Arc::new(topic);
-        row.version += 1;
-        Ok(row.topic.clone())
+        topic.version += 1;
+        row.0 = Arc::new(topic);
+        Ok(row.0.clone())
     }
 
     pub(crate) fn register(&mut self, body: FrontEndRegistered) -> Result<FrontEndNo, ErrorKind> {
@@ -182,6 +177,7 @@ impl Catalog {
         &mut self.topics
     }
 
+    #[cfg(test)]
     pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.topics.dump()
     }
@@ -202,7 +198,7 @@ impl Catalog {
         let singles = take_singles(input).map_err(crate::state::undecodable)?;
         let topics = Paged::restore(PREFIX, store)?;
         let mut catalog = Self { topics, names: FxHashMap::default(), singles };
-        let all: Vec<Arc<Topic>> = catalog.topics().map(|row| row.topic.clone()).collect();
+        let all: Vec<Arc<Topic>> = catalog.topics().cloned().collect();
         all.iter().for_each(|topic| catalog.list_name(topic));
         Ok(catalog)
     }
@@ -239,10 +235,10 @@ const FORM: u8 = 1;
 
 impl PageValue for TopicRow {
     fn encode(&self, out: &mut Vec<u8>) {
-        let topic = &self.topic;
+        let topic = &self.0;
         out.push(FORM);
         out.extend_from_slice(&topic.id.0);
-        put_u64(out, self.version);
+        put_u64(out, topic.version);
         put_str(out, &topic.namespace);
         put_str(out, &topic.name);
         topic.config.encode(out);
@@ -264,11 +260,10 @@ impl PageValue for TopicRow {
 fn take_row(bytes: &[u8]) -> Result<TopicRow, sabir_model::DecodeError> {
     let mut input = Reader::new(bytes);
     input.version(FORM)?;
-    let id = input.topic()?;
-    let version = input.u64()?;
     let mut index = 0;
     let topic = Topic {
-        id,
+        id: input.topic()?,
+        version: input.u64()?,
         namespace: intern(input.str()?),
         name: input.str()?.into(),
         config: input.with(TopicConfig::decode)?,
@@ -286,5 +281,5 @@ fn take_row(bytes: &[u8]) -> Result<TopicRow, sabir_model::DecodeError> {
         })?,
     };
     input.end()?;
-    Ok(TopicRow { topic: Arc::new(topic), version })
+    Ok(TopicRow(Arc::new(topic)))
 }

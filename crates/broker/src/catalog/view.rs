@@ -39,6 +39,8 @@ pub struct Topic {
     pub name: Arc<str>,
     /// Its namespace.
     pub namespace: Arc<str>,
+    /// Counts its changes, from 1.
+    pub version: u64,
     /// How it keeps its records and what it takes.
     pub config: TopicConfig,
     /// Its partitions by index, without gaps.

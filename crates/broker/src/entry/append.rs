@@ -214,8 +214,7 @@ impl Body for TrainBody {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         input.version(1)?;
-        let body =
-            Self { train: input.u64()?, chunks: input.u32()?, append: AppendBody::take(&mut input)? };
+        let body = Self { train: input.u64()?, chunks: input.u32()?, append: AppendBody::take(&mut input)? };
         input.end()?;
         Ok(body)
     }

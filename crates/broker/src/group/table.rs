@@ -154,6 +154,7 @@ impl GroupTable {
     }
 
     /// The canonical form of everything: equal tables have equal dumps.
+    #[cfg(test)]
     pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.groups.dump()
     }

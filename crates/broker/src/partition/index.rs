@@ -171,12 +171,6 @@ impl Index {
         self.open.iter().position(|run| run.next() > from && run.max_ts >= ts).map(Place::Open)
     }
 
-    /// The largest timestamp listed.
-    pub(crate) fn max_ts(&self) -> Option<i64> {
-        let pages = self.closed.iter().map(|page| page.max_ts);
-        pages.chain(self.open.iter().map(|run| run.max_ts)).max()
-    }
-
     /// The lowest block that a listed run may lie in.
     pub(crate) fn first_block(&self) -> Option<Sequence> {
         let pages = self.closed.iter().map(|page| page.min_block);

@@ -87,13 +87,7 @@ impl Partition {
     }
 
     /// Keeps the chunk list of the train just appended at `base`.
-    pub(crate) fn keep_train(
-        &mut self,
-        id: PartitionId,
-        base: Offset,
-        chunks: &[Chunk],
-        spill: &mut Spill,
-    ) {
+    pub(crate) fn keep_train(&mut self, id: PartitionId, base: Offset, chunks: &[Chunk], spill: &mut Spill) {
         let pages = encode_chunks(chunks);
         let count = pages.len() as u16;
         for (number, page) in (0..count).zip(pages) {
@@ -121,6 +115,24 @@ impl Partition {
             spill.remove(SpillKey::index(id, page.first));
         }
         self.trains.iter().for_each(|train| train.remove(id, spill));
+    }
+
+    /// Up to where records are to go by the partition's retention, if that is beyond the first offset.
+    pub(crate) fn retention_due(&self, now_ms: i64) -> Option<Offset> {
+        let PartitionSettings { retention_ms, retention_bytes, .. } = self.settings;
+        let by_time = (retention_ms >= 0).then(|| {
+            let oldest = now_ms.saturating_sub(retention_ms);
+            self.index.dead_until(|max_ts, _| max_ts < oldest)
+        });
+        let by_size = u64::try_from(retention_bytes).ok().map(|keep| {
+            let mut left = self.bytes;
+            self.index.dead_until(|_, bytes| {
+                left -= bytes;
+                left >= keep
+            })
+        });
+        let due = by_time.flatten().max(by_size.flatten());
+        due.filter(|due| *due > self.log_start)
     }
 
     /// The lowest block that a record kept here may lie in; `None` where there is none.

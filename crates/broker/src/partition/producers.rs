@@ -27,10 +27,7 @@ impl PageKey for ProducerKey {
             bytes.try_into().map_err(|_| DecodeError("a producer's key has 16 bytes".into()))?;
         let (partition, producer) = both.split_at(8);
         let number = |half: &[u8]| half.iter().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
-        Ok(Self {
-            partition: PartitionId(number(partition)),
-            producer: ProducerId(number(producer) as i64),
-        })
+        Ok(Self { partition: PartitionId(number(partition)), producer: ProducerId(number(producer) as i64) })
     }
 }
 

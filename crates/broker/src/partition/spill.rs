@@ -81,11 +81,6 @@ impl Spill {
         self.fresh.get(key).cloned()
     }
 
-    /// Bytes of pages that wait for a checkpoint.
-    pub(crate) fn bytes(&self) -> usize {
-        self.fresh.values().map(Bytes::len).sum()
-    }
-
     /// Cuts: what is to be written as of this moment.
     pub(crate) fn begin(&mut self) -> SpillChanges {
         let deletes = std::mem::take(&mut self.dead);

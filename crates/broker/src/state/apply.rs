@@ -1,7 +1,7 @@
 //! `apply`: the one place where entries take effect, in their order.
 
 use sabir_journal::{BlockView, EntryView};
-use sabir_model::{ErrorKind, Offset, PartitionId, Sequence, Term};
+use sabir_model::{DecodeError, ErrorKind, Offset, PartitionId, Sequence, Term};
 
 use super::trains::{OpenTrain, TrainKey};
 use super::{ApplyError, At, EntryError, Locate, Outcome, ShardState};
@@ -26,6 +26,9 @@ impl ShardState {
         let failed = |error: EntryError| ApplyError { sequence, reason: error.to_string() };
         let view = BlockView::parse(content).map_err(|error| failed(error.into()))?;
         let at = At { sequence, term, time_ms: view.time_ms() };
+        if sequence != self.applied.next() {
+            return Err(failed(EntryError::Order { after: self.applied }));
+        }
         self.touched.grown.clear();
         self.touched.gone.clear();
         self.enter(term);
@@ -61,23 +64,22 @@ impl ShardState {
         }
     }
 
-    fn apply(
-        &mut self,
-        entry: &EntryView<'_>,
-        at: &At,
-        locate: Locate<'_>,
-    ) -> Result<Outcome, EntryError> {
+    fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError> {
         Ok(match entry.kind {
-            kind::APPEND => Outcome::Appended(self.append(&body(entry)?, payload(entry)?, at)),
-            kind::REFERENCE => Outcome::Appended(self.reference(&body(entry)?, at, locate)),
-            kind::CHUNK => Outcome::Done(self.chunk(&body(entry)?, payload(entry)?, at)),
-            kind::TRAIN => Outcome::Appended(self.train(&body(entry)?, at, locate)),
-            kind::PARTITIONS_CREATED => Outcome::Done(self.create_partitions(&body(entry)?)),
-            kind::PARTITIONS_DELETED => Outcome::Done(self.delete_partitions(&body(entry)?)),
-            kind::PARTITIONS_CONFIGURED => Outcome::Done(self.configure_partitions(&body(entry)?)),
-            kind::LOG_STARTS_MOVED => Outcome::Number(self.move_log_starts(&body(entry)?)),
-            kind::PRODUCERS_EXPIRED => Outcome::Done(self.expire_producers(&body(entry)?)),
-            kind::STARTED => Outcome::Done(self.started(&body(entry)?)),
+            kind::APPEND => Outcome::of(self.append(&body(entry)?, payload(entry)?, at), Outcome::Appended),
+            kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),
+            kind::CHUNK => Outcome::of_done(self.chunk(&body(entry)?, payload(entry)?, at)),
+            kind::TRAIN => Outcome::of(self.train(&body(entry)?, at, locate), Outcome::Appended),
+            kind::PARTITIONS_CREATED => Outcome::of_done(self.create_partitions(&body(entry)?)),
+            kind::PARTITIONS_DELETED => Outcome::of_done(self.delete_partitions(&body(entry)?)),
+            kind::PARTITIONS_CONFIGURED => Outcome::of_done(self.configure_partitions(&body(entry)?)),
+            kind::LOG_STARTS_MOVED => Outcome::of(self.move_log_starts(&body(entry)?), Outcome::Number),
+            kind::PRODUCERS_EXPIRED => Outcome::of_done(self.expire_producers(&body(entry)?)),
+            kind::STARTED => Outcome::of_done(self.started(&body(entry)?)),
+            number if kind::GROUPS.contains(&number) => {
+                let applied = self.groups.apply(number, entry.body, at.time_ms);
+                Outcome::of_done(applied.map_err(|source| bad_body(entry, source))?)
+            }
             _ => self.apply_catalog(entry)?,
         })
     }
@@ -85,21 +87,25 @@ impl ShardState {
     fn apply_catalog(&mut self, entry: &EntryView<'_>) -> Result<Outcome, EntryError> {
         let catalog = &mut self.catalog;
         Ok(match entry.kind {
-            kind::TOPIC_CREATED => Outcome::Topic(catalog.create(body::<TopicCreated>(entry)?)),
-            kind::TOPIC_DELETED => Outcome::Topic(catalog.delete(&body::<TopicDeleted>(entry)?)),
-            kind::TOPIC_CONFIGURED => Outcome::Topic(catalog.configure(body::<TopicConfigured>(entry)?)),
-            kind::TOPIC_EXTENDED => Outcome::Topic(catalog.extend(&body::<TopicExtended>(entry)?)),
+            kind::TOPIC_CREATED => Outcome::of(catalog.create(body::<TopicCreated>(entry)?), Outcome::Topic),
+            kind::TOPIC_DELETED => Outcome::of(catalog.delete(&body::<TopicDeleted>(entry)?), Outcome::Topic),
+            kind::TOPIC_CONFIGURED => {
+                Outcome::of(catalog.configure(body::<TopicConfigured>(entry)?), Outcome::Topic)
+            }
+            kind::TOPIC_EXTENDED => {
+                Outcome::of(catalog.extend(&body::<TopicExtended>(entry)?), Outcome::Topic)
+            }
             kind::FRONT_END_REGISTERED => {
                 let number = catalog.register(body::<FrontEndRegistered>(entry)?);
-                Outcome::Number(number.map(|number| number.0.into()))
+                Outcome::of(number, |number| Outcome::Number(number.0.into()))
             }
             kind::PRODUCER_IDS_ALLOCATED => {
                 let first = catalog.allocate(&body::<ProducerIdsAllocated>(entry)?);
-                Outcome::Number(first.map(|first| first.0))
+                Outcome::of(first, |first| Outcome::Number(first.0))
             }
             kind::DATA_SHARDS_FIXED => {
                 catalog.fix_shards(&body::<DataShardsFixed>(entry)?);
-                Outcome::Done(Ok(()))
+                Outcome::Done
             }
             kind => return Err(EntryError::Kind { index: entry.index, kind }),
         })
@@ -341,7 +347,11 @@ fn timestamp(max_ts: i64, at: &At) -> i64 {
 }
 
 fn body<B: Body>(entry: &EntryView<'_>) -> Result<B, EntryError> {
-    B::decode(entry.body).map_err(|source| EntryError::Body { index: entry.index, kind: entry.kind, source })
+    B::decode(entry.body).map_err(|source| bad_body(entry, source))
+}
+
+fn bad_body(entry: &EntryView<'_>, source: DecodeError) -> EntryError {
+    EntryError::Body { index: entry.index, kind: entry.kind, source }
 }
 
 fn payload(entry: &EntryView<'_>) -> Result<(u32, u32), EntryError> {

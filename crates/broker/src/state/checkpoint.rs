@@ -8,7 +8,8 @@ use sabir_model::{DecodeError, Sequence, Term};
 use super::{Counters, ExpiryQueue, PARTITIONS, PRODUCERS, SegmentUsage, ShardState, TRAINS, Touched, usage};
 use crate::catalog::Catalog;
 use crate::codec::{Reader, put_i64, put_u64};
-use crate::partition::{Partition, PartitionKey, ProducerKey, Spill, SpillChanges, SpillKey};
+use crate::group::GroupTable;
+use crate::partition::{ProducerKey, ProducerState, Spill, SpillChanges};
 
 /// What a checkpoint does with a map, whatever it holds.
 pub(crate) trait Capturing {
@@ -17,6 +18,24 @@ pub(crate) trait Capturing {
     fn take(&mut self) -> Vec<PageChange>;
     fn committed(&mut self);
     fn failed(&mut self);
+}
+
+impl Capturing for GroupTable {
+    fn begin(&mut self) {
+        self.begin_checkpoint();
+    }
+    fn capture(&mut self, budget: &mut Budget) -> bool {
+        Self::capture(self, budget)
+    }
+    fn take(&mut self) -> Vec<PageChange> {
+        self.take_captured()
+    }
+    fn committed(&mut self) {
+        self.checkpoint_committed();
+    }
+    fn failed(&mut self) {
+        self.checkpoint_failed();
+    }
 }
 
 impl<K: PageKey + Hash, V: PageValue> Capturing for Paged<K, V> {
@@ -38,7 +57,7 @@ impl<K: PageKey + Hash, V: PageValue> Capturing for Paged<K, V> {
 }
 
 /// The page of what there is one of in a shard.
-const SHARD_PAGE: &[u8] = b"m";
+pub(super) const SHARD_PAGE: &[u8] = b"m";
 const FORM: u8 = 1;
 
 /// What is known at the moment of the cut.
@@ -65,12 +84,13 @@ pub(crate) fn undecodable(error: DecodeError) -> PageError {
 }
 
 impl ShardState {
-    fn maps(&mut self) -> [&mut dyn Capturing; 5] {
+    fn maps(&mut self) -> [&mut dyn Capturing; 6] {
         [
             &mut self.partitions,
             &mut self.producers,
             &mut self.trains,
             self.catalog.pages(),
+            &mut self.groups,
             &mut self.usage.segments,
         ]
     }
@@ -102,7 +122,7 @@ impl ShardState {
         self.spill.failed();
     }
 
-    fn shard_page(&self) -> Vec<u8> {
+    pub(super) fn shard_page(&self) -> Vec<u8> {
         let mut out = vec![FORM];
         put_u64(&mut out, self.applied.0);
         put_u64(&mut out, self.term.0);
@@ -130,35 +150,12 @@ impl ShardState {
             producers,
             trains: Paged::restore(TRAINS, store)?,
             catalog,
+            groups: GroupTable::restore(store)?,
             spill: Spill::default(),
             usage: SegmentUsage { segments: Paged::restore(usage::PREFIX, store)? },
             touched: Touched::default(),
             counters: Counters::default(),
         })
-    }
-
-    /// Everything that every replica and every replay agrees on, by key, sorted.
-    pub(crate) fn dump(&self, store: &dyn PageStore) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PageError> {
-        let mut dump = vec![(SHARD_PAGE.to_vec(), self.shard_page())];
-        dump.extend(self.partitions.dump());
-        dump.extend(self.producers.dump());
-        dump.extend(self.trains.dump());
-        dump.extend(self.catalog.dump());
-        for (PartitionKey(id), partition) in self.partitions.iter() {
-            for key in partition.spilled(*id) {
-                dump.push((key.stored(), self.spilled(&key, store)?));
-            }
-        }
-        dump.sort_unstable();
-        Ok(dump)
-    }
-
-    fn spilled(&self, key: &SpillKey, store: &dyn PageStore) -> Result<Vec<u8>, PageError> {
-        if let Some(page) = self.spill.get(key) {
-            return Ok(page.to_vec());
-        }
-        let missing = || PageError::Undecodable { key: key.stored(), detail: "the page is missing".into() };
-        store.get(&key.stored())?.ok_or_else(missing)
     }
 }
 
@@ -167,18 +164,8 @@ fn take_head(input: &mut Reader<'_>) -> Result<(Sequence, Term, i64, u64), Decod
     Ok((Sequence(input.u64()?), Term(input.u64()?), input.i64()?, input.u64()?))
 }
 
-fn expiry_of(producers: &Paged<ProducerKey, crate::partition::ProducerState>) -> ExpiryQueue {
+fn expiry_of(producers: &Paged<ProducerKey, ProducerState>) -> ExpiryQueue {
     let mut queue = ExpiryQueue::default();
     producers.iter().for_each(|(key, state)| queue.note(*key, state.last_ms));
     queue
-}
-
-impl Partition {
-    /// The keys of all pages of its own.
-    fn spilled(&self, id: sabir_model::PartitionId) -> Vec<SpillKey> {
-        let pages = self.index.closed().iter().map(|page| SpillKey::index(id, page.first));
-        let trains = self.trains.iter();
-        let lists = trains.flat_map(|train| (0..train.pages).map(|n| SpillKey::train(id, train.base, n)));
-        pages.chain(lists).collect()
-    }
 }

@@ -5,6 +5,8 @@
 
 mod apply;
 mod checkpoint;
+#[cfg(test)]
+mod dump;
 mod expiry;
 mod trains;
 mod usage;
@@ -17,24 +19,74 @@ use std::sync::Arc;
 
 use sabir_journal::pages::Paged;
 use sabir_journal::{SegmentNo, ViewError};
-use sabir_model::{DecodeError, ErrorKind, Offset, PartitionId, Sequence, Term};
+use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term};
 
 use crate::append::Appended;
 use crate::catalog::{Catalog, Topic};
+use crate::group::GroupTable;
 use crate::partition::{Partition, PartitionKey, ProducerKey, ProducerState, Spill};
 use trains::{OpenTrain, TrainKey};
 
 /// What an entry came to.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    /// Of an append.
-    Appended(Result<Appended, ErrorKind>),
-    /// Of an entry about a topic.
-    Topic(Result<Arc<Topic>, ErrorKind>),
-    /// Of an entry that gives out a number, or moved a log start.
-    Number(Result<i64, ErrorKind>),
-    /// Of any other entry.
-    Done(Result<(), ErrorKind>),
+    /// An append took its place.
+    Appended(Appended),
+    /// An entry about a topic, as it is now.
+    Topic(Arc<Topic>),
+    /// A number was given out, or a log start moved to it.
+    Number(i64),
+    /// Any other entry took effect.
+    Done,
+    /// It took none.
+    Failed(ErrorKind),
+}
+
+impl Outcome {
+    fn of<T>(result: Result<T, ErrorKind>, good: impl FnOnce(T) -> Self) -> Self {
+        result.map_or_else(Self::Failed, good)
+    }
+
+    fn of_done(result: Result<(), ErrorKind>) -> Self {
+        Self::of(result, |()| Self::Done)
+    }
+
+    /// The outcome of an entry that appends.
+    pub(crate) fn appended(self) -> Result<Appended, ErrorKind> {
+        match self {
+            Self::Appended(appended) => Ok(appended),
+            other => Err(other.error()),
+        }
+    }
+
+    /// The outcome of an entry about a topic.
+    pub(crate) fn topic(self) -> Result<Arc<Topic>, ErrorKind> {
+        match self {
+            Self::Topic(topic) => Ok(topic),
+            other => Err(other.error()),
+        }
+    }
+
+    /// The outcome of an entry that gives a number.
+    pub(crate) fn number(self) -> Result<i64, ErrorKind> {
+        match self {
+            Self::Number(number) => Ok(number),
+            other => Err(other.error()),
+        }
+    }
+
+    /// Whether it took effect.
+    pub(crate) fn done(self) -> Result<(), ErrorKind> {
+        match self {
+            Self::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asked of an outcome of another kind, which its entry cannot have.
+    fn error(self) -> ErrorKind {
+        self.done().err().unwrap_or(ErrorKind::InvalidRequest)
+    }
 }
 
 /// Why a committed block cannot be applied. It can only be a newer version's, or a defect: the shard stops.
@@ -54,6 +106,8 @@ pub(crate) enum EntryError {
     Body { index: u32, kind: u16, source: DecodeError },
     #[error("entry {index} has kind {kind}, which is not known to this version")]
     Kind { index: u32, kind: u16 },
+    #[error("it does not follow block {after}")]
+    Order { after: Sequence },
     #[error("entry {index} of kind {kind} has no payload")]
     Payload { index: u32, kind: u16 },
 }
@@ -100,7 +154,6 @@ pub(crate) struct Counters {
 pub(crate) type Locate<'a> = &'a dyn Fn(Sequence) -> Option<SegmentNo>;
 
 /// All projections of a shard.
-#[derive(Debug)]
 pub(crate) struct ShardState {
     pub(crate) applied: Sequence,
     pub(crate) term: Term,
@@ -112,6 +165,7 @@ pub(crate) struct ShardState {
     pub(crate) producers: Paged<ProducerKey, ProducerState>,
     trains: Paged<TrainKey, OpenTrain>,
     pub(crate) catalog: Catalog,
+    pub(crate) groups: GroupTable,
     pub(crate) spill: Spill,
     /// This node's own table; no part of the projections.
     pub(crate) usage: SegmentUsage,
@@ -133,6 +187,7 @@ impl Default for ShardState {
             producers: Paged::new(PRODUCERS),
             trains: Paged::new(TRAINS),
             catalog: Catalog::default(),
+            groups: GroupTable::new(),
             spill: Spill::default(),
             usage: SegmentUsage::default(),
             expiry: ExpiryQueue::default(),
@@ -154,11 +209,6 @@ impl ShardState {
     /// The lowest block that the chunks of unfinished trains lie in.
     pub(crate) fn first_train_block(&self) -> Option<Sequence> {
         self.trains.iter().filter_map(|(_, train)| train.first_block()).min()
-    }
-
-    /// The high watermark of a partition: only committed blocks are applied.
-    pub(crate) fn high_watermark(&self, id: PartitionId) -> Option<Offset> {
-        self.partition(id).map(|partition| partition.next)
     }
 }
 

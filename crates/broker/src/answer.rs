@@ -1,0 +1,158 @@
+//! Those who wait for an entry's outcome, and how they are told.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
+use sabir_model::ErrorKind;
+
+use crate::append::Appended;
+use crate::group::GroupWaiter;
+use crate::state::Outcome;
+
+/// A task that waits, and the I/O thread it lives on.
+#[derive(Debug, Default)]
+pub(crate) struct Sleeper(Option<(ThreadSlot, Waker)>);
+
+impl Sleeper {
+    pub(crate) fn sleep(&mut self, cx: &Context<'_>) {
+        match &mut self.0 {
+            Some((_, waker)) if waker.will_wake(cx.waker()) => {}
+            slot => *slot = Some((current_slot(), cx.waker().clone())),
+        }
+    }
+
+    pub(crate) fn wake(&mut self, wakes: &mut WakeBatch) {
+        if let Some((slot, waker)) = self.0.take() {
+            wakes.add(slot, waker);
+        }
+    }
+}
+
+/// What happens once an entry is applied.
+type Next = Box<dyn FnOnce(Outcome, &mut WakeBatch) + Send>;
+
+/// Who waits for one entry.
+pub(crate) enum Waiter {
+    /// One batch of a call.
+    Append { call: Arc<AppendCall>, slot: u32 },
+    /// A task.
+    Reply(Arc<Reply>),
+    /// A group, or one who asked it.
+    Group(GroupWaiter),
+    /// The next step of something; it runs on the thread that applies, with no lock held.
+    Then(Next),
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Append { .. } => "Append",
+            Self::Reply(_) => "Reply",
+            Self::Group(_) => "Group",
+            Self::Then(_) => "Then",
+        })
+    }
+}
+
+impl Waiter {
+    pub(crate) fn then(next: impl FnOnce(Outcome, &mut WakeBatch) + Send + 'static) -> Self {
+        Self::Then(Box::new(next))
+    }
+
+    pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
+        match self {
+            Self::Append { call, slot } => call.answer(slot, outcome.appended(), wakes),
+            Self::Reply(reply) => reply.answer(outcome, wakes),
+            Self::Group(waiter) => waiter.complete(outcome.done(), wakes),
+            Self::Then(next) => next(outcome, wakes),
+        }
+    }
+
+    pub(crate) fn fail(self, error: ErrorKind, wakes: &mut WakeBatch) {
+        self.answer(Outcome::Failed(error), wakes);
+    }
+}
+
+/// The answers of one call of append.
+#[derive(Debug)]
+pub(crate) struct AppendCall(Mutex<Answers>);
+
+#[derive(Debug)]
+struct Answers {
+    answers: Vec<Result<Appended, ErrorKind>>,
+    open: usize,
+    sleeper: Sleeper,
+}
+
+impl AppendCall {
+    pub(crate) fn new(batches: usize) -> Arc<Self> {
+        // What stands here until the answer comes is never seen.
+        let answers = vec![Err(ErrorKind::Timeout); batches];
+        Arc::new(Self(Mutex::new(Answers { answers, open: batches, sleeper: Sleeper::default() })))
+    }
+
+    pub(crate) fn answer(&self, slot: u32, answer: Result<Appended, ErrorKind>, wakes: &mut WakeBatch) {
+        let mut call = self.0.lock();
+        call.answers[slot as usize] = answer;
+        call.open -= 1;
+        if call.open == 0 {
+            call.sleeper.wake(wakes);
+        }
+    }
+
+    /// Answers `batches` items from `slot` on with an error, before anybody waits.
+    pub(crate) fn refuse(&self, slot: u32, batches: usize, error: ErrorKind) {
+        let mut wakes = WakeBatch::default();
+        (slot..slot + batches as u32).for_each(|slot| self.answer(slot, Err(error), &mut wakes));
+        wakes.deliver();
+    }
+
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, ErrorKind>>> {
+        let mut call = self.0.lock();
+        if call.open == 0 {
+            return Poll::Ready(std::mem::take(&mut call.answers));
+        }
+        call.sleeper.sleep(cx);
+        Poll::Pending
+    }
+}
+
+/// The answer to one entry.
+#[derive(Debug, Default)]
+pub(crate) struct Reply(Mutex<(Option<Outcome>, Sleeper)>);
+
+impl Reply {
+    pub(crate) fn answer(&self, outcome: Outcome, wakes: &mut WakeBatch) {
+        let mut reply = self.0.lock();
+        reply.0 = Some(outcome);
+        reply.1.wake(wakes);
+    }
+}
+
+/// Waits for a [`Reply`].
+#[derive(Debug, Default)]
+pub(crate) struct Answer(pub(crate) Arc<Reply>);
+
+impl Answer {
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter::Reply(self.0.clone())
+    }
+}
+
+impl Future for Answer {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut reply = self.0.0.lock();
+        if let Some(outcome) = reply.0.take() {
+            return Poll::Ready(outcome);
+        }
+        reply.1.sleep(cx);
+        Poll::Pending
+    }
+}

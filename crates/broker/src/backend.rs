@@ -1,0 +1,95 @@
+//! What shards stand on: disks, page stores and replicators.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sabir_journal::disk::{Disk, DiskError, PwriteDisk};
+use sabir_journal::pages::{PageStore, RedbPages};
+use sabir_journal::{Journal, JournalError, Replicator, Solo};
+use sabir_model::ShardId;
+use tracing::info;
+
+use crate::options::DiskKind;
+use crate::shard::OpenError;
+
+/// Gives each shard its ground.
+pub(crate) trait Backend: Send + Sync {
+    /// The disk of a shard's journal.
+    fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError>;
+
+    /// The page store beside it.
+    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError>;
+
+    /// The replicator over its journal.
+    fn replicator(&self, shard: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError>;
+}
+
+/// Folders of a data directory: `shard-N/journal` and `shard-N/pages.redb`.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    pub(crate) data: PathBuf,
+    pub(crate) disk: DiskKind,
+}
+
+impl Folders {
+    fn shard(&self, shard: ShardId) -> PathBuf {
+        self.data.join(format!("shard-{shard}"))
+    }
+}
+
+impl Backend for Folders {
+    fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
+        let folder = self.shard(shard).join("journal");
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
+        sync_folders(&folder, &self.data)?;
+        open_disk(self.disk, &folder).map_err(OpenError::Disk)
+    }
+
+    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+        let (store, _) = RedbPages::open(&self.shard(shard).join("pages.redb"), RedbPages::CACHE_BYTES)?;
+        Ok(Arc::new(store))
+    }
+
+    fn replicator(&self, _: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError> {
+        Ok(Solo::start(journal)?)
+    }
+}
+
+/// A folder's name is durable only once the folder above it is synced.
+fn sync_folders(folder: &Path, data: &Path) -> Result<(), OpenError> {
+    for path in folder.ancestors().skip(1) {
+        let synced = std::fs::File::open(path).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
+        if path == data {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn open_disk(kind: DiskKind, folder: &Path) -> Result<Arc<dyn Disk>, DiskError> {
+    use sabir_journal::disk::UringDisk;
+    if kind == DiskKind::Pwrite {
+        return Ok(Arc::new(PwriteDisk::open(folder)?));
+    }
+    match UringDisk::open(folder) {
+        Ok(disk) => Ok(Arc::new(disk)),
+        Err(error @ DiskError::Unsupported { .. }) if kind == DiskKind::Auto => {
+            info!(%error, "falling back to pwrite");
+            Ok(Arc::new(PwriteDisk::open(folder)?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_disk(kind: DiskKind, folder: &Path) -> Result<Arc<dyn Disk>, DiskError> {
+    if kind == DiskKind::Uring {
+        let source = Arc::new(std::io::ErrorKind::Unsupported.into());
+        let path = folder.display().to_string();
+        return Err(DiskError::Unsupported { what: "io_uring", path, source });
+    }
+    Ok(Arc::new(PwriteDisk::open(folder)?))
+}

@@ -1,0 +1,61 @@
+//! Work that one thread at a time does, and nobody waits for.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// Whoever asks while another is at work leaves it the work: the other one goes round again. So no call is lost, none
+/// waits, and a call from inside the work itself (a completion that arrives at once) does no harm.
+#[derive(Debug, Default)]
+pub(crate) struct Baton(AtomicUsize);
+
+impl Baton {
+    /// Does `work`, at least once after this call began, here or on the thread that is at it.
+    pub(crate) fn run(&self, mut work: impl FnMut()) {
+        if self.0.fetch_add(1, SeqCst) != 0 {
+            return;
+        }
+        let mut asked = 1;
+        loop {
+            work();
+            match self.0.compare_exchange(asked, 0, SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(more) => asked = more,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn a_call_from_inside_goes_round_again() {
+        let baton = Baton::default();
+        let mut rounds = 0;
+        baton.run(|| {
+            rounds += 1;
+            if rounds < 3 {
+                baton.run(|| panic!("it is this thread's turn already"));
+            }
+        });
+        assert_eq!(rounds, 3);
+    }
+
+    #[test]
+    fn no_call_is_lost_between_threads() {
+        let (baton, asked, seen) = (Baton::default(), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        asked.fetch_add(1, SeqCst);
+                        baton.run(|| seen.store(asked.load(SeqCst), SeqCst));
+                    }
+                });
+            }
+        });
+        assert_eq!(seen.into_inner(), 40_000);
+    }
+}

@@ -1,0 +1,287 @@
+//! The driver of definitions: what the catalog's shard has decided is carried to the shards concerned, and shown when they
+//! all have it.
+//!
+//! ```text
+//!   topic created (shard 0) ─► partitions created (each shard) ─► all applied ─► shown, answered
+//!   topic deleted (shard 0) ─► hidden ─► partitions deleted (each shard) ─► all applied ─► answered
+//! ```
+//!
+//! Each step is started by the thread that applied the one before. A step that fails, or is lost with the process, is made up
+//! for by [`Definitions::reconcile`], which compares the shards with the catalog; every step may be repeated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use sabir_base::wake::WakeBatch;
+use sabir_journal::Priority;
+use sabir_model::{ErrorKind, PartitionId, ShardId, TopicId};
+use tracing::warn;
+
+use crate::answer::{Answer, Reply, Waiter};
+use crate::catalog::{CatalogView, Topic};
+use crate::entry::{Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted};
+use crate::shard::Shard;
+use crate::state::Outcome;
+
+/// Partitions named by one entry.
+const BATCH: usize = 4096;
+
+/// Carries definitions from the catalog to the shards.
+pub(crate) struct Definitions {
+    /// By number; the first is the catalog's.
+    shards: Vec<Arc<Shard>>,
+    view: ArcSwap<CatalogView>,
+    /// Held while the view is changed.
+    changing: Mutex<()>,
+    /// Whether a step failed.
+    unsettled: AtomicBool,
+}
+
+/// What the shards are to be told of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It has these partitions.
+    Create,
+    /// It has another configuration.
+    Configure,
+    /// It is gone.
+    Delete,
+}
+
+/// What is done once every shard concerned has answered.
+type Finish = Box<dyn FnOnce(Result<(), ErrorKind>, &mut WakeBatch) + Send>;
+
+/// Waits for several entries.
+struct Join {
+    left: AtomicUsize,
+    failed: Mutex<Option<ErrorKind>>,
+    finish: Mutex<Option<Finish>>,
+}
+
+impl Join {
+    fn one_done(&self, outcome: Outcome, wakes: &mut WakeBatch) {
+        if let Err(error) = outcome.done() {
+            self.failed.lock().get_or_insert(error);
+        }
+        if self.left.fetch_sub(1, SeqCst) == 1
+            && let Some(finish) = self.finish.lock().take()
+        {
+            finish(self.failed.lock().map_or(Ok(()), Err), wakes);
+        }
+    }
+}
+
+impl Definitions {
+    pub(crate) fn new(shards: Vec<Arc<Shard>>) -> Arc<Self> {
+        Arc::new(Self {
+            shards,
+            view: ArcSwap::default(),
+            changing: Mutex::new(()),
+            unsettled: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn view(&self) -> Arc<CatalogView> {
+        self.view.load_full()
+    }
+
+    fn catalog(&self) -> &Arc<Shard> {
+        &self.shards[0]
+    }
+
+    /// Proposes a change of a topic; the answer comes when every shard concerned has it.
+    pub(crate) fn change<B: Body>(self: &Arc<Self>, body: &B, priority: Priority) -> Answer {
+        let answer = Answer::default();
+        let (definitions, reply) = (self.clone(), answer.0.clone());
+        let step = match B::KIND {
+            crate::entry::kind::TOPIC_DELETED => Step::Delete,
+            crate::entry::kind::TOPIC_CONFIGURED => Step::Configure,
+            _ => Step::Create,
+        };
+        let decided = move |outcome: Outcome, wakes: &mut WakeBatch| match outcome.topic() {
+            Ok(topic) => definitions.carry(step, topic, reply, wakes),
+            Err(error) => reply.answer(Outcome::Failed(error), wakes),
+        };
+        self.catalog().propose(priority, body, Waiter::then(decided));
+        answer
+    }
+
+    /// Sends what was proposed on its way.
+    pub(crate) fn flush(&self) {
+        self.catalog().submit();
+    }
+
+    fn carry(self: &Arc<Self>, step: Step, topic: Arc<Topic>, reply: Arc<Reply>, wakes: &mut WakeBatch) {
+        if step == Step::Delete {
+            self.hide(topic.id);
+        }
+        let definitions = self.clone();
+        let told = topic.clone();
+        let finish: Finish = Box::new(move |result, wakes| {
+            if result.is_err() {
+                definitions.unsettled.store(true, SeqCst);
+            } else if step != Step::Delete {
+                definitions.show(&topic);
+            }
+            reply.answer(result.map_or_else(Outcome::Failed, |()| Outcome::Topic(topic)), wakes);
+        });
+        self.tell(step, &told, finish, wakes);
+    }
+
+    /// Tells each shard concerned its part of a step.
+    fn tell(&self, step: Step, topic: &Topic, finish: Finish, wakes: &mut WakeBatch) {
+        let mut by_shard = BTreeMap::<ShardId, Vec<(u32, PartitionId)>>::new();
+        for partition in &topic.partitions {
+            let number = partition.index as u32;
+            by_shard.entry(partition.shard).or_default().push((number, partition.id));
+        }
+        let entries = by_shard.values().map(|all| all.len().div_ceil(BATCH)).sum();
+        let join = Arc::new(Join {
+            left: AtomicUsize::new(entries),
+            failed: Mutex::new(None),
+            finish: Mutex::new(Some(finish)),
+        });
+        for (shard, partitions) in by_shard {
+            let Some(shard) = self.shards.get(shard.0 as usize) else {
+                join.one_done(Outcome::Failed(ErrorKind::StorageError), wakes);
+                continue;
+            };
+            for batch in partitions.chunks(BATCH) {
+                let join = join.clone();
+                let waiter = Waiter::then(move |outcome, wakes| join.one_done(outcome, wakes));
+                propose(shard, step, topic, batch, waiter);
+            }
+            shard.submit();
+        }
+    }
+
+    /// Shows a topic as it was when its last step began, unless it has changed or gone since.
+    fn show(&self, topic: &Arc<Topic>) {
+        let _changing = self.changing.lock();
+        let is_current = self.catalog().state.read().catalog.topic(topic.id).is_some();
+        let view = self.view.load();
+        let shown = view.topic_by_id(topic.id).map_or(0, |shown| shown.version);
+        if is_current && shown < topic.version {
+            let mut view = CatalogView::clone(&view);
+            view.show(topic);
+            self.view.store(Arc::new(view));
+        }
+    }
+
+    fn hide(&self, id: TopicId) {
+        let _changing = self.changing.lock();
+        let mut view = CatalogView::clone(&self.view.load());
+        view.hide(id);
+        self.view.store(Arc::new(view));
+    }
+
+    /// Whether a step has failed since the last reconciliation.
+    pub(crate) fn take_unsettled(&self) -> bool {
+        self.unsettled.swap(false, SeqCst)
+    }
+
+    /// Makes the shards agree with the catalog, and shows what they have.
+    pub(crate) fn reconcile(self: &Arc<Self>) {
+        // First the shards, then the catalog: what a shard has and the catalog lacks was deleted.
+        let known: Vec<FxHashSet<PartitionId>> =
+            self.shards.iter().map(|shard| partitions_of(shard)).collect();
+        let topics: Vec<Arc<Topic>> = self.catalog().state.read().catalog.topics().cloned().collect();
+        self.delete_strays(&known, &topics);
+        let mut ready = Vec::new();
+        for topic in topics {
+            match self.missing(&topic, &known) {
+                None => ready.push(topic),
+                Some(step) => {
+                    // Nobody waits for it here; a failure is tried again.
+                    let nobody = Arc::new(Reply::default());
+                    let mut wakes = WakeBatch::default();
+                    self.carry(step, topic, nobody, &mut wakes);
+                    wakes.deliver();
+                }
+            }
+        }
+        self.show_all(ready);
+    }
+
+    fn show_all(&self, topics: Vec<Arc<Topic>>) {
+        let _changing = self.changing.lock();
+        let mut view = CatalogView::clone(&self.view.load());
+        let state = self.catalog().state.read();
+        for topic in topics.iter().filter(|topic| state.catalog.topic(topic.id).is_some()) {
+            if view.topic_by_id(topic.id).is_none_or(|shown| shown.version < topic.version) {
+                view.show(topic);
+            }
+        }
+        drop(state);
+        self.view.store(Arc::new(view));
+    }
+
+    /// What the shards of a topic have not been told yet.
+    fn missing(&self, topic: &Topic, known: &[FxHashSet<PartitionId>]) -> Option<Step> {
+        let has = |id: &PartitionId, shard: ShardId| {
+            known.get(shard.0 as usize).is_some_and(|known| known.contains(id))
+        };
+        if !topic.partitions.iter().all(|partition| has(&partition.id, partition.shard)) {
+            return Some(Step::Create);
+        }
+        let stale = topic.partitions.iter().any(|partition| {
+            let shard = &self.shards[partition.shard.0 as usize];
+            let state = shard.state.read();
+            let known = state.partition(partition.id).map(|known| known.settings);
+            known
+                .is_some_and(|known| known.version < topic.version && known != settings(topic, known.version))
+        });
+        stale.then_some(Step::Configure)
+    }
+
+    fn delete_strays(self: &Arc<Self>, known: &[FxHashSet<PartitionId>], topics: &[Arc<Topic>]) {
+        let wanted: FxHashSet<PartitionId> =
+            topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| partition.id)).collect();
+        for (shard, known) in self.shards.iter().zip(known) {
+            let strays: Vec<PartitionId> = known.difference(&wanted).copied().collect();
+            for batch in strays.chunks(BATCH) {
+                let body = PartitionsDeleted { partitions: batch.to_vec() };
+                let (id, definitions) = (shard.id, self.clone());
+                let told = move |outcome: Outcome, _: &mut WakeBatch| {
+                    if let Err(error) = outcome.done() {
+                        warn!(shard = %id, %error, "deleted partitions are still there");
+                        definitions.unsettled.store(true, SeqCst);
+                    }
+                };
+                shard.propose(Priority::Reserve, &body, Waiter::then(told));
+            }
+            shard.submit();
+        }
+    }
+}
+
+fn settings(topic: &Topic, version: u64) -> PartitionSettings {
+    PartitionSettings::of(&topic.config, version)
+}
+
+fn partitions_of(shard: &Shard) -> FxHashSet<PartitionId> {
+    shard.state.read().partitions.iter().map(|(key, _)| key.0).collect()
+}
+
+fn propose(shard: &Shard, step: Step, topic: &Topic, partitions: &[(u32, PartitionId)], waiter: Waiter) {
+    let ids = || partitions.iter().map(|(_, id)| *id).collect();
+    let settings = settings(topic, topic.version);
+    match step {
+        Step::Create => {
+            let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
+            let partitions = partitions.to_vec();
+            let body = PartitionsCreated { topic: topic.id, epoch_base, settings, partitions };
+            shard.propose(Priority::Reserve, &body, waiter);
+        }
+        Step::Configure => {
+            shard.propose(Priority::Reserve, &PartitionsConfigured { settings, partitions: ids() }, waiter);
+        }
+        Step::Delete => {
+            shard.propose(Priority::Reserve, &PartitionsDeleted { partitions: ids() }, waiter);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is done by time, on threads of its own: ticks, segments made ready, retention, checkpoints.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use sabir_base::clock::Clock;
+use sabir_journal::Priority;
+use sabir_model::{Offset, PartitionId};
+use tracing::warn;
+
+use crate::definitions::Definitions;
+use crate::entry::{LogStartsMoved, ProducersExpired};
+use crate::group::Groups;
+use crate::shard::Shard;
+
+/// How often the replicators and groups look at the time.
+const TICK: Duration = Duration::from_millis(50);
+/// How often it is looked whether a checkpoint is due.
+const CHECKPOINTS: Duration = Duration::from_millis(200);
+/// How often a failed definition is tried again.
+const DEFINITIONS: Duration = Duration::from_secs(1);
+/// How often idle producers are looked for.
+const PRODUCERS: Duration = Duration::from_secs(60);
+/// How often groups are tidied up.
+const GROUPS: Duration = Duration::from_secs(300);
+/// Partitions looked at under one lock of the projections, and moves in one entry.
+const PORTION: usize = 512;
+
+/// Says when to end.
+#[derive(Debug, Default)]
+struct End {
+    ended: Mutex<bool>,
+    told: Condvar,
+}
+
+impl End {
+    /// Sleeps; true when it is time to end.
+    fn sleep(&self, time: Duration) -> bool {
+        let mut ended = self.ended.lock();
+        if !*ended {
+            self.told.wait_for(&mut ended, time);
+        }
+        *ended
+    }
+}
+
+/// The threads; they end with [`Housekeeper::end`].
+#[derive(Debug)]
+pub(crate) struct Housekeeper {
+    end: Arc<End>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads keep in order.
+#[derive(Clone)]
+pub(crate) struct House {
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) groups: Groups,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retention_interval: Duration,
+    pub(crate) producer_expiry: Duration,
+}
+
+impl Housekeeper {
+    pub(crate) fn start(house: &House) -> std::io::Result<Self> {
+        let end = Arc::new(End::default());
+        let mut threads = Vec::new();
+        let jobs: [(&str, fn(&House, &End)); 3] =
+            [("ticks", House::ticks), ("segments", House::segments), ("checkpoints", House::checkpoints)];
+        for (name, job) in jobs {
+            let (house, end) = (house.clone(), end.clone());
+            threads.push(std::thread::Builder::new().name(name.into()).spawn(move || job(&house, &end))?);
+        }
+        Ok(Self { end, threads: Mutex::new(threads) })
+    }
+
+    /// Ends the threads and waits for them. Blocking.
+    pub(crate) fn end(&self) {
+        *self.end.ended.lock() = true;
+        self.end.told.notify_all();
+        let me = std::thread::current().id();
+        for thread in self.threads.lock().drain(..).filter(|thread| thread.thread().id() != me) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Housekeeper {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What is due every so often.
+struct Every {
+    interval: Duration,
+    last: Instant,
+}
+
+impl Every {
+    fn new(interval: Duration) -> Self {
+        Self { interval, last: Instant::now() }
+    }
+
+    fn due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.interval;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+impl House {
+    fn ticks(&self, end: &End) {
+        let start = Instant::now();
+        let mut definitions = Every::new(DEFINITIONS);
+        let mut retention = Every::new(self.retention_interval);
+        let mut producers = Every::new(PRODUCERS);
+        let mut groups = Every::new(GROUPS);
+        while !end.sleep(TICK) {
+            let now = start.elapsed().as_millis() as u64;
+            self.shards.iter().for_each(|shard| shard.replicator.tick(now));
+            self.groups.tick();
+            if definitions.due() && self.definitions.take_unsettled() {
+                self.definitions.reconcile();
+            }
+            if retention.due() {
+                self.shards.iter().for_each(|shard| shard.retain(self.clock.now_ms()));
+            }
+            if producers.due() {
+                let idle_since = self.clock.now_ms() - self.producer_expiry.as_millis() as i64;
+                self.shards.iter().for_each(|shard| shard.expire_producers(idle_since));
+            }
+            if groups.due() {
+                let view = self.definitions.view();
+                self.groups.housekeep(&|topic| view.topic_by_id(topic).is_some());
+            }
+        }
+    }
+
+    fn segments(&self, end: &End) {
+        while !end.sleep(TICK) {
+            for shard in &self.shards {
+                if let Err(error) = shard.journal.prepare() {
+                    warn!(shard = %shard.id, %error, "a segment could not be made ready");
+                }
+            }
+        }
+    }
+
+    fn checkpoints(&self, end: &End) {
+        while !end.sleep(CHECKPOINTS) {
+            self.shards.iter().for_each(|shard| shard.checkpoint_if_due());
+        }
+    }
+}
+
+impl Shard {
+    /// Proposes to let go of what retention no longer keeps.
+    pub(crate) fn retain(&self, now_ms: i64) {
+        let ids: Vec<PartitionId> = self.state.read().partitions.iter().map(|(key, _)| key.0).collect();
+        for portion in ids.chunks(PORTION) {
+            let moves = self.retention_moves(portion, now_ms);
+            if !moves.is_empty() {
+                self.propose_quietly(&LogStartsMoved { moves });
+            }
+        }
+        self.submit();
+    }
+
+    fn retention_moves(&self, ids: &[PartitionId], now_ms: i64) -> Vec<(PartitionId, Offset)> {
+        let state = self.state.read();
+        let due = |id: &PartitionId| Some((*id, state.partition(*id)?.retention_due(now_ms)?));
+        ids.iter().filter_map(due).collect()
+    }
+
+    /// Proposes to forget producers that have been idle since before that block time.
+    pub(crate) fn expire_producers(&self, idle_since: i64) {
+        loop {
+            let due = self.state.write().expiry.take_idle(idle_since, PORTION);
+            if due.is_empty() {
+                return self.submit();
+            }
+            let mut producers = Vec::new();
+            let mut state = self.state.write();
+            for key in due {
+                let Some(last_ms) = state.producers.get(&key).map(|producer| producer.last_ms) else {
+                    continue;
+                };
+                let idle = last_ms <= idle_since;
+                // An idle one is looked at again, later, in case the entry is lost.
+                state.expiry.note(key, if idle { self.now_ms() } else { last_ms });
+                if idle {
+                    producers.push((key.partition, key.producer));
+                }
+            }
+            drop(state);
+            if !producers.is_empty() {
+                self.propose_quietly(&ProducersExpired { idle_since, producers });
+            }
+        }
+    }
+
+    fn propose_quietly<B: crate::entry::Body>(&self, body: &B) {
+        let mut encoded = Vec::new();
+        body.encode(&mut encoded);
+        if let Err((error, _)) = self.push(Priority::Reserve, B::KIND, &encoded, None) {
+            tracing::debug!(shard = %self.id, kind = B::KIND, %error, "not proposed");
+        }
+    }
+}

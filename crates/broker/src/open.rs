@@ -1,0 +1,191 @@
+//! Opening a broker: the lock, the shards, the definitions, and into service.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use parking_lot::Mutex;
+use sabir_base::buf::BufPool;
+use sabir_base::clock::Clock;
+use sabir_journal::{JournalOptions, Priority};
+use sabir_model::{ShardId, TopicId};
+
+use crate::backend::{Backend, Folders};
+use crate::broker::{Broker, Inner};
+use crate::definitions::Definitions;
+use crate::entry::DataShardsFixed;
+use crate::group::Groups;
+use crate::housekeeper::{House, Housekeeper};
+use crate::lock::DataLock;
+use crate::options::{BrokerOptions, StartError};
+use crate::shard::{OpenError, Parts, Settings, Shard};
+
+/// Bytes of block buffers that wait for reuse, at the most.
+const POOL_BYTES: usize = 64 << 20;
+
+impl Broker {
+    /// Opens the data directory, recovers every shard and leads it. Blocking; returns when reads and writes are taken.
+    ///
+    /// # Errors
+    /// What [`StartError`] lists: the directory is in use, cannot be used, or holds damaged data.
+    pub fn open(options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let lock = take_lock(&options.data)?;
+        let backend = Folders { data: options.data.clone(), disk: options.disk };
+        Self::open_on(options, clock, &backend, Some(lock))
+    }
+
+    /// Opens a broker on any ground.
+    pub(crate) fn open_on(
+        mut options: BrokerOptions,
+        clock: Arc<dyn Clock>,
+        backend: &dyn Backend,
+        lock: Option<DataLock>,
+    ) -> Result<Self, StartError> {
+        if options.data_shards == 0 || options.data_shards > 1024 {
+            return Err(StartError::Options(format!(
+                "{} data shards: 1 to 1024 can be",
+                options.data_shards
+            )));
+        }
+        let opener = Opener { options: &options, clock: &clock, backend, pool: BufPool::new(POOL_BYTES) };
+        let catalog = opener.shard(ShardId::CATALOG)?;
+        let (data_shards, cluster) = fix_shards(&catalog, options.data_shards)?;
+        let mut shards = vec![catalog];
+        for number in 1..=data_shards {
+            shards.push(opener.shard(ShardId(number))?);
+        }
+        options.data_shards = data_shards;
+        let definitions = Definitions::new(shards.clone());
+        definitions.reconcile();
+        let groups = Groups::new(shards[1].clone(), options.groups.clone(), clock.clone());
+        groups.lead();
+        let house = House {
+            shards: shards.clone(),
+            definitions: definitions.clone(),
+            groups: groups.clone(),
+            clock: clock.clone(),
+            retention_interval: options.retention_interval,
+            producer_expiry: options.producer_expiry,
+        };
+        let housekeeper = Housekeeper::start(&house).map_err(|source| StartError::Io {
+            op: "start a thread for",
+            path: options.data.clone(),
+            source,
+        })?;
+        let inner = Inner {
+            options,
+            clock,
+            cluster,
+            shards,
+            definitions,
+            groups,
+            housekeeper,
+            producer_ids: Mutex::new((0, 0)),
+            lock: Mutex::new(lock),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+fn take_lock(data: &Path) -> Result<DataLock, StartError> {
+    let io = |op| move |source| StartError::Io { op, path: data.to_owned(), source };
+    std::fs::create_dir_all(data).map_err(io("make"))?;
+    DataLock::take(data)
+}
+
+struct Opener<'a> {
+    options: &'a BrokerOptions,
+    clock: &'a Arc<dyn Clock>,
+    backend: &'a dyn Backend,
+    pool: Arc<BufPool>,
+}
+
+impl Opener<'_> {
+    fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {
+        self.open(id).map_err(|error| StartError::Shard { shard: id.0, reason: error.to_string() })
+    }
+
+    fn open(&self, id: ShardId) -> Result<Arc<Shard>, OpenError> {
+        let options = self.options;
+        let disk = self.backend.disk(id)?;
+        let parts = Parts {
+            disk,
+            pages: self.backend.pages(id)?,
+            pool: self.pool.clone(),
+            journal: JournalOptions {
+                segment_bytes: options.segment_bytes,
+                tail_bytes: self.tail_bytes(id),
+                keep_free: options.keep_free,
+                ..JournalOptions::default()
+            },
+            replicate: &|journal| self.backend.replicator(id, journal),
+        };
+        let settings = Settings {
+            node: options.node_id,
+            durability: options.durability,
+            open_bytes_max: options.open_bytes_max,
+            checkpoint_bytes: options.checkpoint_bytes,
+            checkpoint_entries: options.checkpoint_entries,
+            segment_bytes: options.segment_bytes,
+        };
+        Shard::open(id, parts, settings, self.clock.clone())
+    }
+
+    /// The catalog is read from its projection: its journal needs next to no cache.
+    fn tail_bytes(&self, id: ShardId) -> usize {
+        let all = self.options.tail_cache_bytes;
+        let catalog = all / 16;
+        if id == ShardId::CATALOG { catalog } else { (all - catalog) / self.options.data_shards as usize }
+    }
+}
+
+/// The number of data shards and the cluster's id that the data directory was made with, or is made with now.
+fn fix_shards(catalog: &Shard, wanted: u32) -> Result<(u32, TopicId), StartError> {
+    if let Some(made_with) = catalog.state.read().catalog.made_with() {
+        return Ok(made_with);
+    }
+    let body = DataShardsFixed { shards: wanted, cluster: random_id() };
+    let failed = |reason: String| StartError::Shard { shard: 0, reason };
+    block_on(catalog.ask(Priority::Ordinary, &body)).done().map_err(|error| failed(error.to_string()))?;
+    let made_with = catalog.state.read().catalog.made_with();
+    made_with.ok_or_else(|| failed("the number of data shards was not recorded".into()))
+}
+
+/// A random UUID of version 4.
+pub(crate) fn random_id() -> TopicId {
+    let mut id = [0; 16];
+    let seeds = std::array::from_fn::<_, 2, _>(|_| random_u64().to_le_bytes());
+    id.copy_from_slice(seeds.as_flattened());
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    TopicId(id)
+}
+
+/// The standard library seeds its hash maps from the system's randomness.
+fn random_u64() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::time::Instant::now())
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+        std::thread::park();
+    }
+}

@@ -1,0 +1,167 @@
+//! From stored runs to batches a reader can use.
+
+use bytes::{Bytes, BytesMut};
+use sabir_model::batch::{BatchHeader, patch_base_offset, patch_leader_epoch, verify_crc};
+use sabir_model::{ErrorKind, Offset};
+
+use super::plan::Piece;
+use super::rebuild::rebuild;
+use super::source::Got;
+use super::types::Slice;
+use crate::partition::RunKind;
+
+/// Batches from this size on are not copied.
+const SHARED: usize = 4 << 10;
+/// The bytes in front of a batch that differ from the stored ones: base offset, length, leader epoch.
+const PATCHED: usize = 16;
+
+/// Slices in the making.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    from: Offset,
+    left: usize,
+    /// Whether the next batch is taken whatever its size.
+    must: bool,
+    slices: Vec<Slice>,
+    /// Patched fronts of large batches, and small batches whole; slices share its memory.
+    buffer: BytesMut,
+    /// The slice that the buffer's content belongs to.
+    small: Option<Slice>,
+}
+
+/// What to do after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    More,
+    Enough,
+}
+
+impl Assembly {
+    /// Takes batches that end behind `from`, up to `max_bytes`, with `min_one` at least one.
+    pub(super) fn new(from: Offset, max_bytes: usize, min_one: bool) -> Self {
+        Self {
+            from,
+            left: max_bytes,
+            must: min_one,
+            slices: Vec::new(),
+            buffer: BytesMut::new(),
+            small: None,
+        }
+    }
+
+    /// Whether a batch of `len` bytes would be taken.
+    pub(super) fn takes(&self, len: usize) -> bool {
+        self.must || len <= self.left
+    }
+
+    /// Adds the batches of a run.
+    pub(super) fn add(&mut self, piece: &Piece, got: &Got) -> Result<Next, ErrorKind> {
+        if piece.run.kind == RunKind::Reference {
+            return self.add_reference(piece, got);
+        }
+        let mut base = piece.run.base;
+        let mut rest = got.bytes.clone();
+        while !rest.is_empty() {
+            let header = BatchHeader::parse(&rest).map_err(|_| ErrorKind::CorruptBatch)?;
+            let (len, next) = (header.total_len(), Offset(base.0 + i64::from(header.last_offset_delta) + 1));
+            if len > rest.len() || next > piece.run.next() {
+                return Err(ErrorKind::CorruptBatch);
+            }
+            let batch = rest.split_to(len);
+            if next > self.from {
+                if !self.takes(len) {
+                    return Ok(Next::Enough);
+                }
+                if got.cold {
+                    verify_crc(&batch).map_err(|_| ErrorKind::CorruptBatch)?;
+                }
+                self.take(piece, base, next, batch, rest.len());
+            }
+            base = next;
+        }
+        if base == piece.run.next() { Ok(Next::More) } else { Err(ErrorKind::CorruptBatch) }
+    }
+
+    fn add_reference(&mut self, piece: &Piece, got: &Got) -> Result<Next, ErrorKind> {
+        if got.cold {
+            verify_crc(&got.bytes).map_err(|_| ErrorKind::CorruptBatch)?;
+        }
+        let batch = rebuild(&got.bytes, &piece.run)?;
+        if !self.takes(batch.len()) {
+            return Ok(Next::Enough);
+        }
+        self.take(piece, piece.run.base, piece.run.next(), batch, 0);
+        Ok(Next::More)
+    }
+
+    /// `behind` bytes follow in the same run.
+    fn take(&mut self, piece: &Piece, base: Offset, next: Offset, batch: Bytes, behind: usize) {
+        self.left = self.left.saturating_sub(batch.len());
+        self.must = false;
+        let slice = Slice {
+            base_offset: base,
+            next_offset: next,
+            leader_epoch: piece.epoch,
+            maker: piece.run.maker,
+            head: Bytes::new(),
+            body: Bytes::new(),
+        };
+        if batch.len() >= SHARED {
+            self.share(slice, batch);
+        } else {
+            self.copy(slice, &batch, behind);
+        }
+    }
+
+    fn share(&mut self, mut slice: Slice, batch: Bytes) {
+        self.close_small();
+        self.put(&slice, &batch[..PATCHED]);
+        slice.head = self.buffer.split().freeze();
+        slice.body = batch.slice(PATCHED..);
+        self.slices.push(slice);
+    }
+
+    fn copy(&mut self, slice: Slice, batch: &Bytes, behind: usize) {
+        let joins = self.small.as_ref().is_some_and(|small| {
+            small.next_offset == slice.base_offset
+                && small.leader_epoch == slice.leader_epoch
+                && small.maker == slice.maker
+        });
+        if !joins {
+            self.close_small();
+        }
+        if self.buffer.capacity() - self.buffer.len() < batch.len() {
+            self.buffer.reserve(batch.len() + behind.min(self.left));
+        }
+        self.put(&slice, batch);
+        match &mut self.small {
+            Some(small) => small.next_offset = slice.next_offset,
+            none => *none = Some(slice),
+        }
+    }
+
+    /// Copies a batch, or the front of one, and patches it.
+    fn put(&mut self, slice: &Slice, bytes: &[u8]) {
+        let at = self.buffer.len();
+        self.buffer.extend_from_slice(bytes);
+        patch_base_offset(&mut self.buffer[at..], slice.base_offset);
+        patch_leader_epoch(&mut self.buffer[at..], slice.leader_epoch);
+    }
+
+    fn close_small(&mut self) {
+        if let Some(mut small) = self.small.take() {
+            small.body = self.buffer.split().freeze();
+            self.slices.push(small);
+        }
+    }
+
+    /// Whether nothing was taken yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.small.is_none()
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Slice> {
+        self.close_small();
+        self.slices
+    }
+}

@@ -1,0 +1,117 @@
+//! A read from its plan to its answer.
+
+use std::sync::Arc;
+
+use sabir_model::{ErrorKind, Offset, PartitionId};
+
+use super::assemble::{Assembly, Next};
+use super::plan::{Piece, Plan, Planned};
+use super::source::Got;
+use super::types::Fetched;
+use crate::partition::SpillKey;
+use crate::shard::Shard;
+
+/// How often a plan may ask for a page: retention can take pages away while they are looked up.
+const LOADS: usize = 64;
+
+/// What is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadSpec {
+    pub(crate) partition: PartitionId,
+    pub(crate) from: Offset,
+    pub(crate) max_bytes: usize,
+    pub(crate) min_one: bool,
+}
+
+impl Shard {
+    /// Reads whole batches from the one that holds `from` on.
+    pub(crate) async fn read(self: &Arc<Self>, spec: ReadSpec) -> Result<Fetched, ErrorKind> {
+        let plan = self.plan_with_pages(&spec).await?;
+        let mut fetched = Fetched {
+            high_watermark: plan.high_watermark,
+            last_stable: plan.high_watermark,
+            log_start: plan.log_start,
+            slices: Vec::new(),
+        };
+        if plan.pieces.is_empty() {
+            return Ok(fetched);
+        }
+        let mut assembly = Assembly::new(spec.from, spec.max_bytes, spec.min_one);
+        let Some(rest) = self.assemble_hot(&mut assembly, &plan.pieces)? else {
+            fetched.slices = assembly.finish();
+            return Ok(fetched);
+        };
+        let shard = self.clone();
+        let rest: Vec<Piece> = plan.pieces[rest..].to_vec();
+        let cold = move || shard.assemble(assembly, spec.partition, &rest);
+        let assembly = tokio::task::spawn_blocking(cold).await.map_err(|_| ErrorKind::ShuttingDown)??;
+        fetched.slices = assembly.finish();
+        Ok(fetched)
+    }
+
+    async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ErrorKind> {
+        for _ in 0..LOADS {
+            match self.plan(spec.partition, spec.from, spec.max_bytes)? {
+                Planned::Ready(plan) => return Ok(plan),
+                Planned::NeedsPage(key) => self.load_in_background(key).await?,
+            }
+        }
+        Err(ErrorKind::StorageError)
+    }
+
+    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<(), ErrorKind> {
+        let shard = self.clone();
+        let load = move || shard.load_page(&key).map(drop);
+        tokio::task::spawn_blocking(load).await.map_err(|_| ErrorKind::ShuttingDown)?
+    }
+
+    /// Adds runs for as long as they are in memory; gives the first that is not, if one more is wanted.
+    fn assemble_hot(&self, assembly: &mut Assembly, pieces: &[Piece]) -> Result<Option<usize>, ErrorKind> {
+        for (at, piece) in pieces.iter().enumerate() {
+            if piece.is_train() && !assembly.takes(piece.run.len as usize) {
+                return Ok(None);
+            }
+            let Some(bytes) = self.hot(piece)? else { return Ok(Some(at)) };
+            if !self.add(assembly, piece, &Got { bytes, cold: false })? {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds runs wherever they are. Blocking.
+    fn assemble(
+        &self,
+        mut assembly: Assembly,
+        partition: PartitionId,
+        pieces: &[Piece],
+    ) -> Result<Assembly, ErrorKind> {
+        for piece in pieces {
+            if piece.is_train() && !assembly.takes(piece.run.len as usize) {
+                break;
+            }
+            let got = match self.fetch(partition, piece) {
+                Ok(got) => got,
+                Err(_) if !assembly.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            if !self.add(&mut assembly, piece, &got)? {
+                break;
+            }
+        }
+        Ok(assembly)
+    }
+
+    /// Whether more runs are wanted. A corrupt batch is an error only for the read that begins with it.
+    fn add(&self, assembly: &mut Assembly, piece: &Piece, got: &Got) -> Result<bool, ErrorKind> {
+        match assembly.add(piece, got) {
+            Ok(next) => Ok(next == Next::More),
+            Err(error) => {
+                self.meters.corrupt.add(1);
+                let (block, offset) = (piece.run.block, piece.run.offset);
+                tracing::error!(shard = %self.id, %block, offset, base = %piece.run.base, "a stored batch is corrupt");
+                if assembly.is_empty() { Err(error) } else { Ok(false) }
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Reading records back: from the index to the bytes, patched or rebuilt for the reader.
+
+mod assemble;
+mod cache;
+mod fetch;
+mod lookup;
+mod plan;
+mod rebuild;
+mod source;
+mod types;
+
+pub(crate) use cache::PageCache;
+pub(crate) use fetch::ReadSpec;
+pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};

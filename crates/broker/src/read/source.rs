@@ -1,0 +1,91 @@
+//! The bytes of a run: from the tail cache, or from the disk.
+
+use bytes::{Bytes, BytesMut};
+use sabir_journal::{Read, ReadError};
+use sabir_model::{ErrorKind, PartitionId, Sequence};
+
+use super::plan::Piece;
+use crate::partition::{Chunk, SpillKey, decode_chunks};
+use crate::shard::Shard;
+
+/// Bytes, and whether they came from the disk, so that their checksums are still to be verified.
+#[derive(Debug)]
+pub(super) struct Got {
+    pub(super) bytes: Bytes,
+    pub(super) cold: bool,
+}
+
+impl Shard {
+    /// A run's bytes, if they are in memory.
+    pub(super) fn hot(&self, piece: &Piece) -> Result<Option<Bytes>, ErrorKind> {
+        if piece.is_train() {
+            return Ok(None);
+        }
+        let run = &piece.run;
+        match self.read_block(run.block, run.offset, run.len)? {
+            Read::Hot(bytes) => {
+                self.meters.hot_bytes.add(bytes.len());
+                Ok(Some(bytes))
+            }
+            Read::Cold(_) => Ok(None),
+        }
+    }
+
+    /// A run's bytes, wherever they are. Blocking.
+    pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
+        if piece.is_train() {
+            return self.fetch_train(partition, piece);
+        }
+        self.fetch_part(piece.run.block, piece.run.offset, piece.run.len)
+    }
+
+    fn fetch_part(&self, block: Sequence, offset: u32, len: u32) -> Result<Got, ErrorKind> {
+        match self.read_block(block, offset, len)? {
+            Read::Hot(bytes) => {
+                self.meters.hot_bytes.add(bytes.len());
+                Ok(Got { bytes, cold: false })
+            }
+            Read::Cold(cold) => {
+                let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
+                self.meters.cold_bytes.add(bytes.len());
+                Ok(Got { bytes, cold: true })
+            }
+        }
+    }
+
+    fn fetch_train(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
+        let mut all = BytesMut::with_capacity(piece.run.len as usize);
+        let mut cold = false;
+        for number in 0..=u16::MAX {
+            if all.len() >= piece.run.len as usize {
+                break;
+            }
+            for chunk in self.chunks(&SpillKey::train(partition, piece.run.base, number))? {
+                let got = self.fetch_part(chunk.block, chunk.offset, chunk.len)?;
+                all.extend_from_slice(&got.bytes);
+                cold |= got.cold;
+            }
+        }
+        Ok(Got { bytes: all.freeze(), cold })
+    }
+
+    fn chunks(&self, key: &SpillKey) -> Result<Vec<Chunk>, ErrorKind> {
+        let page = self.stored_page(key)?.ok_or_else(|| self.bad_page(key, &"it is not there"))?;
+        decode_chunks(&page).map_err(|error| self.bad_page(key, &error))
+    }
+
+    fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ErrorKind> {
+        self.journal.read(block, offset, len).map_err(|error| self.read_failed(&error))
+    }
+
+    fn read_failed(&self, error: &ReadError) -> ErrorKind {
+        match error {
+            // Retention was faster than the reader, who looks at the log start again.
+            ReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
+            ReadError::NotCommitted { .. } | ReadError::OutOfBounds { .. } | ReadError::Disk { .. } => {
+                tracing::error!(shard = %self.id, %error, "a read failed");
+                ErrorKind::StorageError
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Checkpoints: the projections as pages, so that a start need not replay everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sabir_journal::pages::{PageBatch, PageError};
+use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
+use sabir_model::PartitionId;
+use tracing::{debug, error, warn};
+
+use super::Shard;
+use super::tables::StoredTables;
+use crate::state::{Counters, Cut, ShardState};
+
+/// What the shard knows of its checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Checkpointer {
+    tables: StoredTables,
+    /// Counters at the last one.
+    bytes: u64,
+    entries: u64,
+    /// What was replayed at the start and is in no checkpoint yet.
+    replayed: Counters,
+    /// For each segment a partition found to have records in it: asked first the next time.
+    witnesses: BTreeMap<SegmentNo, PartitionId>,
+}
+
+impl Checkpointer {
+    pub(super) fn new(tables: StoredTables, replayed: Counters) -> Self {
+        Self { tables, replayed, ..Self::default() }
+    }
+}
+
+/// Why a checkpoint was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    #[error(transparent)]
+    Journal(#[from] Arc<StorageError>),
+}
+
+impl Shard {
+    /// Writes a checkpoint if one is due, or if it would free space that is needed. Blocking.
+    pub(crate) fn checkpoint_if_due(&self) {
+        let Some(mut checkpointer) = self.checkpointer.try_lock() else { return };
+        if self.is_stopped() || !self.is_due(&mut checkpointer) {
+            return;
+        }
+        match self.write_checkpoint(&mut checkpointer) {
+            Ok(()) => {}
+            Err(CheckpointError::Pages(reason @ PageError::Corrupt { .. })) => {
+                error!(shard = %self.id, %reason, "the shard stops");
+                self.stop_for(sabir_model::ErrorKind::StorageError);
+            }
+            Err(reason) => warn!(shard = %self.id, %reason, "a checkpoint was given up"),
+        }
+    }
+
+    /// Writes a checkpoint, due or not. Blocking.
+    pub(crate) fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.write_checkpoint(&mut self.checkpointer.lock())
+    }
+
+    fn is_due(&self, checkpointer: &mut Checkpointer) -> bool {
+        let counters = self.state.read().counters;
+        let replayed = checkpointer.replayed;
+        replayed.bytes + counters.bytes - checkpointer.bytes >= self.settings.checkpoint_bytes
+            || replayed.entries + counters.entries - checkpointer.entries >= self.settings.checkpoint_entries
+            || (!self.replicator.admits(Priority::Ordinary) && !self.dead_segments(checkpointer).is_empty())
+    }
+
+    fn write_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
+        let dead = self.dead_segments(checkpointer);
+        let (cut, counters) = {
+            let mut state = self.state.write();
+            dead.iter().for_each(|no| state.usage.forget(*no));
+            (state.begin_checkpoint(), state.counters)
+        };
+        let sequence = cut.sequence;
+        let written = self.write_pages(checkpointer, cut, &dead);
+        let mut state = self.state.write();
+        if let Err(error) = written {
+            state.checkpoint_failed();
+            return Err(error);
+        }
+        state.checkpoint_committed();
+        drop(state);
+        checkpointer.tables.committed();
+        self.journal.checkpoint_committed();
+        checkpointer.bytes = counters.bytes;
+        checkpointer.entries = counters.entries;
+        checkpointer.replayed = Counters::default();
+        self.meters.checkpoints.add(1);
+        debug!(shard = %self.id, %sequence, dead = dead.len(), "checkpoint");
+        Ok(())
+    }
+
+    fn write_pages(
+        &self,
+        checkpointer: &mut Checkpointer,
+        cut: Cut,
+        dead: &[SegmentNo],
+    ) -> Result<(), CheckpointError> {
+        let sequence = cut.sequence;
+        let mut batch = PageBatch::default();
+        let mut more = true;
+        while more {
+            let mut state = self.state.write();
+            more = state.capture();
+            let captured = state.take_captured();
+            drop(state);
+            batch.extend(captured);
+        }
+        // What was captured by changes since the last portion.
+        batch.extend(self.state.write().take_captured());
+        cut.put(&mut batch);
+        self.journal.flush(sequence)?;
+        self.journal.release(dead);
+        checkpointer.tables.put(&self.journal.tables(sequence), &mut batch);
+        Ok(self.pages.commit(batch)?)
+    }
+
+    /// Closed segments without a record that somebody keeps.
+    fn dead_segments(&self, checkpointer: &mut Checkpointer) -> Vec<SegmentNo> {
+        let segments = self.journal.segments();
+        let there = |no: &SegmentNo| segments.iter().any(|segment| segment.no == *no);
+        checkpointer.witnesses.retain(|no, _| there(no));
+        let closed = segments.into_iter().filter(|segment| segment.closed);
+        closed.filter(|segment| self.is_dead(segment, checkpointer)).map(|segment| segment.no).collect()
+    }
+
+    fn is_dead(&self, segment: &SegmentInfo, checkpointer: &mut Checkpointer) -> bool {
+        let state = self.state.read();
+        let witness = checkpointer.witnesses.get(&segment.no);
+        if segment.last > state.applied || witness.is_some_and(|id| has_records(&state, *id, segment)) {
+            return false;
+        }
+        if state.first_train_block().is_some_and(|first| first <= segment.last) {
+            return false;
+        }
+        let mut partitions = state.usage.of(segment.no).into_iter().flat_map(|set| set.iter());
+        let witness = partitions.find(|id| has_records(&state, *id, segment));
+        witness.is_none_or(|id| {
+            checkpointer.witnesses.insert(segment.no, id);
+            false
+        })
+    }
+}
+
+/// Whether a partition may keep a record in a segment where it had one.
+fn has_records(state: &ShardState, id: PartitionId, segment: &SegmentInfo) -> bool {
+    let first = state.partition(id).and_then(|partition| partition.first_block());
+    first.is_some_and(|first| first <= segment.last)
+}

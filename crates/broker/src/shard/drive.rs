@@ -1,0 +1,148 @@
+//! From what the replicator made final to the projections, and to those who wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use bytes::Bytes;
+use sabir_base::wake::WakeBatch;
+use sabir_journal::{Event, StorageError, Ticket};
+use sabir_model::{ErrorKind, Sequence, Term};
+use tracing::{error, warn};
+
+use super::Shard;
+use crate::answer::Waiter;
+use crate::state::{Outcome, Touched};
+
+/// What one round of driving works with; kept for the next one.
+#[derive(Default)]
+pub(super) struct Worker {
+    polled: Vec<Event>,
+    answers: Vec<(Waiter, Outcome)>,
+    touched: Touched,
+    wakes: WakeBatch,
+}
+
+impl Shard {
+    /// Applies what is final and answers those who wait for it. If another thread is at it, that one does.
+    pub(crate) fn drive(&self) {
+        self.driving.run(|| {
+            self.signal.clear();
+            let mut worker = self.worker.lock();
+            while self.round(&mut worker) {}
+        });
+    }
+
+    /// Handles what has happened since the last round; false when nothing has.
+    fn round(&self, worker: &mut Worker) -> bool {
+        self.replicator.advance();
+        self.replicator.poll(&mut worker.polled);
+        let mut events = std::mem::take(&mut worker.polled);
+        let moved = !events.is_empty();
+        for event in events.drain(..) {
+            match event {
+                Event::Committed { ticket, sequence, term, content } => {
+                    self.commit(worker, ticket, sequence, term, &content);
+                }
+                Event::Cut { from, through } => self.cut(worker, from, through),
+                Event::Stopped(error) => self.stop(worker, &error),
+            }
+        }
+        worker.polled = events;
+        self.submit();
+        self.deliver(worker);
+        moved
+    }
+
+    fn commit(
+        &self,
+        worker: &mut Worker,
+        ticket: Option<Ticket>,
+        sequence: Sequence,
+        term: Term,
+        content: &Bytes,
+    ) {
+        let sent = ticket.and_then(|ticket| self.in_flight.lock().committed(ticket));
+        let mut waiters = sent.into_iter().flat_map(|sent| {
+            self.meters.commit_us.record(sent.at.elapsed().as_micros() as u64);
+            sent.waiters
+        });
+        if self.is_stopped() {
+            return waiters.for_each(|(_, w)| worker.answers.push((w, failed(ErrorKind::StorageError))));
+        }
+        let mut next = waiters.next();
+        let answers = &mut worker.answers;
+        let mut state = self.state.write();
+        let applied = state.apply_block(
+            sequence,
+            term,
+            content,
+            &|block| self.journal.segment_of(block),
+            &mut |index, outcome| {
+                if let Some((_, waiter)) = next.take_if(|(entry, _)| *entry == index) {
+                    answers.push((waiter, outcome));
+                    next = waiters.next();
+                }
+            },
+        );
+        std::mem::swap(&mut state.touched, &mut worker.touched);
+        drop(state);
+        if let Err(reason) = applied {
+            error!(shard = %self.id, %reason, "the shard stops");
+            let left = next.into_iter().chain(waiters);
+            worker.answers.extend(left.map(|(_, w)| (w, failed(ErrorKind::StorageError))));
+            self.fail_all(worker, ErrorKind::StorageError);
+        }
+        self.watchers.notify(&worker.touched, &mut worker.wakes);
+    }
+
+    /// Answers those whose blocks were cut.
+    fn cut(&self, worker: &mut Worker, from: Ticket, through: Ticket) {
+        let cut = self.in_flight.lock().cut(from, through);
+        warn!(shard = %self.id, blocks = cut.len(), "an uncommitted tail was cut");
+        let waiters = cut.into_iter().flat_map(|sent| sent.waiters);
+        worker.answers.extend(waiters.map(|(_, waiter)| (waiter, failed(ErrorKind::NotLeader))));
+        self.watchers.wake_all(&mut worker.wakes);
+    }
+
+    fn stop(&self, worker: &mut Worker, reason: &Arc<StorageError>) {
+        error!(shard = %self.id, %reason, "the shard's storage failed: it takes no more writes, reads go on");
+        self.fail_all(worker, ErrorKind::StorageError);
+    }
+
+    /// Takes no more writes and answers everyone who waits for one.
+    fn fail_all(&self, worker: &mut Worker, why: ErrorKind) {
+        let left = self.give_up(why);
+        worker.answers.extend(left.into_iter().map(|waiter| (waiter, failed(why))));
+        self.watchers.wake_all(&mut worker.wakes);
+    }
+
+    /// Stops for a reason that is not the journal's.
+    pub(super) fn stop_for(&self, why: ErrorKind) {
+        let mut wakes = WakeBatch::default();
+        self.give_up(why).into_iter().for_each(|waiter| waiter.fail(why, &mut wakes));
+        self.watchers.wake_all(&mut wakes);
+        wakes.deliver();
+    }
+
+    fn give_up(&self, why: ErrorKind) -> Vec<Waiter> {
+        self.stopped.store(true, SeqCst);
+        let sent = self.in_flight.lock().all();
+        let mut left: Vec<Waiter> =
+            sent.into_iter().flat_map(|sent| sent.waiters).map(|(_, waiter)| waiter).collect();
+        left.extend(self.open.lock().refuse(why));
+        self.waiting.store(0, SeqCst);
+        self.make_room();
+        left
+    }
+
+    fn deliver(&self, worker: &mut Worker) {
+        for (waiter, outcome) in worker.answers.drain(..) {
+            waiter.answer(outcome, &mut worker.wakes);
+        }
+        worker.wakes.deliver();
+    }
+}
+
+fn failed(why: ErrorKind) -> Outcome {
+    Outcome::Failed(why)
+}

@@ -1,0 +1,225 @@
+//! A shard: one journal, the projections over it, and those who wait for either.
+//!
+//! ```text
+//!  any thread            whoever holds the baton           whoever sees a completion
+//!  ──────────            ───────────────────────           ─────────────────────────
+//!  append ─► open block ─► submit: close, Replicator::append ─► drive: advance, poll, apply ─► answers
+//!             (lock)         (lock, for taking only)                        (lock)
+//! ```
+//!
+//! The open block and the projections have a lock each; no thread ever holds both.
+
+mod checkpoint;
+mod drive;
+mod open;
+mod poller;
+mod recover;
+mod signal;
+mod submit;
+mod tables;
+
+pub(crate) use recover::{OpenError, Parts, Settings};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use parking_lot::{Mutex, RwLock};
+use sabir_base::clock::Clock;
+use sabir_base::wake::WakeBatch;
+use sabir_journal::disk::Disk;
+use sabir_journal::pages::PageStore;
+use sabir_journal::{Journal, Priority, Replicator};
+use sabir_model::{Durability, ErrorKind, ShardId};
+
+use crate::answer::{Answer, AppendCall, Waiter};
+use crate::append::Append;
+use crate::baton::Baton;
+use crate::entry::Body;
+use crate::group::{GroupShard, GroupTable, GroupWaiter};
+use crate::read::PageCache;
+use crate::state::ShardState;
+use crate::stats::{ShardMeters, ShardStats};
+use crate::watch::Watchers;
+use checkpoint::Checkpointer;
+use drive::Worker;
+use open::{Entry, OpenBlocks};
+use signal::Signal;
+use submit::InFlight;
+
+/// A shard of this node.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) replicator: Arc<dyn Replicator>,
+    pub(crate) pages: Arc<dyn PageStore>,
+    disk: Arc<dyn Disk>,
+    pub(crate) page_cache: PageCache,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    open: Mutex<OpenBlocks>,
+    /// What waits in open blocks, in bytes: for looking without the lock.
+    waiting: AtomicUsize,
+    room: Mutex<Vec<Arc<Mutex<crate::answer::Sleeper>>>>,
+    submitting: Baton,
+    /// The time of the last block submitted; only the baton's holder locks it.
+    submitter: Mutex<i64>,
+    in_flight: Mutex<InFlight>,
+    driving: Baton,
+    worker: Mutex<Worker>,
+    pub(crate) state: RwLock<ShardState>,
+    pub(crate) watchers: Watchers,
+    checkpointer: Mutex<Checkpointer>,
+    /// Raised by the replicator where it has no event descriptor, or something that it does not show.
+    signal: Signal,
+    /// Whether somebody outside watches the descriptors.
+    watched: AtomicBool,
+    stopped: AtomicBool,
+    pub(crate) meters: ShardMeters,
+}
+
+impl Shard {
+    /// Why entries of this priority are not taken now.
+    fn refuses(&self, priority: Priority) -> Option<ErrorKind> {
+        if self.stopped.load(SeqCst) {
+            Some(ErrorKind::StorageError)
+        } else if !self.replicator.is_leader() {
+            Some(ErrorKind::NotLeader)
+        } else if !self.replicator.admits(priority) {
+            Some(ErrorKind::StorageFull)
+        } else {
+            None
+        }
+    }
+
+    /// Copies batches into the open block, in order; they are the items of `call` from `slot` on.
+    pub(crate) fn append(&self, items: &[Append], call: &Arc<AppendCall>, mut slot: u32) {
+        let now_ms = self.clock.now_ms();
+        let refused = self.refuses(Priority::Ordinary);
+        let mut open = self.open.lock();
+        if let Some(error) = refused.or(open.refused) {
+            drop(open);
+            return call.refuse(slot, items.len(), error);
+        }
+        for item in items {
+            let waiter = Waiter::Append { call: call.clone(), slot };
+            open.append(item, now_ms, self.settings.durability, waiter);
+            slot += 1;
+        }
+        let full = open.has_full();
+        self.waiting.store(open.bytes(), SeqCst);
+        drop(open);
+        if full {
+            self.submit();
+        }
+    }
+
+    /// Pushes an entry without a payload. An error gives the waiter back.
+    pub(crate) fn push(
+        &self,
+        priority: Priority,
+        kind: u16,
+        body: &[u8],
+        waiter: Option<Waiter>,
+    ) -> Result<(), (ErrorKind, Option<Waiter>)> {
+        if let Some(error) = self.refuses(priority) {
+            return Err((error, waiter));
+        }
+        let mut open = self.open.lock();
+        if let Some(error) = open.refused {
+            return Err((error, waiter));
+        }
+        open.push(&Entry { kind, body, payload: None, group: 0, durability: Durability::Sync }, waiter);
+        self.waiting.store(open.bytes(), SeqCst);
+        Ok(())
+    }
+
+    /// Pushes an entry whose outcome goes to `waiter`; one that is not taken is answered at once.
+    pub(crate) fn propose<B: Body>(&self, priority: Priority, body: &B, waiter: Waiter) {
+        let mut encoded = Vec::new();
+        body.encode(&mut encoded);
+        if let Err((error, Some(waiter))) = self.push(priority, B::KIND, &encoded, Some(waiter)) {
+            let mut wakes = WakeBatch::default();
+            waiter.fail(error, &mut wakes);
+            wakes.deliver();
+        }
+    }
+
+    /// Pushes an entry, sends it on its way and waits for its outcome.
+    pub(crate) fn ask<B: Body>(&self, priority: Priority, body: &B) -> Answer {
+        let answer = Answer::default();
+        self.propose(priority, body, answer.waiter());
+        self.submit();
+        answer
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Blocks that are neither committed nor cut.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.lock().len()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
+    }
+
+    /// Figures for metrics.
+    pub(crate) fn stats(&self) -> ShardStats {
+        let (applied, counters) = {
+            let state = self.state.read();
+            (state.applied, state.counters)
+        };
+        let journal = self.journal.stats();
+        let meters = &self.meters;
+        ShardStats {
+            shard: self.id,
+            applied,
+            term: self.replicator.term(),
+            stopped: self.is_stopped(),
+            full: !self.replicator.admits(Priority::Ordinary),
+            blocks: counters.blocks,
+            entries: counters.entries,
+            bytes: counters.bytes,
+            batches: counters.batches,
+            records: counters.records,
+            batch_bytes: counters.batch_bytes,
+            refused: counters.refused,
+            hot_bytes: meters.hot_bytes.get(),
+            cold_bytes: meters.cold_bytes.get(),
+            checkpoints: meters.checkpoints.get(),
+            corrupt: meters.corrupt.get(),
+            segment_files: journal.segments,
+            segment_bytes: journal.segments * self.settings.segment_bytes,
+            free_bytes: self.disk.free_bytes().unwrap_or(0),
+            tail_cache_bytes: journal.tail_bytes,
+            in_flight: self.in_flight() as u32,
+            block_bytes: meters.block_bytes.snapshot(),
+            block_entries: meters.block_entries.snapshot(),
+            commit_us: meters.commit_us.snapshot(),
+        }
+    }
+
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+}
+
+impl GroupShard for Shard {
+    fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter) -> Result<(), (ErrorKind, GroupWaiter)> {
+        let refused = self.push(Priority::Reserve, kind, body, Some(Waiter::Group(waiter)));
+        refused.map_err(|(error, waiter)| match waiter {
+            Some(Waiter::Group(waiter)) => (error, waiter),
+            _ => (error, GroupWaiter::Nobody),
+        })
+    }
+
+    fn read_groups(&self, read: &mut dyn FnMut(&GroupTable)) {
+        read(&self.state.read().groups);
+    }
+
+    fn flush(&self) {
+        self.submit();
+    }
+}

@@ -1,0 +1,223 @@
+//! The open block of a shard, and the full ones that wait to be submitted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sabir_base::buf::BufPool;
+use sabir_journal::{BlockBuilder, LARGEST_ENTRY};
+use sabir_model::batch::stamp_log_append_time;
+use sabir_model::{Durability, ErrorKind, FrontEndNo};
+
+use crate::answer::Waiter;
+use crate::append::Append;
+use crate::entry::{AppendBody, Body, ChunkBody, Producer, Targets, TrainBody, kind};
+
+/// Bytes of a chunk of a train.
+const CHUNK: usize = 512 << 10;
+/// Builders kept for reuse.
+const SPARE: usize = 4;
+/// What a body of an append takes at the most.
+const BODY_MAX: usize = 64;
+
+/// A block that takes entries, or took them.
+#[derive(Debug)]
+pub(super) struct Filled {
+    pub(super) builder: BlockBuilder,
+    /// Who waits, by entry.
+    pub(super) waiters: Vec<(u32, Waiter)>,
+    /// The latest stamp in it: its time is at least that.
+    pub(super) stamp: i64,
+}
+
+impl Filled {
+    fn new(pool: &Arc<BufPool>) -> Self {
+        Self { builder: BlockBuilder::new(pool.clone()), waiters: Vec::new(), stamp: i64::MIN }
+    }
+}
+
+/// An entry to push.
+pub(super) struct Entry<'a> {
+    pub(super) kind: u16,
+    pub(super) body: &'a [u8],
+    pub(super) payload: Option<&'a [u8]>,
+    /// What small payloads are grouped by.
+    pub(super) group: u64,
+    pub(super) durability: Durability,
+}
+
+/// The blocks of a shard that are not submitted yet.
+#[derive(Debug)]
+pub(super) struct OpenBlocks {
+    pool: Arc<BufPool>,
+    open: Filled,
+    full: VecDeque<Filled>,
+    full_bytes: usize,
+    spare: Vec<Filled>,
+    /// The time of the last block that was submitted.
+    pub(super) last_ms: i64,
+    /// Why nothing is taken any more, if so.
+    pub(super) refused: Option<ErrorKind>,
+    next_train: u64,
+    body: Vec<u8>,
+    stamped: Vec<u8>,
+}
+
+impl OpenBlocks {
+    pub(super) fn new(pool: Arc<BufPool>, last_ms: i64) -> Self {
+        Self {
+            open: Filled::new(&pool),
+            pool,
+            full: VecDeque::new(),
+            full_bytes: 0,
+            spare: Vec::new(),
+            last_ms,
+            refused: None,
+            next_train: 0,
+            body: Vec::with_capacity(BODY_MAX),
+            stamped: Vec::new(),
+        }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        if self.open.builder.is_empty() {
+            self.full_bytes
+        } else {
+            self.full_bytes + self.open.builder.bytes()
+        }
+    }
+
+    /// Whether a block has been filled.
+    pub(super) fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Adds an entry to the open block, or to the next one if it is full.
+    pub(super) fn push(&mut self, entry: &Entry<'_>, waiter: Option<Waiter>) {
+        let len = entry.body.len() + entry.payload.map_or(0, <[u8]>::len);
+        if !self.open.builder.fits(len) {
+            self.rotate();
+        }
+        let Entry { kind, body, payload, group, durability } = *entry;
+        let index = self.open.builder.push(kind, body, payload, group, durability);
+        self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));
+    }
+
+    fn rotate(&mut self) {
+        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool));
+        let full = std::mem::replace(&mut self.open, next);
+        self.full_bytes += full.builder.bytes();
+        self.full.push_back(full);
+    }
+
+    /// Adds a batch; one too large for a block goes as a train.
+    pub(super) fn append(&mut self, item: &Append, now_ms: i64, default: Durability, waiter: Waiter) {
+        let durability = item.durability.unwrap_or(default);
+        if !item.stamp {
+            return self.append_bytes(item, &item.batch, item.header.max_timestamp, durability, waiter);
+        }
+        let stamp = now_ms.max(self.last_ms).max(self.open.stamp);
+        let mut stamped = std::mem::take(&mut self.stamped);
+        stamped.clear();
+        stamped.extend_from_slice(&item.batch);
+        // The header was parsed before, so this finds a whole batch.
+        let _ = stamp_log_append_time(&mut stamped, stamp);
+        self.append_bytes(item, &stamped, stamp, durability, waiter);
+        self.open.stamp = stamp;
+        self.stamped = stamped;
+    }
+
+    fn append_bytes(
+        &mut self,
+        item: &Append,
+        batch: &[u8],
+        max_ts: i64,
+        durability: Durability,
+        waiter: Waiter,
+    ) {
+        let said = append_body(item, max_ts);
+        if batch.len() + BODY_MAX > LARGEST_ENTRY {
+            return self.append_train(said, batch, durability, waiter);
+        }
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        said.encode(&mut body);
+        let group = item.partition.0;
+        let entry = Entry { kind: kind::APPEND, body: &body, payload: Some(batch), group, durability };
+        self.push(&entry, Some(waiter));
+        self.body = body;
+    }
+
+    fn append_train(&mut self, append: AppendBody, batch: &[u8], durability: Durability, waiter: Waiter) {
+        let train = self.next_train;
+        self.next_train += 1;
+        let mut chunks = 0;
+        for chunk in batch.chunks(CHUNK) {
+            let said = ChunkBody { train, index: chunks };
+            self.push_body(&said, Some(chunk), durability, None);
+            chunks += 1;
+        }
+        self.push_body(&TrainBody { train, chunks, append }, None, durability, Some(waiter));
+    }
+
+    fn push_body<B: Body>(
+        &mut self,
+        said: &B,
+        payload: Option<&[u8]>,
+        durability: Durability,
+        waiter: Option<Waiter>,
+    ) {
+        let mut body = Vec::with_capacity(BODY_MAX);
+        said.encode(&mut body);
+        self.push(&Entry { kind: B::KIND, body: &body, payload, group: 0, durability }, waiter);
+    }
+
+    /// Takes the next block to submit.
+    pub(super) fn take(&mut self) -> Option<Filled> {
+        if let Some(full) = self.full.pop_front() {
+            self.full_bytes -= full.builder.bytes();
+            return Some(full);
+        }
+        if self.open.builder.is_empty() {
+            return None;
+        }
+        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool));
+        Some(std::mem::replace(&mut self.open, next))
+    }
+
+    /// Takes back what [`take`](Self::take) gave, emptied.
+    pub(super) fn reuse(&mut self, builder: BlockBuilder, waiters: Vec<(u32, Waiter)>) {
+        if self.spare.len() < SPARE {
+            debug_assert!(builder.is_empty() && waiters.is_empty());
+            self.spare.push(Filled { builder, waiters, stamp: i64::MIN });
+        }
+    }
+
+    /// Takes no more entries; gives everyone who waits for those not submitted.
+    pub(super) fn refuse(&mut self, why: ErrorKind) -> Vec<Waiter> {
+        self.refused = Some(why);
+        let mut all = Vec::new();
+        while let Some(filled) = self.take() {
+            all.extend(filled.waiters.into_iter().map(|(_, waiter)| waiter));
+        }
+        all
+    }
+}
+
+fn append_body(item: &Append, max_ts: i64) -> AppendBody {
+    let header = &item.header;
+    let producer = header.producer_id.known().filter(|_| item.maker == FrontEndNo::NONE);
+    AppendBody {
+        targets: Targets::One(item.partition),
+        // A batch covers as many offsets as its last delta says; the caller has checked that none is without a record.
+        records: header.last_offset_delta as u32 + 1,
+        max_ts,
+        stamped: item.stamp,
+        maker: item.maker,
+        producer: producer.map(|id| Producer {
+            id,
+            epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+        }),
+    }
+}

@@ -1,0 +1,188 @@
+//! Opening a shard: the last checkpoint, what the journal has beyond it, and then in office.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use sabir_base::buf::BufPool;
+use sabir_base::clock::Clock;
+use sabir_journal::disk::Disk;
+use sabir_journal::pages::{PageError, PageStore};
+use sabir_journal::{Journal, JournalError, JournalOptions, Priority, Recovered, Replicator};
+use sabir_model::{Durability, ErrorKind, NodeId, ShardId};
+use tracing::{info, warn};
+
+use super::Shard;
+use super::checkpoint::Checkpointer;
+use super::drive::Worker;
+use super::open::OpenBlocks;
+use super::signal::Signal;
+use super::submit::InFlight;
+use super::tables::StoredTables;
+use crate::baton::Baton;
+use crate::entry::Started;
+use crate::read::PageCache;
+use crate::state::{ApplyError, ShardState};
+use crate::stats::ShardMeters;
+use crate::watch::Watchers;
+
+/// How often draining looks whether it is done.
+const DRAIN_STEP: Duration = Duration::from_millis(1);
+
+/// How shards run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) node: NodeId,
+    pub(crate) durability: Durability,
+    pub(crate) open_bytes_max: usize,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) checkpoint_entries: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+/// Makes the replicator of an opened journal.
+pub(crate) type Replicate<'a> = &'a dyn Fn(Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError>;
+
+/// What a shard is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) pages: Arc<dyn PageStore>,
+    pub(crate) pool: Arc<BufPool>,
+    pub(crate) journal: JournalOptions,
+    pub(crate) replicate: Replicate<'a>,
+}
+
+/// Why a shard cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("its journal's folder: {0}")]
+    Disk(sabir_journal::disk::DiskError),
+    #[error("{path}: {source}")]
+    Folder { path: std::path::PathBuf, source: std::io::Error },
+    #[error("its signal could not be made: {0}")]
+    Signal(std::io::Error),
+    #[error("its thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Shard {
+    /// Opens a shard and takes office over it. Blocking.
+    pub(crate) fn open(
+        id: ShardId,
+        parts: Parts<'_>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let mut state = ShardState::restore(&*parts.pages)?;
+        let checkpoint = state.applied;
+        let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
+        let (journal, recovered) =
+            Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local)?;
+        let replicator = (parts.replicate)(journal.clone())?;
+        let signal = Signal::new().map_err(OpenError::Signal)?;
+        replay(&journal, &mut state)?;
+        report(id, &recovered, checkpoint, &state);
+        let last_ms = state.time_ms;
+        let replayed = std::mem::take(&mut state.counters);
+        let shard = Arc::new(Self {
+            id,
+            journal,
+            replicator,
+            pages: parts.pages,
+            disk: parts.disk,
+            page_cache: PageCache::default(),
+            clock,
+            open: Mutex::new(OpenBlocks::new(parts.pool, last_ms)),
+            waiting: AtomicUsize::new(0),
+            room: Mutex::default(),
+            submitting: Baton::default(),
+            submitter: Mutex::new(last_ms),
+            in_flight: Mutex::new(InFlight::default()),
+            driving: Baton::default(),
+            worker: Mutex::new(Worker::default()),
+            state: RwLock::new(state),
+            watchers: Watchers::default(),
+            checkpointer: Mutex::new(Checkpointer::new(tables, replayed)),
+            signal,
+            watched: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            meters: ShardMeters::default(),
+            settings,
+        });
+        shard.listen().map_err(OpenError::Thread)?;
+        shard.announce(recovered.clean);
+        Ok(shard)
+    }
+
+    /// From now on completions drive it.
+    fn listen(self: &Arc<Self>) -> std::io::Result<()> {
+        let raise = self.signal.raiser();
+        self.replicator.set_waker(Arc::new(move || raise.raise()));
+        self.watch_inside()?;
+        self.drive();
+        Ok(())
+    }
+
+    fn announce(&self, clean: bool) {
+        let started = Started { node: self.settings.node, clean };
+        let mut body = Vec::new();
+        crate::entry::Body::encode(&started, &mut body);
+        let kind = <Started as crate::entry::Body>::KIND;
+        if let Err((error, _)) = self.push(Priority::Reserve, kind, &body, None) {
+            warn!(shard = %self.id, %error, "the start could not be announced");
+        }
+        self.submit();
+    }
+
+    /// Takes no more writes; those that were taken go on.
+    pub(crate) fn close(&self) {
+        self.open.lock().refused = Some(ErrorKind::ShuttingDown);
+    }
+
+    /// Waits until everything that was taken is applied. Blocking.
+    pub(crate) fn drain(&self, until: Instant) {
+        while (self.waiting_bytes() > 0 || self.in_flight() > 0)
+            && !self.is_stopped()
+            && Instant::now() < until
+        {
+            self.submit();
+            self.drive();
+            std::thread::sleep(DRAIN_STEP);
+        }
+    }
+
+    /// Leaves everything in order behind it: the next start has nothing to replay. Blocking.
+    pub(crate) fn seal(&self) {
+        if self.is_stopped() {
+            return;
+        }
+        if let Err(error) = self.checkpoint() {
+            warn!(shard = %self.id, %error, "no checkpoint at the end: the next start replays");
+        }
+        if let Err(error) = self.journal.shutdown() {
+            warn!(shard = %self.id, %error, "the journal could not be sealed");
+        }
+    }
+}
+
+fn replay(journal: &Journal, state: &mut ShardState) -> Result<(), OpenError> {
+    journal.replay(state.applied, &mut |block| {
+        let locate = |sequence| journal.segment_of(sequence);
+        state.apply_block(block.sequence, block.term, &block.content, &locate, &mut |_, _| {})?;
+        Ok(())
+    })
+}
+
+fn report(shard: ShardId, recovered: &Recovered, checkpoint: sabir_model::Sequence, state: &ShardState) {
+    if let Some(torn) = &recovered.torn {
+        info!(%shard, ?torn, "the last write was cut short by a crash; nothing acknowledged was in it");
+    }
+    info!(%shard, %checkpoint, last = %recovered.last, applied = %state.applied, clean = recovered.clean, "recovered");
+}

@@ -1,0 +1,79 @@
+//! A descriptor that becomes readable when it is raised.
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// A pipe that holds at most a few bytes.
+#[derive(Debug)]
+pub(super) struct Signal {
+    reader: PipeReader,
+    raiser: Arc<Raiser>,
+}
+
+/// Raises a [`Signal`].
+#[derive(Debug)]
+pub(super) struct Raiser {
+    raised: AtomicBool,
+    writer: PipeWriter,
+}
+
+impl Signal {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let (reader, writer) = std::io::pipe()?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        Ok(Self { reader, raiser: Arc::new(Raiser { raised: AtomicBool::new(false), writer }) })
+    }
+
+    pub(super) fn raiser(&self) -> Arc<Raiser> {
+        self.raiser.clone()
+    }
+
+    /// Takes the signal back, before the work it asks for. One raised from now on is seen again.
+    pub(super) fn clear(&self) {
+        // First the byte, then the mark: one raised between the two writes none, but is served by the work to come.
+        if self.raiser.raised.load(SeqCst) {
+            let _ = (&self.reader).read(&mut [0; 16]);
+            self.raiser.raised.store(false, SeqCst);
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+impl Raiser {
+    pub(super) fn raise(&self) {
+        if !self.raised.swap(true, SeqCst) {
+            // A full pipe is readable already.
+            let _ = (&self.writer).write(&[1]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn readable(signal: &Signal) -> bool {
+        let mut fds = [PollFd::new(&signal.reader, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    #[test]
+    fn is_readable_from_raise_to_clear() {
+        let signal = Signal::new().unwrap();
+        assert!(!readable(&signal));
+        (0..100_000).for_each(|_| signal.raiser().raise());
+        assert!(readable(&signal));
+        signal.clear();
+        assert!(!readable(&signal));
+        signal.raiser().raise();
+        assert!(readable(&signal));
+    }
+}

@@ -1,0 +1,157 @@
+//! From the open block to the replicator.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
+use sabir_base::wake::WakeBatch;
+use sabir_journal::{AppendError, Ticket};
+use sabir_model::ErrorKind;
+
+use super::Shard;
+use super::open::Filled;
+use crate::answer::{Sleeper, Waiter};
+
+/// A block that was given to the replicator.
+#[derive(Debug)]
+pub(super) struct Sent {
+    number: u64,
+    /// Not known while the replicator is taking it.
+    ticket: Option<Ticket>,
+    pub(super) waiters: Vec<(u32, Waiter)>,
+    pub(super) at: Instant,
+}
+
+/// Blocks that are neither committed nor cut, in order.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    blocks: VecDeque<Sent>,
+    next: u64,
+    /// The last ticket that a cut took. A block that commits goes before its ticket is compared with it.
+    cut_through: Option<Ticket>,
+}
+
+impl InFlight {
+    fn push(&mut self, waiters: Vec<(u32, Waiter)>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.blocks.push_back(Sent { number, ticket: None, waiters, at: Instant::now() });
+        number
+    }
+
+    /// The replicator took a block; gives it back if it was cut already.
+    fn taken(&mut self, number: u64, ticket: Ticket) -> Option<Sent> {
+        let at = self.blocks.iter().rposition(|sent| sent.number == number)?;
+        self.blocks[at].ticket = Some(ticket);
+        if ticket <= self.cut_through? { self.blocks.remove(at) } else { None }
+    }
+
+    fn refused(&mut self, number: u64) -> Vec<(u32, Waiter)> {
+        match self.blocks.pop_back_if(|sent| sent.number == number) {
+            Some(sent) => sent.waiters,
+            None => Vec::new(),
+        }
+    }
+
+    /// The block that `ticket` was given for: blocks commit in their order.
+    pub(super) fn committed(&mut self, ticket: Ticket) -> Option<Sent> {
+        self.blocks.pop_front_if(|sent| sent.ticket.is_none_or(|own| own == ticket))
+    }
+
+    /// The blocks with tickets in a range. One whose ticket is not known yet is told when it is.
+    pub(super) fn cut(&mut self, from: Ticket, through: Ticket) -> Vec<Sent> {
+        self.cut_through = Some(through);
+        let cut = |sent: &Sent| sent.ticket.is_some_and(|own| from <= own && own <= through);
+        let (cut, stay): (Vec<Sent>, Vec<Sent>) = self.blocks.drain(..).partition(cut);
+        self.blocks = stay.into();
+        cut
+    }
+
+    pub(super) fn all(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.blocks).into()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
+impl Shard {
+    /// Sends waiting blocks on their way, as far as the group-commit rule lets them.
+    pub(crate) fn submit(&self) {
+        self.submitting.run(|| {
+            let mut submitter = self.submitter.lock();
+            while self.submit_one(&mut submitter) {}
+        });
+    }
+
+    fn submit_one(&self, last_ms: &mut i64) -> bool {
+        let Some(mut filled) = self.take_ready() else { return false };
+        let Filled { builder, waiters, stamp } = &mut filled;
+        builder.raise_time(*last_ms);
+        self.meters.block_entries.record(builder.entries().into());
+        let block = builder.take(self.clock.now_ms().max(*stamp));
+        *last_ms = block.time_ms();
+        self.meters.block_bytes.record(block.framed_len() as u64);
+        let number = self.in_flight.lock().push(std::mem::take(waiters));
+        match self.replicator.append(block) {
+            Ok(ticket) => {
+                let cut = self.in_flight.lock().taken(number, ticket);
+                cut.into_iter().for_each(|sent| refuse(sent.waiters, ErrorKind::NotLeader));
+            }
+            Err(error) => self.not_taken(number, &error),
+        }
+        let mut open = self.open.lock();
+        open.last_ms = *last_ms;
+        open.reuse(filled.builder, filled.waiters);
+        true
+    }
+
+    fn take_ready(&self) -> Option<Filled> {
+        let mut open = self.open.lock();
+        if open.bytes() == 0 || !self.replicator.ready(open.bytes()) {
+            return None;
+        }
+        let filled = open.take();
+        let waiting = open.bytes();
+        drop(open);
+        self.waiting.store(waiting, SeqCst);
+        if waiting <= self.settings.open_bytes_max / 2 {
+            self.make_room();
+        }
+        filled
+    }
+
+    fn not_taken(&self, number: u64, error: &AppendError) {
+        let kind = match error {
+            AppendError::Stopped(_) => ErrorKind::StorageError,
+            AppendError::Closed(_) => ErrorKind::ShuttingDown,
+            AppendError::Full(_) => ErrorKind::StorageFull,
+            AppendError::NotLeader(_) => ErrorKind::NotLeader,
+        };
+        let waiters = self.in_flight.lock().refused(number);
+        refuse(waiters, kind);
+    }
+
+    /// Registers a task that waits for room.
+    pub(crate) fn wait_for_room(&self, sleeper: &std::sync::Arc<parking_lot::Mutex<Sleeper>>) {
+        self.room.lock().push(sleeper.clone());
+    }
+
+    pub(super) fn make_room(&self) {
+        let sleepers = std::mem::take(&mut *self.room.lock());
+        let mut wakes = WakeBatch::default();
+        sleepers.iter().for_each(|sleeper| sleeper.lock().wake(&mut wakes));
+        wakes.deliver();
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting_bytes() <= self.settings.open_bytes_max
+    }
+}
+
+fn refuse(waiters: Vec<(u32, Waiter)>, why: ErrorKind) {
+    let mut wakes = WakeBatch::default();
+    waiters.into_iter().for_each(|(_, waiter)| waiter.fail(why, &mut wakes));
+    wakes.deliver();
+}

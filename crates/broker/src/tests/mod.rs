@@ -1,0 +1,4 @@
+//! The broker as a whole.
+
+mod rig;
+mod smoke;

@@ -1,0 +1,101 @@
+//! What tests of the whole broker share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sabir_base::clock::SystemClock;
+use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, split};
+use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TopicConfig};
+
+use crate::{Append, Appended, Broker, BrokerOptions, DiskKind, Fetched, NewTopic, Topic};
+
+pub(super) fn options(dir: &std::path::Path) -> BrokerOptions {
+    BrokerOptions {
+        data_shards: 1,
+        disk: DiskKind::Pwrite,
+        segment_bytes: 4 << 20,
+        keep_free: 0,
+        ..BrokerOptions::new(dir)
+    }
+}
+
+pub(super) fn open(options: BrokerOptions) -> Broker {
+    Broker::open(options, Arc::new(SystemClock)).unwrap()
+}
+
+pub(super) fn new_topic(name: &str, partitions: u32) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        partitions,
+        config: TopicConfig::default(),
+        internal: false,
+        made_by: FrontEndNo::NONE,
+    }
+}
+
+pub(super) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<Topic> {
+    broker.create_topics(vec![new_topic(name, partitions)]).await.remove(0).unwrap()
+}
+
+/// A batch of records with these values, at one timestamp.
+pub(super) fn batch(values: &[&[u8]], timestamp: i64) -> Bytes {
+    let mut batch = BatchBuilder::new(Compression::None);
+    values.iter().for_each(|value| batch.push(timestamp, None, Some(value), &[]));
+    batch.build()
+}
+
+pub(super) fn produced(values: &[&[u8]], producer: i64, epoch: i16, sequence: i32) -> Bytes {
+    let mut batch = BatchBuilder::new(Compression::None).producer(ProducerId(producer), epoch, sequence);
+    values.iter().for_each(|value| batch.push(1, None, Some(value), &[]));
+    batch.build()
+}
+
+pub(super) fn item(topic: &Topic, index: i32, batch: Bytes) -> Append {
+    let header = BatchHeader::parse(&batch).unwrap();
+    Append::to(topic, index, batch, header, FrontEndNo::NONE).unwrap()
+}
+
+pub(super) async fn append(
+    broker: &Broker,
+    topic: &Topic,
+    index: i32,
+    batch: Bytes,
+) -> Result<Appended, ErrorKind> {
+    let appending = broker.append(vec![item(topic, index, batch)]);
+    broker.flush();
+    appending.await.remove(0)
+}
+
+pub(super) async fn read(
+    broker: &Broker,
+    topic: &Topic,
+    index: i32,
+    from: i64,
+    max: usize,
+) -> Result<Fetched, ErrorKind> {
+    let partition = topic.partition(index).unwrap();
+    broker.read(partition.shard, partition.id, Offset(from), max, true).await
+}
+
+/// Offset and value of every record fetched, checked against what the slices say.
+pub(super) fn values(fetched: &Fetched) -> Vec<(i64, Vec<u8>)> {
+    let mut all = Vec::new();
+    for slice in &fetched.slices {
+        let bytes = slice.joined();
+        let mut next = slice.base_offset;
+        for batch in split(&bytes) {
+            let (header, batch) = batch.unwrap();
+            assert_eq!(header.base_offset, next);
+            assert_eq!(header.leader_epoch, slice.leader_epoch);
+            sabir_model::batch::verify_crc(batch).unwrap();
+            next = Offset(header.last_offset().0 + 1);
+            let records = sabir_model::batch::records(batch, 1 << 30).unwrap();
+            all.extend(records.iter().map(|record| {
+                let record = record.unwrap();
+                (record.offset.0, record.value.unwrap().to_vec())
+            }));
+        }
+        assert_eq!(next, slice.next_offset);
+    }
+    all
+}

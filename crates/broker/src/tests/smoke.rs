@@ -1,0 +1,49 @@
+use super::rig::{append, batch, create, open, options, produced, read, values};
+use crate::OffsetSpec;
+
+#[tokio::test]
+async fn what_was_appended_is_read_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let topic = create(&broker, "orders", 3).await;
+    for i in 0..3 {
+        let appended = append(&broker, &topic, 1, batch(&[b"a", b"b"], 10 + i)).await.unwrap();
+        assert_eq!(appended.base_offset.0, 2 * i);
+    }
+    let big = vec![7u8; 100_000];
+    append(&broker, &topic, 1, batch(&[&big], 99)).await.unwrap();
+    let check = async |broker: &crate::Broker| {
+        let fetched = read(broker, &topic, 1, 3, 1 << 20).await.unwrap();
+        assert_eq!(fetched.high_watermark.0, 7);
+        let found = values(&fetched);
+        assert_eq!(found.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+        assert_eq!(found[4].1, big);
+    };
+    check(&broker).await;
+    broker.shutdown();
+    drop(broker);
+    let broker = open(options(dir.path()));
+    assert_eq!(broker.catalog().topic("orders").unwrap().id, topic.id);
+    check(&broker).await;
+    let partition = topic.partition(1).unwrap();
+    let found = broker.offsets(partition.shard, partition.id, OffsetSpec::Timestamp(12)).await.unwrap();
+    assert_eq!((found.offset.0, found.timestamp), (4, 12));
+    let found = broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp).await.unwrap();
+    assert_eq!((found.offset.0, found.timestamp), (6, 99));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_retry_is_answered_with_the_first_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let topic = create(&broker, "t", 1).await;
+    let id = broker.allocate_producer_id().await.unwrap().0;
+    let first = append(&broker, &topic, 0, produced(&[b"x"], id, 0, 0)).await.unwrap();
+    let second = append(&broker, &topic, 0, produced(&[b"y"], id, 0, 1)).await.unwrap();
+    let again = append(&broker, &topic, 0, produced(&[b"x"], id, 0, 0)).await.unwrap();
+    assert_eq!((first.base_offset.0, first.duplicate), (0, false));
+    assert_eq!((second.base_offset.0, second.duplicate), (1, false));
+    assert_eq!((again.base_offset.0, again.duplicate), (0, true));
+    broker.shutdown();
+}
