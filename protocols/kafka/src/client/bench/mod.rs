@@ -1,0 +1,98 @@
+//! Load on a broker: as fast as it goes, or at a rate that does not care whether the broker keeps up.
+//!
+//! At a rate, a message's latency counts from when it was due, so a broker that stalls is charged for the messages that could
+//! not be sent meanwhile too.
+
+mod consume;
+mod e2e;
+mod payload;
+mod produce;
+mod tally;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sabir_net::client::{Load, LoadPlan, LoadReport, Progress};
+
+use super::{Client, ConnectOptions, Error, NewTopic, OffsetAt, ProducerOptions};
+use crate::wire::ErrorCode;
+
+/// Before a batch is counted as failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs a plan against the broker at `address`, counting into `progress`.
+///
+/// # Errors
+/// The broker cannot be reached, or refuses the topic or a read. Messages that fail are counted in the report.
+pub async fn run(address: &str, plan: &LoadPlan, progress: &'static Progress) -> Result<LoadReport, Error> {
+    let client = Client::connect(address, ConnectOptions::default()).await?;
+    match plan.load {
+        Load::Produce => {
+            ensure_topic(&client, plan).await?;
+            produce::run(&client, plan, progress).await
+        }
+        Load::Consume => consume::run(&client, plan, progress).await,
+        Load::EndToEnd => {
+            ensure_topic(&client, plan).await?;
+            e2e::run(&client, plan, progress).await
+        }
+    }
+}
+
+/// Creates the topic unless it exists, and waits until its partitions take writes.
+async fn ensure_topic(client: &Client, plan: &LoadPlan) -> Result<(), Error> {
+    match client.create_topic(NewTopic::new(&plan.topic, plan.partitions)).await {
+        Err(error) if error.code() != Some(ErrorCode::TopicAlreadyExists) => return Err(error),
+        _ => {}
+    }
+    let count = client.topic(&plan.topic, false).await?.leaders.len() as i32;
+    let ends: Vec<_> = (0..count).map(|partition| (partition, OffsetAt::Latest)).collect();
+    client.list_offsets(&plan.topic, &ends).await.map(drop)
+}
+
+/// The buffer is no larger than what keeps the pipeline full: a message should wait for the broker, not behind a queue.
+fn producer_options(plan: &LoadPlan, partitions: usize) -> ProducerOptions {
+    let defaults = ProducerOptions::default();
+    let request =
+        defaults.request_bytes.min(plan.batch_bytes.saturating_mul(partitions)).max(plan.batch_bytes);
+    let pipeline = request * plan.in_flight.max(1);
+    ProducerOptions {
+        acks: plan.acks,
+        compression: plan.compression,
+        batch_bytes: plan.batch_bytes,
+        linger: plan.linger,
+        in_flight: plan.in_flight,
+        buffer_bytes: 2 * pipeline + (1 << 20),
+        idempotent: plan.idempotent,
+        delivery_timeout: DELIVERY_TIMEOUT,
+        ..defaults
+    }
+}
+
+/// How many messages are left to be sent, over all clients.
+#[derive(Debug)]
+struct Budget(AtomicU64);
+
+impl Budget {
+    fn new(count: Option<u64>) -> Self {
+        Self(AtomicU64::new(count.unwrap_or(u64::MAX)))
+    }
+
+    /// Takes up to `wanted`.
+    fn take(&self, wanted: u64) -> u64 {
+        let take = |left: u64| Some(left.saturating_sub(wanted));
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
+        left.min(wanted)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// Gives back what was taken and not used.
+    fn give_back(&self, unused: u64) {
+        if unused > 0 {
+            self.0.fetch_add(unused, Ordering::Relaxed);
+        }
+    }
+}

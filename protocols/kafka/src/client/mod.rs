@@ -1,0 +1,233 @@
+//! A client of Kafka's protocol, for the command line, the load generator and tests. It works against any broker that speaks
+//! the protocol.
+//!
+//! [`Client`] knows the cluster and makes single requests; [`Producer`] and [`Consumer`] move records, each over connections of
+//! its own; [`bench`] puts load on a broker.
+
+mod admin;
+mod batch;
+pub mod bench;
+mod connection;
+mod consumer;
+mod error;
+mod group_admin;
+mod groups;
+mod partitioner;
+mod producer;
+pub(crate) mod tool;
+mod versions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use admin::{NewTopic, OffsetAt, PartitionOffset};
+pub use batch::Record;
+pub use connection::{ConnectOptions, Connection};
+pub use consumer::{Consumer, ConsumerOptions, Fetched, OnOutOfRange};
+pub use error::Error;
+pub use groups::{CommittedOffset, Committer};
+pub use partitioner::partition_of_key;
+pub use producer::{Delivery, Feed, Full, OnDelivery, Producer, ProducerOptions, TopicHandle};
+pub use versions::Versions;
+
+use crate::wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseTopic,
+};
+use crate::wire::{ApiKey, ErrorCode, Request, Str, Uuid};
+
+/// How long an error that passes by itself is waited out.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// A client of one cluster. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bootstrap: Vec<String>,
+    options: ConnectOptions,
+    /// Addresses by node, as the last metadata had them.
+    addresses: Mutex<HashMap<i32, String>>,
+    /// Connections for single requests, by address.
+    connections: tokio::sync::Mutex<HashMap<String, Arc<Connection>>>,
+}
+
+/// A topic as the metadata shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: Str,
+    /// Its id; zero where the broker's metadata has none.
+    pub id: Uuid,
+    /// The leader of each partition, by index; -1 where there is none.
+    pub leaders: Vec<i32>,
+}
+
+impl Client {
+    /// Connects to one of the addresses (host:port, separated by commas).
+    ///
+    /// # Errors
+    /// None of them answers as a broker; the last one's error is given.
+    pub async fn connect(bootstrap: &str, options: ConnectOptions) -> Result<Self, Error> {
+        let bootstrap: Vec<String> = bootstrap.split(',').map(|a| a.trim().to_owned()).collect();
+        let inner =
+            Inner { bootstrap, options, addresses: Mutex::default(), connections: Default::default() };
+        let client = Self { inner: Arc::new(inner) };
+        client.any().await?;
+        Ok(client)
+    }
+
+    /// A connection to any broker.
+    ///
+    /// # Errors
+    /// No known address answers.
+    pub async fn any(&self) -> Result<Arc<Connection>, Error> {
+        let known: Vec<String> = self.inner.addresses.lock().values().cloned().collect();
+        let mut last = Error::Usage("no address to connect to".into());
+        for address in known.iter().chain(&self.inner.bootstrap) {
+            match self.at(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The connection to this node.
+    ///
+    /// # Errors
+    /// The node is unknown or does not answer.
+    pub async fn node(&self, node: i32) -> Result<Arc<Connection>, Error> {
+        self.at(&self.address_of(node).await?).await
+    }
+
+    /// A connection to this node of the caller's own: what waits on it holds up nobody else.
+    ///
+    /// # Errors
+    /// The node is unknown or does not answer.
+    pub async fn open(&self, node: i32) -> Result<Connection, Error> {
+        Connection::open(&self.address_of(node).await?, self.inner.options.clone()).await
+    }
+
+    async fn address_of(&self, node: i32) -> Result<String, Error> {
+        let known = |client: &Self| client.inner.addresses.lock().get(&node).cloned();
+        if let Some(address) = known(self) {
+            return Ok(address);
+        }
+        self.metadata(Some(&[])).await?;
+        known(self).ok_or_else(|| Error::Usage(format!("the cluster has no node {node}")))
+    }
+
+    async fn at(&self, address: &str) -> Result<Arc<Connection>, Error> {
+        let mut connections = self.inner.connections.lock().await;
+        if let Some(open) = connections.get(address).filter(|c| !c.is_closed()) {
+            return Ok(open.clone());
+        }
+        let opened = Arc::new(Connection::open(address, self.inner.options.clone()).await?);
+        connections.insert(address.to_owned(), opened.clone());
+        Ok(opened)
+    }
+
+    /// Sends a request to any broker.
+    ///
+    /// # Errors
+    /// Those of [`Connection::call`].
+    pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, Error> {
+        self.any().await?.call(request).await
+    }
+
+    /// The cluster's metadata: of these topics, or of all. No topic is created by asking.
+    ///
+    /// # Errors
+    /// No broker answers. Errors about single topics are in the answer.
+    pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<MetadataResponse, Error> {
+        self.metadata_of(topics, false).await
+    }
+
+    async fn metadata_of(&self, topics: Option<&[&str]>, create: bool) -> Result<MetadataResponse, Error> {
+        let connection = self.any().await?;
+        let name = |name: &&str| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() };
+        let request = MetadataRequest {
+            topics: topics.map(|topics| topics.iter().map(name).collect()),
+            allow_auto_topic_creation: create,
+            ..Default::default()
+        };
+        let response = connection.call(&request).await?;
+        Error::check(ApiKey::Metadata, response.error_code, String::new)?;
+        let address = |host: &str, port: i32| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let nodes = response.brokers.iter().map(|b| (b.node_id, address(&b.host, b.port)));
+        *self.inner.addresses.lock() = nodes.collect();
+        Ok(response)
+    }
+
+    /// A topic, once every partition has a leader. `create` lets the broker make it if it does so by itself.
+    ///
+    /// # Errors
+    /// The topic does not exist, or has a partition without a leader for too long.
+    pub async fn topic(&self, name: &str, create: bool) -> Result<Topic, Error> {
+        let patience = Patience::new();
+        loop {
+            let found = self.topic_now(name, create).await;
+            let missing = found.as_ref().is_err_and(|e| e.code() == Some(ErrorCode::UnknownTopicOrPartition));
+            // One that is not there appears only if asking creates it.
+            if (missing && !create) || !patience.again(&found).await {
+                return found;
+            }
+        }
+    }
+
+    /// A topic as it is now.
+    pub(crate) async fn topic_now(&self, name: &str, create: bool) -> Result<Topic, Error> {
+        topic_in(self.metadata_of(Some(&[name]), create).await?.topics, name)
+    }
+}
+
+/// Waits out a broker's errors that pass by themselves: an election, a coordinator that loads.
+struct Patience(Instant);
+
+impl Patience {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether to try again; has waited a moment then.
+    async fn again<T>(&self, found: &Result<T, Error>) -> bool {
+        let passes = found.as_ref().is_err_and(|error| error.retriable() && error.code().is_some());
+        let again = passes && self.0.elapsed() < PATIENCE;
+        if again {
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+        again
+    }
+}
+
+fn topic_in(topics: Vec<MetadataResponseTopic>, name: &str) -> Result<Topic, Error> {
+    let about = || name.to_owned();
+    let found = topics.into_iter().find(|t| t.name.as_ref().is_some_and(|n| *n == name));
+    let missing = || Error::Broker {
+        api: ApiKey::Metadata,
+        code: ErrorCode::UnknownTopicOrPartition,
+        message: about(),
+    };
+    let found = found.ok_or_else(missing)?;
+    Error::check(ApiKey::Metadata, found.error_code, about)?;
+    let mut leaders = vec![-1; found.partitions.len()];
+    for partition in &found.partitions {
+        Error::check(ApiKey::Metadata, partition.error_code, || {
+            format!("{name}-{}", partition.partition_index)
+        })?;
+        if let Some(leader) = leaders.get_mut(partition.partition_index as usize) {
+            *leader = partition.leader_id;
+        }
+    }
+    Ok(Topic { name: name.into(), id: found.topic_id, leaders })
+}

@@ -1,0 +1,427 @@
+//! This client in the form in which the command line uses every protocol's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sabir_net::client::{
+    Acks, Client as Tool, ClientError, ClusterInfo, Connector, Failure, GroupInfo, GroupOffset, GroupSummary,
+    Incoming, LoadPlan, LoadReport, LocalFuture, NewTopic, Outgoing, PartitionInfo, Position, Progress,
+    PublishOptions, Receipt, Start, TopicInfo,
+};
+
+use super::groups::Committer;
+use super::producer::Full;
+use super::{
+    Client, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, OffsetAt, Producer, ProducerOptions,
+    Record, bench,
+};
+use crate::frontend::short_uuid;
+use crate::wire::messages::metadata::{MetadataResponsePartition, MetadataResponseTopic};
+use crate::wire::{ApiKey, ErrorCode};
+
+/// Makes clients of any broker that speaks the protocol.
+pub(crate) static CONNECTOR: KafkaConnector = KafkaConnector;
+
+/// See [`CONNECTOR`].
+pub(crate) struct KafkaConnector;
+
+impl Connector for KafkaConnector {
+    fn default_port(&self) -> u16 {
+        9092
+    }
+
+    fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Tool>> {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let client =
+                Client::connect(&address, ConnectOptions::default()).await.map_err(|e| unreachable(&e))?;
+            Ok(Box::new(KafkaTool { client, sending: None, reading: None }) as Box<dyn Tool>)
+        })
+    }
+
+    fn bench(
+        &self,
+        address: String,
+        plan: LoadPlan,
+        progress: &'static Progress,
+    ) -> LocalFuture<'static, LoadReport> {
+        Box::pin(async move { bench::run(&address, &plan, progress).await.map_err(failed) })
+    }
+}
+
+/// Whatever keeps a first connection from being made: nobody is there who speaks the protocol.
+fn unreachable(error: &Error) -> ClientError {
+    ClientError::new(Failure::Connect, error.to_string())
+}
+
+fn failed(error: Error) -> ClientError {
+    let failure = match &error {
+        Error::Connect { .. } => Failure::Connect,
+        Error::Closed { .. } | Error::Wire { .. } | Error::Records { .. } => Failure::Broken,
+        Error::Timeout { .. } => Failure::Timeout,
+        Error::Unsupported { .. } => Failure::Unsupported,
+        Error::Usage(_) => Failure::Refused,
+        Error::Broker { code, .. } => match code {
+            ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::OffsetOutOfRange
+            | ErrorCode::GroupIdNotFound => Failure::NotFound,
+            ErrorCode::TopicAlreadyExists => Failure::Exists,
+            ErrorCode::RequestTimedOut => Failure::Timeout,
+            _ => Failure::Refused,
+        },
+    };
+    ClientError::new(failure, error.to_string())
+}
+
+struct KafkaTool {
+    client: Client,
+    /// The producer of the last call, for the next one with the same options.
+    sending: Option<Sending>,
+    /// The consumer of the last call: its next fetch is under way already.
+    reading: Option<Consumer>,
+}
+
+struct Sending {
+    options: PublishOptions,
+    producer: Producer,
+    outcomes: Outcomes,
+}
+
+/// What became of each message of a call, by its number in it.
+type Outcomes = Arc<Mutex<Vec<Option<Result<Receipt, Error>>>>>;
+
+impl Tool for KafkaTool {
+    fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {
+        Box::pin(async {
+            let metadata = self.client.metadata(Some(&[])).await.map_err(failed)?;
+            let node = |b: &crate::wire::messages::metadata::MetadataResponseBroker| {
+                (b.node_id, format!("{}:{}", b.host, b.port))
+            };
+            let nodes = metadata.brokers.iter().map(node).collect();
+            Ok(ClusterInfo { id: metadata.cluster_id.map(|id| id.to_string()), nodes })
+        })
+    }
+
+    fn topics(&mut self) -> LocalFuture<'_, Vec<TopicInfo>> {
+        Box::pin(async {
+            let metadata = self.client.metadata(None).await.map_err(failed)?;
+            let mut topics: Vec<TopicInfo> = metadata.topics.into_iter().map(topic_info).collect();
+            topics.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(topics)
+        })
+    }
+
+    fn topic<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo> {
+        Box::pin(async move {
+            // Waits for leaders, which the offsets need, and tells a topic that is not there.
+            let count = self.client.topic(name, false).await.map_err(failed)?.leaders.len() as i32;
+            let metadata = self.client.metadata(Some(&[name])).await.map_err(failed)?;
+            let found = metadata.topics.into_iter().find(|t| t.name.as_ref().is_some_and(|n| *n == name));
+            let mut topic = found.map(topic_info).ok_or_else(|| failed(missing(name)))?;
+            let ends = self.ends(name, &(0..count).collect::<Vec<_>>()).await?;
+            for (partition, end) in topic.partitions.iter_mut().zip(ends) {
+                partition.offsets = Some(end);
+            }
+            Ok(topic)
+        })
+    }
+
+    fn create_topic(&mut self, topic: NewTopic) -> LocalFuture<'_, ()> {
+        Box::pin(async move {
+            let NewTopic { name, partitions, configs, dry_run } = topic;
+            let new = super::NewTopic { name, partitions, replication: None, configs };
+            let outcomes = self.client.create_topics(&[new], dry_run).await.map_err(failed)?;
+            outcomes.into_iter().collect::<Result<_, _>>().map_err(failed)
+        })
+    }
+
+    fn delete_topic<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            let outcomes = self.client.delete_topics(&[name]).await.map_err(failed)?;
+            outcomes.into_iter().collect::<Result<_, _>>().map_err(failed)
+        })
+    }
+
+    fn publish<'a>(
+        &'a mut self,
+        topic: &'a str,
+        messages: Vec<Outgoing>,
+        options: PublishOptions,
+    ) -> LocalFuture<'a, Vec<Receipt>> {
+        Box::pin(async move {
+            let sending = self.sending(options).await.map_err(failed)?;
+            sending.send(topic, &messages).await.map_err(failed)
+        })
+    }
+
+    fn positions<'a>(
+        &'a mut self,
+        topic: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>> {
+        Box::pin(async move {
+            let count = self.client.topic(topic, false).await.map_err(failed)?.leaders.len() as i32;
+            let partitions = match partition {
+                Some(one) if one >= count => {
+                    let message = format!("{topic} has no partition {one}; it has 0 to {}", count - 1);
+                    return Err(ClientError::new(Failure::NotFound, message));
+                }
+                Some(one) => vec![one],
+                None => (0..count).collect(),
+            };
+            let ends = self.ends(topic, &partitions).await?;
+            let timed = self.timed(topic, &partitions, start).await?;
+            let mut positions = Vec::with_capacity(partitions.len());
+            for (i, (&partition, (first, end))) in partitions.iter().zip(ends).enumerate() {
+                let next = match start {
+                    Start::Earliest => first,
+                    Start::Latest => end,
+                    Start::Last(count) => (end - i64::from(count)).max(first),
+                    // Nothing is that young: what comes will be.
+                    Start::Time(_) => {
+                        if timed[i] < 0 {
+                            end
+                        } else {
+                            timed[i]
+                        }
+                    }
+                    Start::Offset(offset) if partitions.len() == 1 && !(first..=end).contains(&offset) => {
+                        let message =
+                            format!("{topic}-{partition} has no offset {offset}; it has {first} up to {end}");
+                        return Err(ClientError::new(Failure::NotFound, message));
+                    }
+                    Start::Offset(offset) => offset.clamp(first, end),
+                };
+                positions.push(Position { partition, next, end });
+            }
+            Ok(positions)
+        })
+    }
+
+    fn read<'a>(
+        &'a mut self,
+        topic: &'a str,
+        positions: &'a mut [Position],
+        wait: Duration,
+    ) -> LocalFuture<'a, Vec<Incoming>> {
+        Box::pin(async move {
+            let consumer = self.reading(topic, positions).await.map_err(failed)?;
+            let fetched = consumer.poll(wait).await.map_err(failed)?;
+            let mut got = Vec::new();
+            for part in fetched {
+                part.for_each(|record| got.push(incoming(part.partition, record))).map_err(failed)?;
+                if let Some(position) = positions.iter_mut().find(|p| p.partition == part.partition) {
+                    position.next = part.next;
+                    position.end = part.high_watermark;
+                }
+            }
+            Ok(got)
+        })
+    }
+
+    fn groups(&mut self) -> LocalFuture<'_, Vec<GroupSummary>> {
+        Box::pin(async { self.client.list_groups().await.map_err(failed) })
+    }
+
+    fn group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, GroupInfo> {
+        Box::pin(async move { self.client.describe_group(id).await.map_err(failed) })
+    }
+
+    fn group_offsets<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, Vec<GroupOffset>> {
+        Box::pin(async move {
+            let committed = self.client.fetch_offsets(id, None).await.map_err(failed)?;
+            let mut offsets: Vec<GroupOffset> = Vec::with_capacity(committed.len());
+            for c in committed.into_iter().filter(|c| c.offset >= 0) {
+                offsets.push(GroupOffset {
+                    topic: c.topic,
+                    partition: c.partition,
+                    committed: c.offset,
+                    end: None,
+                });
+            }
+            offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+            for topic in offsets.chunk_by_mut(|a, b| a.topic == b.topic) {
+                self.add_ends(topic).await?;
+            }
+            Ok(offsets)
+        })
+    }
+
+    fn commit<'a>(&'a mut self, id: &'a str, offsets: &'a [(String, i32, i64)]) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            let offsets: Vec<_> = offsets.iter().map(|(t, p, o)| (t.as_str(), *p, *o, None)).collect();
+            self.client.commit_offsets(id, &Committer::default(), &offsets).await.map_err(failed)
+        })
+    }
+
+    fn delete_group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, ()> {
+        Box::pin(async move { self.client.delete_group(id).await.map_err(failed) })
+    }
+}
+
+impl KafkaTool {
+    /// Adds the ends of one topic's partitions. What is gone has none.
+    async fn add_ends(&self, offsets: &mut [GroupOffset]) -> Result<(), ClientError> {
+        let name = offsets[0].topic.clone();
+        let count = match self.client.topic(&name, false).await {
+            Ok(topic) => topic.leaders.len() as i32,
+            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let there: Vec<_> = offsets.iter().map(|o| o.partition).filter(|p| *p < count).collect();
+        let wanted: Vec<_> = there.iter().map(|p| (*p, OffsetAt::Latest)).collect();
+        let ends = self.client.list_offsets(&name, &wanted).await.map_err(failed)?;
+        for end in ends {
+            let known = offsets.iter_mut().find(|o| o.partition == end.partition);
+            known.into_iter().for_each(|o| o.end = Some(end.offset));
+        }
+        Ok(())
+    }
+
+    /// First offset and end of partitions.
+    async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<(i64, i64)>, ClientError> {
+        let both = |p: &i32| [(*p, OffsetAt::Earliest), (*p, OffsetAt::Latest)];
+        let wanted: Vec<_> = partitions.iter().flat_map(both).collect();
+        let found = self.client.list_offsets(topic, &wanted).await.map_err(failed)?;
+        Ok(found.chunks(2).map(|pair| (pair[0].offset, pair[1].offset)).collect())
+    }
+
+    /// The first offset that is not older, for each partition; -1 where there is none. Empty unless a time is asked for.
+    async fn timed(&self, topic: &str, partitions: &[i32], start: Start) -> Result<Vec<i64>, ClientError> {
+        let Start::Time(ms) = start else { return Ok(Vec::new()) };
+        let wanted: Vec<_> = partitions.iter().map(|p| (*p, OffsetAt::Time(ms))).collect();
+        let found = self.client.list_offsets(topic, &wanted).await.map_err(failed)?;
+        Ok(found.iter().map(|f| f.offset).collect())
+    }
+
+    async fn sending(&mut self, options: PublishOptions) -> Result<&Sending, Error> {
+        let fitting = self.sending.take().filter(|sending| sending.options == options);
+        let sending = match fitting {
+            Some(sending) => sending,
+            None => Sending::start(&self.client, options).await?,
+        };
+        Ok(self.sending.insert(sending))
+    }
+
+    async fn reading(&mut self, topic: &str, positions: &[Position]) -> Result<&mut Consumer, Error> {
+        let fits = |consumer: &Consumer| {
+            let at = positions.iter().map(|p| (topic, p.partition, p.next));
+            consumer.positions().eq(at)
+        };
+        let consumer = match self.reading.take().filter(fits) {
+            Some(consumer) => consumer,
+            None => {
+                let from: Vec<_> = positions.iter().map(|p| (topic, p.partition, p.next)).collect();
+                Consumer::assign(&self.client, &from, ConsumerOptions::default()).await?
+            }
+        };
+        Ok(self.reading.insert(consumer))
+    }
+}
+
+impl Sending {
+    async fn start(client: &Client, options: PublishOptions) -> Result<Self, Error> {
+        let outcomes = Outcomes::default();
+        let noted = outcomes.clone();
+        let on_delivery = Box::new(move |delivery: &Delivery<'_>| note(&mut noted.lock(), delivery));
+        let producer_options = ProducerOptions {
+            acks: options.acks,
+            compression: options.compression,
+            // A request that is repeated after a broken connection must not publish twice.
+            idempotent: options.acks == Acks::All,
+            delivery_timeout: options.timeout,
+            ..ProducerOptions::default()
+        };
+        let producer = Producer::start(client, producer_options, Some(on_delivery)).await?;
+        Ok(Self { options, producer, outcomes })
+    }
+
+    async fn send(&self, topic: &str, messages: &[Outgoing]) -> Result<Vec<Receipt>, Error> {
+        let handle = self.producer.topic(topic).await?;
+        let partitions = self.producer.partitions(handle);
+        *self.outcomes.lock() = vec![None; messages.len()];
+        for (number, message) in messages.iter().enumerate() {
+            let asked = message.partition.map(|p| p as usize);
+            if let Some(partition) = asked.filter(|p| *p >= partitions) {
+                let problem = format!("{topic} has no partition {partition}; it has 0 to {}", partitions - 1);
+                return Err(Error::Usage(problem));
+            }
+            let headers: Vec<_> =
+                message.headers.iter().map(|(name, value)| (name.as_bytes(), Some(&value[..]))).collect();
+            let record = Record {
+                key: message.key.as_deref(),
+                value: message.value.as_deref(),
+                headers: &headers,
+                timestamp: None,
+            };
+            loop {
+                let pushed = {
+                    let mut feed = self.producer.feed();
+                    let partition = asked.unwrap_or_else(|| feed.choose(handle, record.key));
+                    feed.push(handle, partition, &record, number as u64)
+                };
+                match pushed {
+                    Ok(()) => break,
+                    Err(Full) => self.producer.room().await,
+                }
+            }
+        }
+        self.producer.flush().await;
+        let outcomes = std::mem::take(&mut *self.outcomes.lock());
+        let lost = || Err(Error::Usage("a message was neither acknowledged nor refused".into()));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+    }
+}
+
+fn note(outcomes: &mut [Option<Result<Receipt, Error>>], delivery: &Delivery<'_>) {
+    for (i, stamp) in delivery.stamps.iter().enumerate() {
+        let Some(outcome) = outcomes.get_mut(*stamp as usize) else { continue };
+        let receipt = |first: i64| {
+            let offset = (first >= 0).then_some(first + i as i64);
+            Receipt { partition: delivery.partition, offset }
+        };
+        *outcome = Some(delivery.result.as_ref().map(|first| receipt(*first)).map_err(|e| (*e).clone()));
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Broker { api: ApiKey::Metadata, code: ErrorCode::UnknownTopicOrPartition, message: name.into() }
+}
+
+fn topic_info(topic: MetadataResponseTopic) -> TopicInfo {
+    let mut partitions: Vec<PartitionInfo> = topic.partitions.iter().map(partition_info).collect();
+    partitions.sort_by_key(|p| p.index);
+    let id = topic.topic_id;
+    TopicInfo {
+        name: topic.name.map(|n| n.to_string()).unwrap_or_default(),
+        id: (id != [0; 16]).then(|| short_uuid(id)),
+        internal: topic.is_internal,
+        partitions,
+    }
+}
+
+fn partition_info(partition: &MetadataResponsePartition) -> PartitionInfo {
+    PartitionInfo {
+        index: partition.partition_index,
+        leader: (partition.leader_id >= 0).then_some(partition.leader_id),
+        replicas: partition.replica_nodes.clone(),
+        in_sync: partition.isr_nodes.clone(),
+        offsets: None,
+    }
+}
+
+fn incoming(partition: i32, record: &sabir_model::batch::RecordView<'_>) -> Incoming {
+    let copy = |bytes: &[u8]| bytes::Bytes::copy_from_slice(bytes);
+    let headers = record.headers.clone();
+    Incoming {
+        partition,
+        offset: record.offset.0,
+        timestamp_ms: record.timestamp,
+        key: record.key.map(copy),
+        value: record.value.map(copy),
+        headers: headers.map(|h| (String::from_utf8_lossy(h.key).into_owned(), h.value.map(copy))).collect(),
+    }
+}
