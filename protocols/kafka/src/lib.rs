@@ -1,3 +1,25 @@
-//! kafka
+//! Kafka's protocol: the front end that serves it, and a client of it.
+//!
+//! - [`wire`]: the messages.
+//! - `session`: one connection as a machine; `connection`: what moves its bytes.
+//! - `handlers`: one file per family of APIs: check, translate, one call to the broker, reply.
+//! - `map`, `topic_config`, `names`: the model's words in Kafka's.
 
+pub mod client;
+mod config;
+mod connection;
+mod deadlines;
+mod fetch_session;
+mod frontend;
+mod handlers;
+mod input;
+mod map;
+mod metrics;
+mod names;
+mod output;
+mod protocol;
+mod session;
+mod topic_config;
 pub mod wire;
+
+pub use protocol::Kafka;

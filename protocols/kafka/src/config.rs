@@ -1,0 +1,94 @@
+//! The front end's own settings.
+
+use sabir_net::config::{ConfigError, Setting, Size, Table, parse_table};
+use serde::Deserialize;
+
+/// The front end's own table; see [`SETTINGS`] for what each key does.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether a topic that is asked for and not there is made.
+    pub auto_create: bool,
+    /// Partitions of a topic that is made without saying how many.
+    pub num_partitions: u32,
+    /// The largest request.
+    pub max_request: Size,
+    /// The largest answer to a fetch, its first batch aside.
+    pub max_fetch: Size,
+    /// Fetch sessions kept at once.
+    pub fetch_sessions: usize,
+}
+
+/// The keys of the table beside the common ones.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "auto_create",
+        default: "true",
+        help: "Makes a topic when a client asks for the metadata of one that does not exist, unless the client forbids it.",
+    },
+    Setting {
+        key: "num_partitions",
+        default: "1",
+        help: "How many partitions a topic gets whose creator does not say.",
+    },
+    Setting {
+        key: "max_request",
+        default: "\"100MiB\"",
+        help: "The largest request taken. A connection that announces a larger one is closed.",
+    },
+    Setting {
+        key: "max_fetch",
+        default: "\"55MiB\"",
+        help: "The most bytes of records in the answer to one fetch, whatever the client asks for; one batch is always \
+               given.",
+    },
+    Setting {
+        key: "fetch_sessions",
+        default: "1000",
+        help: "How many incremental fetch sessions are kept. A consumer beyond them names its partitions in every fetch.",
+    },
+];
+
+/// The name of the table, of the metrics' label and of the front end.
+pub const NAME: &str = "kafka";
+
+impl Config {
+    /// Takes the table.
+    ///
+    /// # Errors
+    /// An unknown key, a value that cannot be.
+    pub fn parse(table: Table) -> Result<Self, ConfigError> {
+        let config: Self = parse_table(NAME, table, SETTINGS)?;
+        if config.num_partitions == 0 {
+            return Err(ConfigError::new(NAME, "num_partitions", "a topic has one partition at least"));
+        }
+        if !(1024..=i32::MAX as u64).contains(&config.max_request.0) {
+            return Err(ConfigError::new(NAME, "max_request", "expected a size from 1KiB to 2147483647"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, String> {
+        let table = serde_json::from_str(json).expect("JSON");
+        Config::parse(table).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_hold_and_nonsense_is_refused() {
+        let config = parse("{}").expect("all have defaults");
+        assert_eq!((config.auto_create, config.num_partitions), (true, 1));
+        assert_eq!(config.max_request, Size(100 << 20));
+        for (json, expected) in [
+            (r#"{"auto_creat": false}"#, "kafka.auto_creat: unknown key; did you mean `auto_create`?"),
+            (r#"{"num_partitions": 0}"#, "kafka.num_partitions: a topic has one partition at least"),
+            (r#"{"max_request": "3GiB"}"#, "kafka.max_request: expected a size from 1KiB to 2147483647"),
+        ] {
+            assert_eq!(parse(json).expect_err(json), expected);
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Fetch sessions (KIP-227): what a consumer reads is kept here, so that it names only what changes, and is told only of
+//! partitions with news.
+
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::wire::messages::fetch::{FetchRequest, PartitionData};
+use crate::wire::{ErrorCode, Str, Uuid};
+
+/// Asks for no session, or ends one.
+const FINAL_EPOCH: i32 = -1;
+/// Asks for a new session.
+const INITIAL_EPOCH: i32 = 0;
+/// No session.
+const NO_SESSION: i32 = 0;
+/// A session used within this time is not given up for a new one.
+const KEPT: Duration = Duration::from_secs(120);
+/// Partitions that all sessions hold together.
+const MAX_PARTITIONS: usize = 1_000_000;
+
+/// A topic as the client names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum TopicKey {
+    Name(Str),
+    Id(Uuid),
+}
+
+/// What a client wants of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub topic: TopicKey,
+    pub partition: i32,
+    pub fetch_offset: i64,
+    pub leader_epoch: i32,
+    pub last_fetched_epoch: i32,
+    pub max_bytes: i32,
+}
+
+/// What a fetch is to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What to read, in turn.
+    pub wanted: Vec<Wanted>,
+    /// The session it belongs to, and the epoch in which.
+    session: Option<(i32, i32)>,
+    /// Whether everything is answered, or only what is news.
+    full: bool,
+}
+
+impl Plan {
+    /// The session's number for the response.
+    pub fn session_id(&self) -> i32 {
+        self.session.map_or(NO_SESSION, |(id, _)| id)
+    }
+}
+
+/// What the client was last told of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    high_watermark: i64,
+    last_stable: i64,
+    log_start: i64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    wanted: Wanted,
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// The epoch that the next request must have.
+    epoch: i32,
+    by_id: bool,
+    used: Instant,
+    entries: Vec<Entry>,
+    places: FxHashMap<(TopicKey, i32), usize>,
+    /// Where the next fetch begins, so that partitions behind busy ones get their turn.
+    first: usize,
+}
+
+/// All sessions of the node, in bounded number.
+#[derive(Debug)]
+pub(crate) struct FetchSessions {
+    sessions: FxHashMap<i32, Session>,
+    max: usize,
+    partitions: usize,
+    last_id: i32,
+}
+
+impl FetchSessions {
+    /// Room for `max` sessions.
+    pub fn new(max: usize) -> Self {
+        Self { sessions: FxHashMap::default(), max, partitions: 0, last_id: 0 }
+    }
+
+    /// Takes a request and says what to read for it.
+    ///
+    /// # Errors
+    /// What the whole request is answered with.
+    pub fn begin(&mut self, request: &FetchRequest, version: i16, now: Instant) -> Result<Plan, ErrorCode> {
+        let by_id = version >= 13;
+        match request.session_epoch {
+            FINAL_EPOCH => {
+                self.remove(request.session_id);
+                Ok(Plan { wanted: wanted(request, by_id).collect(), session: None, full: true })
+            }
+            INITIAL_EPOCH => {
+                self.remove(request.session_id);
+                Ok(self.create(wanted(request, by_id).collect(), by_id, now))
+            }
+            _ => self.go_on(request, by_id, now),
+        }
+    }
+
+    /// Says which of the answers are sent, and remembers what the client has been told.
+    pub fn end(&mut self, plan: &Plan, answers: &mut Vec<(usize, PartitionData)>) {
+        let Some((id, epoch)) = plan.session else { return };
+        // The session may have gone, or have been begun anew, while the fetch waited.
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.epoch == epoch) else { return };
+        let mut served_last = None;
+        answers.retain(|(at, answer)| {
+            let wanted = &plan.wanted[*at];
+            let Some(&place) = session.places.get(&(wanted.topic.clone(), wanted.partition)) else {
+                return true;
+            };
+            let has_records = answer.records.as_ref().is_some_and(|r| !r.is_empty());
+            if has_records {
+                served_last = Some(place);
+            }
+            let news = session.entries[place].tell(answer);
+            plan.full || news || has_records
+        });
+        if let Some(place) = served_last {
+            session.first = place + 1;
+        }
+    }
+
+    fn create(&mut self, wanted: Vec<Wanted>, by_id: bool, now: Instant) -> Plan {
+        let room = !wanted.is_empty() && self.make_room(wanted.len(), now);
+        if !room {
+            return Plan { wanted, session: None, full: true };
+        }
+        let id = self.free_id();
+        let mut session = Session {
+            epoch: 1,
+            by_id,
+            used: now,
+            entries: Vec::with_capacity(wanted.len()),
+            places: FxHashMap::default(),
+            first: 0,
+        };
+        wanted.iter().cloned().for_each(|w| session.put(w));
+        self.partitions += session.entries.len();
+        self.sessions.insert(id, session);
+        Plan { wanted, session: Some((id, 1)), full: true }
+    }
+
+    fn go_on(&mut self, request: &FetchRequest, by_id: bool, now: Instant) -> Result<Plan, ErrorCode> {
+        let id = request.session_id;
+        let session = self.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        if session.epoch != request.session_epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.by_id != by_id {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        session.used = now;
+        session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
+        self.partitions -= session.entries.len();
+        wanted(request, by_id).for_each(|w| session.put(w));
+        for forgotten in &request.forgotten_topics_data {
+            let topic = key(&forgotten.topic, forgotten.topic_id, by_id);
+            forgotten.partitions.iter().for_each(|p| session.forget(&topic, *p));
+        }
+        self.partitions += session.entries.len();
+        let plan = Plan { wanted: session.in_turn(), session: Some((id, session.epoch)), full: false };
+        if plan.wanted.is_empty() {
+            self.remove(id);
+            return Ok(Plan { session: None, ..plan });
+        }
+        Ok(plan)
+    }
+
+    fn remove(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.partitions -= session.entries.len();
+        }
+    }
+
+    /// Makes room for a session of so many partitions by giving up the one that was not used for longest.
+    fn make_room(&mut self, partitions: usize, now: Instant) -> bool {
+        let full = |s: &Self| s.sessions.len() >= s.max || s.partitions + partitions > MAX_PARTITIONS;
+        if full(self) {
+            let oldest = self.sessions.iter().min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.used));
+            if let Some((id, _)) = oldest.filter(|(_, used)| now - *used >= KEPT) {
+                self.remove(id);
+            }
+        }
+        !full(self)
+    }
+
+    /// Ids are not secrets: a client that guesses another's gets what it could have asked for.
+    fn free_id(&mut self) -> i32 {
+        loop {
+            self.last_id = if self.last_id == i32::MAX { 1 } else { self.last_id + 1 };
+            if !self.sessions.contains_key(&self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+}
+
+impl Session {
+    fn put(&mut self, wanted: Wanted) {
+        let name = (wanted.topic.clone(), wanted.partition);
+        match self.places.get(&name) {
+            Some(&place) => self.entries[place].wanted = wanted,
+            None => {
+                self.places.insert(name, self.entries.len());
+                self.entries.push(Entry { wanted, told: None });
+            }
+        }
+    }
+
+    fn forget(&mut self, topic: &TopicKey, partition: i32) {
+        if let Some(place) = self.places.remove(&(topic.clone(), partition)) {
+            self.entries.swap_remove(place);
+            if let Some(moved) = self.entries.get(place) {
+                self.places.insert((moved.wanted.topic.clone(), moved.wanted.partition), place);
+            }
+        }
+    }
+
+    fn in_turn(&self) -> Vec<Wanted> {
+        let first = self.first % self.entries.len().max(1);
+        let (head, tail) = self.entries.split_at(first);
+        tail.iter().chain(head).map(|e| e.wanted.clone()).collect()
+    }
+}
+
+impl Entry {
+    /// Notes what the client is told; says whether any of it is new to it.
+    fn tell(&mut self, answer: &PartitionData) -> bool {
+        if answer.error_code != 0 {
+            // Tell it again once it is over.
+            self.told = None;
+            return true;
+        }
+        let now = Told {
+            high_watermark: answer.high_watermark,
+            last_stable: answer.last_stable_offset,
+            log_start: answer.log_start_offset,
+        };
+        self.told.replace(now) != Some(now)
+    }
+}
+
+fn key(name: &Str, id: Uuid, by_id: bool) -> TopicKey {
+    // Copied: the name must not hold the request's frame.
+    if by_id { TopicKey::Id(id) } else { TopicKey::Name(name.detached()) }
+}
+
+fn wanted(request: &FetchRequest, by_id: bool) -> impl Iterator<Item = Wanted> {
+    request.topics.iter().flat_map(move |topic| {
+        let topic_key = key(&topic.topic, topic.topic_id, by_id);
+        topic.partitions.iter().map(move |p| Wanted {
+            topic: topic_key.clone(),
+            partition: p.partition,
+            fetch_offset: p.fetch_offset,
+            leader_epoch: p.current_leader_epoch,
+            last_fetched_epoch: p.last_fetched_epoch,
+            max_bytes: p.partition_max_bytes,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wire::messages::fetch::{FetchPartition, FetchTopic, ForgottenTopic};
+
+    fn topics(partitions: &[i32]) -> Vec<FetchTopic> {
+        let partition = |&partition: &i32| FetchPartition { partition, ..Default::default() };
+        vec![FetchTopic {
+            topic: "t".into(),
+            partitions: partitions.iter().map(partition).collect(),
+            ..Default::default()
+        }]
+    }
+
+    fn request(session_id: i32, session_epoch: i32, partitions: &[i32]) -> FetchRequest {
+        FetchRequest { session_id, session_epoch, topics: topics(partitions), ..Default::default() }
+    }
+
+    fn forgetting(session_id: i32, session_epoch: i32, partitions: &[i32]) -> FetchRequest {
+        let forgotten =
+            ForgottenTopic { topic: "t".into(), partitions: partitions.to_vec(), ..Default::default() };
+        FetchRequest {
+            session_id,
+            session_epoch,
+            forgotten_topics_data: vec![forgotten],
+            ..Default::default()
+        }
+    }
+
+    fn read(plan: &Plan) -> Vec<i32> {
+        plan.wanted.iter().map(|w| w.partition).collect()
+    }
+
+    fn answer(high_watermark: i64, records: &'static [u8]) -> PartitionData {
+        PartitionData {
+            high_watermark,
+            records: Some(Bytes::from_static(records).into()),
+            ..Default::default()
+        }
+    }
+
+    /// Ends a fetch with these answers; gives the partitions that are sent.
+    fn end(sessions: &mut FetchSessions, plan: &Plan, answers: Vec<PartitionData>) -> Vec<i32> {
+        let mut answers = answers.into_iter().enumerate().collect();
+        sessions.end(plan, &mut answers);
+        answers.iter().map(|(at, _)| plan.wanted[*at].partition).collect()
+    }
+
+    #[test]
+    fn only_news_is_sent() {
+        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let plan = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new");
+        let id = plan.session_id();
+        assert_ne!(id, 0);
+        assert_eq!(read(&plan), [1, 2, 3]);
+        assert_eq!(
+            end(&mut sessions, &plan, vec![answer(5, b""), answer(5, b"x"), answer(5, b"")]),
+            [1, 2, 3]
+        );
+
+        // Partition 2 had records, so the one behind it has its turn first.
+        let plan = sessions.begin(&request(id, 1, &[]), 12, now).expect("goes on");
+        assert_eq!(read(&plan), [3, 1, 2]);
+        assert_eq!(end(&mut sessions, &plan, vec![answer(5, b""), answer(6, b""), answer(5, b"y")]), [1, 2]);
+
+        let failed = PartitionData { error_code: 6, ..answer(-1, b"") };
+        let plan = sessions.begin(&request(id, 2, &[]), 12, now).expect("goes on");
+        assert_eq!(end(&mut sessions, &plan, vec![failed, answer(6, b""), answer(5, b"")]), [3]);
+        let plan = sessions.begin(&request(id, 3, &[]), 12, now).expect("goes on");
+        assert_eq!(end(&mut sessions, &plan, vec![answer(5, b""), answer(6, b""), answer(5, b"")]), [3]);
+    }
+
+    #[test]
+    fn partitions_come_and_go() {
+        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let id = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new").session_id();
+        let plan = sessions.begin(&forgetting(id, 1, &[1]), 12, now).expect("goes on");
+        assert_eq!(read(&plan), [3, 2]);
+        let plan = sessions.begin(&request(id, 2, &[9, 2]), 12, now).expect("goes on");
+        assert_eq!(read(&plan), [3, 2, 9]);
+        assert_eq!(sessions.partitions, 3);
+        let plan = sessions.begin(&forgetting(id, 3, &[2, 3, 9, 7]), 12, now).expect("ends");
+        assert_eq!((plan.session_id(), sessions.partitions), (0, 0));
+        let gone = sessions.begin(&request(id, 4, &[1]), 12, now).expect_err("gone");
+        assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
+    }
+
+    #[test]
+    fn epochs_and_ids_must_fit() {
+        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let id = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new").session_id();
+        let refused = |r: Result<Plan, ErrorCode>| r.expect_err("refused");
+        let unknown = refused(sessions.begin(&request(id + 1, 1, &[]), 12, now));
+        assert_eq!(unknown, ErrorCode::FetchSessionIdNotFound);
+        let early = refused(sessions.begin(&request(id, 2, &[]), 12, now));
+        assert_eq!(early, ErrorCode::InvalidFetchSessionEpoch);
+        let by_id = refused(sessions.begin(&request(id, 1, &[]), 13, now));
+        assert_eq!(by_id, ErrorCode::FetchSessionTopicIdError);
+        let last = sessions.begin(&request(id, -1, &[1]), 12, now).expect("without a session");
+        assert_eq!((last.session_id(), read(&last)), (0, vec![1]));
+        assert!(sessions.sessions.is_empty());
+    }
+
+    #[test]
+    fn there_are_only_so_many_sessions() {
+        let (mut sessions, now) = (FetchSessions::new(2), Instant::now());
+        let mut open = |at| sessions.begin(&request(0, 0, &[1]), 12, at).expect("read anyway").session_id();
+        assert_eq!((open(now), open(now + KEPT / 2), open(now + KEPT / 2)), (1, 2, 0));
+        assert_eq!(open(now + KEPT), 3);
+        let gone = sessions.begin(&request(1, 1, &[]), 12, now + KEPT).expect_err("given up");
+        assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
+    }
+
+    #[test]
+    fn an_answer_to_a_session_begun_anew_changes_nothing_in_it() {
+        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let plan = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new");
+        sessions.begin(&request(plan.session_id(), 1, &[2]), 12, now).expect("goes on");
+        assert_eq!(end(&mut sessions, &plan, vec![answer(5, b"")]), [1]);
+        let next = sessions.begin(&request(plan.session_id(), 2, &[]), 12, now).expect("goes on");
+        assert_eq!(end(&mut sessions, &next, vec![answer(5, b""), answer(5, b"")]), [1, 2]);
+    }
+}

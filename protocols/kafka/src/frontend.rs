@@ -1,0 +1,120 @@
+//! The front end: what all its connections share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sabir_base::metrics::Exposition;
+use sabir_broker::{Broker, Partition, Topic};
+use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicId};
+use sabir_net::protocol::Place;
+use sabir_net::{Connection, Frontend, LocalBoxFuture};
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, NAME};
+use crate::connection;
+use crate::fetch_session::FetchSessions;
+use crate::metrics::Metrics;
+use crate::wire::Str;
+
+/// Serves Kafka's protocol.
+pub(crate) struct FrontEnd {
+    pub(crate) broker: Broker,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) sessions: Mutex<FetchSessions>,
+    /// The host that clients are told.
+    pub(crate) host: Str,
+    /// The port that clients are told.
+    pub(crate) port: i32,
+    /// The id that clients are told, in Kafka's form.
+    pub(crate) cluster_id: Str,
+    /// Held while a topic's configuration is changed.
+    pub(crate) configuring: tokio::sync::Mutex<()>,
+    number: OnceCell<FrontEndNo>,
+}
+
+impl FrontEnd {
+    /// A front end of the broker in `place`.
+    pub(crate) fn new(config: Config, place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            cluster_id: Str::from(short_uuid(place.broker.cluster_id().0)),
+            broker: place.broker,
+            sessions: Mutex::new(FetchSessions::new(config.fetch_sessions)),
+            config,
+            metrics: Metrics::default(),
+            host: Str::from(place.advertise.host),
+            port: place.advertise.port.into(),
+            configuring: tokio::sync::Mutex::default(),
+            number: OnceCell::new(),
+        })
+    }
+
+    /// This node's id.
+    pub(crate) fn node_id(&self) -> i32 {
+        self.broker.node_id().0
+    }
+
+    /// The number by which the catalog knows this front end.
+    pub(crate) async fn number(&self) -> Result<FrontEndNo, ErrorKind> {
+        self.number.get_or_try_init(|| self.broker.register_front_end(NAME)).await.copied()
+    }
+
+    /// A partition's leader and its epoch; `None` while there is no leader.
+    pub(crate) fn leader(&self, partition: &Partition) -> Option<(i32, LeaderEpoch)> {
+        let (term, leads) = self.broker.leadership(partition.shard)?;
+        leads.then(|| (self.node_id(), partition.leader_epoch(term)))
+    }
+
+    /// The topic of a name as clients write it.
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        let name = crate::names::meant(name).ok()?;
+        self.broker.catalog().topic(&name).cloned()
+    }
+
+    /// The topic of an id.
+    pub(crate) fn topic_by_id(&self, id: [u8; 16]) -> Option<Arc<Topic>> {
+        self.broker.catalog().topic_by_id(TopicId(id)).cloned()
+    }
+}
+
+impl Frontend for FrontEnd {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture {
+        Box::pin(connection::serve(self, connection))
+    }
+
+    fn metrics(&self, out: &mut Exposition) {
+        self.metrics.expose(NAME, out);
+    }
+}
+
+/// Kafka's form of a UUID: base64 for URLs, without padding.
+pub(crate) fn short_uuid(id: [u8; 16]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let all = u128::from_be_bytes(id);
+    // 22 digits of 6 bits hold 128 bits and 4 of padding.
+    let digit = |i: u32| {
+        let shift = 122 - 6 * i as i32;
+        let bits = if shift >= 0 { all >> shift } else { all << -shift };
+        char::from(DIGITS[(bits & 63) as usize])
+    };
+    (0..22).map(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_written_as_kafka_does() {
+        assert_eq!(short_uuid([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(short_uuid([0xff; 16]), "_____________________w");
+        assert_eq!(
+            short_uuid(*b"\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"),
+            "AAECAwQFBgcICQoLDA0ODw"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! DescribeCluster, DescribeLogDirs and DescribeTopicPartitions.
+
+use std::sync::Arc;
+
+use sabir_broker::Topic;
+
+use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::names;
+use crate::session::{Protest, Request};
+use crate::wire::messages::describe_cluster::{
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
+};
+use crate::wire::messages::describe_topic_partitions::{
+    Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use crate::wire::{ErrorCode, Str};
+
+/// Asks for the brokers; the other kind of endpoint is controllers.
+const BROKERS: i8 = 1;
+
+pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: DescribeClusterRequest = decode(request)?;
+    let kafka = &client.kafka;
+    if body.endpoint_type != BROKERS {
+        let error = ErrorCode::MismatchedEndpointType;
+        let response = DescribeClusterResponse {
+            error_code: error.code(),
+            error_message: Some(Str::from_static("this is a broker (1), not a controller")),
+            ..Default::default()
+        };
+        return Ok(call.reply(&response, error));
+    }
+    let mut response = DescribeClusterResponse {
+        cluster_id: kafka.cluster_id.clone(),
+        controller_id: kafka.node_id(),
+        brokers: vec![DescribeClusterBroker {
+            broker_id: kafka.node_id(),
+            host: kafka.host.clone(),
+            port: kafka.port,
+            rack: None,
+            is_fenced: false,
+        }],
+        ..Default::default()
+    };
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    Ok(call.reply(&response, ErrorCode::None))
+}
+
+/// The most partitions of one answer.
+const MAX_PARTITIONS: usize = 2000;
+
+pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: DescribeTopicPartitionsRequest = decode(request)?;
+    let kafka = &client.kafka;
+    let limit = usize::try_from(body.response_partition_limit).unwrap_or(0).clamp(1, MAX_PARTITIONS);
+    let mut names: Vec<String> = if body.topics.is_empty() {
+        kafka.broker.catalog().topics().map(|t| names::shown(&t.name).into_owned()).collect()
+    } else {
+        body.topics.iter().map(|t| t.name.to_string()).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    let from = body.cursor.as_ref().map_or(("", 0), |c| (&*c.topic_name, c.partition_index.max(0)));
+    let mut page = Page { left: limit, next: None, topics: Vec::new() };
+    for name in names.iter().filter(|name| name.as_str() >= from.0) {
+        let first = if name == from.0 { from.1 } else { 0 };
+        page.add(kafka, name, first as usize);
+        if page.next.is_some() {
+            break;
+        }
+    }
+    let error = first_error(page.topics.iter().map(|t| t.error_code));
+    let response =
+        DescribeTopicPartitionsResponse { topics: page.topics, next_cursor: page.next, ..Default::default() };
+    Ok(call.reply(&response, error))
+}
+
+/// An answer in the making.
+struct Page {
+    /// Partitions that still fit.
+    left: usize,
+    /// Where the next answer begins.
+    next: Option<Cursor>,
+    topics: Vec<DescribeTopicPartitionsResponseTopic>,
+}
+
+impl Page {
+    fn add(&mut self, kafka: &FrontEnd, name: &str, first: usize) {
+        if self.left == 0 {
+            self.next = Some(Cursor { topic_name: name.into(), partition_index: first as i32 });
+            return;
+        }
+        let refused = |error: ErrorCode| DescribeTopicPartitionsResponseTopic {
+            error_code: error.code(),
+            name: Some(name.into()),
+            ..Default::default()
+        };
+        let described = match (names::meant(name), kafka.topic(name)) {
+            (Err(names::IllegalName), _) => refused(ErrorCode::InvalidTopic),
+            (Ok(_), None) => refused(ErrorCode::UnknownTopicOrPartition),
+            (Ok(_), Some(topic)) => self.describe(kafka, name, &topic, first),
+        };
+        self.topics.push(described);
+    }
+
+    fn describe(
+        &mut self,
+        kafka: &FrontEnd,
+        name: &str,
+        topic: &Arc<Topic>,
+        first: usize,
+    ) -> DescribeTopicPartitionsResponseTopic {
+        let all = topic.partitions.get(first..).unwrap_or_default();
+        let fitting = &all[..all.len().min(self.left)];
+        self.left -= fitting.len();
+        if fitting.len() < all.len() {
+            let partition_index = (first + fitting.len()) as i32;
+            self.next = Some(Cursor { topic_name: name.into(), partition_index });
+        }
+        DescribeTopicPartitionsResponseTopic {
+            error_code: 0,
+            name: Some(name.into()),
+            topic_id: topic.id.0,
+            is_internal: topic.internal,
+            partitions: fitting.iter().map(|p| partition(kafka, p)).collect(),
+            topic_authorized_operations: TOPIC_OPERATIONS,
+        }
+    }
+}
+
+fn partition(
+    kafka: &FrontEnd,
+    partition: &sabir_broker::Partition,
+) -> DescribeTopicPartitionsResponsePartition {
+    let described = super::metadata::partition(kafka, partition);
+    DescribeTopicPartitionsResponsePartition {
+        error_code: described.error_code,
+        partition_index: described.partition_index,
+        leader_id: described.leader_id,
+        leader_epoch: described.leader_epoch,
+        replica_nodes: described.replica_nodes,
+        isr_nodes: described.isr_nodes,
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        offline_replicas: Vec::new(),
+    }
+}

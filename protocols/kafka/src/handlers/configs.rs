@@ -1,0 +1,358 @@
+//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sabir_broker::Topic;
+use sabir_model::TopicConfig;
+
+use super::topics::Refused;
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::map::error_code;
+use crate::session::{Protest, Request};
+use crate::topic_config::{self, Shown, ValueType};
+use crate::wire::messages::{
+    alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
+};
+use crate::wire::{ErrorCode, Str};
+
+/// Kinds of things that have settings, as Kafka numbers them.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Where a setting comes from, as Kafka numbers it.
+const SOURCE_TOPIC: i8 = 1;
+const SOURCE_BROKER: i8 = 4;
+const SOURCE_DEFAULT: i8 = 5;
+
+/// What is done to a setting, as Kafka numbers it.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// Where a topic's setting comes from.
+pub(super) fn source(shown: &Shown) -> i8 {
+    if shown.is_own() { SOURCE_TOPIC } else { SOURCE_DEFAULT }
+}
+
+pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: describe::DescribeConfigsRequest = decode(&request)?;
+    let results: Vec<_> = body.resources.iter().map(|r| described(&client.kafka, r, &body)).collect();
+    let error = first_error(results.iter().map(|r| r.error_code));
+    Ok(call.reply(&describe::DescribeConfigsResponse { results, ..Default::default() }, error))
+}
+
+fn described(
+    kafka: &FrontEnd,
+    resource: &describe::DescribeConfigsResource,
+    body: &describe::DescribeConfigsRequest,
+) -> describe::DescribeConfigsResult {
+    let all = match resource.resource_type {
+        TOPIC => find_topic(kafka, &resource.resource_name).map(|topic| {
+            let settings = topic_config::shown(&topic.config, &kafka.broker.options().defaults);
+            settings.map(|shown| topic_setting(shown, body)).collect::<Vec<_>>()
+        }),
+        BROKER => broker_settings(kafka, &resource.resource_name, body),
+        other => Err(no_settings(other)),
+    };
+    let base = describe::DescribeConfigsResult {
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        ..Default::default()
+    };
+    match all {
+        Ok(mut configs) => {
+            if let Some(keys) = &resource.configuration_keys {
+                configs.retain(|c| keys.contains(&c.name));
+            }
+            describe::DescribeConfigsResult { configs, ..base }
+        }
+        Err((error, message)) => describe::DescribeConfigsResult {
+            error_code: error.code(),
+            error_message: Some(Str::from(message)),
+            ..base
+        },
+    }
+}
+
+fn find_topic(kafka: &FrontEnd, name: &str) -> Result<Arc<Topic>, Refused> {
+    crate::names::meant(name)
+        .map_err(|_| (ErrorCode::InvalidTopic, "no topic can have this name".to_string()))?;
+    kafka.topic(name).ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, "no such topic".into()))
+}
+
+fn no_settings(resource_type: i8) -> Refused {
+    let message =
+        format!("only topics (2) and brokers (4) have settings here, not resources of type {resource_type}");
+    (ErrorCode::InvalidRequest, message)
+}
+
+fn topic_setting(
+    shown: Shown,
+    body: &describe::DescribeConfigsRequest,
+) -> describe::DescribeConfigsResourceResult {
+    let synonym = |source, value: &str| describe::DescribeConfigsSynonym {
+        name: Str::from_static(shown.name),
+        value: Some(Str::from(value)),
+        source,
+    };
+    let mut synonyms = Vec::new();
+    if body.include_synonyms {
+        if shown.is_own() {
+            synonyms.push(synonym(SOURCE_TOPIC, &shown.value));
+        }
+        synonyms.push(synonym(SOURCE_DEFAULT, &shown.default));
+    }
+    describe::DescribeConfigsResourceResult {
+        name: Str::from_static(shown.name),
+        read_only: shown.fixed,
+        config_source: source(&shown),
+        is_sensitive: false,
+        synonyms,
+        config_type: shown.value_type as i8,
+        documentation: body.include_documentation.then(|| Str::from_static(shown.help)),
+        value: Some(Str::from(shown.value)),
+    }
+}
+
+/// What tools ask a broker about itself. They are read from its configuration file and not to be changed from here.
+fn broker_settings(
+    kafka: &FrontEnd,
+    name: &str,
+    body: &describe::DescribeConfigsRequest,
+) -> Result<Vec<describe::DescribeConfigsResourceResult>, Refused> {
+    if name.is_empty() {
+        // The settings of all brokers together: nothing is set there.
+        return Ok(Vec::new());
+    }
+    check_broker(kafka, name)?;
+    let (options, defaults) = (kafka.broker.options(), &kafka.broker.options().defaults);
+    let number = |value: i64| (value.to_string(), ValueType::Long);
+    let bound = |value: Option<i64>| number(value.unwrap_or(-1));
+    let settings = [
+        ("advertised.listeners", (format!("PLAINTEXT://{}:{}", kafka.host, kafka.port), ValueType::String)),
+        ("auto.create.topics.enable", (kafka.config.auto_create.to_string(), ValueType::Boolean)),
+        ("compression.type", ("producer".into(), ValueType::String)),
+        ("default.replication.factor", number(1)),
+        ("delete.topic.enable", ("true".into(), ValueType::Boolean)),
+        ("log.cleanup.policy", ("delete".into(), ValueType::List)),
+        ("log.dirs", (options.data.display().to_string(), ValueType::String)),
+        ("log.retention.bytes", bound(defaults.retention_bytes)),
+        ("log.retention.ms", bound(defaults.retention_ms)),
+        ("message.max.bytes", number(defaults.max_message_bytes.into())),
+        ("min.insync.replicas", number(defaults.min_insync.into())),
+        ("node.id", number(kafka.node_id().into())),
+        ("num.partitions", number(kafka.config.num_partitions.into())),
+        ("socket.request.max.bytes", number(kafka.config.max_request.0 as i64)),
+    ];
+    let setting = |(name, (value, value_type)): (&'static str, (String, ValueType))| {
+        let value = Some(Str::from(value));
+        let synonym = || describe::DescribeConfigsSynonym {
+            name: Str::from_static(name),
+            value: value.clone(),
+            source: SOURCE_BROKER,
+        };
+        describe::DescribeConfigsResourceResult {
+            name: Str::from_static(name),
+            read_only: true,
+            config_source: SOURCE_BROKER,
+            is_sensitive: false,
+            synonyms: if body.include_synonyms { vec![synonym()] } else { Vec::new() },
+            config_type: value_type as i8,
+            documentation: None,
+            value,
+        }
+    };
+    Ok(settings.into_iter().map(setting).collect())
+}
+
+fn check_broker(kafka: &FrontEnd, name: &str) -> Result<(), Refused> {
+    if name.parse() == Ok(kafka.node_id()) {
+        return Ok(());
+    }
+    let message = format!("there is broker {} only, not \"{name}\"", kafka.node_id());
+    Err((ErrorCode::InvalidRequest, message))
+}
+
+/// A change of one setting.
+struct Change<'a> {
+    name: &'a str,
+    operation: i8,
+    value: Option<&'a str>,
+}
+
+pub(super) async fn incremental_alter_configs(
+    client: Rc<Client>,
+    request: Request,
+) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: alter::IncrementalAlterConfigsRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
+    let mut responses = Vec::with_capacity(body.resources.len());
+    for resource in &body.resources {
+        let change = |c: &'_ alter::AlterableConfig| (c.name.clone(), c.config_operation, c.value.clone());
+        let changes: Vec<_> = resource.configs.iter().map(change).collect();
+        let changes = changes.iter().map(|(name, operation, value)| Change {
+            name,
+            operation: *operation,
+            value: value.as_deref(),
+        });
+        let target = (resource.resource_type, &*resource.resource_name);
+        let outcome = match named.check(target) {
+            Ok(()) => change_resource(kafka, target, changes.collect(), false, body.validate_only).await,
+            Err(refused) => Err(refused),
+        };
+        let (error, message) = split(outcome);
+        responses.push(alter::AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message: message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        });
+    }
+    let error = first_error(responses.iter().map(|r| r.error_code));
+    Ok(call.reply(&alter::IncrementalAlterConfigsResponse { responses, ..Default::default() }, error))
+}
+
+/// Replaces all settings: what is not named goes back to what holds where a topic says nothing.
+pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: replace::AlterConfigsRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
+    let mut responses = Vec::with_capacity(body.resources.len());
+    for resource in &body.resources {
+        let changes = resource.configs.iter().map(|c| Change {
+            name: &c.name,
+            operation: SET,
+            value: c.value.as_deref(),
+        });
+        let target = (resource.resource_type, &*resource.resource_name);
+        let outcome = match named.check(target) {
+            Ok(()) => change_resource(kafka, target, changes.collect(), true, body.validate_only).await,
+            Err(refused) => Err(refused),
+        };
+        let (error, message) = split(outcome);
+        responses.push(replace::AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message: message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        });
+    }
+    let error = first_error(responses.iter().map(|r| r.error_code));
+    Ok(call.reply(&replace::AlterConfigsResponse { responses, ..Default::default() }, error))
+}
+
+/// How often each resource is named in a request.
+struct Named<'a>(HashMap<(i8, &'a str), usize>);
+
+impl<'a> Named<'a> {
+    fn count(resources: impl Iterator<Item = (i8, &'a str)>) -> Self {
+        let mut counts = HashMap::new();
+        resources.for_each(|resource| *counts.entry(resource).or_default() += 1);
+        Self(counts)
+    }
+
+    fn check(&self, resource: (i8, &str)) -> Result<(), Refused> {
+        match self.0.get(&resource) {
+            Some(1) => Ok(()),
+            _ => Err((ErrorCode::InvalidRequest, "the request names the resource twice".into())),
+        }
+    }
+}
+
+async fn change_resource(
+    kafka: &FrontEnd,
+    (resource_type, name): (i8, &str),
+    changes: Vec<Change<'_>>,
+    from_defaults: bool,
+    validate_only: bool,
+) -> Result<(), Refused> {
+    match resource_type {
+        TOPIC => {}
+        BROKER => {
+            let message = "a broker's settings are read from its configuration file when it starts";
+            return Err((ErrorCode::InvalidRequest, message.into()));
+        }
+        other => return Err(no_settings(other)),
+    }
+    // One change at a time: each begins with what the one before left.
+    let _turn = kafka.configuring.lock().await;
+    let topic = find_topic(kafka, name)?;
+    let defaults = &kafka.broker.options().defaults;
+    let mut config = match from_defaults {
+        true => TopicConfig { kind: topic.config.kind, ..defaults.clone() },
+        false => topic.config.clone(),
+    };
+    let mut seen = Vec::with_capacity(changes.len());
+    for change in &changes {
+        if seen.contains(&change.name) {
+            return Err((ErrorCode::InvalidRequest, format!("{}: is named twice", change.name)));
+        }
+        seen.push(change.name);
+        apply(&mut config, change, defaults)?;
+    }
+    if validate_only || config == topic.config {
+        return Ok(());
+    }
+    let done = kafka.broker.configure_topic(topic.id, config).await;
+    done.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
+}
+
+fn apply(config: &mut TopicConfig, change: &Change<'_>, defaults: &TopicConfig) -> Result<(), Refused> {
+    let invalid = |problem| (ErrorCode::InvalidConfig, problem);
+    let value = || {
+        let missing = || (ErrorCode::InvalidRequest, format!("{}: has no value", change.name));
+        change.value.ok_or_else(missing)
+    };
+    match change.operation {
+        SET => topic_config::set(config, change.name, value()?).map_err(invalid),
+        DELETE => topic_config::reset(config, change.name, defaults).map_err(invalid),
+        APPEND | SUBTRACT => {
+            let shown = topic_config::shown(config, defaults).find(|s| s.name == change.name);
+            let shown =
+                shown.ok_or_else(|| invalid(format!("{}: no topic setting has this name", change.name)))?;
+            if shown.value_type != ValueType::List {
+                return Err(invalid(format!("{}: is no list to append to or to subtract from", change.name)));
+            }
+            let list = edited(&shown.value, value()?, change.operation == APPEND);
+            topic_config::set(config, change.name, &list).map_err(invalid)
+        }
+        other => Err((ErrorCode::InvalidRequest, format!("operation {other} is not known"))),
+    }
+}
+
+fn edited(list: &str, items: &str, append: bool) -> String {
+    let items: Vec<&str> = items.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let old = list.split(',').filter(|item| !item.is_empty() && !items.contains(item));
+    old.chain(items.iter().copied().filter(|_| append)).collect::<Vec<_>>().join(",")
+}
+
+fn split(outcome: Result<(), Refused>) -> (ErrorCode, Option<Str>) {
+    match outcome {
+        Ok(()) => (ErrorCode::None, None),
+        Err((error, message)) => (error, Some(Str::from(message))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_edited_item_by_item() {
+        assert_eq!(edited("delete", "compact", true), "delete,compact");
+        assert_eq!(edited("delete", "delete", true), "delete");
+        assert_eq!(edited("delete,compact", "compact", false), "delete");
+        assert_eq!(edited("", "a, b", true), "a,b");
+        assert_eq!(edited("delete", "delete", false), "");
+    }
+}

@@ -1,0 +1,267 @@
+//! Fetch: batches from an offset on; waits for them where there are none.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sabir_broker::{Fetched, Partition, Topic};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId};
+use tokio::time::Instant;
+
+use super::{Call, Client, Reply, decode, first_error};
+use crate::fetch_session::{Plan, TopicKey, Wanted};
+use crate::frontend::FrontEnd;
+use crate::map::error_code;
+use crate::session::{Protest, Request};
+use crate::wire::messages::fetch::{
+    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+};
+use crate::wire::{ErrorCode, Records};
+
+/// The longest a fetch waits, whatever it asks for: a connection without answers looks dead.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: FetchRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let begun = kafka.sessions.lock().begin(&body, call.version, std::time::Instant::now());
+    let plan = match begun {
+        Ok(plan) => plan,
+        Err(error) => {
+            let response = FetchResponse { error_code: error.code(), ..Default::default() };
+            return Ok(call.reply(&response, error));
+        }
+    };
+    let bounds = Bounds {
+        min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
+        max_bytes: usize::try_from(body.max_bytes).unwrap_or(0).min(kafka.config.max_fetch.0 as usize),
+        until: Instant::now()
+            + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
+        committed_only: body.isolation_level == 1,
+        follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
+    };
+    drop(body);
+    let mut answers = wait(kafka, &plan, &bounds).await;
+    kafka.sessions.lock().end(&plan, &mut answers);
+    let error = first_error(answers.iter().map(|(_, a)| a.error_code));
+    Ok(call.reply(&respond(&plan, answers), error))
+}
+
+struct Bounds {
+    min_bytes: usize,
+    max_bytes: usize,
+    until: Instant,
+    committed_only: bool,
+    /// Whether another broker asks: there is none that holds replicas of ours.
+    follower: bool,
+}
+
+/// What was read, by the places in the plan.
+type Answers = Vec<(usize, PartitionData)>;
+
+/// Reads, and reads again when there is more, until there is enough or it is time to answer.
+async fn wait(kafka: &Arc<FrontEnd>, plan: &Plan, bounds: &Bounds) -> Answers {
+    let first = gather(kafka, plan, bounds).await;
+    if first.answers_at_once(bounds) || Instant::now() >= bounds.until {
+        return first.answers;
+    }
+    drop(first);
+    loop {
+        let watched = partitions(kafka, plan);
+        // Registered before the read, so that nothing between the two is missed.
+        let watch = kafka.broker.watch(&watched, bounds.min_bytes.max(1));
+        let gathered = gather(kafka, plan, bounds).await;
+        if gathered.answers_at_once(bounds) {
+            return gathered.answers;
+        }
+        let more = tokio::time::timeout_at(bounds.until, watch).await;
+        if more.is_err() {
+            return gather(kafka, plan, bounds).await.answers;
+        }
+    }
+}
+
+struct Gathered {
+    answers: Answers,
+    bytes: usize,
+    /// Whether a partition has something to say that does not wait.
+    urgent: bool,
+}
+
+impl Gathered {
+    fn answers_at_once(&self, bounds: &Bounds) -> bool {
+        self.urgent || self.bytes >= bounds.min_bytes || self.answers.is_empty()
+    }
+}
+
+async fn gather(kafka: &FrontEnd, plan: &Plan, bounds: &Bounds) -> Gathered {
+    let mut gathered = Gathered { answers: Vec::with_capacity(plan.wanted.len()), bytes: 0, urgent: false };
+    let mut topics = Lookup::new(kafka);
+    for (at, wanted) in plan.wanted.iter().enumerate() {
+        let left = bounds.max_bytes.saturating_sub(gathered.bytes);
+        let answer =
+            match topics.find(wanted).and_then(|(_, partition)| check(kafka, &partition, wanted, bounds)) {
+                Ok(Found::Partition(partition)) => {
+                    let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
+                    // The first batch of the first partition that has one is given whatever its size, or a consumer that
+                    // wants less could never go on.
+                    read(kafka, &partition, wanted, max, gathered.bytes == 0, bounds.committed_only).await
+                }
+                Ok(Found::Diverged(end)) => {
+                    Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
+                }
+                Err(error) => Err(error),
+            };
+        let answer = answer.unwrap_or_else(|error| unread(wanted, error));
+        gathered.urgent |= answer.error_code != 0 || answer.diverging_epoch.epoch >= 0;
+        gathered.bytes += answer.records.as_ref().map_or(0, Records::len);
+        gathered.answers.push((at, answer));
+    }
+    gathered
+}
+
+/// Finds topics, which come in runs.
+struct Lookup<'a> {
+    kafka: &'a FrontEnd,
+    last: Option<(TopicKey, Result<Arc<Topic>, ErrorCode>)>,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(kafka: &'a FrontEnd) -> Self {
+        Self { kafka, last: None }
+    }
+
+    fn find(&mut self, wanted: &Wanted) -> Result<(Arc<Topic>, Partition), ErrorCode> {
+        if self.last.as_ref().is_none_or(|(key, _)| *key != wanted.topic) {
+            let topic = match &wanted.topic {
+                TopicKey::Name(name) => self.kafka.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+                TopicKey::Id(id) => self.kafka.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+            };
+            self.last = Some((wanted.topic.clone(), topic));
+        }
+        let (_, topic) = self.last.as_ref().expect("just set");
+        let topic = topic.clone()?;
+        let partition =
+            topic.partition(wanted.partition).copied().ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok((topic, partition))
+    }
+}
+
+enum Found {
+    Partition(Partition),
+    Diverged(EpochEndOffset),
+}
+
+/// Checks leadership and the epochs that the client knows.
+fn check(
+    kafka: &FrontEnd,
+    partition: &Partition,
+    wanted: &Wanted,
+    bounds: &Bounds,
+) -> Result<Found, ErrorCode> {
+    if bounds.follower {
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
+    check_epoch(kafka, partition, wanted.leader_epoch)?;
+    if wanted.last_fetched_epoch >= 0 {
+        let end =
+            kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.last_fetched_epoch));
+        let end = end.map_err(error_code)?;
+        if end.epoch.0 < wanted.last_fetched_epoch || end.end_offset.0 < wanted.fetch_offset {
+            return Ok(Found::Diverged(EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 }));
+        }
+    }
+    Ok(Found::Partition(*partition))
+}
+
+/// Refuses an epoch other than the leader's; negative is none.
+pub(super) fn check_epoch(
+    kafka: &FrontEnd,
+    partition: &Partition,
+    epoch: i32,
+) -> Result<LeaderEpoch, ErrorCode> {
+    let (_, current) = kafka.leader(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    match epoch {
+        ..0 => Ok(current),
+        older if older < current.0 => Err(ErrorCode::FencedLeaderEpoch),
+        newer if newer > current.0 => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(current),
+    }
+}
+
+async fn read(
+    kafka: &FrontEnd,
+    partition: &Partition,
+    wanted: &Wanted,
+    max_bytes: usize,
+    min_one: bool,
+    committed_only: bool,
+) -> Result<PartitionData, ErrorCode> {
+    let from = Offset(wanted.fetch_offset);
+    let read = kafka.broker.read(partition.shard, partition.id, from, max_bytes, min_one).await;
+    let fetched = read.map_err(|kind| match kind {
+        // A partition that went while its topic was still listed.
+        ErrorKind::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        other => error_code(other),
+    })?;
+    Ok(PartitionData {
+        partition_index: wanted.partition,
+        high_watermark: fetched.high_watermark.0,
+        last_stable_offset: fetched.last_stable.0,
+        log_start_offset: fetched.log_start.0,
+        aborted_transactions: committed_only.then(Vec::new),
+        records: Some(records(fetched, committed_only)),
+        ..Default::default()
+    })
+}
+
+fn records(fetched: Fetched, committed_only: bool) -> Records {
+    let end = if committed_only { fetched.last_stable } else { fetched.high_watermark };
+    let mut records = Records::new();
+    for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
+        for piece in [slice.head, slice.body] {
+            if !piece.is_empty() {
+                records.push(piece);
+            }
+        }
+    }
+    records
+}
+
+fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: wanted.partition,
+        error_code: error.code(),
+        high_watermark: -1,
+        current_leader: LeaderIdAndEpoch::default(),
+        records: Some(Records::new()),
+        ..Default::default()
+    }
+}
+
+/// Every partition of the plan that is there.
+fn partitions(kafka: &FrontEnd, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
+    let mut topics = Lookup::new(kafka);
+    let found = plan.wanted.iter().filter_map(|wanted| topics.find(wanted).ok());
+    found.map(|(_, partition)| (partition.shard, partition.id)).collect()
+}
+
+fn respond(plan: &Plan, answers: Answers) -> FetchResponse {
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last = None;
+    for (at, answer) in answers {
+        let topic = &plan.wanted[at].topic;
+        if last != Some(topic) {
+            responses.push(match topic {
+                TopicKey::Name(name) => FetchableTopicResponse { topic: name.clone(), ..Default::default() },
+                TopicKey::Id(id) => FetchableTopicResponse { topic_id: *id, ..Default::default() },
+            });
+            last = Some(topic);
+        }
+        let topic = responses.last_mut().expect("just pushed");
+        topic.partitions.push(answer);
+    }
+    FetchResponse { session_id: plan.session_id(), responses, ..Default::default() }
+}

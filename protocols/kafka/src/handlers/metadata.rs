@@ -1,0 +1,168 @@
+//! Metadata: brokers, topics and partitions; topics that are asked for and not there are made.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sabir_broker::{CatalogView, NewTopic, Topic};
+use sabir_model::{ErrorKind, TopicId};
+
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::map::error_code;
+use crate::names;
+use crate::session::{Protest, Request};
+use crate::wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+use crate::wire::{ErrorCode, Str};
+
+/// Everything one can do to a topic, as Kafka numbers it: read, write, create, delete, alter, describe, describe and alter
+/// its configuration. Nobody is refused anything yet.
+pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+/// Everything one can do to a cluster: create, alter, describe, cluster action, its configuration, idempotent write.
+pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+/// Everything one can do to a group: read, delete, describe, describe and alter its configuration.
+pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
+
+const fn bits(operations: &[u32]) -> i32 {
+    let (mut sum, mut i) = (0, 0);
+    while i < operations.len() {
+        sum |= 1 << operations[i];
+        i += 1;
+    }
+    sum
+}
+
+pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: MetadataRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let all = match &body.topics {
+        None => true,
+        // Before version 1 there was no null.
+        Some(topics) => call.version == 0 && topics.is_empty(),
+    };
+    let mut topics = if all {
+        kafka.broker.catalog().topics().map(|topic| described(kafka, topic)).collect()
+    } else {
+        let create = kafka.config.auto_create && body.allow_auto_topic_creation;
+        let wanted = body.topics.unwrap_or_default();
+        if create {
+            create_missing(kafka, &wanted).await;
+        }
+        let catalog = kafka.broker.catalog();
+        wanted.iter().map(|topic| one(kafka, &catalog, topic)).collect::<Vec<_>>()
+    };
+    if body.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|t| t.error_code == 0) {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    let error = first_error(topics.iter().map(|t| t.error_code));
+    let mut response = MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id: kafka.node_id(),
+            host: kafka.host.clone(),
+            port: kafka.port,
+            rack: None,
+        }],
+        cluster_id: Some(kafka.cluster_id.clone()),
+        controller_id: kafka.node_id(),
+        topics,
+        ..Default::default()
+    };
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    Ok(call.reply(&response, error))
+}
+
+/// Makes the named topics that are not there. What goes wrong shows in the answer: they are still not there.
+async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
+    let catalog = kafka.broker.catalog();
+    let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
+    let missing =
+        named.filter_map(|name| names::meant(name).ok()).filter(|name| catalog.topic(name).is_none());
+    let mut missing: Vec<String> = missing.map(Into::into).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return;
+    }
+    let Ok(made_by) = kafka.number().await else { return };
+    let new = |name| NewTopic {
+        name,
+        partitions: kafka.config.num_partitions,
+        config: kafka.broker.options().defaults.clone(),
+        internal: false,
+        made_by,
+    };
+    let names = missing.clone();
+    let made = kafka.broker.create_topics(missing.into_iter().map(new).collect()).await;
+    for (name, result) in names.iter().zip(made) {
+        match result {
+            Ok(_) => {
+                tracing::info!(topic = name, "topic made because a client asked for it (kafka.auto_create)")
+            }
+            // Another client was faster.
+            Err(ErrorKind::TopicExists) => {}
+            Err(error) => {
+                tracing::warn!(topic = name, %error, "a topic that a client asked for cannot be made")
+            }
+        }
+    }
+}
+
+fn one(kafka: &FrontEnd, catalog: &CatalogView, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
+    let (name, topic_id) = (wanted.name.clone(), wanted.topic_id);
+    let refused = |error: ErrorCode| MetadataResponseTopic {
+        error_code: error.code(),
+        name: name.clone(),
+        topic_id,
+        ..Default::default()
+    };
+    if topic_id != [0; 16] {
+        return match catalog.topic_by_id(TopicId(topic_id)) {
+            Some(topic) => described(kafka, topic),
+            None => refused(ErrorCode::UnknownTopicId),
+        };
+    }
+    let Some(text) = name.as_deref() else { return refused(ErrorCode::InvalidRequest) };
+    match names::meant(text) {
+        Err(names::IllegalName) => refused(ErrorCode::InvalidTopic),
+        Ok(meant) => match catalog.topic(&meant) {
+            Some(topic) => described(kafka, topic),
+            None => refused(error_code(ErrorKind::UnknownTopic)),
+        },
+    }
+}
+
+fn described(kafka: &FrontEnd, topic: &Arc<Topic>) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        name: Some(Str::from(&*names::shown(&topic.name))),
+        topic_id: topic.id.0,
+        is_internal: topic.internal,
+        partitions: topic.partitions.iter().map(|p| partition(kafka, p)).collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn partition(kafka: &FrontEnd, partition: &sabir_broker::Partition) -> MetadataResponsePartition {
+    let replica_nodes = vec![kafka.node_id()];
+    let base = MetadataResponsePartition {
+        partition_index: partition.index,
+        isr_nodes: replica_nodes.clone(),
+        replica_nodes,
+        ..Default::default()
+    };
+    match kafka.leader(partition) {
+        Some((leader_id, epoch)) => MetadataResponsePartition { leader_id, leader_epoch: epoch.0, ..base },
+        None => MetadataResponsePartition {
+            error_code: ErrorCode::LeaderNotAvailable.code(),
+            leader_id: -1,
+            ..base
+        },
+    }
+}

@@ -1,0 +1,170 @@
+//! What each API does: check, translate, one call to the broker, reply.
+
+pub(crate) mod produce;
+
+mod batches;
+mod cluster;
+mod configs;
+mod fetch;
+mod groups;
+mod list_offsets;
+mod metadata;
+mod offsets;
+mod producer_ids;
+mod records;
+mod topics;
+mod versions;
+
+use std::cell::{Cell, OnceCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frontend::FrontEnd;
+use crate::session::{Protest, Request};
+use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
+
+/// The client at the other end of a connection.
+pub(crate) struct Client {
+    pub kafka: Arc<FrontEnd>,
+    pub peer: SocketAddr,
+    /// What it called itself first; for the log and for those who describe groups.
+    id: OnceCell<String>,
+    complained: Cell<Option<Instant>>,
+}
+
+/// How often one connection's bad batches are logged; all of them are counted.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+impl Client {
+    pub fn new(kafka: Arc<FrontEnd>, peer: SocketAddr) -> Self {
+        Self { kafka, peer, id: OnceCell::new(), complained: Cell::new(None) }
+    }
+
+    /// What it called itself first; empty if it has not.
+    pub fn id(&self) -> &str {
+        self.id.get().map_or("", String::as_str)
+    }
+
+    /// Logs what is wrong with what it sends, not too often.
+    fn complain(&self, what: std::fmt::Arguments<'_>) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|last| now - last >= COMPLAIN_EVERY) {
+            self.complained.set(Some(now));
+            tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
+        }
+    }
+
+    fn introduce(&self, id: Option<&Str>) {
+        if let Some(id) = id.filter(|_| self.id.get().is_none()) {
+            // Checked above, and nobody else sets it.
+            let _ = self.id.set(id.to_string());
+        }
+    }
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A response, and the first error in it.
+    Frame { frame: Encoded, error: ErrorCode },
+    /// Nothing, as the protocol has it.
+    Silence,
+    /// Nothing, although there is an error to tell: the connection is closed instead.
+    Close { error: ErrorCode },
+}
+
+impl Reply {
+    /// The first error it carries.
+    pub fn error(&self) -> ErrorCode {
+        match self {
+            Self::Frame { error, .. } | Self::Close { error } => *error,
+            Self::Silence => ErrorCode::None,
+        }
+    }
+}
+
+/// A request being handled.
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, Protest>>>>;
+
+/// What is needed of a request once its body is decoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub api: ApiKey,
+    pub version: i16,
+    correlation_id: i32,
+}
+
+impl Call {
+    fn of(request: &Request) -> Self {
+        let Request { api, version, ref header, .. } = *request;
+        Self { api, version, correlation_id: header.correlation_id }
+    }
+
+    /// The response with its first error.
+    fn reply<M: crate::wire::Message>(self, response: &M, error: ErrorCode) -> Reply {
+        let frame = encode_response(self.api, self.version, self.correlation_id, response);
+        Reply::Frame { frame, error }
+    }
+}
+
+/// Decodes a request's body, all of it.
+fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, Protest> {
+    let mut reader = Reader::new(&request.body);
+    R::decode(&mut reader, request.version).map_err(|source| Protest::Body {
+        api: request.api,
+        version: request.version,
+        source,
+    })
+}
+
+/// The first error among codes of an answer.
+fn first_error(codes: impl Iterator<Item = i16>) -> ErrorCode {
+    codes.map(ErrorCode::check).find_map(Result::err).unwrap_or(ErrorCode::None)
+}
+
+/// Handles any request but one to produce.
+pub(crate) fn handle(client: Rc<Client>, request: Request) -> Handling {
+    client.introduce(request.header.client_id.as_ref());
+    match request.api {
+        ApiKey::Metadata => Box::pin(metadata::metadata(client, request)),
+        ApiKey::Fetch => Box::pin(fetch::fetch(client, request)),
+        ApiKey::ListOffsets => Box::pin(list_offsets::list_offsets(client, request)),
+        ApiKey::InitProducerId => Box::pin(producer_ids::init_producer_id(client, request)),
+
+        ApiKey::JoinGroup => Box::pin(groups::join_group(client, request)),
+        ApiKey::SyncGroup => Box::pin(groups::sync_group(client, request)),
+        ApiKey::DeleteGroups => Box::pin(groups::delete_groups(client, request)),
+        ApiKey::OffsetCommit => Box::pin(offsets::offset_commit(client, request)),
+        ApiKey::OffsetDelete => Box::pin(offsets::offset_delete(client, request)),
+
+        ApiKey::CreateTopics => Box::pin(topics::create_topics(client, request)),
+        ApiKey::DeleteTopics => Box::pin(topics::delete_topics(client, request)),
+        ApiKey::CreatePartitions => Box::pin(topics::create_partitions(client, request)),
+        ApiKey::DeleteRecords => Box::pin(records::delete_records(client, request)),
+        ApiKey::DescribeConfigs => Box::pin(configs::describe_configs(client, request)),
+        ApiKey::AlterConfigs => Box::pin(configs::alter_configs(client, request)),
+        ApiKey::IncrementalAlterConfigs => Box::pin(configs::incremental_alter_configs(client, request)),
+        _ => Box::pin(std::future::ready(at_once(&client, &request))),
+    }
+}
+
+/// Handles what waits for nothing.
+fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    match request.api {
+        ApiKey::ApiVersions => versions::api_versions(request),
+        ApiKey::FindCoordinator => groups::find_coordinator(client, request),
+        ApiKey::Heartbeat => groups::heartbeat(client, request),
+        ApiKey::LeaveGroup => groups::leave_group(client, request),
+        ApiKey::DescribeGroups => groups::describe_groups(client, request),
+        ApiKey::ListGroups => groups::list_groups(client, request),
+        ApiKey::OffsetFetch => offsets::offset_fetch(client, request),
+        ApiKey::OffsetForLeaderEpoch => records::offset_for_leader_epoch(client, request),
+        ApiKey::DescribeCluster => cluster::describe_cluster(client, request),
+        ApiKey::DescribeTopicPartitions => cluster::describe_topic_partitions(client, request),
+        other => Err(Protest::UnknownApi(other as i16)),
+    }
+}

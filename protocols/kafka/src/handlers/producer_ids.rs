@@ -1,0 +1,31 @@
+//! InitProducerId.
+
+use std::rc::Rc;
+
+use super::{Call, Client, Reply, decode};
+use crate::map::error_code;
+use crate::session::{Protest, Request};
+use crate::wire::ErrorCode;
+use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+
+/// Gives an idempotent producer its id. One that still has an id wants to go on under a later epoch; a fresh id serves it as
+/// well, and there is none whose epochs are used up.
+pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: InitProducerIdRequest = decode(&request)?;
+    let id = match body.transactional_id.as_deref() {
+        None => client.kafka.broker.allocate_producer_id().await.map_err(error_code),
+        Some("") => Err(ErrorCode::InvalidRequest),
+        Some(_) => Err(super::produce::NO_TRANSACTIONS),
+    };
+    let response = match id {
+        Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
+        Err(error) => InitProducerIdResponse {
+            error_code: error.code(),
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        },
+    };
+    Ok(call.reply(&response, id.err().unwrap_or(ErrorCode::None)))
+}

@@ -1,0 +1,81 @@
+//! DeleteRecords and OffsetForLeaderEpoch.
+
+use std::rc::Rc;
+
+use sabir_model::{LeaderEpoch, Offset};
+
+use super::fetch::check_epoch;
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::map::error_code;
+use crate::session::{Protest, Request};
+use crate::wire::ErrorCode;
+use crate::wire::messages::delete_records::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
+};
+use crate::wire::messages::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+    OffsetForLeaderTopicResult,
+};
+
+pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: DeleteRecordsRequest = decode(&request)?;
+    drop(request);
+    let mut topics = Vec::with_capacity(body.topics.len());
+    for topic in body.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in topic.partitions {
+            let deleted = delete(&client.kafka, &topic.name, wanted.partition_index, wanted.offset).await;
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: wanted.partition_index,
+                low_watermark: deleted.map_or(-1, |start| start.0),
+                error_code: deleted.err().unwrap_or(ErrorCode::None).code(),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    }
+    let error = first_error(topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    Ok(call.reply(&DeleteRecordsResponse { topics, ..Default::default() }, error))
+}
+
+/// Deletes everything before `offset`; -1 stands for the high watermark.
+async fn delete(kafka: &FrontEnd, topic: &str, index: i32, offset: i64) -> Result<Offset, ErrorCode> {
+    let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if offset < -1 {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    let deleted = kafka.broker.delete_records(partition.shard, partition.id, Offset(offset)).await;
+    deleted.map_err(error_code)
+}
+
+pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: OffsetForLeaderEpochRequest = decode(request)?;
+    let topics: Vec<_> = body
+        .topics
+        .into_iter()
+        .map(|topic| OffsetForLeaderTopicResult {
+            partitions: topic.partitions.iter().map(|p| epoch_end(&client.kafka, &topic.topic, p)).collect(),
+            topic: topic.topic,
+        })
+        .collect();
+    let error = first_error(topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    Ok(call.reply(&OffsetForLeaderEpochResponse { topics, ..Default::default() }, error))
+}
+
+fn epoch_end(kafka: &FrontEnd, topic: &str, wanted: &OffsetForLeaderPartition) -> EpochEndOffset {
+    let find = || {
+        let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partition = topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        check_epoch(kafka, partition, wanted.current_leader_epoch)?;
+        let end = kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.leader_epoch));
+        end.map_err(error_code)
+    };
+    let base = EpochEndOffset { partition: wanted.partition, ..Default::default() };
+    match find() {
+        Ok(end) => EpochEndOffset { leader_epoch: end.epoch.0, end_offset: end.end_offset.0, ..base },
+        Err(error) => EpochEndOffset { error_code: error.code(), ..base },
+    }
+}

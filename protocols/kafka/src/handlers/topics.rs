@@ -1,0 +1,308 @@
+//! CreateTopics, CreatePartitions and DeleteTopics.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sabir_broker::{CatalogView, NewTopic, Topic};
+use sabir_model::{ErrorKind, TopicConfig, TopicId};
+
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::map::error_code;
+use crate::session::{Protest, Request};
+use crate::wire::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
+use crate::wire::messages::create_topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse,
+};
+use crate::wire::messages::delete_topics::{
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+use crate::wire::{ErrorCode, Str, Uuid};
+use crate::{names, topic_config};
+
+/// The broker's own choice, where a request gives a number of partitions or replicas.
+const DEFAULT: i32 = -1;
+
+/// A code and what is to be read with it.
+pub(super) type Refused = (ErrorCode, String);
+
+pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: CreateTopicsRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let made_by = kafka.number().await;
+    let catalog = kafka.broker.catalog();
+    let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
+    let planned: Vec<Result<NewTopic, Refused>> = body
+        .topics
+        .iter()
+        .map(|topic| {
+            if twice.contains(&&*topic.name) {
+                return Err((ErrorCode::InvalidRequest, "the request names the topic twice".into()));
+            }
+            let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
+            plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
+        })
+        .collect();
+    let made = if body.validate_only { Vec::new() } else { create(kafka, &planned).await };
+    let mut made = made.into_iter();
+    let results = body.topics.iter().zip(planned).map(|(topic, planned)| {
+        let name = topic.name.clone();
+        let outcome = planned.and_then(|new| {
+            let made = if body.validate_only { None } else { made.next() };
+            match made {
+                None => Ok((new, TopicId::ZERO)),
+                Some(Ok(topic)) => Ok((new, topic.id)),
+                Some(Err(kind)) => Err((error_code(kind), kind.to_string())),
+            }
+        });
+        match outcome {
+            Ok((new, id)) => created(kafka, name, &new, id),
+            Err(refused) => not_created(name, refused),
+        }
+    });
+    let topics: Vec<_> = results.collect();
+    let error = first_error(topics.iter().map(|t| t.error_code));
+    Ok(call.reply(&CreateTopicsResponse { topics, ..Default::default() }, error))
+}
+
+fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect()
+}
+
+async fn create(
+    kafka: &FrontEnd,
+    planned: &[Result<NewTopic, Refused>],
+) -> Vec<Result<Arc<Topic>, ErrorKind>> {
+    let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
+    if good.is_empty() { Vec::new() } else { kafka.broker.create_topics(good).await }
+}
+
+/// Checks what is asked for, in the order in which Kafka does.
+fn plan(kafka: &FrontEnd, catalog: &CatalogView, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
+    let name = names::meant(&topic.name).map_err(|names::IllegalName| {
+        let problem = "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'";
+        (ErrorCode::InvalidTopic, problem.to_string())
+    })?;
+    if catalog.topic(&name).is_some() {
+        return Err((ErrorCode::TopicAlreadyExists, format!("Topic '{}' already exists.", topic.name)));
+    }
+    let partitions = partitions(kafka, topic)?;
+    let mut config = kafka.broker.options().defaults.clone();
+    for setting in &topic.configs {
+        let refused = |problem| (ErrorCode::InvalidConfig, problem);
+        let value =
+            setting.value.as_deref().ok_or_else(|| refused(format!("{}: has no value", setting.name)))?;
+        topic_config::set(&mut config, &setting.name, value).map_err(refused)?;
+    }
+    Ok(NewTopic {
+        name: name.into_owned(),
+        partitions,
+        config,
+        internal: false,
+        made_by: sabir_model::FrontEndNo::NONE,
+    })
+}
+
+fn partitions(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<u32, Refused> {
+    let max = kafka.broker.options().partitions_max;
+    let count = if topic.assignments.is_empty() {
+        check_factor(topic.replication_factor.into())?;
+        match topic.num_partitions {
+            DEFAULT => kafka.config.num_partitions,
+            count => u32::try_from(count).unwrap_or(0),
+        }
+    } else {
+        if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {
+            let problem = "replicas are assigned, so partitions and replication factor must be -1";
+            return Err((ErrorCode::InvalidRequest, problem.into()));
+        }
+        assigned(kafka.node_id(), &topic.assignments)?
+    };
+    if (1..=max).contains(&count) {
+        Ok(count)
+    } else {
+        Err((
+            ErrorCode::InvalidPartitions,
+            format!("a topic has 1 to {max} partitions (topic.max_partitions)"),
+        ))
+    }
+}
+
+/// Refuses a number of replicas other than the one there is.
+fn check_factor(factor: i32) -> Result<(), Refused> {
+    match factor {
+        DEFAULT | 1 => Ok(()),
+        other => Err((
+            ErrorCode::InvalidReplicationFactor,
+            format!("there is 1 broker, so 1 replica and not {other}"),
+        )),
+    }
+}
+
+/// The number of partitions that an assignment of replicas means.
+fn assigned(node_id: i32, assignments: &[CreatableReplicaAssignment]) -> Result<u32, Refused> {
+    let mut indexes: Vec<i32> = assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    let dense = indexes.iter().zip(0..).all(|(index, expected)| *index == expected);
+    let here = assignments.iter().all(|a| a.broker_ids == [node_id]);
+    if dense && here {
+        Ok(assignments.len() as u32)
+    } else {
+        let problem = format!("partitions run from 0, each with its one replica on broker {node_id}");
+        Err((ErrorCode::InvalidReplicaAssignment, problem))
+    }
+}
+
+fn created(kafka: &FrontEnd, name: Str, new: &NewTopic, id: TopicId) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        topic_id: id.0,
+        num_partitions: new.partitions as i32,
+        replication_factor: 1,
+        configs: Some(configs(&new.config, &kafka.broker.options().defaults)),
+        ..Default::default()
+    }
+}
+
+fn configs(config: &TopicConfig, defaults: &TopicConfig) -> Vec<CreatableTopicConfigs> {
+    topic_config::shown(config, defaults)
+        .map(|shown| CreatableTopicConfigs {
+            name: Str::from_static(shown.name),
+            config_source: super::configs::source(&shown),
+            read_only: shown.fixed,
+            value: Some(Str::from(shown.value)),
+            is_sensitive: false,
+        })
+        .collect()
+}
+
+fn not_created(name: Str, (error, message): Refused) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        error_code: error.code(),
+        error_message: Some(Str::from(message)),
+        ..Default::default()
+    }
+}
+
+pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: CreatePartitionsRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
+    let mut results = Vec::with_capacity(body.topics.len());
+    for wanted in &body.topics {
+        let outcome = match twice.contains(&&*wanted.name) {
+            true => Err((ErrorCode::InvalidRequest, "the request names the topic twice".into())),
+            false => grow(kafka, wanted, body.validate_only).await,
+        };
+        let (error, error_message) = match outcome {
+            Ok(()) => (ErrorCode::None, None),
+            Err((error, message)) => (error, Some(Str::from(message))),
+        };
+        let name = wanted.name.clone();
+        results.push(CreatePartitionsTopicResult { name, error_code: error.code(), error_message });
+    }
+    let error = first_error(results.iter().map(|r| r.error_code));
+    Ok(call.reply(&CreatePartitionsResponse { results, ..Default::default() }, error))
+}
+
+async fn grow(kafka: &FrontEnd, wanted: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refused> {
+    let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
+    let topic = kafka.topic(&wanted.name).ok_or_else(unknown)?;
+    let (has, max) = (topic.partitions.len() as i64, i64::from(kafka.broker.options().partitions_max));
+    let count = i64::from(wanted.count);
+    let invalid = |problem| Err((ErrorCode::InvalidPartitions, problem));
+    if count <= has {
+        return invalid(format!("the topic has {has} partitions already, and cannot have fewer than it has"));
+    }
+    if count > max {
+        return invalid(format!("a topic has at most {max} partitions (topic.max_partitions)"));
+    }
+    if let Some(assignments) = &wanted.assignments {
+        let here = assignments.iter().all(|a| a.broker_ids == [kafka.node_id()]);
+        if assignments.len() as i64 != count - has || !here {
+            let problem = format!("each new partition has its one replica on broker {}", kafka.node_id());
+            return Err((ErrorCode::InvalidReplicaAssignment, problem));
+        }
+    }
+    if validate_only {
+        return Ok(());
+    }
+    let grown = kafka.broker.create_partitions(topic.id, count as u32).await;
+    grown.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
+}
+
+pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+    let call = Call::of(&request);
+    let body: DeleteTopicsRequest = decode(&request)?;
+    drop(request);
+    let kafka = &client.kafka;
+    let by_name = |name: Str| DeleteTopicState { name: Some(name), ..Default::default() };
+    let wanted: Vec<_> = body.topics.into_iter().chain(body.topic_names.into_iter().map(by_name)).collect();
+    let found: Vec<_> = find_all(kafka, &wanted);
+    let ids: Vec<TopicId> = found.iter().filter_map(|f| f.as_ref().ok().map(|topic| topic.id)).collect();
+    let mut deleted =
+        if ids.is_empty() { Vec::new() } else { kafka.broker.delete_topics(ids).await }.into_iter();
+    let outcomes = found.into_iter().map(|found| {
+        found.and_then(|topic| match deleted.next() {
+            Some(Ok(())) => Ok(topic),
+            Some(Err(kind)) => Err((error_code(kind), kind.to_string())),
+            None => Err((ErrorCode::UnknownServerError, "the broker did not answer".into())),
+        })
+    });
+    let responses: Vec<_> = wanted.iter().zip(outcomes).map(|(w, outcome)| deletion(w, outcome)).collect();
+    let error = first_error(responses.iter().map(|r| r.error_code));
+    Ok(call.reply(&DeleteTopicsResponse { responses, ..Default::default() }, error))
+}
+
+fn find_all(kafka: &FrontEnd, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Topic>, Refused>> {
+    let found: Vec<_> = wanted.iter().map(|w| find(kafka, w.name.as_deref(), w.topic_id)).collect();
+    let mut counts: HashMap<TopicId, usize> = HashMap::new();
+    found.iter().flatten().for_each(|topic| *counts.entry(topic.id).or_default() += 1);
+    let once = |topic: Arc<Topic>| {
+        let twice = || (ErrorCode::InvalidRequest, "the request names the topic twice".to_string());
+        if counts[&topic.id] > 1 { Err(twice()) } else { Ok(topic) }
+    };
+    found.into_iter().map(|found| found.and_then(once)).collect()
+}
+
+fn find(kafka: &FrontEnd, name: Option<&str>, id: Uuid) -> Result<Arc<Topic>, Refused> {
+    match (name, id == [0; 16]) {
+        (Some(name), true) => {
+            let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
+            kafka.topic(name).ok_or_else(unknown)
+        }
+        (None, false) => {
+            let unknown = || (ErrorCode::UnknownTopicId, "no topic has this id".to_string());
+            kafka.topic_by_id(id).ok_or_else(unknown)
+        }
+        _ => Err((ErrorCode::InvalidRequest, "a topic is named by its name or by its id".into())),
+    }
+}
+
+fn deletion(wanted: &DeleteTopicState, outcome: Result<Arc<Topic>, Refused>) -> DeletableTopicResult {
+    let (name, topic_id) = (wanted.name.clone(), wanted.topic_id);
+    match outcome {
+        Ok(topic) => DeletableTopicResult {
+            name: Some(Str::from(&*names::shown(&topic.name))),
+            topic_id: topic.id.0,
+            ..Default::default()
+        },
+        Err((error, message)) => DeletableTopicResult {
+            name,
+            topic_id,
+            error_code: error.code(),
+            error_message: Some(Str::from(message)),
+        },
+    }
+}

@@ -1,0 +1,191 @@
+//! What the front end counts.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sabir_base::metrics::Exposition;
+
+use crate::wire::{ApiKey, ErrorCode};
+
+/// Why the broker closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// It said what cannot be answered.
+    Protest(&'static str),
+    /// A frame took too long to arrive.
+    SlowWriter,
+    /// It did not read what was sent to it.
+    SlowReader,
+    /// No request for too long.
+    Idle,
+    /// No memory was left for its incomplete frame.
+    Memory,
+    /// A batch sent without waiting for an answer was refused; closing is the only way to say so.
+    RefusedUnanswered,
+}
+
+/// Keys run from 0 on.
+const APIS: usize = ApiKey::DeleteShareGroupOffsets as usize + 1;
+/// Codes run from -1 on.
+const ERRORS: usize = ErrorCode::ALL.len();
+
+const REASONS: [&str; 10] = [
+    "frame_size",
+    "header",
+    "unknown_api",
+    "unknown_version",
+    "body",
+    "slow_writer",
+    "slow_reader",
+    "idle",
+    "memory",
+    "refused_unanswered",
+];
+
+impl Dropped {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Protest(label) => label,
+            Self::SlowWriter => "slow_writer",
+            Self::SlowReader => "slow_reader",
+            Self::Idle => "idle",
+            Self::Memory => "memory",
+            Self::RefusedUnanswered => "refused_unanswered",
+        }
+    }
+}
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Protest(label) => label,
+            Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
+            Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
+            Self::Idle => "no request for too long (net.idle)",
+            Self::Memory => "no memory is left for its incomplete frame (net.frame_memory)",
+            Self::RefusedUnanswered => "a batch sent with acks=0 was refused",
+        })
+    }
+}
+
+/// Counters since the start.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// By API, then by error.
+    requests: Vec<AtomicU64>,
+    dropped: [AtomicU64; REASONS.len()],
+    received: AtomicU64,
+    sent: AtomicU64,
+    bad_batches: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let cells = APIS * ERRORS;
+        Self {
+            requests: std::iter::repeat_with(AtomicU64::default).take(cells).collect(),
+            dropped: Default::default(),
+            received: AtomicU64::default(),
+            sent: AtomicU64::default(),
+            bad_batches: AtomicU64::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a request by the first error its answer carries.
+    pub fn request(&self, api: ApiKey, error: ErrorCode) {
+        self.requests[cell(api, error)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that the broker closed.
+    pub fn dropped(&self, why: Dropped) {
+        let reason = REASONS.iter().position(|label| *label == why.label());
+        self.dropped[reason.expect("every reason is listed")].fetch_add(1, Relaxed);
+    }
+
+    /// Counts bytes read off sockets.
+    pub fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts bytes written to sockets.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts a produced batch that is malformed.
+    pub fn bad_batch(&self) {
+        self.bad_batches.fetch_add(1, Relaxed);
+    }
+
+    /// How often an API was answered so.
+    #[cfg(test)]
+    pub fn requests(&self, api: ApiKey, error: ErrorCode) -> u64 {
+        self.requests[cell(api, error)].load(Relaxed)
+    }
+
+    /// Writes everything that is not zero.
+    pub fn expose(&self, protocol: &str, out: &mut Exposition) {
+        for &api in ApiKey::ALL {
+            for &error in ErrorCode::ALL {
+                let count = self.requests[cell(api, error)].load(Relaxed);
+                if count > 0 {
+                    let labels = [("protocol", protocol), ("api", api.name()), ("error", error.name())];
+                    out.counter("sabir_requests", "Requests answered, by their first error.", &labels, count);
+                }
+            }
+        }
+        for (reason, count) in REASONS.iter().zip(&self.dropped) {
+            let labels = [("protocol", protocol), ("reason", reason)];
+            let help = "Connections that the broker closed.";
+            out.counter("sabir_dropped_connections", help, &labels, count.load(Relaxed));
+        }
+        let labels = [("protocol", protocol)];
+        let (received, sent) = (self.received.load(Relaxed), self.sent.load(Relaxed));
+        out.counter("sabir_received_bytes", "Bytes read off connections.", &labels, received);
+        out.counter("sabir_sent_bytes", "Bytes written to connections.", &labels, sent);
+        let bad = self.bad_batches.load(Relaxed);
+        out.counter("sabir_bad_batches", "Produced batches that are malformed.", &labels, bad);
+    }
+}
+
+fn cell(api: ApiKey, error: ErrorCode) -> usize {
+    api as usize * ERRORS + (error.code() + 1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_api_and_error_has_a_counter_of_its_own() {
+        let metrics = Metrics::default();
+        for &api in ApiKey::ALL {
+            for &error in ErrorCode::ALL {
+                metrics.request(api, error);
+                assert_eq!(metrics.requests(api, error), 1, "{api} {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_shown() {
+        let metrics = Metrics::default();
+        metrics.request(ApiKey::Fetch, ErrorCode::None);
+        metrics.request(ApiKey::Fetch, ErrorCode::OffsetOutOfRange);
+        metrics.dropped(Dropped::Idle);
+        metrics.dropped(Dropped::Protest("body"));
+        let mut out = Exposition::default();
+        metrics.expose("kafka", &mut out);
+        let text = out.render();
+        for line in [
+            "sabir_requests_total{protocol=\"kafka\",api=\"Fetch\",error=\"NONE\"} 1",
+            "sabir_requests_total{protocol=\"kafka\",api=\"Fetch\",error=\"OFFSET_OUT_OF_RANGE\"} 1",
+            "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"idle\"} 1",
+            "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"body\"} 1",
+            "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"header\"} 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Topic names, which Kafka restricts to letters, digits, `.`, `_` and `-`.
+//!
+//! A name that is legal here is shown as it is. Any other is shown as [`MARK`] and the name with every byte but letters,
+//! digits, `.` and `-` as `_` and two hex digits: `/orders/new` is `escaped.._2forders_2fnew`. So is a legal name that begins
+//! with the mark, so that no two topics are shown as one.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// What escaped names begin with.
+pub const MARK: &str = "escaped..";
+
+/// The longest name that Kafka's clients create.
+const MAX_LEN: usize = 249;
+
+/// A name that no topic can have in Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IllegalName;
+
+/// The name by which Kafka's clients see a topic.
+pub fn shown(name: &str) -> Cow<'_, str> {
+    if is_legal(name) && !name.starts_with(MARK) {
+        return Cow::Borrowed(name);
+    }
+    let mut shown = String::from(MARK);
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') {
+            shown.push(byte.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(shown, "_{byte:02x}");
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The topic that a Kafka client means.
+///
+/// # Errors
+/// No topic can be shown by this name.
+pub fn meant(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
+    let Some(escaped) = shown_name.strip_prefix(MARK) else {
+        return if is_legal(shown_name) { Ok(Cow::Borrowed(shown_name)) } else { Err(IllegalName) };
+    };
+    let name = unescape(escaped).ok_or(IllegalName)?;
+    // One form only: what is legal is not escaped, and nothing is escaped twice.
+    if shown(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
+}
+
+fn is_legal(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= MAX_LEN && name != "." && name != ".." && name.bytes().all(legal)
+}
+
+fn unescape(escaped: &str) -> Option<String> {
+    let mut bytes = escaped.bytes();
+    let mut name = Vec::with_capacity(escaped.len());
+    while let Some(byte) = bytes.next() {
+        name.push(match byte {
+            b'_' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            other => other,
+        });
+    }
+    String::from_utf8(name).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn legal_names_stay_and_others_are_escaped() {
+        for (name, expected) in [
+            ("orders", "orders"),
+            ("a.b_c-D9", "a.b_c-D9"),
+            ("/orders/new", "escaped.._2forders_2fnew"),
+            ("a_b c", "escaped..a_5fb_20c"),
+            (".", "escaped..."),
+            ("escaped..x", "escaped..escaped..x"),
+            ("bücher", "escaped..b_c3_bccher"),
+        ] {
+            assert_eq!(shown(name), expected);
+            assert_eq!(meant(expected), Ok(Cow::Borrowed(name)));
+        }
+    }
+
+    #[test]
+    fn what_stands_for_no_topic_is_refused() {
+        let long = "x".repeat(250);
+        for name in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "ü",
+            &long,
+            "escaped..orders",
+            "escaped..a_5",
+            "escaped..a_zz",
+            "escaped..a_2F",
+        ] {
+            assert_eq!(meant(name), Err(IllegalName), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_topics_are_shown_as_one(name in ".{1,60}|escaped[.]{2}.{0,20}|[a-z._-]{1,20}") {
+            let shown_name = shown(&name).into_owned();
+            let meant_name = meant(&shown_name).map(Cow::into_owned);
+            prop_assert_eq!(meant_name, Ok(name));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the server lists: Kafka's protocol, to be configured and served.
+
+use std::sync::Arc;
+
+use sabir_net::Frontend;
+use sabir_net::client::Connector;
+use sabir_net::config::{ConfigError, Setting, Table};
+use sabir_net::protocol::{Configured, Place, Protocol};
+
+use crate::client::tool::CONNECTOR;
+use crate::config::{Config, NAME, SETTINGS};
+use crate::frontend::FrontEnd;
+
+/// Kafka's protocol.
+#[derive(Debug, Clone, Copy)]
+pub struct Kafka;
+
+impl Protocol for Kafka {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_listen(&self) -> &'static str {
+        "\"127.0.0.1:9092\""
+    }
+
+    fn settings(&self) -> &'static [Setting] {
+        SETTINGS
+    }
+
+    fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
+        Ok(Box::new(Config::parse(table)?))
+    }
+
+    fn connector(&self) -> &'static dyn Connector {
+        &CONNECTOR
+    }
+}
+
+impl Configured for Config {
+    fn start(self: Box<Self>, place: Place) -> Arc<dyn Frontend> {
+        FrontEnd::new(*self, place)
+    }
+}

@@ -1,0 +1,277 @@
+//! One connection as a machine: bytes in, requests out; answers in, bytes out in the order of the requests.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::wire::api::{SUPPORTED, coded_versions};
+use crate::wire::{ApiKey, Encoded, Reader, RequestHeader, WireError};
+
+/// Frames up to this size are copied out of the input buffer unless they carry records, so that a request that waits does
+/// not hold the buffer.
+const COPY_UP_TO: usize = 64 * 1024;
+
+/// A request's place in the order of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(u64);
+
+/// A request whose header is known and whose body is not decoded yet.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub slot: Slot,
+    pub api: ApiKey,
+    pub version: i16,
+    pub header: RequestHeader,
+    /// What stands behind the header; nothing, where the version is not known.
+    pub body: Bytes,
+}
+
+/// What stands at the front of the input.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Request(Request),
+    /// Not a whole frame; the next one can be told once there are so many bytes.
+    Need(usize),
+}
+
+/// Why a connection is closed by the broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Protest {
+    #[error("a frame of {size} bytes, where 1 to {max} are taken")]
+    FrameSize { size: i32, max: usize },
+    #[error("a request header that cannot be read: {0}")]
+    Header(WireError),
+    #[error("a request of API {0}, which is not served here")]
+    UnknownApi(i16),
+    #[error("a {api} request of version {version}, which is not served here")]
+    UnknownVersion { api: ApiKey, version: i16 },
+    #[error("a {api} request of version {version} that cannot be read: {source}")]
+    Body { api: ApiKey, version: i16, source: WireError },
+}
+
+impl Protest {
+    /// Its name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::FrameSize { .. } => "frame_size",
+            Self::Header(_) => "header",
+            Self::UnknownApi(_) => "unknown_api",
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::Body { .. } => "body",
+        }
+    }
+}
+
+/// The order of a connection's requests and answers.
+#[derive(Debug)]
+pub(crate) struct Session {
+    max_frame: usize,
+    max_open: usize,
+    opened: u64,
+    /// Answers from the oldest open request on; outer `None` where there is none yet, inner where none is to be sent.
+    answers: VecDeque<Option<Option<Encoded>>>,
+}
+
+impl Session {
+    /// A session that takes frames of up to `max_frame` bytes and holds up to `max_open` requests without an answer.
+    pub fn new(max_frame: usize, max_open: usize) -> Self {
+        Self { max_frame, max_open, opened: 0, answers: VecDeque::new() }
+    }
+
+    /// Requests without an answer, or whose answer was not taken out yet.
+    pub fn open(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether no further request may be taken before one is answered.
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.max_open
+    }
+
+    /// Takes the next request off the front of the input.
+    ///
+    /// # Errors
+    /// Bytes after which nothing can be told or answered: the connection is to be closed.
+    pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, Protest> {
+        let Some(length) = input.first_chunk::<4>() else { return Ok(Next::Need(4)) };
+        let size = i32::from_be_bytes(*length);
+        let length = usize::try_from(size).unwrap_or(0);
+        if length == 0 || length > self.max_frame {
+            return Err(Protest::FrameSize { size, max: self.max_frame });
+        }
+        if input.len() < 4 + length {
+            return Ok(Next::Need(4 + length));
+        }
+        input.advance(4);
+        let carries_records = input.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
+        let frame = if carries_records || length > COPY_UP_TO {
+            input.split_to(length).freeze()
+        } else {
+            let copy = Bytes::copy_from_slice(&input[..length]);
+            input.advance(length);
+            copy
+        };
+        self.request(&frame).map(Next::Request)
+    }
+
+    fn request(&mut self, frame: &Bytes) -> Result<Request, Protest> {
+        let mut reader = Reader::new(frame);
+        let header = RequestHeader::decode(&mut reader).map_err(Protest::Header)?;
+        let served = header.api().filter(|api| coded_versions(*api).is_some());
+        let api = served.ok_or(Protest::UnknownApi(header.api_key))?;
+        let version = header.api_version;
+        if !answers(api, version) {
+            return Err(Protest::UnknownVersion { api, version });
+        }
+        let slot = Slot(self.opened);
+        self.opened += 1;
+        self.answers.push_back(None);
+        Ok(Request { slot, api, version, header, body: reader.rest() })
+    }
+
+    /// Gives a request's answer; `None` where the protocol sends none.
+    pub fn answer(&mut self, slot: Slot, answer: Option<Encoded>) {
+        let oldest = self.opened - self.answers.len() as u64;
+        let place = slot.0.checked_sub(oldest).and_then(|at| self.answers.get_mut(at as usize));
+        let place = place.expect("a request is answered while it is open");
+        debug_assert!(place.is_none(), "a request is answered once");
+        *place = Some(answer);
+    }
+
+    /// The next answer to be sent, if its turn has come.
+    pub fn pop(&mut self) -> Option<Encoded> {
+        while let Some(Some(_)) = self.answers.front() {
+            if let Some(Some(Some(answer))) = self.answers.pop_front() {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+/// Whether there is something to say to a request of this version: an unknown version of ApiVersions is answered with what
+/// is known, and one that is only advertised with its error.
+fn answers(api: ApiKey, version: i16) -> bool {
+    let advertised = SUPPORTED.iter().any(|(key, min, max)| *key == api && (*min..=*max).contains(&version));
+    advertised || api == ApiKey::ApiVersions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::messages::api_versions::ApiVersionsRequest;
+    use crate::wire::messages::heartbeat::HeartbeatRequest;
+    use crate::wire::{Str, encode_request};
+
+    fn session() -> Session {
+        Session::new(1000, 4)
+    }
+
+    fn bytes(parts: &[&[u8]]) -> BytesMut {
+        BytesMut::from(parts.concat().as_slice())
+    }
+
+    fn heartbeat(correlation: i32) -> Bytes {
+        encode_request(0, correlation, Some(&Str::from_static("me")), &HeartbeatRequest::default()).to_bytes()
+    }
+
+    fn take(session: &mut Session, input: &mut BytesMut) -> Request {
+        match session.next(input) {
+            Ok(Next::Request(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(text: &'static [u8]) -> Option<Encoded> {
+        let mut w = crate::wire::Writer::new();
+        w.put(text);
+        Some(w.finish())
+    }
+
+    #[test]
+    fn golden_bytes_of_a_request() {
+        let frame: &[u8] = b"\0\0\0\x0c\0\x12\0\0\0\0\0\x07\0\x02me";
+        let mut input = bytes(&[frame, &frame[..7]]);
+        let request = take(&mut session(), &mut input);
+        assert_eq!((request.api, request.version), (ApiKey::ApiVersions, 0));
+        assert_eq!(request.header.correlation_id, 7);
+        assert_eq!(request.header.client_id, Some(Str::from_static("me")));
+        assert!(request.body.is_empty());
+        assert_eq!(input, &frame[..7]);
+    }
+
+    #[test]
+    fn every_prefix_says_how_much_it_needs() {
+        let frame = heartbeat(1);
+        for len in 0..frame.len() {
+            let mut input = BytesMut::from(&frame[..len]);
+            let need = if len < 4 { 4 } else { frame.len() };
+            assert!(matches!(session().next(&mut input), Ok(Next::Need(n)) if n == need), "{len}");
+            assert_eq!(input.len(), len);
+        }
+    }
+
+    #[test]
+    fn sizes_are_checked_before_anything_is_kept() {
+        for (size, prefix) in [
+            (-1, [0xff; 4]),
+            (0, [0; 4]),
+            (i32::MIN, [0x80, 0, 0, 0]),
+            (i32::MAX, [0x7f, 0xff, 0xff, 0xff]),
+            (1001, 1001i32.to_be_bytes()),
+        ] {
+            let refused = session().next(&mut bytes(&[&prefix])).expect_err("refused");
+            assert_eq!(refused, Protest::FrameSize { size, max: 1000 });
+        }
+        assert!(matches!(session().next(&mut bytes(&[&1000i32.to_be_bytes()])), Ok(Next::Need(1004))));
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_refused_by_name() {
+        let refused = |frame: &[u8]| {
+            let length = (frame.len() as i32).to_be_bytes();
+            session().next(&mut bytes(&[&length, frame])).expect_err("refused")
+        };
+        assert_eq!(refused(b"\0"), Protest::Header(WireError::Truncated));
+        assert_eq!(refused(b"\0\x12\0\0\0\0\0\x07\0\x09me"), Protest::Header(WireError::BadLength(9)));
+        assert_eq!(refused(b"\x03\xe7\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(999));
+        assert_eq!(refused(b"\xff\xff\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(-1));
+        let unknown = Protest::UnknownVersion { api: ApiKey::Heartbeat, version: 99 };
+        assert_eq!(refused(b"\0\x0c\0\x63\0\0\0\x07\xff\xff\0"), unknown);
+        let old = Protest::UnknownVersion { api: ApiKey::Fetch, version: 3 };
+        assert_eq!(refused(b"\0\x01\0\x03\0\0\0\x07\xff\xff"), old);
+    }
+
+    #[test]
+    fn unknown_versions_of_api_versions_and_advertised_ones_of_produce_come_through() {
+        let frame = b"\0\0\0\x0b\0\x12\0\x63\0\0\0\x07\xff\xff\0".as_slice();
+        assert_eq!(take(&mut session(), &mut bytes(&[frame])).version, 99);
+        let produce = b"\0\0\0\x0a\0\0\0\0\0\0\0\x07\xff\xff".as_slice();
+        assert_eq!(take(&mut session(), &mut bytes(&[produce])).version, 0);
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_requests() {
+        let mut session = session();
+        let mut input = bytes(&[&heartbeat(1), &heartbeat(2), &heartbeat(3), &heartbeat(4)]);
+        let slots: Vec<_> = (0..4).map(|_| take(&mut session, &mut input).slot).collect();
+        assert!(session.is_full() && input.is_empty());
+        session.answer(slots[2], answer(b"three"));
+        session.answer(slots[1], None);
+        assert!(session.pop().is_none());
+        session.answer(slots[0], answer(b"one"));
+        assert_eq!(session.pop().map(|a| a.to_bytes()), Some(Bytes::from_static(b"one")));
+        assert_eq!(session.pop().map(|a| a.to_bytes()), Some(Bytes::from_static(b"three")));
+        assert!(session.pop().is_none());
+        assert_eq!((session.open(), session.is_full()), (1, false));
+    }
+
+    #[test]
+    fn flexible_headers_are_taken_off() {
+        let request = ApiVersionsRequest { client_software_name: "x".into(), ..Default::default() };
+        let frame = encode_request(3, 9, None, &request).to_bytes();
+        let taken = take(&mut session(), &mut BytesMut::from(frame));
+        let decoded = ApiVersionsRequest::decode(&mut Reader::new(&taken.body), 3).expect("readable");
+        assert_eq!(decoded, request);
+    }
+}
