@@ -106,6 +106,8 @@ fn round_trip<T: PartialEq + std::fmt::Debug>(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn changes_come_back(group in any_text(), change in any_change()) {
         round_trip(&GroupChanged { group, change }, GroupChanged::encode, GroupChanged::decode);
