@@ -64,11 +64,13 @@ pub(crate) struct House {
     pub(crate) producer_expiry: Duration,
 }
 
+type Job = fn(&House, &End);
+
 impl Housekeeper {
     pub(crate) fn start(house: &House) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, fn(&House, &End)); 3] =
+        let jobs: [(&str, Job); 3] =
             [("ticks", House::ticks), ("segments", House::segments), ("checkpoints", House::checkpoints)];
         for (name, job) in jobs {
             let (house, end) = (house.clone(), end.clone());

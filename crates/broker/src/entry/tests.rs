@@ -1,1 +1,153 @@
+use proptest::prelude::*;
+use sabir_model::{
+    DecodeError, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence, ShardId,
+    TopicConfig, TopicId,
+};
 
+use super::*;
+
+fn encoded(body: &impl Body) -> Vec<u8> {
+    let mut out = Vec::new();
+    body.encode(&mut out);
+    out
+}
+
+/// The stored form, that it is read back, and that no part of it is.
+fn golden<B: Body + PartialEq + std::fmt::Debug>(body: &B, kind: u16, expected: &[u8]) {
+    assert_eq!(B::KIND, kind);
+    let stored = encoded(body);
+    assert_eq!(stored, expected, "{body:?}");
+    assert_eq!(B::decode(&stored).as_ref(), Ok(body));
+    for len in 0..stored.len() {
+        assert!(B::decode(&stored[..len]).is_err(), "{len} bytes of {body:?}");
+    }
+    let longer = [expected, &[0]].concat();
+    assert!(B::decode(&longer).is_err(), "a byte behind {body:?}");
+}
+
+fn plain() -> AppendBody {
+    AppendBody {
+        targets: Targets::One(PartitionId(300)),
+        records: 5,
+        max_ts: 1_700_000_000_000,
+        stamped: false,
+        maker: FrontEndNo::NONE,
+        producer: None,
+    }
+}
+
+const NOW: [u8; 6] = [0x80, 0xa0, 0xab, 0xfe, 0xf9, 0x62];
+
+#[test]
+fn appends() {
+    golden(&plain(), 1, &[&[0, 0xac, 2, 5], &NOW[..]].concat());
+    let producer = Some(Producer { id: ProducerId(1000), epoch: 3, base_sequence: 200 });
+    let idempotent = AppendBody { producer, stamped: true, ..plain() };
+    golden(&idempotent, 1, &[&[5, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 3, 0xc8, 1]].concat());
+    let targets = Targets::Several(vec![PartitionId(1), PartitionId(2)]);
+    let several = AppendBody { targets, maker: FrontEndNo(7), ..plain() };
+    golden(&several, 1, &[&[10, 2, 1, 2, 5], &NOW[..], &[7]].concat());
+}
+
+#[test]
+fn appends_refuse_what_they_do_not_know() {
+    let mut newer = encoded(&plain());
+    newer[0] = 0x40;
+    assert_eq!(AppendBody::decode(&newer), Err(DecodeError::Version(0x40)));
+    let none = AppendBody { records: 0, ..plain() };
+    assert_eq!(AppendBody::decode(&encoded(&none)), Err(DecodeError::Field("number of records")));
+}
+
+#[test]
+fn references_chunks_and_trains() {
+    let extent = Extent {
+        block: Sequence(9),
+        offset: 32,
+        len: 70,
+        first_record: 1,
+        records: 2,
+        maker: FrontEndNo(3),
+        overlay: Overlay::None,
+    };
+    let reference = ReferenceBody { targets: vec![PartitionId(4)], max_ts: -1, extent };
+    golden(&reference, 2, &[1, 1, 4, 1, 9, 32, 70, 1, 2, 3, 0]);
+    golden(&ChunkBody { train: 8, index: 2 }, 3, &[1, 8, 2]);
+    let train = TrainBody { train: 8, chunks: 3, append: plain() };
+    golden(&train, 4, &[&[1, 8, 3, 0, 0xac, 2, 5], &NOW[..]].concat());
+}
+
+#[test]
+fn the_catalog() {
+    let id = TopicId([0x11; 16]);
+    let mut config = Vec::new();
+    TopicConfig::default().encode(&mut config);
+    let created = TopicCreated {
+        id,
+        namespace: "/".into(),
+        name: "t".into(),
+        config: TopicConfig::default(),
+        internal: true,
+        made_by: FrontEndNo(2),
+        epoch_base: -1,
+        shards: vec![ShardId(1), ShardId(3)],
+    };
+    let expected = [&[1][..], &[0x11; 16], b"\x01/\x01t", &config, &[1, 2, 1, 2, 1, 3]].concat();
+    golden(&created, 10, &expected);
+    golden(&TopicDeleted { id }, 11, &[&[1][..], &[0x11; 16]].concat());
+    let configured = TopicConfigured { id, config: TopicConfig::default() };
+    golden(&configured, 12, &[&[1][..], &[0x11; 16], &config].concat());
+    golden(&FrontEndRegistered { name: "mqtt".into() }, 13, b"\x01\x04mqtt");
+    golden(&ProducerIdsAllocated { count: 1000 }, 14, &[1, 0xe8, 7]);
+    golden(&DataShardsFixed { shards: 3, cluster: id }, 15, &[&[1, 3][..], &[0x11; 16]].concat());
+    let extended = TopicExtended { id, from: 2, shards: vec![ShardId(2)] };
+    golden(&extended, 16, &[&[1][..], &[0x11; 16], &[2, 1, 2]].concat());
+    golden(&Started { node: NodeId(1), clean: false }, 40, &[1, 2, 0]);
+}
+
+#[test]
+fn partitions() {
+    let topic = TopicId([0x22; 16]);
+    let settings = PartitionSettings { version: 4, retention_ms: 60, retention_bytes: -1 };
+    let partitions = vec![(0, PartitionId(7)), (2, PartitionId(300))];
+    let created = PartitionsCreated { topic, epoch_base: 0, settings, partitions };
+    let expected = [&[1][..], &[0x22; 16], &[0, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
+    golden(&created, 20, &expected);
+    golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
+    let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[1, 4, 120, 1, 1, 7]);
+    let moved = LogStartsMoved { moves: vec![(PartitionId(7), Offset(5)), (PartitionId(8), Offset(-1))] };
+    golden(&moved, 23, &[1, 2, 7, 10, 8, 1]);
+    let expired = ProducersExpired { idle_since: 30, producers: vec![(PartitionId(7), ProducerId(9))] };
+    golden(&expired, 24, &[1, 60, 1, 7, 18]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        let _ = AppendBody::decode(&bytes);
+        let _ = ReferenceBody::decode(&bytes);
+        let _ = TrainBody::decode(&bytes);
+        let _ = TopicCreated::decode(&bytes);
+        let _ = PartitionsCreated::decode(&bytes);
+        let _ = LogStartsMoved::decode(&bytes);
+        let _ = ProducersExpired::decode(&bytes);
+    }
+
+    #[test]
+    fn any_append_comes_back(
+        ids in prop::collection::vec(any::<u64>(), 0..4),
+        records in 1u32..,
+        max_ts in any::<i64>(),
+        stamped in any::<bool>(),
+        maker in any::<u16>(),
+        producer in prop::option::of((0i64.., 0i16.., 0i32..)),
+    ) {
+        let targets = match ids.as_slice() {
+            [one] => Targets::One(PartitionId(*one)),
+            more => Targets::Several(more.iter().copied().map(PartitionId).collect()),
+        };
+        let producer = producer.map(|(id, epoch, base_sequence)| Producer { id: ProducerId(id), epoch, base_sequence });
+        let body = AppendBody { targets, records, max_ts, stamped, maker: FrontEndNo(maker), producer };
+        prop_assert_eq!(AppendBody::decode(&encoded(&body)), Ok(body));
+    }
+}

@@ -104,8 +104,7 @@ impl ProducerState {
     /// Takes the batch that was judged to be the next one.
     pub(crate) fn take(&mut self, mark: &Producer, records: u32, offset: Offset, now_ms: i64) {
         if mark.epoch != self.epoch {
-            self.epoch = mark.epoch;
-            self.len = 0;
+            *self = Self::new(mark.epoch);
         }
         if usize::from(self.len) == WINDOW {
             self.window.rotate_left(1);

@@ -1,1 +1,252 @@
+use proptest::prelude::*;
+use sabir_journal::pages::{MAX_PAGE, PageValue};
+use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
 
+use super::index::PAGE_RUNS;
+use super::page::{decode_chunks, decode_runs, encode_chunks, encode_runs};
+use super::*;
+use crate::entry::{PartitionSettings, Producer};
+
+const ID: PartitionId = PartitionId(1);
+
+fn run(block: u64, offset: u32, len: u32, records: u32, max_ts: i64) -> Run {
+    Run {
+        base: Offset::ZERO,
+        block: Sequence(block),
+        max_ts,
+        offset,
+        len,
+        records,
+        first_record: 0,
+        maker: FrontEndNo::NONE,
+        kind: RunKind::Whole,
+    }
+}
+
+fn partition() -> Partition {
+    let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes: -1 };
+    Partition::new(TopicId([1; 16]), 0, 0, settings)
+}
+
+fn append(partition: &mut Partition, spill: &mut Spill, run: Run) -> i64 {
+    partition.append(ID, run, LeaderEpoch(1), spill).unwrap().0
+}
+
+fn stored(partition: &Partition) -> Vec<u8> {
+    let mut out = Vec::new();
+    partition.encode(&mut out);
+    out
+}
+
+#[test]
+fn adjacent_batches_of_a_block_are_one_run() {
+    let (mut partition, mut spill) = (partition(), Spill::default());
+    append(&mut partition, &mut spill, run(1, 32, 100, 2, 5));
+    append(&mut partition, &mut spill, run(1, 132, 50, 1, 3));
+    assert_eq!(partition.index.open().len(), 1);
+    let merged = partition.index.open()[0];
+    assert_eq!((merged.len, merged.records, merged.max_ts), (150, 3, 5));
+    // Not adjacent, another block, another maker, a reference.
+    append(&mut partition, &mut spill, run(1, 200, 50, 1, 3));
+    append(&mut partition, &mut spill, run(2, 250, 50, 1, 3));
+    append(&mut partition, &mut spill, Run { maker: FrontEndNo(1), ..run(2, 300, 50, 1, 3) });
+    append(&mut partition, &mut spill, Run { kind: RunKind::Reference, ..run(2, 350, 50, 1, 3) });
+    append(&mut partition, &mut spill, run(2, 400, 50, 1, 3));
+    assert_eq!(partition.index.open().len(), 6);
+    assert_eq!((partition.next, partition.bytes), (Offset(8), 400));
+}
+
+#[test]
+fn history_closes_into_pages_and_goes_with_the_log_start() {
+    let (mut partition, mut spill) = (partition(), Spill::default());
+    for block in 0..1000u64 {
+        append(&mut partition, &mut spill, run(block + 1, 32, 10, 3, block as i64));
+    }
+    let pages = partition.index.closed().to_vec();
+    assert_eq!(pages.len(), 3);
+    assert_eq!(partition.index.open().len(), 1000 - 3 * PAGE_RUNS);
+    let runs = decode_runs(&spill.get(&SpillKey::index(ID, pages[1].first)).unwrap()).unwrap();
+    assert_eq!(runs.len(), PAGE_RUNS);
+    assert_eq!((runs[0].base, runs[PAGE_RUNS - 1].next()), (pages[1].first, pages[1].next));
+    assert_eq!(runs[0].block, pages[1].min_block);
+    assert_eq!(partition.first_block(), Some(Sequence(1)));
+
+    // Into the second page: the first one goes.
+    let to = Offset(pages[1].first.0 + 1);
+    partition.move_log_start(ID, to, &mut spill);
+    assert_eq!(partition.index.closed().len(), 2);
+    assert_eq!(spill.get(&SpillKey::index(ID, pages[0].first)), None);
+    assert_eq!(partition.first_block(), Some(Sequence(257)));
+    assert_eq!(partition.bytes, 10 * 744);
+    partition.move_log_start(ID, partition.next, &mut spill);
+    assert_eq!((partition.bytes, partition.first_block()), (0, None));
+    assert_eq!(partition.index.find(Offset(0)), None);
+}
+
+#[test]
+fn finds_offsets_and_times() {
+    let (mut partition, mut spill) = (partition(), Spill::default());
+    for block in 0..600u64 {
+        append(&mut partition, &mut spill, run(block + 1, 32, 10, 2, block as i64 % 400));
+    }
+    let first = partition.index.closed()[0];
+    assert_eq!(partition.index.find(Offset(0)), Some(Place::Closed(first)));
+    assert_eq!(partition.index.find(first.next), Some(Place::Closed(partition.index.closed()[1])));
+    let open = partition.index.open()[0].base;
+    assert_eq!(partition.index.find(Offset(open.0 + 3)), Some(Place::Open(1)));
+    assert_eq!(partition.index.find(partition.next), None);
+    assert_eq!(partition.index.find_time(Offset(0), 255), Some(Place::Closed(first)));
+    assert!(matches!(partition.index.find_time(Offset(0), 256), Some(Place::Closed(page)) if page != first));
+    assert_eq!(partition.index.find_time(Offset(0), 400), None);
+}
+
+#[test]
+fn retention_lets_go_from_the_front_only() {
+    let (mut partition, mut spill) = (partition(), Spill::default());
+    for (block, ts) in [(1, 10), (2, 30), (3, 20), (4, 40)] {
+        append(&mut partition, &mut spill, run(block, 32, 100, 1, ts));
+    }
+    let due = |ms, bytes, now| {
+        let settings = PartitionSettings { version: 1, retention_ms: ms, retention_bytes: bytes };
+        Partition { settings, ..partition.clone() }.retention_due(now).map(|offset| offset.0)
+    };
+    assert_eq!(due(-1, -1, i64::MAX), None);
+    assert_eq!(due(5, -1, 15), None);
+    assert_eq!(due(5, -1, 16), Some(1));
+    assert_eq!(due(5, -1, 30), Some(1), "the second one is younger than the third");
+    assert_eq!(due(5, -1, 36), Some(3));
+    assert_eq!(due(5, -1, 99), Some(4));
+    assert_eq!(due(-1, 400, 0), None);
+    assert_eq!(due(-1, 399, 0), None, "it would fall below what is to be kept");
+    assert_eq!(due(-1, 300, 0), Some(1));
+    assert_eq!(due(-1, 0, 0), Some(4));
+    assert_eq!(due(5, 200, 16), Some(2));
+}
+
+#[test]
+fn an_empty_partition_is_small() {
+    assert!(size_of::<Partition>() <= 256, "{}", size_of::<Partition>());
+    assert!(size_of::<Run>() <= 48);
+    assert!(stored(&partition()).len() < 64);
+}
+
+#[test]
+fn the_largest_pages_fit() {
+    let worst = |i: u64| Run {
+        base: Offset((i * u64::from(u32::MAX)) as i64),
+        block: Sequence(if i.is_multiple_of(2) { 0 } else { u64::MAX >> 1 }),
+        max_ts: if i.is_multiple_of(2) { i64::MIN } else { i64::MAX },
+        offset: u32::MAX,
+        len: u32::MAX,
+        records: u32::MAX,
+        first_record: u32::MAX,
+        maker: FrontEndNo(u16::MAX),
+        kind: RunKind::Reference,
+    };
+    let runs: Vec<Run> = (0..PAGE_RUNS as u64).map(worst).collect();
+    let page = encode_runs(&runs);
+    assert!(page.len() <= MAX_PAGE);
+    assert_eq!(decode_runs(&page), Ok(runs));
+    let chunk = Chunk { block: Sequence(u64::MAX), offset: u32::MAX, len: u32::MAX };
+    let chunks = vec![chunk; 2000];
+    let pages = encode_chunks(&chunks);
+    assert!(pages.iter().all(|page| page.len() <= MAX_PAGE));
+    let back: Vec<Chunk> = pages.iter().flat_map(|page| decode_chunks(page).unwrap()).collect();
+    assert_eq!(back, chunks);
+}
+
+#[test]
+fn pages_wait_in_memory_until_their_checkpoint_is_committed() {
+    let mut spill = Spill::default();
+    let key = |n| SpillKey::index(ID, Offset(n));
+    (0..3).for_each(|n| spill.put(key(n), vec![n as u8]));
+    spill.remove(key(0));
+    let changes = spill.begin();
+    assert_eq!((changes.puts.len(), changes.deletes.len()), (2, 0), "one never left memory");
+    spill.put(key(4), vec![4]);
+    spill.remove(key(1));
+    spill.remove(key(4));
+    spill.failed();
+    let changes = spill.begin();
+    assert_eq!(changes.puts.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(2)]);
+    assert_eq!(changes.deletes, [key(1)], "it may have been written");
+    spill.committed();
+    assert_eq!(spill.get(&key(2)), None);
+    spill.remove(key(2));
+    assert_eq!(spill.begin().deletes, [key(2)]);
+}
+
+fn mark(epoch: i16, base_sequence: i32) -> Producer {
+    Producer { id: ProducerId(1), epoch, base_sequence }
+}
+
+#[test]
+fn a_producer_is_judged_by_its_last_five_batches() {
+    let mut state = ProducerState::new(0);
+    for i in 0..7 {
+        let batch = mark(0, i * 10);
+        assert_eq!(state.judge(&batch, 10), Verdict::Next);
+        state.take(&batch, 10, Offset(i64::from(i) * 100), 5);
+    }
+    assert_eq!(state.judge(&mark(0, 60), 10), Verdict::Duplicate(Offset(600)));
+    assert_eq!(state.judge(&mark(0, 20), 10), Verdict::Duplicate(Offset(200)));
+    let out_of_order = Verdict::Refused(ErrorKind::OutOfOrderSequence);
+    assert_eq!(state.judge(&mark(0, 10), 10), out_of_order, "older than the window");
+    assert_eq!(state.judge(&mark(0, 60), 9), out_of_order, "not the same batch");
+    assert_eq!(state.judge(&mark(0, 80), 1), out_of_order, "a gap");
+    assert_eq!(state.judge(&mark(0, 70), 1), Verdict::Next);
+    assert_eq!(state.judge(&mark(-1, 70), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(state.judge(&mark(1, 5), 1), out_of_order, "a new epoch begins at 0");
+    assert_eq!(state.judge(&mark(1, 0), 1), Verdict::Next);
+    state.take(&mark(1, 0), 1, Offset(700), 6);
+    assert_eq!(state.judge(&mark(0, 70), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(state.judge(&mark(1, 0), 1), Verdict::Duplicate(Offset(700)));
+    let mut stored = Vec::new();
+    state.encode(&mut stored);
+    assert_eq!(ProducerState::decode(&stored), Ok(state));
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    let mut state = ProducerState::new(0);
+    state.take(&mark(0, i32::MAX - 1), 3, Offset(0), 0);
+    assert_eq!(state.judge(&mark(0, 1), 1), Verdict::Next);
+    assert_eq!(state.judge(&mark(0, i32::MAX), 1), Verdict::Refused(ErrorKind::OutOfOrderSequence));
+}
+
+proptest! {
+    #[test]
+    fn any_partition_comes_back(
+        steps in prop::collection::vec((1u64..4, 0u32..3, 1u32..2000, 1u32..9, any::<i64>(), 0u16..3, 0u8..9), 0..700),
+        to in 0i64..4000,
+    ) {
+        let (mut partition, mut spill) = (partition(), Spill::default());
+        let mut block = 0;
+        for (step, offset, len, records, max_ts, maker, kind) in steps {
+            block += step;
+            let kind = if kind == 0 { RunKind::Reference } else { RunKind::Whole };
+            let run = Run { maker: FrontEndNo(maker), kind, ..run(block, offset, len, records, max_ts) };
+            append(&mut partition, &mut spill, run);
+        }
+        partition.move_log_start(ID, Offset(to.min(partition.next.0)), &mut spill);
+        let bytes = stored(&partition);
+        prop_assert_eq!(&Partition::decode(&bytes).unwrap(), &partition);
+        // What is listed is what the size says, without gaps up to the end.
+        let mut runs = Vec::new();
+        for page in partition.index.closed() {
+            runs.extend(decode_runs(&spill.get(&SpillKey::index(ID, page.first)).unwrap()).unwrap());
+        }
+        runs.extend_from_slice(partition.index.open());
+        prop_assert_eq!(runs.iter().map(|run| u64::from(run.len)).sum::<u64>(), partition.bytes);
+        prop_assert!(runs.windows(2).all(|pair| pair[0].next() == pair[1].base));
+        prop_assert_eq!(runs.last().map_or(partition.next, Run::next), partition.next);
+    }
+
+    #[test]
+    fn any_bytes_are_a_partition_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Partition::decode(&bytes);
+        let _ = decode_runs(&bytes);
+        let _ = decode_chunks(&bytes);
+        let _ = ProducerState::decode(&bytes);
+    }
+}

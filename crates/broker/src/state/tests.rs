@@ -1,1 +1,537 @@
+//! The projections by themselves: blocks in, outcomes and dumps out.
 
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sabir_base::buf::BufPool;
+use sabir_journal::pages::{MemPages, PageBatch, PageStore};
+use sabir_journal::{BlockBuilder, SegmentNo};
+use sabir_model::{
+    Durability, ErrorKind, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
+    ShardId, Term, TopicConfig, TopicId,
+};
+
+use super::{Outcome, ShardState};
+use crate::append::Appended;
+use crate::entry::{
+    AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionSettings,
+    PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer, ProducerIdsAllocated,
+    ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated, TopicDeleted,
+    TopicExtended, TrainBody,
+};
+
+/// Makes blocks one after the other, and applies them.
+struct Shard {
+    state: ShardState,
+    builder: BlockBuilder,
+    sequence: Sequence,
+    term: Term,
+    now: i64,
+}
+
+fn builder() -> BlockBuilder {
+    BlockBuilder::new(BufPool::new(1 << 20))
+}
+
+fn locate(block: Sequence) -> Option<SegmentNo> {
+    Some(SegmentNo(block.0 / 4))
+}
+
+impl Shard {
+    fn new() -> Self {
+        let state = ShardState::default();
+        Self { state, builder: builder(), sequence: Sequence(0), term: Term(1), now: 1000 }
+    }
+
+    fn push<B: Body>(&mut self, body: &B, payload: Option<&[u8]>) {
+        let mut encoded = Vec::new();
+        body.encode(&mut encoded);
+        self.builder.push(B::KIND, &encoded, payload, 0, Durability::Sync);
+    }
+
+    fn close(&mut self) -> (Sequence, Term, Vec<u8>) {
+        self.now += 1;
+        self.sequence = self.sequence.next();
+        (self.sequence, self.term, self.builder.take(self.now).content().to_vec())
+    }
+
+    /// Closes the block, applies it and gives what its entries came to.
+    fn apply(&mut self) -> Vec<Outcome> {
+        let (sequence, term, content) = self.close();
+        apply(&mut self.state, sequence, term, &content)
+    }
+
+    fn one<B: Body>(&mut self, body: &B) -> Outcome {
+        self.push(body, None);
+        self.apply().remove(0)
+    }
+
+    fn append(&mut self, body: &AppendBody) -> Result<Appended, ErrorKind> {
+        self.push(body, Some(b"batch"));
+        self.apply().remove(0).appended()
+    }
+
+    fn with_partitions(ids: &[u64]) -> Self {
+        let mut shard = Self::new();
+        shard.one(&created(ids)).done().unwrap();
+        shard
+    }
+}
+
+fn apply(state: &mut ShardState, sequence: Sequence, term: Term, content: &[u8]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    state
+        .apply_block(sequence, term, content, &locate, &mut |index, outcome| {
+            assert_eq!(index as usize, outcomes.len());
+            outcomes.push(outcome);
+        })
+        .unwrap();
+    outcomes
+}
+
+fn settings(version: u64) -> PartitionSettings {
+    PartitionSettings { version, retention_ms: -1, retention_bytes: -1 }
+}
+
+fn created(ids: &[u64]) -> PartitionsCreated {
+    let partitions = ids.iter().map(|&id| (id as u32, PartitionId(id))).collect();
+    PartitionsCreated { topic: TopicId([1; 16]), epoch_base: 0, settings: settings(1), partitions }
+}
+
+fn append_to(id: u64, records: u32) -> AppendBody {
+    AppendBody {
+        targets: Targets::One(PartitionId(id)),
+        records,
+        max_ts: 5,
+        stamped: false,
+        maker: FrontEndNo::NONE,
+        producer: None,
+    }
+}
+
+fn produced(id: u64, producer: i64, epoch: i16, base_sequence: i32, records: u32) -> AppendBody {
+    let producer = Some(Producer { id: ProducerId(producer), epoch, base_sequence });
+    AppendBody { producer, ..append_to(id, records) }
+}
+
+fn topic_created(name: &str, id: u8) -> TopicCreated {
+    TopicCreated {
+        id: TopicId([id; 16]),
+        namespace: "/".into(),
+        name: name.into(),
+        config: TopicConfig::default(),
+        internal: false,
+        made_by: FrontEndNo::NONE,
+        epoch_base: 0,
+        shards: vec![ShardId(1); 2],
+    }
+}
+
+#[test]
+fn appends_take_dense_offsets_in_entry_order() {
+    let mut shard = Shard::with_partitions(&[1, 2]);
+    for (id, records) in [(1, 3), (2, 1), (1, 2), (9, 1)] {
+        shard.push(&append_to(id, records), Some(b"batch"));
+    }
+    let outcomes = shard.apply().into_iter().map(|o| o.appended().map(|a| a.base_offset.0));
+    assert_eq!(outcomes.collect::<Vec<_>>(), [Ok(0), Ok(0), Ok(3), Err(ErrorKind::UnknownTopic)]);
+    assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(5));
+    let grown: Vec<_> = shard.state.touched.grown.iter().map(|(id, _)| id.0).collect();
+    assert_eq!(grown, [1, 2, 1]);
+}
+
+#[test]
+fn one_batch_for_several_partitions_is_stored_once() {
+    let mut shard = Shard::with_partitions(&[1, 2]);
+    shard.append(&append_to(2, 1)).unwrap();
+    let targets = Targets::Several(vec![PartitionId(1), PartitionId(2), PartitionId(9)]);
+    let answer = shard.append(&AppendBody { targets, ..append_to(0, 4) }).unwrap();
+    assert_eq!(answer.base_offset, Offset(0), "the first target's");
+    let run = |id| *shard.state.partition(PartitionId(id)).unwrap().index.open().last().unwrap();
+    assert_eq!((run(1).base, run(2).base), (Offset(0), Offset(1)));
+    assert_eq!((run(1).block, run(1).offset, run(1).len), (run(2).block, run(2).offset, run(2).len));
+}
+
+#[test]
+fn producers_are_judged_where_the_order_is_final() {
+    let mut shard = Shard::with_partitions(&[1, 2]);
+    shard.push(&produced(1, 7, 0, 0, 2), Some(b"a"));
+    shard.push(&produced(1, 7, 0, 0, 2), Some(b"a"));
+    shard.push(&produced(1, 7, 0, 3, 1), Some(b"c"));
+    shard.push(&produced(1, 7, 0, 2, 1), Some(b"b"));
+    shard.push(&produced(2, 7, 0, 9, 1), Some(b"x"));
+    let answers: Vec<_> = shard.apply().into_iter().map(Outcome::appended).collect();
+    let told: Vec<_> = answers.iter().map(|a| a.map(|a| (a.base_offset.0, a.duplicate))).collect();
+    let out_of_order = Err(ErrorKind::OutOfOrderSequence);
+    assert_eq!(told, [Ok((0, false)), Ok((0, true)), out_of_order, Ok((2, false)), Ok((0, false))]);
+    // A newer epoch fences the older one.
+    shard.append(&produced(1, 7, 1, 0, 1)).unwrap();
+    assert_eq!(shard.append(&produced(1, 7, 0, 3, 1)), Err(ErrorKind::InvalidProducerEpoch));
+    // Forgotten only if it has not produced since.
+    let key = (PartitionId(1), ProducerId(7));
+    let expired = |idle_since| ProducersExpired { idle_since, producers: vec![key] };
+    shard.one(&expired(shard.now - 2)).done().unwrap();
+    assert_eq!(shard.append(&produced(1, 7, 0, 3, 1)), Err(ErrorKind::InvalidProducerEpoch));
+    shard.one(&expired(shard.now)).done().unwrap();
+    assert!(shard.append(&produced(1, 7, 0, 3, 1)).is_ok(), "any sequence after that");
+}
+
+#[test]
+fn log_starts_move_up_only_and_not_beyond_the_end() {
+    let mut shard = Shard::with_partitions(&[1]);
+    shard.append(&append_to(1, 10)).unwrap();
+    let mut moved =
+        |to: i64| shard.one(&LogStartsMoved { moves: vec![(PartitionId(1), Offset(to))] }).number();
+    assert_eq!(moved(4), Ok(4));
+    assert_eq!(moved(2), Ok(4));
+    assert_eq!(moved(11), Err(ErrorKind::OffsetOutOfRange));
+    assert_eq!(moved(-2), Err(ErrorKind::OffsetOutOfRange));
+    assert_eq!(moved(-1), Ok(10));
+    let unknown = LogStartsMoved { moves: vec![(PartitionId(2), Offset(0))] };
+    assert_eq!(shard.one(&unknown).number(), Err(ErrorKind::UnknownTopic));
+    assert_eq!(shard.append(&append_to(1, 1)).unwrap().log_start, Offset(10));
+}
+
+#[test]
+fn references_show_stored_records_elsewhere() {
+    let mut shard = Shard::with_partitions(&[1, 2]);
+    shard.append(&append_to(1, 5)).unwrap();
+    let run = shard.state.partition(PartitionId(1)).unwrap().index.open()[0];
+    let extent = |block| Extent {
+        block,
+        offset: run.offset,
+        len: run.len,
+        first_record: 2,
+        records: 3,
+        maker: FrontEndNo(1),
+        overlay: Overlay::None,
+    };
+    let reference = |block| ReferenceBody { targets: vec![PartitionId(2)], max_ts: 9, extent: extent(block) };
+    let answer = shard.one(&reference(run.block)).appended().unwrap();
+    assert_eq!((answer.base_offset, answer.duplicate), (Offset(0), false));
+    let shown = shard.state.partition(PartitionId(2)).unwrap().index.open()[0];
+    assert_eq!((shown.block, shown.records, shown.first_record, shown.max_ts), (run.block, 3, 2, 9));
+    // In its own block, which has no number yet when the entry is made.
+    shard.one(&reference(Sequence::NONE)).appended().unwrap();
+    let shown = shard.state.partition(PartitionId(2)).unwrap().index.open()[1];
+    assert_eq!((shown.block, shown.base), (shard.sequence, Offset(3)));
+    // Not in one that is not applied.
+    let later = Sequence(shard.sequence.0 + 9);
+    assert_eq!(shard.one(&reference(later)).appended(), Err(ErrorKind::InvalidRecord));
+    let first = shard.state.partition(PartitionId(2)).unwrap().first_block();
+    assert_eq!(first, Some(run.block), "what is referred to is kept");
+}
+
+fn train(train: u64, chunks: u32) -> TrainBody {
+    TrainBody { train, chunks, append: append_to(1, 7) }
+}
+
+#[test]
+fn a_train_is_visible_with_its_end_and_dropped_with_its_term() {
+    let mut shard = Shard::with_partitions(&[1]);
+    for index in 0..3 {
+        shard.push(&ChunkBody { train: 4, index }, Some(&[0; 100]));
+        shard.apply().remove(0).done().unwrap();
+    }
+    assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(0));
+    assert_eq!(shard.state.first_train_block(), Some(Sequence(2)));
+    assert_eq!(shard.one(&train(4, 3)).appended().unwrap().base_offset, Offset(0));
+    let partition = shard.state.partition(PartitionId(1)).unwrap();
+    assert_eq!((partition.next, partition.bytes, partition.trains.len()), (Offset(7), 300, 1));
+    assert_eq!(partition.first_block(), Some(Sequence(2)));
+    assert_eq!(shard.state.first_train_block(), None);
+    assert_eq!(shard.one(&train(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
+
+    shard.push(&ChunkBody { train: 5, index: 0 }, Some(&[0; 100]));
+    shard.apply();
+    shard.term = Term(2);
+    assert_eq!(shard.one(&train(5, 1)).appended(), Err(ErrorKind::NotLeader));
+    shard.push(&ChunkBody { train: 6, index: 1 }, Some(&[0; 100]));
+    assert_eq!(shard.apply().remove(0).done(), Err(ErrorKind::InvalidRecord), "its first chunk was cut");
+}
+
+#[test]
+fn leader_epochs_follow_the_term() {
+    let mut shard = Shard::with_partitions(&[1]);
+    shard.append(&append_to(1, 2)).unwrap();
+    shard.term = Term(5);
+    shard.append(&append_to(1, 2)).unwrap();
+    let partition = shard.state.partition(PartitionId(1)).unwrap();
+    let epochs = [0, 1, 2, 3].map(|offset| partition.epochs.at(Offset(offset)).0);
+    assert_eq!(epochs, [1, 1, 5, 5]);
+}
+
+#[test]
+fn partitions_are_made_configured_and_deleted_once() {
+    let mut shard = Shard::with_partitions(&[1]);
+    shard.append(&append_to(1, 2)).unwrap();
+    shard.one(&created(&[1, 2])).done().unwrap();
+    assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(2), "it was there");
+    let newer = |version| PartitionsConfigured {
+        settings: PartitionSettings { retention_ms: version as i64, ..settings(version) },
+        partitions: vec![PartitionId(1), PartitionId(77)],
+    };
+    shard.one(&newer(3)).done().unwrap();
+    shard.one(&newer(2)).done().unwrap();
+    assert_eq!(shard.state.partition(PartitionId(1)).unwrap().settings.version, 3);
+    let deleted = PartitionsDeleted { partitions: vec![PartitionId(1), PartitionId(77)] };
+    shard.one(&deleted).done().unwrap();
+    assert_eq!(shard.state.touched.gone, [PartitionId(1)]);
+    assert_eq!(shard.append(&append_to(1, 1)), Err(ErrorKind::UnknownTopic));
+}
+
+#[test]
+fn the_catalog_decides_names_ids_and_numbers() {
+    let mut shard = Shard::new();
+    let first = shard.one(&topic_created("t", 1)).topic().unwrap();
+    assert_eq!(first.partitions.iter().map(|p| (p.index, p.id.0)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
+    assert_eq!(shard.one(&topic_created("t", 2)).topic().unwrap_err(), ErrorKind::TopicExists);
+    let id = TopicId([1; 16]);
+    let extended = TopicExtended { id, from: 2, shards: vec![ShardId(1)] };
+    assert_eq!(shard.one(&extended).topic().unwrap().partitions.len(), 3);
+    assert_eq!(shard.one(&extended).topic().unwrap_err(), ErrorKind::InvalidPartitions, "decided twice");
+    let config = TopicConfig { retention_ms: Some(1), ..TopicConfig::default() };
+    let configured = shard.one(&TopicConfigured { id, config: config.clone() }).topic().unwrap();
+    assert_eq!((&configured.config, configured.version), (&config, 3));
+    shard.one(&TopicDeleted { id }).topic().unwrap();
+    assert_eq!(shard.one(&TopicDeleted { id }).topic().unwrap_err(), ErrorKind::UnknownTopicId);
+    let again = shard.one(&topic_created("t", 3)).topic().unwrap();
+    assert_eq!(again.partitions[0].id, PartitionId(4), "ids are never reused");
+
+    let number =
+        |shard: &mut Shard, name: &str| shard.one(&FrontEndRegistered { name: name.into() }).number();
+    assert_eq!(
+        (number(&mut shard, "a"), number(&mut shard, "b"), number(&mut shard, "a")),
+        (Ok(1), Ok(2), Ok(1))
+    );
+    let ids = ProducerIdsAllocated { count: 10 };
+    assert_eq!((shard.one(&ids).number(), shard.one(&ids).number()), (Ok(1), Ok(11)));
+    let fixed = |shards| DataShardsFixed { shards, cluster: TopicId([shards as u8; 16]) };
+    shard.one(&fixed(3)).done().unwrap();
+    shard.one(&fixed(4)).done().unwrap();
+    assert_eq!(shard.state.catalog.made_with(), Some((3, TopicId([3; 16]))));
+}
+
+#[test]
+fn what_cannot_be_applied_says_why() {
+    let mut shard = Shard::new();
+    shard.builder.push(999, b"?", None, 0, Durability::Sync);
+    let (sequence, term, content) = shard.close();
+    let mut try_it = |sequence, content: &[u8]| {
+        shard.state.apply_block(sequence, term, content, &locate, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    assert!(try_it(sequence, &content).contains("kind 999"));
+    assert!(try_it(sequence.next(), &content).contains("does not follow"));
+    assert!(try_it(sequence, &[1, 2, 3]).contains("block 1"));
+}
+
+/// One step of the random life of a shard.
+#[derive(Debug, Clone)]
+enum Step {
+    Append { id: u64, records: u32, size: usize, block: bool },
+    Produce { id: u64, producer: i64, epoch: i16, sequence: i32 },
+    Refer { id: u64 },
+    Train { id: u64, chunks: u32, finish: bool },
+    Create(u64),
+    Delete(u64),
+    Configure(u64, u64),
+    MoveStart(u64, i64),
+    Expire(u64, i64),
+    Catalog(u8),
+    NewTerm,
+    Checkpoint,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 1u64..6;
+    prop_oneof![
+        20 => (id.clone(), 1u32..5, 1usize..6000, any::<bool>())
+            .prop_map(|(id, records, size, block)| Step::Append { id, records, size, block }),
+        8 => (id.clone(), 1i64..4, 0i16..2, 0i32..6)
+            .prop_map(|(id, producer, epoch, sequence)| Step::Produce { id, producer, epoch, sequence }),
+        2 => id.clone().prop_map(|id| Step::Refer { id }),
+        2 => (id.clone(), 1u32..4, any::<bool>()).prop_map(|(id, chunks, finish)| Step::Train { id, chunks, finish }),
+        3 => id.clone().prop_map(Step::Create),
+        1 => id.clone().prop_map(Step::Delete),
+        1 => (id.clone(), 1u64..9).prop_map(|(id, version)| Step::Configure(id, version)),
+        3 => (id.clone(), -1i64..40).prop_map(|(id, to)| Step::MoveStart(id, to)),
+        1 => (id, 1i64..4).prop_map(|(id, producer)| Step::Expire(id, producer)),
+        2 => any::<u8>().prop_map(Step::Catalog),
+        1 => Just(Step::NewTerm),
+        2 => Just(Step::Checkpoint),
+    ]
+}
+
+/// A shard that writes checkpoints now and then, and one that never does.
+struct Pair {
+    maker: Shard,
+    pages: Arc<MemPages>,
+    blocks: Vec<(Sequence, Term, Vec<u8>)>,
+    trains: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self { maker: Shard::new(), pages: MemPages::new(), blocks: Vec::new(), trains: 0 }
+    }
+
+    fn block(&mut self) {
+        let block = self.maker.close();
+        apply(&mut self.maker.state, block.0, block.1, &block.2);
+        self.blocks.push(block);
+    }
+
+    fn take(&mut self, step: &Step) {
+        let maker = &mut self.maker;
+        match *step {
+            Step::Append { id, records, size, block } => {
+                maker.push(&append_to(id, records), Some(&vec![0; size]));
+                if !block {
+                    return;
+                }
+            }
+            Step::Produce { id, producer, epoch, sequence } => {
+                maker.push(&produced(id, producer, epoch, sequence, 1), Some(b"b"));
+            }
+            Step::Refer { id } => {
+                let block = Sequence(maker.sequence.0);
+                let extent = Extent {
+                    block,
+                    offset: 32,
+                    len: 5,
+                    first_record: 0,
+                    records: 2,
+                    maker: FrontEndNo(1),
+                    overlay: Overlay::None,
+                };
+                maker.push(&ReferenceBody { targets: vec![PartitionId(id)], max_ts: 7, extent }, None);
+            }
+            Step::Train { id, chunks, finish } => return self.train(id, chunks, finish),
+            Step::Create(id) => maker.push(&created(&[id]), None),
+            Step::Delete(id) => maker.push(&PartitionsDeleted { partitions: vec![PartitionId(id)] }, None),
+            Step::Configure(id, version) => {
+                let body =
+                    PartitionsConfigured { settings: settings(version), partitions: vec![PartitionId(id)] };
+                maker.push(&body, None);
+            }
+            Step::MoveStart(id, to) => {
+                maker.push(&LogStartsMoved { moves: vec![(PartitionId(id), Offset(to))] }, None);
+            }
+            Step::Expire(id, producer) => {
+                let producers = vec![(PartitionId(id), ProducerId(producer))];
+                maker.push(&ProducersExpired { idle_since: maker.now - 3, producers }, None);
+            }
+            Step::Catalog(what) => push_catalog(maker, what),
+            Step::NewTerm => maker.term = maker.term.next(),
+            Step::Checkpoint => return self.checkpoint(),
+        }
+        self.block();
+    }
+
+    fn train(&mut self, id: u64, chunks: u32, finish: bool) {
+        self.trains += 1;
+        let number = self.trains;
+        for index in 0..chunks {
+            self.maker.push(&ChunkBody { train: number, index }, Some(&[1; 50]));
+            self.block();
+        }
+        if finish {
+            self.maker.push(&TrainBody { train: number, chunks, append: append_to(id, 2) }, None);
+            self.block();
+        }
+    }
+
+    /// Entries go on while the checkpoint is written.
+    fn checkpoint(&mut self) {
+        let cut = self.maker.state.begin_checkpoint();
+        let mut batch = PageBatch::default();
+        for id in [1, 2, 9] {
+            self.maker.push(&created(&[id]), None);
+            self.maker.push(&append_to(id, 1), Some(b"meanwhile"));
+            self.block();
+        }
+        while self.maker.state.capture() {}
+        batch.extend(self.maker.state.take_captured());
+        cut.put(&mut batch);
+        self.pages.commit(batch).unwrap();
+        self.maker.state.checkpoint_committed();
+    }
+
+    /// From the last checkpoint and from nothing, block by block: all the same.
+    fn check(&self) {
+        let none = MemPages::new();
+        let expected = self.maker.state.dump(&*self.pages).unwrap();
+        let mut zero = ShardState::default();
+        for (sequence, term, content) in &self.blocks {
+            apply(&mut zero, *sequence, *term, content);
+        }
+        assert_eq!(zero.dump(&*none).unwrap(), expected, "replay from zero");
+        let mut restored = ShardState::restore(&*self.pages).unwrap();
+        for (sequence, term, content) in &self.blocks {
+            if *sequence > restored.applied {
+                apply(&mut restored, *sequence, *term, content);
+            }
+        }
+        assert_eq!(restored.dump(&*self.pages).unwrap(), expected, "checkpoint and replay");
+    }
+}
+
+fn push_catalog(maker: &mut Shard, what: u8) {
+    let id = what % 5;
+    match what / 43 {
+        0 => maker.push(&topic_created(&format!("t{id}"), id), None),
+        1 => maker.push(&TopicDeleted { id: TopicId([id; 16]) }, None),
+        2 => maker.push(&TopicConfigured { id: TopicId([id; 16]), config: TopicConfig::default() }, None),
+        3 => maker.push(&FrontEndRegistered { name: format!("f{id}") }, None),
+        4 => maker.push(&ProducerIdsAllocated { count: 7 }, None),
+        _ => maker.push(&Started { node: NodeId(1), clean: what.is_multiple_of(2) }, None),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn checkpoint_and_replay_equal_replay_from_zero(steps in prop::collection::vec(step(), 1..120)) {
+        let mut pair = Pair::new();
+        for id in 1..4 {
+            pair.take(&Step::Create(id));
+        }
+        steps.iter().for_each(|step| pair.take(step));
+        pair.block();
+        pair.check();
+    }
+}
+
+#[test]
+fn a_long_history_comes_back_through_its_pages() {
+    let mut pair = Pair::new();
+    pair.take(&Step::Create(1));
+    for i in 0..1500 {
+        pair.take(&Step::Append { id: 1, records: 2, size: 10, block: true });
+        match i % 400 {
+            200 => pair.checkpoint(),
+            300 => pair.take(&Step::MoveStart(1, i)),
+            _ => {}
+        }
+    }
+    assert!(pair.maker.state.partition(PartitionId(1)).unwrap().index.closed().len() > 3);
+    pair.check();
+}
+
+#[test]
+fn a_checkpoint_that_failed_is_made_up_for_by_the_next() {
+    let mut pair = Pair::new();
+    pair.take(&Step::Create(1));
+    for _ in 0..700 {
+        pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
+    }
+    let cut = pair.maker.state.begin_checkpoint();
+    pair.maker.state.capture();
+    drop((cut, pair.maker.state.take_captured()));
+    pair.take(&Step::MoveStart(1, 300));
+    pair.maker.state.checkpoint_failed();
+    pair.check();
+    pair.checkpoint();
+    pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
+    pair.check();
+}
