@@ -1,5 +1,7 @@
 //! Random batches: what is built is read back, by us and by another implementation, in every codec.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;
