@@ -49,6 +49,9 @@ impl Journal {
             slot.term = slot.term.max(term);
         });
         let slot = cut.map_err(|source| self.stop("write its slot", source))?;
+        // The next block may not fit here and go to the next segment. The first old one must not seem to follow then, when
+        // the slot has long come to speak of another cut.
+        end.segment.file.blank(end.pos).map_err(|source| self.stop("cut", source))?;
         self.drop_above(after, end, slot.cuts);
         Ok(())
     }

@@ -26,6 +26,8 @@ use crate::writer::{Appended, Writer};
 
 /// A second block goes under way only with this many bytes, by the group commit rule.
 const FULL_ENOUGH: usize = 64 << 10;
+/// What read-ahead may keep at least, in bytes.
+const LEAST_COLD_BYTES: usize = 256 << 10;
 /// How long a blocking call waits for the disk before it looks again.
 const WAIT: Duration = Duration::from_millis(5);
 
@@ -224,7 +226,7 @@ impl Journal {
         };
         let chain = restored.chain;
         let tail = Arc::new(Tail::after(chain.last.0, options.tail_bytes));
-        let cold = ColdReads::new(pool.clone(), tail.clone(), options.tail_bytes / 4);
+        let cold = ColdReads::new(pool.clone(), tail.clone(), (options.tail_bytes / 4).max(LEAST_COLD_BYTES));
         let journal = Self {
             parts: Parts {
                 disk,

@@ -33,6 +33,8 @@ mod table;
 mod tail;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod view;
 mod walk;
 mod writer;

@@ -63,7 +63,7 @@ struct Walked {
     reason: &'static str,
 }
 
-/// Opens everything and finds the end. Changes nothing that was durable, except to mark a torn tail as cut.
+/// Opens everything and finds the end. Changes nothing but what a crash tore.
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     pool: &Arc<BufPool>,
@@ -87,6 +87,11 @@ pub(crate) fn recover(
         let walked = recovery.walk(start, after, &mut index)?;
         let end = recovery.judge(&walked)?;
         flush(disk, &run[..=walked.at])?;
+        if end.torn.is_some() {
+            // What stands there must never seem to follow, wherever the next block goes.
+            let blanked = run[walked.at].file.blank(walked.pos);
+            blanked.map_err(JournalError::disk("blank what a crash tore"))?;
+        }
         settle_slot(&mut slots, &walked.chain, end.remnants)?;
         (torn, clean, chain) = (end.torn, end.clean, walked.chain);
         active = Some((run[walked.at].clone(), walked.pos));
@@ -361,11 +366,16 @@ impl Recovery<'_> {
             return Ok(here);
         }
         let room = walked.pos + STEP <= self.run[walked.at].file.len;
-        // A whole frame at the very start of the next segment: what is missing came before it.
-        let at_start = found.is_some_and(|(at, scan)| {
-            at == walked.at || (at == next.0 && scan.first_later == Some(FIRST_FRAME))
-        });
-        if room && (at_start || !self.looks_used(next)?) { Ok(here) } else { Ok(next) }
+        // A later block at the very start of the next segment: what is missing came before it.
+        let came_before = |scan: Scan| {
+            let first = scan.first_later.filter(|first| first.position == FIRST_FRAME);
+            first.is_some_and(|first| {
+                first.header.sequence > walked.chain.last.next() || scan.witness == Some(first)
+            })
+        };
+        let came_before =
+            found.is_some_and(|(at, scan)| at == walked.at || (at == next.0 && came_before(scan)));
+        if room && (came_before || !self.looks_used(next)?) { Ok(here) } else { Ok(next) }
     }
 
     fn torn_place(&self, walked: &Walked, remnants: bool) -> Result<Option<(usize, u64)>, JournalError> {

@@ -139,16 +139,30 @@ impl SegmentFile {
         Ok(file)
     }
 
-    /// Makes a file of zeros under its durable name.
+    /// Makes a file of zeros under its durable name, or leaves nothing behind.
     pub(crate) fn create(disk: &Arc<dyn Disk>, number: u32, len: u64) -> Result<Self, DiskError> {
         let name = file_name(number);
         let unfinished = format!("{name}{UNFINISHED}");
         let id = disk.create(&unfinished, len)?;
         let file = Self { disk: disk.clone(), number, id, len };
-        disk.sync(id)?;
-        disk.rename(&unfinished, &name)?;
+        let named = disk.sync(id).and_then(|()| disk.rename(&unfinished, &name));
+        if let Err(error) = named {
+            // The next try takes this name again; if it cannot be removed either, it says so then.
+            let _ = disk.remove(&unfinished);
+            return Err(error);
+        }
         disk.sync_dir()?;
         Ok(file)
+    }
+
+    /// Makes sure that no frame stands at `pos`, for good.
+    pub(crate) fn blank(&self, pos: u64) -> Result<(), DiskError> {
+        if pos + SEGMENT_HEADER as u64 > self.len {
+            return Ok(());
+        }
+        let zeros = Box::new(Aligned([0; SEGMENT_HEADER]));
+        self.disk.write_at(self.id, pos, &zeros.0)?;
+        self.disk.sync(self.id)
     }
 
     pub(crate) fn name(&self) -> String {

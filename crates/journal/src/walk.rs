@@ -222,8 +222,8 @@ impl Missing<'_> {
 pub(crate) struct Scan {
     /// The first frame that proves the missing block was durable.
     pub witness: Option<Witness>,
-    /// Where the first frame of the same history stands, whatever it proves.
-    pub first_later: Option<u64>,
+    /// The first frame of the same history, whatever it proves.
+    pub first_later: Option<Witness>,
 }
 
 /// Looks at every step of `from..to` for frames; of `generation`, or of any where the segment's is not known.
@@ -240,7 +240,7 @@ pub(crate) fn scan<S: Source>(
         {
             continue;
         }
-        scan.first_later.get_or_insert(position);
+        scan.first_later.get_or_insert(Witness { position, header });
         let whole = |window: &mut Window<'_, S>| {
             examine(window, position, header.generation).map(|found| matches!(found, Found::Frame(..)))
         };

@@ -11,8 +11,8 @@ use sabir_model::{Durability, Sequence, Term};
 
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
 use crate::{
-    AppendError, Block, BlockBuilder, BlockView, CutError, Event, Journal, JournalError, JournalOptions, Read,
-    ReadError, Replicator, StorageError, Ticket,
+    AppendError, Block, BlockBuilder, BlockView, CutError, Event, Journal, JournalError, JournalOptions,
+    Read, ReadError, Replicator, StorageError, Ticket,
 };
 
 /// Makes the replicator under test over a journal just opened. It must commit by itself what its disk has, sooner or later.
@@ -396,7 +396,8 @@ fn takes_blocks_from_many_threads(start: Start<'_>) {
             scope.spawn(move || {
                 let mut builder = BlockBuilder::new(BufPool::new(1 << 20));
                 for i in 0..EACH {
-                    let block = block_of(&mut builder, format!("{thread}-{i}").as_bytes(), durability(i as u32));
+                    let block =
+                        block_of(&mut builder, format!("{thread}-{i}").as_bytes(), durability(i as u32));
                     let ticket = replicator.append(block).expect("taken");
                     order.lock().push((ticket, format!("{thread}-{i}").into_bytes()));
                     drive(&mut seen.lock());

@@ -1,0 +1,166 @@
+//! When blocks become final, and what that costs the disk.
+
+use sabir_model::{Durability, Sequence};
+
+use super::rig::Rig;
+use crate::Replicator;
+use crate::disk::Disk;
+use crate::disk::sim::{Fate, Fault, Injection, Op};
+
+#[test]
+fn one_write_in_flight_and_more_only_when_much_waits() {
+    let mut rig = Rig::new(1);
+    rig.disk.stall(Op::Write);
+    assert!(rig.solo.ready(1));
+    rig.append_all(1..=1);
+    assert!(!rig.solo.ready((64 << 10) - 1));
+    for id in 2..=8 {
+        assert!(rig.solo.ready(64 << 10), "{id}");
+        rig.append_all(id..=id);
+    }
+    assert!(!rig.solo.ready(1 << 20), "eight are under way");
+    rig.disk.resume();
+    rig.settle();
+    assert!(rig.solo.ready(1));
+}
+
+#[test]
+fn a_sync_block_is_final_only_when_a_power_cut_cannot_take_it() {
+    let mut rig = Rig::new(2);
+    rig.append(1, 10, Durability::Os).unwrap();
+    rig.append(2, 10, Durability::Sync).unwrap();
+    rig.append(3, 10, Durability::Sync).unwrap();
+    for _ in 0..100 {
+        rig.look();
+        let committed = rig.committed().len();
+        let disk = rig.disk.crash_point().survive_all(Fate::Lost);
+        let found = Rig::over(disk, None).unwrap().all();
+        assert!(committed < 2 || found.len() >= committed, "{committed} were final, {found:?} were found");
+        rig.disk.step();
+    }
+    assert_eq!(rig.committed(), [1, 2, 3]);
+    assert!(rig.journal.stats().flushes <= 2, "a flush serves the run and what is written behind it");
+}
+
+#[test]
+fn an_os_block_is_final_unflushed_and_flushed_within_a_second() {
+    let mut rig = Rig::new(3);
+    rig.append(1, 10, Durability::Os).unwrap();
+    rig.settle();
+    assert_eq!(rig.committed(), [1]);
+    assert_eq!((rig.journal.durable(), rig.journal.stats().flushes), (Sequence(0), 0));
+    // Never idle for long enough to seal.
+    for id in 2..=20 {
+        rig.tick(50);
+        rig.append(id, 10, Durability::Os).unwrap();
+        rig.settle();
+    }
+    rig.tick(50);
+    rig.settle();
+    assert_eq!(rig.now_ms, 1000);
+    assert!(rig.journal.durable() >= Sequence(1));
+    assert_eq!(rig.journal.stats().flushes, 1);
+}
+
+#[test]
+fn an_idle_journal_is_flushed_and_sealed_once() {
+    let mut rig = Rig::new(4);
+    rig.append(1, 10, Durability::Os).unwrap();
+    rig.settle();
+    rig.tick(10);
+    rig.tick(99);
+    rig.settle();
+    assert_eq!(rig.journal.stats().seals, 0);
+    rig.tick(1);
+    rig.settle();
+    assert_eq!((rig.journal.durable(), rig.journal.stats().seals), (Sequence(1), 0), "flushed first");
+    rig.tick(1);
+    rig.settle();
+    assert_eq!(rig.journal.stats().seals, 1);
+    let operations = rig.disk.operations();
+    (0..100).for_each(|_| rig.tick(100));
+    rig.settle();
+    assert_eq!(rig.disk.operations(), operations, "an idle journal leaves the disk alone");
+}
+
+#[test]
+fn blocks_wait_for_a_seal_under_way() {
+    let mut rig = Rig::new(5);
+    rig.append_all(1..=1);
+    rig.settle();
+    rig.tick(10);
+    rig.disk.stall(Op::Write);
+    rig.tick(110);
+    assert!(!rig.solo.ready(1 << 20));
+    rig.append_all(2..=3);
+    assert_eq!(rig.disk.depth(), 1, "only the seal is under way");
+    rig.disk.resume();
+    rig.settle();
+    assert_eq!(rig.committed(), [1, 2, 3]);
+    assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all(), [1, 2, 3]);
+}
+
+#[test]
+fn a_stalled_sync_holds_what_asked_for_it_and_nothing_is_lost() {
+    let mut rig = Rig::new(6);
+    rig.disk.stall(Op::Sync);
+    rig.append(1, 10, Durability::Os).unwrap();
+    rig.append(2, 10, Durability::Sync).unwrap();
+    rig.settle();
+    for _ in 0..20 {
+        rig.tick(500);
+        rig.settle();
+        assert_eq!(rig.committed(), [1]);
+    }
+    rig.disk.resume();
+    rig.settle();
+    assert_eq!(rig.committed(), [1, 2]);
+}
+
+#[test]
+fn a_failed_sync_commits_nothing_and_is_not_tried_again() {
+    let mut rig = Rig::new(7);
+    rig.append(1, 10, Durability::Os).unwrap();
+    rig.settle();
+    rig.disk.inject(Injection { op: Some(Op::Sync), skip: 0, fault: Fault::Io, lasting: false });
+    rig.append(2, 10, Durability::Sync).unwrap();
+    rig.settle();
+    assert_eq!(rig.committed(), [1]);
+    let error = rig.journal.stopped().unwrap();
+    assert!(error.to_string().contains("could not flush"), "{error}");
+    let operations = rig.disk.operations();
+    (0..50).for_each(|_| rig.tick(500));
+    rig.settle();
+    assert_eq!((rig.disk.operations(), rig.committed()), (operations, vec![1]));
+    assert!(rig.journal.flush(Sequence(2)).is_err() && rig.journal.shutdown().is_err());
+    assert_eq!(rig.all(), [1], "reads go on");
+}
+
+#[test]
+fn each_kind_of_failed_write_stops_the_journal() {
+    for fault in [Fault::Io, Fault::Full, Fault::Short] {
+        let mut rig = Rig::new(8);
+        rig.append_all(1..=3);
+        rig.settle();
+        rig.disk.inject(Injection { op: Some(Op::Write), skip: 1, fault, lasting: false });
+        rig.append_all(4..=6);
+        rig.settle();
+        assert!(rig.journal.stopped().is_some(), "{fault:?}");
+        let committed = rig.committed();
+        assert!(committed.starts_with(&[1, 2, 3]) && committed.len() < 6, "{fault:?}: {committed:?}");
+        let found = Rig::over(rig.disk.crash(), None).unwrap().all();
+        assert!(found.starts_with(&committed), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_flush_covers_what_it_says() {
+    let mut rig = Rig::new(9);
+    for id in 1..=12 {
+        rig.append(id, 3000, Durability::Os).unwrap();
+    }
+    rig.journal.flush(Sequence(12)).unwrap();
+    assert_eq!(rig.journal.durable(), Sequence(12));
+    let found = Rig::over(rig.disk.power_off().survive_all(Fate::Lost), None).unwrap().all();
+    assert_eq!(found.len(), 12);
+}

@@ -1,0 +1,214 @@
+//! Bytes that nobody of ours wrote: readers answer with an error, never with a panic or with memory for what is not there.
+
+use sabir_base::buf::BufPool;
+use sabir_model::{Durability, Sequence};
+
+use super::rig::payload_of;
+use crate::disk::DiskError;
+use crate::frame::{FRAME, FrameHeader, STEP};
+use crate::slots::Slot;
+use crate::space::splitmix;
+use crate::walk::{Chain, Found, Missing, Source, Window, examine, next_frame, scan};
+use crate::{BlockBuilder, BlockView, LocalTables, SegmentTable};
+
+struct Image(Vec<u8>);
+
+impl Source for Image {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&self, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        buf.copy_from_slice(&self.0[pos as usize..pos as usize + buf.len()]);
+        Ok(())
+    }
+}
+
+fn good_content(state: &mut u64) -> Vec<u8> {
+    let mut builder = BlockBuilder::new(BufPool::new(0));
+    for id in 0..splitmix(state) % 12 + 1 {
+        let payload = payload_of(id, (splitmix(state) % 6000) as usize);
+        let body = &payload[..payload.len() / 50];
+        let with = splitmix(state) % 2 == 0;
+        builder.push(splitmix(state) as u16 % 500, body, with.then_some(&payload), id % 3, Durability::Sync);
+    }
+    builder.take(1).content().to_vec()
+}
+
+/// Changes a few bytes, cuts, extends, or puts huge numbers into the header.
+fn mangle(bytes: &mut Vec<u8>, state: &mut u64) {
+    for _ in 0..splitmix(state) % 4 + 1 {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = splitmix(state) as usize % bytes.len();
+        match splitmix(state) % 6 {
+            0 => bytes[at] = splitmix(state) as u8,
+            1 => bytes[at] ^= 1 << (splitmix(state) % 8),
+            2 => bytes.truncate(at),
+            3 => bytes.extend(payload_of(at as u64, 40)),
+            4 => {
+                let field = (splitmix(state) as usize % 8) * 4;
+                let value = [0, 1, u32::MAX, i32::MAX as u32, bytes.len() as u32][at % 5];
+                if let Some(place) = bytes.get_mut(field..field + 4) {
+                    place.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            _ => bytes[at..].iter_mut().take(10).for_each(|byte| *byte = 0xff),
+        }
+    }
+}
+
+/// Walks a content wherever it leads; what it says lies inside it.
+fn walk(content: &[u8]) -> Option<usize> {
+    let view = BlockView::parse(content).ok()?;
+    let mut count = 0;
+    for entry in view.entries() {
+        let entry = entry.ok()?;
+        if let Some((offset, len)) = entry.payload {
+            assert_eq!(view.payload(offset, len).unwrap().len(), len as usize);
+        }
+        assert!(entry.body.len() <= content.len());
+        count += 1;
+        assert!(count <= content.len(), "no more entries than bytes");
+    }
+    assert_eq!(count, view.len() as usize, "all entries or an error");
+    Some(count)
+}
+
+#[test]
+fn a_mangled_content_is_refused_or_read_within_its_bounds() {
+    let mut state = 1;
+    let (mut refused, mut read) = (0, 0);
+    for _ in 0..4000 {
+        let mut content = good_content(&mut state);
+        assert!(walk(&content).is_some());
+        for _ in 0..5 {
+            mangle(&mut content, &mut state);
+            match walk(&content) {
+                Some(_) => read += 1,
+                None => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 1000 && read > 100, "both happen: {refused} refused, {read} read");
+}
+
+#[test]
+fn random_bytes_are_no_content() {
+    let mut state = 2;
+    for len in 0..600 {
+        let bytes = payload_of(splitmix(&mut state), len);
+        assert_eq!(walk(&bytes), None);
+    }
+    assert_eq!(walk(&[0; 4096]), None);
+}
+
+fn framed(sequence: u64, prev_crc: u32, content: &[u8]) -> (Vec<u8>, u32) {
+    let header = FrameHeader {
+        kind: crate::frame::FrameKind::Block,
+        generation: 7,
+        sequence: Sequence(sequence),
+        term: sabir_model::Term(1),
+        durable_through: Sequence(sequence - 1),
+        content_len: content.len() as u32,
+        content_crc: sabir_base::crc::crc32c(content),
+        prev_crc,
+        cuts: 0,
+    };
+    let (bytes, crc) = header.encode();
+    let mut frame = bytes.to_vec();
+    frame.extend(content);
+    frame.resize(header.framed_len(), 0);
+    (frame, crc)
+}
+
+/// Follows the frames of an image; returns how many there are.
+fn follow(image: &Image) -> u64 {
+    let pool = BufPool::new(4 << 20);
+    let mut window = Window::new(image, &pool);
+    let (mut pos, mut chain, slot) = (0, Chain::START, Slot::default());
+    loop {
+        match next_frame(&mut window, pos, 7, &chain, &slot).unwrap() {
+            Found::Frame(header, crc) => {
+                chain = Chain::after(&header, crc);
+                pos += header.framed_len() as u64;
+            }
+            Found::Bad(_) | Found::Newer(_) | Found::End => break,
+        }
+    }
+    let missing = Missing { sequence: chain.last.next(), chain: &chain, slot: &slot };
+    let end = image.len().next_multiple_of(STEP);
+    scan(&mut window, pos.min(end)..end, None, &missing).unwrap();
+    chain.last.0
+}
+
+#[test]
+fn a_mangled_segment_is_followed_to_its_first_bad_frame() {
+    let mut state = 3;
+    for _ in 0..300 {
+        let (mut image, mut starts, mut crc) = (Vec::new(), Vec::new(), 0);
+        for sequence in 1..=8 {
+            let content = good_content(&mut state);
+            let (frame, next) = framed(sequence, crc, &content);
+            starts.push((image.len(), FRAME + content.len()));
+            image.extend(frame);
+            crc = next;
+        }
+        assert_eq!(follow(&Image(image.clone())), 8);
+        let at = splitmix(&mut state) as usize % image.len();
+        image[at] ^= 1 << (splitmix(&mut state) % 8);
+        let hit = starts.iter().position(|(start, len)| (*start..start + len).contains(&at));
+        assert_eq!(follow(&Image(image)), hit.map_or(8, |i| i as u64), "byte {at}");
+    }
+}
+
+#[test]
+fn arbitrary_bytes_are_no_segment() {
+    let mut state = 4;
+    for len in [0, 1, 63, 64, 4095, 4096, 4097, 40_000] {
+        let image = Image(payload_of(splitmix(&mut state), len));
+        assert_eq!(follow(&image), 0);
+    }
+    // A frame that claims the largest length at the very end of the file.
+    let (mut frame, _) = framed(1, 0, &[1; 5000]);
+    frame.truncate(4096);
+    assert_eq!(follow(&Image(frame)), 0);
+}
+
+/// A stored payload that is a frame, copied from elsewhere, to the byte.
+#[test]
+fn a_stored_frame_is_no_frame() {
+    let pool = BufPool::new(4 << 20);
+    let (frame, _) = framed(2, 0, &[1; 100]);
+    let image = Image(frame);
+    let mut window = Window::new(&image, &pool);
+    assert!(matches!(examine(&mut window, 0, 7).unwrap(), Found::Frame(..)));
+    assert!(matches!(examine(&mut window, 0, 8).unwrap(), Found::Bad(_)), "another generation");
+    let missing = Missing { sequence: Sequence(1), chain: &Chain::START, slot: &Slot::default() };
+    assert_eq!(scan(&mut window, 0..4096, Some(8), &missing).unwrap().first_later, None);
+}
+
+#[test]
+fn mangled_tables_are_refused_or_hold_what_they_say() {
+    let table = SegmentTable {
+        no: crate::SegmentNo(3),
+        file: 2,
+        generation: 9,
+        first: Sequence(5),
+        starts: (1..200).collect(),
+        end: 300,
+    };
+    let mut good = Vec::new();
+    LocalTables { through: Sequence(203), segments: vec![table] }.encode(&mut good);
+    assert!(LocalTables::decode(&good).is_ok());
+    let mut state = 5;
+    for _ in 0..20_000 {
+        let mut bytes = good.clone();
+        mangle(&mut bytes, &mut state);
+        if let Ok(tables) = LocalTables::decode(&bytes) {
+            tables.check().unwrap();
+            assert!(tables.segments.iter().map(|segment| segment.starts.len()).sum::<usize>() <= bytes.len());
+        }
+    }
+}

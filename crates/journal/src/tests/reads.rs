@@ -1,0 +1,164 @@
+//! Reads from memory and from the disk.
+
+use bytes::Bytes;
+use sabir_model::{Durability, Sequence};
+
+use super::rig::{Rig, options, payload_of};
+use crate::disk::sim::{Fault, Injection, Op, SimDisk};
+use crate::{BlockView, JournalOptions, Read, ReadError, SegmentNo};
+
+/// A rig whose cache holds next to nothing.
+fn cold_rig(blocks: u64, payload: usize) -> Rig {
+    let options = JournalOptions { tail_bytes: 0, segment_bytes: 64 << 10, ..options() };
+    let mut rig = Rig::with(SimDisk::new(1), options, None).unwrap();
+    for id in 1..=blocks {
+        rig.append(id, payload, Durability::Sync).unwrap();
+        rig.settle();
+    }
+    rig
+}
+
+fn bytes_of(read: Read) -> Bytes {
+    match read {
+        Read::Hot(bytes) => bytes,
+        Read::Cold(cold) => cold.run().unwrap(),
+    }
+}
+
+#[test]
+fn hot_and_cold_bytes_are_the_same() {
+    for payload in [0, 10, 4000, 20_000] {
+        let (hot, cold) = (Rig::new(1), cold_rig(12, payload));
+        let mut hot = hot;
+        for id in 1..=12 {
+            hot.append(id, payload, Durability::Sync).unwrap();
+        }
+        hot.settle();
+        for sequence in (1..=12).map(Sequence) {
+            let len = 32 + payload as u32 + 8;
+            let one = bytes_of(hot.journal.read(sequence, 0, len).unwrap());
+            let two = bytes_of(cold.journal.read(sequence, 0, len).unwrap());
+            assert_eq!(one, two, "{payload}");
+            let part = bytes_of(cold.journal.read(sequence, 32, payload as u32).unwrap());
+            assert_eq!(part, payload_of(sequence.0, payload));
+        }
+        assert!(cold.journal.stats().cold_reads > 0);
+    }
+}
+
+#[test]
+fn a_cold_read_reads_ahead_for_the_next_one() {
+    let rig = cold_rig(60, 500);
+    for sequence in 1..=59 {
+        bytes_of(rig.journal.read(Sequence(sequence), 32, 500).unwrap());
+    }
+    let stats = rig.journal.stats();
+    assert!(stats.cold_reads <= 8, "{} reads for four segments", stats.cold_reads);
+    assert!(stats.tail_bytes <= 512 << 10);
+}
+
+#[test]
+fn read_ahead_never_keeps_what_will_still_change() {
+    let mut rig = cold_rig(3, 500);
+    for id in 4..=40 {
+        // Each read of the newest would cache the empty space behind it.
+        for sequence in (1..id).rev().take(3) {
+            let bytes = bytes_of(rig.journal.read(Sequence(sequence), 32, 500).unwrap());
+            assert_eq!(bytes, payload_of(sequence, 500), "block {sequence} after {id}");
+        }
+        rig.append(id, 500, Durability::Sync).unwrap();
+        rig.settle();
+    }
+}
+
+#[test]
+fn only_what_is_there_can_be_read() {
+    let mut rig = cold_rig(3, 100);
+    rig.disk.stall(Op::Write);
+    rig.append_all(4..=4);
+    for (sequence, offset, len) in [(0, 0, 1), (4, 0, 1), (9, 0, 1)] {
+        let read = rig.journal.read(Sequence(sequence), offset, len);
+        assert!(matches!(read, Err(ReadError::NotCommitted { .. })), "{read:?}");
+    }
+    for (offset, len) in [(0, 5000), (4096, 1), (u32::MAX, 1), (0, u32::MAX), (u32::MAX, u32::MAX)] {
+        for rig in [&rig, &Rig::new(3).with_one_block()] {
+            let read = rig.journal.read(Sequence(1), offset, len);
+            assert!(matches!(read, Err(ReadError::OutOfBounds { .. })), "{read:?}");
+        }
+    }
+}
+
+impl Rig {
+    fn with_one_block(mut self) -> Self {
+        self.append_all(1..=1);
+        self.settle();
+        self
+    }
+}
+
+#[test]
+fn a_failed_read_says_which_block_and_stops_nothing() {
+    let mut rig = cold_rig(3, 100);
+    let Read::Cold(cold) = rig.journal.read(Sequence(2), 0, 50).unwrap() else { panic!("nothing is cached") };
+    rig.disk.inject(Injection { op: Some(Op::Read), skip: 0, fault: Fault::Io, lasting: false });
+    let error = cold.run().unwrap_err();
+    assert!(error.to_string().contains("block 2"), "{error}");
+    rig.append_all(4..=4);
+    rig.settle();
+    assert_eq!(rig.committed(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_a_slow_reader_pins_counts_against_the_cache() {
+    let bound = 64 << 10;
+    let mut rig = Rig::new(5);
+    let mut pinned = Vec::new();
+    for id in 1..=200 {
+        rig.append(id, 7000, Durability::Sync).unwrap();
+        rig.settle();
+        rig.events.clear();
+        if id <= 6 {
+            let Read::Hot(bytes) = rig.journal.read(Sequence(id), 32, 7000).unwrap() else { panic!("hot") };
+            pinned.push(bytes);
+        }
+        assert!(rig.journal.stats().tail_bytes <= bound + (16 << 10), "{}", rig.journal.stats().tail_bytes);
+    }
+    assert!(matches!(rig.journal.read(Sequence(200), 32, 10), Ok(Read::Hot(_))));
+    for (id, bytes) in (1..).zip(pinned) {
+        assert_eq!(bytes, payload_of(id, 7000));
+    }
+}
+
+#[test]
+fn released_blocks_are_gone_but_a_reader_keeps_its_segment() {
+    let mut rig = cold_rig(60, 500);
+    let Read::Cold(cold) = rig.journal.read(Sequence(1), 32, 500).unwrap() else { panic!("cold") };
+    rig.journal.release(&[SegmentNo(1)]);
+    let gone = rig.journal.read(Sequence(1), 0, 10);
+    assert!(matches!(gone, Err(ReadError::Released { .. })), "{gone:?}");
+    rig.checkpoint();
+    for id in 61..=100 {
+        rig.append(id, 500, Durability::Sync).unwrap();
+        rig.settle();
+        rig.journal.prepare().unwrap();
+    }
+    assert_eq!(cold.run().unwrap(), payload_of(1, 500), "its segment was not overwritten");
+}
+
+#[test]
+fn every_entry_of_a_large_block_is_found_again() {
+    let mut rig = Rig::new(6);
+    let mut builder = crate::BlockBuilder::new(sabir_base::buf::BufPool::new(4 << 20));
+    for id in 0..50u64 {
+        builder.push(1, &id.to_le_bytes(), Some(&payload_of(id, 300)), id % 7, Durability::Sync);
+    }
+    crate::Replicator::append(&*rig.solo, builder.take(1)).unwrap();
+    rig.settle();
+    let content_len = rig.journal.stats().content_bytes as u32;
+    let content = bytes_of(rig.journal.read(Sequence(1), 0, content_len).unwrap());
+    for (id, entry) in (0..).zip(BlockView::parse(&content).unwrap().entries()) {
+        let (offset, len) = entry.unwrap().payload.unwrap();
+        let bytes = bytes_of(rig.journal.read(Sequence(1), offset, len).unwrap());
+        assert_eq!(bytes, payload_of(id, 300));
+    }
+}

@@ -1,0 +1,253 @@
+//! Segments: made ahead, recycled, kept in reserve.
+
+use sabir_model::{Durability, Sequence};
+
+use super::rig::{Rig, SEGMENT, open, options};
+use crate::disk::Disk;
+use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
+use crate::{AppendError, JournalOptions, LocalTables, Priority, Replicator, SegmentNo};
+
+fn segment_files(disk: &SimDisk) -> usize {
+    disk.list().unwrap().iter().filter(|name| name.starts_with("segment")).count()
+}
+
+/// Releases all closed segments before the last checkpointed block, and checkpoints.
+fn release_all(rig: &mut Rig) -> LocalTables {
+    let dead: Vec<SegmentNo> =
+        rig.journal.segments().iter().filter(|segment| segment.closed).map(|segment| segment.no).collect();
+    rig.journal.release(&dead);
+    rig.checkpoint()
+}
+
+#[test]
+fn prepares_ahead_and_then_leaves_the_disk_alone() {
+    let mut rig = Rig::new(1);
+    assert!(rig.journal.prepare().unwrap());
+    assert_eq!(segment_files(&rig.disk), 4, "the one in use, the next, and two in reserve");
+    let operations = rig.disk.operations();
+    assert!(rig.journal.prepare().unwrap());
+    assert_eq!(rig.disk.operations(), operations);
+    rig.append_all(1..=1);
+    rig.settle();
+    rig.journal.prepare().unwrap();
+    assert!(rig.disk.operations() > operations, "the next one is zeroed once this one is in use");
+}
+
+#[test]
+fn dead_segments_are_used_again_and_their_old_blocks_never_come_back() {
+    let mut rig = Rig::new(2);
+    let mut next = 1;
+    let mut tables = None;
+    for round in 0..12 {
+        rig.append_all(next..next + 20);
+        next += 20;
+        rig.settle();
+        let last = release_all(&mut rig);
+        rig.journal.prepare().unwrap();
+        assert!(segment_files(&rig.disk) <= 12, "{}", segment_files(&rig.disk));
+        let through = last.through;
+        tables = Some(last);
+        // Crash with something behind the checkpoint, over old frames.
+        rig.append_all(next..next + 3);
+        next += 3;
+        rig.settle();
+        rig.append_all(next..next + 2);
+        let disk = rig.disk.crash();
+        rig = Rig::over(disk, tables.clone()).unwrap();
+        let found = rig.replayed(through);
+        assert!(found.len() >= 3, "round {round}: {found:?}");
+        let first = next - 3;
+        assert_eq!(found, (first..first + found.len() as u64).collect::<Vec<_>>(), "round {round}");
+        next = first + found.len() as u64;
+    }
+    assert!(tables.unwrap().segments.len() <= 4);
+}
+
+#[test]
+fn a_released_segment_waits_for_the_checkpoint_that_leaves_it_out() {
+    let mut rig = Rig::new(3);
+    rig.append_all(1..=30);
+    rig.settle();
+    let before = rig.checkpoint();
+    rig.append_all(31..=60);
+    rig.settle();
+    rig.journal.release(&[SegmentNo(1), SegmentNo(2)]);
+    for id in 61..=120 {
+        rig.append_all(id..=id);
+        rig.settle();
+        rig.journal.prepare().unwrap();
+    }
+    // The last checkpoint still lists them, so they must be as they were.
+    let found = Rig::over(rig.disk.crash_point().survive_all(Fate::Lost), Some(before)).unwrap();
+    assert_eq!(found.replayed(Sequence(0)).len(), 120);
+}
+
+#[test]
+fn the_segment_of_the_checkpoints_block_and_the_open_one_stay() {
+    let mut rig = Rig::new(4);
+    rig.append_all(1..=10);
+    rig.settle();
+    let all: Vec<SegmentNo> = rig.journal.segments().iter().map(|segment| segment.no).collect();
+    rig.journal.release(&all);
+    assert_eq!(rig.journal.segments().len(), 1, "the open one");
+    let tables = rig.journal.tables(Sequence(5));
+    assert_eq!((tables.through, tables.segments.len()), (Sequence(5), 1), "the checkpoint's");
+}
+
+#[test]
+fn a_crash_at_any_moment_of_recycling() {
+    let mut rig = Rig::new(5);
+    rig.append_all(1..=30);
+    rig.settle();
+    rig.journal.prepare().unwrap();
+    let dead: Vec<SegmentNo> =
+        rig.journal.segments().iter().filter(|segment| segment.closed).map(|segment| segment.no).collect();
+    rig.journal.release(&dead);
+    rig.journal.flush(Sequence(30)).unwrap();
+    let tables = rig.journal.tables(Sequence(30));
+    rig.disk.record();
+    rig.journal.checkpoint_committed();
+    let mut finals = Vec::new();
+    for id in 31..=60 {
+        rig.append_all(id..=id);
+        rig.settle();
+        finals.push((id, rig.disk.operations()));
+        rig.journal.prepare().unwrap();
+    }
+    for point in rig.disk.recorded() {
+        for fates in point.subsets(8).into_iter().chain([point.fates_of(3)]) {
+            let found =
+                Rig::over(point.survive(&fates), Some(tables.clone())).unwrap().replayed(Sequence(30));
+            let kept = finals.iter().filter(|(_, at)| *at <= point.operations()).count();
+            assert!(found.len() >= kept, "{found:?} of {kept}");
+            assert_eq!(found, (31..31 + found.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_ordinary_entries_and_keeps_two_segments_for_others() {
+    let disk = SimDisk::new(6);
+    disk.set_capacity(8192 + 8 * SEGMENT);
+    let mut rig = Rig::over(disk, None).unwrap();
+    let mut id = 0;
+    while rig.solo.admits(Priority::Ordinary) {
+        id += 1;
+        rig.append_all(id..=id);
+        rig.settle();
+        rig.journal.prepare().unwrap();
+        assert!(id < 100, "it is full at some time");
+    }
+    let ordinary = id;
+    assert!(rig.solo.admits(Priority::Reserve));
+    loop {
+        id += 1;
+        match rig.append(id, 100, Durability::Sync) {
+            Ok(_) => rig.settle(),
+            Err(AppendError::Full(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(id - ordinary > 14, "two segments of seven: {}", id - ordinary);
+    assert!(rig.journal.stopped().is_none(), "a full disk is no failure");
+    assert_eq!(rig.all().len() as u64, id - 1);
+
+    // What makes space opens it again.
+    release_all(&mut rig);
+    rig.journal.prepare().unwrap();
+    assert!(rig.solo.admits(Priority::Ordinary));
+    rig.append_all(id..=id);
+    rig.settle();
+    assert_eq!(rig.replayed(Sequence(id - 1)), [id]);
+}
+
+#[test]
+fn limits_of_the_options_are_kept_like_a_full_disk() {
+    let limited = JournalOptions { max_bytes: Some(5 * SEGMENT), ..options() };
+    let mut rig = Rig::with(SimDisk::new(7), limited, None).unwrap();
+    let mut id = 0;
+    while rig.solo.admits(Priority::Ordinary) {
+        id += 1;
+        rig.append_all(id..=id);
+        rig.settle();
+        rig.journal.prepare().unwrap();
+        assert!(id < 100);
+    }
+    assert_eq!(segment_files(&rig.disk), 5);
+
+    let disk = SimDisk::new(8);
+    disk.set_capacity(8192 + 10 * SEGMENT);
+    let polite = JournalOptions { keep_free: 5 * SEGMENT, ..options() };
+    let rig = Rig::with(disk, polite, None).unwrap();
+    while rig.journal.prepare().unwrap() && rig.disk.free_bytes().unwrap() > 6 * SEGMENT {}
+    assert!(rig.disk.free_bytes().unwrap() >= 5 * SEGMENT);
+}
+
+/// No space at each operation in turn: what was taken is final, what was refused is not there, and a restart finds the same.
+#[test]
+fn no_space_at_every_step() {
+    for skip in 0..60 {
+        for lasting in [false, true] {
+            let disk = SimDisk::new(skip);
+            for op in [Op::Create, Op::Rename] {
+                disk.inject(Injection { op: Some(op), skip: skip / 4, fault: Fault::Full, lasting });
+            }
+            let Ok(mut rig) = Rig::over(disk, None) else { continue };
+            let mut taken = Vec::new();
+            for id in 1..=30 {
+                match rig.append(id, 3000, Durability::Sync) {
+                    Ok(_) => taken.push(id),
+                    Err(AppendError::Full(_)) => {}
+                    Err(error) => panic!("{skip}: {error}"),
+                }
+                rig.settle();
+                if id % 3 == 0 {
+                    // An error here is for the log; the next try may do better.
+                    let _ = rig.journal.prepare();
+                }
+            }
+            assert_eq!(rig.committed(), taken, "{skip}");
+            assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all(), taken, "{skip}");
+        }
+    }
+}
+
+#[test]
+fn surplus_segments_go_back_to_the_file_system() {
+    let mut rig = Rig::new(9);
+    rig.append_all(1..=280);
+    rig.settle();
+    let most = segment_files(&rig.disk);
+    assert!(most >= 40);
+    let tables = release_all(&mut rig);
+    for _ in 0..100 {
+        rig.journal.prepare().unwrap();
+    }
+    let kept = segment_files(&rig.disk);
+    assert!(kept < 20, "{kept} of {most}");
+    rig.append_all(281..=300);
+    rig.settle();
+    let rig = Rig::over(rig.disk.crash(), Some(tables)).unwrap();
+    assert_eq!(rig.replayed(Sequence(280)).len(), 20);
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    for segment_bytes in [0, 4096, 5000, 1 << 30] {
+        let result = open(&SimDisk::new(1), JournalOptions { segment_bytes, ..options() }, None);
+        assert!(result.is_err(), "{segment_bytes}");
+    }
+}
+
+#[test]
+fn a_block_larger_than_a_segment_is_refused_and_harms_nothing() {
+    let mut rig = Rig::new(10);
+    for _ in 0..5 {
+        let refused = rig.append(1, SEGMENT as usize, Durability::Sync);
+        assert!(matches!(refused, Err(AppendError::Full(_))), "{refused:?}");
+    }
+    assert_eq!(segment_files(&rig.disk), 1);
+    rig.append_all(2..=2);
+    rig.settle();
+    assert_eq!(rig.all(), [2]);
+}
