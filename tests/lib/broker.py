@@ -215,6 +215,10 @@ class Kafka(Broker):
             "share.coordinator.state.topic.replication.factor=1",
             "share.coordinator.state.topic.min.isr=1",
             "group.initial.rebalance.delay.ms=0",
+            # so that ACLs can be listed and made; they keep nobody out
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS",
+            "allow.everyone.if.no.acl.found=true",
             # A broker that was killed is let in again only when the controller has missed it.
             "broker.session.timeout.ms=3000",
             "broker.heartbeat.interval.ms=500",

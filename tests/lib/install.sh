@@ -1,0 +1,99 @@
+# What the tests need beyond Rust: sourced by ./test, never run. Each `need_*` makes one thing be there, or says on stdout why it
+# cannot be and returns 1. Everything goes below $SABIR_CACHE, but for Debian's packages where we are root.
+
+SABIR_CACHE=${SABIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sabir}
+# where Debian's packages are unpacked if we are not root
+DEBS=$SABIR_CACHE/debian
+export SABIR_CACHE
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# need_debian PROBE PACKAGE...: the packages, unless `PROBE` succeeds already
+need_debian() {
+  local probe=$1 log=$LOGS/install.log; shift
+  $probe && return 0
+  have apt-get || { echo "needs ${*}, and there is no apt-get here"; return 1; }
+  if [ "$(id -u)" = 0 ]; then apt_as_root "$@" >>"$log" 2>&1; else apt_unpack "$@" >>"$log" 2>&1; fi
+  $probe || { echo "$* could not be installed, see $log"; return 1; }
+}
+
+# RUNLEVEL=1 keeps a package from starting its service
+apt_as_root() {
+  apt-get -o DPkg::Lock::Timeout=300 -qq update
+  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o DPkg::Lock::Timeout=300 -qq -y --no-install-recommends install "$@"
+}
+
+# Lists and archives of our own, since the system's cannot be written; what the system has installed is not unpacked again.
+apt_unpack() {
+  local options=(-o "Dir::State=$DEBS/state" -o "Dir::Cache=$DEBS/cache" -o Dir::State::status=/var/lib/dpkg/status
+    -o Debug::NoLocking=1 -o APT::Sandbox::User= -o APT::Install-Recommends=0)
+  mkdir -p "$DEBS/state/lists/partial" "$DEBS/cache/archives/partial" "$DEBS/root" "$DEBS/packages"
+  apt-get "${options[@]}" -qq update
+  local packages
+  packages=$(apt-get "${options[@]}" -s install "$@" | awk '/^Inst / {print $2}')
+  # shellcheck disable=SC2086
+  (cd "$DEBS/packages" && apt-get "${options[@]}" -qq download $packages)
+  local package
+  for package in "$DEBS"/packages/*.deb; do dpkg -x "$package" "$DEBS/root"; done
+}
+
+# What apt_unpack has brought is found like the system's own.
+use_unpacked() {
+  local libraries module
+  [ -d "$DEBS/root" ] || return 0
+  if [[ :$PATH: != *":$DEBS/root/usr/bin:"* ]]; then
+    libraries=$(find "$DEBS/root/usr/lib" "$DEBS/root/lib" -maxdepth 1 -name '*-linux-gnu*' -type d 2>/dev/null | tr '\n' ':')
+    LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
+    export PATH=$DEBS/root/usr/bin:$DEBS/root/usr/sbin:$PATH CPLUS_INCLUDE_PATH=$DEBS/root/usr/include
+  fi
+  module=$(find "$DEBS/root" -name omkafka.so)
+  [ -z "$module" ] || export RSYSLOG_MODULES=${module%/*}
+}
+
+probe_kcat() { use_unpacked; have kcat; }
+need_kcat() { need_debian probe_kcat kcat; }
+
+probe_rsyslog() {
+  use_unpacked
+  export PATH=$PATH:/usr/sbin
+  have rsyslogd && [ -n "$(find "$DEBS/root/usr/lib" /usr/lib -name omkafka.so 2>/dev/null | head -1)" ]
+}
+need_rsyslog() { need_debian probe_rsyslog rsyslog rsyslog-kafka; }
+
+probe_rapidjson() {
+  use_unpacked
+  echo '#include <rapidjson/schema.h>' | g++ -xc++ -fsyntax-only - 2>/dev/null
+}
+
+need_librdkafka() {
+  local tool
+  for tool in gcc g++ make; do have $tool || { echo "needs $tool"; return 1; }; done
+  # without it, a few of its cases are skipped, which shows as failures
+  need_debian probe_rapidjson rapidjson-dev || return 1
+  tests/clients/librdkafka/build.sh >>"$LOGS/install.log" 2>&1 || { echo "librdkafka cannot be built, see $LOGS/install.log"; return 1; }
+}
+
+need_kafka_jars() {
+  local tool
+  for tool in java javac mvn; do have $tool || { echo "needs a JDK and Maven ($tool is missing)"; return 1; }; done
+  PEERS_HOME=$SABIR_CACHE/peers bash bench/peers/kafka.sh install >>"$LOGS/install.log" 2>&1 || {
+    echo "Kafka's jars cannot be had from Maven Central, see $LOGS/install.log"
+    return 1
+  }
+}
+
+# A virtual environment, made anew when what is asked of it has changed; $PYTHON is its interpreter.
+need_python() {
+  local home=$SABIR_CACHE/python wanted=tests/lib/requirements.txt
+  PYTHON=$home/bin/python
+  export PYTHON
+  cmp -s "$wanted" "$home/requirements.txt" && "$PYTHON" -c 'import confluent_kafka' 2>/dev/null && return 0
+  have python3 || { echo "needs Python 3"; return 1; }
+  rm -rf "$home"
+  {
+    python3 -m venv "$home" && "$home/bin/pip" --disable-pip-version-check install -q -r "$wanted" && cp "$wanted" "$home/"
+  } >>"$LOGS/install.log" 2>&1 || { echo "its Python packages cannot be installed, see $LOGS/install.log"; return 1; }
+}
+
+need_root() { [ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }; }
