@@ -19,6 +19,7 @@ const SEGMENT: u64 = 64 << 20;
 const SEGMENTS: u64 = 2;
 
 type Opened = Result<Box<dyn Disk>, DiskError>;
+type Kind = (&'static str, fn(&Path) -> Opened);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -39,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     result
 }
 
-fn kinds() -> Vec<(&'static str, fn(&Path) -> Opened)> {
+fn kinds() -> Vec<Kind> {
     vec![
         #[cfg(target_os = "linux")]
         ("io_uring", |dir| Ok(Box::new(sabir_journal::disk::UringDisk::open(dir)?))),

@@ -29,7 +29,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// The largest page, in bytes; a larger value is split over numbered pages. With its key, its checksum and the store's own
+/// The largest page, in bytes; a larger value is split over numbered pages. With its key and the store's own
 /// header it takes 16 KiB on disk, and not the next power of two.
 pub const MAX_PAGE: usize = 16_000;
 
@@ -107,8 +107,8 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, PageErro
 
 /// An ordered store of pages by key.
 ///
-/// Readers see the last committed batch, whole, while another commits. Every page carries a checksum of its key and content
-/// that each read verifies. All methods block and may be called from any thread; commits exclude one another.
+/// Readers see the last committed batch, whole, while another commits. Whatever is read from disk has been
+/// verified against checksums. All methods block and may be called from any thread; commits exclude one another.
 pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// The page under `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError>;

@@ -1,28 +1,31 @@
 //! The page store on disk: one file of redb, a copy-on-write B-tree.
 //!
-//! Every page ends in a CRC-32C of its key and content, since redb verifies its own checksums only when it repairs. Commits
-//! save the allocator's state and flush twice, so that opening after a crash need not walk the whole tree.
+//! redb verifies its own checksums only when it repairs, and trusts what it reads otherwise; so its file lies in a
+//! [checked](checked::Checked) one. Commits save the allocator's state and flush twice, so that opening after a crash need not
+//! walk the whole tree.
 
-use std::fs::{self, File};
+mod checked;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition};
-use sabir_base::crc::crc32c_parts;
 
+use self::checked::{Checked, RawFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, Visit};
 
 /// The number is that of the stored form.
 const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("pages-1");
-const CRC: usize = 4;
 
 /// A page store in one file.
 pub struct RedbPages {
     path: PathBuf,
-    cache_bytes: usize,
+    reopen: Box<dyn Fn() -> Result<Database, PageError> + Send + Sync>,
     /// `None` after a failed commit, until the next call opens it anew and so learns what the file holds.
     database: RwLock<Option<Database>>,
 }
@@ -43,9 +46,18 @@ impl RedbPages {
         if !exists {
             create(path, cache_bytes).map_err(|e| error(path, e))?;
         }
-        let database = open(path, cache_bytes)?;
-        let store = Self { path: path.to_path_buf(), cache_bytes, database: RwLock::new(Some(database)) };
+        let path = path.to_path_buf();
+        let own_path = path.clone();
+        let store = Self::start(path, move || open(&own_path, cache_bytes))?;
         Ok((store, if exists { Opened::Existing } else { Opened::Created }))
+    }
+
+    fn start(
+        path: PathBuf,
+        open: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
+    ) -> Result<Self, PageError> {
+        let database = RwLock::new(Some(open()?));
+        Ok(Self { path, reopen: Box::new(open), database })
     }
 
     fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
@@ -63,56 +75,50 @@ impl RedbPages {
             drop(guard);
             let mut database = self.database.write();
             if database.is_none() {
-                *database = Some(open(&self.path, self.cache_bytes)?);
+                *database = Some((self.reopen)()?);
             }
         }
-    }
-
-    fn corrupt(&self, key: &[u8], what: &str) -> PageError {
-        PageError::Corrupt {
-            path: self.path.display().to_string(),
-            detail: format!("the page {key:02x?} {what}"),
-        }
-    }
-
-    /// The page in a stored value.
-    fn verified<'a>(&self, key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], PageError> {
-        let (page, crc) =
-            stored.split_last_chunk::<CRC>().ok_or_else(|| self.corrupt(key, "ends before its checksum"))?;
-        if crc32c_parts(&[key, page]) == u32::from_le_bytes(*crc) {
-            return Ok(page);
-        }
-        Err(self.corrupt(key, "fails its checksum"))
     }
 }
 
 /// Makes an empty store that appears under its name whole or not at all.
 fn create(path: &Path, cache_bytes: usize) -> Result<(), redb::Error> {
     let unfinished = path.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
-    }
-    let database = Builder::new().set_cache_size(cache_bytes).create(&unfinished)?;
-    write(&database, Vec::new())?;
-    drop(database);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+    create_in(file, cache_bytes)?;
     fs::rename(&unfinished, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
     Ok(())
 }
 
+fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> {
+    let database = Builder::new().set_cache_size(cache_bytes).create_with_backend(Checked::create(file)?)?;
+    write(&database, Vec::new())
+}
+
 fn open(path: &Path, cache_bytes: usize) -> Result<Database, PageError> {
-    let opened = || -> Result<Database, redb::Error> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(cache_bytes);
-        builder.set_repair_callback(|_| tracing::warn!("repairing a page store after a crash"));
-        // Not `create`, which takes an empty file for a new store.
-        let database = builder.open(path)?;
-        database.begin_read()?.open_table(PAGES)?;
-        Ok(database)
-    };
-    opened().map_err(|e| error(path, e))
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| io_error(path, e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(PageError::InUse { path: path.display().to_string() }),
+        Err(TryLockError::Error(e)) => return Err(io_error(path, e)),
+    }
+    open_in(file, cache_bytes).map_err(|e| error(path, e))
+}
+
+fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Error> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder.set_repair_callback(|_| tracing::warn!("repairing a page store after a crash"));
+    let file = Checked::open(file)?;
+    // redb would make a new database of an empty file.
+    if redb::StorageBackend::len(&file)? == 0 {
+        return Err(redb::Error::Corrupted("it is empty".into()));
+    }
+    let database = builder.create_with_backend(file)?;
+    database.begin_read()?.open_table(PAGES)?;
+    Ok(database)
 }
 
 /// Writes changes that are sorted by key as one durable transaction.
@@ -124,11 +130,7 @@ fn write(database: &Database, changes: Vec<PageChange>) -> Result<(), redb::Erro
         for PageChange { key, page } in changes {
             match page {
                 None => drop(table.remove(key.as_slice())?),
-                Some(mut page) => {
-                    let crc = crc32c_parts(&[&key, &page]);
-                    page.extend_from_slice(&crc.to_le_bytes());
-                    table.insert(key.as_slice(), page.as_slice())?;
-                }
+                Some(page) => drop(table.insert(key.as_slice(), page.as_slice())?),
             }
         }
     }
@@ -160,14 +162,10 @@ fn error(path: &Path, error: redb::Error) -> PageError {
 
 impl PageStore for RedbPages {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError> {
-        let stored = self.run(|database| {
+        self.run(|database| {
             let table = database.begin_read()?.open_table(PAGES)?;
             Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
-        })?;
-        let Some(mut page) = stored else { return Ok(None) };
-        let len = self.verified(key, &page)?.len();
-        page.truncate(len);
-        Ok(Some(page))
+        })
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError> {
@@ -181,7 +179,7 @@ impl PageStore for RedbPages {
                 if !key.starts_with(prefix) {
                     break;
                 }
-                match self.verified(key, stored.value()).and_then(|page| visit(key, page)) {
+                match visit(key, stored.value()) {
                     Ok(ControlFlow::Continue(())) => {}
                     stop => {
                         visited = stop.map(drop);
@@ -205,16 +203,21 @@ impl PageStore for RedbPages {
     }
 
     fn stored_bytes(&self) -> Result<u64, PageError> {
-        fs::metadata(&self.path).map(|m| m.len()).map_err(|e| io_error(&self.path, e))
+        // In units of 512 bytes, whatever the file system's are; holes do not count.
+        fs::metadata(&self.path).map(|m| m.blocks() * 512).map_err(|e| io_error(&self.path, e))
     }
 }
 
 #[cfg(test)]
+mod faults;
+
+#[cfg(test)]
 mod tests {
-    use super::{PAGES, RedbPages};
+    use super::{Checked, RedbPages};
     use crate::pages::suite;
     use crate::pages::{Opened, PageBatch, PageError, PageStore};
-    use std::fs;
+    use redb::Database;
+    use std::fs::{self, File};
     use std::path::Path;
 
     fn open(path: &Path) -> Result<(RedbPages, Opened), PageError> {
@@ -263,50 +266,29 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), content);
         }
         let other = dir.path().join("other");
-        redb::Database::create(&other).unwrap();
+        Database::builder()
+            .create_with_backend(Checked::create(File::create(&other).unwrap()).unwrap())
+            .unwrap();
         assert!(matches!(open(&other), Err(PageError::Corrupt { .. })), "a redb file without our table");
     }
 
     #[test]
-    fn a_page_that_fails_its_checksum_is_an_error_by_name() {
+    fn a_page_that_has_rotted_is_an_error_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pages");
         let (store, _) = open(&path).unwrap();
         let mut batch = PageBatch::default();
-        batch.put(b"good".to_vec(), b"page".to_vec());
-        batch.put(b"rotten".to_vec(), b"page".to_vec());
+        batch.put(b"k".to_vec(), [b"a page to be found in the file".as_slice(); 100].concat());
         store.commit(batch).unwrap();
         drop(store);
-        {
-            let database = redb::Database::open(&path).unwrap();
-            let transaction = database.begin_write().unwrap();
-            transaction
-                .open_table(PAGES)
-                .unwrap()
-                .insert(b"rotten".as_slice(), b"pbgexxxx".as_slice())
-                .unwrap();
-            transaction.open_table(PAGES).unwrap().insert(b"stub".as_slice(), b"xxx".as_slice()).unwrap();
-            transaction.commit().unwrap();
-        }
-        let (store, _) = open(&path).unwrap();
-        assert_eq!(store.get(b"good").unwrap().unwrap(), b"page");
-        for key in [b"rotten".as_slice(), b"stub"] {
-            assert!(matches!(store.get(key), Err(PageError::Corrupt { .. })));
-            let scanned = store.scan(key, &[], &mut |_, _| panic!("nothing to see"));
-            let Err(PageError::Corrupt { path: named, .. }) = scanned else { panic!("{scanned:?}") };
-            assert_eq!(named, path.display().to_string());
-        }
-    }
-
-    #[test]
-    fn goes_on_after_a_failed_commit_with_what_the_file_holds() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pages");
-        let (store, _) = open(&path).unwrap();
-        let mut batch = PageBatch::default();
-        batch.put(b"k".to_vec(), b"v".to_vec());
-        store.commit(batch).unwrap();
-        *store.database.write() = None;
-        assert_eq!(store.get(b"k").unwrap().unwrap(), b"v");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(14).rposition(|w| w == b"a page to be f").unwrap();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        let read = open(&path).and_then(|(store, _)| store.get(b"k"));
+        let Err(PageError::Corrupt { path: named, detail }) = read else { panic!("{read:?}") };
+        assert_eq!(named, path.display().to_string());
+        assert!(detail.contains("checksum"), "{detail}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it is");
     }
 }

@@ -1,0 +1,335 @@
+//! Crashes in the middle of commits, and bits that flip, under a store on a disk that is recorded byte by byte.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::checked::RawFile;
+use super::{RedbPages, create_in, error, open_in};
+use crate::pages::{Budget, DecodeError, PageBatch, PageError, PageKey, PageStore, PageValue, Paged};
+
+const ATOM: usize = 512;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Sync,
+}
+
+/// A file in memory with the history of what was done to it.
+#[derive(Debug, Clone, Default)]
+struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Debug, Default)]
+struct Recorded {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+    /// How many more changes it takes before there is no space.
+    space: Option<usize>,
+}
+
+impl Recorder {
+    fn holding(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Recorded { bytes, ..Recorded::default() })))
+    }
+
+    fn events(&self) -> usize {
+        self.0.lock().events.len()
+    }
+
+    fn change(&self, event: Event, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut recorded = self.0.lock();
+        if let Some(space) = &mut recorded.space {
+            *space = space.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        change(&mut recorded.bytes);
+        recorded.events.push(event);
+        Ok(())
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, pos: u64, data: &[u8]) {
+    let end = pos as usize + data.len();
+    bytes.resize(bytes.len().max(end), 0);
+    bytes[pos as usize..end].copy_from_slice(data);
+}
+
+impl RawFile for Recorder {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().bytes.len() as u64)
+    }
+
+    fn read_at(&self, pos: u64, out: &mut [u8]) -> io::Result<()> {
+        let recorded = self.0.lock();
+        let range = pos as usize..pos as usize + out.len();
+        out.copy_from_slice(recorded.bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Event::SetLen(len), |bytes| bytes.resize(len as usize, 0))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.change(Event::Sync, |_| ())
+    }
+
+    fn write_at(&self, pos: u64, data: &[u8]) -> io::Result<()> {
+        self.change(Event::Write(pos, data.to_vec()), |bytes| put(bytes, pos, data))
+    }
+}
+
+/// The same choices for the same seed.
+struct Choices(u64);
+
+impl Choices {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// The file after a crash behind `events`, of which those after the last sync are kept, lost or torn as chosen.
+fn crashed(mut bytes: Vec<u8>, events: &[Event], choices: &mut Choices) -> Vec<u8> {
+    let synced = events.iter().rposition(|e| matches!(e, Event::Sync)).map_or(0, |i| i + 1);
+    let all = choices.below(4);
+    for (i, event) in events.iter().enumerate() {
+        // A process that is killed loses nothing that it had written; a power cut may lose all of it, or any part.
+        let fate = if i < synced || all == 0 {
+            0
+        } else if all == 1 {
+            1
+        } else {
+            choices.below(4)
+        };
+        match (event, fate) {
+            (Event::Sync, _) | (_, 1) => {}
+            (Event::SetLen(len), _) => bytes.resize(*len as usize, 0),
+            (Event::Write(pos, data), 0) => put(&mut bytes, *pos, data),
+            (Event::Write(pos, data), 2) => {
+                let cut = choices.below((data.len() / ATOM + 1) as u64) as usize * ATOM;
+                put(&mut bytes, *pos, &data[..cut.min(data.len())]);
+            }
+            (Event::Write(pos, data), _) => {
+                for from in (0..data.len()).step_by(ATOM).filter(|_| choices.below(2) == 0) {
+                    put(&mut bytes, pos + from as u64, &data[from..data.len().min(from + ATOM)]);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn store_over(recorder: Recorder) -> Result<RedbPages, PageError> {
+    let path = PathBuf::from("recorded");
+    // A small cache, so that a commit writes before it ends.
+    RedbPages::start(path, move || {
+        open_in(recorder.clone(), 64 << 10).map_err(|e| error(Path::new("recorded"), e))
+    })
+}
+
+fn new_store(recorder: Recorder) -> RedbPages {
+    create_in(recorder.clone(), 0).unwrap();
+    store_over(recorder).unwrap()
+}
+
+type Pages = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn contents(store: &RedbPages) -> Result<Pages, PageError> {
+    let mut pages = Pages::new();
+    let visit = &mut |key: &[u8], page: &[u8]| {
+        pages.insert(key.to_vec(), page.to_vec());
+        Ok(ControlFlow::Continue(()))
+    };
+    store.scan(&[], &[], visit)?;
+    Ok(pages)
+}
+
+/// A checkpoint's changes, applied to `pages` too.
+fn some_changes(pages: &mut Pages, choices: &mut Choices) -> PageBatch {
+    let mut batch = PageBatch::default();
+    for _ in 0..60 {
+        let key = vec![b'k', choices.below(200) as u8];
+        if choices.below(4) == 0 {
+            pages.remove(&key);
+            batch.delete(key);
+        } else {
+            let page = vec![choices.below(256) as u8; choices.below(9000) as usize];
+            pages.insert(key.clone(), page.clone());
+            batch.put(key, page);
+        }
+    }
+    batch
+}
+
+/// What was done to a file since it held `base`, and what a store in it held when each commit returned.
+struct History {
+    base: Vec<u8>,
+    events: Vec<Event>,
+    /// By the number of events.
+    commits: Vec<(usize, Pages)>,
+}
+
+impl History {
+    /// Opens the store in `base`, which holds `pages`, and commits to it.
+    fn of(base: Vec<u8>, mut pages: Pages, commits: usize, choices: &mut Choices) -> Self {
+        let recorder = Recorder::holding(base.clone());
+        // Opening may repair; until the first commit returns the store holds what it held.
+        let mut done = vec![(0, pages.clone())];
+        let store = store_over(recorder.clone()).unwrap();
+        for _ in 0..commits {
+            store.commit(some_changes(&mut pages, choices)).unwrap();
+            done.push((recorder.events(), pages.clone()));
+        }
+        drop(store);
+        done.push((recorder.events(), pages));
+        let events = recorder.0.lock().events.clone();
+        Self { base, events, commits: done }
+    }
+
+    /// Crashes behind the event, opens what is left, and gives it with what it holds: what the last commit that had returned
+    /// left, or that and all of the next; and which of these it was.
+    fn crash(&self, point: usize, choices: &mut Choices) -> (Vec<u8>, Pages, bool) {
+        let bytes = crashed(self.base.clone(), &self.events[..point], choices);
+        let found = store_over(Recorder::holding(bytes.clone())).and_then(|s| contents(&s)).unwrap();
+        let done = self.commits.iter().rposition(|(at, _)| *at <= point).unwrap();
+        if found == self.commits[done].1 {
+            return (bytes, found, false);
+        }
+        let next = self.commits.get(done + 1).is_some_and(|(_, pages)| *pages == found);
+        assert!(next, "neither before nor after the commit, at event {point} of {}", self.events.len());
+        (bytes, found, true)
+    }
+}
+
+#[test]
+fn a_crash_in_a_commit_leaves_all_of_it_or_none() {
+    let recorder = Recorder::default();
+    drop(new_store(recorder.clone()));
+    let mut choices = Choices(1);
+    let empty = recorder.0.lock().bytes.clone();
+    let history = History::of(empty, Pages::new(), 5, &mut choices);
+    let (mut before, mut after) = (0, 0);
+    for point in 0..=history.events.len() {
+        for round in 0..3 {
+            let (bytes, found, next) = history.crash(point, &mut choices);
+            *(if next { &mut after } else { &mut before }) += 1;
+            // The store goes on from there, and crashes again.
+            if round == 0 && point % 7 == 0 {
+                let again = History::of(bytes, found, 2, &mut choices);
+                for _ in 0..10 {
+                    let point = choices.below(again.events.len() as u64 + 1) as usize;
+                    again.crash(point, &mut choices);
+                }
+            }
+        }
+    }
+    assert!(before > 100 && after > 3, "{before} before, {after} after: the points prove too little");
+}
+
+#[test]
+fn a_full_disk_at_any_step_leaves_a_store_that_goes_on() {
+    let recorder = Recorder::default();
+    drop(new_store(recorder.clone()));
+    let (mut choices, mut pages) = (Choices(3), Pages::new());
+    store_over(recorder.clone()).unwrap().commit(some_changes(&mut pages, &mut choices)).unwrap();
+    let bytes = recorder.0.lock().bytes.clone();
+    let mut done = 0;
+    for space in 0.. {
+        let recorder = Recorder::holding(bytes.clone());
+        let store = store_over(recorder.clone()).unwrap();
+        let mut after = pages.clone();
+        let batch = some_changes(&mut after, &mut Choices(space));
+        recorder.0.lock().space = Some(space as usize);
+        let result = store.commit(batch.clone());
+        if result.is_ok() {
+            done += 1;
+        } else {
+            assert!(matches!(result, Err(PageError::Full { .. })), "{result:?}");
+        }
+        recorder.0.lock().space = None;
+        let found = contents(&store).unwrap();
+        assert!(found == after || (found == pages && result.is_err()), "with space for {space}");
+        store.commit(batch).unwrap();
+        assert!(contents(&store).unwrap() == after);
+        drop(store);
+        assert!(contents(&store_over(recorder).unwrap()).unwrap() == after);
+        if done == 3 {
+            assert!(space > 20, "a commit has steps to fail at");
+            return;
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(u32);
+
+impl PageKey for Key {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes());
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        bytes.try_into().map(|b| Self(u32::from_be_bytes(b))).map_err(|_| DecodeError("no key".into()))
+    }
+}
+
+struct Value(Vec<u8>);
+
+impl PageValue for Value {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self(bytes.to_vec()))
+    }
+}
+
+#[test]
+fn damage_is_an_error_by_name_or_harmless_and_never_another_map() {
+    let recorder = Recorder::default();
+    let store = new_store(recorder.clone());
+    let mut map = Paged::<Key, Value>::new(b"m");
+    for i in 0..700u32 {
+        map.insert(Key(i), Value(vec![i as u8; (i % 300) as usize]));
+    }
+    map.begin_checkpoint();
+    while map.capture(&mut Budget::MILLISECOND.clone()) {}
+    let mut batch = PageBatch::default();
+    batch.extend(map.take_captured());
+    store.commit(batch).unwrap();
+    let expected = map.dump();
+    drop(store);
+    let bytes = recorder.0.lock().bytes.clone();
+    let used = bytes.iter().rposition(|&b| b != 0).unwrap() as u64;
+
+    let mut choices = Choices(2);
+    let (mut harmless, mut named) = (0, 0);
+    for round in 0..4000 {
+        let mut damaged = bytes.clone();
+        let at = choices.below(used) as usize;
+        match round % 8 {
+            0 => damaged.truncate(at),
+            1 => damaged[at / ATOM * ATOM..][..ATOM].fill(0),
+            _ => damaged[at] ^= 1 << choices.below(8),
+        }
+        let read = store_over(Recorder::holding(damaged))
+            .and_then(|store| Paged::<Key, Value>::restore(b"m", &store).map(|map| map.dump()));
+        match read {
+            Ok(found) => {
+                assert!(found == expected);
+                harmless += 1;
+            }
+            Err(PageError::Corrupt { path, .. }) => {
+                assert_eq!(path, "recorded");
+                named += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(named > 100 && harmless > 100, "{named} named, {harmless} harmless");
+}
