@@ -435,7 +435,7 @@ impl Journal {
         match self.parts.cold.get(&place) {
             Some(bytes) => {
                 self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
-                Read::Hot(bytes)
+                Read::Ahead(bytes)
             }
             None => Read::Cold(ColdRead { reads: self.parts.cold.clone(), place }),
         }

@@ -23,8 +23,10 @@ const MAX_WINDOWS: usize = 64;
 /// Bytes asked for, or how to get them.
 #[derive(Debug)]
 pub enum Read {
-    /// In memory.
+    /// In memory since it was written, or verified.
     Hot(Bytes),
+    /// In memory as the disk gave it to an earlier read: like a cold one's, its bytes are not verified.
+    Ahead(Bytes),
     /// On the disk only.
     Cold(ColdRead),
 }

@@ -180,7 +180,7 @@ impl<'a> World<'a> {
 
     fn read(&self, sequence: Sequence) -> Result<Bytes, ReadError> {
         match self.journal.read(sequence, 0, 32)? {
-            Read::Hot(bytes) => Ok(bytes),
+            Read::Hot(bytes) | Read::Ahead(bytes) => Ok(bytes),
             Read::Cold(cold) => cold.run(),
         }
     }

@@ -20,7 +20,7 @@ fn cold_rig(blocks: u64, payload: usize) -> Rig {
 
 fn bytes_of(read: Read) -> Bytes {
     match read {
-        Read::Hot(bytes) => bytes,
+        Read::Hot(bytes) | Read::Ahead(bytes) => bytes,
         Read::Cold(cold) => cold.run().unwrap(),
     }
 }
