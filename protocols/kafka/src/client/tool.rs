@@ -1,7 +1,7 @@
 //! This client in the form in which the command line uses every protocol's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_net::client::{
@@ -19,6 +19,9 @@ use super::{
 use crate::frontend::short_uuid;
 use crate::wire::messages::metadata::{MetadataResponsePartition, MetadataResponseTopic};
 use crate::wire::{ApiKey, ErrorCode};
+
+/// How long a topic that the broker makes by itself is waited for.
+const APPEARANCE: Duration = Duration::from_secs(2);
 
 /// Makes clients of any broker that speaks the protocol.
 pub(crate) static CONNECTOR: KafkaConnector = KafkaConnector;
@@ -151,6 +154,7 @@ impl Tool for KafkaTool {
         options: PublishOptions,
     ) -> LocalFuture<'a, Vec<Receipt>> {
         Box::pin(async move {
+            self.appears(topic).await.map_err(failed)?;
             let sending = self.sending(options).await.map_err(failed)?;
             sending.send(topic, &messages).await.map_err(failed)
         })
@@ -263,6 +267,24 @@ impl Tool for KafkaTool {
 }
 
 impl KafkaTool {
+    /// Waits for a topic that asking for it may create, though not for long: most brokers have it at the second question.
+    async fn appears(&self, topic: &str) -> Result<(), Error> {
+        let asked = Instant::now();
+        loop {
+            match self.client.topic_now(topic, true).await {
+                Err(error)
+                    if error.code() == Some(ErrorCode::UnknownTopicOrPartition)
+                        && asked.elapsed() < APPEARANCE =>
+                {
+                    tokio::time::sleep(RETRY_EVERY).await;
+                }
+                Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => return Err(error),
+                // Whatever else is wrong with it may pass, or is met again by the producer.
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// Adds the ends of one topic's partitions. What is gone has none.
     async fn add_ends(&self, offsets: &mut [GroupOffset]) -> Result<(), ClientError> {
         let name = offsets[0].topic.clone();
