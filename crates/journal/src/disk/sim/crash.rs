@@ -107,8 +107,8 @@ impl CrashPoint {
         let (dir_ops, lengths) = (self.state.dir_ops.len(), self.lengths.len());
         let names = names_after(&self.state.durable_names, &self.state.dir_ops, |i| fate(i) == Fate::Kept);
 
-        let mut found = State::new(0);
-        found.rng = self.state.rng.clone();
+        // Another sequence than the one that picked these fates.
+        let mut found = State::new(self.state.rng.clone().next());
         found.capacity = self.state.capacity;
         found.next_inode = self.state.next_inode;
         // Numbers of files opened before the cut stay unknown to the disk after it.

@@ -184,8 +184,6 @@ impl SimDisk {
         let mut inner = self.inner.lock();
         let point = inner.crash_point();
         inner.state.powered = false;
-        // The next cut of the same disk's survivor must not repeat this one's choices.
-        inner.state.rng.next();
         point
     }
 
