@@ -1,11 +1,13 @@
 //! What the broker's housekeeper does for groups, and leadership.
 
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::group::Event;
 use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_delivery::group::{Event, Group};
 use sabir_model::{ErrorKind, TopicId};
 
 use super::entries::GroupEntry;
+use super::led::Inner;
 use super::waiter::GroupWaiter;
 use super::{Groups, Text};
 
@@ -15,22 +17,22 @@ const AT_ONCE: usize = 256;
 impl Groups {
     /// Takes over the groups that the table knows: each with members is led from now on, its deadlines start afresh.
     pub(crate) fn lead(&self) {
-        let limits = self.shared.options.limits;
         self.with(|inner, wakes| {
-            let now = inner.now(self.shared.clock.now_ms());
-            let mut restored = Vec::new();
+            let mut groups: Vec<Text> = Vec::new();
             self.read(|table| {
                 let with_members = table.iter().filter(|(_, state)| !state.is_empty());
-                restored
-                    .extend(with_members.map(|(g, state)| (g.clone(), Group::restore(limits, state, now))));
+                groups.extend(with_members.map(|(group, _)| group.clone()));
             });
-            for (group, machine) in restored {
-                if !inner.led.contains_key(&group) {
-                    inner.put(group.clone(), machine);
-                    self.drive(inner, &group, Event::Tick, wakes);
-                }
-            }
+            groups.iter().for_each(|group| self.lead_one(inner, group, wakes));
         });
+    }
+
+    /// Takes over one group, if it has members.
+    pub(super) fn lead_one(&self, inner: &mut Inner, group: &Text, wakes: &mut WakeBatch) {
+        let with_members = self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
+        if with_members && self.find(inner, group, ErrorKind::GroupNotFound).is_ok() {
+            self.drive(inner, group, Event::Tick, wakes);
+        }
     }
 
     /// Ends what is over; to be called every 50 ms or so. Costs nothing where nothing is due.

@@ -79,7 +79,8 @@ impl Inner {
         self.last_incarnation += 1;
         self.member_bytes += machine.bytes();
         let led = Led { machine, incarnation: self.last_incarnation, scheduled: i64::MAX, in_flight: 0 };
-        self.led.insert(group, led);
+        self.led.insert(group.clone(), led);
+        self.schedule(&group);
     }
 
     fn remove(&mut self, group: &Text) -> Option<Led> {
@@ -143,9 +144,11 @@ impl Groups {
                     Action::Answer(_, Answer::Left(answer)) => left = answer.ok(),
                     Action::Answer(ticket, answer) => inner.answer(ticket, answer, wakes),
                     Action::Persist(token, change) => {
-                        // Told after the actions of this event, or the machine would hear of it before it is done.
-                        if let Err(error) = self.persist(inner, group, token, change) {
-                            events.push(Event::Refused(token, error));
+                        match self.persist(inner, group, token, change) {
+                            Ok(()) => {}
+                            // Told after the actions of this event, or the machine would hear of it amid them.
+                            Err(error @ ErrorKind::StorageFull) => events.push(Event::Refused(token, error)),
+                            Err(error) => events.push(Event::Retire(error)),
                         }
                     }
                 }
@@ -178,7 +181,7 @@ impl Groups {
                 Ok(())
             }
             Err((error, _)) => {
-                tracing::warn!(group = &**group, %error, "a change of the group cannot be stored");
+                tracing::debug!(group = &**group, %error, "a change of the group cannot be stored");
                 Err(error)
             }
         }
@@ -204,8 +207,13 @@ impl Groups {
             Err(error @ ErrorKind::StorageFull) => {
                 self.drive(&mut inner, group, Event::Refused(token, error), wakes);
             }
-            // Cut, or stopped: the machine knows more than the journal ever will, so the next request starts from the table.
-            Err(error) => inner.retire(group, error, wakes),
+            // Cut, or stopped: the machine knows more than the journal ever will, so it starts from the table again.
+            Err(error) => {
+                inner.retire(group, error, wakes);
+                if error == ErrorKind::NotLeader {
+                    self.lead_one(&mut inner, group, wakes);
+                }
+            }
         }
         drop(inner);
         self.shared.shard.flush();
@@ -233,9 +241,13 @@ impl Inner {
         }
     }
 
-    /// A machine that the table can give back takes no memory.
+    /// A machine that the table can give back, or that is of no more use, takes no memory.
     pub fn drop_if_idle(&mut self, group: &Text) {
-        if self.led.get(group).is_some_and(|led| led.in_flight == 0 && led.machine.is_idle()) {
+        if self
+            .led
+            .get(group)
+            .is_some_and(|led| led.machine.is_dead() || (led.in_flight == 0 && led.machine.is_idle()))
+        {
             self.remove(group);
         }
     }

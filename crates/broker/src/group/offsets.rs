@@ -87,7 +87,7 @@ impl Groups {
     }
 
     /// Proposes an entry that answers a request.
-    fn request(&self, entry: &GroupEntry) -> Reply<Result<(), ErrorKind>> {
+    pub(super) fn request(&self, entry: &GroupEntry) -> Reply<Result<(), ErrorKind>> {
         let (replier, reply) = Reply::pair();
         let (kind, body) = entry.encode();
         match self.shared.shard.propose(kind, &body, GroupWaiter::Request(Requester(replier))) {

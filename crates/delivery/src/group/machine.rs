@@ -297,6 +297,11 @@ impl Group {
         matches!(self.phase, Phase::Empty | Phase::Dead) && self.pending.is_empty() && !self.journal.doubtful
     }
 
+    /// Whether it was retired.
+    pub fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
     /// The group as it is.
     pub fn view(&self) -> GroupView {
         let settled = matches!(self.phase, Phase::Stable { .. });

@@ -1,0 +1,160 @@
+//! Deadlines, retention, limits, and a start.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_thousand_groups_cost_little() {
+    let rig = Rig::new();
+    let names: Vec<String> = (0..1_000).map(|i| format!("g{i}")).collect();
+    let mut clients: Vec<Client1> = names.iter().map(|_| client()).collect();
+    names.iter().zip(&mut clients).for_each(|(name, client)| rig.settle_alone(name, client));
+    let before = rig.shard.log_len();
+    // Ten minutes of heartbeats every three seconds, a tick every half.
+    for _ in 0..200 {
+        for (name, client) in names.iter().zip(&clients) {
+            assert_eq!(rig.groups.heartbeat(name, &client.fence()), Ok(()));
+        }
+        rig.pass(3_000);
+    }
+    assert!(
+        rig.groups.shared.inner.lock().wakes() <= 2 * names.len(),
+        "a group is in the heap once, or twice"
+    );
+    assert_eq!(rig.shard.log_len(), before, "heartbeats write nothing");
+    // Then silence: all are gone within a session, and nothing is left of them in memory.
+    rig.pass(11_000);
+    let inner = rig.groups.shared.inner.lock();
+    assert!(inner.led.is_empty());
+    assert_eq!((inner.parked(), inner.member_bytes), (0, 0));
+    drop(inner);
+    assert_eq!(rig.shard.log_len() - before, names.len(), "one entry each");
+    rig.pass(60_000);
+    assert_eq!(rig.groups.shared.inner.lock().wakes(), 0);
+}
+
+#[test]
+fn a_start_leads_every_group_with_members_and_expires_the_silent() {
+    let mut rig = Rig::new();
+    let (mut a, mut b) = (client(), client());
+    rig.settle_alone("alive", &mut a);
+    rig.settle_alone("silent", &mut b);
+    now(&mut rig.commit_offset("simple", outside(), 1)).unwrap();
+    rig.pass(9_000);
+    rig.restart();
+    assert_eq!(rig.groups.shared.inner.lock().led.len(), 2, "those without members need no machine");
+    rig.pass(9_000);
+    assert_eq!(rig.groups.heartbeat("alive", &a.fence()), Ok(()));
+    rig.pass(9_000);
+    assert_eq!(rig.groups.heartbeat("silent", &b.fence()), Err(ErrorKind::UnknownMember));
+    assert_eq!(rig.groups.describe("alive").unwrap().state, GroupPhase::Stable);
+    assert_eq!(rig.groups.describe("silent").unwrap().state, GroupPhase::Empty);
+}
+
+#[test]
+fn a_clock_that_jumps_expires_nobody() {
+    let rig = Rig::new();
+    let mut a = client();
+    rig.settle_alone("g", &mut a);
+    rig.clock.advance(24 * 3600 * 1000);
+    rig.groups.tick();
+    rig.clock.advance(-48 * 3600 * 1000);
+    rig.groups.tick();
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()));
+    rig.pass(10_000);
+    assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::Empty);
+}
+
+#[test]
+fn offsets_expire_a_week_after_their_group_is_empty() {
+    let rig = Rig::new();
+    let day = 24 * 3600 * 1000;
+    let mut a = client();
+    rig.settle_alone("g", &mut a);
+    now(&mut rig.commit_offset("g", a.fence(), 1)).unwrap();
+    now(&mut rig.commit_offset("simple", outside(), 1)).unwrap();
+    let exists = |_: TopicId| true;
+    rig.clock.advance(30 * day);
+    rig.groups.housekeep(&exists);
+    assert_eq!(rig.groups.all_offsets("g").len(), 1, "it has a member");
+    assert!(rig.groups.describe("simple").is_none());
+    rig.groups.leave("g", vec![LeaveRequest { member: a.member, instance: None }]).unwrap();
+    rig.clock.advance(7 * day - 1);
+    rig.groups.housekeep(&exists);
+    assert_eq!(rig.groups.all_offsets("g").len(), 1);
+    rig.clock.advance(1);
+    rig.groups.housekeep(&exists);
+    assert!(rig.groups.describe("g").is_none());
+    let before = rig.shard.log_len();
+    rig.groups.housekeep(&exists);
+    assert_eq!(rig.shard.log_len(), before, "nothing to do, nothing written");
+}
+
+#[test]
+fn offsets_of_deleted_topics_go() {
+    let rig = Rig::new();
+    let mut a = client();
+    rig.settle_alone("g", &mut a);
+    let commit = rig.groups.commit("g", a.fence(), vec![at(1, 0, 5), at(1, 1, 5), at(2, 0, 6), at(3, 0, 7)]);
+    now(&mut { commit }).unwrap();
+    rig.groups.housekeep(&|topic| topic.0[0] == 2);
+    let left: Vec<_> = rig.groups.all_offsets("g").iter().map(|((t, _), _)| t.0[0]).collect();
+    assert_eq!(left, [2]);
+}
+
+#[test]
+fn there_is_an_end_to_groups_and_to_what_members_bring() {
+    let rig = Rig::with(GroupOptions { max_groups: 3, ..GroupOptions::default() });
+    for i in 0..3 {
+        assert_eq!(now(&mut rig.commit_offset(&format!("g{i}"), outside(), 1)), Some(vec![Ok(())]));
+    }
+    let commit = now(&mut rig.commit_offset("more", outside(), 1));
+    assert_eq!(commit, Some(vec![Err(ErrorKind::LimitReached)]));
+    let refused =
+        |group: &str| now(&mut rig.join(group, &client())).unwrap().map_err(|refused| refused.error);
+    assert_eq!(refused("more").unwrap_err(), ErrorKind::LimitReached);
+    assert!(refused("g1").is_ok(), "one that exists");
+    assert_eq!(now(&mut rig.commit_offset("g2", outside(), 2)), Some(vec![Ok(())]));
+
+    let rig = Rig::with(GroupOptions { max_member_bytes: 100, ..GroupOptions::default() });
+    let taken = (0..50).filter(|i| now(&mut rig.join(&format!("g{i}"), &client())).unwrap().is_ok()).count();
+    assert!((2..6).contains(&taken), "{taken}");
+    assert!(rig.groups.shared.inner.lock().led.len() <= taken, "the refused leave no machine");
+}
+
+#[test]
+fn an_id_told_and_never_used_is_forgotten() {
+    let rig = Rig::new();
+    let request = JoinRequest { id_required: true, ..client().request() };
+    let refused = now(&mut rig.groups.join("g", request)).unwrap().unwrap_err();
+    assert_eq!(refused.error, ErrorKind::MemberIdRequired);
+    assert_eq!(rig.groups.shared.inner.lock().led.len(), 1);
+    rig.pass(10_000);
+    assert!(rig.groups.shared.inner.lock().led.is_empty());
+    assert_eq!(rig.shard.log_len(), 0);
+}
+
+#[test]
+fn who_stops_leading_answers_everyone() {
+    let rig = Rig::new();
+    let (mut a, mut b) = (client(), client());
+    rig.settle_alone("g", &mut a);
+    rig.settle_alone("h", &mut b);
+    let mut parked = rig.join("g", &client());
+    assert!(now(&mut parked).is_none());
+    rig.groups.retire(ErrorKind::ShuttingDown);
+    assert_eq!(now(&mut parked).unwrap().unwrap_err().error, ErrorKind::ShuttingDown);
+    let inner = rig.groups.shared.inner.lock();
+    assert!(inner.led.is_empty());
+    assert_eq!((inner.parked(), inner.member_bytes), (0, 0));
+}
+
+#[test]
+fn retention_may_be_as_long_as_one_likes() {
+    let rig = Rig::with(GroupOptions { offsets_retention: Duration::MAX, ..GroupOptions::default() });
+    now(&mut rig.commit_offset("g", outside(), 1)).unwrap();
+    rig.clock.advance(1_000_000_000_000);
+    rig.groups.housekeep(&|_| true);
+    assert_eq!(rig.groups.all_offsets("g").len(), 1);
+}
