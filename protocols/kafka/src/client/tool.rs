@@ -10,6 +10,7 @@ use sabir_net::client::{
     PublishOptions, Receipt, Start, TopicInfo,
 };
 
+use super::RETRY_EVERY;
 use super::groups::Committer;
 use super::producer::Full;
 use super::{
