@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(os.environ.get("SABIR_CACHE") or pathlib.Path.home() / ".cache/sabir")
+CACHE = pathlib.Path(os.environ.get("SABIR_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'}/sabir")
 LOGS = pathlib.Path(os.environ.get("TEST_LOGS") or REPOSITORY / "target/test-logs")
 
 

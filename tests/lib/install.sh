@@ -77,7 +77,7 @@ need_librdkafka() {
 need_kafka_jars() {
   local tool
   for tool in java javac mvn; do have $tool || { echo "needs a JDK and Maven ($tool is missing)"; return 1; }; done
-  PEERS_HOME=$SABIR_CACHE/peers bash bench/peers/kafka.sh install >>"$LOGS/install.log" 2>&1 || {
+  bash bench/peers/kafka.sh install >>"$LOGS/install.log" 2>&1 || {
     echo "Kafka's jars cannot be had from Maven Central, see $LOGS/install.log"
     return 1
   }

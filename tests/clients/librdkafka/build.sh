@@ -4,7 +4,7 @@
 set -euo pipefail
 
 VERSION=4.10.0+2.12.1
-CACHE=${SABIR_CACHE:-$HOME/.cache/sabir}
+CACHE=${SABIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sabir}
 HOME_DIR=$CACHE/librdkafka-${VERSION#*+}
 
 [ -x "$HOME_DIR/tests/test-runner" ] && { echo "$HOME_DIR/tests"; exit 0; }
