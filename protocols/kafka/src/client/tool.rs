@@ -157,7 +157,7 @@ impl Tool for KafkaTool {
         Box::pin(async move {
             self.appears(topic).await.map_err(failed)?;
             let sending = self.sending(options).await.map_err(failed)?;
-            sending.send(topic, &messages).await.map_err(failed)
+            sending.send(topic, &messages).await
         })
     }
 
@@ -170,10 +170,7 @@ impl Tool for KafkaTool {
         Box::pin(async move {
             let count = self.client.topic(topic, false).await.map_err(failed)?.leaders.len() as i32;
             let partitions = match partition {
-                Some(one) if one >= count => {
-                    let message = format!("{topic} has no partition {one}; it has 0 to {}", count - 1);
-                    return Err(ClientError::new(Failure::NotFound, message));
-                }
+                Some(one) if one >= count => return Err(no_partition(topic, one, count as usize)),
                 Some(one) => vec![one],
                 None => (0..count).collect(),
             };
@@ -362,16 +359,16 @@ impl Sending {
         Ok(Self { options, producer, outcomes })
     }
 
-    async fn send(&self, topic: &str, messages: &[Outgoing]) -> Result<Vec<Receipt>, Error> {
-        let handle = self.producer.topic(topic).await?;
+    async fn send(&self, topic: &str, messages: &[Outgoing]) -> Result<Vec<Receipt>, ClientError> {
+        let handle = self.producer.topic(topic).await.map_err(failed)?;
         let partitions = self.producer.partitions(handle);
+        // Before the first is sent: a call publishes all of its messages, or says which part of the request is wrong.
+        if let Some(wrong) = messages.iter().filter_map(|m| m.partition).find(|p| *p as usize >= partitions) {
+            return Err(no_partition(topic, wrong, partitions));
+        }
         *self.outcomes.lock() = vec![None; messages.len()];
         for (number, message) in messages.iter().enumerate() {
             let asked = message.partition.map(|p| p as usize);
-            if let Some(partition) = asked.filter(|p| *p >= partitions) {
-                let problem = format!("{topic} has no partition {partition}; it has 0 to {}", partitions - 1);
-                return Err(Error::Usage(problem));
-            }
             let headers: Vec<_> =
                 message.headers.iter().map(|(name, value)| (name.as_bytes(), Some(&value[..]))).collect();
             let record = Record {
@@ -395,7 +392,7 @@ impl Sending {
         self.producer.flush().await;
         let outcomes = std::mem::take(&mut *self.outcomes.lock());
         let lost = || Err(Error::Usage("a message was neither acknowledged nor refused".into()));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost).map_err(failed)).collect()
     }
 }
 
@@ -408,6 +405,11 @@ fn note(outcomes: &mut [Option<Result<Receipt, Error>>], delivery: &Delivery<'_>
         };
         *outcome = Some(delivery.result.as_ref().map(|first| receipt(*first)).map_err(|e| (*e).clone()));
     }
+}
+
+fn no_partition(topic: &str, wrong: i32, partitions: usize) -> ClientError {
+    let message = format!("{topic} has no partition {wrong}; it has 0 to {}", partitions.saturating_sub(1));
+    ClientError::new(Failure::NotFound, message)
 }
 
 fn missing(name: &str) -> Error {
