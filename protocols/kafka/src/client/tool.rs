@@ -440,13 +440,15 @@ fn partition_info(partition: &MetadataResponsePartition) -> PartitionInfo {
 
 fn incoming(partition: i32, record: &sabir_model::batch::RecordView<'_>) -> Incoming {
     let copy = |bytes: &[u8]| bytes::Bytes::copy_from_slice(bytes);
-    let headers = record.headers.clone();
     Incoming {
         partition,
         offset: record.offset.0,
         timestamp_ms: record.timestamp,
         key: record.key.map(copy),
         value: record.value.map(copy),
-        headers: headers.map(|h| (String::from_utf8_lossy(h.key).into_owned(), h.value.map(copy))).collect(),
+        headers: record
+            .headers
+            .map(|h| (String::from_utf8_lossy(h.key).into_owned(), h.value.map(copy)))
+            .collect(),
     }
 }

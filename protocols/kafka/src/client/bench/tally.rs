@@ -79,10 +79,11 @@ impl Tally {
 
     /// One answer brought so many messages.
     pub fn fetched(&self, count: u64, bytes: u64, took: Duration) {
+        let now = self.now();
         self.progress.messages.fetch_add(count, Ordering::Relaxed);
         self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let now = self.now();
-        if now < self.warm_from {
+        // How long the broker waits when there is nothing says nothing about it.
+        if count == 0 || now < self.warm_from {
             return;
         }
         let mut inner = self.inner.lock();
