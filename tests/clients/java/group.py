@@ -78,7 +78,7 @@ class Group:
     """The members of one group and what they have said so far."""
 
     def __init__(self, name, assignor):
-        self.name, self.assignor = f"{name}-{SALT}", assignor
+        self.label, self.name, self.assignor = name, f"{name}-{SALT}", assignor
         self.lock = threading.Lock()
         self.members = {}
         self.owned = {}
@@ -101,7 +101,7 @@ class Group:
 
     def start_feed(self, records, per_second):
         self.feed = Program(
-            f"{self.name}-feed", self.fed.put, "Feed", BOOTSTRAP, self.name, str(PARTITIONS), str(records), str(per_second)
+            f"{self.label}-feed", self.fed.put, "Feed", BOOTSTRAP, self.name, str(PARTITIONS), str(records), str(per_second)
         )
         line = self.fed.get(timeout=30)
         assert line == "created", line
@@ -121,7 +121,7 @@ class Group:
         ]
         with self.lock:
             self.owned[member] = set()
-        self.members[member] = Program(f"{self.name}-{member}", lambda line: self.heard(member, line), "Member", *settings)
+        self.members[member] = Program(f"{self.label}-{member}", lambda line: self.heard(member, line), "Member", *settings)
 
     def kill(self, member):
         self.members.pop(member).kill()
