@@ -360,25 +360,26 @@ impl Journal {
         self.wait_until(|| self.durable() >= through)
     }
 
-    /// Drives the disk until `done`; tells the replicator, who may have looked in vain meanwhile.
+    /// Drives the disk until `done`, and tells the replicator of what it took in: nobody else was told.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> Result<(), Arc<StorageError>> {
-        let before = self.acked();
-        let result = loop {
+        let mut acked = self.acked();
+        loop {
             self.advance();
-            match self.parts.stopped.get() {
-                Some(error) => break Err(error.clone()),
-                None if done() => break Ok(()),
-                None => {}
+            if self.acked() != std::mem::replace(&mut acked, self.acked()) {
+                self.wake();
+            }
+            if let Some(error) = self.parts.stopped.get() {
+                self.wake();
+                return Err(error.clone());
+            }
+            if done() {
+                return Ok(());
             }
             if !self.parts.disk.wait(WAIT) && self.parts.disk.depth() == 0 {
                 // Another thread has reaped and is about to take note.
                 std::thread::yield_now();
             }
-        };
-        if result.is_err() || self.acked() != before {
-            self.wake();
         }
-        result
     }
 
     /// Sets what is called when the marks have moved without the disk's event descriptor saying so.
