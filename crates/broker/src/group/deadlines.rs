@@ -15,9 +15,10 @@ use super::{Groups, Text};
 const AT_ONCE: usize = 256;
 
 impl Groups {
-    /// Takes over the groups that the table knows: each with members is led from now on, its deadlines start afresh.
+    /// Takes over the groups that the table knows, which must be all that was ever acknowledged: each with members is led from now on, its deadlines start afresh.
     pub(crate) fn lead(&self) {
         self.with(|inner, wakes| {
+            inner.closed = None;
             let mut groups: Vec<Text> = Vec::new();
             self.read(|table| {
                 let with_members = table.iter().filter(|(_, state)| !state.is_empty());
@@ -29,7 +30,8 @@ impl Groups {
 
     /// Takes over one group, if it has members.
     pub(super) fn lead_one(&self, inner: &mut Inner, group: &Text, wakes: &mut WakeBatch) {
-        let with_members = self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
+        let with_members = inner.closed.is_none()
+            && self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
         if with_members && self.find(inner, group, ErrorKind::GroupNotFound).is_ok() {
             self.drive(inner, group, Event::Tick, wakes);
         }
@@ -82,9 +84,10 @@ impl Groups {
         }
     }
 
-    /// Stops leading: everyone that waits is answered with `error`, and nothing is left in memory.
+    /// Stops leading: everyone that waits, and whoever comes, is answered with `error`; nothing is left in memory.
     pub(crate) fn retire(&self, error: ErrorKind) {
         self.with(|inner, wakes| {
+            inner.closed = Some(error);
             let groups: Vec<Text> = inner.led.keys().cloned().collect();
             groups.iter().for_each(|group| inner.retire(group, error, wakes));
         });

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use parking_lot::MutexGuard;
 use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     last_incarnation: u64,
     /// What the members of all groups brought, in bytes.
     pub member_bytes: usize,
+    /// Why no group is led here, if none is.
+    pub closed: Option<ErrorKind>,
 }
 
 impl Inner {
@@ -55,6 +58,7 @@ impl Inner {
             last_ticket: 0,
             last_incarnation: 0,
             member_bytes: 0,
+            closed: Some(ErrorKind::CoordinatorLoading),
         }
     }
 
@@ -197,7 +201,12 @@ impl Groups {
         wakes: &mut WakeBatch,
     ) {
         let mut inner = self.shared.inner.lock();
-        let Some(led) = inner.led.get_mut(group).filter(|led| led.incarnation == incarnation) else { return };
+        let Some(led) = inner.led.get_mut(group).filter(|led| led.incarnation == incarnation) else {
+            // Of a machine that was given up: what it proposed after the cut is in the table all the same.
+            return if outcome.is_ok() {
+                self.start_again(inner, group, wakes)
+            };
+        };
         led.in_flight -= 1;
         match outcome {
             Ok(()) => {
@@ -207,14 +216,20 @@ impl Groups {
             Err(error @ ErrorKind::StorageFull) => {
                 self.drive(&mut inner, group, Event::Refused(token, error), wakes);
             }
-            // Cut, or stopped: the machine knows more than the journal ever will, so it starts from the table again.
-            Err(error) => {
-                inner.retire(group, error, wakes);
-                if error == ErrorKind::NotLeader {
-                    self.lead_one(&mut inner, group, wakes);
-                }
-            }
+            Err(ErrorKind::NotLeader) => return self.start_again(inner, group, wakes),
+            // Stopped: whoever asks next gets a machine that will not come far.
+            Err(error) => inner.retire(group, error, wakes),
         }
+        drop(inner);
+        self.shared.shard.flush();
+    }
+}
+
+impl Groups {
+    /// The journal has gone another way than the machine: whoever waits is told, and it starts from the table.
+    fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &Text, wakes: &mut WakeBatch) {
+        inner.retire(group, ErrorKind::NotLeader, wakes);
+        self.lead_one(&mut inner, group, wakes);
         drop(inner);
         self.shared.shard.flush();
     }

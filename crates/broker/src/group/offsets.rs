@@ -79,9 +79,12 @@ impl Groups {
                 admitted?;
             }
             // From outside, and the first that is heard of the group.
-            Err(_) if fence.generation < 0 && self.is_full(&inner) => return Err(ErrorKind::LimitReached),
-            Err(_) if fence.generation < 0 => {}
-            Err(missing) => return Err(missing),
+            Err(ErrorKind::GroupNotFound) if fence.generation < 0 => {
+                if self.is_full(&inner) {
+                    return Err(ErrorKind::LimitReached);
+                }
+            }
+            Err(error) => return Err(error),
         }
         Ok(group)
     }
@@ -99,7 +102,15 @@ impl Groups {
         }
     }
 
-    /// The committed positions of partitions, in the order asked.
+    /// Whether groups are led here, so that what is told of them is all that was ever acknowledged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CoordinatorLoading`], [`ErrorKind::ShuttingDown`], [`ErrorKind::NotLeader`].
+    pub fn ready(&self) -> Result<(), ErrorKind> {
+        self.shared.inner.lock().closed.map_or(Ok(()), Err)
+    }
+
+    /// The committed positions of partitions, in the order asked. Ask [`ready`](Self::ready) first.
     pub fn fetch_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> Vec<Option<Committed>> {
         let group = Text::from(group);
         self.read(|table| {
@@ -158,6 +169,9 @@ impl Groups {
     /// The answer's error is [`ErrorKind::GroupNotFound`], [`ErrorKind::NonEmptyGroup`] if it has members,
     /// [`ErrorKind::InvalidGroupId`], or what kept the entry from being stored.
     pub fn delete(&self, group: &str) -> Reply<Result<(), ErrorKind>> {
+        if let Err(error) = self.ready() {
+            return Reply::ready(Err(error));
+        }
         match self.describe(group).map(|view| view.state) {
             _ if check_group_id(group).is_err() => Reply::ready(Err(ErrorKind::InvalidGroupId)),
             None => Reply::ready(Err(ErrorKind::GroupNotFound)),
@@ -177,7 +191,7 @@ impl Groups {
         group: &str,
         partitions: Vec<(TopicId, i32)>,
     ) -> Reply<Result<(), ErrorKind>> {
-        if let Err(error) = check_group_id(group) {
+        if let Err(error) = check_group_id(group).and_then(|()| self.ready()) {
             return Reply::ready(Err(error));
         }
         let group = Text::from(group);

@@ -120,8 +120,9 @@ impl Groups {
     /// Makes sure that a group which exists has its machine.
     ///
     /// # Errors
-    /// `missing` if it does not exist.
+    /// `missing` if it does not exist; why groups are not led.
     pub(super) fn find(&self, inner: &mut Inner, group: &Text, missing: ErrorKind) -> Result<(), ErrorKind> {
+        inner.closed.map_or(Ok(()), Err)?;
         if inner.led.contains_key(group) {
             return Ok(());
         }
@@ -135,7 +136,7 @@ impl Groups {
     /// As [`find`](Self::find), making the group if it is new and nobody claims to be in it.
     fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), ErrorKind> {
         match self.find(inner, group, ErrorKind::UnknownMember) {
-            Err(_) if !claimed => {
+            Err(ErrorKind::UnknownMember) if !claimed => {
                 if self.is_full(inner) {
                     return Err(ErrorKind::LimitReached);
                 }

@@ -152,6 +152,56 @@ fn a_cut_answers_everyone_and_the_group_goes_on_from_what_is_committed() {
 }
 
 #[test]
+fn what_a_given_up_machine_proposed_may_still_come_to_pass() {
+    let rig = Rig::new();
+    let (mut a, mut b) = (client(), client());
+    rig.settle_alone("g", &mut a);
+    rig.prompt(false);
+    // The first stands in a block that is cut, the second in the one after.
+    let leave = vec![LeaveRequest { member: a.member.clone(), instance: None }];
+    rig.groups.leave("g", leave).unwrap();
+    b.take(&now(&mut rig.join("g", &b)).unwrap().unwrap());
+    let mut sync = rig.sync("g", &b, &[(&b, "all")]);
+    rig.shard.cut_first(1, ErrorKind::NotLeader);
+    assert_eq!(now(&mut sync), Some(Err(ErrorKind::NotLeader)));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()), "its leave was never stored");
+    rig.shard.commit();
+    rig.prompt(true);
+    let view = rig.groups.describe("g").unwrap();
+    assert_eq!((view.generation, &view.members[0].member), (b.generation, &b.member));
+    assert_eq!(rig.groups.heartbeat("g", &b.fence()), Ok(()));
+    assert_eq!(now(&mut rig.sync("g", &b, &[])).unwrap().unwrap().assignment, "all");
+}
+
+#[test]
+fn groups_that_are_not_led_are_refused() {
+    let clock = Arc::new(ManualClock::at(START));
+    let shard = FakeShard::new(clock.clone(), GroupTable::new());
+    let mut options = GroupOptions::default();
+    options.limits.initial_rebalance_delay_ms = 0;
+    let groups = Groups::new(shard.clone(), options.clone(), clock.clone());
+    let rig = Rig { clock, shard, groups, options };
+    let a = client();
+    let refused = |why: ErrorKind| {
+        assert_eq!(rig.groups.ready(), Err(why));
+        assert_eq!(now(&mut rig.join("g", &a)).unwrap().unwrap_err().error, why);
+        assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(why)));
+        assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(why));
+        assert_eq!(rig.groups.leave("g", vec![]), Err(why));
+        assert_eq!(now(&mut rig.commit_offset("g", outside(), 1)), Some(vec![Err(why)]));
+        assert_eq!(now(&mut rig.groups.delete("g")), Some(Err(why)));
+        assert_eq!(now(&mut rig.groups.delete_offsets("g", vec![])), Some(Err(why)));
+    };
+    refused(ErrorKind::CoordinatorLoading);
+    rig.groups.lead();
+    assert_eq!(rig.groups.ready(), Ok(()));
+    rig.settle_alone("g", &mut a.clone());
+    rig.groups.retire(ErrorKind::ShuttingDown);
+    refused(ErrorKind::ShuttingDown);
+    assert!(rig.groups.shared.inner.lock().led.is_empty());
+}
+
+#[test]
 fn a_shard_that_takes_nothing_refuses_and_answers() {
     let rig = Rig::new();
     let mut a = client();

@@ -62,7 +62,15 @@ impl FakeShard {
 
     /// Drops what is not committed.
     fn cut(&self, error: ErrorKind) {
-        let cut = std::mem::take(&mut self.state.lock().waiting);
+        self.cut_first(usize::MAX, error);
+    }
+
+    /// Drops the first of what is not committed; the rest stood in the open block and goes on.
+    fn cut_first(&self, entries: usize, error: ErrorKind) {
+        let mut state = self.state.lock();
+        let entries = entries.min(state.waiting.len());
+        let cut: Vec<_> = state.waiting.drain(..entries).collect();
+        drop(state);
         for (_, _, waiter) in cut {
             self.complete(waiter, Err(error));
         }

@@ -46,7 +46,8 @@ enum Op {
     },
     /// So many waiting entries commit.
     Commit(usize),
-    Cut,
+    /// So many of them are cut.
+    Cut(usize),
     Restart,
     Checkpoint {
         entries: usize,
@@ -69,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1..3i64).prop_map(Op::Weeks),
         1 => topic.prop_map(|gone| Op::Housekeep { gone }),
         8 => (1..5usize).prop_map(Op::Commit),
-        1 => Just(Op::Cut),
+        1 => (1..4usize).prop_map(Op::Cut),
         1 => Just(Op::Restart),
         2 => (1..4usize).prop_map(|entries| Op::Checkpoint { entries }),
     ]
@@ -145,7 +146,7 @@ impl World {
             Op::Commit(entries) => (0..entries).for_each(|_| {
                 self.rig.shard.commit_one();
             }),
-            Op::Cut => self.rig.shard.cut(ErrorKind::NotLeader),
+            Op::Cut(entries) => self.rig.shard.cut_first(entries, ErrorKind::NotLeader),
             Op::Restart => {
                 self.rig.restart();
                 self.joining.iter_mut().for_each(|joining| *joining = None);
@@ -153,6 +154,17 @@ impl World {
             Op::Checkpoint { entries } => self.checkpoint(entries),
         }
         self.listen();
+        self.check_led();
+    }
+
+    /// Nobody is forgotten: a group whose members the journal knows has a machine that watches them.
+    fn check_led(&self) {
+        let inner = self.rig.groups.shared.inner.lock();
+        self.rig.groups.read(|table| {
+            for (group, _) in table.iter().filter(|(_, state)| !state.is_empty()) {
+                assert!(inner.led.contains_key(group), "{group}");
+            }
+        });
     }
 
     fn listen(&mut self) {
