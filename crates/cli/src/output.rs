@@ -175,8 +175,7 @@ mod tests {
     fn yaml_is_indented() {
         let value =
             json!({"topics": [{"name": "a b", "size": 1, "none": []}, {"name": "no", "in": {"x": null}}]});
-        let want =
-            "topics:\n  - name: \"a b\"\n    size: 1\n    none: []\n  - name: \"no\"\n    in:\n      x: null\n";
+        let want = "topics:\n  - name: \"a b\"\n    size: 1\n    none: []\n  - name: \"no\"\n    in:\n      x: null\n";
         assert_eq!(yaml(&value), want);
         assert_eq!(yaml(&json!([[1, 2], "x"])), "- - 1\n  - 2\n- x\n");
     }

@@ -143,7 +143,11 @@ fn sync_rate(dir: &Path) -> Vec<Finding> {
     let median = match synced_writes(dir) {
         Ok(median) => median,
         Err(error) => {
-            return vec![Finding::bad(subject, format!("{}: {error}", dir.display()), "It must be writable.")];
+            return vec![Finding::bad(
+                subject,
+                format!("{}: {error}", dir.display()),
+                "It must be writable.",
+            )];
         }
     };
     let found = format!("4 KiB in {:.2} ms (median)", median.as_secs_f64() * 1e3);
