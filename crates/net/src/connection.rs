@@ -10,7 +10,6 @@ use sabir_base::metrics::Exposition;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Pass;
 use crate::memory::FrameMemory;
 
 /// A future that stays on its I/O thread.
@@ -34,7 +33,7 @@ pub trait Frontend: Send + Sync + 'static {
 pub struct Limits {
     /// The memory that incomplete and unanswered frames of all connections share.
     pub frame_memory: FrameMemory,
-    /// How long a frame that has begun may take to arrive whole, beside a second for each [`Limits::SLOWEST`] bytes of it.
+    /// How long a frame that has begun may take to arrive, beside a second for each [`Limits::SLOWEST`] bytes that have.
     pub frame_timeout: Duration,
     /// How long a client may take to read what was sent to it, beside a second for each [`Limits::SLOWEST`] bytes of it.
     pub write_timeout: Duration,
@@ -65,13 +64,4 @@ pub struct Connection {
     pub limits: Arc<Limits>,
     /// Cancelled when the node drains: take no more requests, finish those under way, end.
     pub closing: CancellationToken,
-    /// Its place among the connections, as long as it is open.
-    pub(crate) pass: Pass,
-}
-
-impl Connection {
-    /// The name of the front end whose listener took it.
-    pub fn listener(&self) -> &'static str {
-        self.pass.name()
-    }
 }

@@ -97,12 +97,6 @@ fn take_place(open: &AtomicUsize, max: usize) -> bool {
     open.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
 }
 
-impl Pass {
-    pub(crate) fn name(&self) -> &'static str {
-        self.gate.name
-    }
-}
-
 impl Drop for Pass {
     fn drop(&mut self) {
         self.gate.open.fetch_sub(1, Relaxed);

@@ -195,10 +195,12 @@ impl Acceptor {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
                 match opened {
                     Ok((local, stream)) => {
-                        front_end.serve(Connection { stream, peer, local, limits, closing, pass }).await;
+                        front_end.serve(Connection { stream, peer, local, limits, closing }).await;
                     }
                     Err(error) => tracing::debug!(%peer, %error, "a connection ended while it was accepted"),
                 }
+                // Kept here and not in the connection, of which a front end may drop what it does not need.
+                drop(pass);
             })
         }));
     }

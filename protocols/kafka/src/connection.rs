@@ -317,12 +317,9 @@ impl Driver {
             }
             self.room = None;
         }
-        if !self.input.must_be_granted(self.need) {
-            return true;
-        }
-        let limits = &self.connection.limits;
-        let take =
-            || Box::pin(limits.frame_memory.clone().take(self.need)) as Pin<Box<dyn Future<Output = Grant>>>;
+        let Some(bytes) = self.input.must_be_granted(self.need) else { return true };
+        let memory = &self.connection.limits.frame_memory;
+        let take = || Box::pin(memory.clone().take(bytes)) as Pin<Box<dyn Future<Output = Grant>>>;
         match self.memory.get_or_insert_with(take).as_mut().poll(cx) {
             Poll::Pending => false,
             Poll::Ready(grant) => {
@@ -335,7 +332,7 @@ impl Driver {
 
     /// Nothing more is there to be read for now.
     fn settle(&mut self) -> Result<bool, End> {
-        let settled = self.input.settle(self.need, &self.connection.limits.frame_memory);
+        let settled = self.input.settle(&self.connection.limits.frame_memory);
         settled.map_err(|_| End::Dropped(Dropped::Memory))?;
         Ok(false)
     }
@@ -367,9 +364,11 @@ impl Driver {
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let waiting = self.wanted() == usize::MAX && self.room.is_none() && self.memory.is_none();
+        // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
+        let waiting = self.wanted() == usize::MAX && self.room.is_none();
+        let arrived = self.input.bytes.len();
         let sight = Sight {
-            arriving: (waiting && !self.input.bytes.is_empty()).then_some(self.need),
+            arriving: (waiting && arrived > 0).then_some(arrived),
             unread: self.output.len(),
             busy: self.session.open() > 0,
             ended: self.ended,
@@ -391,18 +390,17 @@ impl Driver {
     }
 
     fn report(&self, end: &End) {
-        let (peer, listener) = (self.connection.peer, self.connection.listener());
-        let client = self.client.id();
+        let (peer, client) = (self.connection.peer, self.client.id());
         match end {
-            End::Gone | End::Drained => tracing::debug!(%peer, listener, client, ?end, "connection ended"),
-            End::Broken(error) => tracing::debug!(%peer, listener, client, %error, "connection broke"),
+            End::Gone | End::Drained => tracing::debug!(%peer, client, ?end, "connection ended"),
+            End::Broken(error) => tracing::debug!(%peer, client, %error, "connection broke"),
             End::Protest(protest) => {
                 self.kafka.metrics.dropped(Dropped::Protest(protest.label()));
-                tracing::warn!(%peer, listener, client, "connection closed: it sent {protest}");
+                tracing::warn!(%peer, client, "connection closed: it sent {protest}");
             }
             End::Dropped(why) => {
                 self.kafka.metrics.dropped(*why);
-                tracing::warn!(%peer, listener, client, "connection closed: {why}");
+                tracing::warn!(%peer, client, "connection closed: {why}");
             }
         }
     }

@@ -13,7 +13,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What a connection looks like at the end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sight {
-    /// Bytes of the frame that has begun to arrive, if the client is the one who is waited for.
+    /// Bytes that have arrived of a frame, if the client is the one who is waited for.
     pub arriving: Option<usize>,
     /// Bytes that the client has not read yet.
     pub unread: usize,
@@ -123,16 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn dripping_does_not_move_a_frames_deadline_but_its_size_does() {
+    fn only_speed_moves_a_frames_deadline() {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start);
         let slow = Late::Dropped(Dropped::SlowWriter);
         for s in 0..5 {
-            let sight = Sight { arriving: Some(100), ..REST };
+            let sight = Sight { arriving: Some(s as usize), ..REST };
             assert_eq!(deadlines.next(&limits(), sight, start + seconds(s)), (start + seconds(30), slow));
         }
-        let large = Sight { arriving: Some(10 * Limits::SLOWEST), ..REST };
-        assert_eq!(deadlines.next(&limits(), large, start + seconds(6)), (start + seconds(40), slow));
+        let fast = Sight { arriving: Some(10 * Limits::SLOWEST), ..REST };
+        assert_eq!(deadlines.next(&limits(), fast, start + seconds(6)), (start + seconds(40), slow));
         deadlines.frame_taken();
         let next = Sight { arriving: Some(4), ..REST };
         assert_eq!(deadlines.next(&limits(), next, start + seconds(7)), (start + seconds(37), slow));

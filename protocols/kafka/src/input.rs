@@ -1,7 +1,8 @@
 //! The bytes that arrived and are not handled yet.
 //!
 //! A connection without anything half-arrived has no buffer: buffers are lent by the I/O thread. What waits for the rest of
-//! its frame keeps one only up to [`FREE`] bytes; for more than that it must hold a grant of the node's frame memory.
+//! its frame is counted against the node's frame memory by the buffer it holds, and holds one only as large as what has
+//! arrived calls for, whatever size it announced.
 
 use std::cell::RefCell;
 
@@ -10,10 +11,12 @@ use sabir_net::{FrameMemory, Grant};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of an incomplete frame that a connection may hold without a grant.
+/// Bytes of an incomplete frame that a connection may hold although no memory is left for it.
 pub(crate) const FREE: usize = 64 * 1024;
 /// Incomplete frames up to this size are moved to a buffer of their own size.
 const SMALL: usize = 4 * 1024;
+/// The buffer for a frame that does not fit a lent one has this size, or that of the frame, and grows with what arrives.
+const LARGE: usize = 1024 * 1024;
 /// Buffers that an I/O thread keeps.
 const SPARE: usize = 8;
 
@@ -33,20 +36,33 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Whether a read needs a grant of so many bytes first: the frame under way does not fit a lent buffer.
-    pub fn must_be_granted(&self, need: usize) -> bool {
-        need > BUFFER && self.grant.as_ref().is_none_or(|g| g.bytes() < need)
+    /// How large the buffer must be to read on, for a frame that needs so many bytes in all.
+    fn capacity_for(&self, need: usize) -> usize {
+        if need <= BUFFER || self.bytes.len() < BUFFER {
+            return BUFFER;
+        }
+        need.min(LARGE.max(4 * self.bytes.len()))
     }
 
-    /// Takes the grant for the frame under way.
+    /// How large a grant must be taken before reading on, for a frame that needs so many bytes in all.
+    pub fn must_be_granted(&self, need: usize) -> Option<usize> {
+        let held = self.grant.as_ref().map_or(0, Grant::bytes);
+        let capacity = self.capacity_for(need);
+        // A buffer that has room left is read into first.
+        let full = self.bytes.len() >= held.max(BUFFER);
+        (full && capacity > held.max(BUFFER)).then_some(capacity)
+    }
+
+    /// Takes the grant for the frame under way, instead of a smaller one.
     pub fn grant(&mut self, grant: Grant) {
         self.grant = Some(grant);
     }
 
     /// Makes room to read on, for a frame that needs so many bytes in all.
     pub fn make_room(&mut self, need: usize) {
-        let capacity = need.max(BUFFER);
-        let missing = capacity - self.bytes.len().min(capacity);
+        let held = self.grant.as_ref().map_or(0, Grant::bytes);
+        let capacity = self.capacity_for(need).min(held.max(BUFFER));
+        let missing = capacity.saturating_sub(self.bytes.len()).max(1);
         if self.bytes.capacity() > 0 && self.bytes.try_reclaim(missing) {
             return;
         }
@@ -55,24 +71,34 @@ impl Input {
         give_back(std::mem::replace(&mut self.bytes, roomy));
     }
 
-    /// Settles down to wait for more of a frame that needs so many bytes in all.
+    /// Settles down to wait for the rest of a frame.
     ///
     /// # Errors
-    /// The frame is too large to be held without a grant, and there is none.
-    pub fn settle(&mut self, need: usize, memory: &FrameMemory) -> Result<(), NoMemory> {
+    /// No memory is left for what has arrived of it.
+    pub fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
         if len == 0 {
             self.grant = None;
             give_back(std::mem::take(&mut self.bytes));
         } else if len <= SMALL {
-            if self.bytes.capacity() > SMALL {
-                let small = BytesMut::from(&self.bytes[..]);
-                give_back(std::mem::replace(&mut self.bytes, small));
+            self.shrink();
+        } else if self.grant.is_none() {
+            self.grant = memory.try_take(BUFFER);
+            match &self.grant {
+                None if len > FREE => return Err(NoMemory),
+                None => self.shrink(),
+                Some(_) => {}
             }
-        } else if need > FREE && self.grant.is_none() {
-            self.grant = Some(memory.try_take(need.max(BUFFER)).ok_or(NoMemory)?);
         }
         Ok(())
+    }
+
+    /// Moves what there is to a buffer of its size.
+    fn shrink(&mut self) {
+        if self.bytes.capacity() > self.bytes.len().max(SMALL) {
+            let small = BytesMut::from(&self.bytes[..]);
+            give_back(std::mem::replace(&mut self.bytes, small));
+        }
     }
 
     /// The grant of a frame that has been taken out whole, to be kept as long as its bytes are.
@@ -109,58 +135,77 @@ fn give_back(mut buffer: BytesMut) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn idle_and_slow_connections_hold_little() {
-        let memory = FrameMemory::new(2 * BUFFER);
+    fn with(bytes: usize) -> Input {
         let mut input = Input::default();
         input.make_room(4);
-        assert!(input.bytes.capacity() >= BUFFER);
-        input.settle(4, &memory).expect("nothing is held");
-        assert_eq!(input.bytes.capacity(), 0);
-
-        input.make_room(4);
-        input.bytes.extend_from_slice(b"abc");
-        input.settle(5000, &memory).expect("little is held");
-        assert!(input.bytes.capacity() <= SMALL);
-        assert_eq!((&input.bytes[..], memory.granted()), (b"abc".as_slice(), 0));
-        input.make_room(5000);
-        assert_eq!(&input.bytes[..], b"abc");
+        input.bytes.extend_from_slice(&vec![1; bytes]);
+        input
     }
 
     #[test]
-    fn frames_that_wait_are_counted() {
+    fn idle_and_slow_connections_hold_little() {
         let memory = FrameMemory::new(2 * BUFFER);
-        let mut inputs: Vec<Input> = (0..3).map(|_| Input::default()).collect();
-        for input in &mut inputs {
-            input.make_room(4);
-            input.bytes.extend_from_slice(&[1; 5000]);
-        }
-        inputs[0].settle(FREE, &memory).expect("held without a grant");
-        assert_eq!(memory.granted(), 0);
-        inputs[0].settle(FREE + 1, &memory).expect("granted");
-        inputs[1].settle(FREE + 1, &memory).expect("granted");
+        let mut idle = with(0);
+        assert!(idle.bytes.capacity() >= BUFFER);
+        idle.settle(&memory).expect("nothing is held");
+        assert_eq!(idle.bytes.capacity(), 0);
+
+        let mut slow = with(3);
+        slow.settle(&memory).expect("little is held");
+        assert!(slow.bytes.capacity() <= SMALL);
+        assert_eq!((slow.bytes.len(), memory.granted()), (3, 0));
+        slow.make_room(5000);
+        assert!(slow.bytes.len() == 3 && slow.bytes.capacity() >= BUFFER);
+    }
+
+    #[test]
+    fn what_waits_is_counted() {
+        let memory = FrameMemory::new(2 * BUFFER);
+        let mut inputs: Vec<Input> = (0..3).map(|_| with(SMALL + 1)).collect();
+        inputs.iter_mut().for_each(|input| input.settle(&memory).expect("held"));
         assert_eq!(memory.granted(), 2 * BUFFER);
-        assert_eq!(inputs[2].settle(FREE + 1, &memory), Err(NoMemory));
+        assert!(inputs[1].bytes.capacity() >= BUFFER);
+        assert!(
+            inputs[2].bytes.capacity() < 2 * SMALL,
+            "there was no memory left, so it is as small as it can be"
+        );
+        assert_eq!(with(FREE + 1).settle(&memory), Err(NoMemory));
         drop(inputs);
         assert_eq!(memory.granted(), 0);
     }
 
     #[test]
-    fn large_frames_need_a_grant_before_their_buffer() {
-        let memory = FrameMemory::new(10 * BUFFER);
-        let mut input = Input::default();
-        assert!(!input.must_be_granted(BUFFER));
-        assert!(input.must_be_granted(BUFFER + 1));
-        input.grant(memory.try_take(BUFFER + 1).expect("fits"));
-        assert!(!input.must_be_granted(BUFFER + 1));
-        input.make_room(4);
-        input.bytes.extend_from_slice(b"abc");
-        input.make_room(3 * BUFFER);
-        assert_eq!(&input.bytes[..], b"abc");
-        assert!(input.bytes.capacity() >= 3 * BUFFER);
+    fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
+        let memory = FrameMemory::new(100 * LARGE);
+        let announced = 64 * LARGE;
+        let mut input = with(BUFFER - 1);
+        assert_eq!(input.must_be_granted(announced), None);
+        input.bytes.extend_from_slice(b"x");
+        let mut sizes = Vec::new();
+        while let Some(size) = input.must_be_granted(announced) {
+            sizes.push(size);
+            input.grant(memory.try_take(size).expect("fits"));
+            input.make_room(announced);
+            assert!(input.bytes.capacity() >= size && input.bytes.capacity() < 2 * size);
+            input.bytes.resize(size.min(20 * LARGE), 2);
+        }
+        assert_eq!(sizes, [LARGE, 4 * LARGE, 16 * LARGE, 64 * LARGE]);
+        assert!(input.bytes[..BUFFER - 1].iter().all(|b| *b == 1));
         let frame = input.bytes.split().freeze();
-        input.settle(4, &memory).expect("empty");
-        assert_eq!((memory.granted(), frame.len()), (0, 3));
+        input.settle(&memory).expect("empty");
+        assert_eq!((memory.granted(), frame.len()), (0, 20 * LARGE));
+    }
+
+    #[test]
+    fn a_frame_a_little_larger_than_a_buffer_gets_all_its_room_at_once() {
+        let memory = FrameMemory::new(2 * LARGE);
+        let mut input = with(BUFFER);
+        assert_eq!(input.must_be_granted(BUFFER), None);
+        assert_eq!(input.must_be_granted(BUFFER + 5), Some(BUFFER + 5));
+        input.grant(memory.try_take(BUFFER + 5).expect("fits"));
+        assert_eq!(input.must_be_granted(BUFFER + 5), None);
+        input.make_room(BUFFER + 5);
+        assert!(input.bytes.capacity() >= BUFFER + 5);
     }
 
     #[test]

@@ -1,0 +1,238 @@
+//! Fetch: what it waits for, what it gives, and its sessions.
+
+use std::time::{Duration, Instant};
+
+use sabir_kafka::wire::ErrorCode;
+use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
+use sabir_kafka::wire::messages::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
+};
+use sabir_model::batch::split;
+
+use crate::rig::{PATIENCE, Rig, Setup, assert_code, batch, produce_request};
+
+fn partition(partition: i32, fetch_offset: i64) -> FetchPartition {
+    FetchPartition { partition, fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() }
+}
+
+/// A fetch by name without a session, to be sent in version 12.
+fn fetch(partitions: Vec<FetchPartition>) -> FetchRequest {
+    FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 1,
+        session_epoch: -1,
+        topics: vec![FetchTopic { topic: "t".into(), partitions, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+fn only(response: &FetchResponse) -> &PartitionData {
+    assert_eq!(response.error_code, 0);
+    &response.responses[0].partitions[0]
+}
+
+/// Offsets of the records' batches: (first, last).
+fn batches(data: &PartitionData) -> Vec<(i64, i64)> {
+    let bytes = data.records.as_ref().unwrap().to_bytes();
+    let whole = split(&bytes).map(|batch| batch.unwrap().0);
+    whole.map(|header| (header.base_offset.0, header.last_offset().0)).collect()
+}
+
+#[tokio::test]
+async fn a_fetch_from_the_middle_of_a_batch_gets_all_of_it() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a", "b", "c", "d"]).await;
+    raw.put("t", 0, &["e", "f"]).await;
+    for (from, expected) in
+        [(0, &[(0, 3), (4, 5)][..]), (2, &[(0, 3), (4, 5)]), (3, &[(0, 3), (4, 5)]), (5, &[(4, 5)])]
+    {
+        let response = raw.call(12, &fetch(vec![partition(0, from)])).await;
+        assert_eq!(batches(only(&response)), expected, "{from}");
+    }
+    let end = raw.call(12, &fetch(vec![partition(0, 6)])).await;
+    assert_eq!((only(&end).error_code, batches(only(&end)).len()), (0, 0));
+}
+
+#[tokio::test]
+async fn offsets_outside_are_refused() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a"]).await;
+    for from in [-1, 2, i64::MAX] {
+        let mut request = fetch(vec![partition(0, from)]);
+        request.max_wait_ms = 60_000;
+        let response = raw.call(12, &request).await;
+        assert_code(only(&response).error_code, ErrorCode::OffsetOutOfRange);
+    }
+    let unknown = raw.call(12, &fetch(vec![partition(9, 0)])).await;
+    assert_code(only(&unknown).error_code, ErrorCode::UnknownTopicOrPartition);
+    let mut follower = fetch(vec![partition(0, 0)]);
+    follower.replica_id = 3;
+    assert_code(only(&raw.call(12, &follower).await).error_code, ErrorCode::NotLeaderOrFollower);
+}
+
+#[tokio::test]
+async fn sizes_are_kept_but_for_the_first_batch() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    let large = "x".repeat(10_000);
+    for p in 0..2 {
+        for _ in 0..5 {
+            raw.put("t", p, &[&large]).await;
+        }
+    }
+    let sizes = |response: &FetchResponse| -> Vec<usize> {
+        let partitions = &response.responses[0].partitions;
+        partitions.iter().map(|p| batches(p).len()).collect()
+    };
+    let limited = |max_bytes, partition_max_bytes| {
+        let mut request = fetch(vec![partition(0, 0), partition(1, 0)]);
+        request.max_bytes = max_bytes;
+        request.topics[0].partitions.iter_mut().for_each(|p| p.partition_max_bytes = partition_max_bytes);
+        request
+    };
+    for (max_bytes, partition_max, expected) in [
+        (i32::MAX, i32::MAX, [5, 5]),
+        (1, 1, [1, 0]),
+        (i32::MAX, 25_000, [2, 2]),
+        (25_000, i32::MAX, [2, 0]),
+        (65_000, i32::MAX, [5, 1]),
+        (0, 0, [1, 0]),
+        (-1, -1, [1, 0]),
+    ] {
+        let response = raw.call(12, &limited(max_bytes, partition_max)).await;
+        assert_eq!(sizes(&response), expected, "{max_bytes} {partition_max}");
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_records_and_no_longer_than_it_wants() {
+    let rig = Rig::start();
+    let (mut reader, mut writer) = (rig.raw().await, rig.raw().await);
+    writer.topic("t", 1).await;
+    let mut request = fetch(vec![partition(0, 0)]);
+    request.max_wait_ms = 150;
+    let began = Instant::now();
+    let empty = reader.call(12, &request).await;
+    assert!(batches(only(&empty)).is_empty());
+    assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
+
+    request.max_wait_ms = 60_000;
+    let began = Instant::now();
+    let correlation = reader.send(12, &request).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    writer.put("t", 0, &["a"]).await;
+    let woken = reader.receive::<FetchRequest>(12, correlation).await;
+    assert_eq!(batches(only(&woken)), [(0, 0)]);
+    assert!(began.elapsed() < PATIENCE);
+
+    // Less than wanted is not enough until the time is up.
+    request.min_bytes = 1_000_000;
+    request.max_wait_ms = 300;
+    let began = Instant::now();
+    let few = reader.call(12, &request).await;
+    assert_eq!(batches(only(&few)), [(0, 0)]);
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_holds_up_nobody_else() {
+    let rig = Rig::with(Setup {
+        net: sabir_net::NetOptions { io_threads: 1, ..Default::default() },
+        ..Setup::default()
+    });
+    let mut other = rig.raw().await;
+    other.topic("t", 1).await;
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let mut raw = rig.raw().await;
+        let mut request = fetch(vec![partition(0, 0)]);
+        request.max_wait_ms = 60_000;
+        let fetching = raw.send(12, &request).await;
+        // A later request on the same connection has its turn when the fetch is answered.
+        let behind = raw.send(0, &ApiVersionsRequest::default()).await;
+        waiting.push((raw, fetching, behind));
+    }
+    let began = Instant::now();
+    for _ in 0..100 {
+        other.call(0, &ApiVersionsRequest::default()).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    other.put("t", 0, &["a"]).await;
+    for (mut raw, fetching, behind) in waiting {
+        let response = raw.receive::<FetchRequest>(12, fetching).await;
+        assert_eq!(batches(only(&response)), [(0, 0)]);
+        raw.receive::<ApiVersionsRequest>(0, behind).await;
+    }
+}
+
+#[tokio::test]
+async fn produce_requests_behind_a_fetch_wait_their_turn() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let mut request = fetch(vec![partition(0, 0)]);
+    request.max_wait_ms = 200;
+    let fetching = raw.send(12, &request).await;
+    let producing = raw.send(12, &produce_request(-1, "t", 0, batch(&["a"]))).await;
+    let again = raw.send(12, &fetch(vec![partition(0, 0)])).await;
+    assert!(batches(only(&raw.receive::<FetchRequest>(12, fetching).await)).is_empty());
+    raw.receive::<sabir_kafka::wire::messages::produce::ProduceRequest>(12, producing).await;
+    assert_eq!(batches(only(&raw.receive::<FetchRequest>(12, again).await)), [(0, 0)]);
+}
+
+#[tokio::test]
+async fn a_session_is_told_only_news() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 3).await;
+    raw.put("t", 1, &["a"]).await;
+    let mut request = fetch(vec![partition(0, 0), partition(1, 0), partition(2, 0)]);
+    request.session_epoch = 0;
+    let first = raw.call(12, &request).await;
+    let id = first.session_id;
+    assert!(id > 0);
+    assert_eq!(first.responses[0].partitions.len(), 3);
+
+    let go_on =
+        |session_epoch, topics| FetchRequest { session_id: id, session_epoch, topics, ..fetch(vec![]) };
+    let moved =
+        vec![FetchTopic { topic: "t".into(), partitions: vec![partition(1, 1)], ..Default::default() }];
+    let quiet = raw.call(12, &go_on(1, moved)).await;
+    assert_eq!((quiet.error_code, quiet.responses.len(), quiet.session_id), (0, 0, id));
+
+    raw.put("t", 2, &["b"]).await;
+    let news = raw.call(12, &go_on(2, vec![])).await;
+    assert_eq!(news.responses[0].partitions.len(), 1);
+    assert_eq!((only(&news).partition_index, batches(only(&news))), (2, vec![(0, 0)]));
+
+    let mut forget = go_on(3, vec![]);
+    forget.forgotten_topics_data =
+        vec![ForgottenTopic { topic: "t".into(), partitions: vec![2], ..Default::default() }];
+    assert_eq!(raw.call(12, &forget).await.responses.len(), 0);
+
+    let late = raw.call(12, &go_on(3, vec![])).await;
+    assert_code(late.error_code, ErrorCode::InvalidFetchSessionEpoch);
+    let mut unknown = go_on(4, vec![]);
+    unknown.session_id = id + 1000;
+    assert_code(raw.call(12, &unknown).await.error_code, ErrorCode::FetchSessionIdNotFound);
+}
+
+#[tokio::test]
+async fn committed_reads_list_no_aborted_transactions_and_others_none() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a"]).await;
+    let mut request = fetch(vec![partition(0, 0)]);
+    let uncommitted = raw.call(12, &request).await;
+    assert_eq!(only(&uncommitted).aborted_transactions, None);
+    request.isolation_level = 1;
+    let committed = raw.call(12, &request).await;
+    assert_eq!(only(&committed).aborted_transactions, Some(vec![]));
+    assert_eq!((only(&committed).last_stable_offset, batches(only(&committed)).len()), (1, 1));
+}

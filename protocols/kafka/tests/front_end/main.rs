@@ -1,0 +1,13 @@
+//! The front end over a real broker, asked through sockets.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod admin;
+mod bad_input;
+mod data;
+mod fetching;
+mod groups;
+mod patience;
+mod producing;
+mod rig;
+mod topics;
+mod versions;

@@ -1,0 +1,212 @@
+//! Clients that are slow, silent or many: dropped after their time, in bounded memory, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
+use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use sabir_kafka::wire::messages::produce::ProduceRequest;
+use sabir_net::NetOptions;
+
+use crate::rig::{PATIENCE, Rig, Setup, batch, produce_request};
+
+fn impatient(change: impl FnOnce(&mut NetOptions)) -> Rig {
+    let mut setup = Setup::default();
+    change(&mut setup.net);
+    Rig::with(setup)
+}
+
+async fn is_well(rig: &Rig) {
+    let began = Instant::now();
+    rig.raw().await.call(0, &ApiVersionsRequest::default()).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_frame_that_drips_in_is_not_waited_for_for_ever() {
+    let rig = impatient(|net| net.frame_timeout = Duration::from_millis(300));
+    let mut raw = rig.raw().await;
+    let began = Instant::now();
+    raw.write(&1000i32.to_be_bytes()).await;
+    let dripping = async {
+        for _ in 0..1000 {
+            if tokio::io::AsyncWriteExt::write_all(&mut raw.stream, b"x").await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dripping).await.expect("the connection is closed");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(rig.dropped("slow_writer"), 1);
+    is_well(&rig).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_that_waits_is_not_idle() {
+    let rig = impatient(|net| net.idle_timeout = Duration::from_millis(300));
+    let (mut idle, mut waiting) = (rig.raw().await, rig.raw().await);
+    waiting.topic("t", 1).await;
+    let request = FetchRequest {
+        max_wait_ms: 900,
+        min_bytes: 1,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![FetchPartition { partition_max_bytes: 1, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let fetching = waiting.send(12, &request).await;
+    assert_eq!(idle.closed().await, b"");
+    assert_eq!(rig.dropped("idle"), 1);
+    waiting.receive::<FetchRequest>(12, fetching).await;
+    waiting.closed().await;
+    assert_eq!(rig.dropped("idle"), 2);
+}
+
+/// It asks and asks and reads nothing: the broker stops taking requests, holds a bounded answer, and drops it in the end.
+#[tokio::test]
+async fn a_client_that_never_reads_is_dropped() {
+    let rig = impatient(|net| net.write_timeout = Duration::from_millis(500));
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let large = "x".repeat(900_000);
+    for _ in 0..8 {
+        raw.put("t", 0, &[&large]).await;
+    }
+    let request = FetchRequest {
+        max_wait_ms: 0,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![FetchPartition { partition_max_bytes: i32::MAX, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let flood = async {
+        let frame = raw.frame(12, &request).to_bytes();
+        while tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &frame).await.is_ok() {}
+    };
+    let flooding = tokio::time::timeout(PATIENCE, flood).await;
+    flooding.expect("the connection is closed");
+    assert_eq!(rig.dropped("slow_reader"), 1);
+    is_well(&rig).await;
+}
+
+/// Frames that never end share a bounded memory; those who find none left are dropped, and everybody else goes on.
+#[tokio::test]
+async fn unfinished_frames_share_a_bounded_memory() {
+    let rig = impatient(|net| {
+        net.frame_memory = 8 << 20;
+        net.frame_timeout = Duration::from_millis(1500);
+    });
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut slow = Vec::new();
+    for _ in 0..60 {
+        let mut raw = rig.raw().await;
+        raw.write(&(8i32 << 20).to_be_bytes()).await;
+        // May be closed already.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &[0; 100_000]).await;
+        assert!(memory.granted() <= 8 << 20);
+        slow.push(raw);
+    }
+    rig.until_dropped("memory", 1).await;
+    assert!(memory.granted() > 7 << 20, "{}", memory.granted());
+    is_well(&rig).await;
+    for mut raw in slow {
+        raw.closed().await;
+    }
+    assert_eq!(rig.dropped("memory") + rig.dropped("slow_writer"), 60);
+    let began = Instant::now();
+    while memory.granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are not given back", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_request_comes_through_and_gives_its_memory_back() {
+    let rig = impatient(|net| net.frame_memory = 4 << 20);
+    let mut raw = rig.raw().await;
+    raw.topic_with("t", 1, &[("max.message.bytes", "4000000")]).await;
+    let large = "x".repeat(1_000_000);
+    for i in 0..10 {
+        assert_eq!(raw.put("t", 0, &[&large]).await, i);
+    }
+    assert_eq!(rig.net.as_ref().unwrap().limits().frame_memory.granted(), 0);
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_connections() {
+    let rig = Rig::with(Setup { max_connections: 3, ..Setup::default() });
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        let mut raw = rig.raw().await;
+        raw.call(0, &ApiVersionsRequest::default()).await;
+        taken.push(raw);
+    }
+    assert_eq!(rig.raw().await.closed().await, b"");
+    drop(taken.pop());
+    let began = Instant::now();
+    while rig.net.as_ref().unwrap().stats()[0].open == 3 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    is_well(&rig).await;
+    assert_eq!(rig.net.as_ref().unwrap().stats()[0].refused, 1);
+}
+
+/// A client that sends its requests and then no more still gets its answers.
+#[tokio::test]
+async fn who_closes_its_side_gets_the_answers_under_way() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let mut sent = Vec::new();
+    for _ in 0..50 {
+        sent.push(raw.send(12, &produce_request(-1, "t", 0, batch(&["a"]))).await);
+    }
+    tokio::io::AsyncWriteExt::shutdown(&mut raw.stream).await.unwrap();
+    for correlation in sent {
+        let response = raw.receive::<ProduceRequest>(12, correlation).await;
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+    assert_eq!(raw.closed().await, b"");
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_under_way_and_lets_go_of_those_who_wait() {
+    let rig = Rig::start();
+    let (mut producer, mut waiting, mut idle) = (rig.raw().await, rig.raw().await, rig.raw().await);
+    producer.topic("t", 1).await;
+    idle.call(0, &ApiVersionsRequest::default()).await;
+    let request = FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 1_000_000,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![FetchPartition { partition_max_bytes: 1, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    waiting.send(12, &request).await;
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        sent.push(producer.send(12, &produce_request(-1, "t", 0, batch(&["a"]))).await);
+    }
+    // The last answer says that all of them were read.
+    for correlation in sent.drain(..) {
+        producer.receive::<ProduceRequest>(12, correlation).await;
+    }
+    let began = Instant::now();
+    let drained = rig.net.as_ref().unwrap().drain(Duration::from_secs(10));
+    assert_eq!((drained.open, drained.left), (3, 0));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(waiting.closed().await, b"");
+    assert_eq!(idle.closed().await, b"");
+    assert_eq!(producer.closed().await, b"");
+}

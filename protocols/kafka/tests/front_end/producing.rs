@@ -1,0 +1,263 @@
+//! Produce.
+
+use bytes::Bytes;
+use sabir_kafka::wire::ErrorCode;
+use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
+use sabir_kafka::wire::messages::init_producer_id::InitProducerIdRequest;
+use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use sabir_model::ProducerId;
+use sabir_model::batch::{BatchBuilder, Compression};
+
+use crate::rig::{Raw, Rig, Setup, assert_code, batch, batch_with, now_ms, produce_request};
+
+#[tokio::test]
+async fn nothing_is_answered_to_a_producer_that_does_not_wait() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    for value in ["a", "b", "c"] {
+        raw.send(12, &produce_request(0, "t", 0, batch(&[value]))).await;
+    }
+    // The next answer is to this request, and the batches before it are in.
+    let correlation = raw.send(0, &ApiVersionsRequest::default()).await;
+    raw.receive::<ApiVersionsRequest>(0, correlation).await;
+    assert_eq!(raw.put("t", 0, &["d"]).await, 3);
+}
+
+#[tokio::test]
+async fn a_refused_batch_that_nobody_waits_for_closes_the_connection() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.send(12, &produce_request(0, "nowhere", 0, batch(&["a"]))).await;
+    assert_eq!(raw.closed().await, b"");
+    assert_eq!(rig.dropped("refused_unanswered"), 1);
+}
+
+#[tokio::test]
+async fn answers_come_in_the_order_of_requests_good_or_bad() {
+    let rig = Rig::with(Setup { data_shards: 3, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("t", 6).await;
+    let mut sent = Vec::new();
+    for i in 0..300 {
+        let partition = if i % 7 == 0 { 99 } else { i % 6 };
+        let correlation = raw.send(12, &produce_request(1, "t", partition, batch(&["x"]))).await;
+        sent.push((correlation, partition));
+    }
+    let mut next = [0; 6];
+    for (correlation, partition) in sent {
+        let response = raw.receive::<ProduceRequest>(12, correlation).await;
+        let answer = &response.responses[0].partition_responses[0];
+        assert_eq!(answer.index, partition);
+        if partition == 99 {
+            assert_code(answer.error_code, ErrorCode::UnknownTopicOrPartition);
+        } else {
+            let place = &mut next[partition as usize];
+            assert_eq!((answer.error_code, answer.base_offset), (0, *place));
+            *place += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_partition_has_its_own_answer() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    let mut broken = batch(&["x"]).to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    let data = |index, records: Bytes| PartitionProduceData { index, records: Some(records) };
+    let topic = |name: &str, partition_data| TopicProduceData {
+        name: name.into(),
+        partition_data,
+        ..Default::default()
+    };
+    let request = ProduceRequest {
+        acks: -1,
+        topic_data: vec![
+            topic("t", vec![data(1, batch(&["a", "b"])), data(0, broken.into()), data(5, batch(&["c"]))]),
+            topic("nowhere", vec![data(0, batch(&["d"]))]),
+            topic("t", vec![data(1, batch(&["e"])), PartitionProduceData { index: 0, records: None }]),
+        ],
+        ..Default::default()
+    };
+    let response = raw.call(12, &request).await;
+    let answers = response.responses.iter().flat_map(|t| &t.partition_responses);
+    let answers: Vec<_> =
+        answers.map(|p| (p.index, ErrorCode::from_i16(p.error_code).unwrap(), p.base_offset)).collect();
+    assert_eq!(
+        answers,
+        [
+            (1, ErrorCode::None, 0),
+            (0, ErrorCode::CorruptMessage, -1),
+            (5, ErrorCode::UnknownTopicOrPartition, -1),
+            (0, ErrorCode::UnknownTopicOrPartition, -1),
+            (1, ErrorCode::None, 2),
+            (0, ErrorCode::InvalidRecord, -1),
+        ]
+    );
+    assert_eq!(rig.metric("sabir_bad_batches_total{protocol=\"kafka\"}"), 2);
+}
+
+#[tokio::test]
+async fn acknowledgements_are_all_one_or_none() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    for acks in [2, -2, i16::MAX] {
+        let response = raw.call(12, &produce_request(acks, "t", 0, batch(&["a"]))).await;
+        assert_code(response.responses[0].partition_responses[0].error_code, ErrorCode::InvalidRequiredAcks);
+    }
+    raw.topic_with("two", 1, &[("min.insync.replicas", "2")]).await;
+    let all = raw.produce("two", 0, batch(&["a"])).await;
+    assert_code(all.error_code, ErrorCode::NotEnoughReplicas);
+    let one = raw.call(12, &produce_request(1, "two", 0, batch(&["a"]))).await;
+    assert_eq!(one.responses[0].partition_responses[0].error_code, 0);
+}
+
+#[tokio::test]
+async fn the_topics_limits_hold() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let small = batch(&["x"]);
+    raw.topic_with("small", 1, &[("max.message.bytes", &small.len().to_string())]).await;
+    assert_eq!(raw.produce("small", 0, small).await.error_code, 0);
+    let refused = raw.produce("small", 0, batch(&["xy"])).await;
+    assert_code(refused.error_code, ErrorCode::MessageTooLarge);
+    assert!(refused.error_message.unwrap().contains("max.message.bytes"));
+
+    raw.topic("plain", 1).await;
+    let at = |time: i64| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(time, None, Some(b"x"), &[]);
+        builder.build()
+    };
+    let ahead = raw.produce("plain", 0, at(now_ms() + 2 * 3_600_000)).await;
+    assert_code(ahead.error_code, ErrorCode::InvalidTimestamp);
+    let taken = raw.produce("plain", 0, at(5)).await;
+    assert_eq!((taken.error_code, taken.log_append_time_ms), (0, -1));
+}
+
+#[tokio::test]
+async fn a_topic_with_append_time_is_stamped() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic_with("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let before = now_ms();
+    let produced = raw.produce("stamped", 0, batch(&["a"])).await;
+    assert_eq!(produced.error_code, 0);
+    assert!((before..=now_ms()).contains(&produced.log_append_time_ms), "{}", produced.log_append_time_ms);
+}
+
+/// An idempotent Java producer gives up for good if it gets no id.
+#[tokio::test]
+async fn idempotent_producers_get_their_ids() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let mut seen = Vec::new();
+    for version in 0..=5 {
+        let response = raw.call(version, &InitProducerIdRequest::default()).await;
+        assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+        assert!(response.producer_id >= 0 && !seen.contains(&response.producer_id));
+        seen.push(response.producer_id);
+    }
+    let transactional = InitProducerIdRequest { transactional_id: Some("tx".into()), ..Default::default() };
+    let refused = raw.ask(&transactional).await;
+    assert_code(refused.error_code, ErrorCode::UnsupportedVersion);
+    assert_eq!(refused.producer_id, -1);
+}
+
+fn numbered(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
+    batch_with(BatchBuilder::new(Compression::None).producer(ProducerId(producer), epoch, sequence), values)
+}
+
+async fn producer_id(raw: &mut Raw) -> i64 {
+    raw.ask(&InitProducerIdRequest::default()).await.producer_id
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_there_once() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let id = producer_id(&mut raw).await;
+    let first = numbered(id, 0, 0, &["a", "b"]);
+    assert_eq!(raw.produce("t", 0, first.clone()).await.base_offset, 0);
+    let second = numbered(id, 0, 2, &["c"]);
+    assert_eq!(raw.produce("t", 0, second.clone()).await.base_offset, 2);
+    let again = raw.produce("t", 0, first).await;
+    assert_eq!((again.error_code, again.base_offset), (0, 0));
+    let again = raw.produce("t", 0, second).await;
+    assert_eq!((again.error_code, again.base_offset), (0, 2));
+    assert_eq!(raw.put("t", 0, &["d"]).await, 3);
+}
+
+#[tokio::test]
+async fn gaps_and_old_epochs_are_refused() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let id = producer_id(&mut raw).await;
+    assert_eq!(raw.produce("t", 0, numbered(id, 1, 0, &["a"])).await.error_code, 0);
+    let gap = raw.produce("t", 0, numbered(id, 1, 5, &["b"])).await;
+    assert_code(gap.error_code, ErrorCode::OutOfOrderSequenceNumber);
+    let old = raw.produce("t", 0, numbered(id, 0, 1, &["b"])).await;
+    assert_code(old.error_code, ErrorCode::InvalidProducerEpoch);
+    assert_eq!(raw.produce("t", 0, numbered(id, 1, 1, &["b"])).await.base_offset, 1);
+}
+
+/// Five requests may be under way: what one connection sends is appended in its order, whatever the broker waits for.
+#[tokio::test]
+async fn idempotent_batches_are_pipelined_in_order() {
+    let rig = Rig::with(Setup { data_shards: 3, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let id = producer_id(&mut raw).await;
+    let mut sent = Vec::new();
+    for sequence in 0..500 {
+        sent.push(raw.send(12, &produce_request(-1, "t", 0, numbered(id, 0, sequence, &["x"]))).await);
+        if sent.len() == 5 {
+            let correlation = sent.remove(0);
+            let response = raw.receive::<ProduceRequest>(12, correlation).await;
+            let answer = &response.responses[0].partition_responses[0];
+            assert_eq!((answer.error_code, answer.base_offset), (0, i64::from(sequence) - 4));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_transactional_is_taken() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let mut request = produce_request(-1, "t", 0, batch(&["a"]));
+    request.transactional_id = Some("tx".into());
+    let response = raw.call(12, &request).await;
+    assert_code(response.responses[0].partition_responses[0].error_code, ErrorCode::UnsupportedVersion);
+    let marked = BatchBuilder::new(Compression::None).producer(ProducerId(1), 0, 0).transactional();
+    let refused = raw.produce("t", 0, batch_with(marked, &["a"])).await;
+    assert_code(refused.error_code, ErrorCode::UnsupportedVersion);
+}
+
+#[tokio::test]
+async fn every_partition_of_a_fresh_topic_takes_writes_at_once() {
+    let rig = Rig::with(Setup { data_shards: 3, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    let id = producer_id(&mut raw).await;
+    for round in 0..3 {
+        let name = format!("wide{round}");
+        raw.topic(&name, 256).await;
+        let mut sent = Vec::new();
+        for partition in 0..256 {
+            for sequence in 0..2 {
+                let batch = numbered(id, 0, sequence, &["x"]);
+                sent.push((partition, raw.send(12, &produce_request(-1, &name, partition, batch)).await));
+            }
+        }
+        for (partition, correlation) in sent {
+            let response = raw.receive::<ProduceRequest>(12, correlation).await;
+            let answer = &response.responses[0].partition_responses[0];
+            assert_eq!((answer.index, answer.error_code), (partition, 0), "{:?}", answer.error_message);
+        }
+    }
+}
