@@ -306,6 +306,16 @@ impl Broker {
         Ok(EpochEnd { epoch, end_offset })
     }
 
+    /// Bytes of the batches that a partition keeps.
+    ///
+    /// # Errors
+    /// No such partition.
+    pub fn partition_bytes(&self, shard: ShardId, partition: PartitionId) -> Result<u64, ErrorKind> {
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        let state = shard.state.read();
+        state.partition(partition).map(|kept| kept.bytes).ok_or(ErrorKind::UnknownTopic)
+    }
+
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.
     pub fn watch(&self, partitions: &[(ShardId, PartitionId)], min_bytes: usize) -> DataWatch {
         let place =

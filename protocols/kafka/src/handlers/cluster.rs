@@ -12,6 +12,10 @@ use crate::session::{Protest, Request};
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
+use crate::wire::messages::describe_log_dirs::{
+    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult,
+    DescribeLogDirsTopic,
+};
 use crate::wire::messages::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -50,6 +54,51 @@ pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Rep
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }
     Ok(call.reply(&response, ErrorCode::None))
+}
+
+/// Says how much each partition takes of the one directory there is. A partition has no file of its own: its size is that of
+/// its batches.
+pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: DescribeLogDirsRequest = decode(request)?;
+    let kafka = &client.kafka;
+    let topics = match &body.topics {
+        None => kafka.broker.catalog().topics().map(|topic| sizes(kafka, topic, None)).collect(),
+        Some(wanted) => {
+            let found = wanted.iter().filter_map(|w| Some((kafka.topic(&w.topic)?, &w.partitions)));
+            found.map(|(topic, indexes)| sizes(kafka, &topic, Some(indexes))).collect()
+        }
+    };
+    let shards = kafka.broker.stats().shards;
+    let free = shards.iter().map(|shard| shard.free_bytes).min().unwrap_or(0);
+    let used: u64 = shards.iter().map(|shard| shard.segment_bytes).sum();
+    let result = DescribeLogDirsResult {
+        error_code: 0,
+        log_dir: Str::from(kafka.broker.options().data.display().to_string()),
+        topics,
+        total_bytes: signed(used.saturating_add(free)),
+        usable_bytes: signed(free),
+    };
+    Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
+}
+
+fn sizes(kafka: &FrontEnd, topic: &Topic, indexes: Option<&Vec<i32>>) -> DescribeLogDirsTopic {
+    let wanted = topic.partitions.iter().filter(|p| indexes.is_none_or(|indexes| indexes.contains(&p.index)));
+    let size = |p: &sabir_broker::Partition| DescribeLogDirsPartition {
+        partition_index: p.index,
+        // One that went a moment ago keeps nothing.
+        partition_size: signed(kafka.broker.partition_bytes(p.shard, p.id).unwrap_or(0)),
+        offset_lag: 0,
+        is_future_key: false,
+    };
+    DescribeLogDirsTopic {
+        name: Str::from(&*names::shown(&topic.name)),
+        partitions: wanted.map(size).collect(),
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// The most partitions of one answer.

@@ -131,6 +131,7 @@ fn broker_settings(
     }
     check_broker(kafka, name)?;
     let (options, defaults) = (kafka.broker.options(), &kafka.broker.options().defaults);
+    let groups = &options.groups;
     let number = |value: i64| (value.to_string(), ValueType::Long);
     let bound = |value: Option<i64>| number(value.unwrap_or(-1));
     let settings = [
@@ -139,6 +140,10 @@ fn broker_settings(
         ("compression.type", ("producer".into(), ValueType::String)),
         ("default.replication.factor", number(1)),
         ("delete.topic.enable", ("true".into(), ValueType::Boolean)),
+        ("group.initial.rebalance.delay.ms", number(groups.limits.initial_rebalance_delay_ms)),
+        ("group.max.session.timeout.ms", number(groups.limits.max_session_timeout_ms)),
+        ("group.max.size", number(groups.limits.max_members as i64)),
+        ("group.min.session.timeout.ms", number(groups.limits.min_session_timeout_ms)),
         ("log.cleanup.policy", ("delete".into(), ValueType::List)),
         ("log.dirs", (options.data.display().to_string(), ValueType::String)),
         ("log.retention.bytes", bound(defaults.retention_bytes)),
@@ -147,6 +152,7 @@ fn broker_settings(
         ("min.insync.replicas", number(defaults.min_insync.into())),
         ("node.id", number(kafka.node_id().into())),
         ("num.partitions", number(kafka.config.num_partitions.into())),
+        ("offsets.retention.minutes", number((groups.offsets_retention.as_secs() / 60) as i64)),
         ("socket.request.max.bytes", number(kafka.config.max_request.0 as i64)),
     ];
     let setting = |(name, (value, value_type)): (&'static str, (String, ValueType))| {

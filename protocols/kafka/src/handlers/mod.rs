@@ -164,6 +164,7 @@ fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
         ApiKey::OffsetFetch => offsets::offset_fetch(client, request),
         ApiKey::OffsetForLeaderEpoch => records::offset_for_leader_epoch(client, request),
         ApiKey::DescribeCluster => cluster::describe_cluster(client, request),
+        ApiKey::DescribeLogDirs => cluster::describe_log_dirs(client, request),
         ApiKey::DescribeTopicPartitions => cluster::describe_topic_partitions(client, request),
         other => Err(Protest::UnknownApi(other as i16)),
     }

@@ -9,6 +9,7 @@ use sabir_kafka::wire::messages::describe_cluster::DescribeClusterRequest;
 use sabir_kafka::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult,
 };
+use sabir_kafka::wire::messages::describe_log_dirs::{DescribableLogDirTopic, DescribeLogDirsRequest};
 use sabir_kafka::wire::messages::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, TopicRequest,
 };
@@ -201,6 +202,29 @@ async fn the_cluster_describes_itself() {
     }
     let controllers = DescribeClusterRequest { endpoint_type: 2, ..Default::default() };
     assert_code(raw.ask(&controllers).await.error_code, ErrorCode::MismatchedEndpointType);
+}
+
+#[tokio::test]
+async fn partitions_have_their_sizes() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    raw.topic("u", 1).await;
+    let stored = batch(&["some bytes"]);
+    assert_eq!(raw.produce("t", 1, stored.clone()).await.error_code, 0);
+    for version in 1..=4 {
+        let all = raw.call(version, &DescribeLogDirsRequest { topics: None }).await;
+        let dir = &all.results[0];
+        assert_eq!((dir.error_code, dir.topics.len()), (0, 2));
+        let wanted = DescribableLogDirTopic { topic: "t".into(), partitions: vec![1, 7] };
+        let one = raw.call(version, &DescribeLogDirsRequest { topics: Some(vec![wanted]) }).await;
+        let partitions = &one.results[0].topics[0].partitions;
+        assert_eq!(partitions.len(), 1);
+        assert_eq!((partitions[0].partition_index, partitions[0].partition_size), (1, stored.len() as i64));
+        if version >= 4 {
+            assert!(dir.usable_bytes > 0 && dir.total_bytes > dir.usable_bytes);
+        }
+    }
 }
 
 #[tokio::test]
