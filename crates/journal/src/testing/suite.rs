@@ -187,7 +187,7 @@ impl<'a> World<'a> {
 }
 
 fn durability(i: u32) -> Durability {
-    if i % 3 == 0 { Durability::Os } else { Durability::Sync }
+    if i.is_multiple_of(3) { Durability::Os } else { Durability::Sync }
 }
 
 fn commits_in_order(start: Start<'_>, seed: u64) {
