@@ -4,7 +4,7 @@ mod common;
 
 use common::{Client1, DELAY, SESSION, World, dynamic, fixed, protocols, text};
 use sabir_delivery::group::entries::GroupChange;
-use sabir_delivery::group::{Config, State};
+use sabir_delivery::group::{Config, Protocol, State};
 use sabir_model::ErrorKind;
 
 #[test]
@@ -259,10 +259,15 @@ fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
 #[test]
 fn what_a_group_keeps_is_bounded() {
     let config =
-        Config { max_member_bytes: 200, max_record_bytes: 1_000, max_members: 5, ..Config::default() };
+        Config { max_member_bytes: 300, max_record_bytes: 1_500, max_members: 5, ..Config::default() };
     let mut world = World::with(config);
-    let ticket = world.join(&dynamic().with(&["x".repeat(200).as_str()]));
-    assert_eq!(world.refused(ticket).error, ErrorKind::LimitReached);
+    let empty = Protocol { name: text(""), metadata: bytes::Bytes::new() };
+    for protocols in [protocols(&["x".repeat(150).as_str()]), vec![empty; 10]] {
+        let ticket = world.join(&Client1 { protocols, ..dynamic() });
+        assert_eq!(world.refused(ticket).error, ErrorKind::LimitReached);
+    }
+    let ticket = world.join(&dynamic().with(&["a", "b", "a"]));
+    assert_eq!(world.refused(ticket).error, ErrorKind::InvalidRequest, "nobody votes twice");
     for _ in 0..5 {
         let ticket = world.join(&dynamic());
         assert_eq!(world.refused(ticket).error, ErrorKind::MemberIdRequired);
@@ -277,7 +282,7 @@ fn what_a_group_keeps_is_bounded() {
         world.parked(ticket)
     });
     assert!((4..8).contains(&taken.count()), "all of it must fit one record");
-    assert!(world.group.bytes() <= 1_000);
+    assert!(world.group.bytes() <= 1_500);
 }
 
 #[test]

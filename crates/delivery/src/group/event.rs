@@ -1,5 +1,7 @@
 //! What goes into a group's machine and what comes out.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use sabir_model::ErrorKind;
 
@@ -100,7 +102,14 @@ impl JoinRequest {
         let texts = [&self.member, &self.client.id, &self.client.host, &self.protocol_type];
         let texts: usize = texts.iter().map(|text| text.len()).sum();
         let instance = self.instance.as_ref().map_or(0, |instance| instance.len());
-        texts + instance + self.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum::<usize>()
+        let protocol = |p: &Protocol| size_of::<Protocol>() + p.name.len() + p.metadata.len();
+        texts + instance + self.protocols.iter().map(protocol).sum::<usize>()
+    }
+
+    /// Whether it names a protocol twice, which would count its vote twice.
+    pub(super) fn repeats_itself(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        !self.protocols.iter().all(|p| seen.insert(&p.name))
     }
 }
 

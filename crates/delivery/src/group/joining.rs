@@ -40,6 +40,8 @@ impl Group {
             Err(ErrorKind::InvalidSessionTimeout)
         } else if join.bytes() > self.config.max_member_bytes {
             Err(ErrorKind::LimitReached)
+        } else if join.repeats_itself() {
+            Err(ErrorKind::InvalidRequest)
         } else {
             Ok(())
         }
