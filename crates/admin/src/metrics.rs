@@ -1,7 +1,7 @@
 //! `/metrics`: the broker's figures under the names that dashboards use.
 
 use axum::http::{HeaderName, header};
-use sabir_base::metrics::Exposition;
+use sabir_base::metrics::{Exposition, HistogramSnapshot};
 use sabir_broker::{ShardStats, Stats};
 
 use crate::{Admin, State, process};
@@ -34,6 +34,31 @@ fn broker_figures(out: &mut Exposition, stats: &Stats) {
     }
 }
 
+type Gauge = (&'static str, &'static str, fn(&ShardStats) -> u64);
+
+const GAUGES: &[Gauge] = &[
+    ("sabir_shard_term", "The term the shard is led in.", |s| s.term.0),
+    ("sabir_shard_sequence", "The last block applied.", |s| s.applied.0),
+    ("sabir_shard_stopped", "Whether the shard's storage failed.", |s| s.stopped.into()),
+    ("sabir_shard_full", "Whether the shard's disk is full.", |s| s.full.into()),
+    ("sabir_journal_segments", "Segment files of the journal.", |s| s.segment_files),
+    ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
+    ("sabir_journal_free_bytes", "Bytes free on the journal's file system.", |s| s.free_bytes),
+    ("sabir_journal_in_flight_blocks", "Blocks written and not committed yet.", |s| s.in_flight.into()),
+    ("sabir_tail_cache_bytes", "Memory of the newest blocks.", |s| s.tail_cache_bytes),
+];
+
+/// Name, help, the unit of the shown value in that of the counted one, and the histogram.
+type Distribution = (&'static str, &'static str, f64, fn(&ShardStats) -> &HistogramSnapshot);
+
+const DISTRIBUTIONS: &[Distribution] = &[
+    ("sabir_journal_commit_seconds", "From the writing of a block to its commit.", 1e-6, |s| &s.commit_us),
+    ("sabir_journal_block_bytes", "Sizes of the blocks written: what group commit gathers.", 1.0, |s| {
+        &s.block_bytes
+    }),
+    ("sabir_journal_block_entries", "Entries of the blocks written.", 1.0, |s| &s.block_entries),
+];
+
 type Counter = (&'static str, &'static str, fn(&ShardStats) -> u64);
 
 const COUNTERS: &[Counter] = &[
@@ -56,10 +81,12 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     for (name, help, value) in COUNTERS {
         out.counter(name, help, &labels, value(shard));
     }
-    out.gauge("sabir_shard_term", "The term the shard is led in.", &labels, shard.term.0 as i64);
-    out.gauge("sabir_shard_sequence", "The last block applied.", &labels, shard.applied.0 as i64);
-    out.gauge("sabir_shard_stopped", "Whether the shard's storage failed.", &labels, shard.stopped.into());
-    out.gauge("sabir_shard_full", "Whether the shard's disk is full.", &labels, shard.full.into());
+    for (name, help, value) in GAUGES {
+        out.gauge(name, help, &labels, i64::try_from(value(shard)).unwrap_or(i64::MAX));
+    }
+    for (name, help, scale, of) in DISTRIBUTIONS {
+        out.histogram(name, help, &labels, *scale, of(shard));
+    }
 }
 
 #[cfg(test)]
@@ -70,12 +97,20 @@ mod tests {
     fn shards_are_told_apart() {
         let shard =
             |n, records| ShardStats { shard: sabir_model::ShardId(n), records, ..ShardStats::default() };
-        let stats = Stats { shards: vec![shard(0, 3), shard(1, 4)], topics: 2, partitions: 9 };
+        let mut commit_us = HistogramSnapshot::default();
+        (commit_us.counts[10], commit_us.sum) = (1, 1000);
+        let busy = ShardStats { commit_us, ..shard(1, 4) };
+        let stats = Stats { shards: vec![shard(0, 3), busy], topics: 2, partitions: 9, ..Stats::default() };
         let mut out = Exposition::default();
         broker_figures(&mut out, &stats);
         let text = out.render();
         assert!(text.contains("sabir_appended_records_total{shard=\"0\"} 3\n"), "{text}");
         assert!(text.contains("sabir_appended_records_total{shard=\"1\"} 4\n"), "{text}");
         assert!(text.contains("\nsabir_partitions 9\n"), "{text}");
+        assert!(
+            text.contains("sabir_journal_commit_seconds_bucket{shard=\"1\",le=\"0.001024\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("sabir_journal_commit_seconds_sum{shard=\"1\"} 0.001\n"), "{text}");
     }
 }

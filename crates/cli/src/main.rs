@@ -1,4 +1,7 @@
 //! `sabir`: the broker and everything one does with it, from one command line.
+//!
+//! It runs on the system's allocator: mimalloc took 24 MiB instead of 12 when idle, and was not faster at a million
+//! messages a second.
 
 mod args;
 mod command;

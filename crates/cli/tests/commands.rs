@@ -227,6 +227,20 @@ fn a_broker_stops_in_time_although_a_client_stays() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["message", "publish", "orders", "acknowledged"]).ok();
+    // Both are there when it goes on: the second before the first can have stopped it.
+    for name in ["STOP", "INT", "TERM", "CONT"] {
+        broker.signal(name);
+    }
+    assert_eq!(broker.wait(), Some(130));
+    let broker = Broker::start(data.path(), &[]);
+    assert_eq!(broker.run(&["message", "read", "orders", "-o", "raw"]).ok(), "acknowledged\n");
+}
+
+#[test]
 fn the_doctor_looks_at_the_machine() {
     let data = tempfile::tempdir().unwrap();
     let said = sabir(&["doctor", "--data", data.path().to_str().unwrap(), "-o", "json"]).output().unwrap();

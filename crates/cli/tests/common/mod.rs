@@ -133,8 +133,13 @@ impl Broker {
     }
 
     /// Stops it as an operator does; its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub fn stop(self) -> Option<i32> {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn wait(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }
