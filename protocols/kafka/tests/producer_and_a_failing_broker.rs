@@ -1,4 +1,5 @@
 //! The producer against a broker that fails in every way it may: what is acknowledged is there, once and in order.
+#![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use sabir_kafka::wire::api::SUPPORTED;
 use sabir_kafka::wire::messages::{
     api_versions as av, init_producer_id as ip, metadata as md, produce as pr,
 };
-use sabir_kafka::wire::{ApiKey, Encoded, ErrorCode, Message, Reader, RequestHeader, encode_response};
+use sabir_kafka::wire::{ApiKey, Encoded, ErrorCode, Reader, RequestHeader, encode_response};
 use sabir_model::batch::{BatchHeader, records, verify_crc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
