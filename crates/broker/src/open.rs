@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_journal::{JournalOptions, Priority};
-use sabir_model::{ShardId, TopicId};
+use sabir_model::{ErrorKind, ShardId, TopicId};
+use tracing::warn;
 
+use crate::answer::Answer;
 use crate::backend::{Backend, Folders};
 use crate::broker::{Broker, Inner};
 use crate::definitions::Definitions;
@@ -57,6 +59,7 @@ impl Broker {
             shards.push(opener.shard(ShardId(number))?);
         }
         options.data_shards = data_shards;
+        take_office(&shards);
         let definitions = Definitions::new(shards.clone());
         definitions.reconcile();
         let groups = Groups::new(shards[1].clone(), options.groups.clone(), clock.clone());
@@ -129,6 +132,7 @@ impl Opener<'_> {
             checkpoint_bytes: options.checkpoint_bytes,
             checkpoint_entries: options.checkpoint_entries,
             segment_bytes: options.segment_bytes,
+            recycle: options.recycle,
         };
         Shard::open(id, parts, settings, self.clock.clone())
     }
@@ -141,6 +145,27 @@ impl Opener<'_> {
     }
 }
 
+/// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.
+fn take_office(shards: &[Arc<Shard>]) {
+    let announced: Vec<Answer> = shards.iter().map(|shard| shard.announce()).collect();
+    for (shard, first) in shards.iter().zip(announced) {
+        let mut first = Some(first);
+        if let Err(error) = insist(shard, || first.take().unwrap_or_else(|| shard.announce())) {
+            warn!(shard = %shard.id, %error, "the start could not be announced");
+        }
+    }
+}
+
+/// Asks again for as long as what was asked is cut off and this node leads.
+fn insist(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(), ErrorKind> {
+    loop {
+        match block_on(ask()).done() {
+            Err(ErrorKind::NotLeader) if shard.replicator.is_leader() => {}
+            done => return done,
+        }
+    }
+}
+
 /// The number of data shards and the cluster's id that the data directory was made with, or is made with now.
 fn fix_shards(catalog: &Shard, wanted: u32) -> Result<(u32, TopicId), StartError> {
     if let Some(made_with) = catalog.state.read().catalog.made_with() {
@@ -148,7 +173,8 @@ fn fix_shards(catalog: &Shard, wanted: u32) -> Result<(u32, TopicId), StartError
     }
     let body = DataShardsFixed { shards: wanted, cluster: random_id() };
     let failed = |reason: String| StartError::Shard { shard: 0, reason };
-    block_on(catalog.ask(Priority::Ordinary, &body)).done().map_err(|error| failed(error.to_string()))?;
+    let fixed = insist(catalog, || catalog.ask(Priority::Ordinary, &body));
+    fixed.map_err(|error| failed(error.to_string()))?;
     let made_with = catalog.state.read().catalog.made_with();
     made_with.ok_or_else(|| failed("the number of data shards was not recorded".into()))
 }

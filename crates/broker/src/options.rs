@@ -50,6 +50,9 @@ pub struct BrokerOptions {
     pub partitions_max: u32,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
+    /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
+    /// first block.
+    pub recycle: bool,
     /// Bytes of the device that a shard's journal leaves to others.
     pub keep_free: u64,
     /// How consumer groups are run.
@@ -75,6 +78,7 @@ impl BrokerOptions {
             open_bytes_max: 32 << 20,
             partitions_max: 10_000,
             segment_bytes: 64 << 20,
+            recycle: true,
             keep_free: 256 << 20,
             groups: GroupOptions::default(),
         }

@@ -71,8 +71,8 @@ impl Shard {
             if piece.is_train() && !assembly.takes(piece.run.len as usize) {
                 return Ok(None);
             }
-            let Some(bytes) = self.hot(piece)? else { return Ok(Some(at)) };
-            if !self.add(assembly, piece, &Got { bytes, cold: false })? {
+            let Some(got) = self.in_memory(piece)? else { return Ok(Some(at)) };
+            if !self.add(assembly, piece, &got)? {
                 return Ok(None);
             }
         }

@@ -1,14 +1,14 @@
 //! The bytes of a run: from the tail cache, or from the disk.
 
 use bytes::{Bytes, BytesMut};
-use sabir_journal::{Read, ReadError};
+use sabir_journal::{ColdRead, Read, ReadError};
 use sabir_model::{ErrorKind, PartitionId, Sequence};
 
 use super::plan::Piece;
 use crate::partition::{Chunk, SpillKey, decode_chunks};
 use crate::shard::Shard;
 
-/// Bytes, and whether they came from the disk, so that their checksums are still to be verified.
+/// Bytes, and whether they came from the disk, so that their batches' checksums are to be verified.
 #[derive(Debug)]
 pub(super) struct Got {
     pub(super) bytes: Bytes,
@@ -17,18 +17,24 @@ pub(super) struct Got {
 
 impl Shard {
     /// A run's bytes, if they are in memory.
-    pub(super) fn hot(&self, piece: &Piece) -> Result<Option<Bytes>, ErrorKind> {
+    pub(super) fn in_memory(&self, piece: &Piece) -> Result<Option<Got>, ErrorKind> {
         if piece.is_train() {
             return Ok(None);
         }
         let run = &piece.run;
-        match self.read_block(run.block, run.offset, run.len)? {
-            Read::Hot(bytes) => {
-                self.meters.hot_bytes.add(bytes.len());
-                Ok(Some(bytes))
-            }
-            Read::Cold(_) => Ok(None),
-        }
+        let read = self.read_block(run.block, run.offset, run.len)?;
+        Ok(self.without_disk(read).ok())
+    }
+
+    /// Bytes in memory, or the read that gets them.
+    fn without_disk(&self, read: Read) -> Result<Got, ColdRead> {
+        let (bytes, cold) = match read {
+            Read::Hot(bytes) => (bytes, false),
+            Read::Ahead(bytes) => (bytes, true),
+            Read::Cold(cold) => return Err(cold),
+        };
+        self.meters.hot_bytes.add(bytes.len());
+        Ok(Got { bytes, cold })
     }
 
     /// A run's bytes, wherever they are. Blocking.
@@ -40,17 +46,14 @@ impl Shard {
     }
 
     fn fetch_part(&self, block: Sequence, offset: u32, len: u32) -> Result<Got, ErrorKind> {
-        match self.read_block(block, offset, len)? {
-            Read::Hot(bytes) => {
-                self.meters.hot_bytes.add(bytes.len());
-                Ok(Got { bytes, cold: false })
-            }
-            Read::Cold(cold) => {
-                let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
-                self.meters.cold_bytes.add(bytes.len());
-                Ok(Got { bytes, cold: true })
-            }
-        }
+        let read = self.read_block(block, offset, len)?;
+        let cold = match self.without_disk(read) {
+            Ok(got) => return Ok(got),
+            Err(cold) => cold,
+        };
+        let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
+        self.meters.cold_bytes.add(bytes.len());
+        Ok(Got { bytes, cold: true })
     }
 
     fn fetch_train(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {

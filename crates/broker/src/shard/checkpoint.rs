@@ -123,6 +123,9 @@ impl Shard {
 
     /// Closed segments without a record that somebody keeps.
     fn dead_segments(&self, checkpointer: &mut Checkpointer) -> Vec<SegmentNo> {
+        if !self.settings.recycle {
+            return Vec::new();
+        }
         let segments = self.journal.segments();
         let there = |no: &SegmentNo| segments.iter().any(|segment| segment.no == *no);
         checkpointer.witnesses.retain(|no, _| there(no));

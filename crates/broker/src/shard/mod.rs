@@ -56,6 +56,8 @@ pub(crate) struct Shard {
     pub(crate) page_cache: PageCache,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    /// Whether the last run ended in order.
+    clean_start: bool,
     open: Mutex<OpenBlocks>,
     /// What waits in open blocks, in bytes: for looking without the lock.
     waiting: AtomicUsize,

@@ -20,6 +20,7 @@ use super::open::OpenBlocks;
 use super::signal::Signal;
 use super::submit::InFlight;
 use super::tables::StoredTables;
+use crate::answer::Answer;
 use crate::baton::Baton;
 use crate::entry::Started;
 use crate::read::PageCache;
@@ -39,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_entries: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) recycle: bool,
 }
 
 /// Makes the replicator of an opened journal.
@@ -110,6 +112,7 @@ impl Shard {
             state: RwLock::new(state),
             watchers: Watchers::default(),
             checkpointer: Mutex::new(Checkpointer::new(tables, replayed)),
+            clean_start: recovered.clean,
             signal,
             watched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -117,7 +120,6 @@ impl Shard {
             settings,
         });
         shard.listen().map_err(OpenError::Thread)?;
-        shard.announce(recovered.clean);
         Ok(shard)
     }
 
@@ -130,15 +132,9 @@ impl Shard {
         Ok(())
     }
 
-    fn announce(&self, clean: bool) {
-        let started = Started { node: self.settings.node, clean };
-        let mut body = Vec::new();
-        crate::entry::Body::encode(&started, &mut body);
-        let kind = <Started as crate::entry::Body>::KIND;
-        if let Err((error, _)) = self.push(Priority::Reserve, kind, &body, None) {
-            warn!(shard = %self.id, %error, "the start could not be announced");
-        }
-        self.submit();
+    /// Says that this node leads; once that is applied, so is everything that earlier leaders committed.
+    pub(crate) fn announce(&self) -> Answer {
+        self.ask(Priority::Reserve, &Started { node: self.settings.node, clean: self.clean_start })
     }
 
     /// Takes no more writes; those that were taken go on.

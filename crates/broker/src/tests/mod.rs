@@ -1,4 +1,10 @@
 //! The broker as a whole.
 
+mod faults;
+mod groups;
+mod model;
+mod reads;
 mod rig;
+mod seam;
+mod sim;
 mod smoke;

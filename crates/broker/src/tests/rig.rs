@@ -1,6 +1,7 @@
 //! What tests of the whole broker share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
@@ -98,4 +99,25 @@ pub(super) fn values(fetched: &Fetched) -> Vec<(i64, Vec<u8>)> {
         assert_eq!(next, slice.next_offset);
     }
     all
+}
+
+/// What is to happen happens within seconds, or the test fails.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens soon")
+}
+
+/// Waits until something holds.
+pub(super) async fn until(mut holds: impl FnMut() -> bool) {
+    soon(async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Whether a future has nothing to give yet.
+pub(super) async fn pending<F: Future + Unpin>(future: &mut F) -> bool {
+    let waited = tokio::time::timeout(Duration::from_millis(30), future).await;
+    waited.is_err()
 }

@@ -1,0 +1,159 @@
+//! Disks that fail, fill up and forget.
+
+use std::sync::Arc;
+
+use sabir_base::clock::Clock;
+use sabir_journal::disk::Disk;
+use sabir_journal::disk::sim::{Fault, Injection, Op};
+use sabir_model::{ErrorKind, Offset, TopicConfig};
+
+use super::rig::{append, batch, create, new_topic, read, soon, until, values};
+use super::sim::{Machine, Seam};
+use crate::{Broker, BrokerOptions, NewTopic, StartError, Topic};
+
+#[tokio::test]
+async fn a_failed_write_stops_its_shard_and_no_other() {
+    let machine = Machine::new(1, 2, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 2).await;
+    let of_shard = |shard: u32| topic.partitions.iter().find(|p| p.shard.0 == shard).unwrap().index;
+    let (bad, good) = (of_shard(1), of_shard(2));
+    append(&broker, &topic, bad, batch(&[b"before"], 1)).await.unwrap();
+    machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Io, lasting: false });
+    let failed = soon(append(&broker, &topic, bad, batch(&[b"lost"], 2))).await;
+    assert_eq!(failed, Err(ErrorKind::StorageError));
+    assert_eq!(append(&broker, &topic, bad, batch(&[b"x"], 3)).await, Err(ErrorKind::StorageError));
+    append(&broker, &topic, good, batch(&[b"fine"], 4)).await.unwrap();
+    let fetched = read(&broker, &topic, bad, 0, 1000).await.unwrap();
+    assert_eq!(values(&fetched), [(0, b"before".to_vec())]);
+    let stopped: Vec<bool> = broker.stats().shards.iter().map(|shard| shard.stopped).collect();
+    assert_eq!(stopped, [false, true, false]);
+    broker.shutdown();
+}
+
+async fn fill(broker: &Broker, topic: &Topic) -> i64 {
+    let big = vec![1u8; 200_000];
+    let mut taken = 0;
+    loop {
+        match soon(append(broker, topic, 0, batch(&[&big], 1))).await {
+            Ok(appended) => assert_eq!(appended.base_offset.0, taken),
+            Err(error) => {
+                assert_eq!(error, ErrorKind::StorageFull);
+                return taken;
+            }
+        }
+        taken += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_records_until_some_are_deleted() {
+    let machine = Machine::new(2, 1, Seam::Solo);
+    machine.disks[1].set_capacity(24 << 20);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let taken = fill(&broker, &topic).await;
+    assert!(taken > 10, "{taken}");
+    assert!(broker.stats().shards[1].full);
+    let fetched = read(&broker, &topic, 0, taken - 1, 1000).await.unwrap();
+    assert_eq!((fetched.high_watermark.0, fetched.slices.len()), (taken, 1));
+    // Deleting goes on, and makes room by itself.
+    let partition = topic.partition(0).unwrap();
+    let moved = broker.delete_records(partition.shard, partition.id, Offset(-1)).await.unwrap();
+    assert_eq!(moved.0, taken);
+    until(|| !broker.stats().shards[1].full).await;
+    let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
+    assert_eq!((appended.base_offset.0, appended.log_start.0), (taken, taken));
+    let below = read(&broker, &topic, 0, taken - 1, 1000).await;
+    assert_eq!(below.unwrap_err(), ErrorKind::OffsetOutOfRange);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn retention_by_time_and_size_recycles_segments() {
+    let machine = Machine::new(4, 1, Seam::Solo);
+    let options = BrokerOptions {
+        retention_interval: std::time::Duration::from_millis(20),
+        checkpoint_bytes: 1 << 20,
+        ..machine.options()
+    };
+    let broker = machine.try_open(options).unwrap();
+    let config = TopicConfig { retention_ms: Some(1000), ..TopicConfig::default() };
+    let sized = TopicConfig { retention_bytes: Some(500_000), retention_ms: None, ..TopicConfig::default() };
+    let topics = vec![
+        NewTopic { config, ..new_topic("timed", 1) },
+        NewTopic { config: sized, ..new_topic("sized", 1) },
+    ];
+    let topics: Vec<Arc<Topic>> =
+        broker.create_topics(topics).await.into_iter().map(Result::unwrap).collect();
+    let big = vec![1u8; 100_000];
+    for _ in 0..100 {
+        for topic in &topics {
+            append(&broker, topic, 0, batch(&[&big], machine.clock.now_ms())).await.unwrap();
+        }
+    }
+    machine.clock.advance(2000);
+    let start = |topic: &Topic| {
+        let id = topic.partition(0).unwrap().id;
+        broker.inner.shards[1].state.read().partition(id).unwrap().log_start.0
+    };
+    until(|| start(&topics[0]) == 100 && start(&topics[1]) == 95).await;
+    // 20 MB were written; a few segments of 2 MiB are left.
+    until(|| broker.inner.shards[1].journal.segments().len() <= 3).await;
+    let fetched = read(&broker, &topics[1], 0, 95, 1 << 20).await.unwrap();
+    assert_eq!(values(&fetched).len(), 5);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone() {
+    let machine = Machine::new(5, 1, Seam::Solo);
+    let broker = machine.open();
+    let (a, b) = (create(&broker, "a", 1).await, create(&broker, "b", 1).await);
+    let marked = vec![0xa7u8; 8000];
+    append(&broker, &a, 0, batch(&[b"good"], 1)).await.unwrap();
+    append(&broker, &a, 0, batch(&[&marked], 1)).await.unwrap();
+    append(&broker, &b, 0, batch(&[b"fine"], 1)).await.unwrap();
+    broker.shutdown();
+    drop(broker);
+
+    let broker = machine.open();
+    flip(&*machine.disks[1], &machine, &marked);
+    let fetched = soon(read(&broker, &b, 0, 0, 1000)).await.unwrap();
+    assert_eq!(values(&fetched), [(0, b"fine".to_vec())]);
+    let fetched = soon(read(&broker, &a, 0, 0, 100_000)).await.unwrap();
+    assert_eq!(values(&fetched), [(0, b"good".to_vec())], "what stands before it is served");
+    assert_eq!(soon(read(&broker, &a, 0, 1, 100_000)).await.unwrap_err(), ErrorKind::CorruptBatch);
+    assert_eq!(broker.stats().shards[1].corrupt, 2);
+    assert!(!broker.stats().shards[1].stopped);
+    broker.shutdown();
+}
+
+/// Flips a bit in the middle of a value that stands in one of the files.
+fn flip(disk: &dyn Disk, machine: &Machine, value: &[u8]) {
+    for name in disk.list().unwrap() {
+        let file = disk.open(&name).unwrap();
+        let mut bytes = vec![0; disk.len(file).unwrap() as usize];
+        disk.read_at(file, 0, &mut bytes).unwrap();
+        disk.close(file);
+        if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
+            return machine.disks[1].flip_bit(&name, (at + value.len() / 2) as u64, 3);
+        }
+    }
+    panic!("the value is in no file");
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_named_and_not_started() {
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let marked = vec![0xa7u8; 8000];
+    append(&broker, &topic, 0, batch(&[&marked], 1)).await.unwrap();
+    append(&broker, &topic, 0, batch(&[b"behind"], 1)).await.unwrap();
+    let machine = machine.crash(broker);
+    flip(&*machine.disks[1], &machine, &marked);
+    let refused = machine.try_open(machine.options());
+    let Err(StartError::Shard { shard: 1, reason }) = refused else { panic!("it started") };
+    assert!(reason.contains("corrupt"), "{reason}");
+}

@@ -1,0 +1,235 @@
+//! Consumer groups on a whole broker: over restarts, power cuts, and a replicator that commits late and cuts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sabir_journal::Replicator;
+use sabir_journal::testing::LateReplicator;
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+
+use super::rig::{open, options, pending, soon, until};
+use super::sim::{Machine, Seam};
+use crate::{
+    Broker, Client, Fence, GroupOptions, GroupPhase, JoinRequest, OffsetCommit, Protocol, Reply, SyncRequest,
+    Synced, Text,
+};
+
+const TOPIC: TopicId = TopicId([5; 16]);
+
+/// A member, as its client knows itself.
+#[derive(Debug, Clone)]
+struct Member {
+    id: Text,
+    generation: i32,
+}
+
+impl Member {
+    fn fence(&self) -> Fence {
+        Fence { generation: self.generation, member: self.id.clone(), instance: None }
+    }
+}
+
+fn at_once() -> GroupOptions {
+    let mut groups = GroupOptions::default();
+    groups.limits.initial_rebalance_delay_ms = 0;
+    groups
+}
+
+/// Joins and leads, taking the place of whoever is silent.
+async fn join(broker: &Broker, id: Text) -> Result<Member, ErrorKind> {
+    let request = JoinRequest {
+        member: id,
+        instance: None,
+        client: Client::default(),
+        protocol_type: Text::from("consumer"),
+        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
+        session_timeout_ms: 6_000,
+        rebalance_timeout_ms: 6_000,
+        id_required: false,
+        may_skip_assignment: true,
+    };
+    let joined = soon(broker.groups().join("g", request)).await.map_err(|refused| refused.error)?;
+    Ok(Member { id: joined.member, generation: joined.generation })
+}
+
+fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, ErrorKind>> {
+    let assignments = vec![(member.id.clone(), Bytes::from_static(b"everything"))];
+    let request = SyncRequest { fence: member.fence(), protocol_type: None, protocol: None, assignments };
+    broker.groups().sync("g", request)
+}
+
+async fn settle(broker: &Broker) -> Result<Member, ErrorKind> {
+    let member = join(broker, Text::from("")).await?;
+    let synced = soon(sync(broker, &member)).await?;
+    assert_eq!(synced.assignment, "everything");
+    Ok(member)
+}
+
+fn commit(broker: &Broker, fence: Fence, offset: i64) -> crate::Committing {
+    let commit = OffsetCommit {
+        topic: TOPIC,
+        partition: 0,
+        offset: Offset(offset),
+        leader_epoch: LeaderEpoch(1),
+        metadata: Text::from("so far"),
+    };
+    broker.groups().commit("g", fence, vec![commit])
+}
+
+fn committed(broker: &Broker) -> i64 {
+    broker.groups().fetch_offsets("g", &[(TOPIC, 0)])[0].as_ref().map_or(-1, |committed| committed.offset.0)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[tokio::test]
+async fn a_group_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || crate::BrokerOptions { groups: at_once(), ..options(dir.path()) };
+    let mut broker = open(options());
+    let member = settle(&broker).await.unwrap();
+    assert_eq!(soon(commit(&broker, member.fence(), 77)).await, [Ok(())]);
+    for _ in 0..2 {
+        broker.shutdown();
+        drop(broker);
+        broker = open(options());
+        let view = broker.groups().describe("g").unwrap();
+        assert_eq!((view.state, view.generation, view.members.len()), (GroupPhase::Stable, 1, 1));
+        assert_eq!(broker.groups().heartbeat("g", &member.fence()), Ok(()));
+        assert_eq!(committed(&broker), 77);
+        assert_eq!(soon(sync(&broker, &member)).await.unwrap().assignment, "everything");
+    }
+    broker.shutdown();
+}
+
+/// Takes a broker whose blocks commit when told, and its data shard's replicator.
+fn told() -> (Machine, Broker, Arc<LateReplicator>) {
+    let machine = Machine::new(9, 1, Seam::Told);
+    let broker = machine.try_open(crate::BrokerOptions { groups: at_once(), ..machine.options() }).unwrap();
+    machine.commit_all();
+    let late = machine.late.lock()[1].clone();
+    (machine, broker, late)
+}
+
+/// Lets everything commit until there is an answer.
+async fn committing_all<T>(late: &LateReplicator, answer: impl Future<Output = T>) -> T {
+    let commits = async {
+        loop {
+            late.commit_all();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        answer = soon(answer) => answer,
+        () = commits => unreachable!("it goes on until the answer is there"),
+    }
+}
+
+#[test]
+fn nobody_hears_of_what_is_not_committed() {
+    let (machine, broker, late) = told();
+    runtime().block_on(async {
+        let member = join(&broker, Text::from("")).await.unwrap();
+        let mut syncing = sync(&broker, &member);
+        assert!(pending(&mut syncing).await);
+        assert_eq!(broker.groups().describe("g").unwrap().state, GroupPhase::CompletingRebalance);
+        assert_eq!(committing_all(&late, syncing).await.unwrap().assignment, "everything");
+        let mut committing = commit(&broker, member.fence(), 5);
+        assert!(pending(&mut committing).await);
+        assert_eq!(committed(&broker), -1);
+        assert_eq!(committing_all(&late, committing).await, [Ok(())]);
+        assert_eq!(committed(&broker), 5);
+    });
+    machine.freely(|| broker.shutdown());
+}
+
+#[test]
+fn what_was_cut_leaves_no_trace_in_a_group() {
+    let (machine, broker, late) = told();
+    runtime().block_on(async {
+        let member = join(&broker, Text::from("")).await.unwrap();
+        let syncing = sync(&broker, &member);
+        committing_all(&late, syncing).await.unwrap();
+
+        let committing = commit(&broker, member.fence(), 5);
+        let again = join(&broker, member.id.clone()).await.unwrap();
+        assert_eq!(again.generation, 2);
+        let syncing = sync(&broker, &again);
+        until(|| broker.inner.shards[1].in_flight() > 0).await;
+        let after = late.committed();
+        let cutting = late.clone();
+        tokio::task::spawn_blocking(move || cutting.cut(after).unwrap()).await.unwrap();
+        // What was still in the open block goes out in the new term and is applied after the cut.
+        let cut = soon(committing).await;
+        assert_eq!(cut, [Err(ErrorKind::NotLeader)]);
+        let outcome = committing_all(&late, syncing).await;
+        assert_eq!(committed(&broker), -1);
+        let view = broker.groups().describe("g").unwrap();
+        match outcome {
+            Err(ErrorKind::NotLeader) => assert_eq!((view.generation, view.state), (1, GroupPhase::Stable)),
+            Ok(_) => assert_eq!((view.generation, view.state), (2, GroupPhase::Stable)),
+            Err(other) => panic!("{other}"),
+        }
+    });
+    machine.freely(|| broker.shutdown());
+}
+
+/// Twelve power cuts under a group that commits one offset after another: what was acknowledged is there, and nothing that
+/// was never sent.
+fn power_cuts(seam: Seam) {
+    let mut machine = Machine::new(77, 1, seam);
+    let (mut acknowledged, mut sent) = (-1, -1);
+    for round in 0..12 {
+        let broker =
+            machine.try_open(crate::BrokerOptions { groups: at_once(), ..machine.options() }).unwrap();
+        runtime().block_on(async {
+            let found = committed(&broker);
+            assert!((acknowledged..=sent).contains(&found), "{acknowledged} <= {found} <= {sent}");
+            let mut member = None;
+            for _ in 0..15 + round {
+                // A cut tail is told as it happens; a client starts over.
+                if member.is_none() {
+                    member = forget_and_settle(&machine, &broker).await.ok();
+                }
+                let Some(fence) = member.as_ref().map(Member::fence) else { continue };
+                sent += 1;
+                match soon(commit(&broker, fence, sent)).await[0] {
+                    Ok(()) => acknowledged = sent,
+                    Err(_) => member = None,
+                }
+            }
+            // One that may or may not make it.
+            if let Some(member) = member {
+                sent += 1;
+                drop(commit(&broker, member.fence(), sent));
+            }
+        });
+        machine = machine.crash(broker);
+    }
+    assert!(acknowledged > 50, "{acknowledged}: hardly anything got through");
+}
+
+/// The members of former runs are silent; the new one is in when their sessions are over.
+async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member, ErrorKind> {
+    machine.clock.advance(7_000);
+    until(|| {
+        machine.clock.advance(1_000);
+        let view = broker.groups().describe("g");
+        view.is_none_or(|view| view.state == GroupPhase::Empty)
+    })
+    .await;
+    settle(broker).await
+}
+
+#[test]
+fn no_power_cut_takes_a_commit_back() {
+    power_cuts(Seam::Solo);
+}
+
+#[test]
+fn no_power_cut_takes_a_commit_back_that_came_late() {
+    power_cuts(Seam::Late);
+}

@@ -1,0 +1,253 @@
+//! Reading: patched, shared, rebuilt, hot and cold, by offset and by time.
+
+use bytes::Bytes;
+use sabir_journal::Priority;
+use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, records};
+use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
+
+use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, values};
+use super::sim::{Machine, Seam};
+use crate::entry::ReferenceBody;
+use crate::{Broker, NewTopic, OffsetSpec, Topic};
+
+fn runs(broker: &Broker, topic: &Topic) -> Vec<crate::partition::Run> {
+    let partition = topic.partition(0).unwrap();
+    let state = broker.inner.shards[partition.shard.0 as usize].state.read();
+    state.partition(partition.id).unwrap().index.open().to_vec()
+}
+
+#[tokio::test]
+async fn small_batches_are_copied_together_and_large_ones_shared() {
+    let machine = Machine::new(1, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let big = vec![3u8; 10_000];
+    let mut items: Vec<_> = (0..5).map(|i| item(&topic, 0, batch(&[&[i], &[i + 100]], 1))).collect();
+    items.push(item(&topic, 0, batch(&[&big], 1)));
+    items.push(item(&topic, 0, batch(&[b"end"], 1)));
+    let appending = broker.append(items);
+    broker.flush();
+    let offsets: Vec<i64> =
+        soon(appending).await.into_iter().map(|answer| answer.unwrap().base_offset.0).collect();
+    assert_eq!(offsets, [0, 2, 4, 6, 8, 10, 11]);
+
+    let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
+    let found = values(&fetched);
+    assert_eq!(found.len(), 12);
+    assert_eq!((found[9].0, found[9].1[0]), (9, 104));
+    assert_eq!(found[10], (10, big));
+    let heads: Vec<usize> = fetched.slices.iter().map(|slice| slice.head.len()).collect();
+    assert_eq!(heads, [0, 16, 0]);
+    assert_eq!(fetched.slices[0].next_offset, Offset(10));
+
+    // From the middle of a batch: the whole batch.
+    let fetched = read(&broker, &topic, 0, 5, 1 << 20).await.unwrap();
+    assert_eq!(values(&fetched)[0].0, 4);
+    // Up to a size, in whole batches, the first one in any case.
+    let one = batch(&[&[0], &[0]], 1).len();
+    for (max, expected) in [(0, 1), (1, 1), (2 * one - 1, 1), (2 * one, 2), (5 * one + 100, 5)] {
+        let fetched = read(&broker, &topic, 0, 0, max).await.unwrap();
+        assert_eq!(values(&fetched).len(), 2 * expected, "{max} bytes");
+    }
+    let partition = topic.partition(0).unwrap();
+    let none = broker.read(partition.shard, partition.id, Offset(0), one - 1, false).await.unwrap();
+    assert!(none.slices.is_empty());
+    let end = read(&broker, &topic, 0, 12, 100).await.unwrap();
+    assert!(end.slices.is_empty());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn the_brokers_stamp_is_in_the_batch_and_in_the_answer() {
+    let machine = Machine::new(2, 1, Seam::Solo);
+    let broker = machine.open();
+    let config = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
+    let topic = NewTopic { config, ..new_topic("t", 1) };
+    let topic = broker.create_topics(vec![topic]).await.remove(0).unwrap();
+    let appended = append(&broker, &topic, 0, batch(&[b"x"], 5)).await.unwrap();
+    assert_eq!(appended.append_time_ms, 1_000_000);
+    machine.clock.advance(-500);
+    let appended = append(&broker, &topic, 0, batch(&[b"y"], 5)).await.unwrap();
+    assert_eq!(appended.append_time_ms, 1_000_000, "time does not fall");
+    let fetched = read(&broker, &topic, 0, 0, 1000).await.unwrap();
+    assert_eq!(values(&fetched).len(), 2);
+    let header = BatchHeader::parse(&fetched.slices[0].joined()).unwrap();
+    assert_eq!((header.timestamp_type(), header.max_timestamp), (TimestampType::LogAppendTime, 1_000_000));
+    broker.shutdown();
+}
+
+/// Three records of 1, 2 and 3 ms, of a producer, in a codec.
+fn three(compression: Compression) -> Bytes {
+    let mut batch = BatchBuilder::new(compression).producer(ProducerId(9), 1, 0);
+    for (i, value) in [b"a", b"b", b"c"].into_iter().enumerate() {
+        batch.push(i as i64 + 1, Some(b"k"), Some(value), &[(b"h", Some(b"1")), (b"h", None)]);
+    }
+    batch.build()
+}
+
+#[tokio::test]
+async fn references_are_rebuilt_without_their_producer() {
+    let machine = Machine::new(3, 1, Seam::Solo);
+    let broker = machine.open();
+    for (name, codec) in [("plain", Compression::None), ("lz4", Compression::Lz4)] {
+        let (from, to) = (create(&broker, name, 1).await, create(&broker, &format!("{name}-copy"), 1).await);
+        append(&broker, &from, 0, three(codec)).await.unwrap();
+        let run = runs(&broker, &from)[0];
+        for (first_record, count) in [(0, 3), (1, 2)] {
+            let extent = Extent {
+                block: run.block,
+                offset: run.offset,
+                len: run.len,
+                first_record,
+                records: count,
+                maker: FrontEndNo::NONE,
+                overlay: Overlay::None,
+            };
+            let targets = vec![to.partition(0).unwrap().id];
+            let body = ReferenceBody { targets, max_ts: 3, extent };
+            broker.inner.shards[1].ask(Priority::Ordinary, &body).await.appended().unwrap();
+        }
+        let fetched = read(&broker, &to, 0, 0, 1 << 20).await.unwrap();
+        let expected = [(0, b"a"), (1, b"b"), (2, b"c"), (3, b"b"), (4, b"c")];
+        assert_eq!(values(&fetched), expected.map(|(offset, value)| (offset, value.to_vec())));
+        for slice in &fetched.slices {
+            let bytes = slice.joined();
+            let header = BatchHeader::parse(&bytes).unwrap();
+            assert_eq!(
+                (header.producer_id, header.producer_epoch, header.base_sequence),
+                (ProducerId::NONE, -1, -1)
+            );
+            assert_eq!(header.compression().unwrap(), codec);
+            let records = records(&bytes, 1000).unwrap();
+            let last = records.iter().last().unwrap().unwrap();
+            assert_eq!((last.headers.len(), last.key), (2, Some(&b"k"[..])));
+        }
+        // The producer's state in the second partition is its own.
+        let first = append(&broker, &to, 0, produced(&[b"z"], 9, 0, 0)).await.unwrap();
+        assert_eq!((first.base_offset, first.duplicate), (Offset(5), false));
+    }
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_batch_beyond_a_block_goes_as_a_train() {
+    for seam in [Seam::Solo, Seam::Late] {
+        let machine = Machine::new(4, 1, seam);
+        let broker = machine.open();
+        let topic = create(&broker, "t", 1).await;
+        let big: Vec<u8> = (0..5 << 20).map(|i: u32| (i * 7) as u8).collect();
+        append(&broker, &topic, 0, batch(&[b"first"], 1)).await.unwrap();
+        let huge = soon(append(&broker, &topic, 0, batch(&[&big], 1))).await.unwrap();
+        assert_eq!(huge.base_offset, Offset(1));
+        append(&broker, &topic, 0, batch(&[b"last"], 1)).await.unwrap();
+        let check = async |broker: &Broker| {
+            let fetched = soon(read(broker, &topic, 0, 0, 100 << 20)).await.unwrap();
+            let found = values(&fetched);
+            assert_eq!(found.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2]);
+            assert_eq!(found[1].1, big);
+            // It does not fit behind another one, but comes alone.
+            let fetched = soon(read(broker, &topic, 0, 0, 1000)).await.unwrap();
+            assert_eq!(values(&fetched).len(), 1);
+            let fetched = soon(read(broker, &topic, 0, 1, 1000)).await.unwrap();
+            assert_eq!(values(&fetched).len(), 1);
+        };
+        check(&broker).await;
+        broker.shutdown();
+        drop(broker);
+        let broker = machine.open();
+        check(&broker).await;
+        broker.shutdown();
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_through_pages_from_the_disk() {
+    let machine = Machine::new(5, 1, Seam::Solo);
+    let broker = machine.open();
+    let (topic, other) = (create(&broker, "t", 1).await, create(&broker, "other", 1).await);
+    let mut sent = Vec::new();
+    for i in 0..1000i64 {
+        // Two in a block that do not stand side by side, so that each is a run.
+        let padding = vec![0u8; 5000];
+        sent.push(broker.append(vec![
+            item(&topic, 0, batch(&[&i.to_le_bytes()], 10 * i)),
+            item(&other, 0, batch(&[&padding], 1)),
+        ]));
+        broker.flush();
+        soon(sent.pop().unwrap()).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    }
+    broker.inner.shards[1].checkpoint().unwrap();
+    let partition = *topic.partition(0).unwrap();
+    let check = async |broker: &Broker| {
+        let mut from = 0;
+        while from < 1000 {
+            let fetched = soon(read(broker, &topic, 0, from, 3000)).await.unwrap();
+            let found = values(&fetched);
+            assert!(!found.is_empty());
+            for (offset, value) in found {
+                assert_eq!((offset, value), (from, from.to_le_bytes().to_vec()));
+                from += 1;
+            }
+        }
+        for ts in [0, 1, 10, 2555, 9990] {
+            let spec = OffsetSpec::Timestamp(ts);
+            let found = soon(broker.offsets(partition.shard, partition.id, spec)).await.unwrap();
+            assert_eq!(found.offset.0, (ts + 9) / 10);
+        }
+        let none = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::Timestamp(9991))).await;
+        assert_eq!(none.unwrap().offset, Offset(-1));
+        let most = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp)).await;
+        assert_eq!(most.unwrap().offset, Offset(999));
+    };
+    check(&broker).await;
+    broker.shutdown();
+    drop(broker);
+    let broker = machine.open();
+    check(&broker).await;
+    assert!(broker.stats().shards[1].cold_bytes > 0);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn offsets_by_time_name_the_record_and_not_the_batch() {
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    for times in [[5, 3, 9], [4, 9, 2]] {
+        let mut batch = BatchBuilder::new(Compression::Zstd);
+        times.iter().for_each(|time| batch.push(*time, None, Some(b"v"), &[]));
+        append(&broker, &topic, 0, batch.build()).await.unwrap();
+    }
+    let partition = *topic.partition(0).unwrap();
+    let find = async |spec| {
+        let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
+        (found.offset.0, found.timestamp)
+    };
+    assert_eq!(find(OffsetSpec::Timestamp(0)).await, (0, 5));
+    assert_eq!(find(OffsetSpec::Timestamp(6)).await, (2, 9));
+    assert_eq!(find(OffsetSpec::Timestamp(10)).await, (-1, -1));
+    assert_eq!(find(OffsetSpec::MaxTimestamp).await, (2, 9));
+    assert_eq!((find(OffsetSpec::Earliest).await, find(OffsetSpec::Latest).await), ((0, -1), (6, -1)));
+    broker.delete_records(partition.shard, partition.id, Offset(3)).await.unwrap();
+    assert_eq!(find(OffsetSpec::Timestamp(0)).await, (3, 4));
+    assert_eq!(find(OffsetSpec::MaxTimestamp).await, (4, 9));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_enough_has_come() {
+    let machine = Machine::new(7, 2, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 4).await;
+    let places: Vec<_> = topic.partitions.iter().map(|p| (p.shard, p.id)).collect();
+    let one = batch(&[b"x"], 1).len();
+    let mut watch = broker.watch(&places, 2 * one);
+    append(&broker, &topic, 0, batch(&[b"x"], 1)).await.unwrap();
+    assert!(pending(&mut watch).await);
+    append(&broker, &topic, 3, batch(&[b"x"], 1)).await.unwrap();
+    soon(watch).await;
+    let gone = broker.watch(&places, 1);
+    broker.delete_topics(vec![topic.id]).await.remove(0).unwrap();
+    soon(gone).await;
+    broker.shutdown();
+}

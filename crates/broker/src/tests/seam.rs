@@ -1,0 +1,153 @@
+//! What is not committed is seen by nobody, and what is cut is told.
+
+use sabir_journal::Replicator;
+use sabir_model::{ErrorKind, LeaderEpoch, Offset};
+
+use super::rig::{append, batch, create, item, pending, read, soon, until, values};
+use super::sim::{Machine, Seam};
+use crate::{Appending, Broker, OffsetSpec, Topic};
+
+fn start(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
+    let appending = broker.append(vec![item(topic, 0, batch(&[text], time))]);
+    broker.flush();
+    appending
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A broker whose blocks commit when told, with a topic of one partition in shard 1.
+fn told() -> (Machine, Broker, std::sync::Arc<Topic>) {
+    let machine = Machine::new(3, 1, Seam::Told);
+    let broker = machine.open();
+    let topic = machine.freely(|| runtime().block_on(create(&broker, "t", 1)));
+    machine.commit_all();
+    (machine, broker, topic)
+}
+
+#[test]
+fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
+    let (machine, broker, topic) = told();
+    let late = machine.late.lock()[1].clone();
+    let partition = *topic.partition(0).unwrap();
+    runtime().block_on(async {
+        let mut watch = broker.watch(&[(partition.shard, partition.id)], 1);
+        let mut first = start(&broker, &topic, b"one", 50);
+        assert!(pending(&mut first).await);
+        assert!(pending(&mut watch).await);
+        let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
+        assert_eq!((fetched.high_watermark, fetched.slices.len()), (Offset(0), 0));
+        let beyond = read(&broker, &topic, 0, 1, 1 << 20).await;
+        assert_eq!(beyond.unwrap_err(), ErrorKind::OffsetOutOfRange);
+        for spec in [OffsetSpec::Timestamp(0), OffsetSpec::MaxTimestamp] {
+            let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
+            assert_eq!(found.offset, Offset(-1));
+        }
+        let latest = broker.offsets(partition.shard, partition.id, OffsetSpec::Latest).await.unwrap();
+        assert_eq!(latest.offset, Offset(0));
+
+        late.commit_all();
+        assert_eq!(soon(first).await[0].unwrap().base_offset, Offset(0));
+        soon(watch).await;
+        let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
+        assert_eq!(values(&fetched), [(0, b"one".to_vec())]);
+        let found = broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp).await.unwrap();
+        assert_eq!((found.offset, found.timestamp), (Offset(0), 50));
+    });
+}
+
+#[test]
+fn a_cut_tail_is_told_and_leaves_no_trace() {
+    let (machine, broker, topic) = told();
+    let late = machine.late.lock()[1].clone();
+    let partition = *topic.partition(0).unwrap();
+    let (before, _) = broker.leadership(partition.shard).unwrap();
+    runtime().block_on(async {
+        let kept = start(&broker, &topic, b"kept", 1);
+        until(|| late.committed() < journal_last(&broker, 1)).await;
+        late.commit_all();
+        soon(kept).await[0].unwrap();
+
+        let cut = start(&broker, &topic, b"cut", 2);
+        until(|| late.committed() < journal_last(&broker, 1)).await;
+        let after = late.committed();
+        tokio::task::spawn_blocking({
+            let late = late.clone();
+            move || late.cut(after).unwrap()
+        })
+        .await
+        .unwrap();
+        // It goes out in the new term, perhaps before the cut has been heard of.
+        let mut open = start(&broker, &topic, b"in the next term", 3);
+        assert_eq!(soon(cut).await[0], Err(ErrorKind::NotLeader));
+        assert!(pending(&mut open).await, "it was not cut, and is not committed");
+        late.commit_all();
+        assert_eq!(soon(open).await[0].unwrap().base_offset, Offset(1));
+
+        let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
+        assert_eq!(values(&fetched), [(0, b"kept".to_vec()), (1, b"in the next term".to_vec())]);
+        let epochs: Vec<_> = fetched.slices.iter().map(|slice| slice.leader_epoch).collect();
+        let (now, _) = broker.leadership(partition.shard).unwrap();
+        assert!(now > before);
+        assert_eq!(epochs, [partition.leader_epoch(before), partition.leader_epoch(now)]);
+        let end = |epoch| broker.end_of_epoch(partition.shard, partition.id, epoch).unwrap();
+        assert_eq!(end(partition.leader_epoch(before)).end_offset, Offset(1));
+        assert_eq!(end(partition.leader_epoch(now)).end_offset, Offset(2));
+        assert_eq!(end(LeaderEpoch(99)).end_offset, Offset(-1));
+    });
+}
+
+fn journal_last(broker: &Broker, shard: usize) -> sabir_model::Sequence {
+    // Blocks in flight stand behind the committed ones.
+    let shard = &broker.inner.shards[shard];
+    sabir_model::Sequence(shard.journal.committed().0 + shard.in_flight() as u64)
+}
+
+#[test]
+fn who_does_not_lead_takes_nothing() {
+    let (machine, broker, topic) = told();
+    let late = machine.late.lock()[1].clone();
+    runtime().block_on(async {
+        late.lead(false).unwrap();
+        assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::NotLeader));
+        late.lead(true).unwrap();
+        let mut taken = start(&broker, &topic, b"x", 1);
+        assert!(pending(&mut taken).await);
+        late.commit_all();
+        soon(taken).await[0].unwrap();
+    });
+}
+
+#[test]
+fn a_train_that_was_cut_in_half_is_sent_again() {
+    let (machine, broker, topic) = told();
+    let late = machine.late.lock()[1].clone();
+    let big = vec![5u8; 3 << 20];
+    runtime().block_on(async {
+        let cut = start(&broker, &topic, &big, 1);
+        until(|| late.committed() < journal_last(&broker, 1)).await;
+        // Its first chunks are final, the rest is not.
+        let after = late.committed().next();
+        late.commit(1);
+        until(|| broker.stats().shards[1].applied == after).await;
+        tokio::task::spawn_blocking({
+            let late = late.clone();
+            move || late.cut(after).unwrap()
+        })
+        .await
+        .unwrap();
+        machine.commit_all();
+        until(|| {
+            machine.commit_all();
+            broker.inner.shards[1].in_flight() == 0 && broker.inner.shards[1].waiting_bytes() == 0
+        })
+        .await;
+        assert_eq!(soon(cut).await[0], Err(ErrorKind::NotLeader));
+        assert_eq!(read(&broker, &topic, 0, 0, 1 << 20).await.unwrap().high_watermark, Offset(0));
+    });
+    let again = machine.freely(|| runtime().block_on(append(&broker, &topic, 0, batch(&[&big], 2))));
+    assert_eq!(again.unwrap().base_offset, Offset(0));
+    let fetched = runtime().block_on(read(&broker, &topic, 0, 0, 100)).unwrap();
+    assert_eq!(values(&fetched), [(0, big)]);
+}

@@ -1,0 +1,139 @@
+//! A broker on simulated disks, that can lose its power.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sabir_base::clock::ManualClock;
+use sabir_journal::disk::Disk;
+use sabir_journal::disk::sim::SimDisk;
+use sabir_journal::pages::{MemPages, PageStore};
+use sabir_journal::testing::{LateOptions, LateReplicator};
+use sabir_journal::{Journal, JournalError, Replicator, Solo};
+use sabir_model::ShardId;
+
+use crate::backend::Backend;
+use crate::shard::OpenError;
+use crate::{Broker, BrokerOptions, StartError};
+
+/// Which replicator the shards have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seam {
+    /// What the disk has is committed.
+    Solo,
+    /// Blocks commit some time after the disk has them, by themselves.
+    Late,
+    /// Blocks commit when the test says so.
+    Told,
+}
+
+/// The simulated machine: disks and page stores that outlive the broker.
+pub(super) struct Machine {
+    pub(super) seam: Seam,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) disks: Vec<Arc<SimDisk>>,
+    pub(super) pages: Vec<Arc<MemPages>>,
+    /// Of the run under way.
+    pub(super) late: Mutex<Vec<Arc<LateReplicator>>>,
+    /// Whether dead segments are used again; not if a replay from zero is to follow.
+    pub(super) recycle: bool,
+    pub(super) seed: u64,
+}
+
+impl Machine {
+    /// A new machine with room for the catalog and `shards` data shards.
+    pub(super) fn new(seed: u64, shards: usize, seam: Seam) -> Self {
+        let disk = |shard: usize| {
+            let disk = SimDisk::new(seed.wrapping_mul(31).wrapping_add(shard as u64));
+            disk.set_auto(true);
+            disk.set_capacity(1 << 30);
+            disk
+        };
+        Self {
+            seam,
+            clock: Arc::new(ManualClock::at(1_000_000)),
+            disks: (0..=shards).map(disk).collect(),
+            pages: (0..=shards).map(|_| MemPages::new()).collect(),
+            late: Mutex::default(),
+            recycle: true,
+            seed,
+        }
+    }
+
+    pub(super) fn options(&self) -> BrokerOptions {
+        BrokerOptions {
+            data_shards: self.disks.len() as u32 - 1,
+            segment_bytes: 2 << 20,
+            keep_free: 0,
+            tail_cache_bytes: 4 << 20,
+            recycle: self.recycle,
+            ..BrokerOptions::new("simulated")
+        }
+    }
+
+    pub(super) fn try_open(&self, options: BrokerOptions) -> Result<Broker, StartError> {
+        self.late.lock().clear();
+        self.freely(|| Broker::open_on(options, self.clock.clone(), self, None))
+    }
+
+    /// Does something during which everything commits.
+    pub(super) fn freely<T>(&self, work: impl FnOnce() -> T) -> T {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    self.commit_all();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let value = work();
+            done.store(true, SeqCst);
+            value
+        })
+    }
+
+    pub(super) fn open(&self) -> Broker {
+        self.try_open(self.options()).unwrap()
+    }
+
+    /// Cuts the power under a broker and gives the machine as it is found afterwards.
+    pub(super) fn crash(self, broker: Broker) -> Self {
+        // The page stores first: a checkpoint is committed only when the journal is flushed that far.
+        let pages = self.pages.iter().map(|pages| pages.crash()).collect();
+        let disks = self.disks.iter().map(|disk| disk.crash()).collect();
+        broker.inner.housekeeper.end();
+        drop(broker);
+        Self { disks, pages, late: Mutex::default(), seed: self.seed + 1, ..self }
+    }
+
+    /// Lets everything commit that waits for being told.
+    pub(super) fn commit_all(&self) {
+        self.late.lock().iter().for_each(|late| late.commit_all());
+    }
+}
+
+impl Backend for Machine {
+    fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
+        Ok(self.disks[shard.0 as usize].clone())
+    }
+
+    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+        Ok(self.pages[shard.0 as usize].clone())
+    }
+
+    fn replicator(&self, shard: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError> {
+        if self.seam == Seam::Solo {
+            return Ok(Solo::start(journal)?);
+        }
+        let options = LateOptions {
+            seed: self.seed + u64::from(shard.0),
+            auto: self.seam == Seam::Late,
+            cut_per_mille: if self.seam == Seam::Late { 30 } else { 0 },
+            ..LateOptions::default()
+        };
+        let late = LateReplicator::start(journal, options)?;
+        self.late.lock().push(late.clone());
+        Ok(late)
+    }
+}
