@@ -7,10 +7,8 @@ use sabir_base::buf::BufPool;
 use sabir_base::crc::crc32c;
 use sabir_model::Sequence;
 
-use crate::block::LARGEST_FRAMED;
 use crate::disk::Disk;
 use crate::error::JournalError;
-use crate::flight::FLUSH_BYTES;
 use crate::frame::{FRAME, FRAME_VERSION, FrameHeader, FrameKind, STEP};
 use crate::index::Index;
 use crate::journal::Torn;
@@ -25,8 +23,6 @@ use crate::walk::{Chain, Found, Missing, Scan, Window, Witness, examine, next_fr
 /// Blocks in flight at most.
 pub(crate) const DEPTH: usize = 8;
 
-/// How far behind a bad frame one may stand that covers it: the longest run without a flush, and what was in flight.
-const SCAN_BYTES: u64 = FLUSH_BYTES + (DEPTH * LARGEST_FRAMED) as u64;
 /// How far a file is scanned whose header is blank.
 const RAW_SCAN_BYTES: u64 = 64 << 10;
 
@@ -40,7 +36,8 @@ pub(crate) struct Restored {
     /// The segment that the next block goes to, and where; `None` in a new journal.
     pub active: Option<(Arc<Segment>, u64)>,
     pub chain: Chain,
-    pub shelves: Shelves,
+    /// The segments without blocks, and how many files there are in all.
+    pub shelves: (Shelves, u64),
     pub clean: bool,
     pub torn: Option<Torn>,
 }
@@ -102,9 +99,9 @@ pub(crate) fn recover(
     shelves.ready = run.iter().skip(ready).cloned().collect();
     shelves.free = free;
     shelves.next_no = files.placed.last_key_value().map_or(SegmentNo::FIRST, |(no, _)| no.next());
-    (shelves.next_file, shelves.files) = (files.next_file, files.count);
+    shelves.next_file = files.next_file;
     shelves.raw = files.raw.into_iter().chain(files.bad).collect();
-    Ok(Restored { slots, index, active, chain, shelves, clean, torn })
+    Ok(Restored { slots, index, active, chain, shelves: (shelves, files.count), clean, torn })
 }
 
 /// Removes what was being made when the last run ended; returns what remains.
@@ -319,14 +316,17 @@ impl Recovery<'_> {
     }
 
     /// Looks for a frame that covers the missing block; an error if there is one. Returns whether there are frames at all.
+    ///
+    /// One that does stands no further than the longest run without a flush, and what was in flight; but the rest of this segment and
+    /// the few that were prepared are no more, so all of it is looked at and nothing hangs on how long a flush took.
     fn scan_behind(&self, walked: &Walked) -> Result<bool, JournalError> {
         let missing = Missing { sequence: walked.chain.last.next(), chain: &walked.chain, slot: &self.slot };
-        let (mut left, mut remnants) = (SCAN_BYTES, false);
+        let mut remnants = false;
         for at in walked.at..self.run.len() {
             let segment = &self.run[at];
             let from = if at == walked.at { walked.pos + STEP } else { FIRST_FRAME };
-            let to = segment.file.len.min(from.saturating_add(left));
-            let found = scan(&mut self.window(at), from..to, Some(segment.generation), &missing);
+            let found =
+                scan(&mut self.window(at), from..segment.file.len, Some(segment.generation), &missing);
             let found = found.map_err(reading())?;
             if let Some(witness) = found.witness {
                 let place = self.place_of(walked, Some((at, found)))?;
@@ -334,10 +334,6 @@ impl Recovery<'_> {
                 return Err(self.corrupt(place, missing.sequence, covered(walked.reason, &by)));
             }
             remnants |= found.first_later.is_some();
-            left = left.saturating_sub(to.saturating_sub(from));
-            if left == 0 {
-                break;
-            }
         }
         self.scan_unplaced(&missing)?;
         Ok(remnants)

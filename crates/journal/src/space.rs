@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
@@ -39,10 +40,15 @@ pub(crate) struct Stock {
     pool: Arc<BufPool>,
     limits: StockLimits,
     journal: u64,
-    /// Held while a segment gets its number, so that numbers are given in the order of use.
+    /// Held while a segment gets its number, so that numbers are given in the order of use; never while a file is made or zeroed.
     shelves: Mutex<Shelves>,
     /// Held by the one who prepares.
     preparing: Mutex<()>,
+    /// What the shelves hold, and whether the last try to make a file found no space; for those who must not wait.
+    spare: AtomicUsize,
+    exhausted: AtomicBool,
+    /// All segment files, those with blocks too.
+    files: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -53,13 +59,11 @@ pub(crate) struct Shelves {
     pub raw: Vec<SegmentFile>,
     /// Dead; a reader may still pin one.
     pub free: Vec<Arc<Segment>>,
+    /// Its header may say the next number already, though writing it failed: it must be the one that gets it.
+    unsettled: Option<SegmentFile>,
     pub next_no: SegmentNo,
     pub next_file: u32,
-    /// All segment files, those with blocks too.
-    pub files: u64,
     pub random: Random,
-    /// Whether the last try to make a file found no space.
-    pub exhausted: bool,
 }
 
 impl Shelves {
@@ -69,16 +73,20 @@ impl Shelves {
             ready: VecDeque::new(),
             raw: Vec::new(),
             free: Vec::new(),
+            unsettled: None,
             next_no: SegmentNo::FIRST,
             next_file: 1,
-            files: 0,
             random,
-            exhausted: false,
         }
     }
 
     fn spare(&self) -> usize {
-        self.ready.len() + self.raw.len() + self.free.len()
+        self.ready.len() + self.raw.len() + self.free.len() + usize::from(self.unsettled.is_some())
+    }
+
+    /// A file that was written before and whose frames nobody needs.
+    fn take_written(&mut self) -> Option<SegmentFile> {
+        self.unsettled.take().or_else(|| self.take_free())
     }
 
     /// A dead segment's file that no reader pins.
@@ -93,33 +101,61 @@ impl Shelves {
             }
         }
     }
+
+    fn take_file_number(&mut self) -> u32 {
+        self.next_file += 1;
+        self.next_file - 1
+    }
 }
 
 impl Stock {
+    /// A stock of these shelves; `files` counts those with blocks too.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         pool: Arc<BufPool>,
         limits: StockLimits,
         journal: u64,
-        shelves: Shelves,
+        (shelves, files): (Shelves, u64),
     ) -> Self {
-        Self { disk, pool, limits, journal, shelves: Mutex::new(shelves), preparing: Mutex::new(()) }
+        Self {
+            disk,
+            pool,
+            limits,
+            journal,
+            spare: AtomicUsize::new(shelves.spare()),
+            shelves: Mutex::new(shelves),
+            preparing: Mutex::new(()),
+            exhausted: AtomicBool::new(false),
+            files: AtomicU64::new(files),
+        }
+    }
+
+    /// Does something to the shelves, and notes what they hold then.
+    fn change<T>(&self, change: impl FnOnce(&mut Shelves) -> T) -> T {
+        let mut shelves = self.shelves.lock();
+        let result = change(&mut shelves);
+        self.spare.store(shelves.spare(), Ordering::Release);
+        result
     }
 
     /// The next segment for the writer; made on the spot, not zeroed, where none was prepared.
     pub(crate) fn take(&self) -> Result<Arc<Segment>, DiskError> {
-        let shelves = &mut *self.shelves.lock();
-        if let Some(segment) = shelves.ready.pop_front() {
-            return Ok(segment);
-        }
-        let file = match shelves.take_free().or_else(|| shelves.raw.pop()) {
-            Some(file) => file,
-            None => self.create(shelves)?,
-        };
-        self.number(shelves, file)
+        self.change(|shelves| {
+            if let Some(segment) = shelves.ready.pop_front() {
+                return Ok(segment);
+            }
+            let file = match shelves.take_written().or_else(|| shelves.raw.pop()) {
+                Some(file) => file,
+                None => {
+                    let number = shelves.take_file_number();
+                    self.create(number)?
+                }
+            };
+            self.number(shelves, file)
+        })
     }
 
-    /// Gives a file its place. A file whose header may be torn is as good as raw.
+    /// Gives a file its place.
     fn number(&self, shelves: &mut Shelves, file: SegmentFile) -> Result<Arc<Segment>, DiskError> {
         let header =
             SegmentHeader { journal: self.journal, no: shelves.next_no, generation: shelves.random.next() };
@@ -129,30 +165,30 @@ impl Stock {
                 Ok(Arc::new(segment))
             }
             Err((file, error)) => {
-                shelves.raw.push(file);
+                shelves.unsettled = Some(file);
                 Err(error)
             }
         }
     }
 
-    fn create(&self, shelves: &mut Shelves) -> Result<SegmentFile, DiskError> {
+    fn create(&self, number: u32) -> Result<SegmentFile, DiskError> {
         let made = self
-            .check_room(shelves)
-            .and_then(|()| SegmentFile::create(&self.disk, shelves.next_file, self.limits.segment_bytes));
-        shelves.exhausted = matches!(made, Err(DiskError::Full { .. }));
-        let file = made?;
-        shelves.next_file += 1;
-        shelves.files += 1;
-        Ok(file)
+            .check_room(number)
+            .and_then(|()| SegmentFile::create(&self.disk, number, self.limits.segment_bytes));
+        self.exhausted.store(matches!(made, Err(DiskError::Full { .. })), Ordering::Release);
+        if made.is_ok() {
+            self.files.fetch_add(1, Ordering::Relaxed);
+        }
+        made
     }
 
-    fn check_room(&self, shelves: &Shelves) -> Result<(), DiskError> {
+    fn check_room(&self, number: u32) -> Result<(), DiskError> {
         let bytes = self.limits.segment_bytes;
-        let within = self.limits.max_bytes.is_none_or(|max| (shelves.files + 1) * bytes <= max);
+        let within = self.limits.max_bytes.is_none_or(|max| (self.files() + 1) * bytes <= max);
         if within && self.disk.free_bytes()? >= bytes.saturating_add(self.limits.keep_free) {
             return Ok(());
         }
-        Err(DiskError::Full { path: file_name(shelves.next_file) })
+        Err(DiskError::Full { path: file_name(number) })
     }
 
     /// Fills the stock; `in_use` says that the writer has begun its segment in earnest, so that the next should be ready.
@@ -160,15 +196,15 @@ impl Stock {
     pub(crate) fn prepare(&self, in_use: bool) -> Result<bool, DiskError> {
         let Some(_preparing) = self.preparing.try_lock() else { return Ok(false) };
         self.give_back()?;
-        while self.shelves.lock().spare() <= RESERVE {
-            let made = self.create(&mut self.shelves.lock());
-            match made {
-                Ok(file) => self.shelves.lock().raw.push(file),
+        while self.spare.load(Ordering::Acquire) <= RESERVE {
+            let number = self.shelves.lock().take_file_number();
+            match self.create(number) {
+                Ok(file) => self.change(|shelves| shelves.raw.push(file)),
                 Err(DiskError::Full { .. }) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
-        self.shelves.lock().exhausted = false;
+        self.exhausted.store(false, Ordering::Release);
         if in_use && self.shelves.lock().ready.is_empty() {
             self.make_ready()?;
         }
@@ -176,18 +212,24 @@ impl Stock {
     }
 
     fn make_ready(&self) -> Result<(), DiskError> {
-        let recycled = self.shelves.lock().take_free();
-        let file = match recycled {
-            Some(file) => file,
-            None => {
-                let Some(file) = self.shelves.lock().raw.pop() else { return Ok(()) };
-                self.zero(file)?
-            }
+        let shelve = |shelves: &mut Shelves, file| {
+            let segment = self.number(shelves, file)?;
+            shelves.ready.push_back(segment);
+            Ok(())
         };
-        let shelves = &mut *self.shelves.lock();
-        let segment = self.number(shelves, file)?;
-        shelves.ready.push_back(segment);
-        Ok(())
+        let recycled = self.change(|shelves| shelves.take_written().map(|file| shelve(shelves, file)));
+        if let Some(result) = recycled {
+            return result;
+        }
+        let Some(file) = self.change(|shelves| shelves.raw.pop()) else { return Ok(()) };
+        let file = self.zero(file)?;
+        self.change(|shelves| match shelves.unsettled.take() {
+            None => shelve(shelves, file),
+            Some(first) => {
+                shelves.raw.push(file);
+                shelve(shelves, first)
+            }
+        })
     }
 
     /// Writes zeros over a new file: the first write to an extent that was never written costs twice.
@@ -199,7 +241,7 @@ impl Stock {
             let step = (file.len - at).min(ZERO_STEP as u64);
             let written = self.disk.write_at(file.id, at, &zeros[..step as usize]);
             if let Err(error) = written {
-                self.shelves.lock().raw.push(file);
+                self.change(|shelves| shelves.raw.push(file));
                 return Err(error);
             }
             at += step;
@@ -209,32 +251,30 @@ impl Stock {
 
     /// Removes dead segments that are too many. One at a time: there is no hurry.
     fn give_back(&self) -> Result<(), DiskError> {
-        let file = {
-            let shelves = &mut *self.shelves.lock();
-            let surplus = shelves.free.len() > KEEP_FREE_SEGMENTS;
-            let Some(file) = surplus.then(|| shelves.take_free()).flatten() else { return Ok(()) };
-            shelves.files -= 1;
-            file
+        let surplus = |shelves: &mut Shelves| {
+            (shelves.free.len() > KEEP_FREE_SEGMENTS).then(|| shelves.take_free()).flatten()
         };
+        let Some(file) = self.change(surplus) else { return Ok(()) };
         self.disk.remove(&file.name())?;
+        self.files.fetch_sub(1, Ordering::Relaxed);
         self.disk.sync_dir()
     }
 
     /// Takes dead segments in.
     pub(crate) fn recycle(&self, segments: Vec<Arc<Segment>>) {
-        self.shelves.lock().free.extend(segments);
+        self.change(|shelves| shelves.free.extend(segments));
     }
 
     /// Takes segments back that a cut left empty, in order: they come before all that are ready.
     pub(crate) fn put_back(&self, segments: Vec<Arc<Segment>>) {
-        let shelves = &mut *self.shelves.lock();
-        segments.into_iter().rev().for_each(|segment| shelves.ready.push_front(segment));
+        self.change(|shelves| {
+            segments.into_iter().rev().for_each(|segment| shelves.ready.push_front(segment))
+        });
     }
 
-    /// Segments that the writer can still get, and whether more can be made as far as is known.
+    /// Segments that the writer can still get, and whether more can be made as far as is known. Never waits.
     pub(crate) fn outlook(&self) -> (usize, bool) {
-        let shelves = self.shelves.lock();
-        (shelves.spare(), !shelves.exhausted)
+        (self.spare.load(Ordering::Acquire), !self.exhausted.load(Ordering::Acquire))
     }
 
     /// What fits into a new segment.
@@ -243,7 +283,7 @@ impl Stock {
     }
 
     pub(crate) fn files(&self) -> u64 {
-        self.shelves.lock().files
+        self.files.load(Ordering::Relaxed)
     }
 }
 

@@ -3,7 +3,7 @@
 use sabir_model::{Durability, Sequence, Term};
 
 use super::rig::{Rig, block, id_of, open, options};
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Fate, SimDisk};
 use crate::{BlockBuilder, Journal, JournalError, Read};
 
 /// A journal whose replicator is the test.
@@ -26,9 +26,13 @@ impl Bare {
         Ok(Self { disk, journal, builder, term })
     }
 
-    fn append(&mut self, id: u64, payload: usize) -> Sequence {
-        let block = block(&mut self.builder, id, payload, Durability::Sync);
-        self.journal.append(block, self.term).unwrap().0
+    fn append(&mut self, id: u64, payload: usize) {
+        self.append_as(id, payload, Durability::Sync);
+    }
+
+    fn append_as(&mut self, id: u64, payload: usize, durability: Durability) {
+        let block = block(&mut self.builder, id, payload, durability);
+        self.journal.append(block, self.term).unwrap();
     }
 
     fn settle(&self) {
@@ -79,11 +83,12 @@ fn a_cut_goes_back_over_segments_and_the_journal_goes_on() {
 #[test]
 fn a_cut_to_nothing_starts_over() {
     let mut bare = Bare::new(2);
-    (1..=9).for_each(|id| drop(bare.append(id, 10)));
+    (1..=9).for_each(|id| bare.append(id, 10));
     bare.cut(0);
     assert_eq!(bare.all(), []);
-    assert_eq!(bare.append(50, 10), Sequence(1));
+    bare.append(50, 10);
     bare.settle();
+    assert_eq!(bare.journal.last(), Sequence(1));
     let bare = Bare::over(bare.disk.crash()).unwrap();
     assert_eq!(bare.all(), [50]);
 }
@@ -91,7 +96,7 @@ fn a_cut_to_nothing_starts_over() {
 #[test]
 fn what_was_cut_cannot_be_read_from_any_cache() {
     let mut bare = Bare::new(3);
-    (1..=3).for_each(|id| drop(bare.append(id, 500)));
+    (1..=3).for_each(|id| bare.append(id, 500));
     bare.settle();
     bare.journal.commit(Sequence(1));
     bare.cut(1);
@@ -162,9 +167,54 @@ fn remnants_of_a_cut_tail_prove_nothing() {
     bare.cut(1);
     bare.append(12, 100);
     // The new block is torn; behind it stand old ones that say that block 2 was durable.
-    let disk = bare.disk.power_off().survive_all(crate::disk::sim::Fate::Prefix(512));
+    let disk = bare.disk.power_off().survive_all(Fate::Prefix(512));
     let bare = Bare::over(disk).unwrap();
     assert!(bare.all() == [1] || bare.all() == [1, 12]);
+}
+
+/// What stays is durable before the cut is remembered: old frames that it spares may go on to say so.
+#[test]
+fn what_a_cut_leaves_is_durable() {
+    let mut bare = Bare::new(10);
+    for id in 1..=6 {
+        bare.append(id, 5000);
+        bare.settle();
+    }
+    bare.cut(2);
+    // Small enough to leave the old blocks of the second segment standing.
+    for id in 13..=16 {
+        bare.append_as(id, 10, Durability::Os);
+    }
+    bare.settle();
+    bare.cut(5);
+    let bare = Bare::over(bare.disk.power_off().survive_all(Fate::Lost)).unwrap();
+    assert_eq!(bare.all(), [1, 2, 13, 14, 15]);
+}
+
+/// A crash amid a cut may leave the first old frame standing. The next blocks go elsewhere, a later cut takes the slot.
+#[test]
+fn a_cut_that_a_crash_interrupted_is_finished_by_the_recovery() {
+    let mut bare = Bare::new(11);
+    (1..=6).for_each(|id| bare.append(id, 100));
+    bare.settle();
+    bare.disk.record();
+    bare.cut(3);
+    for point in bare.disk.recorded() {
+        for fates in point.subsets(8) {
+            let mut bare = Bare::over(point.survive(&fates)).unwrap();
+            if bare.all().len() > 3 {
+                continue;
+            }
+            // Too large for the rest of the first segment.
+            (14..=18).for_each(|id| bare.append(id, 15_000));
+            bare.settle();
+            bare.cut(6);
+            (27..=28).for_each(|id| bare.append(id, 15_000));
+            bare.settle();
+            let found = Bare::over(bare.disk.crash()).unwrap().all();
+            assert_eq!(found, [1, 2, 3, 14, 15, 16, 27, 28]);
+        }
+    }
 }
 
 #[test]
@@ -181,7 +231,7 @@ fn a_cut_never_touches_what_is_committed() {
 fn a_cut_that_fails_stops_the_journal() {
     use crate::disk::sim::{Fault, Injection, Op};
     let mut bare = Bare::new(9);
-    (1..=5).for_each(|id| drop(bare.append(id, 10)));
+    (1..=5).for_each(|id| bare.append(id, 10));
     bare.settle();
     bare.disk.inject(Injection { op: Some(Op::Sync), skip: 0, fault: Fault::Io, lasting: false });
     let cut = bare.journal.cut(Sequence(2), bare.term.next());

@@ -29,7 +29,7 @@ fn good_content(state: &mut u64) -> Vec<u8> {
     for id in 0..splitmix(state) % 12 + 1 {
         let payload = payload_of(id, (splitmix(state) % 6000) as usize);
         let body = &payload[..payload.len() / 50];
-        let with = splitmix(state) % 2 == 0;
+        let with = splitmix(state).is_multiple_of(2);
         builder.push(splitmix(state) as u16 % 500, body, with.then_some(&payload), id % 3, Durability::Sync);
     }
     builder.take(1).content().to_vec()
@@ -128,14 +128,9 @@ fn follow(image: &Image) -> u64 {
     let pool = BufPool::new(4 << 20);
     let mut window = Window::new(image, &pool);
     let (mut pos, mut chain, slot) = (0, Chain::START, Slot::default());
-    loop {
-        match next_frame(&mut window, pos, 7, &chain, &slot).unwrap() {
-            Found::Frame(header, crc) => {
-                chain = Chain::after(&header, crc);
-                pos += header.framed_len() as u64;
-            }
-            Found::Bad(_) | Found::Newer(_) | Found::End => break,
-        }
+    while let Found::Frame(header, crc) = next_frame(&mut window, pos, 7, &chain, &slot).unwrap() {
+        chain = Chain::after(&header, crc);
+        pos += header.framed_len() as u64;
     }
     let missing = Missing { sequence: chain.last.next(), chain: &chain, slot: &slot };
     let end = image.len().next_multiple_of(STEP);

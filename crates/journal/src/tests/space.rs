@@ -68,10 +68,12 @@ fn a_released_segment_waits_for_the_checkpoint_that_leaves_it_out() {
     let mut rig = Rig::new(3);
     rig.append_all(1..=30);
     rig.settle();
-    let before = rig.checkpoint();
+    rig.journal.flush(Sequence(30)).unwrap();
+    let before = rig.journal.tables(Sequence(30));
+    rig.journal.release(&[SegmentNo(1), SegmentNo(2)]);
+    rig.journal.checkpoint_committed();
     rig.append_all(31..=60);
     rig.settle();
-    rig.journal.release(&[SegmentNo(1), SegmentNo(2)]);
     for id in 61..=120 {
         rig.append_all(id..=id);
         rig.settle();
@@ -250,4 +252,39 @@ fn a_block_larger_than_a_segment_is_refused_and_harms_nothing() {
     rig.append_all(2..=2);
     rig.settle();
     assert_eq!(rig.all(), [2]);
+}
+
+/// A header that failed to be written may stand there all the same; no other file may get its number.
+#[test]
+fn a_failed_preparation_is_taken_up_again() {
+    let mut failures = 0;
+    for (seed, skip) in (0..12).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        for recycled in [false, true] {
+            let mut rig = Rig::new(seed);
+            rig.append_all(1..=30);
+            rig.settle();
+            let tables = recycled.then(|| release_all(&mut rig));
+            let after = tables.as_ref().map_or(Sequence::NONE, |tables| tables.through);
+            while rig.solo.committed() < Sequence(33) {
+                // Uses up what is ready, so that there is something to prepare.
+                let next = rig.solo.committed().0 + 1;
+                rig.append_all(next..=next);
+                rig.settle();
+            }
+            rig.disk.inject(Injection { op: Some(Op::Write), skip, fault: Fault::Io, lasting: false });
+            failures += u32::from(rig.journal.prepare().is_err());
+            for id in 34..=60 {
+                // Where nothing was to be prepared, a block meets the fault instead.
+                let _ = rig.append(id, 3000, Durability::Sync);
+                rig.settle();
+                let _ = rig.journal.prepare();
+            }
+            let committed = rig.committed().len();
+            let rig = Rig::over(rig.disk.crash(), tables).unwrap();
+            let found = rig.replayed(after);
+            assert!(found.len() + after.0 as usize >= committed, "{found:?} of {committed}");
+            assert_eq!(found, (after.0 + 1..=after.0 + found.len() as u64).collect::<Vec<_>>());
+        }
+    }
+    assert!(failures > 10, "{failures} preparations failed");
 }
