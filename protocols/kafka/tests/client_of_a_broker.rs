@@ -1,4 +1,5 @@
 //! The client against a real broker: Kafka itself or anything that speaks its protocol, at `KAFKA_ADDR` (host:port).
+#![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

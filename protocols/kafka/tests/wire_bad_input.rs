@@ -1,4 +1,5 @@
 //! Bytes from strangers: no panic, no more memory than the limit, the error that says what was wrong.
+#![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

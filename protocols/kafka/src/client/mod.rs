@@ -2,7 +2,7 @@
 //! the protocol.
 //!
 //! [`Client`] knows the cluster and makes single requests; [`Producer`] and [`Consumer`] move records, each over connections of
-//! its own; [`bench`] puts load on a broker.
+//! its own; [`mod@bench`] puts load on a broker.
 
 mod admin;
 mod batch;

@@ -1,6 +1,6 @@
 //! Kafka's wire protocol: primitives, messages of every API served, headers and error codes. No I/O, no clock, no tokio.
 //!
-//! The messages are declared by [`schema!`](schema) in one module per API; names are those of Kafka's message schemas in
+//! The messages are declared by `schema!` in one module per API; names are those of Kafka's message schemas in
 //! snake case. Every message decodes and encodes, so that the same structs serve the front end and the client.
 
 #[cfg(test)]
