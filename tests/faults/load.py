@@ -127,11 +127,13 @@ class Writer(Client):
 
 
 class Member(Client):
-    """A group member that reads and commits what it has read, now and then."""
+    """A group member that reads and commits what it has read, now and then. It may be told to leave without its last commit: whoever
+    comes after it has to begin at the one before."""
 
     def __init__(self, name, history, bootstrap, topic, group):
         super().__init__(name, history)
         self.topic = topic
+        self.last_commit = True
         self.consumer = Consumer(
             {
                 **RECONNECT,
@@ -161,9 +163,13 @@ class Member(Client):
                 self.commit(read)
                 read = {}
                 commit_at = time.monotonic() + pause.uniform(0, 0.3)
-        if read:
+        if read and self.last_commit:
             self.commit(read)
         self.consumer.close()
+
+    def walk_away(self):
+        self.last_commit = False
+        self.finish()
 
     def assigned(self, _consumer, partitions):
         for p in partitions:

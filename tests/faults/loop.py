@@ -42,6 +42,10 @@ class Run:
         self.broker = brokers.make(asked.kind, data, name, PARTITIONS, asked.disk, asked.set, asked.flush)
         self.history = History()
         self.starts = []
+        # the group's members, and those that have walked away
+        self.members, self.gone, self.joined = [], [], 0
+        # before how many faults the group has got further
+        self.commits = 0
 
     def start(self):
         self.starts.append(self.broker.start())
@@ -56,10 +60,19 @@ class Run:
             Writer("packed", self.history, address, TOPIC, PARTITIONS, rate, SMALL, "lz4"),
             Writer("large", self.history, address, TOPIC, PARTITIONS, min(rate, 60), LARGE, "none"),
         ]
-        members = [Member(f"member-{i}", self.history, address, TOPIC, GROUP) for i in range(2)]
-        for client in writers + members:
+        for client in writers:
             client.start()
-        return writers, members
+        self.members = [self.member() for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while not self.history.counts()["committed"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return writers
+
+    def member(self):
+        self.joined += 1
+        member = Member(f"member-{self.joined}", self.history, self.broker.bootstrap, TOPIC, GROUP)
+        member.start()
+        return member
 
     def fault(self):
         if self.mount:
@@ -69,12 +82,23 @@ class Run:
 
     def faults(self):
         for number in range(self.asked.times):
+            before = self.history.counts()["committed"]
             time.sleep(self.random.uniform(0.2, self.asked.seconds))
+            if self.random.random() < 0.3:
+                self.change_members()
+            self.commits += self.history.counts()["committed"] > before
             self.fault()
             if self.random.random() < 0.2:
                 self.during_recovery()
             self.start()
             print(f"{self.asked.fault} {number + 1}: ready again after {self.starts[-1]:.2f} s; {self.history.counts()}", flush=True)
+
+    def change_members(self):
+        """One walks away and another one comes, a moment before the fault: in the middle of a rebalance, or soon after it."""
+        self.members[0].walk_away()
+        self.gone.append(self.members.pop(0))
+        self.members.append(self.member())
+        time.sleep(self.random.uniform(0, 0.5))
 
     def during_recovery(self):
         """A further fault while it recovers from the last one."""
@@ -89,7 +113,7 @@ class Run:
             self.broker.ready = ready
         self.fault()
 
-    def settle(self, writers, members):
+    def settle(self, writers):
         for writer in writers:
             writer.finish()
         for writer in writers:
@@ -97,9 +121,9 @@ class Run:
         deadline = time.monotonic() + 60
         while self.history.group_is_behind() and time.monotonic() < deadline:
             time.sleep(0.1)
-        for member in members:
+        for member in self.members:
             member.finish()
-        for member in members:
+        for member in self.members + self.gone:
             member.ended(60)
 
     def judge(self):
@@ -118,10 +142,10 @@ class Run:
 
     def go(self):
         self.start()
-        writers, members = self.clients()
+        writers = self.clients()
         self.faults()
         time.sleep(0.5)
-        self.settle(writers, members)
+        self.settle(writers)
         self.judge()
 
     def end(self):
@@ -134,10 +158,11 @@ class Run:
 def verdict(run):
     counts, problems = run.history.counts(), run.history.problems()
     starts = sorted(run.starts[1:])
-    print(f"{counts}; starts: median {starts[len(starts) // 2]:.2f} s, longest {starts[-1]:.2f} s", flush=True)
+    print(f"{counts}; {run.commits} faults after commits, {run.joined} members; starts: median {starts[len(starts) // 2]:.2f} s, longest {starts[-1]:.2f} s", flush=True)
     for problem in problems:
         print(f"  {problem}", flush=True)
     assert counts["acknowledged"] > 100 * run.asked.times, f"too little was written for this to say anything: {counts}"
+    assert run.commits >= run.asked.times / 4, f"the group got further before {run.commits} faults only, which says little"
     if run.asked.must_lose:
         assert run.history.found["an acknowledged record is lost"], "nothing was lost, where something must have been"
     else:
