@@ -210,9 +210,6 @@ impl Running {
         let drained = self.net.drain(self.drain);
         // The I/O threads drive the shards until the broker is done with them.
         self.broker.shutdown();
-        if let Some(server) = self.admin_server {
-            server.stop();
-        }
         Stopped { cut_off: drained.left }
     }
 }
@@ -220,8 +217,9 @@ impl Running {
 /// The admin port on a thread of its own: it answers while everything else is busy.
 struct AdminServer {
     addresses: Vec<SocketAddr>,
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    /// Dropped to stop it.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl AdminServer {
@@ -246,12 +244,14 @@ impl AdminServer {
         };
         let thread =
             std::thread::Builder::new().name("admin".into()).spawn(move || runtime.block_on(serve))?;
-        Ok(Some(Self { addresses, stop, thread }))
+        Ok(Some(Self { addresses, stop: Some(stop), thread: Some(thread) }))
     }
+}
 
-    fn stop(self) {
-        drop(self.stop);
-        if self.thread.join().is_err() {
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        self.stop = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the admin thread panicked");
         }
     }

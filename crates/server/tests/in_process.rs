@@ -1,0 +1,99 @@
+//! A broker inside a program: started, used through its protocol, stopped, and started again.
+
+use std::path::Path;
+
+use sabir_server::client::{Outgoing, PublishOptions, Start};
+use sabir_server::config::{Config, Sources};
+use sabir_server::{Running, StartError, protocols, start};
+
+fn config(data: &Path, settings: &[&str]) -> Config {
+    let ports = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"];
+    let set = ports.iter().chain(settings).map(|s| s.to_string()).collect();
+    Config::load(&Sources { data: Some(data.into()), set, ..Sources::default() }, protocols())
+        .expect("good settings")
+}
+
+/// Publishes `content` if there is any, and reads all there is.
+fn contents(running: &Running, content: Option<&'static str>) -> Vec<String> {
+    let address = running.serving()[0].listening[0].to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut client = protocols()[0].connector().connect(&address).await.expect("it answers");
+        if let Some(content) = content {
+            let message = Outgoing { value: Some(content.into()), ..Outgoing::default() };
+            client.publish("t", vec![message], PublishOptions::default()).await.expect("it is acknowledged");
+        }
+        let mut positions = client.positions("t", None, Start::Earliest).await.expect("the topic is there");
+        let mut all = Vec::new();
+        while positions.iter().any(|p| p.next < p.end) {
+            let got = client
+                .read("t", &mut positions, std::time::Duration::from_secs(5))
+                .await
+                .expect("it is read");
+            all.extend(
+                got.into_iter().map(|m| String::from_utf8_lossy(&m.value.unwrap_or_default()).into_owned()),
+            );
+        }
+        all
+    })
+}
+
+#[test]
+fn start_use_stop_and_again() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(config(data.path(), &[])).unwrap();
+    assert_eq!(running.durability(), "sync");
+    assert_eq!(contents(&running, Some("one")), ["one"]);
+    assert_eq!(running.stop().cut_off, 0);
+    let running = start(config(data.path(), &["data.disk=pwrite", "data.durability=os"])).unwrap();
+    assert_eq!(running.durability(), "os");
+    assert_eq!(contents(&running, Some("two")), ["one", "two"]);
+    running.stop();
+}
+
+#[test]
+fn two_in_one_process_do_not_know_each_other() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = start(config(one.path(), &[])).unwrap();
+    let second = start(config(two.path(), &[])).unwrap();
+    assert_eq!(contents(&first, Some("first")), ["first"]);
+    assert_eq!(contents(&second, Some("second")), ["second"]);
+    first.stop();
+    assert_eq!(contents(&second, None), ["second"]);
+    second.stop();
+}
+
+#[test]
+fn several_shards() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["data.shards=3", "kafka.num_partitions=7"];
+    let running = start(config(data.path(), &settings)).unwrap();
+    assert_eq!(running.broker().stats().shards.len(), 4);
+    for _ in 0..3 {
+        contents(&running, Some("x"));
+    }
+    running.stop();
+    // The number is that of the folder, whatever the configuration says later.
+    let running = start(config(data.path(), &["data.shards=1"])).unwrap();
+    assert_eq!(contents(&running, None).len(), 3);
+    assert_eq!(running.broker().stats().shards.len(), 4);
+    running.stop();
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(config(data.path(), &[])).unwrap();
+    let taken = running.serving()[0].listening[0];
+    assert!(start(config(data.path(), &[])).err().unwrap().data_in_use());
+
+    let other = tempfile::tempdir().unwrap();
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = [format!("kafka.listen={taken}"), format!("admin.listen={admin}")];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let failed = start(config(other.path(), &settings)).err().unwrap();
+    assert!(matches!(failed, StartError::Bind(_)), "{failed}");
+    assert!(std::net::TcpListener::bind(admin).is_ok(), "the admin port is free again");
+    running.stop();
+    start(config(other.path(), &settings)).unwrap().stop();
+}
