@@ -138,6 +138,7 @@ impl Groups {
         let now = inner.now(self.shared.clock.now_ms());
         let mut left = None;
         let mut events = vec![event];
+        let mut cut_off = false;
         while let Some(event) = events.pop() {
             let Some(led) = inner.led.get_mut(group) else { break };
             let before = led.machine.bytes();
@@ -152,7 +153,10 @@ impl Groups {
                             Ok(()) => {}
                             // Told after the actions of this event, or the machine would hear of it amid them.
                             Err(error @ ErrorKind::StorageFull) => events.push(Event::Refused(token, error)),
-                            Err(error) => events.push(Event::Retire(error)),
+                            Err(error) => {
+                                cut_off |= error == ErrorKind::NotLeader;
+                                events.push(Event::Retire(error));
+                            }
                         }
                     }
                 }
@@ -160,6 +164,10 @@ impl Groups {
         }
         inner.schedule(group);
         inner.drop_if_idle(group);
+        if cut_off {
+            // Leadership that is lost for good closes all groups; this may pass, and members must be watched.
+            self.lead_one(inner, group, wakes);
+        }
         left
     }
 

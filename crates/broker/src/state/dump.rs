@@ -6,9 +6,12 @@ use super::ShardState;
 use super::checkpoint::SHARD_PAGE;
 use crate::partition::{Partition, PartitionKey, SpillKey};
 
+/// Keys with their stored values.
+pub(crate) type Dump = Vec<(Vec<u8>, Vec<u8>)>;
+
 impl ShardState {
     /// Everything that every replica and every replay agrees on, by key, sorted.
-    pub(crate) fn dump(&self, store: &dyn PageStore) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PageError> {
+    pub(crate) fn dump(&self, store: &dyn PageStore) -> Result<Dump, PageError> {
         let mut dump = vec![(SHARD_PAGE.to_vec(), self.shard_page())];
         dump.extend(self.partitions.dump());
         dump.extend(self.producers.dump());

@@ -272,7 +272,9 @@ impl World {
             .map(|(i, value)| self.start(topic, partition, first + 2 * i as i32, value))
             .collect();
         for _ in 0..steps {
-            self.machine.disks.iter().for_each(|disk| drop(disk.step()));
+            self.machine.disks.iter().for_each(|disk| {
+                disk.step();
+            });
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         // Some may have been answered; what the others came to is found when they are sent again.
@@ -388,12 +390,12 @@ fn run(seed: u64, shards: usize, seam: Seam, steps: &[Step]) {
     runtime.block_on(async {
         let mut world = Box::new(World::new(seed, shards, seam).await);
         for step in steps {
-            world = Box::new(Box::pin(world.take(step)).await);
+            *world = Box::pin(world.take(step)).await;
         }
         world.check().await;
         let broker = world.broker.clone();
         tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
-        world = Box::new(world.reopened().await);
+        *world = world.reopened().await;
         world.check().await;
     });
 }

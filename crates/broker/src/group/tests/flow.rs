@@ -224,6 +224,23 @@ fn a_shard_that_takes_nothing_refuses_and_answers() {
 }
 
 #[test]
+fn a_shard_that_does_not_lead_for_a_moment_loses_nobody() {
+    let rig = Rig::new();
+    let mut a = client();
+    rig.settle_alone("g", &mut a);
+    rig.shard.state.lock().refuses = Some(ErrorKind::NotLeader);
+    rig.pass(15_000);
+    assert_eq!(
+        rig.groups.describe("g").unwrap().state,
+        GroupPhase::Stable,
+        "that it is silent cannot be stored"
+    );
+    rig.shard.state.lock().refuses = None;
+    rig.pass(10_000);
+    assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::Empty);
+}
+
+#[test]
 fn a_full_block_refuses_the_assignment() {
     let rig = Rig::new();
     let mut a = client();
