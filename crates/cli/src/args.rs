@@ -24,8 +24,6 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 cannot connect, 4 not found, 5 exis
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    #[command(flatten)]
-    pub client: ClientArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,14 +33,11 @@ pub enum Command {
     /// Try it: a broker on loopback, and one message that goes round through a real client connection
     Dev(DevArgs),
     /// Create, list, describe and delete topics
-    #[command(subcommand)]
-    Topic(TopicCommand),
+    Topic(Noun<TopicCommand>),
     /// Publish and read messages
-    #[command(subcommand)]
-    Message(MessageCommand),
+    Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
-    #[command(subcommand)]
-    Group(GroupCommand),
+    Group(Noun<GroupCommand>),
     /// Put load on a broker and measure it
     Bench(BenchArgs),
     /// Check the machine as the broker would find it: disk, limits, clock, kernel
@@ -61,15 +56,31 @@ Fish:  sabir completions fish > ~/.config/fish/completions/sabir.fish")]
     },
 }
 
-/// How a client command reaches its broker.
+/// A noun whose verbs are a client's.
+#[derive(Debug, Args)]
+pub struct Noun<Verb: Subcommand> {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Which broker, and how to speak with it.
 #[derive(Debug, Clone, Args)]
-pub struct ClientArgs {
+pub struct Target {
     /// The broker, as host:port [default: 127.0.0.1 and the protocol's port]
     #[arg(long, short = 'a', global = true, env = "SABIR_ADDRESS", value_name = "HOST:PORT")]
     pub address: Option<String>,
     /// The protocol to speak with it
     #[arg(long, global = true, env = "SABIR_PROTO", value_name = "NAME")]
     pub proto: Option<String>,
+}
+
+/// How a client command reaches its broker.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    #[command(flatten)]
+    pub target: Target,
     /// How long to wait for an answer
     #[arg(long, global = true, default_value = "30s", value_name = "TIME")]
     pub timeout: Span,
@@ -287,6 +298,7 @@ Examples:
   sabir message publish orders --file users.csv --key-separator ,
   sabir message publish pictures --file cat.jpg --whole")]
 pub struct PublishArgs {
+    /// The topic
     pub topic: String,
     /// The content; without it, each line of stdin or of --file is a message
     #[arg(conflicts_with_all = ["file", "whole", "key_separator"])]
@@ -329,6 +341,7 @@ Examples:
   sabir message read orders --since 1h -o json
   sabir message read orders --partition 2 --offset 4711 --count 1 -o raw")]
 pub struct ReadArgs {
+    /// The topic
     pub topic: String,
     #[command(flatten)]
     pub start: StartArgs,
@@ -363,6 +376,7 @@ pub struct StartArgs {
 
 #[derive(Debug, Args)]
 pub struct TailArgs {
+    /// The topic
     pub topic: String,
     /// How many of the messages there are to show of every partition
     #[arg(long, default_value_t = 10)]
@@ -432,6 +446,8 @@ Examples:
 
 With --rate, latency counts from when a message was due, not from when it was sent: a stall shows as what it is.")]
 pub struct BenchArgs {
+    #[command(flatten)]
+    pub target: Target,
     /// What to do
     pub load: LoadArg,
     /// The topic; it is created if it does not exist

@@ -9,7 +9,7 @@ use sabir_server::client::{Load, LoadPlan, LoadReport, Progress};
 use serde_json::{Value, json};
 
 use super::block_on;
-use crate::args::{BenchArgs, ClientArgs, LoadArg};
+use crate::args::{BenchArgs, LoadArg};
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, grouped, print};
 
@@ -18,10 +18,10 @@ const DURATION: Duration = Duration::from_secs(10);
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(200);
 
-pub fn run(args: BenchArgs, client: &ClientArgs) -> Result<(), CliError> {
-    let connector = client.connector()?;
-    let address = client.address(connector);
-    let plan = plan(&args);
+pub fn run(args: &BenchArgs) -> Result<(), CliError> {
+    let connector = args.target.connector()?;
+    let address = args.target.address(connector);
+    let plan = plan(args);
     // Leaked on purpose: the load's connections count into it from wherever they run, until the process ends.
     let progress: &'static Progress = Box::leak(Box::default());
     let quiet = args.quiet || !std::io::stderr().is_terminal();

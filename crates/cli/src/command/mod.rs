@@ -16,7 +16,7 @@ use std::time::Duration;
 use sabir_server::client::{Acks, Client, ClientError, Compression, Connector, Failure};
 use sabir_server::config_value::nearest;
 
-use crate::args::{AcksArg, ClientArgs, CompressionArg};
+use crate::args::{AcksArg, ClientArgs, CompressionArg, Target};
 use crate::failure::{CliError, Exit};
 
 /// Runs a command's future on this thread.
@@ -25,7 +25,7 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
-impl ClientArgs {
+impl Target {
     /// The client of the protocol that was asked for.
     fn connector(&self) -> Result<&'static dyn Connector, CliError> {
         let all = sabir_server::protocols();
@@ -51,10 +51,12 @@ impl ClientArgs {
             Some(a) => format!("{a}:{port}"),
         }
     }
+}
 
+impl ClientArgs {
     async fn connect(&self) -> Result<Box<dyn Client>, CliError> {
-        let connector = self.connector()?;
-        let address = self.address(connector);
+        let connector = self.target.connector()?;
+        let address = self.target.address(connector);
         Ok(in_time(self.timeout.0, connector.connect(&address)).await?)
     }
 }
