@@ -448,6 +448,9 @@ impl Journal {
     /// # Errors
     /// A failed disk. No space left is none: then ordinary entries are refused (see `Replicator::admits`) until there is.
     pub fn prepare(&self) -> Result<bool, JournalError> {
+        if self.parts.stopped.get().is_some() {
+            return Ok(false);
+        }
         let in_use = {
             let writer = self.writer.lock();
             writer.used() > (writer.used() + writer.room()) / 16

@@ -53,6 +53,26 @@ fn a_flipped_bit_in_any_covered_frame_is_reported_with_its_place() {
     }
 }
 
+/// No seal helps here: each block's frame says what was durable when it was submitted.
+#[test]
+fn each_block_covers_those_before_it() {
+    let mut rig = Rig::new(12);
+    for id in 1..=16 {
+        rig.append(id, [100, 5000][id as usize % 2], Durability::Sync).unwrap();
+        rig.settle();
+    }
+    let places = places(&rig.journal);
+    let (last, covered) = places.split_last().unwrap();
+    for (sequence, file, position) in covered {
+        let disk = copy(&rig.disk);
+        disk.flip_bit(file, position + 33, 0);
+        expect_corrupt(disk, file, *position, *sequence, "a covered block");
+    }
+    let disk = copy(&rig.disk);
+    disk.flip_bit(&last.1, last.2 + 33, 0);
+    assert_eq!(Rig::over(disk, None).unwrap().all().len(), 15, "nothing covers the last one");
+}
+
 #[test]
 fn a_flipped_seal_is_reported_when_a_block_follows_it() {
     let mut rig = Rig::new(2);

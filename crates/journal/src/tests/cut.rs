@@ -206,10 +206,10 @@ fn a_cut_that_a_crash_interrupted_is_finished_by_the_recovery() {
                 continue;
             }
             // Too large for the rest of the first segment.
-            (14..=18).for_each(|id| bare.append(id, 15_000));
+            (14..=18).for_each(|id| bare.append(id, 17_000));
             bare.settle();
             bare.cut(6);
-            (27..=28).for_each(|id| bare.append(id, 15_000));
+            (27..=28).for_each(|id| bare.append(id, 17_000));
             bare.settle();
             let found = Bare::over(bare.disk.crash()).unwrap().all();
             assert_eq!(found, [1, 2, 3, 14, 15, 16, 27, 28]);

@@ -164,3 +164,26 @@ fn a_flush_covers_what_it_says() {
     let found = Rig::over(rig.disk.power_off().survive_all(Fate::Lost), None).unwrap().all();
     assert_eq!(found.len(), 12);
 }
+
+/// One who waits for the disk takes from it what others were to be told of.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flush_tells_of_the_commits_it_took_in() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(crate::disk::UringDisk::open(dir.path()).unwrap());
+    let pool = sabir_base::buf::BufPool::new(1 << 20);
+    let options = crate::JournalOptions { segment_bytes: 1 << 20, keep_free: 0, ..Default::default() };
+    let (journal, _) = crate::Journal::open(disk, pool.clone(), options, None).unwrap();
+    let solo = crate::Solo::start(journal.clone()).unwrap();
+    let told = Arc::new(AtomicBool::new(false));
+    let flag = told.clone();
+    solo.set_waker(Arc::new(move || flag.store(true, Ordering::SeqCst)));
+    let mut builder = crate::BlockBuilder::new(pool);
+    builder.push(1, b"body", None, 0, Durability::Os);
+    solo.append(builder.take(0)).unwrap();
+    journal.flush(Sequence(1)).unwrap();
+    assert!(told.load(Ordering::SeqCst));
+}

@@ -5,11 +5,12 @@ use sabir_model::{Durability, Sequence};
 
 use super::rig::payload_of;
 use crate::disk::DiskError;
-use crate::frame::{FRAME, FrameHeader, STEP};
+use crate::frame::{FRAME, FrameHeader};
 use crate::slots::Slot;
 use crate::space::splitmix;
-use crate::walk::{Chain, Found, Missing, Source, Window, examine, next_frame, scan};
-use crate::{BlockBuilder, BlockView, LocalTables, SegmentTable};
+use crate::testing::{FUZZ_GENERATION, follow_frames, walk_content};
+use crate::walk::{Chain, Found, Missing, Source, Window, examine, scan};
+use crate::{BlockBuilder, LocalTables, SegmentTable};
 
 struct Image(Vec<u8>);
 
@@ -59,33 +60,16 @@ fn mangle(bytes: &mut Vec<u8>, state: &mut u64) {
     }
 }
 
-/// Walks a content wherever it leads; what it says lies inside it.
-fn walk(content: &[u8]) -> Option<usize> {
-    let view = BlockView::parse(content).ok()?;
-    let mut count = 0;
-    for entry in view.entries() {
-        let entry = entry.ok()?;
-        if let Some((offset, len)) = entry.payload {
-            assert_eq!(view.payload(offset, len).unwrap().len(), len as usize);
-        }
-        assert!(entry.body.len() <= content.len());
-        count += 1;
-        assert!(count <= content.len(), "no more entries than bytes");
-    }
-    assert_eq!(count, view.len() as usize, "all entries or an error");
-    Some(count)
-}
-
 #[test]
 fn a_mangled_content_is_refused_or_read_within_its_bounds() {
     let mut state = 1;
     let (mut refused, mut read) = (0, 0);
     for _ in 0..4000 {
         let mut content = good_content(&mut state);
-        assert!(walk(&content).is_some());
+        assert!(walk_content(&content).is_some());
         for _ in 0..5 {
             mangle(&mut content, &mut state);
-            match walk(&content) {
+            match walk_content(&content) {
                 Some(_) => read += 1,
                 None => refused += 1,
             }
@@ -99,15 +83,15 @@ fn random_bytes_are_no_content() {
     let mut state = 2;
     for len in 0..600 {
         let bytes = payload_of(splitmix(&mut state), len);
-        assert_eq!(walk(&bytes), None);
+        assert_eq!(walk_content(&bytes), None);
     }
-    assert_eq!(walk(&[0; 4096]), None);
+    assert_eq!(walk_content(&[0; 4096]), None);
 }
 
 fn framed(sequence: u64, prev_crc: u32, content: &[u8]) -> (Vec<u8>, u32) {
     let header = FrameHeader {
         kind: crate::frame::FrameKind::Block,
-        generation: 7,
+        generation: FUZZ_GENERATION,
         sequence: Sequence(sequence),
         term: sabir_model::Term(1),
         durable_through: Sequence(sequence - 1),
@@ -123,21 +107,6 @@ fn framed(sequence: u64, prev_crc: u32, content: &[u8]) -> (Vec<u8>, u32) {
     (frame, crc)
 }
 
-/// Follows the frames of an image; returns how many there are.
-fn follow(image: &Image) -> u64 {
-    let pool = BufPool::new(4 << 20);
-    let mut window = Window::new(image, &pool);
-    let (mut pos, mut chain, slot) = (0, Chain::START, Slot::default());
-    while let Found::Frame(header, crc) = next_frame(&mut window, pos, 7, &chain, &slot).unwrap() {
-        chain = Chain::after(&header, crc);
-        pos += header.framed_len() as u64;
-    }
-    let missing = Missing { sequence: chain.last.next(), chain: &chain, slot: &slot };
-    let end = image.len().next_multiple_of(STEP);
-    scan(&mut window, pos.min(end)..end, None, &missing).unwrap();
-    chain.last.0
-}
-
 #[test]
 fn a_mangled_segment_is_followed_to_its_first_bad_frame() {
     let mut state = 3;
@@ -150,25 +119,34 @@ fn a_mangled_segment_is_followed_to_its_first_bad_frame() {
             image.extend(frame);
             crc = next;
         }
-        assert_eq!(follow(&Image(image.clone())), 8);
+        assert_eq!(follow_frames(&image), 8);
         let at = splitmix(&mut state) as usize % image.len();
         image[at] ^= 1 << (splitmix(&mut state) % 8);
         let hit = starts.iter().position(|(start, len)| (*start..start + len).contains(&at));
-        assert_eq!(follow(&Image(image)), hit.map_or(8, |i| i as u64), "byte {at}");
+        assert_eq!(follow_frames(&image), hit.map_or(8, |i| i as u64), "byte {at}");
     }
+}
+
+#[test]
+fn a_frame_of_another_history_does_not_follow() {
+    let (first, crc) = framed(1, 0, &[1; 50]);
+    let (other, _) = framed(2, crc ^ 1, &[2; 50]);
+    let (next, _) = framed(2, crc, &[2; 50]);
+    assert_eq!(follow_frames(&[first.clone(), next].concat()), 2);
+    assert_eq!(follow_frames(&[first, other].concat()), 1);
 }
 
 #[test]
 fn arbitrary_bytes_are_no_segment() {
     let mut state = 4;
     for len in [0, 1, 63, 64, 4095, 4096, 4097, 40_000] {
-        let image = Image(payload_of(splitmix(&mut state), len));
-        assert_eq!(follow(&image), 0);
+        let image = payload_of(splitmix(&mut state), len);
+        assert_eq!(follow_frames(&image), 0);
     }
     // A frame that claims the largest length at the very end of the file.
     let (mut frame, _) = framed(1, 0, &[1; 5000]);
     frame.truncate(4096);
-    assert_eq!(follow(&Image(frame)), 0);
+    assert_eq!(follow_frames(&frame), 0);
 }
 
 /// A stored payload that is a frame, copied from elsewhere, to the byte.
