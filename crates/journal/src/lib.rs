@@ -24,7 +24,7 @@ mod pending;
 mod read;
 mod recovery;
 mod replay;
-mod replicator;
+pub mod replicator;
 mod segment;
 mod slots;
 mod solo;
