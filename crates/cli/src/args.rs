@@ -425,16 +425,6 @@ pub enum CompressionArg {
     Zstd,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LoadArg {
-    /// Publish; latency is from when a message was due to its acknowledgement
-    Produce,
-    /// Read what is there from the beginning; latency is that of a fetch
-    Consume,
-    /// Publish and read at once; latency is from when a message was due to when it was read
-    E2e,
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -448,20 +438,26 @@ With --rate, latency counts from when a message was due, not from when it was se
 pub struct BenchArgs {
     #[command(flatten)]
     pub target: Target,
-    /// What to do
-    pub load: LoadArg,
-    /// The topic; it is created if it does not exist
+    #[command(subcommand)]
+    pub load: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Publish; latency is from when a message was due to its acknowledgement
+    Produce(PublishLoad),
+    /// Read what is there from the beginning; latency is that of a fetch
+    Consume(LoadArgs),
+    /// Publish and read at once; latency is from when a message was due to when it was read
+    E2e(PublishLoad),
+}
+
+/// What every load has.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The topic; what publishes creates it, if it does not exist
     #[arg(long, default_value = "bench")]
     pub topic: String,
-    /// Partitions of the topic, if it is created
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
-    pub partitions: i32,
-    /// Bytes of a message
-    #[arg(long, short = 's', default_value = "100")]
-    pub size: Size,
-    /// Messages a second, all clients together [default: as many as go]
-    #[arg(long, short = 'r', value_parser = positive)]
-    pub rate: Option<f64>,
     /// Stop after so many messages (10000, 500k, 5M)
     #[arg(long, short = 'n', value_parser = count)]
     pub count: Option<u64>,
@@ -474,6 +470,27 @@ pub struct BenchArgs {
     /// Connections that work at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub clients: u16,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// A load that publishes.
+#[derive(Debug, Args)]
+pub struct PublishLoad {
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Partitions of the topic, if it is created
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
+    pub partitions: i32,
+    /// Bytes of a message
+    #[arg(long, short = 's', default_value = "100")]
+    pub size: Size,
+    /// Messages a second, all clients together [default: as many as go]
+    #[arg(long, short = 'r', value_parser = positive)]
+    pub rate: Option<f64>,
     /// What an acknowledgement must mean
     #[arg(long, default_value = "all", value_name = "WHO")]
     pub acks: AcksArg,
@@ -492,11 +509,6 @@ pub struct BenchArgs {
     /// Number the batches, so that the broker knows a repeated one
     #[arg(long)]
     pub idempotent: bool,
-    /// Show no progress
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    #[command(flatten)]
-    pub output: OutputArg,
 }
 
 fn name_value(text: &str) -> Result<(String, String), String> {

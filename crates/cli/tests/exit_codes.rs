@@ -13,6 +13,7 @@ fn wrong_usage() {
     run(&["topics"]).fails(2);
     // What a command has no use for is not taken.
     run(&["serve", "--address", "127.0.0.1:1"]).fails(2);
+    run(&["bench", "consume", "--acks", "1"]).fails(2);
     run(&["bench", "produce", "--rate", "0"]).fails(2);
     let said = run(&["topic", "list", "--proto", "kafak"]).fails(2);
     assert!(said.contains("Did you mean `kafka`?"), "{said}");

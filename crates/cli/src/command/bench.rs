@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sabir_server::client::{Load, LoadPlan, LoadReport, Progress};
+use sabir_server::client::{Acks, Compression, Load, LoadPlan, LoadReport, Progress};
 use serde_json::{Value, json};
 
 use super::block_on;
-use crate::args::{BenchArgs, LoadArg};
+use crate::args::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, grouped, print};
 
@@ -21,10 +21,10 @@ const TICK: Duration = Duration::from_millis(200);
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let connector = args.target.connector()?;
     let address = args.target.address(connector);
-    let plan = plan(args);
+    let (plan, common) = (args.load.plan(), args.load.common());
     // Leaked on purpose: the load's connections count into it from wherever they run, until the process ends.
     let progress: &'static Progress = Box::leak(Box::default());
-    let quiet = args.quiet || !std::io::stderr().is_terminal();
+    let quiet = common.quiet || !std::io::stderr().is_terminal();
     let report = block_on(async {
         let load = connector.bench(address, plan.clone(), progress);
         tokio::pin!(load);
@@ -40,7 +40,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         Ok(report?)
     })?;
     let (errors, first_error) = (report.errors, report.first_error.clone());
-    print(args.output.output, &Outcome { plan, report })?;
+    print(common.output.output, &Outcome { plan, report })?;
     if errors > 0 {
         let first = first_error.unwrap_or_else(|| "no reason given".into());
         return Err(CliError::new(Exit::Failed, format!("{errors} requests failed; the first: {first}")));
@@ -48,28 +48,61 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn plan(args: &BenchArgs) -> LoadPlan {
-    let no_end = args.count.is_none() && args.duration.is_none();
-    LoadPlan {
-        load: match args.load {
-            LoadArg::Produce => Load::Produce,
-            LoadArg::Consume => Load::Consume,
-            LoadArg::E2e => Load::EndToEnd,
-        },
-        topic: args.topic.clone(),
-        partitions: args.partitions,
-        size: args.size.0 as usize,
-        rate: args.rate,
-        count: args.count,
-        duration: args.duration.map(|d| d.0).or(no_end.then_some(DURATION)),
-        warmup: args.warmup.0,
-        clients: args.clients.into(),
-        acks: args.acks.into(),
-        compression: args.compression.into(),
-        batch_bytes: args.batch.0 as usize,
-        linger: args.linger.0,
-        in_flight: args.in_flight.into(),
-        idempotent: args.idempotent,
+impl BenchCommand {
+    fn common(&self) -> &LoadArgs {
+        match self {
+            BenchCommand::Produce(publish) | BenchCommand::E2e(publish) => &publish.load,
+            BenchCommand::Consume(load) => load,
+        }
+    }
+
+    fn plan(&self) -> LoadPlan {
+        match self {
+            BenchCommand::Produce(publish) => publish.plan(Load::Produce),
+            BenchCommand::E2e(publish) => publish.plan(Load::EndToEnd),
+            BenchCommand::Consume(load) => load.plan(Load::Consume),
+        }
+    }
+}
+
+impl LoadArgs {
+    /// A plan with nothing to say about publishing.
+    fn plan(&self, load: Load) -> LoadPlan {
+        let no_end = self.count.is_none() && self.duration.is_none();
+        LoadPlan {
+            load,
+            topic: self.topic.clone(),
+            partitions: 1,
+            size: 0,
+            rate: None,
+            count: self.count,
+            duration: self.duration.map(|d| d.0).or(no_end.then_some(DURATION)),
+            warmup: self.warmup.0,
+            clients: self.clients.into(),
+            acks: Acks::All,
+            compression: Compression::None,
+            batch_bytes: 0,
+            linger: Duration::ZERO,
+            in_flight: 1,
+            idempotent: false,
+        }
+    }
+}
+
+impl PublishLoad {
+    fn plan(&self, load: Load) -> LoadPlan {
+        LoadPlan {
+            partitions: self.partitions,
+            size: self.size.0 as usize,
+            rate: self.rate,
+            acks: self.acks.into(),
+            compression: self.compression.into(),
+            batch_bytes: self.batch.0 as usize,
+            linger: self.linger.0,
+            in_flight: self.in_flight.into(),
+            idempotent: self.idempotent,
+            ..self.load.plan(load)
+        }
     }
 }
 
@@ -126,7 +159,7 @@ impl Show for Outcome {
         json!({
             "load": self.plan.load.to_string(),
             "topic": self.plan.topic,
-            "size": self.plan.size,
+            "size": (self.plan.load != Load::Consume).then_some(self.plan.size),
             "clients": self.plan.clients,
             "messages": self.report.messages,
             "bytes": self.report.bytes,
