@@ -27,6 +27,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/lib"))
 import broker as brokers
+import rawlog
 import report
 
 # The flags of Kafka's own kafka-run-class, and the heap of its own start script.
@@ -234,6 +235,19 @@ class Bench:
 
     def create(self, broker, topic, partitions):
         run([self.binary, "topic", "create", topic, "--address", broker.bootstrap, "--partitions", str(partitions)])
+        # Kafka answers before its partitions are there.
+        deadline = time.monotonic() + 30
+        for partition in range(partitions):
+            while not self.there(broker, topic, partition):
+                assert time.monotonic() < deadline, f"partition {partition} of {topic} is not there after 30 s"
+                time.sleep(0.05)
+
+    def there(self, broker, topic, partition):
+        try:
+            with rawlog.Connection(broker.bootstrap) as connection:
+                return connection.offset(topic, partition, -1) >= 0
+        except (RuntimeError, ConnectionError):
+            return False
 
     def case(self, case):
         runs = {"sabir": [], "kafka": []}

@@ -139,7 +139,7 @@ def compare(home, config, chosen):
         if outcome == "fail" and by_case[case].scope == "later":
             suite.record(case, "skip", seconds, f"not built yet ({by_case[case].remark or 'as it seems'}): {reason}")
         elif outcome == "skip" and kafka == "skip":
-            suite.record(case, "skip", seconds, f"as with Kafka: {reason}")
+            suite.record(case, "skip", seconds, f"as with Kafka: {by_case[case].remark or reason}")
         elif outcome == "skip":
             suite.record(case, "fail", seconds, f"skipped, which Kafka does not make it do: {reason}")
         else:
