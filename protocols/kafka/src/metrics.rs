@@ -60,7 +60,7 @@ impl std::fmt::Display for Dropped {
             Self::Protest(label) => label,
             Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
             Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
-            Self::Idle => "no request for too long (net.idle)",
+            Self::Idle => "no request for too long (net.idle_timeout)",
             Self::Memory => "no memory is left for its incomplete frame (net.frame_memory)",
             Self::RefusedUnanswered => "a batch sent with acks=0 was refused",
         })
