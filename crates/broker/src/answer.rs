@@ -38,8 +38,8 @@ type Next = Box<dyn FnOnce(Outcome, &mut WakeBatch) + Send>;
 
 /// Who waits for one entry.
 pub(crate) enum Waiter {
-    /// One batch of a call.
-    Append { call: Arc<AppendCall>, slot: u32 },
+    /// One batch of a call; if it goes as a train, with that number.
+    Append { call: Arc<AppendCall>, slot: u32, train: Option<u64> },
     /// A task.
     Reply(Arc<Reply>),
     /// A group, or one who asked it.
@@ -64,9 +64,17 @@ impl Waiter {
         Self::Then(Box::new(next))
     }
 
+    /// The train whose end it waits for.
+    pub(crate) fn train(&self) -> Option<u64> {
+        match self {
+            Self::Append { train, .. } => *train,
+            _ => None,
+        }
+    }
+
     pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
         match self {
-            Self::Append { call, slot } => call.answer(slot, outcome.appended(), wakes),
+            Self::Append { call, slot, .. } => call.answer(slot, outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
             Self::Group(waiter) => waiter.complete(outcome.done(), wakes),
             Self::Then(next) => next(outcome, wakes),

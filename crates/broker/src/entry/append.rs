@@ -219,3 +219,26 @@ impl Body for TrainBody {
         Ok(body)
     }
 }
+
+/// A train of this term given up: version 1 · train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TrainDropped {
+    pub(crate) train: u64,
+}
+
+impl Body for TrainDropped {
+    const KIND: u16 = kind::TRAIN_DROPPED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u64(out, self.train);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { train: input.u64()? };
+        input.end()?;
+        Ok(body)
+    }
+}

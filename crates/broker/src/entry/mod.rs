@@ -7,7 +7,7 @@ mod append;
 mod catalog;
 mod partitions;
 
-pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody};
+pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody, TrainDropped};
 pub(crate) use catalog::{
     DataShardsFixed, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured, TopicCreated,
     TopicDeleted, TopicExtended,
@@ -27,6 +27,8 @@ pub(crate) mod kind {
     pub(crate) const CHUNK: u16 = 3;
     /// An append whose payload is the chunks of its train.
     pub(crate) const TRAIN: u16 = 4;
+    /// A train given up.
+    pub(crate) const TRAIN_DROPPED: u16 = 5;
 
     /// A topic made.
     pub(crate) const TOPIC_CREATED: u16 = 10;

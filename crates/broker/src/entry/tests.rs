@@ -72,6 +72,7 @@ fn references_chunks_and_trains() {
     let reference = ReferenceBody { targets: vec![PartitionId(4)], max_ts: -1, extent };
     golden(&reference, 2, &[1, 1, 4, 1, 9, 32, 70, 1, 2, 3, 0]);
     golden(&ChunkBody { train: 8, index: 2 }, 3, &[1, 8, 2]);
+    golden(&TrainDropped { train: 300 }, 5, &[1, 0xac, 2]);
     let train = TrainBody { train: 8, chunks: 3, append: plain() };
     golden(&train, 4, &[&[1, 8, 3, 0, 0xac, 2, 5], &NOW[..]].concat());
 }

@@ -103,8 +103,7 @@ impl Shard {
             return call.refuse(slot, items.len(), error);
         }
         for item in items {
-            let waiter = Waiter::Append { call: call.clone(), slot };
-            open.append(item, now_ms, self.settings.durability, waiter);
+            open.append(item, now_ms, self.settings.durability, call.clone(), slot);
             slot += 1;
         }
         let full = open.has_full();
@@ -130,7 +129,8 @@ impl Shard {
         if let Some(error) = open.refused {
             return Err((error, waiter));
         }
-        open.push(&Entry { kind, body, payload: None, group: 0, durability: Durability::Sync }, waiter);
+        let durability = Durability::Sync;
+        open.push(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
         self.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }

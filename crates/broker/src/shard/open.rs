@@ -4,16 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sabir_base::buf::BufPool;
-use sabir_journal::{BlockBuilder, LARGEST_ENTRY};
+use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
 use sabir_model::batch::stamp_log_append_time;
 use sabir_model::{Durability, ErrorKind, FrontEndNo};
 
-use crate::answer::Waiter;
+use crate::answer::{AppendCall, Waiter};
 use crate::append::Append;
 use crate::entry::{AppendBody, Body, ChunkBody, Producer, Targets, TrainBody, kind};
 
 /// Bytes of a chunk of a train.
 const CHUNK: usize = 512 << 10;
+/// What records are appended with.
+const ORDINARY: Priority = Priority::Ordinary;
 /// Builders kept for reuse.
 const SPARE: usize = 4;
 /// What a body of an append takes at the most.
@@ -27,11 +29,18 @@ pub(super) struct Filled {
     pub(super) waiters: Vec<(u32, Waiter)>,
     /// The latest stamp in it: its time is at least that.
     pub(super) stamp: i64,
+    /// Whether an entry in it may use the space kept in reserve.
+    pub(super) reserve: bool,
 }
 
 impl Filled {
     fn new(pool: &Arc<BufPool>) -> Self {
-        Self { builder: BlockBuilder::new(pool.clone()), waiters: Vec::new(), stamp: i64::MIN }
+        Self {
+            builder: BlockBuilder::new(pool.clone()),
+            waiters: Vec::new(),
+            stamp: i64::MIN,
+            reserve: false,
+        }
     }
 }
 
@@ -43,6 +52,7 @@ pub(super) struct Entry<'a> {
     /// What small payloads are grouped by.
     pub(super) group: u64,
     pub(super) durability: Durability,
+    pub(super) priority: Priority,
 }
 
 /// The blocks of a shard that are not submitted yet.
@@ -98,7 +108,8 @@ impl OpenBlocks {
         if !self.open.builder.fits(len) {
             self.rotate();
         }
-        let Entry { kind, body, payload, group, durability } = *entry;
+        let Entry { kind, body, payload, group, durability, priority } = *entry;
+        self.open.reserve |= priority == Priority::Reserve;
         let index = self.open.builder.push(kind, body, payload, group, durability);
         self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));
     }
@@ -110,9 +121,17 @@ impl OpenBlocks {
         self.full.push_back(full);
     }
 
-    /// Adds a batch; one too large for a block goes as a train.
-    pub(super) fn append(&mut self, item: &Append, now_ms: i64, default: Durability, waiter: Waiter) {
+    /// Adds a batch, the `slot`th of `call`; one too large for a block goes as a train.
+    pub(super) fn append(
+        &mut self,
+        item: &Append,
+        now_ms: i64,
+        default: Durability,
+        call: Arc<AppendCall>,
+        slot: u32,
+    ) {
         let durability = item.durability.unwrap_or(default);
+        let waiter = (call, slot);
         if !item.stamp {
             return self.append_bytes(item, &item.batch, item.header.max_timestamp, durability, waiter);
         }
@@ -133,7 +152,7 @@ impl OpenBlocks {
         batch: &[u8],
         max_ts: i64,
         durability: Durability,
-        waiter: Waiter,
+        waiter: (Arc<AppendCall>, u32),
     ) {
         let said = append_body(item, max_ts);
         if batch.len() + BODY_MAX > LARGEST_ENTRY {
@@ -143,12 +162,26 @@ impl OpenBlocks {
         body.clear();
         said.encode(&mut body);
         let group = item.partition.0;
-        let entry = Entry { kind: kind::APPEND, body: &body, payload: Some(batch), group, durability };
-        self.push(&entry, Some(waiter));
+        let entry = Entry {
+            kind: kind::APPEND,
+            body: &body,
+            payload: Some(batch),
+            group,
+            durability,
+            priority: ORDINARY,
+        };
+        let (call, slot) = waiter;
+        self.push(&entry, Some(Waiter::Append { call, slot, train: None }));
         self.body = body;
     }
 
-    fn append_train(&mut self, append: AppendBody, batch: &[u8], durability: Durability, waiter: Waiter) {
+    fn append_train(
+        &mut self,
+        append: AppendBody,
+        batch: &[u8],
+        durability: Durability,
+        waiter: (Arc<AppendCall>, u32),
+    ) {
         let train = self.next_train;
         self.next_train += 1;
         let mut chunks = 0;
@@ -157,6 +190,8 @@ impl OpenBlocks {
             self.push_body(&said, Some(chunk), durability, None);
             chunks += 1;
         }
+        let (call, slot) = waiter;
+        let waiter = Waiter::Append { call, slot, train: Some(train) };
         self.push_body(&TrainBody { train, chunks, append }, None, durability, Some(waiter));
     }
 
@@ -169,7 +204,10 @@ impl OpenBlocks {
     ) {
         let mut body = Vec::with_capacity(BODY_MAX);
         said.encode(&mut body);
-        self.push(&Entry { kind: B::KIND, body: &body, payload, group: 0, durability }, waiter);
+        self.push(
+            &Entry { kind: B::KIND, body: &body, payload, group: 0, durability, priority: ORDINARY },
+            waiter,
+        );
     }
 
     /// Takes the next block to submit.
@@ -189,7 +227,7 @@ impl OpenBlocks {
     pub(super) fn reuse(&mut self, builder: BlockBuilder, waiters: Vec<(u32, Waiter)>) {
         if self.spare.len() < SPARE {
             debug_assert!(builder.is_empty() && waiters.is_empty());
-            self.spare.push(Filled { builder, waiters, stamp: i64::MIN });
+            self.spare.push(Filled { builder, waiters, stamp: i64::MIN, reserve: false });
         }
     }
 

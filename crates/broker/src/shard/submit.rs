@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use sabir_base::wake::WakeBatch;
-use sabir_journal::{AppendError, Ticket};
+use sabir_journal::{AppendError, Priority, Ticket};
 use sabir_model::ErrorKind;
+use tracing::debug;
 
 use super::Shard;
 use super::open::Filled;
 use crate::answer::{Sleeper, Waiter};
+use crate::entry::{Body, TrainDropped};
 
 /// A block that was given to the replicator.
 #[derive(Debug)]
@@ -87,7 +89,14 @@ impl Shard {
 
     fn submit_one(&self, last_ms: &mut i64) -> bool {
         let Some(mut filled) = self.take_ready() else { return false };
-        let Filled { builder, waiters, stamp } = &mut filled;
+        let Filled { builder, waiters, stamp, reserve } = &mut filled;
+        if !*reserve && !self.replicator.admits(Priority::Ordinary) {
+            // The disk filled up while it waited; what is kept in reserve is not for records.
+            drop(builder.take(*last_ms));
+            self.refuse_full(std::mem::take(waiters));
+            self.open.lock().reuse(filled.builder, filled.waiters);
+            return true;
+        }
         builder.raise_time(*last_ms);
         self.meters.block_entries.record(builder.entries().into());
         let block = builder.take(self.clock.now_ms().max(*stamp));
@@ -130,7 +139,22 @@ impl Shard {
             AppendError::NotLeader(_) => ErrorKind::NotLeader,
         };
         let waiters = self.in_flight.lock().refused(number);
-        refuse(waiters, kind);
+        if kind == ErrorKind::StorageFull { self.refuse_full(waiters) } else { refuse(waiters, kind) }
+    }
+
+    fn refuse_full(&self, waiters: Vec<(u32, Waiter)>) {
+        let trains: Vec<u64> = waiters.iter().filter_map(|(_, waiter)| waiter.train()).collect();
+        refuse(waiters, ErrorKind::StorageFull);
+        trains.into_iter().for_each(|train| self.drop_train(train));
+    }
+
+    /// The end of a train found no room; its chunks would keep theirs.
+    fn drop_train(&self, train: u64) {
+        let mut body = Vec::new();
+        TrainDropped { train }.encode(&mut body);
+        if let Err((error, _)) = self.push(Priority::Reserve, TrainDropped::KIND, &body, None) {
+            debug!(shard = %self.id, %error, "its chunks stay until the term ends");
+        }
     }
 
     /// Registers a task that waits for room.

@@ -9,7 +9,7 @@ use crate::append::Appended;
 use crate::entry::{
     AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionsConfigured,
     PartitionsCreated, PartitionsDeleted, ProducerIdsAllocated, ProducersExpired, ReferenceBody, Started,
-    TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, TrainBody, kind,
+    TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, TrainBody, TrainDropped, kind,
 };
 use crate::partition::{Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunKind, Verdict};
 
@@ -70,6 +70,7 @@ impl ShardState {
             kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),
             kind::CHUNK => Outcome::of_done(self.chunk(&body(entry)?, payload(entry)?, at)),
             kind::TRAIN => Outcome::of(self.train(&body(entry)?, at, locate), Outcome::Appended),
+            kind::TRAIN_DROPPED => Outcome::of_done(self.drop_train(body(entry)?)),
             kind::PARTITIONS_CREATED => Outcome::of_done(self.create_partitions(&body(entry)?)),
             kind::PARTITIONS_DELETED => Outcome::of_done(self.delete_partitions(&body(entry)?)),
             kind::PARTITIONS_CONFIGURED => Outcome::of_done(self.configure_partitions(&body(entry)?)),
@@ -261,6 +262,11 @@ impl ShardState {
             self.usage.note(segment, body.append.targets.as_slice());
         }
         self.append_run(&body.append, run, at, &train.chunks)
+    }
+
+    fn drop_train(&mut self, body: TrainDropped) -> Result<(), ErrorKind> {
+        self.trains.remove(&TrainKey(body.train));
+        Ok(())
     }
 
     fn keep_train(&mut self, target: PartitionId, base: Offset, chunks: &[Chunk]) {

@@ -17,7 +17,7 @@ use crate::entry::{
     AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionSettings,
     PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer, ProducerIdsAllocated,
     ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated, TopicDeleted,
-    TopicExtended, TrainBody,
+    TopicExtended, TrainBody, TrainDropped,
 };
 
 /// Makes blocks one after the other, and applies them.
@@ -241,6 +241,11 @@ fn a_train_is_visible_with_its_end_and_dropped_with_its_term() {
     assert_eq!(partition.first_block(), Some(Sequence(2)));
     assert_eq!(shard.state.first_train_block(), None);
     assert_eq!(shard.one(&train(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
+
+    shard.push(&ChunkBody { train: 4, index: 0 }, Some(&[0; 100]));
+    shard.apply();
+    shard.one(&TrainDropped { train: 4 }).done().unwrap();
+    assert_eq!(shard.state.first_train_block(), None);
 
     shard.push(&ChunkBody { train: 5, index: 0 }, Some(&[0; 100]));
     shard.apply();

@@ -70,6 +70,26 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
 }
 
 #[tokio::test]
+async fn a_train_that_does_not_fit_leaves_the_reserve_alone() {
+    let machine = Machine::new(7, 1, Seam::Solo);
+    machine.disks[1].set_capacity(24 << 20);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let huge = vec![1u8; 40 << 20];
+    let refused = soon(append(&broker, &topic, 0, batch(&[&huge], 1))).await;
+    assert_eq!(refused, Err(ErrorKind::StorageFull));
+    // What the first chunks took comes back by itself.
+    until(|| {
+        let open = broker.inner.shards[1].state.read().first_train_block();
+        open.is_none() && !broker.stats().shards[1].full
+    })
+    .await;
+    let appended = soon(append(&broker, &topic, 0, batch(&[b"small"], 1))).await.unwrap();
+    assert_eq!(appended.base_offset, Offset(0));
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn retention_by_time_and_size_recycles_segments() {
     let machine = Machine::new(4, 1, Seam::Solo);
     let options = BrokerOptions {

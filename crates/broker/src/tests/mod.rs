@@ -8,3 +8,4 @@ mod rig;
 mod seam;
 mod sim;
 mod smoke;
+mod stress;

@@ -171,7 +171,7 @@ impl SimDisk {
         std::iter::from_fn(|| self.step().then_some(())).count()
     }
 
-    /// Cuts the power. What was not durable has a fate that the seed picks; this disk answers nothing more, and the one
+    /// Cuts the power. What was not durable has a fate that the seed picks; this disk answers errors only, and the one
     /// returned is what is found afterwards.
     pub fn crash(&self) -> Arc<Self> {
         let point = self.power_off();
@@ -215,6 +215,18 @@ impl SimDisk {
 impl Inner {
     fn crash_point(&self) -> CrashPoint {
         CrashPoint::new(self.state.clone(), self.atom, self.auto)
+    }
+
+    fn power_off(&mut self) -> CrashPoint {
+        let point = self.crash_point();
+        self.state.powered = false;
+        // The next cut of the same disk's survivor must not repeat this one's choices.
+        self.state.rng.next();
+        for op in std::mem::take(&mut self.state.in_flight) {
+            let result = self.check_power();
+            self.state.done.push(Completion { token: op.token, result });
+        }
+        point
     }
 
     fn note(&mut self) {
