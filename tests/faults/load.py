@@ -85,7 +85,10 @@ class Writer(Client):
             while sent < due and not self.dead:
                 self.send(random_size.choice(self.sizes))
                 sent += 1
-            self.producer.poll(0.005)
+            try:
+                self.producer.poll(0.005)
+            except KafkaException as error:
+                self.failed(error.args[0])
             if self.dead:
                 self.revive()
         if self.producer.flush(90):
@@ -94,7 +97,7 @@ class Writer(Client):
     def revive(self):
         """A producer that has met a fatal error is of no use any more; records of the next one are numbered under a new name."""
         if self.producer is not None:
-            self.producer.flush(1)
+            self.producer.purge()
         self.lives += 1
         self.writer = f"{self.name}.{self.lives}"
         self.next = dict.fromkeys(self.next, 0)

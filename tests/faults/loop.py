@@ -186,7 +186,8 @@ def main():
     asked = parser.parse_args()
     sys.argv[1:] = []
     suite = cases.Suite("faults")
-    name = f"{asked.fault}-{asked.kind}-{asked.disk}{'-flush' if asked.flush else ''}-{asked.times}"
+    settings = "".join(f"-{s.split('=')[1]}" for s in asked.set)
+    name = f"{asked.fault}-{asked.kind}-{asked.disk}{settings}{'-flush' if asked.flush else ''}-{asked.times}"
     print(f"faults/{name}: seed {asked.seed}", flush=True)
 
     def case():
