@@ -59,7 +59,7 @@ impl Broker {
             shards.push(opener.shard(ShardId(number))?);
         }
         options.data_shards = data_shards;
-        take_office(&shards);
+        take_office(&shards)?;
         let definitions = Definitions::new(shards.clone());
         definitions.reconcile();
         let groups = Groups::new(shards[1].clone(), options.groups.clone(), clock.clone());
@@ -146,14 +146,20 @@ impl Opener<'_> {
 }
 
 /// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.
-fn take_office(shards: &[Arc<Shard>]) {
+fn take_office(shards: &[Arc<Shard>]) -> Result<(), StartError> {
     let announced: Vec<Answer> = shards.iter().map(|shard| shard.announce()).collect();
     for (shard, first) in shards.iter().zip(announced) {
         let mut first = Some(first);
         if let Err(error) = insist(shard, || first.take().unwrap_or_else(|| shard.announce())) {
+            if shard.is_stopped() {
+                let reason =
+                    shard.journal.stopped().map_or_else(|| error.to_string(), |stop| stop.to_string());
+                return Err(StartError::Shard { shard: shard.id.0, reason });
+            }
             warn!(shard = %shard.id, %error, "the start could not be announced");
         }
     }
+    Ok(())
 }
 
 /// Asks again for as long as what was asked is cut off and this node leads.

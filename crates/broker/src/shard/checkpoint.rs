@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sabir_journal::pages::{PageBatch, PageError};
 use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
@@ -11,6 +12,9 @@ use tracing::{debug, error, warn};
 use super::Shard;
 use super::tables::StoredTables;
 use crate::state::{Counters, Cut, ShardState};
+
+/// How often dead segments are looked for while there is space.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub(super) struct Checkpointer {
     replayed: Counters,
     /// For each segment a partition found to have records in it: asked first the next time.
     witnesses: BTreeMap<SegmentNo, PartitionId>,
+    /// When dead segments were last looked for.
+    looked: Option<Instant>,
 }
 
 impl Checkpointer {
@@ -67,7 +73,19 @@ impl Shard {
         let replayed = checkpointer.replayed;
         replayed.bytes + counters.bytes - checkpointer.bytes >= self.settings.checkpoint_bytes
             || replayed.entries + counters.entries - checkpointer.entries >= self.settings.checkpoint_entries
-            || (!self.replicator.admits(Priority::Ordinary) && !self.dead_segments(checkpointer).is_empty())
+            || self.frees_enough(checkpointer)
+    }
+
+    /// Whether a checkpoint would give back as many bytes as make one due, or any at all that are needed.
+    fn frees_enough(&self, checkpointer: &mut Checkpointer) -> bool {
+        let full = !self.replicator.admits(Priority::Ordinary);
+        let looked = checkpointer.looked.is_some_and(|looked| looked.elapsed() < LOOK);
+        if looked && !full {
+            return false;
+        }
+        checkpointer.looked = Some(Instant::now());
+        let dead = self.dead_segments(checkpointer).len() as u64;
+        dead > 0 && (full || dead * self.settings.segment_bytes >= self.settings.checkpoint_bytes)
     }
 
     fn write_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {

@@ -72,6 +72,10 @@ impl Shard {
         let mut next = waiters.next();
         let answers = &mut worker.answers;
         let mut state = self.state.write();
+        if ticket.is_none() && sequence <= state.applied {
+            // It became final between the replicator's start and the end of the replay, which took it in.
+            return;
+        }
         let applied = state.apply_block(
             sequence,
             term,
