@@ -179,11 +179,10 @@ impl SimDisk {
         point.survive(&fates)
     }
 
-    /// Cuts the power and leaves it to the caller what is kept.
+    /// Cuts the power and leaves it to the caller what is kept. Whoever still uses this disk learns that it is gone.
     pub fn power_off(&self) -> CrashPoint {
-        let mut inner = self.inner.lock();
-        let point = inner.crash_point();
-        inner.state.powered = false;
+        let point = self.inner.lock().power_off();
+        self.wake();
         point
     }
 
@@ -220,8 +219,6 @@ impl Inner {
     fn power_off(&mut self) -> CrashPoint {
         let point = self.crash_point();
         self.state.powered = false;
-        // The next cut of the same disk's survivor must not repeat this one's choices.
-        self.state.rng.next();
         for op in std::mem::take(&mut self.state.in_flight) {
             let result = self.check_power();
             self.state.done.push(Completion { token: op.token, result });
