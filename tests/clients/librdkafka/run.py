@@ -106,11 +106,23 @@ def judge(case, text):
 
 
 def run_all(home, config, chosen, ended):
-    """Runs cases, the longest first, and hands each one's end to `ended(case, outcome, seconds, reason)`."""
+    """Runs cases, the longest first, and hands each one's end to `ended(case, outcome, seconds, reason)`.
+
+    Many cases have limits of a second or ten that others beside them can use up: what fails in company is run once more alone, and
+    that counts. What it failed with at first is printed.
+    """
+    alone = []
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(run, home, config, case): case for case in chosen}
         for done in concurrent.futures.as_completed(running):
-            ended(running[done], *done.result())
+            case, (outcome, seconds, reason) = running[done], done.result()
+            if outcome == "fail":
+                print(f"{case} failed in company ({seconds:.1f} s): {reason}", flush=True)
+                alone.append(case)
+            else:
+                ended(case, outcome, seconds, reason)
+    for case in alone:
+        ended(case, *run(home, config, case))
     for left in home.glob("stats_*.json"):
         left.unlink()
 
