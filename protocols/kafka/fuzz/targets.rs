@@ -23,7 +23,11 @@ macro_rules! all_requests {
             m::incremental_alter_configs::IncrementalAlterConfigsRequest, m::alter_configs::AlterConfigsRequest,
             m::describe_cluster::DescribeClusterRequest, m::offset_for_leader_epoch::OffsetForLeaderEpochRequest,
             m::describe_log_dirs::DescribeLogDirsRequest,
-            m::describe_topic_partitions::DescribeTopicPartitionsRequest,
+            m::describe_topic_partitions::DescribeTopicPartitionsRequest, m::elect_leaders::ElectLeadersRequest,
+            m::alter_partition_reassignments::AlterPartitionReassignmentsRequest,
+            m::list_partition_reassignments::ListPartitionReassignmentsRequest,
+            m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
+            m::list_config_resources::ListConfigResourcesRequest,
         }
     };
 }

@@ -1,4 +1,4 @@
-//! DescribeCluster, DescribeLogDirs and DescribeTopicPartitions.
+//! DescribeCluster, DescribeLogDirs, DescribeTopicPartitions and ListConfigResources.
 
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ use crate::wire::messages::describe_log_dirs::{
 use crate::wire::messages::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use crate::wire::messages::list_config_resources::{
+    ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
 };
 use crate::wire::{ErrorCode, Str};
 
@@ -78,6 +81,7 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
         topics,
         total_bytes: signed(used.saturating_add(free)),
         usable_bytes: signed(free),
+        is_cordoned: false,
     };
     Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
 }
@@ -200,4 +204,36 @@ fn partition(
         last_known_elr: Some(Vec::new()),
         offline_replicas: Vec::new(),
     }
+}
+
+/// Lists what has settings: topics (2) and brokers (4). Of the other kinds that there are in Kafka, loggers (8), client metrics
+/// (16) and groups (32), there are none; unknown kinds are refused. Before version 1, client metrics alone were asked for.
+pub(super) fn list_config_resources(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    const TOPIC: i8 = 2;
+    const BROKER: i8 = 4;
+    const KINDS: [i8; 5] = [TOPIC, BROKER, 8, 16, 32];
+    let call = Call::of(request);
+    let body: ListConfigResourcesRequest = decode(request)?;
+    if body.resource_types.iter().any(|kind| !KINDS.contains(kind)) {
+        let error = ErrorCode::UnsupportedVersion;
+        let response = ListConfigResourcesResponse { error_code: error.code(), ..Default::default() };
+        return Ok(call.reply(&response, error));
+    }
+    let kafka = &client.kafka;
+    let wanted =
+        |kind| call.version >= 1 && (body.resource_types.is_empty() || body.resource_types.contains(&kind));
+    let mut config_resources = Vec::new();
+    if wanted(TOPIC) {
+        let catalog = kafka.broker.catalog();
+        config_resources.extend(catalog.topics().map(|topic| ConfigResource {
+            resource_name: Str::from(&*names::shown(&topic.name)),
+            resource_type: TOPIC,
+        }));
+    }
+    if wanted(BROKER) {
+        let resource_name = Str::from(kafka.node_id().to_string());
+        config_resources.push(ConfigResource { resource_name, resource_type: BROKER });
+    }
+    let response = ListConfigResourcesResponse { config_resources, ..Default::default() };
+    Ok(call.reply(&response, ErrorCode::None))
 }

@@ -10,6 +10,7 @@ mod groups;
 mod list_offsets;
 mod metadata;
 mod offsets;
+mod placement;
 mod producer_ids;
 mod records;
 mod topics;
@@ -166,6 +167,11 @@ fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
         ApiKey::DescribeCluster => cluster::describe_cluster(client, request),
         ApiKey::DescribeLogDirs => cluster::describe_log_dirs(client, request),
         ApiKey::DescribeTopicPartitions => cluster::describe_topic_partitions(client, request),
+        ApiKey::ListConfigResources => cluster::list_config_resources(client, request),
+        ApiKey::ElectLeaders => placement::elect_leaders(client, request),
+        ApiKey::AlterPartitionReassignments => placement::alter_partition_reassignments(client, request),
+        ApiKey::ListPartitionReassignments => placement::list_partition_reassignments(request),
+        ApiKey::AlterReplicaLogDirs => placement::alter_replica_log_dirs(client, request),
         other => Err(Protest::UnknownApi(other as i16)),
     }
 }

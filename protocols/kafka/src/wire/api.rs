@@ -152,6 +152,11 @@ coded! {
     m::offset_for_leader_epoch::OffsetForLeaderEpochRequest,
     m::describe_log_dirs::DescribeLogDirsRequest,
     m::describe_topic_partitions::DescribeTopicPartitionsRequest,
+    m::elect_leaders::ElectLeadersRequest,
+    m::alter_partition_reassignments::AlterPartitionReassignmentsRequest,
+    m::list_partition_reassignments::ListPartitionReassignmentsRequest,
+    m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
+    m::list_config_resources::ListConfigResourcesRequest,
 }
 
 /// The version of the header that stands before a request: 2 for flexible versions, else 1. `None` if the API is not

@@ -186,4 +186,9 @@ crosscheck! {
     offset_for_leader_epoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, theirs to 4;
     describe_log_dirs: DescribeLogDirsRequest, DescribeLogDirsResponse, theirs to 4;
     describe_topic_partitions: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, theirs to 0;
+    elect_leaders: ElectLeadersRequest, ElectLeadersResponse, theirs to 2;
+    alter_partition_reassignments: AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, theirs to 1;
+    list_partition_reassignments: ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, theirs to 0;
+    alter_replica_log_dirs: AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, theirs to 2;
+    list_config_resources: ListConfigResourcesRequest, ListConfigResourcesResponse, theirs to 1;
 }

@@ -212,7 +212,7 @@ async fn partitions_have_their_sizes() {
     raw.topic("u", 1).await;
     let stored = batch(&["some bytes"]);
     assert_eq!(raw.produce("t", 1, stored.clone()).await.error_code, 0);
-    for version in 1..=4 {
+    for version in 1..=5 {
         let all = raw.call(version, &DescribeLogDirsRequest { topics: None }).await;
         let dir = &all.results[0];
         assert_eq!((dir.error_code, dir.topics.len()), (0, 2));

@@ -7,6 +7,7 @@ mod data;
 mod fetching;
 mod groups;
 mod patience;
+mod placement;
 mod producing;
 mod rig;
 mod topics;

@@ -3,7 +3,7 @@
 use crate::wire::Str;
 
 schema! {
-    DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse, versions 1..=4, flexible 2;
+    DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse, versions 1..=5, flexible 2;
 
     DescribeLogDirsRequest {
         topics: Option<Vec<DescribableLogDirTopic>> [0.., null 0..],
@@ -26,6 +26,7 @@ schema! {
         topics: Vec<DescribeLogDirsTopic> [0..],
         total_bytes: i64 [4..] = -1,
         usable_bytes: i64 [4..] = -1,
+        is_cordoned: bool [5..],
     }
 
     DescribeLogDirsTopic {

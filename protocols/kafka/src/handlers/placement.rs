@@ -1,0 +1,173 @@
+//! Who leads and where replicas are: ElectLeaders, AlterPartitionReassignments, ListPartitionReassignments,
+//! AlterReplicaLogDirs. With one node that has one directory, everything is where it belongs; what asks for that is told so,
+//! and what asks for anything else is refused.
+
+use std::path::Path;
+
+use sabir_broker::{Partition, Topic};
+
+use super::{Call, Client, Reply, decode, first_error};
+use crate::frontend::FrontEnd;
+use crate::names;
+use crate::session::{Protest, Request};
+use crate::wire::messages::{
+    alter_partition_reassignments as reassign, alter_replica_log_dirs as dirs, elect_leaders as elect,
+    list_partition_reassignments as list,
+};
+use crate::wire::{ErrorCode, Str};
+
+/// Kinds of elections, as Kafka numbers them: of the preferred replica, of any.
+const ELECTIONS: std::ops::RangeInclusive<i8> = 0..=1;
+
+pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: elect::ElectLeadersRequest = decode(request)?;
+    if !ELECTIONS.contains(&body.election_type) {
+        let error = ErrorCode::InvalidRequest;
+        let response = elect::ElectLeadersResponse { error_code: error.code(), ..Default::default() };
+        return Ok(call.reply(&response, error));
+    }
+    let results = match &body.topic_partitions {
+        None => elections_of_all(&client.kafka),
+        Some(topics) => topics.iter().map(|t| elections(&client.kafka, t)).collect(),
+    };
+    let error = first_error(results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code));
+    let response = elect::ElectLeadersResponse { replica_election_results: results, ..Default::default() };
+    Ok(call.reply(&response, error))
+}
+
+fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions) -> elect::ReplicaElectionResult {
+    let topic = kafka.topic(&wanted.topic);
+    let result = |&partition_id: &i32| {
+        let found = topic.as_deref().and_then(|topic| partition(topic, partition_id));
+        let error = found.map_or(ErrorCode::UnknownTopicOrPartition, |p| election(kafka, p));
+        elect::PartitionResult {
+            partition_id,
+            error_code: error.code(),
+            error_message: Some(Str::from_static(why(error))),
+        }
+    };
+    elect::ReplicaElectionResult {
+        topic: wanted.topic.clone(),
+        partition_result: wanted.partitions.iter().map(result).collect(),
+    }
+}
+
+/// For a request that names no partitions: those that have their leader are left out of its answer.
+fn elections_of_all(kafka: &FrontEnd) -> Vec<elect::ReplicaElectionResult> {
+    let catalog = kafka.broker.catalog();
+    let topics = catalog.topics().map(|topic| {
+        let leaderless = topic.partitions.iter().filter(|p| kafka.leader(p).is_none());
+        let partitions = leaderless.map(|p| p.index).collect();
+        elect::TopicPartitions { topic: Str::from(&*names::shown(&topic.name)), partitions }
+    });
+    topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic)).collect()
+}
+
+/// The one replica there is leads or is about to: nobody else can be elected.
+fn election(kafka: &FrontEnd, partition: &Partition) -> ErrorCode {
+    match kafka.leader(partition) {
+        Some(_) => ErrorCode::ElectionNotNeeded,
+        None => ErrorCode::PreferredLeaderNotAvailable,
+    }
+}
+
+fn why(error: ErrorCode) -> &'static str {
+    match error {
+        ErrorCode::ElectionNotNeeded => "the preferred replica leads already",
+        ErrorCode::UnknownTopicOrPartition => "no such topic or partition",
+        _ => "the only replica is not ready to lead",
+    }
+}
+
+fn partition(topic: &Topic, index: i32) -> Option<&Partition> {
+    topic.partitions.get(usize::try_from(index).ok()?)
+}
+
+pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: reassign::AlterPartitionReassignmentsRequest = decode(request)?;
+    let responses: Vec<_> = body.topics.iter().map(|topic| reassigned(&client.kafka, topic)).collect();
+    let error = first_error(responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
+    let response = reassign::AlterPartitionReassignmentsResponse {
+        allow_replication_factor_change: body.allow_replication_factor_change,
+        responses,
+        ..Default::default()
+    };
+    Ok(call.reply(&response, error))
+}
+
+fn reassigned(kafka: &FrontEnd, wanted: &reassign::ReassignableTopic) -> reassign::ReassignableTopicResponse {
+    let topic = kafka.topic(&wanted.name);
+    let answer = |p: &reassign::ReassignablePartition| {
+        let there = topic.as_deref().and_then(|topic| partition(topic, p.partition_index));
+        let refused = match there {
+            None => Some((ErrorCode::UnknownTopicOrPartition, "no such topic or partition".into())),
+            Some(_) => check_replicas(kafka, p.replicas.as_deref()).err(),
+        };
+        let (error, message) = refused.unzip();
+        reassign::ReassignablePartitionResponse {
+            partition_index: p.partition_index,
+            error_code: error.unwrap_or(ErrorCode::None).code(),
+            error_message: message.map(|text: String| Str::from(text)),
+        }
+    };
+    reassign::ReassignableTopicResponse {
+        name: wanted.name.clone(),
+        partitions: wanted.partitions.iter().map(answer).collect(),
+    }
+}
+
+/// A partition can only be where it is. Nothing is being moved that could be stopped (`None`).
+fn check_replicas(kafka: &FrontEnd, replicas: Option<&[i32]>) -> Result<(), super::topics::Refused> {
+    let invalid = |message: String| Err((ErrorCode::InvalidReplicaAssignment, message));
+    match replicas {
+        None => Err((ErrorCode::NoReassignmentInProgress, "nothing is being moved".into())),
+        Some([]) => invalid("the list of replicas is empty".into()),
+        Some(replicas) => match replicas.iter().find(|&&node| node != kafka.node_id()) {
+            Some(node) => invalid(format!("there is broker {} only, not {node}", kafka.node_id())),
+            None if replicas.len() > 1 => invalid(format!("broker {} is named twice", kafka.node_id())),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Nothing is ever being moved.
+pub(super) fn list_partition_reassignments(request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let _: list::ListPartitionReassignmentsRequest = decode(request)?;
+    Ok(call.reply(&list::ListPartitionReassignmentsResponse::default(), ErrorCode::None))
+}
+
+pub(super) fn alter_replica_log_dirs(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: dirs::AlterReplicaLogDirsRequest = decode(request)?;
+    let kafka = &client.kafka;
+    let mut results = Vec::new();
+    for dir in &body.dirs {
+        let known = Path::new(&*dir.path) == kafka.broker.options().data;
+        results.extend(dir.topics.iter().map(|topic| moved(kafka, topic, known)));
+    }
+    let error = first_error(results.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
+    Ok(call.reply(&dirs::AlterReplicaLogDirsResponse { results, ..Default::default() }, error))
+}
+
+fn moved(
+    kafka: &FrontEnd,
+    wanted: &dirs::AlterReplicaLogDirTopic,
+    known_dir: bool,
+) -> dirs::AlterReplicaLogDirTopicResult {
+    let topic = kafka.topic(&wanted.name);
+    let result = |&partition_index: &i32| {
+        let error = match topic.as_deref().and_then(|topic| partition(topic, partition_index)) {
+            _ if !known_dir => ErrorCode::LogDirNotFound,
+            Some(_) => ErrorCode::None,
+            None => ErrorCode::UnknownTopicOrPartition,
+        };
+        dirs::AlterReplicaLogDirPartitionResult { partition_index, error_code: error.code() }
+    };
+    dirs::AlterReplicaLogDirTopicResult {
+        topic_name: wanted.name.clone(),
+        partitions: wanted.partitions.iter().map(result).collect(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Leaders, replicas and directories: of each there is one, and what asks for that is told so. What has settings is listed here too.
+
+use sabir_kafka::wire::ErrorCode;
+use sabir_kafka::wire::messages::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
+};
+use sabir_kafka::wire::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
+use sabir_kafka::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use sabir_kafka::wire::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
+use sabir_kafka::wire::messages::list_config_resources::ListConfigResourcesRequest;
+use sabir_kafka::wire::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
+
+use crate::rig::{Raw, Rig, assert_code};
+
+#[tokio::test]
+async fn the_only_replica_leads_and_no_other_can_be_elected() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    let wanted = |topic: &str, partitions| TopicPartitions { topic: topic.into(), partitions };
+    let some = Some(vec![wanted("t", vec![0, 1, 2, -1]), wanted("nowhere", vec![0])]);
+    for version in 0..=2 {
+        let request = ElectLeadersRequest { topic_partitions: some.clone(), ..Default::default() };
+        let response = raw.call(version, &request).await;
+        assert_eq!(response.error_code, 0);
+        let results = response.replica_election_results.iter().flat_map(|t| &t.partition_result);
+        let results: Vec<_> =
+            results.map(|p| (p.partition_id, ErrorCode::from_i16(p.error_code).unwrap())).collect();
+        let (led, unknown) = (ErrorCode::ElectionNotNeeded, ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(results, [(0, led), (1, led), (2, unknown), (-1, unknown), (0, unknown)]);
+    }
+    let all = raw.ask(&ElectLeadersRequest { topic_partitions: None, ..Default::default() }).await;
+    assert_eq!((all.error_code, all.replica_election_results.len()), (0, 0), "all have their leader");
+    let nonsense = ElectLeadersRequest { election_type: 2, topic_partitions: some, ..Default::default() };
+    assert_code(raw.ask(&nonsense).await.error_code, ErrorCode::InvalidRequest);
+}
+
+async fn reassign(raw: &mut Raw, topic: &str, partition_index: i32, replicas: Option<Vec<i32>>) -> i16 {
+    let partitions = vec![ReassignablePartition { partition_index, replicas }];
+    let topics = vec![ReassignableTopic { name: topic.into(), partitions }];
+    let response = raw.ask(&AlterPartitionReassignmentsRequest { topics, ..Default::default() }).await;
+    assert_eq!(response.error_code, 0);
+    response.responses[0].partitions[0].error_code
+}
+
+#[tokio::test]
+async fn a_partition_can_only_be_moved_to_where_it_is() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    assert_code(reassign(&mut raw, "t", 0, Some(vec![1])).await, ErrorCode::None);
+    for elsewhere in [vec![2], vec![1, 2], vec![1, 1], vec![]] {
+        assert_code(reassign(&mut raw, "t", 0, Some(elsewhere)).await, ErrorCode::InvalidReplicaAssignment);
+    }
+    assert_code(reassign(&mut raw, "t", 0, None).await, ErrorCode::NoReassignmentInProgress);
+    assert_code(reassign(&mut raw, "t", 1, Some(vec![1])).await, ErrorCode::UnknownTopicOrPartition);
+    assert_code(reassign(&mut raw, "nowhere", 0, Some(vec![1])).await, ErrorCode::UnknownTopicOrPartition);
+    let moving = raw.ask(&ListPartitionReassignmentsRequest::default()).await;
+    assert_eq!((moving.error_code, moving.topics.len()), (0, 0));
+}
+
+async fn move_to(raw: &mut Raw, path: &str, topic: &str, partition: i32) -> i16 {
+    let topics = vec![AlterReplicaLogDirTopic { name: topic.into(), partitions: vec![partition] }];
+    let dirs = vec![AlterReplicaLogDir { path: path.into(), topics }];
+    let response = raw.ask(&AlterReplicaLogDirsRequest { dirs }).await;
+    response.results[0].partitions[0].error_code
+}
+
+#[tokio::test]
+async fn a_partition_can_only_be_in_the_directory_there_is() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let dirs = raw.ask(&DescribeLogDirsRequest { topics: None }).await;
+    let dir = dirs.results[0].log_dir.to_string();
+    assert!(!dirs.results[0].is_cordoned);
+    assert_code(move_to(&mut raw, &dir, "t", 0).await, ErrorCode::None);
+    assert_code(move_to(&mut raw, "/nowhere", "t", 0).await, ErrorCode::LogDirNotFound);
+    assert_code(move_to(&mut raw, &dir, "t", 1).await, ErrorCode::UnknownTopicOrPartition);
+    assert_code(move_to(&mut raw, &dir, "nowhere", 0).await, ErrorCode::UnknownTopicOrPartition);
+}
+
+async fn resources(raw: &mut Raw, version: i16, resource_types: Vec<i8>) -> Vec<(String, i8)> {
+    let response = raw.call(version, &ListConfigResourcesRequest { resource_types }).await;
+    assert_eq!(response.error_code, 0);
+    response.config_resources.iter().map(|r| (r.resource_name.to_string(), r.resource_type)).collect()
+}
+
+#[tokio::test]
+async fn topics_and_brokers_have_settings() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let (topic, broker) = (("t".to_owned(), 2), ("1".to_owned(), 4));
+    assert_eq!(resources(&mut raw, 1, vec![]).await, [topic.clone(), broker.clone()]);
+    assert_eq!(resources(&mut raw, 1, vec![2]).await, [topic]);
+    assert_eq!(resources(&mut raw, 1, vec![4, 32]).await, [broker]);
+    assert_eq!(resources(&mut raw, 1, vec![8, 16, 32]).await, []);
+    assert_eq!(resources(&mut raw, 0, vec![]).await, [], "client metrics only");
+    let refused = raw.ask(&ListConfigResourcesRequest { resource_types: vec![2, 3] }).await;
+    assert_code(refused.error_code, ErrorCode::UnsupportedVersion);
+}
