@@ -33,12 +33,42 @@ impl Grant {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Makes it good for `bytes`; false, and as it was, if there is no room for so many.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if bytes <= self.bytes {
+            self.shared.give_back(self.bytes - bytes);
+        } else if !self.shared.try_add(bytes - self.bytes) {
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Takes another one's bytes over.
+    pub fn absorb(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.shared, &other.shared), "both are of one memory");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Shared {
+    fn try_add(&self, bytes: usize) -> bool {
+        let fits = |granted: usize| granted.checked_add(bytes).filter(|sum| *sum <= self.total);
+        self.granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.granted.fetch_sub(bytes, Ordering::SeqCst);
+            self.given_back.notify_waiters();
+        }
+    }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.shared.granted.fetch_sub(self.bytes, Ordering::SeqCst);
-        self.shared.given_back.notify_waiters();
+        self.shared.give_back(self.bytes);
     }
 }
 
@@ -54,6 +84,13 @@ impl FrameMemory {
         self.shared.total
     }
 
+    /// Room for up to `wanted` bytes, but no more than a quarter of what is left, so that whoever comes next finds some too.
+    /// `None` where that is not more than `least`, which is not worth counting.
+    pub fn share(&self, wanted: usize, least: usize) -> Option<Grant> {
+        let bytes = wanted.min(self.total().saturating_sub(self.granted()) / 4);
+        if bytes > least { self.try_take(bytes) } else { None }
+    }
+
     /// Bytes that are granted now.
     pub fn granted(&self) -> usize {
         self.shared.granted.load(Ordering::SeqCst)
@@ -61,9 +98,7 @@ impl FrameMemory {
 
     /// Room for `bytes`, if there is some now.
     pub fn try_take(&self, bytes: usize) -> Option<Grant> {
-        let fits = |granted: usize| granted.checked_add(bytes).filter(|sum| *sum <= self.shared.total);
-        self.shared.granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
-        Some(Grant { shared: self.shared.clone(), bytes })
+        self.shared.try_add(bytes).then(|| Grant { shared: self.shared.clone(), bytes })
     }
 
     /// Room for `bytes` as soon as there is some; never, if that is more than the [`total`](Self::total).
@@ -94,6 +129,32 @@ mod tests {
         assert_eq!(memory.granted(), 0);
         assert!(memory.try_take(101).is_none());
         assert!(memory.try_take(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn a_grant_changes_its_size_where_there_is_room() {
+        let memory = FrameMemory::new(100);
+        let (mut first, mut second) =
+            (memory.try_take(50).expect("fits"), memory.try_take(20).expect("fits"));
+        assert!(first.resize(80));
+        assert!(!first.resize(81) && first.bytes() == 80);
+        assert!(first.resize(10));
+        assert_eq!(memory.granted(), 30);
+        second.absorb(first);
+        assert_eq!((second.bytes(), memory.granted()), (30, 30));
+        drop(second);
+        assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn shares_leave_something_for_others() {
+        let memory = FrameMemory::new(1000);
+        let shares: Vec<Grant> = (0..20).map_while(|_| memory.share(600, 50)).collect();
+        let sizes: Vec<usize> = shares.iter().map(Grant::bytes).collect();
+        assert_eq!(sizes, [250, 187, 140, 105, 79, 59]);
+        assert_eq!(memory.share(60, 50).map(|share| share.bytes()), None);
+        drop(shares);
+        assert_eq!(memory.share(60, 50).map(|share| share.bytes()), Some(60));
     }
 
     #[tokio::test]

@@ -31,6 +31,9 @@ pub struct NetOptions {
     pub write_timeout: Duration,
     /// See [`Limits::idle_timeout`].
     pub idle_timeout: Duration,
+    /// A client from which nothing has come for so long is asked by the system whether it is still there, and missed after
+    /// as much time again. In whole seconds, at least one.
+    pub keepalive: Duration,
 }
 
 impl Default for NetOptions {
@@ -42,6 +45,7 @@ impl Default for NetOptions {
             frame_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
+            keepalive: Duration::from_secs(60),
         }
     }
 }
@@ -59,6 +63,7 @@ pub struct Drained {
 pub struct Net {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
+    keepalive: Duration,
     house: Arc<House>,
     gates: Mutex<Vec<Arc<Gate>>>,
     closing: CancellationToken,
@@ -87,6 +92,7 @@ impl Net {
                 write_timeout: options.write_timeout,
                 idle_timeout: options.idle_timeout,
             }),
+            keepalive: options.keepalive,
             house: Arc::new(House::new(options.max_connections)),
             gates: Mutex::default(),
             closing: CancellationToken::new(),
@@ -102,6 +108,7 @@ impl Net {
             let acceptor = Acceptor {
                 threads: self.threads.clone(),
                 limits: self.limits.clone(),
+                keepalive: self.keepalive,
                 gate: gate.clone(),
                 closing: self.closing.clone(),
                 front_end: front_end.clone(),
@@ -152,6 +159,7 @@ impl Drop for Net {
 struct Acceptor {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
+    keepalive: Duration,
     gate: Arc<Gate>,
     closing: CancellationToken,
     front_end: Arc<dyn Frontend>,
@@ -163,6 +171,9 @@ struct Acceptor {
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How long nothing is accepted after the system had no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often the system asks a silent client whether it is still there.
+const PROBES: u32 = 3;
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Acceptor {
     async fn run(self, socket: std::net::TcpListener) {
@@ -187,7 +198,7 @@ impl Acceptor {
             Ok(pass) => pass,
             Err(full) => return self.refuse(peer, full),
         };
-        let prepared = prepare(stream);
+        let prepared = prepare(stream, self.keepalive);
         let (limits, closing, front_end) =
             (self.limits.clone(), self.closing.clone(), self.front_end.clone());
         thread.run(Box::new(move || {
@@ -238,8 +249,12 @@ impl Acceptor {
 }
 
 /// Takes the socket off the accepting thread's runtime, so that another one can watch it.
-fn prepare(stream: TcpStream) -> io::Result<(SocketAddr, std::net::TcpStream)> {
+fn prepare(stream: TcpStream, keepalive: Duration) -> io::Result<(SocketAddr, std::net::TcpStream)> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&stream, true)?;
+    let (silence, between) = (keepalive.max(SECOND), (keepalive / PROBES).max(SECOND));
+    sockopt::set_tcp_keepidle(&stream, silence)?;
+    sockopt::set_tcp_keepintvl(&stream, between)?;
+    sockopt::set_tcp_keepcnt(&stream, PROBES)?;
     Ok((stream.local_addr()?, stream.into_std()?))
 }

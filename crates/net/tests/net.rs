@@ -9,6 +9,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::net::sockopt;
 use sabir_net::{Connection, Frontend, ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -116,6 +117,44 @@ fn limits_hold_for_a_listener_and_for_all() {
     drop(first);
     until("the place is free again", || net.stats()[0].open == 0);
     echo(&mut connect(small));
+}
+
+/// Tells what the system was told of its connection.
+struct Options;
+
+impl Frontend for Options {
+    fn name(&self) -> &'static str {
+        "options"
+    }
+
+    fn serve(self: Arc<Self>, mut connection: Connection) -> LocalBoxFuture {
+        Box::pin(async move {
+            let stream = &connection.stream;
+            let told = (
+                sockopt::socket_keepalive(stream).unwrap(),
+                sockopt::tcp_keepidle(stream).unwrap().as_secs(),
+                sockopt::tcp_keepintvl(stream).unwrap().as_secs(),
+                sockopt::tcp_keepcnt(stream).unwrap(),
+            );
+            connection.stream.write_all(format!("{told:?}").as_bytes()).await.unwrap();
+        })
+    }
+}
+
+#[test]
+fn silent_clients_are_asked_whether_they_are_still_there() {
+    for (keepalive, expected) in [(90, "(true, 90, 30, 3)"), (1, "(true, 1, 1, 3)"), (0, "(true, 1, 1, 3)")] {
+        let options = NetOptions { keepalive: Duration::from_secs(keepalive), ..NetOptions::default() };
+        let net = Net::start(&options, Vec::new()).unwrap();
+        let addresses = vec!["127.0.0.1:0".parse().unwrap()];
+        let options = ListenOptions { section: "options", addresses, anonymous: false, max_connections: 1 };
+        let listener = Listener::bind(&options).unwrap();
+        let address = listener.addresses()[0];
+        net.serve(listener, Arc::new(Options));
+        let mut told = String::new();
+        connect(address).read_to_string(&mut told).unwrap();
+        assert_eq!(told, expected);
+    }
 }
 
 #[test]

@@ -145,6 +145,7 @@ fn net_options(net: &crate::config::sections::Net) -> NetOptions {
         frame_timeout: net.frame_timeout.0,
         write_timeout: net.write_timeout.0,
         idle_timeout: net.idle_timeout.0,
+        keepalive: net.keepalive.0,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::deadlines::{Deadlines, Late, Sight};
 use crate::frontend::FrontEnd;
 use crate::handlers::produce::{self, Producing};
 use crate::handlers::{self, Client, Handling, Reply};
-use crate::input::{FREE, Input};
+use crate::input::{FREE, Input, NoMemory};
 use crate::metrics::Dropped;
 use crate::output::Output;
 use crate::session::{Next, Protest, Request, Session, Slot};
@@ -48,6 +48,16 @@ enum End {
     Protest(Protest),
     /// The broker has had enough of it.
     Dropped(Dropped),
+}
+
+impl From<io::Error> for End {
+    /// The system says so where a peer answers nothing any more, not even that it is there.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Self::Dropped(Dropped::Vanished),
+            _ => Self::Broken(error),
+        }
+    }
 }
 
 impl From<Protest> for End {
@@ -123,7 +133,11 @@ impl Driver {
         let now = Instant::now();
         let max_frame = (kafka.config.max_request.0 as usize).min(connection.limits.frame_memory.total());
         Self {
-            client: Rc::new(Client::new(kafka.clone(), connection.peer)),
+            client: Rc::new(Client::new(
+                kafka.clone(),
+                connection.peer,
+                connection.limits.frame_memory.clone(),
+            )),
             kafka,
             closing: Box::pin(connection.closing.clone().cancelled_owned()),
             session: Session::new(max_frame, MAX_OPEN),
@@ -197,7 +211,10 @@ impl Driver {
     fn answer(&mut self, slot: Slot, api: ApiKey, reply: Reply) -> Result<(), End> {
         self.kafka.metrics.request(api, reply.error());
         match reply {
-            Reply::Frame { frame, .. } => self.session.answer(slot, Some(frame)),
+            Reply::Frame { frame, memory, .. } => {
+                self.session.answer(slot, Some(frame));
+                memory.into_iter().for_each(|granted| self.output.take_grant(granted));
+            }
             Reply::Silence => self.session.answer(slot, None),
             Reply::Close { .. } => return Err(End::Dropped(Dropped::RefusedUnanswered)),
         }
@@ -280,7 +297,7 @@ impl Driver {
         let Poll::Ready(ready) = self.connection.stream.poll_read_ready(cx) else {
             return self.settle();
         };
-        ready.map_err(End::Broken)?;
+        ready?;
         self.input.make_room(self.need);
         let mut room = (&mut self.input.bytes).limit(wanted);
         match poll_read_buf(Pin::new(&mut self.connection.stream), cx, &mut room) {
@@ -294,7 +311,7 @@ impl Driver {
                 *left = left.saturating_sub(count);
                 Ok(true)
             }
-            Poll::Ready(Err(error)) => Err(End::Broken(error)),
+            Poll::Ready(Err(error)) => Err(error.into()),
         }
     }
 
@@ -333,7 +350,7 @@ impl Driver {
     /// Nothing more is there to be read for now.
     fn settle(&mut self) -> Result<bool, End> {
         let settled = self.input.settle(&self.connection.limits.frame_memory);
-        settled.map_err(|_| End::Dropped(Dropped::Memory))?;
+        settled.map_err(|NoMemory| End::Dropped(Dropped::Memory))?;
         Ok(false)
     }
 
@@ -347,9 +364,11 @@ impl Driver {
                     self.kafka.metrics.sent(count);
                     self.deadlines.sent(count);
                 }
-                Poll::Ready(Err(error)) => return Err(End::Broken(error)),
+                Poll::Ready(Err(error)) => return Err(error.into()),
             }
         }
+        let settled = self.output.settle(&self.connection.limits.frame_memory);
+        settled.map_err(|NoMemory| End::Dropped(Dropped::Memory))?;
         Ok(held_up && self.output.len() <= MAX_UNREAD)
     }
 

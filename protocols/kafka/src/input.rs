@@ -11,7 +11,7 @@ use sabir_net::{FrameMemory, Grant};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of an incomplete frame that a connection may hold although no memory is left for it.
+/// Bytes of an incomplete frame, and of answers, that a connection may hold although no memory is left for it.
 pub(crate) const FREE: usize = 64 * 1024;
 /// Incomplete frames up to this size are moved to a buffer of their own size.
 const SMALL: usize = 4 * 1024;
@@ -24,7 +24,7 @@ thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// No memory is left for an incomplete frame.
+/// No memory is left for an incomplete frame, or for answers that are not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoMemory;
 

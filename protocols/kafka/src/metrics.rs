@@ -17,7 +17,9 @@ pub(crate) enum Dropped {
     SlowReader,
     /// No request for too long.
     Idle,
-    /// No memory was left for its incomplete frame.
+    /// It no longer answers the system's questions whether it is there.
+    Vanished,
+    /// No memory was left for its incomplete frame, or for answers that it does not read.
     Memory,
     /// A batch sent without waiting for an answer was refused; closing is the only way to say so.
     RefusedUnanswered,
@@ -28,7 +30,7 @@ const APIS: usize = ApiKey::DeleteShareGroupOffsets as usize + 1;
 /// Codes run from -1 on.
 const ERRORS: usize = ErrorCode::ALL.len();
 
-const REASONS: [&str; 10] = [
+const REASONS: [&str; 11] = [
     "frame_size",
     "header",
     "unknown_api",
@@ -37,6 +39,7 @@ const REASONS: [&str; 10] = [
     "slow_writer",
     "slow_reader",
     "idle",
+    "vanished",
     "memory",
     "refused_unanswered",
 ];
@@ -48,6 +51,7 @@ impl Dropped {
             Self::SlowWriter => "slow_writer",
             Self::SlowReader => "slow_reader",
             Self::Idle => "idle",
+            Self::Vanished => "vanished",
             Self::Memory => "memory",
             Self::RefusedUnanswered => "refused_unanswered",
         }
@@ -61,7 +65,10 @@ impl std::fmt::Display for Dropped {
             Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
             Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
             Self::Idle => "no request for too long (net.idle_timeout)",
-            Self::Memory => "no memory is left for its incomplete frame (net.frame_memory)",
+            Self::Vanished => "it vanished without a word (net.keepalive)",
+            Self::Memory => {
+                "no memory is left for its incomplete frame, or for what it does not read (net.frame_memory)"
+            }
             Self::RefusedUnanswered => "a batch sent with acks=0 was refused",
         })
     }

@@ -1,10 +1,12 @@
-//! Answers on their way to the socket.
+//! Answers on their way to the socket. What a client leaves unread is counted against the node's frame memory.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Buf;
+use sabir_net::{FrameMemory, Grant};
 
+use crate::input::{FREE, NoMemory};
 use crate::wire::Encoded;
 
 /// Answers in order, written vectored: large runs of records go out from where they lie.
@@ -12,9 +14,37 @@ use crate::wire::Encoded;
 pub(crate) struct Output {
     answers: VecDeque<Encoded>,
     len: usize,
+    grant: Option<Grant>,
 }
 
 impl Output {
+    /// Takes over the memory that was granted for an answer.
+    pub fn take_grant(&mut self, granted: Grant) {
+        match &mut self.grant {
+            Some(grant) => grant.absorb(granted),
+            none => *none = Some(granted),
+        }
+    }
+
+    /// Settles down to wait until the client reads on, or to rest.
+    ///
+    /// # Errors
+    /// No memory is left for what it has not read.
+    pub fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
+        if self.len <= FREE {
+            self.grant = None;
+            return Ok(());
+        }
+        let counted = match &mut self.grant {
+            Some(grant) => grant.resize(self.len),
+            none => {
+                *none = memory.try_take(self.len);
+                none.is_some()
+            }
+        };
+        if counted { Ok(()) } else { Err(NoMemory) }
+    }
+
     pub fn push(&mut self, answer: Encoded) {
         self.len += answer.len();
         self.answers.push_back(answer);
@@ -75,6 +105,26 @@ mod tests {
         w.put(head);
         w.put_shared(&Bytes::from(vec![b'x'; body]));
         w.finish()
+    }
+
+    #[test]
+    fn what_is_not_read_is_counted() {
+        let memory = FrameMemory::new(10 * FREE);
+        let mut output = Output::default();
+        output.push(answer(b"", FREE));
+        output.settle(&memory).expect("little is held");
+        assert_eq!(memory.granted(), 0);
+        output.push(answer(b"", FREE));
+        output.settle(&memory).expect("there is room");
+        assert_eq!(memory.granted(), 2 * FREE);
+        output.take_grant(memory.try_take(5 * FREE).expect("there is room"));
+        output.settle(&memory).expect("there is room");
+        assert_eq!(memory.granted(), 2 * FREE);
+        output.push(answer(b"", 9 * FREE));
+        assert_eq!(output.settle(&memory), Err(NoMemory));
+        output.advance(10 * FREE);
+        output.settle(&memory).expect("little is held");
+        assert_eq!(memory.granted(), 0);
     }
 
     #[test]

@@ -36,6 +36,35 @@ Sizes are written `4096`, `64KiB`, `1.5GiB` or `10MB`; lengths of time `250ms`, 
 This page is printed by `sabir config reference`.
 ";
 
+/// What all those settings come to.
+const TAIL: &str = "
+## What a client may cost
+
+| a client that | is dropped | counted as `sabir_dropped_connections_total{reason=...}` |
+| --- | --- | --- |
+| sends a request slowly, or announces one and never sends it | `net.frame_timeout` after its first byte | `slow_writer` |
+| does not read its answers | `net.write_timeout` after the socket would take no more | `slow_reader` |
+| asks for nothing | after `net.idle_timeout`; not while it waits for an answer | `idle` |
+| has vanished without a word | after twice `net.keepalive` | `vanished` |
+| announces a size that is not positive, or above `kafka.max_request` | at once | `frame_size` |
+| sends what cannot be read, or an API or version that is not served | at once | `header`, `body`, `unknown_api`, `unknown_version` |
+| leaves more unfinished or unread than there is memory for | at once | `memory` |
+| is one too many | at once | `sabir_refused_connections_total` |
+
+Each is a line of the log, too; of refused connections there is one every ten seconds.
+
+Memory is bounded by the sum of
+
+- `data.tail_cache`, which counts what readers hold of it,
+- `net.frame_memory`, for whatever of a request or of unread answers is more than 64 KiB a connection,
+- 64 KiB of an unfinished request and 64 KiB of unread answers for each connection; one that is idle has less than 10 KiB,
+- for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 64 MiB, the records of a
+  compressed batch 128 MiB while they are checked, and the answer is counted when it waits to be read,
+- what topics, partitions, producers and groups there are.
+
+A fetch reads no more at a time than a quarter of the `net.frame_memory` that is left, or 64 KiB, or one batch.
+";
+
 /// The reference page, in Markdown.
 pub fn markdown(protocols: &[&'static dyn Protocol]) -> String {
     let mut page = String::from(HEAD);
@@ -45,6 +74,7 @@ pub fn markdown(protocols: &[&'static dyn Protocol]) -> String {
     for protocol in protocols {
         section(&mut page, protocol.name(), &protocol_settings(*protocol));
     }
+    page.push_str(TAIL);
     page
 }
 

@@ -159,6 +159,8 @@ pub struct Net {
     /// See [`NET`].
     pub idle_timeout: Span,
     /// See [`NET`].
+    pub keepalive: Span,
+    /// See [`NET`].
     pub drain: Span,
 }
 
@@ -196,6 +198,12 @@ pub const NET: &[Setting] = &[
         key: "idle_timeout",
         default: "\"10m\"",
         help: "A connection without a request for so long is closed.",
+    },
+    Setting {
+        key: "keepalive",
+        default: "\"60s\"",
+        help: "A client from which nothing has come for so long is asked by the system whether it is still there; one that \
+               does not answer is dropped after as long again. In whole seconds, at least one.",
     },
     Setting {
         key: "drain",

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use sabir_broker::{Fetched, Partition, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId};
+use sabir_net::{FrameMemory, Grant};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
 use crate::frontend::FrontEnd;
+use crate::input::FREE;
 use crate::map::error_code;
 use crate::session::{Protest, Request};
 use crate::wire::messages::fetch::{
@@ -43,10 +45,11 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
         follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
     };
     drop(body);
-    let mut answers = wait(kafka, &plan, &bounds).await;
+    let _held = hold(&client.memory, &plan).await;
+    let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
     kafka.sessions.lock().end(&plan, &mut answers);
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
-    Ok(call.reply(&respond(&plan, answers), error))
+    Ok(call.reply(&respond(&plan, answers), error).within(memory))
 }
 
 struct Bounds {
@@ -58,27 +61,39 @@ struct Bounds {
     follower: bool,
 }
 
+/// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it. Waits until there is
+/// some.
+async fn hold(memory: &FrameMemory, plan: &Plan) -> Option<Grant> {
+    // What is wanted of a partition, that it is watched, and what is answered.
+    const EACH: usize =
+        size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
+    let bytes = plan.wanted.len().saturating_mul(EACH).min(memory.total());
+    if bytes > FREE { Some(memory.clone().take(bytes).await) } else { None }
+}
+
 /// What was read, by the places in the plan.
 type Answers = Vec<(usize, PartitionData)>;
 
 /// Reads, and reads again when there is more, until there is enough or it is time to answer.
-async fn wait(kafka: &Arc<FrontEnd>, plan: &Plan, bounds: &Bounds) -> Answers {
-    let first = gather(kafka, plan, bounds).await;
+async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
+    let (kafka, memory) = (&client.kafka, &client.memory);
+    let first = gather(kafka, memory, plan, bounds).await;
     if first.answers_at_once(bounds) || Instant::now() >= bounds.until {
-        return first.answers;
+        return first;
     }
     drop(first);
     loop {
         let watched = partitions(kafka, plan);
         // Registered before the read, so that nothing between the two is missed.
         let watch = kafka.broker.watch(&watched, bounds.min_bytes.max(1));
-        let gathered = gather(kafka, plan, bounds).await;
+        let gathered = gather(kafka, memory, plan, bounds).await;
         if gathered.answers_at_once(bounds) {
-            return gathered.answers;
+            return gathered;
         }
+        drop(gathered);
         let more = tokio::time::timeout_at(bounds.until, watch).await;
         if more.is_err() {
-            return gather(kafka, plan, bounds).await.answers;
+            return gather(kafka, memory, plan, bounds).await;
         }
     }
 }
@@ -86,21 +101,29 @@ async fn wait(kafka: &Arc<FrontEnd>, plan: &Plan, bounds: &Bounds) -> Answers {
 struct Gathered {
     answers: Answers,
     bytes: usize,
+    /// The most that it could have been.
+    max_bytes: usize,
+    /// What was granted for it, where it is much.
+    memory: Option<Grant>,
     /// Whether a partition has something to say that does not wait.
     urgent: bool,
 }
 
 impl Gathered {
     fn answers_at_once(&self, bounds: &Bounds) -> bool {
-        self.urgent || self.bytes >= bounds.min_bytes || self.answers.is_empty()
+        self.urgent || self.bytes >= bounds.min_bytes.min(self.max_bytes) || self.answers.is_empty()
     }
 }
 
-async fn gather(kafka: &FrontEnd, plan: &Plan, bounds: &Bounds) -> Gathered {
-    let mut gathered = Gathered { answers: Vec::with_capacity(plan.wanted.len()), bytes: 0, urgent: false };
+/// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
+async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
+    let memory = memory.share(bounds.max_bytes, FREE);
+    let max_bytes = memory.as_ref().map_or(bounds.max_bytes.min(FREE), Grant::bytes);
+    let answers = Vec::with_capacity(plan.wanted.len());
+    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false };
     let mut topics = Lookup::new(kafka);
     for (at, wanted) in plan.wanted.iter().enumerate() {
-        let left = bounds.max_bytes.saturating_sub(gathered.bytes);
+        let left = max_bytes.saturating_sub(gathered.bytes);
         let answer =
             match topics.find(wanted).and_then(|(_, partition)| check(kafka, &partition, wanted, bounds)) {
                 Ok(Found::Partition(partition)) => {
@@ -118,6 +141,12 @@ async fn gather(kafka: &FrontEnd, plan: &Plan, bounds: &Bounds) -> Gathered {
         gathered.urgent |= answer.error_code != 0 || answer.diverging_epoch.epoch >= 0;
         gathered.bytes += answer.records.as_ref().map_or(0, Records::len);
         gathered.answers.push((at, answer));
+    }
+    // What a first batch has beyond it is counted once it is known that the client does not read.
+    let used = gathered.bytes.min(max_bytes);
+    gathered.memory = gathered.memory.filter(|_| used > FREE);
+    if let Some(grant) = &mut gathered.memory {
+        grant.resize(used);
     }
     gathered
 }

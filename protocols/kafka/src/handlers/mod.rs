@@ -24,6 +24,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sabir_net::{FrameMemory, Grant};
+
+use sabir_model::ErrorKind;
+
 use crate::frontend::FrontEnd;
 use crate::session::{Protest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
@@ -32,6 +36,8 @@ use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 pub(crate) struct Client {
     pub kafka: Arc<FrontEnd>,
     pub peer: SocketAddr,
+    /// What incomplete frames and unread answers of all connections share.
+    pub memory: FrameMemory,
     /// What it called itself first; for the log and for those who describe groups.
     id: OnceCell<String>,
     complained: Cell<Option<Instant>>,
@@ -41,8 +47,8 @@ pub(crate) struct Client {
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 impl Client {
-    pub fn new(kafka: Arc<FrontEnd>, peer: SocketAddr) -> Self {
-        Self { kafka, peer, id: OnceCell::new(), complained: Cell::new(None) }
+    pub fn new(kafka: Arc<FrontEnd>, peer: SocketAddr, memory: FrameMemory) -> Self {
+        Self { kafka, peer, memory, id: OnceCell::new(), complained: Cell::new(None) }
     }
 
     /// What it called itself first; empty if it has not.
@@ -70,8 +76,8 @@ impl Client {
 /// What a request is answered with.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// A response, and the first error in it.
-    Frame { frame: Encoded, error: ErrorCode },
+    /// A response, the first error in it, and the memory that was granted for it, if it was.
+    Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant> },
     /// Nothing, as the protocol has it.
     Silence,
     /// Nothing, although there is an error to tell: the connection is closed instead.
@@ -79,6 +85,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    /// The same, with memory that was granted for it.
+    fn within(self, granted: Option<Grant>) -> Self {
+        match self {
+            Self::Frame { frame, error, .. } => Self::Frame { frame, error, memory: granted },
+            other => other,
+        }
+    }
+
     /// The first error it carries.
     pub fn error(&self) -> ErrorCode {
         match self {
@@ -108,7 +122,7 @@ impl Call {
     /// The response with its first error.
     fn reply<M: crate::wire::Message>(self, response: &M, error: ErrorCode) -> Reply {
         let frame = encode_response(self.api, self.version, self.correlation_id, response);
-        Reply::Frame { frame, error }
+        Reply::Frame { frame, error, memory: None }
     }
 }
 

@@ -95,6 +95,59 @@ async fn a_client_that_never_reads_is_dropped() {
     is_well(&rig).await;
 }
 
+/// What is read for clients that do not take it shares a bounded memory too; who takes his answers gets on with what is left.
+#[tokio::test]
+async fn unread_answers_share_a_bounded_memory() {
+    const TOTAL: usize = 6 << 20;
+    let rig = impatient(|net| {
+        net.frame_memory = TOTAL;
+        net.write_timeout = Duration::from_millis(1500);
+    });
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let large = "x".repeat(900_000);
+    for _ in 0..12 {
+        raw.put("t", 0, &[&large]).await;
+    }
+    let request = |wanted: usize| {
+        let partition = FetchPartition { partition_max_bytes: i32::MAX, ..Default::default() };
+        let topic =
+            FetchTopic { topic: "t".into(), partitions: vec![partition; wanted], ..Default::default() };
+        FetchRequest { min_bytes: 1, session_epoch: -1, topics: vec![topic], ..Default::default() }
+    };
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        let mut raw = rig.raw().await;
+        let frame = raw.frame(12, &request(1)).to_bytes();
+        for _ in 0..8 {
+            raw.write(&frame).await;
+        }
+        assert!(memory.granted() <= TOTAL);
+        silent.push(raw);
+    }
+    let began = Instant::now();
+    while memory.granted() == 0 {
+        assert!(began.elapsed() < PATIENCE, "nothing of it was counted");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let answer = raw.call(12, &request(1)).await;
+    assert!(answer.responses[0].partitions[0].records.as_ref().unwrap().len() > 900_000);
+    while rig.dropped("memory") + rig.dropped("slow_reader") < 30 {
+        assert!(began.elapsed() < PATIENCE && memory.granted() <= TOTAL);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(silent);
+    while memory.granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are not given back", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // A list that is too long to be kept for nothing is counted while its answer is made.
+    let answer = raw.call(12, &request(20_000)).await;
+    assert_eq!(answer.responses[0].partitions.len(), 20_000);
+    assert_eq!(memory.granted(), 0);
+}
+
 /// Frames that never end share a bounded memory; those who find none left are dropped, and everybody else goes on.
 #[tokio::test]
 async fn unfinished_frames_share_a_bounded_memory() {
