@@ -6,6 +6,7 @@ between.
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -63,6 +64,23 @@ class Suite:
         finally:
             signal.alarm(0)
         self.record(name, outcome, time.monotonic() - began, reason)
+
+    def relay(self, command, **options):
+        """Runs a program that has cases of its own. Each ends with a line `case`, name, outcome, seconds and reason, and the last
+        line is `cases`, `end`, so that one that stops halfway is seen; tabs between. What else it prints is passed on."""
+        began, whole = time.monotonic(), False
+        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+        for line in program.stdout:
+            match line.rstrip("\n").split("\t"):
+                case ["case", name, outcome, seconds, reason]:
+                    self.record(name, outcome, float(seconds), reason)
+                case ["cases", "end"]:
+                    whole = True
+                case _:
+                    print(line, end="", flush=True)
+        code = program.wait()
+        if not whole or code != 0:
+            self.record("to-the-end", "fail", time.monotonic() - began, f"the program with the cases ended with {code}")
 
     def end(self):
         """Leaves the program: 1 if a case has failed."""

@@ -83,6 +83,29 @@ need_kafka_jars() {
   }
 }
 
+# The programs of tests/clients/go; a go from 1.21 on fetches the newer one that they ask for by itself.
+need_go_clients() {
+  have go || { echo "needs Go"; return 1; }
+  mkdir -p "$SABIR_CACHE/go"
+  (cd tests/clients/go && go build -o "$SABIR_CACHE/go/" ./franz ./segmentio) >>"$LOGS/install.log" 2>&1 || {
+    echo "the Go clients cannot be built, see $LOGS/install.log"
+    return 1
+  }
+}
+
+probe_node() { use_unpacked; have node && have npm; }
+need_kafkajs() {
+  local home=$SABIR_CACHE/node
+  need_debian probe_node nodejs npm || return 1
+  cmp -s tests/clients/node/package-lock.json "$home/package-lock.json" && [ -d "$home/node_modules/kafkajs" ] && return 0
+  mkdir -p "$home"
+  cp tests/clients/node/package.json tests/clients/node/package-lock.json "$home/"
+  npm ci --prefix "$home" --no-audit --no-fund >>"$LOGS/install.log" 2>&1 || {
+    echo "KafkaJS cannot be installed, see $LOGS/install.log"
+    return 1
+  }
+}
+
 # A virtual environment, made anew when what is asked of it has changed; $PYTHON is its interpreter.
 need_python() {
   local home=$SABIR_CACHE/python wanted=tests/lib/requirements.txt
