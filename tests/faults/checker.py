@@ -32,13 +32,16 @@ def log(*numbers):
     return [(offset, record(number)) for offset, number in enumerate(numbers)]
 
 
-def finds(kind, change, stored=log(0, 1, 2)):
+def finds(kind, change, stored=log(0, 1, 2), times=1):
     def case():
         history = sound_run()
         change(history)
         history.log_is(0, stored)
+        history.log_is(0, stored)
+        history.all_were_answered()
         history.group_has_read_all()
         assert kind in history.found, f"not found; found {history.problems()}"
+        assert history.count(kind) == times, f"counted {history.count(kind)} times: {history.problems()}"
 
     return case
 
@@ -57,6 +60,7 @@ def nothing_wrong():
     history.committed_is(0, 4)
     history.committed_is(0, 2)
     history.log_is(0, log(0, 1, 2, 3))
+    history.all_were_answered()
     history.group_has_read_all()
     assert not history.problems(), history.problems()
 
@@ -79,10 +83,11 @@ def main():
     suite.case("lost-in-the-middle", finds("an acknowledged record is lost", nothing, log(0, 2)))
     suite.case("read-and-lost", finds("a record that was read is lost", lambda h: h.read("b", 0, 3, record(3))))
     suite.case("twice", finds("a record is in the log twice", nothing, log(0, 1, 2, 1)))
+    suite.case("unheard-of", finds("a record that nobody sent", nothing, log(0, 1, 2, 3)))
     suite.case("order", finds("a writer's order is broken", lambda h: h.gave_up("x"), log(0, 1, 2, 9, 8)))
     suite.case("gap", finds("a gap in the offsets", nothing, [*log(0, 1, 2), (4, record(3))]))
     suite.case("moved", finds("an offset changed", lambda h: h.read("b", 0, 3, record(4)), log(0, 1, 2, 3)))
-    suite.case("acknowledged-elsewhere", finds("an offset changed", nothing, log(0, 2, 1)))
+    suite.case("acknowledged-elsewhere", finds("an offset changed", nothing, log(0, 2, 1), times=2))
     suite.case("acknowledged-twice", finds("acknowledged twice", lambda h: h.acknowledged(0, record(0), 7)))
     suite.case("no-offset", finds("acknowledged without an offset", lambda h: h.acknowledged(0, record(1), None)))
     suite.case("read-again", finds("read again after the commit", reads_again))

@@ -4,7 +4,8 @@ Writers, readers and group members report here what happened to them, from their
 broker's promises:
 
 - a record that was acknowledged is in the log, at the offset that the acknowledgement named;
-- no record is in the log twice, and each writer's records stand in the order in which they were sent;
+- no record is in the log twice, each writer's records stand in the order in which they were sent, and once all writers have been
+  answered there is none that no acknowledgement spoke of;
 - an offset always shows the same record, and offsets run on without a gap;
 - a group goes on where it committed: not before its last acknowledged commit, and not past what it has tried to commit.
 """
@@ -30,6 +31,8 @@ class Partition:
     commit_tried: int = 0
     # offsets that the group's members have read
     group_read: set = dataclasses.field(default_factory=set)
+    # Record -> offset, as the whole log was read last
+    log: dict = dataclasses.field(default_factory=dict)
 
 
 class History:
@@ -41,17 +44,18 @@ class History:
         # (member, partition) -> the offset that it must read next; None after an assignment
         self.next = {}
         self.failed = collections.Counter()
-        self.found = collections.Counter()
-        self.examples = {}
+        # kind -> what was found, in order and each thing once, however often the log is read
+        self.found = {}
 
     def problem(self, kind, text):
-        """Counts it; the first of each kind is kept as an example."""
-        self.found[kind] += 1
-        self.examples.setdefault(kind, text)
+        self.found.setdefault(kind, {})[text] = True
 
     def problems(self):
-        """One line for each kind of broken promise."""
-        return [f"{kind} ({count} times): {self.examples[kind]}" for kind, count in self.found.items()]
+        """One line for each kind of broken promise, with the first as an example."""
+        return [f"{kind} ({len(texts)} times): {next(iter(texts))}" for kind, texts in self.found.items()]
+
+    def count(self, kind):
+        return len(self.found.get(kind, ()))
 
     def report(self, kind, text):
         """A client has found something by itself."""
@@ -143,6 +147,7 @@ class History:
             for record, offset in p.acknowledged.items():
                 if record not in at:
                     self.problem("an acknowledged record is lost", f"{record} of partition {partition}, acknowledged at {offset}")
+            p.log = at
             for offset in p.seen:
                 if offset >= expected:
                     self.problem("a record that was read is lost", f"{p.seen[offset]} at {offset} of partition {partition}")
@@ -156,6 +161,13 @@ class History:
             self.problem("a writer's order is broken", text)
         at.setdefault(record, offset)
         last[record.writer] = max(record.number, last.get(record.writer, -1))
+
+    def all_were_answered(self):
+        """Where no writer was left without an answer, what is in the log was acknowledged."""
+        with self.lock:
+            for number, p in self.partitions.items():
+                for record in p.log.keys() - p.acknowledged.keys() if not self.failed else ():
+                    self.problem("a record that nobody sent", f"{record} of partition {number} at {p.log[record]}")
 
     def group_has_read_all(self):
         with self.lock:

@@ -137,6 +137,8 @@ class Member(Client):
         super().__init__(name, history)
         self.topic = topic
         self.last_commit = True
+        # partition -> the offset that is to be committed next
+        self.done = {}
         self.consumer = Consumer(
             {
                 **RECONNECT,
@@ -157,17 +159,16 @@ class Member(Client):
 
     def work(self):
         pause = random.Random(self.name)
-        self.consumer.subscribe([self.topic], on_assign=self.assigned)
-        read, commit_at = {}, time.monotonic()
+        self.consumer.subscribe([self.topic], on_assign=self.assigned, on_revoke=self.revoked, on_lost=self.lost)
+        commit_at = time.monotonic()
         while not self.finishing.is_set():
             for message in self.consumer.consume(200, 0.05):
-                self.take(message, read)
-            if read and time.monotonic() >= commit_at:
-                self.commit(read)
-                read = {}
+                self.take(message)
+            if self.done and time.monotonic() >= commit_at:
+                self.commit(list(self.done))
                 commit_at = time.monotonic() + pause.uniform(0, 0.3)
-        if read and self.last_commit:
-            self.commit(read)
+        if self.last_commit:
+            self.commit(list(self.done))
         self.consumer.close()
 
     def walk_away(self):
@@ -178,7 +179,17 @@ class Member(Client):
         for p in partitions:
             self.history.assigned(self.name, p.partition)
 
-    def take(self, message, read):
+    def revoked(self, _consumer, partitions):
+        """The next owner begins where this one has committed: after this it must say no more of these."""
+        if self.last_commit:
+            self.commit([p.partition for p in partitions])
+        self.lost(None, partitions)
+
+    def lost(self, _consumer, partitions):
+        for p in partitions:
+            self.done.pop(p.partition, None)
+
+    def take(self, message):
         if message.error():
             if message.error().code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._BAD_MSG):
                 self.history.report("a reader was refused", f"{self.name}: {message.error()}")
@@ -189,12 +200,14 @@ class Member(Client):
             self.history.report("a record is damaged", f"partition {message.partition()} offset {message.offset()}: {error}")
             return
         self.history.read(self.name, message.partition(), message.offset(), record)
-        read[message.partition()] = message.offset() + 1
+        self.done[message.partition()] = message.offset() + 1
 
-    def commit(self, read):
-        for partition, offset in read.items():
-            self.history.commit_tried(partition, offset)
-        asked = [TopicPartition(self.topic, p, o) for p, o in read.items()]
+    def commit(self, partitions):
+        asked = [TopicPartition(self.topic, p, self.done.pop(p)) for p in partitions if p in self.done]
+        if not asked:
+            return
+        for p in asked:
+            self.history.commit_tried(p.partition, p.offset)
         try:
             done = self.consumer.commit(offsets=asked, asynchronous=False)
         except KafkaException:

@@ -13,6 +13,7 @@ import argparse
 import os
 import pathlib
 import random
+import re
 import shutil
 import sys
 import time
@@ -29,6 +30,12 @@ TOPIC, GROUP, PARTITIONS = "faults", "faults-group", 3
 # Mostly small, some that fill a block, and some that are larger than one.
 SMALL = [20] * 50 + [100] * 30 + [1000] * 15 + [20_000] * 4 + [300_000]
 LARGE = [100] * 40 + [5000] * 10 + [3_000_000]
+LOST, TWICE = "an acknowledged record is lost", "a record is in the log twice"
+MOVED, AGAIN = "an offset changed", "read again after the commit"
+# A fault says something if so many records were acknowledged since the one before.
+AT_STAKE = 100
+# Checkpoints come often, so that faults meet them, and starts begin at one.
+SETTINGS = {"sabir": ["data.checkpoint_bytes=16MiB"], "kafka": []}
 
 
 class Run:
@@ -39,13 +46,14 @@ class Run:
         self.mount = powercut.Mount(folder) if asked.fault == "power" else None
         data = (self.mount.path if self.mount else folder) / "data"
         name = f"faults-{asked.fault}-{asked.kind}-{asked.disk}"
-        self.broker = brokers.make(asked.kind, data, name, PARTITIONS, asked.disk, asked.set, asked.flush)
+        settings = SETTINGS[asked.kind] + asked.set
+        self.broker = brokers.make(asked.kind, data, name, PARTITIONS, asked.disk, settings, asked.flush)
         self.history = History()
         self.starts = []
         # the group's members, and those that have walked away
         self.members, self.gone, self.joined = [], [], 0
-        # before how many faults the group has got further
-        self.commits = 0
+        # before how many faults the group has got further, and how many records were acknowledged since the fault before
+        self.commits, self.at_stake = 0, []
 
     def start(self):
         self.starts.append(self.broker.start())
@@ -81,17 +89,20 @@ class Run:
             self.broker.kill()
 
     def faults(self):
-        stalled = 0
+        stalled = acknowledged = 0
         for number in range(self.asked.times):
             before = self.history.counts()["committed"]
-            time.sleep(self.random.uniform(0.2, self.asked.seconds))
-            if stalled == 3:
+            time.sleep(self.random.uniform(self.asked.least, self.asked.seconds))
+            if stalled == 2:
                 self.wait_for_commit(before)
             if self.random.random() < 0.3:
                 self.change_members()
-            commits = self.history.counts()["committed"] > before
+            counts = self.history.counts()
+            commits = counts["committed"] > before
             self.commits += commits
             stalled = 0 if commits else stalled + 1
+            self.at_stake.append(counts["acknowledged"] - acknowledged)
+            acknowledged = counts["acknowledged"]
             self.fault()
             if self.random.random() < 0.2:
                 self.during_recovery()
@@ -153,6 +164,7 @@ class Run:
                 self.history.log_is(partition, read_log(self.broker.bootstrap, TOPIC, partition))
             for partition, offset in committed(self.broker.bootstrap, TOPIC, PARTITIONS, GROUP).items():
                 self.history.committed_is(partition, offset)
+        self.history.all_were_answered()
         self.history.group_has_read_all()
 
     def go(self):
@@ -170,19 +182,39 @@ class Run:
             self.mount.remove()
 
 
+def checkpoints(run):
+    """From how many different checkpoints Sabir has started."""
+    found = re.findall(r" recovered shard=(\d+) checkpoint=([1-9]\d*) ", run.broker.log_path.read_text(errors="replace"))
+    return len(set(found))
+
+
+def report(run):
+    counts, starts, stake = run.history.counts(), sorted(run.starts[1:]), sorted(run.at_stake)
+    middle = len(starts) // 2
+    print(f"{counts}")
+    print(f"acknowledged since the fault before: at least {stake[0]}, median {stake[middle]}, {sum(s >= AT_STAKE for s in stake)} times {AT_STAKE} or more")
+    print(f"{run.commits} of {len(stake)} faults after the group had got further, {run.joined} members, {checkpoints(run)} checkpoints started from")
+    print(f"ready again: median {starts[middle]:.2f} s, longest {starts[-1]:.2f} s")
+    for name, kind in (("lost", LOST), ("twice in the log", TWICE), ("read again though committed", AGAIN)):
+        print(f"{name}: {run.history.count(kind)}")
+    for problem in run.history.problems():
+        print(f"  {problem}")
+    sys.stdout.flush()
+
+
 def verdict(run):
-    counts, problems = run.history.counts(), run.history.problems()
-    starts = sorted(run.starts[1:])
-    print(f"{counts}; {run.commits} faults after commits, {run.joined} members; starts: median {starts[len(starts) // 2]:.2f} s, longest {starts[-1]:.2f} s", flush=True)
-    for problem in problems:
-        print(f"  {problem}", flush=True)
-    assert counts["acknowledged"] > 100 * run.asked.times, f"too little was written for this to say anything: {counts}"
-    assert run.commits >= run.asked.times / 4, f"the group got further before {run.commits} faults only, which says little"
+    report(run)
+    times, problems, lost = run.asked.times, run.history.problems(), run.history.count(LOST)
     if run.asked.must_lose:
-        assert run.history.found["an acknowledged record is lost"], "nothing was lost, where something must have been"
-    else:
-        assert not problems, "; ".join(problems)
-        assert not counts["given up"], f"writers gave up: {dict(run.history.failed)}"
+        assert lost, "nothing was lost, where something must have been"
+        return
+    assert not problems, "; ".join(problems)
+    assert not run.history.failed, f"writers gave up: {dict(run.history.failed)}"
+    # that nothing went wrong counts for little where nothing was at stake
+    assert sum(stake >= AT_STAKE for stake in run.at_stake) >= 0.75 * times, f"too little was written between the faults: {run.at_stake}"
+    assert run.commits >= times / 2, f"the group got further before {run.commits} faults only"
+    if run.asked.kind == "sabir":
+        assert checkpoints(run) >= times / 4, f"it has started from {checkpoints(run)} checkpoints only"
 
 
 def main():
@@ -191,7 +223,8 @@ def main():
     parser.add_argument("--kind", default=brokers.default_kind())
     parser.add_argument("--disk", default="auto")
     parser.add_argument("--times", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0, help="the longest time between two faults")
+    parser.add_argument("--least", type=float, default=0.2, help="the shortest time between two faults")
+    parser.add_argument("--seconds", type=float, default=1.0, help="the longest")
     parser.add_argument("--rate", type=int, default=2000, help="records a second and writer")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--set", action="append", default=[], help="a setting in the broker's own words")
