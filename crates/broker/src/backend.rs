@@ -68,6 +68,15 @@ fn sync_folders(folder: &Path, data: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Checks that io_uring with direct I/O works in a folder that exists; the error says what is missing. Writes a file there, and
+/// removes it.
+///
+/// # Errors
+/// In words, why a journal there would fall back to `pwrite`.
+pub fn check_uring(folder: &Path) -> Result<(), String> {
+    open_disk(DiskKind::Uring, folder).map(drop).map_err(|error| error.to_string())
+}
+
 #[cfg(target_os = "linux")]
 fn open_disk(kind: DiskKind, folder: &Path) -> Result<Arc<dyn Disk>, DiskError> {
     use sabir_journal::disk::UringDisk;

@@ -28,6 +28,7 @@ pub use append::{Append, Appended, Appending};
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use group::{
+pub use backend::check_uring;
     Client, Committed, Committing, Fence, GroupLimits, GroupListing, GroupOptions, GroupPhase, GroupView,
     Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA,
     MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,

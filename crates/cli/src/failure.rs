@@ -1,10 +1,12 @@
 //! Failures as a user and a script see them: a sentence, what to do about it, and a stable exit code.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use sabir_server::client::{ClientError, Failure};
 use sabir_server::config::ConfigErrors;
+
+use crate::color::{self, Color};
 
 /// What the process ends with. Numbers are never reused; `docs/cli.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +58,12 @@ impl CliError {
             return ExitCode::SUCCESS;
         }
         let mut err = io::stderr().lock();
+        let label = match color::wanted(err.is_terminal()) {
+            true => color::painted("error:", Color::Red),
+            false => "error:".into(),
+        };
         // Nothing can be done where stderr is closed.
-        let _ = writeln!(err, "error: {}", self.message.replace('\n', "\nerror: "));
+        let _ = writeln!(err, "{label} {}", self.message.replace('\n', &format!("\n{label} ")));
         if let Some(advice) = self.advice {
             let _ = writeln!(err, "  {}", advice.replace('\n', "\n  "));
         }
@@ -82,6 +88,10 @@ impl From<ClientError> for CliError {
                  --address or SABIR_ADDRESS.",
             ),
             Exit::NotFound => failed.advise("`sabir topic list` and `sabir group list` show what there is."),
+            Exit::Timeout => failed.advise(
+                "Give it longer with --timeout; the broker's log says what it does, and `sabir doctor` what its machine \
+                 makes of it.",
+            ),
             _ => failed,
         }
     }

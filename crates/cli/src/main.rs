@@ -4,6 +4,7 @@
 //! messages a second.
 
 mod args;
+mod color;
 mod command;
 mod failure;
 mod output;
@@ -34,7 +35,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Group(noun) => group::run(noun.verb, &noun.client),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Config(command) => config::run(command),
+        Command::Config(args) => config::run(args),
         Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -1,8 +1,10 @@
 //! Answers in the form that was asked for: a table for people, JSON or YAML for programs, bare names for shells.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
+
+use crate::color::{self, Color};
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +19,26 @@ pub enum Format {
     Name,
 }
 
+/// The form of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConfigFormat {
+    /// Columns for people
+    Table,
+    /// JSON for programs
+    Json,
+    /// A configuration file that says the same
+    Toml,
+}
+
+/// The form of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PageFormat {
+    /// Markdown for people
+    Markdown,
+    /// JSON for programs
+    Json,
+}
+
 /// Something that can be shown in every form.
 pub trait Show {
     /// The whole of it.
@@ -25,6 +47,10 @@ pub trait Show {
     fn tables(&self) -> Vec<Table>;
     /// What it is called.
     fn names(&self) -> Vec<String>;
+    /// The colour of a cell of a table.
+    fn color(&self, _cell: &str) -> Option<Color> {
+        None
+    }
 }
 
 /// Rows under headings, the last column as wide as it likes.
@@ -54,7 +80,9 @@ pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
                 if i > 0 {
                     writeln!(out)?;
                 }
-                out.write_all(table.text().as_bytes())?;
+                let colored = color::wanted(out.is_terminal());
+                let paint = |cell: &str| what.color(cell).filter(|_| colored);
+                out.write_all(table.text(&paint).as_bytes())?;
             }
         }
     }
@@ -62,24 +90,31 @@ pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
 }
 
 impl Table {
-    fn text(&self) -> String {
+    fn text(&self, paint: &dyn Fn(&str) -> Option<Color>) -> String {
         let mut text = self.title.as_ref().map(|t| format!("{t}\n")).unwrap_or_default();
         let width = |column: usize| {
             let cells = self.rows.iter().map(|r| r[column].chars().count());
             cells.max().unwrap_or(0).max(self.head[column].chars().count())
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        text += &line(self.head.iter().copied(), &widths);
+        text += &line(self.head.iter().copied(), &widths, &|_| None);
         for row in &self.rows {
-            text += &line(row.iter().map(String::as_str), &widths);
+            text += &line(row.iter().map(String::as_str), &widths, paint);
         }
         text
     }
 }
 
-fn line<'a>(cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
-    let padded: Vec<_> = cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-    format!("{}\n", padded.join("  ").trim_end())
+fn line<'a>(
+    cells: impl Iterator<Item = &'a str>,
+    widths: &[usize],
+    paint: &dyn Fn(&str) -> Option<Color>,
+) -> String {
+    let padded = cells.zip(widths).map(|(cell, width)| {
+        let padded = format!("{cell:<width$}");
+        paint(cell).map_or(padded.clone(), |color| color::painted(&padded, color))
+    });
+    format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
 }
 
 /// YAML 1.2, in which every JSON scalar is a scalar.
@@ -168,7 +203,9 @@ mod tests {
             head: vec!["NAME", "N"],
             rows: vec![vec!["a".into(), "1".into()], vec!["longer".into(), "22".into()]],
         };
-        assert_eq!(table.text(), "NAME    N\na       1\nlonger  22\n");
+        assert_eq!(table.text(&|_| None), "NAME    N\na       1\nlonger  22\n");
+        let painted = table.text(&|cell| (cell == "a").then_some(Color::Red));
+        assert_eq!(painted, "NAME    N\n\x1b[31ma     \x1b[0m  1\nlonger  22\n");
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn topics() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &[]);
     let could = broker.run(&["topic", "create", "orders", "-p", "3", "--dry-run"]).ok();
-    assert!(could.contains("could be created"), "{could}");
+    assert!(could.contains("would be created"), "{could}");
     assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "");
 
     broker.run(&["topic", "create", "orders", "-p", "3", "-c", "retention.ms=3600000"]).ok();

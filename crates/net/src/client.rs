@@ -84,6 +84,27 @@ pub trait Client {
     /// Deletes a topic and all its records.
     fn delete_topic<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()>;
 
+    /// A topic's settings, by name.
+    fn topic_settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>>;
+
+    /// Changes settings of a topic, all or none, or only checks that they could be changed.
+    fn change_topic<'a>(
+        &'a mut self,
+        name: &'a str,
+        changes: &'a [SettingChange],
+        dry_run: bool,
+    ) -> LocalFuture<'a, ()>;
+
+    /// Gives a topic more partitions, `total` in all, or only checks that it could have them.
+    fn add_partitions<'a>(&'a mut self, name: &'a str, total: i32, dry_run: bool) -> LocalFuture<'a, ()>;
+
+    /// Deletes the records before these offsets (partition, offset); answers with the first offsets that are left.
+    fn delete_records<'a>(
+        &'a mut self,
+        topic: &'a str,
+        before: &'a [(i32, i64)],
+    ) -> LocalFuture<'a, Vec<(i32, i64)>>;
+
     /// Publishes messages in order; answers when the broker has acknowledged every one, with their places in that order.
     fn publish<'a>(
         &'a mut self,
@@ -122,6 +143,38 @@ pub trait Client {
 
     /// Deletes a group that has no members, and what it has committed.
     fn delete_group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, ()>;
+
+    /// Deletes what a group has committed of these partitions of a topic that its members do not read.
+    fn delete_offsets<'a>(
+        &'a mut self,
+        id: &'a str,
+        topic: &'a str,
+        partitions: &'a [i32],
+    ) -> LocalFuture<'a, ()>;
+}
+
+/// A setting of a topic, by its protocol's name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TopicSetting {
+    /// Its name.
+    pub name: String,
+    /// Its value; none where it has none, or where it is kept secret.
+    pub value: Option<String>,
+    /// Whether the topic itself says so; else it is what holds for topics that say nothing.
+    pub own: bool,
+    /// Whether it can only be looked at.
+    pub read_only: bool,
+    /// What it does, where the broker says it.
+    pub help: Option<String>,
+}
+
+/// A change of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    /// The setting's name.
+    pub name: String,
+    /// Its new value; none takes the topic's own value away.
+    pub value: Option<String>,
 }
 
 /// A consumer group as a list shows it.
@@ -296,6 +349,8 @@ pub enum Start {
 pub struct Position {
     /// The partition.
     pub partition: i32,
+    /// The offset of the first record, when it was last asked.
+    pub first: i64,
     /// The next offset to read.
     pub next: i64,
     /// The offset behind the last record, when it was last asked.

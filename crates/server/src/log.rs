@@ -14,13 +14,19 @@ impl Log {
     }
 }
 
+/// Whether a terminal may be given colours: not where the user wants none (<https://no-color.org>) or it knows none.
+pub fn colors_allowed() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Sends the log to stderr from here on. Does nothing where the process has a log already.
 pub fn init(log: &Log) {
     // The configuration was checked; only an embedding program could have made another one.
     let filter = log.filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let outcome = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal() && colors_allowed()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     // Another log is there: an embedding program's, or an earlier start's in this process.

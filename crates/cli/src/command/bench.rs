@@ -9,7 +9,7 @@ use sabir_server::client::{Acks, Compression, Load, LoadPlan, LoadReport, Progre
 use serde_json::{Value, json};
 
 use super::block_on;
-use crate::args::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
+use crate::args::bench::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, grouped, print};
 

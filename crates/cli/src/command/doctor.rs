@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::config::sources;
 use crate::args::DoctorArgs;
+use crate::color::Color;
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, print};
 
@@ -53,5 +54,14 @@ impl Show for Findings {
 
     fn names(&self) -> Vec<String> {
         self.0.iter().map(|f| f.subject.into()).collect()
+    }
+
+    fn color(&self, cell: &str) -> Option<Color> {
+        match cell {
+            "ok" => Some(Color::Green),
+            "poor" => Some(Color::Yellow),
+            "BAD" => Some(Color::Red),
+            _ => None,
+        }
     }
 }

@@ -11,13 +11,15 @@ pub mod serve;
 pub mod topic;
 
 use std::future::Future;
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use sabir_server::client::{Acks, Client, ClientError, Compression, Connector, Failure};
 use sabir_server::config_value::nearest;
 
-use crate::args::{AcksArg, ClientArgs, CompressionArg, Target};
+use crate::args::{AcksArg, ClientArgs, CompressionArg, Sure, Target};
 use crate::failure::{CliError, Exit};
+use crate::output::grouped;
 
 /// Runs a command's future on this thread.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
@@ -76,6 +78,77 @@ async fn in_time<T>(
         let message = format!("no answer within {} s", limit.as_secs_f64());
         Err(ClientError::new(Failure::Timeout, message))
     })
+}
+
+/// What came of a question about a topic. Where there is none of that name, the failure says so and names the nearest.
+async fn about_topic<T>(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    name: &str,
+    outcome: Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let error = match outcome {
+        Err(error) if error.failure == Failure::NotFound => error,
+        other => return Ok(other?),
+    };
+    match in_time(args.timeout.0, client.topics()).await {
+        Ok(topics) => Err(not_found("topic", name, topics.into_iter().map(|t| t.name).collect(), error)),
+        // The first answer has to do.
+        Err(_) => Err(error.into()),
+    }
+}
+
+/// [`about_topic`] for a group.
+async fn about_group<T>(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    id: &str,
+    outcome: Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let error = match outcome {
+        Err(error) if error.failure == Failure::NotFound => error,
+        other => return Ok(other?),
+    };
+    match in_time(args.timeout.0, client.groups()).await {
+        Ok(groups) => Err(not_found("group", id, groups.into_iter().map(|g| g.id).collect(), error)),
+        Err(_) => Err(error.into()),
+    }
+}
+
+/// Something is not there: the thing itself, or something in it.
+fn not_found(noun: &str, name: &str, there: Vec<String>, error: ClientError) -> CliError {
+    if there.iter().any(|t| t == name) {
+        let advice = format!("`sabir {noun} describe {name}` shows what it has.");
+        return CliError::from(error).advise(advice);
+    }
+    let all = format!("`sabir {noun} list` shows what there is");
+    let advice = match nearest(name, there.iter().map(String::as_str)) {
+        Some(near) => format!("Did you mean `{near}`? {all}."),
+        None if noun == "topic" => format!("{all}; `sabir topic create {name}` makes it."),
+        None => format!("{all}."),
+    };
+    CliError::new(Exit::NotFound, format!("there is no {noun} {name}")).advise(advice)
+}
+
+/// Asks before something is lost, where somebody sits at a terminal who can answer.
+fn confirm(sure: Sure, question: &str) -> Result<(), CliError> {
+    let mut err = io::stderr();
+    if sure.yes || !io::stdin().is_terminal() || !err.is_terminal() {
+        return Ok(());
+    }
+    write!(err, "{question} [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::new(Exit::Failed, "nothing was changed").advise("--yes asks no question.")),
+    }
+}
+
+/// A number of things, as a person says it.
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { many })
 }
 
 impl From<AcksArg> for Acks {

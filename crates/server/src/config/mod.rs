@@ -15,7 +15,7 @@ use sabir_net::protocol::{Configured, Protocol};
 use sabir_net::{ListenOptions, refuse_exposed};
 use serde::de::DeserializeOwned;
 
-use sections::{Admin, Data, ListenTable, Log, Net, Node, Topic};
+use sections::{Admin, Data, Group, ListenTable, Log, Net, Node, Topic};
 pub use sources::Sources;
 use sources::Tree;
 
@@ -27,6 +27,8 @@ pub struct Config {
     pub data: Data,
     /// `[topic]`.
     pub topic: Topic,
+    /// `[group]`.
+    pub group: Group,
     /// `[net]`.
     pub net: Net,
     /// `[admin]`.
@@ -85,21 +87,23 @@ impl Config {
         let mut loader = Loader { tree, problems: Vec::new() };
         loader.check_sections(protocols);
         let node = loader.section("node", sections::NODE);
-        let data = loader.section("data", sections::DATA);
+        let data = loader.section::<Data>("data", sections::DATA);
         let topic = loader.section::<Topic>("topic", sections::TOPIC);
+        let group = loader.section::<Group>("group", sections::GROUP);
         let net = loader.section("net", sections::NET);
         let admin = loader.section::<Admin>("admin", sections::ADMIN);
         let log = loader.section::<Log>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
+        loader.check_limits(data.as_ref(), group.as_ref());
         if let Some(admin) = &admin {
             loader.keep(refuse_exposed("admin", &admin.listen.0, admin.anonymous));
         }
         let front_ends = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
-        match (node, data, topic, net, admin, log) {
-            (Some(node), Some(data), Some(topic), Some(net), Some(admin), Some(log))
+        match (node, data, topic, group, net, admin, log) {
+            (Some(node), Some(data), Some(topic), Some(group), Some(net), Some(admin), Some(log))
                 if loader.problems.is_empty() =>
             {
-                Ok(Config { node, data, topic, net, admin, log, front_ends })
+                Ok(Config { node, data, topic, group, net, admin, log, front_ends })
             }
             _ => Err(ConfigErrors(loader.problems)),
         }
@@ -131,6 +135,20 @@ impl Loader {
         }
         if let Some(Err(problem)) = log.map(Log::filter) {
             self.note(ConfigError::new("log", "level", problem));
+        }
+    }
+
+    /// Values that must fit each other.
+    fn check_limits(&mut self, data: Option<&Data>, group: Option<&Group>) {
+        let least = sections::LEAST_OPEN_BYTES;
+        if let Some(size) = data.map(|d| d.open_bytes_max).filter(|size| *size < least) {
+            let problem = format!("{size} is too little; it must be at least {least}");
+            self.note(ConfigError::new("data", "open_bytes_max", problem));
+        }
+        if let Some(group) = group.filter(|g| g.min_session_timeout > g.max_session_timeout) {
+            let (min, max) = (group.min_session_timeout, group.max_session_timeout);
+            let problem = format!("{max} is less than group.min_session_timeout, which is {min}");
+            self.note(ConfigError::new("group", "max_session_timeout", problem));
         }
     }
 

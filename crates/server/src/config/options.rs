@@ -1,7 +1,8 @@
 //! What the configuration says, in the broker's terms.
 
-use sabir_broker::{BrokerOptions, DiskKind};
+use sabir_broker::{BrokerOptions, DiskKind, GroupLimits, GroupOptions};
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
+use sabir_net::config::Span;
 
 use super::Config;
 use super::sections::{Disk, Topic};
@@ -42,10 +43,30 @@ fn topic_config(topic: &Topic) -> TopicConfig {
         retention_ms: topic.retention.0.map(|span| bounded(span.0.as_millis() as u64)),
         retention_bytes: topic.retention_size.0.map(|size| bounded(size.0)),
         max_message_bytes: u32::try_from(topic.max_message.0).unwrap_or(u32::MAX),
+            open_bytes_max: data.open_bytes_max.0 as usize,
+            keep_free: data.keep_free.0,
         timestamp_type: match topic.timestamp {
+            groups: group_options(&self.group),
             Timestamp::Create => TimestampType::CreateTime,
             Timestamp::Append => TimestampType::LogAppendTime,
         },
         ..TopicConfig::default()
     }
+fn group_options(group: &super::sections::Group) -> GroupOptions {
+    let defaults = GroupLimits::default();
+    let ms = |span: Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
+    GroupOptions {
+        limits: GroupLimits {
+            initial_rebalance_delay_ms: ms(group.initial_rebalance_delay),
+            min_session_timeout_ms: ms(group.min_session_timeout),
+            max_session_timeout_ms: ms(group.max_session_timeout),
+            max_members: group.max_members.get(),
+            ..defaults
+        },
+        offsets_retention: group.offsets_retention.0,
+        max_groups: group.max_groups.get(),
+        max_member_bytes: group.member_memory.0 as usize,
+    }
+}
+
 }

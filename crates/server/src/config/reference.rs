@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use sabir_net::config::Setting;
 use sabir_net::protocol::Protocol;
+use serde_json::Value;
 
 use super::sections::{CORE, LISTEN};
-use super::sources::Tree;
 use super::{ConfigErrors, Sources};
 
 /// All keys of a protocol's table: first the common ones, then its own.
@@ -29,7 +29,7 @@ SABIR__DATA__DURABILITY=os sabir serve
 ```
 
 A key that is not listed here is an error, and so is a value that cannot be understood: the broker says where it stands and
-does not start. `sabir config show` prints the values that hold, and where each comes from.
+does not start. `sabir config` prints the values that hold, and where each comes from (`-o toml` as a file that says the same).
 
 Sizes are written `4096`, `64KiB`, `1.5GiB` or `10MB`; lengths of time `250ms`, `30s`, `15m`, `12h` or `7d`.
 
@@ -86,33 +86,67 @@ fn section(page: &mut String, name: &str, settings: &[Setting]) {
     }
 }
 
-/// The values that hold, as a file that would say the same, with the place where each was said.
-pub fn effective(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<String, ConfigErrors> {
-    super::Config::load(sources, protocols)?;
-    let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
-    let mut page = String::new();
-    for (name, settings) in CORE {
-        values(&mut page, &tree, name, settings);
-    }
-    for protocol in protocols {
-        values(&mut page, &tree, protocol.name(), &protocol_settings(*protocol));
-    }
-    Ok(page)
+/// Every key there is, with its section, in the order in which they are shown.
+pub fn all(protocols: &[&'static dyn Protocol]) -> Vec<(&'static str, Setting)> {
+    let core = CORE.iter().flat_map(|(name, settings)| settings.iter().map(|s| (*name, *s)));
+    let of = |p: &&'static dyn Protocol| {
+        protocol_settings(*p).into_iter().map(|s| (p.name(), s)).collect::<Vec<_>>()
+    };
+    core.chain(protocols.iter().flat_map(of)).collect()
 }
 
-fn values(page: &mut String, tree: &Tree, name: &str, settings: &[Setting]) {
-    let said = tree.section(name).unwrap_or_default();
-    let _ = writeln!(page, "{}[{name}]", if page.is_empty() { "" } else { "\n" });
-    for s in settings {
-        // What is a key's value in JSON is one in TOML too: there are no tables or nulls among them.
-        let _ = match said.get(s.key) {
-            None => writeln!(page, "{} = {}", s.key, s.default),
-            Some(value) => {
-                let source = tree.source(&format!("{name}.{}", s.key)).unwrap_or_default();
-                writeln!(page, "{} = {value}  # {source}", s.key)
-            }
-        };
+/// A value that holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The section.
+    pub section: &'static str,
+    /// The key inside it.
+    pub key: &'static str,
+    /// The value, as it was said.
+    pub value: Value,
+    /// What holds when nothing is said.
+    pub default: Value,
+    /// The file, environment variable or flag that said it; none for the default.
+    pub source: Option<String>,
+}
+
+impl Held {
+    /// Section and key.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.key)
     }
+}
+
+/// The values that hold, and where each was said.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn effective(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<Vec<Held>, ConfigErrors> {
+    super::Config::load(sources, protocols)?;
+    let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
+    let held = |(section, setting): (&'static str, Setting)| {
+        let default = setting.default_value();
+        let said = tree.section(section).and_then(|mut table| table.remove(setting.key));
+        let source = said.as_ref().and_then(|_| tree.source(&format!("{section}.{}", setting.key)));
+        Held { section, key: setting.key, value: said.unwrap_or_else(|| default.clone()), default, source }
+    };
+    Ok(all(protocols).into_iter().map(held).collect())
+}
+
+/// Values as a file that would say the same, with the place where each was said.
+pub fn toml(held: &[Held]) -> String {
+    let mut page = String::new();
+    for section in held.chunk_by(|a, b| a.section == b.section) {
+        let _ = writeln!(page, "{}[{}]", if page.is_empty() { "" } else { "\n" }, section[0].section);
+        for Held { key, value, source, .. } in section {
+            // What is a key's value in JSON is one in TOML too: there are no tables or nulls among them.
+            let _ = match source {
+                None => writeln!(page, "{key} = {value}"),
+                Some(source) => writeln!(page, "{key} = {value}  # {source}"),
+            };
+        }
+    }
+    page
 }
 
 #[cfg(test)]

@@ -9,8 +9,15 @@ use sabir_net::config::{Expected, HostPort, Limit, Setting, Size, Span};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// The core's sections in the order in which they are shown, each with its keys.
-pub const CORE: &[(&str, &[Setting])] =
-    &[("node", NODE), ("data", DATA), ("topic", TOPIC), ("net", NET), ("admin", ADMIN), ("log", LOG)];
+pub const CORE: &[(&str, &[Setting])] = &[
+    ("node", NODE),
+    ("data", DATA),
+    ("topic", TOPIC),
+    ("group", GROUP),
+    ("net", NET),
+    ("admin", ADMIN),
+    ("log", LOG),
+];
 
 /// `[node]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +53,10 @@ pub struct Data {
     pub retention_interval: Span,
     /// See [`DATA`].
     pub producer_expiry: Span,
+    /// See [`DATA`].
+    pub open_bytes_max: Size,
+    /// See [`DATA`].
+    pub keep_free: Size,
 }
 
 /// Keys of `[data]`.
@@ -96,6 +107,18 @@ pub const DATA: &[Setting] = &[
         default: "\"1d\"",
         help: "How long an idempotent producer is remembered after its last batch.",
     },
+    Setting {
+        key: "open_bytes_max",
+        default: "\"32MiB\"",
+        help: "Bytes that may wait for a shard's disk; producers beyond them wait, until half of it is written. At least \
+               `2MiB`.",
+    },
+    Setting {
+        key: "keep_free",
+        default: "\"256MiB\"",
+        help: "Bytes of the disk that the journal leaves to others. Where no more are free, producers are refused, and \
+               consumers and deletions still served.",
+    },
 ];
 
 /// `[topic]`: what holds for topics that do not say otherwise.
@@ -141,6 +164,65 @@ pub const TOPIC: &[Setting] = &[
 
 /// The most that `topic.max_message` may be.
 pub const LARGEST_MESSAGE: Size = Size(1 << 30);
+
+/// `[group]`: consumer groups.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// See [`GROUP`].
+    pub min_session_timeout: Span,
+    /// See [`GROUP`].
+    pub max_session_timeout: Span,
+    /// See [`GROUP`].
+    pub initial_rebalance_delay: Span,
+    /// See [`GROUP`].
+    pub max_members: NonZero<usize>,
+    /// See [`GROUP`].
+    pub max_groups: NonZero<usize>,
+    /// See [`GROUP`].
+    pub member_memory: Size,
+    /// See [`GROUP`].
+    pub offsets_retention: Span,
+}
+
+/// Keys of `[group]`.
+pub const GROUP: &[Setting] = &[
+    Setting {
+        key: "min_session_timeout",
+        default: "\"6s\"",
+        help: "The shortest session timeout that a member may ask for.",
+    },
+    Setting {
+        key: "max_session_timeout",
+        default: "\"30m\"",
+        help: "The longest session timeout that a member may ask for.",
+    },
+    Setting {
+        key: "initial_rebalance_delay",
+        default: "\"3s\"",
+        help: "How long the first members of an empty group wait for more, so that a group which starts is dealt its \
+               partitions once. `0` for tests.",
+    },
+    Setting { key: "max_members", default: "10000", help: "The most members of one group." },
+    Setting {
+        key: "max_groups",
+        default: "100000",
+        help: "The most groups: with members, or with anything committed.",
+    },
+    Setting {
+        key: "member_memory",
+        default: "\"256MiB\"",
+        help: "Memory for what the members of all groups bring: names, subscriptions, assignments.",
+    },
+    Setting {
+        key: "offsets_retention",
+        default: "\"7d\"",
+        help: "How long what a group has committed is kept after its last member left.",
+    },
+];
+
+/// The least that `data.open_bytes_max` may be: the largest block and what waits for the next one.
+pub const LEAST_OPEN_BYTES: Size = Size(2 << 20);
 
 /// `[net]`.
 #[derive(Debug, Clone, Deserialize)]

@@ -170,6 +170,9 @@ fn values_that_make_no_sense() {
         ("data.durability=maybe", "`sync` or `os`"),
         ("data.tail_cache=much", "a size such as"),
         ("topic.retention=7", "with its unit"),
+        ("data.open_bytes_max=64KiB", "at least 2MiB"),
+        ("group.max_session_timeout=1s", "less than group.min_session_timeout, which is 6s"),
+        ("group.max_members=0", "nonzero"),
         ("topic.max_message=2GiB", "at most 1GiB"),
         ("net.max_connections=0", "nonzero"),
         ("flags.listen=1794", "string"),
@@ -203,6 +206,24 @@ fn other_machines_are_let_in_only_when_that_is_said() {
 }
 
 #[test]
+fn groups_and_the_open_block_are_as_they_are_said_to_be() {
+    let config = load(&set(&[
+        "group.max_session_timeout=2h",
+        "group.initial_rebalance_delay=0",
+        "group.max_groups=7",
+        "group.offsets_retention=1d",
+        "data.open_bytes_max=4MiB",
+        "data.keep_free=1GiB",
+    ]));
+    let options = config.unwrap().broker_options();
+    let limits = &options.groups.limits;
+    assert_eq!((limits.max_session_timeout_ms, limits.initial_rebalance_delay_ms), (7_200_000, 0));
+    assert_eq!((options.groups.max_groups, options.groups.offsets_retention.as_secs()), (7, 86_400));
+    assert_eq!((options.open_bytes_max, options.keep_free), (4 << 20, 1 << 30));
+    assert!(problem(&["group.max_session_timout=2h"]).contains("did you mean `max_session_timeout`?"));
+}
+
+#[test]
 fn off_is_off_and_several_addresses_are_several() {
     assert!(load(&set(&["flags.listen=off"])).unwrap().front_ends.is_empty());
     let config = load(&set(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=broker"])).unwrap();
@@ -213,7 +234,12 @@ fn off_is_off_and_several_addresses_are_several() {
 #[test]
 fn what_holds_is_a_configuration_that_says_the_same() {
     let sources = set(&["flags.listen=127.0.0.1:1", "data.shards=3", "flags.wave=4096"]);
-    let shown = reference::effective(&sources, &[&Semaphore]).unwrap();
+    let held = reference::effective(&sources, &[&Semaphore]).unwrap();
+    let of = |path: &str| held.iter().find(|h| h.path() == path).unwrap().clone();
+    assert_eq!((of("data.shards").value, of("data.shards").default), (3.into(), "auto".into()));
+    assert_eq!(of("data.shards").source.as_deref(), Some("--set data.shards=3"));
+    assert_eq!((of("node.id").value, of("node.id").source), (1.into(), None));
+    let shown = reference::toml(&held);
     assert!(shown.contains("shards = 3  # --set data.shards=3\n"), "{shown}");
     let (_dir, path) = file(&shown);
     let again = load(&Sources { file: Some(path), ..Sources::default() }).unwrap();

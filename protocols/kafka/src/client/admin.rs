@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// The broker that takes changes of topics; any, where the cluster names none.
-    async fn controller(&self) -> Result<std::sync::Arc<super::Connection>, Error> {
+    pub(super) async fn controller(&self) -> Result<std::sync::Arc<super::Connection>, Error> {
         let controller = self.metadata(Some(&[])).await?.controller_id;
         if controller < 0 { self.any().await } else { self.node(controller).await }
     }

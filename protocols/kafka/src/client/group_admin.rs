@@ -7,6 +7,9 @@ use super::{Client, Error};
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use crate::wire::messages::list_groups::ListGroupsRequest;
+use crate::wire::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use crate::wire::{ApiKey, ErrorCode, Reader, WireError};
 
 impl Client {
@@ -58,6 +61,25 @@ impl Client {
         let response = coordinator.call(&request).await?;
         let code = response.results.first().map_or(ErrorCode::UnknownServerError.code(), |r| r.error_code);
         Error::check(ApiKey::DeleteGroups, code, || group.to_owned())
+    }
+
+    /// Deletes what a group has committed of these partitions of a topic that its members do not read.
+    ///
+    /// # Errors
+    /// There is no such group or partition, or its members read the topic.
+    pub async fn delete_offsets(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<(), Error> {
+        let coordinator = self.coordinator(group).await?;
+        let partition = |&partition_index: &i32| OffsetDeleteRequestPartition { partition_index };
+        let partitions = partitions.iter().map(partition).collect();
+        let topics = vec![OffsetDeleteRequestTopic { name: topic.into(), partitions }];
+        let request = OffsetDeleteRequest { group_id: group.into(), topics };
+        let response = coordinator.call(&request).await?;
+        Error::check(ApiKey::OffsetDelete, response.error_code, || group.to_owned())?;
+        for deleted in response.topics.iter().flat_map(|t| &t.partitions) {
+            let about = || format!("group {group}, {topic}-{}", deleted.partition_index);
+            Error::check(ApiKey::OffsetDelete, deleted.error_code, about)?;
+        }
+        Ok(())
     }
 }
 

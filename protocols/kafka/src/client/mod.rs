@@ -5,6 +5,7 @@
 //! its own; [`mod@bench`] puts load on a broker.
 
 mod admin;
+mod admin_changes;
 mod batch;
 pub mod bench;
 mod connection;

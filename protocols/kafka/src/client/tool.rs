@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use sabir_net::client::{
     Acks, Client as Tool, ClientError, ClusterInfo, Connector, Failure, GroupInfo, GroupOffset, GroupSummary,
     Incoming, LoadPlan, LoadReport, LocalFuture, NewTopic, Outgoing, PartitionInfo, Position, Progress,
-    PublishOptions, Receipt, Start, TopicInfo,
+    PublishOptions, Receipt, SettingChange, Start, TopicInfo, TopicSetting,
 };
 
 use super::RETRY_EVERY;
@@ -148,6 +148,31 @@ impl Tool for KafkaTool {
         })
     }
 
+    fn topic_settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>> {
+        Box::pin(async move { self.client.topic_settings(name).await.map_err(failed) })
+    }
+
+    fn change_topic<'a>(
+        &'a mut self,
+        name: &'a str,
+        changes: &'a [SettingChange],
+        dry_run: bool,
+    ) -> LocalFuture<'a, ()> {
+        Box::pin(async move { self.client.change_topic(name, changes, dry_run).await.map_err(failed) })
+    }
+
+    fn add_partitions<'a>(&'a mut self, name: &'a str, total: i32, dry_run: bool) -> LocalFuture<'a, ()> {
+        Box::pin(async move { self.client.add_partitions(name, total, dry_run).await.map_err(failed) })
+    }
+
+    fn delete_records<'a>(
+        &'a mut self,
+        topic: &'a str,
+        before: &'a [(i32, i64)],
+    ) -> LocalFuture<'a, Vec<(i32, i64)>> {
+        Box::pin(async move { self.client.delete_records(topic, before).await.map_err(failed) })
+    }
+
     fn publish<'a>(
         &'a mut self,
         topic: &'a str,
@@ -197,7 +222,7 @@ impl Tool for KafkaTool {
                     }
                     Start::Offset(offset) => offset.clamp(first, end),
                 };
-                positions.push(Position { partition, next, end });
+                positions.push(Position { partition, first, next, end });
             }
             Ok(positions)
         })
@@ -261,6 +286,15 @@ impl Tool for KafkaTool {
 
     fn delete_group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, ()> {
         Box::pin(async move { self.client.delete_group(id).await.map_err(failed) })
+    }
+
+    fn delete_offsets<'a>(
+        &'a mut self,
+        id: &'a str,
+        topic: &'a str,
+        partitions: &'a [i32],
+    ) -> LocalFuture<'a, ()> {
+        Box::pin(async move { self.client.delete_offsets(id, topic, partitions).await.map_err(failed) })
     }
 }
 

@@ -1,11 +1,13 @@
 //! `sabir message`.
 
+mod filter;
 mod publish;
 mod read;
 mod show;
 
 use super::block_on;
-use crate::args::{ClientArgs, MessageCommand};
+use crate::args::ClientArgs;
+use crate::args::message::MessageCommand;
 use crate::failure::CliError;
 
 pub fn run(command: MessageCommand, client: &ClientArgs) -> Result<(), CliError> {

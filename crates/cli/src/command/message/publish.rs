@@ -7,8 +7,9 @@ use bytes::Bytes;
 use sabir_server::client::{Outgoing, PublishOptions, Receipt};
 use serde_json::{Value, json};
 
-use super::super::in_time;
-use crate::args::{ClientArgs, PublishArgs};
+use super::super::{about_topic, in_time};
+use crate::args::ClientArgs;
+use crate::args::message::PublishArgs;
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, Show, Table, print};
 
@@ -31,7 +32,8 @@ pub async fn run(args: PublishArgs, client_args: &ClientArgs) -> Result<(), CliE
     let keep_all = args.output.output != Format::Table;
     while let Some(chunk) = input.chunk(&args)? {
         let sending = client.publish(&args.topic, chunk, options);
-        let receipts = in_time(client_args.timeout.0, sending).await?;
+        let outcome = in_time(client_args.timeout.0, sending).await;
+        let receipts = about_topic(&mut *client, client_args, &args.topic, outcome).await?;
         published.count += receipts.len();
         let room = if keep_all { usize::MAX } else { SHOWN.saturating_sub(published.receipts.len()) };
         published.receipts.extend(receipts.into_iter().take(room));

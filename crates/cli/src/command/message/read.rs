@@ -1,58 +1,69 @@
 //! `sabir message read` and `tail`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sabir_server::client::{Position, Start};
+use sabir_server::client::{Client, Failure, Position, Start};
 
-use super::super::in_time;
+use super::super::{about_topic, in_time};
+use super::filter::Filter;
 use super::show::Printer;
-use crate::args::{ClientArgs, MessageFormat, ReadArgs, StartArgs, TailArgs};
-use crate::failure::CliError;
+use crate::args::ClientArgs;
+use crate::args::message::{MessageFormat, ReadArgs, StartArgs, TailArgs};
+use crate::failure::{CliError, Exit};
 
 /// How long one request waits for messages.
 const WAIT: Duration = Duration::from_millis(500);
+/// What a tail begins with.
+const TAIL: Start = Start::Last(10);
 
 /// What to read.
 pub struct Reading {
     topic: String,
     partition: Option<i32>,
     start: Start,
-    count: Option<u64>,
+    group: Option<String>,
+    filter: Filter,
+    limit: Option<u64>,
     follow: bool,
     format: MessageFormat,
 }
 
 impl From<ReadArgs> for Reading {
     fn from(args: ReadArgs) -> Self {
-        let ReadArgs { topic, start, count, partition, follow, output } = args;
-        Self { topic, partition, start: start.start(), count, follow, format: output }
+        let ReadArgs { topic, start, group, filter, limit, partition, follow, output } = args;
+        let (start, filter) = (start.start().unwrap_or(Start::Earliest), filter.into());
+        Self { topic, partition, start, group, filter, limit, follow, format: output }
     }
 }
 
 impl From<TailArgs> for Reading {
     fn from(args: TailArgs) -> Self {
-        let TailArgs { topic, last, partition, count, output } = args;
-        Self { topic, partition, start: Start::Last(last), count, follow: true, format: output }
+        let TailArgs { topic, start, filter, partition, limit, output } = args;
+        let (start, filter) = (start.start().unwrap_or(TAIL), filter.into());
+        Self { topic, partition, start, group: None, filter, limit, follow: true, format: output }
     }
 }
 
 impl StartArgs {
-    fn start(&self) -> Start {
-        match (self.offset, self.since, self.last) {
-            (Some(offset), _, _) => Start::Offset(offset),
-            (_, Some(since), _) => Start::Time(since.at()),
-            (_, _, Some(last)) => Start::Last(last),
-            _ => Start::Earliest,
-        }
+    fn start(&self) -> Option<Start> {
+        let offset = self.offset.map(Start::Offset);
+        let since = self.since.map(|moment| Start::Time(moment.at()));
+        offset.or(since).or(self.last.map(Start::Last))
     }
 }
 
 pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
-    let mut client = args.connect().await?;
+    let mut connected = args.connect().await?;
+    let client = &mut *connected;
     let asking = client.positions(&reading.topic, reading.partition, reading.start);
-    let mut positions = in_time(args.timeout.0, asking).await?;
-    let mut printer = Printer::new(reading.format);
-    let mut left = reading.count.unwrap_or(u64::MAX);
+    let outcome = in_time(args.timeout.0, asking).await;
+    let mut positions = about_topic(client, args, &reading.topic, outcome).await?;
+    if let Some(group) = &reading.group {
+        go_on(client, args, group, &reading.topic, &mut positions).await?;
+    }
+    let mut printer = Printer::new(&reading.topic, reading.format);
+    let mut left = reading.limit.unwrap_or(u64::MAX);
     while left > 0 && (reading.follow || positions.iter().any(unread)) {
         if !reading.follow {
             positions.retain(unread);
@@ -64,11 +75,23 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
         let wanted = |partition, offset| {
             reading.follow || ends.iter().any(|(p, end)| *p == partition && offset < *end)
         };
-        for message in got.iter().filter(|m| wanted(m.partition, m.offset)).take(left as usize) {
-            printer.show(message)?;
-            left -= 1;
+        let mut seen = BTreeMap::new();
+        for message in got.iter().filter(|m| wanted(m.partition, m.offset)) {
+            if left == 0 {
+                break;
+            }
+            seen.insert(message.partition, message.offset + 1);
+            if reading.filter.fits(message) {
+                printer.show(message)?;
+                left -= 1;
+            }
         }
         printer.flush()?;
+        if let Some(group) = reading.group.as_ref().filter(|_| !seen.is_empty()) {
+            let topic = &reading.topic;
+            let offsets: Vec<_> = seen.into_iter().map(|(p, next)| (topic.clone(), p, next)).collect();
+            in_time(args.timeout.0, client.commit(group, &offsets)).await?;
+        }
         if !reading.follow {
             for (position, (_, end)) in positions.iter_mut().zip(ends) {
                 position.end = end;
@@ -80,4 +103,34 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
 
 fn unread(position: &Position) -> bool {
     position.next < position.end
+}
+
+/// Moves the positions to where a group is; where it has committed nothing they stay at the beginning. A group with members is
+/// theirs: their coordinator would refuse what we commit.
+async fn go_on(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    group: &str,
+    topic: &str,
+    positions: &mut [Position],
+) -> Result<(), CliError> {
+    match in_time(args.timeout.0, client.group(group)).await {
+        Ok(found) if !found.members.is_empty() => {
+            let problem = format!("group {group} has members, who read for it");
+            let advice =
+                "Read without --group, or stop them first; `sabir group describe` shows who they are.";
+            return Err(CliError::new(Exit::Refused, problem).advise(advice));
+        }
+        // One that does not exist is made by the first commit.
+        Err(error) if error.failure != Failure::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let committed = in_time(args.timeout.0, client.group_offsets(group)).await?;
+    for position in positions {
+        let known = committed.iter().find(|o| o.topic == topic && o.partition == position.partition);
+        if let Some(known) = known {
+            position.next = known.committed.clamp(position.first, position.end);
+        }
+    }
+    Ok(())
 }

@@ -7,24 +7,29 @@ use bytes::Bytes;
 use sabir_server::client::Incoming;
 use serde_json::{Map, Value, json};
 
-use crate::args::MessageFormat;
+use crate::args::message::MessageFormat;
 
 /// Writes messages in one form.
 pub struct Printer {
+    topic: String,
     format: MessageFormat,
     out: BufWriter<Stdout>,
 }
 
 impl Printer {
-    pub fn new(format: MessageFormat) -> Self {
-        Self { format, out: BufWriter::new(io::stdout()) }
+    pub fn new(topic: &str, format: MessageFormat) -> Self {
+        Self { topic: topic.into(), format, out: BufWriter::new(io::stdout()) }
     }
 
     pub fn show(&mut self, message: &Incoming) -> io::Result<()> {
         match self.format {
-            MessageFormat::Text => writeln!(self.out, "{}", text(message)),
-            MessageFormat::Json => writeln!(self.out, "{}", json(message)),
-            MessageFormat::Raw => {
+            MessageFormat::Table => writeln!(self.out, "{}", text(message)),
+            MessageFormat::Json => writeln!(self.out, "{}", json(&self.topic, message)),
+            MessageFormat::Hex => {
+                let dumped = hex(message.value.as_deref().unwrap_or_default());
+                write!(self.out, "{}\n{dumped}", head(message))
+            }
+            MessageFormat::Value => {
                 self.out.write_all(message.value.as_deref().unwrap_or_default())?;
                 self.out.write_all(b"\n")
             }
@@ -40,11 +45,16 @@ fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |t| format!("{t:.3}"))
 }
 
-fn text(message: &Incoming) -> String {
+/// Place, time and key.
+fn head(message: &Incoming) -> String {
     let place = format!("{}:{}", message.partition, message.offset);
     let key = message.key.as_ref().map_or("-".into(), |k| printable(k));
+    format!("{place}  {}  {key}", time(message.timestamp_ms))
+}
+
+fn text(message: &Incoming) -> String {
     let value = message.value.as_ref().map_or("(no content)".into(), |v| printable(v));
-    let mut line = format!("{place}  {}  {key}  {value}", time(message.timestamp_ms));
+    let mut line = format!("{}  {value}", head(message));
     for (name, value) in &message.headers {
         let value = value.as_ref().map_or("(none)".into(), |v| printable(v));
         line += &format!("  [{name}={value}]");
@@ -68,8 +78,21 @@ fn shown(c: char) -> String {
     }
 }
 
-fn json(message: &Incoming) -> Value {
+/// Sixteen bytes a line: where they stand, what they are, and what they look like.
+fn hex(bytes: &[u8]) -> String {
+    let mut lines = String::new();
+    for (i, row) in bytes.chunks(16).enumerate() {
+        let codes: Vec<_> = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let seen = |&byte: &u8| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' };
+        let text: String = row.iter().map(seen).collect();
+        lines += &format!("    {:08x}  {:<47}  {text}\n", i * 16, codes.join(" "));
+    }
+    lines
+}
+
+fn json(topic: &str, message: &Incoming) -> Value {
     let mut object = Map::new();
+    object.insert("topic".into(), topic.into());
     object.insert("partition".into(), message.partition.into());
     object.insert("offset".into(), message.offset.into());
     object.insert("timestamp".into(), time(message.timestamp_ms).into());
@@ -120,8 +143,22 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_dumped_sixteen_a_line() {
+        let dumped = hex(b"0123456789abcdef\x00\xff A");
+        let lines: Vec<_> = dumped.lines().collect();
+        assert_eq!(
+            lines[0],
+            "    00000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  0123456789abcdef"
+        );
+        let second = format!("    00000010  {:<47}  .. A", "00 ff 20 41");
+        assert_eq!(lines[1..], [second.as_str()]);
+        assert_eq!(hex(b""), "");
+    }
+
+    #[test]
     fn json_keeps_every_byte_and_every_header() {
-        let shown = json(&message(b"\xff"));
+        let shown = json("orders", &message(b"\xff"));
+        assert_eq!(shown["topic"], "orders");
         assert_eq!(shown["value_base64"], "/w==");
         assert_eq!(shown["key"], "k");
         assert_eq!(shown["headers"], json!([{"name": "h", "value": null}, {"name": "h", "value": "2"}]));

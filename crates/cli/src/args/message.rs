@@ -1,0 +1,173 @@
+//! `sabir message`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use regex::bytes::Regex;
+
+use super::value::{Moment, name_value, regex};
+use super::{AcksArg, CompressionArg, OutputArg};
+
+#[derive(Debug, Subcommand)]
+pub enum MessageCommand {
+    /// Publish a message, or each line of a file or of stdin
+    #[command(visible_alias = "pub")]
+    Publish(PublishArgs),
+    /// Read messages, up to the end as it is now
+    Read(ReadArgs),
+    /// Show the last messages, and new ones as they come
+    Tail(TailArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sabir message publish orders 'one message' --key customer-7 -H source=web
+  printf 'a\\nb\\n' | sabir message publish orders
+  sabir message publish orders --file users.csv --key-separator ,
+  sabir message publish pictures --file cat.jpg --whole")]
+pub struct PublishArgs {
+    /// The topic
+    pub topic: String,
+    /// The content; without it, each line of stdin or of --file is a message
+    #[arg(conflicts_with_all = ["file", "whole", "key_separator"])]
+    pub value: Option<String>,
+    /// Read from a file instead of stdin
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// All of the input is one message
+    #[arg(long, conflicts_with = "key_separator")]
+    pub whole: bool,
+    /// The key of every message
+    #[arg(long, short = 'k')]
+    pub key: Option<String>,
+    /// What stands before this in a line is its key
+    #[arg(long, value_name = "TEXT", conflicts_with = "key")]
+    pub key_separator: Option<String>,
+    /// A header of every message; may be given more than once
+    #[arg(long = "header", short = 'H', value_name = "NAME=VALUE", value_parser = name_value)]
+    pub headers: Vec<(String, String)>,
+    /// The partition [default: by key, or in turn]
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// A message without content (in a compacted topic, it deletes its key)
+    #[arg(long, conflicts_with_all = ["value", "file", "whole", "key_separator"], requires = "key")]
+    pub tombstone: bool,
+    /// What an acknowledgement must mean
+    #[arg(long, default_value = "all", value_name = "WHO")]
+    pub acks: AcksArg,
+    /// How batches are compressed
+    #[arg(long, default_value = "none", value_name = "CODEC")]
+    pub compression: CompressionArg,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sabir message read orders --limit 10
+  sabir message read orders --since -1h --key customer-7 -o json
+  sabir message read orders --matches 'status=5..' --header source=web
+  sabir message read orders --partition 2 --offset 4711 --limit 1 -o value
+  sabir message read orders --group billing --limit 10       (go on where the group is, and commit)")]
+pub struct ReadArgs {
+    /// The topic
+    pub topic: String,
+    #[command(flatten)]
+    pub start: StartArgs,
+    /// Go on where this group is, and commit what was shown; it must have no members
+    #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["offset", "since", "last"])]
+    pub group: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Stop after so many messages that fit
+    #[arg(long, short = 'n', visible_alias = "count", value_name = "COUNT")]
+    pub limit: Option<u64>,
+    /// Only this partition
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// Wait for new messages at the end
+    #[arg(long)]
+    pub follow: bool,
+    /// The form of a message
+    #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
+    pub output: MessageFormat,
+}
+
+/// Where reading begins: at the oldest message, if nothing is said.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct StartArgs {
+    /// Start at this offset of every partition
+    #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
+    pub offset: Option<i64>,
+    /// Start at this time: 2026-01-31T12:00:00Z, "2026-01-31 12:00" (UTC), or -90m for so long ago
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<Moment>,
+    /// Start so many messages before the end of every partition
+    #[arg(long, value_name = "COUNT")]
+    pub last: Option<u32>,
+}
+
+/// Which messages are shown: those that fit all that is said.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// With this key
+    #[arg(long, short = 'k', value_name = "TEXT")]
+    pub key: Option<String>,
+    /// With this header, whatever its value, or with this value; may be given more than once
+    #[arg(long = "header", short = 'H', value_name = "NAME[=VALUE]")]
+    pub headers: Vec<String>,
+    /// With this text in the content
+    #[arg(long, value_name = "TEXT")]
+    pub contains: Option<String>,
+    /// With content in which this regular expression is found
+    #[arg(long, value_name = "REGEX", value_parser = regex)]
+    pub matches: Option<Regex>,
+    /// Older than this: 2026-01-31T12:00:00Z, "2026-01-31 12:00" (UTC), or -90m for so long ago
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<Moment>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sabir message tail orders
+  sabir message tail orders --since -5m --contains error
+  sabir message tail orders --last 0 -o json
+
+It begins ten messages before the end of every partition, if nothing else is said.")]
+pub struct TailArgs {
+    /// The topic
+    pub topic: String,
+    #[command(flatten)]
+    pub start: StartArgs,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Only this partition
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// Stop after so many messages that fit
+    #[arg(long, short = 'n', visible_alias = "count", value_name = "COUNT")]
+    pub limit: Option<u64>,
+    /// The form of a message
+    #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
+    pub output: MessageFormat,
+}
+
+/// How a message is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MessageFormat {
+    /// partition:offset, time, key, content and headers in a line
+    #[value(alias = "text")]
+    Table,
+    /// One object a line; what is not UTF-8 stands in base64
+    Json,
+    /// The content and a line feed, nothing else
+    #[value(alias = "raw")]
+    Value,
+    /// A line as in a table, and below it the bytes of the content, sixteen a line
+    Hex,
+}

@@ -1,0 +1,126 @@
+//! `sabir group`.
+
+mod offsets;
+mod reset;
+mod show;
+
+use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
+
+use super::{about_group, block_on, confirm, in_time};
+use crate::args::group::GroupCommand;
+use crate::args::{ClientArgs, OutputArg, Sure};
+use crate::failure::{CliError, Exit};
+use crate::output::print;
+use show::{Detail, Details, Done, Lag, List, Progress};
+
+pub fn run(command: GroupCommand, client: &ClientArgs) -> Result<(), CliError> {
+    block_on(dispatch(command, client))
+}
+
+async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliError> {
+    let mut connected = args.connect().await?;
+    let client = &mut *connected;
+    match command {
+        GroupCommand::List { output } => {
+            let groups = in_time(args.timeout.0, client.groups()).await?;
+            Ok(print(output.output, &List(groups))?)
+        }
+        GroupCommand::Describe { groups, output } => {
+            let mut found = Vec::new();
+            for id in &groups {
+                found.push(detail(client, args, id).await?);
+            }
+            Ok(print(output.output, &Details(found))?)
+        }
+        GroupCommand::Lag { mut groups, output } => {
+            if groups.is_empty() {
+                let all = in_time(args.timeout.0, client.groups()).await?;
+                groups = all.into_iter().map(|g| g.id).collect();
+            }
+            let mut found = Vec::new();
+            for id in groups {
+                let offsets = committed(client, args, &id).await?;
+                found.push((id, offsets));
+            }
+            Ok(print(output.output, &Lag(found))?)
+        }
+        GroupCommand::Reset(wanted) => reset::run(client, args, wanted).await,
+        GroupCommand::Delete { groups, dry_run, sure, output } => {
+            delete(client, args, groups, dry_run, sure, output).await
+        }
+        GroupCommand::DeleteOffsets(wanted) => offsets::run(client, args, wanted).await,
+    }
+}
+
+async fn described(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<GroupInfo, CliError> {
+    let outcome = in_time(args.timeout.0, client.group(id)).await;
+    about_group(client, args, id, outcome).await
+}
+
+/// What a group has committed. One that does not exist has committed nothing either, and is told from one that exists.
+async fn committed(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    id: &str,
+) -> Result<Vec<GroupOffset>, CliError> {
+    let offsets = in_time(args.timeout.0, client.group_offsets(id)).await?;
+    if offsets.is_empty() {
+        described(client, args, id).await?;
+    }
+    Ok(offsets)
+}
+
+/// Refuses what a group with members does not take.
+fn without_members(group: &GroupInfo) -> Result<(), CliError> {
+    let (id, members) = (&group.summary.id, group.members.len());
+    if members == 0 {
+        return Ok(());
+    }
+    let problem = format!("group {id} has {members} member{}", if members == 1 { "" } else { "s" });
+    let advice =
+        format!("Stop its consumers first; `sabir group describe {id}` shows who and where they are.");
+    Err(CliError::new(Exit::Refused, problem).advise(advice))
+}
+
+/// A group with its members, what it has committed, and what is dealt to members and not committed yet.
+async fn detail(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<Detail, CliError> {
+    let info = described(client, args, id).await?;
+    let offsets = in_time(args.timeout.0, client.group_offsets(id)).await?;
+    let mut partitions: Vec<Progress> = offsets.into_iter().map(Progress::from).collect();
+    for (topic, partition) in info.members.iter().flat_map(|m| &m.assigned) {
+        if partitions.iter().any(|p| p.topic == *topic && p.partition == *partition) {
+            continue;
+        }
+        // A topic that is gone has no end; whatever else is wrong with it, the rest is worth showing.
+        let asking = client.positions(topic, Some(*partition), Start::Latest);
+        let end = in_time(args.timeout.0, asking).await.ok().and_then(|found| Some(found.first()?.end));
+        partitions.push(Progress { topic: topic.clone(), partition: *partition, committed: None, end });
+    }
+    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok(Detail { info, partitions })
+}
+
+async fn delete(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    groups: Vec<String>,
+    dry_run: bool,
+    sure: Sure,
+    output: OutputArg,
+) -> Result<(), CliError> {
+    // All must be there, and without members, before the first is gone.
+    for id in &groups {
+        without_members(&described(client, args, id).await?)?;
+    }
+    if !dry_run {
+        confirm(sure, &format!("Delete {} and what they have committed?", groups.join(", ")))?;
+    }
+    let mut done = Vec::new();
+    for id in groups {
+        if !dry_run {
+            in_time(args.timeout.0, client.delete_group(&id)).await?;
+        }
+        done.push((id, if dry_run { "would be deleted" } else { "deleted" }));
+    }
+    Ok(print(output.output, &Done(done))?)
+}

@@ -1,0 +1,131 @@
+//! `sabir topic`.
+
+mod config;
+mod offsets;
+mod records;
+mod show;
+
+use sabir_server::client::{Client, ClientError, Failure, NewTopic, TopicInfo};
+
+use super::{about_topic, block_on, confirm, counted, in_time};
+use crate::args::topic::TopicCommand;
+use crate::args::{ClientArgs, OutputArg};
+use crate::failure::{CliError, Exit};
+use crate::output::print;
+use show::{Details, Done, List, Loss};
+
+pub fn run(command: TopicCommand, client: &ClientArgs) -> Result<(), CliError> {
+    block_on(dispatch(command, client))
+}
+
+async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliError> {
+    let mut connected = args.connect().await?;
+    let client = &mut *connected;
+    match command {
+        TopicCommand::Create { topics, partitions, config, if_not_exists, dry_run, output } => {
+            let new = |name| NewTopic { name, partitions, configs: config.clone(), dry_run };
+            let mut done = Vec::new();
+            for name in topics {
+                let outcome = in_time(args.timeout.0, client.create_topic(new(name.clone()))).await;
+                let exists =
+                    unless(Failure::Exists, if_not_exists, outcome).map_err(exists_already)?.is_none();
+                done.push((
+                    name,
+                    if exists { "exists" } else { tense(dry_run, "would be created", "created") },
+                ));
+            }
+            Ok(print(output.output, &Done(done))?)
+        }
+        TopicCommand::List { internal, output } => {
+            let mut topics = in_time(args.timeout.0, client.topics()).await?;
+            topics.retain(|t| internal || !t.internal);
+            Ok(print(output.output, &List(topics))?)
+        }
+        TopicCommand::Describe { topics, output } => {
+            let found = find(client, args, &topics, false).await?;
+            Ok(print(output.output, &Details(found))?)
+        }
+        TopicCommand::Offsets { topic, at, partition, output } => {
+            offsets::run(client, args, &topic, at, partition, output).await
+        }
+        TopicCommand::Config(command) => config::run(client, args, command).await,
+        TopicCommand::AddPartitions { topic, total, dry_run, output } => {
+            add_partitions(client, args, topic, total, dry_run, output).await
+        }
+        TopicCommand::DeleteRecords(delete) => records::run(client, args, delete).await,
+        TopicCommand::Delete { topics, if_exists, dry_run, sure, output } => {
+            // All must be there before the first is gone.
+            let topics = find(client, args, &topics, if_exists).await?;
+            if !dry_run && !topics.is_empty() {
+                confirm(sure, &question(&topics))?;
+                for topic in &topics {
+                    in_time(args.timeout.0, client.delete_topic(&topic.name)).await?;
+                }
+            }
+            let outcome = tense(dry_run, "would be deleted", "deleted");
+            Ok(print(output.output, &Loss { topics, outcome })?)
+        }
+    }
+}
+
+async fn find(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    names: &[String],
+    if_exists: bool,
+) -> Result<Vec<TopicInfo>, CliError> {
+    let mut found = Vec::new();
+    for name in names {
+        let outcome = in_time(args.timeout.0, client.topic(name)).await;
+        match unless(Failure::NotFound, if_exists, outcome) {
+            Ok(topic) => found.extend(topic),
+            Err(error) => about_topic(client, args, name, Err(error)).await?,
+        }
+    }
+    Ok(found)
+}
+
+async fn add_partitions(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    topic: String,
+    total: i32,
+    dry_run: bool,
+    output: OutputArg,
+) -> Result<(), CliError> {
+    let outcome = in_time(args.timeout.0, client.add_partitions(&topic, total, dry_run)).await;
+    about_topic(client, args, &topic, outcome).await?;
+    let outcome = tense(dry_run, "would be changed", "changed");
+    Ok(print(output.output, &Done(vec![(topic, outcome)]))?)
+}
+
+/// Takes one kind of failure for an answer, if that is wanted.
+fn unless<T>(
+    failure: Failure,
+    wanted: bool,
+    outcome: Result<T, ClientError>,
+) -> Result<Option<T>, ClientError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if wanted && e.failure == failure => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn exists_already(error: ClientError) -> CliError {
+    let error = CliError::from(error);
+    match error.exit {
+        Exit::Exists => error.advise("--if-not-exists takes it as it is; `sabir topic describe` shows it."),
+        _ => error,
+    }
+}
+
+fn question(topics: &[TopicInfo]) -> String {
+    let names: Vec<_> = topics.iter().map(|t| t.name.as_str()).collect();
+    let messages = topics.iter().map(Loss::of).sum();
+    format!("Delete {} with {}?", names.join(", "), counted(messages, "message", "messages"))
+}
+
+fn tense(dry_run: bool, would_be: &'static str, is: &'static str) -> &'static str {
+    if dry_run { would_be } else { is }
+}

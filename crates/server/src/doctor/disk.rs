@@ -1,0 +1,198 @@
+//! The data directory and the disk below it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, statfs, statvfs};
+
+use super::Finding;
+use crate::config::sections::Disk;
+use crate::storage::volatile;
+
+/// File systems on which a sync is another machine's promise, or another program's.
+const FOREIGN: &[(u64, &str)] = &[
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB"),
+    (0x6573_5546, "FUSE"),
+    (0x0102_1997, "9p"),
+];
+
+pub(super) fn holder(data: &Path) -> Finding {
+    let subject = "data directory";
+    match sabir_broker::check_free(data) {
+        Ok(()) if data.exists() => Finding::good(subject, format!("{}: no broker has it", data.display())),
+        Ok(()) => Finding::good(subject, format!("{}: not there yet; serve makes it", data.display())),
+        Err(sabir_broker::StartError::InUse { pid, .. }) => {
+            Finding::good(subject, format!("{}: the broker in process {pid} has it", data.display()))
+        }
+        Err(error) => {
+            Finding::bad(subject, error.to_string(), "The broker's user must be able to read and write it.")
+        }
+    }
+}
+
+pub(super) fn place(data: &Path, dir: &Path) -> Finding {
+    let subject = "file system";
+    if let Some(memory) = volatile(dir) {
+        let found = format!("{memory}, which is memory: nothing survives the machine");
+        return Finding::bad(subject, found, format!("Move {} to a disk with --data.", data.display()));
+    }
+    if let Some(name) = foreign(dir) {
+        let advice =
+            "A local disk is faster, and a power cut is survived only as well as what answers there does.";
+        return Finding::poor(subject, format!("{}: {name}", dir.display()), advice);
+    }
+    Finding::good(subject, format!("{} is on a local disk", dir.display()))
+}
+
+pub(super) fn free_space(dir: &Path) -> Finding {
+    let subject = "free space";
+    let stat = match statvfs(dir) {
+        Ok(stat) => stat,
+        Err(error) => {
+            return Finding::bad(subject, error.to_string(), "The folder's file system does not answer.");
+        }
+    };
+    let free = stat.f_bavail * stat.f_frsize;
+    let found = format!("{:.1} GiB", free as f64 / f64::from(1 << 30));
+    match free {
+        free if free < 512 << 20 => Finding::bad(
+            subject,
+            found,
+            "The journal keeps a reserve of some segments of 64 MiB: free at least 512 MiB.",
+        ),
+        free if free < 5 << 30 => Finding::poor(subject, found, "Little room: set topic.retention_size."),
+        _ => Finding::good(subject, found),
+    }
+}
+
+/// The name of a file system that is no local disk's.
+fn foreign(dir: &Path) -> Option<&'static str> {
+    let kind = statfs(dir).ok()?.f_type as u64 & 0xffff_ffff;
+    FOREIGN.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name)
+}
+
+/// A file that is removed when it is closed.
+struct Probe {
+    file: File,
+    path: PathBuf,
+}
+
+impl Probe {
+    fn open(dir: &Path, flags: OFlags) -> io::Result<Self> {
+        let path = dir.join(format!(".sabir-doctor-{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).custom_flags(flags.bits() as i32);
+        Ok(Self { file: options.open(&path)?, path })
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // It may be gone; nothing else can be done here.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// How often a second 4 KiB can be written and synced: the commits of a client that waits for each.
+pub(super) fn sync_rate(dir: &Path) -> Finding {
+    let subject = "disk sync";
+    let times = match synced_writes(dir) {
+        Ok(times) => times,
+        Err(error) => {
+            return Finding::bad(subject, format!("{}: {error}", dir.display()), "It must be writable.");
+        }
+    };
+    let median = times[times.len() / 2];
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let rate = times.len() as f64 / times.iter().sum::<Duration>().as_secs_f64().max(1e-9);
+    let worst = times[times.len() * 99 / 100];
+    let found =
+        format!("4 KiB in {:.2} ms (median), {:.2} ms (p99); {rate:.0} a second", ms(median), ms(worst));
+    match median {
+        fast if fast < Duration::from_micros(20) => Finding::poor(
+            subject,
+            found,
+            "Too fast for a disk: a cache answers. A power cut is survived only if that cache has its own power.",
+        ),
+        slow if slow > Duration::from_millis(5) => Finding::poor(
+            subject,
+            found,
+            "A slow disk: each acknowledgement waits for it. Group commit helps many clients, not a single one.",
+        ),
+        _ => Finding::good(subject, found),
+    }
+}
+
+/// How long each took, the shortest first; one at least.
+fn synced_writes(dir: &Path) -> io::Result<Vec<Duration>> {
+    let probe = Probe::open(dir, OFlags::empty())?;
+    let block = [0x5a; 4096];
+    // The file's size must not change in what is measured.
+    probe.file.write_all_at(&vec![0; 1 << 20], 0)?;
+    probe.file.sync_all()?;
+    let mut times = Vec::new();
+    let until = Instant::now() + Duration::from_millis(500);
+    while times.is_empty() || (Instant::now() < until && times.len() < 1000) {
+        let began = Instant::now();
+        probe.file.write_all_at(&block, (times.len() as u64 % 256) * 4096)?;
+        probe.file.sync_data()?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+pub(super) fn direct_io(dir: &Path) -> Finding {
+    let subject = "direct I/O";
+    match Probe::open(dir, OFlags::DIRECT) {
+        Ok(_) => Finding::good(subject, "the file system takes it"),
+        Err(error) => Finding::poor(
+            subject,
+            format!("{error}"),
+            "The journal goes through the page cache instead (data.disk = \"pwrite\"): it costs some CPU.",
+        ),
+    }
+}
+
+/// Whether the journal would use it here: the kernel may lack it, an administrator or a container may forbid it.
+pub(super) fn io_uring(dir: &Path, wanted: Disk) -> Finding {
+    let subject = "io_uring";
+    if wanted == Disk::Pwrite {
+        return Finding::good(subject, "not wanted (data.disk = \"pwrite\")");
+    }
+    match sabir_broker::check_uring(dir) {
+        Ok(()) => Finding::good(subject, "works here, with direct I/O"),
+        Err(problem) if wanted == Disk::IoUring => {
+            Finding::bad(subject, problem, "data.disk = \"auto\" does without it.")
+        }
+        Err(problem) => Finding::poor(
+            subject,
+            problem,
+            "The journal uses pwrite instead, which costs some CPU. sysctl kernel.io_uring_disabled=0 allows it; in a \
+             container its seccomp profile must too.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_explained() {
+        assert_eq!(sync_rate(Path::new("/proc/nothing")).verdict, Verdict::Bad);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("lock")).unwrap();
+        assert_eq!(holder(dir.path()).verdict, Verdict::Bad);
+        let nowhere = dir.path().join("nothing");
+        assert_eq!(io_uring(&nowhere, Disk::Auto).verdict, Verdict::Poor);
+        assert_eq!(io_uring(&nowhere, Disk::IoUring).verdict, Verdict::Bad);
+        assert_eq!(io_uring(&nowhere, Disk::Pwrite).verdict, Verdict::Good);
+    }
+}

@@ -1,0 +1,551 @@
+#!/usr/bin/env python3
+"""Every command of `sabir` against the broker at BOOTSTRAP, as a script uses it: JSON, texts of errors, exit codes.
+
+The fields that docs/cli.md lists are the contract: a field that is not listed there, or is listed and never seen, is a failure.
+"""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests/lib"))
+import cases
+
+BOOTSTRAP = os.environ["BOOTSTRAP"]
+SABIR = os.environ.get("SABIR_BIN") or str(REPOSITORY / "target/debug/sabir")
+KCAT = os.environ.get("KCAT", "kcat")
+OURS = os.environ.get("BROKER_KIND", "sabir") == "sabir"
+SALT = f"{time.time_ns():x}"
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("SABIR")} | {"SABIR_ADDRESS": BOOTSTRAP}
+
+FAILED, USAGE, CONNECT, NOT_FOUND, EXISTS, REFUSED, TIMEOUT, CONFIG = range(1, 9)
+
+
+def run(*arguments, stdin="", limit=30, **environment):
+    """A command that ended: exit code, stdout, stderr."""
+    return subprocess.run(
+        [SABIR, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=limit, env=ENVIRONMENT | environment
+    )
+
+
+def ok(*arguments, **options):
+    """What a command that must succeed prints."""
+    done = run(*arguments, **options)
+    assert done.returncode == 0, f"sabir {' '.join(map(str, arguments))} ended with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def fails(code, *arguments, says=(), **options):
+    """What a command complains of that must end with this code."""
+    done = run(*arguments, **options)
+    assert done.returncode == code, f"{arguments}: {done.returncode}, not {code}: {done.stdout}{done.stderr}"
+    assert done.stderr.startswith("error: "), done.stderr
+    for text in says:
+        assert text in done.stderr, f"{arguments}: no `{text}` in: {done.stderr}"
+    return done.stderr
+
+
+def answer(*arguments, **options):
+    """The answer in JSON, whose fields are noted."""
+    value = json.loads(ok(*arguments, "-o", "json", **options))
+    note(command_of(arguments), value)
+    return value
+
+
+def lines(*arguments, **options):
+    """Messages in JSON, whose fields are noted."""
+    values = [json.loads(line) for line in ok(*arguments, "-o", "json", **options).splitlines()]
+    note(command_of(arguments), values)
+    return values
+
+
+def equal(found, expected):
+    assert found == expected, f"expected {expected!r}, found {found!r}"
+
+
+def name(text):
+    return f"cli-{text}-{SALT}"
+
+
+def topic(text, partitions=1):
+    ok("topic", "create", name(text), "-p", partitions)
+    return name(text)
+
+
+def publish(where, *values, **options):
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    ok("message", "publish", where, *arguments, stdin="".join(f"{value}\n" for value in values))
+
+
+def values(*arguments):
+    return ok("message", "read", *arguments, "-o", "value").splitlines()
+
+
+# ---- the fields that are promised
+
+
+def documented():
+    """Of docs/cli.md: command -> its fields."""
+    page = (REPOSITORY / "docs/cli.md").read_text()
+    section = page.split("## Fields of JSON")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.M)
+    return {command: set(re.findall(r"`([^`]+)`", fields)) for command, fields in rows}
+
+
+DOCUMENTED = documented()
+SEEN = {}
+
+
+def command_of(arguments):
+    words = [a for a in arguments if isinstance(a, str)]
+    longest = [" ".join(words[:n]) for n in (3, 2, 1)]
+    return next((c for c in longest if c in DOCUMENTED), longest[-1])
+
+
+def fields(value, path=""):
+    if isinstance(value, list):
+        inner = [f for item in value for f in fields(item, path + "[]")]
+        return inner if any(isinstance(item, (dict, list)) for item in value) else [path]
+    if isinstance(value, dict):
+        return [f for key, item in value.items() for f in fields(item, f"{path}.{key}" if path else key)]
+    return [path]
+
+
+def note(command, value):
+    records = value if isinstance(value, list) else [value]
+    SEEN.setdefault(command, set()).update(f for record in records for f in fields(record))
+
+
+def fields_are_as_documented():
+    for command, found in SEEN.items():
+        # An array that was empty once shows as itself; what is in it was seen another time.
+        found = {f for f in found if f not in DOCUMENTED.get(command, ()) and not any(d.startswith(f"{f}[]") for d in DOCUMENTED.get(command, ()))}
+        assert not found, f"docs/cli.md does not list {sorted(found)} of {command}"
+    missing = {c: sorted(wanted - SEEN.get(c, set())) for c, wanted in DOCUMENTED.items()}
+    # Never seen by themselves: the base64 forms stand in for the plain ones, and one command shows them for both.
+    missing = {c: [f for f in m if not (c == "message tail" and f.endswith("_base64"))] for c, m in missing.items()}
+    missing = {c: m for c, m in missing.items() if m}
+    assert not missing, f"listed in docs/cli.md and never seen: {missing}"
+
+
+# ---- topics
+
+
+def topics():
+    one = name("topics")
+    equal(answer("topic", "create", one, "-p", "3", "--dry-run"), [{"topic": one, "outcome": "would be created"}])
+    assert one not in ok("topic", "list", "-o", "name").splitlines()
+    equal(answer("topic", "create", one, "-p", "3", "-c", "retention.ms=3600000"), [{"topic": one, "outcome": "created"}])
+    listed = [t for t in answer("topic", "list") if t["topic"] == one]
+    equal([(t["partitions"], t["replicas"], t["internal"]) for t in listed], [(3, 1, False)])
+    publish(one, "a", "b", partition="1")
+    described = answer("topic", "describe", one)[0]
+    equal([(p["partition"], p["start"], p["end"]) for p in described["partitions"]], [(0, 0, 0), (1, 0, 2), (2, 0, 0)])
+    assert described["partitions"][0]["in_sync"] == [described["partitions"][0]["leader"]]
+    fails(EXISTS, "topic", "create", one, says=["--if-not-exists"])
+    equal(answer("topic", "create", one, "--if-not-exists")[0]["outcome"], "exists")
+    table = ok("topic", "describe", one)
+    assert "PARTITION" in table and "\x1b" not in table, table
+    assert ok("topic", "describe", one, "-o", "yaml").startswith(f"- topic: {one}\n")
+    loss = answer("topic", "delete", one, "--dry-run")
+    equal(loss, [{"topic": one, "outcome": "would be deleted", "partitions": 3, "messages": 2}])
+    equal(answer("topic", "delete", one)[0]["outcome"], "deleted")
+    equal(answer("topic", "delete", one, "--if-exists"), [])
+
+
+def partitions():
+    one = topic("partitions", 2)
+    equal(answer("topic", "add-partitions", one, "--total", "5", "--dry-run")[0]["outcome"], "would be changed")
+    equal(len(answer("topic", "describe", one)[0]["partitions"]), 2)
+    equal(answer("topic", "add-partitions", one, "--total", "5")[0]["outcome"], "changed")
+    equal(len(answer("topic", "describe", one)[0]["partitions"]), 5)
+    fails(REFUSED, "topic", "add-partitions", one, "--total", "5")
+    fails(NOT_FOUND, "topic", "add-partitions", name("nothing"), "--total", "5", says=["sabir topic list"])
+
+
+def settings():
+    one = topic("settings")
+    equal(answer("topic", "config", "show", one), [])
+    changes = answer("topic", "config", "set", one, "retention.ms=3600000", "max.message.bytes=2000000", "--dry-run")
+    equal([c["outcome"] for c in changes], ["would be set"] * 2)
+    equal(answer("topic", "config", "show", one), [])
+    answer("topic", "config", "set", one, "retention.ms=3600000", "max.message.bytes=2000000")
+    own = {s["name"]: (s["value"], s["source"]) for s in answer("topic", "config", "show", one)}
+    equal(own, {"retention.ms": ("3600000", "topic"), "max.message.bytes": ("2000000", "topic")})
+    equal(answer("topic", "config", "unset", one, "retention.ms")[0]["outcome"], "unset")
+    assert all(s["help"] for s in answer("topic", "config", "show", one))
+    everything = {s["name"]: s["source"] for s in answer("topic", "config", "show", one, "--all")}
+    equal((everything["retention.ms"], everything["max.message.bytes"]), ("default", "topic"))
+    # All or none, and a word about what was meant.
+    fails(REFUSED, "topic", "config", "set", one, "retention.ms=5", "retention.mss=1", says=["Did you mean `retention.ms`?", "--all"])
+    equal({s["name"] for s in answer("topic", "config", "show", one)}, {"max.message.bytes"})
+    fails(REFUSED, "topic", "config", "set", one, "retention.ms=soon")
+    fails(USAGE, "topic", "config", "set", one, "retention.ms")
+    fails(NOT_FOUND, "topic", "config", "show", name("nothing"), says=["there is no topic"])
+
+
+def records():
+    one = topic("records", 2)
+    publish(one, *(f"old {n}" for n in range(5)), partition="0")
+    time.sleep(0.02)
+    between = f"{time.time():.3f}"
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(float(between))) + between[between.index(".") :] + "Z"
+    time.sleep(0.02)
+    publish(one, "new", partition="0")
+    equal([(o["start"], o["end"], o["at"]) for o in answer("topic", "offsets", one)], [(0, 6, None), (0, 0, None)])
+    equal([o["at"] for o in answer("topic", "offsets", one, "--at", moment)], [5, 0])
+    equal([o["at"] for o in answer("topic", "offsets", one, "--at", "-1h", "-p", "0")], [0])
+    would = answer("topic", "delete-records", one, "--before", moment, "--dry-run")
+    equal([(c["start_before"], c["start"], c["messages"]) for c in would], [(0, 5, 5), (0, 0, 0)])
+    equal(answer("topic", "offsets", one)[0]["start"], 0)
+    equal(answer("topic", "delete-records", one, "--before", "2", "-p", "0")[0]["outcome"], "deleted")
+    equal(values(one), ["old 2", "old 3", "old 4", "new"])
+    fails(NOT_FOUND, "topic", "delete-records", one, "--before", "7", "-p", "0", says=["ends at 6"])
+    fails(NOT_FOUND, "topic", "delete-records", one, "--before", "3", says=["--partition", "nothing was deleted"])
+    equal(answer("topic", "offsets", one)[0]["start"], 2)
+    answer("topic", "delete-records", one, "--before", moment)
+    equal(values(one), ["new"])
+    equal([c["messages"] for c in answer("topic", "delete-records", one, "--before", "latest")], [1, 0])
+    equal(values(one), [])
+    fails(USAGE, "topic", "delete-records", one, "--before", "earliest", says=["--before latest"])
+
+
+# ---- messages
+
+
+def messages():
+    one = topic("messages")
+    receipt = answer("message", "publish", one, "first", "--key", "k", "-H", "source=web", "-H", "empty=")
+    equal(receipt, [{"topic": one, "partition": 0, "offset": 0}])
+    publish(one, "a:second", "b:third", **{"key-separator": ":"})
+    ok("message", "publish", one, "--tombstone", "--key", "b")
+    first, *rest = lines("message", "read", one)
+    equal((first["topic"], first["offset"], first["key"], first["value"]), (one, 0, "k", "first"))
+    equal(first["headers"], [{"name": "source", "value": "web"}, {"name": "empty", "value": ""}])
+    equal([(m["key"], m["value"]) for m in rest], [("a", "second"), ("b", "third"), ("b", None)])
+    equal(values(one, "--offset", "1", "--limit", "2"), ["second", "third"])
+    equal(values(one, "--last", "3", "--count", "1"), ["second"])
+    equal(values(one, "--since", "-1h", "-n", "2"), ["first", "second"])
+    equal(values(one, "--since", first["timestamp"], "-n", "1"), ["first"])
+    equal(values(one, "--since", "2100-01-01"), [])
+    equal(values(one, "--until", "-1h"), [])
+    fails(NOT_FOUND, "message", "read", one, "--offset", "9", says=["has no offset 9"])
+    fails(NOT_FOUND, "message", "read", one, "-p", "1", says=["has no partition 1", "sabir topic describe"])
+
+
+def filters():
+    one = topic("filters", 2)
+    ok("message", "publish", one, "status=200 fine", "--key", "a", "-H", "source=web", "-p", "0")
+    ok("message", "publish", one, "status=503 down", "--key", "b", "-H", "source=app", "-p", "0")
+    ok("message", "publish", one, "status=500 up", "--key", "a", "-H", "other=1", "-p", "1")
+    ok("message", "publish", one, "--tombstone", "--key", "c", "-p", "1")
+    for arguments, expected in [
+        (["--key", "a"], {"status=200 fine", "status=500 up"}),
+        (["--key", "z"], set()),
+        (["--header", "source"], {"status=200 fine", "status=503 down"}),
+        (["--header", "source=web"], {"status=200 fine"}),
+        (["--header", "source=web", "--header", "other"], set()),
+        (["--contains", "="], {"status=200 fine", "status=503 down", "status=500 up"}),
+        (["--contains", "5.."], set()),
+        (["--matches", r"=5\d\d "], {"status=503 down", "status=500 up"}),
+        (["--matches", "status", "--key", "a", "-p", "0"], {"status=200 fine"}),
+    ]:
+        equal(set(values(one, *arguments)), expected)
+    equal(len(values(one, "--matches", "status", "--limit", "2")), 2)
+    fails(USAGE, "message", "read", one, "--matches", "(")
+
+
+def forms():
+    one = topic("forms")
+    binary = subprocess.run([SABIR, "message", "publish", one, "--whole"], input=b"\x00\xff\x1b[31mred", env=ENVIRONMENT, capture_output=True)
+    equal(binary.returncode, 0)
+    ok("message", "publish", one, "plain", "--key", "k")
+    odd, plain = lines("message", "read", one)
+    equal((odd["value_base64"], odd["key"], plain["value"]), ("AP8bWzMxbXJlZA==", None, "plain"))
+    kcat_key = subprocess.run([KCAT, "-b", BOOTSTRAP, "-P", "-t", one, "-p", "0", "-K:", "-H", "h=\udcfe"], input=b"\xfd:v", capture_output=True)
+    equal(kcat_key.returncode, 0)
+    third = lines("message", "read", one, "--offset", "2")[0]
+    equal((third["key_base64"], third["headers"][0].get("value_base64")), ("/Q==", "/g=="))
+    shown = ok("message", "read", one, "-n", "1")
+    assert "(10 bytes, not text)" in shown and "\x1b" not in shown, shown
+    dumped = ok("message", "read", one, "-n", "1", "-o", "hex").splitlines()
+    equal(dumped[1].split("  ")[2:4], ["00000000", "00 ff 1b 5b 33 31 6d 72 65 64"])
+    equal(ok("message", "read", one, "--offset", "1", "-n", "1", "-o", "raw"), "plain\n")
+
+
+def tail():
+    one = topic("tail")
+    publish(one, "old", "older")
+    command = [SABIR, "message", "tail", one, "--last", "1", "-n", "2", "-o", "json"]
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        seen = [json.loads(following.stdout.readline())]
+        ok("message", "publish", one, "new", "-H", "h=1")
+        seen.append(json.loads(following.stdout.readline()))
+        equal(([m["value"] for m in seen], following.wait(10)), (["older", "new"], 0))
+        note("message tail", seen)
+    finally:
+        following.kill()
+        following.wait()
+    equal(len(ok("message", "tail", one, "--since", "-1h", "--contains", "old", "-n", "2").splitlines()), 2)
+
+
+# ---- groups
+
+
+def group_without_members():
+    one, group = topic("lag", 2), name("billing")
+    publish(one, *"abcdef", partition="0")
+    publish(one, *"xyz", partition="1")
+    equal(ok("message", "read", one, "--group", group, "-p", "0", "--limit", "4", "-o", "value"), "a\nb\nc\nd\n")
+    equal(ok("message", "read", one, "-g", group, "-p", "0", "-o", "value"), "e\nf\n")
+    ok("message", "read", one, "-g", group, "-p", "1", "--key", "none")
+    # What was looked at and did not fit is done with too.
+    lag = answer("group", "lag", group)[0]
+    equal((lag["lag"], [(p["partition"], p["committed"], p["end"]) for p in lag["partitions"]]), (0, [(0, 6, 6), (1, 3, 3)]))
+    assert [g["state"] for g in answer("group", "list") if g["group"] == group] == ["Empty"]
+    assert group in [g["group"] for g in answer("group", "lag")]
+    described = answer("group", "describe", group)[0]
+    equal((described["members"], described["lag"], described["partitions"][0]["member"]), ([], 0, None))
+
+    def moved(*arguments):
+        return {(p["topic"], p["partition"]): (p["before"], p["after"], p["clamped"]) for p in answer("group", "reset", group, *arguments)["partitions"]}
+
+    equal(moved("--to", "earliest", "--dry-run"), {(one, 0): (6, 0, False), (one, 1): (3, 0, False)})
+    equal(answer("group", "lag", group)[0]["lag"], 0)
+    moved("--to", "earliest")
+    equal(answer("group", "lag", group)[0]["lag"], 9)
+    equal(moved("--topic", one, "-p", "0", "--to", "4"), {(one, 0): (0, 4, False)})
+    equal(moved("--to", "5"), {(one, 0): (4, 5, False), (one, 1): (0, 3, True)})
+    equal(moved("--by", "-2"), {(one, 0): (5, 3, False), (one, 1): (3, 1, False)})
+    equal(moved("--to", "-1h"), {(one, 0): (3, 0, False), (one, 1): (1, 0, False)})
+    equal(moved("--to", "2100-01-01T00:00:00Z"), {(one, 0): (0, 6, False), (one, 1): (0, 3, False)})
+    equal(moved("--to", "latest"), {(one, 0): (6, 6, False), (one, 1): (3, 3, False)})
+    assert "(the nearest there is)" in ok("group", "reset", group, "--to", "99", "--dry-run")
+    for wrong in [["--to", "yesterday"], ["--by", "x"], [], ["--to", "1", "--by", "1"]]:
+        fails(USAGE, "group", "reset", group, *wrong)
+    fails(NOT_FOUND, "group", "reset", group, "--topic", name("lagg"), "--to", "latest", says=[f"Did you mean `{one}`?"])
+    fails(NOT_FOUND, "group", "reset", group, "--topic", one, "-p", "2", "--to", "latest", says=["has no partition 2"])
+
+    would = answer("group", "delete-offsets", group, "--topic", one, "-p", "1", "--dry-run")
+    equal([(o["partition"], o["committed"], o["outcome"]) for o in would], [(1, 3, "would be deleted")])
+    equal(answer("group", "delete-offsets", group, "--topic", one, "-p", "1")[0]["outcome"], "deleted")
+    equal([p["partition"] for p in answer("group", "lag", group)[0]["partitions"]], [0])
+    fails(NOT_FOUND, "group", "delete-offsets", group, "--topic", one, "-p", "1", says=["has committed nothing of", "sabir group lag"])
+    equal(answer("group", "delete", group, "--dry-run"), [{"group": group, "outcome": "would be deleted"}])
+    equal(answer("group", "delete", group), [{"group": group, "outcome": "deleted"}])
+    for verb in (["describe"], ["lag"], ["delete"], ["reset", "--to", "latest"]):
+        fails(NOT_FOUND, "group", verb[0], group, *verb[1:], says=[f"there is no group {group}", "sabir group list"])
+    # A reset that names its topics makes the group.
+    ok("group", "reset", group, "--topic", one, "--to", "earliest")
+    fails(NOT_FOUND, "group", "lag", group[:-1], says=[f"Did you mean `{group}`?"])
+
+
+def group_with_members():
+    one, group = topic("members", 2), name("readers")
+    publish(one, *"abc", partition="0")
+    command = [KCAT, "-b", BOOTSTRAP, "-u", "-G", group, "-X", "client.id=reader", "-X", "group.instance.id=reader-1", "-X", "auto.offset.reset=earliest", one]
+    member = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        equal([member.stdout.readline() for _ in range(3)], ["a\n", "b\n", "c\n"])
+        described = answer("group", "describe", group)[0]
+        equal((described["state"], [m["client"] for m in described["members"]]), ("Stable", ["reader"]))
+        equal([(a["topic"], a["partition"]) for a in described["members"][0]["assigned"]], [(one, 0), (one, 1)])
+        equal({p["member"] for p in described["partitions"]}, {described["members"][0]["member"]})
+        assert "reader-1" in ok("group", "describe", group)
+        advice = ["has 1 member", "Stop its consumers first"]
+        fails(REFUSED, "group", "reset", group, "--topic", one, "--to", "earliest", says=advice)
+        fails(REFUSED, "group", "reset", group, "--topic", one, "--to", "earliest", "--dry-run", says=advice)
+        fails(REFUSED, "group", "delete", group, says=advice)
+        fails(REFUSED, "message", "read", one, "--group", group, says=["has members"])
+        member.send_signal(signal.SIGTERM)
+        member.wait(20)
+    finally:
+        member.kill()
+        member.wait()
+
+
+# ---- the rest
+
+
+def benchmarks():
+    where = name("bench")
+    produced = answer("bench", "produce", "--topic", where, "-n", "2000", "--partitions", "2")
+    equal((produced["messages"], produced["bytes"], produced["errors"]), (2000, 200_000, 0))
+    equal(set(answer("bench", "consume", "--topic", where, "-n", "2000")), set(produced))
+    both = answer("bench", "e2e", "--topic", name("loop"), "-r", "500", "-t", "1s")
+    assert 450 <= both["messages"] <= 550, both
+
+
+def doctor():
+    done = run("doctor", "--data", "/proc/nowhere", "--set", "kafka.listen=127.0.0.1:0", "-o", "json")
+    found = {f["check"]: f for f in json.loads(done.stdout)}
+    equal((done.returncode, found["disk sync"]["verdict"]), (FAILED, "bad"))
+    assert found["disk sync"]["advice"] and "checks failed" in done.stderr, done.stderr
+    note("doctor", list(found.values()))
+    for check in ("io_uring", "kernel", "open files", "file size", "clock", "clock sync", "memory", "free space", "address"):
+        assert found[check]["found"], check
+    logs = os.environ.get("TEST_LOGS", "target")
+    pathlib.Path(logs).mkdir(parents=True, exist_ok=True)
+    good = run("doctor", "--data", f"{logs}/doctor-{SALT}", "--set", "kafka.listen=127.0.0.1:0", "-o", "json")
+    bad = [f for f in json.loads(good.stdout) if f["verdict"] == "bad"]
+    equal(good.returncode, 1 if bad else 0)
+    for finding in json.loads(good.stdout):
+        equal(bool(finding["advice"]), finding["verdict"] != "ok")
+
+
+def configuration():
+    file = pathlib.Path(os.environ.get("TEST_LOGS", "/tmp")) / f"cli-{SALT}.toml"
+    file.write_text('[group]\nmax_session_timeout = "1h"\n')
+    try:
+        flags = ["--config", str(file), "--set", "data.open_bytes_max=4MiB"]
+        held = {h["key"]: h for h in answer("config", *flags, SABIR__TOPIC__RETENTION="1h")}
+        equal((held["group.max_session_timeout"]["value"], held["group.max_session_timeout"]["source"]), ("1h", str(file)))
+        equal((held["data.open_bytes_max"]["value"], held["data.open_bytes_max"]["default"]), ("4MiB", "32MiB"))
+        equal(held["data.open_bytes_max"]["source"], "--set data.open_bytes_max=4MiB")
+        equal(held["topic.retention"]["source"], "environment variable SABIR__TOPIC__RETENTION")
+        equal((held["node.id"]["value"], held["node.id"]["source"]), (1, None))
+        equal(json.loads(ok("config", "show", *flags, "-o", "json"))[0], held["node.id"])
+        again = ok("config", *flags, "-o", "toml")
+        file.write_text(again)
+        equal(len(answer("config", "--config", str(file))), len(held))
+        assert "max_session_timeout" in ok("config") and "default" in ok("config")
+        fails(CONFIG, "config", "--set", "group.max_sesion_timeout=1h", says=["did you mean `max_session_timeout`?", "(from --set"])
+        fails(CONFIG, "serve", "--set", "grup.max_groups=1", says=["did you mean `group`?"])
+    finally:
+        file.unlink()
+    equal({k["key"] for k in answer("config", "reference")}, set(held))
+    assert ok("config", "reference") == (REPOSITORY / "docs/configuration.md").read_text(), "sabir config reference > docs/configuration.md"
+
+
+def completions():
+    for shell, starts in [("bash", "_sabir"), ("zsh", "#compdef sabir"), ("fish", "# Print an optspec")]:
+        script = ok("completions", shell)
+        assert starts in script[:200] and "add-partitions" in script, shell
+    checked = subprocess.run(["bash", "-n"], input=ok("completions", "bash"), text=True, capture_output=True)
+    equal((checked.returncode, checked.stderr), (0, ""))
+
+
+def errors_say_what_to_do():
+    one = topic("orders")
+    meant = name("order")
+    for arguments in [
+        ["topic", "describe", meant],
+        ["topic", "offsets", meant],
+        ["topic", "delete", meant],
+        ["topic", "delete-records", meant, "--before", "latest"],
+        ["topic", "config", "set", meant, "retention.ms=1"],
+        ["message", "read", meant],
+        ["message", "tail", meant],
+    ]:
+        fails(NOT_FOUND, *arguments, says=[f"there is no topic {meant}", f"Did you mean `{one}`?"])
+    for arguments in (["topic", "list"], ["group", "list"], ["message", "read", one], ["bench", "produce"]):
+        fails(CONNECT, *arguments, "--address", "127.0.0.1:1", says=["127.0.0.1:1", "sabir dev", "--address", "SABIR_ADDRESS"])
+    fails(USAGE, "topic", "list", "--proto", "kafak", says=["Did you mean `kafka`?"])
+    said = fails(USAGE, "topic", "lisst")
+    assert "list" in said, said
+    # Nobody takes what is sent there: an answer that does not come up.
+    mute = subprocess.Popen([sys.executable, "-c", "import socket\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\nimport time; time.sleep(60)"], stdout=subprocess.PIPE, text=True)
+    try:
+        port = mute.stdout.readline().strip()
+        fails(TIMEOUT, "topic", "list", "--timeout", "500ms", "--address", f"127.0.0.1:{port}", says=["--timeout"])
+    finally:
+        mute.kill()
+        mute.wait()
+    codes = re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs/cli.md").read_text(), re.M)
+    equal(codes, [str(n) for n in range(10)] + ["130"])
+
+
+def on_a_terminal(arguments, typed, **environment):
+    """Runs a command at a terminal and types; its exit code and all that the terminal showed."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(SABIR, [SABIR, *arguments], {k: v for k, v in ENVIRONMENT.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | environment)
+    shown = b""
+    try:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if not select.select([terminal], [], [], 0.2)[0]:
+                continue
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:
+                break
+            shown += piece
+            if typed is not None and b"[y/N] " in shown:
+                os.write(terminal, typed.encode() + b"\n")
+                typed = None
+            if not piece:
+                break
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+    finally:
+        os.close(terminal)
+
+
+def questions():
+    one = topic("questions")
+    publish(one, "a", "b")
+    code, shown = on_a_terminal(["topic", "delete", one], "n")
+    assert code == FAILED and f"Delete {one} with 2 messages? [y/N]" in shown and "nothing was changed" in shown, shown
+    code, shown = on_a_terminal(["topic", "delete-records", one, "--before", "1"], "")
+    assert code == FAILED and "Delete 1 message of" in shown, shown
+    equal(len(values(one)), 2)
+    code, shown = on_a_terminal(["topic", "delete-records", one, "--before", "1", "--yes"], "")
+    assert code == 0 and "[y/N]" not in shown, shown
+    code, shown = on_a_terminal(["group", "reset", name("asked"), "--topic", one, "--to", "earliest"], "y")
+    assert code == 0 and "to be 1 message behind? [y/N]" in shown, shown
+    code, shown = on_a_terminal(["group", "delete", name("asked")], "yes")
+    assert code == 0, shown
+    code, shown = on_a_terminal(["topic", "delete", one], "y")
+    assert code == 0 and one not in ok("topic", "list", "-o", "name"), shown
+
+
+def colours():
+    wrong = ["topic", "describe", name("nothing")]
+    code, shown = on_a_terminal(wrong, "")
+    assert code == NOT_FOUND and "\x1b[31m" in shown, repr(shown)
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        code, shown = on_a_terminal(wrong, "", **environment)
+        assert code == NOT_FOUND and "\x1b" not in shown, repr(shown)
+    code, shown = on_a_terminal(["doctor", "--set", "kafka.listen=off", "--data", "/proc/nowhere"], "")
+    assert "\x1b[31mBAD" in shown and "\x1b[32mok" in shown, repr(shown)
+    for arguments in (wrong, ["--help"], ["topic", "lisst"], ["doctor", "--data", "/proc/nowhere"]):
+        done = run(*arguments)
+        assert "\x1b" not in done.stdout + done.stderr, done
+
+
+def main():
+    suite.case("topics", topics)
+    suite.case("partitions", partitions)
+    suite.case("settings", settings)
+    suite.case("records", records)
+    suite.case("messages", messages)
+    suite.case("filters", filters)
+    suite.case("forms", forms)
+    suite.case("tail", tail)
+    suite.case("group-without-members", group_without_members)
+    suite.case("group-with-members", group_with_members)
+    suite.case("benchmarks", benchmarks)
+    suite.case("doctor", doctor)
+    suite.case("configuration", configuration)
+    suite.case("completions", completions)
+    suite.case("errors-say-what-to-do", errors_say_what_to_do)
+    suite.case("questions", questions)
+    suite.case("colours", colours)
+    if not suite.chosen:
+        suite.case("fields-are-as-documented", fields_are_as_documented)
+    suite.end()
+
+
+suite = cases.Suite("cli")
+
+if __name__ == "__main__":
+    main()
