@@ -94,7 +94,10 @@ pub struct DataWatch {
 }
 
 impl DataWatch {
-    pub(crate) fn register(places: Vec<(Arc<Shard>, PartitionId)>, min_bytes: usize) -> Self {
+    pub(crate) fn register(mut places: Vec<(Arc<Shard>, PartitionId)>, min_bytes: usize) -> Self {
+        // Once each, however often it is named: leaving costs a look at all who watch the same partition.
+        places.sort_unstable_by_key(|(shard, partition)| (shard.id, *partition));
+        places.dedup_by_key(|(shard, partition)| (shard.id, *partition));
         let watch = Arc::new(Watch {
             wanted: min_bytes.max(1),
             got: AtomicUsize::new(0),

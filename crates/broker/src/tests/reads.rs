@@ -251,3 +251,18 @@ async fn a_watch_ends_when_enough_has_come() {
     soon(gone).await;
     broker.shutdown();
 }
+
+#[tokio::test]
+async fn a_partition_that_is_named_over_and_over_is_watched_once() {
+    let machine = Machine::new(8, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let partition = *topic.partition(0).unwrap();
+    let one = batch(&[b"one"], 1);
+    let mut watch = broker.watch(&[(partition.shard, partition.id); 1000], one.len() + 1);
+    append(&broker, &topic, 0, one.clone()).await.unwrap();
+    assert!(pending(&mut watch).await, "it waits for more than this");
+    append(&broker, &topic, 0, one).await.unwrap();
+    soon(watch).await;
+    broker.shutdown();
+}
