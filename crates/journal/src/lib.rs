@@ -9,6 +9,10 @@
 //! ```
 #![deny(missing_docs)]
 
+// The fuzz targets, which the tests run too, name the crate from outside.
+#[cfg(test)]
+extern crate self as sabir_journal;
+
 pub mod disk;
 pub mod pages;
 

@@ -1,10 +1,14 @@
 //! The readers of bytes from a disk, for a fuzzer: whatever the bytes, they return.
 
+use std::ops::Range;
+
 use sabir_base::buf::BufPool;
+use sabir_base::crc::crc32c;
+use sabir_model::{Sequence, Term};
 
 use crate::BlockView;
 use crate::disk::DiskError;
-use crate::frame::STEP;
+use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
 use crate::slots::Slot;
 use crate::walk::{Chain, Found, Missing, Source, Window, next_frame, scan};
 
@@ -66,4 +70,37 @@ pub fn follow_frames(segment: &[u8]) -> u64 {
     let end = image.len().next_multiple_of(STEP);
     scan(&mut window, pos.min(end)..end, None, &missing).expect("memory does not fail");
     chain.last.0
+}
+
+/// Good frames around these contents, the first with sequence 1, as [`follow_frames`] reads them; and where each one's header and
+/// content lie.
+pub fn frame_contents(contents: &[&[u8]]) -> (Vec<u8>, Vec<Range<usize>>) {
+    let (mut image, mut places, mut prev_crc) = (Vec::new(), Vec::new(), 0);
+    for (sequence, content) in (1..).zip(contents) {
+        let (frame, crc) = frame_content(sequence, prev_crc, content);
+        places.push(image.len()..image.len() + FRAME + content.len());
+        image.extend(frame);
+        prev_crc = crc;
+    }
+    (image, places)
+}
+
+/// A good frame around a content, and its CRC.
+pub(crate) fn frame_content(sequence: u64, prev_crc: u32, content: &[u8]) -> (Vec<u8>, u32) {
+    let header = FrameHeader {
+        kind: FrameKind::Block,
+        generation: FUZZ_GENERATION,
+        sequence: Sequence(sequence),
+        term: Term(1),
+        durable_through: Sequence(sequence - 1),
+        content_len: content.len() as u32,
+        content_crc: crc32c(content),
+        prev_crc,
+        cuts: 0,
+    };
+    let (bytes, crc) = header.encode();
+    let mut frame = bytes.to_vec();
+    frame.extend(content);
+    frame.resize(header.framed_len(), 0);
+    (frame, crc)
 }

@@ -4,7 +4,9 @@ mod fuzz;
 mod late;
 mod suite;
 
-pub use fuzz::{FUZZ_GENERATION, follow_frames, walk_content};
+#[cfg(test)]
+pub(crate) use fuzz::frame_content;
+pub use fuzz::{FUZZ_GENERATION, follow_frames, frame_contents, walk_content};
 pub use late::{LateOptions, LateReplicator};
 pub use suite::{Start, replicator_suite};
 

@@ -1,16 +1,20 @@
 //! Bytes that nobody of ours wrote: readers answer with an error, never with a panic or with memory for what is not there.
 
+use proptest::prelude::*;
 use sabir_base::buf::BufPool;
+use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{Durability, Sequence};
 
 use super::rig::payload_of;
 use crate::disk::DiskError;
-use crate::frame::{FRAME, FrameHeader};
 use crate::slots::Slot;
 use crate::space::splitmix;
-use crate::testing::{FUZZ_GENERATION, follow_frames, walk_content};
+use crate::testing::{follow_frames, frame_content, frame_contents, walk_content};
 use crate::walk::{Chain, Found, Missing, Source, Window, examine, scan};
 use crate::{BlockBuilder, LocalTables, SegmentTable};
+
+#[path = "../../fuzz/targets.rs"]
+mod targets;
 
 struct Image(Vec<u8>);
 
@@ -88,50 +92,25 @@ fn random_bytes_are_no_content() {
     assert_eq!(walk_content(&[0; 4096]), None);
 }
 
-fn framed(sequence: u64, prev_crc: u32, content: &[u8]) -> (Vec<u8>, u32) {
-    let header = FrameHeader {
-        kind: crate::frame::FrameKind::Block,
-        generation: FUZZ_GENERATION,
-        sequence: Sequence(sequence),
-        term: sabir_model::Term(1),
-        durable_through: Sequence(sequence - 1),
-        content_len: content.len() as u32,
-        content_crc: sabir_base::crc::crc32c(content),
-        prev_crc,
-        cuts: 0,
-    };
-    let (bytes, crc) = header.encode();
-    let mut frame = bytes.to_vec();
-    frame.extend(content);
-    frame.resize(header.framed_len(), 0);
-    (frame, crc)
-}
-
 #[test]
 fn a_mangled_segment_is_followed_to_its_first_bad_frame() {
     let mut state = 3;
     for _ in 0..300 {
-        let (mut image, mut starts, mut crc) = (Vec::new(), Vec::new(), 0);
-        for sequence in 1..=8 {
-            let content = good_content(&mut state);
-            let (frame, next) = framed(sequence, crc, &content);
-            starts.push((image.len(), FRAME + content.len()));
-            image.extend(frame);
-            crc = next;
-        }
+        let contents: Vec<Vec<u8>> = (0..8).map(|_| good_content(&mut state)).collect();
+        let (mut image, places) = frame_contents(&contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
         assert_eq!(follow_frames(&image), 8);
         let at = splitmix(&mut state) as usize % image.len();
         image[at] ^= 1 << (splitmix(&mut state) % 8);
-        let hit = starts.iter().position(|(start, len)| (*start..start + len).contains(&at));
+        let hit = places.iter().position(|place| place.contains(&at));
         assert_eq!(follow_frames(&image), hit.map_or(8, |i| i as u64), "byte {at}");
     }
 }
 
 #[test]
 fn a_frame_of_another_history_does_not_follow() {
-    let (first, crc) = framed(1, 0, &[1; 50]);
-    let (other, _) = framed(2, crc ^ 1, &[2; 50]);
-    let (next, _) = framed(2, crc, &[2; 50]);
+    let (first, crc) = frame_content(1, 0, &[1; 50]);
+    let (other, _) = frame_content(2, crc ^ 1, &[2; 50]);
+    let (next, _) = frame_content(2, crc, &[2; 50]);
     assert_eq!(follow_frames(&[first.clone(), next].concat()), 2);
     assert_eq!(follow_frames(&[first, other].concat()), 1);
 }
@@ -144,7 +123,7 @@ fn arbitrary_bytes_are_no_segment() {
         assert_eq!(follow_frames(&image), 0);
     }
     // A frame that claims the largest length at the very end of the file.
-    let (mut frame, _) = framed(1, 0, &[1; 5000]);
+    let (mut frame, _) = frame_content(1, 0, &[1; 5000]);
     frame.truncate(4096);
     assert_eq!(follow_frames(&frame), 0);
 }
@@ -153,7 +132,7 @@ fn arbitrary_bytes_are_no_segment() {
 #[test]
 fn a_stored_frame_is_no_frame() {
     let pool = BufPool::new(4 << 20);
-    let (frame, _) = framed(2, 0, &[1; 100]);
+    let (frame, _) = frame_content(2, 0, &[1; 100]);
     let image = Image(frame);
     let mut window = Window::new(&image, &pool);
     assert!(matches!(examine(&mut window, 0, 7).unwrap(), Found::Frame(..)));
@@ -183,5 +162,43 @@ fn mangled_tables_are_refused_or_hold_what_they_say() {
             tables.check().unwrap();
             assert!(tables.segments.iter().map(|segment| segment.starts.len()).sum::<usize>() <= bytes.len());
         }
+    }
+}
+
+fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![3 => any::<u8>(), 2 => 0u8..4, 1 => Just(0xff)], 0..len)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_as_a_content(data in bytes(600)) {
+        targets::content(&data);
+    }
+
+    #[test]
+    fn any_bytes_in_a_segment(data in bytes(3000)) {
+        targets::segment(&data);
+    }
+
+    #[test]
+    fn any_bytes_as_a_batch(data in bytes(600)) {
+        targets::batch(&data);
+    }
+
+    #[test]
+    fn a_damaged_batch(codec in 0usize..5, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in 0usize..40) {
+        let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+        let mut builder = BatchBuilder::new(codecs[codec]);
+        for i in 0..5 {
+            builder.push(i, Some(b"key"), Some(b"a value, a value, a value"), &[]);
+        }
+        let mut data = builder.build().to_vec();
+        targets::batch(&data);
+        let at = at.index(data.len());
+        data[at] = byte;
+        data.truncate(data.len() - cut.min(data.len()));
+        targets::batch(&data);
     }
 }
