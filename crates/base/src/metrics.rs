@@ -96,6 +96,18 @@ impl Exposition {
         sample(samples, name, "", labels, value);
     }
 
+    /// A value that goes up and down, in fractions, such as seconds.
+    pub fn gauge_f64(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&str, &str)],
+        value: f64,
+    ) {
+        let samples = self.family(name, "gauge", help);
+        sample(samples, name, "", labels, value);
+    }
+
     /// What the process is: labels with the constant 1; `_info` is appended to the name.
     pub fn info(&mut self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) {
         let samples = self.family(name, "info", help);

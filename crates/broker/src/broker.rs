@@ -29,7 +29,7 @@ use crate::open::random_id;
 use crate::options::BrokerOptions;
 use crate::read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
-use crate::stats::Stats;
+use crate::stats::{PartitionStats, Stats};
 use crate::watch::DataWatch;
 
 /// Producer ids taken from the catalog at a time.
@@ -304,6 +304,21 @@ impl Broker {
         let end = partition.epochs.end(epoch, current, partition.next);
         let (epoch, end_offset) = end.unwrap_or((LeaderEpoch::UNKNOWN, Offset(-1)));
         Ok(EpochEnd { epoch, end_offset })
+    }
+
+    /// What a partition keeps: one short look, so that many may be asked for one after another.
+    ///
+    /// # Errors
+    /// No such partition.
+    pub fn partition_stats(
+        &self,
+        shard: ShardId,
+        partition: PartitionId,
+    ) -> Result<PartitionStats, ErrorKind> {
+        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+        let state = shard.state.read();
+        let kept = state.partition(partition).ok_or(ErrorKind::UnknownTopic)?;
+        Ok(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
     }
 
     /// Bytes of the batches that a partition keeps.

@@ -14,6 +14,7 @@ mod definitions;
 mod entry;
 mod group;
 mod housekeeper;
+mod lag;
 mod lock;
 mod open;
 mod options;
@@ -25,18 +26,19 @@ mod stats;
 mod watch;
 
 pub use append::{Append, Appended, Appending};
+pub use backend::check_uring;
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use group::{
-pub use backend::check_uring;
     Client, Committed, Committing, Fence, GroupLimits, GroupListing, GroupOptions, GroupPhase, GroupView,
     Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA,
     MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
 };
+pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
-pub use stats::{ShardStats, Stats};
+pub use stats::{PartitionStats, ShardStats, Stats};
 pub use watch::DataWatch;
 
 #[cfg(test)]

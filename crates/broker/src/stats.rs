@@ -1,9 +1,11 @@
 //! Figures of a running broker.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_base::metrics::{Histogram, HistogramSnapshot};
-use sabir_model::{Sequence, ShardId, Term};
+use sabir_model::{Offset, Sequence, ShardId, Term};
 
 /// A snapshot of the broker's figures. Counters count from the start of the process.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +49,16 @@ pub struct ShardStats {
     pub hot_bytes: u64,
     /// Bytes read for fetches from the disk.
     pub cold_bytes: u64,
+    /// Reads for fetches that the tail cache served.
+    pub cache_hits: u64,
+    /// Reads for fetches that read-ahead had brought from the disk already.
+    pub ahead_hits: u64,
+    /// Reads for fetches that went to the disk.
+    pub disk_reads: u64,
     /// Checkpoints committed.
     pub checkpoints: u64,
+    /// Since the last checkpoint of this run, or since its start.
+    pub checkpoint_age: Duration,
     /// Batches found corrupt by reads.
     pub corrupt: u64,
     /// Segment files of the journal.
@@ -69,6 +79,17 @@ pub struct ShardStats {
     pub commit_us: HistogramSnapshot,
 }
 
+/// What a partition keeps, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartitionStats {
+    /// The first offset.
+    pub start: Offset,
+    /// The offset behind the last record: the high watermark.
+    pub end: Offset,
+    /// Bytes of the batches kept.
+    pub bytes: u64,
+}
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -83,13 +104,37 @@ impl Counter {
     }
 }
 
+/// When something last happened; at first, when this was made.
+#[derive(Debug)]
+pub(crate) struct Moment(Mutex<Instant>);
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Moment {
+    pub(crate) fn now(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.0.lock().elapsed()
+    }
+}
+
 /// What a shard counts outside of its projections.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMeters {
     pub(crate) hot_bytes: Counter,
     pub(crate) cold_bytes: Counter,
     pub(crate) corrupt: Counter,
+    pub(crate) cache_hits: Counter,
+    pub(crate) ahead_hits: Counter,
+    pub(crate) disk_reads: Counter,
     pub(crate) checkpoints: Counter,
+    pub(crate) checkpointed: Moment,
     pub(crate) block_bytes: Histogram,
     pub(crate) block_entries: Histogram,
     pub(crate) commit_us: Histogram,

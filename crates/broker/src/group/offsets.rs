@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use sabir_delivery::group::Group;
 use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_model::{ErrorKind, TopicId};
+use sabir_model::{ErrorKind, Offset, TopicId};
 
 use super::entries::GroupEntry;
 use super::reply::Reply;
@@ -44,6 +44,8 @@ pub struct GroupListing {
     pub protocol_type: Text,
     /// Its state.
     pub phase: GroupPhase,
+    /// How many members it has.
+    pub members: usize,
 }
 
 impl Groups {
@@ -131,6 +133,29 @@ impl Groups {
         })
     }
 
+    /// At most `max` committed positions behind that of `after`, or from the first on, by topic id and partition: for who goes
+    /// through many and must not keep others from the group's state meanwhile.
+    pub fn offsets_after(
+        &self,
+        group: &str,
+        after: Option<(TopicId, i32)>,
+        max: usize,
+    ) -> Vec<((TopicId, i32), Offset)> {
+        let group = Text::from(group);
+        let position = |(key, committed): (&(TopicId, i32), &Committed)| (*key, committed.offset);
+        self.read(|table| {
+            let page =
+                |state: &GroupState| state.offsets_after(after).take(max).map(position).collect::<Vec<_>>();
+            table.get(&group).map(page).unwrap_or_default()
+        })
+    }
+
+    /// About how many groups there are; exact while none is being made.
+    pub fn count(&self) -> usize {
+        let led = self.shared.inner.lock().led.len();
+        self.read(|table| table.len()).max(led)
+    }
+
     /// A group as it is; none if it does not exist.
     pub fn describe(&self, group: &str) -> Option<GroupView> {
         let group = Text::from(group);
@@ -146,19 +171,25 @@ impl Groups {
     /// All groups, by id.
     pub fn list(&self) -> Vec<GroupListing> {
         let inner = self.shared.inner.lock();
-        let listing = |group: &Text, protocol_type: &Text, phase| GroupListing {
+        let listing = |group: &Text, protocol_type: &Text, phase, members| GroupListing {
             group: group.clone(),
             protocol_type: protocol_type.clone(),
             phase,
+            members,
         };
         let led = inner.led.iter().map(|(group, led)| (group, &led.machine));
-        let mut all: Vec<_> = led.map(|(group, m)| listing(group, m.protocol_type(), m.state())).collect();
+        let of_machine =
+            |(group, m): (&Text, &Group)| listing(group, m.protocol_type(), m.state(), m.member_count());
+        let mut all: Vec<_> = led.map(of_machine).collect();
         self.read(|table| {
             let rest = table.iter().filter(|(group, _)| !inner.led.contains_key(*group));
             // One with members is led, but for the moment before this node takes over.
             let phase =
                 |state: &GroupState| if state.is_empty() { GroupPhase::Empty } else { GroupPhase::Stable };
-            all.extend(rest.map(|(group, s)| listing(group, &s.record().protocol_type, phase(s))));
+            let of_state = |(group, s): (&Text, &GroupState)| {
+                listing(group, &s.record().protocol_type, phase(s), s.record().members.len())
+            };
+            all.extend(rest.map(of_state));
         });
         all.sort_unstable_by(|a, b| a.group.cmp(&b.group));
         all

@@ -28,11 +28,12 @@ impl Shard {
 
     /// Bytes in memory, or the read that gets them.
     fn without_disk(&self, read: Read) -> Result<Got, ColdRead> {
-        let (bytes, cold) = match read {
-            Read::Hot(bytes) => (bytes, false),
-            Read::Ahead(bytes) => (bytes, true),
+        let (bytes, cold, hits) = match read {
+            Read::Hot(bytes) => (bytes, false, &self.meters.cache_hits),
+            Read::Ahead(bytes) => (bytes, true, &self.meters.ahead_hits),
             Read::Cold(cold) => return Err(cold),
         };
+        hits.add(1);
         self.meters.hot_bytes.add(bytes.len());
         Ok(Got { bytes, cold })
     }
@@ -52,6 +53,7 @@ impl Shard {
             Err(cold) => cold,
         };
         let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
+        self.meters.disk_reads.add(1);
         self.meters.cold_bytes.add(bytes.len());
         Ok(Got { bytes, cold: true })
     }

@@ -110,6 +110,7 @@ impl Shard {
         checkpointer.entries = counters.entries;
         checkpointer.replayed = Counters::default();
         self.meters.checkpoints.add(1);
+        self.meters.checkpointed.now();
         debug!(shard = %self.id, %sequence, dead = dead.len(), "checkpoint");
         Ok(())
     }

@@ -277,6 +277,11 @@ impl Group {
         &self.protocol_type
     }
 
+    /// How many members it has.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// The generation.
     pub fn generation(&self) -> i32 {
         self.generation

@@ -1,6 +1,7 @@
 //! What the journal knows of a group: changed by committed entries alone, the same on every replica.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64};
@@ -99,6 +100,14 @@ impl GroupState {
     /// Positions, by topic and partition.
     pub fn offsets(&self) -> impl Iterator<Item = (&(TopicId, i32), &Committed)> {
         self.offsets.iter()
+    }
+
+    /// Positions behind that of `after`, or all.
+    pub fn offsets_after(
+        &self,
+        after: Option<(TopicId, i32)>,
+    ) -> impl Iterator<Item = (&(TopicId, i32), &Committed)> {
+        self.offsets.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// A partition's position.
