@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::{Admin, health, metrics};
+use crate::{Admin, api, health, metrics};
 
 /// Connections at once; a further one waits in the listen queue.
 const CONNECTIONS: usize = 64;
@@ -23,6 +23,10 @@ const CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection ends by then, whatever it does: a scraper opens another one.
 const CONNECTION_AGE: Duration = Duration::from_secs(300);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// Serves from non-blocking sockets until `stop` is ready. Answers under way are cut off.
 pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
@@ -43,7 +47,8 @@ fn router(admin: Admin) -> Router {
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n") })
+        .nest(api::PREFIX, api::router())
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /sabir/v1\n") })
         .with_state(admin)
 }
 
@@ -64,7 +69,8 @@ async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, _place: OwnedSemaphorePermit) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))));
+    let serving = server.serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_AGE, serving).await {
         tracing::debug!(%peer, %error, "admin connection");
     }
@@ -72,42 +78,23 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, _place:
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    async fn get(address: SocketAddr, path: &str) -> String {
-        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
-    }
+    use crate::testing::{Served, code};
 
     #[tokio::test]
     async fn a_starting_server_lives_but_is_not_ready() {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let address = socket.local_addr().unwrap();
-        let admin = Admin::new();
-        tokio::spawn(serve(vec![socket], admin.clone(), std::future::pending()));
-
-        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
-        let ready = get(address, "/readyz").await;
+        let served = Served::starting();
+        assert_eq!(code(&served.get("/livez").await), 200);
+        let ready = served.get("/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("journal is being opened"), "{ready}");
-        let metrics = get(address, "/metrics").await;
+        let metrics = served.get("/metrics").await;
         assert!(metrics.contains("application/openmetrics-text") && metrics.contains("\nsabir_ready 0\n"));
         assert!(
             metrics.ends_with("# EOF\n") && metrics.contains("process_resident_memory_bytes"),
             "{metrics}"
         );
-        assert!(get(address, "/else").await.starts_with("HTTP/1.1 404"));
-        assert!(ask(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
-        admin.stopping();
-        assert!(get(address, "/readyz").await.contains("stopping"));
+        assert_eq!(code(&served.get("/else").await), 404);
+        assert_eq!(code(&served.ask("nonsense\r\n\r\n").await), 400);
+        served.admin.stopping();
+        assert!(served.get("/readyz").await.contains("stopping"));
     }
 }

@@ -1,14 +1,20 @@
-//! The admin port: whether the broker lives, whether it is ready, and its figures, over HTTP.
+//! The admin port: whether the broker lives, whether it is ready, its figures, and what it holds as JSON, over HTTP.
 //!
 //! It is served before the broker is open, so that a long recovery can be told from a dead process.
 #![deny(missing_docs)]
 
+mod api;
+mod detail;
 mod health;
 mod http;
 mod metrics;
 mod process;
+#[cfg(test)]
+mod testing;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use sabir_base::metrics::Exposition;
@@ -19,48 +25,109 @@ pub use http::serve;
 /// Writes the figures of one part of the server.
 pub type Figures = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
+/// Tells of every front end that is served, as of now.
+pub type FrontEnds = Box<dyn Fn() -> Vec<FrontEnd> + Send + Sync>;
+
+/// A front end that is served.
+#[derive(Debug, Clone)]
+pub struct FrontEnd {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it listens.
+    pub listening: Vec<SocketAddr>,
+    /// What clients are told.
+    pub advertise: String,
+    /// Connections open now.
+    pub open: u64,
+    /// Connections taken since the start.
+    pub accepted: u64,
+    /// Connections closed at once since the start, because a limit was reached.
+    pub refused: u64,
+}
+
+/// From where changes are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Nowhere.
+    Off,
+    /// Addresses of this machine.
+    Loopback,
+    /// Every address.
+    Anywhere,
+}
+
+/// How the port is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// From where changes are taken.
+    pub writes: Writes,
+    /// The most topics, and the most groups, that metrics show one by one.
+    pub metrics_limit: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { writes: Writes::Loopback, metrics_limit: 10_000 }
+    }
+}
+
+/// What the port shows of a broker that takes requests.
+pub struct Shown {
+    /// The broker.
+    pub broker: Broker,
+    /// The other parts' figures.
+    pub figures: Vec<Figures>,
+    /// Who is served.
+    pub front_ends: FrontEnds,
+}
+
 /// What the admin port shows. Clones are the same one.
 #[derive(Clone)]
 pub struct Admin {
+    options: Options,
+    started: SystemTime,
     state: Arc<RwLock<State>>,
 }
 
 /// How far the server is.
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum State {
     /// Not open yet.
     #[default]
     Starting,
     /// Open.
-    Running {
-        /// The broker.
-        broker: Broker,
-        /// The other parts' figures.
-        figures: Vec<Figures>,
-    },
+    Running(Arc<Shown>),
     /// Told to stop.
     Stopping,
 }
 
-impl Default for Admin {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Admin {
     /// The admin port of a server that is starting.
-    pub fn new() -> Self {
-        Self { state: Arc::new(RwLock::new(State::Starting)) }
+    pub fn new(options: Options) -> Self {
+        Self { options, started: SystemTime::now(), state: Arc::default() }
     }
 
-    /// The broker takes requests; `figures` write those of the other parts.
-    pub fn running(&self, broker: Broker, figures: Vec<Figures>) {
-        *self.state.write() = State::Running { broker, figures };
+    /// The broker takes requests.
+    pub fn running(&self, shown: Shown) {
+        *self.state.write() = State::Running(Arc::new(shown));
     }
 
     /// The broker takes no more connections, and is let go of.
     pub fn stopping(&self) {
         *self.state.write() = State::Stopping;
+    }
+
+    fn state(&self) -> State {
+        self.state.read().clone()
+    }
+
+    /// When the server was started, since the epoch.
+    fn started(&self) -> Duration {
+        self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// How long the server has been up.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed().unwrap_or_default()
     }
 }

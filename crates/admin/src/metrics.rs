@@ -4,7 +4,7 @@ use axum::http::{HeaderName, header};
 use sabir_base::metrics::{Exposition, HistogramSnapshot};
 use sabir_broker::{ShardStats, Stats};
 
-use crate::{Admin, State, process};
+use crate::{Admin, State, detail, process};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -13,15 +13,23 @@ pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
 ) -> ([(HeaderName, &'static str); 1], String) {
     let mut out = Exposition::default();
-    out.info("sabir_build", "The running version.", &[("version", env!("CARGO_PKG_VERSION"))]);
+    let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    let labels = [("version", version), ("os", os), ("arch", arch)];
+    out.info("sabir_build", "The running version, and what it was built for.", &labels);
+    let help = "When the process was started, in seconds since the epoch.";
+    out.gauge_f64("process_start_time_seconds", help, &[], admin.started().as_secs_f64());
     process::figures(&mut out);
-    match &*admin.state.read() {
-        State::Running { broker, figures } => {
-            out.gauge("sabir_ready", "Whether requests are taken.", &[], 1);
-            broker_figures(&mut out, &broker.stats());
-            figures.iter().for_each(|write| write(&mut out));
+    let state = admin.state();
+    let ready = matches!(state, State::Running(_));
+    out.gauge("sabir_ready", "Whether requests are taken.", &[], ready.into());
+    if let State::Running(shown) = state {
+        broker_figures(&mut out, &shown.broker.stats());
+        detail::expose(&shown.broker, admin.options.metrics_limit, &mut out);
+        for write in &shown.figures {
+            // Probes are answered by the same thread.
+            tokio::task::yield_now().await;
+            write(&mut out);
         }
-        State::Starting | State::Stopping => out.gauge("sabir_ready", "Whether requests are taken.", &[], 0),
     }
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], out.render())
 }
@@ -71,6 +79,13 @@ const COUNTERS: &[Counter] = &[
     ("sabir_refused_batches", "Batches that were refused, or were there already.", |s| s.refused),
     ("sabir_read_memory_bytes", "Bytes read for consumers from memory.", |s| s.hot_bytes),
     ("sabir_read_disk_bytes", "Bytes read for consumers from the disk.", |s| s.cold_bytes),
+    ("sabir_tail_cache_hits", "Reads for consumers that the newest blocks in memory served.", |s| {
+        s.cache_hits
+    }),
+    ("sabir_read_ahead_hits", "Reads for consumers that had been read ahead from the disk.", |s| {
+        s.ahead_hits
+    }),
+    ("sabir_disk_reads", "Reads for consumers that went to the disk.", |s| s.disk_reads),
     ("sabir_checkpoints", "Checkpoints made.", |s| s.checkpoints),
     ("sabir_corrupt_batches", "Batches that were found to be corrupt when they were read.", |s| s.corrupt),
 ];
@@ -84,6 +99,8 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     for (name, help, value) in GAUGES {
         out.gauge(name, help, &labels, i64::try_from(value(shard)).unwrap_or(i64::MAX));
     }
+    let help = "Time since the last checkpoint, or since the start.";
+    out.gauge_f64("sabir_checkpoint_age_seconds", help, &labels, shard.checkpoint_age.as_secs_f64());
     for (name, help, scale, of) in DISTRIBUTIONS {
         out.histogram(name, help, &labels, *scale, of(shard));
     }

@@ -67,7 +67,7 @@ fn announce(running: &Running) {
         }
     }
     for address in running.admin() {
-        tracing::info!(protocol = "http", %address, "listening: /livez /readyz /metrics");
+        tracing::info!(protocol = "http", %address, "listening: /livez /readyz /metrics /sabir/v1");
     }
     let options = running.broker().options();
     let (data, shards, durability) = (options.data.display(), options.data_shards, running.durability());

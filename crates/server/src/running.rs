@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sabir_admin::{Admin, Figures};
+use sabir_admin::{Admin, Figures, FrontEnds, Shown};
 use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
@@ -79,7 +79,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let options = config.broker_options();
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     sabir_broker::check_free(&options.data)?;
-    let admin = Admin::new();
+    let admin = Admin::new(config.admin_options());
     let admin_server = AdminServer::start(&config, admin.clone())?;
     let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
 
@@ -98,7 +98,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         serving.push(shown);
         figures.push(Box::new(move |out| served.metrics(out)));
     }
-    admin.running(broker.clone(), figures);
+    let front_ends = shown(net.clone(), serving.clone());
+    admin.running(Shown { broker: broker.clone(), figures, front_ends });
     let (drain, took) = (config.net.drain.0, began.elapsed());
     Ok(Running { broker, net, admin, admin_server, serving, drain, took })
 }
@@ -173,6 +174,25 @@ fn net_figures(net: Arc<Net>) -> Figures {
                 listener.refused,
             );
         }
+    })
+}
+
+/// Who is served, with how many connections.
+fn shown(net: Arc<Net>, serving: Vec<Serving>) -> FrontEnds {
+    Box::new(move || {
+        let stats = net.stats();
+        let one = |served: &Serving| {
+            let counts = stats.iter().find(|listener| listener.name == served.protocol);
+            sabir_admin::FrontEnd {
+                name: served.protocol,
+                listening: served.listening.clone(),
+                advertise: served.advertise.to_string(),
+                open: counts.map_or(0, |c| c.open as u64),
+                accepted: counts.map_or(0, |c| c.accepted),
+                refused: counts.map_or(0, |c| c.refused),
+            }
+        };
+        serving.iter().map(one).collect()
     })
 }
 

@@ -111,7 +111,7 @@ fn addresses(running: &Running, data: &Data) -> String {
         }
     }
     for address in running.admin() {
-        let _ = writeln!(text, "  {:<12}http://{address}   /livez /readyz /metrics", "admin");
+        let _ = writeln!(text, "  {:<12}http://{address}   /livez /readyz /metrics /sabir/v1", "admin");
     }
     let fate = match data {
         Data::Kept(_) => "",

@@ -5,10 +5,22 @@ use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
 use sabir_net::config::Span;
 
 use super::Config;
-use super::sections::{Disk, Topic};
+use super::sections::{Disk, Topic, Writes};
 use super::sections::{Durability as DurabilityWord, Timestamp};
 
 impl Config {
+    /// The admin port's options.
+    pub fn admin_options(&self) -> sabir_admin::Options {
+        sabir_admin::Options {
+            writes: match self.admin.writes {
+                Writes::Off => sabir_admin::Writes::Off,
+                Writes::Loopback => sabir_admin::Writes::Loopback,
+                Writes::Anywhere => sabir_admin::Writes::Anywhere,
+            },
+            metrics_limit: self.admin.metrics_limit,
+        }
+    }
+
     /// The broker's options.
     pub fn broker_options(&self) -> BrokerOptions {
         let data = &self.data;
@@ -31,27 +43,15 @@ impl Config {
             checkpoint_entries: data.checkpoint_entries,
             retention_interval: data.retention_interval.0,
             producer_expiry: data.producer_expiry.0,
+            open_bytes_max: data.open_bytes_max.0 as usize,
+            keep_free: data.keep_free.0,
             partitions_max: self.topic.max_partitions,
+            groups: group_options(&self.group),
             ..defaults
         }
     }
 }
 
-fn topic_config(topic: &Topic) -> TopicConfig {
-    let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    TopicConfig {
-        retention_ms: topic.retention.0.map(|span| bounded(span.0.as_millis() as u64)),
-        retention_bytes: topic.retention_size.0.map(|size| bounded(size.0)),
-        max_message_bytes: u32::try_from(topic.max_message.0).unwrap_or(u32::MAX),
-            open_bytes_max: data.open_bytes_max.0 as usize,
-            keep_free: data.keep_free.0,
-        timestamp_type: match topic.timestamp {
-            groups: group_options(&self.group),
-            Timestamp::Create => TimestampType::CreateTime,
-            Timestamp::Append => TimestampType::LogAppendTime,
-        },
-        ..TopicConfig::default()
-    }
 fn group_options(group: &super::sections::Group) -> GroupOptions {
     let defaults = GroupLimits::default();
     let ms = |span: Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
@@ -69,4 +69,16 @@ fn group_options(group: &super::sections::Group) -> GroupOptions {
     }
 }
 
+fn topic_config(topic: &Topic) -> TopicConfig {
+    let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    TopicConfig {
+        retention_ms: topic.retention.0.map(|span| bounded(span.0.as_millis() as u64)),
+        retention_bytes: topic.retention_size.0.map(|size| bounded(size.0)),
+        max_message_bytes: u32::try_from(topic.max_message.0).unwrap_or(u32::MAX),
+        timestamp_type: match topic.timestamp {
+            Timestamp::Create => TimestampType::CreateTime,
+            Timestamp::Append => TimestampType::LogAppendTime,
+        },
+        ..TopicConfig::default()
+    }
 }

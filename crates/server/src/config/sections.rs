@@ -302,6 +302,10 @@ pub struct Admin {
     pub listen: Listen,
     /// See [`ADMIN`].
     pub anonymous: bool,
+    /// See [`ADMIN`].
+    pub writes: Writes,
+    /// See [`ADMIN`].
+    pub metrics_limit: usize,
 }
 
 /// Keys of `[admin]`.
@@ -309,12 +313,25 @@ pub const ADMIN: &[Setting] = &[
     Setting {
         key: "listen",
         default: "\"127.0.0.1:15672\"",
-        help: "Where `/livez`, `/readyz` and `/metrics` are served over HTTP; `off` for nowhere.",
+        help: "Where `/livez`, `/readyz`, `/metrics` and the API under `/sabir/v1` are served over HTTP; `off` for \
+               nowhere.",
     },
     Setting {
         key: "anonymous",
         default: "false",
         help: "Allows it on an address that other machines reach, although nobody has to log in.",
+    },
+    Setting {
+        key: "writes",
+        default: "\"loopback\"",
+        help: "From where the API takes requests that change something: from this machine (`loopback`), from wherever it \
+               can be reached (`anywhere`), or from nowhere (`off`).",
+    },
+    Setting {
+        key: "metrics_limit",
+        default: "10000",
+        help: "`/metrics` shows topics one by one while there are no more of them than this, and groups with their lag by \
+               topic while there are no more groups than this. 0 leaves both out.",
     },
 ];
 
@@ -491,6 +508,18 @@ pub enum Timestamp {
     Create,
     /// The broker's.
     Append,
+}
+
+/// From where changes are taken over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writes {
+    /// Nowhere.
+    Off,
+    /// This machine.
+    Loopback,
+    /// Every address that reaches it.
+    Anywhere,
 }
 
 /// The form of log lines.

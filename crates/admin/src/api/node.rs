@@ -1,0 +1,146 @@
+//! The node, its shards, its connections, and how it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use sabir_broker::ShardStats;
+use sabir_model::Durability;
+use serde::Serialize;
+
+use super::request::Open;
+use crate::health::Health as Verdict;
+use crate::{Admin, FrontEnd};
+
+#[derive(Serialize)]
+pub struct Health {
+    status: &'static str,
+    ready: bool,
+    problems: Vec<String>,
+}
+
+pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
+    let verdict = Verdict::of(&admin);
+    let code = verdict.code();
+    let Verdict { ready, status, problems } = verdict;
+    (code, Json(Health { status, ready, problems }))
+}
+
+#[derive(Serialize)]
+pub struct Node {
+    node: i32,
+    cluster: String,
+    version: &'static str,
+    started_ms: u64,
+    uptime_seconds: f64,
+    durability: &'static str,
+    shards: usize,
+    topics: usize,
+    partitions: usize,
+    groups: usize,
+    listeners: Vec<Listener>,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    protocol: &'static str,
+    listening: Vec<String>,
+    advertise: String,
+}
+
+pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<Node> {
+    let (broker, catalog) = (&shown.broker, shown.broker.catalog());
+    let listener = |front_end: FrontEnd| Listener {
+        protocol: front_end.name,
+        listening: front_end.listening.iter().map(ToString::to_string).collect(),
+        advertise: front_end.advertise,
+    };
+    Json(Node {
+        node: broker.node_id().0,
+        cluster: broker.cluster_id().to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        started_ms: admin.started().as_millis() as u64,
+        uptime_seconds: admin.uptime().as_secs_f64(),
+        durability: durability(broker.options().durability),
+        shards: broker.stats().shards.len(),
+        topics: catalog.len(),
+        partitions: catalog.partitions(),
+        groups: broker.groups().count(),
+        listeners: (shown.front_ends)().into_iter().map(listener).collect(),
+    })
+}
+
+pub fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Os => "os",
+    }
+}
+
+#[derive(Serialize)]
+pub struct Shards {
+    shards: Vec<Shard>,
+}
+
+#[derive(Serialize)]
+struct Shard {
+    shard: u32,
+    holds: &'static str,
+    state: &'static str,
+    term: u64,
+    applied: u64,
+    in_flight_blocks: u32,
+    segments: u64,
+    segment_bytes: u64,
+    free_bytes: u64,
+    tail_cache_bytes: u64,
+    checkpoints: u64,
+    checkpoint_age_seconds: f64,
+    corrupt_batches: u64,
+}
+
+pub async fn shards(Open(shown): Open) -> Json<Shards> {
+    Json(Shards { shards: shown.broker.stats().shards.iter().map(shard).collect() })
+}
+
+fn shard(stats: &ShardStats) -> Shard {
+    Shard {
+        shard: stats.shard.0,
+        holds: if stats.shard.0 == 0 { "catalog" } else { "partitions" },
+        state: match stats {
+            ShardStats { stopped: true, .. } => "stopped",
+            ShardStats { full: true, .. } => "full",
+            _ => "running",
+        },
+        term: stats.term.0,
+        applied: stats.applied.0,
+        in_flight_blocks: stats.in_flight,
+        segments: stats.segment_files,
+        segment_bytes: stats.segment_bytes,
+        free_bytes: stats.free_bytes,
+        tail_cache_bytes: stats.tail_cache_bytes,
+        checkpoints: stats.checkpoints,
+        checkpoint_age_seconds: stats.checkpoint_age.as_secs_f64(),
+        corrupt_batches: stats.corrupt,
+    }
+}
+
+#[derive(Serialize)]
+pub struct Connections {
+    open: u64,
+    protocols: Vec<Protocol>,
+}
+
+#[derive(Serialize)]
+struct Protocol {
+    protocol: &'static str,
+    open: u64,
+    accepted: u64,
+    refused: u64,
+}
+
+pub async fn connections(Open(shown): Open) -> Json<Connections> {
+    let protocol =
+        |f: FrontEnd| Protocol { protocol: f.name, open: f.open, accepted: f.accepted, refused: f.refused };
+    let protocols: Vec<Protocol> = (shown.front_ends)().into_iter().map(protocol).collect();
+    Json(Connections { open: protocols.iter().map(|p| p.open).sum(), protocols })
+}

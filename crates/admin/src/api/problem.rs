@@ -1,0 +1,97 @@
+//! What went wrong, as RFC 9457 has it.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sabir_model::ErrorKind;
+use serde::Serialize;
+
+/// An answer that tells what went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    /// What programs tell it by; `type` is made of it.
+    kind: &'static str,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem of a kind, and what the user can read.
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into() }
+    }
+
+    /// A request that makes no sense.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// A request that is understood and cannot be done.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+    }
+
+    pub fn unknown_topic(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-topic", format!("there is no topic {name:?}"))
+    }
+
+    pub fn unknown_group(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-group", format!("there is no group {id:?}"))
+    }
+
+    /// What the broker refused.
+    pub fn refused(what: &str, error: ErrorKind) -> Self {
+        let (status, kind) = of(error);
+        Self::new(status, kind, format!("{what}: {error}"))
+    }
+}
+
+fn of(error: ErrorKind) -> (StatusCode, &'static str) {
+    match error {
+        ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => (StatusCode::NOT_FOUND, "unknown-topic"),
+        ErrorKind::GroupNotFound => (StatusCode::NOT_FOUND, "unknown-group"),
+        ErrorKind::TopicExists => (StatusCode::CONFLICT, "topic-exists"),
+        ErrorKind::NonEmptyGroup | ErrorKind::UnknownMember | ErrorKind::RebalanceInProgress => {
+            (StatusCode::CONFLICT, "group-not-empty")
+        }
+        ErrorKind::InvalidTopic
+        | ErrorKind::InvalidPartitions
+        | ErrorKind::InvalidConfig
+        | ErrorKind::InvalidGroupId
+        | ErrorKind::PolicyViolation
+        | ErrorKind::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        ErrorKind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
+        ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        ErrorKind::NotLeader
+        | ErrorKind::NotCoordinator
+        | ErrorKind::CoordinatorLoading
+        | ErrorKind::ShuttingDown
+        | ErrorKind::LimitReached
+        | ErrorKind::StorageError => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let title = self.kind.replace('-', " ");
+        let body = Body {
+            r#type: format!("urn:sabir:problem:{}", self.kind),
+            title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        let mut answer = (self.status, Json(body)).into_response();
+        let form = HeaderValue::from_static("application/problem+json");
+        answer.headers_mut().insert(header::CONTENT_TYPE, form);
+        answer
+    }
+}

@@ -1,0 +1,175 @@
+//! What is taken out of requests: the broker, the right to change something, names, pages and bodies.
+
+use std::time::Duration;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::http::Peer;
+use crate::{Admin, Shown, State, Writes};
+
+/// The largest body taken.
+pub const BODY: usize = 64 * 1024;
+/// A body must be there by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is shown of a broker that takes requests.
+pub struct Open(pub std::sync::Arc<Shown>);
+
+impl FromRequestParts<Admin> for Open {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let unavailable =
+            |detail: &str| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail));
+        match admin.state() {
+            State::Running(shown) => Ok(Self(shown)),
+            State::Starting => unavailable("the broker is starting: the journal is being opened"),
+            State::Stopping => unavailable("the broker is stopping"),
+        }
+    }
+}
+
+/// That the client may change something.
+pub struct Writer;
+
+impl FromRequestParts<Admin> for Writer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+        match admin.options.writes {
+            Writes::Off => Err(forbidden("changes are not taken here (admin.writes = \"off\")")),
+            Writes::Loopback if !peer.is_some_and(|ip| ip.is_loopback()) => {
+                Err(forbidden("changes are taken from this machine only (admin.writes = \"loopback\")"))
+            }
+            // Browsers say so of every change that a page asks for, and nobody logs in here.
+            _ if parts.headers.contains_key(header::ORIGIN) => {
+                Err(forbidden("changes are not taken from web pages"))
+            }
+            Writes::Loopback | Writes::Anywhere => Ok(Self),
+        }
+    }
+}
+
+fn forbidden(detail: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+}
+
+/// The name that the path ends with.
+pub struct Name(pub String);
+
+impl FromRequestParts<Admin> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let taken: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, admin).await;
+        taken.map(|Path(name)| Self(name)).map_err(|error| Problem::bad_request(error.body_text()))
+    }
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Page {
+    /// Only what comes behind this name.
+    pub after: Option<String>,
+    /// Only names that begin so.
+    pub prefix: String,
+    /// So many at most.
+    pub limit: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { after: None, prefix: String::new(), limit: 100 }
+    }
+}
+
+impl FromRequestParts<Admin> for Page {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let taken: Result<Query<Page>, QueryRejection> = Query::from_request_parts(parts, admin).await;
+        let Query(page) = taken.map_err(|error| Problem::bad_request(error.body_text()))?;
+        match page.limit {
+            1..=1000 => Ok(page),
+            _ => Err(Problem::bad_request("limit: expected a number from 1 to 1000")),
+        }
+    }
+}
+
+impl Page {
+    fn wants(&self, name: &str) -> bool {
+        self.after.as_deref().is_none_or(|after| name > after) && name.starts_with(&self.prefix)
+    }
+
+    /// The part of `all` that is wanted, by name, and after which name the next part begins.
+    pub fn cut<T>(
+        &self,
+        all: impl Iterator<Item = T>,
+        name: impl Fn(&T) -> &str,
+    ) -> (Vec<T>, Option<String>) {
+        let mut wanted: Vec<T> = all.filter(|one| self.wants(name(one))).collect();
+        wanted.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        let more = wanted.len() > self.limit;
+        wanted.truncate(self.limit);
+        let next = wanted.last().filter(|_| more).map(|last| name(last).to_owned());
+        (wanted, next)
+    }
+}
+
+/// A body in JSON.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Admin) -> Result<Self, Problem> {
+        // A page elsewhere may send other types without asking first.
+        let form = request.headers().get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok());
+        if form.and_then(|form| form.split(';').next()).is_none_or(|form| form.trim() != "application/json") {
+            let detail = "the body must be JSON: content-type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+        }
+        let arriving = axum::body::to_bytes(request.into_body(), BODY);
+        let body = match tokio::time::timeout(BODY_TIMEOUT, arriving).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let detail = format!("the body is broken off, or over {BODY} bytes");
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
+            }
+            Err(_) => {
+                let detail = "the body did not arrive in time";
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail));
+            }
+        };
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        let value = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| Problem::bad_request(format!("{}: {}", error.path(), error.inner())))?;
+        json.end().map(|()| Self(value)).map_err(|error| Problem::bad_request(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another() {
+        let names = ["b", "ac", "a", "c", "ab"];
+        let cut = |after: Option<&str>, prefix: &str, limit| {
+            let page = Page { after: after.map(str::to_owned), prefix: prefix.into(), limit };
+            let (names, next) = page.cut(names.iter(), |name| name);
+            (names.into_iter().copied().collect::<Vec<_>>(), next)
+        };
+        assert_eq!(cut(None, "", 2), (vec!["a", "ab"], Some("ab".into())));
+        assert_eq!(cut(Some("ab"), "", 3), (vec!["ac", "b", "c"], None));
+        assert_eq!(cut(None, "a", 9), (vec!["a", "ab", "ac"], None));
+    }
+}

@@ -1,0 +1,138 @@
+//! A group that goes on elsewhere.
+
+use std::sync::Arc;
+
+use axum::Json;
+use sabir_broker::{Broker, Fence, GroupPhase, OffsetCommit, OffsetSpec, PartitionStats, Text, Topic};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use serde::{Deserialize, Serialize};
+
+use super::Answer;
+use super::problem::Problem;
+use super::request::{Body, Name, Open, Writer};
+use super::topics::find;
+
+/// Positions in one entry.
+const COMMIT: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    to: Target,
+    topics: Option<Vec<String>>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Target {
+    Earliest,
+    Latest,
+    Offset(i64),
+    TimeMs(i64),
+}
+
+#[derive(Serialize)]
+pub struct Done {
+    group: String,
+    dry_run: bool,
+    offsets: Vec<Change>,
+}
+
+#[derive(Serialize)]
+struct Change {
+    topic: String,
+    partition: i32,
+    before: Option<i64>,
+    after: i64,
+    #[serde(skip)]
+    id: TopicId,
+}
+
+pub async fn reset(
+    _: Writer,
+    Open(shown): Open,
+    Name(group): Name,
+    Body(wanted): Body<Wanted>,
+) -> Answer<Done> {
+    let broker = &shown.broker;
+    let refused = |error| Problem::refused(&format!("group {group:?}"), error);
+    broker.groups().ready().map_err(refused)?;
+    match broker.groups().describe(&group).map(|view| view.state) {
+        None if wanted.topics.is_none() => return Err(Problem::unknown_group(&group)),
+        None | Some(GroupPhase::Empty) => {}
+        Some(_) => return Err(refused(ErrorKind::NonEmptyGroup)),
+    }
+    let offsets = changes(broker, &group, &wanted).await?;
+    if !wanted.dry_run {
+        commit(broker, &group, &offsets).await.map_err(refused)?;
+    }
+    Ok(Json(Done { group, dry_run: wanted.dry_run, offsets }))
+}
+
+/// What would change: in every partition of the topics named, or wherever the group has a position.
+async fn changes(broker: &Broker, group: &str, wanted: &Wanted) -> Result<Vec<Change>, Problem> {
+    let mut changes = Vec::new();
+    for (topic, partition) in places(broker, group, wanted)? {
+        let Some(place) = topic.partition(partition) else { continue };
+        let Ok(kept) = broker.partition_stats(place.shard, place.id) else { continue };
+        let before = broker.groups().fetch_offsets(group, &[(topic.id, partition)]).pop().flatten();
+        let after = match wanted.to {
+            Target::Earliest => kept.start.0,
+            Target::Latest => kept.end.0,
+            Target::Offset(offset) => offset.clamp(kept.start.0, kept.end.0),
+            Target::TimeMs(time) => at_time(broker, place, kept, time).await?,
+        };
+        let before = before.map(|committed| committed.offset.0);
+        changes.push(Change { topic: topic.name.to_string(), partition, before, after, id: topic.id });
+    }
+    changes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok(changes)
+}
+
+fn places(broker: &Broker, group: &str, wanted: &Wanted) -> Result<Vec<(Arc<Topic>, i32)>, Problem> {
+    let mut places = Vec::new();
+    match &wanted.topics {
+        Some(names) => {
+            for name in names {
+                let topic = find(broker, name)?;
+                places.extend(topic.partitions.iter().map(|p| (topic.clone(), p.index)));
+            }
+        }
+        None => {
+            for topic in broker.group_lag(group, usize::MAX).unwrap_or_default() {
+                places.extend(topic.partitions.iter().map(|p| (topic.topic.clone(), p.partition)));
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// The first record of that time or later, or the end.
+async fn at_time(
+    broker: &Broker,
+    place: &sabir_broker::Partition,
+    kept: PartitionStats,
+    time: i64,
+) -> Result<i64, Problem> {
+    let found = broker.offsets(place.shard, place.id, OffsetSpec::Timestamp(time)).await;
+    let found = found.map_err(|error| Problem::refused(&format!("partition {}", place.index), error))?;
+    Ok(if found.offset.0 < 0 { kept.end.0 } else { found.offset.0 })
+}
+
+async fn commit(broker: &Broker, group: &str, changes: &[Change]) -> Result<(), ErrorKind> {
+    let position = |change: &Change| OffsetCommit {
+        topic: change.id,
+        partition: change.partition,
+        offset: Offset(change.after),
+        leader_epoch: LeaderEpoch::UNKNOWN,
+        metadata: Text::from(""),
+    };
+    for part in changes.chunks(COMMIT) {
+        let outside = Fence { generation: -1, member: Text::from(""), instance: None };
+        let outcomes = broker.groups().commit(group, outside, part.iter().map(position).collect()).await;
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}

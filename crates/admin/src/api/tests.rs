@@ -1,0 +1,308 @@
+//! What the API answers, and that its description says the same.
+
+use std::collections::BTreeSet;
+
+use sabir_broker::Fence;
+use sabir_broker::{OffsetCommit, Text};
+use sabir_model::{LeaderEpoch, Offset};
+use serde_json::{Value, json};
+
+use crate::testing::{Served, code, content};
+use crate::{Options, Writes};
+
+fn description() -> Value {
+    serde_json::from_str(super::OPENAPI).unwrap()
+}
+
+/// Whether `value` is what `schema` says: the part of JSON Schema that the description uses, and nothing that it does not name.
+fn check(value: &Value, schema: &Value, all: &Value, at: &str) -> Result<(), String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.strip_prefix("#/components/schemas/").unwrap();
+        return check(value, &all["components"]["schemas"][name], all, at);
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().map(|kind| kind.as_str().unwrap()).collect(),
+        kind => vec![kind.as_str().unwrap()],
+    };
+    let is = |kind: &&str| match *kind {
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("{at}: the description has a type {other}"),
+    };
+    if !kinds.iter().any(is) {
+        return Err(format!("{at}: {value} is not {kinds:?}"));
+    }
+    if let Some(values) = schema["enum"].as_array().filter(|values| !values.contains(value)) {
+        return Err(format!("{at}: {value} is none of {values:?}"));
+    }
+    if schema["minimum"].as_f64().is_some_and(|least| value.as_f64().is_some_and(|v| v < least)) {
+        return Err(format!("{at}: {value} is below what it may be"));
+    }
+    for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+        check(item, &schema["items"], all, &format!("{at}[{i}]"))?;
+    }
+    let Some(fields) = value.as_object() else { return Ok(()) };
+    let Some(known) = schema["properties"].as_object() else { return Ok(()) };
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if !fields.contains_key(name.as_str().unwrap()) {
+            return Err(format!("{at} has no {name}"));
+        }
+    }
+    for (name, field) in fields {
+        let schema = known.get(name).ok_or(format!("{at}.{name} is not described"))?;
+        check(field, schema, all, &format!("{at}.{name}"))?;
+    }
+    Ok(())
+}
+
+/// Asks, and holds the answer to the description.
+async fn ask(served: &Served, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let all = description();
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = served.send(method, &format!("/sabir/v1{path}"), "", &text).await;
+    let (code, content) = (code(&answer), content(&answer));
+    let (known, operation) = operation(&all, method, path);
+    let responses = &operation["responses"];
+    let described = responses.get(code.to_string()).unwrap_or(&responses["default"]);
+    match described["content"].as_object().map(|forms| forms.iter().next().unwrap()) {
+        None => assert_eq!(content, Value::Null, "{method} {known}"),
+        Some((form, described)) => {
+            assert!(answer.contains(&format!("content-type: {form}\r\n")), "{answer}");
+            check(&content, &described["schema"], &all, &format!("{method} {known}")).unwrap();
+        }
+    }
+    (code, content)
+}
+
+/// The operation that a path means.
+fn operation<'a>(all: &'a Value, method: &str, path: &str) -> (&'a str, &'a Value) {
+    let path = path.split('?').next().unwrap();
+    let parts: Vec<_> = path.split('/').collect();
+    let means = |known: &&String| {
+        let known: Vec<_> = known.split('/').collect();
+        let same = |(a, b): (&&str, &&str)| a == b || a.starts_with('{');
+        known.len() == parts.len() && known.iter().zip(&parts).all(same)
+    };
+    let paths = all["paths"].as_object().unwrap();
+    let known = paths.keys().find(means).unwrap();
+    (known, paths[known].get(method.to_lowercase()).unwrap())
+}
+
+fn kind(problem: &Value) -> &str {
+    problem["type"].as_str().unwrap().strip_prefix("urn:sabir:problem:").unwrap()
+}
+
+async fn commit(served: &Served, group: &str, topic: &str, offset: i64) {
+    let broker = served.broker.as_ref().unwrap();
+    let topic = broker.catalog().topic(topic).unwrap().id;
+    let fence = Fence { generation: -1, member: Text::from(""), instance: None };
+    let leader_epoch = LeaderEpoch::UNKNOWN;
+    let position =
+        OffsetCommit { topic, partition: 0, offset: Offset(offset), leader_epoch, metadata: Text::from("m") };
+    for outcome in broker.groups().commit(group, fence, vec![position]).await {
+        outcome.unwrap();
+    }
+}
+
+#[test]
+fn the_description_lists_every_path() {
+    let all = description();
+    let described: BTreeSet<_> = all["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let served: BTreeSet<_> = super::routes().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(served, described);
+}
+
+#[tokio::test]
+async fn every_operation_is_served() {
+    let served = Served::running(Options::default());
+    for (path, operations) in description()["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let path = format!("/sabir/v1{}", path.replace("{name}", "x"));
+            let answer = served.send(&method.to_uppercase(), &path, "", "").await;
+            assert!(code(&answer) != 405, "{method} {path}: {answer}");
+            assert!(code(&answer) != 404 || !answer.contains("unknown-path"), "{method} {path}: {answer}");
+        }
+    }
+    let answer = served.send("PUT", "/sabir/v1/topics", "", "").await;
+    assert_eq!((code(&answer), kind(&content(&answer))), (405, "method-not-allowed"));
+    let answer = served.get("/sabir/v1/nothing").await;
+    assert_eq!((code(&answer), kind(&content(&answer))), (404, "unknown-path"));
+}
+
+#[tokio::test]
+async fn the_node_and_its_shards_are_shown() {
+    let served = Served::running(Options::default());
+    let (code, node) = ask(&served, "GET", "/node", Value::Null).await;
+    assert_eq!((code, &node["durability"], &node["shards"]), (200, &json!("sync"), &json!(2)));
+    assert_eq!(node["listeners"][0]["listening"], json!(["127.0.0.1:1"]));
+    let (_, shards) = ask(&served, "GET", "/shards", Value::Null).await;
+    assert_eq!(shards["shards"][0]["holds"], "catalog");
+    assert_eq!(shards["shards"][1]["state"], "running");
+    let (_, connections) = ask(&served, "GET", "/connections", Value::Null).await;
+    assert_eq!((&connections["open"], &connections["protocols"][0]["refused"]), (&json!(1), &json!(3)));
+    let (code, health) = ask(&served, "GET", "/health", Value::Null).await;
+    assert_eq!((code, &health["status"]), (200, &json!("ready")));
+    let (code, same) = ask(&served, "GET", "/openapi.json", Value::Null).await;
+    assert_eq!((code, same), (200, description()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_open_says_so() {
+    let served = Served::starting();
+    let (code, health) = ask(&served, "GET", "/health", Value::Null).await;
+    assert_eq!((code, &health["status"], &health["ready"]), (503, &json!("starting"), &json!(false)));
+    let (code, problem) = ask(&served, "GET", "/topics", Value::Null).await;
+    assert_eq!((code, kind(&problem)), (503, "unavailable"));
+    served.admin.stopping();
+    let (_, problem) = ask(&served, "DELETE", "/topics/x", Value::Null).await;
+    assert!(problem["detail"].as_str().unwrap().contains("stopping"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_topic_lives_and_dies() {
+    let served = Served::running(Options::default());
+    let wanted = json!({"name": "a/ö", "partitions": 2,
+        "config": {"retention_ms": null, "durability": "os", "timestamp": "append"}});
+    let answer = served.send("POST", "/sabir/v1/topics", "", &wanted.to_string()).await;
+    assert_eq!(code(&answer), 201, "{answer}");
+    assert!(answer.contains("location: /sabir/v1/topics/a%2F%C3%B6\r\n"), "{answer}");
+    let (code, problem) = ask(&served, "POST", "/topics", wanted).await;
+    assert_eq!((code, kind(&problem)), (409, "topic-exists"));
+
+    let (code, topic) = ask(&served, "GET", "/topics/a%2F%C3%B6", Value::Null).await;
+    assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 2));
+    assert_eq!(topic["config"]["retention_ms"], Value::Null);
+    assert_eq!(
+        (&topic["config"]["durability"], &topic["config"]["timestamp"]),
+        (&json!("os"), &json!("append"))
+    );
+    let change = json!({"partitions": 3, "config": {"retention_ms": 1000, "durability": null}});
+    let (code, topic) = ask(&served, "PATCH", "/topics/a%2F%C3%B6", change).await;
+    assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 3), "{topic}");
+    assert_eq!(
+        (&topic["config"]["retention_ms"], &topic["config"]["durability"]),
+        (&json!(1000), &Value::Null)
+    );
+    assert_eq!(topic["config"]["timestamp"], "append");
+
+    let (_, list) = ask(&served, "GET", "/topics?prefix=a&limit=1", Value::Null).await;
+    assert_eq!((&list["topics"][0]["name"], &list["next"]), (&json!("a/ö"), &Value::Null));
+    let (code, _) = ask(&served, "DELETE", "/topics/a%2F%C3%B6", Value::Null).await;
+    assert_eq!(code, 204);
+    for method in ["GET", "DELETE"] {
+        let (code, problem) = ask(&served, method, "/topics/a%2F%C3%B6", Value::Null).await;
+        assert_eq!((code, kind(&problem)), (404, "unknown-topic"));
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_the_reason() {
+    let served = Served::running(Options::default());
+    for (method, path, body, code, kind_wanted, says) in [
+        (
+            "POST",
+            "/topics",
+            r#"{"name": "t", "partition": 1}"#,
+            400,
+            "bad-request",
+            "unknown field `partition`",
+        ),
+        (
+            "POST",
+            "/topics",
+            r#"{"name": "t", "config": {"durability": "no"}}"#,
+            400,
+            "bad-request",
+            "config.durability",
+        ),
+        ("POST", "/topics", r#"{"name": "t"} x"#, 400, "bad-request", "trailing"),
+        ("POST", "/topics", r#"{"name": "t", "partitions": 0}"#, 422, "invalid", "partitions"),
+        (
+            "POST",
+            "/topics",
+            r#"{"name": "t", "config": {"retention_ms": -1}}"#,
+            422,
+            "invalid",
+            "retention_ms",
+        ),
+        ("POST", "/topics", r#"{"name": ""}"#, 422, "invalid", "invalid topic name"),
+        ("PATCH", "/topics/none", r#"{"partitions": 2}"#, 404, "unknown-topic", "none"),
+        ("GET", "/topics?limit=0", "", 400, "bad-request", "limit"),
+        ("GET", "/topics?limt=1", "", 400, "bad-request", "limt"),
+        ("GET", "/topics/%ff", "", 400, "bad-request", "UTF-8"),
+        ("GET", "/groups/none", "", 404, "unknown-group", "none"),
+        ("DELETE", "/groups/none", "", 404, "unknown-group", "none"),
+        ("POST", "/groups/none/reset", r#"{"to": "earliest"}"#, 404, "unknown-group", "none"),
+        ("POST", "/groups/g/reset", r#"{"to": "there"}"#, 400, "bad-request", "to: unknown variant"),
+        ("POST", "/groups/g/reset", r#"{"to": "latest", "topics": ["no"]}"#, 404, "unknown-topic", "no"),
+    ] {
+        let (got, problem) = served.json(method, &format!("/sabir/v1{path}"), body).await;
+        assert_eq!((got, kind(&problem)), (code, kind_wanted), "{method} {path} {body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{method} {path} {body}: {problem}");
+        let all = description();
+        check(&problem, &all["components"]["schemas"]["Problem"], &all, path).unwrap();
+    }
+    let answer = served.send("POST", "/sabir/v1/topics", "", &format!("\"{}\"", "x".repeat(100_000))).await;
+    assert_eq!((code(&answer), kind(&content(&answer))), (413, "too-large"));
+    let text = "POST /sabir/v1/topics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        content-type: text/plain\r\ncontent-length: 2\r\n\r\n{}";
+    assert_eq!(code(&served.ask(text).await), 415);
+}
+
+#[tokio::test]
+async fn groups_are_shown_reset_and_deleted() {
+    let served = Served::running(Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t"})).await;
+    commit(&served, "g", "t", 0).await;
+    commit(&served, "h", "t", 0).await;
+    let (_, list) = ask(&served, "GET", "/groups?limit=1", Value::Null).await;
+    assert_eq!((&list["groups"][0]["group"], &list["next"]), (&json!("g"), &json!("g")));
+    let (_, list) = ask(&served, "GET", "/groups?after=g", Value::Null).await;
+    assert_eq!((&list["groups"][0]["group"], &list["next"]), (&json!("h"), &Value::Null));
+    let (code, group) = ask(&served, "GET", "/groups/g", Value::Null).await;
+    assert_eq!((code, &group["state"], &group["lag"]), (200, &json!("Empty"), &json!(0)));
+    assert_eq!((&group["offsets"][0]["topic"], &group["offsets"][0]["metadata"]), (&json!("t"), &json!("m")));
+
+    commit(&served, "g", "t", 7).await;
+    for (to, dry_run, after) in [
+        (json!("latest"), true, 0),
+        (json!({"offset": 5}), true, 0),
+        (json!({"time_ms": 1}), true, 0),
+        (json!("earliest"), false, 0),
+    ] {
+        let wanted = json!({"to": to, "dry_run": dry_run});
+        let (code, done) = ask(&served, "POST", "/groups/g/reset", wanted).await;
+        assert_eq!(code, 200, "{done}");
+        let change = json!([{"topic": "t", "partition": 0, "before": 7, "after": after}]);
+        assert_eq!((&done["dry_run"], &done["offsets"]), (&json!(dry_run), &change));
+    }
+    let (_, group) = ask(&served, "GET", "/groups/g", Value::Null).await;
+    assert_eq!(group["offsets"][0]["committed"], 0);
+    // A group that nobody has heard of may be told where to begin.
+    let (code, done) =
+        ask(&served, "POST", "/groups/new/reset", json!({"to": "latest", "topics": ["t"]})).await;
+    assert_eq!((code, &done["offsets"][0]["before"]), (200, &Value::Null));
+    assert_eq!(ask(&served, "DELETE", "/groups/new", Value::Null).await.0, 204);
+    assert_eq!(ask(&served, "GET", "/groups/new", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn changes_are_taken_from_where_they_may_come() {
+    for (writes, headers, wanted) in [
+        (Writes::Off, "", 403),
+        (Writes::Loopback, "", 404),
+        (Writes::Anywhere, "", 404),
+        (Writes::Loopback, "origin: http://elsewhere.example\r\n", 403),
+        (Writes::Anywhere, "origin: null\r\n", 403),
+    ] {
+        let served = Served::running(Options { writes, ..Options::default() });
+        let answer = served.send("DELETE", "/sabir/v1/topics/none", headers, "").await;
+        assert_eq!(code(&answer), wanted, "{writes:?} {headers}: {answer}");
+        assert_eq!(code(&served.send("GET", "/sabir/v1/topics", headers, "").await), 200);
+    }
+}

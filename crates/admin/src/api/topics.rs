@@ -1,0 +1,285 @@
+//! Topics: looked at, created, changed, deleted.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::{HeaderName, StatusCode, header};
+use sabir_broker::{Broker, NewTopic, Topic};
+use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicKind};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::node::durability;
+use super::problem::Problem;
+use super::request::{Body, Name, Open, Page, Writer};
+use super::{Answer, bounded};
+use crate::detail::totals;
+
+/// As many bytes as a batch can have anywhere.
+const LARGEST_MESSAGE: u32 = 1 << 30;
+
+#[derive(Serialize)]
+pub struct Topics {
+    topics: Vec<Summary>,
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    name: String,
+    id: String,
+    internal: bool,
+    partitions: usize,
+    records: u64,
+    bytes: u64,
+}
+
+pub async fn list(Open(shown): Open, page: Page) -> Json<Topics> {
+    let catalog = shown.broker.catalog();
+    let (topics, next) = page.cut(catalog.topics(), |topic| &topic.name);
+    Json(Topics { topics: topics.into_iter().map(|topic| summary(&shown.broker, topic)).collect(), next })
+}
+
+fn summary(broker: &Broker, topic: &Topic) -> Summary {
+    let (sum, records) = totals(broker, topic);
+    Summary {
+        name: topic.name.to_string(),
+        id: topic.id.to_string(),
+        internal: topic.internal,
+        partitions: topic.partitions.len(),
+        records,
+        bytes: sum.bytes,
+    }
+}
+
+#[derive(Serialize)]
+pub struct Details {
+    name: String,
+    id: String,
+    internal: bool,
+    version: u64,
+    config: Config,
+    records: u64,
+    bytes: u64,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Serialize)]
+struct Config {
+    retention_ms: Option<i64>,
+    retention_bytes: Option<i64>,
+    max_message_bytes: u32,
+    timestamp: Stamp,
+    durability: Option<&'static str>,
+    kind: &'static str,
+    min_insync: u16,
+    timestamp_before_max_ms: Option<i64>,
+    timestamp_after_max_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stamp {
+    Create,
+    Append,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    partition: i32,
+    shard: u32,
+    leader: Option<i32>,
+    leader_epoch: Option<i32>,
+    start: i64,
+    end: i64,
+    bytes: u64,
+}
+
+pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<Details> {
+    Ok(Json(details(&shown.broker, &*find(&shown.broker, &name)?)))
+}
+
+/// The topic of that name.
+pub fn find(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
+    broker.catalog().topic(name).cloned().ok_or_else(|| Problem::unknown_topic(name))
+}
+
+fn details(broker: &Broker, topic: &Topic) -> Details {
+    let (sum, records) = totals(broker, topic);
+    Details {
+        name: topic.name.to_string(),
+        id: topic.id.to_string(),
+        internal: topic.internal,
+        version: topic.version,
+        config: config(&topic.config),
+        records,
+        bytes: sum.bytes,
+        partitions: topic.partitions.iter().map(|p| partition(broker, p)).collect(),
+    }
+}
+
+fn config(config: &TopicConfig) -> Config {
+    Config {
+        retention_ms: config.retention_ms,
+        retention_bytes: config.retention_bytes,
+        max_message_bytes: config.max_message_bytes,
+        timestamp: match config.timestamp_type {
+            TimestampType::CreateTime => Stamp::Create,
+            TimestampType::LogAppendTime => Stamp::Append,
+        },
+        durability: config.durability.map(durability),
+        kind: match config.kind {
+            TopicKind::Retention => "retention",
+            TopicKind::Queue => "queue",
+        },
+        min_insync: config.min_insync,
+        timestamp_before_max_ms: bounded(config.timestamp_before_max_ms),
+        timestamp_after_max_ms: bounded(config.timestamp_after_max_ms),
+    }
+}
+
+fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition {
+    let led = broker.leadership(partition.shard).filter(|(_, leads)| *leads);
+    let stats = broker.partition_stats(partition.shard, partition.id).unwrap_or_default();
+    Partition {
+        partition: partition.index,
+        shard: partition.shard.0,
+        leader: led.map(|_| broker.node_id().0),
+        leader_epoch: led.map(|(term, _)| partition.leader_epoch(term).0),
+        start: stats.start.0,
+        end: stats.end.0,
+        bytes: stats.bytes,
+    }
+}
+
+/// What is to be changed of a configuration: what is absent stays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigChange {
+    #[serde(deserialize_with = "said")]
+    retention_ms: Option<Option<i64>>,
+    #[serde(deserialize_with = "said")]
+    retention_bytes: Option<Option<i64>>,
+    max_message_bytes: Option<u32>,
+    timestamp: Option<Stamp>,
+    #[serde(deserialize_with = "said")]
+    durability: Option<Option<Promise>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Promise {
+    Sync,
+    Os,
+}
+
+/// Null is something else than nothing.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(input).map(Some)
+}
+
+impl ConfigChange {
+    fn apply(self, config: &mut TopicConfig) -> Result<(), Problem> {
+        if let Some(ms) = self.retention_ms {
+            config.retention_ms = not_negative("retention_ms", ms)?;
+        }
+        if let Some(bytes) = self.retention_bytes {
+            config.retention_bytes = not_negative("retention_bytes", bytes)?;
+        }
+        if let Some(bytes) = self.max_message_bytes {
+            if bytes > LARGEST_MESSAGE {
+                return Err(Problem::invalid(format!("max_message_bytes: at most {LARGEST_MESSAGE}")));
+            }
+            config.max_message_bytes = bytes;
+        }
+        if let Some(stamp) = self.timestamp {
+            config.timestamp_type = match stamp {
+                Stamp::Create => TimestampType::CreateTime,
+                Stamp::Append => TimestampType::LogAppendTime,
+            };
+        }
+        if let Some(promise) = self.durability {
+            config.durability = promise.map(|promise| match promise {
+                Promise::Sync => Durability::Sync,
+                Promise::Os => Durability::Os,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn not_negative(key: &str, bound: Option<i64>) -> Result<Option<i64>, Problem> {
+    match bound {
+        Some(bound) if bound < 0 => Err(Problem::invalid(format!("{key}: a number from 0 on, or null"))),
+        bound => Ok(bound),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    name: String,
+    #[serde(default = "one_partition")]
+    partitions: u32,
+    #[serde(default)]
+    config: ConfigChange,
+}
+
+fn one_partition() -> u32 {
+    1
+}
+
+type Created = (StatusCode, [(HeaderName, String); 1], Json<Details>);
+
+pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) -> Result<Created, Problem> {
+    let broker = &shown.broker;
+    let mut config = broker.options().defaults.clone();
+    wanted.config.apply(&mut config)?;
+    let Wanted { name, partitions, .. } = wanted;
+    let topic = NewTopic { name: name.clone(), partitions, config, internal: false, made_by: FrontEndNo(0) };
+    let made = broker.create_topics(vec![topic]).await.pop();
+    let topic = made
+        .unwrap_or(Err(sabir_model::ErrorKind::InvalidRequest))
+        .map_err(|error| Problem::refused(&format!("topic {name:?}"), error))?;
+    let place = format!("{}/topics/{}", super::PREFIX, escaped(&name));
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))))
+}
+
+/// A name as a part of a path.
+fn escaped(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~');
+    let escape = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+    name.bytes().map(escape).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    partitions: Option<u32>,
+    config: Option<ConfigChange>,
+}
+
+pub async fn change(
+    _: Writer,
+    Open(shown): Open,
+    Name(name): Name,
+    Body(change): Body<Change>,
+) -> Answer<Details> {
+    let broker = &shown.broker;
+    let mut topic = find(broker, &name)?;
+    let refused = |error| Problem::refused(&format!("topic {name:?}"), error);
+    if let Some(change) = change.config {
+        let mut config = topic.config.clone();
+        change.apply(&mut config)?;
+        topic = broker.configure_topic(topic.id, config).await.map_err(refused)?;
+    }
+    if let Some(count) = change.partitions.filter(|count| *count as usize != topic.partitions.len()) {
+        topic = broker.create_partitions(topic.id, count).await.map_err(refused)?;
+    }
+    Ok(Json(details(broker, &topic)))
+}
+
+pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
+    let topic = find(&shown.broker, &name)?;
+    let gone = shown.broker.delete_topics(vec![topic.id]).await.pop().unwrap_or(Ok(()));
+    gone.map(|()| StatusCode::NO_CONTENT).map_err(|error| Problem::refused(&format!("topic {name:?}"), error))
+}

@@ -1,0 +1,73 @@
+//! Topics and groups one by one, while there are not too many of them for whoever keeps their samples.
+
+use sabir_base::metrics::Exposition;
+use sabir_broker::{Broker, GroupLag, PartitionStats, Topic};
+
+/// Positions looked at for each group that may be shown.
+const POSITIONS: usize = 10;
+
+/// Writes what is within the limit, and says what is not.
+pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
+    out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.groups().count() as u64));
+    if limit == 0 {
+        return;
+    }
+    let catalog = broker.catalog();
+    let topics_fit = catalog.len() <= limit;
+    left_out(out, "sabir_topic_*", !topics_fit);
+    if topics_fit {
+        catalog.topics().for_each(|topic| one_topic(broker, topic, out));
+    }
+    let groups = match broker.groups().count() <= limit {
+        true => broker.groups_lag(limit.saturating_mul(POSITIONS)),
+        false => None,
+    };
+    left_out(out, "sabir_group_*", groups.is_none());
+    groups.iter().flatten().for_each(|group| one_group(group, out));
+}
+
+fn left_out(out: &mut Exposition, metrics: &str, left_out: bool) {
+    let help = "Whether metrics of these names are left out, since there would be too many of them.";
+    out.gauge("sabir_metrics_left_out", help, &[("metrics", metrics)], left_out.into());
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What a topic keeps, and how many records it was ever given.
+pub fn totals(broker: &Broker, topic: &Topic) -> (PartitionStats, u64) {
+    let kept = topic.partitions.iter().filter_map(|p| broker.partition_stats(p.shard, p.id).ok());
+    let mut sum = PartitionStats::default();
+    for one in kept {
+        sum.start.0 += one.start.0;
+        sum.end.0 += one.end.0;
+        sum.bytes += one.bytes;
+    }
+    let records = sum.end.0 - sum.start.0;
+    (sum, u64::try_from(records).unwrap_or(0))
+}
+
+fn one_topic(broker: &Broker, topic: &Topic, out: &mut Exposition) {
+    let labels = [("topic", &*topic.name)];
+    let (sum, kept) = totals(broker, topic);
+    let help = "Partitions of the topic.";
+    out.gauge("sabir_topic_partitions", help, &labels, topic.partitions.len() as i64);
+    let help = "Records that the topic was given since it was made.";
+    out.counter("sabir_topic_records", help, &labels, u64::try_from(sum.end.0).unwrap_or(0));
+    let help = "Offsets from the first to the last record kept, over all partitions.";
+    out.gauge("sabir_topic_kept_records", help, &labels, signed(kept));
+    let help = "Bytes of the batches that the topic keeps.";
+    out.gauge("sabir_topic_kept_bytes", help, &labels, signed(sum.bytes));
+}
+
+fn one_group(group: &GroupLag, out: &mut Exposition) {
+    let id = &*group.group.group;
+    let help = "Members of the group.";
+    out.gauge("sabir_group_members", help, &[("group", id)], signed(group.group.members as u64));
+    for topic in &group.topics {
+        let labels = [("group", id), ("topic", &*topic.topic.name)];
+        let help = "Records of the topic that the group is behind, over the partitions it has positions in.";
+        out.gauge("sabir_group_lag", help, &labels, signed(topic.lag()));
+    }
+}

@@ -1,0 +1,110 @@
+//! The port with a broker behind it, and requests as a user types them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sabir_base::clock::SystemClock;
+use sabir_broker::{Broker, BrokerOptions, DiskKind};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{Admin, FrontEnd, Options, Shown, serve};
+
+/// A port that is served.
+pub struct Served {
+    pub admin: Admin,
+    pub broker: Option<Broker>,
+    address: SocketAddr,
+    _data: Option<tempfile::TempDir>,
+}
+
+impl Served {
+    /// Without a broker.
+    pub fn starting() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let admin = Admin::new(options);
+        tokio::spawn(serve(vec![socket], admin.clone(), std::future::pending()));
+        Self { admin, broker: None, address, _data: None }
+    }
+
+    /// With an empty broker.
+    pub fn running(options: Options) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let broker_options = BrokerOptions {
+            disk: DiskKind::Pwrite,
+            segment_bytes: 8 << 20,
+            keep_free: 0,
+            ..BrokerOptions::new(data.path())
+        };
+        let broker = Broker::open(broker_options, Arc::new(SystemClock)).unwrap();
+        let mut served = Self::with(options);
+        let front_end = FrontEnd {
+            name: "test",
+            listening: vec!["127.0.0.1:1".parse().unwrap()],
+            advertise: "here:1".into(),
+            open: 1,
+            accepted: 2,
+            refused: 3,
+        };
+        let front_ends = Box::new(move || vec![front_end.clone()]);
+        served.admin.running(Shown { broker: broker.clone(), figures: Vec::new(), front_ends });
+        (served.broker, served._data) = (Some(broker), Some(data));
+        served
+    }
+
+    /// The whole answer to a request.
+    pub async fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        self.send("GET", path, "", "").await
+    }
+
+    /// A request with more header lines and a body of JSON, if there is one.
+    pub async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
+        let length = match body {
+            "" => String::new(),
+            body => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+        };
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
+        self.ask(&(head + body)).await
+    }
+
+    /// The code of an answer and what its body says.
+    pub async fn json(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let answer = self.send(method, path, "", body).await;
+        (code(&answer), content(&answer))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(broker) = self.broker.take() {
+            broker.shutdown();
+        }
+    }
+}
+
+/// The code of an answer.
+pub fn code(answer: &str) -> u16 {
+    answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+}
+
+/// The body of an answer, in JSON; null if it has none.
+pub fn content(answer: &str) -> Value {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() }
+}
