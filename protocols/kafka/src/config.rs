@@ -17,6 +17,8 @@ pub struct Config {
     pub max_fetch: Size,
     /// Fetch sessions kept at once.
     pub fetch_sessions: usize,
+    /// Partitions and positions that metrics show one by one.
+    pub exporter_partitions: usize,
 }
 
 /// The keys of the table beside the common ones.
@@ -46,6 +48,12 @@ pub const SETTINGS: &[Setting] = &[
         key: "fetch_sessions",
         default: "1000",
         help: "How many incremental fetch sessions are kept. A consumer beyond them names its partitions in every fetch.",
+    },
+    Setting {
+        key: "exporter_partitions",
+        default: "10000",
+        help: "`/metrics` also has kafka_exporter's names, by partition while there are no more partitions than this, and by \
+               group and partition while groups have no more positions than this. 0 leaves all of these names out.",
     },
 ];
 

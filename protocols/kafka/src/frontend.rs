@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::config::{Config, NAME};
 use crate::connection;
+use crate::exporter;
 use crate::fetch_session::FetchSessions;
 use crate::metrics::Metrics;
 use crate::wire::Str;
@@ -88,6 +89,7 @@ impl Frontend for FrontEnd {
 
     fn metrics(&self, out: &mut Exposition) {
         self.metrics.expose(NAME, out);
+        exporter::expose(self, out);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod client;
 mod config;
 mod connection;
 mod deadlines;
+mod exporter;
 mod fetch_session;
 mod frontend;
 mod handlers;
