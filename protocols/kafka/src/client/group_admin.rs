@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_net::client::{GroupInfo, GroupSummary, MemberInfo};
 
-use super::{Client, Error};
+use super::{Client, Error, Patience};
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use crate::wire::messages::list_groups::ListGroupsRequest;
@@ -18,6 +18,10 @@ impl Client {
     /// # Errors
     /// A node does not answer, or refuses.
     pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        patiently(async || self.list_groups_once().await).await
+    }
+
+    async fn list_groups_once(&self) -> Result<Vec<GroupSummary>, Error> {
         let nodes: Vec<i32> = self.metadata(Some(&[])).await?.brokers.iter().map(|b| b.node_id).collect();
         let mut groups = Vec::new();
         for node in nodes {
@@ -38,6 +42,10 @@ impl Client {
     /// # Errors
     /// There is no such group, or its coordinator does not answer.
     pub async fn describe_group(&self, group: &str) -> Result<GroupInfo, Error> {
+        patiently(async || self.describe_group_once(group).await).await
+    }
+
+    async fn describe_group_once(&self, group: &str) -> Result<GroupInfo, Error> {
         let coordinator = self.coordinator(group).await?;
         let request = DescribeGroupsRequest { groups: vec![group.into()], ..Default::default() };
         let response = coordinator.call(&request).await?;
@@ -56,6 +64,10 @@ impl Client {
     /// # Errors
     /// There is no such group, or it has members.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        patiently(async || self.delete_group_once(group).await).await
+    }
+
+    async fn delete_group_once(&self, group: &str) -> Result<(), Error> {
         let coordinator = self.coordinator(group).await?;
         let request = DeleteGroupsRequest { groups_names: vec![group.into()] };
         let response = coordinator.call(&request).await?;
@@ -68,6 +80,10 @@ impl Client {
     /// # Errors
     /// There is no such group or partition, or its members read the topic.
     pub async fn delete_offsets(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<(), Error> {
+        patiently(async || self.delete_offsets_once(group, topic, partitions).await).await
+    }
+
+    async fn delete_offsets_once(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<(), Error> {
         let coordinator = self.coordinator(group).await?;
         let partition = |&partition_index: &i32| OffsetDeleteRequestPartition { partition_index };
         let partitions = partitions.iter().map(partition).collect();
@@ -80,6 +96,17 @@ impl Client {
             Error::check(ApiKey::OffsetDelete, deleted.error_code, about)?;
         }
         Ok(())
+    }
+}
+
+/// Asks again while the answer is an error that passes by itself: a coordinator that loads, or has moved.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let patience = Patience::new();
+    loop {
+        let answer = ask().await;
+        if !patience.again(&answer).await {
+            return answer;
+        }
     }
 }
 
