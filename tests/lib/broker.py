@@ -246,12 +246,19 @@ class Kafka(Broker):
             return False
 
 
-def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flush=False):
+# As Kafka is set up here: members of a group are not waited for, as most groups have one; and it is looked for expired records every
+# five minutes, since cases that write records of long ago must find them a moment later.
+SABIR_SETTINGS = ["group.initial_rebalance_delay=0s", "data.retention_interval=5m"]
+
+
+def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flush=False, min_session_ms=6000):
     """A broker that is not started yet. `partitions` is what an auto-created topic gets."""
     if kind == "sabir":
-        return Sabir(data, log_name or "sabir", disk, [f"kafka.num_partitions={partitions}", *settings])
+        own = [f"kafka.num_partitions={partitions}", f"group.min_session_timeout={min_session_ms}ms", *SABIR_SETTINGS]
+        return Sabir(data, log_name or "sabir", disk, [*own, *settings])
     if kind == "kafka":
-        return Kafka(data, log_name or "kafka", flush, [f"num.partitions={partitions}", *settings])
+        own = [f"num.partitions={partitions}", f"group.min.session.timeout.ms={min_session_ms}"]
+        return Kafka(data, log_name or "kafka", flush, [*own, *settings])
     raise ValueError(f"no such broker: {kind}")
 
 
@@ -270,12 +277,13 @@ def main():
     parser.add_argument("--kind", default=default_kind(), choices=["sabir", "kafka"])
     parser.add_argument("--name", default="broker", help="the name of its log file")
     parser.add_argument("--partitions", type=int, default=1, help="of an auto-created topic")
+    parser.add_argument("--min-session", type=int, default=6000, help="the shortest session timeout of a group's member, in ms")
     parser.add_argument("--disk", default="auto")
     parser.add_argument("--set", action="append", default=[], help="a setting in the broker's own words")
     parser.add_argument("command", nargs="+")
     asked = parser.parse_args()
     data = scratch(asked.name)
-    broker = make(asked.kind, data / "data", f"{asked.name}-broker", asked.partitions, asked.disk, asked.set)
+    broker = make(asked.kind, data / "data", f"{asked.name}-broker", asked.partitions, asked.disk, asked.set, min_session_ms=asked.min_session)
     try:
         broker.start()
         environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))

@@ -119,4 +119,9 @@ need_python() {
   } >>"$LOGS/install.log" 2>&1 || { echo "its Python packages cannot be installed, see $LOGS/install.log"; return 1; }
 }
 
+need_kafka_python() {
+  have python3 || { echo "needs Python 3"; return 1; }
+  tests/clients/python/install.sh >>"$LOGS/install.log" 2>&1 || { echo "kafka-python cannot be installed, see $LOGS/install.log"; return 1; }
+}
+
 need_root() { [ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }; }

@@ -7,13 +7,11 @@
     run.py --record    all cases that need a broker (or those named), and writes what became of them into expected.tsv: the control,
                        run with Kafka
 
-A case passes that ends as it does with Kafka: passed where Kafka passes, and passed or skipped where Kafka skips. Where Kafka
-fails, nothing is asked, and the case is not run.
+What a case is held against is the table of tests/lib/control.py, in expected.tsv. What Kafka fails is not run.
 """
 
 import argparse
 import concurrent.futures
-import dataclasses
 import os
 import pathlib
 import re
@@ -26,31 +24,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "lib"))
 import broker
 import cases
+import control
 
-EXPECTED = HERE / "expected.tsv"
-COLUMNS = "case\tkafka\tscope\tseconds\tremark"
-# Most of them wait most of the time; many more at once would disturb each other.
-AT_ONCE = 5
+# Most of them wait most of the time, so many run at once, but only as many as leave the machine some air.
+FEWEST, MOST = 3, 14
+AIR = 0.4
 LIMIT = 150
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclasses.dataclass
-class Expected:
-    """A line of expected.tsv: what Kafka makes of a case, and whether Sabir must do so now, later, or has no part in it (none)."""
-
-    case: str
-    kafka: str
-    scope: str
-    seconds: float
-    remark: str
-
-
-def expected():
-    lines = EXPECTED.read_text().splitlines()
-    assert lines[0] == COLUMNS, f"{EXPECTED} has other columns than {COLUMNS!r}"
-    rows = [line.split("\t") for line in lines[1:]]
-    return [Expected(case, kafka, scope, float(seconds), remark) for case, kafka, scope, seconds, remark in rows]
 
 
 def built():
@@ -64,9 +44,9 @@ def names(home):
     return [name for name, flags in table if not re.search("TEST_F_LOCAL|TEST_F_MANUAL", flags) and name[0] == "0"]
 
 
-def run(home, config, case):
+def run(home, config, case, where="company"):
     """(outcome, seconds, why it was skipped or failed)."""
-    log = broker.LOGS / "librdkafka" / f"{case}.log"
+    log = broker.LOGS / "librdkafka" / f"{case}-{where}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(
         os.environ,
@@ -105,60 +85,64 @@ def judge(case, text):
     return "fail", summary[2].strip() if summary else "no word of the case in the runner's summary"
 
 
-def run_all(home, config, chosen, ended):
-    """Runs cases, the longest first, and hands each one's end to `ended(case, outcome, seconds, reason)`.
+def clock():
+    """(time that no processor had anything to do, time of all processors), both since the machine was started."""
+    ticks = [int(t) for t in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
-    Many cases have limits of a second or ten that others beside them can use up: what fails in company is run once more alone, and
-    that counts. What it failed with at first is printed.
+
+def company(pool, home, config, chosen):
+    """Runs cases in this order, many at once, and yields (case, what `run` says) as they end."""
+    waiting, running, before = list(chosen), {}, clock()
+    while waiting or running:
+        time.sleep(0.3)
+        for future in [f for f in running if f.done()]:
+            yield running.pop(future), future.result()
+        now = clock()
+        idle, total = now[0] - before[0], now[1] - before[1]
+        before = now
+        if waiting and (len(running) < FEWEST or len(running) < MOST and idle > AIR * total):
+            case = waiting.pop(0)
+            running[pool.submit(run, home, config, case)] = case
+
+
+def run_all(home, config, chosen, ended, again=lambda case: True):
+    """Runs cases, and hands each one's end to `ended(case, outcome, seconds, reason)`.
+
+    Many cases have limits of a second or ten that others beside them can use up: what fails in company is run once more alone, if
+    it is one for `again`, and that counts. What it failed with at first is printed.
     """
     alone = []
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {pool.submit(run, home, config, case): case for case in chosen}
-        for done in concurrent.futures.as_completed(running):
-            case, (outcome, seconds, reason) = running[done], done.result()
-            if outcome == "fail":
+    with concurrent.futures.ThreadPoolExecutor(MOST) as pool:
+        for case, (outcome, seconds, reason) in company(pool, home, config, chosen):
+            if outcome == "fail" and again(case):
                 print(f"{case} failed in company ({seconds:.1f} s): {reason}", flush=True)
                 alone.append(case)
             else:
                 ended(case, outcome, seconds, reason)
     for case in alone:
-        ended(case, *run(home, config, case))
+        ended(case, *run(home, config, case, "alone"))
     for left in home.glob("stats_*.json"):
         left.unlink()
 
 
-def record(home, config, chosen):
-    before = {e.case: e for e in expected()} if EXPECTED.exists() else {}
-    rows = dict(line.split("\t", 1) for line in EXPECTED.read_text().splitlines()[1:]) if before else {}
-
-    def ended(case, outcome, seconds, reason):
-        old = before.get(case)
-        # What a skipped case says is the same each time; why a case fails was found out by hand and is kept.
-        remark = old.remark if old and old.remark and old.kafka == outcome else reason
-        rows[case] = f"{outcome}\t{old.scope if old else 'later'}\t{seconds:.0f}\t{remark}"
-        print(case, rows[case], sep="\t", flush=True)
-
-    run_all(home, config, chosen or names(home), ended)
-    EXPECTED.write_text("\n".join([COLUMNS, *(f"{case}\t{rest}" for case, rest in sorted(rows.items()))]) + "\n")
+def record(home, config, table, chosen):
+    run_all(home, config, chosen or names(home), table.record)
+    table.write()
 
 
-def compare(home, config, chosen):
+def compare(home, config, table, chosen):
     suite = cases.Suite("librdkafka")
-    by_case = {e.case: e for e in chosen}
 
     def ended(case, outcome, seconds, reason):
-        kafka = by_case[case].kafka
-        if outcome == "fail" and by_case[case].scope == "later":
-            suite.record(case, "skip", seconds, f"not built yet ({by_case[case].remark or 'as it seems'}): {reason}")
-        elif outcome == "skip" and kafka == "skip":
-            suite.record(case, "skip", seconds, f"as with Kafka: {by_case[case].remark or reason}")
-        elif outcome == "skip":
-            suite.record(case, "fail", seconds, f"skipped, which Kafka does not make it do: {reason}")
-        else:
-            suite.record(case, outcome, seconds, reason)
+        outcome, reason = control.judge(table.rows[case], outcome, reason)
+        suite.record(case, outcome, seconds, reason)
 
-    longest_first = sorted(chosen, key=lambda e: -e.seconds)
-    run_all(home, config, [e.case for e in longest_first if e.kafka != "fail"], ended)
+    for e in chosen:
+        if e.kafka == "fail":
+            suite.record(e.case, "skip", reason=f"Kafka fails it: {e.remark}")
+    longest_first = sorted((e for e in chosen if e.kafka != "fail"), key=lambda e: -e.seconds)
+    run_all(home, config, [e.case for e in longest_first], ended, again=lambda case: table.rows[case].scope == "now")
     suite.end()
 
 
@@ -168,19 +152,19 @@ def main():
     parser.add_argument("--record", action="store_true")
     parser.add_argument("case", nargs="*")
     asked = parser.parse_args()
-    home = built()
+    home, table = built(), control.Table(HERE / "expected.tsv")
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
         config.write(f"bootstrap.servers={os.environ['BOOTSTRAP']}\ntest.topic.random=true\n{os.environ.get('TEST_CONF', '')}\n")
         config.flush()
         if asked.record:
-            record(home, config.name, asked.case)
+            record(home, config.name, table, asked.case)
             return
         scope = "later" if asked.later else "now"
-        chosen = [e for e in expected() if (e.case in asked.case if asked.case else e.scope == scope)]
+        chosen = [e for e in table if (e.case in asked.case if asked.case else e.scope == scope)]
         unknown = set(asked.case) - {e.case for e in chosen}
         if unknown:
-            sys.exit(f"not in {EXPECTED.name}: {', '.join(sorted(unknown))}")
-        compare(home, config.name, chosen)
+            sys.exit(f"not in {table.path}: {', '.join(sorted(unknown))}")
+        compare(home, config.name, table, chosen)
 
 
 if __name__ == "__main__":
