@@ -119,6 +119,9 @@ need_python() {
   } >>"$LOGS/install.log" 2>&1 || { echo "its Python packages cannot be installed, see $LOGS/install.log"; return 1; }
 }
 
+probe_prometheus() { use_unpacked; have prometheus && have promtool; }
+need_prometheus() { need_debian probe_prometheus prometheus; }
+
 need_kafka_python() {
   have python3 || { echo "needs Python 3"; return 1; }
   tests/clients/python/install.sh >>"$LOGS/install.log" 2>&1 || { echo "kafka-python cannot be installed, see $LOGS/install.log"; return 1; }
