@@ -76,7 +76,12 @@ const COUNTERS: &[Counter] = &[
     ("sabir_appended_batches", "Record batches appended to partitions.", |s| s.batches),
     ("sabir_appended_records", "Records appended to partitions.", |s| s.records),
     ("sabir_appended_bytes", "Bytes of the batches appended to partitions.", |s| s.batch_bytes),
-    ("sabir_refused_batches", "Batches that were refused, or were there already.", |s| s.refused),
+    ("sabir_refused_batches", "Batches that were refused when their turn came.", |s| s.refused),
+    (
+        "sabir_duplicate_batches",
+        "Batches that idempotent producers sent again, and that are there once.",
+        |s| s.duplicates,
+    ),
     ("sabir_read_memory_bytes", "Bytes read for consumers from memory.", |s| s.hot_bytes),
     ("sabir_read_disk_bytes", "Bytes read for consumers from the disk.", |s| s.cold_bytes),
     ("sabir_tail_cache_hits", "Reads for consumers that the newest blocks in memory served.", |s| {

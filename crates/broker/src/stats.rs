@@ -43,8 +43,10 @@ pub struct ShardStats {
     pub records: u64,
     /// Bytes of batches appended to partitions.
     pub batch_bytes: u64,
-    /// Batches refused or found to be duplicates.
+    /// Batches refused where their order was final.
     pub refused: u64,
+    /// Batches of idempotent producers that were there already, and are there once.
+    pub duplicates: u64,
     /// Bytes read for fetches from memory.
     pub hot_bytes: u64,
     /// Bytes read for fetches from the disk.

@@ -188,6 +188,7 @@ impl Shard {
             records: counters.records,
             batch_bytes: counters.batch_bytes,
             refused: counters.refused,
+            duplicates: counters.duplicates,
             hot_bytes: meters.hot_bytes.get(),
             cold_bytes: meters.cold_bytes.get(),
             cache_hits: meters.cache_hits.get(),

@@ -146,8 +146,10 @@ impl ShardState {
             first.get_or_insert(appended);
         }
         let answer = first.unwrap_or(Err(ErrorKind::UnknownTopic));
-        if !answer.is_ok_and(|appended| !appended.duplicate) {
-            self.counters.refused += 1;
+        match answer {
+            Ok(Appended { duplicate: true, .. }) => self.counters.duplicates += 1,
+            Ok(_) => {}
+            Err(_) => self.counters.refused += 1,
         }
         answer
     }
@@ -289,6 +291,7 @@ impl ShardState {
         for &id in &body.partitions {
             if let Some(partition) = self.partitions.remove(&PartitionKey(id)) {
                 partition.give_up(id, &mut self.spill);
+                self.producers.remove_all_of(id);
                 self.touched.gone.push(id);
             }
         }

@@ -5,11 +5,11 @@ use std::hash::Hash;
 use sabir_journal::pages::{Budget, PageBatch, PageChange, PageError, PageKey, PageStore, PageValue, Paged};
 use sabir_model::{DecodeError, Sequence, Term};
 
-use super::{Counters, ExpiryQueue, PARTITIONS, PRODUCERS, SegmentUsage, ShardState, TRAINS, Touched, usage};
+use super::{Counters, ExpiryQueue, PARTITIONS, Producers, SegmentUsage, ShardState, TRAINS, Touched, usage};
 use crate::catalog::Catalog;
 use crate::codec::{Reader, put_i64, put_u64};
 use crate::group::GroupTable;
-use crate::partition::{ProducerKey, ProducerState, Spill, SpillChanges};
+use crate::partition::{Spill, SpillChanges};
 
 /// What a checkpoint does with a map, whatever it holds.
 pub(crate) trait Capturing {
@@ -87,7 +87,7 @@ impl ShardState {
     fn maps(&mut self) -> [&mut dyn Capturing; 6] {
         [
             &mut self.partitions,
-            &mut self.producers,
+            self.producers.pages(),
             &mut self.trains,
             self.catalog.pages(),
             &mut self.groups,
@@ -139,7 +139,7 @@ impl ShardState {
         let (applied, term, time_ms, starts) = take_head(&mut input).map_err(undecodable)?;
         let catalog = Catalog::restore(store, &mut input)?;
         input.end().map_err(undecodable)?;
-        let producers = Paged::restore(PRODUCERS, store)?;
+        let producers = Producers::restore(store)?;
         Ok(Self {
             applied,
             term,
@@ -164,7 +164,7 @@ fn take_head(input: &mut Reader<'_>) -> Result<(Sequence, Term, i64, u64), Decod
     Ok((Sequence(input.u64()?), Term(input.u64()?), input.i64()?, input.u64()?))
 }
 
-fn expiry_of(producers: &Paged<ProducerKey, ProducerState>) -> ExpiryQueue {
+fn expiry_of(producers: &Producers) -> ExpiryQueue {
     let mut queue = ExpiryQueue::default();
     producers.iter().for_each(|(key, state)| queue.note(*key, state.last_ms));
     queue

@@ -8,11 +8,13 @@ mod checkpoint;
 #[cfg(test)]
 mod dump;
 mod expiry;
+mod producers;
 mod trains;
 mod usage;
 
 pub(crate) use checkpoint::{Capturing, Cut, undecodable};
 pub(crate) use expiry::ExpiryQueue;
+pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;
 
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term};
 use crate::append::Appended;
 use crate::catalog::{Catalog, Topic};
 use crate::group::GroupTable;
-use crate::partition::{Partition, PartitionKey, ProducerKey, ProducerState, Spill};
+use crate::partition::{Partition, PartitionKey, Spill};
 use trains::{OpenTrain, TrainKey};
 
 /// What an entry came to.
@@ -148,6 +150,7 @@ pub(crate) struct Counters {
     pub(crate) records: u64,
     pub(crate) batch_bytes: u64,
     pub(crate) refused: u64,
+    pub(crate) duplicates: u64,
 }
 
 /// Where a block lies on this node.
@@ -162,7 +165,7 @@ pub(crate) struct ShardState {
     /// How often a node started to lead this shard.
     starts: u64,
     pub(crate) partitions: Paged<PartitionKey, Partition>,
-    pub(crate) producers: Paged<ProducerKey, ProducerState>,
+    pub(crate) producers: Producers,
     trains: Paged<TrainKey, OpenTrain>,
     pub(crate) catalog: Catalog,
     pub(crate) groups: GroupTable,
@@ -184,7 +187,7 @@ impl Default for ShardState {
             time_ms: i64::MIN,
             starts: 0,
             partitions: Paged::new(PARTITIONS),
-            producers: Paged::new(PRODUCERS),
+            producers: Producers::default(),
             trains: Paged::new(TRAINS),
             catalog: Catalog::default(),
             groups: GroupTable::new(),
@@ -198,7 +201,6 @@ impl Default for ShardState {
 }
 
 const PARTITIONS: &[u8] = b"p";
-const PRODUCERS: &[u8] = b"i";
 const TRAINS: &[u8] = b"o";
 
 impl ShardState {

@@ -176,6 +176,49 @@ fn producers_are_judged_where_the_order_is_final() {
     assert!(shard.append(&produced(1, 7, 0, 3, 1)).is_ok(), "any sequence after that");
 }
 
+/// What has gone from the log is no reason to forget who wrote it: neither a gap nor a repetition passes.
+#[test]
+fn producers_outlive_their_records() {
+    let mut shard = Shard::with_partitions(&[1]);
+    shard.append(&produced(1, 7, 0, 5, 2)).unwrap();
+    let moved = LogStartsMoved { moves: vec![(PartitionId(1), Offset(2))] };
+    assert_eq!(shard.one(&moved).number(), Ok(2));
+    assert!(shard.append(&produced(1, 7, 0, 5, 2)).unwrap().duplicate);
+    assert_eq!(shard.append(&produced(1, 7, 0, 9, 1)), Err(ErrorKind::OutOfOrderSequence));
+    assert_eq!(shard.append(&produced(1, 7, 0, 7, 1)).unwrap().base_offset, Offset(2));
+}
+
+#[test]
+fn a_later_epoch_begins_at_0_and_numbers_wrap() {
+    let mut shard = Shard::with_partitions(&[1]);
+    shard.append(&produced(1, 7, 0, i32::MAX - 1, 2)).unwrap();
+    shard.append(&produced(1, 7, 0, 0, 1)).unwrap();
+    assert_eq!(shard.append(&produced(1, 7, 1, 1, 1)), Err(ErrorKind::OutOfOrderSequence));
+    shard.append(&produced(1, 7, 1, 0, 1)).unwrap();
+}
+
+#[test]
+fn what_was_there_already_is_not_counted_as_refused() {
+    let mut shard = Shard::with_partitions(&[1]);
+    for (sequence, records) in [(0, 2), (0, 2), (0, 2), (9, 1)] {
+        let _ = shard.append(&produced(1, 7, 0, sequence, records));
+    }
+    let counters = shard.state.counters;
+    assert_eq!((counters.batches, counters.duplicates, counters.refused), (1, 2, 1));
+}
+
+#[test]
+fn a_partitions_producers_go_with_it() {
+    let mut shard = Shard::with_partitions(&[1, 2, 3]);
+    for (partition, producer) in [(1, 7), (2, 7), (2, 8), (3, 7)] {
+        shard.append(&produced(partition, producer, 0, 0, 1)).unwrap();
+    }
+    shard.one(&PartitionsDeleted { partitions: vec![PartitionId(2)] }).done().unwrap();
+    assert_eq!(shard.state.producers.len(), 2);
+    let left: Vec<_> = shard.state.producers.iter().map(|(key, _)| key.partition.0).collect();
+    assert!(!left.contains(&2), "{left:?}");
+}
+
 #[test]
 fn log_starts_move_up_only_and_not_beyond_the_end() {
     let mut shard = Shard::with_partitions(&[1]);
