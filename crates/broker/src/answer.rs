@@ -26,6 +26,11 @@ impl Sleeper {
         }
     }
 
+    /// Whether it waits to be woken.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn wake(&mut self, wakes: &mut WakeBatch) {
         if let Some((slot, waker)) = self.0.take() {
             wakes.add(slot, waker);

@@ -242,11 +242,19 @@ impl Broker {
     /// Waits while too much waits in open blocks to be written: what a front end awaits before it reads more.
     pub async fn room(&self) {
         let sleeper = Arc::new(Mutex::new(Sleeper::default()));
+        let mut waits_at = None;
         std::future::poll_fn(|cx| {
             let full = |shard: &&Arc<Shard>| !shard.has_room();
             let Some(shard) = self.inner.shards.iter().find(full) else { return Poll::Ready(()) };
-            sleeper.lock().sleep(cx);
-            shard.wait_for_room(&sleeper);
+            let mut asleep = sleeper.lock();
+            // One that nobody has woken since is still on that shard's list.
+            let listed = asleep.is_asleep() && waits_at == Some(shard.id);
+            asleep.sleep(cx);
+            drop(asleep);
+            if !listed {
+                waits_at = Some(shard.id);
+                shard.wait_for_room(&sleeper);
+            }
             // It may have made room before it knew of this one.
             if shard.has_room() {
                 cx.waker().wake_by_ref();

@@ -133,8 +133,10 @@ impl Shard {
         let sent = self.in_flight.lock().all();
         let mut left: Vec<Waiter> =
             sent.into_iter().flat_map(|sent| sent.waiters).map(|(_, waiter)| waiter).collect();
-        left.extend(self.open.lock().refuse(why));
+        let mut open = self.open.lock();
+        left.extend(open.refuse(why));
         self.waiting.store(0, SeqCst);
+        drop(open);
         self.make_room();
         left
     }

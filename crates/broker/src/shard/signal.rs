@@ -33,9 +33,10 @@ impl Signal {
 
     /// Takes the signal back, before the work it asks for. One raised from now on is seen again.
     pub(super) fn clear(&self) {
-        // First the byte, then the mark: one raised between the two writes none, but is served by the work to come.
-        if self.raiser.raised.load(SeqCst) {
-            let _ = (&self.reader).read(&mut [0; 16]);
+        // First the byte, then the mark: one raised between the two writes none, but is served by the work to come. Without a byte
+        // the raiser is about to write it: the mark stays for the clearing that it will call for, or that byte would lie in the
+        // pipe with no mark to have it read, and make it readable for ever.
+        if self.raiser.raised.load(SeqCst) && (&self.reader).read(&mut [0; 16]).is_ok_and(|read| read > 0) {
             self.raiser.raised.store(false, SeqCst);
         }
     }
@@ -73,6 +74,20 @@ mod tests {
         assert!(readable(&signal));
         signal.clear();
         assert!(!readable(&signal));
+        signal.raiser().raise();
+        assert!(readable(&signal));
+    }
+
+    #[test]
+    fn one_cleared_while_it_is_raised_is_cleared_whole_by_the_next() {
+        let signal = Signal::new().unwrap();
+        // Its raiser has set the mark and not yet written the byte.
+        signal.raiser.raised.store(true, SeqCst);
+        signal.clear();
+        (&signal.raiser.writer).write_all(&[1]).unwrap();
+        assert!(readable(&signal));
+        signal.clear();
+        assert!(!readable(&signal), "nothing is left that nobody would read");
         signal.raiser().raise();
         assert!(readable(&signal));
     }

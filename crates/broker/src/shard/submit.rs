@@ -123,8 +123,9 @@ impl Shard {
         }
         let filled = open.take();
         let waiting = open.bytes();
-        drop(open);
+        // Under the lock, or an older figure may overwrite that of an append, or the last one of a shard that stops.
         self.waiting.store(waiting, SeqCst);
+        drop(open);
         if waiting <= self.settings.open_bytes_max / 2 {
             self.make_room();
         }
@@ -178,4 +179,20 @@ fn refuse(waiters: Vec<(u32, Waiter)>, why: ErrorKind) {
     let mut wakes = WakeBatch::default();
     waiters.into_iter().for_each(|(_, waiter)| waiter.fail(why, &mut wakes));
     wakes.deliver();
+}
+
+#[cfg(test)]
+impl Shard {
+    /// Has so many bytes wait, as far as those who look can tell.
+    pub(crate) fn pretend_waiting(&self, bytes: usize) {
+        self.waiting.store(bytes, SeqCst);
+        if bytes == 0 {
+            self.make_room();
+        }
+    }
+
+    /// How many tasks wait for room.
+    pub(crate) fn waiting_for_room(&self) -> usize {
+        self.room.lock().len()
+    }
 }
