@@ -138,11 +138,13 @@ impl Broker {
             return Err(ErrorKind::InvalidPartitions);
         }
         let id = random_id();
+        let mut config = topic.config;
+        config.claim(&self.inner.options.defaults);
         let body = TopicCreated {
             id,
             namespace: DEFAULT_NAMESPACE.to_owned(),
             name: topic.name,
-            config: topic.config,
+            config,
             internal: topic.internal,
             made_by: topic.made_by,
             epoch_base: 0,
@@ -190,15 +192,17 @@ impl Broker {
         asked.await.topic()
     }
 
-    /// Replaces a topic's configuration; answered when all its partitions keep to it.
+    /// Replaces a topic's configuration; answered when all its partitions keep to it. What differs from the node's defaults is the
+    /// topic's own; the rest follows the defaults when they change.
     ///
     /// # Errors
     /// No such topic; the shards do not take writes.
     pub async fn configure_topic(
         &self,
         topic: TopicId,
-        config: TopicConfig,
+        mut config: TopicConfig,
     ) -> Result<Arc<Topic>, ErrorKind> {
+        config.claim(&self.inner.options.defaults);
         let body = TopicConfigured { id: topic, config };
         let asked = self.inner.definitions.change(&body, Priority::Ordinary);
         self.inner.definitions.flush();

@@ -18,12 +18,14 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{ErrorKind, PartitionId, ShardId, TopicId};
+use sabir_model::{ErrorKind, PartitionId, ShardId, TopicConfig, TopicId};
 use tracing::warn;
 
 use crate::answer::{Answer, Reply, Waiter};
 use crate::catalog::{CatalogView, Topic};
-use crate::entry::{Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted};
+use crate::entry::{
+    Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, TopicConfigured,
+};
 use crate::shard::Shard;
 use crate::state::Outcome;
 
@@ -108,6 +110,20 @@ impl Definitions {
         };
         self.catalog().propose(priority, body, Waiter::then(decided));
         answer
+    }
+
+    /// Has topics follow the node's defaults in all that is not their own.
+    pub(crate) fn follow(self: &Arc<Self>, defaults: &TopicConfig) {
+        let topics: Vec<Arc<Topic>> = self.catalog().state.read().catalog.topics().cloned().collect();
+        for topic in topics {
+            let mut config = topic.config.clone();
+            config.inherit(defaults);
+            if config != topic.config {
+                // Nobody waits for it; one that is lost is proposed at the next start.
+                drop(self.change(&TopicConfigured { id: topic.id, config }, Priority::Reserve));
+            }
+        }
+        self.flush();
     }
 
     /// Sends what was proposed on its way.

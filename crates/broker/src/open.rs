@@ -62,6 +62,7 @@ impl Broker {
         take_office(&shards)?;
         let definitions = Definitions::new(shards.clone());
         definitions.reconcile();
+        definitions.follow(&options.defaults);
         let groups = Groups::new(shards[1].clone(), options.groups.clone(), clock.clone());
         groups.lead();
         let house = House {

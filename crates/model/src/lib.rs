@@ -15,4 +15,4 @@ pub use ids::{
     FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use stored::DecodeError;
-pub use topic::{Durability, TimestampType, TopicConfig, TopicKind};
+pub use topic::{Durability, KeptSettings, OwnFields, TimestampType, TopicConfig, TopicField, TopicKind};

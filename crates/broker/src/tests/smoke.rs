@@ -1,5 +1,10 @@
-use super::rig::{append, batch, create, open, options, produced, read, values};
-use crate::OffsetSpec;
+use std::future::Future;
+use std::task::{Context, Waker};
+
+use sabir_model::TopicConfig;
+
+use super::rig::{append, batch, create, new_topic, open, options, produced, read, soon, until, values};
+use crate::{BrokerOptions, NewTopic, OffsetSpec};
 
 #[tokio::test]
 async fn what_was_appended_is_read_also_after_a_restart() {
@@ -46,4 +51,52 @@ async fn a_retry_is_answered_with_the_first_offset() {
     assert_eq!((second.base_offset.0, second.duplicate), (1, false));
     assert_eq!((again.base_offset.0, again.duplicate), (0, true));
     broker.shutdown();
+}
+
+#[tokio::test]
+async fn topics_follow_the_nodes_defaults_in_what_is_not_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let own = TopicConfig { retention_ms: Some(77), ..TopicConfig::default() };
+    let topics = vec![new_topic("follows", 2), NewTopic { config: own, ..new_topic("has its own", 2) }];
+    for topic in broker.create_topics(topics).await {
+        topic.unwrap();
+    }
+    broker.shutdown();
+    drop(broker);
+    let defaults = TopicConfig { retention_ms: Some(55), max_message_bytes: 99, ..TopicConfig::default() };
+    let broker = open(BrokerOptions { defaults, ..options(dir.path()) });
+    let seen = |name: &str| {
+        let topic = broker.catalog().topic(name).cloned()?;
+        let first = topic.partition(0)?;
+        let state = broker.inner.shards[first.shard.0 as usize].state.read();
+        let kept = state.partition(first.id)?.settings.retention_ms;
+        Some((topic.config.retention_ms, topic.config.max_message_bytes, kept))
+    };
+    until(|| seen("follows") == Some((Some(55), 99, 55))).await;
+    until(|| seen("has its own") == Some((Some(77), 99, 77))).await;
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_listed_once_and_woken() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let shard = &broker.inner.shards[1];
+    shard.pretend_waiting(usize::MAX);
+    let mut room = Box::pin(broker.room());
+    for _ in 0..100 {
+        let polled = room.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(shard.waiting_for_room(), 1);
+    let waiting = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.room().await }
+    });
+    until(|| shard.waiting_for_room() == 2).await;
+    shard.pretend_waiting(0);
+    soon(waiting).await.unwrap();
+    soon(room).await;
+    drop(broker);
 }

@@ -63,12 +63,18 @@ impl Compression {
     /// Compresses `input`, appending to `out`. Snappy is framed as the Java library frames it; LZ4 blocks are independent,
     /// as the Java client wants them.
     pub fn compress(self, input: &[u8], out: &mut Vec<u8>) {
+        self.compress_at(None, input, out);
+    }
+
+    /// As [`compress`](Self::compress), at a level where the codec has levels: gzip 0 to 9, zstd as its library numbers them. A
+    /// level beyond these is taken for the nearest.
+    pub fn compress_at(self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::None => out.extend_from_slice(input),
-            Self::Gzip => gzip(input, out),
+            Self::Gzip => gzip(level, input, out),
             Self::Snappy => xerial(input, out),
             Self::Lz4 => lz4(input, out),
-            Self::Zstd => zstd_frame(input, out),
+            Self::Zstd => zstd_frame(level, input, out),
         }
     }
 }
@@ -139,8 +145,10 @@ fn xerial(input: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn gzip(input: &[u8], out: &mut Vec<u8>) {
-    let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+fn gzip(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+    let level = level
+        .map_or(flate2::Compression::default(), |level| flate2::Compression::new(level.clamp(0, 9) as u32));
+    let mut encoder = flate2::write::GzEncoder::new(out, level);
     encoder.write_all(input).expect("a Vec takes every write");
     encoder.finish().expect("a Vec takes every write");
 }
@@ -176,8 +184,10 @@ fn is_short(error: &std::io::Error) -> bool {
     error.to_string().contains("Destination buffer is too small")
 }
 
-fn zstd_frame(input: &[u8], out: &mut Vec<u8>) {
-    let frame = zstd::bulk::compress(input, zstd::DEFAULT_COMPRESSION_LEVEL)
-        .expect("room for the worst case is allocated by the library");
+fn zstd_frame(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+    let levels = zstd::compression_level_range();
+    let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*levels.start(), *levels.end());
+    let frame =
+        zstd::bulk::compress(input, level).expect("room for the worst case is allocated by the library");
     out.extend_from_slice(&frame);
 }

@@ -12,6 +12,7 @@ const LENGTH_BASE: usize = 12;
 /// Where the CRC-covered part begins.
 const CRC_FROM: usize = 21;
 
+const CODEC: i16 = 7;
 const TIMESTAMP_TYPE: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
@@ -126,6 +127,11 @@ impl BatchHeader {
     /// A codec that does not exist.
     pub fn compression(&self) -> Result<Compression, BatchError> {
         Compression::from_attributes(self.attributes)
+    }
+
+    /// The attributes with another codec.
+    pub(super) fn attributes_with(&self, codec: Compression) -> i16 {
+        self.attributes & !CODEC | i16::from(codec as u8)
     }
 
     /// Whose time the records carry.

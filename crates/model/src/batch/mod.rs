@@ -13,6 +13,7 @@
 mod builder;
 mod compress;
 mod header;
+mod recompress;
 mod records;
 mod split;
 
@@ -21,6 +22,7 @@ pub use compress::Compression;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, stamp_log_append_time, verify_crc,
 };
+pub use recompress::recompress;
 pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};
 pub use split::{Split, split};
 
