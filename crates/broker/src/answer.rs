@@ -104,7 +104,7 @@ struct Answers {
 
 impl AppendCall {
     pub(crate) fn new(batches: usize) -> Arc<Self> {
-        // What stands here until the answer comes is never seen.
+        // What stands here until the answer comes is for those who do not wait for it.
         let answers = vec![Err(ErrorKind::Timeout); batches];
         Arc::new(Self(Mutex::new(Answers { answers, open: batches, sleeper: Sleeper::default() })))
     }
@@ -123,6 +123,11 @@ impl AppendCall {
         let mut wakes = WakeBatch::default();
         (slot..slot + batches as u32).for_each(|slot| self.answer(slot, Err(error), &mut wakes));
         wakes.deliver();
+    }
+
+    /// The answers that have come; the others are [`ErrorKind::Timeout`].
+    pub(crate) fn so_far(&self) -> Vec<Result<Appended, ErrorKind>> {
+        self.0.lock().answers.clone()
     }
 
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, ErrorKind>>> {

@@ -81,6 +81,12 @@ impl Appending {
     pub(crate) fn new(call: Arc<AppendCall>) -> Self {
         Self { call }
     }
+
+    /// The answers that have come; [`ErrorKind::Timeout`] stands for the others, which may still be appended. For one who waits
+    /// no longer.
+    pub fn so_far(&self) -> Vec<Result<Appended, ErrorKind>> {
+        self.call.so_far()
+    }
 }
 
 impl Future for Appending {

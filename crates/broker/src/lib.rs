@@ -23,6 +23,8 @@ mod read;
 mod shard;
 mod state;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod watch;
 
 pub use append::{Append, Appended, Appending};

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BufMut;
 use sabir_net::{Connection, Grant};
@@ -34,6 +35,9 @@ const MAX_OPEN: usize = 1024;
 const MAX_UNREAD: usize = 256 * 1024;
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
+/// How long a turn lasts at most, but for the request that it ends with: a pipeline of dear requests must not hold up the
+/// thread either.
+const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -164,7 +168,7 @@ impl Driver {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<End>, End> {
         self.draining = self.draining || self.closing.as_mut().poll(cx).is_ready();
-        let mut left = TURN;
+        let (mut left, began) = (TURN, Instant::now());
         loop {
             let mut moved = self.finish(cx)?;
             moved |= self.begin(cx)?;
@@ -173,7 +177,7 @@ impl Driver {
             if !moved {
                 break;
             }
-            if left == 0 {
+            if left == 0 || began.elapsed() >= TURN_TIME {
                 cx.waker().wake_by_ref();
                 return Ok(Poll::Pending);
             }
@@ -397,6 +401,12 @@ impl Driver {
             let (until, late) = self.deadlines.next(&self.connection.limits, sight, now);
             if until <= now {
                 return Poll::Ready(late.into());
+            }
+            let given_up = self.producing.front().and_then(|(_, producing)| producing.until());
+            let until = given_up.map_or(until, |given_up| given_up.min(until));
+            if until <= now {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             // A timer that rings too early costs less than moving it at every turn.
             if self.timer.deadline() > until || self.timer.is_elapsed() {

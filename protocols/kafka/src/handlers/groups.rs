@@ -233,7 +233,12 @@ pub(super) fn describe_groups(client: &Client, request: &Request) -> Result<Repl
     let call = Call::of(request);
     let body: DescribeGroupsRequest = decode(request)?;
     let groups = client.kafka.broker.groups();
+    let ready = groups.ready();
     let describe = |id: &Str| {
+        if let Err(kind) = ready {
+            let error_code = group_error_code(kind).code();
+            return DescribedGroup { group_id: id.clone(), error_code, ..Default::default() };
+        }
         let mut described = match groups.describe(id) {
             Some(view) => described(id, &view),
             None => dead(id, call.version),
@@ -285,7 +290,12 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, P
     let body: ListGroupsRequest = decode(request)?;
     let named =
         |filter: &[Str], name: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(name));
-    let groups = client.kafka.broker.groups().list();
+    let groups = client.kafka.broker.groups();
+    if let Err(kind) = groups.ready() {
+        let error = group_error_code(kind);
+        return Ok(call.reply(&ListGroupsResponse { error_code: error.code(), ..Default::default() }, error));
+    }
+    let groups = groups.list();
     let listed = groups.iter().filter(|g| named(&body.states_filter, g.phase.name()));
     let listed = listed.filter(|_| named(&body.types_filter, CLASSIC)).map(|g| ListedGroup {
         group_id: Str::from(&*g.group),

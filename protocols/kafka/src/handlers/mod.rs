@@ -136,6 +136,24 @@ fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, Protest> {
     })
 }
 
+/// The shortest time that a request is waited for, whatever it says. Clients that say 0 expect what needs no second broker to
+/// be done all the same, and here that takes a write to the disk.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a request with this `timeout_ms` is waited for.
+fn patience(timeout_ms: i32) -> Duration {
+    let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    asked.max(LEAST_PATIENCE)
+}
+
+/// What work comes to, if that is in time. What it has asked of the broker goes on if it is not.
+async fn within<T>(
+    until: tokio::time::Instant,
+    work: impl Future<Output = Result<T, ErrorKind>>,
+) -> Result<T, ErrorKind> {
+    tokio::time::timeout_at(until, work).await.unwrap_or(Err(ErrorKind::Timeout))
+}
+
 /// The first error among codes of an answer.
 fn first_error(codes: impl Iterator<Item = i16>) -> ErrorCode {
     codes.map(ErrorCode::check).find_map(Result::err).unwrap_or(ErrorCode::None)

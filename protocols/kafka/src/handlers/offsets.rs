@@ -28,6 +28,8 @@ use crate::wire::{ErrorCode, Reader, Str, Uuid};
 
 /// The first versions that name topics by id.
 const IDS_SINCE: i16 = 10;
+/// The first version of OffsetFetch in which a group has an error of its own.
+const ERROR_SINCE: i16 = 2;
 /// The first version of OffsetFetch that asks for several groups.
 const GROUPS_SINCE: i16 = 8;
 /// The first version of OffsetCommit whose clients know that a group may not be found.
@@ -126,7 +128,10 @@ pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, 
         topics.into_iter().map(topic).collect()
     });
     let group = OffsetFetchRequestGroup { group_id: body.group_id, topics, ..Default::default() };
-    let offsets = group_offsets(&client.kafka, &group, call.version);
+    let mut offsets = group_offsets(&client.kafka, &group, call.version);
+    if call.version < ERROR_SINCE {
+        offsets.topics = refused_topics(&group, offsets.error_code).unwrap_or(offsets.topics);
+    }
     let response = OffsetFetchResponse {
         error_code: offsets.error_code,
         topics: offsets.topics.into_iter().map(old_topic).collect(),
@@ -156,6 +161,14 @@ fn group_offsets(
     version: i16,
 ) -> OffsetFetchResponseGroup {
     let catalog = kafka.broker.catalog();
+    if let Err(kind) = kafka.broker.groups().ready() {
+        let error_code = group_error_code(kind).code();
+        return OffsetFetchResponseGroup {
+            group_id: group.group_id.clone(),
+            error_code,
+            ..Default::default()
+        };
+    }
     let topics = match &group.topics {
         None => all_offsets(kafka, &catalog, &group.group_id),
         Some(topics) => {
@@ -164,6 +177,23 @@ fn group_offsets(
         }
     };
     OffsetFetchResponseGroup { group_id: group.group_id.clone(), topics, error_code: 0 }
+}
+
+/// A group's error where the answer has room for it in each partition alone.
+fn refused_topics(
+    group: &OffsetFetchRequestGroup,
+    error_code: i16,
+) -> Option<Vec<OffsetFetchResponseTopics>> {
+    if error_code == ErrorCode::None.code() {
+        return None;
+    }
+    let partition = |index: &i32| OffsetFetchResponsePartitions { error_code, ..position(*index, None) };
+    let topic = |topic: &OffsetFetchRequestTopics| OffsetFetchResponseTopics {
+        name: topic.name.clone(),
+        partitions: topic.partition_indexes.iter().map(partition).collect(),
+        ..Default::default()
+    };
+    Some(group.topics.iter().flatten().map(topic).collect())
 }
 
 fn topic_offsets(
@@ -230,6 +260,9 @@ pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Resul
     let refused = |error: ErrorCode| {
         call.reply(&OffsetDeleteResponse { error_code: error.code(), ..Default::default() }, error)
     };
+    if let Err(kind) = groups.ready() {
+        return Ok(refused(group_error_code(kind)));
+    }
     let Some(view) = groups.describe(&body.group_id) else { return Ok(refused(ErrorCode::GroupIdNotFound)) };
     let read = match (view.state, &*view.protocol_type) {
         (GroupPhase::Empty, _) => HashSet::new(),

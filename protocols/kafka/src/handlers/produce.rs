@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use sabir_broker::{Append, Appended, Appending, Topic};
 use sabir_model::{ErrorKind, FrontEndNo};
+use tokio::time::Instant;
 
 use super::batches::{self, Refusal};
-use super::{Call, Client, Reply, decode};
+use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
 use crate::session::{Protest, Request};
 use crate::wire::messages::produce::{
@@ -31,6 +32,8 @@ const IDS_SINCE: i16 = 13;
 pub(crate) struct Producing {
     appending: Option<Appending>,
     answer: Answer,
+    /// When the client no longer waits.
+    until: Option<Instant>,
 }
 
 impl Producing {
@@ -39,10 +42,21 @@ impl Producing {
         self.appending.is_some()
     }
 
+    /// When it ends at the latest, if it is polled then.
+    pub fn until(&self) -> Option<Instant> {
+        self.until.filter(|_| self.appending.is_some())
+    }
+
     /// Ends, once, with the reply.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
         if let Some(appending) = &mut self.appending {
-            let results = ready!(Pin::new(appending).poll(cx));
+            let results = match Pin::new(&mut *appending).poll(cx) {
+                Poll::Ready(results) => results,
+                Poll::Pending if self.until.is_some_and(|until| until <= Instant::now()) => {
+                    appending.so_far()
+                }
+                Poll::Pending => return Poll::Pending,
+            };
             self.appending = None;
             self.answer.fill(results);
         }
@@ -111,6 +125,8 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, Prot
     let responses = topics.map(|(at, topic)| beginning.topic(at, topic, refused.as_ref())).collect();
     let Beginning { appends, places, .. } = beginning;
     Ok(Producing {
+        // Without an answer there is nobody to be told that it takes long.
+        until: (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms)),
         appending: (!appends.is_empty()).then(|| client.kafka.broker.append(appends)),
         answer: Answer {
             call,

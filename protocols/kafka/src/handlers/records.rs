@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use sabir_model::{LeaderEpoch, Offset};
+use tokio::time::Instant;
 
 use super::fetch::check_epoch;
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::session::{Protest, Request};
@@ -22,11 +23,13 @@ pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: DeleteRecordsRequest = decode(&request)?;
     drop(request);
+    let until = Instant::now() + patience(body.timeout_ms);
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let deleted = delete(&client.kafka, &topic.name, wanted.partition_index, wanted.offset).await;
+            let (index, offset) = (wanted.partition_index, wanted.offset);
+            let deleted = delete(&client.kafka, &topic.name, index, offset, until).await;
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: wanted.partition_index,
                 low_watermark: deleted.map_or(-1, |start| start.0),
@@ -40,14 +43,20 @@ pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Resu
 }
 
 /// Deletes everything before `offset`; -1 stands for the high watermark.
-async fn delete(kafka: &FrontEnd, topic: &str, index: i32, offset: i64) -> Result<Offset, ErrorCode> {
+async fn delete(
+    kafka: &FrontEnd,
+    topic: &str,
+    index: i32,
+    offset: i64,
+    until: Instant,
+) -> Result<Offset, ErrorCode> {
     let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if offset < -1 {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    let deleted = kafka.broker.delete_records(partition.shard, partition.id, Offset(offset)).await;
-    deleted.map_err(error_code)
+    let deleting = kafka.broker.delete_records(partition.shard, partition.id, Offset(offset));
+    within(until, deleting).await.map_err(error_code)
 }
 
 pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Result<Reply, Protest> {

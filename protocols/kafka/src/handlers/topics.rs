@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{ErrorKind, TopicConfig, TopicId};
+use tokio::time::Instant;
 
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::session::{Protest, Request};
@@ -35,7 +36,8 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
-    let made_by = kafka.number().await;
+    let until = Instant::now() + patience(body.timeout_ms);
+    let made_by = within(until, kafka.number()).await;
     let catalog = kafka.broker.catalog();
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let planned: Vec<Result<NewTopic, Refused>> = body
@@ -49,7 +51,7 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
             plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
         })
         .collect();
-    let made = if body.validate_only { Vec::new() } else { create(kafka, &planned).await };
+    let made = if body.validate_only { Vec::new() } else { create(kafka, &planned, until).await };
     let mut made = made.into_iter();
     let results = body.topics.iter().zip(planned).map(|(topic, planned)| {
         let name = topic.name.clone();
@@ -80,9 +82,24 @@ fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 async fn create(
     kafka: &FrontEnd,
     planned: &[Result<NewTopic, Refused>],
+    until: Instant,
 ) -> Vec<Result<Arc<Topic>, ErrorKind>> {
     let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
-    if good.is_empty() { Vec::new() } else { kafka.broker.create_topics(good).await }
+    if good.is_empty() {
+        return Vec::new();
+    }
+    let count = good.len();
+    all_within(until, count, kafka.broker.create_topics(good)).await
+}
+
+/// What became of things that are done together, or that none of them was in time.
+async fn all_within<T>(
+    until: Instant,
+    count: usize,
+    work: impl Future<Output = Vec<Result<T, ErrorKind>>>,
+) -> Vec<Result<T, ErrorKind>> {
+    let late = || (0..count).map(|_| Err(ErrorKind::Timeout)).collect();
+    tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| late())
 }
 
 /// Checks what is asked for, in the order in which Kafka does.
@@ -198,12 +215,13 @@ pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> R
     let body: CreatePartitionsRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
+    let until = Instant::now() + patience(body.timeout_ms);
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let mut results = Vec::with_capacity(body.topics.len());
     for wanted in &body.topics {
         let outcome = match twice.contains(&&*wanted.name) {
             true => Err((ErrorCode::InvalidRequest, "the request names the topic twice".into())),
-            false => grow(kafka, wanted, body.validate_only).await,
+            false => grow(kafka, wanted, body.validate_only, until).await,
         };
         let (error, error_message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
@@ -216,7 +234,12 @@ pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> R
     Ok(call.reply(&CreatePartitionsResponse { results, ..Default::default() }, error))
 }
 
-async fn grow(kafka: &FrontEnd, wanted: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refused> {
+async fn grow(
+    kafka: &FrontEnd,
+    wanted: &CreatePartitionsTopic,
+    validate_only: bool,
+    until: Instant,
+) -> Result<(), Refused> {
     let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
     let topic = kafka.topic(&wanted.name).ok_or_else(unknown)?;
     let (has, max) = (topic.partitions.len() as i64, i64::from(kafka.broker.options().partitions_max));
@@ -238,7 +261,7 @@ async fn grow(kafka: &FrontEnd, wanted: &CreatePartitionsTopic, validate_only: b
     if validate_only {
         return Ok(());
     }
-    let grown = kafka.broker.create_partitions(topic.id, count as u32).await;
+    let grown = within(until, kafka.broker.create_partitions(topic.id, count as u32)).await;
     grown.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
 }
 
@@ -247,12 +270,16 @@ pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Resul
     let body: DeleteTopicsRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
+    let until = Instant::now() + patience(body.timeout_ms);
     let by_name = |name: Str| DeleteTopicState { name: Some(name), ..Default::default() };
     let wanted: Vec<_> = body.topics.into_iter().chain(body.topic_names.into_iter().map(by_name)).collect();
     let found: Vec<_> = find_all(kafka, &wanted);
     let ids: Vec<TopicId> = found.iter().filter_map(|f| f.as_ref().ok().map(|topic| topic.id)).collect();
-    let mut deleted =
-        if ids.is_empty() { Vec::new() } else { kafka.broker.delete_topics(ids).await }.into_iter();
+    let deleted = match ids.len() {
+        0 => Vec::new(),
+        count => all_within(until, count, kafka.broker.delete_topics(ids)).await,
+    };
+    let mut deleted = deleted.into_iter();
     let outcomes = found.into_iter().map(|found| {
         found.and_then(|topic| match deleted.next() {
             Some(Ok(())) => Ok(topic),

@@ -1,6 +1,7 @@
 //! Consumer groups on the wire. How they behave is tested where they are decided.
 
 use bytes::Bytes;
+use sabir_broker::testing::retire_groups;
 use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::find_coordinator::FindCoordinatorRequest;
@@ -16,11 +17,14 @@ use sabir_kafka::wire::messages::offset_commit::{
 use sabir_kafka::wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
-use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+};
 use sabir_kafka::wire::messages::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
 };
 use sabir_kafka::wire::{ErrorCode, Str};
+use sabir_model::ErrorKind;
 
 use crate::rig::{Raw, Rig, assert_code};
 
@@ -334,4 +338,41 @@ async fn offsets_are_deleted_unless_a_member_reads_there() {
     sync(&mut raw, 5, &joined, b"").await;
     let refused = raw.ask(&delete("g", &[1])).await;
     assert_code(refused.topics[0].partitions[0].error_code, ErrorCode::GroupSubscribedToTopic);
+}
+
+/// Before its groups are read in, and when it ends, a broker knows nothing of them, which is not the same as that there are none.
+#[tokio::test]
+async fn groups_that_are_not_led_have_an_error_and_not_an_empty_answer() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    for (why, expected) in [
+        (ErrorKind::CoordinatorLoading, ErrorCode::CoordinatorLoadInProgress),
+        (ErrorKind::ShuttingDown, ErrorCode::NotCoordinator),
+    ] {
+        retire_groups(&rig.broker, why);
+        for version in 1..=10 {
+            let topic = OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] };
+            let group = OffsetFetchRequestGroup { group_id: "g".into(), ..Default::default() };
+            let request = OffsetFetchRequest {
+                group_id: "g".into(),
+                topics: Some(vec![topic]),
+                groups: vec![group],
+                ..Default::default()
+            };
+            let response = raw.call(version, &request).await;
+            let code = match version {
+                1 => response.topics[0].partitions[0].error_code,
+                2..=7 => response.error_code,
+                _ => response.groups[0].error_code,
+            };
+            assert_code(code, expected);
+        }
+        let describe = DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
+        assert_code(raw.ask(&describe).await.groups[0].error_code, expected);
+        assert_code(raw.ask(&ListGroupsRequest::default()).await.error_code, expected);
+        let topic = OffsetDeleteRequestTopic { name: "t".into(), partitions: Vec::new() };
+        let delete = OffsetDeleteRequest { group_id: "g".into(), topics: vec![topic] };
+        assert_code(raw.ask(&delete).await.error_code, expected);
+    }
 }

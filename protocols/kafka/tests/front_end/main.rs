@@ -10,5 +10,7 @@ mod patience;
 mod placement;
 mod producing;
 mod rig;
+mod timeouts;
 mod topics;
+mod uncommitted;
 mod versions;

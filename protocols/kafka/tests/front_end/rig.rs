@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
+use sabir_broker::testing::Commits;
 use sabir_broker::{Broker, BrokerOptions, DiskKind};
 use sabir_kafka::Kafka;
 use sabir_kafka::client::{Client, ConnectOptions};
@@ -34,12 +35,14 @@ pub struct Setup {
     pub net: NetOptions,
     pub data_shards: u32,
     pub max_connections: usize,
+    /// Whether the test decides what commits.
+    pub late: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let net = NetOptions { io_threads: 2, ..NetOptions::default() };
-        Self { kafka: "{}", net, data_shards: 1, max_connections: 1000 }
+        Self { kafka: "{}", net, data_shards: 1, max_connections: 1000, late: false }
     }
 }
 
@@ -47,7 +50,9 @@ impl Default for Setup {
 pub struct Rig {
     pub address: SocketAddr,
     pub net: Option<Net>,
-    broker: Broker,
+    pub broker: Broker,
+    /// Of a broker whose commits the test decides.
+    pub commits: Option<Commits>,
     front_end: Arc<dyn Frontend>,
     _dir: tempfile::TempDir,
 }
@@ -67,7 +72,13 @@ impl Rig {
             ..BrokerOptions::new(dir.path())
         };
         options.groups.limits.initial_rebalance_delay_ms = 100;
-        let broker = Broker::open(options, Arc::new(SystemClock)).unwrap();
+        let (broker, commits) = match setup.late {
+            true => {
+                let (broker, commits) = Commits::open(options, Arc::new(SystemClock)).unwrap();
+                (broker, Some(commits))
+            }
+            false => (Broker::open(options, Arc::new(SystemClock)).unwrap(), None),
+        };
         let watched = broker.event_fds().into_iter().map(|(shard, fd)| {
             let broker = broker.clone();
             Watched { fd, drive: Box::new(move || broker.drive(shard)) }
@@ -88,7 +99,7 @@ impl Rig {
             advertise: HostPort { host: address.ip().to_string(), port: address.port() },
         });
         net.serve(listener, front_end.clone());
-        Self { address, net: Some(net), broker, front_end, _dir: dir }
+        Self { address, net: Some(net), broker, commits, front_end, _dir: dir }
     }
 
     /// A client like those of users.
@@ -103,11 +114,16 @@ impl Rig {
         Raw { stream, correlation: 0 }
     }
 
-    /// The value of a metric with these labels, 0 if it is not shown.
-    pub fn metric(&self, name_and_labels: &str) -> u64 {
+    /// The front end's figures.
+    pub fn metrics(&self) -> String {
         let mut out = Exposition::default();
         self.front_end.metrics(&mut out);
-        let text = out.render();
+        out.render()
+    }
+
+    /// The value of a metric with these labels, 0 if it is not shown.
+    pub fn metric(&self, name_and_labels: &str) -> u64 {
+        let text = self.metrics();
         let line = text.lines().find_map(|l| l.strip_prefix(name_and_labels));
         line.map_or(0, |value| value.trim().parse().unwrap())
     }
@@ -129,6 +145,9 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        if let Some(commits) = &self.commits {
+            commits.release();
+        }
         if let Some(net) = &self.net {
             net.drain(Duration::from_secs(5));
         }
