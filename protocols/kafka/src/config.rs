@@ -60,6 +60,13 @@ pub const SETTINGS: &[Setting] = &[
 /// The name of the table, of the metrics' label and of the front end.
 pub const NAME: &str = "kafka";
 
+impl Default for Config {
+    /// What holds where the table says nothing.
+    fn default() -> Self {
+        Self::parse(Table::default()).expect("every key has a default that is good")
+    }
+}
+
 impl Config {
     /// Takes the table.
     ///

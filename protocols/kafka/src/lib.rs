@@ -6,6 +6,7 @@
 //! - `map`, `topic_config`, `names`: the model's words in Kafka's.
 
 pub mod client;
+mod broker_config;
 mod config;
 mod connection;
 mod deadlines;

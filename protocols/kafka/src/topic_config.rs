@@ -1,10 +1,11 @@
-//! Topic configurations by Kafka's names.
+//! Topic configurations by Kafka's names: all that Kafka 4.3 knows, and one of our own.
 //!
-//! Three kinds: those that are honoured; those that are known and mean nothing here, because a partition has no files of its
-//! own or because what they govern is not built: they are shown, and refused unless they say what holds anyway; and all
-//! others, which are unknown.
+//! Two kinds. A *field* is honoured. What is *kept* is checked as Kafka checks it, stored with the topic and shown, and has no effect
+//! here that a client could see: because it governs files that partitions do not have here, or a compaction, followers or remote
+//! storage that the topic does not have. Where a value would have an effect if it were taken seriously, that value is refused.
 
-use sabir_model::{Durability, TimestampType, TopicConfig};
+use sabir_model::batch::Compression;
+use sabir_model::{Durability, TimestampType, TopicConfig, TopicField};
 
 /// The type of a setting's value, as DescribeConfigs numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,97 +23,290 @@ pub(crate) enum ValueType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub name: &'static str,
+    /// The broker's setting that holds where the topic says nothing; not all have one.
+    pub broker_name: Option<&'static str>,
     pub value: String,
     /// What holds where the topic says nothing.
     pub default: String,
+    /// What holds where the broker says nothing, either.
+    pub built_in: String,
     pub value_type: ValueType,
-    /// Whether it is only shown.
+    /// Whether the topic says it itself.
+    pub own: bool,
+    /// Whether there is only one value.
     pub fixed: bool,
     pub help: &'static str,
 }
 
-impl Shown {
-    /// Whether the topic says something else than the broker.
-    pub fn is_own(&self) -> bool {
-        self.value != self.default
+/// Gives a value as it is shown, or what is wrong with it.
+type Check = fn(&str) -> Result<String, String>;
+
+enum Meaning {
+    Field {
+        field: TopicField,
+        get: fn(&TopicConfig) -> String,
+        set: fn(&mut TopicConfig, &str) -> Result<(), String>,
+    },
+    Kept {
+        default: &'static str,
+        check: Check,
+    },
+}
+
+struct Setting {
+    name: &'static str,
+    broker_name: Option<&'static str>,
+    value_type: ValueType,
+    meaning: Meaning,
+    fixed: bool,
+    help: &'static str,
+}
+
+impl Setting {
+    fn is_own(&self, config: &TopicConfig) -> bool {
+        match self.meaning {
+            Meaning::Field { field, .. } => config.owns(field),
+            Meaning::Kept { .. } => config.kept.get(self.name).is_some(),
+        }
+    }
+
+    fn value(&self, config: &TopicConfig) -> String {
+        match self.meaning {
+            Meaning::Field { get, .. } => get(config),
+            Meaning::Kept { default, .. } => config.kept.get(self.name).unwrap_or(default).into(),
+        }
+    }
+
+    fn set(&self, config: &mut TopicConfig, value: &str) -> Result<(), String> {
+        match self.meaning {
+            Meaning::Field { field, set, .. } => {
+                set(config, value)?;
+                config.own(field);
+            }
+            Meaning::Kept { check, .. } => config.kept.set(self.name, &check(value)?),
+        }
+        Ok(())
+    }
+
+    fn reset(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
+        match self.meaning {
+            Meaning::Field { field, .. } => config.disown(field, defaults),
+            Meaning::Kept { .. } => config.kept.remove(self.name),
+        }
     }
 }
 
-/// A setting that is honoured.
-struct Honoured {
+const fn field(
     name: &'static str,
+    broker_name: &'static str,
     value_type: ValueType,
+    field: TopicField,
     get: fn(&TopicConfig) -> String,
     set: fn(&mut TopicConfig, &str) -> Result<(), String>,
     help: &'static str,
+) -> Setting {
+    let meaning = Meaning::Field { field, get, set };
+    Setting { name, broker_name: Some(broker_name), value_type, meaning, fixed: false, help }
 }
 
-/// A setting that is only shown.
-struct Fixed {
+const fn kept(
     name: &'static str,
+    broker_name: Option<&'static str>,
     value_type: ValueType,
-    value: &'static str,
+    default: &'static str,
+    check: Check,
     help: &'static str,
+) -> Setting {
+    Setting { name, broker_name, value_type, meaning: Meaning::Kept { default, check }, fixed: false, help }
 }
 
-const HONOURED: &[Honoured] = &[
-    Honoured {
-        name: "cleanup.policy",
-        value_type: ValueType::List,
-        get: |_| "delete".into(),
-        set: set_cleanup_policy,
-        help: "What happens to old records: delete. Compaction is not built.",
-    },
-    Honoured {
-        name: "compression.type",
-        value_type: ValueType::String,
-        get: |_| "producer".into(),
-        set: |_, value| match value {
-            "producer" => Ok(()),
-            other => {
-                Err(format!("batches are kept as producers compress them: \"producer\", not \"{other}\""))
-            }
+const fn fixed(setting: Setting) -> Setting {
+    Setting { fixed: true, ..setting }
+}
+
+/// The one setting that Kafka does not have.
+const DURABILITY: &str = "sabir.durability";
+const FLUSH_MESSAGES: &str = "flush.messages";
+const FLUSH_MS: &str = "flush.ms";
+const MIN_LAG: &str = "min.compaction.lag.ms";
+const MAX_LAG: &str = "max.compaction.lag.ms";
+
+const NEVER: &str = "9223372036854775807";
+/// What a topic of durability `os` is flushed after at the latest.
+const OS_FLUSH_MS: i64 = 1000;
+
+const NO_FILES: &str = "Kept and shown; has no effect: partitions have no files of their own, and retention takes batches one by one.";
+const NO_COMPACTION: &str = "Kept and shown; has no effect on a topic that is not compacted.";
+const NO_FOLLOWERS: &str = "Kept and shown; has no effect on partitions with one replica.";
+const NO_TIERS: &str = "Kept and shown; has no effect without remote storage.";
+const FLUSHES: &str = "Kept and shown. With sabir.durability=sync everything is flushed before it is acknowledged, with os within a \
+                       second; a topic of durability os that asks for more is refused.";
+
+const SETTINGS: &[Setting] = &[
+    fixed(kept(
+        "cleanup.policy",
+        Some("log.cleanup.policy"),
+        ValueType::List,
+        "delete",
+        check_cleanup_policy,
+        "What happens to old records: delete. Compaction is not built.",
+    )),
+    field(
+        "compression.gzip.level",
+        "compression.gzip.level",
+        ValueType::Int,
+        TopicField::GzipLevel,
+        |config| config.gzip_level.to_string(),
+        |config, value| {
+            config.gzip_level = match number(value, -1, 9)? {
+                0 => return Err("expected a number from 1 to 9, or -1".into()),
+                level => level as i32,
+            };
+            Ok(())
         },
-        help: "Batches are kept as producers compress them.",
-    },
-    Honoured {
-        name: "max.message.bytes",
-        value_type: ValueType::Int,
-        get: |config| config.max_message_bytes.to_string(),
-        set: |config, value| {
+        "The level where compression.type is gzip: 1 to 9, or -1 for gzip's default.",
+    ),
+    fixed(kept(
+        "compression.lz4.level",
+        Some("compression.lz4.level"),
+        ValueType::Int,
+        "9",
+        |value| match number(value, 1, 17)? {
+            9 => Ok("9".into()),
+            _ => Err("this broker's lz4 has one level: \"9\"".into()),
+        },
+        "Kept and shown; this broker's lz4 has one level.",
+    )),
+    field(
+        "compression.type",
+        "compression.type",
+        ValueType::String,
+        TopicField::Compression,
+        |config| compression_name(config.compression).into(),
+        |config, value| {
+            config.compression = compression(value)?;
+            Ok(())
+        },
+        "How batches are compressed on the disk: producer keeps them as they came; uncompressed, gzip, snappy, lz4 and zstd have \
+         the broker compress what came otherwise.",
+    ),
+    field(
+        "compression.zstd.level",
+        "compression.zstd.level",
+        ValueType::Int,
+        TopicField::ZstdLevel,
+        |config| config.zstd_level.to_string(),
+        |config, value| {
+            config.zstd_level = number(value, -131_072, 22)? as i32;
+            Ok(())
+        },
+        "The level where compression.type is zstd.",
+    ),
+    kept(
+        "delete.retention.ms",
+        Some("log.cleaner.delete.retention.ms"),
+        ValueType::Long,
+        "86400000",
+        |value| long(value, 0),
+        NO_COMPACTION,
+    ),
+    kept(
+        "file.delete.delay.ms",
+        Some("log.segment.delete.delay.ms"),
+        ValueType::Long,
+        "60000",
+        |value| long(value, 0),
+        NO_FILES,
+    ),
+    kept(
+        FLUSH_MESSAGES,
+        Some("log.flush.interval.messages"),
+        ValueType::Long,
+        NEVER,
+        |value| long(value, 1),
+        FLUSHES,
+    ),
+    kept(FLUSH_MS, Some("log.flush.interval.ms"), ValueType::Long, NEVER, |value| long(value, 0), FLUSHES),
+    kept("follower.replication.throttled.replicas", None, ValueType::List, "", check_replicas, NO_FOLLOWERS),
+    kept(
+        "index.interval.bytes",
+        Some("log.index.interval.bytes"),
+        ValueType::Int,
+        "4096",
+        |value| int(value, 0),
+        NO_FILES,
+    ),
+    kept("leader.replication.throttled.replicas", None, ValueType::List, "", check_replicas, NO_FOLLOWERS),
+    kept(
+        "local.retention.bytes",
+        Some("log.local.retention.bytes"),
+        ValueType::Long,
+        "-2",
+        |value| long(value, -2),
+        NO_TIERS,
+    ),
+    kept(
+        "local.retention.ms",
+        Some("log.local.retention.ms"),
+        ValueType::Long,
+        "-2",
+        |value| long(value, -2),
+        NO_TIERS,
+    ),
+    kept(
+        MAX_LAG,
+        Some("log.cleaner.max.compaction.lag.ms"),
+        ValueType::Long,
+        NEVER,
+        |value| long(value, 1),
+        NO_COMPACTION,
+    ),
+    field(
+        "max.message.bytes",
+        "message.max.bytes",
+        ValueType::Int,
+        TopicField::MaxMessageBytes,
+        |config| config.max_message_bytes.to_string(),
+        |config, value| {
             config.max_message_bytes = number(value, 0, i32::MAX.into())? as u32;
             Ok(())
         },
-        help: "The largest record batch taken, in bytes.",
-    },
-    Honoured {
-        name: "message.timestamp.after.max.ms",
-        value_type: ValueType::Long,
-        get: |config| config.timestamp_after_max_ms.to_string(),
-        set: |config, value| {
+        "The largest record batch taken, in bytes.",
+    ),
+    field(
+        "message.timestamp.after.max.ms",
+        "log.message.timestamp.after.max.ms",
+        ValueType::Long,
+        TopicField::TimestampAfterMaxMs,
+        |config| config.timestamp_after_max_ms.to_string(),
+        |config, value| {
             config.timestamp_after_max_ms = number(value, 0, i64::MAX)?;
             Ok(())
         },
-        help: "How far a producer's timestamp may be ahead of the broker's clock, in milliseconds.",
-    },
-    Honoured {
-        name: "message.timestamp.before.max.ms",
-        value_type: ValueType::Long,
-        get: |config| config.timestamp_before_max_ms.to_string(),
-        set: |config, value| {
+        "How far a producer's timestamp may be ahead of the broker's clock, in milliseconds.",
+    ),
+    field(
+        "message.timestamp.before.max.ms",
+        "log.message.timestamp.before.max.ms",
+        ValueType::Long,
+        TopicField::TimestampBeforeMaxMs,
+        |config| config.timestamp_before_max_ms.to_string(),
+        |config, value| {
             config.timestamp_before_max_ms = number(value, 0, i64::MAX)?;
             Ok(())
         },
-        help: "How far a producer's timestamp may be behind the broker's clock, in milliseconds.",
-    },
-    Honoured {
-        name: "message.timestamp.type",
-        value_type: ValueType::String,
-        get: |config| match config.timestamp_type {
+        "How far a producer's timestamp may be behind the broker's clock, in milliseconds.",
+    ),
+    field(
+        "message.timestamp.type",
+        "log.message.timestamp.type",
+        ValueType::String,
+        TopicField::TimestampType,
+        |config| match config.timestamp_type {
             TimestampType::CreateTime => "CreateTime".into(),
             TimestampType::LogAppendTime => "LogAppendTime".into(),
         },
-        set: |config, value| {
+        |config, value| {
             config.timestamp_type = match value {
                 "CreateTime" => TimestampType::CreateTime,
                 "LogAppendTime" => TimestampType::LogAppendTime,
@@ -120,47 +314,118 @@ const HONOURED: &[Honoured] = &[
             };
             Ok(())
         },
-        help: "Whose time records carry: the producer's (CreateTime) or the broker's (LogAppendTime).",
-    },
-    Honoured {
-        name: "min.insync.replicas",
-        value_type: ValueType::Int,
-        get: |config| config.min_insync.to_string(),
-        set: |config, value| {
+        "Whose time records carry: the producer's (CreateTime) or the broker's (LogAppendTime).",
+    ),
+    kept(
+        "min.cleanable.dirty.ratio",
+        Some("log.cleaner.min.cleanable.ratio"),
+        ValueType::Double,
+        "0.5",
+        check_ratio,
+        NO_COMPACTION,
+    ),
+    kept(
+        MIN_LAG,
+        Some("log.cleaner.min.compaction.lag.ms"),
+        ValueType::Long,
+        "0",
+        |value| long(value, 0),
+        NO_COMPACTION,
+    ),
+    field(
+        "min.insync.replicas",
+        "min.insync.replicas",
+        ValueType::Int,
+        TopicField::MinInsync,
+        |config| config.min_insync.to_string(),
+        |config, value| {
             config.min_insync = number(value, 1, u16::MAX.into())? as u16;
             Ok(())
         },
-        help: "How many replicas must be in sync for a producer with acks=all.",
-    },
-    Honoured {
-        name: "retention.bytes",
-        value_type: ValueType::Long,
-        get: |config| config.retention_bytes.unwrap_or(-1).to_string(),
-        set: |config, value| {
+        "How many replicas must be in sync for a producer with acks=all.",
+    ),
+    kept("preallocate", Some("log.preallocate"), ValueType::Boolean, "false", boolean, NO_FILES),
+    kept("remote.log.copy.disable", None, ValueType::Boolean, "false", boolean, NO_TIERS),
+    kept("remote.log.delete.on.disable", None, ValueType::Boolean, "false", boolean, NO_TIERS),
+    fixed(kept(
+        "remote.storage.enable",
+        None,
+        ValueType::Boolean,
+        "false",
+        |value| match boolean(value)?.as_str() {
+            "false" => Ok("false".into()),
+            _ => Err("this broker has no remote storage".into()),
+        },
+        "There is no remote storage.",
+    )),
+    field(
+        "retention.bytes",
+        "log.retention.bytes",
+        ValueType::Long,
+        TopicField::RetentionBytes,
+        |config| config.retention_bytes.unwrap_or(-1).to_string(),
+        |config, value| {
             config.retention_bytes = bound(value)?;
             Ok(())
         },
-        help: "How many bytes a partition keeps at least; -1 without a bound.",
-    },
-    Honoured {
-        name: "retention.ms",
-        value_type: ValueType::Long,
-        get: |config| config.retention_ms.unwrap_or(-1).to_string(),
-        set: |config, value| {
+        "How many bytes a partition keeps at least; -1 without a bound.",
+    ),
+    field(
+        "retention.ms",
+        "log.retention.ms",
+        ValueType::Long,
+        TopicField::RetentionMs,
+        |config| config.retention_ms.unwrap_or(-1).to_string(),
+        |config, value| {
             config.retention_ms = bound(value)?;
             Ok(())
         },
-        help: "How long records are kept at least, in milliseconds; -1 for ever.",
-    },
-    Honoured {
-        name: DURABILITY,
-        value_type: ValueType::String,
-        get: |config| match config.durability {
+        "How long records are kept at least, in milliseconds; -1 for ever.",
+    ),
+    kept(
+        "segment.bytes",
+        Some("log.segment.bytes"),
+        ValueType::Int,
+        "1073741824",
+        |value| int(value, 1_048_576),
+        NO_FILES,
+    ),
+    kept(
+        "segment.index.bytes",
+        Some("log.index.size.max.bytes"),
+        ValueType::Int,
+        "10485760",
+        |value| int(value, 4),
+        NO_FILES,
+    ),
+    kept(
+        "segment.jitter.ms",
+        Some("log.roll.jitter.ms"),
+        ValueType::Long,
+        "0",
+        |value| long(value, 0),
+        NO_FILES,
+    ),
+    kept("segment.ms", Some("log.roll.ms"), ValueType::Long, "604800000", |value| long(value, 1), NO_FILES),
+    kept(
+        "unclean.leader.election.enable",
+        Some("unclean.leader.election.enable"),
+        ValueType::Boolean,
+        "false",
+        boolean,
+        NO_FOLLOWERS,
+    ),
+    field(
+        DURABILITY,
+        "data.durability",
+        ValueType::String,
+        TopicField::Durability,
+        |config| match config.durability {
             None => "default".into(),
             Some(Durability::Sync) => "sync".into(),
             Some(Durability::Os) => "os".into(),
         },
-        set: |config, value| {
+        |config, value| {
             config.durability = match value {
                 "default" => None,
                 "sync" => Some(Durability::Sync),
@@ -169,49 +434,14 @@ const HONOURED: &[Honoured] = &[
             };
             Ok(())
         },
-        help: "What an acknowledgement means: sync survives a power cut, os the death of the process; default is the \
-               broker's data.durability.",
-    },
+        "What an acknowledgement means: sync survives a power cut, os the death of the process; default is the \
+         broker's data.durability.",
+    ),
 ];
 
-/// The one setting that Kafka does not have.
-const DURABILITY: &str = "sabir.durability";
-
-const NO_FILES: &str = "Shown for tools; partitions have no files of their own here.";
-const NO_COMPACTION: &str = "Shown for tools; compaction is not built.";
-const NO_FOLLOWERS: &str = "Shown for tools; there are no followers.";
-const NO_TIERS: &str = "Shown for tools; there is no remote storage.";
-const NO_RECOMPRESSION: &str = "Shown for tools; batches are kept as producers compress them.";
-
-const FIXED: &[Fixed] = &[
-    fixed("compression.gzip.level", ValueType::Int, "-1", NO_RECOMPRESSION),
-    fixed("compression.lz4.level", ValueType::Int, "9", NO_RECOMPRESSION),
-    fixed("compression.zstd.level", ValueType::Int, "3", NO_RECOMPRESSION),
-    fixed("delete.retention.ms", ValueType::Long, "86400000", NO_COMPACTION),
-    fixed("file.delete.delay.ms", ValueType::Long, "60000", NO_FILES),
-    fixed("flush.messages", ValueType::Long, "9223372036854775807", "Shown for tools; see sabir.durability."),
-    fixed("flush.ms", ValueType::Long, "9223372036854775807", "Shown for tools; see sabir.durability."),
-    fixed("follower.replication.throttled.replicas", ValueType::List, "", NO_FOLLOWERS),
-    fixed("index.interval.bytes", ValueType::Int, "4096", NO_FILES),
-    fixed("leader.replication.throttled.replicas", ValueType::List, "", NO_FOLLOWERS),
-    fixed("local.retention.bytes", ValueType::Long, "-2", NO_TIERS),
-    fixed("local.retention.ms", ValueType::Long, "-2", NO_TIERS),
-    fixed("max.compaction.lag.ms", ValueType::Long, "9223372036854775807", NO_COMPACTION),
-    fixed("min.cleanable.dirty.ratio", ValueType::Double, "0.5", NO_COMPACTION),
-    fixed("min.compaction.lag.ms", ValueType::Long, "0", NO_COMPACTION),
-    fixed("preallocate", ValueType::Boolean, "false", NO_FILES),
-    fixed("remote.log.copy.disable", ValueType::Boolean, "false", NO_TIERS),
-    fixed("remote.log.delete.on.disable", ValueType::Boolean, "false", NO_TIERS),
-    fixed("remote.storage.enable", ValueType::Boolean, "false", NO_TIERS),
-    fixed("segment.bytes", ValueType::Int, "1073741824", NO_FILES),
-    fixed("segment.index.bytes", ValueType::Int, "10485760", NO_FILES),
-    fixed("segment.jitter.ms", ValueType::Long, "0", NO_FILES),
-    fixed("segment.ms", ValueType::Long, "604800000", NO_FILES),
-    fixed("unclean.leader.election.enable", ValueType::Boolean, "false", NO_FOLLOWERS),
-];
-
-const fn fixed(name: &'static str, value_type: ValueType, value: &'static str, help: &'static str) -> Fixed {
-    Fixed { name, value_type, value, help }
+fn find(name: &str) -> Result<&'static Setting, String> {
+    let found = SETTINGS.iter().find(|setting| setting.name == name);
+    found.ok_or_else(|| format!("{name}: no topic setting has this name"))
 }
 
 /// Sets one setting.
@@ -219,14 +449,7 @@ const fn fixed(name: &'static str, value_type: ValueType, value: &'static str, h
 /// # Errors
 /// An unknown name, a value that cannot be or that is not honoured: what is wrong, for the client to read.
 pub(crate) fn set(config: &mut TopicConfig, name: &str, value: &str) -> Result<(), String> {
-    if let Some(honoured) = HONOURED.iter().find(|h| h.name == name) {
-        return (honoured.set)(config, value.trim()).map_err(|problem| format!("{name}: {problem}"));
-    }
-    match FIXED.iter().find(|f| f.name == name) {
-        Some(fixed) if fixed.value == value.trim() => Ok(()),
-        Some(fixed) => Err(format!("{name}: only \"{}\" is honoured. {}", fixed.value, fixed.help)),
-        None => Err(format!("{name}: no topic setting has this name")),
-    }
+    find(name)?.set(config, value.trim()).map_err(|problem| format!("{name}: {problem}"))
 }
 
 /// Sets one setting back to what holds where a topic says nothing.
@@ -234,44 +457,95 @@ pub(crate) fn set(config: &mut TopicConfig, name: &str, value: &str) -> Result<(
 /// # Errors
 /// An unknown name.
 pub(crate) fn reset(config: &mut TopicConfig, name: &str, defaults: &TopicConfig) -> Result<(), String> {
-    if let Some(honoured) = HONOURED.iter().find(|h| h.name == name) {
-        return (honoured.set)(config, &(honoured.get)(defaults));
+    find(name)?.reset(config, defaults);
+    Ok(())
+}
+
+/// Checks what settings mean together, on a node with this durability.
+///
+/// # Errors
+/// What is wrong, for the client to read.
+pub(crate) fn check(config: &TopicConfig, node: Durability) -> Result<(), String> {
+    let kept = |name| config.kept.get(name).and_then(|value| value.parse::<i64>().ok());
+    let (least, most) = (kept(MIN_LAG).unwrap_or(0), kept(MAX_LAG).unwrap_or(i64::MAX));
+    if least > most {
+        return Err(format!("{MIN_LAG}: {least} is more than {MAX_LAG}, which is {most}"));
     }
-    match FIXED.iter().any(|f| f.name == name) {
-        true => Ok(()),
-        false => Err(format!("{name}: no topic setting has this name")),
+    if config.durability.unwrap_or(node) == Durability::Sync {
+        return Ok(());
     }
+    for (name, enough) in [(FLUSH_MESSAGES, i64::MAX), (FLUSH_MS, OS_FLUSH_MS)] {
+        if kept(name).is_some_and(|asked| asked < enough) {
+            return Err(format!(
+                "{name}: a topic of durability os is flushed within {OS_FLUSH_MS} ms and not sooner; {DURABILITY}=sync flushes \
+                 everything before it is acknowledged"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Every setting of a topic.
 pub(crate) fn shown(config: &TopicConfig, defaults: &TopicConfig) -> impl Iterator<Item = Shown> {
-    let honoured = HONOURED.iter().map(|h| Shown {
-        name: h.name,
-        value: (h.get)(config),
-        default: (h.get)(defaults),
-        value_type: h.value_type,
-        fixed: false,
-        help: h.help,
-    });
-    let fixed = FIXED.iter().map(|f| Shown {
-        name: f.name,
-        value: f.value.into(),
-        default: f.value.into(),
-        value_type: f.value_type,
-        fixed: true,
-        help: f.help,
-    });
-    honoured.chain(fixed)
+    let built_in = TopicConfig::default();
+    SETTINGS.iter().map(move |setting| Shown {
+        name: setting.name,
+        broker_name: setting.broker_name,
+        value: setting.value(config),
+        default: setting.value(defaults),
+        built_in: setting.value(&built_in),
+        value_type: setting.value_type,
+        own: setting.is_own(config),
+        fixed: setting.fixed,
+        help: setting.help,
+    })
 }
 
-fn set_cleanup_policy(_: &mut TopicConfig, value: &str) -> Result<(), String> {
+fn check_cleanup_policy(value: &str) -> Result<String, String> {
+    let mut policies = value.split(',').map(str::trim);
     match value {
-        "delete" => Ok(()),
-        other if other.split(',').any(|policy| policy.trim() == "compact") => {
+        "delete" => Ok("delete".into()),
+        _ if policies.any(|policy| policy == "compact") => {
             Err("\"compact\" is refused: compaction is not built yet; use \"delete\"".into())
         }
         other => Err(format!("expected delete, not \"{other}\"")),
     }
+}
+
+/// Partitions and brokers, `*`, or nothing.
+fn check_replicas(value: &str) -> Result<String, String> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let replica = |item: &str| {
+        item.is_empty() || item.split_once(':').is_some_and(|(index, id)| digits(index) && digits(id))
+    };
+    let items: Vec<&str> = value.split(',').map(str::trim).collect();
+    match items[..] == ["*"] || items.iter().all(|item| replica(item)) {
+        true => Ok(items.join(",")),
+        false => Err(format!("expected partition:broker,partition:broker,... or *, not \"{value}\"")),
+    }
+}
+
+fn check_ratio(value: &str) -> Result<String, String> {
+    let ratio = value.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio
+        .map(|ratio| format!("{ratio:?}"))
+        .ok_or_else(|| format!("expected a number from 0 to 1, not \"{value}\""))
+}
+
+fn boolean(value: &str) -> Result<String, String> {
+    let value = value.to_ascii_lowercase();
+    match value.as_str() {
+        "true" | "false" => Ok(value),
+        other => Err(format!("expected true or false, not \"{other}\"")),
+    }
+}
+
+fn long(value: &str, least: i64) -> Result<String, String> {
+    number(value, least, i64::MAX).map(|number| number.to_string())
+}
+
+fn int(value: &str, least: i64) -> Result<String, String> {
+    number(value, least, i32::MAX.into()).map(|number| number.to_string())
 }
 
 fn number(value: &str, least: i64, most: i64) -> Result<i64, String> {
@@ -283,66 +557,27 @@ fn bound(value: &str) -> Result<Option<i64>, String> {
     number(value, -1, i64::MAX).map(|n| (n >= 0).then_some(n))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Kafka's names of what may become of a batch's compression.
+const COMPRESSIONS: [(&str, Option<Compression>); 6] = [
+    ("producer", None),
+    ("uncompressed", Some(Compression::None)),
+    ("gzip", Some(Compression::Gzip)),
+    ("snappy", Some(Compression::Snappy)),
+    ("lz4", Some(Compression::Lz4)),
+    ("zstd", Some(Compression::Zstd)),
+];
 
-    fn set_on_default(name: &str, value: &str) -> Result<TopicConfig, String> {
-        let mut config = TopicConfig::default();
-        set(&mut config, name, value).map(|()| config)
-    }
-
-    #[test]
-    fn what_is_set_is_shown_and_can_be_taken_back() {
-        let defaults = TopicConfig::default();
-        for (name, value) in [
-            ("max.message.bytes", "2000000"),
-            ("message.timestamp.after.max.ms", "5"),
-            ("message.timestamp.before.max.ms", "6"),
-            ("message.timestamp.type", "LogAppendTime"),
-            ("min.insync.replicas", "2"),
-            ("retention.bytes", "1000"),
-            ("retention.ms", "-1"),
-            ("sabir.durability", "os"),
-        ] {
-            let mut config = set_on_default(name, value).expect(name);
-            let own: Vec<_> = shown(&config, &defaults).filter(Shown::is_own).collect();
-            assert_eq!(own.len(), 1, "{name}");
-            assert_eq!((own[0].name, own[0].value.as_str()), (name, value));
-            reset(&mut config, name, &defaults).expect(name);
-            assert_eq!(config, defaults);
-        }
-    }
-
-    #[test]
-    fn what_is_not_honoured_is_refused_by_name() {
-        for (name, value, problem) in [
-            ("cleanup.policy", "compact", "compaction is not built"),
-            ("cleanup.policy", "compact,delete", "compaction is not built"),
-            ("cleanup.policy", "x", "expected delete"),
-            ("compression.type", "lz4", "as producers compress them"),
-            ("segment.bytes", "1", "only \"1073741824\" is honoured"),
-            ("nonsense", "1", "no topic setting has this name"),
-            ("retention.ms", "-2", "expected a number from -1"),
-            ("retention.ms", "soon", "not \"soon\""),
-            ("min.insync.replicas", "0", "expected a number from 1"),
-            ("max.message.bytes", "2147483648", "expected a number"),
-        ] {
-            let refused = set_on_default(name, value).expect_err(name);
-            assert!(refused.starts_with(name) && refused.contains(problem), "{refused}");
-        }
-        assert!(set_on_default("segment.bytes", "1073741824").is_ok());
-        assert!(reset(&mut TopicConfig::default(), "nonsense", &TopicConfig::default()).is_err());
-    }
-
-    #[test]
-    fn names_are_listed_once() {
-        let defaults = TopicConfig::default();
-        let mut names: Vec<_> = shown(&defaults, &defaults).map(|s| s.name).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
-        assert!(shown(&defaults, &defaults).all(|s| !s.is_own()));
-    }
+fn compression_name(compression: Option<Compression>) -> &'static str {
+    let named = COMPRESSIONS.iter().find(|(_, codec)| *codec == compression);
+    named.map_or("producer", |(name, _)| name)
 }
+
+fn compression(value: &str) -> Result<Option<Compression>, String> {
+    let named = COMPRESSIONS.iter().find(|(name, _)| *name == value).map(|(_, codec)| *codec);
+    let expected = || COMPRESSIONS.map(|(name, _)| name).join(", ");
+    named.ok_or_else(|| format!("expected one of {}, not \"{value}\"", expected()))
+}
+
+#[cfg(test)]
+#[path = "topic_config_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! What a produced batch must be, before the broker gets it.
 
 use bytes::Bytes;
-use sabir_model::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, records, verify_crc};
+use sabir_model::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, recompress, records, verify_crc};
 use sabir_model::{TimestampType, TopicConfig};
 
 use super::produce::NO_TRANSACTIONS;
@@ -37,6 +37,7 @@ impl From<BatchError> for Refusal {
         let code = match &error {
             BatchError::Crc { .. } => ErrorCode::CorruptMessage,
             BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
+            BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
             _ => ErrorCode::InvalidRecord,
         };
@@ -44,8 +45,35 @@ impl From<BatchError> for Refusal {
     }
 }
 
-/// Checks what one partition of a request of this version carries: exactly one v2 batch that its topic takes.
-pub(super) fn check(
+/// Takes what one partition of a request of this version carries, if it is good: exactly one v2 batch that its topic takes, as it
+/// came or compressed as the topic wants it.
+pub(super) fn take(
+    records: Option<Bytes>,
+    version: i16,
+    topic: &TopicConfig,
+    now_ms: i64,
+) -> Result<(Bytes, BatchHeader), Refusal> {
+    let header = check(records.as_ref(), version, topic, now_ms)?;
+    let batch = records.unwrap_or_default();
+    let Some(codec) = topic.compression.filter(|codec| header.compression() != Ok(*codec)) else {
+        return Ok((batch, header));
+    };
+    let batch = recompress(&batch, codec, topic.level(codec), WALK_LIMIT)?;
+    check_size(&batch, topic)?;
+    let header = BatchHeader::parse(&batch)?;
+    Ok((batch, header))
+}
+
+fn check_size(batch: &[u8], topic: &TopicConfig) -> Result<(), Refusal> {
+    if batch.len() <= topic.max_message_bytes as usize {
+        return Ok(());
+    }
+    let (size, max) = (batch.len(), topic.max_message_bytes);
+    let message = format!("the batch has {size} bytes, the topic takes {max} (max.message.bytes)");
+    Err(Refusal::new(ErrorCode::MessageTooLarge, message))
+}
+
+fn check(
     records: Option<&Bytes>,
     version: i16,
     topic: &TopicConfig,
@@ -62,12 +90,7 @@ pub(super) fn check(
             "there is more than one batch for the partition",
         ));
     }
-    if bytes.len() > topic.max_message_bytes as usize {
-        let max = topic.max_message_bytes;
-        let message =
-            format!("the batch has {} bytes, the topic takes {max} (max.message.bytes)", bytes.len());
-        return Err(Refusal::new(ErrorCode::MessageTooLarge, message));
-    }
+    check_size(bytes, topic)?;
     verify_crc(bytes)?;
     header.check_produced()?;
     check_attributes(&header, version)?;
@@ -244,6 +267,29 @@ mod tests {
         assert_eq!(code(&idempotent), None);
         let negative = builder(Compression::None).producer(ProducerId(7), 0, -1).build();
         assert_eq!(code(&negative), Some(ErrorCode::InvalidRecord));
+    }
+
+    #[test]
+    fn a_topic_may_want_another_codec() {
+        let mut plain = BatchBuilder::new(Compression::None).producer(ProducerId(7), 1, 5);
+        (0..50).for_each(|i| plain.push(NOW + i, Some(b"key"), Some(b"the same value"), &[]));
+        let plain = plain.build();
+        let taken = |batch: &Bytes, topic: &TopicConfig| take(Some(batch.clone()), 13, topic, NOW + 50);
+        let wants = |codec| TopicConfig { compression: codec, ..TopicConfig::default() };
+        assert_eq!(taken(&plain, &wants(None)).expect("as it came").0, plain);
+        for codec in Compression::ALL {
+            let (batch, header) = taken(&plain, &wants(Some(codec))).expect("it is good");
+            assert_eq!(header.compression(), Ok(codec));
+            assert_eq!((header.base_sequence, header.count, header.max_timestamp), (5, 50, NOW + 49));
+            assert_eq!(BatchHeader::parse(&batch), Ok(header));
+            assert_eq!(verify_crc(&batch), Ok(()));
+            let again = taken(&batch, &wants(Some(codec))).expect("it is good").0;
+            assert_eq!(again, batch, "what has the codec already stays as it came");
+        }
+        // What fits compressed need not fit as the topic keeps it.
+        let small = taken(&plain, &wants(Some(Compression::Zstd))).expect("it is good").0;
+        let topic = TopicConfig { max_message_bytes: small.len() as u32, ..wants(Some(Compression::None)) };
+        assert_eq!(taken(&small, &topic).map_err(|refusal| refusal.code), Err(ErrorCode::MessageTooLarge));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sabir_model::TopicConfig;
 
 use super::topics::Refused;
 use super::{Call, Client, Reply, decode, first_error};
+use crate::broker_config;
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::session::{Protest, Request};
@@ -35,7 +36,15 @@ const SUBTRACT: i8 = 3;
 
 /// Where a topic's setting comes from.
 pub(super) fn source(shown: &Shown) -> i8 {
-    if shown.is_own() { SOURCE_TOPIC } else { SOURCE_DEFAULT }
+    match shown.own {
+        true => SOURCE_TOPIC,
+        false => broker_source(&shown.default, &shown.built_in),
+    }
+}
+
+/// Where a broker's setting comes from: its configuration file, if that says something else than what is built in.
+fn broker_source(value: &str, built_in: &str) -> i8 {
+    if value == built_in { SOURCE_DEFAULT } else { SOURCE_BROKER }
 }
 
 pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
@@ -66,7 +75,7 @@ fn described(
     };
     match all {
         Ok(mut configs) => {
-            if let Some(keys) = &resource.configuration_keys {
+            if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
                 configs.retain(|c| keys.contains(&c.name));
             }
             describe::DescribeConfigsResult { configs, ..base }
@@ -95,17 +104,14 @@ fn topic_setting(
     shown: Shown,
     body: &describe::DescribeConfigsRequest,
 ) -> describe::DescribeConfigsResourceResult {
-    let synonym = |source, value: &str| describe::DescribeConfigsSynonym {
-        name: Str::from_static(shown.name),
-        value: Some(Str::from(value)),
-        source,
-    };
     let mut synonyms = Vec::new();
     if body.include_synonyms {
-        if shown.is_own() {
-            synonyms.push(synonym(SOURCE_TOPIC, &shown.value));
+        if shown.own {
+            synonyms.push(synonym(shown.name, &shown.value, SOURCE_TOPIC));
         }
-        synonyms.push(synonym(SOURCE_DEFAULT, &shown.default));
+        if let Some(name) = shown.broker_name {
+            synonyms.extend(broker_synonyms(name, &shown.default, &shown.built_in));
+        }
     }
     describe::DescribeConfigsResourceResult {
         name: Str::from_static(shown.name),
@@ -119,7 +125,25 @@ fn topic_setting(
     }
 }
 
-/// What tools ask a broker about itself. They are read from its configuration file and not to be changed from here.
+fn synonym(name: &'static str, value: &str, source: i8) -> describe::DescribeConfigsSynonym {
+    describe::DescribeConfigsSynonym {
+        name: Str::from_static(name),
+        value: Some(Str::from(value.to_owned())),
+        source,
+    }
+}
+
+/// A broker's setting by all who say something of it, the one that holds first.
+fn broker_synonyms(
+    name: &'static str,
+    value: &str,
+    built_in: &str,
+) -> impl Iterator<Item = describe::DescribeConfigsSynonym> {
+    let from_file = (value != built_in).then(|| synonym(name, value, SOURCE_BROKER));
+    from_file.into_iter().chain([synonym(name, built_in, SOURCE_DEFAULT)])
+}
+
+/// What tools ask a broker about itself. It is read from the configuration file and not to be changed from here.
 fn broker_settings(
     kafka: &FrontEnd,
     name: &str,
@@ -130,50 +154,23 @@ fn broker_settings(
         return Ok(Vec::new());
     }
     check_broker(kafka, name)?;
-    let (options, defaults) = (kafka.broker.options(), &kafka.broker.options().defaults);
-    let groups = &options.groups;
-    let number = |value: i64| (value.to_string(), ValueType::Long);
-    let bound = |value: Option<i64>| number(value.unwrap_or(-1));
-    let settings = [
-        ("advertised.listeners", (format!("PLAINTEXT://{}:{}", kafka.host, kafka.port), ValueType::String)),
-        ("auto.create.topics.enable", (kafka.config.auto_create.to_string(), ValueType::Boolean)),
-        ("compression.type", ("producer".into(), ValueType::String)),
-        ("default.replication.factor", number(1)),
-        ("delete.topic.enable", ("true".into(), ValueType::Boolean)),
-        ("group.initial.rebalance.delay.ms", number(groups.limits.initial_rebalance_delay_ms)),
-        ("group.max.session.timeout.ms", number(groups.limits.max_session_timeout_ms)),
-        ("group.max.size", number(groups.limits.max_members as i64)),
-        ("group.min.session.timeout.ms", number(groups.limits.min_session_timeout_ms)),
-        ("log.cleanup.policy", ("delete".into(), ValueType::List)),
-        ("log.dirs", (options.data.display().to_string(), ValueType::String)),
-        ("log.retention.bytes", bound(defaults.retention_bytes)),
-        ("log.retention.ms", bound(defaults.retention_ms)),
-        ("message.max.bytes", number(defaults.max_message_bytes.into())),
-        ("min.insync.replicas", number(defaults.min_insync.into())),
-        ("node.id", number(kafka.node_id().into())),
-        ("num.partitions", number(kafka.config.num_partitions.into())),
-        ("offsets.retention.minutes", number((groups.offsets_retention.as_secs() / 60) as i64)),
-        ("socket.request.max.bytes", number(kafka.config.max_request.0 as i64)),
-    ];
-    let setting = |(name, (value, value_type)): (&'static str, (String, ValueType))| {
-        let value = Some(Str::from(value));
-        let synonym = || describe::DescribeConfigsSynonym {
-            name: Str::from_static(name),
-            value: value.clone(),
-            source: SOURCE_BROKER,
-        };
+    let setting = |shown: broker_config::Shown| {
+        let mut synonyms = Vec::new();
+        if body.include_synonyms {
+            synonyms.extend(broker_synonyms(shown.name, &shown.value, &shown.built_in));
+        }
         describe::DescribeConfigsResourceResult {
-            name: Str::from_static(name),
+            name: Str::from_static(shown.name),
             read_only: true,
-            config_source: SOURCE_BROKER,
+            config_source: broker_source(&shown.value, &shown.built_in),
             is_sensitive: false,
-            synonyms: if body.include_synonyms { vec![synonym()] } else { Vec::new() },
-            config_type: value_type as i8,
-            documentation: None,
-            value,
+            synonyms,
+            config_type: shown.value_type as i8,
+            documentation: body.include_documentation.then(|| Str::from_static(shown.help)),
+            value: Some(Str::from(shown.value)),
         }
     };
-    Ok(settings.into_iter().map(setting).collect())
+    Ok(broker_config::shown(kafka).into_iter().map(setting).collect())
 }
 
 fn check_broker(kafka: &FrontEnd, name: &str) -> Result<(), Refused> {
@@ -306,6 +303,8 @@ async fn change_resource(
         seen.push(change.name);
         apply(&mut config, change, defaults)?;
     }
+    let durability = kafka.broker.options().durability;
+    topic_config::check(&config, durability).map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
     if validate_only || config == topic.config {
         return Ok(());
     }

@@ -209,8 +209,7 @@ impl Beginning<'_> {
             let message = format!("1 replica is in sync, the topic wants {}", topic.config.min_insync);
             return Err(Refusal::new(ErrorCode::NotEnoughReplicas, message));
         }
-        let header = batches::check(data.records.as_ref(), self.version, &topic.config, self.now_ms)?;
-        let batch = data.records.unwrap_or_default();
+        let (batch, header) = batches::take(data.records, self.version, &topic.config, self.now_ms)?;
         Append::to(topic, data.index, batch, header, FrontEndNo::NONE)
             .map_err(|kind| Refusal::new(error_code(kind), kind.to_string()))
     }

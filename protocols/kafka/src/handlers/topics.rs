@@ -119,6 +119,8 @@ fn plan(kafka: &FrontEnd, catalog: &CatalogView, topic: &CreatableTopic) -> Resu
             setting.value.as_deref().ok_or_else(|| refused(format!("{}: has no value", setting.name)))?;
         topic_config::set(&mut config, &setting.name, value).map_err(refused)?;
     }
+    let checked = topic_config::check(&config, kafka.broker.options().durability);
+    checked.map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
     Ok(NewTopic {
         name: name.into_owned(),
         partitions,

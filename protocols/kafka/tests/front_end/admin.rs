@@ -7,7 +7,7 @@ use sabir_kafka::wire::messages::delete_records::{
 };
 use sabir_kafka::wire::messages::describe_cluster::DescribeClusterRequest;
 use sabir_kafka::wire::messages::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
 };
 use sabir_kafka::wire::messages::describe_log_dirs::{DescribableLogDirTopic, DescribeLogDirsRequest};
 use sabir_kafka::wire::messages::describe_topic_partitions::{
@@ -48,9 +48,19 @@ async fn a_topics_configuration_is_shown_whole() {
         let find = |key: &str| described.configs.iter().find(|c| c.name == key).unwrap();
         let retention = find("retention.ms");
         assert_eq!((retention.value.as_deref(), retention.config_source), (Some("1000"), 1));
+        let synonym = |config: &DescribeConfigsResourceResult, at: usize| {
+            let synonym = &config.synonyms[at];
+            let value = synonym.value.as_deref().unwrap_or_default();
+            format!("{}:{}={value}", synonym.source, synonym.name)
+        };
         assert_eq!((retention.synonyms.len(), retention.read_only), (2, false));
+        assert_eq!(synonym(retention, 0), "1:retention.ms=1000");
+        assert_eq!(synonym(retention, 1), "5:log.retention.ms=604800000");
         let segment = find("segment.bytes");
-        assert_eq!((segment.config_source, segment.read_only), (5, true));
+        assert_eq!((segment.config_source, segment.read_only, segment.is_sensitive), (5, false, false));
+        assert_eq!(synonym(segment, 0), "5:log.segment.bytes=1073741824");
+        let tiered = find("remote.storage.enable");
+        assert_eq!((tiered.config_source, tiered.read_only, tiered.synonyms.len()), (5, true, 0));
         if version >= 3 {
             assert_eq!(retention.config_type, 5);
             assert!(retention.documentation.is_some());
@@ -61,6 +71,13 @@ async fn a_topics_configuration_is_shown_whole() {
         DescribeConfigsResource { resource_type: TOPIC, resource_name: "t".into(), configuration_keys: keys };
     let some = raw.ask(&DescribeConfigsRequest { resources: vec![resource], ..Default::default() }).await;
     assert_eq!(some.results[0].configs.len(), 1);
+    let none_named = DescribeConfigsResource {
+        resource_type: TOPIC,
+        resource_name: "t".into(),
+        configuration_keys: Some(Vec::new()),
+    };
+    let all = raw.ask(&DescribeConfigsRequest { resources: vec![none_named], ..Default::default() }).await;
+    assert!(all.results[0].configs.len() > 30, "as with Kafka, naming none asks for all");
     assert_code(describe(&mut raw, 4, TOPIC, "nowhere").await.error_code, ErrorCode::UnknownTopicOrPartition);
     assert_code(describe(&mut raw, 4, 77, "t").await.error_code, ErrorCode::InvalidRequest);
 }
@@ -72,6 +89,12 @@ async fn a_brokers_configuration_is_shown_and_not_changed_from_here() {
     let described = describe(&mut raw, 4, BROKER, "1").await;
     let partitions = described.configs.iter().find(|c| c.name == "num.partitions").unwrap();
     assert_eq!((partitions.value.as_deref(), partitions.read_only), (Some("1"), true));
+    assert_eq!((partitions.config_source, partitions.config_type), (5, 3));
+    assert!(described.configs.iter().all(|c| c.read_only && c.documentation.is_some() && !c.is_sensitive));
+    let id = described.configs.iter().find(|c| c.name == "node.id").unwrap();
+    assert_eq!((id.value.as_deref(), id.config_source), (Some("1"), 4));
+    let retention = described.configs.iter().find(|c| c.name == "log.retention.ms").unwrap();
+    assert_eq!((retention.value.as_deref(), retention.config_source), (Some("604800000"), 5));
     assert_code(describe(&mut raw, 4, BROKER, "9").await.error_code, ErrorCode::InvalidRequest);
     let all = describe(&mut raw, 4, BROKER, "").await;
     assert_eq!((all.error_code, all.configs.len()), (0, 0));
@@ -259,4 +282,48 @@ async fn partitions_are_described_page_by_page() {
         raw.ask(&DescribeTopicPartitionsRequest { topics: topics.to_vec(), ..Default::default() }).await;
     let codes: Vec<_> = named.topics.iter().map(|t| ErrorCode::from_i16(t.error_code).unwrap()).collect();
     assert_eq!(codes, [ErrorCode::InvalidTopic, ErrorCode::None, ErrorCode::UnknownTopicOrPartition]);
+}
+
+/// What every setting of Kafka 4.3 comes to: honoured, kept and shown, or refused; never taken and forgotten.
+#[tokio::test]
+async fn every_setting_is_taken_and_shown_or_refused_by_name() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let taken = [
+        ("compression.type", "lz4"),
+        ("delete.retention.ms", "900"),
+        ("flush.messages", "1"),
+        ("min.cleanable.dirty.ratio", "0.25"),
+        ("segment.bytes", "2000000"),
+        ("segment.ms", "1000"),
+        ("unclean.leader.election.enable", "TRUE"),
+        ("retention.ms", "604800000"),
+    ];
+    raw.topic_with("t", 1, &taken).await;
+    let described = describe(&mut raw, 4, TOPIC, "t").await;
+    for (name, value) in taken {
+        let config = described.configs.iter().find(|c| c.name == name).unwrap();
+        assert_eq!(config.value.as_deref(), Some(value.to_ascii_lowercase().as_str()), "{name}");
+        assert_eq!(config.config_source, 1, "{name} is the topic's own, even where it says the default");
+    }
+    let set = |changes: &[(&'static str, &'static str)]| -> Vec<Change<'static>> {
+        changes.iter().map(|(name, value)| (*name, 0, Some(*value))).collect()
+    };
+    for refused in [
+        &[("cleanup.policy", "compact")][..],
+        &[("remote.storage.enable", "true")],
+        &[("sabir.durability", "os")],
+        &[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")],
+    ] {
+        for validate_only in [true, false] {
+            let code = change(&mut raw, TOPIC, "t", &set(refused), validate_only).await;
+            assert_code(code, ErrorCode::InvalidConfig);
+        }
+    }
+    assert_eq!(change(&mut raw, TOPIC, "t", &[("flush.messages", 1, None)], false).await, 0);
+    assert_eq!(change(&mut raw, TOPIC, "t", &set(&[("sabir.durability", "os")]), true).await, 0);
+    assert_eq!(value(&mut raw, "t", "sabir.durability").await, "default", "it was only validated");
+    assert_eq!(change(&mut raw, TOPIC, "t", &set(&[("sabir.durability", "os")]), false).await, 0);
+    assert_eq!(value(&mut raw, "t", "flush.messages").await, "9223372036854775807");
+    assert_eq!(value(&mut raw, "t", "sabir.durability").await, "os");
 }

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use sabir_kafka::wire::ErrorCode;
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
+use sabir_kafka::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use sabir_kafka::wire::messages::init_producer_id::InitProducerIdRequest;
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use sabir_model::ProducerId;
-use sabir_model::batch::{BatchBuilder, Compression};
+use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, RecordView, records, verify_crc};
 
 use crate::rig::{Raw, Rig, Setup, assert_code, batch, batch_with, now_ms, produce_request};
 
@@ -260,4 +263,63 @@ async fn every_partition_of_a_fresh_topic_takes_writes_at_once() {
             assert_eq!((answer.index, answer.error_code), (partition, 0), "{:?}", answer.error_message);
         }
     }
+}
+
+/// `compression.type`: the topic's codec is what is stored and read, whatever producers use.
+#[tokio::test]
+async fn a_topics_codec_is_what_its_readers_get() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    for (name, codec) in [
+        ("uncompressed", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ] {
+        raw.topic_with(name, 1, &[("compression.type", name)]).await;
+        let mut offset = 0;
+        for from in Compression::ALL {
+            let id = producer_id(&mut raw).await;
+            let builder = BatchBuilder::new(from).producer(ProducerId(id), 0, 0);
+            let sent = batch_with(builder, &["the same again", "the same again"]);
+            for duplicate in [false, true] {
+                let answer = raw.produce(name, 0, sent.clone()).await;
+                assert_eq!((answer.error_code, answer.base_offset), (0, offset), "{from} {duplicate}");
+            }
+            let stored = crate::uncommitted::fetched_from(&mut raw, name, offset).await;
+            let header = BatchHeader::parse(&stored).unwrap();
+            assert_eq!(header.compression(), Ok(codec), "{name} from {from}");
+            verify_crc(&stored).unwrap();
+            let (read, came) = (records(&stored, 1 << 20).unwrap(), records(&sent, 1 << 20).unwrap());
+            let bare = |record: RecordView<'_>| (record.timestamp, record.value.map(<[u8]>::to_vec));
+            assert!(read.iter().map(|r| bare(r.unwrap())).eq(came.iter().map(|r| bare(r.unwrap()))));
+            offset += 2;
+        }
+    }
+}
+
+/// As Kafka: who is not known may begin anywhere, since its records may have gone; who is known may not leave a gap.
+#[tokio::test]
+async fn a_producer_that_is_not_known_may_begin_anywhere() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let id = producer_id(&mut raw).await;
+    assert_eq!(raw.produce("t", 0, numbered(id, 0, 41, &["a", "b"])).await.base_offset, 0);
+    let gap = raw.produce("t", 0, numbered(id, 0, 44, &["d"])).await;
+    assert_code(gap.error_code, ErrorCode::OutOfOrderSequenceNumber);
+    // That its records have gone from the log makes it no stranger.
+    let gone = DeleteRecordsRequest {
+        topics: vec![DeleteRecordsTopic {
+            name: "t".into(),
+            partitions: vec![DeleteRecordsPartition { partition_index: 0, offset: -1 }],
+        }],
+        timeout_ms: 10_000,
+    };
+    assert_eq!(raw.ask(&gone).await.topics[0].partitions[0].low_watermark, 2);
+    let gap = raw.produce("t", 0, numbered(id, 0, 44, &["d"])).await;
+    assert_code(gap.error_code, ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(raw.produce("t", 0, numbered(id, 0, 41, &["a", "b"])).await.base_offset, 0, "a duplicate");
+    assert_eq!(raw.produce("t", 0, numbered(id, 0, 43, &["c"])).await.base_offset, 2);
 }
