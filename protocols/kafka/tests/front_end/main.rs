@@ -4,6 +4,7 @@
 mod admin;
 mod bad_input;
 mod data;
+mod every_version;
 mod fetching;
 mod groups;
 mod patience;
