@@ -213,6 +213,46 @@ async function seek(closing) {
   assert.deepEqual(read.slice(13).map((r) => r.value), ['v10', 'v11'])
 }
 
+/** Producers that wait for nobody, for the leader and for all. */
+async function acks(closing) {
+  const admin = await adminOf(closing)
+  const producer = await producerOf(closing)
+  const topic = await topicOf(admin, 'acks', 1)
+  for (const [n, kind] of [1, 0, -1].entries()) await producer.send({ topic, acks: kind, messages: values(n * 5, n * 5 + 5) })
+  const { read } = await consumerOf(closing, topic, named('acks'))
+  await until('all is read', () => read.length === 15)
+  assert.deepEqual(read.map((r) => r.value), values(0, 15).map((m) => m.value))
+}
+
+/** A consumer that takes batches and commits what it likes; the next one goes on from there. */
+async function batches(closing) {
+  const admin = await adminOf(closing)
+  const producer = await producerOf(closing)
+  const topic = await topicOf(admin, 'batches', 1)
+  const groupId = named('batches')
+  await producer.send({ topic, messages: values(0, 100) })
+  const consumer = closing(kafka.consumer({ groupId, maxWaitTimeInMs: 100 }))
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  let highWatermark, lag
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch }) => {
+      ({ highWatermark } = batch)
+      lag = batch.offsetLagLow()
+    },
+  })
+  await until('it has a batch', () => highWatermark)
+  assert.deepEqual([highWatermark, lag], ['100', '99'])
+  await consumer.commitOffsets([{ topic, partition: 0, offset: '40', metadata: 'my note' }])
+  await consumer.disconnect()
+  const [{ partitions }] = await admin.fetchOffsets({ groupId, topics: [topic] })
+  assert.deepEqual(partitions, [{ partition: 0, offset: '40', metadata: 'my note' }])
+  const { read } = await consumerOf(closing, topic, groupId)
+  await until('the rest is read', () => read.length === 60)
+  assert.equal(read[0].value, 'v40')
+}
+
 async function main() {
   await run('topics', topics)
   await run('configs', configs)
@@ -222,6 +262,8 @@ async function main() {
   await run('codecs', codecs)
   await run('consumer-group', group)
   await run('seek-pause-resume', seek)
+  await run('acks', acks)
+  await run('batches-and-own-commits', batches)
   console.log('cases\tend')
   process.exit(0)
 }

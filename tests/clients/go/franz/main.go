@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +26,9 @@ func main() {
 	cases.Run("franz-delete-records", time.Minute, deleteRecords)
 	cases.Run("franz-broker", time.Minute, broker)
 	cases.Run("franz-codecs", time.Minute, codecs)
+	cases.Run("franz-acks", time.Minute, acks)
+	cases.Run("franz-large-records", time.Minute, largeRecords)
+	cases.Run("franz-topics-by-pattern", time.Minute, byPattern)
 	cases.Run("franz-group-offsets", time.Minute, groupOffsets)
 	cases.Run("franz-group-cooperative-sticky", time.Minute, cooperative)
 	cases.Run("franz-group-static-member", time.Minute, static)
@@ -271,6 +276,88 @@ func codecs(ctx context.Context) {
 		})
 	}
 	cases.Same(found, expected, "values")
+}
+
+// readAll reads so many records from the start of what the options name, and gives their values.
+func readAll(ctx context.Context, count int, options ...kgo.Opt) []string {
+	cl := client(ctx, append(options, kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+	defer cl.Close()
+	var values []string
+	for len(values) < count {
+		fetches := cl.PollFetches(ctx)
+		cases.Ok(fetches.Err(), "fetching")
+		fetches.EachRecord(func(record *kgo.Record) { values = append(values, string(record.Value)) })
+	}
+	return values
+}
+
+// acks: a producer that does not wait, one that waits for the leader, and one that is not idempotent; into a topic made by asking for it.
+func acks(ctx context.Context) {
+	name := cases.Named("franz-acks")
+	kinds := [][]kgo.Opt{
+		{kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite()},
+		{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DisableIdempotentWrite()},
+		{kgo.RequiredAcks(kgo.NoAck()), kgo.DisableIdempotentWrite()},
+	}
+	var expected []string
+	for i, kind := range kinds {
+		cl := client(ctx, append(kind, kgo.DefaultProduceTopic(name), kgo.AllowAutoTopicCreation())...)
+		for n := range 20 {
+			value := fmt.Sprint(i, "-", n)
+			cases.Ok(cl.ProduceSync(ctx, kgo.StringRecord(value)).FirstErr(), "producing "+value)
+			expected = append(expected, value)
+		}
+		cl.Close()
+	}
+	cases.Same(readAll(ctx, len(expected), kgo.ConsumeTopics(name)), expected, "what is read")
+}
+
+// largeRecords are greater than all that a consumer wants to fetch at once: it gets one batch at a time nevertheless.
+func largeRecords(ctx context.Context) {
+	adm := admin(ctx)
+	name := topic(ctx, adm, "franz-large", 1)
+	cl := client(ctx, kgo.DefaultProduceTopic(name), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	var expected []string
+	for i := range 8 {
+		value := strings.Repeat(fmt.Sprint(i), 900_000)
+		cases.Ok(cl.ProduceSync(ctx, kgo.StringRecord(value)).FirstErr(), "producing")
+		expected = append(expected, value)
+	}
+	narrow := []kgo.Opt{kgo.ConsumeTopics(name), kgo.FetchMaxBytes(1000), kgo.FetchMaxPartitionBytes(1000)}
+	if !slices.Equal(readAll(ctx, 8, narrow...), expected) {
+		cases.Fail("what is read is not what was written")
+	}
+	// the client's own limit aside, the topic has one
+	big := client(ctx, kgo.DefaultProduceTopic(name), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerBatchMaxBytes(8_000_000))
+	refused(big.ProduceSync(ctx, kgo.StringRecord(strings.Repeat("x", 2_000_000))).FirstErr(), kerr.MessageTooLarge, "two megabytes")
+}
+
+// byPattern: a consumer of all topics with such a name finds one that is made later.
+func byPattern(ctx context.Context) {
+	adm := admin(ctx)
+	produce := func(name string) {
+		cl := client(ctx, kgo.DefaultProduceTopic(name))
+		cases.Ok(cl.ProduceSync(ctx, kgo.StringRecord(name)).FirstErr(), "producing")
+		cl.Close()
+	}
+	first := topic(ctx, adm, "franz-pattern-a", 1)
+	other := topic(ctx, adm, "franz-else", 1)
+	produce(first)
+	produce(other)
+	cl := client(ctx, kgo.ConsumeRegex(), kgo.ConsumeTopics("^franz-pattern-.*"+cases.Named("")+"$"), kgo.ConsumerGroup(cases.Named("franz-pattern")),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(500*time.Millisecond))
+	next := func() (value string) {
+		for value == "" {
+			fetches := cl.PollFetches(ctx)
+			cases.Ok(fetches.Err(), "fetching")
+			fetches.EachRecord(func(record *kgo.Record) { value += string(record.Value) })
+		}
+		return value
+	}
+	cases.Same(next(), first, "the first topic")
+	second := topic(ctx, adm, "franz-pattern-b", 1)
+	produce(second)
+	cases.Same(next(), second, "the topic that was made later")
 }
 
 func groupOffsets(ctx context.Context) {

@@ -27,6 +27,7 @@ func main() {
 	cases.Run("segmentio-offsets-of-group", time.Minute, offsetsOfGroup)
 	cases.Run("segmentio-member-by-hand", time.Minute, memberByHand)
 	cases.Run("segmentio-codecs", time.Minute, codecs)
+	cases.Run("segmentio-acks", time.Minute, acks)
 	cases.Run("segmentio-reader-seeks", time.Minute, readerSeeks)
 	cases.Run("segmentio-readers-of-group", time.Minute, readersOfGroup)
 	cases.End()
@@ -325,6 +326,32 @@ func codecs(ctx context.Context) {
 		cases.Same(string(message.Value), fmt.Sprintf("%d and what compresses well, well, well, well", n%100), "the value")
 		cases.Same(len(message.Headers), 2, "headers")
 	}
+}
+
+// acks: writers that wait for nobody, for the leader and for all, into a topic that the first of them makes by asking for it.
+func acks(ctx context.Context) {
+	name := cases.Named("segmentio-acks")
+	kinds := []kafka.RequiredAcks{kafka.RequireOne, kafka.RequireNone, kafka.RequireAll}
+	for _, kind := range kinds {
+		writer := &kafka.Writer{
+			Addr: kafka.TCP(cases.Bootstrap), Topic: name, RequiredAcks: kind, AllowAutoTopicCreation: true, BatchTimeout: time.Millisecond,
+		}
+		cases.Until(ctx, "written with acks "+kind.String(), func() bool {
+			err := writer.WriteMessages(ctx, kafka.Message{Value: []byte(kind.String())})
+			if err != nil && !errors.Is(err, kafka.UnknownTopicOrPartition) && !errors.Is(err, kafka.LeaderNotAvailable) {
+				cases.Fail("writing with acks %s: %v", kind, err)
+			}
+			return err == nil
+		})
+		cases.Ok(writer.Close(), "closing")
+	}
+	reader := kafka.NewReader(kafka.ReaderConfig{Brokers: brokers, Topic: name, MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 100 * time.Millisecond})
+	defer reader.Close()
+	found := map[string]int{}
+	for range kinds {
+		found[string(cases.Must(reader.ReadMessage(ctx)).Value)]++
+	}
+	cases.Same(found, map[string]int{"one": 1, "none": 1, "all": 1}, "what is read")
 }
 
 func readerSeeks(ctx context.Context) {
