@@ -352,20 +352,26 @@ def group_without_members():
 def group_with_members():
     one, group = topic("members", 2), name("readers")
     publish(one, *"abc", partition="0")
-    command = [KCAT, "-b", BOOTSTRAP, "-u", "-G", group, "-X", "client.id=reader", "-X", "group.instance.id=reader-1", "-X", "auto.offset.reset=earliest", one]
+    command = [KCAT, "-b", BOOTSTRAP, "-u", "-G", group, "-X", "client.id=reader\x1b[31m", "-X", "group.instance.id=reader-1", "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=100", one]
     member = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         equal([member.stdout.readline() for _ in range(3)], ["a\n", "b\n", "c\n"])
         described = answer("group", "describe", group)[0]
-        equal((described["state"], [m["client"] for m in described["members"]]), ("Stable", ["reader"]))
+        equal((described["state"], [m["client"] for m in described["members"]]), ("Stable", ["reader\x1b[31m"]))
         equal([(a["topic"], a["partition"]) for a in described["members"][0]["assigned"]], [(one, 0), (one, 1)])
         equal({p["member"] for p in described["partitions"]}, {described["members"][0]["member"]})
-        assert "reader-1" in ok("group", "describe", group)
+        shown = ok("group", "describe", group)
+        assert "reader-1" in shown and "\x1b" not in shown, shown
         advice = ["has 1 member", "Stop its consumers first"]
         fails(REFUSED, "group", "reset", group, "--topic", one, "--to", "earliest", says=advice)
         fails(REFUSED, "group", "reset", group, "--topic", one, "--to", "earliest", "--dry-run", says=advice)
         fails(REFUSED, "group", "delete", group, says=advice)
         fails(REFUSED, "message", "read", one, "--group", group, says=["has members"])
+        # What it reads is not let go, once it has committed.
+        until = time.monotonic() + 20
+        while not answer("group", "lag", group)[0]["partitions"] and time.monotonic() < until:
+            time.sleep(0.1)
+        fails(REFUSED, "group", "delete-offsets", group, "--topic", one, "-p", "0", says=["stop them first"])
         member.send_signal(signal.SIGTERM)
         member.wait(20)
     finally:
@@ -374,6 +380,12 @@ def group_with_members():
 
 
 # ---- the rest
+
+
+def cluster():
+    found = answer("cluster")
+    equal([n["address"] for n in found["nodes"]], [BOOTSTRAP])
+    assert found["cluster"], found
 
 
 def benchmarks():
@@ -452,6 +464,10 @@ def errors_say_what_to_do():
     fails(USAGE, "topic", "list", "--proto", "kafak", says=["Did you mean `kafka`?"])
     said = fails(USAGE, "topic", "lisst")
     assert "list" in said, said
+    # Each heading has its own.
+    usage = ok("message", "read", "--help")
+    filters = usage.split("Filters:")[1].split("Connection:")[0]
+    assert "--matches" in filters and "--output" not in filters and "--address" not in filters, usage
     # Nobody takes what is sent there: an answer that does not come up.
     mute = subprocess.Popen([sys.executable, "-c", "import socket\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\nimport time; time.sleep(60)"], stdout=subprocess.PIPE, text=True)
     try:
@@ -533,6 +549,7 @@ def main():
     suite.case("tail", tail)
     suite.case("group-without-members", group_without_members)
     suite.case("group-with-members", group_with_members)
+    suite.case("cluster", cluster)
     suite.case("benchmarks", benchmarks)
     suite.case("doctor", doctor)
     suite.case("configuration", configuration)

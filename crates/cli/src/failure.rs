@@ -7,6 +7,7 @@ use sabir_server::client::{ClientError, Failure};
 use sabir_server::config::ConfigErrors;
 
 use crate::color::{self, Color};
+use crate::output::visible;
 
 /// What the process ends with. Numbers are never reused; `docs/cli.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +64,11 @@ impl CliError {
             false => "error:".into(),
         };
         // Nothing can be done where stderr is closed.
-        let _ = writeln!(err, "{label} {}", self.message.replace('\n', &format!("\n{label} ")));
-        if let Some(advice) = self.advice {
-            let _ = writeln!(err, "  {}", advice.replace('\n', "\n  "));
+        for line in self.message.lines() {
+            let _ = writeln!(err, "{label} {}", visible(line));
+        }
+        for line in self.advice.iter().flat_map(|advice| advice.lines()) {
+            let _ = writeln!(err, "  {}", visible(line));
         }
         ExitCode::from(self.exit as u8)
     }

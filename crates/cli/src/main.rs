@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use command::{bench, completions, config, dev, doctor, group, message, serve, topic};
+use command::{bench, cluster, completions, config, dev, doctor, group, message, serve, topic};
 use failure::CliError;
 
 fn main() -> ExitCode {
@@ -33,6 +33,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Topic(noun) => topic::run(noun.verb, &noun.client),
         Command::Message(noun) => message::run(noun.verb, &noun.client),
         Command::Group(noun) => group::run(noun.verb, &noun.client),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),

@@ -72,7 +72,7 @@ pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
         Format::Yaml => out.write_all(yaml(&what.json()).as_bytes())?,
         Format::Name => {
             for name in what.names() {
-                writeln!(out, "{name}")?;
+                writeln!(out, "{}", visible(&name))?;
             }
         }
         Format::Table => {
@@ -91,14 +91,16 @@ pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
 
 impl Table {
     fn text(&self, paint: &dyn Fn(&str) -> Option<Color>) -> String {
-        let mut text = self.title.as_ref().map(|t| format!("{t}\n")).unwrap_or_default();
+        let mut text = self.title.as_ref().map(|t| format!("{}\n", visible(t))).unwrap_or_default();
+        let rows: Vec<Vec<String>> =
+            self.rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
         let width = |column: usize| {
-            let cells = self.rows.iter().map(|r| r[column].chars().count());
+            let cells = rows.iter().map(|r| r[column].chars().count());
             cells.max().unwrap_or(0).max(self.head[column].chars().count())
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         text += &line(self.head.iter().copied(), &widths, &|_| None);
-        for row in &self.rows {
+        for row in &rows {
             text += &line(row.iter().map(String::as_str), &widths, paint);
         }
         text
@@ -115,6 +117,19 @@ fn line<'a>(
         paint(cell).map_or(padded.clone(), |color| color::painted(&padded, color))
     });
     format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+}
+
+/// A text with its control characters escaped: no name that a client gave itself can talk to the terminal.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push(c),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// YAML 1.2, in which every JSON scalar is a scalar.
@@ -206,6 +221,13 @@ mod tests {
         assert_eq!(table.text(&|_| None), "NAME    N\na       1\nlonger  22\n");
         let painted = table.text(&|cell| (cell == "a").then_some(Color::Red));
         assert_eq!(painted, "NAME    N\n\x1b[31ma     \x1b[0m  1\nlonger  22\n");
+    }
+
+    #[test]
+    fn names_cannot_reach_the_terminal() {
+        let rows = vec![vec!["red \x1b[31m".into()], vec!["two\nlines".into()]];
+        let table = Table { title: Some("\x07".into()), head: vec!["NAME"], rows };
+        assert_eq!(table.text(&|_| None), "\\u{7}\nNAME\nred \\u{1b}[31m\ntwo\\nlines\n");
     }
 
     #[test]

@@ -261,7 +261,9 @@ fn completions_and_help() {
     for line in ["0 ok", "3 cannot connect", "4 not found", "9 the data directory is in use"] {
         assert!(help.replace('\n', " ").contains(line), "{line} in {help}");
     }
-    for command in ["serve", "dev", "topic", "message", "bench", "doctor", "config", "completions"] {
+    for command in
+        ["serve", "dev", "topic", "message", "group", "cluster", "bench", "doctor", "config", "completions"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
         assert!(page.contains(&format!("`sabir {command}")), "docs/cli.md tells of {command}");
     }

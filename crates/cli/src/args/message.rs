@@ -79,8 +79,6 @@ pub struct ReadArgs {
     /// Go on where this group is, and commit what was shown; it must have no members
     #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["offset", "since", "last"])]
     pub group: Option<String>,
-    #[command(flatten)]
-    pub filter: FilterArgs,
     /// Stop after so many messages that fit
     #[arg(long, short = 'n', visible_alias = "count", value_name = "COUNT")]
     pub limit: Option<u64>,
@@ -93,6 +91,9 @@ pub struct ReadArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
+    // Last, or what follows stands under its heading.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// Where reading begins: at the oldest message, if nothing is said.
@@ -144,8 +145,6 @@ pub struct TailArgs {
     pub topic: String,
     #[command(flatten)]
     pub start: StartArgs,
-    #[command(flatten)]
-    pub filter: FilterArgs,
     /// Only this partition
     #[arg(long, short = 'p', value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
@@ -155,6 +154,9 @@ pub struct TailArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
+    // Last, or what follows stands under its heading.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// How a message is shown.

@@ -49,6 +49,8 @@ pub enum Command {
     Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
     Group(Noun<GroupCommand>),
+    /// Show the nodes of a cluster
+    Cluster(ClusterArgs),
     /// Put load on a broker and measure it
     Bench(BenchArgs),
     /// Check the machine as the broker would find it: disk, limits, clock, kernel
@@ -75,14 +77,29 @@ pub struct Noun<Verb: Subcommand> {
     pub verb: Verb,
 }
 
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
 /// Which broker, and how to speak with it.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
     /// The broker, as host:port [default: 127.0.0.1 and the protocol's port]
-    #[arg(long, short = 'a', global = true, env = "SABIR_ADDRESS", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        short = 'a',
+        global = true,
+        env = "SABIR_ADDRESS",
+        value_name = "HOST:PORT",
+        help_heading = "Connection"
+    )]
     pub address: Option<String>,
     /// The protocol to speak with it
-    #[arg(long, global = true, env = "SABIR_PROTO", value_name = "NAME")]
+    #[arg(long, global = true, env = "SABIR_PROTO", value_name = "NAME", help_heading = "Connection")]
     pub proto: Option<String>,
 }
 
@@ -92,7 +109,7 @@ pub struct ClientArgs {
     #[command(flatten)]
     pub target: Target,
     /// How long to wait for an answer
-    #[arg(long, global = true, default_value = "30s", value_name = "TIME")]
+    #[arg(long, global = true, default_value = "30s", value_name = "TIME", help_heading = "Connection")]
     pub timeout: Span,
 }
 

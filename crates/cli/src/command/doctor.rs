@@ -43,7 +43,7 @@ impl Show for Findings {
     fn tables(&self) -> Vec<Table> {
         let row = |f: &Finding| vec![f.subject.into(), word(f.verdict).into(), f.found.clone()];
         let rows = self.0.iter().map(row).collect();
-        let mut tables = vec![Table { title: None, head: vec!["CHECK", "", "FOUND"], rows }];
+        let mut tables = vec![Table { title: None, head: vec!["CHECK", "VERDICT", "FOUND"], rows }];
         let advice = self.0.iter().filter(|f| !f.advice.is_empty());
         let rows: Vec<_> = advice.map(|f| vec![f.subject.into(), f.advice.clone()]).collect();
         if !rows.is_empty() {

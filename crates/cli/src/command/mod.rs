@@ -1,6 +1,7 @@
 //! One file for each noun of the command line.
 
 pub mod bench;
+pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod dev;

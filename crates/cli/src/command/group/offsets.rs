@@ -1,6 +1,6 @@
 //! `sabir group delete-offsets`.
 
-use sabir_server::client::{Client, GroupOffset};
+use sabir_server::client::{Client, ClientError, GroupOffset};
 use serde_json::{Value, json};
 
 use super::super::{confirm, counted, in_time};
@@ -32,11 +32,22 @@ pub async fn run(
         for topic in offsets.chunk_by(|a, b| a.topic == b.topic) {
             let partitions: Vec<_> = topic.iter().map(|o| o.partition).collect();
             let asking = client.delete_offsets(&group, &topic[0].topic, &partitions);
-            in_time(args.timeout.0, asking).await?;
+            in_time(args.timeout.0, asking).await.map_err(|error| in_use(&group, error))?;
         }
     }
     let outcome = if dry_run { "would be deleted" } else { "deleted" };
     Ok(print(output.output, &Deleted { group, offsets, outcome })?)
+}
+
+/// What members read is not let go.
+fn in_use(group: &str, error: ClientError) -> CliError {
+    let failed = CliError::from(error);
+    match failed.exit {
+        Exit::Refused => {
+            failed.advise(format!("`sabir group describe {group}` shows who reads it; stop them first."))
+        }
+        _ => failed,
+    }
 }
 
 fn place(partition: Option<i32>) -> String {

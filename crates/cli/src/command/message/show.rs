@@ -8,6 +8,7 @@ use sabir_server::client::Incoming;
 use serde_json::{Map, Value, json};
 
 use crate::args::message::MessageFormat;
+use crate::output::visible;
 
 /// Writes messages in one form.
 pub struct Printer {
@@ -65,16 +66,8 @@ fn text(message: &Incoming) -> String {
 /// Text with control characters escaped, so that no message can talk to the terminal; else the number of its bytes.
 fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) => text.chars().map(shown).collect(),
+        Ok(text) => visible(text),
         Err(_) => format!("({} bytes, not text)", bytes.len()),
-    }
-}
-
-fn shown(c: char) -> String {
-    match c {
-        '\t' => "\t".into(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.into(),
     }
 }
 
