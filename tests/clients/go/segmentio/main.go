@@ -22,6 +22,7 @@ func main() {
 	cases.Run("segmentio-topics", time.Minute, topics)
 	cases.Run("segmentio-topics-by-connection", time.Minute, topicsByConnection)
 	cases.Run("segmentio-configs", time.Minute, configs)
+	cases.Run("segmentio-leaders-and-reassignments", time.Minute, leadersAndReassignments)
 	cases.Run("segmentio-produce-fetch", time.Minute, produceAndFetch)
 	cases.Run("segmentio-list-offsets", time.Minute, listOffsets)
 	cases.Run("segmentio-offsets-of-group", time.Minute, offsetsOfGroup)
@@ -149,6 +150,34 @@ func config(ctx context.Context, topic, name string) string {
 	cases.Ok(described.Resources[0].Error, "describing configs")
 	cases.Same(len(described.Resources[0].ConfigEntries), 1, "settings, where one was asked for")
 	return described.Resources[0].ConfigEntries[0].ConfigValue
+}
+
+// leadersAndReassignments: with one replica of everything there is nothing to choose, which is an answer too.
+func leadersAndReassignments(ctx context.Context) {
+	name := topic(ctx, "segmentio-led", 2)
+	cases.Until(ctx, "it has leaders", func() bool { return metadata(ctx, name).Error == nil })
+	leader := metadata(ctx, name).Partitions[0].Leader.ID
+	elected := cases.Must(client.ElectLeaders(ctx, &kafka.ElectLeadersRequest{Topic: name, Partitions: []int{0, 7}, Timeout: 10 * time.Second}))
+	cases.Ok(elected.Error, "electing")
+	for _, result := range elected.PartitionResults {
+		if result.Partition == 0 {
+			refused(result.Error, kafka.ElectionNotNeeded, "a leader where there is one")
+		} else {
+			refused(result.Error, kafka.UnknownTopicOrPartition, "a leader of nothing")
+		}
+	}
+	assign := func(brokers ...int) error {
+		answer := cases.Must(client.AlterPartitionReassignments(ctx, &kafka.AlterPartitionReassignmentsRequest{
+			Topic: name, Timeout: 10 * time.Second, Assignments: []kafka.AlterPartitionReassignmentsRequestAssignment{{PartitionID: 1, BrokerIDs: brokers}},
+		}))
+		cases.Ok(answer.Error, "reassigning")
+		return answer.PartitionResults[0].Error
+	}
+	cases.Ok(assign(leader), "to where it is")
+	refused(assign(leader+77), kafka.InvalidReplicaAssignment, "to a broker that is not there")
+	listed := cases.Must(client.ListPartitionReassignments(ctx, &kafka.ListPartitionReassignmentsRequest{Timeout: 10 * time.Second}))
+	cases.Ok(listed.Error, "listing")
+	cases.Same(len(listed.Topics), 0, "what is under way")
 }
 
 // write produces so many records, a second apart, the first at `from`.
