@@ -15,7 +15,7 @@ use crate::disk::{Completion, Disk, WakeFn};
 use crate::error::{AppendError, JournalError, ReadError, StorageError};
 use crate::frame::{FRAME, STEP};
 use crate::index::Index;
-use crate::read::{ColdRead, ColdReads, Place, Read};
+use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{Slot, Slots};
@@ -440,6 +440,12 @@ impl Journal {
             }
             None => Read::Cold(ColdRead { reads: self.parts.cold.clone(), place }),
         }
+    }
+
+    /// What should be loaded now for readers who run on, if anything: to be [run](ReadAhead::run) where it stalls nobody. Costs
+    /// next to nothing when there is none.
+    pub fn take_read_ahead(&self) -> Option<ReadAhead> {
+        self.parts.cold.take_wanted()
     }
 
     /// Makes segments ready ahead of the writer: recycles dead ones, makes and zeroes new ones. Blocking, in the background;

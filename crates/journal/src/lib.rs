@@ -46,7 +46,7 @@ mod writer;
 pub use block::{Block, BlockBuilder, LARGEST_ENTRY, MAX_BLOCK};
 pub use error::{AppendError, CutError, JournalError, ReadError, StorageError};
 pub use journal::{Journal, JournalOptions, JournalStats, Recovered, Torn};
-pub use read::{ColdRead, Read};
+pub use read::{ColdRead, Read, ReadAhead};
 pub use replay::Replayed;
 pub use replicator::{Event, Priority, Replicator, Ticket};
 pub use segment::{SegmentInfo, SegmentNo};

@@ -1,24 +1,32 @@
 //! Reads of committed bytes that are not in the tail cache: large, with read-ahead, and never on a thread that others wait for.
+//!
+//! What comes from the disk is kept for a while in windows, at most one of which is loaded for a place at a time. A reader that
+//! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and whoever
+//! touches it asks for the stretch after it.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
-use parking_lot::Mutex;
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use sabir_base::buf::BufPool;
 use sabir_model::Sequence;
 
 use crate::error::ReadError;
 use crate::frame::STEP;
-use crate::segment::{Segment, SegmentNo};
+use crate::segment::{SEGMENT_HEADER, Segment, SegmentNo};
 use crate::tail::{Tail, slice_of};
 
 /// What a first read of a place fetches, in bytes; and one that runs on from the last.
 const FIRST_READ: u64 = 64 << 10;
-const READ_AHEAD: u64 = 1 << 20;
+const RUNNING_READ: u64 = 1 << 20;
+/// How much is loaded ahead of a reader that runs on, in bytes.
+const AHEAD: u64 = 4 << 20;
 /// Windows kept at most, whatever their size.
-const MAX_WINDOWS: usize = 64;
+const MAX_WINDOWS: usize = 256;
+/// Stretches that wait to be loaded; further ones are forgotten.
+const MAX_WANTED: usize = 16;
 
 /// Bytes asked for, or how to get them.
 #[derive(Debug)]
@@ -38,30 +46,52 @@ pub(crate) struct ColdReads {
     /// Counts what is read as it counts its own blocks.
     tail: Arc<Tail>,
     bound: usize,
-    windows: Mutex<VecDeque<Window>>,
+    windows: Mutex<Windows>,
+    /// A window was loaded, or will not be.
+    loaded: Condvar,
+    /// Whether a stretch waits to be loaded: for looking without the lock.
+    wants: AtomicBool,
     pub reads: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Windows {
+    windows: Vec<Window>,
+    /// Counts uses, to tell which window was not used longest.
+    clock: u64,
+    wanted: Vec<Stretch>,
+}
+
 /// A part of a segment. Its bytes were final when it was read.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Window {
     segment: SegmentNo,
-    start: u64,
-    bytes: Bytes,
+    range: Range<u64>,
+    /// None while it is being loaded.
+    bytes: Option<Bytes>,
+    used: u64,
+    /// Where the stretch begins that is to be loaded once this window is touched.
+    next: Option<u64>,
+}
+
+/// What is to be loaded before somebody asks for it.
+#[derive(Debug)]
+struct Stretch {
+    segment: Arc<Segment>,
+    range: Range<u64>,
 }
 
 impl Window {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+    fn holds(&self, segment: SegmentNo, pos: u64) -> bool {
+        self.segment == segment && self.range.contains(&pos)
     }
 
-    fn covers(&self, place: &Place) -> bool {
-        self.segment == place.segment.no && self.start <= place.start && place.end() <= self.end()
+    fn is(&self, segment: SegmentNo, start: u64) -> bool {
+        self.segment == segment && self.range.start == start
     }
 
-    fn slice(&self, place: &Place) -> Bytes {
-        let at = (place.start - self.start) as usize;
-        slice_of(&self.bytes, at..at + place.len as usize)
+    fn len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
     }
 }
 
@@ -77,43 +107,196 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn end(&self) -> u64 {
-        self.start + u64::from(self.len)
+    fn range(&self) -> Range<u64> {
+        self.start..self.start + u64::from(self.len)
+    }
+
+    fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+impl Windows {
+    /// The bytes at a place, if loaded windows have them.
+    fn touch(&mut self, place: &Place, ahead: u64) -> Option<Bytes> {
+        let range = place.range();
+        self.clock += 1;
+        let (at, first) = self.touch_one(place, range.start, ahead)?;
+        if at + place.len() <= first.len() {
+            return Some(slice_of(&first, at..at + place.len()));
+        }
+        // It runs over the end of a window: two pieces are joined rather than read again.
+        let mut all = BytesMut::with_capacity(place.len());
+        all.extend_from_slice(&first[at..]);
+        while all.len() < place.len() {
+            let (at, next) = self.touch_one(place, range.start + all.len() as u64, ahead)?;
+            let end = next.len().min(at + place.len() - all.len());
+            all.extend_from_slice(&next[at..end]);
+        }
+        Some(all.freeze())
+    }
+
+    /// The loaded window that holds the byte at `pos`, and where in it that is.
+    fn touch_one(&mut self, place: &Place, pos: u64, ahead: u64) -> Option<(usize, Bytes)> {
+        let holds = |w: &&mut Window| w.bytes.is_some() && w.holds(place.segment.no, pos);
+        let window = self.windows.iter_mut().rev().find(holds)?;
+        window.used = self.clock;
+        let found = ((pos - window.range.start) as usize, window.bytes.clone()?);
+        if let Some(next) = window.next.take() {
+            self.want(place, next, ahead);
+        }
+        Some(found)
+    }
+
+    fn is_loading(&self, place: &Place) -> bool {
+        let range = place.range();
+        let overlaps = |w: &Window| w.range.start < range.end && range.start < w.range.end;
+        self.windows.iter().any(|w| w.bytes.is_none() && w.segment == place.segment.no && overlaps(w))
+    }
+
+    /// Asks for `ahead` bytes from `start` on, in the segment of a place.
+    fn want(&mut self, place: &Place, start: u64, ahead: u64) {
+        let end = (start + ahead).min(place.stable_end);
+        if start < end && self.wanted.len() < MAX_WANTED {
+            self.wanted.push(Stretch { segment: place.segment.clone(), range: start..end });
+        }
+    }
+
+    /// Whether a read here continues an earlier one.
+    fn runs_on(&self, place: &Place) -> bool {
+        let near = |w: &Window| {
+            w.segment == place.segment.no && (w.range.start..=w.range.end + FIRST_READ).contains(&place.start)
+        };
+        let begins = place.start < SEGMENT_HEADER as u64 + FIRST_READ;
+        self.windows.iter().any(|w| near(w) || (begins && w.segment.next() == place.segment.no))
+    }
+
+    /// Where the next window behind `start` begins.
+    fn next_start(&self, segment: SegmentNo, start: u64) -> u64 {
+        let behind = self.windows.iter().filter(|w| w.segment == segment && w.range.start > start);
+        behind.map(|w| w.range.start).min().unwrap_or(u64::MAX)
+    }
+
+    /// The end of the window that holds the byte at `start`.
+    fn end_of(&self, segment: SegmentNo, start: u64) -> Option<u64> {
+        let holds = |w: &&Window| w.holds(segment, start);
+        self.windows.iter().filter(holds).map(|w| w.range.end).max()
+    }
+
+    fn begin(&mut self, segment: SegmentNo, range: Range<u64>, next: Option<u64>) {
+        self.clock += 1;
+        self.windows.push(Window { segment, range, bytes: None, used: self.clock, next });
+    }
+
+    /// Drops what was not used longest.
+    fn shrink(&mut self, bound: usize) {
+        let mut bytes: usize = self.windows.iter().map(Window::len).sum();
+        while bytes > bound || self.windows.len() > MAX_WINDOWS {
+            let loaded = self.windows.iter().enumerate().filter(|(_, w)| w.bytes.is_some());
+            let Some((oldest, _)) = loaded.min_by_key(|(_, w)| w.used) else { return };
+            bytes -= self.windows.remove(oldest).len();
+        }
     }
 }
 
 impl ColdReads {
     pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>, bound: usize) -> Arc<Self> {
-        Arc::new(Self { pool, tail, bound, windows: Mutex::default(), reads: AtomicU64::new(0) })
+        let (windows, loaded) = (Mutex::default(), Condvar::new());
+        let (wants, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { pool, tail, bound, windows, loaded, wants, reads })
+    }
+
+    /// How much is loaded ahead: what several readers can have at once within the bound, in whole windows.
+    fn ahead(&self) -> u64 {
+        AHEAD.min(self.bound as u64 / 4) / RUNNING_READ * RUNNING_READ
     }
 
     /// The bytes, where a window has them.
     pub(crate) fn get(&self, place: &Place) -> Option<Bytes> {
         let mut windows = self.windows.lock();
-        let at = windows.iter().position(|window| window.covers(place))?;
-        let window = windows.remove(at)?;
-        let bytes = window.slice(place);
-        windows.push_back(window);
-        Some(bytes)
+        let bytes = windows.touch(place, self.ahead());
+        self.note_wants(&windows);
+        bytes
     }
 
-    /// How much to fetch: much when this read runs on from an earlier one.
-    fn amount(&self, place: &Place) -> u64 {
-        let runs_on = |window: &Window| {
-            window.segment == place.segment.no
-                && (window.start..=window.end() + FIRST_READ).contains(&place.start)
-        };
-        if self.windows.lock().iter().any(runs_on) { READ_AHEAD } else { FIRST_READ }
+    fn note_wants(&self, windows: &Windows) {
+        self.wants.store(!windows.wanted.is_empty(), Ordering::Release);
     }
 
-    fn keep(&self, window: Window) {
-        let mut windows = self.windows.lock();
-        windows.push_back(window);
-        let mut bytes: usize = windows.iter().map(|window| window.bytes.len()).sum();
-        while bytes > self.bound || windows.len() > MAX_WINDOWS {
-            let Some(oldest) = windows.pop_front() else { break };
-            bytes -= oldest.bytes.len();
+    /// What should be loaded ahead, if anything.
+    pub(crate) fn take_wanted(self: &Arc<Self>) -> Option<ReadAhead> {
+        if !self.wants.load(Ordering::Acquire) {
+            return None;
         }
+        let mut windows = self.windows.lock();
+        let stretch = windows.wanted.pop();
+        self.note_wants(&windows);
+        stretch.map(|stretch| ReadAhead { reads: self.clone(), stretch })
+    }
+
+    /// The bytes, once another reader has brought them; or the range that the caller must [`load`](Self::load) now.
+    fn claim(&self, place: &Place) -> Result<Bytes, Range<u64>> {
+        let mut windows = self.windows.lock();
+        loop {
+            if let Some(bytes) = windows.touch(place, self.ahead()) {
+                self.note_wants(&windows);
+                return Ok(bytes);
+            }
+            if !windows.is_loading(place) {
+                break;
+            }
+            self.loaded.wait(&mut windows);
+        }
+        Err(self.claim_new(windows, place))
+    }
+
+    fn claim_new(&self, mut windows: MutexGuard<'_, Windows>, place: &Place) -> Range<u64> {
+        let (segment, wanted) = (place.segment.no, place.range());
+        let runs_on = windows.runs_on(place);
+        let start = wanted.start / STEP * STEP;
+        let amount = if runs_on { RUNNING_READ } else { FIRST_READ };
+        let until = (start + amount).min(windows.next_start(segment, start)).max(wanted.end);
+        let end = until.next_multiple_of(STEP).min(place.stable_end);
+        windows.begin(segment, start..end, None);
+        if runs_on {
+            windows.want(place, end, self.ahead());
+            self.note_wants(&windows);
+        }
+        start..end
+    }
+
+    /// The next range of a stretch that nobody has loaded or loads, claimed; from `start` on.
+    fn claim_ahead(&self, stretch: &Stretch, mut start: u64) -> Option<Range<u64>> {
+        let mut windows = self.windows.lock();
+        let segment = stretch.segment.no;
+        while let Some(end) = windows.end_of(segment, start) {
+            start = end;
+        }
+        if start >= stretch.range.end {
+            return None;
+        }
+        let end = (start + RUNNING_READ).min(stretch.range.end).min(windows.next_start(segment, start));
+        let first = start == stretch.range.start;
+        windows.begin(segment, start..end, first.then_some(stretch.range.end));
+        Some(start..end)
+    }
+
+    /// Reads a claimed range.
+    fn load(&self, segment: &Segment, range: &Range<u64>) -> Result<Bytes, crate::disk::DiskError> {
+        let mut buf = self.pool.get((range.end - range.start) as usize);
+        let read = segment.file.read(range.start, &mut buf).map(|()| self.tail.share(buf));
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let mut windows = self.windows.lock();
+        let windows = &mut *windows;
+        let at = windows.windows.iter().position(|w| w.bytes.is_none() && w.is(segment.no, range.start));
+        match (at, &read) {
+            (Some(at), Ok(bytes)) => windows.windows[at].bytes = Some(bytes.clone()),
+            (Some(at), Err(_)) => drop(windows.windows.remove(at)),
+            (None, _) => {}
+        }
+        windows.shrink(self.bound);
+        self.loaded.notify_all();
+        read
     }
 }
 
@@ -125,30 +308,40 @@ pub struct ColdRead {
 }
 
 impl ColdRead {
-    /// Reads the bytes, and some after them for the next reader. Blocking: to be called where that stalls nobody.
+    /// Reads the bytes, and some after them for the next reader; or waits for another who does. Blocking: to be called where
+    /// that stalls nobody.
     ///
     /// # Errors
     /// [`ReadError::Disk`]. The bytes are not verified: they have a checksum of their own.
     pub fn run(self) -> Result<Bytes, ReadError> {
-        // Another reader may have brought them meanwhile.
-        if let Some(bytes) = self.reads.get(&self.place) {
-            return Ok(bytes);
-        }
-        let window = self.fetch()?;
-        let bytes = window.slice(&self.place);
-        self.reads.keep(window);
-        Ok(bytes)
-    }
-
-    fn fetch(&self) -> Result<Window, ReadError> {
         let place = &self.place;
-        let start = place.start / STEP * STEP;
-        let wanted = (place.end() - start).max(self.reads.amount(place));
-        let end = (start + wanted).next_multiple_of(STEP).min(place.stable_end);
-        let mut buf = self.reads.pool.get((end - start) as usize);
+        let range = match self.reads.claim(place) {
+            Ok(bytes) => return Ok(bytes),
+            Err(range) => range,
+        };
         let failed = |source| ReadError::Disk { sequence: place.sequence, source };
-        place.segment.file.read(start, &mut buf).map_err(failed)?;
-        self.reads.reads.fetch_add(1, Ordering::Relaxed);
-        Ok(Window { segment: place.segment.no, start, bytes: self.reads.tail.share(buf) })
+        let bytes = self.reads.load(&place.segment, &range).map_err(failed)?;
+        let at = (place.start - range.start) as usize;
+        Ok(slice_of(&bytes, at..at + place.len as usize))
+    }
+}
+
+/// A stretch that a reader will come to soon. It pins its segment until dropped.
+#[derive(Debug)]
+pub struct ReadAhead {
+    reads: Arc<ColdReads>,
+    stretch: Stretch,
+}
+
+impl ReadAhead {
+    /// Loads it, window by window. Blocking, as [`ColdRead::run`]. An error is left to the reader who comes to the place.
+    pub fn run(self) {
+        let mut start = self.stretch.range.start;
+        while let Some(range) = self.reads.claim_ahead(&self.stretch, start) {
+            if self.reads.load(&self.stretch.segment, &range).is_err() {
+                return;
+            }
+            start = range.end;
+        }
     }
 }

@@ -11,8 +11,9 @@ use sabir_base::buf::AlignedBuf;
 
 use crate::frame::FRAME;
 
-/// A slice of at most this many bytes is copied out of a block [`COPY_OUT_RATIO`] times as large, rather than pin it.
-const COPY_OUT: usize = 32 << 10;
+/// A slice of at most this many bytes is copied out of a block [`COPY_OUT_RATIO`] times as large, rather than pin it. Copying a
+/// larger one costs more than it saves: what pins it is mostly on its way to a socket.
+const COPY_OUT: usize = 4 << 10;
 const COPY_OUT_RATIO: usize = 8;
 
 /// The cache.

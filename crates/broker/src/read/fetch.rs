@@ -37,7 +37,9 @@ impl Shard {
             return Ok(fetched);
         }
         let mut assembly = Assembly::new(spec.from, spec.max_bytes, spec.min_one);
-        let Some(rest) = self.assemble_hot(&mut assembly, &plan.pieces)? else {
+        let rest = self.assemble_hot(&mut assembly, &plan.pieces)?;
+        self.read_ahead();
+        let Some(rest) = rest else {
             fetched.slices = assembly.finish();
             return Ok(fetched);
         };

@@ -53,9 +53,17 @@ impl Shard {
             Err(cold) => cold,
         };
         let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
+        self.read_ahead();
         self.meters.disk_reads.add(1);
         self.meters.cold_bytes.add(bytes.len());
         Ok(Got { bytes, cold: true })
+    }
+
+    /// Has loaded what readers will come to soon, where that stalls nobody.
+    pub(super) fn read_ahead(&self) {
+        while let Some(ahead) = self.journal.take_read_ahead() {
+            tokio::task::spawn_blocking(move || ahead.run());
+        }
     }
 
     fn fetch_train(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {

@@ -57,6 +57,74 @@ fn a_cold_read_reads_ahead_for_the_next_one() {
     assert!(stats.tail_bytes <= 512 << 10);
 }
 
+/// A rig with room for read-ahead, whose blocks are all cold.
+fn roomy_rig(blocks: u64) -> Rig {
+    let options = JournalOptions { tail_bytes: 32 << 20, segment_bytes: 16 << 20, ..options() };
+    let mut rig = Rig::with(SimDisk::new(1), options, None).unwrap();
+    for id in 1..=blocks {
+        rig.append(id, PAYLOAD, Durability::Sync).unwrap();
+        rig.settle();
+    }
+    rig
+}
+
+const PAYLOAD: usize = 500_000;
+
+#[test]
+fn a_reader_that_runs_on_finds_what_was_loaded_ahead() {
+    // 60 MB: what the tail does not hold any more is more than what is loaded ahead.
+    let rig = roomy_rig(120);
+    let (mut cold, mut ahead) = (0, 0);
+    for sequence in 1..=40 {
+        match rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap() {
+            Read::Hot(_) => panic!("block {sequence} is no more in the tail"),
+            Read::Ahead(bytes) => {
+                assert_eq!(bytes, payload_of(sequence, PAYLOAD));
+                ahead += 1;
+            }
+            Read::Cold(read) => {
+                assert_eq!(read.run().unwrap(), payload_of(sequence, PAYLOAD));
+                cold += 1;
+            }
+        }
+        while let Some(stretch) = rig.journal.take_read_ahead() {
+            stretch.run();
+        }
+    }
+    // The first two or three of each segment.
+    assert!(cold <= 8, "{cold} cold, {ahead} ahead");
+}
+
+#[test]
+fn a_read_ahead_that_fails_is_read_again_by_who_needs_it() {
+    let rig = roomy_rig(120);
+    for sequence in 1..=3 {
+        bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
+    }
+    let stretch = rig.journal.take_read_ahead().expect("it runs on");
+    rig.disk.inject(Injection { op: Some(Op::Read), skip: 0, fault: Fault::Io, lasting: false });
+    stretch.run();
+    for sequence in 4..=8 {
+        let bytes = bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
+        assert_eq!(bytes, payload_of(sequence, PAYLOAD));
+    }
+}
+
+#[test]
+fn readers_of_one_place_share_one_read() {
+    let rig = roomy_rig(120);
+    let before = rig.journal.stats().cold_reads;
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let bytes = bytes_of(rig.journal.read(Sequence(1), 32, 30_000).unwrap());
+                assert_eq!(bytes, payload_of(1, PAYLOAD)[..30_000]);
+            });
+        }
+    });
+    assert_eq!(rig.journal.stats().cold_reads, before + 1);
+}
+
 #[test]
 fn read_ahead_never_keeps_what_will_still_change() {
     let mut rig = cold_rig(3, 500);

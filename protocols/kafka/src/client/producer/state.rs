@@ -227,7 +227,8 @@ impl State {
         open.waiters.extend(waiter.map(|waiter| (index, waiter)));
         let after = open.filling.len();
         self.buffered += after - before;
-        if after >= batch_bytes {
+        // One that has no room for another record like this goes at once, and the next keyless record to the next partition.
+        if after + size > batch_bytes {
             self.close(at);
         }
         Ok(())
