@@ -2,7 +2,7 @@
 
 use sabir_base::crc::crc32c;
 use sabir_journal::testing::{follow_frames, frame_contents, walk_content};
-use sabir_model::batch::{BatchHeader, HEADER_LEN, records, split};
+use sabir_model::batch::{BatchHeader, HEADER_LEN, check_count, records, split};
 
 /// Records may take so much when decompressed.
 const LIMIT: usize = 1 << 20;
@@ -64,4 +64,5 @@ fn walk_records(bytes: &[u8], header: &BatchHeader) {
         assert!(held + record.headers.count() <= records.bytes());
     }
     assert_eq!(good, header.count, "all records or an error");
+    assert_eq!(check_count(bytes, LIMIT), Ok(()), "what can be walked can be counted");
 }

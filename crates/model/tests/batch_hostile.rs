@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use sabir_model::batch::{
-    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_LEN, records, split, stamp_log_append_time,
-    verify_crc,
+    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_LEN, check_count, records, split,
+    stamp_log_append_time, verify_crc,
 };
 
 /// Counts what a thread has allocated and not freed, and the most it ever was.
@@ -139,6 +139,28 @@ fn huge_counts_take_no_memory() {
     let (walked, peak) = peak_of(|| walk(&forged(0, 0, 1, &body), LIMIT));
     assert_eq!(walked, Err(BatchError::Record { index: 0, what: "a header is cut or negative" }));
     assert!(peak < 1_000, "{peak}");
+}
+
+/// Sixty-four megabytes in a few kilobytes, as one record, and a count that is wrong: all of it is gone through, none of it kept.
+#[test]
+fn counting_holds_little_of_a_bomb() {
+    let mut records = vec![0; 64 << 20];
+    // The record's length: zigzag of all that follows these four bytes.
+    let mut length = 2 * (records.len() as u32 - 4);
+    for byte in &mut records[..4] {
+        *byte = (length & 0x7f) as u8 | 0x80;
+        length >>= 7;
+    }
+    records[3] &= 0x7f;
+    for codec in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
+        let mut body = Vec::new();
+        codec.compress(&records, &mut body);
+        let batch = forged(codec as u8, 1, 2, &body);
+        let (counted, peak) = peak_of(|| check_count(&batch, 128 << 20));
+        let what = "its length is cut or too long";
+        assert_eq!(counted, Err(BatchError::Record { index: 1, what }), "{codec}");
+        assert!(peak < OWN, "{codec}: {peak}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 mod builder;
 mod compress;
+mod count;
 mod header;
 mod recompress;
 mod records;
@@ -19,6 +20,7 @@ mod split;
 
 pub use builder::BatchBuilder;
 pub use compress::Compression;
+pub use count::check_count;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, stamp_log_append_time, verify_crc,
 };

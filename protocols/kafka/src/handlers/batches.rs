@@ -1,7 +1,7 @@
 //! What a produced batch must be, before the broker gets it.
 
 use bytes::Bytes;
-use sabir_model::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, recompress, records, verify_crc};
+use sabir_model::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, recompress, verify_crc};
 use sabir_model::{TimestampType, TopicConfig};
 
 use super::produce::NO_TRANSACTIONS;
@@ -11,7 +11,7 @@ use crate::wire::ErrorCode;
 const ZSTD_SINCE: i16 = 7;
 /// The fewest bytes of a record.
 const LEAST_RECORD: usize = 7;
-/// The most bytes that a walk decompresses.
+/// The most bytes that a walk or another codec decompresses.
 const WALK_LIMIT: usize = 128 << 20;
 
 /// Why a batch is refused: the code, what was wrong with it, and whether its bytes were damaged or malformed.
@@ -121,10 +121,7 @@ fn check_count(bytes: &[u8], header: &BatchHeader) -> Result<(), Refusal> {
     if header.count as usize <= plausible {
         return Ok(());
     }
-    for record in &records(bytes, WALK_LIMIT)? {
-        record?;
-    }
-    Ok(())
+    Ok(sabir_model::batch::check_count(bytes, WALK_LIMIT)?)
 }
 
 fn check_time(header: &BatchHeader, topic: &TopicConfig, now_ms: i64) -> Result<(), Refusal> {
