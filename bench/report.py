@@ -78,7 +78,7 @@ def tables(rows):
     return out
 
 
-def page(rows, starts, recovery, asked):
+def page(rows, starts, recovery, asked, charts=()):
     day = datetime.date.today().isoformat()
     kafka = "leaves records in the page cache (its default)" if asked.against == "os" else "syncs each append"
     out = [
@@ -87,6 +87,8 @@ def page(rows, starts, recovery, asked):
         f"acknowledges; Kafka {kafka}. Medians of {asked.rounds} runs, [lowest–highest]; a ratio is Sabir's median over Kafka's.",
         "",
         *tables(rows),
+        *(f"![{title}](images/{path.name})" for path, title in charts),
+        *([""] if charts else []),
         "### Start and memory",
         "",
         "| | |",

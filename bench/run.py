@@ -27,6 +27,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/lib"))
 import broker as brokers
+import plot
 import rawlog
 import report
 
@@ -302,7 +303,7 @@ def main():
     parser.add_argument("--disk", default="auto", help="Sabir's disk: auto, io_uring or pwrite")
     parser.add_argument("--recovery", type=float, default=10, help="GiB of journal for the recovery; 0 leaves it out")
     parser.add_argument("--json", help="write all single figures into this file")
-    parser.add_argument("--write", help="write the tables between the marks in this file")
+    parser.add_argument("--write", help="write the tables between the marks in this file, and the charts into images beside it")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
     if asked.list:
@@ -320,10 +321,12 @@ def main():
     if asked.json:
         everything = {"starts": starts, "recovery": recovery, "cases": {case.name: runs for case, runs in bench.rows}}
         pathlib.Path(asked.json).write_text(json.dumps(everything, indent=1) + "\n")
-    page = report.page(bench.rows, starts, recovery, asked)
+    target = pathlib.Path(asked.write) if asked.write else None
+    charts = plot.write(target.parent / "images", bench.rows) if target else []
+    page = report.page(bench.rows, starts, recovery, asked, charts)
     print(page)
-    if asked.write:
-        report.write(pathlib.Path(asked.write), page)
+    if target:
+        report.write(target, page)
 
 
 if __name__ == "__main__":
