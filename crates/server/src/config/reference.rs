@@ -58,8 +58,8 @@ Memory is bounded by the sum of
 - `data.tail_cache`, which counts what readers hold of it,
 - `net.frame_memory`, for whatever of a request or of unread answers is more than 64 KiB a connection,
 - 64 KiB of an unfinished request and 64 KiB of unread answers for each connection; one that is idle has less than 10 KiB,
-- for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 64 MiB, the records of a
-  compressed batch 128 MiB while they are checked, and the answer is counted when it waits to be read,
+- for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
+  their elements some times that, and the records of a compressed batch 128 MiB while they are checked,
 - what topics, partitions, producers and groups there are.
 
 A fetch reads no more at a time than a quarter of the `net.frame_memory` that is left, or 64 KiB, or one batch.

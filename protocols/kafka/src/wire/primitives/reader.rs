@@ -10,7 +10,7 @@ const BUDGET_FLOOR: usize = 1 << 20;
 /// ...this many times the frame...
 const BUDGET_FACTOR: usize = 16;
 /// ...and no more than this.
-const BUDGET_CEILING: usize = 64 << 20;
+const BUDGET_CEILING: usize = 32 << 20;
 
 /// A cursor over one frame.
 ///
@@ -25,7 +25,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader with the limit that suits requests: 16 times the frame, within 1 MiB and 64 MiB.
+    /// A reader with the limit that suits requests: 16 times the frame, within 1 MiB and 32 MiB.
     pub fn new(frame: &'a Bytes) -> Self {
         let budget = frame.len().saturating_mul(BUDGET_FACTOR).clamp(BUDGET_FLOOR, BUDGET_CEILING);
         Self::with_limit(frame, budget)
