@@ -61,6 +61,13 @@ probe_rsyslog() {
 }
 need_rsyslog() { need_debian probe_rsyslog rsyslog rsyslog-kafka; }
 
+probe_valgrind() {
+  use_unpacked
+  [ ! -d "$DEBS/root/usr/libexec/valgrind" ] || export VALGRIND_LIB=$DEBS/root/usr/libexec/valgrind
+  have valgrind
+}
+need_valgrind() { need_debian probe_valgrind valgrind; }
+
 probe_rapidjson() {
   use_unpacked
   echo '#include <rapidjson/schema.h>' | g++ -xc++ -fsyntax-only - 2>/dev/null
