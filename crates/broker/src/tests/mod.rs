@@ -2,6 +2,7 @@
 
 mod faults;
 mod groups;
+mod lag;
 mod model;
 mod reads;
 mod rig;
