@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
     pub(crate) housekeeper: Housekeeper,
+    /// See [`Broker::configuring`].
+    pub(crate) configuring: tokio::sync::Mutex<()>,
     /// Producer ids allocated and not given out: the next one, and the one behind the last.
     pub(crate) producer_ids: Mutex<(i64, i64)>,
     /// Given back last.
@@ -190,6 +192,12 @@ impl Broker {
         let asked = self.inner.definitions.change(&body, Priority::Ordinary);
         self.inner.definitions.flush();
         asked.await.topic()
+    }
+
+    /// A turn at changing configurations: whoever reads one, changes it and writes it back holds it meanwhile, and then looks the topic
+    /// up anew.
+    pub async fn configuring(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.configuring.lock().await
     }
 
     /// Replaces a topic's configuration; answered when all its partitions keep to it. What differs from the node's defaults is the

@@ -86,6 +86,7 @@ impl Broker {
             definitions,
             groups,
             housekeeper,
+            configuring: tokio::sync::Mutex::default(),
             producer_ids: Mutex::new((0, 0)),
             lock: Mutex::new(lock),
         };

@@ -29,8 +29,6 @@ pub(crate) struct FrontEnd {
     pub(crate) port: i32,
     /// The id that clients are told, in Kafka's form.
     pub(crate) cluster_id: Str,
-    /// Held while a topic's configuration is changed.
-    pub(crate) configuring: tokio::sync::Mutex<()>,
     number: OnceCell<FrontEndNo>,
 }
 
@@ -45,7 +43,6 @@ impl FrontEnd {
             metrics: Metrics::default(),
             host: Str::from(place.advertise.host),
             port: place.advertise.port.into(),
-            configuring: tokio::sync::Mutex::default(),
             number: OnceCell::new(),
         })
     }

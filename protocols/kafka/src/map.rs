@@ -71,7 +71,9 @@ pub fn error_code(kind: ErrorKind) -> ErrorCode {
 pub fn group_error_code(kind: ErrorKind) -> ErrorCode {
     match kind {
         ErrorKind::NotLeader | ErrorKind::ShuttingDown => ErrorCode::NotCoordinator,
-        ErrorKind::StorageError | ErrorKind::StorageFull => ErrorCode::CoordinatorNotAvailable,
+        ErrorKind::StorageError | ErrorKind::StorageFull | ErrorKind::Timeout => {
+            ErrorCode::CoordinatorNotAvailable
+        }
         other => error_code(other),
     }
 }

@@ -508,6 +508,9 @@ fn check_cleanup_policy(value: &str) -> Result<String, String> {
         _ if policies.any(|policy| policy == "compact") => {
             Err("\"compact\" is refused: compaction is not built yet; use \"delete\"".into())
         }
+        "" => {
+            Err("expected delete; to keep records for ever set retention.ms and retention.bytes to -1".into())
+        }
         other => Err(format!("expected delete, not \"{other}\"")),
     }
 }

@@ -86,6 +86,7 @@ fn what_is_not_honoured_is_refused_by_name() {
         ("cleanup.policy", "compact,delete", "compaction is not built"),
         ("cleanup.policy", "delete, compact", "compaction is not built"),
         ("cleanup.policy", "x", "expected delete"),
+        ("cleanup.policy", "", "retention.bytes to -1"),
         ("compression.type", "brotli", "expected one of producer, uncompressed, gzip"),
         ("compression.gzip.level", "0", "expected a number from 1 to 9"),
         ("compression.gzip.level", "10", "expected a number"),

@@ -268,7 +268,8 @@ pub async fn change(
     let mut topic = find(broker, &name)?;
     let refused = |error| Problem::refused(&format!("topic {name:?}"), error);
     if let Some(change) = change.config {
-        let mut config = topic.config.clone();
+        let _turn = broker.configuring().await;
+        let mut config = find(broker, &name)?.config.clone();
         change.apply(&mut config)?;
         topic = broker.configure_topic(topic.id, config).await.map_err(refused)?;
     }

@@ -133,6 +133,10 @@ fn synonym(name: &'static str, value: &str, source: i8) -> describe::DescribeCon
     }
 }
 
+/// Settings of Kafka's brokers that have no default of their own: one in another unit has it.
+const WITHOUT_DEFAULT: [&str; 4] =
+    ["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms"];
+
 /// A broker's setting by all who say something of it, the one that holds first.
 fn broker_synonyms(
     name: &'static str,
@@ -140,7 +144,8 @@ fn broker_synonyms(
     built_in: &str,
 ) -> impl Iterator<Item = describe::DescribeConfigsSynonym> {
     let from_file = (value != built_in).then(|| synonym(name, value, SOURCE_BROKER));
-    from_file.into_iter().chain([synonym(name, built_in, SOURCE_DEFAULT)])
+    let default = (!WITHOUT_DEFAULT.contains(&name)).then(|| synonym(name, built_in, SOURCE_DEFAULT));
+    from_file.into_iter().chain(default)
 }
 
 /// What tools ask a broker about itself. It is read from the configuration file and not to be changed from here.
@@ -281,6 +286,10 @@ async fn change_resource(
 ) -> Result<(), Refused> {
     match resource_type {
         TOPIC => {}
+        // Nothing is ever set for a broker from here, so there is nothing to take away. Kafka's tools do it at the end of a move.
+        BROKER if !from_defaults && changes.iter().all(|change| change.operation == DELETE) => {
+            return if name.is_empty() { Ok(()) } else { check_broker(kafka, name) };
+        }
         BROKER => {
             let message = "a broker's settings are read from its configuration file when it starts";
             return Err((ErrorCode::InvalidRequest, message.into()));
@@ -288,7 +297,7 @@ async fn change_resource(
         other => return Err(no_settings(other)),
     }
     // One change at a time: each begins with what the one before left.
-    let _turn = kafka.configuring.lock().await;
+    let _turn = kafka.broker.configuring().await;
     let topic = find_topic(kafka, name)?;
     let defaults = &kafka.broker.options().defaults;
     let mut config = match from_defaults {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
@@ -26,6 +27,8 @@ use crate::wire::messages::offset_fetch::{
 };
 use crate::wire::{ErrorCode, Reader, Str, Uuid};
 
+/// How long a commit is waited for; what Kafka's brokers have for `offsets.commit.timeout.ms`. It goes on if it takes longer.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first versions that name topics by id.
 const IDS_SINCE: i16 = 10;
 /// The first version of OffsetFetch in which a group has an error of its own.
@@ -77,7 +80,10 @@ pub(super) async fn offset_commit(client: Rc<Client>, request: Request) -> Resul
         member: body.member_id.as_str().into(),
         instance: body.group_instance_id.as_deref().map(Into::into),
     };
-    let outcomes = client.kafka.broker.groups().commit(&body.group_id, fence, commits).await;
+    let count = commits.len();
+    let committing = client.kafka.broker.groups().commit(&body.group_id, fence, commits);
+    let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
+    let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ErrorKind::Timeout); count]);
     for ((at, i), outcome) in places.into_iter().zip(outcomes) {
         if let Err(kind) = outcome {
             topics[at].partitions[i].error_code = commit_error(kind, call.version).code();

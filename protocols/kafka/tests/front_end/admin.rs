@@ -53,9 +53,8 @@ async fn a_topics_configuration_is_shown_whole() {
             let value = synonym.value.as_deref().unwrap_or_default();
             format!("{}:{}={value}", synonym.source, synonym.name)
         };
-        assert_eq!((retention.synonyms.len(), retention.read_only), (2, false));
+        assert_eq!((retention.synonyms.len(), retention.read_only), (1, false));
         assert_eq!(synonym(retention, 0), "1:retention.ms=1000");
-        assert_eq!(synonym(retention, 1), "5:log.retention.ms=604800000");
         let segment = find("segment.bytes");
         assert_eq!((segment.config_source, segment.read_only, segment.is_sensitive), (5, false, false));
         assert_eq!(synonym(segment, 0), "5:log.segment.bytes=1073741824");
@@ -100,6 +99,11 @@ async fn a_brokers_configuration_is_shown_and_not_changed_from_here() {
     assert_eq!((all.error_code, all.configs.len()), (0, 0));
     let set = vec![("num.partitions", 0, Some("3"))];
     assert_code(change(&mut raw, BROKER, "1", &set, false).await, ErrorCode::InvalidRequest);
+    // What Kafka's tools take away after a move was never there.
+    let unset = vec![("leader.replication.throttled.rate", 1, None)];
+    assert_eq!(change(&mut raw, BROKER, "1", &unset, false).await, 0);
+    assert_eq!(change(&mut raw, BROKER, "", &unset, false).await, 0);
+    assert_code(change(&mut raw, BROKER, "9", &unset, false).await, ErrorCode::InvalidRequest);
 }
 
 type Change<'a> = (&'a str, i8, Option<&'a str>);

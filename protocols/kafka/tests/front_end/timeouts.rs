@@ -11,6 +11,9 @@ use sabir_kafka::wire::messages::delete_records::{
 use sabir_kafka::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use sabir_kafka::wire::messages::init_producer_id::InitProducerIdRequest;
 use sabir_kafka::wire::messages::metadata::MetadataRequest;
+use sabir_kafka::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use sabir_kafka::wire::messages::produce::ProduceRequest;
 use sabir_model::ProducerId;
 use sabir_model::batch::{BatchBuilder, Compression};
@@ -114,4 +117,21 @@ async fn changes_of_topics_and_records_time_out_and_go_on() {
         assert!(began.elapsed() < PATIENCE, "{shown:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Members look for their coordinator again, and commit again.
+#[tokio::test]
+async fn a_commit_of_offsets_that_takes_too_long_is_told() {
+    let rig = late();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let partition = OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() };
+    let topic =
+        OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    let commit = OffsetCommitRequest { group_id: "g".into(), topics: vec![topic], ..Default::default() };
+    rig.commits.as_ref().unwrap().hold();
+    let answer = raw.call(9, &commit).await;
+    assert_code(answer.topics[0].partitions[0].error_code, ErrorCode::CoordinatorNotAvailable);
+    rig.commits.as_ref().unwrap().release();
+    assert_eq!(raw.call(9, &commit).await.topics[0].partitions[0].error_code, 0);
 }
