@@ -27,7 +27,7 @@ macro_rules! all_requests {
             m::alter_partition_reassignments::AlterPartitionReassignmentsRequest,
             m::list_partition_reassignments::ListPartitionReassignmentsRequest,
             m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
-            m::list_config_resources::ListConfigResourcesRequest,
+            m::list_config_resources::ListConfigResourcesRequest, m::describe_quorum::DescribeQuorumRequest,
         }
     };
 }

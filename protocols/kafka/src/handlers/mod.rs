@@ -200,6 +200,7 @@ fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
         ApiKey::DescribeLogDirs => cluster::describe_log_dirs(client, request),
         ApiKey::DescribeTopicPartitions => cluster::describe_topic_partitions(client, request),
         ApiKey::ListConfigResources => cluster::list_config_resources(client, request),
+        ApiKey::DescribeQuorum => placement::describe_quorum(client, request),
         ApiKey::ElectLeaders => placement::elect_leaders(client, request),
         ApiKey::AlterPartitionReassignments => placement::alter_partition_reassignments(client, request),
         ApiKey::ListPartitionReassignments => placement::list_partition_reassignments(request),

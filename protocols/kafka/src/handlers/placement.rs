@@ -1,4 +1,4 @@
-//! Who leads and where replicas are: ElectLeaders, AlterPartitionReassignments, ListPartitionReassignments,
+//! Who leads and where replicas are: ElectLeaders, DescribeQuorum, AlterPartitionReassignments, ListPartitionReassignments,
 //! AlterReplicaLogDirs. With one node that has one directory, everything is where it belongs; what asks for that is told so,
 //! and what asks for anything else is refused.
 
@@ -11,8 +11,8 @@ use crate::frontend::FrontEnd;
 use crate::names;
 use crate::session::{Protest, Request};
 use crate::wire::messages::{
-    alter_partition_reassignments as reassign, alter_replica_log_dirs as dirs, elect_leaders as elect,
-    list_partition_reassignments as list,
+    alter_partition_reassignments as reassign, alter_replica_log_dirs as dirs, describe_quorum as quorum,
+    elect_leaders as elect, list_partition_reassignments as list,
 };
 use crate::wire::{ErrorCode, Str};
 
@@ -82,6 +82,57 @@ fn why(error: ErrorCode) -> &'static str {
 
 fn partition(topic: &Topic, index: i32) -> Option<&Partition> {
     topic.partitions.get(usize::try_from(index).ok()?)
+}
+
+/// The one partition that keeps a cluster's metadata: here the shard of the catalog, block by block.
+const METADATA: (&str, i32) = ("__cluster_metadata", 0);
+
+pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    let body: quorum::DescribeQuorumRequest = decode(request)?;
+    let kafka = &client.kafka;
+    let shards = kafka.broker.stats().shards;
+    let described = |topic: &quorum::TopicData| {
+        let one = |p: &quorum::PartitionData| {
+            let catalog = shards.first().filter(|_| (&*topic.topic_name, p.partition_index) == METADATA);
+            voters(kafka, p.partition_index, catalog)
+        };
+        quorum::DescribedTopic {
+            topic_name: topic.topic_name.clone(),
+            partitions: topic.partitions.iter().map(one).collect(),
+        }
+    };
+    let topics: Vec<_> = body.topics.iter().map(described).collect();
+    let listener = quorum::Listener {
+        name: Str::from_static("PLAINTEXT"),
+        host: kafka.host.clone(),
+        port: kafka.port as i16,
+    };
+    let nodes = vec![quorum::Node { node_id: kafka.node_id(), listeners: vec![listener] }];
+    let error = first_error(topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
+    Ok(call.reply(&quorum::DescribeQuorumResponse { topics, nodes, ..Default::default() }, error))
+}
+
+fn voters(
+    kafka: &FrontEnd,
+    partition_index: i32,
+    catalog: Option<&sabir_broker::ShardStats>,
+) -> quorum::DescribedPartition {
+    let base = quorum::DescribedPartition { partition_index, ..Default::default() };
+    let Some(catalog) = catalog else {
+        let error_code = ErrorCode::UnknownTopicOrPartition.code();
+        return quorum::DescribedPartition { error_code, ..base };
+    };
+    let end = i64::try_from(catalog.applied.0).unwrap_or(i64::MAX).saturating_add(1);
+    let replica =
+        quorum::ReplicaState { replica_id: kafka.node_id(), log_end_offset: end, ..Default::default() };
+    quorum::DescribedPartition {
+        leader_id: kafka.node_id(),
+        leader_epoch: i32::try_from(catalog.term.0).unwrap_or(i32::MAX),
+        high_watermark: end,
+        current_voters: vec![replica],
+        ..base
+    }
 }
 
 pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) -> Result<Reply, Protest> {

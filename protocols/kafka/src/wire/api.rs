@@ -157,6 +157,7 @@ coded! {
     m::list_partition_reassignments::ListPartitionReassignmentsRequest,
     m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
     m::list_config_resources::ListConfigResourcesRequest,
+    m::describe_quorum::DescribeQuorumRequest,
 }
 
 /// The version of the header that stands before a request: 2 for flexible versions, else 1. `None` if the API is not

@@ -191,4 +191,5 @@ crosscheck! {
     list_partition_reassignments: ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, theirs to 0;
     alter_replica_log_dirs: AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, theirs to 2;
     list_config_resources: ListConfigResourcesRequest, ListConfigResourcesResponse, theirs to 1;
+    describe_quorum: DescribeQuorumRequest, DescribeQuorumResponse, theirs to 2;
 }

@@ -51,6 +51,7 @@ async fn every_version_that_is_listed_is_answered_in_its_form() {
         asked::<m::list_partition_reassignments::ListPartitionReassignmentsRequest>(raw).await,
         asked::<m::alter_replica_log_dirs::AlterReplicaLogDirsRequest>(raw).await,
         asked::<m::list_config_resources::ListConfigResourcesRequest>(raw).await,
+        asked::<m::describe_quorum::DescribeQuorumRequest>(raw).await,
     ];
     // Only those who wait for an acknowledgement get an answer.
     for version in m::produce::ProduceRequest::VERSIONS {

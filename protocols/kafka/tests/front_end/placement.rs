@@ -8,6 +8,7 @@ use sabir_kafka::wire::messages::alter_replica_log_dirs::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
 };
 use sabir_kafka::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use sabir_kafka::wire::messages::describe_quorum::{DescribeQuorumRequest, PartitionData, TopicData};
 use sabir_kafka::wire::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use sabir_kafka::wire::messages::list_config_resources::ListConfigResourcesRequest;
 use sabir_kafka::wire::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
@@ -35,6 +36,36 @@ async fn the_only_replica_leads_and_no_other_can_be_elected() {
     assert_eq!((all.error_code, all.replica_election_results.len()), (0, 0), "all have their leader");
     let nonsense = ElectLeadersRequest { election_type: 2, topic_partitions: some, ..Default::default() };
     assert_code(raw.ask(&nonsense).await.error_code, ErrorCode::InvalidRequest);
+}
+
+fn quorum(topic: &str, partition_index: i32) -> DescribeQuorumRequest {
+    let partitions = vec![PartitionData { partition_index }];
+    DescribeQuorumRequest { topics: vec![TopicData { topic_name: topic.into(), partitions }] }
+}
+
+#[tokio::test]
+async fn the_metadata_has_one_voter_who_keeps_up_with_itself() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let before = raw.ask(&quorum("__cluster_metadata", 0)).await.topics[0].partitions[0].high_watermark;
+    raw.topic("t", 1).await;
+    for version in 0..=2 {
+        let response = raw.call(version, &quorum("__cluster_metadata", 0)).await;
+        let described = &response.topics[0].partitions[0];
+        assert_eq!((response.error_code, described.error_code, described.leader_id), (0, 0, 1));
+        assert!(described.high_watermark > before, "a topic more is a change of the metadata");
+        let voters: Vec<_> =
+            described.current_voters.iter().map(|v| (v.replica_id, v.log_end_offset)).collect();
+        assert_eq!(voters, [(1, described.high_watermark)]);
+        if version == 2 {
+            let listener = &response.nodes[0].listeners[0];
+            assert_eq!((&*listener.host, listener.port as u16), ("127.0.0.1", rig.address.port()));
+        }
+    }
+    for (topic, partition) in [("t", 0), ("__cluster_metadata", 1)] {
+        let refused = raw.ask(&quorum(topic, partition)).await;
+        assert_code(refused.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition);
+    }
 }
 
 async fn reassign(raw: &mut Raw, topic: &str, partition_index: i32, replicas: Option<Vec<i32>>) -> i16 {
