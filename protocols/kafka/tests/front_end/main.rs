@@ -5,6 +5,7 @@ mod admin;
 mod bad_input;
 mod data;
 mod every_version;
+mod exporter;
 mod fetching;
 mod groups;
 mod patience;
