@@ -177,6 +177,7 @@ async fn a_topic_lives_and_dies() {
     let (code, topic) = ask(&served, "GET", "/topics/a%2F%C3%B6", Value::Null).await;
     assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 2));
     assert_eq!(topic["config"]["retention_ms"], Value::Null);
+    assert_eq!(topic["config"]["own"], json!(["retention_ms", "timestamp", "durability"]));
     assert_eq!(
         (&topic["config"]["durability"], &topic["config"]["timestamp"]),
         (&json!("os"), &json!("append"))
@@ -289,6 +290,31 @@ async fn groups_are_shown_reset_and_deleted() {
     assert_eq!((code, &done["offsets"][0]["before"]), (200, &Value::Null));
     assert_eq!(ask(&served, "DELETE", "/groups/new", Value::Null).await.0, 204);
     assert_eq!(ask(&served, "GET", "/groups/new", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn metrics_show_topics_and_groups_up_to_a_limit() {
+    for (metrics_limit, shown) in [(1, true), (0, false)] {
+        let served = Served::running(Options { metrics_limit, ..Options::default() });
+        ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+        commit(&served, "g", "t", 0).await;
+        let text = served.get("/metrics").await;
+        for line in [r#"sabir_topic_partitions{topic="t"} 2"#, r#"sabir_group_lag{group="g",topic="t"} 0"#] {
+            assert_eq!(text.contains(line), shown, "{line}: {text}");
+        }
+        let said = "sabir_metrics_left_out{metrics=\"sabir_topic_*\"} 0\n";
+        assert_eq!(text.contains(said), shown, "{text}");
+        assert!(text.contains("\nsabir_groups 1\n"), "{text}");
+        // One more of each, and none is shown.
+        ask(&served, "POST", "/topics", json!({"name": "u"})).await;
+        commit(&served, "h", "u", 0).await;
+        let text = served.get("/metrics").await;
+        assert!(!text.contains("sabir_topic_partitions") && !text.contains("sabir_group_lag"), "{text}");
+        for metrics in ["sabir_topic_*", "sabir_group_*"] {
+            let said = format!("sabir_metrics_left_out{{metrics=\"{metrics}\"}} 1\n");
+            assert_eq!(text.contains(&said), shown, "{text}");
+        }
+    }
 }
 
 #[tokio::test]

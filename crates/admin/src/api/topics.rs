@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use sabir_broker::{Broker, NewTopic, Topic};
-use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicKind};
+use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicField, TopicKind};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::node::durability;
@@ -70,10 +70,12 @@ struct Config {
     max_message_bytes: u32,
     timestamp: Stamp,
     durability: Option<&'static str>,
+    compression: Option<String>,
     kind: &'static str,
     min_insync: u16,
     timestamp_before_max_ms: Option<i64>,
     timestamp_after_max_ms: Option<i64>,
+    own: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -127,6 +129,7 @@ fn config(config: &TopicConfig) -> Config {
             TimestampType::LogAppendTime => Stamp::Append,
         },
         durability: config.durability.map(durability),
+        compression: config.compression.map(|compression| compression.to_string()),
         kind: match config.kind {
             TopicKind::Retention => "retention",
             TopicKind::Queue => "queue",
@@ -134,8 +137,22 @@ fn config(config: &TopicConfig) -> Config {
         min_insync: config.min_insync,
         timestamp_before_max_ms: bounded(config.timestamp_before_max_ms),
         timestamp_after_max_ms: bounded(config.timestamp_after_max_ms),
+        own: OWN.iter().filter(|(field, _)| config.owns(*field)).map(|(_, name)| *name).collect(),
     }
 }
+
+/// What a topic may have of its own, by the names it has here.
+const OWN: &[(TopicField, &str)] = &[
+    (TopicField::RetentionMs, "retention_ms"),
+    (TopicField::RetentionBytes, "retention_bytes"),
+    (TopicField::MaxMessageBytes, "max_message_bytes"),
+    (TopicField::TimestampType, "timestamp"),
+    (TopicField::Durability, "durability"),
+    (TopicField::Compression, "compression"),
+    (TopicField::MinInsync, "min_insync"),
+    (TopicField::TimestampBeforeMaxMs, "timestamp_before_max_ms"),
+    (TopicField::TimestampAfterMaxMs, "timestamp_after_max_ms"),
+];
 
 fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition {
     let led = broker.leadership(partition.shard).filter(|(_, leads)| *leads);
@@ -235,7 +252,8 @@ pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) ->
     let mut config = broker.options().defaults.clone();
     wanted.config.apply(&mut config)?;
     let Wanted { name, partitions, .. } = wanted;
-    let topic = NewTopic { name: name.clone(), partitions, config, internal: false, made_by: FrontEndNo(0) };
+    let topic =
+        NewTopic { name: name.clone(), partitions, config, internal: false, made_by: FrontEndNo::NONE };
     let made = broker.create_topics(vec![topic]).await.pop();
     let topic = made
         .unwrap_or(Err(sabir_model::ErrorKind::InvalidRequest))
