@@ -97,13 +97,7 @@ impl Exposition {
     }
 
     /// A value that goes up and down, in fractions, such as seconds.
-    pub fn gauge_f64(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[(&str, &str)],
-        value: f64,
-    ) {
+    pub fn gauge_f64(&mut self, name: &'static str, help: &'static str, labels: &[(&str, &str)], value: f64) {
         let samples = self.family(name, "gauge", help);
         sample(samples, name, "", labels, value);
     }

@@ -5,8 +5,8 @@
 //! - `handlers`: one file per family of APIs: check, translate, one call to the broker, reply.
 //! - `map`, `topic_config`, `names`: the model's words in Kafka's.
 
-pub mod client;
 mod broker_config;
+pub mod client;
 mod config;
 mod connection;
 mod deadlines;
