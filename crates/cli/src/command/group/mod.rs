@@ -4,6 +4,8 @@ mod offsets;
 mod reset;
 mod show;
 
+use std::collections::BTreeMap;
+
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
 use super::{about_group, block_on, confirm, in_time};
@@ -87,14 +89,22 @@ async fn detail(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<
     let info = described(client, args, id).await?;
     let offsets = in_time(args.timeout.0, client.group_offsets(id)).await?;
     let mut partitions: Vec<Progress> = offsets.into_iter().map(Progress::from).collect();
+    let known =
+        |topic: &str, partition| partitions.iter().any(|p| p.topic == topic && p.partition == partition);
+    let mut new: BTreeMap<String, Vec<i32>> = BTreeMap::new();
     for (topic, partition) in info.members.iter().flat_map(|m| &m.assigned) {
-        if partitions.iter().any(|p| p.topic == *topic && p.partition == *partition) {
-            continue;
+        if !known(topic, *partition) {
+            new.entry(topic.clone()).or_default().push(*partition);
         }
-        // A topic that is gone has no end; whatever else is wrong with it, the rest is worth showing.
-        let asking = client.positions(topic, Some(*partition), Start::Latest);
-        let end = in_time(args.timeout.0, asking).await.ok().and_then(|found| Some(found.first()?.end));
-        partitions.push(Progress { topic: topic.clone(), partition: *partition, committed: None, end });
+    }
+    for (topic, wanted) in new {
+        // A topic that is gone has no ends; whatever else is wrong with it, the rest is worth showing.
+        let asking = client.positions(&topic, None, Start::Latest);
+        let ends = in_time(args.timeout.0, asking).await.unwrap_or_default();
+        for partition in wanted {
+            let end = ends.iter().find(|p| p.partition == partition).map(|p| p.end);
+            partitions.push(Progress { topic: topic.clone(), partition, committed: None, end });
+        }
     }
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     Ok(Detail { info, partitions })
