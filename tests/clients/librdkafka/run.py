@@ -110,18 +110,19 @@ def run_all(home, config, chosen, ended, again=lambda case: True):
     """Runs cases, and hands each one's end to `ended(case, outcome, seconds, reason)`.
 
     Many cases have limits of a second or ten that others beside them can use up: what fails in company is run once more alone, if
-    it is one for `again`, and that counts. What it failed with at first is printed.
+    it is one for `again`, and that counts. What it failed with at first is told.
     """
-    alone = []
+    alone = {}
     with concurrent.futures.ThreadPoolExecutor(MOST) as pool:
         for case, (outcome, seconds, reason) in company(pool, home, config, chosen):
             if outcome == "fail" and again(case):
                 print(f"{case} failed in company ({seconds:.1f} s): {reason}", flush=True)
-                alone.append(case)
+                alone[case] = reason
             else:
                 ended(case, outcome, seconds, reason)
-    for case in alone:
-        ended(case, *run(home, config, case, "alone"))
+    for case, first in alone.items():
+        outcome, seconds, reason = run(home, config, case, "alone")
+        ended(case, outcome, seconds, f"alone; in company: {first}" if outcome == "pass" else reason)
     for left in home.glob("stats_*.json"):
         left.unlink()
 

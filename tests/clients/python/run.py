@@ -81,10 +81,10 @@ def run_all(home, left_out, ended, again=lambda case: True):
     """Runs all but some, and hands each case's end to `ended(case, outcome, seconds, reason)`.
 
     A few cases have limits of half a second or one, which those beside them can use up: what fails in company is run once more
-    alone, if it is one for `again`, and that counts. What it failed with at first is printed.
+    alone, if it is one for `again`, and that counts. What it failed with at first is told.
     """
     modules = sorted((home / "suite" / FOLDER).glob("test_*.py"))
-    failed = []
+    failed = {}
     with concurrent.futures.ThreadPoolExecutor(len(modules)) as pool:
         def module(path):
             return run(home, path.stem, f"{FOLDER}/{path.name}", *(f"--deselect={node(case)}" for case in left_out))
@@ -93,16 +93,18 @@ def run_all(home, left_out, ended, again=lambda case: True):
             for case, (outcome, reason, seconds) in done.result().items():
                 if outcome == "fail" and again(case):
                     print(f"{case} failed in company ({seconds:.1f} s): {reason}", flush=True)
-                    failed.append(case)
+                    failed[case] = reason
                 else:
                     ended(case, outcome, seconds, reason)
-    for case in failed:
-        run_one(home, case, ended)
+    for case, first in failed.items():
+        outcome, seconds, reason = run_one(home, case)
+        ended(case, outcome, seconds, f"alone; in company: {first}" if outcome == "pass" else reason)
 
 
-def run_one(home, case, ended):
+def run_one(home, case):
+    """(outcome, seconds, reason)."""
     outcome, reason, seconds = run(home, case.replace("/", "-"), node(case)).get(case, ("fail", "there is no such case", 0))
-    ended(case, outcome, seconds, reason)
+    return outcome, seconds, reason
 
 
 def record(home, table):
@@ -125,7 +127,7 @@ def compare(home, table, chosen):
 
     if chosen:
         for case in chosen:
-            run_one(home, case, ended)
+            ended(case, *run_one(home, case))
     else:
         for case in failed_by_kafka:
             suite.record(case, "skip", reason=f"Kafka fails it: {table.rows[case].remark}")
