@@ -52,9 +52,10 @@ impl SpillKey {
 #[derive(Debug, Default)]
 pub(crate) struct Spill {
     fresh: FxHashMap<SpillKey, Bytes>,
-    dead: Vec<SpillKey>,
+    /// Keys that the page store may have and that have gone; one that is also fresh has come again since.
+    dead: FxHashSet<SpillKey>,
     /// What the checkpoint under way puts and deletes.
-    writing: Option<(FxHashSet<SpillKey>, Vec<SpillKey>)>,
+    writing: Option<(FxHashMap<SpillKey, Bytes>, Vec<SpillKey>)>,
 }
 
 /// What a checkpoint has to write.
@@ -70,9 +71,9 @@ impl Spill {
 
     pub(crate) fn remove(&mut self, key: SpillKey) {
         let fresh = self.fresh.remove(&key).is_some();
-        let being_written = self.writing.as_ref().is_some_and(|(puts, _)| puts.contains(&key));
+        let being_written = self.writing.as_ref().is_some_and(|(puts, _)| puts.contains_key(&key));
         if !fresh || being_written {
-            self.dead.push(key);
+            self.dead.insert(key);
         }
     }
 
@@ -83,17 +84,22 @@ impl Spill {
 
     /// Cuts: what is to be written as of this moment.
     pub(crate) fn begin(&mut self) -> SpillChanges {
-        let deletes = std::mem::take(&mut self.dead);
+        let mut dead = std::mem::take(&mut self.dead);
+        dead.retain(|key| !self.fresh.contains_key(key));
+        let deletes: Vec<_> = dead.into_iter().collect();
         let puts: Vec<_> = self.fresh.iter().map(|(key, page)| (*key, page.clone())).collect();
-        self.writing = Some((puts.iter().map(|(key, _)| *key).collect(), deletes.clone()));
+        self.writing = Some((self.fresh.clone(), deletes.clone()));
         SpillChanges { puts, deletes }
     }
 
     /// The page store has what [`begin`](Self::begin) gave.
     pub(crate) fn committed(&mut self) {
         let (puts, _) = self.writing.take().unwrap_or_default();
-        for key in puts {
-            self.fresh.remove(&key);
+        for (key, page) in puts {
+            // Another page may have taken its place meanwhile.
+            if self.fresh.get(&key).is_some_and(|fresh| fresh.as_ptr() == page.as_ptr()) {
+                self.fresh.remove(&key);
+            }
         }
     }
 
@@ -101,5 +107,55 @@ impl Spill {
     pub(crate) fn failed(&mut self) {
         let (_, deletes) = self.writing.take().unwrap_or_default();
         self.dead.extend(deletes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: SpillKey =
+        SpillKey { kind: SpillKind::Train, partition: PartitionId(2), first: Offset(0), number: 0 };
+
+    /// What a page store holds after a checkpoint.
+    fn write(changes: SpillChanges, store: &mut FxHashMap<SpillKey, Bytes>) {
+        store.extend(changes.puts);
+        changes.deletes.iter().for_each(|key| drop(store.remove(key)));
+    }
+
+    fn checkpoint(spill: &mut Spill, store: &mut FxHashMap<SpillKey, Bytes>) {
+        write(spill.begin(), store);
+        spill.committed();
+    }
+
+    /// As when a partition is deleted and made again under its number.
+    #[test]
+    fn a_page_that_comes_again_is_kept() {
+        let (mut spill, mut store) = (Spill::default(), FxHashMap::default());
+        spill.put(KEY, b"old".to_vec());
+        checkpoint(&mut spill, &mut store);
+        spill.remove(KEY);
+        spill.put(KEY, b"new".to_vec());
+        checkpoint(&mut spill, &mut store);
+        assert_eq!(store.get(&KEY).map(|page| &page[..]), Some(&b"new"[..]));
+        spill.remove(KEY);
+        spill.put(KEY, b"newer".to_vec());
+        spill.remove(KEY);
+        checkpoint(&mut spill, &mut store);
+        assert_eq!(store.len(), 0, "it has gone after all");
+    }
+
+    #[test]
+    fn one_that_comes_again_while_it_is_written_is_written_again() {
+        let (mut spill, mut store) = (Spill::default(), FxHashMap::default());
+        spill.put(KEY, b"old".to_vec());
+        let changes = spill.begin();
+        spill.remove(KEY);
+        spill.put(KEY, b"new".to_vec());
+        write(changes, &mut store);
+        spill.committed();
+        assert_eq!(spill.get(&KEY).as_deref(), Some(&b"new"[..]));
+        checkpoint(&mut spill, &mut store);
+        assert_eq!((store.get(&KEY).map(|page| &page[..]), spill.get(&KEY)), (Some(&b"new"[..]), None));
     }
 }

@@ -537,7 +537,7 @@ fn push_catalog(maker: &mut Shard, what: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn checkpoint_and_replay_equal_replay_from_zero(steps in prop::collection::vec(step(), 1..120)) {
         let mut pair = Pair::new();
