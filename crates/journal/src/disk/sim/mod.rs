@@ -294,8 +294,12 @@ impl Inner {
     fn write(&mut self, no: InodeNo, pos: u64, data: bytes::Bytes, sync: bool) -> Result<(), DiskError> {
         let len = data.len() as u64;
         let fault = self.fault(Op::Write);
-        // A write that failed was carried out up to some place.
-        let done = if fault.is_some() { self.state.rng.below(len / 512 + 1) * 512 } else { len };
+        // A write that failed was carried out up to some place; a short one not to its end.
+        let done = match fault {
+            None => len,
+            Some(Fault::Short) => self.state.rng.below(len / 512) * 512,
+            Some(Fault::Full | Fault::Io) => self.state.rng.below(len / 512 + 1) * 512,
+        };
         self.state.completed += 1;
         let completed = self.state.completed;
         if done > 0 {
