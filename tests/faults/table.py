@@ -63,7 +63,7 @@ def row(name, done, remark):
 
 def table(asked):
     lines = [
-        f"Seen on {datetime.date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, ext4 on a loop device; {asked.times} cuts, up to "
+        f"Seen on {datetime.date.today()}, {os.cpu_count()} cores, Linux {'.'.join(platform.release().split('.')[:2])}, ext4 on a loop device; {asked.times} cuts, up to "
         f"{asked.seconds:g} s of load before each; seed {asked.seed}.",
         "",
         "| broker | acknowledged | of these lost | twice in the log | offsets that changed their record | read again though committed | "
