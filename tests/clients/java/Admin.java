@@ -55,14 +55,18 @@ public final class Admin {
         all.put("groups-reset-from-file", this::resetFromFile);
         all.put("groups-delete-offsets", this::deleteOffsets);
         all.put("groups-delete", this::deleteGroups);
+        all.put("groups-of-any-kind", this::anyGroups);
         all.put("delete-records", this::deleteRecords);
         all.put("get-offsets", this::getOffsets);
         all.put("log-dirs", this::logDirs);
         all.put("broker-api-versions", this::apiVersions);
         all.put("cluster", this::cluster);
+        all.put("quorum-and-features", this::quorum);
+        all.put("leaders-and-reassignments", this::leadersAndReassignments);
         all.put("console-keys-headers-offsets", this::console);
         all.put("console-codecs", this::consoleCodecs);
         all.put("console-group", this::consoleGroup);
+        all.put("end-to-end-latency", this::endToEnd);
         return all;
     }
 
@@ -178,6 +182,8 @@ public final class Admin {
         same(overrides(topic), Map.of("retention.ms", "777777", "max.message.bytes", "2000000"), "two are set");
         configs(with(named, "--alter", "--add-config", "retention.ms=888888", "--delete-config", "max.message.bytes")).succeeded();
         same(overrides(topic), Map.of("retention.ms", "888888"), "one is changed, one is deleted");
+        configs(with(named, "--alter", "--add-config", "cleanup.policy=[delete],segment.bytes=104857600")).succeeded();
+        same(overrides(topic), Map.of("retention.ms", "888888", "cleanup.policy", "delete", "segment.bytes", "104857600"), "a list is set");
 
         Map<String, String> all = values(configs(with(named, "--describe", "--all")).succeeded());
         same(all.get("retention.ms"), "888888", "among all");
@@ -187,7 +193,7 @@ public final class Admin {
         configs("--entity-type", "topics", "--describe").succeeded().with(topic, "retention.ms=888888");
         // the older way to name it
         configs("--topic", topic, "--describe").succeeded().with("retention.ms=888888");
-        configs(with(named, "--alter", "--delete-config", "retention.ms")).succeeded();
+        configs(with(named, "--alter", "--delete-config", "retention.ms,cleanup.policy,segment.bytes")).succeeded();
         same(overrides(topic), Map.of(), "all are deleted");
     }
 
@@ -413,6 +419,14 @@ public final class Admin {
         groups("--delete", "--group", group).with("does not exist");
     }
 
+    /** kafka-groups, which asks for groups of every protocol. */
+    private void anyGroups() throws Exception {
+        String group = readHalf("any")[1];
+        // offsets that were committed without a member are a classic group's, of no protocol
+        tool("GroupsCommand", "--list").succeeded().match("^(" + group + ")\\s+Classic\\s*$");
+        tool("GroupsCommand", "--list", "--group-type", "share").succeeded().without(group);
+    }
+
     // ---- records and offsets
 
     private void deleteRecords() throws Exception {
@@ -502,6 +516,38 @@ public final class Admin {
         tool("ClusterTool", "list-endpoints").succeeded().match("\\d+\\s+127\\.0\\.0\\.1\\s+" + BOOTSTRAP.split(":")[1]);
     }
 
+    private void quorum() {
+        String[] at = {"--bootstrap-server", BOOTSTRAP};
+        Tool.Said status = Tool.run("", "MetadataQuorumCommand", with(at, "describe", "--status")).succeeded();
+        String leader = status.match("^LeaderId:\\s+(\\d+)$")[0];
+        status.match("^CurrentVoters:\\s+\\[\\{\"id\": (" + leader + ")\\D");
+        List<Map<String, String>> nodes = Tool.run("", "MetadataQuorumCommand", with(at, "describe", "--replication")).succeeded().table("NodeId");
+        same(nodes.size(), 1, "nodes");
+        same(List.of(nodes.get(0).get("NodeId"), nodes.get(0).get("Status"), nodes.get(0).get("Lag")), List.of(leader, "Leader", "0"), "the node");
+        // a broker may have none, but it has to be able to say so
+        Tool.run("", "FeatureCommand", with(at, "describe")).succeeded();
+    }
+
+    /** With one replica of everything there is nothing to choose, which is an answer too. */
+    private void leadersAndReassignments() throws Exception {
+        String topic = topic("led", 2);
+        tool("LeaderElectionCommand", "--election-type", "preferred", "--topic", topic, "--partition", "0").succeeded()
+                .with("Valid replica already elected for partitions " + topic + "-0");
+        tool("LeaderElectionCommand", "--election-type", "preferred", "--all-topic-partitions").succeeded();
+        tool("reassign.ReassignPartitionsCommand", "--list").succeeded().with("No partition reassignments found");
+        String broker = topics("--describe", "--topic", topic).match("Leader: (\\d+)")[0];
+        Path file = Files.createTempFile("reassignment", ".json");
+        try {
+            Files.writeString(file, "{\"version\":1,\"partitions\":[{\"topic\":\"" + topic + "\",\"partition\":1,\"replicas\":[" + broker + "]}]}");
+            tool("reassign.ReassignPartitionsCommand", "--execute", "--reassignment-json-file", file.toString()).succeeded()
+                    .with("Successfully started partition reassignment");
+            tool("reassign.ReassignPartitionsCommand", "--verify", "--reassignment-json-file", file.toString()).succeeded()
+                    .with("Reassignment of partition " + topic + "-1 is completed");
+        } finally {
+            Files.delete(file);
+        }
+    }
+
     // ---- kafka-console-producer and kafka-console-consumer
 
     private static Tool.Said consume(String... arguments) {
@@ -547,5 +593,11 @@ public final class Admin {
         toolReading("e\n", "ConsoleProducer", "--topic", topic).succeeded();
         List<String> rest = lines(consume("--topic", topic, "--group", group, "--max-messages", "1"));
         same(rest.contains("e") && !rest.contains("a"), true, "that it goes on from there with " + rest);
+    }
+
+    /** kafka-e2e-latency, which makes its topic itself. */
+    private void endToEnd() {
+        tool("EndToEndLatency", "--topic", named("end-to-end"), "--num-records", "200", "--producer-acks", "all", "--record-size", "100").succeeded()
+                .match("^Percentiles: 50th = (\\d+), 99th = (\\d+), 99\\.9th = (\\d+)");
     }
 }
