@@ -246,9 +246,11 @@ class Kafka(Broker):
             return False
 
 
-# As Kafka is set up here: members of a group are not waited for, as most groups have one; and it is looked for expired records every
-# five minutes, since cases that write records of long ago must find them a moment later.
-SABIR_SETTINGS = ["group.initial_rebalance_delay=0s", "data.retention_interval=5m"]
+# What both are set up with. Consumers that start together are dealt their partitions together, and one that starts alone is not kept
+# waiting for long. It is looked for expired records as often as Kafka does by default: cases that write records of long ago must find
+# them a moment later.
+SABIR_SETTINGS = ["group.initial_rebalance_delay=500ms", "data.retention_interval=5m"]
+KAFKA_SETTINGS = ["group.initial.rebalance.delay.ms=500"]
 
 
 def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flush=False, min_session_ms=6000):
@@ -257,7 +259,7 @@ def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flus
         own = [f"kafka.num_partitions={partitions}", f"group.min_session_timeout={min_session_ms}ms", *SABIR_SETTINGS]
         return Sabir(data, log_name or "sabir", disk, [*own, *settings])
     if kind == "kafka":
-        own = [f"num.partitions={partitions}", f"group.min.session.timeout.ms={min_session_ms}"]
+        own = [f"num.partitions={partitions}", f"group.min.session.timeout.ms={min_session_ms}", *KAFKA_SETTINGS]
         return Kafka(data, log_name or "kafka", flush, [*own, *settings])
     raise ValueError(f"no such broker: {kind}")
 
