@@ -7,6 +7,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.function.Supplier;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.apache.kafka.common.TopicPartition;
@@ -111,6 +112,14 @@ public final class Admin {
         if (!expected.equals(found)) throw new AssertionError(what + ": " + found + ", not " + expected);
     }
 
+    /** A Kafka that has answered a change may not show it yet. */
+    private static <T> void soon(Supplier<T> found, T expected, String what) {
+        long deadline = System.nanoTime() + 10_000_000_000L;
+        T last = found.get();
+        while (!expected.equals(last) && System.nanoTime() < deadline) last = found.get();
+        same(last, expected, what);
+    }
+
     // ---- kafka-topics
 
     private void topicsWhole() {
@@ -124,8 +133,8 @@ public final class Admin {
         topics("--describe", "--topics-with-overrides").succeeded().with(topic);
 
         topics("--alter", "--topic", topic, "--partitions", "5").succeeded();
-        Tool.Said five = topics("--describe", "--topic", topic).succeeded();
-        same(five.text().lines().filter(l -> l.contains("Partition: ") && l.contains("Leader: " + broker)).count(), 5L, "led partitions");
+        soon(() -> topics("--describe", "--topic", topic).succeeded().text().lines()
+                .filter(l -> l.contains("Partition: ") && l.contains("Leader: " + broker)).count(), 5L, "led partitions");
         for (String unwell : List.of("--under-replicated-partitions", "--unavailable-partitions", "--under-min-isr-partitions",
                 "--at-min-isr-partitions")) {
             Tool.Said said = topics("--describe", "--topic", topic, unwell).succeeded();
@@ -177,13 +186,13 @@ public final class Admin {
     private void topicConfigs() {
         String topic = topic("configs", 1);
         String[] named = {"--entity-type", "topics", "--entity-name", topic};
-        same(overrides(topic), Map.of(), "at first");
+        soon(() -> overrides(topic), Map.of(), "at first");
         configs(with(named, "--alter", "--add-config", "retention.ms=777777,max.message.bytes=2000000")).succeeded();
-        same(overrides(topic), Map.of("retention.ms", "777777", "max.message.bytes", "2000000"), "two are set");
+        soon(() -> overrides(topic), Map.of("retention.ms", "777777", "max.message.bytes", "2000000"), "two are set");
         configs(with(named, "--alter", "--add-config", "retention.ms=888888", "--delete-config", "max.message.bytes")).succeeded();
-        same(overrides(topic), Map.of("retention.ms", "888888"), "one is changed, one is deleted");
+        soon(() -> overrides(topic), Map.of("retention.ms", "888888"), "one is changed, one is deleted");
         configs(with(named, "--alter", "--add-config", "cleanup.policy=[delete],segment.bytes=104857600")).succeeded();
-        same(overrides(topic), Map.of("retention.ms", "888888", "cleanup.policy", "delete", "segment.bytes", "104857600"), "a list is set");
+        soon(() -> overrides(topic), Map.of("retention.ms", "888888", "cleanup.policy", "delete", "segment.bytes", "104857600"), "a list is set");
 
         Map<String, String> all = values(configs(with(named, "--describe", "--all")).succeeded());
         same(all.get("retention.ms"), "888888", "among all");
@@ -194,7 +203,7 @@ public final class Admin {
         // the older way to name it
         configs("--topic", topic, "--describe").succeeded().with("retention.ms=888888");
         configs(with(named, "--alter", "--delete-config", "retention.ms,cleanup.policy,segment.bytes")).succeeded();
-        same(overrides(topic), Map.of(), "all are deleted");
+        soon(() -> overrides(topic), Map.of(), "all are deleted");
     }
 
     private static String[] with(String[] first, String... then) {
@@ -224,7 +233,7 @@ public final class Admin {
         // one that is wrong keeps those beside it from being set
         configs(with(named, "--add-config", "max.message.bytes=5000,retention.ms=soon")).ended(1);
         configs("--entity-type", "topics", "--entity-name", named("nobody"), "--alter", "--add-config", "retention.ms=1").ended(1);
-        same(overrides(topic), Map.of(), "after all that");
+        soon(() -> overrides(topic), Map.of(), "after all that");
     }
 
     private void brokerConfigs() {

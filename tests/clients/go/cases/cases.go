@@ -86,6 +86,15 @@ func Same(found, expected any, what string) {
 	}
 }
 
+// Soon waits until what is found is what is expected: a Kafka that has answered a change may not show it yet.
+func Soon[T any](found func() T, expected T, what string) {
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) && !reflect.DeepEqual(found(), expected) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	Same(found(), expected, what)
+}
+
 // Until waits for a condition.
 func Until(ctx context.Context, what string, condition func() bool) {
 	for !condition() {
