@@ -25,7 +25,8 @@ const CORE: &[(&str, &[&str])] = &[
 const PROTOCOL: &[&str] = &["base", "model", "broker", "net"];
 
 /// Crates whose code must not name a protocol.
-const NEUTRAL: &[&str] = &["base", "model", "journal", "delivery", "routing", "cluster", "broker", "net"];
+const NEUTRAL: &[&str] =
+    &["base", "model", "journal", "delivery", "routing", "cluster", "broker", "net", "admin"];
 
 const PROTOCOL_NAMES: &[&str] =
     &["kafka", "amqp", "rabbit", "rocketmq", "redis", "mqtt", "stomp", "openwire", "activemq"];
