@@ -106,6 +106,13 @@ def company(pool, home, config, chosen):
             running[pool.submit(run, home, config, case)] = case
 
 
+def delete_topics():
+    """Takes away what cases have left: those that subscribe to patterns would find it."""
+    tool = [HERE / "kafka/bin/kafka-topics.sh", "--bootstrap-server", os.environ["BOOTSTRAP"]]
+    environment = dict(os.environ, KAFKA_JARS=str(broker.kafka_home()))
+    subprocess.run([*tool, "--delete", "--if-exists", "--topic", "rdkafkatest.*"], env=environment, check=True, capture_output=True, timeout=LIMIT)
+
+
 def run_all(home, config, chosen, ended, again=lambda case: True):
     """Runs cases, and hands each one's end to `ended(case, outcome, seconds, reason)`.
 
@@ -121,6 +128,7 @@ def run_all(home, config, chosen, ended, again=lambda case: True):
             else:
                 ended(case, outcome, seconds, reason)
     for case, first in alone.items():
+        delete_topics()
         outcome, seconds, reason = run(home, config, case, "alone")
         ended(case, outcome, seconds, f"alone; in company: {first}" if outcome == "pass" else reason)
     for left in home.glob("stats_*.json"):
