@@ -220,7 +220,8 @@ def alerts_speak_of_what_there_is(prometheus):
 
 
 def nothing_is_alarming(prometheus):
-    alerts = prometheus.get("alerts")["alerts"]
+    # what is pending may be the machine's doing, such as another process that fills the disk just now
+    alerts = [alert for alert in prometheus.get("alerts")["alerts"] if alert["state"] == "firing"]
     assert not alerts, alerts
 
 
