@@ -144,7 +144,8 @@ fn broker_synonyms(
     built_in: &str,
 ) -> impl Iterator<Item = describe::DescribeConfigsSynonym> {
     let from_file = (value != built_in).then(|| synonym(name, value, SOURCE_BROKER));
-    let default = (!WITHOUT_DEFAULT.contains(&name)).then(|| synonym(name, built_in, SOURCE_DEFAULT));
+    let has_default = !built_in.is_empty() && !WITHOUT_DEFAULT.contains(&name);
+    let default = has_default.then(|| synonym(name, built_in, SOURCE_DEFAULT));
     from_file.into_iter().chain(default)
 }
 

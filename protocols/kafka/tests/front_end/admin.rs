@@ -91,7 +91,7 @@ async fn a_brokers_configuration_is_shown_and_not_changed_from_here() {
     assert_eq!((partitions.config_source, partitions.config_type), (5, 3));
     assert!(described.configs.iter().all(|c| c.read_only && c.documentation.is_some() && !c.is_sensitive));
     let id = described.configs.iter().find(|c| c.name == "node.id").unwrap();
-    assert_eq!((id.value.as_deref(), id.config_source), (Some("1"), 4));
+    assert_eq!((id.value.as_deref(), id.config_source, id.synonyms.len()), (Some("1"), 4, 1));
     let retention = described.configs.iter().find(|c| c.name == "log.retention.ms").unwrap();
     assert_eq!((retention.value.as_deref(), retention.config_source), (Some("604800000"), 5));
     assert_code(describe(&mut raw, 4, BROKER, "9").await.error_code, ErrorCode::InvalidRequest);
