@@ -135,3 +135,16 @@ need_kafka_python() {
 }
 
 need_root() { [ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }; }
+
+# cargo-fuzz, where there is a nightly toolchain to run it with; none is installed for it.
+CARGO_FUZZ_VERSION=0.13.1
+need_cargo_fuzz() {
+  local home=$SABIR_CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION
+  cargo +nightly --version >/dev/null 2>&1 || { echo "needs a nightly toolchain (rustup toolchain install nightly)"; return 1; }
+  have g++ || { echo "needs a C++ compiler"; return 1; }
+  export PATH=$home/bin:$PATH
+  [ -x "$home/bin/cargo-fuzz" ] && return 0
+  CARGO_TARGET_DIR=$home/target cargo install --quiet --locked --root "$home" --version "$CARGO_FUZZ_VERSION" cargo-fuzz \
+    >>"$LOGS/install.log" 2>&1 || { echo "cargo-fuzz cannot be installed, see $LOGS/install.log"; return 1; }
+  rm -rf "$home/target"
+}

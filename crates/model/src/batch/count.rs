@@ -48,6 +48,8 @@ pub fn check_count(bytes: &[u8], limit: usize) -> Result<(), BatchError> {
 /// What is compressed, piece by piece. Snappy's blocks are small, or at most twenty-two times their bytes.
 fn reader(codec: Compression, body: &[u8], limit: usize) -> Result<Box<dyn Read + '_>, BatchError> {
     Ok(match codec {
+        // Nothing at all is no records in any codec.
+        _ if body.is_empty() => Box::new(body),
         Compression::None => Box::new(body),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
         Compression::Snappy => Box::new(Cursor::new(codec.decompress(body, limit)?)),
@@ -166,6 +168,21 @@ mod tests {
                     assert_eq!(check_count(&bytes, LIMIT), Err(BatchError::Record { index, what }));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_no_records_and_no_more() {
+        for codec in Compression::ALL {
+            let mut bytes = batch(codec, 1)[..HEADER_LEN].to_vec();
+            bytes[8..12].copy_from_slice(&(HEADER_LEN as i32 - 12).to_be_bytes());
+            assert!(
+                matches!(check_count(&bytes, LIMIT), Err(BatchError::Record { index: 0, .. })),
+                "{codec}"
+            );
+            claim(&mut bytes, 0);
+            bytes[23..27].copy_from_slice(&0i32.to_be_bytes());
+            assert_eq!(check_count(&bytes, LIMIT), Ok(()), "{codec}");
         }
     }
 
