@@ -21,12 +21,14 @@ use crate::tail::{Tail, slice_of};
 /// What a first read of a place fetches, in bytes; and one that runs on from the last.
 const FIRST_READ: u64 = 64 << 10;
 const RUNNING_READ: u64 = 1 << 20;
-/// How much is loaded ahead of a reader that runs on, in bytes.
-const AHEAD: u64 = 4 << 20;
+/// How much is loaded ahead of a reader that runs on, in bytes: more than what one fetch of several partitions takes.
+const AHEAD: u64 = 16 << 20;
+/// It is loaded in stretches of so many bytes, several at once, so that the disk has something to do.
+const STRETCH: u64 = 4 << 20;
 /// Windows kept at most, whatever their size.
 const MAX_WINDOWS: usize = 256;
 /// Stretches that wait to be loaded; further ones are forgotten.
-const MAX_WANTED: usize = 16;
+const MAX_WANTED: usize = 32;
 
 /// Bytes asked for, or how to get them.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ struct Window {
     /// None while it is being loaded.
     bytes: Option<Bytes>,
     used: u64,
+    /// Nobody has asked for any of it yet.
+    unread: bool,
     /// Where the stretch begins that is to be loaded once this window is touched.
     next: Option<u64>,
 }
@@ -79,6 +83,8 @@ struct Window {
 struct Stretch {
     segment: Arc<Segment>,
     range: Range<u64>,
+    /// What its first window is marked with.
+    next: Option<u64>,
 }
 
 impl Window {
@@ -140,7 +146,7 @@ impl Windows {
     fn touch_one(&mut self, place: &Place, pos: u64, ahead: u64) -> Option<(usize, Bytes)> {
         let holds = |w: &&mut Window| w.bytes.is_some() && w.holds(place.segment.no, pos);
         let window = self.windows.iter_mut().rev().find(holds)?;
-        window.used = self.clock;
+        (window.used, window.unread) = (self.clock, false);
         let found = ((pos - window.range.start) as usize, window.bytes.clone()?);
         if let Some(next) = window.next.take() {
             self.want(place, next, ahead);
@@ -154,11 +160,19 @@ impl Windows {
         self.windows.iter().any(|w| w.bytes.is_none() && w.segment == place.segment.no && overlaps(w))
     }
 
-    /// Asks for `ahead` bytes from `start` on, in the segment of a place.
+    /// Asks for up to `ahead` bytes from `start` on, in the segment of a place; less while much that was loaded is unread, or
+    /// many readers would drive out each other's.
     fn want(&mut self, place: &Place, start: u64, ahead: u64) {
+        let unread: usize = self.windows.iter().filter(|w| w.unread).map(Window::len).sum();
+        let ahead = AHEAD.min(ahead.saturating_sub(unread as u64)) / RUNNING_READ * RUNNING_READ;
         let end = (start + ahead).min(place.stable_end);
-        if start < end && self.wanted.len() < MAX_WANTED {
-            self.wanted.push(Stretch { segment: place.segment.clone(), range: start..end });
+        let mut next = Some(end);
+        for from in (start..end).step_by(STRETCH as usize) {
+            if self.wanted.len() == MAX_WANTED {
+                return;
+            }
+            let (segment, range) = (place.segment.clone(), from..(from + STRETCH).min(end));
+            self.wanted.push(Stretch { segment, range, next: next.take() });
         }
     }
 
@@ -183,9 +197,9 @@ impl Windows {
         self.windows.iter().filter(holds).map(|w| w.range.end).max()
     }
 
-    fn begin(&mut self, segment: SegmentNo, range: Range<u64>, next: Option<u64>) {
+    fn begin(&mut self, segment: SegmentNo, range: Range<u64>, unread: bool, next: Option<u64>) {
         self.clock += 1;
-        self.windows.push(Window { segment, range, bytes: None, used: self.clock, next });
+        self.windows.push(Window { segment, range, bytes: None, used: self.clock, unread, next });
     }
 
     /// Drops what was not used longest.
@@ -206,9 +220,9 @@ impl ColdReads {
         Arc::new(Self { pool, tail, bound, windows, loaded, wants, reads })
     }
 
-    /// How much is loaded ahead: what several readers can have at once within the bound, in whole windows.
+    /// How much may lie unread, loaded ahead of all readers together.
     fn ahead(&self) -> u64 {
-        AHEAD.min(self.bound as u64 / 4) / RUNNING_READ * RUNNING_READ
+        self.bound as u64 / 2
     }
 
     /// The bytes, where a window has them.
@@ -229,7 +243,7 @@ impl ColdReads {
             return None;
         }
         let mut windows = self.windows.lock();
-        let stretch = windows.wanted.pop();
+        let stretch = (!windows.wanted.is_empty()).then(|| windows.wanted.remove(0));
         self.note_wants(&windows);
         stretch.map(|stretch| ReadAhead { reads: self.clone(), stretch })
     }
@@ -257,7 +271,7 @@ impl ColdReads {
         let amount = if runs_on { RUNNING_READ } else { FIRST_READ };
         let until = (start + amount).min(windows.next_start(segment, start)).max(wanted.end);
         let end = until.next_multiple_of(STEP).min(place.stable_end);
-        windows.begin(segment, start..end, None);
+        windows.begin(segment, start..end, false, None);
         if runs_on {
             windows.want(place, end, self.ahead());
             self.note_wants(&windows);
@@ -276,8 +290,8 @@ impl ColdReads {
             return None;
         }
         let end = (start + RUNNING_READ).min(stretch.range.end).min(windows.next_start(segment, start));
-        let first = start == stretch.range.start;
-        windows.begin(segment, start..end, first.then_some(stretch.range.end));
+        let next = stretch.next.filter(|_| start == stretch.range.start);
+        windows.begin(segment, start..end, true, next);
         Some(start..end)
     }
 
