@@ -36,7 +36,7 @@ impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
             max_bytes: 50 << 20,
-            partition_max_bytes: 4 << 20,
+            partition_max_bytes: 1 << 20,
             min_bytes: 1,
             max_wait: Duration::from_millis(500),
             on_out_of_range: OnOutOfRange::Fail,
