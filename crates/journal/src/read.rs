@@ -4,6 +4,7 @@
 //! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and whoever
 //! touches it asks for the stretch after it.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +24,10 @@ const FIRST_READ: u64 = 64 << 10;
 const RUNNING_READ: u64 = 1 << 20;
 /// How much is loaded ahead of a reader that runs on, in bytes: more than what one fetch of several partitions takes.
 const AHEAD: u64 = 16 << 20;
-/// It is loaded in stretches of so many bytes, several at once, so that the disk has something to do.
-const STRETCH: u64 = 4 << 20;
+/// It is loaded in stretches of so many bytes...
+const STRETCH: u64 = 2 << 20;
+/// ...and so many at once: the disk always has the next read when it ends one. With many at once it takes longer for all.
+const LANES: usize = 2;
 /// Windows kept at most, whatever their size.
 const MAX_WINDOWS: usize = 256;
 /// Stretches that wait to be loaded; further ones are forgotten.
@@ -51,7 +54,7 @@ pub(crate) struct ColdReads {
     windows: Mutex<Windows>,
     /// A window was loaded, or will not be.
     loaded: Condvar,
-    /// Whether a stretch waits to be loaded: for looking without the lock.
+    /// Whether a stretch waits for somebody to load it: for looking without the lock.
     wants: AtomicBool,
     pub reads: AtomicU64,
 }
@@ -61,7 +64,9 @@ struct Windows {
     windows: Vec<Window>,
     /// Counts uses, to tell which window was not used longest.
     clock: u64,
-    wanted: Vec<Stretch>,
+    wanted: VecDeque<Stretch>,
+    /// Stretches that are being loaded.
+    lanes: usize,
 }
 
 /// A part of a segment. Its bytes were final when it was read.
@@ -172,7 +177,7 @@ impl Windows {
                 return;
             }
             let (segment, range) = (place.segment.clone(), from..(from + STRETCH).min(end));
-            self.wanted.push(Stretch { segment, range, next: next.take() });
+            self.wanted.push_back(Stretch { segment, range, next: next.take() });
         }
     }
 
@@ -234,18 +239,32 @@ impl ColdReads {
     }
 
     fn note_wants(&self, windows: &Windows) {
-        self.wants.store(!windows.wanted.is_empty(), Ordering::Release);
+        let wants = windows.lanes < LANES && !windows.wanted.is_empty();
+        self.wants.store(wants, Ordering::Release);
     }
 
-    /// What should be loaded ahead, if anything.
+    /// What should be loaded ahead by somebody, if anything.
     pub(crate) fn take_wanted(self: &Arc<Self>) -> Option<ReadAhead> {
         if !self.wants.load(Ordering::Acquire) {
             return None;
         }
         let mut windows = self.windows.lock();
-        let stretch = (!windows.wanted.is_empty()).then(|| windows.wanted.remove(0));
+        if windows.lanes == LANES {
+            return None;
+        }
+        let stretch = windows.wanted.pop_front()?;
+        windows.lanes += 1;
         self.note_wants(&windows);
-        stretch.map(|stretch| ReadAhead { reads: self.clone(), stretch })
+        Some(ReadAhead { reads: self.clone(), stretch: Some(stretch) })
+    }
+
+    /// What is to be loaded in a lane that is free now; without any it is given back.
+    fn next_wanted(&self) -> Option<Stretch> {
+        let mut windows = self.windows.lock();
+        let next = windows.wanted.pop_front();
+        windows.lanes -= usize::from(next.is_none());
+        self.note_wants(&windows);
+        next
     }
 
     /// The bytes, once another reader has brought them; or the range that the caller must [`load`](Self::load) now.
@@ -295,6 +314,16 @@ impl ColdReads {
         Some(start..end)
     }
 
+    fn load_ahead(&self, stretch: &Stretch) {
+        let mut start = stretch.range.start;
+        while let Some(range) = self.claim_ahead(stretch, start) {
+            if self.load(&stretch.segment, &range).is_err() {
+                return;
+            }
+            start = range.end;
+        }
+    }
+
     /// Reads a claimed range.
     fn load(&self, segment: &Segment, range: &Range<u64>) -> Result<Bytes, crate::disk::DiskError> {
         let mut buf = self.pool.get((range.end - range.start) as usize);
@@ -340,22 +369,31 @@ impl ColdRead {
     }
 }
 
-/// A stretch that a reader will come to soon. It pins its segment until dropped.
+/// Stretches that readers will come to soon. It pins their segments until dropped.
 #[derive(Debug)]
 pub struct ReadAhead {
     reads: Arc<ColdReads>,
-    stretch: Stretch,
+    /// None once its lane is given back.
+    stretch: Option<Stretch>,
 }
 
 impl ReadAhead {
-    /// Loads it, window by window. Blocking, as [`ColdRead::run`]. An error is left to the reader who comes to the place.
-    pub fn run(self) {
-        let mut start = self.stretch.range.start;
-        while let Some(range) = self.reads.claim_ahead(&self.stretch, start) {
-            if self.reads.load(&self.stretch.segment, &range).is_err() {
-                return;
-            }
-            start = range.end;
+    /// Loads them, window by window, until no more are wanted. Blocking, as [`ColdRead::run`]. An error is left to the reader who
+    /// comes to the place.
+    pub fn run(mut self) {
+        while let Some(stretch) = &self.stretch {
+            self.reads.load_ahead(stretch);
+            self.stretch = self.reads.next_wanted();
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        if self.stretch.is_some() {
+            let mut windows = self.reads.windows.lock();
+            windows.lanes -= 1;
+            self.reads.note_wants(&windows);
         }
     }
 }

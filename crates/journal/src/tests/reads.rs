@@ -59,7 +59,7 @@ fn a_cold_read_reads_ahead_for_the_next_one() {
 
 /// A rig with room for read-ahead, whose blocks are all cold.
 fn roomy_rig(blocks: u64) -> Rig {
-    let options = JournalOptions { tail_bytes: 32 << 20, segment_bytes: 16 << 20, ..options() };
+    let options = JournalOptions { tail_bytes: 40 << 20, segment_bytes: 16 << 20, ..options() };
     let mut rig = Rig::with(SimDisk::new(1), options, None).unwrap();
     for id in 1..=blocks {
         rig.append(id, PAYLOAD, Durability::Sync).unwrap();
@@ -72,8 +72,8 @@ const PAYLOAD: usize = 500_000;
 
 #[test]
 fn a_reader_that_runs_on_finds_what_was_loaded_ahead() {
-    // 60 MB: what the tail does not hold any more is more than what is loaded ahead.
-    let rig = roomy_rig(120);
+    // 80 MB: what the tail does not hold any more is more than what is loaded ahead.
+    let rig = roomy_rig(160);
     let (mut cold, mut ahead) = (0, 0);
     for sequence in 1..=40 {
         match rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap() {
@@ -97,7 +97,7 @@ fn a_reader_that_runs_on_finds_what_was_loaded_ahead() {
 
 #[test]
 fn a_read_ahead_that_fails_is_read_again_by_who_needs_it() {
-    let rig = roomy_rig(120);
+    let rig = roomy_rig(160);
     for sequence in 1..=3 {
         bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
     }
@@ -111,8 +111,27 @@ fn a_read_ahead_that_fails_is_read_again_by_who_needs_it() {
 }
 
 #[test]
+fn two_stretches_are_loaded_at_once_and_one_given_up_makes_room() {
+    let rig = roomy_rig(160);
+    for sequence in 1..=3 {
+        bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
+    }
+    let take = || rig.journal.take_read_ahead();
+    let (first, second) = (take().expect("it runs on"), take().expect("there is room for two"));
+    assert!(take().is_none());
+    drop(first);
+    let before = rig.journal.stats().cold_reads;
+    let third = take().expect("one was given up");
+    assert!(take().is_none());
+    third.run();
+    assert!(rig.journal.stats().cold_reads > before);
+    second.run();
+    assert!(take().is_none(), "nothing more is wanted");
+}
+
+#[test]
 fn readers_of_one_place_share_one_read() {
-    let rig = roomy_rig(120);
+    let rig = roomy_rig(160);
     let before = rig.journal.stats().cold_reads;
     std::thread::scope(|scope| {
         for _ in 0..8 {
