@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use sabir_base::clock::Clock;
-use sabir_journal::Priority;
+use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
 use tracing::warn;
 
@@ -15,8 +15,10 @@ use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::Groups;
 use crate::shard::Shard;
 
-/// How often the replicators and groups look at the time.
+/// How often the replicators and groups look at the time, and the stock of segments is filled.
 const TICK: Duration = Duration::from_millis(50);
+/// The same while a segment is zeroed: little at a time.
+const ZEROING: Duration = Duration::from_millis(5);
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINTS: Duration = Duration::from_millis(200);
 /// How often a failed definition is tried again.
@@ -145,10 +147,14 @@ impl House {
     }
 
     fn segments(&self, end: &End) {
-        while !end.sleep(TICK) {
+        let mut tick = TICK;
+        while !end.sleep(tick) {
+            tick = TICK;
             for shard in &self.shards {
-                if let Err(error) = shard.journal.prepare() {
-                    warn!(shard = %shard.id, %error, "a segment could not be made ready");
+                match shard.journal.prepare() {
+                    Ok(Prepared::Zeroing) => tick = ZEROING,
+                    Ok(Prepared::Full | Prepared::Short) => {}
+                    Err(error) => warn!(shard = %shard.id, %error, "a segment could not be made ready"),
                 }
             }
         }

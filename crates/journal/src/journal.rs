@@ -19,7 +19,7 @@ use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{Slot, Slots};
-use crate::space::{RESERVE, Random, Stock, StockLimits};
+use crate::space::{Prepared, RESERVE, Random, Stock, StockLimits};
 use crate::table::LocalTables;
 use crate::tail::{Tail, slice_of};
 use crate::writer::{Appended, Writer};
@@ -448,22 +448,23 @@ impl Journal {
         self.parts.cold.take_wanted()
     }
 
-    /// Makes segments ready ahead of the writer: recycles dead ones, makes and zeroes new ones. Blocking, in the background;
-    /// returns at once when the stock is full. Returns whether it is.
+    /// Makes segments ready ahead of the writer: recycles dead ones, makes and zeroes new ones, in step with the writer so that
+    /// its commits share the disk with little at a time. Blocking, in the background; returns at once when the stock is full.
     ///
     /// # Errors
     /// A failed disk. No space left is none: then ordinary entries are refused (see `Replicator::admits`) until there is.
-    pub fn prepare(&self) -> Result<bool, JournalError> {
+    pub fn prepare(&self) -> Result<Prepared, JournalError> {
         if self.parts.stopped.get().is_some() {
-            return Ok(false);
+            return Ok(Prepared::Short);
         }
-        let in_use = {
+        let pace = {
             let writer = self.writer.lock();
-            writer.used() > (writer.used() + writer.room()) / 16
+            // Begun in earnest at a sixteenth, and done when a little more than half is used.
+            2 * writer.used().saturating_sub((writer.used() + writer.room()) / 16)
         };
-        let full = self.parts.stock.prepare(in_use).map_err(JournalError::disk("prepare a segment"))?;
+        let prepared = self.parts.stock.prepare(pace).map_err(JournalError::disk("prepare a segment"))?;
         self.publish(&self.writer.lock());
-        Ok(full)
+        Ok(prepared)
     }
 
     /// The tables cut at `through`, without released segments; for the checkpoint of that sequence.

@@ -52,5 +52,6 @@ pub use replicator::{Event, Priority, Replicator, Ticket};
 pub use segment::{SegmentInfo, SegmentNo};
 pub use slots::Vote;
 pub use solo::Solo;
+pub use space::Prepared;
 pub use table::{LocalTables, SegmentTable};
 pub use view::{BlockView, Entries, EntryView, ViewError};

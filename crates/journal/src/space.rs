@@ -1,7 +1,7 @@
 //! The segments that the writer will need: made and zeroed ahead, recycled, and two of them kept for when the disk is full.
 //!
 //! ```text
-//!    create ──► raw ──zero──► header ──┐
+//!    create ──► raw ──zero──► header ──┐                     (zeroed as fast as the writer fills the one before)
 //!                                      ├──► ready (in order) ──► the writer ──► live ──► released ──► free ─┐
 //!    free ─────────────────► header ───┘                                                                    │
 //!      ▲────────────────────────────────────────────────────────────────────────────────────────────────────┘
@@ -16,14 +16,33 @@ use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
 
 use crate::disk::{Disk, DiskError};
+use crate::frame::STEP;
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentFile, SegmentHeader, SegmentNo, file_name};
 
 /// Segments that ordinary entries never take.
 pub(crate) const RESERVE: usize = 2;
 /// Dead segments kept for recycling: about what dies between two checkpoints. More are given back to the file system.
 const KEEP_FREE_SEGMENTS: usize = 16;
-/// Zeroing goes in steps of this many bytes, so that it delays a commit by no more than one of them.
+/// Zeroing goes in steps of at most this many bytes, so that it delays a commit by no more than one of them.
 const ZERO_STEP: usize = 1 << 20;
+
+/// How far preparing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// The stock is full, or as full as it is to be for now.
+    Full,
+    /// A part of the next segment was zeroed: to be called again soon.
+    Zeroing,
+    /// There is no space for more, or another prepares.
+    Short,
+}
+
+/// A file whose first bytes are zeroed.
+#[derive(Debug)]
+pub(crate) struct Zeroing {
+    file: SegmentFile,
+    at: u64,
+}
 
 /// What the stock is made with.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +76,8 @@ pub(crate) struct Shelves {
     pub ready: VecDeque<Arc<Segment>>,
     /// Made, not zeroed and without a header.
     pub raw: Vec<SegmentFile>,
+    /// Zeroed in part. It is on no shelf while a step is written.
+    zeroing: Option<Zeroing>,
     /// Dead; a reader may still pin one.
     pub free: Vec<Arc<Segment>>,
     /// Its header may say the next number already, though writing it failed: it must be the one that gets it.
@@ -72,6 +93,7 @@ impl Shelves {
         Self {
             ready: VecDeque::new(),
             raw: Vec::new(),
+            zeroing: None,
             free: Vec::new(),
             unsettled: None,
             next_no: SegmentNo::FIRST,
@@ -81,7 +103,16 @@ impl Shelves {
     }
 
     fn spare(&self) -> usize {
-        self.ready.len() + self.raw.len() + self.free.len() + usize::from(self.unsettled.is_some())
+        let single = [self.zeroing.is_some(), self.unsettled.is_some()];
+        self.ready.len()
+            + self.raw.len()
+            + self.free.len()
+            + single.into_iter().map(usize::from).sum::<usize>()
+    }
+
+    /// A file without a header, the one that is zeroed furthest.
+    fn take_raw(&mut self) -> Option<Zeroing> {
+        self.zeroing.take().or_else(|| self.raw.pop().map(|file| Zeroing { file, at: 0 }))
     }
 
     /// A file that was written before and whose frames nobody needs.
@@ -144,7 +175,7 @@ impl Stock {
             if let Some(segment) = shelves.ready.pop_front() {
                 return Ok(segment);
             }
-            let file = match shelves.take_written().or_else(|| shelves.raw.pop()) {
+            let file = match shelves.take_written().or_else(|| shelves.take_raw().map(|raw| raw.file)) {
                 Some(file) => file,
                 None => {
                     let number = shelves.take_file_number();
@@ -191,62 +222,73 @@ impl Stock {
         Err(DiskError::Full { path: file_name(number) })
     }
 
-    /// Fills the stock; `in_use` says that the writer has begun its segment in earnest, so that the next should be ready.
-    /// Returns whether the stock is full. No space left is no error.
-    pub(crate) fn prepare(&self, in_use: bool) -> Result<bool, DiskError> {
-        let Some(_preparing) = self.preparing.try_lock() else { return Ok(false) };
+    /// Fills the stock. The next segment is made ready, or zeroed up to `pace`; at 0 the writer has hardly begun its own, and needs
+    /// none. No space left is no error.
+    pub(crate) fn prepare(&self, pace: u64) -> Result<Prepared, DiskError> {
+        let Some(_preparing) = self.preparing.try_lock() else { return Ok(Prepared::Short) };
         self.give_back()?;
         while self.spare.load(Ordering::Acquire) <= RESERVE {
             let number = self.shelves.lock().take_file_number();
             match self.create(number) {
                 Ok(file) => self.change(|shelves| shelves.raw.push(file)),
-                Err(DiskError::Full { .. }) => return Ok(false),
+                Err(DiskError::Full { .. }) => return Ok(Prepared::Short),
                 Err(error) => return Err(error),
             }
         }
         self.exhausted.store(false, Ordering::Release);
-        if in_use && self.shelves.lock().ready.is_empty() {
-            self.make_ready()?;
+        if pace > 0 && self.shelves.lock().ready.is_empty() {
+            self.make_ready(pace)
+        } else {
+            Ok(Prepared::Full)
         }
-        Ok(true)
     }
 
-    fn make_ready(&self) -> Result<(), DiskError> {
+    fn make_ready(&self, pace: u64) -> Result<Prepared, DiskError> {
         let shelve = |shelves: &mut Shelves, file| {
             let segment = self.number(shelves, file)?;
             shelves.ready.push_back(segment);
-            Ok(())
+            Ok(Prepared::Full)
         };
         let recycled = self.change(|shelves| shelves.take_written().map(|file| shelve(shelves, file)));
         if let Some(result) = recycled {
             return result;
         }
-        let Some(file) = self.change(|shelves| shelves.raw.pop()) else { return Ok(()) };
-        let file = self.zero(file)?;
-        self.change(|shelves| match shelves.unsettled.take() {
-            None => shelve(shelves, file),
-            Some(first) => {
-                shelves.raw.push(file);
-                shelve(shelves, first)
-            }
+        let Some(mut raw) = self.change(Shelves::take_raw) else { return Ok(Prepared::Full) };
+        let before = raw.at;
+        let zeroed = self.zero(&mut raw, pace);
+        let so_far = if raw.at > before { Prepared::Zeroing } else { Prepared::Full };
+        self.change(|shelves| {
+            let done = raw.at == raw.file.len;
+            let next = match zeroed {
+                // Somebody wanted a segment meanwhile, and its header could not be written: that number comes first.
+                Ok(()) if done && shelves.unsettled.is_none() => Some(raw.file),
+                Ok(()) => {
+                    shelves.zeroing = Some(raw);
+                    shelves.unsettled.take()
+                }
+                Err(error) => {
+                    shelves.zeroing = Some(raw);
+                    return Err(error);
+                }
+            };
+            next.map_or(Ok(so_far), |file| shelve(shelves, file))
         })
     }
 
-    /// Writes zeros over a new file: the first write to an extent that was never written costs twice.
-    fn zero(&self, file: SegmentFile) -> Result<SegmentFile, DiskError> {
+    /// Writes zeros over a new file up to a place: the first write to an extent that was never written costs twice.
+    fn zero(&self, raw: &mut Zeroing, until: u64) -> Result<(), DiskError> {
+        let until = until.next_multiple_of(STEP).min(raw.file.len);
+        if raw.at >= until {
+            return Ok(());
+        }
         let mut zeros = self.pool.get(ZERO_STEP);
         zeros.fill(0);
-        let mut at = 0;
-        while at < file.len {
-            let step = (file.len - at).min(ZERO_STEP as u64);
-            let written = self.disk.write_at(file.id, at, &zeros[..step as usize]);
-            if let Err(error) = written {
-                self.change(|shelves| shelves.raw.push(file));
-                return Err(error);
-            }
-            at += step;
+        while raw.at < until {
+            let step = (until - raw.at).min(ZERO_STEP as u64);
+            self.disk.write_at(raw.file.id, raw.at, &zeros[..step as usize])?;
+            raw.at += step;
         }
-        Ok(file)
+        Ok(())
     }
 
     /// Removes dead segments that are too many. One at a time: there is no hurry.

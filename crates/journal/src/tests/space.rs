@@ -5,7 +5,7 @@ use sabir_model::{Durability, Sequence};
 use super::rig::{Rig, SEGMENT, open, options};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
-use crate::{AppendError, JournalOptions, LocalTables, Priority, Replicator, SegmentNo};
+use crate::{AppendError, JournalOptions, LocalTables, Prepared, Priority, Replicator, SegmentNo};
 
 fn segment_files(disk: &SimDisk) -> usize {
     disk.list().unwrap().iter().filter(|name| name.starts_with("segment")).count()
@@ -22,15 +22,35 @@ fn release_all(rig: &mut Rig) -> LocalTables {
 #[test]
 fn prepares_ahead_and_then_leaves_the_disk_alone() {
     let mut rig = Rig::new(1);
-    assert!(rig.journal.prepare().unwrap());
+    assert_eq!(rig.journal.prepare().unwrap(), Prepared::Full);
     assert_eq!(segment_files(&rig.disk), 4, "the one in use, the next, and two in reserve");
     let operations = rig.disk.operations();
-    assert!(rig.journal.prepare().unwrap());
+    assert_eq!(rig.journal.prepare().unwrap(), Prepared::Full);
     assert_eq!(rig.disk.operations(), operations);
     rig.append_all(1..=1);
     rig.settle();
     rig.journal.prepare().unwrap();
     assert!(rig.disk.operations() > operations, "the next one is zeroed once this one is in use");
+}
+
+#[test]
+fn the_next_segment_is_zeroed_in_step_with_the_writer_who_may_come_early() {
+    let mut rig = Rig::new(1);
+    rig.journal.prepare().unwrap();
+    let mut ids = 1..200;
+    let mut append = |rig: &mut Rig| {
+        rig.append(ids.next().expect("a segment is soon full"), 500, Durability::Sync).unwrap();
+        rig.settle();
+    };
+    while rig.journal.prepare().unwrap() != Prepared::Zeroing {
+        append(&mut rig);
+    }
+    assert_eq!(rig.journal.prepare().unwrap(), Prepared::Full, "it is as far as the writer wants it");
+    let files = segment_files(&rig.disk);
+    while rig.journal.segments().len() < 2 {
+        append(&mut rig);
+    }
+    assert_eq!(segment_files(&rig.disk), files, "the one that was zeroed in part is used");
 }
 
 #[test]
@@ -181,7 +201,7 @@ fn limits_of_the_options_are_kept_like_a_full_disk() {
     disk.set_capacity(8192 + 10 * SEGMENT);
     let polite = JournalOptions { keep_free: 5 * SEGMENT, ..options() };
     let rig = Rig::with(disk, polite, None).unwrap();
-    while rig.journal.prepare().unwrap() && rig.disk.free_bytes().unwrap() > 6 * SEGMENT {}
+    while rig.journal.prepare().unwrap() != Prepared::Short && rig.disk.free_bytes().unwrap() > 6 * SEGMENT {}
     assert!(rig.disk.free_bytes().unwrap() >= 5 * SEGMENT);
 }
 
