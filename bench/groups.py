@@ -5,7 +5,7 @@ import contextlib
 import struct
 import time
 
-import lean
+import wire
 
 SESSION_MS, REBALANCE_MS = 30_000, 60_000
 REBALANCE_IN_PROGRESS = 27
@@ -25,7 +25,7 @@ class Member:
 
     async def call(self, api, version, body):
         self.correlation += 1
-        self.writer.write(lean.frame(api, version, self.correlation, body))
+        self.writer.write(wire.frame(api, version, self.correlation, body))
         (size,) = struct.unpack(">i", await self.reader.readexactly(4))
         return (await self.reader.readexactly(size))[4:]
 
@@ -35,24 +35,24 @@ class Member:
         self.beating = asyncio.create_task(self.beat())
 
     async def join(self):
-        protocols = lean.array([lean.string("range") + lean.blob(b"")])
-        body = lean.string(self.group) + struct.pack(">ii", SESSION_MS, REBALANCE_MS) + lean.string(self.id)
+        protocols = wire.array([wire.string("range") + wire.blob(b"")])
+        body = wire.string(self.group) + struct.pack(">ii", SESSION_MS, REBALANCE_MS) + wire.string(self.id)
         while True:
-            answer = await self.call(lean.JOIN_GROUP, 3, body + lean.string("consumer") + protocols)
+            answer = await self.call(wire.JOIN_GROUP, 3, body + wire.string("consumer") + protocols)
             error, generation = struct.unpack_from(">hi", answer, 4)
             assert error == 0, f"JoinGroup answers error {error}"
             at = 10
-            _protocol, at = lean.take_string(answer, at)
-            leader, at = lean.take_string(answer, at)
-            self.id, at = lean.take_string(answer, at)
-            body = lean.string(self.group) + struct.pack(">ii", SESSION_MS, REBALANCE_MS) + lean.string(self.id)
+            _protocol, at = wire.take_string(answer, at)
+            leader, at = wire.take_string(answer, at)
+            self.id, at = wire.take_string(answer, at)
+            body = wire.string(self.group) + struct.pack(">ii", SESSION_MS, REBALANCE_MS) + wire.string(self.id)
             if await self.sync(generation, members(answer, at) if leader == self.id else []):
                 return
 
     async def sync(self, generation, everybody):
-        assignments = lean.array([lean.string(member) + lean.blob(b"all of it") for member in everybody])
-        body = lean.string(self.group) + struct.pack(">i", generation) + lean.string(self.id) + assignments
-        answer = await self.call(lean.SYNC_GROUP, 1, body)
+        assignments = wire.array([wire.string(member) + wire.blob(b"all of it") for member in everybody])
+        body = wire.string(self.group) + struct.pack(">i", generation) + wire.string(self.id) + assignments
+        answer = await self.call(wire.SYNC_GROUP, 1, body)
         (error,) = struct.unpack_from(">h", answer, 4)
         if error == REBALANCE_IN_PROGRESS:
             return False
@@ -63,8 +63,8 @@ class Member:
     async def beat(self):
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            body = lean.string(self.group) + struct.pack(">i", self.generation) + lean.string(self.id)
-            (error,) = struct.unpack_from(">h", await self.call(lean.HEARTBEAT, 1, body), 4)
+            body = wire.string(self.group) + struct.pack(">i", self.generation) + wire.string(self.id)
+            (error,) = struct.unpack_from(">h", await self.call(wire.HEARTBEAT, 1, body), 4)
             if error == REBALANCE_IN_PROGRESS:
                 await self.join()
             else:
@@ -72,7 +72,7 @@ class Member:
 
     async def leave(self):
         await self.end()
-        await self.call(lean.LEAVE_GROUP, 1, lean.string(self.group) + lean.string(self.id))
+        await self.call(wire.LEAVE_GROUP, 1, wire.string(self.group) + wire.string(self.id))
         self.writer.close()
 
     async def end(self):
@@ -87,7 +87,7 @@ def members(answer, at):
     at += 4
     found = []
     for _ in range(count):
-        member, at = lean.take_string(answer, at)
+        member, at = wire.take_string(answer, at)
         (size,) = struct.unpack_from(">i", answer, at)
         at += 4 + max(size, 0)
         found.append(member)

@@ -28,7 +28,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/lib"))
 import broker as brokers
 import plot
-import rawlog
+import wire
 import report
 
 # The flags of Kafka's own kafka-run-class, and the heap of its own start script.
@@ -245,9 +245,9 @@ class Bench:
 
     def there(self, broker, topic, partition):
         try:
-            with rawlog.Connection(broker.bootstrap) as connection:
+            with wire.Connection(broker.bootstrap) as connection:
                 return connection.offset(topic, partition, -1) >= 0
-        except (RuntimeError, ConnectionError):
+        except (wire.Refused, ConnectionError):
             return False
 
     def case(self, case):

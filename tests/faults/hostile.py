@@ -6,7 +6,6 @@ memory that the broker ever held meanwhile (VmHWM, which the kernel keeps) must 
 """
 
 import contextlib
-import os
 import pathlib
 import random
 import resource
@@ -22,7 +21,22 @@ import zlib
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import broker as brokers
 import cases
-from rawlog import Connection, text
+from wire import (
+    API_VERSIONS,
+    FETCH,
+    JOIN_GROUP,
+    METADATA,
+    PRODUCE,
+    Connection,
+    array,
+    batch,
+    batch_around,
+    blob,
+    fetch,
+    frame,
+    produce,
+    string,
+)
 
 MIB = 1 << 20
 FRAME_MEMORY, TAIL_CACHE = 48 * MIB, 24 * MIB
@@ -41,57 +55,6 @@ SETTINGS = [
     f"net.write_timeout={PATIENCE}s",
     "net.max_connections=4000",
 ]
-PRODUCE, FETCH, METADATA, JOIN_GROUP, API_VERSIONS, CREATE_TOPICS = 0, 1, 3, 11, 18, 19
-
-
-def frame(api, version, body, correlation=1):
-    head = struct.pack(">hhi", api, version, correlation) + text("hostile")
-    return struct.pack(">i", len(head) + len(body)) + head + body
-
-
-# CRC-32C, a table a byte: zlib has only the other one.
-CASTAGNOLI = []
-for value in range(256):
-    for _ in range(8):
-        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    CASTAGNOLI.append(value)
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = CASTAGNOLI[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
-def batch(records, count, attributes=0):
-    """A v2 batch around these bytes, whatever they are."""
-    now = int(time.time() * 1000)
-    checked = struct.pack(">hiqqqhii", attributes, count - 1, now, now, -1, -1, -1, count) + records
-    return struct.pack(">qiibI", 0, 9 + len(checked), -1, 2, crc32c(checked)) + checked
-
-
-def varint(value):
-    value, out = value << 1, bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def record(value):
-    body = bytes(3) + b"\x01" + varint(len(value)) + value + bytes(1)
-    return varint(len(body)) + body
-
-
-def produce(topic, partition, data):
-    return struct.pack(">hhii", -1, -1, 30_000, 1) + text(topic) + struct.pack(">iii", 1, partition, len(data)) + data
-
-
-def fetch(topic, partitions, max_bytes, max_wait_ms=0):
-    """Version 4; `partitions` is a list of (partition, offset)."""
-    body = struct.pack(">iiiibi", -1, max_wait_ms, 1, max_bytes, 0, 1) + text(topic) + struct.pack(">i", len(partitions))
-    return body + b"".join(struct.pack(">iqi", number, offset, max_bytes) for number, offset in partitions)
 
 
 def resident(pid, name):
@@ -109,18 +72,13 @@ class Target:
 
     def prepare(self):
         """A topic of some records that the tail cache cannot hold."""
-        for name in ("small", "large"):
-            self.call(CREATE_TOPICS, 2, struct.pack(">i", 1) + text(name) + struct.pack(">ihiiib", 1, 1, 0, 0, 10_000, 0))
-        piece = batch(record(random.Random(1).randbytes(900_000)), 1)
+        piece = batch([random.Random(1).randbytes(900_000)])
         with Connection(self.broker.bootstrap) as connection:
+            connection.create([("small", 1, {}), ("large", 1, {})])
             for _ in range(4 * TAIL_CACHE // len(piece)):
-                connection.call(PRODUCE, 3, produce("large", 0, piece))
+                connection.put("large", 0, piece)
         self.well_behaved()
         self.idle = resident(self.broker.pid, "VmRSS")
-
-    def call(self, api, version, body):
-        with Connection(self.broker.bootstrap) as connection:
-            return connection.call(api, version, body)
 
     def connect(self, timeout=5.0):
         host, port = self.broker.bootstrap.rsplit(":", 1)
@@ -135,11 +93,8 @@ class Target:
         """One record goes round; how long that took."""
         began = time.monotonic()
         with Connection(self.broker.bootstrap) as connection:
-            answer = connection.call(PRODUCE, 3, produce("small", 0, batch(record(b"fine"), 1)))
-            _partition, error, offset = struct.unpack_from(">ihq", answer, 4 + 7 + 4)
-            assert error == 0, f"a good record is refused with error {error}"
-            _high_watermark, data = connection.fetch("small", 0, offset)
-            assert b"fine" in data, "a good record does not come back"
+            offset = connection.put("small", 0, batch([b"fine"]))
+            assert b"fine" in connection.get("small", 0, offset), "a good record does not come back"
         return time.monotonic() - began
 
     @contextlib.contextmanager
@@ -259,7 +214,7 @@ def huge_counts(target):
             for version in range(0, 19, 2):
                 body = (fills[(api + version) % len(fills)] * (200_000 if version == 4 else 500))[: 200_000 if version == 4 else 500]
                 with target.connect() as s:
-                    s.sendall(frame(api, version, b"\0" + body))
+                    s.sendall(frame(api, version, 1, b"\0" + body))
                     s.shutdown(socket.SHUT_WR)
                     with contextlib.suppress(ConnectionResetError):
                         while s.recv(1 << 16):
@@ -284,7 +239,7 @@ def bombs(target):
     """Half a megabyte that is half a gigabyte, with a count that makes the broker look inside."""
     press = zlib.compressobj(9, zlib.DEFLATED, 31)
     packed = b"".join(press.compress(bytes(MIB)) for _ in range(512)) + press.flush()
-    request = frame(PRODUCE, 3, produce("small", 0, batch(packed, 2 * len(packed), attributes=1)))
+    request = frame(PRODUCE, 3, 1, produce("small", 0, batch_around(packed, 2 * len(packed), attributes=1)))
     with target.measured(bound(60), "60 gzip bombs of 512 MiB"), sockets(target, 60) as open_ones:
         for s in open_ones:
             s.sendall(request)
@@ -298,7 +253,7 @@ def unread_answers(target):
     """Each asks for what is not in memory any more, and reads none of it."""
     with target.measured(bound(60), "60 answers of 50 MB that nobody reads"), sockets(target, 60) as open_ones:
         before = target.dropped("slow_reader") + target.dropped("memory")
-        push(open_ones, frame(FETCH, 4, fetch("large", [(0, 0)], 50 * MIB)) * 3, 2)
+        push(open_ones, frame(FETCH, 4, 1, fetch("large", [(0, 0)], 50 * MIB, wait_ms=0)) * 3, 2)
         until = time.monotonic() + 60
         while target.dropped("slow_reader") + target.dropped("memory") == before and time.monotonic() < until:
             time.sleep(0.1)
@@ -307,17 +262,16 @@ def unread_answers(target):
 
 def flood(target):
     """Requests without end, whose answers nobody reads."""
-    requests = frame(METADATA, 1, struct.pack(">i", -1)) * 2000 + frame(API_VERSIONS, 0, b"") * 20_000
+    requests = frame(METADATA, 1, 1, struct.pack(">i", -1)) * 2000 + frame(API_VERSIONS, 0, 1, b"") * 20_000
     with target.measured(bound(60), "60 connections that ask and never read"), sockets(target, 60) as open_ones:
         push(open_ones, requests * 20, 3)
 
 
 def parked_fetches(target):
     """A few hundred kilobytes that name one partition over and over, and wait."""
-    end = Connection(target.broker.bootstrap)
-    offset = end.offset("large", 0, -1)
-    end.socket.close()
-    request = frame(FETCH, 4, fetch("large", [(0, offset)] * 14_000, MIB, max_wait_ms=60_000))
+    with Connection(target.broker.bootstrap) as connection:
+        end = connection.offset("large", 0, -1)
+    request = frame(FETCH, 4, 1, fetch("large", [(0, end)] * 14_000, MIB, wait_ms=60_000))
     with target.measured(bound(150), "150 fetches of 14,000 partitions that wait"), sockets(target, 150) as open_ones:
         push(open_ones, request, 5)
         time.sleep(3)
@@ -326,9 +280,9 @@ def parked_fetches(target):
 def members(target):
     """Each brings a megabyte to a group of its own."""
     def join(number):
-        metadata = bytes(MIB)
-        protocols = struct.pack(">i", 1) + text("range") + struct.pack(">i", len(metadata)) + metadata
-        return frame(JOIN_GROUP, 2, text(f"hostile-{number}") + struct.pack(">ii", 6000, 6000) + text("") + text("consumer") + protocols)
+        protocols = array([string("range") + blob(bytes(MIB))])
+        group = string(f"hostile-{number}") + struct.pack(">ii", 6000, 6000)
+        return frame(JOIN_GROUP, 2, 1, group + string("") + string("consumer") + protocols)
 
     with target.measured(bound(400, more=MEMBERS), "400 members with a megabyte each"), sockets(target, 400) as open_ones:
         for number, s in enumerate(open_ones):

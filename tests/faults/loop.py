@@ -10,7 +10,6 @@ started once more, and the log is read from beginning to end.
 """
 
 import argparse
-import os
 import pathlib
 import random
 import re

@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 
-import lean
+import wire
 
 TOPIC = "well"
 PAUSE = 0.004
@@ -47,9 +47,9 @@ class Bystander:
 
 def behave(address, pipe):
     try:
-        connection = lean.Connection(address)
+        connection = wire.Connection(address)
         took = []
-        record = lean.batch([b"x" * 100])
+        record = wire.batch([b"x" * 100])
         while len(took) < LEAST or not pipe.poll():
             began = time.monotonic()
             offset = connection.put(TOPIC, 0, record)

@@ -12,7 +12,6 @@ import functools
 import os
 import pathlib
 import random
-import re
 import resource
 import selectors
 import shutil
@@ -22,12 +21,11 @@ import sys
 import time
 import urllib.request
 
-import lean
-from bystander import TOPIC, Bystander
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import broker as brokers
 import cases
+import wire
+from bystander import TOPIC, Bystander
 from namespace import Namespace
 
 LONG = "--long" in sys.argv
@@ -82,7 +80,7 @@ class Node:
         assert alive and code == 0, f"the broker ended with {code}: {self.broker.log_end()}"
 
     def connect(self, **options):
-        return lean.Connection(self.address, **options)
+        return wire.Connection(self.address, **options)
 
     def sockets(self, count, receive_buffer=None):
         """Connections without anything said."""
@@ -201,7 +199,7 @@ def never_reads(node):
     """Who asks for megabytes and reads nothing: of records, of what is in memory and of what is not, and of metadata without end."""
     connection = node.connect()
     connection.create([("bulk", 1, {}), *((f"filler-{n}", 200, {}) for n in range(10))])
-    bulk = lean.batch([random.Random(n).randbytes(1000) for n in range(900)])
+    bulk = wire.batch([random.Random(n).randbytes(1000) for n in range(900)])
     for _ in range(2 * TAIL_CACHE // len(bulk)):
         connection.put("bulk", 0, bulk)
     count = 500 if LONG else 100
@@ -209,8 +207,8 @@ def never_reads(node):
     fetching, asking = node.sockets(count, 4096), node.sockets(count // 5, 4096)
     for one in fetching:
         # more than the system's own buffers take
-        one.sendall(lean.frame(lean.FETCH, 4, 1, lean.fetch("bulk", 0, 0, UNREAD)) * 20)
-    pipelined = lean.frame(lean.METADATA, 4, 1, lean.metadata()) * 1000
+        one.sendall(wire.frame(wire.FETCH, 4, 1, wire.fetch("bulk", [(0, 0)], UNREAD)) * 20)
+    pipelined = wire.frame(wire.METADATA, 4, 1, wire.metadata()) * 1000
     for one in asking:
         one.setblocking(False)
         with contextlib.suppress(OSError):
@@ -241,10 +239,10 @@ def garbage(node):
     head = struct.Struct(">hhi")
     sent = {
         "frame_size": [struct.pack(">i", size) for size in (-1, 0, -(2**31), 2**31 - 1, 16 * MIB + 1)],
-        "header": [lean.blob(b"\0"), lean.blob(head.pack(18, 0, 7) + b"\0\x09me")],
-        "unknown_api": [lean.blob(head.pack(api, 0, 7) + b"\xff\xff") for api in (-1, 4, 17, 93, 999, 32767)],
-        "unknown_version": [lean.blob(head.pack(api, version, 7) + b"\xff\xff\0") for api, version in ((1, 3), (1, 99), (3, -1), (12, 99))],
-        "body": [lean.blob(head.pack(3, 4, 7) + b"\xff\xff" + count) for count in (b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0")],
+        "header": [wire.blob(b"\0"), wire.blob(head.pack(18, 0, 7) + b"\0\x09me")],
+        "unknown_api": [wire.blob(head.pack(api, 0, 7) + b"\xff\xff") for api in (-1, 4, 17, 93, 999, 32767)],
+        "unknown_version": [wire.blob(head.pack(api, version, 7) + b"\xff\xff\0") for api, version in ((1, 3), (1, 99), (3, -1), (12, 99))],
+        "body": [wire.blob(head.pack(3, 4, 7) + b"\xff\xff" + count) for count in (b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0")],
     }
     # An HTTP request and a TLS hello begin with sizes that no request has.
     sent["frame_size"] += [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" + b"x" * 512]
@@ -272,7 +270,7 @@ def arrays_without_end(node):
     # An empty name takes two bytes of the frame, and far more of whoever decodes it.
     many_names = struct.pack(">i", names) + b"\0\0" * names
     before = node.dropped("body")
-    hurtful = lean.blob(head.pack(3, 1, 7) + b"\xff\xff" + many_names)
+    hurtful = wire.blob(head.pack(3, 1, 7) + b"\xff\xff" + many_names)
     sockets = node.sockets(16 if LONG else 8)
     for one in sockets:
         one.sendall(hurtful)
@@ -281,7 +279,7 @@ def arrays_without_end(node):
     node.wait("the count", lambda: node.dropped("body") >= before + len(sockets), 5)
     # As many as are decoded, each answered with an error of its own.
     fewer = 700_000
-    answered = lean.blob(head.pack(3, 1, 7) + b"\xff\xff" + struct.pack(">i", fewer) + b"\0\0" * fewer)
+    answered = wire.blob(head.pack(3, 1, 7) + b"\xff\xff" + struct.pack(">i", fewer) + b"\0\0" * fewer)
     for one in (readers := node.sockets(4)):
         one.sendall(answered)
         peak.look()
@@ -298,7 +296,7 @@ def arrays_without_end(node):
             for body in (b"\xff" * 300, b"\x7f" * 300, b"\0" * 300, b"\0\x7f\xff\xff\xff\x01"):
                 one = node.connect()
                 with contextlib.suppress(OSError):
-                    one.socket.sendall(lean.blob(head.pack(api, version, 7) + b"\xff\xff\0" + body))
+                    one.socket.sendall(wire.blob(head.pack(api, version, 7) + b"\xff\xff\0" + body))
                     one.socket.shutdown(socket.SHUT_WR)
                 one.close()
             if not LONG and version >= 2:
@@ -314,10 +312,10 @@ def half_open(node):
         with network.inside():
             gone = [far.connect() for _ in range(10)]
         for one in gone[:5]:
-            one.call(lean.API_VERSIONS, 0, b"")
+            one.call(wire.API_VERSIONS, 0, b"")
         for one in gone[5:]:
             # in the middle of a long wait
-            one.send(lean.FETCH, 4, lean.fetch(TOPIC, 0, 0, MIB, wait_ms=120_000))
+            one.send(wire.FETCH, 4, wire.fetch(TOPIC, [(0, 0)], MIB, wait_ms=120_000))
         time.sleep(0.3)
         network.cut()
         began = time.monotonic()
@@ -343,7 +341,7 @@ def ten_thousand(_node):
             closed(late, SLACK)
             assert node.metric('sabir_refused_connections_total{protocol="kafka"}') == len(late)
             node.logged("net.max_connections is reached")
-            versions = lean.frame(lean.API_VERSIONS, 0, 1, b"")
+            versions = wire.frame(wire.API_VERSIONS, 0, 1, b"")
             for one in sockets:
                 one.sendall(versions)
             for one in sockets:
@@ -356,7 +354,7 @@ def ten_thousand(_node):
             assert max(ended) < idle + SLACK, f"idle for {max(ended):.1f} s"
             node.wait("the count", lambda: node.dropped("idle") >= len(sockets), 5)
             node.logged("net.idle_timeout")
-            node.connect().call(lean.API_VERSIONS, 0, b"")
+            node.connect().call(wire.API_VERSIONS, 0, b"")
 
 
 def raise_open_files():
@@ -381,7 +379,7 @@ def main():
             """Runs it beside a well-behaved client, and sees that the broker is as good as before."""
             with Bystander(node.address):
                 misbehave(node)
-            node.connect().call(lean.API_VERSIONS, 0, b"")
+            node.connect().call(wire.API_VERSIONS, 0, b"")
 
         for misbehave in (slow_writers, unfinished_frames, never_reads, garbage, arrays_without_end, half_open):
             suite.case(misbehave.__name__.replace("_", "-"), functools.partial(beside, misbehave), limit=240 if LONG else 90)

@@ -1,7 +1,7 @@
 """A client of Kafka's protocol without any manners of its own: requests byte by byte, on a plain socket.
 
-A library would retry, reconnect and read on by itself; the clients here do just what they are told. All messages are in versions
-without compact fields.
+A library would retry, reconnect and read on by itself, and hides how a batch was stored; what is here does just what it is told. All
+messages are in versions without compact fields.
 """
 
 import socket
@@ -27,7 +27,7 @@ def array(items):
     return struct.pack(">i", len(items)) + b"".join(items)
 
 
-def frame(api, version, correlation, body, client="lean"):
+def frame(api, version, correlation, body, client="wire"):
     head = struct.pack(">hhi", api, version, correlation) + string(client)
     return struct.pack(">i", len(head) + len(body)) + head + body
 
@@ -60,14 +60,21 @@ def varint(value):
     return bytes(out) + bytes([value])
 
 
-def batch(values, now_ms=None):
+def record(value, number=0):
+    """One without a key, the `number`th of its batch."""
+    body = b"\0" + varint(0) + varint(number) + varint(-1) + varint(len(value)) + value + varint(0)
+    return varint(len(body)) + body
+
+
+def batch(values):
     """A v2 batch, not compressed. Slow for much: the checksum is Python's own."""
-    now_ms = int(time.time() * 1000) if now_ms is None else now_ms
-    records = b""
-    for number, value in enumerate(values):
-        body = b"\0" + varint(0) + varint(number) + varint(-1) + varint(len(value)) + value + varint(0)
-        records += varint(len(body)) + body
-    summed = struct.pack(">hiqqqhii", 0, len(values) - 1, now_ms, now_ms, -1, -1, -1, len(values)) + records
+    return batch_around(b"".join(record(value, number) for number, value in enumerate(values)), len(values))
+
+
+def batch_around(records, count, attributes=0):
+    """A v2 batch around these bytes, whatever they are."""
+    now_ms = int(time.time() * 1000)
+    summed = struct.pack(">hiqqqhii", attributes, count - 1, now_ms, now_ms, -1, -1, -1, count) + records
     return struct.pack(">qiibI", 0, 9 + len(summed), -1, 2, crc32c(summed)) + summed
 
 
@@ -81,15 +88,15 @@ def create_topics(topics, timeout_ms=60_000):
 
 
 def produce(topic, partition, data, acks=-1):
-    """Produce 7."""
+    """Produce 3 to 7."""
     body = array([string(topic) + array([struct.pack(">i", partition) + blob(data)])])
     return string(None) + struct.pack(">hi", acks, 30_000) + body
 
 
-def fetch(topic, partition, offset, max_bytes, wait_ms=500, min_bytes=1):
-    """Fetch 4."""
-    wanted = struct.pack(">iqi", partition, offset, max_bytes)
-    return struct.pack(">iiiib", -1, wait_ms, min_bytes, max_bytes, 0) + array([string(topic) + array([wanted])])
+def fetch(topic, partitions, max_bytes, wait_ms=500, min_bytes=1):
+    """Fetch 4; partitions are (partition, offset)."""
+    wanted = array([struct.pack(">iqi", partition, offset, max_bytes) for partition, offset in partitions])
+    return struct.pack(">iiiib", -1, wait_ms, min_bytes, max_bytes, 0) + array([string(topic) + wanted])
 
 
 def metadata(topics=None):
@@ -114,6 +121,12 @@ class Connection:
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
 
     def close(self):
         self.socket.close()
@@ -161,15 +174,25 @@ class Connection:
             raise Refused(f"Produce answers error {error}")
         return offset
 
-    def get(self, topic, partition, offset, max_bytes=1 << 20, wait_ms=500):
-        """The bytes of the batches from an offset on."""
-        answer = self.call(FETCH, 4, fetch(topic, partition, offset, max_bytes, wait_ms))
+    def offset(self, topic, partition, timestamp):
+        """The first offset at or after a time; -2 stands for the earliest, -1 for the end."""
+        asked = array([string(topic) + array([struct.pack(">iq", partition, timestamp)])])
+        answer = self.call(LIST_OFFSETS, 1, struct.pack(">i", -1) + asked)
+        _partition, error, _time, offset = struct.unpack_from(">ihqq", answer, 4 + 2 + len(topic.encode()) + 4)
+        if error:
+            raise Refused(f"ListOffsets answers error {error}")
+        return offset
+
+    def get(self, topic, partition, offset, max_bytes=4 << 20, wait_ms=500):
+        """The bytes of the batches from the one with this offset on."""
+        answer = self.call(FETCH, 4, fetch(topic, [(partition, offset)], max_bytes, wait_ms))
         at = 4 + 4 + 2 + len(topic.encode()) + 4
-        _partition, error, _end, _stable, aborted, size = struct.unpack_from(">ihqqii", answer, at)
+        _partition, error, _end, _stable, aborted = struct.unpack_from(">ihqqi", answer, at)
         if error:
             raise Refused(f"Fetch at {offset} answers error {error}")
-        assert aborted <= 0
-        return answer[at + 30 : at + 30 + max(size, 0)]
+        at += 26 + 16 * max(aborted, 0)
+        (size,) = struct.unpack_from(">i", answer, at)
+        return answer[at + 4 : at + 4 + max(size, 0)]
 
 
 def take_string(data, at):
