@@ -15,10 +15,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "lib"))
 import broker
 import cases
+import program
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 CLASSES = broker.CACHE / "java-admin"
-JAVA = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 SALT = f"{time.time_ns():x}"
 PARTITIONS = 3
 RECORDS = 2000
@@ -26,50 +26,26 @@ SESSION = 6
 
 
 def java(*arguments, path=""):
-    home = broker.kafka_home()
-    return [*JAVA, f"-Dlog4j2.configurationFile={home}/tools-log4j2.properties", "-cp", f"{path}{home}/lib/*", *arguments]
+    return program.java(*arguments, heap="256m", path=path)
 
 
-def build():
-    sources = [HERE / f"{name}.java" for name in ("Admin", "Cases", "Data", "Tool")]
-    CLASSES.mkdir(parents=True, exist_ok=True)
-    built = CLASSES / "Admin.class"
-    if not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-        path = f"{broker.kafka_home()}/lib/*"
-        subprocess.run(["javac", "-cp", path, "-d", str(CLASSES), *map(str, sources)], check=True)
-
-
-class Verifiable:
+class Verifiable(program.Program):
     """VerifiableProducer or VerifiableConsumer: each line that it prints is an event in JSON."""
 
     def __init__(self, kind, name, *arguments):
         self.events = []
         self.lock = threading.Lock()
-        self.log = open(broker.LOGS / f"java-admin-{name}.log", "wb")
         command = java(f"org.apache.kafka.tools.Verifiable{kind}", "--bootstrap-server", BOOTSTRAP, *arguments)
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self.log, text=True, preexec_fn=broker.die_with_parent
-        )
-        self.listener = threading.Thread(target=self.listen, daemon=True)
-        self.listener.start()
+        super().__init__(f"admin-{name}", command, self.heard)
 
-    def listen(self):
-        for line in self.process.stdout:
-            self.log.write(line.encode())
-            self.log.flush()
-            if line.startswith("{"):
-                with self.lock:
-                    self.events.append(json.loads(line))
+    def heard(self, line):
+        if line.startswith("{"):
+            with self.lock:
+                self.events.append(json.loads(line))
 
     def named(self, name):
         with self.lock:
             return [event for event in self.events if event["name"] == name]
-
-    def end(self, number):
-        self.process.send_signal(number)
-        code = self.process.wait(30)
-        self.listener.join(5)
-        return code
 
 
 def wait(what, condition, limit=30):
@@ -125,9 +101,9 @@ def verifiable_tools():
         assert not failed, failed
         assert left.end(15) in (0, 143)
     finally:
-        for program in programs:
-            if program.process.poll() is None:
-                program.end(9)
+        for one in programs:
+            if one.process.poll() is None:
+                one.end(9)
 
 
 def read_of(consumers):
@@ -155,7 +131,7 @@ def overlap(consumers):
 
 def main():
     suite = cases.Suite("java-admin")
-    build()
+    program.build(CLASSES, "Admin", "Cases", "Data", "Tool")
     tools = [name for name in suite.chosen if name != "verifiable-producer-and-consumers"]
     if tools or not suite.chosen:
         suite.relay(java("Admin", SALT, *tools, path=f"{CLASSES}:"), preexec_fn=broker.die_with_parent)

@@ -7,7 +7,7 @@ import collections
 import os
 import pathlib
 import queue
-import subprocess
+import signal
 import sys
 import threading
 import time
@@ -16,10 +16,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "lib"))
 import broker
 import cases
+import program
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 CLASSES = broker.CACHE / "java"
-JAVA = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 PARTITIONS = 6
 # The shortest that Kafka allows.
 SESSION = 6
@@ -28,50 +28,8 @@ COOPERATIVE = "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"
 EAGER = "org.apache.kafka.clients.consumer.RangeAssignor"
 
 
-def class_path():
-    home = broker.kafka_home()
-    CLASSES.mkdir(parents=True, exist_ok=True)
-    sources = [HERE / "Member.java", HERE / "Feed.java"]
-    for source in sources:
-        built = CLASSES / f"{source.stem}.class"
-        if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
-            subprocess.run(["javac", "-cp", f"{home}/lib/*", "-d", str(CLASSES), *map(str, sources)], check=True)
-            break
-    return f"-Dlog4j2.configurationFile={home}/tools-log4j2.properties", f"{CLASSES}:{home}/lib/*"
-
-
-class Program:
-    """A Java program whose lines are handed to a function as they come."""
-
-    def __init__(self, name, hear, *arguments):
-        logging, path = class_path()
-        self.hear = hear
-        self.log = open(broker.LOGS / f"java-{name}.log", "ab")
-        self.process = subprocess.Popen(
-            [*JAVA, logging, "-cp", path, *arguments],
-            stdout=subprocess.PIPE, stderr=self.log, text=True, preexec_fn=broker.die_with_parent,
-        )  # fmt: skip
-        self.listener = threading.Thread(target=self.listen, daemon=True)
-        self.listener.start()
-
-    def listen(self):
-        for line in self.process.stdout:
-            self.log.write(line.encode())
-            self.log.flush()
-            self.hear(line.strip())
-
-    def ended(self, limit=40):
-        code = self.process.wait(limit)
-        self.listener.join(5)
-        return code
-
-    def kill(self):
-        self.process.kill()
-        self.ended()
-
-    def leave(self):
-        self.process.terminate()
-        self.ended()
+def start(name, hear, *arguments):
+    return program.Program(name, program.java(*arguments, heap="128m", path=f"{CLASSES}:"), hear)
 
 
 class Group:
@@ -95,12 +53,12 @@ class Group:
         return self
 
     def __exit__(self, *_error):
-        for program in [*self.members.values(), *([self.feed] if self.feed else [])]:
-            if program.process.poll() is None:
-                program.kill()
+        for one in [*self.members.values(), *([self.feed] if self.feed else [])]:
+            if one.process.poll() is None:
+                one.end(signal.SIGKILL)
 
     def start_feed(self, records, per_second):
-        self.feed = Program(
+        self.feed = start(
             f"{self.label}-feed", self.fed.put, "Feed", BOOTSTRAP, self.name, str(PARTITIONS), str(records), str(per_second)
         )
         line = self.fed.get(timeout=30)
@@ -121,15 +79,15 @@ class Group:
         ]
         with self.lock:
             self.owned[member] = set()
-        self.members[member] = Program(f"{self.label}-{member}", lambda line: self.heard(member, line), "Member", *settings)
+        self.members[member] = start(f"{self.label}-{member}", lambda line: self.heard(member, line), "Member", *settings)
 
     def kill(self, member):
-        self.members.pop(member).kill()
+        self.members.pop(member).end(signal.SIGKILL)
         with self.lock:
             return self.owned.pop(member)
 
     def leave(self, member):
-        self.members.pop(member).leave()
+        self.members.pop(member).end(signal.SIGTERM)
         with self.lock:
             del self.owned[member]
 
@@ -276,7 +234,7 @@ def static_member_is_fenced():
 
 def main():
     suite = cases.Suite("java-group")
-    class_path()
+    program.build(CLASSES, "Member", "Feed")
     suite.case("eager-loses-a-member", lambda: loses_a_member(EAGER), 120)
     suite.case("cooperative-loses-a-member", lambda: loses_a_member(COOPERATIVE), 120)
     suite.case("cooperative-keeps-what-stays", cooperative_keeps_what_stays, 90)

@@ -10,17 +10,15 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lib"))
-import broker
 import cases
+import program
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 SALT = f"{time.time_ns():x}"
 
 
 def tool(name, *arguments, limit=60):
-    home = broker.kafka_home()
-    command = ["java", "-Xmx256m", f"-Dlog4j2.configurationFile={home}/tools-log4j2.properties", "-cp", f"{home}/lib/*"]
-    command += [f"org.apache.kafka.tools.{name}", "--bootstrap-server", BOOTSTRAP, *arguments]
+    command = program.java(f"org.apache.kafka.tools.{name}", "--bootstrap-server", BOOTSTRAP, *arguments, heap="256m")
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     said = done.stdout + done.stderr
     assert done.returncode == 0, f"{name} ended with {done.returncode}: {said[-500:]}"
