@@ -82,15 +82,17 @@ const COUNTERS: &[Counter] = &[
         "Batches that idempotent producers sent again, and that are there once.",
         |s| s.duplicates,
     ),
-    ("sabir_read_memory_bytes", "Bytes read for consumers from memory.", |s| s.hot_bytes),
-    ("sabir_read_disk_bytes", "Bytes read for consumers from the disk.", |s| s.cold_bytes),
+    ("sabir_read_memory_bytes", "Bytes read for consumers from the newest blocks in memory.", |s| {
+        s.hot_bytes
+    }),
+    ("sabir_read_disk_bytes", "Bytes read from the disk for consumers, ahead or at once.", |s| s.cold_bytes),
     ("sabir_tail_cache_hits", "Reads for consumers that the newest blocks in memory served.", |s| {
         s.cache_hits
     }),
     ("sabir_read_ahead_hits", "Reads for consumers that had been read ahead from the disk.", |s| {
         s.ahead_hits
     }),
-    ("sabir_disk_reads", "Reads for consumers that went to the disk.", |s| s.disk_reads),
+    ("sabir_disk_reads", "Reads for consumers that waited for the disk.", |s| s.disk_reads),
     ("sabir_checkpoints", "Checkpoints made.", |s| s.checkpoints),
     ("sabir_corrupt_batches", "Batches that were found to be corrupt when they were read.", |s| s.corrupt),
 ];

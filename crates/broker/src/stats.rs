@@ -47,15 +47,15 @@ pub struct ShardStats {
     pub refused: u64,
     /// Batches of idempotent producers that were there already, and are there once.
     pub duplicates: u64,
-    /// Bytes read for fetches from memory.
+    /// Bytes read for fetches from the newest blocks in memory.
     pub hot_bytes: u64,
-    /// Bytes read for fetches from the disk.
+    /// Bytes read from the disk for fetches, ahead of them or when they came.
     pub cold_bytes: u64,
     /// Reads for fetches that the tail cache served.
     pub cache_hits: u64,
     /// Reads for fetches that read-ahead had brought from the disk already.
     pub ahead_hits: u64,
-    /// Reads for fetches that went to the disk.
+    /// Reads for fetches that waited for the disk.
     pub disk_reads: u64,
     /// Checkpoints committed.
     pub checkpoints: u64,
@@ -130,7 +130,6 @@ impl Moment {
 #[derive(Debug, Default)]
 pub(crate) struct ShardMeters {
     pub(crate) hot_bytes: Counter,
-    pub(crate) cold_bytes: Counter,
     pub(crate) corrupt: Counter,
     pub(crate) cache_hits: Counter,
     pub(crate) ahead_hits: Counter,

@@ -21,7 +21,7 @@ use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{Slot, Slots};
 use crate::space::{Prepared, RESERVE, Random, Stock, StockLimits};
 use crate::table::LocalTables;
-use crate::tail::{Tail, slice_of};
+use crate::tail::Tail;
 use crate::writer::{Appended, Writer};
 
 /// A second block goes under way only with this many bytes, by the group commit rule.
@@ -112,8 +112,10 @@ pub struct JournalStats {
     pub tail_bytes: u64,
     /// Reads answered from memory.
     pub hot_reads: u64,
-    /// Reads that went to the disk.
+    /// Reads of the disk for readers, ahead of them or when they came.
     pub cold_reads: u64,
+    /// Bytes of those.
+    pub cold_bytes: u64,
     /// Segment files.
     pub segments: u64,
 }
@@ -420,7 +422,7 @@ impl Journal {
                 return Err(out_of_bounds);
             }
             self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
-            return Ok(Read::Hot(slice_of(&content, range)));
+            return Ok(Read::Hot(self.parts.tail.slice_of(&content, range)));
         }
         let located = self.parts.index.read().locate(sequence.0, self.parts.marks.evictable());
         let Some(found) = located else { return Err(ReadError::Released { sequence }) };
@@ -574,6 +576,7 @@ impl Journal {
             tail_bytes: self.parts.tail.held_bytes() as u64,
             hot_reads: load(&counters.hot_reads),
             cold_reads: load(&self.parts.cold.reads),
+            cold_bytes: load(&self.parts.cold.read_bytes),
             segments: self.parts.stock.files(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! What comes from the disk is kept for a while in windows, at most one of which is loaded for a place at a time. A reader that
 //! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and whoever
-//! touches it asks for the stretch after it.
+//! touches it asks for the stretch after it. Stretches begin small and double for a reader that comes before they are loaded: who
+//! reads slowly takes little of the disk's time at once from those who write.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,16 +18,20 @@ use sabir_model::Sequence;
 use crate::error::ReadError;
 use crate::frame::STEP;
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentNo};
-use crate::tail::{Tail, slice_of};
+use crate::tail::Tail;
 
-/// What a first read of a place fetches, in bytes; and one that runs on from the last.
+/// What a first read of a place fetches, in bytes.
 const FIRST_READ: u64 = 64 << 10;
-const RUNNING_READ: u64 = 1 << 20;
-/// How much is loaded ahead of a reader that runs on, in bytes: more than what one fetch of several partitions takes.
-const AHEAD: u64 = 16 << 20;
-/// It is loaded in stretches of so many bytes...
+/// How much is loaded ahead of a reader that runs on, in bytes, at first and at most: then more than a fetch of several partitions.
+const LEAST_AHEAD: u64 = 512 << 10;
+const MOST_AHEAD: u64 = 16 << 20;
+/// It is read in windows of half of that, within these bounds...
+const LEAST_WINDOW: u64 = 256 << 10;
+const MOST_WINDOW: u64 = 1 << 20;
+/// ...in pieces of so many bytes...
 const STRETCH: u64 = 2 << 20;
-/// ...and so many at once: the disk always has the next read when it ends one. With many at once it takes longer for all.
+/// ...of which so many are under way at once: the disk always has the next read when it ends one. With many at once it takes longer
+/// for all.
 const LANES: usize = 2;
 /// Windows kept at most, whatever their size.
 const MAX_WINDOWS: usize = 256;
@@ -56,7 +61,9 @@ pub(crate) struct ColdReads {
     loaded: Condvar,
     /// Whether a stretch waits for somebody to load it: for looking without the lock.
     wants: AtomicBool,
+    /// What was read from the disk: how often, and how many bytes.
     pub reads: AtomicU64,
+    pub read_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +86,8 @@ struct Window {
     used: u64,
     /// Nobody has asked for any of it yet.
     unread: bool,
+    /// How much is loaded ahead of who reads here; none for a reader that does not run on.
+    ahead: u64,
     /// Where the stretch begins that is to be loaded once this window is touched.
     next: Option<u64>,
 }
@@ -88,6 +97,7 @@ struct Window {
 struct Stretch {
     segment: Arc<Segment>,
     range: Range<u64>,
+    ahead: u64,
     /// What its first window is marked with.
     next: Option<u64>,
 }
@@ -128,19 +138,19 @@ impl Place {
 }
 
 impl Windows {
-    /// The bytes at a place, if loaded windows have them.
-    fn touch(&mut self, place: &Place, ahead: u64) -> Option<Bytes> {
+    /// The bytes at a place, if loaded windows have them. No more than `room` may lie unread, loaded ahead of all readers.
+    fn touch(&mut self, place: &Place, room: u64, tail: &Tail) -> Option<Bytes> {
         let range = place.range();
         self.clock += 1;
-        let (at, first) = self.touch_one(place, range.start, ahead)?;
+        let (at, first) = self.touch_one(place, range.start, room)?;
         if at + place.len() <= first.len() {
-            return Some(slice_of(&first, at..at + place.len()));
+            return Some(tail.slice_of(&first, at..at + place.len()));
         }
         // It runs over the end of a window: two pieces are joined rather than read again.
         let mut all = BytesMut::with_capacity(place.len());
         all.extend_from_slice(&first[at..]);
         while all.len() < place.len() {
-            let (at, next) = self.touch_one(place, range.start + all.len() as u64, ahead)?;
+            let (at, next) = self.touch_one(place, range.start + all.len() as u64, room)?;
             let end = next.len().min(at + place.len() - all.len());
             all.extend_from_slice(&next[at..end]);
         }
@@ -148,46 +158,59 @@ impl Windows {
     }
 
     /// The loaded window that holds the byte at `pos`, and where in it that is.
-    fn touch_one(&mut self, place: &Place, pos: u64, ahead: u64) -> Option<(usize, Bytes)> {
+    fn touch_one(&mut self, place: &Place, pos: u64, room: u64) -> Option<(usize, Bytes)> {
         let holds = |w: &&mut Window| w.bytes.is_some() && w.holds(place.segment.no, pos);
         let window = self.windows.iter_mut().rev().find(holds)?;
         (window.used, window.unread) = (self.clock, false);
         let found = ((pos - window.range.start) as usize, window.bytes.clone()?);
+        let ahead = window.ahead;
         if let Some(next) = window.next.take() {
-            self.want(place, next, ahead);
+            self.want(place, next, ahead, room);
         }
         Some(found)
     }
 
-    fn is_loading(&self, place: &Place) -> bool {
-        let range = place.range();
-        let overlaps = |w: &Window| w.range.start < range.end && range.start < w.range.end;
-        self.windows.iter().any(|w| w.bytes.is_none() && w.segment == place.segment.no && overlaps(w))
+    /// Those under way that have some of a place.
+    fn loading(&mut self, place: &Place) -> impl Iterator<Item = &mut Window> {
+        let (segment, range) = (place.segment.no, place.range());
+        let overlaps = move |w: &&mut Window| w.range.start < range.end && range.start < w.range.end;
+        self.windows.iter_mut().filter(move |w| w.bytes.is_none() && w.segment == segment).filter(overlaps)
     }
 
-    /// Asks for up to `ahead` bytes from `start` on, in the segment of a place; less while much that was loaded is unread, or
-    /// many readers would drive out each other's.
-    fn want(&mut self, place: &Place, start: u64, ahead: u64) {
+    /// A reader has come before what it wants is loaded: next time there is to be more.
+    fn hurry(&mut self, place: &Place) {
+        self.loading(place).for_each(|w| w.ahead = doubled(w.ahead));
+    }
+
+    /// Asks for `ahead` bytes from `start` on, in the segment of a place; less where so much that was loaded is unread that readers
+    /// would drive out each other's.
+    fn want(&mut self, place: &Place, start: u64, ahead: u64, room: u64) {
         let unread: usize = self.windows.iter().filter(|w| w.unread).map(Window::len).sum();
-        let ahead = AHEAD.min(ahead.saturating_sub(unread as u64)) / RUNNING_READ * RUNNING_READ;
-        let end = (start + ahead).min(place.stable_end);
+        let queued: u64 = self.wanted.iter().map(|stretch| stretch.range.end - stretch.range.start).sum();
+        let amount = ahead.min(room.saturating_sub(unread as u64 + queued)) / LEAST_WINDOW * LEAST_WINDOW;
+        let end = (start + amount).min(place.stable_end);
         let mut next = Some(end);
         for from in (start..end).step_by(STRETCH as usize) {
             if self.wanted.len() == MAX_WANTED {
                 return;
             }
             let (segment, range) = (place.segment.clone(), from..(from + STRETCH).min(end));
-            self.wanted.push_back(Stretch { segment, range, next: next.take() });
+            self.wanted.push_back(Stretch { segment, range, ahead, next: next.take() });
         }
     }
 
-    /// Whether a read here continues an earlier one.
-    fn runs_on(&self, place: &Place) -> bool {
-        let near = |w: &Window| {
+    /// How much is to be loaded ahead, if a read here, of what nobody has loaded, continues an earlier one.
+    fn runs_on(&self, place: &Place) -> Option<u64> {
+        let near = |w: &&Window| {
             w.segment == place.segment.no && (w.range.start..=w.range.end + FIRST_READ).contains(&place.start)
         };
+        if let Some(ahead) = self.windows.iter().filter(near).map(|w| w.ahead).max() {
+            return Some(doubled(ahead));
+        }
+        // Nothing is loaded over the end of a segment: who comes from there is not late.
         let begins = place.start < SEGMENT_HEADER as u64 + FIRST_READ;
-        self.windows.iter().any(|w| near(w) || (begins && w.segment.next() == place.segment.no))
+        let before = self.windows.iter().filter(|w| begins && w.segment.next() == place.segment.no);
+        before.map(|w| w.ahead.max(LEAST_AHEAD)).max()
     }
 
     /// Where the next window behind `start` begins.
@@ -202,9 +225,9 @@ impl Windows {
         self.windows.iter().filter(holds).map(|w| w.range.end).max()
     }
 
-    fn begin(&mut self, segment: SegmentNo, range: Range<u64>, unread: bool, next: Option<u64>) {
+    fn begin(&mut self, segment: SegmentNo, range: Range<u64>, ahead: u64, unread: bool, next: Option<u64>) {
         self.clock += 1;
-        self.windows.push(Window { segment, range, bytes: None, used: self.clock, unread, next });
+        self.windows.push(Window { segment, range, bytes: None, used: self.clock, unread, ahead, next });
     }
 
     /// Drops what was not used longest.
@@ -218,22 +241,30 @@ impl Windows {
     }
 }
 
+fn doubled(ahead: u64) -> u64 {
+    (2 * ahead).clamp(LEAST_AHEAD, MOST_AHEAD)
+}
+
+fn window(ahead: u64) -> u64 {
+    (ahead / 2).clamp(LEAST_WINDOW, MOST_WINDOW)
+}
+
 impl ColdReads {
     pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>, bound: usize) -> Arc<Self> {
         let (windows, loaded) = (Mutex::default(), Condvar::new());
-        let (wants, reads) = (AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { pool, tail, bound, windows, loaded, wants, reads })
+        let (wants, reads, read_bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { pool, tail, bound, windows, loaded, wants, reads, read_bytes })
     }
 
     /// How much may lie unread, loaded ahead of all readers together.
-    fn ahead(&self) -> u64 {
+    fn room(&self) -> u64 {
         self.bound as u64 / 2
     }
 
     /// The bytes, where a window has them.
     pub(crate) fn get(&self, place: &Place) -> Option<Bytes> {
         let mut windows = self.windows.lock();
-        let bytes = windows.touch(place, self.ahead());
+        let bytes = windows.touch(place, self.room(), &self.tail);
         self.note_wants(&windows);
         bytes
     }
@@ -270,12 +301,13 @@ impl ColdReads {
     /// The bytes, once another reader has brought them; or the range that the caller must [`load`](Self::load) now.
     fn claim(&self, place: &Place) -> Result<Bytes, Range<u64>> {
         let mut windows = self.windows.lock();
+        windows.hurry(place);
         loop {
-            if let Some(bytes) = windows.touch(place, self.ahead()) {
+            if let Some(bytes) = windows.touch(place, self.room(), &self.tail) {
                 self.note_wants(&windows);
                 return Ok(bytes);
             }
-            if !windows.is_loading(place) {
+            if windows.loading(place).next().is_none() {
                 break;
             }
             self.loaded.wait(&mut windows);
@@ -285,14 +317,15 @@ impl ColdReads {
 
     fn claim_new(&self, mut windows: MutexGuard<'_, Windows>, place: &Place) -> Range<u64> {
         let (segment, wanted) = (place.segment.no, place.range());
-        let runs_on = windows.runs_on(place);
+        let ahead = windows.runs_on(place);
         let start = wanted.start / STEP * STEP;
-        let amount = if runs_on { RUNNING_READ } else { FIRST_READ };
-        let until = (start + amount).min(windows.next_start(segment, start)).max(wanted.end);
+        let until = (start + ahead.map_or(FIRST_READ, window))
+            .min(windows.next_start(segment, start))
+            .max(wanted.end);
         let end = until.next_multiple_of(STEP).min(place.stable_end);
-        windows.begin(segment, start..end, false, None);
-        if runs_on {
-            windows.want(place, end, self.ahead());
+        windows.begin(segment, start..end, ahead.unwrap_or(0), false, None);
+        if let Some(ahead) = ahead {
+            windows.want(place, end, ahead, self.room());
             self.note_wants(&windows);
         }
         start..end
@@ -308,9 +341,10 @@ impl ColdReads {
         if start >= stretch.range.end {
             return None;
         }
-        let end = (start + RUNNING_READ).min(stretch.range.end).min(windows.next_start(segment, start));
+        let end =
+            (start + window(stretch.ahead)).min(stretch.range.end).min(windows.next_start(segment, start));
         let next = stretch.next.filter(|_| start == stretch.range.start);
-        windows.begin(segment, start..end, true, next);
+        windows.begin(segment, start..end, stretch.ahead, true, next);
         Some(start..end)
     }
 
@@ -329,6 +363,7 @@ impl ColdReads {
         let mut buf = self.pool.get((range.end - range.start) as usize);
         let read = segment.file.read(range.start, &mut buf).map(|()| self.tail.share(buf));
         self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut windows = self.windows.lock();
         let windows = &mut *windows;
         let at = windows.windows.iter().position(|w| w.bytes.is_none() && w.is(segment.no, range.start));
@@ -365,7 +400,7 @@ impl ColdRead {
         let failed = |source| ReadError::Disk { sequence: place.sequence, source };
         let bytes = self.reads.load(&place.segment, &range).map_err(failed)?;
         let at = (place.start - range.start) as usize;
-        Ok(slice_of(&bytes, at..at + place.len as usize))
+        Ok(self.reads.tail.slice_of(&bytes, at..at + place.len as usize))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The newest blocks in memory, as they were written. What readers hold counts against the bound: a slow one makes the
-//! cache smaller, never the process larger.
+//! The newest blocks in memory, as they were written. What readers hold counts against the bound: slow ones make the cache
+//! smaller, and once they hold half as much again, they get copies of what they asked for rather than hold whole blocks for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use sabir_base::buf::AlignedBuf;
 use crate::frame::FRAME;
 
 /// A slice of at most this many bytes is copied out of a block [`COPY_OUT_RATIO`] times as large, rather than pin it. Copying a
-/// larger one costs more than it saves: what pins it is mostly on its way to a socket.
+/// larger one costs more than it saves, while there is room: what pins it is mostly on its way to a socket.
 const COPY_OUT: usize = 4 << 10;
 const COPY_OUT_RATIO: usize = 8;
 
@@ -92,18 +92,19 @@ impl Tail {
         }
     }
 
+    /// A range of a block or window, copied out where that is much larger and what is pinned matters.
+    pub(crate) fn slice_of(&self, content: &Bytes, range: std::ops::Range<usize>) -> Bytes {
+        let small = range.len() <= COPY_OUT || self.held_bytes() > self.bound + self.bound / 2;
+        if small && range.len() * COPY_OUT_RATIO < content.len() {
+            Bytes::copy_from_slice(&content[range])
+        } else {
+            content.slice(range)
+        }
+    }
+
     /// Bytes that the cache and its readers hold.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.load(Ordering::Relaxed)
-    }
-}
-
-/// A range of a block, copied out where the block is much larger.
-pub(crate) fn slice_of(content: &Bytes, range: std::ops::Range<usize>) -> Bytes {
-    if range.len() <= COPY_OUT && range.len() * COPY_OUT_RATIO < content.len() {
-        Bytes::copy_from_slice(&content[range])
-    } else {
-        content.slice(range)
     }
 }
 
@@ -180,10 +181,29 @@ mod tests {
         let tail = Tail::after(0, 1 << 20);
         push(&tail, 1, 0);
         let content = tail.get(1).unwrap();
-        let (small, large) = (slice_of(&content, 10..110), slice_of(&content, 0..4000));
+        let (small, large) = (tail.slice_of(&content, 10..110), tail.slice_of(&content, 0..4000));
         assert_eq!((small.len(), large.len()), (100, 4000));
         tail.cut(0);
         drop((content, large));
         assert_eq!(tail.held_bytes(), 0, "the small slice pins nothing");
+    }
+
+    #[test]
+    fn slices_are_copied_out_while_readers_pin_too_much() {
+        let tail = Tail::after(0, 2 * 65_536);
+        let block = |fill| {
+            let mut buf = BufPool::new(0).get(65_536);
+            buf.fill(fill);
+            content_of(&tail.share(buf), 65_000)
+        };
+        let blocks: Vec<Bytes> = (0..4).map(block).collect();
+        let held = tail.held_bytes();
+        let slices: Vec<Bytes> = blocks.iter().map(|b| tail.slice_of(b, 0..8000)).collect();
+        drop(blocks);
+        assert_eq!((tail.held_bytes(), slices[3][0]), (0, 3), "{held} bytes are beyond the bound");
+        let block = block(9);
+        let slice = tail.slice_of(&block, 0..8000);
+        drop(block);
+        assert_eq!((tail.held_bytes(), slice[0]), (65_536, 9), "there is room to share it");
     }
 }

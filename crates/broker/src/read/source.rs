@@ -28,14 +28,18 @@ impl Shard {
 
     /// Bytes in memory, or the read that gets them.
     fn without_disk(&self, read: Read) -> Result<Got, ColdRead> {
-        let (bytes, cold, hits) = match read {
-            Read::Hot(bytes) => (bytes, false, &self.meters.cache_hits),
-            Read::Ahead(bytes) => (bytes, true, &self.meters.ahead_hits),
-            Read::Cold(cold) => return Err(cold),
-        };
-        hits.add(1);
-        self.meters.hot_bytes.add(bytes.len());
-        Ok(Got { bytes, cold })
+        match read {
+            Read::Hot(bytes) => {
+                self.meters.cache_hits.add(1);
+                self.meters.hot_bytes.add(bytes.len());
+                Ok(Got { bytes, cold: false })
+            }
+            Read::Ahead(bytes) => {
+                self.meters.ahead_hits.add(1);
+                Ok(Got { bytes, cold: true })
+            }
+            Read::Cold(cold) => Err(cold),
+        }
     }
 
     /// A run's bytes, wherever they are. Blocking.
@@ -55,7 +59,6 @@ impl Shard {
         let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
         self.read_ahead();
         self.meters.disk_reads.add(1);
-        self.meters.cold_bytes.add(bytes.len());
         Ok(Got { bytes, cold: true })
     }
 

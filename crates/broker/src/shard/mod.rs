@@ -190,7 +190,7 @@ impl Shard {
             refused: counters.refused,
             duplicates: counters.duplicates,
             hot_bytes: meters.hot_bytes.get(),
-            cold_bytes: meters.cold_bytes.get(),
+            cold_bytes: journal.cold_bytes,
             cache_hits: meters.cache_hits.get(),
             ahead_hits: meters.ahead_hits.get(),
             disk_reads: meters.disk_reads.get(),

@@ -110,10 +110,30 @@ fn a_read_ahead_that_fails_is_read_again_by_who_needs_it() {
     }
 }
 
+/// Reads loaded by the disk for a reader of 60 blocks, for whom nothing is loaded ahead before the one numbered `late`.
+fn loads_of_reader(late: u64) -> u64 {
+    let rig = roomy_rig(160);
+    let before = rig.journal.stats().cold_reads;
+    for sequence in 1..=60 {
+        let bytes = bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
+        assert_eq!(bytes, payload_of(sequence, PAYLOAD));
+        while let Some(stretch) = (sequence >= late).then(|| rig.journal.take_read_ahead()).flatten() {
+            stretch.run();
+        }
+    }
+    rig.journal.stats().cold_reads - before
+}
+
+#[test]
+fn more_is_loaded_ahead_of_who_came_too_early() {
+    let (patient, hasty) = (loads_of_reader(1), loads_of_reader(8));
+    assert!(3 * hasty < 2 * patient, "{hasty} in larger steps, {patient} in smaller ones");
+}
+
 #[test]
 fn two_stretches_are_loaded_at_once_and_one_given_up_makes_room() {
     let rig = roomy_rig(160);
-    for sequence in 1..=3 {
+    for sequence in 1..=8 {
         bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
     }
     let take = || rig.journal.take_read_ahead();

@@ -55,7 +55,7 @@ Each is a line of the log, too; of refused connections there is one every ten se
 
 Memory is bounded by the sum of
 
-- `data.tail_cache`, which counts what readers hold of it,
+- `data.tail_cache`, and half as much again for what slow readers hold of it,
 - `net.frame_memory`, for whatever of a request or of unread answers is more than 64 KiB a connection,
 - 64 KiB of an unfinished request and 64 KiB of unread answers for each connection; one that is idle has less than 10 KiB,
 - for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
