@@ -28,7 +28,7 @@ impl Health {
     }
 
     /// A shard that lost its storage makes the node not ready. A full disk does not: readers and deletes are what empties it.
-    fn judge(stats: &Stats) -> Self {
+    pub fn judge(stats: &Stats) -> Self {
         let stopped = stats.shards.iter().filter(|shard| shard.stopped);
         let full = stats.shards.iter().filter(|shard| shard.full);
         let failed = |shard| format!("shard {shard}: its storage failed, it answers reads only; see the log");

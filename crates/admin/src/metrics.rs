@@ -4,6 +4,7 @@ use axum::http::{HeaderName, header};
 use sabir_base::metrics::{Exposition, HistogramSnapshot};
 use sabir_broker::{ShardStats, Stats};
 
+use crate::health::Health;
 use crate::{Admin, State, detail, process};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -19,11 +20,13 @@ pub async fn show(
     let help = "When the process was started, in seconds since the epoch.";
     out.gauge_f64("process_start_time_seconds", help, &[], admin.started().as_secs_f64());
     process::figures(&mut out);
-    let state = admin.state();
-    let ready = matches!(state, State::Running(_));
-    out.gauge("sabir_ready", "Whether requests are taken.", &[], ready.into());
-    if let State::Running(shown) = state {
-        broker_figures(&mut out, &shown.broker.stats());
+    let running = match admin.state() {
+        State::Running(shown) => Some((shown.broker.stats(), shown)),
+        State::Starting | State::Stopping => None,
+    };
+    readiness(&mut out, running.as_ref().map(|(stats, _)| stats));
+    if let Some((stats, shown)) = running {
+        broker_figures(&mut out, &stats);
         detail::expose(&shown.broker, admin.options.metrics_limit, &mut out);
         for write in &shown.figures {
             // Probes are answered by the same thread.
@@ -32,6 +35,12 @@ pub async fn show(
         }
     }
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], out.render())
+}
+
+/// What `/readyz` says of a broker with these figures, or of none that runs.
+fn readiness(out: &mut Exposition, stats: Option<&Stats>) {
+    let ready = stats.is_some_and(|stats| Health::judge(stats).ready);
+    out.gauge("sabir_ready", "Whether requests are taken.", &[], ready.into());
 }
 
 fn broker_figures(out: &mut Exposition, stats: &Stats) {
@@ -116,6 +125,22 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_with_a_stopped_shard_is_not_ready() {
+        let with = |stopped| {
+            let shards = vec![ShardStats::default(), ShardStats { stopped, ..ShardStats::default() }];
+            Stats { shards, ..Stats::default() }
+        };
+        for (stats, line) in
+            [(Some(with(false)), "ready 1"), (Some(with(true)), "ready 0"), (None, "ready 0")]
+        {
+            let mut out = Exposition::default();
+            readiness(&mut out, stats.as_ref());
+            let text = out.render();
+            assert!(text.contains(&format!("\nsabir_{line}\n")), "{text}");
+        }
+    }
 
     #[test]
     fn shards_are_told_apart() {
