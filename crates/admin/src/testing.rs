@@ -1,6 +1,7 @@
 //! The port with a broker behind it, and requests as a user types them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
@@ -10,6 +11,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::{Admin, FrontEnd, Options, Shown, serve};
+
+/// What a small broker is opened with.
+pub fn broker_options(data: &Path) -> BrokerOptions {
+    BrokerOptions { disk: DiskKind::Pwrite, segment_bytes: 8 << 20, keep_free: 0, ..BrokerOptions::new(data) }
+}
+
+pub fn open(options: BrokerOptions) -> Broker {
+    Broker::open(options, Arc::new(SystemClock)).unwrap()
+}
 
 /// A port that is served.
 pub struct Served {
@@ -37,13 +47,13 @@ impl Served {
     /// With an empty broker.
     pub fn running(options: Options) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let broker_options = BrokerOptions {
-            disk: DiskKind::Pwrite,
-            segment_bytes: 8 << 20,
-            keep_free: 0,
-            ..BrokerOptions::new(data.path())
-        };
-        let broker = Broker::open(broker_options, Arc::new(SystemClock)).unwrap();
+        let mut served = Self::over(open(broker_options(data.path())), options);
+        served._data = Some(data);
+        served
+    }
+
+    /// With this broker.
+    pub fn over(broker: Broker, options: Options) -> Self {
         let mut served = Self::with(options);
         let front_end = FrontEnd {
             name: "test",
@@ -55,7 +65,7 @@ impl Served {
         };
         let front_ends = Box::new(move || vec![front_end.clone()]);
         served.admin.running(Shown { broker: broker.clone(), figures: Vec::new(), front_ends });
-        (served.broker, served._data) = (Some(broker), Some(data));
+        served.broker = Some(broker);
         served
     }
 

@@ -120,7 +120,8 @@ impl Broker {
         Ok(FrontEndNo(number as u16))
     }
 
-    /// Creates topics; answered, in order, when every partition of all of them takes writes.
+    /// Creates topics; answered, in order, when every partition of all of them takes writes. What differs from the node's defaults is
+    /// a topic's own, beside what it marks as such.
     pub async fn create_topics(&self, topics: Vec<NewTopic>) -> Vec<Result<Arc<Topic>, ErrorKind>> {
         let asked: Vec<_> = topics.into_iter().map(|topic| self.propose_topic(topic)).collect();
         self.inner.definitions.flush();
@@ -200,8 +201,8 @@ impl Broker {
         self.inner.configuring.lock().await
     }
 
-    /// Replaces a topic's configuration; answered when all its partitions keep to it. What differs from the node's defaults is the
-    /// topic's own; the rest follows the defaults when they change.
+    /// Replaces a topic's configuration; answered when all its partitions keep to it. What `config` does not mark as the topic's own
+    /// takes the node's defaults, and follows them when they change.
     ///
     /// # Errors
     /// No such topic; the shards do not take writes.
@@ -210,7 +211,8 @@ impl Broker {
         topic: TopicId,
         mut config: TopicConfig,
     ) -> Result<Arc<Topic>, ErrorKind> {
-        config.claim(&self.inner.options.defaults);
+        // Right after a start the caller may have read it before it followed new defaults.
+        config.inherit(&self.inner.options.defaults);
         let body = TopicConfigured { id: topic, config };
         let asked = self.inner.definitions.change(&body, Priority::Ordinary);
         self.inner.definitions.flush();

@@ -4,12 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use sabir_broker::ShardStats;
-use sabir_model::Durability;
+use sabir_model::{Durability, ShardId};
 use serde::Serialize;
 
 use super::request::Open;
 use crate::health::Health as Verdict;
 use crate::{Admin, FrontEnd};
+
+/// The broker keeps consumer groups in its first data shard, however many there are.
+const GROUPS: ShardId = ShardId(1);
 
 #[derive(Serialize)]
 pub struct Health {
@@ -85,6 +88,7 @@ pub struct Shards {
 struct Shard {
     shard: u32,
     holds: &'static str,
+    holds_groups: bool,
     state: &'static str,
     term: u64,
     applied: u64,
@@ -105,7 +109,8 @@ pub async fn shards(Open(shown): Open) -> Json<Shards> {
 fn shard(stats: &ShardStats) -> Shard {
     Shard {
         shard: stats.shard.0,
-        holds: if stats.shard.0 == 0 { "catalog" } else { "partitions" },
+        holds: if stats.shard == ShardId::CATALOG { "catalog" } else { "partitions" },
+        holds_groups: stats.shard == GROUPS,
         state: match stats {
             ShardStats { stopped: true, .. } => "stopped",
             ShardStats { full: true, .. } => "full",

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use sabir_broker::Fence;
-use sabir_broker::{OffsetCommit, Text};
-use sabir_model::{LeaderEpoch, Offset};
+use sabir_broker::{BrokerOptions, Fence, NewTopic, OffsetCommit, Text};
+use sabir_model::{FrontEndNo, LeaderEpoch, Offset, TopicConfig, TopicField};
 use serde_json::{Value, json};
 
-use crate::testing::{Served, code, content};
+use crate::testing::{Served, broker_options, code, content, open};
 use crate::{Options, Writes};
 
 fn description() -> Value {
@@ -109,6 +108,11 @@ async fn commit(served: &Served, group: &str, topic: &str, offset: i64) {
     }
 }
 
+/// A topic `t` with one partition, made by a front end.
+fn new_topic(config: TopicConfig) -> NewTopic {
+    NewTopic { name: "t".into(), partitions: 1, config, internal: false, made_by: FrontEndNo::NONE }
+}
+
 #[test]
 fn the_description_lists_every_path() {
     let all = description();
@@ -152,6 +156,29 @@ async fn the_node_and_its_shards_are_shown() {
 }
 
 #[tokio::test]
+async fn the_shard_that_holds_the_groups_is_named() {
+    for data_shards in [1, 3] {
+        let data = tempfile::tempdir().unwrap();
+        let broker = open(BrokerOptions { data_shards, ..broker_options(data.path()) });
+        let served = Served::over(broker, Options::default());
+        ask(&served, "POST", "/topics", json!({"name": "t"})).await;
+        let applied = async || {
+            let (_, all) = ask(&served, "GET", "/shards", Value::Null).await;
+            let shards = all["shards"].as_array().unwrap().clone();
+            shards.into_iter().map(|shard| (shard["holds_groups"].clone(), shard["applied"].clone()))
+        };
+        let before = applied().await;
+        commit(&served, "g", "t", 0).await;
+        let changed =
+            before.zip(applied().await).map(|((_, before), (holds, after))| (holds, before != after));
+        let changed: Vec<_> = changed.collect();
+        assert_eq!(changed.len() as u32, data_shards + 1);
+        assert_eq!(changed.iter().filter(|(_, changed)| *changed).count(), 1);
+        assert!(changed.iter().all(|(holds, changed)| holds == *changed), "{changed:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_open_says_so() {
     let served = Served::starting();
     let (code, health) = ask(&served, "GET", "/health", Value::Null).await;
@@ -190,6 +217,7 @@ async fn a_topic_lives_and_dies() {
         (&json!(1000), &Value::Null)
     );
     assert_eq!(topic["config"]["timestamp"], "append");
+    assert_eq!(topic["config"]["own"], json!(["retention_ms", "timestamp"]));
 
     let (_, list) = ask(&served, "GET", "/topics?prefix=a&limit=1", Value::Null).await;
     assert_eq!((&list["topics"][0]["name"], &list["next"]), (&json!("a/ö"), &Value::Null));
@@ -198,6 +226,81 @@ async fn a_topic_lives_and_dies() {
     for method in ["GET", "DELETE"] {
         let (code, problem) = ask(&served, method, "/topics/a%2F%C3%B6", Value::Null).await;
         assert_eq!((code, kind(&problem)), (404, "unknown-topic"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_is_the_topics_own_also_where_it_is_the_nodes_default() {
+    let served = Served::running(Options::default());
+    let week = 7 * 24 * 3600 * 1000_i64;
+    let said = json!({"retention_ms": week, "retention_bytes": null, "max_message_bytes": 1_048_588, "timestamp": "create"});
+    let own = json!(["retention_ms", "retention_bytes", "max_message_bytes", "timestamp"]);
+    let (_, made) = ask(&served, "POST", "/topics", json!({"name": "t", "config": said})).await;
+    assert_eq!(made["config"]["own"], own);
+    let (_, made) = ask(&served, "POST", "/topics", json!({"name": "u"})).await;
+    assert_eq!(made["config"]["own"], json!([]));
+    let (_, changed) = ask(&served, "PATCH", "/topics/u", json!({"config": said})).await;
+    assert_eq!(changed["config"]["own"], own);
+}
+
+#[tokio::test]
+async fn a_change_right_after_a_start_makes_no_earlier_default_the_topics_own() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = open(broker_options(data.path()));
+    let before = broker.create_topics(vec![new_topic(TopicConfig::default())]).await.remove(0).unwrap();
+    broker.shutdown();
+    drop(broker);
+    let defaults = TopicConfig { retention_ms: Some(55), ..TopicConfig::default() };
+    let broker = open(BrokerOptions { defaults, ..broker_options(data.path()) });
+    // As it was seen before the topics had been told of the new defaults.
+    let mut config = before.config.clone();
+    config.max_message_bytes = 99;
+    config.own(TopicField::MaxMessageBytes);
+    let after = broker.configure_topic(before.id, config).await.unwrap().config.clone();
+    assert_eq!((after.retention_ms, after.max_message_bytes), (Some(55), 99));
+    assert!(after.owns(TopicField::MaxMessageBytes) && !after.owns(TopicField::RetentionMs));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_made_whole_is_not_begun() {
+    let served = Served::running(Options::default());
+    let (_, made) = ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+    for partitions in [0, 1, 1_000_000] {
+        let change = json!({"partitions": partitions, "config": {"retention_ms": 1000}});
+        let (code, problem) = ask(&served, "PATCH", "/topics/t", change).await;
+        assert_eq!((code, kind(&problem)), (422, "invalid"), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("partitions"), "{problem}");
+        assert_eq!(ask(&served, "GET", "/topics/t", Value::Null).await.1, made);
+    }
+    let (code, _) = ask(&served, "PATCH", "/topics/t", json!({"partitions": 2})).await;
+    assert_eq!(code, 200);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_to_be_flushed_sooner_is_not_left_to_the_system() {
+    for (name, value, refused) in
+        [("flush.messages", "1", true), ("flush.ms", "500", true), ("flush.ms", "1000", false)]
+    {
+        let served = Served::running(Options::default());
+        let mut config = TopicConfig::default();
+        config.kept.set(name, value);
+        let broker = served.broker.as_ref().unwrap();
+        broker.create_topics(vec![new_topic(config)]).await.remove(0).unwrap();
+        let change = json!({"config": {"durability": "os"}});
+        let (code, answer) = ask(&served, "PATCH", "/topics/t", change).await;
+        if refused {
+            assert_eq!((code, kind(&answer)), (422, "invalid"), "{name}={value}");
+            assert!(answer["detail"].as_str().unwrap().contains(name), "{answer}");
+        } else {
+            assert_eq!((code, &answer["config"]["durability"]), (200, &json!("os")), "{name}={value}");
+        }
+        for harmless in
+            [json!({"durability": "sync"}), json!({"durability": null}), json!({"retention_ms": 1})]
+        {
+            let (code, answer) = ask(&served, "PATCH", "/topics/t", json!({"config": harmless})).await;
+            assert_eq!(code, 200, "{answer}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
-use sabir_broker::{Broker, NewTopic, Topic};
+use sabir_broker::{Broker, BrokerOptions, NewTopic, Topic};
 use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicField, TopicKind};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -16,6 +16,9 @@ use crate::detail::totals;
 
 /// As many bytes as a batch can have anywhere.
 const LARGEST_MESSAGE: u32 = 1 << 30;
+/// Settings kept with a topic that ask for a flush, and from where on a topic of durability `os` grants them: it is flushed within a
+/// second, whatever has come. Front ends that take these settings hold them to the same.
+const FLUSHES: [(&str, i64); 2] = [("flush.messages", i64::MAX), ("flush.ms", 1000)];
 
 #[derive(Serialize)]
 pub struct Topics {
@@ -195,33 +198,60 @@ fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Opti
 }
 
 impl ConfigChange {
-    fn apply(self, config: &mut TopicConfig) -> Result<(), Problem> {
+    /// What is said is the topic's own, also where the node has the same.
+    fn apply(self, config: &mut TopicConfig, node: &BrokerOptions) -> Result<(), Problem> {
         if let Some(ms) = self.retention_ms {
             config.retention_ms = not_negative("retention_ms", ms)?;
+            config.own(TopicField::RetentionMs);
         }
         if let Some(bytes) = self.retention_bytes {
             config.retention_bytes = not_negative("retention_bytes", bytes)?;
+            config.own(TopicField::RetentionBytes);
         }
         if let Some(bytes) = self.max_message_bytes {
             if bytes > LARGEST_MESSAGE {
                 return Err(Problem::invalid(format!("max_message_bytes: at most {LARGEST_MESSAGE}")));
             }
             config.max_message_bytes = bytes;
+            config.own(TopicField::MaxMessageBytes);
         }
         if let Some(stamp) = self.timestamp {
             config.timestamp_type = match stamp {
                 Stamp::Create => TimestampType::CreateTime,
                 Stamp::Append => TimestampType::LogAppendTime,
             };
+            config.own(TopicField::TimestampType);
         }
-        if let Some(promise) = self.durability {
-            config.durability = promise.map(|promise| match promise {
-                Promise::Sync => Durability::Sync,
-                Promise::Os => Durability::Os,
-            });
+        match self.durability {
+            None => return Ok(()),
+            Some(None) => config.disown(TopicField::Durability, &node.defaults),
+            Some(Some(promise)) => {
+                config.durability = Some(match promise {
+                    Promise::Sync => Durability::Sync,
+                    Promise::Os => Durability::Os,
+                });
+                config.own(TopicField::Durability);
+            }
         }
-        Ok(())
+        flushed_as_asked(config, node.durability)
     }
+}
+
+/// Refuses durability `os` for a topic that asks for more.
+fn flushed_as_asked(config: &TopicConfig, node: Durability) -> Result<(), Problem> {
+    if config.durability.unwrap_or(node) == Durability::Sync {
+        return Ok(());
+    }
+    for (name, granted) in FLUSHES {
+        let asked = config.kept.get(name).and_then(|value| value.parse::<i64>().ok());
+        if let Some(asked) = asked.filter(|asked| *asked < granted) {
+            return Err(Problem::invalid(format!(
+                "durability: the topic has {name}={asked}, and with \"os\" it is flushed within a second and not sooner; take {name} \
+                 away, or say \"sync\", which flushes everything before it is acknowledged"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn not_negative(key: &str, bound: Option<i64>) -> Result<Option<i64>, Problem> {
@@ -250,7 +280,7 @@ type Created = (StatusCode, [(HeaderName, String); 1], Json<Details>);
 pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) -> Result<Created, Problem> {
     let broker = &shown.broker;
     let mut config = broker.options().defaults.clone();
-    wanted.config.apply(&mut config)?;
+    wanted.config.apply(&mut config, broker.options())?;
     let Wanted { name, partitions, .. } = wanted;
     let topic =
         NewTopic { name: name.clone(), partitions, config, internal: false, made_by: FrontEndNo::NONE };
@@ -285,16 +315,29 @@ pub async fn change(
     let broker = &shown.broker;
     let mut topic = find(broker, &name)?;
     let refused = |error| Problem::refused(&format!("topic {name:?}"), error);
+    // Before the configuration is changed, or a request that is refused would have done half.
+    if let Some(count) = change.partitions {
+        can_have(&topic, count, broker.options().partitions_max)?;
+    }
     if let Some(change) = change.config {
         let _turn = broker.configuring().await;
         let mut config = find(broker, &name)?.config.clone();
-        change.apply(&mut config)?;
+        change.apply(&mut config, broker.options())?;
         topic = broker.configure_topic(topic.id, config).await.map_err(refused)?;
     }
     if let Some(count) = change.partitions.filter(|count| *count as usize != topic.partitions.len()) {
         topic = broker.create_partitions(topic.id, count).await.map_err(refused)?;
     }
     Ok(Json(details(broker, &topic)))
+}
+
+fn can_have(topic: &Topic, count: u32, most: u32) -> Result<(), Problem> {
+    let now = topic.partitions.len() as u32;
+    if count == now || (now..=most).contains(&count) {
+        return Ok(());
+    }
+    let name = &topic.name;
+    Err(Problem::invalid(format!("partitions: topic {name:?} has {now}; it can have more, up to {most}")))
 }
 
 pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
