@@ -251,6 +251,18 @@ fn the_doctor_looks_at_the_machine() {
 }
 
 #[test]
+fn the_doctor_goes_by_the_limit_that_holds() {
+    let data = tempfile::tempdir().unwrap();
+    // In blocks of 512 or 1024 bytes, and only the soft one.
+    let script = "ulimit -S -f 65536 && exec \"$0\" doctor -o json --data \"$1\"";
+    let mut shell = std::process::Command::new("sh");
+    let said = shell.args(["-c", script, env!("CARGO_BIN_EXE_sabir")]).arg(data.path()).output().unwrap();
+    let findings = json(&String::from_utf8(said.stdout).unwrap());
+    let finding = findings.as_array().unwrap().iter().find(|f| f["check"] == "file size").unwrap();
+    assert_eq!(finding["verdict"], "bad", "{finding}");
+}
+
+#[test]
 fn completions_and_help() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]).ok();

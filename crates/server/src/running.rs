@@ -12,7 +12,7 @@ use sabir_broker::Broker;
 use sabir_model::Durability;
 use sabir_net::config::HostPort;
 use sabir_net::protocol::Place;
-use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, Watched};
+use sabir_net::{BindError, Frontend, Listener, Net, NetOptions, Watched};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, FrontEndConfig};
@@ -245,16 +245,11 @@ struct AdminServer {
 
 impl AdminServer {
     fn start(config: &Config, admin: Admin) -> Result<Option<Self>, StartError> {
-        let addresses = config.admin.listen.0.clone();
-        if addresses.is_empty() {
+        let options = config.admin_listen();
+        if options.addresses.is_empty() {
             return Ok(None);
         }
-        let listener = Listener::bind(&ListenOptions {
-            section: "admin",
-            addresses,
-            anonymous: config.admin.anonymous,
-            max_connections: usize::MAX,
-        })?;
+        let listener = Listener::bind(&options)?;
         let addresses = listener.addresses().to_vec();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();

@@ -2,6 +2,7 @@
 
 use sabir_broker::{BrokerOptions, DiskKind, GroupLimits, GroupOptions};
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
+use sabir_net::ListenOptions;
 use sabir_net::config::Span;
 
 use super::Config;
@@ -18,6 +19,16 @@ impl Config {
                 Writes::Anywhere => sabir_admin::Writes::Anywhere,
             },
             metrics_limit: self.admin.metrics_limit,
+        }
+    }
+
+    /// Where the admin port listens; at no address where it is off.
+    pub(crate) fn admin_listen(&self) -> ListenOptions {
+        ListenOptions {
+            section: "admin",
+            addresses: self.admin.listen.0.clone(),
+            anonymous: self.admin.anonymous,
+            max_connections: usize::MAX,
         }
     }
 

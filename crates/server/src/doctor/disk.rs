@@ -49,23 +49,28 @@ pub(super) fn place(data: &Path, dir: &Path) -> Finding {
     Finding::good(subject, format!("{} is on a local disk", dir.display()))
 }
 
-pub(super) fn free_space(dir: &Path) -> Finding {
+/// `keep_free` is what the journal leaves to others.
+pub(super) fn free_space(dir: &Path, keep_free: u64) -> Finding {
     let subject = "free space";
-    let stat = match statvfs(dir) {
-        Ok(stat) => stat,
-        Err(error) => {
-            return Finding::bad(subject, error.to_string(), "The folder's file system does not answer.");
+    match statvfs(dir) {
+        Ok(stat) => judge_free_space(subject, stat.f_bavail * stat.f_frsize, keep_free),
+        Err(error) => Finding::bad(subject, error.to_string(), "The folder's file system does not answer."),
+    }
+}
+
+fn judge_free_space(subject: &'static str, free: u64, keep_free: u64) -> Finding {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let found =
+        format!("{:.1} GiB, of which data.keep_free leaves {:.1} GiB to others", gib(free), gib(keep_free));
+    match free.saturating_sub(keep_free) {
+        room if room < 512 << 20 => {
+            let least = (keep_free >> 20).saturating_add(512);
+            let advice = format!(
+                "The journal keeps a reserve of some segments of 64 MiB: free at least {least} MiB, or lower data.keep_free."
+            );
+            Finding::bad(subject, found, advice)
         }
-    };
-    let free = stat.f_bavail * stat.f_frsize;
-    let found = format!("{:.1} GiB", free as f64 / f64::from(1 << 30));
-    match free {
-        free if free < 512 << 20 => Finding::bad(
-            subject,
-            found,
-            "The journal keeps a reserve of some segments of 64 MiB: free at least 512 MiB.",
-        ),
-        free if free < 5 << 30 => Finding::poor(subject, found, "Little room: set topic.retention_size."),
+        room if room < 5 << 30 => Finding::poor(subject, found, "Little room: set topic.retention_size."),
         _ => Finding::good(subject, found),
     }
 }
@@ -183,6 +188,20 @@ pub(super) fn io_uring(dir: &Path, wanted: Disk) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
+
+    #[test]
+    fn what_is_left_to_others_is_no_room() {
+        for (free, keep_free, verdict) in [
+            (10 << 30, 0, Verdict::Good),
+            (10 << 30, 6 << 30, Verdict::Poor),
+            (10 << 30, 10 << 30, Verdict::Bad),
+            (10 << 30, u64::MAX, Verdict::Bad),
+            (700 << 20, 0, Verdict::Poor),
+            (700 << 20, 256 << 20, Verdict::Bad),
+        ] {
+            assert_eq!(judge_free_space("free", free, keep_free).verdict, verdict, "{free} {keep_free}");
+        }
+    }
 
     #[test]
     fn what_is_wrong_is_explained() {

@@ -52,7 +52,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         disk::holder(data),
         disk::place(data, &dir),
-        disk::free_space(&dir),
+        disk::free_space(&dir, config.data.keep_free.0),
         disk::sync_rate(&dir),
         disk::direct_io(&dir),
         disk::io_uring(&dir, config.data.disk),
@@ -66,6 +66,10 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     ];
     let running = sabir_broker::check_free(data).is_err();
     findings.extend(config.front_ends.iter().map(|f| system::listen(&f.listen, running)));
+    let admin = config.admin_listen();
+    if !admin.addresses.is_empty() {
+        findings.push(system::listen(&admin, running));
+    }
     findings
 }
 
@@ -81,6 +85,22 @@ mod tests {
     use super::*;
     use crate::config::Sources;
     use crate::protocols;
+
+    #[test]
+    fn the_admin_ports_address_is_tried_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = |listen: String| {
+            let set = vec!["kafka.listen=off".into(), listen];
+            let sources = Sources { data: Some(dir.path().to_owned()), set, ..Sources::default() };
+            let findings = examine(&Config::load(&sources, protocols()).unwrap());
+            findings.into_iter().find(|finding| finding.found.contains("admin.listen"))
+        };
+        let finding = found(format!("admin.listen={}", taken.local_addr().unwrap())).unwrap();
+        assert_eq!(finding.verdict, Verdict::Bad, "{finding:?}");
+        assert_eq!(found("admin.listen=127.0.0.1:0".into()).unwrap().verdict, Verdict::Good);
+        assert_eq!(found("admin.listen=off".into()), None);
+    }
 
     #[test]
     fn a_folder_is_examined_and_left_as_it_was() {

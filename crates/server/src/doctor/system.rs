@@ -40,7 +40,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// The largest file that the process may write.
 pub(super) fn file_size() -> Finding {
     let subject = "file size";
-    judge_file_size(subject, getrlimit(Resource::Fsize).maximum)
+    // The soft limit: the broker raises the one on open files only.
+    judge_file_size(subject, getrlimit(Resource::Fsize).current)
 }
 
 fn judge_file_size(subject: &'static str, limit: Option<u64>) -> Finding {
