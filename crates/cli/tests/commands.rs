@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -82,6 +82,75 @@ fn messages_go_in_and_come_out() {
     assert_eq!(broker.run(&["message", "read", "orders", "--since", "2100-01-01"]).ok(), "");
     let text = broker.run(&["message", "read", "orders", "-n", "1"]).ok();
     assert!(text.starts_with("0:0  20") && text.trim_end().ends_with("k  first  [a=1]  [a=2]"), "{text}");
+}
+
+#[test]
+fn what_stands_before_a_bad_line_is_published() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "orders", "-p", "1"]).ok();
+    let publish = ["message", "publish", "orders", "--key-separator", ":", "-o", "name"];
+    let said = broker.run_with(&publish, b"x:first\ny:second\nthird\nz:fourth\n");
+    assert_eq!(said.out, "orders/0/0\norders/0/1\n");
+    let err = said.fails(1);
+    assert!(err.contains("line 3: `third`") && err.contains("lines before it were published"), "{err}");
+    let read = ["message", "read", "orders", "-o", "value"];
+    assert_eq!(broker.run(&read).ok(), "first\nsecond\n");
+    let said = broker.run_with(&publish, b"third\nz:fourth\n");
+    assert_eq!(said.out, "");
+    assert!(said.fails(1).contains("Nothing was published"));
+    assert_eq!(broker.run(&read).ok(), "first\nsecond\n");
+}
+
+#[test]
+fn a_pipe_that_pauses_holds_nothing_back() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "news", "-p", "1"]).ok();
+    let mut command = broker.command(&["message", "publish", "news"]);
+    let mut publish = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut pipe = publish.stdin.take().unwrap();
+    for (written, wanted) in [("one\ntwo\nthr", "one\ntwo\n"), ("ee\n", "one\ntwo\nthree\n")] {
+        pipe.write_all(written.as_bytes()).unwrap();
+        let until = Instant::now() + PATIENCE;
+        let shown = || broker.run(&["message", "read", "news", "-o", "value"]).ok();
+        while shown() != wanted && Instant::now() < until {}
+        assert_eq!(shown(), wanted);
+    }
+    drop(pipe);
+    assert!(publish.wait().unwrap().success());
+}
+
+#[test]
+fn a_group_goes_past_what_does_not_fit() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    broker.run(&["topic", "create", "orders", "-p", "1"]).ok();
+    broker.run_with(&["message", "publish", "orders", "--key-separator", ":"], b"a:1\nb:2\n").ok();
+    let read = ["message", "read", "orders", "--group", "g", "-o", "value"];
+    assert_eq!(broker.run(&[&read[..], &["--key", "a"]].concat()).ok(), "1\n");
+    assert_eq!(broker.run(&read).ok(), "");
+    let promise = "whether it fits the filters or not";
+    let help = run(&["message", "read", "--help"]).ok();
+    assert!(help.split_whitespace().collect::<Vec<_>>().join(" ").contains(promise), "{help}");
+    assert!(include_str!("../../../docs/cli.md").contains(promise));
+}
+
+#[test]
+fn what_was_done_before_an_error_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let said = broker.run(&["topic", "create", "a", "b", "a", "no/good", "c", "-o", "name"]);
+    assert_eq!(said.out, "a\nb\n");
+    said.fails(6);
+    assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "a\nb\n");
+    // Nothing was done: nothing is told.
+    assert_eq!(broker.run(&["topic", "create", "b", "-o", "json"]).out, "");
+    assert_eq!(broker.run(&["topic", "delete", "a", "b", "a", "-o", "name"]).ok(), "a\nb\n");
+    broker.run(&["group", "reset", "g", "--topic", "x", "--to", "earliest"]).fails(4);
+    broker.run(&["topic", "create", "x"]).ok();
+    broker.run(&["group", "reset", "g", "--topic", "x", "--to", "earliest"]).ok();
+    assert_eq!(broker.run(&["group", "delete", "g", "g", "-o", "name"]).ok(), "g\n");
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub struct ReadArgs {
     pub topic: String,
     #[command(flatten)]
     pub start: StartArgs,
-    /// Go on where this group is, and commit what was shown; it must have no members
+    /// Go on where this group is, and commit what was read, whether it fits the filters or not; it must have no members
     #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["offset", "since", "last"])]
     pub group: Option<String>,
     /// Stop after so many messages that fit

@@ -11,6 +11,7 @@ pub mod message;
 pub mod serve;
 pub mod topic;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use sabir_server::config_value::nearest;
 
 use crate::args::{AcksArg, ClientArgs, CompressionArg, Sure, Target};
 use crate::failure::{CliError, Exit};
-use crate::output::grouped;
+use crate::output::{Format, Show, grouped, print};
 
 /// Runs a command's future on this thread.
 fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
@@ -68,6 +69,19 @@ impl ClientArgs {
 fn has_port(address: &str) -> bool {
     let behind = address.rsplit_once(':').map(|(host, port)| (host.contains(':'), host.ends_with(']'), port));
     matches!(behind, Some((colons, bracket, port)) if port.parse::<u16>().is_ok() && (!colons || bracket))
+}
+
+/// Shows what was done, also where an error kept the rest from being done; one that came first leaves nothing to show.
+fn tell(format: Format, done: &impl Show, outcome: Result<(), CliError>) -> Result<(), CliError> {
+    let shown = if outcome.is_ok() || !done.names().is_empty() { print(format, done) } else { Ok(()) };
+    outcome?;
+    Ok(shown?)
+}
+
+/// Each name once, where it stands first.
+fn once(names: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// Gives an answer that does not come up.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
-use super::{about_group, block_on, confirm, in_time};
+use super::{about_group, block_on, confirm, in_time, once, tell};
 use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
@@ -118,6 +118,7 @@ async fn delete(
     sure: Sure,
     output: OutputArg,
 ) -> Result<(), CliError> {
+    let groups = once(groups);
     // All must be there, and without members, before the first is gone.
     for id in &groups {
         without_members(&described(client, args, id).await?)?;
@@ -126,11 +127,15 @@ async fn delete(
         confirm(sure, &format!("Delete {} and what they have committed?", groups.join(", ")))?;
     }
     let mut done = Vec::new();
+    let mut outcome = Ok(());
     for id in groups {
         if !dry_run {
-            in_time(args.timeout.0, client.delete_group(&id)).await?;
+            outcome = in_time(args.timeout.0, client.delete_group(&id)).await.map_err(CliError::from);
+        }
+        if outcome.is_err() {
+            break;
         }
         done.push((id, if dry_run { "would be deleted" } else { "deleted" }));
     }
-    Ok(print(output.output, &Done(done))?)
+    tell(output.output, &Done(done), outcome)
 }

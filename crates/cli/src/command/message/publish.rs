@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 
 use bytes::Bytes;
-use sabir_server::client::{Outgoing, PublishOptions, Receipt};
+use sabir_server::client::{Client, Outgoing, PublishOptions, Receipt};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, in_time};
+use super::super::{about_topic, in_time, tell};
 use crate::args::ClientArgs;
 use crate::args::message::PublishArgs;
 use crate::failure::{CliError, Exit};
-use crate::output::{Format, Show, Table, print};
+use crate::output::{Format, Show, Table};
 
 /// Messages sent before the next lines are read, by number and by bytes.
 const CHUNK_MESSAGES: usize = 1000;
@@ -23,27 +23,39 @@ pub async fn run(args: PublishArgs, client_args: &ClientArgs) -> Result<(), CliE
     // The input before the connection: a file that is not there is no reason to bother a broker.
     let mut input = Input::open(&args)?;
     let mut client = client_args.connect().await?;
+    let mut published = Published { topic: args.topic.clone(), receipts: Vec::new(), count: 0 };
+    let outcome = publish(&mut *client, client_args, &args, &mut input, &mut published).await;
+    tell(args.output.output, &published, outcome)
+}
+
+/// Publishes all of the input. What was published before an error is in `published`, too.
+async fn publish(
+    client: &mut dyn Client,
+    client_args: &ClientArgs,
+    args: &PublishArgs,
+    input: &mut Input,
+    published: &mut Published,
+) -> Result<(), CliError> {
     let options = PublishOptions {
         acks: args.acks.into(),
         compression: args.compression.into(),
         timeout: client_args.timeout.0,
     };
-    let mut published = Published { topic: args.topic.clone(), receipts: Vec::new(), count: 0 };
     let keep_all = args.output.output != Format::Table;
-    while let Some(chunk) = input.chunk(&args)? {
+    while let Some(chunk) = input.chunk(args)? {
         let sending = client.publish(&args.topic, chunk, options);
         let outcome = in_time(client_args.timeout.0, sending).await;
-        let receipts = about_topic(&mut *client, client_args, &args.topic, outcome).await?;
+        let receipts = about_topic(client, client_args, &args.topic, outcome).await?;
         published.count += receipts.len();
         let room = if keep_all { usize::MAX } else { SHOWN.saturating_sub(published.receipts.len()) };
         published.receipts.extend(receipts.into_iter().take(room));
     }
-    Ok(print(args.output.output, &published)?)
+    Ok(())
 }
 
 enum Input {
     One(Option<Outgoing>),
-    Lines(Box<dyn BufRead>),
+    Lines(Lines),
 }
 
 impl Input {
@@ -54,11 +66,11 @@ impl Input {
         if let Some(value) = &args.value {
             return Ok(Input::One(Some(message(args, None, Some(value.clone().into())))));
         }
-        let mut reader: Box<dyn BufRead> = match &args.file {
+        let mut reader: Box<dyn Read> = match &args.file {
             Some(path) => {
                 let file = File::open(path)
                     .map_err(|e| CliError::new(Exit::Failed, format!("{}: {e}", path.display())))?;
-                Box::new(BufReader::new(file))
+                Box::new(file)
             }
             None => {
                 if io::stdin().is_terminal() {
@@ -68,7 +80,7 @@ impl Input {
             }
         };
         if !args.whole {
-            return Ok(Input::Lines(reader));
+            return Ok(Input::Lines(Lines::new(reader)));
         }
         let mut whole = Vec::new();
         reader.read_to_end(&mut whole)?;
@@ -79,44 +91,75 @@ impl Input {
     fn chunk(&mut self, args: &PublishArgs) -> Result<Option<Vec<Outgoing>>, CliError> {
         match self {
             Input::One(message) => Ok(message.take().map(|m| vec![m])),
-            Input::Lines(reader) => {
-                let (mut chunk, mut bytes) = (Vec::new(), 0);
-                while chunk.len() < CHUNK_MESSAGES && bytes < CHUNK_BYTES {
-                    let Some(line) = next_line(reader)? else { break };
-                    bytes += line.len();
-                    chunk.push(split(args, line)?);
-                    // A pipe that pauses shall not hold back what came before.
-                    if bytes > 0 && args.file.is_none() && io::stdin().is_terminal() {
-                        break;
-                    }
-                }
-                Ok((!chunk.is_empty()).then_some(chunk))
-            }
+            Input::Lines(lines) => lines.chunk(args),
         }
     }
 }
 
-fn next_line(reader: &mut dyn BufRead) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    if reader.read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    Ok(Some(line))
+/// Lines, each a message.
+struct Lines {
+    /// It holds a chunk, so that a file is sent in large ones.
+    reader: BufReader<Box<dyn Read>>,
+    /// Lines read.
+    number: u64,
+    /// What ended the chunk before.
+    failed: Option<CliError>,
 }
 
-fn split(args: &PublishArgs, line: Vec<u8>) -> Result<Outgoing, CliError> {
-    let line = Bytes::from(line);
+impl Lines {
+    fn new(input: Box<dyn Read>) -> Self {
+        Self { reader: BufReader::with_capacity(CHUNK_BYTES, input), number: 0, failed: None }
+    }
+
+    /// The next lines, `None` at the end. Only the first of them is waited for: a pipe that pauses holds nothing back.
+    fn chunk(&mut self, args: &PublishArgs) -> Result<Option<Vec<Outgoing>>, CliError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < CHUNK_MESSAGES && bytes < CHUNK_BYTES {
+            match self.next(args, &mut bytes) {
+                Ok(Some(message)) => chunk.push(message),
+                Ok(None) => break,
+                Err(error) if chunk.is_empty() => return Err(error),
+                Err(error) => {
+                    // What stands before it is published first.
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+            if !self.reader.buffer().contains(&b'\n') {
+                break;
+            }
+        }
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+
+    fn next(&mut self, args: &PublishArgs, bytes: &mut usize) -> Result<Option<Outgoing>, CliError> {
+        let mut line = Vec::new();
+        if self.reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        self.number += 1;
+        *bytes += line.len();
+        split(args, self.number, line.into()).map(Some)
+    }
+}
+
+fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, CliError> {
     let Some(separator) = &args.key_separator else {
         return Ok(message(args, None, Some(line)));
     };
     let found = line.windows(separator.len().max(1)).position(|w| w == separator.as_bytes());
     let Some(at) = found else {
         let text = String::from_utf8_lossy(&line);
-        let problem = format!("`{text}`: has no `{separator}` between key and content");
-        return Err(CliError::new(Exit::Failed, problem).advise("The lines before it were published."));
+        let problem = format!("line {number}: `{text}` has no `{separator}` between key and content");
+        let advice =
+            if number == 1 { "Nothing was published." } else { "The lines before it were published." };
+        return Err(CliError::new(Exit::Failed, problem).advise(advice));
     };
     Ok(message(args, Some(line.slice(..at)), Some(line.slice(at + separator.len()..))))
 }

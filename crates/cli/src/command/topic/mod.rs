@@ -7,7 +7,7 @@ mod show;
 
 use sabir_server::client::{Client, ClientError, Failure, NewTopic, TopicInfo};
 
-use super::{about_topic, block_on, confirm, counted, in_time};
+use super::{about_topic, block_on, confirm, counted, in_time, once, tell};
 use crate::args::topic::TopicCommand;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::{CliError, Exit};
@@ -25,16 +25,20 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
         TopicCommand::Create { topics, partitions, config, if_not_exists, dry_run, output } => {
             let new = |name| NewTopic { name, partitions, configs: config.clone(), dry_run };
             let mut done = Vec::new();
-            for name in topics {
-                let outcome = in_time(args.timeout.0, client.create_topic(new(name.clone()))).await;
-                let exists =
-                    unless(Failure::Exists, if_not_exists, outcome).map_err(exists_already)?.is_none();
-                done.push((
-                    name,
-                    if exists { "exists" } else { tense(dry_run, "would be created", "created") },
-                ));
+            let mut outcome = Ok(());
+            for name in once(topics) {
+                let made = in_time(args.timeout.0, client.create_topic(new(name.clone()))).await;
+                let made = match unless(Failure::Exists, if_not_exists, made) {
+                    Ok(Some(())) => tense(dry_run, "would be created", "created"),
+                    Ok(None) => "exists",
+                    Err(error) => {
+                        outcome = Err(exists_already(error));
+                        break;
+                    }
+                };
+                done.push((name, made));
             }
-            Ok(print(output.output, &Done(done))?)
+            tell(output.output, &Done(done), outcome)
         }
         TopicCommand::List { internal, output } => {
             let mut topics = in_time(args.timeout.0, client.topics()).await?;
@@ -55,15 +59,13 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
         TopicCommand::DeleteRecords(delete) => records::run(client, args, delete).await,
         TopicCommand::Delete { topics, if_exists, dry_run, sure, output } => {
             // All must be there before the first is gone.
-            let topics = find(client, args, &topics, if_exists).await?;
-            if !dry_run && !topics.is_empty() {
-                confirm(sure, &question(&topics))?;
-                for topic in &topics {
-                    in_time(args.timeout.0, client.delete_topic(&topic.name)).await?;
-                }
+            let topics = find(client, args, &once(topics), if_exists).await?;
+            if dry_run || topics.is_empty() {
+                let outcome = tense(dry_run, "would be deleted", "deleted");
+                return Ok(print(output.output, &Loss { topics, outcome })?);
             }
-            let outcome = tense(dry_run, "would be deleted", "deleted");
-            Ok(print(output.output, &Loss { topics, outcome })?)
+            confirm(sure, &question(&topics))?;
+            delete(client, args, topics, output).await
         }
     }
 }
@@ -83,6 +85,24 @@ async fn find(
         }
     }
     Ok(found)
+}
+
+async fn delete(
+    client: &mut dyn Client,
+    args: &ClientArgs,
+    topics: Vec<TopicInfo>,
+    output: OutputArg,
+) -> Result<(), CliError> {
+    let mut done = Loss { topics: Vec::new(), outcome: "deleted" };
+    let mut outcome = Ok(());
+    for topic in topics {
+        outcome = in_time(args.timeout.0, client.delete_topic(&topic.name)).await.map_err(CliError::from);
+        if outcome.is_err() {
+            break;
+        }
+        done.topics.push(topic);
+    }
+    tell(output.output, &done, outcome)
 }
 
 async fn add_partitions(
