@@ -32,7 +32,7 @@ pub struct NetOptions {
     /// See [`Limits::idle_timeout`].
     pub idle_timeout: Duration,
     /// A client from which nothing has come for so long is asked by the system whether it is still there, and missed after
-    /// as much time again. In whole seconds, at least one.
+    /// as much time again. In whole seconds, at least one; the system knows no more than 32,767 for either time.
     pub keepalive: Duration,
 }
 
@@ -174,6 +174,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often the system asks a silent client whether it is still there.
 const PROBES: u32 = 3;
 const SECOND: Duration = Duration::from_secs(1);
+/// The longest silence, and the longest time between questions, that Linux takes; above it refuses the socket (`MAX_TCP_KEEPIDLE`,
+/// `MAX_TCP_KEEPINTVL`).
+const MAX_SILENCE: Duration = Duration::from_secs(32_767);
 
 impl Acceptor {
     async fn run(self, socket: std::net::TcpListener) {
@@ -252,9 +255,29 @@ impl Acceptor {
 fn prepare(stream: TcpStream, keepalive: Duration) -> io::Result<(SocketAddr, std::net::TcpStream)> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&stream, true)?;
-    let (silence, between) = (keepalive.max(SECOND), (keepalive / PROBES).max(SECOND));
+    let (silence, between) =
+        (keepalive.clamp(SECOND, MAX_SILENCE), (keepalive / PROBES).clamp(SECOND, MAX_SILENCE));
     sockopt::set_tcp_keepidle(&stream, silence)?;
     sockopt::set_tcp_keepintvl(&stream, between)?;
     sockopt::set_tcp_keepcnt(&stream, PROBES)?;
     Ok((stream.local_addr()?, stream.into_std()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_keepalive_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (wanted, silence, between) in
+            [(0, 1, 1), (60, 60, 20), (32_768, 32_767, 10_923), (u64::from(u32::MAX), 32_767, 32_767)]
+        {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (_, stream) = prepare(stream, Duration::from_secs(wanted)).unwrap();
+            assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(silence));
+            assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), Duration::from_secs(between));
+        }
+    }
 }
