@@ -277,8 +277,10 @@ impl TopicConfig {
         }
         let mut config = Self::decode_first(input)?;
         if form == FORM_1 {
-            // It did not say what is the topic's own.
+            // It did not say what is the topic's own. What a topic keeps must not become less because the node's default does.
             config.claim(&Self::default());
+            config.own(TopicField::RetentionMs);
+            config.own(TopicField::RetentionBytes);
             return Ok(config);
         }
         config.compression = match take_u8(input)? {
@@ -403,8 +405,12 @@ mod tests {
         let read = TopicConfig::decode(&mut &bytes[..]).unwrap();
         let mut expected = TopicConfig { retention_ms: Some(1000), min_insync: 2, ..TopicConfig::default() };
         expected.own(TopicField::RetentionMs);
+        expected.own(TopicField::RetentionBytes);
         expected.own(TopicField::MinInsync);
         assert_eq!(read, expected);
+        let mut inherited = read.clone();
+        inherited.inherit(&TopicConfig { retention_bytes: Some(1), ..TopicConfig::default() });
+        assert_eq!(inherited, read, "what has no bound keeps none");
     }
 
     #[test]
