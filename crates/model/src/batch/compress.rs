@@ -167,7 +167,7 @@ fn lz4(input: &[u8], out: &mut Vec<u8>) {
 fn zstd(input: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let mut decompressor =
         zstd::bulk::Decompressor::new().map_err(|_| BatchError::Decompress(Compression::Zstd))?;
-    let mut room = input.len().saturating_mul(4).clamp(4 << 10, limit.max(1)).min(limit);
+    let mut room = input.len().saturating_mul(4).max(4 << 10).min(limit);
     loop {
         let mut out = Vec::with_capacity(room);
         match decompressor.decompress_to_buffer(input, &mut out) {

@@ -9,8 +9,8 @@ use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
 const LEAST: u64 = 6;
 /// What is decompressed at a time, in bytes.
 const STEP: usize = 16 << 10;
-/// Zstandard frames may ask for a window of so many bytes, as a power of two.
-const WINDOW_LOG: u32 = 24;
+/// Zstandard frames may ask for a window of so many bytes, as a power of two: what its library takes if nothing is said.
+const WINDOW_LOG: u32 = 27;
 
 /// Checks that the batch at the front of `bytes` has room for as many records as its header says, one behind the other and
 /// none after the last, decompressing no more than `limit` bytes and only a little at a time. What is in the records is not looked at.
@@ -194,6 +194,21 @@ mod tests {
             claim(&mut bytes, 200_000_000);
             let field = BatchError::Field { field: "record count", value: 200_000_000 };
             assert_eq!(check_count(&bytes, LIMIT), Err(field), "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_zstandard_window_may_be_as_large_as_its_library_takes() {
+        let plain = batch(Compression::None, 700);
+        for (log, expected) in [(27, Ok(())), (28, Err(BatchError::Decompress(Compression::Zstd)))] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            std::io::Write::write_all(&mut encoder, &plain[HEADER_LEN..]).unwrap();
+            let mut bytes = [&plain[..HEADER_LEN], &encoder.finish().unwrap()].concat();
+            let len = (bytes.len() - 12) as i32;
+            bytes[8..12].copy_from_slice(&len.to_be_bytes());
+            bytes[22] |= Compression::Zstd as u8;
+            assert_eq!(check_count(&bytes, LIMIT), expected, "{log}");
         }
     }
 

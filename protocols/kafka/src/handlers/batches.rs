@@ -58,7 +58,19 @@ pub(super) fn take(
     let Some(codec) = topic.compression.filter(|codec| header.compression() != Ok(*codec)) else {
         return Ok((batch, header));
     };
-    let batch = recompress(&batch, codec, topic.level(codec), WALK_LIMIT)?;
+    let limit = match codec {
+        // What is larger would be refused in any case.
+        Compression::None => WALK_LIMIT.min(topic.max_message_bytes as usize),
+        _ => WALK_LIMIT,
+    };
+    let batch = recompress(&batch, codec, topic.level(codec), limit).map_err(|error| match error {
+        BatchError::TooLarge { .. } if codec == Compression::None => {
+            let message =
+                format!("the topic takes {limit} bytes uncompressed (max.message.bytes), the batch has more");
+            Refusal::new(ErrorCode::MessageTooLarge, message)
+        }
+        other => other.into(),
+    })?;
     check_size(&batch, topic)?;
     let header = BatchHeader::parse(&batch)?;
     Ok((batch, header))
@@ -286,7 +298,13 @@ mod tests {
         // What fits compressed need not fit as the topic keeps it.
         let small = taken(&plain, &wants(Some(Compression::Zstd))).expect("it is good").0;
         let topic = TopicConfig { max_message_bytes: small.len() as u32, ..wants(Some(Compression::None)) };
-        assert_eq!(taken(&small, &topic).map_err(|refusal| refusal.code), Err(ErrorCode::MessageTooLarge));
+        let refusal = taken(&small, &topic).expect_err("it is too large");
+        assert_eq!((refusal.code, refusal.malformed), (ErrorCode::MessageTooLarge, false));
+        assert!(
+            refusal.message.ends_with("the batch has more"),
+            "it is not decompressed whole: {}",
+            refusal.message
+        );
     }
 
     #[test]
