@@ -92,7 +92,6 @@ struct Running {
     slot: Slot,
     api: ApiKey,
     handling: Handling,
-    _grant: Option<Grant>,
 }
 
 impl Running {
@@ -100,6 +99,13 @@ impl Running {
     fn may_park(&self) -> bool {
         matches!(self.api, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
     }
+}
+
+/// Has the task polled again when the thread has looked at its sockets. One that merely wakes itself is polled some sixty times before
+/// that.
+fn go_on_later(cx: &mut Context<'_>) {
+    let pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(pending.is_pending(), "it yields once");
 }
 
 type Waiting<T> = Option<Pin<Box<dyn Future<Output = T>>>>;
@@ -171,14 +177,18 @@ impl Driver {
         let (mut left, began) = (TURN, Instant::now());
         loop {
             let mut moved = self.finish(cx)?;
-            moved |= self.begin(cx)?;
-            moved |= self.read(cx, &mut left)?;
+            moved |= self.begin(cx, began)?;
+            let over = moved && began.elapsed() >= TURN_TIME;
+            // What is there already has its turn first, or the input would grow by what is not begun.
+            if !over {
+                moved |= self.read(cx, &mut left)?;
+            }
             moved |= self.write(cx)?;
             if !moved {
                 break;
             }
-            if left == 0 || began.elapsed() >= TURN_TIME {
-                cx.waker().wake_by_ref();
+            if left == 0 || over || began.elapsed() >= TURN_TIME {
+                go_on_later(cx);
                 return Ok(Poll::Pending);
             }
         }
@@ -220,7 +230,7 @@ impl Driver {
                 memory.into_iter().for_each(|granted| self.output.take_grant(granted));
             }
             Reply::Silence => self.session.answer(slot, None),
-            Reply::Close { .. } => return Err(End::Dropped(Dropped::RefusedUnanswered)),
+            Reply::Close { why, .. } => return Err(End::Dropped(why)),
         }
         while let Some(answer) = self.session.pop() {
             self.output.push(answer);
@@ -228,8 +238,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Begins every request in the input whose turn has come.
-    fn begin(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    /// Begins every request in the input whose turn has come, until the turn that began then is over.
+    fn begin(&mut self, cx: &mut Context<'_>, began: Instant) -> Result<bool, End> {
         let (mut moved, mut appended) = (false, false);
         while let Some(request) = self.next_request()? {
             if request.api == ApiKey::Produce {
@@ -244,6 +254,9 @@ impl Driver {
                 break;
             }
             moved = true;
+            if began.elapsed() >= TURN_TIME {
+                break;
+            }
         }
         if appended {
             self.kafka.broker.flush();
@@ -265,9 +278,13 @@ impl Driver {
             return Ok(Some(held));
         }
         match self.session.next(&mut self.input.bytes)? {
-            Next::Request(request) => {
+            Next::Request(mut request) => {
                 self.need = 4;
                 self.deadlines.frame_taken();
+                // What is produced is copied at once; other bodies may be kept while their requests wait.
+                if request.in_buffer && request.api != ApiKey::Produce {
+                    request.body = self.input.hand_on(request.body);
+                }
                 Ok(Some(request))
             }
             Next::Need(need) => {
@@ -280,7 +297,7 @@ impl Driver {
     fn run(&mut self, request: Request) {
         let (slot, api) = (request.slot, request.api);
         let handling = handlers::handle(self.client.clone(), request);
-        self.running = Some(Running { slot, api, handling, _grant: self.input.take_grant() });
+        self.running = Some(Running { slot, api, handling });
     }
 
     /// Has nothing more read while too much waits in the broker's open blocks.

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sabir_net::{FrameMemory, Grant};
 
 /// Bytes of a lent buffer: what one read takes at most.
@@ -27,6 +27,18 @@ thread_local! {
 /// No memory is left for an incomplete frame, or for answers that are not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoMemory;
+
+/// A frame and what was granted for it.
+struct Granted {
+    frame: Bytes,
+    _grant: Grant,
+}
+
+impl AsRef<[u8]> for Granted {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
 
 /// A connection's input.
 #[derive(Debug, Default)]
@@ -81,6 +93,8 @@ impl Input {
             self.grant = None;
             give_back(std::mem::take(&mut self.bytes));
         } else if len <= SMALL {
+            // It was for frames that have been taken out.
+            self.grant = None;
             self.shrink();
         } else if self.grant.is_none() {
             self.grant = memory.try_take(BUFFER);
@@ -101,9 +115,12 @@ impl Input {
         }
     }
 
-    /// The grant of a frame that has been taken out whole, to be kept as long as its bytes are.
-    pub fn take_grant(&mut self) -> Option<Grant> {
-        self.grant.take()
+    /// A frame that has been taken out whole, with the grant for it: that is kept as long as any of its bytes are, and no longer.
+    pub fn hand_on(&mut self, frame: Bytes) -> Bytes {
+        match self.grant.take() {
+            Some(grant) => Bytes::from_owner(Granted { frame, _grant: grant }),
+            None => frame,
+        }
     }
 }
 
@@ -194,6 +211,31 @@ mod tests {
         let frame = input.bytes.split().freeze();
         input.settle(&memory).expect("empty");
         assert_eq!((memory.granted(), frame.len()), (0, 20 * LARGE));
+    }
+
+    #[test]
+    fn a_grant_goes_with_the_frame_and_ends_with_its_last_bytes() {
+        let memory = FrameMemory::new(2 * BUFFER);
+        let mut input = with(FREE + 1);
+        input.settle(&memory).expect("there is room");
+        let frame = input.bytes.split().freeze();
+        let frame = input.hand_on(frame);
+        input.settle(&memory).expect("nothing is held");
+        let part = frame.slice(FREE..);
+        drop(frame);
+        assert_eq!((memory.granted(), &part[..]), (BUFFER, &[1][..]));
+        drop(part);
+        assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn a_grant_ends_when_little_is_left_behind_the_frame() {
+        let memory = FrameMemory::new(2 * BUFFER);
+        let mut input = with(SMALL + 1);
+        input.settle(&memory).expect("there is room");
+        drop(input.bytes.split_to(SMALL));
+        input.settle(&memory).expect("little is held");
+        assert_eq!((memory.granted(), input.bytes.len()), (0, 1));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) enum Dropped {
     Idle,
     /// It no longer answers the system's questions whether it is there.
     Vanished,
-    /// No memory was left for its incomplete frame, or for answers that it does not read.
+    /// No memory was left for its incomplete frame, for the partitions it fetches, or for answers that it does not read.
     Memory,
     /// A batch sent without waiting for an answer was refused; closing is the only way to say so.
     RefusedUnanswered,
@@ -67,7 +67,8 @@ impl std::fmt::Display for Dropped {
             Self::Idle => "no request for too long (net.idle_timeout)",
             Self::Vanished => "it vanished without a word (net.keepalive)",
             Self::Memory => {
-                "no memory is left for its incomplete frame, or for what it does not read (net.frame_memory)"
+                "no memory is left for its incomplete frame, for the partitions it fetches, or for what it does not read \
+                 (net.frame_memory)"
             }
             Self::RefusedUnanswered => "a batch sent with acks=0 was refused",
         })

@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub header: RequestHeader,
     /// What stands behind the header; nothing, where the version is not known.
     pub body: Bytes,
+    /// Whether the body is a part of the input's buffer still.
+    pub in_buffer: bool,
 }
 
 /// What stands at the front of the input.
@@ -104,17 +106,18 @@ impl Session {
         }
         input.advance(4);
         let carries_records = input.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
-        let frame = if carries_records || length > COPY_UP_TO {
+        let in_buffer = carries_records || length > COPY_UP_TO;
+        let frame = if in_buffer {
             input.split_to(length).freeze()
         } else {
             let copy = Bytes::copy_from_slice(&input[..length]);
             input.advance(length);
             copy
         };
-        self.request(&frame).map(Next::Request)
+        self.request(&frame, in_buffer).map(Next::Request)
     }
 
-    fn request(&mut self, frame: &Bytes) -> Result<Request, Protest> {
+    fn request(&mut self, frame: &Bytes, in_buffer: bool) -> Result<Request, Protest> {
         let mut reader = Reader::new(frame);
         let header = RequestHeader::decode(&mut reader).map_err(Protest::Header)?;
         let served = header.api().filter(|api| coded_versions(*api).is_some());
@@ -126,7 +129,7 @@ impl Session {
         let slot = Slot(self.opened);
         self.opened += 1;
         self.answers.push_back(None);
-        Ok(Request { slot, api, version, header, body: reader.rest() })
+        Ok(Request { slot, api, version, header, body: reader.rest(), in_buffer })
     }
 
     /// Gives a request's answer; `None` where the protocol sends none.

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
 use crate::frontend::FrontEnd;
-use crate::input::FREE;
+use crate::input::{FREE, NoMemory};
 use crate::map::error_code;
+use crate::metrics::Dropped;
 use crate::session::{Protest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
@@ -45,7 +46,9 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
         follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
     };
     drop(body);
-    let _held = hold(&client.memory, &plan).await;
+    let Ok(_held) = hold(&client.memory, &plan, bounds.until).await else {
+        return Ok(Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory });
+    };
     let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
     kafka.sessions.lock().end(&plan, &mut answers);
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
@@ -61,14 +64,24 @@ struct Bounds {
     follower: bool,
 }
 
-/// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it. Waits until there is
-/// some.
-async fn hold(memory: &FrameMemory, plan: &Plan) -> Option<Grant> {
+/// How long memory for a list of partitions is waited for, if the fetch itself waits no longer.
+const LEAST_HOLD: Duration = Duration::from_secs(1);
+
+/// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it.
+///
+/// # Errors
+/// There was none in time. Waiting on would be for others that may wait for what this one's frame takes.
+async fn hold(memory: &FrameMemory, plan: &Plan, until: Instant) -> Result<Option<Grant>, NoMemory> {
     // What is wanted of a partition, that it is watched, and what is answered.
     const EACH: usize =
         size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
     let bytes = plan.wanted.len().saturating_mul(EACH).min(memory.total());
-    if bytes > FREE { Some(memory.clone().take(bytes).await) } else { None }
+    if bytes <= FREE {
+        return Ok(None);
+    }
+    let by = until.max(Instant::now() + LEAST_HOLD);
+    let taken = tokio::time::timeout_at(by, memory.clone().take(bytes)).await;
+    taken.map(Some).map_err(|_| NoMemory)
 }
 
 /// What was read, by the places in the plan.
@@ -81,14 +94,20 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
     if first.answers_at_once(bounds) || Instant::now() >= bounds.until {
         return first;
     }
+    let (mut there, mut missing) = (first.bytes, first.missing(bounds));
     drop(first);
     loop {
         let watched = partitions(kafka, plan);
         // Registered before the read, so that nothing between the two is missed.
-        let watch = kafka.broker.watch(&watched, bounds.min_bytes.max(1));
+        let watch = kafka.broker.watch(&watched, missing.max(1));
         let gathered = gather(kafka, memory, plan, bounds).await;
         if gathered.answers_at_once(bounds) {
             return gathered;
+        }
+        missing = gathered.missing(bounds);
+        // What came before the watch is not counted by it.
+        if std::mem::replace(&mut there, gathered.bytes) < gathered.bytes {
+            continue;
         }
         drop(gathered);
         let more = tokio::time::timeout_at(bounds.until, watch).await;
@@ -111,14 +130,21 @@ struct Gathered {
 
 impl Gathered {
     fn answers_at_once(&self, bounds: &Bounds) -> bool {
-        self.urgent || self.bytes >= bounds.min_bytes.min(self.max_bytes) || self.answers.is_empty()
+        self.urgent || self.missing(bounds) == 0 || self.answers.is_empty()
+    }
+
+    /// How many bytes more are waited for. A client that takes none at all still gets the first batch, and waits for that.
+    fn missing(&self, bounds: &Bounds) -> usize {
+        bounds.min_bytes.min(self.max_bytes.max(1)).saturating_sub(self.bytes)
     }
 }
 
 /// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
 async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
-    let memory = memory.share(bounds.max_bytes, FREE);
-    let max_bytes = memory.as_ref().map_or(bounds.max_bytes.min(FREE), Grant::bytes);
+    let most = most(&plan.wanted, bounds.max_bytes);
+    let memory = memory.share(most, FREE);
+    let granted = memory.as_ref().map_or(most.min(FREE), Grant::bytes);
+    let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
     let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false };
     let mut topics = Lookup::new(kafka);
@@ -143,12 +169,18 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
         gathered.answers.push((at, answer));
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
-    let used = gathered.bytes.min(max_bytes);
+    let used = gathered.bytes.min(granted);
     gathered.memory = gathered.memory.filter(|_| used > FREE);
     if let Some(grant) = &mut gathered.memory {
         grant.resize(used);
     }
     gathered
+}
+
+/// How many bytes can come of these partitions, of so many that are wanted in all.
+fn most(wanted: &[Wanted], max_bytes: usize) -> usize {
+    let each = wanted.iter().map(|wanted| usize::try_from(wanted.max_bytes).unwrap_or(0));
+    each.fold(0, usize::saturating_add).min(max_bytes)
 }
 
 /// Finds topics, which come in runs.
@@ -293,4 +325,26 @@ fn respond(plan: &Plan, answers: Answers) -> FetchResponse {
         topic.partitions.push(answer);
     }
     FetchResponse { session_id: plan.session_id(), responses, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_reserved_than_the_partitions_can_give() {
+        let wanted = |max_bytes| Wanted {
+            topic: TopicKey::Id([1; 16]),
+            partition: 0,
+            fetch_offset: 0,
+            leader_epoch: -1,
+            last_fetched_epoch: -1,
+            max_bytes,
+        };
+        let all = [wanted(1 << 20), wanted(-5), wanted(1 << 20)];
+        assert_eq!(most(&all, 50 << 20), 2 << 20);
+        assert_eq!(most(&all, 1000), 1000);
+        assert_eq!(most(&[wanted(i32::MAX), wanted(i32::MAX)], usize::MAX), 2 * i32::MAX as usize);
+        assert_eq!(most(&[], 1000), 0);
+    }
 }

@@ -29,6 +29,7 @@ use sabir_net::{FrameMemory, Grant};
 use sabir_model::ErrorKind;
 
 use crate::frontend::FrontEnd;
+use crate::metrics::Dropped;
 use crate::session::{Protest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 
@@ -81,7 +82,7 @@ pub(crate) enum Reply {
     /// Nothing, as the protocol has it.
     Silence,
     /// Nothing, although there is an error to tell: the connection is closed instead.
-    Close { error: ErrorCode },
+    Close { error: ErrorCode, why: Dropped },
 }
 
 impl Reply {
@@ -96,7 +97,7 @@ impl Reply {
     /// The first error it carries.
     pub fn error(&self) -> ErrorCode {
         match self {
-            Self::Frame { error, .. } | Self::Close { error } => *error,
+            Self::Frame { error, .. } | Self::Close { error, .. } => *error,
             Self::Silence => ErrorCode::None,
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::batches::{self, Refusal};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
+use crate::metrics::Dropped;
 use crate::session::{Protest, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -94,7 +95,7 @@ impl Answer {
         let error = partitions.map(|p| ErrorCode::check(p.error_code)).find_map(Result::err);
         match (self.acks, error) {
             (0, None) => Reply::Silence,
-            (0, Some(error)) => Reply::Close { error },
+            (0, Some(error)) => Reply::Close { error, why: Dropped::RefusedUnanswered },
             (_, error) => self.call.reply(&self.response, error.unwrap_or(ErrorCode::None)),
         }
     }

@@ -140,6 +140,34 @@ async fn a_fetch_waits_for_records_and_no_longer_than_it_wants() {
 }
 
 #[tokio::test]
+async fn what_is_there_already_counts_for_what_is_waited_for() {
+    let rig = Rig::start();
+    let (mut reader, mut writer) = (rig.raw().await, rig.raw().await);
+    writer.topic("t", 1).await;
+    let large = "x".repeat(10_000);
+    writer.put("t", 0, &[&large]).await;
+    let mut request = fetch(vec![partition(0, 0)]);
+    (request.min_bytes, request.max_wait_ms) = (15_000, 60_000);
+    let correlation = reader.send(12, &request).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    writer.put("t", 0, &[&large]).await;
+    let woken = reader.receive::<FetchRequest>(12, correlation).await;
+    assert_eq!(batches(only(&woken)), [(0, 0), (1, 1)]);
+}
+
+#[tokio::test]
+async fn who_takes_no_bytes_waits_for_the_first_batch_all_the_same() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let mut request = fetch(vec![partition(0, 0)]);
+    (request.max_bytes, request.max_wait_ms) = (0, 150);
+    let began = Instant::now();
+    assert!(batches(only(&raw.call(12, &request).await)).is_empty());
+    assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_fetch_that_waits_holds_up_nobody_else() {
     let rig = Rig::with(Setup {
         net: sabir_net::NetOptions { io_threads: 1, ..Default::default() },

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use sabir_kafka::wire::messages::produce::ProduceRequest;
+use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_net::NetOptions;
 
-use crate::rig::{PATIENCE, Rig, Setup, batch, produce_request};
+use crate::rig::{PATIENCE, Rig, Setup, batch, batch_with, produce_request};
 
 fn impatient(change: impl FnOnce(&mut NetOptions)) -> Rig {
     let mut setup = Setup::default();
@@ -146,6 +147,78 @@ async fn unread_answers_share_a_bounded_memory() {
     let answer = raw.call(12, &request(20_000)).await;
     assert_eq!(answer.responses[0].partitions.len(), 20_000);
     assert_eq!(memory.granted(), 0);
+}
+
+#[tokio::test]
+async fn a_pipeline_of_dear_requests_lets_others_have_their_turn() {
+    let rig = impatient(|net| net.io_threads = 1);
+    let (mut dear, mut other) = (rig.raw().await, rig.raw().await);
+    dear.topic_with("t", 1, &[("compression.type", "gzip"), ("compression.gzip.level", "9")]).await;
+    let batch = batch_with(BatchBuilder::new(Compression::Zstd), &[&"x".repeat(4_000_000)]);
+    let mut pipeline = Vec::new();
+    for _ in 0..60 {
+        pipeline.extend_from_slice(&dear.frame(12, &produce_request(-1, "t", 0, batch.clone())).to_bytes());
+    }
+    assert!(pipeline.len() < 60_000, "{} bytes are not read at once", pipeline.len());
+    let began = Instant::now();
+    dear.write(&pipeline).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let asked = Instant::now();
+    other.call(0, &ApiVersionsRequest::default()).await;
+    let answered = asked.elapsed();
+    for _ in 0..60 {
+        dear.receive_frame().await;
+    }
+    let all = began.elapsed();
+    assert!(answered < all / 4, "an answer took {answered:?} of {all:?}");
+}
+
+fn long_poll(partitions: usize, max_wait_ms: i32) -> FetchRequest {
+    let partition = FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic =
+        FetchTopic { topic: "t".into(), partitions: vec![partition; partitions], ..Default::default() };
+    FetchRequest { max_wait_ms, min_bytes: 1, session_epoch: -1, topics: vec![topic], ..Default::default() }
+}
+
+/// A fetch whose frame came in pieces gives the frame's memory back before it waits.
+#[tokio::test]
+async fn a_fetch_that_waits_keeps_no_memory_for_its_frame() {
+    let rig = Rig::start();
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let frame = raw.frame(12, &long_poll(250, 60_000)).to_bytes();
+    let (first, last) = frame.split_at(frame.len() - 10);
+    raw.write(first).await;
+    let began = Instant::now();
+    while memory.granted() == 0 {
+        assert!(began.elapsed() < PATIENCE, "what has arrived is not counted");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    raw.write(last).await;
+    while memory.granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are kept", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    rig.raw().await.put("t", 0, &["a"]).await;
+    assert_eq!(raw.receive_frame().await[..4], 2i32.to_be_bytes());
+}
+
+#[tokio::test]
+async fn a_fetch_that_finds_no_memory_is_not_held_for_ever() {
+    let rig = impatient(|net| net.frame_memory = 4 << 20);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let all = memory.try_take(memory.total()).unwrap();
+    let began = Instant::now();
+    raw.send(12, &long_poll(1000, 10)).await;
+    assert_eq!(raw.closed().await, b"");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(rig.dropped("memory"), 1);
+    drop(all);
+    let answer = rig.raw().await.call(12, &long_poll(1000, 10)).await;
+    assert_eq!(answer.responses[0].partitions.len(), 1000);
 }
 
 /// Frames that never end share a bounded memory; those who find none left are dropped, and everybody else goes on.
