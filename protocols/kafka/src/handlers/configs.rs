@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::Topic;
-use sabir_model::TopicConfig;
+use sabir_model::{ErrorKind, TopicConfig};
+use tokio::time::Instant;
 
 use super::topics::Refused;
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, commit_by, decode, first_error, within};
 use crate::broker_config;
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
@@ -203,6 +204,7 @@ pub(super) async fn incremental_alter_configs(
     drop(request);
     let kafka = &client.kafka;
     let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
+    let mut until = commit_by();
     let mut responses = Vec::with_capacity(body.resources.len());
     for resource in &body.resources {
         let change = |c: &'_ alter::AlterableConfig| (c.name.clone(), c.config_operation, c.value.clone());
@@ -214,10 +216,16 @@ pub(super) async fn incremental_alter_configs(
         });
         let target = (resource.resource_type, &*resource.resource_name);
         let outcome = match named.check(target) {
-            Ok(()) => change_resource(kafka, target, changes.collect(), false, body.validate_only).await,
+            Ok(()) => {
+                change_resource(kafka, target, changes.collect(), false, body.validate_only, until).await
+            }
             Err(refused) => Err(refused),
         };
         let (error, message) = split(outcome);
+        // Each has its time, but after one that was late nobody is waited for.
+        if error != ErrorCode::RequestTimedOut {
+            until = commit_by();
+        }
         responses.push(alter::AlterConfigsResourceResponse {
             error_code: error.code(),
             error_message: message,
@@ -236,6 +244,7 @@ pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Resul
     drop(request);
     let kafka = &client.kafka;
     let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
+    let mut until = commit_by();
     let mut responses = Vec::with_capacity(body.resources.len());
     for resource in &body.resources {
         let changes = resource.configs.iter().map(|c| Change {
@@ -245,10 +254,16 @@ pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Resul
         });
         let target = (resource.resource_type, &*resource.resource_name);
         let outcome = match named.check(target) {
-            Ok(()) => change_resource(kafka, target, changes.collect(), true, body.validate_only).await,
+            Ok(()) => {
+                change_resource(kafka, target, changes.collect(), true, body.validate_only, until).await
+            }
             Err(refused) => Err(refused),
         };
         let (error, message) = split(outcome);
+        // Each has its time, but after one that was late nobody is waited for.
+        if error != ErrorCode::RequestTimedOut {
+            until = commit_by();
+        }
         responses.push(replace::AlterConfigsResourceResponse {
             error_code: error.code(),
             error_message: message,
@@ -284,6 +299,7 @@ async fn change_resource(
     changes: Vec<Change<'_>>,
     from_defaults: bool,
     validate_only: bool,
+    until: Instant,
 ) -> Result<(), Refused> {
     match resource_type {
         TOPIC => {}
@@ -297,8 +313,8 @@ async fn change_resource(
         }
         other => return Err(no_settings(other)),
     }
-    // One change at a time: each begins with what the one before left.
-    let _turn = kafka.broker.configuring().await;
+    // One change at a time: each begins with what the one before left, unless that took too long.
+    let _turn = within(until, async { Ok(kafka.broker.configuring().await) }).await.map_err(failed)?;
     let topic = find_topic(kafka, name)?;
     let defaults = &kafka.broker.options().defaults;
     let mut config = match from_defaults {
@@ -318,8 +334,12 @@ async fn change_resource(
     if validate_only || config == topic.config {
         return Ok(());
     }
-    let done = kafka.broker.configure_topic(topic.id, config).await;
-    done.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
+    let done = within(until, kafka.broker.configure_topic(topic.id, config)).await;
+    done.map(drop).map_err(failed)
+}
+
+fn failed(kind: ErrorKind) -> Refused {
+    (error_code(kind), kind.to_string())
 }
 
 fn apply(config: &mut TopicConfig, change: &Change<'_>, defaults: &TopicConfig) -> Result<(), Refused> {

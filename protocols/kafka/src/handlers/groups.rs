@@ -8,7 +8,7 @@ use sabir_broker::{
 use sabir_model::ErrorKind;
 
 use super::metadata::GROUP_OPERATIONS;
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, commit_by, decode, first_error, within};
 use crate::map::group_error_code;
 use crate::session::{Protest, Request};
 use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
@@ -163,9 +163,12 @@ pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<R
             .map(|a| (a.member_id.as_str().into(), a.assignment.clone()))
             .collect(),
     };
+    // Who brings assignments waits for their commit; others for the leader, which the group sees to.
+    let commits = !sync.assignments.is_empty();
     let syncing = client.kafka.broker.groups().sync(&body.group_id, sync);
     drop((body, request));
-    let (response, error) = match syncing.await {
+    let synced = if commits { within(commit_by(), syncing).await } else { syncing.await };
+    let (response, error) = match synced {
         Ok(synced) => {
             let response = SyncGroupResponse {
                 protocol_type: synced.protocol_type.as_deref().map(Str::from),
@@ -318,8 +321,10 @@ pub(super) async fn delete_groups(client: Rc<Client>, request: Request) -> Resul
     // All at once, so that they share a commit.
     let deleting: Vec<_> = body.groups_names.into_iter().map(|id| (groups.delete(&id), id)).collect();
     let mut results = Vec::with_capacity(deleting.len());
+    let until = commit_by();
     for (deleted, group_id) in deleting {
-        let error_code = deleted.await.map_or_else(|kind| group_error_code(kind).code(), |()| 0);
+        let deleted = within(until, deleted).await;
+        let error_code = deleted.map_or_else(|kind| group_error_code(kind).code(), |()| 0);
         results.push(DeletableGroupResult { group_id, error_code });
     }
     let error = first_error(results.iter().map(|r| r.error_code));

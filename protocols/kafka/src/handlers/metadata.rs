@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{ErrorKind, TopicId};
 
-use super::{Call, Client, Reply, decode, first_error};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::names;
@@ -50,7 +50,10 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
         let create = kafka.config.auto_create && body.allow_auto_topic_creation;
         let wanted = body.topics.unwrap_or_default();
         if create {
-            create_missing(kafka, &wanted).await;
+            // What is not made in time is made all the same, and not there in the answer.
+            if tokio::time::timeout(COMMIT_TIMEOUT, create_missing(kafka, &wanted)).await.is_err() {
+                tracing::warn!("topics that a client asked for are not made in time");
+            }
         }
         let catalog = kafka.broker.catalog();
         wanted.iter().map(|topic| one(kafka, &catalog, topic)).collect::<Vec<_>>()

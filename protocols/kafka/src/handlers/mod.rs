@@ -147,6 +147,15 @@ fn patience(timeout_ms: i32) -> Duration {
     asked.max(LEAST_PATIENCE)
 }
 
+/// How long a change is waited for whose request says nothing of it; what Kafka's brokers have for `offsets.commit.timeout.ms`. It
+/// goes on if it takes longer.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Until when a change is waited for whose request says nothing of it.
+fn commit_by() -> tokio::time::Instant {
+    tokio::time::Instant::now() + COMMIT_TIMEOUT
+}
+
 /// What work comes to, if that is in time. What it has asked of the broker goes on if it is not.
 async fn within<T>(
     until: tokio::time::Instant,

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
-use super::{Call, Client, Reply, decode, first_error};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, within};
 use crate::frontend::FrontEnd;
 use crate::map::group_error_code;
 use crate::names;
@@ -27,8 +26,6 @@ use crate::wire::messages::offset_fetch::{
 };
 use crate::wire::{ErrorCode, Reader, Str, Uuid};
 
-/// How long a commit is waited for; what Kafka's brokers have for `offsets.commit.timeout.ms`. It goes on if it takes longer.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first versions that name topics by id.
 const IDS_SINCE: i16 = 10;
 /// The first version of OffsetFetch in which a group has an error of its own.
@@ -299,7 +296,7 @@ pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Resul
         topics.push(OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: partitions.collect() });
     }
     if !deleted.is_empty()
-        && let Err(kind) = groups.delete_offsets(&body.group_id, deleted).await
+        && let Err(kind) = within(commit_by(), groups.delete_offsets(&body.group_id, deleted)).await
     {
         return Ok(refused(group_error_code(kind)));
     }

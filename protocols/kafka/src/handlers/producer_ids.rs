@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use super::{Call, Client, Reply, decode};
+use sabir_model::ErrorKind;
+
+use super::{Call, Client, Reply, commit_by, decode, within};
 use crate::map::error_code;
 use crate::session::{Protest, Request};
 use crate::wire::ErrorCode;
@@ -14,7 +16,7 @@ pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Re
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {
-        None => client.kafka.broker.allocate_producer_id().await.map_err(error_code),
+        None => within(commit_by(), client.kafka.broker.allocate_producer_id()).await.map_err(failed),
         Some("") => Err(ErrorCode::InvalidRequest),
         Some(_) => Err(super::produce::NO_TRANSACTIONS),
     };
@@ -28,4 +30,12 @@ pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Re
         },
     };
     Ok(call.reply(&response, id.err().unwrap_or(ErrorCode::None)))
+}
+
+fn failed(kind: ErrorKind) -> ErrorCode {
+    match kind {
+        // What Kafka's brokers say; not every client tries again after REQUEST_TIMED_OUT.
+        ErrorKind::Timeout => ErrorCode::CoordinatorLoadInProgress,
+        other => error_code(other),
+    }
 }
