@@ -50,7 +50,7 @@ impl PartitionLag {
 impl TopicLag {
     /// The sum over its partitions.
     pub fn lag(&self) -> u64 {
-        self.partitions.iter().map(PartitionLag::lag).sum()
+        self.partitions.iter().map(PartitionLag::lag).fold(0, u64::saturating_add)
     }
 }
 

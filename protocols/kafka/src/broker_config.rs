@@ -23,7 +23,7 @@ pub(crate) fn shown(kafka: &FrontEnd) -> Vec<Shown> {
     let mut all = of_place(kafka);
     all.extend(of_front_end(config));
     all.extend(of_groups(own));
-    all.extend(of_topics(&kafka.broker.options().defaults));
+    all.extend(of_topics(&kafka.shown_defaults()));
     all.sort_unstable_by_key(|shown| shown.name);
     all
 }

@@ -106,7 +106,7 @@ fn group_sums(group: &GroupLag, out: &mut Exposition) {
     );
     for topic in &group.topics {
         let labels = [("consumergroup", id), ("topic", &*names::shown(&topic.topic.name))];
-        let sum = topic.partitions.iter().map(|p| p.committed.0).sum();
+        let sum = topic.partitions.iter().map(|p| p.committed.0).fold(0, i64::saturating_add);
         let help = "The sum of the group's positions in the topic.";
         out.gauge("kafka_consumergroup_current_offset_sum", help, &labels, sum);
         let help = "How many records of the topic the group is behind.";

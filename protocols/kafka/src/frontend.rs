@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_broker::{Broker, Partition, Topic};
-use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicId};
+use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
 use sabir_net::protocol::Place;
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 use tokio::sync::OnceCell;
@@ -55,6 +55,13 @@ impl FrontEnd {
     /// The number by which the catalog knows this front end.
     pub(crate) async fn number(&self) -> Result<FrontEndNo, ErrorKind> {
         self.number.get_or_try_init(|| self.broker.register_front_end(NAME)).await.copied()
+    }
+
+    /// What holds for topics that say nothing themselves, the node's durability by its name.
+    pub(crate) fn shown_defaults(&self) -> TopicConfig {
+        let options = self.broker.options();
+        let durability = options.defaults.durability.or(Some(options.durability));
+        TopicConfig { durability, ..options.defaults.clone() }
     }
 
     /// A partition's leader and its epoch; `None` while there is no leader.

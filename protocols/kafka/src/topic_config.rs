@@ -452,13 +452,12 @@ pub(crate) fn set(config: &mut TopicConfig, name: &str, value: &str) -> Result<(
     find(name)?.set(config, value.trim()).map_err(|problem| format!("{name}: {problem}"))
 }
 
-/// Sets one setting back to what holds where a topic says nothing.
-///
-/// # Errors
-/// An unknown name.
-pub(crate) fn reset(config: &mut TopicConfig, name: &str, defaults: &TopicConfig) -> Result<(), String> {
-    find(name)?.reset(config, defaults);
-    Ok(())
+/// Sets one setting back to what holds where a topic says nothing. As with Kafka there is nothing to take back where no setting has
+/// the name.
+pub(crate) fn reset(config: &mut TopicConfig, name: &str, defaults: &TopicConfig) {
+    if let Ok(setting) = find(name) {
+        setting.reset(config, defaults);
+    }
 }
 
 /// Checks what settings mean together, on a node with this durability.
@@ -485,19 +484,22 @@ pub(crate) fn check(config: &TopicConfig, node: Durability) -> Result<(), String
     Ok(())
 }
 
-/// Every setting of a topic.
+/// Every setting of a topic. The defaults name their durability: what a topic does not say itself is shown as what it comes to.
 pub(crate) fn shown(config: &TopicConfig, defaults: &TopicConfig) -> impl Iterator<Item = Shown> {
-    let built_in = TopicConfig::default();
-    SETTINGS.iter().map(move |setting| Shown {
-        name: setting.name,
-        broker_name: setting.broker_name,
-        value: setting.value(config),
-        default: setting.value(defaults),
-        built_in: setting.value(&built_in),
-        value_type: setting.value_type,
-        own: setting.is_own(config),
-        fixed: setting.fixed,
-        help: setting.help,
+    let built_in = TopicConfig { durability: Some(Durability::Sync), ..TopicConfig::default() };
+    SETTINGS.iter().map(move |setting| {
+        let own = setting.is_own(config);
+        Shown {
+            name: setting.name,
+            broker_name: setting.broker_name,
+            value: setting.value(if own { config } else { defaults }),
+            default: setting.value(defaults),
+            built_in: setting.value(&built_in),
+            value_type: setting.value_type,
+            own,
+            fixed: setting.fixed,
+            help: setting.help,
+        }
     })
 }
 

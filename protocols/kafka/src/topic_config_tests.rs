@@ -52,7 +52,7 @@ fn what_is_set_is_shown_and_can_be_taken_back() {
         assert_eq!(own.len(), 1, "{name}");
         assert_eq!((own[0].name, own[0].value.as_str(), own[0].fixed), (*name, *value, false));
         assert_ne!(own[0].default, *value);
-        reset(&mut config, name, &defaults).expect(name);
+        reset(&mut config, name, &defaults);
         assert_eq!(config, defaults);
     }
     let tested = OTHERS.iter().map(|(name, _)| name).chain(SINGLE);
@@ -61,7 +61,7 @@ fn what_is_set_is_shown_and_can_be_taken_back() {
 
 #[test]
 fn what_says_the_default_is_the_topics_own_all_the_same() {
-    let defaults = TopicConfig::default();
+    let defaults = TopicConfig { durability: Some(Durability::Sync), ..TopicConfig::default() };
     for shown in shown(&defaults, &defaults) {
         assert!(!shown.own && shown.value == shown.default && shown.default == shown.built_in);
         let config = set_on_default(shown.name, &shown.default).expect(shown.name);
@@ -69,6 +69,19 @@ fn what_says_the_default_is_the_topics_own_all_the_same() {
         let now = super::shown(&config, &defaults).find(|now| now.name == shown.name).expect("still there");
         assert!(now.own && now.value == now.default, "{}", now.name);
     }
+}
+
+#[test]
+fn durability_that_follows_the_broker_is_shown_as_the_brokers() {
+    let node = TopicConfig { durability: Some(Durability::Os), ..TopicConfig::default() };
+    let find = |config: &TopicConfig| shown(config, &node).find(|shown| shown.name == DURABILITY);
+    let follows = find(&TopicConfig::default()).expect("it is there");
+    assert_eq!(
+        (&*follows.value, &*follows.default, &*follows.built_in, follows.own),
+        ("os", "os", "sync", false)
+    );
+    let own = find(&set_on_default(DURABILITY, "sync").expect("it can be")).expect("it is there");
+    assert_eq!((&*own.value, &*own.default, own.own), ("sync", "os", true));
 }
 
 #[test]
@@ -108,7 +121,9 @@ fn what_is_not_honoured_is_refused_by_name() {
         let refused = set_on_default(name, value).expect_err(name);
         assert!(refused.starts_with(name) && refused.contains(problem), "{refused}");
     }
-    assert!(reset(&mut TopicConfig::default(), "nonsense", &TopicConfig::default()).is_err());
+    let mut config = TopicConfig::default();
+    reset(&mut config, "nonsense", &TopicConfig::default());
+    assert_eq!(config, TopicConfig::default());
 }
 
 #[test]

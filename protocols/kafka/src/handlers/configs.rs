@@ -1,6 +1,6 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,7 +63,8 @@ fn described(
 ) -> describe::DescribeConfigsResult {
     let all = match resource.resource_type {
         TOPIC => find_topic(kafka, &resource.resource_name).map(|topic| {
-            let settings = topic_config::shown(&topic.config, &kafka.broker.options().defaults);
+            let defaults = kafka.shown_defaults();
+            let settings = topic_config::shown(&topic.config, &defaults);
             settings.map(|shown| topic_setting(shown, body)).collect::<Vec<_>>()
         }),
         BROKER => broker_settings(kafka, &resource.resource_name, body),
@@ -321,12 +322,11 @@ async fn change_resource(
         true => TopicConfig { kind: topic.config.kind, ..defaults.clone() },
         false => topic.config.clone(),
     };
-    let mut seen = Vec::with_capacity(changes.len());
+    let mut seen = HashSet::with_capacity(changes.len());
     for change in &changes {
-        if seen.contains(&change.name) {
+        if !seen.insert(change.name) {
             return Err((ErrorCode::InvalidRequest, format!("{}: is named twice", change.name)));
         }
-        seen.push(change.name);
         apply(&mut config, change, defaults)?;
     }
     let durability = kafka.broker.options().durability;
@@ -350,7 +350,10 @@ fn apply(config: &mut TopicConfig, change: &Change<'_>, defaults: &TopicConfig) 
     };
     match change.operation {
         SET => topic_config::set(config, change.name, value()?).map_err(invalid),
-        DELETE => topic_config::reset(config, change.name, defaults).map_err(invalid),
+        DELETE => {
+            topic_config::reset(config, change.name, defaults);
+            Ok(())
+        }
         APPEND | SUBTRACT => {
             let shown = topic_config::shown(config, defaults).find(|s| s.name == change.name);
             let shown =

@@ -17,30 +17,32 @@ use crate::wire::messages::{
 use crate::wire::{ErrorCode, Str};
 
 /// Kinds of elections, as Kafka numbers them: of the preferred replica, of any.
-const ELECTIONS: std::ops::RangeInclusive<i8> = 0..=1;
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
 
 pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply, Protest> {
     let call = Call::of(request);
     let body: elect::ElectLeadersRequest = decode(request)?;
-    if !ELECTIONS.contains(&body.election_type) {
+    if !matches!(body.election_type, PREFERRED | UNCLEAN) {
         let error = ErrorCode::InvalidRequest;
         let response = elect::ElectLeadersResponse { error_code: error.code(), ..Default::default() };
         return Ok(call.reply(&response, error));
     }
     let results = match &body.topic_partitions {
-        None => elections_of_all(&client.kafka),
-        Some(topics) => topics.iter().map(|t| elections(&client.kafka, t)).collect(),
+        None => elections_of_all(&client.kafka, body.election_type),
+        Some(topics) => topics.iter().map(|t| elections(&client.kafka, t, body.election_type)).collect(),
     };
     let error = first_error(results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code));
     let response = elect::ElectLeadersResponse { replica_election_results: results, ..Default::default() };
     Ok(call.reply(&response, error))
 }
 
-fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions) -> elect::ReplicaElectionResult {
+fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions, kind: i8) -> elect::ReplicaElectionResult {
     let topic = kafka.topic(&wanted.topic);
     let result = |&partition_id: &i32| {
         let found = topic.as_deref().and_then(|topic| partition(topic, partition_id));
-        let error = found.map_or(ErrorCode::UnknownTopicOrPartition, |p| election(kafka, p));
+        let error =
+            found.map_or(ErrorCode::UnknownTopicOrPartition, |p| election(kafka.leader(p).is_some(), kind));
         elect::PartitionResult {
             partition_id,
             error_code: error.code(),
@@ -54,21 +56,22 @@ fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions) -> elect::Replic
 }
 
 /// For a request that names no partitions: those that have their leader are left out of its answer.
-fn elections_of_all(kafka: &FrontEnd) -> Vec<elect::ReplicaElectionResult> {
+fn elections_of_all(kafka: &FrontEnd, kind: i8) -> Vec<elect::ReplicaElectionResult> {
     let catalog = kafka.broker.catalog();
     let topics = catalog.topics().map(|topic| {
         let leaderless = topic.partitions.iter().filter(|p| kafka.leader(p).is_none());
         let partitions = leaderless.map(|p| p.index).collect();
         elect::TopicPartitions { topic: Str::from(&*names::shown(&topic.name)), partitions }
     });
-    topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic)).collect()
+    topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic, kind)).collect()
 }
 
 /// The one replica there is leads or is about to: nobody else can be elected.
-fn election(kafka: &FrontEnd, partition: &Partition) -> ErrorCode {
-    match kafka.leader(partition) {
-        Some(_) => ErrorCode::ElectionNotNeeded,
-        None => ErrorCode::PreferredLeaderNotAvailable,
+fn election(led: bool, kind: i8) -> ErrorCode {
+    match kind {
+        _ if led => ErrorCode::ElectionNotNeeded,
+        UNCLEAN => ErrorCode::EligibleLeadersNotAvailable,
+        _ => ErrorCode::PreferredLeaderNotAvailable,
     }
 }
 
@@ -220,5 +223,17 @@ fn moved(
     dirs::AlterReplicaLogDirTopicResult {
         topic_name: wanted.name.clone(),
         partitions: wanted.partitions.iter().map(result).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_be_elected_is_not_there() {
+        assert_eq!(election(false, PREFERRED), ErrorCode::PreferredLeaderNotAvailable);
+        assert_eq!(election(false, UNCLEAN), ErrorCode::EligibleLeadersNotAvailable);
+        assert_eq!([PREFERRED, UNCLEAN].map(|kind| election(true, kind)), [ErrorCode::ElectionNotNeeded; 2]);
     }
 }

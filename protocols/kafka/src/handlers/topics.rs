@@ -1,6 +1,6 @@
 //! CreateTopics, CreatePartitions and DeleteTopics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
         .topics
         .iter()
         .map(|topic| {
-            if twice.contains(&&*topic.name) {
+            if twice.contains(&*topic.name) {
                 return Err((ErrorCode::InvalidRequest, "the request names the topic twice".into()));
             }
             let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
@@ -73,10 +73,9 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
     Ok(call.reply(&CreateTopicsResponse { topics, ..Default::default() }, error))
 }
 
-fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    names.for_each(|name| *counts.entry(name).or_default() += 1);
-    counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect()
+fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
 }
 
 async fn create(
@@ -186,7 +185,7 @@ fn created(kafka: &FrontEnd, name: Str, new: &NewTopic, id: TopicId) -> Creatabl
         topic_id: id.0,
         num_partitions: new.partitions as i32,
         replication_factor: 1,
-        configs: Some(configs(&new.config, &kafka.broker.options().defaults)),
+        configs: Some(configs(&new.config, &kafka.shown_defaults())),
         ..Default::default()
     }
 }

@@ -103,3 +103,13 @@ async fn nobody_has_to_have_them() {
     let text = rig.metrics();
     assert!(!text.contains("kafka_brokers") && !text.contains("kafka_topic"), "{text}");
 }
+
+#[tokio::test]
+async fn positions_that_are_too_many_together_are_the_most_there_can_be() {
+    let (rig, mut raw) = with_a_group_behind(Setup::default()).await;
+    commit(&mut raw, "t", &[i64::MAX, i64::MAX]).await;
+    let most = i64::MAX;
+    let sum = format!(r#"kafka_consumergroup_current_offset_sum{{consumergroup="g",topic="t"}} {most}"#);
+    let none = r#"kafka_consumergroup_lag_sum{consumergroup="g",topic="t"} 0"#;
+    shows(&rig.metrics(), &[&sum, none]);
+}
