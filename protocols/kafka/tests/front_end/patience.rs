@@ -146,7 +146,11 @@ async fn unread_answers_share_a_bounded_memory() {
     // A list that is too long to be kept for nothing is counted while its answer is made.
     let answer = raw.call(12, &request(20_000)).await;
     assert_eq!(answer.responses[0].partitions.len(), 20_000);
-    assert_eq!(memory.granted(), 0);
+    // The last bytes may be here before the broker has noted that they went.
+    while memory.granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are not given back", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]
