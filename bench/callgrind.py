@@ -72,7 +72,8 @@ def count(examples, case):
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "out"
         run(
-            "valgrind", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_*", f"--callgrind-out-file={out}",
+            # in turns: a thread that waits for another would otherwise now and then have the processor for a minute
+            "valgrind", "--tool=callgrind", "--fair-sched=yes", "--collect-atstart=no", "--toggle-collect=*counted_*", f"--callgrind-out-file={out}",
             examples / example, case, str(times),
         )  # fmt: skip
         total = re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)
