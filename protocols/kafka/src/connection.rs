@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut};
+use bytes::BufMut;
 use sabir_net::{Connection, Grant};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
@@ -35,8 +35,6 @@ const MAX_OPEN: usize = 1024;
 const MAX_UNREAD: usize = 256 * 1024;
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
-/// Bytes written at once: a fast reader of much would be written to for as long as it reads.
-const WRITE: usize = 256 * 1024;
 /// How long a turn lasts at most, but for the request that it ends with: a pipeline of dear requests must not hold up the
 /// thread either.
 const TURN_TIME: Duration = Duration::from_millis(1);
@@ -382,8 +380,7 @@ impl Driver {
     fn write(&mut self, cx: &mut Context<'_>, began: Instant) -> Result<bool, End> {
         let held_up = self.output.len() > MAX_UNREAD;
         while !self.output.is_empty() {
-            let mut piece = (&mut self.output).take(WRITE);
-            match poll_write_buf(Pin::new(&mut self.connection.stream), cx, &mut piece) {
+            match poll_write_buf(Pin::new(&mut self.connection.stream), cx, &mut self.output) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) => {
                     self.kafka.metrics.sent(count);

@@ -9,6 +9,10 @@ use sabir_net::{FrameMemory, Grant};
 use crate::input::{FREE, NoMemory};
 use crate::wire::Encoded;
 
+/// Bytes written at once, or one run of records more: a fast reader of much would be written to for as long as it reads. With less,
+/// it would be woken for each little.
+const AT_ONCE: usize = 1 << 20;
+
 /// Answers in order, written vectored: large runs of records go out from where they lie.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -76,7 +80,12 @@ impl Buf for Output {
             }
             filled += answer.chunks_vectored(&mut dst[filled..]);
         }
-        filled
+        let mut bytes = 0;
+        let enough = dst[..filled].iter().position(|slice| {
+            bytes += slice.len();
+            bytes >= AT_ONCE
+        });
+        enough.map_or(filled, |last| last + 1)
     }
 
     fn advance(&mut self, mut count: usize) {
@@ -125,6 +134,16 @@ mod tests {
         output.advance(10 * FREE);
         output.settle(&memory).expect("little is held");
         assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn no_more_is_written_at_once_than_others_can_wait_for() {
+        let mut output = Output::default();
+        (0..5).for_each(|_| output.push(answer(b"head", AT_ONCE / 2)));
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = output.chunks_vectored(&mut slices);
+        let bytes: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+        assert_eq!(bytes, AT_ONCE + 8);
     }
 
     #[test]
