@@ -29,7 +29,7 @@ KAFKA_VERSION = "4.3.1"
 LIMIT = 150
 LOGS = broker.LOGS / "kafka-python"
 # How often a case is run alone whose consumer has forgotten its subscription.
-FORGETTING = 6
+FORGETTING = 10
 
 
 def installed():
