@@ -63,7 +63,8 @@ impl Broker {
         let definitions = Definitions::new(shards.clone());
         definitions.reconcile();
         definitions.follow(&options.defaults);
-        let groups = Groups::new(shards[1].clone(), options.groups.clone(), clock.clone());
+        let groups =
+            Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
         groups.lead();
         let house = House {
             shards: shards.clone(),

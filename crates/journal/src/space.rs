@@ -33,7 +33,7 @@ pub enum Prepared {
     Full,
     /// A part of the next segment was zeroed: to be called again soon.
     Zeroing,
-    /// There is no space for more, or another prepares.
+    /// There is no space for more, another prepares, or the journal has stopped.
     Short,
 }
 

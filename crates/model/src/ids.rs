@@ -93,6 +93,8 @@ impl Term {
 impl ShardId {
     /// The shard that holds the catalog.
     pub const CATALOG: Self = Self(0);
+    /// The first data shard, which also holds the consumer groups, however many there are.
+    pub const GROUPS: Self = Self(1);
 }
 
 impl ProducerId {

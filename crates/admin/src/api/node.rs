@@ -11,9 +11,6 @@ use super::request::Open;
 use crate::health::Health as Verdict;
 use crate::{Admin, FrontEnd};
 
-/// The broker keeps consumer groups in its first data shard, however many there are.
-const GROUPS: ShardId = ShardId(1);
-
 #[derive(Serialize)]
 pub struct Health {
     status: &'static str,
@@ -110,7 +107,7 @@ fn shard(stats: &ShardStats) -> Shard {
     Shard {
         shard: stats.shard.0,
         holds: if stats.shard == ShardId::CATALOG { "catalog" } else { "partitions" },
-        holds_groups: stats.shard == GROUPS,
+        holds_groups: stats.shard == ShardId::GROUPS,
         state: match stats {
             ShardStats { stopped: true, .. } => "stopped",
             ShardStats { full: true, .. } => "full",
