@@ -32,9 +32,9 @@ pub use backend::check_uring;
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use group::{
-    Client, Committed, Committing, Fence, GroupLimits, GroupListing, GroupOptions, GroupPhase, GroupView,
-    Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA,
-    MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
+    Client, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
+    GroupPhase, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,
+    MAX_GROUP_ID, MAX_METADATA, MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
 };
 pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use lock::check_free;

@@ -51,6 +51,13 @@ impl Broker {
                 options.data_shards
             )));
         }
+        if options.partitions_max > BrokerOptions::MOST_PARTITIONS {
+            return Err(StartError::Options(format!(
+                "{} partitions of a topic: there can be {}",
+                options.partitions_max,
+                BrokerOptions::MOST_PARTITIONS
+            )));
+        }
         let opener = Opener { options: &options, clock: &clock, backend, pool: BufPool::new(POOL_BYTES) };
         let catalog = opener.shard(ShardId::CATALOG)?;
         let (data_shards, cluster) = fix_shards(&catalog, options.data_shards)?;

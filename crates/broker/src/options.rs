@@ -60,6 +60,9 @@ pub struct BrokerOptions {
 }
 
 impl BrokerOptions {
+    /// The most that [`partitions_max`](Self::partitions_max) may be: so many partitions are named by one entry.
+    pub const MOST_PARTITIONS: u32 = 400_000;
+
     /// The defaults for a data directory: one data shard per two cores, everything synced.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -43,7 +43,7 @@ pub enum ErrorKind {
     /// A record that breaks a rule of its topic.
     #[error("invalid record")]
     InvalidRecord,
-    /// A batch larger than its topic takes.
+    /// A batch larger than its topic takes, or a change larger than an entry takes.
     #[error("message too large")]
     MessageTooLarge,
     /// A timestamp outside what its topic takes.

@@ -439,6 +439,9 @@ const SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// The longest value that Kafka's controller stores, in bytes.
+const LONGEST_VALUE: usize = i16::MAX as usize;
+
 fn find(name: &str) -> Result<&'static Setting, String> {
     let found = SETTINGS.iter().find(|setting| setting.name == name);
     found.ok_or_else(|| format!("{name}: no topic setting has this name"))
@@ -449,7 +452,11 @@ fn find(name: &str) -> Result<&'static Setting, String> {
 /// # Errors
 /// An unknown name, a value that cannot be or that is not honoured: what is wrong, for the client to read.
 pub(crate) fn set(config: &mut TopicConfig, name: &str, value: &str) -> Result<(), String> {
-    find(name)?.set(config, value.trim()).map_err(|problem| format!("{name}: {problem}"))
+    let setting = find(name)?;
+    if value.len() > LONGEST_VALUE {
+        return Err(format!("{name}: the value has {} bytes, and may have {LONGEST_VALUE}", value.len()));
+    }
+    setting.set(config, value.trim()).map_err(|problem| format!("{name}: {problem}"))
 }
 
 /// Sets one setting back to what holds where a topic says nothing. As with Kafka there is nothing to take back where no setting has

@@ -8,6 +8,7 @@ use sabir_model::{ErrorKind, TopicId};
 
 use super::entries::GroupEntry;
 use super::led::Inner;
+use super::offsets::DELETED_AT_ONCE;
 use super::waiter::GroupWaiter;
 use super::{Groups, Text};
 
@@ -103,7 +104,8 @@ fn overdue(
     let mut gone: Vec<TopicId> = state.offsets().map(|((topic, _), _)| *topic).collect();
     gone.dedup();
     gone.retain(|topic| !exists(*topic));
-    let gone = (!gone.is_empty()).then_some(WhichOffsets::Topics(gone));
+    let gone: Vec<_> =
+        gone.chunks(DELETED_AT_ONCE).map(|topics| WhichOffsets::Topics(topics.to_vec())).collect();
     let unused = state.has_unused_since(unused_since).then_some(WhichOffsets::UnusedSince(unused_since));
     gone.into_iter().chain(unused)
 }

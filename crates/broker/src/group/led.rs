@@ -152,7 +152,9 @@ impl Groups {
                         match self.persist(inner, group, token, change) {
                             Ok(()) => {}
                             // Told after the actions of this event, or the machine would hear of it amid them.
-                            Err(error @ ErrorKind::StorageFull) => events.push(Event::Refused(token, error)),
+                            Err(error @ (ErrorKind::StorageFull | ErrorKind::MessageTooLarge)) => {
+                                events.push(Event::Refused(token, error));
+                            }
                             Err(error) => {
                                 cut_off |= error == ErrorKind::NotLeader;
                                 events.push(Event::Retire(error));

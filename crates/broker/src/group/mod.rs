@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_model::ErrorKind;
 
-pub use offsets::{Committing, GroupListing};
+pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub use reply::Reply;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};
 pub use sabir_delivery::group::{
@@ -73,6 +73,12 @@ pub(crate) trait GroupShard: Send + Sync {
     /// # Errors
     /// It cannot be pushed; the waiter comes back untouched.
     fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter) -> Result<(), (ErrorKind, GroupWaiter)>;
+
+    /// Pushes entries of one kind with none between them, as [`propose`](Self::propose) does one.
+    ///
+    /// # Errors
+    /// They cannot be pushed: none of them is, and no waiter is completed.
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind>;
 
     /// Reads the projection under its lock.
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable));

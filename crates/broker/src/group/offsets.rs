@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustc_hash::FxHashMap;
 use sabir_delivery::group::Group;
 use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
@@ -20,19 +21,92 @@ use super::{
 #[derive(Debug)]
 #[must_use = "the commit is answered through it"]
 pub struct Committing {
-    reply: Reply<Result<(), ErrorKind>>,
-    /// Offsets that were refused by themselves.
-    answers: Vec<Result<(), ErrorKind>>,
+    parts: Parts,
+    /// For each offset, which part it went with, or why it was refused by itself.
+    places: Vec<Result<usize, ErrorKind>>,
 }
 
 impl Future for Committing {
     type Output = Vec<Result<(), ErrorKind>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(outcome) = Pin::new(&mut self.reply).poll(cx) else { return Poll::Pending };
-        let answers = std::mem::take(&mut self.answers);
-        Poll::Ready(answers.into_iter().map(|own| own.and(outcome)).collect())
+        let Poll::Ready(outcomes) = self.parts.poll(cx) else { return Poll::Pending };
+        let places = std::mem::take(&mut self.places);
+        Poll::Ready(places.into_iter().map(|place| place.and_then(|part| outcomes[part])).collect())
     }
+}
+
+/// The answer to a deletion of positions.
+#[derive(Debug)]
+#[must_use = "the deletion is answered through it"]
+pub struct DeletingOffsets(Parts);
+
+impl Future for DeletingOffsets {
+    type Output = Result<(), ErrorKind>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx).map(|outcomes| outcomes.into_iter().collect())
+    }
+}
+
+/// The answers to the entries that one request went in.
+#[derive(Debug)]
+struct Parts(Vec<Part>);
+
+#[derive(Debug)]
+enum Part {
+    Waiting(Reply<Result<(), ErrorKind>>),
+    Done(Result<(), ErrorKind>),
+}
+
+impl Parts {
+    fn done(outcome: Result<(), ErrorKind>) -> Self {
+        Self(vec![Part::Done(outcome)])
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<(), ErrorKind>>> {
+        let mut all = Vec::with_capacity(self.0.len());
+        for part in &mut self.0 {
+            if let Part::Waiting(reply) = part {
+                let Poll::Ready(outcome) = Pin::new(reply).poll(cx) else { return Poll::Pending };
+                *part = Part::Done(outcome);
+            }
+            if let Part::Done(outcome) = part {
+                all.push(*outcome);
+            }
+        }
+        Poll::Ready(all)
+    }
+}
+
+/// Bytes of positions that one entry takes: there is room beside them for the group and its fence.
+const PART_BYTES: usize = 512 << 10;
+/// Bytes that a position takes in an entry beside its metadata, at the most.
+const POSITION_BYTES: usize = 48;
+/// Positions, or topics, that one entry deletes.
+pub(super) const DELETED_AT_ONCE: usize = PART_BYTES / POSITION_BYTES;
+
+/// The positions in portions of an entry each, and for each the portion it is in. Of a partition that is named more than once
+/// the last position counts, as in Kafka.
+fn portions(offsets: Vec<OffsetCommit>) -> (Vec<Vec<OffsetCommit>>, Vec<usize>) {
+    let mut last = FxHashMap::default();
+    for (at, offset) in offsets.iter().enumerate() {
+        last.insert((offset.topic, offset.partition), at);
+    }
+    let key = |offset: &OffsetCommit| last[&(offset.topic, offset.partition)];
+    let kept: Vec<usize> = offsets.iter().map(key).collect();
+    let (mut portions, mut bytes, mut portion_of) = (vec![Vec::new()], 0, vec![0; kept.len()]);
+    for (at, offset) in offsets.into_iter().enumerate().filter(|(at, _)| kept[*at] == *at) {
+        bytes += POSITION_BYTES + offset.metadata.len();
+        if bytes > PART_BYTES {
+            portions.push(Vec::new());
+            bytes = POSITION_BYTES + offset.metadata.len();
+        }
+        portion_of[at] = portions.len() - 1;
+        portions.last_mut().expect("there is one from the start").push(offset);
+    }
+    let places = kept.into_iter().map(|at| portion_of[at]).collect();
+    (portions, places)
 }
 
 /// A group in a list.
@@ -49,7 +123,9 @@ pub struct GroupListing {
 }
 
 impl Groups {
-    /// Commits positions, all in one entry; answered when it is applied, where the fence is judged.
+    /// Commits positions; answered when they are applied, where the fence is judged. What is too much for one entry goes in several,
+    /// one right after the other, so that no change of the group comes between: all of them pass the fence, or none. Of a partition
+    /// that is named more than once the last position counts.
     ///
     /// Each answer's error is [`ErrorKind::OffsetMetadataTooLarge`] for this offset alone (over [`MAX_METADATA`] bytes), or for all:
     /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`],
@@ -58,14 +134,46 @@ impl Groups {
     pub fn commit(&self, group: &str, fence: Fence, offsets: Vec<OffsetCommit>) -> Committing {
         let fits = |offset: &OffsetCommit| offset.metadata.len() <= MAX_METADATA;
         let judge = |offset| if fits(offset) { Ok(()) } else { Err(ErrorKind::OffsetMetadataTooLarge) };
-        let answers = offsets.iter().map(judge).collect();
-        let offsets: Vec<_> = offsets.into_iter().filter(fits).collect();
-        let reply = match self.admit(group, &fence) {
-            Err(error) => Reply::ready(Err(error)),
-            Ok(_) if offsets.is_empty() => Reply::ready(Ok(())),
-            Ok(group) => self.request(&GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })),
+        let judged: Vec<_> = offsets.iter().map(judge).collect();
+        let (portions, portion_of) = portions(offsets.into_iter().filter(fits).collect());
+        let mut portion_of = portion_of.into_iter();
+        let place = |judged: Result<(), ErrorKind>| judged.map(|()| portion_of.next().unwrap_or(0));
+        let mut places: Vec<_> = judged.into_iter().map(place).collect();
+        let parts = match self.admit(group, &fence) {
+            Ok(_) if places.iter().all(Result::is_err) => Parts::done(Ok(())),
+            Ok(group) => {
+                let entry = |offsets| {
+                    let (group, fence) = (group.clone(), fence.clone());
+                    GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })
+                };
+                self.request_together(portions.into_iter().map(entry))
+            }
+            Err(error) => Parts::done(Err(error)),
         };
-        Committing { reply, answers }
+        // Where nothing was pushed there is one answer to all of it.
+        if parts.0.len() == 1 {
+            places.iter_mut().flatten().for_each(|part| *part = 0);
+        }
+        Committing { parts, places }
+    }
+
+    /// Proposes the entries that one request goes in.
+    fn request_together(&self, entries: impl Iterator<Item = GroupEntry>) -> Parts {
+        let (mut pushed, mut parts, mut kind) = (Vec::new(), Vec::new(), 0);
+        for entry in entries {
+            let (replier, reply) = Reply::pair();
+            let (number, body) = entry.encode();
+            kind = number;
+            pushed.push((body, GroupWaiter::Request(Requester(replier))));
+            parts.push(Part::Waiting(reply));
+        }
+        match self.shared.shard.propose_together(kind, pushed) {
+            Ok(()) => {
+                self.shared.shard.flush();
+                Parts(parts)
+            }
+            Err(error) => Parts::done(Err(error)),
+        }
     }
 
     fn admit(&self, group: &str, fence: &Fence) -> Result<Text, ErrorKind> {
@@ -217,19 +325,18 @@ impl Groups {
     /// its protocol's.
     ///
     /// The answer's error is [`ErrorKind::GroupNotFound`], [`ErrorKind::InvalidGroupId`], or what kept the entry from being stored.
-    pub fn delete_offsets(
-        &self,
-        group: &str,
-        partitions: Vec<(TopicId, i32)>,
-    ) -> Reply<Result<(), ErrorKind>> {
+    pub fn delete_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> DeletingOffsets {
         if let Err(error) = check_group_id(group).and_then(|()| self.ready()) {
-            return Reply::ready(Err(error));
+            return DeletingOffsets(Parts::done(Err(error)));
         }
         let group = Text::from(group);
         if !self.read(|table| table.get(&group).is_some()) {
-            return Reply::ready(Err(ErrorKind::GroupNotFound));
+            return DeletingOffsets(Parts::done(Err(ErrorKind::GroupNotFound)));
         }
-        let which = WhichOffsets::Listed(partitions);
-        self.request(&GroupEntry::OffsetsDeleted(OffsetsDeleted { group, which }))
+        let entry = |some: &[(TopicId, i32)]| {
+            let which = WhichOffsets::Listed(some.to_vec());
+            GroupEntry::OffsetsDeleted(OffsetsDeleted { group: group.clone(), which })
+        };
+        DeletingOffsets(self.request_together(partitions.chunks(DELETED_AT_ONCE).map(entry)))
     }
 }

@@ -28,7 +28,7 @@ use sabir_base::clock::Clock;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
-use sabir_journal::{Journal, Priority, Replicator};
+use sabir_journal::{Journal, LARGEST_ENTRY, Priority, Replicator};
 use sabir_model::{Durability, ErrorKind, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
@@ -122,7 +122,7 @@ impl Shard {
         body: &[u8],
         waiter: Option<Waiter>,
     ) -> Result<(), (ErrorKind, Option<Waiter>)> {
-        if let Some(error) = self.refuses(priority) {
+        if let Some(error) = self.refuses(priority).or_else(|| too_large(kind, body)) {
             return Err((error, waiter));
         }
         let mut open = self.open.lock();
@@ -131,6 +131,30 @@ impl Shard {
         }
         let durability = Durability::Sync;
         open.push(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
+        self.waiting.store(open.bytes(), SeqCst);
+        Ok(())
+    }
+
+    /// Pushes entries of one kind with none between them: all or, with an error, none.
+    pub(crate) fn push_together(
+        &self,
+        priority: Priority,
+        kind: u16,
+        entries: Vec<(Vec<u8>, Waiter)>,
+    ) -> Result<(), ErrorKind> {
+        let too_large = || entries.iter().find_map(|(body, _)| too_large(kind, body));
+        if let Some(error) = self.refuses(priority).or_else(too_large) {
+            return Err(error);
+        }
+        let mut open = self.open.lock();
+        if let Some(error) = open.refused {
+            return Err(error);
+        }
+        let durability = Durability::Sync;
+        for (body, waiter) in entries {
+            let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };
+            open.push(&entry, Some(waiter));
+        }
         self.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }
@@ -222,6 +246,11 @@ impl GroupShard for Shard {
         })
     }
 
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind> {
+        let waits = |(body, waiter)| (body, Waiter::Group(waiter));
+        self.push_together(Priority::Reserve, kind, entries.into_iter().map(waits).collect())
+    }
+
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable)) {
         read(&self.state.read().groups);
     }
@@ -229,4 +258,13 @@ impl GroupShard for Shard {
     fn flush(&self) {
         self.submit();
     }
+}
+
+/// What a body that no block takes is refused with, before anything is kept of it.
+fn too_large(kind: u16, body: &[u8]) -> Option<ErrorKind> {
+    if body.len() <= LARGEST_ENTRY {
+        return None;
+    }
+    tracing::warn!(kind, bytes = body.len(), max = LARGEST_ENTRY, "a change is too large for an entry");
+    Some(ErrorKind::MessageTooLarge)
 }

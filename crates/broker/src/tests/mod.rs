@@ -3,6 +3,7 @@
 mod faults;
 mod groups;
 mod lag;
+mod large;
 mod model;
 mod reads;
 mod rig;

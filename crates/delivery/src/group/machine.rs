@@ -10,6 +10,9 @@ use super::members::{Member, Members};
 use super::state::{GroupRecord, GroupState};
 use super::{Action, Answer, Client, Config, Event, Fence, LeaveRequest, Left, Text, Ticket, Token};
 
+/// Bytes of ids after which a further entry is begun.
+const GONE_BYTES: usize = 256 << 10;
+
 /// One classic group, as its leader runs it. See the [module](super) for its states.
 #[derive(Debug)]
 pub struct Group {
@@ -363,8 +366,18 @@ impl Group {
 
     /// Members that went are told to the journal, unless a record made in the same event did so.
     fn propose_gone(&mut self) {
-        let members = std::mem::take(&mut self.journal.gone);
-        if let (false, Some(generation)) = (members.is_empty(), self.journal.generation) {
+        let gone = std::mem::take(&mut self.journal.gone);
+        let Some(generation) = self.journal.generation else { return };
+        let (mut members, mut bytes) = (Vec::new(), 0);
+        for member in gone {
+            if bytes > GONE_BYTES {
+                self.propose(GroupChange::Gone { generation, members: std::mem::take(&mut members) });
+                bytes = 0;
+            }
+            bytes += member.len();
+            members.push(member);
+        }
+        if !members.is_empty() {
             self.propose(GroupChange::Gone { generation, members });
         }
     }

@@ -187,7 +187,8 @@ impl Group {
         if matches!(self.phase, Phase::Completing { stored: Some(_), .. }) {
             return;
         }
-        let assignments: BTreeMap<Text, Bytes> = sync.assignments.into_iter().collect();
+        let members = |(id, _): &(Text, Bytes)| self.members.contains(id);
+        let assignments: BTreeMap<Text, Bytes> = sync.assignments.into_iter().filter(members).collect();
         let record = self.record(&assignments);
         if record.stored_len() > self.config.max_record_bytes {
             return self.give_up_sync(ErrorKind::MessageTooLarge, now);

@@ -133,6 +133,11 @@ impl Loader {
             let problem = format!("{size} is too large; it can be at most {}", sections::LARGEST_MESSAGE);
             self.note(ConfigError::new("topic", "max_message", problem));
         }
+        let most = sabir_broker::BrokerOptions::MOST_PARTITIONS;
+        if let Some(count) = topic.map(|t| t.max_partitions).filter(|count| *count > most) {
+            let problem = format!("{count} are too many; there can be at most {most}");
+            self.note(ConfigError::new("topic", "max_partitions", problem));
+        }
         if let Some(Err(problem)) = log.map(Log::filter) {
             self.note(ConfigError::new("log", "level", problem));
         }

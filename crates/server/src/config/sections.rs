@@ -159,7 +159,11 @@ pub const TOPIC: &[Setting] = &[
         default: "\"create\"",
         help: "Whose clock stamps records: the producer's (`create`) or the broker's (`append`).",
     },
-    Setting { key: "max_partitions", default: "10000", help: "The most partitions that one topic may have." },
+    Setting {
+        key: "max_partitions",
+        default: "10000",
+        help: "The most partitions that one topic may have. At most 400000.",
+    },
 ];
 
 /// The most that `topic.max_message` may be.

@@ -174,6 +174,7 @@ fn values_that_make_no_sense() {
         ("group.max_session_timeout=1s", "less than group.min_session_timeout, which is 6s"),
         ("group.max_members=0", "nonzero"),
         ("topic.max_message=2GiB", "at most 1GiB"),
+        ("topic.max_partitions=400001", "at most 400000"),
         ("net.max_connections=0", "nonzero"),
         ("flags.listen=1794", "string"),
         ("flags.advertise=a b", "an address such as"),

@@ -105,6 +105,7 @@ fn commit_error(kind: ErrorKind, version: i16) -> ErrorCode {
     match kind {
         // Clients before that take it for a generation that has passed.
         ErrorKind::GroupNotFound if version < NOT_FOUND_SINCE => ErrorCode::IllegalGeneration,
+        ErrorKind::MessageTooLarge => ErrorCode::InvalidCommitOffsetSize,
         other => group_error_code(other),
     }
 }
@@ -296,7 +297,7 @@ pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Resul
         topics.push(OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: partitions.collect() });
     }
     if !deleted.is_empty()
-        && let Err(kind) = within(commit_by(), groups.delete_offsets(&body.group_id, deleted)).await
+        && let Err(kind) = within(commit_by(), groups.delete_offsets(&body.group_id, &deleted)).await
     {
         return Ok(refused(group_error_code(kind)));
     }

@@ -8,6 +8,7 @@ mod every_version;
 mod exporter;
 mod fetching;
 mod groups;
+mod large;
 mod patience;
 mod placement;
 mod producing;

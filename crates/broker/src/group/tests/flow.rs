@@ -190,7 +190,7 @@ fn groups_that_are_not_led_are_refused() {
         assert_eq!(rig.groups.leave("g", vec![]), Err(why));
         assert_eq!(now(&mut rig.commit_offset("g", outside(), 1)), Some(vec![Err(why)]));
         assert_eq!(now(&mut rig.groups.delete("g")), Some(Err(why)));
-        assert_eq!(now(&mut rig.groups.delete_offsets("g", vec![])), Some(Err(why)));
+        assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(why)));
     };
     refused(ErrorKind::CoordinatorLoading);
     rig.groups.lead();
@@ -210,7 +210,7 @@ fn a_shard_that_takes_nothing_refuses_and_answers() {
     assert_eq!(rig.commit_now(&a), Err(ErrorKind::StorageError));
     a.take(&now(&mut rig.join("g", &a)).unwrap().unwrap());
     assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(ErrorKind::StorageError)));
-    assert_eq!(now(&mut rig.groups.delete_offsets("g", vec![])), Some(Err(ErrorKind::StorageError)));
+    assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(ErrorKind::StorageError)));
     assert!(rig.groups.shared.inner.lock().led.is_empty(), "it is as the table has it");
     // Storage that is full for a while: that the last member expired is stored when there is room again.
     rig.shard.state.lock().refuses = Some(ErrorKind::StorageFull);
@@ -316,10 +316,10 @@ fn positions_are_deleted_one_by_one() {
     let commit = rig.groups.commit("g", outside(), vec![at(1, 0, 5), at(1, 1, 6), at(2, 0, 7)]);
     assert_eq!(now(&mut { commit }), Some(vec![Ok(()); 3]));
     let which = vec![(TopicId([1; 16]), 1), (TopicId([3; 16]), 0)];
-    assert_eq!(now(&mut rig.groups.delete_offsets("g", which)), Some(Ok(())));
+    assert_eq!(now(&mut rig.groups.delete_offsets("g", &which)), Some(Ok(())));
     let left: Vec<_> = rig.groups.all_offsets("g").iter().map(|((t, p), _)| (t.0[0], *p)).collect();
     assert_eq!(left, [(1, 0), (2, 0)]);
-    assert_eq!(now(&mut rig.groups.delete_offsets("none", vec![])), Some(Err(ErrorKind::GroupNotFound)));
+    assert_eq!(now(&mut rig.groups.delete_offsets("none", &[])), Some(Err(ErrorKind::GroupNotFound)));
 }
 
 #[test]

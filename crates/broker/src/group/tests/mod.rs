@@ -99,6 +99,17 @@ impl GroupShard for FakeShard {
         }
     }
 
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind> {
+        let mut state = self.state.lock();
+        match state.refuses {
+            Some(error) => Err(error),
+            None => {
+                state.waiting.extend(entries.into_iter().map(|(body, waiter)| (kind, body, waiter)));
+                Ok(())
+            }
+        }
+    }
+
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable)) {
         read(&self.state.lock().table);
     }

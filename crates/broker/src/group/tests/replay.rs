@@ -138,7 +138,7 @@ impl World {
             Op::Delete { group } => drop(self.rig.groups.delete(&Self::name(group))),
             Op::DeleteOffsets { group, topic } => {
                 let which = vec![(TopicId([topic; 16]), 0), (TopicId([topic; 16]), 2)];
-                drop(self.rig.groups.delete_offsets(&Self::name(group), which));
+                drop(self.rig.groups.delete_offsets(&Self::name(group), &which));
             }
             Op::Pass(ms) => self.rig.pass(ms),
             Op::Weeks(weeks) => self.rig.clock.advance(weeks * 7 * 24 * 3600 * 1000),

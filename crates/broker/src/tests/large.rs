@@ -1,0 +1,228 @@
+//! Changes that are larger than an entry: split where they can be, refused where not, and never the end of the process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sabir_journal::{LARGEST_ENTRY, Priority};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicId};
+
+use super::rig::{create, new_topic, open, options, soon};
+use crate::answer::Answer;
+use crate::entry::kind;
+use crate::{
+    Broker, Client, Fence, JoinRequest, Joined, MAX_METADATA, OffsetCommit, Protocol, SyncRequest, Text,
+};
+
+/// Every kind but those that carry records, which go as trains.
+const KINDS: [u16; 20] = [
+    kind::REFERENCE,
+    kind::TRAIN_DROPPED,
+    kind::TOPIC_CREATED,
+    kind::TOPIC_DELETED,
+    kind::TOPIC_CONFIGURED,
+    kind::FRONT_END_REGISTERED,
+    kind::PRODUCER_IDS_ALLOCATED,
+    kind::DATA_SHARDS_FIXED,
+    kind::TOPIC_EXTENDED,
+    kind::PARTITIONS_CREATED,
+    kind::PARTITIONS_DELETED,
+    kind::PARTITIONS_CONFIGURED,
+    kind::LOG_STARTS_MOVED,
+    kind::PRODUCERS_EXPIRED,
+    30,
+    31,
+    32,
+    33,
+    39,
+    kind::STARTED,
+];
+
+fn outside() -> Fence {
+    Fence { generation: -1, member: Text::from(""), instance: None }
+}
+
+fn position(topic: u8, partition: i32, offset: i64, metadata: &Text) -> OffsetCommit {
+    OffsetCommit {
+        topic: TopicId([topic; 16]),
+        partition,
+        offset: Offset(offset),
+        leader_epoch: LeaderEpoch(1),
+        metadata: metadata.clone(),
+    }
+}
+
+async fn commit(broker: &Broker, fence: Fence, offsets: Vec<OffsetCommit>) -> Vec<Result<(), ErrorKind>> {
+    soon(broker.groups().commit("g", fence, offsets)).await
+}
+
+#[tokio::test]
+async fn no_kind_of_entry_is_pushed_beyond_what_a_block_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let shard = &broker.inner.shards[1];
+    for kind in KINDS {
+        for over in [1, 100, 2 << 20] {
+            let body = vec![1; LARGEST_ENTRY + over];
+            let answer = Answer::default();
+            let refused = shard.push(Priority::Reserve, kind, &body, Some(answer.waiter()));
+            assert_eq!(refused.err().map(|(error, _)| error), Some(ErrorKind::MessageTooLarge), "{kind}");
+            let bodies = vec![(vec![1], answer.waiter()), (body, answer.waiter())];
+            let refused = shard.push_together(Priority::Reserve, kind, bodies);
+            assert_eq!(refused, Err(ErrorKind::MessageTooLarge), "{kind}");
+        }
+    }
+    create(&broker, "t", 3).await;
+    assert!(!shard.is_stopped());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn the_largest_entry_that_is_taken_is_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let room = LARGEST_ENTRY - "g".len() - 32;
+    for length in [room, room + 1, room + 40, room + 100] {
+        let member = Text::from("m".repeat(length));
+        let fence = Fence { member, ..outside() };
+        let outcome = commit(&broker, fence, vec![position(1, 0, 5, &Text::from(""))]).await;
+        assert!(matches!(outcome[0], Ok(()) | Err(ErrorKind::MessageTooLarge)), "{length}: {outcome:?}");
+    }
+    assert!(!broker.inner.shards[1].is_stopped());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_commit_of_any_size_is_kept_whole_and_found_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let long = Text::from("x".repeat(MAX_METADATA));
+    let none = Text::from("");
+    let wide: Vec<_> = (0..300).map(|i| position(1, i, 7, &long)).collect();
+    assert_eq!(commit(&broker, outside(), wide).await, vec![Ok(()); 300]);
+    let many: Vec<_> = (0..80_000).map(|i| position(2, i, i.into(), &none)).collect();
+    assert_eq!(commit(&broker, outside(), many).await, vec![Ok(()); 80_000]);
+    broker.shutdown();
+    drop(broker);
+
+    let broker = open(options(dir.path()));
+    let all = broker.groups().all_offsets("g");
+    assert_eq!(all.len(), 80_300);
+    assert!(all.iter().all(|((topic, i), kept)| topic.0[0] == 1 || kept.offset.0 == i64::from(*i)));
+    let every: Vec<_> = all.iter().map(|(key, _)| *key).collect();
+    assert_eq!(soon(broker.groups().delete_offsets("g", &every)).await, Ok(()));
+    assert!(broker.groups().all_offsets("g").is_empty());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn of_a_partition_named_many_times_the_last_position_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let (long, too_long) = (Text::from("x".repeat(MAX_METADATA)), Text::from("x".repeat(MAX_METADATA + 1)));
+    let mut offsets: Vec<_> = (0..300).map(|i| position(1, 0, i, &long)).collect();
+    offsets.insert(150, position(1, 0, 1000, &too_long));
+    offsets.push(position(1, 1, 5, &long));
+    let outcomes = commit(&broker, outside(), offsets).await;
+    let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.is_err()).collect();
+    assert_eq!((outcomes.len(), refused), (302, vec![&Err(ErrorKind::OffsetMetadataTooLarge)]));
+    let kept: Vec<_> = broker.groups().all_offsets("g").iter().map(|(_, kept)| kept.offset.0).collect();
+    assert_eq!(kept, [299, 5]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_commit_that_is_fenced_is_fenced_in_all_its_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let long = Text::from("x".repeat(MAX_METADATA));
+    let stranger = Fence { generation: 3, member: Text::from("stranger"), instance: None };
+    let wide: Vec<_> = (0..600).map(|i| position(1, i, 7, &long)).collect();
+    let outcomes = commit(&broker, stranger.clone(), wide.clone()).await;
+    assert_eq!(outcomes, vec![Err(ErrorKind::GroupNotFound); 600]);
+    let huge = Fence { member: Text::from("m".repeat(2 << 20)), ..outside() };
+    assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(ErrorKind::MessageTooLarge); 600]);
+    assert!(broker.groups().all_offsets("g").is_empty());
+    assert_eq!(commit(&broker, outside(), wide).await, vec![Ok(()); 600]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_topic_that_no_entry_takes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let mut config = TopicConfig::default();
+    config.kept.set("follower.replication.throttled.replicas", &"0:1,".repeat(500_000));
+    let large = crate::NewTopic { config: config.clone(), ..new_topic("large", 1) };
+    let refused = broker.create_topics(vec![large, new_topic("t", 1)]).await;
+    assert_eq!(refused[0].as_ref().err(), Some(&ErrorKind::MessageTooLarge));
+    let topic: Arc<crate::Topic> = refused[1].clone().unwrap();
+    let refused = broker.configure_topic(topic.id, config).await;
+    assert_eq!(refused.err(), Some(ErrorKind::MessageTooLarge));
+    let many = new_topic("many", 1_500_000);
+    assert_eq!(broker.create_topics(vec![many]).await[0].as_ref().err(), Some(&ErrorKind::InvalidPartitions));
+    assert_eq!(broker.create_partitions(topic.id, 1_500_000).await.err(), Some(ErrorKind::InvalidPartitions));
+    broker.shutdown();
+    let mut options = options(dir.path());
+    options.partitions_max = 1_500_000;
+    assert!(matches!(
+        Broker::open(options, Arc::new(sabir_base::clock::SystemClock)),
+        Err(crate::StartError::Options(_))
+    ));
+}
+
+#[tokio::test]
+async fn the_most_partitions_of_a_topic_are_named_by_one_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.partitions_max = crate::BrokerOptions::MOST_PARTITIONS;
+    options.data_shards = 2;
+    let broker = open(options);
+    let topic = create(&broker, "most", crate::BrokerOptions::MOST_PARTITIONS).await;
+    assert_eq!(topic.partitions.len(), 400_000);
+    broker.shutdown();
+}
+
+async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorKind> {
+    let metadata = Bytes::from(vec![b'm'; metadata]);
+    let request = JoinRequest {
+        member: Text::from(""),
+        instance: Some(Text::from("i1")),
+        client: Client::default(),
+        protocol_type: Text::from("consumer"),
+        protocols: vec![Protocol { name: Text::from("range"), metadata }],
+        session_timeout_ms: 6_000,
+        rebalance_timeout_ms: 6_000,
+        id_required: false,
+        may_skip_assignment: true,
+    };
+    soon(broker.groups().join("g", request)).await.map_err(|refused| refused.error)
+}
+
+#[tokio::test]
+async fn a_static_member_whose_new_form_no_entry_takes_is_refused_and_the_group_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.limits.initial_rebalance_delay_ms = 0;
+    let broker = open(options);
+    let joined = join(&broker, 10).await.unwrap();
+    let fence = |joined: &Joined| Fence {
+        generation: joined.generation,
+        member: joined.member.clone(),
+        instance: Some(Text::from("i1")),
+    };
+    let assignments = vec![(joined.member.clone(), Bytes::from(vec![b'a'; (1 << 20) - 1000]))];
+    let sync = SyncRequest {
+        fence: fence(&joined),
+        protocol_type: None,
+        protocol: None,
+        assignments: assignments.clone(),
+    };
+    assert!(soon(broker.groups().sync("g", sync)).await.is_ok());
+
+    assert_eq!(join(&broker, 250 << 10).await.err(), Some(ErrorKind::MessageTooLarge));
+    let joined = join(&broker, 10).await.unwrap();
+    let assignments = vec![(joined.member.clone(), Bytes::from_static(b"less"))];
+    let sync = SyncRequest { fence: fence(&joined), protocol_type: None, protocol: None, assignments };
+    assert!(soon(broker.groups().sync("g", sync)).await.is_ok());
+    broker.shutdown();
+}

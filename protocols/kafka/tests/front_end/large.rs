@@ -1,0 +1,129 @@
+//! Requests that are valid and larger than an entry of the journal.
+
+use sabir_kafka::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
+use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
+use sabir_kafka::wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use sabir_kafka::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use sabir_kafka::wire::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::{ErrorCode, Str};
+
+use crate::rig::{Raw, Rig, assert_code, creatable};
+
+fn position(partition_index: i32, committed_offset: i64, metadata: &Str) -> OffsetCommitRequestPartition {
+    OffsetCommitRequestPartition {
+        partition_index,
+        committed_offset,
+        committed_leader_epoch: -1,
+        committed_metadata: Some(metadata.clone()),
+    }
+}
+
+fn commit(partitions: Vec<OffsetCommitRequestPartition>) -> OffsetCommitRequest {
+    let topic = OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() };
+    OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    }
+}
+
+async fn codes(raw: &mut Raw, request: &OffsetCommitRequest) -> Vec<i16> {
+    let response = raw.call(9, request).await;
+    response.topics[0].partitions.iter().map(|p| p.error_code).collect()
+}
+
+async fn positions(raw: &mut Raw) -> Vec<(i32, i64)> {
+    let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..Default::default() };
+    let response = raw.call(9, &OffsetFetchRequest { groups: vec![group], ..Default::default() }).await;
+    let topics = response.groups[0].topics.iter();
+    topics.flat_map(|t| t.partitions.iter().map(|p| (p.partition_index, p.committed_offset))).collect()
+}
+
+async fn delete(raw: &mut Raw, partitions: impl Iterator<Item = i32>) -> Vec<i16> {
+    let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
+    let topic =
+        OffsetDeleteRequestTopic { name: "t".into(), partitions: partitions.map(partition).collect() };
+    let response = raw.ask(&OffsetDeleteRequest { group_id: "g".into(), topics: vec![topic] }).await;
+    assert_eq!(response.error_code, 0);
+    response.topics[0].partitions.iter().map(|p| p.error_code).collect()
+}
+
+#[tokio::test]
+async fn commits_and_deletions_of_positions_have_any_size() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 10_000).await;
+    let long = Str::from("x".repeat(4000));
+    let wide = commit((0..300).map(|i| position(i, 7, &long)).collect());
+    assert_eq!(codes(&mut raw, &wide).await, [0; 300]);
+    let again = commit((0..300).map(|i| position(5, i, &long)).collect());
+    assert_eq!(codes(&mut raw, &again).await, [0; 300]);
+    let note = Str::from("x".repeat(200));
+    let many = commit((0..10_000).map(|i| position(i, 9, &note)).collect());
+    assert_eq!(codes(&mut raw, &many).await, vec![0; 10_000]);
+    let kept = positions(&mut raw).await;
+    assert_eq!((kept.len(), kept.iter().all(|(_, offset)| *offset == 9)), (10_000, true));
+    // Every position many times over: more than an entry takes.
+    assert_eq!(delete(&mut raw, (0..80_000).map(|i| i % 9_999)).await, vec![0; 80_000]);
+    assert_eq!(positions(&mut raw).await, [(9_999, 9)]);
+}
+
+#[tokio::test]
+async fn of_a_partition_committed_twice_the_last_position_counts() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let none = Str::default();
+    assert_eq!(codes(&mut raw, &commit((0..300).map(|i| position(0, i, &none)).collect())).await, [0; 300]);
+    assert_eq!(positions(&mut raw).await, [(0, 299)]);
+}
+
+#[tokio::test]
+async fn a_commit_whose_fence_alone_is_too_large_is_refused() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    let none = Str::default();
+    let request = commit(vec![position(0, 1, &none), position(1, 1, &none)]);
+    let large =
+        OffsetCommitRequest { group_instance_id: Some("i".repeat(2 << 20).into()), ..request.clone() };
+    let expected = [ErrorCode::InvalidCommitOffsetSize.code(); 2];
+    assert_eq!(codes(&mut raw, &large).await, expected);
+    assert_eq!(codes(&mut raw, &request).await, [0; 2]);
+}
+
+#[tokio::test]
+async fn settings_and_partitions_beyond_measure_are_refused() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let (name, value) = ("follower.replication.throttled.replicas", "0:1,".repeat(500_000));
+    let topics = vec![
+        creatable("large", 1, &[(name, &value)]),
+        creatable("many", 1_500_000, &[]),
+        creatable("good", 1, &[]),
+    ];
+    let created = raw.ask(&CreateTopicsRequest { topics, ..Default::default() }).await.topics;
+    assert_code(created[0].error_code, ErrorCode::InvalidConfig);
+    assert_code(created[1].error_code, ErrorCode::InvalidPartitions);
+    assert_code(created[2].error_code, ErrorCode::None);
+
+    let config = AlterableConfig { name: name.into(), value: Some(value.into()), ..Default::default() };
+    let resource =
+        AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    assert_code(raw.ask(&request).await.responses[0].error_code, ErrorCode::InvalidConfig);
+
+    let topic = CreatePartitionsTopic { name: "t".into(), count: 1_500_000, ..Default::default() };
+    let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
+    assert_code(raw.ask(&request).await.results[0].error_code, ErrorCode::InvalidPartitions);
+    raw.put("t", 0, &["it serves on"]).await;
+}
