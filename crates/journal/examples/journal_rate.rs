@@ -327,8 +327,7 @@ fn keep_house(journal: &Journal, solo: &Solo, stop: &AtomicBool) -> std::result:
         if dead.len() > 3 {
             let through = solo.committed();
             journal.flush(through)?;
-            journal.release(&dead);
-            let tables = journal.tables(through);
+            let tables = journal.tables(through, &dead);
             assert_ne!(tables.through, Sequence::NONE);
             journal.checkpoint_committed();
         }

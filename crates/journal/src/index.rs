@@ -47,14 +47,6 @@ impl Entry {
     }
 }
 
-/// A segment that nothing refers to.
-#[derive(Debug)]
-struct Released {
-    entry: Entry,
-    /// Whether the tables last taken leave it out.
-    left_out: bool,
-}
-
 /// Where a block stands.
 #[derive(Debug)]
 pub(crate) struct Located {
@@ -71,7 +63,8 @@ pub(crate) struct Located {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     entries: Vec<Entry>,
-    released: Vec<Released>,
+    /// What the tables last taken leave out.
+    left_out: Vec<SegmentNo>,
 }
 
 impl Index {
@@ -149,29 +142,22 @@ impl Index {
         emptied
     }
 
-    /// The tables cut at `through`. What is released and lies wholly before it is left out.
-    pub(crate) fn tables(&mut self, through: u64) -> LocalTables {
-        for released in &mut self.released {
-            released.left_out = released.entry.last() < through;
-        }
-        let kept = self.released.iter().filter(|released| !released.left_out).map(|r| &r.entry);
-        let mut entries: Vec<&Entry> =
-            self.entries.iter().chain(kept).filter(|e| e.first <= through).collect();
-        entries.sort_unstable_by_key(|entry| entry.first);
-        let segments = entries.into_iter().map(|entry| entry.table(through)).collect();
-        LocalTables { through: Sequence(through), segments }
+    /// The tables cut at `through`, without those `dead` segments that are closed and lie wholly before it.
+    pub(crate) fn tables(&mut self, through: u64, dead: &[SegmentNo]) -> LocalTables {
+        let open = self.entries.last().map(|entry| entry.segment.no);
+        let left_out = |entry: &&Entry| {
+            let no = entry.segment.no;
+            Some(no) < open && entry.last() < through && dead.contains(&no)
+        };
+        self.left_out = self.entries.iter().filter(left_out).map(|entry| entry.segment.no).collect();
+        let kept = self.entries.iter().filter(|entry| entry.first <= through && !left_out(entry));
+        LocalTables { through: Sequence(through), segments: kept.map(|entry| entry.table(through)).collect() }
     }
 
-    /// Takes closed segments out of sight; the last one is not closed.
-    pub(crate) fn release(&mut self, segments: &[SegmentNo]) {
-        let Some(open) = self.entries.last().map(|entry| entry.segment.no) else { return };
-        let gone = |entry: &mut Entry| entry.segment.no < open && segments.contains(&entry.segment.no);
-        self.released
-            .extend(self.entries.extract_if(.., gone).map(|entry| Released { entry, left_out: false }));
-    }
-
-    /// The released segments that the committed tables leave out.
+    /// Takes out of sight what the tables last taken leave out: they are committed.
     pub(crate) fn take_left_out(&mut self) -> Vec<Arc<Segment>> {
-        self.released.extract_if(.., |released| released.left_out).map(|r| r.entry.segment).collect()
+        let left_out = std::mem::take(&mut self.left_out);
+        let gone = |entry: &mut Entry| left_out.contains(&entry.segment.no);
+        self.entries.extract_if(.., gone).map(|entry| entry.segment).collect()
     }
 }

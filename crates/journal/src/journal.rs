@@ -268,16 +268,19 @@ impl Journal {
         appended.map(|Appended { sequence, content }| (sequence, content))
     }
 
-    /// Takes in what the disk has completed. From any thread; if another is at it, that one does it again.
-    pub fn advance(&self) {
-        self.reaping.take(|| self.reap());
+    /// Takes in what the disk has completed; whether that was anything. From any thread; if another is at it, that one does it
+    /// again. A replicator goes on to what follows from it; anybody else must [wake](Self::wake) the replicator's driver.
+    pub(crate) fn advance(&self) -> bool {
+        let mut any = false;
+        self.reaping.take(|| any |= self.reap());
+        any
     }
 
-    fn reap(&self) {
+    fn reap(&self) -> bool {
         let mut completions = self.completions.lock();
         self.parts.disk.reap(&mut completions);
         if completions.is_empty() {
-            return;
+            return false;
         }
         let mut writer = self.writer.lock();
         for completion in completions.drain(..) {
@@ -285,6 +288,7 @@ impl Journal {
         }
         writer.flush_if_due(&self.parts);
         self.publish(&writer);
+        true
     }
 
     /// Does what is due by time; see [`Replicator::tick`](crate::Replicator::tick).
@@ -362,12 +366,11 @@ impl Journal {
         self.wait_until(|| self.durable() >= through)
     }
 
-    /// Drives the disk until `done`, and tells the replicator of what it took in: nobody else was told.
+    /// Drives the disk until `done`, and wakes the replicator's driver after all that it took in, whatever that was: the event
+    /// descriptor may have been read by this wait. A block may wait for the end of a seal, which moves no mark.
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> Result<(), Arc<StorageError>> {
-        let mut acked = self.acked();
         loop {
-            self.advance();
-            if self.acked() != std::mem::replace(&mut acked, self.acked()) {
+            if self.advance() {
                 self.wake();
             }
             if let Some(error) = self.parts.stopped.get() {
@@ -469,12 +472,15 @@ impl Journal {
         Ok(prepared)
     }
 
-    /// The tables cut at `through`, without released segments; for the checkpoint of that sequence.
-    pub fn tables(&self, through: Sequence) -> LocalTables {
-        self.parts.index.write().tables(through.0)
+    /// The tables cut at `through`, for the checkpoint of that sequence. They leave out those of the `dead` segments, to which
+    /// nothing refers, that are closed and lie wholly before `through`.
+    pub fn tables(&self, through: Sequence, dead: &[SegmentNo]) -> LocalTables {
+        self.parts.index.write().tables(through.0, dead)
     }
 
-    /// Says that the checkpoint of the tables last taken is committed: what they left out may be overwritten.
+    /// Says that the checkpoint of the tables last taken is committed: the segments that they left out are released. Their blocks
+    /// cannot be read from now on, and are overwritten once no reader pins them. Until then, and if that checkpoint never is
+    /// committed, they stay as they are.
     pub fn checkpoint_committed(&self) {
         let dead = self.parts.index.write().take_left_out();
         self.parts.stock.recycle(dead);
@@ -491,10 +497,13 @@ impl Journal {
         self.parts.index.read().segments()
     }
 
-    /// Gives closed segments back: nothing refers to them any more. Their blocks cannot be read from now on; they are
-    /// overwritten once a checkpoint that leaves them out is committed, lies beyond them, and no reader pins them.
-    pub fn release(&self, segments: &[SegmentNo]) {
-        self.parts.index.write().release(segments);
+    /// Gives the file of one released segment back to the file system, where others need its space more; false if all that is
+    /// left is the reserve. Blocking.
+    ///
+    /// # Errors
+    /// The file could not be removed.
+    pub fn give_back_segment(&self) -> Result<bool, JournalError> {
+        self.parts.stock.give_back_one().map_err(JournalError::disk("remove a segment"))
     }
 
     /// Changes the slot and makes it durable. What it says is committed is always durable too.

@@ -236,10 +236,13 @@ impl Stock {
             }
         }
         self.exhausted.store(false, Ordering::Release);
-        if pace > 0 && self.shelves.lock().ready.is_empty() {
-            self.make_ready(pace)
-        } else {
-            Ok(Prepared::Full)
+        if pace == 0 || !self.shelves.lock().ready.is_empty() {
+            return Ok(Prepared::Full);
+        }
+        match self.make_ready(pace) {
+            // A file system that does not keep what it reserved.
+            Err(DiskError::Full { .. }) => Ok(Prepared::Short),
+            made => made,
         }
     }
 
@@ -293,13 +296,21 @@ impl Stock {
 
     /// Removes dead segments that are too many. One at a time: there is no hurry.
     fn give_back(&self) -> Result<(), DiskError> {
-        let surplus = |shelves: &mut Shelves| {
-            (shelves.free.len() > KEEP_FREE_SEGMENTS).then(|| shelves.take_free()).flatten()
-        };
-        let Some(file) = self.change(surplus) else { return Ok(()) };
-        self.disk.remove(&file.name())?;
+        self.remove_free(|shelves| shelves.free.len() > KEEP_FREE_SEGMENTS).map(drop)
+    }
+
+    /// Removes a dead segment that is not needed for the reserve.
+    pub(crate) fn give_back_one(&self) -> Result<bool, DiskError> {
+        self.remove_free(|shelves| shelves.spare() > RESERVE)
+    }
+
+    fn remove_free(&self, may: impl FnOnce(&Shelves) -> bool) -> Result<bool, DiskError> {
+        let taken = self.change(|shelves| if may(shelves) { shelves.take_free() } else { None });
+        let Some(file) = taken else { return Ok(false) };
+        let removed = self.disk.remove(&file.name());
         self.files.fetch_sub(1, Ordering::Relaxed);
-        self.disk.sync_dir()
+        drop(file);
+        removed.and_then(|()| self.disk.sync_dir()).map(|()| true)
     }
 
     /// Takes dead segments in.

@@ -15,6 +15,9 @@ use crate::state::{Counters, Cut, ShardState};
 
 /// How often dead segments are looked for while there is space.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the next try waits after one that was given up; doubled with each, but for these doublings at most.
+const BACK_OFF: Duration = Duration::from_millis(200);
+const DOUBLINGS: u32 = 5;
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default)]
@@ -29,11 +32,23 @@ pub(super) struct Checkpointer {
     witnesses: BTreeMap<SegmentNo, PartitionId>,
     /// When dead segments were last looked for.
     looked: Option<Instant>,
+    /// How many were given up in a row, and when the next one is tried.
+    failures: u32,
+    not_before: Option<Instant>,
+    /// When it was last seen to that space is set aside.
+    kept: Option<Instant>,
 }
 
 impl Checkpointer {
     pub(super) fn new(tables: StoredTables, replayed: Counters) -> Self {
         Self { tables, replayed, ..Self::default() }
+    }
+
+    /// One was given up. Whether that is worth a line in the log: ever more rarely while nothing changes.
+    fn failed(&mut self) -> bool {
+        self.not_before = Some(Instant::now() + BACK_OFF * 2u32.pow(self.failures.min(DOUBLINGS)));
+        self.failures += 1;
+        self.failures.is_power_of_two()
     }
 }
 
@@ -44,13 +59,17 @@ pub(crate) enum CheckpointError {
     Pages(#[from] PageError),
     #[error(transparent)]
     Journal(#[from] Arc<StorageError>),
+    #[error("the last block was applied in part: no checkpoint is made of that")]
+    HalfApplied,
 }
 
 impl Shard {
     /// Writes a checkpoint if one is due, or if it would free space that is needed. Blocking.
     pub(crate) fn checkpoint_if_due(&self) {
         let Some(mut checkpointer) = self.checkpointer.try_lock() else { return };
-        if self.is_stopped() || !self.is_due(&mut checkpointer) {
+        self.keep_reserve(&mut checkpointer);
+        let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
+        if waits || self.is_stopped() || !self.is_due(&mut checkpointer) {
             return;
         }
         match self.write_checkpoint(&mut checkpointer) {
@@ -59,13 +78,38 @@ impl Shard {
                 error!(shard = %self.id, %reason, "the shard stops");
                 self.stop_for(sabir_model::ErrorKind::StorageError);
             }
-            Err(reason) => warn!(shard = %self.id, %reason, "a checkpoint was given up"),
+            Err(reason) => {
+                let tell = checkpointer.failed();
+                let failures = checkpointer.failures;
+                if tell {
+                    warn!(shard = %self.id, %reason, failures, "a checkpoint was given up; it is tried again");
+                }
+            }
         }
     }
 
     /// Writes a checkpoint, due or not. Blocking.
     pub(crate) fn checkpoint(&self) -> Result<(), CheckpointError> {
         self.write_checkpoint(&mut self.checkpointer.lock())
+    }
+
+    /// Has space set aside for checkpoints on a full disk, of the journal's own if there is no other: without a checkpoint no
+    /// segment is ever free again.
+    fn keep_reserve(&self, checkpointer: &mut Checkpointer) {
+        if checkpointer.kept.is_some_and(|kept| kept.elapsed() < LOOK) {
+            return;
+        }
+        checkpointer.kept = Some(Instant::now());
+        if self.pages.keep_reserve() {
+            return;
+        }
+        match self.journal.give_back_segment() {
+            Ok(given) => {
+                let kept = given && self.pages.keep_reserve();
+                debug!(shard = %self.id, kept, "the disk has no space for the next checkpoint");
+            }
+            Err(error) => warn!(shard = %self.id, %error, "a segment could not be given back"),
+        }
     }
 
     fn is_due(&self, checkpointer: &mut Checkpointer) -> bool {
@@ -92,8 +136,10 @@ impl Shard {
         let dead = self.dead_segments(checkpointer);
         let (cut, counters) = {
             let mut state = self.state.write();
+            // Should this fail they are dead all the same, and found to be so again.
             dead.iter().for_each(|no| state.usage.forget(*no));
-            (state.begin_checkpoint(), state.counters)
+            let cut = state.begin_checkpoint().ok_or(CheckpointError::HalfApplied)?;
+            (cut, state.counters)
         };
         let sequence = cut.sequence;
         let written = self.write_pages(checkpointer, cut, &dead);
@@ -109,6 +155,9 @@ impl Shard {
         checkpointer.bytes = counters.bytes;
         checkpointer.entries = counters.entries;
         checkpointer.replayed = Counters::default();
+        (checkpointer.failures, checkpointer.not_before) = (0, None);
+        // It may have used what was set aside.
+        checkpointer.kept = None;
         self.meters.checkpoints.add(1);
         self.meters.checkpointed.now();
         debug!(shard = %self.id, %sequence, dead = dead.len(), "checkpoint");
@@ -135,8 +184,7 @@ impl Shard {
         batch.extend(self.state.write().take_captured());
         cut.put(&mut batch);
         self.journal.flush(sequence)?;
-        self.journal.release(dead);
-        checkpointer.tables.put(&self.journal.tables(sequence), &mut batch);
+        checkpointer.tables.put(&self.journal.tables(sequence, dead), &mut batch);
         Ok(self.pages.commit(batch)?)
     }
 

@@ -14,7 +14,8 @@ use crate::entry::{
 use crate::partition::{Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunKind, Verdict};
 
 impl ShardState {
-    /// Applies the block that follows the last one; `outcome` is told what each entry came to, in order.
+    /// Applies the block that follows the last one; `outcome` is told what each entry came to, in order. An entry that fails
+    /// changes nothing, those before it have taken effect, and nothing is applied after it, nor checkpointed.
     pub(crate) fn apply_block(
         &mut self,
         sequence: Sequence,
@@ -24,17 +25,35 @@ impl ShardState {
         outcome: &mut dyn FnMut(u32, Outcome),
     ) -> Result<(), ApplyError> {
         let failed = |error: EntryError| ApplyError { sequence, reason: error.to_string() };
-        let view = BlockView::parse(content).map_err(|error| failed(error.into()))?;
+        if let Some(block) = self.half_applied {
+            return Err(failed(EntryError::HalfApplied { block }));
+        }
+        // Before anything changes, and taken back when all has: whichever way this is left, half a block is known for what it is.
+        self.half_applied = Some(sequence);
+        self.apply_whole(sequence, term, content, locate, outcome).map_err(failed)?;
+        self.half_applied = None;
+        Ok(())
+    }
+
+    fn apply_whole(
+        &mut self,
+        sequence: Sequence,
+        term: Term,
+        content: &[u8],
+        locate: Locate<'_>,
+        outcome: &mut dyn FnMut(u32, Outcome),
+    ) -> Result<(), EntryError> {
+        let view = BlockView::parse(content)?;
         let at = At { sequence, term, time_ms: view.time_ms() };
         if sequence != self.applied.next() {
-            return Err(failed(EntryError::Order { after: self.applied }));
+            return Err(EntryError::Order { after: self.applied });
         }
         self.touched.grown.clear();
         self.touched.gone.clear();
         self.enter(term);
         for entry in view.entries() {
-            let entry = entry.map_err(|error| failed(error.into()))?;
-            let result = self.apply(&entry, &at, locate).map_err(failed)?;
+            let entry = entry?;
+            let result = self.apply(&entry, &at, locate)?;
             outcome(entry.index, result);
         }
         self.note_usage(sequence, locate);

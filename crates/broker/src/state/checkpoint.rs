@@ -95,10 +95,13 @@ impl ShardState {
         ]
     }
 
-    /// Cuts: the checkpoint is of this moment, whatever is applied while it is written.
-    pub(crate) fn begin_checkpoint(&mut self) -> Cut {
+    /// Cuts: the checkpoint is of this moment, whatever is applied while it is written; `None` within a block.
+    pub(crate) fn begin_checkpoint(&mut self) -> Option<Cut> {
+        if self.half_applied.is_some() {
+            return None;
+        }
         self.maps().into_iter().for_each(Capturing::begin);
-        Cut { sequence: self.applied, shard_page: self.shard_page(), spill: self.spill.begin() }
+        Some(Cut { sequence: self.applied, shard_page: self.shard_page(), spill: self.spill.begin() })
     }
 
     /// Captures a bounded part of what the checkpoint under way needs; true while there is more.
@@ -144,6 +147,7 @@ impl ShardState {
             applied,
             term,
             time_ms,
+            half_applied: None,
             starts,
             partitions: Paged::restore(PARTITIONS, store)?,
             expiry: expiry_of(&producers),

@@ -110,6 +110,8 @@ pub(crate) enum EntryError {
     Kind { index: u32, kind: u16 },
     #[error("it does not follow block {after}")]
     Order { after: Sequence },
+    #[error("block {block} before it was applied in part")]
+    HalfApplied { block: Sequence },
     #[error("entry {index} of kind {kind} has no payload")]
     Payload { index: u32, kind: u16 },
 }
@@ -162,6 +164,10 @@ pub(crate) struct ShardState {
     pub(crate) term: Term,
     /// The last block's time.
     pub(crate) time_ms: i64,
+    /// The block whose entries have taken effect in part only. Those are committed, and answered as they came out, so reads of them
+    /// go on; but no sequence names this state, so no block follows it and no checkpoint is made of it: a replay would do the first
+    /// part twice.
+    pub(crate) half_applied: Option<Sequence>,
     /// How often a node started to lead this shard.
     starts: u64,
     pub(crate) partitions: Paged<PartitionKey, Partition>,
@@ -185,6 +191,7 @@ impl Default for ShardState {
             applied: Sequence::NONE,
             term: Term(0),
             time_ms: i64::MIN,
+            half_applied: None,
             starts: 0,
             partitions: Paged::new(PARTITIONS),
             producers: Producers::default(),

@@ -365,12 +365,60 @@ fn what_cannot_be_applied_says_why() {
     let mut shard = Shard::new();
     shard.builder.push(999, b"?", None, 0, Durability::Sync);
     let (sequence, term, content) = shard.close();
-    let mut try_it = |sequence, content: &[u8]| {
-        shard.state.apply_block(sequence, term, content, &locate, &mut |_, _| {}).unwrap_err().to_string()
+    let try_it = |sequence, content: &[u8]| {
+        let mut state = ShardState::default();
+        state.apply_block(sequence, term, content, &locate, &mut |_, _| {}).unwrap_err().to_string()
     };
     assert!(try_it(sequence, &content).contains("kind 999"));
     assert!(try_it(sequence.next(), &content).contains("does not follow"));
     assert!(try_it(sequence, &[1, 2, 3]).contains("block 1"));
+}
+
+/// Each way in which an entry can fail behind one that has taken effect.
+#[test]
+fn half_a_block_is_followed_by_nothing_and_never_checkpointed() {
+    let unknown_kind = |builder: &mut BlockBuilder| {
+        builder.push(999, b"?", None, 0, Durability::Sync);
+    };
+    let bad_body = |builder: &mut BlockBuilder| {
+        builder.push(PartitionsDeleted::KIND, b"\xff\xff", None, 0, Durability::Sync);
+    };
+    let bad_group_body = |builder: &mut BlockBuilder| {
+        builder.push(30, b"\xff\xff", None, 0, Durability::Sync);
+    };
+    let no_payload = |builder: &mut BlockBuilder| {
+        let mut body = Vec::new();
+        append_to(1, 1).encode(&mut body);
+        builder.push(AppendBody::KIND, &body, None, 0, Durability::Sync);
+    };
+    let ways: [&dyn Fn(&mut BlockBuilder); 4] = [&unknown_kind, &bad_body, &bad_group_body, &no_payload];
+    for (number, way) in ways.iter().enumerate() {
+        let mut shard = Shard::with_partitions(&[1]);
+        let before = shard.state.applied;
+        shard.push(&append_to(1, 3), Some(b"first half"));
+        way(&mut shard.builder);
+        shard.push(&append_to(1, 4), Some(b"second half"));
+        let (sequence, term, content) = shard.close();
+        let mut answered = 0;
+        let applied = shard
+            .state
+            .apply_block(sequence, term, &content, &locate, &mut |_, _| answered += 1)
+            .unwrap_err();
+        assert_eq!((applied.sequence, answered), (sequence, 1), "way {number}: {applied}");
+        assert_eq!(shard.state.applied, before);
+        assert_eq!(
+            shard.state.partition(PartitionId(1)).unwrap().next,
+            Offset(3),
+            "what was answered is read"
+        );
+        assert!(shard.state.begin_checkpoint().is_none(), "a replay would do the first half twice");
+        shard.push(&append_to(1, 1), Some(b"behind it"));
+        let (next, term, content) = shard.close();
+        for again in [sequence, next] {
+            let refused = shard.state.apply_block(again, term, &content, &locate, &mut |_, _| {});
+            assert!(refused.unwrap_err().to_string().contains("applied in part"));
+        }
+    }
 }
 
 /// One step of the random life of a shard.
@@ -491,7 +539,7 @@ impl Pair {
 
     /// Entries go on while the checkpoint is written.
     fn checkpoint(&mut self) {
-        let cut = self.maker.state.begin_checkpoint();
+        let cut = self.maker.state.begin_checkpoint().unwrap();
         let mut batch = PageBatch::default();
         for id in [1, 2, 9] {
             self.maker.push(&created(&[id]), None);
@@ -573,7 +621,7 @@ fn a_checkpoint_that_failed_is_made_up_for_by_the_next() {
     for _ in 0..700 {
         pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
     }
-    let cut = pair.maker.state.begin_checkpoint();
+    let cut = pair.maker.state.begin_checkpoint().unwrap();
     pair.maker.state.capture();
     drop((cut, pair.maker.state.take_captured()));
     pair.take(&Step::MoveStart(1, 300));

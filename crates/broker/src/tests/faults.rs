@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use sabir_base::clock::Clock;
+use sabir_journal::Priority;
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
+use sabir_journal::pages::CommitFault;
 use sabir_model::{ErrorKind, Offset, TopicConfig};
 
-use super::rig::{append, batch, create, new_topic, read, soon, until, values};
+use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::{Broker, BrokerOptions, NewTopic, StartError, Topic};
 
@@ -176,4 +178,58 @@ async fn a_damaged_journal_is_named_and_not_started() {
     let refused = machine.try_open(machine.options());
     let Err(StartError::Shard { shard: 1, reason }) = refused else { panic!("it started") };
     assert!(reason.contains("corrupt"), "{reason}");
+}
+
+/// Checkpoints that find no space are tried again by themselves, and let go of nothing until one is committed.
+#[tokio::test]
+async fn deletes_on_a_full_disk_make_room_however_many_checkpoints_fail_first() {
+    let machine = Machine::new(11, 1, Seam::Solo);
+    machine.disks[1].set_capacity(24 << 20);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let taken = fill(&broker, &topic).await;
+    for fault in [CommitFault::Full, CommitFault::NotDone, CommitFault::Full, CommitFault::Done] {
+        machine.pages[1].fail_commit(fault);
+    }
+    let partition = topic.partition(0).unwrap();
+    let segments = broker.inner.shards[1].journal.segments().len();
+    broker.delete_records(partition.shard, partition.id, Offset(-1)).await.unwrap();
+    assert!(segments > 3 && broker.stats().shards[1].full);
+    until(|| !broker.stats().shards[1].full).await;
+    let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
+    assert_eq!(appended.base_offset.0, taken);
+    let machine = machine.crash(broker);
+    let broker = machine.open();
+    let fetched = read(&broker, &topic, 0, taken, 1000).await.unwrap();
+    assert_eq!(values(&fetched), [(taken, b"again".to_vec())]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_block_applied_in_part_stops_its_shard_and_is_in_no_checkpoint() {
+    let machine = Machine::new(12, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    append(&broker, &topic, 0, batch(&[b"before"], 1)).await.unwrap();
+    let shard = broker.inner.shards[1].clone();
+    shard.checkpoint().unwrap();
+    let stored = machine.pages[1].crash();
+    let first = broker.append(vec![item(&topic, 0, batch(&[b"first"], 1))]);
+    shard.push(Priority::Ordinary, 999, b"of a newer version", None).unwrap();
+    let second = broker.append(vec![item(&topic, 0, batch(&[b"second"], 1))]);
+    broker.flush();
+    // What came before the entry that failed took effect, and is answered and read so; what stands behind it is not known.
+    assert_eq!(soon(first).await[0].unwrap().base_offset, Offset(1));
+    assert_eq!(soon(second).await[0], Err(ErrorKind::StorageError));
+    assert_eq!(values(&read(&broker, &topic, 0, 1, 1000).await.unwrap()), [(1, b"first".to_vec())]);
+    assert!(broker.stats().shards[1].stopped);
+    assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    let refused = shard.checkpoint().unwrap_err();
+    assert!(refused.to_string().contains("applied in part"), "{refused}");
+    shard.seal();
+    assert_eq!(machine.pages[1].crash().len(), stored.len());
+    drop(shard);
+    let machine = machine.crash(broker);
+    let Err(StartError::Shard { shard: 1, reason }) = machine.try_open(machine.options()) else { panic!() };
+    assert!(reason.contains("kind 999"), "{reason}");
 }

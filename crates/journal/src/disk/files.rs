@@ -58,12 +58,16 @@ impl OpenFile {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The system's error as this module's.
 pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> DiskError {
     match source.kind() {
         io::ErrorKind::NotFound => DiskError::NotFound { path },
         io::ErrorKind::AlreadyExists => DiskError::Exists { path },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { path },
+        _ if is_full(&source) => DiskError::Full { path },
         _ => DiskError::Io { op, path, source: Arc::new(source) },
     }
 }
@@ -173,7 +177,7 @@ impl Files {
         check_sectors(0, len, || self.path.join(name).display().to_string())?;
         let path = self.path.join(name);
         let file = self.options().create_new(true).open(&path).map_err(self.error_at("create", name))?;
-        if let Err(e) = reserve(&file, len) {
+        if let Err(e) = reserve_space(&file, len) {
             drop(file);
             fs::remove_file(&path).map_err(self.error_at("remove", name))?;
             return Err(self.error_at("reserve space for", name)(e));
@@ -288,22 +292,38 @@ impl Files {
         open.insert(file, Arc::new(self.open_file(&name, read_only, len)));
     }
 
-    /// Writes a sector past the page cache, to a file that is gone at once, with `write`.
+    /// Writes a sector past the page cache, to a file that is gone at once, with `write`. That there is no space for it says
+    /// nothing against direct I/O: then it is enough that the files which are there can be opened for it.
     pub(super) fn probe(
         &self,
         write: impl FnOnce(Arc<OpenFile>, bytes::Bytes) -> io::Result<()>,
     ) -> Result<(), DiskError> {
-        let unsupported = |source: io::Error| DiskError::Unsupported {
+        match self.probe_by_writing(write) {
+            Err(full) if is_full(&full) => self.probe_by_opening(),
+            result => result,
+        }
+        .map_err(|source| DiskError::Unsupported {
             what: "direct I/O",
             path: self.dir_path(),
             source: Arc::new(source),
-        };
+        })
+    }
+
+    fn probe_by_writing(
+        &self,
+        write: impl FnOnce(Arc<OpenFile>, bytes::Bytes) -> io::Result<()>,
+    ) -> io::Result<()> {
         let path = self.path.join(PROBE);
-        let file = self.options().create(true).truncate(true).open(&path).map_err(unsupported)?;
-        fs::remove_file(&path).map_err(self.error_at("remove", PROBE))?;
+        let file = self.options().create(true).truncate(true).open(&path)?;
+        fs::remove_file(&path)?;
         let mut sector = self.bounce.get(SECTOR);
         sector.fill(0);
-        write(Arc::new(self.open_file(PROBE, file, SECTOR as u64)), sector.freeze()).map_err(unsupported)
+        write(Arc::new(self.open_file(PROBE, file, SECTOR as u64)), sector.freeze())
+    }
+
+    fn probe_by_opening(&self) -> io::Result<()> {
+        let names = self.list().map_err(io::Error::other)?;
+        names.iter().try_for_each(|name| self.options().open(self.path.join(name)).map(drop))
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, DiskError> {
@@ -342,7 +362,7 @@ fn read_full(file: &File, pos: u64, buf: &mut [u8], needed: usize) -> io::Result
 
 /// Gives the file its length and its space.
 #[cfg(target_os = "linux")]
-fn reserve(file: &File, len: u64) -> io::Result<()> {
+pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
         Err(rustix::io::Errno::OPNOTSUPP) => reserve_by_writing(file, len),
         result => result.map_err(io::Error::from),
@@ -350,7 +370,7 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn reserve(file: &File, len: u64) -> io::Result<()> {
+pub(crate) fn reserve_space(file: &File, len: u64) -> io::Result<()> {
     reserve_by_writing(file, len)
 }
 

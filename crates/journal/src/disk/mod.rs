@@ -40,6 +40,7 @@ mod suite;
 #[cfg(target_os = "linux")]
 mod uring;
 
+pub(crate) use files::reserve_space;
 pub use pwrite::PwriteDisk;
 #[cfg(target_os = "linux")]
 pub use uring::UringDisk;

@@ -123,4 +123,10 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
 
     /// What the store takes on its disk, in bytes.
     fn stored_bytes(&self) -> Result<u64, PageError>;
+
+    /// Sets space aside that a commit may have where the disk has none left, if the store has not enough of it; false if the disk
+    /// gives none.
+    fn keep_reserve(&self) -> bool {
+        true
+    }
 }

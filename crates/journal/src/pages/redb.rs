@@ -3,8 +3,12 @@
 //! redb verifies its own checksums only when it repairs, and trusts what it reads otherwise; so its file lies in a
 //! [checked](checked::Checked) one. Commits save the allocator's state and flush twice, so that opening after a crash need not
 //! walk the whole tree.
+//!
+//! What frees space on a full disk is a commit, and a commit takes space first. So some is kept in a [file](reserve) beside the
+//! store, given up when a commit finds no other, and taken again when there is more.
 
 mod checked;
+mod reserve;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -17,10 +21,15 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition};
 
 use self::checked::{Checked, RawFile};
+use self::reserve::{Reserve, ReserveFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, Visit};
 
 /// The number is that of the stored form.
 const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("pages-1");
+
+/// The least and the most that is kept for a commit on a full disk; between them, room to copy the whole store twice.
+const RESERVE_LEAST: u64 = 4 << 20;
+const RESERVE_MOST: u64 = 256 << 20;
 
 /// A page store in one file.
 pub struct RedbPages {
@@ -28,6 +37,8 @@ pub struct RedbPages {
     reopen: Box<dyn Fn() -> Result<Database, PageError> + Send + Sync>,
     /// `None` after a failed commit, until the next call opens it anew and so learns what the file holds.
     database: RwLock<Option<Database>>,
+    /// `None` where it could not even be opened.
+    reserve: Option<Box<dyn Reserve>>,
 }
 
 impl std::fmt::Debug for RedbPages {
@@ -48,7 +59,15 @@ impl RedbPages {
         }
         let path = path.to_path_buf();
         let own_path = path.clone();
-        let store = Self::start(path, move || open(&own_path, cache_bytes))?;
+        let reserve = ReserveFile::open(&path.with_extension("reserve"));
+        let mut store = Self::start(path, move || open(&own_path, cache_bytes))?;
+        match reserve {
+            Ok(reserve) => store.reserve = Some(Box::new(reserve)),
+            Err(error) => {
+                tracing::warn!(path = %store.path.display(), %error, "no space is kept for its commits")
+            }
+        }
+        store.keep_reserve();
         Ok((store, if exists { Opened::Existing } else { Opened::Created }))
     }
 
@@ -57,7 +76,28 @@ impl RedbPages {
         open: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
     ) -> Result<Self, PageError> {
         let database = RwLock::new(Some(open()?));
-        Ok(Self { path, reopen: Box::new(open), database })
+        Ok(Self { path, reopen: Box::new(open), database, reserve: None })
+    }
+
+    fn try_commit(&self, changes: &[PageChange]) -> Result<(), PageError> {
+        let result = self.run(|database| write(database, changes));
+        if result.is_err() {
+            // It refuses everything after a failure; what the file holds is seen by opening it again.
+            *self.database.write() = None;
+        }
+        result
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        let given = self.reserve.as_ref().is_some_and(|reserve| reserve.give_up());
+        if given {
+            tracing::warn!(path = %self.path.display(), "the disk is full: the space kept for this commit is used");
+        }
+        given
+    }
+
+    fn wanted_reserve(&self) -> u64 {
+        self.stored_bytes().map_or(RESERVE_LEAST, |bytes| (2 * bytes).clamp(RESERVE_LEAST, RESERVE_MOST))
     }
 
     fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
@@ -94,7 +134,7 @@ fn create(path: &Path, cache_bytes: usize) -> Result<(), redb::Error> {
 
 fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> {
     let database = Builder::new().set_cache_size(cache_bytes).create_with_backend(Checked::create(file)?)?;
-    write(&database, Vec::new())
+    write(&database, &[])
 }
 
 fn open(path: &Path, cache_bytes: usize) -> Result<Database, PageError> {
@@ -122,7 +162,7 @@ fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Err
 }
 
 /// Writes changes that are sorted by key as one durable transaction.
-fn write(database: &Database, changes: Vec<PageChange>) -> Result<(), redb::Error> {
+fn write(database: &Database, changes: &[PageChange]) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     {
@@ -194,12 +234,16 @@ impl PageStore for RedbPages {
 
     fn commit(&self, batch: PageBatch) -> Result<(), PageError> {
         let changes = batch.into_sorted()?;
-        let result = self.run(|database| write(database, changes));
-        if result.is_err() {
-            // It refuses everything after a failure; what the file holds is seen by opening it again.
-            *self.database.write() = None;
+        match self.try_commit(&changes) {
+            Err(PageError::Full { .. }) if self.give_up_reserve() => self.try_commit(&changes),
+            result => result,
         }
-        result
+    }
+
+    fn keep_reserve(&self) -> bool {
+        let Some(reserve) = &self.reserve else { return true };
+        // No space for it is no failure: it is tried again.
+        reserve.fill(self.wanted_reserve()).is_ok()
     }
 
     fn stored_bytes(&self) -> Result<u64, PageError> {
@@ -251,7 +295,7 @@ mod tests {
         let (store, opened) = open(&path).unwrap();
         assert_eq!(opened, Opened::Existing);
         assert_eq!(store.get(b"k").unwrap().unwrap(), b"v");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the store and its reserve");
     }
 
     #[test]

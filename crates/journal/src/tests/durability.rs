@@ -1,5 +1,8 @@
 //! When blocks become final, and what that costs the disk.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use sabir_model::{Durability, Sequence};
 
 use super::rig::Rig;
@@ -186,4 +189,26 @@ fn a_flush_tells_of_the_commits_it_took_in() {
     solo.append(builder.take(0)).unwrap();
     journal.flush(Sequence(1)).unwrap();
     assert!(told.load(Ordering::SeqCst));
+}
+
+/// The end of a seal moves no mark, and yet a block may wait for it: whoever takes it in must say so.
+#[test]
+fn a_flush_that_takes_in_the_end_of_a_seal_wakes_who_waits_for_it() {
+    let mut rig = Rig::new(9);
+    rig.append_all(1..=1);
+    rig.settle();
+    rig.tick(100);
+    rig.tick(100);
+    assert!(!rig.solo.ready(1), "a seal is under way");
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = woken.clone();
+    rig.solo.set_waker(Arc::new(move || {
+        count.fetch_add(1, SeqCst);
+    }));
+    assert!(rig.disk.step(), "the seal is written");
+    // The disk's own call came while another thread was taking it in.
+    woken.store(0, SeqCst);
+    rig.journal.flush(Sequence(1)).unwrap();
+    assert!(rig.solo.ready(1));
+    assert!(woken.load(SeqCst) > 0, "a block may lie in wait for this");
 }

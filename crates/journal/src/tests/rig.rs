@@ -9,7 +9,7 @@ use crate::disk::sim::SimDisk;
 use crate::space::splitmix;
 use crate::{
     AppendError, Block, BlockBuilder, BlockView, Event, Journal, JournalError, JournalOptions, LocalTables,
-    Recovered, Replicator, Solo, Ticket,
+    Recovered, Replicator, SegmentNo, Solo, Ticket,
 };
 
 /// Eight steps of 4 KiB: the header and seven small blocks.
@@ -172,11 +172,16 @@ impl Rig {
 
     /// Takes a checkpoint: what its tables are, once they are committed.
     pub(super) fn checkpoint(&mut self) -> LocalTables {
+        self.checkpoint_without(&[])
+    }
+
+    /// Takes a checkpoint that leaves dead segments out.
+    pub(super) fn checkpoint_without(&mut self, dead: &[SegmentNo]) -> LocalTables {
         self.settle();
         let through = self.journal.committed();
         self.journal.flush(through).unwrap();
         let mut bytes = Vec::new();
-        self.journal.tables(through).encode(&mut bytes);
+        self.journal.tables(through, dead).encode(&mut bytes);
         self.journal.checkpoint_committed();
         LocalTables::decode(&bytes).unwrap()
     }
@@ -184,7 +189,7 @@ impl Rig {
 
 /// Where the frame of each block stands: file and position.
 pub(super) fn places(journal: &Journal) -> Vec<(u64, String, u64)> {
-    let tables = journal.tables(journal.last());
+    let tables = journal.tables(journal.last(), &[]);
     let mut places = Vec::new();
     for table in &tables.segments {
         for sequence in table.first.0..=table.last().0 {

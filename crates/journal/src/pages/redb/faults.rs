@@ -5,10 +5,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
 use super::checked::RawFile;
+use super::reserve::Reserve;
 use super::{RedbPages, create_in, error, open_in};
 use crate::pages::{Budget, DecodeError, PageBatch, PageError, PageKey, PageStore, PageValue, Paged};
 
@@ -260,6 +262,45 @@ fn a_full_disk_at_any_step_leaves_a_store_that_goes_on() {
         drop(store);
         assert!(contents(&store_over(recorder).unwrap()).unwrap() == after);
         if done == 3 {
+            assert!(space > 20, "a commit has steps to fail at");
+            return;
+        }
+    }
+}
+
+/// Space that there is once.
+#[derive(Debug)]
+struct Once(Recorder, AtomicBool);
+
+impl Reserve for Once {
+    fn fill(&self, _: u64) -> io::Result<()> {
+        if self.1.load(SeqCst) { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+    fn give_up(&self) -> bool {
+        self.0.0.lock().space = None;
+        self.1.swap(false, SeqCst)
+    }
+}
+
+#[test]
+fn a_commit_that_finds_the_disk_full_at_any_step_has_the_reserve() {
+    let recorder = Recorder::default();
+    drop(new_store(recorder.clone()));
+    let (mut choices, mut pages) = (Choices(4), Pages::new());
+    store_over(recorder.clone()).unwrap().commit(some_changes(&mut pages, &mut choices)).unwrap();
+    let bytes = recorder.0.lock().bytes.clone();
+    for space in 0.. {
+        let recorder = Recorder::holding(bytes.clone());
+        let mut store = store_over(recorder.clone()).unwrap();
+        store.reserve = Some(Box::new(Once(recorder.clone(), AtomicBool::new(true))));
+        let mut after = pages.clone();
+        let batch = some_changes(&mut after, &mut Choices(space));
+        recorder.0.lock().space = Some(space as usize);
+        store.commit(batch).unwrap();
+        assert!(contents(&store).unwrap() == after, "with space for {space}");
+        let used = recorder.0.lock().space.is_none();
+        assert_eq!(store.keep_reserve(), !used, "whoever owns the disk hears that it is gone");
+        if !used {
             assert!(space > 20, "a commit has steps to fail at");
             return;
         }

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""A disk that is full to its last byte, under a real `sabir serve`: deletes make room, again and again; checkpoints are not lost for
+ever; a start on it works with either way to the disk. Needs root: file systems of its own are mounted, where only this process sees them.
+
+    tests/limits/full.py [CASE...]
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import broker as brokers
+import cases
+import wire
+
+CLONE_NEWNS = 0x20000
+LIBC = ctypes.CDLL(None, use_errno=True)
+MIB = 1 << 20
+# Eight segments of 64 MiB are there from the start; six more fit.
+SIZE = 930 * MIB
+BATCH = wire.batch([b"x" * 1000] * 900)
+STORAGE_FULL = "error 56"
+
+
+def own_mounts():
+    """What is mounted from now on is seen by this process and its children alone."""
+    if os.getuid():
+        raise cases.Skip("mounting a small file system needs root")
+    if LIBC.unshare(CLONE_NEWNS):
+        raise cases.Skip(f"no mount namespace can be had here: {os.strerror(ctypes.get_errno())}")
+    run("mount", "--make-rprivate", "/")
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise cases.Skip(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+class Small:
+    """A small file system, and a broker that has nothing else."""
+
+    def __init__(self, kind, disk):
+        self.folder = brokers.scratch(f"full-{kind}")
+        self.mounted = self.folder / "mounted"
+        self.mounted.mkdir()
+        if kind == "tmpfs":
+            run("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self.mounted))
+        else:
+            image = self.folder / "image"
+            with open(image, "wb") as file:
+                file.truncate(SIZE + 40 * MIB)
+            run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+            run("mount", "-o", "loop", str(image), str(self.mounted))
+        settings = ["data.shards=1", "data.keep_free=1MiB", "data.retention_interval=1s"]
+        self.broker = brokers.Sabir(self.mounted / "data", f"full-{kind}-{disk}", disk, settings)
+
+    def __enter__(self):
+        self.broker.start()
+        return self
+
+    def __exit__(self, *_error):
+        if self.broker.process:
+            self.broker.kill()
+        subprocess.run(["umount", "-l", str(self.mounted)], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def client(self):
+        return wire.Connection(self.broker.bootstrap)
+
+    def free(self):
+        stat = os.statvfs(self.mounted)
+        return stat.f_bavail * stat.f_frsize
+
+    def fill_with_records(self, topics):
+        """Writes until it is refused; how often it was not."""
+        taken = 0
+        with self.client() as client:
+            while True:
+                try:
+                    client.put(topics[taken % len(topics)], 0, BATCH)
+                except wire.Refused as refused:
+                    assert STORAGE_FULL in str(refused), refused
+                    return taken
+                taken += 1
+
+    def fill_the_rest(self):
+        """Somebody else takes every byte that is left."""
+        with open(self.mounted / "foreign", "ab", buffering=0) as file:
+            for size in (MIB, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"y" * size)
+            with contextlib.suppress(OSError):
+                os.fsync(file.fileno())
+        left = self.free()
+        assert left == 0, f"{left} bytes are left"
+
+    def delete_topic(self, name):
+        with self.client() as client:
+            answer = client.call(20, 1, wire.array([wire.string(name)]) + struct.pack(">i", 30_000))
+        (error,) = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name))
+        assert error == 0, f"DeleteTopics answers error {error}"
+
+    def delete_records(self, name):
+        one = wire.string(name) + wire.array([struct.pack(">iq", 0, -1)])
+        with self.client() as client:
+            answer = client.call(21, 1, wire.array([one]) + struct.pack(">i", 30_000))
+        (error,) = struct.unpack_from(">h", answer, len(answer) - 2)
+        assert error == 0, f"DeleteRecords answers error {error}"
+
+    def expect_writes(self, topic, within=30):
+        """Records are taken again, by itself."""
+        until = time.monotonic() + within
+        while True:
+            try:
+                with self.client() as client:
+                    return client.put(topic, 0, BATCH)
+            except wire.Refused as refused:
+                if time.monotonic() > until:
+                    raise AssertionError(f"still refused after {within} s: {refused}; the log ends:\n{self.broker.log_end(8)}") from None
+                time.sleep(0.2)
+
+    def make_topics(self, *names):
+        with self.client() as client:
+            client.create([(name, 1, {"max.message.bytes": "4000000"}) for name in names])
+
+
+def deletes_make_room(kind, disk):
+    """Three times over, with not a byte left, each kind of delete; then killed and started again."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "emptied", "aged", "kept")
+        assert small.fill_with_records(["gone", "emptied", "aged"]) > 200
+        small.fill_the_rest()
+        small.delete_topic("gone")
+        small.delete_records("emptied")
+        small.delete_records("aged")
+        small.expect_writes("kept")
+        for name in ("emptied", "aged"):
+            assert small.fill_with_records([name]) > 30
+            small.fill_the_rest()
+            small.delete_records(name)
+            end = small.expect_writes("kept")
+        small.fill_with_records(["aged"])
+        small.broker.kill()
+        small.broker.start()
+        small.delete_topic("aged")
+        assert small.expect_writes("kept") > end
+
+
+def starts_when_full(kind, disk):
+    """Stopped and started with not a byte left."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "kept")
+        small.fill_with_records(["gone"])
+        small.fill_the_rest()
+        code = small.broker.stop()
+        assert code == 0, f"it ended with {code}"
+        small.fill_the_rest()
+        small.broker.start()
+        assert small.free() == 0
+        # Whatever was full stays so, and reads go on.
+        with small.client() as client:
+            assert client.get("gone", 0, 0)
+        small.delete_topic("gone")
+        small.expect_writes("kept")
+        code = small.broker.stop()
+        assert code == 0, f"it ended with {code}"
+
+
+def space_comes_back(kind, disk):
+    """Full, nothing deleted, and then somebody else makes room."""
+    with Small(kind, disk) as small:
+        small.make_topics("t")
+        (small.mounted / "foreign").write_bytes(b"z" * (200 * MIB))
+        small.fill_with_records(["t"])
+        (small.mounted / "foreign").unlink()
+        small.expect_writes("t")
+
+
+def main():
+    suite = cases.Suite("full-disk")
+    try:
+        own_mounts()
+    except cases.Skip as skip:
+        suite.record("all", "skip", reason=str(skip))
+        return suite.end()
+    for kind in ("tmpfs", "ext4"):
+        for disk in ("pwrite", "io_uring"):
+            for case in (deletes_make_room, starts_when_full, space_comes_back):
+                name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
+                suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
+    suite.end()
+
+
+if __name__ == "__main__":
+    main()
