@@ -31,7 +31,8 @@ impl Health {
     pub fn judge(stats: &Stats) -> Self {
         let stopped = stats.shards.iter().filter(|shard| shard.stopped);
         let full = stats.shards.iter().filter(|shard| shard.full);
-        let failed = |shard| format!("shard {shard}: its storage failed, it answers reads only; see the log");
+        let failed =
+            |shard| format!("shard {shard}: its storage failed, it answers reads at the most; see the log");
         let mut problems: Vec<String> = stopped.map(|s| failed(s.shard)).collect();
         let ready = problems.is_empty();
         problems.extend(

@@ -5,5 +5,6 @@ pub mod buf;
 pub mod clock;
 pub mod crc;
 pub mod metrics;
+pub mod panics;
 pub mod varint;
 pub mod wake;

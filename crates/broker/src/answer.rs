@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use sabir_base::panics::contain;
 use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
 use sabir_model::ErrorKind;
 
@@ -81,8 +82,9 @@ impl Waiter {
         match self {
             Self::Append { call, slot, .. } => call.answer(slot, outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
-            Self::Group(waiter) => waiter.complete(outcome.done(), wakes),
-            Self::Then(next) => next(outcome, wakes),
+            // Whoever answers has others to answer.
+            Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),
+            Self::Then(next) => drop(contain(|| next(outcome, wakes))),
         }
     }
 

@@ -321,7 +321,7 @@ impl Broker {
     ) -> Result<EpochEnd, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
         let state = shard.state.read();
-        let partition = state.partition(partition).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(partition)?;
         let current = partition.epoch(shard.replicator.term());
         let end = partition.epochs.end(epoch, current, partition.next);
         let (epoch, end_offset) = end.unwrap_or((LeaderEpoch::UNKNOWN, Offset(-1)));
@@ -339,7 +339,7 @@ impl Broker {
     ) -> Result<PartitionStats, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
         let state = shard.state.read();
-        let kept = state.partition(partition).ok_or(ErrorKind::UnknownTopic)?;
+        let kept = state.readable(partition)?;
         Ok(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
     }
 
@@ -350,7 +350,7 @@ impl Broker {
     pub fn partition_bytes(&self, shard: ShardId, partition: PartitionId) -> Result<u64, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
         let state = shard.state.read();
-        state.partition(partition).map(|kept| kept.bytes).ok_or(ErrorKind::UnknownTopic)
+        state.readable(partition).map(|kept| kept.bytes)
     }
 
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.

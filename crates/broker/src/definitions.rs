@@ -202,6 +202,11 @@ impl Definitions {
 
     /// Makes the shards agree with the catalog, and shows what they have.
     pub(crate) fn reconcile(self: &Arc<Self>) {
+        // What seems to be lacking may only not have taken effect.
+        let torn = |shard: &Arc<Shard>| shard.state.read().check_whole().is_err();
+        if self.catalog().is_stopped() || self.shards.iter().any(torn) {
+            return;
+        }
         // First the shards, then the catalog: what a shard has and the catalog lacks was deleted.
         let known: Vec<FxHashSet<PartitionId>> =
             self.shards.iter().map(|shard| partitions_of(shard)).collect();

@@ -1,11 +1,13 @@
 //! What is done by time, on threads of its own: ticks, segments made ready, retention, checkpoints.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use sabir_base::clock::Clock;
+use sabir_base::panics::contain;
 use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
 use tracing::warn;
@@ -127,22 +129,29 @@ impl House {
         let mut groups = Every::new(GROUPS);
         while !end.sleep(TICK) {
             let now = start.elapsed().as_millis() as u64;
-            self.shards.iter().for_each(|shard| shard.replicator.tick(now));
-            self.groups.tick();
+            self.each_shard("tick", |shard| shard.replicator.tick(now));
+            contain(|| self.groups.tick());
             if definitions.due() && self.definitions.take_unsettled() {
-                self.definitions.reconcile();
+                contain(|| self.definitions.reconcile());
             }
             if retention.due() {
-                self.shards.iter().for_each(|shard| shard.retain(self.clock.now_ms()));
+                self.each_shard("retain records", |shard| shard.retain(self.clock.now_ms()));
             }
             if producers.due() {
                 let idle_since = self.clock.now_ms() - self.producer_expiry.as_millis() as i64;
-                self.shards.iter().for_each(|shard| shard.expire_producers(idle_since));
+                self.each_shard("expire producers", |shard| shard.expire_producers(idle_since));
             }
             if groups.due() {
                 let view = self.definitions.view();
-                self.groups.housekeep(&|topic| view.topic_by_id(topic).is_some());
+                contain(|| self.groups.housekeep(&|topic| view.topic_by_id(topic).is_some()));
             }
+        }
+    }
+
+    /// Does a job for each shard that has not stopped; one in whose hands it panics stops.
+    fn each_shard(&self, doing: &'static str, job: impl Fn(&Shard)) {
+        for shard in self.shards.iter().filter(|shard| !shard.is_stopped()) {
+            shard.contain(doing, || job(shard));
         }
     }
 
@@ -150,19 +159,21 @@ impl House {
         let mut tick = TICK;
         while !end.sleep(tick) {
             tick = TICK;
-            for shard in &self.shards {
-                match shard.journal.prepare() {
-                    Ok(Prepared::Zeroing) => tick = ZEROING,
-                    Ok(Prepared::Full | Prepared::Short) => {}
-                    Err(error) => warn!(shard = %shard.id, %error, "a segment could not be made ready"),
-                }
+            let zeroing = AtomicBool::new(false);
+            self.each_shard("make a segment ready", |shard| match shard.journal.prepare() {
+                Ok(Prepared::Zeroing) => zeroing.store(true, Relaxed),
+                Ok(Prepared::Full | Prepared::Short) => {}
+                Err(error) => warn!(shard = %shard.id, %error, "a segment could not be made ready"),
+            });
+            if zeroing.into_inner() {
+                tick = ZEROING;
             }
         }
     }
 
     fn checkpoints(&self, end: &End) {
         while !end.sleep(CHECKPOINTS) {
-            self.shards.iter().for_each(|shard| shard.checkpoint_if_due());
+            self.each_shard("write a checkpoint", |shard| shard.checkpoint_if_due());
         }
     }
 }

@@ -18,6 +18,8 @@ mod lag;
 mod lock;
 mod open;
 mod options;
+#[cfg(any(test, feature = "testing"))]
+mod panicking;
 mod partition;
 mod read;
 mod shard;

@@ -13,6 +13,7 @@ use sabir_journal::{Journal, JournalError, Replicator};
 use sabir_model::{ErrorKind, ShardId};
 
 use crate::backend::{Backend, Folders};
+pub use crate::panicking::panic_once;
 use crate::shard::OpenError;
 use crate::{Broker, BrokerOptions, StartError};
 

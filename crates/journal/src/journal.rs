@@ -572,6 +572,11 @@ impl Journal {
         self.writer.lock().stop(&self.parts, doing, source)
     }
 
+    /// Stops it for good because of what happened above it; reads of what is committed go on.
+    pub fn abandon(&self, why: Arc<str>) {
+        self.stop("go on", crate::disk::DiskError::Abandoned { why });
+    }
+
     /// Figures since it was opened.
     pub fn stats(&self) -> JournalStats {
         let counters = &self.parts.counters;

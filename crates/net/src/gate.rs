@@ -19,6 +19,7 @@ pub(crate) struct Gate {
     max: usize,
     accepted: AtomicU64,
     refused: AtomicU64,
+    panicked: AtomicU64,
 }
 
 /// A listener's counts since the start.
@@ -32,6 +33,8 @@ pub struct ListenerStats {
     pub accepted: u64,
     /// Connections closed at once because a limit was reached.
     pub refused: u64,
+    /// Connections that ended by a panic while they were served.
+    pub panicked: u64,
 }
 
 /// Why a connection is not taken.
@@ -63,8 +66,8 @@ impl House {
 
 impl Gate {
     pub(crate) fn new(name: &'static str, house: Arc<House>, max: usize) -> Self {
-        let (open, accepted, refused) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { name, house, open, max, accepted, refused }
+        let (accepted, refused, panicked) = Default::default();
+        Self { name, house, open: AtomicUsize::new(0), max, accepted, refused, panicked }
     }
 
     /// Takes a place for a connection on the I/O thread that counts in `thread`.
@@ -89,12 +92,20 @@ impl Gate {
             open: self.open.load(Relaxed),
             accepted: self.accepted.load(Relaxed),
             refused: self.refused.load(Relaxed),
+            panicked: self.panicked.load(Relaxed),
         }
     }
 }
 
 fn take_place(open: &AtomicUsize, max: usize) -> bool {
     open.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+}
+
+impl Pass {
+    /// Counts that its connection ended by a panic.
+    pub(crate) fn panicked(&self) {
+        self.gate.panicked.fetch_add(1, Relaxed);
+    }
 }
 
 impl Drop for Pass {
@@ -123,7 +134,10 @@ mod tests {
         assert_eq!((house.open(), thread.load(Relaxed)), (3, 3));
         drop(first);
         assert_eq!((house.open(), thread.load(Relaxed)), (2, 2));
-        assert_eq!(small.stats(), ListenerStats { name: "small", open: 0, accepted: 1, refused: 1 });
+        assert_eq!(
+            small.stats(),
+            ListenerStats { name: "small", open: 0, accepted: 1, refused: 1, panicked: 0 }
+        );
         assert!(wide.enter(&thread).is_ok());
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::net::sockopt;
+use sabir_base::panics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -188,7 +189,7 @@ impl Acceptor {
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.take(stream, peer),
+                    Ok((stream, peer)) => drop(panics::contain(|| self.take(stream, peer))),
                     Err(error) => self.pause(&error).await,
                 },
             }
@@ -209,7 +210,11 @@ impl Acceptor {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
                 match opened {
                     Ok((local, stream)) => {
-                        front_end.serve(Connection { stream, peer, local, limits, closing }).await;
+                        let serving = front_end.serve(Connection { stream, peer, local, limits, closing });
+                        if panics::contain_task(serving).await.is_none() {
+                            pass.panicked();
+                            tracing::error!(%peer, "connection closed: a panic while it was served");
+                        }
                     }
                     Err(error) => tracing::debug!(%peer, %error, "a connection ended while it was accepted"),
                 }

@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
+use sabir_base::panics::{self, AbortOnPanic};
 use sabir_base::wake;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -38,7 +40,23 @@ impl IoThread {
     pub(crate) fn start(number: usize, watched: Vec<Watched>, stop: CancellationToken) -> io::Result<Self> {
         let (jobs, queue) = unbounded_channel();
         let (ready, started) = std::sync::mpsc::sync_channel(1);
-        let run = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let run = move || {
+            // Whoever is served here, and the shards that are watched here, would wait for ever.
+            let _guard = AbortOnPanic;
+            Self::work(watched, queue, stop, &ready);
+        };
+        let thread = std::thread::Builder::new().name(format!("io-{number}")).spawn(run)?;
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("the I/O thread ended at once")))?;
+        Ok(Self { connections: Arc::new(AtomicUsize::new(0)), jobs, thread: Some(thread) })
+    }
+
+    fn work(
+        watched: Vec<Watched>,
+        queue: UnboundedReceiver<Job>,
+        stop: CancellationToken,
+        ready: &SyncSender<io::Result<()>>,
+    ) {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 wake::register_io_thread();
                 // The receiver waits below; it cannot be gone.
@@ -46,10 +64,7 @@ impl IoThread {
                 LocalSet::new().block_on(&runtime, work(watched, queue, stop));
             }
             Err(error) => drop(ready.send(Err(error))),
-        };
-        let thread = std::thread::Builder::new().name(format!("io-{number}")).spawn(run)?;
-        started.recv().unwrap_or_else(|_| Err(io::Error::other("the I/O thread ended at once")))?;
-        Ok(Self { connections: Arc::new(AtomicUsize::new(0)), jobs, thread: Some(thread) })
+        }
     }
 
     /// Runs a job on the thread. After it has been stopped, nothing happens.
@@ -101,6 +116,6 @@ async fn watch(watched: Watched) {
             Ok(mut guard) => guard.clear_ready(),
             Err(error) => return tracing::error!(%error, "a shard is watched no longer"),
         }
-        (watched.drive)();
+        panics::contain(&watched.drive);
     }
 }

@@ -39,6 +39,7 @@ impl Frontend for Echo {
                     }
                     read = connection.stream.read(&mut buffer) => match read {
                         Ok(0) | Err(_) => return,
+                        Ok(count) if buffer[..count] == *b"panic" => panic!("on purpose"),
                         Ok(count) => drop(connection.stream.write_all(&buffer[..count]).await),
                     },
                 }
@@ -117,6 +118,40 @@ fn limits_hold_for_a_listener_and_for_all() {
     drop(first);
     until("the place is free again", || net.stats()[0].open == 0);
     echo(&mut connect(small));
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_no_other() {
+    let options = NetOptions { io_threads: 1, ..NetOptions::default() };
+    let (net, address, _) = serve(&options, Echo::default(), 10);
+    let mut bystander = connect(address);
+    for panics in 1..=3 {
+        let mut stream = connect(address);
+        echo(&mut stream);
+        stream.write_all(b"panic").unwrap();
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)), "it is closed");
+        until("its place is free again", || net.stats()[0].open == 1);
+        assert_eq!((net.stats()[0].panicked, net.stats()[0].accepted), (panics, panics + 1));
+        echo(&mut bystander);
+    }
+    assert_eq!(net.drain(PATIENCE).left, 0);
+}
+
+#[test]
+fn what_panics_while_it_is_driven_is_driven_again() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let driven = Arc::new(AtomicUsize::new(0));
+    let counted = driven.clone();
+    let drive = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        panic!("on purpose");
+    };
+    let watched = Watched { fd: reader.into(), drive: Box::new(drive) };
+    let _net = Net::start(&NetOptions::default(), vec![watched]).unwrap();
+    for times in 1..=3 {
+        (&writer).write_all(b"x").unwrap();
+        until("it is driven", || driven.load(Ordering::SeqCst) >= times);
+    }
 }
 
 /// Tells what the system was told of its connection.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod doctor;
 mod limits;
 pub mod log;
+mod panics;
 mod protocols;
 mod run;
 mod running;

@@ -36,6 +36,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 /// # Errors
 /// Those of [`run`].
 pub fn run_while(config: Config, ready: impl FnOnce(&Running) -> bool) -> Result<(), RunError> {
+    crate::panics::report();
     let signals = watch_signals().map_err(StartError::System)?;
     let limit = config.net.drain.0 + CLOSE;
     let running = start(config)?;

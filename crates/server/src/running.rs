@@ -163,6 +163,7 @@ fn net_figures(net: Arc<Net>) -> Figures {
     Box::new(move |out: &mut Exposition| {
         let memory = &net.limits().frame_memory;
         out.gauge("sabir_frame_memory_bytes", "Memory of frames under way.", &[], memory.granted() as i64);
+        crate::panics::expose(out);
         for listener in net.stats() {
             let labels = [("protocol", listener.name)];
             out.gauge("sabir_connections", "Open connections.", &labels, listener.open as i64);
@@ -173,6 +174,8 @@ fn net_figures(net: Arc<Net>) -> Figures {
                 &labels,
                 listener.refused,
             );
+            let help = "Connections that ended by a panic.";
+            out.counter("sabir_panicked_connections", help, &labels, listener.panicked);
         }
     })
 }

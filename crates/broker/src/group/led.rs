@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use parking_lot::MutexGuard;
 use rustc_hash::FxHashMap;
+use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
 use sabir_delivery::group::{Action, Answer, Event, Group, Text, Ticket, Token};
@@ -27,10 +28,25 @@ pub(super) struct Led {
     in_flight: usize,
 }
 
-/// A parked request.
-pub(super) enum Parked {
+/// A parked request, and at which group.
+struct Parked {
+    group: Text,
+    waits: Waits,
+}
+
+/// What answers a parked request.
+pub(super) enum Waits {
     Join(Replier<Result<Joined, JoinRefused>>),
     Sync(Replier<Result<Synced, ErrorKind>>),
+}
+
+impl Waits {
+    fn refuse(self, error: ErrorKind, wakes: &mut WakeBatch) {
+        match self {
+            Self::Join(replier) => replier.send(Err(JoinRefused { error, member: Text::from("") }), wakes),
+            Self::Sync(replier) => replier.send(Err(error), wakes),
+        }
+    }
 }
 
 /// Everything under the groups' lock.
@@ -66,10 +82,10 @@ impl Inner {
         self.steady.now(wall_ms)
     }
 
-    pub fn park(&mut self, request: Parked) -> Ticket {
+    pub fn park(&mut self, group: &Text, waits: Waits) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.parked.insert(ticket, request);
+        self.parked.insert(ticket, Parked { group: group.clone(), waits });
         ticket
     }
 
@@ -126,6 +142,12 @@ impl Inner {
     }
 }
 
+fn handle(_group: &Text, machine: &mut Group, event: Event, now: i64) -> Vec<Action> {
+    #[cfg(any(test, feature = "testing"))]
+    crate::panicking::panic_if_wanted("group", _group.as_bytes());
+    machine.handle(event, now)
+}
+
 impl Groups {
     /// Gives an event to a group's machine and does what it says. The answer to a leave, which is never parked, comes back.
     pub(super) fn drive(
@@ -142,7 +164,10 @@ impl Groups {
         while let Some(event) = events.pop() {
             let Some(led) = inner.led.get_mut(group) else { break };
             let before = led.machine.bytes();
-            let actions = led.machine.handle(event, now);
+            let Some(actions) = contain(|| handle(group, &mut led.machine, event, now)) else {
+                inner.abandon(group, before, wakes);
+                break;
+            };
             inner.member_bytes = inner.member_bytes - before + led.machine.bytes();
             for action in actions {
                 match action {
@@ -247,9 +272,9 @@ impl Groups {
 
 impl Inner {
     fn answer(&mut self, ticket: Ticket, answer: Answer, wakes: &mut WakeBatch) {
-        match (self.parked.remove(&ticket), answer) {
-            (Some(Parked::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),
-            (Some(Parked::Sync(replier)), Answer::Synced(answer)) => replier.send(answer, wakes),
+        match (self.parked.remove(&ticket).map(|parked| parked.waits), answer) {
+            (Some(Waits::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),
+            (Some(Waits::Sync(replier)), Answer::Synced(answer)) => replier.send(answer, wakes),
             (parked, answer) => {
                 debug_assert!(parked.is_none(), "{answer:?} is no answer to what was parked");
             }
@@ -259,10 +284,30 @@ impl Inner {
     /// Answers everyone with an error and forgets the machine.
     pub fn retire(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
         let Some(mut led) = self.remove(group) else { return };
-        for action in led.machine.handle(Event::Retire(error), 0) {
+        let Some(actions) = contain(|| led.machine.handle(Event::Retire(error), 0)) else {
+            return self.abandon_parked(group, error, wakes);
+        };
+        for action in actions {
             if let Action::Answer(ticket, answer) = action {
                 self.answer(ticket, answer, wakes);
             }
+        }
+    }
+
+    /// Forgets a machine that panicked, and of which nothing is to be believed. Everyone who waits at it is told to look for the
+    /// group's coordinator: whoever comes finds a new machine, made from the table.
+    fn abandon(&mut self, group: &Text, bytes: usize, wakes: &mut WakeBatch) {
+        tracing::error!(group = &**group, "a panic in a group: it starts again from what is stored");
+        self.led.remove(group);
+        self.member_bytes -= bytes;
+        self.abandon_parked(group, ErrorKind::NotLeader, wakes);
+    }
+
+    fn abandon_parked(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
+        let of_it = |(ticket, parked): (&Ticket, &Parked)| (parked.group == *group).then_some(*ticket);
+        let tickets: Vec<Ticket> = self.parked.iter().filter_map(of_it).collect();
+        for parked in tickets.iter().filter_map(|ticket| self.parked.remove(ticket)) {
+            parked.waits.refuse(error, wakes);
         }
     }
 

@@ -9,7 +9,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Event, Group};
 use sabir_model::ErrorKind;
 
-use super::led::{Inner, Parked};
+use super::led::{Inner, Waits};
 use super::reply::Reply;
 use super::{
     Fence, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, Protocol, SyncRequest, Synced, Text,
@@ -48,7 +48,7 @@ impl Groups {
             }
             self.make(inner, &group, !request.member.is_empty())?;
             let (replier, reply) = Reply::pair();
-            let ticket = inner.park(Parked::Join(replier));
+            let ticket = inner.park(&group, Waits::Join(replier));
             self.drive(inner, &group, Event::Join(ticket, fresh, request), wakes);
             Ok(reply)
         })
@@ -69,7 +69,7 @@ impl Groups {
             self.with(|inner, wakes| {
                 self.find(inner, &group, ErrorKind::UnknownMember)?;
                 let (replier, reply) = Reply::pair();
-                let ticket = inner.park(Parked::Sync(replier));
+                let ticket = inner.park(&group, Waits::Sync(replier));
                 self.drive(inner, &group, Event::Sync(ticket, request), wakes);
                 Ok(reply)
             })

@@ -14,6 +14,11 @@ use crate::shard::Shard;
 /// How often a plan may ask for a page: retention can take pages away while they are looked up.
 const LOADS: usize = 64;
 
+/// What is said for a read whose thread did not come to its end.
+pub(super) fn not_done(error: tokio::task::JoinError) -> ErrorKind {
+    if error.is_panic() { ErrorKind::StorageError } else { ErrorKind::ShuttingDown }
+}
+
 /// What is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadSpec {
@@ -46,7 +51,7 @@ impl Shard {
         let shard = self.clone();
         let rest: Vec<Piece> = plan.pieces[rest..].to_vec();
         let cold = move || shard.assemble(assembly, spec.partition, &rest);
-        let assembly = tokio::task::spawn_blocking(cold).await.map_err(|_| ErrorKind::ShuttingDown)??;
+        let assembly = tokio::task::spawn_blocking(cold).await.map_err(not_done)??;
         fetched.slices = assembly.finish();
         Ok(fetched)
     }
@@ -64,7 +69,7 @@ impl Shard {
     async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<(), ErrorKind> {
         let shard = self.clone();
         let load = move || shard.load_page(&key).map(drop);
-        tokio::task::spawn_blocking(load).await.map_err(|_| ErrorKind::ShuttingDown)?
+        tokio::task::spawn_blocking(load).await.map_err(not_done)?
     }
 
     /// Adds runs for as long as they are in memory; gives the first that is not, if one more is wanted.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sabir_model::batch::{BatchHeader, records, verify_crc};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId};
 
+use super::fetch::not_done;
 use super::plan::Piece;
 use super::rebuild::{RECORDS_MAX, rebuild};
 use super::types::{FoundOffset, OffsetSpec};
@@ -78,7 +79,7 @@ impl Shard {
             OffsetSpec::Earliest => self.edge(partition, |p| p.log_start),
             OffsetSpec::Latest => self.edge(partition, |p| p.next),
             OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp => {
-                tokio::task::spawn_blocking(lookup).await.map_err(|_| ErrorKind::ShuttingDown)?
+                tokio::task::spawn_blocking(lookup).await.map_err(not_done)?
             }
         }
     }
@@ -89,7 +90,7 @@ impl Shard {
         edge: impl FnOnce(&Partition) -> Offset,
     ) -> Result<FoundOffset, ErrorKind> {
         let state = self.state.read();
-        let partition = state.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(id)?;
         let offset = edge(partition);
         // An end without records yet belongs to the epoch that will write there.
         let leader_epoch = if offset == partition.next {
@@ -122,7 +123,7 @@ impl Shard {
 
     fn place_at(&self, id: PartitionId, from: &mut Offset, ts: i64) -> Result<Option<Where>, ErrorKind> {
         let state = self.state.read();
-        let partition = state.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(id)?;
         *from = (*from).max(partition.log_start);
         Ok(partition.index.find_time(*from, ts).map(|place| match place {
             Place::Open(at) => Where::Run(partition.index.open()[at]),
@@ -152,7 +153,7 @@ impl Shard {
 
     fn candidates(&self, id: PartitionId) -> Result<(Offset, BinaryHeap<Candidate>), ErrorKind> {
         let state = self.state.read();
-        let partition = state.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(id)?;
         let pages = partition.index.closed().iter().copied().map(Candidate::page);
         let runs = partition.index.open().iter().copied().map(Candidate::run);
         Ok((partition.log_start, pages.chain(runs).collect()))
@@ -198,7 +199,7 @@ impl Shard {
 
     fn answer(&self, id: PartitionId, found: Stamped) -> Result<FoundOffset, ErrorKind> {
         let state = self.state.read();
-        let partition = state.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(id)?;
         let offset = found.offset.0;
         let leader_epoch = partition.epochs.at(offset);
         Ok(FoundOffset { offset, timestamp: found.timestamp, leader_epoch })

@@ -34,7 +34,7 @@ impl Shard {
     /// Plans a read of about `max_bytes` from `from` on.
     pub(super) fn plan(&self, id: PartitionId, from: Offset, max_bytes: usize) -> Result<Planned, ErrorKind> {
         let state = self.state.read();
-        let partition = state.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+        let partition = state.readable(id)?;
         if from < partition.log_start || from > partition.next {
             return Err(ErrorKind::OffsetOutOfRange);
         }

@@ -1,5 +1,6 @@
 //! From what the replicator made final to the projections, and to those who wait.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -17,6 +18,8 @@ use crate::state::{Outcome, Touched};
 #[derive(Default)]
 pub(super) struct Worker {
     polled: Vec<Event>,
+    /// Who waits for entries of the block that is being applied.
+    waiters: VecDeque<(u32, Waiter)>,
     answers: Vec<(Waiter, Outcome)>,
     touched: Touched,
     wakes: WakeBatch,
@@ -27,13 +30,21 @@ impl Shard {
     pub(crate) fn drive(&self) {
         self.driving.run(|| {
             self.signal.clear();
-            let mut worker = self.worker.lock();
-            while self.round(&mut worker) {}
+            if !self.contain("apply", || self.rounds()) {
+                // Once more, for those who wait.
+                self.contain("stop", || self.rounds());
+            }
         });
+    }
+
+    fn rounds(&self) {
+        let mut worker = self.worker.lock();
+        while self.round(&mut worker) {}
     }
 
     /// Handles what has happened since the last round; false when nothing has.
     fn round(&self, worker: &mut Worker) -> bool {
+        self.settle_panic(worker);
         self.replicator.advance();
         self.replicator.poll(&mut worker.polled);
         let mut events = std::mem::take(&mut worker.polled);
@@ -61,16 +72,14 @@ impl Shard {
         term: Term,
         content: &Bytes,
     ) {
-        let sent = ticket.and_then(|ticket| self.in_flight.lock().committed(ticket));
-        let mut waiters = sent.into_iter().flat_map(|sent| {
+        if let Some(sent) = ticket.and_then(|ticket| self.in_flight.lock().committed(ticket)) {
             self.meters.commit_us.record(sent.at.elapsed().as_micros() as u64);
-            sent.waiters
-        });
-        if self.is_stopped() {
-            return waiters.for_each(|(_, w)| worker.answers.push((w, failed(ErrorKind::StorageError))));
+            worker.waiters = sent.waiters.into();
         }
-        let mut next = waiters.next();
-        let answers = &mut worker.answers;
+        if self.is_stopped() {
+            return worker.fail_waiters(ErrorKind::StorageError);
+        }
+        let Worker { waiters, answers, .. } = &mut *worker;
         let mut state = self.state.write();
         if ticket.is_none() && sequence <= state.applied {
             // It became final between the replicator's start and the end of the replay, which took it in.
@@ -82,9 +91,8 @@ impl Shard {
             content,
             &|block| self.journal.segment_of(block),
             &mut |index, outcome| {
-                if let Some((_, waiter)) = next.take_if(|(entry, _)| *entry == index) {
+                if let Some((_, waiter)) = waiters.pop_front_if(|(entry, _)| *entry == index) {
                     answers.push((waiter, outcome));
-                    next = waiters.next();
                 }
             },
         );
@@ -92,8 +100,6 @@ impl Shard {
         drop(state);
         if let Err(reason) = applied {
             error!(shard = %self.id, %reason, "the shard stops");
-            let left = next.into_iter().chain(waiters);
-            worker.answers.extend(left.map(|(_, w)| (w, failed(ErrorKind::StorageError))));
             self.fail_all(worker, ErrorKind::StorageError);
         }
         self.watchers.notify(&worker.touched, &mut worker.wakes);
@@ -114,7 +120,8 @@ impl Shard {
     }
 
     /// Takes no more writes and answers everyone who waits for one.
-    fn fail_all(&self, worker: &mut Worker, why: ErrorKind) {
+    pub(super) fn fail_all(&self, worker: &mut Worker, why: ErrorKind) {
+        worker.fail_waiters(why);
         let left = self.give_up(why);
         worker.answers.extend(left.into_iter().map(|waiter| (waiter, failed(why))));
         self.watchers.wake_all(&mut worker.wakes);
@@ -146,6 +153,12 @@ impl Shard {
             waiter.answer(outcome, &mut worker.wakes);
         }
         worker.wakes.deliver();
+    }
+}
+
+impl Worker {
+    fn fail_waiters(&mut self, why: ErrorKind) {
+        self.answers.extend(self.waiters.drain(..).map(|(_, waiter)| (waiter, failed(why))));
     }
 }
 

@@ -12,6 +12,7 @@
 mod checkpoint;
 mod drive;
 mod open;
+mod panic;
 mod poller;
 mod recover;
 mod signal;
@@ -76,6 +77,8 @@ pub(crate) struct Shard {
     /// Whether somebody outside watches the descriptors.
     watched: AtomicBool,
     stopped: AtomicBool,
+    /// Whether something panicked and those who wait have not been told yet.
+    panicked: AtomicBool,
     pub(crate) meters: ShardMeters,
 }
 
@@ -97,6 +100,7 @@ impl Shard {
     pub(crate) fn append(&self, items: &[Append], call: &Arc<AppendCall>, mut slot: u32) {
         let now_ms = self.clock.now_ms();
         let refused = self.refuses(Priority::Ordinary);
+        let _guard = self.guard("append");
         let mut open = self.open.lock();
         if let Some(error) = refused.or(open.refused) {
             drop(open);
@@ -125,6 +129,7 @@ impl Shard {
         if let Some(error) = self.refuses(priority).or_else(|| too_large(kind, body)) {
             return Err((error, waiter));
         }
+        let _guard = self.guard("push an entry");
         let mut open = self.open.lock();
         if let Some(error) = open.refused {
             return Err((error, waiter));
@@ -146,6 +151,7 @@ impl Shard {
         if let Some(error) = self.refuses(priority).or_else(too_large) {
             return Err(error);
         }
+        let _guard = self.guard("push entries");
         let mut open = self.open.lock();
         if let Some(error) = open.refused {
             return Err(error);

@@ -109,6 +109,10 @@ impl OpenBlocks {
             self.rotate();
         }
         let Entry { kind, body, payload, group, durability, priority } = *entry;
+        #[cfg(any(test, feature = "testing"))]
+        if payload.is_none() {
+            crate::panicking::panic_if_wanted("push", body);
+        }
         self.open.reserve |= priority == Priority::Reserve;
         let index = self.open.builder.push(kind, body, payload, group, durability);
         self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use sabir_base::panics::AbortOnPanic;
 
 use super::Shard;
 
@@ -32,7 +33,10 @@ impl Shard {
         let fds = self.event_fds()?;
         let shard = Arc::downgrade(self);
         let name = format!("shard-{}", self.id);
-        std::thread::Builder::new().name(name).spawn(move || watch(&fds, &shard))?;
+        std::thread::Builder::new().name(name).spawn(move || {
+            let _guard = AbortOnPanic;
+            watch(&fds, &shard);
+        })?;
         Ok(())
     }
 }

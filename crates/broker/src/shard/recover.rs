@@ -116,6 +116,7 @@ impl Shard {
             signal,
             watched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             meters: ShardMeters::default(),
             settings,
         });

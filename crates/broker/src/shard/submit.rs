@@ -82,8 +82,10 @@ impl Shard {
     /// Sends waiting blocks on their way, as far as the group-commit rule lets them.
     pub(crate) fn submit(&self) {
         self.submitting.run(|| {
-            let mut submitter = self.submitter.lock();
-            while self.submit_one(&mut submitter) {}
+            self.contain("write", || {
+                let mut submitter = self.submitter.lock();
+                while self.submit_one(&mut submitter) {}
+            });
         });
     }
 
@@ -97,12 +99,13 @@ impl Shard {
             self.open.lock().reuse(filled.builder, filled.waiters);
             return true;
         }
+        // Before anything else: should that panic, they are answered.
+        let number = self.in_flight.lock().push(std::mem::take(waiters));
         builder.raise_time(*last_ms);
         self.meters.block_entries.record(builder.entries().into());
         let block = builder.take(self.clock.now_ms().max(*stamp));
         *last_ms = block.time_ms();
         self.meters.block_bytes.record(block.framed_len() as u64);
-        let number = self.in_flight.lock().push(std::mem::take(waiters));
         match self.replicator.append(block) {
             Ok(ticket) => {
                 let cut = self.in_flight.lock().taken(number, ticket);

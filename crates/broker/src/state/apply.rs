@@ -84,6 +84,22 @@ impl ShardState {
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError> {
+        self.within_entry = true;
+        let outcome = self.apply_entry(entry, at, locate);
+        self.within_entry = false;
+        outcome
+    }
+
+    fn apply_entry(
+        &mut self,
+        entry: &EntryView<'_>,
+        at: &At,
+        locate: Locate<'_>,
+    ) -> Result<Outcome, EntryError> {
+        #[cfg(any(test, feature = "testing"))]
+        if entry.kind != kind::APPEND {
+            crate::panicking::panic_if_wanted("apply", entry.body);
+        }
         Ok(match entry.kind {
             kind::APPEND => Outcome::of(self.append(&body(entry)?, payload(entry)?, at), Outcome::Appended),
             kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),

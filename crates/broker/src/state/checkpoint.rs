@@ -148,6 +148,7 @@ impl ShardState {
             term,
             time_ms,
             half_applied: None,
+            within_entry: false,
             starts,
             partitions: Paged::restore(PARTITIONS, store)?,
             expiry: expiry_of(&producers),

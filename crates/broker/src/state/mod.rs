@@ -168,6 +168,8 @@ pub(crate) struct ShardState {
     /// go on; but no sequence names this state, so no block follows it and no checkpoint is made of it: a replay would do the first
     /// part twice.
     pub(crate) half_applied: Option<Sequence>,
+    /// Whether an entry is taking effect. It is seen to be so only if that panicked: then nothing here is to be believed.
+    within_entry: bool,
     /// How often a node started to lead this shard.
     starts: u64,
     pub(crate) partitions: Paged<PartitionKey, Partition>,
@@ -192,6 +194,7 @@ impl Default for ShardState {
             term: Term(0),
             time_ms: i64::MIN,
             half_applied: None,
+            within_entry: false,
             starts: 0,
             partitions: Paged::new(PARTITIONS),
             producers: Producers::default(),
@@ -213,6 +216,20 @@ const TRAINS: &[u8] = b"o";
 impl ShardState {
     pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.partitions.get(&PartitionKey(id))
+    }
+
+    /// A partition, for those who read it.
+    ///
+    /// # Errors
+    /// It is not there; what is known of it is not to be believed.
+    pub(crate) fn readable(&self, id: PartitionId) -> Result<&Partition, ErrorKind> {
+        self.check_whole()?;
+        self.partition(id).ok_or(ErrorKind::UnknownTopic)
+    }
+
+    /// Fails where an entry took effect in part.
+    pub(crate) fn check_whole(&self) -> Result<(), ErrorKind> {
+        if self.within_entry { Err(ErrorKind::StorageError) } else { Ok(()) }
     }
 
     /// The lowest block that the chunks of unfinished trains lie in.

@@ -5,6 +5,7 @@ mod groups;
 mod lag;
 mod large;
 mod model;
+mod panics;
 mod reads;
 mod rig;
 mod seam;

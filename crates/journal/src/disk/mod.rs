@@ -180,6 +180,12 @@ pub enum DiskError {
         /// What the system answered.
         source: Arc<io::Error>,
     },
+    /// Nothing is wrong with the disk: whoever wrote to it has given up.
+    #[error("given up after {why}")]
+    Abandoned {
+        /// After what.
+        why: Arc<str>,
+    },
     /// An earlier write or sync failed; see rule 7 of the module.
     #[error("writes have stopped since an earlier failure: {cause}")]
     Failed {

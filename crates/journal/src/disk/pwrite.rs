@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use sabir_base::panics::AbortOnPanic;
 
 use super::files::{Files, OpenFile, io_error};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, delegate_to_files};
@@ -78,7 +79,11 @@ impl PwriteDisk {
         let work = shared.clone();
         let thread = std::thread::Builder::new()
             .name("disk".into())
-            .spawn(move || work.run())
+            .spawn(move || {
+                // Without it nothing would ever complete.
+                let _guard = AbortOnPanic;
+                work.run();
+            })
             .map_err(|e| io_error("start the disk thread of", path, e))?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -89,7 +94,7 @@ impl Drop for PwriteDisk {
         self.shared.queue.lock().stop = true;
         self.shared.queued.notify_one();
         if let Some(thread) = self.thread.take() {
-            // It panics only by a bug, which the panic hook has reported.
+            // If it had panicked, nobody would be here to be told.
             let _ = thread.join();
         }
     }

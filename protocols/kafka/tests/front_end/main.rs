@@ -9,6 +9,7 @@ mod exporter;
 mod fetching;
 mod groups;
 mod large;
+mod panics;
 mod patience;
 mod placement;
 mod producing;

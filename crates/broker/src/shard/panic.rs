@@ -1,0 +1,58 @@
+//! What becomes of a shard while something panicked that held one of its locks, or its baton.
+//!
+//! What the lock guarded may be half changed, so the shard stops, by name: it takes no more writes, those that wait are answered
+//! with a storage error, nothing is checkpointed, and the next start recovers it from the journal. Reads go on, unless the panic
+//! came from within the applying of an entry: then the projections are not to be believed either.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use sabir_base::panics;
+use sabir_model::ErrorKind;
+use tracing::error;
+
+use super::Shard;
+use super::drive::Worker;
+
+/// Stops its shard if it is dropped by a panic. To be made before the lock is taken, so that it is dropped when that is free.
+pub(super) struct Guarded<'a>(&'a Shard, &'static str);
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked(self.1);
+        }
+    }
+}
+
+impl Shard {
+    /// For whom the panic ends elsewhere, as a connection's does.
+    pub(super) fn guard(&self, doing: &'static str) -> Guarded<'_> {
+        Guarded(self, doing)
+    }
+
+    /// Does what nobody calls for, and so ends the panic, too; whether there was none.
+    pub(crate) fn contain(&self, doing: &'static str, work: impl FnOnce()) -> bool {
+        let done = panics::contain(work).is_some();
+        if !done {
+            self.panicked(doing);
+        }
+        done
+    }
+
+    /// Marks alone are set here: whoever unwinds may hold other locks, which answering those who wait would take.
+    fn panicked(&self, doing: &'static str) {
+        error!(shard = %self.id, doing, "a panic: the shard stops, it takes no more writes; a restart recovers it");
+        self.stopped.store(true, SeqCst);
+        self.panicked.store(true, SeqCst);
+        self.signal.raiser().raise();
+    }
+
+    /// Answers those who wait, once, on the thread that drives.
+    pub(super) fn settle_panic(&self, worker: &mut Worker) {
+        if self.panicked.load(SeqCst) && self.panicked.swap(false, SeqCst) {
+            self.journal.abandon(Arc::from("a panic"));
+            self.fail_all(worker, ErrorKind::StorageError);
+        }
+    }
+}

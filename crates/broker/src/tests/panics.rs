@@ -1,0 +1,135 @@
+//! Panics: what they end, and what goes on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sabir_base::panics::contain;
+use sabir_journal::Priority;
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+
+use super::rig::{append, batch, create, item, open, options, read, soon, until, values};
+use crate::answer::{Answer, Waiter};
+use crate::entry::FrontEndRegistered;
+use crate::panicking::panic_once;
+use crate::{Broker, Client, Fence, JoinRequest, Joined, OffsetCommit, Protocol, SyncRequest, Text};
+
+fn commit(broker: &Broker, metadata: &str) -> crate::Committing {
+    let position = OffsetCommit {
+        topic: TopicId([1; 16]),
+        partition: 0,
+        offset: Offset(5),
+        leader_epoch: LeaderEpoch(1),
+        metadata: Text::from(metadata),
+    };
+    let fence = Fence { generation: -1, member: Text::from(""), instance: None };
+    broker.groups().commit("g", fence, vec![position])
+}
+
+#[tokio::test]
+async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_restart_recovers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = crate::BrokerOptions { data_shards: 2, ..options(dir.path()) };
+    let broker = open(options.clone());
+    let topic = create(&broker, "t", 2).await;
+    let here = (0..2).find(|i| topic.partition(*i).unwrap().shard.0 == 1).unwrap();
+    let other = 1 - here;
+    append(&broker, &topic, here, batch(&[b"kept"], 1)).await.unwrap();
+    panic_once("apply", "no entry before this one");
+    let behind = commit(&broker, "no entry before this one");
+    assert_eq!(soon(behind).await, [Err(ErrorKind::StorageError)]);
+    let stats = broker.stats();
+    assert_eq!(stats.shards.iter().map(|shard| shard.stopped).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(append(&broker, &topic, here, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(read(&broker, &topic, here, 0, 100).await.err(), Some(ErrorKind::StorageError));
+    assert!(broker.inner.shards[1].journal.stopped().is_some());
+
+    append(&broker, &topic, other, batch(&[b"goes on"], 1)).await.unwrap();
+    assert_eq!(values(&read(&broker, &topic, other, 0, 100).await.unwrap()), [(0, b"goes on".to_vec())]);
+    broker.inner.definitions.reconcile();
+    broker.shutdown();
+    drop(broker);
+
+    let broker = open(options);
+    let topic = broker.catalog().topic("t").cloned().unwrap();
+    assert_eq!(values(&read(&broker, &topic, here, 0, 100).await.unwrap()), [(0, b"kept".to_vec())]);
+    assert_eq!(values(&read(&broker, &topic, other, 0, 100).await.unwrap()), [(0, b"goes on".to_vec())]);
+    assert_eq!(broker.groups().all_offsets("g").len(), 1, "what was committed has its effect");
+    append(&broker, &topic, here, batch(&[b"again"], 1)).await.unwrap();
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_panic_under_the_open_block_stops_the_shard_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let topic = create(&broker, "t", 1).await;
+    append(&broker, &topic, 0, batch(&[b"kept"], 1)).await.unwrap();
+    let waiting = broker.append(vec![item(&topic, 0, batch(&[b"not sent"], 1))]);
+    panic_once("push", "panics under the lock");
+    assert!(contain(|| commit(&broker, "panics under the lock")).is_none(), "the caller's own panic goes on");
+    assert_eq!(soon(waiting).await, [Err(ErrorKind::StorageError)], "those who wait are told");
+    assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(values(&read(&broker, &topic, 0, 0, 100).await.unwrap()), [(0, b"kept".to_vec())]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_panic_in_an_answer_is_that_answers_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let shard = broker.inner.shards[0].clone();
+    let body = FrontEndRegistered { name: "one".into() };
+    shard.propose(Priority::Ordinary, &body, Waiter::then(|_, _| panic!("on purpose")));
+    let behind = Answer::default();
+    shard.propose(Priority::Ordinary, &body, behind.waiter());
+    shard.submit();
+    assert_eq!(soon(behind).await.number(), Ok(1));
+    assert!(!shard.is_stopped());
+    broker.shutdown();
+}
+
+async fn join(broker: &Broker, group: &str) -> Result<Joined, ErrorKind> {
+    let request = JoinRequest {
+        member: Text::from(""),
+        instance: None,
+        client: Client::default(),
+        protocol_type: Text::from("consumer"),
+        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
+        session_timeout_ms: 6_000,
+        rebalance_timeout_ms: 6_000,
+        id_required: false,
+        may_skip_assignment: true,
+    };
+    soon(broker.groups().join(group, request)).await.map_err(|refused| refused.error)
+}
+
+fn sync(broker: &Broker, group: &str, joined: &Joined) -> crate::Reply<Result<crate::Synced, ErrorKind>> {
+    let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
+    let assignments = vec![(joined.member.clone(), Bytes::from_static(b"all"))];
+    broker.groups().sync(group, SyncRequest { fence, protocol_type: None, protocol: None, assignments })
+}
+
+#[tokio::test]
+async fn a_panic_in_a_group_makes_it_start_again_from_what_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.limits.initial_rebalance_delay_ms = 0;
+    let broker = open(options);
+    let (joined, other) = (join(&broker, "panicking").await.unwrap(), join(&broker, "other").await.unwrap());
+    assert!(soon(sync(&broker, "panicking", &joined)).await.is_ok());
+    // The second parks until the first joins again.
+    let parked = tokio::spawn({
+        let broker = broker.clone();
+        async move { join(&broker, "panicking").await.err() }
+    });
+    until(|| broker.groups().describe("panicking").is_some_and(|group| group.members.len() == 2)).await;
+    panic_once("group", "panicking");
+    assert_eq!(soon(sync(&broker, "panicking", &joined)).await.err(), Some(ErrorKind::NotLeader));
+    assert_eq!(parked.await.unwrap(), Some(ErrorKind::NotLeader), "whoever waits there looks for it again");
+    let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
+    assert_eq!(broker.groups().heartbeat("panicking", &fence), Ok(()), "its members are stored");
+    assert!(soon(sync(&broker, "other", &other)).await.is_ok());
+    assert!(!broker.stats().shards[1].stopped);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    broker.shutdown();
+}

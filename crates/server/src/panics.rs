@@ -1,0 +1,62 @@
+//! What is said of panics, all of which are defects of ours: a line in the log, and a count.
+
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sabir_base::metrics::Exposition;
+
+/// Since the start of the process.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+/// How often one is logged: whoever can cause one can cause many.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Has every panic of this process counted, and logged with its place.
+pub(crate) fn report() {
+    let last = Mutex::new(None);
+    std::panic::set_hook(Box::new(move |info| {
+        let count = PANICS.fetch_add(1, Relaxed) + 1;
+        if is_due(&last) {
+            log(info, count);
+        }
+    }));
+}
+
+fn is_due(last: &Mutex<Option<Instant>>) -> bool {
+    let mut last = last.lock();
+    let due = last.is_none_or(|last: Instant| last.elapsed() >= EVERY);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+fn log(info: &PanicHookInfo<'_>, count: u64) {
+    let thread = std::thread::current();
+    let (thread, place) = (thread.name().unwrap_or("?"), info.location().map(ToString::to_string));
+    let (place, what) = (place.as_deref().unwrap_or("?"), info.payload_as_str().unwrap_or("?"));
+    let trace = std::backtrace::Backtrace::capture();
+    tracing::error!(thread, place, what, count, %trace, "a panic, which is a defect of the broker: please report it");
+}
+
+/// How many there were.
+pub(crate) fn expose(out: &mut Exposition) {
+    out.counter("sabir_panics", "Panics, each a defect of the broker.", &[], PANICS.load(Relaxed));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_are_counted() {
+        report();
+        let before = PANICS.load(Relaxed);
+        let panicked = std::thread::spawn(|| panic!("on purpose")).join();
+        assert!(panicked.is_err());
+        assert!(PANICS.load(Relaxed) > before);
+        // Other tests are to be heard of as usual.
+        drop(std::panic::take_hook());
+    }
+}
