@@ -282,7 +282,24 @@ fn what_a_group_keeps_is_bounded() {
         world.parked(ticket)
     });
     assert!((4..8).contains(&taken.count()), "all of it must fit one record");
-    assert!(world.group.bytes() <= 1_500);
+    // Beside what is brought, each member is counted with what it takes by itself.
+    assert!((1_500..1_500 + 8 * 400).contains(&world.group.bytes()), "{}", world.group.bytes());
+}
+
+#[test]
+fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
+    let mut world = World::with(Config { max_record_bytes: 1_500, ..Config::default() });
+    let refused = |world: &mut World| {
+        let ticket = world.join(&dynamic());
+        world.refused(ticket).error
+    };
+    let given = (0..100).take_while(|_| refused(&mut world) == ErrorKind::MemberIdRequired).count();
+    assert!((5..25).contains(&given), "{given}");
+    assert!((1_000..=1_500).contains(&world.group.bytes()), "{}", world.group.bytes());
+    assert_eq!(refused(&mut world), ErrorKind::GroupFull);
+    world.pass(2_000_000);
+    assert_eq!(world.group.bytes(), 0, "forgotten after a session's time");
+    assert_eq!(refused(&mut world), ErrorKind::MemberIdRequired);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Config {
     pub max_fetch: Size,
     /// Fetch sessions kept at once.
     pub fetch_sessions: usize,
+    /// Memory for fetch sessions.
+    pub fetch_session_memory: Size,
     /// Partitions and positions that metrics show one by one.
     pub exporter_partitions: usize,
 }
@@ -48,6 +50,12 @@ pub const SETTINGS: &[Setting] = &[
         key: "fetch_sessions",
         default: "1000",
         help: "How many incremental fetch sessions are kept. A consumer beyond them names its partitions in every fetch.",
+    },
+    Setting {
+        key: "fetch_session_memory",
+        default: "\"64MiB\"",
+        help: "Memory for incremental fetch sessions, of which one takes a quarter at most: some 400 bytes and the topic's name for \
+               each partition. A consumer beyond it names its partitions in every fetch.",
     },
     Setting {
         key: "exporter_partitions",

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use crate::names::LONGEST_SHOWN;
 use crate::wire::messages::fetch::{FetchRequest, PartitionData};
 use crate::wire::{ErrorCode, Str, Uuid};
 
@@ -16,8 +17,8 @@ const INITIAL_EPOCH: i32 = 0;
 const NO_SESSION: i32 = 0;
 /// A session used within this time is not given up for a new one.
 const KEPT: Duration = Duration::from_secs(120);
-/// Partitions that all sessions hold together.
-const MAX_PARTITIONS: usize = 1_000_000;
+/// A session takes at most this part of the memory for all.
+const SHARE: usize = 4;
 
 /// A topic as the client names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +50,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Bytes of the topics' names. The partitions of one come together and share it.
+    pub fn name_bytes(&self) -> usize {
+        let topics = self.wanted.chunk_by(|a, b| a.topic == b.topic);
+        let length = |run: &[Wanted]| match &run[0].topic {
+            TopicKey::Name(name) => name.len(),
+            TopicKey::Id(_) => 0,
+        };
+        topics.map(length).sum()
+    }
+
     /// The session's number for the response.
     pub fn session_id(&self) -> i32 {
         self.session.map_or(NO_SESSION, |(id, _)| id)
@@ -79,21 +90,50 @@ struct Session {
     places: FxHashMap<(TopicKey, i32), usize>,
     /// Where the next fetch begins, so that partitions behind busy ones get their turn.
     first: usize,
+    /// The memory it takes, about.
+    bytes: usize,
 }
 
-/// All sessions of the node, in bounded number.
+/// What the sessions are, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionStats {
+    pub sessions: usize,
+    pub partitions: usize,
+    pub bytes: usize,
+    /// Sessions asked for or grown beyond what there is room for, since the start.
+    pub refused: u64,
+}
+
+/// All sessions of the node, in bounded number and memory.
 #[derive(Debug)]
 pub(crate) struct FetchSessions {
     sessions: FxHashMap<i32, Session>,
     max: usize,
-    partitions: usize,
+    max_bytes: usize,
+    bytes: usize,
     last_id: i32,
+    refused: u64,
 }
 
 impl FetchSessions {
-    /// Room for `max` sessions.
-    pub fn new(max: usize) -> Self {
-        Self { sessions: FxHashMap::default(), max, partitions: 0, last_id: 0 }
+    /// Room for `max` sessions that take `max_bytes` together.
+    pub fn new(max: usize, max_bytes: usize) -> Self {
+        Self { sessions: FxHashMap::default(), max, max_bytes, bytes: 0, last_id: 0, refused: 0 }
+    }
+
+    pub fn stats(&self) -> SessionStats {
+        SessionStats {
+            sessions: self.sessions.len(),
+            partitions: self.sessions.values().map(|session| session.entries.len()).sum(),
+            bytes: self.bytes,
+            refused: self.refused,
+        }
+    }
+
+    /// Forgets all of them; their clients begin anew.
+    pub fn clear(&mut self) {
+        self.sessions.clear();
+        self.bytes = 0;
     }
 
     /// Takes a request and says what to read for it.
@@ -139,8 +179,10 @@ impl FetchSessions {
     }
 
     fn create(&mut self, wanted: Vec<Wanted>, by_id: bool, now: Instant) -> Plan {
-        let room = !wanted.is_empty() && self.make_room(wanted.len(), now);
-        if !room {
+        let bytes = SESSION_BYTES + wanted.iter().map(bytes_of).sum::<usize>();
+        let room = wanted.iter().all(is_kept) && self.make_room(bytes, now);
+        if wanted.is_empty() || !room {
+            self.refused += u64::from(!room);
             return Plan { wanted, session: None, full: true };
         }
         let id = self.free_id();
@@ -151,9 +193,10 @@ impl FetchSessions {
             entries: Vec::with_capacity(wanted.len()),
             places: FxHashMap::default(),
             first: 0,
+            bytes: SESSION_BYTES,
         };
         wanted.iter().cloned().for_each(|w| session.put(w));
-        self.partitions += session.entries.len();
+        self.bytes += session.bytes;
         self.sessions.insert(id, session);
         Plan { wanted, session: Some((id, 1)), full: true }
     }
@@ -169,13 +212,27 @@ impl FetchSessions {
         }
         session.used = now;
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
-        self.partitions -= session.entries.len();
-        wanted(request, by_id).for_each(|w| session.put(w));
+        let before = session.bytes;
+        let kept = wanted(request, by_id).all(|w| {
+            let kept = is_kept(&w);
+            if kept {
+                session.put(w);
+            }
+            kept
+        });
         for forgotten in &request.forgotten_topics_data {
             let topic = key(&forgotten.topic, forgotten.topic_id, by_id);
             forgotten.partitions.iter().for_each(|p| session.forget(&topic, *p));
         }
-        self.partitions += session.entries.len();
+        let bytes = session.bytes;
+        self.bytes = self.bytes - before + bytes;
+        if !kept || bytes > self.max_bytes / SHARE || self.bytes > self.max_bytes {
+            // Its client names everything anew, and is given no session if there is still no room for one.
+            self.remove(id);
+            self.refused += 1;
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
+        let Some(session) = self.sessions.get(&id) else { return Err(ErrorCode::FetchSessionIdNotFound) };
         let plan = Plan { wanted: session.in_turn(), session: Some((id, session.epoch)), full: false };
         if plan.wanted.is_empty() {
             self.remove(id);
@@ -186,13 +243,16 @@ impl FetchSessions {
 
     fn remove(&mut self, id: i32) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.partitions -= session.entries.len();
+            self.bytes -= session.bytes;
         }
     }
 
-    /// Makes room for a session of so many partitions by giving up the one that was not used for longest.
-    fn make_room(&mut self, partitions: usize, now: Instant) -> bool {
-        let full = |s: &Self| s.sessions.len() >= s.max || s.partitions + partitions > MAX_PARTITIONS;
+    /// Makes room for a session of so many bytes by giving up the one that was not used for longest.
+    fn make_room(&mut self, bytes: usize, now: Instant) -> bool {
+        if bytes > self.max_bytes / SHARE {
+            return false;
+        }
+        let full = |s: &Self| s.sessions.len() >= s.max || s.bytes + bytes > s.max_bytes;
         if full(self) {
             let oldest = self.sessions.iter().min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.used));
             if let Some((id, _)) = oldest.filter(|(_, used)| now - *used >= KEPT) {
@@ -219,6 +279,7 @@ impl Session {
         match self.places.get(&name) {
             Some(&place) => self.entries[place].wanted = wanted,
             None => {
+                self.bytes += bytes_of(&wanted);
                 self.places.insert(name, self.entries.len());
                 self.entries.push(Entry { wanted, told: None });
             }
@@ -227,7 +288,7 @@ impl Session {
 
     fn forget(&mut self, topic: &TopicKey, partition: i32) {
         if let Some(place) = self.places.remove(&(topic.clone(), partition)) {
-            self.entries.swap_remove(place);
+            self.bytes -= bytes_of(&self.entries.swap_remove(place).wanted);
             if let Some(moved) = self.entries.get(place) {
                 self.places.insert((moved.wanted.topic.clone(), moved.wanted.partition), place);
             }
@@ -255,6 +316,26 @@ impl Entry {
             log_start: answer.log_start_offset,
         };
         self.told.replace(now) != Some(now)
+    }
+}
+
+/// What a session takes beside its partitions, about.
+const SESSION_BYTES: usize = 512;
+
+/// What a session takes for a partition: its place in a list that grows by doubling, and in a table of which a good half is filled.
+fn bytes_of(wanted: &Wanted) -> usize {
+    let name = match &wanted.topic {
+        TopicKey::Name(name) => name.len() + 32,
+        TopicKey::Id(_) => 0,
+    };
+    2 * (size_of::<Entry>() + size_of::<((TopicKey, i32), usize)>()) + name
+}
+
+/// Whether a topic may have this name. One that none can have is told so, and not remembered.
+fn is_kept(wanted: &Wanted) -> bool {
+    match &wanted.topic {
+        TopicKey::Name(name) => name.len() <= LONGEST_SHOWN,
+        TopicKey::Id(_) => true,
     }
 }
 
@@ -329,7 +410,7 @@ mod tests {
 
     #[test]
     fn only_news_is_sent() {
-        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
         let plan = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new");
         let id = plan.session_id();
         assert_ne!(id, 0);
@@ -353,22 +434,22 @@ mod tests {
 
     #[test]
     fn partitions_come_and_go() {
-        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
         let id = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new").session_id();
         let plan = sessions.begin(&forgetting(id, 1, &[1]), 12, now).expect("goes on");
         assert_eq!(read(&plan), [3, 2]);
         let plan = sessions.begin(&request(id, 2, &[9, 2]), 12, now).expect("goes on");
         assert_eq!(read(&plan), [3, 2, 9]);
-        assert_eq!(sessions.partitions, 3);
+        assert_eq!(sessions.stats().partitions, 3);
         let plan = sessions.begin(&forgetting(id, 3, &[2, 3, 9, 7]), 12, now).expect("ends");
-        assert_eq!((plan.session_id(), sessions.partitions), (0, 0));
+        assert_eq!((plan.session_id(), sessions.stats().partitions), (0, 0));
         let gone = sessions.begin(&request(id, 4, &[1]), 12, now).expect_err("gone");
         assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
     }
 
     #[test]
     fn epochs_and_ids_must_fit() {
-        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
         let id = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new").session_id();
         let refused = |r: Result<Plan, ErrorCode>| r.expect_err("refused");
         let unknown = refused(sessions.begin(&request(id + 1, 1, &[]), 12, now));
@@ -382,9 +463,58 @@ mod tests {
         assert!(sessions.sessions.is_empty());
     }
 
+    fn named(session_id: i32, session_epoch: i32, name: &str) -> FetchRequest {
+        let mut request = request(session_id, session_epoch, &[1]);
+        request.topics[0].topic = name.into();
+        request
+    }
+
+    #[test]
+    fn names_that_no_topic_can_have_are_not_remembered() {
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
+        let (longest, longer) = ("x".repeat(LONGEST_SHOWN), "x".repeat(LONGEST_SHOWN + 1));
+        for _ in 0..30 {
+            let plan = sessions.begin(&named(0, 0, &longer), 12, now).expect("it is read all the same");
+            assert_eq!((plan.session_id(), read(&plan)), (0, vec![1]));
+        }
+        assert_eq!(sessions.stats(), SessionStats { sessions: 0, partitions: 0, bytes: 0, refused: 30 });
+        let id = sessions.begin(&named(0, 0, &longest), 12, now).expect("new").session_id();
+        assert_ne!(id, 0);
+        let ended = sessions.begin(&named(id, 1, &longer), 12, now).expect_err("it ends the session");
+        assert_eq!(ended, ErrorCode::FetchSessionIdNotFound);
+        assert_eq!((sessions.stats().sessions, sessions.stats().bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_sessions_hold_is_counted_and_given_back() {
+        let (mut sessions, now) = (FetchSessions::new(100, 64 << 10), Instant::now());
+        let few: Vec<i32> = (0..10).collect();
+        let id = sessions.begin(&request(0, 0, &few), 12, now).expect("new").session_id();
+        let bytes = sessions.stats().bytes;
+        assert!(bytes > SESSION_BYTES + 10 * (size_of::<Entry>() + "t".len()));
+        // Naming it again costs nothing; what is forgotten is given back.
+        sessions.begin(&request(id, 1, &few), 12, now).expect("goes on");
+        assert_eq!(sessions.stats().bytes, bytes);
+        sessions.begin(&forgetting(id, 2, &few[1..]), 12, now).expect("goes on");
+        assert_eq!(sessions.stats().bytes, SESSION_BYTES + (bytes - SESSION_BYTES) / 10);
+        // One takes a quarter at most, whether it begins so or grows.
+        let many: Vec<i32> = (0..100).collect();
+        assert_eq!(sessions.begin(&request(0, 0, &many), 12, now).expect("read").session_id(), 0);
+        let grown = sessions.begin(&request(id, 3, &many), 12, now).expect_err("too large");
+        assert_eq!((grown, sessions.stats().bytes), (ErrorCode::FetchSessionIdNotFound, 0));
+        // All of them together take what they may, and idle ones give way.
+        let mut open = |at| sessions.begin(&request(0, 0, &few), 12, at).expect("read").session_id();
+        let opened = (0..30).filter(|_| open(now) != 0).count();
+        assert!((5..30).contains(&opened), "{opened}");
+        assert_ne!(open(now + KEPT), 0);
+        assert!(sessions.stats().bytes <= 64 << 10);
+        sessions.clear();
+        assert_eq!((sessions.stats().sessions, sessions.stats().bytes), (0, 0));
+    }
+
     #[test]
     fn there_are_only_so_many_sessions() {
-        let (mut sessions, now) = (FetchSessions::new(2), Instant::now());
+        let (mut sessions, now) = (FetchSessions::new(2, 1 << 20), Instant::now());
         let mut open = |at| sessions.begin(&request(0, 0, &[1]), 12, at).expect("read anyway").session_id();
         assert_eq!((open(now), open(now + KEPT / 2), open(now + KEPT / 2)), (1, 2, 0));
         assert_eq!(open(now + KEPT), 3);
@@ -394,7 +524,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_session_begun_anew_changes_nothing_in_it() {
-        let (mut sessions, now) = (FetchSessions::new(10), Instant::now());
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
         let plan = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new");
         sessions.begin(&request(plan.session_id(), 1, &[2]), 12, now).expect("goes on");
         assert_eq!(end(&mut sessions, &plan, vec![answer(5, b"")]), [1]);

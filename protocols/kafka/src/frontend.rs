@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
+use sabir_base::panics;
 use sabir_broker::{Broker, Partition, Topic};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
 use sabir_net::protocol::Place;
@@ -13,7 +14,7 @@ use tokio::sync::OnceCell;
 use crate::config::{Config, NAME};
 use crate::connection;
 use crate::exporter;
-use crate::fetch_session::FetchSessions;
+use crate::fetch_session::{FetchSessions, SessionStats};
 use crate::metrics::Metrics;
 use crate::wire::Str;
 
@@ -22,7 +23,7 @@ pub(crate) struct FrontEnd {
     pub(crate) broker: Broker,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
-    pub(crate) sessions: Mutex<FetchSessions>,
+    sessions: Mutex<FetchSessions>,
     /// The host that clients are told.
     pub(crate) host: Str,
     /// The port that clients are told.
@@ -38,7 +39,10 @@ impl FrontEnd {
         Arc::new(Self {
             cluster_id: Str::from(short_uuid(place.broker.cluster_id().0)),
             broker: place.broker,
-            sessions: Mutex::new(FetchSessions::new(config.fetch_sessions)),
+            sessions: Mutex::new(FetchSessions::new(
+                config.fetch_sessions,
+                config.fetch_session_memory.0 as usize,
+            )),
             config,
             metrics: Metrics::default(),
             host: Str::from(place.advertise.host),
@@ -50,6 +54,16 @@ impl FrontEnd {
     /// This node's id.
     pub(crate) fn node_id(&self) -> i32 {
         self.broker.node_id().0
+    }
+
+    /// Works with the fetch sessions. Should that panic, they may be half changed: all of them go.
+    pub(crate) fn with_sessions<T>(&self, work: impl FnOnce(&mut FetchSessions) -> T) -> T {
+        let mut sessions = self.sessions.lock();
+        panics::contain(|| work(&mut sessions)).unwrap_or_else(|| {
+            sessions.clear();
+            drop(sessions);
+            std::panic::resume_unwind(Box::new("in the fetch sessions"))
+        })
     }
 
     /// The number by which the catalog knows this front end.
@@ -93,6 +107,13 @@ impl Frontend for FrontEnd {
 
     fn metrics(&self, out: &mut Exposition) {
         self.metrics.expose(NAME, out);
+        let SessionStats { sessions, partitions, bytes, refused } = self.sessions.lock().stats();
+        let gauge = |out: &mut Exposition, name, help, value: usize| out.gauge(name, help, &[], value as i64);
+        gauge(out, "sabir_kafka_fetch_sessions", "Fetch sessions.", sessions);
+        gauge(out, "sabir_kafka_fetch_session_partitions", "Partitions in fetch sessions.", partitions);
+        gauge(out, "sabir_kafka_fetch_session_bytes", "Memory of fetch sessions.", bytes);
+        let help = "Fetch sessions for which there was no room.";
+        out.counter("sabir_kafka_refused_fetch_sessions", help, &[], refused);
         exporter::expose(self, out);
     }
 }

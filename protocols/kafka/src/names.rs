@@ -13,6 +13,9 @@ pub const MARK: &str = "escaped..";
 /// The longest name that Kafka's clients create.
 const MAX_LEN: usize = 249;
 
+/// The longest name by which a topic can be shown: one of which every byte is escaped.
+pub const LONGEST_SHOWN: usize = MARK.len() + 3 * MAX_LEN;
+
 /// A name that no topic can have in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IllegalName;

@@ -53,6 +53,8 @@ pub struct GroupOptions {
     pub max_groups: usize,
     /// The most bytes of names and metadata that the members of all groups may bring together.
     pub max_member_bytes: usize,
+    /// The most memory, about, that committed positions of all groups take.
+    pub max_offset_bytes: usize,
 }
 
 impl Default for GroupOptions {
@@ -62,6 +64,7 @@ impl Default for GroupOptions {
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             max_groups: 100_000,
             max_member_bytes: 256 << 20,
+            max_offset_bytes: 512 << 20,
         }
     }
 }

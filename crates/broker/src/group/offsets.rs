@@ -132,10 +132,9 @@ impl Groups {
     /// [`ErrorKind::RebalanceInProgress`], [`ErrorKind::GroupNotFound`] (a member of a group that does not exist),
     /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::LimitReached`], or what kept the entry from being stored.
     pub fn commit(&self, group: &str, fence: Fence, offsets: Vec<OffsetCommit>) -> Committing {
-        let fits = |offset: &OffsetCommit| offset.metadata.len() <= MAX_METADATA;
-        let judge = |offset| if fits(offset) { Ok(()) } else { Err(ErrorKind::OffsetMetadataTooLarge) };
-        let judged: Vec<_> = offsets.iter().map(judge).collect();
-        let (portions, portion_of) = portions(offsets.into_iter().filter(fits).collect());
+        let judged = self.judge(group, &offsets);
+        let fit = offsets.into_iter().zip(&judged).filter(|(_, judged)| judged.is_ok());
+        let (portions, portion_of) = portions(fit.map(|(offset, _)| offset).collect());
         let mut portion_of = portion_of.into_iter();
         let place = |judged: Result<(), ErrorKind>| judged.map(|()| portion_of.next().unwrap_or(0));
         let mut places: Vec<_> = judged.into_iter().map(place).collect();
@@ -155,6 +154,28 @@ impl Groups {
             places.iter_mut().flatten().for_each(|part| *part = 0);
         }
         Committing { parts, places }
+    }
+
+    /// What is wrong with each position by itself. Where the positions of all groups take what they may, those that are there are moved
+    /// on as before, and nothing is added: no position and no text.
+    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> Vec<Result<(), ErrorKind>> {
+        let group = Text::from(group);
+        let coming: usize = offsets.iter().map(|offset| POSITION_BYTES + offset.metadata.len()).sum();
+        self.read(|table| {
+            let tight = table.offset_bytes() + coming > self.shared.options.max_offset_bytes;
+            let state = table.get(&group);
+            let is_new = |offset: &OffsetCommit| {
+                state.is_none_or(|state| state.offset(offset.topic, offset.partition).is_none())
+            };
+            let judge = |offset: &OffsetCommit| match offset.metadata.len() {
+                length if length > MAX_METADATA || (tight && length > 0) => {
+                    Err(ErrorKind::OffsetMetadataTooLarge)
+                }
+                _ if tight && is_new(offset) => Err(ErrorKind::LimitReached),
+                _ => Ok(()),
+            };
+            offsets.iter().map(judge).collect()
+        })
     }
 
     /// Proposes the entries that one request goes in.

@@ -68,6 +68,10 @@ impl Groups {
             let group = Text::from(group);
             self.with(|inner, wakes| {
                 self.find(inner, &group, ErrorKind::UnknownMember)?;
+                let given: usize = request.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
+                if inner.member_bytes + given > self.shared.options.max_member_bytes && given > 0 {
+                    return Err(ErrorKind::LimitReached);
+                }
                 let (replier, reply) = Reply::pair();
                 let ticket = inner.park(&group, Waits::Sync(replier));
                 self.drive(inner, &group, Event::Sync(ticket, request), wakes);

@@ -43,11 +43,13 @@ impl PageValue for StoredGroup {
 /// All groups of a shard. Deterministic: nothing but entries and their blocks' times goes in.
 pub(crate) struct GroupTable {
     groups: Paged<GroupKey, StoredGroup>,
+    /// What the positions of all groups take; follows from `groups`.
+    offset_bytes: usize,
 }
 
 impl GroupTable {
     pub(crate) fn new() -> Self {
-        Self { groups: Paged::new(PREFIX) }
+        Self { groups: Paged::new(PREFIX), offset_bytes: 0 }
     }
 
     /// The table as the last checkpoint left it.
@@ -55,7 +57,9 @@ impl GroupTable {
     /// # Errors
     /// The page store's.
     pub(crate) fn restore(store: &dyn PageStore) -> Result<Self, PageError> {
-        Ok(Self { groups: Paged::restore(PREFIX, store)? })
+        let groups: Paged<GroupKey, StoredGroup> = Paged::restore(PREFIX, store)?;
+        let offset_bytes = groups.iter().map(|(_, group)| group.0.offset_bytes()).sum();
+        Ok(Self { groups, offset_bytes })
     }
 
     /// Applies a committed entry of a block with that time. What comes back is the outcome for whoever proposed it.
@@ -93,14 +97,25 @@ impl GroupTable {
             None if entry.fence.generation >= 0 => return Err(ErrorKind::GroupNotFound),
             None => {}
         }
-        self.get_or_make(entry.group.clone(), time_ms).apply_commit(entry, time_ms)
+        let state = self.get_or_make(entry.group.clone(), time_ms);
+        let before = state.offset_bytes();
+        let applied = state.apply_commit(entry, time_ms);
+        let after = state.offset_bytes();
+        self.offset_bytes = self.offset_bytes + after - before;
+        applied
+    }
+
+    /// The memory that the positions of all groups take, about.
+    pub(super) fn offset_bytes(&self) -> usize {
+        self.offset_bytes
     }
 
     fn apply_delete(&mut self, group: GroupKey) -> Result<(), ErrorKind> {
         match self.groups.get(&group) {
             None => Err(ErrorKind::GroupNotFound),
             Some(stored) if !stored.0.is_empty() => Err(ErrorKind::NonEmptyGroup),
-            Some(_) => {
+            Some(stored) => {
+                self.offset_bytes -= stored.0.offset_bytes();
                 self.groups.remove(&group);
                 Ok(())
             }
@@ -109,7 +124,10 @@ impl GroupTable {
 
     fn apply_offsets_deleted(&mut self, group: GroupKey, which: &WhichOffsets) -> Result<(), ErrorKind> {
         let stored = self.groups.get_mut(&group).ok_or(ErrorKind::GroupNotFound)?;
-        if stored.0.apply_offsets_deleted(which) {
+        let before = stored.0.offset_bytes();
+        let nothing_left = stored.0.apply_offsets_deleted(which);
+        self.offset_bytes = self.offset_bytes + stored.0.offset_bytes() - before;
+        if nothing_left {
             self.groups.remove(&group);
         }
         Ok(())

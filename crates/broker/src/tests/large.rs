@@ -182,6 +182,72 @@ async fn the_most_partitions_of_a_topic_are_named_by_one_entry() {
     broker.shutdown();
 }
 
+#[tokio::test]
+async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.max_member_bytes = 2 << 20;
+    let broker = open(options);
+    let name = Text::from("n".repeat(30_000));
+    let mut refused = std::collections::BTreeMap::new();
+    for i in 0..200 {
+        let request = JoinRequest {
+            member: Text::from(""),
+            instance: None,
+            client: Client { id: name.clone(), host: Text::from("") },
+            protocol_type: Text::from("consumer"),
+            protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::new() }],
+            session_timeout_ms: 1_800_000,
+            rebalance_timeout_ms: 6_000,
+            id_required: true,
+            may_skip_assignment: true,
+        };
+        let group = format!("g{}", i / 50);
+        let error = soon(broker.groups().join(&group, request)).await.unwrap_err().error;
+        *refused.entry(error.to_string()).or_insert(0) += 1;
+    }
+    // A group takes a megabyte of them, all groups together what their members may.
+    let given = refused[&ErrorKind::MemberIdRequired.to_string()];
+    assert!((60..=80).contains(&given), "{refused:?}");
+    assert!(refused[&ErrorKind::GroupFull.to_string()] >= 30, "{refused:?}");
+    assert!(refused[&ErrorKind::LimitReached.to_string()] >= 50, "{refused:?}");
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.max_offset_bytes = 100_000;
+    let broker = open(options.clone());
+    let (none, long) = (Text::from(""), Text::from("x".repeat(4000)));
+    let first = vec![position(1, 0, 1, &none), position(1, 1, 1, &long)];
+    assert_eq!(commit(&broker, outside(), first).await, [Ok(()), Ok(())]);
+    let mut kept = 0;
+    for i in 0..100 {
+        kept += usize::from(commit(&broker, outside(), vec![position(2, i, 1, &long)]).await[0].is_ok());
+    }
+    assert!((20..25).contains(&kept), "{kept}");
+    let each = |offset| vec![position(1, 0, offset, &none), position(1, 1, offset, &none)];
+    let full = [Err(ErrorKind::OffsetMetadataTooLarge), Err(ErrorKind::LimitReached)];
+    let more = vec![position(1, 0, 2, &long), position(3, 0, 2, &none)];
+    // What comes with the request counts, too.
+    while commit(&broker, outside(), vec![position(4, kept as i32, 1, &none)]).await[0].is_ok() {
+        kept += 1;
+    }
+    assert_eq!(commit(&broker, outside(), more.clone()).await, full);
+    broker.shutdown();
+    drop(broker);
+
+    let broker = open(options);
+    assert_eq!(commit(&broker, outside(), more.clone()).await, full, "it is counted after a restart, too");
+    assert_eq!(commit(&broker, outside(), each(3)).await, [Ok(()), Ok(())]);
+    let all: Vec<_> = broker.groups().all_offsets("g").iter().map(|(key, _)| *key).collect();
+    assert_eq!(soon(broker.groups().delete_offsets("g", &all)).await, Ok(()));
+    assert_eq!(commit(&broker, outside(), more).await, [Ok(()), Ok(())]);
+    broker.shutdown();
+}
+
 async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorKind> {
     let metadata = Bytes::from(vec![b'm'; metadata]);
     let request = JoinRequest {

@@ -37,9 +37,7 @@ impl Group {
     }
 
     fn forget_pending(&mut self, now: i64) {
-        let before = self.pending.len();
-        self.pending.retain(|_, until| *until > now);
-        if self.pending.len() < before {
+        if self.pending.forget(now) {
             self.complete_if_nobody_is_missing(now);
         }
     }
@@ -104,6 +102,6 @@ impl Group {
             Phase::Dead => i64::MAX,
         };
         let members = self.members.iter().filter_map(|m| m.deadline);
-        members.chain(self.pending.values().copied()).fold(phase, i64::min)
+        members.chain(self.pending.times()).fold(phase, i64::min)
     }
 }

@@ -5,6 +5,7 @@ use sabir_model::ErrorKind;
 use super::entries::GroupChange;
 use super::machine::{JoinTimer, Phase, Returning};
 use super::members::Member;
+use super::pending::Pending;
 use super::{Answer, Group, JoinRefused, JoinRequest, Joined, Text, Ticket, Token};
 
 impl Group {
@@ -88,7 +89,9 @@ impl Group {
 
     /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group.
     fn tell_id(&mut self, ticket: Ticket, fresh: Text, session_timeout_ms: i64, now: i64) {
-        if self.pending.len() >= self.config.max_members {
+        let too_many = self.pending.len() >= self.config.max_members;
+        // A name of its client's is in each.
+        if too_many || self.pending.bytes() + Pending::cost(&fresh) > self.config.max_record_bytes {
             return self.refuse_join(ticket, ErrorKind::GroupFull, Text::from(""));
         }
         let until = now + session_timeout_ms;
@@ -99,7 +102,7 @@ impl Group {
 
     fn join_known(&mut self, ticket: Ticket, join: JoinRequest, now: i64) {
         let id = join.member.clone();
-        if join.instance.is_none() && self.pending.remove(&id).is_some() {
+        if join.instance.is_none() && self.pending.remove(&id) {
             return self.add(ticket, id, join, now);
         }
         if let Err(error) = self.members.check(&id, join.instance.as_ref()) {

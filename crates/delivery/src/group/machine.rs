@@ -7,6 +7,7 @@ use sabir_model::ErrorKind;
 
 use super::entries::GroupChange;
 use super::members::{Member, Members};
+use super::pending::Pending;
 use super::state::{GroupRecord, GroupState};
 use super::{Action, Answer, Client, Config, Event, Fence, LeaveRequest, Left, Text, Ticket, Token};
 
@@ -24,8 +25,8 @@ pub struct Group {
     pub(super) protocol: Option<Text>,
     pub(super) leader: Option<Text>,
     pub(super) members: Members,
-    /// Ids given out to clients that have not come back with them, and when they are forgotten.
-    pub(super) pending: BTreeMap<Text, i64>,
+    /// Ids given out to clients that have not come back with them.
+    pub(super) pending: Pending,
     /// Returned static members whose answer waits for its entry.
     pub(super) returning: Vec<Returning>,
     /// What the journal knows once everything proposed is committed.
@@ -173,7 +174,7 @@ impl Group {
             protocol: None,
             leader: None,
             members: Members::default(),
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             returning: Vec::new(),
             journal: Journaled::nothing(),
             last_token: Token(0),
@@ -295,9 +296,10 @@ impl Group {
         self.wake_at
     }
 
-    /// Bytes of what its members brought, as a measure of the memory it takes.
+    /// Bytes of what its members brought and were given, and of ids given out, as a measure of the memory it takes.
     pub fn bytes(&self) -> usize {
-        self.members.bytes()
+        let members = self.members.len() * size_of::<Member>() + self.members.bytes();
+        members + self.members.assigned_bytes() + self.pending.bytes()
     }
 
     /// Whether the machine knows nothing that the journal does not: it can be dropped and restored at will.
@@ -398,7 +400,7 @@ impl Group {
 
     fn leave_one(&mut self, leave: LeaveRequest) -> Left {
         let result = self.find_leaver(&leave).map(|id| {
-            if self.pending.remove(&id).is_none() {
+            if !self.pending.remove(&id) {
                 self.remove_member(&id);
             }
         });
@@ -410,7 +412,7 @@ impl Group {
             Some(instance) if leave.member.is_empty() => {
                 self.members.of_instance(instance).cloned().ok_or(ErrorKind::UnknownMember)
             }
-            _ if self.pending.contains_key(&leave.member) => Ok(leave.member.clone()),
+            _ if self.pending.contains(&leave.member) => Ok(leave.member.clone()),
             instance => self.members.check(&leave.member, instance.as_ref()).map(|()| leave.member.clone()),
         }
     }

@@ -17,6 +17,7 @@ pub(super) struct Member {
     pub session_timeout_ms: i64,
     pub rebalance_timeout_ms: i64,
     pub protocols: Vec<Protocol>,
+    /// Changed through [`Members`] alone, which counts its bytes.
     pub assignment: Bytes,
     /// What its join brought.
     bytes: usize,
@@ -34,9 +35,11 @@ pub(super) struct Member {
 
 impl Member {
     pub fn new(id: Text, join: JoinRequest) -> Self {
+        // The request has no id where the member is new.
+        let bytes = join.bytes() - join.member.len() + id.len();
         Self {
             id,
-            bytes: join.bytes(),
+            bytes,
             instance: join.instance,
             client: join.client,
             session_timeout_ms: join.session_timeout_ms,
@@ -54,7 +57,7 @@ impl Member {
     pub fn restored(record: &MemberRecord) -> Self {
         let record = record.clone();
         Self {
-            bytes: record.stored_len(),
+            bytes: record.stored_len() - record.assignment.len(),
             id: record.member,
             instance: record.instance,
             client: record.client,
@@ -110,6 +113,7 @@ pub(super) struct Members {
     followers: BTreeMap<Text, usize>,
     joining: usize,
     bytes: usize,
+    assigned: usize,
 }
 
 impl Members {
@@ -128,6 +132,26 @@ impl Members {
     /// Bytes of what the members brought.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of what they were given.
+    pub fn assigned_bytes(&self) -> usize {
+        self.assigned
+    }
+
+    /// Gives a member its assignment.
+    pub fn assign(&mut self, id: &Text, assignment: Bytes) {
+        if let Some(member) = self.by_id.get_mut(id) {
+            self.assigned += assignment.len();
+            self.assigned -= member.assignment.len();
+            member.assignment = assignment;
+        }
+    }
+
+    /// Takes all assignments back.
+    pub fn unassign(&mut self) {
+        self.by_id.values_mut().for_each(|member| member.assignment = Bytes::new());
+        self.assigned = 0;
     }
 
     pub fn get(&self, id: &Text) -> Option<&Member> {
@@ -178,7 +202,9 @@ impl Members {
 
     fn count(&mut self, member: &Member, added: bool) {
         let step = |count: &mut usize| if added { *count += 1 } else { *count -= 1 };
-        self.bytes = if added { self.bytes + member.bytes } else { self.bytes - member.bytes };
+        let moved = |sum: usize, part: usize| if added { sum + part } else { sum - part };
+        self.bytes = moved(self.bytes, member.bytes);
+        self.assigned = moved(self.assigned, member.assignment.len());
         if member.joining.is_some() {
             step(&mut self.joining);
         }

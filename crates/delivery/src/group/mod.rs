@@ -23,6 +23,7 @@ mod event;
 mod joining;
 mod machine;
 mod members;
+mod pending;
 mod rebalance;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ impl Group {
     /// Calls everyone to join again.
     pub(super) fn prepare(&mut self, now: i64) {
         if matches!(self.phase, Phase::Completing { .. }) {
-            self.members.iter_mut().for_each(|m| m.assignment = Bytes::new());
+            self.members.unassign();
             self.answer_syncs(now, Some(ErrorKind::RebalanceInProgress));
         }
         self.members.iter_mut().for_each(|m| m.owes_sync = false);
@@ -214,9 +214,7 @@ impl Group {
         let Some(storing) = stored.take_if(|s| s.token == token) else { return };
         self.phase = Phase::Stable { sync_by: *sync_by };
         for (id, assignment) in storing.assignments {
-            if let Some(member) = self.members.get_mut(&id) {
-                member.assignment = assignment;
-            }
+            self.members.assign(&id, assignment);
         }
         self.answer_syncs(now, None);
     }

@@ -74,6 +74,19 @@ pub struct GroupState {
     /// When the group came to be without members; its block's time, in milliseconds.
     empty_since_ms: i64,
     offsets: BTreeMap<(TopicId, i32), Committed>,
+    /// Follows from `offsets`.
+    offset_bytes: usize,
+}
+
+impl Committed {
+    /// The memory that a position takes, about.
+    pub fn bytes(&self) -> usize {
+        112 + self.metadata.len()
+    }
+}
+
+fn bytes_of(offsets: &BTreeMap<(TopicId, i32), Committed>) -> usize {
+    offsets.values().map(Committed::bytes).sum()
 }
 
 impl GroupState {
@@ -113,6 +126,11 @@ impl GroupState {
     /// A partition's position.
     pub fn offset(&self, topic: TopicId, partition: i32) -> Option<&Committed> {
         self.offsets.get(&(topic, partition))
+    }
+
+    /// The memory that its positions take, about.
+    pub fn offset_bytes(&self) -> usize {
+        self.offset_bytes
     }
 
     /// How many positions it holds.
@@ -188,13 +206,21 @@ impl GroupState {
         self.check_fence(&commit.fence)?;
         for OffsetCommit { topic, partition, offset, leader_epoch, metadata } in commit.offsets {
             let committed = Committed { offset, leader_epoch, metadata, time_ms };
-            self.offsets.insert((topic, partition), committed);
+            self.offset_bytes += committed.bytes();
+            let before = self.offsets.insert((topic, partition), committed);
+            self.offset_bytes -= before.map_or(0, |before| before.bytes());
         }
         Ok(())
     }
 
     /// Applies a deletion of offsets. Tells whether nothing of the group is left, so that it goes too.
     pub fn apply_offsets_deleted(&mut self, which: &WhichOffsets) -> bool {
+        let nothing_left = self.delete_offsets(which);
+        self.offset_bytes = bytes_of(&self.offsets);
+        nothing_left
+    }
+
+    fn delete_offsets(&mut self, which: &WhichOffsets) -> bool {
         match which {
             WhichOffsets::Listed(partitions) => {
                 for partition in partitions {
@@ -263,7 +289,8 @@ impl GroupState {
         let count = take_count(input, 21)?;
         let offsets = (0..count).map(|_| take_offset(input)).collect::<Result<_, _>>()?;
         end(input)?;
-        Ok(Self { record, rebalance_due, empty_since_ms, offsets })
+        let offset_bytes = bytes_of(&offsets);
+        Ok(Self { record, rebalance_due, empty_since_ms, offsets, offset_bytes })
     }
 }
 

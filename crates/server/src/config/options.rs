@@ -77,6 +77,7 @@ fn group_options(group: &super::sections::Group) -> GroupOptions {
         offsets_retention: group.offsets_retention.0,
         max_groups: group.max_groups.get(),
         max_member_bytes: group.member_memory.0 as usize,
+        max_offset_bytes: group.offset_memory.0 as usize,
     }
 }
 

@@ -186,6 +186,8 @@ pub struct Group {
     /// See [`GROUP`].
     pub member_memory: Size,
     /// See [`GROUP`].
+    pub offset_memory: Size,
+    /// See [`GROUP`].
     pub offsets_retention: Span,
 }
 
@@ -217,6 +219,12 @@ pub const GROUP: &[Setting] = &[
         key: "member_memory",
         default: "\"256MiB\"",
         help: "Memory for what the members of all groups bring: names, subscriptions, assignments.",
+    },
+    Setting {
+        key: "offset_memory",
+        default: "\"512MiB\"",
+        help: "Memory for committed positions, a hundred bytes each and their text. Beyond it positions that are there go on, and no \
+               position and no text is added.",
     },
     Setting {
         key: "offsets_retention",

@@ -29,7 +29,7 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
-    let begun = kafka.sessions.lock().begin(&body, call.version, std::time::Instant::now());
+    let begun = kafka.with_sessions(|s| s.begin(&body, call.version, std::time::Instant::now()));
     let plan = match begun {
         Ok(plan) => plan,
         Err(error) => {
@@ -50,7 +50,7 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
         return Ok(Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory });
     };
     let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
-    kafka.sessions.lock().end(&plan, &mut answers);
+    kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
     Ok(call.reply(&respond(&plan, answers), error).within(memory))
 }
@@ -75,7 +75,7 @@ async fn hold(memory: &FrameMemory, plan: &Plan, until: Instant) -> Result<Optio
     // What is wanted of a partition, that it is watched, and what is answered.
     const EACH: usize =
         size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
-    let bytes = plan.wanted.len().saturating_mul(EACH).min(memory.total());
+    let bytes = (plan.wanted.len().saturating_mul(EACH) + plan.name_bytes()).min(memory.total());
     if bytes <= FREE {
         return Ok(None);
     }

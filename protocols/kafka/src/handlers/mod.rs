@@ -44,6 +44,9 @@ pub(crate) struct Client {
     complained: Cell<Option<Instant>>,
 }
 
+/// Bytes of what a client calls itself that are kept for the log.
+const SHOWN_ID: usize = 256;
+
 /// How often one connection's bad batches are logged; all of them are counted.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,7 @@ impl Client {
     fn introduce(&self, id: Option<&Str>) {
         if let Some(id) = id.filter(|_| self.id.get().is_none()) {
             // Checked above, and nobody else sets it.
-            let _ = self.id.set(id.to_string());
+            let _ = self.id.set(id[..id.floor_char_boundary(SHOWN_ID)].to_owned());
         }
     }
 }

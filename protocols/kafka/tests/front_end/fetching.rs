@@ -264,3 +264,35 @@ async fn committed_reads_list_no_aborted_transactions_and_others_none() {
     assert_eq!(only(&committed).aborted_transactions, Some(vec![]));
     assert_eq!((only(&committed).last_stable_offset, batches(only(&committed)).len()), (1, 1));
 }
+
+#[tokio::test]
+async fn names_that_no_topic_can_have_leave_nothing_behind() {
+    let rig = Rig::start();
+    for _ in 0..30 {
+        let mut raw = rig.raw().await;
+        let name = |i: usize| format!("{i:05}{}", "x".repeat(30_000));
+        let wanted = FetchPartition { partition: 0, partition_max_bytes: 1000, ..Default::default() };
+        let topic =
+            |i| FetchTopic { topic: name(i).into(), partitions: vec![wanted.clone()], ..Default::default() };
+        let topics = (0..100).map(topic).collect();
+        let response = raw
+            .call(12, &FetchRequest { max_bytes: 1000, session_epoch: 0, topics, ..Default::default() })
+            .await;
+        assert_eq!((response.session_id, response.responses.len()), (0, 100));
+        assert!(response.responses.iter().all(|t| t.partitions[0].error_code == 3));
+    }
+    assert_eq!(rig.metric("sabir_kafka_fetch_session_bytes"), 0);
+    assert_eq!(rig.metric("sabir_kafka_refused_fetch_sessions_total"), 30);
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let wanted = FetchPartition { partition: 0, partition_max_bytes: 1000, ..Default::default() };
+    let topic = FetchTopic { topic: "t".into(), partitions: vec![wanted], ..Default::default() };
+    raw.call(
+        12,
+        &FetchRequest { max_bytes: 1000, session_epoch: 0, topics: vec![topic], ..Default::default() },
+    )
+    .await;
+    assert_eq!(rig.metric("sabir_kafka_fetch_sessions"), 1);
+    assert_eq!(rig.metric("sabir_kafka_fetch_session_partitions"), 1);
+    assert!((500..2000).contains(&rig.metric("sabir_kafka_fetch_session_bytes")));
+}

@@ -117,7 +117,7 @@ fn there_is_an_end_to_groups_and_to_what_members_bring() {
     assert!(refused("g1").is_ok(), "one that exists");
     assert_eq!(now(&mut rig.commit_offset("g2", outside(), 2)), Some(vec![Ok(())]));
 
-    let rig = Rig::with(GroupOptions { max_member_bytes: 100, ..GroupOptions::default() });
+    let rig = Rig::with(GroupOptions { max_member_bytes: 1_000, ..GroupOptions::default() });
     let taken = (0..50).filter(|i| now(&mut rig.join(&format!("g{i}"), &client())).unwrap().is_ok()).count();
     assert!((2..6).contains(&taken), "{taken}");
     assert!(rig.groups.shared.inner.lock().led.len() <= taken, "the refused leave no machine");
