@@ -58,6 +58,7 @@ const GAUGES: &[Gauge] = &[
     ("sabir_shard_sequence", "The last block applied.", |s| s.applied.0),
     ("sabir_shard_stopped", "Whether the shard's storage failed.", |s| s.stopped.into()),
     ("sabir_shard_full", "Whether the shard's disk is full.", |s| s.full.into()),
+    ("sabir_producers", "Idempotent producers that partitions remember.", |s| s.producers),
     ("sabir_journal_segments", "Segment files of the journal.", |s| s.segment_files),
     ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
     ("sabir_journal_free_bytes", "Bytes free on the journal's file system.", |s| s.free_bytes),
@@ -91,6 +92,9 @@ const COUNTERS: &[Counter] = &[
         "Batches that idempotent producers sent again, and that are there once.",
         |s| s.duplicates,
     ),
+    ("sabir_crowded_out_producers", "Producers forgotten early, since there were too many.", |s| {
+        s.crowded_out
+    }),
     ("sabir_read_memory_bytes", "Bytes read for consumers from the newest blocks in memory.", |s| {
         s.hot_bytes
     }),

@@ -66,6 +66,8 @@ pub(crate) struct House {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retention_interval: Duration,
     pub(crate) producer_expiry: Duration,
+    pub(crate) partition_producers_max: usize,
+    pub(crate) producers_max: usize,
 }
 
 type Job = fn(&House, &End);
@@ -131,6 +133,7 @@ impl House {
             let now = start.elapsed().as_millis() as u64;
             self.each_shard("tick", |shard| shard.replicator.tick(now));
             contain(|| self.groups.tick());
+            self.thin_out_producers();
             if definitions.due() && self.definitions.take_unsettled() {
                 contain(|| self.definitions.reconcile());
             }
@@ -146,6 +149,18 @@ impl House {
                 contain(|| self.groups.housekeep(&|topic| view.topic_by_id(topic).is_some()));
             }
         }
+    }
+
+    /// Keeps to the bounds on idempotent producers; the node's is kept where most of them are.
+    fn thin_out_producers(&self) {
+        let known: Vec<usize> = self.shards.iter().map(|shard| shard.producers()).collect();
+        let (all, most) = (known.iter().sum::<usize>(), self.producers_max);
+        let beyond = if all > most { all - most + most / 10 } else { 0 };
+        let largest = known.iter().copied().max().unwrap_or(0);
+        self.each_shard("thin out producers", |shard| {
+            let excess = if shard.producers() >= largest { beyond } else { 0 };
+            shard.thin_out_producers(self.partition_producers_max, excess);
+        });
     }
 
     /// Does a job for each shard that has not stopped; one in whose hands it panics stops.
@@ -200,7 +215,11 @@ impl Shard {
     /// Proposes to forget producers that have been idle since before that block time.
     pub(crate) fn expire_producers(&self, idle_since: i64) {
         loop {
-            let due = self.state.write().expiry.take_idle(idle_since, PORTION);
+            let due = {
+                let mut state = self.state.write();
+                state.tidy_expiry();
+                state.expiry.take_idle(idle_since, PORTION)
+            };
             if due.is_empty() {
                 return self.submit();
             }

@@ -80,6 +80,8 @@ impl Broker {
             clock: clock.clone(),
             retention_interval: options.retention_interval,
             producer_expiry: options.producer_expiry,
+            partition_producers_max: options.partition_producers_max,
+            producers_max: options.producers_max,
         };
         let housekeeper = Housekeeper::start(&house).map_err(|source| StartError::Io {
             op: "start a thread for",

@@ -44,6 +44,10 @@ pub struct BrokerOptions {
     pub retention_interval: Duration,
     /// How long an idempotent producer is remembered after its last batch.
     pub producer_expiry: Duration,
+    /// The most idempotent producers that a partition remembers; beyond it those are forgotten that came once, or not for longest.
+    pub partition_producers_max: usize,
+    /// The same for all partitions of the node together, a producer counted in each.
+    pub producers_max: usize,
     /// Bytes that may wait in open blocks of one shard before [`Broker::room`](crate::Broker::room) makes callers wait.
     pub open_bytes_max: usize,
     /// The most partitions a topic may have.
@@ -78,6 +82,8 @@ impl BrokerOptions {
             checkpoint_entries: 4_000_000,
             retention_interval: Duration::from_secs(30),
             producer_expiry: Duration::from_secs(24 * 3600),
+            partition_producers_max: 10_000,
+            producers_max: 250_000,
             open_bytes_max: 32 << 20,
             partitions_max: 10_000,
             segment_bytes: 64 << 20,

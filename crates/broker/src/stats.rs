@@ -47,6 +47,10 @@ pub struct ShardStats {
     pub refused: u64,
     /// Batches of idempotent producers that were there already, and are there once.
     pub duplicates: u64,
+    /// Idempotent producers that are remembered, in each partition by itself.
+    pub producers: u64,
+    /// Producers forgotten before their time, since there were too many.
+    pub crowded_out: u64,
     /// Bytes read for fetches from the newest blocks in memory.
     pub hot_bytes: u64,
     /// Bytes read from the disk for fetches, ahead of them or when they came.
@@ -129,6 +133,7 @@ impl Moment {
 /// What a shard counts outside of its projections.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMeters {
+    pub(crate) crowded_out: Counter,
     pub(crate) hot_bytes: Counter,
     pub(crate) corrupt: Counter,
     pub(crate) cache_hits: Counter,

@@ -64,20 +64,71 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProducerState {
     epoch: i16,
-    len: u8,
-    window: [Seen; WINDOW],
+    window: Window,
     /// The time of the block with its last batch.
     pub(crate) last_ms: i64,
+}
+
+/// The last batches. Of those who make ids up, and of many who come once, there is only one: it takes little.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Window {
+    None,
+    One(Seen),
+    Some(Box<Last>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Last {
+    len: u8,
+    seen: [Seen; WINDOW],
+}
+
+impl Window {
+    fn seen(&self) -> &[Seen] {
+        match self {
+            Self::None => &[],
+            Self::One(seen) => std::slice::from_ref(seen),
+            Self::Some(last) => &last.seen[..usize::from(last.len)],
+        }
+    }
+
+    fn push(&mut self, next: Seen) {
+        match self {
+            Self::None => *self = Self::One(next),
+            Self::One(first) => {
+                let mut seen = [Seen::default(); WINDOW];
+                (seen[0], seen[1]) = (*first, next);
+                *self = Self::Some(Box::new(Last { len: 2, seen }));
+            }
+            Self::Some(last) => last.push(next),
+        }
+    }
+}
+
+impl Last {
+    fn push(&mut self, next: Seen) {
+        if usize::from(self.len) == WINDOW {
+            self.seen.rotate_left(1);
+            self.len -= 1;
+        }
+        self.seen[usize::from(self.len)] = next;
+        self.len += 1;
+    }
 }
 
 impl ProducerState {
     /// One whose first batch is about to be taken. Any sequence will do: what came before may have been forgotten.
     pub(crate) fn new(epoch: i16) -> Self {
-        Self { epoch, len: 0, window: [Seen::default(); WINDOW], last_ms: 0 }
+        Self { epoch, window: Window::None, last_ms: 0 }
     }
 
     fn seen(&self) -> &[Seen] {
-        &self.window[..usize::from(self.len)]
+        self.window.seen()
+    }
+
+    /// Whether it came back after its first batch in this epoch.
+    pub(crate) fn came_back(&self) -> bool {
+        matches!(self.window, Window::Some(_))
     }
 
     /// Judges a batch of `records` records.
@@ -106,12 +157,7 @@ impl ProducerState {
         if mark.epoch != self.epoch {
             *self = Self::new(mark.epoch);
         }
-        if usize::from(self.len) == WINDOW {
-            self.window.rotate_left(1);
-            self.len -= 1;
-        }
-        self.window[usize::from(self.len)] = Seen { first: mark.base_sequence, records, offset };
-        self.len += 1;
+        self.window.push(Seen { first: mark.base_sequence, records, offset });
         self.last_ms = now_ms;
     }
 }
@@ -144,9 +190,10 @@ fn take(bytes: &[u8]) -> Result<ProducerState, sabir_model::DecodeError> {
     let mut state = ProducerState::new(epoch);
     state.last_ms = input.i64()?;
     let seen = input.list(3, take_seen)?;
-    let window = state.window.get_mut(..seen.len()).ok_or(Field("number of batches"))?;
-    window.copy_from_slice(&seen);
-    state.len = seen.len() as u8;
+    if seen.len() > WINDOW {
+        return Err(Field("number of batches"));
+    }
+    seen.into_iter().for_each(|seen| state.window.push(seen));
     input.end()?;
     Ok(state)
 }

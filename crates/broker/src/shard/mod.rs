@@ -10,6 +10,7 @@
 //! The open block and the projections have a lock each; no thread ever holds both.
 
 mod checkpoint;
+mod crowd;
 mod drive;
 mod open;
 mod panic;
@@ -42,6 +43,7 @@ use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
 use crate::watch::Watchers;
 use checkpoint::Checkpointer;
+use crowd::Crowd;
 use drive::Worker;
 use open::{Entry, OpenBlocks};
 use signal::Signal;
@@ -77,6 +79,7 @@ pub(crate) struct Shard {
     /// Whether somebody outside watches the descriptors.
     watched: AtomicBool,
     stopped: AtomicBool,
+    crowd: Crowd,
     /// Whether something panicked and those who wait have not been told yet.
     panicked: AtomicBool,
     pub(crate) meters: ShardMeters,
@@ -199,9 +202,9 @@ impl Shard {
 
     /// Figures for metrics.
     pub(crate) fn stats(&self) -> ShardStats {
-        let (applied, counters) = {
+        let (applied, counters, producers) = {
             let state = self.state.read();
-            (state.applied, state.counters)
+            (state.applied, state.counters, state.producers.len() as u64)
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
@@ -219,6 +222,8 @@ impl Shard {
             batch_bytes: counters.batch_bytes,
             refused: counters.refused,
             duplicates: counters.duplicates,
+            producers,
+            crowded_out: meters.crowded_out.get(),
             hot_bytes: meters.hot_bytes.get(),
             cold_bytes: journal.cold_bytes,
             cache_hits: meters.cache_hits.get(),

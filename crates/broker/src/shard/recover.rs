@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::Shard;
 use super::checkpoint::Checkpointer;
+use super::crowd::Crowd;
 use super::drive::Worker;
 use super::open::OpenBlocks;
 use super::signal::Signal;
@@ -116,6 +117,7 @@ impl Shard {
             signal,
             watched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            crowd: Crowd::default(),
             panicked: AtomicBool::new(false),
             meters: ShardMeters::default(),
             settings,

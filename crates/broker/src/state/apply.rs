@@ -376,6 +376,7 @@ impl ShardState {
                 self.producers.remove(&key);
             }
         }
+        self.tidy_expiry();
         Ok(())
     }
 

@@ -169,7 +169,8 @@ fn take_head(input: &mut Reader<'_>) -> Result<(Sequence, Term, i64, u64), Decod
     Ok((Sequence(input.u64()?), Term(input.u64()?), input.i64()?, input.u64()?))
 }
 
-fn expiry_of(producers: &Producers) -> ExpiryQueue {
+/// When to look at each producer.
+pub(super) fn expiry_of(producers: &Producers) -> ExpiryQueue {
     let mut queue = ExpiryQueue::default();
     producers.iter().for_each(|(key, state)| queue.note(*key, state.last_ms));
     queue

@@ -10,12 +10,19 @@ const MINUTE: i64 = 60_000;
 #[derive(Debug, Default)]
 pub(crate) struct ExpiryQueue {
     minutes: BTreeMap<i64, Vec<ProducerKey>>,
+    len: usize,
 }
 
 impl ExpiryQueue {
     /// `key` was active at `ms`.
     pub(crate) fn note(&mut self, key: ProducerKey, ms: i64) {
         self.minutes.entry(ms.div_euclid(MINUTE)).or_default().push(key);
+        self.len += 1;
+    }
+
+    /// How many are noted; those that were forgotten otherwise are among them until their time comes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Takes up to `limit` producers that were not known to be active after `ms`. Those that were, or that are not expired
@@ -33,6 +40,7 @@ impl ExpiryQueue {
                 minute.remove();
             }
         }
+        self.len -= taken.len();
         taken
     }
 }

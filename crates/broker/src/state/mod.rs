@@ -12,6 +12,7 @@ mod producers;
 mod trains;
 mod usage;
 
+use checkpoint::expiry_of;
 pub(crate) use checkpoint::{Capturing, Cut, undecodable};
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use producers::Producers;
@@ -230,6 +231,13 @@ impl ShardState {
     /// Fails where an entry took effect in part.
     pub(crate) fn check_whole(&self) -> Result<(), ErrorKind> {
         if self.within_entry { Err(ErrorKind::StorageError) } else { Ok(()) }
+    }
+
+    /// Lets go of producers in the queue that were forgotten otherwise, once they are the most of it.
+    pub(crate) fn tidy_expiry(&mut self) {
+        if self.expiry.len() > 2 * self.producers.len() + 1024 {
+            self.expiry = expiry_of(&self.producers);
+        }
     }
 
     /// The lowest block that the chunks of unfinished trains lie in.

@@ -6,6 +6,7 @@ mod lag;
 mod large;
 mod model;
 mod panics;
+mod producers;
 mod reads;
 mod rig;
 mod seam;

@@ -54,6 +54,8 @@ impl Config {
             checkpoint_entries: data.checkpoint_entries,
             retention_interval: data.retention_interval.0,
             producer_expiry: data.producer_expiry.0,
+            partition_producers_max: data.partition_producers.get(),
+            producers_max: data.producers.get(),
             open_bytes_max: data.open_bytes_max.0 as usize,
             keep_free: data.keep_free.0,
             partitions_max: self.topic.max_partitions,

@@ -54,6 +54,10 @@ pub struct Data {
     /// See [`DATA`].
     pub producer_expiry: Span,
     /// See [`DATA`].
+    pub partition_producers: NonZero<usize>,
+    /// See [`DATA`].
+    pub producers: NonZero<usize>,
+    /// See [`DATA`].
     pub open_bytes_max: Size,
     /// See [`DATA`].
     pub keep_free: Size,
@@ -106,6 +110,18 @@ pub const DATA: &[Setting] = &[
         key: "producer_expiry",
         default: "\"1d\"",
         help: "How long an idempotent producer is remembered after its last batch.",
+    },
+    Setting {
+        key: "partition_producers",
+        default: "10000",
+        help: "How many idempotent producers a partition remembers. Beyond that those are forgotten that came with one batch only, \
+               then those that were silent for longest; the next batch of one of them is taken as a new producer's.",
+    },
+    Setting {
+        key: "producers",
+        default: "250000",
+        help: "The same for all partitions together, a producer counted in each; it is kept where most of them are. Each takes some \
+               400 bytes.",
     },
     Setting {
         key: "open_bytes_max",
