@@ -27,6 +27,15 @@ pub(crate) enum TopicKey {
     Id(Uuid),
 }
 
+impl TopicKey {
+    fn name_bytes(&self) -> usize {
+        match self {
+            Self::Name(name) => name.len(),
+            Self::Id(_) => 0,
+        }
+    }
+}
+
 /// What a client wants of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -50,14 +59,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Bytes of the topics' names. The partitions of one come together and share it.
+    /// Bytes of the topics' names at the most: each is counted for all its partitions.
     pub fn name_bytes(&self) -> usize {
-        let topics = self.wanted.chunk_by(|a, b| a.topic == b.topic);
-        let length = |run: &[Wanted]| match &run[0].topic {
-            TopicKey::Name(name) => name.len(),
-            TopicKey::Id(_) => 0,
-        };
-        topics.map(length).sum()
+        self.wanted.iter().map(|wanted| wanted.topic.name_bytes()).sum()
     }
 
     /// The session's number for the response.
@@ -324,19 +328,12 @@ const SESSION_BYTES: usize = 512;
 
 /// What a session takes for a partition: its place in a list that grows by doubling, and in a table of which a good half is filled.
 fn bytes_of(wanted: &Wanted) -> usize {
-    let name = match &wanted.topic {
-        TopicKey::Name(name) => name.len() + 32,
-        TopicKey::Id(_) => 0,
-    };
-    2 * (size_of::<Entry>() + size_of::<((TopicKey, i32), usize)>()) + name
+    2 * (size_of::<Entry>() + size_of::<((TopicKey, i32), usize)>()) + wanted.topic.name_bytes()
 }
 
 /// Whether a topic may have this name. One that none can have is told so, and not remembered.
 fn is_kept(wanted: &Wanted) -> bool {
-    match &wanted.topic {
-        TopicKey::Name(name) => name.len() <= LONGEST_SHOWN,
-        TopicKey::Id(_) => true,
-    }
+    wanted.topic.name_bytes() <= LONGEST_SHOWN
 }
 
 fn key(name: &Str, id: Uuid, by_id: bool) -> TopicKey {
