@@ -262,6 +262,9 @@ async fn grow(
     if validate_only {
         return Ok(());
     }
+    if Instant::now() >= until {
+        return Err((ErrorCode::RequestTimedOut, ErrorKind::Timeout.to_string()));
+    }
     let grown = within(until, kafka.broker.create_partitions(topic.id, count as u32)).await;
     grown.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
 }

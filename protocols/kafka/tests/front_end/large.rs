@@ -2,9 +2,15 @@
 
 use sabir_kafka::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
+use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
+use sabir_kafka::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use sabir_kafka::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use sabir_kafka::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use sabir_kafka::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
 use sabir_kafka::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -12,7 +18,12 @@ use sabir_kafka::wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use sabir_kafka::wire::{ErrorCode, Str};
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use crate::rig::{Raw, Rig, assert_code, creatable};
 
@@ -126,4 +137,72 @@ async fn settings_and_partitions_beyond_measure_are_refused() {
     let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
     assert_code(raw.ask(&request).await.results[0].error_code, ErrorCode::InvalidPartitions);
     raw.put("t", 0, &["it serves on"]).await;
+}
+
+#[tokio::test]
+async fn members_that_bring_too_much_are_refused() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let join = |metadata: usize, instance: &str| JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        group_instance_id: Some(instance.into()),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".into(),
+            metadata: Bytes::from(vec![0; metadata]),
+        }],
+        ..Default::default()
+    };
+    for large in [join(2 << 20, "i"), join(10, &"i".repeat(2 << 20))] {
+        assert_code(raw.ask(&large).await.error_code, ErrorCode::ThrottlingQuotaExceeded);
+    }
+    let joined = raw.ask(&join(10, "i")).await;
+    assert_eq!(joined.error_code, 0);
+    let assignment = SyncGroupRequestAssignment {
+        member_id: joined.member_id.clone(),
+        assignment: vec![0; 2 << 20].into(),
+    };
+    let sync = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        group_instance_id: Some("i".into()),
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
+        assignments: vec![assignment],
+    };
+    assert_code(raw.ask(&sync).await.error_code, ErrorCode::UnknownServerError);
+    let member = |i: i32| MemberIdentity { member_id: format!("{i}").into(), ..Default::default() };
+    let members = (0..100_000).map(member).collect();
+    let left = raw.ask(&LeaveGroupRequest { group_id: "g".into(), members, ..Default::default() }).await;
+    assert_eq!((left.error_code, left.members.len()), (0, 100_000));
+    let groups_names = (0..100_000).map(|i| format!("{i}").into()).collect();
+    let deleted = raw.ask(&DeleteGroupsRequest { groups_names }).await;
+    assert_eq!(deleted.results.len(), 100_000);
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["it serves on"]).await;
+}
+
+#[tokio::test]
+async fn a_request_with_more_deletions_than_it_waits_for_holds_nobody_up() {
+    let rig = Rig::start();
+    let (mut raw, mut bystander) = (rig.raw().await, rig.raw().await);
+    raw.topic("t", 1).await;
+    let partition = DeleteRecordsPartition { partition_index: 0, offset: -1 };
+    let topic = DeleteRecordsTopic { name: "t".into(), partitions: vec![partition; 500_000] };
+    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1000 };
+    let asked = raw.send(2, &request).await;
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < Duration::from_millis(1500) {
+        let each = Instant::now();
+        bystander.put("t", 0, &["x"]).await;
+        longest = longest.max(each.elapsed());
+    }
+    let response = raw.receive::<DeleteRecordsRequest>(2, asked).await;
+    let partitions = &response.topics[0].partitions;
+    assert_code(partitions[0].error_code, ErrorCode::None);
+    assert_code(partitions[499_999].error_code, ErrorCode::RequestTimedOut);
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
