@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -54,12 +55,26 @@ pub(crate) struct Inner {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
     pub(crate) housekeeper: Housekeeper,
+    /// Partitions that are being made.
+    pub(crate) coming: AtomicUsize,
     /// See [`Broker::configuring`].
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// Producer ids allocated and not given out: the next one, and the one behind the last.
     pub(crate) producer_ids: Mutex<(i64, i64)>,
     /// Given back last.
     pub(crate) lock: Mutex<Option<DataLock>>,
+}
+
+/// Partitions that are being made, counted until they are shown, or are not.
+struct Coming<'a> {
+    all: &'a AtomicUsize,
+    partitions: usize,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.partitions, SeqCst);
+    }
 }
 
 impl Broker {
@@ -123,7 +138,8 @@ impl Broker {
     /// Creates topics; answered, in order, when every partition of all of them takes writes. What differs from the node's defaults is
     /// a topic's own, beside what it marks as such.
     pub async fn create_topics(&self, topics: Vec<NewTopic>) -> Vec<Result<Arc<Topic>, ErrorKind>> {
-        let asked: Vec<_> = topics.into_iter().map(|topic| self.propose_topic(topic)).collect();
+        let mut coming = Vec::with_capacity(topics.len());
+        let asked: Vec<_> = topics.into_iter().map(|topic| self.propose_topic(topic, &mut coming)).collect();
         self.inner.definitions.flush();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
@@ -135,11 +151,16 @@ impl Broker {
         answers
     }
 
-    fn propose_topic(&self, topic: NewTopic) -> Result<crate::answer::Answer, ErrorKind> {
+    fn propose_topic<'a>(
+        &'a self,
+        topic: NewTopic,
+        coming: &mut Vec<Coming<'a>>,
+    ) -> Result<crate::answer::Answer, ErrorKind> {
         check_name(&topic.name)?;
         if topic.partitions == 0 || topic.partitions > self.inner.options.partitions_max {
             return Err(ErrorKind::InvalidPartitions);
         }
+        coming.push(self.admit(topic.partitions)?);
         let id = random_id();
         let mut config = topic.config;
         config.claim(&self.inner.options.defaults);
@@ -154,6 +175,17 @@ impl Broker {
             shards: self.place(id, 0, topic.partitions),
         };
         Ok(self.inner.definitions.change(&body, Priority::Ordinary))
+    }
+
+    /// Admits partitions that are to be made, if the node may have so many more.
+    fn admit(&self, partitions: u32) -> Result<Coming<'_>, ErrorKind> {
+        let (all, partitions) = (&self.inner.coming, partitions as usize);
+        let coming = Coming { all, partitions };
+        let expected = all.fetch_add(partitions, SeqCst) + partitions;
+        if self.catalog().partitions() + expected > self.inner.options.partitions_total_max {
+            return Err(ErrorKind::PolicyViolation);
+        }
+        Ok(coming)
     }
 
     /// The shards of partitions `from..to`: a topic of one lives in the home shard, others are spread over all data shards.
@@ -182,13 +214,14 @@ impl Broker {
     /// Raises a topic's number of partitions to `count`; answered when the new ones take writes.
     ///
     /// # Errors
-    /// No such topic; `count` is not above what it has or beyond the limit; the shards do not take writes.
+    /// No such topic; `count` is not above what it has or beyond the limits; the shards do not take writes.
     pub async fn create_partitions(&self, topic: TopicId, count: u32) -> Result<Arc<Topic>, ErrorKind> {
         let known = self.catalog().topic_by_id(topic).cloned().ok_or(ErrorKind::UnknownTopicId)?;
         let from = known.partitions.len() as u32;
         if count <= from || count > self.inner.options.partitions_max {
             return Err(ErrorKind::InvalidPartitions);
         }
+        let _coming = self.admit(count - from)?;
         let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
         let asked = self.inner.definitions.change(&body, Priority::Ordinary);
         self.inner.definitions.flush();

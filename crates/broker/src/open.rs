@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -96,6 +97,7 @@ impl Broker {
             definitions,
             groups,
             housekeeper,
+            coming: AtomicUsize::new(0),
             configuring: tokio::sync::Mutex::default(),
             producer_ids: Mutex::new((0, 0)),
             lock: Mutex::new(lock),

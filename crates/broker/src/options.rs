@@ -52,6 +52,8 @@ pub struct BrokerOptions {
     pub open_bytes_max: usize,
     /// The most partitions a topic may have.
     pub partitions_max: u32,
+    /// The most partitions that all topics may have together.
+    pub partitions_total_max: usize,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
     /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
@@ -86,6 +88,7 @@ impl BrokerOptions {
             producers_max: 250_000,
             open_bytes_max: 32 << 20,
             partitions_max: 10_000,
+            partitions_total_max: 500_000,
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,

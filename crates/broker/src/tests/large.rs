@@ -171,6 +171,28 @@ async fn a_topic_that_no_entry_takes_is_refused() {
 }
 
 #[tokio::test]
+async fn all_topics_together_have_so_many_partitions_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.partitions_total_max = 20;
+    let broker = open(options);
+    // Those that one call makes are counted before any is there.
+    let many = (0..30).map(|i| new_topic(&format!("t{i}"), 1)).collect();
+    let made = broker.create_topics(many).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 20);
+    assert_eq!(made[20].as_ref().err(), Some(&ErrorKind::PolicyViolation));
+    let topic = made[0].as_ref().unwrap();
+    assert_eq!(broker.create_partitions(topic.id, 2).await.err(), Some(ErrorKind::PolicyViolation));
+    broker.delete_topics(vec![made[1].as_ref().unwrap().id]).await.remove(0).unwrap();
+    assert_eq!(broker.create_partitions(topic.id, 2).await.unwrap().partitions.len(), 2);
+    assert_eq!(
+        broker.create_topics(vec![new_topic("u", 1)]).await[0].as_ref().err(),
+        Some(&ErrorKind::PolicyViolation)
+    );
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn the_most_partitions_of_a_topic_are_named_by_one_entry() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());

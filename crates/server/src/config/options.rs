@@ -59,6 +59,7 @@ impl Config {
             open_bytes_max: data.open_bytes_max.0 as usize,
             keep_free: data.keep_free.0,
             partitions_max: self.topic.max_partitions,
+            partitions_total_max: self.topic.max_total_partitions,
             groups: group_options(&self.group),
             ..defaults
         }

@@ -151,6 +151,8 @@ pub struct Topic {
     pub timestamp: Timestamp,
     /// See [`TOPIC`].
     pub max_partitions: u32,
+    /// See [`TOPIC`].
+    pub max_total_partitions: usize,
 }
 
 /// Keys of `[topic]`.
@@ -179,6 +181,12 @@ pub const TOPIC: &[Setting] = &[
         key: "max_partitions",
         default: "10000",
         help: "The most partitions that one topic may have. At most 400000.",
+    },
+    Setting {
+        key: "max_total_partitions",
+        default: "500000",
+        help: "The most partitions that all topics may have together, some kilobytes of memory each where a topic has one. Beyond it \
+               no topic is made.",
     },
 ];
 

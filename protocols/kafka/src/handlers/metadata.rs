@@ -82,6 +82,9 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
     Ok(call.reply(&response, error))
 }
 
+/// Topics of one request whose making the log tells of by name.
+const NAMED: usize = 10;
+
 /// Makes the named topics that are not there. What goes wrong shows in the answer: they are still not there.
 async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
     let catalog = kafka.broker.catalog();
@@ -104,7 +107,13 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
     };
     let names = missing.clone();
     let made = kafka.broker.create_topics(missing.into_iter().map(new).collect()).await;
-    for (name, result) in names.iter().zip(made) {
+    if names.len() > NAMED {
+        tracing::info!(
+            asked = names.len(),
+            "a client asked for many topics that are not there; the first of them:"
+        );
+    }
+    for (name, result) in names.iter().zip(made).take(NAMED) {
         match result {
             Ok(_) => {
                 tracing::info!(topic = name, "topic made because a client asked for it (kafka.auto_create)")
