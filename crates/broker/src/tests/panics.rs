@@ -74,6 +74,33 @@ async fn a_panic_under_the_open_block_stops_the_shard_and_reads_go_on() {
 }
 
 #[tokio::test]
+async fn a_job_that_panics_stops_the_shard_it_was_at_and_no_checkpoint_is_made_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = crate::BrokerOptions { data_shards: 2, ..options(dir.path()) };
+    let broker = open(options.clone());
+    let topic = create(&broker, "t", 2).await;
+    let here = (0..2).find(|i| topic.partition(*i).unwrap().shard.0 == 1).unwrap();
+    append(&broker, &topic, here, batch(&[b"kept"], 1)).await.unwrap();
+    let shard = broker.inner.shards[1].clone();
+    let waiting = broker.append(vec![item(&topic, here, batch(&[b"not sent"], 1))]);
+    assert!(!shard.contain("a job", || panic!("on purpose")));
+    assert_eq!(soon(waiting).await, [Err(ErrorKind::StorageError)]);
+    assert_eq!(append(&broker, &topic, here, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(values(&read(&broker, &topic, here, 0, 100).await.unwrap()), [(0, b"kept".to_vec())]);
+    append(&broker, &topic, 1 - here, batch(&[b"goes on"], 1)).await.unwrap();
+    let before = broker.stats().shards[1].checkpoints;
+    shard.checkpoint_if_due();
+    broker.shutdown();
+    assert_eq!(broker.stats().shards[1].checkpoints, before);
+    drop((shard, broker));
+
+    let broker = open(options);
+    assert_eq!(values(&read(&broker, &topic, here, 0, 100).await.unwrap()), [(0, b"kept".to_vec())]);
+    append(&broker, &topic, here, batch(&[b"again"], 1)).await.unwrap();
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn a_panic_in_an_answer_is_that_answers_own() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
