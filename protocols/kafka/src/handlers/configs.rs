@@ -9,7 +9,7 @@ use sabir_model::{ErrorKind, TopicConfig};
 use tokio::time::Instant;
 
 use super::topics::Refused;
-use super::{Call, Client, Reply, commit_by, decode, first_error, within};
+use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
@@ -51,7 +51,8 @@ fn broker_source(value: &str, built_in: &str) -> i8 {
 pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
-    let results: Vec<_> = body.resources.iter().map(|r| described(&client.kafka, r, &body)).collect();
+    let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
+    let results: Vec<_> = resources.map(|r| described(&client.kafka, r, &body)).collect();
     let error = first_error(results.iter().map(|r| r.error_code));
     Ok(call.reply(&describe::DescribeConfigsResponse { results, ..Default::default() }, error))
 }

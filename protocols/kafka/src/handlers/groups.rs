@@ -8,7 +8,7 @@ use sabir_broker::{
 use sabir_model::ErrorKind;
 
 use super::metadata::GROUP_OPERATIONS;
-use super::{Call, Client, Reply, commit_by, decode, first_error, within};
+use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::map::group_error_code;
 use crate::session::{Protest, Request};
 use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
@@ -251,7 +251,7 @@ pub(super) fn describe_groups(client: &Client, request: &Request) -> Result<Repl
         }
         described
     };
-    let groups: Vec<_> = body.groups.iter().map(describe).collect();
+    let groups: Vec<_> = once(&body.groups, Clone::clone).map(describe).collect();
     let error = first_error(groups.iter().map(|g| g.error_code));
     Ok(call.reply(&DescribeGroupsResponse { groups, ..Default::default() }, error))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{ErrorKind, TopicId};
 
-use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::names;
@@ -56,7 +56,8 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
             }
         }
         let catalog = kafka.broker.catalog();
-        wanted.iter().map(|topic| one(kafka, &catalog, topic)).collect::<Vec<_>>()
+        let wanted = once(&wanted, |topic| (topic.name.clone(), topic.topic_id));
+        wanted.map(|topic| one(kafka, &catalog, topic)).collect::<Vec<_>>()
     };
     if body.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|t| t.error_code == 0) {

@@ -17,7 +17,9 @@ mod topics;
 mod versions;
 
 use std::cell::{Cell, OnceCell};
+use std::collections::HashSet;
 use std::future::Future;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -165,6 +167,12 @@ async fn within<T>(
     work: impl Future<Output = Result<T, ErrorKind>>,
 ) -> Result<T, ErrorKind> {
     tokio::time::timeout_at(until, work).await.unwrap_or(Err(ErrorKind::Timeout))
+}
+
+/// What is named, once each: an answer may be much larger than a name, and a request may repeat one a million times.
+fn once<T, K: Eq + Hash>(named: &[T], key: impl Fn(&T) -> K) -> impl Iterator<Item = &T> {
+    let mut seen = HashSet::new();
+    named.iter().filter(move |one| seen.insert(key(one)))
 }
 
 /// The first error among codes of an answer.

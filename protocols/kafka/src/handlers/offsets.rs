@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
-use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, within};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::frontend::FrontEnd;
 use crate::map::group_error_code;
 use crate::names;
@@ -115,8 +115,8 @@ pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, 
     let body: OffsetFetchRequest = decode(request)?;
     // Offsets are visible once they are committed for good, so there are no unstable ones and `require_stable` is kept.
     if call.version >= GROUPS_SINCE {
-        let groups: Vec<_> =
-            body.groups.iter().map(|g| group_offsets(&client.kafka, g, call.version)).collect();
+        let named = once(&body.groups, |group| group.group_id.clone());
+        let groups: Vec<_> = named.map(|g| group_offsets(&client.kafka, g, call.version)).collect();
         let topics = groups.iter().flat_map(|g| &g.topics);
         let partitions = topics.flat_map(|t| t.partitions.iter().map(|p| p.error_code));
         let error = first_error(groups.iter().map(|g| g.error_code).chain(partitions));
@@ -177,7 +177,8 @@ fn group_offsets(
         None => all_offsets(kafka, &catalog, &group.group_id),
         Some(topics) => {
             let by_id = version >= IDS_SINCE;
-            topics.iter().map(|topic| topic_offsets(kafka, &catalog, &group.group_id, topic, by_id)).collect()
+            let named = once(topics, |topic| (topic.name.clone(), topic.topic_id));
+            named.map(|topic| topic_offsets(kafka, &catalog, &group.group_id, topic, by_id)).collect()
         }
     };
     OffsetFetchResponseGroup { group_id: group.group_id.clone(), topics, error_code: 0 }
@@ -212,21 +213,21 @@ fn topic_offsets(
         topic_id: wanted.topic_id,
         partitions: Vec::new(),
     };
+    let indexes: Vec<i32> = once(&wanted.partition_indexes, |index| *index).copied().collect();
     let partitions = match find(catalog, by_id, &wanted.name, wanted.topic_id) {
         Ok(topic) => {
-            let asked: Vec<_> = wanted.partition_indexes.iter().map(|index| (topic.id, *index)).collect();
+            let asked: Vec<_> = indexes.iter().map(|index| (topic.id, *index)).collect();
             let found = kafka.broker.groups().fetch_offsets(group, &asked);
-            let indexes = wanted.partition_indexes.iter();
-            indexes.zip(found).map(|(index, committed)| position(*index, committed.as_ref())).collect()
+            indexes.iter().zip(found).map(|(index, committed)| position(*index, committed.as_ref())).collect()
         }
         // By name, a topic that is not there has no position, and that is no error.
-        Err(_) if !by_id => wanted.partition_indexes.iter().map(|index| position(*index, None)).collect(),
+        Err(_) if !by_id => indexes.iter().map(|index| position(*index, None)).collect(),
         Err(error) => {
             let refused = |index: &i32| OffsetFetchResponsePartitions {
                 error_code: error.code(),
                 ..position(*index, None)
             };
-            wanted.partition_indexes.iter().map(refused).collect()
+            indexes.iter().map(refused).collect()
         }
     };
     OffsetFetchResponseTopics { partitions, ..base }

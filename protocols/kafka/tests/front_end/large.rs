@@ -6,18 +6,23 @@ use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
 use sabir_kafka::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
+use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use sabir_kafka::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use sabir_kafka::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
+use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use sabir_kafka::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use sabir_kafka::wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
-use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use sabir_kafka::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use sabir_kafka::wire::{ErrorCode, Str};
 
@@ -205,4 +210,44 @@ async fn a_request_with_more_deletions_than_it_waits_for_holds_nobody_up() {
     assert_code(partitions[0].error_code, ErrorCode::None);
     assert_code(partitions[499_999].error_code, ErrorCode::RequestTimedOut);
     assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+/// Otherwise a name of a few bytes would stand for an answer of megabytes, as often as it fits a request.
+#[tokio::test]
+async fn what_is_named_a_hundred_thousand_times_is_answered_once() {
+    const TIMES: usize = 100_000;
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1000).await;
+    let note = Str::from("x".repeat(4000));
+    let positions = commit((0..1000).map(|i| position(i, 7, &note)).collect());
+    assert_eq!(codes(&mut raw, &positions).await, [0; 1000]);
+
+    let all = OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..Default::default() };
+    let request = OffsetFetchRequest { groups: vec![all; TIMES], ..Default::default() };
+    assert_eq!(raw.call(9, &request).await.groups.len(), 1);
+    let topic = OffsetFetchRequestTopics {
+        name: "t".into(),
+        partition_indexes: vec![5; TIMES],
+        ..Default::default()
+    };
+    let some = OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        topics: Some(vec![topic.clone(), topic]),
+        ..Default::default()
+    };
+    let response = raw.call(9, &OffsetFetchRequest { groups: vec![some], ..Default::default() }).await;
+    let topics = &response.groups[0].topics;
+    assert_eq!((topics.len(), topics[0].partitions.len()), (1, 1));
+    assert_eq!(topics[0].partitions[0].committed_offset, 7);
+
+    let request = DescribeGroupsRequest { groups: vec!["g".into(); TIMES], ..Default::default() };
+    assert_eq!(raw.ask(&request).await.groups.len(), 1);
+    let topic = MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![topic; TIMES]), ..Default::default() };
+    assert_eq!(raw.ask(&request).await.topics.len(), 1);
+    let resource =
+        DescribeConfigsResource { resource_type: 2, resource_name: "t".into(), ..Default::default() };
+    let request = DescribeConfigsRequest { resources: vec![resource; TIMES], ..Default::default() };
+    assert_eq!(raw.ask(&request).await.results.len(), 1);
 }
