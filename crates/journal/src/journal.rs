@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
-use crate::slots::{Slot, Slots};
+use crate::slots::{JournalFound, ShardIdentity, Slot, Slots};
 use crate::space::{Prepared, RESERVE, Random, Stock, StockLimits};
 use crate::table::LocalTables;
 use crate::tail::Tail;
@@ -189,7 +189,7 @@ pub(crate) struct Parts {
 pub struct Journal {
     pub(crate) parts: Parts,
     pub(crate) writer: Mutex<Writer>,
-    pub(crate) slots: Mutex<Slots>,
+    pub(crate) slots: Arc<Mutex<Slots>>,
     sealing: AtomicBool,
     refusing: AtomicBool,
     reaping: Turn,
@@ -212,14 +212,15 @@ impl Journal {
     ) -> Result<(Arc<Self>, Recovered), JournalError> {
         options.check()?;
         let through = checkpoint.as_ref().map_or(Sequence::NONE, |tables| tables.through);
-        let restored = recover(&disk, &pool, Random::new(options.seed), checkpoint)?;
+        let restored = recover(&disk, &pool, Random::new(options.seed), options.segment_bytes, checkpoint)?;
         let slot = restored.slots.get();
+        let slots = Arc::new(Mutex::new(restored.slots));
         let limits = StockLimits {
             segment_bytes: options.segment_bytes,
             max_bytes: options.max_bytes,
             keep_free: options.keep_free,
         };
-        let stock = Stock::new(disk.clone(), pool.clone(), limits, slot.journal, restored.shelves);
+        let stock = Stock::new(disk.clone(), pool.clone(), limits, slots.clone(), restored.shelves);
         let (active, pos) = match restored.active {
             Some(active) => active,
             None => {
@@ -242,7 +243,7 @@ impl Journal {
                 stopped: OnceLock::new(),
             },
             writer: Mutex::new(Writer::new(active, pos, &chain, slot.cuts)),
-            slots: Mutex::new(restored.slots),
+            slots,
             sealing: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             reaping: Turn::default(),
@@ -467,8 +468,12 @@ impl Journal {
             // Begun in earnest at a sixteenth, and done when a little more than half is used.
             2 * writer.used().saturating_sub((writer.used() + writer.room()) / 16)
         };
+        let made = self.slots.lock().get().segment;
         let prepared = self.parts.stock.prepare(pace).map_err(JournalError::disk("prepare a segment"))?;
         self.publish(&self.writer.lock());
+        if self.slots.lock().get().segment > made {
+            self.note_durable();
+        }
         Ok(prepared)
     }
 
@@ -485,6 +490,43 @@ impl Journal {
         let dead = self.parts.index.write().take_left_out();
         self.parts.stock.recycle(dead);
         self.publish(&self.writer.lock());
+        self.note_durable();
+    }
+
+    /// Has the slot say how much is durable, so that the loss of all of it is noticed.
+    fn note_durable(&self) {
+        if let Err(source) = self.save_slot(|_| {}) {
+            self.stop("write its slot", source);
+        }
+    }
+
+    /// What was last written down of its identity and its starts.
+    pub fn found(&self) -> JournalFound {
+        let slot = self.slots.lock().get();
+        JournalFound {
+            identity: slot.identity,
+            run: slot.run,
+            confirmed_run: slot.confirmed_run,
+            begun: slot.segment > 0,
+        }
+    }
+
+    /// Writes down which shard it is and which start of the data directory this is.
+    ///
+    /// # Errors
+    /// The slot could not be written.
+    pub fn enter_run(&self, identity: ShardIdentity, run: u64) -> Result<(), JournalError> {
+        let saved = self.save_slot(|slot| (slot.identity, slot.run) = (Some(identity), run));
+        saved.map(drop).map_err(JournalError::disk("write its slot"))
+    }
+
+    /// Writes down that every shard has [entered](Self::enter_run) the run that this one has.
+    ///
+    /// # Errors
+    /// The slot could not be written.
+    pub fn confirm_run(&self) -> Result<(), JournalError> {
+        let saved = self.save_slot(|slot| slot.confirmed_run = slot.run);
+        saved.map(drop).map_err(JournalError::disk("write its slot"))
     }
 
     /// The segment that holds a block; `None` when released or not written yet.

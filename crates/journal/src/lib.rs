@@ -50,7 +50,7 @@ pub use read::{ColdRead, Read, ReadAhead};
 pub use replay::Replayed;
 pub use replicator::{Event, Priority, Replicator, Ticket};
 pub use segment::{SegmentInfo, SegmentNo};
-pub use slots::Vote;
+pub use slots::{JournalFound, ShardIdentity, Vote, look_at};
 pub use solo::Solo;
 pub use space::Prepared;
 pub use table::{LocalTables, SegmentTable};

@@ -65,15 +65,18 @@ pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     pool: &Arc<BufPool>,
     mut random: Random,
+    segment_bytes: u64,
     tables: Option<LocalTables>,
 ) -> Result<Restored, JournalError> {
     let tables = tables.unwrap_or(LocalTables { through: Sequence::NONE, segments: Vec::new() });
     tables.check()?;
     let names = remove_unfinished(disk)?;
     let mut slots = Slots::open(disk, &names, random.next())?;
-    let files = open_files(disk, &names, slots.get().journal)?;
-    let (mut index, run, free) = arrange(&files, &tables)?;
+    let mut files = open_files(disk, &names, slots.get().journal)?;
     let slot = slots.get();
+    files.check_last(slot.segment)?;
+    let (mut index, run, free) = arrange(&files, &tables)?;
+    files.remove_short(disk, segment_bytes)?;
 
     let (mut torn, mut clean, mut ready) = (None, true, 0);
     let mut active = None;
@@ -89,7 +92,7 @@ pub(crate) fn recover(
             let blanked = run[walked.at].file.blank(walked.pos);
             blanked.map_err(JournalError::disk("blank what a crash tore"))?;
         }
-        settle_slot(&mut slots, &walked.chain, end.remnants)?;
+        settle_slot(&mut slots, &walked.chain, end.remnants, files.last())?;
         (torn, clean, chain) = (end.torn, end.clean, walked.chain);
         active = Some((run[walked.at].clone(), walked.pos));
         ready = walked.at + 1;
@@ -149,6 +152,10 @@ impl Files {
         if header.journal != journal {
             return Err(misplaced(&file, "it belongs to another journal".into()));
         }
+        if header.len != 0 && header.len != file.len {
+            let reason = format!("it has {} bytes, and was made with {}", file.len, header.len);
+            return Err(misplaced(&file, reason));
+        }
         let segment = Arc::new(Segment { no: header.no, generation: header.generation, file });
         match self.placed.insert(header.no, segment) {
             None => Ok(()),
@@ -160,8 +167,36 @@ impl Files {
     }
 
     fn unreadable(&self) -> String {
-        let names: Vec<String> = self.bad.iter().map(SegmentFile::name).collect();
-        if names.is_empty() { String::new() } else { format!("; the header of {} is bad", names.join(", ")) }
+        let say = |files: &[SegmentFile], what: &str| {
+            let names: Vec<String> = files.iter().map(SegmentFile::name).collect();
+            if names.is_empty() { String::new() } else { format!("; the header of {} is {what}", names.join(", ")) }
+        };
+        say(&self.bad, "bad") + &say(&self.raw, "blank")
+    }
+
+    fn last(&self) -> u64 {
+        self.placed.last_key_value().map_or(0, |(no, _)| no.0)
+    }
+
+    /// Checks that the last segment that was ever made is there. Those before it are missed as gaps.
+    fn check_last(&self, made: u64) -> Result<(), JournalError> {
+        if self.last() >= made {
+            return Ok(());
+        }
+        let reason = format!("the slot says that it was made{}", self.unreadable());
+        Err(JournalError::Gap { missing: SegmentNo(made), reason })
+    }
+
+    /// Removes files without a header that are too short to be segments: what a crash left, or cut short before any use.
+    fn remove_short(&mut self, disk: &Arc<dyn Disk>, segment_bytes: u64) -> Result<(), JournalError> {
+        for files in [&mut self.raw, &mut self.bad] {
+            let is_short = |file: &mut SegmentFile| file.len < segment_bytes;
+            for file in files.extract_if(.., is_short) {
+                disk.remove(&file.name()).map_err(JournalError::disk("remove a file that is too short"))?;
+                self.count -= 1;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -429,9 +464,15 @@ fn flush(disk: &Arc<dyn Disk>, segments: &[Arc<Segment>]) -> Result<(), JournalE
 }
 
 /// Marks what was lost as cut, so that its remnants never prove anything, and the journal as running.
-fn settle_slot(slots: &mut Slots, chain: &Chain, remnants: bool) -> Result<(), JournalError> {
+fn settle_slot(
+    slots: &mut Slots,
+    chain: &Chain,
+    remnants: bool,
+    last_segment: u64,
+) -> Result<(), JournalError> {
     let mut slot = slots.get();
     slot.clean = Sequence::NONE;
+    slot.segment = slot.segment.max(last_segment);
     if remnants {
         slot.cuts += 1;
         (slot.first_cut, slot.cut_term) = (chain.last.next(), slot.term);

@@ -47,7 +47,9 @@ pub struct SegmentInfo {
 pub(crate) const SEGMENT_HEADER: usize = 4096;
 
 const MAGIC: [u8; 4] = *b"SBRS";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Its form does not say how long the file is.
+const VERSION_1: u16 = 1;
 const CRC_AT: usize = SEGMENT_HEADER - 4;
 
 /// A segment's header, synced when the segment is prepared.
@@ -58,6 +60,8 @@ pub(crate) struct SegmentHeader {
     pub no: SegmentNo,
     /// Random; what a frame must carry to belong here.
     pub generation: u64,
+    /// Bytes of the whole file; 0 if that was not written down.
+    pub len: u64,
 }
 
 /// What the first page of a segment file says.
@@ -79,6 +83,7 @@ impl SegmentHeader {
         out[8..16].copy_from_slice(&self.journal.to_le_bytes());
         out[16..24].copy_from_slice(&self.no.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.generation.to_le_bytes());
+        out[32..40].copy_from_slice(&self.len.to_le_bytes());
         let crc = crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -94,10 +99,11 @@ impl SegmentHeader {
             return HeaderPage::Bad;
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
-            VERSION => HeaderPage::Good(Self {
+            VERSION | VERSION_1 => HeaderPage::Good(Self {
                 journal: u64_at(8),
                 no: SegmentNo(u64_at(16)),
                 generation: u64_at(24),
+                len: u64_at(32),
             }),
             version if version > VERSION => HeaderPage::Newer(version),
             _ => HeaderPage::Bad,
@@ -221,17 +227,34 @@ pub(crate) struct Aligned(pub [u8; 4096]);
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader =
-        SegmentHeader { journal: 0x0102_0304_0506_0708, no: SegmentNo(9), generation: 0x1112_1314_1516_1718 };
+    const HEADER: SegmentHeader = SegmentHeader {
+        journal: 0x0102_0304_0506_0708,
+        no: SegmentNo(9),
+        generation: 0x1112_1314_1516_1718,
+        len: 0x2122_2324,
+    };
 
     #[test]
     fn golden_bytes_of_a_header() {
         let page = HEADER.encode();
-        let hex: String = page[..32].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "5342525301000000080706050403020109000000000000001817161514131211");
-        assert!(page[32..CRC_AT].iter().all(|&b| b == 0));
+        let hex: String = page[..40].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "53425253020000000807060504030201090000000000000018171615141312112423222100000000"
+        );
+        assert!(page[40..CRC_AT].iter().all(|&b| b == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(SegmentHeader::decode(&page), HeaderPage::Good(HEADER));
+    }
+
+    #[test]
+    fn golden_bytes_of_the_first_version() {
+        let mut page = HEADER.encode();
+        page[4] = 1;
+        page[32..40].fill(0);
+        let crc = crc32c(&page[..CRC_AT]);
+        page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&page), HeaderPage::Good(SegmentHeader { len: 0, ..HEADER }));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sabir_base::crc::crc32c;
-use sabir_model::{NodeId, Sequence, Term};
+use sabir_model::{NodeId, Sequence, ShardId, Term};
 
 use crate::content::field;
 use crate::disk::{Disk, DiskError, FileId};
@@ -14,7 +14,9 @@ use crate::segment::{Aligned, UNFINISHED};
 
 const NAME: &str = "slots";
 const MAGIC: [u8; 4] = *b"SBRV";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Its form ended before the identity.
+const VERSION_1: u16 = 1;
 const COPY: u64 = 4096;
 const CRC_AT: usize = 4092;
 
@@ -27,6 +29,54 @@ pub struct Vote {
     pub node: NodeId,
     /// Whether that node is known to have won.
     pub won: bool,
+}
+
+/// Which shard of which data directory a journal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardIdentity {
+    /// The random id of the cluster, which all shards of a data directory share.
+    pub cluster: [u8; 16],
+    /// The shard's number.
+    pub shard: ShardId,
+    /// How many data shards there are beside shard 0.
+    pub data_shards: u32,
+}
+
+/// What the slot of a journal that is not opened says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalFound {
+    /// Which shard it is; `None` if that was never written down.
+    pub identity: Option<ShardIdentity>,
+    /// The last start that began with this shard, counted from 1.
+    pub run: u64,
+    /// The last start that is known to have reached every shard.
+    pub confirmed_run: u64,
+    /// Whether the journal may hold blocks.
+    pub begun: bool,
+}
+
+/// Looks at a journal without opening it: `None` where there is neither a slot nor a segment. Changes nothing. Blocking.
+///
+/// # Errors
+/// The slot is missing, damaged, or of a newer version.
+pub fn look_at(disk: &Arc<dyn Disk>) -> Result<Option<JournalFound>, JournalError> {
+    let names = disk.list().map_err(JournalError::disk("list its files"))?;
+    let segments = names.iter().any(|name| crate::segment::file_number(name).is_some());
+    if !names.iter().any(|name| name == NAME) {
+        return if segments { Err(missing()) } else { Ok(None) };
+    }
+    let slot = Slots::load(disk)?.get();
+    Ok(Some(JournalFound {
+        identity: slot.identity,
+        run: slot.run,
+        confirmed_run: slot.confirmed_run,
+        begun: segments || slot.segment > 0,
+    }))
+}
+
+fn missing() -> JournalError {
+    let reason = "the file is missing, though there are segments".to_owned();
+    JournalError::Slots { file: NAME.to_owned(), reason }
 }
 
 /// What a slot says.
@@ -45,6 +95,13 @@ pub(crate) struct Slot {
     pub cut_term: Term,
     /// The last block, where the journal was shut down behind it; 0 while it runs.
     pub clean: Sequence,
+    pub identity: Option<ShardIdentity>,
+    /// The last start that began with this shard, counted from 1.
+    pub run: u64,
+    /// The last start that every shard of the data directory is known to have begun.
+    pub confirmed_run: u64,
+    /// The highest number that a segment was ever given; 0 before the first. Its header was durable before.
+    pub segment: u64,
 }
 
 impl Slot {
@@ -68,8 +125,16 @@ impl Slot {
             (56, self.first_cut.0),
             (64, self.cut_term.0),
             (72, self.clean.0),
+            (104, self.run),
+            (112, self.confirmed_run),
+            (120, self.segment),
         ] {
             out[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        if let Some(identity) = self.identity {
+            out[80..96].copy_from_slice(&identity.cluster);
+            out[96..100].copy_from_slice(&identity.shard.0.to_le_bytes());
+            out[100..104].copy_from_slice(&identity.data_shards.to_le_bytes());
         }
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
@@ -88,7 +153,8 @@ impl Slot {
             return Err(BadCopy::Bad);
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
-            VERSION => {}
+            // What the second version added reads as zeros.
+            VERSION | VERSION_1 => {}
             version => return Err(BadCopy::Newer(version)),
         }
         let vote = Vote {
@@ -105,8 +171,19 @@ impl Slot {
             first_cut: Sequence(u64_at(56)),
             cut_term: Term(u64_at(64)),
             clean: Sequence(u64_at(72)),
+            identity: Self::identity(page),
+            run: u64_at(104),
+            confirmed_run: u64_at(112),
+            segment: u64_at(120),
         };
         Ok((u64_at(8), slot))
+    }
+
+    fn identity(page: &[u8; COPY as usize]) -> Option<ShardIdentity> {
+        let u32_at = |at| field(page, at).map_or(0, u32::from_le_bytes);
+        let (shard, data_shards) = (ShardId(u32_at(96)), u32_at(100));
+        let cluster = std::array::from_fn(|i| page[80 + i]);
+        (data_shards > 0).then_some(ShardIdentity { cluster, shard, data_shards })
     }
 }
 
@@ -133,8 +210,7 @@ impl Slots {
             return Self::load(disk);
         }
         if names.iter().any(|name| crate::segment::file_number(name).is_some()) {
-            let reason = "the file is missing, though there are segments".to_owned();
-            return Err(JournalError::Slots { file: NAME.to_owned(), reason });
+            return Err(missing());
         }
         Self::create(disk, Slot { journal, ..Slot::default() }).map_err(JournalError::disk("make its slots"))
     }
@@ -208,17 +284,36 @@ mod tests {
             first_cut: Sequence(0x31),
             cut_term: Term(0x32),
             clean: Sequence(0x33),
+            identity: Some(ShardIdentity {
+                cluster: *b"0123456789abcdef",
+                shard: ShardId(0x41),
+                data_shards: 0x42,
+            }),
+            run: 0x43,
+            confirmed_run: 0x44,
+            segment: 0x45,
         }
+    }
+
+    #[test]
+    fn golden_bytes_of_the_first_version() {
+        let mut page = slot().encode(7);
+        page[4] = 1;
+        page[80..128].fill(0);
+        let crc = crc32c(&page[..CRC_AT]);
+        page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let plain = Slot { identity: None, run: 0, confirmed_run: 0, segment: 0, ..slot() };
+        assert_eq!(Slot::decode(&page), Ok((7, plain)));
     }
 
     #[test]
     fn golden_bytes_of_a_slot() {
         let page = slot().encode(7);
-        let hex: String = page[..80].iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = page[..128].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
             concat!(
-                "534252560100020007000000000000000807060504030201",
+                "534252560200020007000000000000000807060504030201",
                 "1100000000000000",
                 "1200000000000000",
                 "1615141325242322",
@@ -226,6 +321,11 @@ mod tests {
                 "3100000000000000",
                 "3200000000000000",
                 "3300000000000000",
+                "30313233343536373839616263646566",
+                "4100000042000000",
+                "4300000000000000",
+                "4400000000000000",
+                "4500000000000000",
             )
         );
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
@@ -244,7 +344,7 @@ mod tests {
             let decoded = Slot::decode(&page);
             assert!(decoded == Err(BadCopy::Bad) || decoded == Ok((1, slot())), "{torn}: {decoded:?}");
         }
-        for at in [0, 4, 6, 8, 79, 2000, CRC_AT] {
+        for at in [0, 4, 6, 8, 79, 80, 127, 2000, CRC_AT] {
             let mut page = old;
             page[at] ^= 1;
             assert_eq!(Slot::decode(&page), Err(BadCopy::Bad), "byte {at}");

@@ -18,6 +18,7 @@ use sabir_base::buf::BufPool;
 use crate::disk::{Disk, DiskError};
 use crate::frame::STEP;
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentFile, SegmentHeader, SegmentNo, file_name};
+use crate::slots::{Slot, Slots};
 
 /// Segments that ordinary entries never take.
 pub(crate) const RESERVE: usize = 2;
@@ -59,6 +60,8 @@ pub(crate) struct Stock {
     pool: Arc<BufPool>,
     limits: StockLimits,
     journal: u64,
+    /// Says which segment was made last.
+    slots: Arc<Mutex<Slots>>,
     /// Held while a segment gets its number, so that numbers are given in the order of use; never while a file is made or zeroed.
     shelves: Mutex<Shelves>,
     /// Held by the one who prepares.
@@ -145,14 +148,16 @@ impl Stock {
         disk: Arc<dyn Disk>,
         pool: Arc<BufPool>,
         limits: StockLimits,
-        journal: u64,
+        slots: Arc<Mutex<Slots>>,
         (shelves, files): (Shelves, u64),
     ) -> Self {
+        let journal = slots.lock().get().journal;
         Self {
             disk,
             pool,
             limits,
             journal,
+            slots,
             spare: AtomicUsize::new(shelves.spare()),
             shelves: Mutex::new(shelves),
             preparing: Mutex::new(()),
@@ -188,9 +193,17 @@ impl Stock {
 
     /// Gives a file its place.
     fn number(&self, shelves: &mut Shelves, file: SegmentFile) -> Result<Arc<Segment>, DiskError> {
-        let header =
-            SegmentHeader { journal: self.journal, no: shelves.next_no, generation: shelves.random.next() };
-        match Segment::prepare(file, header) {
+        let header = SegmentHeader {
+            journal: self.journal,
+            no: shelves.next_no,
+            generation: shelves.random.next(),
+            len: file.len,
+        };
+        let prepared = Segment::prepare(file, header).and_then(|segment| match self.write_down(header.no) {
+            Ok(()) => Ok(segment),
+            Err(error) => Err((segment.file, error)),
+        });
+        match prepared {
             Ok(segment) => {
                 shelves.next_no = header.no.next();
                 Ok(Arc::new(segment))
@@ -200,6 +213,13 @@ impl Stock {
                 Err(error)
             }
         }
+    }
+
+    /// Notes in the slot that a segment was made, before it is used: one that is gone later is missed.
+    fn write_down(&self, no: SegmentNo) -> Result<(), DiskError> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get();
+        slots.save(Slot { segment: slot.segment.max(no.0), ..slot })
     }
 
     fn create(&self, number: u32) -> Result<SegmentFile, DiskError> {
