@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use sabir_journal::disk::{Disk, DiskError, PwriteDisk};
 use sabir_journal::pages::{PageStore, RedbPages};
-use sabir_journal::{Journal, JournalError, Replicator, Solo};
+use sabir_journal::{Journal, JournalError, JournalFound, Replicator, Solo, look_at};
 use sabir_model::ShardId;
 use tracing::info;
 
-use crate::options::DiskKind;
+use crate::options::{DiskKind, StartError};
 use crate::shard::OpenError;
+use crate::survey::Survey;
 
 /// Gives each shard its ground.
 pub(crate) trait Backend: Send + Sync {
+    /// The shards that are there, before anything is opened or made.
+    fn survey(&self) -> Result<Survey, StartError>;
+
     /// The disk of a shard's journal.
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError>;
 
@@ -37,7 +41,46 @@ impl Folders {
     }
 }
 
+impl Folders {
+    /// The numbers of the folders that have a shard's name.
+    fn numbers(&self) -> std::io::Result<Vec<ShardId>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.data)? {
+            let name = entry?.file_name();
+            numbers.extend(name.to_str().and_then(shard_number));
+        }
+        Ok(numbers)
+    }
+
+    fn look_at(&self, shard: ShardId) -> Result<Option<JournalFound>, OpenError> {
+        let folder = self.shard(shard).join("journal");
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let disk = PwriteDisk::open(&folder).map_err(OpenError::Disk)?;
+        Ok(look_at(&(Arc::new(disk) as Arc<dyn Disk>))?)
+    }
+}
+
+/// The number in the name of a shard's folder.
+pub(crate) fn shard_number(name: &str) -> Option<ShardId> {
+    let number = name.strip_prefix("shard-")?.parse().ok().map(ShardId)?;
+    (format!("shard-{number}") == name).then_some(number)
+}
+
 impl Backend for Folders {
+    fn survey(&self) -> Result<Survey, StartError> {
+        let io = |source| StartError::Io { op: "list", path: self.data.clone(), source };
+        let mut survey = Survey::default();
+        for shard in self.numbers().map_err(io)? {
+            let found = self.look_at(shard);
+            let found =
+                found.map_err(|error| StartError::Shard { shard: shard.0, reason: error.to_string() })?;
+            survey.found.insert(shard, found);
+        }
+        Ok(survey)
+    }
+
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
         let folder = self.shard(shard).join("journal");
         std::fs::create_dir_all(&folder)

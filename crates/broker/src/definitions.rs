@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
 use sabir_model::{ErrorKind, PartitionId, ShardId, TopicConfig, TopicId};
@@ -28,6 +28,7 @@ use crate::entry::{
 };
 use crate::shard::Shard;
 use crate::state::Outcome;
+use crate::survey::ShardsError;
 
 /// Partitions named by one entry.
 const BATCH: usize = 4096;
@@ -201,17 +202,23 @@ impl Definitions {
     }
 
     /// Makes the shards agree with the catalog, and shows what they have.
-    pub(crate) fn reconcile(self: &Arc<Self>) {
+    ///
+    /// # Errors
+    /// A shard has what the catalog cannot explain; then nothing was changed.
+    pub(crate) fn reconcile(self: &Arc<Self>) -> Result<(), ShardsError> {
         // What seems to be lacking may only not have taken effect.
         let torn = |shard: &Arc<Shard>| shard.state.read().check_whole().is_err();
         if self.catalog().is_stopped() || self.shards.iter().any(torn) {
-            return;
+            return Ok(());
         }
         // First the shards, then the catalog: what a shard has and the catalog lacks was deleted.
         let known: Vec<FxHashSet<PartitionId>> =
             self.shards.iter().map(|shard| partitions_of(shard)).collect();
-        let topics: Vec<Arc<Topic>> = self.catalog().state.read().catalog.topics().cloned().collect();
-        self.delete_strays(&known, &topics);
+        let (topics, next): (Vec<Arc<Topic>>, PartitionId) = {
+            let state = self.catalog().state.read();
+            (state.catalog.topics().cloned().collect(), state.catalog.next_partition())
+        };
+        self.delete_strays(strays(&known, &topics, next)?);
         let mut ready = Vec::new();
         for topic in topics {
             match self.missing(&topic, &known) {
@@ -226,6 +233,7 @@ impl Definitions {
             }
         }
         self.show_all(ready);
+        Ok(())
     }
 
     fn show_all(&self, topics: Vec<Arc<Topic>>) {
@@ -259,11 +267,9 @@ impl Definitions {
         stale.then_some(Step::Configure)
     }
 
-    fn delete_strays(self: &Arc<Self>, known: &[FxHashSet<PartitionId>], topics: &[Arc<Topic>]) {
-        let wanted: FxHashSet<PartitionId> =
-            topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| partition.id)).collect();
-        for (shard, known) in self.shards.iter().zip(known) {
-            let strays: Vec<PartitionId> = known.difference(&wanted).copied().collect();
+    /// Deletes what is left of deleted topics, by shard.
+    fn delete_strays(self: &Arc<Self>, strays: Vec<Vec<PartitionId>>) {
+        for (shard, strays) in self.shards.iter().zip(strays) {
             for batch in strays.chunks(BATCH) {
                 let body = PartitionsDeleted { partitions: batch.to_vec() };
                 let (id, definitions) = (shard.id, self.clone());
@@ -278,6 +284,33 @@ impl Definitions {
             shard.submit();
         }
     }
+}
+
+/// By shard, what it has of topics that were deleted: the catalog gave those ids and has them no more. An id that it never gave proves
+/// that the catalog is not the one which made the partition.
+fn strays(
+    known: &[FxHashSet<PartitionId>],
+    topics: &[Arc<Topic>],
+    next: PartitionId,
+) -> Result<Vec<Vec<PartitionId>>, ShardsError> {
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let homes: FxHashMap<PartitionId, ShardId> =
+        partitions.map(|partition| (partition.id, partition.shard)).collect();
+    let mut strays = vec![Vec::new(); known.len()];
+    for (number, known) in known.iter().enumerate() {
+        let shard = ShardId(number as u32);
+        for &id in known {
+            match homes.get(&id) {
+                Some(home) if *home == shard => {}
+                Some(&home) => {
+                    return Err(ShardsError::MisplacedPartition { shard, partition: id.0, home });
+                }
+                None if id < next => strays[number].push(id),
+                None => return Err(ShardsError::UnknownPartition { shard, partition: id.0 }),
+            }
+        }
+    }
+    Ok(strays)
 }
 
 fn settings(topic: &Topic, version: u64) -> PartitionSettings {

@@ -10,7 +10,7 @@ use sabir_base::clock::Clock;
 use sabir_base::panics::contain;
 use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::definitions::Definitions;
 use crate::entry::{LogStartsMoved, ProducersExpired};
@@ -135,7 +135,7 @@ impl House {
             contain(|| self.groups.tick());
             self.thin_out_producers();
             if definitions.due() && self.definitions.take_unsettled() {
-                contain(|| self.definitions.reconcile());
+                contain(|| self.reconcile());
             }
             if retention.due() {
                 self.each_shard("retain records", |shard| shard.retain(self.clock.now_ms()));
@@ -167,6 +167,12 @@ impl House {
     fn each_shard(&self, doing: &'static str, job: impl Fn(&Shard)) {
         for shard in self.shards.iter().filter(|shard| !shard.is_stopped()) {
             shard.contain(doing, || job(shard));
+        }
+    }
+
+    fn reconcile(&self) {
+        if let Err(error) = self.definitions.reconcile() {
+            error!(%error, "the shards were not made to agree with the catalog");
         }
     }
 

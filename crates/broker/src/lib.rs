@@ -25,6 +25,7 @@ mod read;
 mod shard;
 mod state;
 mod stats;
+mod survey;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;
@@ -43,6 +44,7 @@ pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{PartitionStats, ShardStats, Stats};
+pub use survey::ShardsError;
 pub use watch::DataWatch;
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use std::thread::Thread;
 use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
-use sabir_journal::{JournalOptions, Priority};
+use sabir_journal::{JournalOptions, Priority, ShardIdentity};
 use sabir_model::{ErrorKind, ShardId, TopicId};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::answer::Answer;
-use crate::backend::{Backend, Folders};
+use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::definitions::Definitions;
 use crate::entry::DataShardsFixed;
@@ -34,6 +34,7 @@ impl Broker {
     /// # Errors
     /// What [`StartError`] lists: the directory is in use, cannot be used, or holds damaged data.
     pub fn open(options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        refuse_foreign(&options.data)?;
         let lock = take_lock(&options.data)?;
         let backend = Folders { data: options.data.clone(), disk: options.disk };
         Self::open_on(options, clock, &backend, Some(lock))
@@ -60,16 +61,11 @@ impl Broker {
             )));
         }
         let opener = Opener { options: &options, clock: &clock, backend, pool: BufPool::new(POOL_BYTES) };
-        let catalog = opener.shard(ShardId::CATALOG)?;
-        let (data_shards, cluster) = fix_shards(&catalog, options.data_shards)?;
-        let mut shards = vec![catalog];
-        for number in 1..=data_shards {
-            shards.push(opener.shard(ShardId(number))?);
-        }
-        options.data_shards = data_shards;
+        let (shards, cluster) = opener.shards()?;
+        options.data_shards = shards.len() as u32 - 1;
         take_office(&shards)?;
         let definitions = Definitions::new(shards.clone());
-        definitions.reconcile();
+        definitions.reconcile()?;
         definitions.follow(&options.defaults);
         let groups =
             Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
@@ -106,6 +102,21 @@ impl Broker {
     }
 }
 
+/// Refuses a folder that holds other files and no shard: they would be mixed with ours.
+fn refuse_foreign(data: &Path) -> Result<(), StartError> {
+    let Ok(entries) = std::fs::read_dir(data) else { return Ok(()) };
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if names.iter().any(|name| shard_number(name).is_some()) {
+        return Ok(());
+    }
+    // What a file system puts into its root, and what is left of a start that ended before it had made a shard.
+    match names.into_iter().find(|name| name != "lost+found" && name != "lock") {
+        Some(found) => Err(StartError::NotOurs { path: data.to_owned(), found }),
+        None => Ok(()),
+    }
+}
+
 fn take_lock(data: &Path) -> Result<DataLock, StartError> {
     let io = |op| move |source| StartError::Io { op, path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(io("make"))?;
@@ -120,6 +131,37 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
+    /// Opens all shards, those of a new data directory as of an old one, and gives the cluster's id with them.
+    fn shards(&self) -> Result<(Vec<Arc<Shard>>, TopicId), StartError> {
+        let survey = self.backend.survey()?;
+        survey.check()?;
+        if survey.is_new() {
+            info!(
+                data = %self.options.data.display(),
+                data_shards = self.options.data_shards,
+                "making a new data directory; each shard takes space for its journal ahead"
+            );
+        }
+        let catalog = self.shard(ShardId::CATALOG)?;
+        let made = catalog.state.read().catalog.made_with();
+        let begun = survey.catalog().map(|says| (says.data_shards, TopicId(says.cluster)));
+        let (data_shards, cluster) =
+            made.or(begun).unwrap_or_else(|| (self.options.data_shards, random_id()));
+        survey.check_complete(data_shards, made.is_some())?;
+        if data_shards != self.options.data_shards {
+            warn!(
+                configured = self.options.data_shards,
+                data_shards, "the data directory keeps the number of data shards that it was made with"
+            );
+        }
+        let mut shards = vec![catalog];
+        for number in 1..=data_shards {
+            shards.push(self.shard(ShardId(number))?);
+        }
+        begin_run(&shards, survey.next_run(), data_shards, cluster)?;
+        Ok((shards, cluster))
+    }
+
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {
         self.open(id).map_err(|error| StartError::Shard { shard: id.0, reason: error.to_string() })
     }
@@ -186,17 +228,31 @@ fn insist(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(), ErrorKin
     }
 }
 
-/// The number of data shards and the cluster's id that the data directory was made with, or is made with now.
-fn fix_shards(catalog: &Shard, wanted: u32) -> Result<(u32, TopicId), StartError> {
-    if let Some(made_with) = catalog.state.read().catalog.made_with() {
-        return Ok(made_with);
+/// Has every shard write down who it is and that this start began, and the catalog how many there are: then that every shard has.
+fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId) -> Result<(), StartError> {
+    let failed = |shard: &Shard, reason: String| StartError::Shard { shard: shard.id.0, reason };
+    for shard in shards {
+        let identity = ShardIdentity { cluster: cluster.0, shard: shard.id, data_shards };
+        shard.journal.enter_run(identity, run).map_err(|error| failed(shard, error.to_string()))?;
     }
-    let body = DataShardsFixed { shards: wanted, cluster: random_id() };
+    fix_shards(&shards[0], data_shards, cluster)?;
+    for shard in shards {
+        shard.journal.confirm_run().map_err(|error| failed(shard, error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Has the catalog say how many data shards there are, and the cluster's id.
+fn fix_shards(catalog: &Shard, shards: u32, cluster: TopicId) -> Result<(), StartError> {
+    if catalog.state.read().catalog.made_with().is_some() {
+        return Ok(());
+    }
+    let body = DataShardsFixed { shards, cluster };
     let failed = |reason: String| StartError::Shard { shard: 0, reason };
     let fixed = insist(catalog, || catalog.ask(Priority::Ordinary, &body));
     fixed.map_err(|error| failed(error.to_string()))?;
     let made_with = catalog.state.read().catalog.made_with();
-    made_with.ok_or_else(|| failed("the number of data shards was not recorded".into()))
+    made_with.map(drop).ok_or_else(|| failed("the number of data shards was not recorded".into()))
 }
 
 /// A random UUID of version 4.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::group::GroupOptions;
+use crate::survey::ShardsError;
 
 /// How the journal reaches its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,6 +127,19 @@ pub enum StartError {
         shard: u32,
         /// What is wrong.
         reason: String,
+    },
+    /// The shards do not belong together, or one is not there.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
+    /// The data directory is a folder of something else.
+    #[error(
+        "{path} is not empty and not a data directory (it holds {found}): choose a folder of its own, or move that away"
+    )]
+    NotOurs {
+        /// The data directory.
+        path: PathBuf,
+        /// Something that is in it.
+        found: String,
     },
     /// The options make no sense.
     #[error("{0}")]

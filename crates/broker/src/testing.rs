@@ -15,6 +15,7 @@ use sabir_model::{ErrorKind, ShardId};
 use crate::backend::{Backend, Folders};
 pub use crate::panicking::panic_once;
 use crate::shard::OpenError;
+use crate::survey::Survey;
 use crate::{Broker, BrokerOptions, StartError};
 
 /// How often what may commit is committed.
@@ -92,6 +93,10 @@ struct Late {
 }
 
 impl Backend for Late {
+    fn survey(&self) -> Result<Survey, StartError> {
+        self.folders.survey()
+    }
+
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
         self.folders.disk(shard)
     }

@@ -502,13 +502,7 @@ impl Journal {
 
     /// What was last written down of its identity and its starts.
     pub fn found(&self) -> JournalFound {
-        let slot = self.slots.lock().get();
-        JournalFound {
-            identity: slot.identity,
-            run: slot.run,
-            confirmed_run: slot.confirmed_run,
-            begun: slot.segment > 0,
-        }
+        self.slots.lock().get().found()
     }
 
     /// Writes down which shard it is and which start of the data directory this is.

@@ -169,7 +169,11 @@ impl Files {
     fn unreadable(&self) -> String {
         let say = |files: &[SegmentFile], what: &str| {
             let names: Vec<String> = files.iter().map(SegmentFile::name).collect();
-            if names.is_empty() { String::new() } else { format!("; the header of {} is {what}", names.join(", ")) }
+            if names.is_empty() {
+                String::new()
+            } else {
+                format!("; the header of {} is {what}", names.join(", "))
+            }
         };
         say(&self.bad, "bad") + &say(&self.raw, "blank")
     }

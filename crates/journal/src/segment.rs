@@ -238,10 +238,7 @@ mod tests {
     fn golden_bytes_of_a_header() {
         let page = HEADER.encode();
         let hex: String = page[..40].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(
-            hex,
-            "53425253020000000807060504030201090000000000000018171615141312112423222100000000"
-        );
+        assert_eq!(hex, "53425253020000000807060504030201090000000000000018171615141312112423222100000000");
         assert!(page[40..CRC_AT].iter().all(|&b| b == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(SegmentHeader::decode(&page), HeaderPage::Good(HEADER));

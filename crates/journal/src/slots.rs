@@ -65,13 +65,12 @@ pub fn look_at(disk: &Arc<dyn Disk>) -> Result<Option<JournalFound>, JournalErro
     if !names.iter().any(|name| name == NAME) {
         return if segments { Err(missing()) } else { Ok(None) };
     }
-    let slot = Slots::load(disk)?.get();
-    Ok(Some(JournalFound {
-        identity: slot.identity,
-        run: slot.run,
-        confirmed_run: slot.confirmed_run,
-        begun: segments || slot.segment > 0,
-    }))
+    let slots = Slots::load(disk)?;
+    let slot = slots.get();
+    // Nothing is appended before the first run is entered, but by a version that did not write it down.
+    let begun = if slots.version == VERSION_1 { segments } else { slot.run > 0 };
+    let JournalFound { identity, run, confirmed_run, .. } = slot.found();
+    Ok(Some(JournalFound { identity, run, confirmed_run, begun }))
 }
 
 fn missing() -> JournalError {
@@ -105,6 +104,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    pub(crate) fn found(&self) -> JournalFound {
+        let &Self { identity, run, confirmed_run, .. } = self;
+        JournalFound { identity, run, confirmed_run, begun: run > 0 }
+    }
+
     /// Whether a frame was cut off: it is above the last cut and was written before it.
     pub(crate) fn has_cut(&self, sequence: Sequence, cuts: u32) -> bool {
         cuts < self.cuts && sequence >= self.first_cut
@@ -201,6 +205,8 @@ pub(crate) struct Slots {
     file: FileId,
     counter: u64,
     slot: Slot,
+    /// The version that the slot was written in.
+    version: u16,
 }
 
 impl Slots {
@@ -218,7 +224,7 @@ impl Slots {
     fn create(disk: &Arc<dyn Disk>, slot: Slot) -> Result<Self, DiskError> {
         let unfinished = format!("{NAME}{UNFINISHED}");
         let file = disk.create(&unfinished, 2 * COPY)?;
-        let mut slots = Self { disk: disk.clone(), file, counter: 0, slot };
+        let mut slots = Self { disk: disk.clone(), file, counter: 0, slot, version: VERSION };
         slots.save(slot)?;
         disk.rename(&unfinished, NAME)?;
         disk.sync_dir()?;
@@ -232,9 +238,10 @@ impl Slots {
         for copy in 0..2 {
             let mut page = Box::new(Aligned([0; COPY as usize]));
             disk.read_at(file, copy * COPY, &mut page.0).map_err(reading())?;
-            copies.push(Slot::decode(&page.0));
+            let version = field(&page.0, 4).map_or(0, u16::from_le_bytes);
+            copies.push(Slot::decode(&page.0).map(|(counter, slot)| (counter, slot, version)));
         }
-        let best = copies.iter().filter_map(|copy| copy.as_ref().ok()).max_by_key(|(counter, _)| *counter);
+        let best = copies.iter().filter_map(|copy| copy.as_ref().ok()).max_by_key(|(counter, ..)| *counter);
         let newer = copies.iter().find_map(|copy| match copy {
             Err(BadCopy::Newer(version)) => Some(*version),
             _ => None,
@@ -242,11 +249,11 @@ impl Slots {
         if let Some(found) = newer {
             return Err(JournalError::Newer { file: NAME.to_owned(), found, known: VERSION });
         }
-        let &(counter, slot) = best.ok_or_else(|| JournalError::Slots {
+        let &(counter, slot, version) = best.ok_or_else(|| JournalError::Slots {
             file: NAME.to_owned(),
             reason: "their checksums do not match".to_owned(),
         })?;
-        Ok(Self { disk: disk.clone(), file, counter, slot })
+        Ok(Self { disk: disk.clone(), file, counter, slot, version })
     }
 
     pub(crate) fn get(&self) -> Slot {
@@ -259,7 +266,7 @@ impl Slots {
         let page = Box::new(Aligned(slot.encode(counter)));
         self.disk.write_at(self.file, (counter % 2) * COPY, &page.0)?;
         self.disk.sync(self.file)?;
-        (self.counter, self.slot) = (counter, slot);
+        (self.counter, self.slot, self.version) = (counter, slot, VERSION);
         Ok(())
     }
 }

@@ -55,6 +55,11 @@ impl Catalog {
         (self.singles.shards > 0).then_some((self.singles.shards, self.singles.cluster))
     }
 
+    /// Ids of partitions from this one on were never given.
+    pub(crate) fn next_partition(&self) -> PartitionId {
+        PartitionId(self.singles.next_partition)
+    }
+
     pub(crate) fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics.get(&TopicKey(id)).map(|row| &row.0)
     }

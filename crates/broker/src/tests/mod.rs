@@ -2,6 +2,7 @@
 
 mod faults;
 mod groups;
+mod identity;
 mod lag;
 mod large;
 mod model;

@@ -45,7 +45,7 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
 
     append(&broker, &topic, other, batch(&[b"goes on"], 1)).await.unwrap();
     assert_eq!(values(&read(&broker, &topic, other, 0, 100).await.unwrap()), [(0, b"goes on".to_vec())]);
-    broker.inner.definitions.reconcile();
+    broker.inner.definitions.reconcile().unwrap();
     broker.shutdown();
     drop(broker);
 

@@ -10,11 +10,12 @@ use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::SimDisk;
 use sabir_journal::pages::{MemPages, PageStore};
 use sabir_journal::testing::{LateOptions, LateReplicator};
-use sabir_journal::{Journal, JournalError, Replicator, Solo};
+use sabir_journal::{Journal, JournalError, Replicator, Solo, look_at};
 use sabir_model::ShardId;
 
 use crate::backend::Backend;
 use crate::shard::OpenError;
+use crate::survey::Survey;
 use crate::{Broker, BrokerOptions, StartError};
 
 /// Which replicator the shards have.
@@ -124,6 +125,17 @@ impl Machine {
 }
 
 impl Backend for Machine {
+    fn survey(&self) -> Result<Survey, StartError> {
+        let mut survey = Survey::default();
+        for (number, disk) in (0..).zip(&self.disks) {
+            let found = look_at(&(disk.clone() as Arc<dyn Disk>));
+            let found =
+                found.map_err(|error| StartError::Shard { shard: number, reason: error.to_string() })?;
+            survey.found.insert(ShardId(number), found);
+        }
+        Ok(survey)
+    }
+
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
         Ok(self.disks[shard.0 as usize].clone())
     }

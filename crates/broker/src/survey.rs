@@ -1,0 +1,263 @@
+//! What a start finds of the shards before it opens any: whether they belong together, and whether all are there.
+//!
+//! Every shard's slot says which cluster it is of, its number, how many there are, and two starts: the last one that it has *entered*,
+//! and the last one that is known to have been entered by every shard. Each start takes the next number; nothing is served before
+//! every shard has entered it and every shard says so. So whatever the crash, a shard whose last entered start is below one that
+//! another shard calls complete is an older copy; and a shard may be made anew only while no start was ever complete.
+
+use std::collections::BTreeMap;
+
+use sabir_journal::{JournalFound, ShardIdentity};
+use sabir_model::ShardId;
+
+/// Why the shards of a data directory cannot be started together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShardsError {
+    /// A shard's folder is not there, or is empty.
+    #[error(
+        "the folder of shard {missing} is missing or empty, though the data directory has {data_shards} data shards and a catalog: \
+         is its file system mounted? Nothing was made in its place"
+    )]
+    Missing {
+        /// Which one.
+        missing: ShardId,
+        /// How many data shards the directory was made with.
+        data_shards: u32,
+    },
+    /// The catalog's shard is not there, or has never held anything, while others do.
+    #[error(
+        "shard 0, which holds the catalog, is missing or empty, though shard {witness} is there: is its file system mounted? Nothing was \
+         made in its place"
+    )]
+    NoCatalog {
+        /// A shard that is there.
+        witness: ShardId,
+    },
+    /// The folder of one shard holds another.
+    #[error("the folder of shard {folder} holds shard {holds}: folders were swapped or copied")]
+    Swapped {
+        /// The folder's number.
+        folder: ShardId,
+        /// The number that its journal was made with.
+        holds: ShardId,
+    },
+    /// A shard of another data directory.
+    #[error("shard {shard} is of another data directory: it says {found}, where shard 0 says {expected}")]
+    Foreign {
+        /// Which one.
+        shard: ShardId,
+        /// Its cluster and number of data shards.
+        found: String,
+        /// Those of the catalog's shard.
+        expected: String,
+    },
+    /// A shard that has not seen a start which others have completed.
+    #[error(
+        "shard {shard} is an older copy: it last took part in start {entered} of the data directory, and shard {witness} was there at \
+         start {completed}. Put back the copy that belongs to the others"
+    )]
+    Older {
+        /// Which one.
+        shard: ShardId,
+        /// The last start it entered.
+        entered: u64,
+        /// A shard that knows of a later one.
+        witness: ShardId,
+        /// The start that every shard entered.
+        completed: u64,
+    },
+    /// A partition that the catalog never made.
+    #[error(
+        "shard {shard} holds partition {partition}, which the catalog in shard 0 never made: shard 0 is an older copy, or not the one that \
+         belongs here. Nothing was deleted"
+    )]
+    UnknownPartition {
+        /// Where it is.
+        shard: ShardId,
+        /// Its id.
+        partition: u64,
+    },
+    /// A partition lies in a shard where the catalog has not put it.
+    #[error(
+        "shard {shard} holds partition {partition}, which the catalog has in shard {home}: folders were swapped or copied"
+    )]
+    MisplacedPartition {
+        /// Where it is.
+        shard: ShardId,
+        /// Its id.
+        partition: u64,
+        /// Where it belongs.
+        home: ShardId,
+    },
+}
+
+/// The shards' folders that are there, each with what its journal says; `None` for one without a journal.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) found: BTreeMap<ShardId, Option<JournalFound>>,
+}
+
+impl Survey {
+    /// Those with a journal.
+    fn journals(&self) -> impl Iterator<Item = (ShardId, &JournalFound)> {
+        self.found.iter().filter_map(|(shard, found)| Some((*shard, found.as_ref()?)))
+    }
+
+    /// Whether no shard has a journal: a new data directory.
+    pub(crate) fn is_new(&self) -> bool {
+        self.journals().next().is_none()
+    }
+
+    /// What shard 0 says of the data directory, if it was written down.
+    pub(crate) fn catalog(&self) -> Option<ShardIdentity> {
+        self.found.get(&ShardId::CATALOG)?.as_ref()?.identity
+    }
+
+    /// The number of the start that is to begin.
+    pub(crate) fn next_run(&self) -> u64 {
+        1 + self.journals().map(|(_, found)| found.run).max().unwrap_or(0)
+    }
+
+    /// Checks what can be told before the catalog is read.
+    pub(crate) fn check(&self) -> Result<(), ShardsError> {
+        if let Some((witness, _)) = self.journals().next()
+            && witness != ShardId::CATALOG
+        {
+            return Err(ShardsError::NoCatalog { witness });
+        }
+        for (folder, found) in self.journals() {
+            self.check_identity(folder, found)?;
+        }
+        self.check_runs()
+    }
+
+    fn check_identity(&self, folder: ShardId, found: &JournalFound) -> Result<(), ShardsError> {
+        let Some(says) = found.identity else { return Ok(()) };
+        if let Some(catalog) = self.catalog()
+            && (catalog.cluster, catalog.data_shards) != (says.cluster, says.data_shards)
+        {
+            let (found, expected) = (describe(&says), describe(&catalog));
+            return Err(ShardsError::Foreign { shard: folder, found, expected });
+        }
+        if says.shard == folder { Ok(()) } else { Err(ShardsError::Swapped { folder, holds: says.shard }) }
+    }
+
+    fn check_runs(&self) -> Result<(), ShardsError> {
+        let latest = self.journals().max_by_key(|(_, found)| found.confirmed_run);
+        let Some((witness, completed)) = latest.map(|(shard, found)| (shard, found.confirmed_run)) else {
+            return Ok(());
+        };
+        match self.journals().find(|(_, found)| found.run < completed) {
+            Some((shard, found)) => Err(ShardsError::Older { shard, entered: found.run, witness, completed }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that all shards are there, once the catalog has said how many; `made` if they were ever complete.
+    pub(crate) fn check_complete(&self, data_shards: u32, made: bool) -> Result<(), ShardsError> {
+        let has = |shard| self.found.get(&shard).is_some_and(Option::is_some);
+        if !made {
+            // The making of the directory was interrupted: what there is of the others can hold nothing yet.
+            return match self.journals().find(|(shard, found)| *shard != ShardId::CATALOG && found.begun) {
+                Some((witness, found)) if found.confirmed_run > 0 || found.identity.is_none() => {
+                    Err(ShardsError::NoCatalog { witness })
+                }
+                _ => Ok(()),
+            };
+        }
+        let missing = (1..=data_shards).map(ShardId).find(|shard| !has(*shard));
+        missing.map_or(Ok(()), |missing| Err(ShardsError::Missing { missing, data_shards }))
+    }
+}
+
+fn describe(identity: &ShardIdentity) -> String {
+    let cluster: String = identity.cluster.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("cluster {cluster} with {} data shards", identity.data_shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: [u8; 16] = [7; 16];
+
+    fn found(shard: u32, run: u64, confirmed_run: u64) -> Option<JournalFound> {
+        let identity = Some(ShardIdentity { cluster: CLUSTER, shard: ShardId(shard), data_shards: 2 });
+        Some(JournalFound { identity, run, confirmed_run, begun: true })
+    }
+
+    fn survey(shards: [Option<JournalFound>; 3]) -> Survey {
+        Survey { found: (0..).map(ShardId).zip(shards).collect() }
+    }
+
+    #[test]
+    fn shards_that_belong_together_may_start() {
+        for (runs, next) in
+            [([(5, 5), (5, 5), (5, 5)], 6), ([(6, 5), (5, 5), (5, 5)], 7), ([(7, 6), (6, 5), (6, 6)], 8)]
+        {
+            let mut shard = 0;
+            let all = survey(runs.map(|(run, confirmed)| {
+                shard += 1;
+                found(shard - 1, run, confirmed)
+            }));
+            assert_eq!(all.check(), Ok(()), "{runs:?}");
+            assert_eq!(all.check_complete(2, true), Ok(()));
+            assert_eq!(all.next_run(), next);
+        }
+        assert!(survey([None, None, None]).is_new());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let without = survey([found(0, 5, 5), found(1, 5, 5), None]);
+        assert_eq!(without.check(), Ok(()), "how many there are, the catalog says");
+        let missing = ShardsError::Missing { missing: ShardId(2), data_shards: 2 };
+        assert_eq!(without.check_complete(2, true), Err(missing));
+        let no_catalog = survey([None, found(1, 5, 5), found(2, 5, 5)]);
+        assert_eq!(no_catalog.check(), Err(ShardsError::NoCatalog { witness: ShardId(1) }));
+    }
+
+    #[test]
+    fn what_was_swapped_or_is_foreign_is_named() {
+        let swapped = survey([found(0, 5, 5), found(2, 5, 5), found(1, 5, 5)]);
+        let first = ShardsError::Swapped { folder: ShardId(1), holds: ShardId(2) };
+        assert_eq!(swapped.check(), Err(first));
+        let mut foreign = survey([found(0, 5, 5), found(1, 5, 5), found(2, 5, 5)]);
+        let one = foreign.found.get_mut(&ShardId(1)).unwrap().as_mut().unwrap();
+        one.identity.as_mut().unwrap().cluster[0] = 8;
+        assert!(matches!(foreign.check(), Err(ShardsError::Foreign { shard: ShardId(1), .. })));
+    }
+
+    #[test]
+    fn an_older_copy_is_named_whichever_shard_it_is_of() {
+        for old in 0..3 {
+            let mut shards = [found(0, 9, 9), found(1, 9, 9), found(2, 9, 9)];
+            shards[old as usize] = found(old, 8, 8);
+            let error = survey(shards).check().unwrap_err();
+            let ShardsError::Older { shard, entered: 8, completed: 9, .. } = error else { panic!("{error}") };
+            assert_eq!(shard, ShardId(old));
+        }
+    }
+
+    #[test]
+    fn an_interrupted_first_start_may_go_on_and_a_lost_catalog_may_not() {
+        let begun = survey([found(0, 1, 0), found(1, 1, 0), None]);
+        assert_eq!(begun.check(), Ok(()));
+        assert_eq!(begun.check_complete(2, false), Ok(()));
+        let lost = survey([found(0, 1, 0), found(1, 1, 1), found(2, 1, 1)]);
+        assert_eq!(lost.check(), Ok(()));
+        assert_eq!(lost.check_complete(2, false), Err(ShardsError::NoCatalog { witness: ShardId(1) }));
+    }
+
+    #[test]
+    fn shards_of_the_first_form_need_all_the_catalog_lists() {
+        let old = |begun| Some(JournalFound { identity: None, run: 0, confirmed_run: 0, begun });
+        let all = survey([old(true), old(true), old(true)]);
+        assert_eq!((all.check(), all.check_complete(2, true)), (Ok(()), Ok(())));
+        assert!(survey([old(true), old(true), None]).check_complete(2, true).is_err());
+        assert!(
+            survey([old(true), old(true), None]).check_complete(2, false).is_err(),
+            "no catalog, but data"
+        );
+    }
+}

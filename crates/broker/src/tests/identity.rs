@@ -1,0 +1,347 @@
+//! Data directories of which something is missing, old, swapped or damaged: everything is there, or the start is refused by name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sabir_base::clock::SystemClock;
+use sabir_base::crc::crc32c;
+use tempfile::TempDir;
+
+use super::rig::{append, batch, create, open, options, read, values};
+use crate::{Broker, BrokerOptions, ShardsError, StartError};
+
+const RECORDS: usize = 40;
+
+fn three_shards(dir: &Path) -> BrokerOptions {
+    BrokerOptions { data_shards: 3, ..options(dir) }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+fn shard(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("shard-{number}"))
+}
+
+fn replace(folder: &Path, with: &Path) {
+    fs::remove_dir_all(folder).unwrap();
+    copy(with, folder);
+}
+
+async fn fill(broker: &Broker, name: &str) {
+    let topic = create(broker, name, 3).await;
+    for i in 0..RECORDS {
+        append(broker, &topic, (i % 3) as i32, batch(&[format!("{i}").as_bytes()], 1)).await.unwrap();
+    }
+}
+
+async fn count(broker: &Broker, name: &str) -> usize {
+    let Some(topic) = broker.catalog().topic(name).cloned() else { return 0 };
+    let mut found = 0;
+    for index in 0..3 {
+        found += values(&read(broker, &topic, index, 0, 1 << 20).await.unwrap()).len();
+    }
+    found
+}
+
+fn close(broker: Broker) {
+    broker.shutdown();
+}
+
+/// A directory with topic `a`, and a copy of it before topic `b` came.
+async fn two_topics() -> (TempDir, TempDir) {
+    let (dir, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "a").await;
+    close(broker);
+    copy(dir.path(), before.path());
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "b").await;
+    close(broker);
+    (dir, before)
+}
+
+fn refused(dir: &Path) -> ShardsError {
+    match Broker::open(three_shards(dir), Arc::new(SystemClock)) {
+        Err(StartError::Shards(error)) => error,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it starts"),
+    }
+}
+
+async fn is_whole(dir: &Path) {
+    let broker = open(three_shards(dir));
+    assert_eq!((count(&broker, "a").await, count(&broker, "b").await), (RECORDS, RECORDS));
+    close(broker);
+}
+
+#[tokio::test]
+async fn a_missing_shard_is_named_and_nothing_is_made_or_deleted() {
+    let (dir, away) = (two_topics().await.0, tempfile::tempdir().unwrap());
+    for number in 0..4 {
+        for left in ["nothing", "an empty folder", "an empty journal"] {
+            let (folder, kept) = (shard(dir.path(), number), away.path().join("kept"));
+            fs::rename(&folder, &kept).unwrap();
+            match left {
+                "nothing" => {}
+                "an empty folder" => fs::create_dir(&folder).unwrap(),
+                _ => fs::create_dir_all(folder.join("journal")).unwrap(),
+            }
+            match refused(dir.path()) {
+                ShardsError::NoCatalog { .. } => assert_eq!(number, 0),
+                ShardsError::Missing { missing, data_shards: 3 } => assert_eq!(missing.0, number),
+                other => panic!("{other}"),
+            }
+            let _ = fs::remove_dir_all(&folder);
+            fs::rename(&kept, &folder).unwrap();
+        }
+    }
+    is_whole(dir.path()).await;
+}
+
+#[tokio::test]
+async fn an_older_copy_of_any_shard_is_named() {
+    let (dir, before) = two_topics().await;
+    for number in 0..4 {
+        let kept = tempfile::tempdir().unwrap();
+        copy(&shard(dir.path(), number), kept.path());
+        replace(&shard(dir.path(), number), &shard(before.path(), number));
+        let error = refused(dir.path());
+        assert!(matches!(error, ShardsError::Older { shard, .. } if shard.0 == number), "{error}");
+        replace(&shard(dir.path(), number), kept.path());
+    }
+    is_whole(dir.path()).await;
+}
+
+#[tokio::test]
+async fn swapped_and_foreign_shards_are_named() {
+    let (dir, _) = two_topics().await;
+    let (other, _) = two_topics().await;
+    let (one, two, away) = (shard(dir.path(), 1), shard(dir.path(), 2), dir.path().join("away"));
+    let swap = || {
+        fs::rename(&one, &away).unwrap();
+        fs::rename(&two, &one).unwrap();
+        fs::rename(&away, &two).unwrap();
+    };
+    swap();
+    assert!(
+        matches!(refused(dir.path()), ShardsError::Swapped { folder, holds } if (folder.0, holds.0) == (1, 2))
+    );
+    swap();
+    let kept = tempfile::tempdir().unwrap();
+    for number in 0..4 {
+        let own = kept.path().join(number.to_string());
+        copy(&shard(dir.path(), number), &own);
+        replace(&shard(dir.path(), number), &shard(other.path(), number));
+        assert!(matches!(refused(dir.path()), ShardsError::Foreign { .. }));
+        replace(&shard(dir.path(), number), &own);
+    }
+    is_whole(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_catalog_that_never_made_a_partition_deletes_none() {
+    let (dir, before) = two_topics().await;
+    // An older catalog that says it has seen every start.
+    let slots = fs::read(shard(dir.path(), 0).join("journal/slots")).unwrap();
+    replace(&shard(dir.path(), 0), &shard(before.path(), 0));
+    let forged = shard(dir.path(), 0).join("journal/slots");
+    let mut old = fs::read(&forged).unwrap();
+    for copy in [0, 4096] {
+        old[copy + 104..copy + 120].copy_from_slice(&slots[copy + 104..copy + 120]);
+        let crc = crc32c(&old[copy..copy + 4092]);
+        old[copy + 4092..copy + 4096].copy_from_slice(&crc.to_le_bytes());
+    }
+    fs::write(&forged, old).unwrap();
+    assert!(matches!(refused(dir.path()), ShardsError::UnknownPartition { .. }));
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_deleted_topic_is_deleted_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "a").await;
+    fill(&broker, "b").await;
+    close(broker);
+    let broker = open(three_shards(dir.path()));
+    let id = broker.catalog().topic("a").unwrap().id;
+    // Its entry is in the catalog; the shard with its partition is not told.
+    let body = crate::entry::TopicDeleted { id };
+    let catalog = &broker.inner.shards[0];
+    let asked = catalog.ask(sabir_journal::Priority::Reserve, &body);
+    asked.await.topic().unwrap();
+    close(broker);
+    let broker = open(three_shards(dir.path()));
+    let left = || {
+        broker.inner.shards.iter().map(|shard| shard.state.read().partitions.iter().count()).sum::<usize>()
+    };
+    super::rig::until(|| left() == 3).await;
+    assert_eq!((count(&broker, "a").await, count(&broker, "b").await), (0, RECORDS));
+}
+
+/// Takes from the slots what the first version did not have.
+fn as_first_version(dir: &Path) {
+    for number in 0..4 {
+        let path = shard(dir, number).join("journal/slots");
+        let mut bytes = fs::read(&path).unwrap();
+        for copy in bytes.chunks_exact_mut(4096).filter(|copy| copy[0] != 0) {
+            copy[4] = 1;
+            copy[80..128].fill(0);
+            let crc = crc32c(&copy[..4092]);
+            copy[4092..].copy_from_slice(&crc.to_le_bytes());
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_directory_of_the_first_form_opens_and_is_named_from_then_on() {
+    let (dir, _) = two_topics().await;
+    as_first_version(dir.path());
+    let gone = tempfile::tempdir().unwrap();
+    fs::rename(shard(dir.path(), 2), gone.path().join("kept")).unwrap();
+    assert!(matches!(refused(dir.path()), ShardsError::Missing { .. }), "even before it has a name");
+    fs::rename(gone.path().join("kept"), shard(dir.path(), 2)).unwrap();
+    is_whole(dir.path()).await;
+    let identity = sabir_journal::look_at(&disk(&shard(dir.path(), 2).join("journal"))).unwrap().unwrap();
+    assert_eq!(identity.identity.unwrap().shard.0, 2);
+}
+
+#[tokio::test]
+async fn swapped_shards_of_the_first_form_are_named() {
+    let (dir, _) = two_topics().await;
+    as_first_version(dir.path());
+    let (one, two, away) = (shard(dir.path(), 1), shard(dir.path(), 2), dir.path().join("away"));
+    fs::rename(&one, &away).unwrap();
+    fs::rename(&two, &one).unwrap();
+    fs::rename(&away, &two).unwrap();
+    assert!(matches!(refused(dir.path()), ShardsError::MisplacedPartition { .. }));
+}
+
+fn disk(folder: &Path) -> Arc<dyn sabir_journal::disk::Disk> {
+    Arc::new(sabir_journal::disk::PwriteDisk::open(folder).unwrap())
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_interrupted_goes_on() {
+    let whole = tempfile::tempdir().unwrap();
+    close(open(three_shards(whole.path())));
+    // Shards are made in their order; the catalog says how many there are when all are made.
+    for made in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..made {
+            close_new_journal(&shard(dir.path(), number).join("journal"));
+        }
+        let broker = open(three_shards(dir.path()));
+        fill(&broker, "a").await;
+        assert_eq!(count(&broker, "a").await, RECORDS, "{made} were made");
+        close(broker);
+    }
+}
+
+fn close_new_journal(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let pool = sabir_base::buf::BufPool::new(1 << 20);
+    let options =
+        sabir_journal::JournalOptions { segment_bytes: 4 << 20, keep_free: 0, ..Default::default() };
+    drop(sabir_journal::Journal::open(disk(folder), pool, options, None).unwrap());
+}
+
+#[tokio::test]
+async fn a_folder_of_something_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("holiday.jpg"), b"sea").unwrap();
+    let error = Broker::open(options(dir.path()), Arc::new(SystemClock)).err().unwrap();
+    assert!(matches!(&error, StartError::NotOurs { found, .. } if found == "holiday.jpg"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    fs::remove_file(dir.path().join("holiday.jpg")).unwrap();
+    fs::create_dir(dir.path().join("lost+found")).unwrap();
+    close(open(options(dir.path())));
+}
+
+fn small(dir: &Path) -> BrokerOptions {
+    BrokerOptions { segment_bytes: 2 << 20, ..options(dir) }
+}
+
+/// Everything that may happen to a file: what comes of it is all of the data or an error that names it.
+#[tokio::test]
+async fn damaged_files_are_named_or_harmless() {
+    let (clean, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = open(small(clean.path()));
+    fill(&broker, "a").await;
+    broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap());
+    fill(&broker, "b").await;
+    copy(clean.path(), killed.path());
+    close(broker);
+    let mut tried = 0;
+    for source in [clean.path(), killed.path()] {
+        for number in [0, 1] {
+            for file in files_of(&shard(source, number)) {
+                for (name, damage) in DAMAGES {
+                    let dir = tempfile::tempdir().unwrap();
+                    copy(source, dir.path());
+                    damage(&shard(dir.path(), number).join(&file));
+                    tried += 1;
+                    judge(dir.path(), &format!("shard {number} {} {name}", file.display())).await;
+                }
+            }
+        }
+    }
+    assert!(tried > 60, "{tried}");
+}
+
+async fn judge(dir: &Path, what: &str) {
+    match Broker::open(small(dir), Arc::new(SystemClock)) {
+        Err(error) => assert!(error.to_string().contains("shard"), "{what}: {error}"),
+        Ok(broker) => {
+            let found = (count(&broker, "a").await, count(&broker, "b").await);
+            assert_eq!(found, (RECORDS, RECORDS), "{what}");
+            close(broker);
+        }
+    }
+}
+
+fn files_of(shard: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(shard.join("journal"))
+        .unwrap()
+        .map(|entry| PathBuf::from("journal").join(entry.unwrap().file_name()))
+        .collect();
+    files.push("pages.redb".into());
+    files
+}
+
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 8] = [
+    ("removed", |path| fs::remove_file(path).unwrap()),
+    ("emptied", |path| cut(path, 0)),
+    ("cut to a page", |path| cut(path, 4096)),
+    ("cut to a half", |path| cut(path, fs::metadata(path).unwrap().len() / 2)),
+    ("without its last page", |path| cut(path, fs::metadata(path).unwrap().len() - 4096)),
+    ("first page blank", |path| blank(path, 0)),
+    ("second page blank", |path| blank(path, 4096)),
+    ("third page blank", |path| blank(path, 8192)),
+];
+
+fn cut(path: &Path, len: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+fn blank(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    if file.metadata().unwrap().len() >= at + 4096 {
+        file.write_all_at(&[0; 4096], at).unwrap();
+    }
+}
