@@ -1,6 +1,7 @@
 //! A running broker: what is started in which order, and stopped in the reverse one.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,9 +15,11 @@ use sabir_net::config::HostPort;
 use sabir_net::protocol::Place;
 use sabir_net::{BindError, Frontend, Listener, Net, NetOptions, Watched};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::config::{Config, FrontEndConfig};
 use crate::limits;
+use crate::storage::volatile;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let options = config.broker_options();
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     sabir_broker::check_free(&options.data)?;
+    warn_of_memory(&options.data);
     let admin = Admin::new(config.admin_options());
     let admin_server = AdminServer::start(&config, admin.clone())?;
     let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
@@ -102,6 +106,14 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     admin.running(Shown { broker: broker.clone(), figures, front_ends });
     let (drain, took) = (config.net.drain.0, began.elapsed());
     Ok(Running { broker, net, admin, admin_server, serving, drain, took })
+}
+
+/// A broker's user hears that nothing survives the machine before anything is acknowledged.
+fn warn_of_memory(data: &Path) {
+    let there = data.ancestors().find(|path| path.exists());
+    if let Some(memory) = there.and_then(volatile) {
+        warn!(data = %data.display(), "the data directory lies in {memory}, which is memory: nothing survives the machine");
+    }
 }
 
 fn bind(front_end: FrontEndConfig) -> Result<(FrontEndConfig, Listener), BindError> {

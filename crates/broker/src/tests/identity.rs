@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
 use sabir_base::crc::crc32c;
+use sabir_model::ErrorKind;
 use tempfile::TempDir;
 
 use super::rig::{append, batch, create, open, options, read, values};
@@ -47,12 +48,16 @@ async fn fill(broker: &Broker, name: &str) {
 }
 
 async fn count(broker: &Broker, name: &str) -> usize {
-    let Some(topic) = broker.catalog().topic(name).cloned() else { return 0 };
+    try_count(broker, name).await.unwrap()
+}
+
+async fn try_count(broker: &Broker, name: &str) -> Result<usize, ErrorKind> {
+    let Some(topic) = broker.catalog().topic(name).cloned() else { return Ok(0) };
     let mut found = 0;
     for index in 0..3 {
-        found += values(&read(broker, &topic, index, 0, 1 << 20).await.unwrap()).len();
+        found += values(&read(broker, &topic, index, 0, 1 << 20).await?).len();
     }
-    found
+    Ok(found)
 }
 
 fn close(broker: Broker) {
@@ -277,7 +282,13 @@ fn small(dir: &Path) -> BrokerOptions {
 /// Everything that may happen to a file: what comes of it is all of the data or an error that names it.
 #[tokio::test]
 async fn damaged_files_are_named_or_harmless() {
-    let (clean, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [clean, killed, early] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let broker = open(small(early.path()));
+    fill(&broker, "a").await;
+    fill(&broker, "b").await;
+    let before_a_checkpoint = tempfile::tempdir().unwrap();
+    copy(early.path(), before_a_checkpoint.path());
+    close(broker);
     let broker = open(small(clean.path()));
     fill(&broker, "a").await;
     broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap());
@@ -285,7 +296,7 @@ async fn damaged_files_are_named_or_harmless() {
     copy(clean.path(), killed.path());
     close(broker);
     let mut tried = 0;
-    for source in [clean.path(), killed.path()] {
+    for source in [clean.path(), killed.path(), before_a_checkpoint.path()] {
         for number in [0, 1] {
             for file in files_of(&shard(source, number)) {
                 for (name, damage) in DAMAGES {
@@ -305,8 +316,12 @@ async fn judge(dir: &Path, what: &str) {
     match Broker::open(small(dir), Arc::new(SystemClock)) {
         Err(error) => assert!(error.to_string().contains("shard"), "{what}: {error}"),
         Ok(broker) => {
-            let found = (count(&broker, "a").await, count(&broker, "b").await);
-            assert_eq!(found, (RECORDS, RECORDS), "{what}");
+            // Of what lies on the disk a part may be damaged that only a reader comes to.
+            for name in ["a", "b"] {
+                let found = try_count(&broker, name).await;
+                let refused = matches!(found, Err(ErrorKind::StorageError | ErrorKind::CorruptBatch));
+                assert!(refused || found == Ok(RECORDS), "{what}: {found:?}");
+            }
             close(broker);
         }
     }
@@ -323,7 +338,7 @@ fn files_of(shard: &Path) -> Vec<PathBuf> {
 
 type Damage = (&'static str, fn(&Path));
 
-const DAMAGES: [Damage; 8] = [
+const DAMAGES: [Damage; 9] = [
     ("removed", |path| fs::remove_file(path).unwrap()),
     ("emptied", |path| cut(path, 0)),
     ("cut to a page", |path| cut(path, 4096)),
@@ -332,6 +347,7 @@ const DAMAGES: [Damage; 8] = [
     ("first page blank", |path| blank(path, 0)),
     ("second page blank", |path| blank(path, 4096)),
     ("third page blank", |path| blank(path, 8192)),
+    ("fifth page blank", |path| blank(path, 16384)),
 ];
 
 fn cut(path: &Path, len: u64) {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition};
+use sabir_base::panics::contain;
 
 use self::checked::{Checked, RawFile};
 use self::reserve::{Reserve, ReserveFile};
@@ -103,7 +104,7 @@ impl RedbPages {
     fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
         let guard = self.opened()?;
         let database = guard.as_ref().expect("`opened` gives no other");
-        work(database).map_err(|e| error(&self.path, e))
+        guarded(|| work(database)).map_err(|e| error(&self.path, e))
     }
 
     fn opened(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, PageError> {
@@ -144,7 +145,13 @@ fn open(path: &Path, cache_bytes: usize) -> Result<Database, PageError> {
         Err(TryLockError::WouldBlock) => return Err(PageError::InUse { path: path.display().to_string() }),
         Err(TryLockError::Error(e)) => return Err(io_error(path, e)),
     }
-    open_in(file, cache_bytes).map_err(|e| error(path, e))
+    guarded(|| open_in(file, cache_bytes)).map_err(|e| error(path, e))
+}
+
+/// Does work on a tree that may be damaged: a page whose checksum is right but which makes no sense, as blocks of the first form can
+/// become where their sums are lost, has redb's own code panic. Then the database is closed, and what the file holds is named.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    contain(work).unwrap_or_else(|| Err(redb::Error::Corrupted("a page of it makes no sense".into())))
 }
 
 fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Error> {

@@ -68,7 +68,7 @@ pub const DATA: &[Setting] = &[
     Setting {
         key: "dir",
         default: "\"data\"",
-        help: "The folder of everything that must last. One broker at a time holds it. Also `--data`.",
+        help: "The folder of everything that must last. One broker at a time holds it. A new one takes 256 MiB a shard at once, 512 MiB with one data shard: segments made ahead. Also `--data`.",
     },
     Setting {
         key: "shards",

@@ -1,15 +1,19 @@
 //! A file below redb of which every block that is read is verified, so that rot is an error by name before a B-tree is walked on it.
 //!
 //! ```text
-//!   header A │ header B │ sums 0 │ blocks 1..=1024 │ sums 1 │ blocks 1025..=2048 │ …
+//!   header A │ header B │ sums 0 │ blocks 1..=1016 │ sums 1 │ blocks 1017..=2032 │ …
 //!    2 blocks   2 blocks   1 block                   1 block
 //! ```
+//!
+//! Each 512-byte sector of a sums block holds 127 sums and a CRC-32C over them, so that sums which are gone are told from sums of
+//! blocks that were never written. Files of the first form have 1,024 sums a block and no such check; they stay as they are.
 //!
 //! redb rewrites its first block in place, guided by nothing but its own order of syncs. It is kept in memory and written at a
 //! sync, once to each copy with a flush between, so that one of them is whole at any moment. Every other block has a CRC-32C in
 //! the sums before it, 0 for one never written, which reads as zeros. Sums are written with the next sync: a crash before it can
-//! part them only from blocks that no committed tree holds, since redb writes no block that one does. A sum lies within
-//! one sector, so tearing changes none that stands for an older block.
+//! part them only from blocks that no committed tree holds, since redb writes no block that one does. A sum lies with its check
+//! in one sector, so tearing changes none that stands for an older block. Sums of blocks that a longer file has are synced
+//! before a header says that it is longer.
 
 use std::fmt;
 use std::fs::File;
@@ -22,10 +26,13 @@ use rustc_hash::FxHashMap;
 use sabir_base::crc::crc32c;
 
 const BLOCK: usize = 4096;
-const SUMS: usize = BLOCK / 4;
+const SECTOR: usize = 512;
+/// Sums in a sector, before the check.
+const SUMS_IN_SECTOR: usize = SECTOR / 4 - 1;
 /// Blocks of both copies of the header.
 const HEADERS: u64 = 4;
-const MAGIC: &[u8; 8] = b"sabirpg1";
+const MAGIC_1: &[u8; 8] = b"sabirpg1";
+const MAGIC_2: &[u8; 8] = b"sabirpg2";
 /// Blocks read or written by one call at most.
 const LONGEST_RUN: usize = 16;
 /// Sums kept in memory unless they are to be written: 4 KiB each, for 4 MiB of blocks.
@@ -58,9 +65,106 @@ impl RawFile for File {
     }
 }
 
+/// How the sums lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// 1,024 in a block.
+    First,
+    /// 127 and a check in each sector of a block.
+    Second,
+}
+
+impl Form {
+    const fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::First => MAGIC_1,
+            Self::Second => MAGIC_2,
+        }
+    }
+
+    /// Sums, and so blocks, of a group.
+    const fn group(self) -> usize {
+        match self {
+            Self::First => BLOCK / 4,
+            Self::Second => BLOCK / SECTOR * SUMS_IN_SECTOR,
+        }
+    }
+
+    fn group_of(self, block: u64) -> (u64, usize) {
+        ((block - 1) / self.group() as u64, ((block - 1) % self.group() as u64) as usize)
+    }
+
+    fn sums_at(self, group: u64) -> u64 {
+        (HEADERS + group * (self.group() as u64 + 1)) * BLOCK as u64
+    }
+
+    fn place_of(self, block: u64) -> u64 {
+        let (group, index) = self.group_of(block);
+        self.sums_at(group) + (1 + index as u64) * BLOCK as u64
+    }
+
+    /// The length of a file in which redb sees `len` bytes.
+    fn raw_len(self, len: u64) -> u64 {
+        match len.div_ceil(BLOCK as u64) {
+            0 | 1 => HEADERS * BLOCK as u64,
+            blocks => self.place_of(blocks - 1) + BLOCK as u64,
+        }
+    }
+
+    /// Groups of a file in which redb sees `len` bytes.
+    fn groups(self, len: u64) -> u64 {
+        match len.div_ceil(BLOCK as u64) {
+            0 | 1 => 0,
+            blocks => self.group_of(blocks - 1).0 + 1,
+        }
+    }
+
+    fn encode(self, group: u64, sums: &[u32]) -> Vec<u8> {
+        let bytes = |sums: &[u32]| sums.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>();
+        match self {
+            Self::First => bytes(sums),
+            Self::Second => {
+                let sectors = sums.chunks(SUMS_IN_SECTOR).enumerate();
+                let sector = |(number, sums)| {
+                    let sums = bytes(sums);
+                    let check = check_of(group, number, &sums).to_le_bytes();
+                    [sums.as_slice(), &check].concat()
+                };
+                sectors.flat_map(sector).collect()
+            }
+        }
+    }
+
+    /// The sums of a block, or the number of a sector that is not whole.
+    fn decode(self, group: u64, block: &[u8; BLOCK]) -> Result<Vec<u32>, usize> {
+        let words = |bytes: &[u8]| -> Vec<u32> {
+            bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+        };
+        if self == Self::First {
+            return Ok(words(block));
+        }
+        let mut sums = Vec::with_capacity(self.group());
+        for (number, sector) in block.chunks(SECTOR).enumerate() {
+            let (body, check) = sector.split_at(SECTOR - 4);
+            if check != check_of(group, number, body).to_le_bytes() {
+                return Err(number);
+            }
+            sums.extend(words(body));
+        }
+        Ok(sums)
+    }
+}
+
+/// What stands behind the sums of a sector; not 0, and another one for the same sums elsewhere.
+fn check_of(group: u64, sector: usize, sums: &[u8]) -> u32 {
+    let place = (group as u32).wrapping_mul(8).wrapping_add(sector as u32).wrapping_mul(0x9e37_79b9);
+    (crc32c(sums) ^ place).max(1)
+}
+
 /// redb's first block and the file's length as redb sees it.
 #[derive(Debug, Clone)]
 struct Header {
+    form: Form,
     block: Box<[u8; BLOCK]>,
     len: u64,
     /// How often it has been written.
@@ -71,7 +175,7 @@ impl Header {
     fn encode(&self) -> [u8; 2 * BLOCK] {
         let mut copy = [0; 2 * BLOCK];
         copy[..BLOCK].copy_from_slice(&*self.block);
-        copy[BLOCK..BLOCK + 8].copy_from_slice(MAGIC);
+        copy[BLOCK..BLOCK + 8].copy_from_slice(self.form.magic());
         copy[BLOCK + 8..BLOCK + 16].copy_from_slice(&self.len.to_le_bytes());
         copy[BLOCK + 16..BLOCK + 24].copy_from_slice(&self.written.to_le_bytes());
         let sum = crc32c(&copy[..BLOCK + 24]);
@@ -84,15 +188,16 @@ impl Header {
         let (block, trailer) = copy.split_first_chunk::<BLOCK>()?;
         let field = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| trailer[at + i]));
         let sum = crc32c(&copy[..BLOCK + 24]).to_le_bytes();
-        let whole = trailer.starts_with(MAGIC) && trailer[24..28] == sum;
-        whole.then(|| Self { block: Box::new(*block), len: field(8), written: field(16) })
+        let form = [Form::First, Form::Second].into_iter().find(|form| trailer.starts_with(form.magic()))?;
+        let whole = trailer[24..28] == sum;
+        whole.then(|| Self { form, block: Box::new(*block), len: field(8), written: field(16) })
     }
 }
 
 /// The sums of a group of blocks.
 #[derive(Debug)]
 struct Sums {
-    sums: Box<[u32; SUMS]>,
+    sums: Vec<u32>,
     dirty: bool,
 }
 
@@ -100,6 +205,8 @@ struct Sums {
 struct State {
     header: Header,
     dirty: bool,
+    /// Whether sums have to be synced before a header that counts their blocks.
+    grown: bool,
     groups: FxHashMap<u64, Sums>,
     /// Whether the file has failed to take something; what it holds then is for the next opening to see.
     failed: bool,
@@ -109,6 +216,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Checked<F> {
     file: F,
+    form: Form,
     state: Mutex<State>,
 }
 
@@ -117,19 +225,6 @@ struct Run {
     first: u64,
     from: usize,
     to: usize,
-}
-
-fn group_of(block: u64) -> (u64, usize) {
-    ((block - 1) / SUMS as u64, ((block - 1) % SUMS as u64) as usize)
-}
-
-fn sums_at(group: u64) -> u64 {
-    (HEADERS + group * (SUMS as u64 + 1)) * BLOCK as u64
-}
-
-fn place_of(block: u64) -> u64 {
-    let (group, index) = group_of(block);
-    sums_at(group) + (1 + index as u64) * BLOCK as u64
 }
 
 /// What stands for a block in the sums; not 0, and another one for the same bytes elsewhere.
@@ -146,7 +241,7 @@ impl<F: RawFile> Checked<F> {
     /// A file to begin with; whatever it holds is lost.
     pub(super) fn create(file: F) -> io::Result<Self> {
         file.set_len(0)?;
-        let header = Header { block: Box::new([0; BLOCK]), len: 0, written: 0 };
+        let header = Header { form: Form::Second, block: Box::new([0; BLOCK]), len: 0, written: 0 };
         Ok(Self::over(file, header))
     }
 
@@ -167,8 +262,9 @@ impl<F: RawFile> Checked<F> {
     }
 
     fn over(file: F, header: Header) -> Self {
-        let state = State { header, dirty: false, groups: FxHashMap::default(), failed: false };
-        Self { file, state: Mutex::new(state) }
+        let form = header.form;
+        let state = State { header, dirty: false, grown: false, groups: FxHashMap::default(), failed: false };
+        Self { file, form, state: Mutex::new(state) }
     }
 
     fn with_sums<T>(
@@ -181,30 +277,43 @@ impl<F: RawFile> Checked<F> {
             if state.groups.len() >= KEEP_SUMS {
                 state.groups.retain(|_, sums| sums.dirty);
             }
-            let sums = Sums { sums: self.read_sums(group)?, dirty: false };
+            let counted = group < self.form.groups(state.header.len);
+            let sums = Sums { sums: self.read_sums(group, counted)?, dirty: false };
             state.groups.insert(group, sums);
         }
         Ok(work(state.groups.get_mut(&group).expect("read in the lines above")))
     }
 
-    fn read_sums(&self, group: u64) -> io::Result<Box<[u32; SUMS]>> {
-        let mut sums = Box::new([0; SUMS]);
-        if sums_at(group) + BLOCK as u64 <= self.file.len()? {
+    /// The sums of a group; those of one that the header does not count yet may never have been written.
+    fn read_sums(&self, group: u64, counted: bool) -> io::Result<Vec<u32>> {
+        let at = self.form.sums_at(group);
+        if at + BLOCK as u64 <= self.file.len()? {
             let mut bytes = [0; BLOCK];
-            self.file.read_at(sums_at(group), &mut bytes)?;
-            let (chunks, _) = bytes.as_chunks::<4>();
-            sums.iter_mut().zip(chunks).for_each(|(sum, chunk)| *sum = u32::from_le_bytes(*chunk));
+            self.file.read_at(at, &mut bytes)?;
+            match self.form.decode(group, &bytes) {
+                Ok(sums) => return Ok(sums),
+                Err(sector) if counted => {
+                    let position = at + (sector * SECTOR) as u64;
+                    return Err(rotten(format_args!("the checksums at byte {position} are damaged")));
+                }
+                Err(_) => {}
+            }
+        } else if counted && self.form == Form::Second {
+            return Err(rotten(format_args!(
+                "it ends before byte {}, where checksums stand",
+                at + BLOCK as u64
+            )));
         }
-        Ok(sums)
+        Ok(vec![0; self.form.group()])
     }
 
     fn read_run(&self, run: &Run, out: &mut [u8]) -> io::Result<()> {
-        let (group, index) = group_of(run.first);
+        let (group, index) = self.form.group_of(run.first);
         let (mut sums, count) = ([0; LONGEST_RUN], out.len() / BLOCK);
         self.with_sums(&mut self.state.lock(), group, |s| {
             sums[..count].copy_from_slice(&s.sums[index..index + count]);
         })?;
-        self.file.read_at(place_of(run.first), out)?;
+        self.file.read_at(self.form.place_of(run.first), out)?;
         for ((block, data), sum) in (run.first..).zip(out.chunks_mut(BLOCK)).zip(sums) {
             match sum {
                 0 => data.fill(0),
@@ -216,8 +325,8 @@ impl<F: RawFile> Checked<F> {
     }
 
     fn write_run(&self, run: &Run, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(place_of(run.first), data)?;
-        let (group, index) = group_of(run.first);
+        self.file.write_at(self.form.place_of(run.first), data)?;
+        let (group, index) = self.form.group_of(run.first);
         self.with_sums(&mut self.state.lock(), group, |s| {
             s.dirty = true;
             for (i, data) in data.chunks(BLOCK).enumerate() {
@@ -236,6 +345,7 @@ impl<F: RawFile> Checked<F> {
 
     /// Calls with the parts of `offset..offset + len` that lie in one block or are whole blocks of one group.
     fn for_each_part(
+        &self,
         offset: u64,
         len: usize,
         mut each: impl FnMut(u64, usize, Run) -> io::Result<()>,
@@ -248,7 +358,7 @@ impl<F: RawFile> Checked<F> {
             let n = if skip > 0 || left < BLOCK || first == 0 {
                 left.min(BLOCK - skip)
             } else {
-                let in_group = (SUMS - group_of(first).1).min(LONGEST_RUN);
+                let in_group = (self.form.group() - self.form.group_of(first).1).min(LONGEST_RUN);
                 (left / BLOCK).min(in_group) * BLOCK
             };
             each(first, skip, Run { first, from: done, to: done + n })?;
@@ -259,8 +369,7 @@ impl<F: RawFile> Checked<F> {
 
     fn write_sums(&self, state: &mut State) -> io::Result<()> {
         for (&group, sums) in state.groups.iter_mut().filter(|(_, sums)| sums.dirty) {
-            let bytes: Vec<u8> = sums.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-            self.file.write_at(sums_at(group), &bytes)?;
+            self.file.write_at(self.form.sums_at(group), &self.form.encode(group, &sums.sums))?;
             sums.dirty = false;
         }
         Ok(())
@@ -270,7 +379,7 @@ impl<F: RawFile> Checked<F> {
     fn forget_beyond(&self, state: &mut State, old_len: u64, len: u64) -> io::Result<()> {
         let (first, end) = (len.div_ceil(BLOCK as u64).max(1), old_len.div_ceil(BLOCK as u64));
         for block in first..end {
-            let (group, index) = group_of(block);
+            let (group, index) = self.form.group_of(block);
             self.with_sums(state, group, |s| {
                 s.sums[index] = 0;
                 s.dirty = true;
@@ -287,7 +396,17 @@ impl<F: RawFile> Checked<F> {
             // The space is given back when the new length is durable.
             return self.forget_beyond(&mut state, old_len, len);
         }
-        if raw_len(len) > self.file.len()? { self.file.set_len(raw_len(len)) } else { Ok(()) }
+        self.count_groups(&mut state, old_len, len);
+        let raw_len = self.form.raw_len(len);
+        if raw_len > self.file.len()? { self.file.set_len(raw_len) } else { Ok(()) }
+    }
+
+    /// Makes sums for the groups that a longer file has.
+    fn count_groups(&self, state: &mut State, old_len: u64, len: u64) {
+        for group in self.form.groups(old_len)..self.form.groups(len) {
+            state.groups.insert(group, Sums { sums: vec![0; self.form.group()], dirty: true });
+            state.grown = true;
+        }
     }
 
     fn sync_all(&self) -> io::Result<()> {
@@ -296,6 +415,9 @@ impl<F: RawFile> Checked<F> {
         if !state.dirty {
             return self.file.sync();
         }
+        if std::mem::take(&mut state.grown) {
+            self.file.sync()?;
+        }
         state.header.written += 1;
         let copy = state.header.encode();
         for at in [0, copy.len() as u64] {
@@ -303,13 +425,13 @@ impl<F: RawFile> Checked<F> {
             self.file.sync()?;
         }
         state.dirty = false;
-        let raw_len = raw_len(state.header.len);
+        let raw_len = self.form.raw_len(state.header.len);
         if self.file.len()? > raw_len { self.file.set_len(raw_len) } else { Ok(()) }
     }
 
     fn write_parts(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_range(offset, data.len())?;
-        Self::for_each_part(offset, data.len(), |first, skip, run| {
+        self.for_each_part(offset, data.len(), |first, skip, run| {
             let data = &data[run.from..run.to];
             if first == 0 {
                 let mut state = self.state.lock();
@@ -332,14 +454,6 @@ impl<F: RawFile> Checked<F> {
     }
 }
 
-/// The length of a file in which redb sees `len` bytes.
-fn raw_len(len: u64) -> u64 {
-    match len.div_ceil(BLOCK as u64) {
-        0 | 1 => HEADERS * BLOCK as u64,
-        blocks => place_of(blocks - 1) + BLOCK as u64,
-    }
-}
-
 impl<F: RawFile> StorageBackend for Checked<F> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.state.lock().header.len)
@@ -347,7 +461,7 @@ impl<F: RawFile> StorageBackend for Checked<F> {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.check_range(offset, out.len())?;
-        Self::for_each_part(offset, out.len(), |first, skip, run| {
+        self.for_each_part(offset, out.len(), |first, skip, run| {
             let out = &mut out[run.from..run.to];
             if first == 0 {
                 out.copy_from_slice(&self.state.lock().header.block[skip..skip + out.len()]);
@@ -380,5 +494,67 @@ impl<F: RawFile> StorageBackend for Checked<F> {
             !state.failed && (state.dirty || state.groups.values().any(|sums| sums.dirty))
         };
         if unwritten { self.sync_data() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_sums() {
+        let sums: Vec<u32> = (1..=Form::Second.group() as u32).collect();
+        let block = Form::Second.encode(3, &sums);
+        assert_eq!((block.len(), &block[..8]), (BLOCK, [1, 0, 0, 0, 2, 0, 0, 0].as_slice()));
+        assert_eq!(block[512..516], 128u32.to_le_bytes());
+        let check = crc32c(&block[512..1020]) ^ 25u32.wrapping_mul(0x9e37_79b9);
+        assert_eq!(block[1020..1024], check.to_le_bytes());
+        let block: [u8; BLOCK] = block.try_into().unwrap();
+        assert_eq!(Form::Second.decode(3, &block), Ok(sums));
+        assert_eq!(Form::Second.decode(4, &block), Err(0), "it belongs elsewhere");
+        assert_eq!(Form::Second.decode(3, &[0; BLOCK]), Err(0), "it is gone");
+    }
+
+    #[test]
+    fn a_file_of_the_first_form_is_read_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("first");
+        let open =
+            || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        open().set_len(0).unwrap();
+        let header = Header { form: Form::First, block: Box::new([7; BLOCK]), len: 0, written: 0 };
+        let file = Checked::over(open(), header);
+        let len = 3000 * BLOCK as u64;
+        file.set_len(len).unwrap();
+        file.write(len - BLOCK as u64, &[5; BLOCK]).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), (4 + 3 + 2999) * BLOCK as u64);
+        let again = Checked::open(open()).unwrap();
+        assert_eq!(again.form, Form::First);
+        let mut block = [0; BLOCK];
+        again.read(len - BLOCK as u64, &mut block).unwrap();
+        assert_eq!(block, [5; BLOCK]);
+        again.read(BLOCK as u64, &mut block).unwrap();
+        assert_eq!(block, [0; BLOCK], "never written");
+    }
+
+    #[test]
+    fn sums_that_are_gone_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("second");
+        let file = Checked::create(File::create_new(&path).unwrap()).unwrap();
+        file.set_len(2000 * BLOCK as u64).unwrap();
+        file.sync_data().unwrap();
+        drop(file);
+        let gone = File::options().read(true).write(true).open(&path).unwrap();
+        gone.write_all_at(&[0; SECTOR], Form::Second.sums_at(1) + SECTOR as u64).unwrap();
+        let file = Checked::open(gone).unwrap();
+        let mut block = [0; BLOCK];
+        file.read(BLOCK as u64, &mut block).unwrap();
+        let error = file.read(1500 * BLOCK as u64, &mut block).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("checksums"), "{error}");
     }
 }
