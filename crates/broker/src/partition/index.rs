@@ -164,7 +164,8 @@ impl Index {
 
     /// The first place from `from` on whose largest timestamp is at least `ts`.
     pub(crate) fn find_time(&self, from: Offset, ts: i64) -> Option<Place> {
-        let page = self.closed.iter().find(|page| page.next > from && page.max_ts >= ts);
+        let first = self.closed.partition_point(|page| page.next <= from);
+        let page = self.closed[first..].iter().find(|page| page.max_ts >= ts);
         if let Some(page) = page {
             return Some(Place::Closed(*page));
         }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use sabir_model::{ErrorKind, Offset, PartitionId};
 
 use super::assemble::{Assembly, Next};
-use super::plan::{Piece, Plan, Planned};
+use super::plan::{Piece, Plan, Step};
 use super::source::Got;
 use super::types::Fetched;
-use crate::partition::SpillKey;
+use crate::partition::{Run, SpillKey};
 use crate::shard::Shard;
 
-/// How often a plan may ask for a page: retention can take pages away while they are looked up.
+/// How often a plan may ask for a page; each gets it on, unless retention takes the page away while it is looked up.
 const LOADS: usize = 64;
+/// Runs of one answer from memory after which an I/O thread's other tasks come first.
+const LONG: usize = 512;
 
 /// What is said for a read whose thread did not come to its end.
 pub(super) fn not_done(error: tokio::task::JoinError) -> ErrorKind {
@@ -44,6 +46,9 @@ impl Shard {
         let mut assembly = Assembly::new(spec.from, spec.max_bytes, spec.min_one);
         let rest = self.assemble_hot(&mut assembly, &plan.pieces)?;
         self.read_ahead();
+        if plan.pieces.len() >= LONG {
+            tokio::task::yield_now().await;
+        }
         let Some(rest) = rest else {
             fetched.slices = assembly.finish();
             return Ok(fetched);
@@ -56,19 +61,22 @@ impl Shard {
         Ok(fetched)
     }
 
+    /// Plans a read. What is planned is answered, however much more was asked for.
     async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ErrorKind> {
+        let mut plan = Plan::new(spec.from, spec.max_bytes);
+        let mut loaded = None;
         for _ in 0..LOADS {
-            match self.plan(spec.partition, spec.from, spec.max_bytes)? {
-                Planned::Ready(plan) => return Ok(plan),
-                Planned::NeedsPage(key) => self.load_in_background(key).await?,
+            match self.plan(spec.partition, &mut plan, loaded.as_deref())? {
+                Step::Ready => return Ok(plan),
+                Step::NeedsPage(key) => loaded = self.load_in_background(key).await?,
             }
         }
-        Err(ErrorKind::StorageError)
+        if plan.pieces.is_empty() { Err(ErrorKind::StorageError) } else { Ok(plan) }
     }
 
-    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<(), ErrorKind> {
+    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<Option<Arc<[Run]>>, ErrorKind> {
         let shard = self.clone();
-        let load = move || shard.load_page(&key).map(drop);
+        let load = move || shard.load_page(&key);
         tokio::task::spawn_blocking(load).await.map_err(not_done)?
     }
 

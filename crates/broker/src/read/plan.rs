@@ -15,33 +15,79 @@ pub(super) struct Piece {
     pub(super) epoch: LeaderEpoch,
 }
 
-/// What answers a read.
+/// The most runs in one answer, so that a reader of small batches holds neither a thread nor much memory for long.
+pub(super) const RUNS_MAX: usize = 4096;
+
+/// What answers a read, as far as it is planned.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) high_watermark: Offset,
     pub(super) log_start: Offset,
     pub(super) pieces: Vec<Piece>,
+    /// Behind the last piece.
+    next: Offset,
+    bytes: usize,
+    max_bytes: usize,
 }
 
-/// A plan, or the page it wants first.
+/// How a step of planning ended.
 #[derive(Debug)]
-pub(super) enum Planned {
-    Ready(Plan),
+pub(super) enum Step {
+    Ready,
+    /// This page is not in memory.
     NeedsPage(SpillKey),
 }
 
+impl Plan {
+    pub(super) fn new(from: Offset, max_bytes: usize) -> Self {
+        let (high_watermark, log_start) = (Offset::ZERO, Offset::ZERO);
+        Self { high_watermark, log_start, pieces: Vec::new(), next: from, bytes: 0, max_bytes }
+    }
+
+    /// Takes the runs that end behind what is planned, until there is enough.
+    fn take(&mut self, partition: &Partition, runs: &[Run]) {
+        let first = runs.partition_point(|run| run.next() <= self.next);
+        for &run in &runs[first..] {
+            if self.is_full() {
+                return;
+            }
+            self.pieces.push(Piece { run, epoch: partition.epochs.at(run.base) });
+            self.bytes += run.len as usize;
+            self.next = run.next();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let enough = self.bytes >= self.max_bytes && !self.pieces.is_empty();
+        enough || self.pieces.len() >= RUNS_MAX
+    }
+
+    /// Whether it is worth more than another look into the page store.
+    fn is_worth_an_answer(&self) -> bool {
+        !self.pieces.is_empty() && self.bytes.saturating_mul(2) >= self.max_bytes
+    }
+}
+
 impl Shard {
-    /// Plans a read of about `max_bytes` from `from` on.
-    pub(super) fn plan(&self, id: PartitionId, from: Offset, max_bytes: usize) -> Result<Planned, ErrorKind> {
+    /// Gets on with a plan: with the page it asked for, and with what is in memory behind that.
+    pub(super) fn plan(
+        &self,
+        id: PartitionId,
+        plan: &mut Plan,
+        loaded: Option<&[Run]>,
+    ) -> Result<Step, ErrorKind> {
         let state = self.state.read();
         let partition = state.readable(id)?;
-        if from < partition.log_start || from > partition.next {
-            return Err(ErrorKind::OffsetOutOfRange);
+        let out_of_range = plan.next < partition.log_start || plan.next > partition.next;
+        match (out_of_range, plan.pieces.is_empty()) {
+            (true, true) => return Err(ErrorKind::OffsetOutOfRange),
+            // Retention or a cut came in between; what is planned is the answer, or its bytes are gone too.
+            (true, false) => return Ok(Step::Ready),
+            (false, _) => {}
         }
-        let mut plan =
-            Plan { high_watermark: partition.next, log_start: partition.log_start, pieces: Vec::new() };
-        let missing = self.collect(&state, partition, id, from, max_bytes, &mut plan.pieces);
-        Ok(missing.map_or(Planned::Ready(plan), Planned::NeedsPage))
+        (plan.high_watermark, plan.log_start) = (partition.next, partition.log_start);
+        plan.take(partition, loaded.unwrap_or_default());
+        Ok(self.collect(&state, partition, id, plan).map_or(Step::Ready, Step::NeedsPage))
     }
 
     fn collect(
@@ -49,41 +95,24 @@ impl Shard {
         state: &ShardState,
         partition: &Partition,
         id: PartitionId,
-        mut from: Offset,
-        max_bytes: usize,
-        pieces: &mut Vec<Piece>,
+        plan: &mut Plan,
     ) -> Option<SpillKey> {
-        let mut bytes = 0;
-        let mut take = |runs: &[Run]| {
-            for &run in runs {
-                pieces.push(Piece { run, epoch: partition.epochs.at(run.base) });
-                bytes += run.len as usize;
-                if bytes >= max_bytes {
-                    break;
-                }
-            }
-            bytes
-        };
-        loop {
-            match partition.index.find(from)? {
+        while !plan.is_full() {
+            match partition.index.find(plan.next)? {
                 Place::Open(first) => {
-                    take(&partition.index.open()[first..]);
+                    plan.take(partition, &partition.index.open()[first..]);
                     return None;
                 }
                 Place::Closed(page) => {
                     let key = SpillKey::index(id, page.first);
                     let Some(runs) = self.page_in_memory(state, &key) else {
-                        // Half of what was asked for is worth more than another look into the page store.
-                        return if take(&[]) * 2 >= max_bytes.max(1) { None } else { Some(key) };
+                        return (!plan.is_worth_an_answer()).then_some(key);
                     };
-                    let first = runs.partition_point(|run| run.next() <= from);
-                    if take(&runs[first..]) >= max_bytes {
-                        return None;
-                    }
-                    from = page.next;
+                    plan.take(partition, &runs);
                 }
             }
         }
+        None
     }
 
     /// A page's runs, if they can be had without the page store.

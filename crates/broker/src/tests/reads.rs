@@ -8,7 +8,7 @@ use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, values};
 use super::sim::{Machine, Seam};
 use crate::entry::ReferenceBody;
-use crate::{Broker, NewTopic, OffsetSpec, Topic};
+use crate::{Append, Broker, NewTopic, OffsetSpec, Topic};
 
 fn runs(broker: &Broker, topic: &Topic) -> Vec<crate::partition::Run> {
     let partition = topic.partition(0).unwrap();
@@ -264,5 +264,56 @@ async fn a_partition_that_is_named_over_and_over_is_watched_once() {
     assert!(pending(&mut watch).await, "it waits for more than this");
     append(&broker, &topic, 0, one).await.unwrap();
     soon(watch).await;
+    broker.shutdown();
+}
+
+/// Writes batches that each are a run of their own, since another one made them than its neighbours; a record in each, stamped
+/// with its offset.
+async fn write_lone_batches(broker: &Broker, topic: &Topic, count: i64) {
+    for from in (0..count).step_by(1000) {
+        let lone = |i: i64| Append {
+            maker: FrontEndNo((i % 2) as u16),
+            ..item(topic, 0, batch(&[&i.to_le_bytes()], i))
+        };
+        let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
+        broker.flush();
+        assert!(soon(appending).await.iter().all(Result::is_ok));
+    }
+}
+
+#[tokio::test]
+async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
+    const BATCHES: i64 = 100_000;
+    let machine = Machine::new(5, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    write_lone_batches(&broker, &topic, BATCHES).await;
+    broker.inner.shards[1].checkpoint().unwrap();
+    broker.shutdown();
+    drop(broker);
+    // Those of franz-go, Java and librdkafka, and what no one would ask for.
+    for max in [48 << 20, 50 << 20, 52 << 20, usize::MAX] {
+        let broker = machine.open();
+        let mut next = 0;
+        while next < BATCHES {
+            let fetched = soon(read(&broker, &topic, 0, next, max)).await.unwrap();
+            let found = values(&fetched);
+            assert!((1..=4096).contains(&found.len()), "{} at {next} of {max}", found.len());
+            for (offset, value) in found {
+                assert_eq!((offset, value), (next, next.to_le_bytes().to_vec()));
+                next += 1;
+            }
+        }
+        broker.shutdown();
+    }
+    let broker = machine.open();
+    let partition = *topic.partition(0).unwrap();
+    for ts in [0, 1, 255, 70_000, BATCHES - 1] {
+        let spec = OffsetSpec::Timestamp(ts);
+        let found = soon(broker.offsets(partition.shard, partition.id, spec)).await.unwrap();
+        assert_eq!((found.offset.0, found.timestamp), (ts, ts));
+    }
+    let most = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp)).await;
+    assert_eq!(most.unwrap().offset, Offset(BATCHES - 1));
     broker.shutdown();
 }
