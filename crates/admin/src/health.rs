@@ -1,7 +1,8 @@
 //! `/livez` and `/readyz`, and what they go by.
 
 use axum::http::StatusCode;
-use sabir_broker::Stats;
+use sabir_broker::{Damage, Stats};
+use sabir_model::{ErrorKind, TopicId};
 
 use crate::{Admin, State};
 
@@ -23,12 +24,18 @@ impl Health {
         match admin.state() {
             State::Starting => waiting("starting", "the journal is being opened"),
             State::Stopping => waiting("stopping", "the broker is stopping"),
-            State::Running(shown) => Self::judge(&shown.broker.stats()),
+            State::Running(shown) => {
+                let catalog = shown.broker.catalog();
+                let name =
+                    |id| catalog.topic_by_id(id).map_or_else(|| id.to_string(), |t| t.name.to_string());
+                Self::judge(&shown.broker.stats(), name)
+            }
         }
     }
 
-    /// A shard that lost its storage makes the node not ready. A full disk does not: readers and deletes are what empties it.
-    pub fn judge(stats: &Stats) -> Self {
+    /// A shard that lost its storage makes the node not ready. A full disk does not: readers and deletes are what empties it. Nor do
+    /// records that cannot be read: all others can.
+    pub fn judge(stats: &Stats, name: impl Fn(TopicId) -> String) -> Self {
         let stopped = stats.shards.iter().filter(|shard| shard.stopped);
         let full = stats.shards.iter().filter(|shard| shard.full);
         let failed =
@@ -38,6 +45,8 @@ impl Health {
         problems.extend(
             full.map(|s| format!("shard {}: its disk is full; it answers reads and takes deletes", s.shard)),
         );
+        let damaged = stats.shards.iter().flat_map(|shard| &shard.damaged);
+        problems.extend(damaged.map(|damage| unreadable(damage, &name(damage.topic))));
         Self { ready, status: if ready { "ready" } else { "failed" }, problems }
     }
 
@@ -51,6 +60,14 @@ impl Health {
         let mark = if self.ready { "" } else { "not ready: " };
         self.problems.iter().fold(head.to_owned(), |text, problem| format!("{text}{mark}{problem}\n"))
     }
+}
+
+fn unreadable(damage: &Damage, topic: &str) -> String {
+    let why = if damage.error == ErrorKind::CorruptBatch { "they are corrupt" } else { "the disk failed" };
+    let Damage { partition, offset, .. } = damage;
+    format!(
+        "topic {topic}, partition {partition}: the records at offset {offset} cannot be read: {why}; see the log"
+    )
 }
 
 /// The process answers: nothing more is said.
@@ -71,18 +88,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn records_that_cannot_be_read_are_named() {
+        let (topic, offset) = (TopicId([7; 16]), sabir_model::Offset(9));
+        let damage = Damage { topic, partition: 2, offset, error: ErrorKind::CorruptBatch };
+        let shard = ShardStats { damaged: vec![damage], ..ShardStats::default() };
+        let health = Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |_| "orders".into());
+        assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));
+        let said = "ready\ntopic orders, partition 2: the records at offset 9 cannot be read: they are corrupt; see the log\n";
+        assert_eq!(health.text(), said);
+    }
+
+    #[test]
     fn a_failed_shard_is_named() {
         let mut stats =
             Stats { shards: vec![ShardStats::default(), ShardStats::default()], ..Stats::default() };
-        let health = Health::judge(&stats);
+        let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!((health.code(), health.text()), (StatusCode::OK, "ready\n".into()));
         stats.shards[0].full = true;
-        let health = Health::judge(&stats);
+        let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));
         assert!(health.text().starts_with("ready\nshard 0: its disk is full"), "{health:?}");
         stats.shards[1].shard = sabir_model::ShardId(1);
         stats.shards[1].stopped = true;
-        let health = Health::judge(&stats);
+        let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!((health.code(), health.status), (StatusCode::SERVICE_UNAVAILABLE, "failed"));
         assert!(health.text().starts_with("not ready: shard 1"), "{health:?}");
     }

@@ -39,7 +39,7 @@ pub async fn show(
 
 /// What `/readyz` says of a broker with these figures, or of none that runs.
 fn readiness(out: &mut Exposition, stats: Option<&Stats>) {
-    let ready = stats.is_some_and(|stats| Health::judge(stats).ready);
+    let ready = stats.is_some_and(|stats| Health::judge(stats, |id| id.to_string()).ready);
     out.gauge("sabir_ready", "Whether requests are taken.", &[], ready.into());
 }
 
@@ -63,6 +63,9 @@ const GAUGES: &[Gauge] = &[
     ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
     ("sabir_journal_free_bytes", "Bytes free on the journal's file system.", |s| s.free_bytes),
     ("sabir_journal_in_flight_blocks", "Blocks written and not committed yet.", |s| s.in_flight.into()),
+    ("sabir_unreadable_partitions", "Partitions whose records could not be read.", |s| {
+        s.damaged.len() as u64
+    }),
     ("sabir_tail_cache_bytes", "Memory of the newest blocks.", |s| s.tail_cache_bytes),
 ];
 

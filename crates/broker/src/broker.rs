@@ -28,7 +28,7 @@ use crate::housekeeper::Housekeeper;
 use crate::lock::DataLock;
 use crate::open::random_id;
 use crate::options::BrokerOptions;
-use crate::read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
+use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
 use crate::watch::DataWatch;
@@ -325,7 +325,8 @@ impl Broker {
         min_one: bool,
     ) -> Result<Fetched, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
-        shard.read(ReadSpec { partition, from, max_bytes, min_one }).await
+        let read = shard.read(ReadSpec { partition, from, max_bytes, min_one }).await;
+        read.inspect_err(|_| self.log_damage(shard))
     }
 
     /// Looks an offset up. Ready at once for [`OffsetSpec::Earliest`] and [`OffsetSpec::Latest`].
@@ -339,7 +340,16 @@ impl Broker {
         spec: OffsetSpec,
     ) -> Result<FoundOffset, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
-        shard.find_offset(partition, spec).await
+        shard.find_offset(partition, spec).await.inspect_err(|_| self.log_damage(shard))
+    }
+
+    /// Says which records cannot be read, by their topic's name.
+    fn log_damage(&self, shard: &Shard) {
+        for Damage { topic, partition, offset, error } in shard.damages.take_unlogged() {
+            let known = self.catalog().topic_by_id(topic).map(|topic| topic.name.to_string());
+            let topic = known.unwrap_or_else(|| topic.to_string());
+            tracing::error!(shard = %shard.id, topic, partition, %offset, %error, "records cannot be read");
+        }
     }
 
     /// The end of the largest leader epoch of a partition that is not above `epoch`.

@@ -42,7 +42,7 @@ pub use group::{
 pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
-pub use read::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
+pub use read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
 pub use watch::DataWatch;

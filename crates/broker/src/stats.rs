@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use sabir_base::metrics::{Histogram, HistogramSnapshot};
 use sabir_model::{Offset, Sequence, ShardId, Term};
 
+use crate::read::Damage;
+
 /// A snapshot of the broker's figures. Counters count from the start of the process.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -67,6 +69,8 @@ pub struct ShardStats {
     pub checkpoint_age: Duration,
     /// Batches found corrupt by reads.
     pub corrupt: u64,
+    /// Partitions whose records could not be read; the first few of them.
+    pub damaged: Vec<Damage>,
     /// Segment files of the journal.
     pub segment_files: u64,
     /// Their bytes.

@@ -155,6 +155,12 @@ impl Assembly {
         }
     }
 
+    /// The offset behind what was taken, or `base` if that comes later.
+    pub(super) fn next_from(&self, base: Offset) -> Offset {
+        let last = self.small.as_ref().or(self.slices.last());
+        last.map_or(base, |slice| slice.next_offset.max(base))
+    }
+
     /// Whether nothing was taken yet.
     pub(super) fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.small.is_none()

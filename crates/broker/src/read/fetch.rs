@@ -44,7 +44,7 @@ impl Shard {
             return Ok(fetched);
         }
         let mut assembly = Assembly::new(spec.from, spec.max_bytes, spec.min_one);
-        let rest = self.assemble_hot(&mut assembly, &plan.pieces)?;
+        let rest = self.assemble_hot(&mut assembly, spec.partition, &plan.pieces)?;
         self.read_ahead();
         if plan.pieces.len() >= LONG {
             tokio::task::yield_now().await;
@@ -81,13 +81,19 @@ impl Shard {
     }
 
     /// Adds runs for as long as they are in memory; gives the first that is not, if one more is wanted.
-    fn assemble_hot(&self, assembly: &mut Assembly, pieces: &[Piece]) -> Result<Option<usize>, ErrorKind> {
+    fn assemble_hot(
+        &self,
+        assembly: &mut Assembly,
+        partition: PartitionId,
+        pieces: &[Piece],
+    ) -> Result<Option<usize>, ErrorKind> {
         for (at, piece) in pieces.iter().enumerate() {
             if piece.is_train() && !assembly.takes(piece.run.len as usize) {
                 return Ok(None);
             }
-            let Some(got) = self.in_memory(piece)? else { return Ok(Some(at)) };
-            if !self.add(assembly, piece, &got)? {
+            let in_memory = self.in_memory(piece).map_err(|e| self.damaged(partition, piece.run.base, e));
+            let Some(got) = in_memory? else { return Ok(Some(at)) };
+            if !self.add(assembly, partition, piece, &got)? {
                 return Ok(None);
             }
         }
@@ -108,9 +114,9 @@ impl Shard {
             let got = match self.fetch(partition, piece) {
                 Ok(got) => got,
                 Err(_) if !assembly.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.damaged(partition, piece.run.base, error)),
             };
-            if !self.add(&mut assembly, piece, &got)? {
+            if !self.add(&mut assembly, partition, piece, &got)? {
                 break;
             }
         }
@@ -118,13 +124,17 @@ impl Shard {
     }
 
     /// Whether more runs are wanted. A corrupt batch is an error only for the read that begins with it.
-    fn add(&self, assembly: &mut Assembly, piece: &Piece, got: &Got) -> Result<bool, ErrorKind> {
+    fn add(
+        &self,
+        assembly: &mut Assembly,
+        partition: PartitionId,
+        piece: &Piece,
+        got: &Got,
+    ) -> Result<bool, ErrorKind> {
         match assembly.add(piece, got) {
             Ok(next) => Ok(next == Next::More),
             Err(error) => {
-                self.meters.corrupt.add(1);
-                let (block, offset) = (piece.run.block, piece.run.offset);
-                tracing::error!(shard = %self.id, %block, offset, base = %piece.run.base, "a stored batch is corrupt");
+                let error = self.damaged(partition, assembly.next_from(piece.run.base), error);
                 if assembly.is_empty() { Err(error) } else { Ok(false) }
             }
         }

@@ -178,6 +178,17 @@ impl Shard {
         from: Offset,
         mut wanted: impl FnMut(i64, Offset) -> bool,
     ) -> Result<Option<Stamped>, ErrorKind> {
+        let found = self.scan_run(id, run, from, &mut wanted);
+        found.map_err(|error| self.damaged(id, run.base, error))
+    }
+
+    fn scan_run(
+        &self,
+        id: PartitionId,
+        run: &Run,
+        from: Offset,
+        wanted: &mut impl FnMut(i64, Offset) -> bool,
+    ) -> Result<Option<Stamped>, ErrorKind> {
         let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN };
         let got = self.fetch(id, &piece)?;
         let mut rest = if run.kind == RunKind::Reference { rebuild(&got.bytes, run)? } else { got.bytes };
@@ -188,7 +199,7 @@ impl Shard {
                 verify_crc(&batch).map_err(|_| ErrorKind::CorruptBatch)?;
             }
             if next > from
-                && let Some(found) = scan_batch(&batch, base, from, &mut wanted)?
+                && let Some(found) = scan_batch(&batch, base, from, wanted)?
             {
                 return Ok(Some(found));
             }

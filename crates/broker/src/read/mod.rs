@@ -2,6 +2,7 @@
 
 mod assemble;
 mod cache;
+mod damage;
 mod fetch;
 mod lookup;
 mod plan;
@@ -10,5 +11,7 @@ mod source;
 mod types;
 
 pub(crate) use cache::PageCache;
+pub use damage::Damage;
+pub(crate) use damage::Damages;
 pub(crate) use fetch::ReadSpec;
 pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};

@@ -1,6 +1,7 @@
 //! Which runs answer a read: decided under the projections' lock, without touching a byte of them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId};
 
@@ -145,7 +146,9 @@ impl Shard {
     }
 
     pub(super) fn bad_page(&self, key: &SpillKey, error: &dyn std::fmt::Display) -> ErrorKind {
-        tracing::error!(shard = %self.id, ?key, %error, "a page of the index cannot be read");
+        if self.damages.may_say_why(Instant::now()) {
+            tracing::error!(shard = %self.id, ?key, %error, "a page of the index cannot be read");
+        }
         ErrorKind::StorageError
     }
 }

@@ -1,5 +1,7 @@
 //! The bytes of a run: from the tail cache, or from the disk.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use sabir_journal::{ColdRead, Read, ReadError};
 use sabir_model::{ErrorKind, PartitionId, Sequence};
@@ -99,7 +101,10 @@ impl Shard {
             // Retention was faster than the reader, who looks at the log start again.
             ReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
             ReadError::NotCommitted { .. } | ReadError::OutOfBounds { .. } | ReadError::Disk { .. } => {
-                tracing::error!(shard = %self.id, %error, "a read failed");
+                // Whose records it were is said elsewhere; this is what the disk answered.
+                if self.damages.may_say_why(Instant::now()) {
+                    tracing::error!(shard = %self.id, %error, "a read failed");
+                }
                 ErrorKind::StorageError
             }
         }

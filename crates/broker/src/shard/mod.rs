@@ -38,7 +38,7 @@ use crate::append::Append;
 use crate::baton::Baton;
 use crate::entry::Body;
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
-use crate::read::PageCache;
+use crate::read::{Damages, PageCache};
 use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
 use crate::watch::Watchers;
@@ -57,6 +57,7 @@ pub(crate) struct Shard {
     pub(crate) pages: Arc<dyn PageStore>,
     disk: Arc<dyn Disk>,
     pub(crate) page_cache: PageCache,
+    pub(crate) damages: Damages,
     clock: Arc<dyn Clock>,
     settings: Settings,
     /// Whether the last run ended in order.
@@ -232,6 +233,7 @@ impl Shard {
             checkpoints: meters.checkpoints.get(),
             checkpoint_age: meters.checkpointed.age(),
             corrupt: meters.corrupt.get(),
+            damaged: self.damaged_partitions(),
             segment_files: journal.segments,
             segment_bytes: journal.segments * self.settings.segment_bytes,
             free_bytes: self.disk.free_bytes().unwrap_or(0),

@@ -24,7 +24,7 @@ use super::tables::StoredTables;
 use crate::answer::Answer;
 use crate::baton::Baton;
 use crate::entry::Started;
-use crate::read::PageCache;
+use crate::read::{Damages, PageCache};
 use crate::state::{ApplyError, ShardState};
 use crate::stats::ShardMeters;
 use crate::watch::Watchers;
@@ -101,6 +101,7 @@ impl Shard {
             pages: parts.pages,
             disk: parts.disk,
             page_cache: PageCache::default(),
+            damages: Damages::default(),
             clock,
             open: Mutex::new(OpenBlocks::new(parts.pool, last_ms)),
             waiting: AtomicUsize::new(0),

@@ -11,7 +11,7 @@ use sabir_model::{ErrorKind, Offset, TopicConfig};
 
 use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
 use super::sim::{Machine, Seam};
-use crate::{Broker, BrokerOptions, NewTopic, StartError, Topic};
+use crate::{Broker, BrokerOptions, Damage, NewTopic, StartError, Topic};
 
 #[tokio::test]
 async fn a_failed_write_stops_its_shard_and_no_other() {
@@ -148,6 +148,11 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     assert_eq!(soon(read(&broker, &a, 0, 1, 100_000)).await.unwrap_err(), ErrorKind::CorruptBatch);
     assert_eq!(broker.stats().shards[1].corrupt, 2);
     assert!(!broker.stats().shards[1].stopped);
+    let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), error: ErrorKind::CorruptBatch };
+    assert_eq!(broker.stats().shards[1].damaged, [damage]);
+    let place = a.partition(0).unwrap();
+    broker.delete_records(place.shard, place.id, Offset(2)).await.unwrap();
+    assert_eq!(broker.stats().shards[1].damaged, [], "what is not kept any more harms nobody");
     broker.shutdown();
 }
 

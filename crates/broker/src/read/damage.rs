@@ -1,0 +1,163 @@
+//! Partitions whose records could not be read: shown for as long as those are kept, and logged once in a while.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use sabir_model::{ErrorKind, Offset, PartitionId, TopicId};
+
+use crate::shard::Shard;
+
+/// Partitions listed; of more, only the log tells.
+const LISTED: usize = 64;
+/// How often one partition is logged.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long a read that the disk refused is shown: the next one may succeed.
+const SHOWN: Duration = Duration::from_secs(600);
+
+/// Records that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// The partition's topic.
+    pub topic: TopicId,
+    /// The partition's number in it.
+    pub partition: u32,
+    /// Where the records begin.
+    pub offset: Offset,
+    /// [`ErrorKind::CorruptBatch`], or [`ErrorKind::StorageError`] if the disk did not give them.
+    pub error: ErrorKind,
+}
+
+/// The damage that reads have met.
+#[derive(Debug, Default)]
+pub(crate) struct Damages(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    listed: FxHashMap<PartitionId, Seen>,
+    /// When one that is not listed was logged.
+    unlisted: Option<Instant>,
+    unlogged: Vec<Damage>,
+    /// When it was last logged what a disk answered.
+    why: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    damage: Damage,
+    last: Instant,
+    logged: Instant,
+}
+
+impl Damages {
+    /// Takes a damage down, and for the log if that was not told of it lately.
+    pub(crate) fn note(&self, id: PartitionId, damage: Damage, now: Instant) {
+        let mut known = self.0.lock();
+        if known.is_due(id, damage, now) {
+            known.unlogged.push(damage);
+        }
+    }
+
+    /// Whether what a disk answered is to be logged: once in a while.
+    pub(crate) fn may_say_why(&self, now: Instant) -> bool {
+        let mut known = self.0.lock();
+        let due = known.why.is_none_or(|last| now.duration_since(last) >= AGAIN);
+        known.why = if due { Some(now) } else { known.why };
+        due
+    }
+
+    /// What is to be logged.
+    pub(crate) fn take_unlogged(&self) -> Vec<Damage> {
+        std::mem::take(&mut self.0.lock().unlogged)
+    }
+
+    /// Forgets what `is_kept` denies, and what the disk refused long ago; gives the rest in the order of their places.
+    pub(crate) fn list(&self, now: Instant, is_kept: impl Fn(PartitionId, Offset) -> bool) -> Vec<Damage> {
+        let mut known = self.0.lock();
+        known.listed.retain(|id, seen| {
+            let lasts = seen.damage.error == ErrorKind::CorruptBatch || now.duration_since(seen.last) < SHOWN;
+            lasts && is_kept(*id, seen.damage.offset)
+        });
+        let mut damages: Vec<Damage> = known.listed.values().map(|seen| seen.damage).collect();
+        damages.sort_unstable_by_key(|damage| (damage.topic, damage.partition));
+        damages
+    }
+}
+
+impl Known {
+    fn is_due(&mut self, id: PartitionId, damage: Damage, now: Instant) -> bool {
+        let full = self.listed.len() >= LISTED;
+        let due = |logged: Instant| now.duration_since(logged) >= AGAIN;
+        match self.listed.get_mut(&id) {
+            Some(seen) => {
+                (seen.damage, seen.last) = (damage, now);
+                let due = due(seen.logged);
+                seen.logged = if due { now } else { seen.logged };
+                due
+            }
+            None if full => {
+                let due = self.unlisted.is_none_or(due);
+                self.unlisted = if due { Some(now) } else { self.unlisted };
+                due
+            }
+            None => self.listed.insert(id, Seen { damage, last: now, logged: now }).is_none(),
+        }
+    }
+}
+
+impl Shard {
+    /// Takes down that the records from `offset` on cannot be read; gives the error back.
+    pub(super) fn damaged(&self, id: PartitionId, offset: Offset, error: ErrorKind) -> ErrorKind {
+        if error == ErrorKind::CorruptBatch {
+            self.meters.corrupt.add(1);
+        }
+        let place = self.state.read().partition(id).map(|partition| (partition.topic, partition.number));
+        let Some((topic, partition)) = place else { return error };
+        if matches!(error, ErrorKind::CorruptBatch | ErrorKind::StorageError) {
+            self.damages.note(id, Damage { topic, partition, offset, error }, Instant::now());
+        }
+        error
+    }
+
+    /// The partitions whose records could not be read, and still are kept.
+    pub(crate) fn damaged_partitions(&self) -> Vec<Damage> {
+        self.damages.list(Instant::now(), |id, offset| {
+            self.state.read().partition(id).is_some_and(|partition| partition.log_start <= offset)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage(partition: u32, error: ErrorKind) -> Damage {
+        Damage { topic: TopicId([7; 16]), partition, offset: Offset(5), error }
+    }
+
+    #[test]
+    fn a_partition_is_logged_once_in_a_while_and_shown_while_it_is_kept() {
+        let (damages, start) = (Damages::default(), Instant::now());
+        let corrupt = damage(0, ErrorKind::CorruptBatch);
+        for second in 0..60 {
+            damages.note(PartitionId(1), corrupt, start + Duration::from_secs(second));
+        }
+        assert_eq!(damages.take_unlogged(), [corrupt]);
+        damages.note(PartitionId(1), corrupt, start + AGAIN);
+        assert_eq!(damages.take_unlogged(), [corrupt]);
+        damages.note(PartitionId(2), damage(1, ErrorKind::StorageError), start);
+        assert_eq!(damages.list(start, |_, _| true).len(), 2);
+        assert_eq!(damages.list(start + SHOWN, |_, _| true), [corrupt]);
+        assert_eq!(damages.list(start, |_, _| false), []);
+    }
+
+    #[test]
+    fn any_number_of_partitions_takes_little_memory_and_few_lines() {
+        let (damages, now) = (Damages::default(), Instant::now());
+        for n in 0..10_000 {
+            damages.note(PartitionId(n.into()), damage(n, ErrorKind::CorruptBatch), now);
+        }
+        assert_eq!(damages.take_unlogged().len(), LISTED + 1);
+        assert_eq!(damages.list(now, |_, _| true).len(), LISTED);
+    }
+}
