@@ -9,9 +9,12 @@ use sabir_journal::{Journal, JournalError, JournalFound, Replicator, Solo, look_
 use sabir_model::ShardId;
 use tracing::info;
 
-use crate::options::{DiskKind, StartError};
+use crate::options::{BrokerOptions, DiskKind, StartError};
 use crate::shard::OpenError;
 use crate::survey::Survey;
+
+/// Descriptors that a shard's disk keeps at least.
+const LEAST_OPEN_FILES: usize = 2;
 
 /// Gives each shard its ground.
 pub(crate) trait Backend: Send + Sync {
@@ -32,10 +35,18 @@ pub(crate) trait Backend: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Folders {
     pub(crate) data: PathBuf,
-    pub(crate) disk: DiskKind,
+    disk: DiskKind,
+    /// Descriptors that each shard's disk keeps.
+    open_files: usize,
 }
 
 impl Folders {
+    pub(crate) fn of(options: &BrokerOptions) -> Self {
+        let disks = options.data_shards as usize + 1;
+        let open_files = (options.open_files / disks).max(LEAST_OPEN_FILES);
+        Self { data: options.data.clone(), disk: options.disk, open_files }
+    }
+
     fn shard(&self, shard: ShardId) -> PathBuf {
         self.data.join(format!("shard-{shard}"))
     }
@@ -86,7 +97,7 @@ impl Backend for Folders {
         std::fs::create_dir_all(&folder)
             .map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
         sync_folders(&folder, &self.data)?;
-        open_disk(self.disk, &folder).map_err(OpenError::Disk)
+        open_disk(self.disk, &folder, self.open_files).map_err(OpenError::Disk)
     }
 
     fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
@@ -117,31 +128,40 @@ fn sync_folders(folder: &Path, data: &Path) -> Result<(), OpenError> {
 /// # Errors
 /// In words, why a journal there would fall back to `pwrite`.
 pub fn check_uring(folder: &Path) -> Result<(), String> {
-    open_disk(DiskKind::Uring, folder).map(drop).map_err(|error| error.to_string())
+    open_disk(DiskKind::Uring, folder, LEAST_OPEN_FILES).map(drop).map_err(|error| error.to_string())
+}
+
+fn open_pwrite(folder: &Path, open_files: usize) -> Result<Arc<dyn Disk>, DiskError> {
+    let disk = PwriteDisk::open(folder)?;
+    disk.keep_open(open_files);
+    Ok(Arc::new(disk))
 }
 
 #[cfg(target_os = "linux")]
-fn open_disk(kind: DiskKind, folder: &Path) -> Result<Arc<dyn Disk>, DiskError> {
+fn open_disk(kind: DiskKind, folder: &Path, open_files: usize) -> Result<Arc<dyn Disk>, DiskError> {
     use sabir_journal::disk::UringDisk;
     if kind == DiskKind::Pwrite {
-        return Ok(Arc::new(PwriteDisk::open(folder)?));
+        return open_pwrite(folder, open_files);
     }
     match UringDisk::open(folder) {
-        Ok(disk) => Ok(Arc::new(disk)),
+        Ok(disk) => {
+            disk.keep_open(open_files);
+            Ok(Arc::new(disk))
+        }
         Err(error @ DiskError::Unsupported { .. }) if kind == DiskKind::Auto => {
             info!(%error, "falling back to pwrite");
-            Ok(Arc::new(PwriteDisk::open(folder)?))
+            open_pwrite(folder, open_files)
         }
         Err(error) => Err(error),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_disk(kind: DiskKind, folder: &Path) -> Result<Arc<dyn Disk>, DiskError> {
+fn open_disk(kind: DiskKind, folder: &Path, open_files: usize) -> Result<Arc<dyn Disk>, DiskError> {
     if kind == DiskKind::Uring {
         let source = Arc::new(std::io::ErrorKind::Unsupported.into());
         let path = folder.display().to_string();
         return Err(DiskError::Unsupported { what: "io_uring", path, source });
     }
-    Ok(Arc::new(PwriteDisk::open(folder)?))
+    open_pwrite(folder, open_files)
 }

@@ -36,7 +36,7 @@ impl Broker {
     pub fn open(options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         refuse_foreign(&options.data)?;
         let lock = take_lock(&options.data)?;
-        let backend = Folders { data: options.data.clone(), disk: options.disk };
+        let backend = Folders::of(&options);
         Self::open_on(options, clock, &backend, Some(lock))
     }
 

@@ -62,6 +62,8 @@ pub struct BrokerOptions {
     pub recycle: bool,
     /// Bytes of the device that a shard's journal leaves to others.
     pub keep_free: u64,
+    /// Descriptors that the journals keep for files nobody needs just then, all shards together.
+    pub open_files: usize,
     /// How consumer groups are run.
     pub groups: GroupOptions,
 }
@@ -93,6 +95,7 @@ impl BrokerOptions {
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,
+            open_files: 256,
             groups: GroupOptions::default(),
         }
     }

@@ -49,7 +49,7 @@ impl Commits {
                 std::thread::sleep(TICK);
             }
         });
-        let folders = Folders { data: options.data.clone(), disk: options.disk };
+        let folders = Folders::of(&options);
         let backend = Late { folders, shared: commits.0.clone() };
         let broker = Broker::open_on(options, clock, &backend, None)?;
         Ok((broker, commits))

@@ -87,9 +87,9 @@ impl JournalError {
         move |source| Self::Disk { doing, source }
     }
 
-    /// Whether there was no space left on the device.
+    /// Whether there was no space left on the device, or no descriptor.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Disk { source: DiskError::Full { .. }, .. })
+        matches!(self, Self::Disk { source, .. } if source.is_shortage())
     }
 }
 

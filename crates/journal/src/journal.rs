@@ -227,6 +227,7 @@ impl Journal {
                 (stock.take().map_err(JournalError::disk("make its first segment"))?, SEGMENT_HEADER as u64)
             }
         };
+        active.file.hold().map_err(JournalError::disk("hold its last segment"))?;
         let chain = restored.chain;
         let tail = Arc::new(Tail::after(chain.last.0, options.tail_bytes));
         let cold = ColdReads::new(pool.clone(), tail.clone(), (options.tail_bytes / 4).max(LEAST_COLD_BYTES));

@@ -171,6 +171,15 @@ impl SegmentFile {
         self.disk.sync(self.id)
     }
 
+    /// Keeps its descriptor until it is let go.
+    pub(crate) fn hold(&self) -> Result<(), DiskError> {
+        self.disk.hold(self.id)
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.disk.let_go(self.id);
+    }
+
     pub(crate) fn name(&self) -> String {
         file_name(self.number)
     }

@@ -224,6 +224,7 @@ impl Slots {
     fn create(disk: &Arc<dyn Disk>, slot: Slot) -> Result<Self, DiskError> {
         let unfinished = format!("{NAME}{UNFINISHED}");
         let file = disk.create(&unfinished, 2 * COPY)?;
+        disk.hold(file)?;
         let mut slots = Self { disk: disk.clone(), file, counter: 0, slot, version: VERSION };
         slots.save(slot)?;
         disk.rename(&unfinished, NAME)?;
@@ -234,6 +235,7 @@ impl Slots {
     fn load(disk: &Arc<dyn Disk>) -> Result<Self, JournalError> {
         let reading = || JournalError::disk("read its slots");
         let file = disk.open(NAME).map_err(reading())?;
+        disk.hold(file).map_err(reading())?;
         let mut copies = Vec::new();
         for copy in 0..2 {
             let mut page = Box::new(Aligned([0; COPY as usize]));

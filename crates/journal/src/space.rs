@@ -226,7 +226,7 @@ impl Stock {
         let made = self
             .check_room(number)
             .and_then(|()| SegmentFile::create(&self.disk, number, self.limits.segment_bytes));
-        self.exhausted.store(matches!(made, Err(DiskError::Full { .. })), Ordering::Release);
+        self.exhausted.store(matches!(&made, Err(error) if error.is_shortage()), Ordering::Release);
         if made.is_ok() {
             self.files.fetch_add(1, Ordering::Relaxed);
         }
@@ -251,7 +251,7 @@ impl Stock {
             let number = self.shelves.lock().take_file_number();
             match self.create(number) {
                 Ok(file) => self.change(|shelves| shelves.raw.push(file)),
-                Err(DiskError::Full { .. }) => return Ok(Prepared::Short),
+                Err(error) if error.is_shortage() => return Ok(Prepared::Short),
                 Err(error) => return Err(error),
             }
         }
@@ -260,8 +260,8 @@ impl Stock {
             return Ok(Prepared::Full);
         }
         match self.make_ready(pace) {
-            // A file system that does not keep what it reserved.
-            Err(DiskError::Full { .. }) => Ok(Prepared::Short),
+            // A file system that does not keep what it reserved, or a process without descriptors.
+            Err(error) if error.is_shortage() => Ok(Prepared::Short),
             made => made,
         }
     }

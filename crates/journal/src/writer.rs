@@ -90,6 +90,9 @@ impl Writer {
     /// Continues behind `chain` after a cut.
     pub(crate) fn restart(&mut self, active: Arc<Segment>, pos: u64, chain: &Chain, cuts: u32) {
         let (tokens, now_ms) = (self.tokens, self.now_ms);
+        // Where there is no descriptor now, the next write asks again.
+        let _ = active.file.hold();
+        self.active.file.let_go();
         *self = Self { tokens, now_ms, idle_since_ms: now_ms, ..Self::new(active, pos, chain, cuts) };
     }
 
@@ -148,7 +151,7 @@ impl Writer {
         }
         match self.make_room(parts, block.framed_len() as u64) {
             Ok(()) => Ok(self.send_block(parts, block, term)?),
-            Err(DiskError::Full { .. }) => Err(AppendError::Full(block)),
+            Err(error) if error.is_shortage() => Err(AppendError::Full(block)),
             Err(error) => Err(AppendError::Stopped(self.stop(parts, "make a segment", error))),
         }
     }
@@ -159,7 +162,13 @@ impl Writer {
             return Err(DiskError::Full { path: self.active.file.name() });
         }
         if self.room() < len {
-            self.active = parts.stock.take()?;
+            let next = parts.stock.take()?;
+            if let Err(error) = next.file.hold() {
+                next.file.let_go();
+                parts.stock.put_back(vec![next]);
+                return Err(error);
+            }
+            std::mem::replace(&mut self.active, next).file.let_go();
             self.pos = SEGMENT_HEADER as u64;
         }
         // A segment made under other options may be too short. It is not skipped: the next frame must follow here.

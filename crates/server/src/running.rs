@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::config::{Config, FrontEndConfig};
-use crate::limits;
+use crate::limits::{self, Descriptors};
 use crate::storage::volatile;
 
 /// Why a broker did not start.
@@ -78,8 +78,19 @@ pub struct Stopped {
 /// What [`StartError`] lists. Nothing is left running then.
 pub fn start(config: Config) -> Result<Running, StartError> {
     let began = Instant::now();
-    limits::raise_open_files();
-    let options = config.broker_options();
+    let open_files = limits::raise_open_files();
+    let mut options = config.broker_options();
+    let mut net_options = net_options(&config.net);
+    let wanted = net_options.max_connections;
+    let share = Descriptors::share(open_files, options.data_shards + 1, net_options.io_threads, wanted);
+    (options.open_files, net_options.max_connections) = (share.journals, share.connections);
+    if share.connections < wanted {
+        let (wanted, connections) = (wanted, share.connections);
+        warn!(
+            wanted,
+            connections, "net.max_connections is lowered to what the open-file limit (ulimit -n) leaves"
+        );
+    }
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     sabir_broker::check_free(&options.data)?;
     warn_of_memory(&options.data);
@@ -88,7 +99,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
-    let net = match Net::start(&net_options(&config.net), watched(&broker)) {
+    let net = match Net::start(&net_options, watched(&broker)) {
         Ok(net) => Arc::new(net),
         Err(error) => {
             broker.shutdown();

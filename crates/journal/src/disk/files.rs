@@ -4,8 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -24,13 +25,46 @@ const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 #[cfg(not(target_os = "linux"))]
 const DIRECT: i32 = 0;
 
-/// An open file.
+/// Descriptors kept if nothing else is said, beside those that cannot be given up.
+const KEEP_OPEN: usize = 64;
+/// Descriptors that are held for when the process has no others left.
+const SPARE: usize = 2;
+/// How often it is said that none is left.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// What the spare descriptors are of.
+const NOTHING: &str = "/dev/null";
+
+/// An open file. Its descriptor may be given up while nobody uses it, and is then made anew from the name.
 #[derive(Debug)]
 pub(super) struct OpenFile {
-    pub(super) file: File,
+    descriptor: Mutex<Option<Arc<File>>>,
     name: Mutex<String>,
     dir: PathBuf,
     pub(super) len: u64,
+    /// When it was used last, in uses of all.
+    used: AtomicU64,
+    /// Those who need the descriptor kept.
+    holders: AtomicUsize,
+    /// Writes that a sync is still to make durable: submitted, and how many of them were synced.
+    writes: AtomicU64,
+    synced: AtomicU64,
+}
+
+/// An open file with its descriptor, which stays for as long as this does.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) open: Arc<OpenFile>,
+    pub(super) file: Arc<File>,
+    /// Writes submitted before.
+    writes: u64,
+}
+
+impl Handle {
+    pub(super) fn synced(&self, result: io::Result<()>) -> Result<(), DiskError> {
+        result.map_err(|source| self.open.error("sync", source))?;
+        self.open.synced.fetch_max(self.writes, Ordering::AcqRel);
+        Ok(())
+    }
 }
 
 impl OpenFile {
@@ -53,9 +87,22 @@ impl OpenFile {
         }
     }
 
-    pub(super) fn synced(&self, result: io::Result<()>) -> Result<(), DiskError> {
-        result.map_err(|source| self.error("sync", source))
+    /// Takes the descriptor away, if nobody needs that very one. A write that no sync followed keeps it: what became of such a
+    /// write is told on the descriptor it went through.
+    fn take_idle(&self) -> Option<Arc<File>> {
+        let mut slot = self.descriptor.try_lock()?;
+        let unsynced = self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire);
+        let needed = unsynced || self.holders.load(Ordering::Acquire) > 0;
+        if needed || slot.as_ref().is_some_and(|file| Arc::strong_count(file) > 1) {
+            return None;
+        }
+        slot.take()
     }
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -68,6 +115,7 @@ pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> Dis
         io::ErrorKind::NotFound => DiskError::NotFound { path },
         io::ErrorKind::AlreadyExists => DiskError::Exists { path },
         _ if is_full(&source) => DiskError::Full { path },
+        _ if lacks_descriptors(&source) => DiskError::NoDescriptors { path },
         _ => DiskError::Io { op, path, source: Arc::new(source) },
     }
 }
@@ -80,6 +128,15 @@ pub(super) struct Files {
     direct: bool,
     open: RwLock<FxHashMap<FileId, Arc<OpenFile>>>,
     next: AtomicU64,
+    /// Those that have a descriptor.
+    opened: Mutex<Vec<Arc<OpenFile>>>,
+    keep_open: AtomicUsize,
+    uses: AtomicU64,
+    spare: Mutex<Vec<File>>,
+    /// When it was last said that there are no descriptors.
+    complained: Mutex<Option<Instant>>,
+    /// Held for writing while a name changes, so that no file is opened by the one it had.
+    naming: RwLock<()>,
     failed: OnceLock<Arc<DiskError>>,
     bounce: Arc<BufPool>,
 }
@@ -94,6 +151,12 @@ impl Files {
             direct,
             open: RwLock::default(),
             next: AtomicU64::new(1),
+            opened: Mutex::default(),
+            keep_open: AtomicUsize::new(KEEP_OPEN),
+            uses: AtomicU64::new(0),
+            spare: Mutex::new(spare()),
+            complained: Mutex::default(),
+            naming: RwLock::default(),
             failed: OnceLock::new(),
             bounce: BufPool::new(KEEP_BOUNCE),
         })
@@ -129,33 +192,146 @@ impl Files {
         });
     }
 
-    /// An open file; the caller keeps it open for as long as it holds it.
-    pub(super) fn get(&self, file: FileId) -> Result<Arc<OpenFile>, DiskError> {
+    fn find(&self, file: FileId) -> Result<Arc<OpenFile>, DiskError> {
         self.open.read().get(&file).cloned().ok_or(DiskError::NotOpen { file })
     }
 
+    /// An open file with its descriptor.
+    pub(super) fn get(&self, file: FileId) -> Result<Handle, DiskError> {
+        let open = self.find(file)?;
+        open.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let mut slot = open.descriptor.lock();
+        let file = match &*slot {
+            Some(file) => file.clone(),
+            None => {
+                let file = Arc::new(self.reopen(&open)?);
+                *slot = Some(file.clone());
+                self.note_opened(&open);
+                file
+            }
+        };
+        drop(slot);
+        let writes = open.writes.load(Ordering::Acquire);
+        Ok(Handle { open, file, writes })
+    }
+
+    fn reopen(&self, open: &OpenFile) -> Result<File, DiskError> {
+        let _naming = self.naming.read();
+        let path = self.path.join(&*open.name.lock());
+        let file = self.with_spare(|| self.options().open(&path));
+        file.map_err(|e| io_error("open", path.display().to_string(), e))
+    }
+
+    /// Opens with what is held back, where the process has no descriptor left.
+    fn with_spare(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+        match open() {
+            Err(error) if lacks_descriptors(&error) => {
+                self.complain(&error);
+                self.give_up(0);
+                drop(self.spare.lock().pop());
+                open()
+            }
+            result => result,
+        }
+    }
+
+    fn complain(&self, error: &io::Error) {
+        let mut last = self.complained.lock();
+        if last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            *last = Some(Instant::now());
+            tracing::warn!(%error, path = self.dir_path(), "no descriptor is left for the journal's files; raise the limit (ulimit -n)");
+        }
+    }
+
+    fn note_opened(&self, open: &Arc<OpenFile>) {
+        self.opened.lock().push(open.clone());
+        self.give_up(self.keep_open.load(Ordering::Relaxed));
+    }
+
+    /// Gives descriptors up until `keep` are left, or none that can be spared; those first that were not used longest.
+    fn give_up(&self, keep: usize) {
+        let mut opened = self.opened.lock();
+        if opened.len() <= keep {
+            return;
+        }
+        opened.sort_unstable_by_key(|open| std::cmp::Reverse(open.used.load(Ordering::Relaxed)));
+        let mut surplus = opened.len() - keep;
+        for at in (0..opened.len()).rev() {
+            if surplus > 0 && opened[at].take_idle().is_some() {
+                opened.swap_remove(at);
+                surplus -= 1;
+            }
+        }
+    }
+
+    /// Keeps at most so many descriptors beside those that are needed.
+    pub(super) fn keep_open(&self, descriptors: usize) {
+        self.keep_open.store(descriptors, Ordering::Relaxed);
+        self.give_up(descriptors);
+    }
+
+    /// Keeps a file's descriptor until it is let go.
+    pub(super) fn hold(&self, file: FileId) -> Result<(), DiskError> {
+        self.find(file)?.holders.fetch_add(1, Ordering::AcqRel);
+        self.get(file).map(drop)
+    }
+
+    pub(super) fn let_go(&self, file: FileId) {
+        if let Ok(open) = self.find(file) {
+            open.holders.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     /// A file that a submitted write fits.
+    /// `sync` says that the write makes itself durable.
     pub(super) fn get_for_write(
         &self,
         file: FileId,
         pos: u64,
         len: usize,
-    ) -> Result<Arc<OpenFile>, DiskError> {
+        sync: bool,
+    ) -> Result<Handle, DiskError> {
         self.check()?;
-        let open = self.get(file)?;
-        check_sectors(pos, len as u64, || open.path())?;
-        check_bounds(pos, len as u64, open.len, || open.path())?;
-        Ok(open)
+        let handle = self.get(file)?;
+        check_sectors(pos, len as u64, || handle.open.path())?;
+        check_bounds(pos, len as u64, handle.open.len, || handle.open.path())?;
+        if !sync {
+            handle.open.writes.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(handle)
     }
 
     fn keep(&self, name: &str, file: File, len: u64) -> FileId {
         let id = FileId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.open.write().insert(id, Arc::new(self.open_file(name, file, len)));
+        let open = self.open_file(name, file, len).open;
+        open.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.open.write().insert(id, open.clone());
+        self.note_opened(&open);
+        self.fill_spare();
         id
     }
 
-    fn open_file(&self, name: &str, file: File, len: u64) -> OpenFile {
-        OpenFile { file, name: Mutex::new(name.to_owned()), dir: self.path.clone(), len }
+    /// Holds descriptors back again, where there are some.
+    fn fill_spare(&self) {
+        let mut held = self.spare.lock();
+        if held.len() < SPARE {
+            *held = spare();
+        }
+    }
+
+    fn open_file(&self, name: &str, file: File, len: u64) -> Handle {
+        let file = Arc::new(file);
+        let open = OpenFile {
+            descriptor: Mutex::new(Some(file.clone())),
+            name: Mutex::new(name.to_owned()),
+            dir: self.path.clone(),
+            len,
+            used: AtomicU64::new(0),
+            holders: AtomicUsize::new(0),
+            writes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+        };
+        Handle { open: Arc::new(open), file, writes: 0 }
     }
 
     pub(super) fn list(&self) -> Result<Vec<String>, DiskError> {
@@ -176,7 +352,8 @@ impl Files {
         check_name(name)?;
         check_sectors(0, len, || self.path.join(name).display().to_string())?;
         let path = self.path.join(name);
-        let file = self.options().create_new(true).open(&path).map_err(self.error_at("create", name))?;
+        let made = self.with_spare(|| self.options().create_new(true).open(&path));
+        let file = made.map_err(self.error_at("create", name))?;
         if let Err(e) = reserve_space(&file, len) {
             drop(file);
             fs::remove_file(&path).map_err(self.error_at("remove", name))?;
@@ -187,18 +364,23 @@ impl Files {
 
     pub(super) fn open(&self, name: &str) -> Result<FileId, DiskError> {
         check_name(name)?;
-        let file = self.options().open(self.path.join(name)).map_err(self.error_at("open", name))?;
+        let opened = self.with_spare(|| self.options().open(self.path.join(name)));
+        let file = opened.map_err(self.error_at("open", name))?;
         let len = file.metadata().map_err(self.error_at("open", name))?.len();
         Ok(self.keep(name, file, len))
     }
 
     pub(super) fn close(&self, file: FileId) {
-        self.open.write().remove(&file);
+        let closed = self.open.write().remove(&file);
+        if let Some(closed) = closed {
+            self.opened.lock().retain(|open| !Arc::ptr_eq(open, &closed));
+        }
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         self.check()?;
         check_name(to)?;
+        let _naming = self.naming.write();
         let target = self.path.join(to);
         // The directory belongs to one process, and its journal names files from one thread.
         if target.exists() {
@@ -217,7 +399,17 @@ impl Files {
     pub(super) fn remove(&self, name: &str) -> Result<(), DiskError> {
         self.check()?;
         check_name(name)?;
+        self.hold_named(name)?;
         fs::remove_file(self.path.join(name)).map_err(self.error_at("remove", name))
+    }
+
+    /// A file that loses its name cannot be opened by it any more.
+    fn hold_named(&self, name: &str) -> Result<(), DiskError> {
+        let open = self.open.read();
+        let named = open.iter().filter(|(_, open)| *open.name.lock() == name);
+        let named: Vec<FileId> = named.map(|(id, _)| *id).collect();
+        drop(open);
+        named.into_iter().try_for_each(|id| self.hold(id))
     }
 
     pub(super) fn sync_dir(&self) -> Result<(), DiskError> {
@@ -227,43 +419,43 @@ impl Files {
     }
 
     pub(super) fn len(&self, file: FileId) -> Result<u64, DiskError> {
-        self.get(file).map(|open| open.len)
+        self.find(file).map(|open| open.len)
     }
 
     pub(super) fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        let open = self.get(file)?;
-        check_bounds(pos, buf.len() as u64, open.len, || open.path())?;
+        let handle = self.get(file)?;
+        check_bounds(pos, buf.len() as u64, handle.open.len, || handle.open.path())?;
         let result = if self.direct && !goes_direct(pos, buf) {
-            self.read_bounced(&open, pos, buf)
+            self.read_bounced(&handle.file, pos, buf)
         } else {
             let needed = buf.len();
-            read_full(&open.file, pos, buf, needed)
+            read_full(&handle.file, pos, buf, needed)
         };
-        result.map_err(|e| open.error("read", e))
+        result.map_err(|e| handle.open.error("read", e))
     }
 
     /// Reads the whole sectors around what is wanted into aligned memory and copies.
-    fn read_bounced(&self, open: &OpenFile, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+    fn read_bounced(&self, file: &File, pos: u64, buf: &mut [u8]) -> io::Result<()> {
         let skip = (pos % SECTOR as u64) as usize;
         let mut sectors = self.bounce.get((skip + buf.len()).next_multiple_of(SECTOR));
-        read_full(&open.file, pos - skip as u64, &mut sectors, skip + buf.len())?;
+        read_full(file, pos - skip as u64, &mut sectors, skip + buf.len())?;
         buf.copy_from_slice(&sectors[skip..skip + buf.len()]);
         Ok(())
     }
 
     pub(super) fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
-        let open = self.get_for_write(file, pos, data.len())?;
-        open.written(pos, data.len(), self.write_once(&open, pos, data))
+        let handle = self.get_for_write(file, pos, data.len(), false)?;
+        handle.open.written(pos, data.len(), self.write_once(&handle.file, pos, data))
     }
 
     /// One write call, from aligned memory where the file needs it.
-    pub(super) fn write_once(&self, open: &OpenFile, pos: u64, data: &[u8]) -> io::Result<usize> {
+    pub(super) fn write_once(&self, file: &File, pos: u64, data: &[u8]) -> io::Result<usize> {
         if !self.direct || goes_direct(pos, data) {
-            return retry(|| open.file.write_at(data, pos));
+            return retry(|| file.write_at(data, pos));
         }
         let mut aligned = self.bounce.get(data.len());
         aligned.copy_from_slice(data);
-        retry(|| open.file.write_at(&aligned, pos))
+        retry(|| file.write_at(&aligned, pos))
     }
 
     /// `data` in memory that direct I/O takes.
@@ -278,8 +470,8 @@ impl Files {
 
     pub(super) fn sync(&self, file: FileId) -> Result<(), DiskError> {
         self.check()?;
-        let open = self.get(file)?;
-        open.synced(open.file.sync_data()).inspect_err(|e| self.fail(e))
+        let handle = self.get(file)?;
+        handle.synced(handle.file.sync_data()).inspect_err(|e| self.fail(e))
     }
 
     /// Makes writes to a file fail, as a device that has gone would.
@@ -289,14 +481,14 @@ impl Files {
         let name = open[&file].name.lock().clone();
         let read_only = File::open(self.path.join(&name)).unwrap();
         let len = open[&file].len;
-        open.insert(file, Arc::new(self.open_file(&name, read_only, len)));
+        open.insert(file, self.open_file(&name, read_only, len).open);
     }
 
     /// Writes a sector past the page cache, to a file that is gone at once, with `write`. That there is no space for it says
     /// nothing against direct I/O: then it is enough that the files which are there can be opened for it.
     pub(super) fn probe(
         &self,
-        write: impl FnOnce(Arc<OpenFile>, bytes::Bytes) -> io::Result<()>,
+        write: impl FnOnce(Handle, bytes::Bytes) -> io::Result<()>,
     ) -> Result<(), DiskError> {
         match self.probe_by_writing(write) {
             Err(full) if is_full(&full) => self.probe_by_opening(),
@@ -309,16 +501,13 @@ impl Files {
         })
     }
 
-    fn probe_by_writing(
-        &self,
-        write: impl FnOnce(Arc<OpenFile>, bytes::Bytes) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn probe_by_writing(&self, write: impl FnOnce(Handle, bytes::Bytes) -> io::Result<()>) -> io::Result<()> {
         let path = self.path.join(PROBE);
         let file = self.options().create(true).truncate(true).open(&path)?;
         fs::remove_file(&path)?;
         let mut sector = self.bounce.get(SECTOR);
         sector.fill(0);
-        write(Arc::new(self.open_file(PROBE, file, SECTOR as u64)), sector.freeze())
+        write(self.open_file(PROBE, file, SECTOR as u64), sector.freeze())
     }
 
     fn probe_by_opening(&self) -> io::Result<()> {
@@ -331,6 +520,11 @@ impl Files {
             .map_err(|e| io_error("read the free space of", self.dir_path(), e.into()))?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
+}
+
+/// Descriptors to hold back: as many as there are.
+fn spare() -> Vec<File> {
+    (0..SPARE).map_while(|_| File::open(NOTHING).ok()).collect()
 }
 
 fn goes_direct(pos: u64, buf: &[u8]) -> bool {

@@ -126,6 +126,12 @@ pub enum DiskError {
         /// The file that was to be created or written.
         path: String,
     },
+    /// The process, or the system, has no descriptor left. It may have one again soon.
+    #[error("no descriptor is left to open {path}")]
+    NoDescriptors {
+        /// The file that was to be opened.
+        path: String,
+    },
     /// Not wholly inside the file.
     #[error("{len} bytes at {pos} are not inside {path}, which has {file_len}")]
     OutOfBounds {
@@ -194,6 +200,13 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether there is too little of something that may be there again later: nothing has failed, and it is worth another try.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoDescriptors { .. })
+    }
+}
+
 /// A directory of files that a journal lives in; see the [module](self) for the invariants.
 ///
 /// All methods may be called from any thread. Those called blocking wait for the device and belong on a thread that may.
@@ -201,7 +214,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// The names of all files, sorted.
     fn list(&self) -> Result<Vec<String>, DiskError>;
 
-    /// Creates a file of `len` bytes with its space reserved; it reads as zeros. [`DiskError::Full`] leaves nothing behind.
+    /// Creates a file of `len` bytes with its space reserved; it reads as zeros. [`DiskError::Full`] and
+    /// [`DiskError::NoDescriptors`] leave nothing behind.
     /// Blocking. The name and the length are durable after `sync` and `sync_dir`.
     fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError>;
 
@@ -210,6 +224,15 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 
     /// Forgets an open file; operations in flight on it still end. Closing twice is harmless.
     fn close(&self, file: FileId);
+
+    /// Keeps what it takes to use an open file, until [`let_go`](Self::let_go): what is submitted for it is not refused with
+    /// [`DiskError::NoDescriptors`]. Counts, and does so where it fails, too.
+    fn hold(&self, _file: FileId) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    fn let_go(&self, _file: FileId) {}
 
     /// Renames a file; [`DiskError::Exists`] where `to` is taken. Open numbers stay valid. Durable after `sync_dir`.
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
@@ -306,6 +329,12 @@ macro_rules! delegate_to_files {
         }
         fn close(&self, file: FileId) {
             self.$($files).+.close(file);
+        }
+        fn hold(&self, file: FileId) -> Result<(), DiskError> {
+            self.$($files).+.hold(file)
+        }
+        fn let_go(&self, file: FileId) {
+            self.$($files).+.let_go(file);
         }
         fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
             self.$($files).+.rename(from, to)

@@ -14,13 +14,13 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use sabir_base::panics::AbortOnPanic;
 
-use super::files::{Files, OpenFile, io_error};
+use super::files::{Files, Handle, io_error};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, delegate_to_files};
 
 #[derive(Debug)]
 enum Job {
-    Write(WriteOp, Arc<OpenFile>),
-    Sync(u64, FileId, Arc<OpenFile>),
+    Write(WriteOp, Handle),
+    Sync(u64, FileId, Handle),
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +63,11 @@ impl PwriteDisk {
         let files = Files::open_dir(path, true)?;
         files.probe(|open, sector| open.file.write_all_at(&sector, 0))?;
         Self::start(files)
+    }
+
+    /// Keeps at most so many descriptors of files that nobody needs just then. Such a file is opened again when it is used.
+    pub fn keep_open(&self, descriptors: usize) {
+        self.shared.files.keep_open(descriptors);
     }
 
     fn start(files: Files) -> Result<Self, DiskError> {
@@ -131,8 +136,8 @@ impl Shared {
     }
 
     /// Writes what is to be written, completes what needs no sync, and gives the tokens that wait for one, by file.
-    fn write_all(&self, jobs: Vec<Job>) -> Vec<(Arc<OpenFile>, Vec<u64>)> {
-        let mut waiting: Vec<(FileId, Arc<OpenFile>, Vec<u64>)> = Vec::new();
+    fn write_all(&self, jobs: Vec<Job>) -> Vec<(Handle, Vec<u64>)> {
+        let mut waiting: Vec<(FileId, Handle, Vec<u64>)> = Vec::new();
         let mut done = Vec::new();
         for job in jobs {
             let (token, file, open) = match job {
@@ -146,7 +151,11 @@ impl Shared {
                 },
             };
             match waiting.iter_mut().find(|(id, ..)| *id == file) {
-                Some((.., tokens)) => tokens.push(token),
+                Some((_, held, tokens)) => {
+                    // The later one knows of more writes.
+                    *held = open;
+                    tokens.push(token);
+                }
                 None => waiting.push((file, open, vec![token])),
             }
         }
@@ -154,15 +163,15 @@ impl Shared {
         waiting.into_iter().map(|(_, open, tokens)| (open, tokens)).collect()
     }
 
-    fn write(&self, op: &WriteOp, open: &OpenFile) -> Result<(), DiskError> {
+    fn write(&self, op: &WriteOp, handle: &Handle) -> Result<(), DiskError> {
         self.files.check()?;
-        let result = self.files.write_once(open, op.pos, &op.data);
-        open.written(op.pos, op.data.len(), result).inspect_err(|e| self.files.fail(e))
+        let result = self.files.write_once(&handle.file, op.pos, &op.data);
+        handle.open.written(op.pos, op.data.len(), result).inspect_err(|e| self.files.fail(e))
     }
 
-    fn sync_unless_failed(&self, open: &OpenFile) -> Result<(), DiskError> {
+    fn sync_unless_failed(&self, handle: &Handle) -> Result<(), DiskError> {
         self.files.check()?;
-        open.synced(open.file.sync_data()).inspect_err(|e| self.files.fail(e))
+        handle.synced(handle.file.sync_data()).inspect_err(|e| self.files.fail(e))
     }
 
     fn complete(&self, mut completions: Vec<Completion>) {
@@ -182,7 +191,7 @@ impl Disk for PwriteDisk {
     delegate_to_files!(shared.files);
 
     fn submit(&self, op: WriteOp) -> Result<(), DiskError> {
-        let open = self.shared.files.get_for_write(op.file, op.pos, op.data.len())?;
+        let open = self.shared.files.get_for_write(op.file, op.pos, op.data.len(), op.sync)?;
         self.shared.push(Job::Write(op, open));
         Ok(())
     }
@@ -247,6 +256,14 @@ mod tests {
     #[test]
     fn conforms_past_the_page_cache() {
         conforms(PwriteDisk::open_direct);
+    }
+
+    #[test]
+    fn a_few_descriptors_do_for_many_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = PwriteDisk::open(dir.path()).unwrap();
+        disk.keep_open(4);
+        suite::few_descriptors(&disk, dir.path(), 4);
     }
 
     #[test]

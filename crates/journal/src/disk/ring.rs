@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use io_uring::types::{Fd, FsyncFlags};
@@ -16,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::files::OpenFile;
+use super::files::Handle;
 
 /// Operations that the kernel has at once; more wait in memory. Its queue of completions is twice as long, so it never overflows.
 const ENTRIES: usize = 128;
@@ -34,7 +33,7 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Op {
     pub(super) token: u64,
-    pub(super) file: Arc<OpenFile>,
+    pub(super) file: Handle,
     pub(super) action: Action,
 }
 

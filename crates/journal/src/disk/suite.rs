@@ -1,6 +1,7 @@
 //! The conformance suite of [`Disk`], run by every implementation.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -343,4 +344,45 @@ fn there_is_free_space(s: &Subject) {
     assert!(matches!(huge, Err(DiskError::Full { .. } | DiskError::Io { .. })), "{huge:?}");
     assert_eq!(s.disk.list().unwrap(), [""; 0]);
     s.disk.create("small", SECTOR_U64).unwrap();
+}
+
+/// Descriptors of this process for files below `dir`.
+fn descriptors(dir: &Path) -> usize {
+    let targets = std::fs::read_dir("/proc/self/fd").unwrap();
+    targets
+        .filter(|entry| {
+            std::fs::read_link(entry.as_ref().unwrap().path())
+                .is_ok_and(|to| to.starts_with(dir) && to != dir)
+        })
+        .count()
+}
+
+/// Hundreds of files are written, synced, renamed, removed and read through at most `keep` descriptors, and those that are held.
+pub(super) fn few_descriptors(disk: &dyn Disk, dir: &Path, keep: usize) {
+    const FILES: u64 = 300;
+    let files: Vec<FileId> = (0..FILES).map(|i| disk.create(&format!("f{i}"), 4096).unwrap()).collect();
+    let held = files[0];
+    disk.hold(held).unwrap();
+    for (i, file) in (0..).zip(&files) {
+        disk.submit(write(i, *file, 0, data(i as u8, 1), i % 2 == 0)).unwrap();
+        drain(disk).into_iter().for_each(|done| done.result.unwrap());
+        if i % 2 == 1 {
+            disk.submit_sync(i, *file).unwrap();
+            drain(disk).into_iter().for_each(|done| done.result.unwrap());
+        }
+        assert!(descriptors(dir) <= keep + 2, "{} after {i}", descriptors(dir));
+    }
+    disk.rename("f1", "renamed").unwrap();
+    disk.remove("f2").unwrap();
+    assert!(disk.open("renamed").is_ok());
+    for (i, file) in (0..).zip(&files) {
+        assert_eq!(read(disk, *file, 0, 2), [i as u8; 2], "file {i}");
+        assert!(descriptors(dir) <= keep + 2, "{} after {i}", descriptors(dir));
+    }
+    let paths: Vec<_> =
+        std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|e| std::fs::read_link(e.path())).collect();
+    assert!(paths.iter().flatten().any(|to| *to == dir.join("f0")), "what is held stays open");
+    disk.let_go(held);
+    files.iter().for_each(|file| disk.close(*file));
+    assert!(descriptors(dir) <= 1, "the second number of what was renamed may have one");
 }

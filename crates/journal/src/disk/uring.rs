@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::files::{Files, OpenFile};
+use super::files::{Files, Handle};
 use super::ring::{Action, Op, Ring};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, delegate_to_files};
 
@@ -48,16 +48,21 @@ impl UringDisk {
         Ok(Self { files, ring })
     }
 
+    /// Keeps at most so many descriptors of files that nobody needs just then. Such a file is opened again when it is used.
+    pub fn keep_open(&self, descriptors: usize) {
+        self.files.keep_open(descriptors);
+    }
+
     fn completion(&self, op: Op, answer: i32) -> Completion {
         let done = bytes_done(answer);
         let result = match &op.action {
-            Action::Write { pos, data, .. } => op.file.written(*pos, data.len(), done),
+            Action::Write { pos, data, .. } => op.file.open.written(*pos, data.len(), done),
             Action::Sync => op.file.synced(done.map(drop)),
         };
         Completion { token: op.token, result: result.inspect_err(|e| self.files.fail(e)) }
     }
 
-    fn submit_op(&self, token: u64, file: Arc<OpenFile>, action: Action) {
+    fn submit_op(&self, token: u64, file: Handle, action: Action) {
         self.ring.submit(Op { token, file, action });
     }
 }
@@ -90,7 +95,7 @@ impl Disk for UringDisk {
     delegate_to_files!(files);
 
     fn submit(&self, op: WriteOp) -> Result<(), DiskError> {
-        let open = self.files.get_for_write(op.file, op.pos, op.data.len())?;
+        let open = self.files.get_for_write(op.file, op.pos, op.data.len(), op.sync)?;
         let data = self.files.aligned(op.data);
         self.submit_op(op.token, open, Action::Write { pos: op.pos, data, sync: op.sync });
         Ok(())
@@ -140,6 +145,14 @@ mod tests {
             let break_file = Box::new(move |file| broken.files.make_read_only(file));
             Subject { disk, break_file, _keep: Some(dir) }
         });
+    }
+
+    #[test]
+    fn a_few_descriptors_do_for_many_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = UringDisk::open(dir.path()).unwrap();
+        disk.keep_open(4);
+        suite::few_descriptors(&disk, dir.path(), 4);
     }
 
     #[test]

@@ -292,7 +292,8 @@ pub const NET: &[Setting] = &[
     Setting {
         key: "max_connections",
         default: "10000",
-        help: "Connections at once, over all protocols; a further one is closed at once.",
+        help: "Connections at once, over all protocols; a further one is closed at once. Fewer, where the limit on open files \
+               (`ulimit -n`) leaves no more beside those of the journal.",
     },
     Setting {
         key: "frame_memory",
