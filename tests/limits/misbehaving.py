@@ -369,6 +369,46 @@ def raise_open_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def lives(node):
+    with urllib.request.urlopen(f"http://{node.broker.admin}/livez", timeout=2) as answer:
+        assert answer.status == 200, answer.status
+
+
+def admin_port():
+    """Connections that say nothing, and readers that do not read: probes are answered, memory is bounded, and a scrape goes through."""
+    with Node("admin") as node:
+        host, port = node.broker.admin.rsplit(":", 1)
+        address = (host, int(port))
+        node.connect().create([(f"{i:05}-{'x' * 100}", 1, {}) for i in range(2000)])
+        idle = [socket.create_connection(address) for _ in range(200)]
+        lives(node)
+        size, before, peak = len(scrape(node)), node.resident(), Peak(node)
+        assert size > MIB, f"/metrics has only {size} bytes"
+        unread = []
+        for _ in range(100):
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect(address)
+            one.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            unread.append(one)
+            peak.look()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            lives(node)
+            peak.look()
+            time.sleep(0.1)
+        assert len(scrape(node)) > MIB
+        # What all answers may take, one in the making several times over, and the heap's slack.
+        bounded(peak.most - before, 16 * MIB + 6 * size + 16 * MIB, "what unread answers take")
+        for one in idle + unread:
+            one.close()
+
+
+def scrape(node):
+    with urllib.request.urlopen(f"http://{node.broker.admin}/metrics", timeout=20) as answer:
+        return answer.read()
+
+
 def main():
     suite = cases.Suite("misbehaving-long" if LONG else "misbehaving")
     with contextlib.suppress(cases.Skip):
@@ -383,6 +423,7 @@ def main():
 
         for misbehave in (slow_writers, unfinished_frames, never_reads, garbage, arrays_without_end, half_open):
             suite.case(misbehave.__name__.replace("_", "-"), functools.partial(beside, misbehave), limit=240 if LONG else 90)
+    suite.case("admin-port", admin_port, limit=120)
     suite.case("ten-thousand", lambda: (raise_open_files(), ten_thousand(None)), limit=120)
     suite.end()
 

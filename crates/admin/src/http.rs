@@ -5,24 +5,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::{Admin, api, health, metrics};
+use crate::connections::{OpenConnection, OpenConnections, Registered};
+use crate::stream::Watched;
+use crate::{Admin, api, health, host, metrics};
 
-/// Connections at once; a further one waits in the listen queue.
-const CONNECTIONS: usize = 64;
 /// A request's head must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection ends by then, whatever it does: a scraper opens another one.
 const CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// Bytes of an answer that the system holds for a client that does not read.
+const SEND_BUFFER: usize = 128 * 1024;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +37,11 @@ pub struct Peer(pub SocketAddr);
 /// Serves from non-blocking sockets until `stop` is ready. Answers under way are cut off.
 pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
     let router = router(admin);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let open = OpenConnections::default();
     let mut accepting = JoinSet::new();
     for socket in sockets {
         match TcpListener::from_std(socket) {
-            Ok(listener) => drop(accepting.spawn(accept(listener, router.clone(), places.clone()))),
+            Ok(listener) => drop(accepting.spawn(accept(listener, router.clone(), open.clone()))),
             Err(error) => tracing::error!(%error, "the admin port cannot be served"),
         }
     }
@@ -49,14 +55,33 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics::show))
         .nest(api::PREFIX, api::router())
         .fallback(|| async { (StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /sabir/v1\n") })
+        .layer(from_fn(count_answer))
+        .layer(from_fn_with_state(admin.clone(), host::check))
         .with_state(admin)
 }
 
-async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
-    // The semaphore is never closed.
-    while let Ok(place) = places.clone().acquire_owned().await {
+/// Has other answers give way to this one, where together they are too large.
+async fn count_answer(
+    Extension(open): Extension<OpenConnections>,
+    Extension(connection): Extension<Arc<OpenConnection>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let answer = next.run(request).await;
+    open.answer(&connection, answer.body().size_hint().lower() as usize);
+    answer
+}
+
+async fn accept(listener: TcpListener, router: Router, open: OpenConnections) {
+    loop {
         match listener.accept().await {
-            Ok((stream, peer)) => drop(tokio::spawn(connection(stream, peer, router.clone(), place))),
+            Ok((stream, peer)) => {
+                let registered = open.enter(peer.ip());
+                let router = router.clone().layer(Extension(Peer(peer))).layer(Extension(open.clone()));
+                tokio::spawn(connection(stream, peer, router, registered));
+                // It has its turn before the next one that might displace it.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the admin port cannot accept a connection");
                 // Out of file descriptors, most likely: trying again at once would only burn the CPU.
@@ -66,18 +91,30 @@ async fn accept(listener: TcpListener, router: Router, places: Arc<Semaphore>) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, _place: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: Registered) {
+    let connection = registered.connection.clone();
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))));
-    let serving = server.serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_AGE, serving).await {
+    let service = TowerToHyperService::new(router.layer(Extension(connection.clone())));
+    if let Err(error) = sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
         tracing::debug!(%peer, %error, "admin connection");
+    }
+    let serving = server.serve_connection(TokioIo::new(Watched::new(stream, connection.clone())), service);
+    tokio::select! {
+        served = tokio::time::timeout(CONNECTION_AGE, serving) => if let Ok(Err(error)) = served {
+            tracing::debug!(%peer, %error, "admin connection");
+        },
+        () = connection.ended() => tracing::debug!(%peer, "admin connection closed: others need its place"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use crate::Options;
     use crate::testing::{Served, code};
 
     #[tokio::test]
@@ -96,5 +133,40 @@ mod tests {
         assert_eq!(code(&served.ask("nonsense\r\n\r\n").await), 400);
         served.admin.stopping();
         assert!(served.get("/readyz").await.contains("stopping"));
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_out() {
+        let served = Served::starting();
+        let mut idle = Vec::new();
+        for _ in 0..200 {
+            idle.push(served.connect().await);
+            let asked = tokio::time::timeout(Duration::from_secs(5), served.get("/livez"));
+            assert_eq!(code(&asked.await.expect("answered at once")), 200);
+        }
+        let mut byte = [0];
+        let gone = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
+        assert_eq!(gone.expect("the quietest was closed").unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_asked_by_a_strange_name_tells_only_that_it_lives() {
+        let served = Served::with(Options { hosts: vec!["broker.lan".into()], ..Options::default() });
+        let ask = async |path: &str, host: &str| {
+            let head = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{host}\r\n");
+            served.ask(&head).await
+        };
+        for path in ["/readyz", "/metrics", "/sabir/v1/topics", "/sabir/v1/openapi.json", "/else"] {
+            for host in ["host: evil.example\r\n", "host: localhost\r\nhost: evil.example\r\n"] {
+                let answer = ask(path, host).await;
+                assert!(code(&answer) == 421 && answer.contains("admin.hosts"), "{path} {host}: {answer}");
+            }
+            for host in ["host: broker.lan\r\n", "host: 127.0.0.1\r\n", ""] {
+                assert_ne!(code(&ask(path, host).await), 421, "{path} {host}");
+            }
+            let answer = ask(&format!("http://evil.example{path}"), "host: localhost\r\n").await;
+            assert_eq!(code(&answer), 421, "{answer}");
+        }
+        assert_eq!(code(&ask("/livez", "host: evil.example\r\n").await), 200);
     }
 }

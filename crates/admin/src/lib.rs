@@ -4,11 +4,14 @@
 #![deny(missing_docs)]
 
 mod api;
+mod connections;
 mod detail;
 mod health;
+mod host;
 mod http;
 mod metrics;
 mod process;
+mod stream;
 #[cfg(test)]
 mod testing;
 
@@ -57,17 +60,19 @@ pub enum Writes {
 }
 
 /// How the port is served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// From where changes are taken.
     pub writes: Writes,
+    /// Names by which the port may be asked, beside addresses and `localhost`; `*` is all.
+    pub hosts: Vec<String>,
     /// The most topics, and the most groups, that metrics show one by one.
     pub metrics_limit: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { writes: Writes::Loopback, metrics_limit: 10_000 }
+        Self { writes: Writes::Loopback, hosts: Vec::new(), metrics_limit: 10_000 }
     }
 }
 
@@ -84,9 +89,11 @@ pub struct Shown {
 /// What the admin port shows. Clones are the same one.
 #[derive(Clone)]
 pub struct Admin {
-    options: Options,
+    options: Arc<Options>,
     started: SystemTime,
     state: Arc<RwLock<State>>,
+    /// Held while figures are gathered: many who ask at once are served one after the other, so that one text is in the making.
+    gathering: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How far the server is.
@@ -104,7 +111,12 @@ enum State {
 impl Admin {
     /// The admin port of a server that is starting.
     pub fn new(options: Options) -> Self {
-        Self { options, started: SystemTime::now(), state: Arc::default() }
+        Self {
+            options: Arc::new(options),
+            started: SystemTime::now(),
+            state: Arc::default(),
+            gathering: Arc::default(),
+        }
     }
 
     /// The broker takes requests.

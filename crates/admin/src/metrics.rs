@@ -13,6 +13,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
 ) -> ([(HeaderName, &'static str); 1], String) {
+    let _turn = admin.gathering.lock().await;
     let mut out = Exposition::default();
     let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     let labels = [("version", version), ("os", os), ("arch", arch)];

@@ -35,7 +35,8 @@ impl Served {
         Self::with(Options::default())
     }
 
-    fn with(options: Options) -> Self {
+    /// Without a broker.
+    pub fn with(options: Options) -> Self {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
@@ -69,9 +70,14 @@ impl Served {
         served
     }
 
+    /// A connection on which nothing was said.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
     /// The whole answer to a request.
     pub async fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -88,8 +94,9 @@ impl Served {
             "" => String::new(),
             body => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
         };
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}{length}\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}{length}\r\n"
+        );
         self.ask(&(head + body)).await
     }
 

@@ -10,6 +10,7 @@ use sabir_model::ShardId;
 use tracing::info;
 
 use crate::options::{BrokerOptions, DiskKind, StartError};
+use crate::private;
 use crate::shard::OpenError;
 use crate::survey::Survey;
 
@@ -94,8 +95,7 @@ impl Backend for Folders {
 
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {
         let folder = self.shard(shard).join("journal");
-        std::fs::create_dir_all(&folder)
-            .map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
+        private::make_folder(&folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
         sync_folders(&folder, &self.data)?;
         open_disk(self.disk, &folder, self.open_files).map_err(OpenError::Disk)
     }

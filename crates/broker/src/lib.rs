@@ -21,6 +21,7 @@ mod options;
 #[cfg(any(test, feature = "testing"))]
 mod panicking;
 mod partition;
+mod private;
 mod read;
 mod shard;
 mod state;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::options::StartError;
@@ -54,7 +55,8 @@ fn lock_path(dir: &Path) -> PathBuf {
 
 fn lock(dir: &Path, path: &Path) -> Result<File, StartError> {
     let io = |op| move |source: io::Error| StartError::Io { op, path: path.to_owned(), source };
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let mut file = opened.map_err(io("open"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -23,6 +23,7 @@ use crate::group::Groups;
 use crate::housekeeper::{House, Housekeeper};
 use crate::lock::DataLock;
 use crate::options::{BrokerOptions, StartError};
+use crate::private;
 use crate::shard::{OpenError, Parts, Settings, Shard};
 
 /// Bytes of block buffers that wait for reuse, at the most.
@@ -119,8 +120,10 @@ fn refuse_foreign(data: &Path) -> Result<(), StartError> {
 
 fn take_lock(data: &Path) -> Result<DataLock, StartError> {
     let io = |op| move |source| StartError::Io { op, path: data.to_owned(), source };
-    std::fs::create_dir_all(data).map_err(io("make"))?;
-    DataLock::take(data)
+    private::make_folder(data).map_err(io("make"))?;
+    let lock = DataLock::take(data)?;
+    private::tighten(data);
+    Ok(lock)
 }
 
 struct Opener<'a> {

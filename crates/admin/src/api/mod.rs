@@ -13,7 +13,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 
 use crate::Admin;
-use problem::Problem;
+pub use problem::Problem;
 
 /// Where all of it lies.
 pub const PREFIX: &str = "/sabir/v1";

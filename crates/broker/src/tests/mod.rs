@@ -9,7 +9,7 @@ mod model;
 mod panics;
 mod producers;
 mod reads;
-mod rig;
+pub(crate) mod rig;
 mod seam;
 mod sim;
 mod smoke;

@@ -10,7 +10,7 @@ use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TopicConfig};
 
 use crate::{Append, Appended, Broker, BrokerOptions, DiskKind, Fetched, NewTopic, Topic};
 
-pub(super) fn options(dir: &std::path::Path) -> BrokerOptions {
+pub(crate) fn options(dir: &std::path::Path) -> BrokerOptions {
     BrokerOptions {
         data_shards: 1,
         disk: DiskKind::Pwrite,
@@ -20,11 +20,11 @@ pub(super) fn options(dir: &std::path::Path) -> BrokerOptions {
     }
 }
 
-pub(super) fn open(options: BrokerOptions) -> Broker {
+pub(crate) fn open(options: BrokerOptions) -> Broker {
     Broker::open(options, Arc::new(SystemClock)).unwrap()
 }
 
-pub(super) fn new_topic(name: &str, partitions: u32) -> NewTopic {
+pub(crate) fn new_topic(name: &str, partitions: u32) -> NewTopic {
     NewTopic {
         name: name.to_owned(),
         partitions,
@@ -34,7 +34,7 @@ pub(super) fn new_topic(name: &str, partitions: u32) -> NewTopic {
     }
 }
 
-pub(super) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<Topic> {
+pub(crate) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<Topic> {
     broker.create_topics(vec![new_topic(name, partitions)]).await.remove(0).unwrap()
 }
 

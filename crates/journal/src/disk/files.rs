@@ -172,7 +172,7 @@ impl Files {
 
     fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(if self.direct { DIRECT } else { 0 });
+        options.read(true).write(true).mode(0o600).custom_flags(if self.direct { DIRECT } else { 0 });
         options
     }
 

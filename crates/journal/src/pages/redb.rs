@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,7 +126,8 @@ impl RedbPages {
 /// Makes an empty store that appears under its name whole or not at all.
 fn create(path: &Path, cache_bytes: usize) -> Result<(), redb::Error> {
     let unfinished = path.with_extension("new");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     create_in(file, cache_bytes)?;
     fs::rename(&unfinished, path)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

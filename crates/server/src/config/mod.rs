@@ -96,7 +96,7 @@ impl Config {
         loader.check_values(topic.as_ref(), log.as_ref());
         loader.check_limits(data.as_ref(), group.as_ref());
         if let Some(admin) = &admin {
-            loader.keep(refuse_exposed("admin", &admin.listen.0, admin.anonymous));
+            loader.keep(refuse_exposed("admin", &admin.listen.addresses, admin.anonymous));
         }
         let front_ends = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
         match (node, data, topic, group, net, admin, log) {
@@ -188,10 +188,10 @@ impl Loader {
         let configured = protocol.configure(own);
         let (common, configured) = (self.keep(common), self.keep(configured));
         let (common, configured) = (common?, configured?);
-        self.keep(refuse_exposed(name, &common.listen.0, common.anonymous))?;
+        self.keep(refuse_exposed(name, &common.listen.addresses, common.anonymous))?;
         let listen = ListenOptions {
             section: name,
-            addresses: common.listen.0,
+            addresses: common.listen.addresses,
             anonymous: common.anonymous,
             max_connections: common.max_connections.0.map_or(usize::MAX, |count| count.0),
         };

@@ -18,15 +18,24 @@ impl Config {
                 Writes::Loopback => sabir_admin::Writes::Loopback,
                 Writes::Anywhere => sabir_admin::Writes::Anywhere,
             },
+            hosts: self.admin_hosts(),
             metrics_limit: self.admin.metrics_limit,
         }
+    }
+
+    /// Names that are this machine's, or the user's.
+    fn admin_hosts(&self) -> Vec<String> {
+        let mut hosts = self.admin.hosts.0.clone();
+        hosts.extend_from_slice(&self.admin.listen.names);
+        hosts.push(machine_name());
+        hosts
     }
 
     /// Where the admin port listens; at no address where it is off.
     pub(crate) fn admin_listen(&self) -> ListenOptions {
         ListenOptions {
             section: "admin",
-            addresses: self.admin.listen.0.clone(),
+            addresses: self.admin.listen.addresses.clone(),
             anonymous: self.admin.anonymous,
             max_connections: usize::MAX,
         }
@@ -64,6 +73,11 @@ impl Config {
             ..defaults
         }
     }
+}
+
+/// What this machine calls itself.
+pub(crate) fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn group_options(group: &super::sections::Group) -> GroupOptions {

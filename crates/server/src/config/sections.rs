@@ -68,7 +68,7 @@ pub const DATA: &[Setting] = &[
     Setting {
         key: "dir",
         default: "\"data\"",
-        help: "The folder of everything that must last. One broker at a time holds it. A new one takes 256 MiB a shard at once, 512 MiB with one data shard: segments made ahead. Also `--data`.",
+        help: "The folder of everything that must last. One broker at a time holds it, and only the owner of its files can read them. A new one takes 256 MiB a shard at once, 512 MiB with one data shard: segments made ahead. Also `--data`.",
     },
     Setting {
         key: "shards",
@@ -340,6 +340,8 @@ pub struct Admin {
     /// See [`ADMIN`].
     pub anonymous: bool,
     /// See [`ADMIN`].
+    pub hosts: Names,
+    /// See [`ADMIN`].
     pub writes: Writes,
     /// See [`ADMIN`].
     pub metrics_limit: usize,
@@ -357,6 +359,12 @@ pub const ADMIN: &[Setting] = &[
         key: "anonymous",
         default: "false",
         help: "Allows it on an address that other machines reach, although nobody has to log in.",
+    },
+    Setting {
+        key: "hosts",
+        default: "\"\"",
+        help: "Names by which it may be asked, with commas between them, beside addresses, `localhost`, this machine's name and names \
+               in `listen`; `*` is any. What is asked by another name is refused, since a web page can make one mean this machine.",
     },
     Setting {
         key: "writes",
@@ -445,32 +453,62 @@ impl FromStr for Count {
     }
 }
 
+/// Names, none of them empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let names: Vec<String> = parts(&text).map(str::to_owned).collect();
+        // What only looks like a name would never be asked for.
+        match names.iter().find(|name| name.contains([':', '/', ' '])) {
+            Some(wrong) => Err(D::Error::custom(format!("expected names without a port, found `{wrong}`"))),
+            None => Ok(Names(names)),
+        }
+    }
+}
+
+/// What stands between the commas.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
 /// Addresses to listen on; none is `off`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen(pub Vec<SocketAddr>);
+pub struct Listen {
+    /// The addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// The names that some of them were given by.
+    pub names: Vec<String>,
+}
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
+        let mut listen = Listen { addresses: Vec::new(), names: Vec::new() };
         if text == "off" {
-            return Ok(Listen(Vec::new()));
+            return Ok(listen);
         }
-        let mut all = Vec::new();
         for part in text.split(',') {
-            all.push(resolve(part.trim()).map_err(D::Error::custom)?);
+            let (address, name) = resolve(part.trim()).map_err(D::Error::custom)?;
+            listen.addresses.push(address);
+            listen.names.extend(name);
         }
-        Ok(Listen(all))
+        Ok(listen)
     }
 }
 
-fn resolve(text: &str) -> Result<SocketAddr, String> {
+/// The address that is meant, and the name by which it was.
+fn resolve(text: &str) -> Result<(SocketAddr, Option<String>), String> {
     if let Ok(address) = text.parse() {
-        return Ok(address);
+        return Ok((address, None));
     }
     let named: HostPort = text.parse().map_err(|e| format!("{e}, or \"off\", found `{text}`"))?;
     let mut found =
         (named.host.as_str(), named.port).to_socket_addrs().map_err(|e| format!("`{text}`: {e}"))?;
-    found.next().ok_or_else(|| format!("`{text}` stands for no address"))
+    let address = found.next().ok_or_else(|| format!("`{text}` stands for no address"))?;
+    Ok((address, Some(named.host)))
 }
 
 /// What clients are told, if it is said.

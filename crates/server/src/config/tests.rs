@@ -249,3 +249,13 @@ fn what_holds_is_a_configuration_that_says_the_same() {
         format!("{:?}", load(&sources).unwrap().broker_options())
     );
 }
+
+#[test]
+fn the_admin_port_is_asked_by_names_that_are_said() {
+    let hosts = |flags: &[&str]| load(&set(flags)).unwrap().admin_options().hosts;
+    let machine = hosts(&[]);
+    assert_eq!(machine.len(), 1, "{machine:?}");
+    let said = hosts(&["admin.hosts=a.example, b", "admin.listen=localhost:1, 127.0.0.1:2"]);
+    assert_eq!(said, ["a.example", "b", "localhost", &machine[0]]);
+    assert!(problem(&["admin.hosts=a.example:1"]).contains("names without a port"));
+}

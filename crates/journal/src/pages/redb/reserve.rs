@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use parking_lot::Mutex;
@@ -26,7 +27,8 @@ pub(super) struct ReserveFile {
 
 impl ReserveFile {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         // What an earlier run left is as good as new, unless a crash came while it was allocated.
         let meta = file.metadata()?;
         let whole = std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >= meta.len();

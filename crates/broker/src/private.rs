@@ -1,0 +1,124 @@
+//! What a data directory holds is nobody else's to read: files are made for their owner alone, and so are folders. Those that are
+//! there already are made so at the start.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use tracing::{info, warn};
+
+use crate::backend::shard_number;
+
+/// The bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+/// How deep folders lie in a shard's: more of them are none of ours.
+const DEPTH: usize = 4;
+
+/// Makes a folder and those above it where there are none.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Takes from others what they may do with the lock and the shards. The data directory itself stays what its maker made it.
+pub(crate) fn tighten(data: &Path) {
+    let mut done = Tightened::default();
+    done.entries(data, DEPTH, |name| name == "lock" || shard_number(name).is_some());
+    let data = data.display();
+    if done.changed > 0 {
+        info!(%data, changed = done.changed, "other users could read files or folders of the data directory; now only their owner can");
+    }
+    if let Some((path, error)) = done.failed {
+        warn!(%data, %path, %error, "other users may read files of the data directory, and that cannot be changed");
+    }
+}
+
+#[derive(Default)]
+struct Tightened {
+    changed: usize,
+    /// The first that could not be changed.
+    failed: Option<(String, io::Error)>,
+}
+
+impl Tightened {
+    fn entries(&mut self, folder: &Path, depth: usize, wanted: fn(&str) -> bool) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(wanted)) {
+            self.one(&entry.path(), depth);
+        }
+    }
+
+    fn one(&mut self, path: &Path, depth: usize) {
+        // A link to a folder on another disk is followed; what is gone needs nothing.
+        let Ok(found) = fs::metadata(path) else { return };
+        let mode = found.permissions().mode();
+        if mode & OTHERS != 0 {
+            match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
+                Ok(()) => self.changed += 1,
+                Err(error) => drop(self.failed.get_or_insert((path.display().to_string(), error))),
+            }
+        }
+        if found.is_dir() && depth > 0 {
+            self.entries(path, depth - 1, |_| true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::tests::rig::{create, open, options};
+
+    /// Every path below a folder with what others may do there.
+    fn open_to_others(folder: &Path, found: &mut BTreeMap<String, u32>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::metadata(&path).unwrap();
+            found.insert(path.display().to_string(), meta.permissions().mode() & OTHERS);
+            if meta.is_dir() {
+                open_to_others(&path, found);
+            }
+        }
+    }
+
+    fn loosen(folder: &Path) {
+        let mut found = BTreeMap::new();
+        open_to_others(folder, &mut found);
+        for path in found.keys() {
+            let mode = if Path::new(path).is_dir() { 0o2755 } else { 0o644 };
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    fn is_private(folder: &Path) {
+        let mut found = BTreeMap::new();
+        open_to_others(folder, &mut found);
+        assert!(found.len() > 8, "{found:?}");
+        assert!(found.values().all(|others| *others == 0), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_reads_what_is_kept_whoever_could_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("new");
+        for _ in 0..2 {
+            let broker = open(options(&data));
+            is_private(&data);
+            broker.shutdown();
+            drop(broker);
+            is_private(&data);
+            loosen(&data);
+        }
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & OTHERS, 0);
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        fs::write(data.join("shard-0/ours"), b"").unwrap();
+        let broker = open(options(&data));
+        create(&broker, "t", 1).await;
+        broker.shutdown();
+        drop(broker);
+        is_private(&data);
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & OTHERS, 0o055, "its maker's");
+    }
+}
