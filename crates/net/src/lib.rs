@@ -15,6 +15,7 @@ mod memory;
 mod net;
 pub mod protocol;
 mod threads;
+mod workers;
 
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use gate::ListenerStats;
@@ -22,3 +23,4 @@ pub use listener::{BindError, ListenOptions, Listener, refuse_exposed};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
 pub use threads::Watched;
+pub use workers::{JobCost, Workers};

@@ -70,6 +70,12 @@ impl From<Protest> for End {
     }
 }
 
+impl From<NoMemory> for End {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::Dropped(Dropped::Memory)
+    }
+}
+
 impl From<Late> for End {
     fn from(late: Late) -> Self {
         match late {
@@ -200,7 +206,7 @@ impl Driver {
 
     /// Takes what has become of the requests under way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = false;
+        let mut moved = self.check(cx);
         while let Some((slot, producing)) = self.producing.front_mut() {
             let Poll::Ready(reply) = producing.poll(cx) else { break };
             let slot = *slot;
@@ -220,6 +226,26 @@ impl Driver {
             }
         }
         Ok(moved)
+    }
+
+    /// Whether the workers look at the records of the last request to produce.
+    fn is_checking(&self) -> bool {
+        self.producing.back().is_some_and(|(_, producing)| producing.is_checking())
+    }
+
+    /// Appends what the workers are done with.
+    fn check(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((_, last)) = self.producing.back_mut().filter(|(_, last)| last.is_checking()) else {
+            return false;
+        };
+        if last.check(&self.client, cx).is_pending() {
+            return false;
+        }
+        if last.appends() {
+            self.kafka.broker.flush();
+            self.watch_room(cx);
+        }
+        true
     }
 
     fn answer(&mut self, slot: Slot, api: ApiKey, reply: Reply) -> Result<(), End> {
@@ -243,9 +269,12 @@ impl Driver {
         let (mut moved, mut appended) = (false, false);
         while let Some(request) = self.next_request()? {
             if request.api == ApiKey::Produce {
-                let slot = request.slot;
-                let producing = produce::begin(&self.client, request)?;
+                let (slot, bytes) = (request.slot, request.body.len());
+                let mut producing = produce::begin(&self.client, request)?;
                 appended |= producing.appends();
+                if producing.is_checking() {
+                    producing.hold(self.input.grant_for(bytes, &self.connection.limits.frame_memory)?);
+                }
                 self.producing.push_back((slot, producing));
             } else if self.producing.is_empty() {
                 self.run(request);
@@ -267,7 +296,11 @@ impl Driver {
 
     fn may_begin(&self) -> bool {
         let stopped = self.draining || self.gave_up;
-        !stopped && self.running.is_none() && self.output.len() <= MAX_UNREAD && !self.session.is_full()
+        !stopped
+            && self.running.is_none()
+            && !self.is_checking()
+            && self.output.len() <= MAX_UNREAD
+            && !self.session.is_full()
     }
 
     fn next_request(&mut self) -> Result<Option<Request>, End> {

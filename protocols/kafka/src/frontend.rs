@@ -8,7 +8,7 @@ use sabir_base::panics;
 use sabir_broker::{Broker, Partition, Topic};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
 use sabir_net::protocol::Place;
-use sabir_net::{Connection, Frontend, LocalBoxFuture};
+use sabir_net::{Connection, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, NAME};
@@ -23,6 +23,8 @@ pub(crate) struct FrontEnd {
     pub(crate) broker: Broker,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    /// What looks at records that take long.
+    pub(crate) workers: Workers,
     sessions: Mutex<FetchSessions>,
     /// The host that clients are told.
     pub(crate) host: Str,
@@ -45,6 +47,7 @@ impl FrontEnd {
             )),
             config,
             metrics: Metrics::default(),
+            workers: Workers::default(),
             host: Str::from(place.advertise.host),
             port: place.advertise.port.into(),
             number: OnceCell::new(),

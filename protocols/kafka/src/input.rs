@@ -124,6 +124,19 @@ impl Input {
     }
 }
 
+impl Input {
+    /// The grant for a frame of so many bytes that has been taken out and is kept.
+    ///
+    /// # Errors
+    /// No memory is left for it.
+    pub fn grant_for(&mut self, bytes: usize, memory: &FrameMemory) -> Result<Option<Grant>, NoMemory> {
+        match self.grant.take().or_else(|| memory.try_take(bytes)) {
+            None if bytes > FREE => Err(NoMemory),
+            grant => Ok(grant),
+        }
+    }
+}
+
 impl Drop for Input {
     fn drop(&mut self) {
         give_back(std::mem::take(&mut self.bytes));

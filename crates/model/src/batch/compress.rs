@@ -63,19 +63,32 @@ impl Compression {
     /// Compresses `input`, appending to `out`. Snappy is framed as the Java library frames it; LZ4 blocks are independent,
     /// as the Java client wants them.
     pub fn compress(self, input: &[u8], out: &mut Vec<u8>) {
-        self.compress_at(None, input, out);
+        self.compress_at(None, input, out, &mut || {});
     }
 
     /// As [`compress`](Self::compress), at a level where the codec has levels: gzip 0 to 9, zstd as its library numbers them. A
-    /// level beyond these is taken for the nearest.
-    pub fn compress_at(self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+    /// level beyond these is taken for the nearest. `pause` is called between any two pieces of [`PIECE`] bytes.
+    pub fn compress_at(self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
         match self {
             Self::None => out.extend_from_slice(input),
-            Self::Gzip => gzip(level, input, out),
-            Self::Snappy => xerial(input, out),
-            Self::Lz4 => lz4(input, out),
-            Self::Zstd => zstd_frame(level, input, out),
+            Self::Gzip => gzip(level, input, out, pause),
+            Self::Snappy => xerial(input, out, pause),
+            Self::Lz4 => lz4(input, out, pause),
+            Self::Zstd => zstd_frame(level, input, out, pause),
         }
+    }
+}
+
+/// What is compressed between two pauses, in bytes.
+const PIECE: usize = 64 << 10;
+/// The largest window of a Zstandard frame that is written, as a power of two: so its highest level takes some 80 MiB and not 800.
+const WINDOW_LOG: u32 = 22;
+
+/// Writes `input` to an encoder over a vector, which takes every write.
+fn write_in_pieces(mut encoder: impl Write, input: &[u8], pause: &mut dyn FnMut()) {
+    for piece in input.chunks(PIECE) {
+        encoder.write_all(piece).expect("a Vec takes every write");
+        pause();
     }
 }
 
@@ -129,7 +142,7 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), Bat
     Ok(())
 }
 
-fn xerial(input: &[u8], out: &mut Vec<u8>) {
+fn xerial(input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
     out.extend_from_slice(XERIAL_MAGIC);
     out.extend_from_slice(&1i32.to_be_bytes());
     out.extend_from_slice(&1i32.to_be_bytes());
@@ -142,23 +155,24 @@ fn xerial(input: &[u8], out: &mut Vec<u8>) {
             .expect("a block of 32 KiB fits the room that the library asks for");
         out[at..at + 4].copy_from_slice(&(len as i32).to_be_bytes());
         out.truncate(at + 4 + len);
+        pause();
     }
 }
 
-fn gzip(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+fn gzip(level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
     let level = level
         .map_or(flate2::Compression::default(), |level| flate2::Compression::new(level.clamp(0, 9) as u32));
     let mut encoder = flate2::write::GzEncoder::new(out, level);
-    encoder.write_all(input).expect("a Vec takes every write");
+    write_in_pieces(&mut encoder, input, pause);
     encoder.finish().expect("a Vec takes every write");
 }
 
-fn lz4(input: &[u8], out: &mut Vec<u8>) {
+fn lz4(input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
     let info = lz4_flex::frame::FrameInfo::new()
         .block_mode(lz4_flex::frame::BlockMode::Independent)
         .block_size(lz4_flex::frame::BlockSize::Max64KB);
     let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
-    encoder.write_all(input).expect("a Vec takes every write");
+    write_in_pieces(&mut encoder, input, pause);
     encoder.finish().expect("a Vec takes every write");
 }
 
@@ -184,10 +198,16 @@ fn is_short(error: &std::io::Error) -> bool {
     error.to_string().contains("Destination buffer is too small")
 }
 
-fn zstd_frame(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+fn zstd_frame(level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
     let levels = zstd::compression_level_range();
     let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*levels.start(), *levels.end());
-    let frame =
-        zstd::bulk::compress(input, level).expect("room for the worst case is allocated by the library");
-    out.extend_from_slice(&frame);
+    let mut encoder =
+        zstd::stream::write::Encoder::new(out, level).expect("the level is one that the library has");
+    // Its tables are as large as what it is told to expect calls for.
+    encoder.set_pledged_src_size(Some(input.len() as u64)).expect("nothing is written yet");
+    if input.len() > 1 << WINDOW_LOG {
+        encoder.window_log(WINDOW_LOG).expect("a window that every decoder takes");
+    }
+    write_in_pieces(&mut encoder, input, pause);
+    encoder.finish().expect("a Vec takes every write");
 }

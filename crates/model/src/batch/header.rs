@@ -143,6 +143,11 @@ impl BatchHeader {
         }
     }
 
+    /// Has the records carry their own times, whatever was said.
+    pub fn set_create_time(&mut self) {
+        self.attributes &= !TIMESTAMP_TYPE;
+    }
+
     /// The sequence number of the last record; they wrap to 0 after the largest i32.
     pub fn last_sequence(&self) -> i32 {
         let last = i64::from(self.base_sequence) + i64::from(self.last_offset_delta);
@@ -165,6 +170,19 @@ impl BatchHeader {
         out[53..57].copy_from_slice(&self.base_sequence.to_be_bytes());
         out[57..61].copy_from_slice(&self.count.to_be_bytes());
     }
+}
+
+/// Puts a header over that of the batch, with the CRC that this makes; `header` gets it too.
+///
+/// # Errors
+/// Fewer bytes than a header.
+pub fn rewrite_header(batch: &mut [u8], header: &mut BatchHeader) -> Result<(), BatchError> {
+    let have = batch.len();
+    let head = batch.first_chunk_mut().ok_or(BatchError::Truncated { need: HEADER_LEN, have })?;
+    header.write(head);
+    header.crc = crc32c(&batch[CRC_FROM..]);
+    batch[CRC_FROM - 4..CRC_FROM].copy_from_slice(&header.crc.to_be_bytes());
+    Ok(())
 }
 
 /// The attribute bits of a batch with this codec and these marks.

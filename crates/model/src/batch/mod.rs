@@ -11,18 +11,19 @@
 //! Base offset and leader epoch lie before the CRC, so both are set without touching it.
 
 mod builder;
+mod check;
 mod compress;
-mod count;
 mod header;
 mod recompress;
 mod records;
 mod split;
 
 pub use builder::BatchBuilder;
+pub use check::{RecordSummary, check_records};
 pub use compress::Compression;
-pub use count::check_count;
 pub use header::{
-    BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, stamp_log_append_time, verify_crc,
+    BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, rewrite_header, stamp_log_append_time,
+    verify_crc,
 };
 pub use recompress::recompress;
 pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};

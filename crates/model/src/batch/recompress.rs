@@ -1,13 +1,14 @@
 //! The same records under another codec.
 
 use bytes::Bytes;
-use sabir_base::crc::crc32c;
 
+use super::header::rewrite_header;
 use super::records::records;
 use super::{BatchError, Compression, HEADER_LEN};
 
 /// The batch at the front of `batch` with its records compressed by `codec`, at `level` where it has levels. All else of the header
-/// stays, and the records are walked, since nobody who gets the new batch can tell that the old one was malformed.
+/// stays, and the records are walked, since nobody who gets the new batch can tell that the old one was malformed. `pause` is called now
+/// and then, for the thread to be lent to others.
 ///
 /// # Errors
 /// What [`BatchHeader::parse`](super::BatchHeader::parse) refuses, a cut batch, records that do not decompress, exceed `limit` bytes
@@ -17,6 +18,7 @@ pub fn recompress(
     codec: Compression,
     level: Option<i32>,
     limit: usize,
+    pause: &mut dyn FnMut(),
 ) -> Result<Bytes, BatchError> {
     let records = records(batch, limit)?;
     for record in &records {
@@ -24,18 +26,12 @@ pub fn recompress(
     }
     let mut header = *records.header();
     let mut out = vec![0; HEADER_LEN];
-    codec.compress_at(level, records.body(), &mut out);
+    codec.compress_at(level, records.body(), &mut out, pause);
     header.attributes = header.attributes_with(codec);
     let too_long = BatchError::Field { field: "length", value: out.len() as i64 };
     header.length = i32::try_from(out.len() - 12).map_err(|_| too_long)?;
-    header.write(head(&mut out));
-    header.crc = crc32c(&out[21..]);
-    header.write(head(&mut out));
+    rewrite_header(&mut out, &mut header)?;
     Ok(Bytes::from(out))
-}
-
-fn head(out: &mut [u8]) -> &mut [u8; HEADER_LEN] {
-    out.first_chunk_mut().expect("room for the header is made first")
 }
 
 #[cfg(test)]
@@ -60,7 +56,7 @@ mod tests {
         for from in Compression::ALL {
             let old = built(from);
             for to in Compression::ALL {
-                let new = recompress(&old, to, None, LIMIT).unwrap();
+                let new = recompress(&old, to, None, LIMIT, &mut || {}).unwrap();
                 verify_crc(&new).unwrap();
                 let (before, after) = (BatchHeader::parse(&old).unwrap(), BatchHeader::parse(&new).unwrap());
                 assert_eq!(after.compression(), Ok(to));
@@ -81,7 +77,7 @@ mod tests {
     #[test]
     fn levels_differ_in_what_they_save() {
         let plain = built(Compression::None);
-        let size = |codec, level| recompress(&plain, codec, Some(level), LIMIT).unwrap().len();
+        let size = |codec, level| recompress(&plain, codec, Some(level), LIMIT, &mut || {}).unwrap().len();
         assert!(size(Compression::Gzip, 9) < size(Compression::Gzip, 0));
         assert!(size(Compression::Zstd, 19) <= size(Compression::Zstd, -50));
         assert_eq!(size(Compression::Gzip, 99), size(Compression::Gzip, 9), "the nearest");
@@ -91,9 +87,12 @@ mod tests {
     fn malformed_records_and_bombs_are_refused() {
         let mut bad = built(Compression::None).to_vec();
         bad[61] ^= 0x40;
-        assert!(matches!(recompress(&bad, Compression::Zstd, None, LIMIT), Err(BatchError::Record { .. })));
+        assert!(matches!(
+            recompress(&bad, Compression::Zstd, None, LIMIT, &mut || {}),
+            Err(BatchError::Record { .. })
+        ));
         let bomb = built(Compression::Gzip);
-        let refused = recompress(&bomb, Compression::Zstd, None, 100);
+        let refused = recompress(&bomb, Compression::Zstd, None, 100, &mut || {});
         assert_eq!(refused, Err(BatchError::TooLarge { limit: 100 }));
     }
 }

@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 
 use sabir_broker::{Append, Appended, Appending, Topic};
 use sabir_model::{ErrorKind, FrontEndNo};
+use sabir_net::{Grant, Workers};
 use tokio::time::Instant;
 
-use super::batches::{self, Refusal};
+use super::batches::{self, Begun, INLINE, Refusal, Taken};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
 use crate::metrics::Dropped;
@@ -28,19 +29,46 @@ const SERVED_SINCE: i16 = 3;
 /// The first version that names topics by id.
 const IDS_SINCE: i16 = 13;
 
-/// A produce request under way. Its batches are appended whether it is polled or dropped.
-#[derive(Debug)]
+/// A produce request under way. What was appended is appended whether it is polled or dropped.
 pub(crate) struct Producing {
+    /// Records that the workers look at; nothing is appended before they are done.
+    checking: Option<Checking>,
     appending: Option<Appending>,
     answer: Answer,
     /// When the client no longer waits.
     until: Option<Instant>,
+    /// Memory for the frame, while its batches wait for the workers.
+    _memory: Option<Grant>,
 }
+
+/// Ends with what became of each batch that was begun, in order.
+type Checking = Pin<Box<dyn Future<Output = Vec<Result<Taken, Refusal>>>>>;
 
 impl Producing {
     /// Whether anything was appended, so that the broker is to be flushed.
     pub fn appends(&self) -> bool {
         self.appending.is_some()
+    }
+
+    /// Whether nothing is appended yet: no later request of the connection may be begun.
+    pub fn is_checking(&self) -> bool {
+        self.checking.is_some()
+    }
+
+    /// Counts the frame while it is held.
+    pub fn hold(&mut self, memory: Option<Grant>) {
+        self._memory = memory;
+    }
+
+    /// Appends once the workers are done.
+    pub fn check(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(checking) = &mut self.checking {
+            let checked = std::task::ready!(checking.as_mut().poll(cx));
+            self.checking = None;
+            self._memory = None;
+            self.appending = self.answer.append(client, checked);
+        }
+        Poll::Ready(())
     }
 
     /// When it ends at the latest, if it is polled then.
@@ -50,6 +78,9 @@ impl Producing {
 
     /// Ends, once, with the reply.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+        if self.is_checking() {
+            return Poll::Pending;
+        }
         if let Some(appending) = &mut self.appending {
             let results = match Pin::new(&mut *appending).poll(cx) {
                 Poll::Ready(results) => results,
@@ -71,13 +102,45 @@ struct Answer {
     call: Call,
     acks: i16,
     response: ProduceResponse,
-    /// For each append: its topic's and partition's places in the response.
-    places: Vec<(usize, usize)>,
+    /// For each batch that was begun, and then for each append.
+    places: Vec<Place>,
+}
+
+/// Where a batch goes, and the places of its topic and partition in the response.
+#[derive(Debug)]
+struct Place {
+    topic: Arc<Topic>,
+    at: (usize, usize),
 }
 
 impl Answer {
+    /// Appends what is good; what is refused has its answer.
+    fn append(&mut self, client: &Client, checked: Vec<Result<Taken, Refusal>>) -> Option<Appending> {
+        let mut appends = Vec::with_capacity(checked.len());
+        let mut places = Vec::with_capacity(checked.len());
+        for (place, checked) in std::mem::take(&mut self.places).into_iter().zip(checked) {
+            let response = &mut self.response.responses[place.at.0].partition_responses[place.at.1];
+            let append = checked.and_then(|(batch, header)| {
+                Append::to(&place.topic, response.index, batch, header, FrontEndNo::NONE)
+                    .map_err(|kind| Refusal::new(error_code(kind), kind.to_string()))
+            });
+            match append {
+                Ok(append) => {
+                    appends.push(append);
+                    places.push(place);
+                }
+                Err(refusal) => {
+                    complain(client, &place.topic.name, response.index, &refusal);
+                    refuse(response, refusal);
+                }
+            }
+        }
+        self.places = places;
+        (!appends.is_empty()).then(|| client.kafka.broker.append(appends))
+    }
+
     fn fill(&mut self, results: Vec<Result<Appended, ErrorKind>>) {
-        for ((topic, partition), result) in self.places.drain(..).zip(results) {
+        for (Place { at: (topic, partition), .. }, result) in self.places.drain(..).zip(results) {
             let place = &mut self.response.responses[topic].partition_responses[partition];
             match result {
                 Ok(appended) => {
@@ -119,23 +182,46 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, Prot
         now_ms: client.kafka.broker.now_ms(),
         // One replica has everything, so what asks for more of them cannot be had.
         needs_in_sync: body.acks == -1,
-        appends: Vec::new(),
+        inline: INLINE,
+        begun: Vec::new(),
         places: Vec::new(),
     };
     let topics = body.topic_data.into_iter().enumerate();
     let responses = topics.map(|(at, topic)| beginning.topic(at, topic, refused.as_ref())).collect();
-    let Beginning { appends, places, .. } = beginning;
-    Ok(Producing {
-        // Without an answer there is nobody to be told that it takes long.
-        until: (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms)),
-        appending: (!appends.is_empty()).then(|| client.kafka.broker.append(appends)),
-        answer: Answer {
-            call,
-            acks: body.acks,
-            response: ProduceResponse { responses, ..Default::default() },
-            places,
-        },
-    })
+    let Beginning { begun, places, .. } = beginning;
+    let response = ProduceResponse { responses, ..Default::default() };
+    let mut answer = Answer { call, acks: body.acks, response, places };
+    let (checking, appending) = if begun.iter().any(|begun| matches!(begun, Begun::Long(_))) {
+        (Some(Box::pin(finish(client.kafka.workers.clone(), begun)) as Checking), None)
+    } else {
+        let taken = begun.into_iter().filter_map(|begun| match begun {
+            Begun::Taken(taken) => Some(Ok(taken)),
+            Begun::Long(_) => None,
+        });
+        (None, answer.append(client, taken.collect()))
+    };
+    // Without an answer there is nobody to be told that it takes long.
+    let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
+    Ok(Producing { checking, appending, answer, until, _memory: None })
+}
+
+/// Has the workers look at what is long, one batch after another: a request of many has no more than one of them at a time.
+async fn finish(workers: Workers, begun: Vec<Begun>) -> Vec<Result<Taken, Refusal>> {
+    let mut checked = Vec::with_capacity(begun.len());
+    for begun in begun {
+        checked.push(match begun {
+            Begun::Taken(taken) => Ok(taken),
+            Begun::Long(long) => long.finish(&workers).await,
+        });
+    }
+    checked
+}
+
+fn complain(client: &Client, topic: &str, partition: i32, refusal: &Refusal) {
+    if refusal.malformed {
+        client.kafka.metrics.bad_batch();
+        client.complain(format_args!("a batch for {topic}-{partition} is refused: {}", refusal.message));
+    }
 }
 
 /// Why nothing of a request is taken.
@@ -158,8 +244,10 @@ struct Beginning<'a> {
     version: i16,
     now_ms: i64,
     needs_in_sync: bool,
-    appends: Vec<Append>,
-    places: Vec<(usize, usize)>,
+    /// What is left of the bytes that the I/O thread decompresses for this request.
+    inline: usize,
+    begun: Vec<Begun>,
+    places: Vec<Place>,
 }
 
 impl Beginning<'_> {
@@ -174,14 +262,14 @@ impl Beginning<'_> {
         let partition_responses = partitions
             .map(|(i, partition)| {
                 let mut place = PartitionProduceResponse { index: partition.index, ..Default::default() };
-                let taken = found.clone().and_then(|topic| self.take(&topic, partition));
-                match taken {
-                    Ok(append) => {
-                        self.appends.push(append);
-                        self.places.push((at, i));
+                let begun = found.clone().and_then(|topic| Ok((self.begin(&topic, partition)?, topic)));
+                match begun {
+                    Ok((begun, topic)) => {
+                        self.begun.push(begun);
+                        self.places.push(Place { topic, at: (at, i) });
                     }
                     Err(refusal) => {
-                        self.complain(&data.name, place.index, &refusal);
+                        complain(self.client, &data.name, place.index, &refusal);
                         refuse(&mut place, refusal);
                     }
                 }
@@ -202,7 +290,7 @@ impl Beginning<'_> {
         kafka.topic(&data.name).ok_or_else(unknown)
     }
 
-    fn take(&self, topic: &Topic, data: PartitionProduceData) -> Result<Append, Refusal> {
+    fn begin(&mut self, topic: &Arc<Topic>, data: PartitionProduceData) -> Result<Begun, Refusal> {
         if topic.partition(data.index).is_none() {
             return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, "no such partition"));
         }
@@ -210,16 +298,6 @@ impl Beginning<'_> {
             let message = format!("1 replica is in sync, the topic wants {}", topic.config.min_insync);
             return Err(Refusal::new(ErrorCode::NotEnoughReplicas, message));
         }
-        let (batch, header) = batches::take(data.records, self.version, &topic.config, self.now_ms)?;
-        Append::to(topic, data.index, batch, header, FrontEndNo::NONE)
-            .map_err(|kind| Refusal::new(error_code(kind), kind.to_string()))
-    }
-
-    fn complain(&self, topic: &str, partition: i32, refusal: &Refusal) {
-        if refusal.malformed {
-            self.client.kafka.metrics.bad_batch();
-            self.client
-                .complain(format_args!("a batch for {topic}-{partition} is refused: {}", refusal.message));
-        }
+        batches::begin(data.records, self.version, topic, self.now_ms, &mut self.inline)
     }
 }
