@@ -4,6 +4,7 @@
 mod admin;
 mod bad_input;
 mod data;
+mod dear;
 mod every_version;
 mod exporter;
 mod fetching;
