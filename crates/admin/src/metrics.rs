@@ -68,6 +68,9 @@ const GAUGES: &[Gauge] = &[
         s.damaged.len() as u64
     }),
     ("sabir_tail_cache_bytes", "Memory of the newest blocks.", |s| s.tail_cache_bytes),
+    ("sabir_tail_cache_limit_bytes", "What the newest blocks may take at the moment.", |s| {
+        s.tail_cache_limit
+    }),
 ];
 
 /// Name, help, the unit of the shown value in that of the counted one, and the histogram.

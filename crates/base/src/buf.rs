@@ -43,6 +43,8 @@ pub struct BufPool {
 struct Free {
     classes: [Vec<Raw>; CLASSES],
     bytes: usize,
+    /// The fewest that waited in each class since the last trim.
+    fewest: [usize; CLASSES],
 }
 
 impl BufPool {
@@ -66,6 +68,7 @@ impl BufPool {
         let mut free = self.free.lock();
         let raw = free.classes[class].pop()?;
         free.bytes -= raw.capacity;
+        free.fewest[class] = free.fewest[class].min(free.classes[class].len());
         Some(raw)
     }
 
@@ -77,6 +80,20 @@ impl BufPool {
             free.bytes += bytes;
             free.classes[class].push(raw);
         }
+    }
+
+    /// Frees the buffers that nobody has wanted since the last call.
+    pub fn trim(&self) {
+        let mut unused = Vec::new();
+        let mut free = self.free.lock();
+        for class in 0..CLASSES {
+            let surplus = free.fewest[class];
+            unused.extend(free.classes[class].drain(..surplus));
+            free.fewest[class] = free.classes[class].len();
+        }
+        free.bytes -= unused.iter().map(|raw| raw.capacity).sum::<usize>();
+        drop(free);
+        drop(unused);
     }
 
     /// Bytes of buffers that wait for reuse.
@@ -210,6 +227,20 @@ mod tests {
         drop(slice);
         assert_eq!(pool.idle_bytes(), 8192);
         assert_eq!(pool.get(8000).as_ptr(), first);
+    }
+
+    #[test]
+    fn what_nobody_wants_is_freed() {
+        let pool = BufPool::new(1 << 20);
+        drop((0..8).map(|_| pool.get(PAGE)).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(pool.idle_bytes(), 8 * PAGE, "they have just come");
+        drop((pool.get(PAGE), pool.get(PAGE), pool.get(PAGE)));
+        pool.trim();
+        assert_eq!(pool.idle_bytes(), 3 * PAGE, "three were wanted");
+        pool.trim();
+        assert_eq!(pool.idle_bytes(), 0);
+        assert_eq!(pool.get(PAGE).capacity(), PAGE);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::entry::{
 use crate::group::Groups;
 use crate::housekeeper::Housekeeper;
 use crate::lock::DataLock;
-use crate::open::random_id;
+use crate::open::{random_id, tail_bytes};
 use crate::options::BrokerOptions;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
@@ -341,6 +341,14 @@ impl Broker {
     ) -> Result<FoundOffset, ErrorKind> {
         let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
         shard.find_offset(partition, spec).await.inspect_err(|_| self.log_damage(shard))
+    }
+
+    /// Lets the tail caches of all shards hold so many bytes together from now on.
+    pub fn resize_tail_cache(&self, bytes: usize) {
+        let data_shards = self.inner.options.data_shards;
+        for shard in &self.inner.shards {
+            shard.journal.set_tail_bytes(tail_bytes(bytes, shard.id, data_shards));
+        }
     }
 
     /// Says which records cannot be read, by their topic's name.

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::panics::contain;
 use sabir_journal::{Prepared, Priority};
@@ -29,6 +30,8 @@ const DEFINITIONS: Duration = Duration::from_secs(1);
 const PRODUCERS: Duration = Duration::from_secs(60);
 /// How often groups are tidied up.
 const GROUPS: Duration = Duration::from_secs(300);
+/// How long a buffer waits that nobody wants.
+const BUFFERS: Duration = Duration::from_secs(30);
 /// Partitions looked at under one lock of the projections, and moves in one entry.
 const PORTION: usize = 512;
 
@@ -66,6 +69,7 @@ pub(crate) struct House {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retention_interval: Duration,
     pub(crate) producer_expiry: Duration,
+    pub(crate) pool: Arc<BufPool>,
     pub(crate) partition_producers_max: usize,
     pub(crate) producers_max: usize,
 }
@@ -129,6 +133,7 @@ impl House {
         let mut retention = Every::new(self.retention_interval);
         let mut producers = Every::new(PRODUCERS);
         let mut groups = Every::new(GROUPS);
+        let mut buffers = Every::new(BUFFERS);
         while !end.sleep(TICK) {
             let now = start.elapsed().as_millis() as u64;
             self.each_shard("tick", |shard| shard.replicator.tick(now));
@@ -136,6 +141,9 @@ impl House {
             self.thin_out_producers();
             if definitions.due() && self.definitions.take_unsettled() {
                 contain(|| self.reconcile());
+            }
+            if buffers.due() {
+                self.pool.trim();
             }
             if retention.due() {
                 self.each_shard("retain records", |shard| shard.retain(self.clock.now_ms()));

@@ -61,7 +61,8 @@ impl Broker {
                 BrokerOptions::MOST_PARTITIONS
             )));
         }
-        let opener = Opener { options: &options, clock: &clock, backend, pool: BufPool::new(POOL_BYTES) };
+        let pool = BufPool::new(POOL_BYTES);
+        let opener = Opener { options: &options, clock: &clock, backend, pool: pool.clone() };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
         take_office(&shards)?;
@@ -80,6 +81,7 @@ impl Broker {
             producer_expiry: options.producer_expiry,
             partition_producers_max: options.partition_producers_max,
             producers_max: options.producers_max,
+            pool,
         };
         let housekeeper = Housekeeper::start(&house).map_err(|source| StartError::Io {
             op: "start a thread for",
@@ -196,12 +198,15 @@ impl Opener<'_> {
         Shard::open(id, parts, settings, self.clock.clone())
     }
 
-    /// The catalog is read from its projection: its journal needs next to no cache.
     fn tail_bytes(&self, id: ShardId) -> usize {
-        let all = self.options.tail_cache_bytes;
-        let catalog = all / 16;
-        if id == ShardId::CATALOG { catalog } else { (all - catalog) / self.options.data_shards as usize }
+        tail_bytes(self.options.tail_cache_bytes, id, self.options.data_shards)
     }
+}
+
+/// A shard's part of the tail cache. The catalog is read from its projection: its journal needs next to none.
+pub(crate) fn tail_bytes(all: usize, id: ShardId, data_shards: u32) -> usize {
+    let catalog = all / 16;
+    if id == ShardId::CATALOG { catalog } else { (all - catalog) / data_shards as usize }
 }
 
 /// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.

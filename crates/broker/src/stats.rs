@@ -79,6 +79,8 @@ pub struct ShardStats {
     pub free_bytes: u64,
     /// Bytes in the tail cache, or pinned by its readers.
     pub tail_cache_bytes: u64,
+    /// The most that the tail cache is to hold just now.
+    pub tail_cache_limit: u64,
     /// Blocks given to the replicator and not committed yet.
     pub in_flight: u32,
     /// Sizes of submitted blocks, in bytes.

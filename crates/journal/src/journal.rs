@@ -69,6 +69,11 @@ impl JournalOptions {
     }
 }
 
+/// What is kept of reads from the disk beside a tail cache of so many bytes.
+fn cold_bytes(tail_bytes: usize) -> usize {
+    (tail_bytes / 4).max(LEAST_COLD_BYTES)
+}
+
 /// What opening found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
@@ -110,6 +115,8 @@ pub struct JournalStats {
     pub seals: u64,
     /// Bytes in the tail cache and among cold reads, or pinned by readers.
     pub tail_bytes: u64,
+    /// The most that the tail cache is to hold just now, in bytes.
+    pub tail_bound: u64,
     /// Reads answered from memory.
     pub hot_reads: u64,
     /// Reads of the disk for readers, ahead of them or when they came.
@@ -230,7 +237,7 @@ impl Journal {
         active.file.hold().map_err(JournalError::disk("hold its last segment"))?;
         let chain = restored.chain;
         let tail = Arc::new(Tail::after(chain.last.0, options.tail_bytes));
-        let cold = ColdReads::new(pool.clone(), tail.clone(), (options.tail_bytes / 4).max(LEAST_COLD_BYTES));
+        let cold = ColdReads::new(pool.clone(), tail.clone(), cold_bytes(options.tail_bytes));
         let journal = Self {
             parts: Parts {
                 disk,
@@ -614,6 +621,12 @@ impl Journal {
         self.stop("go on", crate::disk::DiskError::Abandoned { why });
     }
 
+    /// Lets the tail cache, and what is read from the disk, hold so many bytes from now on.
+    pub fn set_tail_bytes(&self, bytes: usize) {
+        self.parts.tail.resize(bytes, self.parts.marks.evictable());
+        self.parts.cold.resize(cold_bytes(bytes));
+    }
+
     /// Figures since it was opened.
     pub fn stats(&self) -> JournalStats {
         let counters = &self.parts.counters;
@@ -625,6 +638,7 @@ impl Journal {
             flushes: load(&counters.flushes),
             seals: load(&counters.seals),
             tail_bytes: self.parts.tail.held_bytes() as u64,
+            tail_bound: self.parts.tail.bound() as u64,
             hot_reads: load(&counters.hot_reads),
             cold_reads: load(&self.parts.cold.reads),
             cold_bytes: load(&self.parts.cold.read_bytes),

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -55,7 +55,7 @@ pub(crate) struct ColdReads {
     pool: Arc<BufPool>,
     /// Counts what is read as it counts its own blocks.
     tail: Arc<Tail>,
-    bound: usize,
+    bound: AtomicUsize,
     windows: Mutex<Windows>,
     /// A window was loaded, or will not be.
     loaded: Condvar,
@@ -253,12 +253,27 @@ impl ColdReads {
     pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>, bound: usize) -> Arc<Self> {
         let (windows, loaded) = (Mutex::default(), Condvar::new());
         let (wants, reads, read_bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { pool, tail, bound, windows, loaded, wants, reads, read_bytes })
+        Arc::new(Self {
+            pool,
+            tail,
+            bound: AtomicUsize::new(bound),
+            windows,
+            loaded,
+            wants,
+            reads,
+            read_bytes,
+        })
     }
 
     /// How much may lie unread, loaded ahead of all readers together.
     fn room(&self) -> u64 {
-        self.bound as u64 / 2
+        self.bound.load(Ordering::Relaxed) as u64 / 2
+    }
+
+    /// Keeps at most `bound` bytes from now on, and lets go of what is beyond them.
+    pub(crate) fn resize(&self, bound: usize) {
+        self.bound.store(bound, Ordering::Relaxed);
+        self.windows.lock().shrink(bound);
     }
 
     /// The bytes, where a window has them.
@@ -372,7 +387,7 @@ impl ColdReads {
             (Some(at), Err(_)) => drop(windows.windows.remove(at)),
             (None, _) => {}
         }
-        windows.shrink(self.bound);
+        windows.shrink(self.bound.load(Ordering::Relaxed));
         self.loaded.notify_all();
         read
     }

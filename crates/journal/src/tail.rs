@@ -19,7 +19,7 @@ const COPY_OUT_RATIO: usize = 8;
 /// The cache.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    bound: usize,
+    bound: AtomicUsize,
     /// Bytes of all buffers that this cache made and somebody holds.
     held: Arc<AtomicUsize>,
     blocks: Mutex<Blocks>,
@@ -54,7 +54,7 @@ impl Tail {
     /// An empty cache behind `last`.
     pub(crate) fn after(last: u64, bound: usize) -> Self {
         let blocks = Blocks { first: last + 1, contents: VecDeque::new() };
-        Self { bound, held: Arc::default(), blocks: Mutex::new(blocks) }
+        Self { bound: AtomicUsize::new(bound), held: Arc::default(), blocks: Mutex::new(blocks) }
     }
 
     /// Shares a frame's buffer, counted.
@@ -67,12 +67,26 @@ impl Tail {
     pub(crate) fn push(&self, content: Bytes, evictable: u64) {
         let mut blocks = self.blocks.lock();
         blocks.contents.push_back(content);
-        while self.held.load(Ordering::Relaxed) > self.bound && blocks.first <= evictable {
+        self.evict(&mut blocks, evictable);
+    }
+
+    /// Holds at most `bound` bytes from now on, and lets go of what is beyond them.
+    pub(crate) fn resize(&self, bound: usize, evictable: u64) {
+        self.bound.store(bound, Ordering::Relaxed);
+        self.evict(&mut self.blocks.lock(), evictable);
+    }
+
+    fn evict(&self, blocks: &mut Blocks, evictable: u64) {
+        while self.held_bytes() > self.bound() && blocks.first <= evictable {
             if blocks.contents.pop_front().is_none() {
                 break;
             }
             blocks.first += 1;
         }
+    }
+
+    pub(crate) fn bound(&self) -> usize {
+        self.bound.load(Ordering::Relaxed)
     }
 
     /// The content of a block.
@@ -94,7 +108,7 @@ impl Tail {
 
     /// A range of a block or window, copied out where that is much larger and what is pinned matters.
     pub(crate) fn slice_of(&self, content: &Bytes, range: std::ops::Range<usize>) -> Bytes {
-        let small = range.len() <= COPY_OUT || self.held_bytes() > self.bound + self.bound / 2;
+        let small = range.len() <= COPY_OUT || self.held_bytes() > self.bound() + self.bound() / 2;
         if small && range.len() * COPY_OUT_RATIO < content.len() {
             Bytes::copy_from_slice(&content[range])
         } else {
@@ -136,6 +150,19 @@ mod tests {
         assert_eq!(tail.get(13).unwrap()[0], 3);
         assert_eq!(tail.get(15).unwrap()[0], 5);
         assert_eq!((tail.get(16), tail.get(0)), (None, None));
+    }
+
+    #[test]
+    fn gives_memory_back_when_it_is_to_hold_less() {
+        let tail = Tail::after(0, 5 * 8192);
+        (1..=5).for_each(|i| push(&tail, i, 4));
+        tail.resize(2 * 8192, 4);
+        assert_eq!((tail.held_bytes(), tail.get(3)), (2 * 8192, None));
+        tail.resize(0, 4);
+        assert_eq!(tail.get(5).unwrap()[0], 5, "what is not elsewhere stays");
+        tail.resize(5 * 8192, 4);
+        (6..=9).for_each(|i| push(&tail, i, 9));
+        assert_eq!(tail.held_bytes(), 5 * 8192);
     }
 
     #[test]

@@ -105,6 +105,10 @@ pub struct Span(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Limit<T>(pub Option<T>);
 
+/// A [`Size`], or `"auto"` for what follows from the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AutoSize(pub Option<Size>);
+
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -219,6 +223,17 @@ fn deserialize_from_str<'de, D: Deserializer<'de>, T: FromStr<Err = Expected>>(d
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         deserialize_from_str(d)
+    }
+}
+
+impl<'de> Deserialize<'de> for AutoSize {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = d.deserialize_any(TextOrNumber("a text or a number"))?;
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        let size = text.parse().map(|size| Self(Some(size)));
+        size.map_err(|e: Expected| D::Error::custom(format!("{e}, or \"auto\", found `{text}`")))
     }
 }
 

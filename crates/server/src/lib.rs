@@ -3,10 +3,13 @@
 //! [`start`] runs a whole broker inside a process; [`run`] is what `sabir serve` does around it.
 #![deny(missing_docs)]
 
+mod allocator;
 pub mod config;
 pub mod doctor;
 mod limits;
 pub mod log;
+mod memory;
+mod memory_watch;
 mod panics;
 mod protocols;
 mod run;

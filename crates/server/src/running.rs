@@ -19,6 +19,8 @@ use tracing::warn;
 
 use crate::config::{Config, FrontEndConfig};
 use crate::limits::{self, Descriptors};
+use crate::memory::{MemoryFiles, TailCacheSize};
+use crate::memory_watch::MemoryWatch;
 use crate::storage::volatile;
 
 /// Why a broker did not start.
@@ -60,6 +62,7 @@ pub struct Running {
     net: Arc<Net>,
     admin: Admin,
     admin_server: Option<AdminServer>,
+    memory: MemoryWatch,
     serving: Vec<Serving>,
     drain: Duration,
     took: Duration,
@@ -106,6 +109,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             return Err(error.into());
         }
     };
+    let auto = config.data.tail_cache.0.is_none();
+    let total = MemoryFiles::default().total().filter(|_| auto);
+    let tail_cache = broker.options().tail_cache_bytes as u64;
+    let memory = MemoryWatch::start(broker.clone(), total.map(|total| TailCacheSize::new(tail_cache, total)));
+    let memory = memory.inspect_err(|_| broker.shutdown())?;
     let mut figures: Vec<Figures> = vec![net_figures(net.clone())];
     let mut serving = Vec::new();
     for (front_end, listener) in bound {
@@ -116,7 +124,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let front_ends = shown(net.clone(), serving.clone());
     admin.running(Shown { broker: broker.clone(), figures, front_ends });
     let (drain, took) = (config.net.drain.0, began.elapsed());
-    Ok(Running { broker, net, admin, admin_server, serving, drain, took })
+    Ok(Running { broker, net, admin, admin_server, memory, serving, drain, took })
 }
 
 /// A broker's user hears that nothing survives the machine before anything is acknowledged.
@@ -165,7 +173,7 @@ fn net_options(net: &crate::config::sections::Net) -> NetOptions {
     NetOptions {
         io_threads: net.io_threads.0.map_or(defaults.io_threads, usize::from),
         max_connections: net.max_connections.into(),
-        frame_memory: net.frame_memory.0 as usize,
+        frame_memory: net.frame_memory_bytes() as usize,
         frame_timeout: net.frame_timeout.0,
         write_timeout: net.write_timeout.0,
         idle_timeout: net.idle_timeout.0,
@@ -255,6 +263,7 @@ impl Running {
     pub fn stop(self) -> Stopped {
         self.admin.stopping();
         let drained = self.net.drain(self.drain);
+        drop(self.memory);
         // The I/O threads drive the shards until the broker is done with them.
         self.broker.shutdown();
         Stopped { cut_off: drained.left }

@@ -238,6 +238,7 @@ impl Shard {
             segment_bytes: journal.segments * self.settings.segment_bytes,
             free_bytes: self.disk.free_bytes().unwrap_or(0),
             tail_cache_bytes: journal.tail_bytes,
+            tail_cache_limit: journal.tail_bound,
             in_flight: self.in_flight() as u32,
             block_bytes: meters.block_bytes.snapshot(),
             block_entries: meters.block_entries.snapshot(),

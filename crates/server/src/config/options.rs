@@ -58,7 +58,7 @@ impl Config {
                 DurabilityWord::Sync => Durability::Sync,
                 DurabilityWord::Os => Durability::Os,
             },
-            tail_cache_bytes: data.tail_cache.0 as usize,
+            tail_cache_bytes: data.tail_cache_bytes() as usize,
             checkpoint_bytes: data.checkpoint_bytes.0,
             checkpoint_entries: data.checkpoint_entries,
             retention_interval: data.retention_interval.0,

@@ -5,8 +5,10 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use sabir_net::config::{Expected, HostPort, Limit, Setting, Size, Span};
+use sabir_net::config::{AutoSize, Expected, HostPort, Limit, Setting, Size, Span};
 use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::memory;
 
 /// The core's sections in the order in which they are shown, each with its keys.
 pub const CORE: &[(&str, &[Setting])] = &[
@@ -44,7 +46,7 @@ pub struct Data {
     /// See [`DATA`].
     pub durability: Durability,
     /// See [`DATA`].
-    pub tail_cache: Size,
+    pub tail_cache: AutoSize,
     /// See [`DATA`].
     pub checkpoint_bytes: Size,
     /// See [`DATA`].
@@ -88,8 +90,10 @@ pub const DATA: &[Setting] = &[
     },
     Setting {
         key: "tail_cache",
-        default: "\"256MiB\"",
-        help: "Memory for the newest blocks, from which readers that keep up are served.",
+        default: "\"auto\"",
+        help: "Memory for the newest blocks, from which readers that keep up are served. It is taken as it fills. `auto` is a \
+               quarter of the memory that the machine or the control group has, from `16MiB` to `4GiB`; it gives way \
+               while less than a sixteenth of that memory is left.",
     },
     Setting {
         key: "checkpoint_bytes",
@@ -269,7 +273,7 @@ pub struct Net {
     /// See [`NET`].
     pub max_connections: NonZero<usize>,
     /// See [`NET`].
-    pub frame_memory: Size,
+    pub frame_memory: AutoSize,
     /// See [`NET`].
     pub frame_timeout: Span,
     /// See [`NET`].
@@ -297,9 +301,10 @@ pub const NET: &[Setting] = &[
     },
     Setting {
         key: "frame_memory",
-        default: "\"512MiB\"",
+        default: "\"auto\"",
         help: "Memory for requests that have not arrived whole and answers that have not been sent, over all \
-               connections.",
+               connections. `auto` is an eighth of \
+               the memory that the machine or the control group has, from `16MiB` to `512MiB`.",
     },
     Setting {
         key: "frame_timeout",
@@ -550,6 +555,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
             Form::Number(n) => Auto(Some(n)),
             Form::Word(AutoWord::Auto) => Auto(None),
         })
+    }
+}
+
+impl Data {
+    /// Bytes of the tail cache.
+    pub fn tail_cache_bytes(&self) -> u64 {
+        self.tail_cache.0.map_or_else(memory::tail_cache, |size| size.0)
+    }
+}
+
+impl Net {
+    /// Bytes of memory for frames.
+    pub fn frame_memory_bytes(&self) -> u64 {
+        self.frame_memory.0.map_or_else(memory::frame_memory, |size| size.0)
     }
 }
 

@@ -8,6 +8,8 @@ use sabir_net::config::{Size, parse_table};
 use sabir_net::protocol::Place;
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 
+use sabir_broker::BrokerOptions;
+
 use super::*;
 
 struct Semaphore;
@@ -91,7 +93,10 @@ fn nothing_said_is_a_good_configuration() {
     assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
     assert_eq!(config.front_ends[0].advertise, None);
     let options = config.broker_options();
-    let defaults = sabir_broker::BrokerOptions::new("data");
+    let (least, most) = crate::memory::TAIL_CACHE;
+    assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
+    let tail_cache_bytes = options.tail_cache_bytes;
+    let defaults = BrokerOptions { tail_cache_bytes, ..BrokerOptions::new("data") };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
 }
 

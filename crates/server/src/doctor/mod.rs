@@ -62,7 +62,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         system::clock(),
         system::synchronised(),
         system::clock_source(),
-        system::memory(config.data.tail_cache.0 + config.net.frame_memory.0),
+        system::memory(config.data.tail_cache_bytes() + config.net.frame_memory_bytes()),
     ];
     let running = sabir_broker::check_free(data).is_err();
     findings.extend(config.front_ends.iter().map(|f| system::listen(&f.listen, running)));

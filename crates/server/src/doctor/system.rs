@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use sabir_net::ListenOptions;
 
 use super::Finding;
+use crate::memory::MemoryFiles;
 
 /// The oldest kernel that has all that the journal uses.
 const KERNEL: (u32, u32) = (5, 10);
@@ -158,23 +159,15 @@ pub(super) fn clock() -> Finding {
 
 pub(super) fn memory(wanted: u64) -> Finding {
     let subject = "memory";
-    let Some(limit) = memory_limit() else { return Finding::good(subject, "no limit is known") };
+    let Some(limit) = MemoryFiles::default().total() else {
+        return Finding::good(subject, "no limit is known");
+    };
     let mib = |bytes: u64| bytes >> 20;
     let found = format!("{} MiB, of which caches and frames may take {} MiB", mib(limit), mib(wanted));
     match wanted > limit / 2 {
         true => Finding::poor(subject, found, "Lower data.tail_cache or net.frame_memory, or give it more."),
         false => Finding::good(subject, found),
     }
-}
-
-/// The control group's limit, or the machine's memory if that is less.
-fn memory_limit() -> Option<u64> {
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse().ok());
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
-    [group, machine].into_iter().flatten().min()
 }
 
 #[cfg(test)]

@@ -1,0 +1,207 @@
+//! The memory there is: the machine's, or that of the control group, and what follows from it.
+
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+/// Bounds of `data.tail_cache = "auto"`.
+pub const TAIL_CACHE: (u64, u64) = (16 << 20, 4 << 30);
+/// Bounds of `net.frame_memory = "auto"`.
+pub const FRAME_MEMORY: (u64, u64) = (16 << 20, 512 << 20);
+/// What memory is taken to be where the system does not say.
+const UNKNOWN: u64 = 1 << 30;
+
+/// Where the kernel's files stand.
+#[derive(Debug, Clone)]
+pub struct MemoryFiles {
+    root: PathBuf,
+}
+
+impl Default for MemoryFiles {
+    fn default() -> Self {
+        Self { root: "/".into() }
+    }
+}
+
+/// Names of a control group's files, in the two versions.
+const VERSIONS: [(&str, &str); 2] =
+    [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")];
+
+impl MemoryFiles {
+    /// Bytes of memory that the process may use; `None` where the system does not say.
+    pub fn total(&self) -> Option<u64> {
+        let groups = self.groups();
+        let limits = groups.iter().filter_map(|group| VERSIONS.iter().find_map(|v| number(&group.join(v.0))));
+        limits.chain(self.meminfo("MemTotal:")).min()
+    }
+
+    /// Bytes that may still be used, what the page cache holds included.
+    pub fn available(&self) -> Option<u64> {
+        let groups = self.groups();
+        let left = groups.iter().filter_map(|group| left(group));
+        left.chain(self.meminfo("MemAvailable:")).min()
+    }
+
+    fn meminfo(&self, key: &str) -> Option<u64> {
+        let text = read_to_string(self.root.join("proc/meminfo")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    /// The folders of the control group and of all above it, as far as they can be seen.
+    fn groups(&self) -> Vec<PathBuf> {
+        let mounted = self.root.join("sys/fs/cgroup");
+        let said = read_to_string(self.root.join("proc/self/cgroup")).unwrap_or_default();
+        let mut groups = Vec::new();
+        for line in said.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+                continue;
+            };
+            let top = match controllers {
+                "" => mounted.clone(),
+                list if list.split(',').any(|name| name == "memory") => mounted.join("memory"),
+                _ => continue,
+            };
+            // In a container the path may be the one outside, where nothing is to be seen of it; the top is the group's own then.
+            let group = top.join(path.trim_start_matches('/'));
+            groups.extend(group.ancestors().take_while(|above| above.starts_with(&top)).map(Path::to_owned));
+        }
+        groups
+    }
+}
+
+fn number(file: &Path) -> Option<u64> {
+    read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn left(group: &Path) -> Option<u64> {
+    let (limit, used) =
+        VERSIONS.iter().find_map(|v| number(&group.join(v.0)).zip(number(&group.join(v.1))))?;
+    let stat = read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let inactive = |key| stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+    let cached = inactive("total_inactive_file ").or_else(|| inactive("inactive_file ")).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(cached)))
+}
+
+/// `data.tail_cache` where it is `auto`: a quarter of the memory.
+pub fn tail_cache() -> u64 {
+    part(MemoryFiles::default().total(), 4, TAIL_CACHE)
+}
+
+/// `net.frame_memory` where it is `auto`: an eighth of the memory.
+pub fn frame_memory() -> u64 {
+    part(MemoryFiles::default().total(), 8, FRAME_MEMORY)
+}
+
+fn part(total: Option<u64>, of: u64, (least, most): (u64, u64)) -> u64 {
+    (total.unwrap_or(UNKNOWN) / of).clamp(least, most)
+}
+
+/// How large the tail cache is to be, looked at again and again: it shrinks while memory is short, and grows back.
+#[derive(Debug)]
+pub struct TailCacheSize {
+    most: u64,
+    now: u64,
+    total: u64,
+}
+
+impl TailCacheSize {
+    /// At most `most` bytes of `total`.
+    pub fn new(most: u64, total: u64) -> Self {
+        Self { most, now: most, total }
+    }
+
+    /// Its new size, if that changes while `available` bytes are left.
+    pub fn look(&mut self, available: u64) -> Option<u64> {
+        let least = TAIL_CACHE.0.min(self.most);
+        let next = if available < self.total / 16 {
+            (self.now - self.now / 4).max(least)
+        } else if available > self.total / 8 {
+            (self.now + self.most / 16).min(self.most)
+        } else {
+            self.now
+        };
+        let changed = next != self.now;
+        self.now = next;
+        changed.then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, MemoryFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        let meminfo = ("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 5 kB\nMemAvailable: 4194304 kB\n");
+        for (path, text) in [meminfo].iter().chain(files) {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let files = MemoryFiles { root: dir.path().to_owned() };
+        (dir, files)
+    }
+
+    #[test]
+    fn without_a_limit_it_is_the_machines() {
+        let (_dir, files) = machine(&[
+            ("proc/self/cgroup", "0::/user.slice\n"),
+            ("sys/fs/cgroup/user.slice/memory.max", "max\n"),
+        ]);
+        assert_eq!((files.total(), files.available()), (Some(8192 * MIB), Some(4096 * MIB)));
+        let nowhere = MemoryFiles { root: "/nowhere/at/all".into() };
+        assert_eq!((nowhere.total(), nowhere.available()), (None, None));
+    }
+
+    #[test]
+    fn the_tightest_group_of_version_2_counts() {
+        let (_dir, files) = machine(&[
+            ("proc/self/cgroup", "0::/pods/sabir\n"),
+            ("sys/fs/cgroup/pods/sabir/memory.max", "max\n"),
+            ("sys/fs/cgroup/pods/memory.max", "134217728\n"),
+            ("sys/fs/cgroup/pods/memory.current", "125829120\n"),
+            ("sys/fs/cgroup/pods/memory.stat", "anon 1\ninactive_file 20971520\n"),
+        ]);
+        assert_eq!((files.total(), files.available()), (Some(128 * MIB), Some(28 * MIB)));
+    }
+
+    #[test]
+    fn the_tightest_group_of_version_1_counts() {
+        let (_dir, files) = machine(&[
+            ("proc/self/cgroup", "12:cpu,cpuacct:/a\n5:memory:/docker/0123\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "134217728\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "134217728\n"),
+            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 1048576\n"),
+        ]);
+        assert_eq!((files.total(), files.available()), (Some(128 * MIB), Some(MIB)), "seen from a container");
+        let unlimited = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let (_dir, files) = machine(&[("proc/self/cgroup", "5:memory:/\n"), unlimited]);
+        assert_eq!(files.total(), Some(8192 * MIB));
+    }
+
+    #[test]
+    fn defaults_follow_the_memory_within_bounds() {
+        let both =
+            |total: Option<u64>| (part(total, 4, TAIL_CACHE) / MIB, part(total, 8, FRAME_MEMORY) / MIB);
+        assert_eq!(both(Some(32 * MIB)), (16, 16));
+        assert_eq!(both(Some(128 * MIB)), (32, 16));
+        assert_eq!(both(Some(2048 * MIB)), (512, 256));
+        assert_eq!(both(Some(1 << 40)), (4096, 512));
+        assert_eq!(both(None), (256, 128));
+    }
+
+    #[test]
+    fn the_tail_cache_gives_way_in_steps_and_comes_back() {
+        let mut size = TailCacheSize::new(1024 * MIB, 4096 * MIB);
+        assert_eq!(size.look(3000 * MIB), None);
+        assert_eq!(size.look(200 * MIB), Some(768 * MIB));
+        assert_eq!(size.look(300 * MIB), None, "not short, and not plenty");
+        let shrunk = std::iter::from_fn(|| size.look(0)).last();
+        assert_eq!(shrunk, Some(16 * MIB));
+        assert_eq!(size.look(3000 * MIB), Some(80 * MIB));
+        assert_eq!(std::iter::from_fn(|| size.look(3000 * MIB)).last(), Some(1024 * MIB));
+    }
+}
