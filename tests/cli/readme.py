@@ -74,6 +74,7 @@ class Shell:
 
 
 def two_promised_commands():
+    assert "Not there yet" in README.split("## Try it")[0], "what is missing has to stand where a reader decides"
     promised = re.findall(r"^```sh\n(.*?)\n```", section("Try it"), re.M | re.S)
     assert promised == ["cargo run --locked -p sabir-cli -- dev", "./test"], promised
     went = subprocess.run(
@@ -96,14 +97,26 @@ def step(shell, name, commands, shown):
         said, code = shell.run(commands)
         # The doctor may find fault with this machine, and says so by its exit code.
         assert code == 0 or (name == "Look first" and code == 1), f"ended with {code}: {said}"
-        lines = iter(plain(line) for line in said.splitlines())
-        for line in shown.splitlines():
-            assert plain(line) in lines, f"the page shows `{line}`, which is not what came: {said}"
+        if shown:
+            compare(shown, said)
         check = CHECKS.get(name)
         if check:
             check(said)
 
     return run
+
+
+def compare(shown, said):
+    """The page shows all that was said, but for what `...` stands for."""
+    parts = [[plain(line) for line in part.splitlines()] for part in re.split(r"^\.\.\.\n", shown, flags=re.M)]
+    left = [plain(line) for line in said.rstrip().splitlines()]
+    for number, part in enumerate(parts):
+        # The first part begins where the output does; the others anywhere behind the one before.
+        starts = [0] if number == 0 else range(len(left) + 1)
+        start = next((at for at in starts if left[at : at + len(part)] == part), None)
+        assert start is not None, f"the page shows {part}, which is not what came: {said}"
+        left = left[start + len(part) :]
+    assert len(parts) > 1 or not left, f"the page leaves out {left} without saying so"
 
 
 def lag_after_the_reset(said):

@@ -1,8 +1,9 @@
 # What the tests need beyond Rust: sourced by ./test, never run. Each `need_*` makes one thing be there, or says on stdout why it
-# cannot be and returns 1. Everything goes below $SABIR_CACHE, but for Debian's packages where we are root.
+# cannot be and returns 1. Everything goes below $SABIR_CACHE, but for Debian's packages where we are root and nothing that is installed
+# would have to go for them.
 
 SABIR_CACHE=${SABIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sabir}
-# where Debian's packages are unpacked if we are not root
+# where Debian's packages are unpacked if they are not installed
 DEBS=$SABIR_CACHE/debian
 export SABIR_CACHE
 
@@ -13,14 +14,24 @@ need_debian() {
   local probe=$1 log=$LOGS/install.log; shift
   $probe && return 0
   have apt-get || { echo "needs ${*}, and there is no apt-get here"; return 1; }
-  if [ "$(id -u)" = 0 ]; then apt_as_root "$@" >>"$log" 2>&1; else apt_unpack "$@" >>"$log" 2>&1; fi
+  bring_debian "$@" >>"$log" 2>&1
   $probe || { echo "$* could not be installed, see $log"; return 1; }
 }
 
-# RUNLEVEL=1 keeps a package from starting its service
+# bring_debian PACKAGE...: installed, where we may and nothing goes for it; else unpacked
+bring_debian() {
+  [ "$(id -u)" = 0 ] && apt_as_root "$@" && return 0
+  apt_unpack "$@"
+}
+
+# Fails where a package would put another one off the machine, as rsyslog does with its logger, or change one that is there.
+# RUNLEVEL=1 keeps a package from starting its service.
 apt_as_root() {
-  apt-get -o DPkg::Lock::Timeout=300 -qq update
-  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -o DPkg::Lock::Timeout=300 -qq -y --no-install-recommends install "$@"
+  local plan options=(-o DPkg::Lock::Timeout=300 --no-install-recommends --no-remove --no-upgrade)
+  apt-get "${options[@]}" -qq update
+  plan=$(apt-get "${options[@]}" -s install "$@") || return 1
+  if grep -qE '^(Remv |Inst [^ ]+ \[)' <<<"$plan"; then return 1; fi
+  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "${options[@]}" -qq -y install "$@"
 }
 
 # Lists and archives of our own, since the system's cannot be written; what the system has installed is not unpacked again.
