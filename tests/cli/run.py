@@ -298,6 +298,73 @@ def tail():
     equal(len(ok("message", "tail", one, "--since", "-1h", "--contains", "old", "-n", "2").splitlines()), 2)
 
 
+def without_keys():
+    one = topic("without-keys", 3)
+
+    def counts():
+        return [p["end"] for p in answer("topic", "describe", one)[0]["partitions"]]
+
+    ok("message", "publish", one, stdin="".join(f"line {n}\n" for n in range(60_000)))
+    found = counts()
+    assert sum(found) == 60_000 and min(found) > 15_000, found
+    # One at a time, by processes of their own.
+    two = topic("one-by-one", 3)
+    for n in range(30):
+        ok("message", "publish", two, str(n))
+    found = [p["end"] for p in answer("topic", "describe", two)[0]["partitions"]]
+    assert sum(found) == 30 and min(found) > 0, found
+
+
+def partitions_that_are_not_there():
+    one = name("not-there")
+    fails(NOT_FOUND, "message", "publish", one, "x", "-p", "7", says=["there is no topic"])
+    assert one not in ok("topic", "list", "-o", "name").splitlines()
+    two = topic("has-one")
+    fails(NOT_FOUND, "message", "publish", two, "x", "-p", "7", says=["has no partition 7"])
+
+
+def json_there_and_back():
+    one, two = topic("json-from"), topic("json-to")
+    ok("message", "publish", one, 'quotes " and \n lines', "--key", "k", "-H", "h=1", "-H", "h=2")
+    ok("message", "publish", one, "--tombstone", "--key", "gone")
+    subprocess.run([SABIR, "message", "publish", one, "--whole"], input=b"\x00\xff", env=ENVIRONMENT, check=True, capture_output=True)
+    written = ok("message", "read", one, "-o", "json")
+    ok("message", "publish", two, "--json", stdin=written)
+
+    def content(where):
+        return [{k: v for k, v in m.items() if k not in ("topic", "timestamp", "timestamp_ms")} for m in lines("message", "read", where)]
+
+    equal(content(two), content(one))
+    fails(FAILED, "message", "publish", two, "--json", stdin="{}\nno\n", says=["line 2 is no message", "were published"])
+    shown = ok("message", "read", one, "-f", r"%t:%p:%o:%k:%K:%S:%h\n", "-n", "2")
+    equal(shown, f"{one}:0:0:k:1:20:h=1,h=2\n{one}:0:1:gone:4:-1:\n")
+    fails(USAGE, "message", "read", one, "-f", "%x", says=["means nothing"])
+
+
+def beyond_the_end():
+    one = topic("beyond", 2)
+    publish(one, *"abc", partition="0")
+    publish(one, "d", partition="1")
+    done = run("message", "read", one, "--offset", "2", "-o", "value")
+    equal((done.returncode, done.stdout), (0, "c\n"))
+    assert f"note: {one}-1 ends at 1" in done.stderr, done.stderr
+    fails(NOT_FOUND, "message", "read", one, "--offset", "9", says=["no partition of", "has offset 9"])
+    for wanted in (["-p", "0", "--offset", "3"], ["--since", "2100-01-01"]):
+        done = run("message", "read", one, *wanted)
+        assert done.returncode == 0 and done.stdout == "" and "note: " in done.stderr, done
+    # What is there is read without a word.
+    equal(run("message", "read", one).stderr, "")
+
+
+def a_reader_that_goes_away():
+    one = topic("head")
+    publish(one, *"abc")
+    for command in (["tail", one], ["read", one, "--follow"], ["tail", one, "-o", "json"]):
+        line = f"{SABIR} message {' '.join(command)} | head -1"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, timeout=10)
+        equal((done.returncode, done.stderr, len(done.stdout.splitlines())), (0, "", 1))
+
+
 # ---- groups
 
 
@@ -349,6 +416,20 @@ def group_without_members():
     fails(NOT_FOUND, "group", "lag", group[:-1], says=[f"Did you mean `{group}`?"])
 
 
+def lag_again_and_again():
+    one, group = topic("watched"), name("watcher")
+    publish(one, *"abc")
+    ok("message", "read", one, "-g", group, "--limit", "1")
+    watching = subprocess.Popen([SABIR, "group", "lag", group, "--watch=100ms", "-o", "name"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        equal([watching.stdout.readline().strip() != "" for _ in range(3)], [True] * 3)
+        watching.stdout.close()
+        equal(watching.wait(10), 0)
+    finally:
+        watching.kill()
+        watching.wait()
+
+
 def group_with_members():
     one, group = topic("members", 2), name("readers")
     publish(one, *"abc", partition="0")
@@ -397,6 +478,20 @@ def benchmarks():
     assert 450 <= both["messages"] <= 550, both
 
 
+def an_interrupted_benchmark():
+    for load in (["produce", "-r", "100"], ["produce"], ["e2e", "-r", "100"], ["produce", "-r", "0.1"]):
+        command = [SABIR, "bench", *load, "--topic", name("interrupted"), "-t", "60s", "-o", "json"]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        try:
+            time.sleep(1)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=15)
+        finally:
+            running.kill()
+            running.wait()
+        assert running.returncode == 0 and json.loads(out)["messages"] > 0, (running.returncode, out, err)
+
+
 def doctor():
     done = run("doctor", "--data", "/proc/nowhere", "--set", "kafka.listen=127.0.0.1:0", "-o", "json")
     found = {f["check"]: f for f in json.loads(done.stdout)}
@@ -435,6 +530,7 @@ def configuration():
     finally:
         file.unlink()
     equal({k["key"] for k in answer("config", "reference")}, set(held))
+    assert ok("config", "reference", "-o", "toml") == (REPOSITORY / "docs/sabir.toml").read_text(), "sabir config reference -o toml > docs/sabir.toml"
     assert ok("config", "reference") == (REPOSITORY / "docs/configuration.md").read_text(), "sabir config reference > docs/configuration.md"
 
 
@@ -462,8 +558,18 @@ def errors_say_what_to_do():
     for arguments in (["topic", "list"], ["group", "list"], ["message", "read", one], ["bench", "produce"]):
         fails(CONNECT, *arguments, "--address", "127.0.0.1:1", says=["127.0.0.1:1", "sabir dev", "--address", "SABIR_ADDRESS"])
     fails(USAGE, "topic", "list", "--proto", "kafak", says=["Did you mean `kafka`?"])
+    fails(USAGE, "topic", "list", "-a", "kafak://127.0.0.1:1", says=["Did you mean `kafka`?"])
+    assert one in ok("topic", "list", "-o", "name", "-a", f"kafka://{BOOTSTRAP}").splitlines()
     said = fails(USAGE, "topic", "lisst")
     assert "list" in said, said
+    version = ok("--version")
+    assert re.fullmatch(r"sabir \d+\.\d+\.\d+ \(([0-9a-f]{7,40}|unknown)\)\n", version), version
+    for command in ([], ["message", "read"], ["bench", "produce"], ["group", "reset"], ["serve"]):
+        prose = ok(*command, "--help").split("Examples:")[0]
+        wide = [line for line in prose.splitlines() if len(line) > 80]
+        assert not wide, wide
+    denied = fails(FAILED, "serve", "--data", "/proc/sabir", "--set", "kafka.listen=off", "--set", "admin.listen=off")
+    assert "/proc/sabir" in denied, denied
     # Each heading has its own.
     usage = ok("message", "read", "--help")
     filters = usage.split("Filters:")[1].split("Connection:")[0]
@@ -547,10 +653,17 @@ def main():
     suite.case("filters", filters)
     suite.case("forms", forms)
     suite.case("tail", tail)
+    suite.case("without-keys", without_keys)
+    suite.case("partitions-that-are-not-there", partitions_that_are_not_there)
+    suite.case("beyond-the-end", beyond_the_end)
+    suite.case("json-there-and-back", json_there_and_back)
+    suite.case("a-reader-that-goes-away", a_reader_that_goes_away)
     suite.case("group-without-members", group_without_members)
     suite.case("group-with-members", group_with_members)
+    suite.case("lag-again-and-again", lag_again_and_again)
     suite.case("cluster", cluster)
     suite.case("benchmarks", benchmarks)
+    suite.case("an-interrupted-benchmark", an_interrupted_benchmark)
     suite.case("doctor", doctor)
     suite.case("configuration", configuration)
     suite.case("completions", completions)

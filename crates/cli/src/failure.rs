@@ -1,5 +1,6 @@
 //! Failures as a user and a script see them: a sentence, what to do about it, and a stable exit code.
 
+use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -40,7 +41,7 @@ pub struct CliError {
     /// What to do about it.
     pub advice: Option<String>,
     /// The reader of our output went away: nothing to complain about, and nobody to complain to.
-    quiet: bool,
+    pub quiet: bool,
 }
 
 impl CliError {
@@ -110,6 +111,43 @@ impl From<ConfigErrors> for CliError {
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
-        Self { quiet, ..Self::new(Exit::Failed, error.to_string()) }
+        Self { quiet, advice: denied(&error).map(Into::into), ..Self::new(Exit::Failed, error.to_string()) }
+    }
+}
+
+/// What to do where the system does not let this user at a file, if that is what went wrong.
+pub fn denied(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let (mut cause, mut kind) = (Some(error), None);
+    while let Some(error) = cause {
+        kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        cause = error.source();
+    }
+    match kind? {
+        io::ErrorKind::PermissionDenied => Some(
+            "This user may not: `ls -ld` shows whose it is. Run as that user, or give it to this one (chown), or name \
+             another place.",
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("The file system is mounted read-only: name another place, or have it mounted for writing.")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_denies_comes_with_advice() {
+        for (kind, says) in [
+            (io::ErrorKind::PermissionDenied, Some("chown")),
+            (io::ErrorKind::ReadOnlyFilesystem, Some("read-only")),
+            (io::ErrorKind::NotFound, None),
+        ] {
+            let advice = CliError::from(io::Error::from(kind)).advice;
+            assert_eq!(advice.is_some(), says.is_some(), "{kind}");
+            assert!(advice.unwrap_or_default().contains(says.unwrap_or_default()), "{kind}");
+        }
     }
 }

@@ -35,6 +35,8 @@ pub enum ConfigFormat {
 pub enum PageFormat {
     /// Markdown for people
     Markdown,
+    /// A configuration file in which every key stands as a comment, explained
+    Toml,
     /// JSON for programs
     Json,
 }

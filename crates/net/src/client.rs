@@ -5,7 +5,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -420,7 +420,7 @@ pub struct LoadPlan {
     pub idempotent: bool,
 }
 
-/// Counters that rise while a load runs.
+/// Counters that rise while a load runs, and the means to end it.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Messages done.
@@ -429,6 +429,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Requests that failed.
     pub errors: AtomicU64,
+    /// Set to end the load early, with the figures so far.
+    pub stop: AtomicBool,
 }
 
 /// What a load came to.

@@ -1,6 +1,7 @@
 //! `sabir group`.
 
 use clap::{Args, Subcommand};
+use sabir_server::config_value::Span;
 
 use super::value::Place;
 use super::{OutputArg, Sure};
@@ -26,6 +27,9 @@ pub enum GroupCommand {
         /// Their ids [default: all]
         #[arg(value_name = "GROUP")]
         groups: Vec<String>,
+        /// Show it again and again, so much apart, until Ctrl-C
+        #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s")]
+        watch: Option<Span>,
         #[command(flatten)]
         output: OutputArg,
     },

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use regex::bytes::Regex;
 
+use super::template::Template;
 use super::value::{Moment, name_value, regex};
 use super::{AcksArg, CompressionArg, OutputArg};
 
@@ -25,7 +26,8 @@ Examples:
   sabir message publish orders 'one message' --key customer-7 -H source=web
   printf 'a\\nb\\n' | sabir message publish orders
   sabir message publish orders --file users.csv --key-separator ,
-  sabir message publish pictures --file cat.jpg --whole")]
+  sabir message publish pictures --file cat.jpg --whole
+  sabir message read orders -o json | sabir message publish copy --json")]
 pub struct PublishArgs {
     /// The topic
     pub topic: String,
@@ -38,6 +40,9 @@ pub struct PublishArgs {
     /// All of the input is one message
     #[arg(long, conflicts_with = "key_separator")]
     pub whole: bool,
+    /// Each line is an object as `message read -o json` writes it: key, content and headers are taken from it
+    #[arg(long, conflicts_with_all = ["value", "whole", "key", "key_separator", "headers", "tombstone"])]
+    pub json: bool,
     /// The key of every message
     #[arg(long, short = 'k')]
     pub key: Option<String>,
@@ -70,6 +75,7 @@ Examples:
   sabir message read orders --since -1h --key customer-7 -o json
   sabir message read orders --matches 'status=5..' --header source=web
   sabir message read orders --partition 2 --offset 4711 --limit 1 -o value
+  sabir message read orders -f '%o %k %s\\n'
   sabir message read orders --group billing --limit 10       (go on where the group is, and commit)")]
 pub struct ReadArgs {
     /// The topic
@@ -91,6 +97,10 @@ pub struct ReadArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
+    /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
+    /// %h headers, %%, \\n, \\t
+    #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
+    pub format: Option<Template>,
     // Last, or what follows stands under its heading.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -154,6 +164,10 @@ pub struct TailArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
+    /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
+    /// %h headers, %%, \\n, \\t
+    #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
+    pub format: Option<Template>,
     // Last, or what follows stands under its heading.
     #[command(flatten)]
     pub filter: FilterArgs,

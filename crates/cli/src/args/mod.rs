@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod group;
 pub mod message;
+pub mod template;
 pub mod topic;
 pub mod value;
 
@@ -17,9 +18,13 @@ use group::GroupCommand;
 use message::MessageCommand;
 use topic::TopicCommand;
 
+/// The version, and the commit that this was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SABIR_COMMIT"), ")");
+
 /// One broker for the clients of many protocols.
 #[derive(Debug, Parser)]
-#[command(name = "sabir", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "sabir", version = VERSION, propagate_version = true, arg_required_else_help = true)]
+#[command(max_term_width = 80)]
 #[command(after_help = "\
 Examples:
   sabir dev                              try it: a broker on loopback, and a message that goes round
@@ -88,7 +93,7 @@ pub struct ClusterArgs {
 /// Which broker, and how to speak with it.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// The broker, as host:port [default: 127.0.0.1 and the protocol's port]
+    /// The broker, as host:port or kafka://host:port [default: 127.0.0.1 and the protocol's port]
     #[arg(
         long,
         short = 'a',

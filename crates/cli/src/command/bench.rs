@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sabir_server::client::{Acks, Compression, Load, LoadPlan, LoadReport, Progress};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::block_on;
 use crate::args::bench::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
@@ -30,9 +31,13 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         tokio::pin!(load);
         let bar = bar(&plan, quiet);
         let mut tick = tokio::time::interval(TICK);
+        let (mut interrupts, mut terminations) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let report = loop {
             tokio::select! {
                 report = &mut load => break report,
+                _ = interrupts.recv() => stop(progress),
+                _ = terminations.recv() => stop(progress),
                 _ = tick.tick() => advance(&bar, &plan, progress),
             }
         };
@@ -46,6 +51,14 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::new(Exit::Failed, format!("{errors} requests failed; the first: {first}")));
     }
     Ok(())
+}
+
+/// Ends the load with the figures so far; whoever asks again does not want to wait for what is under way.
+fn stop(progress: &Progress) {
+    if progress.stop.swap(true, Relaxed) {
+        std::process::exit(130);
+    }
+    eprintln!("ending the load; once more ends it without figures");
 }
 
 impl BenchCommand {

@@ -18,6 +18,9 @@ pub fn run(args: ConfigShowArgs) -> Result<(), CliError> {
         Some(ConfigCommand::Reference { output: PageFormat::Markdown }) => {
             Ok(std::io::stdout().write_all(reference::markdown(protocols()).as_bytes())?)
         }
+        Some(ConfigCommand::Reference { output: PageFormat::Toml }) => {
+            Ok(std::io::stdout().write_all(reference::sample(protocols()).as_bytes())?)
+        }
         Some(ConfigCommand::Reference { output: PageFormat::Json }) => Ok(print(Format::Json, &Keys)?),
     }
 }

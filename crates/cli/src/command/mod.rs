@@ -16,6 +16,7 @@ use std::future::Future;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sabir_server::client::{Acks, Client, ClientError, Compression, Connector, Failure};
 use sabir_server::config_value::nearest;
 
@@ -33,8 +34,15 @@ impl Target {
     /// The client of the protocol that was asked for.
     fn connector(&self) -> Result<&'static dyn Connector, CliError> {
         let all = sabir_server::protocols();
-        let Some(name) = &self.proto else {
-            return Ok(all[0].connector());
+        let scheme = self.parts().0;
+        let (name, said) = match (&self.proto, scheme) {
+            (None, None) => return Ok(all[0].connector()),
+            (Some(name), None) => (name.as_str(), format!("--proto {name}")),
+            (Some(name), Some(scheme)) if name != scheme => {
+                let problem = format!("--proto {name} and --address {scheme}:// name different protocols");
+                return Err(CliError::new(Exit::Usage, problem).advise("Say it once."));
+            }
+            (_, Some(scheme)) => (scheme, format!("--address {scheme}://")),
         };
         let names = || all.iter().map(|p| p.name());
         all.iter().find(|p| p.name() == name).map(|p| p.connector()).ok_or_else(|| {
@@ -42,14 +50,23 @@ impl Target {
                 Some(near) => format!("Did you mean `{near}`?"),
                 None => format!("There are: {}.", names().collect::<Vec<_>>().join(", ")),
             };
-            CliError::new(Exit::Usage, format!("--proto {name}: no such protocol")).advise(advice)
+            CliError::new(Exit::Usage, format!("{said}: no such protocol")).advise(advice)
         })
+    }
+
+    /// The protocol that the address names (`kafka://host:port`), and what is left of it.
+    fn parts(&self) -> (Option<&str>, Option<&str>) {
+        match self.address.as_deref().map(|address| address.split_once("://").ok_or(address)) {
+            None => (None, None),
+            Some(Err(address)) => (None, Some(address)),
+            Some(Ok((scheme, rest))) => (Some(scheme), Some(rest.trim_end_matches('/'))),
+        }
     }
 
     /// The address with a port.
     fn address(&self, connector: &dyn Connector) -> String {
         let port = connector.default_port();
-        match self.address.as_deref() {
+        match self.parts().1 {
             None => format!("127.0.0.1:{port}"),
             Some(a) if has_port(a) => a.to_owned(),
             Some(a) => format!("{a}:{port}"),
@@ -161,6 +178,17 @@ fn confirm(sure: Sure, question: &str) -> Result<(), CliError> {
     }
 }
 
+/// Fails, as a write would, if whoever read our output has gone away.
+fn reader_is_there() -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    match polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+        true => Err(io::ErrorKind::BrokenPipe.into()),
+        false => Ok(()),
+    }
+}
+
 /// A number of things, as a person says it.
 fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(count), if count == 1 { one } else { many })
@@ -191,6 +219,30 @@ impl From<CompressionArg> for Compression {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_name_its_protocol() {
+        let target = |address: &str, proto: Option<&str>| Target {
+            address: Some(address.into()),
+            proto: proto.map(Into::into),
+        };
+        for (address, found) in [
+            ("kafka://a:1", "a:1"),
+            ("kafka://a:1/", "a:1"),
+            ("kafka://a", "a:9092"),
+            ("kafka://[::1]:1", "[::1]:1"),
+            ("a:1", "a:1"),
+        ] {
+            for proto in [None, Some("kafka")] {
+                let target = target(address, proto);
+                assert_eq!(target.address(target.connector().unwrap()), found);
+            }
+        }
+        for (address, proto) in [("kafak://a:1", None), ("redis://a:1", Some("kafka")), ("://a", None)] {
+            let error = target(address, proto).connector().err().unwrap();
+            assert_eq!(error.exit, Exit::Usage, "{address}");
+        }
+    }
 
     #[test]
     fn ports_are_told_from_addresses() {

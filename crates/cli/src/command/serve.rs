@@ -5,7 +5,7 @@ use sabir_server::{RunError, StartError, log, protocols};
 
 use super::config::sources;
 use crate::args::ServeArgs;
-use crate::failure::{CliError, Exit};
+use crate::failure::{CliError, Exit, denied};
 
 pub fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = Config::load(&sources(&args.config, args.data), protocols())?;
@@ -28,6 +28,6 @@ impl From<StartError> for CliError {
             return Self::new(Exit::InUse, error.to_string())
                 .advise("Stop that process first, or give this one another folder with --data.");
         }
-        Self::new(Exit::Failed, error.to_string())
+        Self { advice: denied(&error).map(Into::into), ..Self::new(Exit::Failed, error.to_string()) }
     }
 }

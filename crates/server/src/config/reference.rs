@@ -78,6 +78,37 @@ pub fn markdown(protocols: &[&'static dyn Protocol]) -> String {
     page
 }
 
+/// A file in which every key stands as a comment, with its default: to copy, and to change what shall be different.
+pub fn sample(protocols: &[&'static dyn Protocol]) -> String {
+    let mut page = String::from(
+        "# A configuration for `sabir serve --config FILE`. Every key stands here with its default: take away the # in front of\n\
+         # what shall be different. docs/configuration.md explains more.\n",
+    );
+    for keys in all(protocols).chunk_by(|a, b| a.0 == b.0) {
+        let _ = write!(page, "\n[{}]\n", keys[0].0);
+        for (_, setting) in keys {
+            page.push('\n');
+            comment(&mut page, setting.help);
+            let _ = writeln!(page, "#{} = {}", setting.key, setting.default);
+        }
+    }
+    page
+}
+
+/// A text as lines of comment that fit a screen.
+fn comment(page: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > 100 {
+            let _ = writeln!(page, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(page, "{line}");
+}
+
 fn section(page: &mut String, name: &str, settings: &[Setting]) {
     // Writing to a String cannot fail.
     let _ = write!(page, "\n## `[{name}]`\n\n| key | default | |\n| --- | --- | --- |\n");
@@ -152,6 +183,34 @@ pub fn toml(held: &[Held]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sample_is_a_configuration_with_and_without_its_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sabir.toml");
+        let page = sample(crate::protocols());
+        assert!(page.lines().all(|line| line.len() <= 120), "{page}");
+        // A comment is `# ` and words; a key is `#` and its name.
+        let said: String = page
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        for (text, from_file) in [(&page, false), (&said, true)] {
+            std::fs::write(&file, text).unwrap();
+            let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+            let held = effective(&sources, crate::protocols()).unwrap();
+            assert_eq!(held.len(), all(crate::protocols()).len());
+            for held in held {
+                assert_eq!(
+                    (&held.value, held.source.is_some()),
+                    (&held.default, from_file),
+                    "{}",
+                    held.path()
+                );
+            }
+        }
+    }
 
     #[test]
     fn defaults_are_values_and_keys_are_unique() {

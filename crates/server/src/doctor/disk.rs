@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, statfs, statvfs};
 
-use super::Finding;
+use super::{Finding, Verdict};
 use crate::config::sections::Disk;
 use crate::storage::volatile;
 
@@ -154,6 +154,9 @@ fn synced_writes(dir: &Path) -> io::Result<Vec<Duration>> {
 
 pub(super) fn direct_io(dir: &Path) -> Finding {
     let subject = "direct I/O";
+    if let Some(finding) = untried(subject, dir, Verdict::Poor) {
+        return finding;
+    }
     match Probe::open(dir, OFlags::DIRECT) {
         Ok(_) => Finding::good(subject, "the file system takes it"),
         Err(error) => Finding::poor(
@@ -164,11 +167,23 @@ pub(super) fn direct_io(dir: &Path) -> Finding {
     }
 }
 
+/// A folder in which no file can be made says nothing about how files are written.
+fn untried(subject: &'static str, dir: &Path, verdict: Verdict) -> Option<Finding> {
+    let error = Probe::open(dir, OFlags::empty()).err()?;
+    let found = format!("cannot be tried: {}: {error}", dir.display());
+    let advice = "It must be writable for this user.".into();
+    Some(Finding { subject, verdict, found, advice })
+}
+
 /// Whether the journal would use it here: the kernel may lack it, an administrator or a container may forbid it.
 pub(super) fn io_uring(dir: &Path, wanted: Disk) -> Finding {
     let subject = "io_uring";
     if wanted == Disk::Pwrite {
         return Finding::good(subject, "not wanted (data.disk = \"pwrite\")");
+    }
+    let verdict = if wanted == Disk::IoUring { Verdict::Bad } else { Verdict::Poor };
+    if let Some(finding) = untried(subject, dir, verdict) {
+        return finding;
     }
     match sabir_broker::check_uring(dir) {
         Ok(()) => Finding::good(subject, "works here, with direct I/O"),
@@ -186,7 +201,6 @@ pub(super) fn io_uring(dir: &Path, wanted: Disk) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
 
     #[test]
@@ -206,6 +220,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_explained() {
         assert_eq!(sync_rate(Path::new("/proc/nothing")).verdict, Verdict::Bad);
+        // It is the folder that takes no file: neither the kernel nor the file system is at fault.
+        for blamed in [io_uring(Path::new("/proc"), Disk::Auto), direct_io(Path::new("/proc"))] {
+            assert!(blamed.found.starts_with("cannot be tried: /proc: "), "{blamed:?}");
+            assert!(!blamed.advice.contains("sysctl") && blamed.advice.contains("writable"), "{blamed:?}");
+        }
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("lock")).unwrap();
         assert_eq!(holder(dir.path()).verdict, Verdict::Bad);

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sabir_model::batch::{BatchError, BatchHeader, RecordView, records, split};
+use sabir_model::batch::{BatchError, BatchHeader, RecordView, records, split, verify_crc};
 use tokio::sync::oneshot;
 
 use super::connection::Connection;
@@ -14,6 +14,8 @@ use super::{Client, Error, OffsetAt, PATIENCE, RETRY_EVERY, Topic};
 use crate::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use crate::wire::{ApiKey, ErrorCode, Str};
 
+/// So many answers in a row of one partition that the broker cannot read it, before that is the answer.
+const READ_ATTEMPTS: u32 = 5;
 /// A batch's records take no more than this when decompressed.
 const RECORDS_LIMIT: usize = 256 << 20;
 
@@ -86,6 +88,7 @@ impl Fetched {
             if header.is_control() || header.last_offset().0 < self.from {
                 continue;
             }
+            verify_crc(bytes).map_err(bad)?;
             let records = records(bytes, RECORDS_LIMIT).map_err(bad)?;
             for record in &records {
                 let record = record.map_err(bad)?;
@@ -117,6 +120,10 @@ pub struct Consumer {
     nodes: Vec<Node>,
     /// Leaders have to be asked for again.
     stale: bool,
+    /// A partition answered with an error: no fetch before this.
+    retry_at: Option<Instant>,
+    /// What one partition answered while others gave records: said at the next poll, so that none of them is lost.
+    failed: Option<Error>,
     last_fetch: Duration,
 }
 
@@ -126,6 +133,8 @@ struct Assigned {
     partition: i32,
     next: i64,
     high_watermark: i64,
+    /// Answers in a row that the broker cannot read what stands there.
+    unreadable: u32,
 }
 
 #[derive(Debug)]
@@ -163,6 +172,8 @@ impl Consumer {
             assigned: Vec::new(),
             nodes: Vec::new(),
             stale: false,
+            retry_at: None,
+            failed: None,
             last_fetch: Duration::ZERO,
         };
         for &(name, partition, next) in partitions {
@@ -174,7 +185,7 @@ impl Consumer {
                     consumer.topics.len() - 1
                 }
             };
-            consumer.assigned.push(Assigned { topic, partition, next, high_watermark: -1 });
+            consumer.assigned.push(Assigned { topic, partition, next, high_watermark: -1, unreadable: 0 });
         }
         consumer.place().await?;
         Ok(consumer)
@@ -299,6 +310,16 @@ impl Consumer {
     }
 
     async fn poll_once(&mut self, until: Instant) -> Result<Vec<Fetched>, Error> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if let Some(at) = self.retry_at {
+            tokio::time::sleep_until(at.min(until).into()).await;
+            if Instant::now() < at {
+                return Ok(Vec::new());
+            }
+            self.retry_at = None;
+        }
         for node in 0..self.nodes.len() {
             if self.nodes[node].under_way.is_none() {
                 self.fetch(node)?;
@@ -325,7 +346,10 @@ impl Consumer {
         let frame = frame?;
         self.last_fetch = answered - under_way.since;
         let fetched = self.take_in(node, &under_way, &frame).await?;
-        self.fetch(node)?;
+        // A partition that answers with an error does so at once: the next question waits.
+        if self.retry_at.is_none() {
+            self.fetch(node)?;
+        }
         Ok(fetched)
     }
 
@@ -409,9 +433,17 @@ impl Consumer {
                 let Some(&(index, from)) = asked else { continue };
                 // A seek since then makes the answer useless.
                 if self.assigned[index].next == from {
-                    fetched.extend(self.take_partition(node, index, data).await?);
+                    match self.take_partition(node, index, data).await {
+                        Ok(part) => fetched.extend(part),
+                        Err(error) => self.failed = Some(error),
+                    }
                 }
             }
+        }
+        if fetched.is_empty()
+            && let Some(error) = self.failed.take()
+        {
+            return Err(error);
         }
         Ok(fetched)
     }
@@ -446,9 +478,17 @@ impl Consumer {
             let wanted = (last + 1 - from).clamp(0, header.count.into()) as u64;
             fetched.count += if header.is_control() { 0 } else { wanted };
         }
-        if fetched.next == from {
+        if fetched.next == from && fetched.batches.is_empty() {
             return Ok(None);
         }
+        if fetched.next == from {
+            // Bytes that lead no further: the beginning of a batch whose length is wrong, or one that lies before the position.
+            let source =
+                BatchError::Truncated { need: fetched.batches.len() + 1, have: fetched.batches.len() };
+            let error = fetched.unreadable(source);
+            return self.unreadable(index, error).map(|()| None);
+        }
+        assigned.unreadable = 0;
         assigned.next = fetched.next;
         // Whoever got something waits for the others.
         let order = &mut self.nodes[node].order;
@@ -463,6 +503,10 @@ impl Consumer {
         let name = self.topics[topic].name.clone();
         let about = || format!("{name}-{partition}");
         let Err(error) = Error::check(ApiKey::Fetch, code, about) else { return Ok(()) };
+        if error.code().is_some_and(says_unreadable) {
+            return self.unreadable(index, error);
+        }
+        self.retry_at = Some(Instant::now() + RETRY_EVERY);
         let start = match (error.code(), self.options.on_out_of_range) {
             (Some(ErrorCode::OffsetOutOfRange), OnOutOfRange::Earliest) => OffsetAt::Earliest,
             (Some(ErrorCode::OffsetOutOfRange), OnOutOfRange::Latest) => OffsetAt::Latest,
@@ -476,8 +520,23 @@ impl Consumer {
         self.assigned[index].next = found[0].offset;
         Ok(())
     }
+
+    /// What stands at a partition's position cannot be read: asked for a few times more, a moment apart, and then said.
+    fn unreadable(&mut self, index: usize, error: Error) -> Result<(), Error> {
+        self.retry_at = Some(Instant::now() + RETRY_EVERY);
+        let tried = &mut self.assigned[index].unreadable;
+        *tried += 1;
+        if *tried < READ_ATTEMPTS { Ok(()) } else { Err(error) }
+    }
+}
+
+/// What a broker says of records that it cannot read: a disk may come back, a damaged record never does.
+fn says_unreadable(code: ErrorCode) -> bool {
+    use ErrorCode::{CorruptMessage, KafkaStorageError, UnknownServerError};
+    matches!(code, CorruptMessage | KafkaStorageError | UnknownServerError)
 }
 
 fn passes(error: &Error) -> bool {
-    error.retriable() || matches!(error.code(), Some(ErrorCode::UnknownTopicId))
+    !error.code().is_some_and(says_unreadable)
+        && (error.retriable() || matches!(error.code(), Some(ErrorCode::UnknownTopicId)))
 }

@@ -12,10 +12,9 @@ use sabir_net::client::{
 
 use super::RETRY_EVERY;
 use super::groups::Committer;
-use super::producer::Full;
 use super::{
     Client, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, OffsetAt, Producer, ProducerOptions,
-    Record, bench,
+    Record, TopicHandle, bench,
 };
 use crate::frontend::short_uuid;
 use crate::wire::messages::metadata::{MetadataResponsePartition, MetadataResponseTopic};
@@ -180,6 +179,11 @@ impl Tool for KafkaTool {
         options: PublishOptions,
     ) -> LocalFuture<'a, Vec<Receipt>> {
         Box::pin(async move {
+            // A new topic has a partition 0; whether it would have another is not known before it is made, and stays.
+            let highest = messages.iter().filter_map(|m| m.partition).max();
+            if highest.is_some_and(|p| p > 0) {
+                self.client.topic(topic, false).await.map_err(failed)?;
+            }
             self.appears(topic).await.map_err(failed)?;
             let sending = self.sending(options).await.map_err(failed)?;
             sending.send(topic, &messages).await
@@ -201,6 +205,15 @@ impl Tool for KafkaTool {
             };
             let ends = self.ends(topic, &partitions).await?;
             let timed = self.timed(topic, &partitions, start).await?;
+            if let Start::Offset(offset) = start
+                && partitions.len() > 1
+                && ends.iter().all(|(_, end)| offset > *end)
+            {
+                let last = ends.iter().map(|(_, end)| *end).max().unwrap_or(0);
+                let message =
+                    format!("no partition of {topic} has offset {offset}; they end at {last} or before");
+                return Err(ClientError::new(Failure::NotFound, message));
+            }
             let mut positions = Vec::with_capacity(partitions.len());
             for (i, (&partition, (first, end))) in partitions.iter().zip(ends).enumerate() {
                 let next = match start {
@@ -401,7 +414,24 @@ impl Sending {
             return Err(no_partition(topic, wrong, partitions));
         }
         *self.outcomes.lock() = vec![None; messages.len()];
-        for (number, message) in messages.iter().enumerate() {
+        let mut pushed = 0;
+        while pushed < messages.len() {
+            pushed = self.push(handle, messages, pushed);
+            if pushed < messages.len() {
+                self.producer.room().await;
+            }
+        }
+        self.producer.flush().await;
+        let outcomes = std::mem::take(&mut *self.outcomes.lock());
+        let lost = || Err(Error::Usage("a message was neither acknowledged nor refused".into()));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost).map_err(failed)).collect()
+    }
+
+    /// Pushes messages from a number on, until the buffer is full, and says with which to go on. All at once: a batch is sent when
+    /// the feed is let go, and messages without a key share batches then.
+    fn push(&self, handle: TopicHandle, messages: &[Outgoing], first: usize) -> usize {
+        let mut feed = self.producer.feed();
+        for (number, message) in messages.iter().enumerate().skip(first) {
             let asked = message.partition.map(|p| p as usize);
             let headers: Vec<_> =
                 message.headers.iter().map(|(name, value)| (name.as_bytes(), Some(&value[..]))).collect();
@@ -411,22 +441,12 @@ impl Sending {
                 headers: &headers,
                 timestamp: None,
             };
-            loop {
-                let pushed = {
-                    let mut feed = self.producer.feed();
-                    let partition = asked.unwrap_or_else(|| feed.choose(handle, record.key));
-                    feed.push(handle, partition, &record, number as u64)
-                };
-                match pushed {
-                    Ok(()) => break,
-                    Err(Full) => self.producer.room().await,
-                }
+            let partition = asked.unwrap_or_else(|| feed.choose(handle, record.key));
+            if feed.push(handle, partition, &record, number as u64).is_err() {
+                return number;
             }
         }
-        self.producer.flush().await;
-        let outcomes = std::mem::take(&mut *self.outcomes.lock());
-        let lost = || Err(Error::Usage("a message was neither acknowledged nor refused".into()));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost).map_err(failed)).collect()
+        messages.len()
     }
 }
 

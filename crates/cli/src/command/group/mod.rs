@@ -5,14 +5,15 @@ mod reset;
 mod show;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
-use super::{about_group, block_on, confirm, in_time, once, tell};
+use super::{about_group, block_on, confirm, in_time, once, reader_is_there, tell};
 use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
-use crate::output::print;
+use crate::output::{Format, print};
 use show::{Detail, Details, Done, Lag, List, Progress};
 
 pub fn run(command: GroupCommand, client: &ClientArgs) -> Result<(), CliError> {
@@ -34,24 +35,36 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliErr
             }
             Ok(print(output.output, &Details(found))?)
         }
-        GroupCommand::Lag { mut groups, output } => {
-            if groups.is_empty() {
-                let all = in_time(args.timeout.0, client.groups()).await?;
-                groups = all.into_iter().map(|g| g.id).collect();
+        GroupCommand::Lag { groups, watch, output } => loop {
+            print(output.output, &lag(client, args, &groups).await?)?;
+            let Some(pause) = watch else { return Ok(()) };
+            tokio::time::sleep(pause.0).await;
+            reader_is_there()?;
+            if output.output == Format::Table {
+                writeln!(std::io::stdout())?;
             }
-            let mut found = Vec::new();
-            for id in groups {
-                let offsets = committed(client, args, &id).await?;
-                found.push((id, offsets));
-            }
-            Ok(print(output.output, &Lag(found))?)
-        }
+        },
         GroupCommand::Reset(wanted) => reset::run(client, args, wanted).await,
         GroupCommand::Delete { groups, dry_run, sure, output } => {
             delete(client, args, groups, dry_run, sure, output).await
         }
         GroupCommand::DeleteOffsets(wanted) => offsets::run(client, args, wanted).await,
     }
+}
+
+/// How far these groups are behind, or all there are.
+async fn lag(client: &mut dyn Client, args: &ClientArgs, groups: &[String]) -> Result<Lag, CliError> {
+    let mut groups = groups.to_vec();
+    if groups.is_empty() {
+        let all = in_time(args.timeout.0, client.groups()).await?;
+        groups = all.into_iter().map(|g| g.id).collect();
+    }
+    let mut found = Vec::new();
+    for id in groups {
+        let offsets = committed(client, args, &id).await?;
+        found.push((id, offsets));
+    }
+    Ok(Lag(found))
 }
 
 async fn described(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<GroupInfo, CliError> {

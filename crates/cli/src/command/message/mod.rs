@@ -1,6 +1,7 @@
 //! `sabir message`.
 
 mod filter;
+mod lines;
 mod publish;
 mod read;
 mod show;

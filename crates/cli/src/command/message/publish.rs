@@ -8,6 +8,7 @@ use sabir_server::client::{Client, Outgoing, PublishOptions, Receipt};
 use serde_json::{Value, json};
 
 use super::super::{about_topic, in_time, tell};
+use super::lines;
 use crate::args::ClientArgs;
 use crate::args::message::PublishArgs;
 use crate::failure::{CliError, Exit};
@@ -69,7 +70,7 @@ impl Input {
         let mut reader: Box<dyn Read> = match &args.file {
             Some(path) => {
                 let file = File::open(path)
-                    .map_err(|e| CliError::new(Exit::Failed, format!("{}: {e}", path.display())))?;
+                    .map_err(|e| CliError { message: format!("{}: {e}", path.display()), ..e.into() })?;
                 Box::new(file)
             }
             None => {
@@ -150,6 +151,10 @@ impl Lines {
 }
 
 fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, CliError> {
+    if args.json {
+        let refused = |problem| wrong_line(number, &format!("line {number} is no message: {problem}"));
+        return lines::message(&line, args.partition).map_err(refused);
+    }
     let Some(separator) = &args.key_separator else {
         return Ok(message(args, None, Some(line)));
     };
@@ -157,11 +162,14 @@ fn split(args: &PublishArgs, number: u64, line: Bytes) -> Result<Outgoing, CliEr
     let Some(at) = found else {
         let text = String::from_utf8_lossy(&line);
         let problem = format!("line {number}: `{text}` has no `{separator}` between key and content");
-        let advice =
-            if number == 1 { "Nothing was published." } else { "The lines before it were published." };
-        return Err(CliError::new(Exit::Failed, problem).advise(advice));
+        return Err(wrong_line(number, &problem));
     };
     Ok(message(args, Some(line.slice(..at)), Some(line.slice(at + separator.len()..))))
+}
+
+fn wrong_line(number: u64, problem: &str) -> CliError {
+    let advice = if number == 1 { "Nothing was published." } else { "The lines before it were published." };
+    CliError::new(Exit::Failed, problem).advise(advice)
 }
 
 fn message(args: &PublishArgs, key: Option<Bytes>, value: Option<Bytes>) -> Outgoing {

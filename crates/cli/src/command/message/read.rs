@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sabir_server::client::{Client, Failure, Position, Start};
 
-use super::super::{about_topic, in_time};
+use super::super::{about_topic, in_time, reader_is_there};
 use super::filter::Filter;
-use super::show::Printer;
+use super::show::{Form, Printer};
 use crate::args::ClientArgs;
-use crate::args::message::{MessageFormat, ReadArgs, StartArgs, TailArgs};
+use crate::args::message::{ReadArgs, StartArgs, TailArgs};
 use crate::failure::{CliError, Exit};
 
 /// How long one request waits for messages.
@@ -26,22 +26,31 @@ pub struct Reading {
     filter: Filter,
     limit: Option<u64>,
     follow: bool,
-    format: MessageFormat,
+    form: Form,
 }
 
 impl From<ReadArgs> for Reading {
     fn from(args: ReadArgs) -> Self {
-        let ReadArgs { topic, start, group, filter, limit, partition, follow, output } = args;
+        let ReadArgs { topic, start, group, filter, limit, partition, follow, output, format } = args;
         let (start, filter) = (start.start().unwrap_or(Start::Earliest), filter.into());
-        Self { topic, partition, start, group, filter, limit, follow, format: output }
+        Self { topic, partition, start, group, filter, limit, follow, form: Form::of(output, format) }
     }
 }
 
 impl From<TailArgs> for Reading {
     fn from(args: TailArgs) -> Self {
-        let TailArgs { topic, start, filter, partition, limit, output } = args;
+        let TailArgs { topic, start, filter, partition, limit, output, format } = args;
         let (start, filter) = (start.start().unwrap_or(TAIL), filter.into());
-        Self { topic, partition, start, group: None, filter, limit, follow: true, format: output }
+        Self {
+            topic,
+            partition,
+            start,
+            group: None,
+            filter,
+            limit,
+            follow: true,
+            form: Form::of(output, format),
+        }
     }
 }
 
@@ -62,7 +71,8 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     if let Some(group) = &reading.group {
         go_on(client, args, group, &reading.topic, &mut positions).await?;
     }
-    let mut printer = Printer::new(&reading.topic, reading.format);
+    say_what_is_beyond(&reading, &positions);
+    let mut printer = Printer::new(&reading.topic, reading.form.clone());
     let mut left = reading.limit.unwrap_or(u64::MAX);
     while left > 0 && (reading.follow || positions.iter().any(unread)) {
         if !reading.follow {
@@ -87,6 +97,8 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             }
         }
         printer.flush()?;
+        // While nothing comes, nothing is written, and only this tells that nobody reads any more.
+        reader_is_there()?;
         if let Some(group) = reading.group.as_ref().filter(|_| !seen.is_empty()) {
             let topic = &reading.topic;
             let offsets: Vec<_> = seen.into_iter().map(|(p, next)| (topic.clone(), p, next)).collect();
@@ -99,6 +111,26 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// What was asked for and is not there: whoever gets no message learns why.
+fn say_what_is_beyond(reading: &Reading, positions: &[Position]) {
+    let topic = &reading.topic;
+    match reading.start {
+        Start::Offset(offset) => {
+            let beyond = |p: &&Position| p.end < offset || (p.end == offset && !reading.follow);
+            for Position { partition, end, .. } in positions.iter().filter(beyond) {
+                eprintln!("note: {topic}-{partition} ends at {end}: nothing is at offset {offset} yet");
+            }
+            for Position { partition, first, .. } in positions.iter().filter(|p| p.first > offset) {
+                eprintln!("note: {topic}-{partition} begins at {first}: what was before it is gone");
+            }
+        }
+        Start::Time(_) if !reading.follow && !positions.iter().any(unread) => {
+            eprintln!("note: no message of {topic} is as young as that");
+        }
+        _ => {}
+    }
 }
 
 fn unread(position: &Position) -> bool {

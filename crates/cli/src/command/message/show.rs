@@ -8,22 +8,40 @@ use sabir_server::client::Incoming;
 use serde_json::{Map, Value, json};
 
 use crate::args::message::MessageFormat;
+use crate::args::template::{Part, Template};
 use crate::output::visible;
+
+/// How messages are written.
+#[derive(Debug, Clone)]
+pub enum Form {
+    Named(MessageFormat),
+    Template(Template),
+}
+
+impl Form {
+    pub fn of(named: MessageFormat, template: Option<Template>) -> Self {
+        template.map_or(Form::Named(named), Form::Template)
+    }
+}
 
 /// Writes messages in one form.
 pub struct Printer {
     topic: String,
-    format: MessageFormat,
+    form: Form,
     out: BufWriter<Stdout>,
 }
 
 impl Printer {
-    pub fn new(topic: &str, format: MessageFormat) -> Self {
-        Self { topic: topic.into(), format, out: BufWriter::new(io::stdout()) }
+    pub fn new(topic: &str, form: Form) -> Self {
+        Self { topic: topic.into(), form, out: BufWriter::new(io::stdout()) }
     }
 
     pub fn show(&mut self, message: &Incoming) -> io::Result<()> {
-        match self.format {
+        let format = match &self.form {
+            Form::Named(format) => format,
+            Form::Template(template) => return fill(&mut self.out, template, &self.topic, message),
+        };
+        match format {
             MessageFormat::Table => writeln!(self.out, "{}", text(message)),
             MessageFormat::Json => writeln!(self.out, "{}", json(&self.topic, message)),
             MessageFormat::Hex => {
@@ -40,6 +58,35 @@ impl Printer {
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// A template's places get what they stand for, byte by byte.
+fn fill(out: &mut impl Write, template: &Template, topic: &str, message: &Incoming) -> io::Result<()> {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(-1, |bytes| bytes.len() as i64);
+    for part in &template.0 {
+        match part {
+            Part::Text(letter) => write!(out, "{letter}")?,
+            Part::Topic => write!(out, "{topic}")?,
+            Part::Partition => write!(out, "{}", message.partition)?,
+            Part::Offset => write!(out, "{}", message.offset)?,
+            Part::Timestamp => write!(out, "{}", message.timestamp_ms)?,
+            Part::Key => out.write_all(message.key.as_deref().unwrap_or_default())?,
+            Part::KeyLength => write!(out, "{}", length(&message.key))?,
+            Part::Value => out.write_all(message.value.as_deref().unwrap_or_default())?,
+            Part::ValueLength => write!(out, "{}", length(&message.value))?,
+            Part::Headers => headers(out, &message.headers)?,
+        }
+    }
+    Ok(())
+}
+
+/// `name=value`, separated by commas.
+fn headers(out: &mut impl Write, headers: &[(String, Option<Bytes>)]) -> io::Result<()> {
+    for (i, (name, value)) in headers.iter().enumerate() {
+        write!(out, "{}{name}=", if i > 0 { "," } else { "" })?;
+        out.write_all(value.as_deref().unwrap_or(b"NULL"))?;
+    }
+    Ok(())
 }
 
 fn time(ms: i64) -> String {
@@ -146,6 +193,14 @@ mod tests {
         let second = format!("    00000010  {:<47}  .. A", "00 ff 20 41");
         assert_eq!(lines[1..], [second.as_str()]);
         assert_eq!(hex(b""), "");
+    }
+
+    #[test]
+    fn a_template_is_filled() {
+        let template = "%t/%p/%o %T %k(%K) %s(%S) [%h]%%\\n".parse().unwrap();
+        let mut out = Vec::new();
+        fill(&mut out, &template, "orders", &message(b"v\xff")).unwrap();
+        assert_eq!(out, b"orders/1/7 1000 k(1) v\xff(2) [h=NULL,h=2]%\n");
     }
 
     #[test]

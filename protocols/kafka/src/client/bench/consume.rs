@@ -22,7 +22,7 @@ pub(super) async fn run(
     let wanted: Vec<_> = (0..partitions as i32).map(|p| (p, OffsetAt::Earliest)).collect();
     let starts = client.list_offsets(&plan.topic, &wanted).await?;
     let tally = Tally::new(progress, plan.warmup);
-    let budget = Arc::new(Budget::new(plan.count));
+    let budget = Arc::new(Budget::new(plan.count, progress));
     let mut clients = JoinSet::new();
     let count = plan.clients.clamp(1, partitions.max(1));
     for number in 0..count {

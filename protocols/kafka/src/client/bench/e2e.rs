@@ -30,7 +30,7 @@ pub(super) async fn run(
         return Err(Error::Usage(format!("end to end, a message has at least {HEAD} bytes")));
     }
     let tally = Tally::new(progress, plan.warmup);
-    let budget = Arc::new(Budget::new(plan.count));
+    let budget = Arc::new(Budget::new(plan.count, progress));
     let mut lanes = JoinSet::new();
     let count = plan.clients.max(1);
     for number in 0..count {

@@ -69,30 +69,40 @@ fn producer_options(plan: &LoadPlan, partitions: usize) -> ProducerOptions {
     }
 }
 
-/// How many messages are left to be sent, over all clients.
+/// How many messages are left to be sent, over all clients: none once the load is told to stop.
 #[derive(Debug)]
-struct Budget(AtomicU64);
+struct Budget {
+    left: AtomicU64,
+    progress: &'static Progress,
+}
 
 impl Budget {
-    fn new(count: Option<u64>) -> Self {
-        Self(AtomicU64::new(count.unwrap_or(u64::MAX)))
+    fn new(count: Option<u64>, progress: &'static Progress) -> Self {
+        Self { left: AtomicU64::new(count.unwrap_or(u64::MAX)), progress }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.progress.stop.load(Ordering::Relaxed)
     }
 
     /// Takes up to `wanted`.
     fn take(&self, wanted: u64) -> u64 {
+        if self.is_stopped() {
+            return 0;
+        }
         let take = |left: u64| Some(left.saturating_sub(wanted));
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
         left.min(wanted)
     }
 
     fn is_empty(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.is_stopped() || self.left.load(Ordering::Relaxed) == 0
     }
 
     /// Gives back what was taken and not used.
     fn give_back(&self, unused: u64) {
         if unused > 0 {
-            self.0.fetch_add(unused, Ordering::Relaxed);
+            self.left.fetch_add(unused, Ordering::Relaxed);
         }
     }
 }

@@ -14,6 +14,8 @@ use super::{Budget, producer_options};
 /// At a rate, messages that are due within so much of each other are pushed together: what the system's timers can do without
 /// a core of their own. It is part of the latency shown.
 const TICK: Duration = Duration::from_micros(200);
+/// At a rate, how long the next message is slept for at once.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// As fast as it goes, the runtime gets a turn after so many pushes of a batch's worth.
 const YIELD_AFTER: usize = 8;
 
@@ -23,7 +25,7 @@ pub(super) async fn run(
     progress: &'static Progress,
 ) -> Result<LoadReport, Error> {
     let tally = Tally::new(progress, plan.warmup);
-    let budget = Arc::new(Budget::new(plan.count));
+    let budget = Arc::new(Budget::new(plan.count, progress));
     let mut clients = JoinSet::new();
     for number in 0..plan.clients.max(1) {
         let payload = Payload::new(plan.size, number as u64 + 1);
@@ -141,7 +143,7 @@ pub(super) fn pace(
     let due = |index: u64| (index as f64 * 1e9 / rate) as u64;
     let total = (end as f64 * rate / 1e9).ceil() as u64;
     let mut index = 0;
-    while index < total {
+    while index < total && !budget.is_stopped() {
         let now = started.elapsed();
         let ready = ((now.as_secs_f64() * rate) as u64 + 1).min(total).saturating_sub(index);
         let wanted = budget.take(ready);
@@ -151,7 +153,8 @@ pub(super) fn pace(
         let pushed = push(index, wanted, &due);
         budget.give_back(wanted - pushed);
         index += pushed;
-        sleep_until(started + Duration::from_nanos(due(index)).max(now + TICK));
+        // Not for too long, lest a slow load does not hear that it is to stop.
+        sleep_until(started + Duration::from_nanos(due(index)).clamp(now + TICK, now + LONGEST_SLEEP));
     }
     index
 }

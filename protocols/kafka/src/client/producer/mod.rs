@@ -8,6 +8,7 @@ mod state;
 mod upkeep;
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -148,7 +149,7 @@ impl Producer {
         let topic = self.client.topic(name, true).await?;
         let handle = {
             let mut state = self.shared.state.lock();
-            state.topics.push(TopicState::new(&topic));
+            state.topics.push(TopicState::new(&topic, any_number()));
             state.place_partitions(&topic);
             TopicHandle(state.topics.len() - 1)
         };
@@ -287,7 +288,7 @@ impl Feed<'_> {
         self.state.push((topic.0, partition), record, stamp, waiter, (self.now, self.now_ms))
     }
 
-    /// The partition for a record: by its key, or, without one, the next in turn with each new batch.
+    /// The partition for a record: by its key, or, without one, the one that was given least with each new batch.
     pub fn choose(&mut self, topic: TopicHandle, key: Option<&[u8]>) -> usize {
         let topic = &mut self.state.topics[topic.0];
         match key {
@@ -304,6 +305,11 @@ impl Drop for Feed<'_> {
             self.shared.work.notify_one();
         }
     }
+}
+
+/// Differs from process to process, so that many short-lived producers do not begin with the same partition.
+fn any_number() -> usize {
+    RandomState::new().build_hasher().finish() as usize
 }
 
 /// Milliseconds since the epoch.

@@ -59,6 +59,8 @@ pub(super) struct TopicState {
 pub(super) struct Partition {
     /// The leader's place among the nodes.
     pub node: Option<usize>,
+    /// Records without a key that were placed here.
+    keyless: u64,
     pub open: Option<Open>,
     /// Closed batches in order.
     pub ready: VecDeque<Batch>,
@@ -111,16 +113,21 @@ pub(super) struct Sent {
 }
 
 impl TopicState {
-    pub fn new(topic: &Topic) -> Self {
-        let partitions = topic.leaders.iter().map(|_| Partition::default()).collect();
-        Self { name: topic.name.clone(), id: topic.id, partitions, turn: 0 }
+    /// `turn` is any number: the partition that a first record without a key goes to follows from it.
+    pub fn new(topic: &Topic, turn: usize) -> Self {
+        let partitions: Vec<_> = topic.leaders.iter().map(|_| Partition::default()).collect();
+        let turn = turn % partitions.len().max(1);
+        Self { name: topic.name.clone(), id: topic.id, partitions, turn }
     }
 
-    /// Stays with a partition while it has a batch being filled.
+    /// Stays with a partition while it has a batch being filled. Then comes the one that was given least, however batches fall.
     pub fn next_in_turn(&mut self) -> usize {
         if self.partitions[self.turn].open.is_none() {
-            self.turn = (self.turn + 1) % self.partitions.len();
+            let (count, after) = (self.partitions.len(), self.turn + 1);
+            let others = (0..count).map(|i| (after + i) % count);
+            self.turn = others.min_by_key(|&i| self.partitions[i].keyless).unwrap_or(0);
         }
+        self.partitions[self.turn].keyless += 1;
         self.turn
     }
 }
