@@ -98,7 +98,7 @@ pub struct ReadArgs {
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
     /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
-    /// %h headers, %%, \\n, \\t
+    /// %h headers, %%, \n, \t
     #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
     pub format: Option<Template>,
     // Last, or what follows stands under its heading.
@@ -165,7 +165,7 @@ pub struct TailArgs {
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
     /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
-    /// %h headers, %%, \\n, \\t
+    /// %h headers, %%, \n, \t
     #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
     pub format: Option<Template>,
     // Last, or what follows stands under its heading.
