@@ -327,6 +327,8 @@ def json_there_and_back():
     one, two = topic("json-from"), topic("json-to")
     ok("message", "publish", one, 'quotes " and \n lines', "--key", "k", "-H", "h=1", "-H", "h=2")
     ok("message", "publish", one, "--tombstone", "--key", "gone")
+    subprocess.run([SABIR, "message", "publish", one, "--json"], input=b'{"headers": [{"name": "none", "value": null}], "value": ""}\n', env=ENVIRONMENT, check=True, capture_output=True)
+    equal(lines("message", "read", one, "--last", "1")[0]["headers"], [{"name": "none", "value": None}])
     subprocess.run([SABIR, "message", "publish", one, "--whole"], input=b"\x00\xff", env=ENVIRONMENT, check=True, capture_output=True)
     written = ok("message", "read", one, "-o", "json")
     ok("message", "publish", two, "--json", stdin=written)

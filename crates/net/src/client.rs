@@ -288,8 +288,8 @@ pub struct Outgoing {
     pub key: Option<Bytes>,
     /// Its content; absent is not the same as empty.
     pub value: Option<Bytes>,
-    /// Headers in order; names may repeat.
-    pub headers: Vec<(String, Bytes)>,
+    /// Headers in order; names may repeat, a value may be absent.
+    pub headers: Vec<(String, Option<Bytes>)>,
 }
 
 /// How to publish.

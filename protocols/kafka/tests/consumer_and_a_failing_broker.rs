@@ -150,7 +150,7 @@ async fn what_cannot_be_read_is_an_error_after_a_few_tries() {
         let broker = FakeBroker::start(script).await;
         let error = next(&mut consumer(&broker, 1).await).await.unwrap_err();
         assert_eq!(error.code(), Some(code));
-        assert!(error.to_string().contains("t-0"), "{error}");
+        assert!(error.to_string().contains("t-0, offset 0"), "{error}");
         assert!(broker.fetches.load(Ordering::Relaxed) <= 6, "{:?}", broker.fetches);
     }
 }

@@ -499,9 +499,9 @@ impl Consumer {
 
     /// An error about one partition: reset the position, ask for the leader again, or say so.
     async fn refused(&mut self, index: usize, code: i16) -> Result<(), Error> {
-        let Assigned { topic, partition, .. } = self.assigned[index];
+        let Assigned { topic, partition, next, .. } = self.assigned[index];
         let name = self.topics[topic].name.clone();
-        let about = || format!("{name}-{partition}");
+        let about = || format!("{name}-{partition}, offset {next}");
         let Err(error) = Error::check(ApiKey::Fetch, code, about) else { return Ok(()) };
         if error.code().is_some_and(says_unreadable) {
             return self.unreadable(index, error);

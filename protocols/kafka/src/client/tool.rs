@@ -434,7 +434,7 @@ impl Sending {
         for (number, message) in messages.iter().enumerate().skip(first) {
             let asked = message.partition.map(|p| p as usize);
             let headers: Vec<_> =
-                message.headers.iter().map(|(name, value)| (name.as_bytes(), Some(&value[..]))).collect();
+                message.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
             let record = Record {
                 key: message.key.as_deref(),
                 value: message.value.as_deref(),

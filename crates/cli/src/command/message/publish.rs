@@ -174,7 +174,7 @@ fn wrong_line(number: u64, problem: &str) -> CliError {
 
 fn message(args: &PublishArgs, key: Option<Bytes>, value: Option<Bytes>) -> Outgoing {
     let key = key.or_else(|| args.key.clone().map(Bytes::from));
-    let headers = args.headers.iter().map(|(n, v)| (n.clone(), v.clone().into())).collect();
+    let headers = args.headers.iter().map(|(n, v)| (n.clone(), Some(v.clone().into()))).collect();
     Outgoing { partition: args.partition, key, value, headers }
 }
 
