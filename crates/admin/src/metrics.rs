@@ -47,6 +47,8 @@ fn readiness(out: &mut Exposition, stats: Option<&Stats>) {
 fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge("sabir_topics", "Topics.", &[], stats.topics as i64);
     out.gauge("sabir_partitions", "Partitions of all topics.", &[], stats.partitions as i64);
+    let help = "How far the system clock is ahead of the time that records are stamped with.";
+    out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
     for shard in &stats.shards {
         shard_figures(out, shard);
     }

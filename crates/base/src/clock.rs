@@ -1,12 +1,28 @@
 //! Time as an argument: nothing below the server reads the machine's clock by itself.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A source of wall-clock time.
+use rustix::time::ClockId;
+
+/// The one that goes on while the machine sleeps, where there is such a one.
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
+
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
+
+    /// Milliseconds on a clock that nobody sets: it never falls nor jumps, and began at some time.
+    fn monotonic_ms(&self) -> u64;
+
+    /// What is deleted by age goes by: not above [`now_ms`](Self::now_ms), and below it where that is in doubt.
+    fn expiry_ms(&self) -> i64 {
+        self.now_ms()
+    }
 }
 
 /// The machine's clock.
@@ -18,26 +34,44 @@ impl Clock for SystemClock {
         // A clock set before 1970 reads as the epoch: block times only need to never fall.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
     }
+
+    fn monotonic_ms(&self) -> u64 {
+        let at = rustix::time::clock_gettime(MONOTONIC);
+        at.tv_sec as u64 * 1000 + at.tv_nsec as u64 / 1_000_000
+    }
 }
 
 /// A clock that stands until it is moved; for tests and simulation.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall_ms: AtomicI64,
+    monotonic_ms: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `ms`.
     pub fn at(ms: i64) -> Self {
-        Self(AtomicI64::new(ms))
+        Self { wall_ms: AtomicI64::new(ms), monotonic_ms: AtomicU64::new(0) }
     }
 
-    /// Moves the clock by `ms` (it may go back, as real ones do).
+    /// Lets `ms` pass; if it is negative, the clock is set back by so much.
     pub fn advance(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
+        self.monotonic_ms.fetch_add(u64::try_from(ms).unwrap_or(0), Ordering::SeqCst);
+        self.set_by(ms);
+    }
+
+    /// Sets the clock forward or back by `ms`, without that time passing.
+    pub fn set_by(&self, ms: i64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.monotonic_ms.load(Ordering::SeqCst)
     }
 }

@@ -5,6 +5,7 @@ pub mod buf;
 pub mod clock;
 pub mod crc;
 pub mod metrics;
+pub mod node_time;
 pub mod panics;
 pub mod varint;
 pub mod wake;

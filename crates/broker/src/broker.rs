@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
+use sabir_base::node_time::NodeClock;
 use sabir_journal::Priority;
 use sabir_model::{
     ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicConfig,
@@ -48,7 +49,7 @@ pub struct Broker {
 
 pub(crate) struct Inner {
     pub(crate) options: BrokerOptions,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<NodeClock>,
     pub(crate) cluster: TopicId,
     /// By number; the first holds the catalog.
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -93,7 +94,7 @@ impl Broker {
         &self.inner.options
     }
 
-    /// The broker's clock, in milliseconds since the epoch.
+    /// The node's time, in milliseconds since the epoch: the system clock's, but for its jumps.
     pub fn now_ms(&self) -> i64 {
         self.inner.clock.now_ms()
     }
@@ -442,6 +443,7 @@ impl Broker {
             shards: self.inner.shards.iter().map(|shard| shard.stats()).collect(),
             topics: view.len() as u64,
             partitions: view.partitions() as u64,
+            clock_ahead_ms: self.inner.clock.ahead_ms(),
         }
     }
 

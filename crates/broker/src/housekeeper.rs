@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
+use sabir_base::node_time::{NodeClock, Notice};
 use sabir_base::panics::contain;
 use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::definitions::Definitions;
 use crate::entry::{LogStartsMoved, ProducersExpired};
@@ -66,7 +67,7 @@ pub(crate) struct House {
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<NodeClock>,
     pub(crate) retention_interval: Duration,
     pub(crate) producer_expiry: Duration,
     pub(crate) pool: Arc<BufPool>,
@@ -135,6 +136,7 @@ impl House {
         let mut groups = Every::new(GROUPS);
         let mut buffers = Every::new(BUFFERS);
         while !end.sleep(TICK) {
+            self.clock.tick().into_iter().for_each(tell);
             let now = start.elapsed().as_millis() as u64;
             self.each_shard("tick", |shard| shard.replicator.tick(now));
             contain(|| self.groups.tick());
@@ -146,10 +148,10 @@ impl House {
                 self.pool.trim();
             }
             if retention.due() {
-                self.each_shard("retain records", |shard| shard.retain(self.clock.now_ms()));
+                self.each_shard("retain records", |shard| shard.retain(self.clock.expiry_ms()));
             }
             if producers.due() {
-                let idle_since = self.clock.now_ms() - self.producer_expiry.as_millis() as i64;
+                let idle_since = self.clock.expiry_ms() - self.producer_expiry.as_millis() as i64;
                 self.each_shard("expire producers", |shard| shard.expire_producers(idle_since));
             }
             if groups.due() {
@@ -204,6 +206,37 @@ impl House {
         while !end.sleep(CHECKPOINTS) {
             self.each_shard("write a checkpoint", |shard| shard.checkpoint_if_due());
         }
+    }
+}
+
+/// Logs what the clock has come to.
+fn tell(notice: Notice) {
+    let days = |ms: i64| format!("{:.1}", ms as f64 / 86_400_000.0);
+    let seconds = |ms: i64| ms / 1000;
+    match notice {
+        Notice::Ahead(ms) => warn!(
+            seconds = seconds(ms),
+            "the system clock has jumped ahead: stamps and retention do not follow, but run at most twice as fast until they have \
+             caught up; if the clock is right, a restart takes it over at once"
+        ),
+        Notice::Behind(ms) => warn!(
+            seconds = seconds(ms),
+            "the system clock was set back: stamps go on more slowly until it has caught up, and nothing is deleted early"
+        ),
+        Notice::Unset(ms) => warn!(
+            days_behind = days(ms),
+            "the system clock is not set, or behind the last record: the broker's time goes on from the last record"
+        ),
+        Notice::Doubted(ms) => warn!(
+            days = days(ms),
+            "the system clock says that the last record is this old: unless the clock is set, that is believed in ten minutes, and \
+             what is too old by it deleted then"
+        ),
+        Notice::Waits(ms) => info!(
+            days = days(ms),
+            "the last record is this old by the system clock: nothing is deleted by age in the next ten minutes"
+        ),
+        Notice::Agrees => info!("stamps and retention go by the system clock"),
     }
 }
 

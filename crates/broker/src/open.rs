@@ -10,6 +10,7 @@ use std::thread::Thread;
 use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
+use sabir_base::node_time::NodeClock;
 use sabir_journal::{JournalOptions, Priority, ShardIdentity};
 use sabir_model::{ErrorKind, ShardId, TopicId};
 use tracing::{info, warn};
@@ -61,10 +62,14 @@ impl Broker {
                 BrokerOptions::MOST_PARTITIONS
             )));
         }
+        let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
         let opener = Opener { options: &options, clock: &clock, backend, pool: pool.clone() };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
+        if let Some(last) = shards.iter().filter_map(|shard| shard.last_block_ms()).max() {
+            clock.start(last);
+        }
         take_office(&shards)?;
         let definitions = Definitions::new(shards.clone());
         definitions.reconcile()?;
@@ -130,7 +135,7 @@ fn take_lock(data: &Path) -> Result<DataLock, StartError> {
 
 struct Opener<'a> {
     options: &'a BrokerOptions,
-    clock: &'a Arc<dyn Clock>,
+    clock: &'a Arc<NodeClock>,
     backend: &'a dyn Backend,
     pool: Arc<BufPool>,
 }

@@ -18,6 +18,8 @@ pub struct Stats {
     pub topics: u64,
     /// Their partitions.
     pub partitions: u64,
+    /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
+    pub clock_ahead_ms: i64,
 }
 
 /// Figures of one shard.

@@ -40,10 +40,10 @@ impl Groups {
 
     /// Ends what is over; to be called every 50 ms or so. Costs nothing where nothing is due.
     pub(crate) fn tick(&self) {
-        let wall = self.shared.clock.now_ms();
+        let passed = self.shared.clock.monotonic_ms();
         let due = {
             let mut inner = self.shared.inner.lock();
-            let now = inner.now(wall);
+            let now = inner.now(passed);
             std::iter::from_fn(|| inner.due(now)).collect::<Vec<_>>()
         };
         for group in due {
@@ -55,7 +55,7 @@ impl Groups {
     /// that do not exist any more; to be called every few minutes.
     pub(crate) fn housekeep(&self, exists: &dyn Fn(TopicId) -> bool) {
         let retention = i64::try_from(self.shared.options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
-        let unused_since = self.shared.clock.now_ms().saturating_sub(retention);
+        let unused_since = self.shared.clock.expiry_ms().saturating_sub(retention);
         let mut groups = Vec::new();
         self.read(|table| groups.extend(table.iter().map(|(group, _)| group.clone())));
         for some in groups.chunks(AT_ONCE) {

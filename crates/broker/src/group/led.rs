@@ -65,12 +65,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub fn new(wall_ms: i64) -> Self {
+    pub fn new(monotonic_ms: u64) -> Self {
         Self {
             led: FxHashMap::default(),
             wakes: BinaryHeap::new(),
             parked: FxHashMap::default(),
-            steady: Steady::new(wall_ms),
+            steady: Steady::new(monotonic_ms),
             last_ticket: 0,
             last_incarnation: 0,
             member_bytes: 0,
@@ -78,8 +78,8 @@ impl Inner {
         }
     }
 
-    pub fn now(&mut self, wall_ms: i64) -> i64 {
-        self.steady.now(wall_ms)
+    pub fn now(&mut self, monotonic_ms: u64) -> i64 {
+        self.steady.now(monotonic_ms)
     }
 
     pub fn park(&mut self, group: &Text, waits: Waits) -> Ticket {
@@ -157,7 +157,7 @@ impl Groups {
         event: Event,
         wakes: &mut WakeBatch,
     ) -> Option<Vec<Left>> {
-        let now = inner.now(self.shared.clock.now_ms());
+        let now = inner.now(self.shared.clock.monotonic_ms());
         let mut left = None;
         let mut events = vec![event];
         let mut cut_off = false;

@@ -106,7 +106,7 @@ struct Shared {
 
 impl Groups {
     pub(crate) fn new(shard: Arc<dyn GroupShard>, options: GroupOptions, clock: Arc<dyn Clock>) -> Self {
-        let inner = Mutex::new(Inner::new(clock.now_ms()));
+        let inner = Mutex::new(Inner::new(clock.monotonic_ms()));
         Self { shared: Arc::new(Shared { shard, options, clock, inner }) }
     }
 

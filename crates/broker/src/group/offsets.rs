@@ -203,7 +203,7 @@ impl Groups {
         let mut inner = self.shared.inner.lock();
         match self.find(&mut inner, &group, ErrorKind::GroupNotFound) {
             Ok(()) => {
-                let now = inner.now(self.shared.clock.now_ms());
+                let now = inner.now(self.shared.clock.monotonic_ms());
                 let led = inner.led.get_mut(&group).ok_or(ErrorKind::GroupNotFound)?;
                 let admitted = led.machine.admit_commit(fence, now);
                 inner.drop_if_idle(&group);

@@ -91,7 +91,7 @@ impl Groups {
         let group = Text::from(group);
         let mut inner = self.shared.inner.lock();
         self.find(&mut inner, &group, ErrorKind::UnknownMember)?;
-        let now = inner.now(self.shared.clock.now_ms());
+        let now = inner.now(self.shared.clock.monotonic_ms());
         let led = inner.led.get_mut(&group).ok_or(ErrorKind::UnknownMember)?;
         let alive = led.machine.heartbeat(fence, now);
         inner.drop_if_idle(&group);
@@ -130,7 +130,7 @@ impl Groups {
         if inner.led.contains_key(group) {
             return Ok(());
         }
-        let now = inner.now(self.shared.clock.now_ms());
+        let now = inner.now(self.shared.clock.monotonic_ms());
         let limits = self.shared.options.limits;
         let restored = self.read(|table| table.get(group).map(|state| Group::restore(limits, state, now)));
         inner.put(group.clone(), restored.ok_or(missing)?);

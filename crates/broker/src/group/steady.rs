@@ -1,26 +1,26 @@
-//! Time for deadlines: it never falls, and a jump of the wall clock, or a machine that slept, expires nobody.
+//! Time for deadlines: a machine that slept, or a process that stood still, expires nobody.
 
 /// A step beyond this is no time that members could have used.
-const LONGEST_STEP_MS: i64 = 60_000;
+const LONGEST_STEP_MS: u64 = 60_000;
 
-/// Milliseconds that pass as the wall clock moves, but for its jumps.
+/// Milliseconds that pass as the monotonic clock goes on, but for its long steps.
 #[derive(Debug)]
 pub(super) struct Steady {
-    wall_ms: i64,
+    monotonic_ms: u64,
     now_ms: i64,
 }
 
 impl Steady {
-    pub(super) fn new(wall_ms: i64) -> Self {
-        Self { wall_ms, now_ms: 0 }
+    pub(super) fn new(monotonic_ms: u64) -> Self {
+        Self { monotonic_ms, now_ms: 0 }
     }
 
-    /// The time, given what the wall clock shows.
-    pub(super) fn now(&mut self, wall_ms: i64) -> i64 {
-        let step = wall_ms.saturating_sub(self.wall_ms);
-        self.wall_ms = wall_ms;
-        if (0..=LONGEST_STEP_MS).contains(&step) {
-            self.now_ms += step;
+    /// The time, given what the monotonic clock shows. One who read it earlier and comes later changes nothing.
+    pub(super) fn now(&mut self, monotonic_ms: u64) -> i64 {
+        let step = monotonic_ms.saturating_sub(self.monotonic_ms);
+        self.monotonic_ms = self.monotonic_ms.max(monotonic_ms);
+        if step <= LONGEST_STEP_MS {
+            self.now_ms += step as i64;
         }
         self.now_ms
     }
@@ -31,12 +31,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_the_clock_but_not_its_jumps() {
+    fn follows_the_clock_but_not_its_long_steps() {
         let mut steady = Steady::new(1_000);
         assert_eq!(steady.now(1_500), 500);
-        assert_eq!(steady.now(900), 500, "back");
-        assert_eq!(steady.now(1_000), 600);
-        assert_eq!(steady.now(1_000 + 3_600_000), 600, "ahead by an hour");
-        assert_eq!(steady.now(1_100 + 3_600_000), 700);
+        assert_eq!(steady.now(900), 500, "read before the last one");
+        assert_eq!(steady.now(1_600), 600);
+        assert_eq!(steady.now(1_600 + 3_600_000), 600, "slept for an hour");
+        assert_eq!(steady.now(1_700 + 3_600_000), 700);
     }
 }

@@ -31,7 +31,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
 use sabir_journal::{Journal, LARGEST_ENTRY, Priority, Replicator};
-use sabir_model::{Durability, ErrorKind, ShardId};
+use sabir_model::{Durability, ErrorKind, Sequence, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
@@ -190,6 +190,12 @@ impl Shard {
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// The time of the last block, if there is one.
+    pub(crate) fn last_block_ms(&self) -> Option<i64> {
+        let state = self.state.read();
+        (state.applied != Sequence::NONE).then_some(state.time_ms)
     }
 
     /// Blocks that are neither committed nor cut.

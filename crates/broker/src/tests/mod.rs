@@ -1,5 +1,6 @@
 //! The broker as a whole.
 
+mod clock;
 mod faults;
 mod groups;
 mod identity;

@@ -1,0 +1,129 @@
+//! A system clock that jumps, and what records are stamped and deleted by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sabir_base::clock::{Clock, ManualClock};
+use sabir_model::{TimestampType, TopicConfig};
+
+use super::rig::{append, batch, new_topic, until};
+use super::sim::{Machine, Seam};
+use crate::{Broker, BrokerOptions, NewTopic, Topic};
+
+const DAY: i64 = 24 * 3600 * 1000;
+const YEAR: i64 = 365 * DAY;
+/// Some day in 2027.
+const NOW: i64 = 1_800_000_000_000;
+
+/// A machine whose clock shows that day, and a broker on it that looks for old records all the time.
+fn machine(seed: u64) -> Machine {
+    Machine { clock: Arc::new(ManualClock::at(NOW)), ..Machine::new(seed, 1, Seam::Solo) }
+}
+
+fn open(machine: &Machine) -> Broker {
+    let options = BrokerOptions { retention_interval: Duration::from_millis(10), ..machine.options() };
+    machine.try_open(options).unwrap()
+}
+
+/// A topic with the broker's stamps, and one with the producers', both for seven days.
+async fn topics(broker: &Broker) -> [Arc<Topic>; 2] {
+    let week = TopicConfig { retention_ms: Some(7 * DAY), ..TopicConfig::default() };
+    let stamped = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..week.clone() };
+    let new = [("stamped", stamped), ("week", week)];
+    let new = new.map(|(name, config)| NewTopic { config, ..new_topic(name, 1) });
+    let made: Vec<_> = broker.create_topics(new.into()).await.into_iter().map(Result::unwrap).collect();
+    made.try_into().unwrap()
+}
+
+async fn stamp(broker: &Broker, topic: &Topic) -> i64 {
+    append(broker, topic, 0, batch(&[b"x"], 5)).await.unwrap().append_time_ms
+}
+
+fn start(broker: &Broker, topic: &Topic) -> i64 {
+    let partition = topic.partition(0).unwrap();
+    broker.partition_stats(partition.shard, partition.id).unwrap().start.0
+}
+
+/// Lets time pass, in steps that the broker's threads have seen.
+async fn pass(machine: &Machine, broker: &Broker, ms: i64) {
+    for _ in 0..ms / 500 {
+        machine.clock.advance(500);
+        let clock = &broker.inner.clock;
+        let (wall, before) = (machine.clock.now_ms(), clock.ticks());
+        until(|| clock.ticks() > before + 1).await;
+        assert_eq!(machine.clock.now_ms(), wall);
+    }
+}
+
+#[tokio::test]
+async fn four_seconds_a_year_ahead_stamp_nothing_wrong_and_delete_nothing() {
+    let machine = machine(1);
+    let broker = open(&machine);
+    let [stamped, week] = topics(&broker).await;
+    append(&broker, &week, 0, batch(&[b"x"], NOW)).await.unwrap();
+    assert_eq!(stamp(&broker, &stamped).await, NOW);
+    machine.clock.set_by(YEAR);
+    for _ in 0..4 {
+        pass(&machine, &broker, 1_000).await;
+        let stamp = stamp(&broker, &stamped).await;
+        assert!((NOW..=NOW + 8_000).contains(&stamp), "{stamp}");
+        assert!(broker.stats().clock_ahead_ms > YEAR - 10_000);
+    }
+    machine.clock.set_by(-YEAR);
+    pass(&machine, &broker, 9_000).await;
+    assert_eq!(stamp(&broker, &stamped).await, NOW + 13_000, "the right time again");
+    assert_eq!(broker.stats().clock_ahead_ms, 0);
+    assert_eq!((start(&broker, &stamped), start(&broker, &week)), (0, 0), "nothing was deleted");
+    machine.clock.advance(8 * DAY);
+    until(|| start(&broker, &stamped) == 6 && start(&broker, &week) == 1).await;
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_lowers_no_stamp_and_deletes_nothing() {
+    let machine = machine(2);
+    let broker = open(&machine);
+    let [stamped, _] = topics(&broker).await;
+    let before = stamp(&broker, &stamped).await;
+    machine.clock.set_by(-YEAR);
+    pass(&machine, &broker, 4_000).await;
+    let after = stamp(&broker, &stamped).await;
+    assert!((before..=before + 4_000).contains(&after), "{after}");
+    machine.clock.set_by(YEAR);
+    pass(&machine, &broker, 4_000).await;
+    assert_eq!(stamp(&broker, &stamped).await, NOW + 8_000);
+    broker.shutdown();
+}
+
+/// Off for a week is a week; a year ahead at a start is not believed until it has lasted.
+#[tokio::test]
+async fn what_a_start_believes() {
+    let mut machine = machine(3);
+    let broker = open(&machine);
+    let [stamped, week] = topics(&broker).await;
+    append(&broker, &week, 0, batch(&[b"x"], NOW)).await.unwrap();
+    broker.shutdown();
+    machine = machine.crash(broker);
+    machine.clock.set_by(8 * DAY);
+    let broker = open(&machine);
+    assert_eq!(stamp(&broker, &stamped).await, NOW + 8 * DAY);
+    pass(&machine, &broker, 2_000).await;
+    assert_eq!(start(&broker, &week), 0, "what is too old now waits, in case the clock is wrong");
+    machine.clock.advance(600_000);
+    until(|| start(&broker, &week) == 1).await;
+    let last = stamp(&broker, &stamped).await;
+    broker.shutdown();
+
+    machine = machine.crash(broker);
+    machine.clock.set_by(YEAR);
+    let broker = open(&machine);
+    pass(&machine, &broker, 2_000).await;
+    let wrong = stamp(&broker, &stamped).await;
+    assert!((last..=last + 10_000).contains(&wrong), "{} ms late", wrong - last);
+    machine.clock.set_by(-YEAR);
+    pass(&machine, &broker, 1_000).await;
+    let right = stamp(&broker, &stamped).await;
+    assert!((right - machine.clock.now_ms()).abs() <= 2_000, "{right}");
+    assert_eq!(start(&broker, &stamped), 0);
+    broker.shutdown();
+}
