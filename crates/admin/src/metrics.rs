@@ -162,7 +162,7 @@ mod tests {
         let mut commit_us = HistogramSnapshot::default();
         (commit_us.counts[10], commit_us.sum) = (1, 1000);
         let busy = ShardStats { commit_us, ..shard(1, 4) };
-        let stats = Stats { shards: vec![shard(0, 3), busy], topics: 2, partitions: 9 };
+        let stats = Stats { shards: vec![shard(0, 3), busy], topics: 2, partitions: 9, clock_ahead_ms: 1500 };
         let mut out = Exposition::default();
         broker_figures(&mut out, &stats);
         let text = out.render();
