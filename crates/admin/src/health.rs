@@ -1,10 +1,15 @@
 //! `/livez` and `/readyz`, and what they go by.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use sabir_broker::{Damage, Stats};
 use sabir_model::{ErrorKind, TopicId};
 
 use crate::{Admin, State};
+
+/// A write that takes this long is not slow: the disk does not answer.
+const STALLED: Duration = Duration::from_secs(5);
 
 /// How the server is, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ impl Health {
         }
     }
 
-    /// A shard that lost its storage makes the node not ready. A full disk does not: readers and deletes are what empties it. Nor do
+    /// A shard that lost its storage, or whose disk does not answer, makes the node not ready. A full disk does not: readers and deletes are what empties it. Nor do
     /// records that cannot be read: all others can.
     pub fn judge(stats: &Stats, name: impl Fn(TopicId) -> String) -> Self {
         let stopped = stats.shards.iter().filter(|shard| shard.stopped);
@@ -41,6 +46,10 @@ impl Health {
         let failed =
             |shard| format!("shard {shard}: its storage failed, it answers reads at the most; see the log");
         let mut problems: Vec<String> = stopped.map(|s| failed(s.shard)).collect();
+        let stalled = stats.shards.iter().filter(|shard| !shard.stopped && shard.commit_age >= STALLED);
+        problems.extend(stalled.map(|s| {
+            format!("shard {}: its disk has not finished a write for {} s", s.shard, s.commit_age.as_secs())
+        }));
         let ready = problems.is_empty();
         problems.extend(
             full.map(|s| format!("shard {}: its disk is full; it answers reads and takes deletes", s.shard)),
@@ -96,6 +105,17 @@ mod tests {
         assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));
         let said = "ready\ntopic orders, partition 2: the records at offset 9 cannot be read: they are corrupt; see the log\n";
         assert_eq!(health.text(), said);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_not_ready() {
+        let mut stats = Stats { shards: vec![ShardStats::default()], ..Stats::default() };
+        stats.shards[0].commit_age = STALLED - Duration::from_millis(1);
+        assert_eq!(Health::judge(&stats, |id| id.to_string()).code(), StatusCode::OK);
+        stats.shards[0].commit_age = Duration::from_millis(7_300);
+        let health = Health::judge(&stats, |id| id.to_string());
+        assert_eq!(health.code(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 7 s\n");
     }
 
     #[test]

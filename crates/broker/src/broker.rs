@@ -14,7 +14,7 @@ use sabir_model::{
     ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicConfig,
     TopicId,
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::answer::{AppendCall, Sleeper};
 use crate::append::{Append, Appending};
@@ -39,7 +39,9 @@ const PRODUCER_IDS: u32 = 1000;
 /// The longest name of a topic, in bytes.
 const NAME_MAX: usize = 249;
 /// How long a shutdown waits for what is under way.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long it waits for the journals to be sealed, and their checkpoints.
+const SEAL: Duration = Duration::from_secs(10);
 
 /// A running broker; clones are the same one. All methods may be called from any thread.
 #[derive(Clone)]
@@ -471,16 +473,34 @@ impl Broker {
     }
 
     /// Takes no more writes, finishes those under way, seals the journals, writes checkpoints and unlocks the data
-    /// directory. Blocking.
+    /// directory. Blocking, for some seconds at the most: of a disk that does not answer, the rest is left as after a kill.
     pub fn shutdown(&self) {
         let inner = &self.inner;
         inner.groups.retire(ErrorKind::ShuttingDown);
         inner.shards.iter().for_each(|shard| shard.close());
         let until = Instant::now() + DRAIN;
         inner.shards.iter().for_each(|shard| shard.drain(until));
-        inner.housekeeper.end();
-        inner.shards.iter().for_each(|shard| shard.seal());
-        inner.lock.lock().take();
+        let (told, sealed) = std::sync::mpsc::channel();
+        let inner = self.inner.clone();
+        let seal = move || {
+            inner.housekeeper.end();
+            inner.shards.iter().for_each(|shard| shard.seal());
+            inner.lock.lock().take();
+            // If nobody waits any more, the process is about to end.
+            let _ = told.send(());
+        };
+        let begun = std::thread::Builder::new().name("seal".into()).spawn(seal).is_ok();
+        let left = if self.is_at_rest() { SEAL } else { Duration::ZERO };
+        if !begun || sealed.recv_timeout(left).is_err() {
+            error!(
+                "the disk does not answer: the journals are left as they are, and the next start replays them"
+            );
+        }
+    }
+
+    /// Whether nothing is under way that a disk has not answered.
+    fn is_at_rest(&self) -> bool {
+        self.inner.shards.iter().all(|shard| shard.is_stopped() || shard.in_flight() == 0)
     }
 }
 

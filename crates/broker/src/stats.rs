@@ -35,6 +35,8 @@ pub struct ShardStats {
     pub stopped: bool,
     /// Whether its disk is full: it takes deletes only.
     pub full: bool,
+    /// How long the oldest block that is not committed has been under way.
+    pub commit_age: Duration,
     /// Blocks applied.
     pub blocks: u64,
     /// Entries applied.

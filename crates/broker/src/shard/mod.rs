@@ -215,12 +215,14 @@ impl Shard {
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
+        let commit_age = self.in_flight.lock().age();
         ShardStats {
             shard: self.id,
             applied,
             term: self.replicator.term(),
             stopped: self.is_stopped(),
             full: !self.replicator.admits(Priority::Ordinary),
+            commit_age,
             blocks: counters.blocks,
             entries: counters.entries,
             bytes: counters.bytes,

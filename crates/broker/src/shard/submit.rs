@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sabir_base::wake::WakeBatch;
 use sabir_journal::{AppendError, Priority, Ticket};
@@ -75,6 +75,11 @@ impl InFlight {
 
     pub(super) fn len(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// How long the oldest block has been under way.
+    pub(super) fn age(&self) -> Duration {
+        self.blocks.front().map_or(Duration::ZERO, |sent| sent.at.elapsed())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is not committed is seen by nobody, and what is cut is told.
 
+use std::time::{Duration, Instant};
+
 use sabir_journal::Replicator;
 use sabir_model::{ErrorKind, LeaderEpoch, Offset};
 
@@ -150,4 +152,18 @@ fn a_train_that_was_cut_in_half_is_sent_again() {
     assert_eq!(again.unwrap().base_offset, Offset(0));
     let fetched = runtime().block_on(read(&broker, &topic, 0, 0, 100)).unwrap();
     assert_eq!(values(&fetched), [(0, big)]);
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_shown_and_does_not_hold_up_a_stop() {
+    let (machine, broker, topic) = told();
+    let age = || broker.stats().shards[1].commit_age;
+    assert_eq!(age(), Duration::ZERO);
+    let asked = start(&broker, &topic, b"x", 1);
+    runtime().block_on(until(|| age() >= Duration::from_millis(20)));
+    let began = Instant::now();
+    broker.shutdown();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let answered = machine.freely(|| runtime().block_on(soon(asked)));
+    assert_eq!(answered.len(), 1);
 }
