@@ -38,8 +38,8 @@ pub struct FrontEnd {
     pub name: &'static str,
     /// Where it listens.
     pub listening: Vec<SocketAddr>,
-    /// What clients are told.
-    pub advertise: String,
+    /// What clients are told that come by each of them.
+    pub advertise: Vec<String>,
     /// Connections open now.
     pub open: u64,
     /// Connections taken since the start.

@@ -58,8 +58,8 @@ impl Served {
         let mut served = Self::with(options);
         let front_end = FrontEnd {
             name: "test",
-            listening: vec!["127.0.0.1:1".parse().unwrap()],
-            advertise: "here:1".into(),
+            listening: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
+            advertise: vec!["here:1".into(), "there:2".into()],
             open: 1,
             accepted: 2,
             refused: 3,

@@ -60,6 +60,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The address it connected to.
     pub local: SocketAddr,
+    /// Which of the front end's addresses it came by, counted from 0.
+    pub listener: usize,
     /// What bounds it.
     pub limits: Arc<Limits>,
     /// Cancelled when the node drains: take no more requests, finish those under way, end.

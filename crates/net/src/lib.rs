@@ -19,7 +19,7 @@ mod workers;
 
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use gate::ListenerStats;
-pub use listener::{BindError, ListenOptions, Listener, refuse_exposed};
+pub use listener::{BindError, ListenOptions, Listener, machine_name, refuse_exposed};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
 pub use threads::Watched;

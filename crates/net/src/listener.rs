@@ -116,6 +116,11 @@ impl Listener {
     }
 }
 
+/// What this machine calls itself.
+pub fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -111,6 +111,7 @@ impl Net {
                 limits: self.limits.clone(),
                 keepalive: self.keepalive,
                 gate: gate.clone(),
+                listener: i,
                 closing: self.closing.clone(),
                 front_end: front_end.clone(),
                 complained: Mutex::new(None),
@@ -162,6 +163,8 @@ struct Acceptor {
     limits: Arc<Limits>,
     keepalive: Duration,
     gate: Arc<Gate>,
+    /// Which of the front end's addresses it accepts at.
+    listener: usize,
     closing: CancellationToken,
     front_end: Arc<dyn Frontend>,
     /// When it was last said that connections are refused: a flood of them must not flood the log.
@@ -203,14 +206,15 @@ impl Acceptor {
             Err(full) => return self.refuse(peer, full),
         };
         let prepared = prepare(stream, self.keepalive);
-        let (limits, closing, front_end) =
-            (self.limits.clone(), self.closing.clone(), self.front_end.clone());
+        let (listener, limits) = (self.listener, self.limits.clone());
+        let (closing, front_end) = (self.closing.clone(), self.front_end.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
                 match opened {
                     Ok((local, stream)) => {
-                        let serving = front_end.serve(Connection { stream, peer, local, limits, closing });
+                        let serving =
+                            front_end.serve(Connection { stream, peer, local, listener, limits, closing });
                         if panics::contain_task(serving).await.is_none() {
                             pass.panicked();
                             tracing::error!(%peer, "connection closed: a panic while it was served");

@@ -1,6 +1,6 @@
 //! What a protocol's folder exports: how it is configured, how it is served, and a client of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sabir_broker::Broker;
@@ -8,6 +8,7 @@ use sabir_broker::Broker;
 use crate::Frontend;
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, Table};
+use crate::listener::machine_name;
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
@@ -41,8 +42,70 @@ pub trait Configured: Send {
 pub struct Place {
     /// The broker it translates for.
     pub broker: Broker,
-    /// The addresses it listens on, with their real ports.
-    pub listening: Vec<SocketAddr>,
-    /// The address that clients are to be told, with its real port.
-    pub advertise: HostPort,
+    /// Where it listens. [`Connection::listener`](crate::Connection::listener) counts them from 0.
+    pub listening: Vec<Listening>,
+}
+
+/// An address that a front end listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// The address, with its real port.
+    pub address: SocketAddr,
+    /// What the user wants clients to be told; port 0 is that of the address.
+    pub advertise: Option<HostPort>,
+}
+
+impl Listening {
+    /// What a client is told that came here by way of `local`: what the user said, else the address listened on. Where that is all of
+    /// them, it is the one that the client has reached already.
+    pub fn told(&self, local: SocketAddr) -> HostPort {
+        let any = self.address.ip().is_unspecified();
+        match local.ip().to_canonical() {
+            // Such an address means nothing without the name of a link, which differs between machines.
+            IpAddr::V6(link) if any && link.is_unicast_link_local() => self.shown(),
+            reached if any => self.said().unwrap_or_else(|| self.at(reached.to_string())),
+            _ => self.shown(),
+        }
+    }
+
+    /// The same for where nobody asks: this machine's name stands for all of its addresses.
+    pub fn shown(&self) -> HostPort {
+        let ip = self.address.ip();
+        let host = || if ip.is_unspecified() { machine_name() } else { ip.to_string() };
+        self.said().unwrap_or_else(|| self.at(host()))
+    }
+
+    fn said(&self) -> Option<HostPort> {
+        let said = self.advertise.clone()?;
+        Some(if said.port == 0 { self.at(said.host) } else { said })
+    }
+
+    fn at(&self, host: String) -> HostPort {
+        HostPort { host, port: self.address.port() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_an_address_they_can_reach() {
+        let told = |said: Option<&str>, listening: &str, local: &str| {
+            let advertise = said.map(|said| said.parse().unwrap());
+            let listening = Listening { address: listening.parse().unwrap(), advertise };
+            listening.told(local.parse().unwrap()).to_string()
+        };
+        assert_eq!(told(None, "127.0.0.1:9092", "127.0.0.1:9092"), "127.0.0.1:9092");
+        assert_eq!(told(None, "[::1]:9092", "[::1]:9092"), "[::1]:9092");
+        assert_eq!(told(None, "0.0.0.0:9092", "192.0.2.7:9092"), "192.0.2.7:9092");
+        assert_eq!(told(None, "[::]:9092", "[2001:db8::7]:9092"), "[2001:db8::7]:9092");
+        assert_eq!(told(None, "[::]:9092", "[::ffff:127.0.0.1]:9092"), "127.0.0.1:9092");
+        assert_eq!(told(Some("broker:9999"), "0.0.0.0:9092", "192.0.2.7:9092"), "broker:9999");
+        assert_eq!(told(Some("broker:0"), "0.0.0.0:9092", "192.0.2.7:9092"), "broker:9092");
+        assert_eq!(told(Some("broker:0"), "[::]:9092", "[fe80::7]:9092"), "broker:9092");
+        assert_eq!(told(None, "[::]:9092", "[fe80::7]:9092"), format!("{}:9092", machine_name()));
+        let any = Listening { address: "0.0.0.0:1".parse().unwrap(), advertise: None };
+        assert_eq!(any.shown(), HostPort { host: machine_name(), port: 1 });
+    }
 }

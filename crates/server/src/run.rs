@@ -62,8 +62,8 @@ pub fn run_while(config: Config, ready: impl FnOnce(&Running) -> bool) -> Result
 
 fn announce(running: &Running) {
     for serving in running.serving() {
-        let (protocol, advertise) = (serving.protocol, &serving.advertise);
-        for address in &serving.listening {
+        let protocol = serving.protocol;
+        for (address, advertise) in serving.listening.iter().zip(&serving.advertise) {
             tracing::info!(protocol, %address, %advertise, "listening");
         }
     }

@@ -12,7 +12,7 @@ use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
 use sabir_model::Durability;
 use sabir_net::config::HostPort;
-use sabir_net::protocol::Place;
+use sabir_net::protocol::{Listening, Place};
 use sabir_net::{BindError, Frontend, Listener, Net, NetOptions, Watched};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -52,8 +52,8 @@ pub struct Serving {
     pub protocol: &'static str,
     /// The addresses it listens on, with their real ports.
     pub listening: Vec<SocketAddr>,
-    /// What clients are told.
-    pub advertise: HostPort,
+    /// What clients are told that come by each of them.
+    pub advertise: Vec<HostPort>,
 }
 
 /// A broker that serves.
@@ -146,26 +146,13 @@ fn serve(
     config: FrontEndConfig,
     listener: Listener,
 ) -> (Serving, Arc<dyn Frontend>) {
-    let listening = listener.addresses().to_vec();
-    let advertise = advertised(config.advertise, listening[0]);
-    let place = Place { broker: broker.clone(), listening: listening.clone(), advertise: advertise.clone() };
-    let front_end = config.configured.start(place);
+    let addresses = listener.addresses().to_vec();
+    let told = addresses.iter().zip(config.advertise);
+    let listening: Vec<_> = told.map(|(&address, advertise)| Listening { address, advertise }).collect();
+    let advertise = listening.iter().map(Listening::shown).collect();
+    let front_end = config.configured.start(Place { broker: broker.clone(), listening });
     net.serve(listener, front_end.clone());
-    (Serving { protocol: config.protocol.name(), listening, advertise }, front_end)
-}
-
-/// What clients are told: what the user said, else the address listened on, else the machine's name.
-fn advertised(said: Option<HostPort>, listening: SocketAddr) -> HostPort {
-    let port = listening.port();
-    match said {
-        Some(said) if said.port == 0 => HostPort { port, ..said },
-        Some(said) => said,
-        None if listening.ip().is_unspecified() => {
-            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            HostPort { host, port }
-        }
-        None => HostPort { host: listening.ip().to_string(), port },
-    }
+    (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, front_end)
 }
 
 fn net_options(net: &crate::config::sections::Net) -> NetOptions {
@@ -220,7 +207,7 @@ fn shown(net: Arc<Net>, serving: Vec<Serving>) -> FrontEnds {
             sabir_admin::FrontEnd {
                 name: served.protocol,
                 listening: served.listening.clone(),
-                advertise: served.advertise.to_string(),
+                advertise: served.advertise.iter().map(HostPort::to_string).collect(),
                 open: counts.map_or(0, |c| c.open as u64),
                 accepted: counts.map_or(0, |c| c.accepted),
                 refused: counts.map_or(0, |c| c.refused),
@@ -305,23 +292,5 @@ impl Drop for AdminServer {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the admin thread panicked");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_are_told_an_address_they_can_reach() {
-        let told = |said: Option<&str>, listening: &str| {
-            advertised(said.map(|s| s.parse().unwrap()), listening.parse().unwrap()).to_string()
-        };
-        assert_eq!(told(None, "127.0.0.1:9092"), "127.0.0.1:9092");
-        assert_eq!(told(None, "[::1]:9092"), "[::1]:9092");
-        assert_eq!(told(Some("broker:9999"), "0.0.0.0:9092"), "broker:9999");
-        assert_eq!(told(Some("broker:0"), "0.0.0.0:9092"), "broker:9092");
-        let name = told(None, "0.0.0.0:9092");
-        assert!(name.ends_with(":9092") && !name.starts_with("0.0.0.0"), "{name}");
     }
 }

@@ -25,8 +25,7 @@ use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest,
 use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{FrontEndNo, ShardId, TopicConfig};
-use sabir_net::config::HostPort;
-use sabir_net::protocol::{Place, Protocol};
+use sabir_net::protocol::{Listening, Place, Protocol};
 use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -159,8 +158,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     stream.set_nodelay(true)?;
     let front_end = Kafka.configure(Default::default())?.start(Place {
         broker: broker.clone(),
-        listening: vec![local],
-        advertise: HostPort { host: local.ip().to_string(), port: local.port() },
+        listening: vec![Listening { address: local, advertise: None }],
     });
     let limits = Limits {
         frame_memory: FrameMemory::new(64 << 20),
@@ -172,6 +170,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         stream: accepted,
         peer,
         local,
+        listener: 0,
         limits: Arc::new(limits),
         closing: CancellationToken::new(),
     };

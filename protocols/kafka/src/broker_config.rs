@@ -1,10 +1,11 @@
 //! What the broker is set to, by Kafka's names. Read from the configuration file: shown, and not to be changed from outside.
 
 use crate::config::Config;
-use crate::frontend::FrontEnd;
+use crate::handlers::Client;
 use crate::topic_config::{self, ValueType};
 use sabir_broker::GroupOptions;
 use sabir_model::TopicConfig;
+use sabir_net::config::HostPort;
 
 /// A broker's setting as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +19,10 @@ pub(crate) struct Shown {
 }
 
 /// Every setting that has a meaning here, those of all topics included, by name.
-pub(crate) fn shown(kafka: &FrontEnd) -> Vec<Shown> {
+pub(crate) fn shown(client: &Client) -> Vec<Shown> {
+    let kafka = &client.kafka;
     let (own, config) = (&kafka.broker.options().groups, &kafka.config);
-    let mut all = of_place(kafka);
+    let mut all = of_place(client);
     all.extend(of_front_end(config));
     all.extend(of_groups(own));
     all.extend(of_topics(&kafka.shown_defaults()));
@@ -33,9 +35,11 @@ fn plain(name: &'static str, value_type: ValueType, value: String, help: &'stati
     Shown { name, built_in: value.clone(), value, value_type, help }
 }
 
-fn of_place(kafka: &FrontEnd) -> Vec<Shown> {
+fn of_place(client: &Client) -> Vec<Shown> {
+    let kafka = &client.kafka;
     let options = kafka.broker.options();
-    let address = format!("PLAINTEXT://{}:{}", kafka.host, kafka.port);
+    let address =
+        format!("PLAINTEXT://{}", HostPort { host: client.host.to_string(), port: client.port as u16 });
     // These have no values that are built in.
     let given =
         |name, value_type, value, help| Shown { name, value, built_in: String::new(), value_type, help };

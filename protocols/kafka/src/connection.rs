@@ -149,11 +149,7 @@ impl Driver {
         let now = Instant::now();
         let max_frame = (kafka.config.max_request.0 as usize).min(connection.limits.frame_memory.total());
         Self {
-            client: Rc::new(Client::new(
-                kafka.clone(),
-                connection.peer,
-                connection.limits.frame_memory.clone(),
-            )),
+            client: Rc::new(Client::new(kafka.clone(), &connection)),
             kafka,
             closing: Box::pin(connection.closing.clone().cancelled_owned()),
             session: Session::new(max_frame, MAX_OPEN),

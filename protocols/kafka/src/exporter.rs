@@ -43,7 +43,7 @@ fn left_out(out: &mut Exposition, of: &str, left_out: bool) {
 
 fn nodes(kafka: &FrontEnd, out: &mut Exposition) {
     out.gauge("kafka_brokers", "Number of brokers in the cluster.", &[], 1);
-    let (id, address) = (kafka.node_id().to_string(), format!("{}:{}", &*kafka.host, kafka.port));
+    let (id, address) = (kafka.node_id().to_string(), kafka.shown_address());
     out.info("kafka_broker", "The broker's id and address.", &[("id", &id), ("address", &address)]);
 }
 

@@ -1,5 +1,6 @@
 //! The front end: what all its connections share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -7,7 +8,8 @@ use sabir_base::metrics::Exposition;
 use sabir_base::panics;
 use sabir_broker::{Broker, Partition, Topic};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
-use sabir_net::protocol::Place;
+use sabir_net::config::HostPort;
+use sabir_net::protocol::{Listening, Place};
 use sabir_net::{Connection, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
@@ -26,10 +28,7 @@ pub(crate) struct FrontEnd {
     /// What looks at records that take long.
     pub(crate) workers: Workers,
     sessions: Mutex<FetchSessions>,
-    /// The host that clients are told.
-    pub(crate) host: Str,
-    /// The port that clients are told.
-    pub(crate) port: i32,
+    listening: Vec<Listening>,
     /// The id that clients are told, in Kafka's form.
     pub(crate) cluster_id: Str,
     number: OnceCell<FrontEndNo>,
@@ -48,10 +47,19 @@ impl FrontEnd {
             config,
             metrics: Metrics::default(),
             workers: Workers::default(),
-            host: Str::from(place.advertise.host),
-            port: place.advertise.port.into(),
+            listening: place.listening,
             number: OnceCell::new(),
         })
+    }
+
+    /// Where a client is to connect that has come by the `listener`th address as `local`.
+    pub(crate) fn told(&self, listener: usize, local: SocketAddr) -> HostPort {
+        self.listening[listener].told(local)
+    }
+
+    /// Where clients connect that came by the first address.
+    pub(crate) fn shown_address(&self) -> String {
+        self.listening[0].shown().to_string()
     }
 
     /// This node's id.

@@ -49,11 +49,6 @@ struct Listener {
 
 pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<Node> {
     let (broker, catalog) = (&shown.broker, shown.broker.catalog());
-    let listener = |front_end: FrontEnd| Listener {
-        protocol: front_end.name,
-        listening: front_end.listening.iter().map(ToString::to_string).collect(),
-        advertise: front_end.advertise,
-    };
     Json(Node {
         node: broker.node_id().0,
         cluster: broker.cluster_id().to_string(),
@@ -65,7 +60,17 @@ pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<Node> {
         topics: catalog.len(),
         partitions: catalog.partitions(),
         groups: broker.groups().count(),
-        listeners: (shown.front_ends)().into_iter().map(listener).collect(),
+        listeners: (shown.front_ends)().into_iter().flat_map(listeners).collect(),
+    })
+}
+
+/// One for each address, since what clients are told differs.
+fn listeners(front_end: FrontEnd) -> impl Iterator<Item = Listener> {
+    let each = front_end.listening.into_iter().zip(front_end.advertise);
+    each.map(move |(address, advertise)| Listener {
+        protocol: front_end.name,
+        listening: vec![address.to_string()],
+        advertise,
     })
 }
 

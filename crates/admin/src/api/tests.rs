@@ -144,6 +144,10 @@ async fn the_node_and_its_shards_are_shown() {
     let (code, node) = ask(&served, "GET", "/node", Value::Null).await;
     assert_eq!((code, &node["durability"], &node["shards"]), (200, &json!("sync"), &json!(2)));
     assert_eq!(node["listeners"][0]["listening"], json!(["127.0.0.1:1"]));
+    assert_eq!(
+        node["listeners"][1],
+        json!({"protocol": "test", "listening": ["[::1]:2"], "advertise": "there:2"})
+    );
     let (_, shards) = ask(&served, "GET", "/shards", Value::Null).await;
     assert_eq!(shards["shards"][0]["holds"], "catalog");
     assert_eq!(shards["shards"][1]["state"], "running");

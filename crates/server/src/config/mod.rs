@@ -45,8 +45,8 @@ pub struct FrontEndConfig {
     pub protocol: &'static dyn Protocol,
     /// Where it listens.
     pub listen: ListenOptions,
-    /// What clients are told; the address listened on where absent.
-    pub advertise: Option<HostPort>,
+    /// What clients are told, for each address; that one where absent.
+    pub advertise: Vec<Option<HostPort>>,
     /// Its own settings.
     pub configured: Box<dyn Configured>,
 }
@@ -189,14 +189,17 @@ impl Loader {
         let (common, configured) = (self.keep(common), self.keep(configured));
         let (common, configured) = (common?, configured?);
         self.keep(refuse_exposed(name, &common.listen.addresses, common.anonymous))?;
+        let on = !common.listen.addresses.is_empty();
+        let advertise = common.advertise.at_each(common.listen.addresses.len());
+        let advertise = advertise.map_err(|problem| ConfigError::new(name, "advertise", problem));
+        let advertise = if on { self.keep(advertise)? } else { Vec::new() };
         let listen = ListenOptions {
             section: name,
             addresses: common.listen.addresses,
             anonymous: common.anonymous,
             max_connections: common.max_connections.0.map_or(usize::MAX, |count| count.0),
         };
-        let on = !listen.addresses.is_empty();
-        on.then_some(FrontEndConfig { protocol, listen, advertise: common.advertise.0, configured })
+        on.then_some(FrontEndConfig { protocol, listen, advertise, configured })
     }
 
     fn keep<T>(&mut self, parsed: Result<T, ConfigError>) -> Option<T> {

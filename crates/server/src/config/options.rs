@@ -2,8 +2,8 @@
 
 use sabir_broker::{BrokerOptions, DiskKind, GroupLimits, GroupOptions};
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
-use sabir_net::ListenOptions;
 use sabir_net::config::Span;
+use sabir_net::{ListenOptions, machine_name};
 
 use super::Config;
 use super::sections::{Disk, Topic, Writes};
@@ -73,11 +73,6 @@ impl Config {
             ..defaults
         }
     }
-}
-
-/// What this machine calls itself.
-pub(crate) fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn group_options(group: &super::sections::Group) -> GroupOptions {

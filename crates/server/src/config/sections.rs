@@ -417,8 +417,9 @@ pub const LISTEN: [Setting; 4] = [
     Setting {
         key: "advertise",
         default: "\"auto\"",
-        help: "The address that clients are told to connect to, as host:port or only the host. `auto` is the one \
-               listened on, and this machine's name where that is all of them.",
+        help: "The address that clients are told to connect to, as host:port or only the host: one for all that `listen` names, or as \
+               many with commas between them. `auto` is the one listened on that the client came by; where that is all of this \
+               machine's, the one that the client has reached.",
     },
     Setting {
         key: "anonymous",
@@ -516,22 +517,39 @@ fn resolve(text: &str) -> Result<(SocketAddr, Option<String>), String> {
     Ok((address, Some(named.host)))
 }
 
-/// What clients are told, if it is said.
+/// What clients are told, where it is said; one for all addresses listened on, or one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertise(pub Option<HostPort>);
+pub struct Advertise(pub Vec<Option<HostPort>>);
 
 impl<'de> Deserialize<'de> for Advertise {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        if text == "auto" {
-            return Ok(Advertise(None));
-        }
-        // Port 0 stands for the one listened on.
-        let parsed = text.parse().or_else(|e| format!("{text}:0").parse().map_err(|_| e));
-        parsed
-            .map(|a| Advertise(Some(a)))
-            .map_err(|e| D::Error::custom(format!("{e}, or \"auto\", found `{text}`")))
+        let told: Result<_, String> = text.split(',').map(|part| told(part.trim())).collect();
+        told.map(Advertise).map_err(D::Error::custom)
     }
+}
+
+impl Advertise {
+    /// What is told at each of so many addresses; an error in words where there are not as many.
+    pub(crate) fn at_each(&self, addresses: usize) -> Result<Vec<Option<HostPort>>, String> {
+        match self.0.as_slice() {
+            [one] => Ok(vec![one.clone(); addresses]),
+            all if all.len() == addresses => Ok(all.to_vec()),
+            all => Err(format!(
+                "names {} addresses, and `listen` {addresses}; name one for each, or one for all",
+                all.len()
+            )),
+        }
+    }
+}
+
+fn told(text: &str) -> Result<Option<HostPort>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    // Port 0 stands for the one listened on.
+    let parsed = text.parse().or_else(|e| format!("{text}:0").parse().map_err(|_| e));
+    parsed.map(Some).map_err(|e| format!("{e}, or \"auto\", found `{text}`"))
 }
 
 /// A number, or `auto`.

@@ -91,7 +91,7 @@ fn nothing_said_is_a_good_configuration() {
     assert_eq!(config.data.dir, PathBuf::from("data"));
     assert_eq!(config.front_ends.len(), 1);
     assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
-    assert_eq!(config.front_ends[0].advertise, None);
+    assert_eq!(config.front_ends[0].advertise, [None]);
     let options = config.broker_options();
     let (least, most) = crate::memory::TAIL_CACHE;
     assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
@@ -234,7 +234,12 @@ fn off_is_off_and_several_addresses_are_several() {
     assert!(load(&set(&["flags.listen=off"])).unwrap().front_ends.is_empty());
     let config = load(&set(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=broker"])).unwrap();
     assert_eq!(config.front_ends[0].listen.addresses.len(), 2);
-    assert_eq!(config.front_ends[0].advertise, Some(HostPort { host: "broker".into(), port: 0 }));
+    let broker = Some(HostPort { host: "broker".into(), port: 0 });
+    assert_eq!(config.front_ends[0].advertise, [broker.clone(), broker.clone()]);
+    let each = &["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=auto, broker"];
+    assert_eq!(load(&set(each)).unwrap().front_ends[0].advertise, [None, broker]);
+    let three = problem(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=a,b,c"]);
+    assert!(three.starts_with("flags.advertise: names 3 addresses, and `listen` 2"), "{three}");
 }
 
 #[test]

@@ -46,8 +46,8 @@ pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Rep
         controller_id: kafka.node_id(),
         brokers: vec![DescribeClusterBroker {
             broker_id: kafka.node_id(),
-            host: kafka.host.clone(),
-            port: kafka.port,
+            host: client.host.clone(),
+            port: client.port,
             rack: None,
             is_fenced: false,
         }],

@@ -52,23 +52,24 @@ pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Re
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
-    let results: Vec<_> = resources.map(|r| described(&client.kafka, r, &body)).collect();
+    let results: Vec<_> = resources.map(|r| described(&client, r, &body)).collect();
     let error = first_error(results.iter().map(|r| r.error_code));
     Ok(call.reply(&describe::DescribeConfigsResponse { results, ..Default::default() }, error))
 }
 
 fn described(
-    kafka: &FrontEnd,
+    client: &Client,
     resource: &describe::DescribeConfigsResource,
     body: &describe::DescribeConfigsRequest,
 ) -> describe::DescribeConfigsResult {
+    let kafka = &client.kafka;
     let all = match resource.resource_type {
         TOPIC => find_topic(kafka, &resource.resource_name).map(|topic| {
             let defaults = kafka.shown_defaults();
             let settings = topic_config::shown(&topic.config, &defaults);
             settings.map(|shown| topic_setting(shown, body)).collect::<Vec<_>>()
         }),
-        BROKER => broker_settings(kafka, &resource.resource_name, body),
+        BROKER => broker_settings(client, &resource.resource_name, body),
         other => Err(no_settings(other)),
     };
     let base = describe::DescribeConfigsResult {
@@ -154,7 +155,7 @@ fn broker_synonyms(
 
 /// What tools ask a broker about itself. It is read from the configuration file and not to be changed from here.
 fn broker_settings(
-    kafka: &FrontEnd,
+    client: &Client,
     name: &str,
     body: &describe::DescribeConfigsRequest,
 ) -> Result<Vec<describe::DescribeConfigsResourceResult>, Refused> {
@@ -162,7 +163,7 @@ fn broker_settings(
         // The settings of all brokers together: nothing is set there.
         return Ok(Vec::new());
     }
-    check_broker(kafka, name)?;
+    check_broker(&client.kafka, name)?;
     let setting = |shown: broker_config::Shown| {
         let mut synonyms = Vec::new();
         if body.include_synonyms {
@@ -179,7 +180,7 @@ fn broker_settings(
             value: Some(Str::from(shown.value)),
         }
     };
-    Ok(broker_config::shown(kafka).into_iter().map(setting).collect())
+    Ok(broker_config::shown(client).into_iter().map(setting).collect())
 }
 
 fn check_broker(kafka: &FrontEnd, name: &str) -> Result<(), Refused> {

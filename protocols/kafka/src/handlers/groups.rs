@@ -72,8 +72,8 @@ fn coordinator(client: &Client, key: Str, key_type: i8) -> Coordinator {
         GROUP if key.is_empty() => refused(ErrorCode::InvalidGroupId, "a group's id is not empty"),
         GROUP => Coordinator {
             node_id: client.kafka.node_id(),
-            host: client.kafka.host.clone(),
-            port: client.kafka.port,
+            host: client.host.clone(),
+            port: client.port,
             error_code: ErrorCode::None.code(),
             error_message: None,
             key,

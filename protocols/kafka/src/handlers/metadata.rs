@@ -68,8 +68,8 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
     let mut response = MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: kafka.node_id(),
-            host: kafka.host.clone(),
-            port: kafka.port,
+            host: client.host.clone(),
+            port: client.port,
             rack: None,
         }],
         cluster_id: Some(kafka.cluster_id.clone()),

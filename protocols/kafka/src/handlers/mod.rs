@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabir_net::{FrameMemory, Grant};
+use sabir_net::{Connection, FrameMemory, Grant};
 
 use sabir_model::ErrorKind;
 
@@ -39,6 +39,10 @@ use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 pub(crate) struct Client {
     pub kafka: Arc<FrontEnd>,
     pub peer: SocketAddr,
+    /// The host that it is told to connect to.
+    pub host: Str,
+    /// The port at that host.
+    pub port: i32,
     /// What incomplete frames and unread answers of all connections share.
     pub memory: FrameMemory,
     /// What it called itself first; for the log and for those who describe groups.
@@ -53,8 +57,17 @@ const SHOWN_ID: usize = 256;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 impl Client {
-    pub fn new(kafka: Arc<FrontEnd>, peer: SocketAddr, memory: FrameMemory) -> Self {
-        Self { kafka, peer, memory, id: OnceCell::new(), complained: Cell::new(None) }
+    pub fn new(kafka: Arc<FrontEnd>, connection: &Connection) -> Self {
+        let told = kafka.told(connection.listener, connection.local);
+        Self {
+            kafka,
+            peer: connection.peer,
+            host: Str::from(told.host),
+            port: told.port.into(),
+            memory: connection.limits.frame_memory.clone(),
+            id: OnceCell::new(),
+            complained: Cell::new(None),
+        }
     }
 
     /// What it called itself first; empty if it has not.

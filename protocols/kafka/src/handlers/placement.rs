@@ -108,8 +108,8 @@ pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Repl
     let topics: Vec<_> = body.topics.iter().map(described).collect();
     let listener = quorum::Listener {
         name: Str::from_static("PLAINTEXT"),
-        host: kafka.host.clone(),
-        port: kafka.port as i16,
+        host: client.host.clone(),
+        port: client.port as i16,
     };
     let nodes = vec![quorum::Node { node_id: kafka.node_id(), listeners: vec![listener] }];
     let error = first_error(topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));

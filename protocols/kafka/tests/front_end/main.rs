@@ -10,6 +10,7 @@ mod exporter;
 mod fetching;
 mod groups;
 mod large;
+mod listeners;
 mod panics;
 mod patience;
 mod placement;

@@ -18,8 +18,7 @@ use sabir_kafka::wire::messages::produce::{
 };
 use sabir_kafka::wire::{Encoded, ErrorCode, Request, Str, Uuid, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
-use sabir_net::config::HostPort;
-use sabir_net::protocol::{Place, Protocol};
+use sabir_net::protocol::{Listening, Place, Protocol};
 use sabir_net::{Frontend, ListenOptions, Listener, Net, NetOptions, Watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -32,6 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Setup {
     /// The front end's table, in JSON.
     pub kafka: &'static str,
+    pub listen: &'static [&'static str],
     pub net: NetOptions,
     pub data_shards: u32,
     pub max_connections: usize,
@@ -42,13 +42,22 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let net = NetOptions { io_threads: 2, ..NetOptions::default() };
-        Self { kafka: "{}", net, data_shards: 1, max_connections: 1000, late: false }
+        Self {
+            kafka: "{}",
+            listen: &["127.0.0.1:0"],
+            net,
+            data_shards: 1,
+            max_connections: 1000,
+            late: false,
+        }
     }
 }
 
 /// A running broker.
 pub struct Rig {
     pub address: SocketAddr,
+    /// All addresses; the first is `address`.
+    pub addresses: Vec<SocketAddr>,
     pub net: Option<Net>,
     pub broker: Broker,
     /// Of a broker whose commits the test decides.
@@ -86,20 +95,19 @@ impl Rig {
         let net = Net::start(&setup.net, watched.collect()).unwrap();
         let listener = Listener::bind(&ListenOptions {
             section: "kafka",
-            addresses: vec!["127.0.0.1:0".parse().unwrap()],
-            anonymous: false,
+            addresses: setup.listen.iter().map(|address| address.parse().unwrap()).collect(),
+            anonymous: true,
             max_connections: setup.max_connections,
         });
         let listener = listener.unwrap();
-        let address = listener.addresses()[0];
+        let addresses = listener.addresses().to_vec();
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
         let front_end = configured.start(Place {
             broker: broker.clone(),
-            listening: vec![address],
-            advertise: HostPort { host: address.ip().to_string(), port: address.port() },
+            listening: addresses.iter().map(|&address| Listening { address, advertise: None }).collect(),
         });
         net.serve(listener, front_end.clone());
-        Self { address, net: Some(net), broker, commits, front_end, _dir: dir }
+        Self { address: addresses[0], addresses, net: Some(net), broker, commits, front_end, _dir: dir }
     }
 
     /// A client like those of users.
@@ -109,7 +117,12 @@ impl Rig {
 
     /// A connection without a client's manners.
     pub async fn raw(&self) -> Raw {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.raw_at(self.address).await
+    }
+
+    /// The same by another address.
+    pub async fn raw_at(&self, address: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Raw { stream, correlation: 0 }
     }
