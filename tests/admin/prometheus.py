@@ -151,8 +151,12 @@ class Prometheus:
         return [float(one["value"][1]) for one in self.get("query", query=expression)["result"]]
 
 
-def scrape(admin):
-    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def scrape(admin, accept=OPENMETRICS):
+    request = urllib.request.Request(f"http://{admin}/metrics", headers={"accept": accept} if accept else {})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.headers, answer.read().decode()
 
 
@@ -195,6 +199,31 @@ def the_text_is_openmetrics(admin):
             key = line.rsplit(" ", 1)[0]
             assert key not in seen, f"{key} stands twice"
             seen.add(key)
+
+
+def the_older_text_passes_promtool(admin):
+    """What `curl .../metrics | promtool check metrics` sees."""
+    for accept in (None, "*/*", "text/plain; version=0.0.4"):
+        headers, text = scrape(admin, accept)
+        assert headers["content-type"].startswith("text/plain; version=0.0.4"), headers
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def reasons_of_drops():
+    """Those that the code has, in the front ends' lists of them."""
+    (listed,) = re.findall(r"const REASONS: \[&str; \d+\] = \[(.*?)\];", (REPOSITORY / "protocols/kafka/src/metrics.rs").read_text(), re.DOTALL)
+    return set(re.findall(r'"(\w+)"', listed))
+
+
+def the_page_lists_every_reason(admin):
+    """Labels that count why a connection was closed: as the code has them, as they are printed, and as the page says."""
+    section = PAGE.read_text().split("### Why connections are closed")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert len(rows) == len(set(rows)), f"twice on the page: {rows}"
+    _, text = scrape(admin)
+    printed = set(re.findall(r'^sabir_dropped_connections_total\{.*reason="(\w+)"', text, re.MULTILINE))
+    assert set(rows) == printed == reasons_of_drops(), (sorted(rows), sorted(printed), sorted(reasons_of_drops()))
 
 
 def promtool_is_content():
@@ -289,6 +318,8 @@ def main():
         with Load(node.bootstrap), Prometheus(data, node.admin) as prometheus:
             time.sleep(WATCH)
             suite.case("openmetrics", lambda: the_text_is_openmetrics(node.admin))
+            suite.case("older-text", lambda: the_older_text_passes_promtool(node.admin))
+            suite.case("reasons", lambda: the_page_lists_every_reason(node.admin))
             suite.case("page", lambda: the_page_lists_what_is_printed(node.admin))
             suite.case("figures", lambda: figures_are_right(prometheus))
             suite.case("dashboard", lambda: every_panel_shows_something(prometheus))

@@ -244,8 +244,8 @@ def garbage(node):
         "unknown_version": [wire.blob(head.pack(api, version, 7) + b"\xff\xff\0") for api, version in ((1, 3), (1, 99), (3, -1), (12, 99))],
         "body": [wire.blob(head.pack(3, 4, 7) + b"\xff\xff" + count) for count in (b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0")],
     }
-    # An HTTP request and a TLS hello begin with sizes that no request has.
-    sent["frame_size"] += [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" + b"x" * 512]
+    # An HTTP request and a TLS hello begin with sizes that no request has, and are known by them.
+    sent["foreign"] = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" + b"x" * 512]
     for reason, frames in sent.items():
         before = node.dropped(reason)
         sockets = node.sockets(len(frames))
@@ -254,6 +254,7 @@ def garbage(node):
         closed(sockets, SLACK)
         node.wait(f"the count of {reason}", lambda: node.dropped(reason) >= before + len(frames), 5)
     node.logged("connection closed: it sent a frame of -1 bytes")
+    node.logged("connection closed: it sent what looks like TLS")
     node.logged("a request of API 999, which is not served here")
     for _ in range(2000 if LONG else 200):
         one = node.connect()

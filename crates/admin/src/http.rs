@@ -124,6 +124,9 @@ mod tests {
         let ready = served.get("/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("journal is being opened"), "{ready}");
         let metrics = served.get("/metrics").await;
+        assert!(metrics.contains("content-type: text/plain; version=0.0.4") && !metrics.contains("# EOF"));
+        let accept = "accept: application/openmetrics-text\r\n";
+        let metrics = served.send("GET", "/metrics", accept, "").await;
         assert!(metrics.contains("application/openmetrics-text") && metrics.contains("\nsabir_ready 0\n"));
         assert!(
             metrics.ends_with("# EOF\n") && metrics.contains("process_resident_memory_bytes"),

@@ -1,17 +1,19 @@
 //! `/metrics`: the broker's figures under the names that dashboards use.
 
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use sabir_base::metrics::{Exposition, HistogramSnapshot};
 use sabir_broker::{ShardStats, Stats};
 
 use crate::health::Health;
 use crate::{Admin, State, detail, process};
 
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All figures as OpenMetrics text.
+/// All figures, as OpenMetrics for those who ask for it.
 pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
+    headers: HeaderMap,
 ) -> ([(HeaderName, &'static str); 1], String) {
     let _turn = admin.gathering.lock().await;
     let mut out = Exposition::default();
@@ -35,7 +37,40 @@ pub async fn show(
             write(&mut out);
         }
     }
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], out.render())
+    match wants_openmetrics(&headers) {
+        true => ([(header::CONTENT_TYPE, OPENMETRICS)], out.render()),
+        false => ([(header::CONTENT_TYPE, PLAIN)], out.render_plain()),
+    }
+}
+
+/// Whether OpenMetrics is named, and no other form is liked better.
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let (mut open, mut plain) = (0.0, 0.0);
+    for (form, liked) in lines.flat_map(|line| line.split(',')).filter_map(accepted) {
+        match form.as_str() {
+            "application/openmetrics-text" => open = liked.max(open),
+            "text/plain" => plain = liked.max(plain),
+            _ => {}
+        }
+    }
+    open > 0.0 && open >= plain
+}
+
+/// A media type that is taken, and how much it is liked. A form in a version that is not made here is none.
+fn accepted(range: &str) -> Option<(String, f32)> {
+    let mut parts = range.split(';').map(str::trim);
+    let form = parts.next()?.to_ascii_lowercase();
+    let (mut liked, mut made) = (1.0, true);
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "q" => liked = value.parse().unwrap_or(0.0),
+            "version" => made = ["1.0.0", "0.0.1", "0.0.4"].contains(&value),
+            _ => {}
+        }
+    }
+    made.then_some((form, liked))
 }
 
 /// What `/readyz` says of a broker with these figures, or of none that runs.
@@ -152,6 +187,33 @@ mod tests {
             readiness(&mut out, stats.as_ref());
             let text = out.render();
             assert!(text.contains(&format!("\nsabir_{line}\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_form_is_the_one_that_is_asked_for() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+            text/plain;version=1.0.0;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        for (accept, wanted) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/plain"), false),
+            (Some("application/json"), false),
+            (Some("application/openmetrics-text"), true),
+            (Some("Application/OpenMetrics-Text; Version=1.0.0"), true),
+            (Some("application/openmetrics-text; version=\"1.0.0\"; charset=utf-8"), true),
+            (Some("application/openmetrics-text;version=2.0.0"), false),
+            (Some("application/openmetrics-text;q=0"), false),
+            (Some("application/openmetrics-text;q=0.1, text/plain;version=0.0.4"), false),
+            (
+                Some("application/vnd.google.protobuf;proto=x;encoding=delimited;q=0.7, text/plain;q=0.3"),
+                false,
+            ),
+            (Some(prometheus), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            accept.map(|accept| headers.insert(header::ACCEPT, accept.parse().unwrap()));
+            assert_eq!(wants_openmetrics(&headers), wanted, "{accept:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is counted, and the text in which it is shown (OpenMetrics 1.0).
+//! What is counted, and the text in which it is shown: OpenMetrics 1.0, or the older form of Prometheus (0.0.4).
 //!
 //! Counters are plain atomics beside what they count; nothing registers anywhere. When somebody asks, each part writes its
 //! own into an [`Exposition`], which groups samples of one name, as the format demands.
@@ -129,7 +129,25 @@ impl Exposition {
         sample(samples, name, "_count", labels, seen);
     }
 
-    /// The whole text.
+    /// The whole text as Prometheus had it before OpenMetrics, form 0.0.4: families bear the names of their samples.
+    pub fn render_plain(self) -> String {
+        let mut text = String::new();
+        for (name, family) in self.families {
+            let (suffix, kind) = match family.kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                // promtool takes such a name for a part of a histogram, unless no kind is claimed.
+                "gauge" if name.ends_with("_sum") => ("", "untyped"),
+                kind => ("", kind),
+            };
+            let _ = writeln!(text, "# HELP {name}{suffix} {}", family.help);
+            let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
+            text.push_str(&family.samples);
+        }
+        text
+    }
+
+    /// The whole text as OpenMetrics.
     pub fn render(self) -> String {
         let mut text = String::new();
         for (name, family) in self.families {
@@ -206,6 +224,20 @@ mod tests {
             # TYPE sabir_requests counter\n# HELP sabir_requests Requests.\n\
             sabir_requests_total{api=\"a\\\"b\\\\\\n\"} 3\nsabir_requests_total{api=\"c\"} 4\n# EOF\n";
         assert_eq!(e.render(), want);
+    }
+
+    #[test]
+    fn the_older_form_names_families_as_their_samples() {
+        let mut e = Exposition::default();
+        e.counter("sabir_sent_bytes", "Bytes.", &[], 3);
+        e.info("sabir_build", "Build.", &[("version", "1")]);
+        e.gauge("sabir_connections", "Open.", &[], 2);
+        e.gauge("sabir_lag_sum", "Lag.", &[], 1);
+        let want = "# HELP sabir_build_info Build.\n# TYPE sabir_build_info gauge\nsabir_build_info{version=\"1\"} 1\n\
+            # HELP sabir_connections Open.\n# TYPE sabir_connections gauge\nsabir_connections 2\n\
+            # HELP sabir_lag_sum Lag.\n# TYPE sabir_lag_sum untyped\nsabir_lag_sum 1\n\
+            # HELP sabir_sent_bytes_total Bytes.\n# TYPE sabir_sent_bytes_total counter\nsabir_sent_bytes_total 3\n";
+        assert_eq!(e.render_plain(), want);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Broker, PATIENCE, run, sabir};
 use serde_json::Value;
@@ -296,17 +296,50 @@ fn a_broker_stops_in_time_although_a_client_stays() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn the_signals_of_a_process_group_are_one_and_a_lost_terminal_is_none() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &[]);
+    broker.signal("HUP");
     broker.run(&["message", "publish", "orders", "acknowledged"]).ok();
-    // Both are there when it goes on: the second before the first can have stopped it.
-    for name in ["STOP", "INT", "TERM", "CONT"] {
+    // All are there when it goes on.
+    for name in ["STOP", "HUP", "INT", "TERM", "CONT"] {
         broker.signal(name);
     }
+    assert_eq!(broker.wait(), Some(0));
+}
+
+/// A connection that keeps its broker from stopping: it asks for more than it reads.
+fn reads_nothing(address: &str) -> std::net::TcpStream {
+    let mut stream = std::net::TcpStream::connect(address).expect("a broker");
+    stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let versions = b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff".repeat(200_000);
+    // The broker takes no more of them once it has so much to send.
+    let _ = stream.write_all(&versions);
+    stream.read_exact(&mut [0]).expect("an answer");
+    std::thread::sleep(Duration::from_millis(500));
+    stream
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["net.drain=60s"]);
+    broker.run(&["message", "publish", "orders", "acknowledged"]).ok();
+    let _unread = reads_nothing(&broker.kafka);
+    broker.signal("TERM");
+    std::thread::sleep(Duration::from_millis(1200));
+    broker.signal("TERM");
     assert_eq!(broker.wait(), Some(130));
     let broker = Broker::start(data.path(), &[]);
     assert_eq!(broker.run(&["message", "read", "orders", "-o", "raw"]).ok(), "acknowledged\n");
+}
+
+#[test]
+fn an_advertised_address_that_means_nothing_is_said_to_be_the_brokers() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["kafka.advertise=nowhere.invalid:9092"]);
+    let said = broker.run(&["message", "publish", "orders", "x"]).err;
+    assert!(said.contains("nowhere.invalid:9092 is the address that the broker tells its clients"), "{said}");
 }
 
 #[test]

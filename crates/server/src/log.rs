@@ -25,6 +25,8 @@ pub fn init(log: &Log) {
     // The configuration was checked; only an embedding program could have made another one.
     let filter = log.filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where the terminal has gone, saying so on it would only panic.
+    let builder = builder.log_internal_errors(false);
     let outcome = match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal() && colors_allowed()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

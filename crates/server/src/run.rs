@@ -1,7 +1,7 @@
 //! The life of `sabir serve`: start, wait for a signal, drain, close.
 
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,7 +23,7 @@ pub enum RunError {
     Stuck(Duration),
 }
 
-/// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; a second signal ends the process at once.
+/// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; another one after a second ends the process at once. SIGHUP does nothing.
 ///
 /// # Errors
 /// It did not start, or did not stop in time.
@@ -46,7 +46,7 @@ pub fn run_while(config: Config, ready: impl FnOnce(&Running) -> bool) -> Result
         let _ = signals.recv();
     }
     tracing::info!(
-        "stopping: no new connections; requests under way are finished (a second signal ends it at once)"
+        "stopping: no new connections; requests under way are finished (a second signal, not before a second has passed, ends it at once)"
     );
     let (done, stopped) = mpsc::channel::<Stopped>();
     std::thread::spawn(move || done.send(running.stop()));
@@ -75,23 +75,37 @@ fn announce(running: &Running) {
     tracing::info!(%data, shards, durability, "ready after {:.1} ms", running.took().as_secs_f64() * 1e3);
 }
 
-/// Reports the first signal; the second ends the process.
+/// A signal so soon after the first is the same one: whoever ends a process group often ends the process, too.
+const SAME: Duration = Duration::from_secs(1);
+
+/// Reports the first signal; a second one ends the process.
 fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (first, report) = mpsc::channel();
     let entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     drop(entered);
     let watch = async move {
-        for signals in 1.. {
+        let mut stopping: Option<Instant> = None;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP changes nothing: the configuration is read at the start");
+                    continue;
+                }
             }
-            if signals > 1 || first.send(()).is_err() {
-                tracing::warn!("a second signal: ending at once; the next start recovers");
-                std::process::exit(130);
+            let now = Instant::now();
+            match stopping {
+                None if first.send(()).is_ok() => stopping = Some(now),
+                Some(since) if now - since < SAME => {}
+                _ => {
+                    tracing::warn!("a second signal: ending at once; the next start recovers");
+                    std::process::exit(130);
+                }
             }
         }
     };

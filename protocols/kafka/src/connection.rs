@@ -97,6 +97,7 @@ pub(crate) async fn serve(kafka: Arc<FrontEnd>, connection: Connection) {
 struct Running {
     slot: Slot,
     api: ApiKey,
+    began: Instant,
     handling: Handling,
 }
 
@@ -128,7 +129,7 @@ struct Driver {
     /// A request whose turn has not come.
     held: Option<Request>,
     running: Option<Running>,
-    producing: VecDeque<(Slot, Producing)>,
+    producing: VecDeque<(Slot, Instant, Producing)>,
     output: Output,
     /// Memory for the frame under way is waited for.
     memory: Waiting<Grant>,
@@ -203,18 +204,18 @@ impl Driver {
     /// Takes what has become of the requests under way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.check(cx);
-        while let Some((slot, producing)) = self.producing.front_mut() {
+        while let Some((slot, began, producing)) = self.producing.front_mut() {
             let Poll::Ready(reply) = producing.poll(cx) else { break };
-            let slot = *slot;
+            let (slot, began) = (*slot, *began);
             self.producing.pop_front();
-            self.answer(slot, ApiKey::Produce, reply)?;
+            self.answer(slot, ApiKey::Produce, began, reply)?;
             moved = true;
         }
         if let Some(running) = &mut self.running {
             if let Poll::Ready(reply) = running.handling.as_mut().poll(cx) {
-                let (slot, api) = (running.slot, running.api);
+                let (slot, api, began) = (running.slot, running.api, running.began);
                 self.running = None;
-                self.answer(slot, api, reply?)?;
+                self.answer(slot, api, began, reply?)?;
                 moved = true;
             } else if running.may_park() && (self.draining || self.ended) {
                 self.running = None;
@@ -226,12 +227,12 @@ impl Driver {
 
     /// Whether the workers look at the records of the last request to produce.
     fn is_checking(&self) -> bool {
-        self.producing.back().is_some_and(|(_, producing)| producing.is_checking())
+        self.producing.back().is_some_and(|(.., producing)| producing.is_checking())
     }
 
     /// Appends what the workers are done with.
     fn check(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some((_, last)) = self.producing.back_mut().filter(|(_, last)| last.is_checking()) else {
+        let Some((.., last)) = self.producing.back_mut().filter(|(.., last)| last.is_checking()) else {
             return false;
         };
         if last.check(&self.client, cx).is_pending() {
@@ -244,8 +245,8 @@ impl Driver {
         true
     }
 
-    fn answer(&mut self, slot: Slot, api: ApiKey, reply: Reply) -> Result<(), End> {
-        self.kafka.metrics.request(api, reply.error());
+    fn answer(&mut self, slot: Slot, api: ApiKey, began: Instant, reply: Reply) -> Result<(), End> {
+        self.kafka.metrics.request(api, reply.error(), began.elapsed());
         match reply {
             Reply::Frame { frame, memory, .. } => {
                 self.session.answer(slot, Some(frame));
@@ -262,7 +263,7 @@ impl Driver {
 
     /// Begins every request in the input whose turn has come, until the turn that began then is over.
     fn begin(&mut self, cx: &mut Context<'_>, began: Instant) -> Result<bool, End> {
-        let (mut moved, mut appended) = (false, false);
+        let (mut moved, mut appended, mut now) = (false, false, Instant::now());
         while let Some(request) = self.next_request()? {
             if request.api == ApiKey::Produce {
                 let (slot, bytes) = (request.slot, request.body.len());
@@ -271,15 +272,16 @@ impl Driver {
                 if producing.is_checking() {
                     producing.hold(self.input.grant_for(bytes, &self.connection.limits.frame_memory)?);
                 }
-                self.producing.push_back((slot, producing));
+                self.producing.push_back((slot, now, producing));
             } else if self.producing.is_empty() {
-                self.run(request);
+                self.run(request, now);
             } else {
                 self.held = Some(request);
                 break;
             }
             moved = true;
-            if began.elapsed() >= TURN_TIME {
+            now = Instant::now();
+            if now - began >= TURN_TIME {
                 break;
             }
         }
@@ -323,10 +325,10 @@ impl Driver {
         }
     }
 
-    fn run(&mut self, request: Request) {
+    fn run(&mut self, request: Request, began: Instant) {
         let (slot, api) = (request.slot, request.api);
         let handling = handlers::handle(self.client.clone(), request);
-        self.running = Some(Running { slot, api, handling });
+        self.running = Some(Running { slot, api, began, handling });
     }
 
     /// Has nothing more read while too much waits in the broker's open blocks.
@@ -453,7 +455,7 @@ impl Driver {
             if until <= now {
                 return Poll::Ready(late.into());
             }
-            let given_up = self.producing.front().and_then(|(_, producing)| producing.until());
+            let given_up = self.producing.front().and_then(|(_, _, producing)| producing.until());
             let until = given_up.map_or(until, |given_up| given_up.min(until));
             if until <= now {
                 cx.waker().wake_by_ref();
@@ -475,13 +477,18 @@ impl Driver {
             End::Gone | End::Drained => tracing::debug!(%peer, client, ?end, "connection ended"),
             End::Broken(error) => tracing::debug!(%peer, client, %error, "connection broke"),
             End::Protest(protest) => {
-                self.kafka.metrics.dropped(Dropped::Protest(protest.label()));
-                tracing::warn!(%peer, client, "connection closed: it sent {protest}");
+                self.dropped(Dropped::Protest(protest.label()), format_args!("it sent {protest}"));
             }
-            End::Dropped(why) => {
-                self.kafka.metrics.dropped(*why);
-                tracing::warn!(%peer, client, "connection closed: {why}");
-            }
+            End::Dropped(why) => self.dropped(*why, format_args!("{why}")),
+        }
+    }
+
+    /// Counts it, and names it in the log, which a flood of the same kind is not to fill.
+    fn dropped(&self, why: Dropped, says: std::fmt::Arguments<'_>) {
+        let (peer, client) = (self.connection.peer, self.client.id());
+        if let Some(unsaid) = self.kafka.metrics.dropped(why, Instant::now().into_std()) {
+            let not_named = (unsaid > 0).then_some(unsaid);
+            tracing::warn!(%peer, client, not_named, "connection closed: {says}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 mod deadlines;
 mod exporter;
 mod fetch_session;
+mod foreign;
 mod frontend;
 mod handlers;
 mod input;

@@ -1,8 +1,10 @@
 //! What the front end counts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use sabir_base::metrics::Exposition;
+use parking_lot::Mutex;
+use sabir_base::metrics::{Exposition, Histogram};
 
 use crate::wire::{ApiKey, ErrorCode};
 
@@ -30,7 +32,8 @@ const APIS: usize = ApiKey::DeleteShareGroupOffsets as usize + 1;
 /// Codes run from -1 on.
 const ERRORS: usize = ErrorCode::ALL.len();
 
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
+    "foreign",
     "frame_size",
     "header",
     "unknown_api",
@@ -75,6 +78,33 @@ impl std::fmt::Display for Dropped {
     }
 }
 
+/// How many lines about one reason the log is given in [`WINDOW`].
+const LINES: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What the log was told of one reason.
+#[derive(Debug, Default)]
+struct Said {
+    since: Option<Instant>,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl Said {
+    /// How many times it was not said since the last time, if now it may be.
+    fn may_say(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == LINES {
+            self.unsaid += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 /// Counters since the start.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -84,6 +114,9 @@ pub(crate) struct Metrics {
     received: AtomicU64,
     sent: AtomicU64,
     bad_batches: AtomicU64,
+    /// How long requests of each API took, in microseconds.
+    took: Box<[Histogram]>,
+    said: [Mutex<Said>; REASONS.len()],
 }
 
 impl Default for Metrics {
@@ -95,20 +128,25 @@ impl Default for Metrics {
             received: AtomicU64::default(),
             sent: AtomicU64::default(),
             bad_batches: AtomicU64::default(),
+            took: std::iter::repeat_with(Histogram::default).take(APIS).collect(),
+            said: Default::default(),
         }
     }
 }
 
 impl Metrics {
-    /// Counts a request by the first error its answer carries.
-    pub fn request(&self, api: ApiKey, error: ErrorCode) {
+    /// Counts a request by the first error its answer carries, and how long that took.
+    pub fn request(&self, api: ApiKey, error: ErrorCode, took: Duration) {
         self.requests[cell(api, error)].fetch_add(1, Relaxed);
+        self.took[api as usize].record(took.as_micros() as u64);
     }
 
-    /// Counts a connection that the broker closed.
-    pub fn dropped(&self, why: Dropped) {
+    /// Counts a connection that the broker closed. Where the log is to name it, gives how many before it were not named.
+    pub fn dropped(&self, why: Dropped, now: Instant) -> Option<u64> {
         let reason = REASONS.iter().position(|label| *label == why.label());
-        self.dropped[reason.expect("every reason is listed")].fetch_add(1, Relaxed);
+        let reason = reason.expect("every reason is listed");
+        self.dropped[reason].fetch_add(1, Relaxed);
+        self.said[reason].lock().may_say(now)
     }
 
     /// Counts bytes read off sockets.
@@ -142,6 +180,12 @@ impl Metrics {
                     out.counter("sabir_requests", "Requests answered, by their first error.", &labels, count);
                 }
             }
+            let took = self.took[api as usize].snapshot();
+            if took.counts.iter().any(|count| *count > 0) {
+                let labels = [("protocol", protocol), ("api", api.name())];
+                let help = "From when a request is taken up to its answer, waiting included.";
+                out.histogram("sabir_request_seconds", help, &labels, 1e-6, &took);
+            }
         }
         for (reason, count) in REASONS.iter().zip(&self.dropped) {
             let labels = [("protocol", protocol), ("reason", reason)];
@@ -166,11 +210,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flood_of_one_kind_is_a_few_lines_and_a_count() {
+        let (metrics, began) = (Metrics::default(), Instant::now());
+        let lines = (0..70).filter(|_| metrics.dropped(Dropped::Protest("foreign"), began).is_some()).count();
+        assert_eq!(lines, 10);
+        assert_eq!(metrics.dropped(Dropped::Idle, began), Some(0), "another kind has lines of its own");
+        let later = began + Duration::from_secs(10);
+        assert_eq!(metrics.dropped(Dropped::Protest("foreign"), later), Some(60));
+        assert_eq!(metrics.dropped(Dropped::Protest("foreign"), later), Some(0));
+    }
+
+    #[test]
     fn every_api_and_error_has_a_counter_of_its_own() {
         let metrics = Metrics::default();
         for &api in ApiKey::ALL {
             for &error in ErrorCode::ALL {
-                metrics.request(api, error);
+                metrics.request(api, error, Duration::ZERO);
                 assert_eq!(metrics.requests(api, error), 1, "{api} {error}");
             }
         }
@@ -179,16 +234,18 @@ mod tests {
     #[test]
     fn what_was_counted_is_shown() {
         let metrics = Metrics::default();
-        metrics.request(ApiKey::Fetch, ErrorCode::None);
-        metrics.request(ApiKey::Fetch, ErrorCode::OffsetOutOfRange);
-        metrics.dropped(Dropped::Idle);
-        metrics.dropped(Dropped::Protest("body"));
+        metrics.request(ApiKey::Fetch, ErrorCode::None, Duration::from_millis(3));
+        metrics.request(ApiKey::Fetch, ErrorCode::OffsetOutOfRange, Duration::ZERO);
+        metrics.dropped(Dropped::Idle, Instant::now());
+        metrics.dropped(Dropped::Protest("body"), Instant::now());
         let mut out = Exposition::default();
         metrics.expose("kafka", &mut out);
         let text = out.render();
         for line in [
             "sabir_requests_total{protocol=\"kafka\",api=\"Fetch\",error=\"NONE\"} 1",
             "sabir_requests_total{protocol=\"kafka\",api=\"Fetch\",error=\"OFFSET_OUT_OF_RANGE\"} 1",
+            "sabir_request_seconds_bucket{protocol=\"kafka\",api=\"Fetch\",le=\"0.004096\"} 2",
+            "sabir_request_seconds_count{protocol=\"kafka\",api=\"Fetch\"} 2",
             "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"idle\"} 1",
             "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"body\"} 1",
             "sabir_dropped_connections_total{protocol=\"kafka\",reason=\"header\"} 0",

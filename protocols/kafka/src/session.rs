@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
 use crate::wire::{ApiKey, Encoded, Reader, RequestHeader, WireError};
 
 /// Frames up to this size are copied out of the input buffer unless they carry records, so that a request that waits does
 /// not hold the buffer.
 const COPY_UP_TO: usize = 64 * 1024;
+
+/// Bytes of the first message by which a peer is known that speaks something else.
+const FIRST: usize = 16;
 
 /// A request's place in the order of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +43,8 @@ pub(crate) enum Next {
 /// Why a connection is closed by the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Protest {
+    #[error("what looks like {0}, and this port speaks Kafka's protocol as it is")]
+    Foreign(&'static str),
     #[error("a frame of {size} bytes, where 1 to {max} are taken")]
     FrameSize { size: i32, max: usize },
     #[error("a request header that cannot be read: {0}")]
@@ -55,6 +61,7 @@ impl Protest {
     /// Its name in metrics.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Foreign(_) => "foreign",
             Self::FrameSize { .. } => "frame_size",
             Self::Header(_) => "header",
             Self::UnknownApi(_) => "unknown_api",
@@ -95,6 +102,16 @@ impl Session {
     /// # Errors
     /// Bytes after which nothing can be told or answered: the connection is to be closed.
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, Protest> {
+        if self.opened > 0 {
+            return self.take(input);
+        }
+        let mut first = [0; FIRST];
+        let len = input.len().min(FIRST);
+        first[..len].copy_from_slice(&input[..len]);
+        self.take(input).map_err(|protest| looks_like(&first[..len]).map_or(protest, Protest::Foreign))
+    }
+
+    fn take(&mut self, input: &mut BytesMut) -> Result<Next, Protest> {
         let Some(length) = input.first_chunk::<4>() else { return Ok(Next::Need(4)) };
         let size = i32::from_be_bytes(*length);
         let length = usize::try_from(size).unwrap_or(0);
@@ -227,6 +244,19 @@ mod tests {
             assert_eq!(refused, Protest::FrameSize { size, max: 1000 });
         }
         assert!(matches!(session().next(&mut bytes(&[&1000i32.to_be_bytes()])), Ok(Next::Need(1004))));
+    }
+
+    #[test]
+    fn who_speaks_something_else_is_told_by_its_first_bytes() {
+        let tls = b"\x16\x03\x01\x02\0\x01\0\x01\xfc".as_slice();
+        assert_eq!(session().next(&mut bytes(&[tls])).expect_err("refused"), Protest::Foreign("TLS"));
+        let openwire = [b"\0\0\0\x20\x01ActiveMQ".as_slice(), &[0; 23]];
+        let named = Protest::Foreign("OpenWire (ActiveMQ)");
+        assert_eq!(session().next(&mut bytes(&openwire)).expect_err("refused"), named);
+        let mut later = session();
+        take(&mut later, &mut BytesMut::from(&heartbeat(1)[..]));
+        let size = Protest::FrameSize { size: 0x1603_0102, max: 1000 };
+        assert_eq!(later.next(&mut bytes(&[tls])).expect_err("refused"), size);
     }
 
     #[test]

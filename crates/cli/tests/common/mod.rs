@@ -115,7 +115,7 @@ impl Broker {
 
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.admin).expect("the admin port answers");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers in text");

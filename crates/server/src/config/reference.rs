@@ -47,11 +47,14 @@ const TAIL: &str = "
 | asks for nothing | after `net.idle_timeout`; not while it waits for an answer | `idle` |
 | has vanished without a word | after twice `net.keepalive` | `vanished` |
 | announces a size that is not positive, or above `kafka.max_request` | at once | `frame_size` |
+| speaks another protocol, such as TLS or HTTP | at once | `foreign` |
 | sends what cannot be read, or an API or version that is not served | at once | `header`, `body`, `unknown_api`, `unknown_version` |
+| sends a batch with `acks=0` that is refused | at once | `refused_unanswered` |
 | leaves more unfinished or unread than there is memory for | at once | `memory` |
 | is one too many | at once | `sabir_refused_connections_total` |
 
-Each is a line of the log, too; of refused connections there is one every ten seconds.
+The log names them, too: of each reason at most ten in ten seconds, and then how many were not named; of refused connections one in ten
+seconds.
 
 Memory is bounded by the sum of
 

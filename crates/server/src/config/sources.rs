@@ -70,14 +70,16 @@ impl Sources {
             Ok(mut profiles) => {
                 Ok(Tree { values: profiles.remove(&Profile::Default).unwrap_or_default(), figment })
             }
-            Err(e) => Err(read_problem(&e)),
+            Err(e) => Err(self.read_problem(&e)),
         }
     }
-}
 
-fn read_problem(error: &Error) -> Problem {
-    let source = error.metadata.as_ref().map(describe);
-    Problem { source, message: error.kind.to_string().trim().into() }
+    /// Of all there is, only a file can be written in a way that cannot be read.
+    fn read_problem(&self, error: &Error) -> Problem {
+        let file = self.file.as_ref().map(|file| file.display().to_string());
+        let source = file.or_else(|| error.metadata.as_ref().map(describe));
+        Problem { source, message: error.kind.to_string().trim().into() }
+    }
 }
 
 /// One value by its path.

@@ -269,3 +269,14 @@ fn the_admin_port_is_asked_by_names_that_are_said() {
     assert_eq!(said, ["a.example", "b", "localhost", &machine[0]]);
     assert!(problem(&["admin.hosts=a.example:1"]).contains("names without a port"));
 }
+
+#[test]
+fn a_file_that_is_not_toml_is_named() {
+    for text in ["[net\nidle", "[net]\nidle_timeout = 1x", "= 3", "[net]\na = 1\na = 2"] {
+        let (_dir, path) = file(text);
+        let problem =
+            load(&Sources { file: Some(path.clone()), ..Sources::default() }).err().unwrap().to_string();
+        assert!(problem.contains(&path.display().to_string()), "{text}: {problem}");
+        assert!(problem.contains("line"), "{text}: {problem}");
+    }
+}

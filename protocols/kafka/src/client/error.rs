@@ -19,6 +19,17 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// Nobody answers where the broker says that it is.
+    #[error(
+        "{reason}; {address} is the address that the broker tells its clients: it must mean the broker from here too; it is set at \
+         the broker (kafka.advertise of Sabir, advertised.listeners of Kafka)"
+    )]
+    Advertised {
+        /// The address that the broker told.
+        address: String,
+        /// Why it cannot be reached.
+        reason: Arc<Error>,
+    },
     /// The connection ended before the answer came.
     #[error("the connection to {address} is closed: {reason}")]
     Closed {
@@ -94,11 +105,23 @@ impl Error {
         }
     }
 
+    /// The same of an address that the broker told, if it is about the way there.
+    pub(crate) fn advertised(self, address: &str) -> Self {
+        match self {
+            Self::Connect { .. } | Self::Timeout { what: "connect", .. } => {
+                Self::Advertised { address: address.to_owned(), reason: Arc::new(self) }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the same request may succeed a little later.
     pub fn retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.retriable(),
-            Self::Connect { .. } | Self::Closed { .. } | Self::Timeout { .. } => true,
+            Self::Connect { .. } | Self::Advertised { .. } | Self::Closed { .. } | Self::Timeout { .. } => {
+                true
+            }
             Self::Wire { .. } | Self::Unsupported { .. } | Self::Records { .. } | Self::Usage(_) => false,
         }
     }

@@ -105,7 +105,8 @@ impl Client {
     /// # Errors
     /// The node is unknown or does not answer.
     pub async fn node(&self, node: i32) -> Result<Arc<Connection>, Error> {
-        self.at(&self.address_of(node).await?).await
+        let address = self.address_of(node).await?;
+        self.at(&address).await.map_err(|error| self.told(&address, error))
     }
 
     /// A connection to this node of the caller's own: what waits on it holds up nobody else.
@@ -113,7 +114,17 @@ impl Client {
     /// # Errors
     /// The node is unknown or does not answer.
     pub async fn open(&self, node: i32) -> Result<Connection, Error> {
-        Connection::open(&self.address_of(node).await?, self.inner.options.clone()).await
+        let address = self.address_of(node).await?;
+        let opened = Connection::open(&address, self.inner.options.clone()).await;
+        opened.map_err(|error| self.told(&address, error))
+    }
+
+    /// The error of an address, which says so where only the broker has named it.
+    fn told(&self, address: &str, error: Error) -> Error {
+        match self.inner.bootstrap.iter().any(|named| named == address) {
+            true => error,
+            false => error.advertised(address),
+        }
     }
 
     async fn address_of(&self, node: i32) -> Result<String, Error> {

@@ -60,7 +60,7 @@ fn unreachable(error: &Error) -> ClientError {
 
 fn failed(error: Error) -> ClientError {
     let failure = match &error {
-        Error::Connect { .. } => Failure::Connect,
+        Error::Connect { .. } | Error::Advertised { .. } => Failure::Connect,
         Error::Closed { .. } | Error::Wire { .. } | Error::Records { .. } => Failure::Broken,
         Error::Timeout { .. } => Failure::Timeout,
         Error::Unsupported { .. } => Failure::Unsupported,
