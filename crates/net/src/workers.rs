@@ -7,7 +7,7 @@ use parking_lot::{FairMutex, FairMutexGuard};
 use sabir_base::panics::contain;
 use tokio::sync::Semaphore;
 
-/// Memory for jobs of up to [`SMALL`] bytes each, in KiB. They never wait for a large one to end.
+/// Memory for jobs of up to 4 MiB each, in KiB. They never wait for a large one to end.
 const SMALL_KIB: u32 = 64 << 10;
 /// Memory for larger ones, in KiB, and for those of them that may take seconds: they do not keep the others waiting.
 const LARGE_KIB: u32 = 256 << 10;

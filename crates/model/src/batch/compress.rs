@@ -67,7 +67,7 @@ impl Compression {
     }
 
     /// As [`compress`](Self::compress), at a level where the codec has levels: gzip 0 to 9, zstd as its library numbers them. A
-    /// level beyond these is taken for the nearest. `pause` is called between any two pieces of [`PIECE`] bytes.
+    /// level beyond these is taken for the nearest. `pause` is called after every 64 KiB.
     pub fn compress_at(self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut dyn FnMut()) {
         match self {
             Self::None => out.extend_from_slice(input),
