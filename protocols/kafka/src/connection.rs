@@ -27,7 +27,7 @@ use crate::input::{FREE, Input, NoMemory};
 use crate::metrics::Dropped;
 use crate::output::Output;
 use crate::session::{Next, Protest, Request, Session, Slot};
-use crate::wire::ApiKey;
+use crate::wire::{ApiKey, ErrorCode};
 
 /// Requests of a connection without an answer.
 const MAX_OPEN: usize = 1024;
@@ -246,7 +246,11 @@ impl Driver {
     }
 
     fn answer(&mut self, slot: Slot, api: ApiKey, began: Instant, reply: Reply) -> Result<(), End> {
-        self.kafka.metrics.request(api, reply.error(), began.elapsed());
+        let error = reply.error();
+        self.kafka.metrics.request(api, error, began.elapsed());
+        if error != ErrorCode::None {
+            self.client.failed(api, error);
+        }
         match reply {
             Reply::Frame { frame, memory, .. } => {
                 self.session.answer(slot, Some(frame));

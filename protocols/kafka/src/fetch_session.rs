@@ -1,6 +1,7 @@
 //! Fetch sessions (KIP-227): what a consumer reads is kept here, so that it names only what changes, and is told only of
 //! partitions with news.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -40,11 +41,56 @@ impl TopicKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub topic: TopicKey,
+    /// The name of a topic that is named by its id, once there was one: it tells one that was deleted, or made again, from one that
+    /// never was.
+    pub known_as: Option<Arc<str>>,
     pub partition: i32,
     pub fetch_offset: i64,
     pub leader_epoch: i32,
     pub last_fetched_epoch: i32,
     pub max_bytes: i32,
+}
+
+impl Wanted {
+    fn known_bytes(&self) -> usize {
+        self.known_as.as_ref().map_or(0, |name| name.len())
+    }
+}
+
+/// The names of topics by their ids.
+pub(crate) type Names<'a> = dyn Fn(Uuid) -> Option<Arc<str>> + 'a;
+
+/// Gives topics named by id their names. They come in runs.
+struct Resolve<'a> {
+    names: &'a Names<'a>,
+    last: Option<(Uuid, Option<Arc<str>>)>,
+}
+
+impl<'a> Resolve<'a> {
+    fn new(names: &'a Names<'a>) -> Self {
+        Self { names, last: None }
+    }
+
+    /// Whether it has learned the name.
+    fn name(&mut self, wanted: &mut Wanted) -> bool {
+        let TopicKey::Id(id) = wanted.topic else { return false };
+        if wanted.known_as.is_some() {
+            return false;
+        }
+        if self.last.as_ref().is_none_or(|(last, _)| *last != id) {
+            self.last = Some((id, (self.names)(id)));
+        }
+        wanted.known_as = self.last.as_ref().and_then(|(_, name)| name.clone());
+        wanted.known_as.is_some()
+    }
+}
+
+fn resolved<'a>(wanted: impl Iterator<Item = Wanted>, names: &'a Names<'a>) -> impl Iterator<Item = Wanted> {
+    let mut find = Resolve::new(names);
+    wanted.map(move |mut wanted| {
+        find.name(&mut wanted);
+        wanted
+    })
 }
 
 /// What a fetch is to do.
@@ -144,18 +190,25 @@ impl FetchSessions {
     ///
     /// # Errors
     /// What the whole request is answered with.
-    pub fn begin(&mut self, request: &FetchRequest, version: i16, now: Instant) -> Result<Plan, ErrorCode> {
+    pub fn begin(
+        &mut self,
+        request: &FetchRequest,
+        version: i16,
+        names: &Names<'_>,
+        now: Instant,
+    ) -> Result<Plan, ErrorCode> {
         let by_id = version >= 13;
+        let all = || resolved(wanted(request, by_id), names).collect();
         match request.session_epoch {
             FINAL_EPOCH => {
                 self.remove(request.session_id);
-                Ok(Plan { wanted: wanted(request, by_id).collect(), session: None, full: true })
+                Ok(Plan { wanted: all(), session: None, full: true })
             }
             INITIAL_EPOCH => {
                 self.remove(request.session_id);
-                Ok(self.create(wanted(request, by_id).collect(), by_id, now))
+                Ok(self.create(all(), by_id, now))
             }
-            _ => self.go_on(request, by_id, now),
+            _ => self.go_on(request, by_id, names, now),
         }
     }
 
@@ -205,7 +258,13 @@ impl FetchSessions {
         Plan { wanted, session: Some((id, 1)), full: true }
     }
 
-    fn go_on(&mut self, request: &FetchRequest, by_id: bool, now: Instant) -> Result<Plan, ErrorCode> {
+    fn go_on(
+        &mut self,
+        request: &FetchRequest,
+        by_id: bool,
+        names: &Names<'_>,
+        now: Instant,
+    ) -> Result<Plan, ErrorCode> {
         let id = request.session_id;
         let session = self.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.epoch != request.session_epoch {
@@ -228,6 +287,7 @@ impl FetchSessions {
             let topic = key(&forgotten.topic, forgotten.topic_id, by_id);
             forgotten.partitions.iter().for_each(|p| session.forget(&topic, *p));
         }
+        session.resolve(names);
         let bytes = session.bytes;
         self.bytes = self.bytes - before + bytes;
         if !kept || bytes > self.max_bytes / SHARE || self.bytes > self.max_bytes {
@@ -281,11 +341,24 @@ impl Session {
     fn put(&mut self, wanted: Wanted) {
         let name = (wanted.topic.clone(), wanted.partition);
         match self.places.get(&name) {
-            Some(&place) => self.entries[place].wanted = wanted,
+            Some(&place) => {
+                let known = &mut self.entries[place].wanted;
+                *known = Wanted { known_as: known.known_as.take(), ..wanted };
+            }
             None => {
                 self.bytes += bytes_of(&wanted);
                 self.places.insert(name, self.entries.len());
                 self.entries.push(Entry { wanted, told: None });
+            }
+        }
+    }
+
+    /// Learns the names of topics that have come since their ids were named.
+    fn resolve(&mut self, names: &Names<'_>) {
+        let mut find = Resolve::new(names);
+        for entry in &mut self.entries {
+            if find.name(&mut entry.wanted) {
+                self.bytes += entry.wanted.known_bytes();
             }
         }
     }
@@ -328,7 +401,8 @@ const SESSION_BYTES: usize = 512;
 
 /// What a session takes for a partition: its place in a list that grows by doubling, and in a table of which a good half is filled.
 fn bytes_of(wanted: &Wanted) -> usize {
-    2 * (size_of::<Entry>() + size_of::<((TopicKey, i32), usize)>()) + wanted.topic.name_bytes()
+    let entry = 2 * (size_of::<Entry>() + size_of::<((TopicKey, i32), usize)>());
+    entry + wanted.topic.name_bytes() + wanted.known_bytes()
 }
 
 /// Whether a topic may have this name. One that none can have is told so, and not remembered.
@@ -346,6 +420,7 @@ fn wanted(request: &FetchRequest, by_id: bool) -> impl Iterator<Item = Wanted> {
         let topic_key = key(&topic.topic, topic.topic_id, by_id);
         topic.partitions.iter().map(move |p| Wanted {
             topic: topic_key.clone(),
+            known_as: None,
             partition: p.partition,
             fetch_offset: p.fetch_offset,
             leader_epoch: p.current_leader_epoch,
@@ -386,6 +461,10 @@ mod tests {
         }
     }
 
+    fn unnamed(_: Uuid) -> Option<Arc<str>> {
+        None
+    }
+
     fn read(plan: &Plan) -> Vec<i32> {
         plan.wanted.iter().map(|w| w.partition).collect()
     }
@@ -408,7 +487,7 @@ mod tests {
     #[test]
     fn only_news_is_sent() {
         let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
-        let plan = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new");
+        let plan = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, &unnamed, now).expect("new");
         let id = plan.session_id();
         assert_ne!(id, 0);
         assert_eq!(read(&plan), [1, 2, 3]);
@@ -418,44 +497,44 @@ mod tests {
         );
 
         // Partition 2 had records, so the one behind it has its turn first.
-        let plan = sessions.begin(&request(id, 1, &[]), 12, now).expect("goes on");
+        let plan = sessions.begin(&request(id, 1, &[]), 12, &unnamed, now).expect("goes on");
         assert_eq!(read(&plan), [3, 1, 2]);
         assert_eq!(end(&mut sessions, &plan, vec![answer(5, b""), answer(6, b""), answer(5, b"y")]), [1, 2]);
 
         let failed = PartitionData { error_code: 6, ..answer(-1, b"") };
-        let plan = sessions.begin(&request(id, 2, &[]), 12, now).expect("goes on");
+        let plan = sessions.begin(&request(id, 2, &[]), 12, &unnamed, now).expect("goes on");
         assert_eq!(end(&mut sessions, &plan, vec![failed, answer(6, b""), answer(5, b"")]), [3]);
-        let plan = sessions.begin(&request(id, 3, &[]), 12, now).expect("goes on");
+        let plan = sessions.begin(&request(id, 3, &[]), 12, &unnamed, now).expect("goes on");
         assert_eq!(end(&mut sessions, &plan, vec![answer(5, b""), answer(6, b""), answer(5, b"")]), [3]);
     }
 
     #[test]
     fn partitions_come_and_go() {
         let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
-        let id = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, now).expect("new").session_id();
-        let plan = sessions.begin(&forgetting(id, 1, &[1]), 12, now).expect("goes on");
+        let id = sessions.begin(&request(0, 0, &[1, 2, 3]), 12, &unnamed, now).expect("new").session_id();
+        let plan = sessions.begin(&forgetting(id, 1, &[1]), 12, &unnamed, now).expect("goes on");
         assert_eq!(read(&plan), [3, 2]);
-        let plan = sessions.begin(&request(id, 2, &[9, 2]), 12, now).expect("goes on");
+        let plan = sessions.begin(&request(id, 2, &[9, 2]), 12, &unnamed, now).expect("goes on");
         assert_eq!(read(&plan), [3, 2, 9]);
         assert_eq!(sessions.stats().partitions, 3);
-        let plan = sessions.begin(&forgetting(id, 3, &[2, 3, 9, 7]), 12, now).expect("ends");
+        let plan = sessions.begin(&forgetting(id, 3, &[2, 3, 9, 7]), 12, &unnamed, now).expect("ends");
         assert_eq!((plan.session_id(), sessions.stats().partitions), (0, 0));
-        let gone = sessions.begin(&request(id, 4, &[1]), 12, now).expect_err("gone");
+        let gone = sessions.begin(&request(id, 4, &[1]), 12, &unnamed, now).expect_err("gone");
         assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
     }
 
     #[test]
     fn epochs_and_ids_must_fit() {
         let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
-        let id = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new").session_id();
+        let id = sessions.begin(&request(0, 0, &[1]), 12, &unnamed, now).expect("new").session_id();
         let refused = |r: Result<Plan, ErrorCode>| r.expect_err("refused");
-        let unknown = refused(sessions.begin(&request(id + 1, 1, &[]), 12, now));
+        let unknown = refused(sessions.begin(&request(id + 1, 1, &[]), 12, &unnamed, now));
         assert_eq!(unknown, ErrorCode::FetchSessionIdNotFound);
-        let early = refused(sessions.begin(&request(id, 2, &[]), 12, now));
+        let early = refused(sessions.begin(&request(id, 2, &[]), 12, &unnamed, now));
         assert_eq!(early, ErrorCode::InvalidFetchSessionEpoch);
-        let by_id = refused(sessions.begin(&request(id, 1, &[]), 13, now));
+        let by_id = refused(sessions.begin(&request(id, 1, &[]), 13, &unnamed, now));
         assert_eq!(by_id, ErrorCode::FetchSessionTopicIdError);
-        let last = sessions.begin(&request(id, -1, &[1]), 12, now).expect("without a session");
+        let last = sessions.begin(&request(id, -1, &[1]), 12, &unnamed, now).expect("without a session");
         assert_eq!((last.session_id(), read(&last)), (0, vec![1]));
         assert!(sessions.sessions.is_empty());
     }
@@ -471,13 +550,15 @@ mod tests {
         let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
         let (longest, longer) = ("x".repeat(LONGEST_SHOWN), "x".repeat(LONGEST_SHOWN + 1));
         for _ in 0..30 {
-            let plan = sessions.begin(&named(0, 0, &longer), 12, now).expect("it is read all the same");
+            let plan =
+                sessions.begin(&named(0, 0, &longer), 12, &unnamed, now).expect("it is read all the same");
             assert_eq!((plan.session_id(), read(&plan)), (0, vec![1]));
         }
         assert_eq!(sessions.stats(), SessionStats { sessions: 0, partitions: 0, bytes: 0, refused: 30 });
-        let id = sessions.begin(&named(0, 0, &longest), 12, now).expect("new").session_id();
+        let id = sessions.begin(&named(0, 0, &longest), 12, &unnamed, now).expect("new").session_id();
         assert_ne!(id, 0);
-        let ended = sessions.begin(&named(id, 1, &longer), 12, now).expect_err("it ends the session");
+        let ended =
+            sessions.begin(&named(id, 1, &longer), 12, &unnamed, now).expect_err("it ends the session");
         assert_eq!(ended, ErrorCode::FetchSessionIdNotFound);
         assert_eq!((sessions.stats().sessions, sessions.stats().bytes), (0, 0));
     }
@@ -486,21 +567,22 @@ mod tests {
     fn what_sessions_hold_is_counted_and_given_back() {
         let (mut sessions, now) = (FetchSessions::new(100, 64 << 10), Instant::now());
         let few: Vec<i32> = (0..10).collect();
-        let id = sessions.begin(&request(0, 0, &few), 12, now).expect("new").session_id();
+        let id = sessions.begin(&request(0, 0, &few), 12, &unnamed, now).expect("new").session_id();
         let bytes = sessions.stats().bytes;
         assert!(bytes > SESSION_BYTES + 10 * (size_of::<Entry>() + "t".len()));
         // Naming it again costs nothing; what is forgotten is given back.
-        sessions.begin(&request(id, 1, &few), 12, now).expect("goes on");
+        sessions.begin(&request(id, 1, &few), 12, &unnamed, now).expect("goes on");
         assert_eq!(sessions.stats().bytes, bytes);
-        sessions.begin(&forgetting(id, 2, &few[1..]), 12, now).expect("goes on");
+        sessions.begin(&forgetting(id, 2, &few[1..]), 12, &unnamed, now).expect("goes on");
         assert_eq!(sessions.stats().bytes, SESSION_BYTES + (bytes - SESSION_BYTES) / 10);
         // One takes a quarter at most, whether it begins so or grows.
         let many: Vec<i32> = (0..100).collect();
-        assert_eq!(sessions.begin(&request(0, 0, &many), 12, now).expect("read").session_id(), 0);
-        let grown = sessions.begin(&request(id, 3, &many), 12, now).expect_err("too large");
+        assert_eq!(sessions.begin(&request(0, 0, &many), 12, &unnamed, now).expect("read").session_id(), 0);
+        let grown = sessions.begin(&request(id, 3, &many), 12, &unnamed, now).expect_err("too large");
         assert_eq!((grown, sessions.stats().bytes), (ErrorCode::FetchSessionIdNotFound, 0));
         // All of them together take what they may, and idle ones give way.
-        let mut open = |at| sessions.begin(&request(0, 0, &few), 12, at).expect("read").session_id();
+        let mut open =
+            |at| sessions.begin(&request(0, 0, &few), 12, &unnamed, at).expect("read").session_id();
         let opened = (0..30).filter(|_| open(now) != 0).count();
         assert!((5..30).contains(&opened), "{opened}");
         assert_ne!(open(now + KEPT), 0);
@@ -512,20 +594,52 @@ mod tests {
     #[test]
     fn there_are_only_so_many_sessions() {
         let (mut sessions, now) = (FetchSessions::new(2, 1 << 20), Instant::now());
-        let mut open = |at| sessions.begin(&request(0, 0, &[1]), 12, at).expect("read anyway").session_id();
+        let mut open =
+            |at| sessions.begin(&request(0, 0, &[1]), 12, &unnamed, at).expect("read anyway").session_id();
         assert_eq!((open(now), open(now + KEPT / 2), open(now + KEPT / 2)), (1, 2, 0));
         assert_eq!(open(now + KEPT), 3);
-        let gone = sessions.begin(&request(1, 1, &[]), 12, now + KEPT).expect_err("given up");
+        let gone = sessions.begin(&request(1, 1, &[]), 12, &unnamed, now + KEPT).expect_err("given up");
         assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
     }
 
     #[test]
     fn an_answer_to_a_session_begun_anew_changes_nothing_in_it() {
         let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
-        let plan = sessions.begin(&request(0, 0, &[1]), 12, now).expect("new");
-        sessions.begin(&request(plan.session_id(), 1, &[2]), 12, now).expect("goes on");
+        let plan = sessions.begin(&request(0, 0, &[1]), 12, &unnamed, now).expect("new");
+        sessions.begin(&request(plan.session_id(), 1, &[2]), 12, &unnamed, now).expect("goes on");
         assert_eq!(end(&mut sessions, &plan, vec![answer(5, b"")]), [1]);
-        let next = sessions.begin(&request(plan.session_id(), 2, &[]), 12, now).expect("goes on");
+        let next = sessions.begin(&request(plan.session_id(), 2, &[]), 12, &unnamed, now).expect("goes on");
         assert_eq!(end(&mut sessions, &next, vec![answer(5, b""), answer(5, b"")]), [1, 2]);
+    }
+
+    fn by_id(session_id: i32, session_epoch: i32, ids: &[u8]) -> FetchRequest {
+        let topic = |&id: &u8| FetchTopic {
+            topic_id: [id; 16],
+            partitions: vec![FetchPartition::default()],
+            ..Default::default()
+        };
+        let topics = ids.iter().map(topic).collect();
+        FetchRequest { session_id, session_epoch, topics, ..Default::default() }
+    }
+
+    fn known(plan: &Plan) -> Vec<Option<&str>> {
+        plan.wanted.iter().map(|w| w.known_as.as_deref()).collect()
+    }
+
+    #[test]
+    fn a_session_remembers_what_a_topic_was_called() {
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
+        let both = |id: Uuid| Some(Arc::from(if id[0] == 1 { "a" } else { "bcd" }));
+        let only_a = |id: Uuid| (id[0] == 1).then(|| Arc::from("a"));
+        let plan = sessions.begin(&by_id(0, 0, &[1, 2]), 13, &only_a, now).expect("new");
+        assert_eq!(known(&plan), [Some("a"), None]);
+        let (id, bytes) = (plan.session_id(), sessions.stats().bytes);
+        // The second one comes, and both go again.
+        let plan = sessions.begin(&by_id(id, 1, &[]), 13, &both, now).expect("goes on");
+        assert_eq!((known(&plan), sessions.stats().bytes), (vec![Some("a"), Some("bcd")], bytes + 3));
+        let plan = sessions.begin(&by_id(id, 2, &[2]), 13, &unnamed, now).expect("goes on");
+        assert_eq!((known(&plan), sessions.stats().bytes), (vec![Some("a"), Some("bcd")], bytes + 3));
+        let plan = sessions.begin(&by_id(0, 0, &[1, 2]), 13, &unnamed, now).expect("a new one");
+        assert_eq!(known(&plan), [None, None]);
     }
 }

@@ -10,6 +10,7 @@ pub mod client;
 mod config;
 mod connection;
 mod deadlines;
+mod error_pace;
 mod exporter;
 mod fetch_session;
 mod foreign;

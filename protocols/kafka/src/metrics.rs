@@ -114,6 +114,7 @@ pub(crate) struct Metrics {
     received: AtomicU64,
     sent: AtomicU64,
     bad_batches: AtomicU64,
+    held_fetches: AtomicU64,
     /// How long requests of each API took, in microseconds.
     took: Box<[Histogram]>,
     said: [Mutex<Said>; REASONS.len()],
@@ -128,6 +129,7 @@ impl Default for Metrics {
             received: AtomicU64::default(),
             sent: AtomicU64::default(),
             bad_batches: AtomicU64::default(),
+            held_fetches: AtomicU64::default(),
             took: std::iter::repeat_with(Histogram::default).take(APIS).collect(),
             said: Default::default(),
         }
@@ -164,6 +166,11 @@ impl Metrics {
         self.bad_batches.fetch_add(1, Relaxed);
     }
 
+    /// Counts a fetch that waits although a partition failed, since its client does not.
+    pub fn held_fetch(&self) {
+        self.held_fetches.fetch_add(1, Relaxed);
+    }
+
     /// How often an API was answered so.
     #[cfg(test)]
     pub fn requests(&self, api: ApiKey, error: ErrorCode) -> u64 {
@@ -198,6 +205,8 @@ impl Metrics {
         out.counter("sabir_sent_bytes", "Bytes written to connections.", &labels, sent);
         let bad = self.bad_batches.load(Relaxed);
         out.counter("sabir_bad_batches", "Produced batches that are malformed.", &labels, bad);
+        let help = "Fetches held back, since their client fetches over and over what fails.";
+        out.counter("sabir_kafka_held_fetches", help, &[], self.held_fetches.load(Relaxed));
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_broker::{Fetched, Partition, Topic};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
 use sabir_net::{FrameMemory, Grant};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
-use crate::frontend::FrontEnd;
+use crate::frontend::{FrontEnd, short_uuid};
 use crate::input::{FREE, NoMemory};
 use crate::map::error_code;
 use crate::metrics::Dropped;
@@ -29,7 +29,10 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
-    let begun = kafka.with_sessions(|s| s.begin(&body, call.version, std::time::Instant::now()));
+    let catalog = kafka.broker.catalog();
+    let names = |id| catalog.topic_by_id(TopicId(id)).map(|topic| topic.name.clone());
+    let begun = kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));
+    drop(catalog);
     let plan = match begun {
         Ok(plan) => plan,
         Err(error) => {
@@ -91,8 +94,15 @@ type Answers = Vec<(usize, PartitionData)>;
 async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
     let (kafka, memory) = (&client.kafka, &client.memory);
     let first = gather(kafka, memory, plan, bounds).await;
-    if first.answers_at_once(bounds) || Instant::now() >= bounds.until {
+    if first.is_enough(bounds) || Instant::now() >= bounds.until {
         return first;
+    }
+    let failed = first.has_failed();
+    if failed && client.may_cut_short() {
+        return first;
+    }
+    if failed {
+        tell_of_spin(client, plan, &first.answers);
     }
     let (mut there, mut missing) = (first.bytes, first.missing(bounds));
     drop(first);
@@ -101,7 +111,7 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
         // Registered before the read, so that nothing between the two is missed.
         let watch = kafka.broker.watch(&watched, missing.max(1));
         let gathered = gather(kafka, memory, plan, bounds).await;
-        if gathered.answers_at_once(bounds) {
+        if gathered.is_enough(bounds) || (gathered.has_failed() && !failed) {
             return gathered;
         }
         missing = gathered.missing(bounds);
@@ -126,11 +136,18 @@ struct Gathered {
     memory: Option<Grant>,
     /// Whether a partition has something to say that does not wait.
     urgent: bool,
+    /// Whether there is a partition from which records may come.
+    any_read: bool,
 }
 
 impl Gathered {
-    fn answers_at_once(&self, bounds: &Bounds) -> bool {
-        self.urgent || self.missing(bounds) == 0 || self.answers.is_empty()
+    fn is_enough(&self, bounds: &Bounds) -> bool {
+        self.missing(bounds) == 0 || self.answers.is_empty()
+    }
+
+    /// Whether it is answered before its time because of errors. A topic that is not there does not end the wait for others.
+    fn has_failed(&self) -> bool {
+        self.urgent || !self.any_read
     }
 
     /// How many bytes more are waited for. A client that takes none at all still gets the first batch, and waits for that.
@@ -146,7 +163,7 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
     let granted = memory.as_ref().map_or(most.min(FREE), Grant::bytes);
     let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
-    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false };
+    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false, any_read: false };
     let mut topics = Lookup::new(kafka);
     for (at, wanted) in plan.wanted.iter().enumerate() {
         let left = max_bytes.saturating_sub(gathered.bytes);
@@ -164,7 +181,9 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
                 Err(error) => Err(error),
             };
         let answer = answer.unwrap_or_else(|error| unread(wanted, error));
-        gathered.urgent |= answer.error_code != 0 || answer.diverging_epoch.epoch >= 0;
+        let waits = is_absent(answer.error_code);
+        gathered.urgent |= (answer.error_code != 0 && !waits) || answer.diverging_epoch.epoch >= 0;
+        gathered.any_read |= !waits;
         gathered.bytes += answer.records.as_ref().map_or(0, Records::len);
         gathered.answers.push((at, answer));
     }
@@ -177,6 +196,27 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
     gathered
 }
 
+/// Whether an error says that there is no such partition, which its client learns as well when the wait for the others is over.
+fn is_absent(error_code: i16) -> bool {
+    error_code == ErrorCode::UnknownTopicOrPartition.code() || error_code == ErrorCode::UnknownTopicId.code()
+}
+
+/// Says that a client fetches over and over what fails.
+fn tell_of_spin(client: &Client, plan: &Plan, answers: &Answers) {
+    client.kafka.metrics.held_fetch();
+    let Some((at, answer)) = answers.iter().find(|(_, answer)| answer.error_code != 0) else { return };
+    let Wanted { topic, known_as, partition, .. } = &plan.wanted[*at];
+    let topic = match (topic, known_as) {
+        (TopicKey::Name(name), _) => name.to_string(),
+        (_, Some(name)) => name.to_string(),
+        (TopicKey::Id(id), None) => short_uuid(*id),
+    };
+    let error = ErrorCode::from_i16(answer.error_code).unwrap_or(ErrorCode::UnknownServerError);
+    client.complain(format_args!(
+        "it fetches over and over what fails, and is held back: {error} of partition {partition} of {topic:?}"
+    ));
+}
+
 /// How many bytes can come of these partitions, of so many that are wanted in all.
 fn most(wanted: &[Wanted], max_bytes: usize) -> usize {
     let each = wanted.iter().map(|wanted| usize::try_from(wanted.max_bytes).unwrap_or(0));
@@ -186,7 +226,7 @@ fn most(wanted: &[Wanted], max_bytes: usize) -> usize {
 /// Finds topics, which come in runs.
 struct Lookup<'a> {
     kafka: &'a FrontEnd,
-    last: Option<(TopicKey, Result<Arc<Topic>, ErrorCode>)>,
+    last: Option<(TopicKey, Option<Arc<Topic>>)>,
 }
 
 impl<'a> Lookup<'a> {
@@ -197,16 +237,27 @@ impl<'a> Lookup<'a> {
     fn find(&mut self, wanted: &Wanted) -> Result<(Arc<Topic>, Partition), ErrorCode> {
         if self.last.as_ref().is_none_or(|(key, _)| *key != wanted.topic) {
             let topic = match &wanted.topic {
-                TopicKey::Name(name) => self.kafka.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
-                TopicKey::Id(id) => self.kafka.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+                TopicKey::Name(name) => self.kafka.topic(name),
+                TopicKey::Id(id) => self.kafka.topic_by_id(*id),
             };
             self.last = Some((wanted.topic.clone(), topic));
         }
-        let (_, topic) = self.last.as_ref().expect("just set");
-        let topic = topic.clone()?;
+        let topic = self.last.as_ref().and_then(|(_, topic)| topic.clone());
+        let topic = topic.ok_or_else(|| self.absent(wanted))?;
         let partition =
             topic.partition(wanted.partition).copied().ok_or(ErrorCode::UnknownTopicOrPartition)?;
         Ok((topic, partition))
+    }
+
+    /// What has become of a topic that is not there.
+    fn absent(&self, wanted: &Wanted) -> ErrorCode {
+        match (&wanted.topic, &wanted.known_as) {
+            (TopicKey::Id(_), None) => ErrorCode::UnknownTopicId,
+            (TopicKey::Id(_), Some(name)) if self.kafka.broker.catalog().topic(name).is_some() => {
+                ErrorCode::InconsistentTopicId
+            }
+            _ => ErrorCode::UnknownTopicOrPartition,
+        }
     }
 }
 
@@ -335,6 +386,7 @@ mod tests {
     fn no_more_is_reserved_than_the_partitions_can_give() {
         let wanted = |max_bytes| Wanted {
             topic: TopicKey::Id([1; 16]),
+            known_as: None,
             partition: 0,
             fetch_offset: 0,
             leader_epoch: -1,

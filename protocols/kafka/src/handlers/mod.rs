@@ -16,7 +16,7 @@ mod records;
 mod topics;
 mod versions;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::future::Future;
 use std::hash::Hash;
@@ -30,6 +30,7 @@ use sabir_net::{Connection, FrameMemory, Grant};
 
 use sabir_model::ErrorKind;
 
+use crate::error_pace::ErrorPace;
 use crate::frontend::FrontEnd;
 use crate::metrics::Dropped;
 use crate::session::{Protest, Request};
@@ -48,6 +49,10 @@ pub(crate) struct Client {
     /// What it called itself first; for the log and for those who describe groups.
     id: OnceCell<String>,
     complained: Cell<Option<Instant>>,
+    /// Long polls that errors have cut short.
+    cut_short: RefCell<ErrorPace>,
+    /// Answers with an error.
+    failed: RefCell<ErrorPace>,
 }
 
 /// Bytes of what a client calls itself that are kept for the log.
@@ -55,6 +60,13 @@ const SHOWN_ID: usize = 256;
 
 /// How often one connection's bad batches are logged; all of them are counted.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How many long polls of a connection an error may cut short within ten seconds. Beyond that they wait their time all the same, or a
+/// client that asks again at once would do so for ever.
+const CUT_SHORT: u32 = 10;
+
+/// How many errors within ten seconds are more than a client has that waits before it asks again.
+const MANY_ERRORS: u32 = 200;
 
 impl Client {
     pub fn new(kafka: Arc<FrontEnd>, connection: &Connection) -> Self {
@@ -67,6 +79,8 @@ impl Client {
             memory: connection.limits.frame_memory.clone(),
             id: OnceCell::new(),
             complained: Cell::new(None),
+            cut_short: RefCell::default(),
+            failed: RefCell::default(),
         }
     }
 
@@ -81,6 +95,20 @@ impl Client {
         if self.complained.get().is_none_or(|last| now - last >= COMPLAIN_EVERY) {
             self.complained.set(Some(now));
             tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
+        }
+    }
+
+    /// Whether an error may end one more long poll before its time.
+    fn may_cut_short(&self) -> bool {
+        self.cut_short.borrow_mut().count(Instant::now()) <= CUT_SHORT
+    }
+
+    /// Notes that it is answered with an error, and logs that if it seems to do nothing else.
+    pub fn failed(&self, api: ApiKey, error: ErrorCode) {
+        if self.failed.borrow_mut().count(Instant::now()) == MANY_ERRORS {
+            self.complain(format_args!(
+                "{MANY_ERRORS} of its requests failed within ten seconds, the last of them a {api} with {error}"
+            ));
         }
     }
 

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use sabir_kafka::wire::ErrorCode;
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
+use sabir_kafka::wire::messages::delete_topics::DeleteTopicsRequest;
 use sabir_kafka::wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
 };
+use sabir_kafka::wire::{ErrorCode, Uuid};
 use sabir_model::batch::split;
 
-use crate::rig::{PATIENCE, Rig, Setup, assert_code, batch, produce_request};
+use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, batch, produce_request};
 
 fn partition(partition: i32, fetch_offset: i64) -> FetchPartition {
     FetchPartition { partition, fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() }
@@ -295,4 +296,145 @@ async fn names_that_no_topic_can_have_leave_nothing_behind() {
     assert_eq!(rig.metric("sabir_kafka_fetch_sessions"), 1);
     assert_eq!(rig.metric("sabir_kafka_fetch_session_partitions"), 1);
     assert!((500..2000).contains(&rig.metric("sabir_kafka_fetch_session_bytes")));
+}
+
+/// What a fetch waits that nothing ends.
+const WAIT: Duration = Duration::from_millis(300);
+
+async fn delete(raw: &mut Raw, name: &str) {
+    let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
+    assert_eq!(raw.call(5, &request).await.responses[0].error_code, 0);
+}
+
+/// A fetch from the start of these topics' first partitions.
+fn of_topics(session: (i32, i32), topics: &[(&str, Uuid)]) -> FetchRequest {
+    let topic = |&(name, topic_id): &(&str, Uuid)| {
+        let partitions = vec![partition(0, 0)];
+        FetchTopic { topic: name.into(), topic_id, partitions }
+    };
+    FetchRequest {
+        max_wait_ms: WAIT.as_millis() as i32,
+        min_bytes: 1,
+        session_id: session.0,
+        session_epoch: session.1,
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+/// The errors of a fetch's partitions, and whether it waited its time.
+async fn errors(raw: &mut Raw, version: i16, request: &FetchRequest) -> (Vec<i16>, bool) {
+    let began = Instant::now();
+    let response = raw.call(version, request).await;
+    assert_eq!(response.error_code, 0);
+    let partitions = response.responses.iter().flat_map(|t| &t.partitions);
+    (partitions.map(|p| p.error_code).collect(), began.elapsed() >= WAIT)
+}
+
+#[tokio::test]
+async fn a_topic_deleted_under_a_session_does_not_end_its_waits_and_one_made_again_does() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let (a, b) = (raw.topic("a", 1).await, raw.topic("b", 1).await);
+    let mut begin = of_topics((0, 0), &[("", a), ("", b)]);
+    begin.max_wait_ms = 0;
+    let id = raw.call(13, &begin).await.session_id;
+    assert_ne!(id, 0);
+    delete(&mut raw, "a").await;
+    for epoch in 1..=3 {
+        let told = errors(&mut raw, 13, &of_topics((id, epoch), &[])).await;
+        assert_eq!(told, (vec![ErrorCode::UnknownTopicOrPartition.code()], true));
+    }
+    let unknown = ErrorCode::UnknownTopicId.code();
+    for epoch in [0, -1] {
+        let told = errors(&mut raw, 13, &of_topics((0, epoch), &[("", a), ("", b)])).await;
+        assert_eq!(told, (vec![unknown, 0], true), "without a session, or in a new one");
+    }
+    let told = errors(&mut raw, 13, &of_topics((0, -1), &[("", a)])).await;
+    assert_eq!(told, (vec![unknown], false), "there is nothing else to wait for");
+
+    let again = raw.topic("a", 1).await;
+    assert_ne!(again, a);
+    let told = errors(&mut raw, 13, &of_topics((id, 4), &[])).await;
+    assert_eq!(told, (vec![ErrorCode::InconsistentTopicId.code()], false));
+    let told = errors(&mut raw, 13, &of_topics((0, -1), &[("", a), ("", b)])).await;
+    assert_eq!(told, (vec![unknown, 0], true));
+}
+
+#[tokio::test]
+async fn a_topic_named_before_it_is_there_is_known_once_it_was() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let (a, b) = (raw.topic("a", 1).await, raw.topic("b", 1).await);
+    delete(&mut raw, "a").await;
+    let mut begin = of_topics((0, 0), &[("", a), ("", b)]);
+    begin.max_wait_ms = 0;
+    let response = raw.call(13, &begin).await;
+    assert_code(response.responses[0].partitions[0].error_code, ErrorCode::UnknownTopicId);
+    let told = errors(&mut raw, 13, &of_topics((response.session_id, 1), &[])).await;
+    assert_eq!(told, (vec![ErrorCode::UnknownTopicId.code()], true));
+}
+
+#[tokio::test]
+async fn names_of_deleted_topics_do_not_end_a_wait_and_are_read_once_they_are_back() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("a", 1).await;
+    raw.topic("b", 1).await;
+    let none = [0; 16];
+    let mut begin = of_topics((0, 0), &[("a", none), ("b", none)]);
+    begin.max_wait_ms = 0;
+    let id = raw.call(12, &begin).await.session_id;
+    delete(&mut raw, "a").await;
+    let gone = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(errors(&mut raw, 12, &of_topics((id, 1), &[])).await, (vec![gone], true));
+    let sessionless = of_topics((0, -1), &[("a", none), ("b", none)]);
+    assert_eq!(errors(&mut raw, 12, &sessionless).await, (vec![gone, 0], true));
+    let mut no_such_partition = of_topics((0, -1), &[("b", none), ("b", none)]);
+    no_such_partition.topics[1].partitions[0].partition = 7;
+    assert_eq!(errors(&mut raw, 12, &no_such_partition).await, (vec![0, gone], true));
+    raw.topic("a", 1).await;
+    raw.put("a", 0, &["x"]).await;
+    assert_eq!(errors(&mut raw, 12, &of_topics((id, 2), &[])).await, (vec![0], false));
+}
+
+#[tokio::test]
+async fn records_end_a_wait_beside_a_topic_that_is_gone() {
+    let rig = Rig::start();
+    let (mut reader, mut writer) = (rig.raw().await, rig.raw().await);
+    writer.topic("b", 1).await;
+    let mut request = of_topics((0, -1), &[("a", [0; 16]), ("b", [0; 16])]);
+    request.max_wait_ms = 60_000;
+    let began = Instant::now();
+    let correlation = reader.send(12, &request).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    writer.put("b", 0, &["x"]).await;
+    let response = reader.receive::<FetchRequest>(12, correlation).await;
+    assert_code(response.responses[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(batches(&response.responses[1].partitions[0]), [(0, 0)]);
+    assert!(began.elapsed() < PATIENCE);
+}
+
+/// Whatever the error: a client that asks again at once is answered at once ten times in ten seconds, and no more often.
+#[tokio::test]
+async fn who_fetches_over_and_over_what_fails_is_held_back() {
+    let rig = Rig::start();
+    rig.raw().await.topic("b", 1).await;
+    let unknown = of_topics((0, -1), &[("gone", [0; 16])]);
+    let mut outside = of_topics((0, -1), &[("b", [0; 16])]);
+    outside.topics[0].partitions[0].fetch_offset = 99;
+    let mut beside = of_topics((0, -1), &[("b", [0; 16]), ("b", [0; 16])]);
+    beside.topics[0].partitions[0].current_leader_epoch = 99;
+    let mut held = 0;
+    for request in [unknown, outside, beside] {
+        let mut raw = rig.raw().await;
+        for _ in 0..10 {
+            assert!(!errors(&mut raw, 12, &request).await.1);
+        }
+        for _ in 0..3 {
+            assert!(errors(&mut raw, 12, &request).await.1);
+        }
+        held += 3;
+        assert_eq!(rig.metric("sabir_kafka_held_fetches_total"), held);
+    }
 }
