@@ -486,6 +486,8 @@ impl Broker {
             inner.housekeeper.end();
             inner.shards.iter().for_each(|shard| shard.seal());
             inner.lock.lock().take();
+            // Whoever waits may open the directory again once it has let go of its broker.
+            drop(inner);
             // If nobody waits any more, the process is about to end.
             let _ = told.send(());
         };
