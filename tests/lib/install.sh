@@ -105,7 +105,7 @@ need_kafka_jars() {
 need_go_clients() {
   have go || { echo "needs Go"; return 1; }
   mkdir -p "$SABIR_CACHE/go"
-  (cd tests/clients/go && go build -o "$SABIR_CACHE/go/" ./franz ./segmentio) >>"$LOGS/install.log" 2>&1 || {
+  (cd tests/clients/go && go build -o "$SABIR_CACHE/go/" ./franz ./segmentio ./refusals) >>"$LOGS/install.log" 2>&1 || {
     echo "the Go clients cannot be built, see $LOGS/install.log"
     return 1
   }

@@ -28,6 +28,18 @@ macro_rules! all_requests {
             m::list_partition_reassignments::ListPartitionReassignmentsRequest,
             m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
             m::list_config_resources::ListConfigResourcesRequest, m::describe_quorum::DescribeQuorumRequest,
+            m::sasl_handshake::SaslHandshakeRequest,
+            m::sasl_authenticate::SaslAuthenticateRequest,
+            m::describe_acls::DescribeAclsRequest,
+            m::create_acls::CreateAclsRequest,
+            m::delete_acls::DeleteAclsRequest,
+            m::describe_client_quotas::DescribeClientQuotasRequest,
+            m::alter_client_quotas::AlterClientQuotasRequest,
+            m::describe_user_scram_credentials::DescribeUserScramCredentialsRequest,
+            m::alter_user_scram_credentials::AlterUserScramCredentialsRequest,
+            m::list_transactions::ListTransactionsRequest,
+            m::describe_transactions::DescribeTransactionsRequest,
+            m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
         }
     };
 }

@@ -49,7 +49,7 @@ pub(crate) enum Protest {
     FrameSize { size: i32, max: usize },
     #[error("a request header that cannot be read: {0}")]
     Header(WireError),
-    #[error("a request of API {0}, which is not served here")]
+    #[error("a request of {}, which is not served here", named(*.0))]
     UnknownApi(i16),
     #[error("a {api} request of version {version}, which is not served here")]
     UnknownVersion { api: ApiKey, version: i16 },
@@ -69,6 +69,10 @@ impl Protest {
             Self::Body { .. } => "body",
         }
     }
+}
+
+fn named(key: i16) -> String {
+    ApiKey::from_i16(key).map_or_else(|| format!("API {key}"), |api| format!("{api} ({key})"))
 }
 
 /// The order of a connection's requests and answers.
@@ -268,6 +272,9 @@ mod tests {
         assert_eq!(refused(b"\0"), Protest::Header(WireError::Truncated));
         assert_eq!(refused(b"\0\x12\0\0\0\0\0\x07\0\x09me"), Protest::Header(WireError::BadLength(9)));
         assert_eq!(refused(b"\x03\xe7\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(999));
+        assert_eq!(Protest::UnknownApi(999).to_string(), "a request of API 999, which is not served here");
+        let end = Protest::UnknownApi(ApiKey::EndTxn as i16).to_string();
+        assert_eq!(end, "a request of EndTxn (26), which is not served here");
         assert_eq!(refused(b"\xff\xff\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(-1));
         let unknown = Protest::UnknownVersion { api: ApiKey::Heartbeat, version: 99 };
         assert_eq!(refused(b"\0\x0c\0\x63\0\0\0\x07\xff\xff\0"), unknown);

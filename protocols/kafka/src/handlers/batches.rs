@@ -11,7 +11,7 @@ use sabir_model::batch::{
 use sabir_model::{TimestampType, TopicConfig};
 use sabir_net::{JobCost, Workers};
 
-use super::produce::NO_TRANSACTIONS;
+use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use crate::wire::ErrorCode;
 
 /// The first version of Produce whose clients know zstd.
@@ -275,7 +275,7 @@ fn check_attributes(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
         return Err(Refusal::malformed(ErrorCode::InvalidRecord, "only brokers write control batches"));
     }
     if header.is_transactional() {
-        return Err(Refusal::new(NO_TRANSACTIONS, "transactions are not served by this broker"));
+        return Err(Refusal::new(NO_TRANSACTIONS, WHY_NOT));
     }
     if header.compression()? == Compression::Zstd && version < ZSTD_SINCE {
         let message = format!("zstd needs version {ZSTD_SINCE} of Produce");

@@ -8,9 +8,13 @@ use sabir_broker::{
 use sabir_model::ErrorKind;
 
 use super::metadata::GROUP_OPERATIONS;
+use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::map::group_error_code;
 use crate::session::{Protest, Request};
+use crate::wire::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
 use crate::wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
@@ -21,7 +25,7 @@ use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse, Joi
 use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 use crate::wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
-use crate::wire::{ErrorCode, Str};
+use crate::wire::{ApiKey, ErrorCode, Str};
 
 /// What a coordinator looks after, as Kafka numbers it.
 const GROUP: i8 = 0;
@@ -78,9 +82,27 @@ fn coordinator(client: &Client, key: Str, key_type: i8) -> Coordinator {
             error_message: None,
             key,
         },
-        TRANSACTION => refused(super::produce::NO_TRANSACTIONS, "transactions are not served by this broker"),
+        TRANSACTION => {
+            client.refused(ApiKey::FindCoordinator, WHY_NOT);
+            refused(NO_COORDINATOR, WHY_NOT)
+        }
         _ => refused(ErrorCode::InvalidRequest, "only groups (0) have coordinators here"),
     }
+}
+
+const CLASSIC_ONLY: &str =
+    "consumers of the newer group protocol are not served by this broker: set group.protocol=classic";
+
+/// Refused as by a Kafka whose newer group coordinator is switched off. If it were not listed, librdkafka would wait for it for ever.
+pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Result<Reply, Protest> {
+    let call = Call::of(request);
+    decode::<ConsumerGroupHeartbeatRequest>(request)?;
+    client.refused(call.api, CLASSIC_ONLY);
+    let error = ErrorCode::UnsupportedVersion;
+    let error_message = Some(Str::from_static(CLASSIC_ONLY));
+    let response =
+        ConsumerGroupHeartbeatResponse { error_code: error.code(), error_message, ..Default::default() };
+    Ok(call.reply(&response, error))
 }
 
 pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {

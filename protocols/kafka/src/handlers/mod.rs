@@ -13,7 +13,9 @@ mod offsets;
 mod placement;
 mod producer_ids;
 mod records;
+mod security;
 mod topics;
+mod transactions;
 mod versions;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -110,6 +112,11 @@ impl Client {
                 "{MANY_ERRORS} of its requests failed within ten seconds, the last of them a {api} with {error}"
             ));
         }
+    }
+
+    /// Logs that what it asks for is not served, since not every client tells its user.
+    fn refused(&self, api: ApiKey, why: &str) {
+        self.complain(format_args!("{api} is refused: {why}"));
     }
 
     fn introduce(&self, id: Option<&Str>) {
@@ -266,6 +273,18 @@ fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
         ApiKey::ElectLeaders => placement::elect_leaders(client, request),
         ApiKey::AlterPartitionReassignments => placement::alter_partition_reassignments(client, request),
         ApiKey::ListPartitionReassignments => placement::list_partition_reassignments(request),
+        ApiKey::ConsumerGroupHeartbeat => groups::consumer_group_heartbeat(client, request),
+        ApiKey::ListTransactions => transactions::list_transactions(request),
+        ApiKey::DescribeTransactions => transactions::describe_transactions(request),
+        ApiKey::SaslHandshake => security::sasl_handshake(client, request),
+        ApiKey::SaslAuthenticate => security::sasl_authenticate(client, request),
+        ApiKey::DescribeAcls => security::describe_acls(client, request),
+        ApiKey::CreateAcls => security::create_acls(client, request),
+        ApiKey::DeleteAcls => security::delete_acls(client, request),
+        ApiKey::DescribeClientQuotas => security::describe_client_quotas(request),
+        ApiKey::AlterClientQuotas => security::alter_client_quotas(client, request),
+        ApiKey::DescribeUserScramCredentials => security::describe_user_scram_credentials(request),
+        ApiKey::AlterUserScramCredentials => security::alter_user_scram_credentials(client, request),
         ApiKey::AlterReplicaLogDirs => placement::alter_replica_log_dirs(client, request),
         other => Err(Protest::UnknownApi(other as i16)),
     }

@@ -11,6 +11,7 @@ use sabir_net::{Grant, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Begun, INLINE, Refusal, Taken};
+use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
 use crate::metrics::Dropped;
@@ -21,8 +22,6 @@ use crate::wire::messages::produce::{
 };
 use crate::wire::{ErrorCode, Str};
 
-/// What everything transactional is answered with until transactions are built.
-pub(super) const NO_TRANSACTIONS: ErrorCode = ErrorCode::UnsupportedVersion;
 /// The first version served. Earlier ones are advertised because librdkafka compresses nothing otherwise, and refused
 /// because they carry message formats that are gone.
 const SERVED_SINCE: i16 = 3;
@@ -231,7 +230,7 @@ fn refusal_of_all(call: &Call, body: &ProduceRequest) -> Option<Refusal> {
         return Some(Refusal::new(ErrorCode::UnsupportedVersion, message));
     }
     if body.transactional_id.is_some() {
-        return Some(Refusal::new(NO_TRANSACTIONS, "transactions are not served by this broker"));
+        return Some(Refusal::new(NO_TRANSACTIONS, WHY_NOT));
     }
     if !(-1..=1).contains(&body.acks) {
         return Some(Refusal::new(ErrorCode::InvalidRequiredAcks, "acks is -1, 0 or 1"));

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use sabir_model::ErrorKind;
 
+use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, within};
 use crate::map::error_code;
 use crate::session::{Protest, Request};
@@ -18,7 +19,10 @@ pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Re
     let id = match body.transactional_id.as_deref() {
         None => within(commit_by(), client.kafka.broker.allocate_producer_id()).await.map_err(failed),
         Some("") => Err(ErrorCode::InvalidRequest),
-        Some(_) => Err(super::produce::NO_TRANSACTIONS),
+        Some(_) => {
+            client.refused(call.api, WHY_NOT);
+            Err(NO_COORDINATOR)
+        }
     };
     let response = match id {
         Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },

@@ -6,14 +6,14 @@ use crate::wire::api::SUPPORTED;
 use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use crate::wire::{ApiKey, ErrorCode, Request as _};
 
-/// Says what is served. A version that is not gets the error with the ranges, in the form of version 0, which every client
-/// can read.
+/// Says what is served. A version that is not gets the error with the range of this API alone, in the form of version 0, which every client
+/// can read: one that was told all of them would not ask again, and not learn what later forms say beside.
 pub(super) fn api_versions(request: &Request) -> Result<Reply, Protest> {
     let call = Call::of(request);
     if !ApiVersionsRequest::VERSIONS.contains(&request.version) {
         let error = ErrorCode::UnsupportedVersion;
-        let response =
-            ApiVersionsResponse { error_code: error.code(), api_keys: ranges(), ..Default::default() };
+        let api_keys = ranges(|key| key == ApiKey::ApiVersions);
+        let response = ApiVersionsResponse { error_code: error.code(), api_keys, ..Default::default() };
         return Ok(Call { version: 0, ..call }.reply(&response, error));
     }
     let body: ApiVersionsRequest = decode(request)?;
@@ -27,15 +27,15 @@ pub(super) fn api_versions(request: &Request) -> Result<Reply, Protest> {
     let unnamed =
         request.version >= 3 && !(named(&body.client_software_name) && named(&body.client_software_version));
     let error = if unnamed { ErrorCode::InvalidRequest } else { ErrorCode::None };
-    let api_keys = if unnamed { Vec::new() } else { ranges() };
+    let api_keys = if unnamed { Vec::new() } else { ranges(|_| true) };
     Ok(call.reply(&ApiVersionsResponse { error_code: error.code(), api_keys, ..Default::default() }, error))
 }
 
-fn ranges() -> Vec<ApiVersion> {
+fn ranges(shown: impl Fn(ApiKey) -> bool) -> Vec<ApiVersion> {
     let range = |&(key, min_version, max_version): &(ApiKey, i16, i16)| ApiVersion {
         api_key: key as i16,
         min_version,
         max_version,
     };
-    SUPPORTED.iter().map(range).collect()
+    SUPPORTED.iter().filter(|(key, ..)| shown(*key)).map(range).collect()
 }

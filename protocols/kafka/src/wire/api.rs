@@ -158,6 +158,18 @@ coded! {
     m::alter_replica_log_dirs::AlterReplicaLogDirsRequest,
     m::list_config_resources::ListConfigResourcesRequest,
     m::describe_quorum::DescribeQuorumRequest,
+    m::sasl_handshake::SaslHandshakeRequest,
+    m::sasl_authenticate::SaslAuthenticateRequest,
+    m::describe_acls::DescribeAclsRequest,
+    m::create_acls::CreateAclsRequest,
+    m::delete_acls::DeleteAclsRequest,
+    m::describe_client_quotas::DescribeClientQuotasRequest,
+    m::alter_client_quotas::AlterClientQuotasRequest,
+    m::describe_user_scram_credentials::DescribeUserScramCredentialsRequest,
+    m::alter_user_scram_credentials::AlterUserScramCredentialsRequest,
+    m::list_transactions::ListTransactionsRequest,
+    m::describe_transactions::DescribeTransactionsRequest,
+    m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest,
 }
 
 /// The version of the header that stands before a request: 2 for flexible versions, else 1. `None` if the API is not

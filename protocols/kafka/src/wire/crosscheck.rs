@@ -192,4 +192,16 @@ crosscheck! {
     alter_replica_log_dirs: AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, theirs to 2;
     list_config_resources: ListConfigResourcesRequest, ListConfigResourcesResponse, theirs to 1;
     describe_quorum: DescribeQuorumRequest, DescribeQuorumResponse, theirs to 2;
+    sasl_handshake: SaslHandshakeRequest, SaslHandshakeResponse, theirs to 1;
+    sasl_authenticate: SaslAuthenticateRequest, SaslAuthenticateResponse, theirs to 2;
+    describe_acls: DescribeAclsRequest, DescribeAclsResponse, theirs to 3;
+    create_acls: CreateAclsRequest, CreateAclsResponse, theirs to 3;
+    delete_acls: DeleteAclsRequest, DeleteAclsResponse, theirs to 3;
+    describe_client_quotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse, theirs to 1;
+    alter_client_quotas: AlterClientQuotasRequest, AlterClientQuotasResponse, theirs to 1;
+    describe_user_scram_credentials: DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse, theirs to 0;
+    alter_user_scram_credentials: AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse, theirs to 0;
+    list_transactions: ListTransactionsRequest, ListTransactionsResponse, theirs to 2;
+    describe_transactions: DescribeTransactionsRequest, DescribeTransactionsResponse, theirs to 0;
+    consumer_group_heartbeat: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, theirs to 1;
 }

@@ -52,6 +52,18 @@ async fn every_version_that_is_listed_is_answered_in_its_form() {
         asked::<m::alter_replica_log_dirs::AlterReplicaLogDirsRequest>(raw).await,
         asked::<m::list_config_resources::ListConfigResourcesRequest>(raw).await,
         asked::<m::describe_quorum::DescribeQuorumRequest>(raw).await,
+        asked::<m::sasl_handshake::SaslHandshakeRequest>(raw).await,
+        asked::<m::sasl_authenticate::SaslAuthenticateRequest>(raw).await,
+        asked::<m::describe_acls::DescribeAclsRequest>(raw).await,
+        asked::<m::create_acls::CreateAclsRequest>(raw).await,
+        asked::<m::delete_acls::DeleteAclsRequest>(raw).await,
+        asked::<m::describe_client_quotas::DescribeClientQuotasRequest>(raw).await,
+        asked::<m::alter_client_quotas::AlterClientQuotasRequest>(raw).await,
+        asked::<m::describe_user_scram_credentials::DescribeUserScramCredentialsRequest>(raw).await,
+        asked::<m::alter_user_scram_credentials::AlterUserScramCredentialsRequest>(raw).await,
+        asked::<m::list_transactions::ListTransactionsRequest>(raw).await,
+        asked::<m::describe_transactions::DescribeTransactionsRequest>(raw).await,
+        asked::<m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest>(raw).await,
     ];
     // Only those who wait for an acknowledgement get an answer.
     for version in m::produce::ProduceRequest::VERSIONS {

@@ -99,7 +99,7 @@ async fn the_coordinator_is_here() {
         assert_eq!((found[0].error_code, found[0].node_id, found[0].key.as_str()), (0, 1, "g"));
         assert_code(found[1].error_code, ErrorCode::InvalidGroupId);
     }
-    for (key_type, expected) in [(1, ErrorCode::UnsupportedVersion), (2, ErrorCode::InvalidRequest)] {
+    for (key_type, expected) in [(1, ErrorCode::ClusterAuthorizationFailed), (2, ErrorCode::InvalidRequest)] {
         let request =
             FindCoordinatorRequest { key_type, coordinator_keys: vec!["x".into()], ..Default::default() };
         assert_code(raw.ask(&request).await.coordinators[0].error_code, expected);

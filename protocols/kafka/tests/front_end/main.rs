@@ -15,6 +15,7 @@ mod panics;
 mod patience;
 mod placement;
 mod producing;
+mod refusals;
 mod rig;
 mod timeouts;
 mod topics;

@@ -166,7 +166,7 @@ async fn idempotent_producers_get_their_ids() {
     }
     let transactional = InitProducerIdRequest { transactional_id: Some("tx".into()), ..Default::default() };
     let refused = raw.ask(&transactional).await;
-    assert_code(refused.error_code, ErrorCode::UnsupportedVersion);
+    assert_code(refused.error_code, ErrorCode::ClusterAuthorizationFailed);
     assert_eq!(refused.producer_id, -1);
 }
 

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""What is not served is refused, by each client's own account, for good and at once: librdkafka and aiokafka here, franz-go, sarama
+and Kafka's own in programs of theirs. Against Kafka only what it refuses as well."""
+
+import asyncio
+import os
+import pathlib
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "lib"), str(HERE / "java")]
+import aiokafka
+import broker
+import cases
+import program
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType
+
+BOOTSTRAP = {"bootstrap.servers": os.environ["BOOTSTRAP"]}
+SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
+SALT = f"{time.time_ns():x}"
+LIMIT = 5
+
+
+def librdkafka_transactions():
+    producer = Producer({**BOOTSTRAP, "transactional.id": f"txn-{SALT}"})
+    try:
+        producer.init_transactions(LIMIT)
+    except KafkaException as error:
+        assert error.args[0].fatal(), error
+        assert "transactions are not served by this broker" in str(error), error
+        return
+    raise AssertionError("it is not refused")
+
+
+def librdkafka_consumer_protocol():
+    consumer = Consumer({**BOOTSTRAP, "group.id": f"g-{SALT}", "group.protocol": "consumer"})
+    consumer.subscribe(["refusals"])
+    message = consumer.poll(LIMIT)
+    assert message and message.error().code() == KafkaError._FATAL, message
+    assert "ConsumerGroupHeartbeat" in message.error().str(), message.error()
+    consumer.close()
+
+
+def librdkafka_sasl():
+    errors = []
+    producer = Producer({**BOOTSTRAP, **SASL, "error_cb": errors.append})
+    began = time.monotonic()
+    while not errors and time.monotonic() - began < LIMIT:
+        producer.poll(0.1)
+    assert errors[0].code() == KafkaError._AUTHENTICATION, errors
+    assert "SASL state" in errors[0].str(), errors
+
+
+def librdkafka_listings():
+    admin = AdminClient(BOOTSTRAP)
+    any_acl = AclBindingFilter(
+        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+    )
+    # it does not show that it is refused
+    assert admin.describe_acls(any_acl, request_timeout=LIMIT).result() == []
+    assert admin.describe_user_scram_credentials(request_timeout=LIMIT).result() == {}
+
+
+async def aio_refused(**settings):
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=os.environ["BOOTSTRAP"], **settings)
+    try:
+        await producer.start()
+    except aiokafka.errors.KafkaError as error:
+        return repr(error)
+    finally:
+        await producer.stop()
+    raise AssertionError("it is not refused")
+
+
+def aiokafka_transactions():
+    assert "ClusterAuthorizationFailed" in asyncio.run(aio_refused(transactional_id=f"txn-{SALT}"))
+
+
+def aiokafka_sasl():
+    said = aio_refused(
+        security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", sasl_plain_username="u", sasl_plain_password="p"
+    )
+    assert "Unable to bootstrap" in asyncio.run(said)
+
+
+def main():
+    suite = cases.Suite("refusals")
+    if os.environ["BROKER_KIND"] != "kafka":
+        suite.case("librdkafka-transactions", librdkafka_transactions, 2 * LIMIT)
+        suite.case("librdkafka-consumer-protocol", librdkafka_consumer_protocol, 2 * LIMIT)
+        suite.case("aiokafka-transactions", aiokafka_transactions, 2 * LIMIT)
+    suite.case("librdkafka-sasl", librdkafka_sasl, 2 * LIMIT)
+    suite.case("librdkafka-listings", librdkafka_listings, 2 * LIMIT)
+    suite.case("aiokafka-sasl", aiokafka_sasl, 2 * LIMIT)
+    environment = dict(os.environ, SALT=SALT)
+    suite.relay([str(broker.CACHE / "go" / "refusals")], env=environment, preexec_fn=broker.die_with_parent)
+    classes = broker.CACHE / "java-refusals"
+    program.build(classes, "Cases", "Refusals")
+    suite.relay(program.java("Refusals", heap="256m", path=f"{classes}:"), preexec_fn=broker.die_with_parent)
+    suite.end()
+
+
+if __name__ == "__main__":
+    main()
