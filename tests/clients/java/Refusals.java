@@ -25,9 +25,10 @@ public class Refusals {
             cases.run("java-transactions", LIMIT, Refusals::transactions);
             cases.run("java-consumer-protocol", LIMIT, Refusals::consumerProtocol);
             cases.run("java-share-groups", LIMIT, Refusals::shareGroups);
+            // The control has an authorizer.
+            cases.run("java-listings", LIMIT, Refusals::listings);
         }
         cases.run("java-sasl", LIMIT, Refusals::sasl);
-        cases.run("java-listings", LIMIT, Refusals::listings);
         cases.end();
     }
 
@@ -96,7 +97,7 @@ public class Refusals {
             says("ResourceNotFound", () -> admin.describeUserScramCredentials(List.of("u")).description("u").get());
             none(admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get());
             if (!admin.listTransactions().all().get().isEmpty()) throw new AssertionError("there are transactions");
-            says("TransactionalIdNotFound", () -> admin.describeTransactions(List.of("x")).all().get());
+            says("ClusterAuthorization", () -> admin.describeTransactions(List.of("x")).all().get());
         }
     }
 
