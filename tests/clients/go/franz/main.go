@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sabir.test/clients/cases"
@@ -16,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func main() {
@@ -32,6 +34,7 @@ func main() {
 	cases.Run("franz-group-offsets", time.Minute, groupOffsets)
 	cases.Run("franz-group-cooperative-sticky", time.Minute, cooperative)
 	cases.Run("franz-group-static-member", time.Minute, static)
+	cases.Run("franz-deleted-topic", time.Minute, deletedTopic)
 	cases.End()
 }
 
@@ -540,4 +543,45 @@ func static(ctx context.Context) {
 	cases.Same(first.assigned+first.revoked, disturbed, "what the other has noticed")
 	left := cases.Must(adm.LeaveGroup(ctx, kadm.LeaveGroup(group).Reason("by hand").InstanceIDs("second")))
 	cases.Ok(left.Error(), "making it leave")
+}
+
+// fetches counts a client's requests to fetch.
+type fetches struct{ atomic.Int64 }
+
+func (f *fetches) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == int16(kmsg.Fetch) {
+		f.Add(1)
+	}
+}
+
+// A topic that is deleted under a consumer does not have it spin, whether it reads another one beside it or not.
+func deletedTopic(ctx context.Context) {
+	adm := admin(ctx)
+	other := topic(ctx, adm, "deleted-other", 1)
+	for _, beside := range [][]string{{other}, {}} {
+		gone := topic(ctx, adm, fmt.Sprint("deleted-", len(beside)), 1)
+		counted := &fetches{}
+		wanted := make(map[string]map[int32]kgo.Offset)
+		for _, name := range append(beside, gone) {
+			wanted[name] = map[int32]kgo.Offset{0: kgo.NewOffset().AtStart()}
+		}
+		reader := client(ctx, kgo.ConsumePartitions(wanted), kgo.WithHooks(counted), kgo.FetchMaxWait(500*time.Millisecond))
+		poll(ctx, reader, 2*time.Second)
+		cases.Must(adm.DeleteTopics(ctx, gone))
+		before := counted.Load()
+		poll(ctx, reader, 5*time.Second)
+		found := counted.Load() - before
+		fmt.Println("fetches after a delete, with", len(beside), "others:", found)
+		if found > 30 {
+			cases.Fail("%d fetches in 5 s, with %d other topics", found, len(beside))
+		}
+	}
+}
+
+func poll(ctx context.Context, reader *kgo.Client, how time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, how)
+	defer cancel()
+	for ctx.Err() == nil {
+		reader.PollFetches(ctx)
+	}
 }
