@@ -240,7 +240,7 @@ def garbage(node):
     sent = {
         "frame_size": [struct.pack(">i", size) for size in (-1, 0, -(2**31), 2**31 - 1, 16 * MIB + 1)],
         "header": [wire.blob(b"\0"), wire.blob(head.pack(18, 0, 7) + b"\0\x09me")],
-        "unknown_api": [wire.blob(head.pack(api, 0, 7) + b"\xff\xff") for api in (-1, 4, 17, 93, 999, 32767)],
+        "unknown_api": [wire.blob(head.pack(api, 0, 7) + b"\xff\xff") for api in (-1, 4, 5, 93, 999, 32767)],
         "unknown_version": [wire.blob(head.pack(api, version, 7) + b"\xff\xff\0") for api, version in ((1, 3), (1, 99), (3, -1), (12, 99))],
         "body": [wire.blob(head.pack(3, 4, 7) + b"\xff\xff" + count) for count in (b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0")],
     }
