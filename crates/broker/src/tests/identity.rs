@@ -1,8 +1,8 @@
 //! Data directories of which something is missing, old, swapped or damaged: everything is there, or the start is refused by name.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use sabir_base::clock::SystemClock;
 use sabir_base::crc::crc32c;
@@ -18,17 +18,52 @@ fn three_shards(dir: &Path) -> BrokerOptions {
     BrokerOptions { data_shards: 3, ..options(dir) }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
+/// Copies a directory that a broker has open, at a moment at which it writes nothing: a copy that takes some files from before a
+/// write and some from after it is what no crash leaves.
+fn copy_open(from: &Path, to: &Path) {
+    for _ in 0..1000 {
+        let before = state_of(from);
+        // A later write has another time.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        if try_copy(from, to).is_ok() && before == state_of(from) {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap();
+    }
+    panic!("{} is written to without end", from.display());
+}
+
+/// Every file of a directory, with its length and when it was written.
+fn state_of(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match fs::metadata(&path) {
+            Ok(of) if of.is_dir() => found.extend(state_of(&path)),
+            Ok(of) => found.push((path, of.len(), of.modified().unwrap())),
+            Err(_) => found.push((path, 0, std::time::SystemTime::now())),
         }
     }
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    try_copy(from, to).unwrap();
+}
+
+fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            try_copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn shard(dir: &Path, number: u32) -> PathBuf {
@@ -287,13 +322,13 @@ async fn damaged_files_are_named_or_harmless() {
     fill(&broker, "a").await;
     fill(&broker, "b").await;
     let before_a_checkpoint = tempfile::tempdir().unwrap();
-    copy(early.path(), before_a_checkpoint.path());
+    copy_open(early.path(), before_a_checkpoint.path());
     close(broker);
     let broker = open(small(clean.path()));
     fill(&broker, "a").await;
     broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap());
     fill(&broker, "b").await;
-    copy(clean.path(), killed.path());
+    copy_open(clean.path(), killed.path());
     close(broker);
     let mut tried = 0;
     for source in [clean.path(), killed.path(), before_a_checkpoint.path()] {

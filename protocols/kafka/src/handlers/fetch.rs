@@ -26,6 +26,9 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 
 pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
     let call = Call::of(&request);
+    // Before it is decoded: those that wait for memory may be many.
+    let least = request.body.len() / LEAST_ON_THE_WIRE * EACH;
+    let Ok(held) = hold(&client.memory, least, Instant::now()).await else { return Ok(NO_MEMORY) };
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
@@ -49,9 +52,8 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
         follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
     };
     drop(body);
-    let Ok(_held) = hold(&client.memory, &plan, bounds.until).await else {
-        return Ok(Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory });
-    };
+    let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
+    let Ok(_held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
     let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
     kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
@@ -70,21 +72,43 @@ struct Bounds {
 /// How long memory for a list of partitions is waited for, if the fetch itself waits no longer.
 const LEAST_HOLD: Duration = Duration::from_secs(1);
 
+/// What a partition takes while its fetch waits: what is wanted of it, that it is watched, and what is answered.
+const EACH: usize =
+    size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
+
+/// The fewest bytes in which a request names a partition: its number, an offset and how much is taken.
+const LEAST_ON_THE_WIRE: usize = 16;
+
+const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory };
+
 /// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it.
 ///
 /// # Errors
 /// There was none in time. Waiting on would be for others that may wait for what this one's frame takes.
-async fn hold(memory: &FrameMemory, plan: &Plan, until: Instant) -> Result<Option<Grant>, NoMemory> {
-    // What is wanted of a partition, that it is watched, and what is answered.
-    const EACH: usize =
-        size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
-    let bytes = (plan.wanted.len().saturating_mul(EACH) + plan.name_bytes()).min(memory.total());
+async fn hold(memory: &FrameMemory, bytes: usize, until: Instant) -> Result<Option<Grant>, NoMemory> {
+    let bytes = bytes.min(memory.total());
     if bytes <= FREE {
         return Ok(None);
     }
     let by = until.max(Instant::now() + LEAST_HOLD);
     let taken = tokio::time::timeout_at(by, memory.clone().take(bytes)).await;
     taken.map(Some).map_err(|_| NoMemory)
+}
+
+/// The same once it is known how long the list is: a session knows more than its request says.
+async fn hold_all(
+    memory: &FrameMemory,
+    held: Option<Grant>,
+    bytes: usize,
+    until: Instant,
+) -> Result<Option<Grant>, NoMemory> {
+    if let Some(mut held) = held
+        && bytes > FREE
+        && held.resize(bytes.min(memory.total()))
+    {
+        return Ok(Some(held));
+    }
+    hold(memory, bytes, until).await
 }
 
 /// What was read, by the places in the plan.
