@@ -27,8 +27,9 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
     let call = Call::of(&request);
     // Before it is decoded: those that wait for memory may be many.
-    let least = request.body.len() / LEAST_ON_THE_WIRE * EACH;
-    let Ok(held) = hold(&client.memory, least, Instant::now()).await else { return Ok(NO_MEMORY) };
+    let frame = request.body.len();
+    let most = (frame / named_in(call.version) * EACH).min(client.memory.total().saturating_sub(frame));
+    let Ok(held) = hold(&client.memory, most, Instant::now()).await else { return Ok(NO_MEMORY) };
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let kafka = &client.kafka;
@@ -76,8 +77,15 @@ const LEAST_HOLD: Duration = Duration::from_secs(1);
 const EACH: usize =
     size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
 
-/// The fewest bytes in which a request names a partition: its number, an offset and how much is taken.
-const LEAST_ON_THE_WIRE: usize = 16;
+/// In how many bytes a request of a version names a partition, if not more.
+const fn named_in(version: i16) -> usize {
+    match version {
+        ..5 => 16,
+        5..9 => 24,
+        9..12 => 28,
+        _ => 33,
+    }
+}
 
 const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory };
 
