@@ -1,7 +1,7 @@
 //! Topics and groups one by one, while there are not too many of them for whoever keeps their samples.
 
 use sabir_base::metrics::Exposition;
-use sabir_broker::{Broker, GroupLag, PartitionStats, Topic};
+use sabir_broker::{Broker, CatalogView, GroupLag, OTHER, PartitionStats, Topic, Traffic};
 
 /// Positions looked at for each group that may be shown.
 const POSITIONS: usize = 10;
@@ -9,10 +9,11 @@ const POSITIONS: usize = 10;
 /// Writes what is within the limit, and says what is not.
 pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.groups().count() as u64));
+    let catalog = broker.catalog();
+    traffic(broker, &catalog, out);
     if limit == 0 {
         return;
     }
-    let catalog = broker.catalog();
     let topics_fit = catalog.len() <= limit;
     left_out(out, "sabir_topic_*", !topics_fit);
     if topics_fit {
@@ -24,6 +25,28 @@ pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     };
     left_out(out, "sabir_group_*", groups.is_none());
     groups.iter().flatten().for_each(|group| one_group(group, out));
+}
+
+/// Bytes in and out of the topics that are counted one by one, and of the others together.
+fn traffic(broker: &Broker, catalog: &CatalogView, out: &mut Exposition) {
+    let (most, other) = broker.other_traffic();
+    // From their first byte on, or a first scrape after it would miss what came before.
+    let all_fit = catalog.len() <= most;
+    for topic in catalog.topics().filter(|topic| &*topic.name != OTHER) {
+        match topic.traffic.own() {
+            None if !all_fit => {}
+            own => one_traffic(&topic.name, own.unwrap_or(&Traffic::default()), out),
+        }
+    }
+    one_traffic(OTHER, &other, out);
+}
+
+fn one_traffic(topic: &str, traffic: &Traffic, out: &mut Exposition) {
+    let labels = [("topic", topic)];
+    let help = "Bytes of the batches that were appended to the topic.";
+    out.counter("sabir_topic_received_bytes", help, &labels, traffic.received());
+    let help = "Bytes of the topic's batches that consumers were answered with.";
+    out.counter("sabir_topic_sent_bytes", help, &labels, traffic.sent());
 }
 
 fn left_out(out: &mut Exposition, metrics: &str, left_out: bool) {

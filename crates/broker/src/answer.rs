@@ -14,6 +14,7 @@ use sabir_model::ErrorKind;
 use crate::append::Appended;
 use crate::group::GroupWaiter;
 use crate::state::Outcome;
+use crate::traffic::TopicTraffic;
 
 /// A task that waits, and the I/O thread it lives on.
 #[derive(Debug, Default)]
@@ -42,10 +43,29 @@ impl Sleeper {
 /// What happens once an entry is applied.
 type Next = Box<dyn FnOnce(Outcome, &mut WakeBatch) + Send>;
 
+/// A batch of a call that is not appended yet.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) call: Arc<AppendCall>,
+    pub(crate) slot: u32,
+    pub(crate) bytes: u32,
+    pub(crate) traffic: Arc<TopicTraffic>,
+}
+
+impl Waiting {
+    fn answer(self, answer: Result<Appended, ErrorKind>, wakes: &mut WakeBatch) {
+        // Before whoever waits can look at the counters.
+        if answer.is_ok_and(|appended| !appended.duplicate) {
+            self.traffic.receive(self.bytes as usize);
+        }
+        self.call.answer(self.slot, answer, wakes);
+    }
+}
+
 /// Who waits for one entry.
 pub(crate) enum Waiter {
     /// One batch of a call; if it goes as a train, with that number.
-    Append { call: Arc<AppendCall>, slot: u32, train: Option<u64> },
+    Append { batch: Waiting, train: Option<u64> },
     /// A task.
     Reply(Arc<Reply>),
     /// A group, or one who asked it.
@@ -80,7 +100,7 @@ impl Waiter {
 
     pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
         match self {
-            Self::Append { call, slot, .. } => call.answer(slot, outcome.appended(), wakes),
+            Self::Append { batch, .. } => batch.answer(outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
             // Whoever answers has others to answer.
             Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),

@@ -11,6 +11,7 @@ use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardI
 
 use crate::answer::AppendCall;
 use crate::catalog::Topic;
+use crate::traffic::TopicTraffic;
 
 /// One validated batch for one partition.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Append {
     pub stamp: bool,
     /// What the answer waits for; `None` for the node's default.
     pub durability: Option<Durability>,
+    /// Counts it once it is appended.
+    pub traffic: Arc<TopicTraffic>,
 }
 
 impl Append {
@@ -52,6 +55,7 @@ impl Append {
             maker,
             stamp: topic.config.timestamp_type == TimestampType::LogAppendTime,
             durability: topic.config.durability,
+            traffic: topic.traffic.clone(),
         })
     }
 }

@@ -32,6 +32,7 @@ use crate::options::BrokerOptions;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
+use crate::traffic::Traffic;
 use crate::watch::DataWatch;
 
 /// Producer ids taken from the catalog at a time.
@@ -436,6 +437,12 @@ impl Broker {
             ids.0 += 1;
             ProducerId(id)
         })
+    }
+
+    /// How many topics may have counters of their own, and what all others were given and gave together.
+    pub fn other_traffic(&self) -> (usize, Arc<Traffic>) {
+        let book = &self.inner.definitions.traffic;
+        (book.most, book.other.clone())
     }
 
     /// Figures for metrics.

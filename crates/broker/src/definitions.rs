@@ -29,6 +29,7 @@ use crate::entry::{
 use crate::shard::Shard;
 use crate::state::Outcome;
 use crate::survey::ShardsError;
+use crate::traffic::TrafficBook;
 
 /// Partitions named by one entry.
 const BATCH: usize = 4096;
@@ -38,6 +39,7 @@ pub(crate) struct Definitions {
     /// By number; the first is the catalog's.
     shards: Vec<Arc<Shard>>,
     view: ArcSwap<CatalogView>,
+    pub(crate) traffic: Arc<TrafficBook>,
     /// Held while the view is changed.
     changing: Mutex<()>,
     /// Whether a step failed.
@@ -79,10 +81,11 @@ impl Join {
 }
 
 impl Definitions {
-    pub(crate) fn new(shards: Vec<Arc<Shard>>) -> Arc<Self> {
+    pub(crate) fn new(shards: Vec<Arc<Shard>>, traffic: Arc<TrafficBook>) -> Arc<Self> {
         Arc::new(Self {
             shards,
             view: ArcSwap::default(),
+            traffic,
             changing: Mutex::new(()),
             unsettled: AtomicBool::new(false),
         })
@@ -183,6 +186,7 @@ impl Definitions {
         let view = self.view.load();
         let shown = view.topic_by_id(topic.id).map_or(0, |shown| shown.version);
         if is_current && shown < topic.version {
+            topic.traffic.enter(&self.traffic, &topic.name);
             let mut view = CatalogView::clone(&view);
             view.show(topic);
             self.view.store(Arc::new(view));
@@ -242,6 +246,7 @@ impl Definitions {
         let state = self.catalog().state.read();
         for topic in topics.iter().filter(|topic| state.catalog.topic(topic.id).is_some()) {
             if view.topic_by_id(topic.id).is_none_or(|shown| shown.version < topic.version) {
+                topic.traffic.enter(&self.traffic, &topic.name);
                 view.show(topic);
             }
         }

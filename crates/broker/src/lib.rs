@@ -29,6 +29,7 @@ mod stats;
 mod survey;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod traffic;
 mod watch;
 
 pub use append::{Append, Appended, Appending};
@@ -46,6 +47,7 @@ pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
+pub use traffic::{OTHER, TopicTraffic, Traffic};
 pub use watch::DataWatch;
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::lock::DataLock;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
 use crate::shard::{OpenError, Parts, Settings, Shard};
+use crate::traffic::TrafficBook;
 
 /// Bytes of block buffers that wait for reuse, at the most.
 const POOL_BYTES: usize = 64 << 20;
@@ -71,7 +72,7 @@ impl Broker {
             clock.start(last);
         }
         take_office(&shards)?;
-        let definitions = Definitions::new(shards.clone());
+        let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         definitions.reconcile()?;
         definitions.follow(&options.defaults);
         let groups =

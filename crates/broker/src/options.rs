@@ -64,6 +64,8 @@ pub struct BrokerOptions {
     pub keep_free: u64,
     /// Descriptors that the journals keep for files nobody needs just then, all shards together.
     pub open_files: usize,
+    /// The most topics whose bytes in and out are counted one by one; those of the others are counted together.
+    pub counted_topics_max: usize,
     /// How consumer groups are run.
     pub groups: GroupOptions,
 }
@@ -96,6 +98,7 @@ impl BrokerOptions {
             recycle: true,
             keep_free: 256 << 20,
             open_files: 256,
+            counted_topics_max: 1000,
             groups: GroupOptions::default(),
         }
     }

@@ -425,6 +425,38 @@ async fn metrics_show_topics_and_groups_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn bytes_in_and_out_are_shown_by_topic_up_to_a_limit_and_then_together() {
+    let data = tempfile::tempdir().unwrap();
+    let options = BrokerOptions { counted_topics_max: 2, ..broker_options(data.path()) };
+    let served = Served::over(open(options), Options { metrics_limit: 0, ..Options::default() });
+    for name in ["a", "other"] {
+        ask(&served, "POST", "/topics", json!({"name": name})).await;
+    }
+    let line =
+        |topic, way: &str, bytes| format!("\nsabir_topic_{way}_bytes_total{{topic=\"{topic}\"}} {bytes}\n");
+    let text = served.get("/metrics").await;
+    assert!(text.contains(&line("a", "received", 0)), "from the start, while all have room: {text}");
+    ask(&served, "POST", "/topics", json!({"name": "b"})).await;
+    ask(&served, "POST", "/topics", json!({"name": "c"})).await;
+    let broker = served.broker.as_ref().unwrap();
+    for (name, bytes) in [("b", 1), ("c", 2), ("a", 4), ("other", 8)] {
+        broker.catalog().topic(name).unwrap().traffic.send(bytes);
+    }
+    let text = served.get("/metrics").await;
+    for (topic, sent) in [("b", 1), ("c", 2), ("other", 12)] {
+        assert!(text.contains(&line(topic, "sent", sent)), "{topic}: {text}");
+        assert!(text.contains(&line(topic, "received", 0)), "{topic}: {text}");
+    }
+    assert_eq!(text.matches("sabir_topic_sent_bytes_total{").count(), 3, "{text}");
+    ask(&served, "DELETE", "/topics/b", Value::Null).await;
+    let text = served.get("/metrics").await;
+    assert!(!text.contains("topic=\"b\"") && text.contains(&line("other", "sent", 12)), "{text}");
+    let broker = served.broker.as_ref().unwrap();
+    broker.catalog().topic("a").unwrap().traffic.send(1);
+    assert!(served.get("/metrics").await.contains(&line("other", "sent", 13)), "it stays with the others");
+}
+
+#[tokio::test]
 async fn changes_are_taken_from_where_they_may_come() {
     for (writes, headers, wanted) in [
         (Writes::Off, "", 403),

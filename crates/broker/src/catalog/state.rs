@@ -92,6 +92,7 @@ impl Catalog {
             partitions,
             internal: body.internal,
             made_by: body.made_by,
+            traffic: Arc::default(),
         });
         self.list_name(&topic);
         self.topics.insert(TopicKey(topic.id), TopicRow(topic.clone()));
@@ -284,6 +285,7 @@ fn take_row(bytes: &[u8]) -> Result<TopicRow, sabir_model::DecodeError> {
             index += 1;
             Ok(partition)
         })?,
+        traffic: Arc::default(),
     };
     input.end()?;
     Ok(TopicRow(Arc::new(topic)))

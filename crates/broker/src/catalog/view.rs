@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use sabir_model::{FrontEndNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId};
 
 use super::cow::CowMap;
+use crate::traffic::TopicTraffic;
 
 /// The namespace that names without another one belong to.
 pub const DEFAULT_NAMESPACE: &str = "/";
@@ -49,6 +50,8 @@ pub struct Topic {
     pub internal: bool,
     /// The front end that made it.
     pub made_by: FrontEndNo,
+    /// Counts what it is given and gives.
+    pub traffic: Arc<TopicTraffic>,
 }
 
 impl Topic {

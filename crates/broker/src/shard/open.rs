@@ -8,7 +8,7 @@ use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
 use sabir_model::batch::stamp_log_append_time;
 use sabir_model::{Durability, ErrorKind, FrontEndNo};
 
-use crate::answer::{AppendCall, Waiter};
+use crate::answer::{AppendCall, Waiter, Waiting};
 use crate::append::Append;
 use crate::entry::{AppendBody, Body, ChunkBody, Producer, Targets, TrainBody, kind};
 
@@ -135,7 +135,8 @@ impl OpenBlocks {
         slot: u32,
     ) {
         let durability = item.durability.unwrap_or(default);
-        let waiter = (call, slot);
+        let (bytes, traffic) = (item.batch.len() as u32, item.traffic.clone());
+        let waiter = Waiting { call, slot, bytes, traffic };
         if !item.stamp {
             return self.append_bytes(item, &item.batch, item.header.max_timestamp, durability, waiter);
         }
@@ -156,7 +157,7 @@ impl OpenBlocks {
         batch: &[u8],
         max_ts: i64,
         durability: Durability,
-        waiter: (Arc<AppendCall>, u32),
+        waiter: Waiting,
     ) {
         let said = append_body(item, max_ts);
         if batch.len() + BODY_MAX > LARGEST_ENTRY {
@@ -174,18 +175,11 @@ impl OpenBlocks {
             durability,
             priority: ORDINARY,
         };
-        let (call, slot) = waiter;
-        self.push(&entry, Some(Waiter::Append { call, slot, train: None }));
+        self.push(&entry, Some(Waiter::Append { batch: waiter, train: None }));
         self.body = body;
     }
 
-    fn append_train(
-        &mut self,
-        append: AppendBody,
-        batch: &[u8],
-        durability: Durability,
-        waiter: (Arc<AppendCall>, u32),
-    ) {
+    fn append_train(&mut self, append: AppendBody, batch: &[u8], durability: Durability, waiter: Waiting) {
         let train = self.next_train;
         self.next_train += 1;
         let mut chunks = 0;
@@ -194,8 +188,7 @@ impl OpenBlocks {
             self.push_body(&said, Some(chunk), durability, None);
             chunks += 1;
         }
-        let (call, slot) = waiter;
-        let waiter = Waiter::Append { call, slot, train: Some(train) };
+        let waiter = Waiter::Append { batch: waiter, train: Some(train) };
         self.push_body(&TrainBody { train, chunks, append }, None, durability, Some(waiter));
     }
 

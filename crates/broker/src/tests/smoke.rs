@@ -100,3 +100,33 @@ async fn who_waits_for_room_is_listed_once_and_woken() {
     soon(room).await;
     drop(broker);
 }
+
+#[tokio::test]
+async fn what_a_topic_is_given_is_counted_once_it_is_appended_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(BrokerOptions { counted_topics_max: 2, ..options(dir.path()) });
+    let topics =
+        [create(&broker, "a", 1).await, create(&broker, "b", 1).await, create(&broker, "c", 1).await];
+    let received = |topic: &crate::Topic| topic.traffic.own().map(|own| own.received());
+    let id = broker.allocate_producer_id().await.unwrap().0;
+    let one = produced(&[b"x"], id, 0, 0);
+    let len = one.len() as u64;
+    append(&broker, &topics[0], 0, one.clone()).await.unwrap();
+    assert!(append(&broker, &topics[0], 0, one).await.unwrap().duplicate);
+    assert!(append(&broker, &topics[0], 0, produced(&[b"x"], id, 0, 9)).await.is_err(), "out of sequence");
+    assert_eq!(received(&topics[0]), Some(len), "what came again or was refused is not there");
+    // One that goes as a train, as it is stored.
+    let big = batch(&[&vec![7u8; 3 << 20]], 1);
+    append(&broker, &topics[1], 0, big.clone()).await.unwrap();
+    assert_eq!(received(&topics[1]), Some(big.len() as u64));
+    // There are as many as are counted by themselves.
+    let small = batch(&[b"x"], 1);
+    append(&broker, &topics[2], 0, small.clone()).await.unwrap();
+    assert_eq!((received(&topics[2]), broker.other_traffic().1.received()), (None, small.len() as u64));
+    // A changed topic goes on with its counters.
+    let config = TopicConfig { retention_ms: Some(7), ..topics[0].config.clone() };
+    let changed = broker.configure_topic(topics[0].id, config).await.unwrap();
+    append(&broker, &changed, 0, small.clone()).await.unwrap();
+    assert_eq!(received(&broker.catalog().topic("a").unwrap().clone()), Some(len + small.len() as u64));
+    broker.shutdown();
+}

@@ -350,6 +350,8 @@ pub struct Admin {
     pub writes: Writes,
     /// See [`ADMIN`].
     pub metrics_limit: usize,
+    /// See [`ADMIN`].
+    pub counted_topics: usize,
 }
 
 /// Keys of `[admin]`.
@@ -382,6 +384,12 @@ pub const ADMIN: &[Setting] = &[
         default: "10000",
         help: "`/metrics` shows topics one by one while there are no more of them than this, and groups with their lag by \
                topic while there are no more groups than this. 0 leaves both out.",
+    },
+    Setting {
+        key: "counted_topics",
+        default: "1000",
+        help: "Bytes in and out are counted topic by topic for as many topics as this, those that had traffic first since the start; \
+               of the others together.",
     },
 ];
 

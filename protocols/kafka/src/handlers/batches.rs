@@ -352,6 +352,7 @@ mod tests {
             partitions: Vec::new(),
             internal: false,
             made_by: FrontEndNo::NONE,
+            traffic: Arc::default(),
         });
         match begin(Some(bytes.clone()), version, &topic, now, &mut inline)? {
             Begun::Taken(taken) => Ok(taken),

@@ -58,6 +58,7 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
     let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
     kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
+    count_sent(kafka, &plan, &answers);
     Ok(call.reply(&respond(&plan, answers), error).within(memory))
 }
 
@@ -390,6 +391,19 @@ fn partitions(kafka: &FrontEnd, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
     let mut topics = Lookup::new(kafka);
     let found = plan.wanted.iter().filter_map(|wanted| topics.find(wanted).ok());
     found.map(|(_, partition)| (partition.shard, partition.id)).collect()
+}
+
+/// Counts what the topics give; those that went meanwhile have no counters any more.
+fn count_sent(kafka: &FrontEnd, plan: &Plan, answers: &Answers) {
+    let mut topics = Lookup::new(kafka);
+    for (at, answer) in answers {
+        let bytes = answer.records.as_ref().map_or(0, Records::len);
+        if bytes > 0
+            && let Ok((topic, _)) = topics.find(&plan.wanted[*at])
+        {
+            topic.traffic.send(bytes);
+        }
+    }
 }
 
 fn respond(plan: &Plan, answers: Answers) -> FetchResponse {

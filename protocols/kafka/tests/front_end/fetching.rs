@@ -438,3 +438,33 @@ async fn who_fetches_over_and_over_what_fails_is_held_back() {
         assert_eq!(rig.metric("sabir_kafka_held_fetches_total"), held);
     }
 }
+
+#[tokio::test]
+async fn bytes_in_and_out_are_counted_by_topic_once_however_often_a_long_poll_looks() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a", "b"]).await;
+    let broker = rig.broker.clone();
+    let counted = move || {
+        let topic = broker.catalog().topic("t").unwrap().clone();
+        let own = topic.traffic.own().expect("it had traffic");
+        (own.received(), own.sent())
+    };
+    let (first, sent) = counted();
+    assert!(first > 0 && sent == 0, "{first} {sent}");
+    // It waits for more than there is, and reads what there is again when more comes, and when its time is up.
+    let mut waiting = rig.raw().await;
+    let long = FetchRequest { max_wait_ms: 1500, min_bytes: 1 << 20, ..fetch(vec![partition(0, 0)]) };
+    let (response, ()) = tokio::join!(waiting.call(12, &long), async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            raw.put("t", 0, &["c"]).await;
+        }
+    });
+    let bytes = only(&response).records.as_ref().unwrap().len() as u64;
+    let (received, sent) = counted();
+    assert_eq!((sent, received), (bytes, bytes), "all of it was answered, once");
+    raw.call(12, &fetch(vec![partition(0, 2)])).await;
+    assert!(counted().1 > bytes && counted().1 < 2 * bytes, "{:?}", counted());
+}
