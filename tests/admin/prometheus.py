@@ -210,10 +210,17 @@ def the_older_text_passes_promtool(admin):
         assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
 
 
+def listed(file, name):
+    """The labels in a list of the code, as they stand or by a constant's name."""
+    text = (REPOSITORY / file).read_text()
+    (items,) = re.findall(rf"const {name}: \[&(?:'static )?str; \d+\]\s*=\s*\[(.*?)\];", text, re.DOTALL)
+    constants = dict(re.findall(r'const (\w+): &str = "(\w+)";', text))
+    return {constants[item] if item in constants else item.strip('"') for item in re.findall(r'"\w+"|\w+', items)}
+
+
 def reasons_of_drops():
-    """Those that the code has, in the front ends' lists of them."""
-    (listed,) = re.findall(r"const REASONS: \[&str; \d+\] = \[(.*?)\];", (REPOSITORY / "protocols/kafka/src/metrics.rs").read_text(), re.DOTALL)
-    return set(re.findall(r'"(\w+)"', listed))
+    """Those that the code has: every protocol's, and the front ends' own."""
+    return listed("crates/net/src/driver/ending.rs", "COMMON") | listed("protocols/kafka/src/session.rs", "OWN_REASONS")
 
 
 def the_page_lists_every_reason(admin):

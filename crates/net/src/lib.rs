@@ -9,6 +9,7 @@
 pub mod client;
 pub mod config;
 mod connection;
+mod driver;
 mod gate;
 mod listener;
 mod memory;
@@ -18,6 +19,9 @@ mod threads;
 mod workers;
 
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
+pub use driver::{
+    Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, Session, UNCOUNTED, drive,
+};
 pub use gate::ListenerStats;
 pub use listener::{BindError, ListenOptions, Listener, machine_name, refuse_exposed};
 pub use memory::{FrameMemory, Grant};

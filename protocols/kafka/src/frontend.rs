@@ -10,7 +10,7 @@ use sabir_broker::{Broker, Partition, Topic};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
 use sabir_net::config::HostPort;
 use sabir_net::protocol::{Listening, Place};
-use sabir_net::{Connection, Frontend, LocalBoxFuture, Workers};
+use sabir_net::{Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, NAME};
@@ -18,6 +18,7 @@ use crate::connection;
 use crate::exporter;
 use crate::fetch_session::{FetchSessions, SessionStats};
 use crate::metrics::Metrics;
+use crate::session::OWN_REASONS;
 use crate::wire::Str;
 
 /// Serves Kafka's protocol.
@@ -25,6 +26,7 @@ pub(crate) struct FrontEnd {
     pub(crate) broker: Broker,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) counters: Arc<ConnectionCounters>,
     /// What looks at records that take long.
     pub(crate) workers: Workers,
     sessions: Mutex<FetchSessions>,
@@ -46,6 +48,7 @@ impl FrontEnd {
             )),
             config,
             metrics: Metrics::default(),
+            counters: Arc::new(ConnectionCounters::new(NAME, &OWN_REASONS)),
             workers: Workers::default(),
             listening: place.listening,
             number: OnceCell::new(),
@@ -118,6 +121,7 @@ impl Frontend for FrontEnd {
 
     fn metrics(&self, out: &mut Exposition) {
         self.metrics.expose(NAME, out);
+        self.counters.expose(out);
         let SessionStats { sessions, partitions, bytes, refused } = self.sessions.lock().stats();
         let gauge = |out: &mut Exposition, name, help, value: usize| out.gauge(name, help, &[], value as i64);
         gauge(out, "sabir_kafka_fetch_sessions", "Fetch sessions.", sessions);

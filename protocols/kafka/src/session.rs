@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
+use sabir_net::DropReason;
 
 use crate::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
@@ -17,12 +18,12 @@ const FIRST: usize = 16;
 
 /// A request's place in the order of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Slot(u64);
+pub(crate) struct RequestNumber(u64);
 
 /// A request whose header is known and whose body is not decoded yet.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub slot: Slot,
+    pub number: RequestNumber,
     pub api: ApiKey,
     pub version: i16,
     pub header: RequestHeader,
@@ -42,7 +43,7 @@ pub(crate) enum Next {
 
 /// Why a connection is closed by the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Protest {
+pub(crate) enum BadRequest {
     #[error("what looks like {0}, and this port speaks Kafka's protocol as it is")]
     Foreign(&'static str),
     #[error("a frame of {size} bytes, where 1 to {max} are taken")]
@@ -57,27 +58,34 @@ pub(crate) enum Protest {
     Body { api: ApiKey, version: i16, source: WireError },
 }
 
-impl Protest {
-    /// Its name in metrics.
-    pub fn label(&self) -> &'static str {
+impl BadRequest {
+    /// Why its connection is dropped.
+    pub fn reason(&self) -> DropReason {
         match self {
-            Self::Foreign(_) => "foreign",
-            Self::FrameSize { .. } => "frame_size",
-            Self::Header(_) => "header",
-            Self::UnknownApi(_) => "unknown_api",
-            Self::UnknownVersion { .. } => "unknown_version",
-            Self::Body { .. } => "body",
+            Self::Foreign(_) => DropReason::Foreign,
+            Self::FrameSize { .. } => DropReason::FrameSize,
+            Self::Header(_) => DropReason::Protocol("header"),
+            Self::UnknownApi(_) => DropReason::Protocol("unknown_api"),
+            Self::UnknownVersion { .. } => DropReason::Protocol("unknown_version"),
+            Self::Body { .. } => DropReason::Protocol("body"),
         }
     }
 }
+
+/// The reasons for which connections are dropped beside those of every protocol.
+pub(crate) const OWN_REASONS: [&str; 5] =
+    ["header", "unknown_api", "unknown_version", "body", REFUSED_UNANSWERED];
+
+/// A batch sent without waiting for an answer was refused; closing is the only way to say so.
+pub(crate) const REFUSED_UNANSWERED: &str = "refused_unanswered";
 
 fn named(key: i16) -> String {
     ApiKey::from_i16(key).map_or_else(|| format!("API {key}"), |api| format!("{api} ({key})"))
 }
 
-/// The order of a connection's requests and answers.
+/// A connection's requests and answers, and their order.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Requests {
     max_frame: usize,
     max_open: usize,
     opened: u64,
@@ -85,7 +93,7 @@ pub(crate) struct Session {
     answers: VecDeque<Option<Option<Encoded>>>,
 }
 
-impl Session {
+impl Requests {
     /// A session that takes frames of up to `max_frame` bytes and holds up to `max_open` requests without an answer.
     pub fn new(max_frame: usize, max_open: usize) -> Self {
         Self { max_frame, max_open, opened: 0, answers: VecDeque::new() }
@@ -105,22 +113,22 @@ impl Session {
     ///
     /// # Errors
     /// Bytes after which nothing can be told or answered: the connection is to be closed.
-    pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, Protest> {
+    pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, BadRequest> {
         if self.opened > 0 {
             return self.take(input);
         }
         let mut first = [0; FIRST];
         let len = input.len().min(FIRST);
         first[..len].copy_from_slice(&input[..len]);
-        self.take(input).map_err(|protest| looks_like(&first[..len]).map_or(protest, Protest::Foreign))
+        self.take(input).map_err(|protest| looks_like(&first[..len]).map_or(protest, BadRequest::Foreign))
     }
 
-    fn take(&mut self, input: &mut BytesMut) -> Result<Next, Protest> {
+    fn take(&mut self, input: &mut BytesMut) -> Result<Next, BadRequest> {
         let Some(length) = input.first_chunk::<4>() else { return Ok(Next::Need(4)) };
         let size = i32::from_be_bytes(*length);
         let length = usize::try_from(size).unwrap_or(0);
         if length == 0 || length > self.max_frame {
-            return Err(Protest::FrameSize { size, max: self.max_frame });
+            return Err(BadRequest::FrameSize { size, max: self.max_frame });
         }
         if input.len() < 4 + length {
             return Ok(Next::Need(4 + length));
@@ -138,25 +146,25 @@ impl Session {
         self.request(&frame, in_buffer).map(Next::Request)
     }
 
-    fn request(&mut self, frame: &Bytes, in_buffer: bool) -> Result<Request, Protest> {
+    fn request(&mut self, frame: &Bytes, in_buffer: bool) -> Result<Request, BadRequest> {
         let mut reader = Reader::new(frame);
-        let header = RequestHeader::decode(&mut reader).map_err(Protest::Header)?;
+        let header = RequestHeader::decode(&mut reader).map_err(BadRequest::Header)?;
         let served = header.api().filter(|api| coded_versions(*api).is_some());
-        let api = served.ok_or(Protest::UnknownApi(header.api_key))?;
+        let api = served.ok_or(BadRequest::UnknownApi(header.api_key))?;
         let version = header.api_version;
         if !answers(api, version) {
-            return Err(Protest::UnknownVersion { api, version });
+            return Err(BadRequest::UnknownVersion { api, version });
         }
-        let slot = Slot(self.opened);
+        let number = RequestNumber(self.opened);
         self.opened += 1;
         self.answers.push_back(None);
-        Ok(Request { slot, api, version, header, body: reader.rest(), in_buffer })
+        Ok(Request { number, api, version, header, body: reader.rest(), in_buffer })
     }
 
     /// Gives a request's answer; `None` where the protocol sends none.
-    pub fn answer(&mut self, slot: Slot, answer: Option<Encoded>) {
+    pub fn answer(&mut self, number: RequestNumber, answer: Option<Encoded>) {
         let oldest = self.opened - self.answers.len() as u64;
-        let place = slot.0.checked_sub(oldest).and_then(|at| self.answers.get_mut(at as usize));
+        let place = number.0.checked_sub(oldest).and_then(|at| self.answers.get_mut(at as usize));
         let place = place.expect("a request is answered while it is open");
         debug_assert!(place.is_none(), "a request is answered once");
         *place = Some(answer);
@@ -187,8 +195,8 @@ mod tests {
     use crate::wire::messages::heartbeat::HeartbeatRequest;
     use crate::wire::{Str, encode_request};
 
-    fn session() -> Session {
-        Session::new(1000, 4)
+    fn session() -> Requests {
+        Requests::new(1000, 4)
     }
 
     fn bytes(parts: &[&[u8]]) -> BytesMut {
@@ -199,7 +207,7 @@ mod tests {
         encode_request(0, correlation, Some(&Str::from_static("me")), &HeartbeatRequest::default()).to_bytes()
     }
 
-    fn take(session: &mut Session, input: &mut BytesMut) -> Request {
+    fn take(session: &mut Requests, input: &mut BytesMut) -> Request {
         match session.next(input) {
             Ok(Next::Request(request)) => request,
             other => panic!("{other:?}"),
@@ -245,7 +253,7 @@ mod tests {
             (1001, 1001i32.to_be_bytes()),
         ] {
             let refused = session().next(&mut bytes(&[&prefix])).expect_err("refused");
-            assert_eq!(refused, Protest::FrameSize { size, max: 1000 });
+            assert_eq!(refused, BadRequest::FrameSize { size, max: 1000 });
         }
         assert!(matches!(session().next(&mut bytes(&[&1000i32.to_be_bytes()])), Ok(Next::Need(1004))));
     }
@@ -253,13 +261,13 @@ mod tests {
     #[test]
     fn who_speaks_something_else_is_told_by_its_first_bytes() {
         let tls = b"\x16\x03\x01\x02\0\x01\0\x01\xfc".as_slice();
-        assert_eq!(session().next(&mut bytes(&[tls])).expect_err("refused"), Protest::Foreign("TLS"));
+        assert_eq!(session().next(&mut bytes(&[tls])).expect_err("refused"), BadRequest::Foreign("TLS"));
         let openwire = [b"\0\0\0\x20\x01ActiveMQ".as_slice(), &[0; 23]];
-        let named = Protest::Foreign("OpenWire (ActiveMQ)");
+        let named = BadRequest::Foreign("OpenWire (ActiveMQ)");
         assert_eq!(session().next(&mut bytes(&openwire)).expect_err("refused"), named);
         let mut later = session();
         take(&mut later, &mut BytesMut::from(&heartbeat(1)[..]));
-        let size = Protest::FrameSize { size: 0x1603_0102, max: 1000 };
+        let size = BadRequest::FrameSize { size: 0x1603_0102, max: 1000 };
         assert_eq!(later.next(&mut bytes(&[tls])).expect_err("refused"), size);
     }
 
@@ -269,16 +277,16 @@ mod tests {
             let length = (frame.len() as i32).to_be_bytes();
             session().next(&mut bytes(&[&length, frame])).expect_err("refused")
         };
-        assert_eq!(refused(b"\0"), Protest::Header(WireError::Truncated));
-        assert_eq!(refused(b"\0\x12\0\0\0\0\0\x07\0\x09me"), Protest::Header(WireError::BadLength(9)));
-        assert_eq!(refused(b"\x03\xe7\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(999));
-        assert_eq!(Protest::UnknownApi(999).to_string(), "a request of API 999, which is not served here");
-        let end = Protest::UnknownApi(ApiKey::EndTxn as i16).to_string();
+        assert_eq!(refused(b"\0"), BadRequest::Header(WireError::Truncated));
+        assert_eq!(refused(b"\0\x12\0\0\0\0\0\x07\0\x09me"), BadRequest::Header(WireError::BadLength(9)));
+        assert_eq!(refused(b"\x03\xe7\0\0\0\0\0\x07\xff\xff"), BadRequest::UnknownApi(999));
+        assert_eq!(BadRequest::UnknownApi(999).to_string(), "a request of API 999, which is not served here");
+        let end = BadRequest::UnknownApi(ApiKey::EndTxn as i16).to_string();
         assert_eq!(end, "a request of EndTxn (26), which is not served here");
-        assert_eq!(refused(b"\xff\xff\0\0\0\0\0\x07\xff\xff"), Protest::UnknownApi(-1));
-        let unknown = Protest::UnknownVersion { api: ApiKey::Heartbeat, version: 99 };
+        assert_eq!(refused(b"\xff\xff\0\0\0\0\0\x07\xff\xff"), BadRequest::UnknownApi(-1));
+        let unknown = BadRequest::UnknownVersion { api: ApiKey::Heartbeat, version: 99 };
         assert_eq!(refused(b"\0\x0c\0\x63\0\0\0\x07\xff\xff\0"), unknown);
-        let old = Protest::UnknownVersion { api: ApiKey::Fetch, version: 3 };
+        let old = BadRequest::UnknownVersion { api: ApiKey::Fetch, version: 3 };
         assert_eq!(refused(b"\0\x01\0\x03\0\0\0\x07\xff\xff"), old);
     }
 
@@ -294,7 +302,7 @@ mod tests {
     fn answers_leave_in_the_order_of_requests() {
         let mut session = session();
         let mut input = bytes(&[&heartbeat(1), &heartbeat(2), &heartbeat(3), &heartbeat(4)]);
-        let slots: Vec<_> = (0..4).map(|_| take(&mut session, &mut input).slot).collect();
+        let slots: Vec<_> = (0..4).map(|_| take(&mut session, &mut input).number).collect();
         assert!(session.is_full() && input.is_empty());
         session.answer(slots[2], answer(b"three"));
         session.answer(slots[1], None);

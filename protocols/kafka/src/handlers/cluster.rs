@@ -8,7 +8,7 @@ use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::names;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
@@ -28,7 +28,7 @@ use crate::wire::{ErrorCode, Str};
 /// Asks for the brokers; the other kind of endpoint is controllers.
 const BROKERS: i8 = 1;
 
-pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeClusterRequest = decode(request)?;
     let kafka = &client.kafka;
@@ -61,7 +61,7 @@ pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Rep
 
 /// Says how much each partition takes of the one directory there is. A partition has no file of its own: its size is that of
 /// its batches.
-pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeLogDirsRequest = decode(request)?;
     let kafka = &client.kafka;
@@ -108,7 +108,7 @@ fn signed(bytes: u64) -> i64 {
 /// The most partitions of one answer.
 const MAX_PARTITIONS: usize = 2000;
 
-pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeTopicPartitionsRequest = decode(request)?;
     let kafka = &client.kafka;
@@ -208,7 +208,7 @@ fn partition(
 
 /// Lists what has settings: topics (2) and brokers (4). Of the other kinds that there are in Kafka, loggers (8), client metrics
 /// (16) and groups (32), there are none; unknown kinds are refused. Before version 1, client metrics alone were asked for.
-pub(super) fn list_config_resources(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn list_config_resources(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     const TOPIC: i8 = 2;
     const BROKER: i8 = 4;
     const KINDS: [i8; 5] = [TOPIC, BROKER, 8, 16, 32];

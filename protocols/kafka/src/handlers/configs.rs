@@ -13,7 +13,7 @@ use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::topic_config::{self, Shown, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
@@ -48,7 +48,7 @@ fn broker_source(value: &str, built_in: &str) -> i8 {
     if value == built_in { SOURCE_DEFAULT } else { SOURCE_BROKER }
 }
 
-pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
@@ -201,7 +201,7 @@ struct Change<'a> {
 pub(super) async fn incremental_alter_configs(
     client: Rc<Client>,
     request: Request,
-) -> Result<Reply, Protest> {
+) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: alter::IncrementalAlterConfigsRequest = decode(&request)?;
     drop(request);
@@ -241,7 +241,7 @@ pub(super) async fn incremental_alter_configs(
 }
 
 /// Replaces all settings: what is not named goes back to what holds where a topic says nothing.
-pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: replace::AlterConfigsRequest = decode(&request)?;
     drop(request);

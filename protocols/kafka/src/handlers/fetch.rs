@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use sabir_broker::{Fetched, Partition, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
-use sabir_net::{FrameMemory, Grant};
+use sabir_net::{DropReason, FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
 use crate::frontend::{FrontEnd, short_uuid};
-use crate::input::{FREE, NoMemory};
 use crate::map::error_code;
-use crate::metrics::Dropped;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
@@ -24,7 +22,7 @@ use crate::wire::{ErrorCode, Records};
 /// The longest a fetch waits, whatever it asks for: a connection without answers looks dead.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     // Before it is decoded: those that wait for memory may be many.
     let frame = request.body.len();
@@ -88,7 +86,7 @@ const fn named_in(version: i16) -> usize {
     }
 }
 
-const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: Dropped::Memory };
+const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: DropReason::Memory };
 
 /// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it.
 ///
@@ -96,7 +94,7 @@ const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: 
 /// There was none in time. Waiting on would be for others that may wait for what this one's frame takes.
 async fn hold(memory: &FrameMemory, bytes: usize, until: Instant) -> Result<Option<Grant>, NoMemory> {
     let bytes = bytes.min(memory.total());
-    if bytes <= FREE {
+    if bytes <= UNCOUNTED {
         return Ok(None);
     }
     let by = until.max(Instant::now() + LEAST_HOLD);
@@ -112,7 +110,7 @@ async fn hold_all(
     until: Instant,
 ) -> Result<Option<Grant>, NoMemory> {
     if let Some(mut held) = held
-        && bytes > FREE
+        && bytes > UNCOUNTED
         && held.resize(bytes.min(memory.total()))
     {
         return Ok(Some(held));
@@ -192,8 +190,8 @@ impl Gathered {
 /// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
 async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
     let most = most(&plan.wanted, bounds.max_bytes);
-    let memory = memory.share(most, FREE);
-    let granted = memory.as_ref().map_or(most.min(FREE), Grant::bytes);
+    let memory = memory.share(most, UNCOUNTED);
+    let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
     let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
     let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false, any_read: false };
@@ -222,7 +220,7 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
     let used = gathered.bytes.min(granted);
-    gathered.memory = gathered.memory.filter(|_| used > FREE);
+    gathered.memory = gathered.memory.filter(|_| used > UNCOUNTED);
     if let Some(grant) = &mut gathered.memory {
         grant.resize(used);
     }

@@ -11,7 +11,7 @@ use super::metadata::GROUP_OPERATIONS;
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::map::group_error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
 };
@@ -42,7 +42,7 @@ const MEMBERS_SINCE: i16 = 3;
 /// The first version of DescribeGroups that tells a group that does not exist from a dead one.
 const NOT_FOUND_SINCE: i16 = 6;
 
-pub(super) fn find_coordinator(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn find_coordinator(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: FindCoordinatorRequest = decode(request)?;
     let keys = if call.version >= KEYS_SINCE { body.coordinator_keys } else { vec![body.key] };
@@ -94,7 +94,7 @@ const CLASSIC_ONLY: &str =
     "consumers of the newer group protocol are not served by this broker: set group.protocol=classic";
 
 /// Refused as by a Kafka whose newer group coordinator is switched off. If it were not listed, librdkafka would wait for it for ever.
-pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     decode::<ConsumerGroupHeartbeatRequest>(request)?;
     client.refused(call.api, CLASSIC_ONLY);
@@ -105,7 +105,7 @@ pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Re
     Ok(call.reply(&response, error))
 }
 
-pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: JoinGroupRequest = decode(&request)?;
     let join = JoinRequest {
@@ -172,7 +172,7 @@ fn fence(generation: i32, member: &Str, instance: Option<&Str>) -> Fence {
     Fence { generation, member: member.as_str().into(), instance: instance.map(|i| i.as_str().into()) }
 }
 
-pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: SyncGroupRequest = decode(&request)?;
     let sync = SyncRequest {
@@ -212,7 +212,7 @@ pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<R
     Ok(call.reply(&response, error))
 }
 
-pub(super) fn heartbeat(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn heartbeat(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: HeartbeatRequest = decode(request)?;
     let fence = fence(body.generation_id, &body.member_id, body.group_instance_id.as_ref());
@@ -221,7 +221,7 @@ pub(super) fn heartbeat(client: &Client, request: &Request) -> Result<Reply, Pro
     Ok(call.reply(&HeartbeatResponse { error_code: error.code(), ..Default::default() }, error))
 }
 
-pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: LeaveGroupRequest = decode(request)?;
     let leaving = if call.version >= MEMBERS_SINCE {
@@ -254,7 +254,7 @@ pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, P
     Ok(call.reply(&response, error))
 }
 
-pub(super) fn describe_groups(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_groups(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeGroupsRequest = decode(request)?;
     let groups = client.kafka.broker.groups();
@@ -310,7 +310,7 @@ fn dead(id: &Str, version: i16) -> DescribedGroup {
     }
 }
 
-pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: ListGroupsRequest = decode(request)?;
     let named =
@@ -335,7 +335,7 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, P
 /// The type of groups whose members agree among themselves.
 const CLASSIC: &str = "classic";
 
-pub(super) async fn delete_groups(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn delete_groups(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteGroupsRequest = decode(&request)?;
     drop(request);

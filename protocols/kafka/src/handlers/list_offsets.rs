@@ -10,7 +10,7 @@ use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
     LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
@@ -18,7 +18,7 @@ use crate::wire::messages::list_offsets::{
 };
 use crate::wire::{ErrorCode, Str};
 
-pub(super) async fn list_offsets(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn list_offsets(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: ListOffsetsRequest = decode(&request)?;
     drop(request);

@@ -10,7 +10,7 @@ use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::names;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -34,7 +34,7 @@ const fn bits(operations: &[u32]) -> i32 {
     sum
 }
 
-pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: MetadataRequest = decode(&request)?;
     drop(request);

@@ -28,14 +28,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabir_net::{Connection, FrameMemory, Grant};
+use sabir_net::{Connection, DropReason, FrameMemory, Grant};
 
 use sabir_model::ErrorKind;
 
 use crate::error_pace::ErrorPace;
 use crate::frontend::FrontEnd;
-use crate::metrics::Dropped;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 
 /// The client at the other end of a connection.
@@ -135,7 +134,7 @@ pub(crate) enum Reply {
     /// Nothing, as the protocol has it.
     Silence,
     /// Nothing, although there is an error to tell: the connection is closed instead.
-    Close { error: ErrorCode, why: Dropped },
+    Close { error: ErrorCode, why: DropReason },
 }
 
 impl Reply {
@@ -157,7 +156,7 @@ impl Reply {
 }
 
 /// A request being handled.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, Protest>>>>;
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, BadRequest>>>>;
 
 /// What is needed of a request once its body is decoded.
 #[derive(Debug, Clone, Copy)]
@@ -181,9 +180,9 @@ impl Call {
 }
 
 /// Decodes a request's body, all of it.
-fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, Protest> {
+fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, BadRequest> {
     let mut reader = Reader::new(&request.body);
-    R::decode(&mut reader, request.version).map_err(|source| Protest::Body {
+    R::decode(&mut reader, request.version).map_err(|source| BadRequest::Body {
         api: request.api,
         version: request.version,
         source,
@@ -255,7 +254,7 @@ pub(crate) fn handle(client: Rc<Client>, request: Request) -> Handling {
 }
 
 /// Handles what waits for nothing.
-fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
+fn at_once(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     match request.api {
         ApiKey::ApiVersions => versions::api_versions(request),
         ApiKey::FindCoordinator => groups::find_coordinator(client, request),
@@ -286,6 +285,6 @@ fn at_once(client: &Client, request: &Request) -> Result<Reply, Protest> {
         ApiKey::DescribeUserScramCredentials => security::describe_user_scram_credentials(request),
         ApiKey::AlterUserScramCredentials => security::alter_user_scram_credentials(client, request),
         ApiKey::AlterReplicaLogDirs => placement::alter_replica_log_dirs(client, request),
-        other => Err(Protest::UnknownApi(other as i16)),
+        other => Err(BadRequest::UnknownApi(other as i16)),
     }
 }

@@ -11,7 +11,7 @@ use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error,
 use crate::frontend::FrontEnd;
 use crate::map::group_error_code;
 use crate::names;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
@@ -47,7 +47,7 @@ fn has_partition(topic: &Topic, index: i32) -> Result<(), ErrorCode> {
     topic.partition(index).map(drop).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-pub(super) async fn offset_commit(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn offset_commit(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: OffsetCommitRequest = decode(&request)?;
     drop(request);
@@ -110,7 +110,7 @@ fn commit_error(kind: ErrorKind, version: i16) -> ErrorCode {
     }
 }
 
-pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: OffsetFetchRequest = decode(request)?;
     // Offsets are visible once they are committed for good, so there are no unstable ones and `require_stable` is kept.
@@ -257,7 +257,7 @@ fn position(partition_index: i32, committed: Option<&Committed>) -> OffsetFetchR
     }
 }
 
-pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: OffsetDeleteRequest = decode(&request)?;
     drop(request);

@@ -9,7 +9,7 @@ use sabir_broker::{Partition, Topic};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::names;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::{
     alter_partition_reassignments as reassign, alter_replica_log_dirs as dirs, describe_quorum as quorum,
     elect_leaders as elect, list_partition_reassignments as list,
@@ -20,7 +20,7 @@ use crate::wire::{ErrorCode, Str};
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
 
-pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: elect::ElectLeadersRequest = decode(request)?;
     if !matches!(body.election_type, PREFERRED | UNCLEAN) {
@@ -90,7 +90,7 @@ fn partition(topic: &Topic, index: i32) -> Option<&Partition> {
 /// The one partition that keeps a cluster's metadata: here the shard of the catalog, block by block.
 const METADATA: (&str, i32) = ("__cluster_metadata", 0);
 
-pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: quorum::DescribeQuorumRequest = decode(request)?;
     let kafka = &client.kafka;
@@ -138,7 +138,7 @@ fn voters(
     }
 }
 
-pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: reassign::AlterPartitionReassignmentsRequest = decode(request)?;
     let responses: Vec<_> = body.topics.iter().map(|topic| reassigned(&client.kafka, topic)).collect();
@@ -187,13 +187,13 @@ fn check_replicas(kafka: &FrontEnd, replicas: Option<&[i32]>) -> Result<(), supe
 }
 
 /// Nothing is ever being moved.
-pub(super) fn list_partition_reassignments(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn list_partition_reassignments(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let _: list::ListPartitionReassignmentsRequest = decode(request)?;
     Ok(call.reply(&list::ListPartitionReassignmentsResponse::default(), ErrorCode::None))
 }
 
-pub(super) fn alter_replica_log_dirs(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn alter_replica_log_dirs(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: dirs::AlterReplicaLogDirsRequest = decode(request)?;
     let kafka = &client.kafka;

@@ -7,15 +7,14 @@ use std::task::{Context, Poll};
 
 use sabir_broker::{Append, Appended, Appending, Topic};
 use sabir_model::{ErrorKind, FrontEndNo};
-use sabir_net::{Grant, Workers};
+use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Begun, INLINE, Refusal, Taken};
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
-use crate::metrics::Dropped;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
@@ -157,7 +156,7 @@ impl Answer {
         let error = partitions.map(|p| ErrorCode::check(p.error_code)).find_map(Result::err);
         match (self.acks, error) {
             (0, None) => Reply::Silence,
-            (0, Some(error)) => Reply::Close { error, why: Dropped::RefusedUnanswered },
+            (0, Some(error)) => Reply::Close { error, why: DropReason::Protocol(REFUSED_UNANSWERED) },
             (_, error) => self.call.reply(&self.response, error.unwrap_or(ErrorCode::None)),
         }
     }
@@ -170,7 +169,7 @@ fn refuse(place: &mut PartitionProduceResponse, refusal: Refusal) {
 }
 
 /// Checks a request and appends what is good of it.
-pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, Protest> {
+pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadRequest> {
     client.introduce(request.header.client_id.as_ref());
     let call = Call::of(&request);
     let body: ProduceRequest = decode(&request)?;

@@ -7,13 +7,13 @@ use sabir_model::ErrorKind;
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, within};
 use crate::map::error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
 /// Gives an idempotent producer its id. One that still has an id wants to go on under a later epoch; a fresh id serves it as
 /// well, and there is none whose epochs are used up.
-pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {

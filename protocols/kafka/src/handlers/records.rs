@@ -9,7 +9,7 @@ use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
@@ -19,7 +19,7 @@ use crate::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderTopicResult,
 };
 
-pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteRecordsRequest = decode(&request)?;
     drop(request);
@@ -63,7 +63,7 @@ async fn delete(
     within(until, deleting).await.map_err(error_code)
 }
 
-pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: OffsetForLeaderEpochRequest = decode(request)?;
     let topics: Vec<_> = body

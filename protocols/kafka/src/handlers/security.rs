@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::{Call, Client, Reply, decode, first_error};
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::alter_client_quotas::{
     AlterClientQuotasRequest, AlterClientQuotasResponse, AlteredQuota,
 };
@@ -29,7 +29,7 @@ const NO_ACLS: &str = "No Authorizer is configured on the broker";
 const NO_QUOTAS: &str = "this broker has no quotas";
 const NO_USERS: &str = "this broker has no users";
 
-pub(super) fn sasl_handshake(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn sasl_handshake(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     decode::<SaslHandshakeRequest>(request)?;
     client.refused(call.api, NO_SASL);
@@ -37,7 +37,7 @@ pub(super) fn sasl_handshake(client: &Client, request: &Request) -> Result<Reply
     Ok(call.reply(&SaslHandshakeResponse { error_code: error.code(), ..Default::default() }, error))
 }
 
-pub(super) fn sasl_authenticate(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn sasl_authenticate(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     decode::<SaslAuthenticateRequest>(request)?;
     client.refused(call.api, NO_SASL);
@@ -47,7 +47,7 @@ pub(super) fn sasl_authenticate(client: &Client, request: &Request) -> Result<Re
     Ok(call.reply(&response, error))
 }
 
-pub(super) fn describe_acls(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_acls(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     decode::<DescribeAclsRequest>(request)?;
     client.refused(call.api, NO_ACLS);
@@ -57,7 +57,7 @@ pub(super) fn describe_acls(client: &Client, request: &Request) -> Result<Reply,
     Ok(call.reply(&response, error))
 }
 
-pub(super) fn create_acls(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn create_acls(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: CreateAclsRequest = decode(request)?;
     client.refused(call.api, NO_ACLS);
@@ -68,7 +68,7 @@ pub(super) fn create_acls(client: &Client, request: &Request) -> Result<Reply, P
     Ok(call.reply(&CreateAclsResponse { results, ..Default::default() }, error))
 }
 
-pub(super) fn delete_acls(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn delete_acls(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DeleteAclsRequest = decode(request)?;
     client.refused(call.api, NO_ACLS);
@@ -79,14 +79,14 @@ pub(super) fn delete_acls(client: &Client, request: &Request) -> Result<Reply, P
     Ok(call.reply(&DeleteAclsResponse { filter_results, ..Default::default() }, error))
 }
 
-pub(super) fn describe_client_quotas(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_client_quotas(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     decode::<DescribeClientQuotasRequest>(request)?;
     let response = DescribeClientQuotasResponse { entries: Some(Vec::new()), ..Default::default() };
     Ok(call.reply(&response, ErrorCode::None))
 }
 
-pub(super) fn alter_client_quotas(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn alter_client_quotas(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: AlterClientQuotasRequest = decode(request)?;
     client.refused(call.api, NO_QUOTAS);
@@ -101,7 +101,7 @@ pub(super) fn alter_client_quotas(client: &Client, request: &Request) -> Result<
 }
 
 /// There are no users; those that are asked for by name are not found.
-pub(super) fn describe_user_scram_credentials(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_user_scram_credentials(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeUserScramCredentialsRequest = decode(request)?;
     let results: Vec<_> = described(&body.users.unwrap_or_default());
@@ -127,7 +127,7 @@ fn described(users: &[ScramUser]) -> Vec<DescribedScramUser> {
     super::once(users, |user| user.name.clone()).map(one).collect()
 }
 
-pub(super) fn alter_user_scram_credentials(client: &Client, request: &Request) -> Result<Reply, Protest> {
+pub(super) fn alter_user_scram_credentials(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: AlterUserScramCredentialsRequest = decode(request)?;
     client.refused(call.api, NO_USERS);

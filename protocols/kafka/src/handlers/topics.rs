@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };
@@ -31,7 +31,7 @@ const DEFAULT: i32 = -1;
 /// A code and what is to be read with it.
 pub(super) type Refused = (ErrorCode, String);
 
-pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
@@ -211,7 +211,7 @@ fn not_created(name: Str, (error, message): Refused) -> CreatableTopicResult {
     }
 }
 
-pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: CreatePartitionsRequest = decode(&request)?;
     drop(request);
@@ -269,7 +269,7 @@ async fn grow(
     grown.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
 }
 
-pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Result<Reply, Protest> {
+pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteTopicsRequest = decode(&request)?;
     drop(request);

@@ -1,7 +1,7 @@
 //! Transactions, which this broker does not have: there are none to be listed, and none to be begun.
 
 use super::{Call, Reply, decode, first_error, once};
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::messages::describe_transactions::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, DescribedTransaction,
 };
@@ -27,7 +27,7 @@ const STATES: [&str; 8] = [
     "PrepareEpochFence",
 ];
 
-pub(super) fn list_transactions(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn list_transactions(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: ListTransactionsRequest = decode(request)?;
     let unknown = |state: &&Str| !STATES.contains(&state.as_str());
@@ -36,7 +36,7 @@ pub(super) fn list_transactions(request: &Request) -> Result<Reply, Protest> {
     Ok(call.reply(&response, ErrorCode::None))
 }
 
-pub(super) fn describe_transactions(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn describe_transactions(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeTransactionsRequest = decode(request)?;
     let not_found = |id: &Str| {

@@ -1,14 +1,14 @@
 //! ApiVersions.
 
 use super::{Call, Reply, decode};
-use crate::session::{Protest, Request};
+use crate::session::{BadRequest, Request};
 use crate::wire::api::SUPPORTED;
 use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use crate::wire::{ApiKey, ErrorCode, Request as _};
 
 /// Says what is served. A version that is not gets the error with the range of this API alone, in the form of version 0, which every client
 /// can read: one that was told all of them would not ask again, and not learn what later forms say beside.
-pub(super) fn api_versions(request: &Request) -> Result<Reply, Protest> {
+pub(super) fn api_versions(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     if !ApiVersionsRequest::VERSIONS.contains(&request.version) {
         let error = ErrorCode::UnsupportedVersion;

@@ -50,6 +50,11 @@ impl Encoded {
         &self.segments[self.first..]
     }
 
+    /// The same, handed over.
+    pub fn into_segments(self) -> impl Iterator<Item = Bytes> {
+        self.segments.into_iter().skip(self.first)
+    }
+
     /// What is left as one piece: copied unless it is one already.
     pub fn to_bytes(&self) -> Bytes {
         match self.segments() {

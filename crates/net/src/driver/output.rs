@@ -1,28 +1,30 @@
-//! Answers on their way to the socket. What a client leaves unread is counted against the node's frame memory.
+//! What is on its way to the socket. What a client leaves unread is counted against the node's frame memory.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::Buf;
-use sabir_net::{FrameMemory, Grant};
+use bytes::{Buf, Bytes};
 
-use crate::input::{FREE, NoMemory};
-use crate::wire::Encoded;
+use super::input::{NoMemory, UNCOUNTED};
+use crate::memory::{FrameMemory, Grant};
 
-/// Bytes written at once, or one run of records more: a fast reader of much would be written to for as long as it reads. With less,
+/// Bytes written at once, or one piece more: a fast reader of much would be written to for as long as it reads. With less,
 /// it would be woken for each little.
 const AT_ONCE: usize = 1 << 20;
 
-/// Answers in order, written vectored: large runs of records go out from where they lie.
+/// No more is put in while more bytes than this wait to be read by the client.
+const MAX_UNREAD: usize = 256 * 1024;
+
+/// What is to be sent, in order, written vectored: large pieces go out from where they lie.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
-    answers: VecDeque<Encoded>,
+pub struct Output {
+    pieces: VecDeque<Bytes>,
     len: usize,
     grant: Option<Grant>,
 }
 
 impl Output {
-    /// Takes over the memory that was granted for an answer.
+    /// Takes over the memory that was granted for what is put in.
     pub fn take_grant(&mut self, granted: Grant) {
         match &mut self.grant {
             Some(grant) => grant.absorb(granted),
@@ -34,8 +36,8 @@ impl Output {
     ///
     /// # Errors
     /// No memory is left for what it has not read.
-    pub fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
-        if self.len <= FREE {
+    pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
+        if self.len <= UNCOUNTED {
             self.grant = None;
             return Ok(());
         }
@@ -49,17 +51,27 @@ impl Output {
         if counted { Ok(()) } else { Err(NoMemory) }
     }
 
-    pub fn push(&mut self, answer: Encoded) {
-        self.len += answer.len();
-        self.answers.push_back(answer);
+    /// Puts a piece behind all others.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.len += piece.len();
+            self.pieces.push_back(piece);
+        }
     }
 
+    /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether so much waits that no more is to be put in.
+    pub fn is_full(&self) -> bool {
+        self.len > MAX_UNREAD
     }
 }
 
@@ -69,69 +81,62 @@ impl Buf for Output {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.answers.front().map_or(&[], Buf::chunk)
+        self.pieces.front().map_or(&[], |piece| piece)
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for answer in &self.answers {
-            if filled == dst.len() {
+        let (mut filled, mut bytes) = (0, 0);
+        for (slot, piece) in dst.iter_mut().zip(&self.pieces) {
+            *slot = IoSlice::new(piece);
+            filled += 1;
+            bytes += piece.len();
+            if bytes >= AT_ONCE {
                 break;
             }
-            filled += answer.chunks_vectored(&mut dst[filled..]);
         }
-        let mut bytes = 0;
-        let enough = dst[..filled].iter().position(|slice| {
-            bytes += slice.len();
-            bytes >= AT_ONCE
-        });
-        enough.map_or(filled, |last| last + 1)
+        filled
     }
 
     fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.len, "advanced past the end");
         self.len -= count;
-        while let Some(answer) = self.answers.front_mut() {
-            let step = count.min(answer.len());
-            answer.advance(step);
-            count -= step;
-            if !answer.is_empty() {
-                return;
+        while count > 0 {
+            let piece = self.pieces.front_mut().expect("the pieces have `len` bytes");
+            if count < piece.len() {
+                return piece.advance(count);
             }
-            self.answers.pop_front();
+            count -= piece.len();
+            // Let go of it now: its memory may be a pooled buffer that others wait for.
+            self.pieces.pop_front();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::wire::Writer;
 
-    fn answer(head: &[u8], body: usize) -> Encoded {
-        let mut w = Writer::new();
-        w.put(head);
-        w.put_shared(&Bytes::from(vec![b'x'; body]));
-        w.finish()
+    fn push(output: &mut Output, head: &'static [u8], body: usize) {
+        output.push(Bytes::from_static(head));
+        output.push(Bytes::from(vec![b'x'; body]));
     }
 
     #[test]
     fn what_is_not_read_is_counted() {
-        let memory = FrameMemory::new(10 * FREE);
+        let memory = FrameMemory::new(10 * UNCOUNTED);
         let mut output = Output::default();
-        output.push(answer(b"", FREE));
+        push(&mut output, b"", UNCOUNTED);
         output.settle(&memory).expect("little is held");
         assert_eq!(memory.granted(), 0);
-        output.push(answer(b"", FREE));
+        push(&mut output, b"", UNCOUNTED);
         output.settle(&memory).expect("there is room");
-        assert_eq!(memory.granted(), 2 * FREE);
-        output.take_grant(memory.try_take(5 * FREE).expect("there is room"));
+        assert_eq!(memory.granted(), 2 * UNCOUNTED);
+        output.take_grant(memory.try_take(5 * UNCOUNTED).expect("there is room"));
         output.settle(&memory).expect("there is room");
-        assert_eq!(memory.granted(), 2 * FREE);
-        output.push(answer(b"", 9 * FREE));
+        assert_eq!(memory.granted(), 2 * UNCOUNTED);
+        push(&mut output, b"", 9 * UNCOUNTED);
         assert_eq!(output.settle(&memory), Err(NoMemory));
-        output.advance(10 * FREE);
+        output.advance(10 * UNCOUNTED);
         output.settle(&memory).expect("little is held");
         assert_eq!(memory.granted(), 0);
     }
@@ -139,7 +144,7 @@ mod tests {
     #[test]
     fn no_more_is_written_at_once_than_others_can_wait_for() {
         let mut output = Output::default();
-        (0..5).for_each(|_| output.push(answer(b"head", AT_ONCE / 2)));
+        (0..5).for_each(|_| push(&mut output, b"head", AT_ONCE / 2));
         let mut slices = [IoSlice::new(&[]); 64];
         let filled = output.chunks_vectored(&mut slices);
         let bytes: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
@@ -153,8 +158,8 @@ mod tests {
         whole.extend(b"two");
         for step in [1, 2, 3, 4, 4999, 5003, 5006] {
             let mut output = Output::default();
-            output.push(answer(b"one", 5000));
-            output.push(answer(b"two", 0));
+            push(&mut output, b"one", 5000);
+            push(&mut output, b"two", 0);
             let mut seen = Vec::new();
             while !output.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 3];
@@ -166,7 +171,7 @@ mod tests {
                 output.advance(count);
             }
             assert_eq!(seen, whole, "{step}");
-            assert!(output.answers.is_empty());
+            assert!(output.pieces.is_empty());
         }
     }
 }

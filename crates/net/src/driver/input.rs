@@ -6,13 +6,13 @@
 
 use std::cell::RefCell;
 
+use crate::memory::{FrameMemory, Grant};
 use bytes::{Bytes, BytesMut};
-use sabir_net::{FrameMemory, Grant};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
 /// Bytes of an incomplete frame, and of answers, that a connection may hold although no memory is left for it.
-pub(crate) const FREE: usize = 64 * 1024;
+pub const UNCOUNTED: usize = 64 * 1024;
 /// Incomplete frames up to this size are moved to a buffer of their own size.
 const SMALL: usize = 4 * 1024;
 /// The buffer for a frame that does not fit a lent one has this size, or that of the frame, and grows with what arrives.
@@ -26,7 +26,7 @@ thread_local! {
 
 /// No memory is left for an incomplete frame, or for answers that are not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoMemory;
+pub struct NoMemory;
 
 /// A frame and what was granted for it.
 struct Granted {
@@ -41,39 +41,54 @@ impl AsRef<[u8]> for Granted {
 }
 
 /// A connection's input.
-#[derive(Debug, Default)]
-pub(crate) struct Input {
+#[derive(Debug)]
+pub struct Input {
+    /// What has arrived and was not taken.
     pub bytes: BytesMut,
+    /// How many bytes there must be before there is something to take.
+    need: usize,
     grant: Option<Grant>,
 }
 
+impl Default for Input {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), need: 1, grant: None }
+    }
+}
+
 impl Input {
-    /// How large the buffer must be to read on, for a frame that needs so many bytes in all.
-    fn capacity_for(&self, need: usize) -> usize {
+    /// Says how many bytes there must be before there is something to take: as many as the frame that has begun has in all.
+    pub fn need(&mut self, bytes: usize) {
+        self.need = bytes;
+    }
+
+    /// How large the buffer must be to read on.
+    fn capacity(&self) -> usize {
+        let need = self.need;
         if need <= BUFFER || self.bytes.len() < BUFFER {
             return BUFFER;
         }
         need.min(LARGE.max(4 * self.bytes.len()))
     }
 
-    /// How large a grant must be taken before reading on, for a frame that needs so many bytes in all.
-    pub fn must_be_granted(&self, need: usize) -> Option<usize> {
+    /// How large a grant must be taken before reading on.
+    pub(super) fn must_be_granted(&self) -> Option<usize> {
         let held = self.grant.as_ref().map_or(0, Grant::bytes);
-        let capacity = self.capacity_for(need);
+        let capacity = self.capacity();
         // A buffer that has room left is read into first.
         let full = self.bytes.len() >= held.max(BUFFER);
         (full && capacity > held.max(BUFFER)).then_some(capacity)
     }
 
     /// Takes the grant for the frame under way, instead of a smaller one.
-    pub fn grant(&mut self, grant: Grant) {
+    pub(super) fn grant(&mut self, grant: Grant) {
         self.grant = Some(grant);
     }
 
-    /// Makes room to read on, for a frame that needs so many bytes in all.
-    pub fn make_room(&mut self, need: usize) {
+    /// Makes room to read on.
+    pub(super) fn make_room(&mut self) {
         let held = self.grant.as_ref().map_or(0, Grant::bytes);
-        let capacity = self.capacity_for(need).min(held.max(BUFFER));
+        let capacity = self.capacity().min(held.max(BUFFER));
         let missing = capacity.saturating_sub(self.bytes.len()).max(1);
         if self.bytes.capacity() > 0 && self.bytes.try_reclaim(missing) {
             return;
@@ -87,7 +102,7 @@ impl Input {
     ///
     /// # Errors
     /// No memory is left for what has arrived of it.
-    pub fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
+    pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
         if len == 0 {
             self.grant = None;
@@ -99,7 +114,7 @@ impl Input {
         } else if self.grant.is_none() {
             self.grant = memory.try_take(BUFFER);
             match &self.grant {
-                None if len > FREE => return Err(NoMemory),
+                None if len > UNCOUNTED => return Err(NoMemory),
                 None => self.shrink(),
                 Some(_) => {}
             }
@@ -131,7 +146,7 @@ impl Input {
     /// No memory is left for it.
     pub fn grant_for(&mut self, bytes: usize, memory: &FrameMemory) -> Result<Option<Grant>, NoMemory> {
         match self.grant.take().or_else(|| memory.try_take(bytes)) {
-            None if bytes > FREE => Err(NoMemory),
+            None if bytes > UNCOUNTED => Err(NoMemory),
             grant => Ok(grant),
         }
     }
@@ -167,7 +182,7 @@ mod tests {
 
     fn with(bytes: usize) -> Input {
         let mut input = Input::default();
-        input.make_room(4);
+        input.make_room();
         input.bytes.extend_from_slice(&vec![1; bytes]);
         input
     }
@@ -184,7 +199,8 @@ mod tests {
         slow.settle(&memory).expect("little is held");
         assert!(slow.bytes.capacity() <= SMALL);
         assert_eq!((slow.bytes.len(), memory.granted()), (3, 0));
-        slow.make_room(5000);
+        slow.need(5000);
+        slow.make_room();
         assert!(slow.bytes.len() == 3 && slow.bytes.capacity() >= BUFFER);
     }
 
@@ -199,7 +215,7 @@ mod tests {
             inputs[2].bytes.capacity() < 2 * SMALL,
             "there was no memory left, so it is as small as it can be"
         );
-        assert_eq!(with(FREE + 1).settle(&memory), Err(NoMemory));
+        assert_eq!(with(UNCOUNTED + 1).settle(&memory), Err(NoMemory));
         drop(inputs);
         assert_eq!(memory.granted(), 0);
     }
@@ -209,13 +225,14 @@ mod tests {
         let memory = FrameMemory::new(100 * LARGE);
         let announced = 64 * LARGE;
         let mut input = with(BUFFER - 1);
-        assert_eq!(input.must_be_granted(announced), None);
+        input.need(announced);
+        assert_eq!(input.must_be_granted(), None);
         input.bytes.extend_from_slice(b"x");
         let mut sizes = Vec::new();
-        while let Some(size) = input.must_be_granted(announced) {
+        while let Some(size) = input.must_be_granted() {
             sizes.push(size);
             input.grant(memory.try_take(size).expect("fits"));
-            input.make_room(announced);
+            input.make_room();
             assert!(input.bytes.capacity() >= size && input.bytes.capacity() < 2 * size);
             input.bytes.resize(size.min(20 * LARGE), 2);
         }
@@ -229,12 +246,12 @@ mod tests {
     #[test]
     fn a_grant_goes_with_the_frame_and_ends_with_its_last_bytes() {
         let memory = FrameMemory::new(2 * BUFFER);
-        let mut input = with(FREE + 1);
+        let mut input = with(UNCOUNTED + 1);
         input.settle(&memory).expect("there is room");
         let frame = input.bytes.split().freeze();
         let frame = input.hand_on(frame);
         input.settle(&memory).expect("nothing is held");
-        let part = frame.slice(FREE..);
+        let part = frame.slice(UNCOUNTED..);
         drop(frame);
         assert_eq!((memory.granted(), &part[..]), (BUFFER, &[1][..]));
         drop(part);
@@ -255,25 +272,27 @@ mod tests {
     fn a_frame_a_little_larger_than_a_buffer_gets_all_its_room_at_once() {
         let memory = FrameMemory::new(2 * LARGE);
         let mut input = with(BUFFER);
-        assert_eq!(input.must_be_granted(BUFFER), None);
-        assert_eq!(input.must_be_granted(BUFFER + 5), Some(BUFFER + 5));
+        input.need(BUFFER);
+        assert_eq!(input.must_be_granted(), None);
+        input.need(BUFFER + 5);
+        assert_eq!(input.must_be_granted(), Some(BUFFER + 5));
         input.grant(memory.try_take(BUFFER + 5).expect("fits"));
-        assert_eq!(input.must_be_granted(BUFFER + 5), None);
-        input.make_room(BUFFER + 5);
+        assert_eq!(input.must_be_granted(), None);
+        input.make_room();
         assert!(input.bytes.capacity() >= BUFFER + 5);
     }
 
     #[test]
     fn a_buffer_that_requests_share_is_not_lent_again() {
         let mut input = Input::default();
-        input.make_room(4);
+        input.make_room();
         input.bytes.extend_from_slice(b"abcdef");
         let kept = input.bytes.split_to(3).freeze();
-        input.make_room(4);
+        input.make_room();
         assert_eq!(&input.bytes[..], b"def");
         drop(input);
         let mut other = Input::default();
-        other.make_room(4);
+        other.make_room();
         other.bytes.extend_from_slice(b"xxxxxx");
         assert_eq!(kept, "abc");
     }

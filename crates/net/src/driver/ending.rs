@@ -1,0 +1,246 @@
+//! How connections end, and what is counted of them.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sabir_base::metrics::Exposition;
+
+use super::deadlines::Overdue;
+use super::input::NoMemory;
+
+/// Why the broker closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It speaks something else.
+    Foreign,
+    /// It announced a frame of a size that is not taken.
+    FrameSize,
+    /// A frame took too long to arrive.
+    SlowWriter,
+    /// It did not read what was sent to it.
+    SlowReader,
+    /// Nothing was asked for too long.
+    Idle,
+    /// It no longer answers the system's questions whether it is there.
+    Vanished,
+    /// No memory was left for its incomplete frame, for what it asks for, or for what it does not read.
+    Memory,
+    /// One of the protocol's own, by its label.
+    Protocol(&'static str),
+}
+
+/// Labels of the reasons that every protocol has.
+const COMMON: [&str; 7] =
+    ["foreign", "frame_size", "slow_writer", "slow_reader", "idle", "vanished", "memory"];
+
+impl DropReason {
+    /// Its name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Foreign => COMMON[0],
+            Self::FrameSize => COMMON[1],
+            Self::SlowWriter => COMMON[2],
+            Self::SlowReader => COMMON[3],
+            Self::Idle => COMMON[4],
+            Self::Vanished => COMMON[5],
+            Self::Memory => COMMON[6],
+            Self::Protocol(label) => label,
+        }
+    }
+
+    /// What the log says of it, where there is no more to say.
+    fn says(self) -> &'static str {
+        match self {
+            Self::Foreign => "it speaks another protocol",
+            Self::FrameSize => "it sent a frame of a size that is not taken",
+            Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
+            Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
+            Self::Idle => "no request for too long (net.idle_timeout)",
+            Self::Vanished => "it vanished without a word (net.keepalive)",
+            Self::Memory => {
+                "no memory is left for its incomplete frame, for what it asks for, or for what it does not read \
+                 (net.frame_memory)"
+            }
+            Self::Protocol(label) => label,
+        }
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+pub enum Ending {
+    /// The client went.
+    Gone,
+    /// The node drains.
+    Drained,
+    /// The socket failed.
+    Broken(io::Error),
+    /// The broker has had enough of it.
+    Dropped {
+        /// Why, for the counters.
+        reason: DropReason,
+        /// Why, for the log: goes on after "connection closed: ".
+        says: Cow<'static, str>,
+    },
+}
+
+impl Ending {
+    /// A connection dropped, with what the log says of it.
+    pub fn dropped(reason: DropReason, says: impl Into<Cow<'static, str>>) -> Self {
+        Self::Dropped { reason, says: says.into() }
+    }
+}
+
+impl From<DropReason> for Ending {
+    fn from(reason: DropReason) -> Self {
+        Self::dropped(reason, reason.says())
+    }
+}
+
+impl From<io::Error> for Ending {
+    /// The system says so where a peer answers nothing any more, not even that it is there.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => DropReason::Vanished.into(),
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+impl From<NoMemory> for Ending {
+    fn from(NoMemory: NoMemory) -> Self {
+        DropReason::Memory.into()
+    }
+}
+
+impl From<Overdue> for Ending {
+    fn from(overdue: Overdue) -> Self {
+        match overdue {
+            Overdue::Dropped(reason) => reason.into(),
+            Overdue::Gone => Self::Gone,
+        }
+    }
+}
+
+/// How many lines about one reason the log is given in [`WINDOW`].
+const LINES: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What the log was told of one reason.
+#[derive(Debug, Default)]
+struct Told {
+    since: Option<Instant>,
+    lines: u32,
+    untold: u64,
+}
+
+impl Told {
+    /// How many times it was not told since the last time, if now it may be.
+    fn may_tell(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == LINES {
+            self.untold += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[derive(Debug)]
+struct Drops {
+    label: &'static str,
+    count: AtomicU64,
+    told: Mutex<Told>,
+}
+
+/// What is counted of a front end's connections, since the start.
+#[derive(Debug)]
+pub struct ConnectionCounters {
+    protocol: &'static str,
+    drops: Box<[Drops]>,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl ConnectionCounters {
+    /// Counters of a protocol's connections, which it drops for the common reasons and for its `own`.
+    pub fn new(protocol: &'static str, own: &[&'static str]) -> Self {
+        let labels = COMMON.iter().chain(own);
+        let drops = labels.map(|&label| Drops { label, count: AtomicU64::default(), told: Mutex::default() });
+        Self { protocol, drops: drops.collect(), received: AtomicU64::default(), sent: AtomicU64::default() }
+    }
+
+    /// Counts bytes read off sockets.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts bytes written to sockets.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts a connection that the broker closed. Where the log is to name it, gives how many before it were not named.
+    pub(super) fn dropped(&self, reason: DropReason, now: Instant) -> Option<u64> {
+        let label = reason.label();
+        let drops = self.drops.iter().find(|drops| drops.label == label);
+        let Drops { count, told, .. } = drops.expect("a protocol drops for reasons that it has named");
+        count.fetch_add(1, Relaxed);
+        told.lock().may_tell(now)
+    }
+
+    /// Adds the figures.
+    pub fn expose(&self, out: &mut Exposition) {
+        for Drops { label, count, .. } in &self.drops {
+            let labels = [("protocol", self.protocol), ("reason", label)];
+            let help = "Connections that the broker closed.";
+            out.counter("sabir_dropped_connections", help, &labels, count.load(Relaxed));
+        }
+        let labels = [("protocol", self.protocol)];
+        let (received, sent) = (self.received.load(Relaxed), self.sent.load(Relaxed));
+        out.counter("sabir_received_bytes", "Bytes read off connections.", &labels, received);
+        out.counter("sabir_sent_bytes", "Bytes written to connections.", &labels, sent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_one_kind_is_a_few_lines_and_a_count() {
+        let (counters, began) = (ConnectionCounters::new("probe", &["body"]), Instant::now());
+        let lines = (0..70).filter(|_| counters.dropped(DropReason::Foreign, began).is_some()).count();
+        assert_eq!(lines, 10);
+        let other = DropReason::Protocol("body");
+        assert_eq!(counters.dropped(other, began), Some(0), "another kind has lines of its own");
+        let later = began + Duration::from_secs(10);
+        assert_eq!(counters.dropped(DropReason::Foreign, later), Some(60));
+        assert_eq!(counters.dropped(DropReason::Foreign, later), Some(0));
+    }
+
+    #[test]
+    fn every_reason_has_a_counter() {
+        let counters = ConnectionCounters::new("probe", &["body"]);
+        counters.dropped(DropReason::Idle, Instant::now());
+        counters.dropped(DropReason::Protocol("body"), Instant::now());
+        counters.received(7);
+        let mut out = Exposition::default();
+        counters.expose(&mut out);
+        let text = out.render();
+        for line in [
+            "sabir_dropped_connections_total{protocol=\"probe\",reason=\"idle\"} 1",
+            "sabir_dropped_connections_total{protocol=\"probe\",reason=\"body\"} 1",
+            "sabir_dropped_connections_total{protocol=\"probe\",reason=\"memory\"} 0",
+            "sabir_received_bytes_total{protocol=\"probe\"} 7",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

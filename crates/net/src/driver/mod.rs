@@ -1,0 +1,321 @@
+//! Moves a connection's bytes: one task that reads what the socket has, has the protocol's session handle it, and writes what the
+//! session puts out.
+
+mod deadlines;
+mod ending;
+mod input;
+mod output;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BufMut;
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use self::deadlines::{Deadlines, Progress};
+pub use self::ending::{ConnectionCounters, DropReason, Ending};
+pub use self::input::{Input, NoMemory, UNCOUNTED};
+pub use self::output::Output;
+use crate::connection::{Connection, Limits};
+use crate::memory::Grant;
+
+/// Bytes read in one turn, so that one busy connection does not hold up its thread.
+const TURN: usize = 1024 * 1024;
+/// How long a turn lasts at most, but for what it ends with: a pipeline of dear requests must not hold up the thread either.
+const TURN_TIME: Duration = Duration::from_millis(1);
+
+/// A protocol's end of a connection.
+pub trait Session {
+    /// Goes on with what is under way, takes what it can from the input, and puts what is to be sent into the output. Called in every
+    /// turn of the connection; the connection has another turn when bytes come or go and when the waker of `cx` is woken. Says
+    /// whether anything has moved.
+    ///
+    /// # Errors
+    /// The connection ends.
+    fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending>;
+
+    /// How much it wants of what the socket has.
+    fn appetite(&self, io: &Io) -> Appetite;
+
+    /// Whether something is under way that the client waits for: the connection does not end before, when the node drains or the
+    /// client sends no more.
+    fn is_busy(&self) -> bool;
+
+    /// When it must have a turn at the latest.
+    fn until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// What the client calls itself, for the log.
+    fn client(&self) -> &str;
+}
+
+/// How much a session wants of what the socket has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appetite {
+    /// All of it, as far as there is memory.
+    All,
+    /// Only enough to notice that the client went.
+    Little,
+    /// Nothing.
+    None,
+}
+
+/// A connection's bytes, as its session sees them.
+#[derive(Debug)]
+pub struct Io {
+    /// What has arrived.
+    pub input: Input,
+    /// What is to be sent.
+    pub output: Output,
+    /// What bounds the connection.
+    pub limits: Arc<Limits>,
+    deadlines: Deadlines,
+    turn_began: Instant,
+    draining: bool,
+    ended: bool,
+}
+
+impl Io {
+    /// Whether the node drains: nothing further is to be begun, and what may wait for others is to be given up.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether the client sends no more.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Notes that a whole frame was taken out of the input: what arrives now is another one.
+    pub fn frame_taken(&mut self) {
+        self.deadlines.frame_taken();
+    }
+
+    /// Whether nothing further is to be begun in this turn, now that it is `now`.
+    pub fn is_turn_over(&self, now: Instant) -> bool {
+        now - self.turn_began >= TURN_TIME
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc<ConnectionCounters>) {
+    // Boxed, so that the task of a connection that does nothing is small.
+    let mut driver = Box::new(Driver::new(connection, session, counters));
+    let ending = std::future::poll_fn(|cx| driver.poll(cx)).await;
+    driver.report(&ending);
+}
+
+/// Has the task polled again when the thread has looked at its sockets. One that merely wakes itself is polled some sixty times before
+/// that.
+fn go_on_later(cx: &mut Context<'_>) {
+    let pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(pending.is_pending(), "it yields once");
+}
+
+struct Driver<S> {
+    session: S,
+    io: Io,
+    connection: Connection,
+    counters: Arc<ConnectionCounters>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Memory for the frame under way is waited for.
+    memory: Option<Pin<Box<dyn Future<Output = Grant>>>>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S: Session> Driver<S> {
+    fn new(connection: Connection, session: S, counters: Arc<ConnectionCounters>) -> Self {
+        let now = Instant::now();
+        let io = Io {
+            input: Input::default(),
+            output: Output::default(),
+            limits: connection.limits.clone(),
+            deadlines: Deadlines::new(now),
+            turn_began: now,
+            draining: false,
+            ended: false,
+        };
+        Self {
+            session,
+            io,
+            counters,
+            closing: Box::pin(connection.closing.clone().cancelled_owned()),
+            memory: None,
+            timer: Box::pin(tokio::time::sleep_until(now + connection.limits.idle_timeout)),
+            connection,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.turn(cx).unwrap_or_else(Poll::Ready)
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
+        self.io.draining = self.io.draining || self.closing.as_mut().poll(cx).is_ready();
+        self.io.turn_began = Instant::now();
+        let mut left = TURN;
+        loop {
+            let mut moved = self.session.advance(&mut self.io, cx)?;
+            let over = moved && self.io.is_turn_over(Instant::now());
+            // What is there already has its turn first, or the input would grow by what is not begun.
+            if !over {
+                moved |= self.read(cx, &mut left)?;
+            }
+            moved |= self.write(cx)?;
+            if !moved {
+                break;
+            }
+            if left == 0 || over || self.io.is_turn_over(Instant::now()) {
+                go_on_later(cx);
+                return Ok(Poll::Pending);
+            }
+        }
+        match self.over() {
+            Some(ending) => Ok(Poll::Ready(ending)),
+            None => Ok(self.check_time(cx)),
+        }
+    }
+
+    /// Reads what the socket has, as far as there is room for it.
+    fn read(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Result<bool, Ending> {
+        let wanted = self.wanted();
+        if *left == 0 || wanted == 0 || !self.is_granted(cx) {
+            return Ok(false);
+        }
+        let Poll::Ready(ready) = self.connection.stream.poll_read_ready(cx) else {
+            return self.settle();
+        };
+        ready?;
+        self.io.input.make_room();
+        let mut room = (&mut self.io.input.bytes).limit(wanted);
+        match poll_read_buf(Pin::new(&mut self.connection.stream), cx, &mut room) {
+            Poll::Pending => self.settle(),
+            Poll::Ready(Ok(0)) => {
+                self.io.ended = true;
+                Ok(true)
+            }
+            Poll::Ready(Ok(count)) => {
+                self.counters.received(count);
+                *left = left.saturating_sub(count);
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// How many bytes are wanted from the socket.
+    fn wanted(&self) -> usize {
+        if self.io.ended || self.io.draining {
+            return 0;
+        }
+        match self.session.appetite(&self.io) {
+            Appetite::All => usize::MAX,
+            Appetite::Little => UNCOUNTED.saturating_sub(self.io.input.bytes.len()),
+            Appetite::None => 0,
+        }
+    }
+
+    /// Whether there is memory for more; if not, the task is woken when there is.
+    fn is_granted(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(bytes) = self.io.input.must_be_granted() else { return true };
+        let memory = &self.connection.limits.frame_memory;
+        let take = || Box::pin(memory.clone().take(bytes)) as Pin<Box<dyn Future<Output = Grant>>>;
+        match self.memory.get_or_insert_with(take).as_mut().poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(grant) => {
+                self.memory = None;
+                self.io.input.grant(grant);
+                true
+            }
+        }
+    }
+
+    /// Nothing more is there to be read for now.
+    fn settle(&mut self) -> Result<bool, Ending> {
+        self.io.input.settle(&self.connection.limits.frame_memory)?;
+        Ok(false)
+    }
+
+    /// Writes what the socket takes, while the turn lasts; says whether more may be put out that could not before, or there is more
+    /// to write.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        let was_full = self.io.output.is_full();
+        while !self.io.output.is_empty() {
+            match poll_write_buf(Pin::new(&mut self.connection.stream), cx, &mut self.io.output) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) => {
+                    self.counters.sent(count);
+                    self.io.deadlines.sent(count);
+                    // Who reads as fast as this is not behind: what is left is not counted as unread.
+                    if !self.io.output.is_empty() && self.io.is_turn_over(Instant::now()) {
+                        return Ok(true);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+            }
+        }
+        self.io.output.settle(&self.connection.limits.frame_memory)?;
+        Ok(was_full && !self.io.output.is_full())
+    }
+
+    /// Whether nothing is left to be done.
+    fn over(&self) -> Option<Ending> {
+        match self.io.output.is_empty() && !self.session.is_busy() {
+            true if self.io.draining => Some(Ending::Drained),
+            true if self.io.ended => Some(Ending::Gone),
+            _ => None,
+        }
+    }
+
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
+        let waiting = self.wanted() == usize::MAX;
+        let arrived = self.io.input.bytes.len();
+        let progress = Progress {
+            arriving: (waiting && arrived > 0).then_some(arrived),
+            unread: self.io.output.len(),
+            busy: self.session.is_busy(),
+            ended: self.io.ended,
+        };
+        loop {
+            let now = Instant::now();
+            let (until, overdue) = self.io.deadlines.next(&self.connection.limits, progress, now);
+            if until <= now {
+                return Poll::Ready(overdue.into());
+            }
+            let until = self.session.until().map_or(until, |own| own.min(until));
+            if until <= now {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // A timer that rings too early costs less than moving it at every turn.
+            if self.timer.deadline() > until || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(until);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Counts how it ended, and names it in the log, which a flood of the same kind is not to fill.
+    fn report(&self, ending: &Ending) {
+        let (peer, client) = (self.connection.peer, self.session.client());
+        match ending {
+            Ending::Gone | Ending::Drained => tracing::debug!(%peer, client, ?ending, "connection ended"),
+            Ending::Broken(error) => tracing::debug!(%peer, client, %error, "connection broke"),
+            Ending::Dropped { reason, says } => {
+                if let Some(untold) = self.counters.dropped(*reason, Instant::now().into_std()) {
+                    let not_named = (untold > 0).then_some(untold);
+                    tracing::warn!(%peer, client, not_named, "connection closed: {says}");
+                }
+            }
+        }
+    }
+}
