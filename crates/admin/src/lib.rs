@@ -92,8 +92,8 @@ pub struct Admin {
     options: Arc<Options>,
     started: SystemTime,
     state: Arc<RwLock<State>>,
-    /// Held while figures are gathered: many who ask at once are served one after the other, so that one text is in the making.
-    gathering: Arc<tokio::sync::Mutex<()>>,
+    /// Held while figures are gathered: one text is in the making, for all who asked before it was begun.
+    gathering: Arc<tokio::sync::Mutex<metrics::Gathered>>,
 }
 
 /// How far the server is.

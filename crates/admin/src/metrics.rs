@@ -1,5 +1,9 @@
 //! `/metrics`: the broker's figures under the names that dashboards use.
 
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
 use sabir_base::metrics::{Exposition, HistogramSnapshot};
 use sabir_broker::{ShardStats, Stats};
@@ -10,12 +14,55 @@ use crate::{Admin, State, detail, process};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The text that was gathered last, for as long as an answer has it.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    begun: Option<Instant>,
+    openmetrics: Weak<String>,
+    plain: Weak<String>,
+}
+
+impl Gathered {
+    /// The text in one of its forms, if it was begun after somebody asked.
+    fn since(&self, asked: Instant, openmetrics: bool) -> Option<Arc<String>> {
+        let text = if openmetrics { &self.openmetrics } else { &self.plain };
+        text.upgrade().filter(|_| self.begun.is_some_and(|begun| begun >= asked))
+    }
+}
+
+struct Text(Arc<String>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 /// All figures, as OpenMetrics for those who ask for it.
 pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
     headers: HeaderMap,
-) -> ([(HeaderName, &'static str); 1], String) {
-    let _turn = admin.gathering.lock().await;
+) -> ([(HeaderName, &'static str); 1], Bytes) {
+    let asked = Instant::now();
+    let openmetrics = wants_openmetrics(&headers);
+    let mut last = admin.gathering.lock().await;
+    let text = match last.since(asked, openmetrics) {
+        Some(text) => text,
+        None => {
+            let begun = Some(Instant::now());
+            let out = gather(&admin).await;
+            let text = Arc::new(if openmetrics { out.render() } else { out.render_plain() });
+            let (one, none) = (Arc::downgrade(&text), Weak::new());
+            let (openmetrics, plain) = if openmetrics { (one, none) } else { (none, one) };
+            *last = Gathered { begun, openmetrics, plain };
+            text
+        }
+    };
+    let content_type = if openmetrics { OPENMETRICS } else { PLAIN };
+    ([(header::CONTENT_TYPE, content_type)], Bytes::from_owner(Text(text)))
+}
+
+async fn gather(admin: &Admin) -> Exposition {
     let mut out = Exposition::default();
     let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     let labels = [("version", version), ("os", os), ("arch", arch)];
@@ -37,10 +84,7 @@ pub async fn show(
             write(&mut out);
         }
     }
-    match wants_openmetrics(&headers) {
-        true => ([(header::CONTENT_TYPE, OPENMETRICS)], out.render()),
-        false => ([(header::CONTENT_TYPE, PLAIN)], out.render_plain()),
-    }
+    out
 }
 
 /// Whether OpenMetrics is named, and no other form is liked better.
