@@ -34,8 +34,23 @@ pub fn put_i64(out: &mut Vec<u8>, value: i64) {
     put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
-/// Takes an unsigned varint off the front of `input`.
+/// Takes an unsigned varint off the front of `input`. Nearly all have one byte or two.
+#[inline]
 pub fn take_u64(input: &mut &[u8]) -> Result<u64, VarintError> {
+    match *input {
+        [only @ 0..0x80, rest @ ..] => {
+            *input = rest;
+            Ok(u64::from(*only))
+        }
+        [first, last @ 0..0x80, rest @ ..] => {
+            *input = rest;
+            Ok(u64::from(first & 0x7f) | u64::from(*last) << 7)
+        }
+        _ => take_longer(input),
+    }
+}
+
+fn take_longer(input: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0u64;
     for (i, &byte) in input.iter().enumerate().take(10) {
         let bits = u64::from(byte & 0x7f);
@@ -52,17 +67,20 @@ pub fn take_u64(input: &mut &[u8]) -> Result<u64, VarintError> {
 }
 
 /// Takes a zigzag varint off the front of `input`.
+#[inline]
 pub fn take_i64(input: &mut &[u8]) -> Result<i64, VarintError> {
     let raw = take_u64(input)?;
     Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
 /// Takes an unsigned varint that must fit 32 bits.
+#[inline]
 pub fn take_u32(input: &mut &[u8]) -> Result<u32, VarintError> {
     u32::try_from(take_u64(input)?).map_err(|_| VarintError::Overflow)
 }
 
 /// Takes a zigzag varint that must fit 32 bits.
+#[inline]
 pub fn take_i32(input: &mut &[u8]) -> Result<i32, VarintError> {
     i32::try_from(take_i64(input)?).map_err(|_| VarintError::Overflow)
 }

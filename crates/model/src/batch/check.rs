@@ -1,20 +1,27 @@
 //! Walking a batch's records without holding them.
 
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read, Take};
+
+use sabir_base::varint::{VarintError, take_i32, take_i64};
+use zstd::zstd_safe::{DCtx, DParameter};
 
 use super::header::whole;
-use super::records::take_record;
-use super::{BatchError, BatchHeader, Compression, HEADER_LEN, RecordView};
-use crate::Offset;
+use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
 
 /// The fewest bytes of a record behind its length: attributes, times, offset, no key, no value, no headers.
 const LEAST: u64 = 6;
+/// The most bytes of a varint of 32 bits, and of one of 64.
+const LONGEST_32: usize = 5;
+const LONGEST_64: usize = 10;
 /// What is decompressed at a time, in bytes.
 const STEP: usize = 16 << 10;
 /// Bytes between two calls of `pause`.
 const PAUSE: u64 = 256 << 10;
 /// Zstandard frames may ask for a window of so many bytes, as a power of two: what its library takes if nothing is said.
 const WINDOW_LOG: u32 = 27;
+/// A thread keeps a Zstandard context of up to so many bytes: one for the windows that its levels up to 7 have.
+const CONTEXT_KEPT: usize = 3 << 20;
 
 /// What a batch's records have together; times in milliseconds since the epoch, -1 where no record has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,48 +57,104 @@ pub fn check_records(
     limit: usize,
     pause: &mut dyn FnMut(),
 ) -> Result<RecordSummary, BatchError> {
-    let mut header = BatchHeader::parse(bytes)?;
-    // The records' own times are looked at, whoever is said to have stamped the batch.
-    header.set_create_time();
+    let header = BatchHeader::parse(bytes)?;
     let body = &whole(bytes, &header)?[HEADER_LEN..];
     let codec = header.compression()?;
-    let (count, limit) = (header.count as u64, limit as u64);
-    if count * (LEAST + 1) > limit {
+    if header.count as u64 * (LEAST + 1) > limit as u64 {
         return Err(BatchError::Field { field: "record count", value: header.count.into() });
     }
-    if codec == Compression::None {
-        if body.len() as u64 > limit {
-            return Err(BatchError::TooLarge { limit: limit as usize });
-        }
-        return Walk { from: body, taken: 0 }.records(&header, limit, pause);
-    }
-    let from = reader(codec, body, limit as usize)?.take(limit + 1);
-    let from = BufReader::with_capacity(STEP, from);
-    Walk { from, taken: 0 }.records(&header, limit, pause)
-}
-
-/// What is compressed, piece by piece. Snappy's blocks are small, or at most twenty-two times their bytes.
-fn reader(codec: Compression, body: &[u8], limit: usize) -> Result<Box<dyn Read + '_>, BatchError> {
-    Ok(match codec {
+    match codec {
         // Nothing at all is no records in any codec.
-        _ if body.is_empty() => Box::new(body),
-        Compression::None => Box::new(body),
-        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        Compression::Snappy => Box::new(Cursor::new(codec.decompress(body, limit)?)),
-        Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(body)),
-        Compression::Zstd => {
-            let mut decoder =
-                zstd::stream::read::Decoder::with_buffer(body).map_err(|_| BatchError::Decompress(codec))?;
-            decoder.window_log_max(WINDOW_LOG).map_err(|_| BatchError::Decompress(codec))?;
-            Box::new(decoder)
+        _ if body.is_empty() => walk(body, &header, limit, pause),
+        Compression::None if body.len() > limit => Err(BatchError::TooLarge { limit }),
+        Compression::None => walk(body, &header, limit, pause),
+        // Its blocks are small, or at most twenty-two times their bytes.
+        Compression::Snappy => walk(&*codec.decompress(body, limit)?, &header, limit, pause),
+        Compression::Lz4 => {
+            walk(bounded(lz4_flex::frame::FrameDecoder::new(body), limit), &header, limit, pause)
         }
-    })
+        Compression::Gzip => {
+            let decoder = flate2::bufread::MultiGzDecoder::new(body);
+            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pause)
+        }
+        Compression::Zstd => with_context(|context| {
+            let decoder = zstd::stream::read::Decoder::with_context(body, context);
+            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pause)
+        }),
+    }
 }
 
+/// One byte more than the limit tells that there is more.
+fn bounded<R: Read>(from: R, limit: usize) -> Take<R> {
+    from.take(limit as u64 + 1)
+}
+
+thread_local! {
+    /// To make one anew for each batch takes longer than a small batch does.
+    static CONTEXT: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
+}
+
+/// Lends the thread's Zstandard context. One that has grown large, for a frame with a large window, is not kept.
+fn with_context<T>(work: impl FnOnce(&mut DCtx<'static>) -> Result<T, BatchError>) -> Result<T, BatchError> {
+    let mut context = CONTEXT.take().map_or_else(new_context, Ok)?;
+    let done = work(&mut context);
+    if context.sizeof() <= CONTEXT_KEPT {
+        CONTEXT.set(Some(context));
+    }
+    done
+}
+
+fn new_context() -> Result<DCtx<'static>, BatchError> {
+    let failed = BatchError::Decompress(Compression::Zstd);
+    let mut context = DCtx::try_create().ok_or(failed.clone())?;
+    context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|_| failed)?;
+    Ok(context)
+}
+
+fn walk(
+    from: impl BufRead,
+    header: &BatchHeader,
+    limit: usize,
+    pause: &mut dyn FnMut(),
+) -> Result<RecordSummary, BatchError> {
+    Walk { from, taken: 0 }.records(header, limit as u64, pause)
+}
+
+#[derive(Debug)]
 enum Problem {
     What(&'static str),
     TooLarge,
     Decompress,
+}
+
+/// The record that comes next, and what those before it have together.
+struct Next {
+    index: u32,
+    count: u32,
+    /// Where it must have ended, for those behind it to have their least.
+    end: u64,
+    base_timestamp: i64,
+    found: RecordSummary,
+}
+
+impl Next {
+    fn new(header: &BatchHeader, limit: u64) -> Self {
+        let behind = (header.count as u64).saturating_sub(1) * (LEAST + 1);
+        Self {
+            index: 0,
+            count: header.count as u32,
+            end: limit.saturating_sub(behind),
+            base_timestamp: header.base_timestamp,
+            found: RecordSummary::NONE,
+        }
+    }
+
+    /// The next was good, and had this time.
+    fn passed(&mut self, time: i64) {
+        self.found.add(self.base_timestamp.saturating_add(time));
+        self.index += 1;
+        self.end += LEAST + 1;
+    }
 }
 
 struct Walk<R> {
@@ -107,95 +170,117 @@ impl<R: BufRead> Walk<R> {
         limit: u64,
         pause: &mut dyn FnMut(),
     ) -> Result<RecordSummary, BatchError> {
-        let (count, mut paused) = (header.count as u64, 0);
-        let mut times = RecordSummary::NONE;
-        for index in 0..header.count as u32 {
-            // Those that are left take their least.
-            let end = limit.saturating_sub((count - u64::from(index) - 1) * (LEAST + 1));
-            let time = self.record(header, index, end).map_err(|problem| match problem {
-                Problem::What(what) => BatchError::Record { index, what },
-                Problem::TooLarge => BatchError::TooLarge { limit: limit as usize },
-                Problem::Decompress => BatchError::Decompress(header.compression().unwrap_or_default()),
-            })?;
-            times.add(time);
-            if self.taken - paused >= PAUSE {
-                paused = self.taken;
+        let mut next = Next::new(header, limit);
+        self.all(&mut next, pause).map_err(|problem| match problem {
+            Problem::What(what) => BatchError::Record { index: next.index, what },
+            Problem::TooLarge => BatchError::TooLarge { limit: limit as usize },
+            Problem::Decompress => BatchError::Decompress(header.compression().unwrap_or_default()),
+        })
+    }
+
+    fn all(&mut self, next: &mut Next, pause: &mut dyn FnMut()) -> Result<RecordSummary, Problem> {
+        let mut pause_at = PAUSE;
+        while next.index < next.count {
+            if !self.whole_ones(next, pause_at)? {
+                self.in_pieces(next)?;
+            }
+            if self.taken >= pause_at {
+                pause_at = self.taken + PAUSE;
                 pause();
             }
         }
         match self.from.fill_buf() {
-            Ok([]) => Ok(RecordSummary { bytes: self.taken, ..times }),
-            Ok(_) => Err(BatchError::Record {
-                index: header.count as u32,
-                what: "bytes are left behind the last one",
-            }),
-            Err(_) => Err(BatchError::Decompress(header.compression()?)),
+            Ok([]) => Ok(RecordSummary { bytes: self.taken, ..next.found }),
+            Ok(_) => Err(Problem::What("bytes are left behind the last one")),
+            Err(_) => Err(Problem::Decompress),
         }
     }
 
-    /// Takes a record that must end before `end`; gives its time.
-    fn record(&mut self, header: &BatchHeader, index: u32, end: u64) -> Result<i64, Problem> {
-        let len = self.length()?;
+    /// Takes the records that lie in the buffer whole, up to one that ends at `pause_at` or behind it; false if there is none.
+    fn whole_ones(&mut self, next: &mut Next, pause_at: u64) -> Result<bool, Problem> {
+        let buffer = self.from.fill_buf().map_err(|_| Problem::Decompress)?;
+        // An LZ4 decoder that has said so once would go on with a frame behind its first, which no client reads.
+        if buffer.is_empty() {
+            return Err(Problem::What(LENGTH));
+        }
+        let (mut rest, begun) = (buffer, self.taken);
+        while next.index < next.count && self.taken < pause_at {
+            let Some((record, behind)) = split_record(rest) else { break };
+            let taken = begun + (buffer.len() - behind.len()) as u64;
+            if taken > next.end {
+                return Err(Problem::TooLarge);
+            }
+            next.passed(check_record(record, next.index).map_err(Problem::What)?);
+            (rest, self.taken) = (behind, taken);
+        }
+        self.from.consume((self.taken - begun) as usize);
+        Ok(self.taken > begun)
+    }
+
+    /// Takes a record that does not lie in the buffer whole, or has a length that no record has: only its lengths are held.
+    fn in_pieces(&mut self, next: &mut Next) -> Result<(), Problem> {
+        let len = self.varint(u64::MAX, LONGEST_32)?;
+        let len =
+            i32::try_from(len).ok().and_then(|len| u64::try_from(len).ok()).ok_or(Problem::What(LENGTH))?;
         if len < LEAST {
             return Err(Problem::What("it is too short"));
         }
-        if self.taken + len > end {
+        let end = self.taken + len;
+        if end > next.end {
             return Err(Problem::TooLarge);
         }
-        let buffer = self.from.fill_buf().map_err(|_| Problem::Decompress)?;
-        let Some(record) = buffer.get(..len as usize) else { return self.in_pieces(header, index, len) };
-        let time = check_record(record, header, index).map_err(Problem::What);
-        self.from.consume(len as usize);
-        self.taken += len;
-        time
+        let time = self.fields(next.index, end)?;
+        next.passed(time);
+        Ok(())
     }
 
-    /// The same of a record that does not lie in the buffer whole: only its lengths are held.
-    fn in_pieces(&mut self, header: &BatchHeader, index: u32, len: u64) -> Result<i64, Problem> {
-        let end = self.taken + len;
+    fn fields(&mut self, index: u32, end: u64) -> Result<i64, Problem> {
         self.skip(1, end)?;
-        let time = self.varint(end)?;
-        if self.varint(end)? != i64::from(index) {
+        let time = self.varint(end, LONGEST_64)?;
+        if self.number(end)? != index as i32 {
             return Err(Problem::What(OFFSET));
         }
         self.nullable(end)?;
         self.nullable(end)?;
-        let headers = self.varint(end)?;
+        let headers = self.number(end)?;
         if headers < 0 {
-            return Err(Problem::What("its number of headers is negative"));
+            return Err(Problem::What(HEADERS));
         }
         for _ in 0..headers {
             if !self.nullable(end)? {
-                return Err(Problem::What("a header has no key"));
+                return Err(Problem::What(HEADER_KEY));
             }
             self.nullable(end)?;
         }
-        let time = header.base_timestamp.saturating_add(time);
         if self.taken == end { Ok(time) } else { Err(Problem::What(BEHIND)) }
     }
 
     /// Steps over a field; false for one that is not there.
     fn nullable(&mut self, end: u64) -> Result<bool, Problem> {
-        match self.varint(end)? {
+        match self.number(end)? {
             -1 => Ok(false),
-            len if len < -1 => Err(Problem::What("a length in it is negative")),
+            len if len < -1 => Err(Problem::What(NEGATIVE)),
             len => self.skip(len as u64, end).map(|()| true),
         }
     }
 
-    fn varint(&mut self, end: u64) -> Result<i64, Problem> {
-        let mut value = 0u64;
-        for shift in (0..70).step_by(7) {
+    fn number(&mut self, end: u64) -> Result<i32, Problem> {
+        i32::try_from(self.varint(end, LONGEST_32)?).map_err(|_| Problem::What(NUMBER))
+    }
+
+    /// A zigzag varint of at most so many bytes.
+    fn varint(&mut self, end: u64, longest: usize) -> Result<i64, Problem> {
+        let mut bytes = [0; LONGEST_64];
+        for at in 0..longest {
             if self.taken == end {
                 return Err(Problem::What(CUT));
             }
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            bytes[at] = self.byte()?;
+            if bytes[at] < 0x80 {
+                return take_i64(&mut &bytes[..=at]).map_err(|_| Problem::What(NUMBER));
             }
         }
-        Err(Problem::What("a number in it is too long"))
+        Err(Problem::What(NUMBER))
     }
 
     fn skip(&mut self, mut len: u64, end: u64) -> Result<(), Problem> {
@@ -215,20 +300,6 @@ impl<R: BufRead> Walk<R> {
         Ok(())
     }
 
-    /// A zigzag varint that is not negative.
-    fn length(&mut self) -> Result<u64, Problem> {
-        let mut value = 0u64;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                let zigzag = value & 1 == 0 && value <= u64::from(u32::MAX);
-                return if zigzag { Ok(value >> 1) } else { Err(Problem::What(LENGTH)) };
-            }
-        }
-        Err(Problem::What(LENGTH))
-    }
-
     fn byte(&mut self) -> Result<u8, Problem> {
         let buffer = self.from.fill_buf().map_err(|_| Problem::Decompress)?;
         let byte = *buffer.first().ok_or(Problem::What(LENGTH))?;
@@ -238,15 +309,77 @@ impl<R: BufRead> Walk<R> {
     }
 }
 
-/// Checks the bytes of a record, and gives its time.
-fn check_record(mut record: &[u8], header: &BatchHeader, index: u32) -> Result<i64, &'static str> {
-    let RecordView { offset, timestamp, .. } = take_record(&mut record, header)?;
-    if offset != Offset(header.base_offset.0.saturating_add(index.into())) {
-        return Err(OFFSET);
-    }
-    if record.is_empty() { Ok(timestamp) } else { Err(BEHIND) }
+/// The record at the front of `bytes`, and what is behind it; none if it is cut or its length is one that no record has.
+#[inline]
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = bytes;
+    let len = usize::try_from(take_number(&mut rest).ok()?).ok()?;
+    if (len as u64) < LEAST { None } else { rest.split_at_checked(len) }
 }
 
+/// Checks the bytes of a record, and gives its time, counted from the batch's.
+#[inline]
+fn check_record(record: &[u8], index: u32) -> Result<i64, &'static str> {
+    let [_attributes, rest @ ..] = record else { return Err(CUT) };
+    let mut rest = rest;
+    let time = take_i64(&mut rest).map_err(cut_or_long)?;
+    if take_number(&mut rest)? != index as i32 {
+        return Err(OFFSET);
+    }
+    skip_nullable(&mut rest)?;
+    skip_nullable(&mut rest)?;
+    match rest {
+        [0] => Ok(time),
+        _ => check_headers(rest).map(|()| time),
+    }
+}
+
+/// Checks a record from the number of its headers on.
+fn check_headers(mut rest: &[u8]) -> Result<(), &'static str> {
+    let headers = take_number(&mut rest)?;
+    if headers < 0 {
+        return Err(HEADERS);
+    }
+    for _ in 0..headers {
+        if !skip_nullable(&mut rest)? {
+            return Err(HEADER_KEY);
+        }
+        skip_nullable(&mut rest)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(BEHIND) }
+}
+
+/// Steps over a field; false for one that is not there.
+#[inline]
+fn skip_nullable(rest: &mut &[u8]) -> Result<bool, &'static str> {
+    match take_number(rest)? {
+        -1 => Ok(false),
+        len => {
+            *rest = rest.get(usize::try_from(len).map_err(|_| NEGATIVE)?..).ok_or(CUT)?;
+            Ok(true)
+        }
+    }
+}
+
+/// A zigzag varint of 32 bits. Kafka's clients read no more than five bytes of one, so neither is more taken of a producer.
+#[inline]
+fn take_number(rest: &mut &[u8]) -> Result<i32, &'static str> {
+    let before = rest.len();
+    let number = take_i32(rest).map_err(cut_or_long)?;
+    if before - rest.len() <= LONGEST_32 { Ok(number) } else { Err(NUMBER) }
+}
+
+fn cut_or_long(error: VarintError) -> &'static str {
+    match error {
+        VarintError::Truncated => CUT,
+        VarintError::Overflow => NUMBER,
+    }
+}
+
+const HEADERS: &str = "its number of headers is negative";
+const HEADER_KEY: &str = "a header has no key";
+const NEGATIVE: &str = "a length in it is negative";
+const NUMBER: &str = "a number in it is too long";
 const OFFSET: &str = "its offset is not the next one";
 const BEHIND: &str = "bytes are left behind its headers";
 const CUT: &str = "a field is longer than what is left of it";
@@ -375,6 +508,73 @@ mod tests {
             let len = (bytes.len() - 12) as i32;
             bytes[8..12].copy_from_slice(&len.to_be_bytes());
             assert_eq!(check(&bytes, LIMIT).is_ok(), good, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_more_bytes_than_a_client_reads_are_refused() {
+        // A record without key and value whose numbers are written with more bytes than they need.
+        let long = |bytes: usize, number: u8| {
+            let mut out = vec![number | 0x80];
+            out.resize(bytes - 1, 0x80);
+            out.push(0);
+            out
+        };
+        let record =
+            |time: &[u8], offset: &[u8], headers: &[u8]| [&[0], time, offset, &[1, 1], headers].concat();
+        let cases = [
+            (record(&[0], &[0], &[0]), true),
+            (record(&[0], &long(5, 0), &[0]), true),
+            (record(&[0], &long(6, 0), &[0]), false),
+            (record(&long(10, 0), &[0], &[0]), true),
+            (record(&long(11, 0), &[0], &[0]), false),
+            (record(&[&[0x80; 9][..], &[2]].concat(), &[0], &[0]), false),
+            (record(&[0], &[0], &long(5, 0)), true),
+            (record(&[0], &[0], &long(6, 0)), false),
+        ];
+        let header = BatchHeader::parse(&batch(Compression::None, 1)).unwrap();
+        for (record, good) in cases {
+            let body = [&[2 * record.len() as u8], &record[..]].concat();
+            let whole = Walk { from: &body[..], taken: 0 }.records(&header, 1000, &mut || {});
+            assert_eq!(whole.is_ok(), good, "{record:?}: {whole:?}");
+            let from = BufReader::with_capacity(1, Pieces(&body, 1));
+            let pieces = Walk { from, taken: 0 }.records(&header, 1000, &mut || {});
+            assert_eq!(pieces, whole, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_in_two_frames_can_be_read() {
+        for codec in Compression::ALL {
+            let plain = batch(Compression::None, 2);
+            let (one, two) = plain[HEADER_LEN..].split_at((plain.len() - HEADER_LEN) / 2);
+            let mut bytes = plain[..HEADER_LEN].to_vec();
+            bytes[22] |= codec as u8;
+            [one, two].iter().for_each(|part| codec.compress(part, &mut bytes));
+            let len = (bytes.len() - 12) as i32;
+            bytes[8..12].copy_from_slice(&len.to_be_bytes());
+            let read =
+                crate::batch::records(&bytes, LIMIT).is_ok_and(|records| records.iter().all(|r| r.is_ok()));
+            assert_eq!(check(&bytes, LIMIT).is_ok(), read, "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_zstandard_context_serves_again_after_bad_frames_and_large_windows() {
+        let good = batch(Compression::Zstd, 50);
+        let mut cut = good[..good.len() - 5].to_vec();
+        let len = (cut.len() - 12) as i32;
+        cut[8..12].copy_from_slice(&len.to_be_bytes());
+        let mut large = BatchBuilder::new(Compression::Zstd);
+        large.push(0, None, Some(&vec![7; 16 << 20]), &[]);
+        let large = large.build();
+        for _ in 0..3 {
+            assert_eq!(check(&good, LIMIT), Ok(()));
+            assert!(check(&cut, LIMIT).is_err());
+            assert_eq!(check(&large, LIMIT), Err(BatchError::TooLarge { limit: LIMIT }));
+            assert!(CONTEXT.take().is_none_or(|context| context.sizeof() <= CONTEXT_KEPT));
+            assert_eq!(check(&good, LIMIT), Ok(()));
+            assert_eq!(check(&large, 32 << 20), Ok(()));
         }
     }
 

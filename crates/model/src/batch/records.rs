@@ -146,10 +146,7 @@ impl<'a> RecordsIter<'a> {
     }
 }
 
-pub(super) fn take_record<'a>(
-    body: &mut &'a [u8],
-    header: &BatchHeader,
-) -> Result<RecordView<'a>, &'static str> {
+fn take_record<'a>(body: &mut &'a [u8], header: &BatchHeader) -> Result<RecordView<'a>, &'static str> {
     let (_attributes, rest) = body.split_first().ok_or("it is empty")?;
     *body = rest;
     let timestamp = take_i64(body).map_err(|_| "its timestamp is cut or too long")?;
