@@ -92,6 +92,11 @@ impl Broker {
         self.inner.cluster
     }
 
+    /// A random id, such as a topic is made with.
+    pub fn fresh_topic_id(&self) -> TopicId {
+        random_id()
+    }
+
     /// What the broker was opened with; `data_shards` is the number in use.
     pub fn options(&self) -> &BrokerOptions {
         &self.inner.options

@@ -9,7 +9,8 @@ const PRODUCER: u8 = 1 << 0;
 const SEVERAL: u8 = 1 << 1;
 const STAMPED: u8 = 1 << 2;
 const MAKER: u8 = 1 << 3;
-const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | MAKER;
+const EPOCHLESS: u8 = 1 << 4;
+const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | MAKER | EPOCHLESS;
 
 /// The partitions an entry is for; nearly always one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +32,19 @@ impl Targets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Producer {
     pub(crate) id: ProducerId,
+    /// Not negative, or [`Producer::NO_EPOCH`].
     pub(crate) epoch: i16,
     pub(crate) base_sequence: i32,
 }
 
-/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 maker; the rest 0) · target, or a list of
-/// targets · offsets the batch covers · largest timestamp, signed · maker, if marked · producer id, epoch and base sequence, if marked.
+impl Producer {
+    /// The epoch of a producer that names none.
+    pub(crate) const NO_EPOCH: i16 = -1;
+}
+
+/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 maker, 16 producer without an epoch; the
+/// rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · maker, if marked · producer id, epoch
+/// unless marked as without, and base sequence, if marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AppendBody {
     pub(crate) targets: Targets,
@@ -58,6 +66,7 @@ impl AppendBody {
             | mark(matches!(self.targets, Targets::Several(_)), SEVERAL)
             | mark(self.stamped, STAMPED)
             | mark(self.maker != FrontEndNo::NONE, MAKER)
+            | mark(self.producer.is_some_and(|p| p.epoch == Producer::NO_EPOCH), EPOCHLESS)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -73,7 +82,9 @@ impl AppendBody {
         }
         if let Some(producer) = self.producer {
             put_u64(out, producer.id.0 as u64);
-            put_u32(out, producer.epoch as u32);
+            if producer.epoch != Producer::NO_EPOCH {
+                put_u32(out, producer.epoch as u32);
+            }
             put_u32(out, producer.base_sequence as u32);
         }
     }
@@ -93,7 +104,7 @@ impl AppendBody {
             max_ts: input.i64()?,
             stamped: flags & STAMPED != 0,
             maker: if flags & MAKER == 0 { FrontEndNo::NONE } else { input.front_end()? },
-            producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input)?) },
+            producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input, flags)?) },
         })
     }
 }
@@ -125,9 +136,12 @@ fn take_records(input: &mut Reader<'_>) -> Result<u32, DecodeError> {
     }
 }
 
-fn take_producer(input: &mut Reader<'_>) -> Result<Producer, DecodeError> {
+fn take_producer(input: &mut Reader<'_>, flags: u8) -> Result<Producer, DecodeError> {
     let id = i64::try_from(input.u64()?).map_err(|_| DecodeError::Field("producer id"))?;
-    let epoch = i16::try_from(input.u32()?).map_err(|_| DecodeError::Field("producer epoch"))?;
+    let epoch = match flags & EPOCHLESS {
+        0 => i16::try_from(input.u32()?).map_err(|_| DecodeError::Field("producer epoch"))?,
+        _ => Producer::NO_EPOCH,
+    };
     let base_sequence = i32::try_from(input.u32()?).map_err(|_| DecodeError::Field("base sequence"))?;
     Ok(Producer { id: ProducerId(id), epoch, base_sequence })
 }

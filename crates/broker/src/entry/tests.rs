@@ -44,6 +44,9 @@ fn appends() {
     let producer = Some(Producer { id: ProducerId(1000), epoch: 3, base_sequence: 200 });
     let idempotent = AppendBody { producer, stamped: true, ..plain() };
     golden(&idempotent, 1, &[&[5, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 3, 0xc8, 1]].concat());
+    let epochless = producer.map(|producer| Producer { epoch: Producer::NO_EPOCH, ..producer });
+    let epochless = AppendBody { producer: epochless, ..idempotent };
+    golden(&epochless, 1, &[&[21, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 0xc8, 1]].concat());
     let targets = Targets::Several(vec![PartitionId(1), PartitionId(2)]);
     let several = AppendBody { targets, maker: FrontEndNo(7), ..plain() };
     golden(&several, 1, &[&[10, 2, 1, 2, 5], &NOW[..], &[7]].concat());

@@ -28,6 +28,7 @@ use sabir_model::ErrorKind;
 
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub use reply::Reply;
+use sabir_delivery::group::state::metadata_fits;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};
 pub use sabir_delivery::group::{
     Client, Config as GroupLimits, Fence, GroupView, JoinRefused, JoinRequest, Joined, JoinedMember,

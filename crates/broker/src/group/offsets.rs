@@ -14,7 +14,7 @@ use super::entries::GroupEntry;
 use super::reply::Reply;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
-    Committed, Fence, GroupPhase, GroupView, Groups, MAX_METADATA, OffsetCommit, Text, check_group_id,
+    Committed, Fence, GroupPhase, GroupView, Groups, OffsetCommit, Text, check_group_id, metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
@@ -127,7 +127,7 @@ impl Groups {
     /// one right after the other, so that no change of the group comes between: all of them pass the fence, or none. Of a partition
     /// that is named more than once the last position counts.
     ///
-    /// Each answer's error is [`ErrorKind::OffsetMetadataTooLarge`] for this offset alone (over [`MAX_METADATA`] bytes), or for all:
+    /// Each answer's error is [`ErrorKind::OffsetMetadataTooLarge`] for this offset alone (over [`MAX_METADATA`](super::MAX_METADATA)), or for all:
     /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`],
     /// [`ErrorKind::RebalanceInProgress`], [`ErrorKind::GroupNotFound`] (a member of a group that does not exist),
     /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::LimitReached`], or what kept the entry from being stored.
@@ -167,8 +167,8 @@ impl Groups {
             let is_new = |offset: &OffsetCommit| {
                 state.is_none_or(|state| state.offset(offset.topic, offset.partition).is_none())
             };
-            let judge = |offset: &OffsetCommit| match offset.metadata.len() {
-                length if length > MAX_METADATA || (tight && length > 0) => {
+            let judge = |offset: &OffsetCommit| match &*offset.metadata {
+                text if !metadata_fits(text) || (tight && !text.is_empty()) => {
                     Err(ErrorKind::OffsetMetadataTooLarge)
                 }
                 _ if tight && is_new(offset) => Err(ErrorKind::LimitReached),

@@ -137,7 +137,8 @@ impl ProducerState {
             return Verdict::Refused(ErrorKind::InvalidProducerEpoch);
         }
         if mark.epoch > self.epoch {
-            let fresh = mark.base_sequence == 0;
+            // What a producer sent without an epoch was in no order.
+            let fresh = mark.base_sequence == 0 || self.epoch == Producer::NO_EPOCH;
             return if fresh { Verdict::Next } else { Verdict::Refused(ErrorKind::OutOfOrderSequence) };
         }
         let same = |seen: &&Seen| seen.first == mark.base_sequence && seen.records == records;
@@ -145,7 +146,9 @@ impl ProducerState {
             return Verdict::Duplicate(seen.offset);
         }
         match self.seen().last() {
-            Some(last) if advance(last.last(), 1) != mark.base_sequence => {
+            Some(last)
+                if mark.epoch != Producer::NO_EPOCH && advance(last.last(), 1) != mark.base_sequence =>
+            {
                 Verdict::Refused(ErrorKind::OutOfOrderSequence)
             }
             _ => Verdict::Next,

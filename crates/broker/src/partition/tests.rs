@@ -207,6 +207,23 @@ fn a_producer_is_judged_by_its_last_five_batches() {
 }
 
 #[test]
+fn without_an_epoch_what_came_before_is_known_and_no_order_is_asked_for() {
+    let mut state = ProducerState::new(-1);
+    for (sequence, offset) in [(0, 0), (5, 10), (1, 20)] {
+        assert_eq!(state.judge(&mark(-1, sequence), 1), Verdict::Next);
+        state.take(&mark(-1, sequence), 1, Offset(offset), 5);
+    }
+    assert_eq!(state.judge(&mark(-1, 5), 1), Verdict::Duplicate(Offset(10)));
+    let mut stored = Vec::new();
+    state.encode(&mut stored);
+    assert_eq!(ProducerState::decode(&stored), Ok(state.clone()));
+    assert_eq!(state.judge(&mark(0, 7), 1), Verdict::Next, "the first epoch begins anywhere");
+    state.take(&mark(0, 7), 1, Offset(30), 6);
+    assert_eq!(state.judge(&mark(-1, 8), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(state.judge(&mark(0, 8), 1), Verdict::Next);
+}
+
+#[test]
 fn sequence_numbers_wrap() {
     let mut state = ProducerState::new(0);
     state.take(&mark(0, i32::MAX - 1), 3, Offset(0), 0);

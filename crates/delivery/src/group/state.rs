@@ -15,8 +15,15 @@ use super::{Client, Fence, Protocol, Text};
 
 const FORM: u8 = 1;
 
-/// The longest text that may be committed with an offset, in bytes.
+/// The longest text that may be committed with an offset, in units of UTF-16.
 pub const MAX_METADATA: usize = 4096;
+
+/// Whether a text may be committed with an offset.
+pub fn metadata_fits(text: &str) -> bool {
+    // A unit takes one to three bytes of UTF-8.
+    let bytes = text.len();
+    bytes <= MAX_METADATA || bytes <= 3 * MAX_METADATA && text.encode_utf16().count() <= MAX_METADATA
+}
 
 /// A group as its last rebalance left it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

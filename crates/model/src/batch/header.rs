@@ -16,7 +16,6 @@ const CODEC: i16 = 7;
 const TIMESTAMP_TYPE: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
-const DELETE_HORIZON: i16 = 1 << 6;
 
 /// The header of a v2 batch, as it is in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,18 +83,16 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// What a producer's batch must also satisfy: offsets without gaps, at least one record, a known codec, no delete
-    /// horizon, and no sequence without a producer.
+    /// What a producer's batch must also satisfy: offsets without gaps, at least one record, a known codec, and a sequence where
+    /// there is a producer. Attributes that mean nothing here stay as they came.
     ///
     /// # Errors
     /// The first rule that is broken.
     pub fn check_produced(&self) -> Result<(), BatchError> {
         check("record count", self.count, self.count >= 1)?;
         check("last offset delta", self.last_offset_delta, self.last_offset_delta == self.count - 1)?;
-        check("attributes", i32::from(self.attributes), self.attributes & DELETE_HORIZON == 0)?;
         self.compression()?;
         if self.producer_id.known().is_some() {
-            check("producer epoch", i32::from(self.producer_epoch), self.producer_epoch >= 0)?;
             check("base sequence", self.base_sequence, self.base_sequence >= 0 || self.is_control())?;
         }
         Ok(())

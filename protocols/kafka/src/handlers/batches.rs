@@ -16,6 +16,8 @@ use crate::wire::ErrorCode;
 
 /// The first version of Produce whose clients know zstd.
 const ZSTD_SINCE: i16 = 7;
+/// What a producer says that has an id and no epoch.
+const NO_EPOCH: i16 = -1;
 /// The most bytes that are decompressed to look at a batch's records.
 const WALK_LIMIT: usize = 128 << 20;
 /// The most bytes that are given another codec: so many, or four times what the topic takes if that is more.
@@ -276,6 +278,10 @@ fn check_attributes(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
     }
     if header.is_transactional() {
         return Err(Refusal::new(NO_TRANSACTIONS, WHY_NOT));
+    }
+    if header.producer_id.known().is_some() && header.producer_epoch < NO_EPOCH {
+        let message = format!("the producer's epoch is {}", header.producer_epoch);
+        return Err(Refusal::new(ErrorCode::InvalidProducerEpoch, message));
     }
     if header.compression()? == Compression::Zstd && version < ZSTD_SINCE {
         let message = format!("zstd needs version {ZSTD_SINCE} of Produce");

@@ -320,17 +320,13 @@ fn check(
 }
 
 /// Refuses an epoch other than the leader's; negative is none.
-pub(super) fn check_epoch(
-    kafka: &FrontEnd,
-    partition: &Partition,
-    epoch: i32,
-) -> Result<LeaderEpoch, ErrorCode> {
+pub(super) fn check_epoch(kafka: &FrontEnd, partition: &Partition, epoch: i32) -> Result<(), ErrorCode> {
     let (_, current) = kafka.leader(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
     match epoch {
-        ..0 => Ok(current),
+        -1 => Ok(()),
         older if older < current.0 => Err(ErrorCode::FencedLeaderEpoch),
         newer if newer > current.0 => Err(ErrorCode::UnknownLeaderEpoch),
-        _ => Ok(current),
+        _ => Ok(()),
     }
 }
 

@@ -1,20 +1,21 @@
 //! ListOffsets: the offset of a timestamp, the first, the next.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use sabir_broker::{FoundOffset, OffsetSpec, Partition};
-use sabir_model::Offset;
+use sabir_model::{LeaderEpoch, Offset};
 
 use super::fetch::check_epoch;
-use super::{Call, Client, Reply, decode};
+use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::session::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
     LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
-    ListOffsetsResponse, ListOffsetsTopicResponse, MAX_TIMESTAMP,
+    ListOffsetsResponse, ListOffsetsTopic, ListOffsetsTopicResponse, MAX_TIMESTAMP,
 };
 use crate::wire::{ErrorCode, Str};
 
@@ -22,41 +23,67 @@ pub(super) async fn list_offsets(client: Rc<Client>, request: Request) -> Result
     let call = Call::of(&request);
     let body: ListOffsetsRequest = decode(&request)?;
     drop(request);
-    let twice = named_twice(&body);
-    let (mut topics, mut first_error) = (Vec::with_capacity(body.topics.len()), ErrorCode::None);
-    for topic in &body.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in &topic.partitions {
-            let found = match twice.contains(&(&*topic.name, wanted.partition_index)) {
-                true => Err(ErrorCode::InvalidRequest),
-                false => find(&client.kafka, &topic.name, wanted, call.version).await,
+    let mut topics = Vec::with_capacity(body.topics.len());
+    for (name, wanted) in by_topic(&body.topics) {
+        let mut partitions = Vec::with_capacity(wanted.len());
+        for (partition_index, wanted) in wanted {
+            let found = match wanted {
+                Once(wanted) => find(&client.kafka, name, wanted, call.version).await,
+                Again => Err(ErrorCode::InvalidRequest),
             };
-            let base = ListOffsetsPartitionResponse {
-                partition_index: wanted.partition_index,
-                ..Default::default()
-            };
-            partitions.push(match found {
-                Ok(found) => ListOffsetsPartitionResponse {
-                    timestamp: found.timestamp,
-                    offset: found.offset.0,
-                    leader_epoch: found.leader_epoch.0,
-                    ..base
-                },
-                Err(error) => {
-                    first_error = if first_error == ErrorCode::None { error } else { first_error };
-                    ListOffsetsPartitionResponse { error_code: error.code(), ..base }
-                }
-            });
+            partitions.push(answer(partition_index, found));
         }
-        topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions });
+        topics.push(ListOffsetsTopicResponse { name: name.clone(), partitions });
     }
-    Ok(call.reply(&ListOffsetsResponse { topics, ..Default::default() }, first_error))
+    let error = first_error(topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
+    Ok(call.reply(&ListOffsetsResponse { topics, ..Default::default() }, error))
 }
 
-fn named_twice(body: &ListOffsetsRequest) -> HashSet<(&str, i32)> {
-    let mut seen = HashSet::new();
-    let all = body.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (&*t.name, p.partition_index)));
-    all.filter(|name| !seen.insert(*name)).collect()
+/// How often a request names a partition.
+enum Named<'a> {
+    Once(&'a ListOffsetsPartition),
+    Again,
+}
+use Named::{Again, Once};
+
+/// A topic and its partitions.
+type Asked<'a> = (&'a Str, Vec<(i32, Named<'a>)>);
+
+/// What is asked for, each topic and each partition of it in one place, as Kafka answers it.
+fn by_topic(wanted: &[ListOffsetsTopic]) -> Vec<Asked<'_>> {
+    let mut topics: Vec<Asked<'_>> = Vec::new();
+    let mut places = HashMap::new();
+    let mut partition_places: HashMap<(usize, i32), usize> = HashMap::new();
+    for topic in wanted {
+        let place = *places.entry(&topic.name).or_insert_with(|| {
+            topics.push((&topic.name, Vec::with_capacity(topic.partitions.len())));
+            topics.len() - 1
+        });
+        let partitions = &mut topics[place].1;
+        for partition in &topic.partitions {
+            match partition_places.entry((place, partition.partition_index)) {
+                Entry::Occupied(known) => partitions[*known.get()].1 = Again,
+                Entry::Vacant(new) => {
+                    new.insert(partitions.len());
+                    partitions.push((partition.partition_index, Once(partition)));
+                }
+            }
+        }
+    }
+    topics
+}
+
+fn answer(partition_index: i32, found: Result<FoundOffset, ErrorCode>) -> ListOffsetsPartitionResponse {
+    let base = ListOffsetsPartitionResponse { partition_index, ..Default::default() };
+    match found {
+        Ok(found) => ListOffsetsPartitionResponse {
+            timestamp: found.timestamp,
+            offset: found.offset.0,
+            leader_epoch: found.leader_epoch.0,
+            ..base
+        },
+        Err(error) => ListOffsetsPartitionResponse { error_code: error.code(), ..base },
+    }
 }
 
 async fn find(
@@ -67,10 +94,10 @@ async fn find(
 ) -> Result<FoundOffset, ErrorCode> {
     let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let epoch = check_epoch(kafka, partition, wanted.current_leader_epoch)?;
+    check_epoch(kafka, partition, wanted.current_leader_epoch)?;
     match meaning(wanted.timestamp, version)? {
         // No record was tiered, and none is to be.
-        None => Ok(FoundOffset { offset: Offset(-1), timestamp: -1, leader_epoch: epoch }),
+        None => Ok(FoundOffset { offset: Offset(-1), timestamp: -1, leader_epoch: LeaderEpoch::UNKNOWN }),
         Some(spec) => look_up(kafka, partition, spec).await,
     }
 }

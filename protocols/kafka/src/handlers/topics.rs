@@ -8,7 +8,7 @@ use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{ErrorKind, TopicConfig, TopicId};
 use tokio::time::Instant;
 
-use super::{Call, Client, Reply, decode, first_error, patience, within};
+use super::{Call, Client, Reply, decode, first_error, once, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
 use crate::session::{BadRequest, Request};
@@ -40,12 +40,12 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
     let made_by = within(until, kafka.number()).await;
     let catalog = kafka.broker.catalog();
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
-    let planned: Vec<Result<NewTopic, Refused>> = body
-        .topics
+    let wanted: Vec<&CreatableTopic> = once(&body.topics, |topic| topic.name.clone()).collect();
+    let planned: Vec<Result<NewTopic, Refused>> = wanted
         .iter()
         .map(|topic| {
             if twice.contains(&*topic.name) {
-                return Err((ErrorCode::InvalidRequest, "the request names the topic twice".into()));
+                return Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()));
             }
             let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
             plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
@@ -53,12 +53,13 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
         .collect();
     let made = if body.validate_only { Vec::new() } else { create(kafka, &planned, until).await };
     let mut made = made.into_iter();
-    let results = body.topics.iter().zip(planned).map(|(topic, planned)| {
+    let results = wanted.iter().zip(planned).map(|(topic, planned)| {
         let name = topic.name.clone();
         let outcome = planned.and_then(|new| {
             let made = if body.validate_only { None } else { made.next() };
             match made {
-                None => Ok((new, TopicId::ZERO)),
+                // One that it could have had: Kafka too answers with another one each time.
+                None => Ok((new, kafka.broker.fresh_topic_id())),
                 Some(Ok(topic)) => Ok((new, topic.id)),
                 Some(Err(kind)) => Err((error_code(kind), kind.to_string())),
             }

@@ -89,10 +89,35 @@ async fn offsets_are_found_by_time_and_by_name() {
     ] {
         let answer = offset_at(&mut raw, 11, timestamp).await;
         assert_eq!((answer.error_code, answer.offset, answer.timestamp), (0, offset, found), "{timestamp}");
+        assert_eq!(answer.leader_epoch < 0, offset < 0, "{timestamp}: what is not found has no epoch");
     }
     for (version, timestamp) in [(6, MAX_TIMESTAMP), (7, EARLIEST_LOCAL_TIMESTAMP), (11, -7)] {
         assert_code(offset_at(&mut raw, version, timestamp).await.error_code, ErrorCode::UnsupportedVersion);
     }
+}
+
+#[tokio::test]
+async fn a_partition_named_twice_is_answered_once_and_its_topic_too() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 3).await;
+    let asked =
+        |partition_index| ListOffsetsPartition { partition_index, timestamp: -1, ..Default::default() };
+    let topic = |name: &str, partitions: &[i32]| ListOffsetsTopic {
+        name: name.into(),
+        partitions: partitions.iter().copied().map(asked).collect(),
+    };
+    let topics = vec![topic("t", &[0, 1, 0]), topic("nowhere", &[0, 0]), topic("t", &[2, 1, 1, 9])];
+    let response = raw.ask(&ListOffsetsRequest { topics, ..Default::default() }).await;
+    let answered = |at: usize| -> (&str, Vec<(i32, i16, i64)>) {
+        let topic = &response.topics[at];
+        (&topic.name, topic.partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset)).collect())
+    };
+    let twice = ErrorCode::InvalidRequest.code();
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(answered(0), ("t", vec![(0, twice, -1), (1, twice, -1), (2, 0, 0), (9, unknown, -1)]));
+    assert_eq!(answered(1), ("nowhere", vec![(0, twice, -1)]));
+    assert_eq!(response.topics.len(), 2);
 }
 
 /// Whoever sees an offset as the end can read everything before it, without gaps, at any moment of a busy partition.
@@ -151,6 +176,8 @@ async fn leader_epochs_are_checked_and_their_ends_known() {
     let epoch = offset_at(&mut raw, 11, LATEST_TIMESTAMP).await.leader_epoch;
     assert!(epoch >= 0);
     for (known, expected) in [
+        (-2, ErrorCode::FencedLeaderEpoch),
+        (-1, ErrorCode::None),
         (epoch - 1, ErrorCode::FencedLeaderEpoch),
         (epoch, ErrorCode::None),
         (epoch + 1, ErrorCode::UnknownLeaderEpoch),

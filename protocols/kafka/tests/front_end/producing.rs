@@ -212,6 +212,42 @@ async fn gaps_and_old_epochs_are_refused() {
 }
 
 /// Five requests may be under way: what one connection sends is appended in its order, whatever the broker waits for.
+/// As Kafka 4.3.1 answered the same batches.
+#[tokio::test]
+async fn a_producer_without_an_epoch_is_known_and_asked_for_no_order() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let mut told = Vec::new();
+    for (epoch, sequence) in
+        [(-1, 0), (-1, 5), (-1, 0), (-1, 5), (-1, 1), (0, 7), (-1, 8), (0, 8), (-2, 9), (0, -1)]
+    {
+        let answer = raw.produce("t", 0, numbered(77, epoch, sequence, &["x"])).await;
+        told.push((answer.error_code, answer.base_offset));
+    }
+    let (old, nonsense) = (ErrorCode::InvalidProducerEpoch.code(), ErrorCode::InvalidRecord.code());
+    let refused = [(old, -1), (0, 4), (old, -1), (nonsense, -1)];
+    assert_eq!(told, [&[(0, 0), (0, 1), (0, 0), (0, 1), (0, 2), (0, 3)][..], &refused].concat());
+    let unknown = raw.produce("t", 0, numbered(78, -2, 0, &["x"])).await;
+    assert_code(unknown.error_code, ErrorCode::InvalidProducerEpoch);
+}
+
+#[tokio::test]
+async fn attributes_that_mean_nothing_are_taken_and_stay_as_they_came() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    for (offset, attributes) in [0x40u16, 0x80, 0x4000].into_iter().enumerate() {
+        let mut batch = batch(&["x"]).to_vec();
+        batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+        let crc = sabir_base::crc::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(raw.produce("t", 0, batch.into()).await.error_code, 0, "{attributes:x}");
+        let stored = crate::uncommitted::fetched_from(&mut raw, "t", offset as i64).await;
+        assert_eq!(&stored[21..23], attributes.to_be_bytes(), "{attributes:x}");
+    }
+}
+
 #[tokio::test]
 async fn idempotent_batches_are_pipelined_in_order() {
     let rig = Rig::with(Setup { data_shards: 3, ..Setup::default() });

@@ -89,7 +89,8 @@ async fn what_cannot_be_made_is_refused_by_its_code() {
     assert!(compact[0].error_message.as_ref().unwrap().contains("compaction is not built"));
     let twice = create(&mut raw, vec![plain("b"), plain("c"), plain("b")], false).await;
     let codes: Vec<_> = twice.iter().map(|t| t.error_code).collect();
-    assert_eq!(codes, [ErrorCode::InvalidRequest.code(), 0, ErrorCode::InvalidRequest.code()]);
+    assert_eq!(codes, [ErrorCode::InvalidRequest.code(), 0], "once for each name");
+    assert_eq!(twice[0].error_message.as_deref(), Some("Duplicate topic name."));
     let good = create(&mut raw, vec![assigned(vec![1])], false).await;
     assert_eq!((good[0].error_code, good[0].num_partitions), (0, 1));
 }
@@ -99,7 +100,11 @@ async fn validating_makes_nothing() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
     let result = create(&mut raw, vec![creatable("t", -1, &[])], true).await.remove(0);
-    assert_eq!((result.error_code, result.num_partitions), (0, 1));
+    assert_eq!((result.error_code, result.num_partitions, result.replication_factor), (0, 1, 1));
+    assert!(result.configs.is_some_and(|configs| configs.iter().any(|c| c.name == "retention.ms")));
+    assert_ne!(result.topic_id, [0; 16]);
+    let again = create(&mut raw, vec![creatable("t", -1, &[])], true).await.remove(0);
+    assert_ne!(again.topic_id, result.topic_id, "it is the id of no topic");
     assert_code(
         ask_for(&mut raw, 13, &["t"], false).await.topics[0].error_code,
         ErrorCode::UnknownTopicOrPartition,

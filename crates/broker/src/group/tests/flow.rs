@@ -330,6 +330,17 @@ fn bad_commits_and_bad_names() {
     let mut commit = rig.groups.commit("g", outside(), vec![long.clone(), fits]);
     assert_eq!(now(&mut commit), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge), Ok(())]));
     assert_eq!(rig.groups.all_offsets("g").len(), 1);
+    // Counted in units of UTF-16: one of the first two signs is one, the third takes two.
+    for (sign, most) in
+        [("\u{fc}", MAX_METADATA), ("\u{20ac}", MAX_METADATA), ("\u{1f600}", MAX_METADATA / 2)]
+    {
+        let commit = |signs: usize| {
+            let metadata = sign.repeat(signs).into();
+            now(&mut rig.groups.commit("wide", outside(), vec![OffsetCommit { metadata, ..at(1, 0, 1) }]))
+        };
+        assert_eq!(commit(most), Some(vec![Ok(())]), "{sign}");
+        assert_eq!(commit(most + 1), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge)]), "{sign}");
+    }
     let before = rig.shard.log_len();
     let mut commit = rig.groups.commit("g", outside(), vec![long]);
     assert_eq!(now(&mut commit), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge)]));
