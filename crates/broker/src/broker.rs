@@ -160,6 +160,11 @@ impl Broker {
         answers
     }
 
+    /// A topic's name that differs from this one in `.` and `_` alone.
+    pub fn topic_alike(&self, name: &str) -> Option<Arc<str>> {
+        self.catalog_shard().state.read().catalog.alike(DEFAULT_NAMESPACE, name).cloned()
+    }
+
     fn propose_topic<'a>(
         &'a self,
         topic: NewTopic,
@@ -179,6 +184,7 @@ impl Broker {
             name: topic.name,
             config,
             internal: topic.internal,
+            unlike: topic.unlike,
             made_by: topic.made_by,
             epoch_base: 0,
             shards: self.place(id, 0, topic.partitions),

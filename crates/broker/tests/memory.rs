@@ -23,6 +23,7 @@ fn queue(number: usize) -> NewTopic {
         partitions: 1,
         config: TopicConfig { kind: TopicKind::Queue, ..TopicConfig::default() },
         internal: false,
+        unlike: false,
         made_by: FrontEndNo(1),
     }
 }

@@ -17,6 +17,9 @@ pub enum ErrorKind {
     /// A topic of this name exists.
     #[error("the topic exists")]
     TopicExists,
+    /// A topic's name differs from this one in `.` and `_` alone; the one to be made is not to have such a name.
+    #[error("the name differs from another topic's in '.' and '_' alone")]
+    TopicNameCollides,
     /// The name is not one a topic can have.
     #[error("invalid topic name")]
     InvalidTopic,

@@ -80,6 +80,7 @@ async fn run(broker: Broker, load: Load, records: usize, count: usize) -> Result
         partitions: 1,
         config: TopicConfig::default(),
         internal: false,
+        unlike: false,
         made_by: FrontEndNo::NONE,
     };
     broker.create_topics(vec![topic]).await.remove(0).map_err(|kind| kind.to_string())?;

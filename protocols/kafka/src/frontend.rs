@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics;
-use sabir_broker::{Broker, Partition, Topic};
+use sabir_broker::{Broker, NewTopic, Partition, Topic};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
 use sabir_net::config::HostPort;
 use sabir_net::protocol::{Listening, Place};
@@ -18,8 +19,12 @@ use crate::connection;
 use crate::exporter;
 use crate::fetch_session::{FetchSessions, SessionStats};
 use crate::metrics::Metrics;
+use crate::names;
 use crate::session::OWN_REASONS;
 use crate::wire::Str;
+
+/// How long the first client waits for what is made at the start.
+const BEGIN: Duration = Duration::from_secs(1);
 
 /// Serves Kafka's protocol.
 pub(crate) struct FrontEnd {
@@ -34,6 +39,7 @@ pub(crate) struct FrontEnd {
     /// The id that clients are told, in Kafka's form.
     pub(crate) cluster_id: Str,
     number: OnceCell<FrontEndNo>,
+    begun: OnceCell<()>,
 }
 
 impl FrontEnd {
@@ -52,6 +58,7 @@ impl FrontEnd {
             workers: Workers::default(),
             listening: place.listening,
             number: OnceCell::new(),
+            begun: OnceCell::new(),
         })
     }
 
@@ -85,6 +92,38 @@ impl FrontEnd {
         self.number.get_or_try_init(|| self.broker.register_front_end(NAME)).await.copied()
     }
 
+    /// Makes what clients look for from the start. The first of them waits for it, and not for long.
+    async fn begin(&self) {
+        let begin = || async {
+            match tokio::time::timeout(BEGIN, self.make_offsets_topic()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(topic = names::OFFSETS, %error, "the topic cannot be made"),
+                Err(_) => tracing::warn!(topic = names::OFFSETS, "the topic is not made in time"),
+            }
+        };
+        self.begun.get_or_init(begin).await;
+    }
+
+    /// Makes the internal topic that Kafka's clients know, unless it is there.
+    pub(crate) async fn make_offsets_topic(&self) -> Result<(), ErrorKind> {
+        if self.broker.catalog().topic(names::OFFSETS).is_some() {
+            return Ok(());
+        }
+        let topic = NewTopic {
+            name: names::OFFSETS.into(),
+            // All groups live in one shard.
+            partitions: 1,
+            config: self.broker.options().defaults.clone(),
+            internal: true,
+            unlike: false,
+            made_by: self.number().await?,
+        };
+        match self.broker.create_topics(vec![topic]).await.pop() {
+            Some(Err(error)) if error != ErrorKind::TopicExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What holds for topics that say nothing themselves, the node's durability by its name.
     pub(crate) fn shown_defaults(&self) -> TopicConfig {
         let options = self.broker.options();
@@ -100,7 +139,7 @@ impl FrontEnd {
 
     /// The topic of a name as clients write it.
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        let name = crate::names::meant(name).ok()?;
+        let name = names::meant(name).ok()?;
         self.broker.catalog().topic(&name).cloned()
     }
 
@@ -116,7 +155,10 @@ impl Frontend for FrontEnd {
     }
 
     fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture {
-        Box::pin(connection::serve(self, connection))
+        Box::pin(async move {
+            self.begin().await;
+            connection::serve(self, connection).await;
+        })
     }
 
     fn metrics(&self, out: &mut Exposition) {

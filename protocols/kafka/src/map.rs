@@ -13,7 +13,7 @@ pub fn error_code(kind: ErrorKind) -> ErrorCode {
         K::UnknownTopicId => C::UnknownTopicId,
         K::InconsistentTopicId => C::InconsistentTopicId,
         K::TopicExists => C::TopicAlreadyExists,
-        K::InvalidTopic => C::InvalidTopic,
+        K::InvalidTopic | K::TopicNameCollides => C::InvalidTopic,
         K::InvalidPartitions => C::InvalidPartitions,
         K::InvalidReplicationFactor => C::InvalidReplicationFactor,
         K::InvalidConfig => C::InvalidConfig,

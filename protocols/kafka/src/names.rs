@@ -16,6 +16,25 @@ const MAX_LEN: usize = 249;
 /// The longest name by which a topic can be shown: one of which every byte is escaped.
 pub const LONGEST_SHOWN: usize = MARK.len() + 3 * MAX_LEN;
 
+/// The topic in which Kafka keeps the positions of groups. Here it is there, and empty.
+pub const OFFSETS: &str = "__consumer_offsets";
+
+/// The topics of which Kafka tells its clients that it keeps them for itself.
+const INTERNAL: [&str; 3] = [OFFSETS, "__transaction_state", "__share_group_state"];
+
+/// The log of Kafka's controllers, which is not shown as a topic.
+const METADATA: &str = "__cluster_metadata";
+
+/// Whether Kafka keeps the topic of this name for itself.
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL.contains(&name)
+}
+
+/// Whether no client makes a topic of this name.
+pub fn is_reserved(name: &str) -> bool {
+    is_internal(name) || name == METADATA
+}
+
 /// A name that no topic can have in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IllegalName;

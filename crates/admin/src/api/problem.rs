@@ -43,6 +43,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-topic", format!("there is no topic {name:?}"))
     }
 
+    pub fn internal_topic(name: &str) -> Self {
+        let detail = format!("topic {name:?} is kept by the broker for itself");
+        Self::new(StatusCode::CONFLICT, "internal-topic", detail)
+    }
+
     pub fn unknown_group(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-group", format!("there is no group {id:?}"))
     }
@@ -58,7 +63,7 @@ fn of(error: ErrorKind) -> (StatusCode, &'static str) {
     match error {
         ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => (StatusCode::NOT_FOUND, "unknown-topic"),
         ErrorKind::GroupNotFound => (StatusCode::NOT_FOUND, "unknown-group"),
-        ErrorKind::TopicExists => (StatusCode::CONFLICT, "topic-exists"),
+        ErrorKind::TopicExists | ErrorKind::TopicNameCollides => (StatusCode::CONFLICT, "topic-exists"),
         ErrorKind::NonEmptyGroup | ErrorKind::UnknownMember | ErrorKind::RebalanceInProgress => {
             (StatusCode::CONFLICT, "group-not-empty")
         }

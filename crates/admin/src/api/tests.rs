@@ -110,7 +110,14 @@ async fn commit(served: &Served, group: &str, topic: &str, offset: i64) {
 
 /// A topic `t` with one partition, made by a front end.
 fn new_topic(config: TopicConfig) -> NewTopic {
-    NewTopic { name: "t".into(), partitions: 1, config, internal: false, made_by: FrontEndNo::NONE }
+    NewTopic {
+        name: "t".into(),
+        partitions: 1,
+        config,
+        internal: false,
+        unlike: false,
+        made_by: FrontEndNo::NONE,
+    }
 }
 
 #[test]
@@ -192,6 +199,24 @@ async fn a_server_that_is_not_open_says_so() {
     served.admin.stopping();
     let (_, problem) = ask(&served, "DELETE", "/topics/x", Value::Null).await;
     assert!(problem["detail"].as_str().unwrap().contains("stopping"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_the_broker_keeps_for_itself_is_shown_and_not_changed() {
+    let served = Served::running(Options::default());
+    let internal = NewTopic { internal: true, name: "__kept".into(), ..new_topic(TopicConfig::default()) };
+    let broker = served.broker.as_ref().unwrap();
+    broker.create_topics(vec![internal]).await.remove(0).unwrap();
+    let (code, topic) = ask(&served, "GET", "/topics/__kept", Value::Null).await;
+    assert_eq!((code, &topic["internal"]), (200, &json!(true)));
+    for (method, body) in [("DELETE", Value::Null), ("PATCH", json!({"partitions": 3}))] {
+        let (code, problem) = ask(&served, method, "/topics/__kept", body).await;
+        assert_eq!((code, kind(&problem)), (409, "internal-topic"), "{method}");
+    }
+    // A name that is nearly its own is none for another topic.
+    let (code, problem) = ask(&served, "POST", "/topics", json!({"name": "_.kept"})).await;
+    assert_eq!((code, kind(&problem)), (409, "topic-exists"));
+    assert!(problem["detail"].as_str().unwrap().contains("'.' and '_' alone"), "{problem}");
 }
 
 #[tokio::test]

@@ -282,8 +282,14 @@ pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) ->
     let mut config = broker.options().defaults.clone();
     wanted.config.apply(&mut config, broker.options())?;
     let Wanted { name, partitions, .. } = wanted;
-    let topic =
-        NewTopic { name: name.clone(), partitions, config, internal: false, made_by: FrontEndNo::NONE };
+    let topic = NewTopic {
+        name: name.clone(),
+        partitions,
+        config,
+        internal: false,
+        unlike: true,
+        made_by: FrontEndNo::NONE,
+    };
     let made = broker.create_topics(vec![topic]).await.pop();
     let topic = made
         .unwrap_or(Err(sabir_model::ErrorKind::InvalidRequest))
@@ -313,7 +319,7 @@ pub async fn change(
     Body(change): Body<Change>,
 ) -> Answer<Details> {
     let broker = &shown.broker;
-    let mut topic = find(broker, &name)?;
+    let mut topic = find_ordinary(broker, &name)?;
     let refused = |error| Problem::refused(&format!("topic {name:?}"), error);
     // Before the configuration is changed, or a request that is refused would have done half.
     if let Some(count) = change.partitions {
@@ -331,6 +337,12 @@ pub async fn change(
     Ok(Json(details(broker, &topic)))
 }
 
+/// A topic that may be changed.
+fn find_ordinary(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
+    let topic = find(broker, name)?;
+    if topic.internal { Err(Problem::internal_topic(name)) } else { Ok(topic) }
+}
+
 fn can_have(topic: &Topic, count: u32, most: u32) -> Result<(), Problem> {
     let now = topic.partitions.len() as u32;
     if count == now || (now..=most).contains(&count) {
@@ -341,7 +353,7 @@ fn can_have(topic: &Topic, count: u32, most: u32) -> Result<(), Problem> {
 }
 
 pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
-    let topic = find(&shown.broker, &name)?;
+    let topic = find_ordinary(&shown.broker, &name)?;
     let gone = shown.broker.delete_topics(vec![topic.id]).await.pop().unwrap_or(Ok(()));
     gone.map(|()| StatusCode::NO_CONTENT).map_err(|error| Problem::refused(&format!("topic {name:?}"), error))
 }

@@ -1,6 +1,7 @@
 //! The catalog: which topics there are and where their partitions live.
 
 mod cow;
+mod names;
 mod state;
 mod view;
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustc_hash::FxHashMap;
 use sabir_journal::pages::{DecodeError, PageError, PageKey, PageStore, PageValue, Paged};
 use sabir_model::{ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicId};
 
+use super::names::Names;
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::entry::{
@@ -26,8 +26,8 @@ struct TopicKey(TopicId);
 #[derive(Debug)]
 pub(crate) struct Catalog {
     topics: Paged<TopicKey, TopicRow>,
-    /// By namespace and name; follows from `topics`.
-    names: FxHashMap<Arc<str>, FxHashMap<Arc<str>, TopicId>>,
+    /// Follows from `topics`.
+    names: Names,
     singles: Singles,
 }
 
@@ -45,7 +45,7 @@ struct Singles {
 impl Default for Catalog {
     fn default() -> Self {
         let singles = Singles { next_partition: 1, next_producer: 1, ..Singles::default() };
-        Self { topics: Paged::new(PREFIX), names: FxHashMap::default(), singles }
+        Self { topics: Paged::new(PREFIX), names: Names::default(), singles }
     }
 }
 
@@ -65,8 +65,12 @@ impl Catalog {
     }
 
     pub(crate) fn topic_named(&self, namespace: &str, name: &str) -> Option<&Arc<Topic>> {
-        let id = self.names.get(namespace)?.get(name)?;
-        self.topic(*id)
+        self.topic(self.names.get(namespace, name)?)
+    }
+
+    /// A topic's name that differs from this one in `.` and `_` alone.
+    pub(crate) fn alike(&self, namespace: &str, name: &str) -> Option<&Arc<str>> {
+        self.names.alike(namespace, name)
     }
 
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
@@ -82,6 +86,9 @@ impl Catalog {
         if self.topic_named(&body.namespace, &body.name).is_some() || self.topic(body.id).is_some() {
             return Err(ErrorKind::TopicExists);
         }
+        if body.unlike && self.alike(&body.namespace, &body.name).is_some() {
+            return Err(ErrorKind::TopicNameCollides);
+        }
         let partitions = self.give_ids(&body.shards, 0, body.epoch_base)?;
         let topic = Arc::new(Topic {
             id: body.id,
@@ -94,7 +101,7 @@ impl Catalog {
             made_by: body.made_by,
             traffic: Arc::default(),
         });
-        self.list_name(&topic);
+        self.names.insert(&topic);
         self.topics.insert(TopicKey(topic.id), TopicRow(topic.clone()));
         Ok(topic)
     }
@@ -118,16 +125,9 @@ impl Catalog {
         Ok(shards.iter().enumerate().map(partition).collect())
     }
 
-    fn list_name(&mut self, topic: &Topic) {
-        let names = self.names.entry(topic.namespace.clone()).or_default();
-        names.insert(topic.name.clone(), topic.id);
-    }
-
     pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, ErrorKind> {
         let row = self.topics.remove(&TopicKey(body.id)).ok_or(ErrorKind::UnknownTopicId)?;
-        if let Some(names) = self.names.get_mut(&row.0.namespace) {
-            names.remove(&row.0.name);
-        }
+        self.names.remove(&row.0);
         Ok(row.0)
     }
 
@@ -203,10 +203,9 @@ impl Catalog {
     pub(crate) fn restore(store: &dyn PageStore, input: &mut Reader<'_>) -> Result<Self, PageError> {
         let singles = take_singles(input).map_err(crate::state::undecodable)?;
         let topics = Paged::restore(PREFIX, store)?;
-        let mut catalog = Self { topics, names: FxHashMap::default(), singles };
-        let all: Vec<Arc<Topic>> = catalog.topics().cloned().collect();
-        all.iter().for_each(|topic| catalog.list_name(topic));
-        Ok(catalog)
+        let mut names = Names::default();
+        topics.iter().for_each(|(_, row): (_, &TopicRow)| names.insert(&row.0));
+        Ok(Self { topics, names, singles })
     }
 }
 

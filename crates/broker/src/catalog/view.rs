@@ -72,6 +72,8 @@ pub struct NewTopic {
     pub config: TopicConfig,
     /// Whether the broker or a protocol keeps it for itself.
     pub internal: bool,
+    /// Whether it is not to be made beside a topic whose name differs in `.` and `_` alone.
+    pub unlike: bool,
     /// The front end that makes it.
     pub made_by: FrontEndNo,
 }

@@ -5,8 +5,8 @@ use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32};
 
-/// A topic made: version 1 · topic id, 16 bytes · namespace · name · configuration · internal u8 · front end · epoch base ·
-/// the shard of each partition. `apply` gives the partitions' ids.
+/// A topic made: version 2 · topic id, 16 bytes · namespace · name · configuration · marks u8 (1 internal, 2 unlike; the rest 0) · front
+/// end · epoch base · the shard of each partition. `apply` gives the partitions' ids. In version 1 there was no mark but the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicCreated {
     pub(crate) id: TopicId,
@@ -14,21 +14,26 @@ pub(crate) struct TopicCreated {
     pub(crate) name: String,
     pub(crate) config: TopicConfig,
     pub(crate) internal: bool,
+    /// Refused beside a topic whose name differs in `.` and `_` alone.
+    pub(crate) unlike: bool,
     pub(crate) made_by: FrontEndNo,
     pub(crate) epoch_base: i32,
     pub(crate) shards: Vec<ShardId>,
 }
 
+const INTERNAL: u8 = 1 << 0;
+const UNLIKE: u8 = 1 << 1;
+
 impl Body for TopicCreated {
     const KIND: u16 = kind::TOPIC_CREATED;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        out.push(2);
         out.extend_from_slice(&self.id.0);
         put_str(out, &self.namespace);
         put_str(out, &self.name);
         self.config.encode(out);
-        out.push(self.internal.into());
+        out.push(if self.internal { INTERNAL } else { 0 } | if self.unlike { UNLIKE } else { 0 });
         put_u32(out, self.made_by.0.into());
         put_i64(out, self.epoch_base.into());
         put_shards(out, &self.shards);
@@ -36,13 +41,24 @@ impl Body for TopicCreated {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(1)?;
+        let known = match input.u8()? {
+            1 => INTERNAL,
+            2 => INTERNAL | UNLIKE,
+            newer => return Err(DecodeError::Version(newer)),
+        };
+        let (id, namespace, name) = (input.topic()?, input.str()?.to_owned(), input.str()?.to_owned());
+        let config = input.with(TopicConfig::decode)?;
+        let marks = input.u8()?;
+        if marks & !known != 0 {
+            return Err(DecodeError::Field("marks"));
+        }
         let body = Self {
-            id: input.topic()?,
-            namespace: input.str()?.to_owned(),
-            name: input.str()?.to_owned(),
-            config: input.with(TopicConfig::decode)?,
-            internal: input.bool("internal mark")?,
+            id,
+            namespace,
+            name,
+            config,
+            internal: marks & INTERNAL != 0,
+            unlike: marks & UNLIKE != 0,
             made_by: input.front_end()?,
             epoch_base: input.i32()?,
             shards: take_shards(&mut input)?,

@@ -91,12 +91,21 @@ fn the_catalog() {
         name: "t".into(),
         config: TopicConfig::default(),
         internal: true,
+        unlike: false,
         made_by: FrontEndNo(2),
         epoch_base: -1,
         shards: vec![ShardId(1), ShardId(3)],
     };
-    let expected = [&[1][..], &[0x11; 16], b"\x01/\x01t", &config, &[1, 2, 1, 2, 1, 3]].concat();
-    golden(&created, 10, &expected);
+    let expected = |version: u8, marks: u8| {
+        [&[version][..], &[0x11; 16], b"\x01/\x01t", &config, &[marks, 2, 1, 2, 1, 3]].concat()
+    };
+    golden(&created, 10, &expected(2, 1));
+    golden(&TopicCreated { internal: false, unlike: true, ..created.clone() }, 10, &expected(2, 2));
+    assert_eq!(TopicCreated::decode(&expected(1, 1)), Ok(created), "the first form");
+    for (version, marks) in [(1, 2), (2, 4)] {
+        assert_eq!(TopicCreated::decode(&expected(version, marks)), Err(DecodeError::Field("marks")));
+    }
+    assert_eq!(TopicCreated::decode(&expected(3, 0)), Err(DecodeError::Version(3)));
     golden(&TopicDeleted { id }, 11, &[&[1][..], &[0x11; 16]].concat());
     let configured = TopicConfigured { id, config: TopicConfig::default() };
     golden(&configured, 12, &[&[1][..], &[0x11; 16], &config].concat());

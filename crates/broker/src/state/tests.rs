@@ -121,6 +121,7 @@ fn topic_created(name: &str, id: u8) -> TopicCreated {
         name: name.into(),
         config: TopicConfig::default(),
         internal: false,
+        unlike: false,
         made_by: FrontEndNo::NONE,
         epoch_base: 0,
         shards: vec![ShardId(1); 2],
@@ -358,6 +359,27 @@ fn the_catalog_decides_names_ids_and_numbers() {
     shard.one(&fixed(3)).done().unwrap();
     shard.one(&fixed(4)).done().unwrap();
     assert_eq!(shard.state.catalog.made_with(), Some((3, TopicId([3; 16]))));
+}
+
+#[test]
+fn a_topic_that_is_to_be_unlike_others_is_refused_beside_one_whose_name_is_nearly_its_own() {
+    let mut shard = Shard::new();
+    let unlike = |name: &str, id: u8| TopicCreated { unlike: true, ..topic_created(name, id) };
+    let collides = Err(ErrorKind::TopicNameCollides);
+    // In one block, so that no look at the catalog could have told.
+    for (id, name) in ["a.b", "a_b", "a.b", "a-b", "ab"].into_iter().enumerate() {
+        shard.push(&unlike(name, id as u8 + 1), None);
+    }
+    let made: Vec<_> = shard.apply().into_iter().map(|outcome| outcome.topic().map(drop)).collect();
+    assert_eq!(made, [Ok(()), collides, Err(ErrorKind::TopicExists), Ok(()), Ok(())]);
+    // What asks for nothing is made, as it was before there was such a rule.
+    shard.one(&topic_created("a_b", 7)).topic().unwrap();
+    let elsewhere = TopicCreated { namespace: "other".into(), ..unlike("a.b", 8) };
+    shard.one(&elsewhere).topic().unwrap();
+    shard.one(&TopicDeleted { id: TopicId([1; 16]) }).topic().unwrap();
+    assert_eq!(shard.one(&unlike("a.b", 9)).topic().map(drop), collides, "the other is still there");
+    shard.one(&TopicDeleted { id: TopicId([7; 16]) }).topic().unwrap();
+    shard.one(&unlike("a.b", 10)).topic().unwrap();
 }
 
 #[test]

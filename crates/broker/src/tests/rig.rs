@@ -30,6 +30,7 @@ pub(crate) fn new_topic(name: &str, partitions: u32) -> NewTopic {
         partitions,
         config: TopicConfig::default(),
         internal: false,
+        unlike: false,
         made_by: FrontEndNo::NONE,
     }
 }

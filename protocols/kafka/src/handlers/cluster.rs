@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sabir_broker::Topic;
 
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
+use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::names;
@@ -153,6 +154,8 @@ impl Page {
         let refused = |error: ErrorCode| DescribeTopicPartitionsResponseTopic {
             error_code: error.code(),
             name: Some(name.into()),
+            is_internal: names::is_internal(name),
+            topic_authorized_operations: TOPIC_OPERATIONS,
             ..Default::default()
         };
         let described = match (names::meant(name), kafka.topic(name)) {
@@ -181,7 +184,7 @@ impl Page {
             error_code: 0,
             name: Some(name.into()),
             topic_id: topic.id.0,
-            is_internal: topic.internal,
+            is_internal: is_internal(topic),
             partitions: fitting.iter().map(|p| partition(kafka, p)).collect(),
             topic_authorized_operations: TOPIC_OPERATIONS,
         }

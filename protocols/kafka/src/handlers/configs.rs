@@ -319,6 +319,7 @@ async fn change_resource(
     // One change at a time: each begins with what the one before left, unless that took too long.
     let _turn = within(until, async { Ok(kafka.broker.configuring().await) }).await.map_err(failed)?;
     let topic = find_topic(kafka, name)?;
+    super::topics::check_ordinary(&topic)?;
     let defaults = &kafka.broker.options().defaults;
     let mut config = match from_defaults {
         true => TopicConfig { kind: topic.config.kind, ..defaults.clone() },

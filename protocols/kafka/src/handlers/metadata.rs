@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{ErrorKind, TopicId};
 
+use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
 use crate::frontend::FrontEnd;
-use crate::map::error_code;
 use crate::names;
 use crate::session::{BadRequest, Request};
 use crate::wire::messages::metadata::{
@@ -57,7 +57,7 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
         }
         let catalog = kafka.broker.catalog();
         let wanted = once(&wanted, |topic| (topic.name.clone(), topic.topic_id));
-        wanted.map(|topic| one(kafka, &catalog, topic)).collect::<Vec<_>>()
+        wanted.map(|topic| one(kafka, &catalog, topic, create)).collect::<Vec<_>>()
     };
     if body.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|t| t.error_code == 0) {
@@ -88,10 +88,15 @@ const NAMED: usize = 10;
 
 /// Makes the named topics that are not there. What goes wrong shows in the answer: they are still not there.
 async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
+    if wanted.iter().any(|topic| topic.name.as_deref() == Some(names::OFFSETS))
+        && let Err(error) = kafka.make_offsets_topic().await
+    {
+        tracing::warn!(topic = names::OFFSETS, %error, "the topic cannot be made");
+    }
     let catalog = kafka.broker.catalog();
     let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
-    let missing =
-        named.filter_map(|name| names::meant(name).ok()).filter(|name| catalog.topic(name).is_none());
+    let missing = named.filter_map(|name| names::meant(name).ok());
+    let missing = missing.filter(|name| catalog.topic(name).is_none() && !names::is_reserved(name));
     let mut missing: Vec<String> = missing.map(Into::into).collect();
     missing.sort_unstable();
     missing.dedup();
@@ -104,6 +109,7 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
         partitions: kafka.config.num_partitions,
         config: kafka.broker.options().defaults.clone(),
         internal: false,
+        unlike: true,
         made_by,
     };
     let names = missing.clone();
@@ -128,12 +134,19 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
     }
 }
 
-fn one(kafka: &FrontEnd, catalog: &CatalogView, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
+/// `create` says whether it would have been made if it could be.
+fn one(
+    kafka: &FrontEnd,
+    catalog: &CatalogView,
+    wanted: &MetadataRequestTopic,
+    create: bool,
+) -> MetadataResponseTopic {
     let (name, topic_id) = (wanted.name.clone(), wanted.topic_id);
     let refused = |error: ErrorCode| MetadataResponseTopic {
         error_code: error.code(),
         name: name.clone(),
         topic_id,
+        is_internal: name.as_deref().is_some_and(names::is_internal),
         ..Default::default()
     };
     if topic_id != [0; 16] {
@@ -147,7 +160,8 @@ fn one(kafka: &FrontEnd, catalog: &CatalogView, wanted: &MetadataRequestTopic) -
         Err(names::IllegalName) => refused(ErrorCode::InvalidTopic),
         Ok(meant) => match catalog.topic(&meant) {
             Some(topic) => described(kafka, topic),
-            None => refused(error_code(ErrorKind::UnknownTopic)),
+            None if create && kafka.broker.topic_alike(&meant).is_some() => refused(ErrorCode::InvalidTopic),
+            None => refused(ErrorCode::UnknownTopicOrPartition),
         },
     }
 }
@@ -156,7 +170,7 @@ fn described(kafka: &FrontEnd, topic: &Arc<Topic>) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some(Str::from(&*names::shown(&topic.name))),
         topic_id: topic.id.0,
-        is_internal: topic.internal,
+        is_internal: is_internal(topic),
         partitions: topic.partitions.iter().map(|p| partition(kafka, p)).collect(),
         ..Default::default()
     }

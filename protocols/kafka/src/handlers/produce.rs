@@ -11,6 +11,7 @@ use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Begun, INLINE, Refusal, Taken};
+use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
@@ -291,6 +292,9 @@ impl Beginning<'_> {
     fn begin(&mut self, topic: &Arc<Topic>, data: PartitionProduceData) -> Result<Begun, Refusal> {
         if topic.partition(data.index).is_none() {
             return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, "no such partition"));
+        }
+        if is_internal(topic) {
+            return Err(Refusal::new(ErrorCode::InvalidTopic, "no client writes to an internal topic"));
         }
         if self.needs_in_sync && topic.config.min_insync > 1 {
             let message = format!("1 replica is in sync, the topic wants {}", topic.config.min_insync);

@@ -6,6 +6,7 @@ use sabir_model::{LeaderEpoch, Offset};
 use tokio::time::Instant;
 
 use super::fetch::check_epoch;
+use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
@@ -52,6 +53,9 @@ async fn delete(
 ) -> Result<Offset, ErrorCode> {
     let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if is_internal(&topic) {
+        return Err(ErrorCode::InvalidTopic);
+    }
     if offset < -1 {
         return Err(ErrorCode::OffsetOutOfRange);
     }

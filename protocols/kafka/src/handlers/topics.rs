@@ -1,5 +1,6 @@
 //! CreateTopics, CreatePartitions and DeleteTopics.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,35 +42,23 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
     let catalog = kafka.broker.catalog();
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let wanted: Vec<&CreatableTopic> = once(&body.topics, |topic| topic.name.clone()).collect();
-    let planned: Vec<Result<NewTopic, Refused>> = wanted
-        .iter()
-        .map(|topic| {
-            if twice.contains(&*topic.name) {
-                return Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()));
-            }
-            let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
-            plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
-        })
-        .collect();
-    let made = if body.validate_only { Vec::new() } else { create(kafka, &planned, until).await };
-    let mut made = made.into_iter();
-    let results = wanted.iter().zip(planned).map(|(topic, planned)| {
-        let name = topic.name.clone();
-        let outcome = planned.and_then(|new| {
-            let made = if body.validate_only { None } else { made.next() };
-            match made {
-                // One that it could have had: Kafka too answers with another one each time.
-                None => Ok((new, kafka.broker.fresh_topic_id())),
-                Some(Ok(topic)) => Ok((new, topic.id)),
-                Some(Err(kind)) => Err((error_code(kind), kind.to_string())),
-            }
-        });
-        match outcome {
-            Ok((new, id)) => created(kafka, name, &new, id),
-            Err(refused) => not_created(name, refused),
+    let plan = |topic: &&CreatableTopic| {
+        if twice.contains(&*topic.name) {
+            return Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()));
         }
-    });
-    let topics: Vec<_> = results.collect();
+        let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
+        plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
+    };
+    let planned: Vec<Result<NewTopic, Refused>> = wanted.iter().map(plan).collect();
+    let outcomes = match body.validate_only {
+        true => validated(kafka, planned),
+        false => create(kafka, planned, until).await,
+    };
+    let answer = |(topic, outcome): (&&CreatableTopic, Outcome)| match outcome {
+        Ok((new, id)) => created(kafka, topic.name.clone(), &new, id),
+        Err(refused) => not_created(topic.name.clone(), refused),
+    };
+    let topics: Vec<_> = wanted.iter().zip(outcomes).map(answer).collect();
     let error = first_error(topics.iter().map(|t| t.error_code));
     Ok(call.reply(&CreateTopicsResponse { topics, ..Default::default() }, error))
 }
@@ -79,17 +68,47 @@ fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
     names.filter(|name| !seen.insert(*name)).collect()
 }
 
-async fn create(
-    kafka: &FrontEnd,
-    planned: &[Result<NewTopic, Refused>],
-    until: Instant,
-) -> Vec<Result<Arc<Topic>, ErrorKind>> {
+/// What became of a topic: its id, or why there is none.
+type Outcome = Result<(NewTopic, TopicId), Refused>;
+
+/// What would be made. As with Kafka, each has an id, and another one each time.
+fn validated(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>) -> Vec<Outcome> {
+    let mut alike: HashMap<String, String> = HashMap::new();
+    let judge = |planned: Result<NewTopic, Refused>| {
+        let new = planned?;
+        match alike.entry(new.name.replace('.', "_")) {
+            Entry::Occupied(other) => Err(collides(&new.name, other.get())),
+            Entry::Vacant(free) => {
+                free.insert(new.name.clone());
+                Ok((new, kafka.broker.fresh_topic_id()))
+            }
+        }
+    };
+    planned.into_iter().map(judge).collect()
+}
+
+async fn create(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>, until: Instant) -> Vec<Outcome> {
     let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
-    if good.is_empty() {
-        return Vec::new();
+    let made = match good.len() {
+        0 => Vec::new(),
+        count => all_within(until, count, kafka.broker.create_topics(good)).await,
+    };
+    let mut made = made.into_iter();
+    let outcome = |planned: Result<NewTopic, Refused>| {
+        let new = planned?;
+        match made.next().unwrap_or(Err(ErrorKind::Timeout)) {
+            Ok(topic) => Ok((new, topic.id)),
+            Err(kind) => Err(not_made(kafka, &new.name, kind)),
+        }
+    };
+    planned.into_iter().map(outcome).collect()
+}
+
+fn not_made(kafka: &FrontEnd, name: &str, kind: ErrorKind) -> Refused {
+    match kafka.broker.topic_alike(name) {
+        Some(other) if kind == ErrorKind::TopicNameCollides => collides(name, &names::shown(&other)),
+        _ => (error_code(kind), kind.to_string()),
     }
-    let count = good.len();
-    all_within(until, count, kafka.broker.create_topics(good)).await
 }
 
 /// What became of things that are done together, or that none of them was in time.
@@ -111,6 +130,13 @@ fn plan(kafka: &FrontEnd, catalog: &CatalogView, topic: &CreatableTopic) -> Resu
     if catalog.topic(&name).is_some() {
         return Err((ErrorCode::TopicAlreadyExists, format!("Topic '{}' already exists.", topic.name)));
     }
+    if names::is_reserved(&name) {
+        let problem = format!("Creation of internal topic {name} is prohibited.");
+        return Err((ErrorCode::InvalidRequest, problem));
+    }
+    if let Some(other) = kafka.broker.topic_alike(&name) {
+        return Err(collides(&topic.name, &names::shown(&other)));
+    }
     let partitions = partitions(kafka, topic)?;
     let mut config = kafka.broker.options().defaults.clone();
     for setting in &topic.configs {
@@ -126,8 +152,28 @@ fn plan(kafka: &FrontEnd, catalog: &CatalogView, topic: &CreatableTopic) -> Resu
         partitions,
         config,
         internal: false,
+        unlike: true,
         made_by: sabir_model::FrontEndNo::NONE,
     })
+}
+
+fn collides(name: &str, other: &str) -> Refused {
+    (ErrorCode::InvalidTopic, format!("Topic '{name}' collides with existing topic: {other}"))
+}
+
+/// Whether a topic is kept by the broker, or by Kafka under its name: clients do not write to it.
+pub(super) fn is_internal(topic: &Topic) -> bool {
+    topic.internal || names::is_internal(&topic.name)
+}
+
+/// Refuses to change what the broker keeps for itself.
+pub(super) fn check_ordinary(topic: &Topic) -> Result<(), Refused> {
+    match topic.internal {
+        true => {
+            Err((ErrorCode::InvalidTopic, format!("Topic '{}' is kept by the broker itself.", topic.name)))
+        }
+        false => Ok(()),
+    }
 }
 
 fn partitions(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<u32, Refused> {
@@ -244,6 +290,7 @@ async fn grow(
 ) -> Result<(), Refused> {
     let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
     let topic = kafka.topic(&wanted.name).ok_or_else(unknown)?;
+    check_ordinary(&topic)?;
     let (has, max) = (topic.partitions.len() as i64, i64::from(kafka.broker.options().partitions_max));
     let count = i64::from(wanted.count);
     let invalid = |problem| Err((ErrorCode::InvalidPartitions, problem));
@@ -302,6 +349,7 @@ fn find_all(kafka: &FrontEnd, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Top
     let mut counts: HashMap<TopicId, usize> = HashMap::new();
     found.iter().flatten().for_each(|topic| *counts.entry(topic.id).or_default() += 1);
     let once = |topic: Arc<Topic>| {
+        check_ordinary(&topic)?;
         let twice = || (ErrorCode::InvalidRequest, "the request names the topic twice".to_string());
         if counts[&topic.id] > 1 { Err(twice()) } else { Ok(topic) }
     };

@@ -116,7 +116,10 @@ async fn a_partition_can_only_be_in_the_directory_there_is() {
 async fn resources(raw: &mut Raw, version: i16, resource_types: Vec<i8>) -> Vec<(String, i8)> {
     let response = raw.call(version, &ListConfigResourcesRequest { resource_types }).await;
     assert_eq!(response.error_code, 0);
-    response.config_resources.iter().map(|r| (r.resource_name.to_string(), r.resource_type)).collect()
+    let mut all: Vec<_> =
+        response.config_resources.iter().map(|r| (r.resource_name.to_string(), r.resource_type)).collect();
+    all.sort();
+    all
 }
 
 #[tokio::test]
@@ -124,9 +127,11 @@ async fn topics_and_brokers_have_settings() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
     raw.topic("t", 1).await;
-    let (topic, broker) = (("t".to_owned(), 2), ("1".to_owned(), 4));
-    assert_eq!(resources(&mut raw, 1, vec![]).await, [topic.clone(), broker.clone()]);
-    assert_eq!(resources(&mut raw, 1, vec![2]).await, [topic]);
+    let [internal, topic] = ["__consumer_offsets", "t"].map(|name| (name.to_owned(), 2));
+    let broker = ("1".to_owned(), 4);
+    let all = [broker.clone(), internal.clone(), topic.clone()];
+    assert_eq!(resources(&mut raw, 1, vec![]).await, all);
+    assert_eq!(resources(&mut raw, 1, vec![2]).await, [internal, topic]);
     assert_eq!(resources(&mut raw, 1, vec![4, 32]).await, [broker]);
     assert_eq!(resources(&mut raw, 1, vec![8, 16, 32]).await, []);
     assert_eq!(resources(&mut raw, 0, vec![]).await, [], "client metrics only");

@@ -95,6 +95,70 @@ async fn what_cannot_be_made_is_refused_by_its_code() {
     assert_eq!((good[0].error_code, good[0].num_partitions), (0, 1));
 }
 
+/// Kafka's metrics have `.` and `_` as the same.
+#[tokio::test]
+async fn names_that_differ_in_dots_and_underscores_alone_collide() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("a.b_c", 1).await;
+    raw.topic("abc", 1).await;
+    let plain = |name: &str| creatable(name, 1, &[]);
+    for name in ["a_b_c", "a.b.c", "a_b.c"] {
+        for validate_only in [true, false] {
+            let refused = create(&mut raw, vec![plain(name)], validate_only).await.remove(0);
+            assert_code(refused.error_code, ErrorCode::InvalidTopic);
+            let said = refused.error_message.unwrap();
+            assert_eq!(said.as_str(), format!("Topic '{name}' collides with existing topic: a.b_c"));
+        }
+        let asked = ask_for(&mut raw, 13, &[name], true).await;
+        assert_code(asked.topics[0].error_code, ErrorCode::InvalidTopic);
+        let asked = ask_for(&mut raw, 13, &[name], false).await;
+        assert_code(asked.topics[0].error_code, ErrorCode::UnknownTopicOrPartition);
+    }
+    let there = create(&mut raw, vec![plain("a.b_c")], false).await;
+    assert_code(there[0].error_code, ErrorCode::TopicAlreadyExists);
+    let internal = create(&mut raw, vec![plain("__consumer.offsets")], false).await;
+    assert_code(internal[0].error_code, ErrorCode::InvalidTopic);
+
+    // Of those in one request the first is made.
+    for validate_only in [true, false] {
+        let both = create(&mut raw, vec![plain("x.y"), plain("x_y"), plain("x-y")], validate_only).await;
+        let codes: Vec<_> = both.iter().map(|t| t.error_code).collect();
+        assert_eq!(codes, [0, ErrorCode::InvalidTopic.code(), 0]);
+        assert!(both[1].error_message.as_ref().unwrap().ends_with("collides with existing topic: x.y"));
+    }
+    let both = ask_for(&mut raw, 13, &["z.1", "z_1"], true).await;
+    let codes: Vec<_> = both.topics.iter().map(|t| t.error_code).collect();
+    assert_eq!(codes, [0, ErrorCode::InvalidTopic.code()]);
+
+    let request =
+        DeleteTopicsRequest { topic_names: vec!["a.b_c".into()], timeout_ms: 1000, ..Default::default() };
+    assert_eq!(raw.call(5, &request).await.responses[0].error_code, 0);
+    assert_eq!(create(&mut raw, vec![plain("a_b_c")], false).await[0].error_code, 0, "its name is free");
+}
+
+#[tokio::test]
+async fn of_names_that_collide_and_come_at_once_one_is_made() {
+    let rig = Rig::start();
+    let names = ["t.1_2", "t_1.2", "t.1.2", "t_1_2"];
+    let mut raws = Vec::new();
+    for _ in names {
+        raws.push(rig.raw().await);
+    }
+    let mut sent = Vec::new();
+    for (raw, name) in raws.iter_mut().zip(names) {
+        let topics = vec![creatable(name, 1, &[])];
+        sent.push(raw.send(7, &CreateTopicsRequest { topics, ..Default::default() }).await);
+    }
+    let mut codes = Vec::new();
+    for (raw, correlation) in raws.iter_mut().zip(sent) {
+        codes.push(raw.receive::<CreateTopicsRequest>(7, correlation).await.topics[0].error_code);
+    }
+    codes.sort_unstable();
+    let collides = ErrorCode::InvalidTopic.code();
+    assert_eq!(codes, [0, collides, collides, collides]);
+}
+
 #[tokio::test]
 async fn validating_makes_nothing() {
     let rig = Rig::start();
@@ -127,7 +191,7 @@ async fn topics_are_made_by_asking_for_them() {
     let mixed = ask_for(&mut raw, 13, &["new", "a b", "t0"], true).await;
     let codes: Vec<_> = mixed.topics.iter().map(|t| t.error_code).collect();
     assert_eq!(codes, [0, ErrorCode::InvalidTopic.code(), 0]);
-    assert_eq!(raw.ask(&MetadataRequest::default()).await.topics.len(), 15);
+    assert_eq!(raw.ask(&MetadataRequest::default()).await.topics.len(), 16, "the internal one is among them");
 }
 
 #[tokio::test]
