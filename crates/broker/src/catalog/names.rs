@@ -98,6 +98,7 @@ mod tests {
             partitions: Vec::new(),
             internal: false,
             made_by: FrontEndNo::NONE,
+            traffic: Default::default(),
         }
     }
 
