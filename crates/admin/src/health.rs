@@ -1,15 +1,10 @@
 //! `/livez` and `/readyz`, and what they go by.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
-use sabir_broker::{Damage, Stats};
+use sabir_broker::{Damage, STALLED, ShardStats, Stats};
 use sabir_model::{ErrorKind, TopicId};
 
 use crate::{Admin, State};
-
-/// A write that takes this long is not slow: the disk does not answer.
-const STALLED: Duration = Duration::from_secs(5);
 
 /// How the server is, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,9 +41,10 @@ impl Health {
         let failed =
             |shard| format!("shard {shard}: its storage failed, it answers reads at the most; see the log");
         let mut problems: Vec<String> = stopped.map(|s| failed(s.shard)).collect();
-        let stalled = stats.shards.iter().filter(|shard| !shard.stopped && shard.commit_age >= STALLED);
+        let waits = |shard: &ShardStats| shard.commit_age.max(shard.disk_wait);
+        let stalled = stats.shards.iter().filter(|shard| !shard.stopped && waits(shard) >= STALLED);
         problems.extend(stalled.map(|s| {
-            format!("shard {}: its disk has not finished a write for {} s", s.shard, s.commit_age.as_secs())
+            format!("shard {}: its disk has not finished a write for {} s", s.shard, waits(s).as_secs())
         }));
         let ready = problems.is_empty();
         problems.extend(
@@ -92,7 +88,7 @@ pub async fn ready(axum::extract::State(admin): axum::extract::State<Admin>) -> 
 
 #[cfg(test)]
 mod tests {
-    use sabir_broker::ShardStats;
+    use std::time::Duration;
 
     use super::*;
 
@@ -116,6 +112,11 @@ mod tests {
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.code(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 7 s\n");
+        // Nobody waits for a block, but for a seal, a segment or a checkpoint.
+        stats.shards[0].commit_age = Duration::ZERO;
+        stats.shards[0].disk_wait = Duration::from_secs(9);
+        let health = Health::judge(&stats, |id| id.to_string());
+        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 9 s\n");
     }
 
     #[test]

@@ -143,7 +143,6 @@ const GAUGES: &[Gauge] = &[
     ("sabir_producers", "Idempotent producers that partitions remember.", |s| s.producers),
     ("sabir_journal_segments", "Segment files of the journal.", |s| s.segment_files),
     ("sabir_journal_segment_bytes", "Bytes of the journal's segment files.", |s| s.segment_bytes),
-    ("sabir_journal_free_bytes", "Bytes free on the journal's file system.", |s| s.free_bytes),
     ("sabir_journal_in_flight_blocks", "Blocks written and not committed yet.", |s| s.in_flight.into()),
     ("sabir_unreadable_partitions", "Partitions whose records could not be read.", |s| {
         s.damaged.len() as u64
@@ -207,6 +206,14 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     for (name, help, value) in GAUGES {
         out.gauge(name, help, &labels, i64::try_from(value(shard)).unwrap_or(i64::MAX));
     }
+    if let Some(free) = shard.free_bytes {
+        let help = "Bytes free on the journal's file system.";
+        out.gauge("sabir_journal_free_bytes", help, &labels, i64::try_from(free).unwrap_or(i64::MAX));
+    }
+    let help = "How long the oldest block that is not committed has been under way.";
+    out.gauge_f64("sabir_journal_commit_age_seconds", help, &labels, shard.commit_age.as_secs_f64());
+    let help = "How long the oldest write or sync has been under way that the disk has not finished.";
+    out.gauge_f64("sabir_disk_wait_seconds", help, &labels, shard.disk_wait.as_secs_f64());
     let help = "Time since the last checkpoint, or since the start.";
     out.gauge_f64("sabir_checkpoint_age_seconds", help, &labels, shard.checkpoint_age.as_secs_f64());
     for (name, help, scale, of) in DISTRIBUTIONS {

@@ -456,7 +456,7 @@ impl Broker {
         (book.most, book.other.clone())
     }
 
-    /// Figures for metrics.
+    /// Figures for metrics. Waits for no disk.
     pub fn stats(&self) -> Stats {
         let view = self.catalog();
         Stats {
@@ -520,7 +520,10 @@ impl Broker {
 
     /// Whether nothing is under way that a disk has not answered.
     fn is_at_rest(&self) -> bool {
-        self.inner.shards.iter().all(|shard| shard.is_stopped() || shard.in_flight() == 0)
+        self.inner
+            .shards
+            .iter()
+            .all(|shard| shard.is_stopped() || (shard.in_flight() == 0 && !shard.is_stalled()))
     }
 }
 

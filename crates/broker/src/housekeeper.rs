@@ -15,6 +15,7 @@ use sabir_model::{Offset, PartitionId};
 use tracing::{error, info, warn};
 
 use crate::definitions::Definitions;
+use crate::disk_watch::Told;
 use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::Groups;
 use crate::shard::Shard;
@@ -25,6 +26,8 @@ const TICK: Duration = Duration::from_millis(50);
 const ZEROING: Duration = Duration::from_millis(5);
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINTS: Duration = Duration::from_millis(200);
+/// How often it is looked at the disks: whether they answer, and what is free.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often a failed definition is tried again.
 const DEFINITIONS: Duration = Duration::from_secs(1);
 /// How often idle producers are looked for.
@@ -81,8 +84,13 @@ impl Housekeeper {
     pub(crate) fn start(house: &House) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, Job); 3] =
-            [("ticks", House::ticks), ("segments", House::segments), ("checkpoints", House::checkpoints)];
+        let jobs: [(&str, Job); 5] = [
+            ("ticks", House::ticks),
+            ("segments", House::segments),
+            ("checkpoints", House::checkpoints),
+            ("free-space", House::free_space),
+            ("disk-watch", House::disk_watch),
+        ];
         for (name, job) in jobs {
             let (house, end) = (house.clone(), end.clone());
             threads.push(std::thread::Builder::new().name(name.into()).spawn(move || job(&house, &end))?);
@@ -199,6 +207,21 @@ impl House {
             if zeroing.into_inner() {
                 tick = ZEROING;
             }
+        }
+    }
+
+    /// Looks how much is free where it holds up nobody else.
+    fn free_space(&self, end: &End) {
+        while !end.sleep(LOOK) {
+            self.each_shard("look for space", Shard::look_at_space);
+        }
+    }
+
+    /// Waits for no disk, or nobody would say that one does not answer.
+    fn disk_watch(&self, end: &End) {
+        let mut told = vec![Told::default(); self.shards.len()];
+        while !end.sleep(LOOK) {
+            self.shards.iter().zip(&mut told).for_each(|(shard, told)| told.look(shard));
         }
     }
 

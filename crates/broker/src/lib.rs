@@ -11,6 +11,7 @@ mod broker;
 mod catalog;
 mod codec;
 mod definitions;
+mod disk_watch;
 mod entry;
 mod group;
 mod housekeeper;
@@ -36,6 +37,7 @@ pub use append::{Append, Appended, Appending};
 pub use backend::check_uring;
 pub use broker::Broker;
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
+pub use disk_watch::STALLED;
 pub use group::{
     Client, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
     GroupPhase, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,

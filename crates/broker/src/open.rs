@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
+use sabir_journal::disk::WatchedDisk;
 use sabir_journal::{JournalOptions, Priority, ShardIdentity};
 use sabir_model::{ErrorKind, ShardId, TopicId};
 use tracing::{info, warn};
@@ -179,7 +180,7 @@ impl Opener<'_> {
 
     fn open(&self, id: ShardId) -> Result<Arc<Shard>, OpenError> {
         let options = self.options;
-        let disk = self.backend.disk(id)?;
+        let disk = WatchedDisk::over(self.backend.disk(id)?);
         let parts = Parts {
             disk,
             pages: self.backend.pages(id)?,

@@ -37,6 +37,8 @@ pub struct ShardStats {
     pub full: bool,
     /// How long the oldest block that is not committed has been under way.
     pub commit_age: Duration,
+    /// How long the oldest change has been under way that the disk has not finished, of the journal or of the pages beside it.
+    pub disk_wait: Duration,
     /// Blocks applied.
     pub blocks: u64,
     /// Entries applied.
@@ -79,8 +81,8 @@ pub struct ShardStats {
     pub segment_files: u64,
     /// Their bytes.
     pub segment_bytes: u64,
-    /// Bytes free on the shard's file system.
-    pub free_bytes: u64,
+    /// Bytes free on the shard's file system, as of the last minute; `None` if that does not say.
+    pub free_bytes: Option<u64>,
     /// Bytes in the tail cache, or pinned by its readers.
     pub tail_cache_bytes: u64,
     /// The most that the tail cache is to hold just now.

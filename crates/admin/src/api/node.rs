@@ -97,7 +97,7 @@ struct Shard {
     in_flight_blocks: u32,
     segments: u64,
     segment_bytes: u64,
-    free_bytes: u64,
+    free_bytes: Option<u64>,
     tail_cache_bytes: u64,
     checkpoints: u64,
     checkpoint_age_seconds: f64,

@@ -36,6 +36,7 @@ use sabir_model::{Durability, ErrorKind, Sequence, ShardId};
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
 use crate::baton::Baton;
+use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
 use crate::read::{Damages, PageCache};
@@ -55,7 +56,8 @@ pub(crate) struct Shard {
     pub(crate) journal: Arc<Journal>,
     pub(crate) replicator: Arc<dyn Replicator>,
     pub(crate) pages: Arc<dyn PageStore>,
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) free: FreeSpace,
     pub(crate) page_cache: PageCache,
     pub(crate) damages: Damages,
     clock: Arc<dyn Clock>,
@@ -207,7 +209,7 @@ impl Shard {
         self.stopped.load(SeqCst)
     }
 
-    /// Figures for metrics.
+    /// Figures for metrics. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
         let (applied, counters, producers) = {
             let state = self.state.read();
@@ -223,6 +225,7 @@ impl Shard {
             stopped: self.is_stopped(),
             full: !self.replicator.admits(Priority::Ordinary),
             commit_age,
+            disk_wait: self.disk_wait(),
             blocks: counters.blocks,
             entries: counters.entries,
             bytes: counters.bytes,
@@ -244,7 +247,7 @@ impl Shard {
             damaged: self.damaged_partitions(),
             segment_files: journal.segments,
             segment_bytes: journal.segments * self.settings.segment_bytes,
-            free_bytes: self.disk.free_bytes().unwrap_or(0),
+            free_bytes: self.free.get(),
             tail_cache_bytes: journal.tail_bytes,
             tail_cache_limit: journal.tail_bound,
             in_flight: self.in_flight() as u32,

@@ -23,6 +23,7 @@ use super::submit::InFlight;
 use super::tables::StoredTables;
 use crate::answer::Answer;
 use crate::baton::Baton;
+use crate::disk_watch::FreeSpace;
 use crate::entry::Started;
 use crate::read::{Damages, PageCache};
 use crate::state::{ApplyError, ShardState};
@@ -99,6 +100,7 @@ impl Shard {
             journal,
             replicator,
             pages: parts.pages,
+            free: FreeSpace::of(&*parts.disk),
             disk: parts.disk,
             page_cache: PageCache::default(),
             damages: Damages::default(),

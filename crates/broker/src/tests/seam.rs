@@ -167,3 +167,54 @@ fn a_disk_that_does_not_answer_is_shown_and_does_not_hold_up_a_stop() {
     let answered = machine.freely(|| runtime().block_on(soon(asked)));
     assert_eq!(answered.len(), 1);
 }
+
+/// Waits until something that happens by itself is so.
+fn wait_until(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_while_nobody_waits_is_shown_and_holds_up_neither_figures_nor_a_stop() {
+    let machine = Machine::new(4, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = runtime().block_on(create(&broker, "t", 1));
+    runtime().block_on(append(&broker, &topic, 0, batch(&[b"x"], 1))).unwrap();
+    let free = broker.stats().shards[1].free_bytes;
+    assert!(free.is_some());
+    // What comes next is the seal of an idle journal, and a look at the free space.
+    machine.disks.iter().for_each(|disk| disk.freeze());
+    let figures = || {
+        let began = Instant::now();
+        let figures = broker.stats().shards.swap_remove(1);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        figures
+    };
+    wait_until(|| figures().disk_wait >= Duration::from_secs(2));
+    let shard = figures();
+    assert_eq!((shard.commit_age, shard.in_flight, shard.free_bytes), (Duration::ZERO, 0, free));
+    // One that has not answered for so long is not waited for.
+    wait_until(|| figures().disk_wait >= crate::STALLED);
+    let began = Instant::now();
+    broker.shutdown();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    machine.disks.iter().for_each(|disk| disk.resume());
+}
+
+#[test]
+fn a_disk_that_answers_again_is_not_under_way_any_more() {
+    let machine = Machine::new(5, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = runtime().block_on(create(&broker, "t", 1));
+    let wait = || broker.stats().shards[1].disk_wait;
+    machine.disks[1].freeze();
+    let appending = start(&broker, &topic, b"x", 1);
+    wait_until(|| wait() >= Duration::from_millis(50));
+    machine.disks[1].resume();
+    assert!(runtime().block_on(soon(appending))[0].is_ok());
+    wait_until(|| wait() == Duration::ZERO);
+    broker.shutdown();
+}

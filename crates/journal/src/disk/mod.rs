@@ -37,13 +37,17 @@ mod ring;
 pub mod sim;
 #[cfg(test)]
 mod suite;
+mod under_way;
 #[cfg(target_os = "linux")]
 mod uring;
+mod watched;
 
 pub(crate) use files::reserve_space;
 pub use pwrite::PwriteDisk;
+pub use under_way::UnderWay;
 #[cfg(target_os = "linux")]
 pub use uring::UringDisk;
+pub use watched::WatchedDisk;
 
 use std::fmt;
 use std::io;
@@ -283,8 +287,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Operations submitted and not yet reaped.
     fn depth(&self) -> usize;
 
-    /// Bytes that files may still be created with.
+    /// Bytes that files may still be created with. Blocking, where the file system does not answer.
     fn free_bytes(&self) -> Result<u64, DiskError>;
+
+    /// How long the oldest change that is not done has been under way; zero if there is none, or if [nobody looks](WatchedDisk).
+    fn under_way(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 const LONGEST_NAME: usize = 200;

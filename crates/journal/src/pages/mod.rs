@@ -28,6 +28,7 @@ pub use redb::RedbPages;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The largest page, in bytes; a larger value is split over numbered pages. With its key and the store's own
 /// header it takes 16 KiB on disk, and not the next power of two.
@@ -128,5 +129,10 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// gives none.
     fn keep_reserve(&self) -> bool {
         true
+    }
+
+    /// How long the oldest write or sync that is not done has been under way; zero if there is none, or if nobody looks.
+    fn under_way(&self) -> Duration {
+        Duration::ZERO
     }
 }

@@ -17,14 +17,16 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition};
 use sabir_base::panics::contain;
 
-use self::checked::{Checked, RawFile};
+use self::checked::{Checked, RawFile, WatchedFile};
 use self::reserve::{Reserve, ReserveFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, Visit};
+use crate::disk::UnderWay;
 
 /// The number is that of the stored form.
 const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("pages-1");
@@ -41,6 +43,7 @@ pub struct RedbPages {
     database: RwLock<Option<Database>>,
     /// `None` where it could not even be opened.
     reserve: Option<Box<dyn Reserve>>,
+    under_way: Arc<UnderWay>,
 }
 
 impl std::fmt::Debug for RedbPages {
@@ -62,7 +65,10 @@ impl RedbPages {
         let path = path.to_path_buf();
         let own_path = path.clone();
         let reserve = ReserveFile::open(&path.with_extension("reserve"));
-        let mut store = Self::start(path, move || open(&own_path, cache_bytes))?;
+        let under_way = Arc::new(UnderWay::default());
+        let watch = under_way.clone();
+        let mut store = Self::start(path, move || open(&own_path, cache_bytes, &watch))?;
+        store.under_way = under_way;
         match reserve {
             Ok(reserve) => store.reserve = Some(Box::new(reserve)),
             Err(error) => {
@@ -78,7 +84,7 @@ impl RedbPages {
         open: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
     ) -> Result<Self, PageError> {
         let database = RwLock::new(Some(open()?));
-        Ok(Self { path, reopen: Box::new(open), database, reserve: None })
+        Ok(Self { path, reopen: Box::new(open), database, reserve: None, under_way: Arc::default() })
     }
 
     fn try_commit(&self, changes: &[PageChange]) -> Result<(), PageError> {
@@ -91,7 +97,7 @@ impl RedbPages {
     }
 
     fn give_up_reserve(&self) -> bool {
-        let given = self.reserve.as_ref().is_some_and(|reserve| reserve.give_up());
+        let given = self.reserve.as_ref().is_some_and(|r| self.under_way.during(|| r.give_up()));
         if given {
             tracing::warn!(path = %self.path.display(), "the disk is full: the space kept for this commit is used");
         }
@@ -140,13 +146,14 @@ fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> 
     write(&database, &[])
 }
 
-fn open(path: &Path, cache_bytes: usize) -> Result<Database, PageError> {
+fn open(path: &Path, cache_bytes: usize, under_way: &Arc<UnderWay>) -> Result<Database, PageError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| io_error(path, e))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(PageError::InUse { path: path.display().to_string() }),
         Err(TryLockError::Error(e)) => return Err(io_error(path, e)),
     }
+    let file = WatchedFile { file, under_way: under_way.clone() };
     guarded(|| open_in(file, cache_bytes)).map_err(|e| error(path, e))
 }
 
@@ -252,7 +259,11 @@ impl PageStore for RedbPages {
     fn keep_reserve(&self) -> bool {
         let Some(reserve) = &self.reserve else { return true };
         // No space for it is no failure: it is tried again.
-        reserve.fill(self.wanted_reserve()).is_ok()
+        self.under_way.during(|| reserve.fill(self.wanted_reserve()).is_ok())
+    }
+
+    fn under_way(&self) -> Duration {
+        self.under_way.age()
     }
 
     fn stored_bytes(&self) -> Result<u64, PageError> {

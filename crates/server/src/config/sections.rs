@@ -332,7 +332,8 @@ pub const NET: &[Setting] = &[
     Setting {
         key: "drain",
         default: "\"10s\"",
-        help: "How long requests under way may take to end when the broker is told to stop.",
+        help: "How long requests under way may take to end when the broker is told to stop. Up to 5 s more go by for what was appended \
+               to be written, and up to 10 s for the journals to be sealed: so long a stop may take before it is killed.",
     },
 ];
 

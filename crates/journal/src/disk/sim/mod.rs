@@ -22,7 +22,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::state::{Action, DirOp, InFlight, Inode, InodeNo, Pending, State};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, check_bounds, check_name, check_sectors};
@@ -77,6 +77,8 @@ pub struct Injection {
 pub struct SimDisk {
     inner: Mutex<Inner>,
     wake: Mutex<Option<WakeFn>>,
+    frozen: Mutex<bool>,
+    thawed: Condvar,
 }
 
 struct Inner {
@@ -104,7 +106,8 @@ impl SimDisk {
 
     fn over(state: State, atom: usize, auto: bool) -> Arc<Self> {
         let inner = Inner { state, atom, auto, recording: None };
-        Arc::new(Self { inner: Mutex::new(inner), wake: Mutex::default() })
+        let (frozen, thawed) = Default::default();
+        Arc::new(Self { inner: Mutex::new(inner), wake: Mutex::default(), frozen, thawed })
     }
 
     /// The parts in which a crash keeps or loses a write: 512 bytes as disks promise, or down to 1.
@@ -128,6 +131,23 @@ impl SimDisk {
         self.inner.lock().state.injections.push(injection);
     }
 
+    /// Nothing changes any more until [`resume`](Self::resume): whoever would change something waits, as does who asks for the free
+    /// space. Reads go on.
+    pub fn freeze(&self) {
+        self.stall(Op::Write);
+        self.stall(Op::Sync);
+        *self.frozen.lock() = true;
+    }
+
+    /// The state, once the disk is not frozen.
+    fn thawed(&self) -> MutexGuard<'_, Inner> {
+        let mut frozen = self.frozen.lock();
+        while *frozen {
+            self.thawed.wait(&mut frozen);
+        }
+        self.inner.lock()
+    }
+
     /// Submitted operations of this kind complete no more, until [`resume`](Self::resume). Blocking calls do not stall.
     pub fn stall(&self, op: Op) {
         self.inner.lock().state.stalled.push(op);
@@ -135,6 +155,8 @@ impl SimDisk {
 
     /// Ends all stalls.
     pub fn resume(&self) {
+        *self.frozen.lock() = false;
+        self.thawed.notify_all();
         self.inner.lock().state.stalled.clear();
         self.wake();
     }
@@ -380,7 +402,7 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         inner.check()?;
         check_name(name)?;
         check_sectors(0, len, || name.to_owned())?;
@@ -415,7 +437,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         inner.check()?;
         check_name(to)?;
         if inner.state.names.contains_key(to) {
@@ -430,7 +452,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         inner.check()?;
         let no = inner.state.names.get(name).copied();
         let no = no.ok_or_else(|| DiskError::NotFound { path: name.to_owned() })?;
@@ -441,7 +463,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         inner.check()?;
         if let Err(error) = inner.attempt(Op::SyncDir, "the directory") {
             inner.fail(&error);
@@ -474,7 +496,7 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         let no = inner.check_write(file, pos, data.len() as u64)?;
         let result = inner.write(no, pos, bytes::Bytes::copy_from_slice(data), false);
         inner.note();
@@ -482,7 +504,7 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, file: FileId) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.thawed();
         inner.check()?;
         let no = inner.state.inode_no(file)?;
         let completed = inner.state.completed;
@@ -543,7 +565,7 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        let inner = self.inner.lock();
+        let inner = self.thawed();
         inner.check_power()?;
         Ok(inner.state.capacity.saturating_sub(inner.state.used()))
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Fate, Fault, Injection, Op, SimDisk};
 use crate::disk::suite::{self, Subject};
-use crate::disk::{Disk, DiskError, FileId, SECTOR, WriteOp};
+use crate::disk::{Disk, DiskError, FileId, SECTOR, WatchedDisk, WriteOp};
 
 const S: u64 = SECTOR as u64;
 
@@ -19,6 +19,16 @@ fn conforms() {
         let broken = disk.clone();
         let break_file = Box::new(move |_| broken.inject(once(Op::Write, Fault::Io)));
         Subject { disk, break_file, _keep: None }
+    });
+}
+
+#[test]
+fn a_watched_one_conforms() {
+    suite::run(|| {
+        let disk = SimDisk::new(9);
+        let broken = disk.clone();
+        let break_file = Box::new(move |_| broken.inject(once(Op::Write, Fault::Io)));
+        Subject { disk: WatchedDisk::over(disk), break_file, _keep: None }
     });
 }
 

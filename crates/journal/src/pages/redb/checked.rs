@@ -19,11 +19,14 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use redb::StorageBackend;
 use rustc_hash::FxHashMap;
 use sabir_base::crc::crc32c;
+
+use crate::disk::UnderWay;
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
@@ -62,6 +65,31 @@ impl RawFile for File {
     }
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+/// A file whose changes are noted while they are under way.
+#[derive(Debug)]
+pub(super) struct WatchedFile {
+    pub(super) file: File,
+    pub(super) under_way: Arc<UnderWay>,
+}
+
+impl RawFile for WatchedFile {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
+        RawFile::read_at(&self.file, pos, buf)
+    }
+    fn write_at(&self, pos: u64, data: &[u8]) -> io::Result<()> {
+        self.under_way.during(|| RawFile::write_at(&self.file, pos, data))
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.under_way.during(|| self.file.set_len(len))
+    }
+    fn len(&self) -> io::Result<u64> {
+        RawFile::len(&self.file)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.under_way.during(|| self.file.sync())
     }
 }
 

@@ -1,0 +1,107 @@
+//! Since when a disk has been at what it has not finished: one that hangs says nothing by itself.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// What is under way, of many threads; few at a time.
+#[derive(Debug, Default)]
+pub struct UnderWay(Mutex<Operations>);
+
+#[derive(Debug, Default)]
+struct Operations {
+    /// The numbers of those that were begun, and when.
+    begun: Vec<(Operation, Instant)>,
+    calls: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Submitted(u64),
+    Call(u64),
+}
+
+/// Ends its operation when it is dropped, however that comes.
+struct Call<'a> {
+    under_way: &'a UnderWay,
+    number: u64,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.under_way.0.lock().end(Operation::Call(self.number));
+    }
+}
+
+impl Operations {
+    fn end(&mut self, operation: Operation) {
+        if let Some(at) = self.begun.iter().position(|(begun, _)| *begun == operation) {
+            self.begun.swap_remove(at);
+        }
+    }
+}
+
+impl UnderWay {
+    /// Does something that blocks.
+    pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut operations = self.0.lock();
+        operations.calls += 1;
+        let number = operations.calls;
+        operations.begun.push((Operation::Call(number), Instant::now()));
+        drop(operations);
+        let _call = Call { under_way: self, number };
+        work()
+    }
+
+    /// Something was submitted, or is about to be.
+    pub(super) fn submitted(&self, token: u64) {
+        self.0.lock().begun.push((Operation::Submitted(token), Instant::now()));
+    }
+
+    /// What was submitted under these tokens is done.
+    pub(super) fn done(&self, tokens: impl Iterator<Item = u64>) {
+        let mut operations = self.0.lock();
+        tokens.for_each(|token| operations.end(Operation::Submitted(token)));
+    }
+
+    /// How long the oldest has been under way; zero if there is none.
+    pub fn age(&self) -> Duration {
+        let oldest = self.0.lock().begun.iter().map(|(_, at)| *at).min();
+        oldest.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_is_not_done_counts() {
+        let under_way = UnderWay::default();
+        let pause = Duration::from_millis(20);
+        assert_eq!(under_way.age(), Duration::ZERO);
+        under_way.submitted(1);
+        std::thread::sleep(pause);
+        under_way.submitted(2);
+        assert!(under_way.age() >= pause);
+        under_way.done([1].into_iter());
+        assert!(under_way.age() < pause, "{:?}", under_way.age());
+        under_way.done([2, 3].into_iter());
+        assert_eq!(under_way.age(), Duration::ZERO);
+        let within = under_way.during(|| {
+            std::thread::sleep(pause);
+            under_way.age()
+        });
+        assert!(within >= pause && under_way.age() == Duration::ZERO);
+    }
+
+    #[test]
+    fn a_call_that_panics_is_over() {
+        let under_way = UnderWay::default();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            under_way.during(|| panic!("on purpose"));
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(under_way.age(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,155 @@
+//! A disk that tells how long it has been at its oldest operation.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Completion, Disk, DiskError, FileId, UnderWay, WakeFn, WriteOp};
+
+/// Passes everything on, and notes when what changes the disk, or asks for its space, began. Reads are not noted: many of them wait for
+/// each other, and whoever reads is told by his own patience.
+#[derive(Debug)]
+pub struct WatchedDisk {
+    disk: Arc<dyn Disk>,
+    under_way: UnderWay,
+}
+
+impl WatchedDisk {
+    /// Watches a disk of which nothing is under way.
+    pub fn over(disk: Arc<dyn Disk>) -> Arc<Self> {
+        Arc::new(Self { disk, under_way: UnderWay::default() })
+    }
+
+    fn submitted(&self, token: u64, submit: impl FnOnce() -> Result<(), DiskError>) -> Result<(), DiskError> {
+        // Before it can be done.
+        self.under_way.submitted(token);
+        // No completion follows an error.
+        submit().inspect_err(|_| self.under_way.done([token].into_iter()))
+    }
+}
+
+impl Disk for WatchedDisk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError> {
+        self.under_way.during(|| self.disk.create(name, len))
+    }
+
+    fn open(&self, name: &str) -> Result<FileId, DiskError> {
+        self.disk.open(name)
+    }
+
+    fn close(&self, file: FileId) {
+        self.disk.close(file);
+    }
+
+    fn hold(&self, file: FileId) -> Result<(), DiskError> {
+        self.disk.hold(file)
+    }
+
+    fn let_go(&self, file: FileId) {
+        self.disk.let_go(file);
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.under_way.during(|| self.disk.rename(from, to))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.under_way.during(|| self.disk.remove(name))
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.under_way.during(|| self.disk.sync_dir())
+    }
+
+    fn len(&self, file: FileId) -> Result<u64, DiskError> {
+        self.disk.len(file)
+    }
+
+    fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.disk.read_at(file, pos, buf)
+    }
+
+    fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
+        self.under_way.during(|| self.disk.write_at(file, pos, data))
+    }
+
+    fn sync(&self, file: FileId) -> Result<(), DiskError> {
+        self.under_way.during(|| self.disk.sync(file))
+    }
+
+    fn submit(&self, op: WriteOp) -> Result<(), DiskError> {
+        self.submitted(op.token, || self.disk.submit(op))
+    }
+
+    fn submit_sync(&self, token: u64, file: FileId) -> Result<(), DiskError> {
+        self.submitted(token, || self.disk.submit_sync(token, file))
+    }
+
+    fn reap(&self, out: &mut Vec<Completion>) {
+        let before = out.len();
+        self.disk.reap(out);
+        if out.len() > before {
+            self.under_way.done(out[before..].iter().map(|completion| completion.token));
+        }
+    }
+
+    fn wait(&self, timeout: Duration) -> bool {
+        self.disk.wait(timeout)
+    }
+
+    fn event_fd(&self) -> Option<RawFd> {
+        self.disk.event_fd()
+    }
+
+    fn set_waker(&self, wake: WakeFn) {
+        self.disk.set_waker(wake);
+    }
+
+    fn depth(&self) -> usize {
+        self.disk.depth()
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        self.under_way.during(|| self.disk.free_bytes())
+    }
+
+    fn under_way(&self) -> Duration {
+        self.under_way.age()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SECTOR;
+    use crate::disk::sim::{Op, SimDisk};
+
+    fn data() -> bytes::Bytes {
+        let mut buf = sabir_base::buf::BufPool::new(0).get(SECTOR);
+        buf.fill(7);
+        buf.freeze()
+    }
+
+    #[test]
+    fn what_was_submitted_is_under_way_until_it_is_reaped() {
+        let sim = SimDisk::new(1);
+        sim.set_auto(true);
+        let disk = WatchedDisk::over(sim.clone());
+        let file = disk.create("a", SECTOR as u64).unwrap();
+        assert_eq!(disk.under_way(), Duration::ZERO);
+        sim.stall(Op::Write);
+        disk.submit(WriteOp { token: 9, file, pos: 0, data: data(), sync: true }).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(disk.under_way() >= Duration::from_millis(5));
+        sim.resume();
+        let mut done = Vec::new();
+        disk.reap(&mut done);
+        assert_eq!((done.len(), disk.under_way()), (1, Duration::ZERO));
+        let refused = disk.submit(WriteOp { token: 10, file, pos: 3, data: data(), sync: true });
+        assert!(refused.is_err() && disk.under_way() == Duration::ZERO, "it was not begun");
+    }
+}
