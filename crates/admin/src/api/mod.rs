@@ -8,7 +8,7 @@ mod request;
 mod reset;
 mod topics;
 
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, Method, StatusCode, Uri, header};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 
@@ -51,9 +51,28 @@ async fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /sabir/v1/openapi.json")
 }
 
-async fn not_allowed() -> Problem {
-    let detail = "this method does nothing here; see /sabir/v1/openapi.json";
+/// The header `allow`, which the router adds, names the methods that there are.
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    let why =
+        if method == Method::PATCH { unchangeable(uri.path()) } else { "this method does nothing here" };
+    let detail = format!("{why}; see /sabir/v1/openapi.json");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+}
+
+/// Why what is shown below a path cannot be changed.
+fn unchangeable(path: &str) -> &'static str {
+    let path = path.strip_prefix(PREFIX).unwrap_or(path);
+    match path.split('/').nth(1) {
+        Some("node" | "shards") => {
+            "what is shown here is set in the broker's configuration, or follows from what it does"
+        }
+        Some("health" | "connections") => "what is shown here is how things are, and cannot be set",
+        Some("topics") => "topics are changed one by one: PATCH /sabir/v1/topics/{name}",
+        Some("groups") => {
+            "a group's members say what it is; its positions are set by POST /sabir/v1/groups/{name}/reset"
+        }
+        _ => "what is shown here cannot be changed",
+    }
 }
 
 /// An answer, or what went wrong.

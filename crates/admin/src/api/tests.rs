@@ -496,3 +496,75 @@ async fn changes_are_taken_from_where_they_may_come() {
         assert_eq!(code(&served.send("GET", "/sabir/v1/topics", headers, "").await), 200);
     }
 }
+
+#[tokio::test]
+async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
+    let served = Served::running(Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t"})).await;
+    let said = json!({"retention_ms": 1, "retention_bytes": 2, "max_message_bytes": 3, "timestamp": "append",
+        "durability": "sync", "compression": "gzip", "min_insync": 2, "timestamp_before_max_ms": 4,
+        "timestamp_after_max_ms": null});
+    let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": said, "partitions": 2})).await;
+    assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 2), "{topic}");
+    let refused = async |field: &str, change: Value| {
+        let (code, problem) = ask(&served, "PATCH", "/topics/t", change).await;
+        assert_eq!((code, kind(&problem)), (400, "bad-request"), "{field}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("{field}: ")) && detail.contains("changed"), "{detail}");
+        assert_eq!(ask(&served, "GET", "/topics/t", Value::Null).await.1, topic, "nothing was done");
+    };
+    for (name, shown) in topic["config"].as_object().unwrap() {
+        match said.get(name) {
+            Some(wanted) => assert_eq!(shown, wanted, "{name}"),
+            None => {
+                refused(&format!("config.{name}"), json!({"config": {name: shown, "min_insync": 9}})).await
+            }
+        }
+    }
+    for (name, shown) in topic.as_object().unwrap().iter().filter(|(name, _)| *name != "config") {
+        refused(name, json!({name: shown, "config": {"min_insync": 9}})).await;
+    }
+    refused("id", json!({"id": null})).await;
+    let names = |list: &Value| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&topic["config"]["own"]), said.as_object().unwrap().keys().cloned().collect());
+    let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": {"compression": null}})).await;
+    assert_eq!((code, &topic["config"]["compression"]), (200, &Value::Null));
+    for (wrong, wanted) in [
+        (json!({"min_insync": 0}), 400),
+        (json!({"compression": "lzma"}), 400),
+        (json!({"timestamp_after_max_ms": -1}), 422),
+        (json!({"timestamp_before_max_ms": -1}), 422),
+    ] {
+        let (code, problem) = ask(&served, "PATCH", "/topics/t", json!({"config": wrong})).await;
+        assert_eq!(code, wanted, "{problem}");
+        let named = wrong.as_object().unwrap().keys().next().unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_at_all_says_why_and_what_can_be_done() {
+    let served = Served::running(Options::default());
+    for (path, allow, says) in [
+        ("/node", "GET,HEAD", "configuration"),
+        ("/shards", "GET,HEAD", "configuration"),
+        ("/connections", "GET,HEAD", "cannot be set"),
+        ("/health", "GET,HEAD", "cannot be set"),
+        ("/topics", "GET,HEAD,POST", "one by one"),
+        ("/groups", "GET,HEAD", "reset"),
+        ("/groups/g", "DELETE,GET,HEAD", "reset"),
+        ("/groups/g/reset", "POST", "reset"),
+    ] {
+        let answer = served.send("PATCH", &format!("/sabir/v1{path}"), "", "{}").await;
+        let problem = content(&answer);
+        assert_eq!((code(&answer), kind(&problem)), (405, "method-not-allowed"), "{path}: {answer}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{path}: {problem}");
+        let head = answer.to_ascii_lowercase();
+        let shown = head.lines().find_map(|line| line.strip_prefix("allow: ")).expect("it has the header");
+        let mut methods: Vec<_> = shown.split(',').map(|m| m.trim().to_uppercase()).collect();
+        methods.sort();
+        assert_eq!(methods.join(","), allow, "{path}");
+    }
+}

@@ -1,11 +1,14 @@
 //! Topics: looked at, created, changed, deleted.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use sabir_broker::{Broker, BrokerOptions, NewTopic, Topic};
+use sabir_model::batch::Compression;
 use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicField, TopicKind};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::node::durability;
@@ -183,6 +186,39 @@ struct ConfigChange {
     timestamp: Option<Stamp>,
     #[serde(deserialize_with = "said")]
     durability: Option<Option<Promise>>,
+    #[serde(deserialize_with = "said")]
+    compression: Option<Option<Codec>>,
+    min_insync: Option<NonZero<u16>>,
+    #[serde(deserialize_with = "said")]
+    timestamp_before_max_ms: Option<Option<i64>>,
+    #[serde(deserialize_with = "said")]
+    timestamp_after_max_ms: Option<Option<i64>>,
+    #[serde(rename = "kind", deserialize_with = "fixed")]
+    _kind: (),
+    #[serde(rename = "own", deserialize_with = "follows")]
+    _own: (),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Codec {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::None => Self::None,
+            Codec::Gzip => Self::Gzip,
+            Codec::Snappy => Self::Snappy,
+            Codec::Lz4 => Self::Lz4,
+            Codec::Zstd => Self::Zstd,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -195,6 +231,18 @@ enum Promise {
 /// Null is something else than nothing.
 fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(input).map(Some)
+}
+
+/// Refuses what a topic keeps for good.
+fn fixed<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom("it cannot be changed: a topic keeps what it was made with; leave it out"))
+}
+
+/// Refuses what is shown and not set.
+fn follows<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom(
+        "it cannot be changed: it follows from the topic's records and settings; leave it out",
+    ))
 }
 
 impl ConfigChange {
@@ -222,6 +270,7 @@ impl ConfigChange {
             };
             config.own(TopicField::TimestampType);
         }
+        self.apply_to_new_batches(config)?;
         match self.durability {
             None => return Ok(()),
             Some(None) => config.disown(TopicField::Durability, &node.defaults),
@@ -234,6 +283,31 @@ impl ConfigChange {
             }
         }
         flushed_as_asked(config, node.durability)
+    }
+}
+
+impl ConfigChange {
+    /// What holds for batches that come from now on.
+    fn apply_to_new_batches(&self, config: &mut TopicConfig) -> Result<(), Problem> {
+        if let Some(codec) = self.compression {
+            config.compression = codec.map(Compression::from);
+            config.own(TopicField::Compression);
+        }
+        if let Some(replicas) = self.min_insync {
+            config.min_insync = replicas.get();
+            config.own(TopicField::MinInsync);
+        }
+        if let Some(bound) = self.timestamp_before_max_ms {
+            let bound = not_negative("timestamp_before_max_ms", bound)?;
+            config.timestamp_before_max_ms = bound.unwrap_or(i64::MAX);
+            config.own(TopicField::TimestampBeforeMaxMs);
+        }
+        if let Some(bound) = self.timestamp_after_max_ms {
+            let bound = not_negative("timestamp_after_max_ms", bound)?;
+            config.timestamp_after_max_ms = bound.unwrap_or(i64::MAX);
+            config.own(TopicField::TimestampAfterMaxMs);
+        }
+        Ok(())
     }
 }
 
@@ -305,11 +379,33 @@ fn escaped(name: &str) -> String {
     name.bytes().map(escape).collect()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What is to be changed of what is shown: what is absent stays.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Change {
+    #[serde(deserialize_with = "count")]
     partitions: Option<u32>,
     config: Option<ConfigChange>,
+    #[serde(rename = "name", deserialize_with = "fixed")]
+    _name: (),
+    #[serde(rename = "id", deserialize_with = "fixed")]
+    _id: (),
+    #[serde(rename = "internal", deserialize_with = "fixed")]
+    _internal: (),
+    #[serde(rename = "version", deserialize_with = "follows")]
+    _version: (),
+    #[serde(rename = "records", deserialize_with = "follows")]
+    _records: (),
+    #[serde(rename = "bytes", deserialize_with = "follows")]
+    _bytes: (),
+}
+
+/// How many partitions there are to be; a list of them, as it is shown, changes nothing.
+fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    let count: Result<Option<u32>, _> = Option::deserialize(input);
+    count.map_err(|error| {
+        D::Error::custom(format!("{error}: only how many there are can be changed, given as a number"))
+    })
 }
 
 pub async fn change(

@@ -60,6 +60,9 @@ pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Rep
     Ok(call.reply(&response, ErrorCode::None))
 }
 
+/// What stands for space that is not known.
+const UNKNOWN_BYTES: i64 = -1;
+
 /// Says how much each partition takes of the one directory there is. A partition has no file of its own: its size is that of
 /// its batches.
 pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
@@ -74,14 +77,14 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
         }
     };
     let shards = kafka.broker.stats().shards;
-    let free = shards.iter().map(|shard| shard.free_bytes).min().unwrap_or(0);
+    let free = shards.iter().filter_map(|shard| shard.free_bytes).min();
     let used: u64 = shards.iter().map(|shard| shard.segment_bytes).sum();
     let result = DescribeLogDirsResult {
         error_code: 0,
         log_dir: Str::from(kafka.broker.options().data.display().to_string()),
         topics,
-        total_bytes: signed(used.saturating_add(free)),
-        usable_bytes: signed(free),
+        total_bytes: free.map_or(UNKNOWN_BYTES, |free| signed(used.saturating_add(free))),
+        usable_bytes: free.map_or(UNKNOWN_BYTES, signed),
         is_cordoned: false,
     };
     Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
