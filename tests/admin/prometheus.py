@@ -220,7 +220,7 @@ def listed(file, name):
 
 def reasons_of_drops():
     """Those that the code has: every protocol's, and the front ends' own."""
-    return listed("crates/net/src/driver/ending.rs", "COMMON") | listed("protocols/kafka/src/session.rs", "OWN_REASONS")
+    return listed("crates/net/src/driver/ending.rs", "COMMON") | listed("protocols/kafka/src/requests.rs", "OWN_REASONS")
 
 
 def the_page_lists_every_reason(admin):

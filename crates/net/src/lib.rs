@@ -1,20 +1,16 @@
-//! Listeners, I/O threads, connection limits and drain; and what a protocol's folder exports to be served, configured and
-//! used.
+//! Listeners, I/O threads, connection limits, drain, and what drives a protocol's sessions on their connections.
 //!
 //! [`Net`] owns the I/O threads. Each is a current-thread runtime; a connection is dealt to the one with the fewest and
 //! stays there. The same threads watch what the broker's shards want to be driven by, so that a request needs no other
 //! thread.
 #![deny(missing_docs)]
 
-pub mod client;
-pub mod config;
 mod connection;
 mod driver;
 mod gate;
 mod listener;
 mod memory;
 mod net;
-pub mod protocol;
 mod threads;
 mod workers;
 
@@ -23,7 +19,7 @@ pub use driver::{
     Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, Session, UNCOUNTED, drive,
 };
 pub use gate::ListenerStats;
-pub use listener::{BindError, ListenOptions, Listener, machine_name, refuse_exposed};
+pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
 pub use threads::Watched;

@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::config::ConfigError;
-
 /// Connections that the system may hold until they are accepted.
 const BACKLOG: i32 = 4096;
 
@@ -28,8 +26,13 @@ pub struct ListenOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// It would let anybody in.
-    #[error(transparent)]
-    Exposed(#[from] ConfigError),
+    #[error("{section}.listen: {}", exposure_advice(section, .address))]
+    Exposed {
+        /// The configuration section.
+        section: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// The system refused.
     #[error("{section}.listen: cannot listen on {address}: {}", advice(.address, .source))]
     System {
@@ -58,23 +61,17 @@ fn advice(address: &SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// Refuses addresses that other machines reach where nobody has to log in, unless the user allowed that in so many words.
-///
-/// # Errors
-/// The first such address, with what to do.
-pub fn refuse_exposed(section: &str, addresses: &[SocketAddr], anonymous: bool) -> Result<(), ConfigError> {
-    let exposed = addresses.iter().find(|a| !a.ip().to_canonical().is_loopback());
-    match exposed.filter(|_| !anonymous) {
-        None => Ok(()),
-        Some(address) => Err(ConfigError::new(
-            section,
-            "listen",
-            format!(
-                "{address} can be reached from other machines, and nobody has to log in here; listen on 127.0.0.1, or \
-                 set {section}.anonymous = true if all who reach it may read, write and delete everything"
-            ),
-        )),
-    }
+/// The first address that other machines reach.
+pub fn exposed(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    addresses.iter().find(|a| !a.ip().to_canonical().is_loopback()).copied()
+}
+
+/// Why such an address is not listened on where nobody has to log in, and what to do about it.
+pub fn exposure_advice(section: &str, address: &SocketAddr) -> String {
+    format!(
+        "{address} can be reached from other machines, and nobody has to log in here; listen on 127.0.0.1, or \
+         set {section}.anonymous = true if all who reach it may read, write and delete everything"
+    )
 }
 
 /// Sockets that listen and are not accepted from yet.
@@ -93,7 +90,9 @@ impl Listener {
     /// An address open to other machines without `anonymous`; what the system refuses, with what to do about it.
     pub fn bind(options: &ListenOptions) -> Result<Self, BindError> {
         let section = options.section;
-        refuse_exposed(section, &options.addresses, options.anonymous)?;
+        if let Some(address) = exposed(&options.addresses).filter(|_| !options.anonymous) {
+            return Err(BindError::Exposed { section, address });
+        }
         let mut sockets = Vec::with_capacity(options.addresses.len());
         let mut addresses = Vec::with_capacity(options.addresses.len());
         for &address in &options.addresses {

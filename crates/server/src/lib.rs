@@ -21,8 +21,8 @@ pub use run::{RunError, run, run_while};
 pub use running::{Running, Serving, StartError, Stopped, start};
 pub use storage::volatile;
 
+pub use sabir_frontend::Protocol;
 /// The client side of the protocols, as the command line uses it.
-pub use sabir_net::client;
+pub use sabir_frontend::client;
 /// Values as a user writes them.
-pub use sabir_net::config as config_value;
-pub use sabir_net::protocol::Protocol;
+pub use sabir_frontend::config as config_value;

@@ -1,6 +1,6 @@
 //! The one list of front ends.
 
-use sabir_net::protocol::Protocol;
+use sabir_frontend::Protocol;
 
 /// Every protocol this server speaks. The first one is what the command line uses when none is named.
 pub fn protocols() -> &'static [&'static dyn Protocol] {

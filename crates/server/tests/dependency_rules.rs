@@ -16,17 +16,18 @@ const CORE: &[(&str, &[&str])] = &[
     ("cluster", &["base", "model", "journal"]),
     ("broker", &["base", "model", "journal", "delivery", "routing"]),
     ("net", &["base", "model", "broker"]),
+    ("frontend", &["base", "model", "broker", "net"]),
     ("admin", &["base", "model", "broker"]),
     // And every protocol.
-    ("server", &["base", "model", "cluster", "broker", "net", "admin"]),
+    ("server", &["base", "model", "cluster", "broker", "net", "frontend", "admin"]),
     ("cli", &["server"]),
 ];
 
-const PROTOCOL: &[&str] = &["base", "model", "broker", "net"];
+const PROTOCOL: &[&str] = &["base", "model", "broker", "net", "frontend"];
 
 /// Crates whose code must not name a protocol.
 const NEUTRAL: &[&str] =
-    &["base", "model", "journal", "delivery", "routing", "cluster", "broker", "net", "admin"];
+    &["base", "model", "journal", "delivery", "routing", "cluster", "broker", "net", "frontend", "admin"];
 
 const PROTOCOL_NAMES: &[&str] =
     &["kafka", "amqp", "rabbit", "rocketmq", "redis", "mqtt", "stomp", "openwire", "activemq"];

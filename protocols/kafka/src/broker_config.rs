@@ -4,8 +4,8 @@ use crate::config::Config;
 use crate::handlers::Client;
 use crate::topic_config::{self, ValueType};
 use sabir_broker::GroupOptions;
+use sabir_frontend::config::HostPort;
 use sabir_model::TopicConfig;
-use sabir_net::config::HostPort;
 
 /// A broker's setting as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The front end's own settings.
 
-use sabir_net::config::{ConfigError, Setting, Size, Table, parse_table};
+use sabir_frontend::config::{ConfigError, Setting, Size, Table, parse_table};
 use serde::Deserialize;
 
 /// The front end's own table; see [`SETTINGS`] for what each key does.

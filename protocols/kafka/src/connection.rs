@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::frontend::FrontEnd;
 use crate::handlers::produce::{self, Producing};
 use crate::handlers::{self, Client, Handling, Reply};
-use crate::session::{BadRequest, Next, REFUSED_UNANSWERED, Request, RequestNumber, Requests};
+use crate::requests::{BadRequest, Next, REFUSED_UNANSWERED, Request, RequestNumber, Requests};
 use crate::wire::{ApiKey, ErrorCode};
 
 /// Requests of a connection without an answer.

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics;
 use sabir_broker::{Broker, NewTopic, Partition, Topic};
+use sabir_frontend::config::HostPort;
+use sabir_frontend::{Listening, Place};
 use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
-use sabir_net::config::HostPort;
-use sabir_net::protocol::{Listening, Place};
 use sabir_net::{Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
@@ -20,7 +20,7 @@ use crate::exporter;
 use crate::fetch_session::{FetchSessions, SessionStats};
 use crate::metrics::Metrics;
 use crate::names;
-use crate::session::OWN_REASONS;
+use crate::requests::OWN_REASONS;
 use crate::wire::Str;
 
 /// How long the first client waits for what is made at the start.

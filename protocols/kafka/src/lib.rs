@@ -19,7 +19,7 @@ mod map;
 mod metrics;
 mod names;
 mod protocol;
-mod session;
+mod requests;
 mod topic_config;
 pub mod wire;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use sabir_frontend::client::Connector;
+use sabir_frontend::config::{ConfigError, Setting, Table};
+use sabir_frontend::{Configured, Place, Protocol};
 use sabir_net::Frontend;
-use sabir_net::client::Connector;
-use sabir_net::config::{ConfigError, Setting, Table};
-use sabir_net::protocol::{Configured, Place, Protocol};
 
 use crate::client::tool::CONNECTOR;
 use crate::config::{Config, NAME, SETTINGS};

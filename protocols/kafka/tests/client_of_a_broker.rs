@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use sabir_frontend::client::Acks;
 use sabir_kafka::client::{
     Client, Committer, ConnectOptions, Consumer, ConsumerOptions, Error, NewTopic, OffsetAt, OnOutOfRange,
     Producer, ProducerOptions, Record, partition_of_key,
@@ -13,7 +14,6 @@ use sabir_kafka::client::{
 use sabir_kafka::wire::api::coded_versions;
 use sabir_kafka::wire::{ApiKey, ErrorCode};
 use sabir_model::batch::Compression;
-use sabir_net::client::Acks;
 
 const NEEDS: &str = "KAFKA_ADDR names a running broker";
 

@@ -10,9 +10,10 @@ pub mod sources;
 
 use std::fmt;
 
-use sabir_net::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
-use sabir_net::protocol::{Configured, Protocol};
-use sabir_net::{ListenOptions, refuse_exposed};
+use sabir_frontend::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
+use sabir_frontend::refuse_exposed;
+use sabir_frontend::{Configured, Protocol};
+use sabir_net::ListenOptions;
 use serde::de::DeserializeOwned;
 
 use sections::{Admin, Data, Group, ListenTable, Log, Net, Node, Topic};

@@ -1,8 +1,8 @@
 //! What the configuration says, in the broker's terms.
 
 use sabir_broker::{BrokerOptions, DiskKind, GroupLimits, GroupOptions};
+use sabir_frontend::config::Span;
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
-use sabir_net::config::Span;
 use sabir_net::{ListenOptions, machine_name};
 
 use super::Config;

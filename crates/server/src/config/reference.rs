@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use sabir_net::config::Setting;
-use sabir_net::protocol::Protocol;
+use sabir_frontend::Protocol;
+use sabir_frontend::config::Setting;
 use serde_json::Value;
 
 use super::sections::{CORE, LISTEN};

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use sabir_net::config::{AutoSize, Expected, HostPort, Limit, Setting, Size, Span};
+use sabir_frontend::config::{AutoSize, Expected, HostPort, Limit, Setting, Size, Span};
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::memory;

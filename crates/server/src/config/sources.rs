@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider, Source};
-use sabir_net::config::Table;
+use sabir_frontend::config::Table;
 
 use super::Problem;
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sabir_net::client::Connector;
-use sabir_net::config::{Size, parse_table};
-use sabir_net::protocol::Place;
+use sabir_frontend::Place;
+use sabir_frontend::client::Connector;
+use sabir_frontend::config::{Size, parse_table};
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 
 use sabir_broker::BrokerOptions;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sabir_net::client::{SettingChange, TopicSetting};
+use sabir_frontend::client::{SettingChange, TopicSetting};
 
 use super::{Client, Error, Patience, Topic};
 use crate::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};

@@ -1,7 +1,7 @@
 //! Consumer groups as an operator sees them.
 
 use bytes::Bytes;
-use sabir_net::client::{GroupInfo, GroupSummary, MemberInfo};
+use sabir_frontend::client::{GroupInfo, GroupSummary, MemberInfo};
 
 use super::{Client, Error, Patience};
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;

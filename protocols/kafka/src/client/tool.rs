@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sabir_net::client::{
+use sabir_frontend::client::{
     Acks, Client as Tool, ClientError, ClusterInfo, Connector, Failure, GroupInfo, GroupOffset, GroupSummary,
     Incoming, LoadPlan, LoadReport, LocalFuture, NewTopic, Outgoing, PartitionInfo, Position, Progress,
     PublishOptions, Receipt, SettingChange, Start, TopicInfo, TopicSetting,

@@ -9,7 +9,7 @@ use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::names;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };

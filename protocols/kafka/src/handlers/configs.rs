@@ -13,7 +13,7 @@ use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::topic_config::{self, Shown, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,

@@ -13,7 +13,7 @@ use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
 use crate::frontend::{FrontEnd, short_uuid};
 use crate::map::error_code;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };

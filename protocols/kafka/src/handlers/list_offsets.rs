@@ -11,7 +11,7 @@ use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
     LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,

@@ -10,7 +10,7 @@ use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
 use crate::frontend::FrontEnd;
 use crate::names;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,

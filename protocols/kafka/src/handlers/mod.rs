@@ -34,7 +34,7 @@ use sabir_model::ErrorKind;
 
 use crate::error_pace::ErrorPace;
 use crate::frontend::FrontEnd;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 
 /// The client at the other end of a connection.

@@ -11,7 +11,7 @@ use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error,
 use crate::frontend::FrontEnd;
 use crate::map::group_error_code;
 use crate::names;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,

@@ -15,7 +15,7 @@ use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
 use crate::map::error_code;
-use crate::session::{BadRequest, REFUSED_UNANSWERED, Request};
+use crate::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,

@@ -10,7 +10,7 @@ use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,

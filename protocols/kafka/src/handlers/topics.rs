@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Call, Client, Reply, decode, first_error, once, patience, within};
 use crate::frontend::FrontEnd;
 use crate::map::error_code;
-use crate::session::{BadRequest, Request};
+use crate::requests::{BadRequest, Request};
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };

@@ -9,6 +9,7 @@ use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::testing::Commits;
 use sabir_broker::{Broker, BrokerOptions, DiskKind};
+use sabir_frontend::{Listening, Place, Protocol};
 use sabir_kafka::Kafka;
 use sabir_kafka::client::{Client, ConnectOptions};
 use sabir_kafka::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -18,7 +19,6 @@ use sabir_kafka::wire::messages::produce::{
 };
 use sabir_kafka::wire::{Encoded, ErrorCode, Request, Str, Uuid, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
-use sabir_net::protocol::{Listening, Place, Protocol};
 use sabir_net::{Frontend, ListenOptions, Listener, Net, NetOptions, Watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

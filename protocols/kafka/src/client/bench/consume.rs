@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_net::client::{LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
 use tokio::task::JoinSet;
 
 use super::super::{Client, Consumer, ConsumerOptions, Error, OffsetAt};

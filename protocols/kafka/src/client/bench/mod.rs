@@ -12,7 +12,7 @@ mod tally;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sabir_net::client::{Load, LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{Load, LoadPlan, LoadReport, Progress};
 
 use super::{Client, ConnectOptions, Error, NewTopic, OffsetAt, ProducerOptions};
 use crate::wire::ErrorCode;

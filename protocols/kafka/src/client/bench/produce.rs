@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabir_net::client::{LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
 use tokio::task::JoinSet;
 
 use super::super::{Client, Delivery, Error, OnDelivery, Producer, Record, TopicHandle};

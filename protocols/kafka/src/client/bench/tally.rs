@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use sabir_net::client::{LoadReport, Progress};
+use sabir_frontend::client::{LoadReport, Progress};
 
 use super::super::Error;
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
+use sabir_frontend::client::Acks;
 use sabir_model::ProducerId;
 use sabir_model::batch::Compression;
-use sabir_net::client::Acks;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use sabir_frontend::client::Acks;
 use sabir_model::ProducerId;
-use sabir_net::client::Acks;
 use tokio::sync::oneshot;
 
 use super::{Full, OnDelivery, ProducerOptions, Shared};

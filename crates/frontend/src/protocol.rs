@@ -4,11 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sabir_broker::Broker;
+use sabir_net::{Frontend, exposed, exposure_advice, machine_name};
 
-use crate::Frontend;
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, Table};
-use crate::listener::machine_name;
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
@@ -42,7 +41,7 @@ pub trait Configured: Send {
 pub struct Place {
     /// The broker it translates for.
     pub broker: Broker,
-    /// Where it listens. [`Connection::listener`](crate::Connection::listener) counts them from 0.
+    /// Where it listens. [`Connection::listener`](sabir_net::Connection::listener) counts them from 0.
     pub listening: Vec<Listening>,
 }
 
@@ -82,6 +81,17 @@ impl Listening {
 
     fn at(&self, host: String) -> HostPort {
         HostPort { host, port: self.address.port() }
+    }
+}
+
+/// Refuses addresses that other machines reach where nobody has to log in, unless the user allowed that in so many words.
+///
+/// # Errors
+/// The first such address, with what to do.
+pub fn refuse_exposed(section: &str, addresses: &[SocketAddr], anonymous: bool) -> Result<(), ConfigError> {
+    match exposed(addresses).filter(|_| !anonymous) {
+        None => Ok(()),
+        Some(address) => Err(ConfigError::new(section, "listen", exposure_advice(section, &address))),
     }
 }
 

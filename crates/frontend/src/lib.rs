@@ -1,0 +1,8 @@
+//! What a protocol's folder exports: how it is configured, how it is served, and a client of it for the command line.
+#![deny(missing_docs)]
+
+pub mod client;
+pub mod config;
+mod protocol;
+
+pub use protocol::{Configured, Listening, Place, Protocol, refuse_exposed};
