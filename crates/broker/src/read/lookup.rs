@@ -1,7 +1,10 @@
 //! Offsets by time. The index narrows it down to runs; the record is found by walking its batch.
+//!
+//! Where timestamps mislead, the whole partition may have to be walked. So a lookup goes by steps: after each it is the turn of another one
+//! of the shard, and one that nobody waits for any more goes no further.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +20,10 @@ use crate::shard::Shard;
 
 const NOT_FOUND: FoundOffset =
     FoundOffset { offset: Offset(-1), timestamp: -1, leader_epoch: LeaderEpoch::UNKNOWN };
+
+/// A step ends after so many runs, pages of the index counted with them, or so many bytes of runs.
+const STEP_RUNS: usize = 256;
+const STEP_BYTES: usize = 4 << 20;
 
 /// A record as its partition sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +44,6 @@ struct Candidate {
 enum What {
     Page(PageRef),
     Run(Run),
-    Record,
 }
 
 impl Ord for Candidate {
@@ -63,6 +69,46 @@ impl Candidate {
     }
 }
 
+/// What is left of a lookup.
+enum Search {
+    First(First),
+    Largest(Largest),
+}
+
+/// A search for the first record with a timestamp of at least `ts`.
+struct First {
+    ts: i64,
+    from: Offset,
+    /// Where it may be first, and the offset behind these.
+    runs: VecDeque<Run>,
+    next: Offset,
+}
+
+/// A search for the first record with the largest timestamp: best first.
+#[derive(Default)]
+struct Largest {
+    /// `None` before it is begun.
+    candidates: Option<BinaryHeap<Candidate>>,
+    found: Option<Stamped>,
+}
+
+/// What a step may still do.
+struct Budget {
+    runs: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn take(&mut self, bytes: u32) {
+        self.runs = self.runs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes as usize);
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.runs == 0 || self.bytes == 0
+    }
+}
+
 impl Shard {
     /// Looks an offset up.
     pub(crate) async fn find_offset(
@@ -70,18 +116,48 @@ impl Shard {
         partition: PartitionId,
         spec: OffsetSpec,
     ) -> Result<FoundOffset, ErrorKind> {
-        let shard = self.clone();
-        let lookup = move || match spec {
-            OffsetSpec::Timestamp(ts) => shard.first_at(partition, ts),
-            _ => shard.largest(partition),
-        };
         match spec {
             OffsetSpec::Earliest => self.edge(partition, |p| p.log_start),
             OffsetSpec::Latest => self.edge(partition, |p| p.next),
-            OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp => {
-                tokio::task::spawn_blocking(lookup).await.map_err(not_done)?
+            OffsetSpec::Timestamp(ts) => {
+                let first = First { ts, from: Offset::ZERO, runs: VecDeque::new(), next: Offset::ZERO };
+                self.search(partition, Search::First(first)).await
+            }
+            OffsetSpec::MaxTimestamp => self.search(partition, Search::Largest(Largest::default())).await,
+        }
+    }
+
+    async fn search(self: &Arc<Self>, id: PartitionId, mut search: Search) -> Result<FoundOffset, ErrorKind> {
+        loop {
+            // Given in the order of asking, and kept by the step also where nobody waits for that any more.
+            let turn = self.lookups.clone().lock_owned().await;
+            let shard = self.clone();
+            let step = move || {
+                let _turn = turn;
+                shard.step(id, &mut search).map(|found| (found, search))
+            };
+            let (found, rest) = tokio::task::spawn_blocking(step).await.map_err(not_done)??;
+            match found {
+                Some(found) => return Ok(found),
+                None => search = rest,
             }
         }
+    }
+
+    /// Goes on with a search; `None` if there is more to do. Blocking.
+    fn step(&self, id: PartitionId, search: &mut Search) -> Result<Option<FoundOffset>, ErrorKind> {
+        let log_start = self.edge(id, |partition| partition.log_start)?.offset;
+        let mut budget = Budget { runs: STEP_RUNS, bytes: STEP_BYTES };
+        while !budget.is_used_up() {
+            let found = match search {
+                Search::First(first) => self.look_for_first(id, first, log_start, &mut budget)?,
+                Search::Largest(largest) => self.look_for_largest(id, largest, log_start, &mut budget)?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     fn edge(
@@ -101,24 +177,42 @@ impl Shard {
         Ok(FoundOffset { offset, timestamp: -1, leader_epoch })
     }
 
-    /// The first record with a timestamp of at least `ts`. Blocking.
-    fn first_at(&self, id: PartitionId, ts: i64) -> Result<FoundOffset, ErrorKind> {
-        let mut from = Offset::ZERO;
-        loop {
-            let Some(place) = self.place_at(id, &mut from, ts)? else { return Ok(NOT_FOUND) };
-            let (runs, next) = match place {
-                Where::Run(run) => (vec![run], run.next()),
-                Where::Page(page) => (self.runs_of(id, &page)?, page.next),
-            };
-            for run in runs.iter().filter(|run| run.next() > from && run.max_ts >= ts) {
-                let found = self.scan(id, run, from, |timestamp, _| timestamp >= ts)?;
-                if let Some(found) = found {
-                    return self.answer(id, found);
-                }
-            }
+    fn look_for_first(
+        &self,
+        id: PartitionId,
+        first: &mut First,
+        log_start: Offset,
+        budget: &mut Budget,
+    ) -> Result<Option<FoundOffset>, ErrorKind> {
+        first.from = first.from.max(log_start);
+        let (ts, from) = (first.ts, first.from);
+        let Some(run) = first.runs.pop_front() else {
             // What the index promised may be below the log start, or have no time of its own.
-            from = from.max(next);
+            first.from = from.max(first.next);
+            return self.look_further(id, first, budget);
+        };
+        if run.next() <= from || run.max_ts < ts {
+            return Ok(None);
         }
+        budget.take(run.len);
+        let found = self.scan(id, &run, from, |timestamp, _| timestamp >= ts)?;
+        found.map(|found| self.answer(id, found)).transpose()
+    }
+
+    /// Asks the index where the record may be.
+    fn look_further(
+        &self,
+        id: PartitionId,
+        first: &mut First,
+        budget: &mut Budget,
+    ) -> Result<Option<FoundOffset>, ErrorKind> {
+        budget.take(0);
+        let Some(place) = self.place_at(id, &mut first.from, first.ts)? else { return Ok(Some(NOT_FOUND)) };
+        (first.runs, first.next) = match place {
+            Where::Run(run) => (VecDeque::from([run]), run.next()),
+            Where::Page(page) => (self.runs_of(id, &page)?.into(), page.next),
+        };
+        Ok(None)
     }
 
     fn place_at(&self, id: PartitionId, from: &mut Offset, ts: i64) -> Result<Option<Where>, ErrorKind> {
@@ -131,32 +225,51 @@ impl Shard {
         }))
     }
 
-    /// The first record with the largest timestamp: best first. Blocking.
-    fn largest(&self, id: PartitionId) -> Result<FoundOffset, ErrorKind> {
-        let (log_start, mut best) = self.candidates(id)?;
-        while let Some(Candidate { bound, what }) = best.pop() {
-            match what {
-                What::Record => return self.answer(id, bound),
-                What::Page(page) => best.extend(self.runs_of(id, &page)?.into_iter().map(Candidate::run)),
-                What::Run(run) => {
-                    let mut largest = None;
-                    self.scan(id, &run, log_start, |timestamp, offset| {
-                        largest = largest.max(Some(Stamped { timestamp, offset: Reverse(offset) }));
-                        false
-                    })?;
-                    best.extend(largest.map(|bound| Candidate { bound, what: What::Record }));
-                }
+    fn look_for_largest(
+        &self,
+        id: PartitionId,
+        largest: &mut Largest,
+        log_start: Offset,
+        budget: &mut Budget,
+    ) -> Result<Option<FoundOffset>, ErrorKind> {
+        if largest.found.is_some_and(|found| found.offset.0 < log_start) {
+            // It was deleted meanwhile, and what was less was not kept.
+            *largest = Largest::default();
+        }
+        let candidates = match &mut largest.candidates {
+            Some(candidates) => candidates,
+            none => none.insert(self.candidates(id)?),
+        };
+        let best = candidates.pop().filter(|best| Some(best.bound) > largest.found);
+        let Some(best) = best else {
+            return Ok(Some(match largest.found {
+                Some(found) => self.answer(id, found)?,
+                None => NOT_FOUND,
+            }));
+        };
+        match best.what {
+            What::Page(page) => {
+                budget.take(0);
+                let runs = self.runs_of(id, &page)?.into_iter().map(Candidate::run);
+                candidates.extend(runs.filter(|run| Some(run.bound) > largest.found));
+            }
+            What::Run(run) => {
+                budget.take(run.len);
+                self.scan(id, &run, log_start, |timestamp, offset| {
+                    largest.found = largest.found.max(Some(Stamped { timestamp, offset: Reverse(offset) }));
+                    false
+                })?;
             }
         }
-        Ok(NOT_FOUND)
+        Ok(None)
     }
 
-    fn candidates(&self, id: PartitionId) -> Result<(Offset, BinaryHeap<Candidate>), ErrorKind> {
+    fn candidates(&self, id: PartitionId) -> Result<BinaryHeap<Candidate>, ErrorKind> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         let pages = partition.index.closed().iter().copied().map(Candidate::page);
         let runs = partition.index.open().iter().copied().map(Candidate::run);
-        Ok((partition.log_start, pages.chain(runs).collect()))
+        Ok(pages.chain(runs).collect())
     }
 
     /// The runs of a closed page; none if it is gone.

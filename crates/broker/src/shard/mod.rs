@@ -82,6 +82,8 @@ pub(crate) struct Shard {
     /// Whether somebody outside watches the descriptors.
     watched: AtomicBool,
     stopped: AtomicBool,
+    /// Held by the one step of a lookup by time that is under way.
+    pub(crate) lookups: Arc<tokio::sync::Mutex<()>>,
     crowd: Crowd,
     /// Whether something panicked and those who wait have not been told yet.
     panicked: AtomicBool,

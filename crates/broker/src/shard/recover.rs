@@ -120,6 +120,7 @@ impl Shard {
             signal,
             watched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            lookups: Arc::default(),
             crowd: Crowd::default(),
             panicked: AtomicBool::new(false),
             meters: ShardMeters::default(),

@@ -317,3 +317,59 @@ async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
     assert_eq!(most.unwrap().offset, Offset(BATCHES - 1));
     broker.shutdown();
 }
+
+/// Appends batches that each are a run of their own and claim to hold a record of the far future, which they do not: headers as earlier
+/// versions took them.
+async fn write_misleading_batches(broker: &Broker, topic: &Topic, count: i64) {
+    for from in (0..count).step_by(1000) {
+        let lone = |i: i64| {
+            let mut item = item(topic, 0, batch(&[b"x"], i));
+            item.maker = FrontEndNo((i % 2) as u16);
+            item.header.max_timestamp = 1 << 50;
+            item
+        };
+        let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
+        broker.flush();
+        assert!(soon(appending).await.iter().all(Result::is_ok));
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_that_is_misled_lets_others_have_their_turn_and_ends_with_who_asked() {
+    const BATCHES: i64 = 20_000;
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let other = create(&broker, "other", 1).await;
+    write_misleading_batches(&broker, &topic, BATCHES).await;
+    append(&broker, &other, 0, batch(&[b"x"], 50)).await.unwrap();
+    let find = |topic: &Topic, spec| {
+        let (broker, partition) = (broker.clone(), *topic.partition(0).unwrap());
+        async move { broker.offsets(partition.shard, partition.id, spec).await.unwrap() }
+    };
+    let far = OffsetSpec::Timestamp(1 << 49);
+    for spec in [far, OffsetSpec::MaxTimestamp] {
+        // It finds out in the end, and meanwhile others find what they look for.
+        let long = tokio::spawn(find(&topic, spec));
+        for _ in 0..20 {
+            assert_eq!(soon(find(&other, OffsetSpec::Timestamp(50))).await.offset, Offset(0));
+            assert_eq!(soon(find(&other, OffsetSpec::MaxTimestamp)).await.timestamp, 50);
+        }
+        assert!(!long.is_finished(), "{spec:?}: it has {BATCHES} runs to look at");
+        let (found, last) = (soon(long).await.unwrap(), BATCHES - 1);
+        let expected = if spec == far { (-1, -1) } else { (last, last) };
+        assert_eq!((found.offset.0, found.timestamp), expected, "{spec:?}");
+    }
+    let found = soon(find(&topic, OffsetSpec::Timestamp(BATCHES - 5))).await;
+    assert_eq!((found.offset.0, found.timestamp), (BATCHES - 5, BATCHES - 5));
+    // Nobody waits for it any more: the step under way is its last.
+    let gone = tokio::spawn(find(&topic, far));
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    gone.abort();
+    assert!(gone.await.is_err());
+    let lookups = broker.inner.shards[1].lookups.clone();
+    drop(soon(lookups.lock()).await);
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert!(lookups.try_lock().is_ok(), "something goes on");
+    broker.shutdown();
+}
