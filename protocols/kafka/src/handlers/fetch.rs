@@ -307,7 +307,8 @@ fn check(
     if bounds.follower {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
-    check_epoch(kafka, partition, wanted.leader_epoch)?;
+    // In a fetch any negative epoch is none, as with Kafka; elsewhere -1 alone is.
+    check_epoch(kafka, partition, wanted.leader_epoch.max(-1))?;
     if wanted.last_fetched_epoch >= 0 {
         let end =
             kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.last_fetched_epoch));

@@ -188,6 +188,11 @@ async fn leader_epochs_are_checked_and_their_ends_known() {
         let response = raw.ask(&ListOffsetsRequest { topics: vec![topic], ..Default::default() }).await;
         assert_code(response.topics[0].partitions[0].error_code, expected);
     }
+    let fenced =
+        OffsetForLeaderPartition { current_leader_epoch: -2, leader_epoch: epoch, ..Default::default() };
+    let topic = OffsetForLeaderTopic { topic: "t".into(), partitions: vec![fenced] };
+    let response = raw.ask(&OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() }).await;
+    assert_code(response.topics[0].partitions[0].error_code, ErrorCode::FencedLeaderEpoch);
     for version in 2..=4 {
         let partition = OffsetForLeaderPartition { leader_epoch: epoch, ..Default::default() };
         let topic = OffsetForLeaderTopic { topic: "t".into(), partitions: vec![partition] };

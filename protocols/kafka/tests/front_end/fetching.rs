@@ -56,6 +56,20 @@ async fn a_fetch_from_the_middle_of_a_batch_gets_all_of_it() {
     assert_eq!((only(&end).error_code, batches(only(&end)).len()), (0, 0));
 }
 
+/// Any negative leader epoch is none, in a fetch alone.
+#[tokio::test]
+async fn a_fetch_that_knows_no_leader_epoch_is_served() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    raw.put("t", 0, &["a"]).await;
+    for current_leader_epoch in [-1, -2, i32::MIN] {
+        let partition = FetchPartition { current_leader_epoch, ..partition(0, 0) };
+        let response = raw.call(12, &fetch(vec![partition])).await;
+        assert_eq!(batches(only(&response)), [(0, 0)], "{current_leader_epoch}");
+    }
+}
+
 #[tokio::test]
 async fn offsets_outside_are_refused() {
     let rig = Rig::start();

@@ -266,6 +266,35 @@ async fn commits_are_fenced() {
     }
 }
 
+/// The id is a key of the checkpoint's store.
+#[tokio::test]
+async fn a_group_id_has_384_bytes_at_the_most() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let commit = |group_id: &str| {
+        let partitions = vec![OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() }];
+        let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+        OffsetCommitRequest { group_id: group_id.into(), topics, ..Default::default() }
+    };
+    for (bytes, expected) in
+        [(384, ErrorCode::None), (385, ErrorCode::InvalidGroupId), (32_000, ErrorCode::InvalidGroupId)]
+    {
+        let id = "g".repeat(bytes);
+        let answer = raw.call(8, &commit(&id)).await;
+        assert_code(answer.topics[0].partitions[0].error_code, expected);
+        let join =
+            JoinGroupRequest { group_id: id.as_str().into(), ..join_request(&Str::default(), Some("i")) };
+        assert_code(raw.call(9, &join).await.error_code, expected);
+        let beat = HeartbeatRequest { group_id: id.as_str().into(), ..Default::default() };
+        let answer = ErrorCode::from_i16(raw.ask(&beat).await.error_code).unwrap();
+        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 384, "{answer:?}");
+        let request = DeleteGroupsRequest { groups_names: vec![id.as_str().into()] };
+        let answer = ErrorCode::from_i16(raw.ask(&request).await.results[0].error_code).unwrap();
+        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 384, "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn groups_are_listed_described_and_deleted() {
     let rig = Rig::start();
