@@ -1,12 +1,13 @@
 //! DescribeCluster, DescribeLogDirs, DescribeTopicPartitions and ListConfigResources.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sabir_broker::Topic;
 
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::topics::is_internal;
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, decode, first_error, once};
 use crate::frontend::FrontEnd;
 use crate::names;
 use crate::requests::{BadRequest, Request};
@@ -72,8 +73,10 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
     let topics = match &body.topics {
         None => kafka.broker.catalog().topics().map(|topic| sizes(kafka, topic, None)).collect(),
         Some(wanted) => {
-            let found = wanted.iter().filter_map(|w| Some((kafka.topic(&w.topic)?, &w.partitions)));
-            found.map(|(topic, indexes)| sizes(kafka, &topic, Some(indexes))).collect()
+            let named = once(wanted, |wanted| wanted.topic.clone());
+            let indexes = |indexes: &Vec<i32>| indexes.iter().copied().collect::<HashSet<_>>();
+            let found = named.filter_map(|w| Some((kafka.topic(&w.topic)?, indexes(&w.partitions))));
+            found.map(|(topic, indexes)| sizes(kafka, &topic, Some(&indexes))).collect()
         }
     };
     let shards = kafka.broker.stats().shards;
@@ -90,7 +93,7 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
     Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
 }
 
-fn sizes(kafka: &FrontEnd, topic: &Topic, indexes: Option<&Vec<i32>>) -> DescribeLogDirsTopic {
+fn sizes(kafka: &FrontEnd, topic: &Topic, indexes: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
     let wanted = topic.partitions.iter().filter(|p| indexes.is_none_or(|indexes| indexes.contains(&p.index)));
     let size = |p: &sabir_broker::Partition| DescribeLogDirsPartition {
         partition_index: p.index,

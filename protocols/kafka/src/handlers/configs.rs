@@ -9,6 +9,7 @@ use sabir_model::{ErrorKind, TopicConfig};
 use tokio::time::Instant;
 
 use super::topics::Refused;
+use super::weight::TOPIC_SETTINGS;
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
 use crate::frontend::FrontEnd;
@@ -52,9 +53,28 @@ pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Re
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
-    let results: Vec<_> = resources.map(|r| described(&client, r, &body)).collect();
+    let mut left = client.memory.total() / TOPIC_SETTINGS;
+    let results: Vec<_> = resources
+        .map(|resource| {
+            let result = if left == 0 { too_many(resource) } else { described(&client, resource, &body) };
+            left -= usize::from(!result.configs.is_empty());
+            result
+        })
+        .collect();
     let error = first_error(results.iter().map(|r| r.error_code));
     Ok(call.reply(&describe::DescribeConfigsResponse { results, ..Default::default() }, error))
+}
+
+/// What is refused of an answer that would take more than all memory for answers.
+fn too_many(resource: &describe::DescribeConfigsResource) -> describe::DescribeConfigsResult {
+    let message = "the answer would be larger than what net.frame_memory has room for: ask for fewer at once";
+    describe::DescribeConfigsResult {
+        error_code: ErrorCode::PolicyViolation.code(),
+        error_message: Some(Str::from_static(message)),
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        ..Default::default()
+    }
 }
 
 fn described(

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use sabir_broker::{Fetched, Partition, Topic};
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
-use sabir_net::{DropReason, FrameMemory, Grant, NoMemory, UNCOUNTED};
+use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
+use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
 use crate::frontend::{FrontEnd, short_uuid};
@@ -69,9 +70,6 @@ struct Bounds {
     follower: bool,
 }
 
-/// How long memory for a list of partitions is waited for, if the fetch itself waits no longer.
-const LEAST_HOLD: Duration = Duration::from_secs(1);
-
 /// What a partition takes while its fetch waits: what is wanted of it, that it is watched, and what is answered.
 const EACH: usize =
     size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
@@ -86,23 +84,8 @@ const fn named_in(version: i16) -> usize {
     }
 }
 
-const NO_MEMORY: Reply = Reply::Close { error: ErrorCode::RequestTimedOut, why: DropReason::Memory };
-
-/// Memory for a long list of partitions, which is kept while the fetch waits, and for the answers to it.
-///
-/// # Errors
-/// There was none in time. Waiting on would be for others that may wait for what this one's frame takes.
-async fn hold(memory: &FrameMemory, bytes: usize, until: Instant) -> Result<Option<Grant>, NoMemory> {
-    let bytes = bytes.min(memory.total());
-    if bytes <= UNCOUNTED {
-        return Ok(None);
-    }
-    let by = until.max(Instant::now() + LEAST_HOLD);
-    let taken = tokio::time::timeout_at(by, memory.clone().take(bytes)).await;
-    taken.map(Some).map_err(|_| NoMemory)
-}
-
-/// The same once it is known how long the list is: a session knows more than its request says.
+/// Memory for a list of partitions, which is kept while the fetch waits, and for the answers to it, once it is known how long it is: a
+/// session knows more than its request says.
 async fn hold_all(
     memory: &FrameMemory,
     held: Option<Grant>,

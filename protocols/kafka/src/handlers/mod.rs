@@ -17,6 +17,7 @@ mod security;
 mod topics;
 mod transactions;
 mod versions;
+mod weight;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
@@ -230,6 +231,10 @@ fn first_error(codes: impl Iterator<Item = i16>) -> ErrorCode {
 /// Handles any request but one to produce.
 pub(crate) fn handle(client: Rc<Client>, request: Request) -> Handling {
     client.introduce(request.header.client_id.as_ref());
+    weight::within(client, request, dispatch)
+}
+
+fn dispatch(client: Rc<Client>, request: Request) -> Handling {
     match request.api {
         ApiKey::Metadata => Box::pin(metadata::metadata(client, request)),
         ApiKey::Fetch => Box::pin(fetch::fetch(client, request)),

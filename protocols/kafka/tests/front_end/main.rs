@@ -12,6 +12,7 @@ mod groups;
 mod internal_topics;
 mod large;
 mod listeners;
+mod memory;
 mod panics;
 mod patience;
 mod placement;

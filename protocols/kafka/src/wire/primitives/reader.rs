@@ -25,10 +25,14 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader with the limit that suits requests: 16 times the frame, within 1 MiB and 32 MiB.
+    /// A reader with the [limit](Self::limit_of) that suits requests.
     pub fn new(frame: &'a Bytes) -> Self {
-        let budget = frame.len().saturating_mul(BUDGET_FACTOR).clamp(BUDGET_FLOOR, BUDGET_CEILING);
-        Self::with_limit(frame, budget)
+        Self::with_limit(frame, Self::limit_of(frame.len()))
+    }
+
+    /// What the arrays of a request take at most: 16 times its frame, within 1 MiB and 32 MiB.
+    pub fn limit_of(frame: usize) -> usize {
+        frame.saturating_mul(BUDGET_FACTOR).clamp(BUDGET_FLOOR, BUDGET_CEILING)
     }
 
     /// A reader whose arrays take at most `limit` bytes of memory together.

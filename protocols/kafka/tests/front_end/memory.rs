@@ -1,0 +1,155 @@
+//! What counts against the memory that frames and answers share, beside what clients leave unfinished and unread.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
+use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
+use sabir_kafka::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use sabir_kafka::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use sabir_kafka::wire::messages::list_config_resources::ListConfigResourcesRequest;
+use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use sabir_kafka::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::messages::sync_group::SyncGroupRequest;
+use sabir_kafka::wire::{ErrorCode, Request, Str};
+
+use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, creatable};
+
+/// A broker with so much memory for frames and answers.
+fn with_memory(bytes: usize) -> Rig {
+    let mut setup = Setup::default();
+    setup.net.frame_memory = bytes;
+    Rig::with(setup)
+}
+
+/// With all memory taken a request is not answered; with memory it is, and gives all of it back.
+async fn needs_memory<R: Request>(rig: &Rig, version: i16, request: &R) {
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let all = memory.try_take(memory.total()).expect("nobody has any");
+    let dropped = rig.dropped("memory");
+    let mut raw = rig.raw().await;
+    raw.send(version, request).await;
+    assert_eq!(raw.closed().await, b"", "{:?}", R::KEY);
+    assert_eq!(rig.dropped("memory"), dropped + 1, "{:?}", R::KEY);
+    drop(all);
+    rig.raw().await.call(version, request).await;
+    let began = Instant::now();
+    while memory.granted() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{:?}: {} bytes are kept", R::KEY, memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Of two groups, `g` with a position in each partition of `t` and one that has a member with much to say.
+async fn groups(raw: &mut Raw) {
+    let position = |partition_index| OffsetCommitRequestPartition {
+        partition_index,
+        committed_metadata: Some(Str::from("x".repeat(100))),
+        ..Default::default()
+    };
+    let partitions = (0..2000).map(position).collect();
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+    let commit = OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: -1,
+        topics,
+        ..Default::default()
+    };
+    assert_eq!(raw.call(9, &commit).await.topics[0].partitions[0].error_code, 0);
+    let metadata = Bytes::from(vec![7; 200_000]);
+    let protocols = vec![JoinGroupRequestProtocol { name: "p".into(), metadata }];
+    let join = JoinGroupRequest {
+        group_id: "large".into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "consumer".into(),
+        protocols,
+        ..Default::default()
+    };
+    let joined = raw.call(3, &join).await;
+    assert_eq!(joined.error_code, 0);
+    let sync = SyncGroupRequest {
+        group_id: "large".into(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id,
+        ..Default::default()
+    };
+    assert_eq!(raw.call(3, &sync).await.error_code, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_far_larger_than_its_request_takes_its_memory_first() {
+    let rig = with_memory(8 << 20);
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2000).await;
+    let topics: Vec<_> = (0..150).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
+    let create = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    assert_eq!(raw.ask(&create).await.topics[149].error_code, 0);
+    groups(&mut raw).await;
+
+    needs_memory(&rig, 12, &MetadataRequest { topics: None, ..Default::default() }).await;
+    let named = MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+    needs_memory(&rig, 9, &MetadataRequest { topics: Some(vec![named]), ..Default::default() }).await;
+    needs_memory(&rig, 4, &settings_of(20)).await;
+    needs_memory(&rig, 7, &CreateTopicsRequest { validate_only: true, ..create }).await;
+    needs_memory(&rig, 3, &DescribeLogDirsRequest { topics: None }).await;
+    needs_memory(&rig, 1, &ListConfigResourcesRequest::default()).await;
+    let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..Default::default() };
+    let all = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+    needs_memory(&rig, 9, &all).await;
+    let old = OffsetFetchRequest { group_id: "g".into(), topics: None, ..Default::default() };
+    needs_memory(&rig, 5, &old).await;
+    needs_memory(&rig, 5, &DescribeGroupsRequest { groups: vec!["large".into()], ..Default::default() })
+        .await;
+}
+
+#[tokio::test]
+async fn a_long_list_takes_memory_before_it_is_decoded() {
+    let rig = with_memory(8 << 20);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut raw = rig.raw().await;
+    let names = vec![Str::from_static("x"); 50_000];
+    let request = DescribeGroupsRequest { groups: names, ..Default::default() };
+    // Enough for its frame.
+    let most = memory.try_take(7 << 20).unwrap();
+    raw.send(5, &request).await;
+    assert_eq!(raw.closed().await, b"");
+    assert_eq!(rig.dropped("memory"), 1);
+    drop(most);
+    assert_eq!(rig.raw().await.call(5, &request).await.groups.len(), 1);
+}
+
+/// Asks for all that is to be known of the settings of so many topics.
+fn settings_of(topics: usize) -> DescribeConfigsRequest {
+    let resource = |i| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: Str::from(format!("many-{i}")),
+        configuration_keys: None,
+    };
+    let resources = (0..topics).map(resource).collect();
+    DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true }
+}
+
+#[tokio::test]
+async fn settings_that_no_memory_would_have_room_for_are_refused_by_name() {
+    const MEMORY: usize = 1 << 20;
+    let rig = with_memory(MEMORY);
+    let mut raw = rig.raw().await;
+    let topics: Vec<_> = (0..100).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
+    raw.ask(&CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() }).await;
+    raw.send(4, &settings_of(100)).await;
+    let frame = raw.receive_frame().await;
+    assert!(frame.len() < MEMORY, "{}", frame.len());
+    let response = raw.call(4, &settings_of(100)).await;
+    let (told, refused): (Vec<_>, Vec<_>) = response.results.iter().partition(|r| r.error_code == 0);
+    assert!(told.len() >= 10 && told.iter().all(|r| !r.configs.is_empty()), "{}", told.len());
+    assert!(refused.len() >= 10, "{}", refused.len());
+    for result in refused {
+        assert_code(result.error_code, ErrorCode::PolicyViolation);
+        assert!(result.resource_name.starts_with("many-") && result.error_message.is_some());
+    }
+}
