@@ -26,6 +26,7 @@ impl MemoryWatch {
     /// # Errors
     /// The system has no more threads.
     pub fn start(broker: Broker, size: Option<TailCacheSize>) -> std::io::Result<Self> {
+        allocator::bound();
         let (stop, stopped) = channel();
         let run = move || watch(&broker, size, &stopped);
         let thread = std::thread::Builder::new().name("memory".into()).spawn(run)?;
