@@ -58,6 +58,7 @@ impl Default for Input {
 
 impl Input {
     /// Says how many bytes there must be before there is something to take: as many as the frame that has begun has in all.
+    #[inline]
     pub fn need(&mut self, bytes: usize) {
         self.need = bytes;
     }

@@ -83,21 +83,25 @@ pub struct Io {
 
 impl Io {
     /// Whether the node drains: nothing further is to be begun, and what may wait for others is to be given up.
+    #[inline]
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
     /// Whether the client sends no more.
+    #[inline]
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// Notes that a whole frame was taken out of the input: what arrives now is another one.
+    #[inline]
     pub fn frame_taken(&mut self) {
         self.deadlines.frame_taken();
     }
 
     /// Whether nothing further is to be begun in this turn, now that it is `now`.
+    #[inline]
     pub fn is_turn_over(&self, now: Instant) -> bool {
         now - self.turn_began >= TURN_TIME
     }

@@ -52,6 +52,7 @@ impl Output {
     }
 
     /// Puts a piece behind all others.
+    #[inline]
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.len += piece.len();
@@ -60,16 +61,19 @@ impl Output {
     }
 
     /// Bytes that wait.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether nothing waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether so much waits that no more is to be put in.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.len > MAX_UNREAD
     }

@@ -54,10 +54,10 @@ pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply,
     drop(body);
     let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
     let Ok(_held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
-    let Gathered { mut answers, memory, .. } = wait(&client, &plan, &bounds).await;
+    let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds).await;
     kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
-    count_sent(kafka, &plan, &answers);
+    given.iter().for_each(|(topic, bytes)| topic.traffic.send(*bytes));
     Ok(call.reply(&respond(&plan, answers), error).within(memory))
 }
 
@@ -152,6 +152,8 @@ struct Gathered {
     urgent: bool,
     /// Whether there is a partition from which records may come.
     any_read: bool,
+    /// What topics give.
+    given: Vec<(Arc<Topic>, usize)>,
 }
 
 impl Gathered {
@@ -162,6 +164,15 @@ impl Gathered {
     /// Whether it is answered before its time because of errors. A topic that is not there does not end the wait for others.
     fn has_failed(&self) -> bool {
         self.urgent || !self.any_read
+    }
+
+    /// Counts what one of a topic's partitions gives.
+    fn gives(&mut self, topic: &Arc<Topic>, bytes: usize) {
+        match self.given.last_mut() {
+            _ if bytes == 0 => {}
+            Some((last, given)) if Arc::ptr_eq(last, topic) => *given += bytes,
+            _ => self.given.push((topic.clone(), bytes)),
+        }
     }
 
     /// How many bytes more are waited for. A client that takes none at all still gets the first batch, and waits for that.
@@ -177,28 +188,34 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
     let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
-    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent: false, any_read: false };
+    let (urgent, any_read, given) = Default::default();
+    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, any_read, given };
     let mut topics = Lookup::new(kafka);
     for (at, wanted) in plan.wanted.iter().enumerate() {
         let left = max_bytes.saturating_sub(gathered.bytes);
-        let answer =
-            match topics.find(wanted).and_then(|(_, partition)| check(kafka, &partition, wanted, bounds)) {
-                Ok(Found::Partition(partition)) => {
-                    let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
-                    // The first batch of the first partition that has one is given whatever its size, or a consumer that
-                    // wants less could never go on.
-                    read(kafka, &partition, wanted, max, gathered.bytes == 0, bounds.committed_only).await
-                }
-                Ok(Found::Diverged(end)) => {
-                    Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
-                }
-                Err(error) => Err(error),
-            };
+        let found = topics.find(wanted);
+        let answer = match found.as_ref().map(|(_, partition)| check(kafka, partition, wanted, bounds)) {
+            Ok(Ok(Found::Partition(partition))) => {
+                let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
+                // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
+                // less could never go on.
+                read(kafka, &partition, wanted, max, gathered.bytes == 0, bounds.committed_only).await
+            }
+            Ok(Ok(Found::Diverged(end))) => {
+                Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(*error),
+        };
         let answer = answer.unwrap_or_else(|error| unread(wanted, error));
+        let bytes = answer.records.as_ref().map_or(0, Records::len);
+        if let Ok((topic, _)) = &found {
+            gathered.gives(topic, bytes);
+        }
         let waits = is_absent(answer.error_code);
         gathered.urgent |= (answer.error_code != 0 && !waits) || answer.diverging_epoch.epoch >= 0;
         gathered.any_read |= !waits;
-        gathered.bytes += answer.records.as_ref().map_or(0, Records::len);
+        gathered.bytes += bytes;
         gathered.answers.push((at, answer));
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
@@ -369,19 +386,6 @@ fn partitions(kafka: &FrontEnd, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
     let mut topics = Lookup::new(kafka);
     let found = plan.wanted.iter().filter_map(|wanted| topics.find(wanted).ok());
     found.map(|(_, partition)| (partition.shard, partition.id)).collect()
-}
-
-/// Counts what the topics give; those that went meanwhile have no counters any more.
-fn count_sent(kafka: &FrontEnd, plan: &Plan, answers: &Answers) {
-    let mut topics = Lookup::new(kafka);
-    for (at, answer) in answers {
-        let bytes = answer.records.as_ref().map_or(0, Records::len);
-        if bytes > 0
-            && let Ok((topic, _)) = topics.find(&plan.wanted[*at])
-        {
-            topic.traffic.send(bytes);
-        }
-    }
 }
 
 fn respond(plan: &Plan, answers: Answers) -> FetchResponse {
