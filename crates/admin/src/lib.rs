@@ -94,6 +94,8 @@ pub struct Admin {
     state: Arc<RwLock<State>>,
     /// Held while figures are gathered: one text is in the making, for all who asked before it was begun.
     gathering: Arc<tokio::sync::Mutex<metrics::Gathered>>,
+    /// How many ask for figures now.
+    waiting: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// How far the server is.
@@ -116,6 +118,7 @@ impl Admin {
             started: SystemTime::now(),
             state: Arc::default(),
             gathering: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 

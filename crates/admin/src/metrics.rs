@@ -1,7 +1,8 @@
 //! `/metrics`: the broker's figures under the names that dashboards use.
 
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
@@ -14,19 +15,42 @@ use crate::{Admin, State, detail, process};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The text that was gathered last, for as long as an answer has it.
+/// How long others who ask are waited for before figures are gathered.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// The text that was gathered last, kept for those who wait for it.
 #[derive(Debug, Default)]
 pub struct Gathered {
     begun: Option<Instant>,
-    openmetrics: Weak<String>,
-    plain: Weak<String>,
+    openmetrics: bool,
+    text: Option<Arc<String>>,
 }
 
 impl Gathered {
     /// The text in one of its forms, if it was begun after somebody asked.
     fn since(&self, asked: Instant, openmetrics: bool) -> Option<Arc<String>> {
-        let text = if openmetrics { &self.openmetrics } else { &self.plain };
-        text.upgrade().filter(|_| self.begun.is_some_and(|begun| begun >= asked))
+        let fits = self.openmetrics == openmetrics && self.begun.is_some_and(|begun| begun >= asked);
+        self.text.clone().filter(|_| fits)
+    }
+}
+
+/// One who waits for a text, counted.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.load(Relaxed) == 1
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -45,19 +69,24 @@ pub async fn show(
 ) -> ([(HeaderName, &'static str); 1], Bytes) {
     let asked = Instant::now();
     let openmetrics = wants_openmetrics(&headers);
+    let waiting = Waiting::new(&admin.waiting);
     let mut last = admin.gathering.lock().await;
     let text = match last.since(asked, openmetrics) {
         Some(text) => text,
         None => {
+            // Connections are taken one a turn: those that wait to be are to have this text too.
+            tokio::time::sleep(LINGER).await;
             let begun = Some(Instant::now());
             let out = gather(&admin).await;
             let text = Arc::new(if openmetrics { out.render() } else { out.render_plain() });
-            let (one, none) = (Arc::downgrade(&text), Weak::new());
-            let (openmetrics, plain) = if openmetrics { (one, none) } else { (none, one) };
-            *last = Gathered { begun, openmetrics, plain };
+            *last = Gathered { begun, openmetrics, text: Some(text.clone()) };
             text
         }
     };
+    if waiting.is_alone() {
+        last.text = None;
+    }
+    drop(waiting);
     let content_type = if openmetrics { OPENMETRICS } else { PLAIN };
     ([(header::CONTENT_TYPE, content_type)], Bytes::from_owner(Text(text)))
 }

@@ -270,6 +270,11 @@ impl NodeClock {
         self.ticks.load(Ordering::Acquire)
     }
 
+    /// What the machine's wall clock shows, believed or not.
+    pub fn wall_ms(&self) -> i64 {
+        self.machine.now_ms()
+    }
+
     /// How far the wall clock is ahead, in milliseconds; negative if it is behind.
     pub fn ahead_ms(&self) -> i64 {
         let (wall, monotonic) = (self.machine.now_ms(), self.machine.monotonic_ms());

@@ -27,7 +27,7 @@ use crate::entry::{
 use crate::group::Groups;
 use crate::housekeeper::Housekeeper;
 use crate::lock::DataLock;
-use crate::open::{random_id, tail_bytes};
+use crate::open::{end_run, random_id, tail_bytes};
 use crate::options::BrokerOptions;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
@@ -105,6 +105,12 @@ impl Broker {
     /// The node's time, in milliseconds since the epoch: the system clock's, but for its jumps.
     pub fn now_ms(&self) -> i64 {
         self.inner.clock.now_ms()
+    }
+
+    /// What the machine's wall clock shows, in milliseconds since the epoch: what is compared with the clocks of others. It may jump,
+    /// and [`now_ms`](Self::now_ms) follows it slowly then.
+    pub fn wall_ms(&self) -> i64 {
+        self.inner.clock.wall_ms()
     }
 
     /// The topics that take writes, as of now.
@@ -503,6 +509,7 @@ impl Broker {
         let seal = move || {
             inner.housekeeper.end();
             inner.shards.iter().for_each(|shard| shard.seal());
+            end_run(&inner.shards);
             inner.lock.lock().take();
             // Whoever waits may open the directory again once it has let go of its broker.
             drop(inner);

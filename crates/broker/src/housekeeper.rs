@@ -28,6 +28,8 @@ const ZEROING: Duration = Duration::from_millis(5);
 const CHECKPOINTS: Duration = Duration::from_millis(200);
 /// How often it is looked at the disks: whether they answer, and what is free.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it is written down how much of each journal is durable.
+const GROWTH: Duration = Duration::from_secs(5);
 /// How often a failed definition is tried again.
 const DEFINITIONS: Duration = Duration::from_secs(1);
 /// How often idle producers are looked for.
@@ -195,9 +197,12 @@ impl House {
     }
 
     fn segments(&self, end: &End) {
-        let mut tick = TICK;
+        let (mut tick, mut growth) = (TICK, Every::new(GROWTH));
         while !end.sleep(tick) {
             tick = TICK;
+            if growth.due() {
+                self.each_shard("note what is durable", |shard| shard.journal.note_growth());
+            }
             let zeroing = AtomicBool::new(false);
             self.each_shard("make a segment ready", |shard| match shard.journal.prepare() {
                 Ok(Prepared::Zeroing) => zeroing.store(true, Relaxed),

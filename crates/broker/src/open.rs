@@ -257,6 +257,22 @@ fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId
     Ok(())
 }
 
+/// Has every shard write down that this run ended in order, as one that it entered after it: a copy of one of them that was taken
+/// meanwhile is an older one from then on.
+pub(crate) fn end_run(shards: &[Arc<Shard>]) {
+    let found: Vec<_> = shards.iter().map(|shard| (shard, shard.journal.found())).collect();
+    let whole = shards.iter().all(|shard| !shard.is_stopped());
+    let ended = found.iter().map(|(_, found)| found.run).max().filter(|_| whole).map(|run| run + 1);
+    let Some(ended) = ended else { return };
+    let entered = found.iter().all(|(shard, found)| {
+        found.identity.is_some_and(|identity| shard.journal.enter_run(identity, ended).is_ok())
+    });
+    let confirmed = entered && shards.iter().all(|shard| shard.journal.confirm_run().is_ok());
+    if !confirmed {
+        tracing::warn!("the end of the run could not be written down in every shard");
+    }
+}
+
 /// Has the catalog say how many data shards there are, and the cluster's id.
 fn fix_shards(catalog: &Shard, shards: u32, cluster: TopicId) -> Result<(), StartError> {
     if catalog.state.read().catalog.made_with().is_some() {

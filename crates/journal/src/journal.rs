@@ -501,6 +501,15 @@ impl Journal {
         self.note_durable();
     }
 
+    /// Has the slot say how much is durable if that has grown since it last did; to be called every few seconds, so that the loss of
+    /// what is older than that is noticed although a journal grows slowly.
+    pub fn note_growth(&self) {
+        let noted = self.slots.lock().get().committed;
+        if self.parts.stopped.get().is_none() && self.committed().min(self.durable()) > noted {
+            self.note_durable();
+        }
+    }
+
     /// Has the slot say how much is durable, so that the loss of all of it is noticed.
     fn note_durable(&self) {
         if let Err(source) = self.save_slot(|_| {}) {

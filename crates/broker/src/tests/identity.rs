@@ -165,6 +165,42 @@ async fn an_older_copy_of_any_shard_is_named() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_shard_taken_while_the_broker_ran_is_an_older_one_once_it_has_ended() {
+    let (dir, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "a").await;
+    copy_open(&shard(dir.path(), 1), &kept.path().join("copy"));
+    fill(&broker, "b").await;
+    close(broker);
+    let right = kept.path().join("right");
+    copy(&shard(dir.path(), 1), &right);
+    replace(&shard(dir.path(), 1), &kept.path().join("copy"));
+    let error = refused(dir.path());
+    assert!(matches!(error, ShardsError::Older { shard, .. } if shard.0 == 1), "{error}");
+    replace(&shard(dir.path(), 1), &right);
+    is_whole(dir.path()).await;
+}
+
+/// What was durable seconds ago is known to have been, however little a journal grew since it was made.
+#[tokio::test]
+async fn a_blank_end_of_a_journal_is_damage_once_it_was_noted_as_durable() {
+    let (dir, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = open(small(dir.path()));
+    fill(&broker, "a").await;
+    fill(&broker, "b").await;
+    broker.inner.shards.iter().for_each(|shard| shard.journal.note_growth());
+    copy_open(dir.path(), image.path());
+    close(broker);
+    let file = shard(image.path(), 1).join("journal/segment-000001");
+    let blocks = fs::read(&file).unwrap();
+    let end = blocks.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096;
+    // The last frame is the seal's; before it stands the last block.
+    (end.saturating_sub(8192) / 4096..=end / 4096).for_each(|page| blank(&file, page as u64 * 4096));
+    let error = Broker::open(small(image.path()), Arc::new(SystemClock)).err().expect("it starts");
+    assert!(error.to_string().contains("shard 1"), "{error}");
+}
+
+#[tokio::test]
 async fn swapped_and_foreign_shards_are_named() {
     let (dir, _) = two_topics().await;
     let (other, _) = two_topics().await;

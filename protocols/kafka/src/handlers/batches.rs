@@ -84,7 +84,7 @@ pub(super) struct Long {
     batch: Bytes,
     header: BatchHeader,
     topic: Arc<Topic>,
-    now_ms: i64,
+    wall_ms: i64,
 }
 
 /// Begins to take what one partition of a request of this version carries: exactly one v2 batch that its topic takes, as it came or
@@ -93,11 +93,11 @@ pub(super) fn begin(
     records: Option<Bytes>,
     version: i16,
     topic: &Arc<Topic>,
-    now_ms: i64,
+    wall_ms: i64,
     inline: &mut usize,
 ) -> Result<Begun, Refusal> {
     let header = check_header(records.as_ref(), version, &topic.config)?;
-    let long = Long { batch: records.unwrap_or_default(), header, topic: topic.clone(), now_ms };
+    let long = Long { batch: records.unwrap_or_default(), header, topic: topic.clone(), wall_ms };
     let plain = header.compression() == Ok(Compression::None);
     let least = header.count as usize * if plain { INLINE_RECORD } else { LEAST_RECORD };
     if least > *inline || (!plain && long.batch.len() > *inline) {
@@ -113,7 +113,7 @@ pub(super) fn begin(
         Err(error) => return Err(error.into()),
     };
     *inline -= if plain { least } else { found.bytes as usize };
-    check_time(&found, &topic.config, now_ms)?;
+    check_time(&found, &topic.config, wall_ms)?;
     match long.wanted_codec() {
         Some(codec) if found.bytes > INLINE_RECOMPRESS || is_dear(codec, topic.config.level(codec)) => {
             Ok(Begun::Long(long))
@@ -184,7 +184,7 @@ impl Long {
         let job = move |pause: &mut dyn FnMut()| match check_records(&self.batch, limit, pause) {
             Err(error) => Ok(Err(error)),
             Ok(found) => {
-                check_time(&found, &self.topic.config, self.now_ms)?;
+                check_time(&found, &self.topic.config, self.wall_ms)?;
                 let taken = match self.wanted_codec() {
                     Some(_) => self.recompress(&found, limit, pause),
                     None => self.settle(&found),
@@ -290,12 +290,12 @@ fn check_attributes(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_time(found: &RecordSummary, topic: &TopicConfig, now_ms: i64) -> Result<(), Refusal> {
+fn check_time(found: &RecordSummary, topic: &TopicConfig, wall_ms: i64) -> Result<(), Refusal> {
     if topic.timestamp_type == TimestampType::LogAppendTime {
         return Ok(());
     }
-    let oldest = now_ms.saturating_sub(topic.timestamp_before_max_ms);
-    let newest = now_ms.saturating_add(topic.timestamp_after_max_ms);
+    let oldest = wall_ms.saturating_sub(topic.timestamp_before_max_ms);
+    let newest = wall_ms.saturating_add(topic.timestamp_after_max_ms);
     // A record without a time carries -1.
     let outside = |time: i64| time >= 0 && !(oldest..=newest).contains(&time);
     if outside(found.oldest) || outside(found.newest) {

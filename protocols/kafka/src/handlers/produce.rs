@@ -178,7 +178,7 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let mut beginning = Beginning {
         client,
         version: call.version,
-        now_ms: client.kafka.broker.now_ms(),
+        wall_ms: client.kafka.broker.wall_ms(),
         // One replica has everything, so what asks for more of them cannot be had.
         needs_in_sync: body.acks == -1,
         inline: INLINE,
@@ -241,7 +241,7 @@ fn refusal_of_all(call: &Call, body: &ProduceRequest) -> Option<Refusal> {
 struct Beginning<'a> {
     client: &'a Client,
     version: i16,
-    now_ms: i64,
+    wall_ms: i64,
     needs_in_sync: bool,
     /// What is left of the bytes that the I/O thread decompresses for this request.
     inline: usize,
@@ -300,6 +300,6 @@ impl Beginning<'_> {
             let message = format!("1 replica is in sync, the topic wants {}", topic.config.min_insync);
             return Err(Refusal::new(ErrorCode::NotEnoughReplicas, message));
         }
-        batches::begin(data.records, self.version, topic, self.now_ms, &mut self.inline)
+        batches::begin(data.records, self.version, topic, self.wall_ms, &mut self.inline)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures_util::future::join_all;
 use sabir_model::{LeaderEpoch, Offset};
 use tokio::time::Instant;
 
@@ -13,7 +14,8 @@ use crate::map::error_code;
 use crate::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
-    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
+    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
 };
 use crate::wire::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
@@ -28,14 +30,9 @@ pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Resu
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in topic.partitions {
-            let (index, offset) = (wanted.partition_index, wanted.offset);
-            let deleted = delete(&client.kafka, &topic.name, index, offset, until).await;
-            partitions.push(DeleteRecordsPartitionResult {
-                partition_index: wanted.partition_index,
-                low_watermark: deleted.map_or(-1, |start| start.0),
-                error_code: deleted.err().unwrap_or(ErrorCode::None).code(),
-            });
+        for wanted in topic.partitions.chunks(AT_ONCE) {
+            let deleting = wanted.iter().map(|wanted| delete(&client.kafka, &topic.name, wanted, until));
+            partitions.extend(join_all(deleting).await);
         }
         topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
     }
@@ -43,8 +40,25 @@ pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Resu
     Ok(call.reply(&DeleteRecordsResponse { topics, ..Default::default() }, error))
 }
 
-/// Deletes everything before `offset`; -1 stands for the high watermark.
+/// Partitions of a topic that are worked on at once, to be committed together.
+const AT_ONCE: usize = 256;
+
 async fn delete(
+    kafka: &FrontEnd,
+    topic: &str,
+    wanted: &DeleteRecordsPartition,
+    until: Instant,
+) -> DeleteRecordsPartitionResult {
+    let deleted = try_delete(kafka, topic, wanted.partition_index, wanted.offset, until).await;
+    DeleteRecordsPartitionResult {
+        partition_index: wanted.partition_index,
+        low_watermark: deleted.map_or(-1, |start| start.0),
+        error_code: deleted.err().unwrap_or(ErrorCode::None).code(),
+    }
+}
+
+/// Deletes everything before `offset`; -1 stands for the high watermark.
+async fn try_delete(
     kafka: &FrontEnd,
     topic: &str,
     index: i32,
