@@ -53,7 +53,7 @@ pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Re
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
-    let mut left = client.memory.total() / TOPIC_SETTINGS;
+    let mut left = client.memory.total() / 2 / TOPIC_SETTINGS;
     let results: Vec<_> = resources
         .map(|resource| {
             let result = if left == 0 { too_many(resource) } else { described(&client, resource, &body) };
@@ -65,7 +65,7 @@ pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Re
     Ok(call.reply(&describe::DescribeConfigsResponse { results, ..Default::default() }, error))
 }
 
-/// What is refused of an answer that would take more than all memory for answers.
+/// What is refused of an answer that would take more than half of the memory for answers.
 fn too_many(resource: &describe::DescribeConfigsResource) -> describe::DescribeConfigsResult {
     let message = "the answer would be larger than what net.frame_memory has room for: ask for fewer at once";
     describe::DescribeConfigsResult {

@@ -1,5 +1,5 @@
-//! What a request and its answer may take: one that is far larger than what came takes its memory before it is made, from what frames
-//! and unread answers of all connections share. It keeps it until the answer is sent.
+//! What the answer to a request may take: one that is far larger than what came takes its memory before it is made, from what frames and
+//! unread answers of all connections share. It keeps what it needs of it until it is sent.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 use super::{Client, Handling, Reply, decode, once};
 use crate::names;
 use crate::requests::{BadRequest, Request};
-use crate::wire::messages::create_topics::CreateTopicsRequest;
+use crate::wire::messages::create_topics::{CreatableTopicConfigs, CreateTopicsRequest};
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResourceResult, DescribeConfigsSynonym,
 };
@@ -22,7 +22,7 @@ use crate::wire::messages::metadata::{MetadataRequest, MetadataResponsePartition
 use crate::wire::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestTopics, OffsetFetchResponsePartitions,
 };
-use crate::wire::{ApiKey, ErrorCode, Reader, Str};
+use crate::wire::{ApiKey, ErrorCode, Str};
 
 /// How long memory is waited for, if the request itself waits no longer.
 const LEAST_HOLD: Duration = Duration::from_secs(1);
@@ -48,45 +48,28 @@ pub(super) async fn hold(
     taken.map(Some).map_err(|_| NoMemory)
 }
 
-/// Handles a request within memory for it and for its answer, where these are worth counting.
+/// Handles a request within memory for its answer, where that is worth counting.
 pub(super) fn within(
     client: Rc<Client>,
     request: Request,
     handle: fn(Rc<Client>, Request) -> Handling,
 ) -> Handling {
-    // A fetch counts for itself, since it keeps its list while it waits. Those of a group wait long, and are what they came as.
-    let other = matches!(request.api, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup);
-    if other || (decoded(&request) == 0 && answer(&client, &request) <= UNCOUNTED) {
-        return handle(client, request);
-    }
-    Box::pin(held(client, request, handle))
-}
-
-/// What a request takes once it is decoded, if that is worth counting: one of a small frame is read and done at once.
-fn decoded(request: &Request) -> usize {
-    if request.body.len() <= UNCOUNTED { 0 } else { Reader::limit_of(request.body.len()) }
+    let bytes = answer(&client, &request);
+    if bytes <= UNCOUNTED { handle(client, request) } else { Box::pin(held(client, request, bytes, handle)) }
 }
 
 async fn held(
     client: Rc<Client>,
     request: Request,
+    bytes: usize,
     handle: fn(Rc<Client>, Request) -> Handling,
 ) -> Result<Reply, BadRequest> {
-    let frame = request.body.len();
-    // Its frame has its part of the same memory.
-    let most = client.memory.total().saturating_sub(frame);
-    let now = Instant::now();
-    // Before it is decoded: those that wait for memory may be many.
-    let Ok(decoded) = hold(&client.memory, decoded(&request).min(most), now).await else {
-        return Ok(NO_MEMORY);
-    };
-    let left = most.saturating_sub(decoded.as_ref().map_or(0, Grant::bytes));
-    let Ok(granted) = hold(&client.memory, answer(&client, &request).min(left), now).await else {
-        return Ok(NO_MEMORY);
-    };
-    let reply = handle(client, request).await?;
-    drop(decoded);
-    Ok(sent(reply, granted))
+    // One that is larger is let through alone, or nearly so: its frame has a part of the same memory.
+    let bytes = bytes.min(client.memory.total() / 2);
+    match hold(&client.memory, bytes, Instant::now()).await {
+        Ok(granted) => Ok(sent(handle(client, request).await?, granted)),
+        Err(NoMemory) => Ok(NO_MEMORY),
+    }
 }
 
 /// A reply keeps of its memory what it takes now that it is encoded.
@@ -106,6 +89,8 @@ fn sent(reply: Reply, granted: Option<Grant>) -> Reply {
 /// What a topic's settings take in an answer, with all that may be asked of them.
 pub(super) const TOPIC_SETTINGS: usize = 40
     * (size_of::<DescribeConfigsResourceResult>() + 3 * size_of::<DescribeConfigsSynonym>() + SETTING_TEXTS);
+/// The same without descriptions and synonyms.
+const MADE_TOPIC: usize = 40 * (size_of::<CreatableTopicConfigs>() + 100);
 /// Names, values and what is said of a setting, as it is encoded.
 const SETTING_TEXTS: usize = 400;
 /// A list of nodes, of which there is one.
@@ -126,7 +111,7 @@ fn answer(client: &Client, request: &Request) -> usize {
         ApiKey::Metadata => metadata(client, request).unwrap_or(0),
         ApiKey::DescribeConfigs => described_settings(client, request).unwrap_or(0),
         ApiKey::CreateTopics => {
-            decode::<CreateTopicsRequest>(request).map_or(0, |body| body.topics.len() * TOPIC_SETTINGS)
+            decode::<CreateTopicsRequest>(request).map_or(0, |body| body.topics.len() * MADE_TOPIC)
         }
         ApiKey::DescribeGroups => described_groups(client, request).unwrap_or(0),
         ApiKey::ListGroups => client.kafka.broker.groups().count() * GROUP,

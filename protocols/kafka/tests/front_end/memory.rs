@@ -108,19 +108,14 @@ async fn an_answer_that_is_far_larger_than_its_request_takes_its_memory_first() 
 }
 
 #[tokio::test]
-async fn a_long_list_takes_memory_before_it_is_decoded() {
-    let rig = with_memory(8 << 20);
-    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
-    let mut raw = rig.raw().await;
-    let names = vec![Str::from_static("x"); 50_000];
-    let request = DescribeGroupsRequest { groups: names, ..Default::default() };
-    // Enough for its frame.
-    let most = memory.try_take(7 << 20).unwrap();
-    raw.send(5, &request).await;
-    assert_eq!(raw.closed().await, b"");
-    assert_eq!(rig.dropped("memory"), 1);
-    drop(most);
-    assert_eq!(rig.raw().await.call(5, &request).await.groups.len(), 1);
+async fn topics_are_made_whose_answer_needs_more_than_half_of_the_memory() {
+    let rig = with_memory(1 << 20);
+    let topics: Vec<_> = (0..1000).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
+    let create = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    let made = rig.raw().await.ask(&create).await;
+    assert!(made.topics.iter().all(|topic| topic.error_code == 0));
+    let all = rig.raw().await.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
+    assert!(all.topics.len() >= 1000, "{}", all.topics.len());
 }
 
 /// Asks for all that is to be known of the settings of so many topics.

@@ -25,14 +25,10 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader with the [limit](Self::limit_of) that suits requests.
+    /// A reader with the limit that suits requests: 16 times the frame, within 1 MiB and 32 MiB.
     pub fn new(frame: &'a Bytes) -> Self {
-        Self::with_limit(frame, Self::limit_of(frame.len()))
-    }
-
-    /// What the arrays of a request take at most: 16 times its frame, within 1 MiB and 32 MiB.
-    pub fn limit_of(frame: usize) -> usize {
-        frame.saturating_mul(BUDGET_FACTOR).clamp(BUDGET_FLOOR, BUDGET_CEILING)
+        let budget = frame.len().saturating_mul(BUDGET_FACTOR).clamp(BUDGET_FLOOR, BUDGET_CEILING);
+        Self::with_limit(frame, budget)
     }
 
     /// A reader whose arrays take at most `limit` bytes of memory together.
