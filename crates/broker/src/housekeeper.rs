@@ -20,7 +20,7 @@ use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::Groups;
 use crate::shard::Shard;
 
-/// How often the replicators and groups look at the time, and the stock of segments is filled.
+/// How often the replicators and groups look at the time, and the pool of segments is filled.
 const TICK: Duration = Duration::from_millis(50);
 /// The same while a segment is zeroed: little at a time.
 const ZEROING: Duration = Duration::from_millis(5);
@@ -68,7 +68,7 @@ pub(crate) struct Housekeeper {
 
 /// What the threads keep in order.
 #[derive(Clone)]
-pub(crate) struct House {
+pub(crate) struct Maintenance {
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
@@ -80,22 +80,23 @@ pub(crate) struct House {
     pub(crate) producers_max: usize,
 }
 
-type Job = fn(&House, &End);
+type Job = fn(&Maintenance, &End);
 
 impl Housekeeper {
-    pub(crate) fn start(house: &House) -> std::io::Result<Self> {
+    pub(crate) fn start(maintenance: &Maintenance) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
         let jobs: [(&str, Job); 5] = [
-            ("ticks", House::ticks),
-            ("segments", House::segments),
-            ("checkpoints", House::checkpoints),
-            ("free-space", House::free_space),
-            ("disk-watch", House::disk_watch),
+            ("ticks", Maintenance::ticks),
+            ("segments", Maintenance::segments),
+            ("checkpoints", Maintenance::checkpoints),
+            ("free-space", Maintenance::free_space),
+            ("disk-watch", Maintenance::disk_watch),
         ];
         for (name, job) in jobs {
-            let (house, end) = (house.clone(), end.clone());
-            threads.push(std::thread::Builder::new().name(name.into()).spawn(move || job(&house, &end))?);
+            let (maintenance, end) = (maintenance.clone(), end.clone());
+            threads
+                .push(std::thread::Builder::new().name(name.into()).spawn(move || job(&maintenance, &end))?);
         }
         Ok(Self { end, threads: Mutex::new(threads) })
     }
@@ -137,7 +138,7 @@ impl Every {
     }
 }
 
-impl House {
+impl Maintenance {
     fn ticks(&self, end: &End) {
         let start = Instant::now();
         let mut definitions = Every::new(DEFINITIONS);

@@ -6,7 +6,6 @@
 mod answer;
 mod append;
 mod backend;
-mod baton;
 mod broker;
 mod catalog;
 mod codec;

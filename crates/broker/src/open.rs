@@ -22,7 +22,7 @@ use crate::broker::{Broker, Inner};
 use crate::definitions::Definitions;
 use crate::entry::DataShardsFixed;
 use crate::group::Groups;
-use crate::housekeeper::{House, Housekeeper};
+use crate::housekeeper::{Housekeeper, Maintenance};
 use crate::lock::DataLock;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
@@ -72,14 +72,14 @@ impl Broker {
         if let Some(last) = shards.iter().filter_map(|shard| shard.last_block_ms()).max() {
             clock.start(last);
         }
-        take_office(&shards)?;
+        take_up_leadership(&shards)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         definitions.reconcile()?;
         definitions.follow(&options.defaults);
         let groups =
             Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
         groups.lead();
-        let house = House {
+        let maintenance = Maintenance {
             shards: shards.clone(),
             definitions: definitions.clone(),
             groups: groups.clone(),
@@ -90,7 +90,7 @@ impl Broker {
             producers_max: options.producers_max,
             pool,
         };
-        let housekeeper = Housekeeper::start(&house).map_err(|source| StartError::Io {
+        let housekeeper = Housekeeper::start(&maintenance).map_err(|source| StartError::Io {
             op: "start a thread for",
             path: options.data.clone(),
             source,
@@ -217,11 +217,11 @@ pub(crate) fn tail_bytes(all: usize, id: ShardId, data_shards: u32) -> usize {
 }
 
 /// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.
-fn take_office(shards: &[Arc<Shard>]) -> Result<(), StartError> {
+fn take_up_leadership(shards: &[Arc<Shard>]) -> Result<(), StartError> {
     let announced: Vec<Answer> = shards.iter().map(|shard| shard.announce()).collect();
     for (shard, first) in shards.iter().zip(announced) {
         let mut first = Some(first);
-        if let Err(error) = insist(shard, || first.take().unwrap_or_else(|| shard.announce())) {
+        if let Err(error) = ask_until_taken(shard, || first.take().unwrap_or_else(|| shard.announce())) {
             if shard.is_stopped() {
                 let reason =
                     shard.journal.stopped().map_or_else(|| error.to_string(), |stop| stop.to_string());
@@ -234,7 +234,7 @@ fn take_office(shards: &[Arc<Shard>]) -> Result<(), StartError> {
 }
 
 /// Asks again for as long as what was asked is cut off and this node leads.
-fn insist(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(), ErrorKind> {
+fn ask_until_taken(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(), ErrorKind> {
     loop {
         match block_on(ask()).done() {
             Err(ErrorKind::NotLeader) if shard.replicator.is_leader() => {}
@@ -280,7 +280,7 @@ fn fix_shards(catalog: &Shard, shards: u32, cluster: TopicId) -> Result<(), Star
     }
     let body = DataShardsFixed { shards, cluster };
     let failed = |reason: String| StartError::Shard { shard: 0, reason };
-    let fixed = insist(catalog, || catalog.ask(Priority::Ordinary, &body));
+    let fixed = ask_until_taken(catalog, || catalog.ask(Priority::Ordinary, &body));
     fixed.map_err(|error| failed(error.to_string()))?;
     let made_with = catalog.state.read().catalog.made_with();
     made_with.map(drop).ok_or_else(|| failed("the number of data shards was not recorded".into()))

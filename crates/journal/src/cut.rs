@@ -89,7 +89,7 @@ impl Journal {
         let mut writer = self.writer.lock();
         let emptied = self.parts.index.write().cut(after.0);
         let unused = emptied.into_iter().filter(|segment| segment.no > end.segment.no).collect();
-        self.parts.stock.put_back(unused);
+        self.parts.segment_pool.put_back(unused);
         self.parts.tail.cut(after.0);
         writer.restart(end.segment, end.pos, &end.chain, cuts);
         self.publish(&writer);

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sabir_base::buf::BufPool;
+use sabir_base::drain_loop::DrainLoop;
 use sabir_model::{Sequence, Term};
 
 use crate::block::{Block, LARGEST_FRAMED};
@@ -18,8 +19,8 @@ use crate::index::Index;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
-use crate::slots::{JournalFound, ShardIdentity, Slot, Slots};
-use crate::space::{Prepared, RESERVE, Random, Stock, StockLimits};
+use crate::slots::{HardState, JournalFound, ShardIdentity, Slots};
+use crate::space::{Prepared, RESERVE, Random, SegmentPool, SegmentPoolLimits};
 use crate::table::LocalTables;
 use crate::tail::Tail;
 use crate::writer::{Appended, Writer};
@@ -180,7 +181,7 @@ pub(crate) struct Parts {
     pub disk: Arc<dyn Disk>,
     pub pool: Arc<BufPool>,
     pub index: RwLock<Index>,
-    pub stock: Stock,
+    pub segment_pool: SegmentPool,
     pub tail: Arc<Tail>,
     pub cold: Arc<ColdReads>,
     pub marks: Marks,
@@ -199,7 +200,7 @@ pub struct Journal {
     pub(crate) slots: Arc<Mutex<Slots>>,
     sealing: AtomicBool,
     refusing: AtomicBool,
-    reaping: Turn,
+    reaping: DrainLoop,
     completions: Mutex<Vec<Completion>>,
     waker: Waker,
     /// Below this much room in the last segment before the reserve, ordinary entries are refused.
@@ -222,17 +223,19 @@ impl Journal {
         let restored = recover(&disk, &pool, Random::new(options.seed), options.segment_bytes, checkpoint)?;
         let slot = restored.slots.get();
         let slots = Arc::new(Mutex::new(restored.slots));
-        let limits = StockLimits {
+        let limits = SegmentPoolLimits {
             segment_bytes: options.segment_bytes,
             max_bytes: options.max_bytes,
             keep_free: options.keep_free,
         };
-        let stock = Stock::new(disk.clone(), pool.clone(), limits, slots.clone(), restored.shelves);
+        let segment_pool =
+            SegmentPool::new(disk.clone(), pool.clone(), limits, slots.clone(), restored.pooled);
         let (active, pos) = match restored.active {
             Some(active) => active,
-            None => {
-                (stock.take().map_err(JournalError::disk("make its first segment"))?, SEGMENT_HEADER as u64)
-            }
+            None => (
+                segment_pool.take().map_err(JournalError::disk("make its first segment"))?,
+                SEGMENT_HEADER as u64,
+            ),
         };
         active.file.hold().map_err(JournalError::disk("hold its last segment"))?;
         let chain = restored.chain;
@@ -243,7 +246,7 @@ impl Journal {
                 disk,
                 pool,
                 index: RwLock::new(restored.index),
-                stock,
+                segment_pool,
                 tail,
                 cold,
                 marks: Marks::default(),
@@ -254,7 +257,7 @@ impl Journal {
             slots,
             sealing: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
-            reaping: Turn::default(),
+            reaping: DrainLoop::default(),
             completions: Mutex::default(),
             waker: Waker::default(),
             headroom: ((DEPTH + 1) * LARGEST_FRAMED).min(options.segment_bytes as usize / 4) as u64,
@@ -281,7 +284,7 @@ impl Journal {
     /// again. A replicator goes on to what follows from it; anybody else must [wake](Self::wake) the replicator's driver.
     pub(crate) fn advance(&self) -> bool {
         let mut any = false;
-        self.reaping.take(|| any |= self.reap());
+        self.reaping.run(|| any |= self.reap());
         any
     }
 
@@ -319,7 +322,7 @@ impl Journal {
     }
 
     fn is_nearly_full(&self, writer: &Writer) -> bool {
-        let (spare, can_grow) = self.parts.stock.outlook();
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
         !can_grow && spare <= RESERVE && writer.room() < self.headroom
     }
 
@@ -463,7 +466,7 @@ impl Journal {
     }
 
     /// Makes segments ready ahead of the writer: recycles dead ones, makes and zeroes new ones, in step with the writer so that
-    /// its commits share the disk with little at a time. Blocking, in the background; returns at once when the stock is full.
+    /// its commits share the disk with little at a time. Blocking, in the background; returns at once when the pool is full.
     ///
     /// # Errors
     /// A failed disk. No space left is none: then ordinary entries are refused (see `Replicator::admits`) until there is.
@@ -477,7 +480,8 @@ impl Journal {
             2 * writer.used().saturating_sub((writer.used() + writer.room()) / 16)
         };
         let made = self.slots.lock().get().segment;
-        let prepared = self.parts.stock.prepare(pace).map_err(JournalError::disk("prepare a segment"))?;
+        let prepared =
+            self.parts.segment_pool.prepare(pace).map_err(JournalError::disk("prepare a segment"))?;
         self.publish(&self.writer.lock());
         if self.slots.lock().get().segment > made {
             self.note_durable();
@@ -496,7 +500,7 @@ impl Journal {
     /// committed, they stay as they are.
     pub fn checkpoint_committed(&self) {
         let dead = self.parts.index.write().take_left_out();
-        self.parts.stock.recycle(dead);
+        self.parts.segment_pool.recycle(dead);
         self.publish(&self.writer.lock());
         self.note_durable();
     }
@@ -556,11 +560,14 @@ impl Journal {
     /// # Errors
     /// The file could not be removed.
     pub fn give_back_segment(&self) -> Result<bool, JournalError> {
-        self.parts.stock.give_back_one().map_err(JournalError::disk("remove a segment"))
+        self.parts.segment_pool.give_back_one().map_err(JournalError::disk("remove a segment"))
     }
 
     /// Changes the slot and makes it durable. What it says is committed is always durable too.
-    pub(crate) fn save_slot(&self, change: impl FnOnce(&mut Slot)) -> Result<Slot, crate::disk::DiskError> {
+    pub(crate) fn save_slot(
+        &self,
+        change: impl FnOnce(&mut HardState),
+    ) -> Result<HardState, crate::disk::DiskError> {
         let mut slots = self.slots.lock();
         let mut slot = slots.get();
         slot.committed = slot.committed.max(self.committed().min(self.durable()));
@@ -651,7 +658,7 @@ impl Journal {
             hot_reads: load(&counters.hot_reads),
             cold_reads: load(&self.parts.cold.reads),
             cold_bytes: load(&self.parts.cold.read_bytes),
-            segments: self.parts.stock.files(),
+            segments: self.parts.segment_pool.files(),
         }
     }
 }
@@ -663,25 +670,5 @@ struct Waker(Mutex<Option<WakeFn>>);
 impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Waker")
-    }
-}
-
-/// Work that one thread at a time does; one who comes meanwhile leaves it to that thread, which then does it once more.
-#[derive(Debug, Default)]
-pub(crate) struct Turn(AtomicU32);
-
-impl Turn {
-    pub(crate) fn take(&self, mut work: impl FnMut()) {
-        if self.0.fetch_add(1, Ordering::AcqRel) != 0 {
-            return;
-        }
-        let mut seen = 1;
-        loop {
-            work();
-            match self.0.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
     }
 }

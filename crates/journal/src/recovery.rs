@@ -15,8 +15,8 @@ use crate::journal::Torn;
 use crate::segment::{
     HeaderPage, SEGMENT_HEADER, SEGMENT_VERSION, Segment, SegmentFile, SegmentNo, UNFINISHED, file_number,
 };
-use crate::slots::{Slot, Slots};
-use crate::space::{Random, Shelves};
+use crate::slots::{HardState, Slots};
+use crate::space::{PooledSegments, Random};
 use crate::table::{LocalTables, SegmentTable};
 use crate::walk::{Chain, Found, Missing, Scan, Window, Witness, examine, next_frame, scan};
 
@@ -37,7 +37,7 @@ pub(crate) struct Restored {
     pub active: Option<(Arc<Segment>, u64)>,
     pub chain: Chain,
     /// The segments without blocks, and how many files there are in all.
-    pub shelves: (Shelves, u64),
+    pub pooled: (PooledSegments, u64),
     pub clean: bool,
     pub torn: Option<Torn>,
 }
@@ -98,13 +98,13 @@ pub(crate) fn recover(
         ready = walked.at + 1;
     }
 
-    let mut shelves = Shelves::new(random);
-    shelves.ready = run.iter().skip(ready).cloned().collect();
-    shelves.free = free;
-    shelves.next_no = files.placed.last_key_value().map_or(SegmentNo::FIRST, |(no, _)| no.next());
-    shelves.next_file = files.next_file;
-    shelves.raw = files.raw.into_iter().chain(files.bad).collect();
-    Ok(Restored { slots, index, active, chain, shelves: (shelves, files.count), clean, torn })
+    let mut pooled = PooledSegments::new(random);
+    pooled.ready = run.iter().skip(ready).cloned().collect();
+    pooled.free = free;
+    pooled.next_no = files.placed.last_key_value().map_or(SegmentNo::FIRST, |(no, _)| no.next());
+    pooled.next_file = files.next_file;
+    pooled.raw = files.raw.into_iter().chain(files.bad).collect();
+    Ok(Restored { slots, index, active, chain, pooled: (pooled, files.count), clean, torn })
 }
 
 /// Removes what was being made when the last run ended; returns what remains.
@@ -255,7 +255,7 @@ struct End {
 
 struct Recovery<'a> {
     pool: &'a Arc<BufPool>,
-    slot: Slot,
+    slot: HardState,
     run: &'a [Arc<Segment>],
     files: &'a Files,
 }

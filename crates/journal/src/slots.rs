@@ -80,7 +80,7 @@ fn missing() -> JournalError {
 
 /// What a slot says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Slot {
+pub(crate) struct HardState {
     /// The journal's own number, random; its segments carry it too.
     pub journal: u64,
     pub term: Term,
@@ -103,7 +103,7 @@ pub(crate) struct Slot {
     pub segment: u64,
 }
 
-impl Slot {
+impl HardState {
     pub(crate) fn found(&self) -> JournalFound {
         let &Self { identity, run, confirmed_run, .. } = self;
         JournalFound { identity, run, confirmed_run, begun: run > 0 }
@@ -204,7 +204,7 @@ pub(crate) struct Slots {
     disk: Arc<dyn Disk>,
     file: FileId,
     counter: u64,
-    slot: Slot,
+    slot: HardState,
     /// The version that the slot was written in.
     version: u16,
 }
@@ -218,10 +218,11 @@ impl Slots {
         if names.iter().any(|name| crate::segment::file_number(name).is_some()) {
             return Err(missing());
         }
-        Self::create(disk, Slot { journal, ..Slot::default() }).map_err(JournalError::disk("make its slots"))
+        Self::create(disk, HardState { journal, ..HardState::default() })
+            .map_err(JournalError::disk("make its slots"))
     }
 
-    fn create(disk: &Arc<dyn Disk>, slot: Slot) -> Result<Self, DiskError> {
+    fn create(disk: &Arc<dyn Disk>, slot: HardState) -> Result<Self, DiskError> {
         let unfinished = format!("{NAME}{UNFINISHED}");
         let file = disk.create(&unfinished, 2 * COPY)?;
         disk.hold(file)?;
@@ -241,7 +242,7 @@ impl Slots {
             let mut page = Box::new(Aligned([0; COPY as usize]));
             disk.read_at(file, copy * COPY, &mut page.0).map_err(reading())?;
             let version = field(&page.0, 4).map_or(0, u16::from_le_bytes);
-            copies.push(Slot::decode(&page.0).map(|(counter, slot)| (counter, slot, version)));
+            copies.push(HardState::decode(&page.0).map(|(counter, slot)| (counter, slot, version)));
         }
         let best = copies.iter().filter_map(|copy| copy.as_ref().ok()).max_by_key(|(counter, ..)| *counter);
         let newer = copies.iter().find_map(|copy| match copy {
@@ -258,12 +259,12 @@ impl Slots {
         Ok(Self { disk: disk.clone(), file, counter, slot, version })
     }
 
-    pub(crate) fn get(&self) -> Slot {
+    pub(crate) fn get(&self) -> HardState {
         self.slot
     }
 
     /// Makes `slot` durable, over the older copy.
-    pub(crate) fn save(&mut self, slot: Slot) -> Result<(), DiskError> {
+    pub(crate) fn save(&mut self, slot: HardState) -> Result<(), DiskError> {
         let counter = self.counter + 1;
         let page = Box::new(Aligned(slot.encode(counter)));
         self.disk.write_at(self.file, (counter % 2) * COPY, &page.0)?;
@@ -283,8 +284,8 @@ impl Drop for Slots {
 mod tests {
     use super::*;
 
-    fn slot() -> Slot {
-        Slot {
+    fn slot() -> HardState {
+        HardState {
             journal: 0x0102_0304_0506_0708,
             term: Term(0x11),
             vote: Some(Vote { term: Term(0x12), node: NodeId(0x1314_1516), won: true }),
@@ -311,8 +312,8 @@ mod tests {
         page[80..128].fill(0);
         let crc = crc32c(&page[..CRC_AT]);
         page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        let plain = Slot { identity: None, run: 0, confirmed_run: 0, segment: 0, ..slot() };
-        assert_eq!(Slot::decode(&page), Ok((7, plain)));
+        let plain = HardState { identity: None, run: 0, confirmed_run: 0, segment: 0, ..slot() };
+        assert_eq!(HardState::decode(&page), Ok((7, plain)));
     }
 
     #[test]
@@ -338,32 +339,32 @@ mod tests {
             )
         );
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
-        assert_eq!(Slot::decode(&page), Ok((7, slot())));
-        let plain = Slot { vote: None, ..slot() };
-        assert_eq!(Slot::decode(&plain.encode(1)), Ok((1, plain)));
+        assert_eq!(HardState::decode(&page), Ok((7, slot())));
+        let plain = HardState { vote: None, ..slot() };
+        assert_eq!(HardState::decode(&plain.encode(1)), Ok((1, plain)));
     }
 
     #[test]
     fn a_torn_or_flipped_copy_is_seen() {
         let old = slot().encode(1);
-        let new = Slot { term: Term(99), ..slot() }.encode(3);
+        let new = HardState { term: Term(99), ..slot() }.encode(3);
         for torn in [1, 24, 25, 512, 4095] {
             let mut page = old;
             page[..torn].copy_from_slice(&new[..torn]);
-            let decoded = Slot::decode(&page);
+            let decoded = HardState::decode(&page);
             assert!(decoded == Err(BadCopy::Bad) || decoded == Ok((1, slot())), "{torn}: {decoded:?}");
         }
         for at in [0, 4, 6, 8, 79, 80, 127, 2000, CRC_AT] {
             let mut page = old;
             page[at] ^= 1;
-            assert_eq!(Slot::decode(&page), Err(BadCopy::Bad), "byte {at}");
+            assert_eq!(HardState::decode(&page), Err(BadCopy::Bad), "byte {at}");
         }
-        assert_eq!(Slot::decode(&[0; COPY as usize]), Err(BadCopy::Empty));
+        assert_eq!(HardState::decode(&[0; COPY as usize]), Err(BadCopy::Empty));
     }
 
     #[test]
     fn a_cut_covers_what_was_written_before_it() {
-        let slot = Slot { cuts: 3, first_cut: Sequence(10), ..Slot::default() };
+        let slot = HardState { cuts: 3, first_cut: Sequence(10), ..HardState::default() };
         assert!(slot.has_cut(Sequence(10), 2));
         assert!(!slot.has_cut(Sequence(9), 2), "below the cut");
         assert!(!slot.has_cut(Sequence(10), 3), "written after it");

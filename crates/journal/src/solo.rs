@@ -10,7 +10,9 @@ use sabir_model::{Sequence, Term};
 use crate::block::Block;
 use crate::disk::WakeFn;
 use crate::error::{AppendError, CutError, JournalError};
-use crate::journal::{Journal, Turn};
+use sabir_base::drain_loop::DrainLoop;
+
+use crate::journal::Journal;
 use crate::pending::Pending;
 use crate::replicator::{Event, Priority, Replicator, Ticket};
 
@@ -21,7 +23,7 @@ pub struct Solo {
     /// Held across an append, so that blocks stand here in the order of their sequences.
     pending: Mutex<Pending>,
     term: AtomicU64,
-    turn: Turn,
+    completions: DrainLoop,
 }
 
 impl Solo {
@@ -36,7 +38,7 @@ impl Solo {
             journal,
             pending: Mutex::default(),
             term: AtomicU64::new(term.0),
-            turn: Turn::default(),
+            completions: DrainLoop::default(),
         }))
     }
 
@@ -73,7 +75,7 @@ impl Replicator for Solo {
     }
 
     fn advance(&self) {
-        self.turn.take(|| {
+        self.completions.run(|| {
             self.journal.advance();
             self.settle();
         });

@@ -18,7 +18,7 @@ use sabir_base::buf::BufPool;
 use crate::disk::{Disk, DiskError};
 use crate::frame::STEP;
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentFile, SegmentHeader, SegmentNo, file_name};
-use crate::slots::{Slot, Slots};
+use crate::slots::{HardState, Slots};
 
 /// Segments that ordinary entries never take.
 pub(crate) const RESERVE: usize = 2;
@@ -30,7 +30,7 @@ const ZERO_STEP: usize = 1 << 20;
 /// How far preparing has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prepared {
-    /// The stock is full, or as full as it is to be for now.
+    /// The pool is full, or as full as it is to be for now.
     Full,
     /// A part of the next segment was zeroed: to be called again soon.
     Zeroing,
@@ -45,9 +45,9 @@ pub(crate) struct Zeroing {
     at: u64,
 }
 
-/// What the stock is made with.
+/// What the pool is made with.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StockLimits {
+pub(crate) struct SegmentPoolLimits {
     pub segment_bytes: u64,
     pub max_bytes: Option<u64>,
     pub keep_free: u64,
@@ -55,18 +55,18 @@ pub(crate) struct StockLimits {
 
 /// Segment files that hold no block.
 #[derive(Debug)]
-pub(crate) struct Stock {
+pub(crate) struct SegmentPool {
     disk: Arc<dyn Disk>,
     pool: Arc<BufPool>,
-    limits: StockLimits,
+    limits: SegmentPoolLimits,
     journal: u64,
     /// Says which segment was made last.
     slots: Arc<Mutex<Slots>>,
     /// Held while a segment gets its number, so that numbers are given in the order of use; never while a file is made or zeroed.
-    shelves: Mutex<Shelves>,
+    pooled: Mutex<PooledSegments>,
     /// Held by the one who prepares.
     preparing: Mutex<()>,
-    /// What the shelves hold, and whether the last try to make a file found no space; for those who must not wait.
+    /// What the pool holds, and whether the last try to make a file found no space; for those who must not wait.
     spare: AtomicUsize,
     exhausted: AtomicBool,
     /// All segment files, those with blocks too.
@@ -74,7 +74,7 @@ pub(crate) struct Stock {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shelves {
+pub(crate) struct PooledSegments {
     /// With a durable header, in order.
     pub ready: VecDeque<Arc<Segment>>,
     /// Made, not zeroed and without a header.
@@ -90,8 +90,8 @@ pub(crate) struct Shelves {
     pub random: Random,
 }
 
-impl Shelves {
-    /// Empty shelves of a new journal.
+impl PooledSegments {
+    /// No segments: those of a new journal.
     pub(crate) fn new(random: Random) -> Self {
         Self {
             ready: VecDeque::new(),
@@ -142,14 +142,14 @@ impl Shelves {
     }
 }
 
-impl Stock {
-    /// A stock of these shelves; `files` counts those with blocks too.
+impl SegmentPool {
+    /// A pool of these segments; `files` counts those with blocks too.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         pool: Arc<BufPool>,
-        limits: StockLimits,
+        limits: SegmentPoolLimits,
         slots: Arc<Mutex<Slots>>,
-        (shelves, files): (Shelves, u64),
+        (pooled, files): (PooledSegments, u64),
     ) -> Self {
         let journal = slots.lock().get().journal;
         Self {
@@ -158,45 +158,45 @@ impl Stock {
             limits,
             journal,
             slots,
-            spare: AtomicUsize::new(shelves.spare()),
-            shelves: Mutex::new(shelves),
+            spare: AtomicUsize::new(pooled.spare()),
+            pooled: Mutex::new(pooled),
             preparing: Mutex::new(()),
             exhausted: AtomicBool::new(false),
             files: AtomicU64::new(files),
         }
     }
 
-    /// Does something to the shelves, and notes what they hold then.
-    fn change<T>(&self, change: impl FnOnce(&mut Shelves) -> T) -> T {
-        let mut shelves = self.shelves.lock();
-        let result = change(&mut shelves);
-        self.spare.store(shelves.spare(), Ordering::Release);
+    /// Does something to the pooled segments, and notes how many there are then.
+    fn change<T>(&self, change: impl FnOnce(&mut PooledSegments) -> T) -> T {
+        let mut pooled = self.pooled.lock();
+        let result = change(&mut pooled);
+        self.spare.store(pooled.spare(), Ordering::Release);
         result
     }
 
     /// The next segment for the writer; made on the spot, not zeroed, where none was prepared.
     pub(crate) fn take(&self) -> Result<Arc<Segment>, DiskError> {
-        self.change(|shelves| {
-            if let Some(segment) = shelves.ready.pop_front() {
+        self.change(|pooled| {
+            if let Some(segment) = pooled.ready.pop_front() {
                 return Ok(segment);
             }
-            let file = match shelves.take_written().or_else(|| shelves.take_raw().map(|raw| raw.file)) {
+            let file = match pooled.take_written().or_else(|| pooled.take_raw().map(|raw| raw.file)) {
                 Some(file) => file,
                 None => {
-                    let number = shelves.take_file_number();
+                    let number = pooled.take_file_number();
                     self.create(number)?
                 }
             };
-            self.number(shelves, file)
+            self.number(pooled, file)
         })
     }
 
     /// Gives a file its place.
-    fn number(&self, shelves: &mut Shelves, file: SegmentFile) -> Result<Arc<Segment>, DiskError> {
+    fn number(&self, pooled: &mut PooledSegments, file: SegmentFile) -> Result<Arc<Segment>, DiskError> {
         let header = SegmentHeader {
             journal: self.journal,
-            no: shelves.next_no,
-            generation: shelves.random.next(),
+            no: pooled.next_no,
+            generation: pooled.random.next(),
             len: file.len,
         };
         let prepared = Segment::prepare(file, header).and_then(|segment| match self.write_down(header.no) {
@@ -205,11 +205,11 @@ impl Stock {
         });
         match prepared {
             Ok(segment) => {
-                shelves.next_no = header.no.next();
+                pooled.next_no = header.no.next();
                 Ok(Arc::new(segment))
             }
             Err((file, error)) => {
-                shelves.unsettled = Some(file);
+                pooled.unsettled = Some(file);
                 Err(error)
             }
         }
@@ -219,7 +219,7 @@ impl Stock {
     fn write_down(&self, no: SegmentNo) -> Result<(), DiskError> {
         let mut slots = self.slots.lock();
         let slot = slots.get();
-        slots.save(Slot { segment: slot.segment.max(no.0), ..slot })
+        slots.save(HardState { segment: slot.segment.max(no.0), ..slot })
     }
 
     fn create(&self, number: u32) -> Result<SegmentFile, DiskError> {
@@ -242,21 +242,21 @@ impl Stock {
         Err(DiskError::Full { path: file_name(number) })
     }
 
-    /// Fills the stock. The next segment is made ready, or zeroed up to `pace`; at 0 the writer has hardly begun its own, and needs
+    /// Fills the pool. The next segment is made ready, or zeroed up to `pace`; at 0 the writer has hardly begun its own, and needs
     /// none. No space left is no error.
     pub(crate) fn prepare(&self, pace: u64) -> Result<Prepared, DiskError> {
         let Some(_preparing) = self.preparing.try_lock() else { return Ok(Prepared::Short) };
         self.give_back()?;
         while self.spare.load(Ordering::Acquire) <= RESERVE {
-            let number = self.shelves.lock().take_file_number();
+            let number = self.pooled.lock().take_file_number();
             match self.create(number) {
-                Ok(file) => self.change(|shelves| shelves.raw.push(file)),
+                Ok(file) => self.change(|pooled| pooled.raw.push(file)),
                 Err(error) if error.is_shortage() => return Ok(Prepared::Short),
                 Err(error) => return Err(error),
             }
         }
         self.exhausted.store(false, Ordering::Release);
-        if pace == 0 || !self.shelves.lock().ready.is_empty() {
+        if pace == 0 || !self.pooled.lock().ready.is_empty() {
             return Ok(Prepared::Full);
         }
         match self.make_ready(pace) {
@@ -267,34 +267,34 @@ impl Stock {
     }
 
     fn make_ready(&self, pace: u64) -> Result<Prepared, DiskError> {
-        let shelve = |shelves: &mut Shelves, file| {
-            let segment = self.number(shelves, file)?;
-            shelves.ready.push_back(segment);
+        let put_back = |pooled: &mut PooledSegments, file| {
+            let segment = self.number(pooled, file)?;
+            pooled.ready.push_back(segment);
             Ok(Prepared::Full)
         };
-        let recycled = self.change(|shelves| shelves.take_written().map(|file| shelve(shelves, file)));
+        let recycled = self.change(|pooled| pooled.take_written().map(|file| put_back(pooled, file)));
         if let Some(result) = recycled {
             return result;
         }
-        let Some(mut raw) = self.change(Shelves::take_raw) else { return Ok(Prepared::Full) };
+        let Some(mut raw) = self.change(PooledSegments::take_raw) else { return Ok(Prepared::Full) };
         let before = raw.at;
         let zeroed = self.zero(&mut raw, pace);
         let so_far = if raw.at > before { Prepared::Zeroing } else { Prepared::Full };
-        self.change(|shelves| {
+        self.change(|pooled| {
             let done = raw.at == raw.file.len;
             let next = match zeroed {
                 // Somebody wanted a segment meanwhile, and its header could not be written: that number comes first.
-                Ok(()) if done && shelves.unsettled.is_none() => Some(raw.file),
+                Ok(()) if done && pooled.unsettled.is_none() => Some(raw.file),
                 Ok(()) => {
-                    shelves.zeroing = Some(raw);
-                    shelves.unsettled.take()
+                    pooled.zeroing = Some(raw);
+                    pooled.unsettled.take()
                 }
                 Err(error) => {
-                    shelves.zeroing = Some(raw);
+                    pooled.zeroing = Some(raw);
                     return Err(error);
                 }
             };
-            next.map_or(Ok(so_far), |file| shelve(shelves, file))
+            next.map_or(Ok(so_far), |file| put_back(pooled, file))
         })
     }
 
@@ -316,16 +316,16 @@ impl Stock {
 
     /// Removes dead segments that are too many. One at a time: there is no hurry.
     fn give_back(&self) -> Result<(), DiskError> {
-        self.remove_free(|shelves| shelves.free.len() > KEEP_FREE_SEGMENTS).map(drop)
+        self.remove_free(|pooled| pooled.free.len() > KEEP_FREE_SEGMENTS).map(drop)
     }
 
     /// Removes a dead segment that is not needed for the reserve.
     pub(crate) fn give_back_one(&self) -> Result<bool, DiskError> {
-        self.remove_free(|shelves| shelves.spare() > RESERVE)
+        self.remove_free(|pooled| pooled.spare() > RESERVE)
     }
 
-    fn remove_free(&self, may: impl FnOnce(&Shelves) -> bool) -> Result<bool, DiskError> {
-        let taken = self.change(|shelves| if may(shelves) { shelves.take_free() } else { None });
+    fn remove_free(&self, may: impl FnOnce(&PooledSegments) -> bool) -> Result<bool, DiskError> {
+        let taken = self.change(|pooled| if may(pooled) { pooled.take_free() } else { None });
         let Some(file) = taken else { return Ok(false) };
         let removed = self.disk.remove(&file.name());
         self.files.fetch_sub(1, Ordering::Relaxed);
@@ -335,14 +335,12 @@ impl Stock {
 
     /// Takes dead segments in.
     pub(crate) fn recycle(&self, segments: Vec<Arc<Segment>>) {
-        self.change(|shelves| shelves.free.extend(segments));
+        self.change(|pooled| pooled.free.extend(segments));
     }
 
     /// Takes segments back that a cut left empty, in order: they come before all that are ready.
     pub(crate) fn put_back(&self, segments: Vec<Arc<Segment>>) {
-        self.change(|shelves| {
-            segments.into_iter().rev().for_each(|segment| shelves.ready.push_front(segment))
-        });
+        self.change(|pooled| segments.into_iter().rev().for_each(|segment| pooled.ready.push_front(segment)));
     }
 
     /// Segments that the writer can still get, and whether more can be made as far as is known. Never waits.

@@ -9,7 +9,7 @@ use sabir_model::{Sequence, Term};
 use crate::disk::DiskError;
 use crate::frame::{FRAME, FrameHeader, FrameKind, NotAFrame, STEP};
 use crate::segment::SegmentFile;
-use crate::slots::Slot;
+use crate::slots::HardState;
 
 /// What is read at once, in bytes: little where little may follow, more as the walk goes on.
 const FIRST_WINDOW: u64 = 128 << 10;
@@ -103,7 +103,7 @@ impl Chain {
     }
 
     /// Why a frame is not the next one, if it is not.
-    fn refuses(&self, header: &FrameHeader, slot: &Slot) -> Option<&'static str> {
+    fn refuses(&self, header: &FrameHeader, slot: &HardState) -> Option<&'static str> {
         let sequence = match header.kind {
             FrameKind::Block => self.last.next(),
             FrameKind::Seal => self.last,
@@ -169,7 +169,7 @@ pub(crate) fn next_frame<S: Source>(
     pos: u64,
     generation: u64,
     chain: &Chain,
-    slot: &Slot,
+    slot: &HardState,
 ) -> Result<Found, DiskError> {
     let found = examine(window, pos, generation)?;
     Ok(match found {
@@ -191,7 +191,7 @@ pub(crate) struct Missing<'a> {
     /// The sequence of the block that should stand at the bad place.
     pub sequence: Sequence,
     pub chain: &'a Chain,
-    pub slot: &'a Slot,
+    pub slot: &'a HardState,
 }
 
 impl Missing<'_> {

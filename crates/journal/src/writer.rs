@@ -158,14 +158,14 @@ impl Writer {
 
     /// Goes on to the next segment where this one has too little left.
     fn make_room(&mut self, parts: &Parts, len: u64) -> Result<(), DiskError> {
-        if len > parts.stock.largest_frame() {
+        if len > parts.segment_pool.largest_frame() {
             return Err(DiskError::Full { path: self.active.file.name() });
         }
         if self.room() < len {
-            let next = parts.stock.take()?;
+            let next = parts.segment_pool.take()?;
             if let Err(error) = next.file.hold() {
                 next.file.let_go();
-                parts.stock.put_back(vec![next]);
+                parts.segment_pool.put_back(vec![next]);
                 return Err(error);
             }
             std::mem::replace(&mut self.active, next).file.let_go();

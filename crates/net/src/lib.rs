@@ -5,20 +5,20 @@
 //! thread.
 #![deny(missing_docs)]
 
+mod admission;
 mod connection;
 mod driver;
-mod gate;
 mod listener;
 mod memory;
 mod net;
 mod threads;
 mod workers;
 
+pub use admission::ListenerStats;
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use driver::{
     Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, Session, UNCOUNTED, drive,
 };
-pub use gate::ListenerStats;
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};

@@ -11,8 +11,8 @@ use sabir_base::panics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Full, ListenerStats, NodeLimit};
 use crate::connection::{Connection, Frontend, Limits};
-use crate::gate::{Full, Gate, House, ListenerStats};
 use crate::listener::Listener;
 use crate::memory::FrameMemory;
 use crate::threads::{IoThread, Watched};
@@ -65,8 +65,8 @@ pub struct Net {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
     keepalive: Duration,
-    house: Arc<House>,
-    gates: Mutex<Vec<Arc<Gate>>>,
+    node_limit: Arc<NodeLimit>,
+    admissions: Mutex<Vec<Arc<Admission>>>,
     closing: CancellationToken,
     stop: CancellationToken,
 }
@@ -94,8 +94,8 @@ impl Net {
                 idle_timeout: options.idle_timeout,
             }),
             keepalive: options.keepalive,
-            house: Arc::new(House::new(options.max_connections)),
-            gates: Mutex::default(),
+            node_limit: Arc::new(NodeLimit::new(options.max_connections)),
+            admissions: Mutex::default(),
             closing: CancellationToken::new(),
             stop,
         })
@@ -103,14 +103,15 @@ impl Net {
 
     /// Accepts from a listener's sockets for a front end, until the drain.
     pub fn serve(&self, listener: Listener, front_end: Arc<dyn Frontend>) {
-        let gate = Arc::new(Gate::new(listener.section, self.house.clone(), listener.max_connections));
-        self.gates.lock().push(gate.clone());
+        let admission =
+            Arc::new(Admission::new(listener.section, self.node_limit.clone(), listener.max_connections));
+        self.admissions.lock().push(admission.clone());
         for (i, socket) in listener.sockets.into_iter().enumerate() {
             let acceptor = Acceptor {
                 threads: self.threads.clone(),
                 limits: self.limits.clone(),
                 keepalive: self.keepalive,
-                gate: gate.clone(),
+                admission: admission.clone(),
                 listener: i,
                 closing: self.closing.clone(),
                 front_end: front_end.clone(),
@@ -122,7 +123,7 @@ impl Net {
 
     /// The listeners' counts.
     pub fn stats(&self) -> Vec<ListenerStats> {
-        self.gates.lock().iter().map(|gate| gate.stats()).collect()
+        self.admissions.lock().iter().map(|admission| admission.stats()).collect()
     }
 
     /// What bounds the connections.
@@ -133,13 +134,13 @@ impl Net {
     /// Closes the listeners, lets every connection finish what is under way, and waits for their end, `deadline` at the
     /// longest. Blocking; the threads go on driving what they watch until the drop.
     pub fn drain(&self, deadline: Duration) -> Drained {
-        let open = self.house.open();
+        let open = self.node_limit.open();
         self.closing.cancel();
         let until = Instant::now() + deadline;
-        while self.house.open() > 0 && Instant::now() < until {
+        while self.node_limit.open() > 0 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        Drained { open, left: self.house.open() }
+        Drained { open, left: self.node_limit.open() }
     }
 }
 
@@ -162,7 +163,7 @@ struct Acceptor {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
     keepalive: Duration,
-    gate: Arc<Gate>,
+    admission: Arc<Admission>,
     /// Which of the front end's addresses it accepts at.
     listener: usize,
     closing: CancellationToken,
@@ -186,7 +187,7 @@ impl Acceptor {
     async fn run(self, socket: std::net::TcpListener) {
         let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, listener = self.gate.name, "cannot accept"),
+            Err(error) => return tracing::error!(%error, listener = self.admission.name, "cannot accept"),
         };
         loop {
             tokio::select! {
@@ -201,8 +202,8 @@ impl Acceptor {
 
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         let thread = self.threads.iter().min_by_key(|t| t.load()).expect("there is an I/O thread at least");
-        let pass = match self.gate.enter(&thread.connections) {
-            Ok(pass) => pass,
+        let permit = match self.admission.enter(&thread.connections) {
+            Ok(permit) => permit,
             Err(full) => return self.refuse(peer, full),
         };
         let prepared = prepare(stream, self.keepalive);
@@ -216,21 +217,21 @@ impl Acceptor {
                         let serving =
                             front_end.serve(Connection { stream, peer, local, listener, limits, closing });
                         if panics::contain_task(serving).await.is_none() {
-                            pass.panicked();
+                            permit.panicked();
                             tracing::error!(%peer, "connection closed: a panic while it was served");
                         }
                     }
                     Err(error) => tracing::debug!(%peer, %error, "a connection ended while it was accepted"),
                 }
                 // Kept here and not in the connection, of which a front end may drop what it does not need.
-                drop(pass);
+                drop(permit);
             })
         }));
     }
 
     fn refuse(&self, peer: SocketAddr, full: Full) {
         if self.may_complain() {
-            let listener = self.gate.name;
+            let listener = self.admission.name;
             match full {
                 Full::Listener(max) => {
                     tracing::warn!(%peer, listener, max, "connection closed: its listener has as many as it may have");
@@ -244,7 +245,7 @@ impl Acceptor {
 
     async fn pause(&self, error: &io::Error) {
         if self.may_complain() {
-            let listener = self.gate.name;
+            let listener = self.admission.name;
             tracing::error!(%error, listener, "cannot accept a connection; raise the open-file limit (ulimit -n)?");
         }
         tokio::time::sleep(PAUSE).await;

@@ -1,7 +1,7 @@
 //! A shard: one journal, the projections over it, and those who wait for either.
 //!
 //! ```text
-//!  any thread            whoever holds the baton           whoever sees a completion
+//!  any thread            whoever is in the loop             whoever sees a completion
 //!  ──────────            ───────────────────────           ─────────────────────────
 //!  append ─► open block ─► submit: close, Replicator::append ─► drive: advance, poll, apply ─► answers
 //!             (lock)         (lock, for taking only)                        (lock)
@@ -35,7 +35,6 @@ use sabir_model::{Durability, ErrorKind, Sequence, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
-use crate::baton::Baton;
 use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
@@ -47,6 +46,7 @@ use checkpoint::Checkpointer;
 use crowd::Crowd;
 use drive::Worker;
 use open::{Entry, OpenBlocks};
+use sabir_base::drain_loop::DrainLoop;
 use signal::Signal;
 use submit::InFlight;
 
@@ -68,11 +68,11 @@ pub(crate) struct Shard {
     /// What waits in open blocks, in bytes: for looking without the lock.
     waiting: AtomicUsize,
     room: Mutex<Vec<Arc<Mutex<crate::answer::Sleeper>>>>,
-    submitting: Baton,
-    /// The time of the last block submitted; only the baton's holder locks it.
+    submitting: DrainLoop,
+    /// The time of the last block submitted; only the one who is in that loop locks it.
     submitter: Mutex<i64>,
     in_flight: Mutex<InFlight>,
-    driving: Baton,
+    driving: DrainLoop,
     worker: Mutex<Worker>,
     pub(crate) state: RwLock<ShardState>,
     pub(crate) watchers: Watchers,

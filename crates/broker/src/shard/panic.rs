@@ -1,4 +1,4 @@
-//! What becomes of a shard while something panicked that held one of its locks, or its baton.
+//! What becomes of a shard while something panicked that held one of its locks, or was in one of its loops.
 //!
 //! What the lock guarded may be half changed, so the shard stops, by name: it takes no more writes, those that wait are answered
 //! with a storage error, nothing is checkpointed, and the next start recovers it from the journal. Reads go on, unless the panic

@@ -22,13 +22,13 @@ use super::signal::Signal;
 use super::submit::InFlight;
 use super::tables::StoredTables;
 use crate::answer::Answer;
-use crate::baton::Baton;
 use crate::disk_watch::FreeSpace;
 use crate::entry::Started;
 use crate::read::{Damages, PageCache};
 use crate::state::{ApplyError, ShardState};
 use crate::stats::ShardMeters;
 use crate::watch::Watchers;
+use sabir_base::drain_loop::DrainLoop;
 
 /// How often draining looks whether it is done.
 const DRAIN_STEP: Duration = Duration::from_millis(1);
@@ -108,10 +108,10 @@ impl Shard {
             open: Mutex::new(OpenBlocks::new(parts.pool, last_ms)),
             waiting: AtomicUsize::new(0),
             room: Mutex::default(),
-            submitting: Baton::default(),
+            submitting: DrainLoop::default(),
             submitter: Mutex::new(last_ms),
             in_flight: Mutex::new(InFlight::default()),
-            driving: Baton::default(),
+            driving: DrainLoop::default(),
             worker: Mutex::new(Worker::default()),
             state: RwLock::new(state),
             watchers: Watchers::default(),

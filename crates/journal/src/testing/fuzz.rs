@@ -9,7 +9,7 @@ use sabir_model::{Sequence, Term};
 use crate::BlockView;
 use crate::disk::DiskError;
 use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
-use crate::slots::Slot;
+use crate::slots::HardState;
 use crate::walk::{Chain, Found, Missing, Source, Window, next_frame, scan};
 
 /// The generation that [`follow_frames`] takes a segment to have.
@@ -58,7 +58,7 @@ pub fn follow_frames(segment: &[u8]) -> u64 {
     let image = Image(segment);
     let pool = BufPool::new(4 << 20);
     let mut window = Window::new(&image, &pool);
-    let (mut pos, mut chain, slot) = (0, Chain::START, Slot::default());
+    let (mut pos, mut chain, slot) = (0, Chain::START, HardState::default());
     let next = |window: &mut Window<'_, _>, pos, chain: &Chain| {
         next_frame(window, pos, FUZZ_GENERATION, chain, &slot).expect("memory does not fail")
     };

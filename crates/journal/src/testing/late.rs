@@ -10,7 +10,9 @@ use sabir_model::{Sequence, Term};
 use crate::block::Block;
 use crate::disk::WakeFn;
 use crate::error::{AppendError, CutError, JournalError};
-use crate::journal::{Journal, Turn};
+use sabir_base::drain_loop::DrainLoop;
+
+use crate::journal::Journal;
 use crate::pending::Pending;
 use crate::replicator::{Event, Priority, Replicator, Ticket};
 use crate::space::splitmix;
@@ -40,7 +42,7 @@ pub struct LateReplicator {
     state: Mutex<State>,
     term: AtomicU64,
     leads: AtomicBool,
-    turn: Turn,
+    completions: DrainLoop,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl LateReplicator {
             state: Mutex::new(state),
             term: AtomicU64::new(term.0),
             leads: AtomicBool::new(true),
-            turn: Turn::default(),
+            completions: DrainLoop::default(),
         }))
     }
 
@@ -183,7 +185,7 @@ impl Replicator for LateReplicator {
     }
 
     fn advance(&self) {
-        self.turn.take(|| {
+        self.completions.run(|| {
             self.journal.advance();
             self.occasion();
         });

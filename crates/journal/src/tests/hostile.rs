@@ -7,7 +7,7 @@ use sabir_model::{Durability, Sequence};
 
 use super::rig::payload_of;
 use crate::disk::DiskError;
-use crate::slots::Slot;
+use crate::slots::HardState;
 use crate::space::splitmix;
 use crate::testing::{follow_frames, frame_content, frame_contents, walk_content};
 use crate::walk::{Chain, Found, Missing, Source, Window, examine, scan};
@@ -137,7 +137,7 @@ fn a_stored_frame_is_no_frame() {
     let mut window = Window::new(&image, &pool);
     assert!(matches!(examine(&mut window, 0, 7).unwrap(), Found::Frame(..)));
     assert!(matches!(examine(&mut window, 0, 8).unwrap(), Found::Bad(_)), "another generation");
-    let missing = Missing { sequence: Sequence(1), chain: &Chain::START, slot: &Slot::default() };
+    let missing = Missing { sequence: Sequence(1), chain: &Chain::START, slot: &HardState::default() };
     assert_eq!(scan(&mut window, 0..4096, Some(8), &missing).unwrap().first_later, None);
 }
 

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Connections of all listeners.
 #[derive(Debug)]
-pub(crate) struct House {
+pub(crate) struct NodeLimit {
     open: AtomicUsize,
     max: usize,
 }
 
 /// Connections of one listener.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     pub(crate) name: &'static str,
-    house: Arc<House>,
+    node_limit: Arc<NodeLimit>,
     open: AtomicUsize,
     max: usize,
     accepted: AtomicU64,
@@ -48,13 +48,13 @@ pub(crate) enum Full {
 
 /// A place for one connection, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Pass {
-    gate: Arc<Gate>,
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
     /// Connections of the I/O thread it was dealt to.
     thread: Arc<AtomicUsize>,
 }
 
-impl House {
+impl NodeLimit {
     pub(crate) fn new(max: usize) -> Self {
         Self { open: AtomicUsize::new(0), max }
     }
@@ -64,26 +64,26 @@ impl House {
     }
 }
 
-impl Gate {
-    pub(crate) fn new(name: &'static str, house: Arc<House>, max: usize) -> Self {
+impl Admission {
+    pub(crate) fn new(name: &'static str, node_limit: Arc<NodeLimit>, max: usize) -> Self {
         let (accepted, refused, panicked) = Default::default();
-        Self { name, house, open: AtomicUsize::new(0), max, accepted, refused, panicked }
+        Self { name, node_limit, open: AtomicUsize::new(0), max, accepted, refused, panicked }
     }
 
     /// Takes a place for a connection on the I/O thread that counts in `thread`.
-    pub(crate) fn enter(self: &Arc<Self>, thread: &Arc<AtomicUsize>) -> Result<Pass, Full> {
+    pub(crate) fn enter(self: &Arc<Self>, thread: &Arc<AtomicUsize>) -> Result<Permit, Full> {
         if !take_place(&self.open, self.max) {
             self.refused.fetch_add(1, Relaxed);
             return Err(Full::Listener(self.max));
         }
-        if !take_place(&self.house.open, self.house.max) {
+        if !take_place(&self.node_limit.open, self.node_limit.max) {
             self.open.fetch_sub(1, Relaxed);
             self.refused.fetch_add(1, Relaxed);
-            return Err(Full::Node(self.house.max));
+            return Err(Full::Node(self.node_limit.max));
         }
         self.accepted.fetch_add(1, Relaxed);
         thread.fetch_add(1, Relaxed);
-        Ok(Pass { gate: self.clone(), thread: thread.clone() })
+        Ok(Permit { admission: self.clone(), thread: thread.clone() })
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -101,17 +101,17 @@ fn take_place(open: &AtomicUsize, max: usize) -> bool {
     open.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
 }
 
-impl Pass {
+impl Permit {
     /// Counts that its connection ended by a panic.
     pub(crate) fn panicked(&self) {
-        self.gate.panicked.fetch_add(1, Relaxed);
+        self.admission.panicked.fetch_add(1, Relaxed);
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Relaxed);
-        self.gate.house.open.fetch_sub(1, Relaxed);
+        self.admission.open.fetch_sub(1, Relaxed);
+        self.admission.node_limit.open.fetch_sub(1, Relaxed);
         self.thread.fetch_sub(1, Relaxed);
     }
 }
@@ -122,18 +122,18 @@ mod tests {
 
     #[test]
     fn both_limits_hold_and_places_come_back() {
-        let house = Arc::new(House::new(3));
-        let small = Arc::new(Gate::new("small", house.clone(), 1));
-        let wide = Arc::new(Gate::new("wide", house.clone(), 9));
+        let node_limit = Arc::new(NodeLimit::new(3));
+        let small = Arc::new(Admission::new("small", node_limit.clone(), 1));
+        let wide = Arc::new(Admission::new("wide", node_limit.clone(), 9));
         let thread = Arc::new(AtomicUsize::new(0));
         let first = small.enter(&thread).expect("empty");
         assert_eq!(small.enter(&thread).err(), Some(Full::Listener(1)));
         let _second = wide.enter(&thread).expect("room");
         let _third = wide.enter(&thread).expect("room");
         assert_eq!(wide.enter(&thread).err(), Some(Full::Node(3)));
-        assert_eq!((house.open(), thread.load(Relaxed)), (3, 3));
+        assert_eq!((node_limit.open(), thread.load(Relaxed)), (3, 3));
         drop(first);
-        assert_eq!((house.open(), thread.load(Relaxed)), (2, 2));
+        assert_eq!((node_limit.open(), thread.load(Relaxed)), (2, 2));
         assert_eq!(
             small.stats(),
             ListenerStats { name: "small", open: 0, accepted: 1, refused: 1, panicked: 0 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 /// Whoever asks while another is at work leaves it the work: the other one goes round again. So no call is lost, none
 /// waits, and a call from inside the work itself (a completion that arrives at once) does no harm.
 #[derive(Debug, Default)]
-pub(crate) struct Baton(AtomicUsize);
+pub struct DrainLoop(AtomicUsize);
 
-impl Baton {
+impl DrainLoop {
     /// Does `work`, at least once after this call began, here or on the thread that is at it.
-    pub(crate) fn run(&self, mut work: impl FnMut()) {
+    pub fn run(&self, mut work: impl FnMut()) {
         if self.0.fetch_add(1, SeqCst) != 0 {
             return;
         }
@@ -32,12 +32,12 @@ mod tests {
 
     #[test]
     fn a_call_from_inside_goes_round_again() {
-        let baton = Baton::default();
+        let drain = DrainLoop::default();
         let mut rounds = 0;
-        baton.run(|| {
+        drain.run(|| {
             rounds += 1;
             if rounds < 3 {
-                baton.run(|| panic!("it is this thread's turn already"));
+                drain.run(|| panic!("it is this thread's turn already"));
             }
         });
         assert_eq!(rounds, 3);
@@ -45,13 +45,13 @@ mod tests {
 
     #[test]
     fn no_call_is_lost_between_threads() {
-        let (baton, asked, seen) = (Baton::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let (drain, asked, seen) = (DrainLoop::default(), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
                         asked.fetch_add(1, SeqCst);
-                        baton.run(|| seen.store(asked.load(SeqCst), SeqCst));
+                        drain.run(|| seen.store(asked.load(SeqCst), SeqCst));
                     }
                 });
             }
