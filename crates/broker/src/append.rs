@@ -5,25 +5,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use sabir_model::batch::BatchHeader;
+use sabir_model::batch::CheckedBatch;
 use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardId, TimestampType};
 
 use crate::answer::AppendCall;
 use crate::catalog::Topic;
 use crate::traffic::TopicTraffic;
 
-/// One validated batch for one partition.
+/// One batch for one partition.
 #[derive(Debug, Clone)]
 pub struct Append {
     /// The partition's shard.
     pub shard: ShardId,
     /// The partition.
     pub partition: PartitionId,
-    /// Exactly one v2 batch, its CRC and records checked by the caller.
-    pub batch: Bytes,
-    /// The batch's header, as parsed.
-    pub header: BatchHeader,
+    /// What is appended.
+    pub batch: CheckedBatch,
     /// The front end that built the batch; [`FrontEndNo::NONE`] if a client's batch is to be stored as it came.
     pub maker: FrontEndNo,
     /// Whether the broker stamps the batch with its own time.
@@ -39,19 +36,12 @@ impl Append {
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`] if the topic has no such partition.
-    pub fn to(
-        topic: &Topic,
-        index: i32,
-        batch: Bytes,
-        header: BatchHeader,
-        maker: FrontEndNo,
-    ) -> Result<Self, ErrorKind> {
+    pub fn to(topic: &Topic, index: i32, batch: CheckedBatch, maker: FrontEndNo) -> Result<Self, ErrorKind> {
         let partition = topic.partition(index).ok_or(ErrorKind::UnknownTopic)?;
         Ok(Self {
             shard: partition.shard,
             partition: partition.id,
             batch,
-            header,
             maker,
             stamp: topic.config.timestamp_type == TimestampType::LogAppendTime,
             durability: topic.config.durability,

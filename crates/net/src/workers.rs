@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 use sabir_base::panics::contain;
+use sabir_model::batch::{BatchRefusal, CheckCost, CheckedBatch, LongCheck};
 use tokio::sync::Semaphore;
 
 /// Memory for jobs of up to 4 MiB each, in KiB. They never wait for a large one to end.
@@ -81,6 +82,30 @@ impl Workers {
             contain(|| work(&mut || FairMutexGuard::bump(&mut turn)))
         };
         tokio::task::spawn_blocking(job).await.ok().flatten()
+    }
+}
+
+impl Workers {
+    /// Has the records of a batch looked at.
+    ///
+    /// # Errors
+    /// Why the batch is not taken.
+    pub async fn check(&self, batch: LongCheck) -> Result<CheckedBatch, BatchRefusal> {
+        let batch = Arc::new(batch);
+        if let Some(small) = batch.first_limit() {
+            match self.check_within(batch.clone(), small).await {
+                Err(refusal) if refusal.exceeds() => {}
+                done => return done,
+            }
+        }
+        let limit = batch.limit();
+        self.check_within(batch, limit).await
+    }
+
+    async fn check_within(&self, batch: Arc<LongCheck>, limit: usize) -> Result<CheckedBatch, BatchRefusal> {
+        let CheckCost { bytes, slow } = batch.cost(limit);
+        let checked = self.run(JobCost { bytes, slow }, move |pause| batch.run(limit, pause)).await;
+        checked.unwrap_or(Err(BatchRefusal::Failed))
     }
 }
 

@@ -135,15 +135,17 @@ impl OpenBlocks {
         slot: u32,
     ) {
         let durability = item.durability.unwrap_or(default);
-        let (bytes, traffic) = (item.batch.len() as u32, item.traffic.clone());
+        let batch = item.batch.bytes();
+        let (bytes, traffic) = (batch.len() as u32, item.traffic.clone());
         let waiter = Waiting { call, slot, bytes, traffic };
         if !item.stamp {
-            return self.append_bytes(item, &item.batch, item.header.max_timestamp, durability, waiter);
+            let max_ts = item.batch.header().max_timestamp;
+            return self.append_bytes(item, batch, max_ts, durability, waiter);
         }
         let stamp = now_ms.max(self.last_ms).max(self.open.stamp);
         let mut stamped = std::mem::take(&mut self.stamped);
         stamped.clear();
-        stamped.extend_from_slice(&item.batch);
+        stamped.extend_from_slice(batch);
         // The header was parsed before, so this finds a whole batch.
         let _ = stamp_log_append_time(&mut stamped, stamp);
         self.append_bytes(item, &stamped, stamp, durability, waiter);
@@ -240,11 +242,11 @@ impl OpenBlocks {
 }
 
 fn append_body(item: &Append, max_ts: i64) -> AppendBody {
-    let header = &item.header;
+    let header = item.batch.header();
     let producer = header.producer_id.known().filter(|_| item.maker == FrontEndNo::NONE);
     AppendBody {
         targets: Targets::One(item.partition),
-        // A batch covers as many offsets as its last delta says; the caller has checked that none is without a record.
+        // A batch covers as many offsets as its last delta says; its check has seen that none is without a record.
         records: header.last_offset_delta as u32 + 1,
         max_ts,
         stamped: item.stamp,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sabir_journal::Priority;
-use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, records};
+use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, records, rewrite_header};
 use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
 
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, values};
@@ -323,10 +323,11 @@ async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
 async fn write_misleading_batches(broker: &Broker, topic: &Topic, count: i64) {
     for from in (0..count).step_by(1000) {
         let lone = |i: i64| {
-            let mut item = item(topic, 0, batch(&[b"x"], i));
-            item.maker = FrontEndNo((i % 2) as u16);
-            item.header.max_timestamp = 1 << 50;
-            item
+            let mut bytes = batch(&[b"x"], i).to_vec();
+            let mut header = BatchHeader::parse(&bytes).unwrap();
+            header.max_timestamp = 1 << 50;
+            rewrite_header(&mut bytes, &mut header).unwrap();
+            Append { maker: FrontEndNo((i % 2) as u16), ..item(topic, 0, bytes.into()) }
         };
         let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
         broker.flush();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
-use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, split};
+use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, split};
 use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TopicConfig};
 
 use crate::{Append, Appended, Broker, BrokerOptions, DiskKind, Fetched, NewTopic, Topic};
@@ -53,8 +53,8 @@ pub(super) fn produced(values: &[&[u8]], producer: i64, epoch: i16, sequence: i3
 }
 
 pub(super) fn item(topic: &Topic, index: i32, batch: Bytes) -> Append {
-    let header = BatchHeader::parse(&batch).unwrap();
-    Append::to(topic, index, batch, header, FrontEndNo::NONE).unwrap()
+    let batch = CheckedBatch::whole(batch).unwrap();
+    Append::to(topic, index, batch, FrontEndNo::NONE).unwrap()
 }
 
 pub(super) async fn append(

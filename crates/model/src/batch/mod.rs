@@ -12,6 +12,7 @@
 
 mod builder;
 mod check;
+mod checked;
 mod compress;
 mod header;
 mod recompress;
@@ -20,6 +21,7 @@ mod split;
 
 pub use builder::BatchBuilder;
 pub use check::{RecordSummary, check_records};
+pub use checked::{BatchCheck, BatchRefusal, BatchRules, CheckCost, CheckedBatch, InlineBudget, LongCheck};
 pub use compress::Compression;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, rewrite_header, stamp_log_append_time,

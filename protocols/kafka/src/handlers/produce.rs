@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sabir_broker::{Append, Appended, Appending, Topic};
+use sabir_model::batch::{BatchCheck, CheckedBatch, InlineBudget};
 use sabir_model::{ErrorKind, FrontEndNo};
 use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
 
-use super::batches::{self, Begun, INLINE, Refusal, Taken};
+use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
@@ -41,7 +42,7 @@ pub(crate) struct Producing {
 }
 
 /// Ends with what became of each batch that was begun, in order.
-type Checking = Pin<Box<dyn Future<Output = Vec<Result<Taken, Refusal>>>>>;
+type Checking = Pin<Box<dyn Future<Output = Vec<Result<CheckedBatch, Refusal>>>>>;
 
 impl Producing {
     /// Whether anything was appended, so that the broker is to be flushed.
@@ -114,13 +115,13 @@ struct Place {
 
 impl Answer {
     /// Appends what is good; what is refused has its answer.
-    fn append(&mut self, client: &Client, checked: Vec<Result<Taken, Refusal>>) -> Option<Appending> {
+    fn append(&mut self, client: &Client, checked: Vec<Result<CheckedBatch, Refusal>>) -> Option<Appending> {
         let mut appends = Vec::with_capacity(checked.len());
         let mut places = Vec::with_capacity(checked.len());
         for (place, checked) in std::mem::take(&mut self.places).into_iter().zip(checked) {
             let response = &mut self.response.responses[place.at.0].partition_responses[place.at.1];
-            let append = checked.and_then(|(batch, header)| {
-                Append::to(&place.topic, response.index, batch, header, FrontEndNo::NONE)
+            let append = checked.and_then(|batch| {
+                Append::to(&place.topic, response.index, batch, FrontEndNo::NONE)
                     .map_err(|kind| Refusal::new(error_code(kind), kind.to_string()))
             });
             match append {
@@ -181,7 +182,7 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
         wall_ms: client.kafka.broker.wall_ms(),
         // One replica has everything, so what asks for more of them cannot be had.
         needs_in_sync: body.acks == -1,
-        inline: INLINE,
+        inline: InlineBudget::default(),
         begun: Vec::new(),
         places: Vec::new(),
     };
@@ -190,12 +191,12 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let Beginning { begun, places, .. } = beginning;
     let response = ProduceResponse { responses, ..Default::default() };
     let mut answer = Answer { call, acks: body.acks, response, places };
-    let (checking, appending) = if begun.iter().any(|begun| matches!(begun, Begun::Long(_))) {
+    let (checking, appending) = if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
         (Some(Box::pin(finish(client.kafka.workers.clone(), begun)) as Checking), None)
     } else {
         let taken = begun.into_iter().filter_map(|begun| match begun {
-            Begun::Taken(taken) => Some(Ok(taken)),
-            Begun::Long(_) => None,
+            BatchCheck::Done(taken) => Some(Ok(taken)),
+            BatchCheck::Long(_) => None,
         });
         (None, answer.append(client, taken.collect()))
     };
@@ -205,12 +206,12 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
 }
 
 /// Has the workers look at what is long, one batch after another: a request of many has no more than one of them at a time.
-async fn finish(workers: Workers, begun: Vec<Begun>) -> Vec<Result<Taken, Refusal>> {
+async fn finish(workers: Workers, begun: Vec<BatchCheck>) -> Vec<Result<CheckedBatch, Refusal>> {
     let mut checked = Vec::with_capacity(begun.len());
     for begun in begun {
         checked.push(match begun {
-            Begun::Taken(taken) => Ok(taken),
-            Begun::Long(long) => long.finish(&workers).await,
+            BatchCheck::Done(taken) => Ok(taken),
+            BatchCheck::Long(long) => workers.check(long).await.map_err(Refusal::from),
         });
     }
     checked
@@ -244,8 +245,8 @@ struct Beginning<'a> {
     wall_ms: i64,
     needs_in_sync: bool,
     /// What is left of the bytes that the I/O thread decompresses for this request.
-    inline: usize,
-    begun: Vec<Begun>,
+    inline: InlineBudget,
+    begun: Vec<BatchCheck>,
     places: Vec<Place>,
 }
 
@@ -289,7 +290,7 @@ impl Beginning<'_> {
         kafka.topic(&data.name).ok_or_else(unknown)
     }
 
-    fn begin(&mut self, topic: &Arc<Topic>, data: PartitionProduceData) -> Result<Begun, Refusal> {
+    fn begin(&mut self, topic: &Arc<Topic>, data: PartitionProduceData) -> Result<BatchCheck, Refusal> {
         if topic.partition(data.index).is_none() {
             return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, "no such partition"));
         }
