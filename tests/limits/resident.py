@@ -40,7 +40,9 @@ def worker(broker, number, until):
         rounds += 1
 
 
-def memory_comes_back(seconds=40, settle=75):
+# Pooled buffers go when they were not wanted between two looks, half a minute apart, and what is free goes back to the system every half
+# minute: that is a minute and a half at the most.
+def memory_comes_back(seconds=40, settle=120):
     folder = brokers.scratch("resident")
     settings = [f"data.tail_cache={TAIL_CACHE // MIB}MiB", "data.shards=1", "topic.max_message=32MiB"]
     broker = brokers.Sabir(folder / "data", "resident", settings=settings)
