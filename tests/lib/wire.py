@@ -71,10 +71,10 @@ def batch(values):
     return batch_around(b"".join(record(value, number) for number, value in enumerate(values)), len(values))
 
 
-def batch_around(records, count, attributes=0):
-    """A v2 batch around these bytes, whatever they are."""
+def batch_around(records, count, attributes=0, producer=(-1, -1, -1)):
+    """A v2 batch around these bytes, whatever they are; `producer` is an idempotent one's id, epoch and sequence."""
     now_ms = int(time.time() * 1000)
-    summed = struct.pack(">hiqqqhii", attributes, count - 1, now_ms, now_ms, -1, -1, -1, count) + records
+    summed = struct.pack(">hiqqqhii", attributes, count - 1, now_ms, now_ms, *producer, count) + records
     return struct.pack(">qiibI", 0, 9 + len(summed), -1, 2, crc32c(summed)) + summed
 
 

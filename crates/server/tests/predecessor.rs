@@ -1,0 +1,310 @@
+//! Data directories that earlier versions left behind (`fixtures/`, made by `fixtures/make.py`): they open, all that was in them is
+//! there, and they are written to.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sabir_base::clock::ManualClock;
+use sabir_broker::{
+    Append, Appended, Broker, BrokerOptions, Fence, GroupPhase, NewTopic, OffsetCommit, Topic,
+};
+use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, records, split, verify_crc};
+use sabir_model::{
+    ErrorKind, FrontEndNo, LeaderEpoch, Offset, ProducerId, TimestampType, TopicConfig, TopicId,
+};
+use sabir_server::config::{Config, Sources};
+use sabir_server::{protocols, start};
+
+/// What a fixture says of itself.
+#[derive(serde::Deserialize)]
+struct Manifest {
+    shards: u32,
+    topics: BTreeMap<String, TopicThere>,
+    /// Committed offsets by group, topic and partition.
+    groups: BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>,
+    producers: Vec<ProducerThere>,
+    made_ms: i64,
+    /// How long each file was.
+    files: BTreeMap<PathBuf, u64>,
+}
+
+#[derive(serde::Deserialize)]
+struct TopicThere {
+    /// Start and end of each.
+    partitions: Vec<(i64, i64)>,
+}
+
+#[derive(serde::Deserialize)]
+struct ProducerThere {
+    id: i64,
+    epoch: i16,
+    next: i32,
+    /// Topic, partition, offset and records of its last batch.
+    last: (String, i32, i64, i32),
+}
+
+fn level(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// Lays a fixture out as the data directory that it was.
+fn unpack(fixture: &Path) -> (tempfile::TempDir, Manifest) {
+    let manifest: Manifest =
+        serde_json::from_reader(File::open(fixture.join("manifest.json")).unwrap()).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    for (name, &len) in &manifest.files {
+        let path = data.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = File::create(path).unwrap();
+        if let Ok(packed) = File::open(fixture.join(format!("{}.gz", name.display()))) {
+            write_sparse(&mut flate2::read::GzDecoder::new(packed), &mut file);
+        }
+        file.set_len(len).unwrap();
+    }
+    (data, manifest)
+}
+
+/// Copies, and leaves holes where there are zeros.
+fn write_sparse(from: &mut impl Read, to: &mut File) {
+    let mut content = Vec::new();
+    from.read_to_end(&mut content).unwrap();
+    for block in content.chunks(4096) {
+        if block.iter().all(|&byte| byte == 0) {
+            to.seek(SeekFrom::Current(block.len() as i64)).unwrap();
+        } else {
+            to.write_all(block).unwrap();
+        }
+    }
+}
+
+fn open(data: &Path, manifest: &Manifest, later_ms: i64) -> Broker {
+    let options = BrokerOptions { keep_free: 0, ..BrokerOptions::new(data) };
+    Broker::open(options, Arc::new(ManualClock::at(manifest.made_ms + later_ms))).unwrap()
+}
+
+fn topic(broker: &Broker, name: &str) -> Arc<Topic> {
+    broker.catalog().topic(name).unwrap_or_else(|| panic!("{name} is there")).clone()
+}
+
+/// What a record of the fixture reads, or one that was added.
+fn value(topic: &str, partition: i32, offset: i64) -> String {
+    format!("{topic}-{partition}-{offset}")
+}
+
+/// Reads a partition from its start, and checks every record; where it starts and ends.
+async fn read_whole(broker: &Broker, topic: &Topic, index: i32) -> (i64, i64) {
+    let partition = topic.partition(index).unwrap();
+    let start = broker.partition_stats(partition.shard, partition.id).unwrap().start;
+    let mut next = start;
+    loop {
+        let fetched = broker.read(partition.shard, partition.id, next, 4 << 20, true).await.unwrap();
+        if fetched.slices.is_empty() {
+            assert_eq!(next, fetched.high_watermark);
+            return (start.0, next.0);
+        }
+        for slice in &fetched.slices {
+            next = check_batches(&slice.joined(), &topic.name, index, next);
+        }
+    }
+}
+
+fn check_batches(bytes: &[u8], topic: &str, index: i32, mut next: Offset) -> Offset {
+    for batch in split(bytes) {
+        let (_, batch) = batch.unwrap();
+        verify_crc(batch).unwrap();
+        for record in records(batch, 1 << 30).unwrap().iter() {
+            let record = record.unwrap();
+            if record.offset >= next {
+                assert_eq!(record.offset, next);
+                let read = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+                assert_eq!(read.trim_end_matches('\0'), value(topic, index, next.0));
+                next = Offset(next.0 + 1);
+            }
+        }
+    }
+    next
+}
+
+async fn check_topics(broker: &Broker, manifest: &Manifest) {
+    let catalog = broker.catalog();
+    let plain = catalog.topics().filter(|topic| !topic.internal);
+    let names: BTreeSet<&str> = plain.map(|topic| &*topic.name).collect();
+    assert_eq!(names, manifest.topics.keys().map(String::as_str).collect());
+    for (name, there) in &manifest.topics {
+        let topic = topic(broker, name);
+        assert_eq!(topic.partitions.len(), there.partitions.len(), "{name}");
+        for (index, &place) in there.partitions.iter().enumerate() {
+            assert_eq!(read_whole(broker, &topic, index as i32).await, place, "{name}-{index}");
+        }
+    }
+}
+
+fn check_settings(broker: &Broker) {
+    let of = |name: &str| topic(broker, name).config.clone();
+    let (internal, plain): (Vec<_>, Vec<_>) =
+        broker.catalog().topics().cloned().partition(|topic| topic.internal);
+    assert_eq!(internal.len(), 1, "Kafka's __consumer_offsets");
+    assert!(plain.iter().all(|topic| topic.config.retention_ms.is_none()));
+    assert_eq!(of("stamped").timestamp_type, TimestampType::LogAppendTime);
+    assert_eq!((of("large").max_message_bytes, of("late").max_message_bytes), (4_000_000, 5_000_000));
+    assert_eq!(of("packed").retention_bytes, Some(1_000_000_000));
+    assert_eq!(of("plain").retention_bytes, None);
+}
+
+fn check_groups(broker: &Broker, manifest: &Manifest) {
+    let groups = broker.groups();
+    let listed: BTreeSet<String> = groups.list().iter().map(|group| group.group.to_string()).collect();
+    assert_eq!(listed, manifest.groups.keys().cloned().collect());
+    for (group, topics) in &manifest.groups {
+        let expected: BTreeMap<(TopicId, i32), i64> = topics
+            .iter()
+            .flat_map(|(name, offsets)| {
+                let id = topic(broker, name).id;
+                offsets.iter().map(move |(partition, offset)| ((id, partition.parse().unwrap()), *offset))
+            })
+            .collect();
+        let committed = groups.all_offsets(group);
+        assert!(committed.iter().all(|(_, at)| *at.metadata == *format!("at {}", at.offset.0)), "{group}");
+        let found = committed.into_iter().map(|(partition, at)| (partition, at.offset.0)).collect();
+        assert_eq!(expected, found, "{group}");
+    }
+    let members = groups.describe("members").unwrap();
+    assert_eq!((members.state, members.members.len()), (GroupPhase::Stable, 1));
+    assert_eq!(&*members.members[0].assignment, b"all of it");
+}
+
+async fn append(
+    broker: &Broker,
+    topic: &Topic,
+    index: i32,
+    batch: BatchBuilder,
+) -> Result<Appended, ErrorKind> {
+    let batch = CheckedBatch::whole(batch.build()).unwrap();
+    let appending = broker.append(vec![Append::to(topic, index, batch, FrontEndNo::NONE).unwrap()]);
+    broker.flush();
+    appending.await.remove(0)
+}
+
+/// Records for the partition's end.
+fn batch(topic: &str, index: i32, end: i64, count: i64, time_ms: i64) -> BatchBuilder {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for offset in end..end + count {
+        batch.push(time_ms, None, Some(value(topic, index, offset).as_bytes()), &[]);
+    }
+    batch
+}
+
+/// What producers sent last is known to have been sent, and they go on where they were.
+async fn check_producers(broker: &Broker, manifest: &mut Manifest) {
+    for producer in &manifest.producers {
+        let (name, index, offset, count) = &producer.last;
+        let (topic, count) = (topic(broker, name), i64::from(*count));
+        let sent = |sequence, end| {
+            batch(name, *index, end, count, manifest.made_ms).producer(
+                ProducerId(producer.id),
+                producer.epoch,
+                sequence,
+            )
+        };
+        let again =
+            append(broker, &topic, *index, sent(producer.next - count as i32, *offset)).await.unwrap();
+        assert!(again.duplicate && again.base_offset == Offset(*offset), "{again:?}");
+        let end = &mut manifest.topics.get_mut(name).unwrap().partitions[*index as usize].1;
+        let next = append(broker, &topic, *index, sent(producer.next, *end)).await.unwrap();
+        assert!(!next.duplicate && next.base_offset == Offset(*end), "{next:?}");
+        *end += count;
+        let gap = append(broker, &topic, *index, sent(producer.next + 100, *end)).await;
+        assert_eq!(gap, Err(ErrorKind::OutOfOrderSequence));
+    }
+    let fresh = broker.allocate_producer_id().await.unwrap();
+    assert!(manifest.producers.iter().all(|producer| producer.id < fresh.0));
+}
+
+/// Writes what there is of everything.
+async fn write(broker: &Broker, manifest: &mut Manifest) {
+    let made = broker.create_topics(vec![new_topic("new", 3)]).await.remove(0).unwrap();
+    assert!(broker.catalog().topics().all(|topic| topic.name == made.name || topic.id != made.id));
+    manifest.topics.insert("new".into(), TopicThere { partitions: vec![(0, 0); 3] });
+    for (name, there) in &mut manifest.topics {
+        let topic = topic(broker, name);
+        for (index, (_, end)) in (0..).zip(&mut there.partitions) {
+            let appended = append(broker, &topic, index, batch(name, index, *end, 2, manifest.made_ms)).await;
+            assert_eq!(appended.unwrap().base_offset, Offset(*end));
+            *end += 2;
+        }
+    }
+    let gone = topic(broker, "again").id;
+    broker.delete_topics(vec![gone]).await.remove(0).unwrap();
+    manifest.topics.remove("again");
+    let offset = OffsetCommit {
+        topic: made.id,
+        partition: 2,
+        offset: Offset(1),
+        leader_epoch: LeaderEpoch::UNKNOWN,
+        metadata: "at 1".into(),
+    };
+    let outsider = Fence { generation: -1, member: "".into(), instance: None };
+    let committed = broker.groups().commit("readers", outsider, vec![offset]).await;
+    assert_eq!(committed, [Ok(())]);
+    manifest.groups.get_mut("readers").unwrap().insert("new".into(), [("2".into(), 1)].into());
+}
+
+fn new_topic(name: &str, partitions: u32) -> NewTopic {
+    NewTopic {
+        name: name.into(),
+        partitions,
+        config: TopicConfig { retention_ms: None, ..TopicConfig::default() },
+        internal: false,
+        unlike: false,
+        made_by: FrontEndNo::NONE,
+    }
+}
+
+async fn check(broker: &Broker, manifest: &Manifest) {
+    assert_eq!(broker.options().data_shards, manifest.shards);
+    check_topics(broker, manifest).await;
+    check_settings(broker);
+    check_groups(broker, manifest);
+}
+
+async fn opens_and_goes_on(fixture: &Path) {
+    let (data, mut manifest) = unpack(fixture);
+    let broker = open(data.path(), &manifest, 60_000);
+    check(&broker, &manifest).await;
+    check_producers(&broker, &mut manifest).await;
+    write(&broker, &mut manifest).await;
+    check(&broker, &manifest).await;
+    broker.shutdown();
+    drop(broker);
+    // Once more, now that this version has written its forms.
+    let broker = open(data.path(), &manifest, 120_000);
+    check(&broker, &manifest).await;
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_directory_of_level_1_with_one_shard_that_was_killed_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-1/one-shard")).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_1_with_three_shards_that_was_stopped_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-1/three-shards")).await;
+}
+
+/// As `sabir serve` opens it, however old it is by now.
+#[test]
+fn the_server_starts_on_a_directory_of_level_1() {
+    let (data, manifest) = unpack(&level("level-1/one-shard"));
+    let set = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"].map(String::from).into();
+    let sources = Sources { data: Some(data.path().into()), set, ..Sources::default() };
+    let running = start(Config::load(&sources, protocols()).unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(check(running.broker(), &manifest));
+    running.stop();
+}
