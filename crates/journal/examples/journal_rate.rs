@@ -177,7 +177,7 @@ impl Run {
             let journal = journal.clone();
             std::thread::spawn(move || keep_house(&journal, &theirs, &flag))
         };
-        let builder = BlockBuilder::new(pool);
+        let builder = BlockBuilder::for_tail(pool, 64 << 20);
         let events = Vec::new();
         Ok(Self { disk, journal, solo, builder, events, stop, housekeeper: Some(housekeeper) })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sabir_base::buf::{AlignedBuf, BufPool, round_up};
+use sabir_base::buf::{AlignedBuf, Arena, BufPool, CHUNK, round_up};
 use sabir_base::crc::crc32c;
 use sabir_base::varint::put_u64;
 use sabir_model::Durability;
@@ -20,6 +20,9 @@ pub const LARGEST_ENTRY: usize = MAX_BLOCK + (64 << 10);
 /// The most that a block takes on the disk: one entry of [`LARGEST_ENTRY`], framed and padded.
 pub(crate) const LARGEST_FRAMED: usize = round_up(PAYLOADS_AT + LARGEST_ENTRY + ENTRY_OVERHEAD);
 
+/// Chunks that a tail cache holds at least, if blocks are carved out of chunks: the cache gives them back whole.
+const CHUNKS_KEPT: usize = 16;
+
 /// Where payloads start, counted from the frame.
 const PAYLOADS_AT: usize = FRAME + CONTENT_HEADER;
 
@@ -31,12 +34,12 @@ const PLACED_AT_ONCE: usize = 4096;
 /// One builder serves a shard for good: [`take`](Self::take) leaves it empty, its memory kept.
 #[derive(Debug)]
 pub struct BlockBuilder {
-    pool: Arc<BufPool>,
+    arena: Arena,
     /// Where large payloads stand already; made with the first of them.
     buf: Option<AlignedBuf>,
     /// Where the next payload goes in `buf`, counted from the frame.
     end: usize,
-    /// What the last block with large payloads took: the first guess for the next one's buffer.
+    /// What the last block with large payloads took: where the chunk at hand has less room, the next one goes into another.
     guess: usize,
     small: Vec<u8>,
     bodies: Vec<u8>,
@@ -74,10 +77,20 @@ enum Payload {
 }
 
 impl BlockBuilder {
-    /// A builder that takes its buffers from `pool`.
+    /// A builder whose blocks take their memory from `pool`, one by one.
     pub fn new(pool: Arc<BufPool>) -> Self {
+        Self::with_arena(Arena::without_chunks(pool))
+    }
+
+    /// A builder for a journal whose tail cache holds `tail_bytes`: where those are many chunks, blocks are carved out of chunks.
+    pub fn for_tail(pool: Arc<BufPool>, tail_bytes: usize) -> Self {
+        let carve = tail_bytes >= CHUNKS_KEPT * CHUNK;
+        Self::with_arena(if carve { Arena::new(pool) } else { Arena::without_chunks(pool) })
+    }
+
+    fn with_arena(arena: Arena) -> Self {
         Self {
-            pool,
+            arena,
             buf: None,
             end: PAYLOADS_AT,
             guess: 0,
@@ -166,7 +179,8 @@ impl BlockBuilder {
         self.copy_small(&mut buf);
         let content_len = self.write_entries(&mut buf);
         self.write_header(&mut buf, content_len);
-        let block = Block::close(buf, content_len, self.durability, self.time_floor);
+        let mut block = Block::close(buf, content_len, self.durability, self.time_floor);
+        self.arena.shrink(&mut block.buf);
         self.clear();
         block
     }
@@ -184,31 +198,31 @@ impl BlockBuilder {
         span
     }
 
-    /// A buffer of at least `needed` bytes that holds what stands already. Doubling bounds the copies to one a byte; the
-    /// guess makes them rare.
+    /// Makes room for `needed` bytes, as a rule where the payloads stand already.
     fn grow(&mut self, needed: usize) {
-        let doubled = self.buf.as_ref().map_or(self.guess, |buf| (2 * buf.capacity()).min(LARGEST_FRAMED));
-        let mut buf = self.pool.get(needed.max(doubled));
+        let mut buf = match self.buf.take() {
+            None => self.arena.get(needed.max(self.guess)),
+            Some(buf) => self.grown(buf, needed),
+        };
         buf.set_len(buf.capacity());
-        if let Some(old) = self.buf.take() {
-            buf[PAYLOADS_AT..self.end].copy_from_slice(&old[PAYLOADS_AT..self.end]);
-        }
         self.buf = Some(buf);
     }
 
-    /// A buffer for the whole block: the one at hand, unless it is too small, or so large that the tail cache would hold
-    /// mostly air.
+    fn grown(&mut self, mut buf: AlignedBuf, needed: usize) -> AlignedBuf {
+        if buf.capacity() >= needed || self.arena.grow(&mut buf, needed) {
+            return buf;
+        }
+        let mut larger = self.arena.get(needed.max(self.guess).max((2 * buf.capacity()).min(LARGEST_FRAMED)));
+        larger[PAYLOADS_AT..self.end].copy_from_slice(&buf[PAYLOADS_AT..self.end]);
+        larger
+    }
+
+    /// A buffer for the whole block.
     fn sized_buffer(&mut self) -> AlignedBuf {
         let needed = round_up(self.bytes().max(PAYLOADS_AT));
         self.guess = if self.buf.is_some() { needed } else { 0 };
-        if self.buf.as_ref().is_none_or(|buf| buf.capacity() < needed || buf.capacity() / 4 > needed) {
-            let mut buf = self.pool.get(needed);
-            if let Some(old) = self.buf.take() {
-                buf[PAYLOADS_AT..self.end].copy_from_slice(&old[PAYLOADS_AT..self.end]);
-            }
-            return buf;
-        }
-        self.buf.take().expect("checked above")
+        self.grow(needed);
+        self.buf.take().expect("grown above")
     }
 
     /// Copies the small payloads behind the large ones, those of a group together and in arrival order.

@@ -172,3 +172,26 @@ fn a_content_from_elsewhere_is_checked() {
     let pool = BufPool::new(0);
     assert_eq!(Block::from_content(&pool, b"short", Durability::Os).unwrap_err(), ViewError::Truncated);
 }
+
+#[test]
+fn blocks_carved_out_of_chunks_are_those_of_the_pool() {
+    let pool = BufPool::new(8 << 20);
+    let (mut pooled, mut carved) = (BlockBuilder::new(pool.clone()), BlockBuilder::for_tail(pool, 64 << 20));
+    let sizes = [10, 5000, 70_000, 4096, 200_000, 1, 900_000, LARGEST_ENTRY - 4, 4095, 300_000];
+    let mut kept = Vec::new();
+    for round in 0..40_usize {
+        for (n, &size) in sizes.iter().cycle().skip(round).take(1 + round % 7).enumerate() {
+            let payload = vec![(round + n) as u8; size];
+            if pooled.fits(size + 4) {
+                let pushed = [&mut pooled, &mut carved]
+                    .map(|open| open.push(3, b"body", Some(&payload), n as u64 % 3, Durability::Os));
+                assert_eq!(pushed[0], pushed[1]);
+            }
+        }
+        kept.push((pooled.take(round as i64), carved.take(round as i64)));
+    }
+    for (pooled, carved) in &kept {
+        assert_eq!(pooled.content(), carved.content(), "blocks do not overlap");
+        assert_eq!(carved.buf.capacity(), carved.framed_len(), "nor do they leave gaps");
+    }
+}

@@ -20,7 +20,7 @@ const COPY_OUT_RATIO: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Tail {
     bound: AtomicUsize,
-    /// Bytes of all buffers that this cache made and somebody holds.
+    /// Bytes of the memory that this cache and its readers hold.
     held: Arc<AtomicUsize>,
     blocks: Mutex<Blocks>,
 }
@@ -32,24 +32,6 @@ struct Blocks {
     contents: VecDeque<Bytes>,
 }
 
-/// A buffer that counts while anyone holds it.
-struct Held {
-    buf: AlignedBuf,
-    held: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.buf
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.buf.capacity(), Ordering::Relaxed);
-    }
-}
-
 impl Tail {
     /// An empty cache behind `last`.
     pub(crate) fn after(last: u64, bound: usize) -> Self {
@@ -59,8 +41,7 @@ impl Tail {
 
     /// Shares a frame's buffer, counted.
     pub(crate) fn share(&self, buf: AlignedBuf) -> Bytes {
-        self.held.fetch_add(buf.capacity(), Ordering::Relaxed);
-        Bytes::from_owner(Held { buf, held: self.held.clone() })
+        buf.counted(&self.held).freeze()
     }
 
     /// Takes in the next block, and lets go of old ones beyond the bound; only those through `evictable` can be had elsewhere.

@@ -34,9 +34,9 @@ pub(super) struct Filled {
 }
 
 impl Filled {
-    fn new(pool: &Arc<BufPool>) -> Self {
+    fn new(pool: &Arc<BufPool>, tail_bytes: usize) -> Self {
         Self {
-            builder: BlockBuilder::new(pool.clone()),
+            builder: BlockBuilder::for_tail(pool.clone(), tail_bytes),
             waiters: Vec::new(),
             stamp: i64::MIN,
             reserve: false,
@@ -59,6 +59,8 @@ pub(super) struct Entry<'a> {
 #[derive(Debug)]
 pub(super) struct OpenBlocks {
     pool: Arc<BufPool>,
+    /// What the journal's tail cache holds, as it was opened.
+    tail_bytes: usize,
     open: Filled,
     full: VecDeque<Filled>,
     full_bytes: usize,
@@ -73,10 +75,11 @@ pub(super) struct OpenBlocks {
 }
 
 impl OpenBlocks {
-    pub(super) fn new(pool: Arc<BufPool>, last_ms: i64) -> Self {
+    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, last_ms: i64) -> Self {
         Self {
-            open: Filled::new(&pool),
+            open: Filled::new(&pool, tail_bytes),
             pool,
+            tail_bytes,
             full: VecDeque::new(),
             full_bytes: 0,
             spare: Vec::new(),
@@ -119,7 +122,7 @@ impl OpenBlocks {
     }
 
     fn rotate(&mut self) {
-        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool));
+        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool, self.tail_bytes));
         let full = std::mem::replace(&mut self.open, next);
         self.full_bytes += full.builder.bytes();
         self.full.push_back(full);
@@ -218,7 +221,7 @@ impl OpenBlocks {
         if self.open.builder.is_empty() {
             return None;
         }
-        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool));
+        let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool, self.tail_bytes));
         Some(std::mem::replace(&mut self.open, next))
     }
 

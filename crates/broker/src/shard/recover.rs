@@ -87,6 +87,7 @@ impl Shard {
         let mut state = ShardState::restore(&*parts.pages)?;
         let checkpoint = state.applied;
         let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
+        let tail_bytes = parts.journal.tail_bytes;
         let (journal, recovered) =
             Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local)?;
         let replicator = (parts.replicate)(journal.clone())?;
@@ -105,7 +106,7 @@ impl Shard {
             page_cache: PageCache::default(),
             damages: Damages::default(),
             clock,
-            open: Mutex::new(OpenBlocks::new(parts.pool, last_ms)),
+            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes, last_ms)),
             waiting: AtomicUsize::new(0),
             room: Mutex::default(),
             submitting: DrainLoop::default(),

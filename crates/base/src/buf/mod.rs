@@ -3,10 +3,17 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+
+use arena::{Carved, Mapping};
+
+mod arena;
+
+pub use arena::{Arena, CHUNK};
 
 /// The alignment and the granule of every buffer, in bytes.
 pub const PAGE: usize = 4096;
@@ -35,22 +42,50 @@ fn class_bytes(class: usize) -> usize {
 /// A pool of [`AlignedBuf`]s, kept by size class up to a bound.
 #[derive(Debug)]
 pub struct BufPool {
-    free: Mutex<Free>,
+    free: Mutex<FreeLists>,
     keep: usize,
 }
 
 #[derive(Debug, Default)]
-struct Free {
-    classes: [Vec<Raw>; CLASSES],
+struct FreeLists {
+    classes: [FreeList<Raw>; CLASSES],
+    chunks: FreeList<Mapping>,
     bytes: usize,
-    /// The fewest that waited in each class since the last trim.
-    fewest: [usize; CLASSES],
+}
+
+/// What waits for reuse, all of one size.
+#[derive(Debug)]
+struct FreeList<T> {
+    waiting: Vec<T>,
+    /// The fewest that waited since the last trim.
+    fewest: usize,
+}
+
+impl<T> Default for FreeList<T> {
+    fn default() -> Self {
+        Self { waiting: Vec::new(), fewest: 0 }
+    }
+}
+
+impl<T> FreeList<T> {
+    fn take(&mut self) -> Option<T> {
+        let one = self.waiting.pop()?;
+        self.fewest = self.fewest.min(self.waiting.len());
+        Some(one)
+    }
+
+    /// Takes out what was not wanted since the last call.
+    fn unused(&mut self) -> Vec<T> {
+        let unused = self.waiting.drain(..self.fewest).collect();
+        self.fewest = self.waiting.len();
+        unused
+    }
 }
 
 impl BufPool {
     /// A pool that keeps at most `keep` bytes of buffers nobody uses.
     pub fn new(keep: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(Free::default()), keep })
+        Arc::new(Self { free: Mutex::new(FreeLists::default()), keep })
     }
 
     /// A buffer of `len` bytes. Its content is whatever an earlier user left.
@@ -61,14 +96,13 @@ impl BufPool {
                 (self.take(class).unwrap_or_else(|| Raw::zeroed(bytes)), Arc::downgrade(self))
             }
         };
-        AlignedBuf { raw: Some(raw), len, pool }
+        AlignedBuf::new(Memory::Pooled(raw, pool), len)
     }
 
     fn take(&self, class: usize) -> Option<Raw> {
         let mut free = self.free.lock();
-        let raw = free.classes[class].pop()?;
+        let raw = free.classes[class].take()?;
         free.bytes -= raw.capacity;
-        free.fewest[class] = free.fewest[class].min(free.classes[class].len());
         Some(raw)
     }
 
@@ -78,22 +112,33 @@ impl BufPool {
         let mut free = self.free.lock();
         if free.bytes + bytes <= self.keep {
             free.bytes += bytes;
-            free.classes[class].push(raw);
+            free.classes[class].waiting.push(raw);
         }
     }
 
-    /// Frees the buffers that nobody has wanted since the last call.
-    pub fn trim(&self) {
-        let mut unused = Vec::new();
+    fn take_mapping(&self) -> Option<Mapping> {
         let mut free = self.free.lock();
-        for class in 0..CLASSES {
-            let surplus = free.fewest[class];
-            unused.extend(free.classes[class].drain(..surplus));
-            free.fewest[class] = free.classes[class].len();
+        let mapping = free.chunks.take()?;
+        free.bytes -= CHUNK;
+        Some(mapping)
+    }
+
+    fn give_mapping(&self, mapping: Mapping) {
+        let mut free = self.free.lock();
+        if free.bytes + CHUNK <= self.keep {
+            free.bytes += CHUNK;
+            free.chunks.waiting.push(mapping);
         }
-        free.bytes -= unused.iter().map(|raw| raw.capacity).sum::<usize>();
+    }
+
+    /// Frees the buffers and chunks that nobody has wanted since the last call.
+    pub fn trim(&self) {
+        let mut free = self.free.lock();
+        let buffers: Vec<Raw> = free.classes.iter_mut().flat_map(FreeList::unused).collect();
+        let chunks = free.chunks.unused();
+        free.bytes -= buffers.iter().map(|raw| raw.capacity).sum::<usize>() + chunks.len() * CHUNK;
         drop(free);
-        drop(unused);
+        drop((buffers, chunks));
     }
 
     /// Bytes of buffers that wait for reuse.
@@ -102,22 +147,52 @@ impl BufPool {
     }
 }
 
-/// Page-aligned memory of a fixed capacity with a length, returned to its pool when dropped.
+/// Page-aligned memory with a length, returned to its pool when dropped.
 #[derive(Debug)]
 pub struct AlignedBuf {
-    raw: Option<Raw>,
+    memory: Option<Memory>,
     len: usize,
-    pool: Weak<BufPool>,
+    held: Option<Arc<AtomicUsize>>,
+}
+
+/// Where a buffer's memory is from.
+#[derive(Debug)]
+enum Memory {
+    /// An allocation of its own, for the pool that it came from.
+    Pooled(Raw, Weak<BufPool>),
+    /// A part of an arena's chunk.
+    Carved(Carved),
 }
 
 impl AlignedBuf {
-    fn raw(&self) -> &Raw {
-        self.raw.as_ref().expect("present until drop")
+    fn new(memory: Memory, len: usize) -> Self {
+        Self { memory: Some(memory), len, held: None }
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("present until drop")
     }
 
     /// Bytes that fit.
     pub fn capacity(&self) -> usize {
-        self.raw().capacity
+        match self.memory() {
+            Memory::Pooled(raw, _) => raw.capacity,
+            Memory::Carved(carved) => carved.capacity(),
+        }
+    }
+
+    /// Counts its memory in `held` until that is given back: its capacity, or the arena's chunk, which is given back whole and is
+    /// counted once.
+    #[must_use]
+    pub fn counted(mut self, held: &Arc<AtomicUsize>) -> Self {
+        match self.memory() {
+            Memory::Carved(carved) => carved.count(held),
+            Memory::Pooled(raw, _) => {
+                held.fetch_add(raw.capacity, Ordering::Relaxed);
+                self.held = Some(held.clone());
+            }
+        }
+        self
     }
 
     /// Sets how many bytes count.
@@ -137,7 +212,12 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        if let (Some(raw), Some(pool)) = (self.raw.take(), self.pool.upgrade()) {
+        if let Some(held) = self.held.take() {
+            held.fetch_sub(self.capacity(), Ordering::Relaxed);
+        }
+        if let Some(Memory::Pooled(raw, pool)) = self.memory.take()
+            && let Some(pool) = pool.upgrade()
+        {
             pool.give(raw);
         }
     }
@@ -146,14 +226,21 @@ impl Drop for AlignedBuf {
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.raw().as_slice()[..self.len]
+        let memory = match self.memory() {
+            Memory::Pooled(raw, _) => raw.as_slice(),
+            Memory::Carved(carved) => carved.as_slice(),
+        };
+        &memory[..self.len]
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let len = self.len;
-        &mut self.raw.as_mut().expect("present until drop").as_mut_slice()[..len]
+        let memory = match self.memory.as_mut().expect("present until drop") {
+            Memory::Pooled(raw, _) => raw.as_mut_slice(),
+            Memory::Carved(carved) => carved.as_mut_slice(),
+        };
+        &mut memory[..self.len]
     }
 }
 
