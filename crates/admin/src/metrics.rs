@@ -157,6 +157,8 @@ fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge("sabir_partitions", "Partitions of all topics.", &[], stats.partitions as i64);
     let help = "How far the system clock is ahead of the time that records are stamped with.";
     out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
+    let help = "What the newest blocks of all shards may take together at the moment.";
+    out.gauge("sabir_tail_cache_limit_bytes", help, &[], stats.tail_cache_limit as i64);
     for shard in &stats.shards {
         shard_figures(out, shard);
     }
@@ -177,9 +179,6 @@ const GAUGES: &[Gauge] = &[
         s.damaged.len() as u64
     }),
     ("sabir_tail_cache_bytes", "Memory of the newest blocks.", |s| s.tail_cache_bytes),
-    ("sabir_tail_cache_limit_bytes", "What the newest blocks may take at the moment.", |s| {
-        s.tail_cache_limit
-    }),
 ];
 
 /// Name, help, the unit of the shown value in that of the counted one, and the histogram.
@@ -304,7 +303,13 @@ mod tests {
         let mut commit_us = HistogramSnapshot::default();
         (commit_us.counts[10], commit_us.sum) = (1, 1000);
         let busy = ShardStats { commit_us, ..shard(1, 4) };
-        let stats = Stats { shards: vec![shard(0, 3), busy], topics: 2, partitions: 9, clock_ahead_ms: 1500 };
+        let stats = Stats {
+            shards: vec![shard(0, 3), busy],
+            topics: 2,
+            partitions: 9,
+            tail_cache_limit: 1 << 30,
+            clock_ahead_ms: 1500,
+        };
         let mut out = Exposition::default();
         broker_figures(&mut out, &stats);
         let text = out.render();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
-use sabir_journal::Priority;
+use sabir_journal::{Priority, TailBudget};
 use sabir_model::{
     ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicConfig,
     TopicId,
@@ -27,7 +27,7 @@ use crate::entry::{
 use crate::group::Groups;
 use crate::housekeeper::Housekeeper;
 use crate::lock::DataLock;
-use crate::open::{end_run, random_id, tail_bytes};
+use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) cluster: TopicId,
     /// By number; the first holds the catalog.
     pub(crate) shards: Vec<Arc<Shard>>,
+    /// The memory of the newest blocks of all shards.
+    pub(crate) tail: Arc<TailBudget>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
     pub(crate) housekeeper: Housekeeper,
@@ -366,10 +368,8 @@ impl Broker {
 
     /// Lets the tail caches of all shards hold so many bytes together from now on.
     pub fn resize_tail_cache(&self, bytes: usize) {
-        let data_shards = self.inner.options.data_shards;
-        for shard in &self.inner.shards {
-            shard.journal.set_tail_bytes(tail_bytes(bytes, shard.id, data_shards));
-        }
+        self.inner.tail.resize(bytes);
+        self.inner.shards.iter().for_each(|shard| shard.journal.shrink_reads());
     }
 
     /// Says which records cannot be read, by their topic's name.
@@ -469,6 +469,7 @@ impl Broker {
             shards: self.inner.shards.iter().map(|shard| shard.stats()).collect(),
             topics: view.len() as u64,
             partitions: view.partitions() as u64,
+            tail_cache_limit: self.inner.tail.bound() as u64,
             clock_ahead_ms: self.inner.clock.ahead_ms(),
         }
     }

@@ -12,7 +12,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
-use sabir_journal::{JournalOptions, Priority, ShardIdentity};
+use sabir_journal::{JournalOptions, Priority, ShardIdentity, TailBudget};
 use sabir_model::{ErrorKind, ShardId, TopicId};
 use tracing::{info, warn};
 
@@ -66,7 +66,9 @@ impl Broker {
         }
         let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
-        let opener = Opener { options: &options, clock: &clock, backend, pool: pool.clone() };
+        let tail = TailBudget::new(options.tail_cache_bytes);
+        let opener =
+            Opener { options: &options, clock: &clock, backend, pool: pool.clone(), tail: tail.clone() };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
         if let Some(last) = shards.iter().filter_map(|shard| shard.last_block_ms()).max() {
@@ -100,6 +102,7 @@ impl Broker {
             clock,
             cluster,
             shards,
+            tail,
             definitions,
             groups,
             housekeeper,
@@ -140,6 +143,7 @@ struct Opener<'a> {
     clock: &'a Arc<NodeClock>,
     backend: &'a dyn Backend,
     pool: Arc<BufPool>,
+    tail: Arc<TailBudget>,
 }
 
 impl Opener<'_> {
@@ -187,7 +191,7 @@ impl Opener<'_> {
             pool: self.pool.clone(),
             journal: JournalOptions {
                 segment_bytes: options.segment_bytes,
-                tail_bytes: self.tail_bytes(id),
+                tail: self.tail.clone(),
                 keep_free: options.keep_free,
                 ..JournalOptions::default()
             },
@@ -204,16 +208,6 @@ impl Opener<'_> {
         };
         Shard::open(id, parts, settings, self.clock.clone())
     }
-
-    fn tail_bytes(&self, id: ShardId) -> usize {
-        tail_bytes(self.options.tail_cache_bytes, id, self.options.data_shards)
-    }
-}
-
-/// A shard's part of the tail cache. The catalog is read from its projection: its journal needs next to none.
-pub(crate) fn tail_bytes(all: usize, id: ShardId, data_shards: u32) -> usize {
-    let catalog = all / 16;
-    if id == ShardId::CATALOG { catalog } else { (all - catalog) / data_shards as usize }
 }
 
 /// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.

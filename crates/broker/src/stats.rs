@@ -18,6 +18,8 @@ pub struct Stats {
     pub topics: u64,
     /// Their partitions.
     pub partitions: u64,
+    /// The most that the tail caches of all shards are to hold together just now.
+    pub tail_cache_limit: u64,
     /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
     pub clock_ahead_ms: i64,
 }
@@ -85,8 +87,6 @@ pub struct ShardStats {
     pub free_bytes: Option<u64>,
     /// Bytes in the tail cache, or pinned by its readers.
     pub tail_cache_bytes: u64,
-    /// The most that the tail cache is to hold just now.
-    pub tail_cache_limit: u64,
     /// Blocks given to the replicator and not committed yet.
     pub in_flight: u32,
     /// Sizes of submitted blocks, in bytes.

@@ -22,13 +22,11 @@ use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{HardState, JournalFound, ShardIdentity, Slots};
 use crate::space::{Prepared, RESERVE, Random, SegmentPool, SegmentPoolLimits};
 use crate::table::LocalTables;
-use crate::tail::Tail;
+use crate::tail::{Tail, TailBudget};
 use crate::writer::{Appended, Writer};
 
 /// A second block goes under way only with this many bytes, by the group commit rule.
 const FULL_ENOUGH: usize = 64 << 10;
-/// What read-ahead may keep at least, in bytes.
-const LEAST_COLD_BYTES: usize = 256 << 10;
 /// How long a blocking call waits for the disk before it looks again.
 const WAIT: Duration = Duration::from_millis(5);
 
@@ -37,8 +35,8 @@ const WAIT: Duration = Duration::from_millis(5);
 pub struct JournalOptions {
     /// Bytes of a new segment file; a multiple of 4 KiB, at most 256 MiB. A block must fit.
     pub segment_bytes: u64,
-    /// What the tail cache may hold, readers' slices included, in bytes.
-    pub tail_bytes: usize,
+    /// What the tail cache may hold, readers' slices included, perhaps together with those of other journals.
+    pub tail: Arc<TailBudget>,
     /// What all segments may take, in bytes; `None` for what the device has.
     pub max_bytes: Option<u64>,
     /// Bytes of the device left to others (a checkpoint, an archive object).
@@ -51,7 +49,7 @@ impl Default for JournalOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            tail_bytes: 64 << 20,
+            tail: TailBudget::new(64 << 20),
             max_bytes: None,
             keep_free: 256 << 20,
             seed: None,
@@ -68,11 +66,6 @@ impl JournalOptions {
         }
         Ok(())
     }
-}
-
-/// What is kept of reads from the disk beside a tail cache of so many bytes.
-fn cold_bytes(tail_bytes: usize) -> usize {
-    (tail_bytes / 4).max(LEAST_COLD_BYTES)
 }
 
 /// What opening found.
@@ -116,8 +109,6 @@ pub struct JournalStats {
     pub seals: u64,
     /// Bytes in the tail cache and among cold reads, or pinned by readers.
     pub tail_bytes: u64,
-    /// The most that the tail cache is to hold just now, in bytes.
-    pub tail_bound: u64,
     /// Reads answered from memory.
     pub hot_reads: u64,
     /// Reads of the disk for readers, ahead of them or when they came.
@@ -239,8 +230,8 @@ impl Journal {
         };
         active.file.hold().map_err(JournalError::disk("hold its last segment"))?;
         let chain = restored.chain;
-        let tail = Arc::new(Tail::after(chain.last.0, options.tail_bytes));
-        let cold = ColdReads::new(pool.clone(), tail.clone(), cold_bytes(options.tail_bytes));
+        let tail = Tail::after(chain.last.0, options.tail);
+        let cold = ColdReads::new(pool.clone(), tail.clone());
         let journal = Self {
             parts: Parts {
                 disk,
@@ -637,10 +628,9 @@ impl Journal {
         self.stop("go on", crate::disk::DiskError::Abandoned { why });
     }
 
-    /// Lets the tail cache, and what is read from the disk, hold so many bytes from now on.
-    pub fn set_tail_bytes(&self, bytes: usize) {
-        self.parts.tail.resize(bytes, self.parts.marks.evictable());
-        self.parts.cold.resize(cold_bytes(bytes));
+    /// Lets go of what was read from the disk beyond what the tail's budget leaves it.
+    pub fn shrink_reads(&self) {
+        self.parts.cold.shrink();
     }
 
     /// Figures since it was opened.
@@ -654,7 +644,6 @@ impl Journal {
             flushes: load(&counters.flushes),
             seals: load(&counters.seals),
             tail_bytes: self.parts.tail.held_bytes() as u64,
-            tail_bound: self.parts.tail.bound() as u64,
             hot_reads: load(&counters.hot_reads),
             cold_reads: load(&self.parts.cold.reads),
             cold_bytes: load(&self.parts.cold.read_bytes),

@@ -54,4 +54,5 @@ pub use slots::{JournalFound, ShardIdentity, Vote, look_at};
 pub use solo::Solo;
 pub use space::Prepared;
 pub use table::{LocalTables, SegmentTable};
+pub use tail::TailBudget;
 pub use view::{BlockView, Entries, EntryView, ViewError};

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -33,6 +33,8 @@ const STRETCH: u64 = 2 << 20;
 /// ...of which so many are under way at once: the disk always has the next read when it ends one. With many at once it takes longer
 /// for all.
 const LANES: usize = 2;
+/// What is kept at least, in bytes.
+const LEAST_COLD_BYTES: usize = 256 << 10;
 /// Windows kept at most, whatever their size.
 const MAX_WINDOWS: usize = 256;
 /// Stretches that wait to be loaded; further ones are forgotten.
@@ -55,7 +57,6 @@ pub(crate) struct ColdReads {
     pool: Arc<BufPool>,
     /// Counts what is read as it counts its own blocks.
     tail: Arc<Tail>,
-    bound: AtomicUsize,
     windows: Mutex<Windows>,
     /// A window was loaded, or will not be.
     loaded: Condvar,
@@ -250,30 +251,26 @@ fn window(ahead: u64) -> u64 {
 }
 
 impl ColdReads {
-    pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>, bound: usize) -> Arc<Self> {
+    pub(crate) fn new(pool: Arc<BufPool>, tail: Arc<Tail>) -> Arc<Self> {
         let (windows, loaded) = (Mutex::default(), Condvar::new());
         let (wants, reads, read_bytes) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self {
-            pool,
-            tail,
-            bound: AtomicUsize::new(bound),
-            windows,
-            loaded,
-            wants,
-            reads,
-            read_bytes,
-        })
+        Arc::new(Self { pool, tail, windows, loaded, wants, reads, read_bytes })
     }
 
     /// How much may lie unread, loaded ahead of all readers together.
     fn room(&self) -> u64 {
-        self.bound.load(Ordering::Relaxed) as u64 / 2
+        self.bound() as u64 / 2
     }
 
-    /// Keeps at most `bound` bytes from now on, and lets go of what is beyond them.
-    pub(crate) fn resize(&self, bound: usize) {
-        self.bound.store(bound, Ordering::Relaxed);
-        self.windows.lock().shrink(bound);
+    /// What is kept at most: this journal's part of a quarter of the budget.
+    fn bound(&self) -> usize {
+        let budget = self.tail.budget();
+        (budget.bound() / 4 / budget.sharers()).max(LEAST_COLD_BYTES)
+    }
+
+    /// Lets go of what is beyond the bound.
+    pub(crate) fn shrink(&self) {
+        self.windows.lock().shrink(self.bound());
     }
 
     /// The bytes, where a window has them.
@@ -387,7 +384,7 @@ impl ColdReads {
             (Some(at), Err(_)) => drop(windows.windows.remove(at)),
             (None, _) => {}
         }
-        windows.shrink(self.bound.load(Ordering::Relaxed));
+        windows.shrink(self.bound());
         self.loaded.notify_all();
         read
     }

@@ -1,13 +1,14 @@
-//! The newest blocks in memory, as they were written. What readers hold counts against the bound: slow ones make the cache
-//! smaller, and once they hold half as much again, they get copies of what they asked for rather than hold whole blocks for it.
+//! The newest blocks in memory, as they were written, of all the journals that share a budget. What readers hold counts against it: slow
+//! ones make the caches smaller, and once they hold half as much again, they get copies of what they asked for rather than hold
+//! whole blocks for it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use sabir_base::buf::AlignedBuf;
+use parking_lot::{Mutex, RwLock};
+use sabir_base::buf::{AlignedBuf, HeldBytes};
 
 use crate::frame::FRAME;
 
@@ -15,13 +16,75 @@ use crate::frame::FRAME;
 /// larger one costs more than it saves, while there is room: what pins it is mostly on its way to a socket.
 const COPY_OUT: usize = 4 << 10;
 const COPY_OUT_RATIO: usize = 8;
+/// What is the oldest of a cache that has none which can be had elsewhere.
+const NO_AGE: u64 = u64::MAX;
 
-/// The cache.
+/// What the tail caches of several journals may hold together: the oldest block of all of them goes first.
+#[derive(Debug)]
+pub struct TailBudget {
+    bound: AtomicUsize,
+    held: Arc<HeldBytes>,
+    /// The age of the next block.
+    next_age: AtomicU64,
+    tails: RwLock<Vec<Weak<Tail>>>,
+}
+
+impl TailBudget {
+    /// A budget of so many bytes.
+    pub fn new(bound: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bound: AtomicUsize::new(bound),
+            held: Arc::default(),
+            next_age: AtomicU64::new(0),
+            tails: RwLock::default(),
+        })
+    }
+
+    /// The most that the caches hold just now, in bytes, but for what readers pin and what is not on the disk yet.
+    pub fn bound(&self) -> usize {
+        self.bound.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of memory that the caches and their readers hold.
+    pub fn held_bytes(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Lets the caches hold at most `bound` bytes from now on, and lets go of what is beyond them.
+    pub fn resize(&self, bound: usize) {
+        self.bound.store(bound, Ordering::Relaxed);
+        self.make_room();
+    }
+
+    fn make_room(&self) {
+        while self.held_bytes() > self.bound() && self.evict_oldest() {}
+    }
+
+    /// Lets go of the oldest block that can be had elsewhere. False if there is none.
+    fn evict_oldest(&self) -> bool {
+        let tails = self.tails.read();
+        let oldest = tails.iter().filter_map(Weak::upgrade).map(|tail| (tail.oldest(), tail));
+        let Some((age, tail)) = oldest.min_by_key(|(age, _)| *age) else { return false };
+        age != NO_AGE && tail.evict()
+    }
+
+    /// The caches that share it.
+    pub(crate) fn sharers(&self) -> usize {
+        self.tails.read().len().max(1)
+    }
+
+    fn join(&self, tail: &Arc<Tail>) {
+        let mut tails = self.tails.write();
+        tails.retain(|tail| tail.strong_count() > 0);
+        tails.push(Arc::downgrade(tail));
+    }
+}
+
+/// The cache of one journal.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    bound: AtomicUsize,
-    /// Bytes of the memory that this cache and its readers hold.
-    held: Arc<AtomicUsize>,
+    budget: Arc<TailBudget>,
+    held: Arc<HeldBytes>,
     blocks: Mutex<Blocks>,
 }
 
@@ -29,14 +92,25 @@ pub(crate) struct Tail {
 #[derive(Debug)]
 struct Blocks {
     first: u64,
-    contents: VecDeque<Bytes>,
+    contents: VecDeque<Aged>,
+    /// The last that can be had elsewhere.
+    evictable: u64,
+}
+
+#[derive(Debug)]
+struct Aged {
+    content: Bytes,
+    age: u64,
 }
 
 impl Tail {
     /// An empty cache behind `last`.
-    pub(crate) fn after(last: u64, bound: usize) -> Self {
-        let blocks = Blocks { first: last + 1, contents: VecDeque::new() };
-        Self { bound: AtomicUsize::new(bound), held: Arc::default(), blocks: Mutex::new(blocks) }
+    pub(crate) fn after(last: u64, budget: Arc<TailBudget>) -> Arc<Self> {
+        let blocks = Blocks { first: last + 1, contents: VecDeque::new(), evictable: last };
+        let held = HeldBytes::within(budget.held.clone());
+        let tail = Arc::new(Self { budget, held, blocks: Mutex::new(blocks) });
+        tail.budget.join(&tail);
+        tail
     }
 
     /// Shares a frame's buffer, counted.
@@ -44,37 +118,42 @@ impl Tail {
         buf.counted(&self.held).freeze()
     }
 
-    /// Takes in the next block, and lets go of old ones beyond the bound; only those through `evictable` can be had elsewhere.
+    /// Takes in the next block, and has old ones beyond the budget let go; only those through `evictable` can be had elsewhere.
     pub(crate) fn push(&self, content: Bytes, evictable: u64) {
+        let age = self.budget.next_age.fetch_add(1, Ordering::Relaxed);
         let mut blocks = self.blocks.lock();
-        blocks.contents.push_back(content);
-        self.evict(&mut blocks, evictable);
+        blocks.contents.push_back(Aged { content, age });
+        blocks.evictable = evictable;
+        // Another journal's push may look at this cache.
+        drop(blocks);
+        self.budget.make_room();
     }
 
-    /// Holds at most `bound` bytes from now on, and lets go of what is beyond them.
-    pub(crate) fn resize(&self, bound: usize, evictable: u64) {
-        self.bound.store(bound, Ordering::Relaxed);
-        self.evict(&mut self.blocks.lock(), evictable);
+    /// The age of the oldest block, if that can be had elsewhere.
+    fn oldest(&self) -> u64 {
+        let blocks = self.blocks.lock();
+        let oldest = blocks.contents.front().filter(|_| blocks.first <= blocks.evictable);
+        oldest.map_or(NO_AGE, |block| block.age)
     }
 
-    fn evict(&self, blocks: &mut Blocks, evictable: u64) {
-        while self.held_bytes() > self.bound() && blocks.first <= evictable {
-            if blocks.contents.pop_front().is_none() {
-                break;
-            }
-            blocks.first += 1;
+    /// Lets go of the oldest block. False if that cannot be had elsewhere, or there is none.
+    fn evict(&self) -> bool {
+        let mut blocks = self.blocks.lock();
+        if blocks.first > blocks.evictable {
+            return false;
         }
-    }
-
-    pub(crate) fn bound(&self) -> usize {
-        self.bound.load(Ordering::Relaxed)
+        let oldest = blocks.contents.pop_front();
+        blocks.first += u64::from(oldest.is_some());
+        // Its memory is given back without the lock.
+        drop(blocks);
+        oldest.is_some()
     }
 
     /// The content of a block.
     pub(crate) fn get(&self, sequence: u64) -> Option<Bytes> {
         let blocks = self.blocks.lock();
         let index = sequence.checked_sub(blocks.first)?;
-        blocks.contents.get(index as usize).cloned()
+        blocks.contents.get(index as usize).map(|block| block.content.clone())
     }
 
     /// Drops the blocks above `after`.
@@ -89,7 +168,8 @@ impl Tail {
 
     /// A range of a block or window, copied out where that is much larger and what is pinned matters.
     pub(crate) fn slice_of(&self, content: &Bytes, range: std::ops::Range<usize>) -> Bytes {
-        let small = range.len() <= COPY_OUT || self.held_bytes() > self.bound() + self.bound() / 2;
+        let bound = self.budget.bound();
+        let small = range.len() <= COPY_OUT || self.budget.held_bytes() > bound + bound / 2;
         if small && range.len() * COPY_OUT_RATIO < content.len() {
             Bytes::copy_from_slice(&content[range])
         } else {
@@ -97,9 +177,14 @@ impl Tail {
         }
     }
 
-    /// Bytes that the cache and its readers hold.
+    /// Bytes of the memory that this cache and its readers hold.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.get()
+    }
+
+    /// The budget that it shares.
+    pub(crate) fn budget(&self) -> &Arc<TailBudget> {
+        &self.budget
     }
 }
 
@@ -122,7 +207,7 @@ mod tests {
 
     #[test]
     fn holds_the_newest_blocks_within_its_bound() {
-        let tail = Tail::after(10, 3 * 8192);
+        let tail = Tail::after(10, TailBudget::new(3 * 8192));
         for i in 1..=5 {
             push(&tail, i, 20);
         }
@@ -135,20 +220,38 @@ mod tests {
 
     #[test]
     fn gives_memory_back_when_it_is_to_hold_less() {
-        let tail = Tail::after(0, 5 * 8192);
+        let tail = Tail::after(0, TailBudget::new(5 * 8192));
         (1..=5).for_each(|i| push(&tail, i, 4));
-        tail.resize(2 * 8192, 4);
+        tail.budget.resize(2 * 8192);
         assert_eq!((tail.held_bytes(), tail.get(3)), (2 * 8192, None));
-        tail.resize(0, 4);
+        tail.budget.resize(0);
         assert_eq!(tail.get(5).unwrap()[0], 5, "what is not elsewhere stays");
-        tail.resize(5 * 8192, 4);
+        tail.budget.resize(5 * 8192);
         (6..=9).for_each(|i| push(&tail, i, 9));
         assert_eq!(tail.held_bytes(), 5 * 8192);
     }
 
     #[test]
+    fn the_oldest_block_of_all_journals_goes_first() {
+        let budget = TailBudget::new(4 * 8192);
+        let (quiet, busy) = (Tail::after(0, budget.clone()), Tail::after(0, budget.clone()));
+        (1..=3).for_each(|i| push(&quiet, i, 2));
+        push(&busy, 1, 0);
+        assert_eq!((quiet.held_bytes(), busy.held_bytes(), budget.held_bytes()), (3 * 8192, 8192, 4 * 8192));
+        push(&busy, 2, 1);
+        assert_eq!((quiet.get(1), quiet.held_bytes()), (None, 2 * 8192), "the quiet journal's is the oldest");
+        (3..=9).for_each(|i| push(&busy, i, u64::from(i) - 1));
+        assert_eq!((quiet.get(2), quiet.get(3).unwrap()[0]), (None, 3), "the third is not elsewhere");
+        assert_eq!((busy.get(6), busy.get(7).unwrap()[0], budget.held_bytes()), (None, 7, 4 * 8192));
+        drop(quiet);
+        assert_eq!((budget.held_bytes(), busy.held_bytes()), (3 * 8192, 3 * 8192));
+        push(&busy, 10, 9);
+        assert_eq!(busy.get(7).unwrap()[0], 7, "what another held is there for all");
+    }
+
+    #[test]
     fn what_is_not_elsewhere_stays_whatever_the_bound() {
-        let tail = Tail::after(0, 8192);
+        let tail = Tail::after(0, TailBudget::new(8192));
         for i in 1..=4 {
             push(&tail, i, 0);
         }
@@ -159,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_shrinks_the_cache() {
-        let tail = Tail::after(0, 2 * 8192);
+        let tail = Tail::after(0, TailBudget::new(2 * 8192));
         push(&tail, 1, 0);
         let pinned = tail.get(1).unwrap();
         push(&tail, 2, 1);
@@ -173,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_cut_drops_what_is_above_it() {
-        let tail = Tail::after(0, 1 << 20);
+        let tail = Tail::after(0, TailBudget::new(1 << 20));
         (1..=4).for_each(|i| push(&tail, i, 0));
         tail.cut(2);
         assert!(tail.get(2).is_some() && tail.get(3).is_none());
@@ -186,7 +289,7 @@ mod tests {
 
     #[test]
     fn small_slices_of_large_blocks_are_copied_out() {
-        let tail = Tail::after(0, 1 << 20);
+        let tail = Tail::after(0, TailBudget::new(1 << 20));
         push(&tail, 1, 0);
         let content = tail.get(1).unwrap();
         let (small, large) = (tail.slice_of(&content, 10..110), tail.slice_of(&content, 0..4000));
@@ -198,7 +301,7 @@ mod tests {
 
     #[test]
     fn slices_are_copied_out_while_readers_pin_too_much() {
-        let tail = Tail::after(0, 2 * 65_536);
+        let tail = Tail::after(0, TailBudget::new(2 * 65_536));
         let block = |fill| {
             let mut buf = BufPool::new(0).get(65_536);
             buf.fill(fill);

@@ -3,10 +3,9 @@
 
 use std::alloc::handle_alloc_error;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::{AlignedBuf, BufPool, Memory, Raw, round_up};
+use super::{AlignedBuf, BufPool, HeldBytes, Memory, Raw, round_up};
 
 /// The bytes of a chunk. Huge pages for it were tried: where the machine is virtual and its host does not back it with such pages,
 /// the first touch of one cost 7 ms, three times as much as that of as many small pages.
@@ -100,9 +99,9 @@ impl Carved {
     }
 
     /// Counts the whole chunk in `held` for as long as any buffer of it lives.
-    pub(super) fn count(&self, held: &Arc<AtomicUsize>) {
+    pub(super) fn count(&self, held: &Arc<HeldBytes>) {
         self.chunk.held.get_or_init(|| {
-            held.fetch_add(CHUNK, Ordering::Relaxed);
+            held.add(CHUNK);
             held.clone()
         });
     }
@@ -130,7 +129,7 @@ impl Carved {
 pub(super) struct Chunk {
     mapping: Option<Mapping>,
     pool: Weak<BufPool>,
-    held: OnceLock<Arc<AtomicUsize>>,
+    held: OnceLock<Arc<HeldBytes>>,
 }
 
 impl Chunk {
@@ -143,7 +142,7 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(held) = self.held.get() {
-            held.fetch_sub(CHUNK, Ordering::Relaxed);
+            held.sub(CHUNK);
         }
         if let (Some(mapping), Some(pool)) = (self.mapping.take(), self.pool.upgrade()) {
             pool.give_mapping(mapping);
@@ -238,18 +237,20 @@ mod tests {
     #[test]
     fn a_chunk_counts_while_any_buffer_of_it_lives_and_comes_back() {
         let (pool, mut arena) = arena(CHUNK);
-        let held = Arc::default();
+        let all = Arc::default();
+        let held = HeldBytes::within(Arc::clone(&all));
         let a = arena.get(PAGE).counted(&held).freeze();
         let b = arena.get(PAGE).counted(&held).freeze();
-        assert_eq!(held.load(Ordering::Relaxed), CHUNK);
+        assert_eq!(held.get(), CHUNK);
         let at = a.as_ptr();
         let full = arena.get(CHUNK).counted(&held);
         drop(a);
-        assert_eq!(held.load(Ordering::Relaxed), 2 * CHUNK, "the other one holds it");
+        assert_eq!(held.get(), 2 * CHUNK, "the other one holds it");
         drop(b);
-        assert_eq!((held.load(Ordering::Relaxed), pool.idle_bytes()), (CHUNK, CHUNK));
+        assert_eq!((held.get(), pool.idle_bytes()), (CHUNK, CHUNK));
         assert_eq!(arena.get(PAGE).as_ptr(), at);
+        assert_eq!(all.get(), CHUNK, "it is counted in both");
         drop((full, arena));
-        assert_eq!((held.load(Ordering::Relaxed), pool.idle_bytes()), (0, CHUNK), "one is kept");
+        assert_eq!((held.get() + all.get(), pool.idle_bytes()), (0, CHUNK), "one is kept");
     }
 }

@@ -147,12 +147,45 @@ impl BufPool {
     }
 }
 
+/// Bytes of memory that are held, and among those of another count.
+#[derive(Debug, Default)]
+pub struct HeldBytes {
+    bytes: AtomicUsize,
+    all: Option<Arc<HeldBytes>>,
+}
+
+impl HeldBytes {
+    /// A count whose bytes are counted in `all`, too.
+    pub fn within(all: Arc<HeldBytes>) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), all: Some(all) })
+    }
+
+    /// Bytes held.
+    pub fn get(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(all) = &self.all {
+            all.add(bytes);
+        }
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(all) = &self.all {
+            all.sub(bytes);
+        }
+    }
+}
+
 /// Page-aligned memory with a length, returned to its pool when dropped.
 #[derive(Debug)]
 pub struct AlignedBuf {
     memory: Option<Memory>,
     len: usize,
-    held: Option<Arc<AtomicUsize>>,
+    held: Option<Arc<HeldBytes>>,
 }
 
 /// Where a buffer's memory is from.
@@ -184,11 +217,11 @@ impl AlignedBuf {
     /// Counts its memory in `held` until that is given back: its capacity, or the arena's chunk, which is given back whole and is
     /// counted once.
     #[must_use]
-    pub fn counted(mut self, held: &Arc<AtomicUsize>) -> Self {
+    pub fn counted(mut self, held: &Arc<HeldBytes>) -> Self {
         match self.memory() {
             Memory::Carved(carved) => carved.count(held),
             Memory::Pooled(raw, _) => {
-                held.fetch_add(raw.capacity, Ordering::Relaxed);
+                held.add(raw.capacity);
                 self.held = Some(held.clone());
             }
         }
@@ -213,7 +246,7 @@ impl AlignedBuf {
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            held.fetch_sub(self.capacity(), Ordering::Relaxed);
+            held.sub(self.capacity());
         }
         if let Some(Memory::Pooled(raw, pool)) = self.memory.take()
             && let Some(pool) = pool.upgrade()

@@ -251,7 +251,6 @@ impl Shard {
             segment_bytes: journal.segments * self.settings.segment_bytes,
             free_bytes: self.free.get(),
             tail_cache_bytes: journal.tail_bytes,
-            tail_cache_limit: journal.tail_bound,
             in_flight: self.in_flight() as u32,
             block_bytes: meters.block_bytes.snapshot(),
             block_entries: meters.block_entries.snapshot(),

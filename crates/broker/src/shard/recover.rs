@@ -87,7 +87,7 @@ impl Shard {
         let mut state = ShardState::restore(&*parts.pages)?;
         let checkpoint = state.applied;
         let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
-        let tail_bytes = parts.journal.tail_bytes;
+        let tail_bytes = parts.journal.tail.bound();
         let (journal, recovered) =
             Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local)?;
         let replicator = (parts.replicate)(journal.clone())?;

@@ -12,7 +12,7 @@ use sabir_model::{Durability, Sequence, Term};
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
 use crate::{
     AppendError, Block, BlockBuilder, BlockView, CutError, Event, Journal, JournalError, JournalOptions,
-    Read, ReadError, Replicator, StorageError, Ticket,
+    Read, ReadError, Replicator, StorageError, TailBudget, Ticket,
 };
 
 /// Makes the replicator under test over a journal just opened. It must commit by itself what its disk has, sooner or later.
@@ -96,7 +96,7 @@ fn body_of(content: &[u8]) -> Vec<u8> {
 fn open_journal(disk: &Arc<SimDisk>) -> Result<Arc<Journal>, JournalError> {
     let options = JournalOptions {
         segment_bytes: 64 << 10,
-        tail_bytes: 64 << 10,
+        tail: TailBudget::new(64 << 10),
         keep_free: 0,
         seed: Some(9),
         ..JournalOptions::default()

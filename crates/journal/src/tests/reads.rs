@@ -5,11 +5,11 @@ use sabir_model::{Durability, Sequence};
 
 use super::rig::{Rig, options, payload_of};
 use crate::disk::sim::{Fault, Injection, Op, SimDisk};
-use crate::{BlockView, JournalOptions, Read, ReadError, SegmentNo};
+use crate::{BlockView, JournalOptions, Read, ReadError, SegmentNo, TailBudget};
 
 /// A rig whose cache holds next to nothing.
 fn cold_rig(blocks: u64, payload: usize) -> Rig {
-    let options = JournalOptions { tail_bytes: 0, segment_bytes: 64 << 10, ..options() };
+    let options = JournalOptions { tail: TailBudget::new(0), segment_bytes: 64 << 10, ..options() };
     let mut rig = Rig::with(SimDisk::new(1), options, None).unwrap();
     for id in 1..=blocks {
         rig.append(id, payload, Durability::Sync).unwrap();
@@ -59,7 +59,7 @@ fn a_cold_read_reads_ahead_for_the_next_one() {
 
 /// A rig with room for read-ahead, whose blocks are all cold.
 fn roomy_rig(blocks: u64) -> Rig {
-    let options = JournalOptions { tail_bytes: 40 << 20, segment_bytes: 16 << 20, ..options() };
+    let options = JournalOptions { tail: TailBudget::new(40 << 20), segment_bytes: 16 << 20, ..options() };
     let mut rig = Rig::with(SimDisk::new(1), options, None).unwrap();
     for id in 1..=blocks {
         rig.append(id, PAYLOAD, Durability::Sync).unwrap();

@@ -9,7 +9,7 @@ use crate::disk::sim::SimDisk;
 use crate::space::splitmix;
 use crate::{
     AppendError, Block, BlockBuilder, BlockView, Event, Journal, JournalError, JournalOptions, LocalTables,
-    Recovered, Replicator, SegmentNo, Solo, Ticket,
+    Recovered, Replicator, SegmentNo, Solo, TailBudget, Ticket,
 };
 
 /// Eight steps of 4 KiB: the header and seven small blocks.
@@ -28,7 +28,7 @@ pub(super) struct Rig {
 pub(super) fn options() -> JournalOptions {
     JournalOptions {
         segment_bytes: SEGMENT,
-        tail_bytes: 64 << 10,
+        tail: TailBudget::new(64 << 10),
         keep_free: 0,
         seed: Some(1),
         ..JournalOptions::default()
