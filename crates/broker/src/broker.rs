@@ -309,27 +309,29 @@ impl Broker {
         self.inner.shards.iter().filter(|shard| shard.waiting_bytes() > 0).for_each(|shard| shard.submit());
     }
 
-    /// Waits while too much waits in open blocks to be written: what a front end awaits before it reads more.
-    pub async fn room(&self) {
+    /// A shard of these in whose open blocks too much waits to be written, if there is one: a front end awaits
+    /// [`room`](Self::room) there before it appends them.
+    #[inline]
+    pub fn crowded(&self, items: &[Append]) -> Option<ShardId> {
+        let full = |item: &&Append| self.shard(item.shard).is_some_and(|shard| !shard.has_room());
+        items.iter().find(full).map(|item| item.shard)
+    }
+
+    /// Waits while too much waits in the open blocks of a shard to be written.
+    pub async fn room(&self, shard: ShardId) {
+        let Some(shard) = self.shard(shard) else { return };
         let sleeper = Arc::new(Mutex::new(Sleeper::default()));
-        let mut waits_at = None;
         std::future::poll_fn(|cx| {
-            let full = |shard: &&Arc<Shard>| !shard.has_room();
-            let Some(shard) = self.inner.shards.iter().find(full) else { return Poll::Ready(()) };
             let mut asleep = sleeper.lock();
-            // One that nobody has woken since is still on that shard's list.
-            let listed = asleep.is_asleep() && waits_at == Some(shard.id);
+            // One that nobody has woken since is still on the shard's list.
+            let listed = asleep.is_asleep();
             asleep.sleep(cx);
             drop(asleep);
             if !listed {
-                waits_at = Some(shard.id);
                 shard.wait_for_room(&sleeper);
             }
-            // It may have made room before it knew of this one.
-            if shard.has_room() {
-                cx.waker().wake_by_ref();
-            }
-            Poll::Pending
+            // Looked at last: room that was made before it was on the list woke nobody.
+            if shard.has_room() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -57,6 +57,32 @@ enum Step {
     Delete,
 }
 
+/// Who waits for a definition's outcome. If the step that should give it ends without (it panicked, or was never run), the shards are
+/// compared with the catalog again, and who waits is told that it takes longer.
+struct Unanswered {
+    definitions: Arc<Definitions>,
+    reply: Option<Arc<Reply>>,
+}
+
+impl Unanswered {
+    fn answer(mut self, outcome: Outcome, wakes: &mut WakeBatch) {
+        if let Some(reply) = self.reply.take() {
+            reply.answer(outcome, wakes);
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            self.definitions.unsettle();
+            let mut wakes = WakeBatch::default();
+            reply.answer(Outcome::Failed(ErrorKind::Timeout), &mut wakes);
+            wakes.deliver();
+        }
+    }
+}
+
 /// What is done once every shard concerned has answered.
 type Finish = Box<dyn FnOnce(Result<(), ErrorKind>, &mut WakeBatch) + Send>;
 
@@ -102,15 +128,15 @@ impl Definitions {
     /// Proposes a change of a topic; the answer comes when every shard concerned has it.
     pub(crate) fn change<B: Body>(self: &Arc<Self>, body: &B, priority: Priority) -> Answer {
         let answer = Answer::default();
-        let (definitions, reply) = (self.clone(), answer.0.clone());
+        let (definitions, waits) = (self.clone(), self.unanswered(answer.0.clone()));
         let step = match B::KIND {
             crate::entry::kind::TOPIC_DELETED => Step::Delete,
             crate::entry::kind::TOPIC_CONFIGURED => Step::Configure,
             _ => Step::Create,
         };
         let decided = move |outcome: Outcome, wakes: &mut WakeBatch| match outcome.topic() {
-            Ok(topic) => definitions.carry(step, topic, reply, wakes),
-            Err(error) => reply.answer(Outcome::Failed(error), wakes),
+            Ok(topic) => definitions.carry(step, topic, waits, wakes),
+            Err(error) => waits.answer(Outcome::Failed(error), wakes),
         };
         self.catalog().propose(priority, body, Waiter::then(decided));
         answer
@@ -135,7 +161,13 @@ impl Definitions {
         self.catalog().submit();
     }
 
-    fn carry(self: &Arc<Self>, step: Step, topic: Arc<Topic>, reply: Arc<Reply>, wakes: &mut WakeBatch) {
+    fn unanswered(self: &Arc<Self>, reply: Arc<Reply>) -> Unanswered {
+        Unanswered { definitions: self.clone(), reply: Some(reply) }
+    }
+
+    fn carry(self: &Arc<Self>, step: Step, topic: Arc<Topic>, waits: Unanswered, wakes: &mut WakeBatch) {
+        #[cfg(any(test, feature = "testing"))]
+        crate::panicking::panic_if_wanted("carry", topic.name.as_bytes());
         if step == Step::Delete {
             self.hide(topic.id);
         }
@@ -143,11 +175,13 @@ impl Definitions {
         let told = topic.clone();
         let finish: Finish = Box::new(move |result, wakes| {
             if result.is_err() {
-                definitions.unsettled.store(true, SeqCst);
+                definitions.unsettle();
             } else if step != Step::Delete {
                 definitions.show(&topic);
             }
-            reply.answer(result.map_or_else(Outcome::Failed, |()| Outcome::Topic(topic)), wakes);
+            #[cfg(any(test, feature = "testing"))]
+            crate::panicking::panic_if_wanted("finish", topic.name.as_bytes());
+            waits.answer(result.map_or_else(Outcome::Failed, |()| Outcome::Topic(topic)), wakes);
         });
         self.tell(step, &told, finish, wakes);
     }
@@ -200,6 +234,11 @@ impl Definitions {
         self.view.store(Arc::new(view));
     }
 
+    /// Has the shards compared with the catalog again.
+    pub(crate) fn unsettle(&self) {
+        self.unsettled.store(true, SeqCst);
+    }
+
     /// Whether a step has failed since the last reconciliation.
     pub(crate) fn take_unsettled(&self) -> bool {
         self.unsettled.swap(false, SeqCst)
@@ -229,7 +268,7 @@ impl Definitions {
                 None => ready.push(topic),
                 Some(step) => {
                     // Nobody waits for it here; a failure is tried again.
-                    let nobody = Arc::new(Reply::default());
+                    let nobody = self.unanswered(Arc::default());
                     let mut wakes = WakeBatch::default();
                     self.carry(step, topic, nobody, &mut wakes);
                     wakes.deliver();
@@ -244,6 +283,10 @@ impl Definitions {
         let _changing = self.changing.lock();
         let mut view = CatalogView::clone(&self.view.load());
         let state = self.catalog().state.read();
+        // A topic may have been deleted by a step that was lost before it was hidden.
+        let gone: Vec<TopicId> =
+            view.topics().map(|topic| topic.id).filter(|id| state.catalog.topic(*id).is_none()).collect();
+        gone.into_iter().for_each(|id| view.hide(id));
         for topic in topics.iter().filter(|topic| state.catalog.topic(topic.id).is_some()) {
             if view.topic_by_id(topic.id).is_none_or(|shown| shown.version < topic.version) {
                 topic.traffic.enter(&self.traffic, &topic.name);
@@ -281,7 +324,7 @@ impl Definitions {
                 let told = move |outcome: Outcome, _: &mut WakeBatch| {
                     if let Err(error) = outcome.done() {
                         warn!(shard = %id, %error, "deleted partitions are still there");
-                        definitions.unsettled.store(true, SeqCst);
+                        definitions.unsettle();
                     }
                 };
                 shard.propose(Priority::Reserve, &body, Waiter::then(told));

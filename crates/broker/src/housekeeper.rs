@@ -153,7 +153,8 @@ impl Maintenance {
             contain(|| self.groups.tick());
             self.thin_out_producers();
             if definitions.due() && self.definitions.take_unsettled() {
-                contain(|| self.reconcile());
+                let done = contain(|| self.reconcile());
+                done.unwrap_or_else(|| self.definitions.unsettle());
             }
             if buffers.due() {
                 self.pool.trim();

@@ -5,7 +5,8 @@ use parking_lot::Mutex;
 /// Where, and what the bytes at hand must contain.
 static WANTED: Mutex<Vec<(&str, &str)>> = Mutex::new(Vec::new());
 
-/// Has the next work at this place panic that has these bytes at hand: `apply` an entry's body, `push` one, `group` an id.
+/// Has the next work at this place panic that has these bytes at hand: `apply` an entry's body, `push` one, `group` an id,
+/// `carry` and `finish` a topic's name.
 pub fn panic_once(place: &'static str, mark: &'static str) {
     WANTED.lock().push((place, mark));
 }

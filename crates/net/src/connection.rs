@@ -33,6 +33,8 @@ pub trait Frontend: Send + Sync + 'static {
 pub struct Limits {
     /// The memory that incomplete and unanswered frames of all connections share.
     pub frame_memory: FrameMemory,
+    /// How long a client may take to introduce itself.
+    pub handshake_timeout: Duration,
     /// How long a frame that has begun may take to arrive, beside a second for each [`Limits::SLOWEST`] bytes that have.
     pub frame_timeout: Duration,
     /// How long a client may take to read what was sent to it, beside a second for each [`Limits::SLOWEST`] bytes of it.

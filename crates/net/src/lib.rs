@@ -17,7 +17,8 @@ mod workers;
 pub use admission::ListenerStats;
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use driver::{
-    Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, Session, UNCOUNTED, drive,
+    Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason, Patience,
+    Session, UNCOUNTED, drive,
 };
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};

@@ -26,6 +26,8 @@ pub struct NetOptions {
     pub max_connections: usize,
     /// Bytes that incomplete and unanswered frames take, over all connections.
     pub frame_memory: usize,
+    /// See [`Limits::handshake_timeout`].
+    pub handshake_timeout: Duration,
     /// See [`Limits::frame_timeout`].
     pub frame_timeout: Duration,
     /// See [`Limits::write_timeout`].
@@ -43,6 +45,7 @@ impl Default for NetOptions {
             io_threads: std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: 10_000,
             frame_memory: 512 << 20,
+            handshake_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
@@ -89,6 +92,7 @@ impl Net {
             threads: Arc::new(threads),
             limits: Arc::new(Limits {
                 frame_memory: FrameMemory::new(options.frame_memory),
+                handshake_timeout: options.handshake_timeout,
                 frame_timeout: options.frame_timeout,
                 write_timeout: options.write_timeout,
                 idle_timeout: options.idle_timeout,

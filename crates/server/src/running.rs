@@ -161,6 +161,7 @@ fn net_options(net: &crate::config::sections::Net) -> NetOptions {
         io_threads: net.io_threads.0.map_or(defaults.io_threads, usize::from),
         max_connections: net.max_connections.into(),
         frame_memory: net.frame_memory_bytes() as usize,
+        handshake_timeout: net.handshake_timeout.0,
         frame_timeout: net.frame_timeout.0,
         write_timeout: net.write_timeout.0,
         idle_timeout: net.idle_timeout.0,

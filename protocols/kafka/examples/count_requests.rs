@@ -163,6 +163,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     });
     let limits = Limits {
         frame_memory: FrameMemory::new(64 << 20),
+        handshake_timeout: PATIENCE,
         frame_timeout: PATIENCE,
         write_timeout: PATIENCE,
         idle_timeout: PATIENCE,

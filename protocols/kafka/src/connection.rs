@@ -4,19 +4,17 @@
 //! begins when all before it are answered, as Kafka's clients are used to.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_net::{Appetite, Connection, DropReason, Ending, Io};
+use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience};
 use tokio::time::Instant;
 
 use crate::frontend::FrontEnd;
 use crate::handlers::produce::{self, Producing};
 use crate::handlers::{self, Client, Handling, Reply};
-use crate::requests::{BadRequest, Next, REFUSED_UNANSWERED, Request, RequestNumber, Requests};
+use crate::requests::{BadRequest, Next, Request, RequestNumber, Requests};
 use crate::wire::{ApiKey, ErrorCode};
 
 /// Requests of a connection without an answer.
@@ -51,8 +49,6 @@ struct Session {
     held: Option<Request>,
     running: Option<Running>,
     producing: VecDeque<(RequestNumber, Instant, Producing)>,
-    /// Room in the broker's open blocks is waited for.
-    room: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// A request was given up: no further one can be answered in order.
     gave_up: bool,
 }
@@ -67,14 +63,13 @@ impl Session {
             held: None,
             running: None,
             producing: VecDeque::new(),
-            room: None,
             gave_up: false,
         }
     }
 
     /// Takes what has become of the requests under way.
     fn finish(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        let mut moved = self.check(cx);
+        let mut moved = self.go_on(cx);
         while let Some((number, began, producing)) = self.producing.front_mut() {
             let Poll::Ready(reply) = producing.poll(cx) else { break };
             let (number, began) = (*number, *began);
@@ -96,22 +91,21 @@ impl Session {
         Ok(moved)
     }
 
-    /// Whether the workers look at the records of the last request to produce.
-    fn is_checking(&self) -> bool {
-        self.producing.back().is_some_and(|(.., producing)| producing.is_checking())
+    /// Whether the last request to produce is not appended yet.
+    fn is_held(&self) -> bool {
+        self.producing.back().is_some_and(|(.., producing)| producing.is_held())
     }
 
-    /// Appends what the workers are done with.
-    fn check(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some((.., last)) = self.producing.back_mut().filter(|(.., last)| last.is_checking()) else {
+    /// Appends what was held, once it may be.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((.., last)) = self.producing.back_mut().filter(|(.., last)| last.is_held()) else {
             return false;
         };
-        if last.check(&self.client, cx).is_pending() {
+        if last.go_on(&self.client, cx).is_pending() {
             return false;
         }
         if last.appends() {
             self.kafka.broker.flush();
-            self.watch_room(cx);
         }
         true
     }
@@ -135,7 +129,7 @@ impl Session {
                 memory.into_iter().for_each(|granted| io.output.take_grant(granted));
             }
             Reply::Silence => self.requests.answer(number, None),
-            Reply::Close { why, .. } => return Err(close(why)),
+            Reply::Close { why, .. } => return Err(why.into()),
         }
         while let Some(answer) = self.requests.pop() {
             answer.into_segments().for_each(|segment| io.output.push(segment));
@@ -144,14 +138,14 @@ impl Session {
     }
 
     /// Begins every request in the input whose turn has come, until the connection's turn is over.
-    fn begin(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
+    fn begin(&mut self, io: &mut Io) -> Result<bool, Ending> {
         let (mut moved, mut appended, mut now) = (false, false, Instant::now());
         while let Some(request) = self.next_request(io)? {
             if request.api == ApiKey::Produce {
                 let (number, bytes) = (request.number, request.body.len());
                 let mut producing = produce::begin(&self.client, request)?;
                 appended |= producing.appends();
-                if producing.is_checking() {
+                if producing.is_held() {
                     producing.hold(io.input.grant_for(bytes, &io.limits.frame_memory)?);
                 }
                 self.producing.push_back((number, now, producing));
@@ -169,7 +163,6 @@ impl Session {
         }
         if appended {
             self.kafka.broker.flush();
-            self.watch_room(cx);
         }
         Ok(moved)
     }
@@ -178,7 +171,7 @@ impl Session {
         let stopped = io.is_draining() || self.gave_up;
         !stopped
             && self.running.is_none()
-            && !self.is_checking()
+            && !self.is_held()
             && !io.output.is_full()
             && !self.requests.is_full()
     }
@@ -212,46 +205,25 @@ impl Session {
         let handling = handlers::handle(self.client.clone(), request);
         self.running = Some(Running { number, api, began, handling });
     }
-
-    /// Has nothing more read while too much waits in the broker's open blocks.
-    fn watch_room(&mut self, cx: &mut Context<'_>) {
-        let broker = self.kafka.broker.clone();
-        let mut room = Box::pin(async move { broker.room().await });
-        if room.as_mut().poll(cx).is_pending() {
-            self.room = Some(room);
-        }
-    }
-
-    /// Looks whether there is room again.
-    fn check_room(&mut self, cx: &mut Context<'_>) {
-        if let Some(room) = &mut self.room
-            && room.as_mut().poll(cx).is_ready()
-        {
-            self.room = None;
-        }
-    }
 }
 
 impl sabir_net::Session for Session {
     fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let finished = self.finish(io, cx)?;
-        let begun = self.begin(io, cx)?;
-        self.check_room(cx);
+        let begun = self.begin(io)?;
         Ok(finished | begun)
     }
 
     fn appetite(&self, io: &Io) -> Appetite {
-        if self.gave_up || self.room.is_some() {
-            Appetite::None
-        } else if self.may_begin(io) && self.held.is_none() {
-            Appetite::All
-        } else {
-            Appetite::Little
-        }
+        if self.may_begin(io) && self.held.is_none() { Appetite::All } else { Appetite::Little }
     }
 
     fn is_busy(&self) -> bool {
         self.running.is_some() || !self.producing.is_empty()
+    }
+
+    fn patience(&self, limits: &Limits) -> Patience {
+        Patience::of(limits, self.requests.has_begun())
     }
 
     fn until(&self) -> Option<Instant> {
@@ -260,15 +232,6 @@ impl sabir_net::Session for Session {
 
     fn client(&self) -> &str {
         self.client.id()
-    }
-}
-
-fn close(why: DropReason) -> Ending {
-    match why {
-        DropReason::Protocol(REFUSED_UNANSWERED) => {
-            Ending::dropped(why, "a batch sent with acks=0 was refused")
-        }
-        _ => why.into(),
     }
 }
 

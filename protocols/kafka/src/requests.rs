@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
-use sabir_net::DropReason;
+use sabir_net::{DropReason, OwnReason};
 
 use crate::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
@@ -64,20 +64,27 @@ impl BadRequest {
         match self {
             Self::Foreign(_) => DropReason::Foreign,
             Self::FrameSize { .. } => DropReason::FrameSize,
-            Self::Header(_) => DropReason::Protocol("header"),
-            Self::UnknownApi(_) => DropReason::Protocol("unknown_api"),
-            Self::UnknownVersion { .. } => DropReason::Protocol("unknown_version"),
-            Self::Body { .. } => DropReason::Protocol("body"),
+            Self::Header(_) => DropReason::Protocol(HEADER),
+            Self::UnknownApi(_) => DropReason::Protocol(UNKNOWN_API),
+            Self::UnknownVersion { .. } => DropReason::Protocol(UNKNOWN_VERSION),
+            Self::Body { .. } => DropReason::Protocol(BODY),
         }
     }
 }
 
 /// The reasons for which connections are dropped beside those of every protocol.
-pub(crate) const OWN_REASONS: [&str; 5] =
-    ["header", "unknown_api", "unknown_version", "body", REFUSED_UNANSWERED];
+pub(crate) const OWN_REASONS: [OwnReason; 5] =
+    [HEADER, UNKNOWN_API, UNKNOWN_VERSION, BODY, REFUSED_UNANSWERED];
 
+const HEADER: OwnReason = OwnReason::new("header", "it sent a request header that cannot be read");
+const UNKNOWN_API: OwnReason =
+    OwnReason::new("unknown_api", "it sent a request of an API that is not served");
+const UNKNOWN_VERSION: OwnReason =
+    OwnReason::new("unknown_version", "it sent a request of a version that is not served");
+const BODY: OwnReason = OwnReason::new("body", "it sent a request that cannot be read");
 /// A batch sent without waiting for an answer was refused; closing is the only way to say so.
-pub(crate) const REFUSED_UNANSWERED: &str = "refused_unanswered";
+pub(crate) const REFUSED_UNANSWERED: OwnReason =
+    OwnReason::new("refused_unanswered", "a batch sent with acks=0 was refused");
 
 fn named(key: i16) -> String {
     ApiKey::from_i16(key).map_or_else(|| format!("API {key}"), |api| format!("{api} ({key})"))
@@ -104,6 +111,11 @@ impl Requests {
         self.answers.len()
     }
 
+    /// Whether a request has been taken.
+    pub fn has_begun(&self) -> bool {
+        self.opened > 0
+    }
+
     /// Whether no further request may be taken before one is answered.
     pub fn is_full(&self) -> bool {
         self.open() >= self.max_open
@@ -114,7 +126,7 @@ impl Requests {
     /// # Errors
     /// Bytes after which nothing can be told or answered: the connection is to be closed.
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, BadRequest> {
-        if self.opened > 0 {
+        if self.has_begun() {
             return self.take(input);
         }
         let mut first = [0; FIRST];

@@ -22,8 +22,8 @@ mod tables;
 
 pub(crate) use recover::{OpenError, Parts, Settings};
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use sabir_base::clock::Clock;
@@ -67,7 +67,8 @@ pub(crate) struct Shard {
     open: Mutex<OpenBlocks>,
     /// What waits in open blocks, in bytes: for looking without the lock.
     waiting: AtomicUsize,
-    room: Mutex<Vec<Arc<Mutex<crate::answer::Sleeper>>>>,
+    /// Tasks that wait until less does.
+    room: Mutex<Vec<Weak<Mutex<crate::answer::Sleeper>>>>,
     submitting: DrainLoop,
     /// The time of the last block submitted; only the one who is in that loop locks it.
     submitter: Mutex<i64>,

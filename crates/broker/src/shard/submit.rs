@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::{AppendError, Priority, Ticket};
 use sabir_model::ErrorKind;
@@ -167,14 +169,20 @@ impl Shard {
     }
 
     /// Registers a task that waits for room.
-    pub(crate) fn wait_for_room(&self, sleeper: &std::sync::Arc<parking_lot::Mutex<Sleeper>>) {
-        self.room.lock().push(sleeper.clone());
+    pub(crate) fn wait_for_room(&self, sleeper: &Arc<Mutex<Sleeper>>) {
+        let mut room = self.room.lock();
+        if room.len() == room.capacity() {
+            // Connections come and go while a disk hangs.
+            room.retain(|sleeper| sleeper.strong_count() > 0);
+        }
+        room.push(Arc::downgrade(sleeper));
     }
 
     pub(super) fn make_room(&self) {
         let sleepers = std::mem::take(&mut *self.room.lock());
         let mut wakes = WakeBatch::default();
-        sleepers.iter().for_each(|sleeper| sleeper.lock().wake(&mut wakes));
+        let waiting = sleepers.iter().filter_map(Weak::upgrade);
+        waiting.for_each(|sleeper| sleeper.lock().wake(&mut wakes));
         wakes.deliver();
     }
 

@@ -7,7 +7,7 @@ use sabir_base::panics::contain;
 use sabir_journal::Priority;
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
-use super::rig::{append, batch, create, item, open, options, read, soon, until, values};
+use super::rig::{append, batch, create, item, new_topic, open, options, read, soon, until, values};
 use crate::answer::{Answer, Waiter};
 use crate::entry::FrontEndRegistered;
 use crate::panicking::panic_once;
@@ -125,6 +125,31 @@ async fn a_panic_in_an_answer_is_that_answers_own() {
     shard.submit();
     assert_eq!(soon(behind).await.number(), Ok(1));
     assert!(!shard.is_stopped());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(crate::BrokerOptions { data_shards: 2, ..options(dir.path()) });
+    for (place, name) in [("carry", "panics-when-carried"), ("finish", "panics-when-finished")] {
+        panic_once(place, name);
+        let made = soon(broker.create_topics(vec![new_topic(name, 2)])).await.remove(0);
+        assert_eq!(made.err(), Some(ErrorKind::Timeout), "{place}: it is told that it takes longer");
+        until(|| broker.catalog().topic(name).is_some()).await;
+        let topic = broker.catalog().topic(name).cloned().unwrap();
+        append(&broker, &topic, 0, batch(&[b"x"], 1)).await.unwrap();
+
+        panic_once(place, name);
+        let deleted = soon(broker.delete_topics(vec![topic.id])).await.remove(0);
+        assert_eq!(deleted.err(), Some(ErrorKind::Timeout), "{place}");
+        until(|| broker.catalog().topic(name).is_none()).await;
+        let kept = |of: &crate::Partition| {
+            broker.inner.shards[of.shard.0 as usize].state.read().partition(of.id).is_some()
+        };
+        until(|| !topic.partitions.iter().any(kept)).await;
+    }
+    assert!(broker.stats().shards.iter().all(|shard| !shard.stopped));
     broker.shutdown();
 }
 

@@ -84,7 +84,8 @@ async fn who_waits_for_room_is_listed_once_and_woken() {
     let broker = open(options(dir.path()));
     let shard = &broker.inner.shards[1];
     shard.pretend_waiting(usize::MAX);
-    let mut room = Box::pin(broker.room());
+    let crowded = shard.id;
+    let mut room = Box::pin(broker.room(crowded));
     for _ in 0..100 {
         let polled = room.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
@@ -92,9 +93,16 @@ async fn who_waits_for_room_is_listed_once_and_woken() {
     assert_eq!(shard.waiting_for_room(), 1);
     let waiting = tokio::spawn({
         let broker = broker.clone();
-        async move { broker.room().await }
+        async move { broker.room(crowded).await }
     });
     until(|| shard.waiting_for_room() == 2).await;
+    // The other shard's are not held up, and who no longer waits is not kept for ever.
+    soon(broker.room(sabir_model::ShardId(0))).await;
+    for _ in 0..100 {
+        let mut gone = Box::pin(broker.room(crowded));
+        assert!(gone.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert!(shard.waiting_for_room() < 20, "{}", shard.waiting_for_room());
     shard.pretend_waiting(0);
     soon(waiting).await.unwrap();
     soon(room).await;

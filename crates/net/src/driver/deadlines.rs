@@ -1,4 +1,4 @@
-//! How long a connection may take for what: its frames, our answers, and doing nothing.
+//! How long a connection may take for what: its first words, its frames, our answers, and doing nothing.
 
 use std::time::Duration;
 
@@ -9,6 +9,28 @@ use crate::connection::Limits;
 
 /// How long a client that sends no more may take to read the answers under way.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// When a connection that nothing bounds is looked at again.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a connection's client may keep its place, as far as the session decides it: that knows how far the client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From the accept until the client has introduced itself; none where it has.
+    pub hello: Option<Duration>,
+    /// From its last frame, while nothing is under way; none where it may stay for as long as it likes.
+    pub idle: Option<Duration>,
+    /// From its last byte, whatever is under way: what protocols with heartbeats agree on.
+    pub silence: Option<Duration>,
+}
+
+impl Patience {
+    /// That of the node, for a protocol without heartbeats.
+    pub fn of(limits: &Limits, introduced: bool) -> Self {
+        let hello = (!introduced).then_some(limits.handshake_timeout);
+        Self { hello, idle: Some(limits.idle_timeout), silence: None }
+    }
+}
 
 /// What a connection looks like at the end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +43,9 @@ pub(super) struct Progress {
     pub(super) busy: bool,
     /// Whether the client sends no more.
     pub(super) ended: bool,
+    /// Whether what the client sends is read: else its silence says nothing.
+    pub(super) reading: bool,
+    pub(super) patience: Patience,
 }
 
 /// A deadline that passed.
@@ -35,9 +60,14 @@ pub(super) enum Overdue {
 /// A connection's deadlines. Told what the connection looks like and what time it is.
 #[derive(Debug)]
 pub(super) struct Deadlines {
+    opened: Instant,
     arriving_since: Option<Instant>,
     idle_since: Instant,
+    silent_since: Instant,
     ended_since: Option<Instant>,
+    /// Whether a frame was taken, and whether bytes came, since the last look.
+    asked: bool,
+    heard: bool,
     sent: u64,
     /// How many bytes must have been sent by when.
     unread: Option<(u64, Instant)>,
@@ -45,12 +75,28 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     pub(super) fn new(now: Instant) -> Self {
-        Self { arriving_since: None, idle_since: now, ended_since: None, sent: 0, unread: None }
+        Self {
+            opened: now,
+            arriving_since: None,
+            idle_since: now,
+            silent_since: now,
+            ended_since: None,
+            asked: false,
+            heard: false,
+            sent: 0,
+            unread: None,
+        }
     }
 
     /// A whole frame was taken out of the input: what arrives now is another one.
     pub(super) fn frame_taken(&mut self) {
         self.arriving_since = None;
+        self.asked = true;
+    }
+
+    /// Bytes have come from the client.
+    pub(super) fn received(&mut self) {
+        self.heard = true;
     }
 
     /// The client has taken bytes.
@@ -61,13 +107,21 @@ impl Deadlines {
     /// The next deadline, for a connection that looks like this now.
     pub(super) fn next(&mut self, limits: &Limits, progress: Progress, now: Instant) -> (Instant, Overdue) {
         self.look(limits, progress, now);
-        let frame = progress.arriving.zip(self.arriving_since).map(|(bytes, since)| {
-            (since + Limits::allowed(limits.frame_timeout, bytes), Overdue::Dropped(DropReason::SlowWriter))
-        });
-        let unread = self.unread.map(|(_, until)| (until, Overdue::Dropped(DropReason::SlowReader)));
-        let ended = self.ended_since.map(|since| (since + LINGER, Overdue::Gone));
-        let idle = (self.idle_since + limits.idle_timeout, Overdue::Dropped(DropReason::Idle));
-        [frame, unread, ended].into_iter().flatten().fold(idle, |a, b| if b.0 < a.0 { b } else { a })
+        let Patience { hello, idle, silence } = progress.patience;
+        let arrived = progress.arriving.unwrap_or(0);
+        let dropped = |reason| move |until| (until, Overdue::Dropped(reason));
+        let frame = self.arriving_since.map(|since| since + Limits::allowed(limits.frame_timeout, arrived));
+        let hello = hello.map(|hello| self.opened + Limits::allowed(hello, arrived));
+        let all = [
+            frame.map(dropped(DropReason::SlowWriter)),
+            hello.map(dropped(DropReason::Handshake)),
+            self.unread.map(|(_, until)| until).map(dropped(DropReason::SlowReader)),
+            silence.map(|silence| self.silent_since + silence).map(dropped(DropReason::Silent)),
+            idle.map(|idle| self.idle_since + idle).map(dropped(DropReason::Idle)),
+            self.ended_since.map(|since| (since + LINGER, Overdue::Gone)),
+        ];
+        let never = (now + LONG, Overdue::Gone);
+        all.into_iter().flatten().fold(never, |a, b| if b.0 < a.0 { b } else { a })
     }
 
     fn look(&mut self, limits: &Limits, progress: Progress, now: Instant) {
@@ -75,11 +129,15 @@ impl Deadlines {
             None => self.arriving_since = None,
             Some(_) => drop(self.arriving_since.get_or_insert(now)),
         }
-        if progress.busy {
+        if std::mem::take(&mut self.asked) || progress.busy {
             self.idle_since = now;
         }
-        if progress.ended {
-            self.ended_since.get_or_insert(now);
+        if std::mem::take(&mut self.heard) || !progress.reading {
+            self.silent_since = now;
+        }
+        match progress.ended {
+            true => drop(self.ended_since.get_or_insert(now)),
+            false => self.ended_since = None,
         }
         if progress.unread == 0 {
             self.unread = None;
@@ -96,11 +154,14 @@ mod tests {
 
     use super::*;
 
-    const REST: Progress = Progress { arriving: None, unread: 0, busy: false, ended: false };
+    const REST: Progress =
+        Progress { arriving: None, unread: 0, busy: false, ended: false, reading: true, patience: IDLE };
+    const IDLE: Patience = Patience { hello: None, idle: Some(Duration::from_secs(600)), silence: None };
 
     fn limits() -> Limits {
         Limits {
             frame_memory: FrameMemory::new(0),
+            handshake_timeout: seconds(15),
             frame_timeout: seconds(30),
             write_timeout: seconds(20),
             idle_timeout: seconds(600),
@@ -120,6 +181,55 @@ mod tests {
         let busy = Progress { busy: true, ..REST };
         deadlines.next(&limits(), busy, start + seconds(100));
         assert_eq!(deadlines.next(&limits(), REST, start + seconds(101)), (start + seconds(700), idle));
+    }
+
+    #[test]
+    fn who_asks_is_not_idle_however_fast_the_answer_comes() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::new(start);
+        let idle = Overdue::Dropped(DropReason::Idle);
+        deadlines.frame_taken();
+        assert_eq!(deadlines.next(&limits(), REST, start + seconds(599)), (start + seconds(1199), idle));
+        assert_eq!(deadlines.next(&limits(), REST, start + seconds(700)), (start + seconds(1199), idle));
+    }
+
+    #[test]
+    fn a_client_introduces_itself_in_time_or_as_fast_as_its_bytes_call_for() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::new(start);
+        let late = Overdue::Dropped(DropReason::Handshake);
+        let new = Progress { patience: Patience::of(&limits(), false), ..REST };
+        assert_eq!(deadlines.next(&limits(), new, start + seconds(7)), (start + seconds(15), late));
+        let drips = Progress { arriving: Some(3), ..new };
+        assert_eq!(deadlines.next(&limits(), drips, start + seconds(8)), (start + seconds(15), late));
+        let fast = Progress { arriving: Some(5 * Limits::SLOWEST), ..new };
+        assert_eq!(deadlines.next(&limits(), fast, start + seconds(9)), (start + seconds(20), late));
+        let introduced = Progress { patience: Patience::of(&limits(), true), ..REST };
+        let (until, _) = deadlines.next(&limits(), introduced, start + seconds(10));
+        assert_eq!(until, start + seconds(600));
+    }
+
+    #[test]
+    fn silence_is_broken_by_bytes_and_counts_only_while_they_are_read() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::new(start);
+        let silent = Overdue::Dropped(DropReason::Silent);
+        let patience = Patience { hello: None, idle: None, silence: Some(seconds(20)) };
+        let beating = Progress { busy: true, patience, ..REST };
+        assert_eq!(deadlines.next(&limits(), beating, start + seconds(9)), (start + seconds(20), silent));
+        deadlines.received();
+        assert_eq!(deadlines.next(&limits(), beating, start + seconds(10)), (start + seconds(30), silent));
+        let held_back = Progress { reading: false, ..beating };
+        assert_eq!(deadlines.next(&limits(), held_back, start + seconds(29)), (start + seconds(49), silent));
+        assert_eq!(deadlines.next(&limits(), beating, start + seconds(30)), (start + seconds(49), silent));
+    }
+
+    #[test]
+    fn one_that_nothing_bounds_stays() {
+        let start = Instant::now();
+        let patience = Patience { hello: None, idle: None, silence: None };
+        let (until, _) = Deadlines::new(start).next(&limits(), Progress { patience, ..REST }, start);
+        assert_eq!(until, start + LONG);
     }
 
     #[test]

@@ -18,36 +18,65 @@ pub enum DropReason {
     Foreign,
     /// It announced a frame of a size that is not taken.
     FrameSize,
+    /// It did not introduce itself in time.
+    Handshake,
     /// A frame took too long to arrive.
     SlowWriter,
     /// It did not read what was sent to it.
     SlowReader,
     /// Nothing was asked for too long.
     Idle,
+    /// Nothing at all came from it for longer than was agreed.
+    Silent,
     /// It no longer answers the system's questions whether it is there.
     Vanished,
     /// No memory was left for its incomplete frame, for what it asks for, or for what it does not read.
     Memory,
-    /// One of the protocol's own, by its label.
-    Protocol(&'static str),
+    /// One of the protocol's own.
+    Protocol(OwnReason),
 }
 
-/// Labels of the reasons that every protocol has.
-const COMMON: [&str; 7] =
-    ["foreign", "frame_size", "slow_writer", "slow_reader", "idle", "vanished", "memory"];
+/// A reason that one protocol has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnReason {
+    label: &'static str,
+    says: &'static str,
+}
+
+impl OwnReason {
+    /// A reason with its name in metrics, and what the log says of it: goes on after "connection closed: ".
+    pub const fn new(label: &'static str, says: &'static str) -> Self {
+        Self { label, says }
+    }
+}
+
+/// The reasons that every protocol has.
+const COMMON: [DropReason; 9] = [
+    DropReason::Foreign,
+    DropReason::FrameSize,
+    DropReason::Handshake,
+    DropReason::SlowWriter,
+    DropReason::SlowReader,
+    DropReason::Idle,
+    DropReason::Silent,
+    DropReason::Vanished,
+    DropReason::Memory,
+];
 
 impl DropReason {
     /// Its name in metrics.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Foreign => COMMON[0],
-            Self::FrameSize => COMMON[1],
-            Self::SlowWriter => COMMON[2],
-            Self::SlowReader => COMMON[3],
-            Self::Idle => COMMON[4],
-            Self::Vanished => COMMON[5],
-            Self::Memory => COMMON[6],
-            Self::Protocol(label) => label,
+            Self::Foreign => "foreign",
+            Self::FrameSize => "frame_size",
+            Self::Handshake => "handshake",
+            Self::SlowWriter => "slow_writer",
+            Self::SlowReader => "slow_reader",
+            Self::Idle => "idle",
+            Self::Silent => "silent",
+            Self::Vanished => "vanished",
+            Self::Memory => "memory",
+            Self::Protocol(own) => own.label,
         }
     }
 
@@ -56,15 +85,17 @@ impl DropReason {
         match self {
             Self::Foreign => "it speaks another protocol",
             Self::FrameSize => "it sent a frame of a size that is not taken",
+            Self::Handshake => "it did not introduce itself in time (net.handshake_timeout)",
             Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
             Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
             Self::Idle => "no request for too long (net.idle_timeout)",
+            Self::Silent => "nothing came from it for longer than was agreed",
             Self::Vanished => "it vanished without a word (net.keepalive)",
             Self::Memory => {
                 "no memory is left for its incomplete frame, for what it asks for, or for what it does not read \
                  (net.frame_memory)"
             }
-            Self::Protocol(label) => label,
+            Self::Protocol(own) => own.says,
         }
     }
 }
@@ -155,25 +186,32 @@ impl Told {
 #[derive(Debug)]
 struct Drops {
     label: &'static str,
-    count: AtomicU64,
-    told: Mutex<Told>,
+    count: u64,
+    told: Told,
+}
+
+impl Drops {
+    fn of(reason: DropReason) -> Self {
+        Self { label: reason.label(), count: 0, told: Told::default() }
+    }
 }
 
 /// What is counted of a front end's connections, since the start.
 #[derive(Debug)]
 pub struct ConnectionCounters {
     protocol: &'static str,
-    drops: Box<[Drops]>,
+    /// Those that are known from the start, and whatever else has occurred.
+    drops: Mutex<Vec<Drops>>,
     received: AtomicU64,
     sent: AtomicU64,
 }
 
 impl ConnectionCounters {
     /// Counters of a protocol's connections, which it drops for the common reasons and for its `own`.
-    pub fn new(protocol: &'static str, own: &[&'static str]) -> Self {
-        let labels = COMMON.iter().chain(own);
-        let drops = labels.map(|&label| Drops { label, count: AtomicU64::default(), told: Mutex::default() });
-        Self { protocol, drops: drops.collect(), received: AtomicU64::default(), sent: AtomicU64::default() }
+    pub fn new(protocol: &'static str, own: &[OwnReason]) -> Self {
+        let own = own.iter().copied().map(DropReason::Protocol);
+        let drops = Mutex::new(COMMON.into_iter().chain(own).map(Drops::of).collect());
+        Self { protocol, drops, received: AtomicU64::default(), sent: AtomicU64::default() }
     }
 
     /// Counts bytes read off sockets.
@@ -188,19 +226,22 @@ impl ConnectionCounters {
 
     /// Counts a connection that the broker closed. Where the log is to name it, gives how many before it were not named.
     pub(super) fn dropped(&self, reason: DropReason, now: Instant) -> Option<u64> {
-        let label = reason.label();
-        let drops = self.drops.iter().find(|drops| drops.label == label);
-        let Drops { count, told, .. } = drops.expect("a protocol drops for reasons that it has named");
-        count.fetch_add(1, Relaxed);
-        told.lock().may_tell(now)
+        let mut drops = self.drops.lock();
+        let known = drops.iter().position(|drops| drops.label == reason.label());
+        let at = known.unwrap_or(drops.len());
+        if at == drops.len() {
+            drops.push(Drops::of(reason));
+        }
+        drops[at].count += 1;
+        drops[at].told.may_tell(now)
     }
 
     /// Adds the figures.
     pub fn expose(&self, out: &mut Exposition) {
-        for Drops { label, count, .. } in &self.drops {
+        for Drops { label, count, .. } in self.drops.lock().iter() {
             let labels = [("protocol", self.protocol), ("reason", label)];
             let help = "Connections that the broker closed.";
-            out.counter("sabir_dropped_connections", help, &labels, count.load(Relaxed));
+            out.counter("sabir_dropped_connections", help, &labels, *count);
         }
         let labels = [("protocol", self.protocol)];
         let (received, sent) = (self.received.load(Relaxed), self.sent.load(Relaxed));
@@ -213,12 +254,14 @@ impl ConnectionCounters {
 mod tests {
     use super::*;
 
+    const BODY: OwnReason = OwnReason::new("body", "its body cannot be read");
+
     #[test]
     fn a_flood_of_one_kind_is_a_few_lines_and_a_count() {
-        let (counters, began) = (ConnectionCounters::new("probe", &["body"]), Instant::now());
+        let (counters, began) = (ConnectionCounters::new("probe", &[BODY]), Instant::now());
         let lines = (0..70).filter(|_| counters.dropped(DropReason::Foreign, began).is_some()).count();
         assert_eq!(lines, 10);
-        let other = DropReason::Protocol("body");
+        let other = DropReason::Protocol(BODY);
         assert_eq!(counters.dropped(other, began), Some(0), "another kind has lines of its own");
         let later = began + Duration::from_secs(10);
         assert_eq!(counters.dropped(DropReason::Foreign, later), Some(60));
@@ -227,9 +270,11 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_counter() {
-        let counters = ConnectionCounters::new("probe", &["body"]);
+        let counters = ConnectionCounters::new("probe", &[BODY]);
         counters.dropped(DropReason::Idle, Instant::now());
-        counters.dropped(DropReason::Protocol("body"), Instant::now());
+        counters.dropped(DropReason::Protocol(BODY), Instant::now());
+        // Not named at the start: counted all the same.
+        counters.dropped(DropReason::Protocol(OwnReason::new("other", "")), Instant::now());
         counters.received(7);
         let mut out = Exposition::default();
         counters.expose(&mut out);
@@ -237,6 +282,7 @@ mod tests {
         for line in [
             "sabir_dropped_connections_total{protocol=\"probe\",reason=\"idle\"} 1",
             "sabir_dropped_connections_total{protocol=\"probe\",reason=\"body\"} 1",
+            "sabir_dropped_connections_total{protocol=\"probe\",reason=\"other\"} 1",
             "sabir_dropped_connections_total{protocol=\"probe\",reason=\"memory\"} 0",
             "sabir_received_bytes_total{protocol=\"probe\"} 7",
         ] {

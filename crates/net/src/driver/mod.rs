@@ -13,12 +13,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BufMut;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+pub use self::deadlines::Patience;
 use self::deadlines::{Deadlines, Progress};
-pub use self::ending::{ConnectionCounters, DropReason, Ending};
+pub use self::ending::{ConnectionCounters, DropReason, Ending, OwnReason};
 pub use self::input::{Input, NoMemory, UNCOUNTED};
 pub use self::output::Output;
 use crate::connection::{Connection, Limits};
@@ -28,6 +30,8 @@ use crate::memory::Grant;
 const TURN: usize = 1024 * 1024;
 /// How long a turn lasts at most, but for what it ends with: a pipeline of dear requests must not hold up the thread either.
 const TURN_TIME: Duration = Duration::from_millis(1);
+/// How often it is looked whether a client is still there whose bytes are not read.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A protocol's end of a connection.
 pub trait Session {
@@ -46,7 +50,10 @@ pub trait Session {
     /// client sends no more.
     fn is_busy(&self) -> bool;
 
-    /// When it must have a turn at the latest.
+    /// How long its client may keep the connection, doing what it does now.
+    fn patience(&self, limits: &Limits) -> Patience;
+
+    /// When it must have a turn at the latest. One that began then or later is that turn, whatever the session made of it.
     fn until(&self) -> Option<Instant> {
         None
     }
@@ -60,10 +67,8 @@ pub trait Session {
 pub enum Appetite {
     /// All of it, as far as there is memory.
     All,
-    /// Only enough to notice that the client went.
+    /// Only enough to have something to go on with.
     Little,
-    /// Nothing.
-    None,
 }
 
 /// A connection's bytes, as its session sees them.
@@ -131,6 +136,9 @@ struct Driver<S> {
     /// Memory for the frame under way is waited for.
     memory: Option<Pin<Box<dyn Future<Output = Grant>>>>,
     timer: Pin<Box<Sleep>>,
+    /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
+    looked: Instant,
+    left: bool,
 }
 
 impl<S: Session> Driver<S> {
@@ -153,6 +161,8 @@ impl<S: Session> Driver<S> {
             memory: None,
             timer: Box::pin(tokio::time::sleep_until(now + connection.limits.idle_timeout)),
             connection,
+            looked: now,
+            left: false,
         }
     }
 
@@ -182,7 +192,7 @@ impl<S: Session> Driver<S> {
         }
         match self.over() {
             Some(ending) => Ok(Poll::Ready(ending)),
-            None => Ok(self.check_time(cx)),
+            None => self.check_time(cx),
         }
     }
 
@@ -206,6 +216,7 @@ impl<S: Session> Driver<S> {
             }
             Poll::Ready(Ok(count)) => {
                 self.counters.received(count);
+                self.io.deadlines.received();
                 *left = left.saturating_sub(count);
                 Ok(true)
             }
@@ -221,7 +232,6 @@ impl<S: Session> Driver<S> {
         match self.session.appetite(&self.io) {
             Appetite::All => usize::MAX,
             Appetite::Little => UNCOUNTED.saturating_sub(self.io.input.bytes.len()),
-            Appetite::None => 0,
         }
     }
 
@@ -277,35 +287,56 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
-        let waiting = self.wanted() == usize::MAX;
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
+        let now = Instant::now();
+        let progress = self.progress(now)?;
+        let (until, overdue) = self.io.deadlines.next(&self.connection.limits, progress, now);
+        if until <= now {
+            return Ok(Poll::Ready(overdue.into()));
+        }
+        let own = self.session.until().filter(|own| *own > self.io.turn_began);
+        let look = (!progress.reading).then_some(self.looked + LOOK);
+        let until = [own, look].into_iter().flatten().fold(until, Instant::min);
+        // A timer that rings too early costs less than moving it at every turn.
+        if self.timer.deadline() > until || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(until);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            go_on_later(cx);
+        }
+        Ok(Poll::Pending)
+    }
+
+    fn progress(&mut self, now: Instant) -> Result<Progress, Ending> {
+        let wanted = self.wanted();
         let arrived = self.io.input.bytes.len();
-        let progress = Progress {
-            arriving: (waiting && arrived > 0).then_some(arrived),
+        let reading = wanted > 0 || self.io.ended;
+        Ok(Progress {
+            // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
+            arriving: (wanted == usize::MAX && arrived > 0).then_some(arrived),
             unread: self.io.output.len(),
             busy: self.session.is_busy(),
-            ended: self.io.ended,
-        };
-        loop {
-            let now = Instant::now();
-            let (until, overdue) = self.io.deadlines.next(&self.connection.limits, progress, now);
-            if until <= now {
-                return Poll::Ready(overdue.into());
-            }
-            let until = self.session.until().map_or(until, |own| own.min(until));
-            if until <= now {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            // A timer that rings too early costs less than moving it at every turn.
-            if self.timer.deadline() > until || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(until);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            ended: self.io.ended || (!reading && self.look(now)?),
+            reading,
+            patience: self.session.patience(&self.connection.limits),
+        })
+    }
+
+    /// Whether the client sends no more, as far as that can be told without reading what it has sent.
+    fn look(&mut self, now: Instant) -> Result<bool, Ending> {
+        if now - self.looked < LOOK {
+            return Ok(self.left);
         }
+        self.looked = now;
+        let mut seen = [PollFd::new(&self.connection.stream, PollFlags::RDHUP)];
+        // What fails is tried again.
+        let found = rustix::event::poll(&mut seen, Some(&Timespec::default())).unwrap_or(0);
+        let seen = if found > 0 { seen[0].revents() } else { PollFlags::empty() };
+        if seen.intersects(PollFlags::ERR | PollFlags::HUP) {
+            return Err(self.connection.stream.take_error()?.map_or(Ending::Gone, Ending::from));
+        }
+        self.left = seen.contains(PollFlags::RDHUP);
+        Ok(self.left)
     }
 
     /// Counts how it ended, and names it in the log, which a flood of the same kind is not to fill.

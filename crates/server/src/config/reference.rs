@@ -42,6 +42,7 @@ const TAIL: &str = "
 
 | a client that | is dropped | counted as `sabir_dropped_connections_total{reason=...}` |
 | --- | --- | --- |
+| connects and says nothing, or says its first words slowly | `net.handshake_timeout` after it was accepted | `handshake` |
 | sends a request slowly, or announces one and never sends it | `net.frame_timeout` after its first byte | `slow_writer` |
 | does not read its answers | `net.write_timeout` after the socket would take no more | `slow_reader` |
 | asks for nothing | after `net.idle_timeout`; not while it waits for an answer | `idle` |

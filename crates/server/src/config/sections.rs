@@ -275,6 +275,8 @@ pub struct Net {
     /// See [`NET`].
     pub frame_memory: AutoSize,
     /// See [`NET`].
+    pub handshake_timeout: Span,
+    /// See [`NET`].
     pub frame_timeout: Span,
     /// See [`NET`].
     pub write_timeout: Span,
@@ -305,6 +307,11 @@ pub const NET: &[Setting] = &[
         help: "Memory for requests that have not arrived whole and answers that have not been sent, over all \
                connections. `auto` is an eighth of \
                the memory that the machine or the control group has, from `16MiB` to `512MiB`.",
+    },
+    Setting {
+        key: "handshake_timeout",
+        default: "\"30s\"",
+        help: "A client that has connected must have sent its first request by then, and where its protocol has a login, be logged in.",
     },
     Setting {
         key: "frame_timeout",

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_broker::{Append, Appended, Appending, Topic};
+use sabir_broker::{Append, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, CheckedBatch, InlineBudget};
 use sabir_model::{ErrorKind, FrontEndNo};
 use sabir_net::{DropReason, Grant, Workers};
@@ -31,14 +31,38 @@ const IDS_SINCE: i16 = 13;
 
 /// A produce request under way. What was appended is appended whether it is polled or dropped.
 pub(crate) struct Producing {
-    /// Records that the workers look at; nothing is appended before they are done.
-    checking: Option<Checking>,
-    appending: Option<Appending>,
+    stage: Stage,
     answer: Answer,
     /// When the client no longer waits.
     until: Option<Instant>,
-    /// Memory for the frame, while its batches wait for the workers.
+    /// Memory for the frame, while its batches wait to be appended.
     _memory: Option<Grant>,
+}
+
+enum Stage {
+    /// The workers look at records; nothing is appended before they are done.
+    Checking(Checking),
+    /// A shard has no room for now.
+    Crowded {
+        appends: Vec<Append>,
+        room: Pin<Box<dyn Future<Output = ()>>>,
+    },
+    Appending(Appending),
+    /// Nothing is waited for.
+    Done,
+}
+
+impl Stage {
+    fn append(broker: &Broker, appends: Vec<Append>) -> Self {
+        match broker.crowded(&appends) {
+            None if appends.is_empty() => Self::Done,
+            None => Self::Appending(broker.append(appends)),
+            Some(shard) => {
+                let broker = broker.clone();
+                Self::Crowded { appends, room: Box::pin(async move { broker.room(shard).await }) }
+            }
+        }
+    }
 }
 
 /// Ends with what became of each batch that was begun, in order.
@@ -47,12 +71,12 @@ type Checking = Pin<Box<dyn Future<Output = Vec<Result<CheckedBatch, Refusal>>>>
 impl Producing {
     /// Whether anything was appended, so that the broker is to be flushed.
     pub fn appends(&self) -> bool {
-        self.appending.is_some()
+        matches!(self.stage, Stage::Appending(_))
     }
 
     /// Whether nothing is appended yet: no later request of the connection may be begun.
-    pub fn is_checking(&self) -> bool {
-        self.checking.is_some()
+    pub fn is_held(&self) -> bool {
+        matches!(self.stage, Stage::Checking(_) | Stage::Crowded { .. })
     }
 
     /// Counts the frame while it is held.
@@ -60,38 +84,42 @@ impl Producing {
         self._memory = memory;
     }
 
-    /// Appends once the workers are done.
-    pub fn check(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(checking) = &mut self.checking {
+    /// Appends once the workers are done and there is room.
+    pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<()> {
+        let broker = &client.kafka.broker;
+        if let Stage::Checking(checking) = &mut self.stage {
             let checked = std::task::ready!(checking.as_mut().poll(cx));
-            self.checking = None;
-            self._memory = None;
-            self.appending = self.answer.append(client, checked);
+            self.stage = Stage::append(broker, self.answer.appends(client, checked));
         }
+        while let Stage::Crowded { appends, room } = &mut self.stage {
+            std::task::ready!(room.as_mut().poll(cx));
+            self.stage = Stage::append(broker, std::mem::take(appends));
+        }
+        self._memory = None;
         Poll::Ready(())
     }
 
     /// When it ends at the latest, if it is polled then.
     pub fn until(&self) -> Option<Instant> {
-        self.until.filter(|_| self.appending.is_some())
+        self.until.filter(|_| matches!(self.stage, Stage::Appending(_) | Stage::Crowded { .. }))
     }
 
     /// Ends, once, with the reply.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
-        if self.is_checking() {
-            return Poll::Pending;
-        }
-        if let Some(appending) = &mut self.appending {
-            let results = match Pin::new(&mut *appending).poll(cx) {
+        let is_late = || self.until.is_some_and(|until| until <= Instant::now());
+        let results = match &mut self.stage {
+            Stage::Done => Vec::new(),
+            Stage::Appending(appending) => match Pin::new(&mut *appending).poll(cx) {
                 Poll::Ready(results) => results,
-                Poll::Pending if self.until.is_some_and(|until| until <= Instant::now()) => {
-                    appending.so_far()
-                }
+                Poll::Pending if is_late() => appending.so_far(),
                 Poll::Pending => return Poll::Pending,
-            };
-            self.appending = None;
-            self.answer.fill(results);
-        }
+            },
+            // Not appended, and never will be.
+            Stage::Crowded { appends, .. } if is_late() => vec![Err(ErrorKind::Timeout); appends.len()],
+            Stage::Checking(_) | Stage::Crowded { .. } => return Poll::Pending,
+        };
+        self.stage = Stage::Done;
+        self.answer.fill(results);
         Poll::Ready(self.answer.reply())
     }
 }
@@ -114,8 +142,8 @@ struct Place {
 }
 
 impl Answer {
-    /// Appends what is good; what is refused has its answer.
-    fn append(&mut self, client: &Client, checked: Vec<Result<CheckedBatch, Refusal>>) -> Option<Appending> {
+    /// What is good and to be appended; what is refused has its answer.
+    fn appends(&mut self, client: &Client, checked: Vec<Result<CheckedBatch, Refusal>>) -> Vec<Append> {
         let mut appends = Vec::with_capacity(checked.len());
         let mut places = Vec::with_capacity(checked.len());
         for (place, checked) in std::mem::take(&mut self.places).into_iter().zip(checked) {
@@ -136,7 +164,7 @@ impl Answer {
             }
         }
         self.places = places;
-        (!appends.is_empty()).then(|| client.kafka.broker.append(appends))
+        appends
     }
 
     fn fill(&mut self, results: Vec<Result<Appended, ErrorKind>>) {
@@ -191,18 +219,18 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let Beginning { begun, places, .. } = beginning;
     let response = ProduceResponse { responses, ..Default::default() };
     let mut answer = Answer { call, acks: body.acks, response, places };
-    let (checking, appending) = if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
-        (Some(Box::pin(finish(client.kafka.workers.clone(), begun)) as Checking), None)
+    let stage = if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
+        Stage::Checking(Box::pin(finish(client.kafka.workers.clone(), begun)))
     } else {
         let taken = begun.into_iter().filter_map(|begun| match begun {
             BatchCheck::Done(taken) => Some(Ok(taken)),
             BatchCheck::Long(_) => None,
         });
-        (None, answer.append(client, taken.collect()))
+        Stage::append(&client.kafka.broker, answer.appends(client, taken.collect()))
     };
     // Without an answer there is nobody to be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
-    Ok(Producing { checking, appending, answer, until, _memory: None })
+    Ok(Producing { stage, answer, until, _memory: None })
 }
 
 /// Has the workers look at what is long, one batch after another: a request of many has no more than one of them at a time.

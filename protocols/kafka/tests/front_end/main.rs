@@ -9,6 +9,7 @@ mod every_version;
 mod exporter;
 mod fetching;
 mod groups;
+mod hung_disk;
 mod internal_topics;
 mod large;
 mod listeners;

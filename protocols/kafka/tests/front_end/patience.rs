@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use sabir_kafka::wire::messages::heartbeat::HeartbeatRequest;
 use sabir_kafka::wire::messages::produce::ProduceRequest;
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_net::NetOptions;
@@ -64,6 +65,45 @@ async fn an_idle_connection_is_closed_and_one_that_waits_is_not_idle() {
     waiting.receive::<FetchRequest>(12, fetching).await;
     waiting.closed().await;
     assert_eq!(rig.dropped("idle"), 2);
+}
+
+/// What it asks is answered at once, so that nothing is ever under way when somebody looks.
+#[tokio::test]
+async fn a_client_that_asks_is_not_idle_however_fast_it_is_answered() {
+    let rig = impatient(|net| net.idle_timeout = Duration::from_millis(300));
+    let (mut asking, mut idle) = (rig.raw().await, rig.raw().await);
+    idle.call(0, &ApiVersionsRequest::default()).await;
+    let beat = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        asking.call(3, &beat).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(idle.closed().await, b"");
+    assert_eq!(rig.dropped("idle"), 1);
+    asking.call(3, &beat).await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_drips_its_first_words_keeps_no_place() {
+    let rig = impatient(|net| net.handshake_timeout = Duration::from_millis(500));
+    let mut known = rig.raw().await;
+    known.call(0, &ApiVersionsRequest::default()).await;
+    let (mut silent, mut dripping) = (rig.raw().await, rig.raw().await);
+    let began = Instant::now();
+    let frame = dripping.frame(0, &ApiVersionsRequest::default()).to_bytes();
+    for byte in &frame[..frame.len() - 1] {
+        if tokio::io::AsyncWriteExt::write_all(&mut dripping.stream, &[*byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(silent.closed().await, b"");
+    assert_eq!(dripping.closed().await, b"");
+    assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+    rig.until_dropped("handshake", 2).await;
+    // Who has said something may rest.
+    known.call(0, &ApiVersionsRequest::default()).await;
 }
 
 /// It asks and asks and reads nothing: the broker stops taking requests, holds a bounded answer, and drops it in the end.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
-use sabir_broker::testing::Commits;
+use sabir_broker::testing::{Commits, Disks};
 use sabir_broker::{Broker, BrokerOptions, DiskKind};
 use sabir_frontend::{Listening, Place, Protocol};
 use sabir_kafka::Kafka;
@@ -37,6 +37,8 @@ pub struct Setup {
     pub max_connections: usize,
     /// Whether the test decides what commits.
     pub late: bool,
+    /// Whether the test may hang the disks, behind which little may wait then.
+    pub hanging: bool,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             data_shards: 1,
             max_connections: 1000,
             late: false,
+            hanging: false,
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct Rig {
     pub broker: Broker,
     /// Of a broker whose commits the test decides.
     pub commits: Option<Commits>,
+    /// Of a broker whose disks the test may hang.
+    pub disks: Option<Disks>,
     front_end: Arc<dyn Frontend>,
     _dir: tempfile::TempDir,
 }
@@ -81,12 +86,18 @@ impl Rig {
             ..BrokerOptions::new(dir.path())
         };
         options.groups.limits.initial_rebalance_delay_ms = 100;
-        let (broker, commits) = match setup.late {
-            true => {
-                let (broker, commits) = Commits::open(options, Arc::new(SystemClock)).unwrap();
-                (broker, Some(commits))
-            }
-            false => (Broker::open(options, Arc::new(SystemClock)).unwrap(), None),
+        let (mut commits, mut disks) = (None, None);
+        let broker = if setup.late {
+            let (broker, hand) = Commits::open(options, Arc::new(SystemClock)).unwrap();
+            commits = Some(hand);
+            broker
+        } else if setup.hanging {
+            options.open_bytes_max = 2 << 20;
+            let (broker, hand) = Disks::open(options, Arc::new(SystemClock)).unwrap();
+            disks = Some(hand);
+            broker
+        } else {
+            Broker::open(options, Arc::new(SystemClock)).unwrap()
         };
         let watched = broker.event_fds().into_iter().map(|(shard, fd)| {
             let broker = broker.clone();
@@ -107,7 +118,16 @@ impl Rig {
             listening: addresses.iter().map(|&address| Listening { address, advertise: None }).collect(),
         });
         net.serve(listener, front_end.clone());
-        Self { address: addresses[0], addresses, net: Some(net), broker, commits, front_end, _dir: dir }
+        Self {
+            address: addresses[0],
+            addresses,
+            net: Some(net),
+            broker,
+            commits,
+            disks,
+            front_end,
+            _dir: dir,
+        }
     }
 
     /// A client like those of users.
@@ -160,6 +180,9 @@ impl Drop for Rig {
     fn drop(&mut self) {
         if let Some(commits) = &self.commits {
             commits.release();
+        }
+        if let Some(disks) = &self.disks {
+            disks.resume();
         }
         if let Some(net) = &self.net {
             net.drain(Duration::from_secs(5));

@@ -1,4 +1,7 @@
-//! A broker whose blocks commit when its test lets them, and may be cut before that; for the tests of front ends.
+//! A broker whose blocks commit when its test lets them, and may be cut before that, and one whose disks may hang; for the tests of
+//! front ends.
+
+mod disks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -17,6 +20,7 @@ pub use crate::panicking::panic_once;
 use crate::shard::OpenError;
 use crate::survey::Survey;
 use crate::{Broker, BrokerOptions, StartError};
+pub use disks::Disks;
 
 /// How often what may commit is committed.
 const TICK: Duration = Duration::from_millis(1);
