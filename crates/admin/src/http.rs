@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::HttpBody;
 use axum::extract::Request;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::connections::{OpenConnection, OpenConnections, Registered};
 use crate::stream::Watched;
-use crate::{Admin, api, health, host, metrics};
+use crate::{Admin, api, health, host, metrics, undated};
 
 /// A request's head must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl
     stop.await;
 }
 
-fn router(admin: Admin) -> Router {
+pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
@@ -93,19 +93,26 @@ async fn accept(listener: TcpListener, router: Router, open: OpenConnections) {
 
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: Registered) {
     let connection = registered.connection.clone();
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(router.layer(Extension(connection.clone())));
+    let router = router.layer(Extension(connection.clone()));
     if let Err(error) = sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
         tracing::debug!(%peer, %error, "admin connection");
     }
-    let serving = server.serve_connection(TokioIo::new(Watched::new(stream, connection.clone())), service);
+    let serving = serve_one(Watched::new(stream, connection.clone()), router);
     tokio::select! {
         served = tokio::time::timeout(CONNECTION_AGE, serving) => if let Ok(Err(error)) = served {
             tracing::debug!(%peer, %error, "admin connection");
         },
         () = connection.ended() => tracing::debug!(%peer, "admin connection closed: others need its place"),
     }
+}
+
+async fn serve_one(stream: Watched, router: Router) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    if !undated::can_date(SystemTime::now()) {
+        return Ok(undated::serve(stream, router).await?);
+    }
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    Ok(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await?)
 }
 
 #[cfg(test)]

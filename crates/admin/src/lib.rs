@@ -14,6 +14,7 @@ mod process;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod undated;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

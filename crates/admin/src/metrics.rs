@@ -159,6 +159,8 @@ fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
     let help = "What the newest blocks of all shards may take together at the moment.";
     out.gauge("sabir_tail_cache_limit_bytes", help, &[], stats.tail_cache_limit as i64);
+    let help = "How far the last stamps may be ahead of the node's time: those of new records stand at them.";
+    out.gauge_f64("sabir_stamps_ahead_seconds", help, &[], stats.stamps_ahead_ms as f64 / 1e3);
     for shard in &stats.shards {
         shard_figures(out, shard);
     }
@@ -309,6 +311,7 @@ mod tests {
             partitions: 9,
             tail_cache_limit: 1 << 30,
             clock_ahead_ms: 1500,
+            stamps_ahead_ms: 0,
         };
         let mut out = Exposition::default();
         broker_figures(&mut out, &stats);

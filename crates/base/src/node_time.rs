@@ -1,34 +1,40 @@
 //! The node's own time: it follows the wall clock, but not its jumps.
 //!
 //! Block times never fall, and records are stamped with them. So a wall clock that is a year ahead for four seconds must not be
-//! believed, or every later stamp is a year ahead. [`NodeTime`] is a pure machine, from the time of the last block and two clocks
-//! to what time it is:
+//! believed, or every later stamp is a year ahead. [`NodeTime`] is a pure machine, from what is known at a start and the machine's
+//! clocks to what time it is:
 //!
 //! ```text
 //!   wall clock is               the node's time
 //!   ────────────────────────    ─────────────────────────────────────────────────────────────────────────────
 //!   ahead by up to 5 minutes    follows at once; by so much a credit that fills as fast as time passes
+//!   ahead, after it went back   follows at once up to where the time would be had it not gone back
 //!   ahead by more               goes twice as fast as the monotonic clock until it has caught up
 //!   behind by up to 5 minutes   stands until that is over
-//!   behind by more              goes half as fast
+//!   behind by more              goes half as fast, until the wall clock is known to be right: then it is what that shows
 //! ```
 //!
-//! So a jump that lasts for four seconds costs four seconds, made good in four more. A true jump is caught up with in as long as it
-//! was, or by a restart: a start takes the wall clock's word, since a node may have been off for a week, unless that is more than
-//! 90 days behind the last block. Then the wall clock must have gone on from there for ten minutes. Where it is *before* the
-//! last block, or before this program was written (a machine without a battery), the node goes on from its last block, and
-//! what a start does is done once the wall clock is set.
+//! Something is known of the wall clock if the kernel calls it synchronised (by NTP), or if it went on as time passes for ten
+//! minutes. Then the node's time goes *back* to it, and only then. Stamps do not: a block's time is at least the last one's, so
+//! they stand at the last one until the right time has come to it.
 //!
-//! What is deleted by age goes by [`expiry_ms`](NodeTime::expiry_ms): never ahead of either time. For the first ten minutes after a
-//! start whose last block is more than a day old the time that the node was off does not count: whoever sees that the clock is
-//! wrong can still set it.
+//! **A start.** Where the machine has not been started anew meanwhile, the monotonic clock tells how long the node was off
+//! ([`ClockNote`]), and the wall clock is followed as if it had run. Else, or where the kernel calls the wall clock synchronised, it is
+//! believed at once, since a node may have been off for a week; what comes in the next ten minutes from the kernel may still correct
+//! it. Where it is more than 90 days ahead of the last block, or behind it, or before this program was written (a machine without a
+//! battery), and not synchronised, the node goes on from its last block. In the first two cases that ends when the wall clock is known
+//! to be right, in the last one when it is set.
+//!
+//! What is deleted by age goes by [`expiry_ms`](NodeTime::expiry_ms): never ahead of either time. After a start whose last block is
+//! more than a day old the time that the node was off does not count for ten minutes, or for a day where nothing synchronises the
+//! clock: whoever sees that it is wrong can still set it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockReading};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -39,18 +45,74 @@ const AGREE: i64 = 2;
 /// After how much time off nothing is deleted by age for a while, and after how much the wall clock is not believed at once.
 const LONG_OFF: i64 = DAY;
 const TOO_LONG_OFF: i64 = 90 * DAY;
-/// How long either lasts.
+/// How long a wall clock must go on as time passes to be believed, and how long nothing is deleted by age.
 const WAIT: u64 = 10 * MINUTE as u64;
+/// The latter where nothing synchronises the wall clock.
+const UNSURE_WAIT: u64 = DAY as u64;
 /// A wall clock before this (2026-01-01) has not been set.
 const UNSET_BEFORE: i64 = 1_767_225_600_000;
 /// How often a wall clock that is not followed is worth a word.
 const TELL_EVERY: u64 = MINUTE as u64;
 
-/// A wall clock that nobody believes yet.
+/// What time it was at some moment of a machine's run, so that a later start knows how long it was off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClockNote {
+    /// The machine's run: a random number that it has from its start to its end.
+    pub boot: [u8; 16],
+    /// Its monotonic clock, in milliseconds.
+    pub monotonic_ms: u64,
+    /// The node's time, in milliseconds since the epoch.
+    pub time_ms: i64,
+}
+
+impl ClockNote {
+    /// What time it is by the monotonic clock alone, if this is the same run of the same machine.
+    fn now_ms(&self, boot: Option<[u8; 16]>, monotonic_ms: u64) -> Option<i64> {
+        let passed = monotonic_ms.checked_sub(self.monotonic_ms).filter(|_| boot == Some(self.boot))?;
+        Some(self.time_ms.saturating_add(i64::try_from(passed).ok()?))
+    }
+}
+
+/// What is known of the time when a node starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastTime {
+    /// The time of the last block, if there is one.
+    pub block_ms: Option<i64>,
+    /// The node's time when that was last noted. The last block may be ahead of it, where the time went back.
+    pub noted_ms: Option<i64>,
+    /// What the monotonic clock makes of that, where it went on since then.
+    pub steady_ms: Option<i64>,
+}
+
+impl LastTime {
+    /// From what was noted, in any order, as a machine's clocks look upon it.
+    fn of(block_ms: i64, notes: &[ClockNote], boot: Option<[u8; 16]>, monotonic_ms: u64) -> Self {
+        let same_run = notes.iter().filter(|note| note.now_ms(boot, monotonic_ms).is_some());
+        let latest = same_run.max_by_key(|note| note.monotonic_ms);
+        Self {
+            block_ms: Some(block_ms),
+            noted_ms: notes.iter().map(|note| note.time_ms).max(),
+            steady_ms: latest.and_then(|note| note.now_ms(boot, monotonic_ms)),
+        }
+    }
+}
+
+/// A wall clock that is not believed yet.
 #[derive(Debug, Clone, Copy)]
 struct Doubt {
     wall_ms: i64,
     since_ms: u64,
+    /// Whether a start came upon it: then it may be ahead.
+    at_start: bool,
+}
+
+impl Doubt {
+    /// Whether the wall clock has gone on as time passes, and for long enough, if so.
+    fn kept(&self, clock: ClockReading) -> Option<bool> {
+        let since = clock.monotonic_ms.saturating_sub(self.since_ms);
+        let went_on = clock.wall_ms.saturating_sub(self.wall_ms).saturating_sub(since as i64);
+        (went_on.saturating_abs() <= LEAP).then_some(since >= WAIT)
+    }
 }
 
 /// What is worth a line in the log.
@@ -64,8 +126,10 @@ pub enum Notice {
     Unset(i64),
     /// The wall clock is so many milliseconds ahead of the last block: more than is believed at once.
     Doubted(i64),
-    /// The node was off for so many milliseconds: what is deleted by age waits.
-    Waits(i64),
+    /// The node was off for so many milliseconds: what is deleted by age waits for so many.
+    Waits(i64, u64),
+    /// The wall clock is right, and the last stamp so many milliseconds ahead of it: stamps stand.
+    Stands(i64),
     /// Both agree again.
     Agrees,
 }
@@ -78,32 +142,48 @@ pub struct NodeTime {
     at_ms: u64,
     /// By how much the wall clock may be ahead and followed at once.
     credit: i64,
-    /// The time of the last block, if there is one, and the monotonic clock at the start.
-    last_ms: Option<i64>,
+    last: LastTime,
+    /// For how long after the start, or the last large step, time off does not count for what is deleted by age, and from when on.
     started_ms: u64,
-    /// Whether time off does not count yet for what is deleted by age.
-    waits: bool,
+    waits_ms: u64,
+    aged_from_ms: Option<i64>,
+    /// Whether the kernel has never called the wall clock synchronised: its first word may correct what the start took for the time.
+    settling: bool,
     unset: bool,
     doubt: Option<Doubt>,
+    /// What the latest stamp may be: those of records to come are not below it.
+    stamped_ms: i64,
+    /// The time as it would be by the monotonic clock from the highest on that it ever was: up to there nothing ahead is a jump.
+    high_ms: i64,
     /// What was said last, and when.
     told: Option<(Notice, u64)>,
 }
 
 impl NodeTime {
-    /// The time of a node whose last block has that time.
-    pub fn start(last_ms: Option<i64>, wall_ms: i64, monotonic_ms: u64) -> Self {
-        let last = last_ms.unwrap_or(wall_ms);
-        let off = wall_ms.saturating_sub(last);
-        let believed = (0..=TOO_LONG_OFF).contains(&off);
+    /// The time of a node that knows so much of its last run.
+    pub fn start(last: LastTime, clock: ClockReading) -> Self {
+        let ClockReading { wall_ms, monotonic_ms, .. } = clock;
+        let (known, same_run) = (is_synchronised(clock), last.steady_ms.is_some());
+        let goes_on = last.steady_ms.or(last.noted_ms).or(last.block_ms).unwrap_or(wall_ms);
+        let off = wall_ms.saturating_sub(goes_on);
+        let believed = known || !same_run && (0..=TOO_LONG_OFF).contains(&off);
+        let doubted = !believed && !same_run && off.saturating_abs() > LEAP;
+        let now_ms = if believed { wall_ms } else { goes_on };
+        let idle = if doubted { off } else { now_ms.saturating_sub(last.block_ms.unwrap_or(now_ms)) };
+        let wait = if known || same_run { WAIT } else { UNSURE_WAIT };
         Self {
-            now_ms: if believed { wall_ms } else { last },
+            now_ms,
             at_ms: monotonic_ms,
             credit: LEAP,
-            last_ms,
+            last,
+            aged_from_ms: last.block_ms,
             started_ms: monotonic_ms,
-            waits: off > LONG_OFF,
-            unset: off < -LEAP || wall_ms < UNSET_BEFORE,
-            doubt: (off > TOO_LONG_OFF).then_some(Doubt { wall_ms, since_ms: monotonic_ms }),
+            waits_ms: if idle > LONG_OFF { wait } else { 0 },
+            settling: !known,
+            unset: wall_ms < UNSET_BEFORE,
+            doubt: doubted.then_some(Doubt { wall_ms, since_ms: monotonic_ms, at_start: true }),
+            stamped_ms: last.block_ms.unwrap_or(i64::MIN),
+            high_ms: now_ms.max(last.block_ms.unwrap_or(now_ms)),
             told: None,
         }
     }
@@ -114,16 +194,21 @@ impl NodeTime {
     }
 
     /// How far the wall clock is ahead of it; negative if it is behind.
-    pub fn ahead_ms(&self, wall_ms: i64, monotonic_ms: u64) -> i64 {
-        wall_ms.saturating_sub(self.steady(monotonic_ms))
+    pub fn ahead_ms(&self, clock: ClockReading) -> i64 {
+        clock.wall_ms.saturating_sub(self.steady(clock.monotonic_ms))
+    }
+
+    /// How far the latest stamp may be ahead of it; 0 if it is not.
+    pub fn stamps_ahead_ms(&self) -> i64 {
+        self.stamped_ms.saturating_sub(self.now_ms).max(0)
     }
 
     /// The time that things must be older than to be deleted by age.
-    pub fn expiry_ms(&self, wall_ms: i64, monotonic_ms: u64) -> i64 {
-        let now = self.steady(monotonic_ms).min(wall_ms);
-        let since = monotonic_ms.saturating_sub(self.started_ms);
-        match self.last_ms {
-            Some(last) if self.waits && since < WAIT => now.min(last.saturating_add(since as i64)),
+    pub fn expiry_ms(&self, clock: ClockReading) -> i64 {
+        let now = self.steady(clock.monotonic_ms).min(clock.wall_ms);
+        let since = clock.monotonic_ms.saturating_sub(self.started_ms);
+        match self.aged_from_ms {
+            Some(last) if since < self.waits_ms => now.min(last.saturating_add(since as i64)),
             _ => now,
         }
     }
@@ -133,16 +218,43 @@ impl NodeTime {
         self.now_ms.saturating_add(monotonic_ms.saturating_sub(self.at_ms) as i64)
     }
 
-    /// Takes a look at the clocks; to be called every 50 ms or so.
-    pub fn advance(&mut self, wall_ms: i64, monotonic_ms: u64) {
-        self.set_out(wall_ms, monotonic_ms);
-        let elapsed = monotonic_ms.saturating_sub(self.at_ms) as i64;
-        let steady = self.steady(monotonic_ms);
-        let ahead = wall_ms.saturating_sub(steady);
+    /// Takes a look at the clocks; to be called every 50 ms or so. Whether the time went back.
+    pub fn advance(&mut self, clock: ClockReading) -> bool {
+        let before = self.now_ms;
+        self.stamped_ms = self.stamped_ms.max(before);
+        self.set_out(clock);
+        let steady = self.steady(clock.monotonic_ms);
+        let now_ms = if self.is_known(steady, clock) {
+            self.step(steady, clock)
+        } else {
+            self.followed(steady, clock)
+        };
+        (self.now_ms, self.at_ms) = (now_ms, self.at_ms.max(clock.monotonic_ms));
+        now_ms < before
+    }
+
+    /// Takes over the wall clock.
+    fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
+        self.age_later(steady, clock.wall_ms, clock);
+        clock.wall_ms
+    }
+
+    /// What a step makes old at once is not deleted yet.
+    fn age_later(&mut self, from_ms: i64, to_ms: i64, clock: ClockReading) {
+        if to_ms.saturating_sub(from_ms) > LONG_OFF {
+            (self.aged_from_ms, self.started_ms) = (Some(from_ms), clock.monotonic_ms);
+            self.waits_ms = if is_synchronised(clock) { WAIT } else { UNSURE_WAIT };
+        }
+    }
+
+    /// The time as it follows a wall clock of which nothing is known.
+    fn followed(&mut self, steady: i64, clock: ClockReading) -> i64 {
+        let elapsed = clock.monotonic_ms.saturating_sub(self.at_ms) as i64;
+        let known = steady.max(clock.wall_ms.min(self.high_ms));
+        self.age_later(steady, known, clock);
+        let (steady, ahead) = (known, clock.wall_ms.saturating_sub(known));
         self.credit = self.credit.saturating_add(elapsed).min(LEAP);
-        self.now_ms = if self.is_cleared(ahead, wall_ms, monotonic_ms) {
-            wall_ms
-        } else if ahead.saturating_abs() <= AGREE {
+        if ahead.saturating_abs() <= AGREE {
             steady
         } else if ahead > 0 {
             let gain = if ahead <= self.credit { ahead } else { elapsed.min(self.credit) };
@@ -153,42 +265,59 @@ impl NodeTime {
             // What a jump ahead and back has gained is lost again.
             let pause = if behind <= LEAP { elapsed } else { elapsed / 2 };
             steady - pause.min(behind)
-        };
-        self.at_ms = self.at_ms.max(monotonic_ms);
+        }
     }
 
     /// Starts anew where the wall clock has been set at last.
-    fn set_out(&mut self, wall_ms: i64, monotonic_ms: u64) {
-        let floor = self.last_ms.map_or(UNSET_BEFORE, |last| last.max(UNSET_BEFORE));
-        if self.unset && wall_ms >= floor {
-            let reached = self.steady(monotonic_ms);
-            *self = Self { told: self.told, ..Self::start(self.last_ms, wall_ms, monotonic_ms) };
+    fn set_out(&mut self, clock: ClockReading) {
+        if !self.unset || clock.wall_ms < UNSET_BEFORE {
+            return;
+        }
+        let reached = self.steady(clock.monotonic_ms);
+        let last = LastTime { steady_ms: self.last.steady_ms.map(|_| reached), ..self.last };
+        *self = Self { told: self.told, stamped_ms: self.stamped_ms, ..Self::start(last, clock) };
+        if !is_synchronised(clock) {
             self.now_ms = self.now_ms.max(reached);
         }
     }
 
-    /// Whether a wall clock that was in doubt is to be believed: it was put right, or has kept its word for long enough.
-    fn is_cleared(&mut self, ahead: i64, wall_ms: i64, monotonic_ms: u64) -> bool {
-        let Some(doubt) = self.doubt else { return false };
-        if ahead <= TOO_LONG_OFF {
+    /// Whether the wall clock is known to be right although the node's time differs: the kernel says so, for the first time or
+    /// while the wall clock is behind; or it has gone on as time passes for long enough.
+    fn is_known(&mut self, steady: i64, clock: ClockReading) -> bool {
+        let ahead = clock.wall_ms.saturating_sub(steady);
+        if is_synchronised(clock) && (std::mem::take(&mut self.settling) || ahead < -LEAP) {
             self.doubt = None;
-            return ahead >= 0;
+            return true;
         }
-        let since = monotonic_ms.saturating_sub(doubt.since_ms);
-        let kept =
-            wall_ms.saturating_sub(doubt.wall_ms).saturating_sub(since as i64).saturating_abs() <= LEAP;
-        let cleared = kept && since >= WAIT;
-        if cleared {
+        let (wall_ms, since_ms) = (clock.wall_ms, clock.monotonic_ms);
+        if ahead < -LEAP && self.doubt.is_none() {
+            self.doubt = Some(Doubt { wall_ms, since_ms, at_start: false });
+        }
+        !self.unset && self.clears_doubt(ahead, clock)
+    }
+
+    /// Whether a wall clock that was in doubt is to be believed: it has gone on for long enough, or a start's was put right.
+    fn clears_doubt(&mut self, ahead: i64, clock: ClockReading) -> bool {
+        let Some(doubt) = &mut self.doubt else { return false };
+        let at_start = doubt.at_start;
+        let cleared = if ahead >= -LEAP && (ahead <= TOO_LONG_OFF || !at_start) {
+            Some(at_start && ahead >= 0)
+        } else {
+            let kept = doubt.kept(clock);
+            if kept.is_none() {
+                (doubt.wall_ms, doubt.since_ms) = (clock.wall_ms, clock.monotonic_ms);
+            }
+            kept.filter(|&long_enough| long_enough)
+        };
+        if cleared.is_some() {
             self.doubt = None;
-        } else if !kept {
-            self.doubt = Some(Doubt { wall_ms, since_ms: monotonic_ms });
         }
-        cleared
+        cleared.unwrap_or(false)
     }
 
     /// What is to be said now, if anything.
-    pub fn notice(&mut self, wall_ms: i64, monotonic_ms: u64) -> Option<Notice> {
-        let notice = self.state(wall_ms, monotonic_ms);
+    pub fn notice(&mut self, clock: ClockReading) -> Option<Notice> {
+        let notice = self.state(clock);
         let before = self.told.map(|(said, _)| said);
         let news = match (notice, before) {
             (Notice::Agrees, None | Some(Notice::Agrees)) => false,
@@ -196,31 +325,41 @@ impl NodeTime {
             (now, Some(before)) => std::mem::discriminant(&now) != std::mem::discriminant(&before),
         };
         // One that jumps to and fro is told of now and then.
-        let late = self.told.is_none_or(|(_, at)| monotonic_ms.saturating_sub(at) >= TELL_EVERY);
+        let late = self.told.is_none_or(|(_, at)| clock.monotonic_ms.saturating_sub(at) >= TELL_EVERY);
         let tell = news && (late || notice == Notice::Agrees);
         if tell {
-            self.told = Some((notice, monotonic_ms));
+            self.told = Some((notice, clock.monotonic_ms));
         }
         tell.then_some(notice)
     }
 
-    fn state(&self, wall_ms: i64, monotonic_ms: u64) -> Notice {
-        let ahead = self.ahead_ms(wall_ms, monotonic_ms);
-        let off = wall_ms.saturating_sub(self.last_ms.unwrap_or(wall_ms));
+    fn state(&self, clock: ClockReading) -> Notice {
+        let ahead = self.ahead_ms(clock);
+        let off = clock.wall_ms.saturating_sub(self.last.block_ms.unwrap_or(clock.wall_ms));
         match ahead {
             _ if self.unset => Notice::Unset(off.saturating_neg()),
+            _ if ahead < -LEAP => Notice::Behind(ahead.saturating_neg()),
             _ if self.doubt.is_some() => Notice::Doubted(off),
             _ if ahead > LEAP => Notice::Ahead(ahead),
-            _ if ahead < -LEAP => Notice::Behind(ahead.saturating_neg()),
-            _ if self.waits && monotonic_ms.saturating_sub(self.started_ms) < WAIT => Notice::Waits(off),
+            _ if clock.monotonic_ms.saturating_sub(self.started_ms) < self.waits_ms => {
+                Notice::Waits(off, self.waits_ms)
+            }
+            _ if self.stamps_ahead_ms() > LEAP => Notice::Stands(self.stamps_ahead_ms()),
             _ => Notice::Agrees,
         }
     }
 }
 
+/// Whether the kernel calls the wall clock synchronised, and it can be.
+fn is_synchronised(clock: ClockReading) -> bool {
+    clock.synchronised && clock.wall_ms >= UNSET_BEFORE
+}
+
 /// The clock of a node: [`NodeTime`] over the machine's clocks. Reading it takes no lock.
 pub struct NodeClock {
     machine: Arc<dyn Clock>,
+    /// The machine's run.
+    boot: Option<[u8; 16]>,
     time: Mutex<NodeTime>,
     /// What is added to the monotonic clock, and what a reader may have seen before that last changed.
     offset: AtomicI64,
@@ -237,32 +376,48 @@ impl std::fmt::Debug for NodeClock {
 impl NodeClock {
     /// A clock that shows what the machine's does, until it is told of a last block.
     pub fn new(machine: Arc<dyn Clock>) -> Self {
-        let (wall, monotonic) = (machine.now_ms(), machine.monotonic_ms());
-        let time = Mutex::new(NodeTime::start(None, wall, monotonic));
-        let offset = AtomicI64::new(wall - monotonic as i64);
-        Self { machine, time, offset, reached: AtomicI64::new(i64::MIN), ticks: AtomicU64::new(0) }
+        let now = machine.reading();
+        let time = Mutex::new(NodeTime::start(LastTime::default(), now));
+        let offset = AtomicI64::new(now.wall_ms.saturating_sub(now.monotonic_ms as i64));
+        let boot = machine.boot();
+        Self { machine, boot, time, offset, reached: AtomicI64::new(i64::MIN), ticks: AtomicU64::new(0) }
     }
 
-    /// Goes on from a last block's time; before anything is stamped.
-    pub fn start(&self, last_ms: i64) {
-        let (wall, monotonic) = (self.machine.now_ms(), self.machine.monotonic_ms());
+    /// Goes on from a last block's time, and what was noted of the time then; before anything is stamped.
+    pub fn start(&self, last_block_ms: i64, notes: &[ClockNote]) {
+        let now = self.machine.reading();
         let mut time = self.time.lock();
-        *time = NodeTime::start(Some(last_ms), wall, monotonic);
-        self.offset.store(time.now_ms() - monotonic as i64, Ordering::Release);
+        *time = NodeTime::start(LastTime::of(last_block_ms, notes, self.boot, now.monotonic_ms), now);
+        self.show(&time, now.monotonic_ms);
+    }
+
+    /// What is to be known at the next start; `None` where the machine does not tell one run of it from another.
+    pub fn note(&self) -> Option<ClockNote> {
+        let boot = self.boot?;
+        let time = self.time.lock();
+        let monotonic_ms = self.machine.monotonic_ms();
+        Some(ClockNote { boot, monotonic_ms, time_ms: time.steady(monotonic_ms) })
     }
 
     /// Looks at the machine's clocks; to be called every 50 ms or so. What comes back is to be logged.
     pub fn tick(&self) -> Option<Notice> {
-        let (wall, monotonic) = (self.machine.now_ms(), self.machine.monotonic_ms());
+        let now = self.machine.reading();
         let mut time = self.time.lock();
-        time.advance(wall, monotonic);
-        // First what was reached: a reader must not see less than before.
-        let offset = self.offset.load(Ordering::Acquire);
-        self.reached.fetch_max((monotonic as i64).saturating_add(offset), Ordering::Release);
-        self.offset.store(time.now_ms() - monotonic as i64, Ordering::Release);
-        let notice = time.notice(wall, monotonic);
+        if time.advance(now) {
+            self.reached.store(time.now_ms(), Ordering::Release);
+        } else {
+            // First what was reached: a reader must not see less than before.
+            let offset = self.offset.load(Ordering::Acquire);
+            self.reached.fetch_max((now.monotonic_ms as i64).saturating_add(offset), Ordering::Release);
+        }
+        self.show(&time, now.monotonic_ms);
+        let notice = time.notice(now);
         self.ticks.fetch_add(1, Ordering::Release);
         notice
+    }
+
+    fn show(&self, time: &NodeTime, monotonic_ms: u64) {
+        self.offset.store(time.now_ms().saturating_sub(monotonic_ms as i64), Ordering::Release);
     }
 
     /// How often [`tick`](Self::tick) was called.
@@ -277,8 +432,12 @@ impl NodeClock {
 
     /// How far the wall clock is ahead, in milliseconds; negative if it is behind.
     pub fn ahead_ms(&self) -> i64 {
-        let (wall, monotonic) = (self.machine.now_ms(), self.machine.monotonic_ms());
-        self.time.lock().ahead_ms(wall, monotonic)
+        self.time.lock().ahead_ms(self.machine.reading())
+    }
+
+    /// How far the latest stamp may be ahead of the time, in milliseconds; 0 if it is not.
+    pub fn stamps_ahead_ms(&self) -> i64 {
+        self.time.lock().stamps_ahead_ms()
     }
 }
 
@@ -293,8 +452,7 @@ impl Clock for NodeClock {
     }
 
     fn expiry_ms(&self) -> i64 {
-        let (wall, monotonic) = (self.machine.now_ms(), self.machine.monotonic_ms());
-        self.time.lock().expiry_ms(wall, monotonic)
+        self.time.lock().expiry_ms(self.machine.reading())
     }
 }
 
@@ -310,26 +468,56 @@ mod tests {
     struct Rig {
         wall: i64,
         monotonic: u64,
+        synchronised: bool,
         time: NodeTime,
         notices: Vec<Notice>,
     }
 
     impl Rig {
+        /// On a machine that was started anew, so that nothing is known but the last block's time.
         fn starting(last: Option<i64>, wall: i64) -> Self {
-            Self { wall, monotonic: 777, time: NodeTime::start(last, wall, 777), notices: Vec::new() }
+            Self::with(LastTime { block_ms: last, ..LastTime::default() }, wall, false)
         }
 
+        /// On a machine that has run on since it was `steady`.
+        fn going_on(last: i64, steady: i64, wall: i64) -> Self {
+            Self::with(
+                LastTime { block_ms: Some(last), noted_ms: Some(last), steady_ms: Some(steady) },
+                wall,
+                false,
+            )
+        }
+
+        fn with(last: LastTime, wall_ms: i64, synchronised: bool) -> Self {
+            let clock = ClockReading { wall_ms, monotonic_ms: 777, synchronised };
+            let time = NodeTime::start(last, clock);
+            Self { wall: wall_ms, monotonic: 777, synchronised, time, notices: Vec::new() }
+        }
+
+        fn clock(&self) -> ClockReading {
+            let Self { wall, monotonic, synchronised, .. } = *self;
+            ClockReading { wall_ms: wall, monotonic_ms: monotonic, synchronised }
+        }
+
+        /// Lets so much time pass, in which the node's time never falls.
         fn pass(&mut self, ms: i64) {
-            let mut left = ms;
+            self.pass_back(ms, false);
+        }
+
+        /// The same; whether it falls is said.
+        fn pass_back(&mut self, ms: i64, falls: bool) {
+            let (mut left, mut fell) = (ms, false);
             while left > 0 {
                 let step = left.min(50);
                 (self.wall, self.monotonic, left) =
                     (self.wall + step, self.monotonic + step as u64, left - step);
                 let before = self.time.now_ms();
-                self.time.advance(self.wall, self.monotonic);
-                assert!(self.time.now_ms() >= before, "it never falls");
-                self.notices.extend(self.time.notice(self.wall, self.monotonic));
+                let back = self.time.advance(self.clock());
+                assert_eq!(back, self.time.now_ms() < before);
+                fell |= back;
+                self.notices.extend(self.time.notice(self.clock()));
             }
+            assert_eq!(fell, falls, "whether it went back");
         }
 
         fn now(&self) -> i64 {
@@ -337,7 +525,7 @@ mod tests {
         }
 
         fn expiry(&self) -> i64 {
-            self.time.expiry_ms(self.wall, self.monotonic)
+            self.time.expiry_ms(self.clock())
         }
     }
 
@@ -384,18 +572,126 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_set_back_is_waited_for_at_half_the_pace_and_then_standing() {
+    fn one_that_is_set_back_is_believed_after_ten_minutes_and_stamps_stand_until_then() {
         let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall -= 10 * MINUTE;
+        rig.wall -= 60 * MINUTE;
+        rig.pass(9 * MINUTE);
+        assert_eq!(rig.now(), NOW + 9 * MINUTE / 2, "at half the pace");
+        assert_eq!(rig.expiry(), NOW - 51 * MINUTE, "nothing is deleted before its time");
+        rig.pass_back(2 * MINUTE, true);
+        assert_eq!(rig.now(), rig.wall, "the right time");
+        let stamps = rig.time.stamps_ahead_ms() / MINUTE;
+        assert!((53..=54).contains(&stamps), "{stamps}");
+        rig.pass(55 * MINUTE);
+        assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (rig.wall, 0));
+        let [Notice::Behind(_), Notice::Stands(_), Notice::Agrees] = rig.notices[..] else {
+            panic!("{:?}", rig.notices)
+        };
+    }
+
+    #[test]
+    fn one_that_is_set_back_for_long_by_mistake_is_made_good_at_once() {
+        for (back, wrong_for) in [(60 * DAY, 15 * MINUTE), (YEAR, 9 * MINUTE), (YEAR, 2 * DAY)] {
+            let mut rig = Rig::starting(Some(NOW), NOW);
+            rig.wall -= back;
+            rig.pass_back(wrong_for, wrong_for > 10 * MINUTE);
+            rig.wall += back;
+            rig.pass(50);
+            assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (NOW + wrong_for + 50, 0));
+            assert!(rig.expiry() <= NOW + wrong_for + 50);
+            rig.wall += YEAR;
+            rig.pass(MINUTE);
+            assert!(rig.now() < NOW + wrong_for + 10 * MINUTE);
+        }
+    }
+
+    #[test]
+    fn one_that_is_set_back_and_synchronised_is_believed_at_once() {
+        let mut rig = Rig::starting(Some(NOW), NOW);
+        rig.wall += YEAR;
         rig.pass(10 * MINUTE);
-        assert_eq!(rig.now(), NOW + 5 * MINUTE);
-        assert_eq!(rig.expiry(), NOW, "nothing is deleted before its time");
-        rig.pass(10 * MINUTE);
+        (rig.wall, rig.synchronised) = (NOW + 10 * MINUTE, true);
+        rig.pass_back(50, true);
         assert_eq!(rig.now(), rig.wall);
-        assert!(matches!(rig.notices[..], [Notice::Behind(_), Notice::Agrees]), "{:?}", rig.notices);
+        assert!((0..=10 * MINUTE).contains(&rig.time.stamps_ahead_ms()));
+        rig.wall += YEAR;
+        rig.pass(MINUTE);
+        assert!(
+            rig.now() < NOW + 20 * MINUTE,
+            "ahead it is not, whatever the kernel says: {}",
+            rig.now() - NOW
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_and_jumps_ahead_is_not_believed_for_that() {
+        let mut rig = Rig::starting(Some(NOW), NOW);
         rig.wall -= YEAR;
-        rig.pass(60_000);
-        assert_eq!((rig.now() - rig.wall - YEAR) / 1000, -30, "it goes on");
+        rig.pass(5 * MINUTE);
+        for ahead in [YEAR + 60 * DAY, YEAR] {
+            rig.wall += ahead;
+            rig.pass(15 * MINUTE);
+        }
+        assert!(rig.now() < NOW + 120 * MINUTE, "{}", rig.now() - NOW);
+    }
+
+    #[test]
+    fn a_start_on_a_machine_that_ran_on_believes_no_jump() {
+        for jump in [60 * DAY, YEAR] {
+            let mut rig = Rig::going_on(NOW, NOW + 60_000, NOW + 60_000 + jump);
+            assert_eq!(rig.now(), NOW + 60_000);
+            rig.pass(4_000);
+            assert!(rig.now() <= NOW + 60_000 + 8_000 + LEAP && rig.expiry() <= NOW + 64_000 + LEAP);
+            rig.wall -= jump;
+            rig.pass(LEAP + 10_000);
+            assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (rig.wall, 0));
+            assert!(matches!(rig.notices[..], [Notice::Ahead(_), Notice::Agrees]), "{:?}", rig.notices);
+        }
+        let mut off = Rig::going_on(NOW, NOW + 7 * DAY, NOW + 7 * DAY);
+        off.pass(9 * MINUTE);
+        assert_eq!(
+            (off.now(), off.expiry()),
+            (NOW + 7 * DAY + 9 * MINUTE, NOW + 9 * MINUTE),
+            "off for a week"
+        );
+        off.pass(MINUTE);
+        assert_eq!(off.expiry(), off.now());
+    }
+
+    #[test]
+    fn a_start_under_a_clock_that_is_sixty_days_ahead_finds_back_when_it_is_put_right() {
+        for synchronised in [false, true] {
+            let mut rig = Rig::starting(Some(NOW), NOW + 60 * DAY);
+            assert_eq!(rig.now(), NOW + 60 * DAY, "it may have been off for so long");
+            rig.pass(60 * MINUTE);
+            assert!(rig.expiry() <= NOW + 60 * MINUTE, "an hour is no time in which to delete sixty days");
+            (rig.wall, rig.synchronised) = (NOW + 60 * MINUTE, synchronised);
+            rig.pass_back(if synchronised { 50 } else { 11 * MINUTE }, true);
+            assert_eq!(rig.now(), rig.wall, "the right time");
+            assert!(rig.time.stamps_ahead_ms() > 59 * DAY, "stamps stand");
+            // A later start knows it.
+            let mut again = Rig::going_on(NOW + 60 * DAY, rig.now(), rig.wall);
+            again.pass(MINUTE);
+            assert_eq!(again.now(), again.wall);
+            assert!(matches!(again.notices[..], [Notice::Stands(_)]), "{:?}", again.notices);
+            let synchronised = Rig::with(again.time.last, rig.wall, true);
+            assert_eq!(synchronised.now(), rig.wall);
+        }
+    }
+
+    #[test]
+    fn the_kernels_first_word_corrects_what_a_start_took_for_the_time() {
+        for wrong in [NOW + 60 * DAY, NOW + YEAR, NOW - 3 * DAY, NOW] {
+            let mut rig = Rig::starting(Some(NOW), wrong);
+            rig.pass(MINUTE);
+            (rig.wall, rig.synchronised) = (NOW + 7 * DAY, true);
+            rig.pass_back(50, rig.now() > NOW + 7 * DAY);
+            assert_eq!(rig.now(), rig.wall);
+            assert!(rig.expiry() < NOW + 61 * DAY);
+            rig.wall += 30 * DAY;
+            rig.pass(MINUTE);
+            assert!(rig.now() < NOW + 8 * DAY, "its second is not taken for more than it is");
+        }
     }
 
     #[test]
@@ -412,15 +708,18 @@ mod tests {
     }
 
     #[test]
-    fn a_week_off_is_believed_at_once_but_ages_nothing_for_ten_minutes() {
-        let mut rig = Rig::starting(Some(NOW - 7 * DAY), NOW);
-        assert_eq!(rig.now(), NOW);
-        rig.pass(9 * MINUTE);
-        assert_eq!(rig.now(), NOW + 9 * MINUTE);
-        assert_eq!(rig.expiry(), NOW - 7 * DAY + 9 * MINUTE);
-        rig.pass(MINUTE);
-        assert_eq!(rig.expiry(), NOW + 10 * MINUTE);
-        assert!(matches!(rig.notices[..], [Notice::Waits(_), Notice::Agrees]), "{:?}", rig.notices);
+    fn a_week_off_is_believed_at_once_but_ages_nothing_for_a_while() {
+        for (synchronised, wait) in [(true, 10 * MINUTE), (false, DAY)] {
+            let last = LastTime { block_ms: Some(NOW - 7 * DAY), ..LastTime::default() };
+            let mut rig = Rig::with(last, NOW, synchronised);
+            assert_eq!(rig.now(), NOW);
+            rig.pass(wait - MINUTE);
+            assert_eq!(rig.now(), NOW + wait - MINUTE);
+            assert_eq!(rig.expiry(), NOW - 7 * DAY + wait - MINUTE);
+            rig.pass(MINUTE);
+            assert_eq!(rig.expiry(), NOW + wait);
+            assert!(matches!(rig.notices[..], [Notice::Waits(..), Notice::Agrees]), "{:?}", rig.notices);
+        }
         let night = Rig::starting(Some(NOW - DAY / 3), NOW);
         assert_eq!((night.now(), night.expiry()), (NOW, NOW));
     }
@@ -432,12 +731,15 @@ mod tests {
         rig.pass(5 * MINUTE);
         assert!(rig.now() <= NOW + 10 * MINUTE && rig.expiry() <= NOW + 5 * MINUTE);
         let mut right = rig.time.clone();
-        right.advance(NOW + 3 * DAY, rig.monotonic + 50);
+        let put_right =
+            ClockReading { wall_ms: NOW + 3 * DAY, monotonic_ms: rig.monotonic + 50, ..rig.clock() };
+        right.advance(put_right);
         assert_eq!(right.now_ms(), NOW + 3 * DAY, "it was off for three days");
-        assert!(right.expiry_ms(NOW + 3 * DAY, rig.monotonic + 50) < NOW + DAY, "which still age nothing");
+        assert!(right.expiry_ms(put_right) < NOW + DAY, "which still age nothing");
         rig.pass(5 * MINUTE);
         assert_eq!(rig.now(), rig.wall, "it was off for a year");
-        assert!(matches!(rig.notices[..], [Notice::Doubted(_), Notice::Agrees]), "{:?}", rig.notices);
+        assert!(rig.expiry() < NOW + DAY);
+        assert!(matches!(rig.notices[..], [Notice::Doubted(_), Notice::Waits(..)]), "{:?}", rig.notices);
     }
 
     #[test]
@@ -474,23 +776,59 @@ mod tests {
     #[test]
     fn extreme_clocks_overflow_nothing() {
         let clocks = [i64::MIN, -1, 0, NOW, i64::MAX];
-        for last in [None, Some(i64::MIN), Some(0), Some(NOW), Some(i64::MAX)] {
-            for wall in clocks {
-                let mut time = NodeTime::start(last, wall, u64::MAX / 2);
-                for (i, next) in clocks.into_iter().enumerate() {
-                    let monotonic = u64::MAX / 2 + i as u64 * 50;
-                    time.advance(next, monotonic);
-                    let _ = (time.expiry_ms(next, monotonic), time.notice(next, monotonic));
-                }
+        let lasts = [None, Some(i64::MIN), Some(0), Some(NOW), Some(i64::MAX)];
+        let starts = lasts.into_iter().flat_map(|block_ms| {
+            lasts.into_iter().map(move |steady_ms| LastTime { block_ms, noted_ms: block_ms, steady_ms })
+        });
+        for (last, wall_ms, synchronised) in starts
+            .flat_map(|last| clocks.into_iter().map(move |wall| (last, wall)))
+            .flat_map(|(last, wall)| [(last, wall, false), (last, wall, true)])
+        {
+            let monotonic_ms = u64::MAX / 2;
+            let mut time = NodeTime::start(last, ClockReading { wall_ms, monotonic_ms, synchronised });
+            for (i, wall_ms) in clocks.into_iter().enumerate() {
+                let clock =
+                    ClockReading { wall_ms, monotonic_ms: monotonic_ms + i as u64 * 50, synchronised };
+                time.advance(clock);
+                let _ = (time.expiry_ms(clock), time.notice(clock), time.stamps_ahead_ms());
             }
         }
+    }
+
+    #[test]
+    fn a_note_holds_for_the_run_of_the_machine_it_was_made_in() {
+        let machine = Arc::new(ManualClock::at(NOW));
+        let started = |notes: &[ClockNote]| {
+            let clock = NodeClock::new(machine.clone());
+            clock.start(NOW, notes);
+            clock.now_ms()
+        };
+        let noted = NodeClock::new(machine.clone()).note().unwrap();
+        machine.advance(60_000);
+        machine.set_by(60 * DAY);
+        let earlier = ClockNote { time_ms: NOW + 5 * DAY, ..noted };
+        let later = ClockNote { monotonic_ms: 60_000, time_ms: NOW + 30_000, ..noted };
+        assert_eq!((started(&[noted]), started(&[earlier, later])), (NOW + 60_000, NOW + 30_000));
+        machine.boot_again();
+        let believed = NOW + 60_000 + 60 * DAY;
+        assert_eq!(started(&[noted]), believed);
+        let ahead = ClockNote { boot: machine.boot().unwrap(), monotonic_ms: 5, ..noted };
+        assert_eq!(started(&[ahead]), believed, "a clock that began later than the note was made");
+        machine.set_by(-30 * DAY);
+        let clock = NodeClock::new(machine.clone());
+        clock.start(NOW + 60 * DAY, &[noted]);
+        assert_eq!(
+            (clock.now_ms(), clock.stamps_ahead_ms() / DAY),
+            (NOW + 60_000 + 30 * DAY, 29),
+            "it had gone back"
+        );
     }
 
     #[test]
     fn a_reader_never_sees_time_fall() {
         let machine = Arc::new(ManualClock::at(NOW));
         let clock = NodeClock::new(machine.clone());
-        clock.start(NOW - 5);
+        clock.start(NOW - 5, &[]);
         let mut before = clock.now_ms();
         for round in 0..2_000 {
             match round % 100 {

@@ -473,6 +473,7 @@ impl Broker {
             partitions: view.partitions() as u64,
             tail_cache_limit: self.inner.tail.bound() as u64,
             clock_ahead_ms: self.inner.clock.ahead_ms(),
+            stamps_ahead_ms: self.inner.clock.stamps_ahead_ms(),
         }
     }
 

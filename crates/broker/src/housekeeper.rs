@@ -247,24 +247,31 @@ fn tell(notice: Notice) {
         Notice::Ahead(ms) => warn!(
             seconds = seconds(ms),
             "the system clock has jumped ahead: stamps and retention do not follow, but run at most twice as fast until they have \
-             caught up; if the clock is right, a restart takes it over at once"
+             caught up; a restart takes it over at once if the kernel calls it synchronised"
         ),
         Notice::Behind(ms) => warn!(
             seconds = seconds(ms),
-            "the system clock was set back: stamps go on more slowly until it has caught up, and nothing is deleted early"
+            "the system clock was set back: the broker's time goes on more slowly; it goes back when the kernel calls the clock \
+             synchronised, or in ten minutes. Nothing is deleted early"
         ),
         Notice::Unset(ms) => warn!(
             days_behind = days(ms),
-            "the system clock is not set, or behind the last record: the broker's time goes on from the last record"
+            "the system clock is not set: the broker's time goes on from the last record"
         ),
         Notice::Doubted(ms) => warn!(
             days = days(ms),
             "the system clock says that the last record is this old: unless the clock is set, that is believed in ten minutes, and \
-             what is too old by it deleted then"
+             what is too old by it deleted a day later"
         ),
-        Notice::Waits(ms) => info!(
+        Notice::Waits(ms, wait) => info!(
             days = days(ms),
-            "the last record is this old by the system clock: nothing is deleted by age in the next ten minutes"
+            minutes = wait / 60_000,
+            "the last record is this old by the system clock: nothing is deleted by age for so many minutes after the start"
+        ),
+        Notice::Stands(ms) => warn!(
+            seconds = seconds(ms),
+            "the last record is stamped this far ahead of the time: the system clock was wrong when it came. Stamps of new records \
+             stand at its own until the time has come to it"
         ),
         Notice::Agrees => info!("stamps and retention go by the system clock"),
     }

@@ -16,6 +16,7 @@ mod group;
 mod housekeeper;
 mod lag;
 mod lock;
+mod notes;
 mod open;
 mod options;
 #[cfg(any(test, feature = "testing"))]
@@ -26,6 +27,7 @@ mod read;
 mod shard;
 mod state;
 mod stats;
+mod strays;
 mod survey;
 #[cfg(feature = "testing")]
 pub mod testing;

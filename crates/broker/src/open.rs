@@ -24,9 +24,11 @@ use crate::entry::DataShardsFixed;
 use crate::group::Groups;
 use crate::housekeeper::{Housekeeper, Maintenance};
 use crate::lock::DataLock;
+use crate::notes;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
 use crate::shard::{OpenError, Parts, Settings, Shard};
+use crate::strays;
 use crate::traffic::TrafficBook;
 
 /// Bytes of block buffers that wait for reuse, at the most.
@@ -71,9 +73,6 @@ impl Broker {
             Opener { options: &options, clock: &clock, backend, pool: pool.clone(), tail: tail.clone() };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
-        if let Some(last) = shards.iter().filter_map(|shard| shard.last_block_ms()).max() {
-            clock.start(last);
-        }
         take_up_leadership(&shards)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         definitions.reconcile()?;
@@ -164,18 +163,42 @@ impl Opener<'_> {
         let (data_shards, cluster) =
             made.or(begun).unwrap_or_else(|| (self.options.data_shards, random_id()));
         survey.check_complete(data_shards, made.is_some())?;
-        if data_shards != self.options.data_shards {
-            warn!(
-                configured = self.options.data_shards,
-                data_shards, "the data directory keeps the number of data shards that it was made with"
-            );
-        }
+        self.tell_shards(data_shards);
+        strays::tell(&self.options.data, data_shards);
         let mut shards = vec![catalog];
         for number in 1..=data_shards {
             shards.push(self.shard(ShardId(number))?);
         }
+        survey.check_ends(|shard| Some(shards.get(shard.0 as usize)?.journal.last()))?;
+        self.start_clock(&shards);
+        notes::keep(&shards, self.clock);
         begin_run(&shards, survey.next_run(), data_shards, cluster)?;
         Ok((shards, cluster))
+    }
+
+    /// Says if there are not as many data shards as were asked for.
+    fn tell_shards(&self, data_shards: u32) {
+        let asked = self.options.data_shards;
+        match asked == data_shards {
+            true => {}
+            false if self.options.data_shards_auto => info!(
+                data_shards,
+                suited = asked,
+                "the data directory keeps the number of data shards that it was made with; `auto` would make another one here"
+            ),
+            false => warn!(
+                configured = asked,
+                data_shards, "the data directory keeps the number of data shards that it was made with"
+            ),
+        }
+    }
+
+    /// Goes on from what the shards know of the time.
+    fn start_clock(&self, shards: &[Arc<Shard>]) {
+        let notes: Vec<_> = shards.iter().filter_map(|shard| shard.journal.found().notes.clock).collect();
+        if let Some(last) = shards.iter().filter_map(|shard| shard.last_block_ms()).max() {
+            self.clock.start(last, &notes);
+        }
     }
 
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {

@@ -27,6 +27,8 @@ pub struct BrokerOptions {
     pub data: PathBuf,
     /// Data shards of a new data directory; an existing one keeps the number it was made with.
     pub data_shards: u32,
+    /// Whether that is what suits the machine, and nobody chose it.
+    pub data_shards_auto: bool,
     /// How the journal reaches its disk.
     pub disk: DiskKind,
     /// This node.
@@ -80,6 +82,7 @@ impl BrokerOptions {
         Self {
             data: data.into(),
             data_shards: (cores / 2).clamp(1, 1024) as u32,
+            data_shards_auto: true,
             disk: DiskKind::Auto,
             node_id: NodeId(1),
             defaults: TopicConfig::default(),

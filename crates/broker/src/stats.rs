@@ -22,6 +22,8 @@ pub struct Stats {
     pub tail_cache_limit: u64,
     /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
     pub clock_ahead_ms: i64,
+    /// How far the last stamps may be ahead of the node's time, in milliseconds: those of new records stand at them.
+    pub stamps_ahead_ms: i64,
 }
 
 /// Figures of one shard.

@@ -3,12 +3,13 @@
 //! Every shard's slot says which cluster it is of, its number, how many there are, and two starts: the last one that it has *entered*,
 //! and the last one that is known to have been entered by every shard. Each start takes the next number; nothing is served before
 //! every shard has entered it and every shard says so. So whatever the crash, a shard whose last entered start is below one that
-//! another shard calls complete is an older copy; and a shard may be made anew only while no start was ever complete.
+//! another shard calls complete is an older copy; and a shard may be made anew only while no start was ever complete. Within a run
+//! slots say how far other shards were durable: one that ends before that is an older copy, too.
 
 use std::collections::BTreeMap;
 
 use sabir_journal::{JournalFound, ShardIdentity};
-use sabir_model::ShardId;
+use sabir_model::{Sequence, ShardId};
 
 /// Why the shards of a data directory cannot be started together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +66,21 @@ pub enum ShardsError {
         witness: ShardId,
         /// The start that every shard entered.
         completed: u64,
+    },
+    /// A shard that ends before what another one knows of it.
+    #[error(
+        "shard {shard} is an older copy, or has lost its end: it ends at block {end}, and shard {witness} knows that it had {known}. Put \
+         back the copy that belongs to the others"
+    )]
+    Behind {
+        /// Which one.
+        shard: ShardId,
+        /// Its last block.
+        end: Sequence,
+        /// A shard that knows of a later one.
+        witness: ShardId,
+        /// A block that it had, durable.
+        known: Sequence,
     },
     /// A partition that the catalog never made.
     #[error(
@@ -153,6 +169,18 @@ impl Survey {
         }
     }
 
+    /// Checks that no shard ends before what another one says of it; once they are recovered, for the slot of the one that wrote
+    /// last knows more of the others than theirs.
+    pub(crate) fn check_ends(&self, end_of: impl Fn(ShardId) -> Option<Sequence>) -> Result<(), ShardsError> {
+        for (witness, found) in self.journals() {
+            for &(shard, known) in &found.notes.ends {
+                let Some(end) = end_of(shard).filter(|end| *end < known) else { continue };
+                return Err(ShardsError::Behind { shard, end, witness, known });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that all shards are there, once the catalog has said how many; `made` if they were ever complete.
     pub(crate) fn check_complete(&self, data_shards: u32, made: bool) -> Result<(), ShardsError> {
         let has = |shard| self.found.get(&shard).is_some_and(Option::is_some);
@@ -177,13 +205,15 @@ fn describe(identity: &ShardIdentity) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sabir_journal::SlotNotes;
+
     use super::*;
 
     const CLUSTER: [u8; 16] = [7; 16];
 
     fn found(shard: u32, run: u64, confirmed_run: u64) -> Option<JournalFound> {
         let identity = Some(ShardIdentity { cluster: CLUSTER, shard: ShardId(shard), data_shards: 2 });
-        Some(JournalFound { identity, run, confirmed_run, begun: true })
+        Some(JournalFound { identity, run, confirmed_run, begun: true, notes: SlotNotes::default() })
     }
 
     fn survey(shards: [Option<JournalFound>; 3]) -> Survey {
@@ -240,6 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_ends_before_what_another_knows_of_it_is_named() {
+        let mut shards = survey([found(0, 9, 9), found(1, 9, 9), found(2, 9, 9)]);
+        let two = shards.found.get_mut(&ShardId(2)).unwrap().as_mut().unwrap();
+        (two.notes.ends[0], two.notes.ends[1]) = ((ShardId(0), Sequence(5)), (ShardId(1), Sequence(7)));
+        assert_eq!(shards.check_ends(|_| Some(Sequence(7))), Ok(()));
+        let error = shards.check_ends(|shard| Some(Sequence(if shard.0 == 1 { 6 } else { 7 }))).unwrap_err();
+        let (shard, witness) = (ShardId(1), ShardId(2));
+        assert_eq!(error, ShardsError::Behind { shard, end: Sequence(6), witness, known: Sequence(7) });
+    }
+
+    #[test]
     fn an_interrupted_first_start_may_go_on_and_a_lost_catalog_may_not() {
         let begun = survey([found(0, 1, 0), found(1, 1, 0), None]);
         assert_eq!(begun.check(), Ok(()));
@@ -251,7 +292,8 @@ mod tests {
 
     #[test]
     fn shards_of_the_first_form_need_all_the_catalog_lists() {
-        let old = |begun| Some(JournalFound { identity: None, run: 0, confirmed_run: 0, begun });
+        let notes = SlotNotes::default();
+        let old = |begun| Some(JournalFound { identity: None, run: 0, confirmed_run: 0, begun, notes });
         let all = survey([old(true), old(true), old(true)]);
         assert_eq!((all.check(), all.check_complete(2, true)), (Ok(()), Ok(())));
         assert!(survey([old(true), old(true), None]).check_complete(2, true).is_err());

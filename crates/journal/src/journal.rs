@@ -19,7 +19,7 @@ use crate::index::Index;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
-use crate::slots::{HardState, JournalFound, ShardIdentity, Slots};
+use crate::slots::{HardState, JournalFound, ShardIdentity, SlotNotes, Slots};
 use crate::space::{Prepared, RESERVE, Random, SegmentPool, SegmentPoolLimits};
 use crate::table::LocalTables;
 use crate::tail::{Tail, TailBudget};
@@ -194,6 +194,7 @@ pub struct Journal {
     reaping: DrainLoop,
     completions: Mutex<Vec<Completion>>,
     waker: Waker,
+    notes: Notes,
     /// Below this much room in the last segment before the reserve, ordinary entries are refused.
     headroom: u64,
 }
@@ -251,6 +252,7 @@ impl Journal {
             reaping: DrainLoop::default(),
             completions: Mutex::default(),
             waker: Waker::default(),
+            notes: Notes::default(),
             headroom: ((DEPTH + 1) * LARGEST_FRAMED).min(options.segment_bytes as usize / 4) as u64,
         };
         let committed = slot.committed.max(through);
@@ -496,13 +498,24 @@ impl Journal {
         self.note_durable();
     }
 
-    /// Has the slot say how much is durable if that has grown since it last did; to be called every few seconds, so that the loss of
-    /// what is older than that is noticed although a journal grows slowly.
+    /// Has the slot say how much is durable if that, or what its notes say, has grown since it last did; to be called every few
+    /// seconds, so that the loss of what is older than that is noticed although a journal grows slowly.
     pub fn note_growth(&self) {
-        let noted = self.slots.lock().get().committed;
-        if self.parts.stopped.get().is_none() && self.committed().min(self.durable()) > noted {
+        let slot = self.slots.lock().get();
+        let notes = self.notes.now().is_some_and(|notes| slot.notes.is_old(&notes));
+        if self.parts.stopped.get().is_none() && (notes || self.kept() > slot.committed) {
             self.note_durable();
         }
+    }
+
+    /// Sets what is asked, whenever the slot is written, for what it is to say of the world around this journal. It must not wait.
+    pub fn set_notes(&self, notes: Arc<dyn Fn() -> SlotNotes + Send + Sync>) {
+        *self.notes.0.lock() = Some(notes);
+    }
+
+    /// The last block that no crash takes any more, nor a cut.
+    pub fn kept(&self) -> Sequence {
+        self.committed().min(self.durable())
     }
 
     /// Has the slot say how much is durable, so that the loss of all of it is noticed.
@@ -561,7 +574,8 @@ impl Journal {
     ) -> Result<HardState, crate::disk::DiskError> {
         let mut slots = self.slots.lock();
         let mut slot = slots.get();
-        slot.committed = slot.committed.max(self.committed().min(self.durable()));
+        slot.committed = slot.committed.max(self.kept());
+        slot.notes = self.notes.now().unwrap_or(slot.notes);
         change(&mut slot);
         slots.save(slot)?;
         Ok(slot)
@@ -649,6 +663,23 @@ impl Journal {
             cold_bytes: load(&self.parts.cold.read_bytes),
             segments: self.parts.segment_pool.files(),
         }
+    }
+}
+
+/// Where the slot's notes come from.
+#[derive(Default)]
+struct Notes(Mutex<Option<Arc<dyn Fn() -> SlotNotes + Send + Sync>>>);
+
+impl Notes {
+    fn now(&self) -> Option<SlotNotes> {
+        let notes = self.0.lock().clone();
+        notes.map(|notes| notes())
+    }
+}
+
+impl std::fmt::Debug for Notes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notes")
     }
 }
 

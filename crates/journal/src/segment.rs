@@ -128,6 +128,12 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
     (file_name(number) == name).then_some(number)
 }
 
+/// Whether a file has a name that a journal gives.
+pub fn is_journal_file(name: &str) -> bool {
+    let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    name == crate::slots::NAME || name == crate::disk::PROBE || file_number(name).is_some()
+}
+
 /// An open segment file; closed with the last who holds it.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use sabir_base::crc::crc32c;
+use sabir_base::node_time::ClockNote;
 use sabir_model::{NodeId, Sequence, ShardId, Term};
 
 use crate::content::field;
@@ -12,11 +13,16 @@ use crate::disk::{Disk, DiskError, FileId};
 use crate::error::JournalError;
 use crate::segment::{Aligned, UNFINISHED};
 
-const NAME: &str = "slots";
+pub(crate) const NAME: &str = "slots";
 const MAGIC: [u8; 4] = *b"SBRV";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// Its form ended before the notes.
+const VERSION_2: u16 = 2;
 /// Its form ended before the identity.
 const VERSION_1: u16 = 1;
+/// Where the notes on other shards begin, and how many bytes each takes.
+const ENDS_AT: usize = 160;
+const END_BYTES: usize = 16;
 const COPY: u64 = 4096;
 const CRC_AT: usize = 4092;
 
@@ -42,6 +48,38 @@ pub struct ShardIdentity {
     pub data_shards: u32,
 }
 
+/// How far the journals of other shards were durable; 0 where nothing is known.
+pub type ShardEnds = [(ShardId, Sequence); SHARD_ENDS];
+/// Of how many other shards a slot says that.
+pub const SHARD_ENDS: usize = 16;
+
+/// What a journal's slot says of the world around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SlotNotes {
+    /// What time it was.
+    pub clock: Option<ClockNote>,
+    /// How far others were.
+    pub ends: ShardEnds,
+}
+
+impl SlotNotes {
+    /// How far the clocks may be apart before that is worth a write, in milliseconds.
+    const DRIFT: u64 = 60_000;
+
+    /// Whether `later` says what is worth a write.
+    pub(crate) fn is_old(&self, later: &Self) -> bool {
+        let clock = match (self.clock, later.clock) {
+            (Some(noted), Some(now)) => {
+                let passed = now.monotonic_ms.saturating_sub(noted.monotonic_ms) as i64;
+                let drift = now.time_ms.saturating_sub(noted.time_ms).saturating_sub(passed);
+                noted.boot != now.boot || drift.unsigned_abs() > Self::DRIFT
+            }
+            (noted, now) => noted.is_some() != now.is_some(),
+        };
+        clock || self.ends != later.ends
+    }
+}
+
 /// What the slot of a journal that is not opened says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalFound {
@@ -53,6 +91,8 @@ pub struct JournalFound {
     pub confirmed_run: u64,
     /// Whether the journal may hold blocks.
     pub begun: bool,
+    /// What it says of the world around it.
+    pub notes: SlotNotes,
 }
 
 /// Looks at a journal without opening it: `None` where there is neither a slot nor a segment. Changes nothing. Blocking.
@@ -69,8 +109,7 @@ pub fn look_at(disk: &Arc<dyn Disk>) -> Result<Option<JournalFound>, JournalErro
     let slot = slots.get();
     // Nothing is appended before the first run is entered, but by a version that did not write it down.
     let begun = if slots.version == VERSION_1 { segments } else { slot.run > 0 };
-    let JournalFound { identity, run, confirmed_run, .. } = slot.found();
-    Ok(Some(JournalFound { identity, run, confirmed_run, begun }))
+    Ok(Some(JournalFound { begun, ..slot.found() }))
 }
 
 fn missing() -> JournalError {
@@ -101,12 +140,13 @@ pub(crate) struct HardState {
     pub confirmed_run: u64,
     /// The highest number that a segment was ever given; 0 before the first. Its header was durable before.
     pub segment: u64,
+    pub notes: SlotNotes,
 }
 
 impl HardState {
     pub(crate) fn found(&self) -> JournalFound {
-        let &Self { identity, run, confirmed_run, .. } = self;
-        JournalFound { identity, run, confirmed_run, begun: run > 0 }
+        let &Self { identity, run, confirmed_run, notes, .. } = self;
+        JournalFound { identity, run, confirmed_run, begun: run > 0, notes }
     }
 
     /// Whether a frame was cut off: it is above the last cut and was written before it.
@@ -140,11 +180,24 @@ impl HardState {
             out[96..100].copy_from_slice(&identity.shard.0.to_le_bytes());
             out[100..104].copy_from_slice(&identity.data_shards.to_le_bytes());
         }
+        self.encode_notes(&mut out);
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
         let crc = crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
+    }
+
+    fn encode_notes(&self, out: &mut [u8; COPY as usize]) {
+        if let Some(clock) = self.notes.clock {
+            out[128..144].copy_from_slice(&clock.boot);
+            out[144..152].copy_from_slice(&clock.monotonic_ms.to_le_bytes());
+            out[152..160].copy_from_slice(&clock.time_ms.to_le_bytes());
+        }
+        for ((shard, end), to) in self.notes.ends.iter().zip(out[ENDS_AT..].chunks_exact_mut(END_BYTES)) {
+            to[..4].copy_from_slice(&shard.0.to_le_bytes());
+            to[8..].copy_from_slice(&end.0.to_le_bytes());
+        }
     }
 
     fn decode(page: &[u8; COPY as usize]) -> Result<(u64, Self), BadCopy> {
@@ -157,8 +210,8 @@ impl HardState {
             return Err(BadCopy::Bad);
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
-            // What the second version added reads as zeros.
-            VERSION | VERSION_1 => {}
+            // What later versions added reads as zeros.
+            VERSION | VERSION_2 | VERSION_1 => {}
             version => return Err(BadCopy::Newer(version)),
         }
         let vote = Vote {
@@ -179,8 +232,24 @@ impl HardState {
             run: u64_at(104),
             confirmed_run: u64_at(112),
             segment: u64_at(120),
+            notes: Self::notes(page),
         };
         Ok((u64_at(8), slot))
+    }
+
+    fn notes(page: &[u8; COPY as usize]) -> SlotNotes {
+        let u64_at = |at| field(page, at).map_or(0, u64::from_le_bytes);
+        let clock = ClockNote {
+            boot: std::array::from_fn(|i| page[128 + i]),
+            monotonic_ms: u64_at(144),
+            time_ms: u64_at(152) as i64,
+        };
+        let end = |i: usize| {
+            let at = ENDS_AT + i * END_BYTES;
+            (ShardId(field(page, at).map_or(0, u32::from_le_bytes)), Sequence(u64_at(at + 8)))
+        };
+        // A time of 0 is none: no clock that was ever set shows it.
+        SlotNotes { clock: (clock.time_ms != 0).then_some(clock), ends: std::array::from_fn(end) }
     }
 
     fn identity(page: &[u8; COPY as usize]) -> Option<ShardIdentity> {
@@ -302,28 +371,51 @@ mod tests {
             run: 0x43,
             confirmed_run: 0x44,
             segment: 0x45,
+            notes: notes(),
         }
+    }
+
+    fn notes() -> SlotNotes {
+        let clock = ClockNote { boot: *b"fedcba9876543210", monotonic_ms: 0x51, time_ms: 0x52 };
+        let mut ends = ShardEnds::default();
+        ends[0] = (ShardId(0x61), Sequence(0x62));
+        ends[SHARD_ENDS - 1] = (ShardId(0x63), Sequence(0x64));
+        SlotNotes { clock: Some(clock), ends }
     }
 
     #[test]
     fn golden_bytes_of_the_first_version() {
         let mut page = slot().encode(7);
         page[4] = 1;
-        page[80..128].fill(0);
+        page[80..CRC_AT].fill(0);
+        seal(&mut page);
+        let notes = SlotNotes::default();
+        let plain = HardState { identity: None, run: 0, confirmed_run: 0, segment: 0, notes, ..slot() };
+        assert_eq!(HardState::decode(&page), Ok((7, plain)));
+    }
+
+    #[test]
+    fn golden_bytes_of_the_second_version() {
+        let mut page = slot().encode(7);
+        page[4] = 2;
+        page[128..CRC_AT].fill(0);
+        seal(&mut page);
+        assert_eq!(HardState::decode(&page), Ok((7, HardState { notes: SlotNotes::default(), ..slot() })));
+    }
+
+    fn seal(page: &mut [u8; COPY as usize]) {
         let crc = crc32c(&page[..CRC_AT]);
         page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        let plain = HardState { identity: None, run: 0, confirmed_run: 0, segment: 0, ..slot() };
-        assert_eq!(HardState::decode(&page), Ok((7, plain)));
     }
 
     #[test]
     fn golden_bytes_of_a_slot() {
         let page = slot().encode(7);
-        let hex: String = page[..128].iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = page[..176].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
             concat!(
-                "534252560200020007000000000000000807060504030201",
+                "534252560300020007000000000000000807060504030201",
                 "1100000000000000",
                 "1200000000000000",
                 "1615141325242322",
@@ -336,8 +428,15 @@ mod tests {
                 "4300000000000000",
                 "4400000000000000",
                 "4500000000000000",
+                "66656463626139383736353433323130",
+                "5100000000000000",
+                "5200000000000000",
+                "61000000000000006200000000000000",
             )
         );
+        assert!(page[176..400].iter().all(|&byte| byte == 0));
+        assert_eq!(page[400..416], *b"\x63\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0");
+        assert!(page[416..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(HardState::decode(&page), Ok((7, slot())));
         let plain = HardState { vote: None, ..slot() };
@@ -354,12 +453,32 @@ mod tests {
             let decoded = HardState::decode(&page);
             assert!(decoded == Err(BadCopy::Bad) || decoded == Ok((1, slot())), "{torn}: {decoded:?}");
         }
-        for at in [0, 4, 6, 8, 79, 80, 127, 2000, CRC_AT] {
+        for at in [0, 4, 6, 8, 79, 80, 127, 128, 415, 2000, CRC_AT] {
             let mut page = old;
             page[at] ^= 1;
             assert_eq!(HardState::decode(&page), Err(BadCopy::Bad), "byte {at}");
         }
         assert_eq!(HardState::decode(&[0; COPY as usize]), Err(BadCopy::Empty));
+    }
+
+    /// The notes after so much time by either clock.
+    fn at(passed: u64, time: i64) -> SlotNotes {
+        let mut later = notes();
+        let clock = later.clock.as_mut().unwrap();
+        clock.monotonic_ms += passed;
+        clock.time_ms += time;
+        later
+    }
+
+    #[test]
+    fn notes_are_worth_a_write_when_others_have_grown_or_the_time_has_jumped() {
+        let noted = notes();
+        assert!(!noted.is_old(&at(3_600_000, 3_600_000)) && !noted.is_old(&at(5_000, 60_000)));
+        assert!(noted.is_old(&at(0, 60_001)) && noted.is_old(&at(60_001, 0)));
+        assert!(noted.is_old(&SlotNotes { clock: None, ..noted }) && SlotNotes::default().is_old(&noted));
+        let mut grown = noted;
+        grown.ends[0].1 = Sequence(0x63);
+        assert!(noted.is_old(&grown));
     }
 
     #[test]

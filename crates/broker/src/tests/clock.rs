@@ -96,35 +96,94 @@ async fn a_clock_that_is_set_back_lowers_no_stamp_and_deletes_nothing() {
     broker.shutdown();
 }
 
-/// Off for a week is a week; a year ahead at a start is not believed until it has lasted.
+/// Stops the broker and cuts the power; what `meanwhile` does to the clock happens while it is off.
+fn restart(machine: Machine, broker: Broker, meanwhile: impl Fn(&ManualClock)) -> (Machine, Broker) {
+    broker.shutdown();
+    let machine = machine.crash(broker);
+    meanwhile(&machine.clock);
+    let broker = open(&machine);
+    (machine, broker)
+}
+
+/// Off for a week is a week, whether the machine tells how long it was or only its wall clock does.
 #[tokio::test]
-async fn what_a_start_believes() {
-    let mut machine = machine(3);
+async fn a_week_off_is_believed_and_deletes_nothing_at_once() {
+    for (another_boot, wait) in [(false, 600_000), (true, DAY)] {
+        let machine = machine(3);
+        let broker = open(&machine);
+        let [stamped, week] = topics(&broker).await;
+        append(&broker, &week, 0, batch(&[b"x"], NOW)).await.unwrap();
+        let (machine, broker) = restart(machine, broker, |clock| {
+            clock.advance(8 * DAY);
+            another_boot.then(|| clock.boot_again());
+        });
+        assert_eq!(stamp(&broker, &stamped).await, NOW + 8 * DAY);
+        pass(&machine, &broker, 2_000).await;
+        assert_eq!(start(&broker, &week), 0, "what is too old now waits, in case the clock is wrong");
+        machine.clock.advance(wait);
+        until(|| start(&broker, &week) == 1).await;
+        broker.shutdown();
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_finds_the_clock_jumped_believes_it_not() {
+    for (jump, another_boot) in [(60 * DAY, false), (YEAR, false), (YEAR, true)] {
+        let machine = machine(4);
+        let broker = open(&machine);
+        let [stamped, week] = topics(&broker).await;
+        append(&broker, &week, 0, batch(&[b"x"], NOW)).await.unwrap();
+        let last = stamp(&broker, &stamped).await;
+        let (machine, broker) = restart(machine, broker, |clock| {
+            clock.set_by(jump);
+            another_boot.then(|| clock.boot_again());
+        });
+        pass(&machine, &broker, 2_000).await;
+        let wrong = stamp(&broker, &stamped).await;
+        assert!((last..=last + 10_000).contains(&wrong), "{jump}: {} ms late", wrong - last);
+        machine.clock.set_by(-jump);
+        pass(&machine, &broker, 6_000).await;
+        let right = stamp(&broker, &stamped).await;
+        assert!((right - machine.clock.now_ms()).abs() <= 2_000, "{right}");
+        assert_eq!((start(&broker, &stamped), start(&broker, &week)), (0, 0));
+        broker.shutdown();
+    }
+}
+
+/// A machine that boots with a clock that is two months ahead: it may have been off for so long. Put right, the broker has the right
+/// time at once, whatever restarts; stamps stand.
+#[tokio::test]
+async fn a_start_under_a_clock_that_is_months_ahead_finds_back() {
+    let machine = machine(5);
     let broker = open(&machine);
     let [stamped, week] = topics(&broker).await;
     append(&broker, &week, 0, batch(&[b"x"], NOW)).await.unwrap();
-    broker.shutdown();
-    machine = machine.crash(broker);
-    machine.clock.set_by(8 * DAY);
-    let broker = open(&machine);
-    assert_eq!(stamp(&broker, &stamped).await, NOW + 8 * DAY);
+    let (machine, broker) = restart(machine, broker, |clock| {
+        clock.boot_again();
+        clock.set_by(60 * DAY);
+    });
+    assert_eq!(stamp(&broker, &stamped).await, NOW + 60 * DAY);
     pass(&machine, &broker, 2_000).await;
-    assert_eq!(start(&broker, &week), 0, "what is too old now waits, in case the clock is wrong");
-    machine.clock.advance(600_000);
-    until(|| start(&broker, &week) == 1).await;
-    let last = stamp(&broker, &stamped).await;
-    broker.shutdown();
-
-    machine = machine.crash(broker);
-    machine.clock.set_by(YEAR);
-    let broker = open(&machine);
+    machine.clock.set_by(-60 * DAY);
+    machine.clock.set_synchronised(true);
     pass(&machine, &broker, 2_000).await;
-    let wrong = stamp(&broker, &stamped).await;
-    assert!((last..=last + 10_000).contains(&wrong), "{} ms late", wrong - last);
-    machine.clock.set_by(-YEAR);
+    assert_eq!((broker.now_ms(), broker.stats().clock_ahead_ms), (machine.clock.now_ms(), 0));
+    let ahead = stamp(&broker, &stamped).await;
+    assert!((NOW + 60 * DAY..=NOW + 60 * DAY + 2_000).contains(&ahead), "{ahead}");
+    assert!(broker.stats().stamps_ahead_ms > 59 * DAY);
+    let (mut machine, mut broker) = (machine, broker);
+    for another_boot in [false, true] {
+        (machine, broker) = restart(machine, broker, |clock| {
+            clock.set_synchronised(false);
+            clock.advance(60_000);
+            another_boot.then(|| clock.boot_again());
+        });
+        assert_eq!(broker.now_ms(), machine.clock.now_ms(), "the right time is not forgotten");
+        assert_eq!(stamp(&broker, &stamped).await, ahead, "stamps stand");
+    }
+    assert_eq!((start(&broker, &stamped), start(&broker, &week)), (0, 0), "nothing was deleted");
+    machine.clock.advance(61 * DAY);
     pass(&machine, &broker, 1_000).await;
-    let right = stamp(&broker, &stamped).await;
-    assert!((right - machine.clock.now_ms()).abs() <= 2_000, "{right}");
-    assert_eq!(start(&broker, &stamped), 0);
+    assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms());
     broker.shutdown();
 }

@@ -232,14 +232,10 @@ async fn a_catalog_that_never_made_a_partition_deletes_none() {
     // An older catalog that says it has seen every start.
     let slots = fs::read(shard(dir.path(), 0).join("journal/slots")).unwrap();
     replace(&shard(dir.path(), 0), &shard(before.path(), 0));
-    let forged = shard(dir.path(), 0).join("journal/slots");
-    let mut old = fs::read(&forged).unwrap();
-    for copy in [0, 4096] {
-        old[copy + 104..copy + 120].copy_from_slice(&slots[copy + 104..copy + 120]);
-        let crc = crc32c(&old[copy..copy + 4092]);
-        old[copy + 4092..copy + 4096].copy_from_slice(&crc.to_le_bytes());
-    }
-    fs::write(&forged, old).unwrap();
+    edit_slots(dir.path(), 0, |copy| copy[104..120].copy_from_slice(&slots[104..120]));
+    assert!(matches!(refused(dir.path()), ShardsError::Behind { shard, .. } if shard.0 == 0));
+    // And of which the others know nothing.
+    (1..4).for_each(|number| edit_slots(dir.path(), number, |copy| copy[160..416].fill(0)));
     assert!(matches!(refused(dir.path()), ShardsError::UnknownPartition { .. }));
 }
 
@@ -269,16 +265,23 @@ async fn what_is_left_of_a_deleted_topic_is_deleted_at_the_next_start() {
 /// Takes from the slots what the first version did not have.
 fn as_first_version(dir: &Path) {
     for number in 0..4 {
-        let path = shard(dir, number).join("journal/slots");
-        let mut bytes = fs::read(&path).unwrap();
-        for copy in bytes.chunks_exact_mut(4096).filter(|copy| copy[0] != 0) {
+        edit_slots(dir, number, |copy| {
             copy[4] = 1;
-            copy[80..128].fill(0);
-            let crc = crc32c(&copy[..4092]);
-            copy[4092..].copy_from_slice(&crc.to_le_bytes());
-        }
-        fs::write(&path, bytes).unwrap();
+            copy[80..4092].fill(0);
+        });
     }
+}
+
+/// Changes both copies of a shard's slot.
+fn edit_slots(dir: &Path, number: u32, change: impl Fn(&mut [u8])) {
+    let path = shard(dir, number).join("journal/slots");
+    let mut bytes = fs::read(&path).unwrap();
+    for copy in bytes.chunks_exact_mut(4096).filter(|copy| copy[0] != 0) {
+        change(copy);
+        let crc = crc32c(&copy[..4092]);
+        copy[4092..].copy_from_slice(&crc.to_le_bytes());
+    }
+    fs::write(&path, bytes).unwrap();
 }
 
 #[tokio::test]
@@ -303,6 +306,29 @@ async fn swapped_shards_of_the_first_form_are_named() {
     fs::rename(&two, &one).unwrap();
     fs::rename(&away, &two).unwrap();
     assert!(matches!(refused(dir.path()), ShardsError::MisplacedPartition { .. }));
+}
+
+/// Every shard knows of the others how far they were: a copy that was taken in the same run is an older one.
+#[tokio::test]
+async fn an_older_copy_of_any_shard_put_back_after_a_crash_of_the_same_run_is_named() {
+    let [dir, early, crashed] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "a").await;
+    copy_open(dir.path(), early.path());
+    fill(&broker, "b").await;
+    // What is done every few seconds.
+    broker.inner.shards.iter().for_each(|shard| shard.journal.note_growth());
+    copy_open(dir.path(), crashed.path());
+    close(broker);
+    for number in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        copy(crashed.path(), dir.path());
+        replace(&shard(dir.path(), number), &shard(early.path(), number));
+        let error = refused(dir.path());
+        assert!(matches!(error, ShardsError::Behind { shard, .. } if shard.0 == number), "{number}: {error}");
+        replace(&shard(dir.path(), number), &shard(crashed.path(), number));
+        is_whole(dir.path()).await;
+    }
 }
 
 fn disk(folder: &Path) -> Arc<dyn sabir_journal::disk::Disk> {

@@ -283,11 +283,20 @@ async fn write_lone_batches(broker: &Broker, topic: &Topic, count: i64) {
 
 #[tokio::test]
 async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
-    const BATCHES: i64 = 100_000;
+    small_batches_are_read_back(100_000).await;
+}
+
+#[tokio::test]
+#[ignore = "it takes a minute"]
+async fn a_million_small_batches_are_read_back_with_any_size_of_fetch() {
+    small_batches_are_read_back(1_000_000).await;
+}
+
+async fn small_batches_are_read_back(batches: i64) {
     let machine = Machine::new(5, 1, Seam::Solo);
     let broker = machine.open();
     let topic = create(&broker, "t", 1).await;
-    write_lone_batches(&broker, &topic, BATCHES).await;
+    write_lone_batches(&broker, &topic, batches).await;
     broker.inner.shards[1].checkpoint().unwrap();
     broker.shutdown();
     drop(broker);
@@ -295,7 +304,7 @@ async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
     for max in [48 << 20, 50 << 20, 52 << 20, usize::MAX] {
         let broker = machine.open();
         let mut next = 0;
-        while next < BATCHES {
+        while next < batches {
             let fetched = soon(read(&broker, &topic, 0, next, max)).await.unwrap();
             let found = values(&fetched);
             assert!((1..=4096).contains(&found.len()), "{} at {next} of {max}", found.len());
@@ -308,13 +317,13 @@ async fn a_history_of_small_batches_is_read_back_with_any_size_of_fetch() {
     }
     let broker = machine.open();
     let partition = *topic.partition(0).unwrap();
-    for ts in [0, 1, 255, 70_000, BATCHES - 1] {
+    for ts in [0, 1, 255, 70_000, batches - 1] {
         let spec = OffsetSpec::Timestamp(ts);
         let found = soon(broker.offsets(partition.shard, partition.id, spec)).await.unwrap();
         assert_eq!((found.offset.0, found.timestamp), (ts, ts));
     }
     let most = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp)).await;
-    assert_eq!(most.unwrap().offset, Offset(BATCHES - 1));
+    assert_eq!(most.unwrap().offset, Offset(batches - 1));
     broker.shutdown();
 }
 

@@ -49,9 +49,15 @@ impl Moment {
     pub fn at(self) -> i64 {
         match self {
             Moment::At(ms) => ms,
-            Moment::Ago(ms) => jiff::Timestamp::now().as_millisecond().saturating_sub(ms),
+            Moment::Ago(ms) => now_ms().saturating_sub(ms),
         }
     }
+}
+
+/// A clock that shows what no calendar has (jiff panics over it) reads as the epoch.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl FromStr for Moment {

@@ -19,7 +19,7 @@ const MEMORY: usize = 512;
 /// Bounce buffers kept for reuse, in bytes.
 const KEEP_BOUNCE: usize = 2 << 20;
 /// The file that is made to see whether direct I/O works.
-const PROBE: &str = "probe.tmp";
+pub(crate) const PROBE: &str = "probe.tmp";
 #[cfg(target_os = "linux")]
 const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 #[cfg(not(target_os = "linux"))]

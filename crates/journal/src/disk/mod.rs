@@ -42,7 +42,7 @@ mod under_way;
 mod uring;
 mod watched;
 
-pub(crate) use files::reserve_space;
+pub(crate) use files::{PROBE, reserve_space};
 pub use pwrite::PwriteDisk;
 pub use under_way::UnderWay;
 #[cfg(target_os = "linux")]

@@ -47,6 +47,7 @@ impl Config {
         let defaults = BrokerOptions::new(&data.dir);
         BrokerOptions {
             data_shards: data.shards.0.map_or(defaults.data_shards, u32::from),
+            data_shards_auto: data.shards.0.is_none(),
             disk: match data.disk {
                 Disk::Auto => DiskKind::Auto,
                 Disk::IoUring => DiskKind::Uring,

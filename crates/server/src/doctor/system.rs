@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
+use sabir_base::clock::kernel_clock;
 use sabir_net::ListenOptions;
 
 use super::Finding;
@@ -60,7 +61,7 @@ fn judge_file_size(subject: &'static str, limit: Option<u64>) -> Finding {
 /// Whether something steers the clock.
 pub(super) fn synchronised() -> Finding {
     let subject = "clock sync";
-    match clock_is_synchronised() {
+    match kernel_clock().map(|kernel| kernel.synchronised) {
         Some(true) => Finding::good(subject, "the kernel says that it is synchronised"),
         Some(false) => Finding::poor(
             subject,
@@ -69,25 +70,6 @@ pub(super) fn synchronised() -> Finding {
         ),
         None => Finding::good(subject, "the system does not say whether it is synchronised"),
     }
-}
-
-/// What the kernel says of its clock, where it may be asked.
-#[cfg(target_os = "linux")]
-fn clock_is_synchronised() -> Option<bool> {
-    /// adjtimex(2): the clock is not synchronised.
-    const TIME_ERROR: i32 = 5;
-    // SAFETY: all of its fields are numbers, for which zero is a value; `modes` 0 only reads.
-    let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a whole `timex` that nobody else uses meanwhile.
-    match unsafe { libc::adjtimex(&raw mut state) } {
-        -1 => None,
-        answer => Some(answer != TIME_ERROR),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn clock_is_synchronised() -> Option<bool> {
-    None
 }
 
 /// What the kernel reads the time from: it is read for every request.
