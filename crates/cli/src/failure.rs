@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use sabir_server::client::{ClientError, Failure};
-use sabir_server::config::ConfigErrors;
+use sabir_server::config::{About, ConfigErrors};
 
 use crate::color::{self, Color};
 use crate::output::visible;
@@ -103,8 +103,19 @@ impl From<ClientError> for CliError {
 
 impl From<ConfigErrors> for CliError {
     fn from(errors: ConfigErrors) -> Self {
-        Self::new(Exit::Config, errors.to_string())
-            .advise("`sabir config reference` lists every key with its default.")
+        // A file that cannot be read, or is no TOML, is all that is told: nothing in it was looked at.
+        let about = errors.0.first().map_or(About::Value, |problem| problem.about);
+        Self::new(Exit::Config, errors.to_string()).advise(config_advice(about))
+    }
+}
+
+fn config_advice(about: About) -> &'static str {
+    const NAMED: &str = "--config or SABIR_CONFIG names it. Name the file that is meant, or none: every key has a default, \
+                         and `sabir config reference -o toml` prints a file to begin with.";
+    match about {
+        About::Value => "`sabir config reference` lists every key with its default.",
+        About::Syntax => "`sabir config reference -o toml` prints a file in that form, to begin with.",
+        About::File(kind) => advice_on(kind).unwrap_or(NAMED),
     }
 }
 
@@ -122,7 +133,11 @@ pub fn denied(error: &(dyn Error + 'static)) -> Option<&'static str> {
         kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
         cause = error.source();
     }
-    match kind? {
+    advice_on(kind?)
+}
+
+fn advice_on(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
         io::ErrorKind::PermissionDenied => Some(
             "This user may not: `ls -ld` shows whose it is. Run as that user, or give it to this one (chown), or name \
              another place.",

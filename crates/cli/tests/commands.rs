@@ -211,6 +211,21 @@ fn load() {
     assert!(said["latency_ms"]["p99"].as_f64().unwrap() >= said["latency_ms"]["p50"].as_f64().unwrap());
     let said = json(&broker.run(&["bench", "consume", "-n", "20k", "-o", "json"]).ok());
     assert_eq!(said["messages"], 20_000);
+    assert!(said["bytes"].as_u64().unwrap() > 2_000_000, "{said}");
+    for (clients, count) in [("1", 1), ("1", 19_999), ("3", 777), ("6", 12_345)] {
+        let asked = count.to_string();
+        let said = ["bench", "consume", "-n", &asked, "-t", "1m", "--clients", clients, "-o", "json"];
+        let said = json(&broker.run(&said).ok());
+        assert_eq!(said["messages"], count, "{said}");
+        // As many bytes as there are messages, not those of whole fetches.
+        let each = said["bytes"].as_f64().unwrap() / count as f64;
+        assert!((100.0..200.0).contains(&each), "{said}");
+    }
+    let missing = broker.run(&["bench", "consume", "--topic", "bensh"]).fails(4);
+    assert!(
+        missing.contains("there is no topic bensh") && missing.contains("Did you mean `bench`"),
+        "{missing}"
+    );
     let args = ["bench", "e2e", "--topic", "loop", "-r", "500", "-t", "1s", "-o", "json"];
     let said = json(&broker.run(&args).ok());
     let messages = said["messages"].as_u64().unwrap();

@@ -52,7 +52,28 @@ fn wrong_configuration() {
     assert!(said.contains("did you mean `listen`?") && said.contains("--set kafka.lisen=off"), "{said}");
     let said = run(&["config", "show", "--set", "kafka.listen=0.0.0.0:9092"]).fails(8);
     assert!(said.contains("kafka.anonymous = true"), "{said}");
-    run(&["serve", "--config", "/nowhere/sabir.toml"]).fails(8);
+}
+
+#[test]
+fn advice_on_a_configuration_fits_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str, text: &[u8]| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).to_str().unwrap().to_owned()
+    };
+    let (keys, named, form) = ("lists every key", "Name the file that is meant", "to begin with");
+    for (file, advice, not) in [
+        ("/nowhere/sabir.toml".to_owned(), named, keys),
+        (folder.path().to_str().unwrap().to_owned(), named, keys),
+        (written("binary", b"\xff\xfe"), named, keys),
+        (written("no.toml", b"[net\n"), form, keys),
+        (written("key.toml", b"[net]\nidel = 3\n"), keys, form),
+    ] {
+        for verb in [&["serve"][..], &["config", "show"], &["doctor"], &["dev"]] {
+            let said = run(&[verb, &["--config", &file]].concat()).fails(8);
+            assert!(said.contains(&file) && said.contains(advice) && !said.contains(not), "{verb:?} {said}");
+        }
+    }
 }
 
 #[test]

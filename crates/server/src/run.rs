@@ -71,8 +71,8 @@ fn announce(running: &Running) {
         tracing::info!(protocol = "http", %address, "listening: /livez /readyz /metrics /sabir/v1");
     }
     let options = running.broker().options();
-    let (data, shards, durability) = (options.data.display(), options.data_shards, running.durability());
-    tracing::info!(%data, shards, durability, "ready after {:.1} ms", running.took().as_secs_f64() * 1e3);
+    let (data, data_shards, durability) = (options.data.display(), options.data_shards, running.durability());
+    tracing::info!(%data, data_shards, durability, "ready after {:.1} ms", running.took().as_secs_f64() * 1e3);
 }
 
 /// A signal so soon after the first is the same one: whoever ends a process group often ends the process, too.

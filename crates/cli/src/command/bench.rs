@@ -5,17 +5,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sabir_server::client::{Acks, Compression, Load, LoadPlan, LoadReport, Progress};
+use sabir_server::client::{Acks, ClientError, Compression, Failure, Load, LoadPlan, LoadReport, Progress};
+use sabir_server::config_value::Span;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::block_on;
+use super::{about_topic, block_on};
+use crate::args::ClientArgs;
 use crate::args::bench::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, grouped, print};
 
 /// How long a load runs if nothing ends it.
 const DURATION: Duration = Duration::from_secs(10);
+/// How long it is asked which topics there are, where a load's is not.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -42,7 +46,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
             }
         };
         bar.finish_and_clear();
-        Ok(report?)
+        about_load(args, &plan.topic, report).await
     })?;
     let (errors, first_error) = (report.errors, report.first_error.clone());
     print(common.output.output, &Outcome { plan, report })?;
@@ -51,6 +55,22 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::new(Exit::Failed, format!("{errors} requests failed; the first: {first}")));
     }
     Ok(())
+}
+
+/// What came of a load. Where its topic is not there, the failure says so and names the nearest.
+async fn about_load(
+    args: &BenchArgs,
+    topic: &str,
+    outcome: Result<LoadReport, ClientError>,
+) -> Result<LoadReport, CliError> {
+    match outcome {
+        Err(error) if error.failure == Failure::NotFound => {
+            let args = ClientArgs { target: args.target.clone(), timeout: Span(PATIENCE) };
+            let mut client = args.connect().await?;
+            about_topic(&mut *client, &args, topic, Err(error)).await
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 /// Ends the load with the figures so far; whoever asks again does not want to wait for what is under way.

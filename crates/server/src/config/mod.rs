@@ -8,7 +8,7 @@ pub mod reference;
 pub mod sections;
 pub mod sources;
 
-use std::fmt;
+use std::{fmt, io};
 
 use sabir_frontend::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
@@ -63,6 +63,25 @@ pub struct Problem {
     pub source: Option<String>,
     /// What is wrong.
     pub message: String,
+    /// What it is wrong with.
+    pub about: About,
+}
+
+/// What is wrong: advice differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A key or its value.
+    Value,
+    /// The file, which cannot be read for this reason.
+    File(io::ErrorKind),
+    /// The file's text, which is no TOML.
+    Syntax,
+}
+
+impl Problem {
+    fn of_value(source: Option<String>, message: String) -> Self {
+        Self { source, message, about: About::Value }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -123,7 +142,7 @@ impl Loader {
         for name in self.tree.section_names() {
             if !known.contains(&name.as_str()) {
                 let message = format!("[{name}]: {}", unknown(&name, known.iter().copied()));
-                self.problems.push(Problem { source: self.tree.source(&name), message });
+                self.problems.push(Problem::of_value(self.tree.source(&name), message));
             }
         }
     }
@@ -168,7 +187,7 @@ impl Loader {
     fn table(&mut self, name: &str, settings: &[Setting]) -> Option<Table> {
         let Some(mut table) = self.tree.section(name) else {
             let message = format!("{name}: is a section, write [{name}] and its keys below it");
-            self.problems.push(Problem { source: self.tree.source(name), message });
+            self.problems.push(Problem::of_value(self.tree.source(name), message));
             return None;
         };
         let known = settings.iter().map(|s| s.key);
@@ -209,7 +228,7 @@ impl Loader {
 
     fn note(&mut self, error: ConfigError) {
         let source = self.tree.source(&format!("{}.{}", error.section, error.key));
-        self.problems.push(Problem { source, message: error.to_string() });
+        self.problems.push(Problem::of_value(source, error.to_string()));
     }
 }
 

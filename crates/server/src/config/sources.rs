@@ -1,15 +1,15 @@
 //! Where values come from, and which of them wins.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider, Source};
 use sabir_frontend::config::Table;
 
-use super::Problem;
+use super::{About, Problem};
 
 /// What the configuration is read from; each wins over those before it.
 #[derive(Debug, Clone, Default)]
@@ -43,11 +43,8 @@ impl Sources {
             figment = figment.merge(One::pair("default".into(), pair)?);
         }
         if let Some(file) = &self.file {
-            // Figment's own word for a file that cannot be opened does not name it.
-            File::open(file).map_err(|e| {
-                let message = format!("{}: {e}", file.display());
-                Problem { source: None, message }
-            })?;
+            // Figment's own words for a file that cannot be read do not name it.
+            fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
             // `file_exact`: no parent folder is searched.
             figment = figment.merge(Toml::file_exact(file));
         }
@@ -62,7 +59,7 @@ impl Sources {
         if let Some(dir) = &self.data {
             let Some(text) = dir.to_str() else {
                 let message = format!("--data {}: the path is not Unicode", dir.display());
-                return Err(Problem { source: None, message });
+                return Err(Problem::of_value(None, message));
             };
             figment = figment.merge(One::text("--data".into(), "data", "dir", text));
         }
@@ -78,8 +75,13 @@ impl Sources {
     fn read_problem(&self, error: &Error) -> Problem {
         let file = self.file.as_ref().map(|file| file.display().to_string());
         let source = file.or_else(|| error.metadata.as_ref().map(describe));
-        Problem { source, message: error.kind.to_string().trim().into() }
+        Problem { source, message: error.kind.to_string().trim().into(), about: About::Syntax }
     }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Problem {
+    let message = format!("{}: {error}", file.display());
+    Problem { source: None, message, about: About::File(error.kind()) }
 }
 
 /// One value by its path.
@@ -94,7 +96,7 @@ impl One {
             Some((path, value)) => Self::new(name, path.trim(), value.trim()),
             None => {
                 let message = format!("{pair}: write it as section.key=value");
-                Err(Problem { source: Some(name), message })
+                Err(Problem::of_value(Some(name), message))
             }
         }
     }
@@ -103,7 +105,7 @@ impl One {
         let Some((section, key)) = path.split_once('.').filter(|(s, k)| !s.is_empty() && !k.is_empty())
         else {
             let message = format!("{path}: names no key; it takes the form section.key");
-            return Err(Problem { source: Some(name), message });
+            return Err(Problem::of_value(Some(name), message));
         };
         let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
         Ok(Self::value(name, section, key, value))

@@ -51,6 +51,8 @@ pub(crate) struct Client {
     /// What it called itself first; for the log and for those who describe groups.
     id: OnceCell<String>,
     complained: Cell<Option<Instant>>,
+    /// The APIs whose refusal was logged, and when.
+    refused: RefCell<Vec<(ApiKey, Instant)>>,
     /// Long polls that errors have cut short.
     cut_short: RefCell<ErrorPace>,
     /// Answers with an error.
@@ -81,6 +83,7 @@ impl Client {
             memory: connection.limits.frame_memory.clone(),
             id: OnceCell::new(),
             complained: Cell::new(None),
+            refused: RefCell::default(),
             cut_short: RefCell::default(),
             failed: RefCell::default(),
         }
@@ -91,7 +94,7 @@ impl Client {
         self.id.get().map_or("", String::as_str)
     }
 
-    /// Logs what is wrong with what it sends, not too often.
+    /// Logs what is wrong with what the client sends, not too often.
     fn complain(&self, what: std::fmt::Arguments<'_>) {
         let now = Instant::now();
         if self.complained.get().is_none_or(|last| now - last >= COMPLAIN_EVERY) {
@@ -114,9 +117,16 @@ impl Client {
         }
     }
 
-    /// Logs that what it asks for is not served, since not every client tells its user.
+    /// Logs that what it asks for is not served, since not every client tells its user: each API by name, whatever else was logged, and
+    /// not too often.
     fn refused(&self, api: ApiKey, why: &str) {
-        self.complain(format_args!("{api} is refused: {why}"));
+        let now = Instant::now();
+        let mut refused = self.refused.borrow_mut();
+        refused.retain(|(_, at)| now - *at < COMPLAIN_EVERY);
+        if refused.iter().all(|(logged, _)| *logged != api) {
+            refused.push((api, now));
+            tracing::warn!(peer = %self.peer, client = self.id(), "{api} is refused: {why}");
+        }
     }
 
     fn introduce(&self, id: Option<&Str>) {

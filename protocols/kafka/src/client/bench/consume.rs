@@ -39,15 +39,25 @@ pub(super) async fn run(
 }
 
 async fn read(mut consumer: Consumer, tally: Tally, budget: Arc<Budget>, end: u64) -> Result<(), Error> {
-    while tally.now() < end {
-        let fetched = consumer.poll(QUIET).await?;
-        let (count, bytes) =
-            fetched.iter().fold((0, 0), |(c, b), f| (c + f.count, b + f.batches.len() as u64));
-        tally.fetched(count, bytes, consumer.last_fetch());
-        let done = count > 0 && budget.take(count) < count;
-        if done || budget.is_empty() || (count == 0 && consumer.lag() <= 0) {
+    loop {
+        let left = Duration::from_nanos(end.saturating_sub(tally.now()));
+        let fetched = consumer.poll(QUIET.min(left)).await?;
+        // What comes after the end does not count, and of what is more than was asked for only so much.
+        if tally.now() >= end {
+            break;
+        }
+        let got = fetched.iter().map(|f| f.count).sum();
+        let bytes = fetched.iter().map(|f| f.batches.len() as u64).sum();
+        let counted = budget.take(got);
+        tally.fetched(counted, share(bytes, counted, got), consumer.last_fetch());
+        if counted < got || budget.is_empty() || (got == 0 && consumer.lag() == 0) {
             break;
         }
     }
     Ok(())
+}
+
+/// The bytes of `counted` messages out of `got`.
+fn share(bytes: u64, counted: u64, got: u64) -> u64 {
+    if counted == got { bytes } else { (u128::from(bytes) * u128::from(counted) / u128::from(got)) as u64 }
 }
