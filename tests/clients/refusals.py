@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""What is not served is refused, by each client's own account, for good and at once: librdkafka and aiokafka here, franz-go, sarama
-and Kafka's own in programs of theirs. Against Kafka only what it refuses as well."""
+"""What is not served is refused, by each client's own account, for good and at once, and the broker's log names it: librdkafka and
+aiokafka here; kafka-python, franz-go, sarama and Kafka's own, from 2.1 on, in programs of theirs. Against Kafka only what it refuses as
+well."""
 
 import asyncio
 import os
 import pathlib
+import re
+import subprocess
 import sys
 import time
 
@@ -85,6 +88,47 @@ def aiokafka_sasl():
     assert "Unable to bootstrap" in asyncio.run(said)
 
 
+# The APIs whose refusals clients have asked for, and the words by which each client goes in the log.
+LOGGED = {
+    "FindCoordinator": ["rdkafka", "aiokafka", "kafka-python", "kgo", "sarama", "producer-"],
+    "ConsumerGroupHeartbeat": ["rdkafka", "consumer-"],
+    "DescribeAcls": ["rdkafka", "kafka-python", "kgo", "sarama", "adminclient-"],
+    "CreateAcls": ["sarama"],
+    "DeleteAcls": ["adminclient-"],
+    "SaslHandshake": ["rdkafka", "aiokafka", "kafka-python", "kgo", "sarama"],
+}
+
+
+def the_log_names_each_api():
+    log = pathlib.Path(os.environ["BROKER_LOG"]).read_text(errors="replace")
+    refused = [line for line in log.splitlines() if " is refused: " in line]
+    for api, clients in LOGGED.items():
+        lines = [line for line in refused if re.search(rf"\b{api} is refused", line)]
+        missing = [client for client in clients if not any(f'client="{client}' in line for line in lines)]
+        assert not missing, f"{api} was refused to {missing}, and the log does not say so: {lines}"
+    # Each of these clients asks for both over one connection.
+    listed, deleted = (sum(f"{api} is refused" in line and "adminclient-" in line for line in refused) for api in ("DescribeAcls", "DeleteAcls"))
+    assert listed == deleted, f"{listed} listings and {deleted} deletions of ACLs were logged"
+
+
+def old_java(suite):
+    """Kafka's own client as it was, in the versions that are installed."""
+    install = subprocess.run([HERE / "java/clients.sh"], check=True, capture_output=True, text=True)
+    classes = broker.CACHE / "java-old-refusals"
+    program.build(classes, "Cases", "OldRefusals")
+    for version, jars in (line.split(" ", 1) for line in install.stdout.splitlines()):
+        machine = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+        suite.relay([*machine, "-cp", f"{classes}:{jars}/*", "OldRefusals", version], preexec_fn=broker.die_with_parent)
+
+
+def kafka_python(suite):
+    install = subprocess.run([HERE / "python/install.sh"], check=True, capture_output=True, text=True)
+    home = pathlib.Path(install.stdout.strip())
+    command = [home / "python/bin/python", HERE / "python/refusals.py"]
+    environment = dict(os.environ, PYTHONPATH=str(home / "suite"))
+    suite.relay(command, env=environment, preexec_fn=broker.die_with_parent)
+
+
 def main():
     suite = cases.Suite("refusals")
     if os.environ["BROKER_KIND"] != "kafka":
@@ -99,6 +143,10 @@ def main():
     classes = broker.CACHE / "java-refusals"
     program.build(classes, "Cases", "Refusals")
     suite.relay(program.java("Refusals", heap="256m", path=f"{classes}:"), preexec_fn=broker.die_with_parent)
+    old_java(suite)
+    kafka_python(suite)
+    if os.environ["BROKER_KIND"] != "kafka":
+        suite.case("the-log-names-each-api", the_log_names_each_api)
     suite.end()
 
 

@@ -289,6 +289,7 @@ def main():
     try:
         broker.start()
         environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))
+        environment["BROKER_LOG"] = str(broker.log_path)
         code = subprocess.run(asked.command, env=environment).returncode
         if not broker.alive():
             print(f"the broker died meanwhile; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)

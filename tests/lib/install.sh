@@ -101,6 +101,14 @@ need_kafka_jars() {
   }
 }
 
+# Kafka's own client, as it was and as it is.
+need_kafka_clients() {
+  tests/clients/java/clients.sh >>"$LOGS/install.log" 2>&1 || {
+    echo "older versions of Kafka's client cannot be had from Maven Central, see $LOGS/install.log"
+    return 1
+  }
+}
+
 # The programs of tests/clients/go; a go from 1.21 on fetches the newer one that they ask for by itself.
 need_go_clients() {
   have go || { echo "needs Go"; return 1; }
