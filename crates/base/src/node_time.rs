@@ -8,7 +8,8 @@
 //!   wall clock is               the node's time
 //!   ────────────────────────    ─────────────────────────────────────────────────────────────────────────────
 //!   ahead by up to 5 minutes    follows at once; by so much a credit that fills as fast as time passes
-//!   ahead, after it went back   follows at once up to where the time would be had it not gone back
+//!   where it was, had the       follows at once
+//!   time not gone back
 //!   ahead by more               goes twice as fast as the monotonic clock until it has caught up
 //!   behind by up to 5 minutes   stands until that is over
 //!   behind by more              goes half as fast, until the wall clock is known to be right: then it is what that shows
@@ -104,9 +105,22 @@ struct Doubt {
     since_ms: u64,
     /// Whether a start came upon it: then it may be ahead.
     at_start: bool,
+    /// The time by the monotonic clock alone when it came to be doubted first, and that clock.
+    time_ms: i64,
+    first_ms: u64,
 }
 
 impl Doubt {
+    fn new(at_start: bool, time_ms: i64, clock: ClockReading) -> Self {
+        let ClockReading { wall_ms, monotonic_ms, .. } = clock;
+        Self { wall_ms, since_ms: monotonic_ms, at_start, time_ms, first_ms: monotonic_ms }
+    }
+
+    /// What time it would be by the monotonic clock alone.
+    fn steady(&self, monotonic_ms: u64) -> i64 {
+        self.time_ms.saturating_add(monotonic_ms.saturating_sub(self.first_ms) as i64)
+    }
+
     /// Whether the wall clock has gone on as time passes, and for long enough, if so.
     fn kept(&self, clock: ClockReading) -> Option<bool> {
         let since = clock.monotonic_ms.saturating_sub(self.since_ms);
@@ -153,8 +167,9 @@ pub struct NodeTime {
     doubt: Option<Doubt>,
     /// What the latest stamp may be: those of records to come are not below it.
     stamped_ms: i64,
-    /// The time as it would be by the monotonic clock from the highest on that it ever was: up to there nothing ahead is a jump.
-    high_ms: i64,
+    /// Where the time would be had it not gone back without the kernel's word; once the wall clock comes near, it was that which was
+    /// wrong.
+    left_ms: i64,
     /// What was said last, and when.
     told: Option<(Notice, u64)>,
 }
@@ -181,9 +196,9 @@ impl NodeTime {
             waits_ms: if idle > LONG_OFF { wait } else { 0 },
             settling: !known,
             unset: wall_ms < UNSET_BEFORE,
-            doubt: doubted.then_some(Doubt { wall_ms, since_ms: monotonic_ms, at_start: true }),
+            doubt: doubted.then_some(Doubt::new(true, goes_on, clock)),
             stamped_ms: last.block_ms.unwrap_or(i64::MIN),
-            high_ms: now_ms.max(last.block_ms.unwrap_or(now_ms)),
+            left_ms: i64::MIN,
             told: None,
         }
     }
@@ -224,6 +239,8 @@ impl NodeTime {
         self.stamped_ms = self.stamped_ms.max(before);
         self.set_out(clock);
         let steady = self.steady(clock.monotonic_ms);
+        let elapsed = steady.saturating_sub(self.now_ms);
+        self.left_ms = self.left_ms.saturating_add(elapsed);
         let now_ms = if self.is_known(steady, clock) {
             self.step(steady, clock)
         } else {
@@ -236,6 +253,9 @@ impl NodeTime {
     /// Takes over the wall clock.
     fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
         self.age_later(steady, clock.wall_ms, clock);
+        if is_synchronised(clock) || clock.wall_ms >= steady {
+            self.left_ms = i64::MIN;
+        }
         clock.wall_ms
     }
 
@@ -250,7 +270,7 @@ impl NodeTime {
     /// The time as it follows a wall clock of which nothing is known.
     fn followed(&mut self, steady: i64, clock: ClockReading) -> i64 {
         let elapsed = clock.monotonic_ms.saturating_sub(self.at_ms) as i64;
-        let known = steady.max(clock.wall_ms.min(self.high_ms));
+        let known = self.found_again(steady, clock.wall_ms);
         self.age_later(steady, known, clock);
         let (steady, ahead) = (known, clock.wall_ms.saturating_sub(known));
         self.credit = self.credit.saturating_add(elapsed).min(LEAP);
@@ -266,6 +286,14 @@ impl NodeTime {
             let pause = if behind <= LEAP { elapsed } else { elapsed / 2 };
             steady - pause.min(behind)
         }
+    }
+
+    /// The time without the doubts of a wall clock that has come back to where it was.
+    fn found_again(&mut self, steady: i64, wall_ms: i64) -> i64 {
+        if wall_ms < self.left_ms.saturating_sub(LEAP) {
+            return steady;
+        }
+        steady.max(std::mem::replace(&mut self.left_ms, i64::MIN))
     }
 
     /// Starts anew where the wall clock has been set at last.
@@ -289,9 +317,8 @@ impl NodeTime {
             self.doubt = None;
             return true;
         }
-        let (wall_ms, since_ms) = (clock.wall_ms, clock.monotonic_ms);
         if ahead < -LEAP && self.doubt.is_none() {
-            self.doubt = Some(Doubt { wall_ms, since_ms, at_start: false });
+            self.doubt = Some(Doubt::new(false, steady, clock));
         }
         !self.unset && self.clears_doubt(ahead, clock)
     }
@@ -310,6 +337,7 @@ impl NodeTime {
             kept.filter(|&long_enough| long_enough)
         };
         if cleared.is_some() {
+            self.left_ms = doubt.steady(clock.monotonic_ms);
             self.doubt = None;
         }
         cleared.unwrap_or(false)
