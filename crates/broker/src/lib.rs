@@ -29,7 +29,7 @@ mod state;
 mod stats;
 mod strays;
 mod survey;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod traffic;
 mod watch;

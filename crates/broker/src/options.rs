@@ -51,7 +51,8 @@ pub struct BrokerOptions {
     pub partition_producers_max: usize,
     /// The same for all partitions of the node together, a producer counted in each.
     pub producers_max: usize,
-    /// Bytes that may wait in open blocks of one shard before [`Broker::room`](crate::Broker::room) makes callers wait.
+    /// Bytes that may wait in open blocks of one shard before [`Broker::room`](crate::Broker::room) makes callers wait; as many bytes of
+    /// changes may wait there before further ones are refused.
     pub open_bytes_max: usize,
     /// The most partitions a topic may have.
     pub partitions_max: u32,

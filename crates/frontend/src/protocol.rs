@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sabir_broker::Broker;
-use sabir_net::{Frontend, exposed, exposure_advice, machine_name};
+use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, Table};
@@ -41,6 +41,8 @@ pub trait Configured: Send {
 pub struct Place {
     /// The broker it translates for.
     pub broker: Broker,
+    /// What does work that takes long; shared with all other front ends.
+    pub workers: Workers,
     /// Where it listens. [`Connection::listener`](sabir_net::Connection::listener) counts them from 0.
     pub listening: Vec<Listening>,
 }

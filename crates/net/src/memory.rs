@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+/// What part of the memory little things have beside it.
+const LITTLE_PART: usize = 4;
+
 /// A bound on the bytes that frames take in all connections together.
 ///
 /// Who finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
@@ -12,6 +15,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
     shared: Arc<Shared>,
+    /// What little things are counted in.
+    little: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -19,6 +24,12 @@ struct Shared {
     total: usize,
     granted: AtomicUsize,
     given_back: Notify,
+}
+
+impl Shared {
+    fn new(total: usize) -> Arc<Self> {
+        Arc::new(Self { total, granted: AtomicUsize::new(0), given_back: Notify::new() })
+    }
 }
 
 /// A part of the [`FrameMemory`], given back when dropped.
@@ -43,6 +54,17 @@ impl Grant {
         }
         self.bytes = bytes;
         true
+    }
+
+    /// Makes what `held` has good for `bytes`, or takes so many; false, and as it was, if there is no room for so many.
+    pub(crate) fn hold(held: &mut Option<Self>, bytes: usize, take: impl FnOnce() -> Option<Self>) -> bool {
+        match held {
+            Some(grant) => grant.resize(bytes),
+            none => {
+                *none = take();
+                none.is_some()
+            }
+        }
     }
 
     /// Takes another one's bytes over.
@@ -75,8 +97,7 @@ impl Drop for Grant {
 impl FrameMemory {
     /// A bound of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        let (granted, given_back) = (AtomicUsize::new(0), Notify::new());
-        Self { shared: Arc::new(Shared { total: bytes, granted, given_back }) }
+        Self { shared: Shared::new(bytes), little: Shared::new(bytes / LITTLE_PART) }
     }
 
     /// The bound in bytes. A frame that is larger can never be taken.
@@ -99,6 +120,17 @@ impl FrameMemory {
     /// Room for `bytes`, if there is some now.
     pub fn try_take(&self, bytes: usize) -> Option<Grant> {
         self.shared.try_add(bytes).then(|| Grant { shared: self.shared.clone(), bytes })
+    }
+
+    /// Room for what is little, if there is some now, out of a quarter as much beside the total: a connection that has little under way
+    /// is not ended for what others have, and all of that together is bounded, too.
+    pub fn try_take_little(&self, bytes: usize) -> Option<Grant> {
+        self.little.try_add(bytes).then(|| Grant { shared: self.little.clone(), bytes })
+    }
+
+    /// Bytes that are granted to what is little.
+    pub fn granted_little(&self) -> usize {
+        self.little.granted.load(Ordering::SeqCst)
     }
 
     /// Room for `bytes` as soon as there is some; never, if that is more than the [`total`](Self::total).

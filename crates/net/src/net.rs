@@ -16,6 +16,7 @@ use crate::connection::{Connection, Frontend, Limits};
 use crate::listener::Listener;
 use crate::memory::FrameMemory;
 use crate::threads::{IoThread, Watched};
+use crate::workers::Workers;
 
 /// How the network side runs.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub struct Drained {
 pub struct Net {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
+    workers: Workers,
     keepalive: Duration,
     node_limit: Arc<NodeLimit>,
     admissions: Mutex<Vec<Arc<Admission>>>,
@@ -97,6 +99,7 @@ impl Net {
                 write_timeout: options.write_timeout,
                 idle_timeout: options.idle_timeout,
             }),
+            workers: Workers::of_node(options.frame_memory),
             keepalive: options.keepalive,
             node_limit: Arc::new(NodeLimit::new(options.max_connections)),
             admissions: Mutex::default(),
@@ -133,6 +136,11 @@ impl Net {
     /// What bounds the connections.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
+    }
+
+    /// The node's workers: all front ends share them.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Closes the listeners, lets every connection finish what is under way, and waits for their end, `deadline` at the

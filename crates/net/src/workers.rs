@@ -8,16 +8,15 @@ use sabir_base::panics::contain;
 use sabir_model::batch::{BatchRefusal, CheckCost, CheckedBatch, LongCheck};
 use tokio::sync::Semaphore;
 
-/// Memory for jobs of up to 4 MiB each, in KiB. They never wait for a large one to end.
+/// Memory for jobs of up to 4 MiB each, in KiB, at the most. They never wait for a large one to end.
 const SMALL_KIB: u32 = 64 << 10;
-/// Memory for larger ones, in KiB, and for those of them that may take seconds: they do not keep the others waiting.
+/// Memory for larger ones, in KiB, and as much for those of them that may take seconds: they do not keep the others waiting.
 const LARGE_KIB: u32 = 256 << 10;
-const SLOW_KIB: u32 = 256 << 10;
 /// Bytes of a small job.
 const SMALL: usize = 4 << 20;
 
-/// Threads for what decompresses and compresses, one for two processors. A job waits for memory, in the order of asking, and then takes
-/// turns with the others under way: after each piece it is the turn of the one that has waited longest.
+/// The node's threads for what decompresses and compresses, one for two processors. A job waits for memory, in the order of asking, and
+/// then takes turns with the others under way: after each piece it is the turn of the one that has waited longest.
 #[derive(Debug, Clone)]
 pub struct Workers {
     shared: Arc<Shared>,
@@ -34,27 +33,43 @@ pub struct JobCost {
 
 #[derive(Debug)]
 struct Shared {
-    small: Semaphore,
-    large: Semaphore,
-    slow: Semaphore,
+    small: JobMemory,
+    large: JobMemory,
+    slow: JobMemory,
     /// Who holds one works.
     turns: Vec<Arc<FairMutex<()>>>,
     next: AtomicUsize,
 }
 
-impl Default for Workers {
-    fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new((processors / 2).max(1))
+/// Memory that jobs share.
+#[derive(Debug)]
+struct JobMemory {
+    free: Semaphore,
+    kib: u32,
+}
+
+impl JobMemory {
+    fn new(kib: u32) -> Self {
+        Self { free: Semaphore::new(kib as usize), kib }
     }
 }
 
 impl Workers {
-    fn new(threads: usize) -> Self {
+    /// The workers of a node whose frames share `frame_memory` bytes: small jobs have an eighth of that, large ones a half, slow ones a
+    /// half, none of them more than it can use.
+    pub fn of_node(frame_memory: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::new((processors / 2).max(1), frame_memory)
+    }
+
+    fn new(threads: usize, frame_memory: usize) -> Self {
+        let share = |most: u32, part| most.min(u32::try_from(frame_memory / part / 1024).unwrap_or(u32::MAX));
+        let small = share(SMALL_KIB, 8).max(1024);
+        let large = share(LARGE_KIB, 2).max(4096);
         let shared = Shared {
-            small: Semaphore::new(SMALL_KIB as usize),
-            large: Semaphore::new(LARGE_KIB as usize),
-            slow: Semaphore::new(SLOW_KIB as usize),
+            small: JobMemory::new(small),
+            large: JobMemory::new(large),
+            slow: JobMemory::new(large),
             turns: (0..threads).map(|_| Arc::default()).collect(),
             next: AtomicUsize::new(0),
         };
@@ -69,10 +84,10 @@ impl Workers {
         work: impl FnOnce(&mut dyn FnMut()) -> T + Send + 'static,
     ) -> Option<T> {
         let shared = self.shared.clone();
-        let (memory, most) = shared.memory(cost);
+        let memory = shared.memory(cost);
         // What needs more than all of it has all of it.
-        let kib = cost.bytes.div_ceil(1024).clamp(1, most as usize) as u32;
-        let granted = memory.acquire_many(kib).await.ok()?;
+        let kib = cost.bytes.div_ceil(1024).clamp(1, memory.kib as usize) as u32;
+        let granted = memory.free.acquire_many(kib).await.ok()?;
         granted.forget();
         let turns = shared.turns[shared.next.fetch_add(1, Relaxed) % shared.turns.len()].clone();
         let give_back = Granted { shared, kib, cost };
@@ -110,12 +125,12 @@ impl Workers {
 }
 
 impl Shared {
-    /// What memory a job has a part of, and how much of it there is, in KiB.
-    fn memory(&self, cost: JobCost) -> (&Semaphore, u32) {
+    /// What memory a job has a part of.
+    fn memory(&self, cost: JobCost) -> &JobMemory {
         match cost {
-            JobCost { bytes, .. } if bytes <= SMALL => (&self.small, SMALL_KIB),
-            JobCost { slow: false, .. } => (&self.large, LARGE_KIB),
-            JobCost { slow: true, .. } => (&self.slow, SLOW_KIB),
+            JobCost { bytes, .. } if bytes <= SMALL => &self.small,
+            JobCost { slow: false, .. } => &self.large,
+            JobCost { slow: true, .. } => &self.slow,
         }
     }
 }
@@ -129,7 +144,7 @@ struct Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        self.shared.memory(self.cost).0.add_permits(self.kib as usize);
+        self.shared.memory(self.cost).free.add_permits(self.kib as usize);
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_job_does_not_wait_for_a_long_one_to_end() {
-        let workers = Workers::new(1);
+        let workers = Workers::new(1, 512 << 20);
         let long = tokio::spawn({
             let workers = workers.clone();
             async move {
@@ -172,8 +187,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_jobs_take_follows_the_nodes_memory_and_all_of_them_are_done() {
+        let kib = |workers: &Workers| (workers.shared.small.kib, workers.shared.large.kib);
+        assert_eq!(kib(&Workers::new(1, 512 << 20)), (SMALL_KIB, LARGE_KIB));
+        assert_eq!(kib(&Workers::new(1, 8 << 30)), (SMALL_KIB, LARGE_KIB));
+        let little = Workers::new(1, 16 << 20);
+        assert_eq!(kib(&little), (2 << 10, 8 << 10));
+        for bytes in [0, 1000, SMALL, 1 << 30] {
+            assert_eq!(little.run(JobCost { bytes, slow: false }, |_| 7).await, Some(7));
+        }
+    }
+
+    #[tokio::test]
     async fn memory_bounds_how_many_are_under_way_and_comes_back() {
-        let workers = Workers::new(4);
+        let workers = Workers::new(4, 512 << 20);
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let jobs: Vec<_> = (0..8)
             .map(|_| {
@@ -194,6 +221,6 @@ mod tests {
         let all = JobCost { bytes: usize::MAX, slow: false };
         assert!(most.load(Relaxed) <= 2, "{most:?} at once");
         assert_eq!(workers.run(all, |_| panic!("on purpose")).await, None::<()>);
-        assert_eq!(workers.shared.large.available_permits(), LARGE_KIB as usize);
+        assert_eq!(workers.shared.large.free.available_permits(), LARGE_KIB as usize);
     }
 }

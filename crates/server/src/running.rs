@@ -150,7 +150,8 @@ fn serve(
     let told = addresses.iter().zip(config.advertise);
     let listening: Vec<_> = told.map(|(&address, advertise)| Listening { address, advertise }).collect();
     let advertise = listening.iter().map(Listening::shown).collect();
-    let front_end = config.configured.start(Place { broker: broker.clone(), listening });
+    let front_end =
+        config.configured.start(Place { broker: broker.clone(), workers: net.workers().clone(), listening });
     net.serve(listener, front_end.clone());
     (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, front_end)
 }
@@ -181,7 +182,12 @@ fn watched(broker: &Broker) -> Vec<Watched> {
 fn net_figures(net: Arc<Net>) -> Figures {
     Box::new(move |out: &mut Exposition| {
         let memory = &net.limits().frame_memory;
-        out.gauge("sabir_frame_memory_bytes", "Memory of frames under way.", &[], memory.granted() as i64);
+        out.gauge(
+            "sabir_frame_memory_bytes",
+            "Memory of frames under way.",
+            &[],
+            (memory.granted() + memory.granted_little()) as i64,
+        );
         crate::panics::expose(out);
         for listener in net.stats() {
             let labels = [("protocol", listener.name)];

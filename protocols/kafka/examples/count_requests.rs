@@ -26,7 +26,7 @@ use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest,
 use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{FrontEndNo, ShardId, TopicConfig};
-use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture};
+use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Workers};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
@@ -159,6 +159,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     stream.set_nodelay(true)?;
     let front_end = Kafka.configure(Default::default())?.start(Place {
         broker: broker.clone(),
+        workers: Workers::of_node(64 << 20),
         listening: vec![Listening { address: local, advertise: None }],
     });
     let limits = Limits {

@@ -188,8 +188,11 @@ impl Session {
                 io.input.need(4);
                 io.frame_taken();
                 // What is produced is copied at once; other bodies may be kept while their requests wait.
-                if request.in_buffer && request.api != ApiKey::Produce {
-                    request.body = io.input.hand_on(request.body);
+                if request.api != ApiKey::Produce {
+                    request.body = match request.in_buffer {
+                        true => io.input.hand_on(request.body),
+                        false => io.input.keep(request.body, &io.limits.frame_memory)?,
+                    };
                 }
                 Ok(Some(request))
             }

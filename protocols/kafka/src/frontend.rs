@@ -55,7 +55,7 @@ impl FrontEnd {
             config,
             metrics: Metrics::default(),
             counters: Arc::new(ConnectionCounters::new(NAME, &OWN_REASONS)),
-            workers: Workers::default(),
+            workers: place.workers,
             listening: place.listening,
             number: OnceCell::new(),
             begun: OnceCell::new(),

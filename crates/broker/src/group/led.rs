@@ -177,7 +177,11 @@ impl Groups {
                         match self.persist(inner, group, token, change) {
                             Ok(()) => {}
                             // Told after the actions of this event, or the machine would hear of it amid them.
-                            Err(error @ (ErrorKind::StorageFull | ErrorKind::MessageTooLarge)) => {
+                            Err(
+                                error @ (ErrorKind::StorageFull
+                                | ErrorKind::Timeout
+                                | ErrorKind::MessageTooLarge),
+                            ) => {
                                 events.push(Event::Refused(token, error));
                             }
                             Err(error) => {

@@ -127,7 +127,8 @@ impl Shard {
         }
     }
 
-    /// Pushes an entry without a payload. An error gives the waiter back.
+    /// Pushes an entry without a payload. An error gives the waiter back; it is [`ErrorKind::Timeout`] where as many bytes of such changes
+    /// wait as may: a client that asks for them need not wait for one before it asks for the next.
     pub(crate) fn push(
         &self,
         priority: Priority,
@@ -143,8 +144,11 @@ impl Shard {
         if let Some(error) = open.refused {
             return Err((error, waiter));
         }
+        if open.is_crowded(body.len(), 1, self.settings.open_bytes_max) {
+            return Err((ErrorKind::Timeout, waiter));
+        }
         let durability = Durability::Sync;
-        open.push(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
+        open.push_change(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
         self.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }
@@ -165,10 +169,14 @@ impl Shard {
         if let Some(error) = open.refused {
             return Err(error);
         }
+        let bodies = entries.iter().map(|(body, _)| body.len()).sum();
+        if open.is_crowded(bodies, entries.len(), self.settings.open_bytes_max) {
+            return Err(ErrorKind::Timeout);
+        }
         let durability = Durability::Sync;
         for (body, waiter) in entries {
             let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };
-            open.push(&entry, Some(waiter));
+            open.push_change(&entry, Some(waiter));
         }
         self.waiting.store(open.bytes(), SeqCst);
         Ok(())

@@ -31,6 +31,8 @@ pub(super) struct Filled {
     pub(super) stamp: i64,
     /// Whether an entry in it may use the space kept in reserve.
     pub(super) reserve: bool,
+    /// Bytes of changes in it, with what is kept of those who wait for them.
+    changes: usize,
 }
 
 impl Filled {
@@ -40,9 +42,13 @@ impl Filled {
             waiters: Vec::new(),
             stamp: i64::MIN,
             reserve: false,
+            changes: 0,
         }
     }
 }
+
+/// Bytes that a change which waits is counted with beside its body, for those who wait for it.
+const WAITER: usize = 128;
 
 /// An entry to push.
 pub(super) struct Entry<'a> {
@@ -64,6 +70,8 @@ pub(super) struct OpenBlocks {
     open: Filled,
     full: VecDeque<Filled>,
     full_bytes: usize,
+    /// Bytes of changes, which hold no one back as records do.
+    changes: usize,
     spare: Vec<Filled>,
     /// The time of the last block that was submitted.
     pub(super) last_ms: i64,
@@ -82,6 +90,7 @@ impl OpenBlocks {
             tail_bytes,
             full: VecDeque::new(),
             full_bytes: 0,
+            changes: 0,
             spare: Vec::new(),
             last_ms,
             refused: None,
@@ -98,6 +107,19 @@ impl OpenBlocks {
         } else {
             self.full_bytes + self.open.builder.bytes()
         }
+    }
+
+    /// Whether changes with bodies of so many bytes would be more than `most` bytes of them.
+    pub(super) fn is_crowded(&self, bodies: usize, count: usize, most: usize) -> bool {
+        self.changes > 0 && self.changes + bodies + count * WAITER > most
+    }
+
+    /// Adds an entry without a payload, as [`push`](Self::push) does.
+    pub(super) fn push_change(&mut self, entry: &Entry<'_>, waiter: Option<Waiter>) {
+        self.push(entry, waiter);
+        let bytes = entry.body.len() + WAITER;
+        self.open.changes += bytes;
+        self.changes += bytes;
     }
 
     /// Whether a block has been filled.
@@ -216,12 +238,14 @@ impl OpenBlocks {
     pub(super) fn take(&mut self) -> Option<Filled> {
         if let Some(full) = self.full.pop_front() {
             self.full_bytes -= full.builder.bytes();
+            self.changes -= full.changes;
             return Some(full);
         }
         if self.open.builder.is_empty() {
             return None;
         }
         let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool, self.tail_bytes));
+        self.changes -= self.open.changes;
         Some(std::mem::replace(&mut self.open, next))
     }
 
@@ -229,7 +253,7 @@ impl OpenBlocks {
     pub(super) fn reuse(&mut self, builder: BlockBuilder, waiters: Vec<(u32, Waiter)>) {
         if self.spare.len() < SPARE {
             debug_assert!(builder.is_empty() && waiters.is_empty());
-            self.spare.push(Filled { builder, waiters, stamp: i64::MIN, reserve: false });
+            self.spare.push(Filled { builder, waiters, stamp: i64::MIN, reserve: false, changes: 0 });
         }
     }
 

@@ -98,7 +98,7 @@ impl Shard {
 
     fn submit_one(&self, last_ms: &mut i64) -> bool {
         let Some(mut filled) = self.take_ready() else { return false };
-        let Filled { builder, waiters, stamp, reserve } = &mut filled;
+        let Filled { builder, waiters, stamp, reserve, .. } = &mut filled;
         if !*reserve && !self.replicator.admits(Priority::Ordinary) {
             // The disk filled up while it waited; what is kept in reserve is not for records.
             drop(builder.take(*last_ms));

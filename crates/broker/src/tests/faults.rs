@@ -1,17 +1,20 @@
 //! Disks that fail, fill up and forget.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use sabir_base::clock::Clock;
+use sabir_base::clock::{Clock, SystemClock};
 use sabir_journal::Priority;
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_journal::pages::CommitFault;
-use sabir_model::{ErrorKind, Offset, TopicConfig};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardId, TopicConfig};
 
 use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
 use super::sim::{Machine, Seam};
-use crate::{Broker, BrokerOptions, Damage, NewTopic, StartError, Topic};
+use crate::testing::Disks;
+use crate::{Broker, BrokerOptions, Damage, Fence, NewTopic, OffsetCommit, StartError, Text, Topic};
 
 #[tokio::test]
 async fn a_failed_write_stops_its_shard_and_no_other() {
@@ -31,6 +34,52 @@ async fn a_failed_write_stops_its_shard_and_no_other() {
     let stopped: Vec<bool> = broker.stats().shards.iter().map(|shard| shard.stopped).collect();
     assert_eq!(stopped, [false, true, false]);
     broker.shutdown();
+}
+
+/// A client need not wait for the answer to one change before it asks for the next, or may go and come again.
+#[tokio::test]
+async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
+    const MOST: usize = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let options = BrokerOptions { open_bytes_max: MOST, ..super::rig::options(dir.path()) };
+    let (broker, disks) = Disks::open(options, Arc::new(SystemClock)).unwrap();
+    let topic = create(&broker, "t", 1).await;
+    let text = "m".repeat(4000);
+    let commit = || {
+        let (topic, offset, leader_epoch) = (topic.id, Offset(5), LeaderEpoch(1));
+        let position =
+            OffsetCommit { topic, partition: 0, offset, leader_epoch, metadata: Text::from(text.as_str()) };
+        let fence = Fence { generation: -1, member: Text::from(""), instance: None };
+        broker.groups().commit("g", fence, vec![position])
+    };
+    assert_eq!(soon(commit()).await, [Ok(())]);
+    assert!(broker.allocate_producer_id().await.is_ok());
+    disks.hang(ShardId(0));
+    disks.hang(ShardId(1));
+    let waiting = |shard: usize| broker.inner.shards[shard].waiting_bytes();
+    let refused = (0..5000).filter_map(|_| poll_once(commit())).filter(|answer| *answer == [TIMEOUT]).count();
+    assert!(refused > 2000, "{refused}");
+    let ids = (0..50_000).filter_map(|_| poll_once(broker.allocate_producer_id()));
+    assert!(ids.filter(|id| id.is_err()).count() > 20_000);
+    assert!(waiting(0) < 2 * MOST && waiting(1) < 2 * MOST, "{} and {}", waiting(0), waiting(1));
+    // Records have a bound of their own.
+    let appending = broker.append(vec![item(&topic, 0, batch(&[b"x"], 1))]);
+    disks.resume();
+    assert!(soon(appending).await[0].is_ok());
+    assert_eq!(soon(commit()).await, [Ok(())]);
+    assert!(soon(broker.allocate_producer_id()).await.is_ok());
+    assert_eq!((waiting(0), waiting(1)), (0, 0));
+    broker.shutdown();
+}
+
+const TIMEOUT: Result<(), ErrorKind> = Err(ErrorKind::Timeout);
+
+/// What a future comes to at once; who asked does not wait for it.
+fn poll_once<T>(asked: impl Future<Output = T>) -> Option<T> {
+    match std::pin::pin!(asked).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
 }
 
 async fn fill(broker: &Broker, topic: &Topic) -> i64 {

@@ -49,6 +49,11 @@ impl CheckedBatch {
         Ok(Self { bytes, header })
     }
 
+    /// The same in memory of its own: its bytes may be a part of a buffer that is wanted elsewhere.
+    pub fn detach(&mut self) {
+        self.bytes = Bytes::copy_from_slice(&self.bytes);
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -11,10 +11,10 @@ use bytes::{Bytes, BytesMut};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of an incomplete frame, and of answers, that a connection may hold although no memory is left for it.
+/// Bytes of an incomplete frame, and of answers, that a connection may hold although no memory is left for it: they are counted apart.
 pub const UNCOUNTED: usize = 64 * 1024;
-/// Incomplete frames up to this size are moved to a buffer of their own size.
-const SMALL: usize = 4 * 1024;
+/// What is no larger is not counted. Incomplete frames up to this size are moved to a buffer of their own size.
+pub(super) const SMALL: usize = 4 * 1024;
 /// The buffer for a frame that does not fit a lent one has this size, or that of the frame, and grows with what arrives.
 const LARGE: usize = 1024 * 1024;
 /// Buffers that an I/O thread keeps.
@@ -48,11 +48,13 @@ pub struct Input {
     /// How many bytes there must be before there is something to take.
     need: usize,
     grant: Option<Grant>,
+    /// For what little there is where no memory was left.
+    little: Option<Grant>,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Self { bytes: BytesMut::new(), need: 1, grant: None }
+        Self { bytes: BytesMut::new(), need: 1, grant: None, little: None }
     }
 }
 
@@ -106,19 +108,22 @@ impl Input {
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
         if len == 0 {
-            self.grant = None;
+            (self.grant, self.little) = (None, None);
             give_back(std::mem::take(&mut self.bytes));
         } else if len <= SMALL {
             // It was for frames that have been taken out.
-            self.grant = None;
+            (self.grant, self.little) = (None, None);
             self.shrink();
         } else if self.grant.is_none() {
             self.grant = memory.try_take(BUFFER);
-            match &self.grant {
-                None if len > UNCOUNTED => return Err(NoMemory),
-                None => self.shrink(),
-                Some(_) => {}
+            if self.grant.is_some() {
+                self.little = None;
+                return Ok(());
             }
+            if len > UNCOUNTED || !Grant::hold(&mut self.little, len, || memory.try_take_little(len)) {
+                return Err(NoMemory);
+            }
+            self.shrink();
         }
         Ok(())
     }
@@ -146,10 +151,23 @@ impl Input {
     /// # Errors
     /// No memory is left for it.
     pub fn grant_for(&mut self, bytes: usize, memory: &FrameMemory) -> Result<Option<Grant>, NoMemory> {
-        match self.grant.take().or_else(|| memory.try_take(bytes)) {
-            None if bytes > UNCOUNTED => Err(NoMemory),
+        let little = || if bytes <= UNCOUNTED { memory.try_take_little(bytes) } else { None };
+        match self.grant.take().or_else(|| memory.try_take(bytes)).or_else(little) {
+            None if bytes > SMALL => Err(NoMemory),
             grant => Ok(grant),
         }
+    }
+
+    /// A frame that was copied out whole and is kept, with the grant for it.
+    ///
+    /// # Errors
+    /// No memory is left for it.
+    pub fn keep(&mut self, frame: Bytes, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
+        if frame.len() <= SMALL {
+            return Ok(frame);
+        }
+        let grant = memory.try_take_little(frame.len()).ok_or(NoMemory)?;
+        Ok(Bytes::from_owner(Granted { frame, _grant: grant }))
     }
 }
 
@@ -219,6 +237,26 @@ mod tests {
         assert_eq!(with(UNCOUNTED + 1).settle(&memory), Err(NoMemory));
         drop(inputs);
         assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn the_little_that_many_hold_where_no_memory_is_left_is_bounded_too() {
+        let memory = FrameMemory::new(4 * UNCOUNTED);
+        let all = memory.try_take(memory.total()).expect("it is free");
+        let mut inputs: Vec<Input> = (0..100).map(|_| with(UNCOUNTED / 4)).collect();
+        let held = inputs.iter_mut().filter_map(|input| input.settle(&memory).ok()).count();
+        assert_eq!((held, memory.granted_little()), (4, UNCOUNTED));
+        assert_eq!(inputs[4].keep(Bytes::from(vec![1; SMALL + 1]), &memory), Err(NoMemory));
+        assert!(inputs[4].grant_for(SMALL + 1, &memory).is_err());
+        inputs[0].bytes.clear();
+        inputs[0].settle(&memory).expect("nothing is held");
+        let frame = inputs[4].keep(Bytes::from(vec![1; UNCOUNTED / 4]), &memory).expect("there is room");
+        assert_eq!(memory.granted_little(), UNCOUNTED);
+        drop(all);
+        inputs[1].settle(&memory).expect("there is memory again");
+        assert_eq!((memory.granted(), memory.granted_little()), (BUFFER, 3 * UNCOUNTED / 4));
+        drop((inputs, frame));
+        assert_eq!((memory.granted(), memory.granted_little()), (0, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-use super::input::{NoMemory, UNCOUNTED};
+use super::input::{NoMemory, SMALL, UNCOUNTED};
 use crate::memory::{FrameMemory, Grant};
 
 /// Bytes written at once, or one piece more: a fast reader of much would be written to for as long as it reads. With less,
@@ -15,12 +15,19 @@ const AT_ONCE: usize = 1 << 20;
 /// No more is put in while more bytes than this wait to be read by the client.
 const MAX_UNREAD: usize = 256 * 1024;
 
+/// Pieces that take nothing beside their bytes, as far as that is counted, and what each of the others takes: its place here, and that
+/// in the allocator.
+const FREE_PIECES: usize = 1024;
+const PIECE: usize = 64;
+
 /// What is to be sent, in order, written vectored: large pieces go out from where they lie.
 #[derive(Debug, Default)]
 pub struct Output {
     pieces: VecDeque<Bytes>,
     len: usize,
     grant: Option<Grant>,
+    /// Instead, for what is little.
+    little: Option<Grant>,
 }
 
 impl Output {
@@ -37,18 +44,23 @@ impl Output {
     /// # Errors
     /// No memory is left for what it has not read.
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
-        if self.len <= UNCOUNTED {
+        let held = self.held();
+        if held <= SMALL {
+            (self.grant, self.little) = (None, None);
+            return Ok(());
+        }
+        if held <= UNCOUNTED && Grant::hold(&mut self.little, held, || memory.try_take_little(held)) {
             self.grant = None;
             return Ok(());
         }
-        let counted = match &mut self.grant {
-            Some(grant) => grant.resize(self.len),
-            none => {
-                *none = memory.try_take(self.len);
-                none.is_some()
-            }
-        };
-        if counted { Ok(()) } else { Err(NoMemory) }
+        self.little = None;
+        if Grant::hold(&mut self.grant, held, || memory.try_take(held)) { Ok(()) } else { Err(NoMemory) }
+    }
+
+    /// Bytes that it takes.
+    #[inline]
+    fn held(&self) -> usize {
+        self.len + self.pieces.len().saturating_sub(FREE_PIECES) * PIECE
     }
 
     /// Puts a piece behind all others.
@@ -75,7 +87,7 @@ impl Output {
     /// Whether so much waits that no more is to be put in.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.len > MAX_UNREAD
+        self.held() > MAX_UNREAD
     }
 }
 
@@ -131,10 +143,10 @@ mod tests {
         let mut output = Output::default();
         push(&mut output, b"", UNCOUNTED);
         output.settle(&memory).expect("little is held");
-        assert_eq!(memory.granted(), 0);
+        assert_eq!((memory.granted(), memory.granted_little()), (0, UNCOUNTED));
         push(&mut output, b"", UNCOUNTED);
         output.settle(&memory).expect("there is room");
-        assert_eq!(memory.granted(), 2 * UNCOUNTED);
+        assert_eq!((memory.granted(), memory.granted_little()), (2 * UNCOUNTED, 0));
         output.take_grant(memory.try_take(5 * UNCOUNTED).expect("there is room"));
         output.settle(&memory).expect("there is room");
         assert_eq!(memory.granted(), 2 * UNCOUNTED);
@@ -142,6 +154,26 @@ mod tests {
         assert_eq!(output.settle(&memory), Err(NoMemory));
         output.advance(10 * UNCOUNTED);
         output.settle(&memory).expect("little is held");
+        assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn many_small_pieces_are_counted_too() {
+        let memory = FrameMemory::new(10 * UNCOUNTED);
+        let mut output = Output::default();
+        (0..FREE_PIECES).for_each(|_| push(&mut output, b"+", 0));
+        output.settle(&memory).expect("little is held");
+        assert_eq!((memory.granted(), memory.granted_little()), (0, 0));
+        let mut pieces = FREE_PIECES;
+        while !output.is_full() {
+            push(&mut output, b"+", 0);
+            pieces += 1;
+        }
+        assert!(pieces < FREE_PIECES + MAX_UNREAD / PIECE, "{pieces}");
+        output.settle(&memory).expect("there is room");
+        assert!(memory.granted() > MAX_UNREAD);
+        output.advance(pieces);
+        output.settle(&memory).expect("nothing is held");
         assert_eq!(memory.granted(), 0);
     }
 

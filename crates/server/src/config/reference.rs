@@ -60,8 +60,9 @@ seconds.
 Memory is bounded by the sum of
 
 - `data.tail_cache`, and half as much again for what slow readers hold of it,
-- `net.frame_memory`, for whatever of a request or of unread answers is more than 64 KiB a connection,
-- 64 KiB of an unfinished request and 64 KiB of unread answers for each connection; one that is idle has less than 10 KiB,
+- `net.frame_memory`, for requests under way and unread answers,
+- a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
+- for each connection less than 10 KiB, if nothing is under way, and 4 KiB each of a request and of unread answers that are not counted,
 - for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
   their elements some times that, and the records of a compressed batch 128 MiB while they are checked,
 - what topics, partitions, producers and groups there are.

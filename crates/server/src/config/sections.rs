@@ -130,8 +130,8 @@ pub const DATA: &[Setting] = &[
     Setting {
         key: "open_bytes_max",
         default: "\"32MiB\"",
-        help: "Bytes that may wait for a shard's disk; producers beyond them wait, until half of it is written. At least \
-               `2MiB`.",
+        help: "Bytes that may wait for a shard's disk; producers beyond them wait, until half of it is written, and changes \
+               beyond as many bytes are refused. At least `2MiB`.",
     },
     Setting {
         key: "keep_free",

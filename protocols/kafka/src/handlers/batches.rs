@@ -138,7 +138,7 @@ mod tests {
             BatchCheck::Done(taken) => taken,
             BatchCheck::Long(long) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it is made");
-                runtime.block_on(Workers::default().check(long))?
+                runtime.block_on(Workers::of_node(512 << 20).check(long))?
             }
         };
         Ok((taken.bytes().clone(), *taken.header()))

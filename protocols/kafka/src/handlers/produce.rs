@@ -39,6 +39,9 @@ pub(crate) struct Producing {
     _memory: Option<Grant>,
 }
 
+/// Frames that are no larger came in a buffer that the I/O thread lends, much of which they would keep while they wait.
+const LENT: usize = 256 << 10;
+
 enum Stage {
     /// The workers look at records; nothing is appended before they are done.
     Checking(Checking),
@@ -53,12 +56,16 @@ enum Stage {
 }
 
 impl Stage {
-    fn append(broker: &Broker, appends: Vec<Append>) -> Self {
+    fn append(broker: &Broker, mut appends: Vec<Append>) -> Self {
         match broker.crowded(&appends) {
             None if appends.is_empty() => Self::Done,
             None => Self::Appending(broker.append(appends)),
             Some(shard) => {
                 let broker = broker.clone();
+                let batches = || appends.iter().map(|append| append.batch.bytes().len()).sum::<usize>();
+                if batches() < LENT {
+                    appends.iter_mut().for_each(|append| append.batch.detach());
+                }
                 Self::Crowded { appends, room: Box::pin(async move { broker.room(shard).await }) }
             }
         }

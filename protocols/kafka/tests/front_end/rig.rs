@@ -115,6 +115,7 @@ impl Rig {
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
         let front_end = configured.start(Place {
             broker: broker.clone(),
+            workers: net.workers().clone(),
             listening: addresses.iter().map(|&address| Listening { address, advertise: None }).collect(),
         });
         net.serve(listener, front_end.clone());
