@@ -155,6 +155,10 @@ fn readiness(out: &mut Exposition, stats: Option<&Stats>) {
 fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge("sabir_topics", "Topics.", &[], stats.topics as i64);
     out.gauge("sabir_partitions", "Partitions of all topics.", &[], stats.partitions as i64);
+    let help = "Memory of the settings that topics keep without effect.";
+    out.gauge("sabir_topic_setting_bytes", help, &[], stats.setting_bytes as i64);
+    let help = "Changes of topics refused since their settings would take more than topic.settings_memory.";
+    out.counter("sabir_refused_topic_settings", help, &[], stats.refused_settings);
     let help = "How far the system clock is ahead of the time that records are stamped with.";
     out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
     let help = "What the newest blocks of all shards may take together at the moment.";
@@ -305,13 +309,14 @@ mod tests {
         let mut commit_us = HistogramSnapshot::default();
         (commit_us.counts[10], commit_us.sum) = (1, 1000);
         let busy = ShardStats { commit_us, ..shard(1, 4) };
+        let shards = vec![shard(0, 3), busy];
         let stats = Stats {
-            shards: vec![shard(0, 3), busy],
+            shards,
             topics: 2,
             partitions: 9,
-            tail_cache_limit: 1 << 30,
             clock_ahead_ms: 1500,
-            stamps_ahead_ms: 0,
+            tail_cache_limit: 1 << 30,
+            ..Stats::default()
         };
         let mut out = Exposition::default();
         broker_figures(&mut out, &stats);

@@ -35,9 +35,12 @@ impl Append {
     /// An append to partition `index` of `topic`, by the topic's configuration.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if the topic has no such partition.
+    /// [`ErrorKind::UnknownTopic`] if the topic has no such partition, [`ErrorKind::InternalTopic`] if it is kept for who made it.
     pub fn to(topic: &Topic, index: i32, batch: CheckedBatch, maker: FrontEndNo) -> Result<Self, ErrorKind> {
         let partition = topic.partition(index).ok_or(ErrorKind::UnknownTopic)?;
+        if topic.internal && (maker == FrontEndNo::NONE || maker != topic.made_by) {
+            return Err(ErrorKind::InternalTopic);
+        }
         Ok(Self {
             shard: partition.shard,
             partition: partition.id,

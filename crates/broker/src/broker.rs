@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,14 @@ use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
-use sabir_model::{
-    ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicConfig,
-    TopicId,
-};
+use sabir_model::{ErrorKind, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId};
 use tracing::{error, warn};
 
 use crate::answer::{AppendCall, Sleeper};
 use crate::append::{Append, Appending};
-use crate::catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Topic};
+use crate::catalog::CatalogView;
 use crate::definitions::Definitions;
-use crate::entry::{
-    FrontEndRegistered, LogStartsMoved, ProducerIdsAllocated, TopicConfigured, TopicCreated, TopicDeleted,
-    TopicExtended,
-};
+use crate::entry::ProducerIdsAllocated;
 use crate::group::Groups;
 use crate::housekeeper::Housekeeper;
 use crate::lock::DataLock;
@@ -32,13 +26,12 @@ use crate::options::BrokerOptions;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
+use crate::topics::OnTheWay;
 use crate::traffic::Traffic;
 use crate::watch::DataWatch;
 
 /// Producer ids taken from the catalog at a time.
 const PRODUCER_IDS: u32 = 1000;
-/// The longest name of a topic, in bytes.
-const NAME_MAX: usize = 249;
 /// How long a shutdown waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long it waits for the journals to be sealed, and their checkpoints.
@@ -61,26 +54,13 @@ pub(crate) struct Inner {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) groups: Groups,
     pub(crate) housekeeper: Housekeeper,
-    /// Partitions that are being made.
-    pub(crate) coming: AtomicUsize,
-    /// See [`Broker::configuring`].
-    pub(crate) configuring: tokio::sync::Mutex<()>,
+    pub(crate) on_the_way: Arc<OnTheWay>,
+    /// A turn at changing configurations.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// Producer ids allocated and not given out: the next one, and the one behind the last.
     pub(crate) producer_ids: Mutex<(i64, i64)>,
     /// Given back last.
     pub(crate) lock: Mutex<Option<DataLock>>,
-}
-
-/// Partitions that are being made, counted until they are shown, or are not.
-struct Coming<'a> {
-    all: &'a AtomicUsize,
-    partitions: usize,
-}
-
-impl Drop for Coming<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.partitions, SeqCst);
-    }
 }
 
 impl Broker {
@@ -131,163 +111,12 @@ impl Broker {
         Some((replicator.term(), replicator.is_leader()))
     }
 
-    fn shard(&self, shard: ShardId) -> Option<&Arc<Shard>> {
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<&Arc<Shard>> {
         self.inner.shards.get(shard.0 as usize)
     }
 
-    fn catalog_shard(&self) -> &Arc<Shard> {
+    pub(crate) fn catalog_shard(&self) -> &Arc<Shard> {
         &self.inner.shards[0]
-    }
-
-    /// The number of a front end's name, given on first use and kept for good.
-    ///
-    /// # Errors
-    /// The catalog's shard does not take writes.
-    pub async fn register_front_end(&self, name: &str) -> Result<FrontEndNo, ErrorKind> {
-        if let Some(known) = self.catalog_shard().state.read().catalog.front_end(name) {
-            return Ok(known);
-        }
-        let body = FrontEndRegistered { name: name.to_owned() };
-        let number = self.catalog_shard().ask(Priority::Ordinary, &body).await.number()?;
-        Ok(FrontEndNo(number as u16))
-    }
-
-    /// Creates topics; answered, in order, when every partition of all of them takes writes. What differs from the node's defaults is
-    /// a topic's own, beside what it marks as such.
-    pub async fn create_topics(&self, topics: Vec<NewTopic>) -> Vec<Result<Arc<Topic>, ErrorKind>> {
-        let mut coming = Vec::with_capacity(topics.len());
-        let asked: Vec<_> = topics.into_iter().map(|topic| self.propose_topic(topic, &mut coming)).collect();
-        self.inner.definitions.flush();
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(match asked {
-                Ok(answer) => answer.await.topic(),
-                Err(error) => Err(error),
-            });
-        }
-        answers
-    }
-
-    /// A topic's name that differs from this one in `.` and `_` alone.
-    pub fn topic_alike(&self, name: &str) -> Option<Arc<str>> {
-        self.catalog_shard().state.read().catalog.alike(DEFAULT_NAMESPACE, name).cloned()
-    }
-
-    fn propose_topic<'a>(
-        &'a self,
-        topic: NewTopic,
-        coming: &mut Vec<Coming<'a>>,
-    ) -> Result<crate::answer::Answer, ErrorKind> {
-        check_name(&topic.name)?;
-        if topic.partitions == 0 || topic.partitions > self.inner.options.partitions_max {
-            return Err(ErrorKind::InvalidPartitions);
-        }
-        coming.push(self.admit(topic.partitions)?);
-        let id = random_id();
-        let mut config = topic.config;
-        config.claim(&self.inner.options.defaults);
-        let body = TopicCreated {
-            id,
-            namespace: DEFAULT_NAMESPACE.to_owned(),
-            name: topic.name,
-            config,
-            internal: topic.internal,
-            unlike: topic.unlike,
-            made_by: topic.made_by,
-            epoch_base: 0,
-            shards: self.place(id, 0, topic.partitions),
-        };
-        Ok(self.inner.definitions.change(&body, Priority::Ordinary))
-    }
-
-    /// Admits partitions that are to be made, if the node may have so many more.
-    fn admit(&self, partitions: u32) -> Result<Coming<'_>, ErrorKind> {
-        let (all, partitions) = (&self.inner.coming, partitions as usize);
-        let coming = Coming { all, partitions };
-        let expected = all.fetch_add(partitions, SeqCst) + partitions;
-        if self.catalog().partitions() + expected > self.inner.options.partitions_total_max {
-            return Err(ErrorKind::PolicyViolation);
-        }
-        Ok(coming)
-    }
-
-    /// The shards of partitions `from..to`: a topic of one lives in the home shard, others are spread over all data shards.
-    fn place(&self, id: TopicId, from: u32, to: u32) -> Vec<ShardId> {
-        let data_shards = self.inner.options.data_shards;
-        if to == 1 {
-            return vec![ShardId(1)];
-        }
-        let start = u32::from_le_bytes([id.0[0], id.0[1], id.0[2], 0]);
-        (from..to).map(|index| ShardId(1 + (start + index) % data_shards)).collect()
-    }
-
-    /// Deletes topics; answered, in order, when no partition of them is left.
-    pub async fn delete_topics(&self, topics: Vec<TopicId>) -> Vec<Result<(), ErrorKind>> {
-        let definitions = &self.inner.definitions;
-        let delete = |id: TopicId| definitions.change(&TopicDeleted { id }, Priority::Reserve);
-        let asked: Vec<_> = topics.into_iter().map(delete).collect();
-        definitions.flush();
-        let mut answers = Vec::with_capacity(asked.len());
-        for asked in asked {
-            answers.push(asked.await.topic().map(drop));
-        }
-        answers
-    }
-
-    /// Raises a topic's number of partitions to `count`; answered when the new ones take writes.
-    ///
-    /// # Errors
-    /// No such topic; `count` is not above what it has or beyond the limits; the shards do not take writes.
-    pub async fn create_partitions(&self, topic: TopicId, count: u32) -> Result<Arc<Topic>, ErrorKind> {
-        let known = self.catalog().topic_by_id(topic).cloned().ok_or(ErrorKind::UnknownTopicId)?;
-        let from = known.partitions.len() as u32;
-        if count <= from || count > self.inner.options.partitions_max {
-            return Err(ErrorKind::InvalidPartitions);
-        }
-        let _coming = self.admit(count - from)?;
-        let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
-        let asked = self.inner.definitions.change(&body, Priority::Ordinary);
-        self.inner.definitions.flush();
-        asked.await.topic()
-    }
-
-    /// A turn at changing configurations: whoever reads one, changes it and writes it back holds it meanwhile, and then looks the topic
-    /// up anew.
-    pub async fn configuring(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.inner.configuring.lock().await
-    }
-
-    /// Replaces a topic's configuration; answered when all its partitions keep to it. What `config` does not mark as the topic's own
-    /// takes the node's defaults, and follows them when they change.
-    ///
-    /// # Errors
-    /// No such topic; the shards do not take writes.
-    pub async fn configure_topic(
-        &self,
-        topic: TopicId,
-        mut config: TopicConfig,
-    ) -> Result<Arc<Topic>, ErrorKind> {
-        // Right after a start the caller may have read it before it followed new defaults.
-        config.inherit(&self.inner.options.defaults);
-        let body = TopicConfigured { id: topic, config };
-        let asked = self.inner.definitions.change(&body, Priority::Ordinary);
-        self.inner.definitions.flush();
-        asked.await.topic()
-    }
-
-    /// Moves a partition's first offset up to `before` (-1: to the high watermark) and answers with where it now is.
-    ///
-    /// # Errors
-    /// No such partition; an offset beyond the high watermark; the shard does not take writes.
-    pub async fn delete_records(
-        &self,
-        shard: ShardId,
-        partition: PartitionId,
-        before: Offset,
-    ) -> Result<Offset, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
-        let body = LogStartsMoved { moves: vec![(partition, before)] };
-        shard.ask(Priority::Reserve, &body).await.number().map(Offset)
     }
 
     /// Copies batches into the open blocks at once, in order. Call [`flush`](Self::flush) when no more come in this turn.
@@ -472,6 +301,8 @@ impl Broker {
             topics: view.len() as u64,
             partitions: view.partitions() as u64,
             tail_cache_limit: self.inner.tail.bound() as u64,
+            setting_bytes: view.setting_bytes() as u64,
+            refused_settings: self.inner.on_the_way.refused_settings.load(Relaxed),
             clock_ahead_ms: self.inner.clock.ahead_ms(),
             stamps_ahead_ms: self.inner.clock.stamps_ahead_ms(),
         }
@@ -536,9 +367,4 @@ impl Broker {
             .iter()
             .all(|shard| shard.is_stopped() || (shard.in_flight() == 0 && !shard.is_stalled()))
     }
-}
-
-fn check_name(name: &str) -> Result<(), ErrorKind> {
-    let good = !name.is_empty() && name.len() <= NAME_MAX && !name.contains(char::is_control);
-    if good { Ok(()) } else { Err(ErrorKind::InvalidTopic) }
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{ErrorKind, PartitionId, ShardId, TopicConfig, TopicId};
+use sabir_model::{Durability, ErrorKind, PartitionId, ShardId, TopicConfig, TopicId};
 use tracing::warn;
 
 use crate::answer::{Answer, Reply, Waiter};
@@ -29,6 +29,7 @@ use crate::entry::{
 use crate::shard::Shard;
 use crate::state::Outcome;
 use crate::survey::ShardsError;
+use crate::topics::Admitted;
 use crate::traffic::TrafficBook;
 
 /// Partitions named by one entry.
@@ -62,6 +63,8 @@ enum Step {
 struct Unanswered {
     definitions: Arc<Definitions>,
     reply: Option<Arc<Reply>>,
+    /// What it adds to the catalog: counted here until it is counted there.
+    _admitted: Option<Admitted>,
 }
 
 impl Unanswered {
@@ -126,9 +129,14 @@ impl Definitions {
     }
 
     /// Proposes a change of a topic; the answer comes when every shard concerned has it.
-    pub(crate) fn change<B: Body>(self: &Arc<Self>, body: &B, priority: Priority) -> Answer {
+    pub(crate) fn change<B: Body>(
+        self: &Arc<Self>,
+        body: &B,
+        priority: Priority,
+        admitted: Option<Admitted>,
+    ) -> Answer {
         let answer = Answer::default();
-        let (definitions, waits) = (self.clone(), self.unanswered(answer.0.clone()));
+        let (definitions, waits) = (self.clone(), self.unanswered(answer.0.clone(), admitted));
         let step = match B::KIND {
             crate::entry::kind::TOPIC_DELETED => Step::Delete,
             crate::entry::kind::TOPIC_CONFIGURED => Step::Configure,
@@ -136,21 +144,24 @@ impl Definitions {
         };
         let decided = move |outcome: Outcome, wakes: &mut WakeBatch| match outcome.topic() {
             Ok(topic) => definitions.carry(step, topic, waits, wakes),
-            Err(error) => waits.answer(Outcome::Failed(error), wakes),
+            Err(error) => waits.answer(Outcome::TopicRefused(Box::new(error)), wakes),
         };
         self.catalog().propose(priority, body, Waiter::then(decided));
         answer
     }
 
     /// Has topics follow the node's defaults in all that is not their own.
-    pub(crate) fn follow(self: &Arc<Self>, defaults: &TopicConfig) {
+    pub(crate) fn follow(self: &Arc<Self>, defaults: &TopicConfig, durability: Durability) {
         let topics: Vec<Arc<Topic>> = self.catalog().state.read().catalog.topics().cloned().collect();
         for topic in topics {
-            let mut config = topic.config.clone();
-            config.inherit(defaults);
+            let config = topic.config.clone().inheriting(defaults);
+            if let Err(error) = TopicConfig::clone(&config).validate(durability) {
+                warn!(topic = &*topic.name, %error, "a setting of the topic does not fit the broker's");
+            }
             if config != topic.config {
+                let body = TopicConfigured { id: topic.id, version: Some(topic.version), config };
                 // Nobody waits for it; one that is lost is proposed at the next start.
-                drop(self.change(&TopicConfigured { id: topic.id, config }, Priority::Reserve));
+                drop(self.change(&body, Priority::Reserve, None));
             }
         }
         self.flush();
@@ -161,8 +172,8 @@ impl Definitions {
         self.catalog().submit();
     }
 
-    fn unanswered(self: &Arc<Self>, reply: Arc<Reply>) -> Unanswered {
-        Unanswered { definitions: self.clone(), reply: Some(reply) }
+    fn unanswered(self: &Arc<Self>, reply: Arc<Reply>, admitted: Option<Admitted>) -> Unanswered {
+        Unanswered { definitions: self.clone(), reply: Some(reply), _admitted: admitted }
     }
 
     fn carry(self: &Arc<Self>, step: Step, topic: Arc<Topic>, waits: Unanswered, wakes: &mut WakeBatch) {
@@ -268,7 +279,7 @@ impl Definitions {
                 None => ready.push(topic),
                 Some(step) => {
                     // Nobody waits for it here; a failure is tried again.
-                    let nobody = self.unanswered(Arc::default());
+                    let nobody = self.unanswered(Arc::default(), None);
                     let mut wakes = WakeBatch::default();
                     self.carry(step, topic, nobody, &mut wakes);
                     wakes.deliver();

@@ -7,6 +7,7 @@ mod answer;
 mod append;
 mod backend;
 mod broker;
+mod caller;
 mod catalog;
 mod codec;
 mod definitions;
@@ -31,12 +32,14 @@ mod strays;
 mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod topics;
 mod traffic;
 mod watch;
 
 pub use append::{Append, Appended, Appending};
 pub use backend::check_uring;
 pub use broker::Broker;
+pub use caller::{Caller, ReservedTopic};
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use disk_watch::STALLED;
 pub use group::{

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -66,6 +65,8 @@ impl Broker {
                 BrokerOptions::MOST_PARTITIONS
             )));
         }
+        let defaults = options.defaults.clone().validate(options.durability);
+        defaults.map_err(|error| StartError::Options(format!("the defaults of topics: {error}")))?;
         let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
         let tail = TailBudget::new(options.tail_cache_bytes);
@@ -76,7 +77,7 @@ impl Broker {
         take_up_leadership(&shards)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         definitions.reconcile()?;
-        definitions.follow(&options.defaults);
+        definitions.follow(&options.defaults, options.durability);
         let groups =
             Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
         groups.lead();
@@ -105,8 +106,8 @@ impl Broker {
             definitions,
             groups,
             housekeeper,
-            coming: AtomicUsize::new(0),
-            configuring: tokio::sync::Mutex::default(),
+            on_the_way: Arc::default(),
+            changing: tokio::sync::Mutex::default(),
             producer_ids: Mutex::new((0, 0)),
             lock: Mutex::new(lock),
         };

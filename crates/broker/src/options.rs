@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sabir_model::{Durability, NodeId, TopicConfig};
 
+use crate::caller::ReservedTopic;
 use crate::group::GroupOptions;
 use crate::survey::ShardsError;
 
@@ -58,6 +59,10 @@ pub struct BrokerOptions {
     pub partitions_max: u32,
     /// The most partitions that all topics may have together.
     pub partitions_total_max: usize,
+    /// The most memory, in bytes, that settings take which are kept by name for all topics together.
+    pub settings_max: usize,
+    /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
+    pub reserved: Vec<ReservedTopic>,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
     /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
@@ -98,6 +103,8 @@ impl BrokerOptions {
             open_bytes_max: 32 << 20,
             partitions_max: 10_000,
             partitions_total_max: 500_000,
+            settings_max: 32 << 20,
+            reserved: Vec::new(),
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,

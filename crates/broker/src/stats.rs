@@ -20,6 +20,10 @@ pub struct Stats {
     pub partitions: u64,
     /// The most that the tail caches of all shards are to hold together just now.
     pub tail_cache_limit: u64,
+    /// Memory of the settings kept by name for all topics.
+    pub setting_bytes: u64,
+    /// Changes of topics refused since that is as much as it may be.
+    pub refused_settings: u64,
     /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
     pub clock_ahead_ms: i64,
     /// How far the last stamps may be ahead of the node's time, in milliseconds: those of new records stand at them.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
-use sabir_broker::{Broker, BrokerOptions, DiskKind, NewTopic};
-use sabir_model::{FrontEndNo, TopicConfig, TopicKind};
+use sabir_broker::{Broker, BrokerOptions, Caller, DiskKind, NewTopic};
+use sabir_model::{QueueConfig, TopicConfig, TopicKind};
 
 const QUEUES: usize = 100_000;
 const BATCH: usize = 5_000;
@@ -21,10 +21,9 @@ fn queue(number: usize) -> NewTopic {
     NewTopic {
         name: format!("tenant-{}.orders.queue-{number}", number % 100),
         partitions: 1,
-        config: TopicConfig { kind: TopicKind::Queue, ..TopicConfig::default() },
+        config: TopicConfig { kind: TopicKind::Queue(QueueConfig::default()), ..TopicConfig::default() },
         internal: false,
         unlike: false,
-        made_by: FrontEndNo(1),
     }
 }
 
@@ -39,7 +38,7 @@ async fn a_hundred_thousand_queues_fit_in_300_mib() {
     let broker = Broker::open(options(dir.path()), Arc::new(SystemClock)).unwrap();
     for batch in 0..QUEUES / BATCH {
         let topics = (batch * BATCH..(batch + 1) * BATCH).map(queue).collect();
-        assert!(broker.create_topics(topics).await.iter().all(Result::is_ok));
+        assert!(broker.create_topics(Caller::OPERATOR, topics).await.iter().all(Result::is_ok));
     }
     let made = resident();
     broker.shutdown();

@@ -7,7 +7,7 @@ use sabir_broker::Broker;
 use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
-use crate::config::{ConfigError, HostPort, Setting, Table};
+use crate::config::{ConfigError, HostPort, Setting, Size, Table};
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
@@ -23,6 +23,12 @@ pub trait Protocol: Send + Sync + 'static {
     /// The keys of its table beside the common ones.
     fn settings(&self) -> &'static [Setting];
 
+    /// Names that it keeps for topics of its own: nobody else makes such topics, whether it is served or not. A `*` at the end stands for
+    /// every name that begins so.
+    fn reserved_topics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Takes its table (without the common keys), before anything is opened. Unknown keys were refused already.
     fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError>;
 
@@ -32,6 +38,11 @@ pub trait Protocol: Send + Sync + 'static {
 
 /// A front end whose settings are known to be good.
 pub trait Configured: Send {
+    /// The key by which it is said how large a frame may be, and how large: no larger than the memory for frames.
+    fn largest_frame(&self) -> Option<(&'static str, Size)> {
+        None
+    }
+
     /// Makes the front end. Its listeners are bound already, and nothing is accepted before this has returned.
     fn start(self: Box<Self>, place: Place) -> Arc<dyn Frontend>;
 }

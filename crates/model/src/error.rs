@@ -20,6 +20,9 @@ pub enum ErrorKind {
     /// A topic's name differs from this one in `.` and `_` alone; the one to be made is not to have such a name.
     #[error("the name differs from another topic's in '.' and '_' alone")]
     TopicNameCollides,
+    /// The topic is kept by the broker, or by a protocol, for itself.
+    #[error("the topic is kept by the broker itself")]
+    InternalTopic,
     /// The name is not one a topic can have.
     #[error("invalid topic name")]
     InvalidTopic,

@@ -8,6 +8,7 @@ mod extent;
 mod ids;
 pub mod stored;
 mod topic;
+mod topic_error;
 
 pub use error::ErrorKind;
 pub use extent::{Extent, Overlay};
@@ -15,4 +16,8 @@ pub use ids::{
     FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use stored::DecodeError;
-pub use topic::{Durability, KeptSettings, OwnFields, TimestampType, TopicConfig, TopicField, TopicKind};
+pub use topic::{
+    Durability, InvalidSetting, KEPT_BYTES, KeptSettings, OwnFields, QueueConfig, TimestampType, TopicConfig,
+    TopicField, TopicKind, ValidConfig,
+};
+pub use topic_error::{ShardFailure, TopicError};

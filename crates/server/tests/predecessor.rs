@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sabir_base::clock::ManualClock;
 use sabir_broker::{
-    Append, Appended, Broker, BrokerOptions, Fence, GroupPhase, NewTopic, OffsetCommit, Topic,
+    Append, Appended, Broker, BrokerOptions, Caller, Fence, GroupPhase, NewTopic, OffsetCommit, Topic,
 };
 use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, records, split, verify_crc};
 use sabir_model::{
@@ -227,7 +227,7 @@ async fn check_producers(broker: &Broker, manifest: &mut Manifest) {
 
 /// Writes what there is of everything.
 async fn write(broker: &Broker, manifest: &mut Manifest) {
-    let made = broker.create_topics(vec![new_topic("new", 3)]).await.remove(0).unwrap();
+    let made = broker.create_topics(Caller::OPERATOR, vec![new_topic("new", 3)]).await.remove(0).unwrap();
     assert!(broker.catalog().topics().all(|topic| topic.name == made.name || topic.id != made.id));
     manifest.topics.insert("new".into(), TopicThere { partitions: vec![(0, 0); 3] });
     for (name, there) in &mut manifest.topics {
@@ -239,7 +239,7 @@ async fn write(broker: &Broker, manifest: &mut Manifest) {
         }
     }
     let gone = topic(broker, "again").id;
-    broker.delete_topics(vec![gone]).await.remove(0).unwrap();
+    broker.delete_topics(Caller::OPERATOR, vec![gone]).await.remove(0).unwrap();
     manifest.topics.remove("again");
     let offset = OffsetCommit {
         topic: made.id,
@@ -261,7 +261,6 @@ fn new_topic(name: &str, partitions: u32) -> NewTopic {
         config: TopicConfig { retention_ms: None, ..TopicConfig::default() },
         internal: false,
         unlike: false,
-        made_by: FrontEndNo::NONE,
     }
 }
 

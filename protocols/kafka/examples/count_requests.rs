@@ -18,14 +18,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_base::wake;
-use sabir_broker::{Broker, BrokerOptions, DiskKind, NewTopic};
+use sabir_broker::{Broker, BrokerOptions, Caller, DiskKind, NewTopic};
 use sabir_frontend::{Listening, Place, Protocol};
 use sabir_kafka::Kafka;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
-use sabir_model::{FrontEndNo, ShardId, TopicConfig};
+use sabir_model::{ShardId, TopicConfig};
 use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Workers};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -81,9 +81,8 @@ async fn run(broker: Broker, load: Load, records: usize, count: usize) -> Result
         config: TopicConfig::default(),
         internal: false,
         unlike: false,
-        made_by: FrontEndNo::NONE,
     };
-    broker.create_topics(vec![topic]).await.remove(0).map_err(|kind| kind.to_string())?;
+    broker.create_topics(Caller::OPERATOR, vec![topic]).await.remove(0).map_err(|kind| kind.to_string())?;
     let mut client = connect(&broker, counting.clone()).await?;
     let produce = produce_request(records);
     client.call(&produce).await?;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics;
-use sabir_broker::{Broker, NewTopic, Partition, Topic};
+use sabir_broker::{Broker, Caller, NewTopic, Partition, Topic};
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{Listening, Place};
-use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, TopicConfig, TopicId};
+use sabir_model::{LeaderEpoch, TopicConfig, TopicError, TopicId};
 use sabir_net::{Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
@@ -26,6 +26,9 @@ use crate::wire::Str;
 /// How long the first client waits for what is made at the start.
 const BEGIN: Duration = Duration::from_secs(1);
 
+/// Who asks the broker for what Kafka's clients ask for.
+pub(crate) const CALLER: Caller = Caller::front_end(NAME);
+
 /// Serves Kafka's protocol.
 pub(crate) struct FrontEnd {
     pub(crate) broker: Broker,
@@ -38,7 +41,6 @@ pub(crate) struct FrontEnd {
     listening: Vec<Listening>,
     /// The id that clients are told, in Kafka's form.
     pub(crate) cluster_id: Str,
-    number: OnceCell<FrontEndNo>,
     begun: OnceCell<()>,
 }
 
@@ -57,7 +59,6 @@ impl FrontEnd {
             counters: Arc::new(ConnectionCounters::new(NAME, &OWN_REASONS)),
             workers: place.workers,
             listening: place.listening,
-            number: OnceCell::new(),
             begun: OnceCell::new(),
         })
     }
@@ -87,11 +88,6 @@ impl FrontEnd {
         })
     }
 
-    /// The number by which the catalog knows this front end.
-    pub(crate) async fn number(&self) -> Result<FrontEndNo, ErrorKind> {
-        self.number.get_or_try_init(|| self.broker.register_front_end(NAME)).await.copied()
-    }
-
     /// Makes what clients look for from the start. The first of them waits for it, and not for long.
     async fn begin(&self) {
         let begin = || async {
@@ -105,7 +101,7 @@ impl FrontEnd {
     }
 
     /// Makes the internal topic that Kafka's clients know, unless it is there.
-    pub(crate) async fn make_offsets_topic(&self) -> Result<(), ErrorKind> {
+    pub(crate) async fn make_offsets_topic(&self) -> Result<(), TopicError> {
         if self.broker.catalog().topic(names::OFFSETS).is_some() {
             return Ok(());
         }
@@ -116,11 +112,10 @@ impl FrontEnd {
             config: self.broker.options().defaults.clone(),
             internal: true,
             unlike: false,
-            made_by: self.number().await?,
         };
-        match self.broker.create_topics(vec![topic]).await.pop() {
-            Some(Err(error)) if error != ErrorKind::TopicExists => Err(error),
-            _ => Ok(()),
+        match self.broker.create_topics(CALLER, vec![topic]).await.pop() {
+            Some(Err(TopicError::Exists(_))) | Some(Ok(_)) | None => Ok(()),
+            Some(Err(error)) => Err(error),
         }
     }
 

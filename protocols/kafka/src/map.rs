@@ -1,7 +1,9 @@
 //! The model's words in Kafka's.
 
-use sabir_model::ErrorKind;
+use sabir_model::{ErrorKind, InvalidSetting, ShardFailure, TopicError};
 
+use crate::names::shown;
+use crate::topic_config;
 use crate::wire::ErrorCode;
 
 /// The code that tells a client of a failure.
@@ -13,7 +15,7 @@ pub fn error_code(kind: ErrorKind) -> ErrorCode {
         K::UnknownTopicId => C::UnknownTopicId,
         K::InconsistentTopicId => C::InconsistentTopicId,
         K::TopicExists => C::TopicAlreadyExists,
-        K::InvalidTopic | K::TopicNameCollides => C::InvalidTopic,
+        K::InvalidTopic | K::InternalTopic => C::InvalidTopic,
         K::InvalidPartitions => C::InvalidPartitions,
         K::InvalidReplicationFactor => C::InvalidReplicationFactor,
         K::InvalidConfig => C::InvalidConfig,
@@ -64,6 +66,56 @@ pub fn error_code(kind: ErrorKind) -> ErrorCode {
         K::LimitReached => C::ThrottlingQuotaExceeded,
         // A kind of a later model: not known here, and not to be mistaken for another.
         _ => C::UnknownServerError,
+    }
+}
+
+/// The code that tells a client why a topic is not made or changed, and what it can read with it, in Kafka's words where it has some.
+pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
+    let message = match error {
+        TopicError::Exists(name) => format!("Topic '{}' already exists.", shown(name)),
+        TopicError::Collides { name, other } => collides(&shown(name), &shown(other)),
+        TopicError::Reserved { name, .. } => format!("Creation of internal topic {name} is prohibited."),
+        TopicError::Internal(name) => format!("Topic '{}' is kept by the broker itself.", shown(name)),
+        TopicError::Setting(InvalidSetting { field: Some(field), problem }) => {
+            format!("{}: {problem}", topic_config::name_of(*field))
+        }
+        other => other.to_string(),
+    };
+    (topic_error_code(error), message)
+}
+
+/// What Kafka says of names that differ in `.` and `_` alone.
+pub fn collides(name: &str, other: &str) -> String {
+    format!("Topic '{name}' collides with existing topic: {other}")
+}
+
+fn topic_error_code(error: &TopicError) -> ErrorCode {
+    use ErrorCode as C;
+    use TopicError as E;
+    match error {
+        E::Unknown => C::UnknownTopicOrPartition,
+        E::Exists(_) => C::TopicAlreadyExists,
+        E::Collides { .. } | E::InvalidName { .. } | E::Internal(_) => C::InvalidTopic,
+        E::Reserved { .. } => C::InvalidRequest,
+        E::Partitions { .. } | E::NotMore { .. } => C::InvalidPartitions,
+        E::Setting(_) => C::InvalidConfig,
+        // Clients do not try again.
+        E::MadeElsewhere(_) | E::TooManyPartitions { .. } | E::TooManySettings { .. } => C::PolicyViolation,
+        E::OffsetOutOfRange => C::OffsetOutOfRange,
+        // Clients try again.
+        E::Changed => C::RequestTimedOut,
+        E::TooLarge => C::MessageTooLarge,
+        E::Shard(failure) => shard_error_code(*failure),
+    }
+}
+
+fn shard_error_code(failure: ShardFailure) -> ErrorCode {
+    match failure {
+        // Clients look for another leader, and find this node again when it is back.
+        ShardFailure::NotLeader | ShardFailure::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        // Kafka has one code for a failed and for a full disk; clients try again.
+        ShardFailure::StorageError | ShardFailure::StorageFull => ErrorCode::KafkaStorageError,
+        ShardFailure::Timeout => ErrorCode::RequestTimedOut,
     }
 }
 

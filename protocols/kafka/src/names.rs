@@ -25,14 +25,12 @@ const INTERNAL: [&str; 3] = [OFFSETS, "__transaction_state", "__share_group_stat
 /// The log of Kafka's controllers, which is not shown as a topic.
 const METADATA: &str = "__cluster_metadata";
 
+/// Names under which clients make no topics.
+pub const RESERVED: [&str; 4] = [INTERNAL[0], INTERNAL[1], INTERNAL[2], METADATA];
+
 /// Whether Kafka keeps the topic of this name for itself.
 pub fn is_internal(name: &str) -> bool {
     INTERNAL.contains(&name)
-}
-
-/// Whether no client makes a topic of this name.
-pub fn is_reserved(name: &str) -> bool {
-    is_internal(name) || name == METADATA
 }
 
 /// A name that no topic can have in Kafka.

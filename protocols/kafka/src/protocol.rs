@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use sabir_frontend::client::Connector;
-use sabir_frontend::config::{ConfigError, Setting, Table};
+use sabir_frontend::config::{ConfigError, Setting, Size, Table};
 use sabir_frontend::{Configured, Place, Protocol};
 use sabir_net::Frontend;
 
 use crate::client::tool::CONNECTOR;
 use crate::config::{Config, NAME, SETTINGS};
 use crate::frontend::FrontEnd;
+use crate::names;
 
 /// Kafka's protocol.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,10 @@ impl Protocol for Kafka {
         SETTINGS
     }
 
+    fn reserved_topics(&self) -> &'static [&'static str] {
+        &names::RESERVED
+    }
+
     fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
         Ok(Box::new(Config::parse(table)?))
     }
@@ -38,6 +43,10 @@ impl Protocol for Kafka {
 }
 
 impl Configured for Config {
+    fn largest_frame(&self) -> Option<(&'static str, Size)> {
+        Some(("max_request", self.max_request))
+    }
+
     fn start(self: Box<Self>, place: Place) -> Arc<dyn Frontend> {
         FrontEnd::new(*self, place)
     }

@@ -126,20 +126,16 @@ const fn fixed(setting: Setting) -> Setting {
 
 /// The one setting that Kafka does not have.
 const DURABILITY: &str = "sabir.durability";
-const FLUSH_MESSAGES: &str = "flush.messages";
-const FLUSH_MS: &str = "flush.ms";
 const MIN_LAG: &str = "min.compaction.lag.ms";
 const MAX_LAG: &str = "max.compaction.lag.ms";
 
 const NEVER: &str = "9223372036854775807";
-/// What a topic of durability `os` is flushed after at the latest.
-const OS_FLUSH_MS: i64 = 1000;
 
 const NO_FILES: &str = "Kept and shown; has no effect: partitions have no files of their own, and retention takes batches one by one.";
 const NO_COMPACTION: &str = "Kept and shown; has no effect on a topic that is not compacted.";
 const NO_FOLLOWERS: &str = "Kept and shown; has no effect on partitions with one replica.";
 const NO_TIERS: &str = "Kept and shown; has no effect without remote storage.";
-const FLUSHES: &str = "Kept and shown. With sabir.durability=sync everything is flushed before it is acknowledged, with os within a \
+const FLUSHES: &str = "Promised, not waited for. With sabir.durability=sync everything is flushed before it is acknowledged, with os within a \
                        second; a topic of durability os that asks for more is refused.";
 
 const SETTINGS: &[Setting] = &[
@@ -218,15 +214,30 @@ const SETTINGS: &[Setting] = &[
         |value| long(value, 0),
         NO_FILES,
     ),
-    kept(
-        FLUSH_MESSAGES,
-        Some("log.flush.interval.messages"),
+    field(
+        "flush.messages",
+        "log.flush.interval.messages",
         ValueType::Long,
-        NEVER,
-        |value| long(value, 1),
+        TopicField::FlushMessages,
+        |config| config.flush_messages.unwrap_or(i64::MAX).to_string(),
+        |config, value| {
+            config.flush_messages = Some(number(value, 1, i64::MAX)?).filter(|bound| *bound < i64::MAX);
+            Ok(())
+        },
         FLUSHES,
     ),
-    kept(FLUSH_MS, Some("log.flush.interval.ms"), ValueType::Long, NEVER, |value| long(value, 0), FLUSHES),
+    field(
+        "flush.ms",
+        "log.flush.interval.ms",
+        ValueType::Long,
+        TopicField::FlushMs,
+        |config| config.flush_ms.unwrap_or(i64::MAX).to_string(),
+        |config, value| {
+            config.flush_ms = Some(number(value, 0, i64::MAX)?).filter(|bound| *bound < i64::MAX);
+            Ok(())
+        },
+        FLUSHES,
+    ),
     kept("follower.replication.throttled.replicas", None, ValueType::List, "", check_replicas, NO_FOLLOWERS),
     kept(
         "index.interval.bytes",
@@ -467,28 +478,24 @@ pub(crate) fn reset(config: &mut TopicConfig, name: &str, defaults: &TopicConfig
     }
 }
 
-/// Checks what settings mean together, on a node with this durability.
+/// Checks what settings mean together that Kafka alone knows; what fields mean together the broker judges.
 ///
 /// # Errors
 /// What is wrong, for the client to read.
-pub(crate) fn check(config: &TopicConfig, node: Durability) -> Result<(), String> {
+pub(crate) fn check(config: &TopicConfig) -> Result<(), String> {
     let kept = |name| config.kept.get(name).and_then(|value| value.parse::<i64>().ok());
     let (least, most) = (kept(MIN_LAG).unwrap_or(0), kept(MAX_LAG).unwrap_or(i64::MAX));
     if least > most {
         return Err(format!("{MIN_LAG}: {least} is more than {MAX_LAG}, which is {most}"));
     }
-    if config.durability.unwrap_or(node) == Durability::Sync {
-        return Ok(());
-    }
-    for (name, enough) in [(FLUSH_MESSAGES, i64::MAX), (FLUSH_MS, OS_FLUSH_MS)] {
-        if kept(name).is_some_and(|asked| asked < enough) {
-            return Err(format!(
-                "{name}: a topic of durability os is flushed within {OS_FLUSH_MS} ms and not sooner; {DURABILITY}=sync flushes \
-                 everything before it is acknowledged"
-            ));
-        }
-    }
     Ok(())
+}
+
+/// Kafka's name of a field.
+pub(crate) fn name_of(field: TopicField) -> &'static str {
+    let is_it =
+        |setting: &&Setting| matches!(setting.meaning, Meaning::Field { field: of, .. } if of == field);
+    SETTINGS.iter().find(is_it).map_or(field.name(), |setting| setting.name)
 }
 
 /// Every setting of a topic. The defaults name their durability: what a topic does not say itself is shown as what it comes to.

@@ -127,29 +127,29 @@ fn what_is_not_honoured_is_refused_by_name() {
 }
 
 #[test]
-fn flushes_are_promised_only_where_they_are_kept() {
-    for (durability, name, value, node, good) in [
-        ("default", "flush.messages", "1", Durability::Sync, true),
-        ("default", "flush.messages", "1", Durability::Os, false),
-        ("sync", "flush.messages", "1", Durability::Os, true),
-        ("os", "flush.messages", "1000", Durability::Sync, false),
-        ("os", "flush.messages", NEVER, Durability::Sync, true),
-        ("os", "flush.ms", "999", Durability::Sync, false),
-        ("os", "flush.ms", "1000", Durability::Sync, true),
-    ] {
-        let mut config = set_on_default(name, value).expect(name);
-        set(&mut config, DURABILITY, durability).expect(durability);
-        let checked = check(&config, node);
-        assert_eq!(checked.is_ok(), good, "{durability} {name}={value}: {checked:?}");
+fn every_field_has_a_name_of_kafkas() {
+    for field in TopicField::ALL {
+        let name = name_of(field);
+        assert!(name.contains('.') && SETTINGS.iter().any(|setting| setting.name == name), "{name}");
+    }
+}
+
+#[test]
+fn a_flush_that_is_never_due_is_no_bound() {
+    for name in ["flush.messages", "flush.ms"] {
+        let config = set_on_default(name, NEVER).expect(name);
+        assert_eq!((config.flush_messages, config.flush_ms), (None, None));
+        let shown = shown(&config, &TopicConfig::default()).find(|shown| shown.name == name).expect(name);
+        assert!(shown.own && shown.value == NEVER);
     }
 }
 
 #[test]
 fn compaction_lags_do_not_cross() {
     let mut config = set_on_default(MIN_LAG, "5").expect("a number");
-    assert!(check(&config, Durability::Sync).is_ok());
+    assert!(check(&config).is_ok());
     set(&mut config, MAX_LAG, "4").expect("a number");
-    assert!(check(&config, Durability::Sync).is_err_and(|problem| problem.starts_with(MIN_LAG)));
+    assert!(check(&config).is_err_and(|problem| problem.starts_with(MIN_LAG)));
 }
 
 #[test]

@@ -31,8 +31,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/topics", get(topics::list).post(topics::create)),
         ("/topics/{name}", get(topics::one).patch(topics::change).delete(topics::remove)),
         ("/groups", get(groups::list)),
-        ("/groups/{name}", get(groups::one).delete(groups::remove)),
-        ("/groups/{name}/reset", post(reset::reset)),
+        ("/groups/{id}", get(groups::one).delete(groups::remove)),
+        ("/groups/{id}/reset", post(reset::reset)),
     ]
 }
 
@@ -69,7 +69,7 @@ fn unchangeable(path: &str) -> &'static str {
         Some("health" | "connections") => "what is shown here is how things are, and cannot be set",
         Some("topics") => "topics are changed one by one: PATCH /sabir/v1/topics/{name}",
         Some("groups") => {
-            "a group's members say what it is; its positions are set by POST /sabir/v1/groups/{name}/reset"
+            "a group's members say what it is; its positions are set by POST /sabir/v1/groups/{id}/reset"
         }
         _ => "what is shown here cannot be changed",
     }

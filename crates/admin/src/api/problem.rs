@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sabir_model::ErrorKind;
+use sabir_model::{ErrorKind, ShardFailure, TopicError};
 use serde::Serialize;
 
 /// An answer that tells what went wrong.
@@ -34,18 +34,8 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
-    /// A request that is understood and cannot be done.
-    pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
-    }
-
     pub fn unknown_topic(name: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-topic", format!("there is no topic {name:?}"))
-    }
-
-    pub fn internal_topic(name: &str) -> Self {
-        let detail = format!("topic {name:?} is kept by the broker for itself");
-        Self::new(StatusCode::CONFLICT, "internal-topic", detail)
     }
 
     pub fn unknown_group(id: &str) -> Self {
@@ -63,7 +53,6 @@ fn of(error: ErrorKind) -> (StatusCode, &'static str) {
     match error {
         ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => (StatusCode::NOT_FOUND, "unknown-topic"),
         ErrorKind::GroupNotFound => (StatusCode::NOT_FOUND, "unknown-group"),
-        ErrorKind::TopicExists | ErrorKind::TopicNameCollides => (StatusCode::CONFLICT, "topic-exists"),
         ErrorKind::NonEmptyGroup | ErrorKind::UnknownMember | ErrorKind::RebalanceInProgress => {
             (StatusCode::CONFLICT, "group-not-empty")
         }
@@ -82,6 +71,44 @@ fn of(error: ErrorKind) -> (StatusCode, &'static str) {
         | ErrorKind::LimitReached
         | ErrorKind::StorageError => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl From<TopicError> for Problem {
+    fn from(error: TopicError) -> Self {
+        let (status, kind) = of_topic(&error);
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
+    use TopicError as E;
+    match error {
+        E::Unknown => (StatusCode::NOT_FOUND, "unknown-topic"),
+        E::Exists(_) | E::Collides { .. } => (StatusCode::CONFLICT, "topic-exists"),
+        E::Reserved { .. } => (StatusCode::CONFLICT, "reserved-name"),
+        E::Internal(_) => (StatusCode::CONFLICT, "internal-topic"),
+        E::MadeElsewhere(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        E::Changed => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        E::InvalidName { .. }
+        | E::Partitions { .. }
+        | E::NotMore { .. }
+        | E::TooManyPartitions { .. }
+        | E::Setting(_)
+        | E::TooManySettings { .. }
+        | E::OffsetOutOfRange
+        | E::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        E::Shard(failure) => of_shard(*failure),
+    }
+}
+
+fn of_shard(failure: ShardFailure) -> (StatusCode, &'static str) {
+    match failure {
+        ShardFailure::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
+        ShardFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        ShardFailure::NotLeader | ShardFailure::StorageError | ShardFailure::ShuttingDown => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
     }
 }
 

@@ -151,8 +151,16 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Body<T> {
         };
         let mut json = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| Problem::bad_request(format!("{}: {}", error.path(), error.inner())))?;
+            .map_err(|error| Problem::bad_request(placed(&error)))?;
         json.end().map(|()| Self(value)).map_err(|error| Problem::bad_request(error.to_string()))
+    }
+}
+
+/// What is wrong with a body, behind where it is.
+fn placed(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    match error.path().to_string() {
+        whole if whole == "." => error.inner().to_string(),
+        path => format!("{path}: {}", error.inner()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Topics: looked at, created, changed, deleted.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
-use sabir_broker::{Broker, BrokerOptions, NewTopic, Topic};
+use sabir_broker::{Broker, Caller, NewTopic, Topic};
 use sabir_model::batch::Compression;
-use sabir_model::{Durability, FrontEndNo, TimestampType, TopicConfig, TopicField, TopicKind};
-use serde::de::Error as _;
+use sabir_model::{Durability, ShardFailure, TimestampType, TopicConfig, TopicField, TopicKind};
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::node::durability;
@@ -16,12 +17,6 @@ use super::problem::Problem;
 use super::request::{Body, Name, Open, Page, Writer};
 use super::{Answer, bounded};
 use crate::detail::totals;
-
-/// As many bytes as a batch can have anywhere.
-const LARGEST_MESSAGE: u32 = 1 << 30;
-/// Settings kept with a topic that ask for a flush, and from where on a topic of durability `os` grants them: it is flushed within a
-/// second, whatever has come. Front ends that take these settings hold them to the same.
-const FLUSHES: [(&str, i64); 2] = [("flush.messages", i64::MAX), ("flush.ms", 1000)];
 
 #[derive(Serialize)]
 pub struct Topics {
@@ -81,6 +76,8 @@ struct Config {
     min_insync: u16,
     timestamp_before_max_ms: Option<i64>,
     timestamp_after_max_ms: Option<i64>,
+    flush_ms: Option<i64>,
+    flush_messages: Option<i64>,
     own: Vec<&'static str>,
 }
 
@@ -138,26 +135,30 @@ fn config(config: &TopicConfig) -> Config {
         compression: config.compression.map(|compression| compression.to_string()),
         kind: match config.kind {
             TopicKind::Retention => "retention",
-            TopicKind::Queue => "queue",
+            TopicKind::Queue(_) => "queue",
         },
         min_insync: config.min_insync,
         timestamp_before_max_ms: bounded(config.timestamp_before_max_ms),
         timestamp_after_max_ms: bounded(config.timestamp_after_max_ms),
-        own: OWN.iter().filter(|(field, _)| config.owns(*field)).map(|(_, name)| *name).collect(),
+        flush_ms: config.flush_ms,
+        flush_messages: config.flush_messages,
+        own: SHOWN.iter().filter(|field| config.owns(**field)).map(|field| field.name()).collect(),
     }
 }
 
-/// What a topic may have of its own, by the names it has here.
-const OWN: &[(TopicField, &str)] = &[
-    (TopicField::RetentionMs, "retention_ms"),
-    (TopicField::RetentionBytes, "retention_bytes"),
-    (TopicField::MaxMessageBytes, "max_message_bytes"),
-    (TopicField::TimestampType, "timestamp"),
-    (TopicField::Durability, "durability"),
-    (TopicField::Compression, "compression"),
-    (TopicField::MinInsync, "min_insync"),
-    (TopicField::TimestampBeforeMaxMs, "timestamp_before_max_ms"),
-    (TopicField::TimestampAfterMaxMs, "timestamp_after_max_ms"),
+/// What a topic may have of its own and is shown here.
+const SHOWN: [TopicField; 11] = [
+    TopicField::RetentionMs,
+    TopicField::RetentionBytes,
+    TopicField::MaxMessageBytes,
+    TopicField::TimestampType,
+    TopicField::Durability,
+    TopicField::Compression,
+    TopicField::MinInsync,
+    TopicField::TimestampBeforeMaxMs,
+    TopicField::TimestampAfterMaxMs,
+    TopicField::FlushMs,
+    TopicField::FlushMessages,
 ];
 
 fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition {
@@ -175,8 +176,8 @@ fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition 
 }
 
 /// What is to be changed of a configuration: what is absent stays.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 struct ConfigChange {
     #[serde(deserialize_with = "said")]
     retention_ms: Option<Option<i64>>,
@@ -193,10 +194,12 @@ struct ConfigChange {
     timestamp_before_max_ms: Option<Option<i64>>,
     #[serde(deserialize_with = "said")]
     timestamp_after_max_ms: Option<Option<i64>>,
-    #[serde(rename = "kind", deserialize_with = "fixed")]
-    _kind: (),
-    #[serde(rename = "own", deserialize_with = "follows")]
-    _own: (),
+    #[serde(deserialize_with = "said")]
+    flush_ms: Option<Option<i64>>,
+    #[serde(deserialize_with = "said")]
+    flush_messages: Option<Option<i64>>,
+    #[serde(flatten, deserialize_with = "no_other_setting")]
+    _rest: (),
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -233,33 +236,47 @@ fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Opti
     Option::deserialize(input).map(Some)
 }
 
-/// Refuses what a topic keeps for good.
-fn fixed<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
-    Err(D::Error::custom("it cannot be changed: a topic keeps what it was made with; leave it out"))
+/// Refuses a name beside those that are known here, and says which those are. What is shown and cannot be changed is not among them.
+fn refuse_others<'de, D: Deserializer<'de>>(input: D, known: &[&str]) -> Result<(), D::Error> {
+    let others = BTreeMap::<String, IgnoredAny>::deserialize(input)?;
+    let Some(name) = others.into_keys().next() else { return Ok(()) };
+    let why = match &*name {
+        "name" | "id" | "internal" | "kind" => {
+            "it cannot be changed: a topic keeps what it was made with; leave it out"
+        }
+        "version" | "records" | "bytes" | "own" => {
+            "it cannot be changed: it follows from the topic's records and settings; leave it out"
+        }
+        _ => {
+            return Err(D::Error::custom(format!(
+                "unknown field `{name}`, expected one of `{}`",
+                known.join("`, `")
+            )));
+        }
+    };
+    Err(D::Error::custom(format!("{name}: {why}")))
 }
 
-/// Refuses what is shown and not set.
-fn follows<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
-    Err(D::Error::custom(
-        "it cannot be changed: it follows from the topic's records and settings; leave it out",
-    ))
+fn no_other_setting<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    refuse_others(input, &SHOWN.map(TopicField::name))
+}
+
+fn no_other_change<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    refuse_others(input, &["partitions", "config"])
 }
 
 impl ConfigChange {
-    /// What is said is the topic's own, also where the node has the same.
-    fn apply(self, config: &mut TopicConfig, node: &BrokerOptions) -> Result<(), Problem> {
+    /// What is said is the topic's own, also where the node has the same. What can be is for the broker to judge.
+    fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
         if let Some(ms) = self.retention_ms {
-            config.retention_ms = not_negative("retention_ms", ms)?;
+            config.retention_ms = ms;
             config.own(TopicField::RetentionMs);
         }
         if let Some(bytes) = self.retention_bytes {
-            config.retention_bytes = not_negative("retention_bytes", bytes)?;
+            config.retention_bytes = bytes;
             config.own(TopicField::RetentionBytes);
         }
         if let Some(bytes) = self.max_message_bytes {
-            if bytes > LARGEST_MESSAGE {
-                return Err(Problem::invalid(format!("max_message_bytes: at most {LARGEST_MESSAGE}")));
-            }
             config.max_message_bytes = bytes;
             config.own(TopicField::MaxMessageBytes);
         }
@@ -270,25 +287,12 @@ impl ConfigChange {
             };
             config.own(TopicField::TimestampType);
         }
-        self.apply_to_new_batches(config)?;
-        match self.durability {
-            None => return Ok(()),
-            Some(None) => config.disown(TopicField::Durability, &node.defaults),
-            Some(Some(promise)) => {
-                config.durability = Some(match promise {
-                    Promise::Sync => Durability::Sync,
-                    Promise::Os => Durability::Os,
-                });
-                config.own(TopicField::Durability);
-            }
-        }
-        flushed_as_asked(config, node.durability)
+        self.apply_to_new_batches(config);
+        self.apply_to_flushes(config, defaults);
     }
-}
 
-impl ConfigChange {
     /// What holds for batches that come from now on.
-    fn apply_to_new_batches(&self, config: &mut TopicConfig) -> Result<(), Problem> {
+    fn apply_to_new_batches(&self, config: &mut TopicConfig) {
         if let Some(codec) = self.compression {
             config.compression = codec.map(Compression::from);
             config.own(TopicField::Compression);
@@ -298,40 +302,36 @@ impl ConfigChange {
             config.own(TopicField::MinInsync);
         }
         if let Some(bound) = self.timestamp_before_max_ms {
-            let bound = not_negative("timestamp_before_max_ms", bound)?;
             config.timestamp_before_max_ms = bound.unwrap_or(i64::MAX);
             config.own(TopicField::TimestampBeforeMaxMs);
         }
         if let Some(bound) = self.timestamp_after_max_ms {
-            let bound = not_negative("timestamp_after_max_ms", bound)?;
             config.timestamp_after_max_ms = bound.unwrap_or(i64::MAX);
             config.own(TopicField::TimestampAfterMaxMs);
         }
-        Ok(())
     }
-}
 
-/// Refuses durability `os` for a topic that asks for more.
-fn flushed_as_asked(config: &TopicConfig, node: Durability) -> Result<(), Problem> {
-    if config.durability.unwrap_or(node) == Durability::Sync {
-        return Ok(());
-    }
-    for (name, granted) in FLUSHES {
-        let asked = config.kept.get(name).and_then(|value| value.parse::<i64>().ok());
-        if let Some(asked) = asked.filter(|asked| *asked < granted) {
-            return Err(Problem::invalid(format!(
-                "durability: the topic has {name}={asked}, and with \"os\" it is flushed within a second and not sooner; take {name} \
-                 away, or say \"sync\", which flushes everything before it is acknowledged"
-            )));
+    /// When records reach the disk.
+    fn apply_to_flushes(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
+        if let Some(bound) = self.flush_ms {
+            config.flush_ms = bound;
+            config.own(TopicField::FlushMs);
         }
-    }
-    Ok(())
-}
-
-fn not_negative(key: &str, bound: Option<i64>) -> Result<Option<i64>, Problem> {
-    match bound {
-        Some(bound) if bound < 0 => Err(Problem::invalid(format!("{key}: a number from 0 on, or null"))),
-        bound => Ok(bound),
+        if let Some(bound) = self.flush_messages {
+            config.flush_messages = bound;
+            config.own(TopicField::FlushMessages);
+        }
+        match self.durability {
+            None => {}
+            Some(None) => config.disown(TopicField::Durability, defaults),
+            Some(Some(promise)) => {
+                config.durability = Some(match promise {
+                    Promise::Sync => Durability::Sync,
+                    Promise::Os => Durability::Os,
+                });
+                config.own(TopicField::Durability);
+            }
+        }
     }
 }
 
@@ -354,20 +354,11 @@ type Created = (StatusCode, [(HeaderName, String); 1], Json<Details>);
 pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) -> Result<Created, Problem> {
     let broker = &shown.broker;
     let mut config = broker.options().defaults.clone();
-    wanted.config.apply(&mut config, broker.options())?;
+    wanted.config.apply(&mut config, &broker.options().defaults);
     let Wanted { name, partitions, .. } = wanted;
-    let topic = NewTopic {
-        name: name.clone(),
-        partitions,
-        config,
-        internal: false,
-        unlike: true,
-        made_by: FrontEndNo::NONE,
-    };
-    let made = broker.create_topics(vec![topic]).await.pop();
-    let topic = made
-        .unwrap_or(Err(sabir_model::ErrorKind::InvalidRequest))
-        .map_err(|error| Problem::refused(&format!("topic {name:?}"), error))?;
+    let topic = NewTopic { name: name.clone(), partitions, config, internal: false, unlike: false };
+    let mut made = broker.create_topics(Caller::OPERATOR, vec![topic]).await;
+    let topic = made.pop().unwrap_or(Err(ShardFailure::Timeout.into()))?;
     let place = format!("{}/topics/{}", super::PREFIX, escaped(&name));
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))))
 }
@@ -381,23 +372,13 @@ fn escaped(name: &str) -> String {
 
 /// What is to be changed of what is shown: what is absent stays.
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Change {
     #[serde(deserialize_with = "count")]
     partitions: Option<u32>,
     config: Option<ConfigChange>,
-    #[serde(rename = "name", deserialize_with = "fixed")]
-    _name: (),
-    #[serde(rename = "id", deserialize_with = "fixed")]
-    _id: (),
-    #[serde(rename = "internal", deserialize_with = "fixed")]
-    _internal: (),
-    #[serde(rename = "version", deserialize_with = "follows")]
-    _version: (),
-    #[serde(rename = "records", deserialize_with = "follows")]
-    _records: (),
-    #[serde(rename = "bytes", deserialize_with = "follows")]
-    _bytes: (),
+    #[serde(flatten, deserialize_with = "no_other_change")]
+    _rest: (),
 }
 
 /// How many partitions there are to be; a list of them, as it is shown, changes nothing.
@@ -415,41 +396,29 @@ pub async fn change(
     Body(change): Body<Change>,
 ) -> Answer<Details> {
     let broker = &shown.broker;
-    let mut topic = find_ordinary(broker, &name)?;
-    let refused = |error| Problem::refused(&format!("topic {name:?}"), error);
+    let mut topic = find(broker, &name)?;
+    let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
     // Before the configuration is changed, or a request that is refused would have done half.
-    if let Some(count) = change.partitions {
-        can_have(&topic, count, broker.options().partitions_max)?;
+    if let Some(count) = more {
+        broker.check_new_partitions(Caller::OPERATOR, topic.id, count)?;
     }
-    if let Some(change) = change.config {
-        let _turn = broker.configuring().await;
-        let mut config = find(broker, &name)?.config.clone();
-        change.apply(&mut config, broker.options())?;
-        topic = broker.configure_topic(topic.id, config).await.map_err(refused)?;
+    if let Some(wanted) = change.config {
+        let defaults = &broker.options().defaults;
+        let apply = |config: &mut TopicConfig| {
+            wanted.apply(config, defaults);
+            Ok::<(), Problem>(())
+        };
+        topic = broker.change_topic(Caller::OPERATOR, topic.id, apply).await?;
     }
-    if let Some(count) = change.partitions.filter(|count| *count as usize != topic.partitions.len()) {
-        topic = broker.create_partitions(topic.id, count).await.map_err(refused)?;
+    if let Some(count) = more {
+        topic = broker.create_partitions(Caller::OPERATOR, topic.id, count).await?;
     }
     Ok(Json(details(broker, &topic)))
 }
 
-/// A topic that may be changed.
-fn find_ordinary(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
-    let topic = find(broker, name)?;
-    if topic.internal { Err(Problem::internal_topic(name)) } else { Ok(topic) }
-}
-
-fn can_have(topic: &Topic, count: u32, most: u32) -> Result<(), Problem> {
-    let now = topic.partitions.len() as u32;
-    if count == now || (now..=most).contains(&count) {
-        return Ok(());
-    }
-    let name = &topic.name;
-    Err(Problem::invalid(format!("partitions: topic {name:?} has {now}; it can have more, up to {most}")))
-}
-
 pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
-    let topic = find_ordinary(&shown.broker, &name)?;
-    let gone = shown.broker.delete_topics(vec![topic.id]).await.pop().unwrap_or(Ok(()));
-    gone.map(|()| StatusCode::NO_CONTENT).map_err(|error| Problem::refused(&format!("topic {name:?}"), error))
+    let topic = find(&shown.broker, &name)?;
+    let gone = shown.broker.delete_topics(Caller::OPERATOR, vec![topic.id]).await.pop();
+    gone.unwrap_or(Ok(()))?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -84,7 +84,7 @@ impl Hash for Alike {
 
 #[cfg(test)]
 mod tests {
-    use sabir_model::{FrontEndNo, TopicConfig};
+    use sabir_model::{FrontEndNo, TopicConfig, ValidConfig};
 
     use super::*;
 
@@ -94,7 +94,7 @@ mod tests {
             name: name.into(),
             namespace: "/".into(),
             version: 1,
-            config: TopicConfig::default(),
+            config: ValidConfig::trusted(TopicConfig::default()),
             partitions: Vec::new(),
             internal: false,
             made_by: FrontEndNo::NONE,

@@ -3,7 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use sabir_journal::pages::{DecodeError, PageError, PageKey, PageStore, PageValue, Paged};
-use sabir_model::{ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicId};
+use sabir_model::{
+    ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
+};
 
 use super::names::Names;
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
@@ -82,12 +84,13 @@ impl Catalog {
         u16::try_from(at + 1).ok().map(FrontEndNo)
     }
 
-    pub(crate) fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, ErrorKind> {
+    pub(crate) fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, TopicError> {
+        let name: Box<str> = (*body.name).into();
         if self.topic_named(&body.namespace, &body.name).is_some() || self.topic(body.id).is_some() {
-            return Err(ErrorKind::TopicExists);
+            return Err(TopicError::Exists(name));
         }
-        if body.unlike && self.alike(&body.namespace, &body.name).is_some() {
-            return Err(ErrorKind::TopicNameCollides);
+        if let Some(other) = self.alike(&body.namespace, &body.name).filter(|_| body.unlike) {
+            return Err(TopicError::Collides { name, other: (**other).into() });
         }
         let partitions = self.give_ids(&body.shards, 0, body.epoch_base)?;
         let topic = Arc::new(Topic {
@@ -111,9 +114,11 @@ impl Catalog {
         shards: &[ShardId],
         from: usize,
         epoch_base: i32,
-    ) -> Result<Vec<Partition>, ErrorKind> {
-        let end = from.checked_add(shards.len()).and_then(|end| i32::try_from(end).ok());
-        end.ok_or(ErrorKind::InvalidPartitions)?;
+    ) -> Result<Vec<Partition>, TopicError> {
+        let asked = u32::try_from(from + shards.len()).unwrap_or(u32::MAX);
+        if i32::try_from(asked).is_err() {
+            return Err(TopicError::Partitions { asked, most: i32::MAX as u32 });
+        }
         let first = self.singles.next_partition;
         self.singles.next_partition += shards.len() as u64;
         let partition = |(i, &shard): (usize, &ShardId)| Partition {
@@ -125,29 +130,34 @@ impl Catalog {
         Ok(shards.iter().enumerate().map(partition).collect())
     }
 
-    pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, ErrorKind> {
-        let row = self.topics.remove(&TopicKey(body.id)).ok_or(ErrorKind::UnknownTopicId)?;
+    pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, TopicError> {
+        let row = self.topics.remove(&TopicKey(body.id)).ok_or(TopicError::Unknown)?;
         self.names.remove(&row.0);
         Ok(row.0)
     }
 
-    pub(crate) fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, ErrorKind> {
+    pub(crate) fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, TopicError> {
+        let topic = self.topic(body.id).ok_or(TopicError::Unknown)?;
+        // It was made of what held then, and would take back what came between.
+        if body.version.is_some_and(|version| version != topic.version) {
+            return Err(TopicError::Changed);
+        }
         self.change(body.id, |topic| topic.config = body.config)
     }
 
-    pub(crate) fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, ErrorKind> {
-        let topic = self.topic(body.id).ok_or(ErrorKind::UnknownTopicId)?;
+    pub(crate) fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, TopicError> {
+        let topic = self.topic(body.id).ok_or(TopicError::Unknown)?;
         let from = topic.partitions.len();
         let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
         if from != body.from as usize {
-            return Err(ErrorKind::InvalidPartitions);
+            return Err(TopicError::Changed);
         }
         let more = self.give_ids(&body.shards, from, epoch_base)?;
         self.change(body.id, |topic| topic.partitions.extend(more))
     }
 
-    fn change(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) -> Result<Arc<Topic>, ErrorKind> {
-        let row = self.topics.get_mut(&TopicKey(id)).ok_or(ErrorKind::UnknownTopicId)?;
+    fn change(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) -> Result<Arc<Topic>, TopicError> {
+        let row = self.topics.get_mut(&TopicKey(id)).ok_or(TopicError::Unknown)?;
         let mut topic = Topic::clone(&row.0);
         change(&mut topic);
         topic.version += 1;
@@ -271,7 +281,7 @@ fn take_row(bytes: &[u8]) -> Result<TopicRow, sabir_model::DecodeError> {
         version: input.u64()?,
         namespace: intern(input.str()?),
         name: input.str()?.into(),
-        config: input.with(TopicConfig::decode)?,
+        config: ValidConfig::trusted(input.with(TopicConfig::decode)?),
         internal: input.bool("internal mark")?,
         made_by: input.front_end()?,
         partitions: input.list(3, |input| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sabir_model::{FrontEndNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId};
+use sabir_model::{FrontEndNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig};
 
 use super::cow::CowMap;
 use crate::traffic::TopicTraffic;
@@ -43,7 +43,7 @@ pub struct Topic {
     /// Counts its changes, from 1.
     pub version: u64,
     /// How it keeps its records and what it takes.
-    pub config: TopicConfig,
+    pub config: ValidConfig,
     /// Its partitions by index, without gaps.
     pub partitions: Vec<Partition>,
     /// Whether the broker or a protocol keeps it for itself.
@@ -72,10 +72,9 @@ pub struct NewTopic {
     pub config: TopicConfig,
     /// Whether the broker or a protocol keeps it for itself.
     pub internal: bool,
-    /// Whether it is not to be made beside a topic whose name differs in `.` and `_` alone.
+    /// Whether it is not to be made beside a topic whose name differs in `.` and `_` alone. That is a rule of some protocols, which hold
+    /// their own topics to it; to the broker the two are as different as any.
     pub unlike: bool,
-    /// The front end that makes it.
-    pub made_by: FrontEndNo,
 }
 
 /// The topics as they were at one moment. Cheap to get, never changes.
@@ -84,6 +83,7 @@ pub struct CatalogView {
     namespaces: FxHashMap<Arc<str>, CowMap<Arc<str>, Arc<Topic>>>,
     ids: CowMap<TopicId, Arc<Topic>>,
     partitions: usize,
+    setting_bytes: usize,
 }
 
 impl CatalogView {
@@ -122,10 +122,16 @@ impl CatalogView {
         self.partitions
     }
 
+    /// The memory, in bytes, of the settings that are kept by name for all topics.
+    pub fn setting_bytes(&self) -> usize {
+        self.setting_bytes
+    }
+
     /// Shows a topic, in place of what it was before.
     pub(crate) fn show(&mut self, topic: &Arc<Topic>) {
         self.hide(topic.id);
         self.partitions += topic.partitions.len();
+        self.setting_bytes += topic.config.kept.bytes();
         self.ids.insert(topic.id, topic.clone());
         let names = self.namespaces.entry(topic.namespace.clone()).or_default();
         names.insert(topic.name.clone(), topic.clone());
@@ -135,6 +141,7 @@ impl CatalogView {
     pub(crate) fn hide(&mut self, id: TopicId) {
         let Some(topic) = self.ids.remove(&id) else { return };
         self.partitions -= topic.partitions.len();
+        self.setting_bytes -= topic.config.kept.bytes();
         if let Some(names) = self.namespaces.get_mut(&topic.namespace) {
             names.remove(&topic.name);
         }

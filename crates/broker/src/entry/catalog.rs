@@ -1,9 +1,9 @@
 //! Entries of the catalog's shard.
 
-use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId};
+use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId, ValidConfig};
 
 use super::{Body, kind};
-use crate::codec::{Reader, put_i64, put_len, put_str, put_u32};
+use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 
 /// A topic made: version 2 · topic id, 16 bytes · namespace · name · configuration · marks u8 (1 internal, 2 unlike; the rest 0) · front
 /// end · epoch base · the shard of each partition. `apply` gives the partitions' ids. In version 1 there was no mark but the first.
@@ -12,7 +12,7 @@ pub(crate) struct TopicCreated {
     pub(crate) id: TopicId,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) config: TopicConfig,
+    pub(crate) config: ValidConfig,
     pub(crate) internal: bool,
     /// Refused beside a topic whose name differs in `.` and `_` alone.
     pub(crate) unlike: bool,
@@ -47,7 +47,7 @@ impl Body for TopicCreated {
             newer => return Err(DecodeError::Version(newer)),
         };
         let (id, namespace, name) = (input.topic()?, input.str()?.to_owned(), input.str()?.to_owned());
-        let config = input.with(TopicConfig::decode)?;
+        let config = take_config(&mut input)?;
         let marks = input.u8()?;
         if marks & !known != 0 {
             return Err(DecodeError::Field("marks"));
@@ -66,6 +66,10 @@ impl Body for TopicCreated {
         input.end()?;
         Ok(body)
     }
+}
+
+fn take_config(input: &mut Reader<'_>) -> Result<ValidConfig, DecodeError> {
+    input.with(TopicConfig::decode).map(ValidConfig::trusted)
 }
 
 fn put_shards(out: &mut Vec<u8>, shards: &[ShardId]) {
@@ -101,26 +105,35 @@ impl Body for TopicDeleted {
     }
 }
 
-/// A topic's configuration replaced: version 1 · topic id · configuration.
+/// A topic's configuration replaced: version 2 · topic id · version of the topic that it was made of, 0 for any · configuration. Refused
+/// if the topic has another version. In version 1 there was none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicConfigured {
     pub(crate) id: TopicId,
-    pub(crate) config: TopicConfig,
+    /// What the topic was when this was made of it; `None` replaces it whatever it is.
+    pub(crate) version: Option<u64>,
+    pub(crate) config: ValidConfig,
 }
 
 impl Body for TopicConfigured {
     const KIND: u16 = kind::TOPIC_CONFIGURED;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        out.push(2);
         out.extend_from_slice(&self.id.0);
+        put_u64(out, self.version.unwrap_or(0));
         self.config.encode(out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(1)?;
-        let body = Self { id: input.topic()?, config: input.with(TopicConfig::decode)? };
+        let form = input.u8()?;
+        if !(1..=2).contains(&form) {
+            return Err(DecodeError::Version(form));
+        }
+        let id = input.topic()?;
+        let version = if form == 1 { None } else { Some(input.u64()?).filter(|version| *version > 0) };
+        let body = Self { id, version, config: take_config(&mut input)? };
         input.end()?;
         Ok(body)
     }

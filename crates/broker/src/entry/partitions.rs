@@ -5,6 +5,8 @@ use sabir_model::{DecodeError, Offset, PartitionId, ProducerId, TopicConfig, Top
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u64};
 
+const SETTINGS_FORM: u8 = 1;
+
 /// What a partition must know of its topic's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PartitionSettings {
@@ -25,19 +27,27 @@ impl PartitionSettings {
         }
     }
 
+    /// Appends the stored form: 1 · version · retention in milliseconds · in bytes.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.push(SETTINGS_FORM);
         put_u64(out, self.version);
         put_i64(out, self.retention_ms);
         put_i64(out, self.retention_bytes);
     }
 
     pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        input.version(SETTINGS_FORM)?;
+        Self::take_formless(input)
+    }
+
+    /// Takes them as they were stored before they had a form of their own.
+    pub(crate) fn take_formless(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { version: input.u64()?, retention_ms: input.i64()?, retention_bytes: input.i64()? })
     }
 }
 
-/// Partitions of one topic made in this shard, those that are not there yet: version 1 · topic id, 16 bytes · epoch base ·
-/// settings · list of (index, partition).
+/// Partitions of one topic made in this shard, those that are not there yet: version 2 · topic id, 16 bytes · epoch base ·
+/// settings, in version 1 without their form · list of (index, partition).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionsCreated {
     pub(crate) topic: TopicId,
@@ -50,7 +60,7 @@ impl Body for PartitionsCreated {
     const KIND: u16 = kind::PARTITIONS_CREATED;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        out.push(2);
         out.extend_from_slice(&self.topic.0);
         put_i64(out, self.epoch_base.into());
         self.settings.put(out);
@@ -63,15 +73,26 @@ impl Body for PartitionsCreated {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(1)?;
+        let take_settings = take_settings_of(input.u8()?)?;
         let body = Self {
             topic: input.topic()?,
             epoch_base: input.i32()?,
-            settings: PartitionSettings::take(&mut input)?,
+            settings: take_settings(&mut input)?,
             partitions: input.list(2, |input| Ok((input.u32()?, input.partition()?)))?,
         };
         input.end()?;
         Ok(body)
+    }
+}
+
+type TakeSettings = fn(&mut Reader<'_>) -> Result<PartitionSettings, DecodeError>;
+
+/// How settings stand in an entry of that version.
+fn take_settings_of(version: u8) -> Result<TakeSettings, DecodeError> {
+    match version {
+        1 => Ok(PartitionSettings::take_formless),
+        2 => Ok(PartitionSettings::take),
+        newer => Err(DecodeError::Version(newer)),
     }
 }
 
@@ -99,7 +120,8 @@ impl Body for PartitionsDeleted {
     }
 }
 
-/// Partitions given other settings, those that have older ones: version 1 · settings · list of partitions.
+/// Partitions given other settings, those that have older ones: version 2 · settings, in version 1 without their form · list of
+/// partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionsConfigured {
     pub(crate) settings: PartitionSettings,
@@ -110,7 +132,7 @@ impl Body for PartitionsConfigured {
     const KIND: u16 = kind::PARTITIONS_CONFIGURED;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        out.push(2);
         self.settings.put(out);
         put_len(out, self.partitions.len());
         self.partitions.iter().for_each(|id| put_u64(out, id.0));
@@ -118,11 +140,9 @@ impl Body for PartitionsConfigured {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(1)?;
-        let body = Self {
-            settings: PartitionSettings::take(&mut input)?,
-            partitions: input.list(1, Reader::partition)?,
-        };
+        let take_settings = take_settings_of(input.u8()?)?;
+        let body =
+            Self { settings: take_settings(&mut input)?, partitions: input.list(1, Reader::partition)? };
         input.end()?;
         Ok(body)
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use sabir_model::{
     DecodeError, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence, ShardId,
-    TopicConfig, TopicId,
+    TopicConfig, TopicId, ValidConfig,
 };
 
 use super::*;
@@ -80,6 +80,10 @@ fn references_chunks_and_trains() {
     golden(&train, 4, &[&[1, 8, 3, 0, 0xac, 2, 5], &NOW[..]].concat());
 }
 
+fn default_config() -> ValidConfig {
+    ValidConfig::trusted(TopicConfig::default())
+}
+
 #[test]
 fn the_catalog() {
     let id = TopicId([0x11; 16]);
@@ -89,7 +93,7 @@ fn the_catalog() {
         id,
         namespace: "/".into(),
         name: "t".into(),
-        config: TopicConfig::default(),
+        config: default_config(),
         internal: true,
         unlike: false,
         made_by: FrontEndNo(2),
@@ -107,8 +111,12 @@ fn the_catalog() {
     }
     assert_eq!(TopicCreated::decode(&expected(3, 0)), Err(DecodeError::Version(3)));
     golden(&TopicDeleted { id }, 11, &[&[1][..], &[0x11; 16]].concat());
-    let configured = TopicConfigured { id, config: TopicConfig::default() };
-    golden(&configured, 12, &[&[1][..], &[0x11; 16], &config].concat());
+    let configured = TopicConfigured { id, version: Some(300), config: default_config() };
+    golden(&configured, 12, &[&[2][..], &[0x11; 16], &[0xac, 2], &config].concat());
+    let whatever = TopicConfigured { version: None, ..configured };
+    golden(&whatever, 12, &[&[2][..], &[0x11; 16], &[0], &config].concat());
+    let first = [&[1][..], &[0x11; 16], &config].concat();
+    assert_eq!(TopicConfigured::decode(&first), Ok(whatever), "the first form");
     golden(&FrontEndRegistered { name: "mqtt".into() }, 13, b"\x01\x04mqtt");
     golden(&ProducerIdsAllocated { count: 1000 }, 14, &[1, 0xe8, 7]);
     golden(&DataShardsFixed { shards: 3, cluster: id }, 15, &[&[1, 3][..], &[0x11; 16]].concat());
@@ -123,11 +131,14 @@ fn partitions() {
     let settings = PartitionSettings { version: 4, retention_ms: 60, retention_bytes: -1 };
     let partitions = vec![(0, PartitionId(7)), (2, PartitionId(300))];
     let created = PartitionsCreated { topic, epoch_base: 0, settings, partitions };
-    let expected = [&[1][..], &[0x22; 16], &[0, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
+    let expected = [&[2][..], &[0x22; 16], &[0, 1, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
     golden(&created, 20, &expected);
+    let first = [&[1][..], &[0x22; 16], &[0, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
+    assert_eq!(PartitionsCreated::decode(&first), Ok(created), "the first form");
     golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
     let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
-    golden(&configured, 22, &[1, 4, 120, 1, 1, 7]);
+    golden(&configured, 22, &[2, 1, 4, 120, 1, 1, 7]);
+    assert_eq!(PartitionsConfigured::decode(&[1, 4, 120, 1, 1, 7]), Ok(configured), "the first form");
     let moved = LogStartsMoved { moves: vec![(PartitionId(7), Offset(5)), (PartitionId(8), Offset(-1))] };
     golden(&moved, 23, &[1, 2, 7, 10, 8, 1]);
     let expired = ProducersExpired { idle_since: 30, producers: vec![(PartitionId(7), ProducerId(9))] };

@@ -162,7 +162,8 @@ impl PageKey for PartitionKey {
     }
 }
 
-const FORM: u8 = 1;
+/// In form 1 the settings had no form of their own.
+const FORM: u8 = 2;
 
 impl PageValue for Partition {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -191,12 +192,18 @@ impl PageValue for Partition {
 
 fn take(bytes: &[u8]) -> Result<Partition, sabir_model::DecodeError> {
     let mut input = Reader::new(bytes);
-    input.version(FORM)?;
+    let form = input.u8()?;
+    if !(1..=FORM).contains(&form) {
+        return Err(sabir_model::DecodeError::Version(form));
+    }
     let partition = Partition {
         topic: input.topic()?,
         number: input.u32()?,
         epoch_base: input.i32()?,
-        settings: PartitionSettings::take(&mut input)?,
+        settings: match form {
+            1 => PartitionSettings::take_formless(&mut input)?,
+            _ => PartitionSettings::take(&mut input)?,
+        },
         log_start: input.offset()?,
         next: input.offset()?,
         bytes: input.u64()?,

@@ -267,3 +267,19 @@ proptest! {
         let _ = ProducerState::decode(&bytes);
     }
 }
+
+#[test]
+fn a_partition_of_the_first_form_is_still_read() {
+    let settings = PartitionSettings { version: 1, retention_ms: 60, retention_bytes: -1 };
+    let partition = Partition::new(TopicId([7; 16]), 3, 0, settings);
+    let mut stored = Vec::new();
+    PageValue::encode(&partition, &mut stored);
+    // The form, the topic, the number, the epoch base; then the settings with a form of their own.
+    assert_eq!((stored[0], &stored[17..22]), (2, &[3, 0, 1, 1, 120][..]));
+    let first = [&[1], &stored[1..19], &stored[20..]].concat();
+    let read = <Partition as PageValue>::decode(&first).unwrap();
+    assert_eq!(read.settings, settings);
+    let mut again = Vec::new();
+    PageValue::encode(&read, &mut again);
+    assert_eq!(again, stored);
+}

@@ -123,14 +123,10 @@ impl ShardState {
     fn apply_catalog(&mut self, entry: &EntryView<'_>) -> Result<Outcome, EntryError> {
         let catalog = &mut self.catalog;
         Ok(match entry.kind {
-            kind::TOPIC_CREATED => Outcome::of(catalog.create(body::<TopicCreated>(entry)?), Outcome::Topic),
-            kind::TOPIC_DELETED => Outcome::of(catalog.delete(&body::<TopicDeleted>(entry)?), Outcome::Topic),
-            kind::TOPIC_CONFIGURED => {
-                Outcome::of(catalog.configure(body::<TopicConfigured>(entry)?), Outcome::Topic)
-            }
-            kind::TOPIC_EXTENDED => {
-                Outcome::of(catalog.extend(&body::<TopicExtended>(entry)?), Outcome::Topic)
-            }
+            kind::TOPIC_CREATED => Outcome::of_topic(catalog.create(body::<TopicCreated>(entry)?)),
+            kind::TOPIC_DELETED => Outcome::of_topic(catalog.delete(&body::<TopicDeleted>(entry)?)),
+            kind::TOPIC_CONFIGURED => Outcome::of_topic(catalog.configure(body::<TopicConfigured>(entry)?)),
+            kind::TOPIC_EXTENDED => Outcome::of_topic(catalog.extend(&body::<TopicExtended>(entry)?)),
             kind::FRONT_END_REGISTERED => {
                 let number = catalog.register(body::<FrontEndRegistered>(entry)?);
                 Outcome::of(number, |number| Outcome::Number(number.0.into()))

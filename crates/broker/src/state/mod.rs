@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use sabir_journal::pages::Paged;
 use sabir_journal::{SegmentNo, ViewError};
-use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term};
+use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term, TopicError};
 
 use crate::append::Appended;
 use crate::catalog::{Catalog, Topic};
@@ -41,6 +41,8 @@ pub(crate) enum Outcome {
     Number(i64),
     /// Any other entry took effect.
     Done,
+    /// An entry about a topic took none.
+    TopicRefused(Box<TopicError>),
     /// It took none.
     Failed(ErrorKind),
 }
@@ -48,6 +50,10 @@ pub(crate) enum Outcome {
 impl Outcome {
     fn of<T>(result: Result<T, ErrorKind>, good: impl FnOnce(T) -> Self) -> Self {
         result.map_or_else(Self::Failed, good)
+    }
+
+    fn of_topic(result: Result<Arc<Topic>, TopicError>) -> Self {
+        result.map_or_else(|error| Self::TopicRefused(Box::new(error)), Self::Topic)
     }
 
     fn of_done(result: Result<(), ErrorKind>) -> Self {
@@ -63,10 +69,11 @@ impl Outcome {
     }
 
     /// The outcome of an entry about a topic.
-    pub(crate) fn topic(self) -> Result<Arc<Topic>, ErrorKind> {
+    pub(crate) fn topic(self) -> Result<Arc<Topic>, TopicError> {
         match self {
             Self::Topic(topic) => Ok(topic),
-            other => Err(other.error()),
+            Self::TopicRefused(error) => Err(*error),
+            other => Err(other.error().into()),
         }
     }
 
@@ -82,6 +89,7 @@ impl Outcome {
     pub(crate) fn done(self) -> Result<(), ErrorKind> {
         match self {
             Self::Failed(error) => Err(error),
+            Self::TopicRefused(_) => Err(ErrorKind::InvalidRequest),
             _ => Ok(()),
         }
     }

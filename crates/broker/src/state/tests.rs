@@ -8,7 +8,7 @@ use sabir_journal::pages::{MemPages, PageBatch, PageStore};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
     Durability, ErrorKind, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
-    ShardId, Term, TopicConfig, TopicId,
+    ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
 use super::{Outcome, ShardState};
@@ -119,13 +119,18 @@ fn topic_created(name: &str, id: u8) -> TopicCreated {
         id: TopicId([id; 16]),
         namespace: "/".into(),
         name: name.into(),
-        config: TopicConfig::default(),
+        config: ValidConfig::trusted(TopicConfig::default()),
         internal: false,
         unlike: false,
         made_by: FrontEndNo::NONE,
         epoch_base: 0,
         shards: vec![ShardId(1); 2],
     }
+}
+
+fn configured(id: u8) -> TopicConfigured {
+    let config = ValidConfig::trusted(TopicConfig::default());
+    TopicConfigured { id: TopicId([id; 16]), version: None, config }
 }
 
 #[test]
@@ -334,16 +339,19 @@ fn the_catalog_decides_names_ids_and_numbers() {
     let mut shard = Shard::new();
     let first = shard.one(&topic_created("t", 1)).topic().unwrap();
     assert_eq!(first.partitions.iter().map(|p| (p.index, p.id.0)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
-    assert_eq!(shard.one(&topic_created("t", 2)).topic().unwrap_err(), ErrorKind::TopicExists);
+    assert_eq!(shard.one(&topic_created("t", 2)).topic().unwrap_err(), TopicError::Exists("t".into()));
     let id = TopicId([1; 16]);
     let extended = TopicExtended { id, from: 2, shards: vec![ShardId(1)] };
     assert_eq!(shard.one(&extended).topic().unwrap().partitions.len(), 3);
-    assert_eq!(shard.one(&extended).topic().unwrap_err(), ErrorKind::InvalidPartitions, "decided twice");
-    let config = TopicConfig { retention_ms: Some(1), ..TopicConfig::default() };
-    let configured = shard.one(&TopicConfigured { id, config: config.clone() }).topic().unwrap();
+    assert_eq!(shard.one(&extended).topic().unwrap_err(), TopicError::Changed, "decided twice");
+    let config = ValidConfig::trusted(TopicConfig { retention_ms: Some(1), ..TopicConfig::default() });
+    let change = |version| TopicConfigured { id, version, config: config.clone() };
+    let configured = shard.one(&change(None)).topic().unwrap();
     assert_eq!((&configured.config, configured.version), (&config, 3));
+    assert_eq!(shard.one(&change(Some(2))).topic().unwrap_err(), TopicError::Changed, "made of an older one");
+    assert_eq!(shard.one(&change(Some(3))).topic().unwrap().version, 4);
     shard.one(&TopicDeleted { id }).topic().unwrap();
-    assert_eq!(shard.one(&TopicDeleted { id }).topic().unwrap_err(), ErrorKind::UnknownTopicId);
+    assert_eq!(shard.one(&TopicDeleted { id }).topic().unwrap_err(), TopicError::Unknown);
     let again = shard.one(&topic_created("t", 3)).topic().unwrap();
     assert_eq!(again.partitions[0].id, PartitionId(4), "ids are never reused");
 
@@ -365,19 +373,24 @@ fn the_catalog_decides_names_ids_and_numbers() {
 fn a_topic_that_is_to_be_unlike_others_is_refused_beside_one_whose_name_is_nearly_its_own() {
     let mut shard = Shard::new();
     let unlike = |name: &str, id: u8| TopicCreated { unlike: true, ..topic_created(name, id) };
-    let collides = Err(ErrorKind::TopicNameCollides);
+    let collides =
+        |name: &str, other: &str| Err(TopicError::Collides { name: name.into(), other: other.into() });
     // In one block, so that no look at the catalog could have told.
     for (id, name) in ["a.b", "a_b", "a.b", "a-b", "ab"].into_iter().enumerate() {
         shard.push(&unlike(name, id as u8 + 1), None);
     }
     let made: Vec<_> = shard.apply().into_iter().map(|outcome| outcome.topic().map(drop)).collect();
-    assert_eq!(made, [Ok(()), collides, Err(ErrorKind::TopicExists), Ok(()), Ok(())]);
+    assert_eq!(made, [Ok(()), collides("a_b", "a.b"), Err(TopicError::Exists("a.b".into())), Ok(()), Ok(())]);
     // What asks for nothing is made, as it was before there was such a rule.
     shard.one(&topic_created("a_b", 7)).topic().unwrap();
     let elsewhere = TopicCreated { namespace: "other".into(), ..unlike("a.b", 8) };
     shard.one(&elsewhere).topic().unwrap();
     shard.one(&TopicDeleted { id: TopicId([1; 16]) }).topic().unwrap();
-    assert_eq!(shard.one(&unlike("a.b", 9)).topic().map(drop), collides, "the other is still there");
+    assert_eq!(
+        shard.one(&unlike("a.b", 9)).topic().map(drop),
+        collides("a.b", "a_b"),
+        "the other is still there"
+    );
     shard.one(&TopicDeleted { id: TopicId([7; 16]) }).topic().unwrap();
     shard.one(&unlike("a.b", 10)).topic().unwrap();
 }
@@ -599,7 +612,7 @@ fn push_catalog(maker: &mut Shard, what: u8) {
     match what / 43 {
         0 => maker.push(&topic_created(&format!("t{id}"), id), None),
         1 => maker.push(&TopicDeleted { id: TopicId([id; 16]) }, None),
-        2 => maker.push(&TopicConfigured { id: TopicId([id; 16]), config: TopicConfig::default() }, None),
+        2 => maker.push(&configured(id), None),
         3 => maker.push(&FrontEndRegistered { name: format!("f{id}") }, None),
         4 => maker.push(&ProducerIdsAllocated { count: 7 }, None),
         _ => maker.push(&Started { node: NodeId(1), clean: what.is_multiple_of(2) }, None),

@@ -8,7 +8,7 @@ use sabir_model::{TimestampType, TopicConfig};
 
 use super::rig::{append, batch, new_topic, until};
 use super::sim::{Machine, Seam};
-use crate::{Broker, BrokerOptions, NewTopic, Topic};
+use crate::{Broker, BrokerOptions, Caller, NewTopic, Topic};
 
 const DAY: i64 = 24 * 3600 * 1000;
 const YEAR: i64 = 365 * DAY;
@@ -31,7 +31,8 @@ async fn topics(broker: &Broker) -> [Arc<Topic>; 2] {
     let stamped = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..week.clone() };
     let new = [("stamped", stamped), ("week", week)];
     let new = new.map(|(name, config)| NewTopic { config, ..new_topic(name, 1) });
-    let made: Vec<_> = broker.create_topics(new.into()).await.into_iter().map(Result::unwrap).collect();
+    let made: Vec<_> =
+        broker.create_topics(Caller::OPERATOR, new.into()).await.into_iter().map(Result::unwrap).collect();
     made.try_into().unwrap()
 }
 

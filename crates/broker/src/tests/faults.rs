@@ -14,7 +14,7 @@ use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardId, TopicConfig};
 use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::testing::Disks;
-use crate::{Broker, BrokerOptions, Damage, Fence, NewTopic, OffsetCommit, StartError, Text, Topic};
+use crate::{Broker, BrokerOptions, Caller, Damage, Fence, NewTopic, OffsetCommit, StartError, Text, Topic};
 
 #[tokio::test]
 async fn a_failed_write_stops_its_shard_and_no_other() {
@@ -110,7 +110,8 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
     assert_eq!((fetched.high_watermark.0, fetched.slices.len()), (taken, 1));
     // Deleting goes on, and makes room by itself.
     let partition = topic.partition(0).unwrap();
-    let moved = broker.delete_records(partition.shard, partition.id, Offset(-1)).await.unwrap();
+    let moved =
+        broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     assert_eq!(moved.0, taken);
     until(|| !broker.stats().shards[1].full).await;
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
@@ -156,7 +157,7 @@ async fn retention_by_time_and_size_recycles_segments() {
         NewTopic { config: sized, ..new_topic("sized", 1) },
     ];
     let topics: Vec<Arc<Topic>> =
-        broker.create_topics(topics).await.into_iter().map(Result::unwrap).collect();
+        broker.create_topics(Caller::OPERATOR, topics).await.into_iter().map(Result::unwrap).collect();
     let big = vec![1u8; 100_000];
     for _ in 0..100 {
         for topic in &topics {
@@ -200,7 +201,7 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), error: ErrorKind::CorruptBatch };
     assert_eq!(broker.stats().shards[1].damaged, [damage]);
     let place = a.partition(0).unwrap();
-    broker.delete_records(place.shard, place.id, Offset(2)).await.unwrap();
+    broker.delete_records(Caller::OPERATOR, place.shard, place.id, Offset(2)).await.unwrap();
     assert_eq!(broker.stats().shards[1].damaged, [], "what is not kept any more harms nobody");
     broker.shutdown();
 }
@@ -247,7 +248,7 @@ async fn deletes_on_a_full_disk_make_room_however_many_checkpoints_fail_first() 
     }
     let partition = topic.partition(0).unwrap();
     let segments = broker.inner.shards[1].journal.segments().len();
-    broker.delete_records(partition.shard, partition.id, Offset(-1)).await.unwrap();
+    broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     assert!(segments > 3 && broker.stats().shards[1].full);
     until(|| !broker.stats().shards[1].full).await;
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();

@@ -3,7 +3,7 @@
 use sabir_model::{LeaderEpoch, Offset};
 
 use super::rig::{append, batch, create, open, options};
-use crate::{Broker, Fence, OffsetCommit, PartitionLag, Text, Topic};
+use crate::{Broker, Caller, Fence, OffsetCommit, PartitionLag, Text, Topic};
 
 async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets: &[(i32, i64)]) {
     let position = |&(partition, offset): &(i32, i64)| OffsetCommit {
@@ -30,7 +30,7 @@ async fn lag_counts_from_the_position_to_the_end() {
     commit(&broker, "g", &topic, &[(0, 1), (2, 5), (9, 0)]).await;
     commit(&broker, "g", &gone, &[(0, 0)]).await;
     commit(&broker, "h", &topic, &[(1, 0)]).await;
-    broker.delete_topics(vec![gone.id]).await.remove(0).unwrap();
+    broker.delete_topics(Caller::OPERATOR, vec![gone.id]).await.remove(0).unwrap();
 
     let found = broker.group_lag("g", 10).unwrap();
     let at = |partition, committed, end| PartitionLag {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sabir_journal::{LARGEST_ENTRY, Priority};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicId};
+use sabir_model::{ErrorKind, InvalidSetting, LeaderEpoch, Offset, TopicConfig, TopicError, TopicId};
 
 use super::rig::{create, new_topic, open, options, soon};
 use crate::answer::Answer;
 use crate::entry::kind;
 use crate::{
-    Broker, Client, Fence, JoinRequest, Joined, MAX_METADATA, OffsetCommit, Protocol, SyncRequest, Text,
+    Broker, Caller, Client, Fence, JoinRequest, Joined, MAX_METADATA, OffsetCommit, Protocol, SyncRequest,
+    Text,
 };
 
 /// Every kind but those that carry records, which go as trains.
@@ -153,14 +154,22 @@ async fn a_topic_that_no_entry_takes_is_refused() {
     let mut config = TopicConfig::default();
     config.kept.set("follower.replication.throttled.replicas", &"0:1,".repeat(500_000));
     let large = crate::NewTopic { config: config.clone(), ..new_topic("large", 1) };
-    let refused = broker.create_topics(vec![large, new_topic("t", 1)]).await;
-    assert_eq!(refused[0].as_ref().err(), Some(&ErrorKind::MessageTooLarge));
+    let refused = broker.create_topics(Caller::OPERATOR, vec![large, new_topic("t", 1)]).await;
+    let too_much = |error: Option<&TopicError>| {
+        matches!(error, Some(TopicError::Setting(InvalidSetting { field: None, .. })))
+    };
+    assert!(too_much(refused[0].as_ref().err()));
     let topic: Arc<crate::Topic> = refused[1].clone().unwrap();
-    let refused = broker.configure_topic(topic.id, config).await;
-    assert_eq!(refused.err(), Some(ErrorKind::MessageTooLarge));
+    let change = |now: &mut TopicConfig| {
+        *now = config.clone();
+        Ok(())
+    };
+    let refused: Result<_, TopicError> = broker.change_topic(Caller::OPERATOR, topic.id, change).await;
+    assert!(too_much(refused.as_ref().err()));
     let many = new_topic("many", 1_500_000);
-    assert_eq!(broker.create_topics(vec![many]).await[0].as_ref().err(), Some(&ErrorKind::InvalidPartitions));
-    assert_eq!(broker.create_partitions(topic.id, 1_500_000).await.err(), Some(ErrorKind::InvalidPartitions));
+    let too_many = Some(TopicError::Partitions { asked: 1_500_000, most: 10_000 });
+    assert_eq!(broker.create_topics(Caller::OPERATOR, vec![many]).await.remove(0).err(), too_many);
+    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 1_500_000).await.err(), too_many);
     broker.shutdown();
     let mut options = options(dir.path());
     options.partitions_max = 1_500_000;
@@ -178,17 +187,16 @@ async fn all_topics_together_have_so_many_partitions_and_no_more() {
     let broker = open(options);
     // Those that one call makes are counted before any is there.
     let many = (0..30).map(|i| new_topic(&format!("t{i}"), 1)).collect();
-    let made = broker.create_topics(many).await;
+    let made = broker.create_topics(Caller::OPERATOR, many).await;
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 20);
-    assert_eq!(made[20].as_ref().err(), Some(&ErrorKind::PolicyViolation));
+    let too_many = Some(TopicError::TooManyPartitions { most: 20 });
+    assert_eq!(made[20].clone().err(), too_many);
     let topic = made[0].as_ref().unwrap();
-    assert_eq!(broker.create_partitions(topic.id, 2).await.err(), Some(ErrorKind::PolicyViolation));
-    broker.delete_topics(vec![made[1].as_ref().unwrap().id]).await.remove(0).unwrap();
-    assert_eq!(broker.create_partitions(topic.id, 2).await.unwrap().partitions.len(), 2);
-    assert_eq!(
-        broker.create_topics(vec![new_topic("u", 1)]).await[0].as_ref().err(),
-        Some(&ErrorKind::PolicyViolation)
-    );
+    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 2).await.err(), too_many);
+    broker.delete_topics(Caller::OPERATOR, vec![made[1].as_ref().unwrap().id]).await.remove(0).unwrap();
+    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 2).await.unwrap().partitions.len(), 2);
+    let refused = broker.create_topics(Caller::OPERATOR, vec![new_topic("u", 1)]).await.remove(0);
+    assert_eq!(refused.err(), too_many);
     broker.shutdown();
 }
 

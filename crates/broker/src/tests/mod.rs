@@ -15,3 +15,4 @@ mod seam;
 mod sim;
 mod smoke;
 mod stress;
+mod topics;

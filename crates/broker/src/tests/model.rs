@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sabir_journal::pages::MemPages;
-use sabir_model::{ErrorKind, Offset, Sequence};
+use sabir_model::{ErrorKind, Offset, Sequence, ShardFailure, TopicError};
 
 use super::rig::{item, produced, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::state::ShardState;
-use crate::{Broker, Topic};
+use crate::{Broker, Caller, Topic};
 
 const TOPICS: usize = 3;
 const PARTITIONS: usize = 4;
@@ -105,7 +105,7 @@ impl World {
         let producer = loop {
             match soon(broker.allocate_producer_id()).await {
                 Ok(id) => break id.0,
-                Err(error) => assert_eq!(error, ErrorKind::NotLeader),
+                Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }
         };
         let (topics, logs) = (Vec::new(), Vec::new());
@@ -122,14 +122,14 @@ impl World {
     async fn create(&self, name: &str) -> Arc<Topic> {
         loop {
             let new = super::rig::new_topic(name, PARTITIONS as u32);
-            match soon(self.broker.create_topics(vec![new])).await.remove(0) {
+            match soon(self.broker.create_topics(Caller::OPERATOR, vec![new])).await.remove(0) {
                 Ok(topic) => return topic,
                 // It exists, and a later step was cut: that is made up for.
-                Err(ErrorKind::TopicExists) => {
+                Err(TopicError::Exists(_)) => {
                     until(|| self.broker.catalog().topic(name).is_some()).await;
                     return self.broker.catalog().topic(name).cloned().unwrap();
                 }
-                Err(error) => assert_eq!(error, ErrorKind::NotLeader),
+                Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }
         }
     }
@@ -224,7 +224,7 @@ impl World {
                         assert_eq!((appended.base_offset, appended.duplicate), (Offset(offset), true));
                         break;
                     }
-                    Err(error) => assert_eq!(error, ErrorKind::NotLeader),
+                    Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
                 }
             }
         }
@@ -236,9 +236,11 @@ impl World {
         let before = (end - keep).max(log.log_start);
         let place = *self.topics[topic].partition(partition as i32).unwrap();
         loop {
-            match soon(self.broker.delete_records(place.shard, place.id, Offset(before))).await {
+            match soon(self.broker.delete_records(Caller::OPERATOR, place.shard, place.id, Offset(before)))
+                .await
+            {
                 Ok(moved) => break assert_eq!(moved.0, before),
-                Err(error) => assert_eq!(error, ErrorKind::NotLeader),
+                Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }
         }
         log.log_start = before;
@@ -248,9 +250,9 @@ impl World {
     async fn recreate(&mut self, topic: usize) {
         let old = self.topics[topic].clone();
         loop {
-            match soon(self.broker.delete_topics(vec![old.id])).await[0] {
-                Ok(()) | Err(ErrorKind::UnknownTopicId) => break,
-                Err(error) => assert_eq!(error, ErrorKind::NotLeader),
+            match soon(self.broker.delete_topics(Caller::OPERATOR, vec![old.id])).await.remove(0) {
+                Ok(()) | Err(TopicError::Unknown) => break,
+                Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }
         }
         let name = old.name.to_string();

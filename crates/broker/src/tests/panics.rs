@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_base::panics::contain;
 use sabir_journal::Priority;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardFailure, TopicId};
 
 use super::rig::{append, batch, create, item, new_topic, open, options, read, soon, until, values};
 use crate::answer::{Answer, Waiter};
 use crate::entry::FrontEndRegistered;
 use crate::panicking::panic_once;
 use crate::{
-    Appended, Broker, Client, Fence, JoinRequest, Joined, OffsetCommit, Protocol, SyncRequest, Text,
+    Appended, Broker, Caller, Client, Fence, JoinRequest, Joined, OffsetCommit, Protocol, SyncRequest, Text,
 };
 
 fn commit(broker: &Broker, metadata: &str) -> crate::Committing {
@@ -134,15 +134,19 @@ async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_
     let broker = open(crate::BrokerOptions { data_shards: 2, ..options(dir.path()) });
     for (place, name) in [("carry", "panics-when-carried"), ("finish", "panics-when-finished")] {
         panic_once(place, name);
-        let made = soon(broker.create_topics(vec![new_topic(name, 2)])).await.remove(0);
-        assert_eq!(made.err(), Some(ErrorKind::Timeout), "{place}: it is told that it takes longer");
+        let made = soon(broker.create_topics(Caller::OPERATOR, vec![new_topic(name, 2)])).await.remove(0);
+        assert_eq!(
+            made.err(),
+            Some(ShardFailure::Timeout.into()),
+            "{place}: it is told that it takes longer"
+        );
         until(|| broker.catalog().topic(name).is_some()).await;
         let topic = broker.catalog().topic(name).cloned().unwrap();
         append(&broker, &topic, 0, batch(&[b"x"], 1)).await.unwrap();
 
         panic_once(place, name);
-        let deleted = soon(broker.delete_topics(vec![topic.id])).await.remove(0);
-        assert_eq!(deleted.err(), Some(ErrorKind::Timeout), "{place}");
+        let deleted = soon(broker.delete_topics(Caller::OPERATOR, vec![topic.id])).await.remove(0);
+        assert_eq!(deleted.err(), Some(ShardFailure::Timeout.into()), "{place}");
         until(|| broker.catalog().topic(name).is_none()).await;
         let kept = |of: &crate::Partition| {
             broker.inner.shards[of.shard.0 as usize].state.read().partition(of.id).is_some()

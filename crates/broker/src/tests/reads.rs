@@ -8,7 +8,7 @@ use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, values};
 use super::sim::{Machine, Seam};
 use crate::entry::ReferenceBody;
-use crate::{Append, Broker, NewTopic, OffsetSpec, Topic};
+use crate::{Append, Broker, Caller, NewTopic, OffsetSpec, Topic};
 
 fn runs(broker: &Broker, topic: &Topic) -> Vec<crate::partition::Run> {
     let partition = topic.partition(0).unwrap();
@@ -63,7 +63,7 @@ async fn the_brokers_stamp_is_in_the_batch_and_in_the_answer() {
     let broker = machine.open();
     let config = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
     let topic = NewTopic { config, ..new_topic("t", 1) };
-    let topic = broker.create_topics(vec![topic]).await.remove(0).unwrap();
+    let topic = broker.create_topics(Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
     let appended = append(&broker, &topic, 0, batch(&[b"x"], 5)).await.unwrap();
     assert_eq!(appended.append_time_ms, 1_000_000);
     machine.clock.advance(-500);
@@ -228,7 +228,7 @@ async fn offsets_by_time_name_the_record_and_not_the_batch() {
     assert_eq!(find(OffsetSpec::Timestamp(10)).await, (-1, -1));
     assert_eq!(find(OffsetSpec::MaxTimestamp).await, (2, 9));
     assert_eq!((find(OffsetSpec::Earliest).await, find(OffsetSpec::Latest).await), ((0, -1), (6, -1)));
-    broker.delete_records(partition.shard, partition.id, Offset(3)).await.unwrap();
+    broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(3)).await.unwrap();
     assert_eq!(find(OffsetSpec::Timestamp(0)).await, (3, 4));
     assert_eq!(find(OffsetSpec::MaxTimestamp).await, (4, 9));
     broker.shutdown();
@@ -247,7 +247,7 @@ async fn a_watch_ends_when_enough_has_come() {
     append(&broker, &topic, 3, batch(&[b"x"], 1)).await.unwrap();
     soon(watch).await;
     let gone = broker.watch(&places, 1);
-    broker.delete_topics(vec![topic.id]).await.remove(0).unwrap();
+    broker.delete_topics(Caller::OPERATOR, vec![topic.id]).await.remove(0).unwrap();
     soon(gone).await;
     broker.shutdown();
 }

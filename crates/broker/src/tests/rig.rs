@@ -8,7 +8,7 @@ use sabir_base::clock::SystemClock;
 use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, split};
 use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TopicConfig};
 
-use crate::{Append, Appended, Broker, BrokerOptions, DiskKind, Fetched, NewTopic, Topic};
+use crate::{Append, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic, Topic};
 
 pub(crate) fn options(dir: &std::path::Path) -> BrokerOptions {
     BrokerOptions {
@@ -31,12 +31,11 @@ pub(crate) fn new_topic(name: &str, partitions: u32) -> NewTopic {
         config: TopicConfig::default(),
         internal: false,
         unlike: false,
-        made_by: FrontEndNo::NONE,
     }
 }
 
 pub(crate) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<Topic> {
-    broker.create_topics(vec![new_topic(name, partitions)]).await.remove(0).unwrap()
+    broker.create_topics(Caller::OPERATOR, vec![new_topic(name, partitions)]).await.remove(0).unwrap()
 }
 
 /// A batch of records with these values, at one timestamp.

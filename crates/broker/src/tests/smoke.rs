@@ -1,10 +1,10 @@
 use std::future::Future;
 use std::task::{Context, Waker};
 
-use sabir_model::TopicConfig;
+use sabir_model::{TopicConfig, TopicError, TopicField};
 
 use super::rig::{append, batch, create, new_topic, open, options, produced, read, soon, until, values};
-use crate::{BrokerOptions, NewTopic, OffsetSpec};
+use crate::{BrokerOptions, Caller, NewTopic, OffsetSpec};
 
 #[tokio::test]
 async fn what_was_appended_is_read_also_after_a_restart() {
@@ -59,7 +59,7 @@ async fn topics_follow_the_nodes_defaults_in_what_is_not_their_own() {
     let broker = open(options(dir.path()));
     let own = TopicConfig { retention_ms: Some(77), ..TopicConfig::default() };
     let topics = vec![new_topic("follows", 2), NewTopic { config: own, ..new_topic("has its own", 2) }];
-    for topic in broker.create_topics(topics).await {
+    for topic in broker.create_topics(Caller::OPERATOR, topics).await {
         topic.unwrap();
     }
     broker.shutdown();
@@ -132,8 +132,12 @@ async fn what_a_topic_is_given_is_counted_once_it_is_appended_and_once() {
     append(&broker, &topics[2], 0, small.clone()).await.unwrap();
     assert_eq!((received(&topics[2]), broker.other_traffic().1.received()), (None, small.len() as u64));
     // A changed topic goes on with its counters.
-    let config = TopicConfig { retention_ms: Some(7), ..topics[0].config.clone() };
-    let changed = broker.configure_topic(topics[0].id, config).await.unwrap();
+    let change = |config: &mut TopicConfig| {
+        config.retention_ms = Some(7);
+        config.own(TopicField::RetentionMs);
+        Ok::<(), TopicError>(())
+    };
+    let changed = broker.change_topic(Caller::OPERATOR, topics[0].id, change).await.unwrap();
     append(&broker, &changed, 0, small.clone()).await.unwrap();
     assert_eq!(received(&broker.catalog().topic("a").unwrap().clone()), Some(len + small.len() as u64));
     broker.shutdown();

@@ -10,6 +10,7 @@ pub mod sources;
 
 use std::{fmt, io};
 
+use sabir_broker::ReservedTopic;
 use sabir_frontend::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, Protocol};
@@ -38,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// The protocols that are not off.
     pub front_ends: Vec<FrontEndConfig>,
+    /// What every protocol keeps for itself, also those that are off.
+    pub reserved: Vec<ReservedTopic>,
 }
 
 /// One protocol to be served.
@@ -110,7 +113,7 @@ impl Config {
         let data = loader.section::<Data>("data", sections::DATA);
         let topic = loader.section::<Topic>("topic", sections::TOPIC);
         let group = loader.section::<Group>("group", sections::GROUP);
-        let net = loader.section("net", sections::NET);
+        let net = loader.section::<Net>("net", sections::NET);
         let admin = loader.section::<Admin>("admin", sections::ADMIN);
         let log = loader.section::<Log>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
@@ -118,16 +121,22 @@ impl Config {
         if let Some(admin) = &admin {
             loader.keep(refuse_exposed("admin", &admin.listen.addresses, admin.anonymous));
         }
-        let front_ends = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
+        let front_ends: Vec<_> = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
+        loader.check_frames(net.as_ref(), &front_ends);
         match (node, data, topic, group, net, admin, log) {
             (Some(node), Some(data), Some(topic), Some(group), Some(net), Some(admin), Some(log))
                 if loader.problems.is_empty() =>
             {
-                Ok(Config { node, data, topic, group, net, admin, log, front_ends })
+                let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
+                Ok(Config { node, data, topic, group, net, admin, log, front_ends, reserved })
             }
             _ => Err(ConfigErrors(loader.problems)),
         }
     }
+}
+
+fn reserved(protocol: &'static dyn Protocol) -> impl Iterator<Item = ReservedTopic> {
+    protocol.reserved_topics().iter().map(|&name| ReservedTopic { name, by: protocol.name() })
 }
 
 struct Loader {
@@ -174,6 +183,21 @@ impl Loader {
             let (min, max) = (group.min_session_timeout, group.max_session_timeout);
             let problem = format!("{max} is less than group.min_session_timeout, which is {min}");
             self.note(ConfigError::new("group", "max_session_timeout", problem));
+        }
+    }
+
+    /// A frame that somebody allows and that no memory is for would be waited for in vain. What nobody says follows the memory.
+    fn check_frames(&mut self, net: Option<&Net>, front_ends: &[FrontEndConfig]) {
+        let Some(memory) = net.map(|net| sabir_frontend::config::Size(net.frame_memory_bytes())) else {
+            return;
+        };
+        for front_end in front_ends {
+            let name = front_end.protocol.name();
+            let Some((key, size)) = front_end.configured.largest_frame() else { continue };
+            if size > memory && self.tree.source(&format!("{name}.{key}")).is_some() {
+                let problem = format!("{size} is more than net.frame_memory, which is {memory}");
+                self.note(ConfigError::new(name, key, problem));
+            }
         }
     }
 

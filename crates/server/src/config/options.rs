@@ -70,6 +70,8 @@ impl Config {
             keep_free: data.keep_free.0,
             partitions_max: self.topic.max_partitions,
             partitions_total_max: self.topic.max_total_partitions,
+            settings_max: self.topic.settings_memory.0 as usize,
+            reserved: self.reserved.clone(),
             counted_topics_max: self.admin.counted_topics,
             groups: group_options(&self.group),
             ..defaults

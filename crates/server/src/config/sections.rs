@@ -157,6 +157,8 @@ pub struct Topic {
     pub max_partitions: u32,
     /// See [`TOPIC`].
     pub max_total_partitions: usize,
+    /// See [`TOPIC`].
+    pub settings_memory: Size,
 }
 
 /// Keys of `[topic]`.
@@ -191,6 +193,12 @@ pub const TOPIC: &[Setting] = &[
         default: "500000",
         help: "The most partitions that all topics may have together, some kilobytes of memory each where a topic has one. Beyond it \
                no topic is made.",
+    },
+    Setting {
+        key: "settings_memory",
+        default: "\"32MiB\"",
+        help: "Memory for settings that have no effect here and are kept with topics for those who ask for them, all topics together. \
+               Beyond it a topic that brings more is refused.",
     },
 ];
 

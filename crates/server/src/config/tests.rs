@@ -8,7 +8,7 @@ use sabir_frontend::client::Connector;
 use sabir_frontend::config::{Size, parse_table};
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 
-use sabir_broker::BrokerOptions;
+use sabir_broker::{BrokerOptions, ReservedTopic};
 
 use super::*;
 
@@ -17,7 +17,6 @@ struct Semaphore;
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Flags {
-    #[allow(dead_code)]
     wave: Size,
 }
 
@@ -34,6 +33,10 @@ impl Frontend for Pole {
 }
 
 impl Configured for Flags {
+    fn largest_frame(&self) -> Option<(&'static str, Size)> {
+        Some(("wave", self.wave))
+    }
+
     fn start(self: Box<Self>, _: Place) -> Arc<dyn Frontend> {
         Arc::new(Pole)
     }
@@ -56,6 +59,10 @@ impl Protocol for Semaphore {
 
     fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
         Ok(Box::new(parse_table::<Flags>("flags", table, WAVES)?))
+    }
+
+    fn reserved_topics(&self) -> &'static [&'static str] {
+        &["flags.*"]
     }
 
     fn connector(&self) -> &'static dyn Connector {
@@ -96,8 +103,31 @@ fn nothing_said_is_a_good_configuration() {
     let (least, most) = crate::memory::TAIL_CACHE;
     assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
     let tail_cache_bytes = options.tail_cache_bytes;
-    let defaults = BrokerOptions { tail_cache_bytes, ..BrokerOptions::new("data") };
+    let reserved = options.reserved.clone();
+    let defaults = BrokerOptions { tail_cache_bytes, reserved, ..BrokerOptions::new("data") };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
+}
+
+#[test]
+fn a_frame_that_no_memory_is_for_is_refused_by_name() {
+    let said = problem(&["flags.wave=65MiB", "net.frame_memory=64MiB"]);
+    assert_eq!(
+        said,
+        "flags.wave: 65MiB is more than net.frame_memory, which is 64MiB (from --set flags.wave=65MiB)"
+    );
+    assert!(problem(&["flags.wave=1GiB"]).starts_with("flags.wave: 1GiB is more than net.frame_memory"));
+    // What nobody says follows the memory.
+    for good in [&["flags.wave=64MiB", "net.frame_memory=64MiB"][..], &["net.frame_memory=512"]] {
+        load(&set(good)).unwrap();
+    }
+}
+
+#[test]
+fn names_that_protocols_keep_are_handed_over_whether_they_listen_or_not() {
+    for flags in [&[][..], &["flags.listen=off"]] {
+        let options = load(&set(flags)).unwrap().broker_options();
+        assert_eq!(options.reserved, [ReservedTopic { name: "flags.*", by: "flags" }], "{flags:?}");
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn check_served(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use sabir_model::batch::{BatchBuilder, verify_crc};
-    use sabir_model::{FrontEndNo, ProducerId, TimestampType, TopicConfig, TopicId};
+    use sabir_model::{FrontEndNo, ProducerId, TimestampType, TopicConfig, TopicId, ValidConfig};
     use sabir_net::Workers;
 
     use super::*;
@@ -128,7 +128,7 @@ mod tests {
             name: "t".into(),
             namespace: "/".into(),
             version: 1,
-            config: config.clone(),
+            config: ValidConfig::trusted(config.clone()),
             partitions: Vec::new(),
             internal: false,
             made_by: FrontEndNo::NONE,

@@ -5,15 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::Topic;
-use sabir_model::{ErrorKind, TopicConfig};
+use sabir_model::{ShardFailure, TopicConfig, TopicError};
 use tokio::time::Instant;
 
 use super::topics::Refused;
 use super::weight::TOPIC_SETTINGS;
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
-use crate::frontend::FrontEnd;
-use crate::map::error_code;
+use crate::frontend::{CALLER, FrontEnd};
+use crate::map::topic_refusal;
 use crate::requests::{BadRequest, Request};
 use crate::topic_config::{self, Shown, ValueType};
 use crate::wire::messages::{
@@ -336,33 +336,50 @@ async fn change_resource(
         }
         other => return Err(no_settings(other)),
     }
-    // One change at a time: each begins with what the one before left, unless that took too long.
-    let _turn = within(until, async { Ok(kafka.broker.configuring().await) }).await.map_err(failed)?;
     let topic = find_topic(kafka, name)?;
-    super::topics::check_ordinary(&topic)?;
     let defaults = &kafka.broker.options().defaults;
-    let mut config = match from_defaults {
-        true => TopicConfig { kind: topic.config.kind, ..defaults.clone() },
-        false => topic.config.clone(),
+    let change =
+        |config: &mut TopicConfig| apply_all(config, &changes, from_defaults.then_some(defaults), defaults);
+    let done = match validate_only {
+        true => kafka.broker.check_change(CALLER, topic.id, change),
+        false => within(until, kafka.broker.change_topic(CALLER, topic.id, change)).await.map(drop),
     };
-    let mut seen = HashSet::with_capacity(changes.len());
-    for change in &changes {
-        if !seen.insert(change.name) {
-            return Err((ErrorCode::InvalidRequest, format!("{}: is named twice", change.name)));
-        }
-        apply(&mut config, change, defaults)?;
-    }
-    let durability = kafka.broker.options().durability;
-    topic_config::check(&config, durability).map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
-    if validate_only || config == topic.config {
-        return Ok(());
-    }
-    let done = within(until, kafka.broker.configure_topic(topic.id, config)).await;
-    done.map(drop).map_err(failed)
+    done.map_err(|NotChanged(refused)| refused)
 }
 
-fn failed(kind: ErrorKind) -> Refused {
-    (error_code(kind), kind.to_string())
+/// Why settings are not changed.
+struct NotChanged(Refused);
+
+impl From<TopicError> for NotChanged {
+    fn from(error: TopicError) -> Self {
+        Self(topic_refusal(&error))
+    }
+}
+
+impl From<ShardFailure> for NotChanged {
+    fn from(failure: ShardFailure) -> Self {
+        TopicError::from(failure).into()
+    }
+}
+
+/// Applies changes to what holds, or to what a topic begins with.
+fn apply_all(
+    config: &mut TopicConfig,
+    changes: &[Change<'_>],
+    from: Option<&TopicConfig>,
+    defaults: &TopicConfig,
+) -> Result<(), NotChanged> {
+    if let Some(from) = from {
+        *config = TopicConfig { kind: config.kind, ..from.clone() };
+    }
+    let mut seen = HashSet::with_capacity(changes.len());
+    for change in changes {
+        if !seen.insert(change.name) {
+            return Err(NotChanged((ErrorCode::InvalidRequest, format!("{}: is named twice", change.name))));
+        }
+        apply(config, change, defaults).map_err(NotChanged)?;
+    }
+    topic_config::check(config).map_err(|problem| NotChanged((ErrorCode::InvalidConfig, problem)))
 }
 
 fn apply(config: &mut TopicConfig, change: &Change<'_>, defaults: &TopicConfig) -> Result<(), Refused> {

@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::{CatalogView, NewTopic, Topic};
-use sabir_model::{ErrorKind, TopicId};
+use sabir_model::{TopicError, TopicId};
 
 use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
-use crate::frontend::FrontEnd;
+use crate::frontend::{CALLER, FrontEnd};
 use crate::names;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::metadata::{
@@ -96,24 +96,22 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
     let catalog = kafka.broker.catalog();
     let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
     let missing = named.filter_map(|name| names::meant(name).ok());
-    let missing = missing.filter(|name| catalog.topic(name).is_none() && !names::is_reserved(name));
+    let missing = missing.filter(|name| catalog.topic(name).is_none());
     let mut missing: Vec<String> = missing.map(Into::into).collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return;
     }
-    let Ok(made_by) = kafka.number().await else { return };
     let new = |name| NewTopic {
         name,
         partitions: kafka.config.num_partitions,
         config: kafka.broker.options().defaults.clone(),
         internal: false,
         unlike: true,
-        made_by,
     };
     let names = missing.clone();
-    let made = kafka.broker.create_topics(missing.into_iter().map(new).collect()).await;
+    let made = kafka.broker.create_topics(CALLER, missing.into_iter().map(new).collect()).await;
     if names.len() > NAMED {
         tracing::info!(
             asked = names.len(),
@@ -125,8 +123,8 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
             Ok(_) => {
                 tracing::info!(topic = name, "topic made because a client asked for it (kafka.auto_create)")
             }
-            // Another client was faster.
-            Err(ErrorKind::TopicExists) => {}
+            // Another client was faster, or no client makes it.
+            Err(TopicError::Exists(_) | TopicError::Reserved { .. }) => {}
             Err(error) => {
                 tracing::warn!(topic = name, %error, "a topic that a client asked for cannot be made")
             }

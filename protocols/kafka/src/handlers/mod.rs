@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use sabir_net::{Connection, DropReason, FrameMemory, Grant};
 
-use sabir_model::ErrorKind;
+use sabir_model::ShardFailure;
 
 use crate::error_pace::ErrorPace;
 use crate::frontend::FrontEnd;
@@ -220,11 +220,11 @@ fn commit_by() -> tokio::time::Instant {
 }
 
 /// What work comes to, if that is in time. What it has asked of the broker goes on if it is not.
-async fn within<T>(
+async fn within<T, E: From<ShardFailure>>(
     until: tokio::time::Instant,
-    work: impl Future<Output = Result<T, ErrorKind>>,
-) -> Result<T, ErrorKind> {
-    tokio::time::timeout_at(until, work).await.unwrap_or(Err(ErrorKind::Timeout))
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout_at(until, work).await.unwrap_or(Err(ShardFailure::Timeout.into()))
 }
 
 /// What is named, once each: an answer may be much larger than a name, and a request may repeat one a million times.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::fetch::check_epoch;
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
-use crate::frontend::FrontEnd;
-use crate::map::error_code;
+use crate::frontend::{CALLER, FrontEnd};
+use crate::map::{error_code, topic_refusal};
 use crate::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
@@ -77,8 +77,8 @@ async fn try_delete(
     if Instant::now() >= until {
         return Err(ErrorCode::RequestTimedOut);
     }
-    let deleting = kafka.broker.delete_records(partition.shard, partition.id, Offset(offset));
-    within(until, deleting).await.map_err(error_code)
+    let deleting = kafka.broker.delete_records(CALLER, partition.shard, partition.id, Offset(offset));
+    within(until, deleting).await.map_err(|error| topic_refusal(&error).0)
 }
 
 pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Result<Reply, BadRequest> {

@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sabir_broker::{CatalogView, NewTopic, Topic};
-use sabir_model::{ErrorKind, TopicConfig, TopicId};
+use sabir_broker::{NewTopic, Topic};
+use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error, once, patience, within};
-use crate::frontend::FrontEnd;
-use crate::map::error_code;
+use crate::frontend::{CALLER, FrontEnd};
+use crate::map::{collides, topic_refusal};
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
@@ -38,16 +38,13 @@ pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Resul
     drop(request);
     let kafka = &client.kafka;
     let until = Instant::now() + patience(body.timeout_ms);
-    let made_by = within(until, kafka.number()).await;
-    let catalog = kafka.broker.catalog();
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let wanted: Vec<&CreatableTopic> = once(&body.topics, |topic| topic.name.clone()).collect();
     let plan = |topic: &&CreatableTopic| {
         if twice.contains(&*topic.name) {
             return Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()));
         }
-        let made_by = made_by.map_err(|kind| (error_code(kind), kind.to_string()))?;
-        plan(kafka, &catalog, topic).map(|planned| NewTopic { made_by, ..planned })
+        plan(kafka, topic)
     };
     let planned: Vec<Result<NewTopic, Refused>> = wanted.iter().map(plan).collect();
     let outcomes = match body.validate_only {
@@ -77,7 +74,7 @@ fn validated(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>) -> Vec<O
     let judge = |planned: Result<NewTopic, Refused>| {
         let new = planned?;
         match alike.entry(new.name.replace('.', "_")) {
-            Entry::Occupied(other) => Err(collides(&new.name, other.get())),
+            Entry::Occupied(other) => Err((ErrorCode::InvalidTopic, collides(&new.name, other.get()))),
             Entry::Vacant(free) => {
                 free.insert(new.name.clone());
                 Ok((new, kafka.broker.fresh_topic_id()))
@@ -91,89 +88,58 @@ async fn create(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>, until
     let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
     let made = match good.len() {
         0 => Vec::new(),
-        count => all_within(until, count, kafka.broker.create_topics(good)).await,
+        count => all_within(until, count, kafka.broker.create_topics(CALLER, good)).await,
     };
     let mut made = made.into_iter();
     let outcome = |planned: Result<NewTopic, Refused>| {
         let new = planned?;
-        match made.next().unwrap_or(Err(ErrorKind::Timeout)) {
+        match made.next().unwrap_or(Err(ShardFailure::Timeout.into())) {
             Ok(topic) => Ok((new, topic.id)),
-            Err(kind) => Err(not_made(kafka, &new.name, kind)),
+            Err(error) => Err(topic_refusal(&error)),
         }
     };
     planned.into_iter().map(outcome).collect()
-}
-
-fn not_made(kafka: &FrontEnd, name: &str, kind: ErrorKind) -> Refused {
-    match kafka.broker.topic_alike(name) {
-        Some(other) if kind == ErrorKind::TopicNameCollides => collides(name, &names::shown(&other)),
-        _ => (error_code(kind), kind.to_string()),
-    }
 }
 
 /// What became of things that are done together, or that none of them was in time.
 async fn all_within<T>(
     until: Instant,
     count: usize,
-    work: impl Future<Output = Vec<Result<T, ErrorKind>>>,
-) -> Vec<Result<T, ErrorKind>> {
-    let late = || (0..count).map(|_| Err(ErrorKind::Timeout)).collect();
+    work: impl Future<Output = Vec<Result<T, TopicError>>>,
+) -> Vec<Result<T, TopicError>> {
+    let late = || (0..count).map(|_| Err(ShardFailure::Timeout.into())).collect();
     tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| late())
 }
 
 /// Checks what is asked for, in the order in which Kafka does.
-fn plan(kafka: &FrontEnd, catalog: &CatalogView, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
+fn plan(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
     let name = names::meant(&topic.name).map_err(|names::IllegalName| {
         let problem = "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'";
         (ErrorCode::InvalidTopic, problem.to_string())
     })?;
-    if catalog.topic(&name).is_some() {
-        return Err((ErrorCode::TopicAlreadyExists, format!("Topic '{}' already exists.", topic.name)));
-    }
-    if names::is_reserved(&name) {
-        let problem = format!("Creation of internal topic {name} is prohibited.");
-        return Err((ErrorCode::InvalidRequest, problem));
-    }
-    if let Some(other) = kafka.broker.topic_alike(&name) {
-        return Err(collides(&topic.name, &names::shown(&other)));
-    }
-    let partitions = partitions(kafka, topic)?;
-    let mut config = kafka.broker.options().defaults.clone();
+    let mut new = NewTopic {
+        name: name.into_owned(),
+        partitions: 1,
+        config: kafka.broker.options().defaults.clone(),
+        internal: false,
+        unlike: true,
+    };
+    kafka.broker.check_topic_name(CALLER, &new).map_err(|error| topic_refusal(&error))?;
+    new.partitions = partitions(kafka, topic)?;
     for setting in &topic.configs {
         let refused = |problem| (ErrorCode::InvalidConfig, problem);
         let value =
             setting.value.as_deref().ok_or_else(|| refused(format!("{}: has no value", setting.name)))?;
-        topic_config::set(&mut config, &setting.name, value).map_err(refused)?;
+        topic_config::set(&mut new.config, &setting.name, value).map_err(refused)?;
     }
-    let checked = topic_config::check(&config, kafka.broker.options().durability);
-    checked.map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
-    Ok(NewTopic {
-        name: name.into_owned(),
-        partitions,
-        config,
-        internal: false,
-        unlike: true,
-        made_by: sabir_model::FrontEndNo::NONE,
-    })
-}
-
-fn collides(name: &str, other: &str) -> Refused {
-    (ErrorCode::InvalidTopic, format!("Topic '{name}' collides with existing topic: {other}"))
+    topic_config::check(&new.config).map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
+    kafka.broker.check_new_topic(CALLER, &new).map_err(|error| topic_refusal(&error))?;
+    Ok(new)
 }
 
 /// Whether a topic is kept by the broker, or by Kafka under its name: clients do not write to it.
 pub(super) fn is_internal(topic: &Topic) -> bool {
     topic.internal || names::is_internal(&topic.name)
-}
-
-/// Refuses to change what the broker keeps for itself.
-pub(super) fn check_ordinary(topic: &Topic) -> Result<(), Refused> {
-    match topic.internal {
-        true => {
-            Err((ErrorCode::InvalidTopic, format!("Topic '{}' is kept by the broker itself.", topic.name)))
-        }
-        false => Ok(()),
-    }
 }
 
 fn partitions(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<u32, Refused> {
@@ -290,19 +256,12 @@ async fn grow(
 ) -> Result<(), Refused> {
     let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
     let topic = kafka.topic(&wanted.name).ok_or_else(unknown)?;
-    check_ordinary(&topic)?;
-    let (has, max) = (topic.partitions.len() as i64, i64::from(kafka.broker.options().partitions_max));
-    let count = i64::from(wanted.count);
-    let invalid = |problem| Err((ErrorCode::InvalidPartitions, problem));
-    if count <= has {
-        return invalid(format!("the topic has {has} partitions already, and cannot have fewer than it has"));
-    }
-    if count > max {
-        return invalid(format!("a topic has at most {max} partitions (topic.max_partitions)"));
-    }
+    let count = u32::try_from(wanted.count).unwrap_or(0);
+    let has = kafka.broker.check_new_partitions(CALLER, topic.id, count);
+    let has = has.map_err(|error| topic_refusal(&error))?;
     if let Some(assignments) = &wanted.assignments {
         let here = assignments.iter().all(|a| a.broker_ids == [kafka.node_id()]);
-        if assignments.len() as i64 != count - has || !here {
+        if assignments.len() as u32 != count - has || !here {
             let problem = format!("each new partition has its one replica on broker {}", kafka.node_id());
             return Err((ErrorCode::InvalidReplicaAssignment, problem));
         }
@@ -311,10 +270,10 @@ async fn grow(
         return Ok(());
     }
     if Instant::now() >= until {
-        return Err((ErrorCode::RequestTimedOut, ErrorKind::Timeout.to_string()));
+        return Err(topic_refusal(&ShardFailure::Timeout.into()));
     }
-    let grown = within(until, kafka.broker.create_partitions(topic.id, count as u32)).await;
-    grown.map(drop).map_err(|kind| (error_code(kind), kind.to_string()))
+    let grown = within(until, kafka.broker.create_partitions(CALLER, topic.id, count)).await;
+    grown.map(drop).map_err(|error| topic_refusal(&error))
 }
 
 pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
@@ -329,13 +288,13 @@ pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Resul
     let ids: Vec<TopicId> = found.iter().filter_map(|f| f.as_ref().ok().map(|topic| topic.id)).collect();
     let deleted = match ids.len() {
         0 => Vec::new(),
-        count => all_within(until, count, kafka.broker.delete_topics(ids)).await,
+        count => all_within(until, count, kafka.broker.delete_topics(CALLER, ids)).await,
     };
     let mut deleted = deleted.into_iter();
     let outcomes = found.into_iter().map(|found| {
         found.and_then(|topic| match deleted.next() {
             Some(Ok(())) => Ok(topic),
-            Some(Err(kind)) => Err((error_code(kind), kind.to_string())),
+            Some(Err(error)) => Err(topic_refusal(&error)),
             None => Err((ErrorCode::UnknownServerError, "the broker did not answer".into())),
         })
     });
@@ -349,7 +308,6 @@ fn find_all(kafka: &FrontEnd, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Top
     let mut counts: HashMap<TopicId, usize> = HashMap::new();
     found.iter().flatten().for_each(|topic| *counts.entry(topic.id).or_default() += 1);
     let once = |topic: Arc<Topic>| {
-        check_ordinary(&topic)?;
         let twice = || (ErrorCode::InvalidRequest, "the request names the topic twice".to_string());
         if counts[&topic.id] > 1 { Err(twice()) } else { Ok(topic) }
     };

@@ -20,6 +20,7 @@ mod placement;
 mod producing;
 mod refusals;
 mod rig;
+mod settings;
 mod timeouts;
 mod topics;
 mod uncommitted;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::testing::{Commits, Disks};
-use sabir_broker::{Broker, BrokerOptions, DiskKind};
+use sabir_broker::{Broker, BrokerOptions, DiskKind, ReservedTopic};
 use sabir_frontend::{Listening, Place, Protocol};
 use sabir_kafka::Kafka;
 use sabir_kafka::client::{Client, ConnectOptions};
@@ -39,6 +39,8 @@ pub struct Setup {
     pub late: bool,
     /// Whether the test may hang the disks, behind which little may wait then.
     pub hanging: bool,
+    /// What else is set of the broker.
+    pub options: fn(&mut BrokerOptions),
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
             max_connections: 1000,
             late: false,
             hanging: false,
+            options: |_| {},
         }
     }
 }
@@ -86,6 +89,9 @@ impl Rig {
             ..BrokerOptions::new(dir.path())
         };
         options.groups.limits.initial_rebalance_delay_ms = 100;
+        let reserved = |&name: &&'static str| ReservedTopic { name, by: Kafka.name() };
+        options.reserved = Kafka.reserved_topics().iter().map(reserved).collect();
+        (setup.options)(&mut options);
         let (mut commits, mut disks) = (None, None);
         let broker = if setup.late {
             let (broker, hand) = Commits::open(options, Arc::new(SystemClock)).unwrap();

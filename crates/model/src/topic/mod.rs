@@ -1,9 +1,13 @@
-//! A topic's configuration and its stored form.
+//! A topic's configuration: its fields, what of them is the topic's own, which of them can be, and how it is stored.
 
-use sabir_base::varint;
+mod kept;
+mod rules;
+mod stored;
+
+pub use kept::KeptSettings;
+pub use rules::{InvalidSetting, KEPT_BYTES, ValidConfig};
 
 use crate::batch::Compression;
-use crate::stored::{DecodeError, put_bytes, take, take_count, take_str, take_u8};
 
 /// Whose time a record carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -31,8 +35,13 @@ pub enum TopicKind {
     #[default]
     Retention,
     /// One partition, one owning subscription; what is settled is let go.
-    Queue,
+    Queue(QueueConfig),
 }
+
+/// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct QueueConfig {}
 
 /// A field of a [`TopicConfig`] that a topic sets for itself, or leaves to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +69,15 @@ pub enum TopicField {
     GzipLevel = 9,
     /// [`TopicConfig::zstd_level`]
     ZstdLevel = 10,
+    /// [`TopicConfig::flush_ms`]
+    FlushMs = 11,
+    /// [`TopicConfig::flush_messages`]
+    FlushMessages = 12,
 }
 
 impl TopicField {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::RetentionMs,
         Self::RetentionBytes,
         Self::MaxMessageBytes,
@@ -76,7 +89,28 @@ impl TopicField {
         Self::Compression,
         Self::GzipLevel,
         Self::ZstdLevel,
+        Self::FlushMs,
+        Self::FlushMessages,
     ];
+
+    /// Its name where no protocol has another.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RetentionMs => "retention_ms",
+            Self::RetentionBytes => "retention_bytes",
+            Self::MaxMessageBytes => "max_message_bytes",
+            Self::TimestampType => "timestamp",
+            Self::Durability => "durability",
+            Self::MinInsync => "min_insync",
+            Self::TimestampBeforeMaxMs => "timestamp_before_max_ms",
+            Self::TimestampAfterMaxMs => "timestamp_after_max_ms",
+            Self::Compression => "compression",
+            Self::GzipLevel => "gzip_level",
+            Self::ZstdLevel => "zstd_level",
+            Self::FlushMs => "flush_ms",
+            Self::FlushMessages => "flush_messages",
+        }
+    }
 
     fn bit(self) -> u16 {
         1 << self as u8
@@ -110,6 +144,10 @@ pub struct TopicConfig {
     pub gzip_level: i32,
     /// The level where they are compressed with zstd.
     pub zstd_level: i32,
+    /// After how many milliseconds at the latest a record is flushed to the disk; `None` as its durability has it.
+    pub flush_ms: Option<i64>,
+    /// After how many records at the latest they are flushed to the disk; `None` as their durability has it.
+    pub flush_messages: Option<i64>,
     /// The fields that the topic sets for itself; the others are the node's defaults.
     pub own: OwnFields,
     /// Settings that change nothing and are kept for those who ask for them.
@@ -119,38 +157,6 @@ pub struct TopicConfig {
 /// Which fields of a configuration are a topic's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnFields(u16);
-
-/// Names and values, by name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeptSettings(Vec<(Box<str>, Box<str>)>);
-
-impl KeptSettings {
-    /// The value kept under a name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        let at = self.find(name).ok()?;
-        Some(&self.0[at].1)
-    }
-
-    /// Keeps a value under a name.
-    pub fn set(&mut self, name: &str, value: &str) {
-        match self.find(name) {
-            Ok(at) => self.0[at].1 = value.into(),
-            Err(at) => self.0.insert(at, (name.into(), value.into())),
-        }
-    }
-
-    /// Keeps nothing under a name.
-    pub fn remove(&mut self, name: &str) {
-        if let Ok(at) = self.find(name) {
-            self.0.remove(at);
-        }
-    }
-
-    /// Sorted, so that two configurations that say the same are the same.
-    fn find(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
-    }
-}
 
 impl Default for TopicConfig {
     /// Kafka's defaults: a week, any size, 1 MiB and a batch header, the producer's time at most an hour ahead.
@@ -168,6 +174,8 @@ impl Default for TopicConfig {
             compression: None,
             gzip_level: -1,
             zstd_level: 3,
+            flush_ms: None,
+            flush_messages: None,
             own: OwnFields::default(),
             kept: KeptSettings::default(),
         }
@@ -224,6 +232,8 @@ impl TopicConfig {
             TopicField::Compression => self.compression = from.compression,
             TopicField::GzipLevel => self.gzip_level = from.gzip_level,
             TopicField::ZstdLevel => self.zstd_level = from.zstd_level,
+            TopicField::FlushMs => self.flush_ms = from.flush_ms,
+            TopicField::FlushMessages => self.flush_messages = from.flush_messages,
         }
     }
 
@@ -237,181 +247,9 @@ impl TopicConfig {
     }
 }
 
-/// The stored form that is written: this byte, then the fields in order, little endian; an absent bound is -1. Form 1 ends behind
-/// the timestamps' bounds.
-const FORM: u8 = 2;
-const FORM_1: u8 = 1;
-
-impl TopicConfig {
-    /// Appends the stored form: 54 bytes, and what is kept by name.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        out.extend(self.retention_ms.unwrap_or(-1).to_le_bytes());
-        out.extend(self.retention_bytes.unwrap_or(-1).to_le_bytes());
-        out.extend(self.max_message_bytes.to_le_bytes());
-        out.push(self.timestamp_type as u8);
-        out.push(durability_tag(self.durability));
-        out.push(self.kind as u8);
-        out.extend(self.min_insync.to_le_bytes());
-        out.extend(self.timestamp_before_max_ms.to_le_bytes());
-        out.extend(self.timestamp_after_max_ms.to_le_bytes());
-        out.push(self.compression.map_or(0, |codec| codec as u8 + 1));
-        out.extend(self.gzip_level.to_le_bytes());
-        out.extend(self.zstd_level.to_le_bytes());
-        out.extend(self.own.0.to_le_bytes());
-        varint::put_u64(out, self.kept.0.len() as u64);
-        for (name, value) in &self.kept.0 {
-            put_bytes(out, name.as_bytes());
-            put_bytes(out, value.as_bytes());
-        }
-    }
-
-    /// Takes a configuration off the front of `input`.
-    ///
-    /// # Errors
-    /// A form of a newer version, a cut input, a tag that is not known.
-    pub fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        let form = take_u8(input)?;
-        if !(FORM_1..=FORM).contains(&form) {
-            return Err(DecodeError::Version(form));
-        }
-        let mut config = Self::decode_first(input)?;
-        if form == FORM_1 {
-            // It did not say what is the topic's own. What a topic keeps must not become less because the node's default does.
-            config.claim(&Self::default());
-            config.own(TopicField::RetentionMs);
-            config.own(TopicField::RetentionBytes);
-            return Ok(config);
-        }
-        config.compression = match take_u8(input)? {
-            0 => None,
-            tag => {
-                Some(*Compression::ALL.get(usize::from(tag - 1)).ok_or(DecodeError::Field("compression"))?)
-            }
-        };
-        config.gzip_level = i32::from_le_bytes(take(input)?);
-        config.zstd_level = i32::from_le_bytes(take(input)?);
-        config.own = OwnFields(u16::from_le_bytes(take(input)?));
-        for _ in 0..take_count(input, 2)? {
-            let (name, value) = (take_str(input)?, take_str(input)?);
-            config.kept.set(name, value);
-        }
-        Ok(config)
-    }
-
-    fn decode_first(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self {
-            retention_ms: take_bound(input)?,
-            retention_bytes: take_bound(input)?,
-            max_message_bytes: u32::from_le_bytes(take(input)?),
-            timestamp_type: match take_u8(input)? {
-                0 => TimestampType::CreateTime,
-                1 => TimestampType::LogAppendTime,
-                _ => return Err(DecodeError::Field("timestamp type")),
-            },
-            durability: match take_u8(input)? {
-                0 => None,
-                1 => Some(Durability::Os),
-                2 => Some(Durability::Sync),
-                _ => return Err(DecodeError::Field("durability")),
-            },
-            kind: match take_u8(input)? {
-                0 => TopicKind::Retention,
-                1 => TopicKind::Queue,
-                _ => return Err(DecodeError::Field("kind")),
-            },
-            min_insync: u16::from_le_bytes(take(input)?),
-            timestamp_before_max_ms: i64::from_le_bytes(take(input)?),
-            timestamp_after_max_ms: i64::from_le_bytes(take(input)?),
-            ..Self::default()
-        })
-    }
-}
-
-fn durability_tag(durability: Option<Durability>) -> u8 {
-    match durability {
-        None => 0,
-        Some(Durability::Os) => 1,
-        Some(Durability::Sync) => 2,
-    }
-}
-
-fn take_bound(input: &mut &[u8]) -> Result<Option<i64>, DecodeError> {
-    let bound = i64::from_le_bytes(take(input)?);
-    Ok((bound >= 0).then_some(bound))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stored(config: &TopicConfig) -> Vec<u8> {
-        let mut out = Vec::new();
-        config.encode(&mut out);
-        out
-    }
-
-    #[test]
-    fn comes_back_as_it_was() {
-        let config = TopicConfig {
-            retention_ms: None,
-            retention_bytes: Some(1 << 40),
-            timestamp_type: TimestampType::LogAppendTime,
-            durability: Some(Durability::Os),
-            kind: TopicKind::Queue,
-            min_insync: 2,
-            compression: Some(Compression::Zstd),
-            gzip_level: 9,
-            zstd_level: -5,
-            ..TopicConfig::default()
-        };
-        let mut with_more = config.clone();
-        with_more.own(TopicField::ZstdLevel);
-        with_more.kept.set("b", "2");
-        with_more.kept.set("a", "1");
-        assert_eq!(stored(&TopicConfig::default()).len(), 54);
-        for config in [config, with_more, TopicConfig::default()] {
-            let bytes = stored(&config);
-            let mut input = bytes.as_slice();
-            assert_eq!(TopicConfig::decode(&mut input), Ok(config));
-            assert!(input.is_empty());
-        }
-    }
-
-    #[test]
-    fn refuses_newer_forms_unknown_tags_and_every_prefix() {
-        let good = stored(&TopicConfig::default());
-        for len in 0..good.len() {
-            assert_eq!(TopicConfig::decode(&mut &good[..len]), Err(DecodeError::Truncated), "{len}");
-        }
-        for (at, expected) in [
-            (0, DecodeError::Version(9)),
-            (21, DecodeError::Field("timestamp type")),
-            (22, DecodeError::Field("durability")),
-            (23, DecodeError::Field("kind")),
-            (42, DecodeError::Field("compression")),
-        ] {
-            let mut bad = good.clone();
-            bad[at] = 9;
-            assert_eq!(TopicConfig::decode(&mut bad.as_slice()), Err(expected));
-        }
-    }
-
-    /// What a data directory of the first form holds.
-    #[test]
-    fn the_first_form_is_still_read() {
-        let bytes = b"\x01\xe8\x03\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x0c\0\x10\0\0\0\0\x02\0\xff\xff\xff\xff\xff\xff\xff\x7f\x80\xee\x36\0\0\0\0\0";
-        assert_eq!(bytes.len(), 42);
-        let read = TopicConfig::decode(&mut &bytes[..]).unwrap();
-        let mut expected = TopicConfig { retention_ms: Some(1000), min_insync: 2, ..TopicConfig::default() };
-        expected.own(TopicField::RetentionMs);
-        expected.own(TopicField::RetentionBytes);
-        expected.own(TopicField::MinInsync);
-        assert_eq!(read, expected);
-        let mut inherited = read.clone();
-        inherited.inherit(&TopicConfig { retention_bytes: Some(1), ..TopicConfig::default() });
-        assert_eq!(inherited, read, "what has no bound keeps none");
-    }
 
     #[test]
     fn what_is_not_a_topics_own_follows_the_node() {
@@ -441,6 +279,8 @@ mod tests {
             compression: Some(Compression::None),
             gzip_level: 1,
             zstd_level: 1,
+            flush_ms: Some(1),
+            flush_messages: Some(1),
             ..TopicConfig::default()
         };
         let mut claimed = other.clone();
@@ -452,18 +292,5 @@ mod tests {
         let mut inherited = other;
         inherited.inherit(&node);
         assert_eq!(inherited, node);
-    }
-
-    #[test]
-    fn what_is_kept_is_kept_once_by_name() {
-        let mut config = TopicConfig::default();
-        let kept = &mut config.kept;
-        kept.set("b", "1");
-        kept.set("a", "2");
-        kept.set("b", "3");
-        assert_eq!((kept.get("a"), kept.get("b"), kept.get("c")), (Some("2"), Some("3"), None));
-        kept.remove("b");
-        kept.remove("a");
-        assert_eq!(config, TopicConfig::default());
     }
 }

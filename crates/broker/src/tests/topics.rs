@@ -1,0 +1,244 @@
+//! Who may make and change which topics, and with which settings.
+
+use std::sync::Arc;
+
+use sabir_model::{InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
+
+use super::rig::{append, batch, new_topic, open, options, soon, until};
+use crate::{Broker, BrokerOptions, Caller, NewTopic, ReservedTopic, Topic};
+
+const ONE: Caller = Caller::front_end("one");
+const TWO: Caller = Caller::front_end("two");
+
+async fn make(broker: &Broker, caller: Caller, topic: NewTopic) -> Result<Arc<Topic>, TopicError> {
+    soon(broker.create_topics(caller, vec![topic])).await.remove(0)
+}
+
+fn reopen(broker: Broker, options: BrokerOptions) -> Broker {
+    broker.shutdown();
+    drop(broker);
+    open(options)
+}
+
+/// Everything that changes a topic, tried by that caller.
+async fn try_all(broker: &Broker, caller: Caller, topic: &Topic) -> Vec<Result<(), TopicError>> {
+    let place = topic.partition(0).unwrap();
+    let set = |config: &mut TopicConfig| {
+        config.retention_ms = Some(config.retention_ms.unwrap_or(0) + 1);
+        config.own(TopicField::RetentionMs);
+        Ok::<(), TopicError>(())
+    };
+    let count = topic.partitions.len() as u32 + 1;
+    vec![
+        broker.check_change(caller, topic.id, set),
+        soon(broker.change_topic(caller, topic.id, set)).await.map(drop),
+        broker.check_new_partitions(caller, topic.id, count).map(drop),
+        soon(broker.create_partitions(caller, topic.id, count)).await.map(drop),
+        soon(broker.delete_records(caller, place.shard, place.id, Offset(-1))).await.map(drop),
+        soon(broker.delete_topics(caller, vec![topic.id])).await.remove(0),
+    ]
+}
+
+#[tokio::test]
+async fn names_that_a_front_end_keeps_are_made_by_it_alone_and_changed_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserved =
+        vec![ReservedTopic { name: "__kept", by: "one" }, ReservedTopic { name: "own.*", by: "one" }];
+    let with = || BrokerOptions { reserved: reserved.clone(), ..options(dir.path()) };
+    let mut broker = open(with());
+    for name in ["__kept", "own.x"] {
+        for (caller, internal) in
+            [(Caller::OPERATOR, false), (Caller::OPERATOR, true), (TWO, true), (ONE, false)]
+        {
+            let wanted = NewTopic { internal, ..new_topic(name, 1) };
+            let reserved = Err(TopicError::Reserved { name: name.into(), by: "one" });
+            assert_eq!(broker.check_new_topic(caller, &wanted), reserved);
+            assert_eq!(make(&broker, caller, wanted).await.map(drop), reserved);
+        }
+    }
+    make(&broker, TWO, new_topic("__kept_by_nobody", 1)).await.unwrap();
+    make(&broker, ONE, NewTopic { internal: true, ..new_topic("__kept", 1) }).await.unwrap();
+    for again in [false, true] {
+        if again {
+            broker = reopen(broker, with());
+        }
+        let kept = broker.catalog().topic("__kept").cloned().unwrap();
+        assert!(kept.internal);
+        for caller in [Caller::OPERATOR, ONE, TWO] {
+            let refused = Err(TopicError::Internal("__kept".into()));
+            assert_eq!(try_all(&broker, caller, &kept).await, vec![refused; 6]);
+        }
+    }
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn what_one_front_end_made_is_changed_by_it_and_by_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let its = make(&broker, ONE, new_topic("its", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, TWO, &its).await, vec![Err(TopicError::MadeElsewhere("its".into())); 6]);
+    assert_eq!(try_all(&broker, ONE, &its).await, vec![Ok(()); 6]);
+    let its = make(&broker, TWO, new_topic("its", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, Caller::OPERATOR, &its).await, vec![Ok(()); 6]);
+    let nobodys = make(&broker, Caller::OPERATOR, new_topic("nobody's", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, TWO, &nobodys).await, vec![Ok(()); 6]);
+    broker.shutdown();
+}
+
+fn keeping(name: &str, bytes: usize) -> NewTopic {
+    let mut config = TopicConfig::default();
+    config.kept.set("list", &"x".repeat(bytes));
+    NewTopic { config, ..new_topic(name, 1) }
+}
+
+#[tokio::test]
+async fn settings_kept_by_name_take_so_much_memory_together_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = || BrokerOptions { settings_max: 100_000, ..options(dir.path()) };
+    let mut broker = open(with());
+    // All are on their way before one is there.
+    let many = (0..50).map(|i| keeping(&format!("t{i}"), 9_900)).collect();
+    let made = soon(broker.create_topics(ONE, many)).await;
+    let topics: Vec<_> = made.iter().flatten().cloned().collect();
+    let refused = TopicError::TooManySettings { most: 100_000 };
+    assert_eq!(topics.len(), 10);
+    assert!(made[10..].iter().all(|made| made.as_ref().err() == Some(&refused)));
+    assert_eq!(broker.stats().refused_settings, 40);
+    for again in [false, true] {
+        if again {
+            broker = reopen(broker, with());
+        }
+        let stats = broker.stats();
+        assert!((99_000..=100_000).contains(&stats.setting_bytes), "{}", stats.setting_bytes);
+        let set = |bytes: usize| {
+            move |config: &mut TopicConfig| {
+                config.kept.set("list", &"y".repeat(bytes));
+                Ok::<(), TopicError>(())
+            }
+        };
+        let more = soon(broker.change_topic(ONE, topics[0].id, set(20_000))).await;
+        assert_eq!(more.err(), Some(refused.clone()));
+        // What takes no more is changed all the same.
+        soon(broker.change_topic(ONE, topics[0].id, set(9_900))).await.unwrap();
+        assert_eq!(make(&broker, ONE, keeping("more", 9_900)).await.err(), Some(refused.clone()));
+        make(&broker, ONE, new_topic(&format!("none {again}"), 1)).await.unwrap();
+    }
+    soon(broker.delete_topics(ONE, vec![topics[0].id])).await.remove(0).unwrap();
+    make(&broker, ONE, keeping("more", 9_900)).await.unwrap();
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn changes_of_different_settings_at_the_same_time_all_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let topic = make(&broker, ONE, new_topic("t", 1)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..40 {
+        let (broker, id) = (broker.clone(), topic.id);
+        tasks.spawn(async move {
+            let set = |config: &mut TopicConfig| {
+                config.kept.set(&format!("setting {i}"), "here");
+                Ok::<(), TopicError>(())
+            };
+            let caller = if i % 2 == 0 { ONE } else { Caller::OPERATOR };
+            let changing = broker.change_topic(caller, id, set);
+            match i % 5 {
+                // It is given up, once it is on its way.
+                0 => drop(tokio::time::timeout(std::time::Duration::from_micros(1), changing).await),
+                1 => drop(broker.create_partitions(caller, id, 2 + i / 5).await),
+                _ => drop(changing.await.unwrap()),
+            }
+        });
+    }
+    while let Some(done) = soon(tasks.join_next()).await {
+        done.unwrap();
+    }
+    let shown = broker.catalog().topic("t").cloned().unwrap();
+    for i in (0..40).filter(|i| i % 5 > 1) {
+        assert!(shown.config.kept.get(&format!("setting {i}")).is_some(), "{i}: {:?}", shown.config.kept);
+    }
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_is_refused_whichever_way_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let topic = make(&broker, ONE, new_topic("t", 1)).await.unwrap();
+    let bad = TopicConfig { min_insync: 0, ..TopicConfig::default() };
+    let by_field = |error: Option<&TopicError>| {
+        let field = Some(TopicField::MinInsync);
+        matches!(error, Some(TopicError::Setting(InvalidSetting { field: f, .. })) if *f == field)
+    };
+    let made = make(&broker, ONE, NewTopic { config: bad.clone(), ..new_topic("u", 1) }).await;
+    assert!(by_field(made.as_ref().err()));
+    let set = |config: &mut TopicConfig| {
+        config.min_insync = 0;
+        config.own(TopicField::MinInsync);
+        Ok::<(), TopicError>(())
+    };
+    assert!(by_field(soon(broker.change_topic(Caller::OPERATOR, topic.id, set)).await.as_ref().err()));
+    broker.shutdown();
+    drop(broker);
+    let refused = Broker::open(
+        BrokerOptions { defaults: bad, ..options(dir.path()) },
+        Arc::new(sabir_base::clock::SystemClock),
+    );
+    assert!(matches!(refused, Err(crate::StartError::Options(why)) if why.contains("min_insync")));
+}
+
+/// As large, and as small, as each number can be: nothing overflows where they are worked with, and they are there after a start.
+#[tokio::test]
+async fn the_largest_and_smallest_settings_are_lived_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let quick =
+        || BrokerOptions { retention_interval: std::time::Duration::from_millis(10), ..options(dir.path()) };
+    let mut broker = open(quick());
+    let largest = TopicConfig {
+        retention_ms: Some(i64::MAX),
+        retention_bytes: Some(i64::MAX),
+        max_message_bytes: i32::MAX as u32,
+        min_insync: u16::MAX,
+        timestamp_before_max_ms: i64::MAX,
+        timestamp_after_max_ms: i64::MAX,
+        flush_ms: Some(i64::MAX),
+        flush_messages: Some(i64::MAX),
+        ..TopicConfig::default()
+    };
+    let smallest = TopicConfig {
+        retention_ms: Some(0),
+        retention_bytes: Some(0),
+        max_message_bytes: 0,
+        timestamp_before_max_ms: 0,
+        timestamp_after_max_ms: 0,
+        flush_ms: Some(0),
+        flush_messages: Some(1),
+        ..TopicConfig::default()
+    };
+    for (name, config) in [("largest", largest), ("smallest", smallest)] {
+        let topic = make(&broker, ONE, NewTopic { config, ..new_topic(name, 1) }).await.unwrap();
+        for at in [0, 1, i64::MAX] {
+            append(&broker, &topic, 0, batch(&[b"x"], at)).await.unwrap();
+        }
+    }
+    for again in [false, true] {
+        if again {
+            broker = reopen(broker, quick());
+        }
+        let kept = |name: &str| {
+            let topic = broker.catalog().topic(name).cloned().unwrap();
+            let place = topic.partition(0).unwrap();
+            let stats = broker.partition_stats(place.shard, place.id).unwrap();
+            stats.end.0 - stats.start.0
+        };
+        // What lies in the future is not old.
+        until(|| kept("smallest") <= 1).await;
+        assert_eq!(kept("largest"), 3);
+        let largest = broker.catalog().topic("largest").cloned().unwrap();
+        assert_eq!((largest.config.retention_ms, largest.config.flush_ms), (Some(i64::MAX), Some(i64::MAX)));
+        assert!(largest.config.owns(TopicField::FlushMessages));
+    }
+    broker.shutdown();
+}

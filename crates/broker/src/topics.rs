@@ -1,0 +1,326 @@
+//! What is asked of topics: to be made, changed, emptied and deleted. Every rule is judged here, whichever way somebody came.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+
+use sabir_journal::Priority;
+use sabir_model::{FrontEndNo, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig};
+
+use crate::answer::Answer;
+use crate::broker::Broker;
+use crate::caller::Caller;
+use crate::catalog::{DEFAULT_NAMESPACE, NewTopic, Topic};
+use crate::entry::{
+    FrontEndRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
+};
+use crate::open::random_id;
+
+/// The longest name of a topic, in bytes.
+const NAME_MAX: usize = 249;
+
+/// What is on its way into the catalog, and so is not in it yet: partitions, and bytes of settings kept by name.
+#[derive(Debug, Default)]
+pub(crate) struct OnTheWay {
+    partitions: AtomicUsize,
+    setting_bytes: AtomicUsize,
+    /// How often settings were refused since all topics together keep as much as they may.
+    pub(crate) refused_settings: AtomicU64,
+}
+
+/// Some of that, until it is shown or refused.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    all: Arc<OnTheWay>,
+    partitions: usize,
+    setting_bytes: usize,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.all.partitions.fetch_sub(self.partitions, SeqCst);
+        self.all.setting_bytes.fetch_sub(self.setting_bytes, SeqCst);
+    }
+}
+
+impl Broker {
+    /// Creates topics; answered, in order, when every partition of all of them takes writes. What differs from the node's defaults is
+    /// a topic's own, beside what it marks as such.
+    pub async fn create_topics(
+        &self,
+        caller: Caller,
+        topics: Vec<NewTopic>,
+    ) -> Vec<Result<Arc<Topic>, TopicError>> {
+        let made_by = match self.number_of(caller).await {
+            Ok(number) => number,
+            Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let propose = |topic| self.propose_topic(caller, made_by, topic);
+        let asked: Vec<Result<Answer, TopicError>> = topics.into_iter().map(propose).collect();
+        self.inner.definitions.flush();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                Ok(answer) => answer.await.topic(),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// Judges what [`create_topics`](Self::create_topics) would, as things are now, and makes nothing.
+    ///
+    /// # Errors
+    /// Why the topic would not be made.
+    pub fn check_new_topic(&self, caller: Caller, topic: &NewTopic) -> Result<(), TopicError> {
+        self.check_topic_name(caller, topic)?;
+        self.check_count(topic.partitions)?;
+        self.valid(topic.config.clone()).map(drop)
+    }
+
+    /// The part of [`check_new_topic`](Self::check_new_topic) that asks for the topic's name alone.
+    ///
+    /// # Errors
+    /// Why no topic of this name would be made.
+    pub fn check_topic_name(&self, caller: Caller, topic: &NewTopic) -> Result<(), TopicError> {
+        let name = &*topic.name;
+        if name.is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+            return Err(TopicError::InvalidName { most: NAME_MAX });
+        }
+        let there = self.catalog().topic(name).is_some();
+        if there {
+            return Err(TopicError::Exists(name.into()));
+        }
+        self.may_make(caller, name, topic.internal)?;
+        match self.topic_alike(name).filter(|_| topic.unlike) {
+            Some(other) => Err(TopicError::Collides { name: name.into(), other: (*other).into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A topic's name that differs from this one in `.` and `_` alone.
+    pub fn topic_alike(&self, name: &str) -> Option<Arc<str>> {
+        self.catalog_shard().state.read().catalog.alike(DEFAULT_NAMESPACE, name).cloned()
+    }
+
+    fn propose_topic(
+        &self,
+        caller: Caller,
+        made_by: FrontEndNo,
+        topic: NewTopic,
+    ) -> Result<Answer, TopicError> {
+        self.check_topic_name(caller, &topic)?;
+        self.check_count(topic.partitions)?;
+        let mut config = topic.config;
+        config.claim(&self.options().defaults);
+        let config = self.valid(config)?;
+        let admitted = self.admit(topic.partitions as usize, config.kept.bytes())?;
+        let id = random_id();
+        let body = TopicCreated {
+            id,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            name: topic.name,
+            config,
+            internal: topic.internal,
+            unlike: topic.unlike,
+            made_by,
+            epoch_base: 0,
+            shards: self.place(id, 0, topic.partitions),
+        };
+        Ok(self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted)))
+    }
+
+    fn check_count(&self, asked: u32) -> Result<(), TopicError> {
+        let most = self.options().partitions_max;
+        if (1..=most).contains(&asked) { Ok(()) } else { Err(TopicError::Partitions { asked, most }) }
+    }
+
+    fn valid(&self, config: TopicConfig) -> Result<ValidConfig, TopicError> {
+        Ok(config.validate(self.options().durability)?)
+    }
+
+    /// Admits what is to be made, if the node may have so much more.
+    fn admit(&self, partitions: usize, setting_bytes: usize) -> Result<Admitted, TopicError> {
+        let (options, all, view) = (self.options(), self.inner.on_the_way.clone(), self.catalog());
+        let (more, bytes) = (partitions, setting_bytes);
+        let expected = all.partitions.fetch_add(partitions, SeqCst) + partitions;
+        let expected_bytes = all.setting_bytes.fetch_add(setting_bytes, SeqCst) + setting_bytes;
+        let admitted = Admitted { all, partitions, setting_bytes };
+        if more > 0 && view.partitions() + expected > options.partitions_total_max {
+            return Err(TopicError::TooManyPartitions { most: options.partitions_total_max });
+        }
+        if bytes > 0 && view.setting_bytes() + expected_bytes > options.settings_max {
+            admitted.all.refused_settings.fetch_add(1, Relaxed);
+            return Err(TopicError::TooManySettings { most: options.settings_max });
+        }
+        Ok(admitted)
+    }
+
+    /// The shards of partitions `from..to`: a topic of one lives in the home shard, others are spread over all data shards.
+    fn place(&self, id: TopicId, from: u32, to: u32) -> Vec<ShardId> {
+        let data_shards = self.options().data_shards;
+        if to == 1 {
+            return vec![ShardId(1)];
+        }
+        let start = u32::from_le_bytes([id.0[0], id.0[1], id.0[2], 0]);
+        (from..to).map(|index| ShardId(1 + (start + index) % data_shards)).collect()
+    }
+
+    /// Deletes topics; answered, in order, when no partition of them is left.
+    pub async fn delete_topics(&self, caller: Caller, topics: Vec<TopicId>) -> Vec<Result<(), TopicError>> {
+        let delete = |id: TopicId| {
+            self.changeable(caller, id)?;
+            Ok(self.inner.definitions.change(&TopicDeleted { id }, Priority::Reserve, None))
+        };
+        let asked: Vec<Result<Answer, TopicError>> = topics.into_iter().map(delete).collect();
+        self.inner.definitions.flush();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            answers.push(match asked {
+                Ok(answer) => answer.await.topic().map(drop),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// The topic as committed entries have it, if the caller may change it.
+    fn changeable(&self, caller: Caller, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+        let known = self.catalog_shard().state.read().catalog.topic(id).cloned();
+        let known = known.ok_or(TopicError::Unknown)?;
+        self.may_change(caller, &known).map(|()| known)
+    }
+
+    /// Raises a topic's number of partitions to `count`; answered when the new ones take writes.
+    ///
+    /// # Errors
+    /// No such topic; `count` is not above what it has or beyond the limits; the shards do not take writes.
+    pub async fn create_partitions(
+        &self,
+        caller: Caller,
+        topic: TopicId,
+        count: u32,
+    ) -> Result<Arc<Topic>, TopicError> {
+        loop {
+            let from = self.check_new_partitions(caller, topic, count)?;
+            let admitted = self.admit((count - from) as usize, 0)?;
+            let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
+            let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
+            self.inner.definitions.flush();
+            match asked.await.topic() {
+                Err(TopicError::Changed) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Judges what [`create_partitions`](Self::create_partitions) would, as things are now, and makes nothing. Answers with how many the
+    /// topic has.
+    ///
+    /// # Errors
+    /// Why they would not be made.
+    pub fn check_new_partitions(
+        &self,
+        caller: Caller,
+        topic: TopicId,
+        count: u32,
+    ) -> Result<u32, TopicError> {
+        let has = self.changeable(caller, topic)?.partitions.len() as u32;
+        if count <= has {
+            return Err(TopicError::NotMore { has });
+        }
+        self.check_count(count).map(|()| has)
+    }
+
+    /// Changes a topic's configuration; answered when all its partitions keep to it. `change` is given what holds now, and is called
+    /// again if another change came between: so none is lost, whichever way it came. What it does not mark as the topic's own takes the
+    /// node's defaults, and follows them when they change.
+    ///
+    /// # Errors
+    /// What `change` answers; no such topic; a configuration that cannot be; the shards do not take writes.
+    pub async fn change_topic<E: From<TopicError>>(
+        &self,
+        caller: Caller,
+        topic: TopicId,
+        mut change: impl FnMut(&mut TopicConfig) -> Result<(), E>,
+    ) -> Result<Arc<Topic>, E> {
+        // It would be right without: who comes second is told so by the entry's outcome. But many at once would go on for long.
+        let _turn = self.inner.changing.lock().await;
+        loop {
+            let (known, config) = self.changed(caller, topic, &mut change)?;
+            if config == known.config {
+                return Ok(known);
+            }
+            let more = config.kept.bytes().saturating_sub(known.config.kept.bytes());
+            let admitted = self.admit(0, more)?;
+            let body = TopicConfigured { id: topic, version: Some(known.version), config };
+            let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
+            self.inner.definitions.flush();
+            match asked.await.topic() {
+                Err(TopicError::Changed) => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Judges what [`change_topic`](Self::change_topic) would, as things are now, and changes nothing.
+    ///
+    /// # Errors
+    /// Why it would not be changed.
+    pub fn check_change<E: From<TopicError>>(
+        &self,
+        caller: Caller,
+        topic: TopicId,
+        mut change: impl FnMut(&mut TopicConfig) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.changed(caller, topic, &mut change).map(drop)
+    }
+
+    fn changed<E: From<TopicError>>(
+        &self,
+        caller: Caller,
+        topic: TopicId,
+        change: &mut impl FnMut(&mut TopicConfig) -> Result<(), E>,
+    ) -> Result<(Arc<Topic>, ValidConfig), E> {
+        let (known, defaults) = (self.changeable(caller, topic)?, &self.options().defaults);
+        let mut config = TopicConfig::clone(&known.config);
+        // Right after a start it may not have followed new defaults yet.
+        config.inherit(defaults);
+        change(&mut config)?;
+        config.inherit(defaults);
+        let config = self.valid(config)?;
+        Ok((known, config))
+    }
+
+    /// Moves a partition's first offset up to `before` (-1: to the high watermark) and answers with where it now is.
+    ///
+    /// # Errors
+    /// No such partition; an offset beyond the high watermark; the shard does not take writes; what is in it is another's.
+    pub async fn delete_records(
+        &self,
+        caller: Caller,
+        shard: ShardId,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<Offset, TopicError> {
+        let shard = self.shard(shard).ok_or(TopicError::Unknown)?;
+        let topic = shard.state.read().partition(partition).map(|partition| partition.topic);
+        self.changeable(caller, topic.ok_or(TopicError::Unknown)?)?;
+        let body = LogStartsMoved { moves: vec![(partition, before)] };
+        shard.ask(Priority::Reserve, &body).await.number().map(Offset).map_err(TopicError::from)
+    }
+
+    /// The number of the front end that asks, given when it makes its first topic and kept for good.
+    async fn number_of(&self, caller: Caller) -> Result<FrontEndNo, TopicError> {
+        let Some(name) = caller.by() else { return Ok(FrontEndNo::NONE) };
+        if let Some(known) = self.front_end_number(name) {
+            return Ok(known);
+        }
+        let body = FrontEndRegistered { name: name.to_owned() };
+        let number = self.catalog_shard().ask(Priority::Ordinary, &body).await.number()?;
+        Ok(FrontEndNo(number as u16))
+    }
+
+    pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontEndNo> {
+        self.catalog_shard().state.read().catalog.front_end(name)
+    }
+}

@@ -1,0 +1,195 @@
+//! Which configurations there can be. What a front end takes from its clients, and what the admin port takes, is judged here alone.
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::{Durability, TopicConfig, TopicField};
+
+/// The most memory that settings take which are kept for a topic, in bytes.
+pub const KEPT_BYTES: usize = 96 << 10;
+
+/// How soon a topic of durability `os` is flushed, in milliseconds: within that time, whatever has come.
+const OS_FLUSH_MS: i64 = 1000;
+
+/// Levels of zstd, from the quickest to the densest.
+const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = -131_072..=22;
+
+/// A configuration that can be: what is stored with a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidConfig(TopicConfig);
+
+/// A setting that cannot be, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct InvalidSetting {
+    /// The field; `None` where it is all that is kept by name.
+    pub field: Option<TopicField>,
+    /// What is wrong, and what can be.
+    pub problem: String,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field.map_or("settings", TopicField::name), self.problem)
+    }
+}
+
+impl InvalidSetting {
+    fn of(field: TopicField, problem: impl Into<String>) -> Self {
+        Self { field: Some(field), problem: problem.into() }
+    }
+}
+
+impl ValidConfig {
+    /// What was judged when it was stored. It stays readable, should the rules have become stricter since.
+    pub fn trusted(stored: TopicConfig) -> Self {
+        Self(stored)
+    }
+
+    /// The same with the node's defaults, which are good, for all that is not the topic's own.
+    #[must_use]
+    pub fn inheriting(mut self, defaults: &TopicConfig) -> Self {
+        self.0.inherit(defaults);
+        self
+    }
+}
+
+impl Deref for ValidConfig {
+    type Target = TopicConfig;
+
+    fn deref(&self) -> &TopicConfig {
+        &self.0
+    }
+}
+
+impl TopicConfig {
+    /// Judges every field, and what they mean together on a node with this durability.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn validate(self, node: Durability) -> Result<ValidConfig, InvalidSetting> {
+        self.check_numbers()?;
+        self.check_levels()?;
+        self.check_flushes(node)?;
+        if self.kept.bytes() > KEPT_BYTES {
+            let problem =
+                format!("those kept by name take {} bytes, and may take {KEPT_BYTES}", self.kept.bytes());
+            return Err(InvalidSetting { field: None, problem });
+        }
+        Ok(ValidConfig(self))
+    }
+
+    fn check_numbers(&self) -> Result<(), InvalidSetting> {
+        use TopicField as F;
+        for (field, value, least) in [
+            (F::RetentionMs, self.retention_ms, 0),
+            (F::RetentionBytes, self.retention_bytes, 0),
+            (F::TimestampBeforeMaxMs, Some(self.timestamp_before_max_ms), 0),
+            (F::TimestampAfterMaxMs, Some(self.timestamp_after_max_ms), 0),
+            (F::MinInsync, Some(self.min_insync.into()), 1),
+            (F::FlushMs, self.flush_ms, 0),
+            (F::FlushMessages, self.flush_messages, 1),
+        ] {
+            if let Some(value) = value.filter(|value| *value < least) {
+                return Err(InvalidSetting::of(
+                    field,
+                    format!("expected a number from {least} on, not {value}"),
+                ));
+            }
+        }
+        let most = i32::MAX;
+        match i32::try_from(self.max_message_bytes) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(InvalidSetting::of(F::MaxMessageBytes, format!("expected at most {most} bytes"))),
+        }
+    }
+
+    fn check_levels(&self) -> Result<(), InvalidSetting> {
+        if self.gzip_level != -1 && !(1..=9).contains(&self.gzip_level) {
+            return Err(InvalidSetting::of(TopicField::GzipLevel, "expected a number from 1 to 9, or -1"));
+        }
+        if !ZSTD_LEVELS.contains(&self.zstd_level.into()) {
+            let (least, most) = (ZSTD_LEVELS.start(), ZSTD_LEVELS.end());
+            let problem = format!("expected a number from {least} to {most}");
+            return Err(InvalidSetting::of(TopicField::ZstdLevel, problem));
+        }
+        Ok(())
+    }
+
+    /// Refuses durability `os` for a topic that asks for more.
+    fn check_flushes(&self, node: Durability) -> Result<(), InvalidSetting> {
+        if self.durability.unwrap_or(node) == Durability::Sync {
+            return Ok(());
+        }
+        let refused = |field, asked: i64| {
+            let problem = format!(
+                "a topic of durability os is flushed within {OS_FLUSH_MS} ms and not sooner, so {asked} cannot be kept; durability \
+                 sync flushes everything before it is acknowledged"
+            );
+            Err(InvalidSetting::of(field, problem))
+        };
+        match (self.flush_messages, self.flush_ms.filter(|asked| *asked < OS_FLUSH_MS)) {
+            (Some(asked), _) => refused(TopicField::FlushMessages, asked),
+            (None, Some(asked)) => refused(TopicField::FlushMs, asked),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(config: TopicConfig, node: Durability) -> Result<ValidConfig, Option<TopicField>> {
+        config.validate(node).map_err(|refused| refused.field)
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_its_field() {
+        use TopicField as F;
+        let config = TopicConfig::default;
+        for (field, bad) in [
+            (F::RetentionMs, TopicConfig { retention_ms: Some(-1), ..config() }),
+            (F::RetentionBytes, TopicConfig { retention_bytes: Some(i64::MIN), ..config() }),
+            (F::MaxMessageBytes, TopicConfig { max_message_bytes: 1 << 31, ..config() }),
+            (F::MinInsync, TopicConfig { min_insync: 0, ..config() }),
+            (F::TimestampBeforeMaxMs, TopicConfig { timestamp_before_max_ms: -1, ..config() }),
+            (F::TimestampAfterMaxMs, TopicConfig { timestamp_after_max_ms: -1, ..config() }),
+            (F::GzipLevel, TopicConfig { gzip_level: 0, ..config() }),
+            (F::ZstdLevel, TopicConfig { zstd_level: 23, ..config() }),
+            (F::FlushMs, TopicConfig { flush_ms: Some(-1), ..config() }),
+            (F::FlushMessages, TopicConfig { flush_messages: Some(0), ..config() }),
+        ] {
+            assert_eq!(judged(bad, Durability::Sync).unwrap_err(), Some(field));
+        }
+        assert_eq!(judged(config(), Durability::Os).unwrap(), ValidConfig(config()));
+    }
+
+    #[test]
+    fn flushes_are_promised_only_where_they_are_kept() {
+        use Durability::{Os, Sync};
+        for (durability, flush_messages, flush_ms, node, good) in [
+            (None, Some(1), None, Sync, true),
+            (None, Some(1), None, Os, false),
+            (Some(Sync), Some(1), Some(0), Os, true),
+            (Some(Os), Some(1000), None, Sync, false),
+            (Some(Os), None, Some(999), Sync, false),
+            (Some(Os), None, Some(1000), Sync, true),
+            (Some(Os), None, None, Sync, true),
+        ] {
+            let config = TopicConfig { durability, flush_messages, flush_ms, ..TopicConfig::default() };
+            assert_eq!(judged(config.clone(), node).is_ok(), good, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_by_name_is_bounded_in_all() {
+        let mut config = TopicConfig::default();
+        for name in ["a", "b"] {
+            config.kept.set(name, &"x".repeat(32_767));
+        }
+        assert!(config.clone().validate(Durability::Sync).is_ok());
+        config.kept.set("c", &"x".repeat(32_767));
+        let refused = config.validate(Durability::Sync).unwrap_err();
+        assert!(refused.to_string().starts_with("settings: those kept by name take"), "{refused}");
+    }
+}

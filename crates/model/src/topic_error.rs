@@ -1,0 +1,140 @@
+//! Why a topic is not made, changed or deleted.
+
+use crate::{ErrorKind, InvalidSetting};
+
+/// Why a shard took no entry. What was asked for is not at fault, and may succeed elsewhere or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ShardFailure {
+    /// Another node leads the shard, or led it before the entry was committed.
+    #[error("this node does not lead: ask again")]
+    NotLeader,
+    /// The shard's storage failed.
+    #[error("the shard's storage failed, and it takes no more writes: see the broker's log")]
+    StorageError,
+    /// The disk is full.
+    #[error("the disk is full: make room, and ask again")]
+    StorageFull,
+    /// It took longer than the caller wanted to wait; it may be done all the same.
+    #[error("it is not done in time, and may be done later all the same")]
+    Timeout,
+    /// The node is going down.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a topic is not made, changed or deleted. It names what it is about and says what can be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// There is no such topic, or no longer.
+    #[error("no topic has this id")]
+    Unknown,
+    /// A topic of this name exists.
+    #[error("topic {0:?} exists")]
+    Exists(Box<str>),
+    /// Whoever makes the topic wants none beside it whose name differs in `.` and `_` alone, and there is one.
+    #[error("the name {name:?} differs from that of topic {other:?} in '.' and '_' alone")]
+    Collides {
+        /// The name that was asked for.
+        name: Box<str>,
+        /// The topic's that is there.
+        other: Box<str>,
+    },
+    /// No topic can have this name.
+    #[error("a topic's name has 1 to {most} bytes and no control characters")]
+    InvalidName {
+        /// The most bytes it can have.
+        most: usize,
+    },
+    /// A protocol keeps the name for a topic of its own.
+    #[error("the name {name:?} is kept for {by} itself: choose another")]
+    Reserved {
+        /// The name.
+        name: Box<str>,
+        /// The protocol.
+        by: &'static str,
+    },
+    /// The topic is kept by the broker, or by a protocol, for itself.
+    #[error("topic {0:?} is kept by the broker itself, which alone changes it")]
+    Internal(Box<str>),
+    /// One front end made the topic, and another one asks for a change.
+    #[error("topic {0:?} was made by way of another protocol: change it there, or by the admin port")]
+    MadeElsewhere(Box<str>),
+    /// A topic cannot have so many partitions.
+    #[error("a topic has 1 to {most} partitions (topic.max_partitions), not {asked}")]
+    Partitions {
+        /// What was asked for.
+        asked: u32,
+        /// The most it can have.
+        most: u32,
+    },
+    /// A topic cannot have fewer partitions than it has, nor be given none.
+    #[error("the topic has {has} partitions already, and cannot have fewer than it has")]
+    NotMore {
+        /// How many it has.
+        has: u32,
+    },
+    /// All topics together have as many partitions as they may have.
+    #[error("all topics together have at most {most} partitions (topic.max_total_partitions)")]
+    TooManyPartitions {
+        /// The most they can have.
+        most: usize,
+    },
+    /// A setting cannot be.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// What is kept by name for all topics takes as much memory as it may.
+    #[error("the settings kept for all topics take at most {most} bytes (topic.settings_memory): keep less")]
+    TooManySettings {
+        /// The most they can take.
+        most: usize,
+    },
+    /// Records are to be deleted up to an offset that the partition has not reached.
+    #[error("the offset lies beyond the partition's end")]
+    OffsetOutOfRange,
+    /// It was changed at the same time.
+    #[error("the topic was changed at the same time: ask again")]
+    Changed,
+    /// The change is more than an entry takes.
+    #[error("the change is larger than an entry of the journal takes")]
+    TooLarge,
+    /// A shard did not take it.
+    #[error(transparent)]
+    Shard(#[from] ShardFailure),
+}
+
+impl From<ShardFailure> for ErrorKind {
+    fn from(failure: ShardFailure) -> Self {
+        match failure {
+            ShardFailure::NotLeader => Self::NotLeader,
+            ShardFailure::StorageError => Self::StorageError,
+            ShardFailure::StorageFull => Self::StorageFull,
+            ShardFailure::Timeout => Self::Timeout,
+            ShardFailure::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+impl From<ErrorKind> for ShardFailure {
+    /// What a shard answers that is none of the entry's own outcomes. Kinds that no shard answers so stand for a defect there.
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotLeader | ErrorKind::NotCoordinator => Self::NotLeader,
+            ErrorKind::StorageFull => Self::StorageFull,
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::ShuttingDown => Self::ShuttingDown,
+            _ => Self::StorageError,
+        }
+    }
+}
+
+impl From<ErrorKind> for TopicError {
+    /// What a shard answers to an entry about a topic that is not an outcome of its own.
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::MessageTooLarge => Self::TooLarge,
+            ErrorKind::OffsetOutOfRange => Self::OffsetOutOfRange,
+            ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => Self::Unknown,
+            other => Self::Shard(other.into()),
+        }
+    }
+}
