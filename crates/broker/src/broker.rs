@@ -20,6 +20,7 @@ use crate::definitions::Definitions;
 use crate::entry::ProducerIdsAllocated;
 use crate::group::Groups;
 use crate::housekeeper::Housekeeper;
+use crate::level::FormatLevel;
 use crate::lock::DataLock;
 use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
@@ -77,6 +78,11 @@ impl Broker {
     /// A random id, such as a topic is made with.
     pub fn fresh_topic_id(&self) -> TopicId {
         random_id()
+    }
+
+    /// Which stored forms are written in the data directory.
+    pub fn format_level(&self) -> FormatLevel {
+        self.catalog_shard().state.read().catalog.level()
     }
 
     /// What the broker was opened with; `data_shards` is the number in use.

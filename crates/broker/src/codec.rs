@@ -56,6 +56,10 @@ impl<'a> Reader<'a> {
         stored::take_str(&mut self.rest)
     }
 
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, DecodeError> {
+        stored::take_bytes(&mut self.rest).map(<[u8]>::to_vec)
+    }
+
     /// A list of things that take at least `least` bytes each.
     pub(crate) fn list<T>(
         &mut self,
@@ -102,6 +106,10 @@ impl<'a> Reader<'a> {
 
 pub(crate) fn put_str(out: &mut Vec<u8>, text: &str) {
     stored::put_bytes(out, text.as_bytes());
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    stored::put_bytes(out, bytes);
 }
 
 pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {

@@ -16,6 +16,7 @@ mod entry;
 mod group;
 mod housekeeper;
 mod lag;
+mod level;
 mod lock;
 mod notes;
 mod open;
@@ -48,6 +49,7 @@ pub use group::{
     MAX_GROUP_ID, MAX_METADATA, MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
 };
 pub use lag::{GroupLag, PartitionLag, TopicLag};
+pub use level::FormatLevel;
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};

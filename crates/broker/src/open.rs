@@ -19,9 +19,10 @@ use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::definitions::Definitions;
-use crate::entry::DataShardsFixed;
+use crate::entry::{Body, DataShardsFixed, FormatLevelRaised};
 use crate::group::Groups;
 use crate::housekeeper::{Housekeeper, Maintenance};
+use crate::level::FormatLevel;
 use crate::lock::DataLock;
 use crate::notes;
 use crate::options::{BrokerOptions, StartError};
@@ -75,6 +76,7 @@ impl Broker {
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
         take_up_leadership(&shards)?;
+        raise_level(&shards, options.format_level)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         definitions.reconcile()?;
         definitions.follow(&options.defaults, options.durability);
@@ -173,6 +175,7 @@ impl Opener<'_> {
         survey.check_ends(|shard| Some(shards.get(shard.0 as usize)?.journal.last()))?;
         self.start_clock(&shards);
         notes::keep(&shards, self.clock);
+        write_level(&shards);
         begin_run(&shards, survey.next_run(), data_shards, cluster)?;
         Ok((shards, cluster))
     }
@@ -268,7 +271,7 @@ fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId
         let identity = ShardIdentity { cluster: cluster.0, shard: shard.id, data_shards };
         shard.journal.enter_run(identity, run).map_err(|error| failed(shard, error.to_string()))?;
     }
-    fix_shards(&shards[0], data_shards, cluster)?;
+    fix_shards(shards, data_shards, cluster)?;
     for shard in shards {
         shard.journal.confirm_run().map_err(|error| failed(shard, error.to_string()))?;
     }
@@ -292,16 +295,64 @@ pub(crate) fn end_run(shards: &[Arc<Shard>]) {
 }
 
 /// Has the catalog say how many data shards there are, and the cluster's id.
-fn fix_shards(catalog: &Shard, shards: u32, cluster: TopicId) -> Result<(), StartError> {
+fn fix_shards(shards: &[Arc<Shard>], data_shards: u32, cluster: TopicId) -> Result<(), StartError> {
+    let catalog = &shards[0];
     if catalog.state.read().catalog.made_with().is_some() {
         return Ok(());
     }
-    let body = DataShardsFixed { shards, cluster };
-    let failed = |reason: String| StartError::Shard { shard: 0, reason };
-    let fixed = ask_until_taken(catalog, || catalog.ask(Priority::Ordinary, &body));
-    fixed.map_err(|error| failed(error.to_string()))?;
+    // Before the number: a directory that has one and no level is an old one.
+    ask_catalog(catalog, &FormatLevelRaised { level: FormatLevel::NEWEST })?;
+    write_level(shards);
+    ask_catalog(catalog, &DataShardsFixed { shards: data_shards, cluster })?;
     let made_with = catalog.state.read().catalog.made_with();
-    made_with.map(drop).ok_or_else(|| failed("the number of data shards was not recorded".into()))
+    let reason = "the number of data shards was not recorded".into();
+    made_with.map(drop).ok_or(StartError::Shard { shard: 0, reason })
+}
+
+fn ask_catalog(catalog: &Shard, body: &impl Body) -> Result<(), StartError> {
+    let done = ask_until_taken(catalog, || catalog.ask(Priority::Ordinary, body));
+    done.map_err(|error| StartError::Shard { shard: 0, reason: error.to_string() })
+}
+
+/// Raises the format level, if a higher one is asked for.
+fn raise_level(shards: &[Arc<Shard>], asked: Option<u32>) -> Result<(), StartError> {
+    let level = shards[0].state.read().catalog.level();
+    let (oldest, newest) = (FormatLevel::OLDEST, FormatLevel::NEWEST);
+    let known = |number| FormatLevel::known(number).filter(|asked| *asked >= oldest);
+    let Some(asked) = asked.map_or(Some(level.max(oldest)), known) else {
+        return Err(StartError::Options(format!(
+            "data.format_level: this version writes the levels from {oldest} to {newest}"
+        )));
+    };
+    if asked < level {
+        return Err(StartError::Options(format!(
+            "the data directory has format level {level}, which cannot go down to {asked}: set data.format_level to \"auto\""
+        )));
+    }
+    if asked > level {
+        ask_catalog(&shards[0], &FormatLevelRaised { level: asked })?;
+        info!(from = %level, to = %asked, "the format level of the data directory was raised: older versions do not open it any more");
+    }
+    if asked < newest {
+        warn!(
+            %level,
+            %newest,
+            "the data directory keeps to the forms of an older version, which still opens it; data.format_level raises it"
+        );
+    }
+    write_level(shards);
+    Ok(())
+}
+
+/// Has all shards write the forms of the catalog's level.
+fn write_level(shards: &[Arc<Shard>]) {
+    let level = shards[0].state.read().catalog.level();
+    for shard in shards {
+        shard.state.write().level = level;
+        if level >= FormatLevel::LISTED {
+            shard.journal.raise_slot();
+        }
+    }
 }
 
 /// A random UUID of version 4.

@@ -30,6 +30,9 @@ pub struct BrokerOptions {
     pub data_shards: u32,
     /// Whether that is what suits the machine, and nobody chose it.
     pub data_shards_auto: bool,
+    /// The format level that the data directory is to have, if it has a lower one; `None` keeps the one that it has. A new one has the
+    /// newest.
+    pub format_level: Option<u32>,
     /// How the journal reaches its disk.
     pub disk: DiskKind,
     /// This node.
@@ -89,6 +92,7 @@ impl BrokerOptions {
             data: data.into(),
             data_shards: (cores / 2).clamp(1, 1024) as u32,
             data_shards_auto: true,
+            format_level: None,
             disk: DiskKind::Auto,
             node_id: NodeId(1),
             defaults: TopicConfig::default(),

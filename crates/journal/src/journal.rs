@@ -513,6 +513,12 @@ impl Journal {
         *self.notes.0.lock() = Some(notes);
     }
 
+    /// Has the slot be in its newest form from now on, which the version before this one does not read; until then it stays in the one
+    /// that it was found in, in which there is no room for notes.
+    pub fn raise_slot(&self) {
+        self.slots.lock().raise();
+    }
+
     /// The last block that no crash takes any more, nor a cut.
     pub fn kept(&self) -> Sequence {
         self.committed().min(self.durable())

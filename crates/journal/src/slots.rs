@@ -154,10 +154,10 @@ impl HardState {
         cuts < self.cuts && sequence >= self.first_cut
     }
 
-    fn encode(&self, counter: u64) -> [u8; COPY as usize] {
+    fn encode(&self, counter: u64, version: u16) -> [u8; COPY as usize] {
         let mut out = [0; COPY as usize];
         out[0..4].copy_from_slice(&MAGIC);
-        out[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        out[4..6].copy_from_slice(&version.to_le_bytes());
         out[6] = self.vote.map_or(0, |vote| 1 + u8::from(vote.won));
         let vote = self.vote.unwrap_or(Vote { term: Term(0), node: NodeId(0), won: false });
         for (at, value) in [
@@ -180,7 +180,9 @@ impl HardState {
             out[96..100].copy_from_slice(&identity.shard.0.to_le_bytes());
             out[100..104].copy_from_slice(&identity.data_shards.to_le_bytes());
         }
-        self.encode_notes(&mut out);
+        if version >= VERSION {
+            self.encode_notes(&mut out);
+        }
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
         let crc = crc32c(&out[..CRC_AT]);
@@ -335,11 +337,18 @@ impl Slots {
     /// Makes `slot` durable, over the older copy.
     pub(crate) fn save(&mut self, slot: HardState) -> Result<(), DiskError> {
         let counter = self.counter + 1;
-        let page = Box::new(Aligned(slot.encode(counter)));
+        // What was found in an older form stays in it until it is raised, but for the first, which has no room for an identity.
+        let version = self.version.max(VERSION_2);
+        let page = Box::new(Aligned(slot.encode(counter, version)));
         self.disk.write_at(self.file, (counter % 2) * COPY, &page.0)?;
         self.disk.sync(self.file)?;
-        (self.counter, self.slot, self.version) = (counter, slot, VERSION);
+        (self.counter, self.slot, self.version) = (counter, slot, version);
         Ok(())
+    }
+
+    /// Has what is saved from now on be in the newest form: the version before this one does not read it.
+    pub(crate) fn raise(&mut self) {
+        self.version = VERSION;
     }
 }
 
@@ -385,7 +394,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_the_first_version() {
-        let mut page = slot().encode(7);
+        let mut page = slot().encode(7, VERSION);
         page[4] = 1;
         page[80..CRC_AT].fill(0);
         seal(&mut page);
@@ -396,10 +405,8 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_the_second_version() {
-        let mut page = slot().encode(7);
-        page[4] = 2;
-        page[128..CRC_AT].fill(0);
-        seal(&mut page);
+        let page = slot().encode(7, VERSION_2);
+        assert!(page[4] == 2 && page[128..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(HardState::decode(&page), Ok((7, HardState { notes: SlotNotes::default(), ..slot() })));
     }
 
@@ -410,7 +417,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_a_slot() {
-        let page = slot().encode(7);
+        let page = slot().encode(7, VERSION);
         let hex: String = page[..176].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
@@ -440,13 +447,13 @@ mod tests {
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(HardState::decode(&page), Ok((7, slot())));
         let plain = HardState { vote: None, ..slot() };
-        assert_eq!(HardState::decode(&plain.encode(1)), Ok((1, plain)));
+        assert_eq!(HardState::decode(&plain.encode(1, VERSION)), Ok((1, plain)));
     }
 
     #[test]
     fn a_torn_or_flipped_copy_is_seen() {
-        let old = slot().encode(1);
-        let new = HardState { term: Term(99), ..slot() }.encode(3);
+        let old = slot().encode(1, VERSION);
+        let new = HardState { term: Term(99), ..slot() }.encode(3, VERSION);
         for torn in [1, 24, 25, 512, 4095] {
             let mut page = old;
             page[..torn].copy_from_slice(&new[..torn]);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use sabir_base::clock::ManualClock;
 use sabir_broker::{
-    Append, Appended, Broker, BrokerOptions, Caller, Fence, GroupPhase, NewTopic, OffsetCommit, Topic,
+    Append, Appended, Broker, BrokerOptions, Caller, Fence, FormatLevel, GroupPhase, NewTopic, OffsetCommit,
+    StartError, Topic,
 };
 use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, records, split, verify_crc};
 use sabir_model::{
@@ -82,9 +83,14 @@ fn write_sparse(from: &mut impl Read, to: &mut File) {
     }
 }
 
-fn open(data: &Path, manifest: &Manifest, later_ms: i64) -> Broker {
-    let options = BrokerOptions { keep_free: 0, ..BrokerOptions::new(data) };
-    Broker::open(options, Arc::new(ManualClock::at(manifest.made_ms + later_ms))).unwrap()
+fn open(data: &Path, manifest: &Manifest, later_ms: i64, level: Option<u32>) -> Result<Broker, StartError> {
+    let options = BrokerOptions { keep_free: 0, format_level: level, ..BrokerOptions::new(data) };
+    Broker::open(options, Arc::new(ManualClock::at(manifest.made_ms + later_ms)))
+}
+
+/// The version of the form that a shard's slot is in.
+fn slot_form(data: &Path, shard: u32) -> u8 {
+    std::fs::read(data.join(format!("shard-{shard}/journal/slots"))).unwrap()[4]
 }
 
 fn topic(broker: &Broker, name: &str) -> Arc<Topic> {
@@ -273,17 +279,26 @@ async fn check(broker: &Broker, manifest: &Manifest) {
 
 async fn opens_and_goes_on(fixture: &Path) {
     let (data, mut manifest) = unpack(fixture);
-    let broker = open(data.path(), &manifest, 60_000);
+    let broker = open(data.path(), &manifest, 60_000, None).unwrap();
     check(&broker, &manifest).await;
     check_producers(&broker, &mut manifest).await;
     write(&broker, &mut manifest).await;
     check(&broker, &manifest).await;
+    assert_eq!(broker.format_level(), FormatLevel::OLDEST, "raised to the lowest that this version writes");
     broker.shutdown();
     drop(broker);
+    assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == 3));
     // Once more, now that this version has written its forms.
-    let broker = open(data.path(), &manifest, 120_000);
-    check(&broker, &manifest).await;
-    broker.shutdown();
+    for level in [Some(2), None] {
+        let broker = open(data.path(), &manifest, 120_000, level).unwrap();
+        check(&broker, &manifest).await;
+        broker.shutdown();
+        drop(broker);
+    }
+    for (level, says) in [(1, "from 2 to 2"), (9, "from 2 to 2")] {
+        let error = open(data.path(), &manifest, 120_000, Some(level)).err().unwrap().to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[tokio::test]

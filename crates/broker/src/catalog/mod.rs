@@ -5,5 +5,5 @@ mod names;
 mod state;
 mod view;
 
-pub(crate) use state::Catalog;
+pub(crate) use state::{Catalog, Singles};
 pub use view::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};

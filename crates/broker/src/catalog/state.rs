@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use sabir_journal::pages::{DecodeError, PageError, PageKey, PageStore, PageValue, Paged};
+use sabir_journal::pages::{DecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{
     ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
 };
@@ -11,11 +11,11 @@ use super::names::Names;
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::entry::{
-    DataShardsFixed, FrontEndRegistered, ProducerIdsAllocated, TopicConfigured, TopicCreated, TopicDeleted,
-    TopicExtended,
+    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, ProducerIdsAllocated, TopicConfigured,
+    TopicCreated, TopicDeleted, TopicExtended,
 };
-
-const PREFIX: &[u8] = b"c";
+use crate::level::FormatLevel;
+use crate::state::{StoredMaps, prefixes};
 
 /// A topic as it is stored.
 #[derive(Debug, Clone)]
@@ -34,20 +34,28 @@ pub(crate) struct Catalog {
 }
 
 /// What there is one of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Singles {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Singles {
     next_partition: u64,
     next_producer: i64,
     shards: u32,
     cluster: TopicId,
+    level: FormatLevel,
     /// Front end `i + 1` has name `i`.
     front_ends: Vec<String>,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        let singles = Singles { next_partition: 1, next_producer: 1, ..Singles::default() };
-        Self { topics: Paged::new(PREFIX), names: Names::default(), singles }
+        let singles = Singles {
+            next_partition: 1,
+            next_producer: 1,
+            shards: 0,
+            cluster: TopicId::default(),
+            level: FormatLevel::FIRST,
+            front_ends: Vec::new(),
+        };
+        Self { topics: Paged::new(prefixes::TOPICS), names: Names::default(), singles }
     }
 }
 
@@ -189,6 +197,15 @@ impl Catalog {
         }
     }
 
+    /// Which forms may be written.
+    pub(crate) fn level(&self) -> FormatLevel {
+        self.singles.level
+    }
+
+    pub(crate) fn raise_level(&mut self, body: &FormatLevelRaised) {
+        self.singles.level = self.singles.level.max(body.level);
+    }
+
     pub(crate) fn pages(&mut self) -> &mut dyn crate::state::Capturing {
         &mut self.topics
     }
@@ -199,7 +216,7 @@ impl Catalog {
     }
 
     /// The part that goes into the shard's own page.
-    pub(crate) fn put_singles(&self, out: &mut Vec<u8>) {
+    pub(crate) fn put_singles(&self, out: &mut Vec<u8>, names_level: bool) {
         let singles = &self.singles;
         put_u64(out, singles.next_partition);
         put_i64(out, singles.next_producer);
@@ -207,26 +224,32 @@ impl Catalog {
         out.extend_from_slice(&singles.cluster.0);
         put_len(out, singles.front_ends.len());
         singles.front_ends.iter().for_each(|name| put_str(out, name));
+        if names_level {
+            put_u32(out, singles.level.number());
+        }
     }
 
     /// The catalog of a checkpoint: the topics' pages, and the part from the shard's own page.
-    pub(crate) fn restore(store: &dyn PageStore, input: &mut Reader<'_>) -> Result<Self, PageError> {
-        let singles = take_singles(input).map_err(crate::state::undecodable)?;
-        let topics = Paged::restore(PREFIX, store)?;
+    pub(crate) fn restore(singles: Singles, maps: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let topics = maps.restore(prefixes::TOPICS)?;
         let mut names = Names::default();
         topics.iter().for_each(|(_, row): (_, &TopicRow)| names.insert(&row.0));
         Ok(Self { topics, names, singles })
     }
 }
 
-fn take_singles(input: &mut Reader<'_>) -> Result<Singles, sabir_model::DecodeError> {
-    Ok(Singles {
-        next_partition: input.u64()?,
-        next_producer: input.i64()?,
-        shards: input.u32()?,
-        cluster: input.topic()?,
-        front_ends: input.list(1, |input| input.str().map(str::to_owned))?,
-    })
+impl Singles {
+    /// The part of the shard's own page, which in its first form names no level.
+    pub(crate) fn take(input: &mut Reader<'_>, names_level: bool) -> Result<Self, sabir_model::DecodeError> {
+        Ok(Self {
+            next_partition: input.u64()?,
+            next_producer: input.i64()?,
+            shards: input.u32()?,
+            cluster: input.topic()?,
+            front_ends: input.list(1, |input| input.str().map(str::to_owned))?,
+            level: if names_level { FormatLevel::stored(input.u32()?)? } else { FormatLevel::FIRST },
+        })
+    }
 }
 
 /// One allocation for the name that nearly all topics share.

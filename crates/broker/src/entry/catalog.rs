@@ -4,6 +4,7 @@ use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
+use crate::level::FormatLevel;
 
 /// A topic made: version 2 · topic id, 16 bytes · namespace · name · configuration · marks u8 (1 internal, 2 unlike; the rest 0) · front
 /// end · epoch base · the shard of each partition. `apply` gives the partitions' ids. In version 1 there was no mark but the first.
@@ -233,6 +234,29 @@ impl Body for DataShardsFixed {
         let mut input = Reader::new(bytes);
         input.version(1)?;
         let body = Self { shards: input.u32()?, cluster: input.topic()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
+/// Which forms may be written from now on: version 1 · level. It never falls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FormatLevelRaised {
+    pub(crate) level: FormatLevel,
+}
+
+impl Body for FormatLevelRaised {
+    const KIND: u16 = kind::FORMAT_LEVEL_RAISED;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_u32(out, self.level.number());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { level: FormatLevel::stored(input.u32()?)? };
         input.end()?;
         Ok(body)
     }

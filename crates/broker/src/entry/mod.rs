@@ -9,8 +9,8 @@ mod partitions;
 
 pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody, TrainDropped};
 pub(crate) use catalog::{
-    DataShardsFixed, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured, TopicCreated,
-    TopicDeleted, TopicExtended,
+    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured,
+    TopicCreated, TopicDeleted, TopicExtended,
 };
 pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
@@ -44,6 +44,9 @@ pub(crate) mod kind {
     pub(crate) const DATA_SHARDS_FIXED: u16 = 15;
     /// A topic given further partitions.
     pub(crate) const TOPIC_EXTENDED: u16 = 16;
+
+    /// The format level raised.
+    pub(crate) const FORMAT_LEVEL_RAISED: u16 = 17;
 
     /// Partitions made in this shard.
     pub(crate) const PARTITIONS_CREATED: u16 = 20;

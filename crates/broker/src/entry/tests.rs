@@ -5,6 +5,7 @@ use sabir_model::{
 };
 
 use super::*;
+use crate::level::FormatLevel;
 
 fn encoded(body: &impl Body) -> Vec<u8> {
     let mut out = Vec::new();
@@ -122,6 +123,9 @@ fn the_catalog() {
     golden(&DataShardsFixed { shards: 3, cluster: id }, 15, &[&[1, 3][..], &[0x11; 16]].concat());
     let extended = TopicExtended { id, from: 2, shards: vec![ShardId(2)] };
     golden(&extended, 16, &[&[1][..], &[0x11; 16], &[2, 1, 2]].concat());
+    golden(&FormatLevelRaised { level: FormatLevel::LISTED }, 17, &[1, 2]);
+    assert_eq!(FormatLevelRaised::decode(&[2, 2]), Err(DecodeError::Version(2)));
+    assert!(FormatLevelRaised::decode(&[1, 3]).is_err(), "a level of a newer version");
     golden(&Started { node: NodeId(1), clean: false }, 40, &[1, 2, 0]);
 }
 

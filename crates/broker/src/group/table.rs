@@ -4,14 +4,12 @@ use sabir_delivery::group::Text;
 use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_journal::pages::{
-    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageStore, PageValue, Paged,
+    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageValue, Paged,
 };
 use sabir_model::{DecodeError, ErrorKind};
 
 use super::entries::GroupEntry;
-
-/// Where the groups' pages lie in the page store.
-const PREFIX: &[u8] = b"group/";
+use crate::state::{StoredMaps, prefixes};
 
 /// A group's id as a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,15 +47,15 @@ pub(crate) struct GroupTable {
 
 impl GroupTable {
     pub(crate) fn new() -> Self {
-        Self { groups: Paged::new(PREFIX), offset_bytes: 0 }
+        Self { groups: Paged::new(prefixes::GROUPS), offset_bytes: 0 }
     }
 
     /// The table as the last checkpoint left it.
     ///
     /// # Errors
     /// The page store's.
-    pub(crate) fn restore(store: &dyn PageStore) -> Result<Self, PageError> {
-        let groups: Paged<GroupKey, StoredGroup> = Paged::restore(PREFIX, store)?;
+    pub(crate) fn restore(maps: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let groups: Paged<GroupKey, StoredGroup> = maps.restore(prefixes::GROUPS)?;
         let offset_bytes = groups.iter().map(|(_, group)| group.0.offset_bytes()).sum();
         Ok(Self { groups, offset_bytes })
     }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_model::{Offset, PartitionId};
 
+use crate::state::prefixes;
+
 /// What a page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum SpillKind {
@@ -37,9 +39,9 @@ impl SpillKey {
     /// The key in the page store; all numbers big-endian.
     pub(crate) fn stored(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(19);
-        key.push(match self.kind {
-            SpillKind::Index => b'x',
-            SpillKind::Train => b't',
+        key.extend_from_slice(match self.kind {
+            SpillKind::Index => prefixes::INDEX_PAGES,
+            SpillKind::Train => prefixes::CHUNK_LISTS,
         });
         key.extend_from_slice(&self.partition.0.to_be_bytes());
         key.extend_from_slice(&self.first.0.to_be_bytes());

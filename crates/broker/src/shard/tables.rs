@@ -6,7 +6,7 @@ use sabir_journal::pages::{MAX_PAGE, PageBatch, PageError, PageStore};
 use sabir_journal::{LocalTables, SegmentNo, SegmentTable};
 use sabir_model::Sequence;
 
-const PREFIX: &[u8] = b"j";
+use crate::state::prefixes;
 
 /// What of the tables the page store has: a table that is stored up to its segment's last block does not change.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Stored {
 
 /// Prefix · segment · number of the page, big-endian.
 fn key(no: SegmentNo, page: u16) -> Vec<u8> {
-    [PREFIX, &no.0.to_be_bytes(), &page.to_be_bytes()].concat()
+    [prefixes::TABLES, &no.0.to_be_bytes(), &page.to_be_bytes()].concat()
 }
 
 fn bad(key: &[u8], detail: &str) -> PageError {
@@ -38,7 +38,7 @@ impl StoredTables {
         through: Sequence,
     ) -> Result<(Self, Option<LocalTables>), PageError> {
         let mut parts = BTreeMap::<SegmentNo, (Vec<u8>, u16)>::new();
-        store.scan(PREFIX, &[], &mut |key, page| {
+        store.scan(prefixes::TABLES, &[], &mut |key, page| {
             let no = key.get(1..9).and_then(|no| no.try_into().ok());
             let no = no.ok_or_else(|| bad(key, "not a segment's key"))?;
             let (bytes, pages) = parts.entry(SegmentNo(u64::from_be_bytes(no))).or_default();

@@ -7,9 +7,10 @@ use super::trains::{OpenTrain, TrainKey};
 use super::{ApplyError, At, EntryError, Locate, Outcome, ShardState};
 use crate::append::Appended;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionsConfigured,
-    PartitionsCreated, PartitionsDeleted, ProducerIdsAllocated, ProducersExpired, ReferenceBody, Started,
-    TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, TrainBody, TrainDropped, kind,
+    AppendBody, Body, ChunkBody, DataShardsFixed, FormatLevelRaised, FrontEndRegistered, LogStartsMoved,
+    PartitionsConfigured, PartitionsCreated, PartitionsDeleted, ProducerIdsAllocated, ProducersExpired,
+    ReferenceBody, Started, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, TrainBody,
+    TrainDropped, kind,
 };
 use crate::partition::{Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunKind, Verdict};
 
@@ -137,6 +138,10 @@ impl ShardState {
             }
             kind::DATA_SHARDS_FIXED => {
                 catalog.fix_shards(&body::<DataShardsFixed>(entry)?);
+                Outcome::Done
+            }
+            kind::FORMAT_LEVEL_RAISED => {
+                catalog.raise_level(&body::<FormatLevelRaised>(entry)?);
                 Outcome::Done
             }
             kind => return Err(EntryError::Kind { index: entry.index, kind }),

@@ -3,7 +3,8 @@
 use sabir_journal::pages::{PageError, PageStore};
 
 use super::ShardState;
-use super::checkpoint::SHARD_PAGE;
+use super::prefixes;
+use crate::level::FormatLevel;
 use crate::partition::{Partition, PartitionKey, SpillKey};
 
 /// Keys with their stored values.
@@ -12,7 +13,7 @@ pub(crate) type Dump = Vec<(Vec<u8>, Vec<u8>)>;
 impl ShardState {
     /// Everything that every replica and every replay agrees on, by key, sorted.
     pub(crate) fn dump(&self, store: &dyn PageStore) -> Result<Dump, PageError> {
-        let mut dump = vec![(SHARD_PAGE.to_vec(), self.shard_page())];
+        let mut dump = vec![(prefixes::SHARD.to_vec(), self.shard_page(FormatLevel::NEWEST))];
         dump.extend(self.partitions.dump());
         dump.extend(self.producers.dump());
         dump.extend(self.trains.dump());

@@ -8,12 +8,13 @@ mod checkpoint;
 #[cfg(test)]
 mod dump;
 mod expiry;
+pub(crate) mod prefixes;
 mod producers;
 mod trains;
 mod usage;
 
 use checkpoint::expiry_of;
-pub(crate) use checkpoint::{Capturing, Cut, undecodable};
+pub(crate) use checkpoint::{Capturing, Cut, StoredMaps};
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;
@@ -27,6 +28,7 @@ use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term, TopicErro
 use crate::append::Appended;
 use crate::catalog::{Catalog, Topic};
 use crate::group::GroupTable;
+use crate::level::FormatLevel;
 use crate::partition::{Partition, PartitionKey, Spill};
 use trains::{OpenTrain, TrainKey};
 
@@ -181,6 +183,8 @@ pub(crate) struct ShardState {
     within_entry: bool,
     /// How often a node started to lead this shard.
     starts: u64,
+    /// Which forms checkpoints are written in: the catalog's, which the node tells every shard; no part of the projections.
+    pub(crate) level: FormatLevel,
     pub(crate) partitions: Paged<PartitionKey, Partition>,
     pub(crate) producers: Producers,
     trains: Paged<TrainKey, OpenTrain>,
@@ -205,9 +209,10 @@ impl Default for ShardState {
             half_applied: None,
             within_entry: false,
             starts: 0,
-            partitions: Paged::new(PARTITIONS),
+            level: FormatLevel::FIRST,
+            partitions: Paged::new(prefixes::PARTITIONS),
             producers: Producers::default(),
-            trains: Paged::new(TRAINS),
+            trains: Paged::new(prefixes::TRAINS),
             catalog: Catalog::default(),
             groups: GroupTable::new(),
             spill: Spill::default(),
@@ -218,9 +223,6 @@ impl Default for ShardState {
         }
     }
 }
-
-const PARTITIONS: &[u8] = b"p";
-const TRAINS: &[u8] = b"o";
 
 impl ShardState {
     pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {

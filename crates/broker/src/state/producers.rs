@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
-use sabir_journal::pages::{PageError, PageStore, Paged};
+use sabir_journal::pages::{PageError, Paged};
 use sabir_model::{PartitionId, ProducerId};
 
-use super::Capturing;
+use super::{Capturing, StoredMaps, prefixes};
 use crate::partition::{ProducerKey, ProducerState};
-
-const PREFIX: &[u8] = b"i";
 
 /// The producers of all partitions.
 #[derive(Debug)]
@@ -25,13 +23,18 @@ pub(crate) struct Producers {
 
 impl Default for Producers {
     fn default() -> Self {
-        Self { pages: Paged::new(PREFIX), keys: BTreeSet::new(), counts: FxHashMap::default(), met: 0 }
+        Self {
+            pages: Paged::new(prefixes::PRODUCERS),
+            keys: BTreeSet::new(),
+            counts: FxHashMap::default(),
+            met: 0,
+        }
     }
 }
 
 impl Producers {
-    pub(crate) fn restore(store: &dyn PageStore) -> Result<Self, PageError> {
-        let pages: Paged<ProducerKey, ProducerState> = Paged::restore(PREFIX, store)?;
+    pub(crate) fn restore(maps: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let pages: Paged<ProducerKey, ProducerState> = maps.restore(prefixes::PRODUCERS)?;
         let keys: BTreeSet<ProducerKey> = pages.iter().map(|(key, _)| *key).collect();
         let mut counts = FxHashMap::default();
         keys.iter().for_each(|key| *counts.entry(key.partition).or_default() += 1);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sabir_base::buf::BufPool;
-use sabir_journal::pages::{MemPages, PageBatch, PageStore};
+use sabir_journal::pages::{MemPages, PageBatch, PageError, PageStore};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
     Durability, ErrorKind, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
     ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
-use super::{Outcome, ShardState};
+use super::{Outcome, ShardState, prefixes};
 use crate::append::Appended;
 use crate::entry::{
     AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionSettings,
@@ -19,6 +19,7 @@ use crate::entry::{
     ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated, TopicDeleted,
     TopicExtended, TrainBody, TrainDropped,
 };
+use crate::level::FormatLevel;
 
 /// Makes blocks one after the other, and applies them.
 struct Shard {
@@ -665,4 +666,69 @@ fn a_checkpoint_that_failed_is_made_up_for_by_the_next() {
     pair.checkpoint();
     pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
     pair.check();
+}
+
+/// A checkpoint with some of everything, and its page of what there is one of.
+fn checkpointed(level: FormatLevel) -> (MemPages, Vec<u8>) {
+    let mut shard = Shard::new();
+    shard.push(&Started { node: NodeId(1), clean: true }, None);
+    shard.push(&ProducerIdsAllocated { count: 7 }, None);
+    shard.apply();
+    shard.state.level = level;
+    let pages = MemPages::default();
+    let cut = shard.state.begin_checkpoint().unwrap();
+    let mut batch = PageBatch::default();
+    while shard.state.capture() {}
+    batch.extend(shard.state.take_captured());
+    cut.put(&mut batch);
+    pages.commit(batch).unwrap();
+    let page = pages.get(prefixes::SHARD).unwrap().unwrap();
+    (pages, page)
+}
+
+#[test]
+fn a_checkpoint_lists_its_maps_from_the_second_level_on() {
+    let (first, page) = checkpointed(FormatLevel::FIRST);
+    assert_eq!(
+        page,
+        [1, 1, 1, 0xd2, 0x0f, 1, 1, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "golden"
+    );
+    let (second, listed) = checkpointed(FormatLevel::LISTED);
+    assert_eq!(listed, [&[2], &page[1..], &[1, 6], b"\x01p\x01i\x01o\x01c\x06group/\x01s"].concat());
+    for pages in [first, second] {
+        let state = ShardState::restore(&pages).unwrap();
+        assert_eq!((state.applied, state.catalog.level()), (Sequence(1), FormatLevel::FIRST));
+    }
+}
+
+fn with_page(pages: &MemPages, page: Vec<u8>) -> Result<ShardState, PageError> {
+    let mut batch = PageBatch::default();
+    batch.put(prefixes::SHARD.to_vec(), page);
+    pages.commit(batch).unwrap();
+    ShardState::restore(pages)
+}
+
+#[test]
+fn a_map_that_a_checkpoint_lacks_starts_empty_and_one_that_is_not_known_stops_the_shard_by_name() {
+    let (pages, page) = checkpointed(FormatLevel::LISTED);
+    // As a version without groups would have left it.
+    let mut batch = PageBatch::default();
+    batch.delete(prefixes::GROUPS.to_vec());
+    pages.commit(batch).unwrap();
+    assert!(matches!(ShardState::restore(&pages), Err(PageError::Incomplete { .. })), "it is listed");
+    let at = page.windows(7).position(|part| part == b"\x06group/").unwrap();
+    let mut older = [&page[..at], &page[at + 7..]].concat();
+    older[at - 9] = 5;
+    assert!(with_page(&pages, older).is_ok());
+    let newer = [&page[..at], b"\x06timers", &page[at + 7..]].concat();
+    let error = with_page(&pages, newer).err().unwrap().to_string();
+    assert!(error.contains("the map `timers`, which this version does not know"), "{error}");
+    let mut newer = page.clone();
+    newer[0] = 3;
+    assert!(with_page(&pages, newer).is_err());
+    let mut newer = page;
+    newer[at - 10] = 9;
+    let error = with_page(&pages, newer).err().unwrap().to_string();
+    assert!(error.contains("format level"), "{error}");
 }

@@ -6,9 +6,8 @@ use sabir_journal::SegmentNo;
 use sabir_journal::pages::{DecodeError, PageKey, PageValue, Paged};
 use sabir_model::PartitionId;
 
+use super::prefixes;
 use crate::codec::{Reader, put_len, put_u64};
-
-pub(crate) const PREFIX: &[u8] = b"s";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SegmentKey(SegmentNo);
@@ -21,7 +20,7 @@ pub(crate) struct SegmentUsage {
 
 impl Default for SegmentUsage {
     fn default() -> Self {
-        Self { segments: Paged::new(PREFIX) }
+        Self { segments: Paged::new(prefixes::SEGMENT_USAGE) }
     }
 }
 

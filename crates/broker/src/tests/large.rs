@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every kind but those that carry records, which go as trains.
-const KINDS: [u16; 20] = [
+const KINDS: [u16; 21] = [
     kind::REFERENCE,
     kind::TRAIN_DROPPED,
     kind::TOPIC_CREATED,
@@ -25,6 +25,7 @@ const KINDS: [u16; 20] = [
     kind::PRODUCER_IDS_ALLOCATED,
     kind::DATA_SHARDS_FIXED,
     kind::TOPIC_EXTENDED,
+    kind::FORMAT_LEVEL_RAISED,
     kind::PARTITIONS_CREATED,
     kind::PARTITIONS_DELETED,
     kind::PARTITIONS_CONFIGURED,

@@ -48,6 +48,7 @@ impl Config {
         BrokerOptions {
             data_shards: data.shards.0.map_or(defaults.data_shards, u32::from),
             data_shards_auto: data.shards.0.is_none(),
+            format_level: data.format_level.0.map(u32::from),
             disk: match data.disk {
                 Disk::Auto => DiskKind::Auto,
                 Disk::IoUring => DiskKind::Uring,

@@ -42,6 +42,8 @@ pub struct Data {
     /// See [`DATA`].
     pub shards: Auto<NonZero<u32>>,
     /// See [`DATA`].
+    pub format_level: Auto<NonZero<u32>>,
+    /// See [`DATA`].
     pub disk: Disk,
     /// See [`DATA`].
     pub durability: Durability,
@@ -76,6 +78,12 @@ pub const DATA: &[Setting] = &[
         key: "shards",
         default: "\"auto\"",
         help: "How many journals hold partitions. `auto` is one for every two cores. Fixed when the folder is made.",
+    },
+    Setting {
+        key: "format_level",
+        default: "\"auto\"",
+        help: "Which stored forms are written, where the folder's level is lower: raising it cannot be undone, and the version \
+               before does not open the folder any more. `auto` keeps the level there is; a new folder has the newest, 2.",
     },
     Setting {
         key: "disk",

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use sabir_journal::pages::{Budget, MemPages, PageBatch, PageStore};
 
 use super::*;
+use crate::state::StoredMaps;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -212,7 +213,7 @@ impl World {
         let from_zero = replay(GroupTable::new(), &state.log);
         assert_eq!(from_zero.dump(), expected, "from zero");
         if let Some(kept) = &self.kept {
-            let restored = GroupTable::restore(&*kept.store.crash()).unwrap();
+            let restored = GroupTable::restore(&StoredMaps::all(&*kept.store.crash())).unwrap();
             let resumed = replay(restored, &state.log[kept.covers..]);
             assert_eq!(resumed.dump(), expected, "from the checkpoint after {}", kept.covers);
         }

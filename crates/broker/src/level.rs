@@ -1,0 +1,57 @@
+//! The format level of a data directory: which stored forms may be written in it.
+//!
+//! A binary reads every form that was ever written, and writes only those of the directory's level. So the binary before this one still
+//! opens a directory until an operator raises its level; a fresh directory begins with the newest. The level is an entry of the catalog.
+//! A higher one than a binary knows stops it by name.
+
+use sabir_model::DecodeError;
+
+/// See the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FormatLevel(u32);
+
+impl FormatLevel {
+    /// The forms that were written before there were levels.
+    pub const FIRST: Self = Self(1);
+    /// Checkpoints list their maps, slots have notes, the catalog names its level.
+    pub const LISTED: Self = Self(2);
+    /// The lowest that this version writes: a directory below it is raised to it.
+    pub const OLDEST: Self = Self::LISTED;
+    /// The highest that this version knows.
+    pub const NEWEST: Self = Self::LISTED;
+
+    /// The level of that number, if this version knows it.
+    pub fn known(number: u32) -> Option<Self> {
+        let level = Self(number);
+        (Self::FIRST..=Self::NEWEST).contains(&level).then_some(level)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The level of a number that was stored.
+    pub(crate) fn stored(number: u32) -> Result<Self, DecodeError> {
+        Self::known(number).ok_or(DecodeError::Field("format level, which this version does not know"))
+    }
+}
+
+impl std::fmt::Display for FormatLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_of_this_version_are_known_and_others_not() {
+        let known = |number| FormatLevel::known(number).map(FormatLevel::number);
+        assert_eq!((known(0), known(1), known(2), known(3)), (None, Some(1), Some(2), None));
+        let newer = FormatLevel::stored(3).unwrap_err().to_string();
+        assert!(newer.contains("format level"), "{newer}");
+    }
+}
