@@ -59,7 +59,7 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
     let waiting = |shard: usize| broker.inner.shards[shard].waiting_bytes();
     let refused = (0..5000).filter_map(|_| poll_once(commit())).filter(|answer| *answer == [TIMEOUT]).count();
     assert!(refused > 2000, "{refused}");
-    let ids = (0..50_000).filter_map(|_| poll_once(broker.allocate_producer_id()));
+    let ids = (0..100_000).filter_map(|_| poll_once(broker.allocate_producer_id()));
     assert!(ids.filter(|id| id.is_err()).count() > 20_000);
     assert!(waiting(0) < 2 * MOST && waiting(1) < 2 * MOST, "{} and {}", waiting(0), waiting(1));
     // Records have a bound of their own.
