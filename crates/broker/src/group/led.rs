@@ -17,6 +17,9 @@ use super::steady::Steady;
 use super::waiter::GroupWaiter;
 use super::{Groups, JoinRefused, Joined, Left, Synced};
 
+/// Void entries of the heap that are not worth a look at all of them.
+const VOID_WAKES: usize = 1024;
+
 /// A group's machine.
 pub(super) struct Led {
     pub machine: Group,
@@ -26,6 +29,8 @@ pub(super) struct Led {
     scheduled: i64,
     /// Entries proposed and not yet applied: until they are, the table does not know what the machine knows.
     in_flight: usize,
+    /// Whether the table has the group, as far as this machine has heard.
+    stored: bool,
 }
 
 /// A parked request, and at which group.
@@ -60,6 +65,8 @@ pub(super) struct Inner {
     last_incarnation: u64,
     /// What the members of all groups brought, in bytes.
     pub member_bytes: usize,
+    /// Machines of groups that the table does not have yet.
+    pub unstored: usize,
     /// Why no group is led here, if none is.
     pub closed: Option<ErrorKind>,
 }
@@ -74,6 +81,7 @@ impl Inner {
             last_ticket: 0,
             last_incarnation: 0,
             member_bytes: 0,
+            unstored: 0,
             closed: Some(ErrorKind::CoordinatorLoading),
         }
     }
@@ -95,16 +103,34 @@ impl Inner {
         Ticket(self.last_ticket)
     }
 
+    /// Leads a group that nobody had heard of.
+    pub fn put_new(&mut self, group: Text, machine: Group) {
+        self.put(group.clone(), machine);
+        if let Some(led) = self.led.get_mut(&group) {
+            led.stored = false;
+            self.unstored += 1;
+        }
+    }
+
+    fn note_stored(&mut self, group: &Text) {
+        if let Some(led) = self.led.get_mut(group).filter(|led| !led.stored) {
+            led.stored = true;
+            self.unstored -= 1;
+        }
+    }
+
     pub fn put(&mut self, group: Text, machine: Group) {
         self.last_incarnation += 1;
         self.member_bytes += machine.bytes();
-        let led = Led { machine, incarnation: self.last_incarnation, scheduled: i64::MAX, in_flight: 0 };
+        let incarnation = self.last_incarnation;
+        let led = Led { machine, incarnation, scheduled: i64::MAX, in_flight: 0, stored: true };
         self.led.insert(group.clone(), led);
         self.schedule(&group);
     }
 
     fn remove(&mut self, group: &Text) -> Option<Led> {
         let led = self.led.remove(group)?;
+        self.unstored -= usize::from(!led.stored);
         self.member_bytes -= led.machine.bytes();
         Some(led)
     }
@@ -128,6 +154,18 @@ impl Inner {
         if at < led.scheduled {
             led.scheduled = at;
             self.wakes.push(Reverse((at, led.incarnation, group.clone())));
+        }
+        self.drop_void_wakes();
+    }
+
+    /// Groups that come and go leave void entries behind, for as long as their sessions would have lasted: not more of them than there are
+    /// groups, or some.
+    fn drop_void_wakes(&mut self) {
+        if self.wakes.len() > 2 * self.led.len() + VOID_WAKES {
+            let scheduled = self.led.iter().filter(|(_, led)| led.scheduled < i64::MAX);
+            self.wakes = scheduled
+                .map(|(group, led)| Reverse((led.scheduled, led.incarnation, group.clone())))
+                .collect();
         }
     }
 
@@ -249,6 +287,7 @@ impl Groups {
         led.in_flight -= 1;
         match outcome {
             Ok(()) => {
+                inner.note_stored(group);
                 self.drive(&mut inner, group, Event::Persisted(token), wakes);
             }
             // The block found no room; what came before it stands.
@@ -302,7 +341,8 @@ impl Inner {
     /// group's coordinator: whoever comes finds a new machine, made from the table.
     fn abandon(&mut self, group: &Text, bytes: usize, wakes: &mut WakeBatch) {
         tracing::error!(group = &**group, "a panic in a group: it starts again from what is stored");
-        self.led.remove(group);
+        let led = self.led.remove(group);
+        self.unstored -= usize::from(led.is_some_and(|led| !led.stored));
         self.member_bytes -= bytes;
         self.abandon_parked(group, ErrorKind::NotLeader, wakes);
     }

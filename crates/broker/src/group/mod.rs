@@ -14,6 +14,7 @@ mod reply;
 mod requests;
 mod steady;
 mod table;
+mod underway;
 mod waiter;
 
 #[cfg(test)]
@@ -39,9 +40,16 @@ pub(crate) use table::GroupTable;
 pub(crate) use waiter::GroupWaiter;
 
 use led::Inner;
+use underway::Underway;
 
 /// The longest group id, in bytes: it is a key of the page store.
 pub const MAX_GROUP_ID: usize = 384;
+
+/// The longest name of a kind of groups, in bytes: it stays with a group that has no members.
+pub const MAX_PROTOCOL_TYPE: usize = 256;
+
+/// One group takes at most this part of what the positions of all groups may take.
+const GROUP_SHARE: usize = 4;
 
 /// How groups are run.
 #[derive(Debug, Clone)]
@@ -103,12 +111,13 @@ struct Shared {
     options: GroupOptions,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
+    underway: Arc<Underway>,
 }
 
 impl Groups {
     pub(crate) fn new(shard: Arc<dyn GroupShard>, options: GroupOptions, clock: Arc<dyn Clock>) -> Self {
         let inner = Mutex::new(Inner::new(clock.monotonic_ms()));
-        Self { shared: Arc::new(Shared { shard, options, clock, inner }) }
+        Self { shared: Arc::new(Shared { shard, options, clock, inner, underway: Arc::default() }) }
     }
 
     /// Reads one value out of the projection.

@@ -12,9 +12,11 @@ use sabir_model::{ErrorKind, Offset, TopicId};
 
 use super::entries::GroupEntry;
 use super::reply::Reply;
+use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
-    Committed, Fence, GroupPhase, GroupView, Groups, OffsetCommit, Text, check_group_id, metadata_fits,
+    Committed, Fence, GROUP_SHARE, GroupPhase, GroupView, Groups, OffsetCommit, Text, check_group_id,
+    metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
@@ -132,7 +134,7 @@ impl Groups {
     /// [`ErrorKind::RebalanceInProgress`], [`ErrorKind::GroupNotFound`] (a member of a group that does not exist),
     /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::LimitReached`], or what kept the entry from being stored.
     pub fn commit(&self, group: &str, fence: Fence, offsets: Vec<OffsetCommit>) -> Committing {
-        let judged = self.judge(group, &offsets);
+        let (judged, share) = self.judge(group, &offsets);
         let fit = offsets.into_iter().zip(&judged).filter(|(_, judged)| judged.is_ok());
         let (portions, portion_of) = portions(fit.map(|(offset, _)| offset).collect());
         let mut portion_of = portion_of.into_iter();
@@ -145,7 +147,7 @@ impl Groups {
                     let (group, fence) = (group.clone(), fence.clone());
                     GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })
                 };
-                self.request_together(portions.into_iter().map(entry))
+                self.request_together(portions.into_iter().map(entry), share)
             }
             Err(error) => Parts::done(Err(error)),
         };
@@ -156,14 +158,19 @@ impl Groups {
         Committing { parts, places }
     }
 
-    /// What is wrong with each position by itself. Where the positions of all groups take what they may, those that are there are moved
-    /// on as before, and nothing is added: no position and no text.
-    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> Vec<Result<(), ErrorKind>> {
+    /// What is wrong with each position by itself. Where the positions of all groups, or of this one, take what they may, those that are
+    /// there are moved on as before, and nothing is added: no position and no text. Else what they add is counted until it is there.
+    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> (Vec<Result<(), ErrorKind>>, Option<Share>) {
         let group = Text::from(group);
-        let coming: usize = offsets.iter().map(|offset| POSITION_BYTES + offset.metadata.len()).sum();
-        self.read(|table| {
-            let tight = table.offset_bytes() + coming > self.shared.options.max_offset_bytes;
+        let coming = offsets.iter().map(|offset| Committed::cost(&offset.metadata)).sum();
+        let is_new = usize::from(self.read(|table| table.get(&group).is_none()));
+        let share = self.shared.underway.begin(coming, is_new);
+        let expected = self.shared.underway.offset_bytes();
+        let most = self.shared.options.max_offset_bytes;
+        let (judged, tight) = self.read(|table| {
             let state = table.get(&group);
+            let own = state.map_or(0, GroupState::offset_bytes);
+            let tight = table.offset_bytes() + expected > most || own + expected > most / GROUP_SHARE;
             let is_new = |offset: &OffsetCommit| {
                 state.is_none_or(|state| state.offset(offset.topic, offset.partition).is_none())
             };
@@ -174,20 +181,26 @@ impl Groups {
                 _ if tight && is_new(offset) => Err(ErrorKind::LimitReached),
                 _ => Ok(()),
             };
-            offsets.iter().map(judge).collect()
-        })
+            (offsets.iter().map(judge).collect(), tight)
+        });
+        (judged, Some(share).filter(|_| !tight))
     }
 
     /// Proposes the entries that one request goes in.
-    fn request_together(&self, entries: impl Iterator<Item = GroupEntry>) -> Parts {
+    fn request_together(&self, entries: impl Iterator<Item = GroupEntry>, share: Option<Share>) -> Parts {
         let (mut pushed, mut parts, mut kind) = (Vec::new(), Vec::new(), 0);
         for entry in entries {
             let (replier, reply) = Reply::pair();
             let (number, body) = entry.encode();
             kind = number;
-            pushed.push((body, GroupWaiter::Request(Requester(replier))));
+            pushed.push((body, Requester { replier, share: None }));
             parts.push(Part::Waiting(reply));
         }
+        if let Some((_, last)) = pushed.last_mut() {
+            last.share = share;
+        }
+        let pushed =
+            pushed.into_iter().map(|(body, requester)| (body, GroupWaiter::Request(requester))).collect();
         match self.shared.shard.propose_together(kind, pushed) {
             Ok(()) => {
                 self.shared.shard.flush();
@@ -211,7 +224,8 @@ impl Groups {
             }
             // From outside, and the first that is heard of the group.
             Err(ErrorKind::GroupNotFound) if fence.generation < 0 => {
-                if self.is_full(&inner) {
+                // It is counted already, as one under way.
+                if self.groups(&inner) > self.shared.options.max_groups {
                     return Err(ErrorKind::LimitReached);
                 }
             }
@@ -224,7 +238,8 @@ impl Groups {
     pub(super) fn request(&self, entry: &GroupEntry) -> Reply<Result<(), ErrorKind>> {
         let (replier, reply) = Reply::pair();
         let (kind, body) = entry.encode();
-        match self.shared.shard.propose(kind, &body, GroupWaiter::Request(Requester(replier))) {
+        match self.shared.shard.propose(kind, &body, GroupWaiter::Request(Requester { replier, share: None }))
+        {
             Ok(()) => {
                 self.shared.shard.flush();
                 reply
@@ -358,6 +373,6 @@ impl Groups {
             let which = WhichOffsets::Listed(some.to_vec());
             GroupEntry::OffsetsDeleted(OffsetsDeleted { group: group.clone(), which })
         };
-        DeletingOffsets(self.request_together(partitions.chunks(DELETED_AT_ONCE).map(entry)))
+        DeletingOffsets(self.request_together(partitions.chunks(DELETED_AT_ONCE).map(entry), None))
     }
 }

@@ -12,8 +12,8 @@ use sabir_model::ErrorKind;
 use super::led::{Inner, Waits};
 use super::reply::Reply;
 use super::{
-    Fence, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, Protocol, SyncRequest, Synced, Text,
-    check_group_id,
+    Fence, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, MAX_PROTOCOL_TYPE, Protocol,
+    SyncRequest, Synced, Text, check_group_id,
 };
 
 impl Groups {
@@ -39,9 +39,11 @@ impl Groups {
         request: JoinRequest,
     ) -> Result<Reply<Result<Joined, JoinRefused>>, ErrorKind> {
         check_group_id(group)?;
+        if request.protocol_type.len() > MAX_PROTOCOL_TYPE {
+            return Err(ErrorKind::InconsistentGroupProtocol);
+        }
         let group = Text::from(group);
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
-        let request = detached(request);
         self.with(|inner, wakes| {
             if inner.member_bytes > self.shared.options.max_member_bytes {
                 return Err(ErrorKind::LimitReached);
@@ -49,7 +51,7 @@ impl Groups {
             self.make(inner, &group, !request.member.is_empty())?;
             let (replier, reply) = Reply::pair();
             let ticket = inner.park(&group, Waits::Join(replier));
-            self.drive(inner, &group, Event::Join(ticket, fresh, request), wakes);
+            self.drive(inner, &group, Event::Join(ticket, fresh, detached(request)), wakes);
             Ok(reply)
         })
     }
@@ -61,9 +63,6 @@ impl Groups {
     /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::MessageTooLarge`] (all assignments together do not fit an entry), or what kept the
     /// entry from being stored.
     pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, ErrorKind>> {
-        for (_, assignment) in &mut request.assignments {
-            *assignment = Bytes::copy_from_slice(assignment);
-        }
         let parked = check_group_id(group).and_then(|()| {
             let group = Text::from(group);
             self.with(|inner, wakes| {
@@ -71,6 +70,11 @@ impl Groups {
                 let given: usize = request.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
                 if inner.member_bytes + given > self.shared.options.max_member_bytes && given > 0 {
                     return Err(ErrorKind::LimitReached);
+                }
+                // More than that is refused, and not kept.
+                if given <= self.shared.options.limits.max_record_bytes {
+                    let copy = |(_, bytes): &mut (Text, Bytes)| *bytes = Bytes::copy_from_slice(bytes);
+                    request.assignments.iter_mut().for_each(copy);
                 }
                 let (replier, reply) = Reply::pair();
                 let ticket = inner.park(&group, Waits::Sync(replier));
@@ -141,20 +145,20 @@ impl Groups {
     fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), ErrorKind> {
         match self.find(inner, group, ErrorKind::UnknownMember) {
             Err(ErrorKind::UnknownMember) if !claimed => {
-                if self.is_full(inner) {
+                if self.groups(inner) >= self.shared.options.max_groups {
                     return Err(ErrorKind::LimitReached);
                 }
-                inner.put(group.clone(), Group::new(self.shared.options.limits));
+                inner.put_new(group.clone(), Group::new(self.shared.options.limits));
                 Ok(())
             }
             found => found,
         }
     }
 
-    /// Whether there are as many groups as there may be.
-    pub(super) fn is_full(&self, inner: &Inner) -> bool {
-        let max = self.shared.options.max_groups;
-        inner.led.len() >= max || self.read(|table| table.len() >= max)
+    /// How many groups there are: those that are stored, those that are led and not stored yet, and those that commits under way will store.
+    pub(super) fn groups(&self, inner: &Inner) -> usize {
+        let coming = inner.unstored + self.shared.underway.groups();
+        coming + self.read(|table| table.len())
     }
 }
 

@@ -6,6 +6,7 @@ use sabir_model::ErrorKind;
 
 use super::Groups;
 use super::reply::Replier;
+use super::underway::Share;
 
 /// Waits for a group's entry to be applied. It must be completed, once, in the order of the entries, with no lock of the
 /// shard held.
@@ -28,7 +29,11 @@ pub(crate) enum GroupWaiter {
 }
 
 /// The request that an entry answers.
-pub(crate) struct Requester(pub(super) Replier<Result<(), ErrorKind>>);
+pub(crate) struct Requester {
+    pub(super) replier: Replier<Result<(), ErrorKind>>,
+    /// What it may add, where this is the last of its entries.
+    pub(super) share: Option<Share>,
+}
 
 impl GroupWaiter {
     /// The entry is applied, with this outcome, or will never be.
@@ -37,7 +42,10 @@ impl GroupWaiter {
             Self::Machine { groups, group, incarnation, token } => {
                 groups.entry_done(&group, incarnation, token, outcome, wakes);
             }
-            Self::Request(requester) => requester.0.send(outcome, wakes),
+            Self::Request(Requester { replier, share }) => {
+                drop(share);
+                replier.send(outcome, wakes);
+            }
             Self::Nobody => {}
         }
     }

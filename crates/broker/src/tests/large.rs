@@ -222,17 +222,7 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
     let name = Text::from("n".repeat(30_000));
     let mut refused = std::collections::BTreeMap::new();
     for i in 0..200 {
-        let request = JoinRequest {
-            member: Text::from(""),
-            instance: None,
-            client: Client { id: name.clone(), host: Text::from("") },
-            protocol_type: Text::from("consumer"),
-            protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::new() }],
-            session_timeout_ms: 1_800_000,
-            rebalance_timeout_ms: 6_000,
-            id_required: true,
-            may_skip_assignment: true,
-        };
+        let request = newcomer(&name);
         let group = format!("g{}", i / 50);
         let error = soon(broker.groups().join(&group, request)).await.unwrap_err().error;
         *refused.entry(error.to_string()).or_insert(0) += 1;
@@ -249,7 +239,8 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
 async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());
-    options.groups.max_offset_bytes = 100_000;
+    // Of which one group takes a quarter.
+    options.groups.max_offset_bytes = 400_000;
     let broker = open(options.clone());
     let (none, long) = (Text::from(""), Text::from("x".repeat(4000)));
     let first = vec![position(1, 0, 1, &none), position(1, 1, 1, &long)];
@@ -277,6 +268,95 @@ async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
     assert_eq!(soon(broker.groups().delete_offsets("g", &all)).await, Ok(()));
     assert_eq!(commit(&broker, outside(), more).await, [Ok(()), Ok(())]);
     broker.shutdown();
+}
+
+/// Commits are begun one after another, and none is waited for before all are on their way.
+#[tokio::test]
+async fn commits_under_way_are_counted_before_they_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.max_offset_bytes = 400_000;
+    options.groups.max_groups = 30;
+    let broker = open(options.clone());
+    let (none, long) = (Text::from(""), Text::from("x".repeat(4000)));
+    let begin = |group: &str, i: i32, text: &Text| {
+        broker.groups().commit(group, outside(), vec![position(1, i, 1, text)])
+    };
+    // To one group, and to many.
+    let one: Vec<_> = (0..300).map(|i| begin("g", i, &long)).collect();
+    let mut taken = 0;
+    for commit in one {
+        taken += usize::from(soon(commit).await[0].is_ok());
+    }
+    assert!((15..=24).contains(&taken), "{taken}");
+    let many: Vec<_> = (0..300).map(|i| begin(&format!("h{i}"), i, &none)).collect();
+    let (mut taken, mut full) = (0, 0);
+    for commit in many {
+        match soon(commit).await.remove(0) {
+            Ok(()) => taken += 1,
+            Err(error) => full += usize::from(error == ErrorKind::LimitReached),
+        }
+    }
+    assert!((20..=29).contains(&taken) && full > 200, "{taken} taken, {full} beyond the number of groups");
+    assert!(broker.groups().count() <= 30);
+    // What was under way is given back.
+    let groups = broker.groups().list();
+    for group in &groups {
+        assert_eq!(soon(broker.groups().delete(&group.group)).await, Ok(()));
+    }
+    assert_eq!(soon(begin("new", 0, &long)).await, [Ok(())]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn groups_that_are_led_and_those_that_are_stored_are_counted_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.groups.max_groups = 10;
+    let broker = open(options);
+    let none = Text::from("");
+    for i in 0..6 {
+        let group = format!("stored {i}");
+        assert_eq!(
+            soon(broker.groups().commit(&group, outside(), vec![position(1, 0, 1, &none)])).await,
+            [Ok(())]
+        );
+    }
+    let mut asked = Vec::new();
+    for i in 0..10 {
+        asked.push(soon(broker.groups().join(&format!("led {i}"), newcomer("x"))).await.unwrap_err().error);
+    }
+    let told = asked.iter().filter(|error| **error == ErrorKind::MemberIdRequired).count();
+    assert_eq!((told, asked[9]), (4, ErrorKind::LimitReached));
+    let over = soon(broker.groups().commit("one more", outside(), vec![position(1, 0, 1, &none)])).await;
+    assert_eq!(over, [Err(ErrorKind::LimitReached)]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_kind_of_groups_has_a_name_and_no_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    for (bytes, error) in [(256, ErrorKind::MemberIdRequired), (257, ErrorKind::InconsistentGroupProtocol)] {
+        let request = JoinRequest { protocol_type: Text::from("k".repeat(bytes)), ..newcomer("x") };
+        assert_eq!(soon(broker.groups().join("g", request)).await.unwrap_err().error, error);
+    }
+    broker.shutdown();
+}
+
+/// A dynamic member that has no id yet.
+fn newcomer(client: &str) -> JoinRequest {
+    JoinRequest {
+        member: Text::from(""),
+        instance: None,
+        client: Client { id: Text::from(client), host: Text::from("") },
+        protocol_type: Text::from("consumer"),
+        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::new() }],
+        session_timeout_ms: 1_800_000,
+        rebalance_timeout_ms: 6_000,
+        id_required: true,
+        may_skip_assignment: true,
+    }
 }
 
 async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorKind> {

@@ -296,10 +296,20 @@ impl Group {
         self.wake_at
     }
 
-    /// Bytes of what its members brought and were given, and of ids given out, as a measure of the memory it takes.
+    /// Bytes of what its members brought and were given or are about to be, and of ids given out, as a measure of the memory it takes.
     pub fn bytes(&self) -> usize {
         let members = self.members.len() * size_of::<Member>() + self.members.bytes();
-        members + self.members.assigned_bytes() + self.pending.bytes()
+        members + self.members.assigned_bytes() + self.storing_bytes() + self.pending.bytes()
+    }
+
+    /// Bytes of the assignments that wait for their entry.
+    fn storing_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Completing { stored: Some(storing), .. } => {
+                storing.assignments.iter().map(|(id, assignment)| id.len() + assignment.len()).sum()
+            }
+            _ => 0,
+        }
     }
 
     /// Whether the machine knows nothing that the journal does not: it can be dropped and restored at will.

@@ -88,7 +88,12 @@ pub struct GroupState {
 impl Committed {
     /// The memory that a position takes, about.
     pub fn bytes(&self) -> usize {
-        112 + self.metadata.len()
+        Self::cost(&self.metadata)
+    }
+
+    /// The memory that one with this text takes, about.
+    pub fn cost(metadata: &str) -> usize {
+        112 + metadata.len()
     }
 }
 

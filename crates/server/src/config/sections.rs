@@ -267,8 +267,8 @@ pub const GROUP: &[Setting] = &[
     Setting {
         key: "offset_memory",
         default: "\"512MiB\"",
-        help: "Memory for committed positions, a hundred bytes each and their text. Beyond it positions that are there go on, and no \
-               position and no text is added.",
+        help: "Memory for committed positions, a hundred bytes each and their text. Beyond it, or a quarter of it for one group, \
+               positions that are there go on, and no position and no text is added.",
     },
     Setting {
         key: "offsets_retention",

@@ -27,11 +27,28 @@ fn a_thousand_groups_cost_little() {
     rig.pass(11_000);
     let inner = rig.groups.shared.inner.lock();
     assert!(inner.led.is_empty());
-    assert_eq!((inner.parked(), inner.member_bytes), (0, 0));
+    assert_eq!((inner.parked(), inner.member_bytes, inner.unstored), (0, 0, 0));
     drop(inner);
     assert_eq!(rig.shard.log_len() - before, names.len(), "one entry each");
     rig.pass(60_000);
     assert_eq!(rig.groups.shared.inner.lock().wakes(), 0);
+}
+
+/// Each would be in the heap until its session is over, half an hour later.
+#[test]
+fn groups_that_come_and_go_leave_nothing_behind() {
+    let rig = Rig::new();
+    for i in 0..5_000 {
+        let group = format!("g{i}");
+        let request = JoinRequest { id_required: true, ..client().request() };
+        let told = now(&mut rig.groups.join(&group, request)).unwrap().unwrap_err();
+        assert_eq!(told.error, ErrorKind::MemberIdRequired);
+        let leaver = LeaveRequest { member: told.member, instance: None };
+        assert_eq!(rig.groups.leave(&group, vec![leaver]).unwrap()[0].result, Ok(()));
+    }
+    let inner = rig.groups.shared.inner.lock();
+    assert_eq!((inner.led.len(), inner.unstored, inner.member_bytes), (0, 0, 0));
+    assert!(inner.wakes() < 1100, "{}", inner.wakes());
 }
 
 #[test]
