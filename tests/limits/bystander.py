@@ -37,7 +37,7 @@ class Bystander:
         if kind:
             self.process.kill()
             return
-        took = self.end()
+        took = self.took = self.end()
         print(
             f"      beside it: {len(took)} records, p50 {took[len(took) // 2]:.2f} ms, p99 {took[len(took) * 99 // 100]:.2f} ms, "
             f"longest {took[-1]:.1f} ms",

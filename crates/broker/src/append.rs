@@ -5,51 +5,159 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_model::batch::CheckedBatch;
+use bytes::Bytes;
+use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
 use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardId, TimestampType};
 
 use crate::answer::AppendCall;
 use crate::catalog::Topic;
 use crate::traffic::TopicTraffic;
 
+/// Replicas that have everything: there is one.
+const IN_SYNC: u16 = 1;
+
+/// Whose copies an append's answer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAcks {
+    /// That of the partition's leader.
+    Leader,
+    /// Those of all replicas in sync, of which there must be as many as the topic wants.
+    InSync,
+}
+
+/// Why nothing is appended there, or not this batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefusal {
+    /// The topic has no such partition.
+    #[error("no such partition")]
+    UnknownPartition,
+    /// The topic is kept for who made it.
+    #[error("no client writes to an internal topic")]
+    Internal,
+    /// The topic wants more replicas in sync.
+    #[error("{have} replica is in sync, the topic wants {want}")]
+    NotEnoughReplicas {
+        /// How many are in sync.
+        have: u16,
+        /// How many the topic wants.
+        want: u16,
+    },
+    /// The batch was checked for another topic, or before this one was changed. It is to be checked anew.
+    #[error("the batch was not checked by the topic's rules")]
+    OtherRules,
+}
+
+/// A partition that a caller may append to, by its topic's rules as they were when this was made: a change of the topic holds for what
+/// begins after it.
+#[derive(Debug, Clone)]
+pub struct AppendTarget {
+    topic: Arc<Topic>,
+    partition: PartitionId,
+    shard: ShardId,
+    maker: FrontEndNo,
+}
+
+impl AppendTarget {
+    /// Partition `index` of `topic`. `maker` is the front end that builds the batches; [`FrontEndNo::NONE`] if a client's are to be stored
+    /// as they came.
+    ///
+    /// # Errors
+    /// There is none, or nothing can be appended to it with such an answer.
+    pub fn new(
+        topic: &Arc<Topic>,
+        index: i32,
+        acks: AppendAcks,
+        maker: FrontEndNo,
+    ) -> Result<Self, AppendRefusal> {
+        let partition = topic.partition(index).ok_or(AppendRefusal::UnknownPartition)?;
+        if topic.internal && (maker == FrontEndNo::NONE || maker != topic.made_by) {
+            return Err(AppendRefusal::Internal);
+        }
+        let want = topic.config.min_insync;
+        if acks == AppendAcks::InSync && want > IN_SYNC {
+            return Err(AppendRefusal::NotEnoughReplicas { have: IN_SYNC, want });
+        }
+        Ok(Self { topic: topic.clone(), partition: partition.id, shard: partition.shard, maker })
+    }
+
+    /// Its topic.
+    pub fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
+    /// What batches must be.
+    pub fn rules(&self) -> BatchRules {
+        self.topic.config.batch_rules(self.topic.rules_of())
+    }
+
+    /// Begins to check a client's batch, at `wall_ms` by the machine's clock.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn check(
+        &self,
+        bytes: Bytes,
+        wall_ms: i64,
+        budget: &mut InlineBudget,
+    ) -> Result<BatchCheck, BatchRefusal> {
+        BatchCheck::begin(bytes, self.rules(), wall_ms, budget)
+    }
+
+    /// An append of a batch that was checked by these rules.
+    ///
+    /// # Errors
+    /// [`AppendRefusal::OtherRules`]
+    pub fn append(&self, batch: CheckedBatch) -> Result<Append, AppendRefusal> {
+        if batch.rules_of() != self.topic.rules_of() {
+            return Err(AppendRefusal::OtherRules);
+        }
+        Ok(Append {
+            shard: self.shard,
+            partition: self.partition,
+            batch,
+            maker: self.maker,
+            stamp: self.topic.config.timestamp_type == TimestampType::LogAppendTime,
+            durability: self.topic.config.durability,
+            traffic: self.topic.traffic.clone(),
+        })
+    }
+}
+
+impl Topic {
+    /// Whose rules a batch for it is checked by.
+    pub(crate) fn rules_of(&self) -> RulesOf {
+        RulesOf { topic: self.id, version: self.version }
+    }
+}
+
 /// One batch for one partition.
 #[derive(Debug, Clone)]
 pub struct Append {
     /// The partition's shard.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// The partition.
-    pub partition: PartitionId,
+    pub(crate) partition: PartitionId,
     /// What is appended.
-    pub batch: CheckedBatch,
-    /// The front end that built the batch; [`FrontEndNo::NONE`] if a client's batch is to be stored as it came.
-    pub maker: FrontEndNo,
+    pub(crate) batch: CheckedBatch,
+    /// The front end that built the batch, if one did.
+    pub(crate) maker: FrontEndNo,
     /// Whether the broker stamps the batch with its own time.
-    pub stamp: bool,
+    pub(crate) stamp: bool,
     /// What the answer waits for; `None` for the node's default.
-    pub durability: Option<Durability>,
+    pub(crate) durability: Option<Durability>,
     /// Counts it once it is appended.
-    pub traffic: Arc<TopicTraffic>,
+    pub(crate) traffic: Arc<TopicTraffic>,
 }
 
 impl Append {
-    /// An append to partition `index` of `topic`, by the topic's configuration.
-    ///
-    /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if the topic has no such partition, [`ErrorKind::InternalTopic`] if it is kept for who made it.
-    pub fn to(topic: &Topic, index: i32, batch: CheckedBatch, maker: FrontEndNo) -> Result<Self, ErrorKind> {
-        let partition = topic.partition(index).ok_or(ErrorKind::UnknownTopic)?;
-        if topic.internal && (maker == FrontEndNo::NONE || maker != topic.made_by) {
-            return Err(ErrorKind::InternalTopic);
-        }
-        Ok(Self {
-            shard: partition.shard,
-            partition: partition.id,
-            batch,
-            maker,
-            stamp: topic.config.timestamp_type == TimestampType::LogAppendTime,
-            durability: topic.config.durability,
-            traffic: topic.traffic.clone(),
-        })
+    /// Bytes of its batch.
+    pub fn bytes(&self) -> usize {
+        self.batch.bytes().len()
+    }
+
+    /// Has its batch in memory of its own: it may be a part of a buffer that is wanted elsewhere.
+    pub fn detach(&mut self) {
+        self.batch.detach();
     }
 }
 
@@ -91,5 +199,71 @@ impl Future for Appending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::batch::{BatchBuilder, Compression};
+    use sabir_model::{TopicConfig, TopicId, ValidConfig};
+
+    use super::*;
+    use crate::catalog::Partition;
+
+    fn topic(id: u8, version: u64, config: TopicConfig) -> Arc<Topic> {
+        Arc::new(Topic {
+            id: TopicId([id; 16]),
+            name: "t".into(),
+            namespace: "/".into(),
+            version,
+            config: ValidConfig::trusted(config),
+            partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
+            internal: false,
+            made_by: FrontEndNo::NONE,
+            traffic: Arc::default(),
+        })
+    }
+
+    fn target(topic: &Arc<Topic>) -> AppendTarget {
+        AppendTarget::new(topic, 0, AppendAcks::InSync, FrontEndNo::NONE).unwrap()
+    }
+
+    fn built() -> BatchBuilder {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(5, None, Some(b"value"), &[]);
+        builder
+    }
+
+    #[test]
+    fn a_batch_is_for_the_topic_that_it_was_checked_for_and_as_that_was_then() {
+        let own = target(&topic(1, 4, TopicConfig::default()));
+        let batch = built().build_checked(&own.rules(), 5).unwrap();
+        assert!(own.append(batch.clone()).is_ok());
+        for other in [topic(2, 4, TopicConfig::default()), topic(1, 5, TopicConfig::default())] {
+            let refused = target(&other).append(batch.clone());
+            assert_eq!(refused.err(), Some(AppendRefusal::OtherRules));
+        }
+        let checked = own.check(built().build(), 5, &mut InlineBudget::default()).unwrap();
+        let BatchCheck::Done(checked) = checked else { panic!("one record is looked at at once") };
+        assert!(own.append(checked).is_ok());
+    }
+
+    #[test]
+    fn what_can_not_be_appended_to_is_no_target() {
+        let refused =
+            |topic: &Arc<Topic>, index, acks| AppendTarget::new(topic, index, acks, FrontEndNo::NONE).err();
+        let plain = topic(1, 1, TopicConfig::default());
+        assert_eq!(refused(&plain, 1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
+        assert_eq!(refused(&plain, -1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
+        let internal = Arc::new(Topic { internal: true, made_by: FrontEndNo(3), ..(*plain).clone() });
+        assert_eq!(refused(&internal, 0, AppendAcks::Leader), Some(AppendRefusal::Internal));
+        for (maker, taken) in [(FrontEndNo(3), true), (FrontEndNo(4), false)] {
+            let target = AppendTarget::new(&internal, 0, AppendAcks::Leader, maker);
+            assert_eq!(target.is_ok(), taken);
+        }
+        let safe = topic(1, 1, TopicConfig { min_insync: 2, ..TopicConfig::default() });
+        assert_eq!(refused(&safe, 0, AppendAcks::Leader), None);
+        let too_few = AppendRefusal::NotEnoughReplicas { have: 1, want: 2 };
+        assert_eq!(refused(&safe, 0, AppendAcks::InSync), Some(too_few));
     }
 }

@@ -37,7 +37,7 @@ mod topics;
 mod traffic;
 mod watch;
 
-pub use append::{Append, Appended, Appending};
+pub use append::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending};
 pub use backend::check_uring;
 pub use broker::Broker;
 pub use caller::{Caller, ReservedTopic};

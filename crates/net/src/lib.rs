@@ -24,4 +24,4 @@ pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice,
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
 pub use threads::Watched;
-pub use workers::{JobCost, Workers};
+pub use workers::{Checked, JobCost, Workers};

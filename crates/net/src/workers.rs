@@ -1,11 +1,12 @@
 //! Work that is too long for an I/O thread: a few threads do it, each job a piece at a time, in turns.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 use sabir_base::panics::contain;
-use sabir_model::batch::{BatchRefusal, CheckCost, CheckedBatch, LongCheck};
+use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch, LongCheck};
 use tokio::sync::Semaphore;
 
 /// Memory for jobs of up to 4 MiB each, in KiB, at the most. They never wait for a large one to end.
@@ -14,6 +15,9 @@ const SMALL_KIB: u32 = 64 << 10;
 const LARGE_KIB: u32 = 256 << 10;
 /// Bytes of a small job.
 const SMALL: usize = 4 << 20;
+/// Small checks go to a worker together: so many, and of so many bytes.
+const TOGETHER: usize = 256;
+const TOGETHER_BYTES: usize = 1 << 20;
 
 /// The node's threads for what decompresses and compresses, one for two processors. A job waits for memory, in the order of asking, and
 /// then takes turns with the others under way: after each piece it is the turn of the one that has waited longest.
@@ -100,7 +104,42 @@ impl Workers {
     }
 }
 
+/// What comes of a check.
+pub type Checked = Result<CheckedBatch, BatchRefusal>;
+
 impl Workers {
+    /// Ends the next checks of a request, in order: one that takes much alone, small ones together. What comes of them is no more than a
+    /// batch made anew, or slices of what came; it is to be appended before the next are ended. Nothing comes of none.
+    pub async fn check_next(&self, begun: &mut VecDeque<BatchCheck>) -> Vec<Checked> {
+        let mut small = Small::default();
+        while !small.is_full() {
+            match begun.pop_front() {
+                None => break,
+                Some(BatchCheck::Long(long)) if !is_small(&long) => {
+                    if small.checks.is_empty() {
+                        return vec![self.check(long).await];
+                    }
+                    begun.push_front(BatchCheck::Long(long));
+                    break;
+                }
+                Some(check) => small.push(check),
+            }
+        }
+        self.check_small(small).await
+    }
+
+    async fn check_small(&self, Small { checks, bytes }: Small) -> Vec<Checked> {
+        if bytes == 0 {
+            return checks.into_iter().map(|check| end(check, &mut || {})).collect();
+        }
+        let count = checks.len();
+        let job = move |pause: &mut dyn FnMut()| -> Vec<Checked> {
+            checks.into_iter().map(|check| end(check, pause)).collect()
+        };
+        let done = self.run(JobCost { bytes: SMALL, slow: false }, job).await;
+        done.unwrap_or_else(|| vec![Err(BatchRefusal::Failed); count])
+    }
+
     /// Has the records of a batch looked at.
     ///
     /// # Errors
@@ -121,6 +160,40 @@ impl Workers {
         let CheckCost { bytes, slow } = batch.cost(limit);
         let checked = self.run(JobCost { bytes, slow }, move |pause| batch.run(limit, pause)).await;
         checked.unwrap_or(Err(BatchRefusal::Failed))
+    }
+}
+
+/// Checks that take little, and those between them that were done at once.
+#[derive(Default)]
+struct Small {
+    checks: Vec<BatchCheck>,
+    /// Bytes of batches that are still to be looked at.
+    bytes: usize,
+}
+
+impl Small {
+    fn push(&mut self, check: BatchCheck) {
+        self.bytes += if let BatchCheck::Long(long) = &check { long.bytes() } else { 0 };
+        self.checks.push(check);
+    }
+
+    fn is_full(&self) -> bool {
+        self.checks.len() >= TOGETHER || self.bytes >= TOGETHER_BYTES
+    }
+}
+
+fn is_small(check: &LongCheck) -> bool {
+    let CheckCost { bytes, slow } = check.cost(check.limit());
+    !slow && bytes <= SMALL && check.bytes() <= TOGETHER_BYTES
+}
+
+fn end(check: BatchCheck, pause: &mut dyn FnMut()) -> Checked {
+    match check {
+        BatchCheck::Done(batch) => Ok(batch),
+        BatchCheck::Long(long) => {
+            pause();
+            long.run(long.limit(), pause)
+        }
     }
 }
 

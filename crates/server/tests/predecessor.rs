@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use sabir_base::clock::ManualClock;
 use sabir_broker::{
-    Append, Appended, Broker, BrokerOptions, Caller, Fence, FormatLevel, GroupPhase, NewTopic, OffsetCommit,
-    StartError, Topic,
+    AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, Fence, FormatLevel, GroupPhase,
+    NewTopic, OffsetCommit, StartError, Topic,
 };
-use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, records, split, verify_crc};
+use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
     ErrorKind, FrontEndNo, LeaderEpoch, Offset, ProducerId, TimestampType, TopicConfig, TopicId,
 };
@@ -186,12 +186,13 @@ fn check_groups(broker: &Broker, manifest: &Manifest) {
 
 async fn append(
     broker: &Broker,
-    topic: &Topic,
+    topic: &Arc<Topic>,
     index: i32,
     batch: BatchBuilder,
 ) -> Result<Appended, ErrorKind> {
-    let batch = CheckedBatch::whole(batch.build()).unwrap();
-    let appending = broker.append(vec![Append::to(topic, index, batch, FrontEndNo::NONE).unwrap()]);
+    let target = AppendTarget::new(topic, index, AppendAcks::InSync, FrontEndNo::NONE).unwrap();
+    let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
+    let appending = broker.append(vec![target.append(batch).unwrap()]);
     broker.flush();
     appending.await.remove(0)
 }

@@ -128,6 +128,11 @@ impl Groups {
     }
 }
 
+/// What a group may be called whose positions are set from outside: nothing, too, as old clients have it that belong to none.
+fn check_positions_id(group: &str) -> Result<(), ErrorKind> {
+    if group.len() > MAX_GROUP_ID { Err(ErrorKind::InvalidGroupId) } else { Ok(()) }
+}
+
 fn check_group_id(group: &str) -> Result<(), ErrorKind> {
     if group.is_empty() || group.len() > MAX_GROUP_ID { Err(ErrorKind::InvalidGroupId) } else { Ok(()) }
 }

@@ -16,7 +16,7 @@ use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
     Committed, Fence, GROUP_SHARE, GroupPhase, GroupView, Groups, OffsetCommit, Text, check_group_id,
-    metadata_fits,
+    check_positions_id, metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
@@ -211,7 +211,7 @@ impl Groups {
     }
 
     fn admit(&self, group: &str, fence: &Fence) -> Result<Text, ErrorKind> {
-        check_group_id(group)?;
+        check_positions_id(group)?;
         let group = Text::from(group);
         let mut inner = self.shared.inner.lock();
         match self.find(&mut inner, &group, ErrorKind::GroupNotFound) {
@@ -348,7 +348,7 @@ impl Groups {
             return Reply::ready(Err(error));
         }
         match self.describe(group).map(|view| view.state) {
-            _ if check_group_id(group).is_err() => Reply::ready(Err(ErrorKind::InvalidGroupId)),
+            _ if check_positions_id(group).is_err() => Reply::ready(Err(ErrorKind::InvalidGroupId)),
             None => Reply::ready(Err(ErrorKind::GroupNotFound)),
             Some(GroupPhase::Empty) => {
                 self.request(&GroupEntry::Deleted(GroupDeleted { group: Text::from(group) }))

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use sabir_journal::Priority;
-use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, records, rewrite_header};
+use sabir_model::batch::{BatchBuilder, BatchHeader, CheckedBatch, Compression, records, rewrite_header};
 use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
 
-use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, values};
+use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, target, values};
 use super::sim::{Machine, Seam};
 use crate::entry::ReferenceBody;
 use crate::{Append, Broker, Caller, NewTopic, OffsetSpec, Topic};
@@ -336,7 +336,8 @@ async fn write_misleading_batches(broker: &Broker, topic: &Topic, count: i64) {
             let mut header = BatchHeader::parse(&bytes).unwrap();
             header.max_timestamp = 1 << 50;
             rewrite_header(&mut bytes, &mut header).unwrap();
-            Append { maker: FrontEndNo((i % 2) as u16), ..item(topic, 0, bytes.into()) }
+            let batch = CheckedBatch::unchecked(bytes.into(), topic.rules_of()).unwrap();
+            target(topic, 0, FrontEndNo((i % 2) as u16)).append(batch).unwrap()
         };
         let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
         broker.flush();

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
-use sabir_model::batch::{BatchBuilder, CheckedBatch, Compression, split};
-use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TopicConfig};
+use sabir_model::batch::{BatchBuilder, BatchCheck, CheckedBatch, Compression, InlineBudget, split};
+use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TimestampType, TopicConfig};
 
-use crate::{Append, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic, Topic};
+use crate::{
+    Append, AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic,
+    Topic,
+};
 
 pub(crate) fn options(dir: &std::path::Path) -> BrokerOptions {
     BrokerOptions {
@@ -51,9 +54,25 @@ pub(super) fn produced(values: &[&[u8]], producer: i64, epoch: i16, sequence: i3
     batch.build()
 }
 
+/// What any test of the log appends: of any size and time, and else as the topic takes it.
+pub(super) fn checked(topic: &Topic, batch: Bytes) -> CheckedBatch {
+    let config = TopicConfig {
+        max_message_bytes: u32::MAX,
+        timestamp_type: TimestampType::LogAppendTime,
+        ..TopicConfig::clone(&topic.config)
+    };
+    match BatchCheck::begin(batch, config.batch_rules(topic.rules_of()), 0, &mut InlineBudget(usize::MAX)) {
+        Ok(BatchCheck::Done(batch)) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(super) fn item(topic: &Topic, index: i32, batch: Bytes) -> Append {
-    let batch = CheckedBatch::whole(batch).unwrap();
-    Append::to(topic, index, batch, FrontEndNo::NONE).unwrap()
+    target(topic, index, FrontEndNo::NONE).append(checked(topic, batch)).unwrap()
+}
+
+pub(super) fn target(topic: &Topic, index: i32, maker: FrontEndNo) -> AppendTarget {
+    AppendTarget::new(&Arc::new(topic.clone()), index, AppendAcks::InSync, maker).unwrap()
 }
 
 pub(super) async fn append(

@@ -5,7 +5,7 @@ use sabir_base::crc::crc32c;
 use sabir_base::varint::{put_i64, put_u64};
 
 use super::header::attributes;
-use super::{BatchHeader, Compression, HEADER_LEN};
+use super::{BatchHeader, Compression, HEADER_LEN, RecordSummary};
 use crate::{LeaderEpoch, Offset, ProducerId};
 
 /// Builds one batch, record by record.
@@ -15,6 +15,7 @@ pub struct BatchBuilder {
     base_offset: Offset,
     base_timestamp: i64,
     max_timestamp: i64,
+    times: RecordSummary,
     producer: (ProducerId, i16, i32),
     transactional: bool,
     control: bool,
@@ -33,6 +34,7 @@ impl BatchBuilder {
             base_offset: Offset::ZERO,
             base_timestamp: -1,
             max_timestamp: -1,
+            times: RecordSummary::NONE,
             producer: (ProducerId::NONE, -1, -1),
             transactional: false,
             control: false,
@@ -100,6 +102,7 @@ impl BatchBuilder {
             self.max_timestamp = timestamp;
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.times.add(timestamp);
         self.last_offset_delta = delta;
         self.count += 1;
 
@@ -134,13 +137,24 @@ impl BatchBuilder {
         self.bytes.len()
     }
 
+    /// What the records have together.
+    pub(super) fn summary(&self) -> RecordSummary {
+        RecordSummary { bytes: (self.bytes.len() - HEADER_LEN) as u64, ..self.times }
+    }
+
     /// The batch. One without records must [`cover`](Self::cover) something, or readers refuse it.
     pub fn build(self) -> Bytes {
-        let mut bytes = match self.compression {
+        let codec = self.compression;
+        self.build_with(codec, None)
+    }
+
+    /// The batch in another codec, at a level where that has levels.
+    pub(super) fn build_with(self, codec: Compression, level: Option<i32>) -> Bytes {
+        let mut bytes = match codec {
             Compression::None => self.bytes,
             codec => {
                 let mut out = vec![0; HEADER_LEN];
-                codec.compress(&self.bytes[HEADER_LEN..], &mut out);
+                codec.compress_at(level, &self.bytes[HEADER_LEN..], &mut out, &mut || {});
                 out
             }
         };
@@ -150,7 +164,7 @@ impl BatchBuilder {
             length: (bytes.len() - 12) as i32,
             leader_epoch: LeaderEpoch::UNKNOWN,
             crc: 0,
-            attributes: attributes(self.compression, self.transactional, self.control),
+            attributes: attributes(codec, self.transactional, self.control),
             last_offset_delta: self.last_offset_delta,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,

@@ -1,12 +1,13 @@
 //! Walking a batch's records without holding them.
 
-use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read, Take};
+use std::cell::{Cell, RefCell};
+use std::io::{self, BufRead, BufReader, Read, Take};
 
 use sabir_base::varint::{VarintError, take_i32, take_i64};
 use zstd::zstd_safe::{DCtx, DParameter};
 
 use super::header::whole;
+use super::lz4::Lz4Reader;
 use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
 
 /// The fewest bytes of a record behind its length: attributes, times, offset, no key, no value, no headers.
@@ -18,15 +19,17 @@ const LONGEST_64: usize = 10;
 const STEP: usize = 16 << 10;
 /// Bytes between two calls of `pause`.
 const PAUSE: u64 = 256 << 10;
+/// The same for bytes that are still compressed: frames and blocks of next to nothing take longest.
+const INPUT_PAUSE: usize = 16 << 10;
 /// Zstandard frames may ask for a window of so many bytes, as a power of two: what its library takes if nothing is said.
 const WINDOW_LOG: u32 = 27;
 /// A thread keeps a Zstandard context of up to so many bytes: one for the windows that its levels up to 7 have.
-const CONTEXT_KEPT: usize = 3 << 20;
+pub(super) const CONTEXT_KEPT: usize = 3 << 20;
 
-/// What a batch's records have together; times in milliseconds since the epoch, -1 where no record has one.
+/// What a batch's records have together; times in milliseconds since the epoch, -1 where no record has one. They may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordSummary {
-    /// The smallest time that is not negative.
+    /// The smallest time.
     pub oldest: i64,
     /// The largest time.
     pub newest: i64,
@@ -35,10 +38,11 @@ pub struct RecordSummary {
 }
 
 impl RecordSummary {
-    const NONE: Self = Self { oldest: -1, newest: -1, bytes: 0 };
+    /// Of no records.
+    pub(super) const NONE: Self = Self { oldest: -1, newest: -1, bytes: 0 };
 
-    fn add(&mut self, time: i64) {
-        if time >= 0 && (self.oldest < 0 || time < self.oldest) {
+    pub(super) fn add(&mut self, time: i64) {
+        if time != -1 && (self.oldest == -1 || time < self.oldest) {
             self.oldest = time;
         }
         self.newest = self.newest.max(time);
@@ -57,30 +61,105 @@ pub fn check_records(
     limit: usize,
     pause: &mut dyn FnMut(),
 ) -> Result<RecordSummary, BatchError> {
+    check_members(bytes, limit, Members::All, pause)
+}
+
+/// The same without a pause, for one who has little time: what is not the first member of a gzip file exceeds any limit. Each has a
+/// decoder set up, and 20 bytes make one.
+pub(super) fn check_records_at_once(bytes: &[u8], limit: usize) -> Result<RecordSummary, BatchError> {
+    check_members(bytes, limit, Members::First, &mut || {})
+}
+
+/// How many members of a gzip file are looked at.
+#[derive(Debug, Clone, Copy)]
+enum Members {
+    All,
+    First,
+}
+
+fn check_members(
+    bytes: &[u8],
+    limit: usize,
+    members: Members,
+    pause: &mut dyn FnMut(),
+) -> Result<RecordSummary, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let body = &whole(bytes, &header)?[HEADER_LEN..];
     let codec = header.compression()?;
     if header.count as u64 * (LEAST + 1) > limit as u64 {
         return Err(BatchError::Field { field: "record count", value: header.count.into() });
     }
+    let pauses = &Pauses(RefCell::new(pause));
     match codec {
         // Nothing at all is no records in any codec.
-        _ if body.is_empty() => walk(body, &header, limit, pause),
+        _ if body.is_empty() => walk(body, &header, limit, pauses),
         Compression::None if body.len() > limit => Err(BatchError::TooLarge { limit }),
-        Compression::None => walk(body, &header, limit, pause),
+        Compression::None => walk(body, &header, limit, pauses),
         // Its blocks are small, or at most twenty-two times their bytes.
-        Compression::Snappy => walk(&*codec.decompress(body, limit)?, &header, limit, pause),
-        Compression::Lz4 => {
-            walk(bounded(lz4_flex::frame::FrameDecoder::new(body), limit), &header, limit, pause)
-        }
-        Compression::Gzip => {
-            let decoder = flate2::bufread::MultiGzDecoder::new(body);
-            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pause)
-        }
+        Compression::Snappy => walk(&*codec.decompress(body, limit)?, &header, limit, pauses),
+        Compression::Lz4 => walk(bounded(Lz4Reader::new(body), limit), &header, limit, pauses),
+        Compression::Gzip => match members {
+            Members::All => {
+                let decoder = flate2::bufread::MultiGzDecoder::new(InputPieces::new(body, pauses));
+                walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pauses)
+            }
+            Members::First => {
+                let mut rest = body;
+                let decoder = flate2::bufread::GzDecoder::new(&mut rest);
+                let from = BufReader::with_capacity(STEP, bounded(decoder, limit));
+                let found = walk(from, &header, limit, pauses);
+                if rest.is_empty() { found } else { Err(BatchError::TooLarge { limit }) }
+            }
+        },
         Compression::Zstd => with_context(|context| {
-            let decoder = zstd::stream::read::Decoder::with_context(body, context);
-            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pause)
+            let decoder = zstd::stream::read::Decoder::with_context(InputPieces::new(body, pauses), context);
+            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pauses)
         }),
+    }
+}
+
+/// What is called now and then, by what comes out of a batch and by what goes into it.
+struct Pauses<'f>(RefCell<&'f mut dyn FnMut()>);
+
+impl Pauses<'_> {
+    fn pause(&self) {
+        (self.0.borrow_mut())();
+    }
+}
+
+/// Compressed bytes a piece at a time, with a pause between two.
+struct InputPieces<'a, 'p, 'f> {
+    piece: &'a [u8],
+    rest: &'a [u8],
+    pauses: &'p Pauses<'f>,
+}
+
+impl<'a, 'p, 'f> InputPieces<'a, 'p, 'f> {
+    fn new(input: &'a [u8], pauses: &'p Pauses<'f>) -> Self {
+        let (piece, rest) = input.split_at(input.len().min(INPUT_PAUSE));
+        Self { piece, rest, pauses }
+    }
+}
+
+impl BufRead for InputPieces<'_, '_, '_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.piece.is_empty() && !self.rest.is_empty() {
+            self.pauses.pause();
+            *self = Self::new(self.rest, self.pauses);
+        }
+        Ok(self.piece)
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.piece = &self.piece[len..];
+    }
+}
+
+impl Read for InputPieces<'_, '_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = self.fill_buf()?.read(out)?;
+        self.consume(len);
+        Ok(len)
     }
 }
 
@@ -115,9 +194,9 @@ fn walk(
     from: impl BufRead,
     header: &BatchHeader,
     limit: usize,
-    pause: &mut dyn FnMut(),
+    pauses: &Pauses<'_>,
 ) -> Result<RecordSummary, BatchError> {
-    Walk { from, taken: 0 }.records(header, limit as u64, pause)
+    Walk { from, taken: 0 }.records(header, limit as u64, &mut || pauses.pause())
 }
 
 #[derive(Debug)]
@@ -151,7 +230,8 @@ impl Next {
 
     /// The next was good, and had this time.
     fn passed(&mut self, time: i64) {
-        self.found.add(self.base_timestamp.saturating_add(time));
+        // A sum that is too large wraps, as for the clients that read it.
+        self.found.add(self.base_timestamp.wrapping_add(time));
         self.index += 1;
         self.end += LEAST + 1;
     }
@@ -199,7 +279,6 @@ impl<R: BufRead> Walk<R> {
     /// Takes the records that lie in the buffer whole, up to one that ends at `pause_at` or behind it; false if there is none.
     fn whole_ones(&mut self, next: &mut Next, pause_at: u64) -> Result<bool, Problem> {
         let buffer = self.from.fill_buf().map_err(|_| Problem::Decompress)?;
-        // An LZ4 decoder that has said so once would go on with a frame behind its first, which no client reads.
         if buffer.is_empty() {
             return Err(Problem::What(LENGTH));
         }
@@ -623,7 +702,26 @@ mod tests {
         for codec in Compression::ALL {
             let mut pauses = 0;
             check_records(&batch(codec, 9_000), LIMIT, &mut || pauses += 1).unwrap();
-            assert_eq!(pauses, 3, "{codec}");
+            assert!((3..10).contains(&pauses), "{codec}: {pauses}");
+        }
+    }
+
+    #[test]
+    fn frames_of_nothing_pause_as_well() {
+        for codec in [Compression::Gzip, Compression::Zstd] {
+            let mut nothing = Vec::new();
+            codec.compress(b"", &mut nothing);
+            let last = batch(codec, 1);
+            let mut bytes = last[..HEADER_LEN].to_vec();
+            (0..(1 << 20) / nothing.len()).for_each(|_| bytes.extend_from_slice(&nothing));
+            bytes.extend_from_slice(&last[HEADER_LEN..]);
+            let len = (bytes.len() - 12) as i32;
+            bytes[8..12].copy_from_slice(&len.to_be_bytes());
+            let mut pauses = 0;
+            check_records(&bytes, LIMIT, &mut || pauses += 1).unwrap();
+            assert!(pauses >= 60, "{codec}: {pauses}");
+            let at_once = check_records_at_once(&bytes, LIMIT);
+            assert_eq!(at_once.is_ok(), codec == Compression::Zstd, "{codec}: {at_once:?}");
         }
     }
 }

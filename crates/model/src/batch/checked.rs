@@ -1,52 +1,46 @@
-//! What a client's batch must be before it is appended: the only way to a batch that the log takes.
+//! The check of what is appended: the only way to a batch that the log takes.
 
 use bytes::Bytes;
 
+use super::check::check_records_at_once;
+use super::inline::{decompressed, least, recompressed};
 use super::{
-    BatchBuilder, BatchError, BatchHeader, Compression, RecordSummary, check_records, recompress,
-    rewrite_header, verify_crc,
+    BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
+    RecordSummary, RulesOf, check_records, lz4, recompress, rewrite_header, verify_crc,
 };
-use crate::{TimestampType, TopicConfig};
+use crate::TimestampType;
 
-/// What a producer says that has an id and no epoch.
-const NO_EPOCH: i16 = -1;
 /// The most bytes that are decompressed to look at a batch's records.
 const WALK_LIMIT: usize = 128 << 20;
 /// The most bytes that are given another codec: so many, or four times what the topic takes if that is more.
 const RECOMPRESS_LIMIT: usize = 32 << 20;
 /// A batch that is given another codec is first tried as one that has no more than this.
 const RECOMPRESS_SMALL: usize = 1 << 20;
-/// What a record that is not compressed takes of an [`InlineBudget`].
-const INLINE_RECORD: usize = 2;
-/// What gzip and LZ4 take to be decompressed a piece at a time.
-const STREAMED: usize = 1 << 20;
-/// The fewest bytes of a record.
-const LEAST_RECORD: usize = 7;
+/// What it takes to decompress a piece at a time, beside the window.
+const STREAMED: usize = 512 << 10;
+/// Four bytes of a Zstandard frame say so many.
+const ZSTD_BLOCK: usize = 128 << 10;
 /// Bytes that are given another codec at once.
 const INLINE_RECOMPRESS: u64 = 16 << 10;
 
-/// One v2 batch, whole and alone, whose header, CRC and records were checked, in the codec and with the times that its topic wants.
-/// It is made by its check, or built here.
+/// One v2 batch, whole and alone, whose header, CRC and records were checked, in the codec and with the times that its topic wants. It
+/// is for that topic alone, as it was then, and is made by its check or [built](BatchBuilder::build_checked) for the topic.
 #[derive(Debug, Clone)]
 pub struct CheckedBatch {
     bytes: Bytes,
     header: BatchHeader,
+    of: RulesOf,
 }
 
 impl CheckedBatch {
-    /// Checks a batch of any size that belongs to no topic, without regard for how long that takes. Its header's largest time is
-    /// believed.
+    /// A batch that nobody has looked at, as if it had been checked by these rules: what journals of earlier versions may hold.
     ///
     /// # Errors
-    /// What makes it malformed.
-    pub fn whole(bytes: Bytes) -> Result<Self, BatchRefusal> {
+    /// It has no header.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn unchecked(bytes: Bytes, of: RulesOf) -> Result<Self, BatchRefusal> {
         let header = BatchHeader::parse(&bytes)?;
-        if header.total_len() < bytes.len() {
-            return Err(BatchRefusal::SeveralBatches);
-        }
-        verify_crc(&bytes)?;
-        check_records(&bytes, WALK_LIMIT, &mut || {})?;
-        Ok(Self { bytes, header })
+        Ok(Self { bytes, header, of })
     }
 
     /// The same in memory of its own: its bytes may be a part of a buffer that is wanted elsewhere.
@@ -63,106 +57,47 @@ impl CheckedBatch {
     pub fn header(&self) -> &BatchHeader {
         &self.header
     }
+
+    /// Whose rules it was checked by.
+    pub fn rules_of(&self) -> RulesOf {
+        self.of
+    }
+
+    /// A batch with the largest time that its records have and as one whose times are its producer's. Nearly all come so.
+    fn settle(
+        bytes: Bytes,
+        mut header: BatchHeader,
+        of: RulesOf,
+        found: &RecordSummary,
+    ) -> Result<Self, BatchRefusal> {
+        if header.max_timestamp == found.newest && header.timestamp_type() == TimestampType::CreateTime {
+            return Ok(Self { bytes, header, of });
+        }
+        header.max_timestamp = found.newest;
+        header.set_create_time();
+        let mut bytes = bytes.to_vec();
+        rewrite_header(&mut bytes, &mut header)?;
+        Ok(Self { bytes: Bytes::from(bytes), header, of })
+    }
 }
 
 impl BatchBuilder {
-    /// [Builds](Self::build) a batch that needs no check.
+    /// [Builds](Self::build) a batch for a topic with such rules, at that time, in the codec that the topic wants. All is checked that is
+    /// checked of a client's batch, but for its records, which stand as they were pushed.
     ///
     /// # Errors
-    /// It has more bytes than a batch can have.
-    pub fn build_checked(self) -> Result<CheckedBatch, BatchError> {
-        let bytes = self.build();
-        let header = BatchHeader::parse(&bytes)?;
-        Ok(CheckedBatch { bytes, header })
-    }
-}
-
-/// Why a batch is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BatchRefusal {
-    /// There are no bytes.
-    #[error("there is no batch for the partition")]
-    Empty,
-    /// There is something behind it.
-    #[error("there is more than one batch for the partition")]
-    SeveralBatches,
-    /// It was damaged, or is none.
-    #[error(transparent)]
-    Malformed(#[from] BatchError),
-    /// It is for brokers to write.
-    #[error("only brokers write control batches")]
-    Control,
-    /// An epoch that no producer has.
-    #[error("the producer's epoch is {0}")]
-    ProducerEpoch(i16),
-    /// It has more bytes than its topic takes.
-    #[error("the batch has {size} bytes, the topic takes {max}")]
-    TooLarge {
-        /// Its bytes.
-        size: usize,
-        /// What the topic takes.
-        max: u32,
-    },
-    /// The topic keeps it uncompressed, and it has more bytes so than the topic takes.
-    #[error("the topic takes {max} bytes uncompressed, the batch has more")]
-    TooLargeUncompressed {
-        /// What the topic takes.
-        max: u32,
-    },
-    /// A record's time is too far from the clock.
-    #[error("the records' times {oldest} to {newest} are not within {from} to {to}")]
-    Time {
-        /// The smallest of them.
-        oldest: i64,
-        /// The largest.
-        newest: i64,
-        /// The smallest that the topic takes now.
-        from: i64,
-        /// The largest.
-        to: i64,
-    },
-    /// The check itself failed.
-    #[error("the broker failed to look at the batch")]
-    Failed,
-}
-
-impl BatchRefusal {
-    /// Whether the batch's bytes are damaged or make no sense.
-    pub fn is_malformed(&self) -> bool {
-        matches!(self, Self::Empty | Self::SeveralBatches | Self::Malformed(_) | Self::Control)
-    }
-}
-
-/// What a topic takes.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchRules {
-    max_bytes: u32,
-    timestamp_type: TimestampType,
-    before_max_ms: i64,
-    after_max_ms: i64,
-    codec: Option<(Compression, Option<i32>)>,
-}
-
-impl TopicConfig {
-    /// What batches must be.
-    pub fn batch_rules(&self) -> BatchRules {
-        BatchRules {
-            max_bytes: self.max_message_bytes,
-            timestamp_type: self.timestamp_type,
-            before_max_ms: self.timestamp_before_max_ms,
-            after_max_ms: self.timestamp_after_max_ms,
-            codec: self.compression.map(|codec| (codec, self.level(codec))),
-        }
-    }
-}
-
-/// How many bytes of records may be looked at on a thread that others wait for.
-#[derive(Debug, Clone, Copy)]
-pub struct InlineBudget(pub usize);
-
-impl Default for InlineBudget {
-    fn default() -> Self {
-        Self(256 << 10)
+    /// Why it is not taken.
+    pub fn build_checked(self, rules: &BatchRules, now_ms: i64) -> Result<CheckedBatch, BatchRefusal> {
+        let found = self.summary();
+        let bytes = match rules.codec {
+            Some((codec, level)) => self.build_with(codec, level),
+            None => self.build(),
+        };
+        let header = check_header(&bytes, rules)?;
+        header.check_appendable()?;
+        rules.check_stamped(&header)?;
+        rules.check_time(&found, now_ms)?;
+        CheckedBatch::settle(bytes, header, rules.of, &found)
     }
 }
 
@@ -187,29 +122,13 @@ impl BatchCheck {
         budget: &mut InlineBudget,
     ) -> Result<Self, BatchRefusal> {
         let header = check_header(&bytes, &rules)?;
+        verify_crc(&bytes)?;
+        header.check_appendable()?;
+        rules.check_stamped(&header)?;
         let long = LongCheck { batch: bytes, header, rules, now_ms };
-        let plain = header.compression() == Ok(Compression::None);
-        let least = header.count as usize * if plain { INLINE_RECORD } else { LEAST_RECORD };
-        if least > budget.0 || (!plain && long.batch.len() > budget.0) {
-            return Ok(Self::Long(long));
-        }
-        let limit = if plain { WALK_LIMIT } else { budget.0 };
-        let found = match check_records(&long.batch, limit, &mut || {}) {
-            Ok(found) => found,
-            Err(BatchError::TooLarge { .. }) if !plain => {
-                budget.0 = 0;
-                return Ok(Self::Long(long));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        budget.0 -= if plain { least } else { found.bytes as usize };
-        check_time(&found, &rules, now_ms)?;
-        match long.wanted_codec() {
-            Some((codec, level)) if found.bytes > INLINE_RECOMPRESS || is_dear(codec, level) => {
-                Ok(Self::Long(long))
-            }
-            Some(_) => long.recompress(&found, RECOMPRESS_SMALL, &mut || {}).map(Self::Done),
-            None => long.settle(&found).map(Self::Done),
+        match long.at_once(budget)? {
+            Some(found) => long.end_at_once(&found, budget),
+            None => Ok(Self::Long(long)),
         }
     }
 
@@ -250,9 +169,56 @@ pub struct CheckCost {
 }
 
 impl LongCheck {
+    /// Looks at the records, if the budget does for that; whatever comes of it, the budget has paid.
+    fn at_once(&self, budget: &mut InlineBudget) -> Result<Option<RecordSummary>, BatchRefusal> {
+        let least = least(&self.batch, &self.header);
+        if !budget.covers(least) {
+            return Ok(None);
+        }
+        let codec = self.header.compression()?;
+        if codec == Compression::None {
+            budget.spend(least);
+            return Ok(Some(check_records_at_once(&self.batch, WALK_LIMIT)?));
+        }
+        let limit = budget.limit();
+        match check_records_at_once(&self.batch, limit) {
+            Ok(found) => {
+                budget.spend(decompressed(codec, &self.batch, found.bytes));
+                Ok(Some(found))
+            }
+            Err(error) => {
+                budget.spend(decompressed(codec, &self.batch, limit as u64));
+                if matches!(error, BatchError::TooLarge { .. }) { Ok(None) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Ends a check whose records were looked at within the budget.
+    fn end_at_once(
+        self,
+        found: &RecordSummary,
+        budget: &mut InlineBudget,
+    ) -> Result<BatchCheck, BatchRefusal> {
+        self.rules.check_time(found, self.now_ms)?;
+        let Some((codec, level)) = self.wanted_codec() else {
+            return self.settle(found).map(BatchCheck::Done);
+        };
+        let work = recompressed(found.bytes);
+        if found.bytes > INLINE_RECOMPRESS || is_dear(codec, level) || !budget.covers(work) {
+            return Ok(BatchCheck::Long(self));
+        }
+        budget.spend(work);
+        self.recompress(found, RECOMPRESS_SMALL, &mut || {}).map(BatchCheck::Done)
+    }
+
     /// The codec that the topic wants and the batch has not.
     fn wanted_codec(&self) -> Option<(Compression, Option<i32>)> {
         self.rules.codec.filter(|(codec, _)| self.header.compression() != Ok(*codec))
+    }
+
+    /// The batch's bytes, as they came.
+    pub fn bytes(&self) -> usize {
+        self.batch.len()
     }
 
     /// How many bytes are decompressed at the most.
@@ -273,15 +239,17 @@ impl LongCheck {
 
     /// What it takes to [run](Self::run) it with a limit.
     pub fn cost(&self, limit: usize) -> CheckCost {
-        // In snappy three bytes say 64 at the most; a Zstandard window is as large as its frame says.
+        // In snappy three bytes say 64 at the most; a Zstandard window is as large as its frame says, and filled by what is in it.
+        let len = self.batch.len() - HEADER_LEN;
         let walked = match self.header.compression() {
-            Ok(Compression::Snappy) => (22 * self.batch.len()).min(limit),
-            Ok(Compression::Zstd) => limit,
+            Ok(Compression::Snappy) => (22 * len).min(limit),
+            Ok(Compression::Lz4) => lz4::memory(len),
+            Ok(Compression::Zstd) => limit.min(STREAMED + len / 4 * ZSTD_BLOCK),
             _ => STREAMED,
         };
         match self.wanted_codec() {
             None => CheckCost { bytes: walked, slow: false },
-            Some(_) => CheckCost { bytes: 3 * limit, slow: true },
+            Some(_) => CheckCost { bytes: walked.max(3 * limit), slow: true },
         }
     }
 
@@ -291,7 +259,7 @@ impl LongCheck {
     /// Why the batch is not taken; [`BatchRefusal::exceeds`] tells whether a higher limit may do.
     pub fn run(&self, limit: usize, pause: &mut dyn FnMut()) -> Result<CheckedBatch, BatchRefusal> {
         let found = check_records(&self.batch, limit, pause).map_err(|error| self.refusal(error, limit))?;
-        check_time(&found, &self.rules, self.now_ms)?;
+        self.rules.check_time(&found, self.now_ms)?;
         match self.wanted_codec() {
             Some(_) => self.recompress(&found, limit, pause),
             None => self.settle(&found),
@@ -321,46 +289,17 @@ impl LongCheck {
             return Err(BatchRefusal::TooLargeUncompressed { max });
         }
         let batch = recompress(&self.batch, codec, level, limit, pause)?;
-        check_size(&batch, max)?;
+        self.rules.check_size(&batch)?;
         let header = BatchHeader::parse(&batch)?;
-        settle(batch, header, found)
+        CheckedBatch::settle(batch, header, self.rules.of, found)
     }
 
     fn settle(&self, found: &RecordSummary) -> Result<CheckedBatch, BatchRefusal> {
-        settle(self.batch.clone(), self.header, found)
+        CheckedBatch::settle(self.batch.clone(), self.header, self.rules.of, found)
     }
 }
 
-impl BatchRefusal {
-    /// Whether it is for the limit alone that was given to [`LongCheck::run`].
-    pub fn exceeds(&self) -> bool {
-        let Self::Malformed(error) = self else { return false };
-        matches!(error, BatchError::TooLarge { .. } | BatchError::Field { field: "record count", .. })
-    }
-}
-
-/// A batch with the largest time that its records have and as one whose times are its producer's, as Kafka stores it. Nearly all come so.
-fn settle(
-    bytes: Bytes,
-    mut header: BatchHeader,
-    found: &RecordSummary,
-) -> Result<CheckedBatch, BatchRefusal> {
-    if header.max_timestamp == found.newest && header.timestamp_type() == TimestampType::CreateTime {
-        return Ok(CheckedBatch { bytes, header });
-    }
-    header.max_timestamp = found.newest;
-    header.set_create_time();
-    let mut bytes = bytes.to_vec();
-    rewrite_header(&mut bytes, &mut header)?;
-    Ok(CheckedBatch { bytes: Bytes::from(bytes), header })
-}
-
-fn check_size(batch: &[u8], max: u32) -> Result<(), BatchRefusal> {
-    let size = batch.len();
-    if size <= max as usize { Ok(()) } else { Err(BatchRefusal::TooLarge { size, max }) }
-}
-
-/// Checks all but the records.
+/// Checks what stands before the records, but for the CRC.
 fn check_header(bytes: &[u8], rules: &BatchRules) -> Result<BatchHeader, BatchRefusal> {
     if bytes.is_empty() {
         return Err(BatchRefusal::Empty);
@@ -369,30 +308,122 @@ fn check_header(bytes: &[u8], rules: &BatchRules) -> Result<BatchHeader, BatchRe
     if header.total_len() < bytes.len() {
         return Err(BatchRefusal::SeveralBatches);
     }
-    check_size(bytes, rules.max_bytes)?;
-    verify_crc(bytes)?;
-    header.check_produced()?;
-    if header.is_control() {
-        return Err(BatchRefusal::Control);
-    }
-    if header.producer_id.known().is_some() && header.producer_epoch < NO_EPOCH {
-        return Err(BatchRefusal::ProducerEpoch(header.producer_epoch));
-    }
-    header.compression()?;
+    rules.check_size(bytes)?;
     Ok(header)
 }
 
-fn check_time(found: &RecordSummary, rules: &BatchRules, now_ms: i64) -> Result<(), BatchRefusal> {
-    if rules.timestamp_type == TimestampType::LogAppendTime {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ProducerId, TopicConfig, TopicId};
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn rules(config: &TopicConfig) -> BatchRules {
+        config.batch_rules(RulesOf { topic: TopicId([1; 16]), version: 1 })
     }
-    let from = now_ms.saturating_sub(rules.before_max_ms);
-    let to = now_ms.saturating_add(rules.after_max_ms);
-    // A record without a time carries -1.
-    let outside = |time: i64| time >= 0 && !(from..=to).contains(&time);
-    if outside(found.oldest) || outside(found.newest) {
-        let &RecordSummary { oldest, newest, .. } = found;
-        return Err(BatchRefusal::Time { oldest, newest, from, to });
+
+    fn builder(codec: Compression) -> BatchBuilder {
+        let mut builder = BatchBuilder::new(codec);
+        builder.push(NOW, None, Some(&[7; 20]), &[]);
+        builder
     }
-    Ok(())
+
+    fn begin(bytes: &Bytes, config: &TopicConfig, budget: &mut InlineBudget) -> BatchCheck {
+        BatchCheck::begin(bytes.clone(), rules(config), NOW, budget).unwrap()
+    }
+
+    #[test]
+    fn what_is_built_here_is_held_to_what_a_clients_batch_is_held_to() {
+        type Build = fn(BatchBuilder) -> BatchBuilder;
+        let cases: [(Build, Option<BatchRefusal>); 6] = [
+            (|b| b, None),
+            (|b| b.producer(ProducerId(7), -1, 3), None),
+            (|b| b.control(), Some(BatchRefusal::Control)),
+            (|b| b.transactional(), Some(BatchRefusal::Transactional)),
+            (|b| b.producer(ProducerId(7), -2, 0), Some(BatchRefusal::ProducerEpoch(-2))),
+            (
+                |b| b.producer(ProducerId(7), 0, -1),
+                Some(BatchError::Field { field: "base sequence", value: -1 }.into()),
+            ),
+        ];
+        for (build, expected) in cases {
+            let config = TopicConfig::default();
+            let built = build(builder(Compression::None)).build_checked(&rules(&config), NOW);
+            assert_eq!(built.as_ref().err(), expected.as_ref());
+            let bytes = build(builder(Compression::None)).build();
+            let came = BatchCheck::begin(bytes, rules(&config), NOW, &mut InlineBudget::default());
+            assert_eq!(came.as_ref().err(), expected.as_ref());
+        }
+        let mut gap = builder(Compression::None);
+        gap.cover(5);
+        assert!(gap.build_checked(&rules(&TopicConfig::default()), NOW).is_err());
+        let config = TopicConfig { timestamp_before_max_ms: 10, ..TopicConfig::default() };
+        let late = builder(Compression::None).build_checked(&rules(&config), NOW + 11);
+        assert!(matches!(late, Err(BatchRefusal::Time { .. })));
+        let config = TopicConfig { max_message_bytes: 80, ..TopicConfig::default() };
+        let large = builder(Compression::None).build_checked(&rules(&config), NOW);
+        assert!(matches!(large, Err(BatchRefusal::TooLarge { .. })));
+        let config = TopicConfig { compression: Some(Compression::Lz4), ..TopicConfig::default() };
+        let batch = builder(Compression::None).build_checked(&rules(&config), NOW).unwrap();
+        assert_eq!(batch.header().compression(), Ok(Compression::Lz4));
+        assert!(matches!(begin(batch.bytes(), &config, &mut InlineBudget::default()), BatchCheck::Done(_)));
+    }
+
+    #[test]
+    fn a_request_of_many_small_batches_has_the_most_of_them_looked_at_elsewhere() {
+        for codec in Compression::ALL {
+            let (bytes, config) = (builder(codec).build(), TopicConfig::default());
+            let mut budget = InlineBudget::default();
+            let at_once = (0..40_000)
+                .filter(|_| matches!(begin(&bytes, &config, &mut budget), BatchCheck::Done(_)))
+                .count();
+            let most = if codec == Compression::None { 8192 } else { 512 };
+            assert!((most / 4..=most).contains(&at_once), "{codec}: {at_once}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_has_been_paid_for() {
+        for codec in Compression::ALL {
+            let mut bytes = builder(codec).build().to_vec();
+            bytes[57..61].copy_from_slice(&2i32.to_be_bytes());
+            bytes[23..27].copy_from_slice(&1i32.to_be_bytes());
+            let mut header = BatchHeader::parse(&bytes).unwrap();
+            rewrite_header(&mut bytes, &mut header).unwrap();
+            let mut budget = InlineBudget::default();
+            let rules = rules(&TopicConfig::default());
+            assert!(BatchCheck::begin(bytes.into(), rules, NOW, &mut budget).is_err());
+            assert!(budget.0 < InlineBudget::default().0, "{codec}");
+        }
+    }
+
+    #[test]
+    fn to_be_given_another_codec_takes_of_the_budget_too() {
+        for codec in Compression::ALL.into_iter().skip(1) {
+            let config = TopicConfig { compression: Some(codec), ..TopicConfig::default() };
+            let (bytes, mut budget) = (builder(Compression::None).build(), InlineBudget::default());
+            let at_once = (0..1000)
+                .filter(|_| matches!(begin(&bytes, &config, &mut budget), BatchCheck::Done(_)))
+                .count();
+            assert!((20..=64).contains(&at_once), "{codec}: {at_once}");
+        }
+    }
+
+    #[test]
+    fn memory_is_counted_by_what_a_frame_can_hold() {
+        let cost = |codec, len: usize| {
+            let mut large = builder(codec).build().to_vec();
+            large.resize(HEADER_LEN + len, 0);
+            let header =
+                BatchHeader { length: (large.len() - 12) as i32, ..BatchHeader::parse(&large).unwrap() };
+            let rules = rules(&TopicConfig::default());
+            LongCheck { batch: large.into(), header, rules, now_ms: NOW }.cost(WALK_LIMIT).bytes
+        };
+        assert!(cost(Compression::Lz4, 1 << 20) >= 4 << 20, "a block of four megabytes and its window");
+        assert_eq!(cost(Compression::Zstd, 1 << 20), WALK_LIMIT);
+        for codec in Compression::ALL {
+            assert!(cost(codec, 60) <= 4 << 20, "{codec}: such small ones go together");
+        }
+    }
 }

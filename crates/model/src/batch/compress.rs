@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{Read, Write};
 
 use super::BatchError;
+use super::lz4::Lz4Reader;
 
 /// How a batch's records are compressed. The discriminant is the number in the attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -55,7 +56,7 @@ impl Compression {
             Self::None => Ok(Cow::Borrowed(input)),
             Self::Gzip => read_bounded(self, flate2::read::MultiGzDecoder::new(input), limit).map(Cow::Owned),
             Self::Snappy => snappy(input, limit).map(Cow::Owned),
-            Self::Lz4 => read_bounded(self, lz4_flex::frame::FrameDecoder::new(input), limit).map(Cow::Owned),
+            Self::Lz4 => read_bounded(self, Lz4Reader::new(input), limit).map(Cow::Owned),
             Self::Zstd => zstd(input, limit).map(Cow::Owned),
         }
     }

@@ -16,6 +16,8 @@ const CODEC: i16 = 7;
 const TIMESTAMP_TYPE: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
+/// All that mean something: those above, and that the base timestamp is when deleted records go.
+const KNOWN: i16 = CODEC | TIMESTAMP_TYPE | TRANSACTIONAL | CONTROL | 1 << 6;
 
 /// The header of a v2 batch, as it is in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,9 +142,9 @@ impl BatchHeader {
         }
     }
 
-    /// Has the records carry their own times, whatever was said.
+    /// Has the records carry their own times, whatever was said. Attributes that mean nothing are gone with that.
     pub fn set_create_time(&mut self) {
-        self.attributes &= !TIMESTAMP_TYPE;
+        self.attributes &= KNOWN & !TIMESTAMP_TYPE;
     }
 
     /// The sequence number of the last record; they wrap to 0 after the largest i32.
@@ -247,7 +249,7 @@ pub fn patch_leader_epoch(batch: &mut [u8], epoch: LeaderEpoch) {
 pub fn stamp_log_append_time(batch: &mut [u8], now_ms: i64) -> Result<(), BatchError> {
     let header = BatchHeader::parse(batch)?;
     let len = whole(batch, &header)?.len();
-    batch[21..23].copy_from_slice(&(header.attributes | TIMESTAMP_TYPE).to_be_bytes());
+    batch[21..23].copy_from_slice(&(header.attributes & KNOWN | TIMESTAMP_TYPE).to_be_bytes());
     batch[35..43].copy_from_slice(&now_ms.to_be_bytes());
     let crc = crc32c(&batch[CRC_FROM..len]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());

@@ -15,20 +15,25 @@ mod check;
 mod checked;
 mod compress;
 mod header;
+mod inline;
+mod lz4;
 mod recompress;
 mod records;
+mod rules;
 mod split;
 
 pub use builder::BatchBuilder;
 pub use check::{RecordSummary, check_records};
-pub use checked::{BatchCheck, BatchRefusal, BatchRules, CheckCost, CheckedBatch, InlineBudget, LongCheck};
+pub use checked::{BatchCheck, CheckCost, CheckedBatch, LongCheck};
 pub use compress::Compression;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, rewrite_header, stamp_log_append_time,
     verify_crc,
 };
+pub use inline::InlineBudget;
 pub use recompress::recompress;
 pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};
+pub use rules::{BatchRefusal, BatchRules, RulesOf};
 pub use split::{Split, split};
 
 /// Why bytes are not a record batch that can be used.

@@ -157,7 +157,7 @@ fn take_record<'a>(body: &mut &'a [u8], header: &BatchHeader) -> Result<RecordVi
     Ok(RecordView {
         offset: Offset(header.base_offset.0.saturating_add(delta.into())),
         timestamp: match header.timestamp_type() {
-            TimestampType::CreateTime => header.base_timestamp.saturating_add(timestamp),
+            TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp),
             TimestampType::LogAppendTime => header.max_timestamp,
         },
         key: take_nullable(body).map_err(|()| "its key is longer than the record")?,

@@ -1,9 +1,7 @@
 //! What a produced batch must be beside what the log asks of every batch, and Kafka's codes for what is refused.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use sabir_broker::Topic;
+use sabir_broker::{AppendRefusal, AppendTarget};
 use sabir_model::batch::{BatchCheck, BatchError, BatchHeader, BatchRefusal, Compression, InlineBudget};
 
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
@@ -26,8 +24,24 @@ impl Refusal {
     }
 }
 
+impl From<AppendRefusal> for Refusal {
+    fn from(refusal: AppendRefusal) -> Self {
+        let code = match refusal {
+            AppendRefusal::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+            AppendRefusal::Internal => ErrorCode::InvalidTopic,
+            AppendRefusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            // Whoever sends it again has it checked by the rules of then.
+            AppendRefusal::OtherRules => ErrorCode::NotLeaderOrFollower,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
 impl From<BatchRefusal> for Refusal {
     fn from(refusal: BatchRefusal) -> Self {
+        if refusal == BatchRefusal::Transactional {
+            return Self::new(NO_TRANSACTIONS, WHY_NOT);
+        }
         let code = match &refusal {
             BatchRefusal::Malformed(BatchError::Crc { .. }) => ErrorCode::CorruptMessage,
             BatchRefusal::Malformed(BatchError::Codec(_)) => ErrorCode::UnsupportedCompressionType,
@@ -39,8 +53,9 @@ impl From<BatchRefusal> for Refusal {
             | BatchRefusal::Empty
             | BatchRefusal::SeveralBatches
             | BatchRefusal::Control => ErrorCode::InvalidRecord,
+            BatchRefusal::Transactional => NO_TRANSACTIONS,
             BatchRefusal::ProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
-            BatchRefusal::Time { .. } => ErrorCode::InvalidTimestamp,
+            BatchRefusal::Time { .. } | BatchRefusal::Stamped => ErrorCode::InvalidTimestamp,
             BatchRefusal::Failed => ErrorCode::UnknownServerError,
         };
         let setting = match &refusal {
@@ -58,20 +73,16 @@ impl From<BatchRefusal> for Refusal {
 pub(super) fn begin(
     records: Option<Bytes>,
     version: i16,
-    topic: &Arc<Topic>,
+    target: &AppendTarget,
     wall_ms: i64,
     budget: &mut InlineBudget,
 ) -> Result<BatchCheck, Refusal> {
-    let rules = topic.config.batch_rules();
-    let check = BatchCheck::begin(records.unwrap_or_default(), rules, wall_ms, budget)?;
+    let check = target.check(records.unwrap_or_default(), wall_ms, budget)?;
     check_served(check.header(), version)?;
     Ok(check)
 }
 
 fn check_served(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
-    if header.is_transactional() {
-        return Err(Refusal::new(NO_TRANSACTIONS, WHY_NOT));
-    }
     if header.compression() == Ok(Compression::Zstd) && version < ZSTD_SINCE {
         let message = format!("zstd needs version {ZSTD_SINCE} of Produce");
         return Err(Refusal::new(ErrorCode::UnsupportedCompressionType, message));
@@ -81,8 +92,13 @@ fn check_served(header: &BatchHeader, version: i16) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sabir_broker::{AppendAcks, Partition, Topic};
     use sabir_model::batch::{BatchBuilder, verify_crc};
-    use sabir_model::{FrontEndNo, ProducerId, TimestampType, TopicConfig, TopicId, ValidConfig};
+    use sabir_model::{
+        FrontEndNo, PartitionId, ProducerId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig,
+    };
     use sabir_net::Workers;
 
     use super::*;
@@ -129,12 +145,14 @@ mod tests {
             namespace: "/".into(),
             version: 1,
             config: ValidConfig::trusted(config.clone()),
-            partitions: Vec::new(),
+            partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
             internal: false,
             made_by: FrontEndNo::NONE,
             traffic: Arc::default(),
         });
-        let taken = match begin(Some(bytes.clone()), version, &topic, now, &mut InlineBudget(inline))? {
+        let target =
+            AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontEndNo::NONE).expect("it has the partition");
+        let taken = match begin(Some(bytes.clone()), version, &target, now, &mut InlineBudget(inline))? {
             BatchCheck::Done(taken) => taken,
             BatchCheck::Long(long) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it is made");

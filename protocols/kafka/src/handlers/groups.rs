@@ -73,7 +73,6 @@ fn coordinator(client: &Client, key: Str, key_type: i8) -> Coordinator {
         error_message: Some(Str::from_static(message)),
     };
     match key_type {
-        GROUP if key.is_empty() => refused(ErrorCode::InvalidGroupId, "a group's id is not empty"),
         GROUP => Coordinator {
             node_id: client.kafka.node_id(),
             host: client.host.clone(),

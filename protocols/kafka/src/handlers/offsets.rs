@@ -268,6 +268,9 @@ pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Resul
     if let Err(kind) = groups.ready() {
         return Ok(refused(group_error_code(kind)));
     }
+    if body.group_id.is_empty() {
+        return Ok(refused(ErrorCode::InvalidGroupId));
+    }
     let Some(view) = groups.describe(&body.group_id) else { return Ok(refused(ErrorCode::GroupIdNotFound)) };
     let read = match (view.state, &*view.protocol_type) {
         (GroupPhase::Empty, _) => HashSet::new(),

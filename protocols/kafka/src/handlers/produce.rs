@@ -1,12 +1,13 @@
 //! Produce: appends at once, answers when the appends commit.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_broker::{Append, Appended, Appending, Broker, Topic};
-use sabir_model::batch::{BatchCheck, CheckedBatch, InlineBudget};
+use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
+use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, InlineBudget};
 use sabir_model::{ErrorKind, FrontEndNo};
 use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ const IDS_SINCE: i16 = 13;
 /// A produce request under way. What was appended is appended whether it is polled or dropped.
 pub(crate) struct Producing {
     stage: Stage,
+    /// What was appended, in that order.
+    portions: VecDeque<Portion>,
     answer: Answer,
     /// When the client no longer waits.
     until: Option<Instant>,
@@ -43,47 +46,23 @@ pub(crate) struct Producing {
 const LENT: usize = 256 << 10;
 
 enum Stage {
-    /// The workers look at records; nothing is appended before they are done.
-    Checking(Checking),
+    /// The workers look at records. What they are done with is appended.
+    Checking(Pin<Box<dyn Future<Output = Ended>>>),
     /// A shard has no room for now.
-    Crowded {
-        appends: Vec<Append>,
-        room: Pin<Box<dyn Future<Output = ()>>>,
-    },
-    Appending(Appending),
-    /// Nothing is waited for.
-    Done,
+    Crowded { good: Good, room: Pin<Box<dyn Future<Output = ()>>> },
+    /// All that is good is appended.
+    Appended,
 }
-
-impl Stage {
-    fn append(broker: &Broker, mut appends: Vec<Append>) -> Self {
-        match broker.crowded(&appends) {
-            None if appends.is_empty() => Self::Done,
-            None => Self::Appending(broker.append(appends)),
-            Some(shard) => {
-                let broker = broker.clone();
-                let batches = || appends.iter().map(|append| append.batch.bytes().len()).sum::<usize>();
-                if batches() < LENT {
-                    appends.iter_mut().for_each(|append| append.batch.detach());
-                }
-                Self::Crowded { appends, room: Box::pin(async move { broker.room(shard).await }) }
-            }
-        }
-    }
-}
-
-/// Ends with what became of each batch that was begun, in order.
-type Checking = Pin<Box<dyn Future<Output = Vec<Result<CheckedBatch, Refusal>>>>>;
 
 impl Producing {
     /// Whether anything was appended, so that the broker is to be flushed.
     pub fn appends(&self) -> bool {
-        matches!(self.stage, Stage::Appending(_))
+        !self.portions.is_empty()
     }
 
-    /// Whether nothing is appended yet: no later request of the connection may be begun.
+    /// Whether not all is appended yet: no later request of the connection may be begun.
     pub fn is_held(&self) -> bool {
-        matches!(self.stage, Stage::Checking(_) | Stage::Crowded { .. })
+        !matches!(self.stage, Stage::Appended)
     }
 
     /// Counts the frame while it is held.
@@ -91,42 +70,64 @@ impl Producing {
         self._memory = memory;
     }
 
-    /// Appends once the workers are done and there is room.
+    /// Has what is good appended once the workers are done and there is room.
     pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<()> {
-        let broker = &client.kafka.broker;
         if let Stage::Checking(checking) = &mut self.stage {
-            let checked = std::task::ready!(checking.as_mut().poll(cx));
-            self.stage = Stage::append(broker, self.answer.appends(client, checked));
+            let ended = std::task::ready!(checking.as_mut().poll(cx));
+            self.portions = ended.portions;
+            self.answer.refuse(client, ended.refused);
+            self.stage = Stage::Appended;
         }
-        while let Stage::Crowded { appends, room } = &mut self.stage {
+        while let Stage::Crowded { good, room } = &mut self.stage {
             std::task::ready!(room.as_mut().poll(cx));
-            self.stage = Stage::append(broker, std::mem::take(appends));
+            let good = std::mem::take(good);
+            self.stage = Stage::Appended;
+            self.append(&client.kafka.broker, good);
         }
         self._memory = None;
         Poll::Ready(())
     }
 
+    fn append(&mut self, broker: &Broker, mut good: Good) {
+        match broker.crowded(&good.appends) {
+            None => self.portions.extend(good.append(broker)),
+            Some(shard) => {
+                let batches = || good.appends.iter().map(Append::bytes).sum::<usize>();
+                if batches() < LENT {
+                    good.appends.iter_mut().for_each(Append::detach);
+                }
+                let broker = broker.clone();
+                self.stage = Stage::Crowded { good, room: Box::pin(async move { broker.room(shard).await }) };
+            }
+        }
+    }
+
     /// When it ends at the latest, if it is polled then.
     pub fn until(&self) -> Option<Instant> {
-        self.until.filter(|_| matches!(self.stage, Stage::Appending(_) | Stage::Crowded { .. }))
+        self.until.filter(|_| !matches!(self.stage, Stage::Checking(_)))
     }
 
     /// Ends, once, with the reply.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
-        let is_late = || self.until.is_some_and(|until| until <= Instant::now());
-        let results = match &mut self.stage {
-            Stage::Done => Vec::new(),
-            Stage::Appending(appending) => match Pin::new(&mut *appending).poll(cx) {
-                Poll::Ready(results) => results,
-                Poll::Pending if is_late() => appending.so_far(),
-                Poll::Pending => return Poll::Pending,
-            },
+        let is_late = self.until.is_some_and(|until| until <= Instant::now());
+        match &mut self.stage {
+            Stage::Appended => {}
             // Not appended, and never will be.
-            Stage::Crowded { appends, .. } if is_late() => vec![Err(ErrorKind::Timeout); appends.len()],
+            Stage::Crowded { good, .. } if is_late => {
+                self.answer.fill(&good.at, vec![Err(ErrorKind::Timeout); good.at.len()]);
+                self.stage = Stage::Appended;
+            }
             Stage::Checking(_) | Stage::Crowded { .. } => return Poll::Pending,
-        };
-        self.stage = Stage::Done;
-        self.answer.fill(results);
+        }
+        while let Some(portion) = self.portions.front_mut() {
+            let results = match Pin::new(&mut portion.appending).poll(cx) {
+                Poll::Ready(results) => results,
+                Poll::Pending if is_late => portion.appending.so_far(),
+                Poll::Pending => return Poll::Pending,
+            };
+            self.answer.fill(&portion.at, results);
+            self.portions.pop_front();
+        }
         Poll::Ready(self.answer.reply())
     }
 }
@@ -137,45 +138,74 @@ struct Answer {
     call: Call,
     acks: i16,
     response: ProduceResponse,
-    /// For each batch that was begun, and then for each append.
-    places: Vec<Place>,
 }
 
 /// Where a batch goes, and the places of its topic and partition in the response.
 #[derive(Debug)]
 struct Place {
-    topic: Arc<Topic>,
+    target: AppendTarget,
     at: (usize, usize),
 }
 
-impl Answer {
-    /// What is good and to be appended; what is refused has its answer.
-    fn appends(&mut self, client: &Client, checked: Vec<Result<CheckedBatch, Refusal>>) -> Vec<Append> {
-        let mut appends = Vec::with_capacity(checked.len());
-        let mut places = Vec::with_capacity(checked.len());
-        for (place, checked) in std::mem::take(&mut self.places).into_iter().zip(checked) {
-            let response = &mut self.response.responses[place.at.0].partition_responses[place.at.1];
-            let append = checked.and_then(|batch| {
-                Append::to(&place.topic, response.index, batch, FrontEndNo::NONE)
-                    .map_err(|kind| Refusal::new(error_code(kind), kind.to_string()))
-            });
-            match append {
+/// Batches that were appended together, by their places in the response.
+struct Portion {
+    at: Vec<(usize, usize)>,
+    appending: Appending,
+}
+
+/// Batches that are to be appended together.
+#[derive(Default)]
+struct Good {
+    at: Vec<(usize, usize)>,
+    appends: Vec<Append>,
+}
+
+impl Good {
+    fn append(self, broker: &Broker) -> Option<Portion> {
+        let Self { at, appends } = self;
+        (!appends.is_empty()).then(|| Portion { at, appending: broker.append(appends) })
+    }
+}
+
+/// Checks that have ended.
+#[derive(Default)]
+struct Ended {
+    portions: VecDeque<Portion>,
+    refused: Vec<(Place, Refusal)>,
+}
+
+impl Ended {
+    /// Keeps what is refused; gives what is not.
+    fn sift(
+        &mut self,
+        checked: impl ExactSizeIterator<Item = (Place, Result<CheckedBatch, Refusal>)>,
+    ) -> Good {
+        let count = checked.len();
+        let mut good = Good { at: Vec::with_capacity(count), appends: Vec::with_capacity(count) };
+        for (place, checked) in checked {
+            match checked.and_then(|batch| Ok(place.target.append(batch)?)) {
                 Ok(append) => {
-                    appends.push(append);
-                    places.push(place);
+                    good.appends.push(append);
+                    good.at.push(place.at);
                 }
-                Err(refusal) => {
-                    complain(client, &place.topic.name, response.index, &refusal);
-                    refuse(response, refusal);
-                }
+                Err(refusal) => self.refused.push((place, refusal)),
             }
         }
-        self.places = places;
-        appends
+        good
+    }
+}
+
+impl Answer {
+    fn refuse(&mut self, client: &Client, refused: Vec<(Place, Refusal)>) {
+        for (Place { target, at: (topic, partition) }, refusal) in refused {
+            let response = &mut self.response.responses[topic].partition_responses[partition];
+            complain(client, &target.topic().name, response.index, &refusal);
+            refuse(response, refusal);
+        }
     }
 
-    fn fill(&mut self, results: Vec<Result<Appended, ErrorKind>>) {
-        for (Place { at: (topic, partition), .. }, result) in self.places.drain(..).zip(results) {
+    fn fill(&mut self, at: &[(usize, usize)], results: Vec<Result<Appended, ErrorKind>>) {
+        for (&(topic, partition), result) in at.iter().zip(results) {
             let place = &mut self.response.responses[topic].partition_responses[partition];
             match result {
                 Ok(appended) => {
@@ -215,8 +245,7 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
         client,
         version: call.version,
         wall_ms: client.kafka.broker.wall_ms(),
-        // One replica has everything, so what asks for more of them cannot be had.
-        needs_in_sync: body.acks == -1,
+        acks: if body.acks == -1 { AppendAcks::InSync } else { AppendAcks::Leader },
         inline: InlineBudget::default(),
         begun: Vec::new(),
         places: Vec::new(),
@@ -225,31 +254,49 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let responses = topics.map(|(at, topic)| beginning.topic(at, topic, refused.as_ref())).collect();
     let Beginning { begun, places, .. } = beginning;
     let response = ProduceResponse { responses, ..Default::default() };
-    let mut answer = Answer { call, acks: body.acks, response, places };
-    let stage = if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
-        Stage::Checking(Box::pin(finish(client.kafka.workers.clone(), begun)))
-    } else {
-        let taken = begun.into_iter().filter_map(|begun| match begun {
-            BatchCheck::Done(taken) => Some(Ok(taken)),
-            BatchCheck::Long(_) => None,
-        });
-        Stage::append(&client.kafka.broker, answer.appends(client, taken.collect()))
-    };
+    let answer = Answer { call, acks: body.acks, response };
     // Without an answer there is nobody to be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
-    Ok(Producing { stage, answer, until, _memory: None })
+    let (stage, portions) = (Stage::Appended, VecDeque::new());
+    let mut producing = Producing { stage, portions, answer, until, _memory: None };
+    let broker = &client.kafka.broker;
+    if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
+        let checking = finish(client.kafka.workers.clone(), broker.clone(), begun.into(), places.into_iter());
+        producing.stage = Stage::Checking(Box::pin(checking));
+    } else {
+        let taken = |begun| match begun {
+            BatchCheck::Done(taken) => Ok(taken),
+            BatchCheck::Long(_) => Err(BatchRefusal::Failed.into()),
+        };
+        let mut ended = Ended::default();
+        let good = ended.sift(places.into_iter().zip(begun).map(|(place, begun)| (place, taken(begun))));
+        producing.answer.refuse(client, ended.refused);
+        producing.append(broker, good);
+    }
+    Ok(producing)
 }
 
-/// Has the workers look at what is long, one batch after another: a request of many has no more than one of them at a time.
-async fn finish(workers: Workers, begun: Vec<BatchCheck>) -> Vec<Result<CheckedBatch, Refusal>> {
-    let mut checked = Vec::with_capacity(begun.len());
-    for begun in begun {
-        checked.push(match begun {
-            BatchCheck::Done(taken) => Ok(taken),
-            BatchCheck::Long(long) => workers.check(long).await.map_err(Refusal::from),
-        });
+/// Has the workers look at what is long, and appends what they are done with as the shards have room: a request may hold far less than
+/// its batches come to in another codec.
+async fn finish(
+    workers: Workers,
+    broker: Broker,
+    mut begun: VecDeque<BatchCheck>,
+    mut places: std::vec::IntoIter<Place>,
+) -> Ended {
+    let mut ended = Ended::default();
+    while !begun.is_empty() {
+        let checked = workers.check_next(&mut begun).await;
+        let places: Vec<_> = places.by_ref().take(checked.len()).collect();
+        let checked = checked.into_iter().map(|checked| checked.map_err(Refusal::from));
+        let good = ended.sift(places.into_iter().zip(checked));
+        while let Some(shard) = broker.crowded(&good.appends) {
+            broker.room(shard).await;
+        }
+        ended.portions.extend(good.append(&broker));
+        broker.flush();
     }
-    checked
+    ended
 }
 
 fn complain(client: &Client, topic: &str, partition: i32, refusal: &Refusal) {
@@ -278,7 +325,7 @@ struct Beginning<'a> {
     client: &'a Client,
     version: i16,
     wall_ms: i64,
-    needs_in_sync: bool,
+    acks: AppendAcks,
     /// What is left of the bytes that the I/O thread decompresses for this request.
     inline: InlineBudget,
     begun: Vec<BatchCheck>,
@@ -297,11 +344,10 @@ impl Beginning<'_> {
         let partition_responses = partitions
             .map(|(i, partition)| {
                 let mut place = PartitionProduceResponse { index: partition.index, ..Default::default() };
-                let begun = found.clone().and_then(|topic| Ok((self.begin(&topic, partition)?, topic)));
-                match begun {
-                    Ok((begun, topic)) => {
+                match found.as_ref().map_err(Refusal::clone).and_then(|topic| self.begin(topic, partition)) {
+                    Ok((begun, target)) => {
                         self.begun.push(begun);
-                        self.places.push(Place { topic, at: (at, i) });
+                        self.places.push(Place { target, at: (at, i) });
                     }
                     Err(refusal) => {
                         complain(self.client, &data.name, place.index, &refusal);
@@ -325,17 +371,16 @@ impl Beginning<'_> {
         kafka.topic(&data.name).ok_or_else(unknown)
     }
 
-    fn begin(&mut self, topic: &Arc<Topic>, data: PartitionProduceData) -> Result<BatchCheck, Refusal> {
-        if topic.partition(data.index).is_none() {
-            return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, "no such partition"));
-        }
+    fn begin(
+        &mut self,
+        topic: &Arc<Topic>,
+        data: PartitionProduceData,
+    ) -> Result<(BatchCheck, AppendTarget), Refusal> {
+        let target = AppendTarget::new(topic, data.index, self.acks, FrontEndNo::NONE)?;
         if is_internal(topic) {
-            return Err(Refusal::new(ErrorCode::InvalidTopic, "no client writes to an internal topic"));
+            return Err(AppendRefusal::Internal.into());
         }
-        if self.needs_in_sync && topic.config.min_insync > 1 {
-            let message = format!("1 replica is in sync, the topic wants {}", topic.config.min_insync);
-            return Err(Refusal::new(ErrorCode::NotEnoughReplicas, message));
-        }
-        batches::begin(data.records, self.version, topic, self.wall_ms, &mut self.inline)
+        let begun = batches::begin(data.records, self.version, &target, self.wall_ms, &mut self.inline)?;
+        Ok((begun, target))
     }
 }

@@ -97,7 +97,7 @@ async fn the_coordinator_is_here() {
         let request = FindCoordinatorRequest { coordinator_keys: keys, ..Default::default() };
         let found = raw.call(version, &request).await.coordinators;
         assert_eq!((found[0].error_code, found[0].node_id, found[0].key.as_str()), (0, 1, "g"));
-        assert_code(found[1].error_code, ErrorCode::InvalidGroupId);
+        assert_eq!((found[1].error_code, found[1].node_id, found[1].key.as_str()), (0, 1, ""));
     }
     for (key_type, expected) in [(1, ErrorCode::ClusterAuthorizationFailed), (2, ErrorCode::InvalidRequest)] {
         let request =
@@ -259,11 +259,39 @@ async fn commits_are_fenced() {
         (9, commit("g", -1, &Str::default()), ErrorCode::UnknownMemberId),
         (8, commit("none", 3, &"stranger".into()), ErrorCode::IllegalGeneration),
         (9, commit("none", 3, &"stranger".into()), ErrorCode::GroupIdNotFound),
-        (9, commit("", -1, &Str::default()), ErrorCode::InvalidGroupId),
+        (9, commit("", -1, &Str::default()), ErrorCode::None),
+        (9, commit("", 3, &"stranger".into()), ErrorCode::UnknownMemberId),
     ] {
         let response = raw.call(version, &request).await;
         assert_code(response.topics[0].partitions[0].error_code, expected);
     }
+}
+
+/// Old clients that belong to no group keep their positions under no name.
+#[tokio::test]
+async fn positions_are_kept_for_no_group() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let partitions = vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }];
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+    let commit = OffsetCommitRequest { topics, ..Default::default() };
+    assert_eq!(raw.call(2, &commit).await.topics[0].partitions[0].error_code, 0);
+    let asked = OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] };
+    let fetch = OffsetFetchRequest { topics: Some(vec![asked]), ..Default::default() };
+    assert_eq!(raw.call(2, &fetch).await.topics[0].partitions[0].committed_offset, 5);
+    let described = raw.ask(&DescribeGroupsRequest { groups: vec!["".into()], ..Default::default() }).await;
+    assert_eq!((described.groups[0].error_code, described.groups[0].group_state.as_str()), (0, "Empty"));
+    let listed = raw.ask(&ListGroupsRequest::default()).await;
+    assert!(listed.groups.iter().any(|group| group.group_id.is_empty()));
+    // Nobody is a member of it, and its positions go all together.
+    let join = JoinGroupRequest { group_id: "".into(), ..join_request(&Str::default(), None) };
+    assert_code(raw.call(5, &join).await.error_code, ErrorCode::InvalidGroupId);
+    let some = OffsetDeleteRequest { group_id: "".into(), ..Default::default() };
+    assert_code(raw.ask(&some).await.error_code, ErrorCode::InvalidGroupId);
+    let request = DeleteGroupsRequest { groups_names: vec!["".into()] };
+    assert_eq!(raw.ask(&request).await.results[0].error_code, 0);
+    assert_eq!(raw.call(2, &fetch).await.topics[0].partitions[0].committed_offset, -1);
 }
 
 /// The id is a key of the checkpoint's store.

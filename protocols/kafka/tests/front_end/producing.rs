@@ -1,6 +1,7 @@
 //! Produce.
 
 use bytes::Bytes;
+use sabir_base::varint::put_i64;
 use sabir_kafka::wire::ErrorCode;
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
 use sabir_kafka::wire::messages::delete_records::{
@@ -8,8 +9,10 @@ use sabir_kafka::wire::messages::delete_records::{
 };
 use sabir_kafka::wire::messages::init_producer_id::InitProducerIdRequest;
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use sabir_model::ProducerId;
-use sabir_model::batch::{BatchBuilder, BatchHeader, Compression, RecordView, records, verify_crc};
+use sabir_model::batch::{
+    BatchBuilder, BatchHeader, Compression, HEADER_LEN, RecordView, records, rewrite_header, verify_crc,
+};
+use sabir_model::{Offset, ProducerId};
 
 use crate::rig::{Raw, Rig, Setup, assert_code, batch, batch_with, now_ms, produce_request};
 
@@ -360,4 +363,81 @@ async fn a_producer_that_is_not_known_may_begin_anywhere() {
     assert_code(gap.error_code, ErrorCode::OutOfOrderSequenceNumber);
     assert_eq!(raw.produce("t", 0, numbered(id, 0, 41, &["a", "b"])).await.base_offset, 0, "a duplicate");
     assert_eq!(raw.produce("t", 0, numbered(id, 0, 43, &["c"])).await.base_offset, 2);
+}
+
+/// One record, whose time is counted from that of a header in which something is changed.
+fn odd(delta: i64, change: impl Fn(&mut BatchHeader)) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let now = now_ms();
+    builder.push(now, None, Some(b"v"), &[]);
+    let plain = builder.build();
+    let mut header = BatchHeader::parse(&plain).unwrap();
+    let mut body = vec![0];
+    put_i64(&mut body, delta);
+    body.extend_from_slice(&[0, 1, 2, b'v', 0]);
+    let mut bytes = plain[..HEADER_LEN].to_vec();
+    put_i64(&mut bytes, body.len() as i64);
+    bytes.extend_from_slice(&body);
+    header.length = bytes.len() as i32 - 12;
+    change(&mut header);
+    rewrite_header(&mut bytes, &mut header).unwrap();
+    bytes.into()
+}
+
+/// As Kafka 4.3.1 answers the same bytes.
+#[tokio::test]
+async fn odd_headers_are_judged_as_by_the_original() {
+    type Change = fn(&mut BatchHeader);
+    use ErrorCode::{InvalidProducerEpoch, InvalidRecord, InvalidTimestamp, None as Taken};
+    let cases: [(&str, i64, Change, ErrorCode); 22] = [
+        ("base offset 99", 0, |h| h.base_offset = Offset(99), InvalidRecord),
+        ("base offset -1", 0, |h| h.base_offset = Offset(-1), InvalidRecord),
+        ("the last base offset", 0, |h| h.base_offset = Offset(i64::MAX), InvalidRecord),
+        ("the first time", 0, |h| h.base_timestamp = i64::MIN, InvalidTimestamp),
+        ("no time", 0, |h| h.base_timestamp = -1, Taken),
+        ("a time before the epoch", 0, |h| h.base_timestamp = -2, Taken),
+        ("a time in two hours", 7_200_000, |_| (), InvalidTimestamp),
+        ("a time beyond all", i64::MAX, |_| (), InvalidTimestamp),
+        ("times that wrap to the future", i64::MIN, |h| h.base_timestamp = -2, InvalidTimestamp),
+        ("times that wrap to before the epoch", i64::MAX, |h| h.base_timestamp = i64::MAX, Taken),
+        ("a wrong largest time", 0, |h| h.max_timestamp = 5, Taken),
+        ("a negative producer", 0, |h| (h.producer_id, h.producer_epoch) = (ProducerId(-5), 0), Taken),
+        ("an epoch of no producer", 0, |h| h.producer_epoch = 3, Taken),
+        (
+            "a negative epoch",
+            0,
+            |h| (h.producer_id, h.producer_epoch, h.base_sequence) = (ProducerId(7), -2, 0),
+            InvalidProducerEpoch,
+        ),
+        ("no sequence", 0, |h| (h.producer_id, h.producer_epoch) = (ProducerId(7), 0), InvalidRecord),
+        ("unknown attributes", 0, |h| h.attributes = 0x4000, Taken),
+        ("all high attributes", 0, |h| h.attributes = i16::MIN, Taken),
+        ("a control batch", 0, |h| h.attributes = 0x20, InvalidRecord),
+        ("stamped by the producer", 0, |h| h.attributes = 8, Taken),
+        ("a gap at the end", 0, |h| h.last_offset_delta = 1, InvalidRecord),
+        ("no records", 0, |h| h.count = 0, InvalidRecord),
+        ("more records than there are", 0, |h| (h.count, h.last_offset_delta) = (2, 1), InvalidRecord),
+    ];
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    for (name, delta, change, expected) in cases {
+        let answer = raw.produce("t", 0, odd(delta, change)).await;
+        assert_eq!(ErrorCode::from_i16(answer.error_code), Some(expected), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_stamps_takes_any_time_and_keeps_no_attribute_that_means_nothing() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic_with("t", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let answer = raw.produce("t", 0, odd(0, |h| h.attributes = 8)).await;
+    assert_code(answer.error_code, ErrorCode::InvalidTimestamp);
+    let answer = raw.produce("t", 0, odd(0, |h| (h.base_timestamp, h.attributes) = (i64::MIN, 0x40c0))).await;
+    assert_eq!((answer.error_code, answer.base_offset), (0, 0));
+    let stored = crate::uncommitted::fetched_from(&mut raw, "t", 0).await;
+    let header = BatchHeader::parse(&stored).unwrap();
+    assert_eq!((header.attributes, header.max_timestamp), (0x48, answer.log_append_time_ms));
+    assert_eq!(verify_crc(&stored), Ok(()));
 }

@@ -275,7 +275,8 @@ fn groups_are_described_listed_and_deleted() {
 
     assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(ErrorKind::NonEmptyGroup)));
     assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(ErrorKind::GroupNotFound)));
-    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(ErrorKind::InvalidGroupId)));
+    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(ErrorKind::GroupNotFound)));
+    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(385))), Some(Err(ErrorKind::InvalidGroupId)));
     assert_eq!(now(&mut rig.groups.delete("a-simple")), Some(Ok(())));
     assert!(rig.groups.describe("a-simple").is_none());
 
@@ -351,8 +352,10 @@ fn bad_commits_and_bad_names() {
     let commit = |group: &str| now(&mut rig.commit_offset(group, stranger.clone(), 1)).unwrap()[0];
     assert_eq!(commit("unknown"), Err(ErrorKind::GroupNotFound));
     assert_eq!(commit("g"), Err(ErrorKind::UnknownMember));
-    for name in ["", &"x".repeat(MAX_GROUP_ID + 1)] {
-        assert_eq!(commit(name), Err(ErrorKind::InvalidGroupId));
+    for (name, expected) in
+        [("", ErrorKind::GroupNotFound), (&*"x".repeat(MAX_GROUP_ID + 1), ErrorKind::InvalidGroupId)]
+    {
+        assert_eq!(commit(name), Err(expected), "positions may be set for no group");
         assert_eq!(rig.groups.heartbeat(name, &stranger), Err(ErrorKind::InvalidGroupId));
         assert_eq!(rig.groups.leave(name, vec![]), Err(ErrorKind::InvalidGroupId));
         assert_eq!(now(&mut rig.sync(name, &client(), &[])), Some(Err(ErrorKind::InvalidGroupId)));

@@ -101,7 +101,8 @@ impl World {
     }
 
     fn name(group: u8) -> String {
-        format!("group-{group}")
+        // One has the name of those that belong to none: positions may be set, nobody joins.
+        if group == 2 { String::new() } else { format!("group-{group}") }
     }
 
     fn apply(&mut self, op: Op) {

@@ -1,0 +1,139 @@
+//! How much of a request's batches is looked at on a thread that others wait for.
+
+use super::check::CONTEXT_KEPT;
+use super::{BatchHeader, Compression, HEADER_LEN};
+
+/// Header and checksum.
+const HEADER: usize = 32;
+/// A record that is not compressed.
+const RECORD: usize = 2;
+/// The fewest bytes of a record.
+const LEAST_RECORD: usize = 7;
+/// A decoder set up or taken up again, and the memory that it touches.
+const DECODER: usize = 512;
+/// The same for an encoder, whose tables are larger.
+const ENCODER: usize = 4096;
+/// A byte that is compressed.
+const COMPRESSED: usize = 8;
+
+/// What is left, for one request, of the work that is done on a thread that others wait for. The unit takes some eight nanoseconds: to
+/// decompress a byte, or half of what a record takes that is not compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct InlineBudget(pub usize);
+
+impl Default for InlineBudget {
+    fn default() -> Self {
+        Self(256 << 10)
+    }
+}
+
+impl InlineBudget {
+    /// Whether there is as much left.
+    pub(super) fn covers(&self, work: usize) -> bool {
+        work <= self.0
+    }
+
+    /// Takes it, or all that is left.
+    pub(super) fn spend(&mut self, work: usize) {
+        self.0 = self.0.saturating_sub(work);
+    }
+
+    /// How many bytes may be decompressed of a batch.
+    pub(super) fn limit(&self) -> usize {
+        self.0.saturating_sub(HEADER + DECODER)
+    }
+}
+
+/// What it takes at least to look at a batch's records.
+pub(super) fn least(batch: &[u8], header: &BatchHeader) -> usize {
+    let count = header.count as usize;
+    match header.compression() {
+        Err(_) | Ok(Compression::None) => HEADER + count * RECORD,
+        Ok(Compression::Zstd) if zstd_window(&batch[HEADER_LEN..]) > CONTEXT_KEPT as u64 => usize::MAX,
+        Ok(codec) => decompressed(codec, batch, (count * LEAST_RECORD) as u64),
+    }
+}
+
+/// What it takes to look at the records of a compressed batch, of which so many bytes come out.
+pub(super) fn decompressed(codec: Compression, batch: &[u8], bytes: u64) -> usize {
+    // Blocks and frames of next to nothing have tables and checksums of their own.
+    let least = match codec {
+        Compression::Gzip | Compression::Zstd => 4 * batch.len(),
+        _ => 2 * batch.len(),
+    };
+    HEADER + DECODER + least.max(bytes as usize)
+}
+
+/// What it takes to compress so many bytes.
+pub(super) fn recompressed(bytes: u64) -> usize {
+    ENCODER + COMPRESSED * bytes as usize
+}
+
+/// The window that the first Zstandard frame asks for, in bytes; none if it lies in one piece, or is none.
+fn zstd_window(input: &[u8]) -> u64 {
+    const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
+    const ONE_PIECE: u8 = 1 << 5;
+    match input {
+        [a, b, c, d, descriptor, window, ..] if [*a, *b, *c, *d] == MAGIC && descriptor & ONE_PIECE == 0 => {
+            let base = 1 << (10 + (window >> 3));
+            base + base / 8 * u64::from(window & 7)
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::batch::{BatchBuilder, check_records};
+
+    fn batch(codec: Compression, records: usize) -> (Vec<u8>, BatchHeader) {
+        let mut builder = BatchBuilder::new(codec);
+        (0..records).for_each(|_| builder.push(0, None, Some(b"value"), &[]));
+        let bytes = builder.build().to_vec();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        (bytes, header)
+    }
+
+    #[test]
+    fn every_compressed_batch_takes_its_decoder() {
+        for codec in Compression::ALL {
+            let (bytes, header) = batch(codec, 1);
+            let fixed = if codec == Compression::None { HEADER } else { HEADER + DECODER };
+            assert!(least(&bytes, &header) > fixed, "{codec}");
+            let most = InlineBudget::default().0 / least(&bytes, &header);
+            assert!(if codec == Compression::None { most > 4000 } else { most < 512 }, "{codec}: {most}");
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_what_comes_out_of_it_or_goes_into_it() {
+        for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+            let (bytes, header) = batch(codec, 10_000);
+            let found = check_records(&bytes, 1 << 20, &mut || {}).unwrap();
+            assert_eq!(decompressed(codec, &bytes, found.bytes), HEADER + DECODER + found.bytes as usize);
+            assert!(least(&bytes, &header) >= 10_000 * LEAST_RECORD, "{codec}");
+            let noise = vec![0; 100_000];
+            assert!(least(&[&bytes[..], &noise].concat(), &header) >= 2 * noise.len(), "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_large_window_is_for_workers() {
+        let (plain, mut header) = batch(Compression::None, 10);
+        header.attributes |= Compression::Zstd as i16;
+        for (log, small) in [(10, true), (21, true), (22, false), (27, false)] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(&plain[HEADER_LEN..]).unwrap();
+            let frame = encoder.finish().unwrap();
+            assert_eq!(zstd_window(&frame), 1 << log);
+            let bytes = [&plain[..HEADER_LEN], &frame].concat();
+            assert_eq!(InlineBudget::default().covers(least(&bytes, &header)), small, "{log}");
+        }
+        let (one_piece, header) = batch(Compression::Zstd, 10);
+        assert!(InlineBudget::default().covers(least(&one_piece, &header)));
+    }
+}

@@ -1,0 +1,163 @@
+//! What a topic takes, and why a batch is not taken.
+
+use super::{BatchError, BatchHeader, Compression, RecordSummary};
+use crate::{Offset, TimestampType, TopicConfig, TopicId};
+
+/// What a producer says that has an id and no epoch.
+const NO_EPOCH: i16 = -1;
+
+/// Why a batch is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchRefusal {
+    /// There are no bytes.
+    #[error("there is no batch for the partition")]
+    Empty,
+    /// There is something behind it.
+    #[error("there is more than one batch for the partition")]
+    SeveralBatches,
+    /// It was damaged, or is none.
+    #[error(transparent)]
+    Malformed(#[from] BatchError),
+    /// It is for brokers to write.
+    #[error("only brokers write control batches")]
+    Control,
+    /// It belongs to a transaction, and there are none.
+    #[error("transactions are not served")]
+    Transactional,
+    /// An epoch that no producer has.
+    #[error("the producer's epoch is {0}")]
+    ProducerEpoch(i16),
+    /// It has more bytes than its topic takes.
+    #[error("the batch has {size} bytes, the topic takes {max}")]
+    TooLarge {
+        /// Its bytes.
+        size: usize,
+        /// What the topic takes.
+        max: u32,
+    },
+    /// The topic keeps it uncompressed, and it has more bytes so than the topic takes.
+    #[error("the topic takes {max} bytes uncompressed, the batch has more")]
+    TooLargeUncompressed {
+        /// What the topic takes.
+        max: u32,
+    },
+    /// A record's time is too far from the clock.
+    #[error("the records' times {oldest} to {newest} are not within {from} to {to}")]
+    Time {
+        /// The smallest of them.
+        oldest: i64,
+        /// The largest.
+        newest: i64,
+        /// The smallest that the topic takes now.
+        from: i64,
+        /// The largest.
+        to: i64,
+    },
+    /// It says that a broker has stamped it.
+    #[error("only brokers mark batches as stamped by them")]
+    Stamped,
+    /// The check itself failed.
+    #[error("the broker failed to look at the batch")]
+    Failed,
+}
+
+impl BatchRefusal {
+    /// Whether the batch's bytes are damaged or make no sense.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Empty | Self::SeveralBatches | Self::Malformed(_) | Self::Control)
+    }
+
+    /// Whether it is for the limit alone that was given to [`LongCheck::run`](super::LongCheck::run).
+    pub fn exceeds(&self) -> bool {
+        let Self::Malformed(error) = self else { return false };
+        matches!(error, BatchError::TooLarge { .. } | BatchError::Field { field: "record count", .. })
+    }
+}
+
+/// Whose rules a batch was checked by: a topic's, as one change of it left them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RulesOf {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its version.
+    pub version: u64,
+}
+
+/// What a topic takes.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchRules {
+    pub(super) of: RulesOf,
+    pub(super) max_bytes: u32,
+    pub(super) codec: Option<(Compression, Option<i32>)>,
+    timestamp_type: TimestampType,
+    before_max_ms: i64,
+    after_max_ms: i64,
+}
+
+impl TopicConfig {
+    /// What batches for the topic of this configuration must be.
+    pub fn batch_rules(&self, of: RulesOf) -> BatchRules {
+        BatchRules {
+            of,
+            max_bytes: self.max_message_bytes,
+            codec: self.compression.map(|codec| (codec, self.level(codec))),
+            timestamp_type: self.timestamp_type,
+            before_max_ms: self.timestamp_before_max_ms,
+            after_max_ms: self.timestamp_after_max_ms,
+        }
+    }
+}
+
+impl BatchRules {
+    pub(super) fn check_size(&self, batch: &[u8]) -> Result<(), BatchRefusal> {
+        let (size, max) = (batch.len(), self.max_bytes);
+        if size <= max as usize { Ok(()) } else { Err(BatchRefusal::TooLarge { size, max }) }
+    }
+
+    /// A topic whose records are stamped takes none that say they are; elsewhere the mark is taken off.
+    pub(super) fn check_stamped(&self, header: &BatchHeader) -> Result<(), BatchRefusal> {
+        let stamps = self.timestamp_type == TimestampType::LogAppendTime;
+        if stamps && header.timestamp_type() == TimestampType::LogAppendTime {
+            return Err(BatchRefusal::Stamped);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_time(&self, found: &RecordSummary, now_ms: i64) -> Result<(), BatchRefusal> {
+        if self.timestamp_type == TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        let from = now_ms.saturating_sub(self.before_max_ms);
+        let to = now_ms.saturating_add(self.after_max_ms);
+        // A record without a time carries -1; other negative times are times.
+        let outside = |time: i64| time != -1 && !(from..=to).contains(&time);
+        if outside(found.oldest) || outside(found.newest) {
+            let &RecordSummary { oldest, newest, .. } = found;
+            return Err(BatchRefusal::Time { oldest, newest, from, to });
+        }
+        Ok(())
+    }
+}
+
+impl BatchHeader {
+    /// What a header must say for its batch to be appended, whoever built it: what an entry says of it is made from this.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check_appendable(&self) -> Result<(), BatchRefusal> {
+        if self.base_offset != Offset::ZERO {
+            return Err(BatchError::Field { field: "base offset", value: self.base_offset.0 }.into());
+        }
+        self.check_produced()?;
+        if self.is_transactional() {
+            return Err(BatchRefusal::Transactional);
+        }
+        if self.is_control() {
+            return Err(BatchRefusal::Control);
+        }
+        if self.producer_id.known().is_some() && self.producer_epoch < NO_EPOCH {
+            return Err(BatchRefusal::ProducerEpoch(self.producer_epoch));
+        }
+        Ok(())
+    }
+}

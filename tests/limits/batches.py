@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Requests whose batches take long to look at, or come to much more than was sent: whoever shares their I/O thread waits for less than
+a second, and memory stays bounded.
+
+    tests/limits/batches.py [CASE...]
+"""
+
+import pathlib
+import shutil
+import struct
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import broker as brokers
+import cases
+import packed
+import wire
+from bystander import TOPIC, Bystander
+
+MIB = 1 << 20
+# As many batches as a client can put into some megabytes.
+MANY = 37_000
+WIDE = 3000
+# How long a well-behaved client waits at the most, in milliseconds: one processor of two may be anyone's.
+PATIENCE = 1000
+
+RECORD = wire.record(b"x" * 20)
+SMALL = {
+    "plain": wire.batch_around(RECORD, 1),
+    "gzip": wire.batch_around(packed.gzip(RECORD), 1, packed.GZIP),
+    "snappy": wire.batch_around(packed.snappy(RECORD), 1, packed.SNAPPY),
+    "lz4": wire.batch_around(packed.lz4(RECORD), 1, packed.LZ4),
+    "zstd": wire.batch_around(packed.zstd(RECORD), 1, packed.ZSTD),
+}
+
+
+def produce(topic, data, partitions):
+    """Produce 7: the same batch for each of these partitions."""
+    batches = wire.array([struct.pack(">i", partition) + wire.blob(data) for partition in partitions])
+    return wire.string(None) + struct.pack(">hi", -1, 30_000) + wire.array([wire.string(topic) + batches])
+
+
+def errors(answer, topic):
+    """How often a Produce answered which error."""
+    at = 4 + 2 + len(topic)
+    (count,) = struct.unpack_from(">i", answer, at)
+    found = [struct.unpack_from(">h", answer, at + 4 + 30 * i + 4)[0] for i in range(count)]
+    return {error: found.count(error) for error in set(found)}
+
+
+class Node:
+    """A broker with one I/O thread, which all its clients share."""
+
+    def __init__(self):
+        self.folder = brokers.scratch("batches")
+        self.broker = brokers.make("sabir", self.folder / "data", "batches-broker", settings=["net.io_threads=1", "data.tail_cache=32MiB"])
+
+    def __enter__(self):
+        self.broker.start()
+        topics = [(TOPIC, 1, {}), ("one", 1, {}), ("wide", WIDE, {})]
+        topics += [(codec, 1, {"compression.type": codec}) for codec in ("gzip", "uncompressed")]
+        with wire.Connection(self.broker.bootstrap) as connection:
+            connection.create(topics)
+        return self
+
+    def __exit__(self, *_error):
+        alive, code = self.broker.alive(), self.broker.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert alive and code == 0, f"the broker ended with {code}: {self.broker.log_end()}"
+
+    def memory(self, name):
+        with open(f"/proc/{self.broker.pid}/status") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
+
+    def take(self, topic, data, partitions, error=0):
+        """Has a request taken, beside a client that is well-behaved; the most memory that it took."""
+        with open(f"/proc/{self.broker.pid}/clear_refs", "w") as clear:
+            clear.write("5")  # VmHWM begins anew
+        before = self.memory("VmRSS")
+        with wire.Connection(self.broker.bootstrap, timeout=60) as connection, Bystander(self.broker.bootstrap) as beside:
+            answer = connection.call(wire.PRODUCE, 7, produce(topic, data, partitions))
+        assert errors(answer, topic) == {error: len(partitions)}, errors(answer, topic)
+        assert beside.took[-1] < PATIENCE, f"a well-behaved client waited for {beside.took[-1]:.0f} ms"
+        return self.memory("VmHWM") - before
+
+
+def small(node, codec):
+    node.take("one", SMALL[codec], [0] * MANY)
+    node.take("wide", SMALL[codec], range(WIDE))
+
+
+def made_anew(node, topic):
+    """Small batches that are given another codec, one after another."""
+    for codec, data in SMALL.items():
+        node.take(topic, data, [0] * (MANY // 4))
+
+
+def members_of_nothing(node):
+    """A member or a frame is 9 to 20 bytes that have a decoder set up."""
+    gzip = packed.gzip(b"") * 20_000 + packed.gzip(RECORD)
+    zstd = packed.zstd(b"") * 60_000 + packed.zstd(RECORD)
+    node.take("one", wire.batch_around(gzip, 1, packed.GZIP), [0] * 40)
+    node.take("one", wire.batch_around(zstd, 1, packed.ZSTD), [0] * 40)
+
+
+def records_of_nothing(node):
+    records = b"".join(wire.record(b"", number) for number in range(20_000))
+    node.take("one", wire.batch_around(records, 20_000), [0] * 100)
+    node.take("one", wire.batch_around(packed.gzip(records), 20_000, packed.GZIP), [0] * 300)
+
+
+def more_than_was_sent(node):
+    """A hundred kilobytes that come to a gigabyte in the codec that their topic wants."""
+    zeros = 1_000_000
+    body = b"\0" + wire.varint(0) + wire.varint(0) + wire.varint(-1) + wire.varint(zeros)
+    start = wire.varint(len(body) + zeros + 1) + body
+    data = wire.batch_around(packed.zstd(start, zeros + 1, window=20), 1, packed.ZSTD)
+    took = node.take("uncompressed", data, [0] * 1000)
+    print(f"      {took / MIB:.0f} MiB", flush=True)
+    # What may wait for the disk, what is on its way there, the tail cache, and the allocator's slack.
+    assert took < 200 * MIB, f"{took / MIB:.0f} MiB"
+
+
+def main():
+    suite = cases.Suite("batches")
+    with Node() as node:
+        for codec in SMALL:
+            suite.case(f"small-{codec}", lambda codec=codec: small(node, codec), limit=120)
+        for topic in ("gzip", "uncompressed"):
+            suite.case(f"small-made-{topic}", lambda topic=topic: made_anew(node, topic), limit=120)
+        suite.case("members-of-nothing", lambda: members_of_nothing(node), limit=120)
+        suite.case("records-of-nothing", lambda: records_of_nothing(node), limit=120)
+        suite.case("more-than-was-sent", lambda: more_than_was_sent(node), limit=120)
+    suite.end()
+
+
+if __name__ == "__main__":
+    main()
