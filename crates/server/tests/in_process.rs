@@ -21,7 +21,8 @@ fn contents(running: &Running, content: Option<&'static str>) -> Vec<String> {
         let mut client = protocols()[0].connector().connect(&address).await.expect("it answers");
         if let Some(content) = content {
             let message = Outgoing { value: Some(content.into()), ..Outgoing::default() };
-            client.publish("t", vec![message], PublishOptions::default()).await.expect("it is acknowledged");
+            let options = PublishOptions::default();
+            client.publish("t", vec![message], &options).await.expect("it is acknowledged");
         }
         let mut positions = client.positions("t", None, Start::Earliest).await.expect("the topic is there");
         let mut all = Vec::new();

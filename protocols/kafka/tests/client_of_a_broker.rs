@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use sabir_frontend::client::Acks;
 use sabir_kafka::client::{
-    Client, Committer, ConnectOptions, Consumer, ConsumerOptions, Error, NewTopic, OffsetAt, OnOutOfRange,
-    Producer, ProducerOptions, Record, partition_of_key,
+    Acks, Client, Committer, ConnectOptions, Consumer, ConsumerOptions, Error, NewTopic, OffsetAt,
+    OnOutOfRange, Producer, ProducerOptions, Record, partition_of_key,
 };
 use sabir_kafka::wire::api::coded_versions;
 use sabir_kafka::wire::{ApiKey, ErrorCode};

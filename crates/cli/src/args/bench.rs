@@ -3,8 +3,9 @@
 use clap::{Args, Subcommand};
 use sabir_server::config_value::{Size, Span};
 
+use super::declared::LoadFlags;
 use super::value::{count, positive};
-use super::{AcksArg, CompressionArg, OutputArg, Target};
+use super::{OutputArg, Target};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -13,7 +14,7 @@ Examples:
   sabir bench produce --size 1KiB --count 5M --partitions 6 --compression lz4 --clients 4
   sabir bench consume --topic bench --count 5M
   sabir bench e2e --rate 1000 --duration 30s -o json
-  sabir bench produce --address kafka.example.com:9092     (any broker that speaks the protocol)
+  sabir bench produce --address broker.example.com:9092    (any broker that speaks the protocol)
 
 With --rate, latency counts from when a message was due, not from when it was sent: a stall shows as what it is.")]
 pub struct BenchArgs {
@@ -63,31 +64,12 @@ pub struct LoadArgs {
 pub struct PublishLoad {
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Partitions of the topic, if it is created
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..))]
-    pub partitions: i32,
     /// Bytes of a message
     #[arg(long, short = 's', default_value = "100")]
     pub size: Size,
     /// Messages a second, all clients together [default: as many as go]
     #[arg(long, short = 'r', value_parser = positive)]
     pub rate: Option<f64>,
-    /// What an acknowledgement must mean
-    #[arg(long, default_value = "all", value_name = "WHO")]
-    pub acks: AcksArg,
-    /// How batches are compressed
-    #[arg(long, default_value = "none", value_name = "CODEC")]
-    pub compression: CompressionArg,
-    /// Bytes a batch may have
-    #[arg(long, default_value = "16KiB", value_name = "SIZE")]
-    pub batch: Size,
-    /// How long a message may wait for others to share its batch
-    #[arg(long, default_value = "0", value_name = "TIME")]
-    pub linger: Span,
-    /// Requests under way at once, per connection
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub in_flight: u16,
-    /// Number the batches, so that the broker knows a repeated one
-    #[arg(long)]
-    pub idempotent: bool,
+    #[command(flatten)]
+    pub options: LoadFlags,
 }

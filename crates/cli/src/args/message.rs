@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use regex::bytes::Regex;
 
+use super::OutputArg;
+use super::declared::PublishFlags;
 use super::template::Template;
 use super::value::{Moment, name_value, regex};
-use super::{AcksArg, CompressionArg, OutputArg};
 
 #[derive(Debug, Subcommand)]
 pub enum MessageCommand {
@@ -58,12 +59,8 @@ pub struct PublishArgs {
     /// A message without content (in a compacted topic, it deletes its key)
     #[arg(long, conflicts_with_all = ["value", "file", "whole", "key_separator"], requires = "key")]
     pub tombstone: bool,
-    /// What an acknowledgement must mean
-    #[arg(long, default_value = "all", value_name = "WHO")]
-    pub acks: AcksArg,
-    /// How batches are compressed
-    #[arg(long, default_value = "none", value_name = "CODEC")]
-    pub compression: CompressionArg,
+    #[command(flatten)]
+    pub options: PublishFlags,
     #[command(flatten)]
     pub output: OutputArg,
 }

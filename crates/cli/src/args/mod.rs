@@ -1,6 +1,7 @@
 //! The command line's grammar: what is common here, a file for each noun beside it.
 
 pub mod bench;
+pub mod declared;
 pub mod group;
 pub mod message;
 pub mod template;
@@ -93,7 +94,7 @@ pub struct ClusterArgs {
 /// Which broker, and how to speak with it.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// The broker, as host:port or kafka://host:port [default: 127.0.0.1 and the protocol's port]
+    /// The broker, as host:port or PROTOCOL://host:port [default: 127.0.0.1 and the protocol's port]
     #[arg(
         long,
         short = 'a',
@@ -103,7 +104,7 @@ pub struct Target {
         help_heading = "Connection"
     )]
     pub address: Option<String>,
-    /// The protocol to speak with it
+    /// The protocol to speak with it [default: what is spoken there]
     #[arg(long, global = true, env = "SABIR_PROTO", value_name = "NAME", help_heading = "Connection")]
     pub proto: Option<String>,
 }
@@ -202,28 +203,6 @@ pub struct OutputArg {
     /// The form of the answer
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum AcksArg {
-    /// Nobody's
-    #[value(name = "0", alias = "none")]
-    None,
-    /// The leader's
-    #[value(name = "1", alias = "leader")]
-    Leader,
-    /// Every in-sync replica's
-    #[value(name = "all", alias = "-1")]
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CompressionArg {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sabir_server::client::{Acks, ClientError, Compression, Failure, Load, LoadPlan, LoadReport, Progress};
+use sabir_server::client::{ClientError, ClientOptions, Failure, Load, LoadPlan, LoadReport, Progress};
 use sabir_server::config_value::Span;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{about_topic, block_on};
 use crate::args::ClientArgs;
 use crate::args::bench::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
+use crate::args::declared::LoadFlags;
 use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, grouped, print};
 
@@ -24,13 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
 
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
-    let connector = args.target.connector()?;
-    let address = args.target.address(connector);
     let (plan, common) = (args.load.plan(), args.load.common());
     // Leaked on purpose: the load's connections count into it from wherever they run, until the process ends.
     let progress: &'static Progress = Box::leak(Box::default());
     let quiet = common.quiet || !std::io::stderr().is_terminal();
     let report = block_on(async {
+        let (connector, address) = args.target.choose().await?;
+        if let Some(flags) = args.load.flags() {
+            flags.known_to(connector.load_options())?;
+        }
         let load = connector.bench(address, plan.clone(), progress);
         tokio::pin!(load);
         let bar = bar(&plan, quiet);
@@ -89,6 +92,13 @@ impl BenchCommand {
         }
     }
 
+    fn flags(&self) -> Option<&LoadFlags> {
+        match self {
+            BenchCommand::Produce(publish) | BenchCommand::E2e(publish) => Some(&publish.options),
+            BenchCommand::Consume(_) => None,
+        }
+    }
+
     fn plan(&self) -> LoadPlan {
         match self {
             BenchCommand::Produce(publish) => publish.plan(Load::Produce),
@@ -105,19 +115,13 @@ impl LoadArgs {
         LoadPlan {
             load,
             topic: self.topic.clone(),
-            partitions: 1,
             size: 0,
             rate: None,
             count: self.count,
             duration: self.duration.map(|d| d.0).or(no_end.then_some(DURATION)),
             warmup: self.warmup.0,
             clients: self.clients.into(),
-            acks: Acks::All,
-            compression: Compression::None,
-            batch_bytes: 0,
-            linger: Duration::ZERO,
-            in_flight: 1,
-            idempotent: false,
+            options: ClientOptions::default(),
         }
     }
 }
@@ -125,15 +129,9 @@ impl LoadArgs {
 impl PublishLoad {
     fn plan(&self, load: Load) -> LoadPlan {
         LoadPlan {
-            partitions: self.partitions,
             size: self.size.0 as usize,
             rate: self.rate,
-            acks: self.acks.into(),
-            compression: self.compression.into(),
-            batch_bytes: self.batch.0 as usize,
-            linger: self.linger.0,
-            in_flight: self.in_flight.into(),
-            idempotent: self.idempotent,
+            options: self.options.0.clone(),
             ..self.load.plan(load)
         }
     }

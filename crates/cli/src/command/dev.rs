@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_server::client::{
-    ClientError, Failure, Incoming, NewTopic, Outgoing, PublishOptions, Receipt, Start,
+    Client, ClientError, Failure, Incoming, NewTopic, Outgoing, PublishOptions, Receipt, Start,
 };
 use sabir_server::config::{Config, Sources};
 use sabir_server::{Protocol, Running, log, protocols, volatile};
@@ -145,19 +145,14 @@ struct Trip {
 async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip, CliError> {
     let connecting = protocol.connector().connect(&address.to_string());
     let mut client = in_time(PATIENCE, connecting).await?;
-    let topic = NewTopic { name: TOPIC.into(), partitions: Some(1), configs: Vec::new(), dry_run: false };
-    match in_time(PATIENCE, client.create_topic(topic)).await {
-        // A kept data directory may have it from the last time.
-        Ok(()) | Err(ClientError { failure: Failure::Exists, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+    make_topic(&mut *client).await?;
     let message = Outgoing {
         key: Some(Bytes::from_static(b"greeting")),
         value: Some(format!("Hello from {}!", protocol.name()).into()),
         ..Outgoing::default()
     };
-    let began = Instant::now();
-    let sending = client.publish(TOPIC, vec![message.clone()], PublishOptions::default());
+    let (began, options) = (Instant::now(), PublishOptions::default());
+    let sending = client.publish(TOPIC, vec![message.clone()], &options);
     let receipts = in_time(PATIENCE, sending).await?;
     let published = began.elapsed();
     let Some(Receipt { partition, offset: Some(offset) }) = receipts.first().copied() else {
@@ -180,6 +175,17 @@ async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip
         None => {
             Err(CliError::new(Exit::Failed, format!("offset {offset} was acknowledged, but cannot be read")))
         }
+    }
+}
+
+/// Makes the topic, where the protocol makes topics.
+async fn make_topic(client: &mut dyn Client) -> Result<(), CliError> {
+    let Some(topics) = client.topics() else { return Ok(()) };
+    let topic = NewTopic { name: TOPIC.into(), partitions: Some(1), configs: Vec::new(), dry_run: false };
+    match in_time(PATIENCE, topics.create(topic)).await {
+        // A kept data directory may have it from the last time.
+        Ok(()) | Err(ClientError { failure: Failure::Exists, .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,10 +17,11 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sabir_server::client::{Acks, Client, ClientError, Compression, Connector, Failure};
+use sabir_server::client::{Client, ClientError, Connector, Failure, GroupAdmin, TopicAdmin};
 use sabir_server::config_value::nearest;
+use sabir_server::{Protocol, protocols};
 
-use crate::args::{AcksArg, ClientArgs, CompressionArg, Sure, Target};
+use crate::args::{ClientArgs, Sure, Target};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, Show, grouped, print};
 
@@ -30,13 +31,28 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
+/// How long it is tried whether a protocol is spoken at an address.
+const PROBE: Duration = Duration::from_secs(3);
+
 impl Target {
-    /// The client of the protocol that was asked for.
-    fn connector(&self) -> Result<&'static dyn Connector, CliError> {
-        let all = sabir_server::protocols();
+    /// The client to use, and the address with a port: of the protocol that was asked for, else of what is spoken there.
+    async fn choose(&self) -> Result<(&'static dyn Connector, String), CliError> {
+        let at = |connector: &'static dyn Connector| (connector, self.address(connector));
+        if let Some(named) = self.named()? {
+            return Ok(at(named.connector()));
+        }
+        let mut all: Vec<_> = protocols().iter().map(|protocol| at(protocol.connector())).collect();
+        // The protocol whose port it is is the likeliest, and the order of the list decides between the others.
+        all.sort_by_key(|(connector, address)| !address.ends_with(&format!(":{}", connector.default_port())));
+        Ok(spoken(all).await)
+    }
+
+    /// The protocol that was asked for.
+    fn named(&self) -> Result<Option<&'static dyn Protocol>, CliError> {
+        let all = protocols();
         let scheme = self.parts().0;
-        let (name, said) = match (&self.proto, scheme) {
-            (None, None) => return Ok(all[0].connector()),
+        let (name, asked) = match (&self.proto, scheme) {
+            (None, None) => return Ok(None),
             (Some(name), None) => (name.as_str(), format!("--proto {name}")),
             (Some(name), Some(scheme)) if name != scheme => {
                 let problem = format!("--proto {name} and --address {scheme}:// name different protocols");
@@ -45,16 +61,17 @@ impl Target {
             (_, Some(scheme)) => (scheme, format!("--address {scheme}://")),
         };
         let names = || all.iter().map(|p| p.name());
-        all.iter().find(|p| p.name() == name).map(|p| p.connector()).ok_or_else(|| {
+        let found = all.iter().copied().find(|p| p.name() == name);
+        found.map(Some).ok_or_else(|| {
             let advice = match nearest(name, names()) {
                 Some(near) => format!("Did you mean `{near}`?"),
                 None => format!("There are: {}.", names().collect::<Vec<_>>().join(", ")),
             };
-            CliError::new(Exit::Usage, format!("{said}: no such protocol")).advise(advice)
+            CliError::new(Exit::Usage, format!("{asked}: no such protocol")).advise(advice)
         })
     }
 
-    /// The protocol that the address names (`kafka://host:port`), and what is left of it.
+    /// The protocol that the address names (`protocol://host:port`), and what is left of it.
     fn parts(&self) -> (Option<&str>, Option<&str>) {
         match self.address.as_deref().map(|address| address.split_once("://").ok_or(address)) {
             None => (None, None),
@@ -74,11 +91,28 @@ impl Target {
     }
 }
 
+/// The first of these clients that is understood at its address; the first of all where none is, to say why.
+async fn spoken(candidates: Vec<(&'static dyn Connector, String)>) -> (&'static dyn Connector, String) {
+    // With one candidate there is nothing to find out.
+    if candidates.len() > 1 {
+        for (connector, address) in &candidates {
+            if let Ok(Ok(_)) = tokio::time::timeout(PROBE, connector.connect(address)).await {
+                return (*connector, address.clone());
+            }
+        }
+    }
+    candidates.into_iter().next().expect("there is a protocol")
+}
+
 impl ClientArgs {
     async fn connect(&self) -> Result<Box<dyn Client>, CliError> {
-        let connector = self.target.connector()?;
-        let address = self.target.address(connector);
-        Ok(in_time(self.timeout.0, connector.connect(&address)).await?)
+        Ok(self.connect_as().await?.1)
+    }
+
+    /// A client, and what made it.
+    async fn connect_as(&self) -> Result<(&'static dyn Connector, Box<dyn Client>), CliError> {
+        let (connector, address) = self.target.choose().await?;
+        Ok((connector, in_time(self.timeout.0, connector.connect(&address)).await?))
     }
 }
 
@@ -112,6 +146,23 @@ async fn in_time<T>(
     })
 }
 
+/// The administration of topics, if the protocol has it.
+fn topic_admin(client: &mut dyn Client) -> Result<&mut dyn TopicAdmin, ClientError> {
+    client.topics().ok_or_else(|| not_administered("topics"))
+}
+
+/// The administration of groups, if the protocol has it.
+fn group_admin(client: &mut dyn Client) -> Result<&mut dyn GroupAdmin, ClientError> {
+    client.groups().ok_or_else(|| not_administered("groups"))
+}
+
+fn not_administered(what: &str) -> ClientError {
+    let message = format!(
+        "{what} cannot be administered by this protocol: name another with --proto, or ask the admin port, /sabir/v1/{what}"
+    );
+    ClientError::new(Failure::Unsupported, message)
+}
+
 /// What came of a question about a topic. Where there is none of that name, the failure says so and names the nearest.
 async fn about_topic<T>(
     client: &mut dyn Client,
@@ -123,7 +174,8 @@ async fn about_topic<T>(
         Err(error) if error.failure == Failure::NotFound => error,
         other => return Ok(other?),
     };
-    match in_time(args.timeout.0, client.topics()).await {
+    let Some(topics) = client.topics() else { return Err(error.into()) };
+    match in_time(args.timeout.0, topics.list()).await {
         Ok(topics) => Err(not_found("topic", name, topics.into_iter().map(|t| t.name).collect(), error)),
         // The first answer has to do.
         Err(_) => Err(error.into()),
@@ -141,7 +193,8 @@ async fn about_group<T>(
         Err(error) if error.failure == Failure::NotFound => error,
         other => return Ok(other?),
     };
-    match in_time(args.timeout.0, client.groups()).await {
+    let Some(groups) = client.groups() else { return Err(error.into()) };
+    match in_time(args.timeout.0, groups.list()).await {
         Ok(groups) => Err(not_found("group", id, groups.into_iter().map(|g| g.id).collect(), error)),
         Err(_) => Err(error.into()),
     }
@@ -194,34 +247,19 @@ fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(count), if count == 1 { one } else { many })
 }
 
-impl From<AcksArg> for Acks {
-    fn from(arg: AcksArg) -> Self {
-        match arg {
-            AcksArg::None => Acks::None,
-            AcksArg::Leader => Acks::Leader,
-            AcksArg::All => Acks::All,
-        }
-    }
-}
-
-impl From<CompressionArg> for Compression {
-    fn from(arg: CompressionArg) -> Self {
-        match arg {
-            CompressionArg::None => Compression::None,
-            CompressionArg::Gzip => Compression::Gzip,
-            CompressionArg::Snappy => Compression::Snappy,
-            CompressionArg::Lz4 => Compression::Lz4,
-            CompressionArg::Zstd => Compression::Zstd,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use sabir_server::client::{
+        Incoming, LoadPlan, LoadReport, LocalFuture, Outgoing, Position, Progress, PublishOptions, Receipt,
+        Start,
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
-    #[test]
-    fn an_address_may_name_its_protocol() {
+    #[tokio::test]
+    async fn an_address_may_name_its_protocol() {
         let target = |address: &str, proto: Option<&str>| Target {
             address: Some(address.into()),
             proto: proto.map(Into::into),
@@ -235,13 +273,106 @@ mod tests {
         ] {
             for proto in [None, Some("kafka")] {
                 let target = target(address, proto);
-                assert_eq!(target.address(target.connector().unwrap()), found);
+                let (_, address) = target.choose().await.unwrap();
+                assert_eq!(address, found);
             }
         }
         for (address, proto) in [("kafak://a:1", None), ("redis://a:1", Some("kafka")), ("://a", None)] {
-            let error = target(address, proto).connector().err().unwrap();
+            let error = target(address, proto).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}");
         }
+    }
+
+    /// A protocol whose brokers greet with its name.
+    struct Greeting(&'static str);
+
+    impl Connector for Greeting {
+        fn default_port(&self) -> u16 {
+            1
+        }
+
+        fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>> {
+            let (address, name) = (address.to_owned(), self.0);
+            Box::pin(async move {
+                let refused = |said: String| ClientError::new(Failure::Connect, said);
+                let mut stream = TcpStream::connect(address).await.map_err(|e| refused(e.to_string()))?;
+                let mut greeting = vec![0; name.len()];
+                stream.read_exact(&mut greeting).await.map_err(|e| refused(e.to_string()))?;
+                match greeting == name.as_bytes() {
+                    true => Ok(Box::new(NoClient) as Box<dyn Client>),
+                    false => Err(refused(format!("it does not speak {name}"))),
+                }
+            })
+        }
+
+        fn bench(&self, _: String, _: LoadPlan, _: &'static Progress) -> LocalFuture<'static, LoadReport> {
+            Box::pin(async { Err(not_administered("loads")) })
+        }
+    }
+
+    /// A client of a protocol that can do nothing.
+    struct NoClient;
+
+    impl Client for NoClient {
+        fn publish<'a>(
+            &'a mut self,
+            _: &'a str,
+            _: Vec<Outgoing>,
+            _: &'a PublishOptions,
+        ) -> LocalFuture<'a, Vec<Receipt>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn positions<'a>(
+            &'a mut self,
+            _: &'a str,
+            _: Option<i32>,
+            _: Start,
+        ) -> LocalFuture<'a, Vec<Position>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn read<'a>(
+            &'a mut self,
+            _: &'a str,
+            _: &'a mut [Position],
+            _: Duration,
+        ) -> LocalFuture<'a, Vec<Incoming>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_protocol_is_chosen_by_what_is_spoken() {
+        static A: Greeting = Greeting("a");
+        static B: Greeting = Greeting("b");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"b").await.unwrap();
+            }
+        });
+        let both = |at: &str| [&A, &B].map(|c| (c as &'static dyn Connector, at.to_owned())).to_vec();
+        let (found, _) = spoken(both(&address)).await;
+        assert!(std::ptr::addr_eq(found, &B), "the second greets");
+        serving.abort();
+        // Nobody is there: the first says so.
+        let (found, _) = spoken(both("127.0.0.1:1")).await;
+        assert!(std::ptr::addr_eq(found, &A));
+    }
+
+    #[test]
+    fn what_a_protocol_cannot_administer_is_said() {
+        let mut client = NoClient;
+        let error = topic_admin(&mut client).err().unwrap();
+        assert_eq!(CliError::from(error).exit, Exit::Refused);
+        assert!(group_admin(&mut client).err().unwrap().to_string().contains("/sabir/v1/groups"));
     }
 
     #[test]

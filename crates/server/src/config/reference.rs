@@ -24,7 +24,7 @@ const HEAD: &str = "\
 the file says is overridden by environment variables `SABIR__SECTION__KEY`, and those by `--set section.key=value`:
 
 ```sh
-sabir serve --config sabir.toml --set kafka.listen=127.0.0.1:9192
+sabir serve --config sabir.toml --set admin.listen=127.0.0.1:9192
 SABIR__DATA__DURABILITY=os sabir serve
 ```
 
@@ -47,7 +47,7 @@ const TAIL: &str = "
 | does not read its answers | `net.write_timeout` after the socket would take no more | `slow_reader` |
 | asks for nothing | after `net.idle_timeout`; not while it waits for an answer | `idle` |
 | has vanished without a word | after twice `net.keepalive` | `vanished` |
-| announces a size that is not positive, or above `kafka.max_request` | at once | `frame_size` |
+| announces a size that is not positive, or above the protocol's `max_request` | at once | `frame_size` |
 | speaks another protocol, such as TLS or HTTP | at once | `foreign` |
 | sends what cannot be read, or an API or version that is not served | at once | `header`, `body`, `unknown_api`, `unknown_version` |
 | sends a batch with `acks=0` that is refused | at once | `refused_unanswered` |

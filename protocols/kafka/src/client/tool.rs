@@ -5,20 +5,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_frontend::client::{
-    Acks, Client as Tool, ClientError, ClusterInfo, Connector, Failure, GroupInfo, GroupOffset, GroupSummary,
-    Incoming, LoadPlan, LoadReport, LocalFuture, NewTopic, Outgoing, PartitionInfo, Position, Progress,
-    PublishOptions, Receipt, SettingChange, Start, TopicInfo, TopicSetting,
+    Client as Tool, ClientError, ClientOption, ClusterInfo, Connector, Failure, GroupAdmin, Incoming,
+    LoadPlan, LoadReport, LocalFuture, Outgoing, Position, Progress, PublishOptions, Receipt, Start,
+    TopicAdmin,
 };
 
 use super::RETRY_EVERY;
 use super::groups::Committer;
+use super::options::{self, Publishing};
 use super::{
-    Client, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, OffsetAt, Producer, ProducerOptions,
-    Record, TopicHandle, bench,
+    Acks, Client, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, OffsetAt, Producer,
+    ProducerOptions, Record, TopicHandle, bench,
 };
-use crate::frontend::short_uuid;
-use crate::wire::messages::metadata::{MetadataResponsePartition, MetadataResponseTopic};
-use crate::wire::{ApiKey, ErrorCode};
+use crate::wire::ErrorCode;
 
 /// How long a topic that the broker makes by itself is waited for.
 const APPEARANCE: Duration = Duration::from_secs(2);
@@ -32,6 +31,14 @@ pub(crate) struct KafkaConnector;
 impl Connector for KafkaConnector {
     fn default_port(&self) -> u16 {
         9092
+    }
+
+    fn publish_options(&self) -> &'static [ClientOption] {
+        options::PUBLISH
+    }
+
+    fn load_options(&self) -> &'static [ClientOption] {
+        options::LOAD
     }
 
     fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Tool>> {
@@ -58,7 +65,7 @@ fn unreachable(error: &Error) -> ClientError {
     ClientError::new(Failure::Connect, error.to_string())
 }
 
-fn failed(error: Error) -> ClientError {
+pub(super) fn failed(error: Error) -> ClientError {
     let failure = match &error {
         Error::Connect { .. } | Error::Advertised { .. } => Failure::Connect,
         Error::Closed { .. } | Error::Wire { .. } | Error::Records { .. } => Failure::Broken,
@@ -78,8 +85,8 @@ fn failed(error: Error) -> ClientError {
     ClientError::new(failure, error.to_string())
 }
 
-struct KafkaTool {
-    client: Client,
+pub(super) struct KafkaTool {
+    pub(super) client: Client,
     /// The producer of the last call, for the next one with the same options.
     sending: Option<Sending>,
     /// The consumer of the last call: its next fetch is under way already.
@@ -107,76 +114,11 @@ impl Tool for KafkaTool {
         })
     }
 
-    fn topics(&mut self) -> LocalFuture<'_, Vec<TopicInfo>> {
-        Box::pin(async {
-            let metadata = self.client.metadata(None).await.map_err(failed)?;
-            let mut topics: Vec<TopicInfo> = metadata.topics.into_iter().map(topic_info).collect();
-            topics.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(topics)
-        })
-    }
-
-    fn topic<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo> {
-        Box::pin(async move {
-            // Waits for leaders, which the offsets need, and tells a topic that is not there.
-            let count = self.client.topic(name, false).await.map_err(failed)?.leaders.len() as i32;
-            let metadata = self.client.metadata(Some(&[name])).await.map_err(failed)?;
-            let found = metadata.topics.into_iter().find(|t| t.name.as_ref().is_some_and(|n| *n == name));
-            let mut topic = found.map(topic_info).ok_or_else(|| failed(missing(name)))?;
-            let ends = self.ends(name, &(0..count).collect::<Vec<_>>()).await?;
-            for (partition, end) in topic.partitions.iter_mut().zip(ends) {
-                partition.offsets = Some(end);
-            }
-            Ok(topic)
-        })
-    }
-
-    fn create_topic(&mut self, topic: NewTopic) -> LocalFuture<'_, ()> {
-        Box::pin(async move {
-            let NewTopic { name, partitions, configs, dry_run } = topic;
-            let new = super::NewTopic { name, partitions, replication: None, configs };
-            let outcomes = self.client.create_topics(&[new], dry_run).await.map_err(failed)?;
-            outcomes.into_iter().collect::<Result<_, _>>().map_err(failed)
-        })
-    }
-
-    fn delete_topic<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()> {
-        Box::pin(async move {
-            let outcomes = self.client.delete_topics(&[name]).await.map_err(failed)?;
-            outcomes.into_iter().collect::<Result<_, _>>().map_err(failed)
-        })
-    }
-
-    fn topic_settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>> {
-        Box::pin(async move { self.client.topic_settings(name).await.map_err(failed) })
-    }
-
-    fn change_topic<'a>(
-        &'a mut self,
-        name: &'a str,
-        changes: &'a [SettingChange],
-        dry_run: bool,
-    ) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.client.change_topic(name, changes, dry_run).await.map_err(failed) })
-    }
-
-    fn add_partitions<'a>(&'a mut self, name: &'a str, total: i32, dry_run: bool) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.client.add_partitions(name, total, dry_run).await.map_err(failed) })
-    }
-
-    fn delete_records<'a>(
-        &'a mut self,
-        topic: &'a str,
-        before: &'a [(i32, i64)],
-    ) -> LocalFuture<'a, Vec<(i32, i64)>> {
-        Box::pin(async move { self.client.delete_records(topic, before).await.map_err(failed) })
-    }
-
     fn publish<'a>(
         &'a mut self,
         topic: &'a str,
         messages: Vec<Outgoing>,
-        options: PublishOptions,
+        options: &'a PublishOptions,
     ) -> LocalFuture<'a, Vec<Receipt>> {
         Box::pin(async move {
             // A new topic has a partition 0; whether it would have another is not known before it is made, and stays.
@@ -262,52 +204,24 @@ impl Tool for KafkaTool {
         })
     }
 
-    fn groups(&mut self) -> LocalFuture<'_, Vec<GroupSummary>> {
-        Box::pin(async { self.client.list_groups().await.map_err(failed) })
-    }
-
-    fn group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, GroupInfo> {
-        Box::pin(async move { self.client.describe_group(id).await.map_err(failed) })
-    }
-
-    fn group_offsets<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, Vec<GroupOffset>> {
-        Box::pin(async move {
-            let committed = self.client.fetch_offsets(id, None).await.map_err(failed)?;
-            let mut offsets: Vec<GroupOffset> = Vec::with_capacity(committed.len());
-            for c in committed.into_iter().filter(|c| c.offset >= 0) {
-                offsets.push(GroupOffset {
-                    topic: c.topic,
-                    partition: c.partition,
-                    committed: c.offset,
-                    end: None,
-                });
-            }
-            offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-            for topic in offsets.chunk_by_mut(|a, b| a.topic == b.topic) {
-                self.add_ends(topic).await?;
-            }
-            Ok(offsets)
-        })
-    }
-
-    fn commit<'a>(&'a mut self, id: &'a str, offsets: &'a [(String, i32, i64)]) -> LocalFuture<'a, ()> {
-        Box::pin(async move {
-            let offsets: Vec<_> = offsets.iter().map(|(t, p, o)| (t.as_str(), *p, *o, None)).collect();
-            self.client.commit_offsets(id, &Committer::default(), &offsets).await.map_err(failed)
-        })
-    }
-
-    fn delete_group<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.client.delete_group(id).await.map_err(failed) })
-    }
-
-    fn delete_offsets<'a>(
+    fn settle<'a>(
         &'a mut self,
-        id: &'a str,
         topic: &'a str,
-        partitions: &'a [i32],
+        reader: &'a str,
+        before: &'a [(i32, i64)],
     ) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.client.delete_offsets(id, topic, partitions).await.map_err(failed) })
+        Box::pin(async move {
+            let offsets: Vec<_> = before.iter().map(|(p, next)| (topic, *p, *next, None)).collect();
+            self.client.commit_offsets(reader, &Committer::default(), &offsets).await.map_err(failed)
+        })
+    }
+
+    fn topics(&mut self) -> Option<&mut dyn TopicAdmin> {
+        Some(self)
+    }
+
+    fn groups(&mut self) -> Option<&mut dyn GroupAdmin> {
+        Some(self)
     }
 }
 
@@ -330,26 +244,8 @@ impl KafkaTool {
         }
     }
 
-    /// Adds the ends of one topic's partitions. What is gone has none.
-    async fn add_ends(&self, offsets: &mut [GroupOffset]) -> Result<(), ClientError> {
-        let name = offsets[0].topic.clone();
-        let count = match self.client.topic(&name, false).await {
-            Ok(topic) => topic.leaders.len() as i32,
-            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let there: Vec<_> = offsets.iter().map(|o| o.partition).filter(|p| *p < count).collect();
-        let wanted: Vec<_> = there.iter().map(|p| (*p, OffsetAt::Latest)).collect();
-        let ends = self.client.list_offsets(&name, &wanted).await.map_err(failed)?;
-        for end in ends {
-            let known = offsets.iter_mut().find(|o| o.partition == end.partition);
-            known.into_iter().for_each(|o| o.end = Some(end.offset));
-        }
-        Ok(())
-    }
-
     /// First offset and end of partitions.
-    async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<(i64, i64)>, ClientError> {
+    pub(super) async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<(i64, i64)>, ClientError> {
         let both = |p: &i32| [(*p, OffsetAt::Earliest), (*p, OffsetAt::Latest)];
         let wanted: Vec<_> = partitions.iter().flat_map(both).collect();
         let found = self.client.list_offsets(topic, &wanted).await.map_err(failed)?;
@@ -364,8 +260,8 @@ impl KafkaTool {
         Ok(found.iter().map(|f| f.offset).collect())
     }
 
-    async fn sending(&mut self, options: PublishOptions) -> Result<&Sending, Error> {
-        let fitting = self.sending.take().filter(|sending| sending.options == options);
+    async fn sending(&mut self, options: &PublishOptions) -> Result<&Sending, Error> {
+        let fitting = self.sending.take().filter(|sending| sending.options == *options);
         let sending = match fitting {
             Some(sending) => sending,
             None => Sending::start(&self.client, options).await?,
@@ -390,20 +286,21 @@ impl KafkaTool {
 }
 
 impl Sending {
-    async fn start(client: &Client, options: PublishOptions) -> Result<Self, Error> {
+    async fn start(client: &Client, options: &PublishOptions) -> Result<Self, Error> {
+        let Publishing { acks, compression } = Publishing::of(&options.options)?;
         let outcomes = Outcomes::default();
         let noted = outcomes.clone();
         let on_delivery = Box::new(move |delivery: &Delivery<'_>| note(&mut noted.lock(), delivery));
         let producer_options = ProducerOptions {
-            acks: options.acks,
-            compression: options.compression,
+            acks,
+            compression,
             // A request that is repeated after a broken connection must not publish twice.
-            idempotent: options.acks == Acks::All,
+            idempotent: acks == Acks::All,
             delivery_timeout: options.timeout,
             ..ProducerOptions::default()
         };
         let producer = Producer::start(client, producer_options, Some(on_delivery)).await?;
-        Ok(Self { options, producer, outcomes })
+        Ok(Self { options: options.clone(), producer, outcomes })
     }
 
     async fn send(&self, topic: &str, messages: &[Outgoing]) -> Result<Vec<Receipt>, ClientError> {
@@ -464,32 +361,6 @@ fn note(outcomes: &mut [Option<Result<Receipt, Error>>], delivery: &Delivery<'_>
 fn no_partition(topic: &str, wrong: i32, partitions: usize) -> ClientError {
     let message = format!("{topic} has no partition {wrong}; it has 0 to {}", partitions.saturating_sub(1));
     ClientError::new(Failure::NotFound, message)
-}
-
-fn missing(name: &str) -> Error {
-    Error::Broker { api: ApiKey::Metadata, code: ErrorCode::UnknownTopicOrPartition, message: name.into() }
-}
-
-fn topic_info(topic: MetadataResponseTopic) -> TopicInfo {
-    let mut partitions: Vec<PartitionInfo> = topic.partitions.iter().map(partition_info).collect();
-    partitions.sort_by_key(|p| p.index);
-    let id = topic.topic_id;
-    TopicInfo {
-        name: topic.name.map(|n| n.to_string()).unwrap_or_default(),
-        id: (id != [0; 16]).then(|| short_uuid(id)),
-        internal: topic.is_internal,
-        partitions,
-    }
-}
-
-fn partition_info(partition: &MetadataResponsePartition) -> PartitionInfo {
-    PartitionInfo {
-        index: partition.partition_index,
-        leader: (partition.leader_id >= 0).then_some(partition.leader_id),
-        replicas: partition.replica_nodes.clone(),
-        in_sync: partition.isr_nodes.clone(),
-        offsets: None,
-    }
 }
 
 fn incoming(partition: i32, record: &sabir_model::batch::RecordView<'_>) -> Incoming {

@@ -9,7 +9,7 @@ use std::io::Write;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
-use super::{about_group, block_on, confirm, in_time, once, reader_is_there, tell};
+use super::{about_group, block_on, confirm, group_admin, in_time, once, reader_is_there, tell};
 use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
@@ -25,7 +25,7 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliErr
     let client = &mut *connected;
     match command {
         GroupCommand::List { output } => {
-            let groups = in_time(args.timeout.0, client.groups()).await?;
+            let groups = in_time(args.timeout.0, group_admin(client)?.list()).await?;
             Ok(print(output.output, &List(groups))?)
         }
         GroupCommand::Describe { groups, output } => {
@@ -56,7 +56,7 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliErr
 async fn lag(client: &mut dyn Client, args: &ClientArgs, groups: &[String]) -> Result<Lag, CliError> {
     let mut groups = groups.to_vec();
     if groups.is_empty() {
-        let all = in_time(args.timeout.0, client.groups()).await?;
+        let all = in_time(args.timeout.0, group_admin(client)?.list()).await?;
         groups = all.into_iter().map(|g| g.id).collect();
     }
     let mut found = Vec::new();
@@ -68,7 +68,7 @@ async fn lag(client: &mut dyn Client, args: &ClientArgs, groups: &[String]) -> R
 }
 
 async fn described(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<GroupInfo, CliError> {
-    let outcome = in_time(args.timeout.0, client.group(id)).await;
+    let outcome = in_time(args.timeout.0, group_admin(client)?.describe(id)).await;
     about_group(client, args, id, outcome).await
 }
 
@@ -78,7 +78,7 @@ async fn committed(
     args: &ClientArgs,
     id: &str,
 ) -> Result<Vec<GroupOffset>, CliError> {
-    let offsets = in_time(args.timeout.0, client.group_offsets(id)).await?;
+    let offsets = in_time(args.timeout.0, group_admin(client)?.offsets(id)).await?;
     if offsets.is_empty() {
         described(client, args, id).await?;
     }
@@ -100,7 +100,7 @@ fn without_members(group: &GroupInfo) -> Result<(), CliError> {
 /// A group with its members, what it has committed, and what is dealt to members and not committed yet.
 async fn detail(client: &mut dyn Client, args: &ClientArgs, id: &str) -> Result<Detail, CliError> {
     let info = described(client, args, id).await?;
-    let offsets = in_time(args.timeout.0, client.group_offsets(id)).await?;
+    let offsets = in_time(args.timeout.0, group_admin(client)?.offsets(id)).await?;
     let mut partitions: Vec<Progress> = offsets.into_iter().map(Progress::from).collect();
     let known =
         |topic: &str, partition| partitions.iter().any(|p| p.topic == topic && p.partition == partition);
@@ -143,7 +143,7 @@ async fn delete(
     let mut outcome = Ok(());
     for id in groups {
         if !dry_run {
-            outcome = in_time(args.timeout.0, client.delete_group(&id)).await.map_err(CliError::from);
+            outcome = in_time(args.timeout.0, group_admin(client)?.delete(&id)).await.map_err(CliError::from);
         }
         if outcome.is_err() {
             break;

@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, ClientError, GroupOffset};
 use serde_json::{Value, json};
 
-use super::super::{confirm, counted, in_time};
+use super::super::{confirm, counted, group_admin, in_time};
 use super::committed;
 use crate::args::ClientArgs;
 use crate::args::group::DeleteOffsetsArgs;
@@ -31,7 +31,7 @@ pub async fn run(
         confirm(sure, &format!("Delete {count} of {} that {group} has committed?", topics.join(", ")))?;
         for topic in offsets.chunk_by(|a, b| a.topic == b.topic) {
             let partitions: Vec<_> = topic.iter().map(|o| o.partition).collect();
-            let asking = client.delete_offsets(&group, &topic[0].topic, &partitions);
+            let asking = group_admin(client)?.delete_offsets(&group, &topic[0].topic, &partitions);
             in_time(args.timeout.0, asking).await.map_err(|error| in_use(&group, error))?;
         }
     }

@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, Failure, GroupOffset, Position, Start};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, confirm, counted, in_time};
+use super::super::{about_topic, confirm, counted, group_admin, in_time};
 use super::{committed, without_members};
 use crate::args::ClientArgs;
 use crate::args::group::{ResetArgs, To};
@@ -37,7 +37,7 @@ pub async fn run(client: &mut dyn Client, args: &ClientArgs, reset: ResetArgs) -
         let partitions = counted(moves.len() as u64, "partition", "partitions");
         confirm(reset.sure, &format!("Reset {} in {partitions}, to be {lag} behind?", reset.group))?;
         let offsets: Vec<_> = moves.iter().map(|m| (m.topic.clone(), m.partition, m.after)).collect();
-        in_time(args.timeout.0, client.commit(&reset.group, &offsets)).await?;
+        in_time(args.timeout.0, group_admin(client)?.commit(&reset.group, &offsets)).await?;
     }
     let outcome = if reset.dry_run { "would be reset" } else { "reset" };
     Ok(print(reset.output.output, &Moves { group: reset.group, moves, outcome })?)
@@ -49,7 +49,7 @@ async fn before(
     args: &ClientArgs,
     reset: &ResetArgs,
 ) -> Result<Vec<GroupOffset>, CliError> {
-    match in_time(args.timeout.0, client.group(&reset.group)).await {
+    match in_time(args.timeout.0, group_admin(client)?.describe(&reset.group)).await {
         Ok(group) => without_members(&group)?,
         Err(error) if error.failure == Failure::NotFound && !reset.topics.is_empty() => return Ok(Vec::new()),
         Err(error) if error.failure == Failure::NotFound => {}

@@ -23,7 +23,8 @@ const SHOWN: usize = 20;
 pub async fn run(args: PublishArgs, client_args: &ClientArgs) -> Result<(), CliError> {
     // The input before the connection: a file that is not there is no reason to bother a broker.
     let mut input = Input::open(&args)?;
-    let mut client = client_args.connect().await?;
+    let (connector, mut client) = client_args.connect_as().await?;
+    args.options.known_to(connector.publish_options())?;
     let mut published = Published { topic: args.topic.clone(), receipts: Vec::new(), count: 0 };
     let outcome = publish(&mut *client, client_args, &args, &mut input, &mut published).await;
     tell(args.output.output, &published, outcome)
@@ -37,14 +38,10 @@ async fn publish(
     input: &mut Input,
     published: &mut Published,
 ) -> Result<(), CliError> {
-    let options = PublishOptions {
-        acks: args.acks.into(),
-        compression: args.compression.into(),
-        timeout: client_args.timeout.0,
-    };
+    let options = PublishOptions { timeout: client_args.timeout.0, options: args.options.0.clone() };
     let keep_all = args.output.output != Format::Table;
     while let Some(chunk) = input.chunk(args)? {
-        let sending = client.publish(&args.topic, chunk, options);
+        let sending = client.publish(&args.topic, chunk, &options);
         let outcome = in_time(client_args.timeout.0, sending).await;
         let receipts = about_topic(client, client_args, &args.topic, outcome).await?;
         published.count += receipts.len();

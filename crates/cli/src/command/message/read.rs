@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sabir_server::client::{Client, Failure, Position, Start};
 
-use super::super::{about_topic, in_time, reader_is_there};
+use super::super::{about_topic, group_admin, in_time, reader_is_there};
 use super::filter::Filter;
 use super::show::{Form, Printer};
 use crate::args::ClientArgs;
@@ -100,9 +100,8 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
         // While nothing comes, nothing is written, and only this tells that nobody reads any more.
         reader_is_there()?;
         if let Some(group) = reading.group.as_ref().filter(|_| !seen.is_empty()) {
-            let topic = &reading.topic;
-            let offsets: Vec<_> = seen.into_iter().map(|(p, next)| (topic.clone(), p, next)).collect();
-            in_time(args.timeout.0, client.commit(group, &offsets)).await?;
+            let before: Vec<_> = seen.into_iter().collect();
+            in_time(args.timeout.0, client.settle(&reading.topic, group, &before)).await?;
         }
         if !reading.follow {
             for (position, (_, end)) in positions.iter_mut().zip(ends) {
@@ -146,7 +145,7 @@ async fn go_on(
     topic: &str,
     positions: &mut [Position],
 ) -> Result<(), CliError> {
-    match in_time(args.timeout.0, client.group(group)).await {
+    match in_time(args.timeout.0, group_admin(client)?.describe(group)).await {
         Ok(found) if !found.members.is_empty() => {
             let problem = format!("group {group} has members, who read for it");
             let advice =
@@ -157,7 +156,7 @@ async fn go_on(
         Err(error) if error.failure != Failure::NotFound => return Err(error.into()),
         _ => {}
     }
-    let committed = in_time(args.timeout.0, client.group_offsets(group)).await?;
+    let committed = in_time(args.timeout.0, group_admin(client)?.offsets(group)).await?;
     for position in positions {
         let known = committed.iter().find(|o| o.topic == topic && o.partition == position.partition);
         if let Some(known) = known {

@@ -4,7 +4,7 @@ use sabir_server::client::{Client, ClientError, Failure, SettingChange, TopicSet
 use sabir_server::config_value::nearest;
 use serde_json::{Value, json};
 
-use super::super::{about_topic, in_time};
+use super::super::{about_topic, in_time, topic_admin};
 use crate::args::topic::TopicConfigCommand;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::CliError;
@@ -17,7 +17,7 @@ pub async fn run(
 ) -> Result<(), CliError> {
     match command {
         TopicConfigCommand::Show { topic, all, output } => {
-            let outcome = in_time(args.timeout.0, client.topic_settings(&topic)).await;
+            let outcome = in_time(args.timeout.0, topic_admin(client)?.settings(&topic)).await;
             let mut settings = about_topic(client, args, &topic, outcome).await?;
             settings.retain(|s| all || s.own);
             Ok(print(output.output, &Settings { topic, settings })?)
@@ -42,7 +42,7 @@ async fn change(
     output: OutputArg,
 ) -> Result<(), CliError> {
     let Changes { topic, changes, dry_run } = &wanted;
-    let outcome = in_time(args.timeout.0, client.change_topic(topic, changes, *dry_run)).await;
+    let outcome = in_time(args.timeout.0, topic_admin(client)?.change(topic, changes, *dry_run)).await;
     match outcome {
         Err(error) if error.failure == Failure::Refused => Err(refused(client, args, &wanted, error).await),
         outcome => {
@@ -60,9 +60,8 @@ async fn refused(
     error: ClientError,
 ) -> CliError {
     let refused = CliError::from(error);
-    let Ok(known) = in_time(args.timeout.0, client.topic_settings(&wanted.topic)).await else {
-        return refused;
-    };
+    let Some(topics) = client.topics() else { return refused };
+    let Ok(known) = in_time(args.timeout.0, topics.settings(&wanted.topic)).await else { return refused };
     let all = format!("`sabir topic config show {} --all` lists the settings and what holds.", wanted.topic);
     let unknown = wanted.changes.iter().find(|c| known.iter().all(|k| k.name != c.name));
     let near = unknown.and_then(|c| nearest(&c.name, known.iter().map(|k| k.name.as_str())));

@@ -7,7 +7,7 @@ mod show;
 
 use sabir_server::client::{Client, ClientError, Failure, NewTopic, TopicInfo};
 
-use super::{about_topic, block_on, confirm, counted, in_time, once, tell};
+use super::{about_topic, block_on, confirm, counted, in_time, once, tell, topic_admin};
 use crate::args::topic::TopicCommand;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::{CliError, Exit};
@@ -27,7 +27,7 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
             let mut done = Vec::new();
             let mut outcome = Ok(());
             for name in once(topics) {
-                let made = in_time(args.timeout.0, client.create_topic(new(name.clone()))).await;
+                let made = in_time(args.timeout.0, topic_admin(client)?.create(new(name.clone()))).await;
                 let made = match unless(Failure::Exists, if_not_exists, made) {
                     Ok(Some(())) => tense(dry_run, "would be created", "created"),
                     Ok(None) => "exists",
@@ -41,7 +41,7 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
             tell(output.output, &Done(done), outcome)
         }
         TopicCommand::List { internal, output } => {
-            let mut topics = in_time(args.timeout.0, client.topics()).await?;
+            let mut topics = in_time(args.timeout.0, topic_admin(client)?.list()).await?;
             topics.retain(|t| internal || !t.internal);
             Ok(print(output.output, &List(topics))?)
         }
@@ -78,7 +78,7 @@ async fn find(
 ) -> Result<Vec<TopicInfo>, CliError> {
     let mut found = Vec::new();
     for name in names {
-        let outcome = in_time(args.timeout.0, client.topic(name)).await;
+        let outcome = in_time(args.timeout.0, topic_admin(client)?.describe(name)).await;
         match unless(Failure::NotFound, if_exists, outcome) {
             Ok(topic) => found.extend(topic),
             Err(error) => about_topic(client, args, name, Err(error)).await?,
@@ -96,7 +96,8 @@ async fn delete(
     let mut done = Loss { topics: Vec::new(), outcome: "deleted" };
     let mut outcome = Ok(());
     for topic in topics {
-        outcome = in_time(args.timeout.0, client.delete_topic(&topic.name)).await.map_err(CliError::from);
+        outcome =
+            in_time(args.timeout.0, topic_admin(client)?.delete(&topic.name)).await.map_err(CliError::from);
         if outcome.is_err() {
             break;
         }
@@ -113,7 +114,7 @@ async fn add_partitions(
     dry_run: bool,
     output: OutputArg,
 ) -> Result<(), CliError> {
-    let outcome = in_time(args.timeout.0, client.add_partitions(&topic, total, dry_run)).await;
+    let outcome = in_time(args.timeout.0, topic_admin(client)?.add_partitions(&topic, total, dry_run)).await;
     about_topic(client, args, &topic, outcome).await?;
     let outcome = tense(dry_run, "would be changed", "changed");
     Ok(print(output.output, &Done(vec![(topic, outcome)]))?)

@@ -3,7 +3,7 @@
 use sabir_server::client::{Client, Position, Start};
 use serde_json::{Value, json};
 
-use super::super::{about_topic, confirm, counted, in_time};
+use super::super::{about_topic, confirm, counted, in_time, topic_admin};
 use super::tense;
 use crate::args::ClientArgs;
 use crate::args::topic::DeleteRecordsArgs;
@@ -70,7 +70,8 @@ impl Cuts {
             return Ok(());
         }
         // Retention may have been there first: the starts are what the broker says.
-        for (partition, start) in in_time(args.timeout.0, client.delete_records(&self.topic, &before)).await?
+        for (partition, start) in
+            in_time(args.timeout.0, topic_admin(client)?.delete_records(&self.topic, &before)).await?
         {
             let known = self.positions.iter_mut().find(|p| p.partition == partition);
             known.into_iter().for_each(|p| p.next = start);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
 use tokio::task::JoinSet;
 
+use super::super::options::Loading;
 use super::super::{
     Client, Consumer, ConsumerOptions, Delivery, Error, Fetched, OffsetAt, OnDelivery, Producer, Record,
     TopicHandle,
@@ -24,6 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) async fn run(
     client: &Client,
     plan: &LoadPlan,
+    loading: &Loading,
     progress: &'static Progress,
 ) -> Result<LoadReport, Error> {
     if plan.size < HEAD {
@@ -34,7 +36,7 @@ pub(super) async fn run(
     let mut lanes = JoinSet::new();
     let count = plan.clients.max(1);
     for number in 0..count {
-        let lane = Lane::start(client, plan, &tally, budget.clone(), number).await?;
+        let lane = Lane::start(client, plan, loading, &tally, budget.clone(), number).await?;
         match plan.rate {
             None => drop(lanes.spawn(lane.one_by_one())),
             Some(rate) => drop(lanes.spawn(lane.at_rate(rate / count as f64))),
@@ -63,6 +65,7 @@ impl Lane {
     async fn start(
         client: &Client,
         plan: &LoadPlan,
+        loading: &Loading,
         tally: &Tally,
         budget: Arc<Budget>,
         number: usize,
@@ -78,7 +81,7 @@ impl Lane {
                 failures.failed(error);
             }
         });
-        let producer = Producer::start(client, producer_options(plan, 1), Some(on_delivery)).await?;
+        let producer = Producer::start(client, producer_options(loading, 1), Some(on_delivery)).await?;
         let topic = producer.topic(&plan.topic).await?;
         Ok(Self {
             producer: Arc::new(producer),

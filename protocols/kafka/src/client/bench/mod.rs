@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use sabir_frontend::client::{Load, LoadPlan, LoadReport, Progress};
 
+use super::options::{Loading, Publishing};
 use super::{Client, ConnectOptions, Error, NewTopic, OffsetAt, ProducerOptions};
 use crate::wire::ErrorCode;
 
@@ -25,23 +26,24 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// The broker cannot be reached, or refuses the topic or a read. Messages that fail are counted in the report.
 pub async fn run(address: &str, plan: &LoadPlan, progress: &'static Progress) -> Result<LoadReport, Error> {
+    let loading = Loading::of(&plan.options)?;
     let client = Client::connect(address, ConnectOptions::default()).await?;
     match plan.load {
         Load::Produce => {
-            ensure_topic(&client, plan).await?;
-            produce::run(&client, plan, progress).await
+            ensure_topic(&client, plan, &loading).await?;
+            produce::run(&client, plan, &loading, progress).await
         }
         Load::Consume => consume::run(&client, plan, progress).await,
         Load::EndToEnd => {
-            ensure_topic(&client, plan).await?;
-            e2e::run(&client, plan, progress).await
+            ensure_topic(&client, plan, &loading).await?;
+            e2e::run(&client, plan, &loading, progress).await
         }
     }
 }
 
 /// Creates the topic unless it exists, and waits until its partitions take writes.
-async fn ensure_topic(client: &Client, plan: &LoadPlan) -> Result<(), Error> {
-    match client.create_topic(NewTopic::new(&plan.topic, plan.partitions)).await {
+async fn ensure_topic(client: &Client, plan: &LoadPlan, loading: &Loading) -> Result<(), Error> {
+    match client.create_topic(NewTopic::new(&plan.topic, loading.partitions)).await {
         Err(error) if error.code() != Some(ErrorCode::TopicAlreadyExists) => return Err(error),
         _ => {}
     }
@@ -51,19 +53,20 @@ async fn ensure_topic(client: &Client, plan: &LoadPlan) -> Result<(), Error> {
 }
 
 /// The buffer is no larger than what keeps the pipeline full: a message should wait for the broker, not behind a queue.
-fn producer_options(plan: &LoadPlan, partitions: usize) -> ProducerOptions {
+fn producer_options(loading: &Loading, partitions: usize) -> ProducerOptions {
+    let Publishing { acks, compression } = loading.publishing;
     let defaults = ProducerOptions::default();
     let request =
-        defaults.request_bytes.min(plan.batch_bytes.saturating_mul(partitions)).max(plan.batch_bytes);
-    let pipeline = request * plan.in_flight.max(1);
+        defaults.request_bytes.min(loading.batch_bytes.saturating_mul(partitions)).max(loading.batch_bytes);
+    let pipeline = request * loading.in_flight.max(1);
     ProducerOptions {
-        acks: plan.acks,
-        compression: plan.compression,
-        batch_bytes: plan.batch_bytes,
-        linger: plan.linger,
-        in_flight: plan.in_flight,
+        acks,
+        compression,
+        batch_bytes: loading.batch_bytes,
+        linger: loading.linger,
+        in_flight: loading.in_flight,
         buffer_bytes: 2 * pipeline + (1 << 20),
-        idempotent: plan.idempotent,
+        idempotent: loading.idempotent,
         delivery_timeout: DELIVERY_TIMEOUT,
         ..defaults
     }

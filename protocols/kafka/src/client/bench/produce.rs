@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
 use tokio::task::JoinSet;
 
+use super::super::options::Loading;
 use super::super::{Client, Delivery, Error, OnDelivery, Producer, Record, TopicHandle};
 use super::payload::Payload;
 use super::tally::Tally;
@@ -22,6 +23,7 @@ const YIELD_AFTER: usize = 8;
 pub(super) async fn run(
     client: &Client,
     plan: &LoadPlan,
+    loading: &Loading,
     progress: &'static Progress,
 ) -> Result<LoadReport, Error> {
     let tally = Tally::new(progress, plan.warmup);
@@ -29,7 +31,7 @@ pub(super) async fn run(
     let mut clients = JoinSet::new();
     for number in 0..plan.clients.max(1) {
         let payload = Payload::new(plan.size, number as u64 + 1);
-        let sender = Sender::start(client, plan, &tally, budget.clone(), payload).await?;
+        let sender = Sender::start(client, plan, loading, &tally, budget.clone(), payload).await?;
         match plan.rate {
             None => drop(clients.spawn(sender.flat_out())),
             Some(rate) => drop(clients.spawn(sender.at_rate(rate / plan.clients.max(1) as f64))),
@@ -67,15 +69,16 @@ impl Sender {
     async fn start(
         client: &Client,
         plan: &LoadPlan,
+        loading: &Loading,
         tally: &Tally,
         budget: Arc<Budget>,
         payload: Payload,
     ) -> Result<Self, Error> {
         let partitions = client.topic(&plan.topic, false).await?.leaders.len();
-        let options = producer_options(plan, partitions);
+        let options = producer_options(loading, partitions);
         let producer = Producer::start(client, options, Some(on_delivery(tally, plan.size))).await?;
         let topic = producer.topic(&plan.topic).await?;
-        let chunk = (plan.batch_bytes / (plan.size + 8)).clamp(1, 4096) as u64;
+        let chunk = (loading.batch_bytes / (plan.size + 8)).clamp(1, 4096) as u64;
         let end = plan.duration.map_or(u64::MAX, |d| (plan.warmup + d).as_nanos() as u64);
         Ok(Self { producer, topic, payload, budget, tally: tally.clone(), end, chunk })
     }

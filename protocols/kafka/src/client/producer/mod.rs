@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
-use sabir_frontend::client::Acks;
 use sabir_model::ProducerId;
 use sabir_model::batch::Compression;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use self::state::{State, TopicState, Waiter};
+use super::Acks;
 use super::batch::Record;
 use super::partitioner::partition_of_key;
 use super::{Client, Error};

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sabir_frontend::client::Acks;
 use sabir_model::ProducerId;
 use tokio::sync::oneshot;
 
+use super::super::Acks;
 use super::{Full, OnDelivery, ProducerOptions, Shared};
 use crate::client::batch::{Filling, Numbering, Record};
 use crate::client::connection::{Connection, Handed};

@@ -1,0 +1,228 @@
+//! The client side of a protocol as the command line uses it, without the protocol's own terms: messages and load, which every
+//! protocol has, and the administration of topics and groups where it has that.
+//!
+//! Futures are local: a client is used from one thread.
+
+mod groups;
+mod load;
+mod options;
+mod topics;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use groups::{GroupAdmin, GroupInfo, GroupOffset, GroupSummary, MemberInfo};
+pub use load::{Load, LoadPlan, LoadReport, Progress};
+pub use options::{ClientOption, ClientOptions};
+pub use topics::{NewTopic, PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting};
+
+/// A future on its own thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + 'a>>;
+
+/// Why a request failed, as far as a user must tell one case from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Nobody answers at the address, or what answers speaks another protocol.
+    Connect,
+    /// The topic, partition, group or offset does not exist.
+    NotFound,
+    /// It exists already.
+    Exists,
+    /// The broker refused what was asked, as it was asked.
+    Refused,
+    /// The broker or this protocol does not know the operation.
+    Unsupported,
+    /// No answer in time.
+    Timeout,
+    /// The connection broke, or the answer made no sense.
+    Broken,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ClientError {
+    /// Which kind of failure.
+    pub failure: Failure,
+    /// What went wrong, with the protocol's own name for it.
+    pub message: String,
+}
+
+impl ClientError {
+    /// A failure with its explanation.
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, message: message.into() }
+    }
+}
+
+/// Makes clients of one protocol.
+pub trait Connector: Send + Sync {
+    /// The port its brokers usually listen on.
+    fn default_port(&self) -> u16;
+
+    /// What can be said of publishing in this protocol.
+    fn publish_options(&self) -> &'static [ClientOption] {
+        &[]
+    }
+
+    /// What can be said of a load that publishes in this protocol.
+    fn load_options(&self) -> &'static [ClientOption] {
+        &[]
+    }
+
+    /// Connects to `address` (host:port).
+    fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>>;
+
+    /// Puts load on the broker at `address`, counting into `progress`, until the plan is fulfilled.
+    fn bench(
+        &self,
+        address: String,
+        plan: LoadPlan,
+        progress: &'static Progress,
+    ) -> LocalFuture<'static, LoadReport>;
+}
+
+/// A connected client.
+pub trait Client {
+    /// Publishes messages in order; answers when the broker has acknowledged every one, with their places in that order.
+    fn publish<'a>(
+        &'a mut self,
+        topic: &'a str,
+        messages: Vec<Outgoing>,
+        options: &'a PublishOptions,
+    ) -> LocalFuture<'a, Vec<Receipt>>;
+
+    /// The offset of each partition (or of the one named) at which reading from `start` begins, and the end as it now is.
+    fn positions<'a>(
+        &'a mut self,
+        topic: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>>;
+
+    /// Reads on from the positions, at most `wait` long, and moves them behind what is returned. May return nothing.
+    fn read<'a>(
+        &'a mut self,
+        topic: &'a str,
+        positions: &'a mut [Position],
+        wait: Duration,
+    ) -> LocalFuture<'a, Vec<Incoming>>;
+
+    /// Settles for `reader`, a group, what stands before these offsets (partition, next offset to read): it is not read again.
+    fn settle<'a>(
+        &'a mut self,
+        topic: &'a str,
+        reader: &'a str,
+        before: &'a [(i32, i64)],
+    ) -> LocalFuture<'a, ()>;
+
+    /// The nodes of the cluster, where the protocol tells of them.
+    fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {
+        let message = "this protocol does not tell of the nodes of a cluster";
+        Box::pin(std::future::ready(Err(ClientError::new(Failure::Unsupported, message))))
+    }
+
+    /// The administration of topics, where the protocol has it.
+    fn topics(&mut self) -> Option<&mut dyn TopicAdmin> {
+        None
+    }
+
+    /// The administration of groups, where the protocol has it.
+    fn groups(&mut self) -> Option<&mut dyn GroupAdmin> {
+        None
+    }
+}
+
+/// A cluster as its metadata shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterInfo {
+    /// The cluster's id, where the protocol has one.
+    pub id: Option<String>,
+    /// (node id, address) of every node.
+    pub nodes: Vec<(i32, String)>,
+}
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outgoing {
+    /// Where to: by key, or in turn, where absent.
+    pub partition: Option<i32>,
+    /// What places it and compacts it.
+    pub key: Option<Bytes>,
+    /// Its content; absent is not the same as empty.
+    pub value: Option<Bytes>,
+    /// Headers in order; names may repeat, a value may be absent.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+/// How to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// How long to wait for an acknowledgement.
+    pub timeout: Duration,
+    /// What is said of [`Connector::publish_options`].
+    pub options: ClientOptions,
+}
+
+impl Default for PublishOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), options: ClientOptions::default() }
+    }
+}
+
+/// Where a published message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The partition.
+    pub partition: i32,
+    /// Its offset; none where no acknowledgement was asked for.
+    pub offset: Option<i64>,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record.
+    Earliest,
+    /// Behind the newest.
+    Latest,
+    /// At an offset.
+    Offset(i64),
+    /// At the first record that is not older (milliseconds since the epoch).
+    Time(i64),
+    /// This many records before the end of each partition.
+    Last(u32),
+}
+
+/// How far a reader is in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the first record, when it was last asked.
+    pub first: i64,
+    /// The next offset to read.
+    pub next: i64,
+    /// The offset behind the last record, when it was last asked.
+    pub end: i64,
+}
+
+/// A message that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// The partition it stands in.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its content.
+    pub value: Option<Bytes>,
+    /// Its headers in order; names may repeat, a value may be absent.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
