@@ -18,6 +18,8 @@ const CHUNK: usize = 512 << 10;
 const ORDINARY: Priority = Priority::Ordinary;
 /// Builders kept for reuse.
 const SPARE: usize = 4;
+/// The largest buffer that is kept for batches that are stamped.
+const STAMPED_KEPT: usize = 256 << 10;
 /// What a body of an append takes at the most.
 const BODY_MAX: usize = 64;
 
@@ -175,7 +177,9 @@ impl OpenBlocks {
         let _ = stamp_log_append_time(&mut stamped, stamp);
         self.append_bytes(item, &stamped, stamp, durability, waiter);
         self.open.stamp = stamp;
-        self.stamped = stamped;
+        if stamped.capacity() <= STAMPED_KEPT {
+            self.stamped = stamped;
+        }
     }
 
     fn append_bytes(
@@ -283,5 +287,50 @@ fn append_body(item: &Append, max_ts: i64) -> AppendBody {
             epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::batch::{BatchBuilder, BatchHeader, Compression};
+    use sabir_model::{PartitionId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig};
+
+    use super::*;
+    use crate::catalog::Partition;
+    use crate::{AppendAcks, AppendTarget, Topic};
+
+    fn append(bytes: usize) -> Append {
+        let config = TopicConfig {
+            max_message_bytes: 4 << 20,
+            timestamp_type: TimestampType::LogAppendTime,
+            ..TopicConfig::default()
+        };
+        let topic = Arc::new(Topic {
+            id: TopicId([1; 16]),
+            name: "t".into(),
+            namespace: "/".into(),
+            version: 1,
+            config: ValidConfig::trusted(config),
+            partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
+            internal: false,
+            made_by: FrontEndNo::NONE,
+            traffic: Arc::default(),
+        });
+        let target = AppendTarget::new(&topic, 0, AppendAcks::InSync, FrontEndNo::NONE).unwrap();
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(5, None, Some(&vec![7; bytes]), &[]);
+        target.append(batch.build_checked(&target.rules(), 5).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_batch_that_was_stamped_is_not_kept() {
+        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20, 7);
+        for (bytes, kept) in [(1000, true), (3 << 20, false), (1000, true)] {
+            open.append(&append(bytes), 9, Durability::Sync, AppendCall::new(1), 0);
+            assert_eq!(open.stamped.capacity() > 0, kept, "{bytes}");
+            assert!(open.stamped.capacity() <= STAMPED_KEPT);
+        }
+        let header = BatchHeader::parse(&open.stamped).unwrap();
+        assert_eq!((header.max_timestamp, header.timestamp_type()), (9, TimestampType::LogAppendTime));
     }
 }
