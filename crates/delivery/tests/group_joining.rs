@@ -264,7 +264,7 @@ fn what_a_group_keeps_is_bounded() {
     let empty = Protocol { name: text(""), metadata: bytes::Bytes::new() };
     for protocols in [protocols(&["x".repeat(150).as_str()]), vec![empty; 10]] {
         let ticket = world.join(&Client1 { protocols, ..dynamic() });
-        assert_eq!(world.refused(ticket).error, ErrorKind::LimitReached);
+        assert_eq!(world.refused(ticket).error, ErrorKind::MessageTooLarge);
     }
     let ticket = world.join(&dynamic().with(&["a", "b", "a"]));
     assert_eq!(world.refused(ticket).error, ErrorKind::InvalidRequest, "nobody votes twice");

@@ -234,12 +234,16 @@ impl SegmentPool {
     }
 
     fn check_room(&self, number: u32) -> Result<(), DiskError> {
-        let bytes = self.limits.segment_bytes;
-        let within = self.limits.max_bytes.is_none_or(|max| (self.files() + 1) * bytes <= max);
-        if within && self.disk.free_bytes()? >= bytes.saturating_add(self.limits.keep_free) {
-            return Ok(());
+        let (len, keep_free) = (self.limits.segment_bytes, self.limits.keep_free);
+        let path = file_name(number);
+        if self.limits.max_bytes.is_some_and(|max| (self.files() + 1) * len > max) {
+            return Err(DiskError::Full { path });
         }
-        Err(DiskError::Full { path: file_name(number) })
+        let free = self.disk.free_bytes()?;
+        if free < len.saturating_add(keep_free) {
+            return Err(DiskError::KeptFree { path, len, free, keep_free });
+        }
+        Ok(())
     }
 
     /// Fills the pool. The next segment is made ready, or zeroed up to `pace`; at 0 the writer has hardly begun its own, and needs

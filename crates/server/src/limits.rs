@@ -26,8 +26,9 @@ impl Descriptors {
     pub fn share(limit: Option<u64>, shards: u32, io_threads: usize, wanted: usize) -> Self {
         let limit = limit.unwrap_or(u64::MAX);
         let journals = (limit / 16).clamp(2 * u64::from(shards), MOST_KEPT.max(2 * u64::from(shards)));
-        let fixed = ONCE + u64::from(shards) * EACH_SHARD + io_threads as u64 * EACH_THREAD;
-        let left = limit.saturating_sub(fixed + journals).max(limit / 8).max(1);
+        let fixed = (ONCE + u64::from(shards) * EACH_SHARD)
+            .saturating_add((io_threads as u64).saturating_mul(EACH_THREAD));
+        let left = limit.saturating_sub(fixed.saturating_add(journals)).max(limit / 8).max(1);
         let connections = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
         Self { journals: journals as usize, connections }
     }

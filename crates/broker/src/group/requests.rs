@@ -23,8 +23,8 @@ impl Groups {
     /// The answer's error is [`ErrorKind::MemberIdRequired`] (join again with the id that comes with it),
     /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::InconsistentGroupProtocol`],
     /// [`ErrorKind::InvalidSessionTimeout`], [`ErrorKind::GroupFull`], [`ErrorKind::InvalidGroupId`],
-    /// [`ErrorKind::RebalanceInProgress`] (a later join of the same member took its place), [`ErrorKind::LimitReached`], or
-    /// what kept its entry from being stored.
+    /// [`ErrorKind::RebalanceInProgress`] (a later join of the same member took its place),
+    /// [`ErrorKind::MessageTooLarge`] (it brings more than a group's entry takes), [`ErrorKind::LimitReached`], or what kept its entry from being stored.
     pub fn join(&self, group: &str, request: JoinRequest) -> Reply<Result<Joined, JoinRefused>> {
         let member = request.member.clone();
         match self.try_join(group, request) {

@@ -40,7 +40,7 @@ impl Group {
         } else if !sessions.contains(&join.session_timeout_ms) {
             Err(ErrorKind::InvalidSessionTimeout)
         } else if join.bytes() > self.config.max_member_bytes {
-            Err(ErrorKind::LimitReached)
+            Err(ErrorKind::MessageTooLarge)
         } else if join.repeats_itself() {
             Err(ErrorKind::InvalidRequest)
         } else {

@@ -65,7 +65,7 @@ impl Default for Config {
             max_session_timeout_ms: 1_800_000,
             new_member_join_timeout_ms: 300_000,
             max_members: 10_000,
-            max_member_bytes: 256 << 10,
+            max_member_bytes: 1 << 20,
             max_record_bytes: 1 << 20,
         }
     }

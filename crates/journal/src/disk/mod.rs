@@ -130,6 +130,20 @@ pub enum DiskError {
         /// The file that was to be created or written.
         path: String,
     },
+    /// What is left is kept free for others.
+    #[error(
+        "no space for the {len} bytes of {path}: {free} are free, of which `keep_free` leaves {keep_free} to others"
+    )]
+    KeptFree {
+        /// The file that was to be created.
+        path: String,
+        /// What it takes, in bytes.
+        len: u64,
+        /// What is free, in bytes.
+        free: u64,
+        /// What shall stay free, in bytes.
+        keep_free: u64,
+    },
     /// The process, or the system, has no descriptor left. It may have one again soon.
     #[error("no descriptor is left to open {path}")]
     NoDescriptors {
@@ -207,7 +221,7 @@ pub enum DiskError {
 impl DiskError {
     /// Whether there is too little of something that may be there again later: nothing has failed, and it is worth another try.
     pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::NoDescriptors { .. })
+        matches!(self, Self::Full { .. } | Self::KeptFree { .. } | Self::NoDescriptors { .. })
     }
 }
 

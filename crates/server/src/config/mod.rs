@@ -118,6 +118,9 @@ impl Config {
         let log = loader.section::<Log>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
         loader.check_limits(data.as_ref(), group.as_ref());
+        if let Some(net) = &net {
+            loader.check_net(net);
+        }
         if let Some(admin) = &admin {
             loader.keep(refuse_exposed("admin", &admin.listen.addresses, admin.anonymous));
         }
@@ -183,6 +186,27 @@ impl Loader {
             let (min, max) = (group.min_session_timeout, group.max_session_timeout);
             let problem = format!("{max} is less than group.min_session_timeout, which is {min}");
             self.note(ConfigError::new("group", "max_session_timeout", problem));
+        }
+    }
+
+    /// What would let no client stay.
+    fn check_net(&mut self, net: &Net) {
+        if net.io_threads.0.is_some_and(|threads| threads.get() > sections::MOST_IO_THREADS) {
+            let problem = format!("more than {} are of no use", sections::MOST_IO_THREADS);
+            self.note(ConfigError::new("net", "io_threads", problem));
+        }
+        if net.frame_memory.0.is_some_and(|size| size < sections::LEAST_FRAME_MEMORY) {
+            let problem = format!("it must be at least {}", sections::LEAST_FRAME_MEMORY);
+            self.note(ConfigError::new("net", "frame_memory", problem));
+        }
+        let patience = [
+            ("handshake_timeout", net.handshake_timeout),
+            ("frame_timeout", net.frame_timeout),
+            ("write_timeout", net.write_timeout),
+            ("idle_timeout", net.idle_timeout),
+        ];
+        for (key, _) in patience.into_iter().filter(|(_, span)| span.0.is_zero()) {
+            self.note(ConfigError::new("net", key, "every client would be closed at once".to_owned()));
         }
     }
 

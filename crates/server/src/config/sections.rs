@@ -262,7 +262,8 @@ pub const GROUP: &[Setting] = &[
     Setting {
         key: "member_memory",
         default: "\"256MiB\"",
-        help: "Memory for what the members of all groups bring: names, subscriptions, assignments.",
+        help: "Memory for what the members of all groups bring: names, subscriptions, assignments. Those of one group may take \
+               1 MiB, as they are stored together.",
     },
     Setting {
         key: "offset_memory",
@@ -277,6 +278,10 @@ pub const GROUP: &[Setting] = &[
     },
 ];
 
+/// The most threads that serve connections.
+pub const MOST_IO_THREADS: usize = 1024;
+/// The least memory for frames: less would hold no request.
+pub const LEAST_FRAME_MEMORY: Size = Size(1 << 20);
 /// The least that `data.open_bytes_max` may be: the largest block and what waits for the next one.
 pub const LEAST_OPEN_BYTES: Size = Size(2 << 20);
 
@@ -309,7 +314,7 @@ pub const NET: &[Setting] = &[
     Setting {
         key: "io_threads",
         default: "\"auto\"",
-        help: "Threads that serve connections. `auto` is one a core.",
+        help: "Threads that serve connections, 1024 at most. `auto` is one a core.",
     },
     Setting {
         key: "max_connections",

@@ -117,7 +117,7 @@ fn a_frame_that_no_memory_is_for_is_refused_by_name() {
     );
     assert!(problem(&["flags.wave=1GiB"]).starts_with("flags.wave: 1GiB is more than net.frame_memory"));
     // What nobody says follows the memory.
-    for good in [&["flags.wave=64MiB", "net.frame_memory=64MiB"][..], &["net.frame_memory=512"]] {
+    for good in [&["flags.wave=64MiB", "net.frame_memory=64MiB"][..], &["net.frame_memory=1MiB"]] {
         load(&set(good)).unwrap();
     }
 }
@@ -211,6 +211,10 @@ fn values_that_make_no_sense() {
         ("topic.max_message=2GiB", "at most 1GiB"),
         ("topic.max_partitions=400001", "at most 400000"),
         ("net.max_connections=0", "nonzero"),
+        ("net.io_threads=9223372036854775807", "more than 1024"),
+        ("net.frame_memory=1", "at least 1MiB"),
+        ("net.idle_timeout=0s", "closed at once"),
+        ("net.frame_timeout=0ms", "closed at once"),
         ("flags.listen=1794", "string"),
         ("flags.advertise=a b", "an address such as"),
         ("flags.anonymous=maybe", "a boolean"),
