@@ -163,7 +163,7 @@ fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
     let help = "What the newest blocks of all shards may take together at the moment.";
     out.gauge("sabir_tail_cache_limit_bytes", help, &[], stats.tail_cache_limit as i64);
-    let help = "How far the last stamps may be ahead of the node's time: those of new records stand at them.";
+    let help = "How far the last block's time may be ahead of the node's: those of new blocks stand at it.";
     out.gauge_f64("sabir_stamps_ahead_seconds", help, &[], stats.stamps_ahead_ms as f64 / 1e3);
     for shard in &stats.shards {
         shard_figures(out, shard);

@@ -16,19 +16,22 @@
 //! ```
 //!
 //! Something is known of the wall clock if the kernel calls it synchronised (by NTP), or if it went on as time passes for ten
-//! minutes. Then the node's time goes *back* to it, and only then. Stamps do not: a block's time is at least the last one's, so
-//! they stand at the last one until the right time has come to it.
+//! minutes. Then the node's time goes *back* to it, and only then, and records are stamped with that. Block times do not: one is at
+//! least the last one's, so they stand at the last one until the right time has come to it.
 //!
 //! **A start.** Where the machine has not been started anew meanwhile, the monotonic clock tells how long the node was off
 //! ([`ClockNote`]), and the wall clock is followed as if it had run. Else, or where the kernel calls the wall clock synchronised, it is
 //! believed at once, since a node may have been off for a week; what comes in the next ten minutes from the kernel may still correct
-//! it. Where it is more than 90 days ahead of the last block, or behind it, or before this program was written (a machine without a
-//! battery), and not synchronised, the node goes on from its last block. In the first two cases that ends when the wall clock is known
-//! to be right, in the last one when it is set.
+//! it. Where it is more than 90 days ahead of the last time, or behind it, or before this program was written (a machine without a
+//! battery), and not synchronised, the node goes on from its last time. In the first two cases that ends when the wall clock is known
+//! to be right, in the last one when it is set. One that is behind the last time, but not behind the confirmed one, is believed: it was
+//! the last run's that was wrong.
 //!
-//! What is deleted by age goes by [`expiry_ms`](NodeTime::expiry_ms): never ahead of either time. After a start whose last block is
-//! more than a day old the time that the node was off does not count for ten minutes, or for a day where nothing synchronises the
-//! clock: whoever sees that it is wrong can still set it.
+//! **What is deleted by age** goes by [`expiry_ms`](NodeTime::expiry_ms): never ahead of either time, nor, where the node's time is more
+//! than a day ahead of it, of the *confirmed* time. That goes on as time passes, and goes with the node's time only once a wall clock
+//! that it agrees with has been followed without a jump for a day in one run, or for ten minutes where the kernel calls it
+//! synchronised, or where the machine has run on since the node's time was confirmed. So what a start under a wrong clock writes down
+//! ends no waiting, however often it comes: whoever sees that the clock is wrong can still set it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -43,10 +46,11 @@ const DAY: i64 = 24 * 60 * MINUTE;
 const LEAP: i64 = 5 * MINUTE;
 /// What two clocks that are read one after the other, in whole milliseconds, may differ by.
 const AGREE: i64 = 2;
-/// After how much time off nothing is deleted by age for a while, and after how much the wall clock is not believed at once.
+/// By how much the time may be ahead of the confirmed one and still be deleted by, and after how much time off the wall clock is not
+/// believed at once.
 const LONG_OFF: i64 = DAY;
 const TOO_LONG_OFF: i64 = 90 * DAY;
-/// How long a wall clock must go on as time passes to be believed, and how long nothing is deleted by age.
+/// How long a wall clock must go on as time passes to be believed, and how long until the time is confirmed.
 const WAIT: u64 = 10 * MINUTE as u64;
 /// The latter where nothing synchronises the wall clock.
 const UNSURE_WAIT: u64 = DAY as u64;
@@ -64,9 +68,17 @@ pub struct ClockNote {
     pub monotonic_ms: u64,
     /// The node's time, in milliseconds since the epoch.
     pub time_ms: i64,
+    /// What of it was confirmed: the time that things must be older than to be deleted, and what has passed since. 0 where nothing is
+    /// known of it.
+    pub confirmed_ms: i64,
 }
 
 impl ClockNote {
+    /// Whether the time was confirmed.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed_ms != 0 && self.time_ms.saturating_sub(self.confirmed_ms) <= LEAP
+    }
+
     /// What time it is by the monotonic clock alone, if this is the same run of the same machine.
     fn now_ms(&self, boot: Option<[u8; 16]>, monotonic_ms: u64) -> Option<i64> {
         let passed = monotonic_ms.checked_sub(self.monotonic_ms).filter(|_| boot == Some(self.boot))?;
@@ -83,6 +95,10 @@ pub struct LastTime {
     pub noted_ms: Option<i64>,
     /// What the monotonic clock makes of that, where it went on since then.
     pub steady_ms: Option<i64>,
+    /// The confirmed time when that was noted.
+    pub confirmed_ms: Option<i64>,
+    /// Whether what the monotonic clock makes of the time is confirmed.
+    pub steady_confirmed: bool,
 }
 
 impl LastTime {
@@ -94,7 +110,24 @@ impl LastTime {
             block_ms: Some(block_ms),
             noted_ms: notes.iter().map(|note| note.time_ms).max(),
             steady_ms: latest.and_then(|note| note.now_ms(boot, monotonic_ms)),
+            confirmed_ms: Self::confirmed(notes),
+            steady_confirmed: latest.is_some_and(ClockNote::is_confirmed),
         }
+    }
+
+    /// The confirmed time of the last run. A crash within a start leaves notes of two runs: which is the later one is not known.
+    fn confirmed(notes: &[ClockNote]) -> Option<i64> {
+        let said: Vec<_> = notes.iter().filter(|note| note.confirmed_ms != 0).collect();
+        let is_last = |note: &ClockNote| {
+            !said.iter().any(|other| other.boot == note.boot && other.monotonic_ms > note.monotonic_ms)
+        };
+        said.iter().filter(|note| is_last(note)).map(|note| note.confirmed_ms).min()
+    }
+
+    /// The same; where nothing is known of it, it is the last time of all.
+    fn aged_ms(&self, now_ms: i64) -> i64 {
+        let last = [self.noted_ms, self.block_ms].into_iter().flatten().min();
+        self.confirmed_ms.or(last).unwrap_or(now_ms).min(now_ms)
     }
 }
 
@@ -138,11 +171,11 @@ pub enum Notice {
     Behind(i64),
     /// The wall clock, and the node's time with it, is so many milliseconds behind the last block or what can be: it is not set.
     Unset(i64),
-    /// The wall clock is so many milliseconds ahead of the last block: more than is believed at once.
+    /// The wall clock is so many milliseconds ahead of the last time: more than is believed at once.
     Doubted(i64),
-    /// The node was off for so many milliseconds: what is deleted by age waits for so many.
+    /// The time is so many milliseconds ahead of the confirmed one: what is deleted by age waits for so many.
     Waits(i64, u64),
-    /// The wall clock is right, and the last stamp so many milliseconds ahead of it: stamps stand.
+    /// The wall clock is right, and the last block's time so many milliseconds ahead of it: block times stand.
     Stands(i64),
     /// Both agree again.
     Agrees,
@@ -157,15 +190,19 @@ pub struct NodeTime {
     /// By how much the wall clock may be ahead and followed at once.
     credit: i64,
     last: LastTime,
-    /// For how long after the start, or the last large step, time off does not count for what is deleted by age, and from when on.
-    started_ms: u64,
-    waits_ms: u64,
-    aged_from_ms: Option<i64>,
+    /// The confirmed time, and the monotonic clock then.
+    aged_ms: i64,
+    aged_at_ms: u64,
+    /// Since when the wall clock has been followed without a jump, while the time is not confirmed.
+    waits_since_ms: u64,
+    /// Whether ten minutes of that are enough although nothing synchronises the wall clock: the machine has run on since the time was
+    /// confirmed.
+    sure: bool,
     /// Whether the kernel has never called the wall clock synchronised: its first word may correct what the start took for the time.
     settling: bool,
     unset: bool,
     doubt: Option<Doubt>,
-    /// What the latest stamp may be: those of records to come are not below it.
+    /// What the latest block's time may be: those of blocks to come are not below it.
     stamped_ms: i64,
     /// Where the time would be had it not gone back without the kernel's word; once the wall clock comes near, it was that which was
     /// wrong.
@@ -181,19 +218,20 @@ impl NodeTime {
         let (known, same_run) = (is_synchronised(clock), last.steady_ms.is_some());
         let goes_on = last.steady_ms.or(last.noted_ms).or(last.block_ms).unwrap_or(wall_ms);
         let off = wall_ms.saturating_sub(goes_on);
-        let believed = known || !same_run && (0..=TOO_LONG_OFF).contains(&off);
+        let confirmed = last.confirmed_ms.unwrap_or(i64::MAX).saturating_sub(LEAP);
+        let plausible = (0..=TOO_LONG_OFF).contains(&off) || off < 0 && wall_ms >= confirmed;
+        let believed = known || !same_run && plausible;
         let doubted = !believed && !same_run && off.saturating_abs() > LEAP;
         let now_ms = if believed { wall_ms } else { goes_on };
-        let idle = if doubted { off } else { now_ms.saturating_sub(last.block_ms.unwrap_or(now_ms)) };
-        let wait = if known || same_run { WAIT } else { UNSURE_WAIT };
         Self {
             now_ms,
             at_ms: monotonic_ms,
             credit: LEAP,
             last,
-            aged_from_ms: last.block_ms,
-            started_ms: monotonic_ms,
-            waits_ms: if idle > LONG_OFF { wait } else { 0 },
+            aged_ms: last.aged_ms(now_ms),
+            aged_at_ms: monotonic_ms,
+            waits_since_ms: monotonic_ms,
+            sure: last.steady_confirmed,
             settling: !known,
             unset: wall_ms < UNSET_BEFORE,
             doubt: doubted.then_some(Doubt::new(true, goes_on, clock)),
@@ -213,19 +251,50 @@ impl NodeTime {
         clock.wall_ms.saturating_sub(self.steady(clock.monotonic_ms))
     }
 
-    /// How far the latest stamp may be ahead of it; 0 if it is not.
+    /// How far the latest block's time may be ahead of it; 0 if it is not.
     pub fn stamps_ahead_ms(&self) -> i64 {
         self.stamped_ms.saturating_sub(self.now_ms).max(0)
     }
 
     /// The time that things must be older than to be deleted by age.
     pub fn expiry_ms(&self, clock: ClockReading) -> i64 {
-        let now = self.steady(clock.monotonic_ms).min(clock.wall_ms);
-        let since = clock.monotonic_ms.saturating_sub(self.started_ms);
-        match self.aged_from_ms {
-            Some(last) if since < self.waits_ms => now.min(last.saturating_add(since as i64)),
-            _ => now,
+        let steady = self.steady(clock.monotonic_ms);
+        let aged = self.confirmed_ms(clock.monotonic_ms);
+        let far = steady.saturating_sub(aged) > LONG_OFF || !self.agrees(clock);
+        let by = if far { aged.min(steady) } else { steady };
+        by.min(clock.wall_ms)
+    }
+
+    /// The confirmed time.
+    fn confirmed_ms(&self, monotonic_ms: u64) -> i64 {
+        self.aged_ms.saturating_add(monotonic_ms.saturating_sub(self.aged_at_ms) as i64)
+    }
+
+    /// Has the confirmed time go on: as time passes, or with the node's time once the wall clock has been followed for long enough.
+    fn confirm(&mut self, clock: ClockReading) {
+        let aged = self.confirmed_ms(clock.monotonic_ms);
+        let agrees = self.agrees(clock);
+        if !agrees {
+            (self.waits_since_ms, self.sure) = (clock.monotonic_ms, false);
         }
+        let waited = clock.monotonic_ms.saturating_sub(self.waits_since_ms) >= self.wait(clock);
+        let gap = self.now_ms.saturating_sub(aged);
+        let confirmed = agrees && (waited || gap <= LEAP);
+        self.aged_ms = if confirmed { self.now_ms } else { aged.min(self.now_ms) };
+        self.aged_at_ms = clock.monotonic_ms;
+        if confirmed {
+            self.waits_since_ms = clock.monotonic_ms;
+        }
+    }
+
+    /// Whether the time is about what the wall clock shows, and that is not doubted.
+    fn agrees(&self, clock: ClockReading) -> bool {
+        self.ahead_ms(clock).saturating_abs() <= LEAP && self.doubt.is_none() && !self.unset
+    }
+
+    /// How long the wall clock must be followed until the time is confirmed.
+    fn wait(&self, clock: ClockReading) -> u64 {
+        if self.sure || is_synchronised(clock) { WAIT } else { UNSURE_WAIT }
     }
 
     /// The time if nothing but the monotonic clock went on.
@@ -247,32 +316,23 @@ impl NodeTime {
             self.followed(steady, clock)
         };
         (self.now_ms, self.at_ms) = (now_ms, self.at_ms.max(clock.monotonic_ms));
+        self.confirm(clock);
         now_ms < before
     }
 
     /// Takes over the wall clock.
     fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
-        self.age_later(steady, clock.wall_ms, clock);
         if is_synchronised(clock) || clock.wall_ms >= steady {
             self.left_ms = i64::MIN;
         }
         clock.wall_ms
     }
 
-    /// What a step makes old at once is not deleted yet.
-    fn age_later(&mut self, from_ms: i64, to_ms: i64, clock: ClockReading) {
-        if to_ms.saturating_sub(from_ms) > LONG_OFF {
-            (self.aged_from_ms, self.started_ms) = (Some(from_ms), clock.monotonic_ms);
-            self.waits_ms = if is_synchronised(clock) { WAIT } else { UNSURE_WAIT };
-        }
-    }
-
     /// The time as it follows a wall clock of which nothing is known.
     fn followed(&mut self, steady: i64, clock: ClockReading) -> i64 {
         let elapsed = clock.monotonic_ms.saturating_sub(self.at_ms) as i64;
-        let known = self.found_again(steady, clock.wall_ms);
-        self.age_later(steady, known, clock);
-        let (steady, ahead) = (known, clock.wall_ms.saturating_sub(known));
+        let steady = self.found_again(steady, clock.wall_ms);
+        let ahead = clock.wall_ms.saturating_sub(steady);
         self.credit = self.credit.saturating_add(elapsed).min(LEAP);
         if ahead.saturating_abs() <= AGREE {
             steady
@@ -302,7 +362,8 @@ impl NodeTime {
             return;
         }
         let reached = self.steady(clock.monotonic_ms);
-        let last = LastTime { steady_ms: self.last.steady_ms.map(|_| reached), ..self.last };
+        let confirmed_ms = Some(self.confirmed_ms(clock.monotonic_ms));
+        let last = LastTime { steady_ms: self.last.steady_ms.map(|_| reached), confirmed_ms, ..self.last };
         *self = Self { told: self.told, stamped_ms: self.stamped_ms, ..Self::start(last, clock) };
         if !is_synchronised(clock) {
             self.now_ms = self.now_ms.max(reached);
@@ -327,13 +388,15 @@ impl NodeTime {
     fn clears_doubt(&mut self, ahead: i64, clock: ClockReading) -> bool {
         let Some(doubt) = &mut self.doubt else { return false };
         let at_start = doubt.at_start;
-        let cleared = if ahead >= -LEAP && (ahead <= TOO_LONG_OFF || !at_start) {
+        let kept = doubt.kept(clock);
+        if kept.is_none() {
+            (doubt.wall_ms, doubt.since_ms) = (clock.wall_ms, clock.monotonic_ms);
+        }
+        // What comes near by itself, as the time gains on it, was not put right.
+        let near = if at_start && kept.is_none() { TOO_LONG_OFF } else { LEAP };
+        let cleared = if ahead >= -LEAP && (ahead <= near || !at_start) {
             Some(at_start && ahead >= 0)
         } else {
-            let kept = doubt.kept(clock);
-            if kept.is_none() {
-                (doubt.wall_ms, doubt.since_ms) = (clock.wall_ms, clock.monotonic_ms);
-            }
             kept.filter(|&long_enough| long_enough)
         };
         if cleared.is_some() {
@@ -363,15 +426,13 @@ impl NodeTime {
 
     fn state(&self, clock: ClockReading) -> Notice {
         let ahead = self.ahead_ms(clock);
-        let off = clock.wall_ms.saturating_sub(self.last.block_ms.unwrap_or(clock.wall_ms));
+        let unconfirmed = self.now_ms.saturating_sub(self.confirmed_ms(self.at_ms));
         match ahead {
-            _ if self.unset => Notice::Unset(off.saturating_neg()),
+            _ if self.unset => Notice::Unset(ahead.saturating_neg()),
             _ if ahead < -LEAP => Notice::Behind(ahead.saturating_neg()),
-            _ if self.doubt.is_some() => Notice::Doubted(off),
+            _ if self.doubt.is_some() => Notice::Doubted(ahead),
             _ if ahead > LEAP => Notice::Ahead(ahead),
-            _ if clock.monotonic_ms.saturating_sub(self.started_ms) < self.waits_ms => {
-                Notice::Waits(off, self.waits_ms)
-            }
+            _ if unconfirmed > LONG_OFF => Notice::Waits(unconfirmed, self.wait(clock)),
             _ if self.stamps_ahead_ms() > LEAP => Notice::Stands(self.stamps_ahead_ms()),
             _ => Notice::Agrees,
         }
@@ -424,7 +485,8 @@ impl NodeClock {
         let boot = self.boot?;
         let time = self.time.lock();
         let monotonic_ms = self.machine.monotonic_ms();
-        Some(ClockNote { boot, monotonic_ms, time_ms: time.steady(monotonic_ms) })
+        let (time_ms, confirmed_ms) = (time.steady(monotonic_ms), time.confirmed_ms(monotonic_ms));
+        Some(ClockNote { boot, monotonic_ms, time_ms, confirmed_ms })
     }
 
     /// Looks at the machine's clocks; to be called every 50 ms or so. What comes back is to be logged.
@@ -463,7 +525,7 @@ impl NodeClock {
         self.time.lock().ahead_ms(self.machine.reading())
     }
 
-    /// How far the latest stamp may be ahead of the time, in milliseconds; 0 if it is not.
+    /// How far the latest block's time may be ahead of the time, in milliseconds; 0 if it is not.
     pub fn stamps_ahead_ms(&self) -> i64 {
         self.time.lock().stamps_ahead_ms()
     }
@@ -509,11 +571,10 @@ mod tests {
 
         /// On a machine that has run on since it was `steady`.
         fn going_on(last: i64, steady: i64, wall: i64) -> Self {
-            Self::with(
-                LastTime { block_ms: Some(last), noted_ms: Some(last), steady_ms: Some(steady) },
-                wall,
-                false,
-            )
+            let (last, steady_ms) = (Some(last), Some(steady));
+            let (block_ms, noted_ms, confirmed_ms) = (last, last, last);
+            let last = LastTime { block_ms, noted_ms, steady_ms, confirmed_ms, steady_confirmed: true };
+            Self::with(last, wall, false)
         }
 
         fn with(last: LastTime, wall_ms: i64, synchronised: bool) -> Self {
@@ -617,6 +678,77 @@ mod tests {
         };
     }
 
+    /// What a run that ends after so much time leaves to one after it, whose wall clock is so much ahead.
+    fn rebooted(before: &Rig, ahead: i64) -> Rig {
+        let clock = before.clock();
+        let last = LastTime {
+            block_ms: Some(before.time.stamped_ms.max(before.now())),
+            noted_ms: Some(before.now()),
+            confirmed_ms: Some(before.time.confirmed_ms(clock.monotonic_ms)),
+            ..LastTime::default()
+        };
+        Rig::with(last, before.wall + ahead, before.synchronised)
+    }
+
+    #[test]
+    fn what_starts_under_the_same_wrong_clock_wrote_down_ends_no_waiting() {
+        for (jump, synchronised) in [8, 60, 89, 91, 400].into_iter().flat_map(|d| [(d, false), (d, true)]) {
+            let mut right = Rig::starting(Some(NOW), NOW);
+            right.pass(5_000);
+            let mut rig = rebooted(&right, jump * DAY);
+            rig.synchronised = synchronised;
+            for _ in 0..20 {
+                rig.pass(9 * MINUTE);
+                assert!(rig.expiry() < NOW + DAY, "{jump} days: {}", rig.expiry() - NOW);
+                rig = rebooted(&rig, 1_000);
+                assert!(rig.expiry() < NOW + DAY);
+            }
+            rig.pass(MINUTE);
+            let said = rig.notices.iter().any(|said| matches!(said, Notice::Waits(..) | Notice::Doubted(_)));
+            assert!(said, "{jump} {synchronised}: {:?}", rig.notices);
+            rig.pass(if synchronised { 10 * MINUTE } else { DAY + 10 * MINUTE });
+            assert_eq!(rig.expiry(), rig.now(), "it may be true after all");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_right_after_a_run_under_a_wrong_one_is_believed_at_once() {
+        for jump in [8, 60, 89] {
+            let mut wrong = rebooted(&Rig::starting(Some(NOW), NOW), jump * DAY);
+            wrong.pass(3_000);
+            let mut rig = rebooted(&wrong, -jump * DAY);
+            assert_eq!(rig.now(), rig.wall);
+            rig.pass(MINUTE);
+            assert_eq!((rig.now(), rig.expiry()), (rig.wall, rig.wall));
+            assert!(matches!(rig.notices[..], [Notice::Stands(_)]), "{:?}", rig.notices);
+        }
+    }
+
+    #[test]
+    fn one_that_the_time_gains_on_is_not_put_right_by_that() {
+        let mut rig = Rig::starting(Some(NOW), NOW + 90 * DAY + MINUTE);
+        rig.pass(5 * MINUTE);
+        assert!(rig.now() < NOW + 20 * MINUTE, "{}", rig.now() - NOW);
+        rig.pass(6 * MINUTE);
+        assert_eq!(rig.now(), rig.wall);
+    }
+
+    #[test]
+    fn the_confirmed_time_is_that_of_the_last_note_of_a_machines_run_and_the_earlier_of_two_runs() {
+        let note = |boot: u8, monotonic_ms, time_ms, confirmed_ms| ClockNote {
+            boot: [boot; 16],
+            monotonic_ms,
+            time_ms,
+            confirmed_ms,
+        };
+        let of = |notes: &[ClockNote]| LastTime::of(NOW, notes, Some([1; 16]), 1000).confirmed_ms;
+        assert_eq!(of(&[note(1, 5, NOW, 0)]), None);
+        assert_eq!(of(&[note(1, 5, NOW, 50), note(1, 6, NOW, 70), note(1, 7, NOW, 60)]), Some(60));
+        assert_eq!(of(&[note(1, 5, NOW, 50), note(2, 6, NOW, 40), note(2, 7, NOW, 60)]), Some(50));
+        assert!(note(1, 5, NOW, NOW).is_confirmed() && !note(1, 5, NOW + DAY, NOW).is_confirmed());
+        assert!(!note(1, 5, NOW, 0).is_confirmed());
+    }
+
     #[test]
     fn one_that_is_set_back_for_long_by_mistake_is_made_good_at_once() {
         for (back, wrong_for) in [(60 * DAY, 15 * MINUTE), (YEAR, 9 * MINUTE), (YEAR, 2 * DAY)] {
@@ -696,7 +828,7 @@ mod tests {
             (rig.wall, rig.synchronised) = (NOW + 60 * MINUTE, synchronised);
             rig.pass_back(if synchronised { 50 } else { 11 * MINUTE }, true);
             assert_eq!(rig.now(), rig.wall, "the right time");
-            assert!(rig.time.stamps_ahead_ms() > 59 * DAY, "stamps stand");
+            assert!(rig.time.stamps_ahead_ms() > 59 * DAY, "block times stand");
             // A later start knows it.
             let mut again = Rig::going_on(NOW + 60 * DAY, rig.now(), rig.wall);
             again.pass(MINUTE);
@@ -806,7 +938,13 @@ mod tests {
         let clocks = [i64::MIN, -1, 0, NOW, i64::MAX];
         let lasts = [None, Some(i64::MIN), Some(0), Some(NOW), Some(i64::MAX)];
         let starts = lasts.into_iter().flat_map(|block_ms| {
-            lasts.into_iter().map(move |steady_ms| LastTime { block_ms, noted_ms: block_ms, steady_ms })
+            lasts.into_iter().map(move |steady_ms| LastTime {
+                block_ms,
+                noted_ms: block_ms,
+                steady_ms,
+                confirmed_ms: steady_ms.map(i64::wrapping_neg),
+                steady_confirmed: true,
+            })
         });
         for (last, wall_ms, synchronised) in starts
             .flat_map(|last| clocks.into_iter().map(move |wall| (last, wall)))

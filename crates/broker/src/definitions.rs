@@ -265,13 +265,7 @@ impl Definitions {
         if self.catalog().is_stopped() || self.shards.iter().any(torn) {
             return Ok(());
         }
-        // First the shards, then the catalog: what a shard has and the catalog lacks was deleted.
-        let known: Vec<FxHashSet<PartitionId>> =
-            self.shards.iter().map(|shard| partitions_of(shard)).collect();
-        let (topics, next): (Vec<Arc<Topic>>, PartitionId) = {
-            let state = self.catalog().state.read();
-            (state.catalog.topics().cloned().collect(), state.catalog.next_partition())
-        };
+        let Known { partitions: known, topics, next } = Known::of(&self.shards);
         self.delete_strays(strays(&known, &topics, next)?);
         let mut ready = Vec::new();
         for topic in topics {
@@ -343,6 +337,45 @@ impl Definitions {
             shard.submit();
         }
     }
+}
+
+/// What the shards and the catalog have.
+struct Known {
+    /// By shard.
+    partitions: Vec<FxHashSet<PartitionId>>,
+    topics: Vec<Arc<Topic>>,
+    /// The first id that the catalog never gave.
+    next: PartitionId,
+}
+
+impl Known {
+    /// First the shards, then the catalog: what a shard has and the catalog lacks was deleted.
+    fn of(shards: &[Arc<Shard>]) -> Self {
+        let partitions = shards.iter().map(|shard| partitions_of(shard)).collect();
+        let state = shards[0].state.read();
+        Self {
+            partitions,
+            topics: state.catalog.topics().cloned().collect(),
+            next: state.catalog.next_partition(),
+        }
+    }
+}
+
+/// Checks that the catalog can explain what the shards have, and changes nothing. One that may still lack what an earlier leader
+/// committed says nothing yet; [`Definitions::reconcile`] sees to those.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check(shards: &[Arc<Shard>]) -> Result<(), ShardsError> {
+    let lacks = |shard: &Arc<Shard>| {
+        let state = shard.state.read();
+        state.applied < shard.journal.last() || state.check_whole().is_err()
+    };
+    if shards.iter().any(lacks) {
+        return Ok(());
+    }
+    let Known { partitions, topics, next } = Known::of(shards);
+    strays(&partitions, &topics, next).map(drop)
 }
 
 /// By shard, what it has of topics that were deleted: the catalog gave those ids and has them no more. An id that it never gave proves

@@ -256,22 +256,29 @@ fn tell(notice: Notice) {
         ),
         Notice::Unset(ms) => warn!(
             days_behind = days(ms),
-            "the system clock is not set: the broker's time goes on from the last record"
+            "the system clock is not set: the broker's time goes on from the last one"
         ),
         Notice::Doubted(ms) => warn!(
             days = days(ms),
-            "the system clock says that the last record is this old: unless the clock is set, that is believed in ten minutes, and \
-             what is too old by it deleted a day later"
+            "the system clock is this far ahead of the last time, and nothing synchronises it: the broker's time goes on from the last \
+             one. Unless the clock is set it is taken over in ten minutes, and what is too old by it deleted a day later"
+        ),
+        Notice::Waits(ms, wait) if wait > 600_000 => warn!(
+            days = days(ms),
+            minutes = wait / 60_000,
+            "the system clock is this far ahead of the last time that is known to be right, and nothing synchronises it: records are \
+             stamped with it, but what is too old by it is deleted only when it has been synchronised, or has gone on in this run, for \
+             so many minutes. Set it if it is wrong"
         ),
         Notice::Waits(ms, wait) => info!(
             days = days(ms),
             minutes = wait / 60_000,
-            "the last record is this old by the system clock: nothing is deleted by age for so many minutes after the start"
+            "the last time that is known to be right was so long ago: what is too old now is deleted by age in so many minutes"
         ),
         Notice::Stands(ms) => warn!(
             seconds = seconds(ms),
-            "the last record is stamped this far ahead of the time: the system clock was wrong when it came. Stamps of new records \
-             stand at its own until the time has come to it"
+            "the last block's time is this far ahead: the system clock was wrong when it was written. New records are stamped with the \
+             right time; block times, by which idle producers and groups' offsets age, stand until the time has come to it"
         ),
         Notice::Agrees => info!("stamps and retention go by the system clock"),
     }

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
-use crate::definitions::Definitions;
+use crate::definitions::{self, Definitions};
 use crate::entry::{Body, DataShardsFixed, FormatLevelRaised};
 use crate::group::Groups;
 use crate::housekeeper::{Housekeeper, Maintenance};
@@ -173,6 +173,8 @@ impl Opener<'_> {
             shards.push(self.shard(ShardId(number))?);
         }
         survey.check_ends(|shard| Some(shards.get(shard.0 as usize)?.journal.last()))?;
+        // Before anything is written of this start: where it is refused, what it found is as it was.
+        definitions::check(&shards)?;
         self.start_clock(&shards);
         notes::keep(&shards, self.clock);
         write_level(&shards);

@@ -26,7 +26,7 @@ pub struct Stats {
     pub refused_settings: u64,
     /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
     pub clock_ahead_ms: i64,
-    /// How far the last stamps may be ahead of the node's time, in milliseconds: those of new records stand at them.
+    /// How far the last block's time may be ahead of the node's, in milliseconds: those of new blocks stand at it.
     pub stamps_ahead_ms: i64,
 }
 

@@ -15,7 +15,9 @@ use crate::segment::{Aligned, UNFINISHED};
 
 pub(crate) const NAME: &str = "slots";
 const MAGIC: [u8; 4] = *b"SBRV";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
+/// Its notes ended before the confirmed time.
+const VERSION_3: u16 = 3;
 /// Its form ended before the notes.
 const VERSION_2: u16 = 2;
 /// Its form ended before the identity.
@@ -23,6 +25,8 @@ const VERSION_1: u16 = 1;
 /// Where the notes on other shards begin, and how many bytes each takes.
 const ENDS_AT: usize = 160;
 const END_BYTES: usize = 16;
+/// Where the confirmed time stands, behind them.
+const CONFIRMED_AT: usize = ENDS_AT + SHARD_ENDS * END_BYTES;
 const COPY: u64 = 4096;
 const CRC_AT: usize = 4092;
 
@@ -72,7 +76,9 @@ impl SlotNotes {
             (Some(noted), Some(now)) => {
                 let passed = now.monotonic_ms.saturating_sub(noted.monotonic_ms) as i64;
                 let drift = now.time_ms.saturating_sub(noted.time_ms).saturating_sub(passed);
-                noted.boot != now.boot || drift.unsigned_abs() > Self::DRIFT
+                noted.boot != now.boot
+                    || noted.is_confirmed() != now.is_confirmed()
+                    || drift.unsigned_abs() > Self::DRIFT
             }
             (noted, now) => noted.is_some() != now.is_some(),
         };
@@ -180,8 +186,11 @@ impl HardState {
             out[96..100].copy_from_slice(&identity.shard.0.to_le_bytes());
             out[100..104].copy_from_slice(&identity.data_shards.to_le_bytes());
         }
-        if version >= VERSION {
+        if version >= VERSION_3 {
             self.encode_notes(&mut out);
+        }
+        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION) {
+            out[CONFIRMED_AT..CONFIRMED_AT + 8].copy_from_slice(&clock.confirmed_ms.to_le_bytes());
         }
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
@@ -213,7 +222,7 @@ impl HardState {
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
             // What later versions added reads as zeros.
-            VERSION | VERSION_2 | VERSION_1 => {}
+            VERSION | VERSION_3 | VERSION_2 | VERSION_1 => {}
             version => return Err(BadCopy::Newer(version)),
         }
         let vote = Vote {
@@ -245,6 +254,7 @@ impl HardState {
             boot: std::array::from_fn(|i| page[128 + i]),
             monotonic_ms: u64_at(144),
             time_ms: u64_at(152) as i64,
+            confirmed_ms: u64_at(CONFIRMED_AT) as i64,
         };
         let end = |i: usize| {
             let at = ENDS_AT + i * END_BYTES;
@@ -385,7 +395,8 @@ mod tests {
     }
 
     fn notes() -> SlotNotes {
-        let clock = ClockNote { boot: *b"fedcba9876543210", monotonic_ms: 0x51, time_ms: 0x52 };
+        let (boot, confirmed_ms) = (*b"fedcba9876543210", 0x53);
+        let clock = ClockNote { boot, monotonic_ms: 0x51, time_ms: 0x52, confirmed_ms };
         let mut ends = ShardEnds::default();
         ends[0] = (ShardId(0x61), Sequence(0x62));
         ends[SHARD_ENDS - 1] = (ShardId(0x63), Sequence(0x64));
@@ -410,6 +421,22 @@ mod tests {
         assert_eq!(HardState::decode(&page), Ok((7, HardState { notes: SlotNotes::default(), ..slot() })));
     }
 
+    #[test]
+    fn golden_bytes_of_the_third_version() {
+        let mut page = slot().encode(7, VERSION);
+        page[4] = 3;
+        page[416..CRC_AT].fill(0);
+        seal(&mut page);
+        assert_eq!(
+            page,
+            slot().encode(7, VERSION_3),
+            "what was found in that form stays in it until it is raised"
+        );
+        let mut third = slot();
+        third.notes.clock.as_mut().unwrap().confirmed_ms = 0;
+        assert_eq!(HardState::decode(&page), Ok((7, third)));
+    }
+
     fn seal(page: &mut [u8; COPY as usize]) {
         let crc = crc32c(&page[..CRC_AT]);
         page[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
@@ -422,7 +449,7 @@ mod tests {
         assert_eq!(
             hex,
             concat!(
-                "534252560300020007000000000000000807060504030201",
+                "534252560400020007000000000000000807060504030201",
                 "1100000000000000",
                 "1200000000000000",
                 "1615141325242322",
@@ -443,7 +470,8 @@ mod tests {
         );
         assert!(page[176..400].iter().all(|&byte| byte == 0));
         assert_eq!(page[400..416], *b"\x63\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0");
-        assert!(page[416..CRC_AT].iter().all(|&byte| byte == 0));
+        assert_eq!(page[416..424], 0x53_u64.to_le_bytes());
+        assert!(page[424..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(HardState::decode(&page), Ok((7, slot())));
         let plain = HardState { vote: None, ..slot() };
@@ -474,6 +502,7 @@ mod tests {
         let clock = later.clock.as_mut().unwrap();
         clock.monotonic_ms += passed;
         clock.time_ms += time;
+        clock.confirmed_ms += time;
         later
     }
 
@@ -483,6 +512,9 @@ mod tests {
         assert!(!noted.is_old(&at(3_600_000, 3_600_000)) && !noted.is_old(&at(5_000, 60_000)));
         assert!(noted.is_old(&at(0, 60_001)) && noted.is_old(&at(60_001, 0)));
         assert!(noted.is_old(&SlotNotes { clock: None, ..noted }) && SlotNotes::default().is_old(&noted));
+        let mut unconfirmed = noted;
+        unconfirmed.clock.as_mut().unwrap().confirmed_ms -= 86_400_000;
+        assert!(noted.is_old(&unconfirmed) && unconfirmed.is_old(&noted));
         let mut grown = noted;
         grown.ends[0].1 = Sequence(0x63);
         assert!(noted.is_old(&grown));

@@ -288,7 +288,7 @@ async fn opens_and_goes_on(fixture: &Path) {
     assert_eq!(broker.format_level(), FormatLevel::OLDEST, "raised to the lowest that this version writes");
     broker.shutdown();
     drop(broker);
-    assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == 3));
+    assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == 4));
     // Once more, now that this version has written its forms.
     for level in [Some(2), None] {
         let broker = open(data.path(), &manifest, 120_000, level).unwrap();

@@ -107,7 +107,6 @@ impl Shard {
 
     /// Copies batches into the open block, in order; they are the items of `call` from `slot` on.
     pub(crate) fn append(&self, items: &[Append], call: &Arc<AppendCall>, mut slot: u32) {
-        let now_ms = self.clock.now_ms();
         let refused = self.refuses(Priority::Ordinary);
         let _guard = self.guard("append");
         let mut open = self.open.lock();
@@ -115,6 +114,8 @@ impl Shard {
             drop(open);
             return call.refuse(slot, items.len(), error);
         }
+        // Under the lock, so that stamps are in the order of the records.
+        let now_ms = self.clock.now_ms();
         for item in items {
             open.append(item, now_ms, self.settings.durability, call.clone(), slot);
             slot += 1;

@@ -75,8 +75,6 @@ pub(super) struct OpenBlocks {
     /// Bytes of changes, which hold no one back as records do.
     changes: usize,
     spare: Vec<Filled>,
-    /// The time of the last block that was submitted.
-    pub(super) last_ms: i64,
     /// Why nothing is taken any more, if so.
     pub(super) refused: Option<ErrorKind>,
     next_train: u64,
@@ -85,7 +83,7 @@ pub(super) struct OpenBlocks {
 }
 
 impl OpenBlocks {
-    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, last_ms: i64) -> Self {
+    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize) -> Self {
         Self {
             open: Filled::new(&pool, tail_bytes),
             pool,
@@ -94,7 +92,6 @@ impl OpenBlocks {
             full_bytes: 0,
             changes: 0,
             spare: Vec::new(),
-            last_ms,
             refused: None,
             next_train: 0,
             body: Vec::with_capacity(BODY_MAX),
@@ -152,7 +149,8 @@ impl OpenBlocks {
         self.full.push_back(full);
     }
 
-    /// Adds a batch, the `slot`th of `call`; one too large for a block goes as a train.
+    /// Adds a batch, the `slot`th of `call`; one too large for a block goes as a train. A stamp is the node's time, even where the
+    /// last block's is above it: the node's time goes back only to a clock that is known to be right.
     pub(super) fn append(
         &mut self,
         item: &Append,
@@ -169,14 +167,14 @@ impl OpenBlocks {
             let max_ts = item.batch.header().max_timestamp;
             return self.append_bytes(item, batch, max_ts, durability, waiter);
         }
-        let stamp = now_ms.max(self.last_ms).max(self.open.stamp);
         let mut stamped = std::mem::take(&mut self.stamped);
         stamped.clear();
         stamped.extend_from_slice(batch);
         // The header was parsed before, so this finds a whole batch.
-        let _ = stamp_log_append_time(&mut stamped, stamp);
-        self.append_bytes(item, &stamped, stamp, durability, waiter);
-        self.open.stamp = stamp;
+        let _ = stamp_log_append_time(&mut stamped, now_ms);
+        self.append_bytes(item, &stamped, now_ms, durability, waiter);
+        // In the block that now is open: it may be the next one.
+        self.open.stamp = self.open.stamp.max(now_ms);
         if stamped.capacity() <= STAMPED_KEPT {
             self.stamped = stamped;
         }
@@ -324,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_buffer_of_a_large_batch_that_was_stamped_is_not_kept() {
-        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20, 7);
+        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20);
         for (bytes, kept) in [(1000, true), (3 << 20, false), (1000, true)] {
             open.append(&append(bytes), 9, Durability::Sync, AppendCall::new(1), 0);
             assert_eq!(open.stamped.capacity() > 0, kept, "{bytes}");

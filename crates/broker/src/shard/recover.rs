@@ -106,7 +106,7 @@ impl Shard {
             page_cache: PageCache::default(),
             damages: Damages::default(),
             clock,
-            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes, last_ms)),
+            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes)),
             waiting: AtomicUsize::new(0),
             room: Mutex::default(),
             submitting: DrainLoop::default(),

@@ -121,7 +121,6 @@ impl Shard {
             Err(error) => self.not_taken(number, &error),
         }
         let mut open = self.open.lock();
-        open.last_ms = *last_ms;
         open.reuse(filled.builder, filled.waiters);
         true
     }

@@ -239,6 +239,49 @@ async fn a_catalog_that_never_made_a_partition_deletes_none() {
     assert!(matches!(refused(dir.path()), ShardsError::UnknownPartition { .. }));
 }
 
+/// Whatever it is that refuses a start: with the right shard put back, everything is there.
+#[tokio::test]
+async fn a_refused_start_leaves_the_other_shards_as_they_were() {
+    let [dir, early, crashed] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let broker = open(three_shards(dir.path()));
+    fill(&broker, "a").await;
+    copy_open(dir.path(), early.path());
+    fill(&broker, "b").await;
+    copy_open(dir.path(), crashed.path());
+    close(broker);
+    for number in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        copy(crashed.path(), dir.path());
+        // What the others knew of it is too old to tell.
+        (0..4).for_each(|number| edit_slots(dir.path(), number, |copy| copy[160..416].fill(0)));
+        let right = tempfile::tempdir().unwrap();
+        copy(&shard(dir.path(), number), right.path());
+        if number == 0 {
+            replace(&shard(dir.path(), number), &shard(early.path(), number));
+        } else {
+            // The catalog has its partitions in another shard.
+            replace(&shard(dir.path(), number), &shard(dir.path(), number % 3 + 1));
+            let identity = fs::read(right.path().join("journal/slots")).unwrap();
+            edit_slots(dir.path(), number, |copy| copy[80..104].copy_from_slice(&identity[80..104]));
+        }
+        let others = |number: u32| (0..4).filter(move |other| *other != number);
+        let said = |dir: &Path| -> Vec<_> {
+            let found = |of| sabir_journal::look_at(&disk(&shard(dir, of).join("journal"))).unwrap().unwrap();
+            others(number).map(found).map(|found| (found.run, found.confirmed_run, found.notes)).collect()
+        };
+        let before = said(dir.path());
+        for _ in 0..3 {
+            let error = refused(dir.path());
+            let unknown = matches!(error, ShardsError::UnknownPartition { .. });
+            let misplaced = matches!(error, ShardsError::MisplacedPartition { .. });
+            assert!(if number == 0 { unknown } else { misplaced }, "{number}: {error}");
+        }
+        assert_eq!(said(dir.path()), before, "{number}");
+        replace(&shard(dir.path(), number), right.path());
+        is_whole(dir.path()).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_left_of_a_deleted_topic_is_deleted_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
