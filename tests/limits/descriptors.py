@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Few descriptors (`ulimit -n`), under a real `sabir serve`: more segments than it may have files open are written, found again by a
-start, and read; a flood of connections takes nothing from those who write.
+start, and read; a flood of connections, to whichever port, takes nothing from those who write or ask whether it lives. And a limit on
+file sizes (`ulimit -f`): what does not fit is named, and nothing dies of it.
 
     tests/limits/descriptors.py
 """
 
 import contextlib
 import pathlib
+import resource
 import shutil
 import socket
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import broker as brokers
@@ -23,15 +26,15 @@ SEGMENTS = 72
 
 
 class Limited(brokers.Sabir):
-    """A broker that may have so many descriptors."""
+    """A broker that may have so many descriptors, and files of so many KiB."""
 
-    def __init__(self, name, disk, descriptors):
+    def __init__(self, name, disk, descriptors, file_kib="unlimited"):
         self.folder = brokers.scratch(f"descriptors-{name}")
         super().__init__(self.folder / "data", f"descriptors-{name}", disk, ["data.shards=1", "data.durability=os"])
-        self.descriptors = descriptors
+        self.descriptors, self.file_kib = descriptors, file_kib
 
     def command(self):
-        return ["bash", "-c", f'ulimit -n {self.descriptors}; exec "$0" "$@"', *super().command()]
+        return ["bash", "-c", f'ulimit -n {self.descriptors} -f {self.file_kib}; exec "$0" "$@"', *super().command()]
 
     def __enter__(self):
         self.start()
@@ -94,10 +97,80 @@ def a_flood_of_connections(disk):
         assert lines < 200, f"{lines} lines of log"
 
 
+def asked(broker, path):
+    """Asks the admin port; how long the answer took."""
+    began = time.monotonic()
+    with urllib.request.urlopen(f"http://{broker.admin}{path}", timeout=8) as answer:
+        assert answer.status == 200, answer.status
+        answer.read()
+    return time.monotonic() - began
+
+
+def idle_connections_to_the_admin_port(disk):
+    for descriptors in (64, 80):
+        with Limited(f"admin-{descriptors}-{disk}", disk, descriptors) as broker, broker.client() as client:
+            client.create([("t", 1, {"max.message.bytes": "4000000"})])
+            idle = []
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    idle.append(socket.create_connection(("127.0.0.1", broker.second_port), 1))
+            assert len(idle) > 200, f"{len(idle)} connections were made"
+            for path in ("/livez", "/readyz", "/metrics"):
+                took = asked(broker, path)
+                assert took < 4, f"{path} took {took:.1f} s with {descriptors} descriptors"
+            began = time.monotonic()
+            with wire.Connection(broker.bootstrap) as new:
+                new.put("t", 0, BATCH)
+            took = time.monotonic() - began
+            assert took < 3, f"a new client was served after {took:.1f} s with {descriptors} descriptors"
+            assert client.get("t", 0, client.put("t", 0, BATCH))
+            time.sleep(2)
+            complaints = broker.log().count("cannot accept")
+            assert complaints <= 3, f"{complaints} lines say that nothing can be accepted"
+            for one in idle:
+                one.close()
+
+
+def a_limit_on_file_sizes(disk):
+    refused = Limited(f"size-start-{disk}", disk, 256, 10 << 10)
+    with contextlib.suppress(RuntimeError), refused:
+        raise AssertionError("it started, although no segment fits")
+    shutil.rmtree(refused.folder, ignore_errors=True)
+    log = refused.log()
+    assert "segment-" in log and "10485760 bytes" in log, f"the file and the limit are named:\n{log}"
+    with Limited(f"size-{disk}", disk, 256) as broker, broker.client() as client:
+        client.create([("t", 1, {"max.message.bytes": "4000000"})])
+        client.put("t", 0, BATCH)
+        # Segments lie ready: the writes into them are beyond it, as well as new ones.
+        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (2 << 20, resource.RLIM_INFINITY))
+        taken, refusal = 0, None
+        while refusal is None and taken < 500:
+            try:
+                client.put("t", 0, BATCH)
+                taken += 1
+            except wire.Refused as refused:
+                refusal = refused
+        assert refusal, f"{taken} batches were taken"
+        assert broker.alive(), "it lives"
+        assert client.get("t", 0, 0), "what was written is read"
+        log = broker.log()
+        assert "segment-" in log and "2097152 bytes" in log, f"the file and the limit are named:\n{log}"
+        resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        broker.kill()
+        broker.start()
+        with broker.client() as again:
+            assert again.put("t", 0, BATCH) >= taken * 900, "nothing acknowledged is lost"
+
+
 def main():
     suite = cases.Suite("descriptors")
     for disk in ("pwrite", "io_uring"):
-        for case in (more_segments_than_descriptors, a_flood_of_connections):
+        for case in (
+            more_segments_than_descriptors,
+            a_flood_of_connections,
+            idle_connections_to_the_admin_port,
+            a_limit_on_file_sizes,
+        ):
             name = f"{case.__name__.replace('_', '-')}-{disk.replace('_', '-')}"
             suite.case(name, lambda case=case, disk=disk: case(disk), limit=240)
     suite.end()

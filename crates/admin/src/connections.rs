@@ -1,5 +1,5 @@
 //! The connections there are. They are few, and nobody has to wait for one: the connection on which nothing has moved for longest
-//! gives way to a new one, and to an answer for which there is no memory left.
+//! gives way to a new one, also where the process has no descriptor left for that, and to an answer for which there is no memory left.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,10 +9,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
-/// Connections of one source, so that others have some left.
-const SOURCE_CONNECTIONS: usize = 32;
+/// One source has at most this part of all, a half, so that others have some left.
+const SOURCE_SHARE: usize = 2;
 /// Bytes of all answers that were not sent whole. The newest one is made all the same.
 const ANSWER_BYTES: usize = 16 << 20;
 
@@ -29,9 +27,11 @@ pub struct OpenConnection {
 }
 
 /// All of them. Clones are the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OpenConnections {
     all: Arc<Mutex<Vec<Arc<OpenConnection>>>>,
+    /// How many there may be at once.
+    most: usize,
 }
 
 /// A connection for as long as it is served.
@@ -68,11 +68,21 @@ impl OpenConnection {
 }
 
 impl OpenConnections {
+    /// None yet, and never more than `most`.
+    pub fn new(most: usize) -> Self {
+        Self { all: Arc::default(), most: most.max(1) }
+    }
+
+    /// Has the quietest connection give its descriptor back. False if there is none.
+    pub fn relieve(&self) -> bool {
+        give_way(&mut self.all.lock(), |_| true)
+    }
+
     /// A new connection, for which another one gives way if there are too many.
     pub fn enter(&self, peer: IpAddr) -> Registered {
         let connection = Arc::new(OpenConnection::new(source(peer)));
         let mut all = self.all.lock();
-        while let Some(crowded) = crowded(&all, connection.source) {
+        while let Some(crowded) = crowded(&all, connection.source, self.most) {
             give_way(&mut all, |one| one.source == crowded);
         }
         all.push(connection.clone());
@@ -103,11 +113,11 @@ impl Drop for Registered {
 }
 
 /// Whose connections are too many for another one of `source`.
-fn crowded(all: &[Arc<OpenConnection>], source: IpAddr) -> Option<IpAddr> {
+fn crowded(all: &[Arc<OpenConnection>], source: IpAddr, most: usize) -> Option<IpAddr> {
     let of = |source: IpAddr| all.iter().filter(|one| one.source == source).count();
     match of(source) {
-        SOURCE_CONNECTIONS.. => Some(source),
-        _ if all.len() >= CONNECTIONS => all.iter().map(|one| one.source).max_by_key(|source| of(*source)),
+        here if here >= most.div_ceil(SOURCE_SHARE) => Some(source),
+        _ if all.len() >= most => all.iter().map(|one| one.source).max_by_key(|source| of(*source)),
         _ => None,
     }
 }
@@ -134,6 +144,9 @@ fn source(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const CONNECTIONS: usize = 64;
+    const SOURCE_CONNECTIONS: usize = 32;
+
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -144,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_source_with_many_connections_loses_the_quietest_of_its_own() {
-        let all = OpenConnections::default();
+        let all = OpenConnections::new(CONNECTIONS);
         let other = all.enter(address("192.0.2.1"));
         let mut mine: Vec<_> = (0..SOURCE_CONNECTIONS).map(|_| all.enter(address("127.0.0.1"))).collect();
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -158,7 +171,7 @@ mod tests {
 
     #[test]
     fn where_all_places_are_taken_whoever_has_most_loses_one() {
-        let all = OpenConnections::default();
+        let all = OpenConnections::new(CONNECTIONS);
         let many: Vec<_> = (0..SOURCE_CONNECTIONS).map(|_| all.enter(address("192.0.2.1"))).collect();
         let few: Vec<_> = (0..SOURCE_CONNECTIONS / 2).map(|_| all.enter(address("192.0.2.2"))).collect();
         let networks = (0..SOURCE_CONNECTIONS as u32).map(|i| address(&format!("198.51.100.{i}")));
@@ -166,6 +179,19 @@ mod tests {
         assert_eq!(all.all.lock().len(), CONNECTIONS);
         assert!(few.iter().chain(&single).all(|one| is_open(&all, one)));
         assert_eq!(many.iter().filter(|one| is_open(&all, one)).count(), SOURCE_CONNECTIONS / 2);
+    }
+
+    #[test]
+    fn of_few_places_the_newest_has_one_and_any_may_be_taken_back() {
+        let all = OpenConnections::new(2);
+        let held: Vec<_> = (0..100).map(|_| all.enter(address("127.0.0.1"))).collect();
+        let other = all.enter(address("192.0.2.1"));
+        assert!(is_open(&all, &held[99]) && is_open(&all, &other));
+        assert_eq!(all.all.lock().len(), 2);
+        assert!(all.relieve() && all.relieve() && !all.relieve());
+        assert!(!is_open(&all, &other));
+        let all = OpenConnections::new(0);
+        assert!(is_open(&all, &all.enter(address("127.0.0.1"))));
     }
 
     #[test]
@@ -177,7 +203,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_read_give_way_to_new_ones() {
-        let all = OpenConnections::default();
+        let all = OpenConnections::new(CONNECTIONS);
         let open: Vec<_> = (0..4).map(|_| all.enter(address("127.0.0.1"))).collect();
         for one in &open {
             all.answer(&one.connection, ANSWER_BYTES / 2);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::HttpBody;
 use axum::extract::Request;
@@ -15,6 +15,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -27,6 +28,10 @@ use crate::{Admin, api, health, host, metrics, undated};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection ends by then, whatever it does: a scraper opens another one.
 const CONNECTION_AGE: Duration = Duration::from_secs(300);
+/// How often it is logged that no connection can be accepted.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after that, if there is nothing to give up for it.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an answer that the system holds for a client that does not read.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -36,8 +41,8 @@ pub struct Peer(pub SocketAddr);
 
 /// Serves from non-blocking sockets until `stop` is ready. Answers under way are cut off.
 pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
+    let open = OpenConnections::new(admin.options.connections);
     let router = router(admin);
-    let open = OpenConnections::default();
     let mut accepting = JoinSet::new();
     for socket in sockets {
         match TcpListener::from_std(socket) {
@@ -73,6 +78,7 @@ async fn count_answer(
 }
 
 async fn accept(listener: TcpListener, router: Router, open: OpenConnections) {
+    let mut complained = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -83,12 +89,28 @@ async fn accept(listener: TcpListener, router: Router, open: OpenConnections) {
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin port cannot accept a connection");
-                // Out of file descriptors, most likely: trying again at once would only burn the CPU.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                complain(&mut complained, &error);
+                if lacks_descriptors(&error) && open.relieve() {
+                    // It closes its socket in its turn.
+                    tokio::task::yield_now().await;
+                } else {
+                    // Trying again at once would only burn the CPU.
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
+}
+
+fn complain(last: &mut Option<Instant>, error: &std::io::Error) {
+    if last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+        *last = Some(Instant::now());
+        tracing::warn!(%error, "the admin port cannot accept a connection; raise the open-file limit (ulimit -n)?");
+    }
+}
+
+fn lacks_descriptors(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: Registered) {

@@ -69,11 +69,13 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// The most topics, and the most groups, that metrics show one by one.
     pub metrics_limit: usize,
+    /// Connections at once; the one on which nothing has moved for longest gives way to a further one.
+    pub connections: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { writes: Writes::Loopback, hosts: Vec::new(), metrics_limit: 10_000 }
+        Self { writes: Writes::Loopback, hosts: Vec::new(), metrics_limit: 10_000, connections: 64 }
     }
 }
 

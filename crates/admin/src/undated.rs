@@ -113,7 +113,7 @@ mod tests {
     }
 
     async fn ask(request: &str) -> String {
-        let open = OpenConnections::default();
+        let open = OpenConnections::new(2);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let registered = open.enter(peer.ip());
         let router = router(Admin::new(Options::default()))

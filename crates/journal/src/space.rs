@@ -226,11 +226,19 @@ impl SegmentPool {
         let made = self
             .check_room(number)
             .and_then(|()| SegmentFile::create(&self.disk, number, self.limits.segment_bytes));
-        self.exhausted.store(matches!(&made, Err(error) if error.is_shortage()), Ordering::Release);
+        self.note_exhausted(made.as_ref().err().filter(|error| error.is_shortage()));
         if made.is_ok() {
             self.files.fetch_add(1, Ordering::Relaxed);
         }
         made
+    }
+
+    /// Says once what segments lack. A lack of space or descriptors is said elsewhere, by whoever measures them.
+    fn note_exhausted(&self, lack: Option<&DiskError>) {
+        let was = self.exhausted.swap(lack.is_some(), Ordering::AcqRel);
+        if let (false, Some(error @ DiskError::FileTooLarge { .. })) = (was, lack) {
+            tracing::warn!(%error, "no further segment can be made");
+        }
     }
 
     fn check_room(&self, number: u32) -> Result<(), DiskError> {

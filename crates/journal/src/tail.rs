@@ -1,6 +1,7 @@
 //! The newest blocks in memory, as they were written, of all the journals that share a budget. What readers hold counts against it: slow
-//! ones make the caches smaller, and once they hold half as much again, they get copies of what they asked for rather than hold
-//! whole blocks for it.
+//! ones make the caches smaller, down to a quarter of the bound. Once both hold a quarter more than the bound, readers get copies of
+//! what they asked for, which their own memory counts, and hold nothing of the blocks any more. So both together take half as much
+//! again as the bound at most, but for what is not on the disk yet and what is being loaded.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,14 +9,17 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use sabir_base::buf::{AlignedBuf, HeldBytes};
+use sabir_base::buf::{AlignedBuf, HeldBytes, PAGE};
 
 use crate::frame::FRAME;
 
 /// A slice of at most this many bytes is copied out of a block [`COPY_OUT_RATIO`] times as large, rather than pin it. Copying a
-/// larger one costs more than it saves, while there is room: what pins it is mostly on its way to a socket.
+/// larger one costs more than it saves, while there is room: what pins it is mostly on its way to a socket. Without room every
+/// slice is copied: the block's memory may be a part of a chunk, and pins all of that.
 const COPY_OUT: usize = 4 << 10;
 const COPY_OUT_RATIO: usize = 8;
+/// The share of the bound that the caches keep, whatever readers hold.
+const KEPT: usize = 4;
 /// What is the oldest of a cache that has none which can be had elsewhere.
 const NO_AGE: u64 = u64::MAX;
 
@@ -24,6 +28,8 @@ const NO_AGE: u64 = u64::MAX;
 pub struct TailBudget {
     bound: AtomicUsize,
     held: Arc<HeldBytes>,
+    /// Bytes of the blocks in the caches, whether readers hold them, too, or not.
+    cached: AtomicUsize,
     /// The age of the next block.
     next_age: AtomicU64,
     tails: RwLock<Vec<Weak<Tail>>>,
@@ -35,6 +41,7 @@ impl TailBudget {
         Arc::new(Self {
             bound: AtomicUsize::new(bound),
             held: Arc::default(),
+            cached: AtomicUsize::new(0),
             next_age: AtomicU64::new(0),
             tails: RwLock::default(),
         })
@@ -57,7 +64,18 @@ impl TailBudget {
     }
 
     fn make_room(&self) {
-        while self.held_bytes() > self.bound() && self.evict_oldest() {}
+        while self.held_bytes() > self.bound() && self.cached() > self.bound() / KEPT && self.evict_oldest() {
+        }
+    }
+
+    fn cached(&self) -> usize {
+        self.cached.load(Ordering::Relaxed)
+    }
+
+    /// Whether readers may pin no more.
+    fn is_pinned_full(&self) -> bool {
+        let bound = self.bound();
+        self.held_bytes() > bound + bound / KEPT
     }
 
     /// Lets go of the oldest block that can be had elsewhere. False if there is none.
@@ -122,6 +140,7 @@ impl Tail {
     pub(crate) fn push(&self, content: Bytes, evictable: u64) {
         let age = self.budget.next_age.fetch_add(1, Ordering::Relaxed);
         let mut blocks = self.blocks.lock();
+        self.budget.cached.fetch_add(footprint(&content), Ordering::Relaxed);
         blocks.contents.push_back(Aged { content, age });
         blocks.evictable = evictable;
         // Another journal's push may look at this cache.
@@ -144,6 +163,8 @@ impl Tail {
         }
         let oldest = blocks.contents.pop_front();
         blocks.first += u64::from(oldest.is_some());
+        let freed = oldest.as_ref().map_or(0, |block| footprint(&block.content));
+        self.budget.cached.fetch_sub(freed, Ordering::Relaxed);
         // Its memory is given back without the lock.
         drop(blocks);
         oldest.is_some()
@@ -160,17 +181,18 @@ impl Tail {
     pub(crate) fn cut(&self, after: u64) {
         let mut blocks = self.blocks.lock();
         let kept = (after + 1).saturating_sub(blocks.first) as usize;
+        let dropped = blocks.contents.iter().skip(kept).map(|block| footprint(&block.content)).sum();
+        self.budget.cached.fetch_sub(dropped, Ordering::Relaxed);
         blocks.contents.truncate(kept);
         if blocks.contents.is_empty() {
             blocks.first = after + 1;
         }
     }
 
-    /// A range of a block or window, copied out where that is much larger and what is pinned matters.
+    /// A range of a block or window, copied out where that is much larger, or readers may pin no more.
     pub(crate) fn slice_of(&self, content: &Bytes, range: std::ops::Range<usize>) -> Bytes {
-        let bound = self.budget.bound();
-        let small = range.len() <= COPY_OUT || self.budget.held_bytes() > bound + bound / 2;
-        if small && range.len() * COPY_OUT_RATIO < content.len() {
+        let small = range.len() <= COPY_OUT && range.len() * COPY_OUT_RATIO < content.len();
+        if small || self.budget.is_pinned_full() {
             Bytes::copy_from_slice(&content[range])
         } else {
             content.slice(range)
@@ -186,6 +208,17 @@ impl Tail {
     pub(crate) fn budget(&self) -> &Arc<TailBudget> {
         &self.budget
     }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.cut(0);
+    }
+}
+
+/// Bytes of the whole frame that a content lies in.
+fn footprint(content: &Bytes) -> usize {
+    (FRAME + content.len()).next_multiple_of(PAGE)
 }
 
 /// The content in a frame's shared buffer.
@@ -299,20 +332,46 @@ mod tests {
         assert_eq!(tail.held_bytes(), 0, "the small slice pins nothing");
     }
 
+    fn block(tail: &Tail, fill: u8) -> Bytes {
+        let mut buf = BufPool::new(0).get(65_536);
+        buf.fill(fill);
+        content_of(&tail.share(buf), 65_000)
+    }
+
+    #[test]
+    fn slow_readers_of_whole_blocks_hold_no_more_than_the_bound_and_half_and_leave_a_quarter_to_the_cache() {
+        let bound = 16 * 65_536;
+        let budget = TailBudget::new(bound);
+        let (tail, other) = (Tail::after(0, budget.clone()), Tail::after(0, budget.clone()));
+        let mut pinned = Vec::new();
+        for i in 1..=200_u64 {
+            let one = block(&tail, i as u8);
+            tail.push(one.clone(), i);
+            let slice = tail.slice_of(&one, 0..65_000);
+            assert_eq!(slice[..2], [i as u8; 2], "block {i}");
+            pinned.push(slice);
+            drop(one);
+            assert!(budget.held_bytes() <= bound + bound / 2, "{} bytes after {i}", budget.held_bytes());
+        }
+        assert!(tail.get(196).is_none() && tail.get(197).is_some(), "a quarter is for those who keep up");
+        (1..=8).for_each(|i| push(&other, i, i.into()));
+        assert!(other.get(1).is_some() && tail.get(197).is_none() && tail.get(198).is_some(), "all share it");
+        drop(pinned);
+        (201..=300_u64).for_each(|i| tail.push(block(&tail, i as u8), i));
+        assert_eq!((budget.held_bytes(), budget.cached()), (bound, bound), "all of it is the caches' again");
+        drop((tail, other));
+        assert_eq!((budget.held_bytes(), budget.cached()), (0, 0));
+    }
+
     #[test]
     fn slices_are_copied_out_while_readers_pin_too_much() {
         let tail = Tail::after(0, TailBudget::new(2 * 65_536));
-        let block = |fill| {
-            let mut buf = BufPool::new(0).get(65_536);
-            buf.fill(fill);
-            content_of(&tail.share(buf), 65_000)
-        };
-        let blocks: Vec<Bytes> = (0..4).map(block).collect();
+        let blocks: Vec<Bytes> = (0..4).map(|fill| block(&tail, fill)).collect();
         let held = tail.held_bytes();
         let slices: Vec<Bytes> = blocks.iter().map(|b| tail.slice_of(b, 0..8000)).collect();
         drop(blocks);
         assert_eq!((tail.held_bytes(), slices[3][0]), (0, 3), "{held} bytes are beyond the bound");
-        let block = block(9);
+        let block = block(&tail, 9);
         let slice = tail.slice_of(&block, 0..8000);
         drop(block);
         assert_eq!((tail.held_bytes(), slice[0]), (65_536, 9), "there is room to share it");

@@ -86,6 +86,8 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    // Once handled it stays so: a write beyond the limit on file sizes fails, and is named, rather than end the process.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     drop(entered);
     let watch = async move {
         let mut stopping: Option<Instant> = None;

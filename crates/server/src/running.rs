@@ -97,7 +97,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     sabir_broker::check_free(&options.data)?;
     warn_of_memory(&options.data);
-    let admin = Admin::new(config.admin_options());
+    let admin = Admin::new(sabir_admin::Options { connections: share.admin, ..config.admin_options() });
     let admin_server = AdminServer::start(&config, admin.clone())?;
     let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
 

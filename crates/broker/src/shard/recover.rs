@@ -186,7 +186,7 @@ fn replay(journal: &Journal, state: &mut ShardState) -> Result<(), OpenError> {
 
 fn report(shard: ShardId, recovered: &Recovered, checkpoint: sabir_model::Sequence, state: &ShardState) {
     if let Some(torn) = &recovered.torn {
-        info!(%shard, ?torn, "the last write was cut short by a crash; nothing acknowledged was in it");
+        info!(%shard, ?torn, "the last write was cut short by a crash; nothing shows that it was acknowledged");
     }
     info!(%shard, %checkpoint, last = %recovered.last, applied = %state.applied, clean = recovered.clean, "recovered");
 }

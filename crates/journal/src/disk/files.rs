@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use sabir_base::buf::BufPool;
 
-use super::{DiskError, FileId, SECTOR, check_bounds, check_name, check_sectors};
+use super::{DiskError, FileId, SECTOR, check_bounds, check_name, check_sectors, file_size_limit};
 
 /// What direct I/O asks of the memory, in bytes.
 const MEMORY: usize = 512;
@@ -115,6 +115,7 @@ pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> Dis
         io::ErrorKind::NotFound => DiskError::NotFound { path },
         io::ErrorKind::AlreadyExists => DiskError::Exists { path },
         _ if is_full(&source) => DiskError::Full { path },
+        io::ErrorKind::FileTooLarge => DiskError::FileTooLarge { path, limit: file_size_limit() },
         _ if lacks_descriptors(&source) => DiskError::NoDescriptors { path },
         _ => DiskError::Io { op, path, source: Arc::new(source) },
     }
@@ -579,4 +580,19 @@ fn reserve_by_writing(file: &File, len: u64) -> io::Result<()> {
         pos += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_so_large_is_a_shortage_and_is_named_with_the_limit() {
+        let source = rustix::io::Errno::FBIG.into();
+        let error = io_error("write", "journal/segment-000001".into(), source);
+        assert!(error.is_shortage() && matches!(error, DiskError::FileTooLarge { .. }), "{error:?}");
+        let limited = DiskError::FileTooLarge { path: "segment-000001".into(), limit: Some(10 << 20) };
+        let said = limited.to_string();
+        assert!(said.starts_with("segment-000001 would be larger than the 10485760 bytes"), "{said}");
+    }
 }

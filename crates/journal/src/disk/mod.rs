@@ -144,6 +144,14 @@ pub enum DiskError {
         /// What shall stay free, in bytes.
         keep_free: u64,
     },
+    /// No file may be so large: the process has a limit on it, or the file system. Like [`DiskError::Full`] otherwise.
+    #[error("{path} would be larger than {}", limit_text(.limit))]
+    FileTooLarge {
+        /// The file that was to be created or written.
+        path: String,
+        /// The process's limit in bytes, if it has one.
+        limit: Option<u64>,
+    },
     /// The process, or the system, has no descriptor left. It may have one again soon.
     #[error("no descriptor is left to open {path}")]
     NoDescriptors {
@@ -218,10 +226,31 @@ pub enum DiskError {
     },
 }
 
+/// The largest file that the process may write, in bytes, if it has a limit.
+pub(crate) fn file_size_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+}
+
+/// What no file may be larger than.
+pub(crate) fn limit_text(limit: &Option<u64>) -> String {
+    match limit {
+        Some(bytes) => {
+            format!("the {bytes} bytes that the process may write to a file (ulimit -f, LimitFSIZE=)")
+        }
+        None => "the file system takes".into(),
+    }
+}
+
 impl DiskError {
     /// Whether there is too little of something that may be there again later: nothing has failed, and it is worth another try.
     pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::KeptFree { .. } | Self::NoDescriptors { .. })
+        matches!(
+            self,
+            Self::Full { .. }
+                | Self::KeptFree { .. }
+                | Self::FileTooLarge { .. }
+                | Self::NoDescriptors { .. }
+        )
     }
 }
 

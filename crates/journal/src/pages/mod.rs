@@ -30,6 +30,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::disk::limit_text;
+
 /// The largest page, in bytes; a larger value is split over numbered pages. With its key and the store's own
 /// header it takes 16 KiB on disk, and not the next power of two.
 pub const MAX_PAGE: usize = 16_000;
@@ -77,6 +79,14 @@ pub enum PageError {
     Full {
         /// The store's file.
         path: String,
+    },
+    /// No file may be so large: the process has a limit on it, or the file system.
+    #[error("the page store {path} would be larger than {}", limit_text(.limit))]
+    FileTooLarge {
+        /// The store's file.
+        path: String,
+        /// The process's limit in bytes, if it has one.
+        limit: Option<u64>,
     },
     /// Another process has the store open.
     #[error("the page store {path} is open elsewhere")]

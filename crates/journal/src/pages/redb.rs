@@ -26,7 +26,7 @@ use sabir_base::panics::contain;
 use self::checked::{Checked, RawFile, WatchedFile};
 use self::reserve::{Reserve, ReserveFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, Visit};
-use crate::disk::UnderWay;
+use crate::disk::{UnderWay, file_size_limit};
 
 /// The number is that of the stored form.
 const PAGES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("pages-1");
@@ -198,6 +198,7 @@ fn io_error(path: &Path, source: io::Error) -> PageError {
     let path = path.display().to_string();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PageError::Full { path },
+        io::ErrorKind::FileTooLarge => PageError::FileTooLarge { path, limit: file_size_limit() },
         // What redb says of a file that is not, or no longer, one of its own.
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
             PageError::Corrupt { path, detail: source.to_string() }
@@ -286,6 +287,13 @@ mod tests {
 
     fn open(path: &Path) -> Result<(RedbPages, Opened), PageError> {
         RedbPages::open(path, RedbPages::CACHE_BYTES)
+    }
+
+    #[test]
+    fn a_store_that_may_not_be_so_large_is_named_with_the_limit() {
+        let error = super::io_error(Path::new("pages.redb"), std::io::ErrorKind::FileTooLarge.into());
+        assert!(matches!(error, PageError::FileTooLarge { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("the page store pages.redb would be larger than "), "{error}");
     }
 
     #[test]

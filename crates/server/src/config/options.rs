@@ -20,6 +20,7 @@ impl Config {
             },
             hosts: self.admin_hosts(),
             metrics_limit: self.admin.metrics_limit,
+            ..sabir_admin::Options::default()
         }
     }
 

@@ -59,7 +59,9 @@ seconds.
 
 Memory is bounded by the sum of
 
-- `data.tail_cache`, and half as much again for what slow readers hold of it,
+- `data.tail_cache`, and half as much again while slow readers hold of it what is no longer cached: from a quarter more on they are given copies,
+  which `net.frame_memory` counts, and a quarter of it is left to those who keep up; beside it what is not on the disk yet,
+  and what is read ahead from the disk, a quarter of it or 256 KiB a shard,
 - `net.frame_memory`, for requests under way and unread answers,
 - a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
 - for each connection less than 10 KiB, if nothing is under way, and 4 KiB each of a request and of unread answers that are not counted,

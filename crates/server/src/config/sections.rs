@@ -320,7 +320,7 @@ pub const NET: &[Setting] = &[
         key: "max_connections",
         default: "10000",
         help: "Connections at once, over all protocols; a further one is closed at once. Fewer, where the limit on open files \
-               (`ulimit -n`) leaves no more beside those of the journal.",
+               (`ulimit -n`) leaves no more beside those of the journal and the admin port.",
     },
     Setting {
         key: "frame_memory",
