@@ -161,7 +161,7 @@ async fn members_that_bring_too_much_are_refused() {
         ..Default::default()
     };
     for large in [join(2 << 20, "i"), join(10, &"i".repeat(2 << 20))] {
-        assert_code(raw.ask(&large).await.error_code, ErrorCode::ThrottlingQuotaExceeded);
+        assert_code(raw.ask(&large).await.error_code, ErrorCode::MessageTooLarge);
     }
     let joined = raw.ask(&join(10, "i")).await;
     assert_eq!(joined.error_code, 0);
