@@ -6,7 +6,7 @@
 
 use sabir_model::DecodeError;
 
-/// See the [module](self).
+/// Which stored forms a data directory may have: older programs do not open one of a later level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FormatLevel(u32);
 
