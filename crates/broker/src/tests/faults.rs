@@ -66,9 +66,9 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
     let appending = broker.append(vec![item(&topic, 0, batch(&[b"x"], 1))]);
     disks.resume();
     assert!(soon(appending).await[0].is_ok());
+    until(|| (waiting(0), waiting(1)) == (0, 0)).await;
     assert_eq!(soon(commit()).await, [Ok(())]);
     assert!(soon(broker.allocate_producer_id()).await.is_ok());
-    assert_eq!((waiting(0), waiting(1)), (0, 0));
     broker.shutdown();
 }
 

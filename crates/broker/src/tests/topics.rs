@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sabir_model::{InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
+use sabir_model::{FrontEndNo, InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
 
-use super::rig::{append, batch, new_topic, open, options, soon, until};
-use crate::{Broker, BrokerOptions, Caller, NewTopic, ReservedTopic, Topic};
+use super::rig::{batch, checked, new_topic, open, options, soon, until};
+use crate::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReservedTopic, Topic};
 
 const ONE: Caller = Caller::front_end("one");
 const TWO: Caller = Caller::front_end("two");
@@ -220,7 +220,11 @@ async fn the_largest_and_smallest_settings_are_lived_with() {
     for (name, config) in [("largest", largest), ("smallest", smallest)] {
         let topic = make(&broker, ONE, NewTopic { config, ..new_topic(name, 1) }).await.unwrap();
         for at in [0, 1, i64::MAX] {
-            append(&broker, &topic, 0, batch(&[b"x"], at)).await.unwrap();
+            // No topic has as many replicas as the largest wants.
+            let target = AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontEndNo::NONE).unwrap();
+            let appending = broker.append(vec![target.append(checked(&topic, batch(&[b"x"], at))).unwrap()]);
+            broker.flush();
+            appending.await.remove(0).unwrap();
         }
     }
     for again in [false, true] {
