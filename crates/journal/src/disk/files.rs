@@ -80,10 +80,17 @@ impl OpenFile {
     pub(super) fn written(&self, pos: u64, len: usize, result: io::Result<usize>) -> Result<(), DiskError> {
         match result {
             Ok(done) if done == len => Ok(()),
-            Ok(done) => {
-                Err(DiskError::ShortWrite { path: self.path(), pos, len: len as u64, done: done as u64 })
-            }
+            Ok(done) => Err(self.short(pos, len as u64, done as u64)),
             Err(source) => Err(self.error("write", source)),
+        }
+    }
+
+    /// A write that crosses the limit on a file's size is cut short there; only the next one would be told of it.
+    fn short(&self, pos: u64, len: u64, done: u64) -> DiskError {
+        let (path, limit) = (self.path(), file_size_limit());
+        match limit {
+            Some(most) if most == pos + done => DiskError::FileTooLarge { path, limit },
+            _ => DiskError::ShortWrite { path, pos, len, done },
         }
     }
 
