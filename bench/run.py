@@ -158,8 +158,8 @@ class Case:
     targets: dict = dataclasses.field(default_factory=dict)
 
 
-PRODUCE, CONSUME = {"msgs_per_s": 2.0, "cpu": 1 / 8}, {"msgs_per_s": 1.5, "cpu": 1 / 3}
-JAVA_PRODUCE = {"msgs_per_s": 1.3, "cpu": 1 / 8}
+PRODUCE, CONSUME = {"msgs_per_s": 2.0, "cpu": 1 / 8}, {"msgs_per_s": 1.8, "cpu": 1 / 2}
+JAVA_PRODUCE, JAVA_CONSUME = {"msgs_per_s": 1.3, "cpu": 1 / 8}, {"msgs_per_s": 1.2, "cpu": 1 / 2}
 FIXED = {"p99_ms": 1 / 3}
 SINGLE = ("--batch", "100B", "--linger", "0ms")
 CASES = [
@@ -172,7 +172,7 @@ CASES = [
     Case("single-100b", "sabir", "produce 100 B at 20,000/s, one a batch", "produce", 200_000, 100, rate=20_000, options=SINGLE),
     Case("java-produce-100b", "java", "produce 100 B", "produce", 5_000_000, 100, targets=JAVA_PRODUCE),
     Case("java-produce-1k", "java", "produce 1 KiB", "produce", 2_000_000, 1024, targets=JAVA_PRODUCE),
-    Case("java-consume-1k", "java", "consume 1 KiB", "consume", 2_000_000, 1024, targets=CONSUME),
+    Case("java-consume-1k", "java", "consume 1 KiB", "consume", 2_000_000, 1024, targets=JAVA_CONSUME),
     Case("java-rate-1k", "java", "produce 1 KiB at 20,000/s", "produce", 300_000, 1024, rate=20_000, targets=FIXED),
 ]
 
