@@ -12,8 +12,9 @@ use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
 use sabir_model::ErrorKind;
 
 use crate::append::Appended;
+use crate::front_ends::Written;
 use crate::group::GroupWaiter;
-use crate::state::Outcome;
+use crate::state::{Outcome, ShardState};
 use crate::traffic::TopicTraffic;
 
 /// A task that waits, and the I/O thread it lives on.
@@ -68,6 +69,8 @@ pub(crate) enum Waiter {
     Append { batch: Waiting, train: Option<u64> },
     /// A task.
     Reply(Arc<Reply>),
+    /// A front end, and those that read right behind its entry.
+    FrontEnd(Arc<Written>),
     /// A group, or one who asked it.
     Group(GroupWaiter),
     /// The next step of something; it runs on the thread that applies, with no lock held.
@@ -79,6 +82,7 @@ impl fmt::Debug for Waiter {
         f.write_str(match self {
             Self::Append { .. } => "Append",
             Self::Reply(_) => "Reply",
+            Self::FrontEnd(_) => "FrontEnd",
             Self::Group(_) => "Group",
             Self::Then(_) => "Then",
         })
@@ -98,10 +102,18 @@ impl Waiter {
         }
     }
 
+    /// The entry is applied, and this is what it left: for those that read right behind it.
+    pub(crate) fn applied(&self, state: &ShardState, wakes: &mut WakeBatch) {
+        if let Self::FrontEnd(written) = self {
+            written.applied(state, wakes);
+        }
+    }
+
     pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
         match self {
             Self::Append { batch, .. } => batch.answer(outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
+            Self::FrontEnd(written) => written.answer(outcome, wakes),
             // Whoever answers has others to answer.
             Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),
             Self::Then(next) => drop(contain(|| next(outcome, wakes))),

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
-use sabir_model::{ErrorKind, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId};
+use sabir_model::{
+    ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId,
+};
 use tracing::{error, warn};
 
 use crate::answer::{AppendCall, Sleeper};
@@ -60,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Producer ids allocated and not given out: the next one, and the one behind the last.
     pub(crate) producer_ids: Mutex<(i64, i64)>,
+    /// The projections of front ends, by the numbers that the catalog gave them.
+    pub(crate) projections: Vec<(FrontEndNo, &'static str)>,
     /// Given back last.
     pub(crate) lock: Mutex<Option<DataLock>>,
 }

@@ -40,6 +40,11 @@ impl<'a> Reader<'a> {
         Ok(varint::take_u32(&mut self.rest)?)
     }
 
+    /// 8 bytes, little-endian.
+    pub(crate) fn u64_le(&mut self) -> Result<u64, DecodeError> {
+        stored::take(&mut self.rest).map(u64::from_le_bytes)
+    }
+
     pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
         u16::try_from(self.u64()?).map_err(|_| DecodeError::Field(field))
     }
@@ -96,6 +101,11 @@ impl<'a> Reader<'a> {
         take: impl FnOnce(&mut &'a [u8]) -> Result<T, DecodeError>,
     ) -> Result<T, DecodeError> {
         take(&mut self.rest)
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
     }
 
     /// Nothing may be left.

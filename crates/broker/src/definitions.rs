@@ -10,15 +10,15 @@
 //! for by [`Definitions::reconcile`], which compares the shards with the catalog; every step may be repeated.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{Durability, ErrorKind, PartitionId, ShardId, TopicConfig, TopicId};
+use sabir_model::{Durability, ErrorKind, PartitionId, ShardId, Term, TopicConfig, TopicId};
 use tracing::warn;
 
 use crate::answer::{Answer, Reply, Waiter};
@@ -26,7 +26,7 @@ use crate::catalog::{CatalogView, Topic};
 use crate::entry::{
     Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, TopicConfigured,
 };
-use crate::shard::Shard;
+use crate::shard::{Leading, Shard};
 use crate::state::Outcome;
 use crate::survey::ShardsError;
 use crate::topics::Admitted;
@@ -245,6 +245,12 @@ impl Definitions {
         self.view.store(Arc::new(view));
     }
 
+    /// For shards to tell when this node leads them.
+    pub(crate) fn leading(self: &Arc<Self>) -> Weak<dyn Leading> {
+        let leading: Arc<dyn Leading> = self.clone();
+        Arc::downgrade(&leading)
+    }
+
     /// Has the shards compared with the catalog again.
     pub(crate) fn unsettle(&self) {
         self.unsettled.store(true, SeqCst);
@@ -339,6 +345,15 @@ impl Definitions {
     }
 }
 
+/// What an earlier leader decided, and did not carry to all shards, is carried on.
+impl Leading for Definitions {
+    fn led(self: Arc<Self>, _: Term) {
+        self.unsettle();
+    }
+
+    fn laid_down(self: Arc<Self>) {}
+}
+
 /// What the shards and the catalog have.
 struct Known {
     /// By shard.
@@ -410,7 +425,7 @@ fn settings(topic: &Topic, version: u64) -> PartitionSettings {
 }
 
 fn partitions_of(shard: &Shard) -> FxHashSet<PartitionId> {
-    shard.state.read().partitions.iter().map(|(key, _)| key.0).collect()
+    shard.state.read().partitions.ids().collect()
 }
 
 fn propose(shard: &Shard, step: Step, topic: &Topic, partitions: &[(u32, PartitionId)], waiter: Waiter) {

@@ -160,11 +160,11 @@ impl Maintenance {
                 self.pool.trim();
             }
             if retention.due() {
-                self.each_shard("retain records", |shard| shard.retain(self.clock.expiry_ms()));
+                self.each_led("retain records", |shard| shard.retain(self.clock.expiry_ms()));
             }
             if producers.due() {
                 let idle_since = self.clock.expiry_ms() - self.producer_expiry.as_millis() as i64;
-                self.each_shard("expire producers", |shard| shard.expire_producers(idle_since));
+                self.each_led("expire producers", |shard| shard.expire_producers(idle_since));
             }
             if groups.due() {
                 let view = self.definitions.view();
@@ -179,7 +179,7 @@ impl Maintenance {
         let (all, most) = (known.iter().sum::<usize>(), self.producers_max);
         let beyond = if all > most { all - most + most / 10 } else { 0 };
         let largest = known.iter().copied().max().unwrap_or(0);
-        self.each_shard("thin out producers", |shard| {
+        self.each_led("thin out producers", |shard| {
             let excess = if shard.producers() >= largest { beyond } else { 0 };
             shard.thin_out_producers(self.partition_producers_max, excess);
         });
@@ -190,6 +190,15 @@ impl Maintenance {
         for shard in self.shards.iter().filter(|shard| !shard.is_stopped()) {
             shard.contain(doing, || job(shard));
         }
+    }
+
+    /// The same for what the leader of a shard proposes.
+    fn each_led(&self, doing: &'static str, job: impl Fn(&Shard)) {
+        self.each_shard(doing, |shard| {
+            if shard.is_led() {
+                job(shard);
+            }
+        });
     }
 
     fn reconcile(&self) {
@@ -287,7 +296,7 @@ fn tell(notice: Notice) {
 impl Shard {
     /// Proposes to let go of what retention no longer keeps.
     pub(crate) fn retain(&self, now_ms: i64) {
-        let ids: Vec<PartitionId> = self.state.read().partitions.iter().map(|(key, _)| key.0).collect();
+        let ids: Vec<PartitionId> = self.state.read().partitions.ids().collect();
         for portion in ids.chunks(PORTION) {
             let moves = self.retention_moves(portion, now_ms);
             if !moves.is_empty() {
@@ -308,8 +317,8 @@ impl Shard {
         loop {
             let due = {
                 let mut state = self.state.write();
-                state.tidy_expiry();
-                state.expiry.take_idle(idle_since, PORTION)
+                state.partitions.tidy_expiry();
+                state.partitions.expiry.take_idle(idle_since, PORTION)
             };
             if due.is_empty() {
                 return self.submit();
@@ -317,12 +326,13 @@ impl Shard {
             let mut producers = Vec::new();
             let mut state = self.state.write();
             for key in due {
-                let Some(last_ms) = state.producers.get(&key).map(|producer| producer.last_ms) else {
+                let partitions = &mut state.partitions;
+                let Some(last_ms) = partitions.producers.get(&key).map(|producer| producer.last_ms) else {
                     continue;
                 };
                 let idle = last_ms <= idle_since;
                 // An idle one is looked at again, later, in case the entry is lost.
-                state.expiry.note(key, if idle { self.now_ms() } else { last_ms });
+                partitions.expiry.note(key, if idle { self.now_ms() } else { last_ms });
                 if idle {
                     producers.push((key.partition, key.producer));
                 }

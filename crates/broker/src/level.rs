@@ -15,10 +15,12 @@ impl FormatLevel {
     pub const FIRST: Self = Self(1);
     /// Checkpoints list their maps, slots have notes, the catalog names its level.
     pub const LISTED: Self = Self(2);
+    /// Front ends have projections of their own.
+    pub const FRONT_ENDS: Self = Self(3);
     /// The lowest that this version writes: a directory below it is raised to it.
     pub const OLDEST: Self = Self::LISTED;
     /// The highest that this version knows.
-    pub const NEWEST: Self = Self::LISTED;
+    pub const NEWEST: Self = Self::FRONT_ENDS;
 
     /// The level of that number, if this version knows it.
     pub fn known(number: u32) -> Option<Self> {
@@ -50,8 +52,8 @@ mod tests {
     #[test]
     fn levels_of_this_version_are_known_and_others_not() {
         let known = |number| FormatLevel::known(number).map(FormatLevel::number);
-        assert_eq!((known(0), known(1), known(2), known(3)), (None, Some(1), Some(2), None));
-        let newer = FormatLevel::stored(3).unwrap_err().to_string();
+        assert_eq!([0, 1, 2, 3, 4].map(known), [None, Some(1), Some(2), Some(3), None]);
+        let newer = FormatLevel::stored(4).unwrap_err().to_string();
         assert!(newer.contains("format level"), "{newer}");
     }
 }

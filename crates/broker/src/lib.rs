@@ -13,6 +13,7 @@ mod codec;
 mod definitions;
 mod disk_watch;
 mod entry;
+mod front_ends;
 mod group;
 mod housekeeper;
 mod lag;
@@ -25,6 +26,7 @@ mod options;
 mod panicking;
 mod partition;
 mod private;
+pub mod projection;
 mod read;
 mod shard;
 mod state;
@@ -43,6 +45,7 @@ pub use broker::Broker;
 pub use caller::{Caller, ReservedTopic};
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use disk_watch::STALLED;
+pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{
     Client, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
     GroupPhase, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,

@@ -12,14 +12,15 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
 use sabir_journal::{JournalOptions, Priority, ShardIdentity, TailBudget};
-use sabir_model::{ErrorKind, ShardId, TopicId};
+use sabir_model::{ErrorKind, FrontEndNo, ShardId, TopicId};
 use tracing::{info, warn};
 
 use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::definitions::{self, Definitions};
-use crate::entry::{Body, DataShardsFixed, FormatLevelRaised};
+use crate::entry::{Body, DataShardsFixed, FormatLevelRaised, FrontEndRegistered};
+use crate::front_ends;
 use crate::group::Groups;
 use crate::housekeeper::{Housekeeper, Maintenance};
 use crate::level::FormatLevel;
@@ -27,6 +28,7 @@ use crate::lock::DataLock;
 use crate::notes;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
+use crate::projection::ProjectionFactory;
 use crate::shard::{OpenError, Parts, Settings, Shard};
 use crate::strays;
 use crate::traffic::TrafficBook;
@@ -68,6 +70,7 @@ impl Broker {
         }
         let defaults = options.defaults.clone().validate(options.durability);
         defaults.map_err(|error| StartError::Options(format!("the defaults of topics: {error}")))?;
+        front_ends::check(&options.projections).map_err(StartError::Options)?;
         let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
         let tail = TailBudget::new(options.tail_cache_bytes);
@@ -77,12 +80,15 @@ impl Broker {
         options.data_shards = shards.len() as u32 - 1;
         take_up_leadership(&shards)?;
         raise_level(&shards, options.format_level)?;
+        let projections = number_projections(&shards[0], &options.projections)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
+        shards.iter().for_each(|shard| shard.lead_with(definitions.leading()));
+        definitions.take_unsettled();
         definitions.reconcile()?;
         definitions.follow(&options.defaults, options.durability);
         let groups =
             Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
-        groups.lead();
+        shards[ShardId::GROUPS.0 as usize].lead_with(groups.leading());
         let maintenance = Maintenance {
             shards: shards.clone(),
             definitions: definitions.clone(),
@@ -111,6 +117,7 @@ impl Broker {
             on_the_way: Arc::default(),
             changing: tokio::sync::Mutex::default(),
             producer_ids: Mutex::new((0, 0)),
+            projections,
             lock: Mutex::new(lock),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -224,6 +231,7 @@ impl Opener<'_> {
                 keep_free: options.keep_free,
                 ..JournalOptions::default()
             },
+            projections: options.projections.as_slice().into(),
             replicate: &|journal| self.backend.replicator(id, journal),
         };
         let settings = Settings {
@@ -241,10 +249,9 @@ impl Opener<'_> {
 
 /// Waits until each shard has applied what earlier leaders committed: before that, what it lacks may still come.
 fn take_up_leadership(shards: &[Arc<Shard>]) -> Result<(), StartError> {
-    let announced: Vec<Answer> = shards.iter().map(|shard| shard.announce()).collect();
-    for (shard, first) in shards.iter().zip(announced) {
-        let mut first = Some(first);
-        if let Err(error) = ask_until_taken(shard, || first.take().unwrap_or_else(|| shard.announce())) {
+    shards.iter().for_each(|shard| shard.take_up());
+    for shard in shards {
+        if let Err(error) = shard.await_leadership() {
             if shard.is_stopped() {
                 let reason =
                     shard.journal.stopped().map_or_else(|| error.to_string(), |stop| stop.to_string());
@@ -344,6 +351,25 @@ fn raise_level(shards: &[Arc<Shard>], asked: Option<u32>) -> Result<(), StartErr
     }
     write_level(shards);
     Ok(())
+}
+
+/// Has the catalog number the front ends' projections, if the format level lets them have entries.
+fn number_projections(
+    catalog: &Shard,
+    factories: &[ProjectionFactory],
+) -> Result<Vec<(FrontEndNo, &'static str)>, StartError> {
+    let known = |name: &str| catalog.state.read().catalog.front_end(name);
+    if catalog.state.read().catalog.level() < FormatLevel::FRONT_ENDS {
+        return Ok(Vec::new());
+    }
+    let mut numbered = Vec::new();
+    for &ProjectionFactory { name, .. } in factories {
+        if known(name).is_none() {
+            ask_catalog(catalog, &FrontEndRegistered { name: name.to_owned() })?;
+        }
+        numbered.extend(known(name).map(|number| (number, name)));
+    }
+    Ok(numbered)
 }
 
 /// Has all shards write the forms of the catalog's level.

@@ -7,6 +7,7 @@ use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::caller::ReservedTopic;
 use crate::group::GroupOptions;
+use crate::projection::ProjectionFactory;
 use crate::survey::ShardsError;
 
 /// How the journal reaches its disk.
@@ -66,6 +67,9 @@ pub struct BrokerOptions {
     pub settings_max: usize,
     /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
     pub reserved: Vec<ReservedTopic>,
+    /// Projections that front ends keep in shards, of all that there are, whether they are served or not: a shard that has state of another
+    /// one does not open.
+    pub projections: Vec<ProjectionFactory>,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
     /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
@@ -109,6 +113,7 @@ impl BrokerOptions {
             partitions_total_max: 500_000,
             settings_max: 32 << 20,
             reserved: Vec::new(),
+            projections: Vec::new(),
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,

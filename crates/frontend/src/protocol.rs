@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sabir_broker::Broker;
+use sabir_broker::projection::ProjectionFactory;
 use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
@@ -26,6 +27,12 @@ pub trait Protocol: Send + Sync + 'static {
     /// Names that it keeps for topics of its own: nobody else makes such topics, whether it is served or not. A `*` at the end stands for
     /// every name that begins so.
     fn reserved_topics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// State of its own that it keeps in the broker's shards: each is called by the protocol's name, or by one that begins with that and a
+    /// dot. It is there whether the protocol is served or not, and a program without it does not open a data directory that has some.
+    fn projections(&self) -> &'static [ProjectionFactory] {
         &[]
     }
 

@@ -80,7 +80,7 @@ impl Run {
         for event in self.events.drain(..) {
             match event {
                 Event::Committed { .. } => committed = true,
-                Event::Cut { .. } => {}
+                Event::Cut { .. } | Event::Leading { .. } | Event::Following { .. } => {}
                 Event::Stopped(error) => return Err(error.into()),
             }
         }

@@ -228,7 +228,7 @@ impl Run {
         for event in self.events.drain(..) {
             match event {
                 Event::Committed { .. } => committed += 1,
-                Event::Cut { .. } => {}
+                Event::Cut { .. } | Event::Leading { .. } | Event::Following { .. } => {}
                 Event::Stopped(error) => return Err(error.into()),
             }
         }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+#[cfg(any(test, feature = "testing"))]
+use sabir_model::NodeId;
 use sabir_model::{Sequence, Term};
 
 use crate::error::StorageError;
@@ -81,6 +83,17 @@ impl Pending {
         self.blocks.clear();
         self.events.push_back(Event::Stopped(error));
         true
+    }
+
+    /// This node leads from now on.
+    pub(crate) fn lead(&mut self, term: Term) {
+        self.events.push_back(Event::Leading { term });
+    }
+
+    /// Another node leads from now on, or none.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn follow(&mut self, leader: Option<NodeId>) {
+        self.events.push_back(Event::Following { leader });
     }
 
     /// Hands the events out.

@@ -20,12 +20,14 @@
 //! 5. **Durable as asked.** A block whose durability is `Sync` commits only when a flush covers it and everything before it.
 //! 6. **Once stopped, stopped.** After `Stopped` nothing commits and `append` fails; reads of what is committed go on.
 //! 7. **No lost wake-up.** When `advance` could move something, the event descriptor or the waker says so.
+//! 8. **Leadership is told.** [`Event::Leading`] comes when `append` is taken from now on, at a start too, and [`Event::Following`] when it is
+//!    not any more; the two take turns. What was committed before this node led comes before or after it, as it may.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sabir_model::{Sequence, Term};
+use sabir_model::{NodeId, Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::WakeFn;
@@ -64,6 +66,16 @@ pub enum Event {
         from: Ticket,
         /// The last one.
         through: Ticket,
+    },
+    /// This node leads.
+    Leading {
+        /// The term that its first append will carry, unless a cut has raised it by then.
+        term: Term,
+    },
+    /// This node does not lead any more.
+    Following {
+        /// The node that leads now, if that is known.
+        leader: Option<NodeId>,
     },
     /// Nothing will commit any more; the last event.
     Stopped(Arc<StorageError>),

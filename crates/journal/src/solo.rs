@@ -34,9 +34,11 @@ impl Solo {
     pub fn start(journal: Arc<Journal>) -> Result<Arc<Self>, JournalError> {
         journal.commit(journal.last());
         let term = journal.enter_term(journal.term().next())?;
+        let mut pending = Pending::default();
+        pending.lead(term);
         Ok(Arc::new(Self {
             journal,
-            pending: Mutex::default(),
+            pending: Mutex::new(pending),
             term: AtomicU64::new(term.0),
             completions: DrainLoop::default(),
         }))

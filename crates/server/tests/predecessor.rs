@@ -9,14 +9,20 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sabir_base::clock::ManualClock;
+use sabir_broker::projection::{
+    Effects, FrontEndProjection, PageDecodeError, PageKey, PageMap, PageValue, Paged, Projection,
+    ProjectionFactory,
+};
 use sabir_broker::{
-    AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, Fence, FormatLevel, GroupPhase,
-    NewTopic, OffsetCommit, StartError, Topic,
+    AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, EntryRefused, Fence, FormatLevel,
+    GroupPhase, NewTopic, OffsetCommit, ProjectionEntry, StartError, Topic,
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    ErrorKind, FrontEndNo, LeaderEpoch, Offset, ProducerId, TimestampType, TopicConfig, TopicId,
+    DecodeError, ErrorKind, FrontEndNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType, TopicConfig,
+    TopicId,
 };
 use sabir_server::config::{Config, Sources};
 use sabir_server::{protocols, start};
@@ -290,13 +296,14 @@ async fn opens_and_goes_on(fixture: &Path) {
     drop(broker);
     assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == 4));
     // Once more, now that this version has written its forms.
-    for level in [Some(2), None] {
+    for (level, has) in [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3)] {
         let broker = open(data.path(), &manifest, 120_000, level).unwrap();
         check(&broker, &manifest).await;
+        assert_eq!(broker.format_level().number(), has);
         broker.shutdown();
         drop(broker);
     }
-    for (level, says) in [(1, "from 2 to 2"), (9, "from 2 to 2")] {
+    for (level, says) in [(1, "from 2 to 3"), (2, "cannot go down to 2"), (9, "from 2 to 3")] {
         let error = open(data.path(), &manifest, 120_000, Some(level)).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
     }
@@ -310,6 +317,92 @@ async fn a_directory_of_level_1_with_one_shard_that_was_killed_opens_and_goes_on
 #[tokio::test]
 async fn a_directory_of_level_1_with_three_shards_that_was_stopped_opens_and_goes_on() {
     opens_and_goes_on(&level("level-1/three-shards")).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_2_with_one_shard_that_was_killed_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-2/one-shard")).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_2_with_three_shards_that_was_stopped_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-2/three-shards")).await;
+}
+
+/// Counts its entries.
+struct Counter(Paged<Unit, Count>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Unit;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Count(u8);
+
+const COUNTER: ProjectionFactory = ProjectionFactory {
+    name: "counter",
+    make: |maps| Ok(Box::new(Counter(maps.map(0)?)) as Box<dyn FrontEndProjection>),
+};
+
+impl PageKey for Unit {
+    fn encode(&self, _: &mut Vec<u8>) {}
+    fn decode(_: &[u8]) -> Result<Self, PageDecodeError> {
+        Ok(Self)
+    }
+}
+
+impl PageValue for Count {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        Ok(Self(bytes[0]))
+    }
+}
+
+impl Projection for Counter {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![&mut self.0]
+    }
+}
+
+impl FrontEndProjection for Counter {
+    fn apply(&mut self, _: &[u8], _: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
+        let count = self.0.get_or_insert_with(Unit, || Count(0));
+        count.0 += 1;
+        Ok(vec![count.0].into())
+    }
+}
+
+/// The version before would not open a directory in which it had state.
+#[tokio::test]
+async fn a_front_end_has_state_only_where_the_level_was_raised() {
+    let (data, manifest) = unpack(&level("level-2/three-shards"));
+    let open = |level| {
+        let projections = vec![COUNTER];
+        let options = BrokerOptions {
+            keep_free: 0,
+            format_level: level,
+            projections,
+            ..BrokerOptions::new(data.path())
+        };
+        Broker::open(options, Arc::new(ManualClock::at(manifest.made_ms))).unwrap()
+    };
+    let broker = open(None);
+    let (has, needs) = (FormatLevel::LISTED, FormatLevel::FRONT_ENDS);
+    assert_eq!(broker.projection("counter"), Err(EntryRefused::Level { has, needs }));
+    let refused = broker.write(ShardId(1), FrontEndNo(2), &ProjectionEntry::new("")).err();
+    assert_eq!(refused, Some(EntryRefused::UnknownProjection));
+    broker.shutdown();
+    drop(broker);
+    for (level, count) in [(Some(3), 1u8), (None, 2), (None, 3)] {
+        let broker = open(level);
+        let number = broker.projection("counter").unwrap();
+        let (_, answer) = broker.write(ShardId(3), number, &ProjectionEntry::new("")).unwrap();
+        broker.flush();
+        assert_eq!(answer.await.unwrap(), [count].as_slice());
+        broker.shutdown();
+        drop(broker);
+    }
 }
 
 /// As `sabir serve` opens it, however old it is by now.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use sabir_journal::EntryView;
 use sabir_journal::pages::{DecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{
     ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
@@ -11,11 +12,12 @@ use super::names::Names;
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::entry::{
-    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, ProducerIdsAllocated, TopicConfigured,
-    TopicCreated, TopicDeleted, TopicExtended,
+    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, Kinds, ProducerIdsAllocated, TopicConfigured,
+    TopicCreated, TopicDeleted, TopicExtended, kind,
 };
 use crate::level::FormatLevel;
-use crate::state::{StoredMaps, prefixes};
+use crate::projection::{PageMap, Projection};
+use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, body, prefixes};
 
 /// A topic as it is stored.
 #[derive(Debug, Clone)]
@@ -47,15 +49,7 @@ pub(crate) struct Singles {
 
 impl Default for Catalog {
     fn default() -> Self {
-        let singles = Singles {
-            next_partition: 1,
-            next_producer: 1,
-            shards: 0,
-            cluster: TopicId::default(),
-            level: FormatLevel::FIRST,
-            front_ends: Vec::new(),
-        };
-        Self { topics: Paged::new(prefixes::TOPICS), names: Names::default(), singles }
+        Self { topics: Paged::new(prefixes::TOPICS), names: Names::default(), singles: Singles::default() }
     }
 }
 
@@ -92,7 +86,7 @@ impl Catalog {
         u16::try_from(at + 1).ok().map(FrontEndNo)
     }
 
-    pub(crate) fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, TopicError> {
+    fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, TopicError> {
         let name: Box<str> = (*body.name).into();
         if self.topic_named(&body.namespace, &body.name).is_some() || self.topic(body.id).is_some() {
             return Err(TopicError::Exists(name));
@@ -138,13 +132,13 @@ impl Catalog {
         Ok(shards.iter().enumerate().map(partition).collect())
     }
 
-    pub(crate) fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, TopicError> {
+    fn delete(&mut self, body: &TopicDeleted) -> Result<Arc<Topic>, TopicError> {
         let row = self.topics.remove(&TopicKey(body.id)).ok_or(TopicError::Unknown)?;
         self.names.remove(&row.0);
         Ok(row.0)
     }
 
-    pub(crate) fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, TopicError> {
+    fn configure(&mut self, body: TopicConfigured) -> Result<Arc<Topic>, TopicError> {
         let topic = self.topic(body.id).ok_or(TopicError::Unknown)?;
         // It was made of what held then, and would take back what came between.
         if body.version.is_some_and(|version| version != topic.version) {
@@ -153,7 +147,7 @@ impl Catalog {
         self.change(body.id, |topic| topic.config = body.config)
     }
 
-    pub(crate) fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, TopicError> {
+    fn extend(&mut self, body: &TopicExtended) -> Result<Arc<Topic>, TopicError> {
         let topic = self.topic(body.id).ok_or(TopicError::Unknown)?;
         let from = topic.partitions.len();
         let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
@@ -173,7 +167,7 @@ impl Catalog {
         Ok(row.0.clone())
     }
 
-    pub(crate) fn register(&mut self, body: FrontEndRegistered) -> Result<FrontEndNo, ErrorKind> {
+    fn register(&mut self, body: FrontEndRegistered) -> Result<FrontEndNo, ErrorKind> {
         if let Some(known) = self.front_end(&body.name) {
             return Ok(known);
         }
@@ -183,14 +177,14 @@ impl Catalog {
     }
 
     /// The first of the ids handed out.
-    pub(crate) fn allocate(&mut self, body: &ProducerIdsAllocated) -> Result<ProducerId, ErrorKind> {
+    fn allocate(&mut self, body: &ProducerIdsAllocated) -> Result<ProducerId, ErrorKind> {
         let first = self.singles.next_producer;
         let next = first.checked_add(body.count.into()).ok_or(ErrorKind::LimitReached)?;
         self.singles.next_producer = next;
         Ok(ProducerId(first))
     }
 
-    pub(crate) fn fix_shards(&mut self, body: &DataShardsFixed) {
+    fn fix_shards(&mut self, body: &DataShardsFixed) {
         if self.singles.shards == 0 {
             self.singles.shards = body.shards;
             self.singles.cluster = body.cluster;
@@ -202,17 +196,8 @@ impl Catalog {
         self.singles.level
     }
 
-    pub(crate) fn raise_level(&mut self, body: &FormatLevelRaised) {
+    fn raise_level(&mut self, body: &FormatLevelRaised) {
         self.singles.level = self.singles.level.max(body.level);
-    }
-
-    pub(crate) fn pages(&mut self) -> &mut dyn crate::state::Capturing {
-        &mut self.topics
-    }
-
-    #[cfg(test)]
-    pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.topics.dump()
     }
 
     /// The part that goes into the shard's own page.
@@ -228,13 +213,63 @@ impl Catalog {
             put_u32(out, singles.level.number());
         }
     }
+}
 
-    /// The catalog of a checkpoint: the topics' pages, and the part from the shard's own page.
-    pub(crate) fn restore(singles: Singles, maps: &StoredMaps<'_>) -> Result<Self, PageError> {
-        let topics = maps.restore(prefixes::TOPICS)?;
+impl Projection for Catalog {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![&mut self.topics]
+    }
+}
+
+impl CoreProjection for Catalog {
+    const NAME: &'static str = "catalog";
+    const KINDS: Kinds = &[kind::CATALOG];
+
+    /// The topics' pages, and the part from the shard's own page.
+    fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let topics = stored.restore(prefixes::TOPICS)?;
         let mut names = Names::default();
         topics.iter().for_each(|(_, row): (_, &TopicRow)| names.insert(&row.0));
-        Ok(Self { topics, names, singles })
+        Ok(Self { topics, names, singles: stored.singles.clone() })
+    }
+
+    fn apply(&mut self, entry: &EntryView<'_>, _: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
+        Ok(match entry.kind {
+            kind::TOPIC_CREATED => Outcome::of_topic(self.create(body::<TopicCreated>(entry)?)),
+            kind::TOPIC_DELETED => Outcome::of_topic(self.delete(&body::<TopicDeleted>(entry)?)),
+            kind::TOPIC_CONFIGURED => Outcome::of_topic(self.configure(body::<TopicConfigured>(entry)?)),
+            kind::TOPIC_EXTENDED => Outcome::of_topic(self.extend(&body::<TopicExtended>(entry)?)),
+            kind::FRONT_END_REGISTERED => {
+                let number = self.register(body::<FrontEndRegistered>(entry)?);
+                Outcome::of(number, |number| Outcome::Number(number.0.into()))
+            }
+            kind::PRODUCER_IDS_ALLOCATED => {
+                let first = self.allocate(&body::<ProducerIdsAllocated>(entry)?);
+                Outcome::of(first, |first| Outcome::Number(first.0))
+            }
+            kind::DATA_SHARDS_FIXED => {
+                self.fix_shards(&body::<DataShardsFixed>(entry)?);
+                Outcome::Done
+            }
+            kind::FORMAT_LEVEL_RAISED => {
+                self.raise_level(&body::<FormatLevelRaised>(entry)?);
+                Outcome::Done
+            }
+            _ => return Err(EntryError::unknown(entry)),
+        })
+    }
+}
+
+impl Default for Singles {
+    fn default() -> Self {
+        Self {
+            next_partition: 1,
+            next_producer: 1,
+            shards: 0,
+            cluster: TopicId::default(),
+            level: FormatLevel::FIRST,
+            front_ends: Vec::new(),
+        }
     }
 }
 

@@ -69,7 +69,7 @@ impl AppendBody {
             | mark(self.producer.is_some_and(|p| p.epoch == Producer::NO_EPOCH), EPOCHLESS)
     }
 
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         out.push(self.flags());
         match &self.targets {
             Targets::One(id) => put_u64(out, id.0),
@@ -89,7 +89,7 @@ impl AppendBody {
         }
     }
 
-    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let flags = input.u8()?;
         if flags & !KNOWN != 0 {
             return Err(DecodeError::Version(flags));

@@ -5,6 +5,7 @@
 
 mod append;
 mod catalog;
+mod front_end;
 mod partitions;
 
 pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody, TrainDropped};
@@ -12,13 +13,28 @@ pub(crate) use catalog::{
     DataShardsFixed, FormatLevelRaised, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured,
     TopicCreated, TopicDeleted, TopicExtended,
 };
+pub(crate) use front_end::{FrontEndBody, OfferedBatch};
 pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
     ProducersExpired,
 };
 
+/// Kinds of entries, in ranges.
+pub(crate) type Kinds = &'static [std::ops::RangeInclusive<u16>];
+
 /// The kinds of entries.
 pub(crate) mod kind {
+    use std::ops::RangeInclusive;
+
+    /// Kinds that bring records.
+    pub(crate) const RECORDS: RangeInclusive<u16> = 1..=9;
+    /// Kinds of the catalog.
+    pub(crate) const CATALOG: RangeInclusive<u16> = 10..=19;
+    /// Kinds about partitions.
+    pub(crate) const PARTITIONS: RangeInclusive<u16> = 20..=29;
+    /// Kinds of the consumer groups; their bodies are the group driver's.
+    pub(crate) const GROUPS: RangeInclusive<u16> = 30..=39;
+
     /// A batch appended to one or more partitions; payload: one v2 batch.
     pub(crate) const APPEND: u16 = 1;
     /// A stored batch, or part of one, shown in further partitions.
@@ -59,11 +75,11 @@ pub(crate) mod kind {
     /// Idle producers forgotten.
     pub(crate) const PRODUCERS_EXPIRED: u16 = 24;
 
-    /// Kinds of the consumer groups; their bodies are the group driver's.
-    pub(crate) const GROUPS: std::ops::RangeInclusive<u16> = 30..=39;
-
     /// A node started to lead this shard.
     pub(crate) const STARTED: u16 = 40;
+
+    /// What a front end's own projection is told; payload: batches that it may append.
+    pub(crate) const FRONT_END: u16 = 50;
 }
 
 /// A body with a stored form of its own.

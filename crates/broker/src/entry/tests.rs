@@ -125,7 +125,8 @@ fn the_catalog() {
     golden(&extended, 16, &[&[1][..], &[0x11; 16], &[2, 1, 2]].concat());
     golden(&FormatLevelRaised { level: FormatLevel::LISTED }, 17, &[1, 2]);
     assert_eq!(FormatLevelRaised::decode(&[2, 2]), Err(DecodeError::Version(2)));
-    assert!(FormatLevelRaised::decode(&[1, 3]).is_err(), "a level of a newer version");
+    assert!(FormatLevelRaised::decode(&[1, 4]).is_err(), "a level of a newer version");
+    golden(&FormatLevelRaised { level: FormatLevel::FRONT_ENDS }, 17, &[1, 3]);
     golden(&Started { node: NodeId(1), clean: false }, 40, &[1, 2, 0]);
 }
 
@@ -159,6 +160,7 @@ proptest! {
         let _ = PartitionsCreated::decode(&bytes);
         let _ = LogStartsMoved::decode(&bytes);
         let _ = ProducersExpired::decode(&bytes);
+        let _ = FrontEndBody::decode(&bytes);
     }
 
     #[test]
@@ -178,4 +180,33 @@ proptest! {
         let body = AppendBody { targets, records, max_ts, stamped, maker: FrontEndNo(maker), producer };
         prop_assert_eq!(AppendBody::decode(&encoded(&body)), Ok(body));
     }
+}
+
+#[test]
+fn entries_of_front_ends() {
+    let number = FrontEndNo(300);
+    let plain = FrontEndBody { number, name: None, seed: None, batches: Vec::new(), command: b"SET k v" };
+    let named = FrontEndBody { name: Some("mqtt"), ..plain.clone() };
+    let seeded = FrontEndBody { seed: Some(0x0102), command: b"", ..plain.clone() };
+    let append = AppendBody { maker: number, ..self::plain() };
+    let batches = vec![OfferedBatch { len: 200, append: append.clone() }];
+    let with_batch = FrontEndBody { batches, ..plain.clone() };
+    let cases: [(FrontEndBody<'_>, Vec<u8>); 4] = [
+        (plain, [&[1, 0, 0xac, 2, 0][..], b"SET k v"].concat()),
+        (named, [&[1, 2, 0xac, 2, 4][..], b"mqtt", &[0], b"SET k v"].concat()),
+        (seeded, [&[1, 1, 0xac, 2][..], &[2, 1, 0, 0, 0, 0, 0, 0], &[0]].concat()),
+        (with_batch, [&[1, 0, 0xac, 2, 1, 0xc8, 1][..], &encoded(&append), b"SET k v"].concat()),
+    ];
+    for (body, expected) in cases {
+        let mut stored = Vec::new();
+        body.encode(&mut stored);
+        assert_eq!(stored, expected, "{body:?}");
+        assert_eq!(FrontEndBody::decode(&stored), Ok(body.clone()));
+        for len in 0..stored.len() - body.command.len() {
+            assert!(FrontEndBody::decode(&stored[..len]).is_err(), "{len} bytes of {body:?}");
+        }
+    }
+    assert_eq!(FrontEndBody::KIND, 50);
+    assert_eq!(FrontEndBody::decode(&[2, 0, 1, 0]), Err(DecodeError::Version(2)));
+    assert_eq!(FrontEndBody::decode(&[1, 4, 1, 0]), Err(DecodeError::Field("marks")));
 }

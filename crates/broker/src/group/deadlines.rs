@@ -1,24 +1,30 @@
 //! What the broker's housekeeper does for groups, and leadership.
 
+use std::sync::{Arc, Weak};
+
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::Event;
 use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_model::{ErrorKind, TopicId};
+use sabir_model::{ErrorKind, Term, TopicId};
 
 use super::entries::GroupEntry;
 use super::led::Inner;
 use super::offsets::DELETED_AT_ONCE;
 use super::waiter::GroupWaiter;
-use super::{Groups, Text};
+use super::{Groups, Shared, Text};
+use crate::shard::Leading;
 
 /// Groups looked at in one hold of the projections' lock.
 const AT_ONCE: usize = 256;
 
 impl Groups {
     /// Takes over the groups that the table knows, which must be all that was ever acknowledged: each with members is led from now on, its deadlines start afresh.
-    pub(crate) fn lead(&self) {
+    pub(super) fn lead(&self) {
         self.with(|inner, wakes| {
+            if inner.closed == Some(ErrorKind::ShuttingDown) {
+                return;
+            }
             inner.closed = None;
             let mut groups: Vec<Text> = Vec::new();
             self.read(|table| {
@@ -27,6 +33,12 @@ impl Groups {
             });
             groups.iter().for_each(|group| self.lead_one(inner, group, wakes));
         });
+    }
+
+    /// For the groups' shard to tell when this node leads it.
+    pub(crate) fn leading(&self) -> Weak<dyn Leading> {
+        let leading: Arc<dyn Leading> = self.shared.clone();
+        Arc::downgrade(&leading)
     }
 
     /// Takes over one group, if it has members.
@@ -54,6 +66,9 @@ impl Groups {
     /// Proposes to delete the positions of groups without members that nobody needed for the retention time, and those of topics
     /// that do not exist any more; to be called every few minutes.
     pub(crate) fn housekeep(&self, exists: &dyn Fn(TopicId) -> bool) {
+        if self.ready().is_err() {
+            return;
+        }
         let retention = i64::try_from(self.shared.options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let unused_since = self.shared.clock.expiry_ms().saturating_sub(retention);
         let mut groups = Vec::new();
@@ -88,10 +103,22 @@ impl Groups {
     /// Stops leading: everyone that waits, and whoever comes, is answered with `error`; nothing is left in memory.
     pub(crate) fn retire(&self, error: ErrorKind) {
         self.with(|inner, wakes| {
-            inner.closed = Some(error);
+            if inner.closed != Some(ErrorKind::ShuttingDown) {
+                inner.closed = Some(error);
+            }
             let groups: Vec<Text> = inner.led.keys().cloned().collect();
             groups.iter().for_each(|group| inner.retire(group, error, wakes));
         });
+    }
+}
+
+impl Leading for Shared {
+    fn led(self: Arc<Self>, _: Term) {
+        Groups { shared: self }.lead();
+    }
+
+    fn laid_down(self: Arc<Self>) {
+        Groups { shared: self }.retire(ErrorKind::NotLeader);
     }
 }
 

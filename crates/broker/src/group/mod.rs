@@ -28,6 +28,7 @@ use sabir_base::clock::Clock;
 use sabir_model::ErrorKind;
 
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
+pub(crate) use reply::Replier;
 pub use reply::Reply;
 use sabir_delivery::group::state::metadata_fits;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};

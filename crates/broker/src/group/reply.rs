@@ -15,7 +15,7 @@ pub struct Reply<T>(Arc<Mutex<Slot<T>>>);
 
 /// The other end of a [`Reply`].
 #[derive(Debug)]
-pub(super) struct Replier<T>(Arc<Mutex<Slot<T>>>);
+pub(crate) struct Replier<T>(Arc<Mutex<Slot<T>>>);
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -24,7 +24,7 @@ struct Slot<T> {
 }
 
 impl<T> Reply<T> {
-    pub(super) fn pair() -> (Replier<T>, Self) {
+    pub(crate) fn pair() -> (Replier<T>, Self) {
         let slot = Arc::new(Mutex::new(Slot { answer: None, waker: None }));
         (Replier(slot.clone()), Self(slot))
     }
@@ -35,7 +35,7 @@ impl<T> Reply<T> {
 }
 
 impl<T> Replier<T> {
-    pub(super) fn send(self, answer: T, wakes: &mut WakeBatch) {
+    pub(crate) fn send(self, answer: T, wakes: &mut WakeBatch) {
         let mut slot = self.0.lock();
         slot.answer = Some(answer);
         if let Some((thread, waker)) = slot.waker.take() {

@@ -3,13 +3,14 @@
 use sabir_delivery::group::Text;
 use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_journal::pages::{
-    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageValue, Paged,
-};
+use sabir_journal::EntryView;
+use sabir_journal::pages::{DecodeError as PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{DecodeError, ErrorKind};
 
 use super::entries::GroupEntry;
-use crate::state::{StoredMaps, prefixes};
+use crate::entry::{Kinds, kind};
+use crate::projection::{PageMap, Projection};
+use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, bad_body, prefixes};
 
 /// A group's id as a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,21 +51,11 @@ impl GroupTable {
         Self { groups: Paged::new(prefixes::GROUPS), offset_bytes: 0 }
     }
 
-    /// The table as the last checkpoint left it.
-    ///
-    /// # Errors
-    /// The page store's.
-    pub(crate) fn restore(maps: &StoredMaps<'_>) -> Result<Self, PageError> {
-        let groups: Paged<GroupKey, StoredGroup> = maps.restore(prefixes::GROUPS)?;
-        let offset_bytes = groups.iter().map(|(_, group)| group.0.offset_bytes()).sum();
-        Ok(Self { groups, offset_bytes })
-    }
-
     /// Applies a committed entry of a block with that time. What comes back is the outcome for whoever proposed it.
     ///
     /// # Errors
     /// The body is not one of this version's.
-    pub(crate) fn apply(
+    pub(super) fn apply_entry(
         &mut self,
         kind: u16,
         body: &[u8],
@@ -143,35 +134,26 @@ impl GroupTable {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Text, &GroupState)> {
         self.groups.iter().map(|(key, stored)| (&key.0, &stored.0))
     }
+}
 
-    /// Cuts: what is captured from now on is of this moment.
-    pub(crate) fn begin_checkpoint(&mut self) {
-        self.groups.begin_checkpoint();
+impl Projection for GroupTable {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![&mut self.groups]
+    }
+}
+
+impl CoreProjection for GroupTable {
+    const NAME: &'static str = "groups";
+    const KINDS: Kinds = &[kind::GROUPS];
+
+    fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let groups: Paged<GroupKey, StoredGroup> = stored.restore(prefixes::GROUPS)?;
+        let offset_bytes = groups.iter().map(|(_, group)| group.0.offset_bytes()).sum();
+        Ok(Self { groups, offset_bytes })
     }
 
-    /// Captures within the budget; true while more is due.
-    pub(crate) fn capture(&mut self, budget: &mut Budget) -> bool {
-        self.groups.capture(budget)
-    }
-
-    /// What was captured since the last call.
-    pub(crate) fn take_captured(&mut self) -> Vec<PageChange> {
-        self.groups.take_captured()
-    }
-
-    /// The checkpoint is stored.
-    pub(crate) fn checkpoint_committed(&mut self) {
-        self.groups.checkpoint_committed();
-    }
-
-    /// The checkpoint is not stored.
-    pub(crate) fn checkpoint_failed(&mut self) {
-        self.groups.checkpoint_failed();
-    }
-
-    /// The canonical form of everything: equal tables have equal dumps.
-    #[cfg(test)]
-    pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.groups.dump()
+    fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
+        let applied = self.apply_entry(entry.kind, entry.body, at.time_ms);
+        Ok(Outcome::of_done(applied.map_err(|source| bad_body(entry, source))?))
     }
 }

@@ -10,7 +10,7 @@ pub(crate) use epochs::Epochs;
 pub(crate) use index::{Index, PageRef, Place, Run, RunKind};
 pub(crate) use page::{Chunk, decode_chunks, decode_runs, encode_chunks, put_chunk, take_chunk};
 pub(crate) use producers::{ProducerKey, ProducerState, Verdict};
-pub(crate) use spill::{Spill, SpillChanges, SpillKey};
+pub(crate) use spill::{Spill, SpillKey};
 
 use sabir_journal::pages::{DecodeError, PageKey, PageValue};
 use sabir_model::{LeaderEpoch, Offset, PartitionId, Sequence, Term, TopicId};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_model::{Offset, PartitionId};
 
+use crate::projection::{Budget, Dump, PageChange, PageMap};
 use crate::state::prefixes;
 
 /// What a page holds.
@@ -58,12 +59,27 @@ pub(crate) struct Spill {
     dead: FxHashSet<SpillKey>,
     /// What the checkpoint under way puts and deletes.
     writing: Option<(FxHashMap<SpillKey, Bytes>, Vec<SpillKey>)>,
+    /// What of that is not captured yet, and what is captured and not taken.
+    due: SpillChanges,
+    captured: Vec<PageChange>,
 }
 
 /// What a checkpoint has to write.
-pub(crate) struct SpillChanges {
-    pub(crate) puts: Vec<(SpillKey, Bytes)>,
-    pub(crate) deletes: Vec<SpillKey>,
+#[derive(Debug, Default)]
+pub(super) struct SpillChanges {
+    pub(super) puts: Vec<(SpillKey, Bytes)>,
+    pub(super) deletes: Vec<SpillKey>,
+}
+
+impl SpillChanges {
+    fn next(&mut self) -> Option<(SpillKey, Option<Bytes>)> {
+        let put = self.puts.pop().map(|(key, page)| (key, Some(page)));
+        put.or_else(|| self.deletes.pop().map(|key| (key, None)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
 }
 
 impl Spill {
@@ -85,7 +101,7 @@ impl Spill {
     }
 
     /// Cuts: what is to be written as of this moment.
-    pub(crate) fn begin(&mut self) -> SpillChanges {
+    pub(super) fn begin(&mut self) -> SpillChanges {
         let mut dead = std::mem::take(&mut self.dead);
         dead.retain(|key| !self.fresh.contains_key(key));
         let deletes: Vec<_> = dead.into_iter().collect();
@@ -95,7 +111,7 @@ impl Spill {
     }
 
     /// The page store has what [`begin`](Self::begin) gave.
-    pub(crate) fn committed(&mut self) {
+    pub(super) fn committed(&mut self) {
         let (puts, _) = self.writing.take().unwrap_or_default();
         for (key, page) in puts {
             // Another page may have taken its place meanwhile.
@@ -106,9 +122,47 @@ impl Spill {
     }
 
     /// It may not have it.
-    pub(crate) fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         let (_, deletes) = self.writing.take().unwrap_or_default();
         self.dead.extend(deletes);
+    }
+}
+
+impl PageMap for Spill {
+    fn begin_checkpoint(&mut self) {
+        self.due = self.begin();
+    }
+
+    fn capture(&mut self, budget: &mut Budget) -> bool {
+        while budget.entries > 0
+            && budget.bytes > 0
+            && let Some((key, page)) = self.due.next()
+        {
+            budget.entries -= 1;
+            budget.bytes = budget.bytes.saturating_sub(page.as_ref().map_or(0, Bytes::len));
+            self.captured.push(PageChange { key: key.stored(), page: page.map(|page| page.to_vec()) });
+        }
+        !self.due.is_empty()
+    }
+
+    fn take_captured(&mut self) -> Vec<PageChange> {
+        std::mem::take(&mut self.captured)
+    }
+
+    fn checkpoint_committed(&mut self) {
+        self.committed();
+    }
+
+    fn checkpoint_failed(&mut self) {
+        (self.due, self.captured) = Default::default();
+        self.failed();
+    }
+
+    /// Those in memory alone: the page store has the others.
+    fn dump(&self) -> Dump {
+        let mut dump: Dump = self.fresh.iter().map(|(key, page)| (key.stored(), page.to_vec())).collect();
+        dump.sort_unstable();
+        dump
     }
 }
 

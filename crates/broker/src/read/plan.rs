@@ -121,7 +121,7 @@ impl Shard {
         if let Some(runs) = self.page_cache.get(key) {
             return Some(runs);
         }
-        let page = state.spill.get(key)?;
+        let page = state.partitions.spill.get(key)?;
         // This process encoded it.
         let runs: Arc<[Run]> = decode_runs(&page).ok()?.into();
         self.page_cache.put(*key, runs.clone());
@@ -138,7 +138,7 @@ impl Shard {
 
     /// The bytes of a page, from memory or the page store; `None` if it was deleted. Blocking.
     pub(super) fn stored_page(&self, key: &SpillKey) -> Result<Option<bytes::Bytes>, ErrorKind> {
-        if let Some(page) = self.state.read().spill.get(key) {
+        if let Some(page) = self.state.read().partitions.spill.get(key) {
             return Ok(Some(page));
         }
         let page = self.pages.get(&key.stored()).map_err(|error| self.bad_page(key, &error))?;

@@ -137,7 +137,7 @@ impl Shard {
         let (cut, counters) = {
             let mut state = self.state.write();
             // Should this fail they are dead all the same, and found to be so again.
-            dead.iter().for_each(|no| state.usage.forget(*no));
+            dead.iter().for_each(|no| state.partitions.usage.forget(*no));
             let cut = state.begin_checkpoint().ok_or(CheckpointError::HalfApplied)?;
             (cut, state.counters)
         };
@@ -206,10 +206,10 @@ impl Shard {
         if segment.last > state.applied || witness.is_some_and(|id| has_records(&state, *id, segment)) {
             return false;
         }
-        if state.first_train_block().is_some_and(|first| first <= segment.last) {
+        if state.lowest_block().is_some_and(|first| first <= segment.last) {
             return false;
         }
-        let mut partitions = state.usage.of(segment.no).into_iter().flat_map(|set| set.iter());
+        let mut partitions = state.partitions.usage.of(segment.no).into_iter().flat_map(|set| set.iter());
         let witness = partitions.find(|id| has_records(&state, *id, segment));
         witness.is_none_or(|id| {
             checkpointer.witnesses.insert(segment.no, id);

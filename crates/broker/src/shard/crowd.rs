@@ -54,12 +54,13 @@ impl Shard {
         }
         let victims = {
             let state = self.state.read();
-            let met = state.producers.met;
+            let producers = &state.partitions.producers;
+            let met = producers.met;
             if self.crowd.looked.swap(met, SeqCst) == met && excess == 0 {
                 return;
             }
-            let quotas = quotas(&state.producers, most, excess);
-            let of = |(id, count): (&PartitionId, &usize)| (*id, state.producers.least_missed(*id, *count));
+            let quotas = quotas(producers, most, excess);
+            let of = |(id, count): (&PartitionId, &usize)| (*id, producers.least_missed(*id, *count));
             quotas.iter().map(of).collect::<Vec<_>>()
         };
         self.forget(
@@ -86,14 +87,15 @@ impl Shard {
         self.submit();
         self.meters.crowded_out.add(victims.len());
         if self.crowd.may_tell() {
-            let (shard, forgotten, known) = (self.id, victims.len(), self.state.read().producers.len());
+            let (shard, forgotten, known) =
+                (self.id, victims.len(), self.state.read().partitions.producers.len());
             warn!(%shard, forgotten, known, "too many idempotent producers: those that came once, or not for longest, are forgotten");
         }
     }
 
     /// Producers that are remembered, in all partitions.
     pub(crate) fn producers(&self) -> usize {
-        self.state.read().producers.len()
+        self.state.read().partitions.producers.len()
     }
 }
 

@@ -45,6 +45,7 @@ impl Shard {
     /// Handles what has happened since the last round; false when nothing has.
     fn round(&self, worker: &mut Worker) -> bool {
         self.settle_panic(worker);
+        self.settle_leadership();
         self.replicator.advance();
         self.replicator.poll(&mut worker.polled);
         let mut events = std::mem::take(&mut worker.polled);
@@ -55,6 +56,8 @@ impl Shard {
                     self.commit(worker, ticket, sequence, term, &content);
                 }
                 Event::Cut { from, through } => self.cut(worker, from, through),
+                Event::Leading { term } => self.leads(term),
+                Event::Following { leader } => self.follows(leader),
                 Event::Stopped(error) => self.stop(worker, &error),
             }
         }
@@ -79,7 +82,7 @@ impl Shard {
         if self.is_stopped() {
             return worker.fail_waiters(ErrorKind::StorageError);
         }
-        let Worker { waiters, answers, .. } = &mut *worker;
+        let Worker { waiters, answers, wakes, .. } = &mut *worker;
         let mut state = self.state.write();
         if ticket.is_none() && sequence <= state.applied {
             // It became final between the replicator's start and the end of the replay, which took it in.
@@ -90,14 +93,19 @@ impl Shard {
             term,
             content,
             &|block| self.journal.segment_of(block),
-            &mut |index, outcome| {
+            &mut |index, outcome, state| {
                 if let Some((_, waiter)) = waiters.pop_front_if(|(entry, _)| *entry == index) {
+                    waiter.applied(state, wakes);
                     answers.push((waiter, outcome));
                 }
             },
         );
-        std::mem::swap(&mut state.touched, &mut worker.touched);
+        std::mem::swap(&mut state.partitions.touched, &mut worker.touched);
+        let fresh = std::mem::take(&mut state.front_ends.fresh);
         drop(state);
+        if !fresh.is_empty() {
+            self.open.lock().bound.extend(fresh);
+        }
         if let Err(reason) = applied {
             error!(shard = %self.id, %reason, "the shard stops");
             self.fail_all(worker, ErrorKind::StorageError);

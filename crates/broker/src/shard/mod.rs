@@ -12,6 +12,7 @@
 mod checkpoint;
 mod crowd;
 mod drive;
+mod leadership;
 mod open;
 mod panic;
 mod poller;
@@ -31,12 +32,13 @@ use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
 use sabir_journal::{Journal, LARGEST_ENTRY, Priority, Replicator};
-use sabir_model::{Durability, ErrorKind, Sequence, ShardId};
+use sabir_model::{Durability, ErrorKind, FrontEndNo, Sequence, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
 use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
+use crate::front_ends::{EntryRefused, ProjectionEntry};
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
 use crate::read::{Damages, PageCache};
 use crate::state::ShardState;
@@ -45,6 +47,8 @@ use crate::watch::Watchers;
 use checkpoint::Checkpointer;
 use crowd::Crowd;
 use drive::Worker;
+use leadership::Leadership;
+pub use leadership::Leading;
 use open::{Entry, OpenBlocks};
 use sabir_base::drain_loop::DrainLoop;
 use signal::Signal;
@@ -86,6 +90,7 @@ pub(crate) struct Shard {
     /// Held by the one step of a lookup by time that is under way.
     pub(crate) lookups: Arc<tokio::sync::Mutex<()>>,
     crowd: Crowd,
+    leadership: Leadership,
     /// Whether something panicked and those who wait have not been told yet.
     panicked: AtomicBool,
     pub(crate) meters: ShardMeters,
@@ -183,6 +188,35 @@ impl Shard {
         Ok(())
     }
 
+    /// Pushes an entry of a front end's projection, of that number and name.
+    pub(crate) fn write(
+        &self,
+        projection: (FrontEndNo, &str),
+        seed: Option<u64>,
+        entry: &ProjectionEntry,
+        waiter: Waiter,
+    ) -> Result<(), EntryRefused> {
+        let priority = if entry.makes_space { Priority::Reserve } else { Priority::Ordinary };
+        let refused = self.refuses(priority);
+        let _guard = self.guard("write an entry of a front end");
+        let mut open = self.open.lock();
+        if let Some(error) = refused.or(open.refused) {
+            return Err(error.into());
+        }
+        if open.is_crowded(entry.bytes(), 1, self.settings.open_bytes_max) {
+            return Err(EntryRefused::Crowded);
+        }
+        let durability = entry.durability.unwrap_or(self.settings.durability);
+        open.write(projection, seed, entry, (self.clock.now_ms(), durability), waiter);
+        let full = open.has_full();
+        self.waiting.store(open.bytes(), SeqCst);
+        drop(open);
+        if full {
+            self.submit();
+        }
+        Ok(())
+    }
+
     /// Pushes an entry whose outcome goes to `waiter`; one that is not taken is answered at once.
     pub(crate) fn propose<B: Body>(&self, priority: Priority, body: &B, waiter: Waiter) {
         let mut encoded = Vec::new();
@@ -223,9 +257,10 @@ impl Shard {
 
     /// Figures for metrics. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
-        let (applied, counters, producers) = {
+        let (applied, counters, appends, producers) = {
             let state = self.state.read();
-            (state.applied, state.counters, state.producers.len() as u64)
+            let partitions = &state.partitions;
+            (state.applied, state.counters, partitions.counters, partitions.producers.len() as u64)
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
@@ -241,11 +276,11 @@ impl Shard {
             blocks: counters.blocks,
             entries: counters.entries,
             bytes: counters.bytes,
-            batches: counters.batches,
-            records: counters.records,
-            batch_bytes: counters.batch_bytes,
-            refused: counters.refused,
-            duplicates: counters.duplicates,
+            batches: appends.batches,
+            records: appends.records,
+            batch_bytes: appends.batch_bytes,
+            refused: appends.refused,
+            duplicates: appends.duplicates,
             producers,
             crowded_out: meters.crowded_out.get(),
             hot_bytes: meters.hot_bytes.get(),

@@ -10,7 +10,10 @@ use sabir_model::{Durability, ErrorKind, FrontEndNo};
 
 use crate::answer::{AppendCall, Waiter, Waiting};
 use crate::append::Append;
-use crate::entry::{AppendBody, Body, ChunkBody, Producer, Targets, TrainBody, kind};
+use crate::entry::{
+    AppendBody, Body, ChunkBody, FrontEndBody, OfferedBatch, Producer, Targets, TrainBody, kind,
+};
+use crate::front_ends::ProjectionEntry;
 
 /// Bytes of a chunk of a train.
 const CHUNK: usize = 512 << 10;
@@ -78,12 +81,14 @@ pub(super) struct OpenBlocks {
     /// Why nothing is taken any more, if so.
     pub(super) refused: Option<ErrorKind>,
     next_train: u64,
+    /// The projections of front ends that the shard has heard of: entries of others say whose they are.
+    pub(super) bound: Vec<FrontEndNo>,
     body: Vec<u8>,
     stamped: Vec<u8>,
 }
 
 impl OpenBlocks {
-    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize) -> Self {
+    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, bound: Vec<FrontEndNo>) -> Self {
         Self {
             open: Filled::new(&pool, tail_bytes),
             pool,
@@ -94,6 +99,7 @@ impl OpenBlocks {
             spare: Vec::new(),
             refused: None,
             next_train: 0,
+            bound,
             body: Vec::with_capacity(BODY_MAX),
             stamped: Vec::new(),
         }
@@ -208,6 +214,44 @@ impl OpenBlocks {
         self.body = body;
     }
 
+    /// Adds an entry of a front end's projection, with the batches that it may append.
+    pub(super) fn write(
+        &mut self,
+        (number, name): (FrontEndNo, &str),
+        seed: Option<u64>,
+        asked: &ProjectionEntry,
+        (now_ms, durability): (i64, Durability),
+        waiter: Waiter,
+    ) {
+        let (mut body, mut payload) = (std::mem::take(&mut self.body), std::mem::take(&mut self.stamped));
+        body.clear();
+        payload.clear();
+        let batches = asked.batches.iter().map(|item| offer(item, now_ms, &mut payload)).collect();
+        let name = (!self.bound.contains(&number)).then_some(name);
+        FrontEndBody { number, name, seed, batches, command: &asked.command }.encode(&mut body);
+        let priority = if asked.makes_space { Priority::Reserve } else { ORDINARY };
+        let group = asked.batches.first().map_or(0, |item| item.partition.0);
+        let payload_there = (!asked.batches.is_empty()).then_some(&payload[..]);
+        let entry = Entry {
+            kind: FrontEndBody::KIND,
+            body: &body,
+            payload: payload_there,
+            group,
+            durability,
+            priority,
+        };
+        self.push_change(&entry, Some(waiter));
+        if asked.batches.iter().any(|item| item.stamp) {
+            self.open.stamp = self.open.stamp.max(now_ms);
+        }
+        if body.capacity() <= STAMPED_KEPT {
+            self.body = body;
+        }
+        if payload.capacity() <= STAMPED_KEPT {
+            self.stamped = payload;
+        }
+    }
+
     fn append_train(&mut self, append: AppendBody, batch: &[u8], durability: Durability, waiter: Waiting) {
         let train = self.next_train;
         self.next_train += 1;
@@ -270,6 +314,18 @@ impl OpenBlocks {
     }
 }
 
+/// Puts a batch into a payload, stamped if it is to be.
+fn offer(item: &Append, now_ms: i64, payload: &mut Vec<u8>) -> OfferedBatch {
+    let (at, batch) = (payload.len(), item.batch.bytes());
+    payload.extend_from_slice(batch);
+    if item.stamp {
+        // The header was parsed before, so this finds a whole batch.
+        let _ = stamp_log_append_time(&mut payload[at..], now_ms);
+    }
+    let max_ts = if item.stamp { now_ms } else { item.batch.header().max_timestamp };
+    OfferedBatch { len: batch.len() as u32, append: append_body(item, max_ts) }
+}
+
 fn append_body(item: &Append, max_ts: i64) -> AppendBody {
     let header = item.batch.header();
     let producer = header.producer_id.known().filter(|_| item.maker == FrontEndNo::NONE);
@@ -322,7 +378,7 @@ mod tests {
 
     #[test]
     fn the_buffer_of_a_large_batch_that_was_stamped_is_not_kept() {
-        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20);
+        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20, Vec::new());
         for (bytes, kept) in [(1000, true), (3 << 20, false), (1000, true)] {
             open.append(&append(bytes), 9, Durability::Sync, AppendCall::new(1), 0);
             assert_eq!(open.stamped.capacity() > 0, kept, "{bytes}");

@@ -9,7 +9,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::{PageError, PageStore};
-use sabir_journal::{Journal, JournalError, JournalOptions, Priority, Recovered, Replicator};
+use sabir_journal::{Journal, JournalError, JournalOptions, Recovered, Replicator};
 use sabir_model::{Durability, ErrorKind, NodeId, ShardId};
 use tracing::{info, warn};
 
@@ -17,15 +17,15 @@ use super::Shard;
 use super::checkpoint::Checkpointer;
 use super::crowd::Crowd;
 use super::drive::Worker;
+use super::leadership::Leadership;
 use super::open::OpenBlocks;
 use super::signal::Signal;
 use super::submit::InFlight;
 use super::tables::StoredTables;
-use crate::answer::Answer;
 use crate::disk_watch::FreeSpace;
-use crate::entry::Started;
+use crate::projection::ProjectionFactory;
 use crate::read::{Damages, PageCache};
-use crate::state::{ApplyError, ShardState};
+use crate::state::{AppendCounters, ApplyError, ShardState};
 use crate::stats::ShardMeters;
 use crate::watch::Watchers;
 use sabir_base::drain_loop::DrainLoop;
@@ -54,6 +54,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) pages: Arc<dyn PageStore>,
     pub(crate) pool: Arc<BufPool>,
     pub(crate) journal: JournalOptions,
+    /// Those of front ends.
+    pub(crate) projections: Arc<[ProjectionFactory]>,
     pub(crate) replicate: Replicate<'a>,
 }
 
@@ -84,7 +86,7 @@ impl Shard {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        let mut state = ShardState::restore(&*parts.pages)?;
+        let mut state = ShardState::restore(&*parts.pages, parts.projections)?;
         let checkpoint = state.applied;
         let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
         let tail_bytes = parts.journal.tail.bound();
@@ -96,6 +98,7 @@ impl Shard {
         report(id, &recovered, checkpoint, &state);
         let last_ms = state.time_ms;
         let replayed = std::mem::take(&mut state.counters);
+        state.partitions.counters = AppendCounters::default();
         let shard = Arc::new(Self {
             id,
             journal,
@@ -106,7 +109,7 @@ impl Shard {
             page_cache: PageCache::default(),
             damages: Damages::default(),
             clock,
-            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes)),
+            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers())),
             waiting: AtomicUsize::new(0),
             room: Mutex::default(),
             submitting: DrainLoop::default(),
@@ -123,6 +126,7 @@ impl Shard {
             stopped: AtomicBool::new(false),
             lookups: Arc::default(),
             crowd: Crowd::default(),
+            leadership: Leadership::default(),
             panicked: AtomicBool::new(false),
             meters: ShardMeters::default(),
             settings,
@@ -138,11 +142,6 @@ impl Shard {
         self.watch_inside()?;
         self.drive();
         Ok(())
-    }
-
-    /// Says that this node leads; once that is applied, so is everything that earlier leaders committed.
-    pub(crate) fn announce(&self) -> Answer {
-        self.ask(Priority::Reserve, &Started { node: self.settings.node, clean: self.clean_start })
     }
 
     /// Takes no more writes; those that were taken go on.
@@ -179,7 +178,7 @@ impl Shard {
 fn replay(journal: &Journal, state: &mut ShardState) -> Result<(), OpenError> {
     journal.replay(state.applied, &mut |block| {
         let locate = |sequence| journal.segment_of(sequence);
-        state.apply_block(block.sequence, block.term, &block.content, &locate, &mut |_, _| {})?;
+        state.apply_block(block.sequence, block.term, &block.content, &locate, &mut |_, _, _| {})?;
         Ok(())
     })
 }

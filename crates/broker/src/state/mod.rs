@@ -4,33 +4,42 @@
 //! replay, comes to the same; what it decided goes back to the caller as [`Outcome`]s.
 
 mod apply;
+mod block;
 mod checkpoint;
 #[cfg(test)]
 mod dump;
+mod effects;
 mod expiry;
+mod front_ends;
+mod partitions;
 pub(crate) mod prefixes;
 mod producers;
 mod trains;
 mod usage;
 
-use checkpoint::expiry_of;
-pub(crate) use checkpoint::{Capturing, Cut, StoredMaps};
+pub(crate) use block::{bad_body, body, payload};
+pub(crate) use checkpoint::{Cut, StoredMaps};
+pub use effects::Effects;
+pub(crate) use effects::FrontEndAnswer;
 pub(crate) use expiry::ExpiryQueue;
+pub(crate) use front_ends::FrontEnds;
+pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;
 
 use std::sync::Arc;
 
-use sabir_journal::pages::Paged;
-use sabir_journal::{SegmentNo, ViewError};
+use sabir_journal::pages::PageError;
+use sabir_journal::{EntryView, SegmentNo, ViewError};
 use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term, TopicError};
 
 use crate::append::Appended;
 use crate::catalog::{Catalog, Topic};
+use crate::entry::Kinds;
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
-use crate::partition::{Partition, PartitionKey, Spill};
-use trains::{OpenTrain, TrainKey};
+use crate::partition::Partition;
+use crate::projection::{Projection, ProjectionFactory};
 
 /// What an entry came to.
 #[derive(Debug, Clone)]
@@ -41,6 +50,8 @@ pub(crate) enum Outcome {
     Topic(Arc<Topic>),
     /// A number was given out, or a log start moved to it.
     Number(i64),
+    /// A front end's projection took an entry.
+    FrontEnd(Box<FrontEndAnswer>),
     /// Any other entry took effect.
     Done,
     /// An entry about a topic took none.
@@ -50,15 +61,15 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn of<T>(result: Result<T, ErrorKind>, good: impl FnOnce(T) -> Self) -> Self {
+    pub(crate) fn of<T>(result: Result<T, ErrorKind>, good: impl FnOnce(T) -> Self) -> Self {
         result.map_or_else(Self::Failed, good)
     }
 
-    fn of_topic(result: Result<Arc<Topic>, TopicError>) -> Self {
+    pub(crate) fn of_topic(result: Result<Arc<Topic>, TopicError>) -> Self {
         result.map_or_else(|error| Self::TopicRefused(Box::new(error)), Self::Topic)
     }
 
-    fn of_done(result: Result<(), ErrorKind>) -> Self {
+    pub(crate) fn of_done(result: Result<(), ErrorKind>) -> Self {
         Self::of(result, |()| Self::Done)
     }
 
@@ -83,6 +94,14 @@ impl Outcome {
     pub(crate) fn number(self) -> Result<i64, ErrorKind> {
         match self {
             Self::Number(number) => Ok(number),
+            other => Err(other.error()),
+        }
+    }
+
+    /// The outcome of a front end's entry.
+    pub(crate) fn front_end(self) -> Result<FrontEndAnswer, ErrorKind> {
+        match self {
+            Self::FrontEnd(answer) => Ok(*answer),
             other => Err(other.error()),
         }
     }
@@ -125,6 +144,20 @@ pub(crate) enum EntryError {
     HalfApplied { block: Sequence },
     #[error("entry {index} of kind {kind} has no payload")]
     Payload { index: u32, kind: u16 },
+    #[error("entry {index} is of front end {number}, whose name this shard was never told")]
+    Unnamed { index: u32, number: u16 },
+    #[error("entry {index} of a front end: {reason}")]
+    Projection { index: u32, reason: String },
+    #[error("entry {index} of the front end {name}: {source}")]
+    FrontEnd { index: u32, name: &'static str, source: DecodeError },
+    #[error("{name}: {source}")]
+    In { name: &'static str, source: Box<EntryError> },
+}
+
+impl EntryError {
+    pub(crate) fn unknown(entry: &EntryView<'_>) -> Self {
+        Self::Kind { index: entry.index, kind: entry.kind }
+    }
 }
 
 /// The block that is being applied.
@@ -159,15 +192,29 @@ pub(crate) struct Counters {
     pub(crate) blocks: u64,
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
-    pub(crate) batches: u64,
-    pub(crate) records: u64,
-    pub(crate) batch_bytes: u64,
-    pub(crate) refused: u64,
-    pub(crate) duplicates: u64,
 }
 
 /// Where a block lies on this node.
 pub(crate) type Locate<'a> = &'a dyn Fn(Sequence) -> Option<SegmentNo>;
+
+/// A projection that the broker itself keeps in every shard.
+pub(crate) trait CoreProjection: Projection + Sized {
+    /// What it is called in errors.
+    const NAME: &'static str;
+    /// The kinds of its entries, which are no other projection's.
+    const KINDS: Kinds;
+
+    /// Whether entries of that kind are its own.
+    fn applies(kind: u16) -> bool {
+        Self::KINDS.iter().any(|kinds| kinds.contains(&kind))
+    }
+
+    /// As the last checkpoint left it.
+    fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError>;
+
+    /// Applies an entry of its own. An error says that it is none that this version can read: then nothing has changed.
+    fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError>;
+}
 
 /// All projections of a shard.
 pub(crate) struct ShardState {
@@ -185,18 +232,10 @@ pub(crate) struct ShardState {
     starts: u64,
     /// Which forms checkpoints are written in: the catalog's, which the node tells every shard; no part of the projections.
     pub(crate) level: FormatLevel,
-    pub(crate) partitions: Paged<PartitionKey, Partition>,
-    pub(crate) producers: Producers,
-    trains: Paged<TrainKey, OpenTrain>,
+    pub(crate) partitions: Partitions,
     pub(crate) catalog: Catalog,
     pub(crate) groups: GroupTable,
-    pub(crate) spill: Spill,
-    /// This node's own table; no part of the projections.
-    pub(crate) usage: SegmentUsage,
-    /// When to look at which producer; follows from `producers`.
-    pub(crate) expiry: ExpiryQueue,
-    /// Of the block applied last.
-    pub(crate) touched: Touched,
+    pub(crate) front_ends: FrontEnds,
     pub(crate) counters: Counters,
 }
 
@@ -210,23 +249,23 @@ impl Default for ShardState {
             within_entry: false,
             starts: 0,
             level: FormatLevel::FIRST,
-            partitions: Paged::new(prefixes::PARTITIONS),
-            producers: Producers::default(),
-            trains: Paged::new(prefixes::TRAINS),
+            partitions: Partitions::default(),
             catalog: Catalog::default(),
             groups: GroupTable::new(),
-            spill: Spill::default(),
-            usage: SegmentUsage::default(),
-            expiry: ExpiryQueue::default(),
-            touched: Touched::default(),
+            front_ends: FrontEnds::default(),
             counters: Counters::default(),
         }
     }
 }
 
 impl ShardState {
+    /// Those of an empty journal.
+    pub(crate) fn new(known: Arc<[ProjectionFactory]>) -> Self {
+        Self { front_ends: FrontEnds::new(known), ..Self::default() }
+    }
+
     pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
-        self.partitions.get(&PartitionKey(id))
+        self.partitions.partition(id)
     }
 
     /// A partition, for those who read it.
@@ -243,16 +282,21 @@ impl ShardState {
         if self.within_entry { Err(ErrorKind::StorageError) } else { Ok(()) }
     }
 
-    /// Lets go of producers in the queue that were forgotten otherwise, once they are the most of it.
-    pub(crate) fn tidy_expiry(&mut self) {
-        if self.expiry.len() > 2 * self.producers.len() + 1024 {
-            self.expiry = expiry_of(&self.producers);
-        }
+    /// All projections.
+    fn projections(&self) -> impl Iterator<Item = &(dyn Projection + 'static)> {
+        let core: [&(dyn Projection + 'static); 3] = [&self.partitions, &self.catalog, &self.groups];
+        core.into_iter().chain(self.front_ends.iter().map(|own| own as &(dyn Projection + 'static)))
     }
 
-    /// The lowest block that the chunks of unfinished trains lie in.
-    pub(crate) fn first_train_block(&self) -> Option<Sequence> {
-        self.trains.iter().filter_map(|(_, train)| train.first_block()).min()
+    fn projections_mut(&mut self) -> impl Iterator<Item = &mut (dyn Projection + 'static)> {
+        let core: [&mut (dyn Projection + 'static); 3] =
+            [&mut self.partitions, &mut self.catalog, &mut self.groups];
+        core.into_iter().chain(self.front_ends.iter_mut().map(|own| own as &mut (dyn Projection + 'static)))
+    }
+
+    /// The lowest block that a projection needs, beside those in which partitions have records.
+    pub(crate) fn lowest_block(&self) -> Option<Sequence> {
+        self.projections().filter_map(|projection| projection.lowest_block()).min()
     }
 }
 

@@ -6,8 +6,9 @@ use rustc_hash::FxHashMap;
 use sabir_journal::pages::{PageError, Paged};
 use sabir_model::{PartitionId, ProducerId};
 
-use super::{Capturing, StoredMaps, prefixes};
+use super::{StoredMaps, prefixes};
 use crate::partition::{ProducerKey, ProducerState};
+use crate::projection::PageMap;
 
 /// The producers of all partitions.
 #[derive(Debug)]
@@ -102,17 +103,12 @@ impl Producers {
         all.iter().for_each(|key| self.remove(key));
     }
 
-    pub(crate) fn pages(&mut self) -> &mut dyn Capturing {
+    pub(crate) fn pages(&mut self) -> &mut dyn PageMap {
         &mut self.pages
     }
 
     pub(crate) fn len(&self) -> usize {
         debug_assert_eq!(self.keys.len(), self.pages.len());
         self.keys.len()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.pages.dump()
     }
 }

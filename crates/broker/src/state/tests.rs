@@ -11,15 +11,19 @@ use sabir_model::{
     ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
-use super::{Outcome, ShardState, prefixes};
+use super::{CoreProjection, FrontEnds, Outcome, Partitions, ShardState, prefixes};
 use crate::append::Appended;
+use crate::catalog::Catalog;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndRegistered, LogStartsMoved, PartitionSettings,
-    PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer, ProducerIdsAllocated,
-    ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated, TopicDeleted,
-    TopicExtended, TrainBody, TrainDropped,
+    AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndBody, FrontEndRegistered, LogStartsMoved,
+    OfferedBatch, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer,
+    ProducerIdsAllocated, ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated,
+    TopicDeleted, TopicExtended, TrainBody, TrainDropped, kind,
 };
+use crate::group::GroupTable;
 use crate::level::FormatLevel;
+use crate::projection::ProjectionFactory;
+use crate::tests::registers::{self, REGISTERS};
 
 /// Makes blocks one after the other, and applies them.
 struct Shard {
@@ -34,13 +38,18 @@ fn builder() -> BlockBuilder {
     BlockBuilder::new(BufPool::new(1 << 20))
 }
 
+/// The projections of front ends.
+fn known() -> Arc<[ProjectionFactory]> {
+    Arc::new([REGISTERS])
+}
+
 fn locate(block: Sequence) -> Option<SegmentNo> {
     Some(SegmentNo(block.0 / 4))
 }
 
 impl Shard {
     fn new() -> Self {
-        let state = ShardState::default();
+        let state = ShardState::new(known());
         Self { state, builder: builder(), sequence: Sequence(0), term: Term(1), now: 1000 }
     }
 
@@ -67,6 +76,32 @@ impl Shard {
         self.apply().remove(0)
     }
 
+    /// An entry of the front end of that number.
+    fn push_front_end(&mut self, number: u16, name: Option<&str>, command: &[u8], batch: Option<u64>) {
+        let batches: Vec<_> =
+            batch.map(|id| OfferedBatch { len: 5, append: append_to(id, 2) }).into_iter().collect();
+        let payload = (!batches.is_empty()).then_some(b"batch".as_slice());
+        let (mut encoded, number, seed) = (Vec::new(), FrontEndNo(number), Some(u64::from(number) << 40));
+        FrontEndBody { number, name, seed, batches, command }.encode(&mut encoded);
+        self.builder.push(FrontEndBody::KIND, &encoded, payload, 0, Durability::Sync);
+    }
+
+    /// One of several registers; the name is told with each entry, as long as it may be news.
+    fn push_own(&mut self, number: u16, letter: u8, key: u8, id: u64) {
+        let (key, value) = (format!("k{key}"), [letter; 900]);
+        let command = match letter {
+            0 => registers::set(&key, &value),
+            1 => registers::delete(&key),
+            2 => registers::draw(&key),
+            3 => registers::pin(&key),
+            4 => registers::unpin(&key),
+            _ => registers::log_new(&key, &value),
+        };
+        let known = self.state.front_ends.numbers().contains(&FrontEndNo(number));
+        let name = (!known).then_some("registers");
+        self.push_front_end(number, name, &command, (letter > 4).then_some(id));
+    }
+
     fn append(&mut self, body: &AppendBody) -> Result<Appended, ErrorKind> {
         self.push(body, Some(b"batch"));
         self.apply().remove(0).appended()
@@ -82,7 +117,7 @@ impl Shard {
 fn apply(state: &mut ShardState, sequence: Sequence, term: Term, content: &[u8]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     state
-        .apply_block(sequence, term, content, &locate, &mut |index, outcome| {
+        .apply_block(sequence, term, content, &locate, &mut |index, outcome, _| {
             assert_eq!(index as usize, outcomes.len());
             outcomes.push(outcome);
         })
@@ -143,7 +178,7 @@ fn appends_take_dense_offsets_in_entry_order() {
     let outcomes = shard.apply().into_iter().map(|o| o.appended().map(|a| a.base_offset.0));
     assert_eq!(outcomes.collect::<Vec<_>>(), [Ok(0), Ok(0), Ok(3), Err(ErrorKind::UnknownTopic)]);
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(5));
-    let grown: Vec<_> = shard.state.touched.grown.iter().map(|(id, _)| id.0).collect();
+    let grown: Vec<_> = shard.state.partitions.touched.grown.iter().map(|(id, _)| id.0).collect();
     assert_eq!(grown, [1, 2, 1]);
 }
 
@@ -210,7 +245,7 @@ fn what_was_there_already_is_not_counted_as_refused() {
     for (sequence, records) in [(0, 2), (0, 2), (0, 2), (9, 1)] {
         let _ = shard.append(&produced(1, 7, 0, sequence, records));
     }
-    let counters = shard.state.counters;
+    let counters = shard.state.partitions.counters;
     assert_eq!((counters.batches, counters.duplicates, counters.refused), (1, 2, 1));
 }
 
@@ -221,8 +256,8 @@ fn a_partitions_producers_go_with_it() {
         shard.append(&produced(partition, producer, 0, 0, 1)).unwrap();
     }
     shard.one(&PartitionsDeleted { partitions: vec![PartitionId(2)] }).done().unwrap();
-    assert_eq!(shard.state.producers.len(), 2);
-    let left: Vec<_> = shard.state.producers.iter().map(|(key, _)| key.partition.0).collect();
+    assert_eq!(shard.state.partitions.producers.len(), 2);
+    let left: Vec<_> = shard.state.partitions.producers.iter().map(|(key, _)| key.partition.0).collect();
     assert!(!left.contains(&2), "{left:?}");
 }
 
@@ -284,18 +319,18 @@ fn a_train_is_visible_with_its_end_and_dropped_with_its_term() {
         shard.apply().remove(0).done().unwrap();
     }
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(0));
-    assert_eq!(shard.state.first_train_block(), Some(Sequence(2)));
+    assert_eq!(shard.state.lowest_block(), Some(Sequence(2)));
     assert_eq!(shard.one(&train(4, 3)).appended().unwrap().base_offset, Offset(0));
     let partition = shard.state.partition(PartitionId(1)).unwrap();
     assert_eq!((partition.next, partition.bytes, partition.trains.len()), (Offset(7), 300, 1));
     assert_eq!(partition.first_block(), Some(Sequence(2)));
-    assert_eq!(shard.state.first_train_block(), None);
+    assert_eq!(shard.state.lowest_block(), None);
     assert_eq!(shard.one(&train(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
 
     shard.push(&ChunkBody { train: 4, index: 0 }, Some(&[0; 100]));
     shard.apply();
     shard.one(&TrainDropped { train: 4 }).done().unwrap();
-    assert_eq!(shard.state.first_train_block(), None);
+    assert_eq!(shard.state.lowest_block(), None);
 
     shard.push(&ChunkBody { train: 5, index: 0 }, Some(&[0; 100]));
     shard.apply();
@@ -331,7 +366,7 @@ fn partitions_are_made_configured_and_deleted_once() {
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().settings.version, 3);
     let deleted = PartitionsDeleted { partitions: vec![PartitionId(1), PartitionId(77)] };
     shard.one(&deleted).done().unwrap();
-    assert_eq!(shard.state.touched.gone, [PartitionId(1)]);
+    assert_eq!(shard.state.partitions.touched.gone, [PartitionId(1)]);
     assert_eq!(shard.append(&append_to(1, 1)), Err(ErrorKind::UnknownTopic));
 }
 
@@ -397,17 +432,36 @@ fn a_topic_that_is_to_be_unlike_others_is_refused_beside_one_whose_name_is_nearl
 }
 
 #[test]
+fn entries_of_a_kind_are_one_projections() {
+    let all = [Partitions::KINDS, GroupTable::KINDS, Catalog::KINDS].concat();
+    for (at, one) in all.iter().enumerate() {
+        let mut later = all[at + 1..].iter();
+        assert!(later.all(|other| other.end() < one.start() || one.end() < other.start()), "{one:?}");
+        assert!(!one.contains(&kind::STARTED) && !one.contains(&kind::FRONT_END));
+    }
+}
+
+#[test]
 fn what_cannot_be_applied_says_why() {
     let mut shard = Shard::new();
     shard.builder.push(999, b"?", None, 0, Durability::Sync);
     let (sequence, term, content) = shard.close();
     let try_it = |sequence, content: &[u8]| {
         let mut state = ShardState::default();
-        state.apply_block(sequence, term, content, &locate, &mut |_, _| {}).unwrap_err().to_string()
+        state.apply_block(sequence, term, content, &locate, &mut |_, _, _| {}).unwrap_err().to_string()
     };
     assert!(try_it(sequence, &content).contains("kind 999"));
     assert!(try_it(sequence.next(), &content).contains("does not follow"));
     assert!(try_it(sequence, &[1, 2, 3]).contains("block 1"));
+    for (kind, whose) in [(9, "partitions"), (13, "catalog"), (30, "groups")] {
+        shard.builder.push(kind, b"\xff", None, 0, Durability::Sync);
+        let (sequence, term, content) = shard.close();
+        let error = ShardState { applied: Sequence(sequence.0 - 1), ..ShardState::default() }
+            .apply_block(sequence, term, &content, &locate, &mut |_, _, _| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(&format!("{whose}: entry 0")), "{error}");
+    }
 }
 
 /// Each way in which an entry can fail behind one that has taken effect.
@@ -438,7 +492,7 @@ fn half_a_block_is_followed_by_nothing_and_never_checkpointed() {
         let mut answered = 0;
         let applied = shard
             .state
-            .apply_block(sequence, term, &content, &locate, &mut |_, _| answered += 1)
+            .apply_block(sequence, term, &content, &locate, &mut |_, _, _| answered += 1)
             .unwrap_err();
         assert_eq!((applied.sequence, answered), (sequence, 1), "way {number}: {applied}");
         assert_eq!(shard.state.applied, before);
@@ -451,7 +505,7 @@ fn half_a_block_is_followed_by_nothing_and_never_checkpointed() {
         shard.push(&append_to(1, 1), Some(b"behind it"));
         let (next, term, content) = shard.close();
         for again in [sequence, next] {
-            let refused = shard.state.apply_block(again, term, &content, &locate, &mut |_, _| {});
+            let refused = shard.state.apply_block(again, term, &content, &locate, &mut |_, _, _| {});
             assert!(refused.unwrap_err().to_string().contains("applied in part"));
         }
     }
@@ -470,6 +524,7 @@ enum Step {
     MoveStart(u64, i64),
     Expire(u64, i64),
     Catalog(u8),
+    Own { number: u16, letter: u8, key: u8, id: u64 },
     NewTerm,
     Checkpoint,
 }
@@ -489,6 +544,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (id.clone(), -1i64..40).prop_map(|(id, to)| Step::MoveStart(id, to)),
         1 => (id, 1i64..4).prop_map(|(id, producer)| Step::Expire(id, producer)),
         2 => any::<u8>().prop_map(Step::Catalog),
+        6 => (1u16..4, 0u8..6, 0u8..4, 1u64..6)
+            .prop_map(|(number, letter, key, id)| Step::Own { number, letter, key, id }),
         1 => Just(Step::NewTerm),
         2 => Just(Step::Checkpoint),
     ]
@@ -554,6 +611,7 @@ impl Pair {
                 maker.push(&ProducersExpired { idle_since: maker.now - 3, producers }, None);
             }
             Step::Catalog(what) => push_catalog(maker, what),
+            Step::Own { number, letter, key, id } => maker.push_own(number, letter, key, id),
             Step::NewTerm => maker.term = maker.term.next(),
             Step::Checkpoint => return self.checkpoint(),
         }
@@ -580,6 +638,8 @@ impl Pair {
         for id in [1, 2, 9] {
             self.maker.push(&created(&[id]), None);
             self.maker.push(&append_to(id, 1), Some(b"meanwhile"));
+            // The first checkpoint finds it new.
+            self.maker.push_own(9, 0, id as u8, id);
             self.block();
         }
         while self.maker.state.capture() {}
@@ -590,15 +650,15 @@ impl Pair {
     }
 
     /// From the last checkpoint and from nothing, block by block: all the same.
-    fn check(&self) {
+    fn check(&mut self) {
         let none = MemPages::new();
         let expected = self.maker.state.dump(&*self.pages).unwrap();
-        let mut zero = ShardState::default();
+        let mut zero = ShardState::new(known());
         for (sequence, term, content) in &self.blocks {
             apply(&mut zero, *sequence, *term, content);
         }
         assert_eq!(zero.dump(&*none).unwrap(), expected, "replay from zero");
-        let mut restored = ShardState::restore(&*self.pages).unwrap();
+        let mut restored = ShardState::restore(&*self.pages, known()).unwrap();
         for (sequence, term, content) in &self.blocks {
             if *sequence > restored.applied {
                 apply(&mut restored, *sequence, *term, content);
@@ -697,7 +757,7 @@ fn a_checkpoint_lists_its_maps_from_the_second_level_on() {
     let (second, listed) = checkpointed(FormatLevel::LISTED);
     assert_eq!(listed, [&[2], &page[1..], &[1, 6], b"\x01p\x01i\x01o\x01c\x06group/\x01s"].concat());
     for pages in [first, second] {
-        let state = ShardState::restore(&pages).unwrap();
+        let state = ShardState::restore(&pages, known()).unwrap();
         assert_eq!((state.applied, state.catalog.level()), (Sequence(1), FormatLevel::FIRST));
     }
 }
@@ -706,7 +766,7 @@ fn with_page(pages: &MemPages, page: Vec<u8>) -> Result<ShardState, PageError> {
     let mut batch = PageBatch::default();
     batch.put(prefixes::SHARD.to_vec(), page);
     pages.commit(batch).unwrap();
-    ShardState::restore(pages)
+    ShardState::restore(pages, known())
 }
 
 #[test]
@@ -716,7 +776,10 @@ fn a_map_that_a_checkpoint_lacks_starts_empty_and_one_that_is_not_known_stops_th
     let mut batch = PageBatch::default();
     batch.delete(prefixes::GROUPS.to_vec());
     pages.commit(batch).unwrap();
-    assert!(matches!(ShardState::restore(&pages), Err(PageError::Incomplete { .. })), "it is listed");
+    assert!(
+        matches!(ShardState::restore(&pages, known()), Err(PageError::Incomplete { .. })),
+        "it is listed"
+    );
     let at = page.windows(7).position(|part| part == b"\x06group/").unwrap();
     let mut older = [&page[..at], &page[at + 7..]].concat();
     older[at - 9] = 5;
@@ -725,10 +788,124 @@ fn a_map_that_a_checkpoint_lacks_starts_empty_and_one_that_is_not_known_stops_th
     let error = with_page(&pages, newer).err().unwrap().to_string();
     assert!(error.contains("the map `timers`, which this version does not know"), "{error}");
     let mut newer = page.clone();
-    newer[0] = 3;
+    newer[0] = 4;
     assert!(with_page(&pages, newer).is_err());
     let mut newer = page;
     newer[at - 10] = 9;
     let error = with_page(&pages, newer).err().unwrap().to_string();
     assert!(error.contains("format level"), "{error}");
+}
+
+/// Writes a checkpoint of a shard, and gives its page of what there is one of.
+fn write_checkpoint(state: &mut ShardState, pages: &MemPages) -> Vec<u8> {
+    let cut = state.begin_checkpoint().unwrap();
+    let mut batch = PageBatch::default();
+    while state.capture() {}
+    batch.extend(state.take_captured());
+    cut.put(&mut batch);
+    pages.commit(batch).unwrap();
+    state.checkpoint_committed();
+    pages.get(prefixes::SHARD).unwrap().unwrap()
+}
+
+#[test]
+fn a_checkpoint_names_the_front_ends_whose_maps_it_lists() {
+    let mut shard = Shard::new();
+    shard.state.level = FormatLevel::FRONT_ENDS;
+    let pages = MemPages::default();
+    shard.push(&Started { node: NodeId(1), clean: true }, None);
+    shard.apply();
+    let without = write_checkpoint(&mut shard.state, &pages);
+    assert_eq!(without[0], 2, "what is not there costs nothing");
+    shard.push_front_end(300, Some("registers"), &registers::set("k", b"v"), None);
+    shard.push_front_end(2, Some("registers"), &registers::set("k", b"w"), None);
+    shard.apply();
+    let page = write_checkpoint(&mut shard.state, &pages);
+    let at = page.windows(7).position(|part| part == b"\x06group/").unwrap();
+    let names = [&[2, 2, 9][..], b"registers", &[0xac, 2, 9], b"registers"].concat();
+    let maps = b"\x01s\x04f\0\x02\0\x04f\0\x02\x01\x04f\x01\x2c\0\x04f\x01\x2c\x01";
+    assert_eq!(page[at..], [&b"\x06group/"[..], maps, &names].concat(), "golden");
+    assert_eq!((page[0], page[at - 9]), (3, 10));
+
+    let mut restored = ShardState::restore(&pages, known()).unwrap();
+    let expected = shard.state.dump(&pages).unwrap();
+    assert_eq!(restored.dump(&pages).unwrap(), expected);
+    let values: Vec<_> = expected.iter().filter(|(key, _)| key.starts_with(b"f")).collect();
+    assert_eq!(values[0], &(b"f\0\x02\0k".to_vec(), b"w".to_vec()));
+    assert_eq!(values[1], &(b"f\x01\x2c\0k".to_vec(), b"v".to_vec()));
+
+    let says = |page: Vec<u8>, known| {
+        let mut batch = PageBatch::default();
+        batch.put(prefixes::SHARD.to_vec(), page);
+        pages.commit(batch).unwrap();
+        ShardState::restore(&pages, known).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let none: Arc<[ProjectionFactory]> = Arc::default();
+    let error = says(page.clone(), none);
+    assert!(error.contains("the front end registers, which this version does not know"), "{error}");
+    let mut later = page.clone();
+    let third = page.windows(5).rposition(|part| part == b"\x04f\x01\x2c\x01").unwrap();
+    later[third + 4] = 7;
+    let error = says(later, known());
+    assert!(error.contains("the map 7 of registers, which this version does not know"), "{error}");
+    // Of what is listed nothing may be missing.
+    let mut batch = PageBatch::default();
+    batch.delete(b"f\0\x02\x01".to_vec());
+    pages.commit(batch).unwrap();
+    assert!(says(page, known()).contains("missing"));
+}
+
+#[test]
+fn an_entry_of_a_front_end_that_cannot_be_applied_says_why() {
+    let applied = |number, name, command: &[u8], known| {
+        let mut shard = Shard { state: ShardState::new(known), ..Shard::new() };
+        shard.push_front_end(number, name, command, None);
+        let (sequence, term, content) = shard.close();
+        let applied = shard.state.apply_block(sequence, term, &content, &locate, &mut |_, _, _| {});
+        applied.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let name = Some("registers");
+    assert_eq!(applied(7, name, &registers::set("k", b"v"), known()), "");
+    let error = applied(7, name, &registers::newer(), known());
+    assert!(error.contains("entry 0 of the front end registers: "), "{error}");
+    let error = applied(7, None, &registers::set("k", b"v"), known());
+    assert!(error.contains("front end 7, whose name"), "{error}");
+    let error = applied(7, Some("hash"), b"", known());
+    assert!(error.contains("the front end hash, which this version does not know"), "{error}");
+    let mut shard = Shard::new();
+    shard.push_front_end(7, name, &registers::set("k", b"v"), None);
+    shard.apply();
+    shard.state =
+        ShardState { front_ends: FrontEnds::new(Arc::new([REGISTERS, OTHER])), ..ShardState::default() };
+    shard.sequence = Sequence(0);
+    shard.push_front_end(7, name, &registers::set("k", b"v"), None);
+    shard.push_front_end(7, Some("other"), &registers::set("k", b"v"), None);
+    let (sequence, term, content) = shard.close();
+    let error = shard.state.apply_block(sequence, term, &content, &locate, &mut |_, _, _| {}).unwrap_err();
+    assert!(error.to_string().contains("number 7 is registers's, not other's"), "{error}");
+}
+
+const OTHER: ProjectionFactory = ProjectionFactory { name: "other", ..REGISTERS };
+
+#[test]
+fn batches_of_a_front_end_are_all_of_its_payload() {
+    for (lens, payload, good) in [
+        (&[2u32, 3][..], Some(&b"12345"[..]), true),
+        (&[2, 2], Some(b"12345"), false),
+        (&[2, 4], Some(b"12345"), false),
+        (&[u32::MAX, 6], Some(b"12345"), false),
+        (&[5], None, false),
+        (&[], None, true),
+    ] {
+        let mut shard = Shard::with_partitions(&[1]);
+        let offered = |len: &u32| OfferedBatch { len: *len, append: append_to(1, 1) };
+        let (batches, mut encoded) = (lens.iter().map(offered).collect(), Vec::new());
+        let command = registers::set("k", b"v");
+        let (number, name) = (FrontEndNo(1), Some("registers"));
+        FrontEndBody { number, name, seed: None, batches, command: &command }.encode(&mut encoded);
+        shard.builder.push(FrontEndBody::KIND, &encoded, payload, 0, Durability::Sync);
+        let (sequence, term, content) = shard.close();
+        let applied = shard.state.apply_block(sequence, term, &content, &locate, &mut |_, _, _| {});
+        assert_eq!(applied.is_ok(), good, "{lens:?}");
+    }
 }

@@ -132,7 +132,7 @@ async fn a_train_that_does_not_fit_leaves_the_reserve_alone() {
     assert_eq!(refused, Err(ErrorKind::StorageFull));
     // What the first chunks took comes back by itself.
     until(|| {
-        let open = broker.inner.shards[1].state.read().first_train_block();
+        let open = broker.inner.shards[1].state.read().lowest_block();
         open.is_none() && !broker.stats().shards[1].full
     })
     .await;

@@ -2,6 +2,7 @@
 
 mod clock;
 mod faults;
+mod front_ends;
 mod groups;
 mod identity;
 mod lag;
@@ -10,6 +11,7 @@ mod model;
 mod panics;
 mod producers;
 mod reads;
+pub(crate) mod registers;
 pub(crate) mod rig;
 mod seam;
 mod sim;

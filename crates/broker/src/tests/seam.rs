@@ -1,12 +1,15 @@
 //! What is not committed is seen by nobody, and what is cut is told.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_journal::Replicator;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset};
+use sabir_model::{ErrorKind, LeaderEpoch, Offset, Term};
 
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
+use crate::shard::Leading;
 use crate::{Appending, Broker, OffsetSpec, Topic};
 
 fn start(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
@@ -119,6 +122,71 @@ fn who_does_not_lead_takes_nothing() {
         late.commit_all();
         soon(taken).await[0].unwrap();
     });
+}
+
+/// Told of leadership, and what it was told.
+#[derive(Default)]
+struct Told(Mutex<Vec<Option<Term>>>);
+
+impl Leading for Told {
+    fn led(self: Arc<Self>, term: Term) {
+        self.0.lock().push(Some(term));
+    }
+
+    fn laid_down(self: Arc<Self>) {
+        self.0.lock().push(None);
+    }
+}
+
+#[test]
+fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_follows() {
+    let (machine, broker, topic) = told();
+    let (late, shard) = (machine.late.lock()[1].clone(), broker.inner.shards[1].clone());
+    let part = Arc::new(Told::default());
+    let leading: Arc<dyn Leading> = part.clone();
+    broker.lead_with(shard.id, &leading);
+    let first = late.term();
+    assert_eq!(*part.0.lock(), [Some(first)], "it is led already");
+    runtime().block_on(async {
+        assert_eq!((shard.is_led(), broker.groups().ready()), (true, Ok(())));
+        // Committed by the next leader, as far as this one can tell.
+        let mut earlier = start(&broker, &topic, b"earlier", 1);
+        until(|| late.committed() < journal_last(&broker, 1)).await;
+        late.lead(false).unwrap();
+        until(|| broker.groups().ready() == Err(ErrorKind::NotLeader)).await;
+        assert!(!shard.is_led() && broker.inner.shards[0].is_led());
+        late.lead(true).unwrap();
+        assert!(pending(&mut earlier).await);
+        until(|| shard.in_flight() == 2).await;
+        assert_eq!(*part.0.lock(), [Some(first), None], "not before that is applied");
+        // What says so is cut, and said again.
+        let after = late.committed();
+        tokio::task::spawn_blocking({
+            let late = late.clone();
+            move || late.cut(after).unwrap()
+        })
+        .await
+        .unwrap();
+        until(|| {
+            late.commit_all();
+            broker.groups().ready().is_ok()
+        })
+        .await;
+        let told = part.0.lock().clone();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[2] > Some(first) && shard.is_led());
+        let appended = start(&broker, &topic, b"goes on", 2);
+        until(|| {
+            late.commit_all();
+            shard.in_flight() == 0
+        })
+        .await;
+        assert!(soon(appended).await[0].is_ok());
+    });
+    drop(leading);
+    drop(part);
+    machine.freely(|| broker.shutdown());
+    assert_eq!(broker.groups().ready(), Err(ErrorKind::ShuttingDown));
 }
 
 #[test]

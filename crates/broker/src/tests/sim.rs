@@ -10,11 +10,13 @@ use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::SimDisk;
 use sabir_journal::pages::{MemPages, PageStore};
 use sabir_journal::testing::{LateOptions, LateReplicator};
-use sabir_journal::{Journal, JournalError, Replicator, Solo, look_at};
-use sabir_model::ShardId;
+use sabir_journal::{Journal, JournalError, Replayed, Replicator, Solo, look_at};
+use sabir_model::{Sequence, ShardId};
 
 use crate::backend::Backend;
+use crate::projection::ProjectionFactory;
 use crate::shard::OpenError;
+use crate::state::ShardState;
 use crate::survey::Survey;
 use crate::{Broker, BrokerOptions, StartError};
 
@@ -39,6 +41,8 @@ pub(super) struct Machine {
     pub(super) late: Mutex<Vec<Arc<LateReplicator>>>,
     /// Whether dead segments are used again; not if a replay from zero is to follow.
     pub(super) recycle: bool,
+    /// Those of front ends.
+    pub(super) projections: Vec<ProjectionFactory>,
     pub(super) seed: u64,
 }
 
@@ -58,6 +62,7 @@ impl Machine {
             pages: (0..=shards).map(|_| MemPages::new()).collect(),
             late: Mutex::default(),
             recycle: true,
+            projections: Vec::new(),
             seed,
         }
     }
@@ -69,6 +74,7 @@ impl Machine {
             keep_free: 0,
             tail_cache_bytes: 4 << 20,
             recycle: self.recycle,
+            projections: self.projections.clone(),
             ..BrokerOptions::new("simulated")
         }
     }
@@ -116,6 +122,27 @@ impl Machine {
         broker.inner.housekeeper.end();
         drop(broker);
         Self { disks, pages, late: Mutex::default(), seed: self.seed + 1, ..self }
+    }
+
+    /// The projections of every shard are those of a replay from zero.
+    pub(super) fn agrees_with_replay(&self, broker: &Broker) {
+        for (shard, pages) in broker.inner.shards.iter().zip(&self.pages) {
+            let mut state = shard.state.write();
+            let applied = state.applied;
+            let mut zero = ShardState::new(state.front_ends.known());
+            let locate = |block| shard.journal.segment_of(block);
+            let mut apply = |block: Replayed| {
+                if block.sequence <= applied {
+                    zero.apply_block(block.sequence, block.term, &block.content, &locate, &mut |_, _, _| {})
+                        .unwrap();
+                }
+                Ok::<(), JournalError>(())
+            };
+            shard.journal.replay(Sequence::NONE, &mut apply).unwrap();
+            assert_eq!(zero.applied, applied);
+            let expected = zero.dump(&*MemPages::new()).unwrap();
+            assert_eq!(state.dump(&**pages).unwrap(), expected, "shard {}", shard.id);
+        }
     }
 
     /// Lets everything commit that waits for being told.

@@ -68,6 +68,7 @@ impl LateReplicator {
             Ok(())
         })?;
         let term = journal.enter_term(journal.term().next())?;
+        pending.lead(term);
         let state = State { pending, allowed: committed, random: options.seed, floor };
         Ok(Arc::new(Self {
             journal,
@@ -100,11 +101,19 @@ impl LateReplicator {
     /// # Errors
     /// The slot could not be written.
     pub fn lead(&self, leads: bool) -> Result<(), JournalError> {
-        if leads && !self.leads.load(Ordering::Acquire) {
-            let term = self.journal.enter_term(self.term().next())?;
-            self.term.store(term.0, Ordering::Release);
+        let mut state = self.state.lock();
+        match (leads, self.leads.load(Ordering::Acquire)) {
+            (true, false) => {
+                let term = self.journal.enter_term(self.term().next())?;
+                self.term.store(term.0, Ordering::Release);
+                state.pending.lead(term);
+            }
+            (false, true) => state.pending.follow(None),
+            _ => return Ok(()),
         }
         self.leads.store(leads, Ordering::Release);
+        drop(state);
+        self.journal.wake();
         Ok(())
     }
 

@@ -111,7 +111,8 @@ fn a_recovered_tail_is_final_only_later_and_has_no_tickets() {
     late.late.commit_all();
     late.settle();
     assert_eq!(late.committed(), (known.0 + 1..=4).collect::<Vec<_>>());
-    assert!(late.events.iter().all(|event| matches!(event, Event::Committed { ticket: None, .. })));
+    let [Event::Leading { .. }, recovered @ ..] = &late.events[..] else { panic!("{:?}", late.events) };
+    assert!(recovered.iter().all(|event| matches!(event, Event::Committed { ticket: None, .. })));
 }
 
 #[test]
@@ -122,10 +123,17 @@ fn one_who_does_not_lead_takes_nothing() {
     assert!(matches!(late.append(b"no"), Err(AppendError::NotLeader(_))));
     late.late.lead(true).unwrap();
     assert!(late.late.term() > term);
+    late.late.lead(true).unwrap();
     late.append(b"yes").unwrap();
     late.late.commit_all();
     late.settle();
     assert_eq!(late.committed(), [1]);
+    let told = late.events.iter().filter_map(|event| match event {
+        Event::Leading { term } => Some(Some(*term)),
+        Event::Following { leader: None } => Some(None),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [Some(term), None, Some(late.late.term())], "each change once");
 }
 
 #[test]

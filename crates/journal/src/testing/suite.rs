@@ -27,6 +27,7 @@ pub fn replicator_suite(start: Start<'_>) {
         ends_every_ticket(start, seed);
         tells_when_there_is_something(start, seed);
     }
+    tells_that_it_leads(start);
     hides_what_is_not_final(start);
     never_cuts_what_is_final(start);
     stops_for_good(start);
@@ -55,6 +56,8 @@ struct Ledger {
     stopped: Option<Arc<StorageError>>,
     last: Sequence,
     term: Term,
+    /// The term that this node was last said to lead in, while it is.
+    leads: Option<Term>,
 }
 
 impl Ledger {
@@ -68,6 +71,11 @@ impl Ledger {
                 let cut = self.open.extract_if(from..=through, |_, _| true);
                 self.cut.extend(cut.map(|(_, body)| body));
             }
+            Event::Leading { term } => {
+                assert!(self.leads.is_none() && term >= self.term, "it begins to lead once, in a later term");
+                self.leads = Some(term);
+            }
+            Event::Following { .. } => assert!(self.leads.take().is_some(), "it has led"),
             Event::Stopped(error) => self.stopped = Some(error),
         }
     }
@@ -205,6 +213,20 @@ fn commits_in_order(start: Start<'_>, seed: u64) {
     assert_eq!(world.replayed(), bodies);
     for sequence in 1..=60 {
         assert_eq!(world.read(Sequence(sequence)).expect("readable").len(), 32);
+    }
+}
+
+fn tells_that_it_leads(start: Start<'_>) {
+    let mut world = World::new(start, 2);
+    for _ in 0..3 {
+        let term = world.replicator.term();
+        world.turn();
+        assert_eq!(world.ledger.leads, Some(term), "each start, before anything is appended");
+        assert!(world.replicator.is_leader());
+        world.append("taken", Durability::Sync).expect("taken");
+        world.settle();
+        assert_eq!(world.ledger.leads, Some(term), "once");
+        world = world.crash(Some(Fate::Kept));
     }
 }
 

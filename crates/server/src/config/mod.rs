@@ -11,6 +11,7 @@ pub mod sources;
 use std::{fmt, io};
 
 use sabir_broker::ReservedTopic;
+use sabir_broker::projection::ProjectionFactory;
 use sabir_frontend::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, Protocol};
@@ -41,6 +42,8 @@ pub struct Config {
     pub front_ends: Vec<FrontEndConfig>,
     /// What every protocol keeps for itself, also those that are off.
     pub reserved: Vec<ReservedTopic>,
+    /// State that protocols keep in the broker's shards, whether they are served or not.
+    pub projections: Vec<ProjectionFactory>,
 }
 
 /// One protocol to be served.
@@ -131,7 +134,8 @@ impl Config {
                 if loader.problems.is_empty() =>
             {
                 let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
-                Ok(Config { node, data, topic, group, net, admin, log, front_ends, reserved })
+                let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
+                Ok(Config { node, data, topic, group, net, admin, log, front_ends, reserved, projections })
             }
             _ => Err(ConfigErrors(loader.problems)),
         }

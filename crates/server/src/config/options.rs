@@ -74,6 +74,7 @@ impl Config {
             partitions_total_max: self.topic.max_total_partitions,
             settings_max: self.topic.settings_memory.0 as usize,
             reserved: self.reserved.clone(),
+            projections: self.projections.clone(),
             counted_topics_max: self.admin.counted_topics,
             groups: group_options(&self.group),
             ..defaults

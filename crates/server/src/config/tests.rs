@@ -65,6 +65,10 @@ impl Protocol for Semaphore {
         &["flags.*"]
     }
 
+    fn projections(&self) -> &'static [ProjectionFactory] {
+        &[ProjectionFactory { name: "flags.raised", make: |_| panic!("the configuration makes nothing") }]
+    }
+
     fn connector(&self) -> &'static dyn Connector {
         panic!("the configuration connects to nothing")
     }
@@ -103,8 +107,8 @@ fn nothing_said_is_a_good_configuration() {
     let (least, most) = crate::memory::TAIL_CACHE;
     assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
     let tail_cache_bytes = options.tail_cache_bytes;
-    let reserved = options.reserved.clone();
-    let defaults = BrokerOptions { tail_cache_bytes, reserved, ..BrokerOptions::new("data") };
+    let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
+    let defaults = BrokerOptions { tail_cache_bytes, reserved, projections, ..BrokerOptions::new("data") };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
 }
 
@@ -123,10 +127,12 @@ fn a_frame_that_no_memory_is_for_is_refused_by_name() {
 }
 
 #[test]
-fn names_that_protocols_keep_are_handed_over_whether_they_listen_or_not() {
+fn what_protocols_keep_is_handed_over_whether_they_listen_or_not() {
     for flags in [&[][..], &["flags.listen=off"]] {
         let options = load(&set(flags)).unwrap().broker_options();
         assert_eq!(options.reserved, [ReservedTopic { name: "flags.*", by: "flags" }], "{flags:?}");
+        let projections: Vec<_> = options.projections.iter().map(|projection| projection.name).collect();
+        assert_eq!(projections, ["flags.raised"], "{flags:?}");
     }
 }
 
@@ -312,5 +318,16 @@ fn a_file_that_is_not_toml_is_named() {
             load(&Sources { file: Some(path.clone()), ..Sources::default() }).err().unwrap().to_string();
         assert!(problem.contains(&path.display().to_string()), "{text}: {problem}");
         assert!(problem.contains("line"), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn what_protocols_keep_in_shards_is_called_after_them() {
+    for protocol in crate::protocols() {
+        for projection in protocol.projections() {
+            let rest = projection.name.strip_prefix(protocol.name());
+            let good = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            assert!(good, "{} of {}", projection.name, protocol.name());
+        }
     }
 }

@@ -49,7 +49,7 @@ impl FakeShard {
         let mut state = self.state.lock();
         let Some((kind, body, waiter)) = state.waiting.pop_front() else { return false };
         let time_ms = self.clock.now_ms();
-        let outcome = state.table.apply(kind, &body, time_ms).unwrap();
+        let outcome = state.table.apply_entry(kind, &body, time_ms).unwrap();
         state.log.push((kind, body, time_ms));
         drop(state);
         self.complete(waiter, outcome);

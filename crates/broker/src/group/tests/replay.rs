@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use sabir_journal::pages::{Budget, MemPages, PageBatch, PageStore};
 
 use super::*;
-use crate::state::StoredMaps;
+use crate::projection::{Dump, PageMap, Projection};
+use crate::state::{CoreProjection, StoredMaps};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -186,14 +187,14 @@ impl World {
         let shard = self.rig.shard.clone();
         let covers = {
             let mut state = shard.state.lock();
-            state.table.begin_checkpoint();
+            map(&mut state.table).begin_checkpoint();
             state.log.len()
         };
         let mut batch = PageBatch::default();
         loop {
             let mut state = shard.state.lock();
-            let more = state.table.capture(&mut Budget { entries: 1, bytes: 1 << 20 });
-            batch.extend(state.table.take_captured());
+            let more = map(&mut state.table).capture(&mut Budget { entries: 1, bytes: 1 << 20 });
+            batch.extend(map(&mut state.table).take_captured());
             drop(state);
             if !more {
                 break;
@@ -202,28 +203,36 @@ impl World {
                 shard.commit_one();
             });
         }
-        batch.extend(shard.state.lock().table.take_captured());
+        batch.extend(map(&mut shard.state.lock().table).take_captured());
         store.commit(batch).unwrap();
-        shard.state.lock().table.checkpoint_committed();
+        map(&mut shard.state.lock().table).checkpoint_committed();
         self.kept = Some(Kept { store, covers });
     }
 
     fn check(&self) {
-        let state = self.rig.shard.state.lock();
-        let expected = state.table.dump();
-        let from_zero = replay(GroupTable::new(), &state.log);
-        assert_eq!(from_zero.dump(), expected, "from zero");
+        let mut state = self.rig.shard.state.lock();
+        let expected = dump(&mut state.table);
+        let mut from_zero = replay(GroupTable::new(), &state.log);
+        assert_eq!(dump(&mut from_zero), expected, "from zero");
         if let Some(kept) = &self.kept {
             let restored = GroupTable::restore(&StoredMaps::all(&*kept.store.crash())).unwrap();
-            let resumed = replay(restored, &state.log[kept.covers..]);
-            assert_eq!(resumed.dump(), expected, "from the checkpoint after {}", kept.covers);
+            let mut resumed = replay(restored, &state.log[kept.covers..]);
+            assert_eq!(dump(&mut resumed), expected, "from the checkpoint after {}", kept.covers);
         }
     }
 }
 
+fn map(table: &mut GroupTable) -> &mut dyn PageMap {
+    table.maps().remove(0)
+}
+
+fn dump(table: &mut GroupTable) -> Dump {
+    table.dump(&*MemPages::new()).unwrap()
+}
+
 fn replay(mut table: GroupTable, log: &[Logged]) -> GroupTable {
     for (kind, body, time_ms) in log {
-        let _ = table.apply(*kind, body, *time_ms).unwrap();
+        let _ = table.apply_entry(*kind, body, *time_ms).unwrap();
     }
     table
 }
@@ -263,7 +272,7 @@ proptest! {
 #[test]
 fn an_entry_of_another_version_stops_the_replay() {
     let mut table = GroupTable::new();
-    assert!(table.apply(31, &[99], 0).is_err());
-    assert!(table.apply(34, &[1], 0).is_err());
-    assert!(table.dump().is_empty());
+    assert!(table.apply_entry(31, &[99], 0).is_err());
+    assert!(table.apply_entry(34, &[1], 0).is_err());
+    assert!(dump(&mut table).is_empty());
 }

@@ -1,0 +1,160 @@
+//! Projections: state that follows from a shard's entries, and from nothing else.
+//!
+//! The journal is the truth; a projection is a deterministic function of its entries. So it is changed by `apply` alone, in entry order,
+//! it reads no clock, no randomness and nothing of another shard, and a checkpoint with the entries behind it gives what all entries from
+//! the first give. The broker keeps three of its own in each shard (the catalog, the partitions, the groups); a front end that has state of
+//! its own adds others ([`FrontEndProjection`]), which its entries alone change. What only a leader does beside is [`Leading`].
+
+use std::any::Any;
+
+use bytes::Bytes;
+use sabir_model::{DecodeError, FrontEndNo, Sequence};
+
+pub use crate::shard::Leading;
+pub use crate::state::Effects;
+pub(crate) use crate::state::FrontEndAnswer;
+use crate::state::{ShardState, StoredMaps, prefixes};
+pub use sabir_journal::pages::{
+    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageStore, PageValue, Paged,
+};
+
+/// Keys with their stored values: equal projections have equal dumps.
+pub type Dump = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What a checkpoint does with a map, whatever it holds. A [`Paged`] is one.
+pub trait PageMap {
+    /// Cuts: what is captured from now on is of this moment.
+    fn begin_checkpoint(&mut self);
+
+    /// Captures within the budget; true while more is due.
+    fn capture(&mut self, budget: &mut Budget) -> bool;
+
+    /// What was captured since the last call.
+    fn take_captured(&mut self) -> Vec<PageChange>;
+
+    /// The checkpoint is stored.
+    fn checkpoint_committed(&mut self);
+
+    /// The checkpoint is not stored, as far as is known.
+    fn checkpoint_failed(&mut self);
+
+    /// All that it holds, in the order of the keys.
+    fn dump(&self) -> Dump;
+}
+
+impl<K: PageKey, V: PageValue> PageMap for Paged<K, V> {
+    fn begin_checkpoint(&mut self) {
+        Self::begin_checkpoint(self);
+    }
+
+    fn capture(&mut self, budget: &mut Budget) -> bool {
+        Self::capture(self, budget)
+    }
+
+    fn take_captured(&mut self) -> Vec<PageChange> {
+        Self::take_captured(self)
+    }
+
+    fn checkpoint_committed(&mut self) {
+        Self::checkpoint_committed(self);
+    }
+
+    fn checkpoint_failed(&mut self) {
+        Self::checkpoint_failed(self);
+    }
+
+    fn dump(&self) -> Dump {
+        Self::dump(self)
+    }
+}
+
+/// State that follows from a shard's entries. What a checkpoint, a start and the release of segments ask of it, whatever it holds.
+pub trait Projection: Any + Send + Sync {
+    /// All of its state, always in the same order: what follows from it need not be there.
+    fn maps(&mut self) -> Vec<&mut dyn PageMap>;
+
+    /// The lowest block whose bytes it needs: that one and all above it are kept. `None` if it needs none.
+    fn lowest_block(&self) -> Option<Sequence> {
+        None
+    }
+
+    /// The canonical form of everything that every replica and every replay agrees on; `pages` has what is not in memory.
+    ///
+    /// # Errors
+    /// Those of the page store.
+    fn dump(&mut self, _pages: &dyn PageStore) -> Result<Dump, PageError> {
+        Ok(self.maps().iter().flat_map(|map| map.dump()).collect())
+    }
+}
+
+/// State of a front end's own, in each shard that its entries go to.
+///
+/// Its entries are those that [`Broker::write`](crate::Broker::write) takes. Where the first of them is applied the projection is made;
+/// before that a shard has none.
+pub trait FrontEndProjection: Projection {
+    /// Applies an entry, and answers whoever wrote it. It is called under the lock of the shard's projections: it only computes.
+    ///
+    /// # Errors
+    /// The command is none that this version can read; nothing may have changed then. The shard stops, and says so by name: what a client may
+    /// get wrong is to be found before the entry is written, or said in the answer.
+    fn apply(&mut self, command: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError>;
+}
+
+/// Makes a front end's projection: of its maps, which are as the last checkpoint left them, or empty.
+pub type MakeProjection = fn(&mut Maps<'_>) -> Result<Box<dyn FrontEndProjection>, PageError>;
+
+/// A projection that a front end has, and how it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct ProjectionFactory {
+    /// What the catalog numbers it by, for good: the front end's name, or one that begins with it and a dot.
+    pub name: &'static str,
+    /// Makes it.
+    pub make: MakeProjection,
+}
+
+/// The longest name of a projection, in bytes.
+pub(crate) const NAME_MAX: usize = 64;
+
+/// The maps of one projection.
+pub struct Maps<'a> {
+    number: FrontEndNo,
+    stored: Option<&'a StoredMaps<'a>>,
+    made: Vec<u8>,
+}
+
+impl<'a> Maps<'a> {
+    pub(crate) fn new(number: FrontEndNo, stored: Option<&'a StoredMaps<'a>>) -> Self {
+        Self { number, stored, made: Vec::new() }
+    }
+
+    /// The map of that number: one that the last checkpoint does not have is empty. A number stays its map's for good, and the form of keys
+    /// and values changes only by a version of its own.
+    ///
+    /// # Errors
+    /// Its pages are damaged.
+    ///
+    /// # Panics
+    /// If the number is given twice.
+    pub fn map<K: PageKey, V: PageValue>(&mut self, number: u8) -> Result<Paged<K, V>, PageError> {
+        assert!(!self.made.contains(&number), "map {number} of a projection is made twice");
+        self.made.push(number);
+        let prefix = prefixes::of_front_end(self.number, number);
+        self.stored.map_or_else(|| Ok(Paged::new(&prefix)), |stored| stored.restore(&prefix))
+    }
+
+    pub(crate) fn made(mut self) -> Vec<u8> {
+        self.made.sort_unstable();
+        self.made
+    }
+}
+
+/// The projections of a shard, as one entry left them.
+pub struct View<'a>(pub(crate) &'a ShardState);
+
+impl View<'_> {
+    /// A front end's projection, by its number and type; `None` before the first of its entries.
+    pub fn projection<P: FrontEndProjection>(&self, number: FrontEndNo) -> Option<&P> {
+        let projection: &dyn Any = self.0.front_ends.get(number)?;
+        projection.downcast_ref()
+    }
+}

@@ -1,0 +1,193 @@
+//! Whether this node leads the shard, and what it does only then.
+//!
+//! ```text
+//!   Event::Leading ─► *started* proposed ─► applied: so is all that earlier leaders committed ─► led
+//!   Event::Following ─► laid down
+//! ```
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use sabir_base::wake::WakeBatch;
+use sabir_journal::Priority;
+use sabir_model::{ErrorKind, NodeId, Term};
+use tracing::{info, warn};
+
+use super::Shard;
+use crate::answer::Waiter;
+use crate::entry::Started;
+use crate::state::Outcome;
+
+/// How often who waits for leadership looks whether the shard has stopped.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What only the leader of a shard does, beside its projections: deadlines, what waits for others, what is proposed by time.
+///
+/// Both are called one after the other and never at once, with no lock of the shard held, mostly on the thread that applies: they wait for
+/// nothing. Each may come again without the other in between.
+pub trait Leading: Send + Sync {
+    /// This node leads in that term, and all that earlier leaders committed is applied.
+    fn led(self: Arc<Self>, term: Term);
+
+    /// It does not lead any more: what it did is of no effect from now on.
+    fn laid_down(self: Arc<Self>);
+}
+
+/// The term of an announcement, and what became of it.
+type Announced = Arc<Mutex<Option<(Term, Result<(), ErrorKind>)>>>;
+
+/// What a shard knows of its leader.
+#[derive(Default)]
+pub(super) struct Leadership {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Filled where the announcement ends, seen where the shard is driven.
+    announced: Announced,
+    /// Held while those are told who lead with it, so that they are told in order.
+    telling: Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The term that the replicator says this node leads in.
+    leads: Option<Term>,
+    /// The one that it is announced for, and all before it applied.
+    led: Option<Term>,
+    /// Whether it may be announced: not before the start is known to be good.
+    taken_up: bool,
+    /// Why it could not be announced.
+    failed: Option<ErrorKind>,
+    parts: Vec<Weak<dyn Leading>>,
+}
+
+impl State {
+    fn parts(&mut self) -> Vec<Arc<dyn Leading>> {
+        self.parts.retain(|part| part.strong_count() > 0);
+        self.parts.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Shard {
+    /// From now on it is announced when this node leads.
+    pub(crate) fn take_up(&self) {
+        let leads = {
+            let mut state = self.leadership.state.lock();
+            state.taken_up = true;
+            state.leads
+        };
+        if let Some(term) = leads {
+            self.announce(term);
+            self.submit();
+        }
+    }
+
+    /// Waits until this node leads and everything before is applied. Blocking.
+    ///
+    /// # Errors
+    /// It does not lead, or could not say so.
+    pub(crate) fn await_leadership(&self) -> Result<(), ErrorKind> {
+        let mut state = self.leadership.state.lock();
+        loop {
+            match (state.led, state.failed) {
+                (Some(_), _) => return Ok(()),
+                (None, Some(error)) => return Err(error),
+                _ if self.is_stopped() => return Err(ErrorKind::StorageError),
+                _ if !self.replicator.is_leader() => return Err(ErrorKind::NotLeader),
+                _ => {
+                    self.leadership.changed.wait_for(&mut state, LOOK);
+                }
+            }
+        }
+    }
+
+    /// Whether this node leads, and everything that earlier leaders committed is applied.
+    pub(crate) fn is_led(&self) -> bool {
+        self.leadership.state.lock().led.is_some()
+    }
+
+    /// Has somebody told from now on, and at once if this node leads.
+    pub(crate) fn lead_with(&self, part: Weak<dyn Leading>) {
+        let _telling = self.leadership.telling.lock();
+        let led = {
+            let mut state = self.leadership.state.lock();
+            state.parts.push(part.clone());
+            state.led
+        };
+        if let (Some(term), Some(part)) = (led, part.upgrade()) {
+            part.led(term);
+        }
+    }
+
+    /// The replicator says that this node leads.
+    pub(super) fn leads(&self, term: Term) {
+        let mut state = self.leadership.state.lock();
+        (state.leads, state.failed) = (Some(term), None);
+        let taken_up = state.taken_up;
+        drop(state);
+        if taken_up {
+            self.announce(term);
+        }
+    }
+
+    /// The replicator says that it does not.
+    pub(super) fn follows(&self, leader: Option<NodeId>) {
+        info!(shard = %self.id, leader = leader.map(|node| node.0), "this node leads the shard no more");
+        let _telling = self.leadership.telling.lock();
+        let mut state = self.leadership.state.lock();
+        state.leads = None;
+        let was_led = state.led.take().is_some();
+        let parts = state.parts();
+        drop(state);
+        if was_led {
+            parts.into_iter().for_each(|part| part.laid_down());
+        }
+    }
+
+    /// Says in the journal that this node leads; once that is applied, so is everything that earlier leaders committed.
+    fn announce(&self, term: Term) {
+        let (announced, raiser) = (self.leadership.announced.clone(), self.signal.raiser());
+        let ended = move |outcome: Outcome, _: &mut WakeBatch| {
+            *announced.lock() = Some((term, outcome.done()));
+            raiser.raise();
+        };
+        let body = Started { node: self.settings.node, clean: self.clean_start };
+        self.propose(Priority::Reserve, &body, Waiter::then(ended));
+    }
+
+    /// Goes on from an announcement that has ended.
+    pub(super) fn settle_leadership(&self) {
+        let Some((term, ended)) = self.leadership.announced.lock().take() else { return };
+        let mut state = self.leadership.state.lock();
+        if state.leads != Some(term) {
+            return;
+        }
+        match ended {
+            Ok(()) => {
+                state.led = Some(term);
+                drop(state);
+                self.leadership.changed.notify_all();
+                self.tell_led(term);
+            }
+            // It was cut off, and this node leads on.
+            Err(ErrorKind::NotLeader) if self.replicator.is_leader() => {
+                drop(state);
+                self.announce(term);
+            }
+            Err(error) => {
+                state.failed = Some(error);
+                drop(state);
+                self.leadership.changed.notify_all();
+                warn!(shard = %self.id, %error, "that this node leads could not be announced");
+            }
+        }
+    }
+
+    fn tell_led(&self, term: Term) {
+        let _telling = self.leadership.telling.lock();
+        let mut state = self.leadership.state.lock();
+        let parts = state.parts();
+        drop(state);
+        parts.into_iter().for_each(|part| part.led(term));
+    }
+}

@@ -1,0 +1,179 @@
+//! The projection of the records: partitions, what they remember of producers, and trains.
+
+use sabir_journal::EntryView;
+use sabir_journal::pages::{PageError, PageStore, Paged};
+use sabir_model::{PartitionId, Sequence, Term};
+
+use super::trains::{OpenTrain, TrainKey};
+use super::{
+    At, CoreProjection, EntryError, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage, StoredMaps,
+    Touched, body, payload, prefixes,
+};
+use crate::entry::{Kinds, kind};
+use crate::partition::{Partition, PartitionKey, Spill, SpillKey};
+use crate::projection::{Dump, PageMap, Projection};
+
+/// Counters of appends since the start of the process; no part of the projection.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct AppendCounters {
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) batch_bytes: u64,
+    pub(crate) refused: u64,
+    pub(crate) duplicates: u64,
+}
+
+/// All partitions of a shard.
+pub(crate) struct Partitions {
+    pub(super) partitions: Paged<PartitionKey, Partition>,
+    pub(crate) producers: Producers,
+    pub(super) trains: Paged<TrainKey, OpenTrain>,
+    pub(crate) spill: Spill,
+    /// This node's own table; no part of the projection.
+    pub(crate) usage: SegmentUsage,
+    /// When to look at which producer; follows from `producers`.
+    pub(crate) expiry: ExpiryQueue,
+    /// Of the block applied last.
+    pub(crate) touched: Touched,
+    pub(crate) counters: AppendCounters,
+}
+
+impl Default for Partitions {
+    fn default() -> Self {
+        Self {
+            partitions: Paged::new(prefixes::PARTITIONS),
+            producers: Producers::default(),
+            trains: Paged::new(prefixes::TRAINS),
+            spill: Spill::default(),
+            usage: SegmentUsage::default(),
+            expiry: ExpiryQueue::default(),
+            touched: Touched::default(),
+            counters: AppendCounters::default(),
+        }
+    }
+}
+
+impl Partitions {
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&PartitionKey(id))
+    }
+
+    /// The ids of all of them, in no order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PartitionId> {
+        self.partitions.iter().map(|(key, _)| key.0)
+    }
+
+    /// Lets go of producers in the queue that were forgotten otherwise, once they are the most of it.
+    pub(crate) fn tidy_expiry(&mut self) {
+        if self.expiry.len() > 2 * self.producers.len() + 1024 {
+            self.expiry = expiry_of(&self.producers);
+        }
+    }
+
+    /// A block begins.
+    pub(super) fn begin_block(&mut self) {
+        self.touched.grown.clear();
+        self.touched.gone.clear();
+    }
+
+    /// A later term drops the trains that an earlier one left unfinished.
+    pub(super) fn enter(&mut self, term: Term) {
+        let stale = |(key, train): (&TrainKey, &OpenTrain)| (train.term < term).then_some(*key);
+        let stale: Vec<TrainKey> = self.trains.iter().filter_map(stale).collect();
+        stale.iter().for_each(|key| drop(self.trains.remove(key)));
+    }
+
+    pub(super) fn note_usage(&mut self, sequence: Sequence, locate: Locate<'_>) {
+        if let (Some(segment), false) = (locate(sequence), self.touched.grown.is_empty()) {
+            let grown: Vec<PartitionId> = self.touched.grown.iter().map(|(id, _)| *id).collect();
+            self.usage.note(segment, &grown);
+        }
+    }
+
+    fn spilled(&self, key: &SpillKey, pages: &dyn PageStore) -> Result<Vec<u8>, PageError> {
+        if let Some(page) = self.spill.get(key) {
+            return Ok(page.to_vec());
+        }
+        let missing = || PageError::Undecodable { key: key.stored(), detail: "the page is missing".into() };
+        pages.get(&key.stored())?.ok_or_else(missing)
+    }
+}
+
+impl Projection for Partitions {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![
+            &mut self.partitions,
+            self.producers.pages(),
+            &mut self.trains,
+            &mut self.usage.segments,
+            &mut self.spill,
+        ]
+    }
+
+    /// That of unfinished trains. Of finished ones, and of all other records, `usage` says where they lie.
+    fn lowest_block(&self) -> Option<Sequence> {
+        self.trains.iter().filter_map(|(_, train)| train.first_block()).min()
+    }
+
+    fn dump(&mut self, pages: &dyn PageStore) -> Result<Dump, PageError> {
+        let mut dump = self.partitions.dump();
+        dump.extend(self.producers.pages().dump());
+        dump.extend(self.trains.dump());
+        for (PartitionKey(id), partition) in self.partitions.iter() {
+            for key in partition.spilled(*id) {
+                dump.push((key.stored(), self.spilled(&key, pages)?));
+            }
+        }
+        Ok(dump)
+    }
+}
+
+impl CoreProjection for Partitions {
+    const NAME: &'static str = "partitions";
+    const KINDS: Kinds = &[kind::RECORDS, kind::PARTITIONS];
+
+    fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
+        let producers = Producers::restore(stored)?;
+        Ok(Self {
+            partitions: stored.restore(prefixes::PARTITIONS)?,
+            expiry: expiry_of(&producers),
+            producers,
+            trains: stored.restore(prefixes::TRAINS)?,
+            usage: SegmentUsage { segments: stored.restore(prefixes::SEGMENT_USAGE)? },
+            ..Self::default()
+        })
+    }
+
+    fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError> {
+        Ok(match entry.kind {
+            kind::APPEND => Outcome::of(self.append(&body(entry)?, payload(entry)?, at), Outcome::Appended),
+            kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),
+            kind::CHUNK => Outcome::of_done(self.chunk(&body(entry)?, payload(entry)?, at)),
+            kind::TRAIN => Outcome::of(self.train(&body(entry)?, at, locate), Outcome::Appended),
+            kind::TRAIN_DROPPED => Outcome::of_done(self.drop_train(body(entry)?)),
+            kind::PARTITIONS_CREATED => Outcome::of_done(self.create_partitions(&body(entry)?)),
+            kind::PARTITIONS_DELETED => Outcome::of_done(self.delete_partitions(&body(entry)?)),
+            kind::PARTITIONS_CONFIGURED => Outcome::of_done(self.configure_partitions(&body(entry)?)),
+            kind::LOG_STARTS_MOVED => Outcome::of(self.move_log_starts(&body(entry)?), Outcome::Number),
+            kind::PRODUCERS_EXPIRED => Outcome::of_done(self.expire_producers(&body(entry)?)),
+            _ => return Err(EntryError::unknown(entry)),
+        })
+    }
+}
+
+impl Partition {
+    /// The keys of all pages of its own.
+    fn spilled(&self, id: PartitionId) -> Vec<SpillKey> {
+        let pages = self.index.closed().iter().map(|page| SpillKey::index(id, page.first));
+        let trains = self.trains.iter();
+        let lists = trains.flat_map(|train| (0..train.pages).map(|n| SpillKey::train(id, train.base, n)));
+        pages.chain(lists).collect()
+    }
+}
+
+/// When to look at each producer.
+fn expiry_of(producers: &Producers) -> ExpiryQueue {
+    let mut queue = ExpiryQueue::default();
+    producers.iter().for_each(|(key, state)| queue.note(*key, state.last_ms));
+    queue
+}

@@ -1,0 +1,150 @@
+//! A front end's own projection as tests have it: values by key, and a word with the records.
+
+use bytes::Bytes;
+use sabir_model::{DecodeError, Sequence};
+
+use crate::projection::{
+    Effects, FrontEndProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue, Paged,
+    Projection, ProjectionFactory,
+};
+
+pub(crate) const REGISTERS: ProjectionFactory =
+    ProjectionFactory { name: "registers", make: Registers::make };
+
+/// What `apply` answers where there is a value already.
+pub(crate) const THERE: &[u8] = b"there";
+
+pub(crate) struct Registers {
+    values: Paged<Text, Text>,
+    /// Keys with the block that is to be kept for them.
+    pins: Paged<Text, Pin>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Text(Vec<u8>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pin(Sequence);
+
+/// A command: a letter, the key's length, the key, the value.
+fn command(letter: u8, key: &str, value: &[u8]) -> Bytes {
+    [&[letter, key.len() as u8], key.as_bytes(), value].concat().into()
+}
+
+/// Answers with the value before.
+pub(crate) fn set(key: &str, value: &[u8]) -> Bytes {
+    command(b's', key, value)
+}
+
+pub(crate) fn delete(key: &str) -> Bytes {
+    command(b'd', key, b"")
+}
+
+/// Sets the key if it has no value, appends the batch, and answers with its offset.
+pub(crate) fn log_new(key: &str, value: &[u8]) -> Bytes {
+    command(b'l', key, value)
+}
+
+/// Sets the key to the block's time and the entry's seed.
+pub(crate) fn draw(key: &str) -> Bytes {
+    command(b'r', key, b"")
+}
+
+/// Wants the entry's block kept.
+pub(crate) fn pin(key: &str) -> Bytes {
+    command(b'p', key, b"")
+}
+
+pub(crate) fn unpin(key: &str) -> Bytes {
+    command(b'u', key, b"")
+}
+
+/// One that a later version may know.
+pub(crate) fn newer() -> Bytes {
+    command(b'?', "", b"")
+}
+
+impl Registers {
+    fn make(maps: &mut Maps<'_>) -> Result<Box<dyn FrontEndProjection>, PageError> {
+        Ok(Box::new(Self { values: maps.map(0)?, pins: maps.map(1)? }))
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.values.get(&Text(key.into())).map(|value| value.0.clone())
+    }
+
+    fn put(&mut self, key: Text, value: &[u8]) -> Bytes {
+        self.values.insert(key, Text(value.into())).map_or_else(Bytes::new, |before| before.0.into())
+    }
+}
+
+impl Projection for Registers {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![&mut self.values, &mut self.pins]
+    }
+
+    fn lowest_block(&self) -> Option<Sequence> {
+        self.pins.iter().map(|(_, pin)| pin.0).min()
+    }
+}
+
+impl FrontEndProjection for Registers {
+    fn apply(&mut self, command: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
+        let (&[letter, len], rest) = command.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let (key, value) = rest.split_at_checked(len.into()).ok_or(DecodeError::Truncated)?;
+        let key = Text(key.into());
+        Ok(match letter {
+            b's' => self.put(key, value),
+            b'd' => self.values.remove(&key).map_or_else(Bytes::new, |before| before.0.into()),
+            b'l' if self.values.contains(&key) => Bytes::from_static(THERE),
+            b'l' => match effects.append(0) {
+                Ok(appended) => {
+                    self.put(key, value);
+                    Bytes::copy_from_slice(&appended.base_offset.0.to_be_bytes())
+                }
+                Err(error) => error.to_string().into(),
+            },
+            b'r' => self.put(key, format!("{} {}", effects.time_ms(), effects.seed()).as_bytes()),
+            b'p' => {
+                self.pins.insert(key, Pin(effects.block()));
+                Bytes::new()
+            }
+            b'u' => {
+                self.pins.remove(&key);
+                Bytes::new()
+            }
+            _ => return Err(DecodeError::Field("command")),
+        })
+    }
+}
+
+impl PageKey for Text {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl PageValue for Text {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl PageValue for Pin {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.0.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        let block = bytes.try_into().map_err(|_| PageDecodeError("a block's number has 8 bytes".into()))?;
+        Ok(Self(Sequence(u64::from_be_bytes(block))))
+    }
+}
