@@ -148,7 +148,11 @@ class Prometheus:
 
     def query(self, expression):
         """The values that an expression has now."""
-        return [float(one["value"][1]) for one in self.get("query", query=expression)["result"]]
+        return [value for _, value in self.series(expression)]
+
+    def series(self, expression):
+        """The labels and value of each series that an expression has now."""
+        return [(one["metric"], float(one["value"][1])) for one in self.get("query", query=expression)["result"]]
 
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -283,6 +287,26 @@ def every_panel_shows_something(prometheus):
     assert not wrong, f"{len(wrong)} of {count} show nothing: " + "; ".join(wrong)
 
 
+# Panels that are looked for by name, the metric that each shows, and a label by which it tells its series apart.
+NAMED_PANELS = {
+    "Request latency, median": ("sabir_request_seconds_bucket", "api", {"Produce", "Fetch"}),
+    "Request latency, 99th percentile": ("sabir_request_seconds_bucket", "api", {"Produce", "Fetch"}),
+    "Bytes in, by topic": ("sabir_topic_received_bytes_total", "topic", {"load"}),
+    "Bytes out, by topic": ("sabir_topic_sent_bytes_total", "topic", {"load"}),
+}
+
+
+def panels_are_there_by_name(prometheus):
+    shown = {}
+    for title, expression in panels():
+        shown.setdefault(title, []).append(expression)
+    for title, (metric, label, expected) in NAMED_PANELS.items():
+        assert any(metric in expression for expression in shown.get(title, [])), f"{title}: {shown.get(title)} does not show {metric}"
+        found = [one for expression in shown[title] for one in prometheus.series(as_grafana_would(expression))]
+        named = {labels.get(label) for labels, value in found if value > 0}
+        assert expected <= named, f"{title}: by {label} there is {found}"
+
+
 def figures_are_right(prometheus):
     """What is known of the load is what Prometheus has."""
     assert prometheus.query("sabir_ready") == [1]
@@ -326,6 +350,7 @@ def main():
             suite.case("page", lambda: the_page_lists_what_is_printed(node.admin))
             suite.case("figures", lambda: figures_are_right(prometheus))
             suite.case("dashboard", lambda: every_panel_shows_something(prometheus))
+            suite.case("dashboard-by-name", lambda: panels_are_there_by_name(prometheus))
             suite.case("alerts", lambda: alerts_speak_of_what_there_is(prometheus))
             suite.case("quiet", lambda: nothing_is_alarming(prometheus))
     finally:

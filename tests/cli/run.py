@@ -481,8 +481,13 @@ def benchmarks():
 
 
 def an_interrupted_benchmark():
-    for load in (["produce", "-r", "100"], ["produce"], ["e2e", "-r", "100"], ["produce", "-r", "0.1"]):
-        command = [SABIR, "bench", *load, "--topic", name("interrupted"), "-t", "60s", "-o", "json"]
+    # A reader of all that is there waits for more until its time is over.
+    read = topic("interrupted-reader")
+    publish(read, *range(1000))
+    loads = [["produce", "-r", "100"], ["produce"], ["e2e", "-r", "100"], ["produce", "-r", "0.1"]]
+    loads = [[*load, "--topic", name("interrupted")] for load in loads] + [["consume", "--topic", read]]
+    for load in loads:
+        command = [SABIR, "bench", *load, "-t", "60s", "-o", "json"]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         try:
             time.sleep(1)
@@ -491,7 +496,8 @@ def an_interrupted_benchmark():
         finally:
             running.kill()
             running.wait()
-        assert running.returncode == 0 and json.loads(out)["messages"] > 0, (running.returncode, out, err)
+        assert running.returncode == 0 and json.loads(out)["messages"] > 0, (load, running.returncode, out, err)
+    equal(json.loads(out)["messages"], 1000)
 
 
 def doctor():
@@ -532,6 +538,10 @@ def configuration():
     finally:
         file.unlink()
     equal({k["key"] for k in answer("config", "reference")}, set(held))
+    # The page of a protocol names every key of its table.
+    page = (REPOSITORY / "protocols/kafka/README.md").read_text()
+    listed = page.split("The keys of the table `[kafka]` are")[1].split("\n\n")[0].split(":", 1)[1]
+    equal(set(re.findall(r"`(\w+)`", listed)), {key.split(".")[1] for key in held if key.startswith("kafka.")})
     assert ok("config", "reference", "-o", "toml") == (REPOSITORY / "docs/sabir.toml").read_text(), "sabir config reference -o toml > docs/sabir.toml"
     assert ok("config", "reference") == (REPOSITORY / "docs/configuration.md").read_text(), "sabir config reference > docs/configuration.md"
 
@@ -564,12 +574,6 @@ def errors_say_what_to_do():
     assert one in ok("topic", "list", "-o", "name", "-a", f"kafka://{BOOTSTRAP}").splitlines()
     said = fails(USAGE, "topic", "lisst")
     assert "list" in said, said
-    version = ok("--version")
-    assert re.fullmatch(r"sabir \d+\.\d+\.\d+ \(([0-9a-f]{7,40}|unknown)\)\n", version), version
-    for command in ([], ["message", "read"], ["bench", "produce"], ["group", "reset"], ["serve"]):
-        prose = ok(*command, "--help").split("Examples:")[0]
-        wide = [line for line in prose.splitlines() if len(line) > 80]
-        assert not wide, wide
     denied = fails(FAILED, "serve", "--data", "/proc/sabir", "--set", "kafka.listen=off", "--set", "admin.listen=off")
     assert "/proc/sabir" in denied, denied
     # Each heading has its own.
@@ -586,6 +590,39 @@ def errors_say_what_to_do():
         mute.wait()
     codes = re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs/cli.md").read_text(), re.M)
     equal(codes, [str(n) for n in range(10)] + ["130"])
+
+
+def version():
+    """The commit that it was built from, unless git knew nothing of it."""
+    said = ok("--version")
+    found = re.fullmatch(r"sabir \d+\.\d+\.\d+ \(([0-9a-f]{12,40}|unknown)\)\n", said)
+    assert found, said
+    git = ["git", "-C", str(REPOSITORY)]
+    if subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True).returncode == 0:
+        known = subprocess.run([*git, "cat-file", "-t", found[1]], capture_output=True, text=True)
+        equal((found[1], known.stdout), (found[1], "commit\n"))
+
+
+def commands(*above):
+    """Every command, by what its help lists."""
+    yield above
+    listed = re.search(r"^Commands:\n((?:  .*\n)+)", ok(*above, "--help"), re.M)
+    for one in re.findall(r"^  (\S+)", listed[1], re.M) if listed else []:
+        if one != "help":
+            yield from commands(*above, one)
+
+
+def help_fits_a_terminal():
+    every = list(commands())
+    assert len(every) > 30 and ("topic", "config", "set") in every and ("bench", "e2e") in every, every
+    wide = [
+        (" ".join(command), line)
+        for command in every
+        for columns in ({"COLUMNS": "80"}, {"COLUMNS": "200"}, {})
+        for line in ok(*command, "--help", **columns).split("Examples:")[0].splitlines()
+        if len(line) > 80
+    ]
+    assert not wide, wide
 
 
 def on_a_terminal(arguments, typed, **environment):
@@ -670,6 +707,8 @@ def main():
     suite.case("configuration", configuration)
     suite.case("completions", completions)
     suite.case("errors-say-what-to-do", errors_say_what_to_do)
+    suite.case("version", version)
+    suite.case("help-fits-a-terminal", help_fits_a_terminal)
     suite.case("questions", questions)
     suite.case("colours", colours)
     if not suite.chosen:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""How often consumers fetch when a topic is deleted under them, or deleted and made again: librdkafka here, Kafka's own in Deleted.java,
-franz-go in its own suite. With Kafka a fetch goes on waiting for the other partitions."""
+"""How often consumers fetch when a topic is deleted under them, or deleted and made again: librdkafka here, Kafka's own, from 2.1 on, in
+Deleted.java, franz-go in its own suite. With Kafka a fetch goes on waiting for the other partitions."""
 
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import time
 
@@ -62,15 +63,27 @@ def reads(names, again):
     assert found <= FETCHES, f"{found} fetches in {SECONDS} s"
 
 
+def java():
+    """The command for each version of Kafka's own client: the one of the control, and those that are installed beside it."""
+    classes = broker.CACHE / "java-deleted"
+    program.build(classes, "Cases", "Deleted")
+    install = subprocess.run([HERE / "java/clients.sh"], check=True, capture_output=True, text=True)
+    others = [line.split(" ", 1) for line in install.stdout.splitlines()]
+    assert len(others) == 4, others
+    return [
+        program.java("Deleted", heap="256m", path=f"{classes}:"),
+        *(program.old_java(classes, jars, "Deleted", version) for version, jars in others),
+    ]
+
+
 def main():
     suite = cases.Suite("deleted-topic")
     for names in (["a", "b"], ["c"]):
         shown = "-and-".join(names)
         suite.case(f"librdkafka-deleted-{shown}", lambda: reads(names, ""))
         suite.case(f"librdkafka-made-again-{shown}", lambda: reads(names, "again"))
-    classes = broker.CACHE / "java-deleted"
-    program.build(classes, "Cases", "Deleted")
-    suite.relay(program.java("Deleted", heap="256m", path=f"{classes}:"), preexec_fn=broker.die_with_parent)
+    # They wait, nearly all of the time.
+    suite.relay(*java(), preexec_fn=broker.die_with_parent)
     suite.end()
 
 

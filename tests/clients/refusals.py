@@ -4,9 +4,11 @@ aiokafka here; kafka-python, franz-go, sarama and Kafka's own, from 2.1 on, in p
 well."""
 
 import asyncio
+import logging
 import os
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ import aiokafka
 import broker
 import cases
 import program
+import wire
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, AdminClient, ResourcePatternType, ResourceType
 
@@ -24,6 +27,8 @@ BOOTSTRAP = {"bootstrap.servers": os.environ["BOOTSTRAP"]}
 SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
 SALT = f"{time.time_ns():x}"
 LIMIT = 5
+INIT_PRODUCER_ID, SASL_AUTHENTICATE, ALTER_CLIENT_QUOTAS, ALTER_USER_SCRAM_CREDENTIALS = 22, 36, 49, 51
+CLUSTER_AUTHORIZATION_FAILED, ILLEGAL_SASL_STATE, UNSUPPORTED_VERSION = 31, 34, 35
 
 
 def librdkafka_transactions():
@@ -82,10 +87,42 @@ def aiokafka_transactions():
 
 
 def aiokafka_sasl():
+    """The error that it raises names nothing; its log does."""
+    logged = Logged()
+    logging.getLogger("aiokafka").addHandler(logged)
     said = aio_refused(
         security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", sasl_plain_username="u", sasl_plain_password="p"
     )
     assert "Unable to bootstrap" in asyncio.run(said)
+    assert any("IllegalSaslState" in line for line in logged.lines), logged.lines
+
+
+class Logged(logging.Handler):
+    """What a client logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+def beyond_these_clients():
+    """What is refused and none of these clients comes to ask for: they stop at an earlier refusal, or cannot ask."""
+    quota = wire.array([wire.string("user") + wire.string("u")]) + wire.array([wire.string("request_percentage") + struct.pack(">d?", 1, False)])
+    # The compact form, from which a header has tags, too: nobody is deleted, one is inserted.
+    user = b"\0\1\2" + b"\2u" + struct.pack(">bi", 1, 4096) + b"\5salt" + b"\5pass" + b"\0\0"
+    for api, version, body, at, error in (
+        (INIT_PRODUCER_ID, 1, wire.string(f"txn-{SALT}") + struct.pack(">i", 60_000), 4, CLUSTER_AUTHORIZATION_FAILED),
+        (SASL_AUTHENTICATE, 0, wire.blob(b"\0u\0p"), 0, ILLEGAL_SASL_STATE),
+        (ALTER_CLIENT_QUOTAS, 0, wire.array([quota]) + b"\0", 8, UNSUPPORTED_VERSION),
+        (ALTER_USER_SCRAM_CREDENTIALS, 0, user, 8, UNSUPPORTED_VERSION),
+    ):
+        with wire.Connection(os.environ["BOOTSTRAP"], timeout=LIMIT) as client:
+            answer = client.call(api, version, body)
+        found = struct.unpack_from(">h", answer, at)[0]
+        assert found == error, f"API {api}: error {found}, not {error}, in {answer}"
 
 
 # The APIs whose refusals clients have asked for, and the words by which each client goes in the log.
@@ -95,6 +132,10 @@ LOGGED = {
     "DescribeAcls": ["rdkafka", "kafka-python", "kgo", "sarama", "adminclient-"],
     "CreateAcls": ["sarama"],
     "DeleteAcls": ["adminclient-"],
+    "InitProducerId": ["wire"],
+    "SaslAuthenticate": ["wire"],
+    "AlterClientQuotas": ["wire"],
+    "AlterUserScramCredentials": ["wire"],
     "SaslHandshake": ["rdkafka", "aiokafka", "kafka-python", "kgo", "sarama"],
 }
 
@@ -117,8 +158,7 @@ def old_java(suite):
     classes = broker.CACHE / "java-old-refusals"
     program.build(classes, "Cases", "OldRefusals")
     for version, jars in (line.split(" ", 1) for line in install.stdout.splitlines()):
-        machine = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-        suite.relay([*machine, "-cp", f"{classes}:{jars}/*", "OldRefusals", version], preexec_fn=broker.die_with_parent)
+        suite.relay(program.old_java(classes, jars, "OldRefusals", version), preexec_fn=broker.die_with_parent)
 
 
 def kafka_python(suite):
@@ -146,6 +186,7 @@ def main():
     old_java(suite)
     kafka_python(suite)
     if os.environ["BROKER_KIND"] != "kafka":
+        suite.case("beyond-these-clients", beyond_these_clients)
         suite.case("the-log-names-each-api", the_log_names_each_api)
     suite.end()
 

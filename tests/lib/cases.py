@@ -13,7 +13,12 @@ import traceback
 
 
 class Skip(Exception):
-    """The case cannot be run here; the text says why. `./test` lists it."""
+    """The case cannot be run here; the text says why. `./test` lists it, and with TEST_STRICT it has failed."""
+
+
+def cannot_be_run():
+    """How a case ends that cannot be run here: where all must be, as in CI, it has failed, or nobody would miss it."""
+    return "skip" if os.environ.get("TEST_STRICT", "0") in ("", "0") else "fail"
 
 
 class Expired(Exception):
@@ -54,7 +59,7 @@ class Suite:
             function()
             outcome, reason = "pass", ""
         except Skip as skip:
-            outcome, reason = "skip", str(skip)
+            outcome, reason = cannot_be_run(), f"cannot be run here: {skip}"
         except Expired:
             outcome, reason = "fail", f"not finished after {limit} s"
             traceback.print_exc()
@@ -65,11 +70,16 @@ class Suite:
             signal.alarm(0)
         self.record(name, outcome, time.monotonic() - began, reason)
 
-    def relay(self, command, **options):
-        """Runs a program that has cases of its own. Each ends with a line `case`, name, outcome, seconds and reason, and the last
-        line is `cases`, `end`, so that one that stops halfway is seen; tabs between. What else it prints is passed on."""
+    def relay(self, *commands, **options):
+        """Runs programs that have cases of their own, all at once. Each case ends with a line `case`, name, outcome, seconds and reason,
+        and a program with `cases`, `end`, so that one that stops halfway is seen; tabs between. What else they print is passed on."""
+        programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) for command in commands]
+        for program in programs:
+            self.hear(program)
+
+    def hear(self, program):
+        """Takes down the cases of one that runs."""
         began, whole = time.monotonic(), False
-        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
         for line in program.stdout:
             match line.rstrip("\n").split("\t"):
                 case ["case", name, outcome, seconds, reason]:

@@ -6,42 +6,24 @@ ever; a start on it works with either way to the disk. Needs root: file systems 
 """
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import broker as brokers
 import cases
+import mounts
 import wire
 
-CLONE_NEWNS = 0x20000
-LIBC = ctypes.CDLL(None, use_errno=True)
 MIB = 1 << 20
 # Eight segments of 64 MiB are there from the start; six more fit.
 SIZE = 930 * MIB
 BATCH = wire.batch([b"x" * 1000] * 900)
 STORAGE_FULL = "error 56"
-
-
-def own_mounts():
-    """What is mounted from now on is seen by this process and its children alone."""
-    if os.getuid():
-        raise cases.Skip("mounting a small file system needs root")
-    if LIBC.unshare(CLONE_NEWNS):
-        raise cases.Skip(f"no mount namespace can be had here: {os.strerror(ctypes.get_errno())}")
-    run("mount", "--make-rprivate", "/")
-
-
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise cases.Skip(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 class Small:
@@ -52,13 +34,9 @@ class Small:
         self.mounted = self.folder / "mounted"
         self.mounted.mkdir()
         if kind == "tmpfs":
-            run("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self.mounted))
+            mounts.mount_memory(self.mounted, SIZE)
         else:
-            image = self.folder / "image"
-            with open(image, "wb") as file:
-                file.truncate(SIZE + 40 * MIB)
-            run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
-            run("mount", "-o", "loop", str(image), str(self.mounted))
+            mounts.mount_image(self.mounted, self.folder / "image", SIZE + 40 * MIB)
         settings = ["data.shards=1", "data.keep_free=1MiB", "data.retention_interval=1s"]
         self.broker = brokers.Sabir(self.mounted / "data", f"full-{kind}-{disk}", disk, settings)
 
@@ -69,7 +47,7 @@ class Small:
     def __exit__(self, *_error):
         if self.broker.process:
             self.broker.kill()
-        subprocess.run(["umount", "-l", str(self.mounted)], check=False)
+        mounts.unmount(self.mounted)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def client(self):
@@ -192,9 +170,9 @@ def space_comes_back(kind, disk):
 def main():
     suite = cases.Suite("full-disk")
     try:
-        own_mounts()
+        mounts.own_namespace()
     except cases.Skip as skip:
-        suite.record("all", "skip", reason=str(skip))
+        suite.record("all", cases.cannot_be_run(), reason=f"cannot be run here: {skip}")
         return suite.end()
     for kind in ("tmpfs", "ext4"):
         for disk in ("pwrite", "io_uring"):

@@ -5,13 +5,16 @@ import java.util.Map;
 import java.util.UUID;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
-import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AdminClient;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
-/** How often Kafka's own consumer fetches when one of its topics is deleted under it, or deleted and made again. */
+/**
+ * How often Kafka's own consumer fetches when one of its topics is deleted under it, or deleted and made again: with the client of the
+ * control, or with another one from 2.1 on, whose version is the argument. (Before 2.3 it makes a topic again by itself that is deleted.)
+ */
 public class Deleted {
     private static final Map<String, Object> BOOTSTRAP = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"));
     private static final int SECONDS = 5;
@@ -20,11 +23,12 @@ public class Deleted {
 
     public static void main(String[] args) {
         Cases cases = new Cases();
+        String named = args.length == 0 ? "java-" : "java-" + args[0] + "-";
         for (String which : List.of("a-and-b", "a")) {
             // Kafka answers a fetch of nothing but what is gone at once, thousands of times.
             boolean spins = which.equals("a") && "kafka".equals(System.getenv("BROKER_KIND"));
-            if (!spins) cases.run("java-deleted-" + which, 60, () -> reads(which, false));
-            cases.run("java-made-again-" + which, 60, () -> reads(which, true));
+            if (!spins) cases.run(named + "deleted-" + which, 60, () -> reads(which, false));
+            cases.run(named + "made-again-" + which, 60, () -> reads(which, true));
         }
         cases.end();
     }
@@ -32,7 +36,7 @@ public class Deleted {
     private static void reads(String which, boolean again) throws Exception {
         String salt = UUID.randomUUID().toString();
         List<String> topics = Stream.of(which.split("-and-")).map(name -> name + salt).toList();
-        try (Admin admin = Admin.create(BOOTSTRAP); var consumer = consumer()) {
+        try (AdminClient admin = AdminClient.create(BOOTSTRAP); var consumer = consumer()) {
             admin.createTopics(topics.stream().map(name -> new NewTopic(name, 1, (short) 1)).toList()).all().get();
             consumer.assign(topics.stream().map(name -> new TopicPartition(name, 0)).collect(Collectors.toSet()));
             poll(consumer, 2);

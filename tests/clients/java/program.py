@@ -27,6 +27,11 @@ def java(*arguments, heap, path=""):
     return [*machine, f"-Dlog4j2.configurationFile={home}/tools-log4j2.properties", "-cp", f"{path}{home}/lib/*", *arguments]
 
 
+def old_java(classes, jars, *arguments):
+    """The command that runs a compiled class with nothing but the jars of one version of Kafka's client."""
+    return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{classes}:{jars}/*", *arguments]
+
+
 class Program:
     """A program whose lines are handed to a function as they come, and kept in a log."""
 

@@ -1,5 +1,6 @@
 """What is not served, asked by kafka-python: run by ../refusals.py with the interpreter that has it. Prints what cases.py relays."""
 
+import logging
 import os
 import sys
 import time
@@ -42,9 +43,25 @@ def listings():
 
 
 def sasl():
+    """The error that it raises names nothing; its log does."""
+    logged = Logged()
+    logging.getLogger("kafka").addHandler(logged)
     for make in (KafkaAdminClient, KafkaProducer, KafkaConsumer):
         # Whatever a broker answers to a login, it tries again until this time is over.
+        logged.lines.clear()
         refused(errors.KafkaError, lambda: make(**BOOTSTRAP, **SASL, bootstrap_timeout_ms=1000))
+        assert any("IllegalSaslState" in line for line in logged.lines), (make, logged.lines)
+
+
+class Logged(logging.Handler):
+    """What a client logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
 
 
 def case(name, run):

@@ -35,6 +35,7 @@ func main() {
 	cases.Run("franz-group-cooperative-sticky", time.Minute, cooperative)
 	cases.Run("franz-group-static-member", time.Minute, static)
 	cases.Run("franz-deleted-topic", time.Minute, deletedTopic)
+	cases.Run("franz-made-again-topic", time.Minute, madeAgainTopic)
 	cases.End()
 }
 
@@ -556,10 +557,21 @@ func (f *fetches) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ tim
 
 // A topic that is deleted under a consumer does not have it spin, whether it reads another one beside it or not.
 func deletedTopic(ctx context.Context) {
+	readsOnAfter(ctx, "deleted", func(*kadm.Client, string) {})
+}
+
+// Nor does one that is made again at once.
+func madeAgainTopic(ctx context.Context) {
+	readsOnAfter(ctx, "made-again", func(adm *kadm.Client, name string) {
+		cases.Must(adm.CreateTopic(ctx, 1, 1, nil, name))
+	})
+}
+
+func readsOnAfter(ctx context.Context, how string, then func(adm *kadm.Client, name string)) {
 	adm := admin(ctx)
-	other := topic(ctx, adm, "deleted-other", 1)
+	other := topic(ctx, adm, how+"-other", 1)
 	for _, beside := range [][]string{{other}, {}} {
-		gone := topic(ctx, adm, fmt.Sprint("deleted-", len(beside)), 1)
+		gone := topic(ctx, adm, fmt.Sprint(how, "-", len(beside)), 1)
 		counted := &fetches{}
 		wanted := make(map[string]map[int32]kgo.Offset)
 		for _, name := range append(beside, gone) {
@@ -568,10 +580,11 @@ func deletedTopic(ctx context.Context) {
 		reader := client(ctx, kgo.ConsumePartitions(wanted), kgo.WithHooks(counted), kgo.FetchMaxWait(500*time.Millisecond))
 		poll(ctx, reader, 2*time.Second)
 		cases.Must(adm.DeleteTopics(ctx, gone))
+		then(adm, gone)
 		before := counted.Load()
 		poll(ctx, reader, 5*time.Second)
 		found := counted.Load() - before
-		fmt.Println("fetches after a delete, with", len(beside), "others:", found)
+		fmt.Println("fetches,", how, "with", len(beside), "others:", found)
 		if found > 30 {
 			cases.Fail("%d fetches in 5 s, with %d other topics", found, len(beside))
 		}

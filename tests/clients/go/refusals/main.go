@@ -4,8 +4,10 @@ package main
 import (
 	"context"
 	"errors"
+	"log"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -99,11 +101,35 @@ func saramaTransactions(context.Context) {
 	cases.Same(errors.Is(err, sarama.ErrClusterAuthorizationFailed), true, "it is told for good")
 }
 
+// logged is what a client has logged.
+type logged struct {
+	mutex sync.Mutex
+	text  strings.Builder
+}
+
+func (l *logged) Write(text []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.Write(text)
+}
+
+func (l *logged) String() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.String()
+}
+
+// The error that it gives back names nothing; its log does.
 func saramaSasl(context.Context) {
 	config := configured()
 	config.Net.SASL.Enable, config.Net.SASL.User, config.Net.SASL.Password = true, "u", "p"
+	heard := &logged{}
+	sarama.Logger = log.New(heard, "", 0)
 	_, err := sarama.NewClient([]string{cases.Bootstrap}, config)
 	says(err, "available brokers")
+	if !strings.Contains(heard.String(), sarama.ErrIllegalSASLState.Error()) {
+		cases.Fail("its log does not name the error: %s", heard)
+	}
 }
 
 func saramaListings(context.Context) {

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""What the harness makes of a case that cannot be run here: named, and a failure where TEST_STRICT asks for all."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests/lib"))
+import cases
+
+ONE = """
+import cases
+def needs_more():
+    raise cases.Skip("a machine of its own")
+suite = cases.Suite("s")
+suite.case("needs-more", needs_more)
+suite.end()
+"""
+# Whoever runs them, these are told that they are not root.
+NOT_ROOT = """
+import os, sys
+sys.path.insert(0, "tests/limits")
+os.getuid = lambda: 1000
+import {module}
+{module}.main()
+"""
+
+
+def outcomes(program, strict):
+    """(case, outcome) of each line that a program's suite leaves behind, and its exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = pathlib.Path(folder) / "results.tsv"
+        environment = os.environ | {"TEST_RESULTS": str(results), "TEST_STRICT": strict, "TEST_LOGS": folder, "PYTHONPATH": "tests/lib"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+        lines = [line.split("\t") for line in results.read_text().splitlines()]
+    assert all("cannot be run here: " in line[4] for line in lines), lines
+    return [(line[1], line[2]) for line in lines], done.returncode
+
+
+def what_cannot_be_run_fails_where_all_must_be():
+    assert outcomes(ONE, "0") == ([("needs-more", "skip")], 0)
+    assert outcomes(ONE, "1") == ([("needs-more", "fail")], 1)
+
+
+def full_and_frozen_disks_are_missed():
+    for module in ("full",):
+        program = NOT_ROOT.format(module=module)
+        assert outcomes(program, "0") == ([("all", "skip")], 0), module
+        assert outcomes(program, "1") == ([("all", "fail")], 1), module
+
+
+suite = cases.Suite("harness")
+
+if __name__ == "__main__":
+    suite.case("what-cannot-be-run-fails-where-all-must-be", what_cannot_be_run_fails_where_all_must_be)
+    suite.case("full-and-frozen-disks-are-missed", full_and_frozen_disks_are_missed)
+    suite.end()
