@@ -48,7 +48,7 @@ def what_cannot_be_run_fails_where_all_must_be():
 
 
 def full_and_frozen_disks_are_missed():
-    for module in ("full",):
+    for module in ("full", "frozen"):
         program = NOT_ROOT.format(module=module)
         assert outcomes(program, "0") == ([("all", "skip")], 0), module
         assert outcomes(program, "1") == ([("all", "fail")], 1), module

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ const PRODUCER_IDS: u32 = 1000;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long it waits for the journals to be sealed, and their checkpoints.
 const SEAL: Duration = Duration::from_secs(10);
+/// How often it is looked meanwhile whether the disks answer.
+const TELL: Duration = Duration::from_millis(100);
 
 /// A running broker; clones are the same one. All methods may be called from any thread.
 #[derive(Clone)]
@@ -363,11 +366,33 @@ impl Broker {
         };
         let begun = std::thread::Builder::new().name("seal".into()).spawn(seal).is_ok();
         let left = if self.is_at_rest() { SEAL } else { Duration::ZERO };
-        if !begun || sealed.recv_timeout(left).is_err() {
+        if !begun || !self.is_told(&sealed, left) {
             error!(
                 "the disk does not answer: the journals are left as they are, and the next start replays them"
             );
         }
+    }
+
+    /// Waits to be told, but no longer for a disk that does not answer.
+    fn is_told(&self, told: &Receiver<()>, most: Duration) -> bool {
+        let until = Instant::now() + most;
+        loop {
+            match told.recv_timeout(TELL.min(most)) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let hung = |shard: &Arc<Shard>| !shard.is_stopped() && shard.is_stalled();
+            if Instant::now() >= until || self.inner.shards.iter().any(hung) {
+                return false;
+            }
+        }
+    }
+
+    /// Whether something is under way at a disk that a shutdown has not waited for. A thread that has it there does not end before
+    /// the disk answers.
+    pub fn has_hung_disk(&self) -> bool {
+        self.inner.shards.iter().any(|shard| shard.in_flight() > 0 || shard.is_stalled())
     }
 
     /// Whether nothing is under way that a disk has not answered.

@@ -260,6 +260,10 @@ impl Running {
         drop(self.memory);
         // The I/O threads drive the shards until the broker is done with them.
         self.broker.shutdown();
+        if self.broker.has_hung_disk() {
+            // The I/O threads may have it: they are not waited for.
+            std::mem::forget(self.net);
+        }
         Stopped { cut_off: drained.left }
     }
 }

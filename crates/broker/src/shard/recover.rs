@@ -153,6 +153,7 @@ impl Shard {
     pub(crate) fn drain(&self, until: Instant) {
         while (self.waiting_bytes() > 0 || self.in_flight() > 0)
             && !self.is_stopped()
+            && !self.is_stalled()
             && Instant::now() < until
         {
             self.submit();

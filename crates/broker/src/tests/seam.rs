@@ -273,6 +273,20 @@ fn a_disk_that_hangs_while_nobody_waits_is_shown_and_holds_up_neither_figures_no
 }
 
 #[test]
+fn a_disk_that_hangs_from_the_stop_on_is_waited_for_until_it_counts_as_one_that_does_not_answer() {
+    let machine = Machine::new(4, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = runtime().block_on(create(&broker, "t", 1));
+    runtime().block_on(append(&broker, &topic, 0, batch(&[b"x"], 1))).unwrap();
+    machine.disks.iter().for_each(|disk| disk.freeze());
+    let began = Instant::now();
+    broker.shutdown();
+    assert!(began.elapsed() < crate::STALLED + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(broker.has_hung_disk());
+    machine.disks.iter().for_each(|disk| disk.resume());
+}
+
+#[test]
 fn a_disk_that_answers_again_is_not_under_way_any_more() {
     let machine = Machine::new(5, 1, Seam::Solo);
     let broker = machine.open();
