@@ -4,12 +4,14 @@
 The fields that docs/cli.md lists are the contract: a field that is not listed there, or is listed and never seen, is a failure.
 """
 
+import ctypes
 import json
 import os
 import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -625,6 +627,52 @@ def help_fits_a_terminal():
     assert not wide, wide
 
 
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def as_others_are():
+    """In the child: root, too, may do there only what the modes of files say."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def denied(code, *arguments, says):
+    off = [part for setting in ("kafka.listen=off", "admin.listen=off") for part in ("--set", setting)]
+    done = subprocess.run([SABIR, *arguments, *off], capture_output=True, text=True, timeout=30, env=ENVIRONMENT, preexec_fn=as_others_are)
+    assert done.returncode == code, (arguments, done)
+    error = done.stderr[done.stderr.find("error: ") :]
+    for text in (*says, "ermission denied", "ls -ld", "chown"):
+        assert text in error, f"no `{text}` in: {done.stderr}"
+
+
+def permissions():
+    """What the system does not let a user do comes with what to do about it, whatever it is that `serve` may not."""
+    folder = pathlib.Path(os.environ.get("TEST_LOGS", "/tmp")).absolute() / f"cli-denied-{SALT}"
+    folder.mkdir(parents=True)
+    made, file = folder / "made", folder / "sabir.toml"
+    try:
+        # a data directory that is there already, first
+        went = run("dev", "--once", "--data", made, "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=off")
+        equal(went.returncode, 0)
+        shard = made / "shard-0"
+        for path in (made, made / "lock", shard, shard / "journal", shard / "journal/slots", shard / "pages.redb"):
+            mode = path.stat().st_mode
+            path.chmod(0)
+            denied(FAILED, "serve", "--data", str(made), says=[str(made)])
+            path.chmod(mode)
+        file.write_text("")
+        file.chmod(0)
+        denied(CONFIG, "serve", "--config", str(file), says=[str(file)])
+        folder.chmod(0o500)
+        denied(FAILED, "serve", "--data", str(folder / "new"), says=[str(folder / "new")])
+        denied(FAILED, "dev", "--once", "--data", str(folder / "new"), says=[str(folder / "new")])
+    finally:
+        folder.chmod(0o700)
+        subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=True)
+        shutil.rmtree(folder)
+
+
 def on_a_terminal(arguments, typed, **environment):
     """Runs a command at a terminal and types; its exit code and all that the terminal showed."""
     pid, terminal = pty.fork()
@@ -709,6 +757,7 @@ def main():
     suite.case("errors-say-what-to-do", errors_say_what_to_do)
     suite.case("version", version)
     suite.case("help-fits-a-terminal", help_fits_a_terminal)
+    suite.case("permissions", permissions)
     suite.case("questions", questions)
     suite.case("colours", colours)
     if not suite.chosen:

@@ -66,7 +66,9 @@ impl Folders {
 
     fn look_at(&self, shard: ShardId) -> Result<Option<JournalFound>, OpenError> {
         let folder = self.shard(shard).join("journal");
-        if !folder.exists() {
+        // One that may not be looked into is not one that is not there.
+        let there = folder.try_exists();
+        if !there.map_err(|source| OpenError::Folder { path: folder.clone(), source })? {
             return Ok(None);
         }
         let disk = PwriteDisk::open(&folder).map_err(OpenError::Disk)?;
@@ -86,8 +88,7 @@ impl Backend for Folders {
         let mut survey = Survey::default();
         for shard in self.numbers().map_err(io)? {
             let found = self.look_at(shard);
-            let found =
-                found.map_err(|error| StartError::Shard { shard: shard.0, reason: error.to_string() })?;
+            let found = found.map_err(|error| StartError::Shard { shard: shard.0, reason: error.into() })?;
             survey.found.insert(shard, found);
         }
         Ok(survey)

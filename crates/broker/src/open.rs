@@ -11,7 +11,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
-use sabir_journal::{JournalOptions, Priority, ShardIdentity, TailBudget};
+use sabir_journal::{JournalError, JournalOptions, Priority, ShardIdentity, TailBudget};
 use sabir_model::{ErrorKind, FrontEndNo, ShardId, TopicId};
 use tracing::{info, warn};
 
@@ -215,7 +215,7 @@ impl Opener<'_> {
     }
 
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {
-        self.open(id).map_err(|error| StartError::Shard { shard: id.0, reason: error.to_string() })
+        self.open(id).map_err(|error| StartError::Shard { shard: id.0, reason: error.into() })
     }
 
     fn open(&self, id: ShardId) -> Result<Arc<Shard>, OpenError> {
@@ -255,7 +255,7 @@ fn take_up_leadership(shards: &[Arc<Shard>]) -> Result<(), StartError> {
             if shard.is_stopped() {
                 let reason =
                     shard.journal.stopped().map_or_else(|| error.to_string(), |stop| stop.to_string());
-                return Err(StartError::Shard { shard: shard.id.0, reason });
+                return Err(StartError::Shard { shard: shard.id.0, reason: reason.into() });
             }
             warn!(shard = %shard.id, %error, "the start could not be announced");
         }
@@ -275,14 +275,15 @@ fn ask_until_taken(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(),
 
 /// Has every shard write down who it is and that this start began, and the catalog how many there are: then that every shard has.
 fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId) -> Result<(), StartError> {
-    let failed = |shard: &Shard, reason: String| StartError::Shard { shard: shard.id.0, reason };
+    let failed =
+        |shard: &Shard, error: JournalError| StartError::Shard { shard: shard.id.0, reason: error.into() };
     for shard in shards {
         let identity = ShardIdentity { cluster: cluster.0, shard: shard.id, data_shards };
-        shard.journal.enter_run(identity, run).map_err(|error| failed(shard, error.to_string()))?;
+        shard.journal.enter_run(identity, run).map_err(|error| failed(shard, error))?;
     }
     fix_shards(shards, data_shards, cluster)?;
     for shard in shards {
-        shard.journal.confirm_run().map_err(|error| failed(shard, error.to_string()))?;
+        shard.journal.confirm_run().map_err(|error| failed(shard, error))?;
     }
     Ok(())
 }
@@ -320,7 +321,7 @@ fn fix_shards(shards: &[Arc<Shard>], data_shards: u32, cluster: TopicId) -> Resu
 
 fn ask_catalog(catalog: &Shard, body: &impl Body) -> Result<(), StartError> {
     let done = ask_until_taken(catalog, || catalog.ask(Priority::Ordinary, body));
-    done.map_err(|error| StartError::Shard { shard: 0, reason: error.to_string() })
+    done.map_err(|error| StartError::Shard { shard: 0, reason: error.to_string().into() })
 }
 
 /// Raises the format level, if a higher one is asked for.

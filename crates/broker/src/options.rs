@@ -152,7 +152,8 @@ pub enum StartError {
         /// Which shard.
         shard: u32,
         /// What is wrong.
-        reason: String,
+        #[source]
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The shards do not belong together, or one is not there.
     #[error(transparent)]

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use sabir_server::client::{ClientError, Failure};
 use sabir_server::config::{About, ConfigErrors};
@@ -130,7 +131,8 @@ impl From<io::Error> for CliError {
 pub fn denied(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let (mut cause, mut kind) = (Some(error), None);
     while let Some(error) = cause {
-        kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
+        kind = error.downcast_ref::<io::Error>().or(shared).map(io::Error::kind).or(kind);
         cause = error.source();
     }
     advice_on(kind?)
@@ -161,6 +163,8 @@ mod tests {
             (io::ErrorKind::NotFound, None),
         ] {
             let advice = CliError::from(io::Error::from(kind)).advice;
+            // As a disk passes it on.
+            assert_eq!(denied(&Arc::new(io::Error::from(kind))), advice.as_deref());
             assert_eq!(advice.is_some(), says.is_some(), "{kind}");
             assert!(advice.unwrap_or_default().contains(says.unwrap_or_default()), "{kind}");
         }

@@ -69,13 +69,13 @@ pub(crate) enum OpenError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("its journal's folder: {0}")]
-    Disk(sabir_journal::disk::DiskError),
+    Disk(#[source] sabir_journal::disk::DiskError),
     #[error("{path}: {source}")]
     Folder { path: std::path::PathBuf, source: std::io::Error },
     #[error("its signal could not be made: {0}")]
-    Signal(std::io::Error),
+    Signal(#[source] std::io::Error),
     #[error("its thread could not be started: {0}")]
-    Thread(std::io::Error),
+    Thread(#[source] std::io::Error),
 }
 
 impl Shard {

@@ -156,8 +156,7 @@ impl Backend for Machine {
         let mut survey = Survey::default();
         for (number, disk) in (0..).zip(&self.disks) {
             let found = look_at(&(disk.clone() as Arc<dyn Disk>));
-            let found =
-                found.map_err(|error| StartError::Shard { shard: number, reason: error.to_string() })?;
+            let found = found.map_err(|error| StartError::Shard { shard: number, reason: error.into() })?;
             survey.found.insert(ShardId(number), found);
         }
         Ok(survey)
