@@ -6,11 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sabir_base::metrics::Exposition;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::Claim;
 use crate::memory::FrameMemory;
+use crate::stream::Stream;
 
 /// A future that stays on its I/O thread.
 pub type LocalBoxFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -23,6 +26,12 @@ pub trait Frontend: Send + Sync + 'static {
     /// Serves one connection on the calling I/O thread until it ends. The future must end soon after
     /// [`Connection::closing`] is cancelled, with what is under way finished; it is dropped at the drain's deadline.
     fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture;
+
+    /// Whether a connection that begins with these bytes is one of its own, where it shares an address with other front ends. Asked
+    /// again with more, while it cannot tell.
+    fn claims(&self, _first: &[u8]) -> Claim {
+        Claim::Foreign
+    }
 
     /// Adds its figures.
     fn metrics(&self, _out: &mut Exposition) {}
@@ -57,7 +66,11 @@ impl Limits {
 #[derive(Debug)]
 pub struct Connection {
     /// The socket, without Nagle's delay.
-    pub stream: TcpStream,
+    pub stream: Stream,
+    /// When it was accepted.
+    pub opened: Instant,
+    /// What was read of it before it was known whose it is.
+    pub prefix: Bytes,
     /// The client's address.
     pub peer: SocketAddr,
     /// The address it connected to.

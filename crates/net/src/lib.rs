@@ -6,22 +6,26 @@
 #![deny(missing_docs)]
 
 mod admission;
+mod claim;
 mod connection;
 mod driver;
 mod listener;
 mod memory;
 mod net;
+mod stream;
 mod threads;
 mod workers;
 
 pub use admission::ListenerStats;
+pub use claim::Claim;
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use driver::{
-    Appetite, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason, Patience,
-    Session, UNCOUNTED, drive,
+    Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
+    Patience, Seat, Session, Standing, UNCOUNTED, drive,
 };
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
+pub use stream::Stream;
 pub use threads::Watched;
 pub use workers::{Checked, JobCost, Workers};

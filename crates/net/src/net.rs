@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::net::sockopt;
 use sabir_base::panics;
@@ -12,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Full, ListenerStats, NodeLimit};
+use crate::claim;
 use crate::connection::{Connection, Frontend, Limits};
 use crate::listener::Listener;
 use crate::memory::FrameMemory;
@@ -110,6 +112,17 @@ impl Net {
 
     /// Accepts from a listener's sockets for a front end, until the drain.
     pub fn serve(&self, listener: Listener, front_end: Arc<dyn Frontend>) {
+        self.serve_each(listener, vec![front_end]);
+    }
+
+    /// Accepts from a listener's sockets for several front ends, until the drain: a connection's first bytes say whose it is
+    /// ([`Frontend::claims`]). What none of them claims is the first one's.
+    ///
+    /// # Panics
+    /// There is no front end.
+    pub fn serve_each(&self, listener: Listener, front_ends: Vec<Arc<dyn Frontend>>) {
+        assert!(!front_ends.is_empty(), "somebody serves what is accepted");
+        let front_ends: Arc<[_]> = front_ends.into();
         let admission =
             Arc::new(Admission::new(listener.section, self.node_limit.clone(), listener.max_connections));
         self.admissions.lock().push(admission.clone());
@@ -121,7 +134,7 @@ impl Net {
                 admission: admission.clone(),
                 listener: i,
                 closing: self.closing.clone(),
-                front_end: front_end.clone(),
+                front_ends: front_ends.clone(),
                 complained: Mutex::new(None),
             };
             self.threads[i % self.threads.len()].run(Box::new(move || Box::pin(acceptor.run(socket))));
@@ -179,7 +192,8 @@ struct Acceptor {
     /// Which of the front end's addresses it accepts at.
     listener: usize,
     closing: CancellationToken,
-    front_end: Arc<dyn Frontend>,
+    /// Whose the connections are, one at least.
+    front_ends: Arc<[Arc<dyn Frontend>]>,
     /// When it was last said that connections are refused: a flood of them must not flood the log.
     complained: Mutex<Option<Instant>>,
 }
@@ -220,14 +234,20 @@ impl Acceptor {
         };
         let prepared = prepare(stream, self.keepalive);
         let (listener, limits) = (self.listener, self.limits.clone());
-        let (closing, front_end) = (self.closing.clone(), self.front_end.clone());
+        let (closing, front_ends) = (self.closing.clone(), self.front_ends.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
                 match opened {
                     Ok((local, stream)) => {
-                        let serving =
-                            front_end.serve(Connection { stream, peer, local, listener, limits, closing });
+                        let (stream, opened, prefix) =
+                            (stream.into(), tokio::time::Instant::now(), Bytes::new());
+                        let mut connection =
+                            Connection { stream, opened, prefix, peer, local, listener, limits, closing };
+                        let serving = async move {
+                            let chosen = claim::choose(&mut connection, &front_ends).await;
+                            front_ends[chosen].clone().serve(connection).await;
+                        };
                         if panics::contain_task(serving).await.is_none() {
                             permit.panicked();
                             tracing::error!(%peer, "connection closed: a panic while it was served");

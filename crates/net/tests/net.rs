@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::net::sockopt;
-use sabir_net::{Connection, Frontend, ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Watched};
+use sabir_net::{
+    Claim, Connection, Frontend, ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Watched,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -239,5 +241,52 @@ fn what_becomes_readable_is_driven_by_an_io_thread() {
         (&writer).write_all(b"x").unwrap();
         until("it is driven", || driven.load(Ordering::SeqCst) > seen);
         seen = driven.load(Ordering::SeqCst);
+    }
+}
+
+/// Claims what begins with its letter, once it has seen two bytes, and answers with its name.
+struct Lettered(u8, &'static str);
+
+impl Frontend for Lettered {
+    fn name(&self) -> &'static str {
+        self.1
+    }
+
+    fn claims(&self, first: &[u8]) -> Claim {
+        match first {
+            [letter, ..] if *letter != self.0 => Claim::Foreign,
+            [_, _, ..] => Claim::Mine,
+            _ => Claim::Unsure,
+        }
+    }
+
+    fn serve(self: Arc<Self>, mut connection: Connection) -> LocalBoxFuture {
+        Box::pin(async move {
+            let said = [self.1.as_bytes(), b" ", &connection.prefix].concat();
+            let _ = connection.stream.write_all(&said).await;
+        })
+    }
+}
+
+#[test]
+fn the_first_bytes_say_whose_a_connection_is() {
+    let handshake_timeout = Duration::from_millis(300);
+    let net = Net::start(&NetOptions { handshake_timeout, ..NetOptions::default() }, Vec::new()).unwrap();
+    let addresses = vec!["127.0.0.1:0".parse().unwrap()];
+    let options = ListenOptions { section: "shared", addresses, anonymous: false, max_connections: 10 };
+    let listener = Listener::bind(&options).unwrap();
+    let address = listener.addresses()[0];
+    net.serve_each(listener, vec![Arc::new(Lettered(b'a', "first")), Arc::new(Lettered(b'b', "second"))]);
+    for (said, answer) in
+        [("ax", "first ax"), ("bx", "second bx"), ("c", "first c"), ("", "first "), ("b", "first b")]
+    {
+        let mut stream = connect(address);
+        for byte in said.bytes() {
+            stream.write_all(&[byte]).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, answer);
     }
 }

@@ -169,7 +169,9 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         idle_timeout: PATIENCE,
     };
     let connection = Connection {
-        stream: accepted,
+        stream: accepted.into(),
+        opened: tokio::time::Instant::now(),
+        prefix: Bytes::new(),
         peer,
         local,
         listener: 0,

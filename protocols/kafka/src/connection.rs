@@ -4,11 +4,12 @@
 //! begins when all before it are answered, as Kafka's clients are used to.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience};
+use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience, Standing};
 use tokio::time::Instant;
 
 use crate::frontend::FrontEnd;
@@ -49,8 +50,6 @@ struct Session {
     held: Option<Request>,
     running: Option<Running>,
     producing: VecDeque<(RequestNumber, Instant, Producing)>,
-    /// A request was given up: no further one can be answered in order.
-    gave_up: bool,
 }
 
 impl Session {
@@ -63,7 +62,6 @@ impl Session {
             held: None,
             running: None,
             producing: VecDeque::new(),
-            gave_up: false,
         }
     }
 
@@ -77,16 +75,13 @@ impl Session {
             self.answer(io, number, ApiKey::Produce, began, reply)?;
             moved = true;
         }
-        if let Some(running) = &mut self.running {
-            if let Poll::Ready(reply) = running.handling.as_mut().poll(cx) {
-                let (number, api, began) = (running.number, running.api, running.began);
-                self.running = None;
-                self.answer(io, number, api, began, reply?)?;
-                moved = true;
-            } else if running.may_park() && (io.is_draining() || io.has_ended()) {
-                self.running = None;
-                self.gave_up = true;
-            }
+        if let Some(running) = &mut self.running
+            && let Poll::Ready(reply) = running.handling.as_mut().poll(cx)
+        {
+            let (number, api, began) = (running.number, running.api, running.began);
+            self.running = None;
+            self.answer(io, number, api, began, reply?)?;
+            moved = true;
         }
         Ok(moved)
     }
@@ -168,8 +163,7 @@ impl Session {
     }
 
     fn may_begin(&self, io: &Io) -> bool {
-        let stopped = io.is_draining() || self.gave_up;
-        !stopped
+        !io.is_draining()
             && self.running.is_none()
             && !self.is_held()
             && !io.output.is_full()
@@ -183,21 +177,13 @@ impl Session {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
-        match self.requests.next(&mut io.input.bytes)? {
-            Next::Request(mut request) => {
-                io.input.need(4);
-                io.frame_taken();
-                // What is produced is copied at once; other bodies may be kept while their requests wait.
-                if request.api != ApiKey::Produce {
-                    request.body = match request.in_buffer {
-                        true => io.input.hand_on(request.body),
-                        false => io.input.keep(request.body, &io.limits.frame_memory)?,
-                    };
-                }
-                Ok(Some(request))
+        match self.requests.next(&io.input.bytes)? {
+            Next::Frame { len, produces } => {
+                let frame = if produces { io.take_passing_frame(len) } else { io.take_frame(len)? };
+                Ok(Some(self.requests.take(frame)?))
             }
             Next::Need(need) => {
-                io.input.need(need);
+                io.need(need)?;
                 Ok(None)
             }
         }
@@ -211,6 +197,13 @@ impl Session {
 }
 
 impl sabir_net::Session for Session {
+    /// Kafka's brokers send nothing but answers.
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
     fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let finished = self.finish(io, cx)?;
         let begun = self.begin(io)?;
@@ -221,8 +214,13 @@ impl sabir_net::Session for Session {
         if self.may_begin(io) && self.held.is_none() { Appetite::All } else { Appetite::Little }
     }
 
-    fn is_busy(&self) -> bool {
-        self.running.is_some() || !self.producing.is_empty()
+    fn standing(&self) -> Standing {
+        match &self.running {
+            _ if !self.producing.is_empty() => Standing::Working,
+            Some(running) if running.may_park() => Standing::Waiting,
+            Some(_) => Standing::Working,
+            None => Standing::Idle,
+        }
     }
 
     fn patience(&self, limits: &Limits) -> Patience {

@@ -11,7 +11,7 @@ use sabir_broker::{Broker, Caller, NewTopic, Partition, Topic};
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{Listening, Place};
 use sabir_model::{LeaderEpoch, TopicConfig, TopicError, TopicId};
-use sabir_net::{Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
+use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, NAME};
@@ -20,7 +20,7 @@ use crate::exporter;
 use crate::fetch_session::{FetchSessions, SessionStats};
 use crate::metrics::Metrics;
 use crate::names;
-use crate::requests::OWN_REASONS;
+use crate::requests::{OWN_REASONS, claims};
 use crate::wire::Str;
 
 /// How long the first client waits for what is made at the start.
@@ -147,6 +147,10 @@ impl FrontEnd {
 impl Frontend for FrontEnd {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn claims(&self, first: &[u8]) -> Claim {
+        claims(first, self.config.max_request.0)
     }
 
     fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture {

@@ -2,16 +2,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
-use sabir_net::{DropReason, OwnReason};
+use bytes::{Buf, Bytes};
+use sabir_net::{Claim, DropReason, OwnReason};
 
 use crate::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
 use crate::wire::{ApiKey, Encoded, Reader, RequestHeader, WireError};
-
-/// Frames up to this size are copied out of the input buffer unless they carry records, so that a request that waits does
-/// not hold the buffer.
-const COPY_UP_TO: usize = 64 * 1024;
 
 /// Bytes of the first message by which a peer is known that speaks something else.
 const FIRST: usize = 16;
@@ -29,14 +25,35 @@ pub(crate) struct Request {
     pub header: RequestHeader,
     /// What stands behind the header; nothing, where the version is not known.
     pub body: Bytes,
-    /// Whether the body is a part of the input's buffer still.
-    pub in_buffer: bool,
 }
+
+/// Whether a connection may be Kafka's that begins with these bytes: a size, an API and a version that there are.
+pub(crate) fn claims(first: &[u8], max_frame: u64) -> Claim {
+    let Some((size, rest)) = first.split_first_chunk::<4>() else {
+        return if first.iter().all(|byte| *byte == 0) { Claim::Unsure } else { Claim::Foreign };
+    };
+    if !(LEAST_REQUEST..=max_frame).contains(&u64::from(u32::from_be_bytes(*size))) {
+        return Claim::Foreign;
+    }
+    let number = |at| rest.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map(i16::from_be_bytes);
+    match (number(0).map(ApiKey::from_i16), number(2)) {
+        (Some(None), _) => Claim::Foreign,
+        (_, Some(version)) if !(0..MOST_VERSIONS).contains(&version) => Claim::Foreign,
+        (Some(Some(_)), Some(_)) => Claim::Mine,
+        _ => Claim::Unsure,
+    }
+}
+
+/// Bytes of the shortest header.
+const LEAST_REQUEST: u64 = 8;
+/// No API has as many versions as that.
+const MOST_VERSIONS: i16 = 64;
 
 /// What stands at the front of the input.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Request(Request),
+    /// A whole frame of so many bytes with its length. What it produces is copied at once; another may be kept while its request waits.
+    Frame { len: usize, produces: bool },
     /// Not a whole frame; the next one can be told once there are so many bytes.
     Need(usize),
 }
@@ -121,21 +138,35 @@ impl Requests {
         self.open() >= self.max_open
     }
 
-    /// Takes the next request off the front of the input.
+    /// What stands at the front of the input.
     ///
     /// # Errors
     /// Bytes after which nothing can be told or answered: the connection is to be closed.
-    pub fn next(&mut self, input: &mut BytesMut) -> Result<Next, BadRequest> {
-        if self.has_begun() {
-            return self.take(input);
-        }
-        let mut first = [0; FIRST];
-        let len = input.len().min(FIRST);
-        first[..len].copy_from_slice(&input[..len]);
-        self.take(input).map_err(|protest| looks_like(&first[..len]).map_or(protest, BadRequest::Foreign))
+    pub fn next(&self, input: &[u8]) -> Result<Next, BadRequest> {
+        self.look(input).map_err(|bad| self.known(bad, input))
     }
 
-    fn take(&mut self, input: &mut BytesMut) -> Result<Next, BadRequest> {
+    /// Takes the request out of a frame.
+    ///
+    /// # Errors
+    /// Bytes after which nothing can be told or answered: the connection is to be closed.
+    pub fn take(&mut self, mut frame: Bytes) -> Result<Request, BadRequest> {
+        let first = (!self.has_begun()).then(|| frame.clone());
+        frame.advance(size_of::<i32>());
+        let request = self.request(&frame);
+        request.map_err(|bad| match first {
+            Some(first) => self.known(bad, &first),
+            None => bad,
+        })
+    }
+
+    /// What a peer whose first bytes are no request seems to speak.
+    fn known(&self, bad: BadRequest, first: &[u8]) -> BadRequest {
+        let foreign = if self.has_begun() { None } else { looks_like(&first[..first.len().min(FIRST)]) };
+        foreign.map_or(bad, BadRequest::Foreign)
+    }
+
+    fn look(&self, input: &[u8]) -> Result<Next, BadRequest> {
         let Some(length) = input.first_chunk::<4>() else { return Ok(Next::Need(4)) };
         let size = i32::from_be_bytes(*length);
         let length = usize::try_from(size).unwrap_or(0);
@@ -145,20 +176,11 @@ impl Requests {
         if input.len() < 4 + length {
             return Ok(Next::Need(4 + length));
         }
-        input.advance(4);
-        let carries_records = input.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
-        let in_buffer = carries_records || length > COPY_UP_TO;
-        let frame = if in_buffer {
-            input.split_to(length).freeze()
-        } else {
-            let copy = Bytes::copy_from_slice(&input[..length]);
-            input.advance(length);
-            copy
-        };
-        self.request(&frame, in_buffer).map(Next::Request)
+        let produces = input[4..].starts_with(&(ApiKey::Produce as i16).to_be_bytes());
+        Ok(Next::Frame { len: 4 + length, produces })
     }
 
-    fn request(&mut self, frame: &Bytes, in_buffer: bool) -> Result<Request, BadRequest> {
+    fn request(&mut self, frame: &Bytes) -> Result<Request, BadRequest> {
         let mut reader = Reader::new(frame);
         let header = RequestHeader::decode(&mut reader).map_err(BadRequest::Header)?;
         let served = header.api().filter(|api| coded_versions(*api).is_some());
@@ -170,7 +192,7 @@ impl Requests {
         let number = RequestNumber(self.opened);
         self.opened += 1;
         self.answers.push_back(None);
-        Ok(Request { number, api, version, header, body: reader.rest(), in_buffer })
+        Ok(Request { number, api, version, header, body: reader.rest() })
     }
 
     /// Gives a request's answer; `None` where the protocol sends none.
@@ -202,6 +224,8 @@ fn answers(api: ApiKey, version: i16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::wire::messages::api_versions::ApiVersionsRequest;
     use crate::wire::messages::heartbeat::HeartbeatRequest;
@@ -219,11 +243,15 @@ mod tests {
         encode_request(0, correlation, Some(&Str::from_static("me")), &HeartbeatRequest::default()).to_bytes()
     }
 
-    fn take(session: &mut Requests, input: &mut BytesMut) -> Request {
-        match session.next(input) {
-            Ok(Next::Request(request)) => request,
+    fn try_take(session: &mut Requests, input: &mut BytesMut) -> Result<Request, BadRequest> {
+        match session.next(input)? {
+            Next::Frame { len, .. } => session.take(input.split_to(len).freeze()),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn take(session: &mut Requests, input: &mut BytesMut) -> Request {
+        try_take(session, input).expect("a request")
     }
 
     fn answer(text: &'static [u8]) -> Option<Encoded> {
@@ -248,10 +276,8 @@ mod tests {
     fn every_prefix_says_how_much_it_needs() {
         let frame = heartbeat(1);
         for len in 0..frame.len() {
-            let mut input = BytesMut::from(&frame[..len]);
             let need = if len < 4 { 4 } else { frame.len() };
-            assert!(matches!(session().next(&mut input), Ok(Next::Need(n)) if n == need), "{len}");
-            assert_eq!(input.len(), len);
+            assert!(matches!(session().next(&frame[..len]), Ok(Next::Need(n)) if n == need), "{len}");
         }
     }
 
@@ -264,30 +290,47 @@ mod tests {
             (i32::MAX, [0x7f, 0xff, 0xff, 0xff]),
             (1001, 1001i32.to_be_bytes()),
         ] {
-            let refused = session().next(&mut bytes(&[&prefix])).expect_err("refused");
+            let refused = session().next(&prefix).expect_err("refused");
             assert_eq!(refused, BadRequest::FrameSize { size, max: 1000 });
         }
-        assert!(matches!(session().next(&mut bytes(&[&1000i32.to_be_bytes()])), Ok(Next::Need(1004))));
+        assert!(matches!(session().next(&1000i32.to_be_bytes()), Ok(Next::Need(1004))));
     }
 
     #[test]
     fn who_speaks_something_else_is_told_by_its_first_bytes() {
         let tls = b"\x16\x03\x01\x02\0\x01\0\x01\xfc".as_slice();
-        assert_eq!(session().next(&mut bytes(&[tls])).expect_err("refused"), BadRequest::Foreign("TLS"));
-        let openwire = [b"\0\0\0\x20\x01ActiveMQ".as_slice(), &[0; 23]];
+        assert_eq!(session().next(tls).expect_err("refused"), BadRequest::Foreign("TLS"));
+        let mut openwire = bytes(&[b"\0\0\0\x20\x01ActiveMQ", &[0; 23]]);
         let named = BadRequest::Foreign("OpenWire (ActiveMQ)");
-        assert_eq!(session().next(&mut bytes(&openwire)).expect_err("refused"), named);
+        assert_eq!(try_take(&mut session(), &mut openwire).expect_err("refused"), named);
         let mut later = session();
         take(&mut later, &mut BytesMut::from(&heartbeat(1)[..]));
         let size = BadRequest::FrameSize { size: 0x1603_0102, max: 1000 };
-        assert_eq!(later.next(&mut bytes(&[tls])).expect_err("refused"), size);
+        assert_eq!(later.next(tls).expect_err("refused"), size);
+    }
+
+    #[test]
+    fn a_connection_is_claimed_by_its_first_request() {
+        let frame = heartbeat(1);
+        for len in 0..frame.len() {
+            assert_eq!(
+                claims(&frame[..len], 1000),
+                if len < 8 { Claim::Unsure } else { Claim::Mine },
+                "{len}"
+            );
+        }
+        for foreign in
+            [b"AMQP\0\0\x09\x01".as_slice(), b"*1\r\n$4\r\n", b"GET / HT", b"\x16\x03\x01\x02\0\x01"]
+        {
+            assert_eq!(claims(foreign, 100 << 20), Claim::Foreign, "{foreign:?}");
+        }
     }
 
     #[test]
     fn what_cannot_be_answered_is_refused_by_name() {
         let refused = |frame: &[u8]| {
             let length = (frame.len() as i32).to_be_bytes();
-            session().next(&mut bytes(&[&length, frame])).expect_err("refused")
+            try_take(&mut session(), &mut bytes(&[&length, frame])).expect_err("refused")
         };
         assert_eq!(refused(b"\0"), BadRequest::Header(WireError::Truncated));
         assert_eq!(refused(b"\0\x12\0\0\0\0\0\x07\0\x09me"), BadRequest::Header(WireError::BadLength(9)));

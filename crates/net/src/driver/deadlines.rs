@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::ending::DropReason;
 use crate::connection::Limits;
 
-/// How long a client that sends no more may take to read the answers under way.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a client that sends no more, or is to be gone, may take to read what is sent to it.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// When a connection that nothing bounds is looked at again.
 const LONG: Duration = Duration::from_secs(24 * 3600);

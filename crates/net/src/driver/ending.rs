@@ -123,6 +123,15 @@ impl Ending {
     pub fn dropped(reason: DropReason, says: impl Into<Cow<'static, str>>) -> Self {
         Self::Dropped { reason, says: says.into() }
     }
+
+    /// Whether there is a client that would read of it.
+    pub(super) fn can_be_told(&self) -> bool {
+        match self {
+            Self::Gone | Self::Broken(_) => false,
+            Self::Drained => true,
+            Self::Dropped { reason, .. } => !matches!(reason, DropReason::Vanished | DropReason::SlowReader),
+        }
+    }
 }
 
 impl From<DropReason> for Ending {

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use crate::memory::{FrameMemory, Grant};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
@@ -54,14 +54,19 @@ pub struct Input {
 
 impl Default for Input {
     fn default() -> Self {
-        Self { bytes: BytesMut::new(), need: 1, grant: None, little: None }
+        Self::beginning(&[])
     }
 }
 
 impl Input {
+    /// The input of a connection of which something has been read.
+    pub(super) fn beginning(first: &[u8]) -> Self {
+        Self { bytes: BytesMut::from(first), need: 1, grant: None, little: None }
+    }
+
     /// Says how many bytes there must be before there is something to take: as many as the frame that has begun has in all.
     #[inline]
-    pub fn need(&mut self, bytes: usize) {
+    pub(super) fn need(&mut self, bytes: usize) {
         self.need = bytes;
     }
 
@@ -137,7 +142,7 @@ impl Input {
     }
 
     /// A frame that has been taken out whole, with the grant for it: that is kept as long as any of its bytes are, and no longer.
-    pub fn hand_on(&mut self, frame: Bytes) -> Bytes {
+    fn hand_on(&mut self, frame: Bytes) -> Bytes {
         match self.grant.take() {
             Some(grant) => Bytes::from_owner(Granted { frame, _grant: grant }),
             None => frame,
@@ -146,6 +151,27 @@ impl Input {
 }
 
 impl Input {
+    /// Takes the first `len` bytes out, to be kept.
+    ///
+    /// # Errors
+    /// No memory is left for them.
+    pub(super) fn take(&mut self, len: usize, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
+        if len > UNCOUNTED {
+            let frame = self.take_passing(len);
+            return Ok(self.hand_on(frame));
+        }
+        let frame = Bytes::copy_from_slice(&self.bytes[..len]);
+        self.bytes.advance(len);
+        self.need = 1;
+        self.keep(frame, memory)
+    }
+
+    /// Takes the first `len` bytes out; they hold the buffer.
+    pub(super) fn take_passing(&mut self, len: usize) -> Bytes {
+        self.need = 1;
+        self.bytes.split_to(len).freeze()
+    }
+
     /// The grant for a frame of so many bytes that has been taken out and is kept.
     ///
     /// # Errors
@@ -162,7 +188,7 @@ impl Input {
     ///
     /// # Errors
     /// No memory is left for it.
-    pub fn keep(&mut self, frame: Bytes, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
+    fn keep(&mut self, frame: Bytes, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
         if frame.len() <= SMALL {
             return Ok(frame);
         }

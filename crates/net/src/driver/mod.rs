@@ -4,25 +4,31 @@
 mod deadlines;
 mod ending;
 mod input;
+mod outbox;
 mod output;
+mod session;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pub use self::deadlines::Patience;
-use self::deadlines::{Deadlines, Progress};
+use self::deadlines::{Deadlines, LINGER, Overdue, Progress};
 pub use self::ending::{ConnectionCounters, DropReason, Ending, OwnReason};
 pub use self::input::{Input, NoMemory, UNCOUNTED};
+use self::outbox::Outbox;
+pub use self::outbox::Seat;
 pub use self::output::Output;
+pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};
 use crate::memory::Grant;
 
@@ -32,44 +38,6 @@ const TURN: usize = 1024 * 1024;
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// How often it is looked whether a client is still there whose bytes are not read.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A protocol's end of a connection.
-pub trait Session {
-    /// Goes on with what is under way, takes what it can from the input, and puts what is to be sent into the output. Called in every
-    /// turn of the connection; the connection has another turn when bytes come or go and when the waker of `cx` is woken. Says
-    /// whether anything has moved.
-    ///
-    /// # Errors
-    /// The connection ends.
-    fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending>;
-
-    /// How much it wants of what the socket has.
-    fn appetite(&self, io: &Io) -> Appetite;
-
-    /// Whether something is under way that the client waits for: the connection does not end before, when the node drains or the
-    /// client sends no more.
-    fn is_busy(&self) -> bool;
-
-    /// How long its client may keep the connection, doing what it does now.
-    fn patience(&self, limits: &Limits) -> Patience;
-
-    /// When it must have a turn at the latest. One that began then or later is that turn, whatever the session made of it.
-    fn until(&self) -> Option<Instant> {
-        None
-    }
-
-    /// What the client calls itself, for the log.
-    fn client(&self) -> &str;
-}
-
-/// How much a session wants of what the socket has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appetite {
-    /// All of it, as far as there is memory.
-    All,
-    /// Only enough to have something to go on with.
-    Little,
-}
 
 /// A connection's bytes, as its session sees them.
 #[derive(Debug)]
@@ -99,10 +67,35 @@ impl Io {
         self.ended
     }
 
-    /// Notes that a whole frame was taken out of the input: what arrives now is another one.
+    /// Says how many bytes there must be before there is a whole frame to take.
+    ///
+    /// # Errors
+    /// There is no memory that a frame of so many bytes could be granted, now or later.
     #[inline]
-    pub fn frame_taken(&mut self) {
+    pub fn need(&mut self, bytes: usize) -> Result<(), Ending> {
+        if bytes.saturating_sub(UNCOUNTED) > self.limits.frame_memory.total() {
+            return Err(DropReason::FrameSize.into());
+        }
+        self.input.need(bytes);
+        Ok(())
+    }
+
+    /// Takes a whole frame off the front of the input, to be kept for as long as its request is under way: what arrives now is another
+    /// one. A small one is copied, so that it does not hold the buffer.
+    ///
+    /// # Errors
+    /// No memory is left for it.
+    #[inline]
+    pub fn take_frame(&mut self, len: usize) -> Result<Bytes, NoMemory> {
         self.deadlines.frame_taken();
+        self.input.take(len, &self.limits.frame_memory)
+    }
+
+    /// The same for a frame whose bytes are used at once, whatever its size.
+    #[inline]
+    pub fn take_passing_frame(&mut self, len: usize) -> Bytes {
+        self.deadlines.frame_taken();
+        self.input.take_passing(len)
     }
 
     /// Whether nothing further is to be begun in this turn, now that it is `now`.
@@ -127,8 +120,15 @@ fn go_on_later(cx: &mut Context<'_>) {
     debug_assert!(pending.is_pending(), "it yields once");
 }
 
-struct Driver<S> {
+struct Driver<S: Session> {
     session: S,
+    outbox: Arc<Outbox<S::Push>>,
+    /// Who is woken when something is left there.
+    attends: Option<Waker>,
+    /// What was left there and the session has not taken.
+    pushes: VecDeque<S::Push>,
+    /// The session takes its leave.
+    goodbye: Option<Goodbye>,
     io: Io,
     connection: Connection,
     counters: Arc<ConnectionCounters>,
@@ -141,20 +141,41 @@ struct Driver<S> {
     left: bool,
 }
 
+/// How a session takes its leave.
+struct Goodbye {
+    why: Ending,
+    /// Whether it reads on, until it says that the connection ends; else it ends when the output is empty.
+    talks: bool,
+    until: Instant,
+}
+
+impl<S: Session> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
 impl<S: Session> Driver<S> {
-    fn new(connection: Connection, session: S, counters: Arc<ConnectionCounters>) -> Self {
+    fn new(connection: Connection, mut session: S, counters: Arc<ConnectionCounters>) -> Self {
         let now = Instant::now();
+        counters.received(connection.prefix.len());
         let io = Io {
-            input: Input::default(),
+            input: Input::beginning(&connection.prefix),
             output: Output::default(),
             limits: connection.limits.clone(),
-            deadlines: Deadlines::new(now),
+            deadlines: Deadlines::new(connection.opened),
             turn_began: now,
             draining: false,
             ended: false,
         };
+        let outbox = Outbox::new();
+        session.opened(outbox.seat());
         Self {
             session,
+            outbox,
+            attends: None,
+            pushes: VecDeque::new(),
+            goodbye: None,
             io,
             counters,
             closing: Box::pin(connection.closing.clone().cancelled_owned()),
@@ -167,18 +188,49 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        self.turn(cx).unwrap_or_else(Poll::Ready)
+        loop {
+            match self.turn(cx).unwrap_or_else(Poll::Ready) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(ending) => {
+                    if let Some(ending) = self.part(ending) {
+                        return Poll::Ready(ending);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the session take its leave. Gives how the connection ended once there is nothing more to be said.
+    fn part(&mut self, ending: Ending) -> Option<Ending> {
+        if let Some(goodbye) = self.goodbye.take() {
+            return Some(goodbye.why);
+        }
+        if !ending.can_be_told() {
+            return Some(ending);
+        }
+        let (talks, until) = match self.session.close(&ending, &mut self.io) {
+            Closing::Now => return Some(ending),
+            Closing::Flushed => (false, Instant::now() + LINGER),
+            Closing::Until(until) => (true, until),
+        };
+        self.goodbye = Some(Goodbye { why: ending, talks, until });
+        None
+    }
+
+    fn talks(&self) -> bool {
+        self.goodbye.as_ref().is_none_or(|goodbye| goodbye.talks)
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
         self.io.draining = self.io.draining || self.closing.as_mut().poll(cx).is_ready();
         self.io.turn_began = Instant::now();
         let mut left = TURN;
+        let talks = self.talks();
         loop {
-            let mut moved = self.session.advance(&mut self.io, cx)?;
+            let mut moved = talks && (self.deliver(cx)? | self.session.advance(&mut self.io, cx)?);
             let over = moved && self.io.is_turn_over(Instant::now());
             // What is there already has its turn first, or the input would grow by what is not begun.
-            if !over {
+            if talks && !over {
                 moved |= self.read(cx, &mut left)?;
             }
             moved |= self.write(cx)?;
@@ -196,13 +248,31 @@ impl<S: Session> Driver<S> {
         }
     }
 
+    /// Gives the session what others have left for it, while there is room for what it makes of that.
+    #[inline]
+    fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        if !self.attends.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.outbox.attend(cx.waker());
+            self.attends = Some(cx.waker().clone());
+        }
+        self.outbox.take(&mut self.pushes);
+        let mut moved = false;
+        while !self.io.output.is_full()
+            && let Some(push) = self.pushes.pop_front()
+        {
+            self.session.pushed(push, &mut self.io)?;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
     /// Reads what the socket has, as far as there is room for it.
     fn read(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Result<bool, Ending> {
         let wanted = self.wanted();
         if *left == 0 || wanted == 0 || !self.is_granted(cx) {
             return Ok(false);
         }
-        let Poll::Ready(ready) = self.connection.stream.poll_read_ready(cx) else {
+        let Poll::Ready(ready) = self.connection.stream.poll_readable(cx) else {
             return self.settle();
         };
         ready?;
@@ -226,7 +296,7 @@ impl<S: Session> Driver<S> {
 
     /// How many bytes are wanted from the socket.
     fn wanted(&self) -> usize {
-        if self.io.ended || self.io.draining {
+        if self.io.ended || (self.io.draining && self.goodbye.is_none()) {
             return 0;
         }
         match self.session.appetite(&self.io) {
@@ -280,17 +350,23 @@ impl<S: Session> Driver<S> {
 
     /// Whether nothing is left to be done.
     fn over(&self) -> Option<Ending> {
-        match self.io.output.is_empty() && !self.session.is_busy() {
-            true if self.io.draining => Some(Ending::Drained),
-            true if self.io.ended => Some(Ending::Gone),
-            _ => None,
-        }
+        let Io { draining, ended, ref output, .. } = self.io;
+        let over = match &self.goodbye {
+            Some(Goodbye { talks: true, .. }) => ended,
+            Some(_) => true,
+            None => (draining || ended) && self.session.standing() != Standing::Working,
+        };
+        let ending = if draining { Ending::Drained } else { Ending::Gone };
+        (over && output.is_empty()).then_some(ending)
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
         let now = Instant::now();
         let progress = self.progress(now)?;
-        let (until, overdue) = self.io.deadlines.next(&self.connection.limits, progress, now);
+        let (until, overdue) = match &self.goodbye {
+            Some(goodbye) => (goodbye.until, Overdue::Gone),
+            None => self.io.deadlines.next(&self.connection.limits, progress, now),
+        };
         if until <= now {
             return Ok(Poll::Ready(overdue.into()));
         }
@@ -315,7 +391,7 @@ impl<S: Session> Driver<S> {
             // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
             arriving: (wanted == usize::MAX && arrived > 0).then_some(arrived),
             unread: self.io.output.len(),
-            busy: self.session.is_busy(),
+            busy: self.session.standing() != Standing::Idle,
             ended: self.io.ended || (!reading && self.look(now)?),
             reading,
             patience: self.session.patience(&self.connection.limits),

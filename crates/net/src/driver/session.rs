@@ -1,0 +1,90 @@
+//! What a protocol's end of a connection is to the driver.
+
+use std::task::Context;
+
+use tokio::time::Instant;
+
+use super::Io;
+use super::deadlines::Patience;
+use super::ending::Ending;
+use super::outbox::Seat;
+use crate::connection::Limits;
+
+/// A protocol's end of a connection.
+pub trait Session {
+    /// What others give it for its client, from any thread. [`Infallible`](std::convert::Infallible), where a client is sent nothing
+    /// but answers.
+    type Push: Send + 'static;
+
+    /// Takes the place at which others reach it. Called once, before all else.
+    fn opened(&mut self, _seat: Seat<Self::Push>) {}
+
+    /// Takes what was pushed. Called before [`advance`](Self::advance) for all that has come, but not while the output is full.
+    ///
+    /// # Errors
+    /// The connection ends.
+    fn pushed(&mut self, push: Self::Push, io: &mut Io) -> Result<(), Ending>;
+
+    /// Goes on with what is under way, takes what it can from the input, and puts what is to be sent into the output. Called in every
+    /// turn of the connection; the connection has another turn when bytes come or go and when the waker of `cx` is woken. Says
+    /// whether anything has moved.
+    ///
+    /// # Errors
+    /// The connection ends.
+    fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending>;
+
+    /// How much it wants of what the socket has.
+    fn appetite(&self, io: &Io) -> Appetite;
+
+    /// What is under way.
+    fn standing(&self) -> Standing;
+
+    /// How long its client may keep the connection, doing what it does now.
+    fn patience(&self, limits: &Limits) -> Patience;
+
+    /// When it must have a turn at the latest. One that began then or later is that turn, whatever the session made of it.
+    fn until(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The connection is to end: the session puts what is left to be said into the output, and says how long that is waited for. Not
+    /// called where the client cannot be told, nor again while it takes its leave.
+    fn close(&mut self, _why: &Ending, _io: &mut Io) -> Closing {
+        Closing::Now
+    }
+
+    /// What the client calls itself, for the log.
+    fn client(&self) -> &str;
+}
+
+/// What is under way on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: the client may be idle for too long.
+    Idle,
+    /// The client waits for what may come at any time: it is not idle, and nobody waits for it to end when the node drains or the client
+    /// sends no more.
+    Waiting,
+    /// Something that the client waits for and that ends by itself: the connection does not end before.
+    Working,
+}
+
+/// How much a session wants of what the socket has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appetite {
+    /// All of it, as far as there is memory.
+    All,
+    /// Only enough to have something to go on with.
+    Little,
+}
+
+/// How a session takes its leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// At once; what is in the output is given up.
+    Now,
+    /// When the client has taken what is in the output.
+    Flushed,
+    /// When the session says so by an error, for which the client's answer is read; at the latest then.
+    Until(Instant),
+}
