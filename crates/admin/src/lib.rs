@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::RwLock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
+use sabir_net::Registry;
 
 pub use http::serve;
 
@@ -87,6 +88,8 @@ pub struct Shown {
     pub figures: Vec<Figures>,
     /// Who is served.
     pub front_ends: FrontEnds,
+    /// The open connections.
+    pub registry: Registry,
 }
 
 /// What the admin port shows. Clones are the same one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
 use sabir_broker::{Broker, BrokerOptions, DiskKind};
+use sabir_net::{Registered, Registry};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,6 +27,8 @@ pub struct Served {
     pub admin: Admin,
     pub broker: Option<Broker>,
     address: SocketAddr,
+    /// A connection that is open.
+    pub connection: Option<Registered>,
     _data: Option<tempfile::TempDir>,
 }
 
@@ -42,7 +45,7 @@ impl Served {
         let address = socket.local_addr().unwrap();
         let admin = Admin::new(options);
         tokio::spawn(serve(vec![socket], admin.clone(), std::future::pending()));
-        Self { admin, broker: None, address, _data: None }
+        Self { admin, broker: None, address, connection: None, _data: None }
     }
 
     /// With an empty broker.
@@ -65,7 +68,10 @@ impl Served {
             refused: 3,
         };
         let front_ends = Box::new(move || vec![front_end.clone()]);
-        served.admin.running(Shown { broker: broker.clone(), figures: Vec::new(), front_ends });
+        let registry = Registry::default();
+        let (peer, local) = ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        served.connection = Some(registry.enter(peer, local));
+        served.admin.running(Shown { broker: broker.clone(), figures: Vec::new(), front_ends, registry });
         served.broker = Some(broker);
         served
     }

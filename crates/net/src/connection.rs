@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claim::Claim;
 use crate::memory::FrameMemory;
+use crate::registry::Registered;
 use crate::stream::Stream;
 
 /// A future that stays on its I/O thread.
@@ -77,6 +78,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Which of the front end's addresses it came by, counted from 0.
     pub listener: usize,
+    /// Its place among the node's open connections.
+    pub open: Registered,
     /// What bounds it.
     pub limits: Arc<Limits>,
     /// Cancelled when the node drains: take no more requests, finish those under way, end.

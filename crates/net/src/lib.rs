@@ -12,6 +12,7 @@ mod driver;
 mod listener;
 mod memory;
 mod net;
+mod registry;
 mod stream;
 mod threads;
 mod workers;
@@ -26,6 +27,7 @@ pub use driver::{
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};
 pub use net::{Drained, Net, NetOptions};
+pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
 pub use stream::Stream;
 pub use threads::Watched;
 pub use workers::{Checked, JobCost, Workers};

@@ -17,6 +17,7 @@ use crate::claim;
 use crate::connection::{Connection, Frontend, Limits};
 use crate::listener::Listener;
 use crate::memory::FrameMemory;
+use crate::registry::Registry;
 use crate::threads::{IoThread, Watched};
 use crate::workers::Workers;
 
@@ -74,6 +75,7 @@ pub struct Net {
     keepalive: Duration,
     node_limit: Arc<NodeLimit>,
     admissions: Mutex<Vec<Arc<Admission>>>,
+    registry: Registry,
     closing: CancellationToken,
     stop: CancellationToken,
 }
@@ -105,6 +107,7 @@ impl Net {
             keepalive: options.keepalive,
             node_limit: Arc::new(NodeLimit::new(options.max_connections)),
             admissions: Mutex::default(),
+            registry: Registry::default(),
             closing: CancellationToken::new(),
             stop,
         })
@@ -133,6 +136,7 @@ impl Net {
                 keepalive: self.keepalive,
                 admission: admission.clone(),
                 listener: i,
+                registry: self.registry.clone(),
                 closing: self.closing.clone(),
                 front_ends: front_ends.clone(),
                 complained: Mutex::new(None),
@@ -144,6 +148,11 @@ impl Net {
     /// The listeners' counts.
     pub fn stats(&self) -> Vec<ListenerStats> {
         self.admissions.lock().iter().map(|admission| admission.stats()).collect()
+    }
+
+    /// The open connections.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// What bounds the connections.
@@ -191,6 +200,7 @@ struct Acceptor {
     admission: Arc<Admission>,
     /// Which of the front end's addresses it accepts at.
     listener: usize,
+    registry: Registry,
     closing: CancellationToken,
     /// Whose the connections are, one at least.
     front_ends: Arc<[Arc<dyn Frontend>]>,
@@ -233,22 +243,25 @@ impl Acceptor {
             Err(full) => return self.refuse(peer, full),
         };
         let prepared = prepare(stream, self.keepalive);
-        let (listener, limits) = (self.listener, self.limits.clone());
+        let (listener, limits, registry) = (self.listener, self.limits.clone(), self.registry.clone());
         let (closing, front_ends) = (self.closing.clone(), self.front_ends.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
                 match opened {
                     Ok((local, stream)) => {
-                        let (stream, opened, prefix) =
-                            (stream.into(), tokio::time::Instant::now(), Bytes::new());
-                        let mut connection =
-                            Connection { stream, opened, prefix, peer, local, listener, limits, closing };
-                        let serving = async move {
-                            let chosen = claim::choose(&mut connection, &front_ends).await;
-                            front_ends[chosen].clone().serve(connection).await;
+                        let connection = Connection {
+                            stream: stream.into(),
+                            opened: tokio::time::Instant::now(),
+                            prefix: Bytes::new(),
+                            peer,
+                            local,
+                            listener,
+                            open: registry.enter(peer, local),
+                            limits,
+                            closing,
                         };
-                        if panics::contain_task(serving).await.is_none() {
+                        if panics::contain_task(serve(connection, front_ends)).await.is_none() {
                             permit.panicked();
                             tracing::error!(%peer, "connection closed: a panic while it was served");
                         }
@@ -291,6 +304,13 @@ impl Acceptor {
         }
         due
     }
+}
+
+/// Serves a connection by the front end that it is for.
+async fn serve(mut connection: Connection, front_ends: Arc<[Arc<dyn Frontend>]>) {
+    let chosen = &front_ends[claim::choose(&mut connection, &front_ends).await];
+    connection.open.serve(chosen.name());
+    chosen.clone().serve(connection).await;
 }
 
 /// Takes the socket off the accepting thread's runtime, so that another one can watch it.

@@ -122,7 +122,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         figures.push(Box::new(move |out| served.metrics(out)));
     }
     let front_ends = shown(net.clone(), serving.clone());
-    admin.running(Shown { broker: broker.clone(), figures, front_ends });
+    admin.running(Shown { broker: broker.clone(), figures, front_ends, registry: net.registry().clone() });
     let (drain, took) = (config.net.drain.0, began.elapsed());
     Ok(Running { broker, net, admin, admin_server, memory, serving, drain, took })
 }

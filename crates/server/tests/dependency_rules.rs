@@ -17,7 +17,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("broker", &["base", "model", "journal", "delivery", "routing"]),
     ("net", &["base", "model", "broker"]),
     ("frontend", &["base", "model", "broker", "net"]),
-    ("admin", &["base", "model", "broker"]),
+    ("admin", &["base", "model", "broker", "net"]),
     // And every protocol.
     ("server", &["base", "model", "cluster", "broker", "net", "frontend", "admin"]),
     ("cli", &["server"]),

@@ -26,7 +26,7 @@ use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest,
 use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{ShardId, TopicConfig};
-use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Workers};
+use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Registry, Workers};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
@@ -175,6 +175,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         peer,
         local,
         listener: 0,
+        open: Registry::default().enter(peer, local),
         limits: Arc::new(limits),
         closing: CancellationToken::new(),
     };

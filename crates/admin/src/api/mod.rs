@@ -1,6 +1,7 @@
 //! `/sabir/v1`: what the broker holds, as JSON. The description that is served with it says what each answer contains; a test
 //! holds the two together.
 
+mod connections;
 mod groups;
 mod node;
 mod problem;
@@ -27,7 +28,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/health", get(node::health)),
         ("/node", get(node::node)),
         ("/shards", get(node::shards)),
-        ("/connections", get(node::connections)),
+        ("/connections", get(connections::list)),
+        ("/connections/{id}", get(connections::one).delete(connections::close)),
         ("/topics", get(topics::list).post(topics::create)),
         ("/topics/{name}", get(topics::one).patch(topics::change).delete(topics::remove)),
         ("/groups", get(groups::list)),

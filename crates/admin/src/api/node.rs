@@ -1,4 +1,4 @@
-//! The node, its shards, its connections, and how it is.
+//! The node, its shards, and how it is.
 
 use axum::Json;
 use axum::extract::State;
@@ -129,25 +129,4 @@ fn shard(stats: &ShardStats) -> Shard {
         checkpoint_age_seconds: stats.checkpoint_age.as_secs_f64(),
         corrupt_batches: stats.corrupt,
     }
-}
-
-#[derive(Serialize)]
-pub struct Connections {
-    open: u64,
-    protocols: Vec<Protocol>,
-}
-
-#[derive(Serialize)]
-struct Protocol {
-    protocol: &'static str,
-    open: u64,
-    accepted: u64,
-    refused: u64,
-}
-
-pub async fn connections(Open(shown): Open) -> Json<Connections> {
-    let protocol =
-        |f: FrontEnd| Protocol { protocol: f.name, open: f.open, accepted: f.accepted, refused: f.refused };
-    let protocols: Vec<Protocol> = (shown.front_ends)().into_iter().map(protocol).collect();
-    Json(Connections { open: protocols.iter().map(|p| p.open).sum(), protocols })
 }

@@ -160,6 +160,32 @@ async fn the_node_and_its_shards_are_shown() {
 }
 
 #[tokio::test]
+async fn connections_are_listed_and_closed() {
+    let mut served = Served::running(Options::default());
+    let connection = served.connection.take().unwrap();
+    connection.introduce("billing-1");
+    let (code, all) = ask(&served, "GET", "/connections", Value::Null).await;
+    let listed = &all["connections"];
+    assert_eq!((code, listed.as_array().unwrap().len(), &all["next"]), (200, 1, &Value::Null));
+    assert_eq!((&listed[0]["client"], &listed[0]["peer"]), (&json!("billing-1"), &json!("127.0.0.1:7")));
+    let id = listed[0]["id"].as_str().unwrap().to_owned();
+    for (query, count) in [("?prefix=bill", 1), ("?prefix=b2", 0), ("?after=0", 1), (&format!("?after={id}"), 0)] {
+        let (_, some) = ask(&served, "GET", &format!("/connections{query}"), Value::Null).await;
+        assert_eq!(some["connections"].as_array().unwrap().len(), count, "{query}");
+    }
+    let path = format!("/connections/{id}");
+    let (code, one) = ask(&served, "GET", &path, Value::Null).await;
+    assert_eq!((code, &one["client"]), (200, &json!("billing-1")));
+    assert_eq!(ask(&served, "DELETE", &path, Value::Null).await.0, 204);
+    assert!(connection.is_closing());
+    drop(connection);
+    let (code, problem) = ask(&served, "DELETE", &path, Value::Null).await;
+    assert_eq!((code, kind(&problem)), (404, "unknown-connection"));
+    let (code, problem) = ask(&served, "GET", "/connections/x", Value::Null).await;
+    assert_eq!((code, kind(&problem)), (400, "bad-request"));
+}
+
+#[tokio::test]
 async fn the_shard_that_holds_the_groups_is_named() {
     for data_shards in [1, 3] {
         let data = tempfile::tempdir().unwrap();

@@ -32,6 +32,10 @@ pub enum DropReason {
     Vanished,
     /// No memory was left for its incomplete frame, for what it asks for, or for what it does not read.
     Memory,
+    /// An operator closed it.
+    Operator,
+    /// Another connection has taken over its client's name.
+    TakenOver,
     /// One of the protocol's own.
     Protocol(OwnReason),
 }
@@ -51,7 +55,7 @@ impl OwnReason {
 }
 
 /// The reasons that every protocol has.
-const COMMON: [DropReason; 9] = [
+const COMMON: [DropReason; 11] = [
     DropReason::Foreign,
     DropReason::FrameSize,
     DropReason::Handshake,
@@ -61,6 +65,8 @@ const COMMON: [DropReason; 9] = [
     DropReason::Silent,
     DropReason::Vanished,
     DropReason::Memory,
+    DropReason::Operator,
+    DropReason::TakenOver,
 ];
 
 impl DropReason {
@@ -76,6 +82,8 @@ impl DropReason {
             Self::Silent => "silent",
             Self::Vanished => "vanished",
             Self::Memory => "memory",
+            Self::Operator => "operator",
+            Self::TakenOver => "taken_over",
             Self::Protocol(own) => own.label,
         }
     }
@@ -95,6 +103,8 @@ impl DropReason {
                 "no memory is left for its incomplete frame, for what it asks for, or for what it does not read \
                  (net.frame_memory)"
             }
+            Self::Operator => "an operator asked for it (/sabir/v1/connections)",
+            Self::TakenOver => "its client's name is another connection's now",
             Self::Protocol(own) => own.says,
         }
     }

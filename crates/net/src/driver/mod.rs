@@ -159,6 +159,7 @@ impl<S: Session> Driver<S> {
     fn new(connection: Connection, mut session: S, counters: Arc<ConnectionCounters>) -> Self {
         let now = Instant::now();
         counters.received(connection.prefix.len());
+        connection.open.received(connection.prefix.len());
         let io = Io {
             input: Input::beginning(&connection.prefix),
             output: Output::default(),
@@ -223,11 +224,15 @@ impl<S: Session> Driver<S> {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
         self.io.draining = self.io.draining || self.closing.as_mut().poll(cx).is_ready();
+        self.attend(cx);
+        if let Some(why) = self.connection.open.close_wanted().filter(|_| self.goodbye.is_none()) {
+            return Err(why.into());
+        }
         self.io.turn_began = Instant::now();
         let mut left = TURN;
         let talks = self.talks();
         loop {
-            let mut moved = talks && (self.deliver(cx)? | self.session.advance(&mut self.io, cx)?);
+            let mut moved = talks && (self.deliver()? | self.session.advance(&mut self.io, cx)?);
             let over = moved && self.io.is_turn_over(Instant::now());
             // What is there already has its turn first, or the input would grow by what is not begun.
             if talks && !over {
@@ -248,13 +253,19 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// Gives the session what others have left for it, while there is room for what it makes of that.
+    /// Has those who leave something, or want the connection closed, wake this task.
     #[inline]
-    fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+    fn attend(&mut self, cx: &mut Context<'_>) {
         if !self.attends.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.outbox.attend(cx.waker());
+            self.connection.open.attend(cx.waker());
             self.attends = Some(cx.waker().clone());
         }
+    }
+
+    /// Gives the session what others have left for it, while there is room for what it makes of that.
+    #[inline]
+    fn deliver(&mut self) -> Result<bool, Ending> {
         self.outbox.take(&mut self.pushes);
         let mut moved = false;
         while !self.io.output.is_full()
@@ -286,6 +297,7 @@ impl<S: Session> Driver<S> {
             }
             Poll::Ready(Ok(count)) => {
                 self.counters.received(count);
+                self.connection.open.received(count);
                 self.io.deadlines.received();
                 *left = left.saturating_sub(count);
                 Ok(true)
@@ -335,6 +347,7 @@ impl<S: Session> Driver<S> {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) => {
                     self.counters.sent(count);
+                    self.connection.open.sent(count);
                     self.io.deadlines.sent(count);
                     // Who reads as fast as this is not behind: what is left is not counted as unread.
                     if !self.io.output.is_empty() && self.io.is_turn_over(Instant::now()) {

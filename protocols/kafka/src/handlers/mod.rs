@@ -29,7 +29,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabir_net::{Connection, DropReason, FrameMemory, Grant};
+use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
 
 use sabir_model::ShardFailure;
 
@@ -42,6 +42,7 @@ use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 pub(crate) struct Client {
     pub kafka: Arc<FrontEnd>,
     pub peer: SocketAddr,
+    open: Arc<OpenConnection>,
     /// The host that it is told to connect to.
     pub host: Str,
     /// The port at that host.
@@ -78,6 +79,7 @@ impl Client {
         Self {
             kafka,
             peer: connection.peer,
+            open: connection.open.shared(),
             host: Str::from(told.host),
             port: told.port.into(),
             memory: connection.limits.frame_memory.clone(),
@@ -131,6 +133,7 @@ impl Client {
 
     fn introduce(&self, id: Option<&Str>) {
         if let Some(id) = id.filter(|_| self.id.get().is_none()) {
+            self.open.introduce(id);
             // Checked above, and nobody else sets it.
             let _ = self.id.set(id[..id.floor_char_boundary(SHOWN_ID)].to_owned());
         }
