@@ -10,14 +10,26 @@ pub struct DrainLoop(AtomicUsize);
 impl DrainLoop {
     /// Does `work`, at least once after this call began, here or on the thread that is at it.
     pub fn run(&self, mut work: impl FnMut()) {
+        self.run_in_turns(|| {
+            work();
+            true
+        });
+    }
+
+    /// The same with work that says whether this thread goes on with what others ask for meanwhile. If it does not, nobody is at it any
+    /// more, and the caller has it run again elsewhere or later: then it gives `false`.
+    pub fn run_in_turns(&self, mut work: impl FnMut() -> bool) -> bool {
         if self.0.fetch_add(1, SeqCst) != 0 {
-            return;
+            return true;
         }
         let mut asked = 1;
         loop {
-            work();
+            if !work() {
+                self.0.store(0, SeqCst);
+                return false;
+            }
             match self.0.compare_exchange(asked, 0, SeqCst, SeqCst) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(more) => asked = more,
             }
         }
@@ -41,6 +53,23 @@ mod tests {
             }
         });
         assert_eq!(rounds, 3);
+    }
+
+    #[test]
+    fn a_turn_that_is_over_leaves_the_work_to_the_next_call() {
+        let drain = DrainLoop::default();
+        let mut rounds = 0;
+        let goes_on = drain.run_in_turns(|| {
+            rounds += 1;
+            drain.run(|| panic!("it is this thread's turn"));
+            false
+        });
+        assert_eq!((goes_on, rounds), (false, 1), "what was asked for meanwhile is left");
+        assert!(drain.run_in_turns(|| {
+            rounds += 1;
+            true
+        }));
+        assert_eq!(rounds, 2);
     }
 
     #[test]

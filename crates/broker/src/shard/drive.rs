@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
@@ -13,6 +14,9 @@ use tracing::{error, warn};
 use super::Shard;
 use crate::answer::Waiter;
 use crate::state::{Outcome, Touched};
+
+/// How long a thread drives a shard before it looks at its own connections again.
+const TURN: Duration = Duration::from_millis(1);
 
 /// What one round of driving works with; kept for the next one.
 #[derive(Default)]
@@ -26,20 +30,28 @@ pub(super) struct Worker {
 }
 
 impl Shard {
-    /// Applies what is final and answers those who wait for it. If another thread is at it, that one does.
+    /// Applies what is final and answers those who wait for it. If another thread is at it, that one does. After a while it leaves the
+    /// rest to whoever watches the shard's descriptors.
     pub(crate) fn drive(&self) {
-        self.driving.run(|| {
+        let began = Instant::now();
+        // Where no I/O thread watches them, nobody but the caller may go on.
+        let is_over = || self.watched.load(SeqCst) && began.elapsed() >= TURN;
+        let whole = self.driving.run_in_turns(|| {
             self.signal.clear();
-            if !self.contain("apply", || self.rounds()) {
+            if !self.contain("apply", || self.rounds(is_over)) {
                 // Once more, for those who wait.
-                self.contain("stop", || self.rounds());
+                self.contain("stop", || self.rounds(|| false));
             }
+            !is_over()
         });
+        if !whole {
+            self.signal.raiser().raise();
+        }
     }
 
-    fn rounds(&self) {
+    fn rounds(&self, is_over: impl Fn() -> bool) {
         let mut worker = self.worker.lock();
-        while self.round(&mut worker) {}
+        while self.round(&mut worker) && !is_over() {}
     }
 
     /// Handles what has happened since the last round; false when nothing has.
