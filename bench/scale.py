@@ -3,7 +3,7 @@
 
     bench/scale.py [--binary target/release/sabir] [--rounds N] [--data DIR] [FIGURE...]
 
-FIGURE: partitions, connections, groups, cold, slow-reader, latency; all, if none is named. Each is printed with what it is to be at
+FIGURE: partitions, topics, connections, groups, cold, slow-reader, latency; all, if none is named. Each is printed with what it is to be at
 most (or at least), and the program ends with 1 if one is missed. `cold` and `slow-reader` write --gib (10) GiB into DIR, and delete them.
 """
 
@@ -73,29 +73,36 @@ class Bench:
 
     def partitions(self):
         for topics, each in ((100, 1000), (1000, 100)):
-            created, made, again, ready = [], [], [], []
-            for _ in range(self.asked.rounds):
-                with self.node() as node:
-                    connection = wire.Connection(node.bootstrap, timeout=120)
-                    began = time.monotonic()
-                    connection.create([(f"topic-{n}", each, {}) for n in range(topics)])
-                    created.append(time.monotonic() - began)
-                    made.append(resident(node) / MIB)
-                    connection.put("topic-7", each - 1, wire.batch([b"x"]))
-                    connection.close()
-                    node.kill()
-                    ready.append(node.start())
-                    again.append(resident(node) / MIB)
-                    connection = wire.Connection(node.bootstrap, timeout=120)
-                    assert connection.put("topic-7", each - 1, wire.batch([b"x"])) == 1
-                    found = count_partitions(connection)
-                    assert found == topics * each, f"{found} partitions after the start"
-                    connection.close()
-            name = f"{topics * each:,} partitions ({topics:,} topics of {each:,})"
-            self.shows(f"{name}, created by one request", created, "s", most=10)
-            self.shows(f"{name}, resident when made", made, "MiB", most=300)
-            self.shows(f"{name}, ready after kill -9", ready, "s", most=3)
-            self.shows(f"{name}, resident after that", again, "MiB", most=300)
+            self.many(topics, each, most_mib=300)
+
+    def topics(self):
+        self.many(100_000, 1, most_mib=120)
+
+    def many(self, topics, each, most_mib):
+        created, made, again, ready = [], [], [], []
+        last = f"topic-{topics - 1}"
+        for _ in range(self.asked.rounds):
+            with self.node() as node:
+                connection = wire.Connection(node.bootstrap, timeout=120)
+                began = time.monotonic()
+                connection.create([(f"topic-{n}", each, {}) for n in range(topics)])
+                created.append(time.monotonic() - began)
+                made.append(resident(node) / MIB)
+                connection.put(last, each - 1, wire.batch([b"x"]))
+                connection.close()
+                node.kill()
+                ready.append(node.start())
+                again.append(resident(node) / MIB)
+                connection = wire.Connection(node.bootstrap, timeout=120)
+                assert connection.put(last, each - 1, wire.batch([b"x"])) == 1
+                found = count_partitions(connection)
+                assert found == topics * each, f"{found} partitions after the start"
+                connection.close()
+        name = f"{topics * each:,} partitions ({topics:,} topics of {each:,})"
+        self.shows(f"{name}, created by one request", created, "s", most=10)
+        self.shows(f"{name}, resident when made", made, "MiB", most=most_mib)
+        self.shows(f"{name}, ready after kill -9", ready, "s", most=3)
+        self.shows(f"{name}, resident after that", again, "MiB", most=most_mib)
 
     def connections(self):
         count = 10_000
@@ -262,7 +269,7 @@ def next_offset(data, offset):
     return offset
 
 
-FIGURES = ["partitions", "connections", "groups", "latency", "cold", "slow-reader"]
+FIGURES = ["partitions", "topics", "connections", "groups", "latency", "cold", "slow-reader"]
 
 
 def main():
