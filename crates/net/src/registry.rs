@@ -121,7 +121,10 @@ struct Closer {
 
 impl std::fmt::Debug for OpenConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenConnection").field("id", &self.id).field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("OpenConnection")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -402,7 +405,11 @@ mod tests {
         former.close(DropReason::Operator);
         assert_eq!(old.close_wanted(), Some(DropReason::TakenOver));
         drop(old);
-        assert_eq!(registry.holder(&key("a")).unwrap().id(), new.id(), "the former one's end changes nothing");
+        assert_eq!(
+            registry.holder(&key("a")).unwrap().id(),
+            new.id(),
+            "the former one's end changes nothing"
+        );
         assert!(new.take_over(key("b")).is_none());
         assert!(registry.holder(&key("a")).is_none(), "one name at a time");
         drop(new);

@@ -52,8 +52,12 @@ pub async fn list(Open(shown): Open, page: Page) -> Answer<Connections> {
     let more = listed.len() > page.limit;
     listed.truncate(page.limit);
     let next = listed.last().filter(|_| more).map(|last| last.id.0.to_string());
-    let counts =
-        |f: FrontEnd| ProtocolConnections { protocol: f.name, open: f.open, accepted: f.accepted, refused: f.refused };
+    let counts = |f: FrontEnd| ProtocolConnections {
+        protocol: f.name,
+        open: f.open,
+        accepted: f.accepted,
+        refused: f.refused,
+    };
     let protocols: Vec<_> = (shown.front_ends)().into_iter().map(counts).collect();
     Ok(Json(Connections {
         open: protocols.iter().map(|p| p.open).sum(),

@@ -169,7 +169,9 @@ async fn connections_are_listed_and_closed() {
     assert_eq!((code, listed.as_array().unwrap().len(), &all["next"]), (200, 1, &Value::Null));
     assert_eq!((&listed[0]["client"], &listed[0]["peer"]), (&json!("billing-1"), &json!("127.0.0.1:7")));
     let id = listed[0]["id"].as_str().unwrap().to_owned();
-    for (query, count) in [("?prefix=bill", 1), ("?prefix=b2", 0), ("?after=0", 1), (&format!("?after={id}"), 0)] {
+    for (query, count) in
+        [("?prefix=bill", 1), ("?prefix=b2", 0), ("?after=0", 1), (&format!("?after={id}"), 0)]
+    {
         let (_, some) = ask(&served, "GET", &format!("/connections{query}"), Value::Null).await;
         assert_eq!(some["connections"].as_array().unwrap().len(), count, "{query}");
     }
