@@ -139,12 +139,16 @@ async fn serve_one(stream: Watched, router: Router) -> Result<(), Box<dyn std::e
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
+    use sabir_base::clock::SystemClock;
+    use sabir_broker::testing::Disks;
+    use sabir_model::ShardId;
     use tokio::io::AsyncReadExt;
 
     use crate::Options;
-    use crate::testing::{Served, code};
+    use crate::testing::{Served, broker_options, code};
 
     #[tokio::test]
     async fn a_starting_server_lives_but_is_not_ready() {
@@ -165,6 +169,35 @@ mod tests {
         assert_eq!(code(&served.ask("nonsense\r\n\r\n").await), 400);
         served.admin.stopping();
         assert!(served.get("/readyz").await.contains("stopping"));
+    }
+
+    #[tokio::test]
+    async fn while_a_disk_is_frozen_readyz_says_so_and_livez_goes_on() {
+        let data = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock);
+        let (broker, disks) = Disks::open(broker_options(data.path()), clock).unwrap();
+        let served = Served::over(broker.clone(), Options::default());
+        assert_eq!(code(&served.get("/readyz").await), 200);
+        disks.hang(ShardId(0));
+        let waits = tokio::spawn(async move { broker.allocate_producer_id().await });
+        let began = Instant::now();
+        let not_ready = loop {
+            assert_eq!(code(&served.get("/livez").await), 200);
+            let answer = served.get("/readyz").await;
+            if code(&answer) != 200 {
+                break answer;
+            }
+            assert!(began.elapsed() < Duration::from_secs(15), "it is frozen and was not told of");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert!(began.elapsed() > Duration::from_secs(4), "a slow disk is none that is frozen");
+        assert!(
+            not_ready.contains("not ready: shard 0: its disk has not finished a write for 5 s"),
+            "{not_ready}"
+        );
+        disks.resume();
+        assert!(waits.await.unwrap().is_ok());
+        assert_eq!(code(&served.get("/readyz").await), 200);
     }
 
     #[tokio::test]

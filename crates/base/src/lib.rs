@@ -8,5 +8,7 @@ pub mod drain_loop;
 pub mod metrics;
 pub mod node_time;
 pub mod panics;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod varint;
 pub mod wake;

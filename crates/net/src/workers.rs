@@ -146,8 +146,8 @@ impl Workers {
     /// Why the batch is not taken.
     pub async fn check(&self, batch: LongCheck) -> Result<CheckedBatch, BatchRefusal> {
         let batch = Arc::new(batch);
-        if let Some(small) = batch.first_limit() {
-            match self.check_within(batch.clone(), small).await {
+        for lower in batch.lower_limits() {
+            match self.check_within(batch.clone(), lower).await {
                 Err(refusal) if refusal.exceeds() => {}
                 done => return done,
             }

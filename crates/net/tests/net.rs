@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::net::sockopt;
+use sabir_base::testing::{keep_log, logged};
 use sabir_net::{
     Claim, Connection, Frontend, ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Watched,
 };
@@ -127,13 +128,16 @@ fn a_panic_ends_its_connection_and_no_other() {
     let options = NetOptions { io_threads: 1, ..NetOptions::default() };
     let (net, address, _) = serve(&options, Echo::default(), 10);
     let mut bystander = connect(address);
+    keep_log();
     for panics in 1..=3 {
         let mut stream = connect(address);
+        let peer = format!("peer={}", stream.local_addr().unwrap());
         echo(&mut stream);
         stream.write_all(b"panic").unwrap();
         assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)), "it is closed");
         until("its place is free again", || net.stats()[0].open == 1);
         assert_eq!((net.stats()[0].panicked, net.stats()[0].accepted), (panics, panics + 1));
+        assert_eq!(logged(&["ERROR", "connection closed: a panic while it was served", &peer]).len(), 1);
         echo(&mut bystander);
     }
     assert_eq!(net.drain(PATIENCE).left, 0);

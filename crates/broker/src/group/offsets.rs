@@ -376,3 +376,43 @@ impl Groups {
         DeletingOffsets(self.request_together(partitions.chunks(DELETED_AT_ONCE).map(entry), None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::LeaderEpoch;
+
+    use super::*;
+
+    fn position(partition: i32, offset: i64, metadata: usize) -> OffsetCommit {
+        OffsetCommit {
+            topic: TopicId([1; 16]),
+            partition,
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch(1),
+            metadata: Text::from("x".repeat(metadata)),
+        }
+    }
+
+    #[test]
+    fn of_what_is_named_many_times_one_position_is_written() {
+        let mut offsets: Vec<_> = (0..300).map(|i| position(0, i, 4000)).collect();
+        offsets.insert(100, position(1, 7, 4000));
+        let (portions, portion_of) = portions(offsets);
+        let kept: Vec<_> = portions.concat().iter().map(|kept| (kept.partition, kept.offset.0)).collect();
+        assert_eq!(kept, [(1, 7), (0, 299)]);
+        assert_eq!((portions.len(), portion_of), (1, vec![0; 301]));
+    }
+
+    #[test]
+    fn what_one_entry_does_not_take_goes_in_several_and_each_knows_its_own() {
+        let (portions, portion_of) = portions((0..300).map(|i| position(i, 7, 4000)).collect());
+        assert!(portions.len() >= 3, "{}", portions.len());
+        for portion in &portions {
+            let bytes: usize = portion.iter().map(|kept| POSITION_BYTES + kept.metadata.len()).sum();
+            assert!(bytes <= PART_BYTES, "{bytes}");
+        }
+        for (partition, at) in (0..).zip(portion_of) {
+            assert!(portions[at].iter().any(|kept| kept.partition == partition), "{partition} is in {at}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use sabir_base::clock::{Clock, SystemClock};
+use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Priority;
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
@@ -122,6 +123,24 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
 }
 
 #[tokio::test]
+async fn a_process_without_descriptors_refuses_records_until_it_has_some() {
+    let machine = Machine::new(12, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    let lack = Fault::NoDescriptors;
+    machine.disks[1].inject(Injection { op: Some(Op::Create), skip: 0, fault: lack, lasting: true });
+    let taken = fill(&broker, &topic).await;
+    assert!(broker.stats().shards[1].full && !broker.stats().shards[1].stopped);
+    let fetched = read(&broker, &topic, 0, taken - 1, 1000).await.unwrap();
+    assert_eq!(fetched.high_watermark.0, taken);
+    machine.disks[1].end_faults();
+    until(|| !broker.stats().shards[1].full).await;
+    let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
+    assert_eq!(appended.base_offset.0, taken);
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn a_train_that_does_not_fit_leaves_the_reserve_alone() {
     let machine = Machine::new(7, 1, Seam::Solo);
     machine.disks[1].set_capacity(24 << 20);
@@ -179,9 +198,10 @@ async fn retention_by_time_and_size_recycles_segments() {
 
 #[tokio::test]
 async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone() {
+    keep_log();
     let machine = Machine::new(5, 1, Seam::Solo);
     let broker = machine.open();
-    let (a, b) = (create(&broker, "a", 1).await, create(&broker, "b", 1).await);
+    let (a, b) = (create(&broker, "rotten", 1).await, create(&broker, "b", 1).await);
     let marked = vec![0xa7u8; 8000];
     append(&broker, &a, 0, batch(&[b"good"], 1)).await.unwrap();
     append(&broker, &a, 0, batch(&[&marked], 1)).await.unwrap();
@@ -197,6 +217,12 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     assert_eq!(values(&fetched), [(0, b"good".to_vec())], "what stands before it is served");
     assert_eq!(soon(read(&broker, &a, 0, 1, 100_000)).await.unwrap_err(), ErrorKind::CorruptBatch);
     assert_eq!(broker.stats().shards[1].corrupt, 2);
+    // However often it is read.
+    for _ in 0..3 {
+        assert!(soon(read(&broker, &a, 0, 1, 100_000)).await.is_err());
+    }
+    let lines = logged(&["ERROR", "records cannot be read", "topic=\"rotten\" partition=0 offset=1 error="]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(!broker.stats().shards[1].stopped);
     let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), error: ErrorKind::CorruptBatch };
     assert_eq!(broker.stats().shards[1].damaged, [damage]);

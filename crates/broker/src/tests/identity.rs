@@ -200,6 +200,29 @@ async fn a_blank_end_of_a_journal_is_damage_once_it_was_noted_as_durable() {
     assert!(error.to_string().contains("shard 1"), "{error}");
 }
 
+/// How much a shard's slot says is durable.
+fn noted(dir: &Path, number: u32) -> u64 {
+    let slots = fs::read(shard(dir, number).join("journal/slots")).unwrap();
+    let number = |copy: &[u8], at: usize| u64::from_le_bytes(copy[at..at + 8].try_into().unwrap());
+    let newest = slots.chunks_exact(4096).max_by_key(|copy| number(copy, 8)).unwrap();
+    number(newest, 48)
+}
+
+/// Its loss is noticed although the journal is nowhere near a further segment or a checkpoint.
+#[tokio::test]
+async fn what_is_durable_is_noted_within_seconds_in_every_shard_that_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(three_shards(dir.path()));
+    for name in ["a", "b"] {
+        fill(&broker, name).await;
+        for (number, shard) in (0..).zip(&broker.inner.shards) {
+            let kept = shard.journal.kept().0;
+            super::rig::until(|| noted(dir.path(), number) >= kept).await;
+        }
+    }
+    close(broker);
+}
+
 #[tokio::test]
 async fn swapped_and_foreign_shards_are_named() {
     let (dir, _) = two_topics().await;

@@ -7,6 +7,7 @@ mod groups;
 mod identity;
 mod lag;
 mod large;
+mod logged;
 mod model;
 mod panics;
 mod producers;

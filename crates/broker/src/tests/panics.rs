@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_base::panics::contain;
+use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Priority;
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardFailure, TopicId};
 
@@ -96,7 +97,10 @@ async fn a_job_that_panics_stops_the_shard_it_was_at_and_no_checkpoint_is_made_o
     append(&broker, &topic, here, batch(&[b"kept"], 1)).await.unwrap();
     let shard = broker.inner.shards[1].clone();
     let waiting = broker.append(vec![item(&topic, here, batch(&[b"not sent"], 1))]);
-    assert!(!shard.contain("a job", || panic!("on purpose")));
+    keep_log();
+    assert!(!shard.contain("a job of its own", || panic!("on purpose")));
+    let lines = logged(&["ERROR", "a panic: the shard stops", "shard=1 doing=\"a job of its own\""]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
     let kept = kept_with(soon(waiting).await);
     assert_eq!(append(&broker, &topic, here, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
     assert_eq!(values(&read(&broker, &topic, here, 0, 1000).await.unwrap()), kept);

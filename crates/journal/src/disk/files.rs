@@ -153,6 +153,8 @@ impl Files {
     /// The directory at `path`, which must exist; its files will bypass the page cache if `direct`.
     pub(super) fn open_dir(path: &Path, direct: bool) -> Result<Self, DiskError> {
         let dir = File::open(path).map_err(|e| io_error("open", path.display().to_string(), e))?;
+        let mut spare = Vec::new();
+        fill_spare(&mut spare);
         Ok(Self {
             path: path.to_path_buf(),
             dir,
@@ -162,7 +164,7 @@ impl Files {
             opened: Mutex::default(),
             keep_open: AtomicUsize::new(KEEP_OPEN),
             uses: AtomicU64::new(0),
-            spare: Mutex::new(spare()),
+            spare: Mutex::new(spare),
             complained: Mutex::default(),
             naming: RwLock::default(),
             failed: OnceLock::new(),
@@ -254,6 +256,7 @@ impl Files {
     fn note_opened(&self, open: &Arc<OpenFile>) {
         self.opened.lock().push(open.clone());
         self.give_up(self.keep_open.load(Ordering::Relaxed));
+        fill_spare(&mut self.spare.lock());
     }
 
     /// Gives descriptors up until `keep` are left, or none that can be spared; those first that were not used longest.
@@ -315,16 +318,7 @@ impl Files {
         open.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.open.write().insert(id, open.clone());
         self.note_opened(&open);
-        self.fill_spare();
         id
-    }
-
-    /// Holds descriptors back again, where there are some.
-    fn fill_spare(&self) {
-        let mut held = self.spare.lock();
-        if held.len() < SPARE {
-            *held = spare();
-        }
     }
 
     fn open_file(&self, name: &str, file: File, len: u64) -> Handle {
@@ -530,9 +524,10 @@ impl Files {
     }
 }
 
-/// Descriptors to hold back: as many as there are.
-fn spare() -> Vec<File> {
-    (0..SPARE).map_while(|_| File::open(NOTHING).ok()).collect()
+/// Holds descriptors back, as many as there are; those that are held already stay so.
+fn fill_spare(held: &mut Vec<File>) {
+    let lacking = SPARE.saturating_sub(held.len());
+    held.extend((0..lacking).map_while(|_| File::open(NOTHING).ok()));
 }
 
 fn goes_direct(pos: u64, buf: &[u8]) -> bool {
@@ -592,6 +587,15 @@ fn reserve_by_writing(file: &File, len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_have_no_descriptor_left_is_a_shortage() {
+        for source in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+            let error = io_error("open", "journal/segment-000001".into(), source.into());
+            assert!(error.is_shortage() && matches!(error, DiskError::NoDescriptors { .. }), "{error:?}");
+            assert!(crate::JournalError::disk("prepare a segment")(error).is_full());
+        }
+    }
 
     #[test]
     fn a_file_that_may_not_be_so_large_is_a_shortage_and_is_named_with_the_limit() {

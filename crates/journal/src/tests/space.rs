@@ -1,10 +1,13 @@
-//! Segments: made ahead, recycled, kept in reserve.
+//! Segments: made ahead, recycled, kept in reserve, and what the slot says of them.
+
+use std::sync::Arc;
 
 use sabir_model::{Durability, Sequence};
 
 use super::rig::{Rig, SEGMENT, open, options};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
+use crate::slots::Slots;
 use crate::{AppendError, JournalOptions, LocalTables, Prepared, Priority, Replicator, SegmentNo};
 
 fn segment_files(disk: &SimDisk) -> usize {
@@ -50,6 +53,40 @@ fn the_next_segment_is_zeroed_in_step_with_the_writer_who_may_come_early() {
         append(&mut rig);
     }
     assert_eq!(segment_files(&rig.disk), files, "the one that was zeroed in part is used");
+}
+
+/// How much the slot would say is durable after a power cut.
+fn noted(disk: &SimDisk) -> Sequence {
+    let disk: Arc<dyn Disk> = disk.crash_point().survive_all(Fate::Lost);
+    Slots::open(&disk, &disk.list().unwrap(), 0).unwrap().get().committed
+}
+
+#[test]
+fn the_slot_says_how_much_is_durable_whenever_a_segment_was_made_ready() {
+    let mut rig = Rig::new(1);
+    for id in 1..=40 {
+        rig.append_all(id..=id);
+        rig.settle();
+        let made = |rig: &Rig| rig.journal.slots.lock().get().segment;
+        let before = made(&rig);
+        rig.journal.prepare().unwrap();
+        if made(&rig) > before {
+            assert_eq!(noted(&rig.disk), Sequence(id));
+        }
+    }
+    assert!(noted(&rig.disk) > Sequence(20), "{}", noted(&rig.disk));
+}
+
+#[test]
+fn the_slot_says_how_much_is_durable_after_each_checkpoint() {
+    let mut rig = Rig::new(1);
+    for id in 1..=5 {
+        rig.append_all(id..=id);
+        rig.settle();
+        assert_eq!(noted(&rig.disk), Sequence(id - 1));
+        rig.checkpoint();
+        assert_eq!(noted(&rig.disk), Sequence(id));
+    }
 }
 
 #[test]
@@ -186,6 +223,42 @@ fn a_full_disk_refuses_ordinary_entries_and_keeps_two_segments_for_others() {
     rig.append_all(id..=id);
     rig.settle();
     assert_eq!(rig.replayed(Sequence(id - 1)), [id]);
+}
+
+#[test]
+fn a_process_without_descriptors_is_like_a_full_disk_and_goes_on_once_it_has_some() {
+    let mut rig = Rig::new(8);
+    rig.append_all(1..=1);
+    rig.settle();
+    rig.journal.prepare().unwrap();
+    let lack = Fault::NoDescriptors;
+    rig.disk.inject(Injection { op: Some(Op::Create), skip: 0, fault: lack, lasting: true });
+    let mut id = 1;
+    while rig.solo.admits(Priority::Ordinary) {
+        id += 1;
+        rig.append_all(id..=id);
+        rig.settle();
+        rig.journal.prepare().unwrap();
+        assert!(id < 100, "there is no room at some time");
+    }
+    assert_eq!(rig.journal.prepare().unwrap(), Prepared::Short);
+    assert!(rig.solo.admits(Priority::Reserve));
+    loop {
+        id += 1;
+        match rig.append(id, 100, Durability::Sync) {
+            Ok(_) => rig.settle(),
+            Err(AppendError::Full(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(id < 200, "the reserve ends at some time");
+    }
+    assert!(rig.journal.stopped().is_none(), "it is no failure");
+    rig.disk.end_faults();
+    assert_eq!(rig.journal.prepare().unwrap(), Prepared::Full);
+    assert!(rig.solo.admits(Priority::Ordinary));
+    rig.append_all(id..=id);
+    rig.settle();
+    assert_eq!(rig.all().len() as u64, id);
 }
 
 #[test]

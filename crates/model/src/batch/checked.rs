@@ -14,8 +14,8 @@ use crate::TimestampType;
 const WALK_LIMIT: usize = 128 << 20;
 /// The most bytes that are given another codec: so many, or four times what the topic takes if that is more.
 const RECOMPRESS_LIMIT: usize = 32 << 20;
-/// A batch that is given another codec is first tried as one that has no more than this.
-const RECOMPRESS_SMALL: usize = 1 << 20;
+/// A batch that is given another codec is first tried as one that has no more than these.
+const RECOMPRESS_SMALL: [usize; 2] = [128 << 10, 1 << 20];
 /// What it takes to decompress a piece at a time, beside the window.
 const STREAMED: usize = 512 << 10;
 /// Four bytes of a Zstandard frame say so many.
@@ -208,7 +208,7 @@ impl LongCheck {
             return Ok(BatchCheck::Long(self));
         }
         budget.spend(work);
-        self.recompress(found, RECOMPRESS_SMALL, &mut || {}).map(BatchCheck::Done)
+        self.recompress(found, RECOMPRESS_SMALL[1], &mut || {}).map(BatchCheck::Done)
     }
 
     /// The codec that the topic wants and the batch has not.
@@ -232,9 +232,10 @@ impl LongCheck {
         }
     }
 
-    /// A lower limit, by which most batches are done with little memory: it is to be tried first.
-    pub fn first_limit(&self) -> Option<usize> {
-        self.wanted_codec().map(|_| RECOMPRESS_SMALL).filter(|small| *small < self.limit())
+    /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order.
+    pub fn lower_limits(&self) -> impl Iterator<Item = usize> + use<> {
+        let most = self.wanted_codec().map_or(0, |_| self.limit());
+        RECOMPRESS_SMALL.into_iter().filter(move |small| *small < most)
     }
 
     /// What it takes to [run](Self::run) it with a limit.
@@ -249,7 +250,11 @@ impl LongCheck {
         };
         match self.wanted_codec() {
             None => CheckCost { bytes: walked, slow: false },
-            Some(_) => CheckCost { bytes: walked.max(3 * limit), slow: true },
+            // The records, what becomes of them, and room for both to grow.
+            Some((codec, level)) => {
+                let bytes = walked.max(3 * limit) + codec.encoder_memory(level, limit);
+                CheckCost { bytes, slow: true }
+            }
         }
     }
 
@@ -425,5 +430,33 @@ mod tests {
         for codec in Compression::ALL {
             assert!(cost(codec, 60) <= 4 << 20, "{codec}: such small ones go together");
         }
+    }
+
+    #[test]
+    fn to_be_given_another_codec_takes_memory_of_its_level_and_little_where_there_is_little() {
+        let cost = |codec, level, limit| {
+            let config = TopicConfig {
+                compression: Some(codec),
+                gzip_level: level,
+                zstd_level: level,
+                ..TopicConfig::default()
+            };
+            let batch = builder(Compression::Snappy).build();
+            let header = BatchHeader::parse(&batch).unwrap();
+            let check = LongCheck { batch, header, rules: rules(&config), now_ms: NOW };
+            assert_eq!(check.lower_limits().collect::<Vec<_>>(), RECOMPRESS_SMALL);
+            let CheckCost { bytes, slow } = check.cost(limit);
+            assert!(slow, "{codec}");
+            bytes
+        };
+        for (codec, level) in [(Compression::Gzip, 9), (Compression::Lz4, 0), (Compression::Zstd, 3)] {
+            assert!(
+                cost(codec, level, RECOMPRESS_SMALL[1]) <= 4 << 20,
+                "{codec}: they wait for no large one"
+            );
+        }
+        assert!(cost(Compression::Zstd, 22, RECOMPRESS_SMALL[0]) <= 4 << 20);
+        let highest = cost(Compression::Zstd, 22, RECOMPRESS_LIMIT);
+        assert!((160 << 20..200 << 20).contains(&highest), "{highest}: 96 MiB of records and 65 of tables");
     }
 }

@@ -80,6 +80,22 @@ impl Compression {
     }
 }
 
+impl Compression {
+    /// The most memory that an encoder has for itself while it compresses so many bytes at a level.
+    pub(super) fn encoder_memory(self, level: Option<i32>, len: usize) -> usize {
+        match (self, level) {
+            (Self::Zstd, Some(level)) if level > zstd::DEFAULT_COMPRESSION_LEVEL => {
+                ENCODER + ZSTD_TABLES * len.next_power_of_two().min(1 << WINDOW_LOG)
+            }
+            _ => ENCODER,
+        }
+    }
+}
+
+/// What encoders have whatever they compress, at the levels that are taken where none is said all that they have.
+const ENCODER: usize = 1 << 20;
+/// The tables of Zstandard's higher levels, in windows.
+const ZSTD_TABLES: usize = 16;
 /// What is compressed between two pauses, in bytes.
 const PIECE: usize = 64 << 10;
 /// The largest window of a Zstandard frame that is written, as a power of two: so its highest level takes some 80 MiB and not 800.
@@ -211,4 +227,27 @@ fn zstd_frame(level: Option<i32>, input: &[u8], out: &mut Vec<u8>, pause: &mut d
     }
     write_in_pieces(&mut encoder, input, pause);
     encoder.finish().expect("a Vec takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the frame's header says it; `None` where the window is as large as the content.
+    fn window_log(frame: &[u8]) -> Option<u32> {
+        let single_segment = frame[4] & 0x20 != 0;
+        // In the lowest bits stand eighths of it.
+        (!single_segment).then(|| 10 + u32::from(frame[5] >> 3) + u32::from(frame[5] & 7 != 0))
+    }
+
+    #[test]
+    fn no_level_of_zstandard_has_a_window_of_more_than_four_mebibytes() {
+        let zeros = vec![0; (4 << 20) + 1];
+        for level in [None, Some(i32::MIN), Some(1), Some(9), Some(19), Some(22), Some(i32::MAX)] {
+            let mut frame = Vec::new();
+            Compression::Zstd.compress_at(level, &zeros, &mut frame, &mut || {});
+            assert_eq!(frame[..4], 0xfd2f_b528u32.to_le_bytes());
+            assert!(window_log(&frame).is_some_and(|log| log <= 22), "{level:?}: {:?}", window_log(&frame));
+        }
+    }
 }

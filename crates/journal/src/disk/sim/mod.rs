@@ -58,6 +58,8 @@ pub enum Fault {
     Full,
     /// A write of fewer bytes than given; an input/output error for what does not write.
     Short,
+    /// No descriptor left: nothing is done.
+    NoDescriptors,
 }
 
 /// A fault to come.
@@ -129,6 +131,11 @@ impl SimDisk {
     /// Makes something go wrong.
     pub fn inject(&self, injection: Injection) {
         self.inner.lock().state.injections.push(injection);
+    }
+
+    /// Nothing that was injected goes wrong any more.
+    pub fn end_faults(&self) {
+        self.inner.lock().state.injections.clear();
     }
 
     /// Nothing changes any more until [`resume`](Self::resume): whoever would change something waits, as does who asks for the free
@@ -298,6 +305,7 @@ impl Inner {
             None => Ok(()),
             Some(Fault::Full) => Err(DiskError::Full { path: path.to_owned() }),
             Some(Fault::Io | Fault::Short) => Err(io_fault("change", path.to_owned())),
+            Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path: path.to_owned() }),
         }
     }
 
@@ -321,6 +329,7 @@ impl Inner {
             None => len,
             Some(Fault::Short) => self.state.rng.below(len / 512) * 512,
             Some(Fault::Full | Fault::Io) => self.state.rng.below(len / 512 + 1) * 512,
+            Some(Fault::NoDescriptors) => 0,
         };
         self.state.completed += 1;
         let completed = self.state.completed;
@@ -334,6 +343,7 @@ impl Inner {
             Some(Fault::Full) => Err(DiskError::Full { path }),
             Some(Fault::Short) => Err(DiskError::ShortWrite { path, pos, len, done }),
             Some(Fault::Io) => Err(io_fault("write", path)),
+            Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path }),
         }
     }
 
