@@ -16,6 +16,6 @@ fn main() {
 /// What git says, where it is installed and this is a repository of it.
 fn git(arguments: &[&str]) -> Option<String> {
     let done = Command::new("git").args(arguments).output().ok().filter(|done| done.status.success())?;
-    let said = String::from_utf8(done.stdout).ok()?.trim().to_owned();
-    (!said.is_empty()).then_some(said)
+    let printed = String::from_utf8(done.stdout).ok()?.trim().to_owned();
+    (!printed.is_empty()).then_some(printed)
 }

@@ -16,7 +16,7 @@ const ANSWER_BYTES: usize = 16 << 20;
 
 /// One of them.
 #[derive(Debug)]
-pub struct OpenConnection {
+pub struct HttpConnection {
     source: IpAddr,
     began: Instant,
     /// When bytes last went either way, in microseconds since it began.
@@ -28,20 +28,20 @@ pub struct OpenConnection {
 
 /// All of them. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct OpenConnections {
-    all: Arc<Mutex<Vec<Arc<OpenConnection>>>>,
+pub struct HttpConnections {
+    all: Arc<Mutex<Vec<Arc<HttpConnection>>>>,
     /// How many there may be at once.
     most: usize,
 }
 
 /// A connection for as long as it is served.
 #[derive(Debug)]
-pub struct Registered {
-    pub connection: Arc<OpenConnection>,
-    all: OpenConnections,
+pub struct ListedConnection {
+    pub connection: Arc<HttpConnection>,
+    all: HttpConnections,
 }
 
-impl OpenConnection {
+impl HttpConnection {
     fn new(source: IpAddr) -> Self {
         let (moved, answer, ended) = Default::default();
         Self { source, began: Instant::now(), moved, answer, ended }
@@ -67,7 +67,7 @@ impl OpenConnection {
     }
 }
 
-impl OpenConnections {
+impl HttpConnections {
     /// None yet, and never more than `most`.
     pub fn new(most: usize) -> Self {
         Self { all: Arc::default(), most: most.max(1) }
@@ -79,26 +79,26 @@ impl OpenConnections {
     }
 
     /// A new connection, for which another one gives way if there are too many.
-    pub fn enter(&self, peer: IpAddr) -> Registered {
-        let connection = Arc::new(OpenConnection::new(source(peer)));
+    pub fn enter(&self, peer: IpAddr) -> ListedConnection {
+        let connection = Arc::new(HttpConnection::new(source(peer)));
         let mut all = self.all.lock();
         while let Some(crowded) = crowded(&all, connection.source, self.most) {
             give_way(&mut all, |one| one.source == crowded);
         }
         all.push(connection.clone());
-        Registered { connection, all: self.clone() }
+        ListedConnection { connection, all: self.clone() }
     }
 
     /// Takes an answer of so many bytes into account; the answers of others give way to it.
-    pub fn answer(&self, connection: &Arc<OpenConnection>, bytes: usize) {
+    pub fn answer(&self, connection: &Arc<HttpConnection>, bytes: usize) {
         connection.answer.store(bytes, Relaxed);
         let mut all = self.all.lock();
-        let held = |all: &[Arc<OpenConnection>]| -> usize {
+        let held = |all: &[Arc<HttpConnection>]| -> usize {
             all.iter().map(|one| one.answer.load(Relaxed)).fold(0, usize::saturating_add)
         };
         while held(&all) > ANSWER_BYTES {
             let other =
-                |one: &Arc<OpenConnection>| !Arc::ptr_eq(one, connection) && one.answer.load(Relaxed) > 0;
+                |one: &Arc<HttpConnection>| !Arc::ptr_eq(one, connection) && one.answer.load(Relaxed) > 0;
             if !give_way(&mut all, other) {
                 break;
             }
@@ -106,14 +106,14 @@ impl OpenConnections {
     }
 }
 
-impl Drop for Registered {
+impl Drop for ListedConnection {
     fn drop(&mut self) {
         self.all.all.lock().retain(|one| !Arc::ptr_eq(one, &self.connection));
     }
 }
 
 /// Whose connections are too many for another one of `source`.
-fn crowded(all: &[Arc<OpenConnection>], source: IpAddr, most: usize) -> Option<IpAddr> {
+fn crowded(all: &[Arc<HttpConnection>], source: IpAddr, most: usize) -> Option<IpAddr> {
     let of = |source: IpAddr| all.iter().filter(|one| one.source == source).count();
     match of(source) {
         here if here >= most.div_ceil(SOURCE_SHARE) => Some(source),
@@ -123,7 +123,7 @@ fn crowded(all: &[Arc<OpenConnection>], source: IpAddr, most: usize) -> Option<I
 }
 
 /// Ends the connection on which nothing has moved for longest, of those that may be ended; tells whether there was one.
-fn give_way(all: &mut Vec<Arc<OpenConnection>>, may_end: impl Fn(&Arc<OpenConnection>) -> bool) -> bool {
+fn give_way(all: &mut Vec<Arc<HttpConnection>>, may_end: impl Fn(&Arc<HttpConnection>) -> bool) -> bool {
     let candidates = all.iter().enumerate().filter(|(_, one)| may_end(one));
     let quietest = candidates.min_by_key(|(_, one)| one.last_moved()).map(|(i, _)| i);
     if let Some(i) = quietest {
@@ -151,13 +151,13 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn is_open(all: &OpenConnections, one: &Registered) -> bool {
+    fn is_open(all: &HttpConnections, one: &ListedConnection) -> bool {
         all.all.lock().iter().any(|open| Arc::ptr_eq(open, &one.connection))
     }
 
     #[test]
     fn a_source_with_many_connections_loses_the_quietest_of_its_own() {
-        let all = OpenConnections::new(CONNECTIONS);
+        let all = HttpConnections::new(CONNECTIONS);
         let other = all.enter(address("192.0.2.1"));
         let mut mine: Vec<_> = (0..SOURCE_CONNECTIONS).map(|_| all.enter(address("127.0.0.1"))).collect();
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn where_all_places_are_taken_whoever_has_most_loses_one() {
-        let all = OpenConnections::new(CONNECTIONS);
+        let all = HttpConnections::new(CONNECTIONS);
         let many: Vec<_> = (0..SOURCE_CONNECTIONS).map(|_| all.enter(address("192.0.2.1"))).collect();
         let few: Vec<_> = (0..SOURCE_CONNECTIONS / 2).map(|_| all.enter(address("192.0.2.2"))).collect();
         let networks = (0..SOURCE_CONNECTIONS as u32).map(|i| address(&format!("198.51.100.{i}")));
@@ -183,14 +183,14 @@ mod tests {
 
     #[test]
     fn of_few_places_the_newest_has_one_and_any_may_be_taken_back() {
-        let all = OpenConnections::new(2);
+        let all = HttpConnections::new(2);
         let held: Vec<_> = (0..100).map(|_| all.enter(address("127.0.0.1"))).collect();
         let other = all.enter(address("192.0.2.1"));
         assert!(is_open(&all, &held[99]) && is_open(&all, &other));
         assert_eq!(all.all.lock().len(), 2);
         assert!(all.relieve() && all.relieve() && !all.relieve());
         assert!(!is_open(&all, &other));
-        let all = OpenConnections::new(0);
+        let all = HttpConnections::new(0);
         assert!(is_open(&all, &all.enter(address("127.0.0.1"))));
     }
 
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_read_give_way_to_new_ones() {
-        let all = OpenConnections::new(CONNECTIONS);
+        let all = HttpConnections::new(CONNECTIONS);
         let open: Vec<_> = (0..4).map(|_| all.enter(address("127.0.0.1"))).collect();
         for one in &open {
             all.answer(&one.connection, ANSWER_BYTES / 2);

@@ -99,8 +99,8 @@ mod tests {
         let shard = ShardStats { damaged: vec![damage], ..ShardStats::default() };
         let health = Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |_| "orders".into());
         assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));
-        let said = "ready\ntopic orders, partition 2: the records at offset 9 cannot be read: they are corrupt; see the log\n";
-        assert_eq!(health.text(), said);
+        let expected = "ready\ntopic orders, partition 2: the records at offset 9 cannot be read: they are corrupt; see the log\n";
+        assert_eq!(health.text(), expected);
     }
 
     #[test]

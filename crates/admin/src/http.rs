@@ -20,8 +20,8 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::connections::{OpenConnection, OpenConnections, Registered};
-use crate::stream::Watched;
+use crate::connections::{HttpConnection, HttpConnections, ListedConnection};
+use crate::stream::TimedStream;
 use crate::{Admin, api, health, host, metrics, undated};
 
 /// A request's head must be there by then.
@@ -41,7 +41,7 @@ pub struct Peer(pub SocketAddr);
 
 /// Serves from non-blocking sockets until `stop` is ready. Answers under way are cut off.
 pub async fn serve(sockets: Vec<std::net::TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
-    let open = OpenConnections::new(admin.options.connections);
+    let open = HttpConnections::new(admin.options.connections);
     let router = router(admin);
     let mut accepting = JoinSet::new();
     for socket in sockets {
@@ -67,8 +67,8 @@ pub fn router(admin: Admin) -> Router {
 
 /// Has other answers give way to this one, where together they are too large.
 async fn count_answer(
-    Extension(open): Extension<OpenConnections>,
-    Extension(connection): Extension<Arc<OpenConnection>>,
+    Extension(open): Extension<HttpConnections>,
+    Extension(connection): Extension<Arc<HttpConnection>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -77,7 +77,7 @@ async fn count_answer(
     answer
 }
 
-async fn accept(listener: TcpListener, router: Router, open: OpenConnections) {
+async fn accept(listener: TcpListener, router: Router, open: HttpConnections) {
     let mut complained = None;
     loop {
         match listener.accept().await {
@@ -113,13 +113,13 @@ fn lacks_descriptors(error: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: Registered) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: ListedConnection) {
     let connection = registered.connection.clone();
     let router = router.layer(Extension(connection.clone()));
     if let Err(error) = sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
         tracing::debug!(%peer, %error, "admin connection");
     }
-    let serving = serve_one(Watched::new(stream, connection.clone()), router);
+    let serving = serve_one(TimedStream::new(stream, connection.clone()), router);
     tokio::select! {
         served = tokio::time::timeout(CONNECTION_AGE, serving) => if let Ok(Err(error)) = served {
             tracing::debug!(%peer, %error, "admin connection");
@@ -128,7 +128,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registe
     }
 }
 
-async fn serve_one(stream: Watched, router: Router) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn serve_one(
+    stream: TimedStream,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if !undated::can_date(SystemTime::now()) {
         return Ok(undated::serve(stream, router).await?);
     }

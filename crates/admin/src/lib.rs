@@ -31,11 +31,11 @@ pub use http::serve;
 pub type Figures = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
 /// Tells of every front end that is served, as of now.
-pub type FrontEnds = Box<dyn Fn() -> Vec<FrontEnd> + Send + Sync>;
+pub type ServedFrontends = Box<dyn Fn() -> Vec<ServedFrontend> + Send + Sync>;
 
 /// A front end that is served.
 #[derive(Debug, Clone)]
-pub struct FrontEnd {
+pub struct ServedFrontend {
     /// Its name.
     pub name: &'static str,
     /// Where it listens.
@@ -87,7 +87,7 @@ pub struct Shown {
     /// The other parts' figures.
     pub figures: Vec<Figures>,
     /// Who is served.
-    pub front_ends: FrontEnds,
+    pub front_ends: ServedFrontends,
     /// The open connections.
     pub registry: Registry,
 }

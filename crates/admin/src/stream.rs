@@ -11,21 +11,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::connections::OpenConnection;
+use crate::connections::HttpConnection;
 
 /// An answer must be read by then.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The stream of a connection.
-pub struct Watched {
+pub struct TimedStream {
     stream: TcpStream,
-    connection: Arc<OpenConnection>,
+    connection: Arc<HttpConnection>,
     /// Ends when an answer that could not be sent at once must be sent.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watched {
-    pub fn new(stream: TcpStream, connection: Arc<OpenConnection>) -> Self {
+impl TimedStream {
+    pub fn new(stream: TcpStream, connection: Arc<HttpConnection>) -> Self {
         Self { stream, connection, patience: None }
     }
 
@@ -40,7 +40,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(cx, written)

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{Admin, FrontEnd, Options, Shown, serve};
+use crate::{Admin, Options, ServedFrontend, Shown, serve};
 
 /// What a small broker is opened with.
 pub fn broker_options(data: &Path) -> BrokerOptions {
@@ -59,7 +59,7 @@ impl Served {
     /// With this broker.
     pub fn over(broker: Broker, options: Options) -> Self {
         let mut served = Self::with(options);
-        let front_end = FrontEnd {
+        let front_end = ServedFrontend {
             name: "test",
             listening: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
             advertise: vec!["here:1".into(), "there:2".into()],

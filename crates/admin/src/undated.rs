@@ -99,7 +99,7 @@ mod tests {
     use axum::Extension;
 
     use super::*;
-    use crate::connections::OpenConnections;
+    use crate::connections::HttpConnections;
     use crate::http::{Peer, router};
     use crate::testing::code;
     use crate::{Admin, Options};
@@ -113,7 +113,7 @@ mod tests {
     }
 
     async fn ask(request: &str) -> String {
-        let open = OpenConnections::new(2);
+        let open = HttpConnections::new(2);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let registered = open.enter(peer.ip());
         let router = router(Admin::new(Options::default()))

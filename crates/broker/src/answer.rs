@@ -65,8 +65,8 @@ impl Waiting {
 
 /// Who waits for one entry.
 pub(crate) enum Waiter {
-    /// One batch of a call; if it goes as a train, with that number.
-    Append { batch: Waiting, train: Option<u64> },
+    /// One batch of a call; if it is fragmented, with its number.
+    Append { batch: Waiting, fragmented: Option<u64> },
     /// A task.
     Reply(Arc<Reply>),
     /// A front end, and those that read right behind its entry.
@@ -94,10 +94,10 @@ impl Waiter {
         Self::Then(Box::new(next))
     }
 
-    /// The train whose end it waits for.
-    pub(crate) fn train(&self) -> Option<u64> {
+    /// The fragmented batch whose end it waits for.
+    pub(crate) fn fragmented(&self) -> Option<u64> {
         match self {
-            Self::Append { train, .. } => *train,
+            Self::Append { fragmented, .. } => *fragmented,
             _ => None,
         }
     }

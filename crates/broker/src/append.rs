@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
-use sabir_model::{Durability, ErrorKind, FrontEndNo, Offset, PartitionId, ShardId, TimestampType};
+use sabir_model::{Durability, ErrorKind, FrontendNo, Offset, PartitionId, ShardId, TimestampType};
 
 use crate::answer::AppendCall;
 use crate::catalog::Topic;
@@ -54,11 +54,11 @@ pub struct AppendTarget {
     topic: Arc<Topic>,
     partition: PartitionId,
     shard: ShardId,
-    maker: FrontEndNo,
+    origin: FrontendNo,
 }
 
 impl AppendTarget {
-    /// Partition `index` of `topic`. `maker` is the front end that builds the batches; [`FrontEndNo::NONE`] if a client's are to be stored
+    /// Partition `index` of `topic`. `origin` is the front end that builds the batches; [`FrontendNo::NONE`] if a client's are to be stored
     /// as they came.
     ///
     /// # Errors
@@ -67,17 +67,17 @@ impl AppendTarget {
         topic: &Arc<Topic>,
         index: i32,
         acks: AppendAcks,
-        maker: FrontEndNo,
+        origin: FrontendNo,
     ) -> Result<Self, AppendRefusal> {
         let partition = topic.partition(index).ok_or(AppendRefusal::UnknownPartition)?;
-        if topic.internal && (maker == FrontEndNo::NONE || maker != topic.made_by) {
+        if topic.internal && (origin == FrontendNo::NONE || origin != topic.made_by) {
             return Err(AppendRefusal::Internal);
         }
         let want = topic.config.min_insync;
         if acks == AppendAcks::InSync && want > IN_SYNC {
             return Err(AppendRefusal::NotEnoughReplicas { have: IN_SYNC, want });
         }
-        Ok(Self { topic: topic.clone(), partition: partition.id, shard: partition.shard, maker })
+        Ok(Self { topic: topic.clone(), partition: partition.id, shard: partition.shard, origin })
     }
 
     /// Its topic.
@@ -115,7 +115,7 @@ impl AppendTarget {
             shard: self.shard,
             partition: self.partition,
             batch,
-            maker: self.maker,
+            origin: self.origin,
             stamp: self.topic.config.timestamp_type == TimestampType::LogAppendTime,
             durability: self.topic.config.durability,
             traffic: self.topic.traffic.clone(),
@@ -140,7 +140,7 @@ pub struct Append {
     /// What is appended.
     pub(crate) batch: CheckedBatch,
     /// The front end that built the batch, if one did.
-    pub(crate) maker: FrontEndNo,
+    pub(crate) origin: FrontendNo,
     /// Whether the broker stamps the batch with its own time.
     pub(crate) stamp: bool,
     /// What the answer waits for; `None` for the node's default.
@@ -219,13 +219,13 @@ mod tests {
             config: ValidConfig::trusted(config),
             partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
             internal: false,
-            made_by: FrontEndNo::NONE,
+            made_by: FrontendNo::NONE,
             traffic: Arc::default(),
         })
     }
 
     fn target(topic: &Arc<Topic>) -> AppendTarget {
-        AppendTarget::new(topic, 0, AppendAcks::InSync, FrontEndNo::NONE).unwrap()
+        AppendTarget::new(topic, 0, AppendAcks::InSync, FrontendNo::NONE).unwrap()
     }
 
     fn built() -> BatchBuilder {
@@ -251,14 +251,14 @@ mod tests {
     #[test]
     fn what_can_not_be_appended_to_is_no_target() {
         let refused =
-            |topic: &Arc<Topic>, index, acks| AppendTarget::new(topic, index, acks, FrontEndNo::NONE).err();
+            |topic: &Arc<Topic>, index, acks| AppendTarget::new(topic, index, acks, FrontendNo::NONE).err();
         let plain = topic(1, 1, TopicConfig::default());
         assert_eq!(refused(&plain, 1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
         assert_eq!(refused(&plain, -1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
-        let internal = Arc::new(Topic { internal: true, made_by: FrontEndNo(3), ..(*plain).clone() });
+        let internal = Arc::new(Topic { internal: true, made_by: FrontendNo(3), ..(*plain).clone() });
         assert_eq!(refused(&internal, 0, AppendAcks::Leader), Some(AppendRefusal::Internal));
-        for (maker, taken) in [(FrontEndNo(3), true), (FrontEndNo(4), false)] {
-            let target = AppendTarget::new(&internal, 0, AppendAcks::Leader, maker);
+        for (origin, taken) in [(FrontendNo(3), true), (FrontendNo(4), false)] {
+            let target = AppendTarget::new(&internal, 0, AppendAcks::Leader, origin);
             assert_eq!(target.is_ok(), taken);
         }
         let safe = topic(1, 1, TopicConfig { min_insync: 2, ..TopicConfig::default() });

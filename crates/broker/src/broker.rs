@@ -12,7 +12,7 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
 use sabir_model::{
-    ErrorKind, FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId,
+    ErrorKind, FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId,
 };
 use tracing::{error, warn};
 
@@ -66,7 +66,7 @@ pub(crate) struct Inner {
     /// Producer ids allocated and not given out: the next one, and the one behind the last.
     pub(crate) producer_ids: Mutex<(i64, i64)>,
     /// The projections of front ends, by the numbers that the catalog gave them.
-    pub(crate) projections: Vec<(FrontEndNo, &'static str)>,
+    pub(crate) projections: Vec<(FrontendNo, &'static str)>,
     /// Given back last.
     pub(crate) lock: Mutex<Option<DataLock>>,
 }

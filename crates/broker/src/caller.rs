@@ -1,11 +1,11 @@
 //! Who asks, and what is forbidden to whom.
 
-use sabir_model::{FrontEndNo, TopicError};
+use sabir_model::{FrontendNo, TopicError};
 
 use crate::broker::Broker;
 use crate::catalog::Topic;
 
-/// Who asks for a change. What the maker of a topic forbids others is judged by it.
+/// Who asks for a change. What the front end that made a topic forbids others is judged by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     front_end: Option<&'static str>,
@@ -64,7 +64,7 @@ impl Broker {
         }
         let asks = caller.front_end.map(|name| self.front_end_number(name));
         match asks {
-            Some(asks) if topic.made_by != FrontEndNo::NONE && asks != Some(topic.made_by) => {
+            Some(asks) if topic.made_by != FrontendNo::NONE && asks != Some(topic.made_by) => {
                 Err(TopicError::MadeElsewhere((*topic.name).into()))
             }
             _ => Ok(()),

@@ -2,7 +2,7 @@
 
 use sabir_base::varint;
 use sabir_model::stored;
-use sabir_model::{DecodeError, FrontEndNo, Offset, PartitionId, TopicId};
+use sabir_model::{DecodeError, FrontendNo, Offset, PartitionId, TopicId};
 
 /// A cursor over stored bytes; every bound is checked.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +91,8 @@ impl<'a> Reader<'a> {
         stored::take(&mut self.rest).map(TopicId)
     }
 
-    pub(crate) fn front_end(&mut self) -> Result<FrontEndNo, DecodeError> {
-        self.u16("front end").map(FrontEndNo)
+    pub(crate) fn front_end(&mut self) -> Result<FrontendNo, DecodeError> {
+        self.u16("front end").map(FrontendNo)
     }
 
     /// Hands the rest to a decoder that takes from the front.

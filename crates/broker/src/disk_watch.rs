@@ -77,7 +77,7 @@ enum News {
 impl Told {
     fn news(&mut self, stalled: bool, now: Instant) -> Option<News> {
         match (stalled, self.0) {
-            (true, Some(said)) if now < said + AGAIN => None,
+            (true, Some(last)) if now < last + AGAIN => None,
             (true, _) => {
                 self.0 = Some(now);
                 Some(News::Stalled)

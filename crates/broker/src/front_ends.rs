@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::LARGEST_ENTRY;
-use sabir_model::{Durability, ErrorKind, FrontEndNo, ShardFailure, ShardId};
+use sabir_model::{Durability, ErrorKind, FrontendNo, ShardFailure, ShardId};
 
 use crate::answer::Waiter;
 use crate::append::Append;
@@ -174,7 +174,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`EntryRefused::Level`], [`EntryRefused::UnknownProjection`].
-    pub fn projection(&self, name: &str) -> Result<FrontEndNo, EntryRefused> {
+    pub fn projection(&self, name: &str) -> Result<FrontendNo, EntryRefused> {
         let (has, needs) = (self.format_level(), FormatLevel::FRONT_ENDS);
         if has < needs {
             return Err(EntryRefused::Level { has, needs });
@@ -192,7 +192,7 @@ impl Broker {
     pub fn write(
         &self,
         shard: ShardId,
-        projection: FrontEndNo,
+        projection: FrontendNo,
         entry: &ProjectionEntry,
     ) -> Result<(EntryRef, Reply<Result<Bytes, ShardFailure>>), EntryRefused> {
         let known = self.inner.projections.iter().find(|(known, _)| *known == projection);

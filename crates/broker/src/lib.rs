@@ -47,9 +47,10 @@ pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{
-    Client, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
-    GroupPhase, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,
-    MAX_GROUP_ID, MAX_METADATA, MemberView, OffsetCommit, Protocol, Reply, SyncRequest, Synced, Text,
+    ClientIdentity, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
+    GroupPhase, GroupProtocol, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember,
+    LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA, MemberView, OffsetCommit, Reply, SyncRequest, Synced,
+    Text,
 };
 pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use level::FormatLevel;

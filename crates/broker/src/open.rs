@@ -12,14 +12,14 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
 use sabir_journal::{JournalError, JournalOptions, Priority, ShardIdentity, TailBudget};
-use sabir_model::{ErrorKind, FrontEndNo, ShardId, TopicId};
+use sabir_model::{ErrorKind, FrontendNo, ShardId, TopicId};
 use tracing::{info, warn};
 
 use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::definitions::{self, Definitions};
-use crate::entry::{Body, DataShardsFixed, FormatLevelRaised, FrontEndRegistered};
+use crate::entry::{Body, DataShardsFixed, FormatLevelRaised, FrontendRegistered};
 use crate::front_ends;
 use crate::group::Groups;
 use crate::housekeeper::{Housekeeper, Maintenance};
@@ -358,7 +358,7 @@ fn raise_level(shards: &[Arc<Shard>], asked: Option<u32>) -> Result<(), StartErr
 fn number_projections(
     catalog: &Shard,
     factories: &[ProjectionFactory],
-) -> Result<Vec<(FrontEndNo, &'static str)>, StartError> {
+) -> Result<Vec<(FrontendNo, &'static str)>, StartError> {
     let known = |name: &str| catalog.state.read().catalog.front_end(name);
     if catalog.state.read().catalog.level() < FormatLevel::FRONT_ENDS {
         return Ok(Vec::new());
@@ -366,7 +366,7 @@ fn number_projections(
     let mut numbered = Vec::new();
     for &ProjectionFactory { name, .. } in factories {
         if known(name).is_none() {
-            ask_catalog(catalog, &FrontEndRegistered { name: name.to_owned() })?;
+            ask_catalog(catalog, &FrontendRegistered { name: name.to_owned() })?;
         }
         numbered.extend(known(name).map(|number| (number, name)));
     }

@@ -20,7 +20,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Takes from others what they may do with the lock and the shards. The data directory itself stays what its maker made it.
+/// Takes from others what they may do with the lock and the shards. The data directory itself stays as it was created.
 pub(crate) fn tighten(data: &Path) {
     let mut done = Tightened::default();
     done.entries(data, DEPTH, |name| name == "lock" || shard_number(name).is_some());
@@ -119,6 +119,6 @@ mod tests {
         broker.shutdown();
         drop(broker);
         is_private(&data);
-        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & OTHERS, 0o055, "its maker's");
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & OTHERS, 0o055, "its creator's");
     }
 }

@@ -3,19 +3,19 @@
 //! The journal is the truth; a projection is a deterministic function of its entries. So it is changed by `apply` alone, in entry order,
 //! it reads no clock, no randomness and nothing of another shard, and a checkpoint with the entries behind it gives what all entries from
 //! the first give. The broker keeps three of its own in each shard (the catalog, the partitions, the groups); a front end that has state of
-//! its own adds others ([`FrontEndProjection`]), which its entries alone change. What only a leader does beside is [`Leading`].
+//! its own adds others ([`FrontendProjection`]), which its entries alone change. What only a leader does beside is [`Leading`].
 
 use std::any::Any;
 
 use bytes::Bytes;
-use sabir_model::{DecodeError, FrontEndNo, Sequence};
+use sabir_model::{DecodeError, FrontendNo, Sequence};
 
 pub use crate::shard::Leading;
 pub use crate::state::Effects;
-pub(crate) use crate::state::FrontEndAnswer;
+pub(crate) use crate::state::FrontendAnswer;
 use crate::state::{ShardState, StoredMaps, prefixes};
 pub use sabir_journal::pages::{
-    Budget, DecodeError as PageDecodeError, PageChange, PageError, PageKey, PageStore, PageValue, Paged,
+    Budget, PageChange, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged,
 };
 
 /// Keys with their stored values: equal projections have equal dumps.
@@ -91,7 +91,7 @@ pub trait Projection: Any + Send + Sync {
 ///
 /// Its entries are those that [`Broker::write`](crate::Broker::write) takes. Where the first of them is applied the projection is made;
 /// before that a shard has none.
-pub trait FrontEndProjection: Projection {
+pub trait FrontendProjection: Projection {
     /// Applies an entry, and answers whoever wrote it. It is called under the lock of the shard's projections: it only computes.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ pub trait FrontEndProjection: Projection {
 }
 
 /// Makes a front end's projection: of its maps, which are as the last checkpoint left them, or empty.
-pub type MakeProjection = fn(&mut Maps<'_>) -> Result<Box<dyn FrontEndProjection>, PageError>;
+pub type MakeProjection = fn(&mut Maps<'_>) -> Result<Box<dyn FrontendProjection>, PageError>;
 
 /// A projection that a front end has, and how it is made.
 #[derive(Debug, Clone, Copy)]
@@ -117,13 +117,13 @@ pub(crate) const NAME_MAX: usize = 64;
 
 /// The maps of one projection.
 pub struct Maps<'a> {
-    number: FrontEndNo,
+    number: FrontendNo,
     stored: Option<&'a StoredMaps<'a>>,
     made: Vec<u8>,
 }
 
 impl<'a> Maps<'a> {
-    pub(crate) fn new(number: FrontEndNo, stored: Option<&'a StoredMaps<'a>>) -> Self {
+    pub(crate) fn new(number: FrontendNo, stored: Option<&'a StoredMaps<'a>>) -> Self {
         Self { number, stored, made: Vec::new() }
     }
 
@@ -153,7 +153,7 @@ pub struct View<'a>(pub(crate) &'a ShardState);
 
 impl View<'_> {
     /// A front end's projection, by its number and type; `None` before the first of its entries.
-    pub fn projection<P: FrontEndProjection>(&self, number: FrontEndNo) -> Option<&P> {
+    pub fn projection<P: FrontendProjection>(&self, number: FrontendNo) -> Option<&P> {
         let projection: &dyn Any = self.0.front_ends.get(number)?;
         projection.downcast_ref()
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use sabir_journal::Priority;
-use sabir_model::{FrontEndNo, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig};
+use sabir_model::{FrontendNo, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig};
 
 use crate::answer::Answer;
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::catalog::{DEFAULT_NAMESPACE, NewTopic, Topic};
 use crate::entry::{
-    FrontEndRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
+    FrontendRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
 };
 use crate::open::random_id;
 
@@ -105,7 +105,7 @@ impl Broker {
     fn propose_topic(
         &self,
         caller: Caller,
-        made_by: FrontEndNo,
+        made_by: FrontendNo,
         topic: NewTopic,
     ) -> Result<Answer, TopicError> {
         self.check_topic_name(caller, &topic)?;
@@ -310,17 +310,17 @@ impl Broker {
     }
 
     /// The number of the front end that asks, given when it makes its first topic and kept for good.
-    async fn number_of(&self, caller: Caller) -> Result<FrontEndNo, TopicError> {
-        let Some(name) = caller.by() else { return Ok(FrontEndNo::NONE) };
+    async fn number_of(&self, caller: Caller) -> Result<FrontendNo, TopicError> {
+        let Some(name) = caller.by() else { return Ok(FrontendNo::NONE) };
         if let Some(known) = self.front_end_number(name) {
             return Ok(known);
         }
-        let body = FrontEndRegistered { name: name.to_owned() };
+        let body = FrontendRegistered { name: name.to_owned() };
         let number = self.catalog_shard().ask(Priority::Ordinary, &body).await.number()?;
-        Ok(FrontEndNo(number as u16))
+        Ok(FrontendNo(number as u16))
     }
 
-    pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontEndNo> {
+    pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontendNo> {
         self.catalog_shard().state.read().catalog.front_end(name)
     }
 }

@@ -90,15 +90,15 @@ fn what_stands_before_a_bad_line_is_published() {
     let broker = Broker::start(data.path(), &[]);
     broker.run(&["topic", "create", "orders", "-p", "1"]).ok();
     let publish = ["message", "publish", "orders", "--key-separator", ":", "-o", "name"];
-    let said = broker.run_with(&publish, b"x:first\ny:second\nthird\nz:fourth\n");
-    assert_eq!(said.out, "orders/0/0\norders/0/1\n");
-    let err = said.fails(1);
+    let printed = broker.run_with(&publish, b"x:first\ny:second\nthird\nz:fourth\n");
+    assert_eq!(printed.out, "orders/0/0\norders/0/1\n");
+    let err = printed.fails(1);
     assert!(err.contains("line 3: `third`") && err.contains("lines before it were published"), "{err}");
     let read = ["message", "read", "orders", "-o", "value"];
     assert_eq!(broker.run(&read).ok(), "first\nsecond\n");
-    let said = broker.run_with(&publish, b"third\nz:fourth\n");
-    assert_eq!(said.out, "");
-    assert!(said.fails(1).contains("Nothing was published"));
+    let printed = broker.run_with(&publish, b"third\nz:fourth\n");
+    assert_eq!(printed.out, "");
+    assert!(printed.fails(1).contains("Nothing was published"));
     assert_eq!(broker.run(&read).ok(), "first\nsecond\n");
 }
 
@@ -140,9 +140,9 @@ fn a_group_goes_past_what_does_not_fit() {
 fn what_was_done_before_an_error_is_told() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &[]);
-    let said = broker.run(&["topic", "create", "a", "b", "a", "no/good", "c", "-o", "name"]);
-    assert_eq!(said.out, "a\nb\n");
-    said.fails(6);
+    let printed = broker.run(&["topic", "create", "a", "b", "a", "no/good", "c", "-o", "name"]);
+    assert_eq!(printed.out, "a\nb\n");
+    printed.fails(6);
     assert_eq!(broker.run(&["topic", "list", "-o", "name"]).ok(), "a\nb\n");
     // Nothing was done: nothing is told.
     assert_eq!(broker.run(&["topic", "create", "b", "-o", "json"]).out, "");
@@ -160,9 +160,9 @@ fn every_codec_and_many_lines() {
     broker.run(&["topic", "create", "lines", "-p", "1"]).ok();
     let input: String = (0..3000).map(|n| format!("line {n}\n")).collect();
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        let said =
+        let printed =
             broker.run_with(&["message", "publish", "lines", "--compression", codec], input.as_bytes()).ok();
-        assert!(said.contains("3000 messages published"), "{said}");
+        assert!(printed.contains("3000 messages published"), "{printed}");
     }
     broker.run_with(&["message", "publish", "lines", "--acks", "0"], b"no answer").ok();
     let read = broker.run(&["message", "read", "lines", "-n", "15000", "-o", "raw"]).ok();
@@ -203,23 +203,23 @@ fn what_was_acknowledged_survives_a_restart_and_a_kill() {
 fn load() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &[]);
-    let said = json(&broker.run(&["bench", "produce", "-n", "20k", "-s", "100", "-o", "json"]).ok());
+    let printed = json(&broker.run(&["bench", "produce", "-n", "20k", "-s", "100", "-o", "json"]).ok());
     assert_eq!(
-        (&said["messages"], &said["bytes"], &said["errors"]),
+        (&printed["messages"], &printed["bytes"], &printed["errors"]),
         (&20_000.into(), &2_000_000.into(), &0.into())
     );
-    assert!(said["latency_ms"]["p99"].as_f64().unwrap() >= said["latency_ms"]["p50"].as_f64().unwrap());
-    let said = json(&broker.run(&["bench", "consume", "-n", "20k", "-o", "json"]).ok());
-    assert_eq!(said["messages"], 20_000);
-    assert!(said["bytes"].as_u64().unwrap() > 2_000_000, "{said}");
+    assert!(printed["latency_ms"]["p99"].as_f64().unwrap() >= printed["latency_ms"]["p50"].as_f64().unwrap());
+    let printed = json(&broker.run(&["bench", "consume", "-n", "20k", "-o", "json"]).ok());
+    assert_eq!(printed["messages"], 20_000);
+    assert!(printed["bytes"].as_u64().unwrap() > 2_000_000, "{printed}");
     for (clients, count) in [("1", 1), ("1", 19_999), ("3", 777), ("6", 12_345)] {
         let asked = count.to_string();
-        let said = ["bench", "consume", "-n", &asked, "-t", "1m", "--clients", clients, "-o", "json"];
-        let said = json(&broker.run(&said).ok());
-        assert_eq!(said["messages"], count, "{said}");
+        let printed = ["bench", "consume", "-n", &asked, "-t", "1m", "--clients", clients, "-o", "json"];
+        let printed = json(&broker.run(&printed).ok());
+        assert_eq!(printed["messages"], count, "{printed}");
         // As many bytes as there are messages, not those of whole fetches.
-        let each = said["bytes"].as_f64().unwrap() / count as f64;
-        assert!((100.0..200.0).contains(&each), "{said}");
+        let each = printed["bytes"].as_f64().unwrap() / count as f64;
+        assert!((100.0..200.0).contains(&each), "{printed}");
     }
     let missing = broker.run(&["bench", "consume", "--topic", "bensh"]).fails(4);
     assert!(
@@ -227,16 +227,16 @@ fn load() {
         "{missing}"
     );
     let args = ["bench", "e2e", "--topic", "loop", "-r", "500", "-t", "1s", "-o", "json"];
-    let said = json(&broker.run(&args).ok());
-    let messages = said["messages"].as_u64().unwrap();
-    assert!((450..=550).contains(&messages), "{said}");
+    let printed = json(&broker.run(&args).ok());
+    let messages = printed["messages"].as_u64().unwrap();
+    assert!((450..=550).contains(&messages), "{printed}");
     let table = broker.run(&["bench", "produce", "-n", "100", "--acks", "1", "--clients", "2"]).ok();
     assert!(table.starts_with("LOAD") && table.contains("P99.9"), "{table}");
 }
 
 #[test]
 fn dev_sends_a_message_round() {
-    let said =
+    let printed =
         run(&["dev", "--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
             .ok();
     for part in [
@@ -247,10 +247,15 @@ fn dev_sends_a_message_round() {
         "-> published \"Hello from kafka!\"",
         "<- read back \"Hello from kafka!\" from partition 0, offset 0",
     ] {
-        assert!(said.contains(part) || said.contains("NOTHING SURVIVES"), "{part} in {said}");
+        assert!(printed.contains(part) || printed.contains("NOTHING SURVIVES"), "{part} in {printed}");
     }
-    let dir =
-        said.lines().find_map(|l| l.trim().strip_prefix("data")).unwrap().split_whitespace().next().unwrap();
+    let dir = printed
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("data"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
     assert!(!std::path::Path::new(dir).exists(), "{dir} is gone");
 
     let data = tempfile::tempdir().unwrap();
@@ -353,17 +358,20 @@ fn a_second_signal_ends_it_at_once() {
 fn an_advertised_address_that_means_nothing_is_said_to_be_the_brokers() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(data.path(), &["kafka.advertise=nowhere.invalid:9092"]);
-    let said = broker.run(&["message", "publish", "orders", "x"]).err;
-    assert!(said.contains("nowhere.invalid:9092 is the address that the broker tells its clients"), "{said}");
+    let printed = broker.run(&["message", "publish", "orders", "x"]).err;
+    assert!(
+        printed.contains("nowhere.invalid:9092 is the address that the broker tells its clients"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn the_doctor_looks_at_the_machine() {
     let data = tempfile::tempdir().unwrap();
-    let said = sabir(&["doctor", "--data", data.path().to_str().unwrap(), "-o", "json"]).output().unwrap();
-    let findings = json(&String::from_utf8(said.stdout).unwrap());
+    let printed = sabir(&["doctor", "--data", data.path().to_str().unwrap(), "-o", "json"]).output().unwrap();
+    let findings = json(&String::from_utf8(printed.stdout).unwrap());
     let bad = findings.as_array().unwrap().iter().any(|f| f["verdict"] == "bad");
-    assert_eq!(said.status.code(), Some(i32::from(bad)), "{findings}");
+    assert_eq!(printed.status.code(), Some(i32::from(bad)), "{findings}");
     assert!(findings.as_array().unwrap().iter().any(|f| f["check"] == "disk sync"), "{findings}");
 }
 
@@ -373,8 +381,8 @@ fn the_doctor_goes_by_the_limit_that_holds() {
     // In blocks of 512 or 1024 bytes, and only the soft one.
     let script = "ulimit -S -f 65536 && exec \"$0\" doctor -o json --data \"$1\"";
     let mut shell = std::process::Command::new("sh");
-    let said = shell.args(["-c", script, env!("CARGO_BIN_EXE_sabir")]).arg(data.path()).output().unwrap();
-    let findings = json(&String::from_utf8(said.stdout).unwrap());
+    let printed = shell.args(["-c", script, env!("CARGO_BIN_EXE_sabir")]).arg(data.path()).output().unwrap();
+    let findings = json(&String::from_utf8(printed.stdout).unwrap());
     let finding = findings.as_array().unwrap().iter().find(|f| f["check"] == "file size").unwrap();
     assert_eq!(finding["verdict"], "bad", "{finding}");
 }

@@ -15,8 +15,8 @@ fn wrong_usage() {
     run(&["serve", "--address", "127.0.0.1:1"]).fails(2);
     run(&["bench", "consume", "--acks", "1"]).fails(2);
     run(&["bench", "produce", "--rate", "0"]).fails(2);
-    let said = run(&["topic", "list", "--proto", "kafak"]).fails(2);
-    assert!(said.contains("Did you mean `kafka`?"), "{said}");
+    let printed = run(&["topic", "list", "--proto", "kafak"]).fails(2);
+    assert!(printed.contains("Did you mean `kafka`?"), "{printed}");
 }
 
 #[test]
@@ -29,8 +29,8 @@ fn nobody_there() {
         if command[0] == "message" {
             args.push("orders");
         }
-        let said = run(&args).fails(3);
-        assert!(said.contains(&address) && said.contains("sabir dev"), "{said}");
+        let printed = run(&args).fails(3);
+        assert!(printed.contains(&address) && printed.contains("sabir dev"), "{printed}");
     }
 }
 
@@ -48,10 +48,13 @@ fn somebody_who_speaks_something_else() {
 
 #[test]
 fn wrong_configuration() {
-    let said = run(&["serve", "--set", "kafka.lisen=off"]).fails(8);
-    assert!(said.contains("did you mean `listen`?") && said.contains("--set kafka.lisen=off"), "{said}");
-    let said = run(&["config", "show", "--set", "kafka.listen=0.0.0.0:9092"]).fails(8);
-    assert!(said.contains("kafka.anonymous = true"), "{said}");
+    let printed = run(&["serve", "--set", "kafka.lisen=off"]).fails(8);
+    assert!(
+        printed.contains("did you mean `listen`?") && printed.contains("--set kafka.lisen=off"),
+        "{printed}"
+    );
+    let printed = run(&["config", "show", "--set", "kafka.listen=0.0.0.0:9092"]).fails(8);
+    assert!(printed.contains("kafka.anonymous = true"), "{printed}");
 }
 
 #[test]
@@ -70,8 +73,11 @@ fn advice_on_a_configuration_fits_what_is_wrong() {
         (written("key.toml", b"[net]\nidel = 3\n"), keys, form),
     ] {
         for verb in [&["serve"][..], &["config", "show"], &["doctor"], &["dev"]] {
-            let said = run(&[verb, &["--config", &file]].concat()).fails(8);
-            assert!(said.contains(&file) && said.contains(advice) && !said.contains(not), "{verb:?} {said}");
+            let printed = run(&[verb, &["--config", &file]].concat()).fails(8);
+            assert!(
+                printed.contains(&file) && printed.contains(advice) && !printed.contains(not),
+                "{verb:?} {printed}"
+            );
         }
     }
 }
@@ -83,12 +89,12 @@ fn a_data_directory_in_use() {
     let dir = data.path().to_str().unwrap();
     // The same address too: the second must hear of the first, not of its port.
     let listen = format!("kafka.listen={}", first.kafka);
-    let said = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(9);
-    assert!(said.contains(&format!("process {}", first.pid())) && said.contains("--data"), "{said}");
+    let printed = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(9);
+    assert!(printed.contains(&format!("process {}", first.pid())) && printed.contains("--data"), "{printed}");
     let other = tempfile::tempdir().unwrap();
     let dir = other.path().to_str().unwrap();
-    let said = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(1);
-    assert!(said.contains("another process listens there"), "{said}");
+    let printed = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(1);
+    assert!(printed.contains("another process listens there"), "{printed}");
     assert_eq!(first.stop(), Some(0));
 }
 
@@ -103,8 +109,8 @@ fn what_is_not_there_and_what_is() {
         &["message", "read", "nothing"],
         &["message", "publish", "nothing", "x"],
     ] {
-        let said = broker.run(args).fails(4);
-        assert!(said.contains("nothing") && said.contains("sabir topic list"), "{said}");
+        let printed = broker.run(args).fails(4);
+        assert!(printed.contains("nothing") && printed.contains("sabir topic list"), "{printed}");
     }
     broker.run(&["topic", "delete", "nothing", "--if-exists"]).ok();
     broker.run(&["topic", "create", "orders", "-p", "2"]).ok();

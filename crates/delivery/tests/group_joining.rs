@@ -4,7 +4,7 @@ mod common;
 
 use common::{Client1, DELAY, SESSION, World, dynamic, fixed, protocols, text};
 use sabir_delivery::group::entries::GroupChange;
-use sabir_delivery::group::{Config, Protocol, State};
+use sabir_delivery::group::{GroupLimits, GroupPhase, GroupProtocol};
 use sabir_model::ErrorKind;
 
 #[test]
@@ -14,11 +14,11 @@ fn a_dynamic_client_is_told_its_id_first() {
     let first = world.join(&client);
     let refused = world.refused(first);
     assert_eq!((refused.error, &*refused.member), (ErrorKind::MemberIdRequired, "m1"));
-    assert_eq!(world.group.state(), State::Empty);
+    assert_eq!(world.group.state(), GroupPhase::Empty);
 
     client.member = refused.member;
     let ticket = world.join(&client);
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     world.pass(DELAY - 1);
     assert!(world.parked(ticket));
     world.pass(1);
@@ -28,7 +28,7 @@ fn a_dynamic_client_is_told_its_id_first() {
     assert_eq!(joined.protocol_type.as_deref(), Some("consumer"));
     assert_eq!(joined.members.len(), 1);
     assert_eq!(joined.members[0].metadata, "range!");
-    assert_eq!(world.group.state(), State::CompletingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::CompletingRebalance);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn newcomers_extend_the_first_wait_but_not_beyond_the_rebalance_timeout() {
     let mut tickets = Vec::new();
     let begun = world.now;
     // One every two seconds keeps the group waiting for as long as it may.
-    while world.group.state() != State::CompletingRebalance {
+    while world.group.state() != GroupPhase::CompletingRebalance {
         let mut client = Client1 { rebalance: 20_000, ..dynamic() };
         tickets.push(world.join_fully(&mut client));
         clients.push(client);
@@ -86,7 +86,7 @@ fn newcomers_extend_the_first_wait_but_not_beyond_the_rebalance_timeout() {
 
 #[test]
 fn without_a_delay_the_first_member_is_in_at_once() {
-    let mut world = World::with(Config { initial_rebalance_delay_ms: 0, ..Config::default() });
+    let mut world = World::with(GroupLimits { initial_rebalance_delay_ms: 0, ..GroupLimits::default() });
     let mut client = dynamic();
     let ticket = world.join_fully(&mut client);
     assert_eq!(world.joined(ticket, &mut client).generation, 1);
@@ -100,7 +100,7 @@ fn a_follower_with_unchanged_metadata_is_told_the_current_generation() {
     let ticket = world.join(&b);
     let joined = world.joined(ticket, &mut b);
     assert_eq!((joined.generation, joined.members.len(), joined.leader), (1, 0, a.member.clone()));
-    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.group.state(), GroupPhase::Stable);
     let again = world.sync(&b, &[]);
     assert_eq!(world.assigned(again), "w1");
 }
@@ -115,7 +115,7 @@ fn a_leader_that_joins_again_or_changed_metadata_calls_for_a_rebalance() {
         clients[who].protocols = protocols(names);
         let first = world.join(clients[who]);
         assert!(world.parked(first));
-        assert_eq!(world.group.state(), State::PreparingRebalance);
+        assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
         assert_eq!(world.heartbeat(clients[1 - who]), Err(ErrorKind::RebalanceInProgress));
         let second = world.join(clients[1 - who]);
         let tickets = if who == 0 { [first, second] } else { [second, first] };
@@ -170,11 +170,11 @@ fn while_the_leader_assigns_a_join_with_the_same_metadata_changes_nothing() {
     let tickets = [world.join_fully(&mut a), world.join_fully(&mut b)];
     world.settle();
     world.take_joins(&mut [&mut a, &mut b], &tickets);
-    assert_eq!(world.group.state(), State::CompletingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::CompletingRebalance);
     let (again_a, again_b) = (world.join(&a), world.join(&b));
     assert_eq!(world.joined(again_a, &mut a).members.len(), 2);
     assert_eq!(world.joined(again_b, &mut b).members.len(), 0);
-    assert_eq!((world.group.state(), world.group.generation()), (State::CompletingRebalance, 1));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::CompletingRebalance, 1));
 
     // Changed metadata, and a new member, throw the assignment away.
     for newcomer in [false, true] {
@@ -190,7 +190,7 @@ fn while_the_leader_assigns_a_join_with_the_same_metadata_changes_nothing() {
             world.join(&a.clone().with(&["range", "x"]))
         };
         assert_eq!(world.synced(waiting), Err(ErrorKind::RebalanceInProgress));
-        assert_eq!(world.group.state(), State::PreparingRebalance);
+        assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
         assert!(world.parked(joiner));
     }
 }
@@ -236,13 +236,13 @@ fn the_protocol_most_members_prefer_among_those_all_know_is_chosen() {
 
 #[test]
 fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
-    let config = Config { max_members: 2, initial_rebalance_delay_ms: DELAY, ..Config::default() };
+    let config = GroupLimits { max_members: 2, initial_rebalance_delay_ms: DELAY, ..GroupLimits::default() };
     let mut world = World::with(config);
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
     let ticket = world.join(&Client1 { id_required: false, ..dynamic() });
     assert_eq!(world.refused(ticket).error, ErrorKind::GroupFull);
-    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.group.state(), GroupPhase::Stable);
 
     // While members join again, whoever comes first is in.
     let first = world.join(&a);
@@ -258,10 +258,14 @@ fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
 
 #[test]
 fn what_a_group_keeps_is_bounded() {
-    let config =
-        Config { max_member_bytes: 300, max_record_bytes: 1_500, max_members: 5, ..Config::default() };
+    let config = GroupLimits {
+        max_member_bytes: 300,
+        max_record_bytes: 1_500,
+        max_members: 5,
+        ..GroupLimits::default()
+    };
     let mut world = World::with(config);
-    let empty = Protocol { name: text(""), metadata: bytes::Bytes::new() };
+    let empty = GroupProtocol { name: text(""), metadata: bytes::Bytes::new() };
     for protocols in [protocols(&["x".repeat(150).as_str()]), vec![empty; 10]] {
         let ticket = world.join(&Client1 { protocols, ..dynamic() });
         assert_eq!(world.refused(ticket).error, ErrorKind::MessageTooLarge);
@@ -275,7 +279,7 @@ fn what_a_group_keeps_is_bounded() {
     let ticket = world.join(&dynamic());
     assert_eq!(world.refused(ticket).error, ErrorKind::GroupFull, "too many were told an id");
 
-    let mut world = World::with(Config { max_members: 100, ..config });
+    let mut world = World::with(GroupLimits { max_members: 100, ..config });
     let big = "x".repeat(60);
     let taken = (0..20).filter(|_| {
         let ticket = world.join(&Client1 { id_required: false, ..dynamic().with(&[big.as_str()]) });
@@ -288,7 +292,7 @@ fn what_a_group_keeps_is_bounded() {
 
 #[test]
 fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
-    let mut world = World::with(Config { max_record_bytes: 1_500, ..Config::default() });
+    let mut world = World::with(GroupLimits { max_record_bytes: 1_500, ..GroupLimits::default() });
     let refused = |world: &mut World| {
         let ticket = world.join(&dynamic());
         world.refused(ticket).error
@@ -359,9 +363,9 @@ fn a_retired_group_answers_everyone_and_nobody_after() {
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
     let joining = world.join(&a);
-    world.event(sabir_delivery::group::Event::Retire(ErrorKind::NotCoordinator));
+    world.event(sabir_delivery::group::GroupEvent::Retire(ErrorKind::NotCoordinator));
     assert_eq!(world.refused(joining).error, ErrorKind::NotCoordinator);
-    assert_eq!(world.group.state(), State::Dead);
+    assert_eq!(world.group.state(), GroupPhase::Dead);
     let ticket = world.join(&a);
     assert_eq!(world.refused(ticket).error, ErrorKind::NotCoordinator);
     assert_eq!(world.heartbeat(&a), Err(ErrorKind::NotCoordinator));

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use common::{Client1, World, dynamic, fixed, protocols, text};
 use proptest::prelude::*;
 use sabir_delivery::group::entries::GroupChange;
-use sabir_delivery::group::{Answer, Config, Event, Fence, State, SyncRequest, Text, Ticket};
+use sabir_delivery::group::{
+    Answer, Fence, GroupEvent, GroupLimits, GroupPhase, RequestId, SyncRequest, Text,
+};
 use sabir_model::ErrorKind;
 
 const CLIENTS: usize = 4;
@@ -58,8 +60,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 struct Sim {
     client: Client1,
-    join: Option<Ticket>,
-    sync: Option<Ticket>,
+    join: Option<RequestId>,
+    sync: Option<RequestId>,
     /// Joined and not yet synced: whom to assign to, if it leads.
     to_sync: Option<Vec<Text>>,
     /// What it works on, and since which generation.
@@ -93,7 +95,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let mut world = World::with(Config { max_members: 10, ..Config::default() });
+        let mut world = World::with(GroupLimits { max_members: 10, ..GroupLimits::default() });
         world.prompt = false;
         let sims = vec![
             Sim::new(dynamic().with(&["a", "b"])),
@@ -135,7 +137,7 @@ impl Model {
             Op::Commit => self.commit(),
             Op::Refuse => {
                 if let Some((token, _)) = self.world.proposed.pop_front() {
-                    self.world.event(Event::Refused(token, ErrorKind::StorageFull));
+                    self.world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
                 }
             }
             Op::Restart => self.restart(),
@@ -309,9 +311,9 @@ impl Model {
         assert!(view.generation >= self.highest, "generations never fall");
         self.highest = view.generation;
         match view.state {
-            State::Empty => assert!(view.members.is_empty()),
+            GroupPhase::Empty => assert!(view.members.is_empty()),
             // Everyone went, but somebody was told an id.
-            State::PreparingRebalance => {}
+            GroupPhase::PreparingRebalance => {}
             _ => assert!(!view.members.is_empty()),
         }
         assert_eq!(view.leader.is_some(), !view.members.is_empty());
@@ -322,7 +324,7 @@ impl Model {
         if !self.world.group.is_idle() && self.world.proposed.is_empty() {
             assert!(self.world.group.wake_at() < i64::MAX, "somebody's deadline is always ahead: {view:?}");
         }
-        if view.state == State::Stable && self.world.proposed.is_empty() {
+        if view.state == GroupPhase::Stable && self.world.proposed.is_empty() {
             assert_eq!(self.world.state.record().generation, view.generation, "stable is stored");
         }
     }
@@ -351,7 +353,7 @@ impl Model {
             Some((generation, _)) => *generation == view.generation,
             None => false,
         };
-        view.state == State::Stable && self.sims.iter().all(works)
+        view.state == GroupPhase::Stable && self.sims.iter().all(works)
     }
 
     /// At rest, everyone works on what the one leader gave it, and nobody else is in the group.

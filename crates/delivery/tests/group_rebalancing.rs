@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{Client1, DELAY, REBALANCE, SESSION, World, dynamic, fixed, text};
 use sabir_delivery::group::entries::GroupChange;
-use sabir_delivery::group::{Config, Event, Fence, State, SyncRequest};
+use sabir_delivery::group::{Fence, GroupEvent, GroupLimits, GroupPhase, SyncRequest};
 use sabir_model::ErrorKind;
 
 #[test]
@@ -18,7 +18,7 @@ fn nobody_hears_of_an_assignment_before_it_is_committed() {
     world.prompt = false;
     let follower = world.sync(&b, &[]);
     let leader = world.sync(&a, &[(&a, "all")]);
-    assert_eq!(world.group.state(), State::CompletingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::CompletingRebalance);
     let [(_, GroupChange::Record(record))] = world.proposed.make_contiguous() else { panic!("one record") };
     assert_eq!((record.generation, record.leader.as_ref()), (1, Some(&a.member)));
     assert_eq!(record.members.iter().map(|m| &*m.assignment).collect::<Vec<_>>(), [b"all".as_slice(), b""]);
@@ -27,7 +27,7 @@ fn nobody_hears_of_an_assignment_before_it_is_committed() {
     assert!(world.parked(follower), "a parked sync vouches for its member");
 
     world.commit_entries();
-    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.group.state(), GroupPhase::Stable);
     assert_eq!(world.assigned(leader), "all");
     let synced = world.synced(follower).unwrap();
     assert_eq!((&*synced.assignment, synced.protocol.as_deref()), (b"".as_slice(), Some("range")));
@@ -46,7 +46,7 @@ fn an_assignment_committed_too_late_is_for_nobody() {
     let newcomer = world.join_fully(&mut b);
     assert_eq!(world.synced(sync), Err(ErrorKind::RebalanceInProgress));
     world.commit_entries();
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let again = world.join(&a);
     let leader = world.take_joins(&mut [&mut a, &mut b], &[again, newcomer]);
     world.prompt = true;
@@ -64,17 +64,20 @@ fn an_assignment_that_cannot_be_stored_is_refused_to_all() {
     world.prompt = false;
     let (follower, leader) = (world.sync(&b, &[]), world.sync(&a, &[(&a, "all")]));
     let (token, _) = world.proposed.pop_front().unwrap();
-    world.event(Event::Refused(token, ErrorKind::StorageFull));
+    world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
     assert_eq!(world.synced(follower), Err(ErrorKind::StorageFull));
     assert_eq!(world.synced(leader), Err(ErrorKind::StorageFull));
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     world.prompt = true;
     let tickets = [world.join(&a), world.join(&b)];
     let leader = world.take_joins(&mut [&mut a, &mut b], &tickets);
     world.sync_all(&mut [&mut a, &mut b], leader);
 
-    let mut world =
-        World::with(Config { max_record_bytes: 4_000, initial_rebalance_delay_ms: 0, ..Config::default() });
+    let mut world = World::with(GroupLimits {
+        max_record_bytes: 4_000,
+        initial_rebalance_delay_ms: 0,
+        ..GroupLimits::default()
+    });
     let mut a = dynamic();
     let ticket = world.join_fully(&mut a);
     world.joined(ticket, &mut a);
@@ -149,9 +152,9 @@ fn a_silent_member_expires_and_the_rest_rebalance() {
     world.prompt = false;
     for _ in 0..2 {
         world.pass(SESSION / 2);
-        assert_eq!(world.heartbeat(&b).is_ok(), world.group.state() == State::Stable);
+        assert_eq!(world.heartbeat(&b).is_ok(), world.group.state() == GroupPhase::Stable);
     }
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let gone = GroupChange::Gone { generation: 1, members: vec![a.member.clone()] };
     assert_eq!(world.proposed.make_contiguous()[0].1, gone);
     world.prompt = true;
@@ -163,7 +166,7 @@ fn a_silent_member_expires_and_the_rest_rebalance() {
 
     // The last one's expiry leaves an empty group, its generation one further.
     world.pass(SESSION);
-    assert_eq!((world.group.state(), world.group.generation()), (State::Empty, 3));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Empty, 3));
     assert!(world.group.is_idle());
     assert!(world.state.is_empty());
     assert_eq!(world.state.record().generation, 3);
@@ -183,7 +186,7 @@ fn who_does_not_sync_in_time_is_out() {
         let _ = world.heartbeat(&b);
         world.pass(5_000);
     }
-    assert_eq!(world.group.state(), State::PreparingRebalance, "the follower never asked");
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance, "the follower never asked");
     assert_eq!(world.group.view().members.len(), 1);
     let ticket = world.join(&a);
     assert_eq!(world.joined(ticket, &mut a).generation, 3);
@@ -210,7 +213,7 @@ fn leaving_is_at_once() {
     world.stable(&mut [&mut a, &mut b, &mut c]);
     assert_eq!(world.leave(&b.member, None), Ok(()));
     assert_eq!(world.leave(&b.member, None), Err(ErrorKind::UnknownMember));
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     assert_eq!(world.leave("", Some("nobody")), Err(ErrorKind::UnknownMember));
     assert_eq!(world.leave("other", Some("c")), Err(ErrorKind::FencedInstance));
     // Somebody else sends a static member away by its instance id.
@@ -267,7 +270,7 @@ fn a_commit_is_a_sign_of_life() {
         assert_eq!(world.commit(a.fence()), Ok(()));
     }
     world.pass(SESSION);
-    assert_eq!(world.group.state(), State::Empty);
+    assert_eq!(world.group.state(), GroupPhase::Empty);
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn a_restart_gives_the_group_back_with_its_deadlines_afresh() {
     world.stable(&mut [&mut a, &mut b]);
     world.pass(SESSION - 1);
     world.restart();
-    assert_eq!((world.group.state(), world.group.generation()), (State::Stable, 1));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Stable, 1));
     world.pass(SESSION - 1);
     assert_eq!(world.heartbeat(&a), Ok(()), "the time before the start does not count");
     assert_eq!(world.commit(b.fence()), Ok(()));
@@ -286,12 +289,12 @@ fn a_restart_gives_the_group_back_with_its_deadlines_afresh() {
     assert_eq!(world.joined(ticket, &mut b).generation, 1);
     let ticket = world.sync(&b, &[]);
     assert_eq!(world.assigned(ticket), "w1");
-    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.group.state(), GroupPhase::Stable);
 
     world.leave(&a.member, None).unwrap();
     world.leave(&b.member, None).unwrap();
     world.restart();
-    assert_eq!((world.group.state(), world.group.generation()), (State::Empty, 2));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Empty, 2));
     assert!(world.group.is_idle());
 }
 
@@ -306,7 +309,7 @@ fn a_restart_amid_a_rebalance_goes_back_to_what_was_committed() {
     world.prompt = false;
     world.sync(&a, &[(&a, "x"), (&b, "y")]);
     world.restart();
-    assert_eq!((world.group.state(), world.group.generation()), (State::Stable, 1));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Stable, 1));
     assert_eq!(world.heartbeat(&a), Err(ErrorKind::IllegalGeneration), "it believes in generation 2");
     assert_eq!(world.heartbeat(&b), Err(ErrorKind::UnknownMember));
 
@@ -315,7 +318,7 @@ fn a_restart_amid_a_rebalance_goes_back_to_what_was_committed() {
     world.stable(&mut [&mut a, &mut b]);
     world.leave(&a.member, None).unwrap();
     world.restart();
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     assert_eq!(world.heartbeat(&b), Err(ErrorKind::RebalanceInProgress));
     let ticket = world.join(&b);
     assert_eq!(world.joined(ticket, &mut b).generation, 2);
@@ -326,9 +329,9 @@ fn a_restart_with_a_lower_limit_rebalances() {
     let mut world = World::new();
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
-    let config = Config { max_members: 1, ..Config::default() };
+    let config = GroupLimits { max_members: 1, ..GroupLimits::default() };
     let group = sabir_delivery::group::Group::restore(config, &world.state, world.now);
-    assert_eq!(group.state(), State::PreparingRebalance);
+    assert_eq!(group.state(), GroupPhase::PreparingRebalance);
 }
 
 #[test]
@@ -339,7 +342,7 @@ fn the_first_wait_ends_with_nobody_left() {
     world.leave(&a.member, None).unwrap();
     assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
     world.pass(DELAY);
-    assert_eq!(world.group.state(), State::Empty);
+    assert_eq!(world.group.state(), GroupPhase::Empty);
     let ticket = world.join(&a);
     assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
 }

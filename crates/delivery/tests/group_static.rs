@@ -4,7 +4,7 @@ mod common;
 
 use common::{Client1, REBALANCE, SESSION, World, dynamic, fixed, text};
 use sabir_delivery::group::entries::GroupChange;
-use sabir_delivery::group::{Event, State};
+use sabir_delivery::group::{GroupEvent, GroupPhase};
 use sabir_model::ErrorKind;
 
 /// The client restarted: it has its instance id and nothing else.
@@ -32,7 +32,7 @@ fn a_static_follower_returns_without_a_rebalance() {
     assert_ne!(back.member, b.member);
     let sync = world.sync(&back, &[]);
     assert_eq!(world.assigned(sync), "w1");
-    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.group.state(), GroupPhase::Stable);
 
     // The old one is fenced everywhere.
     assert_eq!(world.heartbeat(&b), Err(ErrorKind::FencedInstance));
@@ -72,7 +72,7 @@ fn a_static_leader_returns_and_need_not_assign_again() {
         assert_eq!(world.state.record().leader.as_ref(), Some(&back.member));
         // It leads all the same: its next join calls for a rebalance.
         world.join(&back);
-        assert_eq!(world.group.state(), State::PreparingRebalance);
+        assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     }
 }
 
@@ -83,7 +83,7 @@ fn a_returning_member_that_changes_the_protocol_calls_for_a_rebalance() {
     world.stable(&mut [&mut a, &mut b]);
     let mut back = restarted(&b).with(&["y"]);
     let second = world.join(&back);
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let first = world.join(&a);
     world.take_joins(&mut [&mut a, &mut back], &[first, second]);
     assert_eq!(world.group.generation(), 2);
@@ -100,7 +100,7 @@ fn a_member_returning_while_the_leader_assigns_calls_for_a_rebalance() {
     let mut back = restarted(&b);
     let second = world.join(&back);
     assert_eq!(world.synced(waiting), Err(ErrorKind::FencedInstance));
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let first = world.join(&a);
     world.take_joins(&mut [&mut a, &mut back], &[first, second]);
 }
@@ -156,9 +156,9 @@ fn when_no_static_member_rejoins_the_sessions_decide() {
     world.stable(&mut [&mut a, &mut b]);
     world.leave(&b.member, None).unwrap();
     world.pass(REBALANCE * 2);
-    assert_eq!((world.group.state(), world.group.generation()), (State::PreparingRebalance, 1));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::PreparingRebalance, 1));
     world.pass(REBALANCE * 2);
-    assert_eq!((world.group.state(), world.group.generation()), (State::Empty, 2));
+    assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Empty, 2));
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn a_replacement_that_cannot_be_stored_leads_to_a_rebalance() {
     let back = restarted(&b);
     let ticket = world.join(&back);
     let (token, _) = world.proposed.pop_front().unwrap();
-    world.event(Event::Refused(token, ErrorKind::StorageFull));
+    world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
     assert_eq!(world.refused(ticket).error, ErrorKind::StorageFull);
-    assert_eq!(world.group.state(), State::PreparingRebalance);
+    assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     world.prompt = true;
     let mut back = restarted(&b);
     let (first, second) = (world.join(&a), world.join(&back));

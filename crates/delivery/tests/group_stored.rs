@@ -6,7 +6,7 @@ use sabir_delivery::group::entries::{
     GroupChange, GroupChanged, GroupDeleted, OffsetCommit, OffsetsCommitted, OffsetsDeleted, WhichOffsets,
 };
 use sabir_delivery::group::state::{GroupRecord, GroupState, MemberRecord};
-use sabir_delivery::group::{Client, Fence, Protocol, Text};
+use sabir_delivery::group::{ClientIdentity, Fence, GroupProtocol, Text};
 use sabir_model::{DecodeError, ErrorKind, LeaderEpoch, Offset, TopicId};
 
 fn text(s: &str) -> Text {
@@ -22,7 +22,7 @@ fn any_bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn any_member() -> impl Strategy<Value = MemberRecord> {
-    let protocol = (any_text(), any_bytes()).prop_map(|(name, metadata)| Protocol { name, metadata });
+    let protocol = (any_text(), any_bytes()).prop_map(|(name, metadata)| GroupProtocol { name, metadata });
     (
         any_text(),
         prop::option::of(any_text()),
@@ -36,7 +36,7 @@ fn any_member() -> impl Strategy<Value = MemberRecord> {
             MemberRecord {
                 member,
                 instance,
-                client: Client { id, host },
+                client: ClientIdentity { id, host },
                 session_timeout_ms: session.into(),
                 rebalance_timeout_ms: rebalance.into(),
                 protocols,
@@ -207,7 +207,7 @@ fn member(id: &str) -> MemberRecord {
     MemberRecord {
         member: text(id),
         instance: None,
-        client: Client::default(),
+        client: ClientIdentity::default(),
         session_timeout_ms: 1,
         rebalance_timeout_ms: 1,
         protocols: vec![],

@@ -29,7 +29,7 @@ impl Setting {
 }
 
 /// A section's keys and values as they were read, untyped.
-pub type Table = serde_json::Map<String, serde_json::Value>;
+pub type SettingsTable = serde_json::Map<String, serde_json::Value>;
 
 /// A setting that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ impl ConfigError {
 /// the nearest one as a suggestion. `T` needs no defaults of its own, and should deny unknown fields.
 pub fn parse_table<T: DeserializeOwned>(
     section: &str,
-    mut table: Table,
+    mut table: SettingsTable,
     settings: &[Setting],
 ) -> Result<T, ConfigError> {
     check_keys(section, &table, settings)?;
@@ -68,7 +68,7 @@ pub fn parse_table<T: DeserializeOwned>(
 }
 
 /// Refuses keys that `settings` does not list.
-pub fn check_keys(section: &str, table: &Table, settings: &[Setting]) -> Result<(), ConfigError> {
+pub fn check_keys(section: &str, table: &SettingsTable, settings: &[Setting]) -> Result<(), ConfigError> {
     let known = || settings.iter().map(|s| s.key);
     match table.keys().find(|k| known().all(|s| s != k.as_str())) {
         None => Ok(()),

@@ -8,7 +8,7 @@ use sabir_broker::projection::ProjectionFactory;
 use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
-use crate::config::{ConfigError, HostPort, Setting, Size, Table};
+use crate::config::{ConfigError, HostPort, Setting, SettingsTable, Size};
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
@@ -37,7 +37,7 @@ pub trait Protocol: Send + Sync + 'static {
     }
 
     /// Takes its table (without the common keys), before anything is opened. Unknown keys were refused already.
-    fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError>;
+    fn configure(&self, table: SettingsTable) -> Result<Box<dyn Configured>, ConfigError>;
 
     /// The client by which the command line uses this protocol.
     fn connector(&self) -> &'static dyn Connector;
@@ -51,12 +51,12 @@ pub trait Configured: Send {
     }
 
     /// Makes the front end. Its listeners are bound already, and nothing is accepted before this has returned.
-    fn start(self: Box<Self>, place: Place) -> Arc<dyn Frontend>;
+    fn start(self: Box<Self>, place: FrontendContext) -> Arc<dyn Frontend>;
 }
 
 /// Where a front end stands.
 #[derive(Clone)]
-pub struct Place {
+pub struct FrontendContext {
     /// The broker it translates for.
     pub broker: Broker,
     /// What does work that takes long; shared with all other front ends.
@@ -82,7 +82,7 @@ impl Listening {
         match local.ip().to_canonical() {
             // Such an address means nothing without the name of a link, which differs between machines.
             IpAddr::V6(link) if any && link.is_unicast_link_local() => self.shown(),
-            reached if any => self.said().unwrap_or_else(|| self.at(reached.to_string())),
+            reached if any => self.advertised().unwrap_or_else(|| self.at(reached.to_string())),
             _ => self.shown(),
         }
     }
@@ -91,12 +91,12 @@ impl Listening {
     pub fn shown(&self) -> HostPort {
         let ip = self.address.ip();
         let host = || if ip.is_unspecified() { machine_name() } else { ip.to_string() };
-        self.said().unwrap_or_else(|| self.at(host()))
+        self.advertised().unwrap_or_else(|| self.at(host()))
     }
 
-    fn said(&self) -> Option<HostPort> {
-        let said = self.advertise.clone()?;
-        Some(if said.port == 0 { self.at(said.host) } else { said })
+    fn advertised(&self) -> Option<HostPort> {
+        let advertised = self.advertise.clone()?;
+        Some(if advertised.port == 0 { self.at(advertised.host) } else { advertised })
     }
 
     fn at(&self, host: String) -> HostPort {
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn clients_are_told_an_address_they_can_reach() {
-        let told = |said: Option<&str>, listening: &str, local: &str| {
-            let advertise = said.map(|said| said.parse().unwrap());
+        let told = |advertised: Option<&str>, listening: &str, local: &str| {
+            let advertise = advertised.map(|advertised| advertised.parse().unwrap());
             let listening = Listening { address: listening.parse().unwrap(), advertise };
             listening.told(local.parse().unwrap()).to_string()
         };

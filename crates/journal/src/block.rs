@@ -134,7 +134,7 @@ impl BlockBuilder {
     }
 
     /// Whether an entry of this many bytes, payload and body together, may be pushed now. False: take the block first; on
-    /// an empty builder: larger than [`LARGEST_ENTRY`], it goes as a train of chunks.
+    /// an empty builder: larger than [`LARGEST_ENTRY`], it is fragmented, into chunks.
     pub fn fits(&self, payload_and_body: usize) -> bool {
         if self.is_empty() {
             return payload_and_body <= LARGEST_ENTRY;

@@ -109,7 +109,7 @@ pub struct StorageError {
 
 /// Why a block was not appended. None of it was written.
 #[derive(Debug, thiserror::Error)]
-pub enum AppendError {
+pub enum BlockAppendError {
     /// The journal has stopped.
     #[error(transparent)]
     Stopped(#[from] Arc<StorageError>),
@@ -126,7 +126,7 @@ pub enum AppendError {
 
 /// Why a read failed. It concerns the bytes asked for and nothing else.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
+pub enum BlockReadError {
     /// No such block yet, or not committed: nobody may see it.
     #[error("block {sequence} is not committed")]
     NotCommitted {

@@ -13,7 +13,7 @@ use sabir_model::{Sequence, Term};
 
 use crate::block::{Block, LARGEST_FRAMED};
 use crate::disk::{Completion, Disk, WakeFn};
-use crate::error::{AppendError, JournalError, ReadError, StorageError};
+use crate::error::{BlockAppendError, BlockReadError, JournalError, StorageError};
 use crate::frame::{FRAME, STEP};
 use crate::index::Index;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
@@ -265,8 +265,8 @@ impl Journal {
     /// Appends a block in `term` and sends it to the disk; returns its sequence and its content, shared with the cache.
     ///
     /// # Errors
-    /// See [`AppendError`].
-    pub fn append(&self, block: Block, term: Term) -> Result<(Sequence, Bytes), AppendError> {
+    /// See [`BlockAppendError`].
+    pub fn append(&self, block: Block, term: Term) -> Result<(Sequence, Bytes), BlockAppendError> {
         let mut writer = self.writer.lock();
         let appended = writer.append(&self.parts, block, term);
         self.publish(&writer);
@@ -418,12 +418,12 @@ impl Journal {
     /// The bytes `offset..offset + len` of a committed block's content.
     ///
     /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {
+    /// See [`BlockReadError`].
+    pub fn read(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Read, BlockReadError> {
         if sequence > self.committed() || sequence == Sequence::NONE {
-            return Err(ReadError::NotCommitted { sequence });
+            return Err(BlockReadError::NotCommitted { sequence });
         }
-        let out_of_bounds = ReadError::OutOfBounds { sequence, offset, len };
+        let out_of_bounds = BlockReadError::OutOfBounds { sequence, offset, len };
         if let Some(content) = self.parts.tail.get(sequence.0) {
             let range = offset as usize..offset as usize + len as usize;
             if range.end > content.len() {
@@ -433,7 +433,7 @@ impl Journal {
             return Ok(Read::Hot(self.parts.tail.slice_of(&content, range)));
         }
         let located = self.parts.index.read().locate(sequence.0, self.parts.marks.evictable());
-        let Some(found) = located else { return Err(ReadError::Released { sequence }) };
+        let Some(found) = located else { return Err(BlockReadError::Released { sequence }) };
         let start = found.start + FRAME as u64 + u64::from(offset);
         if start + u64::from(len) > found.end {
             return Err(out_of_bounds);

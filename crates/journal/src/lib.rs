@@ -44,7 +44,7 @@ mod walk;
 mod writer;
 
 pub use block::{Block, BlockBuilder, LARGEST_ENTRY, MAX_BLOCK};
-pub use error::{AppendError, CutError, JournalError, ReadError, StorageError};
+pub use error::{BlockAppendError, BlockReadError, CutError, JournalError, StorageError};
 pub use journal::{Journal, JournalOptions, JournalStats, Recovered, Torn};
 pub use read::{ColdRead, Read, ReadAhead};
 pub use replay::Replayed;

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use sabir_base::buf::BufPool;
 use sabir_model::Sequence;
 
-use crate::error::ReadError;
+use crate::error::BlockReadError;
 use crate::frame::STEP;
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentNo};
 use crate::tail::Tail;
@@ -402,14 +402,14 @@ impl ColdRead {
     /// that stalls nobody.
     ///
     /// # Errors
-    /// [`ReadError::Disk`]. The bytes are not verified: they have a checksum of their own.
-    pub fn run(self) -> Result<Bytes, ReadError> {
+    /// [`BlockReadError::Disk`]. The bytes are not verified: they have a checksum of their own.
+    pub fn run(self) -> Result<Bytes, BlockReadError> {
         let place = &self.place;
         let range = match self.reads.claim(place) {
             Ok(bytes) => return Ok(bytes),
             Err(range) => range,
         };
-        let failed = |source| ReadError::Disk { sequence: place.sequence, source };
+        let failed = |source| BlockReadError::Disk { sequence: place.sequence, source };
         let bytes = self.reads.load(&place.segment, &range).map_err(failed)?;
         let at = (place.start - range.start) as usize;
         Ok(self.reads.tail.slice_of(&bytes, at..at + place.len as usize))

@@ -31,7 +31,7 @@ use sabir_model::{NodeId, Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::WakeFn;
-use crate::error::{AppendError, CutError, StorageError};
+use crate::error::{BlockAppendError, CutError, StorageError};
 
 /// The number of an append since the start; grows by one with each, and stays one's own when the block is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +87,8 @@ pub trait Replicator: Send + Sync + 'static {
     /// not known yet. From any thread.
     ///
     /// # Errors
-    /// See [`AppendError`]: nothing was written.
-    fn append(&self, block: Block) -> Result<Ticket, AppendError>;
+    /// See [`BlockAppendError`]: nothing was written.
+    fn append(&self, block: Block) -> Result<Ticket, BlockAppendError>;
 
     /// Whether entries of this priority may be pushed now. One atomic load; asked before each push.
     fn admits(&self, priority: Priority) -> bool;

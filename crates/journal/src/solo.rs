@@ -9,7 +9,7 @@ use sabir_model::{Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::WakeFn;
-use crate::error::{AppendError, CutError, JournalError};
+use crate::error::{BlockAppendError, CutError, JournalError};
 use sabir_base::drain_loop::DrainLoop;
 
 use crate::journal::Journal;
@@ -55,14 +55,14 @@ impl Solo {
 }
 
 impl Replicator for Solo {
-    fn append(&self, block: Block) -> Result<Ticket, AppendError> {
+    fn append(&self, block: Block) -> Result<Ticket, BlockAppendError> {
         let appended = {
             let mut pending = self.pending.lock();
             let term = self.term();
             let appended = self.journal.append(block, term);
             appended.map(|(sequence, content)| pending.push(sequence, term, content))
         };
-        if matches!(appended, Err(AppendError::Stopped(_))) && self.settle() {
+        if matches!(appended, Err(BlockAppendError::Stopped(_))) && self.settle() {
             self.journal.wake();
         }
         appended

@@ -6,7 +6,7 @@ use sabir_model::{Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::{Completion, DiskError, WriteOp};
-use crate::error::{AppendError, StorageError};
+use crate::error::{BlockAppendError, StorageError};
 use crate::flight::Flight;
 use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
 use crate::journal::Parts;
@@ -142,17 +142,17 @@ impl Writer {
         parts: &Parts,
         block: Block,
         term: Term,
-    ) -> Result<Appended, AppendError> {
+    ) -> Result<Appended, BlockAppendError> {
         if let Some(error) = parts.stopped.get() {
-            return Err(AppendError::Stopped(error.clone()));
+            return Err(BlockAppendError::Stopped(error.clone()));
         }
         if self.closed {
-            return Err(AppendError::Closed(block));
+            return Err(BlockAppendError::Closed(block));
         }
         match self.make_room(parts, block.framed_len() as u64) {
             Ok(()) => Ok(self.send_block(parts, block, term)?),
-            Err(error) if error.is_shortage() => Err(AppendError::Full(block)),
-            Err(error) => Err(AppendError::Stopped(self.stop(parts, "make a segment", error))),
+            Err(error) if error.is_shortage() => Err(BlockAppendError::Full(block)),
+            Err(error) => Err(BlockAppendError::Stopped(self.stop(parts, "make a segment", error))),
         }
     }
 

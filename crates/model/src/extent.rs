@@ -3,7 +3,7 @@
 use sabir_base::varint;
 
 use crate::stored::{DecodeError, take_u8};
-use crate::{FrontEndNo, Sequence};
+use crate::{FrontendNo, Sequence};
 
 /// A run of records in a block of the journal, the same on every replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,8 +18,8 @@ pub struct Extent {
     pub first_record: u32,
     /// How many records are meant.
     pub records: u32,
-    /// The front end that built the batch; [`FrontEndNo::NONE`] if a client's batch was stored as it came.
-    pub maker: FrontEndNo,
+    /// The front end that built the batch; [`FrontendNo::NONE`] if a client's batch was stored as it came.
+    pub origin: FrontendNo,
     /// What differs for this target.
     pub overlay: Overlay,
 }
@@ -60,7 +60,7 @@ impl Extent {
         for value in [self.offset, self.len, self.first_record, self.records] {
             varint::put_u64(out, value.into());
         }
-        varint::put_u64(out, self.maker.0.into());
+        varint::put_u64(out, self.origin.0.into());
         self.overlay.encode(out);
     }
 
@@ -75,15 +75,15 @@ impl Extent {
             len: varint::take_u32(input)?,
             first_record: varint::take_u32(input)?,
             records: varint::take_u32(input)?,
-            maker: take_front_end(input)?,
+            origin: take_front_end(input)?,
             overlay: Overlay::decode(input)?,
         })
     }
 }
 
-fn take_front_end(input: &mut &[u8]) -> Result<FrontEndNo, DecodeError> {
+fn take_front_end(input: &mut &[u8]) -> Result<FrontendNo, DecodeError> {
     let number = varint::take_u64(input)?;
-    u16::try_from(number).map(FrontEndNo).map_err(|_| DecodeError::Field("front end"))
+    u16::try_from(number).map(FrontendNo).map_err(|_| DecodeError::Field("front end"))
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
             len: 61,
             first_record: 0,
             records: 1,
-            maker: FrontEndNo(2),
+            origin: FrontendNo(2),
             overlay: Overlay::None,
         }
     }

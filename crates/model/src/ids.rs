@@ -52,7 +52,7 @@ id! {
 }
 id! {
     /// The number the catalog gave a front end's registered name; 0 is nobody.
-    FrontEndNo(u16)
+    FrontendNo(u16)
 }
 id! {
     /// A node of the cluster.
@@ -112,7 +112,7 @@ impl LeaderEpoch {
     pub const UNKNOWN: Self = Self(-1);
 }
 
-impl FrontEndNo {
+impl FrontendNo {
     /// No front end.
     pub const NONE: Self = Self(0);
 }

@@ -13,7 +13,7 @@ mod topic_error;
 pub use error::ErrorKind;
 pub use extent::{Extent, Overlay};
 pub use ids::{
-    FrontEndNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
+    FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use stored::DecodeError;
 pub use topic::{

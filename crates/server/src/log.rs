@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::sections::{Log, LogFormat};
+use crate::config::sections::{LogFormat, LogSection};
 
-impl Log {
+impl LogSection {
     /// The filter that `log.level` stands for.
     pub(crate) fn filter(&self) -> Result<EnvFilter, String> {
         let problem = |e| format!("`{}`: {e}; write `info`, or `info,sabir_net=debug`", self.level);
@@ -21,7 +21,7 @@ pub fn colors_allowed() -> bool {
 }
 
 /// Sends the log to stderr from here on. Does nothing where the process has a log already.
-pub fn init(log: &Log) {
+pub fn init(log: &LogSection) {
     // The configuration was checked; only an embedding program could have made another one.
     let filter = log.filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -50,9 +50,9 @@ impl MemoryFiles {
     /// The folders of the control group and of all above it, as far as they can be seen.
     fn groups(&self) -> Vec<PathBuf> {
         let mounted = self.root.join("sys/fs/cgroup");
-        let said = read_to_string(self.root.join("proc/self/cgroup")).unwrap_or_default();
+        let own = read_to_string(self.root.join("proc/self/cgroup")).unwrap_or_default();
         let mut groups = Vec::new();
-        for line in said.lines() {
+        for line in own.lines() {
             let mut parts = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
-use crate::running::{Running, StartError, Stopped, start};
+use crate::config::ServerConfig;
+use crate::running::{Running, ServerStartError, Stopped, start};
 
 /// How long closing the data directory may take beside the drain, before the process gives up on it. Nothing acknowledged is
 /// lost then: the next start recovers.
@@ -17,7 +17,7 @@ const CLOSE: Duration = Duration::from_secs(30);
 pub enum RunError {
     /// It did not start.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] ServerStartError),
     /// It did not stop in time.
     #[error("the broker did not stop within {} s of the signal; what was acknowledged is safe, and the next start recovers it", .0.as_secs())]
     Stuck(Duration),
@@ -27,7 +27,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// It did not start, or did not stop in time.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: ServerConfig) -> Result<(), RunError> {
     run_while(config, |_| true)
 }
 
@@ -35,9 +35,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
 ///
 /// # Errors
 /// Those of [`run`].
-pub fn run_while(config: Config, ready: impl FnOnce(&Running) -> bool) -> Result<(), RunError> {
+pub fn run_while(config: ServerConfig, ready: impl FnOnce(&Running) -> bool) -> Result<(), RunError> {
     crate::panics::report();
-    let signals = watch_signals().map_err(StartError::System)?;
+    let signals = watch_signals().map_err(ServerStartError::System)?;
     let limit = config.net.drain.0 + CLOSE;
     let running = start(config)?;
     announce(&running);

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sabir_admin::{Admin, Figures, FrontEnds, Shown};
+use sabir_admin::{Admin, Figures, ServedFrontends, Shown};
 use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
-use sabir_frontend::{Listening, Place};
+use sabir_frontend::{FrontendContext, Listening};
 use sabir_model::Durability;
 use sabir_net::{BindError, Frontend, Listener, Net, NetOptions, Watched};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::config::{Config, FrontEndConfig};
+use crate::config::{FrontendConfig, ServerConfig};
 use crate::limits::{self, Descriptors};
 use crate::memory::{MemoryFiles, TailCacheSize};
 use crate::memory_watch::MemoryWatch;
@@ -26,7 +26,7 @@ use crate::storage::volatile;
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum ServerStartError {
     /// The data directory cannot be opened, or another process has it.
     #[error(transparent)]
     Broker(#[from] sabir_broker::StartError),
@@ -38,10 +38,10 @@ pub enum StartError {
     System(#[from] std::io::Error),
 }
 
-impl StartError {
+impl ServerStartError {
     /// Whether another process has the data directory.
     pub fn data_in_use(&self) -> bool {
-        matches!(self, StartError::Broker(sabir_broker::StartError::InUse { .. }))
+        matches!(self, ServerStartError::Broker(sabir_broker::StartError::InUse { .. }))
     }
 }
 
@@ -78,8 +78,8 @@ pub struct Stopped {
 /// Opens the data directory and serves. Blocking; returns when every listener takes connections.
 ///
 /// # Errors
-/// What [`StartError`] lists. Nothing is left running then.
-pub fn start(config: Config) -> Result<Running, StartError> {
+/// What [`ServerStartError`] lists. Nothing is left running then.
+pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let began = Instant::now();
     let open_files = limits::raise_open_files();
     let mut options = config.broker_options();
@@ -135,7 +135,7 @@ fn warn_of_memory(data: &Path) {
     }
 }
 
-fn bind(front_end: FrontEndConfig) -> Result<(FrontEndConfig, Listener), BindError> {
+fn bind(front_end: FrontendConfig) -> Result<(FrontendConfig, Listener), BindError> {
     let listener = Listener::bind(&front_end.listen)?;
     Ok((front_end, listener))
 }
@@ -143,20 +143,23 @@ fn bind(front_end: FrontEndConfig) -> Result<(FrontEndConfig, Listener), BindErr
 fn serve(
     net: &Net,
     broker: &Broker,
-    config: FrontEndConfig,
+    config: FrontendConfig,
     listener: Listener,
 ) -> (Serving, Arc<dyn Frontend>) {
     let addresses = listener.addresses().to_vec();
     let told = addresses.iter().zip(config.advertise);
     let listening: Vec<_> = told.map(|(&address, advertise)| Listening { address, advertise }).collect();
     let advertise = listening.iter().map(Listening::shown).collect();
-    let front_end =
-        config.configured.start(Place { broker: broker.clone(), workers: net.workers().clone(), listening });
+    let front_end = config.configured.start(FrontendContext {
+        broker: broker.clone(),
+        workers: net.workers().clone(),
+        listening,
+    });
     net.serve(listener, front_end.clone());
     (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, front_end)
 }
 
-fn net_options(net: &crate::config::sections::Net) -> NetOptions {
+fn net_options(net: &crate::config::sections::NetSection) -> NetOptions {
     let defaults = NetOptions::default();
     NetOptions {
         io_threads: net.io_threads.0.map_or(defaults.io_threads, usize::from),
@@ -206,12 +209,12 @@ fn net_figures(net: Arc<Net>) -> Figures {
 }
 
 /// Who is served, with how many connections.
-fn shown(net: Arc<Net>, serving: Vec<Serving>) -> FrontEnds {
+fn shown(net: Arc<Net>, serving: Vec<Serving>) -> ServedFrontends {
     Box::new(move || {
         let stats = net.stats();
         let one = |served: &Serving| {
             let counts = stats.iter().find(|listener| listener.name == served.protocol);
-            sabir_admin::FrontEnd {
+            sabir_admin::ServedFrontend {
                 name: served.protocol,
                 listening: served.listening.clone(),
                 advertise: served.advertise.iter().map(HostPort::to_string).collect(),
@@ -277,7 +280,7 @@ struct AdminServer {
 }
 
 impl AdminServer {
-    fn start(config: &Config, admin: Admin) -> Result<Option<Self>, StartError> {
+    fn start(config: &ServerConfig, admin: Admin) -> Result<Option<Self>, ServerStartError> {
         let options = config.admin_listen();
         if options.addresses.is_empty() {
             return Ok(None);

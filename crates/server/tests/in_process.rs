@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use sabir_server::client::{Outgoing, PublishOptions, Start};
-use sabir_server::config::{Config, Sources};
-use sabir_server::{Running, StartError, protocols, start};
+use sabir_server::config::{ServerConfig, Sources};
+use sabir_server::{Running, ServerStartError, protocols, start};
 
-fn config(data: &Path, settings: &[&str]) -> Config {
+fn config(data: &Path, settings: &[&str]) -> ServerConfig {
     let ports = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"];
     let set = ports.iter().chain(settings).map(|s| s.to_string()).collect();
-    Config::load(&Sources { data: Some(data.into()), set, ..Sources::default() }, protocols())
+    ServerConfig::load(&Sources { data: Some(data.into()), set, ..Sources::default() }, protocols())
         .expect("good settings")
 }
 
@@ -93,7 +93,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let settings = [format!("kafka.listen={taken}"), format!("admin.listen={admin}")];
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let failed = start(config(other.path(), &settings)).err().unwrap();
-    assert!(matches!(failed, StartError::Bind(_)), "{failed}");
+    assert!(matches!(failed, ServerStartError::Bind(_)), "{failed}");
     assert!(std::net::TcpListener::bind(admin).is_ok(), "the admin port is free again");
     running.stop();
     start(config(other.path(), &settings)).unwrap().stop();

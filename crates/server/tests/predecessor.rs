@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sabir_base::clock::ManualClock;
 use sabir_broker::projection::{
-    Effects, FrontEndProjection, PageDecodeError, PageKey, PageMap, PageValue, Paged, Projection,
+    Effects, FrontendProjection, PageDecodeError, PageKey, PageMap, PageValue, Paged, Projection,
     ProjectionFactory,
 };
 use sabir_broker::{
@@ -21,10 +21,10 @@ use sabir_broker::{
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    DecodeError, ErrorKind, FrontEndNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType, TopicConfig,
+    DecodeError, ErrorKind, FrontendNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType, TopicConfig,
     TopicId,
 };
-use sabir_server::config::{Config, Sources};
+use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{protocols, start};
 
 /// What a fixture says of itself.
@@ -196,7 +196,7 @@ async fn append(
     index: i32,
     batch: BatchBuilder,
 ) -> Result<Appended, ErrorKind> {
-    let target = AppendTarget::new(topic, index, AppendAcks::InSync, FrontEndNo::NONE).unwrap();
+    let target = AppendTarget::new(topic, index, AppendAcks::InSync, FrontendNo::NONE).unwrap();
     let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
     let appending = broker.append(vec![target.append(batch).unwrap()]);
     broker.flush();
@@ -340,7 +340,7 @@ struct Count(u8);
 
 const COUNTER: ProjectionFactory = ProjectionFactory {
     name: "counter",
-    make: |maps| Ok(Box::new(Counter(maps.map(0)?)) as Box<dyn FrontEndProjection>),
+    make: |maps| Ok(Box::new(Counter(maps.map(0)?)) as Box<dyn FrontendProjection>),
 };
 
 impl PageKey for Unit {
@@ -365,7 +365,7 @@ impl Projection for Counter {
     }
 }
 
-impl FrontEndProjection for Counter {
+impl FrontendProjection for Counter {
     fn apply(&mut self, _: &[u8], _: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
         let count = self.0.get_or_insert_with(Unit, || Count(0));
         count.0 += 1;
@@ -390,7 +390,7 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
     let broker = open(None);
     let (has, needs) = (FormatLevel::LISTED, FormatLevel::FRONT_ENDS);
     assert_eq!(broker.projection("counter"), Err(EntryRefused::Level { has, needs }));
-    let refused = broker.write(ShardId(1), FrontEndNo(2), &ProjectionEntry::new("")).err();
+    let refused = broker.write(ShardId(1), FrontendNo(2), &ProjectionEntry::new("")).err();
     assert_eq!(refused, Some(EntryRefused::UnknownProjection));
     broker.shutdown();
     drop(broker);
@@ -411,7 +411,7 @@ fn the_server_starts_on_a_directory_of_level_1() {
     let (data, manifest) = unpack(&level("level-1/one-shard"));
     let set = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"].map(String::from).into();
     let sources = Sources { data: Some(data.path().into()), set, ..Sources::default() };
-    let running = start(Config::load(&sources, protocols()).unwrap()).unwrap();
+    let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(check(running.broker(), &manifest));
     running.stop();

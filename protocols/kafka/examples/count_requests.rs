@@ -19,7 +19,7 @@ use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_base::wake;
 use sabir_broker::{Broker, BrokerOptions, Caller, DiskKind, NewTopic};
-use sabir_frontend::{Listening, Place, Protocol};
+use sabir_frontend::{FrontendContext, Listening, Protocol};
 use sabir_kafka::Kafka;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -156,7 +156,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     let (accepted, peer) = listener.accept().await?;
     accepted.set_nodelay(true)?;
     stream.set_nodelay(true)?;
-    let front_end = Kafka.configure(Default::default())?.start(Place {
+    let front_end = Kafka.configure(Default::default())?.start(FrontendContext {
         broker: broker.clone(),
         workers: Workers::of_node(64 << 20),
         listening: vec![Listening { address: local, advertise: None }],

@@ -1,6 +1,6 @@
 //! What the broker is set to, by Kafka's names. Read from the configuration file: shown, and not to be changed from outside.
 
-use crate::config::Config;
+use crate::config::KafkaConfig;
 use crate::handlers::Client;
 use crate::topic_config::{self, ValueType};
 use sabir_broker::GroupOptions;
@@ -9,7 +9,7 @@ use sabir_model::TopicConfig;
 
 /// A broker's setting as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct ShownBrokerSetting {
     pub name: &'static str,
     pub value: String,
     /// What holds where the configuration file says nothing.
@@ -19,7 +19,7 @@ pub(crate) struct Shown {
 }
 
 /// Every setting that has a meaning here, those of all topics included, by name.
-pub(crate) fn shown(client: &Client) -> Vec<Shown> {
+pub(crate) fn shown(client: &Client) -> Vec<ShownBrokerSetting> {
     let kafka = &client.kafka;
     let (own, config) = (&kafka.broker.options().groups, &kafka.config);
     let mut all = of_place(client);
@@ -31,18 +31,23 @@ pub(crate) fn shown(client: &Client) -> Vec<Shown> {
 }
 
 /// One that is what it is, whatever a file says.
-fn plain(name: &'static str, value_type: ValueType, value: String, help: &'static str) -> Shown {
-    Shown { name, built_in: value.clone(), value, value_type, help }
+fn plain(name: &'static str, value_type: ValueType, value: String, help: &'static str) -> ShownBrokerSetting {
+    ShownBrokerSetting { name, built_in: value.clone(), value, value_type, help }
 }
 
-fn of_place(client: &Client) -> Vec<Shown> {
+fn of_place(client: &Client) -> Vec<ShownBrokerSetting> {
     let kafka = &client.kafka;
     let options = kafka.broker.options();
     let address =
         format!("PLAINTEXT://{}", HostPort { host: client.host.to_string(), port: client.port as u16 });
     // These have no values that are built in.
-    let given =
-        |name, value_type, value, help| Shown { name, value, built_in: String::new(), value_type, help };
+    let given = |name, value_type, value, help| ShownBrokerSetting {
+        name,
+        value,
+        built_in: String::new(),
+        value_type,
+        help,
+    };
     vec![
         given(
             "advertised.listeners",
@@ -62,9 +67,9 @@ fn of_place(client: &Client) -> Vec<Shown> {
     ]
 }
 
-fn of_front_end(config: &Config) -> [Shown; 3] {
-    let built_in = Config::default();
-    let setting = |name, value_type, get: fn(&Config) -> String, help| Shown {
+fn of_front_end(config: &KafkaConfig) -> [ShownBrokerSetting; 3] {
+    let built_in = KafkaConfig::default();
+    let setting = |name, value_type, get: fn(&KafkaConfig) -> String, help| ShownBrokerSetting {
         name,
         value: get(config),
         built_in: get(&built_in),
@@ -93,9 +98,9 @@ fn of_front_end(config: &Config) -> [Shown; 3] {
     ]
 }
 
-fn of_groups(options: &GroupOptions) -> [Shown; 5] {
+fn of_groups(options: &GroupOptions) -> [ShownBrokerSetting; 5] {
     let built_in = GroupOptions::default();
-    let setting = |name, value_type, get: fn(&GroupOptions) -> String, help| Shown {
+    let setting = |name, value_type, get: fn(&GroupOptions) -> String, help| ShownBrokerSetting {
         name,
         value: get(options),
         built_in: get(&built_in),
@@ -137,9 +142,9 @@ fn of_groups(options: &GroupOptions) -> [Shown; 5] {
 }
 
 /// What holds for topics that say nothing themselves.
-fn of_topics(defaults: &TopicConfig) -> impl Iterator<Item = Shown> {
+fn of_topics(defaults: &TopicConfig) -> impl Iterator<Item = ShownBrokerSetting> {
     topic_config::shown(defaults, defaults).filter_map(|shown| {
-        Some(Shown {
+        Some(ShownBrokerSetting {
             name: shown.broker_name?,
             value: shown.default,
             built_in: shown.built_in,

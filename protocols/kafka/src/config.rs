@@ -1,12 +1,12 @@
 //! The front end's own settings.
 
-use sabir_frontend::config::{ConfigError, Setting, Size, Table, parse_table};
+use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size, parse_table};
 use serde::Deserialize;
 
 /// The front end's own table; see [`SETTINGS`] for what each key does.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct KafkaConfig {
     /// Whether a topic that is asked for and not there is made.
     pub auto_create: bool,
     /// Partitions of a topic that is made without saying how many.
@@ -68,19 +68,19 @@ pub const SETTINGS: &[Setting] = &[
 /// The name of the table, of the metrics' label and of the front end.
 pub const NAME: &str = "kafka";
 
-impl Default for Config {
+impl Default for KafkaConfig {
     /// What holds where the table says nothing.
     fn default() -> Self {
-        Self::parse(Table::default()).expect("every key has a default that is good")
+        Self::parse(SettingsTable::default()).expect("every key has a default that is good")
     }
 }
 
-impl Config {
+impl KafkaConfig {
     /// Takes the table.
     ///
     /// # Errors
     /// An unknown key, a value that cannot be.
-    pub fn parse(table: Table) -> Result<Self, ConfigError> {
+    pub fn parse(table: SettingsTable) -> Result<Self, ConfigError> {
         let config: Self = parse_table(NAME, table, SETTINGS)?;
         if config.num_partitions == 0 {
             return Err(ConfigError::new(NAME, "num_partitions", "a topic has one partition at least"));
@@ -96,9 +96,9 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Config, String> {
+    fn parse(json: &str) -> Result<KafkaConfig, String> {
         let table = serde_json::from_str(json).expect("JSON");
-        Config::parse(table).map_err(|e| e.to_string())
+        KafkaConfig::parse(table).map_err(|e| e.to_string())
     }
 
     #[test]

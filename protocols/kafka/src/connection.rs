@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience, Standing};
 use tokio::time::Instant;
 
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::handlers::produce::{self, Producing};
 use crate::handlers::{self, Client, Handling, Reply};
 use crate::requests::{BadRequest, Next, Request, RequestNumber, Requests};
@@ -22,7 +22,7 @@ use crate::wire::{ApiKey, ErrorCode};
 const MAX_OPEN: usize = 1024;
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(kafka: Arc<FrontEnd>, connection: Connection) {
+pub(crate) async fn serve(kafka: Arc<KafkaFrontend>, connection: Connection) {
     let session = Session::new(kafka.clone(), &connection);
     sabir_net::drive(connection, session, kafka.counters.clone()).await;
 }
@@ -43,7 +43,7 @@ impl Running {
 }
 
 struct Session {
-    kafka: Arc<FrontEnd>,
+    kafka: Arc<KafkaFrontend>,
     client: Rc<Client>,
     requests: Requests,
     /// A request whose turn has not come.
@@ -53,7 +53,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(kafka: Arc<FrontEnd>, connection: &Connection) -> Self {
+    fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
         let max_frame = (kafka.config.max_request.0 as usize).min(connection.limits.frame_memory.total());
         Self {
             client: Rc::new(Client::new(kafka.clone(), connection)),

@@ -6,7 +6,7 @@
 use sabir_base::metrics::Exposition;
 use sabir_broker::{CatalogView, DEFAULT_NAMESPACE, GroupLag, PartitionLag, Topic, TopicLag};
 
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::names;
 
 /// How many more positions are summed up than are shown one by one.
@@ -16,7 +16,7 @@ const SUMMED: usize = 10;
 const NONE: i64 = -1;
 
 /// Writes everything, if it is wanted.
-pub(crate) fn expose(kafka: &FrontEnd, out: &mut Exposition) {
+pub(crate) fn expose(kafka: &KafkaFrontend, out: &mut Exposition) {
     let limit = kafka.config.exporter_partitions;
     if limit == 0 {
         return;
@@ -41,19 +41,19 @@ fn left_out(out: &mut Exposition, of: &str, left_out: bool) {
     out.gauge("sabir_metrics_left_out", help, &[("metrics", of)], left_out.into());
 }
 
-fn nodes(kafka: &FrontEnd, out: &mut Exposition) {
+fn nodes(kafka: &KafkaFrontend, out: &mut Exposition) {
     out.gauge("kafka_brokers", "Number of brokers in the cluster.", &[], 1);
     let (id, address) = (kafka.node_id().to_string(), kafka.shown_address());
     out.info("kafka_broker", "The broker's id and address.", &[("id", &id), ("address", &address)]);
 }
 
 /// Tells whether the partitions are shown one by one.
-fn topics(kafka: &FrontEnd, catalog: &CatalogView, limit: usize, out: &mut Exposition) -> bool {
+fn topics(kafka: &KafkaFrontend, catalog: &CatalogView, limit: usize, out: &mut Exposition) -> bool {
     let seen = || catalog.topics().filter(|topic| &*topic.namespace == DEFAULT_NAMESPACE);
     if catalog.len() <= limit {
         for topic in seen() {
             let help = "Number of partitions of the topic.";
-            let labels = [("topic", &*names::shown(&topic.name))];
+            let labels = [("topic", &*names::client_name(&topic.name))];
             out.gauge("kafka_topic_partitions", help, &labels, topic.partitions.len() as i64);
         }
     }
@@ -64,8 +64,8 @@ fn topics(kafka: &FrontEnd, catalog: &CatalogView, limit: usize, out: &mut Expos
     fit
 }
 
-fn topic_partitions(kafka: &FrontEnd, topic: &Topic, out: &mut Exposition) {
-    let name = names::shown(&topic.name);
+fn topic_partitions(kafka: &KafkaFrontend, topic: &Topic, out: &mut Exposition) {
+    let name = names::client_name(&topic.name);
     for partition in &topic.partitions {
         let Ok(kept) = kafka.broker.partition_stats(partition.shard, partition.id) else { continue };
         let leader = kafka.leader(partition).map_or(NONE, |(leader, _)| leader.into());
@@ -105,7 +105,7 @@ fn group_sums(group: &GroupLag, out: &mut Exposition) {
         signed(group.group.members as u64),
     );
     for topic in &group.topics {
-        let labels = [("consumergroup", id), ("topic", &*names::shown(&topic.topic.name))];
+        let labels = [("consumergroup", id), ("topic", &*names::client_name(&topic.topic.name))];
         let sum = topic.partitions.iter().map(|p| p.committed.0).fold(0, i64::saturating_add);
         let help = "The sum of the group's positions in the topic.";
         out.gauge("kafka_consumergroup_current_offset_sum", help, &labels, sum);
@@ -116,7 +116,7 @@ fn group_sums(group: &GroupLag, out: &mut Exposition) {
 
 fn group_partitions(group: &GroupLag, out: &mut Exposition) {
     for topic in &group.topics {
-        let name = names::shown(&topic.topic.name);
+        let name = names::client_name(&topic.topic.name);
         for (number, position) in every_partition(topic) {
             let number = number.to_string();
             let labels = [("consumergroup", &*group.group.group), ("topic", &*name), ("partition", &*number)];

@@ -9,12 +9,12 @@ use sabir_base::metrics::Exposition;
 use sabir_base::panics;
 use sabir_broker::{Broker, Caller, NewTopic, Partition, Topic};
 use sabir_frontend::config::HostPort;
-use sabir_frontend::{Listening, Place};
+use sabir_frontend::{FrontendContext, Listening};
 use sabir_model::{LeaderEpoch, TopicConfig, TopicError, TopicId};
 use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, NAME};
+use crate::config::{KafkaConfig, NAME};
 use crate::connection;
 use crate::exporter;
 use crate::fetch_session::{FetchSessions, SessionStats};
@@ -30,9 +30,9 @@ const BEGIN: Duration = Duration::from_secs(1);
 pub(crate) const CALLER: Caller = Caller::front_end(NAME);
 
 /// Serves Kafka's protocol.
-pub(crate) struct FrontEnd {
+pub(crate) struct KafkaFrontend {
     pub(crate) broker: Broker,
-    pub(crate) config: Config,
+    pub(crate) config: KafkaConfig,
     pub(crate) metrics: Metrics,
     pub(crate) counters: Arc<ConnectionCounters>,
     /// What looks at records that take long.
@@ -44,9 +44,9 @@ pub(crate) struct FrontEnd {
     begun: OnceCell<()>,
 }
 
-impl FrontEnd {
+impl KafkaFrontend {
     /// A front end of the broker in `place`.
-    pub(crate) fn new(config: Config, place: Place) -> Arc<Self> {
+    pub(crate) fn new(config: KafkaConfig, place: FrontendContext) -> Arc<Self> {
         Arc::new(Self {
             cluster_id: Str::from(short_uuid(place.broker.cluster_id().0)),
             broker: place.broker,
@@ -134,7 +134,7 @@ impl FrontEnd {
 
     /// The topic of a name as clients write it.
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        let name = names::meant(name).ok()?;
+        let name = names::topic_name(name).ok()?;
         self.broker.catalog().topic(&name).cloned()
     }
 
@@ -144,7 +144,7 @@ impl FrontEnd {
     }
 }
 
-impl Frontend for FrontEnd {
+impl Frontend for KafkaFrontend {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -2,7 +2,7 @@
 
 use sabir_model::{ErrorKind, InvalidSetting, ShardFailure, TopicError};
 
-use crate::names::shown;
+use crate::names::client_name;
 use crate::topic_config;
 use crate::wire::ErrorCode;
 
@@ -72,10 +72,10 @@ pub fn error_code(kind: ErrorKind) -> ErrorCode {
 /// The code that tells a client why a topic is not made or changed, and what it can read with it, in Kafka's words where it has some.
 pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
     let message = match error {
-        TopicError::Exists(name) => format!("Topic '{}' already exists.", shown(name)),
-        TopicError::Collides { name, other } => collides(&shown(name), &shown(other)),
+        TopicError::Exists(name) => format!("Topic '{}' already exists.", client_name(name)),
+        TopicError::Collides { name, other } => collides(&client_name(name), &client_name(other)),
         TopicError::Reserved { name, .. } => format!("Creation of internal topic {name} is prohibited."),
-        TopicError::Internal(name) => format!("Topic '{}' is kept by the broker itself.", shown(name)),
+        TopicError::Internal(name) => format!("Topic '{}' is kept by the broker itself.", client_name(name)),
         TopicError::Setting(InvalidSetting { field: Some(field), problem }) => {
             format!("{}: {problem}", topic_config::name_of(*field))
         }

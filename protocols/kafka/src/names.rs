@@ -38,7 +38,7 @@ pub fn is_internal(name: &str) -> bool {
 pub struct IllegalName;
 
 /// The name by which Kafka's clients see a topic.
-pub fn shown(name: &str) -> Cow<'_, str> {
+pub fn client_name(name: &str) -> Cow<'_, str> {
     if is_legal(name) && !name.starts_with(MARK) {
         return Cow::Borrowed(name);
     }
@@ -58,13 +58,13 @@ pub fn shown(name: &str) -> Cow<'_, str> {
 ///
 /// # Errors
 /// No topic can be shown by this name.
-pub fn meant(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
+pub fn topic_name(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
     let Some(escaped) = shown_name.strip_prefix(MARK) else {
         return if is_legal(shown_name) { Ok(Cow::Borrowed(shown_name)) } else { Err(IllegalName) };
     };
     let name = unescape(escaped).ok_or(IllegalName)?;
     // One form only: what is legal is not escaped, and nothing is escaped twice.
-    if shown(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
+    if client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
 }
 
 fn is_legal(name: &str) -> bool {
@@ -105,8 +105,8 @@ mod tests {
             ("escaped..x", "escaped..escaped..x"),
             ("bücher", "escaped..b_c3_bccher"),
         ] {
-            assert_eq!(shown(name), expected);
-            assert_eq!(meant(expected), Ok(Cow::Borrowed(name)));
+            assert_eq!(client_name(name), expected);
+            assert_eq!(topic_name(expected), Ok(Cow::Borrowed(name)));
         }
     }
 
@@ -126,15 +126,15 @@ mod tests {
             "escaped..a_zz",
             "escaped..a_2F",
         ] {
-            assert_eq!(meant(name), Err(IllegalName), "{name}");
+            assert_eq!(topic_name(name), Err(IllegalName), "{name}");
         }
     }
 
     proptest! {
         #[test]
         fn no_two_topics_are_shown_as_one(name in ".{1,60}|escaped[.]{2}.{0,20}|[a-z._-]{1,20}") {
-            let shown_name = shown(&name).into_owned();
-            let meant_name = meant(&shown_name).map(Cow::into_owned);
+            let shown_name = client_name(&name).into_owned();
+            let meant_name = topic_name(&shown_name).map(Cow::into_owned);
             prop_assert_eq!(meant_name, Ok(name));
         }
     }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use sabir_frontend::client::Connector;
-use sabir_frontend::config::{ConfigError, Setting, Size, Table};
-use sabir_frontend::{Configured, Place, Protocol};
+use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size};
+use sabir_frontend::{Configured, FrontendContext, Protocol};
 use sabir_net::Frontend;
 
 use crate::client::tool::CONNECTOR;
-use crate::config::{Config, NAME, SETTINGS};
-use crate::frontend::FrontEnd;
+use crate::config::{KafkaConfig, NAME, SETTINGS};
+use crate::frontend::KafkaFrontend;
 use crate::names;
 
 /// Kafka's protocol.
@@ -33,8 +33,8 @@ impl Protocol for Kafka {
         &names::RESERVED
     }
 
-    fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
-        Ok(Box::new(Config::parse(table)?))
+    fn configure(&self, table: SettingsTable) -> Result<Box<dyn Configured>, ConfigError> {
+        Ok(Box::new(KafkaConfig::parse(table)?))
     }
 
     fn connector(&self) -> &'static dyn Connector {
@@ -42,12 +42,12 @@ impl Protocol for Kafka {
     }
 }
 
-impl Configured for Config {
+impl Configured for KafkaConfig {
     fn largest_frame(&self) -> Option<(&'static str, Size)> {
         Some(("max_request", self.max_request))
     }
 
-    fn start(self: Box<Self>, place: Place) -> Arc<dyn Frontend> {
-        FrontEnd::new(*self, place)
+    fn start(self: Box<Self>, place: FrontendContext) -> Arc<dyn Frontend> {
+        KafkaFrontend::new(*self, place)
     }
 }

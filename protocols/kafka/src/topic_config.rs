@@ -21,7 +21,7 @@ pub(crate) enum ValueType {
 
 /// A topic's setting as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct ShownTopicSetting {
     pub name: &'static str,
     /// The broker's setting that holds where the topic says nothing; not all have one.
     pub broker_name: Option<&'static str>,
@@ -499,11 +499,11 @@ pub(crate) fn name_of(field: TopicField) -> &'static str {
 }
 
 /// Every setting of a topic. The defaults name their durability: what a topic does not say itself is shown as what it comes to.
-pub(crate) fn shown(config: &TopicConfig, defaults: &TopicConfig) -> impl Iterator<Item = Shown> {
+pub(crate) fn shown(config: &TopicConfig, defaults: &TopicConfig) -> impl Iterator<Item = ShownTopicSetting> {
     let built_in = TopicConfig { durability: Some(Durability::Sync), ..TopicConfig::default() };
     SETTINGS.iter().map(move |setting| {
         let own = setting.is_own(config);
-        Shown {
+        ShownTopicSetting {
             name: setting.name,
             broker_name: setting.broker_name,
             value: setting.value(if own { config } else { defaults }),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sabir_kafka::client::{
-    Acks, Client, Committer, ConnectOptions, Consumer, ConsumerOptions, Error, NewTopic, OffsetAt,
+    Acks, Committer, ConnectOptions, Consumer, ConsumerOptions, Error, KafkaClient, KafkaTopicSpec, OffsetAt,
     OnOutOfRange, Producer, ProducerOptions, Record, partition_of_key,
 };
 use sabir_kafka::wire::api::coded_versions;
@@ -20,13 +20,13 @@ fn address() -> String {
     std::env::var("KAFKA_ADDR").expect(NEEDS)
 }
 
-async fn connect() -> Client {
-    Client::connect(&address(), ConnectOptions::default()).await.expect(NEEDS)
+async fn connect() -> KafkaClient {
+    KafkaClient::connect(&address(), ConnectOptions::default()).await.expect(NEEDS)
 }
 
-async fn connect_capped(api: ApiKey, version: i16) -> Client {
+async fn connect_capped(api: ApiKey, version: i16) -> KafkaClient {
     let options = ConnectOptions { version_caps: vec![(api, version)], ..Default::default() };
-    Client::connect(&address(), options).await.expect(NEEDS)
+    KafkaClient::connect(&address(), options).await.expect(NEEDS)
 }
 
 fn unique(name: &str) -> String {
@@ -35,9 +35,9 @@ fn unique(name: &str) -> String {
     format!("{name}-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn new_topic(client: &Client, name: &str, partitions: i32) -> String {
+async fn new_topic(client: &KafkaClient, name: &str, partitions: i32) -> String {
     let name = unique(name);
-    client.create_topic(NewTopic::new(&name, partitions)).await.unwrap();
+    client.create_topic(KafkaTopicSpec::new(&name, partitions)).await.unwrap();
     // Kafka answers before its partitions take writes.
     let ends: Vec<_> = (0..partitions).map(|p| (p, OffsetAt::Latest)).collect();
     client.list_offsets(&name, &ends).await.unwrap();
@@ -46,7 +46,7 @@ async fn new_topic(client: &Client, name: &str, partitions: i32) -> String {
 
 type Read = (i32, i64, Option<Bytes>, Option<Bytes>, Vec<(Bytes, Option<Bytes>)>);
 
-async fn read_all(client: &Client, topic: &str, count: u64, options: ConsumerOptions) -> Vec<Read> {
+async fn read_all(client: &KafkaClient, topic: &str, count: u64, options: ConsumerOptions) -> Vec<Read> {
     let mut consumer = Consumer::of_topic(client, topic, OffsetAt::Earliest, options).await.unwrap();
     let mut read: Vec<Read> = Vec::new();
     let mut counted = 0;
@@ -130,13 +130,13 @@ async fn every_version_does_the_same() {
     }
 }
 
-async fn plain_versions(client: &Client, api: ApiKey) -> (i16, i16) {
+async fn plain_versions(client: &KafkaClient, api: ApiKey) -> (i16, i16) {
     client.any().await.unwrap().versions().offered(api).expect("served")
 }
 
-async fn everything(client: &Client) -> Result<(), Error> {
+async fn everything(client: &KafkaClient) -> Result<(), Error> {
     let topic = unique("versions");
-    client.create_topic(NewTopic::new(&topic, 2)).await?;
+    client.create_topic(KafkaTopicSpec::new(&topic, 2)).await?;
     let options = ProducerOptions { idempotent: true, ..Default::default() };
     let producer = Producer::start(client, options, None).await?;
     let handle = producer.topic(&topic).await?;
@@ -266,9 +266,9 @@ async fn errors_say_what_was_wrong() {
     assert_eq!(missing.code(), Some(ErrorCode::UnknownTopicOrPartition));
     assert!(missing.to_string().contains("there-is-no-such-topic"), "{missing}");
     let topic = new_topic(&client, "errors", 1).await;
-    let twice = client.create_topic(NewTopic::new(&topic, 1)).await.unwrap_err();
+    let twice = client.create_topic(KafkaTopicSpec::new(&topic, 1)).await.unwrap_err();
     assert_eq!(twice.code(), Some(ErrorCode::TopicAlreadyExists));
-    let checked = client.create_topics(&[NewTopic::new("bad name!", 1)], true).await.unwrap();
+    let checked = client.create_topics(&[KafkaTopicSpec::new("bad name!", 1)], true).await.unwrap();
     assert_eq!(checked[0].as_ref().unwrap_err().code(), Some(ErrorCode::InvalidTopic));
 
     let outside = |policy| {
@@ -290,6 +290,6 @@ async fn errors_say_what_was_wrong() {
     assert_eq!(refused.code(), Some(ErrorCode::MessageTooLarge));
     assert_eq!(producer.send(handle, Some(0), &Record::value(b"fits")).await.unwrap(), (0, 0));
 
-    let nobody = Client::connect("127.0.0.1:1", ConnectOptions::default()).await.unwrap_err();
+    let nobody = KafkaClient::connect("127.0.0.1:1", ConnectOptions::default()).await.unwrap_err();
     assert!(matches!(nobody, Error::Connect { .. }), "{nobody}");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sabir_kafka::client::{Client, ConnectOptions, Consumer, ConsumerOptions, Error, Fetched};
+use sabir_kafka::client::{ConnectOptions, Consumer, ConsumerOptions, Error, FetchedRecords, KafkaClient};
 use sabir_kafka::wire::api::SUPPORTED;
 use sabir_kafka::wire::messages::{api_versions as av, fetch as fe, metadata as md};
 use sabir_kafka::wire::{ApiKey, Encoded, ErrorCode, Reader, RequestHeader, encode_response};
@@ -115,7 +115,7 @@ impl FakeBroker {
 
 async fn consumer(broker: &FakeBroker, partitions: i32) -> Consumer {
     let address = format!("127.0.0.1:{}", broker.port);
-    let client = Client::connect(&address, ConnectOptions::default()).await.unwrap();
+    let client = KafkaClient::connect(&address, ConnectOptions::default()).await.unwrap();
     let from: Vec<_> = (0..partitions).map(|partition| ("t", partition, 0)).collect();
     Consumer::assign(&client, &from, ConsumerOptions::default()).await.unwrap()
 }
@@ -128,7 +128,7 @@ fn record(offset: i64) -> Bytes {
 }
 
 /// Polls until there are records or an error.
-async fn next(consumer: &mut Consumer) -> Result<Vec<Fetched>, Error> {
+async fn next(consumer: &mut Consumer) -> Result<Vec<FetchedRecords>, Error> {
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < Duration::from_secs(10), "neither records nor an error");

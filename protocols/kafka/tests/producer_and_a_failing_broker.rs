@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sabir_kafka::client::{Client, ConnectOptions, Delivery, Producer, ProducerOptions, Record};
+use sabir_kafka::client::{ConnectOptions, Delivery, KafkaClient, Producer, ProducerOptions, Record};
 use sabir_kafka::wire::api::SUPPORTED;
 use sabir_kafka::wire::messages::{
     api_versions as av, init_producer_id as ip, metadata as md, produce as pr,
@@ -220,7 +220,7 @@ async fn produce(
         let counter = if delivery.result.is_ok() { &acknowledged } else { &failures };
         counter.fetch_add(u64::from(delivery.records), Ordering::Relaxed);
     });
-    let client = Client::connect(&broker.address(), ConnectOptions::default()).await.unwrap();
+    let client = KafkaClient::connect(&broker.address(), ConnectOptions::default()).await.unwrap();
     let producer = Producer::start(&client, options, Some(on_delivery)).await.unwrap();
     let topic = producer.topic("t").await.unwrap();
     let mut next = 0;

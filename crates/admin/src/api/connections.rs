@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Name, Open, Page, Writer};
-use crate::FrontEnd;
+use super::request::{Name, Open, Page, WriteAccess};
+use crate::ServedFrontend;
 
 #[derive(Serialize)]
 pub struct Connections {
     open: u64,
     protocols: Vec<ProtocolConnections>,
-    connections: Vec<Connection>,
+    connections: Vec<ConnectionDetails>,
     next: Option<String>,
 }
 
@@ -30,7 +30,7 @@ struct ProtocolConnections {
 }
 
 #[derive(Serialize)]
-pub struct Connection {
+pub struct ConnectionDetails {
     id: String,
     protocol: Option<&'static str>,
     peer: SocketAddr,
@@ -52,7 +52,7 @@ pub async fn list(Open(shown): Open, page: Page) -> Answer<Connections> {
     let more = listed.len() > page.limit;
     listed.truncate(page.limit);
     let next = listed.last().filter(|_| more).map(|last| last.id.0.to_string());
-    let counts = |f: FrontEnd| ProtocolConnections {
+    let counts = |f: ServedFrontend| ProtocolConnections {
         protocol: f.name,
         open: f.open,
         accepted: f.accepted,
@@ -67,9 +67,9 @@ pub async fn list(Open(shown): Open, page: Page) -> Answer<Connections> {
     }))
 }
 
-fn connection(view: ConnectionView) -> Connection {
+fn connection(view: ConnectionView) -> ConnectionDetails {
     let named = |name: String| Some(name).filter(|name| !name.is_empty());
-    Connection {
+    ConnectionDetails {
         id: view.id.0.to_string(),
         protocol: Some(view.protocol).filter(|name| !name.is_empty()),
         peer: view.peer,
@@ -84,12 +84,12 @@ fn connection(view: ConnectionView) -> Connection {
     }
 }
 
-pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<Connection> {
+pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<ConnectionDetails> {
     let open = shown.registry.get(number(&name)?).ok_or_else(|| unknown(&name))?;
     Ok(Json(connection(open.view())))
 }
 
-pub async fn close(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
+pub async fn close(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
     let open = shown.registry.get(number(&name)?).ok_or_else(|| unknown(&name))?;
     open.close(DropReason::Operator);
     Ok(StatusCode::NO_CONTENT)

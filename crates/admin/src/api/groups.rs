@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Name, Open, Page, Writer};
+use super::request::{Name, Open, Page, WriteAccess};
 
 #[derive(Serialize)]
-pub struct Groups {
+pub struct GroupList {
     groups: Vec<Summary>,
     next: Option<String>,
 }
@@ -26,7 +26,7 @@ struct Summary {
     members: usize,
 }
 
-pub async fn list(Open(shown): Open, page: Page) -> Answer<Groups> {
+pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
     let groups = shown.broker.groups();
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
     let (listed, next) = page.cut(groups.list().into_iter(), |listing| &listing.group);
@@ -36,11 +36,11 @@ pub async fn list(Open(shown): Open, page: Page) -> Answer<Groups> {
         kind: listing.protocol_type.to_string(),
         members: listing.members,
     };
-    Ok(Json(Groups { groups: listed.into_iter().map(summary).collect(), next }))
+    Ok(Json(GroupList { groups: listed.into_iter().map(summary).collect(), next }))
 }
 
 #[derive(Serialize)]
-pub struct Details {
+pub struct GroupDetails {
     group: String,
     state: &'static str,
     kind: String,
@@ -71,7 +71,7 @@ struct Position {
     lag: u64,
 }
 
-pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<Details> {
+pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<GroupDetails> {
     let groups = shown.broker.groups();
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
     let view = groups.describe(&name).ok_or_else(|| Problem::unknown_group(&name))?;
@@ -85,10 +85,10 @@ fn details(
     view: GroupView,
     topics: &[TopicLag],
     committed: &BTreeMap<(TopicId, i32), Committed>,
-) -> Details {
+) -> GroupDetails {
     let mut offsets: Vec<_> = topics.iter().flat_map(|topic| positions(topic, committed)).collect();
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    Details {
+    GroupDetails {
         group,
         state: view.state.name(),
         kind: view.protocol_type.to_string(),
@@ -128,7 +128,7 @@ fn positions<'a>(
     })
 }
 
-pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
+pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
     let deleted = shown.broker.groups().delete(&name).await;
     deleted
         .map(|()| StatusCode::NO_CONTENT)

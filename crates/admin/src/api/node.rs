@@ -8,25 +8,25 @@ use sabir_model::{Durability, ShardId};
 use serde::Serialize;
 
 use super::request::Open;
-use crate::health::Health as Verdict;
-use crate::{Admin, FrontEnd};
+use crate::health::Health;
+use crate::{Admin, ServedFrontend};
 
 #[derive(Serialize)]
-pub struct Health {
+pub struct HealthReport {
     status: &'static str,
     ready: bool,
     problems: Vec<String>,
 }
 
-pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
-    let verdict = Verdict::of(&admin);
+pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<HealthReport>) {
+    let verdict = Health::of(&admin);
     let code = verdict.code();
-    let Verdict { ready, status, problems } = verdict;
-    (code, Json(Health { status, ready, problems }))
+    let Health { ready, status, problems } = verdict;
+    (code, Json(HealthReport { status, ready, problems }))
 }
 
 #[derive(Serialize)]
-pub struct Node {
+pub struct NodeReport {
     node: i32,
     cluster: String,
     version: &'static str,
@@ -47,9 +47,9 @@ struct Listener {
     advertise: String,
 }
 
-pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<Node> {
+pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<NodeReport> {
     let (broker, catalog) = (&shown.broker, shown.broker.catalog());
-    Json(Node {
+    Json(NodeReport {
         node: broker.node_id().0,
         cluster: broker.cluster_id().to_string(),
         version: env!("CARGO_PKG_VERSION"),
@@ -65,7 +65,7 @@ pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<Node> {
 }
 
 /// One for each address, since what clients are told differs.
-fn listeners(front_end: FrontEnd) -> impl Iterator<Item = Listener> {
+fn listeners(front_end: ServedFrontend) -> impl Iterator<Item = Listener> {
     let each = front_end.listening.into_iter().zip(front_end.advertise);
     each.map(move |(address, advertise)| Listener {
         protocol: front_end.name,

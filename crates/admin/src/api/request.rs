@@ -36,9 +36,9 @@ impl FromRequestParts<Admin> for Open {
 }
 
 /// That the client may change something.
-pub struct Writer;
+pub struct WriteAccess;
 
-impl FromRequestParts<Admin> for Writer {
+impl FromRequestParts<Admin> for WriteAccess {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {

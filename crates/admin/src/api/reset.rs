@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, Writer};
+use super::request::{Body, Name, Open, WriteAccess};
 use super::topics::find;
 
 /// Positions in one entry.
@@ -17,7 +17,7 @@ const COMMIT: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct ResetRequest {
     to: Target,
     topics: Option<Vec<String>>,
     #[serde(default)]
@@ -34,7 +34,7 @@ enum Target {
 }
 
 #[derive(Serialize)]
-pub struct Done {
+pub struct ResetReport {
     group: String,
     dry_run: bool,
     offsets: Vec<Change>,
@@ -51,11 +51,11 @@ struct Change {
 }
 
 pub async fn reset(
-    _: Writer,
+    _: WriteAccess,
     Open(shown): Open,
     Name(group): Name,
-    Body(wanted): Body<Wanted>,
-) -> Answer<Done> {
+    Body(wanted): Body<ResetRequest>,
+) -> Answer<ResetReport> {
     let broker = &shown.broker;
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
     broker.groups().ready().map_err(refused)?;
@@ -68,11 +68,11 @@ pub async fn reset(
     if !wanted.dry_run {
         commit(broker, &group, &offsets).await.map_err(refused)?;
     }
-    Ok(Json(Done { group, dry_run: wanted.dry_run, offsets }))
+    Ok(Json(ResetReport { group, dry_run: wanted.dry_run, offsets }))
 }
 
 /// What would change: in every partition of the topics named, or wherever the group has a position.
-async fn changes(broker: &Broker, group: &str, wanted: &Wanted) -> Result<Vec<Change>, Problem> {
+async fn changes(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<Change>, Problem> {
     let mut changes = Vec::new();
     for (topic, partition) in places(broker, group, wanted)? {
         let Some(place) = topic.partition(partition) else { continue };
@@ -91,7 +91,7 @@ async fn changes(broker: &Broker, group: &str, wanted: &Wanted) -> Result<Vec<Ch
     Ok(changes)
 }
 
-fn places(broker: &Broker, group: &str, wanted: &Wanted) -> Result<Vec<(Arc<Topic>, i32)>, Problem> {
+fn places(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<(Arc<Topic>, i32)>, Problem> {
     let mut places = Vec::new();
     match &wanted.topics {
         Some(names) => {

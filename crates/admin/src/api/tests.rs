@@ -282,13 +282,13 @@ async fn a_topic_lives_and_dies() {
 async fn what_is_said_is_the_topics_own_also_where_it_is_the_nodes_default() {
     let served = Served::running(Options::default());
     let week = 7 * 24 * 3600 * 1000_i64;
-    let said = json!({"retention_ms": week, "retention_bytes": null, "max_message_bytes": 1_048_588, "timestamp": "create"});
+    let given = json!({"retention_ms": week, "retention_bytes": null, "max_message_bytes": 1_048_588, "timestamp": "create"});
     let own = json!(["retention_ms", "retention_bytes", "max_message_bytes", "timestamp"]);
-    let (_, made) = ask(&served, "POST", "/topics", json!({"name": "t", "config": said})).await;
+    let (_, made) = ask(&served, "POST", "/topics", json!({"name": "t", "config": given})).await;
     assert_eq!(made["config"]["own"], own);
     let (_, made) = ask(&served, "POST", "/topics", json!({"name": "u"})).await;
     assert_eq!(made["config"]["own"], json!([]));
-    let (_, changed) = ask(&served, "PATCH", "/topics/u", json!({"config": said})).await;
+    let (_, changed) = ask(&served, "PATCH", "/topics/u", json!({"config": given})).await;
     assert_eq!(changed["config"]["own"], own);
 }
 
@@ -459,8 +459,8 @@ async fn metrics_show_topics_and_groups_up_to_a_limit() {
         for line in [r#"sabir_topic_partitions{topic="t"} 2"#, r#"sabir_group_lag{group="g",topic="t"} 0"#] {
             assert_eq!(text.contains(line), shown, "{line}: {text}");
         }
-        let said = "sabir_metrics_left_out{metrics=\"sabir_topic_*\"} 0\n";
-        assert_eq!(text.contains(said), shown, "{text}");
+        let given = "sabir_metrics_left_out{metrics=\"sabir_topic_*\"} 0\n";
+        assert_eq!(text.contains(given), shown, "{text}");
         assert!(text.contains("\nsabir_groups 1\n"), "{text}");
         // One more of each, and none is shown.
         ask(&served, "POST", "/topics", json!({"name": "u"})).await;
@@ -468,8 +468,8 @@ async fn metrics_show_topics_and_groups_up_to_a_limit() {
         let text = served.get("/metrics").await;
         assert!(!text.contains("sabir_topic_partitions") && !text.contains("sabir_group_lag"), "{text}");
         for metrics in ["sabir_topic_*", "sabir_group_*"] {
-            let said = format!("sabir_metrics_left_out{{metrics=\"{metrics}\"}} 1\n");
-            assert_eq!(text.contains(&said), shown, "{text}");
+            let given = format!("sabir_metrics_left_out{{metrics=\"{metrics}\"}} 1\n");
+            assert_eq!(text.contains(&given), shown, "{text}");
         }
     }
 }
@@ -526,10 +526,10 @@ async fn changes_are_taken_from_where_they_may_come() {
 async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
     let served = Served::running(Options::default());
     ask(&served, "POST", "/topics", json!({"name": "t"})).await;
-    let said = json!({"retention_ms": 1, "retention_bytes": 2, "max_message_bytes": 3, "timestamp": "append",
+    let given = json!({"retention_ms": 1, "retention_bytes": 2, "max_message_bytes": 3, "timestamp": "append",
         "durability": "sync", "compression": "gzip", "min_insync": 2, "timestamp_before_max_ms": 4,
         "timestamp_after_max_ms": null, "flush_ms": 5, "flush_messages": null});
-    let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": said, "partitions": 2})).await;
+    let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": given, "partitions": 2})).await;
     assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 2), "{topic}");
     let refused = async |field: &str, change: Value| {
         let (code, problem) = ask(&served, "PATCH", "/topics/t", change).await;
@@ -540,7 +540,7 @@ async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
         assert_eq!(ask(&served, "GET", "/topics/t", Value::Null).await.1, topic, "nothing was done");
     };
     for (name, shown) in topic["config"].as_object().unwrap() {
-        match said.get(name) {
+        match given.get(name) {
             Some(wanted) => assert_eq!(shown, wanted, "{name}"),
             None => {
                 refused(&format!("config.{name}"), json!({"config": {name: shown, "min_insync": 9}})).await
@@ -554,7 +554,7 @@ async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
     let names = |list: &Value| -> BTreeSet<String> {
         list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(names(&topic["config"]["own"]), said.as_object().unwrap().keys().cloned().collect());
+    assert_eq!(names(&topic["config"]["own"]), given.as_object().unwrap().keys().cloned().collect());
     let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": {"compression": null}})).await;
     assert_eq!((code, &topic["config"]["compression"]), (200, &Value::Null));
     for (wrong, wanted) in [

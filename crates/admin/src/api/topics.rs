@@ -14,12 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::node::durability;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, Page, Writer};
+use super::request::{Body, Name, Open, Page, WriteAccess};
 use super::{Answer, bounded};
 use crate::detail::totals;
 
 #[derive(Serialize)]
-pub struct Topics {
+pub struct TopicList {
     topics: Vec<Summary>,
     next: Option<String>,
 }
@@ -34,10 +34,10 @@ struct Summary {
     bytes: u64,
 }
 
-pub async fn list(Open(shown): Open, page: Page) -> Json<Topics> {
+pub async fn list(Open(shown): Open, page: Page) -> Json<TopicList> {
     let catalog = shown.broker.catalog();
     let (topics, next) = page.cut(catalog.topics(), |topic| &topic.name);
-    Json(Topics { topics: topics.into_iter().map(|topic| summary(&shown.broker, topic)).collect(), next })
+    Json(TopicList { topics: topics.into_iter().map(|topic| summary(&shown.broker, topic)).collect(), next })
 }
 
 fn summary(broker: &Broker, topic: &Topic) -> Summary {
@@ -53,7 +53,7 @@ fn summary(broker: &Broker, topic: &Topic) -> Summary {
 }
 
 #[derive(Serialize)]
-pub struct Details {
+pub struct TopicDetails {
     name: String,
     id: String,
     internal: bool,
@@ -99,7 +99,7 @@ struct Partition {
     bytes: u64,
 }
 
-pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<Details> {
+pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<TopicDetails> {
     Ok(Json(details(&shown.broker, &*find(&shown.broker, &name)?)))
 }
 
@@ -108,9 +108,9 @@ pub fn find(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
     broker.catalog().topic(name).cloned().ok_or_else(|| Problem::unknown_topic(name))
 }
 
-fn details(broker: &Broker, topic: &Topic) -> Details {
+fn details(broker: &Broker, topic: &Topic) -> TopicDetails {
     let (sum, records) = totals(broker, topic);
-    Details {
+    TopicDetails {
         name: topic.name.to_string(),
         id: topic.id.to_string(),
         internal: topic.internal,
@@ -179,24 +179,24 @@ fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct ConfigChange {
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     retention_ms: Option<Option<i64>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     retention_bytes: Option<Option<i64>>,
     max_message_bytes: Option<u32>,
     timestamp: Option<Stamp>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     durability: Option<Option<Promise>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     compression: Option<Option<Codec>>,
     min_insync: Option<NonZero<u16>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     timestamp_before_max_ms: Option<Option<i64>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     timestamp_after_max_ms: Option<Option<i64>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     flush_ms: Option<Option<i64>>,
-    #[serde(deserialize_with = "said")]
+    #[serde(deserialize_with = "present")]
     flush_messages: Option<Option<i64>>,
     #[serde(flatten, deserialize_with = "no_other_setting")]
     _rest: (),
@@ -232,7 +232,7 @@ enum Promise {
 }
 
 /// Null is something else than nothing.
-fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(input).map(Some)
 }
 
@@ -337,7 +337,7 @@ impl ConfigChange {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct NewTopicRequest {
     name: String,
     #[serde(default = "one_partition")]
     partitions: u32,
@@ -349,13 +349,17 @@ fn one_partition() -> u32 {
     1
 }
 
-type Created = (StatusCode, [(HeaderName, String); 1], Json<Details>);
+type Created = (StatusCode, [(HeaderName, String); 1], Json<TopicDetails>);
 
-pub async fn create(_: Writer, Open(shown): Open, Body(wanted): Body<Wanted>) -> Result<Created, Problem> {
+pub async fn create(
+    _: WriteAccess,
+    Open(shown): Open,
+    Body(wanted): Body<NewTopicRequest>,
+) -> Result<Created, Problem> {
     let broker = &shown.broker;
     let mut config = broker.options().defaults.clone();
     wanted.config.apply(&mut config, &broker.options().defaults);
-    let Wanted { name, partitions, .. } = wanted;
+    let NewTopicRequest { name, partitions, .. } = wanted;
     let topic = NewTopic { name: name.clone(), partitions, config, internal: false, unlike: false };
     let mut made = broker.create_topics(Caller::OPERATOR, vec![topic]).await;
     let topic = made.pop().unwrap_or(Err(ShardFailure::Timeout.into()))?;
@@ -390,11 +394,11 @@ fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
 }
 
 pub async fn change(
-    _: Writer,
+    _: WriteAccess,
     Open(shown): Open,
     Name(name): Name,
     Body(change): Body<Change>,
-) -> Answer<Details> {
+) -> Answer<TopicDetails> {
     let broker = &shown.broker;
     let mut topic = find(broker, &name)?;
     let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
@@ -416,7 +420,7 @@ pub async fn change(
     Ok(Json(details(broker, &topic)))
 }
 
-pub async fn remove(_: Writer, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
+pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
     let topic = find(&shown.broker, &name)?;
     let gone = shown.broker.delete_topics(Caller::OPERATOR, vec![topic.id]).await.pop();
     gone.unwrap_or(Ok(()))?;

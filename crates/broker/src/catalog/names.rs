@@ -84,7 +84,7 @@ impl Hash for Alike {
 
 #[cfg(test)]
 mod tests {
-    use sabir_model::{FrontEndNo, TopicConfig, ValidConfig};
+    use sabir_model::{FrontendNo, TopicConfig, ValidConfig};
 
     use super::*;
 
@@ -97,7 +97,7 @@ mod tests {
             config: ValidConfig::trusted(TopicConfig::default()),
             partitions: Vec::new(),
             internal: false,
-            made_by: FrontEndNo::NONE,
+            made_by: FrontendNo::NONE,
             traffic: Default::default(),
         }
     }

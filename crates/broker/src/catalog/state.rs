@@ -3,16 +3,16 @@
 use std::sync::{Arc, LazyLock};
 
 use sabir_journal::EntryView;
-use sabir_journal::pages::{DecodeError, PageError, PageKey, PageValue, Paged};
+use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{
-    ErrorKind, FrontEndNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
+    ErrorKind, FrontendNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
 use super::names::Names;
 use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::entry::{
-    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, Kinds, ProducerIdsAllocated, TopicConfigured,
+    DataShardsFixed, FormatLevelRaised, FrontendRegistered, Kinds, ProducerIdsAllocated, TopicConfigured,
     TopicCreated, TopicDeleted, TopicExtended, kind,
 };
 use crate::level::FormatLevel;
@@ -81,9 +81,9 @@ impl Catalog {
         self.topics.iter().map(|(_, row)| &row.0)
     }
 
-    pub(crate) fn front_end(&self, name: &str) -> Option<FrontEndNo> {
+    pub(crate) fn front_end(&self, name: &str) -> Option<FrontendNo> {
         let at = self.singles.front_ends.iter().position(|known| known == name)?;
-        u16::try_from(at + 1).ok().map(FrontEndNo)
+        u16::try_from(at + 1).ok().map(FrontendNo)
     }
 
     fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, TopicError> {
@@ -167,13 +167,13 @@ impl Catalog {
         Ok(row.0.clone())
     }
 
-    fn register(&mut self, body: FrontEndRegistered) -> Result<FrontEndNo, ErrorKind> {
+    fn register(&mut self, body: FrontendRegistered) -> Result<FrontendNo, ErrorKind> {
         if let Some(known) = self.front_end(&body.name) {
             return Ok(known);
         }
         let number = u16::try_from(self.singles.front_ends.len() + 1).map_err(|_| ErrorKind::LimitReached)?;
         self.singles.front_ends.push(body.name);
-        Ok(FrontEndNo(number))
+        Ok(FrontendNo(number))
     }
 
     /// The first of the ids handed out.
@@ -240,7 +240,7 @@ impl CoreProjection for Catalog {
             kind::TOPIC_CONFIGURED => Outcome::of_topic(self.configure(body::<TopicConfigured>(entry)?)),
             kind::TOPIC_EXTENDED => Outcome::of_topic(self.extend(&body::<TopicExtended>(entry)?)),
             kind::FRONT_END_REGISTERED => {
-                let number = self.register(body::<FrontEndRegistered>(entry)?);
+                let number = self.register(body::<FrontendRegistered>(entry)?);
                 Outcome::of(number, |number| Outcome::Number(number.0.into()))
             }
             kind::PRODUCER_IDS_ALLOCATED => {
@@ -298,8 +298,8 @@ impl PageKey for TopicKey {
         out.extend_from_slice(&self.0.0);
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let id = bytes.try_into().map_err(|_| DecodeError("a topic's key has 16 bytes".into()))?;
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        let id = bytes.try_into().map_err(|_| PageDecodeError("a topic's key has 16 bytes".into()))?;
         Ok(Self(TopicId(id)))
     }
 }
@@ -325,8 +325,8 @@ impl PageValue for TopicRow {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        take_row(bytes).map_err(|error| DecodeError(error.to_string()))
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        take_row(bytes).map_err(|error| PageDecodeError(error.to_string()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sabir_model::{FrontEndNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig};
+use sabir_model::{FrontendNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig};
 
 use super::cow::CowMap;
 use crate::traffic::TopicTraffic;
@@ -49,7 +49,7 @@ pub struct Topic {
     /// Whether the broker or a protocol keeps it for itself.
     pub internal: bool,
     /// The front end that made it.
-    pub made_by: FrontEndNo,
+    pub made_by: FrontendNo,
     /// Counts what it is given and gives.
     pub traffic: Arc<TopicTraffic>,
 }

@@ -1,6 +1,6 @@
 //! Entries that bring records.
 
-use sabir_model::{DecodeError, Extent, FrontEndNo, PartitionId, ProducerId};
+use sabir_model::{DecodeError, Extent, FrontendNo, PartitionId, ProducerId};
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
@@ -8,9 +8,9 @@ use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
 const PRODUCER: u8 = 1 << 0;
 const SEVERAL: u8 = 1 << 1;
 const STAMPED: u8 = 1 << 2;
-const MAKER: u8 = 1 << 3;
+const ORIGIN: u8 = 1 << 3;
 const EPOCHLESS: u8 = 1 << 4;
-const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | MAKER | EPOCHLESS;
+const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | ORIGIN | EPOCHLESS;
 
 /// The partitions an entry is for; nearly always one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ impl Producer {
     pub(crate) const NO_EPOCH: i16 = -1;
 }
 
-/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 maker, 16 producer without an epoch; the
-/// rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · maker, if marked · producer id, epoch
+/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 origin, 16 producer without an epoch; the
+/// rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · origin, if marked · producer id, epoch
 /// unless marked as without, and base sequence, if marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AppendBody {
@@ -55,7 +55,7 @@ pub(crate) struct AppendBody {
     /// Whether the broker stamped it with its own time.
     pub(crate) stamped: bool,
     /// The front end that built it, if one did.
-    pub(crate) maker: FrontEndNo,
+    pub(crate) origin: FrontendNo,
     pub(crate) producer: Option<Producer>,
 }
 
@@ -65,7 +65,7 @@ impl AppendBody {
         mark(self.producer.is_some(), PRODUCER)
             | mark(matches!(self.targets, Targets::Several(_)), SEVERAL)
             | mark(self.stamped, STAMPED)
-            | mark(self.maker != FrontEndNo::NONE, MAKER)
+            | mark(self.origin != FrontendNo::NONE, ORIGIN)
             | mark(self.producer.is_some_and(|p| p.epoch == Producer::NO_EPOCH), EPOCHLESS)
     }
 
@@ -77,8 +77,8 @@ impl AppendBody {
         }
         put_u32(out, self.records);
         put_i64(out, self.max_ts);
-        if self.maker != FrontEndNo::NONE {
-            put_u32(out, self.maker.0.into());
+        if self.origin != FrontendNo::NONE {
+            put_u32(out, self.origin.0.into());
         }
         if let Some(producer) = self.producer {
             put_u64(out, producer.id.0 as u64);
@@ -103,7 +103,7 @@ impl AppendBody {
             records: take_records(input)?,
             max_ts: input.i64()?,
             stamped: flags & STAMPED != 0,
-            maker: if flags & MAKER == 0 { FrontEndNo::NONE } else { input.front_end()? },
+            origin: if flags & ORIGIN == 0 { FrontendNo::NONE } else { input.front_end()? },
             producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input, flags)?) },
         })
     }
@@ -181,11 +181,11 @@ impl Body for ReferenceBody {
     }
 }
 
-/// A chunk of a train: version 1 · train · number of the chunk, from 0. A train is told from others of its term by its number, and
+/// A chunk of a fragmented batch: version 1 · its number · number of the chunk, from 0. A fragmented batch is told from others of its term by its number, and
 /// is dropped when a later term begins before it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkBody {
-    pub(crate) train: u64,
+    pub(crate) fragmented: u64,
     pub(crate) index: u32,
 }
 
@@ -194,33 +194,33 @@ impl Body for ChunkBody {
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
-        put_u64(out, self.train);
+        put_u64(out, self.fragmented);
         put_u32(out, self.index);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         input.version(1)?;
-        let body = Self { train: input.u64()?, index: input.u32()? };
+        let body = Self { fragmented: input.u64()?, index: input.u32()? };
         input.end()?;
         Ok(body)
     }
 }
 
-/// The end of a train, which makes it visible: version 1 · train · number of chunks · then as an append.
+/// The end of a fragmented batch, which makes it visible: version 1 · its number · number of chunks · then as an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TrainBody {
-    pub(crate) train: u64,
+pub(crate) struct FragmentedBody {
+    pub(crate) fragmented: u64,
     pub(crate) chunks: u32,
     pub(crate) append: AppendBody,
 }
 
-impl Body for TrainBody {
-    const KIND: u16 = kind::TRAIN;
+impl Body for FragmentedBody {
+    const KIND: u16 = kind::FRAGMENTED;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
-        put_u64(out, self.train);
+        put_u64(out, self.fragmented);
         put_u32(out, self.chunks);
         self.append.put(out);
     }
@@ -228,30 +228,31 @@ impl Body for TrainBody {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         input.version(1)?;
-        let body = Self { train: input.u64()?, chunks: input.u32()?, append: AppendBody::take(&mut input)? };
+        let body =
+            Self { fragmented: input.u64()?, chunks: input.u32()?, append: AppendBody::take(&mut input)? };
         input.end()?;
         Ok(body)
     }
 }
 
-/// A train of this term given up: version 1 · train.
+/// A fragmented batch of this term given up: version 1 · its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TrainDropped {
-    pub(crate) train: u64,
+pub(crate) struct FragmentedDropped {
+    pub(crate) fragmented: u64,
 }
 
-impl Body for TrainDropped {
-    const KIND: u16 = kind::TRAIN_DROPPED;
+impl Body for FragmentedDropped {
+    const KIND: u16 = kind::FRAGMENTED_DROPPED;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
-        put_u64(out, self.train);
+        put_u64(out, self.fragmented);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         input.version(1)?;
-        let body = Self { train: input.u64()? };
+        let body = Self { fragmented: input.u64()? };
         input.end()?;
         Ok(body)
     }

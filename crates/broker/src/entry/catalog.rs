@@ -1,6 +1,6 @@
 //! Entries of the catalog's shard.
 
-use sabir_model::{DecodeError, FrontEndNo, NodeId, ShardId, TopicConfig, TopicId, ValidConfig};
+use sabir_model::{DecodeError, FrontendNo, NodeId, ShardId, TopicConfig, TopicId, ValidConfig};
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
@@ -17,7 +17,7 @@ pub(crate) struct TopicCreated {
     pub(crate) internal: bool,
     /// Refused beside a topic whose name differs in `.` and `_` alone.
     pub(crate) unlike: bool,
-    pub(crate) made_by: FrontEndNo,
+    pub(crate) made_by: FrontendNo,
     pub(crate) epoch_base: i32,
     pub(crate) shards: Vec<ShardId>,
 }
@@ -170,11 +170,11 @@ impl Body for TopicExtended {
 
 /// A front end's name given a number, unless it has one: version 1 · name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FrontEndRegistered {
+pub(crate) struct FrontendRegistered {
     pub(crate) name: String,
 }
 
-impl Body for FrontEndRegistered {
+impl Body for FrontendRegistered {
     const KIND: u16 = kind::FRONT_END_REGISTERED;
 
     fn encode(&self, out: &mut Vec<u8>) {

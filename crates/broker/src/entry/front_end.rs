@@ -1,6 +1,6 @@
 //! Entries of front ends' own projections.
 
-use sabir_model::{DecodeError, FrontEndNo};
+use sabir_model::{DecodeError, FrontendNo};
 
 use super::{AppendBody, kind};
 use crate::codec::{Reader, put_len, put_str, put_u32};
@@ -14,8 +14,8 @@ const KNOWN: u8 = SEED | NAME;
 /// number is the one that the catalog gave the projection's name. An entry names it until one that did is applied in its shard, so that
 /// the shard's own journal says whose the number is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FrontEndBody<'a> {
-    pub(crate) number: FrontEndNo,
+pub(crate) struct FrontendBody<'a> {
+    pub(crate) number: FrontendNo,
     pub(crate) name: Option<&'a str>,
     pub(crate) seed: Option<u64>,
     pub(crate) batches: Vec<OfferedBatch>,
@@ -30,7 +30,7 @@ pub(crate) struct OfferedBatch {
     pub(crate) append: AppendBody,
 }
 
-impl<'a> FrontEndBody<'a> {
+impl<'a> FrontendBody<'a> {
     pub(crate) const KIND: u16 = kind::FRONT_END;
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

@@ -8,12 +8,14 @@ mod catalog;
 mod front_end;
 mod partitions;
 
-pub(crate) use append::{AppendBody, ChunkBody, Producer, ReferenceBody, Targets, TrainBody, TrainDropped};
+pub(crate) use append::{
+    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Producer, ReferenceBody, Targets,
+};
 pub(crate) use catalog::{
-    DataShardsFixed, FormatLevelRaised, FrontEndRegistered, ProducerIdsAllocated, Started, TopicConfigured,
+    DataShardsFixed, FormatLevelRaised, FrontendRegistered, ProducerIdsAllocated, Started, TopicConfigured,
     TopicCreated, TopicDeleted, TopicExtended,
 };
-pub(crate) use front_end::{FrontEndBody, OfferedBatch};
+pub(crate) use front_end::{FrontendBody, OfferedBatch};
 pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
     ProducersExpired,
@@ -41,10 +43,10 @@ pub(crate) mod kind {
     pub(crate) const REFERENCE: u16 = 2;
     /// A piece of a batch too large for one block; payload: its bytes.
     pub(crate) const CHUNK: u16 = 3;
-    /// An append whose payload is the chunks of its train.
-    pub(crate) const TRAIN: u16 = 4;
-    /// A train given up.
-    pub(crate) const TRAIN_DROPPED: u16 = 5;
+    /// An append whose payload is the chunks of its fragmented batch.
+    pub(crate) const FRAGMENTED: u16 = 4;
+    /// A fragmented batch given up.
+    pub(crate) const FRAGMENTED_DROPPED: u16 = 5;
 
     /// A topic made.
     pub(crate) const TOPIC_CREATED: u16 = 10;

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sabir_model::{
-    DecodeError, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence, ShardId,
+    DecodeError, Extent, FrontendNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence, ShardId,
     TopicConfig, TopicId, ValidConfig,
 };
 
@@ -32,7 +32,7 @@ fn plain() -> AppendBody {
         records: 5,
         max_ts: 1_700_000_000_000,
         stamped: false,
-        maker: FrontEndNo::NONE,
+        origin: FrontendNo::NONE,
         producer: None,
     }
 }
@@ -49,7 +49,7 @@ fn appends() {
     let epochless = AppendBody { producer: epochless, ..idempotent };
     golden(&epochless, 1, &[&[21, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 0xc8, 1]].concat());
     let targets = Targets::Several(vec![PartitionId(1), PartitionId(2)]);
-    let several = AppendBody { targets, maker: FrontEndNo(7), ..plain() };
+    let several = AppendBody { targets, origin: FrontendNo(7), ..plain() };
     golden(&several, 1, &[&[10, 2, 1, 2, 5], &NOW[..], &[7]].concat());
 }
 
@@ -63,22 +63,22 @@ fn appends_refuse_what_they_do_not_know() {
 }
 
 #[test]
-fn references_chunks_and_trains() {
+fn references_chunks_and_fragmented_batches() {
     let extent = Extent {
         block: Sequence(9),
         offset: 32,
         len: 70,
         first_record: 1,
         records: 2,
-        maker: FrontEndNo(3),
+        origin: FrontendNo(3),
         overlay: Overlay::None,
     };
     let reference = ReferenceBody { targets: vec![PartitionId(4)], max_ts: -1, extent };
     golden(&reference, 2, &[1, 1, 4, 1, 9, 32, 70, 1, 2, 3, 0]);
-    golden(&ChunkBody { train: 8, index: 2 }, 3, &[1, 8, 2]);
-    golden(&TrainDropped { train: 300 }, 5, &[1, 0xac, 2]);
-    let train = TrainBody { train: 8, chunks: 3, append: plain() };
-    golden(&train, 4, &[&[1, 8, 3, 0, 0xac, 2, 5], &NOW[..]].concat());
+    golden(&ChunkBody { fragmented: 8, index: 2 }, 3, &[1, 8, 2]);
+    golden(&FragmentedDropped { fragmented: 300 }, 5, &[1, 0xac, 2]);
+    let fragmented = FragmentedBody { fragmented: 8, chunks: 3, append: plain() };
+    golden(&fragmented, 4, &[&[1, 8, 3, 0, 0xac, 2, 5], &NOW[..]].concat());
 }
 
 fn default_config() -> ValidConfig {
@@ -97,7 +97,7 @@ fn the_catalog() {
         config: default_config(),
         internal: true,
         unlike: false,
-        made_by: FrontEndNo(2),
+        made_by: FrontendNo(2),
         epoch_base: -1,
         shards: vec![ShardId(1), ShardId(3)],
     };
@@ -118,7 +118,7 @@ fn the_catalog() {
     golden(&whatever, 12, &[&[2][..], &[0x11; 16], &[0], &config].concat());
     let first = [&[1][..], &[0x11; 16], &config].concat();
     assert_eq!(TopicConfigured::decode(&first), Ok(whatever), "the first form");
-    golden(&FrontEndRegistered { name: "mqtt".into() }, 13, b"\x01\x04mqtt");
+    golden(&FrontendRegistered { name: "mqtt".into() }, 13, b"\x01\x04mqtt");
     golden(&ProducerIdsAllocated { count: 1000 }, 14, &[1, 0xe8, 7]);
     golden(&DataShardsFixed { shards: 3, cluster: id }, 15, &[&[1, 3][..], &[0x11; 16]].concat());
     let extended = TopicExtended { id, from: 2, shards: vec![ShardId(2)] };
@@ -155,12 +155,12 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = AppendBody::decode(&bytes);
         let _ = ReferenceBody::decode(&bytes);
-        let _ = TrainBody::decode(&bytes);
+        let _ = FragmentedBody::decode(&bytes);
         let _ = TopicCreated::decode(&bytes);
         let _ = PartitionsCreated::decode(&bytes);
         let _ = LogStartsMoved::decode(&bytes);
         let _ = ProducersExpired::decode(&bytes);
-        let _ = FrontEndBody::decode(&bytes);
+        let _ = FrontendBody::decode(&bytes);
     }
 
     #[test]
@@ -169,7 +169,7 @@ proptest! {
         records in 1u32..,
         max_ts in any::<i64>(),
         stamped in any::<bool>(),
-        maker in any::<u16>(),
+        origin in any::<u16>(),
         producer in prop::option::of((0i64.., 0i16.., 0i32..)),
     ) {
         let targets = match ids.as_slice() {
@@ -177,21 +177,21 @@ proptest! {
             more => Targets::Several(more.iter().copied().map(PartitionId).collect()),
         };
         let producer = producer.map(|(id, epoch, base_sequence)| Producer { id: ProducerId(id), epoch, base_sequence });
-        let body = AppendBody { targets, records, max_ts, stamped, maker: FrontEndNo(maker), producer };
+        let body = AppendBody { targets, records, max_ts, stamped, origin: FrontendNo(origin), producer };
         prop_assert_eq!(AppendBody::decode(&encoded(&body)), Ok(body));
     }
 }
 
 #[test]
 fn entries_of_front_ends() {
-    let number = FrontEndNo(300);
-    let plain = FrontEndBody { number, name: None, seed: None, batches: Vec::new(), command: b"SET k v" };
-    let named = FrontEndBody { name: Some("mqtt"), ..plain.clone() };
-    let seeded = FrontEndBody { seed: Some(0x0102), command: b"", ..plain.clone() };
-    let append = AppendBody { maker: number, ..self::plain() };
+    let number = FrontendNo(300);
+    let plain = FrontendBody { number, name: None, seed: None, batches: Vec::new(), command: b"SET k v" };
+    let named = FrontendBody { name: Some("mqtt"), ..plain.clone() };
+    let seeded = FrontendBody { seed: Some(0x0102), command: b"", ..plain.clone() };
+    let append = AppendBody { origin: number, ..self::plain() };
     let batches = vec![OfferedBatch { len: 200, append: append.clone() }];
-    let with_batch = FrontEndBody { batches, ..plain.clone() };
-    let cases: [(FrontEndBody<'_>, Vec<u8>); 4] = [
+    let with_batch = FrontendBody { batches, ..plain.clone() };
+    let cases: [(FrontendBody<'_>, Vec<u8>); 4] = [
         (plain, [&[1, 0, 0xac, 2, 0][..], b"SET k v"].concat()),
         (named, [&[1, 2, 0xac, 2, 4][..], b"mqtt", &[0], b"SET k v"].concat()),
         (seeded, [&[1, 1, 0xac, 2][..], &[2, 1, 0, 0, 0, 0, 0, 0], &[0]].concat()),
@@ -201,12 +201,12 @@ fn entries_of_front_ends() {
         let mut stored = Vec::new();
         body.encode(&mut stored);
         assert_eq!(stored, expected, "{body:?}");
-        assert_eq!(FrontEndBody::decode(&stored), Ok(body.clone()));
+        assert_eq!(FrontendBody::decode(&stored), Ok(body.clone()));
         for len in 0..stored.len() - body.command.len() {
-            assert!(FrontEndBody::decode(&stored[..len]).is_err(), "{len} bytes of {body:?}");
+            assert!(FrontendBody::decode(&stored[..len]).is_err(), "{len} bytes of {body:?}");
         }
     }
-    assert_eq!(FrontEndBody::KIND, 50);
-    assert_eq!(FrontEndBody::decode(&[2, 0, 1, 0]), Err(DecodeError::Version(2)));
-    assert_eq!(FrontEndBody::decode(&[1, 4, 1, 0]), Err(DecodeError::Field("marks")));
+    assert_eq!(FrontendBody::KIND, 50);
+    assert_eq!(FrontendBody::decode(&[2, 0, 1, 0]), Err(DecodeError::Version(2)));
+    assert_eq!(FrontendBody::decode(&[1, 4, 1, 0]), Err(DecodeError::Field("marks")));
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use sabir_base::wake::WakeBatch;
-use sabir_delivery::group::Event;
+use sabir_delivery::group::GroupEvent;
 use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_model::{ErrorKind, Term, TopicId};
@@ -46,7 +46,7 @@ impl Groups {
         let with_members = inner.closed.is_none()
             && self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
         if with_members && self.find(inner, group, ErrorKind::GroupNotFound).is_ok() {
-            self.drive(inner, group, Event::Tick, wakes);
+            self.drive(inner, group, GroupEvent::Tick, wakes);
         }
     }
 
@@ -59,7 +59,7 @@ impl Groups {
             std::iter::from_fn(|| inner.due(now)).collect::<Vec<_>>()
         };
         for group in due {
-            self.with(|inner, wakes| self.drive(inner, &group, Event::Tick, wakes));
+            self.with(|inner, wakes| self.drive(inner, &group, GroupEvent::Tick, wakes));
         }
     }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
-use sabir_delivery::group::{Action, Answer, Event, Group, Text, Ticket, Token};
+use sabir_delivery::group::{Action, Answer, Group, GroupEvent, RequestId, Text, Token};
 use sabir_model::ErrorKind;
 
 use super::entries::GroupEntry;
@@ -59,7 +59,7 @@ pub(super) struct Inner {
     pub led: FxHashMap<Text, Led>,
     /// When to look at a group, with the incarnation it was meant for. An entry that its group no longer waits for is void.
     wakes: BinaryHeap<Reverse<(i64, u64, Text)>>,
-    parked: FxHashMap<Ticket, Parked>,
+    parked: FxHashMap<RequestId, Parked>,
     steady: Steady,
     last_ticket: u64,
     last_incarnation: u64,
@@ -90,17 +90,17 @@ impl Inner {
         self.steady.now(monotonic_ms)
     }
 
-    pub fn park(&mut self, group: &Text, waits: Waits) -> Ticket {
+    pub fn park(&mut self, group: &Text, waits: Waits) -> RequestId {
         self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
+        let ticket = RequestId(self.last_ticket);
         self.parked.insert(ticket, Parked { group: group.clone(), waits });
         ticket
     }
 
     /// A ticket for a request whose answer the caller takes itself.
-    pub fn ticket(&mut self) -> Ticket {
+    pub fn ticket(&mut self) -> RequestId {
         self.last_ticket += 1;
-        Ticket(self.last_ticket)
+        RequestId(self.last_ticket)
     }
 
     /// Leads a group that nobody had heard of.
@@ -180,7 +180,7 @@ impl Inner {
     }
 }
 
-fn handle(_group: &Text, machine: &mut Group, event: Event, now: i64) -> Vec<Action> {
+fn handle(_group: &Text, machine: &mut Group, event: GroupEvent, now: i64) -> Vec<Action> {
     #[cfg(any(test, feature = "testing"))]
     crate::panicking::panic_if_wanted("group", _group.as_bytes());
     machine.handle(event, now)
@@ -192,7 +192,7 @@ impl Groups {
         &self,
         inner: &mut Inner,
         group: &Text,
-        event: Event,
+        event: GroupEvent,
         wakes: &mut WakeBatch,
     ) -> Option<Vec<Left>> {
         let now = inner.now(self.shared.clock.monotonic_ms());
@@ -220,11 +220,11 @@ impl Groups {
                                 | ErrorKind::Timeout
                                 | ErrorKind::MessageTooLarge),
                             ) => {
-                                events.push(Event::Refused(token, error));
+                                events.push(GroupEvent::Refused(token, error));
                             }
                             Err(error) => {
                                 cut_off |= error == ErrorKind::NotLeader;
-                                events.push(Event::Retire(error));
+                                events.push(GroupEvent::Retire(error));
                             }
                         }
                     }
@@ -288,11 +288,11 @@ impl Groups {
         match outcome {
             Ok(()) => {
                 inner.note_stored(group);
-                self.drive(&mut inner, group, Event::Persisted(token), wakes);
+                self.drive(&mut inner, group, GroupEvent::Persisted(token), wakes);
             }
             // The block found no room; what came before it stands.
             Err(error @ ErrorKind::StorageFull) => {
-                self.drive(&mut inner, group, Event::Refused(token, error), wakes);
+                self.drive(&mut inner, group, GroupEvent::Refused(token, error), wakes);
             }
             Err(ErrorKind::NotLeader) => return self.start_again(inner, group, wakes),
             // Stopped: whoever asks next gets a machine that will not come far.
@@ -314,7 +314,7 @@ impl Groups {
 }
 
 impl Inner {
-    fn answer(&mut self, ticket: Ticket, answer: Answer, wakes: &mut WakeBatch) {
+    fn answer(&mut self, ticket: RequestId, answer: Answer, wakes: &mut WakeBatch) {
         match (self.parked.remove(&ticket).map(|parked| parked.waits), answer) {
             (Some(Waits::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),
             (Some(Waits::Sync(replier)), Answer::Synced(answer)) => replier.send(answer, wakes),
@@ -327,7 +327,7 @@ impl Inner {
     /// Answers everyone with an error and forgets the machine.
     pub fn retire(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
         let Some(mut led) = self.remove(group) else { return };
-        let Some(actions) = contain(|| led.machine.handle(Event::Retire(error), 0)) else {
+        let Some(actions) = contain(|| led.machine.handle(GroupEvent::Retire(error), 0)) else {
             return self.abandon_parked(group, error, wakes);
         };
         for action in actions {
@@ -348,8 +348,8 @@ impl Inner {
     }
 
     fn abandon_parked(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
-        let of_it = |(ticket, parked): (&Ticket, &Parked)| (parked.group == *group).then_some(*ticket);
-        let tickets: Vec<Ticket> = self.parked.iter().filter_map(of_it).collect();
+        let of_it = |(ticket, parked): (&RequestId, &Parked)| (parked.group == *group).then_some(*ticket);
+        let tickets: Vec<RequestId> = self.parked.iter().filter_map(of_it).collect();
         for parked in tickets.iter().filter_map(|ticket| self.parked.remove(ticket)) {
             parked.waits.refuse(error, wakes);
         }

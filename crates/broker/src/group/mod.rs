@@ -33,9 +33,8 @@ pub use reply::Reply;
 use sabir_delivery::group::state::metadata_fits;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};
 pub use sabir_delivery::group::{
-    Client, Config as GroupLimits, Fence, GroupView, JoinRefused, JoinRequest, Joined, JoinedMember,
-    LeaveRequest, Left, MemberView, Protocol, State as GroupPhase, SyncRequest, Synced, Text,
-    entries::OffsetCommit,
+    ClientIdentity, Fence, GroupLimits, GroupPhase, GroupProtocol, GroupView, JoinRefused, JoinRequest,
+    Joined, JoinedMember, LeaveRequest, Left, MemberView, SyncRequest, Synced, Text, entries::OffsetCommit,
 };
 pub(crate) use table::GroupTable;
 pub(crate) use waiter::GroupWaiter;

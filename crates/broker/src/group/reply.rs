@@ -11,26 +11,26 @@ use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
 /// The answer to a request, when it comes. Dropping it does not undo the request.
 #[derive(Debug)]
 #[must_use = "the answer comes through it"]
-pub struct Reply<T>(Arc<Mutex<Slot<T>>>);
+pub struct Reply<T>(Arc<Mutex<ReplyState<T>>>);
 
 /// The other end of a [`Reply`].
 #[derive(Debug)]
-pub(crate) struct Replier<T>(Arc<Mutex<Slot<T>>>);
+pub(crate) struct Replier<T>(Arc<Mutex<ReplyState<T>>>);
 
 #[derive(Debug)]
-struct Slot<T> {
+struct ReplyState<T> {
     answer: Option<T>,
     waker: Option<(ThreadSlot, Waker)>,
 }
 
 impl<T> Reply<T> {
     pub(crate) fn pair() -> (Replier<T>, Self) {
-        let slot = Arc::new(Mutex::new(Slot { answer: None, waker: None }));
+        let slot = Arc::new(Mutex::new(ReplyState { answer: None, waker: None }));
         (Replier(slot.clone()), Self(slot))
     }
 
     pub(super) fn ready(answer: T) -> Self {
-        Self(Arc::new(Mutex::new(Slot { answer: Some(answer), waker: None })))
+        Self(Arc::new(Mutex::new(ReplyState { answer: Some(answer), waker: None })))
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
-use sabir_delivery::group::{Event, Group};
+use sabir_delivery::group::{Group, GroupEvent};
 use sabir_model::ErrorKind;
 
 use super::led::{Inner, Waits};
 use super::reply::Reply;
 use super::{
-    Fence, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, MAX_PROTOCOL_TYPE, Protocol,
+    Fence, GroupProtocol, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, MAX_PROTOCOL_TYPE,
     SyncRequest, Synced, Text, check_group_id,
 };
 
@@ -51,7 +51,7 @@ impl Groups {
             self.make(inner, &group, !request.member.is_empty())?;
             let (replier, reply) = Reply::pair();
             let ticket = inner.park(&group, Waits::Join(replier));
-            self.drive(inner, &group, Event::Join(ticket, fresh, detached(request)), wakes);
+            self.drive(inner, &group, GroupEvent::Join(ticket, fresh, detached(request)), wakes);
             Ok(reply)
         })
     }
@@ -78,7 +78,7 @@ impl Groups {
                 }
                 let (replier, reply) = Reply::pair();
                 let ticket = inner.park(&group, Waits::Sync(replier));
-                self.drive(inner, &group, Event::Sync(ticket, request), wakes);
+                self.drive(inner, &group, GroupEvent::Sync(ticket, request), wakes);
                 Ok(reply)
             })
         });
@@ -112,7 +112,8 @@ impl Groups {
         self.with(|inner, wakes| {
             self.find(inner, &group, ErrorKind::UnknownMember)?;
             let ticket = inner.ticket();
-            self.drive(inner, &group, Event::Leave(ticket, members), wakes).ok_or(ErrorKind::NotCoordinator)
+            self.drive(inner, &group, GroupEvent::Leave(ticket, members), wakes)
+                .ok_or(ErrorKind::NotCoordinator)
         })
     }
 
@@ -164,7 +165,8 @@ impl Groups {
 
 /// A copy of what would otherwise keep whole requests in memory.
 fn detached(mut request: JoinRequest) -> JoinRequest {
-    let detach = |p: Protocol| Protocol { name: p.name, metadata: Bytes::copy_from_slice(&p.metadata) };
+    let detach =
+        |p: GroupProtocol| GroupProtocol { name: p.name, metadata: Bytes::copy_from_slice(&p.metadata) };
     request.protocols = request.protocols.into_iter().map(detach).collect();
     request
 }

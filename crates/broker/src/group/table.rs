@@ -4,7 +4,7 @@ use sabir_delivery::group::Text;
 use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_journal::EntryView;
-use sabir_journal::pages::{DecodeError as PageDecodeError, PageError, PageKey, PageValue, Paged};
+use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{DecodeError, ErrorKind};
 
 use super::entries::GroupEntry;

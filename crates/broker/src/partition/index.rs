@@ -7,7 +7,7 @@
 //!
 //! When a page closes is decided by the runs alone, so that every replay makes the same ones.
 
-use sabir_model::{DecodeError, FrontEndNo, Offset, Sequence};
+use sabir_model::{DecodeError, FrontendNo, Offset, Sequence};
 
 use super::page::{encode_runs, put_run, take_run};
 use crate::codec::{Reader, put_i64, put_len, put_u64};
@@ -26,7 +26,7 @@ pub(crate) enum RunKind {
     /// Records of a batch stored for something else: rebuilt when read.
     Reference = 1,
     /// A batch in chunks; its block is the lowest of theirs, and the chunk list lies in pages of its own.
-    Train = 2,
+    Fragmented = 2,
 }
 
 /// Records with consecutive offsets in one piece of one block.
@@ -43,7 +43,7 @@ pub(crate) struct Run {
     pub(crate) records: u32,
     /// The first record meant of a reference.
     pub(crate) first_record: u32,
-    pub(crate) maker: FrontEndNo,
+    pub(crate) origin: FrontendNo,
     pub(crate) kind: RunKind,
 }
 
@@ -58,7 +58,7 @@ impl Run {
         let adjacent = self.kind == RunKind::Whole
             && later.kind == RunKind::Whole
             && self.block == later.block
-            && self.maker == later.maker
+            && self.origin == later.origin
             && self.offset.checked_add(self.len) == Some(later.offset)
             && self.next() == later.base;
         let (Some(len), Some(records)) =

@@ -12,15 +12,15 @@ pub(crate) use page::{Chunk, decode_chunks, decode_runs, encode_chunks, put_chun
 pub(crate) use producers::{ProducerKey, ProducerState, Verdict};
 pub(crate) use spill::{Spill, SpillKey};
 
-use sabir_journal::pages::{DecodeError, PageKey, PageValue};
+use sabir_journal::pages::{PageDecodeError, PageKey, PageValue};
 use sabir_model::{LeaderEpoch, Offset, PartitionId, Sequence, Term, TopicId};
 
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
 use crate::entry::PartitionSettings;
 
-/// A finished train whose chunk list lies in pages of its own.
+/// A finished fragmented batch whose chunk list lies in pages of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TrainRef {
+pub(crate) struct FragmentedRef {
     pub(crate) base: Offset,
     pub(crate) next: Offset,
     pub(crate) pages: u16,
@@ -41,7 +41,7 @@ pub(crate) struct Partition {
     pub(crate) bytes: u64,
     pub(crate) epochs: Epochs,
     pub(crate) index: Index,
-    pub(crate) trains: Vec<TrainRef>,
+    pub(crate) fragmented: Vec<FragmentedRef>,
 }
 
 impl Partition {
@@ -56,7 +56,7 @@ impl Partition {
             bytes: 0,
             epochs: Epochs::default(),
             index: Index::default(),
-            trains: Vec::new(),
+            fragmented: Vec::new(),
         }
     }
 
@@ -86,14 +86,20 @@ impl Partition {
         Some(base)
     }
 
-    /// Keeps the chunk list of the train just appended at `base`.
-    pub(crate) fn keep_train(&mut self, id: PartitionId, base: Offset, chunks: &[Chunk], spill: &mut Spill) {
+    /// Keeps the chunk list of the fragmented batch just appended at `base`.
+    pub(crate) fn keep_fragmented(
+        &mut self,
+        id: PartitionId,
+        base: Offset,
+        chunks: &[Chunk],
+        spill: &mut Spill,
+    ) {
         let pages = encode_chunks(chunks);
         let count = pages.len() as u16;
         for (number, page) in (0..count).zip(pages) {
-            spill.put(SpillKey::train(id, base, number), page);
+            spill.put(SpillKey::fragmented(id, base, number), page);
         }
-        self.trains.push(TrainRef { base, next: self.next, pages: count });
+        self.fragmented.push(FragmentedRef { base, next: self.next, pages: count });
     }
 
     /// Moves the first offset up to `to`; what lies wholly below it is no longer listed.
@@ -102,9 +108,9 @@ impl Partition {
         for page in self.index.drop_below(to, &mut self.bytes) {
             spill.remove(SpillKey::index(id, page.first));
         }
-        let dead = self.trains.iter().take_while(|train| train.next <= to).count();
-        for train in self.trains.drain(..dead) {
-            train.remove(id, spill);
+        let dead = self.fragmented.iter().take_while(|fragmented| fragmented.next <= to).count();
+        for fragmented in self.fragmented.drain(..dead) {
+            fragmented.remove(id, spill);
         }
         self.epochs.start_at(to);
     }
@@ -114,7 +120,7 @@ impl Partition {
         for page in self.index.closed() {
             spill.remove(SpillKey::index(id, page.first));
         }
-        self.trains.iter().for_each(|train| train.remove(id, spill));
+        self.fragmented.iter().for_each(|fragmented| fragmented.remove(id, spill));
     }
 
     /// Up to where records are to go by the partition's retention, if that is beyond the first offset.
@@ -141,9 +147,9 @@ impl Partition {
     }
 }
 
-impl TrainRef {
+impl FragmentedRef {
     fn remove(&self, id: PartitionId, spill: &mut Spill) {
-        (0..self.pages).for_each(|number| spill.remove(SpillKey::train(id, self.base, number)));
+        (0..self.pages).for_each(|number| spill.remove(SpillKey::fragmented(id, self.base, number)));
     }
 }
 
@@ -156,8 +162,8 @@ impl PageKey for PartitionKey {
         out.extend_from_slice(&self.0.0.to_be_bytes());
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let id = bytes.try_into().map_err(|_| DecodeError("a partition's key has 8 bytes".into()))?;
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        let id = bytes.try_into().map_err(|_| PageDecodeError("a partition's key has 8 bytes".into()))?;
         Ok(Self(PartitionId(u64::from_be_bytes(id))))
     }
 }
@@ -177,16 +183,16 @@ impl PageValue for Partition {
         put_u64(out, self.bytes);
         self.epochs.put(out);
         self.index.put(out);
-        put_len(out, self.trains.len());
-        for train in &self.trains {
-            put_i64(out, train.base.0);
-            put_i64(out, train.next.0);
-            put_u32(out, train.pages.into());
+        put_len(out, self.fragmented.len());
+        for fragmented in &self.fragmented {
+            put_i64(out, fragmented.base.0);
+            put_i64(out, fragmented.next.0);
+            put_u32(out, fragmented.pages.into());
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        take(bytes).map_err(|error| DecodeError(error.to_string()))
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        take(bytes).map_err(|error| PageDecodeError(error.to_string()))
     }
 }
 
@@ -209,11 +215,11 @@ fn take(bytes: &[u8]) -> Result<Partition, sabir_model::DecodeError> {
         bytes: input.u64()?,
         epochs: Epochs::take(&mut input)?,
         index: Index::take(&mut input)?,
-        trains: input.list(3, |input| {
-            Ok(TrainRef {
+        fragmented: input.list(3, |input| {
+            Ok(FragmentedRef {
                 base: input.offset()?,
                 next: input.offset()?,
-                pages: input.u16("pages of a train")?,
+                pages: input.u16("pages of a fragmented batch")?,
             })
         })?,
     };

@@ -1,14 +1,14 @@
-//! The stored forms of closed history: pages of runs, and the chunk lists of trains.
+//! The stored forms of closed history: pages of runs, and the chunk lists of fragmented batches.
 
 use sabir_journal::pages::MAX_PAGE;
-use sabir_model::{DecodeError, FrontEndNo, Offset, Sequence};
+use sabir_model::{DecodeError, FrontendNo, Offset, Sequence};
 
 use super::index::{Run, RunKind};
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
 
 const FORM: u8 = 1;
 
-/// A piece of a train.
+/// A piece of a fragmented batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chunk {
     pub(crate) block: Sequence,
@@ -44,28 +44,28 @@ pub(crate) fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, DecodeError> {
 }
 
 /// What a run is counted from: the one before it.
-fn origin(before: Option<&Run>) -> (i64, u64, i64) {
+fn deltas_from(before: Option<&Run>) -> (i64, u64, i64) {
     before.map_or((0, 0, 0), |run| (run.next().0, run.block.0, run.max_ts))
 }
 
-/// Gap to the offset before · block, signed difference · largest timestamp, signed difference · offset · length · records · maker, times
+/// Gap to the offset before · block, signed difference · largest timestamp, signed difference · offset · length · records · origin, times
 /// four, plus kind · first record, for references.
 pub(crate) fn put_run(out: &mut Vec<u8>, run: &Run, before: Option<&Run>) {
-    let (next, block, max_ts) = origin(before);
+    let (next, block, max_ts) = deltas_from(before);
     put_i64(out, run.base.0.wrapping_sub(next));
     put_i64(out, run.block.0.wrapping_sub(block) as i64);
     put_i64(out, run.max_ts.wrapping_sub(max_ts));
     put_u32(out, run.offset);
     put_u32(out, run.len);
     put_u32(out, run.records);
-    put_u32(out, u32::from(run.maker.0) << 2 | run.kind as u32);
+    put_u32(out, u32::from(run.origin.0) << 2 | run.kind as u32);
     if run.kind == RunKind::Reference {
         put_u32(out, run.first_record);
     }
 }
 
 pub(crate) fn take_run(input: &mut Reader<'_>, before: Option<&Run>) -> Result<Run, DecodeError> {
-    let (next, block, max_ts) = origin(before);
+    let (next, block, max_ts) = deltas_from(before);
     let mut run = Run {
         base: Offset(next.wrapping_add(input.i64()?)),
         block: Sequence(block.wrapping_add(input.i64()? as u64)),
@@ -74,15 +74,15 @@ pub(crate) fn take_run(input: &mut Reader<'_>, before: Option<&Run>) -> Result<R
         len: input.u32()?,
         records: input.u32()?,
         first_record: 0,
-        maker: FrontEndNo::NONE,
+        origin: FrontendNo::NONE,
         kind: RunKind::Whole,
     };
     let marks = input.u32()?;
-    run.maker = FrontEndNo(u16::try_from(marks >> 2).map_err(|_| DecodeError::Field("front end"))?);
+    run.origin = FrontendNo(u16::try_from(marks >> 2).map_err(|_| DecodeError::Field("front end"))?);
     run.kind = match marks & 3 {
         0 => RunKind::Whole,
         1 => RunKind::Reference,
-        2 => RunKind::Train,
+        2 => RunKind::Fragmented,
         _ => return Err(DecodeError::Field("kind of a run")),
     };
     if run.kind == RunKind::Reference {

@@ -1,6 +1,6 @@
 //! What is remembered of an idempotent producer in a partition: its epoch and its last batches.
 
-use sabir_journal::pages::{DecodeError, PageKey, PageValue};
+use sabir_journal::pages::{PageDecodeError, PageKey, PageValue};
 use sabir_model::{ErrorKind, Offset, PartitionId, ProducerId};
 
 use crate::codec::{Reader, put_i64, put_len, put_u32};
@@ -22,9 +22,9 @@ impl PageKey for ProducerKey {
         out.extend_from_slice(&self.producer.0.to_be_bytes());
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
         let both: [u8; 16] =
-            bytes.try_into().map_err(|_| DecodeError("a producer's key has 16 bytes".into()))?;
+            bytes.try_into().map_err(|_| PageDecodeError("a producer's key has 16 bytes".into()))?;
         let (partition, producer) = both.split_at(8);
         let number = |half: &[u8]| half.iter().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
         Ok(Self { partition: PartitionId(number(partition)), producer: ProducerId(number(producer) as i64) })
@@ -180,8 +180,8 @@ impl PageValue for ProducerState {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        take(bytes).map_err(|error| DecodeError(error.to_string()))
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        take(bytes).map_err(|error| PageDecodeError(error.to_string()))
     }
 }
 

@@ -15,8 +15,8 @@ use crate::state::prefixes;
 pub(crate) enum SpillKind {
     /// Runs of a partition.
     Index,
-    /// The chunk list of a train.
-    Train,
+    /// The chunk list of a fragmented batch.
+    Fragmented,
 }
 
 /// The key of a page: kind · partition · first offset · number, for lists of more than one page.
@@ -33,8 +33,8 @@ impl SpillKey {
         Self { kind: SpillKind::Index, partition, first, number: 0 }
     }
 
-    pub(crate) fn train(partition: PartitionId, first: Offset, number: u16) -> Self {
-        Self { kind: SpillKind::Train, partition, first, number }
+    pub(crate) fn fragmented(partition: PartitionId, first: Offset, number: u16) -> Self {
+        Self { kind: SpillKind::Fragmented, partition, first, number }
     }
 
     /// The key in the page store; all numbers big-endian.
@@ -42,7 +42,7 @@ impl SpillKey {
         let mut key = Vec::with_capacity(19);
         key.extend_from_slice(match self.kind {
             SpillKind::Index => prefixes::INDEX_PAGES,
-            SpillKind::Train => prefixes::CHUNK_LISTS,
+            SpillKind::Fragmented => prefixes::CHUNK_LISTS,
         });
         key.extend_from_slice(&self.partition.0.to_be_bytes());
         key.extend_from_slice(&self.first.0.to_be_bytes());
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     const KEY: SpillKey =
-        SpillKey { kind: SpillKind::Train, partition: PartitionId(2), first: Offset(0), number: 0 };
+        SpillKey { kind: SpillKind::Fragmented, partition: PartitionId(2), first: Offset(0), number: 0 };
 
     /// What a page store holds after a checkpoint.
     fn write(changes: SpillChanges, store: &mut FxHashMap<SpillKey, Bytes>) {

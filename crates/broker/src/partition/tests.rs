@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sabir_journal::pages::{MAX_PAGE, PageValue};
-use sabir_model::{ErrorKind, FrontEndNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
+use sabir_model::{ErrorKind, FrontendNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
 
 use super::index::PAGE_RUNS;
 use super::page::{decode_chunks, decode_runs, encode_chunks, encode_runs};
@@ -18,7 +18,7 @@ fn run(block: u64, offset: u32, len: u32, records: u32, max_ts: i64) -> Run {
         len,
         records,
         first_record: 0,
-        maker: FrontEndNo::NONE,
+        origin: FrontendNo::NONE,
         kind: RunKind::Whole,
     }
 }
@@ -46,10 +46,10 @@ fn adjacent_batches_of_a_block_are_one_run() {
     assert_eq!(partition.index.open().len(), 1);
     let merged = partition.index.open()[0];
     assert_eq!((merged.len, merged.records, merged.max_ts), (150, 3, 5));
-    // Not adjacent, another block, another maker, a reference.
+    // Not adjacent, another block, another origin, a reference.
     append(&mut partition, &mut spill, run(1, 200, 50, 1, 3));
     append(&mut partition, &mut spill, run(2, 250, 50, 1, 3));
-    append(&mut partition, &mut spill, Run { maker: FrontEndNo(1), ..run(2, 300, 50, 1, 3) });
+    append(&mut partition, &mut spill, Run { origin: FrontendNo(1), ..run(2, 300, 50, 1, 3) });
     append(&mut partition, &mut spill, Run { kind: RunKind::Reference, ..run(2, 350, 50, 1, 3) });
     append(&mut partition, &mut spill, run(2, 400, 50, 1, 3));
     assert_eq!(partition.index.open().len(), 6);
@@ -140,7 +140,7 @@ fn the_largest_pages_fit() {
         len: u32::MAX,
         records: u32::MAX,
         first_record: u32::MAX,
-        maker: FrontEndNo(u16::MAX),
+        origin: FrontendNo(u16::MAX),
         kind: RunKind::Reference,
     };
     let runs: Vec<Run> = (0..PAGE_RUNS as u64).map(worst).collect();
@@ -239,10 +239,10 @@ proptest! {
     ) {
         let (mut partition, mut spill) = (partition(), Spill::default());
         let mut block = 0;
-        for (step, offset, len, records, max_ts, maker, kind) in steps {
+        for (step, offset, len, records, max_ts, origin, kind) in steps {
             block += step;
             let kind = if kind == 0 { RunKind::Reference } else { RunKind::Whole };
-            let run = Run { maker: FrontEndNo(maker), kind, ..run(block, offset, len, records, max_ts) };
+            let run = Run { origin: FrontendNo(origin), kind, ..run(block, offset, len, records, max_ts) };
             append(&mut partition, &mut spill, run);
         }
         partition.move_log_start(ID, Offset(to.min(partition.next.0)), &mut spill);

@@ -102,7 +102,7 @@ impl Assembly {
             base_offset: base,
             next_offset: next,
             leader_epoch: piece.epoch,
-            maker: piece.run.maker,
+            origin: piece.run.origin,
             head: Bytes::new(),
             body: Bytes::new(),
         };
@@ -125,7 +125,7 @@ impl Assembly {
         let joins = self.small.as_ref().is_some_and(|small| {
             small.next_offset == slice.base_offset
                 && small.leader_epoch == slice.leader_epoch
-                && small.maker == slice.maker
+                && small.origin == slice.origin
         });
         if !joins {
             self.close_small();

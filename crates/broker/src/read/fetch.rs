@@ -88,7 +88,7 @@ impl Shard {
         pieces: &[Piece],
     ) -> Result<Option<usize>, ErrorKind> {
         for (at, piece) in pieces.iter().enumerate() {
-            if piece.is_train() && !assembly.takes(piece.run.len as usize) {
+            if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 return Ok(None);
             }
             let in_memory = self.in_memory(piece).map_err(|e| self.damaged(partition, piece.run.base, e));
@@ -108,7 +108,7 @@ impl Shard {
         pieces: &[Piece],
     ) -> Result<Assembly, ErrorKind> {
         for piece in pieces {
-            if piece.is_train() && !assembly.takes(piece.run.len as usize) {
+            if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 break;
             }
             let got = match self.fetch(partition, piece) {

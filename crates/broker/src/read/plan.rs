@@ -154,7 +154,7 @@ impl Shard {
 }
 
 impl Piece {
-    pub(super) fn is_train(&self) -> bool {
-        self.run.kind == RunKind::Train
+    pub(super) fn is_fragmented(&self) -> bool {
+        self.run.kind == RunKind::Fragmented
     }
 }

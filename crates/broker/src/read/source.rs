@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use sabir_journal::{ColdRead, Read, ReadError};
+use sabir_journal::{BlockReadError, ColdRead, Read};
 use sabir_model::{ErrorKind, PartitionId, Sequence};
 
 use super::plan::Piece;
@@ -20,7 +20,7 @@ pub(super) struct Got {
 impl Shard {
     /// A run's bytes, if they are in memory.
     pub(super) fn in_memory(&self, piece: &Piece) -> Result<Option<Got>, ErrorKind> {
-        if piece.is_train() {
+        if piece.is_fragmented() {
             return Ok(None);
         }
         let run = &piece.run;
@@ -46,8 +46,8 @@ impl Shard {
 
     /// A run's bytes, wherever they are. Blocking.
     pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
-        if piece.is_train() {
-            return self.fetch_train(partition, piece);
+        if piece.is_fragmented() {
+            return self.fetch_fragmented(partition, piece);
         }
         self.fetch_part(piece.run.block, piece.run.offset, piece.run.len)
     }
@@ -71,14 +71,14 @@ impl Shard {
         }
     }
 
-    fn fetch_train(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
+    fn fetch_fragmented(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
         let mut all = BytesMut::with_capacity(piece.run.len as usize);
         let mut cold = false;
         for number in 0..=u16::MAX {
             if all.len() >= piece.run.len as usize {
                 break;
             }
-            for chunk in self.chunks(&SpillKey::train(partition, piece.run.base, number))? {
+            for chunk in self.chunks(&SpillKey::fragmented(partition, piece.run.base, number))? {
                 let got = self.fetch_part(chunk.block, chunk.offset, chunk.len)?;
                 all.extend_from_slice(&got.bytes);
                 cold |= got.cold;
@@ -96,11 +96,13 @@ impl Shard {
         self.journal.read(block, offset, len).map_err(|error| self.read_failed(&error))
     }
 
-    fn read_failed(&self, error: &ReadError) -> ErrorKind {
+    fn read_failed(&self, error: &BlockReadError) -> ErrorKind {
         match error {
             // Retention was faster than the reader, who looks at the log start again.
-            ReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
-            ReadError::NotCommitted { .. } | ReadError::OutOfBounds { .. } | ReadError::Disk { .. } => {
+            BlockReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
+            BlockReadError::NotCommitted { .. }
+            | BlockReadError::OutOfBounds { .. }
+            | BlockReadError::Disk { .. } => {
                 // Whose records it were is said elsewhere; this is what the disk answered.
                 if self.damages.may_say_why(Instant::now()) {
                     tracing::error!(shard = %self.id, %error, "a read failed");

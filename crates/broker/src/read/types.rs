@@ -1,7 +1,7 @@
 //! What a read asks for and what it is answered with.
 
 use bytes::Bytes;
-use sabir_model::{FrontEndNo, LeaderEpoch, Offset};
+use sabir_model::{FrontendNo, LeaderEpoch, Offset};
 
 /// Records of one partition.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +33,8 @@ pub struct Slice {
     pub next_offset: Offset,
     /// The leader epoch of all batches.
     pub leader_epoch: LeaderEpoch,
-    /// The front end that built the batches; [`FrontEndNo::NONE`] for what a client sent as it is.
-    pub maker: FrontEndNo,
+    /// The front end that built the batches; [`FrontendNo::NONE`] for what a client sent as it is.
+    pub origin: FrontendNo,
     /// The bytes that differ from the stored ones; may be empty.
     pub head: Bytes,
     /// The bytes behind `head`.

@@ -32,7 +32,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
 use sabir_journal::{Journal, LARGEST_ENTRY, Priority, Replicator};
-use sabir_model::{Durability, ErrorKind, FrontEndNo, Sequence, ShardId};
+use sabir_model::{Durability, ErrorKind, FrontendNo, Sequence, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
@@ -191,7 +191,7 @@ impl Shard {
     /// Pushes an entry of a front end's projection, of that number and name.
     pub(crate) fn write(
         &self,
-        projection: (FrontEndNo, &str),
+        projection: (FrontendNo, &str),
         seed: Option<u64>,
         entry: &ProjectionEntry,
         waiter: Waiter,

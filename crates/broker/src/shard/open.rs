@@ -6,16 +6,16 @@ use std::sync::Arc;
 use sabir_base::buf::BufPool;
 use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
 use sabir_model::batch::stamp_log_append_time;
-use sabir_model::{Durability, ErrorKind, FrontEndNo};
+use sabir_model::{Durability, ErrorKind, FrontendNo};
 
 use crate::answer::{AppendCall, Waiter, Waiting};
 use crate::append::Append;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, FrontEndBody, OfferedBatch, Producer, Targets, TrainBody, kind,
+    AppendBody, Body, ChunkBody, FragmentedBody, FrontendBody, OfferedBatch, Producer, Targets, kind,
 };
 use crate::front_ends::ProjectionEntry;
 
-/// Bytes of a chunk of a train.
+/// Bytes of a chunk of a fragmented batch.
 const CHUNK: usize = 512 << 10;
 /// What records are appended with.
 const ORDINARY: Priority = Priority::Ordinary;
@@ -80,15 +80,15 @@ pub(super) struct OpenBlocks {
     spare: Vec<Filled>,
     /// Why nothing is taken any more, if so.
     pub(super) refused: Option<ErrorKind>,
-    next_train: u64,
+    next_fragmented: u64,
     /// The projections of front ends that the shard has heard of: entries of others say whose they are.
-    pub(super) bound: Vec<FrontEndNo>,
+    pub(super) bound: Vec<FrontendNo>,
     body: Vec<u8>,
     stamped: Vec<u8>,
 }
 
 impl OpenBlocks {
-    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, bound: Vec<FrontEndNo>) -> Self {
+    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, bound: Vec<FrontendNo>) -> Self {
         Self {
             open: Filled::new(&pool, tail_bytes),
             pool,
@@ -98,7 +98,7 @@ impl OpenBlocks {
             changes: 0,
             spare: Vec::new(),
             refused: None,
-            next_train: 0,
+            next_fragmented: 0,
             bound,
             body: Vec::with_capacity(BODY_MAX),
             stamped: Vec::new(),
@@ -155,7 +155,7 @@ impl OpenBlocks {
         self.full.push_back(full);
     }
 
-    /// Adds a batch, the `slot`th of `call`; one too large for a block goes as a train. A stamp is the node's time, even where the
+    /// Adds a batch, the `slot`th of `call`; one too large for a block is fragmented. A stamp is the node's time, even where the
     /// last block's is above it: the node's time goes back only to a clock that is known to be right.
     pub(super) fn append(
         &mut self,
@@ -194,13 +194,13 @@ impl OpenBlocks {
         durability: Durability,
         waiter: Waiting,
     ) {
-        let said = append_body(item, max_ts);
+        let record = append_body(item, max_ts);
         if batch.len() + BODY_MAX > LARGEST_ENTRY {
-            return self.append_train(said, batch, durability, waiter);
+            return self.append_fragmented(record, batch, durability, waiter);
         }
         let mut body = std::mem::take(&mut self.body);
         body.clear();
-        said.encode(&mut body);
+        record.encode(&mut body);
         let group = item.partition.0;
         let entry = Entry {
             kind: kind::APPEND,
@@ -210,14 +210,14 @@ impl OpenBlocks {
             durability,
             priority: ORDINARY,
         };
-        self.push(&entry, Some(Waiter::Append { batch: waiter, train: None }));
+        self.push(&entry, Some(Waiter::Append { batch: waiter, fragmented: None }));
         self.body = body;
     }
 
     /// Adds an entry of a front end's projection, with the batches that it may append.
     pub(super) fn write(
         &mut self,
-        (number, name): (FrontEndNo, &str),
+        (number, name): (FrontendNo, &str),
         seed: Option<u64>,
         asked: &ProjectionEntry,
         (now_ms, durability): (i64, Durability),
@@ -228,12 +228,12 @@ impl OpenBlocks {
         payload.clear();
         let batches = asked.batches.iter().map(|item| offer(item, now_ms, &mut payload)).collect();
         let name = (!self.bound.contains(&number)).then_some(name);
-        FrontEndBody { number, name, seed, batches, command: &asked.command }.encode(&mut body);
+        FrontendBody { number, name, seed, batches, command: &asked.command }.encode(&mut body);
         let priority = if asked.makes_space { Priority::Reserve } else { ORDINARY };
         let group = asked.batches.first().map_or(0, |item| item.partition.0);
         let payload_there = (!asked.batches.is_empty()).then_some(&payload[..]);
         let entry = Entry {
-            kind: FrontEndBody::KIND,
+            kind: FrontendBody::KIND,
             body: &body,
             payload: payload_there,
             group,
@@ -252,28 +252,34 @@ impl OpenBlocks {
         }
     }
 
-    fn append_train(&mut self, append: AppendBody, batch: &[u8], durability: Durability, waiter: Waiting) {
-        let train = self.next_train;
-        self.next_train += 1;
+    fn append_fragmented(
+        &mut self,
+        append: AppendBody,
+        batch: &[u8],
+        durability: Durability,
+        waiter: Waiting,
+    ) {
+        let fragmented = self.next_fragmented;
+        self.next_fragmented += 1;
         let mut chunks = 0;
         for chunk in batch.chunks(CHUNK) {
-            let said = ChunkBody { train, index: chunks };
-            self.push_body(&said, Some(chunk), durability, None);
+            let record = ChunkBody { fragmented, index: chunks };
+            self.push_body(&record, Some(chunk), durability, None);
             chunks += 1;
         }
-        let waiter = Waiter::Append { batch: waiter, train: Some(train) };
-        self.push_body(&TrainBody { train, chunks, append }, None, durability, Some(waiter));
+        let waiter = Waiter::Append { batch: waiter, fragmented: Some(fragmented) };
+        self.push_body(&FragmentedBody { fragmented, chunks, append }, None, durability, Some(waiter));
     }
 
     fn push_body<B: Body>(
         &mut self,
-        said: &B,
+        record: &B,
         payload: Option<&[u8]>,
         durability: Durability,
         waiter: Option<Waiter>,
     ) {
         let mut body = Vec::with_capacity(BODY_MAX);
-        said.encode(&mut body);
+        record.encode(&mut body);
         self.push(
             &Entry { kind: B::KIND, body: &body, payload, group: 0, durability, priority: ORDINARY },
             waiter,
@@ -328,14 +334,14 @@ fn offer(item: &Append, now_ms: i64, payload: &mut Vec<u8>) -> OfferedBatch {
 
 fn append_body(item: &Append, max_ts: i64) -> AppendBody {
     let header = item.batch.header();
-    let producer = header.producer_id.known().filter(|_| item.maker == FrontEndNo::NONE);
+    let producer = header.producer_id.known().filter(|_| item.origin == FrontendNo::NONE);
     AppendBody {
         targets: Targets::One(item.partition),
         // A batch covers as many offsets as its last delta says; its check has seen that none is without a record.
         records: header.last_offset_delta as u32 + 1,
         max_ts,
         stamped: item.stamp,
-        maker: item.maker,
+        origin: item.origin,
         producer: producer.map(|id| Producer {
             id,
             epoch: header.producer_epoch,
@@ -367,10 +373,10 @@ mod tests {
             config: ValidConfig::trusted(config),
             partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
             internal: false,
-            made_by: FrontEndNo::NONE,
+            made_by: FrontendNo::NONE,
             traffic: Arc::default(),
         });
-        let target = AppendTarget::new(&topic, 0, AppendAcks::InSync, FrontEndNo::NONE).unwrap();
+        let target = AppendTarget::new(&topic, 0, AppendAcks::InSync, FrontendNo::NONE).unwrap();
         let mut batch = BatchBuilder::new(Compression::None);
         batch.push(5, None, Some(&vec![7; bytes]), &[]);
         target.append(batch.build_checked(&target.rules(), 5).unwrap()).unwrap()

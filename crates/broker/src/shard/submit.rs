@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
-use sabir_journal::{AppendError, Priority, Ticket};
+use sabir_journal::{BlockAppendError, Priority, Ticket};
 use sabir_model::ErrorKind;
 use tracing::debug;
 
 use super::Shard;
 use super::open::Filled;
 use crate::answer::{Sleeper, Waiter};
-use crate::entry::{Body, TrainDropped};
+use crate::entry::{Body, FragmentedDropped};
 
 /// A block that was given to the replicator.
 #[derive(Debug)]
@@ -141,28 +141,28 @@ impl Shard {
         filled
     }
 
-    fn not_taken(&self, number: u64, error: &AppendError) {
+    fn not_taken(&self, number: u64, error: &BlockAppendError) {
         let kind = match error {
-            AppendError::Stopped(_) => ErrorKind::StorageError,
-            AppendError::Closed(_) => ErrorKind::ShuttingDown,
-            AppendError::Full(_) => ErrorKind::StorageFull,
-            AppendError::NotLeader(_) => ErrorKind::NotLeader,
+            BlockAppendError::Stopped(_) => ErrorKind::StorageError,
+            BlockAppendError::Closed(_) => ErrorKind::ShuttingDown,
+            BlockAppendError::Full(_) => ErrorKind::StorageFull,
+            BlockAppendError::NotLeader(_) => ErrorKind::NotLeader,
         };
         let waiters = self.in_flight.lock().refused(number);
         if kind == ErrorKind::StorageFull { self.refuse_full(waiters) } else { refuse(waiters, kind) }
     }
 
     fn refuse_full(&self, waiters: Vec<(u32, Waiter)>) {
-        let trains: Vec<u64> = waiters.iter().filter_map(|(_, waiter)| waiter.train()).collect();
+        let fragmented: Vec<u64> = waiters.iter().filter_map(|(_, waiter)| waiter.fragmented()).collect();
         refuse(waiters, ErrorKind::StorageFull);
-        trains.into_iter().for_each(|train| self.drop_train(train));
+        fragmented.into_iter().for_each(|fragmented| self.drop_fragmented(fragmented));
     }
 
-    /// The end of a train found no room; its chunks would keep theirs.
-    fn drop_train(&self, train: u64) {
+    /// The end of a fragmented batch found no room; its chunks would keep theirs.
+    fn drop_fragmented(&self, fragmented: u64) {
         let mut body = Vec::new();
-        TrainDropped { train }.encode(&mut body);
-        if let Err((error, _)) = self.push(Priority::Reserve, TrainDropped::KIND, &body, None) {
+        FragmentedDropped { fragmented }.encode(&mut body);
+        if let Err((error, _)) = self.push(Priority::Reserve, FragmentedDropped::KIND, &body, None) {
             debug!(shard = %self.id, %error, "its chunks stay until the term ends");
         }
     }

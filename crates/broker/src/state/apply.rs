@@ -2,12 +2,12 @@
 
 use sabir_model::{ErrorKind, Offset, PartitionId, Sequence};
 
-use super::trains::{OpenTrain, TrainKey};
+use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{At, Locate, Partitions};
 use crate::append::Appended;
 use crate::entry::{
-    AppendBody, ChunkBody, LogStartsMoved, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
-    ProducersExpired, ReferenceBody, TrainBody, TrainDropped,
+    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, LogStartsMoved, PartitionsConfigured,
+    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody,
 };
 use crate::partition::{Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunKind, Verdict};
 
@@ -27,7 +27,7 @@ impl Partitions {
             len,
             records: body.records,
             first_record: 0,
-            maker: body.maker,
+            origin: body.origin,
             kind: RunKind::Whole,
         };
         self.append_run(body, run, at, &[])
@@ -46,7 +46,7 @@ impl Partitions {
             let appended = self.append_one(target, body, run, at);
             if let (Ok(Appended { base_offset, duplicate: false, .. }), false) = (appended, chunks.is_empty())
             {
-                self.keep_train(target, base_offset, chunks);
+                self.keep_fragmented(target, base_offset, chunks);
             }
             first.get_or_insert(appended);
         }
@@ -113,7 +113,7 @@ impl Partitions {
             len: extent.len,
             records: extent.records,
             first_record: extent.first_record,
-            maker: extent.maker,
+            origin: extent.origin,
             kind: RunKind::Reference,
         };
         if block > at.sequence {
@@ -127,63 +127,64 @@ impl Partitions {
             records: extent.records,
             max_ts: body.max_ts,
             stamped: false,
-            maker: extent.maker,
+            origin: extent.origin,
             producer: None,
         };
         self.append_run(&as_append, run, at, &[])
     }
 
     pub(super) fn chunk(&mut self, body: &ChunkBody, payload: (u32, u32), at: &At) -> Result<(), ErrorKind> {
-        let key = TrainKey(body.train);
+        let key = UnfinishedKey(body.fragmented);
         if body.index == 0 {
-            self.trains.insert(key, OpenTrain { term: at.term, chunks: Vec::new() });
+            self.unfinished.insert(key, UnfinishedBatch { term: at.term, chunks: Vec::new() });
         }
-        let train = self.trains.get_mut(&key).ok_or(ErrorKind::InvalidRecord)?;
-        if train.chunks.len() != body.index as usize {
-            self.trains.remove(&key);
+        let fragmented = self.unfinished.get_mut(&key).ok_or(ErrorKind::InvalidRecord)?;
+        if fragmented.chunks.len() != body.index as usize {
+            self.unfinished.remove(&key);
             return Err(ErrorKind::InvalidRecord);
         }
         let (offset, len) = payload;
-        train.chunks.push(Chunk { block: at.sequence, offset, len });
+        fragmented.chunks.push(Chunk { block: at.sequence, offset, len });
         Ok(())
     }
 
-    /// A train of which chunks are missing was cut with its term: its producer must send it again.
-    pub(super) fn train(
+    /// A fragmented batch of which chunks are missing was cut with its term: its producer must send it again.
+    pub(super) fn fragmented(
         &mut self,
-        body: &TrainBody,
+        body: &FragmentedBody,
         at: &At,
         locate: Locate<'_>,
     ) -> Result<Appended, ErrorKind> {
-        let train = self.trains.remove(&TrainKey(body.train)).ok_or(ErrorKind::NotLeader)?;
-        if train.chunks.len() != body.chunks as usize {
+        let fragmented =
+            self.unfinished.remove(&UnfinishedKey(body.fragmented)).ok_or(ErrorKind::NotLeader)?;
+        if fragmented.chunks.len() != body.chunks as usize {
             return Err(ErrorKind::NotLeader);
         }
         let run = Run {
             base: Offset::ZERO,
-            block: train.first_block().unwrap_or(at.sequence),
+            block: fragmented.first_block().unwrap_or(at.sequence),
             max_ts: timestamp(body.append.max_ts, at),
             offset: 0,
-            len: train.bytes().ok_or(ErrorKind::MessageTooLarge)?,
+            len: fragmented.bytes().ok_or(ErrorKind::MessageTooLarge)?,
             records: body.append.records,
             first_record: 0,
-            maker: body.append.maker,
-            kind: RunKind::Train,
+            origin: body.append.origin,
+            kind: RunKind::Fragmented,
         };
-        for segment in train.chunks.iter().filter_map(|chunk| locate(chunk.block)) {
+        for segment in fragmented.chunks.iter().filter_map(|chunk| locate(chunk.block)) {
             self.usage.note(segment, body.append.targets.as_slice());
         }
-        self.append_run(&body.append, run, at, &train.chunks)
+        self.append_run(&body.append, run, at, &fragmented.chunks)
     }
 
-    pub(super) fn drop_train(&mut self, body: TrainDropped) -> Result<(), ErrorKind> {
-        self.trains.remove(&TrainKey(body.train));
+    pub(super) fn drop_fragmented(&mut self, body: FragmentedDropped) -> Result<(), ErrorKind> {
+        self.unfinished.remove(&UnfinishedKey(body.fragmented));
         Ok(())
     }
 
-    fn keep_train(&mut self, target: PartitionId, base: Offset, chunks: &[Chunk]) {
+    fn keep_fragmented(&mut self, target: PartitionId, base: Offset, chunks: &[Chunk]) {
         if let Some(partition) = self.partitions.get_mut(&PartitionKey(target)) {
-            partition.keep_train(target, base, chunks, &mut self.spill);
+            partition.keep_fragmented(target, base, chunks, &mut self.spill);
         }
     }
 

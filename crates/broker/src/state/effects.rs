@@ -22,7 +22,7 @@ pub struct Effects<'a> {
 
 /// What the applying of a front end's entry came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FrontEndAnswer {
+pub(crate) struct FrontendAnswer {
     pub(crate) bytes: Bytes,
     /// Which of its batches were appended, and are no duplicates.
     pub(crate) appended: Vec<bool>,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sabir_journal::EntryView;
 use sabir_journal::pages::PageError;
-use sabir_model::{DecodeError, FrontEndNo};
+use sabir_model::{DecodeError, FrontendNo};
 
 use super::{At, EntryError, Outcome, Partitions, StoredMaps, bad_body, payload, prefixes};
 use crate::codec::{Reader, put_len, put_str, put_u32};
-use crate::entry::FrontEndBody;
-use crate::projection::{Effects, FrontEndAnswer, FrontEndProjection, Maps, ProjectionFactory};
+use crate::entry::FrontendBody;
+use crate::projection::{Effects, FrontendAnswer, FrontendProjection, Maps, ProjectionFactory};
 
 /// The projections of front ends in a shard.
 #[derive(Default)]
@@ -19,21 +19,21 @@ pub(crate) struct FrontEnds {
     /// Those that the shard has heard of, by number.
     bound: Vec<Bound>,
     /// Those that it heard of first in the block applied last.
-    pub(crate) fresh: Vec<FrontEndNo>,
+    pub(crate) fresh: Vec<FrontendNo>,
     /// Whether a checkpoint is under way. A projection that is made meanwhile is not in it, but takes part, as one that was empty at the cut.
     pub(super) checkpoint_under_way: bool,
 }
 
 struct Bound {
-    number: FrontEndNo,
+    number: FrontendNo,
     name: &'static str,
     /// The numbers of its maps.
     maps: Vec<u8>,
-    projection: Box<dyn FrontEndProjection>,
+    projection: Box<dyn FrontendProjection>,
 }
 
 /// A projection's number and name, as the page of what there is one of has them.
-pub(super) type Named = (FrontEndNo, String);
+pub(super) type Named = (FrontendNo, String);
 
 impl FrontEnds {
     pub(crate) fn new(known: Arc<[ProjectionFactory]>) -> Self {
@@ -60,7 +60,7 @@ impl FrontEnds {
 
     fn bind(
         &mut self,
-        number: FrontEndNo,
+        number: FrontendNo,
         factory: ProjectionFactory,
         stored: Option<&StoredMaps<'_>>,
     ) -> Result<(), PageError> {
@@ -85,7 +85,7 @@ impl FrontEnds {
         at: &At,
         partitions: &mut Partitions,
     ) -> Result<Outcome, EntryError> {
-        let body = FrontEndBody::decode(entry.body).map_err(|source| bad_body(entry, source))?;
+        let body = FrontendBody::decode(entry.body).map_err(|source| bad_body(entry, source))?;
         let (index, number) = (entry.index, body.number);
         let offset = match body.batches.is_empty() {
             true => 0,
@@ -98,16 +98,16 @@ impl FrontEnds {
             .projection
             .apply(body.command, &mut effects)
             .map_err(|source| EntryError::FrontEnd { index, name: bound.name, source })?;
-        Ok(Outcome::FrontEnd(Box::new(FrontEndAnswer { bytes, appended: effects.appended() })))
+        Ok(Outcome::FrontEnd(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
     }
 
-    fn find(&mut self, number: FrontEndNo) -> Option<&mut Bound> {
+    fn find(&mut self, number: FrontendNo) -> Option<&mut Bound> {
         let at = self.bound.binary_search_by_key(&number, |bound| bound.number).ok()?;
         Some(&mut self.bound[at])
     }
 
     /// Takes in whose a number is, if it is new and the entry says so.
-    fn learn(&mut self, index: u32, body: &FrontEndBody<'_>) -> Result<(), EntryError> {
+    fn learn(&mut self, index: u32, body: &FrontendBody<'_>) -> Result<(), EntryError> {
         let Some(name) = body.name else { return Ok(()) };
         let refused = |reason| EntryError::Projection { index, reason };
         match self.find(body.number).map(|bound| bound.name) {
@@ -121,22 +121,22 @@ impl FrontEnds {
         Ok(())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(dyn FrontEndProjection + 'static)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(dyn FrontendProjection + 'static)> {
         self.bound.iter().map(|bound| &*bound.projection)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (dyn FrontEndProjection + 'static)> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (dyn FrontendProjection + 'static)> {
         self.bound.iter_mut().map(|bound| &mut *bound.projection)
     }
 
     /// The projection of that number, once the shard has heard of it.
-    pub(crate) fn get(&self, number: FrontEndNo) -> Option<&(dyn FrontEndProjection + 'static)> {
+    pub(crate) fn get(&self, number: FrontendNo) -> Option<&(dyn FrontendProjection + 'static)> {
         let at = self.bound.binary_search_by_key(&number, |bound| bound.number).ok()?;
         Some(&*self.bound[at].projection)
     }
 
     /// The numbers that the shard has heard of.
-    pub(crate) fn numbers(&self) -> Vec<FrontEndNo> {
+    pub(crate) fn numbers(&self) -> Vec<FrontendNo> {
         self.bound.iter().map(|bound| bound.number).collect()
     }
 
@@ -172,7 +172,7 @@ impl FrontEnds {
         let own = prefix.strip_prefix(prefixes::FRONT_ENDS).and_then(|rest| <[u8; 3]>::try_from(rest).ok());
         match own {
             Some([high, low, map]) => {
-                let number = FrontEndNo(u16::from_be_bytes([high, low]));
+                let number = FrontendNo(u16::from_be_bytes([high, low]));
                 let known = self.bound.iter().find(|bound| bound.number == number);
                 let whose =
                     known.map_or_else(|| format!("front end {number}"), |bound| bound.name.to_owned());
@@ -197,7 +197,7 @@ pub(super) fn undecodable(detail: String) -> PageError {
 }
 
 /// Where the payload lies, all of which is batches.
-fn whole_payload(entry: &EntryView<'_>, body: &FrontEndBody<'_>) -> Result<u32, EntryError> {
+fn whole_payload(entry: &EntryView<'_>, body: &FrontendBody<'_>) -> Result<u32, EntryError> {
     let (offset, len) = payload(entry)?;
     let sum = body.batches.iter().try_fold(0u32, |sum, batch| sum.checked_add(batch.len));
     match sum == Some(len) {

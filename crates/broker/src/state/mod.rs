@@ -14,13 +14,13 @@ mod front_ends;
 mod partitions;
 pub(crate) mod prefixes;
 mod producers;
-mod trains;
+mod unfinished;
 mod usage;
 
 pub(crate) use block::{bad_body, body, payload};
 pub(crate) use checkpoint::{Cut, StoredMaps};
 pub use effects::Effects;
-pub(crate) use effects::FrontEndAnswer;
+pub(crate) use effects::FrontendAnswer;
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontEnds;
 pub(crate) use partitions::{AppendCounters, Partitions};
@@ -51,7 +51,7 @@ pub(crate) enum Outcome {
     /// A number was given out, or a log start moved to it.
     Number(i64),
     /// A front end's projection took an entry.
-    FrontEnd(Box<FrontEndAnswer>),
+    FrontEnd(Box<FrontendAnswer>),
     /// Any other entry took effect.
     Done,
     /// An entry about a topic took none.
@@ -99,7 +99,7 @@ impl Outcome {
     }
 
     /// The outcome of a front end's entry.
-    pub(crate) fn front_end(self) -> Result<FrontEndAnswer, ErrorKind> {
+    pub(crate) fn front_end(self) -> Result<FrontendAnswer, ErrorKind> {
         match self {
             Self::FrontEnd(answer) => Ok(*answer),
             other => Err(other.error()),

@@ -1,10 +1,10 @@
-//! The projection of the records: partitions, what they remember of producers, and trains.
+//! The projection of the records: partitions, what they remember of producers, and fragmented batches.
 
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageError, PageStore, Paged};
 use sabir_model::{PartitionId, Sequence, Term};
 
-use super::trains::{OpenTrain, TrainKey};
+use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{
     At, CoreProjection, EntryError, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage, StoredMaps,
     Touched, body, payload, prefixes,
@@ -27,7 +27,7 @@ pub(crate) struct AppendCounters {
 pub(crate) struct Partitions {
     pub(super) partitions: Paged<PartitionKey, Partition>,
     pub(crate) producers: Producers,
-    pub(super) trains: Paged<TrainKey, OpenTrain>,
+    pub(super) unfinished: Paged<UnfinishedKey, UnfinishedBatch>,
     pub(crate) spill: Spill,
     /// This node's own table; no part of the projection.
     pub(crate) usage: SegmentUsage,
@@ -43,7 +43,7 @@ impl Default for Partitions {
         Self {
             partitions: Paged::new(prefixes::PARTITIONS),
             producers: Producers::default(),
-            trains: Paged::new(prefixes::TRAINS),
+            unfinished: Paged::new(prefixes::UNFINISHED),
             spill: Spill::default(),
             usage: SegmentUsage::default(),
             expiry: ExpiryQueue::default(),
@@ -76,11 +76,12 @@ impl Partitions {
         self.touched.gone.clear();
     }
 
-    /// A later term drops the trains that an earlier one left unfinished.
+    /// A later term drops the fragmented batches that an earlier one left unfinished.
     pub(super) fn enter(&mut self, term: Term) {
-        let stale = |(key, train): (&TrainKey, &OpenTrain)| (train.term < term).then_some(*key);
-        let stale: Vec<TrainKey> = self.trains.iter().filter_map(stale).collect();
-        stale.iter().for_each(|key| drop(self.trains.remove(key)));
+        let stale =
+            |(key, fragmented): (&UnfinishedKey, &UnfinishedBatch)| (fragmented.term < term).then_some(*key);
+        let stale: Vec<UnfinishedKey> = self.unfinished.iter().filter_map(stale).collect();
+        stale.iter().for_each(|key| drop(self.unfinished.remove(key)));
     }
 
     pub(super) fn note_usage(&mut self, sequence: Sequence, locate: Locate<'_>) {
@@ -104,21 +105,21 @@ impl Projection for Partitions {
         vec![
             &mut self.partitions,
             self.producers.pages(),
-            &mut self.trains,
+            &mut self.unfinished,
             &mut self.usage.segments,
             &mut self.spill,
         ]
     }
 
-    /// That of unfinished trains. Of finished ones, and of all other records, `usage` says where they lie.
+    /// That of unfinished fragmented batches. Of finished ones, and of all other records, `usage` says where they lie.
     fn lowest_block(&self) -> Option<Sequence> {
-        self.trains.iter().filter_map(|(_, train)| train.first_block()).min()
+        self.unfinished.iter().filter_map(|(_, fragmented)| fragmented.first_block()).min()
     }
 
     fn dump(&mut self, pages: &dyn PageStore) -> Result<Dump, PageError> {
         let mut dump = self.partitions.dump();
         dump.extend(self.producers.pages().dump());
-        dump.extend(self.trains.dump());
+        dump.extend(self.unfinished.dump());
         for (PartitionKey(id), partition) in self.partitions.iter() {
             for key in partition.spilled(*id) {
                 dump.push((key.stored(), self.spilled(&key, pages)?));
@@ -138,7 +139,7 @@ impl CoreProjection for Partitions {
             partitions: stored.restore(prefixes::PARTITIONS)?,
             expiry: expiry_of(&producers),
             producers,
-            trains: stored.restore(prefixes::TRAINS)?,
+            unfinished: stored.restore(prefixes::UNFINISHED)?,
             usage: SegmentUsage { segments: stored.restore(prefixes::SEGMENT_USAGE)? },
             ..Self::default()
         })
@@ -149,8 +150,8 @@ impl CoreProjection for Partitions {
             kind::APPEND => Outcome::of(self.append(&body(entry)?, payload(entry)?, at), Outcome::Appended),
             kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),
             kind::CHUNK => Outcome::of_done(self.chunk(&body(entry)?, payload(entry)?, at)),
-            kind::TRAIN => Outcome::of(self.train(&body(entry)?, at, locate), Outcome::Appended),
-            kind::TRAIN_DROPPED => Outcome::of_done(self.drop_train(body(entry)?)),
+            kind::FRAGMENTED => Outcome::of(self.fragmented(&body(entry)?, at, locate), Outcome::Appended),
+            kind::FRAGMENTED_DROPPED => Outcome::of_done(self.drop_fragmented(body(entry)?)),
             kind::PARTITIONS_CREATED => Outcome::of_done(self.create_partitions(&body(entry)?)),
             kind::PARTITIONS_DELETED => Outcome::of_done(self.delete_partitions(&body(entry)?)),
             kind::PARTITIONS_CONFIGURED => Outcome::of_done(self.configure_partitions(&body(entry)?)),
@@ -165,8 +166,10 @@ impl Partition {
     /// The keys of all pages of its own.
     fn spilled(&self, id: PartitionId) -> Vec<SpillKey> {
         let pages = self.index.closed().iter().map(|page| SpillKey::index(id, page.first));
-        let trains = self.trains.iter();
-        let lists = trains.flat_map(|train| (0..train.pages).map(|n| SpillKey::train(id, train.base, n)));
+        let fragmented = self.fragmented.iter();
+        let lists = fragmented.flat_map(|fragmented| {
+            (0..fragmented.pages).map(|n| SpillKey::fragmented(id, fragmented.base, n))
+        });
         pages.chain(lists).collect()
     }
 }

@@ -7,7 +7,7 @@ use sabir_base::buf::BufPool;
 use sabir_journal::pages::{MemPages, PageBatch, PageError, PageStore};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
-    Durability, ErrorKind, Extent, FrontEndNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
+    Durability, ErrorKind, Extent, FrontendNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
     ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
@@ -15,10 +15,10 @@ use super::{CoreProjection, FrontEnds, Outcome, Partitions, ShardState, prefixes
 use crate::append::Appended;
 use crate::catalog::Catalog;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, DataShardsFixed, FrontEndBody, FrontEndRegistered, LogStartsMoved,
-    OfferedBatch, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer,
-    ProducerIdsAllocated, ProducersExpired, ReferenceBody, Started, Targets, TopicConfigured, TopicCreated,
-    TopicDeleted, TopicExtended, TrainBody, TrainDropped, kind,
+    AppendBody, Body, ChunkBody, DataShardsFixed, FragmentedBody, FragmentedDropped, FrontendBody,
+    FrontendRegistered, LogStartsMoved, OfferedBatch, PartitionSettings, PartitionsConfigured,
+    PartitionsCreated, PartitionsDeleted, Producer, ProducerIdsAllocated, ProducersExpired, ReferenceBody,
+    Started, Targets, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, kind,
 };
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
@@ -81,9 +81,9 @@ impl Shard {
         let batches: Vec<_> =
             batch.map(|id| OfferedBatch { len: 5, append: append_to(id, 2) }).into_iter().collect();
         let payload = (!batches.is_empty()).then_some(b"batch".as_slice());
-        let (mut encoded, number, seed) = (Vec::new(), FrontEndNo(number), Some(u64::from(number) << 40));
-        FrontEndBody { number, name, seed, batches, command }.encode(&mut encoded);
-        self.builder.push(FrontEndBody::KIND, &encoded, payload, 0, Durability::Sync);
+        let (mut encoded, number, seed) = (Vec::new(), FrontendNo(number), Some(u64::from(number) << 40));
+        FrontendBody { number, name, seed, batches, command }.encode(&mut encoded);
+        self.builder.push(FrontendBody::KIND, &encoded, payload, 0, Durability::Sync);
     }
 
     /// One of several registers; the name is told with each entry, as long as it may be news.
@@ -97,7 +97,7 @@ impl Shard {
             4 => registers::unpin(&key),
             _ => registers::log_new(&key, &value),
         };
-        let known = self.state.front_ends.numbers().contains(&FrontEndNo(number));
+        let known = self.state.front_ends.numbers().contains(&FrontendNo(number));
         let name = (!known).then_some("registers");
         self.push_front_end(number, name, &command, (letter > 4).then_some(id));
     }
@@ -140,7 +140,7 @@ fn append_to(id: u64, records: u32) -> AppendBody {
         records,
         max_ts: 5,
         stamped: false,
-        maker: FrontEndNo::NONE,
+        origin: FrontendNo::NONE,
         producer: None,
     }
 }
@@ -158,7 +158,7 @@ fn topic_created(name: &str, id: u8) -> TopicCreated {
         config: ValidConfig::trusted(TopicConfig::default()),
         internal: false,
         unlike: false,
-        made_by: FrontEndNo::NONE,
+        made_by: FrontendNo::NONE,
         epoch_base: 0,
         shards: vec![ShardId(1); 2],
     }
@@ -288,7 +288,7 @@ fn references_show_stored_records_elsewhere() {
         len: run.len,
         first_record: 2,
         records: 3,
-        maker: FrontEndNo(1),
+        origin: FrontendNo(1),
         overlay: Overlay::None,
     };
     let reference = |block| ReferenceBody { targets: vec![PartitionId(2)], max_ts: 9, extent: extent(block) };
@@ -307,36 +307,36 @@ fn references_show_stored_records_elsewhere() {
     assert_eq!(first, Some(run.block), "what is referred to is kept");
 }
 
-fn train(train: u64, chunks: u32) -> TrainBody {
-    TrainBody { train, chunks, append: append_to(1, 7) }
+fn fragmented(fragmented: u64, chunks: u32) -> FragmentedBody {
+    FragmentedBody { fragmented, chunks, append: append_to(1, 7) }
 }
 
 #[test]
-fn a_train_is_visible_with_its_end_and_dropped_with_its_term() {
+fn a_fragmented_batch_is_visible_with_its_end_and_dropped_with_its_term() {
     let mut shard = Shard::with_partitions(&[1]);
     for index in 0..3 {
-        shard.push(&ChunkBody { train: 4, index }, Some(&[0; 100]));
+        shard.push(&ChunkBody { fragmented: 4, index }, Some(&[0; 100]));
         shard.apply().remove(0).done().unwrap();
     }
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(0));
     assert_eq!(shard.state.lowest_block(), Some(Sequence(2)));
-    assert_eq!(shard.one(&train(4, 3)).appended().unwrap().base_offset, Offset(0));
+    assert_eq!(shard.one(&fragmented(4, 3)).appended().unwrap().base_offset, Offset(0));
     let partition = shard.state.partition(PartitionId(1)).unwrap();
-    assert_eq!((partition.next, partition.bytes, partition.trains.len()), (Offset(7), 300, 1));
+    assert_eq!((partition.next, partition.bytes, partition.fragmented.len()), (Offset(7), 300, 1));
     assert_eq!(partition.first_block(), Some(Sequence(2)));
     assert_eq!(shard.state.lowest_block(), None);
-    assert_eq!(shard.one(&train(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
+    assert_eq!(shard.one(&fragmented(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
 
-    shard.push(&ChunkBody { train: 4, index: 0 }, Some(&[0; 100]));
+    shard.push(&ChunkBody { fragmented: 4, index: 0 }, Some(&[0; 100]));
     shard.apply();
-    shard.one(&TrainDropped { train: 4 }).done().unwrap();
+    shard.one(&FragmentedDropped { fragmented: 4 }).done().unwrap();
     assert_eq!(shard.state.lowest_block(), None);
 
-    shard.push(&ChunkBody { train: 5, index: 0 }, Some(&[0; 100]));
+    shard.push(&ChunkBody { fragmented: 5, index: 0 }, Some(&[0; 100]));
     shard.apply();
     shard.term = Term(2);
-    assert_eq!(shard.one(&train(5, 1)).appended(), Err(ErrorKind::NotLeader));
-    shard.push(&ChunkBody { train: 6, index: 1 }, Some(&[0; 100]));
+    assert_eq!(shard.one(&fragmented(5, 1)).appended(), Err(ErrorKind::NotLeader));
+    shard.push(&ChunkBody { fragmented: 6, index: 1 }, Some(&[0; 100]));
     assert_eq!(shard.apply().remove(0).done(), Err(ErrorKind::InvalidRecord), "its first chunk was cut");
 }
 
@@ -392,7 +392,7 @@ fn the_catalog_decides_names_ids_and_numbers() {
     assert_eq!(again.partitions[0].id, PartitionId(4), "ids are never reused");
 
     let number =
-        |shard: &mut Shard, name: &str| shard.one(&FrontEndRegistered { name: name.into() }).number();
+        |shard: &mut Shard, name: &str| shard.one(&FrontendRegistered { name: name.into() }).number();
     assert_eq!(
         (number(&mut shard, "a"), number(&mut shard, "b"), number(&mut shard, "a")),
         (Ok(1), Ok(2), Ok(1))
@@ -517,7 +517,7 @@ enum Step {
     Append { id: u64, records: u32, size: usize, block: bool },
     Produce { id: u64, producer: i64, epoch: i16, sequence: i32 },
     Refer { id: u64 },
-    Train { id: u64, chunks: u32, finish: bool },
+    Fragmented { id: u64, chunks: u32, finish: bool },
     Create(u64),
     Delete(u64),
     Configure(u64, u64),
@@ -537,7 +537,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (id.clone(), 1i64..4, 0i16..2, 0i32..6)
             .prop_map(|(id, producer, epoch, sequence)| Step::Produce { id, producer, epoch, sequence }),
         2 => id.clone().prop_map(|id| Step::Refer { id }),
-        2 => (id.clone(), 1u32..4, any::<bool>()).prop_map(|(id, chunks, finish)| Step::Train { id, chunks, finish }),
+        2 => (id.clone(), 1u32..4, any::<bool>()).prop_map(|(id, chunks, finish)| Step::Fragmented { id, chunks, finish }),
         3 => id.clone().prop_map(Step::Create),
         1 => id.clone().prop_map(Step::Delete),
         1 => (id.clone(), 1u64..9).prop_map(|(id, version)| Step::Configure(id, version)),
@@ -553,106 +553,106 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A shard that writes checkpoints now and then, and one that never does.
 struct Pair {
-    maker: Shard,
+    leader: Shard,
     pages: Arc<MemPages>,
     blocks: Vec<(Sequence, Term, Vec<u8>)>,
-    trains: u64,
+    fragmented: u64,
 }
 
 impl Pair {
     fn new() -> Self {
-        Self { maker: Shard::new(), pages: MemPages::new(), blocks: Vec::new(), trains: 0 }
+        Self { leader: Shard::new(), pages: MemPages::new(), blocks: Vec::new(), fragmented: 0 }
     }
 
     fn block(&mut self) {
-        let block = self.maker.close();
-        apply(&mut self.maker.state, block.0, block.1, &block.2);
+        let block = self.leader.close();
+        apply(&mut self.leader.state, block.0, block.1, &block.2);
         self.blocks.push(block);
     }
 
     fn take(&mut self, step: &Step) {
-        let maker = &mut self.maker;
+        let leader = &mut self.leader;
         match *step {
             Step::Append { id, records, size, block } => {
-                maker.push(&append_to(id, records), Some(&vec![0; size]));
+                leader.push(&append_to(id, records), Some(&vec![0; size]));
                 if !block {
                     return;
                 }
             }
             Step::Produce { id, producer, epoch, sequence } => {
-                maker.push(&produced(id, producer, epoch, sequence, 1), Some(b"b"));
+                leader.push(&produced(id, producer, epoch, sequence, 1), Some(b"b"));
             }
             Step::Refer { id } => {
-                let block = Sequence(maker.sequence.0);
+                let block = Sequence(leader.sequence.0);
                 let extent = Extent {
                     block,
                     offset: 32,
                     len: 5,
                     first_record: 0,
                     records: 2,
-                    maker: FrontEndNo(1),
+                    origin: FrontendNo(1),
                     overlay: Overlay::None,
                 };
-                maker.push(&ReferenceBody { targets: vec![PartitionId(id)], max_ts: 7, extent }, None);
+                leader.push(&ReferenceBody { targets: vec![PartitionId(id)], max_ts: 7, extent }, None);
             }
-            Step::Train { id, chunks, finish } => return self.train(id, chunks, finish),
-            Step::Create(id) => maker.push(&created(&[id]), None),
-            Step::Delete(id) => maker.push(&PartitionsDeleted { partitions: vec![PartitionId(id)] }, None),
+            Step::Fragmented { id, chunks, finish } => return self.fragmented(id, chunks, finish),
+            Step::Create(id) => leader.push(&created(&[id]), None),
+            Step::Delete(id) => leader.push(&PartitionsDeleted { partitions: vec![PartitionId(id)] }, None),
             Step::Configure(id, version) => {
                 let body =
                     PartitionsConfigured { settings: settings(version), partitions: vec![PartitionId(id)] };
-                maker.push(&body, None);
+                leader.push(&body, None);
             }
             Step::MoveStart(id, to) => {
-                maker.push(&LogStartsMoved { moves: vec![(PartitionId(id), Offset(to))] }, None);
+                leader.push(&LogStartsMoved { moves: vec![(PartitionId(id), Offset(to))] }, None);
             }
             Step::Expire(id, producer) => {
                 let producers = vec![(PartitionId(id), ProducerId(producer))];
-                maker.push(&ProducersExpired { idle_since: maker.now - 3, producers }, None);
+                leader.push(&ProducersExpired { idle_since: leader.now - 3, producers }, None);
             }
-            Step::Catalog(what) => push_catalog(maker, what),
-            Step::Own { number, letter, key, id } => maker.push_own(number, letter, key, id),
-            Step::NewTerm => maker.term = maker.term.next(),
+            Step::Catalog(what) => push_catalog(leader, what),
+            Step::Own { number, letter, key, id } => leader.push_own(number, letter, key, id),
+            Step::NewTerm => leader.term = leader.term.next(),
             Step::Checkpoint => return self.checkpoint(),
         }
         self.block();
     }
 
-    fn train(&mut self, id: u64, chunks: u32, finish: bool) {
-        self.trains += 1;
-        let number = self.trains;
+    fn fragmented(&mut self, id: u64, chunks: u32, finish: bool) {
+        self.fragmented += 1;
+        let number = self.fragmented;
         for index in 0..chunks {
-            self.maker.push(&ChunkBody { train: number, index }, Some(&[1; 50]));
+            self.leader.push(&ChunkBody { fragmented: number, index }, Some(&[1; 50]));
             self.block();
         }
         if finish {
-            self.maker.push(&TrainBody { train: number, chunks, append: append_to(id, 2) }, None);
+            self.leader.push(&FragmentedBody { fragmented: number, chunks, append: append_to(id, 2) }, None);
             self.block();
         }
     }
 
     /// Entries go on while the checkpoint is written.
     fn checkpoint(&mut self) {
-        let cut = self.maker.state.begin_checkpoint().unwrap();
+        let cut = self.leader.state.begin_checkpoint().unwrap();
         let mut batch = PageBatch::default();
         for id in [1, 2, 9] {
-            self.maker.push(&created(&[id]), None);
-            self.maker.push(&append_to(id, 1), Some(b"meanwhile"));
+            self.leader.push(&created(&[id]), None);
+            self.leader.push(&append_to(id, 1), Some(b"meanwhile"));
             // The first checkpoint finds it new.
-            self.maker.push_own(9, 0, id as u8, id);
+            self.leader.push_own(9, 0, id as u8, id);
             self.block();
         }
-        while self.maker.state.capture() {}
-        batch.extend(self.maker.state.take_captured());
+        while self.leader.state.capture() {}
+        batch.extend(self.leader.state.take_captured());
         cut.put(&mut batch);
         self.pages.commit(batch).unwrap();
-        self.maker.state.checkpoint_committed();
+        self.leader.state.checkpoint_committed();
     }
 
     /// From the last checkpoint and from nothing, block by block: all the same.
     fn check(&mut self) {
         let none = MemPages::new();
-        let expected = self.maker.state.dump(&*self.pages).unwrap();
+        let expected = self.leader.state.dump(&*self.pages).unwrap();
         let mut zero = ShardState::new(known());
         for (sequence, term, content) in &self.blocks {
             apply(&mut zero, *sequence, *term, content);
@@ -668,15 +668,15 @@ impl Pair {
     }
 }
 
-fn push_catalog(maker: &mut Shard, what: u8) {
+fn push_catalog(leader: &mut Shard, what: u8) {
     let id = what % 5;
     match what / 43 {
-        0 => maker.push(&topic_created(&format!("t{id}"), id), None),
-        1 => maker.push(&TopicDeleted { id: TopicId([id; 16]) }, None),
-        2 => maker.push(&configured(id), None),
-        3 => maker.push(&FrontEndRegistered { name: format!("f{id}") }, None),
-        4 => maker.push(&ProducerIdsAllocated { count: 7 }, None),
-        _ => maker.push(&Started { node: NodeId(1), clean: what.is_multiple_of(2) }, None),
+        0 => leader.push(&topic_created(&format!("t{id}"), id), None),
+        1 => leader.push(&TopicDeleted { id: TopicId([id; 16]) }, None),
+        2 => leader.push(&configured(id), None),
+        3 => leader.push(&FrontendRegistered { name: format!("f{id}") }, None),
+        4 => leader.push(&ProducerIdsAllocated { count: 7 }, None),
+        _ => leader.push(&Started { node: NodeId(1), clean: what.is_multiple_of(2) }, None),
     }
 }
 
@@ -706,7 +706,7 @@ fn a_long_history_comes_back_through_its_pages() {
             _ => {}
         }
     }
-    assert!(pair.maker.state.partition(PartitionId(1)).unwrap().index.closed().len() > 3);
+    assert!(pair.leader.state.partition(PartitionId(1)).unwrap().index.closed().len() > 3);
     pair.check();
 }
 
@@ -717,11 +717,11 @@ fn a_checkpoint_that_failed_is_made_up_for_by_the_next() {
     for _ in 0..700 {
         pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
     }
-    let cut = pair.maker.state.begin_checkpoint().unwrap();
-    pair.maker.state.capture();
-    drop((cut, pair.maker.state.take_captured()));
+    let cut = pair.leader.state.begin_checkpoint().unwrap();
+    pair.leader.state.capture();
+    drop((cut, pair.leader.state.take_captured()));
     pair.take(&Step::MoveStart(1, 300));
-    pair.maker.state.checkpoint_failed();
+    pair.leader.state.checkpoint_failed();
     pair.check();
     pair.checkpoint();
     pair.take(&Step::Append { id: 1, records: 1, size: 10, block: true });
@@ -901,9 +901,9 @@ fn batches_of_a_front_end_are_all_of_its_payload() {
         let offered = |len: &u32| OfferedBatch { len: *len, append: append_to(1, 1) };
         let (batches, mut encoded) = (lens.iter().map(offered).collect(), Vec::new());
         let command = registers::set("k", b"v");
-        let (number, name) = (FrontEndNo(1), Some("registers"));
-        FrontEndBody { number, name, seed: None, batches, command: &command }.encode(&mut encoded);
-        shard.builder.push(FrontEndBody::KIND, &encoded, payload, 0, Durability::Sync);
+        let (number, name) = (FrontendNo(1), Some("registers"));
+        FrontendBody { number, name, seed: None, batches, command: &command }.encode(&mut encoded);
+        shard.builder.push(FrontendBody::KIND, &encoded, payload, 0, Durability::Sync);
         let (sequence, term, content) = shard.close();
         let applied = shard.state.apply_block(sequence, term, &content, &locate, &mut |_, _, _| {});
         assert_eq!(applied.is_ok(), good, "{lens:?}");

@@ -3,7 +3,7 @@
 //! It says where to ask: a segment is dead when none of its partitions has a record left in it.
 
 use sabir_journal::SegmentNo;
-use sabir_journal::pages::{DecodeError, PageKey, PageValue, Paged};
+use sabir_journal::pages::{PageDecodeError, PageKey, PageValue, Paged};
 use sabir_model::PartitionId;
 
 use super::prefixes;
@@ -92,8 +92,8 @@ impl PageKey for SegmentKey {
         out.extend_from_slice(&self.0.0.to_be_bytes());
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let no = bytes.try_into().map_err(|_| DecodeError("a segment's key has 8 bytes".into()))?;
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        let no = bytes.try_into().map_err(|_| PageDecodeError("a segment's key has 8 bytes".into()))?;
         Ok(Self(SegmentNo(u64::from_be_bytes(no))))
     }
 }
@@ -110,8 +110,8 @@ impl PageValue for IdSet {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        take(bytes).map_err(|error| DecodeError(error.to_string()))
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        take(bytes).map_err(|error| PageDecodeError(error.to_string()))
     }
 }
 

@@ -141,7 +141,7 @@ async fn a_process_without_descriptors_refuses_records_until_it_has_some() {
 }
 
 #[tokio::test]
-async fn a_train_that_does_not_fit_leaves_the_reserve_alone() {
+async fn a_fragmented_batch_that_does_not_fit_leaves_the_reserve_alone() {
     let machine = Machine::new(7, 1, Seam::Solo);
     machine.disks[1].set_capacity(24 << 20);
     let broker = machine.open();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
 use sabir_journal::Replicator;
-use sabir_model::{ErrorKind, FrontEndNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
+use sabir_model::{ErrorKind, FrontendNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
 
 use super::registers::{REGISTERS, Registers, THERE, delete, draw, log_new, newer, pin, set, unpin};
 use super::rig::{append, batch, create, item, new_topic, options, pending, read, soon, until, values};
@@ -21,7 +21,7 @@ fn machine(shards: usize, seam: Seam) -> Machine {
     Machine { projections: vec![REGISTERS], ..Machine::new(11, shards, seam) }
 }
 
-fn number(broker: &Broker) -> FrontEndNo {
+fn number(broker: &Broker) -> FrontendNo {
     broker.projection("registers").unwrap()
 }
 
@@ -210,7 +210,7 @@ async fn what_cannot_be_written_is_refused_before_anything_is_kept() {
     };
     let plain = ProjectionEntry::new(set("k", b"v"));
     assert!(write(9, number, &plain).unwrap().contains("no such shard"));
-    assert!(write(1, FrontEndNo(77), &plain).unwrap().contains("no such projection"));
+    assert!(write(1, FrontendNo(77), &plain).unwrap().contains("no such projection"));
     assert!(matches!(broker.projection("hash"), Err(EntryRefused::UnknownProjection)));
     let of_second = topic.partitions.iter().find(|partition| partition.shard.0 == 2).unwrap().index;
     let elsewhere = ProjectionEntry {

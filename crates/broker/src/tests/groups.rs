@@ -11,8 +11,8 @@ use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 use super::rig::{open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
 use crate::{
-    Broker, Client, Fence, GroupOptions, GroupPhase, JoinRequest, OffsetCommit, Protocol, Reply, SyncRequest,
-    Synced, Text,
+    Broker, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol, JoinRequest, OffsetCommit, Reply,
+    SyncRequest, Synced, Text,
 };
 
 const TOPIC: TopicId = TopicId([5; 16]);
@@ -41,9 +41,9 @@ async fn join(broker: &Broker, id: Text) -> Result<Member, ErrorKind> {
     let request = JoinRequest {
         member: id,
         instance: None,
-        client: Client::default(),
+        client: ClientIdentity::default(),
         protocol_type: Text::from("consumer"),
-        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
+        protocols: vec![GroupProtocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
         session_timeout_ms: 6_000,
         rebalance_timeout_ms: 6_000,
         id_required: false,

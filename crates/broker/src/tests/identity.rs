@@ -288,18 +288,18 @@ async fn a_refused_start_leaves_the_other_shards_as_they_were() {
             edit_slots(dir.path(), number, |copy| copy[80..104].copy_from_slice(&identity[80..104]));
         }
         let others = |number: u32| (0..4).filter(move |other| *other != number);
-        let said = |dir: &Path| -> Vec<_> {
+        let files = |dir: &Path| -> Vec<_> {
             let found = |of| sabir_journal::look_at(&disk(&shard(dir, of).join("journal"))).unwrap().unwrap();
             others(number).map(found).map(|found| (found.run, found.confirmed_run, found.notes)).collect()
         };
-        let before = said(dir.path());
+        let before = files(dir.path());
         for _ in 0..3 {
             let error = refused(dir.path());
             let unknown = matches!(error, ShardsError::UnknownPartition { .. });
             let misplaced = matches!(error, ShardsError::MisplacedPartition { .. });
             assert!(if number == 0 { unknown } else { misplaced }, "{number}: {error}");
         }
-        assert_eq!(said(dir.path()), before, "{number}");
+        assert_eq!(files(dir.path()), before, "{number}");
         replace(&shard(dir.path(), number), right.path());
         is_whole(dir.path()).await;
     }

@@ -10,14 +10,14 @@ use super::rig::{create, new_topic, open, options, soon};
 use crate::answer::Answer;
 use crate::entry::kind;
 use crate::{
-    Broker, Caller, Client, Fence, JoinRequest, Joined, MAX_METADATA, OffsetCommit, Protocol, SyncRequest,
-    Text,
+    Broker, Caller, ClientIdentity, Fence, GroupProtocol, JoinRequest, Joined, MAX_METADATA, OffsetCommit,
+    SyncRequest, Text,
 };
 
-/// Every kind but those that carry records, which go as trains.
+/// Every kind but those that carry records, which are fragmented.
 const KINDS: [u16; 21] = [
     kind::REFERENCE,
-    kind::TRAIN_DROPPED,
+    kind::FRAGMENTED_DROPPED,
     kind::TOPIC_CREATED,
     kind::TOPIC_DELETED,
     kind::TOPIC_CONFIGURED,
@@ -349,9 +349,9 @@ fn newcomer(client: &str) -> JoinRequest {
     JoinRequest {
         member: Text::from(""),
         instance: None,
-        client: Client { id: Text::from(client), host: Text::from("") },
+        client: ClientIdentity { id: Text::from(client), host: Text::from("") },
         protocol_type: Text::from("consumer"),
-        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::new() }],
+        protocols: vec![GroupProtocol { name: Text::from("range"), metadata: Bytes::new() }],
         session_timeout_ms: 1_800_000,
         rebalance_timeout_ms: 6_000,
         id_required: true,
@@ -364,9 +364,9 @@ async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorKind> {
     let request = JoinRequest {
         member: Text::from(""),
         instance: Some(Text::from("i1")),
-        client: Client::default(),
+        client: ClientIdentity::default(),
         protocol_type: Text::from("consumer"),
-        protocols: vec![Protocol { name: Text::from("range"), metadata }],
+        protocols: vec![GroupProtocol { name: Text::from("range"), metadata }],
         session_timeout_ms: 6_000,
         rebalance_timeout_ms: 6_000,
         id_required: false,

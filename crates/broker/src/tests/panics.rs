@@ -10,10 +10,11 @@ use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardFailure, TopicId};
 
 use super::rig::{append, batch, create, item, new_topic, open, options, read, soon, until, values};
 use crate::answer::{Answer, Waiter};
-use crate::entry::FrontEndRegistered;
+use crate::entry::FrontendRegistered;
 use crate::panicking::panic_once;
 use crate::{
-    Appended, Broker, Caller, Client, Fence, JoinRequest, Joined, OffsetCommit, Protocol, SyncRequest, Text,
+    Appended, Broker, Caller, ClientIdentity, Fence, GroupProtocol, JoinRequest, Joined, OffsetCommit,
+    SyncRequest, Text,
 };
 
 fn commit(broker: &Broker, metadata: &str) -> crate::Committing {
@@ -122,7 +123,7 @@ async fn a_panic_in_an_answer_is_that_answers_own() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
     let shard = broker.inner.shards[0].clone();
-    let body = FrontEndRegistered { name: "one".into() };
+    let body = FrontendRegistered { name: "one".into() };
     shard.propose(Priority::Ordinary, &body, Waiter::then(|_, _| panic!("on purpose")));
     let behind = Answer::default();
     shard.propose(Priority::Ordinary, &body, behind.waiter());
@@ -165,9 +166,9 @@ async fn join(broker: &Broker, group: &str) -> Result<Joined, ErrorKind> {
     let request = JoinRequest {
         member: Text::from(""),
         instance: None,
-        client: Client::default(),
+        client: ClientIdentity::default(),
         protocol_type: Text::from("consumer"),
-        protocols: vec![Protocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
+        protocols: vec![GroupProtocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
         session_timeout_ms: 6_000,
         rebalance_timeout_ms: 6_000,
         id_required: false,

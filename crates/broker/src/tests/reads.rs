@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_journal::Priority;
 use sabir_model::batch::{BatchBuilder, BatchHeader, CheckedBatch, Compression, records, rewrite_header};
-use sabir_model::{Extent, FrontEndNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
+use sabir_model::{Extent, FrontendNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
 
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, target, values};
 use super::sim::{Machine, Seam};
@@ -100,7 +100,7 @@ async fn references_are_rebuilt_without_their_producer() {
                 len: run.len,
                 first_record,
                 records: count,
-                maker: FrontEndNo::NONE,
+                origin: FrontendNo::NONE,
                 overlay: Overlay::None,
             };
             let targets = vec![to.partition(0).unwrap().id];
@@ -130,7 +130,7 @@ async fn references_are_rebuilt_without_their_producer() {
 }
 
 #[tokio::test]
-async fn a_batch_beyond_a_block_goes_as_a_train() {
+async fn a_batch_beyond_a_block_is_fragmented() {
     for seam in [Seam::Solo, Seam::Late] {
         let machine = Machine::new(4, 1, seam);
         let broker = machine.open();
@@ -272,7 +272,7 @@ async fn a_partition_that_is_named_over_and_over_is_watched_once() {
 async fn write_lone_batches(broker: &Broker, topic: &Topic, count: i64) {
     for from in (0..count).step_by(1000) {
         let lone = |i: i64| Append {
-            maker: FrontEndNo((i % 2) as u16),
+            origin: FrontendNo((i % 2) as u16),
             ..item(topic, 0, batch(&[&i.to_le_bytes()], i))
         };
         let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
@@ -337,7 +337,7 @@ async fn write_misleading_batches(broker: &Broker, topic: &Topic, count: i64) {
             header.max_timestamp = 1 << 50;
             rewrite_header(&mut bytes, &mut header).unwrap();
             let batch = CheckedBatch::unchecked(bytes.into(), topic.rules_of()).unwrap();
-            target(topic, 0, FrontEndNo((i % 2) as u16)).append(batch).unwrap()
+            target(topic, 0, FrontendNo((i % 2) as u16)).append(batch).unwrap()
         };
         let appending = broker.append((from..count.min(from + 1000)).map(lone).collect());
         broker.flush();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sabir_model::{DecodeError, Sequence};
 
 use crate::projection::{
-    Effects, FrontEndProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue, Paged,
+    Effects, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue, Paged,
     Projection, ProjectionFactory,
 };
 
@@ -65,7 +65,7 @@ pub(crate) fn newer() -> Bytes {
 }
 
 impl Registers {
-    fn make(maps: &mut Maps<'_>) -> Result<Box<dyn FrontEndProjection>, PageError> {
+    fn make(maps: &mut Maps<'_>) -> Result<Box<dyn FrontendProjection>, PageError> {
         Ok(Box::new(Self { values: maps.map(0)?, pins: maps.map(1)? }))
     }
 
@@ -88,7 +88,7 @@ impl Projection for Registers {
     }
 }
 
-impl FrontEndProjection for Registers {
+impl FrontendProjection for Registers {
     fn apply(&mut self, command: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
         let (&[letter, len], rest) = command.split_first_chunk().ok_or(DecodeError::Truncated)?;
         let (key, value) = rest.split_at_checked(len.into()).ok_or(DecodeError::Truncated)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_model::batch::{BatchBuilder, BatchCheck, CheckedBatch, Compression, InlineBudget, split};
-use sabir_model::{ErrorKind, FrontEndNo, Offset, ProducerId, TimestampType, TopicConfig};
+use sabir_model::{ErrorKind, FrontendNo, Offset, ProducerId, TimestampType, TopicConfig};
 
 use crate::{
     Append, AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic,
@@ -68,11 +68,11 @@ pub(super) fn checked(topic: &Topic, batch: Bytes) -> CheckedBatch {
 }
 
 pub(super) fn item(topic: &Topic, index: i32, batch: Bytes) -> Append {
-    target(topic, index, FrontEndNo::NONE).append(checked(topic, batch)).unwrap()
+    target(topic, index, FrontendNo::NONE).append(checked(topic, batch)).unwrap()
 }
 
-pub(super) fn target(topic: &Topic, index: i32, maker: FrontEndNo) -> AppendTarget {
-    AppendTarget::new(&Arc::new(topic.clone()), index, AppendAcks::InSync, maker).unwrap()
+pub(super) fn target(topic: &Topic, index: i32, origin: FrontendNo) -> AppendTarget {
+    AppendTarget::new(&Arc::new(topic.clone()), index, AppendAcks::InSync, origin).unwrap()
 }
 
 pub(super) async fn append(

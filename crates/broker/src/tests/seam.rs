@@ -190,7 +190,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
 }
 
 #[test]
-fn a_train_that_was_cut_in_half_is_sent_again() {
+fn a_fragmented_batch_that_was_cut_in_half_is_sent_again() {
     let (machine, broker, topic) = told();
     let late = machine.late.lock()[1].clone();
     let big = vec![5u8; 3 << 20];

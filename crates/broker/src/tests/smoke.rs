@@ -123,7 +123,7 @@ async fn what_a_topic_is_given_is_counted_once_it_is_appended_and_once() {
     assert!(append(&broker, &topics[0], 0, one).await.unwrap().duplicate);
     assert!(append(&broker, &topics[0], 0, produced(&[b"x"], id, 0, 9)).await.is_err(), "out of sequence");
     assert_eq!(received(&topics[0]), Some(len), "what came again or was refused is not there");
-    // One that goes as a train, as it is stored.
+    // One that is fragmented, as it is stored.
     let big = batch(&[&vec![7u8; 3 << 20]], 1);
     append(&broker, &topics[1], 0, big.clone()).await.unwrap();
     assert_eq!(received(&topics[1]), Some(big.len() as u64));

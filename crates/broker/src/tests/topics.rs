@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sabir_model::{FrontEndNo, InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
+use sabir_model::{FrontendNo, InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
 
 use super::rig::{batch, checked, new_topic, open, options, soon, until};
 use crate::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReservedTopic, Topic};
@@ -221,7 +221,7 @@ async fn the_largest_and_smallest_settings_are_lived_with() {
         let topic = make(&broker, ONE, NewTopic { config, ..new_topic(name, 1) }).await.unwrap();
         for at in [0, 1, i64::MAX] {
             // No topic has as many replicas as the largest wants.
-            let target = AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontEndNo::NONE).unwrap();
+            let target = AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontendNo::NONE).unwrap();
             let appending = broker.append(vec![target.append(checked(&topic, batch(&[b"x"], at))).unwrap()]);
             broker.flush();
             appending.await.remove(0).unwrap();

@@ -70,8 +70,9 @@ fn flag(option: &'static ClientOption) -> Arg {
 /// What was given of these options: defaults are the protocol's own.
 fn given(matches: &ArgMatches, options: &[&'static ClientOption]) -> ClientOptions {
     let mut given = ClientOptions::default();
-    let said = |name| matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue);
-    for option in options.iter().filter(|option| said(option.name)) {
+    let was_given =
+        |name| matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue);
+    for option in options.iter().filter(|option| was_given(option.name)) {
         let text = match option.value {
             Some(_) => matches.get_one::<String>(option.name).cloned().unwrap_or_default(),
             None => matches.get_flag(option.name).to_string(),

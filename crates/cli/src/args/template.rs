@@ -51,8 +51,8 @@ fn place(letter: Option<char>) -> Result<Part, String> {
         Some('h') => Part::Headers,
         Some('%') => Part::Text('%'),
         other => {
-            let said = other.map_or("at the end".into(), |letter| format!("before `{letter}`"));
-            return Err(format!("`%` {said} means nothing; there are %t %p %o %T %k %K %s %S %h %%"));
+            let place = other.map_or("at the end".into(), |letter| format!("before `{letter}`"));
+            return Err(format!("`%` {place} means nothing; there are %t %p %o %T %k %K %s %S %h %%"));
         }
     })
 }

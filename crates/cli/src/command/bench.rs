@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sabir_server::client::{ClientError, ClientOptions, Failure, Load, LoadPlan, LoadReport, Progress};
+use sabir_server::client::{ClientError, ClientOptions, Failure, Load, LoadPlan, LoadProgress, LoadReport};
 use sabir_server::config_value::Span;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let (plan, common) = (args.load.plan(), args.load.common());
     // Leaked on purpose: the load's connections count into it from wherever they run, until the process ends.
-    let progress: &'static Progress = Box::leak(Box::default());
+    let progress: &'static LoadProgress = Box::leak(Box::default());
     let quiet = common.quiet || !std::io::stderr().is_terminal();
     let report = block_on(async {
         let (connector, address) = args.target.choose().await?;
@@ -77,7 +77,7 @@ async fn about_load(
 }
 
 /// Ends the load with the figures so far; whoever asks again does not want to wait for what is under way.
-fn stop(progress: &Progress) {
+fn stop(progress: &LoadProgress) {
     if progress.stop.swap(true, Relaxed) {
         std::process::exit(130);
     }
@@ -145,7 +145,7 @@ fn bar(plan: &LoadPlan, quiet: bool) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn advance(bar: &ProgressBar, plan: &LoadPlan, progress: &Progress) {
+fn advance(bar: &ProgressBar, plan: &LoadPlan, progress: &LoadProgress) {
     let messages = progress.messages.load(Relaxed);
     let elapsed = bar.elapsed();
     let done = if plan.count.is_some() { messages } else { elapsed.as_millis() as u64 };

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_server::client::{
-    Client, ClientError, Failure, Incoming, NewTopic, Outgoing, PublishOptions, Receipt, Start,
+    Client, ClientError, Failure, Incoming, Outgoing, PublishOptions, Receipt, Start, TopicSpec,
 };
-use sabir_server::config::{Config, Sources};
+use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Protocol, Running, log, protocols, volatile};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(args: DevArgs) -> Result<(), CliError> {
     let data = Data::choose(args.data)?;
-    let config = Config::load(&dev_sources(&args.config, data.path()), protocols())?;
+    let config = ServerConfig::load(&dev_sources(&args.config, data.path()), protocols())?;
     log::init(&config.log);
     if args.once {
         let running = sabir_server::start(config)?;
@@ -181,7 +181,7 @@ async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip
 /// Makes the topic, where the protocol makes topics.
 async fn make_topic(client: &mut dyn Client) -> Result<(), CliError> {
     let Some(topics) = client.topics() else { return Ok(()) };
-    let topic = NewTopic { name: TOPIC.into(), partitions: Some(1), configs: Vec::new(), dry_run: false };
+    let topic = TopicSpec { name: TOPIC.into(), partitions: Some(1), configs: Vec::new(), dry_run: false };
     match in_time(PATIENCE, topics.create(topic)).await {
         // A kept data directory may have it from the last time.
         Ok(()) | Err(ClientError { failure: Failure::Exists, .. }) => Ok(()),

@@ -1,6 +1,6 @@
 //! `sabir doctor`.
 
-use sabir_server::config::Config;
+use sabir_server::config::ServerConfig;
 use sabir_server::doctor::{Finding, Verdict, examine};
 use sabir_server::protocols;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::failure::{CliError, Exit};
 use crate::output::{Show, Table, print};
 
 pub fn run(args: DoctorArgs) -> Result<(), CliError> {
-    let config = Config::load(&sources(&args.serve.config, args.serve.data), protocols())?;
+    let config = ServerConfig::load(&sources(&args.serve.config, args.serve.data), protocols())?;
     let findings = Findings(examine(&config));
     print(args.output.output, &findings)?;
     match findings.0.iter().filter(|f| f.verdict == Verdict::Bad).count() {

@@ -250,8 +250,8 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use sabir_server::client::{
-        Incoming, LoadPlan, LoadReport, LocalFuture, Outgoing, Position, Progress, PublishOptions, Receipt,
-        Start,
+        Incoming, LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions,
+        Receipt, Start,
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -294,7 +294,7 @@ mod tests {
         fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>> {
             let (address, name) = (address.to_owned(), self.0);
             Box::pin(async move {
-                let refused = |said: String| ClientError::new(Failure::Connect, said);
+                let refused = |message: String| ClientError::new(Failure::Connect, message);
                 let mut stream = TcpStream::connect(address).await.map_err(|e| refused(e.to_string()))?;
                 let mut greeting = vec![0; name.len()];
                 stream.read_exact(&mut greeting).await.map_err(|e| refused(e.to_string()))?;
@@ -305,7 +305,12 @@ mod tests {
             })
         }
 
-        fn bench(&self, _: String, _: LoadPlan, _: &'static Progress) -> LocalFuture<'static, LoadReport> {
+        fn bench(
+            &self,
+            _: String,
+            _: LoadPlan,
+            _: &'static LoadProgress,
+        ) -> LocalFuture<'static, LoadReport> {
             Box::pin(async { Err(not_administered("loads")) })
         }
     }

@@ -1,14 +1,14 @@
 //! `sabir serve`.
 
-use sabir_server::config::Config;
-use sabir_server::{RunError, StartError, log, protocols};
+use sabir_server::config::ServerConfig;
+use sabir_server::{RunError, ServerStartError, log, protocols};
 
 use super::config::sources;
 use crate::args::ServeArgs;
 use crate::failure::{CliError, Exit, denied};
 
 pub fn run(args: ServeArgs) -> Result<(), CliError> {
-    let config = Config::load(&sources(&args.config, args.data), protocols())?;
+    let config = ServerConfig::load(&sources(&args.config, args.data), protocols())?;
     log::init(&config.log);
     Ok(sabir_server::run(config)?)
 }
@@ -22,8 +22,8 @@ impl From<RunError> for CliError {
     }
 }
 
-impl From<StartError> for CliError {
-    fn from(error: StartError) -> Self {
+impl From<ServerStartError> for CliError {
+    fn from(error: ServerStartError) -> Self {
         if error.data_in_use() {
             return Self::new(Exit::InUse, error.to_string())
                 .advise("Stop that process first, or give this one another folder with --data.");

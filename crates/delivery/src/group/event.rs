@@ -10,7 +10,7 @@ use super::entries::GroupChange;
 
 /// A parked request; the driver gives the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct RequestId(pub u64);
 
 /// A proposed entry; the machine gives the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,13 +18,13 @@ pub struct Token(pub u64);
 
 /// Something happened.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub enum GroupEvent {
     /// A client wants to be a member in the next generation. The text is the id to give it if it has none: unique for good.
-    Join(Ticket, Text, JoinRequest),
+    Join(RequestId, Text, JoinRequest),
     /// A member asks for its assignment; the leader brings everyone's.
-    Sync(Ticket, SyncRequest),
+    Sync(RequestId, SyncRequest),
     /// Members go.
-    Leave(Ticket, Vec<LeaveRequest>),
+    Leave(RequestId, Vec<LeaveRequest>),
     /// A proposed entry is committed and applied.
     Persisted(Token),
     /// A proposed entry will not be.
@@ -39,7 +39,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Answer a parked request.
-    Answer(Ticket, Answer),
+    Answer(RequestId, Answer),
     /// Append an entry, and report what became of it.
     Persist(Token, GroupChange),
 }
@@ -57,7 +57,7 @@ pub enum Answer {
 
 /// Where a member connects from; for people to read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Client {
+pub struct ClientIdentity {
     /// The name the client gave itself.
     pub id: Text,
     /// Its address.
@@ -66,7 +66,7 @@ pub struct Client {
 
 /// A protocol a member can follow, and what it has to say in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Protocol {
+pub struct GroupProtocol {
     /// Its name, an assignor's for consumers.
     pub name: Text,
     /// Opaque; for consumers the subscription.
@@ -81,11 +81,11 @@ pub struct JoinRequest {
     /// The static instance id, if the member is to keep its place over restarts.
     pub instance: Option<Text>,
     /// Where it connects from.
-    pub client: Client,
+    pub client: ClientIdentity,
     /// The kind of group, `consumer` for consumers.
     pub protocol_type: Text,
     /// What it can follow, the favourite first.
-    pub protocols: Vec<Protocol>,
+    pub protocols: Vec<GroupProtocol>,
     /// Silence after which it is dead, in milliseconds.
     pub session_timeout_ms: i64,
     /// How long it may take to join again, in milliseconds.
@@ -102,7 +102,7 @@ impl JoinRequest {
         let texts = [&self.member, &self.client.id, &self.client.host, &self.protocol_type];
         let texts: usize = texts.iter().map(|text| text.len()).sum();
         let instance = self.instance.as_ref().map_or(0, |instance| instance.len());
-        let protocol = |p: &Protocol| size_of::<Protocol>() + p.name.len() + p.metadata.len();
+        let protocol = |p: &GroupProtocol| size_of::<GroupProtocol>() + p.name.len() + p.metadata.len();
         texts + instance + self.protocols.iter().map(protocol).sum::<usize>()
     }
 

@@ -6,10 +6,10 @@ use super::entries::GroupChange;
 use super::machine::{JoinTimer, Phase, Returning};
 use super::members::Member;
 use super::pending::Pending;
-use super::{Answer, Group, JoinRefused, JoinRequest, Joined, Text, Ticket, Token};
+use super::{Answer, Group, JoinRefused, JoinRequest, Joined, RequestId, Text, Token};
 
 impl Group {
-    pub(super) fn join(&mut self, ticket: Ticket, fresh: Text, join: JoinRequest, now: i64) {
+    pub(super) fn join(&mut self, ticket: RequestId, fresh: Text, join: JoinRequest, now: i64) {
         let member = join.member.clone();
         if let Err(error) = self.check_join(&join) {
             return self.refuse_join(ticket, error, member);
@@ -76,7 +76,7 @@ impl Group {
         }
     }
 
-    fn join_new(&mut self, ticket: Ticket, fresh: Text, join: JoinRequest, now: i64) {
+    fn join_new(&mut self, ticket: RequestId, fresh: Text, join: JoinRequest, now: i64) {
         let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance)).cloned();
         match known {
             Some(old) => self.return_static(ticket, join, (old, fresh), now),
@@ -88,7 +88,7 @@ impl Group {
     }
 
     /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group.
-    fn tell_id(&mut self, ticket: Ticket, fresh: Text, session_timeout_ms: i64, now: i64) {
+    fn tell_id(&mut self, ticket: RequestId, fresh: Text, session_timeout_ms: i64, now: i64) {
         let too_many = self.pending.len() >= self.config.max_members;
         // A name of its client's is in each.
         if too_many || self.pending.bytes() + Pending::cost(&fresh) > self.config.max_record_bytes {
@@ -100,7 +100,7 @@ impl Group {
         self.refuse_join(ticket, ErrorKind::MemberIdRequired, fresh);
     }
 
-    fn join_known(&mut self, ticket: Ticket, join: JoinRequest, now: i64) {
+    fn join_known(&mut self, ticket: RequestId, join: JoinRequest, now: i64) {
         let id = join.member.clone();
         if join.instance.is_none() && self.pending.remove(&id) {
             return self.add(ticket, id, join, now);
@@ -127,12 +127,12 @@ impl Group {
         }
     }
 
-    fn answer_current(&mut self, ticket: Ticket, member: Text, with_members: bool) {
+    fn answer_current(&mut self, ticket: RequestId, member: Text, with_members: bool) {
         let joined = self.joined(member, with_members);
         self.answer(ticket, Answer::Joined(Ok(joined)));
     }
 
-    fn add(&mut self, ticket: Ticket, id: Text, join: JoinRequest, now: i64) {
+    fn add(&mut self, ticket: RequestId, id: Text, join: JoinRequest, now: i64) {
         if self.members.is_empty() {
             self.protocol_type = join.protocol_type.clone();
         }
@@ -150,14 +150,14 @@ impl Group {
         }
     }
 
-    fn update(&mut self, ticket: Ticket, id: &Text, join: JoinRequest) {
+    fn update(&mut self, ticket: RequestId, id: &Text, join: JoinRequest) {
         if let Some(before) = self.members.update(id, join, ticket) {
             self.refuse_join(before, ErrorKind::RebalanceInProgress, id.clone());
         }
     }
 
     /// A static member came back without its id: it gets a new one and keeps its place. The old one is fenced.
-    fn return_static(&mut self, ticket: Ticket, join: JoinRequest, (old, id): (Text, Text), now: i64) {
+    fn return_static(&mut self, ticket: RequestId, join: JoinRequest, (old, id): (Text, Text), now: i64) {
         let leader_before = self.leader.clone();
         let may_skip_assignment = join.may_skip_assignment;
         self.rename_static(&old, &id);
@@ -229,7 +229,7 @@ impl Group {
         }
     }
 
-    pub(super) fn refuse_join(&mut self, ticket: Ticket, error: ErrorKind, member: Text) {
+    pub(super) fn refuse_join(&mut self, ticket: RequestId, error: ErrorKind, member: Text) {
         self.answer(ticket, Answer::Joined(Err(JoinRefused { error, member })));
     }
 }

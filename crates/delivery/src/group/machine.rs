@@ -9,7 +9,10 @@ use super::entries::GroupChange;
 use super::members::{Member, Members};
 use super::pending::Pending;
 use super::state::{GroupRecord, GroupState};
-use super::{Action, Answer, Client, Config, Event, Fence, LeaveRequest, Left, Text, Ticket, Token};
+use super::{
+    Action, Answer, ClientIdentity, Fence, GroupEvent, GroupLimits, LeaveRequest, Left, RequestId, Text,
+    Token,
+};
 
 /// Bytes of ids after which a further entry is begun.
 const GONE_BYTES: usize = 256 << 10;
@@ -17,7 +20,7 @@ const GONE_BYTES: usize = 256 << 10;
 /// One classic group, as its leader runs it. See the [module](super) for its states.
 #[derive(Debug)]
 pub struct Group {
-    pub(super) config: Config,
+    pub(super) config: GroupLimits,
     pub(super) phase: Phase,
     pub(super) generation: i32,
     /// Empty until a member ever joined.
@@ -67,7 +70,7 @@ pub(super) struct Storing {
 #[derive(Debug, Clone)]
 pub(super) struct Returning {
     pub token: Token,
-    pub ticket: Ticket,
+    pub ticket: RequestId,
     pub member: Text,
     pub leader_before: Option<Text>,
     pub may_skip_assignment: bool,
@@ -105,7 +108,7 @@ impl Journaled {
 
 /// A group's state by its well-known name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GroupPhase {
     /// No members; maybe offsets.
     Empty,
     /// Waiting for the members to join.
@@ -118,7 +121,7 @@ pub enum State {
     Dead,
 }
 
-impl State {
+impl GroupPhase {
     /// The name clients know it by.
     pub fn name(self) -> &'static str {
         match self {
@@ -135,7 +138,7 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupView {
     /// Its state.
-    pub state: State,
+    pub state: GroupPhase,
     /// Its generation.
     pub generation: i32,
     /// The kind of group; empty if it never had members.
@@ -156,7 +159,7 @@ pub struct MemberView {
     /// Its static instance id.
     pub instance: Option<Text>,
     /// Where it connects from.
-    pub client: Client,
+    pub client: ClientIdentity,
     /// Its metadata in the chosen protocol.
     pub metadata: Bytes,
     /// What it was given.
@@ -165,7 +168,7 @@ pub struct MemberView {
 
 impl Group {
     /// A group nobody has heard of.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: GroupLimits) -> Self {
         Self {
             config,
             phase: Phase::Empty,
@@ -185,7 +188,7 @@ impl Group {
 
     /// The group that the journal knows, led afresh from `now`: stable or empty, or, if members went and others were left with
     /// an assignment that no longer covers everything, waiting for those to join again.
-    pub fn restore(config: Config, state: &GroupState, now: i64) -> Self {
+    pub fn restore(config: GroupLimits, state: &GroupState, now: i64) -> Self {
         let record = state.record();
         let mut group = Self::new(config);
         group.generation = record.generation;
@@ -210,15 +213,15 @@ impl Group {
     }
 
     /// Takes one event at `now` (ms, never falling) and tells what to do, in order.
-    pub fn handle(&mut self, event: Event, now: i64) -> Vec<Action> {
+    pub fn handle(&mut self, event: GroupEvent, now: i64) -> Vec<Action> {
         match event {
-            Event::Join(ticket, fresh, join) => self.join(ticket, fresh, join, now),
-            Event::Sync(ticket, sync) => self.sync(ticket, sync, now),
-            Event::Leave(ticket, members) => self.leave(ticket, members, now),
-            Event::Persisted(token) => self.persisted(token, now),
-            Event::Refused(token, error) => self.refused(token, error, now),
-            Event::Tick => self.tick(now),
-            Event::Retire(error) => self.retire(error),
+            GroupEvent::Join(ticket, fresh, join) => self.join(ticket, fresh, join, now),
+            GroupEvent::Sync(ticket, sync) => self.sync(ticket, sync, now),
+            GroupEvent::Leave(ticket, members) => self.leave(ticket, members, now),
+            GroupEvent::Persisted(token) => self.persisted(token, now),
+            GroupEvent::Refused(token, error) => self.refused(token, error, now),
+            GroupEvent::Tick => self.tick(now),
+            GroupEvent::Retire(error) => self.retire(error),
         }
         self.propose_gone();
         std::mem::take(&mut self.out)
@@ -266,13 +269,13 @@ impl Group {
     }
 
     /// The state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> GroupPhase {
         match self.phase {
-            Phase::Empty => State::Empty,
-            Phase::Preparing(_) => State::PreparingRebalance,
-            Phase::Completing { .. } => State::CompletingRebalance,
-            Phase::Stable { .. } => State::Stable,
-            Phase::Dead => State::Dead,
+            Phase::Empty => GroupPhase::Empty,
+            Phase::Preparing(_) => GroupPhase::PreparingRebalance,
+            Phase::Completing { .. } => GroupPhase::CompletingRebalance,
+            Phase::Stable { .. } => GroupPhase::Stable,
+            Phase::Dead => GroupPhase::Dead,
         }
     }
 
@@ -291,7 +294,7 @@ impl Group {
         self.generation
     }
 
-    /// When [`Event::Tick`] is wanted, in milliseconds; never later than the first deadline, `i64::MAX` if there is none.
+    /// When [`GroupEvent::Tick`] is wanted, in milliseconds; never later than the first deadline, `i64::MAX` if there is none.
     pub fn wake_at(&self) -> i64 {
         self.wake_at
     }
@@ -343,7 +346,7 @@ impl Group {
         }
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer(&mut self, ticket: RequestId, answer: Answer) {
         self.out.push(Action::Answer(ticket, answer));
     }
 
@@ -394,7 +397,7 @@ impl Group {
         }
     }
 
-    fn leave(&mut self, ticket: Ticket, members: Vec<LeaveRequest>, now: i64) {
+    fn leave(&mut self, ticket: RequestId, members: Vec<LeaveRequest>, now: i64) {
         if self.phase == Phase::Dead {
             return self.answer(ticket, Answer::Left(Err(ErrorKind::NotCoordinator)));
         }

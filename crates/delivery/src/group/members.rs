@@ -6,25 +6,25 @@ use bytes::Bytes;
 use sabir_model::ErrorKind;
 
 use super::state::MemberRecord;
-use super::{Client, JoinRequest, JoinedMember, Protocol, Text, Ticket};
+use super::{ClientIdentity, GroupProtocol, JoinRequest, JoinedMember, RequestId, Text};
 
 /// A member, with what only the leader's memory knows of it.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub id: Text,
     pub instance: Option<Text>,
-    pub client: Client,
+    pub client: ClientIdentity,
     pub session_timeout_ms: i64,
     pub rebalance_timeout_ms: i64,
-    pub protocols: Vec<Protocol>,
+    pub protocols: Vec<GroupProtocol>,
     /// Changed through [`Members`] alone, which counts its bytes.
     pub assignment: Bytes,
     /// What its join brought.
     bytes: usize,
     /// Its parked join. Changed through [`Members`] alone, which counts them.
-    joining: Option<Ticket>,
+    joining: Option<RequestId>,
     /// Its parked sync.
-    pub syncing: Option<Ticket>,
+    pub syncing: Option<RequestId>,
     /// Whether its first join has not been answered.
     pub new: bool,
     /// Whether it has still to sync in this generation.
@@ -89,7 +89,7 @@ impl Member {
         self.bytes
     }
 
-    pub fn joining(&self) -> Option<Ticket> {
+    pub fn joining(&self) -> Option<RequestId> {
         self.joining
     }
 
@@ -218,7 +218,7 @@ impl Members {
     }
 
     /// Takes over what a join says of its member and parks it. A join parked before is handed back.
-    pub fn update(&mut self, id: &Text, join: JoinRequest, ticket: Ticket) -> Option<Ticket> {
+    pub fn update(&mut self, id: &Text, join: JoinRequest, ticket: RequestId) -> Option<RequestId> {
         let mut member = self.remove(id)?;
         member.bytes = join.bytes();
         member.protocols = join.protocols;
@@ -231,7 +231,7 @@ impl Members {
     }
 
     /// Parks a join.
-    pub fn park_join(&mut self, id: &Text, ticket: Ticket) {
+    pub fn park_join(&mut self, id: &Text, ticket: RequestId) {
         if let Some(member) = self.by_id.get_mut(id)
             && member.joining.replace(ticket).is_none()
         {
@@ -240,7 +240,7 @@ impl Members {
     }
 
     /// Takes a parked join to answer it.
-    pub fn take_join(&mut self, id: &Text) -> Option<Ticket> {
+    pub fn take_join(&mut self, id: &Text) -> Option<RequestId> {
         let ticket = self.by_id.get_mut(id)?.joining.take()?;
         self.joining -= 1;
         Some(ticket)
@@ -248,7 +248,7 @@ impl Members {
 
     /// Whether one more member with these protocols leaves one that all can follow. A member that joins again is counted as
     /// it was, so it must keep one of those that everybody else follows.
-    pub fn can_agree_with(&self, protocols: &[Protocol]) -> bool {
+    pub fn can_agree_with(&self, protocols: &[GroupProtocol]) -> bool {
         protocols.iter().any(|p| self.followers.get(&p.name) == Some(&self.len()))
     }
 

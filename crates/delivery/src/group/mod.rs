@@ -4,7 +4,7 @@
 //! Two halves. [`state`] is what the journal knows of a group, changed only by committed [`entries`]: generation, members,
 //! assignments, committed offsets; offsets are fenced there. [`Group`] is what the leader adds in memory: heartbeats,
 //! deadlines, and a join in progress. It proposes entries ([`Action::Persist`]) and holds back the answers that depend on them
-//! until they are committed ([`Event::Persisted`]). A group restored from its record starts afresh with its deadlines.
+//! until they are committed ([`GroupEvent::Persisted`]). A group restored from its record starts afresh with its deadlines.
 //!
 //! ```text
 //!               join                      all joined, or time is up
@@ -29,17 +29,17 @@ mod rebalance;
 use std::sync::Arc;
 
 pub use event::{
-    Action, Answer, Client, Event, Fence, JoinRefused, JoinRequest, Joined, JoinedMember, LeaveRequest, Left,
-    Protocol, SyncRequest, Synced, Ticket, Token,
+    Action, Answer, ClientIdentity, Fence, GroupEvent, GroupProtocol, JoinRefused, JoinRequest, Joined,
+    JoinedMember, LeaveRequest, Left, RequestId, SyncRequest, Synced, Token,
 };
-pub use machine::{Group, GroupView, MemberView, State};
+pub use machine::{Group, GroupPhase, GroupView, MemberView};
 
 /// A name or an id, shared.
 pub type Text = Arc<str>;
 
 /// Limits and delays of every group, in milliseconds where they are times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct GroupLimits {
     /// How long the first members of an empty group wait for more.
     pub initial_rebalance_delay_ms: i64,
     /// The shortest session timeout a member may ask for.
@@ -56,7 +56,7 @@ pub struct Config {
     pub max_record_bytes: usize,
 }
 
-impl Default for Config {
+impl Default for GroupLimits {
     /// Kafka's defaults where it has any.
     fn default() -> Self {
         Self {

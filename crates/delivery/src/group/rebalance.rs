@@ -7,7 +7,7 @@ use sabir_model::ErrorKind;
 
 use super::machine::{JoinTimer, Phase, Returning, Storing};
 use super::members::Member;
-use super::{Answer, Group, SyncRequest, Synced, Text, Ticket, Token};
+use super::{Answer, Group, RequestId, SyncRequest, Synced, Text, Token};
 
 /// How long after its refusal an entry that must come is proposed again.
 const STATE_AGAIN_MS: i64 = 1_000;
@@ -130,7 +130,7 @@ impl Group {
         }
     }
 
-    pub(super) fn sync(&mut self, ticket: Ticket, sync: SyncRequest, now: i64) {
+    pub(super) fn sync(&mut self, ticket: RequestId, sync: SyncRequest, now: i64) {
         if let Err(error) = self.check_sync(&sync) {
             return self.answer(ticket, Answer::Synced(Err(error)));
         }
@@ -165,7 +165,7 @@ impl Group {
         }
     }
 
-    fn park_sync(&mut self, ticket: Ticket, id: &Text) {
+    fn park_sync(&mut self, ticket: RequestId, id: &Text) {
         let Some(member) = self.members.get_mut(id) else { return };
         member.owes_sync = false;
         if let Some(before) = member.syncing.replace(ticket) {
@@ -174,7 +174,7 @@ impl Group {
         }
     }
 
-    fn answer_sync(&mut self, ticket: Ticket, id: &Text) {
+    fn answer_sync(&mut self, ticket: RequestId, id: &Text) {
         let (protocol_type, protocol) = (Some(self.protocol_type.clone()), self.protocol.clone());
         let Some(member) = self.members.get_mut(id) else { return };
         member.owes_sync = false;

@@ -11,7 +11,7 @@ use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 use super::entries::{
     GroupChange, OffsetCommit, OffsetsCommitted, WhichOffsets, put_option, take_option, take_owned, take_text,
 };
-use super::{Client, Fence, Protocol, Text};
+use super::{ClientIdentity, Fence, GroupProtocol, Text};
 
 const FORM: u8 = 1;
 
@@ -48,13 +48,13 @@ pub struct MemberRecord {
     /// Its static instance id.
     pub instance: Option<Text>,
     /// Where it connected from.
-    pub client: Client,
+    pub client: ClientIdentity,
     /// Silence after which it is dead, in milliseconds.
     pub session_timeout_ms: i64,
     /// How long it may take to join again, in milliseconds.
     pub rebalance_timeout_ms: i64,
     /// What it can follow.
-    pub protocols: Vec<Protocol>,
+    pub protocols: Vec<GroupProtocol>,
     /// What the leader gave it.
     pub assignment: Bytes,
 }
@@ -382,7 +382,7 @@ impl MemberRecord {
         Ok(Self {
             member: take_text(input)?,
             instance: take_option(input)?,
-            client: Client { id: take_text(input)?, host: take_text(input)? },
+            client: ClientIdentity { id: take_text(input)?, host: take_text(input)? },
             session_timeout_ms: take_i64(input)?,
             rebalance_timeout_ms: take_i64(input)?,
             protocols: take_protocols(input)?,
@@ -398,7 +398,7 @@ impl MemberRecord {
     }
 }
 
-fn take_protocols(input: &mut &[u8]) -> Result<Vec<Protocol>, DecodeError> {
+fn take_protocols(input: &mut &[u8]) -> Result<Vec<GroupProtocol>, DecodeError> {
     let count = take_count(input, 2)?;
-    (0..count).map(|_| Ok(Protocol { name: take_text(input)?, metadata: take_owned(input)? })).collect()
+    (0..count).map(|_| Ok(GroupProtocol { name: take_text(input)?, metadata: take_owned(input)? })).collect()
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged, OffsetCommit, OffsetsCommitted};
 use sabir_delivery::group::state::GroupState;
 use sabir_delivery::group::{
-    Action, Answer, Client, Config, Event, Fence, Group, JoinRefused, JoinRequest, Joined, LeaveRequest,
-    Left, Protocol, State, SyncRequest, Synced, Text, Ticket, Token,
+    Action, Answer, ClientIdentity, Fence, Group, GroupEvent, GroupLimits, GroupPhase, GroupProtocol,
+    JoinRefused, JoinRequest, Joined, LeaveRequest, Left, RequestId, SyncRequest, Synced, Text, Token,
 };
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
@@ -22,10 +22,10 @@ pub struct World {
     pub now: i64,
     /// Proposed and not yet committed.
     pub proposed: VecDeque<(Token, GroupChange)>,
-    pub answers: BTreeMap<Ticket, Answer>,
+    pub answers: BTreeMap<RequestId, Answer>,
     /// Whether entries commit as soon as they are proposed.
     pub prompt: bool,
-    config: Config,
+    config: GroupLimits,
     tickets: u64,
     ids: u64,
 }
@@ -35,7 +35,7 @@ pub struct World {
 pub struct Client1 {
     pub member: Text,
     pub instance: Option<Text>,
-    pub protocols: Vec<Protocol>,
+    pub protocols: Vec<GroupProtocol>,
     pub generation: i32,
     pub id_required: bool,
     pub may_skip: bool,
@@ -48,10 +48,10 @@ pub fn text(s: &str) -> Text {
     s.into()
 }
 
-pub fn protocols(names: &[&str]) -> Vec<Protocol> {
+pub fn protocols(names: &[&str]) -> Vec<GroupProtocol> {
     names
         .iter()
-        .map(|name| Protocol { name: text(name), metadata: Bytes::from(format!("{name}!")) })
+        .map(|name| GroupProtocol { name: text(name), metadata: Bytes::from(format!("{name}!")) })
         .collect()
 }
 
@@ -87,7 +87,7 @@ impl Client1 {
         JoinRequest {
             member: self.member.clone(),
             instance: self.instance.clone(),
-            client: Client { id: text("app"), host: text("127.0.0.1") },
+            client: ClientIdentity { id: text("app"), host: text("127.0.0.1") },
             protocol_type: text(self.protocol_type),
             protocols: self.protocols.clone(),
             session_timeout_ms: self.session,
@@ -100,10 +100,10 @@ impl Client1 {
 
 impl World {
     pub fn new() -> Self {
-        Self::with(Config { initial_rebalance_delay_ms: DELAY, ..Config::default() })
+        Self::with(GroupLimits { initial_rebalance_delay_ms: DELAY, ..GroupLimits::default() })
     }
 
-    pub fn with(config: Config) -> Self {
+    pub fn with(config: GroupLimits) -> Self {
         Self {
             group: Group::new(config),
             state: GroupState::new(0),
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    pub fn event(&mut self, event: Event) {
+    pub fn event(&mut self, event: GroupEvent) {
         for action in self.group.handle(event, self.now) {
             match action {
                 Action::Answer(ticket, answer) => {
@@ -141,25 +141,25 @@ impl World {
             let read = GroupChanged::decode(&body).unwrap();
             assert_eq!(read, entry);
             self.state.apply_change(read.change, self.now);
-            self.event(Event::Persisted(token));
+            self.event(GroupEvent::Persisted(token));
         }
     }
 
-    pub fn ticket(&mut self) -> Ticket {
+    pub fn ticket(&mut self) -> RequestId {
         self.tickets += 1;
-        Ticket(self.tickets)
+        RequestId(self.tickets)
     }
 
-    pub fn join(&mut self, client: &Client1) -> Ticket {
+    pub fn join(&mut self, client: &Client1) -> RequestId {
         let ticket = self.ticket();
         self.ids += 1;
         let fresh = text(&format!("m{}", self.ids));
-        self.event(Event::Join(ticket, fresh, client.request()));
+        self.event(GroupEvent::Join(ticket, fresh, client.request()));
         ticket
     }
 
     /// Joins as a client does that is told its id first, and parks.
-    pub fn join_fully(&mut self, client: &mut Client1) -> Ticket {
+    pub fn join_fully(&mut self, client: &mut Client1) -> RequestId {
         let ticket = self.join(client);
         let Some(Answer::Joined(Err(refused))) = self.answers.get(&ticket) else { return ticket };
         assert_eq!(refused.error, ErrorKind::MemberIdRequired);
@@ -167,7 +167,7 @@ impl World {
         self.join(client)
     }
 
-    pub fn sync(&mut self, client: &Client1, assignments: &[(&Client1, &'static str)]) -> Ticket {
+    pub fn sync(&mut self, client: &Client1, assignments: &[(&Client1, &'static str)]) -> RequestId {
         let assignments = assignments
             .iter()
             .map(|(to, what)| (to.member.clone(), Bytes::from_static(what.as_bytes())))
@@ -175,16 +175,16 @@ impl World {
         self.sync_as(SyncRequest { fence: client.fence(), protocol_type: None, protocol: None, assignments })
     }
 
-    pub fn sync_as(&mut self, request: SyncRequest) -> Ticket {
+    pub fn sync_as(&mut self, request: SyncRequest) -> RequestId {
         let ticket = self.ticket();
-        self.event(Event::Sync(ticket, request));
+        self.event(GroupEvent::Sync(ticket, request));
         ticket
     }
 
     pub fn leave(&mut self, member: &str, instance: Option<&str>) -> Result<(), ErrorKind> {
         let ticket = self.ticket();
         let leaver = LeaveRequest { member: text(member), instance: instance.map(text) };
-        self.event(Event::Leave(ticket, vec![leaver]));
+        self.event(GroupEvent::Leave(ticket, vec![leaver]));
         match self.answers.remove(&ticket) {
             Some(Answer::Left(Ok(left))) => {
                 let [Left { result, .. }] = left.as_slice() else { panic!("one was asked for") };
@@ -203,24 +203,24 @@ impl World {
         let end = self.now + ms;
         while self.group.wake_at() <= end {
             self.now = self.now.max(self.group.wake_at());
-            self.event(Event::Tick);
+            self.event(GroupEvent::Tick);
         }
         self.now = end;
     }
 
     /// Lets time pass until nobody is waited for any more.
     pub fn settle(&mut self) {
-        while self.group.state() == State::PreparingRebalance {
+        while self.group.state() == GroupPhase::PreparingRebalance {
             self.now = self.now.max(self.group.wake_at());
-            self.event(Event::Tick);
+            self.event(GroupEvent::Tick);
         }
     }
 
-    pub fn parked(&self, ticket: Ticket) -> bool {
+    pub fn parked(&self, ticket: RequestId) -> bool {
         !self.answers.contains_key(&ticket)
     }
 
-    pub fn joined(&mut self, ticket: Ticket, client: &mut Client1) -> Joined {
+    pub fn joined(&mut self, ticket: RequestId, client: &mut Client1) -> Joined {
         match self.answers.remove(&ticket) {
             Some(Answer::Joined(Ok(joined))) => {
                 client.member = joined.member.clone();
@@ -231,21 +231,21 @@ impl World {
         }
     }
 
-    pub fn refused(&mut self, ticket: Ticket) -> JoinRefused {
+    pub fn refused(&mut self, ticket: RequestId) -> JoinRefused {
         match self.answers.remove(&ticket) {
             Some(Answer::Joined(Err(refused))) => refused,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn synced(&mut self, ticket: Ticket) -> Result<Synced, ErrorKind> {
+    pub fn synced(&mut self, ticket: RequestId) -> Result<Synced, ErrorKind> {
         match self.answers.remove(&ticket) {
             Some(Answer::Synced(answer)) => answer,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn assigned(&mut self, ticket: Ticket) -> Bytes {
+    pub fn assigned(&mut self, ticket: RequestId) -> Bytes {
         self.synced(ticket).unwrap().assignment
     }
 
@@ -255,11 +255,11 @@ impl World {
         self.settle();
         let leader = self.take_joins(clients, &tickets);
         self.sync_all(clients, leader);
-        assert_eq!(self.group.state(), State::Stable);
+        assert_eq!(self.group.state(), GroupPhase::Stable);
     }
 
     /// Takes everyone's answer and tells who leads.
-    pub fn take_joins(&mut self, clients: &mut [&mut Client1], tickets: &[Ticket]) -> usize {
+    pub fn take_joins(&mut self, clients: &mut [&mut Client1], tickets: &[RequestId]) -> usize {
         let joined: Vec<_> =
             tickets.iter().zip(clients.iter_mut()).map(|(t, c)| self.joined(*t, c)).collect();
         let leader = joined.iter().position(|j| j.leader == j.member).expect("one of them leads");

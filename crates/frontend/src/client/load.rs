@@ -42,7 +42,7 @@ pub struct LoadPlan {
 
 /// Counters that rise while a load runs, and the means to end it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct LoadProgress {
     /// Messages done.
     pub messages: AtomicU64,
     /// Bytes of content done.

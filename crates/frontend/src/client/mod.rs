@@ -15,9 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use groups::{GroupAdmin, GroupInfo, GroupOffset, GroupSummary, MemberInfo};
-pub use load::{Load, LoadPlan, LoadReport, Progress};
+pub use load::{Load, LoadPlan, LoadProgress, LoadReport};
 pub use options::{ClientOption, ClientOptions};
-pub use topics::{NewTopic, PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting};
+pub use topics::{PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting, TopicSpec};
 
 /// A future on its own thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + 'a>>;
@@ -81,7 +81,7 @@ pub trait Connector: Send + Sync {
         &self,
         address: String,
         plan: LoadPlan,
-        progress: &'static Progress,
+        progress: &'static LoadProgress,
     ) -> LocalFuture<'static, LoadReport>;
 }
 

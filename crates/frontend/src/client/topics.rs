@@ -11,7 +11,7 @@ pub trait TopicAdmin {
     fn describe<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo>;
 
     /// Creates a topic, or only checks that it could be.
-    fn create(&mut self, topic: NewTopic) -> LocalFuture<'_, ()>;
+    fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()>;
 
     /// Deletes a topic and all its records.
     fn delete<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()>;
@@ -92,7 +92,7 @@ pub struct PartitionInfo {
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewTopic {
+pub struct TopicSpec {
     /// Its name.
     pub name: String,
     /// How many partitions; the broker's default where absent.

@@ -603,7 +603,7 @@ mod tests {
         let error = io_error("write", "journal/segment-000001".into(), source);
         assert!(error.is_shortage() && matches!(error, DiskError::FileTooLarge { .. }), "{error:?}");
         let limited = DiskError::FileTooLarge { path: "segment-000001".into(), limit: Some(10 << 20) };
-        let said = limited.to_string();
-        assert!(said.starts_with("segment-000001 would be larger than the 10485760 bytes"), "{said}");
+        let message = limited.to_string();
+        assert!(message.starts_with("segment-000001 would be larger than the 10485760 bytes"), "{message}");
     }
 }

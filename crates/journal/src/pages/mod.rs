@@ -22,7 +22,7 @@ mod summary;
 pub use batch::{PageBatch, PageChange};
 #[cfg(any(test, feature = "testing"))]
 pub use mem::{CommitFault, MemPages};
-pub use paged::{Budget, DecodeError, PageKey, PageValue, Paged};
+pub use paged::{Budget, PageDecodeError, PageKey, PageValue, Paged};
 pub use redb::RedbPages;
 
 use std::fmt;

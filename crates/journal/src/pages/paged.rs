@@ -25,7 +25,7 @@ use super::{PageChange, PageError, PageStore};
 /// Why bytes are not the form of a key or value: one line for the error that names the page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct DecodeError(pub String);
+pub struct PageDecodeError(pub String);
 
 /// A key with a stored form. Equal keys have equal bytes and different keys different ones.
 pub trait PageKey: Clone + Eq + Hash + fmt::Debug {
@@ -33,7 +33,7 @@ pub trait PageKey: Clone + Eq + Hash + fmt::Debug {
     fn encode(&self, out: &mut Vec<u8>);
 
     /// Reads the stored form back, all of it.
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError>;
 }
 
 /// A value with a stored form; equal values have equal bytes, so that dumps can be compared.
@@ -42,7 +42,7 @@ pub trait PageValue: Sized {
     fn encode(&self, out: &mut Vec<u8>);
 
     /// Reads the stored form back, all of it.
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError>;
 }
 
 /// What one call of [`Paged::capture`] may do: whoever calls it holds a lock meanwhile.
@@ -362,7 +362,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
         Err(PageError::Incomplete { prefix: prefix.to_vec(), detail })
     }
 
-    fn restore_entry(&mut self, key: &[u8], parts: &Parts) -> Result<(), DecodeError> {
+    fn restore_entry(&mut self, key: &[u8], parts: &Parts) -> Result<(), PageDecodeError> {
         let value = parts.joined();
         let mut mark = Mark { stored: parts.count(), ..Mark::NEW };
         self.capture.summary.count(&mut mark.counted, crc32c_parts(&[key, &value]));
@@ -371,7 +371,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     }
 }
 
-fn undecodable(key: &[u8]) -> impl Fn(DecodeError) -> PageError {
+fn undecodable(key: &[u8]) -> impl Fn(PageDecodeError) -> PageError {
     move |error| PageError::Undecodable { key: key.to_vec(), detail: error.0 }
 }
 

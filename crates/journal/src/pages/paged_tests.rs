@@ -4,7 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{
-    Budget, CommitFault, DecodeError, MAX_PAGE, MemPages, PageBatch, PageError, PageKey, PageStore,
+    Budget, CommitFault, MAX_PAGE, MemPages, PageBatch, PageDecodeError, PageError, PageKey, PageStore,
     PageValue, Paged,
 };
 
@@ -18,7 +18,7 @@ impl PageKey for Key {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0);
     }
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
         Ok(Self(bytes.to_vec()))
     }
 }
@@ -27,9 +27,9 @@ impl PageValue for Value {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0);
     }
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
         if bytes == b"no value" {
-            return Err(DecodeError("not one of ours".into()));
+            return Err(PageDecodeError("not one of ours".into()));
         }
         Ok(Self(bytes.to_vec()))
     }

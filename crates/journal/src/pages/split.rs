@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sabir_base::varint;
 
-use super::{DecodeError, MAX_PAGE};
+use super::{MAX_PAGE, PageDecodeError};
 
 /// Room for the count in page 0.
 const COUNT: usize = 5;
@@ -26,9 +26,10 @@ pub(super) fn put_number(key: &mut Vec<u8>, number: u32) {
 }
 
 /// Parts a stored key from its page's number.
-pub(super) fn take_number(key: &[u8]) -> Result<(&[u8], u32), DecodeError> {
-    let (key, number) =
-        key.split_last_chunk::<4>().ok_or_else(|| DecodeError("its key ends before a page number".into()))?;
+pub(super) fn take_number(key: &[u8]) -> Result<(&[u8], u32), PageDecodeError> {
+    let (key, number) = key
+        .split_last_chunk::<4>()
+        .ok_or_else(|| PageDecodeError("its key ends before a page number".into()))?;
     Ok((key, u32::from_be_bytes(*number)))
 }
 
@@ -41,16 +42,18 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Adds a page; true when the value is whole.
-    pub(super) fn add(&mut self, number: u32, mut page: &[u8]) -> Result<bool, DecodeError> {
+    pub(super) fn add(&mut self, number: u32, mut page: &[u8]) -> Result<bool, PageDecodeError> {
         if number == 0 {
             let count =
-                varint::take_u32(&mut page).map_err(|e| DecodeError(format!("its page count: {e}")))?;
+                varint::take_u32(&mut page).map_err(|e| PageDecodeError(format!("its page count: {e}")))?;
             self.count = Some(count);
         }
         self.pages.insert(number, page.to_vec());
         let last = self.pages.last_key_value().map_or(0, |(&last, _)| last);
         match self.count {
-            Some(count) if last >= count => Err(DecodeError(format!("page {last} of a value of {count}"))),
+            Some(count) if last >= count => {
+                Err(PageDecodeError(format!("page {last} of a value of {count}")))
+            }
             Some(count) => Ok(self.pages.len() == count as usize),
             None => Ok(false),
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::DecodeError;
+use super::PageDecodeError;
 
 const FORM: u8 = 1;
 const BYTES: usize = 17;
@@ -45,11 +45,11 @@ impl Summary {
         page
     }
 
-    pub(super) fn decode(page: &[u8]) -> Result<Self, DecodeError> {
+    pub(super) fn decode(page: &[u8]) -> Result<Self, PageDecodeError> {
         let page: [u8; BYTES] =
-            page.try_into().map_err(|_| DecodeError(format!("a summary of {} bytes", page.len())))?;
+            page.try_into().map_err(|_| PageDecodeError(format!("a summary of {} bytes", page.len())))?;
         if page[0] != FORM {
-            return Err(DecodeError(format!("a summary of form {}", page[0])));
+            return Err(PageDecodeError(format!("a summary of form {}", page[0])));
         }
         let field = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| page[at + i]));
         Ok(Self { entries: field(1), checksums: field(9) })

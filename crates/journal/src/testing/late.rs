@@ -9,7 +9,7 @@ use sabir_model::{Sequence, Term};
 
 use crate::block::Block;
 use crate::disk::WakeFn;
-use crate::error::{AppendError, CutError, JournalError};
+use crate::error::{BlockAppendError, CutError, JournalError};
 use sabir_base::drain_loop::DrainLoop;
 
 use crate::journal::Journal;
@@ -169,9 +169,9 @@ impl LateReplicator {
 }
 
 impl Replicator for LateReplicator {
-    fn append(&self, block: Block) -> Result<Ticket, AppendError> {
+    fn append(&self, block: Block) -> Result<Ticket, BlockAppendError> {
         if !self.is_leader() {
-            return Err(AppendError::NotLeader(block));
+            return Err(BlockAppendError::NotLeader(block));
         }
         let mut state = self.state.lock();
         let term = self.term();

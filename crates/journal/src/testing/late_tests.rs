@@ -6,7 +6,8 @@ use sabir_model::{Durability, Sequence};
 use super::{LateOptions, LateReplicator, replicator_suite};
 use crate::disk::sim::{Op, SimDisk};
 use crate::{
-    AppendError, BlockBuilder, Event, Journal, JournalOptions, Read, ReadError, Replicator, Solo, Ticket,
+    BlockAppendError, BlockBuilder, BlockReadError, Event, Journal, JournalOptions, Read, Replicator, Solo,
+    Ticket,
 };
 
 #[test]
@@ -37,7 +38,7 @@ impl Late {
         Self { disk, journal, late, events: Vec::new() }
     }
 
-    fn append(&self, body: &[u8]) -> Result<Ticket, AppendError> {
+    fn append(&self, body: &[u8]) -> Result<Ticket, BlockAppendError> {
         let mut builder = BlockBuilder::new(BufPool::new(0));
         builder.push(1, body, None, 0, Durability::Sync);
         self.late.append(builder.take(0))
@@ -70,7 +71,7 @@ fn commits_when_told_and_never_before_the_disk() {
     late.append_all(0..5);
     late.settle();
     assert_eq!(late.committed(), []);
-    assert!(matches!(late.journal.read(Sequence(1), 0, 8), Err(ReadError::NotCommitted { .. })));
+    assert!(matches!(late.journal.read(Sequence(1), 0, 8), Err(BlockReadError::NotCommitted { .. })));
     late.late.commit(2);
     late.settle();
     assert_eq!(late.committed(), [1, 2]);
@@ -120,7 +121,7 @@ fn one_who_does_not_lead_takes_nothing() {
     let mut late = Late::over(SimDisk::new(4), LateOptions::default());
     let term = late.late.term();
     late.late.lead(false).unwrap();
-    assert!(matches!(late.append(b"no"), Err(AppendError::NotLeader(_))));
+    assert!(matches!(late.append(b"no"), Err(BlockAppendError::NotLeader(_))));
     late.late.lead(true).unwrap();
     assert!(late.late.term() > term);
     late.late.lead(true).unwrap();

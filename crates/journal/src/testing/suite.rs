@@ -11,8 +11,8 @@ use sabir_model::{Durability, Sequence, Term};
 
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
 use crate::{
-    AppendError, Block, BlockBuilder, BlockView, CutError, Event, Journal, JournalError, JournalOptions,
-    Read, ReadError, Replicator, StorageError, TailBudget, Ticket,
+    Block, BlockAppendError, BlockBuilder, BlockReadError, BlockView, CutError, Event, Journal, JournalError,
+    JournalOptions, Read, Replicator, StorageError, TailBudget, Ticket,
 };
 
 /// Makes the replicator under test over a journal just opened. It must commit by itself what its disk has, sooner or later.
@@ -130,7 +130,7 @@ impl<'a> World<'a> {
         Self { start, disk, journal, replicator, builder, ledger, now_ms: 0 }
     }
 
-    fn append(&mut self, body: &str, durability: Durability) -> Result<Ticket, AppendError> {
+    fn append(&mut self, body: &str, durability: Durability) -> Result<Ticket, BlockAppendError> {
         let block = block_of(&mut self.builder, body.as_bytes(), durability);
         let ticket = self.replicator.append(block)?;
         self.ledger.open.insert(ticket, body.into());
@@ -186,7 +186,7 @@ impl<'a> World<'a> {
         found
     }
 
-    fn read(&self, sequence: Sequence) -> Result<Bytes, ReadError> {
+    fn read(&self, sequence: Sequence) -> Result<Bytes, BlockReadError> {
         match self.journal.read(sequence, 0, 32)? {
             Read::Hot(bytes) | Read::Ahead(bytes) => Ok(bytes),
             Read::Cold(cold) => cold.run(),
@@ -244,7 +244,7 @@ fn hides_what_is_not_final(start: Start<'_>) {
         assert_eq!(world.replicator.committed(), seen);
         for hidden in seen.0 + 1..seen.0 + 5 {
             let read = world.read(Sequence(hidden));
-            assert!(matches!(read, Err(ReadError::NotCommitted { .. })), "{read:?}");
+            assert!(matches!(read, Err(BlockReadError::NotCommitted { .. })), "{read:?}");
         }
         assert_eq!(world.replayed(), world.ledger.committed.clone());
     }
@@ -389,7 +389,7 @@ fn stops_for_good(start: Start<'_>) {
         }
         world.run_until(|world| world.ledger.stopped.is_some());
         let refused = world.append("late", Durability::Sync);
-        assert!(matches!(refused, Err(AppendError::Stopped(_))), "{refused:?}");
+        assert!(matches!(refused, Err(BlockAppendError::Stopped(_))), "{refused:?}");
         (0..50).for_each(|_| world.turn());
         let now = world.ledger.committed.clone();
         assert_eq!(now[..committed.len()], committed);

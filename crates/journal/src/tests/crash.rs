@@ -245,7 +245,7 @@ fn nothing_is_appended_after_a_shutdown() {
     rig.append_all(1..=1);
     rig.journal.shutdown().unwrap();
     let refused = rig.append(2, 10, Durability::Sync);
-    assert!(matches!(refused, Err(crate::AppendError::Closed(_))), "{refused:?}");
+    assert!(matches!(refused, Err(crate::BlockAppendError::Closed(_))), "{refused:?}");
 }
 
 #[test]

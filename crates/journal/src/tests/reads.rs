@@ -5,7 +5,7 @@ use sabir_model::{Durability, Sequence};
 
 use super::rig::{Rig, options, payload_of};
 use crate::disk::sim::{Fault, Injection, Op, SimDisk};
-use crate::{BlockView, JournalOptions, Read, ReadError, SegmentNo, TailBudget};
+use crate::{BlockReadError, BlockView, JournalOptions, Read, SegmentNo, TailBudget};
 
 /// A rig whose cache holds next to nothing.
 fn cold_rig(blocks: u64, payload: usize) -> Rig {
@@ -185,12 +185,12 @@ fn only_what_is_there_can_be_read() {
     rig.append_all(4..=4);
     for (sequence, offset, len) in [(0, 0, 1), (4, 0, 1), (9, 0, 1)] {
         let read = rig.journal.read(Sequence(sequence), offset, len);
-        assert!(matches!(read, Err(ReadError::NotCommitted { .. })), "{read:?}");
+        assert!(matches!(read, Err(BlockReadError::NotCommitted { .. })), "{read:?}");
     }
     for (offset, len) in [(0, 5000), (4096, 1), (u32::MAX, 1), (0, u32::MAX), (u32::MAX, u32::MAX)] {
         for rig in [&rig, &Rig::new(3).with_one_block()] {
             let read = rig.journal.read(Sequence(1), offset, len);
-            assert!(matches!(read, Err(ReadError::OutOfBounds { .. })), "{read:?}");
+            assert!(matches!(read, Err(BlockReadError::OutOfBounds { .. })), "{read:?}");
         }
     }
 }
@@ -242,7 +242,7 @@ fn released_blocks_are_gone_but_a_reader_keeps_its_segment() {
     let Read::Cold(cold) = rig.journal.read(Sequence(1), 32, 500).unwrap() else { panic!("cold") };
     rig.checkpoint_without(&[SegmentNo(1)]);
     let gone = rig.journal.read(Sequence(1), 0, 10);
-    assert!(matches!(gone, Err(ReadError::Released { .. })), "{gone:?}");
+    assert!(matches!(gone, Err(BlockReadError::Released { .. })), "{gone:?}");
     for id in 61..=100 {
         rig.append(id, 500, Durability::Sync).unwrap();
         rig.settle();

@@ -8,8 +8,8 @@ use sabir_model::{Durability, Sequence};
 use crate::disk::sim::SimDisk;
 use crate::space::splitmix;
 use crate::{
-    AppendError, Block, BlockBuilder, BlockView, Event, Journal, JournalError, JournalOptions, LocalTables,
-    Recovered, Replicator, SegmentNo, Solo, TailBudget, Ticket,
+    Block, BlockAppendError, BlockBuilder, BlockView, Event, Journal, JournalError, JournalOptions,
+    LocalTables, Recovered, Replicator, SegmentNo, Solo, TailBudget, Ticket,
 };
 
 /// Eight steps of 4 KiB: the header and seven small blocks.
@@ -97,7 +97,7 @@ impl Rig {
         id: u64,
         payload: usize,
         durability: Durability,
-    ) -> Result<Ticket, AppendError> {
+    ) -> Result<Ticket, BlockAppendError> {
         let block = block(&mut self.builder, id, payload, durability);
         self.solo.append(block)
     }

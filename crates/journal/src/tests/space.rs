@@ -8,7 +8,7 @@ use super::rig::{Rig, SEGMENT, open, options};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
 use crate::slots::Slots;
-use crate::{AppendError, JournalOptions, LocalTables, Prepared, Priority, Replicator, SegmentNo};
+use crate::{BlockAppendError, JournalOptions, LocalTables, Prepared, Priority, Replicator, SegmentNo};
 
 fn segment_files(disk: &SimDisk) -> usize {
     disk.list().unwrap().iter().filter(|name| name.starts_with("segment")).count()
@@ -208,7 +208,7 @@ fn a_full_disk_refuses_ordinary_entries_and_keeps_two_segments_for_others() {
         id += 1;
         match rig.append(id, 100, Durability::Sync) {
             Ok(_) => rig.settle(),
-            Err(AppendError::Full(_)) => break,
+            Err(BlockAppendError::Full(_)) => break,
             Err(error) => panic!("{error}"),
         }
     }
@@ -247,7 +247,7 @@ fn a_process_without_descriptors_is_like_a_full_disk_and_goes_on_once_it_has_som
         id += 1;
         match rig.append(id, 100, Durability::Sync) {
             Ok(_) => rig.settle(),
-            Err(AppendError::Full(_)) => break,
+            Err(BlockAppendError::Full(_)) => break,
             Err(error) => panic!("{error}"),
         }
         assert!(id < 200, "the reserve ends at some time");
@@ -297,7 +297,7 @@ fn no_space_at_every_step() {
             for id in 1..=30 {
                 match rig.append(id, 3000, Durability::Sync) {
                     Ok(_) => taken.push(id),
-                    Err(AppendError::Full(_)) => {}
+                    Err(BlockAppendError::Full(_)) => {}
                     Err(error) => panic!("{skip}: {error}"),
                 }
                 rig.settle();
@@ -344,7 +344,7 @@ fn a_block_larger_than_a_segment_is_refused_and_harms_nothing() {
     let mut rig = Rig::new(10);
     for _ in 0..5 {
         let refused = rig.append(1, SEGMENT as usize, Durability::Sync);
-        assert!(matches!(refused, Err(AppendError::Full(_))), "{refused:?}");
+        assert!(matches!(refused, Err(BlockAppendError::Full(_))), "{refused:?}");
     }
     assert_eq!(segment_files(&rig.disk), 1);
     rig.append_all(2..=2);

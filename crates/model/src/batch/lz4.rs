@@ -116,8 +116,8 @@ impl<'a> Lz4Reader<'a> {
             Some(frame) => frame,
             None => *self.frame.insert(Frame::take(&mut self.input)?),
         };
-        let said = u32::from_le_bytes(take(&mut self.input)?);
-        let len = (said & !STORED) as usize;
+        let word = u32::from_le_bytes(take(&mut self.input)?);
+        let len = (word & !STORED) as usize;
         if len == 0 {
             self.ended = true;
             return self.check_content(&frame);
@@ -130,7 +130,7 @@ impl<'a> Lz4Reader<'a> {
             return None;
         }
         let added =
-            if said & STORED == 0 { self.decompress(block, &frame)? } else { self.store(block, &frame) };
+            if word & STORED == 0 { self.decompress(block, &frame)? } else { self.store(block, &frame) };
         self.end += added;
         self.content_len += added as u64;
         if frame.content_checksum {

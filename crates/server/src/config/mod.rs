@@ -12,34 +12,36 @@ use std::{fmt, io};
 
 use sabir_broker::ReservedTopic;
 use sabir_broker::projection::ProjectionFactory;
-use sabir_frontend::config::{ConfigError, HostPort, Setting, Table, parse_table, unknown};
+use sabir_frontend::config::{ConfigError, HostPort, Setting, SettingsTable, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, Protocol};
 use sabir_net::ListenOptions;
 use serde::de::DeserializeOwned;
 
-use sections::{Admin, Data, Group, ListenTable, Log, Net, Node, Topic};
+use sections::{
+    AdminSection, DataSection, GroupSection, ListenTable, LogSection, NetSection, NodeSection, TopicSection,
+};
 pub use sources::Sources;
 use sources::Tree;
 
 /// A configuration whose every value is known to be good.
-pub struct Config {
+pub struct ServerConfig {
     /// `[node]`.
-    pub node: Node,
+    pub node: NodeSection,
     /// `[data]`.
-    pub data: Data,
+    pub data: DataSection,
     /// `[topic]`.
-    pub topic: Topic,
+    pub topic: TopicSection,
     /// `[group]`.
-    pub group: Group,
+    pub group: GroupSection,
     /// `[net]`.
-    pub net: Net,
+    pub net: NetSection,
     /// `[admin]`.
-    pub admin: Admin,
+    pub admin: AdminSection,
     /// `[log]`.
-    pub log: Log,
+    pub log: LogSection,
     /// The protocols that are not off.
-    pub front_ends: Vec<FrontEndConfig>,
+    pub front_ends: Vec<FrontendConfig>,
     /// What every protocol keeps for itself, also those that are off.
     pub reserved: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
@@ -47,7 +49,7 @@ pub struct Config {
 }
 
 /// One protocol to be served.
-pub struct FrontEndConfig {
+pub struct FrontendConfig {
     /// Which.
     pub protocol: &'static dyn Protocol,
     /// Where it listens.
@@ -60,11 +62,11 @@ pub struct FrontEndConfig {
 
 /// All that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
-pub struct ConfigErrors(pub Vec<Problem>);
+pub struct ConfigErrors(pub Vec<ConfigProblem>);
 
 /// One thing that is wrong, and where it was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The file, environment variable or flag, where it is known.
     pub source: Option<String>,
     /// What is wrong.
@@ -84,13 +86,13 @@ pub enum About {
     Syntax,
 }
 
-impl Problem {
+impl ConfigProblem {
     fn of_value(source: Option<String>, message: String) -> Self {
         Self { source, message, about: About::Value }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             Some(source) => write!(f, "{} (from {source})", self.message),
@@ -101,24 +103,27 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
+        let lines: Vec<_> = self.0.iter().map(ConfigProblem::to_string).collect();
         f.write_str(&lines.join("\n"))
     }
 }
 
-impl Config {
+impl ServerConfig {
     /// Reads and checks everything, for the protocols in `protocols`.
-    pub fn load(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<Config, ConfigErrors> {
+    pub fn load(
+        sources: &Sources,
+        protocols: &[&'static dyn Protocol],
+    ) -> Result<ServerConfig, ConfigErrors> {
         let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
         let mut loader = Loader { tree, problems: Vec::new() };
         loader.check_sections(protocols);
         let node = loader.section("node", sections::NODE);
-        let data = loader.section::<Data>("data", sections::DATA);
-        let topic = loader.section::<Topic>("topic", sections::TOPIC);
-        let group = loader.section::<Group>("group", sections::GROUP);
-        let net = loader.section::<Net>("net", sections::NET);
-        let admin = loader.section::<Admin>("admin", sections::ADMIN);
-        let log = loader.section::<Log>("log", sections::LOG);
+        let data = loader.section::<DataSection>("data", sections::DATA);
+        let topic = loader.section::<TopicSection>("topic", sections::TOPIC);
+        let group = loader.section::<GroupSection>("group", sections::GROUP);
+        let net = loader.section::<NetSection>("net", sections::NET);
+        let admin = loader.section::<AdminSection>("admin", sections::ADMIN);
+        let log = loader.section::<LogSection>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
         loader.check_limits(data.as_ref(), group.as_ref());
         if let Some(net) = &net {
@@ -135,7 +140,18 @@ impl Config {
             {
                 let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
-                Ok(Config { node, data, topic, group, net, admin, log, front_ends, reserved, projections })
+                Ok(ServerConfig {
+                    node,
+                    data,
+                    topic,
+                    group,
+                    net,
+                    admin,
+                    log,
+                    front_ends,
+                    reserved,
+                    projections,
+                })
             }
             _ => Err(ConfigErrors(loader.problems)),
         }
@@ -148,7 +164,7 @@ fn reserved(protocol: &'static dyn Protocol) -> impl Iterator<Item = ReservedTop
 
 struct Loader {
     tree: Tree,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
 impl Loader {
@@ -158,13 +174,13 @@ impl Loader {
         for name in self.tree.section_names() {
             if !known.contains(&name.as_str()) {
                 let message = format!("[{name}]: {}", unknown(&name, known.iter().copied()));
-                self.problems.push(Problem::of_value(self.tree.source(&name), message));
+                self.problems.push(ConfigProblem::of_value(self.tree.source(&name), message));
             }
         }
     }
 
     /// What the types cannot say.
-    fn check_values(&mut self, topic: Option<&Topic>, log: Option<&Log>) {
+    fn check_values(&mut self, topic: Option<&TopicSection>, log: Option<&LogSection>) {
         if let Some(size) = topic.map(|t| t.max_message).filter(|size| *size > sections::LARGEST_MESSAGE) {
             let problem = format!("{size} is too large; it can be at most {}", sections::LARGEST_MESSAGE);
             self.note(ConfigError::new("topic", "max_message", problem));
@@ -174,13 +190,13 @@ impl Loader {
             let problem = format!("{count} are too many; there can be at most {most}");
             self.note(ConfigError::new("topic", "max_partitions", problem));
         }
-        if let Some(Err(problem)) = log.map(Log::filter) {
+        if let Some(Err(problem)) = log.map(LogSection::filter) {
             self.note(ConfigError::new("log", "level", problem));
         }
     }
 
     /// Values that must fit each other.
-    fn check_limits(&mut self, data: Option<&Data>, group: Option<&Group>) {
+    fn check_limits(&mut self, data: Option<&DataSection>, group: Option<&GroupSection>) {
         let least = sections::LEAST_OPEN_BYTES;
         if let Some(size) = data.map(|d| d.open_bytes_max).filter(|size| *size < least) {
             let problem = format!("{size} is too little; it must be at least {least}");
@@ -194,7 +210,7 @@ impl Loader {
     }
 
     /// What would let no client stay.
-    fn check_net(&mut self, net: &Net) {
+    fn check_net(&mut self, net: &NetSection) {
         if net.io_threads.0.is_some_and(|threads| threads.get() > sections::MOST_IO_THREADS) {
             let problem = format!("more than {} are of no use", sections::MOST_IO_THREADS);
             self.note(ConfigError::new("net", "io_threads", problem));
@@ -215,7 +231,7 @@ impl Loader {
     }
 
     /// A frame that somebody allows and that no memory is for would be waited for in vain. What nobody says follows the memory.
-    fn check_frames(&mut self, net: Option<&Net>, front_ends: &[FrontEndConfig]) {
+    fn check_frames(&mut self, net: Option<&NetSection>, front_ends: &[FrontendConfig]) {
         let Some(memory) = net.map(|net| sabir_frontend::config::Size(net.frame_memory_bytes())) else {
             return;
         };
@@ -236,10 +252,10 @@ impl Loader {
     }
 
     /// A section's table. Every unknown key in it is noted as a problem, and left out.
-    fn table(&mut self, name: &str, settings: &[Setting]) -> Option<Table> {
+    fn table(&mut self, name: &str, settings: &[Setting]) -> Option<SettingsTable> {
         let Some(mut table) = self.tree.section(name) else {
             let message = format!("{name}: is a section, write [{name}] and its keys below it");
-            self.problems.push(Problem::of_value(self.tree.source(name), message));
+            self.problems.push(ConfigProblem::of_value(self.tree.source(name), message));
             return None;
         };
         let known = settings.iter().map(|s| s.key);
@@ -251,7 +267,7 @@ impl Loader {
         Some(table)
     }
 
-    fn front_end(&mut self, protocol: &'static dyn Protocol) -> Option<FrontEndConfig> {
+    fn front_end(&mut self, protocol: &'static dyn Protocol) -> Option<FrontendConfig> {
         let name = protocol.name();
         let settings = reference::protocol_settings(protocol);
         let mut own = self.table(name, &settings)?;
@@ -271,7 +287,7 @@ impl Loader {
             anonymous: common.anonymous,
             max_connections: common.max_connections.0.map_or(usize::MAX, |count| count.0),
         };
-        on.then_some(FrontEndConfig { protocol, listen, advertise, configured })
+        on.then_some(FrontendConfig { protocol, listen, advertise, configured })
     }
 
     fn keep<T>(&mut self, parsed: Result<T, ConfigError>) -> Option<T> {
@@ -280,7 +296,7 @@ impl Loader {
 
     fn note(&mut self, error: ConfigError) {
         let source = self.tree.source(&format!("{}.{}", error.section, error.key));
-        self.problems.push(Problem::of_value(source, error.to_string()));
+        self.problems.push(ConfigProblem::of_value(source, error.to_string()));
     }
 }
 

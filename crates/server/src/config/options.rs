@@ -5,18 +5,18 @@ use sabir_frontend::config::Span;
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
 use sabir_net::{ListenOptions, machine_name};
 
-use super::Config;
-use super::sections::{Disk, Topic, Writes};
-use super::sections::{Durability as DurabilityWord, Timestamp};
+use super::ServerConfig;
+use super::sections::{DiskSetting, TopicSection, WritesSetting};
+use super::sections::{DurabilitySetting, Timestamp};
 
-impl Config {
+impl ServerConfig {
     /// The admin port's options.
     pub fn admin_options(&self) -> sabir_admin::Options {
         sabir_admin::Options {
             writes: match self.admin.writes {
-                Writes::Off => sabir_admin::Writes::Off,
-                Writes::Loopback => sabir_admin::Writes::Loopback,
-                Writes::Anywhere => sabir_admin::Writes::Anywhere,
+                WritesSetting::Off => sabir_admin::Writes::Off,
+                WritesSetting::Loopback => sabir_admin::Writes::Loopback,
+                WritesSetting::Anywhere => sabir_admin::Writes::Anywhere,
             },
             hosts: self.admin_hosts(),
             metrics_limit: self.admin.metrics_limit,
@@ -51,15 +51,15 @@ impl Config {
             data_shards_auto: data.shards.0.is_none(),
             format_level: data.format_level.0.map(u32::from),
             disk: match data.disk {
-                Disk::Auto => DiskKind::Auto,
-                Disk::IoUring => DiskKind::Uring,
-                Disk::Pwrite => DiskKind::Pwrite,
+                DiskSetting::Auto => DiskKind::Auto,
+                DiskSetting::IoUring => DiskKind::Uring,
+                DiskSetting::Pwrite => DiskKind::Pwrite,
             },
             node_id: NodeId(self.node.id.into()),
             defaults: topic_config(&self.topic),
             durability: match data.durability {
-                DurabilityWord::Sync => Durability::Sync,
-                DurabilityWord::Os => Durability::Os,
+                DurabilitySetting::Sync => Durability::Sync,
+                DurabilitySetting::Os => Durability::Os,
             },
             tail_cache_bytes: data.tail_cache_bytes() as usize,
             checkpoint_bytes: data.checkpoint_bytes.0,
@@ -82,7 +82,7 @@ impl Config {
     }
 }
 
-fn group_options(group: &super::sections::Group) -> GroupOptions {
+fn group_options(group: &super::sections::GroupSection) -> GroupOptions {
     let defaults = GroupLimits::default();
     let ms = |span: Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
     GroupOptions {
@@ -100,7 +100,7 @@ fn group_options(group: &super::sections::Group) -> GroupOptions {
     }
 }
 
-fn topic_config(topic: &Topic) -> TopicConfig {
+fn topic_config(topic: &TopicSection) -> TopicConfig {
     let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     TopicConfig {
         retention_ms: topic.retention.0.map(|span| bounded(span.0.as_millis() as u64)),

@@ -160,13 +160,13 @@ impl Held {
 /// # Errors
 /// What is wrong with the configuration.
 pub fn effective(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<Vec<Held>, ConfigErrors> {
-    super::Config::load(sources, protocols)?;
+    super::ServerConfig::load(sources, protocols)?;
     let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
     let held = |(section, setting): (&'static str, Setting)| {
         let default = setting.default_value();
-        let said = tree.section(section).and_then(|mut table| table.remove(setting.key));
-        let source = said.as_ref().and_then(|_| tree.source(&format!("{section}.{}", setting.key)));
-        Held { section, key: setting.key, value: said.unwrap_or_else(|| default.clone()), default, source }
+        let given = tree.section(section).and_then(|mut table| table.remove(setting.key));
+        let source = given.as_ref().and_then(|_| tree.source(&format!("{section}.{}", setting.key)));
+        Held { section, key: setting.key, value: given.unwrap_or_else(|| default.clone()), default, source }
     };
     Ok(all(protocols).into_iter().map(held).collect())
 }
@@ -198,12 +198,12 @@ mod tests {
         let page = sample(crate::protocols());
         assert!(page.lines().all(|line| line.len() <= 120), "{page}");
         // A comment is `# ` and words; a key is `#` and its name.
-        let said: String = page
+        let given: String = page
             .lines()
             .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
             .flat_map(|line| [line, "\n"])
             .collect();
-        for (text, from_file) in [(&page, false), (&said, true)] {
+        for (text, from_file) in [(&page, false), (&given, true)] {
             std::fs::write(&file, text).unwrap();
             let sources = Sources { file: Some(file.clone()), ..Sources::default() };
             let held = effective(&sources, crate::protocols()).unwrap();

@@ -24,7 +24,7 @@ pub const CORE: &[(&str, &[Setting])] = &[
 /// `[node]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Node {
+pub struct NodeSection {
     /// See [`NODE`].
     pub id: u16,
 }
@@ -36,7 +36,7 @@ pub const NODE: &[Setting] =
 /// `[data]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Data {
+pub struct DataSection {
     /// See [`DATA`].
     pub dir: PathBuf,
     /// See [`DATA`].
@@ -44,9 +44,9 @@ pub struct Data {
     /// See [`DATA`].
     pub format_level: Auto<NonZero<u32>>,
     /// See [`DATA`].
-    pub disk: Disk,
+    pub disk: DiskSetting,
     /// See [`DATA`].
-    pub durability: Durability,
+    pub durability: DurabilitySetting,
     /// See [`DATA`].
     pub tail_cache: AutoSize,
     /// See [`DATA`].
@@ -152,7 +152,7 @@ pub const DATA: &[Setting] = &[
 /// `[topic]`: what holds for topics that do not say otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Topic {
+pub struct TopicSection {
     /// See [`TOPIC`].
     pub retention: Limit<Span>,
     /// See [`TOPIC`].
@@ -216,7 +216,7 @@ pub const LARGEST_MESSAGE: Size = Size(1 << 30);
 /// `[group]`: consumer groups.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct GroupSection {
     /// See [`GROUP`].
     pub min_session_timeout: Span,
     /// See [`GROUP`].
@@ -288,7 +288,7 @@ pub const LEAST_OPEN_BYTES: Size = Size(2 << 20);
 /// `[net]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Net {
+pub struct NetSection {
     /// See [`NET`].
     pub io_threads: Auto<NonZero<usize>>,
     /// See [`NET`].
@@ -368,7 +368,7 @@ pub const NET: &[Setting] = &[
 /// `[admin]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admin {
+pub struct AdminSection {
     /// See [`ADMIN`].
     pub listen: Listen,
     /// See [`ADMIN`].
@@ -376,7 +376,7 @@ pub struct Admin {
     /// See [`ADMIN`].
     pub hosts: Names,
     /// See [`ADMIN`].
-    pub writes: Writes,
+    pub writes: WritesSetting,
     /// See [`ADMIN`].
     pub metrics_limit: usize,
     /// See [`ADMIN`].
@@ -425,7 +425,7 @@ pub const ADMIN: &[Setting] = &[
 /// `[log]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogSection {
     /// See [`LOG`].
     pub level: String,
     /// See [`LOG`].
@@ -613,14 +613,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
     }
 }
 
-impl Data {
+impl DataSection {
     /// Bytes of the tail cache.
     pub fn tail_cache_bytes(&self) -> u64 {
         self.tail_cache.0.map_or_else(memory::tail_cache, |size| size.0)
     }
 }
 
-impl Net {
+impl NetSection {
     /// Bytes of memory for frames.
     pub fn frame_memory_bytes(&self) -> u64 {
         self.frame_memory.0.map_or_else(memory::frame_memory, |size| size.0)
@@ -630,7 +630,7 @@ impl Net {
 /// How files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Disk {
+pub enum DiskSetting {
     /// io_uring where it works, else `pwrite`.
     Auto,
     /// Direct writes through io_uring.
@@ -642,7 +642,7 @@ pub enum Disk {
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Durability {
+pub enum DurabilitySetting {
     /// On the disk.
     Sync,
     /// With the operating system.
@@ -662,7 +662,7 @@ pub enum Timestamp {
 /// From where changes are taken over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Writes {
+pub enum WritesSetting {
     /// Nowhere.
     Off,
     /// This machine.

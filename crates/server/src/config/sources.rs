@@ -7,9 +7,9 @@ use std::{fs, io};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider, Source};
-use sabir_frontend::config::Table;
+use sabir_frontend::config::SettingsTable;
 
-use super::{About, Problem};
+use super::{About, ConfigProblem};
 
 /// What the configuration is read from; each wins over those before it.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ impl Sources {
         Self { file, env: env.collect(), set, ..Self::default() }
     }
 
-    pub(super) fn read(&self) -> Result<Tree, Problem> {
+    pub(super) fn read(&self) -> Result<Tree, ConfigProblem> {
         let mut figment = Figment::new();
         for pair in &self.defaults {
             figment = figment.merge(One::pair("default".into(), pair)?);
@@ -59,7 +59,7 @@ impl Sources {
         if let Some(dir) = &self.data {
             let Some(text) = dir.to_str() else {
                 let message = format!("--data {}: the path is not Unicode", dir.display());
-                return Err(Problem::of_value(None, message));
+                return Err(ConfigProblem::of_value(None, message));
             };
             figment = figment.merge(One::text("--data".into(), "data", "dir", text));
         }
@@ -72,16 +72,16 @@ impl Sources {
     }
 
     /// Of all there is, only a file can be written in a way that cannot be read.
-    fn read_problem(&self, error: &Error) -> Problem {
+    fn read_problem(&self, error: &Error) -> ConfigProblem {
         let file = self.file.as_ref().map(|file| file.display().to_string());
         let source = file.or_else(|| error.metadata.as_ref().map(describe));
-        Problem { source, message: error.kind.to_string().trim().into(), about: About::Syntax }
+        ConfigProblem { source, message: error.kind.to_string().trim().into(), about: About::Syntax }
     }
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> Problem {
+fn unreadable(file: &Path, error: &io::Error) -> ConfigProblem {
     let message = format!("{}: {error}", file.display());
-    Problem { source: None, message, about: About::File(error.kind()) }
+    ConfigProblem { source: None, message, about: About::File(error.kind()) }
 }
 
 /// One value by its path.
@@ -91,21 +91,21 @@ struct One {
 }
 
 impl One {
-    fn pair(name: String, pair: &str) -> Result<Self, Problem> {
+    fn pair(name: String, pair: &str) -> Result<Self, ConfigProblem> {
         match pair.split_once('=') {
             Some((path, value)) => Self::new(name, path.trim(), value.trim()),
             None => {
                 let message = format!("{pair}: write it as section.key=value");
-                Err(Problem::of_value(Some(name), message))
+                Err(ConfigProblem::of_value(Some(name), message))
             }
         }
     }
 
-    fn new(name: String, path: &str, text: &str) -> Result<Self, Problem> {
+    fn new(name: String, path: &str, text: &str) -> Result<Self, ConfigProblem> {
         let Some((section, key)) = path.split_once('.').filter(|(s, k)| !s.is_empty() && !k.is_empty())
         else {
             let message = format!("{path}: names no key; it takes the form section.key");
-            return Err(Problem::of_value(Some(name), message));
+            return Err(ConfigProblem::of_value(Some(name), message));
         };
         let value = text.parse::<Value>().unwrap_or_else(|never| match never {});
         Ok(Self::value(name, section, key, value))
@@ -143,8 +143,8 @@ impl Tree {
     }
 
     /// A section's values, empty where nothing is said; `None` if it is no table.
-    pub fn section(&self, name: &str) -> Option<Table> {
-        let Some(value) = self.values.get(name) else { return Some(Table::new()) };
+    pub fn section(&self, name: &str) -> Option<SettingsTable> {
+        let Some(value) = self.values.get(name) else { return Some(SettingsTable::new()) };
         // Figment's values are JSON's and a few kinds of number more.
         match serde_json::to_value(value) {
             Ok(serde_json::Value::Object(table)) => Some(table),

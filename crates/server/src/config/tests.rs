@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sabir_frontend::Place;
+use sabir_frontend::FrontendContext;
 use sabir_frontend::client::Connector;
 use sabir_frontend::config::{Size, parse_table};
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
@@ -37,7 +37,7 @@ impl Configured for Flags {
         Some(("wave", self.wave))
     }
 
-    fn start(self: Box<Self>, _: Place) -> Arc<dyn Frontend> {
+    fn start(self: Box<Self>, _: FrontendContext) -> Arc<dyn Frontend> {
         Arc::new(Pole)
     }
 }
@@ -57,7 +57,7 @@ impl Protocol for Semaphore {
         WAVES
     }
 
-    fn configure(&self, table: Table) -> Result<Box<dyn Configured>, ConfigError> {
+    fn configure(&self, table: SettingsTable) -> Result<Box<dyn Configured>, ConfigError> {
         Ok(Box::new(parse_table::<Flags>("flags", table, WAVES)?))
     }
 
@@ -74,8 +74,8 @@ impl Protocol for Semaphore {
     }
 }
 
-fn load(sources: &Sources) -> Result<Config, String> {
-    Config::load(sources, &[&Semaphore]).map_err(|e| e.to_string())
+fn load(sources: &Sources) -> Result<ServerConfig, String> {
+    ServerConfig::load(sources, &[&Semaphore]).map_err(|e| e.to_string())
 }
 
 fn set(flags: &[&str]) -> Sources {
@@ -114,9 +114,9 @@ fn nothing_said_is_a_good_configuration() {
 
 #[test]
 fn a_frame_that_no_memory_is_for_is_refused_by_name() {
-    let said = problem(&["flags.wave=65MiB", "net.frame_memory=64MiB"]);
+    let message = problem(&["flags.wave=65MiB", "net.frame_memory=64MiB"]);
     assert_eq!(
-        said,
+        message,
         "flags.wave: 65MiB is more than net.frame_memory, which is 64MiB (from --set flags.wave=65MiB)"
     );
     assert!(problem(&["flags.wave=1GiB"]).starts_with("flags.wave: 1GiB is more than net.frame_memory"));
@@ -174,16 +174,16 @@ fn unknown_keys_are_errors_that_suggest_and_name_their_source() {
     );
 
     let env = vec![("SABIR__DATA__DIRR".into(), "x".into())];
-    let said = load(&Sources { env, ..Sources::default() }).err().unwrap();
+    let message = load(&Sources { env, ..Sources::default() }).err().unwrap();
     assert_eq!(
-        said,
+        message,
         "data.dirr: unknown key; did you mean `dir`? (from environment variable SABIR__DATA__DIRR)"
     );
 
     let (_dir, path) = file("[log]\nlevle = \"info\"\n");
-    let said = load(&Sources { file: Some(path.clone()), ..Sources::default() }).err().unwrap();
+    let message = load(&Sources { file: Some(path.clone()), ..Sources::default() }).err().unwrap();
     assert_eq!(
-        said,
+        message,
         format!(
             "log.levle: unknown key; did you mean `level`? (from {})",
             path.canonicalize().unwrap().display()
@@ -193,9 +193,9 @@ fn unknown_keys_are_errors_that_suggest_and_name_their_source() {
 
 #[test]
 fn everything_wrong_is_reported_at_once() {
-    let said = problem(&["node.id=x", "flags.wave=far", "net.iddle_timeout=1s", "admin.listen=nowhere"]);
-    let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), 4, "{said}");
+    let message = problem(&["node.id=x", "flags.wave=far", "net.iddle_timeout=1s", "admin.listen=nowhere"]);
+    let lines: Vec<_> = message.lines().collect();
+    assert_eq!(lines.len(), 4, "{message}");
     for (line, start) in
         lines.iter().zip(["node.id: ", "net.iddle_timeout: ", "admin.listen: ", "flags.wave: "])
     {
@@ -229,23 +229,23 @@ fn values_that_make_no_sense() {
         ("log=loud", "section.key"),
         ("loud", "section.key=value"),
     ] {
-        let said = problem(&[flag]);
-        assert!(said.contains(says), "{flag}: {said}");
+        let message = problem(&[flag]);
+        assert!(message.contains(says), "{flag}: {message}");
     }
     let missing = Sources { file: Some("/nowhere/sabir.toml".into()), ..Sources::default() };
     assert!(load(&missing).err().unwrap().contains("/nowhere/sabir.toml"));
     let (_dir, path) = file("[log\n");
     assert!(load(&Sources { file: Some(path), ..Sources::default() }).is_err());
     let (_dir, path) = file("log = 3\n");
-    let said = load(&Sources { file: Some(path), ..Sources::default() }).err().unwrap();
-    assert!(said.starts_with("log: is a section"), "{said}");
+    let message = load(&Sources { file: Some(path), ..Sources::default() }).err().unwrap();
+    assert!(message.starts_with("log: is a section"), "{message}");
 }
 
 #[test]
 fn other_machines_are_let_in_only_when_that_is_said() {
     for section in ["flags", "admin"] {
-        let said = problem(&[&format!("{section}.listen=0.0.0.0:1794")]);
-        assert!(said.contains(&format!("{section}.anonymous = true")), "{said}");
+        let message = problem(&[&format!("{section}.listen=0.0.0.0:1794")]);
+        assert!(message.contains(&format!("{section}.anonymous = true")), "{message}");
         let listen = format!("{section}.listen=0.0.0.0:1794");
         load(&set(&[&listen, &format!("{section}.anonymous=true")])).unwrap();
     }
@@ -305,8 +305,8 @@ fn the_admin_port_is_asked_by_names_that_are_said() {
     let hosts = |flags: &[&str]| load(&set(flags)).unwrap().admin_options().hosts;
     let machine = hosts(&[]);
     assert_eq!(machine.len(), 1, "{machine:?}");
-    let said = hosts(&["admin.hosts=a.example, b", "admin.listen=localhost:1, 127.0.0.1:2"]);
-    assert_eq!(said, ["a.example", "b", "localhost", &machine[0]]);
+    let message = hosts(&["admin.hosts=a.example, b", "admin.listen=localhost:1, 127.0.0.1:2"]);
+    assert_eq!(message, ["a.example", "b", "localhost", &machine[0]]);
     assert!(problem(&["admin.hosts=a.example:1"]).contains("names without a port"));
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, statfs, statvfs};
 
 use super::{Finding, Verdict};
-use crate::config::sections::Disk;
+use crate::config::sections::DiskSetting;
 use crate::storage::volatile;
 
 /// File systems on which a sync is another machine's promise, or another program's.
@@ -176,18 +176,18 @@ fn untried(subject: &'static str, dir: &Path, verdict: Verdict) -> Option<Findin
 }
 
 /// Whether the journal would use it here: the kernel may lack it, an administrator or a container may forbid it.
-pub(super) fn io_uring(dir: &Path, wanted: Disk) -> Finding {
+pub(super) fn io_uring(dir: &Path, wanted: DiskSetting) -> Finding {
     let subject = "io_uring";
-    if wanted == Disk::Pwrite {
+    if wanted == DiskSetting::Pwrite {
         return Finding::good(subject, "not wanted (data.disk = \"pwrite\")");
     }
-    let verdict = if wanted == Disk::IoUring { Verdict::Bad } else { Verdict::Poor };
+    let verdict = if wanted == DiskSetting::IoUring { Verdict::Bad } else { Verdict::Poor };
     if let Some(finding) = untried(subject, dir, verdict) {
         return finding;
     }
     match sabir_broker::check_uring(dir) {
         Ok(()) => Finding::good(subject, "works here, with direct I/O"),
-        Err(problem) if wanted == Disk::IoUring => {
+        Err(problem) if wanted == DiskSetting::IoUring => {
             Finding::bad(subject, problem, "data.disk = \"auto\" does without it.")
         }
         Err(problem) => Finding::poor(
@@ -221,7 +221,7 @@ mod tests {
     fn what_is_wrong_is_explained() {
         assert_eq!(sync_rate(Path::new("/proc/nothing")).verdict, Verdict::Bad);
         // It is the folder that takes no file: neither the kernel nor the file system is at fault.
-        for blamed in [io_uring(Path::new("/proc"), Disk::Auto), direct_io(Path::new("/proc"))] {
+        for blamed in [io_uring(Path::new("/proc"), DiskSetting::Auto), direct_io(Path::new("/proc"))] {
             assert!(blamed.found.starts_with("cannot be tried: /proc: "), "{blamed:?}");
             assert!(!blamed.advice.contains("sysctl") && blamed.advice.contains("writable"), "{blamed:?}");
         }
@@ -229,8 +229,8 @@ mod tests {
         std::fs::create_dir(dir.path().join("lock")).unwrap();
         assert_eq!(holder(dir.path()).verdict, Verdict::Bad);
         let nowhere = dir.path().join("nothing");
-        assert_eq!(io_uring(&nowhere, Disk::Auto).verdict, Verdict::Poor);
-        assert_eq!(io_uring(&nowhere, Disk::IoUring).verdict, Verdict::Bad);
-        assert_eq!(io_uring(&nowhere, Disk::Pwrite).verdict, Verdict::Good);
+        assert_eq!(io_uring(&nowhere, DiskSetting::Auto).verdict, Verdict::Poor);
+        assert_eq!(io_uring(&nowhere, DiskSetting::IoUring).verdict, Verdict::Bad);
+        assert_eq!(io_uring(&nowhere, DiskSetting::Pwrite).verdict, Verdict::Good);
     }
 }

@@ -5,7 +5,7 @@ mod system;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::ServerConfig;
 
 /// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ impl Finding {
 
 /// Runs every check for a configuration. Writes files into the data directory's file system for about a second, and removes
 /// them.
-pub fn examine(config: &Config) -> Vec<Finding> {
+pub fn examine(config: &ServerConfig) -> Vec<Finding> {
     let (data, dir) = (&config.data.dir, nearest_existing(&config.data.dir));
     let mut findings = vec![
         disk::holder(data),
@@ -93,7 +93,7 @@ mod tests {
         let found = |listen: String| {
             let set = vec!["kafka.listen=off".into(), listen];
             let sources = Sources { data: Some(dir.path().to_owned()), set, ..Sources::default() };
-            let findings = examine(&Config::load(&sources, protocols()).unwrap());
+            let findings = examine(&ServerConfig::load(&sources, protocols()).unwrap());
             findings.into_iter().find(|finding| finding.found.contains("admin.listen"))
         };
         let finding = found(format!("admin.listen={}", taken.local_addr().unwrap())).unwrap();
@@ -107,7 +107,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources { data: Some(dir.path().join("new/data")), ..Sources::default() };
         let sources = Sources { set: vec!["kafka.listen=127.0.0.1:0".into()], ..sources };
-        let config = Config::load(&sources, protocols()).unwrap();
+        let config = ServerConfig::load(&sources, protocols()).unwrap();
         let findings = examine(&config);
         let subjects: Vec<_> = findings.iter().map(|f| f.subject).collect();
         for subject in ["disk sync", "io_uring", "open files", "clock", "memory", "address"] {

@@ -93,12 +93,14 @@ fn judge_clock_source(subject: &'static str, source: Option<&str>) -> Finding {
 /// Whether a protocol's addresses can be listened on. `running` says that a broker has the data directory: they are its own.
 pub(super) fn listen(options: &ListenOptions, running: bool) -> Finding {
     let subject = "address";
-    let said = options.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let addresses = options.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let taken =
         options.addresses.iter().find_map(|address| Some((address, TcpListener::bind(address).err()?)));
     match taken {
-        None => Finding::good(subject, format!("{}.listen = {said}: free", options.section)),
-        Some(_) if running => Finding::good(subject, format!("{}.listen = {said}: in use", options.section)),
+        None => Finding::good(subject, format!("{}.listen = {addresses}: free", options.section)),
+        Some(_) if running => {
+            Finding::good(subject, format!("{}.listen = {addresses}: in use", options.section))
+        }
         Some((address, error)) => Finding::bad(
             subject,
             format!("{}.listen = {address}: {error}", options.section),

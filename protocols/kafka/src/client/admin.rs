@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Client, Error, Patience, Topic};
+use super::{Error, KafkaClient, Patience, TopicMetadata};
 use crate::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -12,7 +12,7 @@ use crate::wire::{ApiKey, ErrorCode, Request};
 
 /// A topic to create.
 #[derive(Debug, Clone, Default)]
-pub struct NewTopic {
+pub struct KafkaTopicSpec {
     /// Its name.
     pub name: String,
     /// How many partitions; the broker's default where absent.
@@ -23,7 +23,7 @@ pub struct NewTopic {
     pub configs: Vec<(String, String)>,
 }
 
-impl NewTopic {
+impl KafkaTopicSpec {
     /// A topic of so many partitions and the broker's defaults.
     pub fn new(name: &str, partitions: i32) -> Self {
         Self { name: name.to_owned(), partitions: Some(partitions), ..Self::default() }
@@ -67,14 +67,14 @@ pub struct PartitionOffset {
     pub leader_epoch: i32,
 }
 
-impl Client {
+impl KafkaClient {
     /// Creates topics, or only checks that they could be. One error for each topic, in order.
     ///
     /// # Errors
     /// No broker answers.
     pub async fn create_topics(
         &self,
-        topics: &[NewTopic],
+        topics: &[KafkaTopicSpec],
         dry_run: bool,
     ) -> Result<Vec<Result<(), Error>>, Error> {
         let request = CreateTopicsRequest {
@@ -91,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// No broker answers, or it refuses.
-    pub async fn create_topic(&self, topic: NewTopic) -> Result<(), Error> {
+    pub async fn create_topic(&self, topic: KafkaTopicSpec) -> Result<(), Error> {
         self.create_topics(&[topic], false).await?.pop().unwrap_or(Ok(()))
     }
 
@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// The broker that takes changes of topics; any, where the cluster names none.
-    pub(super) async fn controller(&self) -> Result<std::sync::Arc<super::Connection>, Error> {
+    pub(super) async fn controller(&self) -> Result<std::sync::Arc<super::BrokerConnection>, Error> {
         let controller = self.metadata(Some(&[])).await?.controller_id;
         if controller < 0 { self.any().await } else { self.node(controller).await }
     }
@@ -146,7 +146,7 @@ impl Client {
 
     async fn list_offsets_once(
         &self,
-        topic: &Topic,
+        topic: &TopicMetadata,
         wanted: &[(i32, OffsetAt)],
     ) -> Result<Vec<PartitionOffset>, Error> {
         let mut found = vec![None; wanted.len()];
@@ -172,7 +172,7 @@ impl Client {
     async fn list_offsets_of(
         &self,
         node: i32,
-        topic: &Topic,
+        topic: &TopicMetadata,
         wanted: &[(i32, OffsetAt)],
         indexes: &[usize],
         found: &mut [Option<PartitionOffset>],
@@ -219,7 +219,7 @@ fn rounds(indexes: &[usize], wanted: &[(i32, OffsetAt)]) -> Vec<Vec<usize>> {
     rounds
 }
 
-fn creatable(topic: &NewTopic) -> CreatableTopic {
+fn creatable(topic: &KafkaTopicSpec) -> CreatableTopic {
     let config = |(name, value): &(String, String)| CreatableTopicConfig {
         name: name.as_str().into(),
         value: Some(value.as_str().into()),

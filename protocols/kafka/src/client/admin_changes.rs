@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sabir_frontend::client::{SettingChange, TopicSetting};
 
-use super::{Client, Error, Patience, Topic};
+use super::{Error, KafkaClient, Patience, TopicMetadata};
 use crate::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
@@ -27,7 +27,7 @@ const DELETE: i8 = 1;
 /// How long the broker may take over a change.
 const CHANGE: Duration = Duration::from_secs(30);
 
-impl Client {
+impl KafkaClient {
     /// A topic's settings, by name.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Client {
 
     async fn delete_records_once(
         &self,
-        topic: &Topic,
+        topic: &TopicMetadata,
         before: &[(i32, i64)],
     ) -> Result<Vec<(i32, i64)>, Error> {
         let leader = |partition: i32| topic.leaders.get(partition as usize).copied().unwrap_or(-1);

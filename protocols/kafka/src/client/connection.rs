@@ -54,7 +54,7 @@ pub(crate) type Done = Box<dyn FnOnce(Result<Bytes, Error>) + Send>;
 
 /// A connection to one broker. Dropping it closes it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct BrokerConnection {
     shared: Arc<Shared>,
     versions: Versions,
     options: ConnectOptions,
@@ -104,7 +104,7 @@ pub(crate) enum Handed {
     Written,
 }
 
-impl Connection {
+impl BrokerConnection {
     /// Connects and agrees on versions.
     ///
     /// # Errors
@@ -236,7 +236,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for BrokerConnection {
     fn drop(&mut self) {
         self.shared.close("dropped");
         self.tasks.iter().for_each(AbortHandle::abort);

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use sabir_model::batch::{BatchError, BatchHeader, RecordView, records, split, verify_crc};
 use tokio::sync::oneshot;
 
-use super::connection::Connection;
-use super::{Client, Error, OffsetAt, PATIENCE, RETRY_EVERY, Topic};
+use super::connection::BrokerConnection;
+use super::{Error, KafkaClient, OffsetAt, PATIENCE, RETRY_EVERY, TopicMetadata};
 use crate::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use crate::wire::{ApiKey, ErrorCode, Str};
 
@@ -59,7 +59,7 @@ pub enum OnOutOfRange {
 
 /// Records of one partition from one fetch.
 #[derive(Debug, Clone)]
-pub struct Fetched {
+pub struct FetchedRecords {
     /// The topic.
     pub topic: Str,
     /// The partition.
@@ -76,7 +76,7 @@ pub struct Fetched {
     pub batches: Bytes,
 }
 
-impl Fetched {
+impl FetchedRecords {
     /// Shows every record from the position on, in order.
     ///
     /// # Errors
@@ -113,9 +113,9 @@ fn whole_batches(bytes: &[u8]) -> impl Iterator<Item = Result<(BatchHeader, &[u8
 /// Reads assigned partitions, each from its leader.
 #[derive(Debug)]
 pub struct Consumer {
-    client: Client,
+    client: KafkaClient,
     options: ConsumerOptions,
-    topics: Vec<Topic>,
+    topics: Vec<TopicMetadata>,
     assigned: Vec<Assigned>,
     nodes: Vec<Node>,
     /// Leaders have to be asked for again.
@@ -140,7 +140,7 @@ struct Assigned {
 #[derive(Debug)]
 struct Node {
     id: i32,
-    connection: Arc<Connection>,
+    connection: Arc<BrokerConnection>,
     /// Those led here, the one that waited longest first.
     order: VecDeque<usize>,
     under_way: Option<UnderWay>,
@@ -161,7 +161,7 @@ impl Consumer {
     /// # Errors
     /// A topic does not exist, or its leaders cannot be reached.
     pub async fn assign(
-        client: &Client,
+        client: &KafkaClient,
         partitions: &[(&str, i32, i64)],
         options: ConsumerOptions,
     ) -> Result<Self, Error> {
@@ -196,7 +196,7 @@ impl Consumer {
     /// # Errors
     /// The topic does not exist, or its leaders cannot be reached.
     pub async fn of_topic(
-        client: &Client,
+        client: &KafkaClient,
         topic: &str,
         start: OffsetAt,
         options: ConsumerOptions,
@@ -250,7 +250,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The leaders cannot be reached for too long, or one answers with an error that does not pass.
-    pub async fn poll(&mut self, wait: Duration) -> Result<Vec<Fetched>, Error> {
+    pub async fn poll(&mut self, wait: Duration) -> Result<Vec<FetchedRecords>, Error> {
         let until = Instant::now() + wait;
         let mut failing_since = None;
         loop {
@@ -309,7 +309,7 @@ impl Consumer {
         Ok(())
     }
 
-    async fn poll_once(&mut self, until: Instant) -> Result<Vec<Fetched>, Error> {
+    async fn poll_once(&mut self, until: Instant) -> Result<Vec<FetchedRecords>, Error> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -354,7 +354,7 @@ impl Consumer {
     }
 
     /// No answer so far: is one overdue?
-    fn nothing_yet(&mut self) -> Result<Vec<Fetched>, Error> {
+    fn nothing_yet(&mut self) -> Result<Vec<FetchedRecords>, Error> {
         let after = self.options.max_wait + Duration::from_secs(30);
         let overdue = |node: &&Node| node.under_way.as_ref().is_some_and(|u| u.since.elapsed() > after);
         if let Some(node) = self.nodes.iter().find(overdue) {
@@ -391,7 +391,7 @@ impl Consumer {
             match topics.iter_mut().find(|(topic, _)| *topic == assigned.topic) {
                 Some((_, topic)) => topic.partitions.push(partition),
                 None => {
-                    let Topic { name, id, .. } = &self.topics[assigned.topic];
+                    let TopicMetadata { name, id, .. } = &self.topics[assigned.topic];
                     let name = if version < 13 { name.clone() } else { Str::default() };
                     let topic = FetchTopic { topic: name, topic_id: *id, partitions: vec![partition] };
                     topics.push((assigned.topic, topic));
@@ -414,7 +414,7 @@ impl Consumer {
         node: usize,
         under_way: &UnderWay,
         frame: &Bytes,
-    ) -> Result<Vec<Fetched>, Error> {
+    ) -> Result<Vec<FetchedRecords>, Error> {
         let response = self.nodes[node].connection.decode::<FetchRequest>(frame, under_way.version)?;
         Error::check(ApiKey::Fetch, response.error_code, String::new)?;
         let mut fetched = Vec::new();
@@ -453,7 +453,7 @@ impl Consumer {
         node: usize,
         index: usize,
         data: PartitionData,
-    ) -> Result<Option<Fetched>, Error> {
+    ) -> Result<Option<FetchedRecords>, Error> {
         if data.error_code != 0 {
             return self.refused(index, data.error_code).await.map(|()| None);
         }
@@ -462,7 +462,7 @@ impl Consumer {
         let from = assigned.next;
         let batches = data.records.map(|r| r.to_bytes()).unwrap_or_default();
         let topic = self.topics[assigned.topic].name.clone();
-        let mut fetched = Fetched {
+        let mut fetched = FetchedRecords {
             topic,
             partition: assigned.partition,
             from,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_frontend::client::{GroupInfo, GroupSummary, MemberInfo};
 
-use super::{Client, Error, Patience};
+use super::{Error, KafkaClient, Patience};
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use crate::wire::messages::list_groups::ListGroupsRequest;
@@ -12,7 +12,7 @@ use crate::wire::messages::offset_delete::{
 };
 use crate::wire::{ApiKey, ErrorCode, Reader, WireError};
 
-impl Client {
+impl KafkaClient {
     /// Every group of every node, by id.
     ///
     /// # Errors

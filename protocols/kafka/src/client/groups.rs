@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Client, Connection, Error, Patience};
+use super::{BrokerConnection, Error, KafkaClient, Patience};
 use crate::wire::messages::find_coordinator::FindCoordinatorRequest;
 use crate::wire::messages::offset_commit as oc;
 use crate::wire::messages::offset_fetch as of;
@@ -36,12 +36,12 @@ impl Default for Committer {
     }
 }
 
-impl Client {
+impl KafkaClient {
     /// The broker that looks after a group.
     ///
     /// # Errors
     /// No broker answers, or none looks after the group for too long.
-    pub async fn coordinator(&self, group: &str) -> Result<Arc<Connection>, Error> {
+    pub async fn coordinator(&self, group: &str) -> Result<Arc<BrokerConnection>, Error> {
         let patience = Patience::new();
         loop {
             let found = self.coordinator_once(group).await;

@@ -1,7 +1,7 @@
 //! A client of Kafka's protocol, for the command line, the load generator and tests. It works against any broker that speaks
 //! the protocol.
 //!
-//! [`Client`] knows the cluster and makes single requests; [`Producer`] and [`Consumer`] move records, each over connections of
+//! [`KafkaClient`] knows the cluster and makes single requests; [`Producer`] and [`Consumer`] move records, each over connections of
 //! its own; [`mod@bench`] puts load on a broker.
 
 mod admin;
@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use admin::{NewTopic, OffsetAt, PartitionOffset};
+pub use admin::{KafkaTopicSpec, OffsetAt, PartitionOffset};
 pub use batch::Record;
-pub use connection::{ConnectOptions, Connection};
-pub use consumer::{Consumer, ConsumerOptions, Fetched, OnOutOfRange};
+pub use connection::{BrokerConnection, ConnectOptions};
+pub use consumer::{Consumer, ConsumerOptions, FetchedRecords, OnOutOfRange};
 pub use error::Error;
 pub use groups::{CommittedOffset, Committer};
 pub use options::Acks;
@@ -48,7 +48,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// A client of one cluster. Clones share its connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct KafkaClient {
     inner: Arc<Inner>,
 }
 
@@ -59,12 +59,12 @@ struct Inner {
     /// Addresses by node, as the last metadata had them.
     addresses: Mutex<HashMap<i32, String>>,
     /// Connections for single requests, by address.
-    connections: tokio::sync::Mutex<HashMap<String, Arc<Connection>>>,
+    connections: tokio::sync::Mutex<HashMap<String, Arc<BrokerConnection>>>,
 }
 
 /// A topic as the metadata shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
+pub struct TopicMetadata {
     /// Its name.
     pub name: Str,
     /// Its id; zero where the broker's metadata has none.
@@ -73,7 +73,7 @@ pub struct Topic {
     pub leaders: Vec<i32>,
 }
 
-impl Client {
+impl KafkaClient {
     /// Connects to one of the addresses (host:port, separated by commas).
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// No known address answers.
-    pub async fn any(&self) -> Result<Arc<Connection>, Error> {
+    pub async fn any(&self) -> Result<Arc<BrokerConnection>, Error> {
         let known: Vec<String> = self.inner.addresses.lock().values().cloned().collect();
         let mut last = Error::Usage("no address to connect to".into());
         for address in known.iter().chain(&self.inner.bootstrap) {
@@ -107,7 +107,7 @@ impl Client {
     ///
     /// # Errors
     /// The node is unknown or does not answer.
-    pub async fn node(&self, node: i32) -> Result<Arc<Connection>, Error> {
+    pub async fn node(&self, node: i32) -> Result<Arc<BrokerConnection>, Error> {
         let address = self.address_of(node).await?;
         self.at(&address).await.map_err(|error| self.told(&address, error))
     }
@@ -116,9 +116,9 @@ impl Client {
     ///
     /// # Errors
     /// The node is unknown or does not answer.
-    pub async fn open(&self, node: i32) -> Result<Connection, Error> {
+    pub async fn open(&self, node: i32) -> Result<BrokerConnection, Error> {
         let address = self.address_of(node).await?;
-        let opened = Connection::open(&address, self.inner.options.clone()).await;
+        let opened = BrokerConnection::open(&address, self.inner.options.clone()).await;
         opened.map_err(|error| self.told(&address, error))
     }
 
@@ -139,12 +139,12 @@ impl Client {
         known(self).ok_or_else(|| Error::Usage(format!("the cluster has no node {node}")))
     }
 
-    async fn at(&self, address: &str) -> Result<Arc<Connection>, Error> {
+    async fn at(&self, address: &str) -> Result<Arc<BrokerConnection>, Error> {
         let mut connections = self.inner.connections.lock().await;
         if let Some(open) = connections.get(address).filter(|c| !c.is_closed()) {
             return Ok(open.clone());
         }
-        let opened = Arc::new(Connection::open(address, self.inner.options.clone()).await?);
+        let opened = Arc::new(BrokerConnection::open(address, self.inner.options.clone()).await?);
         connections.insert(address.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -152,7 +152,7 @@ impl Client {
     /// Sends a request to any broker.
     ///
     /// # Errors
-    /// Those of [`Connection::call`].
+    /// Those of [`BrokerConnection::call`].
     pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, Error> {
         self.any().await?.call(request).await
     }
@@ -188,7 +188,7 @@ impl Client {
     ///
     /// # Errors
     /// The topic does not exist, or has a partition without a leader for too long.
-    pub async fn topic(&self, name: &str, create: bool) -> Result<Topic, Error> {
+    pub async fn topic(&self, name: &str, create: bool) -> Result<TopicMetadata, Error> {
         let patience = Patience::new();
         loop {
             let found = self.topic_now(name, create).await;
@@ -201,7 +201,7 @@ impl Client {
     }
 
     /// A topic as it is now.
-    pub(crate) async fn topic_now(&self, name: &str, create: bool) -> Result<Topic, Error> {
+    pub(crate) async fn topic_now(&self, name: &str, create: bool) -> Result<TopicMetadata, Error> {
         topic_in(self.metadata_of(Some(&[name]), create).await?.topics, name)
     }
 }
@@ -225,7 +225,7 @@ impl Patience {
     }
 }
 
-fn topic_in(topics: Vec<MetadataResponseTopic>, name: &str) -> Result<Topic, Error> {
+fn topic_in(topics: Vec<MetadataResponseTopic>, name: &str) -> Result<TopicMetadata, Error> {
     let about = || name.to_owned();
     let found = topics.into_iter().find(|t| t.name.as_ref().is_some_and(|n| *n == name));
     let missing = || Error::Broker {
@@ -244,5 +244,5 @@ fn topic_in(topics: Vec<MetadataResponseTopic>, name: &str) -> Result<Topic, Err
             *leader = partition.leader_id;
         }
     }
-    Ok(Topic { name: name.into(), id: found.topic_id, leaders })
+    Ok(TopicMetadata { name: name.into(), id: found.topic_id, leaders })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_frontend::client::{
     Client as Tool, ClientError, ClientOption, ClusterInfo, Connector, Failure, GroupAdmin, Incoming,
-    LoadPlan, LoadReport, LocalFuture, Outgoing, Position, Progress, PublishOptions, Receipt, Start,
+    LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
     TopicAdmin,
 };
 
@@ -14,7 +14,7 @@ use super::RETRY_EVERY;
 use super::groups::Committer;
 use super::options::{self, Publishing};
 use super::{
-    Acks, Client, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, OffsetAt, Producer,
+    Acks, ConnectOptions, Consumer, ConsumerOptions, Delivery, Error, KafkaClient, OffsetAt, Producer,
     ProducerOptions, Record, TopicHandle, bench,
 };
 use crate::wire::ErrorCode;
@@ -44,8 +44,9 @@ impl Connector for KafkaConnector {
     fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Tool>> {
         let address = address.to_owned();
         Box::pin(async move {
-            let client =
-                Client::connect(&address, ConnectOptions::default()).await.map_err(|e| unreachable(&e))?;
+            let client = KafkaClient::connect(&address, ConnectOptions::default())
+                .await
+                .map_err(|e| unreachable(&e))?;
             Ok(Box::new(KafkaTool { client, sending: None, reading: None }) as Box<dyn Tool>)
         })
     }
@@ -54,7 +55,7 @@ impl Connector for KafkaConnector {
         &self,
         address: String,
         plan: LoadPlan,
-        progress: &'static Progress,
+        progress: &'static LoadProgress,
     ) -> LocalFuture<'static, LoadReport> {
         Box::pin(async move { bench::run(&address, &plan, progress).await.map_err(failed) })
     }
@@ -86,7 +87,7 @@ pub(super) fn failed(error: Error) -> ClientError {
 }
 
 pub(super) struct KafkaTool {
-    pub(super) client: Client,
+    pub(super) client: KafkaClient,
     /// The producer of the last call, for the next one with the same options.
     sending: Option<Sending>,
     /// The consumer of the last call: its next fetch is under way already.
@@ -286,7 +287,7 @@ impl KafkaTool {
 }
 
 impl Sending {
-    async fn start(client: &Client, options: &PublishOptions) -> Result<Self, Error> {
+    async fn start(client: &KafkaClient, options: &PublishOptions) -> Result<Self, Error> {
         let Publishing { acks, compression } = Publishing::of(&options.options)?;
         let outcomes = Outcomes::default();
         let noted = outcomes.clone();

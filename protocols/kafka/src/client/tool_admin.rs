@@ -1,8 +1,8 @@
 //! The administration of topics and groups in the form in which the command line uses every protocol's.
 
 use sabir_frontend::client::{
-    ClientError, GroupAdmin, GroupInfo, GroupOffset, GroupSummary, LocalFuture, NewTopic, PartitionInfo,
-    SettingChange, TopicAdmin, TopicInfo, TopicSetting,
+    ClientError, GroupAdmin, GroupInfo, GroupOffset, GroupSummary, LocalFuture, PartitionInfo, SettingChange,
+    TopicAdmin, TopicInfo, TopicSetting, TopicSpec,
 };
 
 use super::groups::Committer;
@@ -37,10 +37,10 @@ impl TopicAdmin for KafkaTool {
         })
     }
 
-    fn create(&mut self, topic: NewTopic) -> LocalFuture<'_, ()> {
+    fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()> {
         Box::pin(async move {
-            let NewTopic { name, partitions, configs, dry_run } = topic;
-            let new = super::NewTopic { name, partitions, replication: None, configs };
+            let TopicSpec { name, partitions, configs, dry_run } = topic;
+            let new = super::KafkaTopicSpec { name, partitions, replication: None, configs };
             let outcomes = self.client.create_topics(&[new], dry_run).await.map_err(failed)?;
             outcomes.into_iter().collect::<Result<_, _>>().map_err(failed)
         })

@@ -97,7 +97,7 @@ mod tests {
     use sabir_broker::{AppendAcks, Partition, Topic};
     use sabir_model::batch::{BatchBuilder, verify_crc};
     use sabir_model::{
-        FrontEndNo, PartitionId, ProducerId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig,
+        FrontendNo, PartitionId, ProducerId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig,
     };
     use sabir_net::Workers;
 
@@ -147,11 +147,11 @@ mod tests {
             config: ValidConfig::trusted(config.clone()),
             partitions: vec![Partition { index: 0, id: PartitionId(1), shard: ShardId(1), epoch_base: 0 }],
             internal: false,
-            made_by: FrontEndNo::NONE,
+            made_by: FrontendNo::NONE,
             traffic: Arc::default(),
         });
         let target =
-            AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontEndNo::NONE).expect("it has the partition");
+            AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontendNo::NONE).expect("it has the partition");
         let taken = match begin(Some(bytes.clone()), version, &target, now, &mut InlineBudget(inline))? {
             BatchCheck::Done(taken) => taken,
             BatchCheck::Long(long) => {

@@ -8,7 +8,7 @@ use sabir_broker::Topic;
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, once};
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::names;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::describe_cluster::{
@@ -93,7 +93,7 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
     Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
 }
 
-fn sizes(kafka: &FrontEnd, topic: &Topic, indexes: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
+fn sizes(kafka: &KafkaFrontend, topic: &Topic, indexes: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
     let wanted = topic.partitions.iter().filter(|p| indexes.is_none_or(|indexes| indexes.contains(&p.index)));
     let size = |p: &sabir_broker::Partition| DescribeLogDirsPartition {
         partition_index: p.index,
@@ -103,7 +103,7 @@ fn sizes(kafka: &FrontEnd, topic: &Topic, indexes: Option<&HashSet<i32>>) -> Des
         is_future_key: false,
     };
     DescribeLogDirsTopic {
-        name: Str::from(&*names::shown(&topic.name)),
+        name: Str::from(&*names::client_name(&topic.name)),
         partitions: wanted.map(size).collect(),
     }
 }
@@ -121,7 +121,7 @@ pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> R
     let kafka = &client.kafka;
     let limit = usize::try_from(body.response_partition_limit).unwrap_or(0).clamp(1, MAX_PARTITIONS);
     let mut names: Vec<String> = if body.topics.is_empty() {
-        kafka.broker.catalog().topics().map(|t| names::shown(&t.name).into_owned()).collect()
+        kafka.broker.catalog().topics().map(|t| names::client_name(&t.name).into_owned()).collect()
     } else {
         body.topics.iter().map(|t| t.name.to_string()).collect()
     };
@@ -152,7 +152,7 @@ struct Page {
 }
 
 impl Page {
-    fn add(&mut self, kafka: &FrontEnd, name: &str, first: usize) {
+    fn add(&mut self, kafka: &KafkaFrontend, name: &str, first: usize) {
         if self.left == 0 {
             self.next = Some(Cursor { topic_name: name.into(), partition_index: first as i32 });
             return;
@@ -164,7 +164,7 @@ impl Page {
             topic_authorized_operations: TOPIC_OPERATIONS,
             ..Default::default()
         };
-        let described = match (names::meant(name), kafka.topic(name)) {
+        let described = match (names::topic_name(name), kafka.topic(name)) {
             (Err(names::IllegalName), _) => refused(ErrorCode::InvalidTopic),
             (Ok(_), None) => refused(ErrorCode::UnknownTopicOrPartition),
             (Ok(_), Some(topic)) => self.describe(kafka, name, &topic, first),
@@ -174,7 +174,7 @@ impl Page {
 
     fn describe(
         &mut self,
-        kafka: &FrontEnd,
+        kafka: &KafkaFrontend,
         name: &str,
         topic: &Arc<Topic>,
         first: usize,
@@ -198,7 +198,7 @@ impl Page {
 }
 
 fn partition(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     partition: &sabir_broker::Partition,
 ) -> DescribeTopicPartitionsResponsePartition {
     let described = super::metadata::partition(kafka, partition);
@@ -235,7 +235,7 @@ pub(super) fn list_config_resources(client: &Client, request: &Request) -> Resul
     if wanted(TOPIC) {
         let catalog = kafka.broker.catalog();
         config_resources.extend(catalog.topics().map(|topic| ConfigResource {
-            resource_name: Str::from(&*names::shown(&topic.name)),
+            resource_name: Str::from(&*names::client_name(&topic.name)),
             resource_type: TOPIC,
         }));
     }

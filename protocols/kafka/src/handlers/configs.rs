@@ -12,10 +12,10 @@ use super::topics::Refused;
 use super::weight::TOPIC_SETTINGS;
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::broker_config;
-use crate::frontend::{CALLER, FrontEnd};
+use crate::frontend::{CALLER, KafkaFrontend};
 use crate::map::topic_refusal;
 use crate::requests::{BadRequest, Request};
-use crate::topic_config::{self, Shown, ValueType};
+use crate::topic_config::{self, ShownTopicSetting, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
 };
@@ -37,7 +37,7 @@ const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
 /// Where a topic's setting comes from.
-pub(super) fn source(shown: &Shown) -> i8 {
+pub(super) fn source(shown: &ShownTopicSetting) -> i8 {
     match shown.own {
         true => SOURCE_TOPIC,
         false => broker_source(&shown.default, &shown.built_in),
@@ -112,8 +112,8 @@ fn described(
     }
 }
 
-fn find_topic(kafka: &FrontEnd, name: &str) -> Result<Arc<Topic>, Refused> {
-    crate::names::meant(name)
+fn find_topic(kafka: &KafkaFrontend, name: &str) -> Result<Arc<Topic>, Refused> {
+    crate::names::topic_name(name)
         .map_err(|_| (ErrorCode::InvalidTopic, "no topic can have this name".to_string()))?;
     kafka.topic(name).ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, "no such topic".into()))
 }
@@ -125,7 +125,7 @@ fn no_settings(resource_type: i8) -> Refused {
 }
 
 fn topic_setting(
-    shown: Shown,
+    shown: ShownTopicSetting,
     body: &describe::DescribeConfigsRequest,
 ) -> describe::DescribeConfigsResourceResult {
     let mut synonyms = Vec::new();
@@ -184,7 +184,7 @@ fn broker_settings(
         return Ok(Vec::new());
     }
     check_broker(&client.kafka, name)?;
-    let setting = |shown: broker_config::Shown| {
+    let setting = |shown: broker_config::ShownBrokerSetting| {
         let mut synonyms = Vec::new();
         if body.include_synonyms {
             synonyms.extend(broker_synonyms(shown.name, &shown.value, &shown.built_in));
@@ -203,7 +203,7 @@ fn broker_settings(
     Ok(broker_config::shown(client).into_iter().map(setting).collect())
 }
 
-fn check_broker(kafka: &FrontEnd, name: &str) -> Result<(), Refused> {
+fn check_broker(kafka: &KafkaFrontend, name: &str) -> Result<(), Refused> {
     if name.parse() == Ok(kafka.node_id()) {
         return Ok(());
     }
@@ -317,7 +317,7 @@ impl<'a> Named<'a> {
 }
 
 async fn change_resource(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     (resource_type, name): (i8, &str),
     changes: Vec<Change<'_>>,
     from_defaults: bool,

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::fetch_session::{Plan, TopicKey, Wanted};
-use crate::frontend::{FrontEnd, short_uuid};
+use crate::frontend::{KafkaFrontend, short_uuid};
 use crate::map::error_code;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
-use crate::wire::{ErrorCode, Records};
+use crate::wire::{ErrorCode, RecordData};
 
 /// The longest a fetch waits, whatever it asks for: a connection without answers looks dead.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -182,7 +182,7 @@ impl Gathered {
 }
 
 /// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
-async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
+async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
     let most = most(&plan.wanted, bounds.max_bytes);
     let memory = memory.share(most, UNCOUNTED);
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
@@ -208,7 +208,7 @@ async fn gather(kafka: &FrontEnd, memory: &FrameMemory, plan: &Plan, bounds: &Bo
             Err(error) => Err(*error),
         };
         let answer = answer.unwrap_or_else(|error| unread(wanted, error));
-        let bytes = answer.records.as_ref().map_or(0, Records::len);
+        let bytes = answer.records.as_ref().map_or(0, RecordData::len);
         if let Ok((topic, _)) = &found {
             gathered.gives(topic, bytes);
         }
@@ -256,12 +256,12 @@ fn most(wanted: &[Wanted], max_bytes: usize) -> usize {
 
 /// Finds topics, which come in runs.
 struct Lookup<'a> {
-    kafka: &'a FrontEnd,
+    kafka: &'a KafkaFrontend,
     last: Option<(TopicKey, Option<Arc<Topic>>)>,
 }
 
 impl<'a> Lookup<'a> {
-    fn new(kafka: &'a FrontEnd) -> Self {
+    fn new(kafka: &'a KafkaFrontend) -> Self {
         Self { kafka, last: None }
     }
 
@@ -299,7 +299,7 @@ enum Found {
 
 /// Checks leadership and the epochs that the client knows.
 fn check(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     partition: &Partition,
     wanted: &Wanted,
     bounds: &Bounds,
@@ -321,7 +321,7 @@ fn check(
 }
 
 /// Refuses an epoch other than the leader's; negative is none.
-pub(super) fn check_epoch(kafka: &FrontEnd, partition: &Partition, epoch: i32) -> Result<(), ErrorCode> {
+pub(super) fn check_epoch(kafka: &KafkaFrontend, partition: &Partition, epoch: i32) -> Result<(), ErrorCode> {
     let (_, current) = kafka.leader(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
     match epoch {
         -1 => Ok(()),
@@ -332,7 +332,7 @@ pub(super) fn check_epoch(kafka: &FrontEnd, partition: &Partition, epoch: i32) -
 }
 
 async fn read(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     partition: &Partition,
     wanted: &Wanted,
     max_bytes: usize,
@@ -357,9 +357,9 @@ async fn read(
     })
 }
 
-fn records(fetched: Fetched, committed_only: bool) -> Records {
+fn records(fetched: Fetched, committed_only: bool) -> RecordData {
     let end = if committed_only { fetched.last_stable } else { fetched.high_watermark };
-    let mut records = Records::new();
+    let mut records = RecordData::new();
     for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
         for piece in [slice.head, slice.body] {
             if !piece.is_empty() {
@@ -376,13 +376,13 @@ fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
         error_code: error.code(),
         high_watermark: -1,
         current_leader: LeaderIdAndEpoch::default(),
-        records: Some(Records::new()),
+        records: Some(RecordData::new()),
         ..Default::default()
     }
 }
 
 /// Every partition of the plan that is there.
-fn partitions(kafka: &FrontEnd, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
+fn partitions(kafka: &KafkaFrontend, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
     let mut topics = Lookup::new(kafka);
     let found = plan.wanted.iter().filter_map(|wanted| topics.find(wanted).ok());
     found.map(|(_, partition)| (partition.shard, partition.id)).collect()

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use sabir_broker::{
-    Client as MemberClient, Fence, GroupView, JoinRequest, Joined, LeaveRequest, Protocol, SyncRequest,
+    ClientIdentity, Fence, GroupProtocol, GroupView, JoinRequest, Joined, LeaveRequest, SyncRequest,
 };
 use sabir_model::ErrorKind;
 
@@ -110,7 +110,7 @@ pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<R
     let join = JoinRequest {
         member: body.member_id.as_str().into(),
         instance: body.group_instance_id.as_deref().map(Into::into),
-        client: MemberClient {
+        client: ClientIdentity {
             id: request.header.client_id.as_deref().unwrap_or_default().into(),
             host: format!("/{}", client.peer.ip()).into(),
         },
@@ -118,7 +118,7 @@ pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<R
         protocols: body
             .protocols
             .iter()
-            .map(|p| Protocol { name: p.name.as_str().into(), metadata: p.metadata.clone() })
+            .map(|p| GroupProtocol { name: p.name.as_str().into(), metadata: p.metadata.clone() })
             .collect(),
         session_timeout_ms: body.session_timeout_ms.into(),
         // Version 0 had one time for both.

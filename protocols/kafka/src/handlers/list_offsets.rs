@@ -9,7 +9,7 @@ use sabir_model::{LeaderEpoch, Offset};
 
 use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error};
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::map::error_code;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
@@ -87,7 +87,7 @@ fn answer(partition_index: i32, found: Result<FoundOffset, ErrorCode>) -> ListOf
 }
 
 async fn find(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     topic: &Str,
     wanted: &ListOffsetsPartition,
     version: i16,
@@ -103,7 +103,7 @@ async fn find(
 }
 
 async fn look_up(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     partition: &Partition,
     spec: OffsetSpec,
 ) -> Result<FoundOffset, ErrorCode> {

@@ -8,7 +8,7 @@ use sabir_model::{TopicError, TopicId};
 
 use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
-use crate::frontend::{CALLER, FrontEnd};
+use crate::frontend::{CALLER, KafkaFrontend};
 use crate::names;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::metadata::{
@@ -87,7 +87,7 @@ pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Rep
 const NAMED: usize = 10;
 
 /// Makes the named topics that are not there. What goes wrong shows in the answer: they are still not there.
-async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
+async fn create_missing(kafka: &KafkaFrontend, wanted: &[MetadataRequestTopic]) {
     if wanted.iter().any(|topic| topic.name.as_deref() == Some(names::OFFSETS))
         && let Err(error) = kafka.make_offsets_topic().await
     {
@@ -95,7 +95,7 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
     }
     let catalog = kafka.broker.catalog();
     let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
-    let missing = named.filter_map(|name| names::meant(name).ok());
+    let missing = named.filter_map(|name| names::topic_name(name).ok());
     let missing = missing.filter(|name| catalog.topic(name).is_none());
     let mut missing: Vec<String> = missing.map(Into::into).collect();
     missing.sort_unstable();
@@ -134,7 +134,7 @@ async fn create_missing(kafka: &FrontEnd, wanted: &[MetadataRequestTopic]) {
 
 /// `create` says whether it would have been made if it could be.
 fn one(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     catalog: &CatalogView,
     wanted: &MetadataRequestTopic,
     create: bool,
@@ -154,19 +154,19 @@ fn one(
         };
     }
     let Some(text) = name.as_deref() else { return refused(ErrorCode::InvalidRequest) };
-    match names::meant(text) {
+    match names::topic_name(text) {
         Err(names::IllegalName) => refused(ErrorCode::InvalidTopic),
-        Ok(meant) => match catalog.topic(&meant) {
+        Ok(stored) => match catalog.topic(&stored) {
             Some(topic) => described(kafka, topic),
-            None if create && kafka.broker.topic_alike(&meant).is_some() => refused(ErrorCode::InvalidTopic),
+            None if create && kafka.broker.topic_alike(&stored).is_some() => refused(ErrorCode::InvalidTopic),
             None => refused(ErrorCode::UnknownTopicOrPartition),
         },
     }
 }
 
-fn described(kafka: &FrontEnd, topic: &Arc<Topic>) -> MetadataResponseTopic {
+fn described(kafka: &KafkaFrontend, topic: &Arc<Topic>) -> MetadataResponseTopic {
     MetadataResponseTopic {
-        name: Some(Str::from(&*names::shown(&topic.name))),
+        name: Some(Str::from(&*names::client_name(&topic.name))),
         topic_id: topic.id.0,
         is_internal: is_internal(topic),
         partitions: topic.partitions.iter().map(|p| partition(kafka, p)).collect(),
@@ -174,7 +174,10 @@ fn described(kafka: &FrontEnd, topic: &Arc<Topic>) -> MetadataResponseTopic {
     }
 }
 
-pub(super) fn partition(kafka: &FrontEnd, partition: &sabir_broker::Partition) -> MetadataResponsePartition {
+pub(super) fn partition(
+    kafka: &KafkaFrontend,
+    partition: &sabir_broker::Partition,
+) -> MetadataResponsePartition {
     let replica_nodes = vec![kafka.node_id()];
     let base = MetadataResponsePartition {
         partition_index: partition.index,

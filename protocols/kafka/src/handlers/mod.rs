@@ -34,13 +34,13 @@ use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
 use sabir_model::ShardFailure;
 
 use crate::error_pace::ErrorPace;
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::requests::{BadRequest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 
 /// The client at the other end of a connection.
 pub(crate) struct Client {
-    pub kafka: Arc<FrontEnd>,
+    pub kafka: Arc<KafkaFrontend>,
     pub peer: SocketAddr,
     open: Arc<OpenConnection>,
     /// The host that it is told to connect to.
@@ -74,7 +74,7 @@ const CUT_SHORT: u32 = 10;
 const MANY_ERRORS: u32 = 200;
 
 impl Client {
-    pub fn new(kafka: Arc<FrontEnd>, connection: &Connection) -> Self {
+    pub fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
         let told = kafka.told(connection.listener, connection.local);
         Self {
             kafka,

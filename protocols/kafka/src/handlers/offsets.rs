@@ -8,7 +8,7 @@ use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topi
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::map::group_error_code;
 use crate::names;
 use crate::requests::{BadRequest, Request};
@@ -39,8 +39,8 @@ fn find(catalog: &CatalogView, by_id: bool, name: &str, id: Uuid) -> Result<Arc<
     if by_id {
         return catalog.topic_by_id(TopicId(id)).cloned().ok_or(ErrorCode::UnknownTopicId);
     }
-    let meant = names::meant(name).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
-    catalog.topic(&meant).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    let stored = names::topic_name(name).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+    catalog.topic(&stored).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn has_partition(topic: &Topic, index: i32) -> Result<(), ErrorCode> {
@@ -160,7 +160,7 @@ fn old_topic(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
 }
 
 fn group_offsets(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     group: &OffsetFetchRequestGroup,
     version: i16,
 ) -> OffsetFetchResponseGroup {
@@ -202,7 +202,7 @@ fn refused_topics(
 }
 
 fn topic_offsets(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     catalog: &CatalogView,
     group: &str,
     wanted: &OffsetFetchRequestTopics,
@@ -233,7 +233,7 @@ fn topic_offsets(
     OffsetFetchResponseTopics { partitions, ..base }
 }
 
-fn all_offsets(kafka: &FrontEnd, catalog: &CatalogView, group: &str) -> Vec<OffsetFetchResponseTopics> {
+fn all_offsets(kafka: &KafkaFrontend, catalog: &CatalogView, group: &str) -> Vec<OffsetFetchResponseTopics> {
     let mut by_topic: BTreeMap<TopicId, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
     for ((topic, index), committed) in kafka.broker.groups().all_offsets(group) {
         by_topic.entry(topic).or_default().push(position(index, Some(&committed)));
@@ -241,7 +241,7 @@ fn all_offsets(kafka: &FrontEnd, catalog: &CatalogView, group: &str) -> Vec<Offs
     // Those of topics deleted a moment ago are left out; nothing can be read there.
     let shown = by_topic.into_iter().filter_map(|(id, partitions)| {
         let topic = catalog.topic_by_id(id)?;
-        let name = Str::from(&*names::shown(&topic.name));
+        let name = Str::from(&*names::client_name(&topic.name));
         Some(OffsetFetchResponseTopics { name, topic_id: id.0, partitions })
     });
     shown.collect()

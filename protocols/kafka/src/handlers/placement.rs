@@ -7,7 +7,7 @@ use std::path::Path;
 use sabir_broker::{Partition, Topic};
 
 use super::{Call, Client, Reply, decode, first_error};
-use crate::frontend::FrontEnd;
+use crate::frontend::KafkaFrontend;
 use crate::names;
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::{
@@ -37,7 +37,11 @@ pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply,
     Ok(call.reply(&response, error))
 }
 
-fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions, kind: i8) -> elect::ReplicaElectionResult {
+fn elections(
+    kafka: &KafkaFrontend,
+    wanted: &elect::TopicPartitions,
+    kind: i8,
+) -> elect::ReplicaElectionResult {
     let topic = kafka.topic(&wanted.topic);
     let result = |&partition_id: &i32| {
         let found = topic.as_deref().and_then(|topic| partition(topic, partition_id));
@@ -56,12 +60,12 @@ fn elections(kafka: &FrontEnd, wanted: &elect::TopicPartitions, kind: i8) -> ele
 }
 
 /// For a request that names no partitions: those that have their leader are left out of its answer.
-fn elections_of_all(kafka: &FrontEnd, kind: i8) -> Vec<elect::ReplicaElectionResult> {
+fn elections_of_all(kafka: &KafkaFrontend, kind: i8) -> Vec<elect::ReplicaElectionResult> {
     let catalog = kafka.broker.catalog();
     let topics = catalog.topics().map(|topic| {
         let leaderless = topic.partitions.iter().filter(|p| kafka.leader(p).is_none());
         let partitions = leaderless.map(|p| p.index).collect();
-        elect::TopicPartitions { topic: Str::from(&*names::shown(&topic.name)), partitions }
+        elect::TopicPartitions { topic: Str::from(&*names::client_name(&topic.name)), partitions }
     });
     topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic, kind)).collect()
 }
@@ -117,7 +121,7 @@ pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Repl
 }
 
 fn voters(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     partition_index: i32,
     catalog: Option<&sabir_broker::ShardStats>,
 ) -> quorum::DescribedPartition {
@@ -151,7 +155,10 @@ pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) 
     Ok(call.reply(&response, error))
 }
 
-fn reassigned(kafka: &FrontEnd, wanted: &reassign::ReassignableTopic) -> reassign::ReassignableTopicResponse {
+fn reassigned(
+    kafka: &KafkaFrontend,
+    wanted: &reassign::ReassignableTopic,
+) -> reassign::ReassignableTopicResponse {
     let topic = kafka.topic(&wanted.name);
     let answer = |p: &reassign::ReassignablePartition| {
         let there = topic.as_deref().and_then(|topic| partition(topic, p.partition_index));
@@ -173,7 +180,7 @@ fn reassigned(kafka: &FrontEnd, wanted: &reassign::ReassignableTopic) -> reassig
 }
 
 /// A partition can only be where it is. Nothing is being moved that could be stopped (`None`).
-fn check_replicas(kafka: &FrontEnd, replicas: Option<&[i32]>) -> Result<(), super::topics::Refused> {
+fn check_replicas(kafka: &KafkaFrontend, replicas: Option<&[i32]>) -> Result<(), super::topics::Refused> {
     let invalid = |message: String| Err((ErrorCode::InvalidReplicaAssignment, message));
     match replicas {
         None => Err((ErrorCode::NoReassignmentInProgress, "nothing is being moved".into())),
@@ -207,7 +214,7 @@ pub(super) fn alter_replica_log_dirs(client: &Client, request: &Request) -> Resu
 }
 
 fn moved(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     wanted: &dirs::AlterReplicaLogDirTopic,
     known_dir: bool,
 ) -> dirs::AlterReplicaLogDirTopicResult {

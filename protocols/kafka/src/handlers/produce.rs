@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, InlineBudget};
-use sabir_model::{ErrorKind, FrontEndNo};
+use sabir_model::{ErrorKind, FrontendNo};
 use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
 
@@ -376,7 +376,7 @@ impl Beginning<'_> {
         topic: &Arc<Topic>,
         data: PartitionProduceData,
     ) -> Result<(BatchCheck, AppendTarget), Refusal> {
-        let target = AppendTarget::new(topic, data.index, self.acks, FrontEndNo::NONE)?;
+        let target = AppendTarget::new(topic, data.index, self.acks, FrontendNo::NONE)?;
         if is_internal(topic) {
             return Err(AppendRefusal::Internal.into());
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::fetch::check_epoch;
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
-use crate::frontend::{CALLER, FrontEnd};
+use crate::frontend::{CALLER, KafkaFrontend};
 use crate::map::{error_code, topic_refusal};
 use crate::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
@@ -44,7 +44,7 @@ pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Resu
 const AT_ONCE: usize = 256;
 
 async fn delete(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     topic: &str,
     wanted: &DeleteRecordsPartition,
     until: Instant,
@@ -59,7 +59,7 @@ async fn delete(
 
 /// Deletes everything before `offset`; -1 stands for the high watermark.
 async fn try_delete(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     topic: &str,
     index: i32,
     offset: i64,
@@ -96,7 +96,7 @@ pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Res
     Ok(call.reply(&OffsetForLeaderEpochResponse { topics, ..Default::default() }, error))
 }
 
-fn epoch_end(kafka: &FrontEnd, topic: &str, wanted: &OffsetForLeaderPartition) -> EpochEndOffset {
+fn epoch_end(kafka: &KafkaFrontend, topic: &str, wanted: &OffsetForLeaderPartition) -> EpochEndOffset {
     let find = || {
         let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let partition = topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;

@@ -10,7 +10,7 @@ use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error, once, patience, within};
-use crate::frontend::{CALLER, FrontEnd};
+use crate::frontend::{CALLER, KafkaFrontend};
 use crate::map::{collides, topic_refusal};
 use crate::requests::{BadRequest, Request};
 use crate::wire::messages::create_partitions::{
@@ -69,7 +69,7 @@ fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
 type Outcome = Result<(NewTopic, TopicId), Refused>;
 
 /// What would be made. As with Kafka, each has an id, and another one each time.
-fn validated(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>) -> Vec<Outcome> {
+fn validated(kafka: &KafkaFrontend, planned: Vec<Result<NewTopic, Refused>>) -> Vec<Outcome> {
     let mut alike: HashMap<String, String> = HashMap::new();
     let judge = |planned: Result<NewTopic, Refused>| {
         let new = planned?;
@@ -84,7 +84,11 @@ fn validated(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>) -> Vec<O
     planned.into_iter().map(judge).collect()
 }
 
-async fn create(kafka: &FrontEnd, planned: Vec<Result<NewTopic, Refused>>, until: Instant) -> Vec<Outcome> {
+async fn create(
+    kafka: &KafkaFrontend,
+    planned: Vec<Result<NewTopic, Refused>>,
+    until: Instant,
+) -> Vec<Outcome> {
     let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
     let made = match good.len() {
         0 => Vec::new(),
@@ -112,8 +116,8 @@ async fn all_within<T>(
 }
 
 /// Checks what is asked for, in the order in which Kafka does.
-fn plan(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
-    let name = names::meant(&topic.name).map_err(|names::IllegalName| {
+fn plan(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
+    let name = names::topic_name(&topic.name).map_err(|names::IllegalName| {
         let problem = "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'";
         (ErrorCode::InvalidTopic, problem.to_string())
     })?;
@@ -142,7 +146,7 @@ pub(super) fn is_internal(topic: &Topic) -> bool {
     topic.internal || names::is_internal(&topic.name)
 }
 
-fn partitions(kafka: &FrontEnd, topic: &CreatableTopic) -> Result<u32, Refused> {
+fn partitions(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<u32, Refused> {
     let max = kafka.broker.options().partitions_max;
     let count = if topic.assignments.is_empty() {
         check_factor(topic.replication_factor.into())?;
@@ -192,7 +196,7 @@ fn assigned(node_id: i32, assignments: &[CreatableReplicaAssignment]) -> Result<
     }
 }
 
-fn created(kafka: &FrontEnd, name: Str, new: &NewTopic, id: TopicId) -> CreatableTopicResult {
+fn created(kafka: &KafkaFrontend, name: Str, new: &NewTopic, id: TopicId) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         topic_id: id.0,
@@ -249,7 +253,7 @@ pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> R
 }
 
 async fn grow(
-    kafka: &FrontEnd,
+    kafka: &KafkaFrontend,
     wanted: &CreatePartitionsTopic,
     validate_only: bool,
     until: Instant,
@@ -303,7 +307,7 @@ pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Resul
     Ok(call.reply(&DeleteTopicsResponse { responses, ..Default::default() }, error))
 }
 
-fn find_all(kafka: &FrontEnd, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Topic>, Refused>> {
+fn find_all(kafka: &KafkaFrontend, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Topic>, Refused>> {
     let found: Vec<_> = wanted.iter().map(|w| find(kafka, w.name.as_deref(), w.topic_id)).collect();
     let mut counts: HashMap<TopicId, usize> = HashMap::new();
     found.iter().flatten().for_each(|topic| *counts.entry(topic.id).or_default() += 1);
@@ -314,7 +318,7 @@ fn find_all(kafka: &FrontEnd, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Top
     found.into_iter().map(|found| found.and_then(once)).collect()
 }
 
-fn find(kafka: &FrontEnd, name: Option<&str>, id: Uuid) -> Result<Arc<Topic>, Refused> {
+fn find(kafka: &KafkaFrontend, name: Option<&str>, id: Uuid) -> Result<Arc<Topic>, Refused> {
     match (name, id == [0; 16]) {
         (Some(name), true) => {
             let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
@@ -332,7 +336,7 @@ fn deletion(wanted: &DeleteTopicState, outcome: Result<Arc<Topic>, Refused>) -> 
     let (name, topic_id) = (wanted.name.clone(), wanted.topic_id);
     match outcome {
         Ok(topic) => DeletableTopicResult {
-            name: Some(Str::from(&*names::shown(&topic.name))),
+            name: Some(Str::from(&*names::client_name(&topic.name))),
             topic_id: topic.id.0,
             ..Default::default()
         },

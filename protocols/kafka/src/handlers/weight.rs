@@ -145,7 +145,7 @@ fn metadata(client: &Client, request: &Request) -> Result<usize, BadRequest> {
     };
     let one = |wanted: &crate::wire::messages::metadata::MetadataRequestTopic| {
         let topic = match wanted.name.as_deref().filter(|_| wanted.topic_id == [0; 16]) {
-            Some(name) => names::meant(name).ok().and_then(|name| catalog.topic(&name)),
+            Some(name) => names::topic_name(name).ok().and_then(|name| catalog.topic(&name)),
             None => catalog.topic_by_id(TopicId(wanted.topic_id)),
         };
         topic.map_or(TOPIC, |topic| one_topic(topic, PARTITION))

@@ -7,7 +7,7 @@ use super::messages::{
     api_versions as av, describe_topic_partitions as dtp, fetch, list_offsets as lo, offset_commit as oc,
     offset_fetch as of,
 };
-use super::{Encoded, Reader, Records, RequestHeader, Uuid, WireError, Writer};
+use super::{Encoded, Reader, RecordData, RequestHeader, Uuid, WireError, Writer};
 
 const ID: Uuid = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
@@ -224,7 +224,7 @@ fn unknown_tagged_fields_are_skipped_and_known_ones_must_fit() {
 fn records_are_spliced_not_copied() {
     let (small, large) = (Bytes::from(vec![1; 61]), Bytes::from(vec![2; 100_000]));
     let partition = fetch::PartitionData {
-        records: Some(Records::from(vec![small.clone(), large.clone(), large.clone()])),
+        records: Some(RecordData::from(vec![small.clone(), large.clone(), large.clone()])),
         ..Default::default()
     };
     let responses = vec![fetch::FetchableTopicResponse { partitions: vec![partition], ..Default::default() }];

@@ -21,4 +21,4 @@ pub(crate) mod testing;
 pub use api::{ApiKey, Message, Request};
 pub use error::ErrorCode;
 pub use header::{RequestHeader, ResponseHeader, decode_response, encode_request, encode_response};
-pub use primitives::{Encoded, Reader, Records, Str, Uuid, WireError, Writer};
+pub use primitives::{Encoded, Reader, RecordData, Str, Uuid, WireError, Writer};

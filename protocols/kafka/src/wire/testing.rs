@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::primitives::{Cx, Nullable, Wire};
-use super::{Records, Str, Uuid};
+use super::{RecordData, Str, Uuid};
 
 /// A seeded source of bits (splitmix64): the same seed gives the same messages.
 pub struct Source(u64);
@@ -77,7 +77,7 @@ impl Sample for Bytes {
     }
 }
 
-impl Sample for Records {
+impl Sample for RecordData {
     fn sample(g: &mut Source, cx: Cx) -> Self {
         Self::from((0..g.below(4)).map(|_| Bytes::sample(g, cx)).collect::<Vec<_>>())
     }

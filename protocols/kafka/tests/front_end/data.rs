@@ -131,7 +131,7 @@ async fn offsets_are_contiguous_and_never_ahead_of_what_is_there() {
             let address = rig.address.to_string();
             tokio::spawn(async move {
                 let client =
-                    sabir_kafka::client::Client::connect(&address, Default::default()).await.unwrap();
+                    sabir_kafka::client::KafkaClient::connect(&address, Default::default()).await.unwrap();
                 let producer = Producer::start(&client, ProducerOptions::default(), None).await.unwrap();
                 let handle = producer.topic("t").await.unwrap();
                 for _ in 0..2000 {

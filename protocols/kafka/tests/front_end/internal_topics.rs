@@ -90,8 +90,8 @@ async fn no_client_makes_an_internal_topic() {
         for validate_only in [false, true] {
             let refused = create(&mut raw, name, validate_only).await;
             assert_code(refused.error_code, ErrorCode::InvalidRequest);
-            let said = refused.error_message.unwrap();
-            assert_eq!(said.as_str(), format!("Creation of internal topic {name} is prohibited."));
+            let message = refused.error_message.unwrap();
+            assert_eq!(message.as_str(), format!("Creation of internal topic {name} is prohibited."));
         }
         for version in [1, 3, 4, 9, 13] {
             let shown = ask_for(&mut raw, version, name, true).await;

@@ -9,9 +9,9 @@ use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::testing::{Commits, Disks};
 use sabir_broker::{Broker, BrokerOptions, DiskKind, ReservedTopic};
-use sabir_frontend::{Listening, Place, Protocol};
+use sabir_frontend::{FrontendContext, Listening, Protocol};
 use sabir_kafka::Kafka;
-use sabir_kafka::client::{Client, ConnectOptions};
+use sabir_kafka::client::{ConnectOptions, KafkaClient};
 use sabir_kafka::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use sabir_kafka::wire::messages::produce::{
@@ -119,7 +119,7 @@ impl Rig {
         let listener = listener.unwrap();
         let addresses = listener.addresses().to_vec();
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
-        let front_end = configured.start(Place {
+        let front_end = configured.start(FrontendContext {
             broker: broker.clone(),
             workers: net.workers().clone(),
             listening: addresses.iter().map(|&address| Listening { address, advertise: None }).collect(),
@@ -138,8 +138,8 @@ impl Rig {
     }
 
     /// A client like those of users.
-    pub async fn client(&self) -> Client {
-        Client::connect(&self.address.to_string(), ConnectOptions::default()).await.unwrap()
+    pub async fn client(&self) -> KafkaClient {
+        KafkaClient::connect(&self.address.to_string(), ConnectOptions::default()).await.unwrap()
     }
 
     /// A connection without a client's manners.

@@ -138,8 +138,8 @@ async fn what_topics_keep_without_effect_is_bounded_in_bytes() {
     create(&mut raw, "t", &[]).await;
     assert_code(set(&mut raw, LIST, &longest).await, ErrorCode::PolicyViolation);
     let answer = raw.ask(&alter(LIST, Some(&longest))).await;
-    let said = answer.responses[0].error_message.clone().unwrap();
-    assert!(said.contains("topic.settings_memory"), "{said}");
+    let message = answer.responses[0].error_message.clone().unwrap();
+    assert!(message.contains("topic.settings_memory"), "{message}");
     assert_code(set(&mut raw, LIST, "0:1").await, ErrorCode::None);
     assert_code(raw.ask(&alter(LIST, None)).await.responses[0].error_code, ErrorCode::None);
 }

@@ -107,8 +107,8 @@ async fn names_that_differ_in_dots_and_underscores_alone_collide() {
         for validate_only in [true, false] {
             let refused = create(&mut raw, vec![plain(name)], validate_only).await.remove(0);
             assert_code(refused.error_code, ErrorCode::InvalidTopic);
-            let said = refused.error_message.unwrap();
-            assert_eq!(said.as_str(), format!("Topic '{name}' collides with existing topic: a.b_c"));
+            let message = refused.error_message.unwrap();
+            assert_eq!(message.as_str(), format!("Topic '{name}' collides with existing topic: a.b_c"));
         }
         let asked = ask_for(&mut raw, 13, &[name], true).await;
         assert_code(asked.topics[0].error_code, ErrorCode::InvalidTopic);

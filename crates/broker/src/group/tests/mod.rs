@@ -235,9 +235,9 @@ impl Client1 {
         JoinRequest {
             member: self.member.clone(),
             instance: self.instance.clone(),
-            client: Client { id: Text::from("app"), host: Text::from("127.0.0.1") },
+            client: ClientIdentity { id: Text::from("app"), host: Text::from("127.0.0.1") },
             protocol_type: Text::from("consumer"),
-            protocols: vec![Protocol {
+            protocols: vec![GroupProtocol {
                 name: Text::from("range"),
                 metadata: Bytes::from_static(self.metadata),
             }],

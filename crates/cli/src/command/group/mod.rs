@@ -14,7 +14,7 @@ use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, print};
-use show::{Detail, Details, Done, Lag, List, Progress};
+use show::{Detail, GroupOutcomes, GroupsDescribed, GroupsListed, Lag, Progress};
 
 pub fn run(command: GroupCommand, client: &ClientArgs) -> Result<(), CliError> {
     block_on(dispatch(command, client))
@@ -26,14 +26,14 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliErr
     match command {
         GroupCommand::List { output } => {
             let groups = in_time(args.timeout.0, group_admin(client)?.list()).await?;
-            Ok(print(output.output, &List(groups))?)
+            Ok(print(output.output, &GroupsListed(groups))?)
         }
         GroupCommand::Describe { groups, output } => {
             let mut found = Vec::new();
             for id in &groups {
                 found.push(detail(client, args, id).await?);
             }
-            Ok(print(output.output, &Details(found))?)
+            Ok(print(output.output, &GroupsDescribed(found))?)
         }
         GroupCommand::Lag { groups, watch, output } => loop {
             print(output.output, &lag(client, args, &groups).await?)?;
@@ -150,5 +150,5 @@ async fn delete(
         }
         done.push((id, if dry_run { "would be deleted" } else { "deleted" }));
     }
-    tell(output.output, &Done(done), outcome)
+    tell(output.output, &GroupOutcomes(done), outcome)
 }

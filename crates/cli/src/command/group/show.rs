@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::output::{Show, Table, grouped};
 
-pub struct List(pub Vec<GroupSummary>);
+pub struct GroupsListed(pub Vec<GroupSummary>);
 
-impl Show for List {
+impl Show for GroupsListed {
     fn json(&self) -> Value {
         self.0.iter().map(|g| json!({"group": g.id, "state": g.state, "kind": g.kind})).collect()
     }
@@ -64,9 +64,9 @@ impl Detail {
     }
 }
 
-pub struct Details(pub Vec<Detail>);
+pub struct GroupsDescribed(pub Vec<Detail>);
 
-impl Show for Details {
+impl Show for GroupsDescribed {
     fn json(&self) -> Value {
         self.0.iter().map(detail_json).collect()
     }
@@ -175,9 +175,9 @@ impl Show for Lag {
 }
 
 /// What became of each group.
-pub struct Done(pub Vec<(String, &'static str)>);
+pub struct GroupOutcomes(pub Vec<(String, &'static str)>);
 
-impl Show for Done {
+impl Show for GroupOutcomes {
     fn json(&self) -> Value {
         self.0.iter().map(|(id, outcome)| json!({"group": id, "outcome": outcome})).collect()
     }

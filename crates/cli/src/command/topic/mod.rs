@@ -5,14 +5,14 @@ mod offsets;
 mod records;
 mod show;
 
-use sabir_server::client::{Client, ClientError, Failure, NewTopic, TopicInfo};
+use sabir_server::client::{Client, ClientError, Failure, TopicInfo, TopicSpec};
 
 use super::{about_topic, block_on, confirm, counted, in_time, once, tell, topic_admin};
 use crate::args::topic::TopicCommand;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::{CliError, Exit};
 use crate::output::print;
-use show::{Details, Done, List, Loss};
+use show::{Loss, TopicOutcomes, TopicsDescribed, TopicsListed};
 
 pub fn run(command: TopicCommand, client: &ClientArgs) -> Result<(), CliError> {
     block_on(dispatch(command, client))
@@ -23,7 +23,7 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
     let client = &mut *connected;
     match command {
         TopicCommand::Create { topics, partitions, config, if_not_exists, dry_run, output } => {
-            let new = |name| NewTopic { name, partitions, configs: config.clone(), dry_run };
+            let new = |name| TopicSpec { name, partitions, configs: config.clone(), dry_run };
             let mut done = Vec::new();
             let mut outcome = Ok(());
             for name in once(topics) {
@@ -38,16 +38,16 @@ async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliErr
                 };
                 done.push((name, made));
             }
-            tell(output.output, &Done(done), outcome)
+            tell(output.output, &TopicOutcomes(done), outcome)
         }
         TopicCommand::List { internal, output } => {
             let mut topics = in_time(args.timeout.0, topic_admin(client)?.list()).await?;
             topics.retain(|t| internal || !t.internal);
-            Ok(print(output.output, &List(topics))?)
+            Ok(print(output.output, &TopicsListed(topics))?)
         }
         TopicCommand::Describe { topics, output } => {
             let found = find(client, args, &topics, false).await?;
-            Ok(print(output.output, &Details(found))?)
+            Ok(print(output.output, &TopicsDescribed(found))?)
         }
         TopicCommand::Offsets { topic, at, partition, output } => {
             offsets::run(client, args, &topic, at, partition, output).await
@@ -117,7 +117,7 @@ async fn add_partitions(
     let outcome = in_time(args.timeout.0, topic_admin(client)?.add_partitions(&topic, total, dry_run)).await;
     about_topic(client, args, &topic, outcome).await?;
     let outcome = tense(dry_run, "would be changed", "changed");
-    Ok(print(output.output, &Done(vec![(topic, outcome)]))?)
+    Ok(print(output.output, &TopicOutcomes(vec![(topic, outcome)]))?)
 }
 
 /// Takes one kind of failure for an answer, if that is wanted.

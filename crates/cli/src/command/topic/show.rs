@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::output::{Show, Table, grouped};
 
 /// What became of each topic.
-pub struct Done(pub Vec<(String, &'static str)>);
+pub struct TopicOutcomes(pub Vec<(String, &'static str)>);
 
-impl Show for Done {
+impl Show for TopicOutcomes {
     fn json(&self) -> Value {
         self.0.iter().map(|(name, outcome)| json!({"topic": name, "outcome": outcome})).collect()
     }
@@ -23,9 +23,9 @@ impl Show for Done {
     }
 }
 
-pub struct List(pub Vec<TopicInfo>);
+pub struct TopicsListed(pub Vec<TopicInfo>);
 
-impl Show for List {
+impl Show for TopicsListed {
     fn json(&self) -> Value {
         let brief = |t: &TopicInfo| {
             let replicas = t.partitions.first().map_or(0, |p| p.replicas.len());
@@ -53,9 +53,9 @@ fn messages(p: &PartitionInfo) -> i64 {
     p.offsets.map_or(0, |(start, end)| end - start)
 }
 
-pub struct Details(pub Vec<TopicInfo>);
+pub struct TopicsDescribed(pub Vec<TopicInfo>);
 
-impl Show for Details {
+impl Show for TopicsDescribed {
     fn json(&self) -> Value {
         let partition = |p: &PartitionInfo| {
             json!({"partition": p.index, "leader": p.leader, "replicas": p.replicas, "in_sync": p.in_sync,

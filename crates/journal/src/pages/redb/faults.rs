@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::checked::RawFile;
 use super::reserve::Reserve;
 use super::{RedbPages, create_in, error, open_in};
-use crate::pages::{Budget, DecodeError, PageBatch, PageError, PageKey, PageStore, PageValue, Paged};
+use crate::pages::{Budget, PageBatch, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged};
 
 const ATOM: usize = 512;
 
@@ -314,8 +314,8 @@ impl PageKey for Key {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0.to_be_bytes());
     }
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        bytes.try_into().map(|b| Self(u32::from_be_bytes(b))).map_err(|_| DecodeError("no key".into()))
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
+        bytes.try_into().map(|b| Self(u32::from_be_bytes(b))).map_err(|_| PageDecodeError("no key".into()))
     }
 }
 
@@ -325,7 +325,7 @@ impl PageValue for Value {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0);
     }
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
         Ok(Self(bytes.to_vec()))
     }
 }

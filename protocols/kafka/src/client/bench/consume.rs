@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{LoadPlan, LoadProgress, LoadReport};
 use tokio::task::JoinSet;
 
-use super::super::{Client, Consumer, ConsumerOptions, Error, OffsetAt};
+use super::super::{Consumer, ConsumerOptions, Error, KafkaClient, OffsetAt};
 use super::Budget;
 use super::tally::Tally;
 
@@ -14,9 +14,9 @@ use super::tally::Tally;
 const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
-    client: &Client,
+    client: &KafkaClient,
     plan: &LoadPlan,
-    progress: &'static Progress,
+    progress: &'static LoadProgress,
 ) -> Result<LoadReport, Error> {
     let partitions = client.topic(&plan.topic, false).await?.leaders.len();
     let wanted: Vec<_> = (0..partitions as i32).map(|p| (p, OffsetAt::Earliest)).collect();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{LoadPlan, LoadProgress, LoadReport};
 use tokio::task::JoinSet;
 
 use super::super::options::Loading;
 use super::super::{
-    Client, Consumer, ConsumerOptions, Delivery, Error, Fetched, OffsetAt, OnDelivery, Producer, Record,
-    TopicHandle,
+    Consumer, ConsumerOptions, Delivery, Error, FetchedRecords, KafkaClient, OffsetAt, OnDelivery, Producer,
+    Record, TopicHandle,
 };
 use super::payload::Payload;
 use super::produce::pace;
@@ -23,10 +23,10 @@ const HEAD: usize = 16;
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(
-    client: &Client,
+    client: &KafkaClient,
     plan: &LoadPlan,
     loading: &Loading,
-    progress: &'static Progress,
+    progress: &'static LoadProgress,
 ) -> Result<LoadReport, Error> {
     if plan.size < HEAD {
         return Err(Error::Usage(format!("end to end, a message has at least {HEAD} bytes")));
@@ -63,7 +63,7 @@ struct Lane {
 
 impl Lane {
     async fn start(
-        client: &Client,
+        client: &KafkaClient,
         plan: &LoadPlan,
         loading: &Loading,
         tally: &Tally,
@@ -187,7 +187,7 @@ impl Message {
 }
 
 /// The stamps of messages that bear the mark.
-fn stamps(fetched: &[Fetched], mark: u64) -> Result<Vec<u64>, Error> {
+fn stamps(fetched: &[FetchedRecords], mark: u64) -> Result<Vec<u64>, Error> {
     let mut stamps = Vec::new();
     for part in fetched {
         part.for_each(|record| {

@@ -12,10 +12,10 @@ mod tally;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sabir_frontend::client::{Load, LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{Load, LoadPlan, LoadProgress, LoadReport};
 
 use super::options::{Loading, Publishing};
-use super::{Client, ConnectOptions, Error, NewTopic, OffsetAt, ProducerOptions};
+use super::{ConnectOptions, Error, KafkaClient, KafkaTopicSpec, OffsetAt, ProducerOptions};
 use crate::wire::ErrorCode;
 
 /// Before a batch is counted as failed.
@@ -25,9 +25,13 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// The broker cannot be reached, or refuses the topic or a read. Messages that fail are counted in the report.
-pub async fn run(address: &str, plan: &LoadPlan, progress: &'static Progress) -> Result<LoadReport, Error> {
+pub async fn run(
+    address: &str,
+    plan: &LoadPlan,
+    progress: &'static LoadProgress,
+) -> Result<LoadReport, Error> {
     let loading = Loading::of(&plan.options)?;
-    let client = Client::connect(address, ConnectOptions::default()).await?;
+    let client = KafkaClient::connect(address, ConnectOptions::default()).await?;
     match plan.load {
         Load::Produce => {
             ensure_topic(&client, plan, &loading).await?;
@@ -42,8 +46,8 @@ pub async fn run(address: &str, plan: &LoadPlan, progress: &'static Progress) ->
 }
 
 /// Creates the topic unless it exists, and waits until its partitions take writes.
-async fn ensure_topic(client: &Client, plan: &LoadPlan, loading: &Loading) -> Result<(), Error> {
-    match client.create_topic(NewTopic::new(&plan.topic, loading.partitions)).await {
+async fn ensure_topic(client: &KafkaClient, plan: &LoadPlan, loading: &Loading) -> Result<(), Error> {
+    match client.create_topic(KafkaTopicSpec::new(&plan.topic, loading.partitions)).await {
         Err(error) if error.code() != Some(ErrorCode::TopicAlreadyExists) => return Err(error),
         _ => {}
     }
@@ -76,11 +80,11 @@ fn producer_options(loading: &Loading, partitions: usize) -> ProducerOptions {
 #[derive(Debug)]
 struct Budget {
     left: AtomicU64,
-    progress: &'static Progress,
+    progress: &'static LoadProgress,
 }
 
 impl Budget {
-    fn new(count: Option<u64>, progress: &'static Progress) -> Self {
+    fn new(count: Option<u64>, progress: &'static LoadProgress) -> Self {
         Self { left: AtomicU64::new(count.unwrap_or(u64::MAX)), progress }
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabir_frontend::client::{LoadPlan, LoadReport, Progress};
+use sabir_frontend::client::{LoadPlan, LoadProgress, LoadReport};
 use tokio::task::JoinSet;
 
 use super::super::options::Loading;
-use super::super::{Client, Delivery, Error, OnDelivery, Producer, Record, TopicHandle};
+use super::super::{Delivery, Error, KafkaClient, OnDelivery, Producer, Record, TopicHandle};
 use super::payload::Payload;
 use super::tally::Tally;
 use super::{Budget, producer_options};
@@ -21,10 +21,10 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const YIELD_AFTER: usize = 8;
 
 pub(super) async fn run(
-    client: &Client,
+    client: &KafkaClient,
     plan: &LoadPlan,
     loading: &Loading,
-    progress: &'static Progress,
+    progress: &'static LoadProgress,
 ) -> Result<LoadReport, Error> {
     let tally = Tally::new(progress, plan.warmup);
     let budget = Arc::new(Budget::new(plan.count, progress));
@@ -67,7 +67,7 @@ struct Sender {
 
 impl Sender {
     async fn start(
-        client: &Client,
+        client: &KafkaClient,
         plan: &LoadPlan,
         loading: &Loading,
         tally: &Tally,

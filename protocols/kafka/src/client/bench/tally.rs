@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use sabir_frontend::client::{LoadReport, Progress};
+use sabir_frontend::client::{LoadProgress, LoadReport};
 
 use super::super::Error;
 
@@ -17,7 +17,7 @@ const LONGEST_US: u64 = 600_000_000;
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     inner: Arc<Mutex<Inner>>,
-    progress: &'static Progress,
+    progress: &'static LoadProgress,
     started: Instant,
     /// Nanoseconds since the start.
     warm_from: u64,
@@ -35,7 +35,7 @@ struct Inner {
 }
 
 impl Tally {
-    pub fn new(progress: &'static Progress, warmup: Duration) -> Self {
+    pub fn new(progress: &'static LoadProgress, warmup: Duration) -> Self {
         let latency_us =
             Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
         let inner = Inner { messages: 0, bytes: 0, errors: 0, first_error: None, last: 0, latency_us };

@@ -22,7 +22,7 @@ use self::state::{State, TopicState, Waiter};
 use super::Acks;
 use super::batch::Record;
 use super::partitioner::partition_of_key;
-use super::{Client, Error};
+use super::{Error, KafkaClient};
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::{ApiKey, Str};
 
@@ -100,7 +100,7 @@ pub struct Full;
 /// Sends records. Dropping it drops what was not sent: [`flush`](Self::flush) first.
 pub struct Producer {
     shared: Arc<Shared>,
-    client: Client,
+    client: KafkaClient,
     upkeep: AbortHandle,
 }
 
@@ -124,7 +124,7 @@ impl Producer {
     /// # Errors
     /// An idempotent one gets its number from the broker, which may fail.
     pub async fn start(
-        client: &Client,
+        client: &KafkaClient,
         options: ProducerOptions,
         on_delivery: Option<OnDelivery>,
     ) -> Result<Self, Error> {
@@ -318,7 +318,7 @@ fn now_ms() -> i64 {
 }
 
 /// Asks for a number; any broker gives one.
-async fn identity(client: &Client) -> Result<(ProducerId, i16), Error> {
+async fn identity(client: &KafkaClient) -> Result<(ProducerId, i16), Error> {
     let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
     let patience = super::Patience::new();
     loop {

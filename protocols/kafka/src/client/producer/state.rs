@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::super::Acks;
 use super::{Full, OnDelivery, ProducerOptions, Shared};
 use crate::client::batch::{Filling, Numbering, Record};
-use crate::client::connection::{Connection, Handed};
-use crate::client::{Error, Topic};
+use crate::client::connection::{BrokerConnection, Handed};
+use crate::client::{Error, TopicMetadata};
 use crate::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use crate::wire::{Str, Uuid};
 
@@ -41,7 +41,7 @@ pub(super) struct State {
     /// The earliest time at which a batch that is being filled has lingered enough, as far as pushes have shown.
     pub due_at: Option<Instant>,
     /// Connections to be dropped outside the lock: their end calls back into the state.
-    pub ended: Vec<Arc<Connection>>,
+    pub ended: Vec<Arc<BrokerConnection>>,
     next_request: u64,
     spare: Vec<Vec<u8>>,
     spare_stamps: Vec<Vec<u64>>,
@@ -96,7 +96,7 @@ pub(super) struct Batch {
 
 pub(super) struct Node {
     pub id: i32,
-    pub connection: Option<Arc<Connection>>,
+    pub connection: Option<Arc<BrokerConnection>>,
     /// Requests without an answer, oldest first.
     pub sent: VecDeque<Sent>,
     /// (topic, partition) of those led here.
@@ -114,7 +114,7 @@ pub(super) struct Sent {
 
 impl TopicState {
     /// `turn` is any number: the partition that a first record without a key goes to follows from it.
-    pub fn new(topic: &Topic, turn: usize) -> Self {
+    pub fn new(topic: &TopicMetadata, turn: usize) -> Self {
         let partitions: Vec<_> = topic.leaders.iter().map(|_| Partition::default()).collect();
         let turn = turn % partitions.len().max(1);
         Self { name: topic.name.clone(), id: topic.id, partitions, turn }
@@ -177,7 +177,7 @@ impl State {
     }
 
     /// Takes over where a topic's partitions are led.
-    pub fn place_partitions(&mut self, found: &Topic) {
+    pub fn place_partitions(&mut self, found: &TopicMetadata) {
         let Some(index) = self.topics.iter().position(|t| t.name == found.name) else { return };
         self.topics[index].id = found.id;
         self.nodes.iter_mut().for_each(|node| node.partitions.retain(|&(topic, _)| topic != index));
@@ -201,7 +201,7 @@ impl State {
         })
     }
 
-    pub fn take_connections(&mut self) -> Vec<Arc<Connection>> {
+    pub fn take_connections(&mut self) -> Vec<Arc<BrokerConnection>> {
         let open = self.nodes.iter_mut().filter_map(|node| node.connection.take());
         open.chain(self.ended.drain(..)).collect()
     }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::state::{Batch, Node, Open, Partition, State};
-use crate::client::{Client, Connection, Error};
+use crate::client::{BrokerConnection, Error, KafkaClient};
 
 /// How often requests and batches without an end are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// Between two attempts to reach the leaders.
 const RECONNECT: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(shared: Arc<Shared>, client: Client) {
+pub(super) async fn run(shared: Arc<Shared>, client: KafkaClient) {
     let mut clean_up_at = Instant::now() + HOUSEKEEPING;
     loop {
         let now = Instant::now();
@@ -44,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: Client) {
 }
 
 /// Asks again who leads, and connects.
-async fn refresh(shared: &Shared, client: &Client) -> Result<(), Error> {
+async fn refresh(shared: &Shared, client: &KafkaClient) -> Result<(), Error> {
     let names: Vec<_> = {
         let mut state = shared.state.lock();
         // Before the question: what fails while it is under way asks for another.
@@ -66,7 +66,7 @@ async fn refresh(shared: &Shared, client: &Client) -> Result<(), Error> {
 }
 
 /// Connects to every leader that there is no connection to.
-pub(super) async fn open_missing(shared: &Shared, client: &Client) -> Result<(), Error> {
+pub(super) async fn open_missing(shared: &Shared, client: &KafkaClient) -> Result<(), Error> {
     loop {
         let missing = {
             let state = shared.state.lock();
@@ -126,7 +126,7 @@ impl State {
     }
 
     /// Connections whose oldest request should have been answered by now.
-    fn hung(&self, now: Instant) -> Vec<Arc<Connection>> {
+    fn hung(&self, now: Instant) -> Vec<Arc<BrokerConnection>> {
         // The broker itself answers with a timeout at the request's limit; it gets some time beyond that.
         let limit = self.options.request_timeout + self.options.request_timeout / 2;
         let hung = self.nodes.iter().filter(|n| n.sent.front().is_some_and(|sent| sent.at + limit <= now));

@@ -1,6 +1,6 @@
 //! Fetch: batches from an offset on.
 
-use crate::wire::{Records, Str, Uuid};
+use crate::wire::{RecordData, Str, Uuid};
 
 schema! {
     Fetch: FetchRequest => FetchResponse, versions 4..=18, flexible 12;
@@ -73,7 +73,7 @@ schema! {
         snapshot_id: SnapshotId [12.., tag 2],
         aborted_transactions: Option<Vec<AbortedTransaction>> [4.., null 4..],
         preferred_read_replica: i32 [11..] = -1,
-        records: Option<Records> [0.., null 0..],
+        records: Option<RecordData> [0.., null 0..],
     }
 
     EpochEndOffset {

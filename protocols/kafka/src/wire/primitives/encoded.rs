@@ -102,7 +102,7 @@ impl Buf for Encoded {
 
 /// Record data: whole batches in one or more pieces that are never joined here.
 #[derive(Debug, Clone, Default)]
-pub struct Records {
+pub struct RecordData {
     pieces: Pieces,
     len: usize,
 }
@@ -115,7 +115,7 @@ enum Pieces {
     Many(Vec<Bytes>),
 }
 
-impl Records {
+impl RecordData {
     /// No records.
     pub fn new() -> Self {
         Self::default()
@@ -163,23 +163,23 @@ impl Records {
     }
 }
 
-impl From<Bytes> for Records {
+impl From<Bytes> for RecordData {
     fn from(piece: Bytes) -> Self {
         Self { len: piece.len(), pieces: Pieces::One(piece) }
     }
 }
 
-impl From<Vec<Bytes>> for Records {
+impl From<Vec<Bytes>> for RecordData {
     fn from(pieces: Vec<Bytes>) -> Self {
         Self { len: pieces.iter().map(Bytes::len).sum(), pieces: Pieces::Many(pieces) }
     }
 }
 
 /// Equal when the bytes are, however they are cut.
-impl PartialEq for Records {
+impl PartialEq for RecordData {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.pieces().iter().flatten().eq(other.pieces().iter().flatten())
     }
 }
 
-impl Eq for Records {}
+impl Eq for RecordData {}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Reader, Records, Str, Uuid, WireError, Writer};
+use super::{Reader, RecordData, Str, Uuid, WireError, Writer};
 
 /// What decides a field's form on the wire.
 #[derive(Debug, Clone, Copy)]
@@ -195,7 +195,7 @@ impl Nullable for Bytes {
     }
 }
 
-impl Wire for Records {
+impl Wire for RecordData {
     fn least(cx: Cx) -> usize {
         Bytes::least(cx)
     }
@@ -208,7 +208,7 @@ impl Wire for Records {
     }
 }
 
-impl Nullable for Records {
+impl Nullable for RecordData {
     fn read_or_null(r: &mut Reader<'_>, cx: Cx) -> Result<Option<Self>, WireError> {
         Ok(Bytes::read_or_null(r, cx)?.map(Self::from))
     }

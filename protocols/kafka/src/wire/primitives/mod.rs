@@ -6,7 +6,7 @@ mod reader;
 mod str;
 mod writer;
 
-pub use encoded::{Encoded, Records};
+pub use encoded::{Encoded, RecordData};
 pub(crate) use field::differs;
 pub use field::{Cx, Nullable, Wire};
 pub use reader::Reader;
