@@ -145,7 +145,7 @@ fn pure_parts_have_no_clock_no_dice_and_no_io() {
             "delivery" | "routing" => pure.extend(sources(&src)),
             _ if is_protocol(package) => {
                 pure.extend(sources(&src.join("wire")));
-                pure.extend(sources(&src.join("requests.rs")));
+                pure.extend(sources(&src.join("server/requests.rs")));
             }
             _ => {}
         }

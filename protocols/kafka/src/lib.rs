@@ -1,26 +1,12 @@
 //! Kafka's protocol: the front end that serves it, and a client of it.
 //!
 //! - [`wire`]: the messages.
-//! - `session`: one connection as a machine; `connection`: what moves its bytes.
-//! - `handlers`: one file per family of APIs: check, translate, one call to the broker, reply.
-//! - `map`, `topic_config`, `names`: the model's words in Kafka's.
+//! - `server`: the front end.
+//! - [`client`]: what the command line and the tests talk to a broker with.
 
-mod broker_config;
 pub mod client;
-mod config;
-mod connection;
-mod error_pace;
-mod exporter;
-mod fetch_session;
-mod foreign;
-mod frontend;
-mod handlers;
-mod map;
-mod metrics;
-mod names;
 mod protocol;
-mod requests;
-mod topic_config;
+mod server;
 pub mod wire;
 
 pub use protocol::Kafka;

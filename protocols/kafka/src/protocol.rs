@@ -8,9 +8,9 @@ use sabir_frontend::{Configured, FrontendContext, Protocol};
 use sabir_net::Frontend;
 
 use crate::client::tool::CONNECTOR;
-use crate::config::{KafkaConfig, NAME, SETTINGS};
-use crate::frontend::KafkaFrontend;
-use crate::names;
+use crate::server::config::{KafkaConfig, NAME, SETTINGS};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::names;
 
 /// Kafka's protocol.
 #[derive(Debug, Clone, Copy)]

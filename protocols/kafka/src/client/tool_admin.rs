@@ -8,7 +8,7 @@ use sabir_frontend::client::{
 use super::groups::Committer;
 use super::tool::{KafkaTool, failed};
 use super::{Error, OffsetAt};
-use crate::frontend::short_uuid;
+use crate::server::frontend::short_uuid;
 use crate::wire::messages::metadata::{MetadataResponsePartition, MetadataResponseTopic};
 use crate::wire::{ApiKey, ErrorCode};
 

@@ -7,9 +7,9 @@ use std::path::Path;
 use sabir_broker::{Partition, Topic};
 
 use super::{Call, Client, Reply, decode, first_error};
-use crate::frontend::KafkaFrontend;
-use crate::names;
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::names;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::{
     alter_partition_reassignments as reassign, alter_replica_log_dirs as dirs, describe_quorum as quorum,
     elect_leaders as elect, list_partition_reassignments as list,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 use sabir_net::{Claim, DropReason, OwnReason};
 
-use crate::foreign::looks_like;
+use crate::server::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
 use crate::wire::{ApiKey, Encoded, Reader, RequestHeader, WireError};
 

@@ -33,9 +33,9 @@ use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
 
 use sabir_model::ShardFailure;
 
-use crate::error_pace::ErrorPace;
-use crate::frontend::KafkaFrontend;
-use crate::requests::{BadRequest, Request};
+use crate::server::error_pace::ErrorPace;
+use crate::server::frontend::KafkaFrontend;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
 
 /// The client at the other end of a connection.

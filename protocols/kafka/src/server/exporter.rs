@@ -6,8 +6,8 @@
 use sabir_base::metrics::Exposition;
 use sabir_broker::{CatalogView, DEFAULT_NAMESPACE, GroupLag, PartitionLag, Topic, TopicLag};
 
-use crate::frontend::KafkaFrontend;
-use crate::names;
+use crate::server::frontend::KafkaFrontend;
+use crate::server::names;
 
 /// How many more positions are summed up than are shown one by one.
 const SUMMED: usize = 10;

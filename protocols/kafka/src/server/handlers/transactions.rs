@@ -1,7 +1,7 @@
 //! Transactions, which this broker does not have: there are none to be listed, and none to be begun.
 
 use super::{Call, Reply, decode, first_error, once};
-use crate::requests::{BadRequest, Request};
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::describe_transactions::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, DescribedTransaction,
 };

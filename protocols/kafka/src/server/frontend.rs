@@ -14,13 +14,13 @@ use sabir_model::{LeaderEpoch, TopicConfig, TopicError, TopicId};
 use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
-use crate::config::{KafkaConfig, NAME};
-use crate::connection;
-use crate::exporter;
-use crate::fetch_session::{FetchSessions, SessionStats};
-use crate::metrics::Metrics;
-use crate::names;
-use crate::requests::{OWN_REASONS, claims};
+use crate::server::config::{KafkaConfig, NAME};
+use crate::server::connection;
+use crate::server::exporter;
+use crate::server::fetch_session::{FetchSessions, SessionStats};
+use crate::server::metrics::Metrics;
+use crate::server::names;
+use crate::server::requests::{OWN_REASONS, claims};
 use crate::wire::Str;
 
 /// How long the first client waits for what is made at the start.

@@ -12,10 +12,10 @@ use std::task::{Context, Poll};
 use sabir_net::{Appetite, Connection, Ending, Io, Limits, Patience, Standing};
 use tokio::time::Instant;
 
-use crate::frontend::KafkaFrontend;
-use crate::handlers::produce::{self, Producing};
-use crate::handlers::{self, Client, Handling, Reply};
-use crate::requests::{BadRequest, Next, Request, RequestNumber, Requests};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::handlers::produce::{self, Producing};
+use crate::server::handlers::{self, Client, Handling, Reply};
+use crate::server::requests::{BadRequest, Next, Request, RequestNumber, Requests};
 use crate::wire::{ApiKey, ErrorCode};
 
 /// Requests of a connection without an answer.

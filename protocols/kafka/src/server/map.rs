@@ -2,8 +2,8 @@
 
 use sabir_model::{ErrorKind, InvalidSetting, ShardFailure, TopicError};
 
-use crate::names::client_name;
-use crate::topic_config;
+use crate::server::names::client_name;
+use crate::server::topic_config;
 use crate::wire::ErrorCode;
 
 /// The code that tells a client of a failure.

@@ -1,8 +1,8 @@
 //! What the broker is set to, by Kafka's names. Read from the configuration file: shown, and not to be changed from outside.
 
-use crate::config::KafkaConfig;
-use crate::handlers::Client;
-use crate::topic_config::{self, ValueType};
+use crate::server::config::KafkaConfig;
+use crate::server::handlers::Client;
+use crate::server::topic_config::{self, ValueType};
 use sabir_broker::GroupOptions;
 use sabir_frontend::config::HostPort;
 use sabir_model::TopicConfig;

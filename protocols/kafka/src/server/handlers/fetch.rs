@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
-use crate::fetch_session::{Plan, TopicKey, Wanted};
-use crate::frontend::{KafkaFrontend, short_uuid};
-use crate::map::error_code;
-use crate::requests::{BadRequest, Request};
+use crate::server::fetch_session::{Plan, TopicKey, Wanted};
+use crate::server::frontend::{KafkaFrontend, short_uuid};
+use crate::server::map::error_code;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };

@@ -10,9 +10,10 @@ use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error, once, patience, within};
-use crate::frontend::{CALLER, KafkaFrontend};
-use crate::map::{collides, topic_refusal};
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::{CALLER, KafkaFrontend};
+use crate::server::map::{collides, topic_refusal};
+use crate::server::requests::{BadRequest, Request};
+use crate::server::{names, topic_config};
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };
@@ -24,7 +25,6 @@ use crate::wire::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use crate::wire::{ErrorCode, Str, Uuid};
-use crate::{names, topic_config};
 
 /// The broker's own choice, where a request gives a number of partitions or replicas.
 const DEFAULT: i32 = -1;

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::topics::Refused;
 use super::weight::TOPIC_SETTINGS;
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
-use crate::broker_config;
-use crate::frontend::{CALLER, KafkaFrontend};
-use crate::map::topic_refusal;
-use crate::requests::{BadRequest, Request};
-use crate::topic_config::{self, ShownTopicSetting, ValueType};
+use crate::server::broker_config;
+use crate::server::frontend::{CALLER, KafkaFrontend};
+use crate::server::map::topic_refusal;
+use crate::server::requests::{BadRequest, Request};
+use crate::server::topic_config::{self, ShownTopicSetting, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
 };
@@ -113,7 +113,7 @@ fn described(
 }
 
 fn find_topic(kafka: &KafkaFrontend, name: &str) -> Result<Arc<Topic>, Refused> {
-    crate::names::topic_name(name)
+    crate::server::names::topic_name(name)
         .map_err(|_| (ErrorCode::InvalidTopic, "no topic can have this name".to_string()))?;
     kafka.topic(name).ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, "no such topic".into()))
 }

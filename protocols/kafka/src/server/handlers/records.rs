@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::fetch::check_epoch;
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
-use crate::frontend::{CALLER, KafkaFrontend};
-use crate::map::{error_code, topic_refusal};
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::{CALLER, KafkaFrontend};
+use crate::server::map::{error_code, topic_refusal};
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,

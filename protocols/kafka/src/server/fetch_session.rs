@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::names::LONGEST_SHOWN;
+use crate::server::names::LONGEST_SHOWN;
 use crate::wire::messages::fetch::{FetchRequest, PartitionData};
 use crate::wire::{ErrorCode, Str, Uuid};
 

@@ -9,9 +9,9 @@ use sabir_model::{LeaderEpoch, Offset};
 
 use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error};
-use crate::frontend::KafkaFrontend;
-use crate::map::error_code;
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::map::error_code;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
     LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,

@@ -1,7 +1,7 @@
 //! ApiVersions.
 
 use super::{Call, Reply, decode};
-use crate::requests::{BadRequest, Request};
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::api::SUPPORTED;
 use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use crate::wire::{ApiKey, ErrorCode, Request as _};

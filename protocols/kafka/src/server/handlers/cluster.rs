@@ -8,9 +8,9 @@ use sabir_broker::Topic;
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, once};
-use crate::frontend::KafkaFrontend;
-use crate::names;
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::names;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };

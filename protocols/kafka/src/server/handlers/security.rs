@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::{Call, Client, Reply, decode, first_error};
-use crate::requests::{BadRequest, Request};
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::alter_client_quotas::{
     AlterClientQuotasRequest, AlterClientQuotasResponse, AlteredQuota,
 };

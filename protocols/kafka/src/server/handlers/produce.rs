@@ -16,8 +16,8 @@ use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
-use crate::map::error_code;
-use crate::requests::{BadRequest, REFUSED_UNANSWERED, Request};
+use crate::server::map::error_code;
+use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,

@@ -8,10 +8,10 @@ use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topi
 use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
 
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
-use crate::frontend::KafkaFrontend;
-use crate::map::group_error_code;
-use crate::names;
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::KafkaFrontend;
+use crate::server::map::group_error_code;
+use crate::server::names;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,

@@ -10,8 +10,8 @@ use sabir_model::ErrorKind;
 use super::metadata::GROUP_OPERATIONS;
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
-use crate::map::group_error_code;
-use crate::requests::{BadRequest, Request};
+use crate::server::map::group_error_code;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
 };

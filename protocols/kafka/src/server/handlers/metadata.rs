@@ -8,9 +8,9 @@ use sabir_model::{TopicError, TopicId};
 
 use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
-use crate::frontend::{CALLER, KafkaFrontend};
-use crate::names;
-use crate::requests::{BadRequest, Request};
+use crate::server::frontend::{CALLER, KafkaFrontend};
+use crate::server::names;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,

@@ -6,8 +6,8 @@ use sabir_model::ErrorKind;
 
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, within};
-use crate::map::error_code;
-use crate::requests::{BadRequest, Request};
+use crate::server::map::error_code;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 

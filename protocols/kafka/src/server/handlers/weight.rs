@@ -9,8 +9,8 @@ use sabir_net::{DropReason, FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::{Duration, Instant};
 
 use super::{Client, Handling, Reply, decode, once};
-use crate::names;
-use crate::requests::{BadRequest, Request};
+use crate::server::names;
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::create_topics::{CreatableTopicConfigs, CreateTopicsRequest};
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResourceResult, DescribeConfigsSynonym,
