@@ -112,7 +112,7 @@ mod tests {
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.code(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 7 s\n");
-        // Nobody waits for a block, but for a seal, a segment or a checkpoint.
+        // No block is waited for, but a seal, a segment or a checkpoint.
         stats.shards[0].commit_age = Duration::ZERO;
         stats.shards[0].disk_wait = Duration::from_secs(9);
         let health = Health::judge(&stats, |id| id.to_string());

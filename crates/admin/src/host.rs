@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use crate::Admin;
 use crate::api::Problem;
 
-/// Refuses what is asked by a strange name. Whether the process lives is told to everybody.
+/// Refuses what is asked by a strange name. Whether the process lives is told to every client.
 pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     match strange(&admin.options.hosts, &request).filter(|_| request.uri().path() != "/livez") {
         Some(name) => refusal(&name).into_response(),

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an answer that the system holds for a client that does not read.
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// Who asks.
+/// The address of the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 

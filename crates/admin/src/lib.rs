@@ -98,7 +98,7 @@ pub struct Admin {
     options: Arc<Options>,
     started: SystemTime,
     state: Arc<RwLock<State>>,
-    /// Held while figures are gathered: one text is in the making, for all who asked before it was begun.
+    /// Held while figures are gathered: one text is in the making, for all requests from before it was begun.
     gathering: Arc<tokio::sync::Mutex<metrics::Gathered>>,
     /// How many ask for figures now.
     waiting: Arc<std::sync::atomic::AtomicUsize>,

@@ -15,10 +15,10 @@ use crate::{Admin, State, detail, process};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long others who ask are waited for before figures are gathered.
+/// How long other requests are waited for before figures are gathered.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// The text that was gathered last, kept for those who wait for it.
+/// The text that was gathered last, kept for the requests that wait for it.
 #[derive(Debug, Default)]
 pub struct Gathered {
     begun: Option<Instant>,
@@ -27,14 +27,14 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// The text in one of its forms, if it was begun after somebody asked.
+    /// The text in one of its forms, if it was begun after the request came.
     fn since(&self, asked: Instant, openmetrics: bool) -> Option<Arc<String>> {
         let fits = self.openmetrics == openmetrics && self.begun.is_some_and(|begun| begun >= asked);
         self.text.clone().filter(|_| fits)
     }
 }
 
-/// One who waits for a text, counted.
+/// A request that waits for a text, counted.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -62,7 +62,7 @@ impl AsRef<[u8]> for Text {
     }
 }
 
-/// All figures, as OpenMetrics for those who ask for it.
+/// All figures, as OpenMetrics for clients that ask for it.
 pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
     headers: HeaderMap,

@@ -14,7 +14,7 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 pub struct ClockReading {
     /// The wall clock, in milliseconds since the Unix epoch.
     pub wall_ms: i64,
-    /// The clock that nobody sets, in milliseconds.
+    /// The clock that is never set, in milliseconds.
     pub monotonic_ms: u64,
     /// Whether the kernel calls the wall clock synchronised.
     pub synchronised: bool,
@@ -25,7 +25,7 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
 
-    /// Milliseconds on a clock that nobody sets: it never falls nor jumps, and began at some time.
+    /// Milliseconds on a clock that is never set: it never falls nor jumps, and began at some time.
     fn monotonic_ms(&self) -> u64;
 
     /// What is deleted by age goes by: not above [`now_ms`](Self::now_ms), and below it where that is in doubt.
@@ -108,7 +108,7 @@ pub fn kernel_clock() -> Option<KernelClock> {
     const TIME_ERROR: i32 = 5;
     // SAFETY: all of its fields are numbers, for which zero is a value; `modes` 0 only reads.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a whole `timex` that nobody else uses meanwhile.
+    // SAFETY: the pointer is to a whole `timex` that no other thread uses meanwhile.
     match unsafe { libc::adjtimex(&raw mut state) } {
         -1 => None,
         answer => Some(KernelClock { seconds: state.time.tv_sec, synchronised: answer != TIME_ERROR }),
@@ -152,7 +152,7 @@ impl ManualClock {
         self.synchronised.store(synchronised, Ordering::SeqCst);
     }
 
-    /// Starts the machine anew: the clock that nobody sets begins again.
+    /// Starts the machine anew: the clock that is never set begins again.
     pub fn boot_again(&self) {
         self.boots.fetch_add(1, Ordering::SeqCst);
         self.monotonic_ms.store(0, Ordering::SeqCst);

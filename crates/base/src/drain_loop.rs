@@ -1,8 +1,8 @@
-//! Work that one thread at a time does, and nobody waits for.
+//! Work that one thread at a time does, and no other waits for.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// Whoever asks while another is at work leaves it the work: the other one goes round again. So no call is lost, none
+/// A thread that asks while another is at work leaves it the work: the other one goes round again. So no call is lost, none
 /// waits, and a call from inside the work itself (a completion that arrives at once) does no harm.
 #[derive(Debug, Default)]
 pub struct DrainLoop(AtomicUsize);

@@ -1,6 +1,6 @@
 //! What is counted, and the text in which it is shown: OpenMetrics 1.0, or the older form of Prometheus (0.0.4).
 //!
-//! Counters are plain atomics beside what they count; nothing registers anywhere. When somebody asks, each part writes its
+//! Counters are plain atomics beside what they count; nothing registers anywhere. When they are asked for, each part writes its
 //! own into an [`Exposition`], which groups samples of one name, as the format demands.
 
 use std::collections::BTreeMap;

@@ -31,7 +31,7 @@
 //! than a day ahead of it, of the *confirmed* time. That goes on as time passes, and goes with the node's time only once a wall clock
 //! that it agrees with has been followed without a jump for a day in one run, or for ten minutes where the kernel calls it
 //! synchronised, or where the machine has run on since the node's time was confirmed. So what a start under a wrong clock writes down
-//! ends no waiting, however often it comes: whoever sees that the clock is wrong can still set it.
+//! ends no waiting, however often it comes: an operator that sees that the clock is wrong can still set it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Does work; `None` if it panicked. Whoever calls it knows what to do with what the work was changing.
+/// Does work; `None` if it panicked. The caller knows what to do with what the work was changing.
 pub fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
     // What a panic carries is text, for the hook; it is not needed any more.
     catch_unwind(AssertUnwindSafe(work)).map_err(drop).ok()

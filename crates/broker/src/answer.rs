@@ -1,4 +1,4 @@
-//! Those who wait for an entry's outcome, and how they are told.
+//! What waits for an entry's outcome, and how it is told.
 
 use std::fmt;
 use std::future::Future;
@@ -55,7 +55,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     fn answer(self, answer: Result<Appended, ErrorKind>, wakes: &mut WakeBatch) {
-        // Before whoever waits can look at the counters.
+        // Before the task that waits can look at the counters.
         if answer.is_ok_and(|appended| !appended.duplicate) {
             self.traffic.receive(self.bytes as usize);
         }
@@ -63,7 +63,7 @@ impl Waiting {
     }
 }
 
-/// Who waits for one entry.
+/// What waits for one entry.
 pub(crate) enum Waiter {
     /// One batch of a call; if it is fragmented, with its number.
     Append { batch: Waiting, fragmented: Option<u64> },
@@ -71,7 +71,7 @@ pub(crate) enum Waiter {
     Reply(Arc<Reply>),
     /// A front end, and those that read right behind its entry.
     FrontEnd(Arc<Written>),
-    /// A group, or one who asked it.
+    /// A group, or a request to it.
     Group(GroupWaiter),
     /// The next step of something; it runs on the thread that applies, with no lock held.
     Then(Next),
@@ -114,7 +114,7 @@ impl Waiter {
             Self::Append { batch, .. } => batch.answer(outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
             Self::FrontEnd(written) => written.answer(outcome, wakes),
-            // Whoever answers has others to answer.
+            // The thread that answers has others to answer.
             Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),
             Self::Then(next) => drop(contain(|| next(outcome, wakes))),
         }
@@ -138,7 +138,7 @@ struct Answers {
 
 impl AppendCall {
     pub(crate) fn new(batches: usize) -> Arc<Self> {
-        // What stands here until the answer comes is for those who do not wait for it.
+        // What stands here until the answer comes is for callers that do not wait for it.
         let answers = vec![Err(ErrorKind::Timeout); batches];
         Arc::new(Self(Mutex::new(Answers { answers, open: batches, sleeper: Sleeper::default() })))
     }
@@ -152,7 +152,7 @@ impl AppendCall {
         }
     }
 
-    /// Answers `batches` items from `slot` on with an error, before anybody waits.
+    /// Answers `batches` items from `slot` on with an error, before a task waits.
     pub(crate) fn refuse(&self, slot: u32, batches: usize, error: ErrorKind) {
         let mut wakes = WakeBatch::default();
         (slot..slot + batches as u32).for_each(|slot| self.answer(slot, Err(error), &mut wakes));

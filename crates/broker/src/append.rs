@@ -31,7 +31,7 @@ pub enum AppendRefusal {
     /// The topic has no such partition.
     #[error("no such partition")]
     UnknownPartition,
-    /// The topic is kept for who made it.
+    /// The topic is kept for the front end that made it.
     #[error("no client writes to an internal topic")]
     Internal,
     /// The topic wants more replicas in sync.

@@ -165,14 +165,14 @@ impl Broker {
         let sleeper = Arc::new(Mutex::new(Sleeper::default()));
         std::future::poll_fn(|cx| {
             let mut asleep = sleeper.lock();
-            // One that nobody has woken since is still on the shard's list.
+            // A task that was not woken since is still on the shard's list.
             let listed = asleep.is_asleep();
             asleep.sleep(cx);
             drop(asleep);
             if !listed {
                 shard.wait_for_room(&sleeper);
             }
-            // Looked at last: room that was made before it was on the list woke nobody.
+            // Looked at last: room that was made before the task was on the list woke no task.
             if shard.has_room() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -276,7 +276,7 @@ impl Broker {
         DataWatch::register(partitions.iter().filter_map(place).collect(), min_bytes)
     }
 
-    /// A producer id that nobody had before.
+    /// A producer id that was never given out before.
     ///
     /// # Errors
     /// The catalog's shard does not take writes.
@@ -359,9 +359,9 @@ impl Broker {
             inner.shards.iter().for_each(|shard| shard.seal());
             end_run(&inner.shards);
             inner.lock.lock().take();
-            // Whoever waits may open the directory again once it has let go of its broker.
+            // The caller may open the directory again once it has let go of its broker.
             drop(inner);
-            // If nobody waits any more, the process is about to end.
+            // If the caller waits no longer, the process is about to end.
             let _ = told.send(());
         };
         let begun = std::thread::Builder::new().name("seal".into()).spawn(seal).is_ok();

@@ -1,11 +1,11 @@
-//! Who asks, and what is forbidden to whom.
+//! The caller of a change, and what is forbidden to which caller.
 
 use sabir_model::{FrontendNo, TopicError};
 
 use crate::broker::Broker;
 use crate::catalog::Topic;
 
-/// Who asks for a change. What the front end that made a topic forbids others is judged by it.
+/// The caller of a change. What the front end that made a topic forbids others is judged by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     front_end: Option<&'static str>,
@@ -21,7 +21,7 @@ pub struct ReservedTopic {
 }
 
 impl Caller {
-    /// Whoever runs the broker, by way of the admin port.
+    /// The operator, by way of the admin port.
     pub const OPERATOR: Self = Self { front_end: None };
 
     /// A client of the front end of that name, or the front end itself.
@@ -57,7 +57,7 @@ impl Broker {
         }
     }
 
-    /// Whether a topic may be changed, emptied or deleted: nobody changes what is internal, and no front end what another one made.
+    /// Whether a topic may be changed, emptied or deleted: no caller changes what is internal, and no front end what another one made.
     pub(crate) fn may_change(&self, caller: Caller, topic: &Topic) -> Result<(), TopicError> {
         if topic.internal {
             return Err(TopicError::Internal((*topic.name).into()));

@@ -58,8 +58,8 @@ enum Step {
     Delete,
 }
 
-/// Who waits for a definition's outcome. If the step that should give it ends without (it panicked, or was never run), the shards are
-/// compared with the catalog again, and who waits is told that it takes longer.
+/// The call that waits for a definition's outcome. If the step that should give it ends without (it panicked, or was never run), the shards are
+/// compared with the catalog again, and the call is told that it takes longer.
 struct Unanswered {
     definitions: Arc<Definitions>,
     reply: Option<Arc<Reply>>,
@@ -160,7 +160,7 @@ impl Definitions {
             }
             if config != topic.config {
                 let body = TopicConfigured { id: topic.id, version: Some(topic.version), config };
-                // Nobody waits for it; one that is lost is proposed at the next start.
+                // No call waits for it; one that is lost is proposed at the next start.
                 drop(self.change(&body, Priority::Reserve, None));
             }
         }
@@ -278,7 +278,7 @@ impl Definitions {
             match self.missing(&topic, &known) {
                 None => ready.push(topic),
                 Some(step) => {
-                    // Nobody waits for it here; a failure is tried again.
+                    // No call waits for it here; a failure is tried again.
                     let nobody = self.unanswered(Arc::default(), None);
                     let mut wakes = WakeBatch::default();
                     self.carry(step, topic, nobody, &mut wakes);

@@ -1,4 +1,4 @@
-//! What is looked at on the side, since a file system that hangs takes along whoever asks it: the space that is free, and whether the
+//! What is looked at on the side, since a file system that hangs takes along the thread that asks it: the space that is free, and whether the
 //! disks answer.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -36,7 +36,7 @@ const DEFINITIONS: Duration = Duration::from_secs(1);
 const PRODUCERS: Duration = Duration::from_secs(60);
 /// How often groups are tidied up.
 const GROUPS: Duration = Duration::from_secs(300);
-/// How long a buffer waits that nobody wants.
+/// How long a buffer waits that is not in use.
 const BUFFERS: Duration = Duration::from_secs(30);
 /// Partitions looked at under one lock of the projections, and moves in one entry.
 const PORTION: usize = 512;
@@ -226,14 +226,14 @@ impl Maintenance {
         }
     }
 
-    /// Looks how much is free where it holds up nobody else.
+    /// Looks how much is free, on a thread of its own.
     fn free_space(&self, end: &End) {
         while !end.sleep(LOOK) {
             self.each_shard("look for space", Shard::look_at_space);
         }
     }
 
-    /// Waits for no disk, or nobody would say that one does not answer.
+    /// Waits for no disk, or it would not be noticed that one does not answer.
     fn disk_watch(&self, end: &End) {
         let mut told = vec![Told::default(); self.shards.len()];
         while !end.sleep(LOOK) {

@@ -15,7 +15,7 @@ pub(crate) struct DataLock {
 }
 
 impl DataLock {
-    /// Takes a data directory, which must be there, and leaves word of who has it.
+    /// Takes a data directory, which must be there, and leaves word of the process that has it.
     ///
     /// # Errors
     /// Another process has it; the file cannot be opened or written.

@@ -29,7 +29,7 @@ pub struct BrokerOptions {
     pub data: PathBuf,
     /// Data shards of a new data directory; an existing one keeps the number it was made with.
     pub data_shards: u32,
-    /// Whether that is what suits the machine, and nobody chose it.
+    /// Whether that is what suits the machine, and not what the user chose.
     pub data_shards_auto: bool,
     /// The format level that the data directory is to have, if it has a lower one; `None` keeps the one that it has. A new one has the
     /// newest.
@@ -77,7 +77,7 @@ pub struct BrokerOptions {
     pub recycle: bool,
     /// Bytes of the device that a shard's journal leaves to others.
     pub keep_free: u64,
-    /// Descriptors that the journals keep for files nobody needs just then, all shards together.
+    /// Descriptors that the journals keep for files that are not in use just then, all shards together.
     pub open_files: usize,
     /// The most topics whose bytes in and out are counted one by one; those of the others are counted together.
     pub counted_topics_max: usize,

@@ -1,4 +1,4 @@
-//! What a data directory holds is nobody else's to read: files are made for their owner alone, and so are folders. Those that are
+//! What a data directory holds is its owner's alone to read: files are made for their owner alone, and so are folders. Those that are
 //! there already are made so at the start.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::backend::shard_number;
 
-/// The bits of everybody but the owner.
+/// The bits of all users but the owner.
 const OTHERS: u32 = 0o077;
 /// How deep folders lie in a shard's: more of them are none of ours.
 const DEPTH: usize = 4;

@@ -1,4 +1,4 @@
-//! What is asked of topics: to be made, changed, emptied and deleted. Every rule is judged here, whichever way somebody came.
+//! What is asked of topics: to be made, changed, emptied and deleted. Every rule is judged here, whichever front end asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -243,7 +243,7 @@ impl Broker {
         topic: TopicId,
         mut change: impl FnMut(&mut TopicConfig) -> Result<(), E>,
     ) -> Result<Arc<Topic>, E> {
-        // It would be right without: who comes second is told so by the entry's outcome. But many at once would go on for long.
+        // It would be right without: the second change is told so by the entry's outcome. But many at once would go on for long.
         let _turn = self.inner.changing.lock().await;
         loop {
             let (known, config) = self.changed(caller, topic, &mut change)?;

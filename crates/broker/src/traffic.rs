@@ -28,7 +28,7 @@ impl Traffic {
     }
 }
 
-/// Who has counters of its own.
+/// Which topics have counters of their own.
 #[derive(Debug)]
 pub(crate) struct TrafficBook {
     /// How many topics may have.

@@ -64,7 +64,7 @@ impl Watchers {
         }
     }
 
-    /// Tells those who watch what a block touched.
+    /// Tells watches what a block touched.
     pub(crate) fn notify(&self, touched: &Touched, wakes: &mut WakeBatch) {
         if self.count.load(SeqCst) == 0 {
             return;
@@ -95,7 +95,7 @@ pub struct DataWatch {
 
 impl DataWatch {
     pub(crate) fn register(mut places: Vec<(Arc<Shard>, PartitionId)>, min_bytes: usize) -> Self {
-        // Once each, however often it is named: leaving costs a look at all who watch the same partition.
+        // Once each, however often it is named: leaving costs a look at all watches of the same partition.
         places.sort_unstable_by_key(|(shard, partition)| (shard.id, *partition));
         places.dedup_by_key(|(shard, partition)| (shard.id, *partition));
         let watch = Arc::new(Watch {

@@ -1,7 +1,7 @@
 //! Settings as a user writes them: sizes, lengths of time, addresses, and tables whose unknown keys are errors.
 //!
 //! A section is described by its [`Setting`]s (what the reference page and the suggestions are made from) and parsed by
-//! whoever owns it, so that the server knows no protocol's keys.
+//! its owner, so that the server knows no protocol's keys.
 
 use std::fmt;
 use std::str::FromStr;

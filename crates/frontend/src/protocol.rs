@@ -24,7 +24,7 @@ pub trait Protocol: Send + Sync + 'static {
     /// The keys of its table beside the common ones.
     fn settings(&self) -> &'static [Setting];
 
-    /// Names that it keeps for topics of its own: nobody else makes such topics, whether it is served or not. A `*` at the end stands for
+    /// Names that it keeps for topics of its own: no other protocol makes such topics, whether it is served or not. A `*` at the end stands for
     /// every name that begins so.
     fn reserved_topics(&self) -> &'static [&'static str] {
         &[]

@@ -19,7 +19,7 @@ struct FrameEnd {
 
 impl Journal {
     /// Drains the writes in flight, then drops every block above `after`: `term`, the higher one in which the journal goes on,
-    /// is made durable with the place of the cut before anything is overwritten. Nobody may append meanwhile. Blocking.
+    /// is made durable with the place of the cut before anything is overwritten. Nothing may be appended meanwhile. Blocking.
     ///
     /// # Errors
     /// See [`CutError`].

@@ -127,7 +127,7 @@ pub enum BlockAppendError {
 /// Why a read failed. It concerns the bytes asked for and nothing else.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BlockReadError {
-    /// No such block yet, or not committed: nobody may see it.
+    /// No such block yet, or not committed: no reader may see it.
     #[error("block {sequence} is not committed")]
     NotCommitted {
         /// What was asked for.

@@ -149,7 +149,7 @@ impl Counters {
     }
 }
 
-/// The marks, for those who look without a lock.
+/// The marks, to be read without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     committed: AtomicU64,
@@ -274,7 +274,7 @@ impl Journal {
     }
 
     /// Takes in what the disk has completed; whether that was anything. From any thread; if another is at it, that one does it
-    /// again. A replicator goes on to what follows from it; anybody else must [wake](Self::wake) the replicator's driver.
+    /// again. A replicator goes on to what follows from it; any other caller must [wake](Self::wake) the replicator's driver.
     pub(crate) fn advance(&self) -> bool {
         let mut any = false;
         self.reaping.run(|| any |= self.reap());
@@ -452,7 +452,7 @@ impl Journal {
         }
     }
 
-    /// What should be loaded now for readers who run on, if anything: to be [run](ReadAhead::run) where it stalls nobody. Costs
+    /// What should be loaded now for readers that read on, if anything: to be [run](ReadAhead::run) on a thread that may block. Costs
     /// next to nothing when there is none.
     pub fn take_read_ahead(&self) -> Option<ReadAhead> {
         self.parts.cold.take_wanted()
@@ -689,7 +689,7 @@ impl std::fmt::Debug for Notes {
     }
 }
 
-/// Who wants to know that there is something to look at.
+/// Is called when there is something to look at.
 #[derive(Default)]
 struct Waker(Mutex<Option<WakeFn>>);
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   entries ──► BlockBuilder ──► Block ──► Replicator::append ──► Event::Committed ──► apply
 //!                                              │        ▲
-//!                                      Journal │        │ completions, reaped by whoever is told of them
+//!                                      Journal │        │ completions, reaped by the thread told of them
 //!                                              ▼        │
 //!                                   segments ── Disk ───┘         reads: tail cache, else the segment
 //! ```

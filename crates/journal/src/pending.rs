@@ -1,4 +1,4 @@
-//! Blocks that are appended and not final, and the events that nobody has taken.
+//! Blocks that are appended and not final, and the events that no poll has taken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Reads of committed bytes that are not in the tail cache: large, with read-ahead, and never on a thread that others wait for.
 //!
 //! What comes from the disk is kept for a while in windows, at most one of which is loaded for a place at a time. A reader that
-//! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and whoever
-//! touches it asks for the stretch after it. Stretches begin small and double for a reader that comes before they are loaded: who
-//! reads slowly takes little of the disk's time at once from those who write.
+//! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and the
+//! read that touches it asks for the stretch after it. Stretches begin small and double for a reader that comes before they are loaded: a slow
+//! reader takes little of the disk's time at once from the writes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -60,7 +60,7 @@ pub(crate) struct ColdReads {
     windows: Mutex<Windows>,
     /// A window was loaded, or will not be.
     loaded: Condvar,
-    /// Whether a stretch waits for somebody to load it: for looking without the lock.
+    /// Whether a stretch waits to be loaded: to be looked at without the lock.
     wants: AtomicBool,
     /// What was read from the disk: how often, and how many bytes.
     pub reads: AtomicU64,
@@ -85,15 +85,15 @@ struct Window {
     /// None while it is being loaded.
     bytes: Option<Bytes>,
     used: u64,
-    /// Nobody has asked for any of it yet.
+    /// No read has asked for any of it yet.
     unread: bool,
-    /// How much is loaded ahead of who reads here; none for a reader that does not run on.
+    /// How much is loaded ahead of the reader here; none for a reader that does not read on.
     ahead: u64,
     /// Where the stretch begins that is to be loaded once this window is touched.
     next: Option<u64>,
 }
 
-/// What is to be loaded before somebody asks for it.
+/// What is to be loaded before a read asks for it.
 #[derive(Debug)]
 struct Stretch {
     segment: Arc<Segment>,
@@ -200,7 +200,7 @@ impl Windows {
         }
     }
 
-    /// How much is to be loaded ahead, if a read here, of what nobody has loaded, continues an earlier one.
+    /// How much is to be loaded ahead, if a read here, of what no read has loaded, continues an earlier one.
     fn runs_on(&self, place: &Place) -> Option<u64> {
         let near = |w: &&Window| {
             w.segment == place.segment.no && (w.range.start..=w.range.end + FIRST_READ).contains(&place.start)
@@ -208,7 +208,7 @@ impl Windows {
         if let Some(ahead) = self.windows.iter().filter(near).map(|w| w.ahead).max() {
             return Some(doubled(ahead));
         }
-        // Nothing is loaded over the end of a segment: who comes from there is not late.
+        // Nothing is loaded over the end of a segment: a reader that comes from there is not late.
         let begins = place.start < SEGMENT_HEADER as u64 + FIRST_READ;
         let before = self.windows.iter().filter(|w| begins && w.segment.next() == place.segment.no);
         before.map(|w| w.ahead.max(LEAST_AHEAD)).max()
@@ -286,7 +286,7 @@ impl ColdReads {
         self.wants.store(wants, Ordering::Release);
     }
 
-    /// What should be loaded ahead by somebody, if anything.
+    /// What should be loaded ahead by a thread that may block, if anything.
     pub(crate) fn take_wanted(self: &Arc<Self>) -> Option<ReadAhead> {
         if !self.wants.load(Ordering::Acquire) {
             return None;
@@ -343,7 +343,7 @@ impl ColdReads {
         start..end
     }
 
-    /// The next range of a stretch that nobody has loaded or loads, claimed; from `start` on.
+    /// The next range of a stretch that no thread has loaded or loads, claimed; from `start` on.
     fn claim_ahead(&self, stretch: &Stretch, mut start: u64) -> Option<Range<u64>> {
         let mut windows = self.windows.lock();
         let segment = stretch.segment.no;
@@ -398,8 +398,8 @@ pub struct ColdRead {
 }
 
 impl ColdRead {
-    /// Reads the bytes, and some after them for the next reader; or waits for another who does. Blocking: to be called where
-    /// that stalls nobody.
+    /// Reads the bytes, and some after them for the next reader; or waits for another thread that does. Blocking: to be called on a
+    /// thread that may block.
     ///
     /// # Errors
     /// [`BlockReadError::Disk`]. The bytes are not verified: they have a checksum of their own.
@@ -425,7 +425,7 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Loads them, window by window, until no more are wanted. Blocking, as [`ColdRead::run`]. An error is left to the reader who
+    /// Loads them, window by window, until no more are wanted. Blocking, as [`ColdRead::run`]. An error is left to the reader that
     /// comes to the place.
     pub fn run(mut self) {
         while let Some(stretch) = &self.stretch {

@@ -378,7 +378,7 @@ impl Recovery<'_> {
         Ok(remnants)
     }
 
-    /// Looks for later frames in files that nobody can place: then a used one lost its header.
+    /// Looks for later frames in files that have no place in the log: then a used one lost its header.
     fn scan_unplaced(&self, missing: &Missing<'_>) -> Result<(), JournalError> {
         let raw = self.files.raw.iter().map(|file| (file, RAW_SCAN_BYTES));
         for (file, bytes) in self.files.bad.iter().map(|file| (file, u64::MAX)).chain(raw) {

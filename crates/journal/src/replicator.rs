@@ -4,7 +4,7 @@
 //!            committed()          last appended
 //!                 │                    │
 //!   ──┬──┬──┬──┬──▼──┬─────┬─────┬─────▼
-//!     │ final,     │ appended: may be cut; nobody can read it
+//!     │ final,     │ appended: may be cut; not readable      
 //!     │ readable   │
 //!   ──┴──┴──┴──┴─────┴─────┴─────┴─────
 //!                  └── cut(after) ──► Event::Cut{from, through}, then new blocks in a higher term
@@ -96,7 +96,7 @@ pub trait Replicator: Send + Sync + 'static {
     /// The group commit rule: nothing in flight, or fewer than eight and 64 KiB or more (`open_bytes`) waiting.
     fn ready(&self, open_bytes: usize) -> bool;
 
-    /// Takes what the disk has completed and moves `committed`. From any thread; if another is at it, that one does it again
+    /// Takes what the disk has completed and moves `committed`. From any thread; if another thread is at it, that one does it again
     /// and this call returns at once.
     fn advance(&self);
 
@@ -122,7 +122,7 @@ pub trait Replicator: Send + Sync + 'static {
     /// See [`CutError`].
     fn cut(&self, after: Sequence) -> Result<(), CutError>;
 
-    /// Readable when there is something to `advance`; whoever watches it calls `advance`, then `poll`. The waker may be
+    /// Readable when there is something to `advance`; the thread that watches it calls `advance`, then `poll`. The waker may be
     /// called all the same: watch both.
     fn event_fd(&self) -> Option<RawFd>;
 

@@ -134,7 +134,7 @@ pub fn is_journal_file(name: &str) -> bool {
     name == crate::slots::NAME || name == crate::disk::PROBE || file_number(name).is_some()
 }
 
-/// An open segment file; closed with the last who holds it.
+/// An open segment file; closed when its last holder lets go of it.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     disk: Arc<dyn Disk>,

@@ -64,9 +64,9 @@ pub(crate) struct SegmentPool {
     slots: Arc<Mutex<Slots>>,
     /// Held while a segment gets its number, so that numbers are given in the order of use; never while a file is made or zeroed.
     pooled: Mutex<PooledSegments>,
-    /// Held by the one who prepares.
+    /// Held by the thread that prepares.
     preparing: Mutex<()>,
-    /// What the pool holds, and whether the last try to make a file found no space; for those who must not wait.
+    /// What the pool holds, and whether the last try to make a file found no space; to be read where nothing may wait.
     spare: AtomicUsize,
     exhausted: AtomicBool,
     /// All segment files, those with blocks too.
@@ -118,7 +118,7 @@ impl PooledSegments {
         self.zeroing.take().or_else(|| self.raw.pop().map(|file| Zeroing { file, at: 0 }))
     }
 
-    /// A file that was written before and whose frames nobody needs.
+    /// A file that was written before and whose frames are needed no more.
     fn take_written(&mut self) -> Option<SegmentFile> {
         self.unsettled.take().or_else(|| self.take_free())
     }
@@ -233,7 +233,7 @@ impl SegmentPool {
         made
     }
 
-    /// Says once what segments lack. A lack of space or descriptors is said elsewhere, by whoever measures them.
+    /// Says once what segments lack. A lack of space or descriptors is logged where these are measured.
     fn note_exhausted(&self, lack: Option<&DiskError>) {
         let was = self.exhausted.swap(lack.is_some(), Ordering::AcqRel);
         if let (false, Some(error @ DiskError::FileTooLarge { .. })) = (was, lack) {
@@ -295,7 +295,7 @@ impl SegmentPool {
         self.change(|pooled| {
             let done = raw.at == raw.file.len;
             let next = match zeroed {
-                // Somebody wanted a segment meanwhile, and its header could not be written: that number comes first.
+                // The writer wanted a segment meanwhile, and its header could not be written: that number comes first.
                 Ok(()) if done && pooled.unsettled.is_none() => Some(raw.file),
                 Ok(()) => {
                     pooled.zeroing = Some(raw);
@@ -370,7 +370,7 @@ impl SegmentPool {
     }
 }
 
-/// Numbers that nobody can foresee, or that follow from a seed.
+/// Numbers that cannot be foreseen, or that follow from a seed.
 #[derive(Debug)]
 pub(crate) enum Random {
     System,

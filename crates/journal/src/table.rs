@@ -121,7 +121,7 @@ pub struct LocalTables {
 }
 
 impl LocalTables {
-    /// The stored form of the whole, for one who does not store segment by segment.
+    /// The stored form of the whole, for a store that does not go segment by segment.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(FORM);
         put_u64(out, self.through.0);

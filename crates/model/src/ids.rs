@@ -51,7 +51,7 @@ id! {
     LeaderEpoch(i32)
 }
 id! {
-    /// The number the catalog gave a front end's registered name; 0 is nobody.
+    /// The number the catalog gave a front end's registered name; 0 is none.
     FrontendNo(u16)
 }
 id! {

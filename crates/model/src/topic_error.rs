@@ -31,7 +31,7 @@ pub enum TopicError {
     /// A topic of this name exists.
     #[error("topic {0:?} exists")]
     Exists(Box<str>),
-    /// Whoever makes the topic wants none beside it whose name differs in `.` and `_` alone, and there is one.
+    /// The topic is not to be made beside one whose name differs in `.` and `_` alone, and there is one.
     #[error("the name {name:?} differs from that of topic {other:?} in '.' and '_' alone")]
     Collides {
         /// The name that was asked for.

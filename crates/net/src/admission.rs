@@ -1,4 +1,4 @@
-//! Who may come in: counts of connections, by listener and in all.
+//! Which connections are taken: they are counted, by listener and in all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

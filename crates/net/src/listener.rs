@@ -16,7 +16,7 @@ pub struct ListenOptions {
     pub section: &'static str,
     /// The addresses; port 0 takes any free one.
     pub addresses: Vec<SocketAddr>,
-    /// Whether nobody has to log in, in the user's own words, on addresses that other machines reach.
+    /// Whether the user allows clients without a login on addresses that other machines reach.
     pub anonymous: bool,
     /// Connections at once.
     pub max_connections: usize,
@@ -25,7 +25,7 @@ pub struct ListenOptions {
 /// Why an address is not listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// It would let anybody in.
+    /// It would let every client in.
     #[error("{section}.listen: {}", exposure_advice(section, .address))]
     Exposed {
         /// The configuration section.
@@ -66,7 +66,7 @@ pub fn exposed(addresses: &[SocketAddr]) -> Option<SocketAddr> {
     addresses.iter().find(|a| !a.ip().to_canonical().is_loopback()).copied()
 }
 
-/// Why such an address is not listened on where nobody has to log in, and what to do about it.
+/// Why such an address is not listened on where clients need no login, and what to do about it.
 pub fn exposure_advice(section: &str, address: &SocketAddr) -> String {
     format!(
         "{address} can be reached from other machines, and nobody has to log in here; listen on 127.0.0.1, or \
@@ -109,7 +109,7 @@ impl Listener {
         &self.addresses
     }
 
-    /// The sockets, not blocking, for whoever accepts from them without I/O threads.
+    /// The sockets, not blocking, for a caller that accepts from them without I/O threads.
     pub fn into_sockets(self) -> Vec<std::net::TcpListener> {
         self.sockets
     }

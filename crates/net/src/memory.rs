@@ -10,7 +10,7 @@ const LITTLE_PART: usize = 4;
 
 /// A bound on the bytes that frames take in all connections together.
 ///
-/// Who finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
+/// A connection that finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
 /// one that does not.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
@@ -105,7 +105,7 @@ impl FrameMemory {
         self.shared.total
     }
 
-    /// Room for up to `wanted` bytes, but no more than a quarter of what is left, so that whoever comes next finds some too.
+    /// Room for up to `wanted` bytes, but no more than a quarter of what is left, so that the next connection finds some too.
     /// `None` where that is not more than `least`, which is not worth counting.
     pub fn share(&self, wanted: usize, least: usize) -> Option<Grant> {
         let bytes = wanted.min(self.total().saturating_sub(self.granted()) / 4);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::LocalBoxFuture;
 
-/// What an I/O thread watches for somebody else: whenever `fd` becomes readable, `drive` is called. It must not block.
+/// What an I/O thread watches for another part of the process: whenever `fd` becomes readable, `drive` is called. It must not block.
 pub struct Watched {
     /// What becomes readable; edge-triggered, never read here.
     pub fd: OwnedFd,
@@ -41,7 +41,7 @@ impl IoThread {
         let (jobs, queue) = unbounded_channel();
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let run = move || {
-            // Whoever is served here, and the shards that are watched here, would wait for ever.
+            // The connections that are served here, and the shards that are watched here, would wait for ever.
             let _guard = AbortOnPanic;
             Self::work(watched, queue, stop, &ready);
         };

@@ -40,7 +40,7 @@ struct Shared {
     small: JobMemory,
     large: JobMemory,
     slow: JobMemory,
-    /// Who holds one works.
+    /// A thread that holds one works.
     turns: Vec<Arc<FairMutex<()>>>,
     next: AtomicUsize,
 }

@@ -9,15 +9,15 @@ const ONCE: u64 = 32;
 const EACH_SHARD: u64 = 12;
 /// For each I/O thread: what it polls and is woken by.
 const EACH_THREAD: u64 = 4;
-/// The most that journals keep for files which nobody needs just then.
+/// The most that journals keep for files which are not in use just then.
 const MOST_KEPT: u64 = 1024;
 /// The fewest and the most connections of the admin port: it has its own, whatever comes in elsewhere.
 const ADMIN: (u64, u64) = (2, 64);
 
-/// Who may have how many descriptors.
+/// How many descriptors each part may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// The journals, for files that nobody needs just then.
+    /// The journals, for files that are not in use just then.
     pub journals: usize,
     /// Connections of clients.
     pub connections: usize,

@@ -9,7 +9,7 @@ use sabir_base::metrics::Exposition;
 
 /// Since the start of the process.
 static PANICS: AtomicU64 = AtomicU64::new(0);
-/// How often one is logged: whoever can cause one can cause many.
+/// How often one is logged: a client that can cause one can cause many.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Has every panic of this process counted, and logged with its place.

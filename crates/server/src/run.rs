@@ -75,7 +75,7 @@ fn announce(running: &Running) {
     tracing::info!(%data, data_shards, durability, "ready after {:.1} ms", running.took().as_secs_f64() * 1e3);
 }
 
-/// A signal so soon after the first is the same one: whoever ends a process group often ends the process, too.
+/// A signal so soon after the first is the same one: a shell that ends a process group often ends the process, too.
 const SAME: Duration = Duration::from_secs(1);
 
 /// Reports the first signal; a second one ends the process.

@@ -83,7 +83,7 @@ impl<T> FreeList<T> {
 }
 
 impl BufPool {
-    /// A pool that keeps at most `keep` bytes of buffers nobody uses.
+    /// A pool that keeps at most `keep` bytes of buffers that are not in use.
     pub fn new(keep: usize) -> Arc<Self> {
         Arc::new(Self { free: Mutex::new(FreeLists::default()), keep })
     }
@@ -131,7 +131,7 @@ impl BufPool {
         }
     }
 
-    /// Frees the buffers and chunks that nobody has wanted since the last call.
+    /// Frees the buffers and chunks that have not been wanted since the last call.
     pub fn trim(&self) {
         let mut free = self.free.lock();
         let buffers: Vec<Raw> = free.classes.iter_mut().flat_map(FreeList::unused).collect();

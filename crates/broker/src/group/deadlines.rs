@@ -63,7 +63,7 @@ impl Groups {
         }
     }
 
-    /// Proposes to delete the positions of groups without members that nobody needed for the retention time, and those of topics
+    /// Proposes to delete the positions of groups without members that were not needed for the retention time, and those of topics
     /// that do not exist any more; to be called every few minutes.
     pub(crate) fn housekeep(&self, exists: &dyn Fn(TopicId) -> bool) {
         if self.ready().is_err() {
@@ -100,7 +100,7 @@ impl Groups {
         }
     }
 
-    /// Stops leading: everyone that waits, and whoever comes, is answered with `error`; nothing is left in memory.
+    /// Stops leading: all parked requests, and those to come, are answered with `error`; nothing is left in memory.
     pub(crate) fn retire(&self, error: ErrorKind) {
         self.with(|inner, wakes| {
             if inner.closed != Some(ErrorKind::ShuttingDown) {

@@ -103,7 +103,7 @@ impl Inner {
         RequestId(self.last_ticket)
     }
 
-    /// Leads a group that nobody had heard of.
+    /// Leads a group that is new.
     pub fn put_new(&mut self, group: Text, machine: Group) {
         self.put(group.clone(), machine);
         if let Some(led) = self.led.get_mut(&group) {
@@ -295,7 +295,7 @@ impl Groups {
                 self.drive(&mut inner, group, GroupEvent::Refused(token, error), wakes);
             }
             Err(ErrorKind::NotLeader) => return self.start_again(inner, group, wakes),
-            // Stopped: whoever asks next gets a machine that will not come far.
+            // Stopped: the next request gets a machine that will not come far.
             Err(error) => inner.retire(group, error, wakes),
         }
         drop(inner);
@@ -304,7 +304,7 @@ impl Groups {
 }
 
 impl Groups {
-    /// The journal has gone another way than the machine: whoever waits is told, and it starts from the table.
+    /// The journal has gone another way than the machine: the requests parked in it are told, and it starts from the table.
     fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &Text, wakes: &mut WakeBatch) {
         inner.retire(group, ErrorKind::NotLeader, wakes);
         self.lead_one(&mut inner, group, wakes);
@@ -324,7 +324,7 @@ impl Inner {
         }
     }
 
-    /// Answers everyone with an error and forgets the machine.
+    /// Answers all parked requests with an error and forgets the machine.
     pub fn retire(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
         let Some(mut led) = self.remove(group) else { return };
         let Some(actions) = contain(|| led.machine.handle(GroupEvent::Retire(error), 0)) else {
@@ -337,8 +337,8 @@ impl Inner {
         }
     }
 
-    /// Forgets a machine that panicked, and of which nothing is to be believed. Everyone who waits at it is told to look for the
-    /// group's coordinator: whoever comes finds a new machine, made from the table.
+    /// Forgets a machine that panicked, and of which nothing is to be believed. All requests parked in it are told to look for the
+    /// group's coordinator: a later one finds a new machine, made from the table.
     fn abandon(&mut self, group: &Text, bytes: usize, wakes: &mut WakeBatch) {
         tracing::error!(group = &**group, "a panic in a group: it starts again from what is stored");
         let led = self.led.remove(group);

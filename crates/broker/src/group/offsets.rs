@@ -277,7 +277,7 @@ impl Groups {
         })
     }
 
-    /// At most `max` committed positions behind that of `after`, or from the first on, by topic id and partition: for who goes
+    /// At most `max` committed positions behind that of `after`, or from the first on, by topic id and partition: for a caller that goes
     /// through many and must not keep others from the group's state meanwhile.
     pub fn offsets_after(
         &self,

@@ -56,7 +56,7 @@ impl Groups {
         })
     }
 
-    /// Asks for the member's assignment; from the leader it brings everyone's. Answered when that is stored.
+    /// Asks for the member's assignment; from the leader it brings those of all members. Answered when that is stored.
     ///
     /// The answer's error is [`ErrorKind::RebalanceInProgress`] (join again), [`ErrorKind::UnknownMember`],
     /// [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`], [`ErrorKind::InconsistentGroupProtocol`],
@@ -142,7 +142,7 @@ impl Groups {
         Ok(())
     }
 
-    /// As [`find`](Self::find), making the group if it is new and nobody claims to be in it.
+    /// As [`find`](Self::find), making the group if it is new and the request claims no membership.
     fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), ErrorKind> {
         match self.find(inner, group, ErrorKind::UnknownMember) {
             Err(ErrorKind::UnknownMember) if !claimed => {

@@ -1,4 +1,4 @@
-//! Time for deadlines: a machine that slept, or a process that stood still, expires nobody.
+//! Time for deadlines: a machine that slept, or a process that stood still, expires no member.
 
 /// A step beyond this is no time that members could have used.
 const LONGEST_STEP_MS: u64 = 60_000;
@@ -15,7 +15,7 @@ impl Steady {
         Self { monotonic_ms, now_ms: 0 }
     }
 
-    /// The time, given what the monotonic clock shows. One who read it earlier and comes later changes nothing.
+    /// The time, given what the monotonic clock shows. A thread that read it earlier and comes later changes nothing.
     pub(super) fn now(&mut self, monotonic_ms: u64) -> i64 {
         let step = monotonic_ms.saturating_sub(self.monotonic_ms);
         self.monotonic_ms = self.monotonic_ms.max(monotonic_ms);

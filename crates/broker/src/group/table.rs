@@ -51,7 +51,7 @@ impl GroupTable {
         Self { groups: Paged::new(prefixes::GROUPS), offset_bytes: 0 }
     }
 
-    /// Applies a committed entry of a block with that time. What comes back is the outcome for whoever proposed it.
+    /// Applies a committed entry of a block with that time. What comes back is the outcome for the proposer.
     ///
     /// # Errors
     /// The body is not one of this version's.

@@ -1,4 +1,4 @@
-//! Who waits for an entry of a group.
+//! What waits for an entry of a group.
 
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Text, Token};
@@ -24,7 +24,7 @@ pub(crate) enum GroupWaiter {
     },
     /// A request that it answers.
     Request(Requester),
-    /// Nobody.
+    /// Nothing waits for it.
     Nobody,
 }
 

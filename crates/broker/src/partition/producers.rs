@@ -69,7 +69,7 @@ pub(crate) struct ProducerState {
     pub(crate) last_ms: i64,
 }
 
-/// The last batches. Of those who make ids up, and of many who come once, there is only one: it takes little.
+/// The last batches. Of producers that make ids up, and of many that come once, there is only one: it takes little.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Window {
     None,

@@ -1,7 +1,7 @@
 //! Offsets by time. The index narrows it down to runs; the record is found by walking its batch.
 //!
 //! Where timestamps mislead, the whole partition may have to be walked. So a lookup goes by steps: after each it is the turn of another one
-//! of the shard, and one that nobody waits for any more goes no further.
+//! of the shard, and one whose caller has gone goes no further.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -129,7 +129,7 @@ impl Shard {
 
     async fn search(self: &Arc<Self>, id: PartitionId, mut search: Search) -> Result<FoundOffset, ErrorKind> {
         loop {
-            // Given in the order of asking, and kept by the step also where nobody waits for that any more.
+            // Given in the order of asking, and kept by the step also where its caller has gone.
             let turn = self.lookups.clone().lock_owned().await;
             let shard = self.clone();
             let step = move || {

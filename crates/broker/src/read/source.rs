@@ -64,7 +64,7 @@ impl Shard {
         Ok(Got { bytes, cold: true })
     }
 
-    /// Has loaded what readers will come to soon, where that stalls nobody.
+    /// Has loaded what readers will come to soon, on threads that may block.
     pub(super) fn read_ahead(&self) {
         while let Some(ahead) = self.journal.take_read_ahead() {
             tokio::task::spawn_blocking(move || ahead.run());
@@ -98,7 +98,7 @@ impl Shard {
 
     fn read_failed(&self, error: &BlockReadError) -> ErrorKind {
         match error {
-            // Retention was faster than the reader, who looks at the log start again.
+            // Retention was faster than the reader, which looks at the log start again.
             BlockReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
             BlockReadError::NotCommitted { .. }
             | BlockReadError::OutOfBounds { .. }

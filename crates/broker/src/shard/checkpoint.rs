@@ -188,7 +188,7 @@ impl Shard {
         Ok(self.pages.commit(batch)?)
     }
 
-    /// Closed segments without a record that somebody keeps.
+    /// Closed segments without a record that a partition keeps.
     fn dead_segments(&self, checkpointer: &mut Checkpointer) -> Vec<SegmentNo> {
         if !self.settings.recycle {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Idempotent producers in bounded number. Whoever names an id is remembered, and ids cost nothing to make up.
+//! Idempotent producers in bounded number. A producer that names an id is remembered, and ids cost nothing to make up.
 //!
 //! The leader proposes which are forgotten, and the entry names them: so every replica and every replay forgets the same ones, whatever
 //! the bounds are by then.

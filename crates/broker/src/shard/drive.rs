@@ -1,4 +1,4 @@
-//! From what the replicator made final to the projections, and to those who wait.
+//! From what the replicator made final to the projections, and to the waiters.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const TURN: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(super) struct Worker {
     polled: Vec<Event>,
-    /// Who waits for entries of the block that is being applied.
+    /// The waiters of the block that is being applied, by entry.
     waiters: VecDeque<(u32, Waiter)>,
     answers: Vec<(Waiter, Outcome)>,
     touched: Touched,
@@ -30,7 +30,7 @@ pub(super) struct Worker {
 }
 
 impl Shard {
-    /// Applies what is final and answers those who wait for it. If another thread is at it, that one does. After a while it leaves the
+    /// Applies what is final and answers its waiters. If another thread is at it, that one does. After a while it leaves the
     /// rest to whoever watches the shard's descriptors.
     pub(crate) fn drive(&self) {
         let began = Instant::now();
@@ -39,7 +39,7 @@ impl Shard {
         let whole = self.driving.run_in_turns(|| {
             self.signal.clear();
             if !self.contain("apply", || self.rounds(is_over)) {
-                // Once more, for those who wait.
+                // Once more, for the waiters.
                 self.contain("stop", || self.rounds(|| false));
             }
             !is_over()
@@ -139,7 +139,7 @@ impl Shard {
         self.fail_all(worker, ErrorKind::StorageError);
     }
 
-    /// Takes no more writes and answers everyone who waits for one.
+    /// Takes no more writes and answers all waiters.
     pub(super) fn fail_all(&self, worker: &mut Worker, why: ErrorKind) {
         worker.fail_waiters(why);
         let left = self.give_up(why);

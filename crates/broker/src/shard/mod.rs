@@ -1,7 +1,7 @@
-//! A shard: one journal, the projections over it, and those who wait for either.
+//! A shard: one journal, the projections over it, and what waits for either.
 //!
 //! ```text
-//!  any thread            whoever is in the loop             whoever sees a completion
+//!  any thread            the thread in the loop             the thread that sees a completion
 //!  ──────────            ───────────────────────           ─────────────────────────
 //!  append ─► open block ─► submit: close, Replicator::append ─► drive: advance, poll, apply ─► answers
 //!             (lock)         (lock, for taking only)                        (lock)
@@ -74,7 +74,7 @@ pub(crate) struct Shard {
     /// Tasks that wait until less does.
     room: Mutex<Vec<Weak<Mutex<crate::answer::Sleeper>>>>,
     submitting: DrainLoop,
-    /// The time of the last block submitted; only the one who is in that loop locks it.
+    /// The time of the last block submitted; only the thread that is in that loop locks it.
     submitter: Mutex<i64>,
     in_flight: Mutex<InFlight>,
     driving: DrainLoop,
@@ -84,14 +84,14 @@ pub(crate) struct Shard {
     checkpointer: Mutex<Checkpointer>,
     /// Raised by the replicator where it has no event descriptor, or something that it does not show.
     signal: Signal,
-    /// Whether somebody outside watches the descriptors.
+    /// Whether an I/O thread watches the descriptors.
     watched: AtomicBool,
     stopped: AtomicBool,
     /// Held by the one step of a lookup by time that is under way.
     pub(crate) lookups: Arc<tokio::sync::Mutex<()>>,
     crowd: Crowd,
     leadership: Leadership,
-    /// Whether something panicked and those who wait have not been told yet.
+    /// Whether something panicked and the waiters have not been told yet.
     panicked: AtomicBool,
     pub(crate) meters: ShardMeters,
 }

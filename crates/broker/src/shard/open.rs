@@ -30,13 +30,13 @@ const BODY_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Filled {
     pub(super) builder: BlockBuilder,
-    /// Who waits, by entry.
+    /// What waits for its entries, by entry.
     pub(super) waiters: Vec<(u32, Waiter)>,
     /// The latest stamp in it: its time is at least that.
     pub(super) stamp: i64,
     /// Whether an entry in it may use the space kept in reserve.
     pub(super) reserve: bool,
-    /// Bytes of changes in it, with what is kept of those who wait for them.
+    /// Bytes of changes in it, with what is kept of their waiters.
     changes: usize,
 }
 
@@ -52,7 +52,7 @@ impl Filled {
     }
 }
 
-/// Bytes that a change which waits is counted with beside its body, for those who wait for it.
+/// Bytes that a change which waits is counted with beside its body, for its waiter.
 const WAITER: usize = 128;
 
 /// An entry to push.
@@ -309,7 +309,7 @@ impl OpenBlocks {
         }
     }
 
-    /// Takes no more entries; gives everyone who waits for those not submitted.
+    /// Takes no more entries; gives all waiters of those not submitted.
     pub(super) fn refuse(&mut self, why: ErrorKind) -> Vec<Waiter> {
         self.refused = Some(why);
         let mut all = Vec::new();

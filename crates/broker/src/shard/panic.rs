@@ -31,7 +31,7 @@ impl Shard {
         Guarded(self, doing)
     }
 
-    /// Does what nobody calls for, and so ends the panic, too; whether there was none.
+    /// Does what no caller waits for, and so ends the panic, too; whether there was none.
     pub(crate) fn contain(&self, doing: &'static str, work: impl FnOnce()) -> bool {
         let done = panics::contain(work).is_some();
         if !done {
@@ -40,7 +40,7 @@ impl Shard {
         done
     }
 
-    /// Marks alone are set here: whoever unwinds may hold other locks, which answering those who wait would take.
+    /// Marks alone are set here: the thread that unwinds may hold other locks, which answering the waiters would take.
     fn panicked(&self, doing: &'static str) {
         error!(shard = %self.id, doing, "a panic: the shard stops, it takes no more writes; a restart recovers it");
         self.stopped.store(true, SeqCst);
@@ -48,7 +48,7 @@ impl Shard {
         self.signal.raiser().raise();
     }
 
-    /// Answers those who wait, once, on the thread that drives.
+    /// Answers the waiters, once, on the thread that drives.
     pub(super) fn settle_panic(&self, worker: &mut Worker) {
         if self.panicked.load(SeqCst) && self.panicked.swap(false, SeqCst) {
             self.journal.abandon(Arc::from("a panic"));

@@ -1,4 +1,4 @@
-//! A thread that watches a shard's descriptors until somebody better does.
+//! A thread that watches a shard's descriptors until an I/O thread does.
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
@@ -23,7 +23,7 @@ impl Shard {
         Ok(fds)
     }
 
-    /// From now on somebody else watches the descriptors.
+    /// From now on an I/O thread watches the descriptors.
     pub(crate) fn watched_outside(&self) {
         self.watched.store(true, SeqCst);
     }

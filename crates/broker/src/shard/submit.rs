@@ -198,7 +198,7 @@ fn refuse(waiters: Vec<(u32, Waiter)>, why: ErrorKind) {
 
 #[cfg(test)]
 impl Shard {
-    /// Has so many bytes wait, as far as those who look can tell.
+    /// Has so many bytes wait, as far as can be seen from outside.
     pub(crate) fn pretend_waiting(&self, bytes: usize) {
         self.waiting.store(bytes, SeqCst);
         if bytes == 0 {

@@ -168,7 +168,7 @@ pub(crate) struct At {
     pub(crate) time_ms: i64,
 }
 
-/// What applying a block changed for those who wait outside.
+/// What applying a block changed for readers that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     /// Partitions that received records, with the bytes; consecutive ones are put together.
@@ -268,7 +268,7 @@ impl ShardState {
         self.partitions.partition(id)
     }
 
-    /// A partition, for those who read it.
+    /// A partition, to be read.
     ///
     /// # Errors
     /// It is not there; what is known of it is not to be believed.

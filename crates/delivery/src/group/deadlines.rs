@@ -78,7 +78,7 @@ impl Group {
         }
     }
 
-    /// Whoever has not asked for its assignment by now is gone.
+    /// A member that has not asked for its assignment by now is gone.
     fn end_sync(&mut self, now: i64) {
         let late = self.members.ids_where(|m| m.owes_sync);
         if late.is_empty() {

@@ -64,7 +64,7 @@ pub struct OffsetCommit {
 pub struct OffsetsCommitted {
     /// The group.
     pub group: Text,
-    /// Who commits; judged when the entry is applied.
+    /// The member that commits; judged when the entry is applied.
     pub fence: Fence,
     /// The positions.
     pub offsets: Vec<OffsetCommit>,
@@ -91,7 +91,7 @@ pub struct OffsetsDeleted {
 pub enum WhichOffsets {
     /// These partitions'.
     Listed(Vec<(TopicId, i32)>),
-    /// Of a group without members, what nobody needed since this time (ms); and the group itself when nothing is left.
+    /// Of a group without members, what was not needed since this time (ms); and the group itself when nothing is left.
     UnusedSince(i64),
     /// All of these topics: they were deleted.
     Topics(Vec<TopicId>),

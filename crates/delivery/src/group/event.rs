@@ -21,7 +21,7 @@ pub struct Token(pub u64);
 pub enum GroupEvent {
     /// A client wants to be a member in the next generation. The text is the id to give it if it has none: unique for good.
     Join(RequestId, Text, JoinRequest),
-    /// A member asks for its assignment; the leader brings everyone's.
+    /// A member asks for its assignment; the leader brings those of all members.
     Sync(RequestId, SyncRequest),
     /// Members go.
     Leave(RequestId, Vec<LeaveRequest>),
@@ -31,7 +31,7 @@ pub enum GroupEvent {
     Refused(Token, ErrorKind),
     /// Time passed.
     Tick,
-    /// The group is no longer led here: everyone is answered with the error, and the machine is of no more use.
+    /// The group is no longer led here: all parked requests are answered with the error, and the machine is of no more use.
     Retire(ErrorKind),
 }
 
@@ -120,13 +120,13 @@ pub struct Joined {
     pub generation: i32,
     /// The kind of group.
     pub protocol_type: Option<Text>,
-    /// The protocol everyone can follow.
+    /// The protocol all members can follow.
     pub protocol: Option<Text>,
     /// The leader's member id.
     pub leader: Text,
     /// The member's own id.
     pub member: Text,
-    /// For the leader, everyone.
+    /// For the leader, all members.
     pub members: Vec<JoinedMember>,
     /// For a leader that returned, whether the assignment stands.
     pub skip_assignment: bool,
@@ -152,7 +152,7 @@ pub struct JoinRefused {
     pub member: Text,
 }
 
-/// Who asks, and in which generation it believes to be.
+/// The member that asks, and the generation in which it believes to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
     /// The generation; negative from a client outside the group.
@@ -166,7 +166,7 @@ pub struct Fence {
 /// A request for the assignment.
 #[derive(Debug, Clone)]
 pub struct SyncRequest {
-    /// Who asks.
+    /// The member that asks.
     pub fence: Fence,
     /// The kind of group the member believes in, if it says.
     pub protocol_type: Option<Text>,
@@ -187,7 +187,7 @@ pub struct Synced {
     pub assignment: Bytes,
 }
 
-/// A member that goes; by its instance id alone if somebody else sends it away.
+/// A member that goes; by its instance id alone if an operator sends it away.
 #[derive(Debug, Clone)]
 pub struct LeaveRequest {
     /// The member id, or empty.

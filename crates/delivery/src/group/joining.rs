@@ -1,4 +1,4 @@
-//! Joins: who may come in, and what that sets off.
+//! Joins: which members are taken, and what that sets off.
 
 use sabir_model::ErrorKind;
 

@@ -115,7 +115,7 @@ pub enum GroupPhase {
     PreparingRebalance,
     /// Waiting for the leader's assignment.
     CompletingRebalance,
-    /// Everyone has an assignment.
+    /// All members have an assignment.
     Stable,
     /// Not led here any more.
     Dead,
@@ -147,7 +147,7 @@ pub struct GroupView {
     pub protocol: Option<Text>,
     /// The leader's member id.
     pub leader: Option<Text>,
-    /// Everyone.
+    /// All members.
     pub members: Vec<MemberView>,
 }
 
@@ -167,7 +167,7 @@ pub struct MemberView {
 }
 
 impl Group {
-    /// A group nobody has heard of.
+    /// A group of which nothing is stored.
     pub fn new(config: GroupLimits) -> Self {
         Self {
             config,
@@ -448,7 +448,7 @@ impl Group {
         }
     }
 
-    /// Makes somebody the leader if nobody is.
+    /// Makes a member the leader if none is.
     pub(super) fn elect_someone(&mut self) {
         if self.leader.is_none() {
             self.leader = self.members.iter().next().map(|m| m.id.clone());

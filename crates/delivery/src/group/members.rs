@@ -1,4 +1,4 @@
-//! Who is in the group.
+//! The members of the group.
 
 use std::collections::BTreeMap;
 
@@ -247,7 +247,7 @@ impl Members {
     }
 
     /// Whether one more member with these protocols leaves one that all can follow. A member that joins again is counted as
-    /// it was, so it must keep one of those that everybody else follows.
+    /// it was, so it must keep one of those that all others follow.
     pub fn can_agree_with(&self, protocols: &[GroupProtocol]) -> bool {
         protocols.iter().any(|p| self.followers.get(&p.name) == Some(&self.len()))
     }
@@ -275,7 +275,7 @@ impl Members {
         if self.contains(id) { Ok(()) } else { Err(ErrorKind::UnknownMember) }
     }
 
-    /// Everyone, as the leader sees them.
+    /// All members, as the leader sees them.
     pub fn for_leader(&self, protocol: Option<&Text>) -> Vec<JoinedMember> {
         let seen = |m: &Member| JoinedMember {
             member: m.id.clone(),

@@ -1,4 +1,4 @@
-//! The classic consumer group: members agree on a protocol, a leader among them assigns the work, and everyone commits
+//! The classic consumer group: members agree on a protocol, a leader among them assigns the work, and all of them commit
 //! positions.
 //!
 //! Two halves. [`state`] is what the journal knows of a group, changed only by committed [`entries`]: generation, members,

@@ -13,7 +13,7 @@ use super::{Answer, Group, RequestId, SyncRequest, Synced, Text, Token};
 const STATE_AGAIN_MS: i64 = 1_000;
 
 impl Group {
-    /// Calls everyone to join again.
+    /// Calls all members to join again.
     pub(super) fn prepare(&mut self, now: i64) {
         if matches!(self.phase, Phase::Completing { .. }) {
             self.members.unassign();
@@ -182,7 +182,7 @@ impl Group {
         self.answer(ticket, Answer::Synced(Ok(Synced { protocol_type, protocol, assignment })));
     }
 
-    /// Proposes the leader's assignment; nobody hears of it before it is committed.
+    /// Proposes the leader's assignment; no member hears of it before it is committed.
     fn store_assignment(&mut self, sync: SyncRequest, now: i64) {
         if matches!(self.phase, Phase::Completing { stored: Some(_), .. }) {
             return;
@@ -199,7 +199,7 @@ impl Group {
         }
     }
 
-    /// The assignment cannot be stored: everyone that waits is told so and joins again.
+    /// The assignment cannot be stored: all members that wait are told so and join again.
     fn give_up_sync(&mut self, error: ErrorKind, now: i64) {
         self.answer_syncs(now, Some(error));
         self.prepare(now);
@@ -233,7 +233,7 @@ impl Group {
         }
     }
 
-    /// A group with members will have another record; that nobody is left must be said again.
+    /// A group with members will have another record; that no member is left must be proposed again.
     fn state_again_if_empty(&mut self, now: i64) {
         if self.phase == Phase::Empty {
             self.journal.again_at = now + STATE_AGAIN_MS;

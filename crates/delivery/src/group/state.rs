@@ -36,7 +36,7 @@ pub struct GroupRecord {
     pub protocol: Option<Text>,
     /// The leader's member id.
     pub leader: Option<Text>,
-    /// Everyone, in the order of their ids.
+    /// All members, in the order of their ids.
     pub members: Vec<MemberRecord>,
 }
 

@@ -34,7 +34,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What the spare descriptors are of.
 const NOTHING: &str = "/dev/null";
 
-/// An open file. Its descriptor may be given up while nobody uses it, and is then made anew from the name.
+/// An open file. Its descriptor may be given up while the file is not in use, and is then made anew from the name.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     descriptor: Mutex<Option<Arc<File>>>,
@@ -43,7 +43,7 @@ pub(super) struct OpenFile {
     pub(super) len: u64,
     /// When it was used last, in uses of all.
     used: AtomicU64,
-    /// Those who need the descriptor kept.
+    /// How many operations need the descriptor kept.
     holders: AtomicUsize,
     /// Writes that a sync is still to make durable: submitted, and how many of them were synced.
     writes: AtomicU64,
@@ -94,7 +94,7 @@ impl OpenFile {
         }
     }
 
-    /// Takes the descriptor away, if nobody needs that very one. A write that no sync followed keeps it: what became of such a
+    /// Takes the descriptor away, if no operation needs that very one. A write that no sync followed keeps it: what became of such a
     /// write is told on the descriptor it went through.
     fn take_idle(&self) -> Option<Arc<File>> {
         let mut slot = self.descriptor.try_lock()?;

@@ -212,7 +212,7 @@ pub enum DiskError {
         /// What the system answered.
         source: Arc<io::Error>,
     },
-    /// Nothing is wrong with the disk: whoever wrote to it has given up.
+    /// Nothing is wrong with the disk: its writer has given up.
     #[error("given up after {why}")]
     Abandoned {
         /// After what.
@@ -318,7 +318,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// under way. Blocking; for recovery, draining and shutdown.
     fn wait(&self, timeout: Duration) -> bool;
 
-    /// An event counter that becomes readable whenever there is something to reap. One who watches it edge-triggered (as
+    /// An event counter that becomes readable whenever there is something to reap. A thread that watches it edge-triggered (as
     /// tokio's `AsyncFd` does) need not read it; one who watches its level reads its 8 bytes, then reaps.
     /// `None` where [`set_waker`](Self::set_waker) does this instead.
     fn event_fd(&self) -> Option<RawFd>;
@@ -333,7 +333,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Bytes that files may still be created with. Blocking, where the file system does not answer.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 
-    /// How long the oldest change that is not done has been under way; zero if there is none, or if [nobody looks](WatchedDisk).
+    /// How long the oldest change that is not done has been under way; zero if there is none, or if [nothing watches the disk](WatchedDisk).
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }

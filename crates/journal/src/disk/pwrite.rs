@@ -65,7 +65,7 @@ impl PwriteDisk {
         Self::start(files)
     }
 
-    /// Keeps at most so many descriptors of files that nobody needs just then. Such a file is opened again when it is used.
+    /// Keeps at most so many descriptors of files that are not in use just then. Such a file is opened again when it is used.
     pub fn keep_open(&self, descriptors: usize) {
         self.shared.files.keep_open(descriptors);
     }
@@ -99,7 +99,7 @@ impl Drop for PwriteDisk {
         self.shared.queue.lock().stop = true;
         self.shared.queued.notify_one();
         if let Some(thread) = self.thread.take() {
-            // If it had panicked, nobody would be here to be told.
+            // Had the thread panicked, it would not have come here.
             let _ = thread.join();
         }
     }

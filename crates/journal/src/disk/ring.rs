@@ -134,7 +134,7 @@ impl Ring {
 
     /// Fills the submission queue with what waits. `table` is the guarded content of `self.table`.
     fn enqueue(&self, table: &mut Table) {
-        // SAFETY: the submission queue is touched here alone, and whoever is here holds the lock of `self.table`.
+        // SAFETY: the submission queue is touched here alone, and this function is called with the lock of `self.table` held.
         let mut queue = unsafe { self.uring.submission_shared() };
         while let Some(slot) = table.next_for_kernel() {
             let op = table.slots[slot].as_ref().expect("a slot that waits holds its operation");

@@ -48,7 +48,7 @@ impl UringDisk {
         Ok(Self { files, ring })
     }
 
-    /// Keeps at most so many descriptors of files that nobody needs just then. Such a file is opened again when it is used.
+    /// Keeps at most so many descriptors of files that are not in use just then. Such a file is opened again when it is used.
     pub fn keep_open(&self, descriptors: usize) {
         self.files.keep_open(descriptors);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Completion, Disk, DiskError, FileId, UnderWay, WakeFn, WriteOp};
 
 /// Passes everything on, and notes when what changes the disk, or asks for its space, began. Reads are not noted: many of them wait for
-/// each other, and whoever reads is told by his own patience.
+/// each other, and a reader notices by the time it waits.
 #[derive(Debug)]
 pub struct WatchedDisk {
     disk: Arc<dyn Disk>,

@@ -141,7 +141,7 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
         true
     }
 
-    /// How long the oldest write or sync that is not done has been under way; zero if there is none, or if nobody looks.
+    /// How long the oldest write or sync that is not done has been under way; zero if there is none, or if nothing watches the disk.
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }

@@ -45,7 +45,7 @@ pub trait PageValue: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError>;
 }
 
-/// What one call of [`Paged::capture`] may do: whoever calls it holds a lock meanwhile.
+/// What one call of [`Paged::capture`] may do: its caller holds a lock meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// Entries left.

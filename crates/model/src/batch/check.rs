@@ -64,7 +64,7 @@ pub fn check_records(
     check_members(bytes, limit, Members::All, pause)
 }
 
-/// The same without a pause, for one who has little time: what is not the first member of a gzip file exceeds any limit. Each has a
+/// The same without a pause, for a thread that has little time: what is not the first member of a gzip file exceeds any limit. Each has a
 /// decoder set up, and 20 bytes make one.
 pub(super) fn check_records_at_once(bytes: &[u8], limit: usize) -> Result<RecordSummary, BatchError> {
     check_members(bytes, limit, Members::First, &mut || {})

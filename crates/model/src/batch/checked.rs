@@ -33,7 +33,7 @@ pub struct CheckedBatch {
 }
 
 impl CheckedBatch {
-    /// A batch that nobody has looked at, as if it had been checked by these rules: what journals of earlier versions may hold.
+    /// A batch that has not been looked at, as if it had been checked by these rules: what journals of earlier versions may hold.
     ///
     /// # Errors
     /// It has no header.

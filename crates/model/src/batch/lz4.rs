@@ -136,7 +136,7 @@ impl<'a> Lz4Reader<'a> {
         if frame.content_checksum {
             self.content.write(&self.out[self.read..self.end]);
         }
-        // Who reads it as a stream takes a block of nothing for the end.
+        // A client that reads it as a stream takes an empty block for the end.
         (added > 0).then_some(())
     }
 

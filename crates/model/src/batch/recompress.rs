@@ -7,7 +7,7 @@ use super::records::records;
 use super::{BatchError, Compression, HEADER_LEN};
 
 /// The batch at the front of `batch` with its records compressed by `codec`, at `level` where it has levels. All else of the header
-/// stays, and the records are walked, since nobody who gets the new batch can tell that the old one was malformed. `pause` is called now
+/// stays, and the records are walked, since no reader of the new batch can tell that the old one was malformed. `pause` is called now
 /// and then, for the thread to be lent to others.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Settings that change nothing here and are kept for those who ask for them.
+//! Settings that change nothing here and are kept for clients that ask for them.
 
 /// Names and values, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

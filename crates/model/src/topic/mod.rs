@@ -150,7 +150,7 @@ pub struct TopicConfig {
     pub flush_messages: Option<i64>,
     /// The fields that the topic sets for itself; the others are the node's defaults.
     pub own: OwnFields,
-    /// Settings that change nothing and are kept for those who ask for them.
+    /// Settings that change nothing and are kept for clients that ask for them.
     pub kept: KeptSettings,
 }
 

@@ -35,7 +35,7 @@ impl Patience {
 /// What a connection looks like at the end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Bytes that have arrived of a frame, if the client is the one who is waited for.
+    /// Bytes that have arrived of a frame, if it is the client that is waited for.
     pub(super) arriving: Option<usize>,
     /// Bytes that the client has not read yet.
     pub(super) unread: usize,

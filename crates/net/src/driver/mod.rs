@@ -349,7 +349,7 @@ impl<S: Session> Driver<S> {
                     self.counters.sent(count);
                     self.connection.open.sent(count);
                     self.io.deadlines.sent(count);
-                    // Who reads as fast as this is not behind: what is left is not counted as unread.
+                    // A client that reads as fast as this is not behind: what is left is not counted as unread.
                     if !self.io.output.is_empty() && self.io.is_turn_over(Instant::now()) {
                         return Ok(true);
                     }
@@ -401,7 +401,7 @@ impl<S: Session> Driver<S> {
         let arrived = self.io.input.bytes.len();
         let reading = wanted > 0 || self.io.ended;
         Ok(Progress {
-            // While it waits for memory the clock runs on: what others hold is given back sooner or later, or nobody gets on.
+            // While it waits for memory the clock runs on: what other connections hold is given back sooner or later, or none of them gets on.
             arriving: (wanted == usize::MAX && arrived > 0).then_some(arrived),
             unread: self.io.output.len(),
             busy: self.session.standing() != Standing::Idle,

@@ -230,7 +230,7 @@ impl Loader {
         }
     }
 
-    /// A frame that somebody allows and that no memory is for would be waited for in vain. What nobody says follows the memory.
+    /// A frame that the user allows and that no memory is for would be waited for in vain. What the user does not say follows the memory.
     fn check_frames(&mut self, net: Option<&NetSection>, front_ends: &[FrontendConfig]) {
         let Some(memory) = net.map(|net| sabir_frontend::config::Size(net.frame_memory_bytes())) else {
             return;

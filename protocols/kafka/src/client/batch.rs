@@ -42,7 +42,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Who numbers the batches of an idempotent producer.
+/// What numbers the batches of an idempotent producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Numbering {
     pub producer: ProducerId,

@@ -490,7 +490,7 @@ impl Consumer {
         }
         assigned.unreadable = 0;
         assigned.next = fetched.next;
-        // Whoever got something waits for the others.
+        // A fetch that got something waits for the others.
         let order = &mut self.nodes[node].order;
         order.retain(|&other| other != index);
         order.push_back(index);

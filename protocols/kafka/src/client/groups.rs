@@ -21,7 +21,7 @@ pub struct CommittedOffset {
     pub metadata: Option<String>,
 }
 
-/// Who commits: a member of a generation, or nobody in particular.
+/// The one that commits: a member of a generation, or a client outside of the group.
 #[derive(Debug, Clone)]
 pub struct Committer {
     /// The generation; -1 outside any.

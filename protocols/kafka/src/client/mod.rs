@@ -112,7 +112,7 @@ impl KafkaClient {
         self.at(&address).await.map_err(|error| self.told(&address, error))
     }
 
-    /// A connection to this node of the caller's own: what waits on it holds up nobody else.
+    /// A connection to this node of the caller's own: what waits on it holds up no other request.
     ///
     /// # Errors
     /// The node is unknown or does not answer.

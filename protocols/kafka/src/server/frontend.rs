@@ -26,7 +26,7 @@ use crate::wire::Str;
 /// How long the first client waits for what is made at the start.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// Who asks the broker for what Kafka's clients ask for.
+/// The caller of the broker, for what Kafka's clients ask for.
 pub(crate) const CALLER: Caller = Caller::front_end(NAME);
 
 /// Serves Kafka's protocol.

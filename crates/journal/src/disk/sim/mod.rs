@@ -138,7 +138,7 @@ impl SimDisk {
         self.inner.lock().state.injections.clear();
     }
 
-    /// Nothing changes any more until [`resume`](Self::resume): whoever would change something waits, as does who asks for the free
+    /// Nothing changes any more until [`resume`](Self::resume): a call that would change something waits, as does one that asks for the free
     /// space. Reads go on.
     pub fn freeze(&self) {
         self.stall(Op::Write);
@@ -211,7 +211,7 @@ impl SimDisk {
         point.survive(&fates)
     }
 
-    /// Cuts the power and leaves it to the caller what is kept. Whoever still uses this disk learns that it is gone.
+    /// Cuts the power and leaves it to the caller what is kept. Calls on this disk fail from now on: it is gone.
     pub fn power_off(&self) -> CrashPoint {
         let point = self.inner.lock().power_off();
         self.wake();
@@ -557,7 +557,7 @@ impl Disk for SimDisk {
 
     fn wait(&self, _timeout: Duration) -> bool {
         let ready = || !self.inner.lock().state.done.is_empty();
-        // Nobody else would step while the caller waits.
+        // No other thread would step while the caller waits.
         ready() || (self.step() && ready())
     }
 

@@ -45,7 +45,7 @@ impl Reserve for ReserveFile {
         let filled = reserve_space(&self.file, bytes);
         match filled {
             Ok(()) => *have = bytes,
-            // A part of it would be there, in nobody's books.
+            // A part of it would be there and be counted nowhere.
             Err(_) => self.file.set_len(*have)?,
         }
         filled

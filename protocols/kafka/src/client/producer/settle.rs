@@ -128,7 +128,7 @@ impl State {
         }
         for (index, waiter) in batch.waiters {
             let result = result.clone().map(|first| if first < 0 { first } else { first + i64::from(index) });
-            // Whoever waited may have gone.
+            // The task that waited may have gone.
             let _ = waiter.send(result);
         }
         self.recycle(batch.bytes, batch.stamps);

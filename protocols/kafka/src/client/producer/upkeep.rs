@@ -43,7 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: KafkaClient) {
     }
 }
 
-/// Asks again who leads, and connects.
+/// Asks again for the leaders, and connects.
 async fn refresh(shared: &Shared, client: &KafkaClient) -> Result<(), Error> {
     let names: Vec<_> = {
         let mut state = shared.state.lock();

@@ -30,7 +30,7 @@ impl From<AppendRefusal> for Refusal {
             AppendRefusal::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
             AppendRefusal::Internal => ErrorCode::InvalidTopic,
             AppendRefusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
-            // Whoever sends it again has it checked by the rules of then.
+            // A producer that sends it again has it checked by the rules of then.
             AppendRefusal::OtherRules => ErrorCode::NotLeaderOrFollower,
         };
         Self::new(code, refusal.to_string())

@@ -245,7 +245,7 @@ pub(super) async fn incremental_alter_configs(
             Err(refused) => Err(refused),
         };
         let (error, message) = split(outcome);
-        // Each has its time, but after one that was late nobody is waited for.
+        // Each has its time, but after one that was late none is waited for.
         if error != ErrorCode::RequestTimedOut {
             until = commit_by();
         }
@@ -283,7 +283,7 @@ pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Resul
             Err(refused) => Err(refused),
         };
         let (error, message) = split(outcome);
-        // Each has its time, but after one that was late nobody is waited for.
+        // Each has its time, but after one that was late none is waited for.
         if error != ErrorCode::RequestTimedOut {
             until = commit_by();
         }

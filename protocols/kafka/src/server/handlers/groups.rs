@@ -184,7 +184,7 @@ pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<R
             .map(|a| (a.member_id.as_str().into(), a.assignment.clone()))
             .collect(),
     };
-    // Who brings assignments waits for their commit; others for the leader, which the group sees to.
+    // A member that brings assignments waits for their commit; the others for the leader, which the group sees to.
     let commits = !sync.assignments.is_empty();
     let syncing = client.kafka.broker.groups().sync(&body.group_id, sync);
     drop((body, request));

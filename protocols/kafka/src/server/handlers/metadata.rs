@@ -18,7 +18,7 @@ use crate::wire::messages::metadata::{
 use crate::wire::{ErrorCode, Str};
 
 /// Everything one can do to a topic, as Kafka numbers it: read, write, create, delete, alter, describe, describe and alter
-/// its configuration. Nobody is refused anything yet.
+/// its configuration. No client is refused anything yet.
 pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 /// Everything one can do to a cluster: create, alter, describe, cluster action, its configuration, idempotent write.
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);

@@ -49,7 +49,7 @@ pub(crate) struct Client {
     pub port: i32,
     /// What incomplete frames and unread answers of all connections share.
     pub memory: FrameMemory,
-    /// What it called itself first; for the log and for those who describe groups.
+    /// What it called itself first; for the log and for descriptions of groups.
     id: OnceCell<String>,
     complained: Cell<Option<Instant>>,
     /// The APIs whose refusal was logged, and when.
@@ -134,7 +134,7 @@ impl Client {
     fn introduce(&self, id: Option<&Str>) {
         if let Some(id) = id.filter(|_| self.id.get().is_none()) {
             self.open.introduce(id);
-            // Checked above, and nobody else sets it.
+            // Checked above, and set nowhere else.
             let _ = self.id.set(id[..id.floor_char_boundary(SHOWN_ID)].to_owned());
         }
     }

@@ -70,7 +70,7 @@ fn elections_of_all(kafka: &KafkaFrontend, kind: i8) -> Vec<elect::ReplicaElecti
     topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic, kind)).collect()
 }
 
-/// The one replica there is leads or is about to: nobody else can be elected.
+/// The one replica there is leads or is about to: no other can be elected.
 fn election(led: bool, kind: i8) -> ErrorCode {
     match kind {
         _ if led => ErrorCode::ElectionNotNeeded,

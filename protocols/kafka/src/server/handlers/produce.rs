@@ -255,7 +255,7 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let Beginning { begun, places, .. } = beginning;
     let response = ProduceResponse { responses, ..Default::default() };
     let answer = Answer { call, acks: body.acks, response };
-    // Without an answer there is nobody to be told that it takes long.
+    // A producer that wants no answer cannot be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
     let (stage, portions) = (Stage::Appended, VecDeque::new());
     let mut producing = Producing { stage, portions, answer, until, _memory: None };

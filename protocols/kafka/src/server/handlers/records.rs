@@ -73,7 +73,7 @@ async fn try_delete(
     if offset < -1 {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    // What nobody waits for any more is not begun: a request may name a million of them.
+    // What no client waits for any more is not begun: a request may name a million of them.
     if Instant::now() >= until {
         return Err(ErrorCode::RequestTimedOut);
     }
