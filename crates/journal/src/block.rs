@@ -133,6 +133,22 @@ impl BlockBuilder {
         (self.entries.len() - 1) as u32
     }
 
+    /// Puts other bytes in the place of the first ones of the last entry's payload. Does nothing to one that is shorter.
+    pub fn put_front(&mut self, bytes: &[u8]) {
+        let Some(last) = self.entries.last() else { return };
+        let place = match last.payload {
+            Payload::None => None,
+            Payload::Waiting(span) => self.small[span.range()].get_mut(..bytes.len()),
+            Payload::Placed(span) => {
+                let buf = self.buf.as_mut().expect("what is placed has a buffer");
+                buf[FRAME..][span.range()].get_mut(..bytes.len())
+            }
+        };
+        if let Some(place) = place {
+            place.copy_from_slice(bytes);
+        }
+    }
+
     /// Whether an entry of this many bytes, payload and body together, may be pushed now. False: take the block first; on
     /// an empty builder: larger than [`LARGEST_ENTRY`], it is fragmented, into chunks.
     pub fn fits(&self, payload_and_body: usize) -> bool {

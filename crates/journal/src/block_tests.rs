@@ -15,6 +15,24 @@ fn payload_of<'a>(block: &'a Block, entry: &EntryView<'_>) -> &'a [u8] {
 }
 
 #[test]
+fn the_front_of_the_last_payload_is_put_in_wherever_it_stands() {
+    for len in [0, 3, 8, 100, 5000] {
+        let mut open = builder();
+        open.push(1, b"", Some(&[1; 9]), 0, Durability::Os);
+        open.push(1, b"", Some(&vec![2; len]), 0, Durability::Os);
+        open.put_front(&[7; 8]);
+        let block = open.take(0);
+        let view = BlockView::parse(block.content()).unwrap();
+        let entries: Vec<_> = view.entries().map(|entry| entry.unwrap()).collect();
+        assert_eq!(payload_of(&block, &entries[0]), [1; 9], "{len}");
+        let (payload, front) = (payload_of(&block, &entries[1]), if len < 8 { 0 } else { 8 });
+        assert!(
+            payload[..front].iter().all(|byte| *byte == 7) && payload[front..].iter().all(|byte| *byte == 2)
+        );
+    }
+}
+
+#[test]
 fn golden_bytes_of_a_content() {
     let mut open = builder();
     open.push(10, b"abc", None, 0, Durability::Os);

@@ -75,7 +75,7 @@ impl TailBudget {
     /// Whether readers may pin no more.
     fn is_pinned_full(&self) -> bool {
         let bound = self.bound();
-        self.held_bytes() > bound + bound / KEPT
+        self.held_bytes() > bound.saturating_add(bound / KEPT)
     }
 
     /// Lets go of the oldest block that can be had elsewhere. False if there is none.
@@ -257,6 +257,8 @@ mod tests {
         (1..=5).for_each(|i| push(&tail, i, 4));
         tail.budget.resize(2 * 8192);
         assert_eq!((tail.held_bytes(), tail.get(3)), (2 * 8192, None));
+        tail.budget.resize(usize::MAX);
+        assert!(!tail.budget.is_pinned_full());
         tail.budget.resize(0);
         assert_eq!(tail.get(5).unwrap()[0], 5, "what is not elsewhere stays");
         tail.budget.resize(5 * 8192);

@@ -1,8 +1,8 @@
 //! From stored runs to batches a reader can use.
 
 use bytes::{Bytes, BytesMut};
-use sabir_model::batch::{BatchHeader, patch_base_offset, patch_leader_epoch, verify_crc};
-use sabir_model::{ErrorKind, Offset};
+use sabir_model::batch::{BatchHeader, patch_base_offset, patch_leader_epoch, stored_for, verify_crc};
+use sabir_model::{ErrorKind, Offset, PartitionId};
 
 use super::plan::Piece;
 use super::rebuild::rebuild;
@@ -18,6 +18,7 @@ const PATCHED: usize = 16;
 /// Slices in the making.
 #[derive(Debug)]
 pub(super) struct Assembly {
+    partition: PartitionId,
     from: Offset,
     left: usize,
     /// Whether the next batch is taken whatever its size.
@@ -37,9 +38,10 @@ pub(super) enum Next {
 }
 
 impl Assembly {
-    /// Takes batches that end behind `from`, up to `max_bytes`, with `min_one` at least one.
-    pub(super) fn new(from: Offset, max_bytes: usize, min_one: bool) -> Self {
+    /// Takes batches of a partition that end behind `from`, up to `max_bytes`, with `min_one` at least one.
+    pub(super) fn new(partition: PartitionId, from: Offset, max_bytes: usize, min_one: bool) -> Self {
         Self {
+            partition,
             from,
             left: max_bytes,
             must: min_one,
@@ -64,7 +66,9 @@ impl Assembly {
         while !rest.is_empty() {
             let header = BatchHeader::parse(&rest).map_err(|_| ErrorKind::CorruptBatch)?;
             let (len, next) = (header.total_len(), Offset(base.0 + i64::from(header.last_offset_delta) + 1));
-            if len > rest.len() || next > piece.run.next() {
+            // Another partition's stands here where a disk wrote it in the wrong place.
+            let foreign = stored_for(header.base_offset).is_some_and(|partition| partition != self.partition);
+            if foreign || len > rest.len() || next > piece.run.next() {
                 return Err(ErrorKind::CorruptBatch);
             }
             let batch = rest.split_to(len);

@@ -43,7 +43,7 @@ impl Shard {
         if plan.pieces.is_empty() {
             return Ok(fetched);
         }
-        let mut assembly = Assembly::new(spec.from, spec.max_bytes, spec.min_one);
+        let mut assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
         let rest = self.assemble_hot(&mut assembly, spec.partition, &plan.pieces)?;
         self.read_ahead();
         if plan.pieces.len() >= LONG {

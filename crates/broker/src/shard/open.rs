@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sabir_base::buf::BufPool;
 use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
-use sabir_model::batch::stamp_log_append_time;
+use sabir_model::batch::{stamp_log_append_time, stored_base_offset};
 use sabir_model::{Durability, ErrorKind, FrontendNo};
 
 use crate::answer::{AppendCall, Waiter, Waiting};
@@ -211,6 +211,9 @@ impl OpenBlocks {
             priority: ORDINARY,
         };
         self.push(&entry, Some(Waiter::Append { batch: waiter, fragmented: None }));
+        if let Some(base_offset) = stored_base_offset(item.partition) {
+            self.open.builder.put_front(&base_offset);
+        }
         self.body = body;
     }
 

@@ -523,3 +523,43 @@ fn blank(path: &Path, at: u64) {
         file.write_all_at(&[0; 4096], at).unwrap();
     }
 }
+
+/// Blocks of a journal as they lie in its first segment, each of one page.
+fn page_with(segment: &[u8], text: &[u8]) -> usize {
+    let holds = |at: &usize| {
+        let page = &segment[*at..*at + 4096];
+        page.starts_with(b"SBRF") && page.windows(text.len()).any(|part| part == text)
+    };
+    (4096..segment.len()).step_by(4096).find(holds).expect("its block has a page of its own")
+}
+
+#[tokio::test]
+async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(options(dir.path()));
+    let (pay, mail) = (create(&broker, "pay", 1).await, create(&broker, "mail", 1).await);
+    for i in 0..RECORDS {
+        for topic in [&pay, &mail] {
+            let text = format!("{}-{i:03}", topic.name);
+            append(&broker, topic, 0, batch(&[text.as_bytes()], 1)).await.unwrap();
+        }
+    }
+    broker.shutdown();
+    drop(broker);
+    let path = shard(dir.path(), 1).join("journal/segment-000001");
+    let mut segment = fs::read(&path).unwrap();
+    let (from, to) = (page_with(&segment, b"pay-020"), page_with(&segment, b"mail-020"));
+    segment.copy_within(from..from + 4096, to);
+    fs::write(&path, segment).unwrap();
+
+    let broker = open(options(dir.path()));
+    let found = read(&broker, &pay, 0, 0, 1 << 20).await.unwrap();
+    assert_eq!(values(&found).len(), RECORDS);
+    assert_eq!(read(&broker, &mail, 0, 20, 1 << 20).await.unwrap_err(), ErrorKind::CorruptBatch);
+    let before = read(&broker, &mail, 0, 0, 1 << 20).await.unwrap();
+    assert!(values(&before).iter().all(|(_, value)| value.starts_with(b"mail-")));
+    let after = read(&broker, &mail, 0, 21, 1 << 20).await.unwrap();
+    assert_eq!(values(&after).len(), RECORDS - 21);
+    assert!(!broker.stats().shards[1].damaged.is_empty());
+    broker.shutdown();
+}

@@ -21,6 +21,7 @@ mod recompress;
 mod records;
 mod rules;
 mod split;
+mod stored_for;
 
 pub use builder::BatchBuilder;
 pub use check::{RecordSummary, check_records};
@@ -35,6 +36,7 @@ pub use recompress::recompress;
 pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};
 pub use rules::{BatchRefusal, BatchRules, RulesOf};
 pub use split::{Split, split};
+pub use stored_for::{stored_base_offset, stored_for};
 
 /// Why bytes are not a record batch that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

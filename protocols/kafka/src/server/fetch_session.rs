@@ -253,6 +253,7 @@ impl FetchSessions {
             bytes: SESSION_BYTES,
         };
         wanted.iter().cloned().for_each(|w| session.put(w));
+        session.shrink();
         self.bytes += session.bytes;
         self.sessions.insert(id, session);
         Plan { wanted, session: Some((id, 1)), full: true }
@@ -287,6 +288,7 @@ impl FetchSessions {
             let topic = key(&forgotten.topic, forgotten.topic_id, by_id);
             forgotten.partitions.iter().for_each(|p| session.forget(&topic, *p));
         }
+        session.shrink();
         session.resolve(names);
         let bytes = session.bytes;
         self.bytes = self.bytes - before + bytes;
@@ -369,6 +371,18 @@ impl Session {
             if let Some(moved) = self.entries.get(place) {
                 self.places.insert((moved.wanted.topic.clone(), moved.wanted.partition), place);
             }
+        }
+    }
+
+    /// Gives back memory that it no longer counts.
+    fn shrink(&mut self) {
+        let kept = self.entries.len();
+        if self.entries.capacity() > 2 * kept {
+            self.entries.shrink_to_fit();
+        }
+        // Of a table, seven eighths of a power of two can be filled.
+        if self.places.capacity() > 4 * kept {
+            self.places.shrink_to_fit();
         }
     }
 
@@ -482,6 +496,19 @@ mod tests {
         let mut answers = answers.into_iter().enumerate().collect();
         sessions.end(plan, &mut answers);
         answers.iter().map(|(at, _)| plan.wanted[*at].partition).collect()
+    }
+
+    #[test]
+    fn what_is_forgotten_takes_no_memory() {
+        let (mut sessions, now) = (FetchSessions::new(10, 64 << 20), Instant::now());
+        let all: Vec<i32> = (0..20_000).collect();
+        let id = sessions.begin(&request(0, 0, &all), 12, &unnamed, now).expect("new").session_id();
+        sessions.begin(&forgetting(id, 1, &all[1..]), 12, &unnamed, now).expect("goes on");
+        let session = &sessions.sessions[&id];
+        assert!(session.entries.capacity() <= 4 && session.places.capacity() <= 8);
+        assert_eq!(sessions.stats().bytes, session.bytes);
+        sessions.begin(&request(id, 2, &all[..100]), 12, &unnamed, now).expect("grows again");
+        assert_eq!(sessions.stats().partitions, 100);
     }
 
     #[test]
