@@ -63,20 +63,28 @@ async fn a_dear_level_holds_up_nobody_else_and_ends_in_its_own_time() {
     let rig = Rig::start();
     let mut bystander = rig.raw().await;
     bystander.topic("calm", 1).await;
+    let mut dears = Vec::new();
     for (name, level) in [("gzip", "9"), ("zstd", "22")] {
         let mut attacker = rig.raw().await;
-        let config = [("compression.type", name), (&format!("compression.{name}.level"), level)];
+        let level = (&format!("compression.{name}.level")[..], level);
+        let config = [("compression.type", name), level, ("max.message.bytes", "4194304")];
         attacker.topic_with(name, 1, &config).await;
         // What takes gzip long: nearly the same again and again.
         let mut dear = BatchBuilder::new(Compression::Lz4);
         let text: Vec<u8> = (0..8u32 << 20).map(|i| b"ab"[(i.wrapping_mul(i) >> 13) as usize & 1]).collect();
         dear.push(now_ms(), None, Some(&text), &[]);
-        attacker.send(12, &produce_request(-1, name, 0, dear.build())).await;
+        let asked = attacker.send(12, &produce_request(-1, name, 0, dear.build())).await;
         let mut small = rig.raw().await;
         let longest = longest_wait(&mut bystander, "calm", Duration::from_secs(2)).await;
         assert!(longest < SOON, "{name}: {longest:?}");
         let longest = longest_wait(&mut small, name, Duration::from_secs(1)).await;
         assert!(longest < SOON, "{name}, on the same topic: {longest:?}");
+        dears.push((name, attacker, asked));
+    }
+    for (name, mut attacker, asked) in dears {
+        let answer = attacker.receive::<ProduceRequest>(12, asked).await;
+        let produced = &answer.responses[0].partition_responses[0];
+        assert_eq!(produced.error_code, 0, "{name}: it was done, not refused: {:?}", produced.error_message);
     }
 }
 

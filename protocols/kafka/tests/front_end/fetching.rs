@@ -1,12 +1,17 @@
 //! Fetch: what it waits for, what it gives, and its sessions.
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sabir_base::testing::{keep_log, logged};
+use sabir_broker::BrokerOptions;
 use sabir_kafka::wire::messages::api_versions::ApiVersionsRequest;
 use sabir_kafka::wire::messages::delete_topics::DeleteTopicsRequest;
 use sabir_kafka::wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
 };
+use sabir_kafka::wire::messages::heartbeat::HeartbeatRequest;
 use sabir_kafka::wire::{ErrorCode, Uuid};
 use sabir_model::batch::split;
 
@@ -74,14 +79,25 @@ async fn a_fetch_that_knows_no_leader_epoch_is_served() {
 async fn offsets_outside_are_refused() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
-    raw.topic("t", 1).await;
+    raw.topic("t", 2).await;
     raw.put("t", 0, &["a"]).await;
+    let began = Instant::now();
     for from in [-1, 2, i64::MAX] {
         let mut request = fetch(vec![partition(0, from)]);
         request.max_wait_ms = 60_000;
         let response = raw.call(12, &request).await;
         assert_code(only(&response).error_code, ErrorCode::OffsetOutOfRange);
+        // Beside one that has nothing yet.
+        request.topics[0].partitions.push(partition(1, 0));
+        let partitions = raw.call(12, &request).await.responses.remove(0).partitions;
+        let codes: Vec<_> = partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!(codes, [ErrorCode::OffsetOutOfRange.code(), 0]);
     }
+    assert!(
+        began.elapsed() < PATIENCE,
+        "an error of the log ends the wait for others: {:?}",
+        began.elapsed()
+    );
     let unknown = raw.call(12, &fetch(vec![partition(9, 0)])).await;
     assert_code(only(&unknown).error_code, ErrorCode::UnknownTopicOrPartition);
     let mut follower = fetch(vec![partition(0, 0)]);
@@ -440,7 +456,12 @@ async fn who_fetches_over_and_over_what_fails_is_held_back() {
     let mut beside = of_topics((0, -1), &[("b", [0; 16]), ("b", [0; 16])]);
     beside.topics[0].partitions[0].current_leader_epoch = 99;
     let mut held = 0;
-    for request in [unknown, outside, beside] {
+    keep_log();
+    for (request, why) in [
+        (unknown, "UNKNOWN_TOPIC_OR_PARTITION of partition 0 of \"gone\""),
+        (outside, "OFFSET_OUT_OF_RANGE of partition 0 of \"b\""),
+        (beside, "UNKNOWN_LEADER_EPOCH of partition 0 of \"b\""),
+    ] {
         let mut raw = rig.raw().await;
         for _ in 0..10 {
             assert!(!errors(&mut raw, 12, &request).await.1);
@@ -450,7 +471,81 @@ async fn who_fetches_over_and_over_what_fails_is_held_back() {
         }
         held += 3;
         assert_eq!(rig.metric("sabir_kafka_held_fetches_total"), held);
+        let said = format!("it fetches over and over what fails, and is held back: {why}");
+        let peer = format!("peer={} client=\"raw\"", raw.stream.local_addr().unwrap());
+        assert_eq!(logged(&["WARN", &said, &peer]).len(), 1, "once in a while: {:?}", logged(&[&peer]));
     }
+}
+
+/// Whatever it is that fails: a client which waits before it asks again has not so many errors.
+#[tokio::test]
+async fn who_does_nothing_but_fail_is_told_of_in_the_log() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    keep_log();
+    let peer = format!("peer={} client=\"raw\"", raw.stream.local_addr().unwrap());
+    let stranger = HeartbeatRequest { group_id: "nobody".into(), ..Default::default() };
+    for _ in 0..199 {
+        assert_code(raw.ask(&stranger).await.error_code, ErrorCode::UnknownMemberId);
+    }
+    assert!(logged(&[&peer]).is_empty(), "{:?}", logged(&[&peer]));
+    for _ in 0..100 {
+        raw.ask(&stranger).await;
+    }
+    let said =
+        "200 of its requests failed within ten seconds, the last of them a Heartbeat with UNKNOWN_MEMBER_ID";
+    assert_eq!(logged(&["WARN", said, &peer]).len(), 1, "{:?}", logged(&[&peer]));
+}
+
+/// Turns a byte over in the middle of a value, wherever it stands below a folder.
+fn spoil(folder: &Path, value: &[u8]) -> usize {
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found += spoil(&path, value);
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
+            let at = at + value.len() / 2;
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&[bytes[at] ^ 8], at as u64).unwrap();
+            found += 1;
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn records_that_went_bad_on_the_disk_are_corrupt_for_whoever_asks_for_them_and_nobody_else() {
+    let little_cached: fn(&mut BrokerOptions) = |options| options.tail_cache_bytes = 64 << 10;
+    let rig = Rig::with(Setup { options: little_cached, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    let (marked, large) = ("spoilt".repeat(2000), "x".repeat(40_000));
+    raw.put("t", 0, &["good"]).await;
+    raw.put("t", 0, &[&marked]).await;
+    for _ in 0..20 {
+        raw.put("t", 1, &[&large]).await;
+    }
+    raw.put("t", 0, &["behind"]).await;
+    assert_eq!(spoil(&rig.broker.options().data, marked.as_bytes()), 1);
+
+    let mut request = fetch(vec![partition(0, 0), partition(1, 0)]);
+    request.max_wait_ms = 60_000;
+    let before = raw.call(12, &request).await;
+    assert_eq!((only(&before).error_code, batches(only(&before))), (0, vec![(0, 0)]));
+    for version in 4..=12 {
+        request.topics[0].partitions[0].fetch_offset = 1;
+        let response = raw.call(version, &request).await;
+        let [bad, good] = &response.responses[0].partitions[..] else { panic!("{response:?}") };
+        assert_code(bad.error_code, ErrorCode::CorruptMessage);
+        assert_eq!(bad.records.as_ref().map_or(0, |records| records.len()), 0, "{version}");
+        assert_eq!((good.error_code, batches(good)[0]), (0, (0, 0)), "{version}");
+    }
+    let behind = raw.call(12, &fetch(vec![partition(0, 2)])).await;
+    assert_eq!((only(&behind).error_code, batches(only(&behind))), (0, vec![(2, 2)]));
 }
 
 #[tokio::test]

@@ -267,6 +267,41 @@ async fn commits_are_fenced() {
     }
 }
 
+/// As in Kafka, which judges no offset: it is a client's own word.
+#[tokio::test]
+async fn negative_positions_are_kept_as_they_were_committed() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let offsets = [-1, -2, -1_000_000, i64::MIN, i64::MAX];
+    raw.topic("t", offsets.len() as i32).await;
+    let partition = |(at, offset): (usize, &i64)| OffsetCommitRequestPartition {
+        partition_index: at as i32,
+        committed_offset: *offset,
+        committed_leader_epoch: -1,
+        committed_metadata: Some("note".into()),
+    };
+    let partitions = offsets.iter().enumerate().map(partition).collect();
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+    let commit = OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: -1,
+        topics,
+        ..Default::default()
+    };
+    for version in 2..=9 {
+        let response = raw.call(version, &commit).await;
+        let codes: Vec<_> = response.topics[0].partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!(codes, [0; 5], "{version}");
+    }
+    let fetch = OffsetFetchRequest { group_id: "g".into(), topics: None, ..Default::default() };
+    let kept = raw.call(7, &fetch).await.topics.remove(0).partitions;
+    let shown: Vec<_> = kept.iter().map(|p| p.committed_offset).collect();
+    assert_eq!(shown, offsets);
+    assert!(kept.iter().all(|p| p.error_code == 0 && p.metadata.as_deref() == Some("note")), "{kept:?}");
+    let lag: u64 = rig.broker.group_lag("g", 100).unwrap().iter().map(|topic| topic.lag()).sum();
+    assert_eq!(lag, 1 + 2 + 1_000_000 + i64::MAX as u64, "all topics are empty");
+}
+
 /// Old clients that belong to no group keep their positions under no name.
 #[tokio::test]
 async fn positions_are_kept_for_no_group() {

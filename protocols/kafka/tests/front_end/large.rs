@@ -1,11 +1,14 @@
 //! Requests that are valid and larger than an entry of the journal.
 
+use sabir_broker::BrokerOptions;
+use sabir_kafka::wire::messages::alter_configs;
 use sabir_kafka::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
 use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
 use sabir_kafka::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
+use sabir_kafka::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::incremental_alter_configs::{
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::rig::{Raw, Rig, assert_code, creatable};
+use crate::rig::{Raw, Rig, Setup, assert_code, creatable};
 
 fn position(partition_index: i32, committed_offset: i64, metadata: &Str) -> OffsetCommitRequestPartition {
     OffsetCommitRequestPartition {
@@ -132,6 +135,15 @@ async fn settings_and_partitions_beyond_measure_are_refused() {
     assert_code(created[1].error_code, ErrorCode::InvalidPartitions);
     assert_code(created[2].error_code, ErrorCode::None);
 
+    let config = alter_configs::AlterableConfig { name: name.into(), value: Some(value.as_str().into()) };
+    let resource = alter_configs::AlterConfigsResource {
+        resource_type: 2,
+        resource_name: "t".into(),
+        configs: vec![config],
+    };
+    let request = alter_configs::AlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    assert_code(raw.ask(&request).await.responses[0].error_code, ErrorCode::InvalidConfig);
+
     let config = AlterableConfig { name: name.into(), value: Some(value.into()), ..Default::default() };
     let resource =
         AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
@@ -142,6 +154,39 @@ async fn settings_and_partitions_beyond_measure_are_refused() {
     let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
     assert_code(raw.ask(&request).await.results[0].error_code, ErrorCode::InvalidPartitions);
     raw.put("t", 0, &["it serves on"]).await;
+}
+
+/// What is made, changed and deleted of it goes as one entry, however many partitions that names.
+#[tokio::test]
+async fn the_largest_topic_is_made_changed_and_deleted() {
+    const MOST: u32 = BrokerOptions::MOST_PARTITIONS;
+    let most: fn(&mut BrokerOptions) = |options| {
+        options.partitions_max = MOST;
+        options.partitions_total_max = 2 * MOST as usize;
+    };
+    let rig = Rig::with(Setup { options: most, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("other", 1).await;
+    let large = vec![creatable("most", MOST as i32, &[])];
+    let request = CreateTopicsRequest { topics: large, timeout_ms: 60_000, ..Default::default() };
+    assert_code(raw.ask(&request).await.topics[0].error_code, ErrorCode::None);
+    let partitions = |rig: &Rig| rig.broker.catalog().topic("most").map(|topic| topic.partitions.len());
+    assert_eq!(partitions(&rig), Some(MOST as usize));
+
+    let config =
+        AlterableConfig { name: "retention.ms".into(), value: Some("1000".into()), ..Default::default() };
+    let resource =
+        AlterConfigsResource { resource_type: 2, resource_name: "most".into(), configs: vec![config] };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    assert_code(raw.ask(&request).await.responses[0].error_code, ErrorCode::None);
+    raw.put("most", MOST as i32 - 1, &["it takes records"]).await;
+
+    let topic = DeleteTopicState { name: Some("most".into()), ..Default::default() };
+    let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 60_000, ..Default::default() };
+    assert_code(raw.ask(&request).await.responses[0].error_code, ErrorCode::None);
+    assert_eq!(partitions(&rig), None);
+    raw.put("other", 0, &["it serves on"]).await;
+    assert!(rig.broker.stats().shards.iter().all(|shard| !shard.stopped));
 }
 
 #[tokio::test]

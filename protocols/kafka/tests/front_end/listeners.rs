@@ -49,6 +49,21 @@ async fn each_listener_tells_of_itself() {
 }
 
 #[tokio::test]
+async fn each_listener_tells_what_it_is_to_advertise() {
+    let (listen, advertise) =
+        (&["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"], &["inside:9092", "outside.example:0"]);
+    let rig = Rig::with(Setup { listen, advertise, ..Setup::default() });
+    let ports: Vec<i32> = rig.addresses.iter().map(|address| address.port().into()).collect();
+    for (at, expected) in
+        [("inside", 9092), ("outside.example", ports[1]), ("::1", ports[2])].into_iter().enumerate()
+    {
+        let (ip, port) = (if at == 2 { "[::1]" } else { "127.0.0.1" }, ports[at]);
+        let mut raw = rig.raw_at(format!("{ip}:{port}").parse().unwrap()).await;
+        assert_eq!(told(&mut raw).await, (expected.0.to_owned(), expected.1));
+    }
+}
+
+#[tokio::test]
 async fn a_listener_of_all_addresses_tells_the_one_that_was_reached() {
     let rig = Rig::with(Setup { listen: &["0.0.0.0:0", "[::1]:0"], ..Setup::default() });
     let port = rig.address.port();

@@ -32,6 +32,8 @@ pub struct Setup {
     /// The front end's table, in JSON.
     pub kafka: &'static str,
     pub listen: &'static [&'static str],
+    /// What clients are told that come by each of these addresses, where it is said.
+    pub advertise: &'static [&'static str],
     pub net: NetOptions,
     pub data_shards: u32,
     pub max_connections: usize,
@@ -49,6 +51,7 @@ impl Default for Setup {
         Self {
             kafka: "{}",
             listen: &["127.0.0.1:0"],
+            advertise: &[],
             net,
             data_shards: 1,
             max_connections: 1000,
@@ -118,11 +121,15 @@ impl Rig {
         });
         let listener = listener.unwrap();
         let addresses = listener.addresses().to_vec();
+        let listening = |(at, &address): (usize, &SocketAddr)| {
+            let advertise = setup.advertise.get(at).map(|said| said.parse().unwrap());
+            Listening { address, advertise }
+        };
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
         let front_end = configured.start(FrontendContext {
             broker: broker.clone(),
             workers: net.workers().clone(),
-            listening: addresses.iter().map(|&address| Listening { address, advertise: None }).collect(),
+            listening: addresses.iter().enumerate().map(listening).collect(),
         });
         net.serve(listener, front_end.clone());
         Self {
