@@ -70,7 +70,7 @@ pub(crate) enum Waiter {
     /// A task.
     Reply(Arc<Reply>),
     /// A front end, and those that read right behind its entry.
-    FrontEnd(Arc<Written>),
+    Frontend(Arc<Written>),
     /// A group, or a request to it.
     Group(GroupWaiter),
     /// The next step of something; it runs on the thread that applies, with no lock held.
@@ -82,7 +82,7 @@ impl fmt::Debug for Waiter {
         f.write_str(match self {
             Self::Append { .. } => "Append",
             Self::Reply(_) => "Reply",
-            Self::FrontEnd(_) => "FrontEnd",
+            Self::Frontend(_) => "Frontend",
             Self::Group(_) => "Group",
             Self::Then(_) => "Then",
         })
@@ -104,7 +104,7 @@ impl Waiter {
 
     /// The entry is applied, and this is what it left: for those that read right behind it.
     pub(crate) fn applied(&self, state: &ShardState, wakes: &mut WakeBatch) {
-        if let Self::FrontEnd(written) = self {
+        if let Self::Frontend(written) = self {
             written.applied(state, wakes);
         }
     }
@@ -113,7 +113,7 @@ impl Waiter {
         match self {
             Self::Append { batch, .. } => batch.answer(outcome.appended(), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
-            Self::FrontEnd(written) => written.answer(outcome, wakes),
+            Self::Frontend(written) => written.answer(outcome, wakes),
             // The thread that answers has others to answer.
             Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),
             Self::Then(next) => drop(contain(|| next(outcome, wakes))),

@@ -16,7 +16,7 @@ use crate::append::Append;
 use crate::broker::Broker;
 use crate::group::{Replier, Reply};
 use crate::level::FormatLevel;
-use crate::projection::{Leading, NAME_MAX, ProjectionFactory, View};
+use crate::projection::{Leading, Maps, NAME_MAX, ProjectionFactory, View};
 use crate::state::{Outcome, ShardState};
 use crate::traffic::TopicTraffic;
 
@@ -92,30 +92,30 @@ pub enum EntryRefused {
 }
 
 /// A read that waits for an entry; it is given the projections as that left them, or why it is not applied.
-type Read = Box<dyn FnOnce(Result<&ShardState, ShardFailure>, &mut WakeBatch) + Send>;
+type ReadBehind = Box<dyn FnOnce(Result<&ShardState, ShardFailure>, &mut WakeBatch) + Send>;
 
 /// An entry under way, and the reads that come right behind it.
 pub(crate) struct Written {
-    progress: Mutex<Progress>,
+    progress: Mutex<EntryProgress>,
     /// Bytes of its batches, and who counts them.
     batches: Vec<(usize, Arc<TopicTraffic>)>,
 }
 
-struct Progress {
+struct EntryProgress {
     /// What became of it, once that is decided.
     decided: Option<Result<(), ShardFailure>>,
-    reads: Vec<Read>,
+    reads: Vec<ReadBehind>,
     replier: Option<Replier<Result<Bytes, ShardFailure>>>,
 }
 
 impl Written {
     fn new(entry: &ProjectionEntry, replier: Replier<Result<Bytes, ShardFailure>>) -> Arc<Self> {
-        let progress = Progress { decided: None, reads: Vec::new(), replier: Some(replier) };
+        let progress = EntryProgress { decided: None, reads: Vec::new(), replier: Some(replier) };
         let batches = entry.batches.iter().map(|batch| (batch.bytes(), batch.traffic.clone())).collect();
         Arc::new(Self { progress: Mutex::new(progress), batches })
     }
 
-    fn decide(&self, outcome: Result<(), ShardFailure>) -> Vec<Read> {
+    fn decide(&self, outcome: Result<(), ShardFailure>) -> Vec<ReadBehind> {
         let mut progress = self.progress.lock();
         progress.decided.get_or_insert(outcome);
         std::mem::take(&mut progress.reads)
@@ -143,7 +143,7 @@ impl Written {
     }
 
     /// Has a read come right behind the entry, after those that do already. Gives it back, with what became of the entry, if that is decided.
-    fn follow(&self, read: Read) -> Result<(), (Read, Result<(), ShardFailure>)> {
+    fn follow(&self, read: ReadBehind) -> Result<(), (ReadBehind, Result<(), ShardFailure>)> {
         let mut progress = self.progress.lock();
         match progress.decided {
             Some(decided) => Err((read, decided)),
@@ -207,7 +207,7 @@ impl Broker {
         let (replier, reply) = Reply::pair();
         let written = Written::new(entry, replier);
         let seed = entry.seeded.then(random);
-        place.write((projection, name), seed, entry, Waiter::FrontEnd(written.clone()))?;
+        place.write((projection, name), seed, entry, Waiter::Frontend(written.clone()))?;
         Ok((EntryRef { shard, written }, reply))
     }
 
@@ -235,7 +235,7 @@ impl Broker {
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Reply<Result<T, ShardFailure>> {
         let (replier, reply) = Reply::pair();
-        let read: Read = Box::new(move |state, wakes| {
+        let read: ReadBehind = Box::new(move |state, wakes| {
             replier.send(state.and_then(|state| look(state, read)), wakes);
         });
         if let Err((read, decided)) = entry.written.follow(read) {
@@ -279,6 +279,10 @@ pub(crate) fn check(factories: &[ProjectionFactory]) -> Result<(), String> {
         let name = factory.name;
         if name.is_empty() || name.len() > NAME_MAX {
             return Err(format!("a projection called {name:?}: its name has 1 to {NAME_MAX} bytes"));
+        }
+        let made = contain(|| (factory.make)(&mut Maps::new(FrontendNo::NONE, None)).is_ok());
+        if made != Some(true) {
+            return Err(format!("the projection called {name:?} cannot be made"));
         }
         if factories[at + 1..].iter().any(|other| other.name == name) {
             return Err(format!("two projections called {name:?}"));

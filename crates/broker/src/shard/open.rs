@@ -119,10 +119,10 @@ impl OpenBlocks {
         self.changes > 0 && self.changes + bodies + count * WAITER > most
     }
 
-    /// Adds an entry without a payload, as [`push`](Self::push) does.
+    /// Adds an entry that is counted as a change, as [`push`](Self::push) does.
     pub(super) fn push_change(&mut self, entry: &Entry<'_>, waiter: Option<Waiter>) {
         self.push(entry, waiter);
-        let bytes = entry.body.len() + WAITER;
+        let bytes = entry.body.len() + entry.payload.map_or(0, <[u8]>::len) + WAITER;
         self.open.changes += bytes;
         self.changes += bytes;
     }

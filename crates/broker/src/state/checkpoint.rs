@@ -6,7 +6,7 @@ use sabir_journal::pages::{Budget, PageBatch, PageChange, PageError, PageKey, Pa
 use sabir_model::{DecodeError, Sequence, Term};
 
 use super::front_ends::{Named, take_name, undecodable};
-use super::{CoreProjection, Counters, FrontEnds, Partitions, ShardState, prefixes};
+use super::{CoreProjection, Counters, FrontendProjections, Partitions, ShardState, prefixes};
 use crate::catalog::{Catalog, Singles};
 use crate::codec::{Reader, put_bytes, put_i64, put_len, put_u64};
 use crate::group::GroupTable;
@@ -30,7 +30,7 @@ pub(crate) struct StoredMaps<'a> {
 
 impl<'a> StoredMaps<'a> {
     /// Fails where one is listed that this version does not know: to go on without it would lose it.
-    fn check(&self, front_ends: &FrontEnds) -> Result<(), PageError> {
+    fn check(&self, front_ends: &FrontendProjections) -> Result<(), PageError> {
         let own = front_ends.prefixes();
         let known = |map: &Vec<u8>| prefixes::MAPS.contains(&map.as_slice()) || own.contains(map);
         match self.listed.iter().find(|map| !known(map)) {
@@ -144,7 +144,7 @@ impl ShardState {
         let page = ShardPage::take(&page).map_err(|error| undecodable(error.to_string()))?;
         let ShardPage { applied, term, time_ms, starts, singles, maps, named } = page;
         let stored = StoredMaps { store, listed: maps, singles };
-        let front_ends = FrontEnds::restore(known, &named, &stored)?;
+        let front_ends = FrontendProjections::restore(known, &named, &stored)?;
         stored.check(&front_ends)?;
         let catalog = Catalog::restore(&stored)?;
         Ok(Self {

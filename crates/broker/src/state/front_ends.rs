@@ -13,7 +13,7 @@ use crate::projection::{Effects, FrontendAnswer, FrontendProjection, Maps, Proje
 
 /// The projections of front ends in a shard.
 #[derive(Default)]
-pub(crate) struct FrontEnds {
+pub(crate) struct FrontendProjections {
     /// Those that this program has.
     known: Arc<[ProjectionFactory]>,
     /// Those that the shard has heard of, by number.
@@ -35,7 +35,7 @@ struct Bound {
 /// A projection's number and name, as the page of what there is one of has them.
 pub(super) type Named = (FrontendNo, String);
 
-impl FrontEnds {
+impl FrontendProjections {
     pub(crate) fn new(known: Arc<[ProjectionFactory]>) -> Self {
         Self { known, ..Self::default() }
     }
@@ -97,8 +97,8 @@ impl FrontEnds {
         let bytes = bound
             .projection
             .apply(body.command, &mut effects)
-            .map_err(|source| EntryError::FrontEnd { index, name: bound.name, source })?;
-        Ok(Outcome::FrontEnd(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
+            .map_err(|source| EntryError::Frontend { index, name: bound.name, source })?;
+        Ok(Outcome::Frontend(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
     }
 
     fn find(&mut self, number: FrontendNo) -> Option<&mut Bound> {
@@ -183,7 +183,7 @@ impl FrontEnds {
     }
 }
 
-/// Reads one entry of the list that [`FrontEnds::put_names`] puts.
+/// Reads one entry of the list that [`FrontendProjections::put_names`] puts.
 pub(super) fn take_name(input: &mut Reader<'_>) -> Result<Named, DecodeError> {
     Ok((input.front_end()?, input.str()?.to_owned()))
 }

@@ -22,7 +22,7 @@ pub(crate) use checkpoint::{Cut, StoredMaps};
 pub use effects::Effects;
 pub(crate) use effects::FrontendAnswer;
 pub(crate) use expiry::ExpiryQueue;
-pub(crate) use front_ends::FrontEnds;
+pub(crate) use front_ends::FrontendProjections;
 pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;
@@ -51,7 +51,7 @@ pub(crate) enum Outcome {
     /// A number was given out, or a log start moved to it.
     Number(i64),
     /// A front end's projection took an entry.
-    FrontEnd(Box<FrontendAnswer>),
+    Frontend(Box<FrontendAnswer>),
     /// Any other entry took effect.
     Done,
     /// An entry about a topic took none.
@@ -101,7 +101,7 @@ impl Outcome {
     /// The outcome of a front end's entry.
     pub(crate) fn front_end(self) -> Result<FrontendAnswer, ErrorKind> {
         match self {
-            Self::FrontEnd(answer) => Ok(*answer),
+            Self::Frontend(answer) => Ok(*answer),
             other => Err(other.error()),
         }
     }
@@ -149,7 +149,7 @@ pub(crate) enum EntryError {
     #[error("entry {index} of a front end: {reason}")]
     Projection { index: u32, reason: String },
     #[error("entry {index} of the front end {name}: {source}")]
-    FrontEnd { index: u32, name: &'static str, source: DecodeError },
+    Frontend { index: u32, name: &'static str, source: DecodeError },
     #[error("{name}: {source}")]
     In { name: &'static str, source: Box<EntryError> },
 }
@@ -235,7 +235,7 @@ pub(crate) struct ShardState {
     pub(crate) partitions: Partitions,
     pub(crate) catalog: Catalog,
     pub(crate) groups: GroupTable,
-    pub(crate) front_ends: FrontEnds,
+    pub(crate) front_ends: FrontendProjections,
     pub(crate) counters: Counters,
 }
 
@@ -252,7 +252,7 @@ impl Default for ShardState {
             partitions: Partitions::default(),
             catalog: Catalog::default(),
             groups: GroupTable::new(),
-            front_ends: FrontEnds::default(),
+            front_ends: FrontendProjections::default(),
             counters: Counters::default(),
         }
     }
@@ -261,7 +261,7 @@ impl Default for ShardState {
 impl ShardState {
     /// Those of an empty journal.
     pub(crate) fn new(known: Arc<[ProjectionFactory]>) -> Self {
-        Self { front_ends: FrontEnds::new(known), ..Self::default() }
+        Self { front_ends: FrontendProjections::new(known), ..Self::default() }
     }
 
     pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {

@@ -11,7 +11,7 @@ use sabir_model::{
     ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
-use super::{CoreProjection, FrontEnds, Outcome, Partitions, ShardState, prefixes};
+use super::{CoreProjection, FrontendProjections, Outcome, Partitions, ShardState, prefixes};
 use crate::append::Appended;
 use crate::catalog::Catalog;
 use crate::entry::{
@@ -875,8 +875,10 @@ fn an_entry_of_a_front_end_that_cannot_be_applied_says_why() {
     let mut shard = Shard::new();
     shard.push_front_end(7, name, &registers::set("k", b"v"), None);
     shard.apply();
-    shard.state =
-        ShardState { front_ends: FrontEnds::new(Arc::new([REGISTERS, OTHER])), ..ShardState::default() };
+    shard.state = ShardState {
+        front_ends: FrontendProjections::new(Arc::new([REGISTERS, OTHER])),
+        ..ShardState::default()
+    };
     shard.sequence = Sequence(0);
     shard.push_front_end(7, name, &registers::set("k", b"v"), None);
     shard.push_front_end(7, Some("other"), &registers::set("k", b"v"), None);

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
 use sabir_journal::Replicator;
+use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_model::{ErrorKind, FrontendNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
 
-use super::registers::{REGISTERS, Registers, THERE, delete, draw, log_new, newer, pin, set, unpin};
+use super::registers::{REGISTERS, Registers, THERE, delete, draw, log_new, newer, panics, pin, set, unpin};
 use super::rig::{append, batch, create, item, new_topic, options, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
+use crate::partition::PartitionKey;
+use crate::testing::Disks;
 use crate::{
     Broker, BrokerOptions, Caller, EntryRef, EntryRefused, FormatLevel, NewTopic, ProjectionEntry, Reply,
     StartError, Topic,
@@ -337,6 +340,103 @@ async fn a_shard_with_state_of_a_front_end_that_is_not_there_does_not_open() {
     }
 }
 
+#[tokio::test]
+async fn what_panics_as_it_is_applied_stops_its_shard_reads_too() {
+    let machine = machine(2, Seam::Solo);
+    let broker = machine.open();
+    let (good, answer) = write(&broker, 1, set("k", b"v"));
+    broker.flush();
+    soon(answer).await.unwrap();
+    let (bad, answer) = write(&broker, 1, panics());
+    let behind = get(&broker, &bad, "k");
+    broker.flush();
+    assert_eq!(soon(answer).await, Err(ShardFailure::StorageError));
+    assert_eq!(soon(behind).await, Err(ShardFailure::StorageError));
+    assert_eq!(
+        soon(get(&broker, &good, "k")).await,
+        Err(ShardFailure::StorageError),
+        "nothing is believed there"
+    );
+    assert!(broker.look(ShardId(1), |_| ()).is_err());
+    let (_, elsewhere) = write(&broker, 2, set("k", b"v"));
+    broker.flush();
+    assert!(soon(elsewhere).await.is_ok());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn what_is_read_behind_an_entry_that_the_disk_lost_is_told_so_and_what_was_there_is_read() {
+    let machine = machine(1, Seam::Solo);
+    let broker = machine.open();
+    let (_, answer) = write(&broker, 1, set("k", b"there"));
+    broker.flush();
+    soon(answer).await.unwrap();
+    machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Io, lasting: false });
+    let (lost, answer) = write(&broker, 1, set("k", b"lost"));
+    let behind = get(&broker, &lost, "k");
+    broker.flush();
+    assert_eq!(soon(answer).await, Err(ShardFailure::StorageError));
+    assert_eq!(soon(behind).await, Err(ShardFailure::StorageError));
+    assert_eq!(look(&broker, 1, "k"), some("there"));
+    let refused = broker.write(ShardId(1), number(&broker), &ProjectionEntry::new(delete("k"))).err();
+    assert_eq!(refused, Some(EntryRefused::Shard(ShardFailure::StorageError)));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn on_a_full_disk_only_what_makes_space_is_taken() {
+    let machine = machine(1, Seam::Solo);
+    machine.disks[1].set_capacity(24 << 20);
+    let broker = machine.open();
+    let number = number(&broker);
+    let full = loop {
+        match broker.write(ShardId(1), number, &ProjectionEntry::new(set("k", &[7; 500_000]))) {
+            Ok((_, answer)) => {
+                broker.flush();
+                if let Err(failure) = soon(answer).await {
+                    break EntryRefused::Shard(failure);
+                }
+            }
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(full, EntryRefused::Shard(ShardFailure::StorageFull));
+    assert_eq!(look(&broker, 1, "k").unwrap().len(), 500_000, "reads go on");
+    let deletion = ProjectionEntry { makes_space: true, ..ProjectionEntry::new(delete("k")) };
+    let (_, answer) = broker.write(ShardId(1), number, &deletion).unwrap();
+    broker.flush();
+    assert_eq!(soon(answer).await.unwrap().len(), 500_000);
+    assert_eq!(look(&broker, 1, "k"), None);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() {
+    const MOST: usize = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let options = BrokerOptions { open_bytes_max: MOST, projections: vec![REGISTERS], ..options(dir.path()) };
+    let (broker, disks) = Disks::open(options, Arc::new(SystemClock)).unwrap();
+    let topic = create(&broker, "t", 1).await;
+    let number = number(&broker);
+    let batches = vec![item(&topic, 0, batch(&[&[1; 100_000]], 1))];
+    let with_batch = ProjectionEntry { batches, ..ProjectionEntry::new(log_new("k", b"v")) };
+    for entry in [ProjectionEntry::new(set("k", &[1; 4000])), with_batch, ProjectionEntry::new(set("k", b""))]
+    {
+        disks.hang(ShardId(1));
+        let all = (0..40_000).map(|_| broker.write(ShardId(1), number, &entry));
+        let (taken, refused): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
+        assert!(!taken.is_empty() && refused.iter().all(|it| matches!(it, Err(EntryRefused::Crowded))));
+        assert!(!refused.is_empty(), "{}", entry.bytes());
+        assert!(broker.inner.shards[1].waiting_bytes() < 2 * MOST + entry.bytes());
+        disks.resume();
+        soon(broker.room(ShardId(1))).await;
+        for written in taken {
+            assert!(soon(written.unwrap().1).await.is_ok());
+        }
+    }
+    broker.shutdown();
+}
+
 /// One that was never used is in no one's way.
 #[tokio::test]
 async fn a_front_end_that_wrote_nothing_may_go() {
@@ -365,6 +465,15 @@ fn projections_have_names_of_their_own() {
     assert!(open(vec![REGISTERS, REGISTERS]).contains("two projections called \"registers\""));
     let nameless = crate::projection::ProjectionFactory { name: "", ..REGISTERS };
     assert!(open(vec![nameless]).contains("1 to 64 bytes"));
+    let twice = crate::projection::ProjectionFactory {
+        name: "twice",
+        make: |maps| {
+            let _ = maps.map::<PartitionKey, crate::partition::Partition>(0)?;
+            let _ = maps.map::<PartitionKey, crate::partition::Partition>(0)?;
+            Err(crate::projection::PageError::InUse { path: String::new() })
+        },
+    };
+    assert!(open(vec![twice]).contains("\"twice\" cannot be made"));
 }
 
 mod model {

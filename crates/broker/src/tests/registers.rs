@@ -64,6 +64,11 @@ pub(crate) fn newer() -> Bytes {
     command(b'?', "", b"")
 }
 
+/// One that is not to be applied.
+pub(crate) fn panics() -> Bytes {
+    command(b'!', "", b"")
+}
+
 impl Registers {
     fn make(maps: &mut Maps<'_>) -> Result<Box<dyn FrontendProjection>, PageError> {
         Ok(Box::new(Self { values: maps.map(0)?, pins: maps.map(1)? }))
@@ -113,6 +118,7 @@ impl FrontendProjection for Registers {
                 self.pins.remove(&key);
                 Bytes::new()
             }
+            b'!' => panic!("wanted by the test"),
             _ => return Err(DecodeError::Field("command")),
         })
     }
