@@ -10,6 +10,7 @@ mod broker;
 mod caller;
 mod catalog;
 mod codec;
+mod converter;
 mod definitions;
 mod disk_watch;
 mod entry;
@@ -44,6 +45,7 @@ pub use backend::check_uring;
 pub use broker::Broker;
 pub use caller::{Caller, ReservedTopic};
 pub use catalog::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
+pub use converter::Converter;
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::caller::ReservedTopic;
+use crate::converter::Converter;
 use crate::group::GroupOptions;
 use crate::projection::ProjectionFactory;
 use crate::survey::ShardsError;
@@ -70,6 +71,8 @@ pub struct BrokerOptions {
     /// Projections that front ends keep in shards, of all that there are, whether they are served or not: a shard that has state of another
     /// one does not open.
     pub projections: Vec<ProjectionFactory>,
+    /// How each front end's records become messages, whether it is served or not.
+    pub converters: Vec<Converter>,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
     /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
@@ -114,6 +117,7 @@ impl BrokerOptions {
             settings_max: 32 << 20,
             reserved: Vec::new(),
             projections: Vec::new(),
+            converters: Vec::new(),
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,

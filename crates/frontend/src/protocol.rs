@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use sabir_broker::Broker;
 use sabir_broker::projection::ProjectionFactory;
+use sabir_broker::{Broker, Converter};
 use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
@@ -34,6 +34,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// dot. It is there whether the protocol is served or not, and a program without it does not open a data directory that has some.
     fn projections(&self) -> &'static [ProjectionFactory] {
         &[]
+    }
+
+    /// How its records become messages that every protocol understands; `None` where it writes none of its own.
+    fn converter(&self) -> Option<Converter> {
+        None
     }
 
     /// Takes its table (without the common keys), before anything is opened. Unknown keys were refused already.

@@ -6,6 +6,7 @@ pub mod batch;
 mod error;
 mod extent;
 mod ids;
+mod message;
 pub mod stored;
 mod topic;
 mod topic_error;
@@ -15,6 +16,7 @@ pub use extent::{Extent, Overlay};
 pub use ids::{
     FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
+pub use message::{HeaderValue, Message, SentTo};
 pub use stored::DecodeError;
 pub use topic::{
     Durability, InvalidSetting, KEPT_BYTES, KeptSettings, OwnFields, QueueConfig, TimestampType, TopicConfig,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sabir_kafka::wire::messages as m;
-use sabir_kafka::wire::{Message, Reader, Request, RequestHeader, Writer};
+use sabir_kafka::wire::{ApiMessage, Reader, Request, RequestHeader, Writer};
 
 /// Arrays of a decoded message may take this much, whatever the input says.
 pub const LIMIT: usize = 64 << 10;
@@ -47,7 +47,7 @@ macro_rules! all_requests {
 type Decode = fn(&mut Reader<'_>, i16);
 
 /// Decodes; what is a message is encoded too, and decoded again to the same.
-fn decode<M: Message + PartialEq + std::fmt::Debug>(r: &mut Reader<'_>, version: i16) {
+fn decode<M: ApiMessage + PartialEq + std::fmt::Debug>(r: &mut Reader<'_>, version: i16) {
     let Ok(message) = M::decode(r, version) else { return };
     let mut w = Writer::new();
     message.encode(&mut w, version);

@@ -5,6 +5,7 @@
 //! - [`client`]: what the command line and the tests talk to a broker with.
 
 pub mod client;
+pub mod converter;
 mod protocol;
 mod server;
 pub mod wire;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use sabir_broker::Converter;
 use sabir_frontend::client::Connector;
 use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size};
 use sabir_frontend::{Configured, FrontendContext, Protocol};
 use sabir_net::Frontend;
 
 use crate::client::tool::CONNECTOR;
+use crate::converter;
 use crate::server::config::{KafkaConfig, NAME, SETTINGS};
 use crate::server::frontend::KafkaFrontend;
 use crate::server::names;
@@ -31,6 +33,10 @@ impl Protocol for Kafka {
 
     fn reserved_topics(&self) -> &'static [&'static str] {
         &names::RESERVED
+    }
+
+    fn converter(&self) -> Option<Converter> {
+        Some(Converter { front_end: NAME, reads_unnamed: true, to_message: converter::to_message })
     }
 
     fn configure(&self, table: SettingsTable) -> Result<Box<dyn Configured>, ConfigError> {

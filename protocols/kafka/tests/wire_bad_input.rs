@@ -7,7 +7,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use proptest::prelude::*;
 use sabir_kafka::wire::messages::{fetch::FetchRequest, metadata::MetadataRequest, produce::ProduceRequest};
-use sabir_kafka::wire::{Encoded, Message, Reader, RequestHeader, WireError, Writer};
+use sabir_kafka::wire::{ApiMessage, Encoded, Reader, RequestHeader, WireError, Writer};
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
@@ -202,7 +202,7 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         let bytes = Bytes::from(bytes);
-        let (_, peak) = peak_of(|| <FetchRequest as Message>::decode(&mut Reader::with_limit(&bytes, targets::LIMIT), version));
+        let (_, peak) = peak_of(|| <FetchRequest as ApiMessage>::decode(&mut Reader::with_limit(&bytes, targets::LIMIT), version));
         prop_assert!(peak <= targets::LIMIT + SLACK, "{}", peak);
     }
 }

@@ -10,8 +10,8 @@ pub mod sources;
 
 use std::{fmt, io};
 
-use sabir_broker::ReservedTopic;
 use sabir_broker::projection::ProjectionFactory;
+use sabir_broker::{Converter, ReservedTopic};
 use sabir_frontend::config::{ConfigError, HostPort, Setting, SettingsTable, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, Protocol};
@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub reserved: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
     pub projections: Vec<ProjectionFactory>,
+    /// How the records of all protocols become messages, served or not.
+    pub converters: Vec<Converter>,
 }
 
 /// One protocol to be served.
@@ -140,6 +142,7 @@ impl ServerConfig {
             {
                 let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
+                let converters = protocols.iter().filter_map(|p| p.converter()).collect();
                 Ok(ServerConfig {
                     node,
                     data,
@@ -151,6 +154,7 @@ impl ServerConfig {
                     front_ends,
                     reserved,
                     projections,
+                    converters,
                 })
             }
             _ => Err(ConfigErrors(loader.problems)),

@@ -75,6 +75,7 @@ impl ServerConfig {
             settings_max: self.topic.settings_memory.0 as usize,
             reserved: self.reserved.clone(),
             projections: self.projections.clone(),
+            converters: self.converters.clone(),
             counted_topics_max: self.admin.counted_topics,
             groups: group_options(&self.group),
             ..defaults

@@ -108,7 +108,9 @@ fn nothing_said_is_a_good_configuration() {
     assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
     let tail_cache_bytes = options.tail_cache_bytes;
     let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
-    let defaults = BrokerOptions { tail_cache_bytes, reserved, projections, ..BrokerOptions::new("data") };
+    let converters = options.converters.clone();
+    let own = BrokerOptions { reserved, projections, converters, ..BrokerOptions::new("data") };
+    let defaults = BrokerOptions { tail_cache_bytes, ..own };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
 }
 

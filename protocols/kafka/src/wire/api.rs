@@ -7,7 +7,7 @@ use super::messages as m;
 use super::{Reader, WireError, Writer};
 
 /// A message, or a struct inside one.
-pub trait Message: Sized + Default {
+pub trait ApiMessage: Sized + Default {
     /// Reads the message in this version.
     ///
     /// # Errors
@@ -18,7 +18,7 @@ pub trait Message: Sized + Default {
 }
 
 /// A request, with all that belongs to its API.
-pub trait Request: Message {
+pub trait Request: ApiMessage {
     /// The API.
     const KEY: ApiKey;
     /// The versions declared.
@@ -26,7 +26,7 @@ pub trait Request: Message {
     /// The first flexible version.
     const FLEXIBLE_FROM: i16;
     /// What answers it.
-    type Response: Message;
+    type Response: ApiMessage;
 }
 
 macro_rules! api_keys {

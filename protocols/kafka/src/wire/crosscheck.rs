@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::{Decodable, Encodable};
 
-use super::api::Message;
+use super::api::ApiMessage;
 use super::messages as ours;
 use super::primitives::{Cx, Wire};
 use super::testing::{Sample, Source};
@@ -12,7 +12,7 @@ use super::{Reader, Writer};
 
 const SAMPLES: u64 = 60;
 
-fn encode<M: Message>(message: &M, version: i16) -> Bytes {
+fn encode<M: ApiMessage>(message: &M, version: i16) -> Bytes {
     let mut w = Writer::new();
     message.encode(&mut w, version);
     let encoded = w.finish();
@@ -22,7 +22,7 @@ fn encode<M: Message>(message: &M, version: i16) -> Bytes {
 }
 
 /// Ours alone: what is encoded is decoded again, no shorter than the least, and no shorter input will do.
-fn check_round_trip<M: Message + Wire + Sample + PartialEq + std::fmt::Debug>(
+fn check_round_trip<M: ApiMessage + Wire + Sample + PartialEq + std::fmt::Debug>(
     version: i16,
     flexible: bool,
     seed: u64,
@@ -33,7 +33,7 @@ fn check_round_trip<M: Message + Wire + Sample + PartialEq + std::fmt::Debug>(
     assert!(bytes.len() >= M::least(cx), "{message:?}");
     let mut r = Reader::new(&bytes);
     let again =
-        <M as Message>::decode(&mut r, version).unwrap_or_else(|e| panic!("v{version}: {e}: {message:?}"));
+        <M as ApiMessage>::decode(&mut r, version).unwrap_or_else(|e| panic!("v{version}: {e}: {message:?}"));
     assert_eq!(r.remaining(), 0, "v{version}: {message:?}");
     assert_eq!(again, message, "v{version}");
     check_cut::<M>(&bytes, version);
@@ -42,18 +42,18 @@ fn check_round_trip<M: Message + Wire + Sample + PartialEq + std::fmt::Debug>(
 }
 
 /// Every field is needed: no prefix of a message is one.
-fn check_cut<M: Message>(bytes: &Bytes, version: i16) {
+fn check_cut<M: ApiMessage>(bytes: &Bytes, version: i16) {
     for len in (0..bytes.len()).rev().take(300) {
         let cut = bytes.slice(..len);
         assert!(
-            <M as Message>::decode(&mut Reader::new(&cut), version).is_err(),
+            <M as ApiMessage>::decode(&mut Reader::new(&cut), version).is_err(),
             "v{version}: {len} bytes of {bytes:?}"
         );
     }
 }
 
 /// A damaged message is an error or another message, which is encoded and decoded like any.
-fn check_mutations<M: Message + PartialEq + std::fmt::Debug>(bytes: &Bytes, version: i16, seed: u64) {
+fn check_mutations<M: ApiMessage + PartialEq + std::fmt::Debug>(bytes: &Bytes, version: i16, seed: u64) {
     let mut g = Source::new(seed ^ 0x5ab1);
     for _ in 0..20 {
         let mut damaged = bytes.to_vec();
@@ -64,10 +64,10 @@ fn check_mutations<M: Message + PartialEq + std::fmt::Debug>(bytes: &Bytes, vers
             damaged[at] = [0, 0x7f, 0x80, 0xff, g.bits() as u8][g.below(5) as usize];
         }
         let damaged = Bytes::from(damaged);
-        let Ok(message) = <M as Message>::decode(&mut Reader::new(&damaged), version) else { continue };
+        let Ok(message) = <M as ApiMessage>::decode(&mut Reader::new(&damaged), version) else { continue };
         let bytes = encode(&message, version);
         assert_eq!(
-            <M as Message>::decode(&mut Reader::new(&bytes), version).as_ref(),
+            <M as ApiMessage>::decode(&mut Reader::new(&bytes), version).as_ref(),
             Ok(&message),
             "v{version}"
         );

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::api::Message;
+use super::api::ApiMessage;
 use super::messages::{
     api_versions as av, describe_topic_partitions as dtp, fetch, list_offsets as lo, offset_commit as oc,
     offset_fetch as of,
@@ -17,13 +17,13 @@ fn unhex(hex: &str) -> Bytes {
     digits.chunks(2).map(byte).collect()
 }
 
-fn encode<M: Message>(message: &M, version: i16) -> Bytes {
+fn encode<M: ApiMessage>(message: &M, version: i16) -> Bytes {
     let mut w = Writer::new();
     message.encode(&mut w, version);
     w.finish().to_bytes()
 }
 
-fn check<M: Message + PartialEq + std::fmt::Debug>(message: M, version: i16, hex: &str) {
+fn check<M: ApiMessage + PartialEq + std::fmt::Debug>(message: M, version: i16, hex: &str) {
     let golden = unhex(hex);
     assert_eq!(encode(&message, version), golden);
     let mut r = Reader::new(&golden);
@@ -206,7 +206,7 @@ fn unknown_tagged_fields_are_skipped_and_known_ones_must_fit() {
     bytes.extend_from_slice(&[1, 200, 1, 2, 0xaa, 0xbb]);
     let bytes = Bytes::from(bytes);
     let mut r = Reader::new(&bytes);
-    assert_eq!(Message::decode(&mut r, 4), Ok(known));
+    assert_eq!(ApiMessage::decode(&mut r, 4), Ok(known));
     assert_eq!(r.remaining(), 0);
 
     // ApiVersions' second tag is an i64: 9 bytes are one too many, 7 too few.

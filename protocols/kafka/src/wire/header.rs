@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::api::{ApiKey, Message, Request, request_header_version, response_header_version};
+use super::api::{ApiKey, ApiMessage, Request, request_header_version, response_header_version};
 use super::primitives::{Cx, Wire};
 use super::{Encoded, Reader, Str, WireError, Writer};
 
@@ -109,7 +109,7 @@ pub fn encode_request<R: Request>(
 }
 
 /// A whole response frame: length, header, body.
-pub fn encode_response<M: Message>(api: ApiKey, version: i16, correlation_id: i32, body: &M) -> Encoded {
+pub fn encode_response<M: ApiMessage>(api: ApiKey, version: i16, correlation_id: i32, body: &M) -> Encoded {
     let mut w = Writer::with_capacity(512);
     w.begin_frame();
     ResponseHeader { correlation_id }.encode(&mut w, api, version);

@@ -124,7 +124,7 @@ macro_rules! schema {
                 }
             }
 
-            impl $crate::wire::api::Message for $name {
+            impl $crate::wire::api::ApiMessage for $name {
                 fn decode(
                     r: &mut $crate::wire::Reader<'_>,
                     version: i16,

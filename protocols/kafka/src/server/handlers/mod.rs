@@ -187,7 +187,7 @@ impl Call {
     }
 
     /// The response with its first error.
-    fn reply<M: crate::wire::Message>(self, response: &M, error: ErrorCode) -> Reply {
+    fn reply<M: crate::wire::ApiMessage>(self, response: &M, error: ErrorCode) -> Reply {
         let frame = encode_response(self.api, self.version, self.correlation_id, response);
         Reply::Frame { frame, error, memory: None }
     }
