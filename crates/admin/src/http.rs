@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::HttpBody;
 use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::connections::{HttpConnection, HttpConnections, ListedConnection};
 use crate::stream::TimedStream;
-use crate::{Admin, api, health, host, metrics, undated};
+use crate::{Admin, api, health, host, metrics, mounted, undated};
 
 /// A request's head must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +58,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
         .nest(api::PREFIX, api::router())
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /sabir/v1\n") })
+        .fallback(mounted::answer)
         .layer(from_fn(count_answer))
         .layer(from_fn_with_state(admin.clone(), host::check))
         .with_state(admin)

@@ -10,6 +10,7 @@ mod health;
 mod host;
 mod http;
 mod metrics;
+mod mounted;
 mod process;
 mod stream;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use parking_lot::RwLock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
@@ -50,6 +52,9 @@ pub struct ServedFrontend {
     pub refused: u64,
 }
 
+/// The port's own paths, and the beginnings of those that lie below one.
+pub const PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/sabir"];
+
 /// From where changes are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
@@ -72,11 +77,19 @@ pub struct Options {
     pub metrics_limit: usize,
     /// Connections at once; the one on which nothing has moved for longest gives way to a further one.
     pub connections: usize,
+    /// Below which paths protocols mount routes of their own: `/` and one name each.
+    pub prefixes: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { writes: Writes::Loopback, hosts: Vec::new(), metrics_limit: 10_000, connections: 64 }
+        Self {
+            writes: Writes::Loopback,
+            hosts: Vec::new(),
+            metrics_limit: 10_000,
+            connections: 64,
+            prefixes: Vec::new(),
+        }
     }
 }
 
@@ -90,6 +103,8 @@ pub struct Shown {
     pub front_ends: ServedFrontends,
     /// The open connections.
     pub registry: Registry,
+    /// What protocols mount, each below one of [`Options::prefixes`].
+    pub routes: Vec<(&'static str, Router)>,
 }
 
 /// What the admin port shows. Clones are the same one.
@@ -100,6 +115,8 @@ pub struct Admin {
     state: Arc<RwLock<State>>,
     /// Held while figures are gathered: one text is in the making, for all requests from before it was begun.
     gathering: Arc<tokio::sync::Mutex<metrics::Gathered>>,
+    /// Held while definitions are taken.
+    importing: Arc<tokio::sync::Mutex<()>>,
     /// How many ask for figures now.
     waiting: Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -124,12 +141,15 @@ impl Admin {
             started: SystemTime::now(),
             state: Arc::default(),
             gathering: Arc::default(),
+            importing: Arc::default(),
             waiting: Arc::default(),
         }
     }
 
     /// The broker takes requests.
-    pub fn running(&self, shown: Shown) {
+    pub fn running(&self, mut shown: Shown) {
+        let routes = shown.routes.into_iter();
+        shown.routes = routes.map(|(prefix, routes)| (prefix, mounted::mounted(prefix, routes))).collect();
         *self.state.write() = State::Running(Arc::new(shown));
     }
 

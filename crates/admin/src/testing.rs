@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use sabir_base::clock::SystemClock;
 use sabir_broker::{Broker, BrokerOptions, DiskKind};
 use sabir_net::{Registered, Registry};
@@ -58,6 +59,11 @@ impl Served {
 
     /// With this broker.
     pub fn over(broker: Broker, options: Options) -> Self {
+        Self::with_routes(broker, options, Vec::new())
+    }
+
+    /// With this broker, and what protocols mount.
+    pub fn with_routes(broker: Broker, options: Options, routes: Vec<(&'static str, Router)>) -> Self {
         let mut served = Self::with(options);
         let front_end = ServedFrontend {
             name: "test",
@@ -71,7 +77,14 @@ impl Served {
         let registry = Registry::default();
         let (peer, local) = ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
         served.connection = Some(registry.enter(peer, local));
-        served.admin.running(Shown { broker: broker.clone(), figures: Vec::new(), front_ends, registry });
+        let broker_shown = broker.clone();
+        served.admin.running(Shown {
+            broker: broker_shown,
+            figures: Vec::new(),
+            front_ends,
+            registry,
+            routes,
+        });
         served.broker = Some(broker);
         served
     }
@@ -128,6 +141,25 @@ pub fn code(answer: &str) -> u16 {
 
 /// The body of an answer, in JSON; null if it has none.
 pub fn content(answer: &str) -> Value {
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() }
+    let body = body(answer);
+    if body.is_empty() { Value::Null } else { serde_json::from_str(&body).unwrap() }
+}
+
+/// The body of an answer.
+pub fn body(answer: &str) -> String {
+    let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap();
+    if !head.contains("transfer-encoding: chunked") {
+        return rest.to_owned();
+    }
+    let mut body = String::new();
+    loop {
+        let (length, chunk) = rest.split_once("\r\n").unwrap();
+        match usize::from_str_radix(length, 16).unwrap() {
+            0 => return body,
+            length => {
+                body += &chunk[..length];
+                rest = &chunk[length + 2..];
+            }
+        }
+    }
 }

@@ -5,4 +5,4 @@ pub mod client;
 pub mod config;
 mod protocol;
 
-pub use protocol::{Configured, FrontendContext, Listening, Protocol, refuse_exposed};
+pub use protocol::{Configured, FrontendContext, Listening, Protocol, StartedFrontend, refuse_exposed};

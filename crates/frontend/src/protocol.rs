@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::Router;
 use sabir_broker::projection::ProjectionFactory;
 use sabir_broker::{Broker, Converter};
 use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
@@ -55,8 +56,37 @@ pub trait Configured: Send {
         None
     }
 
+    /// Below which path its routes on the admin port lie, if it has any: `/` and one name, which no other protocol has.
+    fn http_prefix(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Makes the front end. Its listeners are bound already, and nothing is accepted before this has returned.
-    fn start(self: Box<Self>, place: FrontendContext) -> Arc<dyn Frontend>;
+    fn start(self: Box<Self>, place: FrontendContext) -> StartedFrontend;
+}
+
+/// A front end that was made, and what it serves beside its listeners.
+pub struct StartedFrontend {
+    /// What serves its connections.
+    pub frontend: Arc<dyn Frontend>,
+    /// Its routes on the admin port, below [`Configured::http_prefix`], which is left out in them. The port's own rules hold for them: the
+    /// names it may be asked by, its connections, who may change something (any method but GET, HEAD and OPTIONS does), bodies of
+    /// 64 KiB where a route says nothing else, and problems in JSON. They run on the port's one thread, and must not block it.
+    pub http: Option<Router>,
+}
+
+impl StartedFrontend {
+    /// The same with routes on the admin port.
+    pub fn with_http(self, routes: Router) -> Self {
+        Self { http: Some(routes), ..self }
+    }
+}
+
+impl<F: Frontend> From<Arc<F>> for StartedFrontend {
+    /// One that has no routes on the admin port.
+    fn from(frontend: Arc<F>) -> Self {
+        Self { frontend, http: None }
+    }
 }
 
 /// Where a front end stands.

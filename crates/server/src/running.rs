@@ -11,9 +11,9 @@ use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
-use sabir_frontend::{FrontendContext, Listening};
+use sabir_frontend::{FrontendContext, Listening, StartedFrontend};
 use sabir_model::Durability;
-use sabir_net::{BindError, Frontend, Listener, Net, NetOptions, Watched};
+use sabir_net::{BindError, Listener, Net, NetOptions, Watched};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -115,14 +115,17 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let memory = MemoryWatch::start(broker.clone(), total.map(|total| TailCacheSize::new(tail_cache, total)));
     let memory = memory.inspect_err(|_| broker.shutdown())?;
     let mut figures: Vec<Figures> = vec![net_figures(net.clone())];
-    let mut serving = Vec::new();
+    let (mut serving, mut routes) = (Vec::new(), Vec::new());
     for (front_end, listener) in bound {
-        let (shown, served) = serve(&net, &broker, front_end, listener);
+        let prefix = front_end.configured.http_prefix();
+        let (shown, started) = serve(&net, &broker, front_end, listener);
         serving.push(shown);
-        figures.push(Box::new(move |out| served.metrics(out)));
+        figures.push(Box::new(move |out| started.frontend.metrics(out)));
+        routes.extend(prefix.zip(started.http));
     }
     let front_ends = shown(net.clone(), serving.clone());
-    admin.running(Shown { broker: broker.clone(), figures, front_ends, registry: net.registry().clone() });
+    let registry = net.registry().clone();
+    admin.running(Shown { broker: broker.clone(), figures, front_ends, registry, routes });
     let (drain, took) = (config.net.drain.0, began.elapsed());
     Ok(Running { broker, net, admin, admin_server, memory, serving, drain, took })
 }
@@ -145,18 +148,18 @@ fn serve(
     broker: &Broker,
     config: FrontendConfig,
     listener: Listener,
-) -> (Serving, Arc<dyn Frontend>) {
+) -> (Serving, StartedFrontend) {
     let addresses = listener.addresses().to_vec();
     let told = addresses.iter().zip(config.advertise);
     let listening: Vec<_> = told.map(|(&address, advertise)| Listening { address, advertise }).collect();
     let advertise = listening.iter().map(Listening::shown).collect();
-    let front_end = config.configured.start(FrontendContext {
+    let started = config.configured.start(FrontendContext {
         broker: broker.clone(),
         workers: net.workers().clone(),
         listening,
     });
-    net.serve(listener, front_end.clone());
-    (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, front_end)
+    net.serve(listener, started.frontend.clone());
+    (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, started)
 }
 
 fn net_options(net: &crate::config::sections::NetSection) -> NetOptions {

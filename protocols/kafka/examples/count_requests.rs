@@ -156,7 +156,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     let (accepted, peer) = listener.accept().await?;
     accepted.set_nodelay(true)?;
     stream.set_nodelay(true)?;
-    let front_end = Kafka.configure(Default::default())?.start(FrontendContext {
+    let started = Kafka.configure(Default::default())?.start(FrontendContext {
         broker: broker.clone(),
         workers: Workers::of_node(64 << 20),
         listening: vec![Listening { address: local, advertise: None }],
@@ -179,7 +179,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         limits: Arc::new(limits),
         closing: CancellationToken::new(),
     };
-    tokio::task::spawn_local(Served { task: front_end.serve(connection), counting });
+    tokio::task::spawn_local(Served { task: started.frontend.serve(connection), counting });
     Ok(Client { stream, correlation: 0 })
 }
 

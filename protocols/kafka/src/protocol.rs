@@ -1,12 +1,9 @@
 //! What the server lists: Kafka's protocol, to be configured and served.
 
-use std::sync::Arc;
-
 use sabir_broker::Converter;
 use sabir_frontend::client::Connector;
 use sabir_frontend::config::{ConfigError, Setting, SettingsTable, Size};
-use sabir_frontend::{Configured, FrontendContext, Protocol};
-use sabir_net::Frontend;
+use sabir_frontend::{Configured, FrontendContext, Protocol, StartedFrontend};
 
 use crate::client::tool::CONNECTOR;
 use crate::converter;
@@ -53,7 +50,7 @@ impl Configured for KafkaConfig {
         Some(("max_request", self.max_request))
     }
 
-    fn start(self: Box<Self>, place: FrontendContext) -> Arc<dyn Frontend> {
-        KafkaFrontend::new(*self, place)
+    fn start(self: Box<Self>, place: FrontendContext) -> StartedFrontend {
+        KafkaFrontend::new(*self, place).into()
     }
 }

@@ -2,19 +2,23 @@
 //! holds the two together.
 
 mod connections;
+mod definitions;
 mod groups;
 mod node;
+mod offsets;
 mod problem;
+mod records;
 mod request;
 mod reset;
 mod topics;
 
 use axum::http::{HeaderName, Method, StatusCode, Uri, header};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, patch, post};
 use axum::{Json, Router};
 
 use crate::Admin;
 pub use problem::Problem;
+pub use request::{BODY, check_writer};
 
 /// Where all of it lies.
 pub const PREFIX: &str = "/sabir/v1";
@@ -32,9 +36,12 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/connections/{id}", get(connections::one).delete(connections::close)),
         ("/topics", get(topics::list).post(topics::create)),
         ("/topics/{name}", get(topics::one).patch(topics::change).delete(topics::remove)),
+        ("/topics/{name}/delete-records", post(records::delete)),
         ("/groups", get(groups::list)),
         ("/groups/{id}", get(groups::one).delete(groups::remove)),
+        ("/groups/{id}/offsets", patch(offsets::change)),
         ("/groups/{id}/reset", post(reset::reset)),
+        ("/definitions", get(definitions::export).post(definitions::import)),
     ]
 }
 
@@ -70,6 +77,9 @@ fn unchangeable(path: &str) -> &'static str {
         }
         Some("health" | "connections") => "what is shown here is how things are, and cannot be set",
         Some("topics") => "topics are changed one by one: PATCH /sabir/v1/topics/{name}",
+        Some("definitions") => {
+            "what is absent is created by POST, and topics are changed by PATCH /sabir/v1/topics/{name}"
+        }
         Some("groups") => {
             "a group's members say what it is; its positions are set by POST /sabir/v1/groups/{id}/reset"
         }

@@ -34,12 +34,35 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
+    /// A request that is understood and cannot be.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+    }
+
     pub fn unknown_topic(name: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-topic", format!("there is no topic {name:?}"))
     }
 
     pub fn unknown_group(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-group", format!("there is no group {id:?}"))
+    }
+
+    /// The same with what it is about before it.
+    pub fn about(mut self, what: &str) -> Self {
+        self.detail = format!("{what}: {}", self.detail);
+        self
+    }
+
+    /// Several at once, as the first of them has it: so many are told, and how many there are more.
+    pub fn all(problems: Vec<Self>, told: usize) -> Option<Self> {
+        let mut lines: Vec<String> =
+            problems.iter().take(told).map(|problem| problem.detail.clone()).collect();
+        match problems.len().saturating_sub(told) {
+            0 => {}
+            more => lines.push(format!("and {more} more")),
+        }
+        let first = problems.into_iter().next()?;
+        Some(Self { detail: lines.join("; "), ..first })
     }
 
     /// What the broker refused.

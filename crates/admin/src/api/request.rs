@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -42,18 +42,21 @@ impl FromRequestParts<Admin> for WriteAccess {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-        match admin.options.writes {
-            Writes::Off => Err(forbidden("changes are not taken here (admin.writes = \"off\")")),
-            Writes::Loopback if !peer.is_some_and(|ip| ip.is_loopback()) => {
-                Err(forbidden("changes are taken from this machine only (admin.writes = \"loopback\")"))
-            }
-            // Browsers say so of every change that a page asks for, and nobody logs in here.
-            _ if parts.headers.contains_key(header::ORIGIN) => {
-                Err(forbidden("changes are not taken from web pages"))
-            }
-            Writes::Loopback | Writes::Anywhere => Ok(Self),
+        check_writer(admin, &parts.extensions, &parts.headers).map(|()| Self)
+    }
+}
+
+/// Whether a request with these headers may change something.
+pub fn check_writer(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -> Result<(), Problem> {
+    let peer = extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    match admin.options.writes {
+        Writes::Off => Err(forbidden("changes are not taken here (admin.writes = \"off\")")),
+        Writes::Loopback if !peer.is_some_and(|ip| ip.is_loopback()) => {
+            Err(forbidden("changes are taken from this machine only (admin.writes = \"loopback\")"))
         }
+        // Browsers say so of every change that a page asks for, and nobody logs in here.
+        _ if headers.contains_key(header::ORIGIN) => Err(forbidden("changes are not taken from web pages")),
+        Writes::Loopback | Writes::Anywhere => Ok(()),
     }
 }
 
@@ -131,29 +134,38 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &Admin) -> Result<Self, Problem> {
-        // A page elsewhere may send other types without asking first.
-        let form = request.headers().get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok());
-        if form.and_then(|form| form.split(';').next()).is_none_or(|form| form.trim() != "application/json") {
-            let detail = "the body must be JSON: content-type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
-        }
-        let arriving = axum::body::to_bytes(request.into_body(), BODY);
-        let body = match tokio::time::timeout(BODY_TIMEOUT, arriving).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => {
-                let detail = format!("the body is broken off, or over {BODY} bytes");
-                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
-            }
-            Err(_) => {
-                let detail = "the body did not arrive in time";
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail));
-            }
-        };
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| Problem::bad_request(placed(&error)))?;
-        json.end().map(|()| Self(value)).map_err(|error| Problem::bad_request(error.to_string()))
+        read_json(request, BODY, BODY_TIMEOUT).await.map(Self)
     }
+}
+
+/// The body of a request in JSON, if it has at most `most` bytes and is there within `patience`.
+pub async fn read_json<T: DeserializeOwned>(
+    request: Request,
+    most: usize,
+    patience: Duration,
+) -> Result<T, Problem> {
+    // A page elsewhere may send other types without asking first.
+    let form = request.headers().get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok());
+    if form.and_then(|form| form.split(';').next()).is_none_or(|form| form.trim() != "application/json") {
+        let detail = "the body must be JSON: content-type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+    }
+    let arriving = axum::body::to_bytes(request.into_body(), most);
+    let body = match tokio::time::timeout(patience, arriving).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let detail = format!("the body is broken off, or over {most} bytes");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
+        }
+        Err(_) => {
+            let detail = "the body did not arrive in time";
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail));
+        }
+    };
+    let mut json = serde_json::Deserializer::from_slice(&body);
+    let value =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| Problem::bad_request(placed(&error)))?;
+    json.end().map(|()| value).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
 /// What is wrong with a body, behind where it is.

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use sabir_broker::{Broker, Fence, GroupPhase, OffsetCommit, OffsetSpec, PartitionStats, Text, Topic};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_broker::{Broker, GroupPhase, OffsetSpec, PartitionStats, Topic};
+use sabir_model::{ErrorKind, Offset, TopicId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
+use super::offsets::commit;
 use super::problem::Problem;
 use super::request::{Body, Name, Open, WriteAccess};
 use super::topics::find;
-
-/// Positions in one entry.
-const COMMIT: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +64,8 @@ pub async fn reset(
     }
     let offsets = changes(broker, &group, &wanted).await?;
     if !wanted.dry_run {
-        commit(broker, &group, &offsets).await.map_err(refused)?;
+        let positions: Vec<_> = offsets.iter().map(|c| (c.id, c.partition, Offset(c.after))).collect();
+        commit(broker, &group, &positions).await.map_err(refused)?;
     }
     Ok(Json(ResetReport { group, dry_run: wanted.dry_run, offsets }))
 }
@@ -119,20 +118,4 @@ async fn at_time(
     let found = broker.offsets(place.shard, place.id, OffsetSpec::Timestamp(time)).await;
     let found = found.map_err(|error| Problem::refused(&format!("partition {}", place.index), error))?;
     Ok(if found.offset.0 < 0 { kept.end.0 } else { found.offset.0 })
-}
-
-async fn commit(broker: &Broker, group: &str, changes: &[Change]) -> Result<(), ErrorKind> {
-    let position = |change: &Change| OffsetCommit {
-        topic: change.id,
-        partition: change.partition,
-        offset: Offset(change.after),
-        leader_epoch: LeaderEpoch::UNKNOWN,
-        metadata: Text::from(""),
-    };
-    for part in changes.chunks(COMMIT) {
-        let outside = Fence { generation: -1, member: Text::from(""), instance: None };
-        let outcomes = broker.groups().commit(group, outside, part.iter().map(position).collect()).await;
-        outcomes.into_iter().collect::<Result<(), _>>()?;
-    }
-    Ok(())
 }

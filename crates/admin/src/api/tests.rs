@@ -6,7 +6,7 @@ use sabir_broker::{BrokerOptions, Caller, Fence, NewTopic, OffsetCommit, Text};
 use sabir_model::{LeaderEpoch, Offset, TopicConfig, TopicError, TopicField};
 use serde_json::{Value, json};
 
-use crate::testing::{Served, broker_options, code, content, open};
+use crate::testing::{Served, body, broker_options, code, content, open};
 use crate::{Options, Writes};
 
 fn description() -> Value {
@@ -528,7 +528,7 @@ async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
     ask(&served, "POST", "/topics", json!({"name": "t"})).await;
     let given = json!({"retention_ms": 1, "retention_bytes": 2, "max_message_bytes": 3, "timestamp": "append",
         "durability": "sync", "compression": "gzip", "min_insync": 2, "timestamp_before_max_ms": 4,
-        "timestamp_after_max_ms": null, "flush_ms": 5, "flush_messages": null});
+        "timestamp_after_max_ms": null, "flush_ms": 5, "flush_messages": null, "gzip_level": 9, "zstd_level": -7});
     let (code, topic) = ask(&served, "PATCH", "/topics/t", json!({"config": given, "partitions": 2})).await;
     assert_eq!((code, topic["partitions"].as_array().unwrap().len()), (200, 2), "{topic}");
     let refused = async |field: &str, change: Value| {
@@ -561,6 +561,8 @@ async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
         (json!({"min_insync": 0}), 400),
         (json!({"compression": "lzma"}), 400),
         (json!({"timestamp_after_max_ms": -1}), 422),
+        (json!({"gzip_level": 10}), 422),
+        (json!({"zstd_level": 23}), 422),
         (json!({"timestamp_before_max_ms": -1}), 422),
     ] {
         let (code, problem) = ask(&served, "PATCH", "/topics/t", json!({"config": wrong})).await;
@@ -582,6 +584,7 @@ async fn what_cannot_be_changed_at_all_says_why_and_what_can_be_done() {
         ("/groups", "GET,HEAD", "reset"),
         ("/groups/g", "DELETE,GET,HEAD", "reset"),
         ("/groups/g/reset", "POST", "reset"),
+        ("/definitions", "GET,HEAD,POST", "/topics/{name}"),
     ] {
         let answer = served.send("PATCH", &format!("/sabir/v1{path}"), "", "{}").await;
         let problem = content(&answer);
@@ -593,4 +596,248 @@ async fn what_cannot_be_changed_at_all_says_why_and_what_can_be_done() {
         methods.sort();
         assert_eq!(methods.join(","), allow, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_change_can_be_tried_and_an_own_setting_taken_away() {
+    let served = Served::running(Options::default());
+    let tried = json!({"name": "t", "config": {"retention_ms": 5}, "dry_run": true});
+    assert_eq!(ask(&served, "POST", "/topics", tried.clone()).await, (204, Value::Null));
+    assert_eq!(ask(&served, "GET", "/topics/t", Value::Null).await.0, 404, "nothing was done");
+    let (_, made) =
+        ask(&served, "POST", "/topics", json!({"name": "t", "config": {"retention_ms": 5}})).await;
+    assert_eq!(ask(&served, "POST", "/topics", tried).await.0, 409);
+    let with = |more: Value| {
+        let mut change = json!({"dry_run": true});
+        change.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        change
+    };
+    for (change, code, says) in [
+        (json!({"partitions": 2}), 204, ""),
+        (json!({"unset": ["retention_ms"], "config": {"compression": "zstd"}}), 204, ""),
+        (json!({"partitions": 0}), 422, "partitions"),
+        (json!({"config": {"retention_ms": -1}}), 422, "retention_ms"),
+        (json!({"unset": ["retention"]}), 400, "unset[0]: unknown setting `retention`"),
+    ] {
+        let (got, answer) = ask(&served, "PATCH", "/topics/t", with(change)).await;
+        assert_eq!(got, code, "{answer}");
+        assert!(answer["detail"].as_str().unwrap_or_default().contains(says), "{answer}");
+        assert_eq!(ask(&served, "GET", "/topics/t", Value::Null).await.1, made, "nothing was done");
+    }
+    let change = json!({"unset": ["retention_ms"], "config": {"compression": "zstd"}});
+    let (_, topic) = ask(&served, "PATCH", "/topics/t", change).await;
+    let week = 7 * 24 * 3600 * 1000_i64;
+    assert_eq!(
+        (&topic["config"]["own"], &topic["config"]["retention_ms"]),
+        (&json!(["compression"]), &json!(week))
+    );
+}
+
+#[tokio::test]
+async fn records_are_deleted_only_where_all_of_them_can_be() {
+    let served = Served::running(Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+    let cut = |partition: i32, offset: i64| json!({"before": [{"partition": 0, "offset": 0}, {"partition": partition, "offset": offset}]});
+    let (code, done) = ask(&served, "POST", "/topics/t/delete-records", cut(1, 0)).await;
+    let starts = json!([{"partition": 0, "start": 0}, {"partition": 1, "start": 0}]);
+    assert_eq!((code, &done), (200, &json!({"topic": "t", "partitions": starts})));
+    for (partition, offset, wanted) in [(1, 1, 422), (1, -1, 422), (2, 0, 404), (-1, 0, 404)] {
+        let (code, problem) = ask(&served, "POST", "/topics/t/delete-records", cut(partition, offset)).await;
+        assert_eq!(code, wanted, "{problem}");
+    }
+    let (code, problem) = ask(&served, "POST", "/topics/none/delete-records", cut(0, 0)).await;
+    assert_eq!((code, kind(&problem)), (404, "unknown-topic"));
+}
+
+#[tokio::test]
+async fn positions_are_set_and_taken_away() {
+    let served = Served::running(Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+    let change = |partition: i32, offset: Value| json!({"offsets": [{"topic": "t", "partition": partition, "offset": offset}]});
+    let committed = async || {
+        let (_, group) = ask(&served, "GET", "/groups/g", Value::Null).await;
+        let all = group["offsets"].as_array().cloned().unwrap_or_default();
+        all.iter()
+            .map(|o| (o["partition"].as_i64().unwrap(), o["committed"].as_i64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let (code, problem) = ask(&served, "PATCH", "/groups/g/offsets", change(0, Value::Null)).await;
+    assert_eq!((code, kind(&problem)), (404, "unknown-group"), "there is nothing to be taken away");
+    for (partition, offset) in [(0, 7), (1, 8), (0, 9)] {
+        assert_eq!(ask(&served, "PATCH", "/groups/g/offsets", change(partition, json!(offset))).await.0, 204);
+    }
+    assert_eq!(committed().await, [(0, 9), (1, 8)]);
+    for (partition, offset, wanted) in [(2, json!(0), 404), (0, json!(-1), 422), (0, json!("x"), 400)] {
+        let (code, problem) = ask(&served, "PATCH", "/groups/g/offsets", change(partition, offset)).await;
+        assert_eq!(code, wanted, "{problem}");
+    }
+    let without = json!({"offsets": [{"topic": "t", "partition": 0}]});
+    assert_eq!(ask(&served, "PATCH", "/groups/g/offsets", without).await.0, 400, "null must be said");
+    assert_eq!(ask(&served, "PATCH", "/groups/g/offsets", change(0, Value::Null)).await.0, 204);
+    assert_eq!(committed().await, [(1, 8)]);
+}
+
+/// Topics of all sorts.
+async fn defined(served: &Served) {
+    let config =
+        json!({"retention_ms": null, "compression": "zstd", "zstd_level": 9, "timestamp_after_max_ms": null});
+    ask(served, "POST", "/topics", json!({"name": "b/ö", "partitions": 3, "config": config})).await;
+    let mut kept = TopicConfig::default();
+    kept.kept.set("segment.bytes", "1048576");
+    let broker = served.broker.as_ref().unwrap();
+    let internal = NewTopic { internal: true, name: "__kept".into(), ..new_topic(TopicConfig::default()) };
+    let a = NewTopic { name: "a".into(), ..new_topic(kept) };
+    for made in broker.create_topics(Caller::OPERATOR, vec![internal, a]).await {
+        made.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn definitions_go_from_one_broker_to_another() {
+    let one = Served::running(Options::default());
+    defined(&one).await;
+    commit(&one, "g", "a", 0).await;
+    let (code, document) = ask(&one, "GET", "/definitions", Value::Null).await;
+    let wanted = json!({"version": 1, "topics": [
+        {"name": "a", "partitions": 1, "kind": "retention", "config": {}, "kept_settings": {"segment.bytes": "1048576"}},
+        {"name": "b/ö", "partitions": 3, "kind": "retention", "config": {"retention_ms": null, "compression": "zstd",
+            "zstd_level": 9, "timestamp_after_max_ms": null}},
+    ]});
+    assert_eq!((code, &document), (200, &wanted));
+    // A topic a line, and the version first: what was changed is seen line by line.
+    let text = body(&one.get("/sabir/v1/definitions").await);
+    assert!(text.starts_with("{\"version\":1,\"topics\":[\n{") && text.lines().count() == 4, "{text}");
+
+    let two = Served::running(Options::default());
+    let both = |outcome| json!([{"topic": "a", "outcome": outcome}, {"topic": "b/ö", "outcome": outcome}]);
+    let (code, done) = ask(&two, "POST", "/definitions?dry_run=true", document.clone()).await;
+    assert_eq!((code, &done), (200, &json!({"dry_run": true, "topics": both("created")})));
+    assert_eq!(ask(&two, "GET", "/topics", Value::Null).await.1["topics"], json!([]), "nothing was done");
+    for outcome in ["created", "exists"] {
+        let (code, done) = ask(&two, "POST", "/definitions", document.clone()).await;
+        assert_eq!((code, &done), (200, &json!({"dry_run": false, "topics": both(outcome)})));
+        assert_eq!(body(&two.get("/sabir/v1/definitions").await), text);
+    }
+}
+
+#[tokio::test]
+async fn what_exists_differently_is_refused_by_name_before_anything_is_done() {
+    let served = Served::running(Options::default());
+    defined(&served).await;
+    let before = body(&served.get("/sabir/v1/definitions").await);
+    let new = json!({"name": "new", "partitions": 1});
+    let a = |more: Value| {
+        let mut topic = json!({"name": "a", "partitions": 1, "kept_settings": {"segment.bytes": "1048576"}});
+        topic.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        topic
+    };
+    for (topic, code, kind_wanted, says) in [
+        (
+            a(json!({"partitions": 2})),
+            409,
+            "topic-exists",
+            r#"topic "a" exists and differs (partitions: 1 here, 2 in the document)"#,
+        ),
+        (
+            a(json!({"config": {"retention_ms": 5}})),
+            409,
+            "topic-exists",
+            "retention_ms: not set here, 5 in the document",
+        ),
+        (
+            a(json!({"kept_settings": {}})),
+            409,
+            "topic-exists",
+            "segment.bytes: 1048576 here, not set in the document",
+        ),
+        (a(json!({"kind": "queue"})), 409, "topic-exists", "kind: retention here, queue in the document"),
+        (json!({"name": "q", "partitions": 1, "kind": "queue"}), 422, "invalid", "declares"),
+        (json!({"name": "__kept", "partitions": 1}), 409, "internal-topic", "__kept"),
+        (json!({"name": "none", "partitions": 0}), 422, "invalid", r#"topic "none": "#),
+        (
+            json!({"name": "bad", "partitions": 1, "config": {"gzip_level": 77}}),
+            422,
+            "invalid",
+            r#"topic "bad": gzip_level"#,
+        ),
+        (json!({"name": "", "partitions": 1}), 422, "invalid", "name"),
+        (
+            json!({"name": "new", "partitions": 1}),
+            400,
+            "bad-request",
+            r#""new" stands in the document twice"#,
+        ),
+        (json!({"name": "x", "partitions": 1, "retention": 1}), 400, "bad-request", "topics[1]"),
+        (json!({"name": "x", "partitions": 10_000_000}), 422, "invalid", "max_partitions"),
+    ] {
+        for path in ["/definitions?dry_run=true", "/definitions"] {
+            let document = json!({"version": 1, "topics": [new, topic]});
+            let (got, problem) = ask(&served, "POST", path, document).await;
+            assert_eq!((got, kind(&problem)), (code, kind_wanted), "{topic}: {problem}");
+            assert!(problem["detail"].as_str().unwrap().contains(says), "{topic}: {problem}");
+            assert_eq!(body(&served.get("/sabir/v1/definitions").await), before, "nothing was done");
+        }
+    }
+    let differing = |i: usize| json!({"name": format!("{i}"), "partitions": 0});
+    let topics: Vec<_> = (0..25).map(differing).collect();
+    let (_, problem) = ask(&served, "POST", "/definitions", json!({"version": 1, "topics": topics})).await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.ends_with("; and 5 more") && detail.matches("partitions (").count() == 20, "{detail}");
+}
+
+#[tokio::test]
+async fn a_document_of_another_form_is_told_by_its_version() {
+    let served = Served::running(Options::default());
+    for (text, says) in [
+        (
+            r#"{"version": 2, "exchanges": [], "topics": []}"#,
+            "version: this broker takes definitions of version 1, not 2",
+        ),
+        (r#"{"topics": []}"#, "missing field `version`"),
+        (r#"{"version": 1}"#, "missing field `topics`"),
+        (r#"{"version": 1, "topics": [], "queues": []}"#, "unknown field `queues`"),
+        (r#"{"version": 1, "topics": [] "#, "EOF"),
+        (r#"[]"#, ""),
+    ] {
+        let (code, problem) = served.json("POST", "/sabir/v1/definitions", text).await;
+        assert_eq!((code, kind(&problem)), (400, "bad-request"), "{text}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{text}: {problem}");
+    }
+    let query =
+        served.json("POST", "/sabir/v1/definitions?dryrun=true", r#"{"version": 1, "topics": []}"#).await;
+    assert_eq!((query.0, kind(&query.1)), (400, "bad-request"));
+}
+
+#[tokio::test]
+async fn all_that_a_document_wants_must_have_room_together() {
+    let data = tempfile::tempdir().unwrap();
+    let options = BrokerOptions { partitions_total_max: 5, ..broker_options(data.path()) };
+    let served = Served::over(open(options), Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+    let document = |partitions: u32| {
+        let topics = json!([{"name": "u", "partitions": 2}, {"name": "v", "partitions": partitions}]);
+        json!({"version": 1, "topics": topics})
+    };
+    for path in ["/definitions?dry_run=true", "/definitions"] {
+        let (code, problem) = ask(&served, "POST", path, document(2)).await;
+        assert_eq!((code, kind(&problem)), (422, "invalid"), "{problem}");
+        assert_eq!(ask(&served, "GET", "/topics/u", Value::Null).await.0, 404, "nothing was done");
+    }
+    assert_eq!(ask(&served, "POST", "/definitions", document(1)).await.0, 200);
+}
+
+#[tokio::test]
+async fn many_topics_are_told_in_order_and_piece_by_piece() {
+    let served = Served::running(Options::default());
+    let broker = served.broker.as_ref().unwrap();
+    let many =
+        (0..2_500).rev().map(|i| NewTopic { name: format!("t{i:04}"), ..new_topic(TopicConfig::default()) });
+    for made in broker.create_topics(Caller::OPERATOR, many.collect()).await {
+        made.unwrap();
+    }
+    let answer = served.get("/sabir/v1/definitions").await;
+    assert!(answer.contains("transfer-encoding: chunked"), "it is not made whole first");
+    let topics = content(&answer)["topics"].as_array().unwrap().clone();
+    let names: Vec<_> = topics.iter().map(|topic| topic["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, (0..2_500).map(|i| format!("t{i:04}")).collect::<Vec<_>>());
 }

@@ -5,12 +5,14 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use sabir_broker::{Broker, Caller, NewTopic, Topic};
 use sabir_model::batch::Compression;
 use sabir_model::{Durability, ShardFailure, TimestampType, TopicConfig, TopicField, TopicKind};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::node::durability;
 use super::problem::Problem;
@@ -78,6 +80,8 @@ struct Config {
     timestamp_after_max_ms: Option<i64>,
     flush_ms: Option<i64>,
     flush_messages: Option<i64>,
+    gzip_level: i32,
+    zstd_level: i32,
     own: Vec<&'static str>,
 }
 
@@ -133,33 +137,31 @@ fn config(config: &TopicConfig) -> Config {
         },
         durability: config.durability.map(durability),
         compression: config.compression.map(|compression| compression.to_string()),
-        kind: match config.kind {
-            TopicKind::Retention => "retention",
-            TopicKind::Queue(_) => "queue",
-        },
+        kind: kind(config.kind),
         min_insync: config.min_insync,
         timestamp_before_max_ms: bounded(config.timestamp_before_max_ms),
         timestamp_after_max_ms: bounded(config.timestamp_after_max_ms),
         flush_ms: config.flush_ms,
         flush_messages: config.flush_messages,
-        own: SHOWN.iter().filter(|field| config.owns(**field)).map(|field| field.name()).collect(),
+        gzip_level: config.gzip_level,
+        zstd_level: config.zstd_level,
+        own: TopicField::ALL.iter().filter(|field| config.owns(**field)).map(|field| field.name()).collect(),
     }
 }
 
-/// What a topic may have of its own and is shown here.
-const SHOWN: [TopicField; 11] = [
-    TopicField::RetentionMs,
-    TopicField::RetentionBytes,
-    TopicField::MaxMessageBytes,
-    TopicField::TimestampType,
-    TopicField::Durability,
-    TopicField::Compression,
-    TopicField::MinInsync,
-    TopicField::TimestampBeforeMaxMs,
-    TopicField::TimestampAfterMaxMs,
-    TopicField::FlushMs,
-    TopicField::FlushMessages,
-];
+/// What a topic sets for itself, by name.
+pub fn own_settings(topic: &TopicConfig) -> Map<String, Value> {
+    let Ok(Value::Object(mut settings)) = serde_json::to_value(config(topic)) else { return Map::new() };
+    settings.retain(|name, _| TopicField::ALL.iter().any(|field| topic.owns(*field) && field.name() == name));
+    settings
+}
+
+pub fn kind(kind: TopicKind) -> &'static str {
+    match kind {
+        TopicKind::Retention => "retention",
+        TopicKind::Queue(_) => "queue",
+    }
+}
 
 fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition {
     let led = broker.leadership(partition.shard).filter(|(_, leads)| *leads);
@@ -178,7 +180,7 @@ fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition 
 /// What is to be changed of a configuration: what is absent stays.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct ConfigChange {
+pub struct ConfigChange {
     #[serde(deserialize_with = "present")]
     retention_ms: Option<Option<i64>>,
     #[serde(deserialize_with = "present")]
@@ -198,6 +200,8 @@ struct ConfigChange {
     flush_ms: Option<Option<i64>>,
     #[serde(deserialize_with = "present")]
     flush_messages: Option<Option<i64>>,
+    gzip_level: Option<i32>,
+    zstd_level: Option<i32>,
     #[serde(flatten, deserialize_with = "no_other_setting")]
     _rest: (),
 }
@@ -258,16 +262,16 @@ fn refuse_others<'de, D: Deserializer<'de>>(input: D, known: &[&str]) -> Result<
 }
 
 fn no_other_setting<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    refuse_others(input, &SHOWN.map(TopicField::name))
+    refuse_others(input, &TopicField::ALL.map(TopicField::name))
 }
 
 fn no_other_change<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    refuse_others(input, &["partitions", "config"])
+    refuse_others(input, &["partitions", "config", "unset", "dry_run"])
 }
 
 impl ConfigChange {
     /// What is said is the topic's own, also where the node has the same. What can be is for the broker to judge.
-    fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
+    pub fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
         if let Some(ms) = self.retention_ms {
             config.retention_ms = ms;
             config.own(TopicField::RetentionMs);
@@ -296,6 +300,14 @@ impl ConfigChange {
         if let Some(codec) = self.compression {
             config.compression = codec.map(Compression::from);
             config.own(TopicField::Compression);
+        }
+        if let Some(level) = self.gzip_level {
+            config.gzip_level = level;
+            config.own(TopicField::GzipLevel);
+        }
+        if let Some(level) = self.zstd_level {
+            config.zstd_level = level;
+            config.own(TopicField::ZstdLevel);
         }
         if let Some(replicas) = self.min_insync {
             config.min_insync = replicas.get();
@@ -343,28 +355,32 @@ pub struct NewTopicRequest {
     partitions: u32,
     #[serde(default)]
     config: ConfigChange,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 fn one_partition() -> u32 {
     1
 }
 
-type Created = (StatusCode, [(HeaderName, String); 1], Json<TopicDetails>);
-
 pub async fn create(
     _: WriteAccess,
     Open(shown): Open,
     Body(wanted): Body<NewTopicRequest>,
-) -> Result<Created, Problem> {
+) -> Result<Response, Problem> {
     let broker = &shown.broker;
     let mut config = broker.options().defaults.clone();
     wanted.config.apply(&mut config, &broker.options().defaults);
-    let NewTopicRequest { name, partitions, .. } = wanted;
+    let NewTopicRequest { name, partitions, dry_run, .. } = wanted;
     let topic = NewTopic { name: name.clone(), partitions, config, internal: false, unlike: false };
+    if dry_run {
+        broker.check_new_topic(Caller::OPERATOR, &topic)?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let mut made = broker.create_topics(Caller::OPERATOR, vec![topic]).await;
     let topic = made.pop().unwrap_or(Err(ShardFailure::Timeout.into()))?;
     let place = format!("{}/topics/{}", super::PREFIX, escaped(&name));
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))))
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))).into_response())
 }
 
 /// A name as a part of a path.
@@ -381,8 +397,25 @@ pub struct Change {
     #[serde(deserialize_with = "count")]
     partitions: Option<u32>,
     config: Option<ConfigChange>,
+    unset: Vec<Unset>,
+    dry_run: bool,
     #[serde(flatten, deserialize_with = "no_other_change")]
     _rest: (),
+}
+
+/// A setting that the topic is to have no longer: the node's default holds for it again.
+#[derive(Debug, Clone, Copy)]
+struct Unset(TopicField);
+
+impl<'de> Deserialize<'de> for Unset {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(input)?;
+        let field = TopicField::ALL.into_iter().find(|field| field.name() == name);
+        field.map(Self).ok_or_else(|| {
+            let known = TopicField::ALL.map(TopicField::name).join("`, `");
+            D::Error::custom(format!("unknown setting `{name}`, expected one of `{known}`"))
+        })
+    }
 }
 
 /// How many partitions there are to be; a list of them, as it is shown, changes nothing.
@@ -398,7 +431,7 @@ pub async fn change(
     Open(shown): Open,
     Name(name): Name,
     Body(change): Body<Change>,
-) -> Answer<TopicDetails> {
+) -> Result<Response, Problem> {
     let broker = &shown.broker;
     let mut topic = find(broker, &name)?;
     let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
@@ -406,18 +439,30 @@ pub async fn change(
     if let Some(count) = more {
         broker.check_new_partitions(Caller::OPERATOR, topic.id, count)?;
     }
-    if let Some(wanted) = change.config {
-        let defaults = &broker.options().defaults;
-        let apply = |config: &mut TopicConfig| {
-            wanted.apply(config, defaults);
-            Ok::<(), Problem>(())
-        };
+    let apply = |config: &mut TopicConfig| {
+        change.apply(config, &broker.options().defaults);
+        Ok::<(), Problem>(())
+    };
+    if change.dry_run {
+        broker.check_change(Caller::OPERATOR, topic.id, apply)?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if change.config.is_some() || !change.unset.is_empty() {
         topic = broker.change_topic(Caller::OPERATOR, topic.id, apply).await?;
     }
     if let Some(count) = more {
         topic = broker.create_partitions(Caller::OPERATOR, topic.id, count).await?;
     }
-    Ok(Json(details(broker, &topic)))
+    Ok(Json(details(broker, &topic)).into_response())
+}
+
+impl Change {
+    fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
+        self.unset.iter().for_each(|unset| config.disown(unset.0, defaults));
+        if let Some(wanted) = &self.config {
+            wanted.apply(config, defaults);
+        }
+    }
 }
 
 pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {

@@ -136,6 +136,7 @@ impl ServerConfig {
         }
         let front_ends: Vec<_> = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
         loader.check_frames(net.as_ref(), &front_ends);
+        loader.check_prefixes(&front_ends);
         match (node, data, topic, group, net, admin, log) {
             (Some(node), Some(data), Some(topic), Some(group), Some(net), Some(admin), Some(log))
                 if loader.problems.is_empty() =>
@@ -246,6 +247,26 @@ impl Loader {
                 let problem = format!("{size} is more than net.frame_memory, which is {memory}");
                 self.note(ConfigError::new(name, key, problem));
             }
+        }
+    }
+
+    /// Two that mount routes below one path of the admin port cannot be served together.
+    fn check_prefixes(&mut self, front_ends: &[FrontendConfig]) {
+        let mut taken: Vec<_> =
+            sabir_admin::PATHS.iter().map(|path| (*path, "the admin port itself")).collect();
+        for front_end in front_ends {
+            let name = front_end.protocol.name();
+            let Some(prefix) = front_end.configured.http_prefix() else { continue };
+            let other = taken.iter().find(|(path, _)| *path == prefix);
+            if let Some((_, other)) = other {
+                let problem = format!(
+                    "{prefix} of the admin port is {other}'s already: turn one of them off (\"off\")"
+                );
+                self.note(ConfigError::new(name, "listen", problem));
+            } else if !prefix.strip_prefix('/').is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+                self.note(ConfigError::new(name, "listen", format!("{prefix} is not `/` and one name")));
+            }
+            taken.push((prefix, name));
         }
     }
 

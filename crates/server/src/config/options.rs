@@ -20,6 +20,7 @@ impl ServerConfig {
             },
             hosts: self.admin_hosts(),
             metrics_limit: self.admin.metrics_limit,
+            prefixes: self.front_ends.iter().filter_map(|f| f.configured.http_prefix()).collect(),
             ..sabir_admin::Options::default()
         }
     }

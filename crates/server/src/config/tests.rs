@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sabir_frontend::FrontendContext;
 use sabir_frontend::client::Connector;
 use sabir_frontend::config::{Size, parse_table};
+use sabir_frontend::{FrontendContext, StartedFrontend};
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 
 use sabir_broker::{BrokerOptions, ReservedTopic};
@@ -37,8 +37,8 @@ impl Configured for Flags {
         Some(("wave", self.wave))
     }
 
-    fn start(self: Box<Self>, _: FrontendContext) -> Arc<dyn Frontend> {
-        Arc::new(Pole)
+    fn start(self: Box<Self>, _: FrontendContext) -> StartedFrontend {
+        Arc::new(Pole).into()
     }
 }
 

@@ -126,11 +126,12 @@ impl Rig {
             Listening { address, advertise }
         };
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
-        let front_end = configured.start(FrontendContext {
+        let started = configured.start(FrontendContext {
             broker: broker.clone(),
             workers: net.workers().clone(),
             listening: addresses.iter().enumerate().map(listening).collect(),
         });
+        let front_end = started.frontend;
         net.serve(listener, front_end.clone());
         Self {
             address: addresses[0],
