@@ -2,7 +2,8 @@
 
     python3 tests/lib/broker.py [--kind sabir|kafka] [--partitions N] [--set KEY=VALUE]... -- COMMAND...
 
-starts a fresh one, runs the command with BOOTSTRAP (host:port), BROKER_KIND and BROKER_PID in its environment, and ends it. From
+starts a fresh one, runs the command with BOOTSTRAP (host:port), BROKER_KIND, BROKER_PID and, of Sabir, BROKER_ADMIN (http://host:port) in
+its environment, and ends it. From
 Python: `make(kind, data)`, then `start`, `kill`, `stop`.
 
 What it takes from the environment: BROKER (sabir or kafka), SABIR_BIN, SABIR_CACHE (where Kafka's jars lie), TEST_LOGS.
@@ -290,6 +291,8 @@ def main():
         broker.start()
         environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))
         environment["BROKER_LOG"] = str(broker.log_path)
+        if asked.kind == "sabir":
+            environment["BROKER_ADMIN"] = f"http://{broker.admin}"
         code = subprocess.run(asked.command, env=environment).returncode
         if not broker.alive():
             print(f"the broker died meanwhile; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)

@@ -79,7 +79,7 @@ impl CliError {
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let exit = match error.failure {
-            Failure::Connect => Exit::Connect,
+            Failure::Connect | Failure::AdminPort => Exit::Connect,
             Failure::NotFound => Exit::NotFound,
             Failure::Exists => Exit::Exists,
             Failure::Refused | Failure::Unsupported => Exit::Refused,
@@ -87,6 +87,12 @@ impl From<ClientError> for CliError {
             Failure::Broken => Exit::Failed,
         };
         let failed = Self::new(exit, error.message);
+        if error.failure == Failure::AdminPort {
+            return failed.advise(
+                "Is the broker running there, and its admin port on (admin.listen)? Name another with --admin or \
+                 SABIR_ADMIN.",
+            );
+        }
         match exit {
             Exit::Connect => failed.advise(
                 "Is the broker running there? Start one with `sabir dev` or `sabir serve`, or name another with \

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod declared;
+pub mod definitions;
 pub mod group;
 pub mod message;
 pub mod template;
@@ -13,8 +14,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sabir_server::config_value::Span;
 
+use crate::admin::{AdminClient, AdminUrl};
 use crate::output::{ConfigFormat, Format, PageFormat};
 use bench::BenchArgs;
+use definitions::DefinitionsCommand;
 use group::GroupCommand;
 use message::MessageCommand;
 use topic::TopicCommand;
@@ -55,6 +58,8 @@ pub enum Command {
     Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
     Group(Noun<GroupCommand>),
+    /// Move topics with their settings from one broker to another
+    Definitions(AdminNoun<DefinitionsCommand>),
     /// Show the nodes of a cluster
     Cluster(ClusterArgs),
     /// Put load on a broker and measure it
@@ -81,6 +86,32 @@ pub struct Noun<Verb: Subcommand> {
     pub client: ClientArgs,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// A noun whose verbs ask the admin port.
+#[derive(Debug, Args)]
+pub struct AdminNoun<Verb: Subcommand> {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// How a command reaches a broker's admin port.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// The broker's admin port [default: http://127.0.0.1:15672]
+    #[arg(long, global = true, env = "SABIR_ADMIN", value_name = "URL", help_heading = "Connection")]
+    pub admin: Option<AdminUrl>,
+    /// How long to wait for an answer
+    #[arg(long, global = true, default_value = "30s", value_name = "TIME", help_heading = "Connection")]
+    pub timeout: Span,
+}
+
+impl AdminArgs {
+    pub fn client(&self) -> AdminClient {
+        AdminClient::new(self.admin.clone().unwrap_or_default(), self.timeout.0)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +145,10 @@ pub struct Target {
 pub struct ClientArgs {
     #[command(flatten)]
     pub target: Target,
+    /// The broker's admin port, asked where the protocol does not administer topics or groups itself
+    /// [default: port 15672 beside the broker]
+    #[arg(long, global = true, env = "SABIR_ADMIN", value_name = "URL", help_heading = "Connection")]
+    pub admin: Option<AdminUrl>,
     /// How long to wait for an answer
     #[arg(long, global = true, default_value = "30s", value_name = "TIME", help_heading = "Connection")]
     pub timeout: Span,
@@ -217,7 +252,8 @@ mod tests {
     }
 
     /// What says nothing that a program would read: it runs on, or what it prints is a program's own language.
-    const WITHOUT_FORMS: [&str; 3] = ["sabir serve", "sabir dev", "sabir completions"];
+    const WITHOUT_FORMS: [&str; 4] =
+        ["sabir serve", "sabir dev", "sabir completions", "sabir definitions export"];
 
     fn leaves(path: String, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
         let verbs: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();

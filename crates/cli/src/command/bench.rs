@@ -68,7 +68,7 @@ async fn about_load(
 ) -> Result<LoadReport, CliError> {
     match outcome {
         Err(error) if error.failure == Failure::NotFound => {
-            let args = ClientArgs { target: args.target.clone(), timeout: Span(PATIENCE) };
+            let args = ClientArgs { target: args.target.clone(), admin: None, timeout: Span(PATIENCE) };
             let mut client = args.connect().await?;
             about_topic(&mut *client, &args, topic, Err(error)).await
         }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cluster;
 pub mod completions;
 pub mod config;
+pub mod definitions;
 pub mod dev;
 pub mod doctor;
 pub mod group;
@@ -21,6 +22,7 @@ use sabir_server::client::{Client, ClientError, Connector, Failure, GroupAdmin, 
 use sabir_server::config_value::nearest;
 use sabir_server::{Protocol, protocols};
 
+use crate::admin::{AdminClient, AdminUrl, Administered};
 use crate::args::{ClientArgs, Sure, Target};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, Show, grouped, print};
@@ -112,7 +114,10 @@ impl ClientArgs {
     /// A client, and what made it.
     async fn connect_as(&self) -> Result<(&'static dyn Connector, Box<dyn Client>), CliError> {
         let (connector, address) = self.target.choose().await?;
-        Ok((connector, in_time(self.timeout.0, connector.connect(&address)).await?))
+        let client = in_time(self.timeout.0, connector.connect(&address)).await?;
+        let url = self.admin.clone().unwrap_or_else(|| AdminUrl::beside(&address));
+        let admin = AdminClient::new(url, self.timeout.0);
+        Ok((connector, Box::new(Administered::new(client, admin))))
     }
 }
 
@@ -136,7 +141,7 @@ fn once(names: Vec<String>) -> Vec<String> {
 }
 
 /// Gives an answer that does not come up.
-async fn in_time<T>(
+pub async fn in_time<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
@@ -249,14 +254,12 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sabir_server::client::{
-        Incoming, LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions,
-        Receipt, Start,
-    };
+    use sabir_server::client::{LoadPlan, LoadProgress, LoadReport, LocalFuture};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::testing::NoClient;
 
     #[tokio::test]
     async fn an_address_may_name_its_protocol() {
@@ -312,42 +315,6 @@ mod tests {
             _: &'static LoadProgress,
         ) -> LocalFuture<'static, LoadReport> {
             Box::pin(async { Err(not_administered("loads")) })
-        }
-    }
-
-    /// A client of a protocol that can do nothing.
-    struct NoClient;
-
-    impl Client for NoClient {
-        fn publish<'a>(
-            &'a mut self,
-            _: &'a str,
-            _: Vec<Outgoing>,
-            _: &'a PublishOptions,
-        ) -> LocalFuture<'a, Vec<Receipt>> {
-            Box::pin(async { Ok(Vec::new()) })
-        }
-
-        fn positions<'a>(
-            &'a mut self,
-            _: &'a str,
-            _: Option<i32>,
-            _: Start,
-        ) -> LocalFuture<'a, Vec<Position>> {
-            Box::pin(async { Ok(Vec::new()) })
-        }
-
-        fn read<'a>(
-            &'a mut self,
-            _: &'a str,
-            _: &'a mut [Position],
-            _: Duration,
-        ) -> LocalFuture<'a, Vec<Incoming>> {
-            Box::pin(async { Ok(Vec::new()) })
-        }
-
-        fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
-            Box::pin(async { Ok(()) })
         }
     }
 

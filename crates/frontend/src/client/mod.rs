@@ -27,6 +27,8 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>
 pub enum Failure {
     /// Nobody answers at the address, or what answers speaks another protocol.
     Connect,
+    /// Nobody answers at the admin port's address, or what answers is none.
+    AdminPort,
     /// The topic, partition, group or offset does not exist.
     NotFound,
     /// It exists already.

@@ -12,7 +12,8 @@ use crate::args::topic::TopicCommand;
 use crate::args::{ClientArgs, OutputArg};
 use crate::failure::{CliError, Exit};
 use crate::output::print;
-use show::{Loss, TopicOutcomes, TopicsDescribed, TopicsListed};
+pub use show::TopicOutcomes;
+use show::{Loss, TopicsDescribed, TopicsListed};
 
 pub fn run(command: TopicCommand, client: &ClientArgs) -> Result<(), CliError> {
     block_on(dispatch(command, client))

@@ -28,8 +28,7 @@ pub struct TopicsListed(pub Vec<TopicInfo>);
 impl Show for TopicsListed {
     fn json(&self) -> Value {
         let brief = |t: &TopicInfo| {
-            let replicas = t.partitions.first().map_or(0, |p| p.replicas.len());
-            json!({"topic": t.name, "id": t.id, "partitions": t.partitions.len(), "replicas": replicas,
+            json!({"topic": t.name, "id": t.id, "partitions": t.partitions.len(), "replicas": replicas(t),
                    "internal": t.internal})
         };
         self.0.iter().map(brief).collect()
@@ -37,8 +36,8 @@ impl Show for TopicsListed {
 
     fn tables(&self) -> Vec<Table> {
         let row = |t: &TopicInfo| {
-            let replicas = t.partitions.first().map_or(0, |p| p.replicas.len());
-            vec![t.name.clone(), t.partitions.len().to_string(), replicas.to_string()]
+            let replicas = replicas(t).map_or("-".into(), |count| count.to_string());
+            vec![t.name.clone(), t.partitions.len().to_string(), replicas]
         };
         let rows = self.0.iter().map(row).collect();
         vec![Table { title: None, head: vec!["TOPIC", "PARTITIONS", "REPLICAS"], rows }]
@@ -47,6 +46,11 @@ impl Show for TopicsListed {
     fn names(&self) -> Vec<String> {
         self.0.iter().map(|t| t.name.clone()).collect()
     }
+}
+
+/// How many nodes hold each partition, where that is told.
+fn replicas(topic: &TopicInfo) -> Option<usize> {
+    topic.partitions.first().map(|p| p.replicas.len()).filter(|count| *count > 0)
 }
 
 fn messages(p: &PartitionInfo) -> i64 {

@@ -1,0 +1,210 @@
+//! The administration of topics by way of the admin port, by its names for their settings.
+
+use hyper::Method;
+use sabir_server::client::{
+    ClientError, LocalFuture, PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting, TopicSpec,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{AdminClient, escaped};
+
+/// Topics asked for at once.
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct ListedTopics {
+    topics: Vec<ListedTopic>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListedTopic {
+    name: String,
+    id: String,
+    internal: bool,
+    partitions: i32,
+}
+
+#[derive(Deserialize)]
+struct ShownTopic {
+    name: String,
+    id: String,
+    internal: bool,
+    config: Map<String, Value>,
+    partitions: Vec<ShownPartition>,
+}
+
+#[derive(Deserialize)]
+struct ShownPartition {
+    partition: i32,
+    leader: Option<i32>,
+    start: i64,
+    end: i64,
+}
+
+#[derive(Deserialize)]
+struct LeftRecords {
+    partitions: Vec<LeftInPartition>,
+}
+
+#[derive(Deserialize)]
+struct LeftInPartition {
+    partition: i32,
+    start: i64,
+}
+
+impl From<ListedTopic> for TopicInfo {
+    fn from(topic: ListedTopic) -> Self {
+        let partition = |index| PartitionInfo { index, ..PartitionInfo::default() };
+        Self {
+            name: topic.name,
+            id: Some(topic.id),
+            internal: topic.internal,
+            partitions: (0..topic.partitions).map(partition).collect(),
+        }
+    }
+}
+
+impl From<ShownTopic> for TopicInfo {
+    fn from(topic: ShownTopic) -> Self {
+        let partition = |p: ShownPartition| PartitionInfo {
+            index: p.partition,
+            leader: p.leader,
+            offsets: Some((p.start, p.end)),
+            ..PartitionInfo::default()
+        };
+        Self {
+            name: topic.name,
+            id: Some(topic.id),
+            internal: topic.internal,
+            partitions: topic.partitions.into_iter().map(partition).collect(),
+        }
+    }
+}
+
+impl AdminClient {
+    async fn topic(&self, name: &str) -> Result<ShownTopic, ClientError> {
+        self.get(&format!("/topics/{}", escaped(name))).await
+    }
+
+    async fn patch_topic(&self, name: &str, change: Value) -> Result<(), ClientError> {
+        self.order(Method::PATCH, &format!("/topics/{}", escaped(name)), Some(change)).await
+    }
+
+    /// What each setting does, by name; empty where that is not told.
+    async fn setting_helps(&self) -> Map<String, Value> {
+        let mut description: Value = self.get("/openapi.json").await.unwrap_or_default();
+        match description.pointer_mut("/components/schemas/TopicConfig/properties").map(Value::take) {
+            Some(Value::Object(properties)) => properties,
+            _ => Map::new(),
+        }
+    }
+}
+
+impl TopicAdmin for AdminClient {
+    fn list(&mut self) -> LocalFuture<'_, Vec<TopicInfo>> {
+        Box::pin(async move {
+            let mut all: Vec<TopicInfo> = Vec::new();
+            let mut path = format!("/topics?limit={PAGE}");
+            loop {
+                let part: ListedTopics = self.get(&path).await?;
+                all.extend(part.topics.into_iter().map(TopicInfo::from));
+                let Some(next) = part.next else { return Ok(all) };
+                path = format!("/topics?limit={PAGE}&after={}", escaped(&next));
+            }
+        })
+    }
+
+    fn describe<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, TopicInfo> {
+        Box::pin(async move { Ok(self.topic(name).await?.into()) })
+    }
+
+    fn create(&mut self, topic: TopicSpec) -> LocalFuture<'_, ()> {
+        Box::pin(async move {
+            let config: Map<String, Value> =
+                topic.configs.into_iter().map(|(name, value)| (name, setting_value(&value))).collect();
+            let mut wanted = json!({"name": topic.name, "config": config, "dry_run": topic.dry_run});
+            if let Some(partitions) = topic.partitions {
+                wanted["partitions"] = partitions.into();
+            }
+            self.order(Method::POST, "/topics", Some(wanted)).await
+        })
+    }
+
+    fn delete<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()> {
+        Box::pin(async move { self.order(Method::DELETE, &format!("/topics/{}", escaped(name)), None).await })
+    }
+
+    fn settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>> {
+        Box::pin(async move {
+            let ShownTopic { mut config, .. } = self.topic(name).await?;
+            let own = config.remove("own").unwrap_or_default();
+            let helps = self.setting_helps().await;
+            let setting = |(name, value): (String, Value)| TopicSetting {
+                own: own.as_array().is_some_and(|own| own.iter().any(|one| *one == *name)),
+                read_only: name == "kind",
+                help: helps.get(&name).and_then(|help| help["description"].as_str()).map(str::to_owned),
+                value: Some(setting_text(value)),
+                name,
+            };
+            Ok(config.into_iter().map(setting).collect())
+        })
+    }
+
+    fn change<'a>(
+        &'a mut self,
+        name: &'a str,
+        changes: &'a [SettingChange],
+        dry_run: bool,
+    ) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            let set =
+                |change: &SettingChange| Some((change.name.clone(), setting_value(change.value.as_ref()?)));
+            let config: Map<String, Value> = changes.iter().filter_map(set).collect();
+            let unset: Vec<_> = changes.iter().filter(|c| c.value.is_none()).map(|c| &c.name).collect();
+            self.patch_topic(name, json!({"config": config, "unset": unset, "dry_run": dry_run})).await
+        })
+    }
+
+    fn add_partitions<'a>(&'a mut self, name: &'a str, total: i32, dry_run: bool) -> LocalFuture<'a, ()> {
+        Box::pin(
+            async move { self.patch_topic(name, json!({"partitions": total, "dry_run": dry_run})).await },
+        )
+    }
+
+    fn delete_records<'a>(
+        &'a mut self,
+        topic: &'a str,
+        before: &'a [(i32, i64)],
+    ) -> LocalFuture<'a, Vec<(i32, i64)>> {
+        Box::pin(async move {
+            let path = format!("/topics/{}/delete-records", escaped(topic));
+            let mut left = Vec::new();
+            for part in before.chunks(PAGE) {
+                let cut =
+                    |(partition, offset): &(i32, i64)| json!({"partition": partition, "offset": offset});
+                let wanted = json!({"before": part.iter().map(cut).collect::<Vec<_>>()});
+                let done: LeftRecords = self.ask(Method::POST, &path, wanted.to_string().into()).await?;
+                left.extend(done.partitions.into_iter().map(|p| (p.partition, p.start)));
+            }
+            Ok(left)
+        })
+    }
+}
+
+/// A setting's value as a user writes it: a number, `null` for none, or a word.
+fn setting_value(text: &str) -> Value {
+    match text.parse::<i64>() {
+        Ok(number) => number.into(),
+        Err(_) if text == "null" => Value::Null,
+        Err(_) => text.into(),
+    }
+}
+
+fn setting_text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,38 @@
+//! What several tests of the command line need.
+
+use std::time::Duration;
+
+use sabir_server::client::{
+    Client, Incoming, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
+};
+
+/// A client of a protocol that can do nothing.
+pub struct NoClient;
+
+impl Client for NoClient {
+    fn publish<'a>(
+        &'a mut self,
+        _: &'a str,
+        _: Vec<Outgoing>,
+        _: &'a PublishOptions,
+    ) -> LocalFuture<'a, Vec<Receipt>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn positions<'a>(&'a mut self, _: &'a str, _: Option<i32>, _: Start) -> LocalFuture<'a, Vec<Position>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn read<'a>(
+        &'a mut self,
+        _: &'a str,
+        _: &'a mut [Position],
+        _: Duration,
+    ) -> LocalFuture<'a, Vec<Incoming>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
