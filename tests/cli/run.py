@@ -135,7 +135,7 @@ def fields_are_as_documented():
     missing = {c: sorted(wanted - SEEN.get(c, set())) for c, wanted in DOCUMENTED.items()}
     # Never seen by themselves: the base64 forms stand in for the plain ones, and one command shows them for both.
     missing = {c: [f for f in m if not (c == "message tail" and f.endswith("_base64"))] for c, m in missing.items()}
-    missing = {c: m for c, m in missing.items() if m and (OURS or c.split()[0] != "definitions")}
+    missing = {c: m for c, m in missing.items() if m and (OURS or c.split()[0] not in ("connection", "definitions"))}
     assert not missing, f"listed in docs/cli.md and never seen: {missing}"
 
 
@@ -510,6 +510,34 @@ def definitions():
     fails(USAGE, "definitions", "export", "--admin", "https://127.0.0.1", says=["http"])
 
 
+def connections():
+    one, client = topic("connected"), name("client")
+    command = [KCAT, "-b", BOOTSTRAP, "-C", "-t", one, "-q", "-X", f"client.id={client}"]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        until, found = time.monotonic() + 20, []
+        while not found and time.monotonic() < until:
+            time.sleep(0.1)
+            found = answer("connection", "list", "--client", client)
+        equal({(c["protocol"], c["client"], c["user"]) for c in found}, {("kafka", client, None)})
+        assert all(c["local"] == BOOTSTRAP and c["received_bytes"] > 0 and c["sent_bytes"] > 0 for c in found), found
+        ids = [c["id"] for c in found]
+        equal(ok("connection", "ls", "--client", client, "-o", "name").split(), ids)
+        assert client in ok("connection", "list") and "received bytes" in ok("connection", "show", ids[0])
+        equal([c["id"] for c in answer("connection", "show", *ids)], ids)
+        equal({c["outcome"] for c in answer("connection", "close", *ids, "--dry-run")}, {"would be closed"})
+        equal([c["id"] for c in answer("connection", "list", "--client", client)][: len(ids)], ids)
+        equal({c["outcome"] for c in answer("connection", "close", *ids)}, {"closed"})
+        while ids[0] in ok("connection", "list", "-o", "name").split() and time.monotonic() < until:
+            time.sleep(0.1)
+        fails(NOT_FOUND, "connection", "show", ids[0], says=["sabir connection list"])
+        fails(NOT_FOUND, "connection", "close", ids[0], says=["sabir connection list"])
+        fails(REFUSED, "connection", "show", "x")
+    finally:
+        reader.kill()
+        reader.wait()
+
+
 # ---- the rest
 
 
@@ -796,6 +824,7 @@ def main():
     suite.case("lag-again-and-again", lag_again_and_again)
     if OURS:
         suite.case("definitions", definitions)
+        suite.case("connections", connections)
     suite.case("cluster", cluster)
     suite.case("benchmarks", benchmarks)
     suite.case("an-interrupted-benchmark", an_interrupted_benchmark)

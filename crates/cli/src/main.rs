@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use command::{bench, cluster, completions, config, definitions, dev, doctor, group, message, serve, topic};
+use command::{
+    bench, cluster, completions, config, connection, definitions, dev, doctor, group, message, serve, topic,
+};
 use failure::CliError;
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Topic(noun) => topic::run(noun.verb, &noun.client),
         Command::Message(noun) => message::run(noun.verb, &noun.client),
         Command::Group(noun) => group::run(noun.verb, &noun.client),
+        Command::Connection(noun) => connection::run(noun.verb, &noun.admin),
         Command::Definitions(noun) => definitions::run(noun.verb, &noun.admin),
         Command::Cluster(args) => cluster::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -2,6 +2,7 @@
 //! an error that has an exit code.
 
 mod administered;
+pub mod connections;
 mod groups;
 mod topics;
 

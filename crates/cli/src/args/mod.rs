@@ -1,6 +1,7 @@
 //! The command line's grammar: what is common here, a file for each noun beside it.
 
 pub mod bench;
+pub mod connection;
 pub mod declared;
 pub mod definitions;
 pub mod group;
@@ -17,6 +18,7 @@ use sabir_server::config_value::Span;
 use crate::admin::{AdminClient, AdminUrl};
 use crate::output::{ConfigFormat, Format, PageFormat};
 use bench::BenchArgs;
+use connection::ConnectionCommand;
 use definitions::DefinitionsCommand;
 use group::GroupCommand;
 use message::MessageCommand;
@@ -58,6 +60,8 @@ pub enum Command {
     Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
     Group(Noun<GroupCommand>),
+    /// See who is connected, and close connections
+    Connection(AdminNoun<ConnectionCommand>),
     /// Move topics with their settings from one broker to another
     Definitions(AdminNoun<DefinitionsCommand>),
     /// Show the nodes of a cluster
@@ -289,13 +293,14 @@ mod tests {
         command.build();
         let mut found = Vec::new();
         leaves("sabir".into(), &command, &mut found);
-        let takes = |path: &str| path.contains("delete") || path.ends_with("reset");
+        let takes =
+            |path: &str| path.contains("delete") || path.ends_with("reset") || path.ends_with("close");
         let mut seen = 0;
         for (path, leaf) in found.iter().filter(|(path, _)| takes(path)) {
             let has = |name: &str| leaf.get_arguments().any(|a| a.get_long() == Some(name));
             assert!(has("dry-run") && has("yes"), "{path}");
             seen += 1;
         }
-        assert_eq!(seen, 5);
+        assert_eq!(seen, 6);
     }
 }

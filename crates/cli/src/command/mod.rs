@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cluster;
 pub mod completions;
 pub mod config;
+pub mod connection;
 pub mod definitions;
 pub mod dev;
 pub mod doctor;
