@@ -1,8 +1,8 @@
 //! `/livez` and `/readyz`, and what they go by.
 
 use axum::http::StatusCode;
-use sabir_broker::{Damage, STALLED, ShardStats, Stats};
-use sabir_model::{ErrorKind, TopicId};
+use sabir_broker::{Damage, DamageCause, STALLED, ShardStats, Stats};
+use sabir_model::TopicId;
 
 use crate::{Admin, State};
 
@@ -68,7 +68,10 @@ impl Health {
 }
 
 fn unreadable(damage: &Damage, topic: &str) -> String {
-    let why = if damage.error == ErrorKind::CorruptBatch { "they are corrupt" } else { "the disk failed" };
+    let why = match damage.cause {
+        DamageCause::Corrupt => "they are corrupt",
+        DamageCause::Storage => "the disk failed",
+    };
     let Damage { partition, offset, .. } = damage;
     format!(
         "topic {topic}, partition {partition}: the records at offset {offset} cannot be read: {why}; see the log"
@@ -95,7 +98,7 @@ mod tests {
     #[test]
     fn records_that_cannot_be_read_are_named() {
         let (topic, offset) = (TopicId([7; 16]), sabir_model::Offset(9));
-        let damage = Damage { topic, partition: 2, offset, error: ErrorKind::CorruptBatch };
+        let damage = Damage { topic, partition: 2, offset, cause: DamageCause::Corrupt };
         let shard = ShardStats { damaged: vec![damage], ..ShardStats::default() };
         let health = Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |_| "orders".into());
         assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sabir_base::panics::contain;
 use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
-use sabir_model::ErrorKind;
+use sabir_model::{AppendError, ShardFailure};
 
 use crate::append::Appended;
 use crate::front_ends::Written;
 use crate::group::GroupWaiter;
-use crate::state::{Outcome, ShardState};
+use crate::state::{EntryOutcome, Outcome, ShardState};
 use crate::traffic::TopicTraffic;
 
 /// A task that waits, and the I/O thread it lives on.
@@ -54,7 +55,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    fn answer(self, answer: Result<Appended, ErrorKind>, wakes: &mut WakeBatch) {
+    fn answer(self, answer: Result<Appended, AppendError>, wakes: &mut WakeBatch) {
         // Before the task that waits can look at the counters.
         if answer.is_ok_and(|appended| !appended.duplicate) {
             self.traffic.receive(self.bytes as usize);
@@ -90,8 +91,8 @@ impl fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    pub(crate) fn then(next: impl FnOnce(Outcome, &mut WakeBatch) + Send + 'static) -> Self {
-        Self::Then(Box::new(next))
+    pub(crate) fn then<T: EntryOutcome>(next: impl FnOnce(T, &mut WakeBatch) + Send + 'static) -> Self {
+        Self::Then(Box::new(move |outcome, wakes| next(T::of(outcome), wakes)))
     }
 
     /// The fragmented batch whose end it waits for.
@@ -111,17 +112,17 @@ impl Waiter {
 
     pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
         match self {
-            Self::Append { batch, .. } => batch.answer(outcome.appended(), wakes),
+            Self::Append { batch, .. } => batch.answer(EntryOutcome::of(outcome), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
             Self::Frontend(written) => written.answer(outcome, wakes),
             // The thread that answers has others to answer.
-            Self::Group(waiter) => drop(contain(|| waiter.complete(outcome.done(), wakes))),
+            Self::Group(waiter) => drop(contain(|| waiter.complete(EntryOutcome::of(outcome), wakes))),
             Self::Then(next) => drop(contain(|| next(outcome, wakes))),
         }
     }
 
-    pub(crate) fn fail(self, error: ErrorKind, wakes: &mut WakeBatch) {
-        self.answer(Outcome::Failed(error), wakes);
+    pub(crate) fn fail(self, failure: ShardFailure, wakes: &mut WakeBatch) {
+        self.answer(Outcome::Failed(failure), wakes);
     }
 }
 
@@ -131,7 +132,7 @@ pub(crate) struct AppendCall(Mutex<Answers>);
 
 #[derive(Debug)]
 struct Answers {
-    answers: Vec<Result<Appended, ErrorKind>>,
+    answers: Vec<Result<Appended, AppendError>>,
     open: usize,
     sleeper: Sleeper,
 }
@@ -139,11 +140,11 @@ struct Answers {
 impl AppendCall {
     pub(crate) fn new(batches: usize) -> Arc<Self> {
         // What stands here until the answer comes is for callers that do not wait for it.
-        let answers = vec![Err(ErrorKind::Timeout); batches];
+        let answers = vec![Err(ShardFailure::Timeout.into()); batches];
         Arc::new(Self(Mutex::new(Answers { answers, open: batches, sleeper: Sleeper::default() })))
     }
 
-    pub(crate) fn answer(&self, slot: u32, answer: Result<Appended, ErrorKind>, wakes: &mut WakeBatch) {
+    pub(crate) fn answer(&self, slot: u32, answer: Result<Appended, AppendError>, wakes: &mut WakeBatch) {
         let mut call = self.0.lock();
         call.answers[slot as usize] = answer;
         call.open -= 1;
@@ -153,18 +154,18 @@ impl AppendCall {
     }
 
     /// Answers `batches` items from `slot` on with an error, before a task waits.
-    pub(crate) fn refuse(&self, slot: u32, batches: usize, error: ErrorKind) {
+    pub(crate) fn refuse(&self, slot: u32, batches: usize, error: AppendError) {
         let mut wakes = WakeBatch::default();
         (slot..slot + batches as u32).for_each(|slot| self.answer(slot, Err(error), &mut wakes));
         wakes.deliver();
     }
 
-    /// The answers that have come; the others are [`ErrorKind::Timeout`].
-    pub(crate) fn so_far(&self) -> Vec<Result<Appended, ErrorKind>> {
+    /// The answers that have come; the others are [`ShardFailure::Timeout`].
+    pub(crate) fn so_far(&self) -> Vec<Result<Appended, AppendError>> {
         self.0.lock().answers.clone()
     }
 
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, ErrorKind>>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, AppendError>>> {
         let mut call = self.0.lock();
         if call.open == 0 {
             return Poll::Ready(std::mem::take(&mut call.answers));
@@ -186,23 +187,29 @@ impl Reply {
     }
 }
 
-/// Waits for a [`Reply`].
-#[derive(Debug, Default)]
-pub(crate) struct Answer(pub(crate) Arc<Reply>);
+/// Waits for a [`Reply`]: for what an entry of one kind came to.
+#[derive(Debug)]
+pub(crate) struct Answer<T>(pub(crate) Arc<Reply>, PhantomData<fn() -> T>);
 
-impl Answer {
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self(Arc::default(), PhantomData)
+    }
+}
+
+impl<T> Answer<T> {
     pub(crate) fn waiter(&self) -> Waiter {
         Waiter::Reply(self.0.clone())
     }
 }
 
-impl Future for Answer {
-    type Output = Outcome;
+impl<T: EntryOutcome> Future for Answer<T> {
+    type Output = T;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let mut reply = self.0.0.lock();
         if let Some(outcome) = reply.0.take() {
-            return Poll::Ready(outcome);
+            return Poll::Ready(T::of(outcome));
         }
         reply.1.sleep(cx);
         Poll::Pending

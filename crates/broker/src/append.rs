@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
-use sabir_model::{Durability, ErrorKind, FrontendNo, Offset, PartitionId, ShardId, TimestampType};
+use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, ShardId, TimestampType};
 
 use crate::answer::AppendCall;
 use crate::catalog::Topic;
@@ -187,15 +187,15 @@ impl Appending {
         Self { call }
     }
 
-    /// The answers that have come; [`ErrorKind::Timeout`] stands for the others, which may still be appended. For one who waits
+    /// The answers that have come; [`ShardFailure::Timeout`](sabir_model::ShardFailure::Timeout) stands for the others, which may still be appended. For one who waits
     /// no longer.
-    pub fn so_far(&self) -> Vec<Result<Appended, ErrorKind>> {
+    pub fn so_far(&self) -> Vec<Result<Appended, AppendError>> {
         self.call.so_far()
     }
 }
 
 impl Future for Appending {
-    type Output = Vec<Result<Appended, ErrorKind>>;
+    type Output = Vec<Result<Appended, AppendError>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.poll(cx)

@@ -12,7 +12,8 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
 use sabir_model::{
-    ErrorKind, FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ShardId, Term, TopicId,
+    AppendError, FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ProducerIdError,
+    ReadError, ShardFailure, ShardId, Term, TopicId,
 };
 use tracing::{error, warn};
 
@@ -139,7 +140,7 @@ impl Broker {
         for run in items.chunk_by(|a, b| a.shard == b.shard) {
             match self.shard(run[0].shard) {
                 Some(shard) => shard.append(run, &call, slot),
-                None => call.refuse(slot, run.len(), ErrorKind::UnknownTopic),
+                None => call.refuse(slot, run.len(), AppendError::UnknownPartition),
             }
             slot += run.len() as u32;
         }
@@ -172,7 +173,7 @@ impl Broker {
             if !listed {
                 shard.wait_for_room(&sleeper);
             }
-            // Looked at last: room that was made before the task was on the list woke no task.
+            // Looked at last: room that was made before the task was on the list woke no one.
             if shard.has_room() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -190,8 +191,8 @@ impl Broker {
         from: Offset,
         max_bytes: usize,
         min_one: bool,
-    ) -> Result<Fetched, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+    ) -> Result<Fetched, ReadError> {
+        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
         let read = shard.read(ReadSpec { partition, from, max_bytes, min_one }).await;
         read.inspect_err(|_| self.log_damage(shard))
     }
@@ -205,8 +206,8 @@ impl Broker {
         shard: ShardId,
         partition: PartitionId,
         spec: OffsetSpec,
-    ) -> Result<FoundOffset, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+    ) -> Result<FoundOffset, ReadError> {
+        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
         shard.find_offset(partition, spec).await.inspect_err(|_| self.log_damage(shard))
     }
 
@@ -218,10 +219,10 @@ impl Broker {
 
     /// Says which records cannot be read, by their topic's name.
     fn log_damage(&self, shard: &Shard) {
-        for Damage { topic, partition, offset, error } in shard.damages.take_unlogged() {
+        for Damage { topic, partition, offset, cause } in shard.damages.take_unlogged() {
             let known = self.catalog().topic_by_id(topic).map(|topic| topic.name.to_string());
             let topic = known.unwrap_or_else(|| topic.to_string());
-            tracing::error!(shard = %shard.id, topic, partition, %offset, %error, "records cannot be read");
+            tracing::error!(shard = %shard.id, topic, partition, %offset, error = %cause, "records cannot be read");
         }
     }
 
@@ -234,8 +235,8 @@ impl Broker {
         shard: ShardId,
         partition: PartitionId,
         epoch: LeaderEpoch,
-    ) -> Result<EpochEnd, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+    ) -> Result<EpochEnd, ReadError> {
+        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
         let partition = state.readable(partition)?;
         let current = partition.epoch(shard.replicator.term());
@@ -252,8 +253,8 @@ impl Broker {
         &self,
         shard: ShardId,
         partition: PartitionId,
-    ) -> Result<PartitionStats, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+    ) -> Result<PartitionStats, ReadError> {
+        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
         let kept = state.readable(partition)?;
         Ok(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
@@ -263,8 +264,8 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn partition_bytes(&self, shard: ShardId, partition: PartitionId) -> Result<u64, ErrorKind> {
-        let shard = self.shard(shard).ok_or(ErrorKind::UnknownTopic)?;
+    pub fn partition_bytes(&self, shard: ShardId, partition: PartitionId) -> Result<u64, ReadError> {
+        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
         state.readable(partition).map(|kept| kept.bytes)
     }
@@ -280,15 +281,15 @@ impl Broker {
     ///
     /// # Errors
     /// The catalog's shard does not take writes.
-    pub async fn allocate_producer_id(&self) -> Result<ProducerId, ErrorKind> {
+    pub async fn allocate_producer_id(&self) -> Result<ProducerId, ProducerIdError> {
         if let Some(id) = self.take_producer_id() {
             return Ok(id);
         }
         let body = ProducerIdsAllocated { count: PRODUCER_IDS };
-        let first = self.catalog_shard().ask(Priority::Reserve, &body).await.number()?;
+        let first = self.catalog_shard().ask(Priority::Reserve, &body).await?;
         // Another call may have been quicker; what it brought is given up.
-        *self.inner.producer_ids.lock() = (first + 1, first + i64::from(PRODUCER_IDS));
-        Ok(ProducerId(first))
+        *self.inner.producer_ids.lock() = (first.0 + 1, first.0 + i64::from(PRODUCER_IDS));
+        Ok(first)
     }
 
     fn take_producer_id(&self) -> Option<ProducerId> {
@@ -348,7 +349,7 @@ impl Broker {
     /// directory. Blocking, for some seconds at the most: of a disk that does not answer, the rest is left as after a kill.
     pub fn shutdown(&self) {
         let inner = &self.inner;
-        inner.groups.retire(ErrorKind::ShuttingDown);
+        inner.groups.retire(ShardFailure::ShuttingDown.into());
         inner.shards.iter().for_each(|shard| shard.close());
         let until = Instant::now() + DRAIN;
         inner.shards.iter().for_each(|shard| shard.drain(until));

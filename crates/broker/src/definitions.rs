@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{Durability, ErrorKind, PartitionId, ShardId, Term, TopicConfig, TopicId};
+use sabir_model::{Durability, PartitionId, ShardFailure, ShardId, Term, TopicConfig, TopicError, TopicId};
 use tracing::warn;
 
 use crate::answer::{Answer, Reply, Waiter};
@@ -27,10 +27,16 @@ use crate::entry::{
     Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, TopicConfigured,
 };
 use crate::shard::{Leading, Shard};
-use crate::state::Outcome;
+use crate::state::{EntryOutcome, Outcome};
 use crate::survey::ShardsError;
 use crate::topics::Admitted;
 use crate::traffic::TrafficBook;
+
+/// What an entry about a topic comes to.
+type TopicOutcome = Result<Arc<Topic>, TopicError>;
+
+/// Waits until every shard concerned has a change of a topic.
+pub(crate) type TopicAnswer = Answer<TopicOutcome>;
 
 /// Partitions named by one entry.
 const BATCH: usize = 4096;
@@ -68,9 +74,9 @@ struct Unanswered {
 }
 
 impl Unanswered {
-    fn answer(mut self, outcome: Outcome, wakes: &mut WakeBatch) {
+    fn answer(mut self, outcome: TopicOutcome, wakes: &mut WakeBatch) {
         if let Some(reply) = self.reply.take() {
-            reply.answer(outcome, wakes);
+            reply.answer(outcome.into_outcome(), wakes);
         }
     }
 }
@@ -80,26 +86,26 @@ impl Drop for Unanswered {
         if let Some(reply) = self.reply.take() {
             self.definitions.unsettle();
             let mut wakes = WakeBatch::default();
-            reply.answer(Outcome::Failed(ErrorKind::Timeout), &mut wakes);
+            reply.answer(Outcome::Failed(ShardFailure::Timeout), &mut wakes);
             wakes.deliver();
         }
     }
 }
 
 /// What is done once every shard concerned has answered.
-type Finish = Box<dyn FnOnce(Result<(), ErrorKind>, &mut WakeBatch) + Send>;
+type Finish = Box<dyn FnOnce(Result<(), ShardFailure>, &mut WakeBatch) + Send>;
 
 /// Waits for several entries.
 struct Join {
     left: AtomicUsize,
-    failed: Mutex<Option<ErrorKind>>,
+    failed: Mutex<Option<ShardFailure>>,
     finish: Mutex<Option<Finish>>,
 }
 
 impl Join {
-    fn one_done(&self, outcome: Outcome, wakes: &mut WakeBatch) {
-        if let Err(error) = outcome.done() {
-            self.failed.lock().get_or_insert(error);
+    fn one_done(&self, done: Result<(), ShardFailure>, wakes: &mut WakeBatch) {
+        if let Err(failure) = done {
+            self.failed.lock().get_or_insert(failure);
         }
         if self.left.fetch_sub(1, SeqCst) == 1
             && let Some(finish) = self.finish.lock().take()
@@ -129,12 +135,12 @@ impl Definitions {
     }
 
     /// Proposes a change of a topic; the answer comes when every shard concerned has it.
-    pub(crate) fn change<B: Body>(
+    pub(crate) fn change<B: Body<Outcome = TopicOutcome>>(
         self: &Arc<Self>,
         body: &B,
         priority: Priority,
         admitted: Option<Admitted>,
-    ) -> Answer {
+    ) -> TopicAnswer {
         let answer = Answer::default();
         let (definitions, waits) = (self.clone(), self.unanswered(answer.0.clone(), admitted));
         let step = match B::KIND {
@@ -142,9 +148,9 @@ impl Definitions {
             crate::entry::kind::TOPIC_CONFIGURED => Step::Configure,
             _ => Step::Create,
         };
-        let decided = move |outcome: Outcome, wakes: &mut WakeBatch| match outcome.topic() {
+        let decided = move |outcome: TopicOutcome, wakes: &mut WakeBatch| match outcome {
             Ok(topic) => definitions.carry(step, topic, waits, wakes),
-            Err(error) => waits.answer(Outcome::TopicRefused(Box::new(error)), wakes),
+            Err(error) => waits.answer(Err(error), wakes),
         };
         self.catalog().propose(priority, body, Waiter::then(decided));
         answer
@@ -192,7 +198,7 @@ impl Definitions {
             }
             #[cfg(any(test, feature = "testing"))]
             crate::panicking::panic_if_wanted("finish", topic.name.as_bytes());
-            waits.answer(result.map_or_else(Outcome::Failed, |()| Outcome::Topic(topic)), wakes);
+            waits.answer(result.map(|()| topic).map_err(TopicError::from), wakes);
         });
         self.tell(step, &told, finish, wakes);
     }
@@ -212,12 +218,12 @@ impl Definitions {
         });
         for (shard, partitions) in by_shard {
             let Some(shard) = self.shards.get(shard.0 as usize) else {
-                join.one_done(Outcome::Failed(ErrorKind::StorageError), wakes);
+                join.one_done(Err(ShardFailure::StorageError), wakes);
                 continue;
             };
             for batch in partitions.chunks(BATCH) {
                 let join = join.clone();
-                let waiter = Waiter::then(move |outcome, wakes| join.one_done(outcome, wakes));
+                let waiter = Waiter::then(move |done, wakes| join.one_done(done, wakes));
                 propose(shard, step, topic, batch, waiter);
             }
             shard.submit();
@@ -267,7 +273,7 @@ impl Definitions {
     /// A shard has what the catalog cannot explain; then nothing was changed.
     pub(crate) fn reconcile(self: &Arc<Self>) -> Result<(), ShardsError> {
         // What seems to be lacking may only not have taken effect.
-        let torn = |shard: &Arc<Shard>| shard.state.read().check_whole().is_err();
+        let torn = |shard: &Arc<Shard>| !shard.state.read().is_whole();
         if self.catalog().is_stopped() || self.shards.iter().any(torn) {
             return Ok(());
         }
@@ -332,8 +338,8 @@ impl Definitions {
             for batch in strays.chunks(BATCH) {
                 let body = PartitionsDeleted { partitions: batch.to_vec() };
                 let (id, definitions) = (shard.id, self.clone());
-                let told = move |outcome: Outcome, _: &mut WakeBatch| {
-                    if let Err(error) = outcome.done() {
+                let told = move |done: Result<(), ShardFailure>, _: &mut WakeBatch| {
+                    if let Err(error) = done {
                         warn!(shard = %id, %error, "deleted partitions are still there");
                         definitions.unsettle();
                     }
@@ -384,7 +390,7 @@ impl Known {
 pub(crate) fn check(shards: &[Arc<Shard>]) -> Result<(), ShardsError> {
     let lacks = |shard: &Arc<Shard>| {
         let state = shard.state.read();
-        state.applied < shard.journal.last() || state.check_whole().is_err()
+        state.applied < shard.journal.last() || !state.is_whole()
     };
     if shards.iter().any(lacks) {
         return Ok(());

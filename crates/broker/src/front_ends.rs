@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::LARGEST_ENTRY;
-use sabir_model::{Durability, ErrorKind, FrontendNo, ShardFailure, ShardId};
+use sabir_model::{Durability, FrontendNo, ShardFailure, ShardId};
 
 use crate::answer::Waiter;
 use crate::append::Append;
@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::group::{Replier, Reply};
 use crate::level::FormatLevel;
 use crate::projection::{Leading, Maps, NAME_MAX, ProjectionFactory, View};
-use crate::state::{Outcome, ShardState};
+use crate::state::{EntryOutcome, FrontendAnswer, Outcome, ShardState};
 use crate::traffic::TopicTraffic;
 
 /// Bytes that an entry takes beside its command and its batches, at the most: for itself, and for each batch.
@@ -128,7 +128,7 @@ impl Written {
 
     /// It is applied, or never will be.
     pub(crate) fn answer(&self, outcome: Outcome, wakes: &mut WakeBatch) {
-        let answer = outcome.front_end().map_err(ShardFailure::from);
+        let answer: Result<FrontendAnswer, ShardFailure> = EntryOutcome::of(outcome);
         if let Err(failure) = &answer {
             self.decide(Err(*failure)).into_iter().for_each(|read| read(Err(*failure), wakes));
         }
@@ -261,7 +261,9 @@ impl Broker {
 }
 
 fn look<T>(state: &ShardState, read: impl FnOnce(&View<'_>) -> T) -> Result<T, ShardFailure> {
-    state.check_whole().map_err(ShardFailure::from)?;
+    if !state.is_whole() {
+        return Err(ShardFailure::StorageError);
+    }
     // It changes nothing, so that the projections are as they were.
     contain(|| read(&View(state))).ok_or(ShardFailure::StorageError)
 }
@@ -289,11 +291,4 @@ pub(crate) fn check(factories: &[ProjectionFactory]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-impl From<ErrorKind> for EntryRefused {
-    /// What a shard answers.
-    fn from(kind: ErrorKind) -> Self {
-        Self::Shard(kind.into())
-    }
 }

@@ -58,7 +58,7 @@ pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use level::FormatLevel;
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
-pub use read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
+pub use read::{Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
 pub use traffic::{OTHER, TopicTraffic, Traffic};

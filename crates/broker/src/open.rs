@@ -1,5 +1,6 @@
 //! Opening a broker: the lock, the shards, the definitions, and into service.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
 use sabir_journal::{JournalError, JournalOptions, Priority, ShardIdentity, TailBudget};
-use sabir_model::{ErrorKind, FrontendNo, ShardId, TopicId};
+use sabir_model::{FrontendNo, ShardFailure, ShardId, TopicId};
 use tracing::{info, warn};
 
 use crate::answer::Answer;
@@ -30,6 +31,7 @@ use crate::options::{BrokerOptions, StartError};
 use crate::private;
 use crate::projection::ProjectionFactory;
 use crate::shard::{OpenError, Parts, Settings, Shard};
+use crate::state::EntryOutcome;
 use crate::strays;
 use crate::traffic::TrafficBook;
 
@@ -264,10 +266,15 @@ fn take_up_leadership(shards: &[Arc<Shard>]) -> Result<(), StartError> {
 }
 
 /// Asks again for as long as what was asked is cut off and this node leads.
-fn ask_until_taken(shard: &Shard, mut ask: impl FnMut() -> Answer) -> Result<(), ErrorKind> {
+fn ask_until_taken<T, E>(shard: &Shard, mut ask: impl FnMut() -> Answer<Result<T, E>>) -> Result<T, E>
+where
+    Result<T, E>: EntryOutcome,
+    E: PartialEq + From<ShardFailure>,
+{
+    let cut = E::from(ShardFailure::NotLeader);
     loop {
-        match block_on(ask()).done() {
-            Err(ErrorKind::NotLeader) if shard.replicator.is_leader() => {}
+        match block_on(ask()) {
+            Err(error) if error == cut && shard.replicator.is_leader() => {}
             done => return done,
         }
     }
@@ -319,7 +326,11 @@ fn fix_shards(shards: &[Arc<Shard>], data_shards: u32, cluster: TopicId) -> Resu
     made_with.map(drop).ok_or(StartError::Shard { shard: 0, reason })
 }
 
-fn ask_catalog(catalog: &Shard, body: &impl Body) -> Result<(), StartError> {
+fn ask_catalog<T, E>(catalog: &Shard, body: &impl Body<Outcome = Result<T, E>>) -> Result<T, StartError>
+where
+    Result<T, E>: EntryOutcome,
+    E: PartialEq + From<ShardFailure> + Display,
+{
     let done = ask_until_taken(catalog, || catalog.ask(Priority::Ordinary, body));
     done.map_err(|error| StartError::Shard { shard: 0, reason: error.to_string().into() })
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Seq
 use sabir_journal::Priority;
 use sabir_model::{FrontendNo, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig};
 
-use crate::answer::Answer;
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::catalog::{DEFAULT_NAMESPACE, NewTopic, Topic};
+use crate::definitions::TopicAnswer;
 use crate::entry::{
     FrontendRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
 };
@@ -55,12 +55,12 @@ impl Broker {
             Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
         };
         let propose = |topic| self.propose_topic(caller, made_by, topic);
-        let asked: Vec<Result<Answer, TopicError>> = topics.into_iter().map(propose).collect();
+        let asked: Vec<Result<TopicAnswer, TopicError>> = topics.into_iter().map(propose).collect();
         self.inner.definitions.flush();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok(answer) => answer.await.topic(),
+                Ok(answer) => answer.await,
                 Err(error) => Err(error),
             });
         }
@@ -107,7 +107,7 @@ impl Broker {
         caller: Caller,
         made_by: FrontendNo,
         topic: NewTopic,
-    ) -> Result<Answer, TopicError> {
+    ) -> Result<TopicAnswer, TopicError> {
         self.check_topic_name(caller, &topic)?;
         self.check_count(topic.partitions)?;
         let mut config = topic.config;
@@ -171,12 +171,12 @@ impl Broker {
             self.changeable(caller, id)?;
             Ok(self.inner.definitions.change(&TopicDeleted { id }, Priority::Reserve, None))
         };
-        let asked: Vec<Result<Answer, TopicError>> = topics.into_iter().map(delete).collect();
+        let asked: Vec<Result<TopicAnswer, TopicError>> = topics.into_iter().map(delete).collect();
         self.inner.definitions.flush();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok(answer) => answer.await.topic().map(drop),
+                Ok(answer) => answer.await.map(drop),
                 Err(error) => Err(error),
             });
         }
@@ -206,7 +206,7 @@ impl Broker {
             let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();
-            match asked.await.topic() {
+            match asked.await {
                 Err(TopicError::Changed) => {}
                 done => return done,
             }
@@ -255,7 +255,7 @@ impl Broker {
             let body = TopicConfigured { id: topic, version: Some(known.version), config };
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();
-            match asked.await.topic() {
+            match asked.await {
                 Err(TopicError::Changed) => {}
                 done => return Ok(done?),
             }
@@ -306,7 +306,7 @@ impl Broker {
         let topic = shard.state.read().partition(partition).map(|partition| partition.topic);
         self.changeable(caller, topic.ok_or(TopicError::Unknown)?)?;
         let body = LogStartsMoved { moves: vec![(partition, before)] };
-        shard.ask(Priority::Reserve, &body).await.number().map(Offset).map_err(TopicError::from)
+        shard.ask(Priority::Reserve, &body).await
     }
 
     /// The number of the front end that asks, given when it makes its first topic and kept for good.
@@ -316,8 +316,7 @@ impl Broker {
             return Ok(known);
         }
         let body = FrontendRegistered { name: name.to_owned() };
-        let number = self.catalog_shard().ask(Priority::Ordinary, &body).await.number()?;
-        Ok(FrontendNo(number as u16))
+        self.catalog_shard().ask(Priority::Ordinary, &body).await
     }
 
     pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontendNo> {

@@ -5,7 +5,7 @@ mod common;
 use common::{Client1, DELAY, SESSION, World, dynamic, fixed, protocols, text};
 use sabir_delivery::group::entries::GroupChange;
 use sabir_delivery::group::{GroupLimits, GroupPhase, GroupProtocol};
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 #[test]
 fn a_dynamic_client_is_told_its_id_first() {
@@ -13,7 +13,7 @@ fn a_dynamic_client_is_told_its_id_first() {
     let mut client = dynamic();
     let first = world.join(&client);
     let refused = world.refused(first);
-    assert_eq!((refused.error, &*refused.member), (ErrorKind::MemberIdRequired, "m1"));
+    assert_eq!((refused.error, &*refused.member), (GroupError::MemberIdRequired, "m1"));
     assert_eq!(world.group.state(), GroupPhase::Empty);
 
     client.member = refused.member;
@@ -52,7 +52,7 @@ fn an_id_not_come_back_with_is_forgotten_after_the_session_timeout() {
     world.pass(SESSION);
     assert!(world.group.is_idle());
     let ticket = world.join(&client);
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_leader_that_joins_again_or_changed_metadata_calls_for_a_rebalance() {
         let first = world.join(clients[who]);
         assert!(world.parked(first));
         assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
-        assert_eq!(world.heartbeat(clients[1 - who]), Err(ErrorKind::RebalanceInProgress));
+        assert_eq!(world.heartbeat(clients[1 - who]), Err(GroupError::RebalanceInProgress));
         let second = world.join(clients[1 - who]);
         let tickets = if who == 0 { [first, second] } else { [second, first] };
         let leader = world.take_joins(&mut clients, &tickets);
@@ -133,7 +133,7 @@ fn a_new_member_calls_everyone_to_join_again() {
     world.stable(&mut [&mut a]);
     let second = world.join_fully(&mut b);
     assert!(world.parked(second));
-    assert_eq!(world.heartbeat(&a), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(world.heartbeat(&a), Err(GroupError::RebalanceInProgress));
     let first = world.join(&a);
     let leader = world.take_joins(&mut [&mut a, &mut b], &[first, second]);
     world.sync_all(&mut [&mut a, &mut b], leader);
@@ -189,7 +189,7 @@ fn while_the_leader_assigns_a_join_with_the_same_metadata_changes_nothing() {
         } else {
             world.join(&a.clone().with(&["range", "x"]))
         };
-        assert_eq!(world.synced(waiting), Err(ErrorKind::RebalanceInProgress));
+        assert_eq!(world.synced(waiting), Err(GroupError::RebalanceInProgress));
         assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
         assert!(world.parked(joiner));
     }
@@ -208,12 +208,12 @@ fn protocols_must_have_something_in_common() {
     ] {
         let ticket = world.join(&client);
         let error = world.refused(ticket).error;
-        let expected = if ok { ErrorKind::MemberIdRequired } else { ErrorKind::InconsistentGroupProtocol };
+        let expected = if ok { GroupError::MemberIdRequired } else { GroupError::InconsistentProtocol };
         assert_eq!(error, expected, "{client:?}");
     }
     let mut empty = World::new();
     let ticket = empty.join(&Client1 { protocol_type: "", ..dynamic() });
-    assert_eq!(empty.refused(ticket).error, ErrorKind::InconsistentGroupProtocol);
+    assert_eq!(empty.refused(ticket).error, GroupError::InconsistentProtocol);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
     let ticket = world.join(&Client1 { id_required: false, ..dynamic() });
-    assert_eq!(world.refused(ticket).error, ErrorKind::GroupFull);
+    assert_eq!(world.refused(ticket).error, GroupError::Full);
     assert_eq!(world.group.state(), GroupPhase::Stable);
 
     // While members join again, whoever comes first is in.
@@ -250,10 +250,10 @@ fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
     let third = world.join(&c);
     assert!(world.parked(third));
     let second = world.join(&b);
-    assert_eq!(world.refused(second).error, ErrorKind::GroupFull);
+    assert_eq!(world.refused(second).error, GroupError::Full);
     world.take_joins(&mut [&mut a, &mut c], &[first, third]);
     let hello = world.heartbeat(&b);
-    assert_eq!(hello, Err(ErrorKind::UnknownMember));
+    assert_eq!(hello, Err(GroupError::UnknownMember));
 }
 
 #[test]
@@ -268,16 +268,16 @@ fn what_a_group_keeps_is_bounded() {
     let empty = GroupProtocol { name: text(""), metadata: bytes::Bytes::new() };
     for protocols in [protocols(&["x".repeat(150).as_str()]), vec![empty; 10]] {
         let ticket = world.join(&Client1 { protocols, ..dynamic() });
-        assert_eq!(world.refused(ticket).error, ErrorKind::MessageTooLarge);
+        assert_eq!(world.refused(ticket).error, GroupError::TooLarge);
     }
     let ticket = world.join(&dynamic().with(&["a", "b", "a"]));
-    assert_eq!(world.refused(ticket).error, ErrorKind::InvalidRequest, "nobody votes twice");
+    assert_eq!(world.refused(ticket).error, GroupError::InvalidRequest, "nobody votes twice");
     for _ in 0..5 {
         let ticket = world.join(&dynamic());
-        assert_eq!(world.refused(ticket).error, ErrorKind::MemberIdRequired);
+        assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
     }
     let ticket = world.join(&dynamic());
-    assert_eq!(world.refused(ticket).error, ErrorKind::GroupFull, "too many were told an id");
+    assert_eq!(world.refused(ticket).error, GroupError::Full, "too many were told an id");
 
     let mut world = World::with(GroupLimits { max_members: 100, ..config });
     let big = "x".repeat(60);
@@ -297,13 +297,13 @@ fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
         let ticket = world.join(&dynamic());
         world.refused(ticket).error
     };
-    let given = (0..100).take_while(|_| refused(&mut world) == ErrorKind::MemberIdRequired).count();
+    let given = (0..100).take_while(|_| refused(&mut world) == GroupError::MemberIdRequired).count();
     assert!((5..25).contains(&given), "{given}");
     assert!((1_000..=1_500).contains(&world.group.bytes()), "{}", world.group.bytes());
-    assert_eq!(refused(&mut world), ErrorKind::GroupFull);
+    assert_eq!(refused(&mut world), GroupError::Full);
     world.pass(2_000_000);
     assert_eq!(world.group.bytes(), 0, "forgotten after a session's time");
-    assert_eq!(refused(&mut world), ErrorKind::MemberIdRequired);
+    assert_eq!(refused(&mut world), GroupError::MemberIdRequired);
 }
 
 #[test]
@@ -311,10 +311,11 @@ fn session_timeouts_have_bounds() {
     let mut world = World::new();
     for session in [-1, 0, 5_999, 1_800_001, i64::from(i32::MAX)] {
         let ticket = world.join(&Client1 { session, ..dynamic() });
-        assert_eq!(world.refused(ticket).error, ErrorKind::InvalidSessionTimeout);
+        let refused = world.refused(ticket).error;
+        assert!(matches!(refused, GroupError::InvalidSessionTimeout { .. }), "{refused}");
     }
     let ticket = world.join(&Client1 { session: 6_000, rebalance: -5, ..dynamic() });
-    assert_eq!(world.refused(ticket).error, ErrorKind::MemberIdRequired);
+    assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
 }
 
 #[test]
@@ -323,13 +324,13 @@ fn ids_nobody_gave_are_unknown() {
     let claims = Client1 { member: text("mine"), ..dynamic() };
     let ticket = world.join(&claims);
     let refused = world.refused(ticket);
-    assert_eq!((refused.error, &*refused.member), (ErrorKind::UnknownMember, "mine"));
+    assert_eq!((refused.error, &*refused.member), (GroupError::UnknownMember, "mine"));
     let mut a = dynamic();
     world.stable(&mut [&mut a]);
     let ticket = world.join(&claims);
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
-    assert_eq!(world.heartbeat(&claims), Err(ErrorKind::UnknownMember));
-    assert_eq!(world.leave("mine", None), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
+    assert_eq!(world.heartbeat(&claims), Err(GroupError::UnknownMember));
+    assert_eq!(world.leave("mine", None), Err(GroupError::UnknownMember));
 }
 
 #[test]
@@ -339,7 +340,7 @@ fn asking_again_on_a_new_connection_moves_the_parked_join_there() {
     world.stable(&mut [&mut a, &mut b]);
     let first = world.join(&a);
     let again = world.join(&a);
-    assert_eq!(world.refused(first).error, ErrorKind::RebalanceInProgress);
+    assert_eq!(world.refused(first).error, GroupError::RebalanceInProgress);
     let second = world.join(&b);
     world.take_joins(&mut [&mut a, &mut b], &[again, second]);
 }
@@ -353,7 +354,7 @@ fn a_first_join_is_given_up_after_five_minutes() {
     world.pass(299_999);
     assert!(world.parked(ticket), "the other has all the time it asked for");
     world.pass(1);
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
     assert_eq!(world.group.view().members.len(), 1);
 }
 
@@ -363,13 +364,13 @@ fn a_retired_group_answers_everyone_and_nobody_after() {
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
     let joining = world.join(&a);
-    world.event(sabir_delivery::group::GroupEvent::Retire(ErrorKind::NotCoordinator));
-    assert_eq!(world.refused(joining).error, ErrorKind::NotCoordinator);
+    world.event(sabir_delivery::group::GroupEvent::Retire(GroupError::NotCoordinator));
+    assert_eq!(world.refused(joining).error, GroupError::NotCoordinator);
     assert_eq!(world.group.state(), GroupPhase::Dead);
     let ticket = world.join(&a);
-    assert_eq!(world.refused(ticket).error, ErrorKind::NotCoordinator);
-    assert_eq!(world.heartbeat(&a), Err(ErrorKind::NotCoordinator));
-    assert_eq!(world.commit(a.fence()), Err(ErrorKind::NotCoordinator));
+    assert_eq!(world.refused(ticket).error, GroupError::NotCoordinator);
+    assert_eq!(world.heartbeat(&a), Err(GroupError::NotCoordinator));
+    assert_eq!(world.commit(a.fence()), Err(GroupError::NotCoordinator));
     assert!(world.group.is_idle());
 }
 
@@ -380,7 +381,7 @@ fn a_group_that_never_got_an_assignment_leaves_no_trace() {
     let mut a = dynamic();
     let ticket = world.join_fully(&mut a);
     assert_eq!(world.leave(&a.member, None), Ok(()));
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
     world.pass(DELAY);
     assert!(world.group.is_idle());
     assert!(world.proposed.is_empty());

@@ -14,7 +14,7 @@ use sabir_delivery::group::entries::GroupChange;
 use sabir_delivery::group::{
     Answer, Fence, GroupEvent, GroupLimits, GroupPhase, RequestId, SyncRequest, Text,
 };
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 const CLIENTS: usize = 4;
 
@@ -137,7 +137,8 @@ impl Model {
             Op::Commit => self.commit(),
             Op::Refuse => {
                 if let Some((token, _)) = self.world.proposed.pop_front() {
-                    self.world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
+                    self.world
+                        .event(GroupEvent::Refused(token, GroupError::Shard(ShardFailure::StorageFull)));
                 }
             }
             Op::Restart => self.restart(),
@@ -159,8 +160,8 @@ impl Model {
         }
         match self.world.group.heartbeat(&sim.client.fence(), self.world.now) {
             Ok(()) => {}
-            Err(ErrorKind::RebalanceInProgress) => self.join(who),
-            Err(ErrorKind::IllegalGeneration | ErrorKind::UnknownMember | ErrorKind::FencedInstance) => {
+            Err(GroupError::RebalanceInProgress) => self.join(who),
+            Err(GroupError::IllegalGeneration | GroupError::UnknownMember | GroupError::FencedInstance) => {
                 sim.forget();
                 self.join(who);
             }
@@ -274,20 +275,22 @@ impl Model {
                 sim.client.generation = joined.generation;
                 sim.to_sync = Some(plan.into_iter().map(|m| m.member).collect());
             }
-            Err(refused) if refused.error == ErrorKind::MemberIdRequired => {
+            Err(refused) if refused.error == GroupError::MemberIdRequired => {
                 sim.client.member = refused.member;
                 sim.client.generation = -1;
             }
             Err(refused) => match refused.error {
-                ErrorKind::UnknownMember | ErrorKind::FencedInstance => sim.forget(),
-                ErrorKind::RebalanceInProgress | ErrorKind::StorageFull => sim.client.generation = -1,
-                ErrorKind::InconsistentGroupProtocol => sim.client.protocols = protocols(&["b", "a"]),
+                GroupError::UnknownMember | GroupError::FencedInstance => sim.forget(),
+                GroupError::RebalanceInProgress | GroupError::Shard(ShardFailure::StorageFull) => {
+                    sim.client.generation = -1
+                }
+                GroupError::InconsistentProtocol => sim.client.protocols = protocols(&["b", "a"]),
                 other => panic!("{other:?}"),
             },
         }
     }
 
-    fn hear_sync(&mut self, who: usize, answer: Result<sabir_delivery::group::Synced, ErrorKind>) {
+    fn hear_sync(&mut self, who: usize, answer: Result<sabir_delivery::group::Synced, GroupError>) {
         let sim = &mut self.sims[who];
         sim.to_sync = None;
         match answer {
@@ -298,8 +301,10 @@ impl Model {
                 assert!(given.contains(&told), "{told:?} was never committed for {generation}: {given:?}");
                 sim.assigned = Some((generation, synced.assignment));
             }
-            Err(ErrorKind::RebalanceInProgress | ErrorKind::StorageFull) => sim.client.generation = -1,
-            Err(ErrorKind::UnknownMember | ErrorKind::FencedInstance | ErrorKind::IllegalGeneration) => {
+            Err(GroupError::RebalanceInProgress | GroupError::Shard(ShardFailure::StorageFull)) => {
+                sim.client.generation = -1
+            }
+            Err(GroupError::UnknownMember | GroupError::FencedInstance | GroupError::IllegalGeneration) => {
                 sim.forget();
             }
             Err(other) => panic!("{other:?}"),
@@ -368,7 +373,7 @@ impl Model {
             assert_eq!(self.world.state.check_fence(&sim.client.fence()), Ok(()));
         }
         let outside = Fence { generation: -1, member: text(""), instance: None };
-        assert_eq!(self.world.state.check_fence(&outside), Err(ErrorKind::UnknownMember));
+        assert_eq!(self.world.state.check_fence(&outside), Err(GroupError::UnknownMember));
     }
 
     fn fall_silent(&mut self) {

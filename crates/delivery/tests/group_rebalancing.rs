@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{Client1, DELAY, REBALANCE, SESSION, World, dynamic, fixed, text};
 use sabir_delivery::group::entries::GroupChange;
 use sabir_delivery::group::{Fence, GroupEvent, GroupLimits, GroupPhase, SyncRequest};
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 #[test]
 fn nobody_hears_of_an_assignment_before_it_is_committed() {
@@ -44,7 +44,7 @@ fn an_assignment_committed_too_late_is_for_nobody() {
     world.prompt = false;
     let sync = world.sync(&a, &[(&a, "old")]);
     let newcomer = world.join_fully(&mut b);
-    assert_eq!(world.synced(sync), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(world.synced(sync), Err(GroupError::RebalanceInProgress));
     world.commit_entries();
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let again = world.join(&a);
@@ -64,9 +64,9 @@ fn an_assignment_that_cannot_be_stored_is_refused_to_all() {
     world.prompt = false;
     let (follower, leader) = (world.sync(&b, &[]), world.sync(&a, &[(&a, "all")]));
     let (token, _) = world.proposed.pop_front().unwrap();
-    world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
-    assert_eq!(world.synced(follower), Err(ErrorKind::StorageFull));
-    assert_eq!(world.synced(leader), Err(ErrorKind::StorageFull));
+    world.event(GroupEvent::Refused(token, GroupError::Shard(ShardFailure::StorageFull)));
+    assert_eq!(world.synced(follower), Err(GroupError::Shard(ShardFailure::StorageFull)));
+    assert_eq!(world.synced(leader), Err(GroupError::Shard(ShardFailure::StorageFull)));
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     world.prompt = true;
     let tickets = [world.join(&a), world.join(&b)];
@@ -88,7 +88,7 @@ fn an_assignment_that_cannot_be_stored_is_refused_to_all() {
         assignments: vec![(a.member.clone(), Bytes::from(vec![0; 5_000]))],
     };
     let ticket = world.sync_as(huge);
-    assert_eq!(world.synced(ticket), Err(ErrorKind::MessageTooLarge));
+    assert_eq!(world.synced(ticket), Err(GroupError::TooLarge));
     assert_eq!(world.state.record().generation, 0);
 }
 
@@ -99,11 +99,11 @@ fn a_sync_is_fenced() {
     world.stable(&mut [&mut a, &mut b]);
     let ask = |generation, member: &str| Fence { generation, member: text(member), instance: None };
     for (fence, protocol_type, protocol, expected) in [
-        (ask(1, "nobody"), None, None, ErrorKind::UnknownMember),
-        (ask(0, &a.member), None, None, ErrorKind::IllegalGeneration),
-        (ask(2, &a.member), None, None, ErrorKind::IllegalGeneration),
-        (ask(1, &a.member), Some("connect"), None, ErrorKind::InconsistentGroupProtocol),
-        (ask(1, &a.member), None, Some("sticky"), ErrorKind::InconsistentGroupProtocol),
+        (ask(1, "nobody"), None, None, GroupError::UnknownMember),
+        (ask(0, &a.member), None, None, GroupError::IllegalGeneration),
+        (ask(2, &a.member), None, None, GroupError::IllegalGeneration),
+        (ask(1, &a.member), Some("connect"), None, GroupError::InconsistentProtocol),
+        (ask(1, &a.member), None, Some("sticky"), GroupError::InconsistentProtocol),
     ] {
         let request = SyncRequest {
             fence,
@@ -116,10 +116,10 @@ fn a_sync_is_fenced() {
     }
     world.join(&a);
     let ticket = world.sync(&b, &[]);
-    assert_eq!(world.synced(ticket), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(world.synced(ticket), Err(GroupError::RebalanceInProgress));
     let mut empty = World::new();
     let ticket = empty.sync(&a, &[]);
-    assert_eq!(empty.synced(ticket), Err(ErrorKind::UnknownMember));
+    assert_eq!(empty.synced(ticket), Err(GroupError::UnknownMember));
 }
 
 #[test]
@@ -131,14 +131,14 @@ fn who_does_not_rejoin_in_time_is_out() {
     let third = world.join_fully(&mut c);
     let second = world.join(&b);
     for _ in 0..REBALANCE / 5_000 {
-        assert_eq!(world.heartbeat(&a), Err(ErrorKind::RebalanceInProgress));
+        assert_eq!(world.heartbeat(&a), Err(GroupError::RebalanceInProgress));
         world.pass(5_000);
     }
     let leader = world.take_joins(&mut [&mut b, &mut c], &[second, third]);
     assert_eq!(leader, 0, "the first that joined leads in the leader's place");
-    assert_eq!(world.heartbeat(&a), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.heartbeat(&a), Err(GroupError::UnknownMember));
     // The journal knows at once: a commit of the lost member would be void even after a restart.
-    assert_eq!(world.apply_commit(a.fence()), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.apply_commit(a.fence()), Err(GroupError::UnknownMember));
     assert!(world.state.rebalance_due());
     world.sync_all(&mut [&mut b, &mut c], leader);
     assert!(!world.state.rebalance_due());
@@ -201,7 +201,7 @@ fn who_does_not_sync_in_time_is_out() {
         let _ = world.heartbeat(&a);
         world.pass(5_000);
     }
-    assert_eq!(world.synced(waiting), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(world.synced(waiting), Err(GroupError::RebalanceInProgress));
     let ticket = world.join(&b);
     assert_eq!(world.joined(ticket, &mut b).leader, b.member);
 }
@@ -212,10 +212,10 @@ fn leaving_is_at_once() {
     let (mut a, mut b, mut c) = (dynamic(), dynamic(), fixed("c"));
     world.stable(&mut [&mut a, &mut b, &mut c]);
     assert_eq!(world.leave(&b.member, None), Ok(()));
-    assert_eq!(world.leave(&b.member, None), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.leave(&b.member, None), Err(GroupError::UnknownMember));
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
-    assert_eq!(world.leave("", Some("nobody")), Err(ErrorKind::UnknownMember));
-    assert_eq!(world.leave("other", Some("c")), Err(ErrorKind::FencedInstance));
+    assert_eq!(world.leave("", Some("nobody")), Err(GroupError::UnknownMember));
+    assert_eq!(world.leave("other", Some("c")), Err(GroupError::FencedInstance));
     // Somebody else sends a static member away by its instance id.
     assert_eq!(world.leave("", Some("c")), Ok(()));
     let ticket = world.join(&a);
@@ -226,7 +226,7 @@ fn leaving_is_at_once() {
     world.stable(&mut [&mut a, &mut b]);
     let ticket = world.join(&a);
     assert_eq!(world.leave(&a.member, None), Ok(()));
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
 }
 
 #[test]
@@ -237,9 +237,9 @@ fn commits_are_fenced_by_the_machine_and_by_the_journal() {
     let (mut a, mut b) = (dynamic(), dynamic());
     world.stable(&mut [&mut a, &mut b]);
     assert_eq!(world.commit(a.fence()), Ok(()));
-    assert_eq!(world.commit(outside.clone()), Err(ErrorKind::UnknownMember));
-    assert_eq!(world.apply_commit(outside.clone()), Err(ErrorKind::UnknownMember));
-    for (generation, expected) in [(0, ErrorKind::IllegalGeneration), (2, ErrorKind::IllegalGeneration)] {
+    assert_eq!(world.commit(outside.clone()), Err(GroupError::UnknownMember));
+    assert_eq!(world.apply_commit(outside.clone()), Err(GroupError::UnknownMember));
+    for (generation, expected) in [(0, GroupError::IllegalGeneration), (2, GroupError::IllegalGeneration)] {
         let fence = Fence { generation, ..a.fence() };
         assert_eq!(world.commit(fence.clone()), Err(expected));
         assert_eq!(world.apply_commit(fence), Err(expected));
@@ -251,12 +251,12 @@ fn commits_are_fenced_by_the_machine_and_by_the_journal() {
     let old = b.fence();
     let second = world.join(&b);
     world.take_joins(&mut [&mut a, &mut b], &[first, second]);
-    assert_eq!(world.commit(b.fence()), Err(ErrorKind::RebalanceInProgress));
-    assert_eq!(world.commit(old.clone()), Err(ErrorKind::IllegalGeneration));
+    assert_eq!(world.commit(b.fence()), Err(GroupError::RebalanceInProgress));
+    assert_eq!(world.commit(old.clone()), Err(GroupError::IllegalGeneration));
     assert_eq!(world.apply_commit(old.clone()), Ok(()), "an entry proposed just before");
-    assert_eq!(world.apply_commit(a.fence()), Err(ErrorKind::IllegalGeneration));
+    assert_eq!(world.apply_commit(a.fence()), Err(GroupError::IllegalGeneration));
     world.sync_all(&mut [&mut a, &mut b], 0);
-    assert_eq!(world.apply_commit(old), Err(ErrorKind::IllegalGeneration));
+    assert_eq!(world.apply_commit(old), Err(GroupError::IllegalGeneration));
     assert_eq!(world.commit(a.fence()), Ok(()));
 }
 
@@ -310,8 +310,8 @@ fn a_restart_amid_a_rebalance_goes_back_to_what_was_committed() {
     world.sync(&a, &[(&a, "x"), (&b, "y")]);
     world.restart();
     assert_eq!((world.group.state(), world.group.generation()), (GroupPhase::Stable, 1));
-    assert_eq!(world.heartbeat(&a), Err(ErrorKind::IllegalGeneration), "it believes in generation 2");
-    assert_eq!(world.heartbeat(&b), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.heartbeat(&a), Err(GroupError::IllegalGeneration), "it believes in generation 2");
+    assert_eq!(world.heartbeat(&b), Err(GroupError::UnknownMember));
 
     // Members that were known to be gone stay gone, and the rest is told to join again.
     let (mut world, mut a, mut b) = (World::new(), dynamic(), dynamic());
@@ -319,7 +319,7 @@ fn a_restart_amid_a_rebalance_goes_back_to_what_was_committed() {
     world.leave(&a.member, None).unwrap();
     world.restart();
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
-    assert_eq!(world.heartbeat(&b), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(world.heartbeat(&b), Err(GroupError::RebalanceInProgress));
     let ticket = world.join(&b);
     assert_eq!(world.joined(ticket, &mut b).generation, 2);
 }
@@ -340,9 +340,9 @@ fn the_first_wait_ends_with_nobody_left() {
     let mut a = Client1 { session: 6_000, ..dynamic() };
     let ticket = world.join_fully(&mut a);
     world.leave(&a.member, None).unwrap();
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
     world.pass(DELAY);
     assert_eq!(world.group.state(), GroupPhase::Empty);
     let ticket = world.join(&a);
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
 }

@@ -5,7 +5,7 @@ mod common;
 use common::{Client1, REBALANCE, SESSION, World, dynamic, fixed, text};
 use sabir_delivery::group::entries::GroupChange;
 use sabir_delivery::group::{GroupEvent, GroupPhase};
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 /// The client restarted: it has its instance id and nothing else.
 fn restarted(client: &Client1) -> Client1 {
@@ -35,18 +35,18 @@ fn a_static_follower_returns_without_a_rebalance() {
     assert_eq!(world.group.state(), GroupPhase::Stable);
 
     // The old one is fenced everywhere.
-    assert_eq!(world.heartbeat(&b), Err(ErrorKind::FencedInstance));
-    assert_eq!(world.commit(b.fence()), Err(ErrorKind::FencedInstance));
-    assert_eq!(world.apply_commit(b.fence()), Err(ErrorKind::FencedInstance));
+    assert_eq!(world.heartbeat(&b), Err(GroupError::FencedInstance));
+    assert_eq!(world.commit(b.fence()), Err(GroupError::FencedInstance));
+    assert_eq!(world.apply_commit(b.fence()), Err(GroupError::FencedInstance));
     let (join, sync) = (world.join(&b), world.sync(&b, &[]));
-    assert_eq!(world.refused(join).error, ErrorKind::FencedInstance);
-    assert_eq!(world.synced(sync), Err(ErrorKind::FencedInstance));
-    assert_eq!(world.leave(&b.member, Some("b")), Err(ErrorKind::FencedInstance));
+    assert_eq!(world.refused(join).error, GroupError::FencedInstance);
+    assert_eq!(world.synced(sync), Err(GroupError::FencedInstance));
+    assert_eq!(world.leave(&b.member, Some("b")), Err(GroupError::FencedInstance));
     assert_eq!(world.commit(back.fence()), Ok(()));
 
     // It is so after a restart, too.
     world.restart();
-    assert_eq!(world.heartbeat(&b), Err(ErrorKind::FencedInstance));
+    assert_eq!(world.heartbeat(&b), Err(GroupError::FencedInstance));
     assert_eq!(world.heartbeat(&back), Ok(()));
 }
 
@@ -99,7 +99,7 @@ fn a_member_returning_while_the_leader_assigns_calls_for_a_rebalance() {
     let waiting = world.sync(&b, &[]);
     let mut back = restarted(&b);
     let second = world.join(&back);
-    assert_eq!(world.synced(waiting), Err(ErrorKind::FencedInstance));
+    assert_eq!(world.synced(waiting), Err(GroupError::FencedInstance));
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     let first = world.join(&a);
     world.take_joins(&mut [&mut a, &mut back], &[first, second]);
@@ -113,7 +113,7 @@ fn a_member_returning_during_a_rebalance_takes_the_place_of_its_parked_join() {
     let parked = world.join(&a);
     let mut back = restarted(&a);
     let first = world.join(&back);
-    assert_eq!(world.refused(parked).error, ErrorKind::FencedInstance);
+    assert_eq!(world.refused(parked).error, GroupError::FencedInstance);
     let second = world.join(&b);
     let leader = world.take_joins(&mut [&mut back, &mut b], &[first, second]);
     assert_eq!(leader, 0, "it keeps the lead");
@@ -130,7 +130,7 @@ fn a_static_member_may_miss_a_rebalance_but_not_its_session() {
     assert_eq!(joined.members.len(), 2, "it may be restarting");
     let lead = world.sync(&a, &[(&a, "x"), (&b, "y")]);
     assert_eq!(world.assigned(lead), "x");
-    assert_eq!(world.heartbeat(&b), Err(ErrorKind::IllegalGeneration));
+    assert_eq!(world.heartbeat(&b), Err(GroupError::IllegalGeneration));
     // When it does return it finds its assignment.
     let mut back = restarted(&b);
     let ticket = world.join(&back);
@@ -168,12 +168,12 @@ fn an_instance_belongs_to_one_member() {
     world.stable(&mut [&mut a]);
     let other = Client1 { instance: Some(text("a")), member: text("other"), ..dynamic() };
     let ticket = world.join(&other);
-    assert_eq!(world.refused(ticket).error, ErrorKind::FencedInstance);
+    assert_eq!(world.refused(ticket).error, GroupError::FencedInstance);
     let stranger = Client1 { instance: Some(text("z")), ..a.clone() };
     let ticket = world.join(&stranger);
-    assert_eq!(world.refused(ticket).error, ErrorKind::UnknownMember);
-    assert_eq!(world.heartbeat(&stranger), Err(ErrorKind::UnknownMember));
-    assert_eq!(world.apply_commit(stranger.fence()), Err(ErrorKind::UnknownMember));
+    assert_eq!(world.refused(ticket).error, GroupError::UnknownMember);
+    assert_eq!(world.heartbeat(&stranger), Err(GroupError::UnknownMember));
+    assert_eq!(world.apply_commit(stranger.fence()), Err(GroupError::UnknownMember));
     // A fence without the instance will do, for those that do not send it.
     assert_eq!(world.heartbeat(&Client1 { instance: None, ..a.clone() }), Ok(()));
 }
@@ -187,8 +187,8 @@ fn a_replacement_that_cannot_be_stored_leads_to_a_rebalance() {
     let back = restarted(&b);
     let ticket = world.join(&back);
     let (token, _) = world.proposed.pop_front().unwrap();
-    world.event(GroupEvent::Refused(token, ErrorKind::StorageFull));
-    assert_eq!(world.refused(ticket).error, ErrorKind::StorageFull);
+    world.event(GroupEvent::Refused(token, GroupError::Shard(ShardFailure::StorageFull)));
+    assert_eq!(world.refused(ticket).error, GroupError::Shard(ShardFailure::StorageFull));
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     world.prompt = true;
     let mut back = restarted(&b);

@@ -7,7 +7,7 @@ use sabir_delivery::group::entries::{
 };
 use sabir_delivery::group::state::{GroupRecord, GroupState, MemberRecord};
 use sabir_delivery::group::{ClientIdentity, Fence, GroupProtocol, Text};
-use sabir_model::{DecodeError, ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{DecodeError, GroupError, LeaderEpoch, Offset, TopicId};
 
 fn text(s: &str) -> Text {
     s.into()
@@ -250,7 +250,7 @@ fn offsets_of_a_group_with_members_stay_until_it_has_been_empty_for_long() {
 
     state.apply_change(GroupChange::Gone { generation: 1, members: vec![text("a")] }, 3 * DAY);
     assert!(state.rebalance_due());
-    assert_eq!(state.check_fence(&fence), Err(ErrorKind::UnknownMember));
+    assert_eq!(state.check_fence(&fence), Err(GroupError::UnknownMember));
     state.apply_change(GroupChange::Gone { generation: 7, members: vec![text("b")] }, 3 * DAY);
     assert!(!state.is_empty(), "of another generation");
     state.apply_change(GroupChange::Gone { generation: 1, members: vec![text("b")] }, 10 * DAY);

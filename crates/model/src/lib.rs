@@ -1,25 +1,33 @@
-//! Plain data every part of the broker speaks of: ids, kinds of errors, topic configuration, extents, and the codec of
+//! Plain data every part of the broker speaks of: ids, errors, topic configuration, extents, and the codec of
 //! Kafka's v2 record batch, which is the form records have on disk.
 #![deny(missing_docs)]
 
+mod append_error;
 pub mod batch;
-mod error;
 mod extent;
+mod group_error;
 mod ids;
 mod message;
+mod producer_id_error;
+mod read_error;
+mod shard_failure;
 pub mod stored;
 mod topic;
 mod topic_error;
 
-pub use error::ErrorKind;
+pub use append_error::AppendError;
 pub use extent::{Extent, Overlay};
+pub use group_error::GroupError;
 pub use ids::{
     FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use message::{HeaderValue, Message, SentTo};
+pub use producer_id_error::ProducerIdError;
+pub use read_error::ReadError;
+pub use shard_failure::ShardFailure;
 pub use stored::DecodeError;
 pub use topic::{
     Durability, InvalidSetting, KEPT_BYTES, KeptSettings, OwnFields, QueueConfig, TimestampType, TopicConfig,
     TopicField, TopicKind, ValidConfig,
 };
-pub use topic_error::{ShardFailure, TopicError};
+pub use topic_error::TopicError;

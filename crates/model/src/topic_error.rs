@@ -1,26 +1,6 @@
 //! Why a topic is not made, changed or deleted.
 
-use crate::{ErrorKind, InvalidSetting};
-
-/// Why a shard took no entry. What was asked for is not at fault, and may succeed elsewhere or later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum ShardFailure {
-    /// Another node leads the shard, or led it before the entry was committed.
-    #[error("this node does not lead: ask again")]
-    NotLeader,
-    /// The shard's storage failed.
-    #[error("the shard's storage failed, and it takes no more writes: see the broker's log")]
-    StorageError,
-    /// The disk is full.
-    #[error("the disk is full: make room, and ask again")]
-    StorageFull,
-    /// It took longer than the caller wanted to wait; it may be done all the same.
-    #[error("it is not done in time, and may be done later all the same")]
-    Timeout,
-    /// The node is going down.
-    #[error("the broker is shutting down")]
-    ShuttingDown,
-}
+use crate::{InvalidSetting, ShardFailure};
 
 /// Why a topic is not made, changed or deleted. It names what it is about and says what can be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,47 +74,10 @@ pub enum TopicError {
     /// It was changed at the same time.
     #[error("the topic was changed at the same time: ask again")]
     Changed,
-    /// The change is more than an entry takes.
-    #[error("the change is larger than an entry of the journal takes")]
-    TooLarge,
+    /// So many front ends made topics that there is no number for another.
+    #[error("no number is left for another front end")]
+    TooManyFrontends,
     /// A shard did not take it.
     #[error(transparent)]
     Shard(#[from] ShardFailure),
-}
-
-impl From<ShardFailure> for ErrorKind {
-    fn from(failure: ShardFailure) -> Self {
-        match failure {
-            ShardFailure::NotLeader => Self::NotLeader,
-            ShardFailure::StorageError => Self::StorageError,
-            ShardFailure::StorageFull => Self::StorageFull,
-            ShardFailure::Timeout => Self::Timeout,
-            ShardFailure::ShuttingDown => Self::ShuttingDown,
-        }
-    }
-}
-
-impl From<ErrorKind> for ShardFailure {
-    /// What a shard answers that is none of the entry's own outcomes. Kinds that no shard answers so stand for a defect there.
-    fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::NotLeader | ErrorKind::NotCoordinator => Self::NotLeader,
-            ErrorKind::StorageFull => Self::StorageFull,
-            ErrorKind::Timeout => Self::Timeout,
-            ErrorKind::ShuttingDown => Self::ShuttingDown,
-            _ => Self::StorageError,
-        }
-    }
-}
-
-impl From<ErrorKind> for TopicError {
-    /// What a shard answers to an entry about a topic that is not an outcome of its own.
-    fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::MessageTooLarge => Self::TooLarge,
-            ErrorKind::OffsetOutOfRange => Self::OffsetOutOfRange,
-            ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => Self::Unknown,
-            other => Self::Shard(other.into()),
-        }
-    }
 }

@@ -21,8 +21,8 @@ use sabir_broker::{
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    DecodeError, ErrorKind, FrontendNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType, TopicConfig,
-    TopicId,
+    AppendError, DecodeError, FrontendNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType,
+    TopicConfig, TopicId,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{protocols, start};
@@ -195,7 +195,7 @@ async fn append(
     topic: &Arc<Topic>,
     index: i32,
     batch: BatchBuilder,
-) -> Result<Appended, ErrorKind> {
+) -> Result<Appended, AppendError> {
     let target = AppendTarget::new(topic, index, AppendAcks::InSync, FrontendNo::NONE).unwrap();
     let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
     let appending = broker.append(vec![target.append(batch).unwrap()]);
@@ -232,7 +232,8 @@ async fn check_producers(broker: &Broker, manifest: &mut Manifest) {
         assert!(!next.duplicate && next.base_offset == Offset(*end), "{next:?}");
         *end += count;
         let gap = append(broker, &topic, *index, sent(producer.next + 100, *end)).await;
-        assert_eq!(gap, Err(ErrorKind::OutOfOrderSequence));
+        let (expected, got) = (producer.next + count as i32, producer.next + 100);
+        assert_eq!(gap, Err(AppendError::OutOfOrderSequence { expected, got }));
     }
     let fresh = broker.allocate_producer_id().await.unwrap();
     assert!(manifest.producers.iter().all(|producer| producer.id < fresh.0));

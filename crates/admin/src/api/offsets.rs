@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use sabir_broker::{Broker, Fence, GroupPhase, OffsetCommit, Text};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
@@ -57,7 +57,7 @@ pub async fn change(
         // One that is new has nothing to be taken away.
         None if !gone.is_empty() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
-        Some(_) => return Err(refused(ErrorKind::NonEmptyGroup)),
+        Some(_) => return Err(refused(GroupError::NotEmpty)),
     }
     commit(broker, &group, &set).await.map_err(refused)?;
     if !gone.is_empty() {
@@ -83,7 +83,7 @@ pub async fn commit(
     broker: &Broker,
     group: &str,
     positions: &[(TopicId, i32, Offset)],
-) -> Result<(), ErrorKind> {
+) -> Result<(), GroupError> {
     let position = |&(topic, partition, offset): &(TopicId, i32, Offset)| OffsetCommit {
         topic,
         partition,

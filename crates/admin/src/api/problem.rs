@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sabir_model::{ErrorKind, ShardFailure, TopicError};
+use sabir_model::{GroupError, ReadError, ShardFailure, TopicError};
 use serde::Serialize;
 
 /// An answer that tells what went wrong.
@@ -65,35 +65,51 @@ impl Problem {
         Some(Self { detail: lines.join("; "), ..first })
     }
 
-    /// What the broker refused.
-    pub fn refused(what: &str, error: ErrorKind) -> Self {
-        let (status, kind) = of(error);
-        Self::new(status, kind, format!("{what}: {error}"))
+    /// What the broker refused, behind what it was asked of.
+    pub fn refused(what: &str, error: impl Into<Self>) -> Self {
+        error.into().about(what)
     }
 }
 
-fn of(error: ErrorKind) -> (StatusCode, &'static str) {
+impl From<GroupError> for Problem {
+    fn from(error: GroupError) -> Self {
+        let (status, kind) = of_group(error);
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+fn of_group(error: GroupError) -> (StatusCode, &'static str) {
+    use GroupError as E;
     match error {
-        ErrorKind::UnknownTopic | ErrorKind::UnknownTopicId => (StatusCode::NOT_FOUND, "unknown-topic"),
-        ErrorKind::GroupNotFound => (StatusCode::NOT_FOUND, "unknown-group"),
-        ErrorKind::NonEmptyGroup | ErrorKind::UnknownMember | ErrorKind::RebalanceInProgress => {
-            (StatusCode::CONFLICT, "group-not-empty")
-        }
-        ErrorKind::InvalidTopic
-        | ErrorKind::InvalidPartitions
-        | ErrorKind::InvalidConfig
-        | ErrorKind::InvalidGroupId
-        | ErrorKind::PolicyViolation
-        | ErrorKind::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
-        ErrorKind::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
-        ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
-        ErrorKind::NotLeader
-        | ErrorKind::NotCoordinator
-        | ErrorKind::CoordinatorLoading
-        | ErrorKind::ShuttingDown
-        | ErrorKind::LimitReached
-        | ErrorKind::StorageError => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        E::NotFound => (StatusCode::NOT_FOUND, "unknown-group"),
+        E::NotEmpty | E::UnknownMember | E::RebalanceInProgress => (StatusCode::CONFLICT, "group-not-empty"),
+        E::InvalidId | E::MetadataTooLarge | E::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        E::Loading | E::NotCoordinator | E::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        E::Shard(failure) => of_shard(failure),
+        // What only a member is told: nothing here asks as one.
+        E::IllegalGeneration
+        | E::FencedInstance
+        | E::InvalidSessionTimeout { .. }
+        | E::InconsistentProtocol
+        | E::InvalidRequest
+        | E::MemberIdRequired
+        | E::Full => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        let (status, kind) = of_read(error);
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+fn of_read(error: ReadError) -> (StatusCode, &'static str) {
+    match error {
+        ReadError::UnknownPartition => (StatusCode::NOT_FOUND, "unknown-topic"),
+        ReadError::OutOfRange { .. } | ReadError::Deleted => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        ReadError::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        ReadError::Storage | ReadError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     }
 }
 
@@ -119,8 +135,8 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         | E::TooManyPartitions { .. }
         | E::Setting(_)
         | E::TooManySettings { .. }
-        | E::OffsetOutOfRange
-        | E::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        | E::TooManyFrontends
+        | E::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         E::Shard(failure) => of_shard(*failure),
     }
 }
@@ -129,6 +145,7 @@ fn of_shard(failure: ShardFailure) -> (StatusCode, &'static str) {
     match failure {
         ShardFailure::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
         ShardFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        ShardFailure::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         ShardFailure::NotLeader | ShardFailure::StorageError | ShardFailure::ShuttingDown => {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use sabir_broker::{Broker, GroupPhase, OffsetSpec, PartitionStats, Topic};
-use sabir_model::{ErrorKind, Offset, TopicId};
+use sabir_model::{GroupError, Offset, TopicId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
@@ -60,7 +60,7 @@ pub async fn reset(
     match broker.groups().describe(&group).map(|view| view.state) {
         None if wanted.topics.is_none() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
-        Some(_) => return Err(refused(ErrorKind::NonEmptyGroup)),
+        Some(_) => return Err(refused(GroupError::NotEmpty)),
     }
     let offsets = changes(broker, &group, &wanted).await?;
     if !wanted.dry_run {

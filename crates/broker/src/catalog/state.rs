@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{
-    ErrorKind, FrontendNo, PartitionId, ProducerId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
+    FrontendNo, PartitionId, ProducerId, ProducerIdError, ShardFailure, ShardId, TopicConfig, TopicError,
+    TopicId, ValidConfig,
 };
 
 use super::names::Names;
@@ -17,7 +18,7 @@ use crate::entry::{
 };
 use crate::level::FormatLevel;
 use crate::projection::{PageMap, Projection};
-use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, body, prefixes};
+use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, applied, prefixes};
 
 /// A topic as it is stored.
 #[derive(Debug, Clone)]
@@ -167,28 +168,30 @@ impl Catalog {
         Ok(row.0.clone())
     }
 
-    fn register(&mut self, body: FrontendRegistered) -> Result<FrontendNo, ErrorKind> {
+    fn register(&mut self, body: FrontendRegistered) -> Result<FrontendNo, TopicError> {
         if let Some(known) = self.front_end(&body.name) {
             return Ok(known);
         }
-        let number = u16::try_from(self.singles.front_ends.len() + 1).map_err(|_| ErrorKind::LimitReached)?;
+        let number =
+            u16::try_from(self.singles.front_ends.len() + 1).map_err(|_| TopicError::TooManyFrontends)?;
         self.singles.front_ends.push(body.name);
         Ok(FrontendNo(number))
     }
 
     /// The first of the ids handed out.
-    fn allocate(&mut self, body: &ProducerIdsAllocated) -> Result<ProducerId, ErrorKind> {
+    fn allocate(&mut self, body: &ProducerIdsAllocated) -> Result<ProducerId, ProducerIdError> {
         let first = self.singles.next_producer;
-        let next = first.checked_add(body.count.into()).ok_or(ErrorKind::LimitReached)?;
+        let next = first.checked_add(body.count.into()).ok_or(ProducerIdError::UsedUp)?;
         self.singles.next_producer = next;
         Ok(ProducerId(first))
     }
 
-    fn fix_shards(&mut self, body: &DataShardsFixed) {
+    fn fix_shards(&mut self, body: &DataShardsFixed) -> Result<(), ShardFailure> {
         if self.singles.shards == 0 {
             self.singles.shards = body.shards;
             self.singles.cluster = body.cluster;
         }
+        Ok(())
     }
 
     /// Which forms may be written.
@@ -196,8 +199,9 @@ impl Catalog {
         self.singles.level
     }
 
-    fn raise_level(&mut self, body: &FormatLevelRaised) {
+    fn raise_level(&mut self, body: &FormatLevelRaised) -> Result<(), ShardFailure> {
         self.singles.level = self.singles.level.max(body.level);
+        Ok(())
     }
 
     /// The part that goes into the shard's own page.
@@ -234,29 +238,17 @@ impl CoreProjection for Catalog {
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, _: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
-        Ok(match entry.kind {
-            kind::TOPIC_CREATED => Outcome::of_topic(self.create(body::<TopicCreated>(entry)?)),
-            kind::TOPIC_DELETED => Outcome::of_topic(self.delete(&body::<TopicDeleted>(entry)?)),
-            kind::TOPIC_CONFIGURED => Outcome::of_topic(self.configure(body::<TopicConfigured>(entry)?)),
-            kind::TOPIC_EXTENDED => Outcome::of_topic(self.extend(&body::<TopicExtended>(entry)?)),
-            kind::FRONT_END_REGISTERED => {
-                let number = self.register(body::<FrontendRegistered>(entry)?);
-                Outcome::of(number, |number| Outcome::Number(number.0.into()))
-            }
-            kind::PRODUCER_IDS_ALLOCATED => {
-                let first = self.allocate(&body::<ProducerIdsAllocated>(entry)?);
-                Outcome::of(first, |first| Outcome::Number(first.0))
-            }
-            kind::DATA_SHARDS_FIXED => {
-                self.fix_shards(&body::<DataShardsFixed>(entry)?);
-                Outcome::Done
-            }
-            kind::FORMAT_LEVEL_RAISED => {
-                self.raise_level(&body::<FormatLevelRaised>(entry)?);
-                Outcome::Done
-            }
-            _ => return Err(EntryError::unknown(entry)),
-        })
+        match entry.kind {
+            kind::TOPIC_CREATED => applied(entry, |body: TopicCreated| self.create(body)),
+            kind::TOPIC_DELETED => applied(entry, |body: TopicDeleted| self.delete(&body)),
+            kind::TOPIC_CONFIGURED => applied(entry, |body: TopicConfigured| self.configure(body)),
+            kind::TOPIC_EXTENDED => applied(entry, |body: TopicExtended| self.extend(&body)),
+            kind::FRONT_END_REGISTERED => applied(entry, |body: FrontendRegistered| self.register(body)),
+            kind::PRODUCER_IDS_ALLOCATED => applied(entry, |body: ProducerIdsAllocated| self.allocate(&body)),
+            kind::DATA_SHARDS_FIXED => applied(entry, |body: DataShardsFixed| self.fix_shards(&body)),
+            kind::FORMAT_LEVEL_RAISED => applied(entry, |body: FormatLevelRaised| self.raise_level(&body)),
+            _ => Err(EntryError::unknown(entry)),
+        }
     }
 }
 

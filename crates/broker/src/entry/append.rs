@@ -1,8 +1,9 @@
 //! Entries that bring records.
 
-use sabir_model::{DecodeError, Extent, FrontendNo, PartitionId, ProducerId};
+use sabir_model::{AppendError, DecodeError, Extent, FrontendNo, PartitionId, ProducerId, ShardFailure};
 
 use super::{Body, kind};
+use crate::append::Appended;
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
 
 const PRODUCER: u8 = 1 << 0;
@@ -111,6 +112,7 @@ impl AppendBody {
 
 impl Body for AppendBody {
     const KIND: u16 = kind::APPEND;
+    type Outcome = Result<Appended, AppendError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         self.put(out);
@@ -157,6 +159,7 @@ pub(crate) struct ReferenceBody {
 
 impl Body for ReferenceBody {
     const KIND: u16 = kind::REFERENCE;
+    type Outcome = Result<Appended, AppendError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -191,6 +194,7 @@ pub(crate) struct ChunkBody {
 
 impl Body for ChunkBody {
     const KIND: u16 = kind::CHUNK;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -217,6 +221,7 @@ pub(crate) struct FragmentedBody {
 
 impl Body for FragmentedBody {
     const KIND: u16 = kind::FRAGMENTED;
+    type Outcome = Result<Appended, AppendError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -243,6 +248,7 @@ pub(crate) struct FragmentedDropped {
 
 impl Body for FragmentedDropped {
     const KIND: u16 = kind::FRAGMENTED_DROPPED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);

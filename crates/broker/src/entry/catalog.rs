@@ -1,8 +1,14 @@
 //! Entries of the catalog's shard.
 
-use sabir_model::{DecodeError, FrontendNo, NodeId, ShardId, TopicConfig, TopicId, ValidConfig};
+use std::sync::Arc;
+
+use sabir_model::{
+    DecodeError, FrontendNo, NodeId, ProducerId, ProducerIdError, ShardFailure, ShardId, TopicConfig,
+    TopicError, TopicId, ValidConfig,
+};
 
 use super::{Body, kind};
+use crate::catalog::Topic;
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::level::FormatLevel;
 
@@ -27,6 +33,7 @@ const UNLIKE: u8 = 1 << 1;
 
 impl Body for TopicCreated {
     const KIND: u16 = kind::TOPIC_CREATED;
+    type Outcome = Result<Arc<Topic>, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(2);
@@ -91,6 +98,7 @@ pub(crate) struct TopicDeleted {
 
 impl Body for TopicDeleted {
     const KIND: u16 = kind::TOPIC_DELETED;
+    type Outcome = Result<Arc<Topic>, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -118,6 +126,7 @@ pub(crate) struct TopicConfigured {
 
 impl Body for TopicConfigured {
     const KIND: u16 = kind::TOPIC_CONFIGURED;
+    type Outcome = Result<Arc<Topic>, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(2);
@@ -151,6 +160,7 @@ pub(crate) struct TopicExtended {
 
 impl Body for TopicExtended {
     const KIND: u16 = kind::TOPIC_EXTENDED;
+    type Outcome = Result<Arc<Topic>, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -176,6 +186,7 @@ pub(crate) struct FrontendRegistered {
 
 impl Body for FrontendRegistered {
     const KIND: u16 = kind::FRONT_END_REGISTERED;
+    type Outcome = Result<FrontendNo, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -199,6 +210,7 @@ pub(crate) struct ProducerIdsAllocated {
 
 impl Body for ProducerIdsAllocated {
     const KIND: u16 = kind::PRODUCER_IDS_ALLOCATED;
+    type Outcome = Result<ProducerId, ProducerIdError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -223,6 +235,7 @@ pub(crate) struct DataShardsFixed {
 
 impl Body for DataShardsFixed {
     const KIND: u16 = kind::DATA_SHARDS_FIXED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -247,6 +260,7 @@ pub(crate) struct FormatLevelRaised {
 
 impl Body for FormatLevelRaised {
     const KIND: u16 = kind::FORMAT_LEVEL_RAISED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -271,6 +285,7 @@ pub(crate) struct Started {
 
 impl Body for Started {
     const KIND: u16 = kind::STARTED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);

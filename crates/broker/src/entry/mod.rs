@@ -21,6 +21,8 @@ pub(crate) use partitions::{
     ProducersExpired,
 };
 
+use crate::state::EntryOutcome;
+
 /// Kinds of entries, in ranges.
 pub(crate) type Kinds = &'static [std::ops::RangeInclusive<u16>];
 
@@ -88,6 +90,9 @@ pub(crate) mod kind {
 pub(crate) trait Body: Sized {
     /// The kind it is the body of.
     const KIND: u16;
+
+    /// What an entry of this kind comes to.
+    type Outcome: EntryOutcome;
 
     /// Appends the stored form.
     fn encode(&self, out: &mut Vec<u8>);

@@ -1,6 +1,8 @@
 //! Entries about the partitions of a shard.
 
-use sabir_model::{DecodeError, Offset, PartitionId, ProducerId, TopicConfig, TopicId};
+use sabir_model::{
+    DecodeError, Offset, PartitionId, ProducerId, ShardFailure, TopicConfig, TopicError, TopicId,
+};
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u64};
@@ -58,6 +60,7 @@ pub(crate) struct PartitionsCreated {
 
 impl Body for PartitionsCreated {
     const KIND: u16 = kind::PARTITIONS_CREATED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(2);
@@ -104,6 +107,7 @@ pub(crate) struct PartitionsDeleted {
 
 impl Body for PartitionsDeleted {
     const KIND: u16 = kind::PARTITIONS_DELETED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -130,6 +134,7 @@ pub(crate) struct PartitionsConfigured {
 
 impl Body for PartitionsConfigured {
     const KIND: u16 = kind::PARTITIONS_CONFIGURED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(2);
@@ -157,6 +162,7 @@ pub(crate) struct LogStartsMoved {
 
 impl Body for LogStartsMoved {
     const KIND: u16 = kind::LOG_STARTS_MOVED;
+    type Outcome = Result<Offset, TopicError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);
@@ -186,6 +192,7 @@ pub(crate) struct ProducersExpired {
 
 impl Body for ProducersExpired {
     const KIND: u16 = kind::PRODUCERS_EXPIRED;
+    type Outcome = Result<(), ShardFailure>;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);

@@ -6,7 +6,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::GroupEvent;
 use sabir_delivery::group::entries::{OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_model::{ErrorKind, Term, TopicId};
+use sabir_model::{GroupError, ShardFailure, Term, TopicId};
 
 use super::entries::GroupEntry;
 use super::led::Inner;
@@ -18,11 +18,14 @@ use crate::shard::Leading;
 /// Groups looked at in one hold of the projections' lock.
 const AT_ONCE: usize = 256;
 
+/// Why a node that ends leads no group, whoever leads the shard.
+const SHUTTING_DOWN: GroupError = GroupError::Shard(ShardFailure::ShuttingDown);
+
 impl Groups {
     /// Takes over the groups that the table knows, which must be all that was ever acknowledged: each with members is led from now on, its deadlines start afresh.
     pub(super) fn lead(&self) {
         self.with(|inner, wakes| {
-            if inner.closed == Some(ErrorKind::ShuttingDown) {
+            if inner.closed == Some(SHUTTING_DOWN) {
                 return;
             }
             inner.closed = None;
@@ -45,7 +48,7 @@ impl Groups {
     pub(super) fn lead_one(&self, inner: &mut Inner, group: &Text, wakes: &mut WakeBatch) {
         let with_members = inner.closed.is_none()
             && self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
-        if with_members && self.find(inner, group, ErrorKind::GroupNotFound).is_ok() {
+        if with_members && self.find(inner, group, GroupError::NotFound).is_ok() {
             self.drive(inner, group, GroupEvent::Tick, wakes);
         }
     }
@@ -101,9 +104,9 @@ impl Groups {
     }
 
     /// Stops leading: all parked requests, and those to come, are answered with `error`; nothing is left in memory.
-    pub(crate) fn retire(&self, error: ErrorKind) {
+    pub(crate) fn retire(&self, error: GroupError) {
         self.with(|inner, wakes| {
-            if inner.closed != Some(ErrorKind::ShuttingDown) {
+            if inner.closed != Some(SHUTTING_DOWN) {
                 inner.closed = Some(error);
             }
             let groups: Vec<Text> = inner.led.keys().cloned().collect();
@@ -118,7 +121,7 @@ impl Leading for Shared {
     }
 
     fn laid_down(self: Arc<Self>) {
-        Groups { shared: self }.retire(ErrorKind::NotLeader);
+        Groups { shared: self }.retire(ShardFailure::NotLeader.into());
     }
 }
 

@@ -9,7 +9,7 @@ use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
 use sabir_delivery::group::{Action, Answer, Group, GroupEvent, RequestId, Text, Token};
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 use super::entries::GroupEntry;
 use super::reply::Replier;
@@ -42,11 +42,11 @@ struct Parked {
 /// What answers a parked request.
 pub(super) enum Waits {
     Join(Replier<Result<Joined, JoinRefused>>),
-    Sync(Replier<Result<Synced, ErrorKind>>),
+    Sync(Replier<Result<Synced, GroupError>>),
 }
 
 impl Waits {
-    fn refuse(self, error: ErrorKind, wakes: &mut WakeBatch) {
+    fn refuse(self, error: GroupError, wakes: &mut WakeBatch) {
         match self {
             Self::Join(replier) => replier.send(Err(JoinRefused { error, member: Text::from("") }), wakes),
             Self::Sync(replier) => replier.send(Err(error), wakes),
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     /// Machines of groups that the table does not have yet.
     pub unstored: usize,
     /// Why no group is led here, if none is.
-    pub closed: Option<ErrorKind>,
+    pub closed: Option<GroupError>,
 }
 
 impl Inner {
@@ -82,7 +82,7 @@ impl Inner {
             last_incarnation: 0,
             member_bytes: 0,
             unstored: 0,
-            closed: Some(ErrorKind::CoordinatorLoading),
+            closed: Some(GroupError::Loading),
         }
     }
 
@@ -180,6 +180,14 @@ impl Inner {
     }
 }
 
+/// Whether a group goes on without the entry: it alone was not taken.
+fn may_pass(failure: ShardFailure) -> bool {
+    match failure {
+        ShardFailure::StorageFull | ShardFailure::Timeout | ShardFailure::TooLarge => true,
+        ShardFailure::NotLeader | ShardFailure::StorageError | ShardFailure::ShuttingDown => false,
+    }
+}
+
 fn handle(_group: &Text, machine: &mut Group, event: GroupEvent, now: i64) -> Vec<Action> {
     #[cfg(any(test, feature = "testing"))]
     crate::panicking::panic_if_wanted("group", _group.as_bytes());
@@ -215,16 +223,12 @@ impl Groups {
                         match self.persist(inner, group, token, change) {
                             Ok(()) => {}
                             // Told after the actions of this event, or the machine would hear of it amid them.
-                            Err(
-                                error @ (ErrorKind::StorageFull
-                                | ErrorKind::Timeout
-                                | ErrorKind::MessageTooLarge),
-                            ) => {
-                                events.push(GroupEvent::Refused(token, error));
+                            Err(failure) if may_pass(failure) => {
+                                events.push(GroupEvent::Refused(token, failure.into()));
                             }
-                            Err(error) => {
-                                cut_off |= error == ErrorKind::NotLeader;
-                                events.push(GroupEvent::Retire(error));
+                            Err(failure) => {
+                                cut_off |= failure == ShardFailure::NotLeader;
+                                events.push(GroupEvent::Retire(failure.into()));
                             }
                         }
                     }
@@ -246,7 +250,7 @@ impl Groups {
         group: &Text,
         token: Token,
         change: GroupChange,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), ShardFailure> {
         let Some(led) = inner.led.get_mut(group) else { return Ok(()) };
         let entry = GroupEntry::Changed(GroupChanged { group: group.clone(), change });
         let waiter = GroupWaiter::Machine {
@@ -274,7 +278,7 @@ impl Groups {
         group: &Text,
         incarnation: u64,
         token: Token,
-        outcome: Result<(), ErrorKind>,
+        outcome: Result<(), GroupError>,
         wakes: &mut WakeBatch,
     ) {
         let mut inner = self.shared.inner.lock();
@@ -291,10 +295,10 @@ impl Groups {
                 self.drive(&mut inner, group, GroupEvent::Persisted(token), wakes);
             }
             // The block found no room; what came before it stands.
-            Err(error @ ErrorKind::StorageFull) => {
+            Err(error @ GroupError::Shard(ShardFailure::StorageFull)) => {
                 self.drive(&mut inner, group, GroupEvent::Refused(token, error), wakes);
             }
-            Err(ErrorKind::NotLeader) => return self.start_again(inner, group, wakes),
+            Err(GroupError::Shard(ShardFailure::NotLeader)) => return self.start_again(inner, group, wakes),
             // Stopped: the next request gets a machine that will not come far.
             Err(error) => inner.retire(group, error, wakes),
         }
@@ -306,7 +310,7 @@ impl Groups {
 impl Groups {
     /// The journal has gone another way than the machine: the requests parked in it are told, and it starts from the table.
     fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &Text, wakes: &mut WakeBatch) {
-        inner.retire(group, ErrorKind::NotLeader, wakes);
+        inner.retire(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
         self.lead_one(&mut inner, group, wakes);
         drop(inner);
         self.shared.shard.flush();
@@ -325,7 +329,7 @@ impl Inner {
     }
 
     /// Answers all parked requests with an error and forgets the machine.
-    pub fn retire(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
+    pub fn retire(&mut self, group: &Text, error: GroupError, wakes: &mut WakeBatch) {
         let Some(mut led) = self.remove(group) else { return };
         let Some(actions) = contain(|| led.machine.handle(GroupEvent::Retire(error), 0)) else {
             return self.abandon_parked(group, error, wakes);
@@ -344,10 +348,10 @@ impl Inner {
         let led = self.led.remove(group);
         self.unstored -= usize::from(led.is_some_and(|led| !led.stored));
         self.member_bytes -= bytes;
-        self.abandon_parked(group, ErrorKind::NotLeader, wakes);
+        self.abandon_parked(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
     }
 
-    fn abandon_parked(&mut self, group: &Text, error: ErrorKind, wakes: &mut WakeBatch) {
+    fn abandon_parked(&mut self, group: &Text, error: GroupError, wakes: &mut WakeBatch) {
         let of_it = |(ticket, parked): (&RequestId, &Parked)| (parked.group == *group).then_some(*ticket);
         let tickets: Vec<RequestId> = self.parked.iter().filter_map(of_it).collect();
         for parked in tickets.iter().filter_map(|ticket| self.parked.remove(ticket)) {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub(crate) use reply::Replier;
@@ -84,13 +84,14 @@ pub(crate) trait GroupShard: Send + Sync {
     ///
     /// # Errors
     /// It cannot be pushed; the waiter comes back untouched.
-    fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter) -> Result<(), (ErrorKind, GroupWaiter)>;
+    fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter)
+    -> Result<(), (ShardFailure, GroupWaiter)>;
 
     /// Pushes entries of one kind with none between them, as [`propose`](Self::propose) does one.
     ///
     /// # Errors
     /// They cannot be pushed: none of them is, and no waiter is completed.
-    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind>;
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure>;
 
     /// Reads the projection under its lock.
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable));
@@ -129,10 +130,10 @@ impl Groups {
 }
 
 /// What a group may be called whose positions are set from outside: nothing, too, as old clients have it that belong to none.
-fn check_positions_id(group: &str) -> Result<(), ErrorKind> {
-    if group.len() > MAX_GROUP_ID { Err(ErrorKind::InvalidGroupId) } else { Ok(()) }
+fn check_positions_id(group: &str) -> Result<(), GroupError> {
+    if group.len() > MAX_GROUP_ID { Err(GroupError::InvalidId) } else { Ok(()) }
 }
 
-fn check_group_id(group: &str) -> Result<(), ErrorKind> {
-    if group.is_empty() || group.len() > MAX_GROUP_ID { Err(ErrorKind::InvalidGroupId) } else { Ok(()) }
+fn check_group_id(group: &str) -> Result<(), GroupError> {
+    if group.is_empty() || group.len() > MAX_GROUP_ID { Err(GroupError::InvalidId) } else { Ok(()) }
 }

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use sabir_delivery::group::Group;
 use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_model::{ErrorKind, Offset, TopicId};
+use sabir_model::{GroupError, Offset, TopicId};
 
 use super::entries::GroupEntry;
 use super::reply::Reply;
@@ -25,11 +25,11 @@ use super::{
 pub struct Committing {
     parts: Parts,
     /// For each offset, which part it went with, or why it was refused by itself.
-    places: Vec<Result<usize, ErrorKind>>,
+    places: Vec<Result<usize, GroupError>>,
 }
 
 impl Future for Committing {
-    type Output = Vec<Result<(), ErrorKind>>;
+    type Output = Vec<Result<(), GroupError>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(outcomes) = self.parts.poll(cx) else { return Poll::Pending };
@@ -44,7 +44,7 @@ impl Future for Committing {
 pub struct DeletingOffsets(Parts);
 
 impl Future for DeletingOffsets {
-    type Output = Result<(), ErrorKind>;
+    type Output = Result<(), GroupError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx).map(|outcomes| outcomes.into_iter().collect())
@@ -57,16 +57,16 @@ struct Parts(Vec<Part>);
 
 #[derive(Debug)]
 enum Part {
-    Waiting(Reply<Result<(), ErrorKind>>),
-    Done(Result<(), ErrorKind>),
+    Waiting(Reply<Result<(), GroupError>>),
+    Done(Result<(), GroupError>),
 }
 
 impl Parts {
-    fn done(outcome: Result<(), ErrorKind>) -> Self {
+    fn done(outcome: Result<(), GroupError>) -> Self {
         Self(vec![Part::Done(outcome)])
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<(), ErrorKind>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<(), GroupError>>> {
         let mut all = Vec::with_capacity(self.0.len());
         for part in &mut self.0 {
             if let Part::Waiting(reply) = part {
@@ -129,16 +129,16 @@ impl Groups {
     /// one right after the other, so that no change of the group comes between: all of them pass the fence, or none. Of a partition
     /// that is named more than once the last position counts.
     ///
-    /// Each answer's error is [`ErrorKind::OffsetMetadataTooLarge`] for this offset alone (over [`MAX_METADATA`](super::MAX_METADATA)), or for all:
-    /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`],
-    /// [`ErrorKind::RebalanceInProgress`], [`ErrorKind::GroupNotFound`] (a member of a group that does not exist),
-    /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::LimitReached`], or what kept the entry from being stored.
+    /// Each answer's error is [`GroupError::MetadataTooLarge`] for this offset alone (over [`MAX_METADATA`](super::MAX_METADATA)), or for all:
+    /// [`GroupError::UnknownMember`], [`GroupError::FencedInstance`], [`GroupError::IllegalGeneration`],
+    /// [`GroupError::RebalanceInProgress`], [`GroupError::NotFound`] (a member of a group that does not exist),
+    /// [`GroupError::InvalidId`], [`GroupError::LimitReached`], or what kept the entry from being stored.
     pub fn commit(&self, group: &str, fence: Fence, offsets: Vec<OffsetCommit>) -> Committing {
         let (judged, share) = self.judge(group, &offsets);
         let fit = offsets.into_iter().zip(&judged).filter(|(_, judged)| judged.is_ok());
         let (portions, portion_of) = portions(fit.map(|(offset, _)| offset).collect());
         let mut portion_of = portion_of.into_iter();
-        let place = |judged: Result<(), ErrorKind>| judged.map(|()| portion_of.next().unwrap_or(0));
+        let place = |judged: Result<(), GroupError>| judged.map(|()| portion_of.next().unwrap_or(0));
         let mut places: Vec<_> = judged.into_iter().map(place).collect();
         let parts = match self.admit(group, &fence) {
             Ok(_) if places.iter().all(Result::is_err) => Parts::done(Ok(())),
@@ -160,7 +160,7 @@ impl Groups {
 
     /// What is wrong with each position by itself. Where the positions of all groups, or of this one, take what they may, those that are
     /// there are moved on as before, and nothing is added: no position and no text. Else what they add is counted until it is there.
-    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> (Vec<Result<(), ErrorKind>>, Option<Share>) {
+    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> (Vec<Result<(), GroupError>>, Option<Share>) {
         let group = Text::from(group);
         let coming = offsets.iter().map(|offset| Committed::cost(&offset.metadata)).sum();
         let is_new = usize::from(self.read(|table| table.get(&group).is_none()));
@@ -176,9 +176,9 @@ impl Groups {
             };
             let judge = |offset: &OffsetCommit| match &*offset.metadata {
                 text if !metadata_fits(text) || (tight && !text.is_empty()) => {
-                    Err(ErrorKind::OffsetMetadataTooLarge)
+                    Err(GroupError::MetadataTooLarge)
                 }
-                _ if tight && is_new(offset) => Err(ErrorKind::LimitReached),
+                _ if tight && is_new(offset) => Err(GroupError::LimitReached),
                 _ => Ok(()),
             };
             (offsets.iter().map(judge).collect(), tight)
@@ -206,27 +206,27 @@ impl Groups {
                 self.shared.shard.flush();
                 Parts(parts)
             }
-            Err(error) => Parts::done(Err(error)),
+            Err(failure) => Parts::done(Err(failure.into())),
         }
     }
 
-    fn admit(&self, group: &str, fence: &Fence) -> Result<Text, ErrorKind> {
+    fn admit(&self, group: &str, fence: &Fence) -> Result<Text, GroupError> {
         check_positions_id(group)?;
         let group = Text::from(group);
         let mut inner = self.shared.inner.lock();
-        match self.find(&mut inner, &group, ErrorKind::GroupNotFound) {
+        match self.find(&mut inner, &group, GroupError::NotFound) {
             Ok(()) => {
                 let now = inner.now(self.shared.clock.monotonic_ms());
-                let led = inner.led.get_mut(&group).ok_or(ErrorKind::GroupNotFound)?;
+                let led = inner.led.get_mut(&group).ok_or(GroupError::NotFound)?;
                 let admitted = led.machine.admit_commit(fence, now);
                 inner.drop_if_idle(&group);
                 admitted?;
             }
             // From outside, and the first that is heard of the group.
-            Err(ErrorKind::GroupNotFound) if fence.generation < 0 => {
+            Err(GroupError::NotFound) if fence.generation < 0 => {
                 // It is counted already, as one under way.
                 if self.groups(&inner) > self.shared.options.max_groups {
-                    return Err(ErrorKind::LimitReached);
+                    return Err(GroupError::LimitReached);
                 }
             }
             Err(error) => return Err(error),
@@ -235,7 +235,7 @@ impl Groups {
     }
 
     /// Proposes an entry that answers a request.
-    pub(super) fn request(&self, entry: &GroupEntry) -> Reply<Result<(), ErrorKind>> {
+    pub(super) fn request(&self, entry: &GroupEntry) -> Reply<Result<(), GroupError>> {
         let (replier, reply) = Reply::pair();
         let (kind, body) = entry.encode();
         match self.shared.shard.propose(kind, &body, GroupWaiter::Request(Requester { replier, share: None }))
@@ -244,15 +244,15 @@ impl Groups {
                 self.shared.shard.flush();
                 reply
             }
-            Err((error, _)) => Reply::ready(Err(error)),
+            Err((failure, _)) => Reply::ready(Err(failure.into())),
         }
     }
 
     /// Whether groups are led here, so that what is told of them is all that was ever acknowledged.
     ///
     /// # Errors
-    /// [`ErrorKind::CoordinatorLoading`], [`ErrorKind::ShuttingDown`], [`ErrorKind::NotLeader`].
-    pub fn ready(&self) -> Result<(), ErrorKind> {
+    /// [`GroupError::Loading`]; [`GroupError::Shard`] where the node is going down or does not lead.
+    pub fn ready(&self) -> Result<(), GroupError> {
         self.shared.inner.lock().closed.map_or(Ok(()), Err)
     }
 
@@ -341,33 +341,33 @@ impl Groups {
 
     /// Deletes a group and its positions.
     ///
-    /// The answer's error is [`ErrorKind::GroupNotFound`], [`ErrorKind::NonEmptyGroup`] if it has members,
-    /// [`ErrorKind::InvalidGroupId`], or what kept the entry from being stored.
-    pub fn delete(&self, group: &str) -> Reply<Result<(), ErrorKind>> {
+    /// The answer's error is [`GroupError::NotFound`], [`GroupError::NotEmpty`] if it has members,
+    /// [`GroupError::InvalidId`], or what kept the entry from being stored.
+    pub fn delete(&self, group: &str) -> Reply<Result<(), GroupError>> {
         if let Err(error) = self.ready() {
             return Reply::ready(Err(error));
         }
         match self.describe(group).map(|view| view.state) {
-            _ if check_positions_id(group).is_err() => Reply::ready(Err(ErrorKind::InvalidGroupId)),
-            None => Reply::ready(Err(ErrorKind::GroupNotFound)),
+            _ if check_positions_id(group).is_err() => Reply::ready(Err(GroupError::InvalidId)),
+            None => Reply::ready(Err(GroupError::NotFound)),
             Some(GroupPhase::Empty) => {
                 self.request(&GroupEntry::Deleted(GroupDeleted { group: Text::from(group) }))
             }
-            Some(_) => Reply::ready(Err(ErrorKind::NonEmptyGroup)),
+            Some(_) => Reply::ready(Err(GroupError::NotEmpty)),
         }
     }
 
     /// Deletes positions. Whether the members of a group still read those topics is for the caller to judge: their metadata is
     /// its protocol's.
     ///
-    /// The answer's error is [`ErrorKind::GroupNotFound`], [`ErrorKind::InvalidGroupId`], or what kept the entry from being stored.
+    /// The answer's error is [`GroupError::NotFound`], [`GroupError::InvalidId`], or what kept the entry from being stored.
     pub fn delete_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> DeletingOffsets {
         if let Err(error) = check_group_id(group).and_then(|()| self.ready()) {
             return DeletingOffsets(Parts::done(Err(error)));
         }
         let group = Text::from(group);
         if !self.read(|table| table.get(&group).is_some()) {
-            return DeletingOffsets(Parts::done(Err(ErrorKind::GroupNotFound)));
+            return DeletingOffsets(Parts::done(Err(GroupError::NotFound)));
         }
         let entry = |some: &[(TopicId, i32)]| {
             let which = WhichOffsets::Listed(some.to_vec());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Group, GroupEvent};
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::led::{Inner, Waits};
 use super::reply::Reply;
@@ -20,11 +20,11 @@ impl Groups {
     /// Asks to be a member in the next generation; answered when the rebalance that this calls for has its members. A client
     /// without an id is given one.
     ///
-    /// The answer's error is [`ErrorKind::MemberIdRequired`] (join again with the id that comes with it),
-    /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::InconsistentGroupProtocol`],
-    /// [`ErrorKind::InvalidSessionTimeout`], [`ErrorKind::GroupFull`], [`ErrorKind::InvalidGroupId`],
-    /// [`ErrorKind::RebalanceInProgress`] (a later join of the same member took its place),
-    /// [`ErrorKind::MessageTooLarge`] (it brings more than a group's entry takes), [`ErrorKind::LimitReached`], or what kept its entry from being stored.
+    /// The answer's error is [`GroupError::MemberIdRequired`] (join again with the id that comes with it),
+    /// [`GroupError::UnknownMember`], [`GroupError::FencedInstance`], [`GroupError::InconsistentProtocol`],
+    /// [`GroupError::InvalidSessionTimeout`], [`GroupError::Full`], [`GroupError::InvalidId`],
+    /// [`GroupError::RebalanceInProgress`] (a later join of the same member took its place),
+    /// [`GroupError::TooLarge`] (it brings more than a group's entry takes), [`GroupError::LimitReached`], or what kept its entry from being stored.
     pub fn join(&self, group: &str, request: JoinRequest) -> Reply<Result<Joined, JoinRefused>> {
         let member = request.member.clone();
         match self.try_join(group, request) {
@@ -37,16 +37,16 @@ impl Groups {
         &self,
         group: &str,
         request: JoinRequest,
-    ) -> Result<Reply<Result<Joined, JoinRefused>>, ErrorKind> {
+    ) -> Result<Reply<Result<Joined, JoinRefused>>, GroupError> {
         check_group_id(group)?;
         if request.protocol_type.len() > MAX_PROTOCOL_TYPE {
-            return Err(ErrorKind::InconsistentGroupProtocol);
+            return Err(GroupError::InconsistentProtocol);
         }
         let group = Text::from(group);
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
         self.with(|inner, wakes| {
             if inner.member_bytes > self.shared.options.max_member_bytes {
-                return Err(ErrorKind::LimitReached);
+                return Err(GroupError::LimitReached);
             }
             self.make(inner, &group, !request.member.is_empty())?;
             let (replier, reply) = Reply::pair();
@@ -58,18 +58,18 @@ impl Groups {
 
     /// Asks for the member's assignment; from the leader it brings those of all members. Answered when that is stored.
     ///
-    /// The answer's error is [`ErrorKind::RebalanceInProgress`] (join again), [`ErrorKind::UnknownMember`],
-    /// [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`], [`ErrorKind::InconsistentGroupProtocol`],
-    /// [`ErrorKind::InvalidGroupId`], [`ErrorKind::MessageTooLarge`] (all assignments together do not fit an entry), or what kept the
+    /// The answer's error is [`GroupError::RebalanceInProgress`] (join again), [`GroupError::UnknownMember`],
+    /// [`GroupError::FencedInstance`], [`GroupError::IllegalGeneration`], [`GroupError::InconsistentProtocol`],
+    /// [`GroupError::InvalidId`], [`GroupError::TooLarge`] (all assignments together do not fit an entry), or what kept the
     /// entry from being stored.
-    pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, ErrorKind>> {
+    pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, GroupError>> {
         let parked = check_group_id(group).and_then(|()| {
             let group = Text::from(group);
             self.with(|inner, wakes| {
-                self.find(inner, &group, ErrorKind::UnknownMember)?;
+                self.find(inner, &group, GroupError::UnknownMember)?;
                 let given: usize = request.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
                 if inner.member_bytes + given > self.shared.options.max_member_bytes && given > 0 {
-                    return Err(ErrorKind::LimitReached);
+                    return Err(GroupError::LimitReached);
                 }
                 // More than that is refused, and not kept.
                 if given <= self.shared.options.limits.max_record_bytes {
@@ -88,15 +88,15 @@ impl Groups {
     /// A sign of life.
     ///
     /// # Errors
-    /// [`ErrorKind::RebalanceInProgress`] (join again), [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`],
-    /// [`ErrorKind::IllegalGeneration`], [`ErrorKind::InvalidGroupId`].
-    pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), ErrorKind> {
+    /// [`GroupError::RebalanceInProgress`] (join again), [`GroupError::UnknownMember`], [`GroupError::FencedInstance`],
+    /// [`GroupError::IllegalGeneration`], [`GroupError::InvalidId`].
+    pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), GroupError> {
         check_group_id(group)?;
         let group = Text::from(group);
         let mut inner = self.shared.inner.lock();
-        self.find(&mut inner, &group, ErrorKind::UnknownMember)?;
+        self.find(&mut inner, &group, GroupError::UnknownMember)?;
         let now = inner.now(self.shared.clock.monotonic_ms());
-        let led = inner.led.get_mut(&group).ok_or(ErrorKind::UnknownMember)?;
+        let led = inner.led.get_mut(&group).ok_or(GroupError::UnknownMember)?;
         let alive = led.machine.heartbeat(fence, now);
         inner.drop_if_idle(&group);
         alive
@@ -105,15 +105,15 @@ impl Groups {
     /// Takes members out, and tells, in order, what became of each.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownMember`] if there is no such group, [`ErrorKind::InvalidGroupId`].
-    pub fn leave(&self, group: &str, members: Vec<LeaveRequest>) -> Result<Vec<Left>, ErrorKind> {
+    /// [`GroupError::UnknownMember`] if there is no such group, [`GroupError::InvalidId`].
+    pub fn leave(&self, group: &str, members: Vec<LeaveRequest>) -> Result<Vec<Left>, GroupError> {
         check_group_id(group)?;
         let group = Text::from(group);
         self.with(|inner, wakes| {
-            self.find(inner, &group, ErrorKind::UnknownMember)?;
+            self.find(inner, &group, GroupError::UnknownMember)?;
             let ticket = inner.ticket();
             self.drive(inner, &group, GroupEvent::Leave(ticket, members), wakes)
-                .ok_or(ErrorKind::NotCoordinator)
+                .ok_or(GroupError::NotCoordinator)
         })
     }
 
@@ -130,7 +130,12 @@ impl Groups {
     ///
     /// # Errors
     /// `missing` if it does not exist; why groups are not led.
-    pub(super) fn find(&self, inner: &mut Inner, group: &Text, missing: ErrorKind) -> Result<(), ErrorKind> {
+    pub(super) fn find(
+        &self,
+        inner: &mut Inner,
+        group: &Text,
+        missing: GroupError,
+    ) -> Result<(), GroupError> {
         inner.closed.map_or(Ok(()), Err)?;
         if inner.led.contains_key(group) {
             return Ok(());
@@ -143,11 +148,11 @@ impl Groups {
     }
 
     /// As [`find`](Self::find), making the group if it is new and the request claims no membership.
-    fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), ErrorKind> {
-        match self.find(inner, group, ErrorKind::UnknownMember) {
-            Err(ErrorKind::UnknownMember) if !claimed => {
+    fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), GroupError> {
+        match self.find(inner, group, GroupError::UnknownMember) {
+            Err(GroupError::UnknownMember) if !claimed => {
                 if self.groups(inner) >= self.shared.options.max_groups {
-                    return Err(ErrorKind::LimitReached);
+                    return Err(GroupError::LimitReached);
                 }
                 inner.put_new(group.clone(), Group::new(self.shared.options.limits));
                 Ok(())

@@ -5,12 +5,14 @@ use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
-use sabir_model::{DecodeError, ErrorKind};
+use sabir_model::{DecodeError, GroupError};
 
 use super::entries::GroupEntry;
 use crate::entry::{Kinds, kind};
 use crate::projection::{PageMap, Projection};
-use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, bad_body, prefixes};
+use crate::state::{
+    At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body, prefixes,
+};
 
 /// A group's id as a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +62,7 @@ impl GroupTable {
         kind: u16,
         body: &[u8],
         time_ms: i64,
-    ) -> Result<Result<(), ErrorKind>, DecodeError> {
+    ) -> Result<Result<(), GroupError>, DecodeError> {
         Ok(match GroupEntry::decode(kind, body)? {
             GroupEntry::Changed(entry) => {
                 self.get_or_make(entry.group, time_ms).apply_change(entry.change, time_ms);
@@ -78,12 +80,12 @@ impl GroupTable {
         &mut self.groups.get_or_insert_with(GroupKey(group), || StoredGroup(GroupState::new(time_ms))).0
     }
 
-    fn apply_commit(&mut self, entry: OffsetsCommitted, time_ms: i64) -> Result<(), ErrorKind> {
+    fn apply_commit(&mut self, entry: OffsetsCommitted, time_ms: i64) -> Result<(), GroupError> {
         let known = self.get(&entry.group);
         // A refused commit must not make a group, nor one that exists count as changed.
         match known {
             Some(state) => state.check_fence(&entry.fence)?,
-            None if entry.fence.generation >= 0 => return Err(ErrorKind::GroupNotFound),
+            None if entry.fence.generation >= 0 => return Err(GroupError::NotFound),
             None => {}
         }
         let state = self.get_or_make(entry.group.clone(), time_ms);
@@ -99,10 +101,10 @@ impl GroupTable {
         self.offset_bytes
     }
 
-    fn apply_delete(&mut self, group: GroupKey) -> Result<(), ErrorKind> {
+    fn apply_delete(&mut self, group: GroupKey) -> Result<(), GroupError> {
         match self.groups.get(&group) {
-            None => Err(ErrorKind::GroupNotFound),
-            Some(stored) if !stored.0.is_empty() => Err(ErrorKind::NonEmptyGroup),
+            None => Err(GroupError::NotFound),
+            Some(stored) if !stored.0.is_empty() => Err(GroupError::NotEmpty),
             Some(stored) => {
                 self.offset_bytes -= stored.0.offset_bytes();
                 self.groups.remove(&group);
@@ -111,8 +113,8 @@ impl GroupTable {
         }
     }
 
-    fn apply_offsets_deleted(&mut self, group: GroupKey, which: &WhichOffsets) -> Result<(), ErrorKind> {
-        let stored = self.groups.get_mut(&group).ok_or(ErrorKind::GroupNotFound)?;
+    fn apply_offsets_deleted(&mut self, group: GroupKey, which: &WhichOffsets) -> Result<(), GroupError> {
+        let stored = self.groups.get_mut(&group).ok_or(GroupError::NotFound)?;
         let before = stored.0.offset_bytes();
         let nothing_left = stored.0.apply_offsets_deleted(which);
         self.offset_bytes = self.offset_bytes + stored.0.offset_bytes() - before;
@@ -154,6 +156,6 @@ impl CoreProjection for GroupTable {
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
         let applied = self.apply_entry(entry.kind, entry.body, at.time_ms);
-        Ok(Outcome::of_done(applied.map_err(|source| bad_body(entry, source))?))
+        Ok(applied.map_err(|source| bad_body(entry, source))?.into_outcome())
     }
 }

@@ -2,7 +2,7 @@
 
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Text, Token};
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::Groups;
 use super::reply::Replier;
@@ -30,14 +30,14 @@ pub(crate) enum GroupWaiter {
 
 /// The request that an entry answers.
 pub(crate) struct Requester {
-    pub(super) replier: Replier<Result<(), ErrorKind>>,
+    pub(super) replier: Replier<Result<(), GroupError>>,
     /// What it may add, where this is the last of its entries.
     pub(super) share: Option<Share>,
 }
 
 impl GroupWaiter {
     /// The entry is applied, with this outcome, or will never be.
-    pub(crate) fn complete(self, outcome: Result<(), ErrorKind>, wakes: &mut WakeBatch) {
+    pub(crate) fn complete(self, outcome: Result<(), GroupError>, wakes: &mut WakeBatch) {
         match self {
             Self::Machine { groups, group, incarnation, token } => {
                 groups.entry_done(&group, incarnation, token, outcome, wakes);

@@ -1,7 +1,7 @@
 //! What is remembered of an idempotent producer in a partition: its epoch and its last batches.
 
 use sabir_journal::pages::{PageDecodeError, PageKey, PageValue};
-use sabir_model::{ErrorKind, Offset, PartitionId, ProducerId};
+use sabir_model::{AppendError, Offset, PartitionId, ProducerId};
 
 use crate::codec::{Reader, put_i64, put_len, put_u32};
 use crate::entry::Producer;
@@ -57,7 +57,7 @@ pub(crate) enum Verdict {
     /// Seen before, at this offset.
     Duplicate(Offset),
     /// Not acceptable.
-    Refused(ErrorKind),
+    Refused(AppendError),
 }
 
 /// A producer's epoch and last batches.
@@ -116,6 +116,10 @@ impl Last {
     }
 }
 
+fn out_of_order(expected: i32, mark: &Producer) -> Verdict {
+    Verdict::Refused(AppendError::OutOfOrderSequence { expected, got: mark.base_sequence })
+}
+
 impl ProducerState {
     /// One whose first batch is about to be taken. Any sequence will do: what came before may have been forgotten.
     pub(crate) fn new(epoch: i16) -> Self {
@@ -134,23 +138,22 @@ impl ProducerState {
     /// Judges a batch of `records` records.
     pub(crate) fn judge(&self, mark: &Producer, records: u32) -> Verdict {
         if mark.epoch < self.epoch {
-            return Verdict::Refused(ErrorKind::InvalidProducerEpoch);
+            return Verdict::Refused(AppendError::FencedProducer { current: self.epoch, got: mark.epoch });
         }
         if mark.epoch > self.epoch {
             // What a producer sent without an epoch was in no order.
             let fresh = mark.base_sequence == 0 || self.epoch == Producer::NO_EPOCH;
-            return if fresh { Verdict::Next } else { Verdict::Refused(ErrorKind::OutOfOrderSequence) };
+            return if fresh { Verdict::Next } else { out_of_order(0, mark) };
         }
         let same = |seen: &&Seen| seen.first == mark.base_sequence && seen.records == records;
         if let Some(seen) = self.seen().iter().find(same) {
             return Verdict::Duplicate(seen.offset);
         }
         match self.seen().last() {
-            Some(last)
-                if mark.epoch != Producer::NO_EPOCH && advance(last.last(), 1) != mark.base_sequence =>
-            {
-                Verdict::Refused(ErrorKind::OutOfOrderSequence)
-            }
+            Some(last) if mark.epoch != Producer::NO_EPOCH => match advance(last.last(), 1) {
+                next if next == mark.base_sequence => Verdict::Next,
+                next => out_of_order(next, mark),
+            },
             _ => Verdict::Next,
         }
     }

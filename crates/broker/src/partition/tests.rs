@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sabir_journal::pages::{MAX_PAGE, PageValue};
-use sabir_model::{ErrorKind, FrontendNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
+use sabir_model::{AppendError, FrontendNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
 
 use super::index::PAGE_RUNS;
 use super::page::{decode_chunks, decode_runs, encode_chunks, encode_runs};
@@ -180,6 +180,14 @@ fn mark(epoch: i16, base_sequence: i32) -> Producer {
     Producer { id: ProducerId(1), epoch, base_sequence }
 }
 
+fn out_of_order(expected: i32, got: i32) -> Verdict {
+    Verdict::Refused(AppendError::OutOfOrderSequence { expected, got })
+}
+
+fn fenced(current: i16, got: i16) -> Verdict {
+    Verdict::Refused(AppendError::FencedProducer { current, got })
+}
+
 #[test]
 fn a_producer_is_judged_by_its_last_five_batches() {
     let mut state = ProducerState::new(0);
@@ -190,16 +198,15 @@ fn a_producer_is_judged_by_its_last_five_batches() {
     }
     assert_eq!(state.judge(&mark(0, 60), 10), Verdict::Duplicate(Offset(600)));
     assert_eq!(state.judge(&mark(0, 20), 10), Verdict::Duplicate(Offset(200)));
-    let out_of_order = Verdict::Refused(ErrorKind::OutOfOrderSequence);
-    assert_eq!(state.judge(&mark(0, 10), 10), out_of_order, "older than the window");
-    assert_eq!(state.judge(&mark(0, 60), 9), out_of_order, "not the same batch");
-    assert_eq!(state.judge(&mark(0, 80), 1), out_of_order, "a gap");
+    assert_eq!(state.judge(&mark(0, 10), 10), out_of_order(70, 10), "older than the window");
+    assert_eq!(state.judge(&mark(0, 60), 9), out_of_order(70, 60), "not the same batch");
+    assert_eq!(state.judge(&mark(0, 80), 1), out_of_order(70, 80), "a gap");
     assert_eq!(state.judge(&mark(0, 70), 1), Verdict::Next);
-    assert_eq!(state.judge(&mark(-1, 70), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
-    assert_eq!(state.judge(&mark(1, 5), 1), out_of_order, "a new epoch begins at 0");
+    assert_eq!(state.judge(&mark(-1, 70), 1), fenced(0, -1));
+    assert_eq!(state.judge(&mark(1, 5), 1), out_of_order(0, 5), "a new epoch begins at 0");
     assert_eq!(state.judge(&mark(1, 0), 1), Verdict::Next);
     state.take(&mark(1, 0), 1, Offset(700), 6);
-    assert_eq!(state.judge(&mark(0, 70), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(state.judge(&mark(0, 70), 1), fenced(1, 0));
     assert_eq!(state.judge(&mark(1, 0), 1), Verdict::Duplicate(Offset(700)));
     let mut stored = Vec::new();
     state.encode(&mut stored);
@@ -219,7 +226,7 @@ fn without_an_epoch_what_came_before_is_known_and_no_order_is_asked_for() {
     assert_eq!(ProducerState::decode(&stored), Ok(state.clone()));
     assert_eq!(state.judge(&mark(0, 7), 1), Verdict::Next, "the first epoch begins anywhere");
     state.take(&mark(0, 7), 1, Offset(30), 6);
-    assert_eq!(state.judge(&mark(-1, 8), 1), Verdict::Refused(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(state.judge(&mark(-1, 8), 1), fenced(0, -1));
     assert_eq!(state.judge(&mark(0, 8), 1), Verdict::Next);
 }
 
@@ -228,7 +235,7 @@ fn sequence_numbers_wrap() {
     let mut state = ProducerState::new(0);
     state.take(&mark(0, i32::MAX - 1), 3, Offset(0), 0);
     assert_eq!(state.judge(&mark(0, 1), 1), Verdict::Next);
-    assert_eq!(state.judge(&mark(0, i32::MAX), 1), Verdict::Refused(ErrorKind::OutOfOrderSequence));
+    assert_eq!(state.judge(&mark(0, i32::MAX), 1), out_of_order(1, i32::MAX));
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use sabir_model::batch::{BatchHeader, patch_base_offset, patch_leader_epoch, stored_for, verify_crc};
-use sabir_model::{ErrorKind, Offset, PartitionId};
+use sabir_model::{Offset, PartitionId, ReadError};
 
 use super::plan::Piece;
 use super::rebuild::rebuild;
@@ -57,19 +57,19 @@ impl Assembly {
     }
 
     /// Adds the batches of a run.
-    pub(super) fn add(&mut self, piece: &Piece, got: &Got) -> Result<Next, ErrorKind> {
+    pub(super) fn add(&mut self, piece: &Piece, got: &Got) -> Result<Next, ReadError> {
         if piece.run.kind == RunKind::Reference {
             return self.add_reference(piece, got);
         }
         let mut base = piece.run.base;
         let mut rest = got.bytes.clone();
         while !rest.is_empty() {
-            let header = BatchHeader::parse(&rest).map_err(|_| ErrorKind::CorruptBatch)?;
+            let header = BatchHeader::parse(&rest).map_err(|_| ReadError::Corrupt)?;
             let (len, next) = (header.total_len(), Offset(base.0 + i64::from(header.last_offset_delta) + 1));
             // Another partition's stands here where a disk wrote it in the wrong place.
             let foreign = stored_for(header.base_offset).is_some_and(|partition| partition != self.partition);
             if foreign || len > rest.len() || next > piece.run.next() {
-                return Err(ErrorKind::CorruptBatch);
+                return Err(ReadError::Corrupt);
             }
             let batch = rest.split_to(len);
             if next > self.from {
@@ -77,18 +77,18 @@ impl Assembly {
                     return Ok(Next::Enough);
                 }
                 if got.cold {
-                    verify_crc(&batch).map_err(|_| ErrorKind::CorruptBatch)?;
+                    verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
                 }
                 self.take(piece, base, next, batch, rest.len());
             }
             base = next;
         }
-        if base == piece.run.next() { Ok(Next::More) } else { Err(ErrorKind::CorruptBatch) }
+        if base == piece.run.next() { Ok(Next::More) } else { Err(ReadError::Corrupt) }
     }
 
-    fn add_reference(&mut self, piece: &Piece, got: &Got) -> Result<Next, ErrorKind> {
+    fn add_reference(&mut self, piece: &Piece, got: &Got) -> Result<Next, ReadError> {
         if got.cold {
-            verify_crc(&got.bytes).map_err(|_| ErrorKind::CorruptBatch)?;
+            verify_crc(&got.bytes).map_err(|_| ReadError::Corrupt)?;
         }
         let batch = rebuild(&got.bytes, &piece.run)?;
         if !self.takes(batch.len()) {

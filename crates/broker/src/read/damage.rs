@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use sabir_model::{ErrorKind, Offset, PartitionId, TopicId};
+use sabir_model::{Offset, PartitionId, ReadError, TopicId};
 
 use crate::shard::Shard;
 
@@ -15,6 +15,30 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How long a read that the disk refused is shown: the next one may succeed.
 const SHOWN: Duration = Duration::from_secs(600);
 
+/// Why records cannot be read, of reasons that an operator looks after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DamageCause {
+    /// Their bytes are not those that were written.
+    #[error("corrupt record batch")]
+    Corrupt,
+    /// The disk did not give them.
+    #[error("storage error")]
+    Storage,
+}
+
+impl DamageCause {
+    fn of(error: ReadError) -> Option<Self> {
+        match error {
+            ReadError::Corrupt => Some(Self::Corrupt),
+            ReadError::Storage => Some(Self::Storage),
+            ReadError::UnknownPartition
+            | ReadError::OutOfRange { .. }
+            | ReadError::Deleted
+            | ReadError::ShuttingDown => None,
+        }
+    }
+}
+
 /// Records that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
@@ -24,8 +48,8 @@ pub struct Damage {
     pub partition: u32,
     /// Where the records begin.
     pub offset: Offset,
-    /// [`ErrorKind::CorruptBatch`], or [`ErrorKind::StorageError`] if the disk did not give them.
-    pub error: ErrorKind,
+    /// Why.
+    pub cause: DamageCause,
 }
 
 /// The damage that reads have met.
@@ -75,7 +99,7 @@ impl Damages {
     pub(crate) fn list(&self, now: Instant, is_kept: impl Fn(PartitionId, Offset) -> bool) -> Vec<Damage> {
         let mut known = self.0.lock();
         known.listed.retain(|id, seen| {
-            let lasts = seen.damage.error == ErrorKind::CorruptBatch || now.duration_since(seen.last) < SHOWN;
+            let lasts = seen.damage.cause == DamageCause::Corrupt || now.duration_since(seen.last) < SHOWN;
             lasts && is_kept(*id, seen.damage.offset)
         });
         let mut damages: Vec<Damage> = known.listed.values().map(|seen| seen.damage).collect();
@@ -107,14 +131,14 @@ impl Known {
 
 impl Shard {
     /// Takes down that the records from `offset` on cannot be read; gives the error back.
-    pub(super) fn damaged(&self, id: PartitionId, offset: Offset, error: ErrorKind) -> ErrorKind {
-        if error == ErrorKind::CorruptBatch {
+    pub(super) fn damaged(&self, id: PartitionId, offset: Offset, error: ReadError) -> ReadError {
+        let Some(cause) = DamageCause::of(error) else { return error };
+        if cause == DamageCause::Corrupt {
             self.meters.corrupt.add(1);
         }
         let place = self.state.read().partition(id).map(|partition| (partition.topic, partition.number));
-        let Some((topic, partition)) = place else { return error };
-        if matches!(error, ErrorKind::CorruptBatch | ErrorKind::StorageError) {
-            self.damages.note(id, Damage { topic, partition, offset, error }, Instant::now());
+        if let Some((topic, partition)) = place {
+            self.damages.note(id, Damage { topic, partition, offset, cause }, Instant::now());
         }
         error
     }
@@ -131,21 +155,21 @@ impl Shard {
 mod tests {
     use super::*;
 
-    fn damage(partition: u32, error: ErrorKind) -> Damage {
-        Damage { topic: TopicId([7; 16]), partition, offset: Offset(5), error }
+    fn damage(partition: u32, cause: DamageCause) -> Damage {
+        Damage { topic: TopicId([7; 16]), partition, offset: Offset(5), cause }
     }
 
     #[test]
     fn a_partition_is_logged_once_in_a_while_and_shown_while_it_is_kept() {
         let (damages, start) = (Damages::default(), Instant::now());
-        let corrupt = damage(0, ErrorKind::CorruptBatch);
+        let corrupt = damage(0, DamageCause::Corrupt);
         for second in 0..60 {
             damages.note(PartitionId(1), corrupt, start + Duration::from_secs(second));
         }
         assert_eq!(damages.take_unlogged(), [corrupt]);
         damages.note(PartitionId(1), corrupt, start + AGAIN);
         assert_eq!(damages.take_unlogged(), [corrupt]);
-        damages.note(PartitionId(2), damage(1, ErrorKind::StorageError), start);
+        damages.note(PartitionId(2), damage(1, DamageCause::Storage), start);
         assert_eq!(damages.list(start, |_, _| true).len(), 2);
         assert_eq!(damages.list(start + SHOWN, |_, _| true), [corrupt]);
         assert_eq!(damages.list(start, |_, _| false), []);
@@ -155,7 +179,7 @@ mod tests {
     fn any_number_of_partitions_takes_little_memory_and_few_lines() {
         let (damages, now) = (Damages::default(), Instant::now());
         for n in 0..10_000 {
-            damages.note(PartitionId(n.into()), damage(n, ErrorKind::CorruptBatch), now);
+            damages.note(PartitionId(n.into()), damage(n, DamageCause::Corrupt), now);
         }
         assert_eq!(damages.take_unlogged().len(), LISTED + 1);
         assert_eq!(damages.list(now, |_, _| true).len(), LISTED);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sabir_model::{ErrorKind, Offset, PartitionId};
+use sabir_model::{Offset, PartitionId, ReadError};
 
 use super::assemble::{Assembly, Next};
 use super::plan::{Piece, Plan, Step};
@@ -17,8 +17,8 @@ const LOADS: usize = 64;
 const LONG: usize = 512;
 
 /// What is said for a read whose thread did not come to its end.
-pub(super) fn not_done(error: tokio::task::JoinError) -> ErrorKind {
-    if error.is_panic() { ErrorKind::StorageError } else { ErrorKind::ShuttingDown }
+pub(super) fn not_done(error: tokio::task::JoinError) -> ReadError {
+    if error.is_panic() { ReadError::Storage } else { ReadError::ShuttingDown }
 }
 
 /// What is read.
@@ -32,7 +32,7 @@ pub(crate) struct ReadSpec {
 
 impl Shard {
     /// Reads whole batches from the one that holds `from` on.
-    pub(crate) async fn read(self: &Arc<Self>, spec: ReadSpec) -> Result<Fetched, ErrorKind> {
+    pub(crate) async fn read(self: &Arc<Self>, spec: ReadSpec) -> Result<Fetched, ReadError> {
         let plan = self.plan_with_pages(&spec).await?;
         let mut fetched = Fetched {
             high_watermark: plan.high_watermark,
@@ -62,7 +62,7 @@ impl Shard {
     }
 
     /// Plans a read. What is planned is answered, however much more was asked for.
-    async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ErrorKind> {
+    async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ReadError> {
         let mut plan = Plan::new(spec.from, spec.max_bytes);
         let mut loaded = None;
         for _ in 0..LOADS {
@@ -71,10 +71,10 @@ impl Shard {
                 Step::NeedsPage(key) => loaded = self.load_in_background(key).await?,
             }
         }
-        if plan.pieces.is_empty() { Err(ErrorKind::StorageError) } else { Ok(plan) }
+        if plan.pieces.is_empty() { Err(ReadError::Storage) } else { Ok(plan) }
     }
 
-    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<Option<Arc<[Run]>>, ErrorKind> {
+    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<Option<Arc<[Run]>>, ReadError> {
         let shard = self.clone();
         let load = move || shard.load_page(&key);
         tokio::task::spawn_blocking(load).await.map_err(not_done)?
@@ -86,7 +86,7 @@ impl Shard {
         assembly: &mut Assembly,
         partition: PartitionId,
         pieces: &[Piece],
-    ) -> Result<Option<usize>, ErrorKind> {
+    ) -> Result<Option<usize>, ReadError> {
         for (at, piece) in pieces.iter().enumerate() {
             if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 return Ok(None);
@@ -106,7 +106,7 @@ impl Shard {
         mut assembly: Assembly,
         partition: PartitionId,
         pieces: &[Piece],
-    ) -> Result<Assembly, ErrorKind> {
+    ) -> Result<Assembly, ReadError> {
         for piece in pieces {
             if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 break;
@@ -130,7 +130,7 @@ impl Shard {
         partition: PartitionId,
         piece: &Piece,
         got: &Got,
-    ) -> Result<bool, ErrorKind> {
+    ) -> Result<bool, ReadError> {
         match assembly.add(piece, got) {
             Ok(next) => Ok(next == Next::More),
             Err(error) => {

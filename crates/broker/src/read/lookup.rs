@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sabir_model::batch::{BatchHeader, records, verify_crc};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId};
+use sabir_model::{LeaderEpoch, Offset, PartitionId, ReadError};
 
 use super::fetch::not_done;
 use super::plan::Piece;
@@ -115,7 +115,7 @@ impl Shard {
         self: &Arc<Self>,
         partition: PartitionId,
         spec: OffsetSpec,
-    ) -> Result<FoundOffset, ErrorKind> {
+    ) -> Result<FoundOffset, ReadError> {
         match spec {
             OffsetSpec::Earliest => self.edge(partition, |p| p.log_start),
             OffsetSpec::Latest => self.edge(partition, |p| p.next),
@@ -127,7 +127,7 @@ impl Shard {
         }
     }
 
-    async fn search(self: &Arc<Self>, id: PartitionId, mut search: Search) -> Result<FoundOffset, ErrorKind> {
+    async fn search(self: &Arc<Self>, id: PartitionId, mut search: Search) -> Result<FoundOffset, ReadError> {
         loop {
             // Given in the order of asking, and kept by the step also where its caller has gone.
             let turn = self.lookups.clone().lock_owned().await;
@@ -145,7 +145,7 @@ impl Shard {
     }
 
     /// Goes on with a search; `None` if there is more to do. Blocking.
-    fn step(&self, id: PartitionId, search: &mut Search) -> Result<Option<FoundOffset>, ErrorKind> {
+    fn step(&self, id: PartitionId, search: &mut Search) -> Result<Option<FoundOffset>, ReadError> {
         let log_start = self.edge(id, |partition| partition.log_start)?.offset;
         let mut budget = Budget { runs: STEP_RUNS, bytes: STEP_BYTES };
         while !budget.is_used_up() {
@@ -164,7 +164,7 @@ impl Shard {
         &self,
         id: PartitionId,
         edge: impl FnOnce(&Partition) -> Offset,
-    ) -> Result<FoundOffset, ErrorKind> {
+    ) -> Result<FoundOffset, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         let offset = edge(partition);
@@ -183,7 +183,7 @@ impl Shard {
         first: &mut First,
         log_start: Offset,
         budget: &mut Budget,
-    ) -> Result<Option<FoundOffset>, ErrorKind> {
+    ) -> Result<Option<FoundOffset>, ReadError> {
         first.from = first.from.max(log_start);
         let (ts, from) = (first.ts, first.from);
         let Some(run) = first.runs.pop_front() else {
@@ -205,7 +205,7 @@ impl Shard {
         id: PartitionId,
         first: &mut First,
         budget: &mut Budget,
-    ) -> Result<Option<FoundOffset>, ErrorKind> {
+    ) -> Result<Option<FoundOffset>, ReadError> {
         budget.take(0);
         let Some(place) = self.place_at(id, &mut first.from, first.ts)? else { return Ok(Some(NOT_FOUND)) };
         (first.runs, first.next) = match place {
@@ -215,7 +215,7 @@ impl Shard {
         Ok(None)
     }
 
-    fn place_at(&self, id: PartitionId, from: &mut Offset, ts: i64) -> Result<Option<Where>, ErrorKind> {
+    fn place_at(&self, id: PartitionId, from: &mut Offset, ts: i64) -> Result<Option<Where>, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         *from = (*from).max(partition.log_start);
@@ -231,7 +231,7 @@ impl Shard {
         largest: &mut Largest,
         log_start: Offset,
         budget: &mut Budget,
-    ) -> Result<Option<FoundOffset>, ErrorKind> {
+    ) -> Result<Option<FoundOffset>, ReadError> {
         if largest.found.is_some_and(|found| found.offset.0 < log_start) {
             // It was deleted meanwhile, and what was less was not kept.
             *largest = Largest::default();
@@ -264,7 +264,7 @@ impl Shard {
         Ok(None)
     }
 
-    fn candidates(&self, id: PartitionId) -> Result<BinaryHeap<Candidate>, ErrorKind> {
+    fn candidates(&self, id: PartitionId) -> Result<BinaryHeap<Candidate>, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         let pages = partition.index.closed().iter().copied().map(Candidate::page);
@@ -273,7 +273,7 @@ impl Shard {
     }
 
     /// The runs of a closed page; none if it is gone.
-    fn runs_of(&self, id: PartitionId, page: &PageRef) -> Result<Vec<Run>, ErrorKind> {
+    fn runs_of(&self, id: PartitionId, page: &PageRef) -> Result<Vec<Run>, ReadError> {
         let key = SpillKey::index(id, page.first);
         let in_memory = self.page_in_memory(&self.state.read(), &key);
         let runs = match in_memory {
@@ -290,7 +290,7 @@ impl Shard {
         run: &Run,
         from: Offset,
         mut wanted: impl FnMut(i64, Offset) -> bool,
-    ) -> Result<Option<Stamped>, ErrorKind> {
+    ) -> Result<Option<Stamped>, ReadError> {
         let found = self.scan_run(id, run, from, &mut wanted);
         found.map_err(|error| self.damaged(id, run.base, error))
     }
@@ -301,7 +301,7 @@ impl Shard {
         run: &Run,
         from: Offset,
         wanted: &mut impl FnMut(i64, Offset) -> bool,
-    ) -> Result<Option<Stamped>, ErrorKind> {
+    ) -> Result<Option<Stamped>, ReadError> {
         let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN };
         let got = self.fetch(id, &piece)?;
         let mut rest = if run.kind == RunKind::Reference { rebuild(&got.bytes, run)? } else { got.bytes };
@@ -309,7 +309,7 @@ impl Shard {
         while !rest.is_empty() {
             let (batch, next) = split(&mut rest, base)?;
             if got.cold {
-                verify_crc(&batch).map_err(|_| ErrorKind::CorruptBatch)?;
+                verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
             }
             if next > from
                 && let Some(found) = scan_batch(&batch, base, from, wanted)?
@@ -321,7 +321,7 @@ impl Shard {
         Ok(None)
     }
 
-    fn answer(&self, id: PartitionId, found: Stamped) -> Result<FoundOffset, ErrorKind> {
+    fn answer(&self, id: PartitionId, found: Stamped) -> Result<FoundOffset, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         let offset = found.offset.0;
@@ -336,12 +336,12 @@ enum Where {
 }
 
 /// Takes the batch at the front, whose base offset is `base`, and gives the offset behind it.
-fn split(rest: &mut Bytes, base: Offset) -> Result<(Bytes, Offset), ErrorKind> {
-    let header = BatchHeader::parse(rest).map_err(|_| ErrorKind::CorruptBatch)?;
+fn split(rest: &mut Bytes, base: Offset) -> Result<(Bytes, Offset), ReadError> {
+    let header = BatchHeader::parse(rest).map_err(|_| ReadError::Corrupt)?;
     if header.total_len() > rest.len() {
-        return Err(ErrorKind::CorruptBatch);
+        return Err(ReadError::Corrupt);
     }
-    let next = base.checked_add(header.last_offset_delta as u32 + 1).ok_or(ErrorKind::CorruptBatch)?;
+    let next = base.checked_add(header.last_offset_delta as u32 + 1).ok_or(ReadError::Corrupt)?;
     Ok((rest.split_to(header.total_len()), next))
 }
 
@@ -350,11 +350,11 @@ fn scan_batch(
     base: Offset,
     from: Offset,
     wanted: &mut impl FnMut(i64, Offset) -> bool,
-) -> Result<Option<Stamped>, ErrorKind> {
-    let records = records(batch, RECORDS_MAX).map_err(|_| ErrorKind::CorruptBatch)?;
+) -> Result<Option<Stamped>, ReadError> {
+    let records = records(batch, RECORDS_MAX).map_err(|_| ReadError::Corrupt)?;
     let stored = records.header().base_offset.0;
     for record in &records {
-        let record = record.map_err(|_| ErrorKind::CorruptBatch)?;
+        let record = record.map_err(|_| ReadError::Corrupt)?;
         let offset = Offset(base.0 + (record.offset.0 - stored));
         if offset >= from && wanted(record.timestamp, offset) {
             return Ok(Some(Stamped { timestamp: record.timestamp, offset: Reverse(offset) }));

@@ -11,7 +11,7 @@ mod source;
 mod types;
 
 pub(crate) use cache::PageCache;
-pub use damage::Damage;
 pub(crate) use damage::Damages;
+pub use damage::{Damage, DamageCause};
 pub(crate) use fetch::ReadSpec;
 pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};

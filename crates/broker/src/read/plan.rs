@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId};
+use sabir_model::{LeaderEpoch, Offset, PartitionId, ReadError};
 
 use crate::partition::{Partition, Place, Run, RunKind, SpillKey, decode_runs};
 use crate::shard::Shard;
@@ -76,12 +76,15 @@ impl Shard {
         id: PartitionId,
         plan: &mut Plan,
         loaded: Option<&[Run]>,
-    ) -> Result<Step, ErrorKind> {
+    ) -> Result<Step, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
         let out_of_range = plan.next < partition.log_start || plan.next > partition.next;
         match (out_of_range, plan.pieces.is_empty()) {
-            (true, true) => return Err(ErrorKind::OffsetOutOfRange),
+            (true, true) => {
+                let (start, end) = (partition.log_start, partition.next);
+                return Err(ReadError::OutOfRange { asked: plan.next, start, end });
+            }
             // Retention or a cut came in between; what is planned is the answer, or its bytes are gone too.
             (true, false) => return Ok(Step::Ready),
             (false, _) => {}
@@ -129,7 +132,7 @@ impl Shard {
     }
 
     /// Gets a page from the page store. Blocking.
-    pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<[Run]>>, ErrorKind> {
+    pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<[Run]>>, ReadError> {
         let Some(page) = self.stored_page(key)? else { return Ok(None) };
         let runs: Arc<[Run]> = decode_runs(&page).map_err(|error| self.bad_page(key, &error))?.into();
         self.page_cache.put(*key, runs.clone());
@@ -137,7 +140,7 @@ impl Shard {
     }
 
     /// The bytes of a page, from memory or the page store; `None` if it was deleted. Blocking.
-    pub(super) fn stored_page(&self, key: &SpillKey) -> Result<Option<bytes::Bytes>, ErrorKind> {
+    pub(super) fn stored_page(&self, key: &SpillKey) -> Result<Option<bytes::Bytes>, ReadError> {
         if let Some(page) = self.state.read().partitions.spill.get(key) {
             return Ok(Some(page));
         }
@@ -145,11 +148,11 @@ impl Shard {
         Ok(page.map(Into::into))
     }
 
-    pub(super) fn bad_page(&self, key: &SpillKey, error: &dyn std::fmt::Display) -> ErrorKind {
+    pub(super) fn bad_page(&self, key: &SpillKey, error: &dyn std::fmt::Display) -> ReadError {
         if self.damages.may_say_why(Instant::now()) {
             tracing::error!(shard = %self.id, ?key, %error, "a page of the index cannot be read");
         }
-        ErrorKind::StorageError
+        ReadError::Storage
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_base::crc::crc32c;
 use sabir_model::batch::{self, BatchHeader};
-use sabir_model::{ErrorKind, ProducerId};
+use sabir_model::{ProducerId, ReadError};
 
 use crate::partition::Run;
 
@@ -16,8 +16,8 @@ const TRANSACTIONAL: i16 = 1 << 4;
 const CRC_FROM: usize = 21;
 
 /// The batch for a reference to all of `bytes`, or to some of its records. Its base offset is set when it is served.
-pub(super) fn rebuild(bytes: &Bytes, run: &Run) -> Result<Bytes, ErrorKind> {
-    let header = BatchHeader::parse(bytes).map_err(|_| ErrorKind::CorruptBatch)?;
+pub(super) fn rebuild(bytes: &Bytes, run: &Run) -> Result<Bytes, ReadError> {
+    let header = BatchHeader::parse(bytes).map_err(|_| ReadError::Corrupt)?;
     if run.first_record == 0 && i64::from(run.records) == i64::from(header.last_offset_delta) + 1 {
         return whole(bytes, header);
     }
@@ -25,8 +25,8 @@ pub(super) fn rebuild(bytes: &Bytes, run: &Run) -> Result<Bytes, ErrorKind> {
 }
 
 /// All of it: the records stay as they are, compressed or not.
-fn whole(bytes: &Bytes, mut header: BatchHeader) -> Result<Bytes, ErrorKind> {
-    let mut fresh = bytes.get(..header.total_len()).ok_or(ErrorKind::CorruptBatch)?.to_vec();
+fn whole(bytes: &Bytes, mut header: BatchHeader) -> Result<Bytes, ReadError> {
+    let mut fresh = bytes.get(..header.total_len()).ok_or(ReadError::Corrupt)?.to_vec();
     header.producer_id = ProducerId::NONE;
     header.producer_epoch = -1;
     header.base_sequence = -1;
@@ -37,14 +37,14 @@ fn whole(bytes: &Bytes, mut header: BatchHeader) -> Result<Bytes, ErrorKind> {
     Ok(fresh.into())
 }
 
-fn write(header: &BatchHeader, batch: &mut [u8]) -> Result<(), ErrorKind> {
-    header.write(batch.first_chunk_mut().ok_or(ErrorKind::CorruptBatch)?);
+fn write(header: &BatchHeader, batch: &mut [u8]) -> Result<(), ReadError> {
+    header.write(batch.first_chunk_mut().ok_or(ReadError::Corrupt)?);
     Ok(())
 }
 
 /// Some of its records, with their offsets' gaps.
-fn part(bytes: &Bytes, header: BatchHeader, run: &Run) -> Result<Bytes, ErrorKind> {
-    let corrupt = |_| ErrorKind::CorruptBatch;
+fn part(bytes: &Bytes, header: BatchHeader, run: &Run) -> Result<Bytes, ReadError> {
+    let corrupt = |_| ReadError::Corrupt;
     let records = batch::records(bytes, RECORDS_MAX).map_err(corrupt)?;
     let mut fresh = batch::BatchBuilder::new(header.compression().map_err(corrupt)?);
     let first = header.base_offset.0 + i64::from(run.first_record);

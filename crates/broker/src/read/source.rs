@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use sabir_journal::{BlockReadError, ColdRead, Read};
-use sabir_model::{ErrorKind, PartitionId, Sequence};
+use sabir_model::{PartitionId, ReadError, Sequence};
 
 use super::plan::Piece;
 use crate::partition::{Chunk, SpillKey, decode_chunks};
@@ -19,7 +19,7 @@ pub(super) struct Got {
 
 impl Shard {
     /// A run's bytes, if they are in memory.
-    pub(super) fn in_memory(&self, piece: &Piece) -> Result<Option<Got>, ErrorKind> {
+    pub(super) fn in_memory(&self, piece: &Piece) -> Result<Option<Got>, ReadError> {
         if piece.is_fragmented() {
             return Ok(None);
         }
@@ -45,14 +45,14 @@ impl Shard {
     }
 
     /// A run's bytes, wherever they are. Blocking.
-    pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
+    pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
         if piece.is_fragmented() {
             return self.fetch_fragmented(partition, piece);
         }
         self.fetch_part(piece.run.block, piece.run.offset, piece.run.len)
     }
 
-    fn fetch_part(&self, block: Sequence, offset: u32, len: u32) -> Result<Got, ErrorKind> {
+    fn fetch_part(&self, block: Sequence, offset: u32, len: u32) -> Result<Got, ReadError> {
         let read = self.read_block(block, offset, len)?;
         let cold = match self.without_disk(read) {
             Ok(got) => return Ok(got),
@@ -71,7 +71,7 @@ impl Shard {
         }
     }
 
-    fn fetch_fragmented(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ErrorKind> {
+    fn fetch_fragmented(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
         let mut all = BytesMut::with_capacity(piece.run.len as usize);
         let mut cold = false;
         for number in 0..=u16::MAX {
@@ -87,19 +87,19 @@ impl Shard {
         Ok(Got { bytes: all.freeze(), cold })
     }
 
-    fn chunks(&self, key: &SpillKey) -> Result<Vec<Chunk>, ErrorKind> {
+    fn chunks(&self, key: &SpillKey) -> Result<Vec<Chunk>, ReadError> {
         let page = self.stored_page(key)?.ok_or_else(|| self.bad_page(key, &"it is not there"))?;
         decode_chunks(&page).map_err(|error| self.bad_page(key, &error))
     }
 
-    fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ErrorKind> {
+    fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {
         self.journal.read(block, offset, len).map_err(|error| self.read_failed(&error))
     }
 
-    fn read_failed(&self, error: &BlockReadError) -> ErrorKind {
+    fn read_failed(&self, error: &BlockReadError) -> ReadError {
         match error {
             // Retention was faster than the reader, which looks at the log start again.
-            BlockReadError::Released { .. } => ErrorKind::OffsetOutOfRange,
+            BlockReadError::Released { .. } => ReadError::Deleted,
             BlockReadError::NotCommitted { .. }
             | BlockReadError::OutOfBounds { .. }
             | BlockReadError::Disk { .. } => {
@@ -107,7 +107,7 @@ impl Shard {
                 if self.damages.may_say_why(Instant::now()) {
                     tracing::error!(shard = %self.id, %error, "a read failed");
                 }
-                ErrorKind::StorageError
+                ReadError::Storage
             }
         }
     }

@@ -76,7 +76,7 @@ impl Shard {
             Ok(()) => {}
             Err(CheckpointError::Pages(reason @ PageError::Corrupt { .. })) => {
                 error!(shard = %self.id, %reason, "the shard stops");
-                self.stop_for(sabir_model::ErrorKind::StorageError);
+                self.stop_for(sabir_model::ShardFailure::StorageError);
             }
             Err(reason) => {
                 let tell = checkpointer.failed();

@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{PartitionId, ProducerId};
+use sabir_model::{PartitionId, ProducerId, ShardFailure};
 use tracing::warn;
 
 use super::Shard;
 use crate::answer::Waiter;
 use crate::entry::ProducersExpired;
-use crate::state::{Outcome, Producers};
+use crate::state::Producers;
 
 /// Producers named by one entry.
 const PORTION: usize = 4096;
@@ -81,7 +81,8 @@ impl Shard {
             let producers =
                 portion.iter().map(|(partition, (producer, _))| (*partition, *producer)).collect();
             let proposed = self.crowd.proposed.clone();
-            let done = move |_: Outcome, _: &mut WakeBatch| proposed.store(at != last, SeqCst);
+            let done =
+                move |_: Result<(), ShardFailure>, _: &mut WakeBatch| proposed.store(at != last, SeqCst);
             self.propose(Priority::Reserve, &ProducersExpired { idle_since, producers }, Waiter::then(done));
         }
         self.submit();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::{Event, StorageError, Ticket};
-use sabir_model::{ErrorKind, Sequence, Term};
+use sabir_model::{Sequence, ShardFailure, Term};
 use tracing::{error, warn};
 
 use super::Shard;
@@ -92,7 +92,7 @@ impl Shard {
             worker.waiters = sent.waiters.into();
         }
         if self.is_stopped() {
-            return worker.fail_waiters(ErrorKind::StorageError);
+            return worker.fail_waiters(ShardFailure::StorageError);
         }
         let Worker { waiters, answers, wakes, .. } = &mut *worker;
         let mut state = self.state.write();
@@ -120,7 +120,7 @@ impl Shard {
         }
         if let Err(reason) = applied {
             error!(shard = %self.id, %reason, "the shard stops");
-            self.fail_all(worker, ErrorKind::StorageError);
+            self.fail_all(worker, ShardFailure::StorageError);
         }
         self.watchers.notify(&worker.touched, &mut worker.wakes);
     }
@@ -130,17 +130,17 @@ impl Shard {
         let cut = self.in_flight.lock().cut(from, through);
         warn!(shard = %self.id, blocks = cut.len(), "an uncommitted tail was cut");
         let waiters = cut.into_iter().flat_map(|sent| sent.waiters);
-        worker.answers.extend(waiters.map(|(_, waiter)| (waiter, failed(ErrorKind::NotLeader))));
+        worker.answers.extend(waiters.map(|(_, waiter)| (waiter, failed(ShardFailure::NotLeader))));
         self.watchers.wake_all(&mut worker.wakes);
     }
 
     fn stop(&self, worker: &mut Worker, reason: &Arc<StorageError>) {
         error!(shard = %self.id, %reason, "the shard's storage failed: it takes no more writes, reads go on");
-        self.fail_all(worker, ErrorKind::StorageError);
+        self.fail_all(worker, ShardFailure::StorageError);
     }
 
     /// Takes no more writes and answers all waiters.
-    pub(super) fn fail_all(&self, worker: &mut Worker, why: ErrorKind) {
+    pub(super) fn fail_all(&self, worker: &mut Worker, why: ShardFailure) {
         worker.fail_waiters(why);
         let left = self.give_up(why);
         worker.answers.extend(left.into_iter().map(|waiter| (waiter, failed(why))));
@@ -148,14 +148,14 @@ impl Shard {
     }
 
     /// Stops for a reason that is not the journal's.
-    pub(super) fn stop_for(&self, why: ErrorKind) {
+    pub(super) fn stop_for(&self, why: ShardFailure) {
         let mut wakes = WakeBatch::default();
         self.give_up(why).into_iter().for_each(|waiter| waiter.fail(why, &mut wakes));
         self.watchers.wake_all(&mut wakes);
         wakes.deliver();
     }
 
-    fn give_up(&self, why: ErrorKind) -> Vec<Waiter> {
+    fn give_up(&self, why: ShardFailure) -> Vec<Waiter> {
         self.stopped.store(true, SeqCst);
         let sent = self.in_flight.lock().all();
         let mut left: Vec<Waiter> =
@@ -177,11 +177,11 @@ impl Shard {
 }
 
 impl Worker {
-    fn fail_waiters(&mut self, why: ErrorKind) {
+    fn fail_waiters(&mut self, why: ShardFailure) {
         self.answers.extend(self.waiters.drain(..).map(|(_, waiter)| (waiter, failed(why))));
     }
 }
 
-fn failed(why: ErrorKind) -> Outcome {
+fn failed(why: ShardFailure) -> Outcome {
     Outcome::Failed(why)
 }

@@ -11,13 +11,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{ErrorKind, NodeId, Term};
+use sabir_model::{NodeId, ShardFailure, Term};
 use tracing::{info, warn};
 
 use super::Shard;
 use crate::answer::Waiter;
 use crate::entry::Started;
-use crate::state::Outcome;
 
 /// How often who waits for leadership looks whether the shard has stopped.
 const LOOK: Duration = Duration::from_millis(10);
@@ -35,7 +34,7 @@ pub trait Leading: Send + Sync {
 }
 
 /// The term of an announcement, and what became of it.
-type Announced = Arc<Mutex<Option<(Term, Result<(), ErrorKind>)>>>;
+type Announced = Arc<Mutex<Option<(Term, Result<(), ShardFailure>)>>>;
 
 /// What a shard knows of its leader.
 #[derive(Default)]
@@ -57,7 +56,7 @@ struct State {
     /// Whether it may be announced: not before the start is known to be good.
     taken_up: bool,
     /// Why it could not be announced.
-    failed: Option<ErrorKind>,
+    failed: Option<ShardFailure>,
     parts: Vec<Weak<dyn Leading>>,
 }
 
@@ -86,14 +85,14 @@ impl Shard {
     ///
     /// # Errors
     /// It does not lead, or could not say so.
-    pub(crate) fn await_leadership(&self) -> Result<(), ErrorKind> {
+    pub(crate) fn await_leadership(&self) -> Result<(), ShardFailure> {
         let mut state = self.leadership.state.lock();
         loop {
             match (state.led, state.failed) {
                 (Some(_), _) => return Ok(()),
                 (None, Some(error)) => return Err(error),
-                _ if self.is_stopped() => return Err(ErrorKind::StorageError),
-                _ if !self.replicator.is_leader() => return Err(ErrorKind::NotLeader),
+                _ if self.is_stopped() => return Err(ShardFailure::StorageError),
+                _ if !self.replicator.is_leader() => return Err(ShardFailure::NotLeader),
                 _ => {
                     self.leadership.changed.wait_for(&mut state, LOOK);
                 }
@@ -147,8 +146,8 @@ impl Shard {
     /// Says in the journal that this node leads; once that is applied, so is everything that earlier leaders committed.
     fn announce(&self, term: Term) {
         let (announced, raiser) = (self.leadership.announced.clone(), self.signal.raiser());
-        let ended = move |outcome: Outcome, _: &mut WakeBatch| {
-            *announced.lock() = Some((term, outcome.done()));
+        let ended = move |done: Result<(), ShardFailure>, _: &mut WakeBatch| {
+            *announced.lock() = Some((term, done));
             raiser.raise();
         };
         let body = Started { node: self.settings.node, clean: self.clean_start };
@@ -170,7 +169,7 @@ impl Shard {
                 self.tell_led(term);
             }
             // It was cut off, and this node leads on.
-            Err(ErrorKind::NotLeader) if self.replicator.is_leader() => {
+            Err(ShardFailure::NotLeader) if self.replicator.is_leader() => {
                 drop(state);
                 self.announce(term);
             }

@@ -32,7 +32,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
 use sabir_journal::{Journal, LARGEST_ENTRY, Priority, Replicator};
-use sabir_model::{Durability, ErrorKind, FrontendNo, Sequence, ShardId};
+use sabir_model::{Durability, FrontendNo, Sequence, ShardFailure, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
@@ -98,13 +98,13 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Why entries of this priority are not taken now.
-    fn refuses(&self, priority: Priority) -> Option<ErrorKind> {
+    fn refuses(&self, priority: Priority) -> Option<ShardFailure> {
         if self.stopped.load(SeqCst) {
-            Some(ErrorKind::StorageError)
+            Some(ShardFailure::StorageError)
         } else if !self.replicator.is_leader() {
-            Some(ErrorKind::NotLeader)
+            Some(ShardFailure::NotLeader)
         } else if !self.replicator.admits(priority) {
-            Some(ErrorKind::StorageFull)
+            Some(ShardFailure::StorageFull)
         } else {
             None
         }
@@ -117,7 +117,7 @@ impl Shard {
         let mut open = self.open.lock();
         if let Some(error) = refused.or(open.refused) {
             drop(open);
-            return call.refuse(slot, items.len(), error);
+            return call.refuse(slot, items.len(), error.into());
         }
         // Under the lock, so that stamps are in the order of the records.
         let now_ms = self.clock.now_ms();
@@ -133,7 +133,7 @@ impl Shard {
         }
     }
 
-    /// Pushes an entry without a payload. An error gives the waiter back; it is [`ErrorKind::Timeout`] where as many bytes of such changes
+    /// Pushes an entry without a payload. An error gives the waiter back; it is [`ShardFailure::Timeout`] where as many bytes of such changes
     /// wait as may: a client that asks for them need not wait for one before it asks for the next.
     pub(crate) fn push(
         &self,
@@ -141,7 +141,7 @@ impl Shard {
         kind: u16,
         body: &[u8],
         waiter: Option<Waiter>,
-    ) -> Result<(), (ErrorKind, Option<Waiter>)> {
+    ) -> Result<(), (ShardFailure, Option<Waiter>)> {
         if let Some(error) = self.refuses(priority).or_else(|| too_large(kind, body)) {
             return Err((error, waiter));
         }
@@ -151,7 +151,7 @@ impl Shard {
             return Err((error, waiter));
         }
         if open.is_crowded(body.len(), 1, self.settings.open_bytes_max) {
-            return Err((ErrorKind::Timeout, waiter));
+            return Err((ShardFailure::Timeout, waiter));
         }
         let durability = Durability::Sync;
         open.push_change(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
@@ -165,7 +165,7 @@ impl Shard {
         priority: Priority,
         kind: u16,
         entries: Vec<(Vec<u8>, Waiter)>,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), ShardFailure> {
         let too_large = || entries.iter().find_map(|(body, _)| too_large(kind, body));
         if let Some(error) = self.refuses(priority).or_else(too_large) {
             return Err(error);
@@ -177,7 +177,7 @@ impl Shard {
         }
         let bodies = entries.iter().map(|(body, _)| body.len()).sum();
         if open.is_crowded(bodies, entries.len(), self.settings.open_bytes_max) {
-            return Err(ErrorKind::Timeout);
+            return Err(ShardFailure::Timeout);
         }
         let durability = Durability::Sync;
         for (body, waiter) in entries {
@@ -229,7 +229,7 @@ impl Shard {
     }
 
     /// Pushes an entry, sends it on its way and waits for its outcome.
-    pub(crate) fn ask<B: Body>(&self, priority: Priority, body: &B) -> Answer {
+    pub(crate) fn ask<B: Body>(&self, priority: Priority, body: &B) -> Answer<B::Outcome> {
         let answer = Answer::default();
         self.propose(priority, body, answer.waiter());
         self.submit();
@@ -309,7 +309,12 @@ impl Shard {
 }
 
 impl GroupShard for Shard {
-    fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter) -> Result<(), (ErrorKind, GroupWaiter)> {
+    fn propose(
+        &self,
+        kind: u16,
+        body: &[u8],
+        waiter: GroupWaiter,
+    ) -> Result<(), (ShardFailure, GroupWaiter)> {
         let refused = self.push(Priority::Reserve, kind, body, Some(Waiter::Group(waiter)));
         refused.map_err(|(error, waiter)| match waiter {
             Some(Waiter::Group(waiter)) => (error, waiter),
@@ -317,7 +322,7 @@ impl GroupShard for Shard {
         })
     }
 
-    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind> {
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure> {
         let waits = |(body, waiter)| (body, Waiter::Group(waiter));
         self.push_together(Priority::Reserve, kind, entries.into_iter().map(waits).collect())
     }
@@ -332,10 +337,10 @@ impl GroupShard for Shard {
 }
 
 /// What a body that no block takes is refused with, before anything is kept of it.
-fn too_large(kind: u16, body: &[u8]) -> Option<ErrorKind> {
+fn too_large(kind: u16, body: &[u8]) -> Option<ShardFailure> {
     if body.len() <= LARGEST_ENTRY {
         return None;
     }
     tracing::warn!(kind, bytes = body.len(), max = LARGEST_ENTRY, "a change is too large for an entry");
-    Some(ErrorKind::MessageTooLarge)
+    Some(ShardFailure::TooLarge)
 }

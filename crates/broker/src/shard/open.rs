@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sabir_base::buf::BufPool;
 use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
 use sabir_model::batch::{stamp_log_append_time, stored_base_offset};
-use sabir_model::{Durability, ErrorKind, FrontendNo};
+use sabir_model::{Durability, FrontendNo, ShardFailure};
 
 use crate::answer::{AppendCall, Waiter, Waiting};
 use crate::append::Append;
@@ -79,7 +79,7 @@ pub(super) struct OpenBlocks {
     changes: usize,
     spare: Vec<Filled>,
     /// Why nothing is taken any more, if so.
-    pub(super) refused: Option<ErrorKind>,
+    pub(super) refused: Option<ShardFailure>,
     next_fragmented: u64,
     /// The projections of front ends that the shard has heard of: entries of others say whose they are.
     pub(super) bound: Vec<FrontendNo>,
@@ -313,7 +313,7 @@ impl OpenBlocks {
     }
 
     /// Takes no more entries; gives all waiters of those not submitted.
-    pub(super) fn refuse(&mut self, why: ErrorKind) -> Vec<Waiter> {
+    pub(super) fn refuse(&mut self, why: ShardFailure) -> Vec<Waiter> {
         self.refused = Some(why);
         let mut all = Vec::new();
         while let Some(filled) = self.take() {

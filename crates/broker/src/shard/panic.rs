@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use sabir_base::panics;
-use sabir_model::ErrorKind;
+use sabir_model::ShardFailure;
 use tracing::error;
 
 use super::Shard;
@@ -52,7 +52,7 @@ impl Shard {
     pub(super) fn settle_panic(&self, worker: &mut Worker) {
         if self.panicked.load(SeqCst) && self.panicked.swap(false, SeqCst) {
             self.journal.abandon(Arc::from("a panic"));
-            self.fail_all(worker, ErrorKind::StorageError);
+            self.fail_all(worker, ShardFailure::StorageError);
         }
     }
 }

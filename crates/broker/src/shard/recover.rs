@@ -10,7 +10,7 @@ use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::{PageError, PageStore};
 use sabir_journal::{Journal, JournalError, JournalOptions, Recovered, Replicator};
-use sabir_model::{Durability, ErrorKind, NodeId, ShardId};
+use sabir_model::{Durability, NodeId, ShardFailure, ShardId};
 use tracing::{info, warn};
 
 use super::Shard;
@@ -146,7 +146,7 @@ impl Shard {
 
     /// Takes no more writes; those that were taken go on.
     pub(crate) fn close(&self) {
-        self.open.lock().refused = Some(ErrorKind::ShuttingDown);
+        self.open.lock().refused = Some(ShardFailure::ShuttingDown);
     }
 
     /// Waits until everything that was taken is applied. Blocking.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::{BlockAppendError, Priority, Ticket};
-use sabir_model::ErrorKind;
+use sabir_model::ShardFailure;
 use tracing::debug;
 
 use super::Shard;
@@ -116,7 +116,7 @@ impl Shard {
         match self.replicator.append(block) {
             Ok(ticket) => {
                 let cut = self.in_flight.lock().taken(number, ticket);
-                cut.into_iter().for_each(|sent| refuse(sent.waiters, ErrorKind::NotLeader));
+                cut.into_iter().for_each(|sent| refuse(sent.waiters, ShardFailure::NotLeader));
             }
             Err(error) => self.not_taken(number, &error),
         }
@@ -143,18 +143,18 @@ impl Shard {
 
     fn not_taken(&self, number: u64, error: &BlockAppendError) {
         let kind = match error {
-            BlockAppendError::Stopped(_) => ErrorKind::StorageError,
-            BlockAppendError::Closed(_) => ErrorKind::ShuttingDown,
-            BlockAppendError::Full(_) => ErrorKind::StorageFull,
-            BlockAppendError::NotLeader(_) => ErrorKind::NotLeader,
+            BlockAppendError::Stopped(_) => ShardFailure::StorageError,
+            BlockAppendError::Closed(_) => ShardFailure::ShuttingDown,
+            BlockAppendError::Full(_) => ShardFailure::StorageFull,
+            BlockAppendError::NotLeader(_) => ShardFailure::NotLeader,
         };
         let waiters = self.in_flight.lock().refused(number);
-        if kind == ErrorKind::StorageFull { self.refuse_full(waiters) } else { refuse(waiters, kind) }
+        if kind == ShardFailure::StorageFull { self.refuse_full(waiters) } else { refuse(waiters, kind) }
     }
 
     fn refuse_full(&self, waiters: Vec<(u32, Waiter)>) {
         let fragmented: Vec<u64> = waiters.iter().filter_map(|(_, waiter)| waiter.fragmented()).collect();
-        refuse(waiters, ErrorKind::StorageFull);
+        refuse(waiters, ShardFailure::StorageFull);
         fragmented.into_iter().for_each(|fragmented| self.drop_fragmented(fragmented));
     }
 
@@ -190,7 +190,7 @@ impl Shard {
     }
 }
 
-fn refuse(waiters: Vec<(u32, Waiter)>, why: ErrorKind) {
+fn refuse(waiters: Vec<(u32, Waiter)>, why: ShardFailure) {
     let mut wakes = WakeBatch::default();
     waiters.into_iter().for_each(|(_, waiter)| waiter.fail(why, &mut wakes));
     wakes.deliver();

@@ -1,6 +1,6 @@
 //! What entries do to partitions.
 
-use sabir_model::{ErrorKind, Offset, PartitionId, Sequence};
+use sabir_model::{AppendError, Offset, PartitionId, Sequence, ShardFailure, TopicError};
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{At, Locate, Partitions};
@@ -17,7 +17,7 @@ impl Partitions {
         body: &AppendBody,
         payload: (u32, u32),
         at: &At,
-    ) -> Result<Appended, ErrorKind> {
+    ) -> Result<Appended, AppendError> {
         let (offset, len) = payload;
         let run = Run {
             base: Offset::ZERO,
@@ -40,7 +40,7 @@ impl Partitions {
         run: Run,
         at: &At,
         chunks: &[Chunk],
-    ) -> Result<Appended, ErrorKind> {
+    ) -> Result<Appended, AppendError> {
         let mut first = None;
         for &target in body.targets.as_slice() {
             let appended = self.append_one(target, body, run, at);
@@ -50,7 +50,7 @@ impl Partitions {
             }
             first.get_or_insert(appended);
         }
-        let answer = first.unwrap_or(Err(ErrorKind::UnknownTopic));
+        let answer = first.unwrap_or(Err(AppendError::UnknownPartition));
         match answer {
             Ok(Appended { duplicate: true, .. }) => self.counters.duplicates += 1,
             Ok(_) => {}
@@ -65,8 +65,9 @@ impl Partitions {
         body: &AppendBody,
         run: Run,
         at: &At,
-    ) -> Result<Appended, ErrorKind> {
-        let partition = self.partitions.get_mut(&PartitionKey(target)).ok_or(ErrorKind::UnknownTopic)?;
+    ) -> Result<Appended, AppendError> {
+        let partition =
+            self.partitions.get_mut(&PartitionKey(target)).ok_or(AppendError::UnknownPartition)?;
         let append_time_ms = if body.stamped { body.max_ts } else { -1 };
         let log_start = partition.log_start;
         let answer = |base_offset, duplicate| Appended { base_offset, append_time_ms, log_start, duplicate };
@@ -81,7 +82,7 @@ impl Partitions {
             }
         }
         let epoch = partition.epoch(at.term);
-        let base = partition.append(target, run, epoch, &mut self.spill).ok_or(ErrorKind::InvalidRecord)?;
+        let base = partition.append(target, run, epoch, &mut self.spill).ok_or(AppendError::NoOffsets)?;
         if let Some((key, mark)) = producer {
             let expiry = &mut self.expiry;
             let state = self.producers.get_or_insert_with(key, || {
@@ -102,7 +103,7 @@ impl Partitions {
         body: &ReferenceBody,
         at: &At,
         locate: Locate<'_>,
-    ) -> Result<Appended, ErrorKind> {
+    ) -> Result<Appended, AppendError> {
         let extent = &body.extent;
         let block = if extent.block == Sequence::NONE { at.sequence } else { extent.block };
         let run = Run {
@@ -117,7 +118,7 @@ impl Partitions {
             kind: RunKind::Reference,
         };
         if block > at.sequence {
-            return Err(ErrorKind::InvalidRecord);
+            return Err(AppendError::InvalidReference);
         }
         if let Some(segment) = locate(block) {
             self.usage.note(segment, &body.targets);
@@ -133,15 +134,21 @@ impl Partitions {
         self.append_run(&as_append, run, at, &[])
     }
 
-    pub(super) fn chunk(&mut self, body: &ChunkBody, payload: (u32, u32), at: &At) -> Result<(), ErrorKind> {
+    /// A chunk that does not follow those before it is dropped with them: the end of the batch finds none, and says so.
+    pub(super) fn chunk(
+        &mut self,
+        body: &ChunkBody,
+        payload: (u32, u32),
+        at: &At,
+    ) -> Result<(), ShardFailure> {
         let key = UnfinishedKey(body.fragmented);
         if body.index == 0 {
             self.unfinished.insert(key, UnfinishedBatch { term: at.term, chunks: Vec::new() });
         }
-        let fragmented = self.unfinished.get_mut(&key).ok_or(ErrorKind::InvalidRecord)?;
+        let Some(fragmented) = self.unfinished.get_mut(&key) else { return Ok(()) };
         if fragmented.chunks.len() != body.index as usize {
             self.unfinished.remove(&key);
-            return Err(ErrorKind::InvalidRecord);
+            return Ok(());
         }
         let (offset, len) = payload;
         fragmented.chunks.push(Chunk { block: at.sequence, offset, len });
@@ -154,18 +161,18 @@ impl Partitions {
         body: &FragmentedBody,
         at: &At,
         locate: Locate<'_>,
-    ) -> Result<Appended, ErrorKind> {
+    ) -> Result<Appended, AppendError> {
         let fragmented =
-            self.unfinished.remove(&UnfinishedKey(body.fragmented)).ok_or(ErrorKind::NotLeader)?;
+            self.unfinished.remove(&UnfinishedKey(body.fragmented)).ok_or(ShardFailure::NotLeader)?;
         if fragmented.chunks.len() != body.chunks as usize {
-            return Err(ErrorKind::NotLeader);
+            return Err(ShardFailure::NotLeader.into());
         }
         let run = Run {
             base: Offset::ZERO,
             block: fragmented.first_block().unwrap_or(at.sequence),
             max_ts: timestamp(body.append.max_ts, at),
             offset: 0,
-            len: fragmented.bytes().ok_or(ErrorKind::MessageTooLarge)?,
+            len: fragmented.bytes().ok_or(AppendError::TooLarge)?,
             records: body.append.records,
             first_record: 0,
             origin: body.append.origin,
@@ -177,7 +184,7 @@ impl Partitions {
         self.append_run(&body.append, run, at, &fragmented.chunks)
     }
 
-    pub(super) fn drop_fragmented(&mut self, body: FragmentedDropped) -> Result<(), ErrorKind> {
+    pub(super) fn drop_fragmented(&mut self, body: FragmentedDropped) -> Result<(), ShardFailure> {
         self.unfinished.remove(&UnfinishedKey(body.fragmented));
         Ok(())
     }
@@ -188,7 +195,7 @@ impl Partitions {
         }
     }
 
-    pub(super) fn create_partitions(&mut self, body: &PartitionsCreated) -> Result<(), ErrorKind> {
+    pub(super) fn create_partitions(&mut self, body: &PartitionsCreated) -> Result<(), ShardFailure> {
         for &(number, id) in &body.partitions {
             if !self.partitions.contains(&PartitionKey(id)) {
                 let partition = Partition::new(body.topic, number, body.epoch_base, body.settings);
@@ -198,7 +205,7 @@ impl Partitions {
         Ok(())
     }
 
-    pub(super) fn delete_partitions(&mut self, body: &PartitionsDeleted) -> Result<(), ErrorKind> {
+    pub(super) fn delete_partitions(&mut self, body: &PartitionsDeleted) -> Result<(), ShardFailure> {
         for &id in &body.partitions {
             if let Some(partition) = self.partitions.remove(&PartitionKey(id)) {
                 partition.give_up(id, &mut self.spill);
@@ -209,7 +216,7 @@ impl Partitions {
         Ok(())
     }
 
-    pub(super) fn configure_partitions(&mut self, body: &PartitionsConfigured) -> Result<(), ErrorKind> {
+    pub(super) fn configure_partitions(&mut self, body: &PartitionsConfigured) -> Result<(), ShardFailure> {
         for &id in &body.partitions {
             if let Some(partition) = self.partitions.get_mut(&PartitionKey(id))
                 && partition.settings.version < body.settings.version
@@ -221,31 +228,31 @@ impl Partitions {
     }
 
     /// The answer is the log start of the first partition named.
-    pub(super) fn move_log_starts(&mut self, body: &LogStartsMoved) -> Result<i64, ErrorKind> {
+    pub(super) fn move_log_starts(&mut self, body: &LogStartsMoved) -> Result<Offset, TopicError> {
         let mut first = None;
         for &(id, to) in &body.moves {
             let moved = self.move_log_start(id, to);
             first.get_or_insert(moved);
         }
-        first.unwrap_or(Err(ErrorKind::InvalidRequest))
+        first.unwrap_or(Err(TopicError::Unknown))
     }
 
-    fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<i64, ErrorKind> {
-        let partition = self.partition(id).ok_or(ErrorKind::UnknownTopic)?;
+    fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
+        let partition = self.partition(id).ok_or(TopicError::Unknown)?;
         let to = if to == Offset(-1) { partition.next } else { to };
         if to > partition.next || to.0 < 0 {
-            return Err(ErrorKind::OffsetOutOfRange);
+            return Err(TopicError::OffsetOutOfRange);
         }
         if to <= partition.log_start {
-            return Ok(partition.log_start.0);
+            return Ok(partition.log_start);
         }
         if let Some(partition) = self.partitions.get_mut(&PartitionKey(id)) {
             partition.move_log_start(id, to, &mut self.spill);
         }
-        Ok(to.0)
+        Ok(to)
     }
 
-    pub(super) fn expire_producers(&mut self, body: &ProducersExpired) -> Result<(), ErrorKind> {
+    pub(super) fn expire_producers(&mut self, body: &ProducersExpired) -> Result<(), ShardFailure> {
         for &(partition, producer) in &body.producers {
             let key = ProducerKey { partition, producer };
             if self.producers.get(&key).is_some_and(|state| state.last_ms <= body.idle_since) {

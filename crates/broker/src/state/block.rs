@@ -1,9 +1,11 @@
 //! A block applied: the one place where entries take effect, in their order.
 
 use sabir_journal::{BlockView, EntryView};
-use sabir_model::{DecodeError, Sequence, Term};
+use sabir_model::{DecodeError, Sequence, ShardFailure, Term};
 
-use super::{ApplyError, At, CoreProjection, EntryError, Locate, Outcome, Partitions, ShardState};
+use super::{
+    ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, ShardState,
+};
 use crate::catalog::Catalog;
 use crate::entry::{Body, Started, kind};
 use crate::group::GroupTable;
@@ -91,14 +93,14 @@ impl ShardState {
             of if GroupTable::applies(of) => apply_to(&mut self.groups, entry, at, locate),
             of if Catalog::applies(of) => apply_to(&mut self.catalog, entry, at, locate),
             kind::FRONT_END => self.front_ends.apply(entry, at, &mut self.partitions),
-            kind::STARTED => self.started(&body(entry)?),
+            kind::STARTED => applied(entry, |body: Started| self.started(&body)),
             _ => Err(EntryError::unknown(entry)),
         }
     }
 
-    fn started(&mut self, _body: &Started) -> Result<Outcome, EntryError> {
+    fn started(&mut self, _body: &Started) -> Result<(), ShardFailure> {
         self.starts += 1;
-        Ok(Outcome::Done)
+        Ok(())
     }
 }
 
@@ -114,8 +116,13 @@ fn apply_to<P: CoreProjection>(
         .map_err(|source| EntryError::In { name: P::NAME, source: source.into() })
 }
 
-pub(crate) fn body<B: Body>(entry: &EntryView<'_>) -> Result<B, EntryError> {
-    B::decode(entry.body).map_err(|source| bad_body(entry, source))
+/// Applies an entry of one kind, and gives what it came to.
+pub(crate) fn applied<B: Body>(
+    entry: &EntryView<'_>,
+    apply: impl FnOnce(B) -> B::Outcome,
+) -> Result<Outcome, EntryError> {
+    let body = B::decode(entry.body).map_err(|source| bad_body(entry, source))?;
+    Ok(apply(body).into_outcome())
 }
 
 pub(crate) fn bad_body(entry: &EntryView<'_>, source: DecodeError) -> EntryError {

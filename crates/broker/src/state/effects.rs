@@ -1,7 +1,7 @@
 //! What the applying of a front end's entry may do beside changing its own projection.
 
 use bytes::Bytes;
-use sabir_model::{ErrorKind, Sequence};
+use sabir_model::{AppendError, Sequence};
 
 use super::{At, Partitions};
 use crate::append::Appended;
@@ -63,11 +63,11 @@ impl<'a> Effects<'a> {
     /// Appends a batch that the entry brought, counted from 0, to the partition that it was made for. One that is not appended is nowhere.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if the partition was deleted meanwhile; what its producer's mark is refused with;
-    /// [`ErrorKind::InvalidRequest`] if there is no such batch, or it was appended already.
-    pub fn append(&mut self, batch: usize) -> Result<Appended, ErrorKind> {
+    /// [`AppendError::UnknownPartition`] if the partition was deleted meanwhile; what its producer's mark is refused with;
+    /// [`AppendError::NoSuchBatch`] if there is no such batch, or it was appended already.
+    pub fn append(&mut self, batch: usize) -> Result<Appended, AppendError> {
         let offered = self.batches.get(batch).filter(|_| !self.appended[batch]);
-        let offered = offered.ok_or(ErrorKind::InvalidRequest)?;
+        let offered = offered.ok_or(AppendError::NoSuchBatch)?;
         let before: u32 = self.batches[..batch].iter().map(|batch| batch.len).sum();
         let payload = (self.offset + before, offered.len);
         let appended = self.partitions.append(&offered.append, payload, self.at)?;

@@ -98,7 +98,7 @@ impl FrontendProjections {
             .projection
             .apply(body.command, &mut effects)
             .map_err(|source| EntryError::Frontend { index, name: bound.name, source })?;
-        Ok(Outcome::Frontend(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
+        Ok(Outcome::Projection(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
     }
 
     fn find(&mut self, number: FrontendNo) -> Option<&mut Bound> {

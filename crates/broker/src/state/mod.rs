@@ -11,18 +11,20 @@ mod dump;
 mod effects;
 mod expiry;
 mod front_ends;
+mod outcome;
 mod partitions;
 pub(crate) mod prefixes;
 mod producers;
 mod unfinished;
 mod usage;
 
-pub(crate) use block::{bad_body, body, payload};
+pub(crate) use block::{applied, bad_body, payload};
 pub(crate) use checkpoint::{Cut, StoredMaps};
 pub use effects::Effects;
 pub(crate) use effects::FrontendAnswer;
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontendProjections;
+pub(crate) use outcome::{EntryOutcome, Outcome};
 pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;
@@ -31,95 +33,14 @@ use std::sync::Arc;
 
 use sabir_journal::pages::PageError;
 use sabir_journal::{EntryView, SegmentNo, ViewError};
-use sabir_model::{DecodeError, ErrorKind, PartitionId, Sequence, Term, TopicError};
+use sabir_model::{DecodeError, PartitionId, ReadError, Sequence, Term};
 
-use crate::append::Appended;
-use crate::catalog::{Catalog, Topic};
+use crate::catalog::Catalog;
 use crate::entry::Kinds;
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
 use crate::partition::Partition;
 use crate::projection::{Projection, ProjectionFactory};
-
-/// What an entry came to.
-#[derive(Debug, Clone)]
-pub(crate) enum Outcome {
-    /// An append took its place.
-    Appended(Appended),
-    /// An entry about a topic, as it is now.
-    Topic(Arc<Topic>),
-    /// A number was given out, or a log start moved to it.
-    Number(i64),
-    /// A front end's projection took an entry.
-    Frontend(Box<FrontendAnswer>),
-    /// Any other entry took effect.
-    Done,
-    /// An entry about a topic took none.
-    TopicRefused(Box<TopicError>),
-    /// It took none.
-    Failed(ErrorKind),
-}
-
-impl Outcome {
-    pub(crate) fn of<T>(result: Result<T, ErrorKind>, good: impl FnOnce(T) -> Self) -> Self {
-        result.map_or_else(Self::Failed, good)
-    }
-
-    pub(crate) fn of_topic(result: Result<Arc<Topic>, TopicError>) -> Self {
-        result.map_or_else(|error| Self::TopicRefused(Box::new(error)), Self::Topic)
-    }
-
-    pub(crate) fn of_done(result: Result<(), ErrorKind>) -> Self {
-        Self::of(result, |()| Self::Done)
-    }
-
-    /// The outcome of an entry that appends.
-    pub(crate) fn appended(self) -> Result<Appended, ErrorKind> {
-        match self {
-            Self::Appended(appended) => Ok(appended),
-            other => Err(other.error()),
-        }
-    }
-
-    /// The outcome of an entry about a topic.
-    pub(crate) fn topic(self) -> Result<Arc<Topic>, TopicError> {
-        match self {
-            Self::Topic(topic) => Ok(topic),
-            Self::TopicRefused(error) => Err(*error),
-            other => Err(other.error().into()),
-        }
-    }
-
-    /// The outcome of an entry that gives a number.
-    pub(crate) fn number(self) -> Result<i64, ErrorKind> {
-        match self {
-            Self::Number(number) => Ok(number),
-            other => Err(other.error()),
-        }
-    }
-
-    /// The outcome of a front end's entry.
-    pub(crate) fn front_end(self) -> Result<FrontendAnswer, ErrorKind> {
-        match self {
-            Self::Frontend(answer) => Ok(*answer),
-            other => Err(other.error()),
-        }
-    }
-
-    /// Whether it took effect.
-    pub(crate) fn done(self) -> Result<(), ErrorKind> {
-        match self {
-            Self::Failed(error) => Err(error),
-            Self::TopicRefused(_) => Err(ErrorKind::InvalidRequest),
-            _ => Ok(()),
-        }
-    }
-
-    /// Asked of an outcome of another kind, which its entry cannot have.
-    fn error(self) -> ErrorKind {
-        self.done().err().unwrap_or(ErrorKind::InvalidRequest)
-    }
-}
 
 /// Why a committed block cannot be applied. It can only be a newer version's, or a defect: the shard stops.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -272,14 +193,16 @@ impl ShardState {
     ///
     /// # Errors
     /// It is not there; what is known of it is not to be believed.
-    pub(crate) fn readable(&self, id: PartitionId) -> Result<&Partition, ErrorKind> {
-        self.check_whole()?;
-        self.partition(id).ok_or(ErrorKind::UnknownTopic)
+    pub(crate) fn readable(&self, id: PartitionId) -> Result<&Partition, ReadError> {
+        if !self.is_whole() {
+            return Err(ReadError::Storage);
+        }
+        self.partition(id).ok_or(ReadError::UnknownPartition)
     }
 
-    /// Fails where an entry took effect in part.
-    pub(crate) fn check_whole(&self) -> Result<(), ErrorKind> {
-        if self.within_entry { Err(ErrorKind::StorageError) } else { Ok(()) }
+    /// Whether no entry took effect in part.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.within_entry
     }
 
     /// All projections.

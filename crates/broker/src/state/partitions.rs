@@ -7,9 +7,12 @@ use sabir_model::{PartitionId, Sequence, Term};
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{
     At, CoreProjection, EntryError, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage, StoredMaps,
-    Touched, body, payload, prefixes,
+    Touched, applied, payload, prefixes,
 };
-use crate::entry::{Kinds, kind};
+use crate::entry::{
+    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved, PartitionsConfigured,
+    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, kind,
+};
 use crate::partition::{Partition, PartitionKey, Spill, SpillKey};
 use crate::projection::{Dump, PageMap, Projection};
 
@@ -146,19 +149,31 @@ impl CoreProjection for Partitions {
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError> {
-        Ok(match entry.kind {
-            kind::APPEND => Outcome::of(self.append(&body(entry)?, payload(entry)?, at), Outcome::Appended),
-            kind::REFERENCE => Outcome::of(self.reference(&body(entry)?, at, locate), Outcome::Appended),
-            kind::CHUNK => Outcome::of_done(self.chunk(&body(entry)?, payload(entry)?, at)),
-            kind::FRAGMENTED => Outcome::of(self.fragmented(&body(entry)?, at, locate), Outcome::Appended),
-            kind::FRAGMENTED_DROPPED => Outcome::of_done(self.drop_fragmented(body(entry)?)),
-            kind::PARTITIONS_CREATED => Outcome::of_done(self.create_partitions(&body(entry)?)),
-            kind::PARTITIONS_DELETED => Outcome::of_done(self.delete_partitions(&body(entry)?)),
-            kind::PARTITIONS_CONFIGURED => Outcome::of_done(self.configure_partitions(&body(entry)?)),
-            kind::LOG_STARTS_MOVED => Outcome::of(self.move_log_starts(&body(entry)?), Outcome::Number),
-            kind::PRODUCERS_EXPIRED => Outcome::of_done(self.expire_producers(&body(entry)?)),
-            _ => return Err(EntryError::unknown(entry)),
-        })
+        match entry.kind {
+            kind::APPEND => {
+                let payload = payload(entry)?;
+                applied(entry, |body: AppendBody| self.append(&body, payload, at))
+            }
+            kind::REFERENCE => applied(entry, |body: ReferenceBody| self.reference(&body, at, locate)),
+            kind::CHUNK => {
+                let payload = payload(entry)?;
+                applied(entry, |body: ChunkBody| self.chunk(&body, payload, at))
+            }
+            kind::FRAGMENTED => applied(entry, |body: FragmentedBody| self.fragmented(&body, at, locate)),
+            kind::FRAGMENTED_DROPPED => applied(entry, |body: FragmentedDropped| self.drop_fragmented(body)),
+            kind::PARTITIONS_CREATED => {
+                applied(entry, |body: PartitionsCreated| self.create_partitions(&body))
+            }
+            kind::PARTITIONS_DELETED => {
+                applied(entry, |body: PartitionsDeleted| self.delete_partitions(&body))
+            }
+            kind::PARTITIONS_CONFIGURED => {
+                applied(entry, |body: PartitionsConfigured| self.configure_partitions(&body))
+            }
+            kind::LOG_STARTS_MOVED => applied(entry, |body: LogStartsMoved| self.move_log_starts(&body)),
+            kind::PRODUCERS_EXPIRED => applied(entry, |body: ProducersExpired| self.expire_producers(&body)),
+            _ => Err(EntryError::unknown(entry)),
+        }
     }
 }
 

@@ -7,11 +7,11 @@ use sabir_base::buf::BufPool;
 use sabir_journal::pages::{MemPages, PageBatch, PageError, PageStore};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
-    Durability, ErrorKind, Extent, FrontendNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
-    ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
+    AppendError, Durability, Extent, FrontendNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence,
+    ShardFailure, ShardId, Term, TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
-use super::{CoreProjection, FrontendProjections, Outcome, Partitions, ShardState, prefixes};
+use super::{CoreProjection, EntryOutcome, FrontendProjections, Outcome, Partitions, ShardState, prefixes};
 use crate::append::Appended;
 use crate::catalog::Catalog;
 use crate::entry::{
@@ -71,9 +71,9 @@ impl Shard {
         apply(&mut self.state, sequence, term, &content)
     }
 
-    fn one<B: Body>(&mut self, body: &B) -> Outcome {
+    fn one<B: Body>(&mut self, body: &B) -> B::Outcome {
         self.push(body, None);
-        self.apply().remove(0)
+        B::Outcome::of(self.apply().remove(0))
     }
 
     /// An entry of the front end of that number.
@@ -102,16 +102,20 @@ impl Shard {
         self.push_front_end(number, name, &command, (letter > 4).then_some(id));
     }
 
-    fn append(&mut self, body: &AppendBody) -> Result<Appended, ErrorKind> {
+    fn append(&mut self, body: &AppendBody) -> Result<Appended, AppendError> {
         self.push(body, Some(b"batch"));
-        self.apply().remove(0).appended()
+        EntryOutcome::of(self.apply().remove(0))
     }
 
     fn with_partitions(ids: &[u64]) -> Self {
         let mut shard = Self::new();
-        shard.one(&created(ids)).done().unwrap();
+        shard.one(&created(ids)).unwrap();
         shard
     }
+}
+
+fn appended(outcome: Outcome) -> Result<Appended, AppendError> {
+    EntryOutcome::of(outcome)
 }
 
 fn apply(state: &mut ShardState, sequence: Sequence, term: Term, content: &[u8]) -> Vec<Outcome> {
@@ -175,8 +179,8 @@ fn appends_take_dense_offsets_in_entry_order() {
     for (id, records) in [(1, 3), (2, 1), (1, 2), (9, 1)] {
         shard.push(&append_to(id, records), Some(b"batch"));
     }
-    let outcomes = shard.apply().into_iter().map(|o| o.appended().map(|a| a.base_offset.0));
-    assert_eq!(outcomes.collect::<Vec<_>>(), [Ok(0), Ok(0), Ok(3), Err(ErrorKind::UnknownTopic)]);
+    let outcomes = shard.apply().into_iter().map(|o| appended(o).map(|a| a.base_offset.0));
+    assert_eq!(outcomes.collect::<Vec<_>>(), [Ok(0), Ok(0), Ok(3), Err(AppendError::UnknownPartition)]);
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(5));
     let grown: Vec<_> = shard.state.partitions.touched.grown.iter().map(|(id, _)| id.0).collect();
     assert_eq!(grown, [1, 2, 1]);
@@ -202,19 +206,25 @@ fn producers_are_judged_where_the_order_is_final() {
     shard.push(&produced(1, 7, 0, 3, 1), Some(b"c"));
     shard.push(&produced(1, 7, 0, 2, 1), Some(b"b"));
     shard.push(&produced(2, 7, 0, 9, 1), Some(b"x"));
-    let answers: Vec<_> = shard.apply().into_iter().map(Outcome::appended).collect();
+    let answers: Vec<_> = shard.apply().into_iter().map(appended).collect();
     let told: Vec<_> = answers.iter().map(|a| a.map(|a| (a.base_offset.0, a.duplicate))).collect();
-    let out_of_order = Err(ErrorKind::OutOfOrderSequence);
+    let out_of_order = Err(AppendError::OutOfOrderSequence { expected: 2, got: 3 });
     assert_eq!(told, [Ok((0, false)), Ok((0, true)), out_of_order, Ok((2, false)), Ok((0, false))]);
     // A newer epoch fences the older one.
     shard.append(&produced(1, 7, 1, 0, 1)).unwrap();
-    assert_eq!(shard.append(&produced(1, 7, 0, 3, 1)), Err(ErrorKind::InvalidProducerEpoch));
+    assert_eq!(
+        shard.append(&produced(1, 7, 0, 3, 1)),
+        Err(AppendError::FencedProducer { current: 1, got: 0 })
+    );
     // Forgotten only if it has not produced since.
     let key = (PartitionId(1), ProducerId(7));
     let expired = |idle_since| ProducersExpired { idle_since, producers: vec![key] };
-    shard.one(&expired(shard.now - 2)).done().unwrap();
-    assert_eq!(shard.append(&produced(1, 7, 0, 3, 1)), Err(ErrorKind::InvalidProducerEpoch));
-    shard.one(&expired(shard.now)).done().unwrap();
+    shard.one(&expired(shard.now - 2)).unwrap();
+    assert_eq!(
+        shard.append(&produced(1, 7, 0, 3, 1)),
+        Err(AppendError::FencedProducer { current: 1, got: 0 })
+    );
+    shard.one(&expired(shard.now)).unwrap();
     assert!(shard.append(&produced(1, 7, 0, 3, 1)).is_ok(), "any sequence after that");
 }
 
@@ -224,9 +234,12 @@ fn producers_outlive_their_records() {
     let mut shard = Shard::with_partitions(&[1]);
     shard.append(&produced(1, 7, 0, 5, 2)).unwrap();
     let moved = LogStartsMoved { moves: vec![(PartitionId(1), Offset(2))] };
-    assert_eq!(shard.one(&moved).number(), Ok(2));
+    assert_eq!(shard.one(&moved), Ok(Offset(2)));
     assert!(shard.append(&produced(1, 7, 0, 5, 2)).unwrap().duplicate);
-    assert_eq!(shard.append(&produced(1, 7, 0, 9, 1)), Err(ErrorKind::OutOfOrderSequence));
+    assert_eq!(
+        shard.append(&produced(1, 7, 0, 9, 1)),
+        Err(AppendError::OutOfOrderSequence { expected: 7, got: 9 })
+    );
     assert_eq!(shard.append(&produced(1, 7, 0, 7, 1)).unwrap().base_offset, Offset(2));
 }
 
@@ -235,7 +248,10 @@ fn a_later_epoch_begins_at_0_and_numbers_wrap() {
     let mut shard = Shard::with_partitions(&[1]);
     shard.append(&produced(1, 7, 0, i32::MAX - 1, 2)).unwrap();
     shard.append(&produced(1, 7, 0, 0, 1)).unwrap();
-    assert_eq!(shard.append(&produced(1, 7, 1, 1, 1)), Err(ErrorKind::OutOfOrderSequence));
+    assert_eq!(
+        shard.append(&produced(1, 7, 1, 1, 1)),
+        Err(AppendError::OutOfOrderSequence { expected: 0, got: 1 })
+    );
     shard.append(&produced(1, 7, 1, 0, 1)).unwrap();
 }
 
@@ -255,7 +271,7 @@ fn a_partitions_producers_go_with_it() {
     for (partition, producer) in [(1, 7), (2, 7), (2, 8), (3, 7)] {
         shard.append(&produced(partition, producer, 0, 0, 1)).unwrap();
     }
-    shard.one(&PartitionsDeleted { partitions: vec![PartitionId(2)] }).done().unwrap();
+    shard.one(&PartitionsDeleted { partitions: vec![PartitionId(2)] }).unwrap();
     assert_eq!(shard.state.partitions.producers.len(), 2);
     let left: Vec<_> = shard.state.partitions.producers.iter().map(|(key, _)| key.partition.0).collect();
     assert!(!left.contains(&2), "{left:?}");
@@ -265,15 +281,14 @@ fn a_partitions_producers_go_with_it() {
 fn log_starts_move_up_only_and_not_beyond_the_end() {
     let mut shard = Shard::with_partitions(&[1]);
     shard.append(&append_to(1, 10)).unwrap();
-    let mut moved =
-        |to: i64| shard.one(&LogStartsMoved { moves: vec![(PartitionId(1), Offset(to))] }).number();
-    assert_eq!(moved(4), Ok(4));
-    assert_eq!(moved(2), Ok(4));
-    assert_eq!(moved(11), Err(ErrorKind::OffsetOutOfRange));
-    assert_eq!(moved(-2), Err(ErrorKind::OffsetOutOfRange));
-    assert_eq!(moved(-1), Ok(10));
+    let mut moved = |to: i64| shard.one(&LogStartsMoved { moves: vec![(PartitionId(1), Offset(to))] });
+    assert_eq!(moved(4), Ok(Offset(4)));
+    assert_eq!(moved(2), Ok(Offset(4)));
+    assert_eq!(moved(11), Err(TopicError::OffsetOutOfRange));
+    assert_eq!(moved(-2), Err(TopicError::OffsetOutOfRange));
+    assert_eq!(moved(-1), Ok(Offset(10)));
     let unknown = LogStartsMoved { moves: vec![(PartitionId(2), Offset(0))] };
-    assert_eq!(shard.one(&unknown).number(), Err(ErrorKind::UnknownTopic));
+    assert_eq!(shard.one(&unknown), Err(TopicError::Unknown));
     assert_eq!(shard.append(&append_to(1, 1)).unwrap().log_start, Offset(10));
 }
 
@@ -292,17 +307,17 @@ fn references_show_stored_records_elsewhere() {
         overlay: Overlay::None,
     };
     let reference = |block| ReferenceBody { targets: vec![PartitionId(2)], max_ts: 9, extent: extent(block) };
-    let answer = shard.one(&reference(run.block)).appended().unwrap();
+    let answer = shard.one(&reference(run.block)).unwrap();
     assert_eq!((answer.base_offset, answer.duplicate), (Offset(0), false));
     let shown = shard.state.partition(PartitionId(2)).unwrap().index.open()[0];
     assert_eq!((shown.block, shown.records, shown.first_record, shown.max_ts), (run.block, 3, 2, 9));
     // In its own block, which has no number yet when the entry is made.
-    shard.one(&reference(Sequence::NONE)).appended().unwrap();
+    shard.one(&reference(Sequence::NONE)).unwrap();
     let shown = shard.state.partition(PartitionId(2)).unwrap().index.open()[1];
     assert_eq!((shown.block, shown.base), (shard.sequence, Offset(3)));
     // Not in one that is not applied.
     let later = Sequence(shard.sequence.0 + 9);
-    assert_eq!(shard.one(&reference(later)).appended(), Err(ErrorKind::InvalidRecord));
+    assert_eq!(shard.one(&reference(later)), Err(AppendError::InvalidReference));
     let first = shard.state.partition(PartitionId(2)).unwrap().first_block();
     assert_eq!(first, Some(run.block), "what is referred to is kept");
 }
@@ -316,28 +331,29 @@ fn a_fragmented_batch_is_visible_with_its_end_and_dropped_with_its_term() {
     let mut shard = Shard::with_partitions(&[1]);
     for index in 0..3 {
         shard.push(&ChunkBody { fragmented: 4, index }, Some(&[0; 100]));
-        shard.apply().remove(0).done().unwrap();
+        shard.apply();
     }
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(0));
     assert_eq!(shard.state.lowest_block(), Some(Sequence(2)));
-    assert_eq!(shard.one(&fragmented(4, 3)).appended().unwrap().base_offset, Offset(0));
+    assert_eq!(shard.one(&fragmented(4, 3)).unwrap().base_offset, Offset(0));
     let partition = shard.state.partition(PartitionId(1)).unwrap();
     assert_eq!((partition.next, partition.bytes, partition.fragmented.len()), (Offset(7), 300, 1));
     assert_eq!(partition.first_block(), Some(Sequence(2)));
     assert_eq!(shard.state.lowest_block(), None);
-    assert_eq!(shard.one(&fragmented(4, 3)).appended(), Err(ErrorKind::NotLeader), "used up");
+    assert_eq!(shard.one(&fragmented(4, 3)), Err(ShardFailure::NotLeader.into()), "used up");
 
     shard.push(&ChunkBody { fragmented: 4, index: 0 }, Some(&[0; 100]));
     shard.apply();
-    shard.one(&FragmentedDropped { fragmented: 4 }).done().unwrap();
+    shard.one(&FragmentedDropped { fragmented: 4 }).unwrap();
     assert_eq!(shard.state.lowest_block(), None);
 
     shard.push(&ChunkBody { fragmented: 5, index: 0 }, Some(&[0; 100]));
     shard.apply();
     shard.term = Term(2);
-    assert_eq!(shard.one(&fragmented(5, 1)).appended(), Err(ErrorKind::NotLeader));
+    assert_eq!(shard.one(&fragmented(5, 1)), Err(ShardFailure::NotLeader.into()));
     shard.push(&ChunkBody { fragmented: 6, index: 1 }, Some(&[0; 100]));
-    assert_eq!(shard.apply().remove(0).done(), Err(ErrorKind::InvalidRecord), "its first chunk was cut");
+    shard.apply();
+    assert_eq!(shard.state.lowest_block(), None, "its first chunk was cut");
 }
 
 #[test]
@@ -355,53 +371,52 @@ fn leader_epochs_follow_the_term() {
 fn partitions_are_made_configured_and_deleted_once() {
     let mut shard = Shard::with_partitions(&[1]);
     shard.append(&append_to(1, 2)).unwrap();
-    shard.one(&created(&[1, 2])).done().unwrap();
+    shard.one(&created(&[1, 2])).unwrap();
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().next, Offset(2), "it was there");
     let newer = |version| PartitionsConfigured {
         settings: PartitionSettings { retention_ms: version as i64, ..settings(version) },
         partitions: vec![PartitionId(1), PartitionId(77)],
     };
-    shard.one(&newer(3)).done().unwrap();
-    shard.one(&newer(2)).done().unwrap();
+    shard.one(&newer(3)).unwrap();
+    shard.one(&newer(2)).unwrap();
     assert_eq!(shard.state.partition(PartitionId(1)).unwrap().settings.version, 3);
     let deleted = PartitionsDeleted { partitions: vec![PartitionId(1), PartitionId(77)] };
-    shard.one(&deleted).done().unwrap();
+    shard.one(&deleted).unwrap();
     assert_eq!(shard.state.partitions.touched.gone, [PartitionId(1)]);
-    assert_eq!(shard.append(&append_to(1, 1)), Err(ErrorKind::UnknownTopic));
+    assert_eq!(shard.append(&append_to(1, 1)), Err(AppendError::UnknownPartition));
 }
 
 #[test]
 fn the_catalog_decides_names_ids_and_numbers() {
     let mut shard = Shard::new();
-    let first = shard.one(&topic_created("t", 1)).topic().unwrap();
+    let first = shard.one(&topic_created("t", 1)).unwrap();
     assert_eq!(first.partitions.iter().map(|p| (p.index, p.id.0)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
-    assert_eq!(shard.one(&topic_created("t", 2)).topic().unwrap_err(), TopicError::Exists("t".into()));
+    assert_eq!(shard.one(&topic_created("t", 2)).unwrap_err(), TopicError::Exists("t".into()));
     let id = TopicId([1; 16]);
     let extended = TopicExtended { id, from: 2, shards: vec![ShardId(1)] };
-    assert_eq!(shard.one(&extended).topic().unwrap().partitions.len(), 3);
-    assert_eq!(shard.one(&extended).topic().unwrap_err(), TopicError::Changed, "decided twice");
+    assert_eq!(shard.one(&extended).unwrap().partitions.len(), 3);
+    assert_eq!(shard.one(&extended).unwrap_err(), TopicError::Changed, "decided twice");
     let config = ValidConfig::trusted(TopicConfig { retention_ms: Some(1), ..TopicConfig::default() });
     let change = |version| TopicConfigured { id, version, config: config.clone() };
-    let configured = shard.one(&change(None)).topic().unwrap();
+    let configured = shard.one(&change(None)).unwrap();
     assert_eq!((&configured.config, configured.version), (&config, 3));
-    assert_eq!(shard.one(&change(Some(2))).topic().unwrap_err(), TopicError::Changed, "made of an older one");
-    assert_eq!(shard.one(&change(Some(3))).topic().unwrap().version, 4);
-    shard.one(&TopicDeleted { id }).topic().unwrap();
-    assert_eq!(shard.one(&TopicDeleted { id }).topic().unwrap_err(), TopicError::Unknown);
-    let again = shard.one(&topic_created("t", 3)).topic().unwrap();
+    assert_eq!(shard.one(&change(Some(2))).unwrap_err(), TopicError::Changed, "made of an older one");
+    assert_eq!(shard.one(&change(Some(3))).unwrap().version, 4);
+    shard.one(&TopicDeleted { id }).unwrap();
+    assert_eq!(shard.one(&TopicDeleted { id }).unwrap_err(), TopicError::Unknown);
+    let again = shard.one(&topic_created("t", 3)).unwrap();
     assert_eq!(again.partitions[0].id, PartitionId(4), "ids are never reused");
 
-    let number =
-        |shard: &mut Shard, name: &str| shard.one(&FrontendRegistered { name: name.into() }).number();
+    let number = |shard: &mut Shard, name: &str| shard.one(&FrontendRegistered { name: name.into() });
     assert_eq!(
         (number(&mut shard, "a"), number(&mut shard, "b"), number(&mut shard, "a")),
-        (Ok(1), Ok(2), Ok(1))
+        (Ok(FrontendNo(1)), Ok(FrontendNo(2)), Ok(FrontendNo(1)))
     );
     let ids = ProducerIdsAllocated { count: 10 };
-    assert_eq!((shard.one(&ids).number(), shard.one(&ids).number()), (Ok(1), Ok(11)));
+    assert_eq!((shard.one(&ids), shard.one(&ids)), (Ok(ProducerId(1)), Ok(ProducerId(11))));
     let fixed = |shards| DataShardsFixed { shards, cluster: TopicId([shards as u8; 16]) };
-    shard.one(&fixed(3)).done().unwrap();
-    shard.one(&fixed(4)).done().unwrap();
+    shard.one(&fixed(3)).unwrap();
+    shard.one(&fixed(4)).unwrap();
     assert_eq!(shard.state.catalog.made_with(), Some((3, TopicId([3; 16]))));
 }
 
@@ -415,20 +430,20 @@ fn a_topic_that_is_to_be_unlike_others_is_refused_beside_one_whose_name_is_nearl
     for (id, name) in ["a.b", "a_b", "a.b", "a-b", "ab"].into_iter().enumerate() {
         shard.push(&unlike(name, id as u8 + 1), None);
     }
-    let made: Vec<_> = shard.apply().into_iter().map(|outcome| outcome.topic().map(drop)).collect();
+    let made: Vec<_> = shard
+        .apply()
+        .into_iter()
+        .map(|outcome| <TopicCreated as Body>::Outcome::of(outcome).map(drop))
+        .collect();
     assert_eq!(made, [Ok(()), collides("a_b", "a.b"), Err(TopicError::Exists("a.b".into())), Ok(()), Ok(())]);
     // What asks for nothing is made, as it was before there was such a rule.
-    shard.one(&topic_created("a_b", 7)).topic().unwrap();
+    shard.one(&topic_created("a_b", 7)).unwrap();
     let elsewhere = TopicCreated { namespace: "other".into(), ..unlike("a.b", 8) };
-    shard.one(&elsewhere).topic().unwrap();
-    shard.one(&TopicDeleted { id: TopicId([1; 16]) }).topic().unwrap();
-    assert_eq!(
-        shard.one(&unlike("a.b", 9)).topic().map(drop),
-        collides("a.b", "a_b"),
-        "the other is still there"
-    );
-    shard.one(&TopicDeleted { id: TopicId([7; 16]) }).topic().unwrap();
-    shard.one(&unlike("a.b", 10)).topic().unwrap();
+    shard.one(&elsewhere).unwrap();
+    shard.one(&TopicDeleted { id: TopicId([1; 16]) }).unwrap();
+    assert_eq!(shard.one(&unlike("a.b", 9)).map(drop), collides("a.b", "a_b"), "the other is still there");
+    shard.one(&TopicDeleted { id: TopicId([7; 16]) }).unwrap();
+    shard.one(&unlike("a.b", 10)).unwrap();
 }
 
 #[test]

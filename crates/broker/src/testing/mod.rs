@@ -13,7 +13,7 @@ use sabir_journal::disk::Disk;
 use sabir_journal::pages::PageStore;
 use sabir_journal::testing::{LateOptions, LateReplicator};
 use sabir_journal::{Journal, JournalError, Replicator};
-use sabir_model::{ErrorKind, ShardId};
+use sabir_model::{GroupError, ShardId};
 
 use crate::backend::{Backend, Folders};
 pub use crate::panicking::panic_once;
@@ -87,7 +87,7 @@ impl Commits {
 }
 
 /// Has a broker's groups answer that they are not led, and why.
-pub fn retire_groups(broker: &Broker, why: ErrorKind) {
+pub fn retire_groups(broker: &Broker, why: GroupError) {
     broker.inner.groups.retire(why);
 }
 

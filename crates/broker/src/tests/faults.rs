@@ -10,12 +10,17 @@ use sabir_journal::Priority;
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_journal::pages::CommitFault;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardId, TopicConfig};
+use sabir_model::{
+    AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, ShardId, TopicConfig,
+};
 
 use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::testing::Disks;
-use crate::{Broker, BrokerOptions, Caller, Damage, Fence, NewTopic, OffsetCommit, StartError, Text, Topic};
+use crate::{
+    Broker, BrokerOptions, Caller, Damage, DamageCause, Fence, NewTopic, OffsetCommit, StartError, Text,
+    Topic,
+};
 
 #[tokio::test]
 async fn a_failed_write_stops_its_shard_and_no_other() {
@@ -27,8 +32,11 @@ async fn a_failed_write_stops_its_shard_and_no_other() {
     append(&broker, &topic, bad, batch(&[b"before"], 1)).await.unwrap();
     machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Io, lasting: false });
     let failed = soon(append(&broker, &topic, bad, batch(&[b"lost"], 2))).await;
-    assert_eq!(failed, Err(ErrorKind::StorageError));
-    assert_eq!(append(&broker, &topic, bad, batch(&[b"x"], 3)).await, Err(ErrorKind::StorageError));
+    assert_eq!(failed, Err(AppendError::Shard(ShardFailure::StorageError)));
+    assert_eq!(
+        append(&broker, &topic, bad, batch(&[b"x"], 3)).await,
+        Err(AppendError::Shard(ShardFailure::StorageError))
+    );
     append(&broker, &topic, good, batch(&[b"fine"], 4)).await.unwrap();
     let fetched = read(&broker, &topic, bad, 0, 1000).await.unwrap();
     assert_eq!(values(&fetched), [(0, b"before".to_vec())]);
@@ -73,7 +81,7 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
     broker.shutdown();
 }
 
-const TIMEOUT: Result<(), ErrorKind> = Err(ErrorKind::Timeout);
+const TIMEOUT: Result<(), GroupError> = Err(GroupError::Shard(ShardFailure::Timeout));
 
 /// What a future comes to at once; who asked does not wait for it.
 fn poll_once<T>(asked: impl Future<Output = T>) -> Option<T> {
@@ -90,7 +98,7 @@ async fn fill(broker: &Broker, topic: &Topic) -> i64 {
         match soon(append(broker, topic, 0, batch(&[&big], 1))).await {
             Ok(appended) => assert_eq!(appended.base_offset.0, taken),
             Err(error) => {
-                assert_eq!(error, ErrorKind::StorageFull);
+                assert_eq!(error, AppendError::Shard(ShardFailure::StorageFull));
                 return taken;
             }
         }
@@ -118,7 +126,8 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
     assert_eq!((appended.base_offset.0, appended.log_start.0), (taken, taken));
     let below = read(&broker, &topic, 0, taken - 1, 1000).await;
-    assert_eq!(below.unwrap_err(), ErrorKind::OffsetOutOfRange);
+    let (asked, end) = (Offset(taken - 1), Offset(taken + 1));
+    assert_eq!(below.unwrap_err(), ReadError::OutOfRange { asked, start: Offset(taken), end });
     broker.shutdown();
 }
 
@@ -148,7 +157,7 @@ async fn a_fragmented_batch_that_does_not_fit_leaves_the_reserve_alone() {
     let topic = create(&broker, "t", 1).await;
     let huge = vec![1u8; 40 << 20];
     let refused = soon(append(&broker, &topic, 0, batch(&[&huge], 1))).await;
-    assert_eq!(refused, Err(ErrorKind::StorageFull));
+    assert_eq!(refused, Err(AppendError::Shard(ShardFailure::StorageFull)));
     // What the first chunks took comes back by itself.
     until(|| {
         let open = broker.inner.shards[1].state.read().lowest_block();
@@ -215,7 +224,7 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     assert_eq!(values(&fetched), [(0, b"fine".to_vec())]);
     let fetched = soon(read(&broker, &a, 0, 0, 100_000)).await.unwrap();
     assert_eq!(values(&fetched), [(0, b"good".to_vec())], "what stands before it is served");
-    assert_eq!(soon(read(&broker, &a, 0, 1, 100_000)).await.unwrap_err(), ErrorKind::CorruptBatch);
+    assert_eq!(soon(read(&broker, &a, 0, 1, 100_000)).await.unwrap_err(), ReadError::Corrupt);
     assert_eq!(broker.stats().shards[1].corrupt, 2);
     // However often it is read.
     for _ in 0..3 {
@@ -224,7 +233,7 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     let lines = logged(&["ERROR", "records cannot be read", "topic=\"rotten\" partition=0 offset=1 error="]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(!broker.stats().shards[1].stopped);
-    let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), error: ErrorKind::CorruptBatch };
+    let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), cause: DamageCause::Corrupt };
     assert_eq!(broker.stats().shards[1].damaged, [damage]);
     let place = a.partition(0).unwrap();
     broker.delete_records(Caller::OPERATOR, place.shard, place.id, Offset(2)).await.unwrap();
@@ -301,10 +310,13 @@ async fn a_block_applied_in_part_stops_its_shard_and_is_in_no_checkpoint() {
     broker.flush();
     // What came before the entry that failed took effect, and is answered and read so; what stands behind it is not known.
     assert_eq!(soon(first).await[0].unwrap().base_offset, Offset(1));
-    assert_eq!(soon(second).await[0], Err(ErrorKind::StorageError));
+    assert_eq!(soon(second).await[0], Err(AppendError::Shard(ShardFailure::StorageError)));
     assert_eq!(values(&read(&broker, &topic, 0, 1, 1000).await.unwrap()), [(1, b"first".to_vec())]);
     assert!(broker.stats().shards[1].stopped);
-    assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(
+        append(&broker, &topic, 0, batch(&[b"x"], 1)).await,
+        Err(AppendError::Shard(ShardFailure::StorageError))
+    );
     let refused = shard.checkpoint().unwrap_err();
     assert!(refused.to_string().contains("applied in part"), "{refused}");
     shard.seal();

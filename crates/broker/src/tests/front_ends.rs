@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sabir_base::clock::SystemClock;
 use sabir_journal::Replicator;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
-use sabir_model::{ErrorKind, FrontendNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
+use sabir_model::{AppendError, FrontendNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
 
 use super::registers::{REGISTERS, Registers, THERE, delete, draw, log_new, newer, panics, pin, set, unpin};
 use super::rig::{append, batch, create, item, new_topic, options, pending, read, soon, until, values};
@@ -197,7 +197,7 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
     let entry = ProjectionEntry { batches: vec![gone], ..ProjectionEntry::new(log_new("new", b"x")) };
     let (_, answer) = broker.write(ShardId(1), number(&broker), &entry).unwrap();
     broker.flush();
-    assert_eq!(soon(answer).await.unwrap(), ErrorKind::UnknownTopic.to_string());
+    assert_eq!(soon(answer).await.unwrap(), AppendError::UnknownPartition.to_string());
     assert_eq!(look(&broker, 1, "new"), None);
     broker.shutdown();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_journal::Replicator;
 use sabir_journal::testing::LateReplicator;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
 
 use super::rig::{open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
@@ -37,7 +37,7 @@ fn at_once() -> GroupOptions {
 }
 
 /// Joins and leads, taking the place of whoever is silent.
-async fn join(broker: &Broker, id: Text) -> Result<Member, ErrorKind> {
+async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
     let request = JoinRequest {
         member: id,
         instance: None,
@@ -53,13 +53,13 @@ async fn join(broker: &Broker, id: Text) -> Result<Member, ErrorKind> {
     Ok(Member { id: joined.member, generation: joined.generation })
 }
 
-fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, ErrorKind>> {
+fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, GroupError>> {
     let assignments = vec![(member.id.clone(), Bytes::from_static(b"everything"))];
     let request = SyncRequest { fence: member.fence(), protocol_type: None, protocol: None, assignments };
     broker.groups().sync("g", request)
 }
 
-async fn settle(broker: &Broker) -> Result<Member, ErrorKind> {
+async fn settle(broker: &Broker) -> Result<Member, GroupError> {
     let member = join(broker, Text::from("")).await?;
     let synced = soon(sync(broker, &member)).await?;
     assert_eq!(synced.assignment, "everything");
@@ -164,12 +164,14 @@ fn what_was_cut_leaves_no_trace_in_a_group() {
         tokio::task::spawn_blocking(move || cutting.cut(after).unwrap()).await.unwrap();
         // What was still in the open block goes out in the new term and is applied after the cut.
         let cut = soon(committing).await;
-        assert_eq!(cut, [Err(ErrorKind::NotLeader)]);
+        assert_eq!(cut, [Err(GroupError::Shard(ShardFailure::NotLeader))]);
         let outcome = committing_all(&late, syncing).await;
         assert_eq!(committed(&broker), -1);
         let view = broker.groups().describe("g").unwrap();
         match outcome {
-            Err(ErrorKind::NotLeader) => assert_eq!((view.generation, view.state), (1, GroupPhase::Stable)),
+            Err(GroupError::Shard(ShardFailure::NotLeader)) => {
+                assert_eq!((view.generation, view.state), (1, GroupPhase::Stable))
+            }
             Ok(_) => assert_eq!((view.generation, view.state), (2, GroupPhase::Stable)),
             Err(other) => panic!("{other}"),
         }
@@ -213,7 +215,7 @@ fn power_cuts(seam: Seam) {
 }
 
 /// The members of former runs are silent; the new one is in when their sessions are over.
-async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member, ErrorKind> {
+async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member, GroupError> {
     machine.clock.advance(7_000);
     until(|| {
         machine.clock.advance(1_000);

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use sabir_base::clock::SystemClock;
 use sabir_base::crc::crc32c;
-use sabir_model::ErrorKind;
+use sabir_model::ReadError;
 use tempfile::TempDir;
 
 use super::rig::{append, batch, create, open, options, read, values};
@@ -86,7 +86,7 @@ async fn count(broker: &Broker, name: &str) -> usize {
     try_count(broker, name).await.unwrap()
 }
 
-async fn try_count(broker: &Broker, name: &str) -> Result<usize, ErrorKind> {
+async fn try_count(broker: &Broker, name: &str) -> Result<usize, ReadError> {
     let Some(topic) = broker.catalog().topic(name).cloned() else { return Ok(0) };
     let mut found = 0;
     for index in 0..3 {
@@ -318,7 +318,7 @@ async fn what_is_left_of_a_deleted_topic_is_deleted_at_the_next_start() {
     let body = crate::entry::TopicDeleted { id };
     let catalog = &broker.inner.shards[0];
     let asked = catalog.ask(sabir_journal::Priority::Reserve, &body);
-    asked.await.topic().unwrap();
+    asked.await.unwrap();
     close(broker);
     let broker = open(three_shards(dir.path()));
     let left =
@@ -481,7 +481,7 @@ async fn judge(dir: &Path, what: &str) {
             // Of what lies on the disk a part may be damaged that only a reader comes to.
             for name in ["a", "b"] {
                 let found = try_count(&broker, name).await;
-                let refused = matches!(found, Err(ErrorKind::StorageError | ErrorKind::CorruptBatch));
+                let refused = matches!(found, Err(ReadError::Storage | ReadError::Corrupt));
                 assert!(refused || found == Ok(RECORDS), "{what}: {found:?}");
             }
             close(broker);
@@ -555,7 +555,7 @@ async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
     let broker = open(options(dir.path()));
     let found = read(&broker, &pay, 0, 0, 1 << 20).await.unwrap();
     assert_eq!(values(&found).len(), RECORDS);
-    assert_eq!(read(&broker, &mail, 0, 20, 1 << 20).await.unwrap_err(), ErrorKind::CorruptBatch);
+    assert_eq!(read(&broker, &mail, 0, 20, 1 << 20).await.unwrap_err(), ReadError::Corrupt);
     let before = read(&broker, &mail, 0, 0, 1 << 20).await.unwrap();
     assert!(values(&before).iter().all(|(_, value)| value.starts_with(b"mail-")));
     let after = read(&broker, &mail, 0, 21, 1 << 20).await.unwrap();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sabir_journal::{LARGEST_ENTRY, Priority};
-use sabir_model::{ErrorKind, InvalidSetting, LeaderEpoch, Offset, TopicConfig, TopicError, TopicId};
+use sabir_model::{
+    GroupError, InvalidSetting, LeaderEpoch, Offset, ShardFailure, TopicConfig, TopicError, TopicId,
+};
 
 use super::rig::{create, new_topic, open, options, soon};
 use crate::answer::Answer;
@@ -53,7 +55,7 @@ fn position(topic: u8, partition: i32, offset: i64, metadata: &Text) -> OffsetCo
     }
 }
 
-async fn commit(broker: &Broker, fence: Fence, offsets: Vec<OffsetCommit>) -> Vec<Result<(), ErrorKind>> {
+async fn commit(broker: &Broker, fence: Fence, offsets: Vec<OffsetCommit>) -> Vec<Result<(), GroupError>> {
     soon(broker.groups().commit("g", fence, offsets)).await
 }
 
@@ -65,12 +67,12 @@ async fn no_kind_of_entry_is_pushed_beyond_what_a_block_takes() {
     for kind in KINDS {
         for over in [1, 100, 2 << 20] {
             let body = vec![1; LARGEST_ENTRY + over];
-            let answer = Answer::default();
+            let answer = Answer::<Result<(), ShardFailure>>::default();
             let refused = shard.push(Priority::Reserve, kind, &body, Some(answer.waiter()));
-            assert_eq!(refused.err().map(|(error, _)| error), Some(ErrorKind::MessageTooLarge), "{kind}");
+            assert_eq!(refused.err().map(|(failure, _)| failure), Some(ShardFailure::TooLarge), "{kind}");
             let bodies = vec![(vec![1], answer.waiter()), (body, answer.waiter())];
             let refused = shard.push_together(Priority::Reserve, kind, bodies);
-            assert_eq!(refused, Err(ErrorKind::MessageTooLarge), "{kind}");
+            assert_eq!(refused, Err(ShardFailure::TooLarge), "{kind}");
         }
     }
     create(&broker, "t", 3).await;
@@ -87,7 +89,7 @@ async fn the_largest_entry_that_is_taken_is_applied() {
         let member = Text::from("m".repeat(length));
         let fence = Fence { member, ..outside() };
         let outcome = commit(&broker, fence, vec![position(1, 0, 5, &Text::from(""))]).await;
-        assert!(matches!(outcome[0], Ok(()) | Err(ErrorKind::MessageTooLarge)), "{length}: {outcome:?}");
+        assert!(matches!(outcome[0], Ok(()) | Err(GroupError::TooLarge)), "{length}: {outcome:?}");
     }
     assert!(!broker.inner.shards[1].is_stopped());
     broker.shutdown();
@@ -126,7 +128,7 @@ async fn of_a_partition_named_many_times_the_last_position_counts() {
     offsets.push(position(1, 1, 5, &long));
     let outcomes = commit(&broker, outside(), offsets).await;
     let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.is_err()).collect();
-    assert_eq!((outcomes.len(), refused), (302, vec![&Err(ErrorKind::OffsetMetadataTooLarge)]));
+    assert_eq!((outcomes.len(), refused), (302, vec![&Err(GroupError::MetadataTooLarge)]));
     let kept: Vec<_> = broker.groups().all_offsets("g").iter().map(|(_, kept)| kept.offset.0).collect();
     assert_eq!(kept, [299, 5]);
     broker.shutdown();
@@ -140,9 +142,9 @@ async fn a_commit_that_is_fenced_is_fenced_in_all_its_parts() {
     let stranger = Fence { generation: 3, member: Text::from("stranger"), instance: None };
     let wide: Vec<_> = (0..600).map(|i| position(1, i, 7, &long)).collect();
     let outcomes = commit(&broker, stranger.clone(), wide.clone()).await;
-    assert_eq!(outcomes, vec![Err(ErrorKind::GroupNotFound); 600]);
+    assert_eq!(outcomes, vec![Err(GroupError::NotFound); 600]);
     let huge = Fence { member: Text::from("m".repeat(2 << 20)), ..outside() };
-    assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(ErrorKind::MessageTooLarge); 600]);
+    assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(GroupError::TooLarge); 600]);
     assert!(broker.groups().all_offsets("g").is_empty());
     assert_eq!(commit(&broker, outside(), wide).await, vec![Ok(()); 600]);
     broker.shutdown();
@@ -228,10 +230,10 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
         *refused.entry(error.to_string()).or_insert(0) += 1;
     }
     // A group takes a megabyte of them, all groups together what their members may.
-    let given = refused[&ErrorKind::MemberIdRequired.to_string()];
+    let given = refused[&GroupError::MemberIdRequired.to_string()];
     assert!((60..=80).contains(&given), "{refused:?}");
-    assert!(refused[&ErrorKind::GroupFull.to_string()] >= 30, "{refused:?}");
-    assert!(refused[&ErrorKind::LimitReached.to_string()] >= 50, "{refused:?}");
+    assert!(refused[&GroupError::Full.to_string()] >= 30, "{refused:?}");
+    assert!(refused[&GroupError::LimitReached.to_string()] >= 50, "{refused:?}");
     broker.shutdown();
 }
 
@@ -251,7 +253,7 @@ async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
     }
     assert!((20..25).contains(&kept), "{kept}");
     let each = |offset| vec![position(1, 0, offset, &none), position(1, 1, offset, &none)];
-    let full = [Err(ErrorKind::OffsetMetadataTooLarge), Err(ErrorKind::LimitReached)];
+    let full = [Err(GroupError::MetadataTooLarge), Err(GroupError::LimitReached)];
     let more = vec![position(1, 0, 2, &long), position(3, 0, 2, &none)];
     // What comes with the request counts, too.
     while commit(&broker, outside(), vec![position(4, kept as i32, 1, &none)]).await[0].is_ok() {
@@ -294,7 +296,7 @@ async fn commits_under_way_are_counted_before_they_are_there() {
     for commit in many {
         match soon(commit).await.remove(0) {
             Ok(()) => taken += 1,
-            Err(error) => full += usize::from(error == ErrorKind::LimitReached),
+            Err(error) => full += usize::from(error == GroupError::LimitReached),
         }
     }
     assert!((20..=29).contains(&taken) && full > 200, "{taken} taken, {full} beyond the number of groups");
@@ -326,10 +328,10 @@ async fn groups_that_are_led_and_those_that_are_stored_are_counted_together() {
     for i in 0..10 {
         asked.push(soon(broker.groups().join(&format!("led {i}"), newcomer("x"))).await.unwrap_err().error);
     }
-    let told = asked.iter().filter(|error| **error == ErrorKind::MemberIdRequired).count();
-    assert_eq!((told, asked[9]), (4, ErrorKind::LimitReached));
+    let told = asked.iter().filter(|error| **error == GroupError::MemberIdRequired).count();
+    assert_eq!((told, asked[9]), (4, GroupError::LimitReached));
     let over = soon(broker.groups().commit("one more", outside(), vec![position(1, 0, 1, &none)])).await;
-    assert_eq!(over, [Err(ErrorKind::LimitReached)]);
+    assert_eq!(over, [Err(GroupError::LimitReached)]);
     broker.shutdown();
 }
 
@@ -337,7 +339,7 @@ async fn groups_that_are_led_and_those_that_are_stored_are_counted_together() {
 async fn a_kind_of_groups_has_a_name_and_no_text() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
-    for (bytes, error) in [(256, ErrorKind::MemberIdRequired), (257, ErrorKind::InconsistentGroupProtocol)] {
+    for (bytes, error) in [(256, GroupError::MemberIdRequired), (257, GroupError::InconsistentProtocol)] {
         let request = JoinRequest { protocol_type: Text::from("k".repeat(bytes)), ..newcomer("x") };
         assert_eq!(soon(broker.groups().join("g", request)).await.unwrap_err().error, error);
     }
@@ -359,7 +361,7 @@ fn newcomer(client: &str) -> JoinRequest {
     }
 }
 
-async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorKind> {
+async fn join(broker: &Broker, metadata: usize) -> Result<Joined, GroupError> {
     let metadata = Bytes::from(vec![b'm'; metadata]);
     let request = JoinRequest {
         member: Text::from(""),
@@ -396,7 +398,7 @@ async fn a_static_member_whose_new_form_no_entry_takes_is_refused_and_the_group_
     };
     assert!(soon(broker.groups().sync("g", sync)).await.is_ok());
 
-    assert_eq!(join(&broker, 250 << 10).await.err(), Some(ErrorKind::MessageTooLarge));
+    assert_eq!(join(&broker, 250 << 10).await.err(), Some(GroupError::TooLarge));
     let joined = join(&broker, 10).await.unwrap();
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"less"))];
     let sync = SyncRequest { fence: fence(&joined), protocol_type: None, protocol: None, assignments };

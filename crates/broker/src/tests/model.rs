@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sabir_model::{ErrorKind, Offset, ShardFailure, TopicError};
+use sabir_model::{AppendError, Offset, ShardFailure, TopicError};
 
 use super::rig::{item, produced, read, soon, until, values};
 use super::sim::{Machine, Seam};
@@ -189,9 +189,9 @@ impl World {
                     Ok(appended) => {
                         self.acknowledged(topic, partition, sequence, value, appended.base_offset.0)
                     }
-                    Err(ErrorKind::NotLeader | ErrorKind::OutOfOrderSequence) => {
-                        refused.push((sequence, value))
-                    }
+                    Err(
+                        AppendError::Shard(ShardFailure::NotLeader) | AppendError::OutOfOrderSequence { .. },
+                    ) => refused.push((sequence, value)),
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -300,7 +300,14 @@ impl World {
             match answer {
                 Ok(appended) => assert_eq!(appended.base_offset.0, *offset, "an answered offset stays"),
                 Err(error) => {
-                    assert!(matches!(error, ErrorKind::NotLeader | ErrorKind::OutOfOrderSequence), "{error}");
+                    assert!(
+                        matches!(
+                            error,
+                            AppendError::Shard(ShardFailure::NotLeader)
+                                | AppendError::OutOfOrderSequence { .. }
+                        ),
+                        "{error}"
+                    );
                 }
             }
         }

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use sabir_base::panics::contain;
 use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Priority;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, ShardFailure, TopicId};
+use sabir_model::{
+    AppendError, FrontendNo, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, TopicId,
+};
 
 use super::rig::{append, batch, create, item, new_topic, open, options, read, soon, until, values};
 use crate::answer::{Answer, Waiter};
-use crate::entry::FrontendRegistered;
+use crate::entry::{Body, FrontendRegistered};
 use crate::panicking::panic_once;
 use crate::{
     Appended, Broker, Caller, ClientIdentity, Fence, GroupProtocol, JoinRequest, Joined, OffsetCommit,
@@ -40,11 +42,14 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
     append(&broker, &topic, here, batch(&[b"kept"], 1)).await.unwrap();
     panic_once("apply", "no entry before this one");
     let behind = commit(&broker, "no entry before this one");
-    assert_eq!(soon(behind).await, [Err(ErrorKind::StorageError)]);
+    assert_eq!(soon(behind).await, [Err(GroupError::Shard(ShardFailure::StorageError))]);
     let stats = broker.stats();
     assert_eq!(stats.shards.iter().map(|shard| shard.stopped).collect::<Vec<_>>(), [false, true, false]);
-    assert_eq!(append(&broker, &topic, here, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
-    assert_eq!(read(&broker, &topic, here, 0, 100).await.err(), Some(ErrorKind::StorageError));
+    assert_eq!(
+        append(&broker, &topic, here, batch(&[b"x"], 1)).await,
+        Err(AppendError::Shard(ShardFailure::StorageError))
+    );
+    assert_eq!(read(&broker, &topic, here, 0, 100).await.err(), Some(ReadError::Storage));
     assert!(broker.inner.shards[1].journal.stopped().is_some());
 
     append(&broker, &topic, other, batch(&[b"goes on"], 1)).await.unwrap();
@@ -64,11 +69,11 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
 
 /// What is kept after a batch that nobody sent on its way: those who wait for it are told, unless a shard that was driven meanwhile has
 /// committed it before.
-fn kept_with(told: Vec<Result<Appended, ErrorKind>>) -> Vec<(i64, Vec<u8>)> {
+fn kept_with(told: Vec<Result<Appended, AppendError>>) -> Vec<(i64, Vec<u8>)> {
     let mut kept = vec![(0, b"kept".to_vec())];
     match told.as_slice() {
         [Ok(appended)] => kept.push((appended.base_offset.0, b"not sent".to_vec())),
-        told => assert_eq!(told, [Err(ErrorKind::StorageError)]),
+        told => assert_eq!(told, [Err(AppendError::Shard(ShardFailure::StorageError))]),
     }
     kept
 }
@@ -83,7 +88,10 @@ async fn a_panic_under_the_open_block_stops_the_shard_and_reads_go_on() {
     panic_once("push", "panics under the lock");
     assert!(contain(|| commit(&broker, "panics under the lock")).is_none(), "the caller's own panic goes on");
     let kept = kept_with(soon(waiting).await);
-    assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(
+        append(&broker, &topic, 0, batch(&[b"x"], 1)).await,
+        Err(AppendError::Shard(ShardFailure::StorageError))
+    );
     assert_eq!(values(&read(&broker, &topic, 0, 0, 1000).await.unwrap()), kept);
     broker.shutdown();
 }
@@ -103,7 +111,10 @@ async fn a_job_that_panics_stops_the_shard_it_was_at_and_no_checkpoint_is_made_o
     let lines = logged(&["ERROR", "a panic: the shard stops", "shard=1 doing=\"a job of its own\""]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     let kept = kept_with(soon(waiting).await);
-    assert_eq!(append(&broker, &topic, here, batch(&[b"x"], 1)).await, Err(ErrorKind::StorageError));
+    assert_eq!(
+        append(&broker, &topic, here, batch(&[b"x"], 1)).await,
+        Err(AppendError::Shard(ShardFailure::StorageError))
+    );
     assert_eq!(values(&read(&broker, &topic, here, 0, 1000).await.unwrap()), kept);
     append(&broker, &topic, 1 - here, batch(&[b"goes on"], 1)).await.unwrap();
     let before = broker.stats().shards[1].checkpoints;
@@ -123,12 +134,13 @@ async fn a_panic_in_an_answer_is_that_answers_own() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
     let shard = broker.inner.shards[0].clone();
+    type Registered = <FrontendRegistered as Body>::Outcome;
     let body = FrontendRegistered { name: "one".into() };
-    shard.propose(Priority::Ordinary, &body, Waiter::then(|_, _| panic!("on purpose")));
-    let behind = Answer::default();
+    shard.propose(Priority::Ordinary, &body, Waiter::then(|_: Registered, _| panic!("on purpose")));
+    let behind = Answer::<Registered>::default();
     shard.propose(Priority::Ordinary, &body, behind.waiter());
     shard.submit();
-    assert_eq!(soon(behind).await.number(), Ok(1));
+    assert_eq!(soon(behind).await, Ok(FrontendNo(1)));
     assert!(!shard.is_stopped());
     broker.shutdown();
 }
@@ -162,7 +174,7 @@ async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_
     broker.shutdown();
 }
 
-async fn join(broker: &Broker, group: &str) -> Result<Joined, ErrorKind> {
+async fn join(broker: &Broker, group: &str) -> Result<Joined, GroupError> {
     let request = JoinRequest {
         member: Text::from(""),
         instance: None,
@@ -177,7 +189,7 @@ async fn join(broker: &Broker, group: &str) -> Result<Joined, ErrorKind> {
     soon(broker.groups().join(group, request)).await.map_err(|refused| refused.error)
 }
 
-fn sync(broker: &Broker, group: &str, joined: &Joined) -> crate::Reply<Result<crate::Synced, ErrorKind>> {
+fn sync(broker: &Broker, group: &str, joined: &Joined) -> crate::Reply<Result<crate::Synced, GroupError>> {
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"all"))];
     broker.groups().sync(group, SyncRequest { fence, protocol_type: None, protocol: None, assignments })
@@ -198,8 +210,15 @@ async fn a_panic_in_a_group_makes_it_start_again_from_what_is_stored() {
     });
     until(|| broker.groups().describe("panicking").is_some_and(|group| group.members.len() == 2)).await;
     panic_once("group", "panicking");
-    assert_eq!(soon(sync(&broker, "panicking", &joined)).await.err(), Some(ErrorKind::NotLeader));
-    assert_eq!(parked.await.unwrap(), Some(ErrorKind::NotLeader), "whoever waits there looks for it again");
+    assert_eq!(
+        soon(sync(&broker, "panicking", &joined)).await.err(),
+        Some(GroupError::Shard(ShardFailure::NotLeader))
+    );
+    assert_eq!(
+        parked.await.unwrap(),
+        Some(GroupError::Shard(ShardFailure::NotLeader)),
+        "whoever waits there looks for it again"
+    );
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
     assert_eq!(broker.groups().heartbeat("panicking", &fence), Ok(()), "its members are stored");
     assert!(soon(sync(&broker, "other", &other)).await.is_ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_journal::Replicator;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, Term};
+use sabir_model::{AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, Term};
 
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
@@ -44,7 +44,8 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!((fetched.high_watermark, fetched.slices.len()), (Offset(0), 0));
         let beyond = read(&broker, &topic, 0, 1, 1 << 20).await;
-        assert_eq!(beyond.unwrap_err(), ErrorKind::OffsetOutOfRange);
+        let (asked, start, end) = (Offset(1), Offset(0), Offset(0));
+        assert_eq!(beyond.unwrap_err(), ReadError::OutOfRange { asked, start, end });
         for spec in [OffsetSpec::Timestamp(0), OffsetSpec::MaxTimestamp] {
             let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
             assert_eq!(found.offset, Offset(-1));
@@ -85,7 +86,7 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
         .unwrap();
         // It goes out in the new term, perhaps before the cut has been heard of.
         let mut open = start(&broker, &topic, b"in the next term", 3);
-        assert_eq!(soon(cut).await[0], Err(ErrorKind::NotLeader));
+        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
         assert!(pending(&mut open).await, "it was not cut, and is not committed");
         late.commit_all();
         assert_eq!(soon(open).await[0].unwrap().base_offset, Offset(1));
@@ -115,7 +116,10 @@ fn who_does_not_lead_takes_nothing() {
     let late = machine.late.lock()[1].clone();
     runtime().block_on(async {
         late.lead(false).unwrap();
-        assert_eq!(append(&broker, &topic, 0, batch(&[b"x"], 1)).await, Err(ErrorKind::NotLeader));
+        assert_eq!(
+            append(&broker, &topic, 0, batch(&[b"x"], 1)).await,
+            Err(AppendError::Shard(ShardFailure::NotLeader))
+        );
         late.lead(true).unwrap();
         let mut taken = start(&broker, &topic, b"x", 1);
         assert!(pending(&mut taken).await);
@@ -153,7 +157,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
         let mut earlier = start(&broker, &topic, b"earlier", 1);
         until(|| late.committed() < journal_last(&broker, 1)).await;
         late.lead(false).unwrap();
-        until(|| broker.groups().ready() == Err(ErrorKind::NotLeader)).await;
+        until(|| broker.groups().ready() == Err(GroupError::Shard(ShardFailure::NotLeader))).await;
         assert!(!shard.is_led() && broker.inner.shards[0].is_led());
         late.lead(true).unwrap();
         assert!(pending(&mut earlier).await);
@@ -186,7 +190,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
     drop(leading);
     drop(part);
     machine.freely(|| broker.shutdown());
-    assert_eq!(broker.groups().ready(), Err(ErrorKind::ShuttingDown));
+    assert_eq!(broker.groups().ready(), Err(GroupError::Shard(ShardFailure::ShuttingDown)));
 }
 
 #[test]
@@ -213,7 +217,7 @@ fn a_fragmented_batch_that_was_cut_in_half_is_sent_again() {
             broker.inner.shards[1].in_flight() == 0 && broker.inner.shards[1].waiting_bytes() == 0
         })
         .await;
-        assert_eq!(soon(cut).await[0], Err(ErrorKind::NotLeader));
+        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
         assert_eq!(read(&broker, &topic, 0, 0, 1 << 20).await.unwrap().high_watermark, Offset(0));
     });
     let again = machine.freely(|| runtime().block_on(append(&broker, &topic, 0, batch(&[&big], 2))));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::Text;
 use super::entries::GroupChange;
@@ -28,11 +28,11 @@ pub enum GroupEvent {
     /// A proposed entry is committed and applied.
     Persisted(Token),
     /// A proposed entry will not be.
-    Refused(Token, ErrorKind),
+    Refused(Token, GroupError),
     /// Time passed.
     Tick,
     /// The group is no longer led here: all parked requests are answered with the error, and the machine is of no more use.
-    Retire(ErrorKind),
+    Retire(GroupError),
 }
 
 /// What the driver shall do.
@@ -50,9 +50,9 @@ pub enum Answer {
     /// To a join.
     Joined(Result<Joined, JoinRefused>),
     /// To a sync.
-    Synced(Result<Synced, ErrorKind>),
+    Synced(Result<Synced, GroupError>),
     /// To a leave, in the order asked.
-    Left(Result<Vec<Left>, ErrorKind>),
+    Left(Result<Vec<Left>, GroupError>),
 }
 
 /// Where a member connects from; for people to read.
@@ -147,7 +147,7 @@ pub struct JoinedMember {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRefused {
     /// The reason.
-    pub error: ErrorKind,
+    pub error: GroupError,
     /// The member id to go on with, empty for none.
     pub member: Text,
 }
@@ -204,5 +204,5 @@ pub struct Left {
     /// As in the request.
     pub instance: Option<Text>,
     /// Whether it went.
-    pub result: Result<(), ErrorKind>,
+    pub result: Result<(), GroupError>,
 }

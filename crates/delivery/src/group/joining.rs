@@ -1,6 +1,6 @@
 //! Joins: which members are taken, and what that sets off.
 
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::entries::GroupChange;
 use super::machine::{JoinTimer, Phase, Returning};
@@ -15,16 +15,16 @@ impl Group {
             return self.refuse_join(ticket, error, member);
         }
         if self.would_be_too_large(&join) {
-            return self.refuse_join(ticket, ErrorKind::GroupFull, member);
+            return self.refuse_join(ticket, GroupError::Full, member);
         }
         if !self.has_room_for(&member) {
             self.pending.remove(&member);
             self.remove_member(&member);
             self.complete_if_all_joined(now);
-            return self.refuse_join(ticket, ErrorKind::GroupFull, Text::from(""));
+            return self.refuse_join(ticket, GroupError::Full, Text::from(""));
         }
         if !self.can_agree_with(&join) {
-            return self.refuse_join(ticket, ErrorKind::InconsistentGroupProtocol, member);
+            return self.refuse_join(ticket, GroupError::InconsistentProtocol, member);
         }
         if member.is_empty() {
             self.join_new(ticket, fresh, join, now);
@@ -33,16 +33,17 @@ impl Group {
         }
     }
 
-    fn check_join(&self, join: &JoinRequest) -> Result<(), ErrorKind> {
+    fn check_join(&self, join: &JoinRequest) -> Result<(), GroupError> {
         let sessions = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
         if self.phase == Phase::Dead {
-            Err(ErrorKind::NotCoordinator)
+            Err(GroupError::NotCoordinator)
         } else if !sessions.contains(&join.session_timeout_ms) {
-            Err(ErrorKind::InvalidSessionTimeout)
+            let (min_ms, max_ms) = sessions.into_inner();
+            Err(GroupError::InvalidSessionTimeout { min_ms, max_ms })
         } else if join.bytes() > self.config.max_member_bytes {
-            Err(ErrorKind::MessageTooLarge)
+            Err(GroupError::TooLarge)
         } else if join.repeats_itself() {
-            Err(ErrorKind::InvalidRequest)
+            Err(GroupError::InvalidRequest)
         } else {
             Ok(())
         }
@@ -92,12 +93,12 @@ impl Group {
         let too_many = self.pending.len() >= self.config.max_members;
         // A name of its client's is in each.
         if too_many || self.pending.bytes() + Pending::cost(&fresh) > self.config.max_record_bytes {
-            return self.refuse_join(ticket, ErrorKind::GroupFull, Text::from(""));
+            return self.refuse_join(ticket, GroupError::Full, Text::from(""));
         }
         let until = now + session_timeout_ms;
         self.pending.insert(fresh.clone(), until);
         self.arm(until);
-        self.refuse_join(ticket, ErrorKind::MemberIdRequired, fresh);
+        self.refuse_join(ticket, GroupError::MemberIdRequired, fresh);
     }
 
     fn join_known(&mut self, ticket: RequestId, join: JoinRequest, now: i64) {
@@ -123,7 +124,7 @@ impl Group {
                 self.update(ticket, &id, join);
                 self.prepare(now);
             }
-            Phase::Empty | Phase::Dead => self.refuse_join(ticket, ErrorKind::UnknownMember, id),
+            Phase::Empty | Phase::Dead => self.refuse_join(ticket, GroupError::UnknownMember, id),
         }
     }
 
@@ -152,7 +153,7 @@ impl Group {
 
     fn update(&mut self, ticket: RequestId, id: &Text, join: JoinRequest) {
         if let Some(before) = self.members.update(id, join, ticket) {
-            self.refuse_join(before, ErrorKind::RebalanceInProgress, id.clone());
+            self.refuse_join(before, GroupError::RebalanceInProgress, id.clone());
         }
     }
 
@@ -177,11 +178,11 @@ impl Group {
 
     fn rename_static(&mut self, old: &Text, id: &Text) {
         if let Some(ticket) = self.members.take_join(old) {
-            self.refuse_join(ticket, ErrorKind::FencedInstance, old.clone());
+            self.refuse_join(ticket, GroupError::FencedInstance, old.clone());
         }
         let Some(mut member) = self.members.remove(old) else { return };
         if let Some(ticket) = member.syncing.take() {
-            self.answer(ticket, Answer::Synced(Err(ErrorKind::FencedInstance)));
+            self.answer(ticket, Answer::Synced(Err(GroupError::FencedInstance)));
         }
         member.id = id.clone();
         self.members.insert(member);
@@ -229,7 +230,7 @@ impl Group {
         }
     }
 
-    pub(super) fn refuse_join(&mut self, ticket: RequestId, error: ErrorKind, member: Text) {
+    pub(super) fn refuse_join(&mut self, ticket: RequestId, error: GroupError, member: Text) {
         self.answer(ticket, Answer::Joined(Err(JoinRefused { error, member })));
     }
 }

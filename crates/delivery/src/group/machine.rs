@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::entries::GroupChange;
 use super::members::{Member, Members};
@@ -230,13 +230,13 @@ impl Group {
     /// A heartbeat: the member is alive until its session timeout.
     ///
     /// # Errors
-    /// [`ErrorKind::RebalanceInProgress`] if it shall join again (it is alive all the same); [`ErrorKind::UnknownMember`],
-    /// [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`], [`ErrorKind::NotCoordinator`].
-    pub fn heartbeat(&mut self, fence: &Fence, now: i64) -> Result<(), ErrorKind> {
+    /// [`GroupError::RebalanceInProgress`] if it shall join again (it is alive all the same); [`GroupError::UnknownMember`],
+    /// [`GroupError::FencedInstance`], [`GroupError::IllegalGeneration`], [`GroupError::NotCoordinator`].
+    pub fn heartbeat(&mut self, fence: &Fence, now: i64) -> Result<(), GroupError> {
         self.check_member(fence)?;
         self.restart_session(&fence.member, now);
         match self.phase {
-            Phase::Preparing(_) => Err(ErrorKind::RebalanceInProgress),
+            Phase::Preparing(_) => Err(GroupError::RebalanceInProgress),
             _ => Ok(()),
         }
     }
@@ -244,9 +244,9 @@ impl Group {
     /// Whether a commit may be proposed: a shortcut that spares an entry, and a sign of life. Applying the entry decides.
     ///
     /// # Errors
-    /// [`ErrorKind::RebalanceInProgress`] between generations; [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`],
-    /// [`ErrorKind::IllegalGeneration`], [`ErrorKind::NotCoordinator`].
-    pub fn admit_commit(&mut self, fence: &Fence, now: i64) -> Result<(), ErrorKind> {
+    /// [`GroupError::RebalanceInProgress`] between generations; [`GroupError::UnknownMember`], [`GroupError::FencedInstance`],
+    /// [`GroupError::IllegalGeneration`], [`GroupError::NotCoordinator`].
+    pub fn admit_commit(&mut self, fence: &Fence, now: i64) -> Result<(), GroupError> {
         if fence.generation < 0 && self.phase == Phase::Empty {
             return Ok(());
         }
@@ -254,18 +254,18 @@ impl Group {
         // A generation that never got its assignment is not known to the journal, which would fence it.
         let stored = !self.journal.doubtful && self.journal.generation == Some(self.generation);
         if matches!(self.phase, Phase::Completing { .. }) || !stored {
-            return Err(ErrorKind::RebalanceInProgress);
+            return Err(GroupError::RebalanceInProgress);
         }
         self.restart_session(&fence.member, now);
         Ok(())
     }
 
-    pub(super) fn check_member(&self, fence: &Fence) -> Result<(), ErrorKind> {
+    pub(super) fn check_member(&self, fence: &Fence) -> Result<(), GroupError> {
         if self.phase == Phase::Dead {
-            return Err(ErrorKind::NotCoordinator);
+            return Err(GroupError::NotCoordinator);
         }
         self.members.check(&fence.member, fence.instance.as_ref())?;
-        if fence.generation == self.generation { Ok(()) } else { Err(ErrorKind::IllegalGeneration) }
+        if fence.generation == self.generation { Ok(()) } else { Err(GroupError::IllegalGeneration) }
     }
 
     /// The state.
@@ -399,7 +399,7 @@ impl Group {
 
     fn leave(&mut self, ticket: RequestId, members: Vec<LeaveRequest>, now: i64) {
         if self.phase == Phase::Dead {
-            return self.answer(ticket, Answer::Left(Err(ErrorKind::NotCoordinator)));
+            return self.answer(ticket, Answer::Left(Err(GroupError::NotCoordinator)));
         }
         let left: Vec<Left> = members.into_iter().map(|one| self.leave_one(one)).collect();
         let anyone = left.iter().any(|one| one.result.is_ok());
@@ -420,10 +420,10 @@ impl Group {
         Left { member: leave.member, instance: leave.instance, result }
     }
 
-    fn find_leaver(&self, leave: &LeaveRequest) -> Result<Text, ErrorKind> {
+    fn find_leaver(&self, leave: &LeaveRequest) -> Result<Text, GroupError> {
         match &leave.instance {
             Some(instance) if leave.member.is_empty() => {
-                self.members.of_instance(instance).cloned().ok_or(ErrorKind::UnknownMember)
+                self.members.of_instance(instance).cloned().ok_or(GroupError::UnknownMember)
             }
             _ if self.pending.contains(&leave.member) => Ok(leave.member.clone()),
             instance => self.members.check(&leave.member, instance.as_ref()).map(|()| leave.member.clone()),
@@ -433,11 +433,11 @@ impl Group {
     /// Takes a member out; what it had parked is answered so that a live client starts over.
     pub(super) fn remove_member(&mut self, id: &Text) {
         if let Some(ticket) = self.members.take_join(id) {
-            self.refuse_join(ticket, ErrorKind::UnknownMember, Text::from(""));
+            self.refuse_join(ticket, GroupError::UnknownMember, Text::from(""));
         }
         let Some(member) = self.members.remove(id) else { return };
         if let Some(ticket) = member.syncing {
-            self.answer(ticket, Answer::Synced(Err(ErrorKind::UnknownMember)));
+            self.answer(ticket, Answer::Synced(Err(GroupError::UnknownMember)));
         }
         if self.journal.members.remove(id) {
             self.journal.gone.push(id.clone());
@@ -455,7 +455,7 @@ impl Group {
         }
     }
 
-    fn retire(&mut self, error: ErrorKind) {
+    fn retire(&mut self, error: GroupError) {
         for id in self.members.ids_where(|_| true) {
             if let Some(ticket) = self.members.take_join(&id) {
                 self.refuse_join(ticket, error, id.clone());

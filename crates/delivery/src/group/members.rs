@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::state::MemberRecord;
 use super::{ClientIdentity, GroupProtocol, JoinRequest, JoinedMember, RequestId, Text};
@@ -264,15 +264,15 @@ impl Members {
     }
 
     /// Checks that the id, and the static instance if one is named, are a member's.
-    pub fn check(&self, id: &Text, instance: Option<&Text>) -> Result<(), ErrorKind> {
+    pub fn check(&self, id: &Text, instance: Option<&Text>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.of_instance(instance) {
-                None => return Err(ErrorKind::UnknownMember),
-                Some(holder) if holder != id => return Err(ErrorKind::FencedInstance),
+                None => return Err(GroupError::UnknownMember),
+                Some(holder) if holder != id => return Err(GroupError::FencedInstance),
                 Some(_) => {}
             }
         }
-        if self.contains(id) { Ok(()) } else { Err(ErrorKind::UnknownMember) }
+        if self.contains(id) { Ok(()) } else { Err(GroupError::UnknownMember) }
     }
 
     /// All members, as the leader sees them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::machine::{JoinTimer, Phase, Returning, Storing};
 use super::members::Member;
@@ -17,7 +17,7 @@ impl Group {
     pub(super) fn prepare(&mut self, now: i64) {
         if matches!(self.phase, Phase::Completing { .. }) {
             self.members.unassign();
-            self.answer_syncs(now, Some(ErrorKind::RebalanceInProgress));
+            self.answer_syncs(now, Some(GroupError::RebalanceInProgress));
         }
         self.members.iter_mut().for_each(|m| m.owes_sync = false);
         if self.phase == Phase::Empty {
@@ -149,7 +149,7 @@ impl Group {
         }
     }
 
-    fn check_sync(&self, sync: &SyncRequest) -> Result<(), ErrorKind> {
+    fn check_sync(&self, sync: &SyncRequest) -> Result<(), GroupError> {
         self.check_member(&sync.fence)?;
         let differs = |theirs: &Option<Text>, ours: Option<&Text>| {
             theirs.as_ref().zip(ours).is_some_and(|(theirs, ours)| theirs != ours)
@@ -157,10 +157,10 @@ impl Group {
         if differs(&sync.protocol_type, Some(&self.protocol_type))
             || differs(&sync.protocol, self.protocol.as_ref())
         {
-            return Err(ErrorKind::InconsistentGroupProtocol);
+            return Err(GroupError::InconsistentProtocol);
         }
         match self.phase {
-            Phase::Preparing(_) => Err(ErrorKind::RebalanceInProgress),
+            Phase::Preparing(_) => Err(GroupError::RebalanceInProgress),
             _ => Ok(()),
         }
     }
@@ -170,7 +170,7 @@ impl Group {
         member.owes_sync = false;
         if let Some(before) = member.syncing.replace(ticket) {
             // Asked again, most likely on a new connection.
-            self.answer(before, Answer::Synced(Err(ErrorKind::RebalanceInProgress)));
+            self.answer(before, Answer::Synced(Err(GroupError::RebalanceInProgress)));
         }
     }
 
@@ -191,7 +191,7 @@ impl Group {
         let assignments: BTreeMap<Text, Bytes> = sync.assignments.into_iter().filter(members).collect();
         let record = self.record(&assignments);
         if record.stored_len() > self.config.max_record_bytes {
-            return self.give_up_sync(ErrorKind::MessageTooLarge, now);
+            return self.give_up_sync(GroupError::TooLarge, now);
         }
         let token = self.propose_record(record);
         if let Phase::Completing { stored, .. } = &mut self.phase {
@@ -200,7 +200,7 @@ impl Group {
     }
 
     /// The assignment cannot be stored: all members that wait are told so and join again.
-    fn give_up_sync(&mut self, error: ErrorKind, now: i64) {
+    fn give_up_sync(&mut self, error: GroupError, now: i64) {
         self.answer_syncs(now, Some(error));
         self.prepare(now);
     }
@@ -219,7 +219,7 @@ impl Group {
         self.answer_syncs(now, None);
     }
 
-    pub(super) fn refused(&mut self, token: Token, error: ErrorKind, now: i64) {
+    pub(super) fn refused(&mut self, token: Token, error: GroupError, now: i64) {
         if let Some(at) = self.returning.iter().position(|r| r.token == token) {
             let returning = self.returning.swap_remove(at);
             return self.give_up_returning(returning, error, now);
@@ -249,7 +249,7 @@ impl Group {
     }
 
     /// The journal goes on with the id the member had, so only a new record can bring the two together.
-    fn give_up_returning(&mut self, returning: Returning, error: ErrorKind, now: i64) {
+    fn give_up_returning(&mut self, returning: Returning, error: GroupError, now: i64) {
         let parked = self.members.get(&returning.member).and_then(Member::joining);
         if parked == Some(returning.ticket) {
             self.members.take_join(&returning.member);
@@ -262,7 +262,7 @@ impl Group {
 
     /// Answers every parked sync, with the assignment or an error; sessions start anew, for while a sync was parked nobody
     /// watched them.
-    fn answer_syncs(&mut self, now: i64, error: Option<ErrorKind>) {
+    fn answer_syncs(&mut self, now: i64, error: Option<GroupError>) {
         for id in self.members.ids_where(|m| m.syncing.is_some()) {
             let Some(ticket) = self.members.get_mut(&id).and_then(|m| m.syncing.take()) else { continue };
             match error {

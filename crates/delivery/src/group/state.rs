@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64};
 use sabir_model::stored::{DecodeError, end, put_bytes, take, take_count, take_form, take_u8};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
 
 use super::entries::{
     GroupChange, OffsetCommit, OffsetsCommitted, WhichOffsets, put_option, take_option, take_owned, take_text,
@@ -186,8 +186,8 @@ impl GroupState {
     /// Judges a commit's fence against the members that the journal knows.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownMember`], [`ErrorKind::FencedInstance`], [`ErrorKind::IllegalGeneration`].
-    pub fn check_fence(&self, fence: &Fence) -> Result<(), ErrorKind> {
+    /// [`GroupError::UnknownMember`], [`GroupError::FencedInstance`], [`GroupError::IllegalGeneration`].
+    pub fn check_fence(&self, fence: &Fence) -> Result<(), GroupError> {
         if fence.generation < 0 && self.is_empty() {
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl GroupState {
             Some(member) if fence.instance.is_none() || member.instance == fence.instance => {}
             _ => return Err(self.why_not(fence)),
         }
-        if fence.generation == self.record.generation { Ok(()) } else { Err(ErrorKind::IllegalGeneration) }
+        if fence.generation == self.record.generation { Ok(()) } else { Err(GroupError::IllegalGeneration) }
     }
 
     /// Members stand in the order of their ids.
@@ -204,17 +204,17 @@ impl GroupState {
         self.record.members.get(place)
     }
 
-    fn why_not(&self, fence: &Fence) -> ErrorKind {
+    fn why_not(&self, fence: &Fence) -> GroupError {
         let taken =
             fence.instance.is_some() && self.record.members.iter().any(|m| m.instance == fence.instance);
-        if taken { ErrorKind::FencedInstance } else { ErrorKind::UnknownMember }
+        if taken { GroupError::FencedInstance } else { GroupError::UnknownMember }
     }
 
     /// Applies a commit, whole or not at all.
     ///
     /// # Errors
     /// As [`check_fence`](Self::check_fence).
-    pub fn apply_commit(&mut self, commit: OffsetsCommitted, time_ms: i64) -> Result<(), ErrorKind> {
+    pub fn apply_commit(&mut self, commit: OffsetsCommitted, time_ms: i64) -> Result<(), GroupError> {
         self.check_fence(&commit.fence)?;
         for OffsetCommit { topic, partition, offset, leader_epoch, metadata } in commit.offsets {
             let committed = Committed { offset, leader_epoch, metadata, time_ms };

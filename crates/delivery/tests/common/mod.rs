@@ -10,7 +10,7 @@ use sabir_delivery::group::{
     Action, Answer, ClientIdentity, Fence, Group, GroupEvent, GroupLimits, GroupPhase, GroupProtocol,
     JoinRefused, JoinRequest, Joined, LeaveRequest, Left, RequestId, SyncRequest, Synced, Text, Token,
 };
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
 
 pub const SESSION: i64 = 10_000;
 pub const REBALANCE: i64 = 60_000;
@@ -162,7 +162,7 @@ impl World {
     pub fn join_fully(&mut self, client: &mut Client1) -> RequestId {
         let ticket = self.join(client);
         let Some(Answer::Joined(Err(refused))) = self.answers.get(&ticket) else { return ticket };
-        assert_eq!(refused.error, ErrorKind::MemberIdRequired);
+        assert_eq!(refused.error, GroupError::MemberIdRequired);
         client.member = refused.member.clone();
         self.join(client)
     }
@@ -181,7 +181,7 @@ impl World {
         ticket
     }
 
-    pub fn leave(&mut self, member: &str, instance: Option<&str>) -> Result<(), ErrorKind> {
+    pub fn leave(&mut self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         let ticket = self.ticket();
         let leaver = LeaveRequest { member: text(member), instance: instance.map(text) };
         self.event(GroupEvent::Leave(ticket, vec![leaver]));
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    pub fn heartbeat(&mut self, client: &Client1) -> Result<(), ErrorKind> {
+    pub fn heartbeat(&mut self, client: &Client1) -> Result<(), GroupError> {
         self.group.heartbeat(&client.fence(), self.now)
     }
 
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    pub fn synced(&mut self, ticket: RequestId) -> Result<Synced, ErrorKind> {
+    pub fn synced(&mut self, ticket: RequestId) -> Result<Synced, GroupError> {
         match self.answers.remove(&ticket) {
             Some(Answer::Synced(answer)) => answer,
             other => panic!("{other:?}"),
@@ -297,13 +297,13 @@ impl World {
     }
 
     /// Commits through the machine's check, then the entry.
-    pub fn commit(&mut self, fence: Fence) -> Result<(), ErrorKind> {
+    pub fn commit(&mut self, fence: Fence) -> Result<(), GroupError> {
         self.group.admit_commit(&fence, self.now)?;
         self.apply_commit(fence)
     }
 
     /// As an entry that was proposed while it was still legal.
-    pub fn apply_commit(&mut self, fence: Fence) -> Result<(), ErrorKind> {
+    pub fn apply_commit(&mut self, fence: Fence) -> Result<(), GroupError> {
         let offset = OffsetCommit {
             topic: TopicId([7; 16]),
             partition: 0,

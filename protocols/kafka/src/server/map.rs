@@ -1,71 +1,47 @@
 //! The model's words in Kafka's.
 
-use sabir_model::{ErrorKind, InvalidSetting, ShardFailure, TopicError};
+use sabir_model::{
+    AppendError, GroupError, InvalidSetting, ProducerIdError, ReadError, ShardFailure, TopicError,
+};
 
 use crate::server::names::client_name;
 use crate::server::topic_config;
 use crate::wire::ErrorCode;
 
-/// The code that tells a client of a failure.
-pub fn error_code(kind: ErrorKind) -> ErrorCode {
-    use ErrorCode as C;
-    use ErrorKind as K;
-    match kind {
-        K::UnknownTopic => C::UnknownTopicOrPartition,
-        K::UnknownTopicId => C::UnknownTopicId,
-        K::InconsistentTopicId => C::InconsistentTopicId,
-        K::TopicExists => C::TopicAlreadyExists,
-        K::InvalidTopic | K::InternalTopic => C::InvalidTopic,
-        K::InvalidPartitions => C::InvalidPartitions,
-        K::InvalidReplicationFactor => C::InvalidReplicationFactor,
-        K::InvalidConfig => C::InvalidConfig,
-        K::PolicyViolation => C::PolicyViolation,
+/// The code that tells a producer why its batch is not appended.
+pub fn append_error_code(error: AppendError) -> ErrorCode {
+    match error {
+        AppendError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::FencedProducer { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::NoOffsets | AppendError::InvalidReference | AppendError::NoSuchBatch => {
+            ErrorCode::InvalidRecord
+        }
+        AppendError::TooLarge => ErrorCode::MessageTooLarge,
+        AppendError::Shard(failure) => shard_error_code(failure),
+    }
+}
 
-        K::OffsetOutOfRange => C::OffsetOutOfRange,
-        K::CorruptBatch => C::CorruptMessage,
-        K::InvalidRecord => C::InvalidRecord,
-        K::MessageTooLarge => C::MessageTooLarge,
-        K::InvalidTimestamp => C::InvalidTimestamp,
-        K::UnsupportedFormat => C::UnsupportedForMessageFormat,
-        K::UnsupportedCompression => C::UnsupportedCompressionType,
+/// The code that tells a client why it gets no producer id.
+pub fn producer_id_error_code(error: ProducerIdError) -> ErrorCode {
+    match error {
+        ProducerIdError::UsedUp => ErrorCode::ThrottlingQuotaExceeded,
+        // What Kafka's brokers say; not every client tries again after REQUEST_TIMED_OUT.
+        ProducerIdError::Shard(ShardFailure::Timeout) => ErrorCode::CoordinatorLoadInProgress,
+        ProducerIdError::Shard(failure) => shard_error_code(failure),
+    }
+}
 
-        K::OutOfOrderSequence => C::OutOfOrderSequenceNumber,
-        K::DuplicateSequence => C::DuplicateSequenceNumber,
-        K::InvalidProducerEpoch => C::InvalidProducerEpoch,
-        K::UnknownProducerId => C::UnknownProducerId,
-
-        K::NotLeader => C::NotLeaderOrFollower,
-        K::FencedLeaderEpoch => C::FencedLeaderEpoch,
-        K::UnknownLeaderEpoch => C::UnknownLeaderEpoch,
-        K::NotEnoughReplicas => C::NotEnoughReplicas,
-        K::NotEnoughReplicasAfterAppend => C::NotEnoughReplicasAfterAppend,
-        // Kafka has one code for a failed and for a full disk; clients try again.
-        K::StorageError | K::StorageFull => C::KafkaStorageError,
-        K::Timeout => C::RequestTimedOut,
+/// The code that tells a client why it gets no records, or no offset.
+pub fn read_error_code(error: ReadError) -> ErrorCode {
+    match error {
+        ReadError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        // Where records were deleted meanwhile, clients begin at the first offset again.
+        ReadError::OutOfRange { .. } | ReadError::Deleted => ErrorCode::OffsetOutOfRange,
+        ReadError::Corrupt => ErrorCode::CorruptMessage,
+        ReadError::Storage => ErrorCode::KafkaStorageError,
         // Clients look for another leader, and find this node again when it is back.
-        K::ShuttingDown => C::NotLeaderOrFollower,
-
-        K::NotCoordinator => C::NotCoordinator,
-        K::CoordinatorLoading => C::CoordinatorLoadInProgress,
-        K::InvalidGroupId => C::InvalidGroupId,
-        K::GroupNotFound => C::GroupIdNotFound,
-        K::NonEmptyGroup => C::NonEmptyGroup,
-        K::GroupSubscribedToTopic => C::GroupSubscribedToTopic,
-        K::UnknownMember => C::UnknownMemberId,
-        K::IllegalGeneration => C::IllegalGeneration,
-        K::RebalanceInProgress => C::RebalanceInProgress,
-        K::FencedInstance => C::FencedInstanceId,
-        K::InvalidSessionTimeout => C::InvalidSessionTimeout,
-        K::InconsistentGroupProtocol => C::InconsistentGroupProtocol,
-        K::MemberIdRequired => C::MemberIdRequired,
-        K::GroupFull => C::GroupMaxSizeReached,
-        K::OffsetMetadataTooLarge => C::OffsetMetadataTooLarge,
-
-        K::InvalidRequest => C::InvalidRequest,
-        K::Unsupported => C::UnsupportedVersion,
-        K::LimitReached => C::ThrottlingQuotaExceeded,
-        // A kind of a later model: not known here, and not to be mistaken for another.
-        _ => C::UnknownServerError,
+        ReadError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
     }
 }
 
@@ -100,11 +76,13 @@ fn topic_error_code(error: &TopicError) -> ErrorCode {
         E::Partitions { .. } | E::NotMore { .. } => C::InvalidPartitions,
         E::Setting(_) => C::InvalidConfig,
         // Clients do not try again.
-        E::MadeElsewhere(_) | E::TooManyPartitions { .. } | E::TooManySettings { .. } => C::PolicyViolation,
+        E::MadeElsewhere(_)
+        | E::TooManyPartitions { .. }
+        | E::TooManySettings { .. }
+        | E::TooManyFrontends => C::PolicyViolation,
         E::OffsetOutOfRange => C::OffsetOutOfRange,
         // Clients try again.
         E::Changed => C::RequestTimedOut,
-        E::TooLarge => C::MessageTooLarge,
         E::Shard(failure) => shard_error_code(*failure),
     }
 }
@@ -116,16 +94,42 @@ fn shard_error_code(failure: ShardFailure) -> ErrorCode {
         // Kafka has one code for a failed and for a full disk; clients try again.
         ShardFailure::StorageError | ShardFailure::StorageFull => ErrorCode::KafkaStorageError,
         ShardFailure::Timeout => ErrorCode::RequestTimedOut,
+        ShardFailure::TooLarge => ErrorCode::MessageTooLarge,
     }
 }
 
-/// The code of a failure among the group APIs, whose clients look for the coordinator, not for a leader, when it moves.
-pub fn group_error_code(kind: ErrorKind) -> ErrorCode {
-    match kind {
-        ErrorKind::NotLeader | ErrorKind::ShuttingDown => ErrorCode::NotCoordinator,
-        ErrorKind::StorageError | ErrorKind::StorageFull | ErrorKind::Timeout => {
+/// The code that tells a client why a group does not do what it asks for. Clients look for the coordinator, not for a leader, when it moves.
+pub fn group_error_code(error: GroupError) -> ErrorCode {
+    use ErrorCode as C;
+    use GroupError as E;
+    match error {
+        E::Loading => C::CoordinatorLoadInProgress,
+        E::NotCoordinator => C::NotCoordinator,
+        E::InvalidId => C::InvalidGroupId,
+        E::NotFound => C::GroupIdNotFound,
+        E::NotEmpty => C::NonEmptyGroup,
+        E::UnknownMember => C::UnknownMemberId,
+        E::IllegalGeneration => C::IllegalGeneration,
+        E::RebalanceInProgress => C::RebalanceInProgress,
+        E::FencedInstance => C::FencedInstanceId,
+        E::InvalidSessionTimeout { .. } => C::InvalidSessionTimeout,
+        E::InconsistentProtocol => C::InconsistentGroupProtocol,
+        E::InvalidRequest => C::InvalidRequest,
+        E::MemberIdRequired => C::MemberIdRequired,
+        E::Full => C::GroupMaxSizeReached,
+        E::MetadataTooLarge => C::OffsetMetadataTooLarge,
+        E::LimitReached => C::ThrottlingQuotaExceeded,
+        E::TooLarge => C::MessageTooLarge,
+        E::Shard(failure) => group_shard_error_code(failure),
+    }
+}
+
+fn group_shard_error_code(failure: ShardFailure) -> ErrorCode {
+    match failure {
+        ShardFailure::NotLeader | ShardFailure::ShuttingDown => ErrorCode::NotCoordinator,
+        ShardFailure::StorageError | ShardFailure::StorageFull | ShardFailure::Timeout => {
             ErrorCode::CoordinatorNotAvailable
         }
-        other => error_code(other),
+        ShardFailure::TooLarge => ErrorCode::MessageTooLarge,
     }
 }

@@ -24,7 +24,7 @@ use sabir_kafka::wire::messages::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
 };
 use sabir_kafka::wire::{ErrorCode, Str};
-use sabir_model::ErrorKind;
+use sabir_model::{GroupError, ShardFailure};
 
 use crate::rig::{Raw, Rig, assert_code};
 
@@ -439,8 +439,8 @@ async fn groups_that_are_not_led_have_an_error_and_not_an_empty_answer() {
     let mut raw = rig.raw().await;
     raw.topic("t", 1).await;
     for (why, expected) in [
-        (ErrorKind::CoordinatorLoading, ErrorCode::CoordinatorLoadInProgress),
-        (ErrorKind::ShuttingDown, ErrorCode::NotCoordinator),
+        (GroupError::Loading, ErrorCode::CoordinatorLoadInProgress),
+        (GroupError::Shard(ShardFailure::ShuttingDown), ErrorCode::NotCoordinator),
     ] {
         retire_groups(&rig.broker, why);
         for version in 1..=10 {

@@ -12,7 +12,7 @@ fn members_join_sync_and_commit() {
     rig.settle_alone("g", &mut a);
     let mut second = rig.join("g", &b);
     assert!(now(&mut second).is_none(), "the first has to join again");
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress));
     let mut first = rig.join("g", &a);
     let joined = now(&mut first).unwrap().unwrap();
     assert_eq!((joined.generation, joined.members.len()), (2, 2));
@@ -28,7 +28,7 @@ fn members_join_sync_and_commit() {
 
     assert_eq!(now(&mut rig.commit_offset("g", b.fence(), 42)), Some(vec![Ok(())]));
     let stale = Fence { generation: 1, ..b.fence() };
-    assert_eq!(now(&mut rig.commit_offset("g", stale, 1)), Some(vec![Err(ErrorKind::IllegalGeneration)]));
+    assert_eq!(now(&mut rig.commit_offset("g", stale, 1)), Some(vec![Err(GroupError::IllegalGeneration)]));
     let topic = TopicId([1; 16]);
     let fetched = rig.groups.fetch_offsets("g", &[(topic, 1), (topic, 0)]);
     assert!(fetched[0].is_none());
@@ -40,7 +40,7 @@ fn members_join_sync_and_commit() {
     let left =
         rig.groups.leave("g", vec![LeaveRequest { member: b.member.clone(), instance: None }]).unwrap();
     assert_eq!(left[0].result, Ok(()));
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_answer_waits_for_its_entry_and_wakes_who_waits() {
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(&mut sync).poll(&mut cx).is_pending());
     assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::CompletingRebalance);
-    assert_eq!(rig.commit_now(&a), Err(ErrorKind::RebalanceInProgress));
+    assert_eq!(rig.commit_now(&a), Err(GroupError::RebalanceInProgress));
     rig.shard.commit();
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
     assert_eq!(now(&mut sync).unwrap().unwrap().assignment, "all");
@@ -77,7 +77,7 @@ fn an_answer_waits_for_its_entry_and_wakes_who_waits() {
 }
 
 impl Rig {
-    fn commit_now(&self, client: &Client1) -> Result<(), ErrorKind> {
+    fn commit_now(&self, client: &Client1) -> Result<(), GroupError> {
         now(&mut self.commit_offset("g", client.fence(), 1)).expect("refused at once")[0]
     }
 }
@@ -109,12 +109,12 @@ fn what_was_legal_when_proposed_is_fenced_when_applied() {
     let mut late = rig.propose_commit(fence);
     rig.shard.commit();
     assert!(now(&mut sync).unwrap().is_ok());
-    assert_eq!(now(&mut late), Some(Err(ErrorKind::IllegalGeneration)));
+    assert_eq!(now(&mut late), Some(Err(GroupError::IllegalGeneration)));
     assert_eq!(rig.groups.all_offsets("g")[0].1.offset, Offset(2));
 }
 
 impl Rig {
-    fn propose_commit(&self, fence: Fence) -> Reply<Result<(), ErrorKind>> {
+    fn propose_commit(&self, fence: Fence) -> Reply<Result<(), GroupError>> {
         use sabir_delivery::group::entries::OffsetsCommitted;
         let offsets = vec![at(1, 0, 99)];
         let entry = OffsetsCommitted { group: Text::from("g"), fence, offsets };
@@ -135,9 +135,9 @@ fn a_cut_answers_everyone_and_the_group_goes_on_from_what_is_committed() {
     next.take(&now(&mut first).unwrap().unwrap());
     assert!(now(&mut second).unwrap().is_ok());
     let mut sync = rig.sync("g", &next, &[]);
-    rig.shard.cut(ErrorKind::NotLeader);
-    assert_eq!(now(&mut commit), Some(vec![Err(ErrorKind::NotLeader)]));
-    assert_eq!(now(&mut sync), Some(Err(ErrorKind::NotLeader)));
+    rig.shard.cut(ShardFailure::NotLeader);
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::Shard(ShardFailure::NotLeader))]));
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader))));
     assert!(rig.groups.all_offsets("g").is_empty());
     assert_eq!(rig.groups.shared.inner.lock().parked(), 0);
 
@@ -145,7 +145,7 @@ fn a_cut_answers_everyone_and_the_group_goes_on_from_what_is_committed() {
     let view = rig.groups.describe("g").unwrap();
     assert_eq!((view.state, view.generation, view.members.len()), (GroupPhase::Stable, 1, 1));
     assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()));
-    assert_eq!(rig.groups.heartbeat("g", &next.fence()), Err(ErrorKind::IllegalGeneration));
+    assert_eq!(rig.groups.heartbeat("g", &next.fence()), Err(GroupError::IllegalGeneration));
     // It expires as any other.
     rig.pass(10_000);
     assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::Empty);
@@ -162,8 +162,8 @@ fn what_a_given_up_machine_proposed_may_still_come_to_pass() {
     rig.groups.leave("g", leave).unwrap();
     b.take(&now(&mut rig.join("g", &b)).unwrap().unwrap());
     let mut sync = rig.sync("g", &b, &[(&b, "all")]);
-    rig.shard.cut_first(1, ErrorKind::NotLeader);
-    assert_eq!(now(&mut sync), Some(Err(ErrorKind::NotLeader)));
+    rig.shard.cut_first(1, ShardFailure::NotLeader);
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader))));
     assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()), "its leave was never stored");
     rig.shard.commit();
     rig.prompt(true);
@@ -182,7 +182,7 @@ fn groups_that_are_not_led_are_refused() {
     let groups = Groups::new(shard.clone(), options.clone(), clock.clone());
     let rig = Rig { clock, shard, groups, options };
     let a = client();
-    let refused = |why: ErrorKind| {
+    let refused = |why: GroupError| {
         assert_eq!(rig.groups.ready(), Err(why));
         assert_eq!(now(&mut rig.join("g", &a)).unwrap().unwrap_err().error, why);
         assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(why)));
@@ -192,12 +192,12 @@ fn groups_that_are_not_led_are_refused() {
         assert_eq!(now(&mut rig.groups.delete("g")), Some(Err(why)));
         assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(why)));
     };
-    refused(ErrorKind::CoordinatorLoading);
+    refused(GroupError::Loading);
     rig.groups.lead();
     assert_eq!(rig.groups.ready(), Ok(()));
     rig.settle_alone("g", &mut a.clone());
-    rig.groups.retire(ErrorKind::ShuttingDown);
-    refused(ErrorKind::ShuttingDown);
+    rig.groups.retire(GroupError::Shard(ShardFailure::ShuttingDown));
+    refused(GroupError::Shard(ShardFailure::ShuttingDown));
     assert!(rig.groups.shared.inner.lock().led.is_empty());
 }
 
@@ -206,15 +206,18 @@ fn a_shard_that_takes_nothing_refuses_and_answers() {
     let rig = Rig::new();
     let mut a = client();
     rig.settle_alone("g", &mut a);
-    rig.shard.state.lock().refuses = Some(ErrorKind::StorageError);
-    assert_eq!(rig.commit_now(&a), Err(ErrorKind::StorageError));
+    rig.shard.state.lock().refuses = Some(ShardFailure::StorageError);
+    assert_eq!(rig.commit_now(&a), Err(GroupError::Shard(ShardFailure::StorageError)));
     a.take(&now(&mut rig.join("g", &a)).unwrap().unwrap());
-    assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(ErrorKind::StorageError)));
-    assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(ErrorKind::StorageError)));
+    assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(GroupError::Shard(ShardFailure::StorageError))));
+    assert_eq!(
+        now(&mut rig.groups.delete_offsets("g", &[])),
+        Some(Err(GroupError::Shard(ShardFailure::StorageError)))
+    );
     assert!(rig.groups.shared.inner.lock().led.is_empty(), "it is as the table has it");
     // Storage that is full for a while: that the last member expired is stored when there is room again.
-    rig.shard.state.lock().refuses = Some(ErrorKind::StorageFull);
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(ErrorKind::IllegalGeneration));
+    rig.shard.state.lock().refuses = Some(ShardFailure::StorageFull);
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::IllegalGeneration));
     rig.pass(60_000);
     assert!(rig.groups.shared.inner.lock().led.contains_key("g"), "that it is empty is yet to be stored");
     rig.shard.state.lock().refuses = None;
@@ -228,7 +231,7 @@ fn a_shard_that_does_not_lead_for_a_moment_loses_nobody() {
     let rig = Rig::new();
     let mut a = client();
     rig.settle_alone("g", &mut a);
-    rig.shard.state.lock().refuses = Some(ErrorKind::NotLeader);
+    rig.shard.state.lock().refuses = Some(ShardFailure::NotLeader);
     rig.pass(15_000);
     assert_eq!(
         rig.groups.describe("g").unwrap().state,
@@ -247,8 +250,8 @@ fn a_full_block_refuses_the_assignment() {
     a.take(&now(&mut rig.join("g", &a)).unwrap().unwrap());
     rig.prompt(false);
     let mut sync = rig.sync("g", &a, &[(&a, "all")]);
-    rig.shard.cut(ErrorKind::StorageFull);
-    assert_eq!(now(&mut sync), Some(Err(ErrorKind::StorageFull)));
+    rig.shard.cut(ShardFailure::StorageFull);
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::StorageFull))));
     rig.prompt(true);
     rig.settle_alone("g", &mut a);
 }
@@ -273,10 +276,10 @@ fn groups_are_described_listed_and_deleted() {
     );
     assert!(rig.groups.describe("none").is_none());
 
-    assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(ErrorKind::NonEmptyGroup)));
-    assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(ErrorKind::GroupNotFound)));
-    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(ErrorKind::GroupNotFound)));
-    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(385))), Some(Err(ErrorKind::InvalidGroupId)));
+    assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(GroupError::NotEmpty)));
+    assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(GroupError::NotFound)));
+    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(GroupError::NotFound)));
+    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(385))), Some(Err(GroupError::InvalidId)));
     assert_eq!(now(&mut rig.groups.delete("a-simple")), Some(Ok(())));
     assert!(rig.groups.describe("a-simple").is_none());
 
@@ -301,11 +304,11 @@ fn groups_are_described_listed_and_deleted() {
     let _sync = rig.sync("race2", &c, &[]);
     let mut deletion = rig.propose_delete("race2");
     rig.shard.commit();
-    assert_eq!(now(&mut deletion), Some(Err(ErrorKind::NonEmptyGroup)));
+    assert_eq!(now(&mut deletion), Some(Err(GroupError::NotEmpty)));
 }
 
 impl Rig {
-    fn propose_delete(&self, group: &str) -> Reply<Result<(), ErrorKind>> {
+    fn propose_delete(&self, group: &str) -> Reply<Result<(), GroupError>> {
         use sabir_delivery::group::entries::GroupDeleted;
         self.groups.request(&entries::GroupEntry::Deleted(GroupDeleted { group: Text::from(group) }))
     }
@@ -320,7 +323,7 @@ fn positions_are_deleted_one_by_one() {
     assert_eq!(now(&mut rig.groups.delete_offsets("g", &which)), Some(Ok(())));
     let left: Vec<_> = rig.groups.all_offsets("g").iter().map(|((t, p), _)| (t.0[0], *p)).collect();
     assert_eq!(left, [(1, 0), (2, 0)]);
-    assert_eq!(now(&mut rig.groups.delete_offsets("none", &[])), Some(Err(ErrorKind::GroupNotFound)));
+    assert_eq!(now(&mut rig.groups.delete_offsets("none", &[])), Some(Err(GroupError::NotFound)));
 }
 
 #[test]
@@ -329,7 +332,7 @@ fn bad_commits_and_bad_names() {
     let long = OffsetCommit { metadata: "x".repeat(MAX_METADATA + 1).into(), ..at(1, 0, 1) };
     let fits = OffsetCommit { metadata: "x".repeat(MAX_METADATA).into(), ..at(1, 1, 1) };
     let mut commit = rig.groups.commit("g", outside(), vec![long.clone(), fits]);
-    assert_eq!(now(&mut commit), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge), Ok(())]));
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge), Ok(())]));
     assert_eq!(rig.groups.all_offsets("g").len(), 1);
     // Counted in units of UTF-16: one of the first two signs is one, the third takes two.
     for (sign, most) in
@@ -340,32 +343,32 @@ fn bad_commits_and_bad_names() {
             now(&mut rig.groups.commit("wide", outside(), vec![OffsetCommit { metadata, ..at(1, 0, 1) }]))
         };
         assert_eq!(commit(most), Some(vec![Ok(())]), "{sign}");
-        assert_eq!(commit(most + 1), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge)]), "{sign}");
+        assert_eq!(commit(most + 1), Some(vec![Err(GroupError::MetadataTooLarge)]), "{sign}");
     }
     let before = rig.shard.log_len();
     let mut commit = rig.groups.commit("g", outside(), vec![long]);
-    assert_eq!(now(&mut commit), Some(vec![Err(ErrorKind::OffsetMetadataTooLarge)]));
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge)]));
     assert_eq!(now(&mut rig.groups.commit("g", outside(), vec![])), Some(vec![]));
     assert_eq!(rig.shard.log_len(), before, "nothing to store");
 
     let stranger = Fence { generation: 3, ..client().fence() };
     let commit = |group: &str| now(&mut rig.commit_offset(group, stranger.clone(), 1)).unwrap()[0];
-    assert_eq!(commit("unknown"), Err(ErrorKind::GroupNotFound));
-    assert_eq!(commit("g"), Err(ErrorKind::UnknownMember));
+    assert_eq!(commit("unknown"), Err(GroupError::NotFound));
+    assert_eq!(commit("g"), Err(GroupError::UnknownMember));
     for (name, expected) in
-        [("", ErrorKind::GroupNotFound), (&*"x".repeat(MAX_GROUP_ID + 1), ErrorKind::InvalidGroupId)]
+        [("", GroupError::NotFound), (&*"x".repeat(MAX_GROUP_ID + 1), GroupError::InvalidId)]
     {
         assert_eq!(commit(name), Err(expected), "positions may be set for no group");
-        assert_eq!(rig.groups.heartbeat(name, &stranger), Err(ErrorKind::InvalidGroupId));
-        assert_eq!(rig.groups.leave(name, vec![]), Err(ErrorKind::InvalidGroupId));
-        assert_eq!(now(&mut rig.sync(name, &client(), &[])), Some(Err(ErrorKind::InvalidGroupId)));
+        assert_eq!(rig.groups.heartbeat(name, &stranger), Err(GroupError::InvalidId));
+        assert_eq!(rig.groups.leave(name, vec![]), Err(GroupError::InvalidId));
+        assert_eq!(now(&mut rig.sync(name, &client(), &[])), Some(Err(GroupError::InvalidId)));
         let refused = now(&mut rig.join(name, &client())).unwrap().unwrap_err();
-        assert_eq!(refused.error, ErrorKind::InvalidGroupId);
+        assert_eq!(refused.error, GroupError::InvalidId);
     }
     let claims = Client1 { member: Text::from("me"), ..client() };
-    assert_eq!(now(&mut rig.join("new", &claims)).unwrap().unwrap_err().error, ErrorKind::UnknownMember);
-    assert_eq!(rig.groups.heartbeat("new", &stranger), Err(ErrorKind::UnknownMember));
-    assert_eq!(now(&mut rig.sync("new", &claims, &[])), Some(Err(ErrorKind::UnknownMember)));
+    assert_eq!(now(&mut rig.join("new", &claims)).unwrap().unwrap_err().error, GroupError::UnknownMember);
+    assert_eq!(rig.groups.heartbeat("new", &stranger), Err(GroupError::UnknownMember));
+    assert_eq!(now(&mut rig.sync("new", &claims, &[])), Some(Err(GroupError::UnknownMember)));
     assert!(rig.groups.shared.inner.lock().led.is_empty(), "none of these leaves a machine");
     assert!(rig.groups.describe("new").is_none());
 }

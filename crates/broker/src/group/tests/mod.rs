@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sabir_base::clock::{Clock, ManualClock};
 use sabir_base::wake::WakeBatch;
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{LeaderEpoch, Offset, TopicId};
 
 use super::*;
 
@@ -35,7 +35,7 @@ struct FakeState {
     waiting: VecDeque<(u16, Vec<u8>, GroupWaiter)>,
     /// Whether a flush commits at once.
     prompt: bool,
-    refuses: Option<ErrorKind>,
+    refuses: Option<ShardFailure>,
 }
 
 impl FakeShard {
@@ -61,22 +61,22 @@ impl FakeShard {
     }
 
     /// Drops what is not committed.
-    fn cut(&self, error: ErrorKind) {
-        self.cut_first(usize::MAX, error);
+    fn cut(&self, failure: ShardFailure) {
+        self.cut_first(usize::MAX, failure);
     }
 
     /// Drops the first of what is not committed; the rest stood in the open block and goes on.
-    fn cut_first(&self, entries: usize, error: ErrorKind) {
+    fn cut_first(&self, entries: usize, failure: ShardFailure) {
         let mut state = self.state.lock();
         let entries = entries.min(state.waiting.len());
         let cut: Vec<_> = state.waiting.drain(..entries).collect();
         drop(state);
         for (_, _, waiter) in cut {
-            self.complete(waiter, Err(error));
+            self.complete(waiter, Err(failure.into()));
         }
     }
 
-    fn complete(&self, waiter: GroupWaiter, outcome: Result<(), ErrorKind>) {
+    fn complete(&self, waiter: GroupWaiter, outcome: Result<(), GroupError>) {
         let mut wakes = WakeBatch::default();
         waiter.complete(outcome, &mut wakes);
         wakes.deliver();
@@ -88,7 +88,12 @@ impl FakeShard {
 }
 
 impl GroupShard for FakeShard {
-    fn propose(&self, kind: u16, body: &[u8], waiter: GroupWaiter) -> Result<(), (ErrorKind, GroupWaiter)> {
+    fn propose(
+        &self,
+        kind: u16,
+        body: &[u8],
+        waiter: GroupWaiter,
+    ) -> Result<(), (ShardFailure, GroupWaiter)> {
         let mut state = self.state.lock();
         match state.refuses {
             Some(error) => Err((error, waiter)),
@@ -99,7 +104,7 @@ impl GroupShard for FakeShard {
         }
     }
 
-    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ErrorKind> {
+    fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure> {
         let mut state = self.state.lock();
         match state.refuses {
             Some(error) => Err(error),
@@ -183,7 +188,7 @@ impl Rig {
         group: &str,
         client: &Client1,
         plan: &[(&Client1, &'static str)],
-    ) -> Reply<Result<Synced, ErrorKind>> {
+    ) -> Reply<Result<Synced, GroupError>> {
         let assignments =
             plan.iter().map(|(c, what)| (c.member.clone(), Bytes::from_static(what.as_bytes()))).collect();
         let fence = client.fence();

@@ -149,7 +149,7 @@ impl World {
             Op::Commit(entries) => (0..entries).for_each(|_| {
                 self.rig.shard.commit_one();
             }),
-            Op::Cut(entries) => self.rig.shard.cut_first(entries, ErrorKind::NotLeader),
+            Op::Cut(entries) => self.rig.shard.cut_first(entries, ShardFailure::NotLeader),
             Op::Restart => {
                 self.rig.restart();
                 self.joining.iter_mut().for_each(|joining| *joining = None);

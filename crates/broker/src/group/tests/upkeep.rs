@@ -42,7 +42,7 @@ fn groups_that_come_and_go_leave_nothing_behind() {
         let group = format!("g{i}");
         let request = JoinRequest { id_required: true, ..client().request() };
         let told = now(&mut rig.groups.join(&group, request)).unwrap().unwrap_err();
-        assert_eq!(told.error, ErrorKind::MemberIdRequired);
+        assert_eq!(told.error, GroupError::MemberIdRequired);
         let leaver = LeaveRequest { member: told.member, instance: None };
         assert_eq!(rig.groups.leave(&group, vec![leaver]).unwrap()[0].result, Ok(()));
     }
@@ -64,7 +64,7 @@ fn a_start_leads_every_group_with_members_and_expires_the_silent() {
     rig.pass(9_000);
     assert_eq!(rig.groups.heartbeat("alive", &a.fence()), Ok(()));
     rig.pass(9_000);
-    assert_eq!(rig.groups.heartbeat("silent", &b.fence()), Err(ErrorKind::UnknownMember));
+    assert_eq!(rig.groups.heartbeat("silent", &b.fence()), Err(GroupError::UnknownMember));
     assert_eq!(rig.groups.describe("alive").unwrap().state, GroupPhase::Stable);
     assert_eq!(rig.groups.describe("silent").unwrap().state, GroupPhase::Empty);
 }
@@ -127,10 +127,10 @@ fn there_is_an_end_to_groups_and_to_what_members_bring() {
         assert_eq!(now(&mut rig.commit_offset(&format!("g{i}"), outside(), 1)), Some(vec![Ok(())]));
     }
     let commit = now(&mut rig.commit_offset("more", outside(), 1));
-    assert_eq!(commit, Some(vec![Err(ErrorKind::LimitReached)]));
+    assert_eq!(commit, Some(vec![Err(GroupError::LimitReached)]));
     let refused =
         |group: &str| now(&mut rig.join(group, &client())).unwrap().map_err(|refused| refused.error);
-    assert_eq!(refused("more").unwrap_err(), ErrorKind::LimitReached);
+    assert_eq!(refused("more").unwrap_err(), GroupError::LimitReached);
     assert!(refused("g1").is_ok(), "one that exists");
     assert_eq!(now(&mut rig.commit_offset("g2", outside(), 2)), Some(vec![Ok(())]));
 
@@ -145,7 +145,7 @@ fn an_id_told_and_never_used_is_forgotten() {
     let rig = Rig::new();
     let request = JoinRequest { id_required: true, ..client().request() };
     let refused = now(&mut rig.groups.join("g", request)).unwrap().unwrap_err();
-    assert_eq!(refused.error, ErrorKind::MemberIdRequired);
+    assert_eq!(refused.error, GroupError::MemberIdRequired);
     assert_eq!(rig.groups.shared.inner.lock().led.len(), 1);
     rig.pass(10_000);
     assert!(rig.groups.shared.inner.lock().led.is_empty());
@@ -160,8 +160,8 @@ fn who_stops_leading_answers_everyone() {
     rig.settle_alone("h", &mut b);
     let mut parked = rig.join("g", &client());
     assert!(now(&mut parked).is_none());
-    rig.groups.retire(ErrorKind::ShuttingDown);
-    assert_eq!(now(&mut parked).unwrap().unwrap_err().error, ErrorKind::ShuttingDown);
+    rig.groups.retire(GroupError::Shard(ShardFailure::ShuttingDown));
+    assert_eq!(now(&mut parked).unwrap().unwrap_err().error, GroupError::Shard(ShardFailure::ShuttingDown));
     let inner = rig.groups.shared.inner.lock();
     assert!(inner.led.is_empty());
     assert_eq!((inner.parked(), inner.member_bytes), (0, 0));

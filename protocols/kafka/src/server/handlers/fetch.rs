@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_broker::{Fetched, Partition, Topic};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
+use sabir_model::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
 use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::server::fetch_session::{Plan, TopicKey, Wanted};
 use crate::server::frontend::{KafkaFrontend, short_uuid};
-use crate::server::map::error_code;
+use crate::server::map::read_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
@@ -312,7 +312,7 @@ fn check(
     if wanted.last_fetched_epoch >= 0 {
         let end =
             kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.last_fetched_epoch));
-        let end = end.map_err(error_code)?;
+        let end = end.map_err(read_error_code)?;
         if end.epoch.0 < wanted.last_fetched_epoch || end.end_offset.0 < wanted.fetch_offset {
             return Ok(Found::Diverged(EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 }));
         }
@@ -341,11 +341,7 @@ async fn read(
 ) -> Result<PartitionData, ErrorCode> {
     let from = Offset(wanted.fetch_offset);
     let read = kafka.broker.read(partition.shard, partition.id, from, max_bytes, min_one).await;
-    let fetched = read.map_err(|kind| match kind {
-        // A partition that went while its topic was still listed.
-        ErrorKind::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
-        other => error_code(other),
-    })?;
+    let fetched = read.map_err(read_error_code)?;
     Ok(PartitionData {
         partition_index: wanted.partition,
         high_watermark: fetched.high_watermark.0,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use sabir_broker::{
     ClientIdentity, Fence, GroupProtocol, GroupView, JoinRequest, Joined, LeaveRequest, SyncRequest,
 };
-use sabir_model::ErrorKind;
+use sabir_model::GroupError;
 
 use super::metadata::GROUP_OPERATIONS;
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
@@ -202,7 +202,7 @@ pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<R
         Err(kind) => {
             let error = match kind {
                 // All assignments together are too large to be stored; the leader cannot mend it by trying again.
-                ErrorKind::MessageTooLarge => ErrorCode::UnknownServerError,
+                GroupError::TooLarge => ErrorCode::UnknownServerError,
                 other => group_error_code(other),
             };
             (SyncGroupResponse { error_code: error.code(), ..Default::default() }, error)

@@ -10,7 +10,7 @@ use sabir_model::{LeaderEpoch, Offset};
 use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error};
 use crate::server::frontend::KafkaFrontend;
-use crate::server::map::error_code;
+use crate::server::map::read_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
@@ -107,7 +107,7 @@ async fn look_up(
     partition: &Partition,
     spec: OffsetSpec,
 ) -> Result<FoundOffset, ErrorCode> {
-    kafka.broker.offsets(partition.shard, partition.id, spec).await.map_err(error_code)
+    kafka.broker.offsets(partition.shard, partition.id, spec).await.map_err(read_error_code)
 }
 
 /// What a timestamp of the request asks for; `None` for a place in tiered storage, of which there is none.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
-use sabir_model::{ErrorKind, LeaderEpoch, Offset, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
 
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::server::frontend::KafkaFrontend;
@@ -80,7 +80,7 @@ pub(super) async fn offset_commit(client: Rc<Client>, request: Request) -> Resul
     let count = commits.len();
     let committing = client.kafka.broker.groups().commit(&body.group_id, fence, commits);
     let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
-    let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ErrorKind::Timeout); count]);
+    let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ShardFailure::Timeout.into()); count]);
     for ((at, i), outcome) in places.into_iter().zip(outcomes) {
         if let Err(kind) = outcome {
             topics[at].partitions[i].error_code = commit_error(kind, call.version).code();
@@ -101,11 +101,11 @@ fn commit_of(topic: &Topic, partition: &OffsetCommitRequestPartition) -> Result<
     })
 }
 
-fn commit_error(kind: ErrorKind, version: i16) -> ErrorCode {
-    match kind {
+fn commit_error(error: GroupError, version: i16) -> ErrorCode {
+    match error {
         // Clients before that take it for a generation that has passed.
-        ErrorKind::GroupNotFound if version < NOT_FOUND_SINCE => ErrorCode::IllegalGeneration,
-        ErrorKind::MessageTooLarge => ErrorCode::InvalidCommitOffsetSize,
+        GroupError::NotFound if version < NOT_FOUND_SINCE => ErrorCode::IllegalGeneration,
+        GroupError::TooLarge => ErrorCode::InvalidCommitOffsetSize,
         other => group_error_code(other),
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, InlineBudget};
-use sabir_model::{ErrorKind, FrontendNo};
+use sabir_model::{AppendError, FrontendNo, ShardFailure};
 use sabir_net::{DropReason, Grant, Workers};
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, patience};
-use crate::server::map::error_code;
+use crate::server::map::append_error_code;
 use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -114,7 +114,7 @@ impl Producing {
             Stage::Appended => {}
             // Not appended, and never will be.
             Stage::Crowded { good, .. } if is_late => {
-                self.answer.fill(&good.at, vec![Err(ErrorKind::Timeout); good.at.len()]);
+                self.answer.fill(&good.at, vec![Err(ShardFailure::Timeout.into()); good.at.len()]);
                 self.stage = Stage::Appended;
             }
             Stage::Checking(_) | Stage::Crowded { .. } => return Poll::Pending,
@@ -204,7 +204,7 @@ impl Answer {
         }
     }
 
-    fn fill(&mut self, at: &[(usize, usize)], results: Vec<Result<Appended, ErrorKind>>) {
+    fn fill(&mut self, at: &[(usize, usize)], results: Vec<Result<Appended, AppendError>>) {
         for (&(topic, partition), result) in at.iter().zip(results) {
             let place = &mut self.response.responses[topic].partition_responses[partition];
             match result {
@@ -213,7 +213,7 @@ impl Answer {
                     place.log_append_time_ms = appended.append_time_ms;
                     place.log_start_offset = appended.log_start.0;
                 }
-                Err(kind) => refuse(place, Refusal::new(error_code(kind), kind.to_string())),
+                Err(error) => refuse(place, Refusal::new(append_error_code(error), error.to_string())),
             }
         }
     }

@@ -2,11 +2,9 @@
 
 use std::rc::Rc;
 
-use sabir_model::ErrorKind;
-
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, within};
-use crate::server::map::error_code;
+use crate::server::map::producer_id_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -17,7 +15,10 @@ pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Re
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {
-        None => within(commit_by(), client.kafka.broker.allocate_producer_id()).await.map_err(failed),
+        None => {
+            let allocating = client.kafka.broker.allocate_producer_id();
+            within(commit_by(), allocating).await.map_err(producer_id_error_code)
+        }
         Some("") => Err(ErrorCode::InvalidRequest),
         Some(_) => {
             client.refused(call.api, WHY_NOT);
@@ -34,12 +35,4 @@ pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Re
         },
     };
     Ok(call.reply(&response, id.err().unwrap_or(ErrorCode::None)))
-}
-
-fn failed(kind: ErrorKind) -> ErrorCode {
-    match kind {
-        // What Kafka's brokers say; not every client tries again after REQUEST_TIMED_OUT.
-        ErrorKind::Timeout => ErrorCode::CoordinatorLoadInProgress,
-        other => error_code(other),
-    }
 }

@@ -10,7 +10,7 @@ use super::fetch::check_epoch;
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
 use crate::server::frontend::{CALLER, KafkaFrontend};
-use crate::server::map::{error_code, topic_refusal};
+use crate::server::map::{read_error_code, topic_refusal};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
 use crate::wire::messages::delete_records::{
@@ -102,7 +102,7 @@ fn epoch_end(kafka: &KafkaFrontend, topic: &str, wanted: &OffsetForLeaderPartiti
         let partition = topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         check_epoch(kafka, partition, wanted.current_leader_epoch)?;
         let end = kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.leader_epoch));
-        end.map_err(error_code)
+        end.map_err(read_error_code)
     };
     let base = EpochEndOffset { partition: wanted.partition, ..Default::default() };
     match find() {

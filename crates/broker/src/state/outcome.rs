@@ -1,0 +1,162 @@
+//! What entries come to. The body of each kind says by its type what that is ([`Body::Outcome`](crate::entry::Body::Outcome)), for the
+//! projection that applies the entry and for the task that waits for it; between the two it goes as an [`Outcome`].
+
+use std::sync::Arc;
+
+use sabir_model::{
+    AppendError, FrontendNo, GroupError, Offset, ProducerId, ProducerIdError, ShardFailure, TopicError,
+};
+
+use super::FrontendAnswer;
+use crate::append::Appended;
+use crate::catalog::Topic;
+
+/// What an entry of any kind came to.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// Of one that appends.
+    Appended(Result<Appended, AppendError>),
+    /// Of one about a topic: the topic as it is now.
+    Topic(Result<Arc<Topic>, Box<TopicError>>),
+    /// Of one that moves a log start: where it now is.
+    LogStart(Result<Offset, Box<TopicError>>),
+    /// Of one that registers a front end: its number.
+    Frontend(Result<FrontendNo, Box<TopicError>>),
+    /// Of one that gives producer ids out: the first of them.
+    ProducerIds(Result<ProducerId, ProducerIdError>),
+    /// Of one that a front end's projection took.
+    Projection(Box<FrontendAnswer>),
+    /// Of a group's.
+    Group(Result<(), GroupError>),
+    /// Of one that always takes effect.
+    Done,
+    /// Of any: it was not applied, and never will be.
+    Failed(ShardFailure),
+}
+
+/// What entries of one kind come to.
+pub(crate) trait EntryOutcome: Sized {
+    /// As it goes to the waiter.
+    fn into_outcome(self) -> Outcome;
+
+    /// Takes the outcome of an entry of this kind, or why it was not applied.
+    fn of(outcome: Outcome) -> Self;
+}
+
+impl Outcome {
+    /// Why the entry was not applied.
+    fn failure(self) -> ShardFailure {
+        match self {
+            Self::Failed(failure) => failure,
+            other => {
+                debug_assert!(false, "{other:?} is no outcome of an entry of this kind");
+                ShardFailure::StorageError
+            }
+        }
+    }
+}
+
+impl EntryOutcome for Result<Appended, AppendError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Appended(self)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Appended(appended) => appended,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<Arc<Topic>, TopicError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Topic(self.map_err(Box::new))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Topic(topic) => topic.map_err(|error| *error),
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<Offset, TopicError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::LogStart(self.map_err(Box::new))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::LogStart(start) => start.map_err(|error| *error),
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<FrontendNo, TopicError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Frontend(self.map_err(Box::new))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Frontend(number) => number.map_err(|error| *error),
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<ProducerId, ProducerIdError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::ProducerIds(self)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::ProducerIds(first) => first,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<(), GroupError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Group(self)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Group(done) => done,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<FrontendAnswer, ShardFailure> {
+    fn into_outcome(self) -> Outcome {
+        self.map_or_else(Outcome::Failed, |answer| Outcome::Projection(Box::new(answer)))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Projection(answer) => Ok(*answer),
+            other => Err(other.failure()),
+        }
+    }
+}
+
+/// Of entries that always take effect, once they are applied.
+impl EntryOutcome for Result<(), ShardFailure> {
+    fn into_outcome(self) -> Outcome {
+        self.map_or_else(Outcome::Failed, |()| Outcome::Done)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Ok(()),
+            other => Err(other.failure()),
+        }
+    }
+}
