@@ -27,6 +27,12 @@ const VERSIONS: [(&str, &str); 2] =
     [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")];
 
 impl MemoryFiles {
+    /// A machine made up below a folder.
+    #[cfg(test)]
+    pub(crate) fn below(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// Bytes of memory that the process may use; `None` where the system does not say.
     pub fn total(&self) -> Option<u64> {
         let groups = self.groups();
@@ -141,7 +147,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let files = MemoryFiles { root: dir.path().to_owned() };
+        let files = MemoryFiles::below(dir.path());
         (dir, files)
     }
 
@@ -152,7 +158,7 @@ mod tests {
             ("sys/fs/cgroup/user.slice/memory.max", "max\n"),
         ]);
         assert_eq!((files.total(), files.available()), (Some(8192 * MIB), Some(4096 * MIB)));
-        let nowhere = MemoryFiles { root: "/nowhere/at/all".into() };
+        let nowhere = MemoryFiles::below(Path::new("/nowhere/at/all"));
         assert_eq!((nowhere.total(), nowhere.available()), (None, None));
     }
 

@@ -26,9 +26,13 @@ impl MemoryWatch {
     /// # Errors
     /// The system has no more threads.
     pub fn start(broker: Broker, size: Option<TailCacheSize>) -> std::io::Result<Self> {
+        Self::start_on(MemoryFiles::default(), broker, size)
+    }
+
+    fn start_on(files: MemoryFiles, broker: Broker, size: Option<TailCacheSize>) -> std::io::Result<Self> {
         allocator::bound();
         let (stop, stopped) = channel();
-        let run = move || watch(&broker, size, &stopped);
+        let run = move || watch(&files, &broker, size, &stopped);
         let thread = std::thread::Builder::new().name("memory".into()).spawn(run)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -44,8 +48,7 @@ impl Drop for MemoryWatch {
     }
 }
 
-fn watch(broker: &Broker, mut size: Option<TailCacheSize>, stopped: &Receiver<()>) {
-    let files = MemoryFiles::default();
+fn watch(files: &MemoryFiles, broker: &Broker, mut size: Option<TailCacheSize>, stopped: &Receiver<()>) {
     let mut looks = 0;
     while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         looks += 1;
@@ -58,5 +61,57 @@ fn watch(broker: &Broker, mut size: Option<TailCacheSize>, stopped: &Receiver<()
         if resized.is_some() || looks % GIVE_BACK == 0 {
             allocator::give_back();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use sabir_base::clock::SystemClock;
+    use sabir_broker::{BrokerOptions, DiskKind};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn until(what: &str, holds: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn the_brokers_tail_cache_gives_way_while_memory_is_short_and_comes_back() {
+        let (data, machine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(machine.path().join("proc")).unwrap();
+        let left = |mib: u64| {
+            let text = format!("MemTotal: 4194304 kB\nMemAvailable: {} kB\n", mib * 1024);
+            std::fs::write(machine.path().join("proc/meminfo"), text).unwrap();
+        };
+        let options = BrokerOptions {
+            disk: DiskKind::Pwrite,
+            segment_bytes: 8 << 20,
+            keep_free: 0,
+            tail_cache_bytes: 1 << 30,
+            ..BrokerOptions::new(data.path())
+        };
+        let broker = Broker::open(options, Arc::new(SystemClock)).unwrap();
+        left(3000);
+        let size = TailCacheSize::new(1024 * MIB, 4096 * MIB);
+        let watch =
+            MemoryWatch::start_on(MemoryFiles::below(machine.path()), broker.clone(), Some(size)).unwrap();
+        let limit = || broker.stats().tail_cache_limit / MIB;
+        std::thread::sleep(LOOK + LOOK / 2);
+        assert_eq!(limit(), 1024, "there is plenty");
+        left(100);
+        until("it gives way", || limit() <= 768);
+        left(3000);
+        until("it comes back", || limit() == 1024);
+        drop(watch);
+        broker.shutdown();
     }
 }

@@ -47,15 +47,24 @@ pub(crate) fn expose(out: &mut Exposition) {
 
 #[cfg(test)]
 mod tests {
+    use sabir_base::testing::{keep_log, logged};
+
     use super::*;
 
     #[test]
-    fn panics_are_counted() {
+    fn panics_are_counted_and_logged() {
+        keep_log();
         report();
         let before = PANICS.load(Relaxed);
-        let panicked = std::thread::spawn(|| panic!("on purpose")).join();
-        assert!(panicked.is_err());
-        assert!(PANICS.load(Relaxed) > before);
+        for _ in 0..5 {
+            let thread = std::thread::Builder::new().name("panics".into());
+            let panicked = thread.spawn(|| panic!("to be logged")).unwrap().join();
+            assert!(panicked.is_err());
+        }
+        assert!(PANICS.load(Relaxed) >= before + 5);
+        let said = "a panic, which is a defect of the broker: please report it";
+        let lines = logged(&["ERROR", said, "thread=\"panics\"", "panics.rs", "what=\"to be logged\""]);
+        assert!((1..5).contains(&lines.len()), "once in a while, with its place: {lines:?}");
         // Other tests are to be heard of as usual.
         drop(std::panic::take_hook());
     }

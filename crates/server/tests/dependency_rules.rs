@@ -6,6 +6,8 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Package};
+use figment::Figment;
+use figment::providers::{Format, Toml};
 use sources::{folder, metadata, sources, without_comments, without_tests};
 
 /// What each crate of the core may use of the workspace. A protocol may use what [`PROTOCOL`] lists.
@@ -170,4 +172,25 @@ fn comments_and_tests_are_told_from_code() {
     let elsewhere = "#[cfg(test)]\nmod tests;\ncode";
     assert_eq!(without_tests(elsewhere), elsewhere);
     assert!(has_word("use std::fs::File;", "std::fs") && !has_word("operand", "rand"));
+}
+
+/// A panic ends a connection, or a shard at worst (docs/adr/0005-panics.md); if it aborted, one would end the node with all its
+/// protocols. Tests run in another profile than what is released, and would not notice.
+#[test]
+fn no_profile_aborts_at_a_panic() {
+    let root = metadata().workspace_root.into_std_path_buf();
+    for file in ["Cargo.toml", ".cargo/config.toml"] {
+        let settings = Figment::from(Toml::file(root.join(file)));
+        let Ok(profiles) = settings.find_value("profile") else {
+            assert_ne!(file, "Cargo.toml", "its profiles are found");
+            continue;
+        };
+        for (name, profile) in profiles.as_dict().expect("profiles have names") {
+            let said = profile.find_ref("panic");
+            assert!(
+                said.is_none_or(|said| said.as_str() == Some("unwind")),
+                "{file}: [profile.{name}] panic = {said:?}"
+            );
+        }
+    }
 }

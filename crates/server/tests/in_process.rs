@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sabir_base::testing::{keep_log, logged};
 use sabir_server::client::{Outgoing, PublishOptions, Start};
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, ServerStartError, protocols, start};
@@ -74,11 +75,37 @@ fn several_shards() {
         contents(&running, Some("x"));
     }
     running.stop();
-    // The number is that of the folder, whatever the configuration says later.
+    // The number is that of the folder, whatever the configuration says later, and that is said.
+    keep_log();
     let running = start(config(data.path(), &["data.shards=1"])).unwrap();
     assert_eq!(contents(&running, None).len(), 3);
     assert_eq!(running.broker().stats().shards.len(), 4);
     running.stop();
+    let lines =
+        logged(&["WARN", "the data directory keeps the number of data shards", "configured=1 data_shards=3"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
+/// A folder on a file system in memory, where the machine has one for everybody.
+#[cfg(target_os = "linux")]
+fn in_memory() -> Option<tempfile::TempDir> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.find_map(|of| tempfile::tempdir_in((of.get(2) == Some(&"tmpfs")).then(|| of[1])?).ok())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_data_directory_in_memory_is_warned_of_before_anything_listens() {
+    let Some(memory) = in_memory() else { return println!("no file system in memory takes a folder") };
+    keep_log();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("kafka.listen={}", taken.local_addr().unwrap());
+    let data = memory.path().join("not/made/yet");
+    let refused = start(config(&data, &[&listen])).err().unwrap();
+    assert!(matches!(refused, ServerStartError::Bind(_)), "{refused}");
+    let said = "lies in tmpfs, which is memory: nothing survives the machine";
+    assert_eq!(logged(&["WARN", said, &data.display().to_string()]).len(), 1);
 }
 
 #[test]

@@ -104,8 +104,9 @@ fn nothing_said_is_a_good_configuration() {
     assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
     assert_eq!(config.front_ends[0].advertise, [None]);
     let options = config.broker_options();
-    let (least, most) = crate::memory::TAIL_CACHE;
-    assert!((least..=most).contains(&(options.tail_cache_bytes as u64)), "it follows the memory");
+    let memory = crate::memory::MemoryFiles::default().total().unwrap_or(1 << 30);
+    let quarter = (memory / 4).clamp(16 << 20, 4 << 30);
+    assert_eq!(options.tail_cache_bytes as u64, quarter, "it follows the memory");
     let tail_cache_bytes = options.tail_cache_bytes;
     let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
     let converters = options.converters.clone();
