@@ -40,6 +40,7 @@ const PROBE: Duration = Duration::from_secs(3);
 impl Target {
     /// The client to use, and the address with a port: of the protocol that was asked for, else of what is spoken there.
     async fn choose(&self) -> Result<(&'static dyn Connector, String), CliError> {
+        check_address(self.parts().1)?;
         let at = |connector: &'static dyn Connector| (connector, self.address(connector));
         if let Some(named) = self.named()? {
             return Ok(at(named.connector()));
@@ -119,6 +120,24 @@ impl ClientArgs {
         let url = self.admin.clone().unwrap_or_else(|| AdminUrl::beside(&address));
         let admin = AdminClient::new(url, self.timeout.0);
         Ok((connector, Box::new(Administered::new(client, admin))))
+    }
+}
+
+/// Refuses what can be no host's address, before it is looked for as one.
+fn check_address(address: Option<&str>) -> Result<(), CliError> {
+    let refused = |problem: String| {
+        let advice = "An address is HOST:PORT, with a port of 1 to 65535, or a HOST alone.";
+        Err(CliError::new(Exit::Usage, problem).advise(advice))
+    };
+    let Some(address) = address else { return Ok(()) };
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    match port {
+        _ if address.is_empty() => refused("--address is empty".into()),
+        Some(("", _)) => refused(format!("--address {address}: it names no host")),
+        Some((_, port)) if port.parse::<u16>().unwrap_or(0) == 0 => {
+            refused(format!("--address {address}: {port:?} is no port"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -283,6 +302,10 @@ mod tests {
         }
         for (address, proto) in [("kafak://a:1", None), ("redis://a:1", Some("kafka")), ("://a", None)] {
             let error = target(address, proto).choose().await.err().unwrap();
+            assert_eq!(error.exit, Exit::Usage, "{address}");
+        }
+        for address in ["", "127.0.0.1:99999", "a:0", "a:b", "a:", ":9092", "kafka://", "[::1]:99999"] {
+            let error = target(address, None).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}");
         }
     }

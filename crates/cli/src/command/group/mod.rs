@@ -6,6 +6,7 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
@@ -15,6 +16,9 @@ use crate::args::{ClientArgs, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, print};
 use show::{Detail, GroupOutcomes, GroupsDescribed, GroupsListed, Lag, Progress};
+
+/// What is shown again and again is not asked for sooner, whatever the command line says.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 pub fn run(command: GroupCommand, client: &ClientArgs) -> Result<(), CliError> {
     block_on(dispatch(command, client))
@@ -38,7 +42,7 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliErr
         GroupCommand::Lag { groups, watch, output } => loop {
             print(output.output, &lag(client, args, &groups).await?)?;
             let Some(pause) = watch else { return Ok(()) };
-            tokio::time::sleep(pause.0).await;
+            tokio::time::sleep(pause.0.max(LEAST_PAUSE)).await;
             reader_is_there()?;
             if output.output == Format::Table {
                 writeln!(std::io::stdout())?;
