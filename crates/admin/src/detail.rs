@@ -1,7 +1,7 @@
 //! Topics and groups one by one, while there are not too many of them for whoever keeps their samples.
 
 use sabir_base::metrics::Exposition;
-use sabir_broker::{Broker, CatalogView, GroupLag, OTHER, PartitionStats, Topic, Traffic};
+use sabir_broker::{Broker, CatalogView, GroupLag, MemberMemory, OTHER, PartitionStats, Topic, Traffic};
 
 /// Positions looked at for each group that may be shown.
 const POSITIONS: usize = 10;
@@ -9,6 +9,7 @@ const POSITIONS: usize = 10;
 /// Writes what is within the limit, and says what is not.
 pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.groups().count() as u64));
+    member_memory(&broker.groups().member_memory(), out);
     let catalog = broker.catalog();
     traffic(broker, &catalog, out);
     if limit == 0 {
@@ -25,6 +26,16 @@ pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     };
     left_out(out, "sabir_group_*", groups.is_none());
     groups.iter().flatten().for_each(|group| one_group(group, out));
+}
+
+/// What members of groups take of `group.member_memory`.
+fn member_memory(memory: &MemberMemory, out: &mut Exposition) {
+    let help = "Memory of what the members of all groups brought and were given, for which group.member_memory is the bound.";
+    out.gauge("sabir_groups_member_bytes", help, &[], signed(memory.bytes as u64));
+    let help = "Memory of the ids that were given to members which have not come back with them.";
+    out.gauge("sabir_groups_pending_bytes", help, &[], signed(memory.pending_bytes as u64));
+    let help = "Joins and assignments refused since they would take more than group.member_memory.";
+    out.counter("sabir_groups_refused", help, &[], memory.refused);
 }
 
 /// Bytes in and out of the topics that are counted one by one, and of the others together.

@@ -294,15 +294,20 @@ fn what_a_group_keeps_is_bounded() {
 fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
     let mut world = World::with(GroupLimits { max_record_bytes: 1_500, ..GroupLimits::default() });
     let refused = |world: &mut World| {
-        let ticket = world.join(&dynamic());
+        let ticket = world.join(&Client1 { session: 1_800_000, ..dynamic() });
         world.refused(ticket).error
     };
     let given = (0..100).take_while(|_| refused(&mut world) == GroupError::MemberIdRequired).count();
     assert!((5..25).contains(&given), "{given}");
-    assert!((1_000..=1_500).contains(&world.group.bytes()), "{}", world.group.bytes());
+    assert!((1_000..=1_500).contains(&world.group.pending_bytes()), "{}", world.group.pending_bytes());
+    assert_eq!(world.group.bytes(), 0, "members have theirs beside");
     assert_eq!(refused(&mut world), GroupError::Full);
-    world.pass(2_000_000);
-    assert_eq!(world.group.bytes(), 0, "forgotten after a session's time");
+    world.pass(61_000);
+    assert_eq!(
+        world.group.pending_bytes(),
+        0,
+        "forgotten after a minute, however long their sessions would have been"
+    );
     assert_eq!(refused(&mut world), GroupError::MemberIdRequired);
 }
 

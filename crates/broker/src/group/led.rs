@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
-use sabir_delivery::group::{Action, Answer, Group, GroupEvent, RequestId, Text, Token};
+use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupPhase, RequestId, Text, Token};
 use sabir_model::{GroupError, ShardFailure};
 
 use super::entries::GroupEntry;
@@ -30,7 +30,23 @@ pub(super) struct Led {
     /// Entries proposed and not yet applied: until they are, the table does not know what the machine knows.
     in_flight: usize,
     /// Whether the table has the group, as far as this machine has heard.
-    stored: bool,
+    pub stored: bool,
+    /// What it is counted with: what it took when it was last settled, or more if it takes more. So its rebalance finds what it has
+    /// given up for it.
+    pub reserved: usize,
+    /// Bytes of the ids given out.
+    pending: usize,
+}
+
+impl Led {
+    /// What it is to be counted with now.
+    fn reserves(&self) -> usize {
+        let bytes = self.machine.bytes();
+        match self.machine.state() {
+            GroupPhase::PreparingRebalance | GroupPhase::CompletingRebalance => bytes.max(self.reserved),
+            GroupPhase::Empty | GroupPhase::Stable | GroupPhase::Dead => bytes,
+        }
+    }
 }
 
 /// A parked request, and at which group.
@@ -65,6 +81,11 @@ pub(super) struct Inner {
     last_incarnation: u64,
     /// What the members of all groups brought, in bytes.
     pub member_bytes: usize,
+    /// What ids take that were given out and have not come back.
+    pub pending_bytes: usize,
+    /// Requests refused for that, and when that was last told, by the clock of the machines.
+    pub refused: u64,
+    pub told_at: Option<i64>,
     /// Machines of groups that the table does not have yet.
     pub unstored: usize,
     /// Why no group is led here, if none is.
@@ -81,6 +102,9 @@ impl Inner {
             last_ticket: 0,
             last_incarnation: 0,
             member_bytes: 0,
+            pending_bytes: 0,
+            refused: 0,
+            told_at: None,
             unstored: 0,
             closed: Some(GroupError::Loading),
         }
@@ -121,18 +145,34 @@ impl Inner {
 
     pub fn put(&mut self, group: Text, machine: Group) {
         self.last_incarnation += 1;
-        self.member_bytes += machine.bytes();
         let incarnation = self.last_incarnation;
-        let led = Led { machine, incarnation, scheduled: i64::MAX, in_flight: 0, stored: true };
+        let (reserved, pending) = (0, 0);
+        let led =
+            Led { machine, incarnation, scheduled: i64::MAX, in_flight: 0, stored: true, reserved, pending };
         self.led.insert(group.clone(), led);
+        self.count(&group);
         self.schedule(&group);
     }
 
     fn remove(&mut self, group: &Text) -> Option<Led> {
         let led = self.led.remove(group)?;
         self.unstored -= usize::from(!led.stored);
-        self.member_bytes -= led.machine.bytes();
+        self.uncount(&led);
         Some(led)
+    }
+
+    /// Counts what a group takes now.
+    fn count(&mut self, group: &Text) {
+        let Some(led) = self.led.get_mut(group) else { return };
+        let (reserved, pending) = (led.reserves(), led.machine.pending_bytes());
+        self.member_bytes = self.member_bytes + reserved - led.reserved;
+        self.pending_bytes = self.pending_bytes + pending - led.pending;
+        (led.reserved, led.pending) = (reserved, pending);
+    }
+
+    fn uncount(&mut self, led: &Led) {
+        self.member_bytes -= led.reserved;
+        self.pending_bytes -= led.pending;
     }
 
     /// The next group whose time has come.
@@ -209,12 +249,11 @@ impl Groups {
         let mut cut_off = false;
         while let Some(event) = events.pop() {
             let Some(led) = inner.led.get_mut(group) else { break };
-            let before = led.machine.bytes();
             let Some(actions) = contain(|| handle(group, &mut led.machine, event, now)) else {
-                inner.abandon(group, before, wakes);
+                inner.abandon(group, wakes);
                 break;
             };
-            inner.member_bytes = inner.member_bytes - before + led.machine.bytes();
+            inner.count(group);
             for action in actions {
                 match action {
                     Action::Answer(_, Answer::Left(answer)) => left = answer.ok(),
@@ -343,11 +382,11 @@ impl Inner {
 
     /// Forgets a machine that panicked, and of which nothing is to be believed. All requests parked in it are told to look for the
     /// group's coordinator: a later one finds a new machine, made from the table.
-    fn abandon(&mut self, group: &Text, bytes: usize, wakes: &mut WakeBatch) {
+    fn abandon(&mut self, group: &Text, wakes: &mut WakeBatch) {
         tracing::error!(group = &**group, "a panic in a group: it starts again from what is stored");
         let led = self.led.remove(group);
-        self.unstored -= usize::from(led.is_some_and(|led| !led.stored));
-        self.member_bytes -= bytes;
+        self.unstored -= usize::from(led.as_ref().is_some_and(|led| !led.stored));
+        led.iter().for_each(|led| self.uncount(led));
         self.abandon_parked(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
     }
 

@@ -9,6 +9,7 @@
 mod deadlines;
 mod entries;
 mod led;
+mod memory;
 mod offsets;
 mod reply;
 mod requests;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_model::{GroupError, ShardFailure};
 
+pub use memory::MemberMemory;
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub(crate) use reply::Replier;
 pub use reply::Reply;

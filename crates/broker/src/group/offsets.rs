@@ -4,13 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_delivery::group::Group;
 use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_model::{GroupError, Offset, TopicId};
 
 use super::entries::GroupEntry;
+use super::led::Led;
 use super::reply::Reply;
 use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
@@ -312,21 +313,22 @@ impl Groups {
         self.read(|table| table.get(&group).map(|state| Group::restore(limits, state, 0).view()))
     }
 
-    /// All groups, by id.
+    /// All groups, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep both locks.
     pub fn list(&self) -> Vec<GroupListing> {
-        let inner = self.shared.inner.lock();
         let listing = |group: &Text, protocol_type: &Text, phase, members| GroupListing {
             group: group.clone(),
             protocol_type: protocol_type.clone(),
             phase,
             members,
         };
-        let led = inner.led.iter().map(|(group, led)| (group, &led.machine));
-        let of_machine =
-            |(group, m): (&Text, &Group)| listing(group, m.protocol_type(), m.state(), m.member_count());
-        let mut all: Vec<_> = led.map(of_machine).collect();
+        let of_machine = |(group, led): (&Text, &Led)| {
+            let machine = &led.machine;
+            listing(group, machine.protocol_type(), machine.state(), machine.member_count())
+        };
+        let mut all: Vec<_> = self.shared.inner.lock().led.iter().map(of_machine).collect();
+        let led: FxHashSet<Text> = all.iter().map(|listing| listing.group.clone()).collect();
         self.read(|table| {
-            let rest = table.iter().filter(|(group, _)| !inner.led.contains_key(*group));
+            let rest = table.iter().filter(|(group, _)| !led.contains(*group));
             // One with members is led, but for the moment before this node takes over.
             let phase =
                 |state: &GroupState| if state.is_empty() { GroupPhase::Empty } else { GroupPhase::Stable };

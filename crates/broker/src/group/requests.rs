@@ -45,10 +45,11 @@ impl Groups {
         let group = Text::from(group);
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
         self.with(|inner, wakes| {
-            if inner.member_bytes > self.shared.options.max_member_bytes {
-                return Err(GroupError::LimitReached);
-            }
             self.make(inner, &group, !request.member.is_empty())?;
+            if let Err(error) = self.admit_join(inner, &group, &request) {
+                inner.drop_if_idle(&group);
+                return Err(error);
+            }
             let (replier, reply) = Reply::pair();
             let ticket = inner.park(&group, Waits::Join(replier));
             self.drive(inner, &group, GroupEvent::Join(ticket, fresh, detached(request)), wakes);
@@ -68,8 +69,8 @@ impl Groups {
             self.with(|inner, wakes| {
                 self.find(inner, &group, GroupError::UnknownMember)?;
                 let given: usize = request.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
-                if inner.member_bytes + given > self.shared.options.max_member_bytes && given > 0 {
-                    return Err(GroupError::LimitReached);
+                if given > 0 {
+                    self.admit_bytes(inner, &group, |machine| machine.bytes_given(given))?;
                 }
                 // More than that is refused, and not kept.
                 if given <= self.shared.options.limits.max_record_bytes {

@@ -219,7 +219,7 @@ async fn the_most_partitions_of_a_topic_are_named_by_one_entry() {
 async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());
-    options.groups.max_member_bytes = 2 << 20;
+    options.groups.max_member_bytes = 8 << 20;
     let broker = open(options);
     let name = Text::from("n".repeat(30_000));
     let mut refused = std::collections::BTreeMap::new();
@@ -229,7 +229,7 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
         let error = soon(broker.groups().join(&group, request)).await.unwrap_err().error;
         *refused.entry(error.to_string()).or_insert(0) += 1;
     }
-    // A group takes a megabyte of them, all groups together what their members may.
+    // A group takes a megabyte of them, all groups together a quarter of what their members may.
     let given = refused[&GroupError::MemberIdRequired.to_string()];
     assert!((60..=80).contains(&given), "{refused:?}");
     assert!(refused[&GroupError::Full.to_string()] >= 30, "{refused:?}");

@@ -97,6 +97,11 @@ pub struct JoinRequest {
 }
 
 impl JoinRequest {
+    /// Whether it is answered with an id, with which the client is to come back.
+    pub fn wants_id(&self) -> bool {
+        self.id_required && self.member.is_empty() && self.instance.is_none()
+    }
+
     /// Bytes of all that the group would keep of it.
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.member, &self.client.id, &self.client.host, &self.protocol_type];

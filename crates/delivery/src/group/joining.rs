@@ -8,6 +8,9 @@ use super::members::Member;
 use super::pending::Pending;
 use super::{Answer, Group, JoinRefused, JoinRequest, Joined, RequestId, Text, Token};
 
+/// How long an id that was given out is kept at the most, in milliseconds. Clients come back with it at once.
+const ID_KEPT_MS: i64 = 60_000;
+
 impl Group {
     pub(super) fn join(&mut self, ticket: RequestId, fresh: Text, join: JoinRequest, now: i64) {
         let member = join.member.clone();
@@ -81,9 +84,7 @@ impl Group {
         let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance)).cloned();
         match known {
             Some(old) => self.return_static(ticket, join, (old, fresh), now),
-            None if join.instance.is_none() && join.id_required => {
-                self.tell_id(ticket, fresh, join.session_timeout_ms, now)
-            }
+            None if join.wants_id() => self.tell_id(ticket, fresh, join.session_timeout_ms, now),
             None => self.add(ticket, fresh, join, now),
         }
     }
@@ -95,7 +96,7 @@ impl Group {
         if too_many || self.pending.bytes() + Pending::cost(&fresh) > self.config.max_record_bytes {
             return self.refuse_join(ticket, GroupError::Full, Text::from(""));
         }
-        let until = now + session_timeout_ms;
+        let until = now + session_timeout_ms.min(ID_KEPT_MS);
         self.pending.insert(fresh.clone(), until);
         self.arm(until);
         self.refuse_join(ticket, GroupError::MemberIdRequired, fresh);

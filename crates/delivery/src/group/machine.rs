@@ -10,8 +10,8 @@ use super::members::{Member, Members};
 use super::pending::Pending;
 use super::state::{GroupRecord, GroupState};
 use super::{
-    Action, Answer, ClientIdentity, Fence, GroupEvent, GroupLimits, LeaveRequest, Left, RequestId, Text,
-    Token,
+    Action, Answer, ClientIdentity, Fence, GroupEvent, GroupLimits, JoinRequest, LeaveRequest, Left,
+    RequestId, Text, Token,
 };
 
 /// Bytes of ids after which a further entry is begun.
@@ -299,10 +299,31 @@ impl Group {
         self.wake_at
     }
 
-    /// Bytes of what its members brought and were given or are about to be, and of ids given out, as a measure of the memory it takes.
+    /// Bytes of what its members brought and were given or are about to be, as a measure of the memory it takes.
     pub fn bytes(&self) -> usize {
-        let members = self.members.len() * size_of::<Member>() + self.members.bytes();
-        members + self.members.assigned_bytes() + self.storing_bytes() + self.pending.bytes()
+        self.kept_bytes() + self.storing_bytes()
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.members.len() * size_of::<Member>() + self.members.bytes() + self.members.assigned_bytes()
+    }
+
+    /// What [`bytes`](Self::bytes) would come to with a join.
+    pub fn bytes_with(&self, join: &JoinRequest) -> usize {
+        let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance));
+        let before = self.members.get(known.unwrap_or(&join.member));
+        self.bytes() + join.bytes() + size_of::<Member>()
+            - before.map_or(0, |m| size_of::<Member>() + m.bytes())
+    }
+
+    /// What [`bytes`](Self::bytes) would come to with such assignments in the place of those there are.
+    pub fn bytes_given(&self, given: usize) -> usize {
+        self.kept_bytes() - self.members.assigned_bytes() + given
+    }
+
+    /// Bytes of ids given out, as a measure of the memory they take.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     /// Bytes of the assignments that wait for their entry.

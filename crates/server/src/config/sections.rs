@@ -263,7 +263,8 @@ pub const GROUP: &[Setting] = &[
         key: "member_memory",
         default: "\"256MiB\"",
         help: "Memory for what the members of all groups bring: names, subscriptions, assignments. Those of one group may take \
-               1 MiB, as they are stored together.",
+               1 MiB, as they are stored together. Beyond it groups that are there go on, with a quarter more of it at the most, \
+               and no member is added to others.",
     },
     Setting {
         key: "offset_memory",

@@ -140,6 +140,70 @@ fn there_is_an_end_to_groups_and_to_what_members_bring() {
     assert!(rig.groups.shared.inner.lock().led.len() <= taken, "the refused leave no machine");
 }
 
+/// Two members of one group, which is stable.
+fn settle_two(rig: &Rig, group: &str, a: &mut Client1, b: &mut Client1) {
+    rig.settle_alone(group, a);
+    let mut second = rig.join(group, b);
+    a.take(&now(&mut rig.join(group, a)).unwrap().unwrap());
+    b.take(&now(&mut second).unwrap().unwrap());
+    let mut follower = rig.sync(group, b, &[]);
+    assert!(now(&mut rig.sync(group, a, &[(a, "some"), (b, "others")])).unwrap().is_ok());
+    assert!(now(&mut follower).unwrap().is_ok());
+}
+
+#[test]
+fn groups_that_are_there_rebalance_when_others_have_filled_the_memory() {
+    let rig = Rig::with(GroupOptions { max_member_bytes: 10_000, ..GroupOptions::default() });
+    let (mut a, mut b) = (client(), client());
+    settle_two(&rig, "good", &mut a, &mut b);
+    let refused = |group: &str| {
+        let joined = now(&mut rig.join(group, &client()));
+        joined.is_some_and(|joined| joined.is_err_and(|refused| refused.error == GroupError::LimitReached))
+    };
+    // New groups, and then groups that are stored with what they may have beyond.
+    let strangers: Vec<String> = (0..100).map(|i| format!("x{i}")).collect();
+    for stranger in &strangers {
+        let mut alone = client();
+        let Some(Ok(joined)) = now(&mut rig.join(stranger, &alone)) else { break };
+        alone.take(&joined);
+        let _ = now(&mut rig.sync(stranger, &alone, &[(&alone, "all")]));
+    }
+    for stranger in &strangers {
+        while rig.groups.describe(stranger).is_some() && !refused(stranger) {}
+    }
+    assert!(refused("new") && refused("x0"));
+    let memory = rig.groups.member_memory();
+    assert!((9_000..=12_500).contains(&memory.bytes) && memory.refused > 2, "{memory:?}");
+
+    // A leader that joins again calls for a rebalance, and the other one goes with it.
+    let mut first = rig.join("good", &a);
+    assert!(now(&mut first).is_none());
+    let second = now(&mut rig.join("good", &b)).unwrap().unwrap();
+    a.take(&now(&mut first).unwrap().unwrap());
+    b.take(&second);
+    let mut follower = rig.sync("good", &b, &[]);
+    assert!(now(&mut rig.sync("good", &a, &[(&a, "others"), (&b, "some")])).unwrap().is_ok());
+    assert_eq!(now(&mut follower).unwrap().unwrap().assignment, "some");
+    assert_eq!(rig.groups.member_memory().bytes, memory.bytes);
+}
+
+#[test]
+fn ids_that_nobody_comes_back_for_leave_room_for_members_and_are_soon_forgotten() {
+    let rig = Rig::with(GroupOptions { max_member_bytes: 10_000, ..GroupOptions::default() });
+    let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
+    let ask =
+        |i: usize| now(&mut rig.groups.join(&format!("x{i}"), request.clone())).unwrap().unwrap_err().error;
+    let given = (0..100).take_while(|i| ask(*i) == GroupError::MemberIdRequired).count();
+    assert!((20..40).contains(&given), "{given}");
+    assert_eq!(ask(given), GroupError::LimitReached);
+    let memory = rig.groups.member_memory();
+    assert_eq!((memory.bytes, memory.refused), (0, 2));
+    assert!(now(&mut rig.join("good", &client())).unwrap().is_ok());
+    rig.pass(61_000);
+    assert_eq!(rig.groups.member_memory().pending_bytes, 0);
+    assert_eq!(ask(given), GroupError::MemberIdRequired);
+}
+
 #[test]
 fn an_id_told_and_never_used_is_forgotten() {
     let rig = Rig::new();

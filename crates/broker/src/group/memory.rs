@@ -1,0 +1,76 @@
+//! What the members of all groups may take: what is there goes on when it is full, and nothing is added.
+
+use sabir_delivery::group::{Group, JoinRequest, Text};
+use sabir_model::GroupError;
+
+use super::Groups;
+use super::led::Inner;
+
+/// Ids that were given out take this part beside what members may, and groups that are stored as much beyond it: a member that joins
+/// again may name what it was given.
+const PART: usize = 4;
+/// How often it is told that it is full, in milliseconds.
+const TELL_EVERY: i64 = 10_000;
+
+/// What the members of all groups take, in bytes, and what was refused for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberMemory {
+    /// What members brought and were given.
+    pub bytes: usize,
+    /// Ids given out that have not come back.
+    pub pending_bytes: usize,
+    /// Joins and assignments refused since the start of the process.
+    pub refused: u64,
+}
+
+impl Groups {
+    /// What the members of all groups take.
+    pub fn member_memory(&self) -> MemberMemory {
+        let inner = self.shared.inner.lock();
+        MemberMemory { bytes: inner.member_bytes, pending_bytes: inner.pending_bytes, refused: inner.refused }
+    }
+
+    /// Whether there is room for what a join brings.
+    pub(super) fn admit_join(
+        &self,
+        inner: &mut Inner,
+        group: &Text,
+        request: &JoinRequest,
+    ) -> Result<(), GroupError> {
+        if request.wants_id() && inner.pending_bytes > self.shared.options.max_member_bytes / PART {
+            return self.refuse(inner, group);
+        }
+        self.admit_bytes(inner, group, |machine| machine.bytes_with(request))
+    }
+
+    /// Whether there is room for a group with as many bytes. There is for as many as it had when it was last settled.
+    pub(super) fn admit_bytes(
+        &self,
+        inner: &mut Inner,
+        group: &Text,
+        bytes: impl FnOnce(&Group) -> usize,
+    ) -> Result<(), GroupError> {
+        let Some(led) = inner.led.get(group) else { return Ok(()) };
+        let more = bytes(&led.machine).saturating_sub(led.reserved);
+        let most = self.shared.options.max_member_bytes;
+        let most = if led.stored { most + most / PART } else { most };
+        if more == 0 || inner.member_bytes + more <= most { Ok(()) } else { self.refuse(inner, group) }
+    }
+
+    fn refuse(&self, inner: &mut Inner, group: &Text) -> Result<(), GroupError> {
+        inner.refused += 1;
+        let now = inner.now(self.shared.clock.monotonic_ms());
+        if inner.told_at.is_none_or(|told| now - told >= TELL_EVERY) {
+            inner.told_at = Some(now);
+            let (bytes, pending, refused) = (inner.member_bytes, inner.pending_bytes, inner.refused);
+            tracing::warn!(
+                group = &**group,
+                bytes,
+                pending,
+                refused,
+                "no room for what members of groups bring: those that are there go on, and none is added (group.member_memory)"
+            );
+        }
+        Err(GroupError::LimitReached)
+    }
+}
