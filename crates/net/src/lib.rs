@@ -30,4 +30,4 @@ pub use net::{Drained, Net, NetOptions};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
 pub use stream::Stream;
 pub use threads::Watched;
-pub use workers::{Checked, JobCost, Workers};
+pub use workers::{Checked, Checks, JobCost, JobSize, Turn, Workers};

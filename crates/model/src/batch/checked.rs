@@ -14,8 +14,11 @@ use crate::TimestampType;
 const WALK_LIMIT: usize = 128 << 20;
 /// The most bytes that are given another codec: so many, or four times what the topic takes if that is more.
 const RECOMPRESS_LIMIT: usize = 32 << 20;
-/// A batch that is given another codec is first tried as one that has no more than these.
-const RECOMPRESS_SMALL: [usize; 2] = [128 << 10, 1 << 20];
+/// A batch is first tried as one that has no more than this: nearly all are done so, with little memory.
+pub const SMALL_LIMIT: usize = 1 << 20;
+/// A batch is tried as one that has no more than these, one after the other; so is one that is given another codec.
+const WALK_LOWER: [usize; 2] = [SMALL_LIMIT, 16 << 20];
+const RECOMPRESS_SMALL: [usize; 2] = [128 << 10, SMALL_LIMIT];
 /// What it takes to decompress a piece at a time, beside the window.
 const STREAMED: usize = 512 << 10;
 /// Four bytes of a Zstandard frame say so many.
@@ -208,7 +211,7 @@ impl LongCheck {
             return Ok(BatchCheck::Long(self));
         }
         budget.spend(work);
-        self.recompress(found, RECOMPRESS_SMALL[1], &mut || {}).map(BatchCheck::Done)
+        self.recompress(found, SMALL_LIMIT, &mut || {}).map(BatchCheck::Done)
     }
 
     /// The codec that the topic wants and the batch has not.
@@ -232,10 +235,16 @@ impl LongCheck {
         }
     }
 
-    /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order.
+    /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. Who exceeds one has
+    /// proved to take long.
     pub fn lower_limits(&self) -> impl Iterator<Item = usize> + use<> {
-        let most = self.wanted_codec().map_or(0, |_| self.limit());
-        RECOMPRESS_SMALL.into_iter().filter(move |small| *small < most)
+        let (lower, most) = (self.wanted_codec().map_or(WALK_LOWER, |_| RECOMPRESS_SMALL), self.limit());
+        lower.into_iter().filter(move |lower| *lower < most)
+    }
+
+    /// The limit within which it is to be tried when `tried` was too low, or first of all.
+    pub fn limit_after(&self, tried: usize) -> usize {
+        self.lower_limits().find(|lower| *lower > tried).unwrap_or(self.limit())
     }
 
     /// What it takes to [run](Self::run) it with a limit.
@@ -253,7 +262,7 @@ impl LongCheck {
             // The records, what becomes of them, and room for both to grow.
             Some((codec, level)) => {
                 let bytes = walked.max(3 * limit) + codec.encoder_memory(level, limit);
-                CheckCost { bytes, slow: true }
+                CheckCost { bytes, slow: limit > SMALL_LIMIT || is_dear(codec, level) }
             }
         }
     }
@@ -446,7 +455,7 @@ mod tests {
             let check = LongCheck { batch, header, rules: rules(&config), now_ms: NOW };
             assert_eq!(check.lower_limits().collect::<Vec<_>>(), RECOMPRESS_SMALL);
             let CheckCost { bytes, slow } = check.cost(limit);
-            assert!(slow, "{codec}");
+            assert_eq!(slow, is_dear(codec, Some(level)), "{codec}");
             bytes
         };
         for (codec, level) in [(Compression::Gzip, 9), (Compression::Lz4, 0), (Compression::Zstd, 3)] {

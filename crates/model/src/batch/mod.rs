@@ -25,7 +25,7 @@ mod stored_for;
 
 pub use builder::BatchBuilder;
 pub use check::{RecordSummary, check_records};
-pub use checked::{BatchCheck, CheckCost, CheckedBatch, LongCheck};
+pub use checked::{BatchCheck, CheckCost, CheckedBatch, LongCheck, SMALL_LIMIT};
 pub use compress::Compression;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, rewrite_header, stamp_log_append_time,

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -44,7 +43,7 @@ impl Running {
 
 struct Session {
     kafka: Arc<KafkaFrontend>,
-    client: Rc<Client>,
+    client: Arc<Client>,
     requests: Requests,
     /// A request whose turn has not come.
     held: Option<Request>,
@@ -56,7 +55,7 @@ impl Session {
     fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
         let max_frame = (kafka.config.max_request.0 as usize).min(connection.limits.frame_memory.total());
         Self {
-            client: Rc::new(Client::new(kafka.clone(), connection)),
+            client: Arc::new(Client::new(kafka.clone(), connection)),
             kafka,
             requests: Requests::new(max_frame, MAX_OPEN),
             held: None,
@@ -67,7 +66,7 @@ impl Session {
 
     /// Takes what has become of the requests under way.
     fn finish(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        let mut moved = self.go_on(cx);
+        let mut moved = self.go_on(cx)?;
         while let Some((number, began, producing)) = self.producing.front_mut() {
             let Poll::Ready(reply) = producing.poll(cx) else { break };
             let (number, began) = (*number, *began);
@@ -92,17 +91,16 @@ impl Session {
     }
 
     /// Appends what was held, once it may be.
-    fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Result<bool, BadRequest> {
         let Some((.., last)) = self.producing.back_mut().filter(|(.., last)| last.is_held()) else {
-            return false;
+            return Ok(false);
         };
-        if last.go_on(&self.client, cx).is_pending() {
-            return false;
-        }
+        let Poll::Ready(done) = last.go_on(&self.client, cx) else { return Ok(false) };
+        done?;
         if last.appends() {
             self.kafka.broker.flush();
         }
-        true
+        Ok(true)
     }
 
     fn answer(

@@ -3,12 +3,19 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sabir_kafka::wire::ErrorCode;
+use sabir_kafka::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
+use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::heartbeat::HeartbeatRequest;
+use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use sabir_kafka::wire::{ErrorCode, Str};
 use sabir_model::batch::{BatchBuilder, Compression, HEADER_LEN};
+use sabir_net::NetOptions;
 
-use crate::rig::{Raw, Rig, assert_code, batch, batch_with, now_ms, produce_request};
+use crate::rig::{Raw, Rig, Setup, assert_code, batch, batch_with, now_ms, produce_request};
 
 /// What a bystander waits for an answer at the most.
 const SOON: Duration = Duration::from_secs(1);
@@ -56,6 +63,99 @@ async fn thousands_of_bombs_in_one_request_hold_up_nobody_else() {
     let began = Instant::now();
     assert_eq!(bystander.produce("calm", 0, bomb(Compression::Zstd, 1)).await.error_code, 0);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+/// The broker with one I/O thread, which all its clients share.
+fn start_narrow() -> Rig {
+    Rig::with(Setup { net: NetOptions { io_threads: 1, ..NetOptions::default() }, ..Setup::default() })
+}
+
+/// Each is a name of nothing, and none of them the same.
+fn names(count: usize) -> impl Iterator<Item = Str> {
+    (0..count).map(|i| Str::from(format!("{i:x}")))
+}
+
+#[tokio::test]
+async fn requests_of_very_many_elements_hold_up_nobody_else() {
+    const MANY: usize = 150_000;
+    let rig = start_narrow();
+    let mut bystander = rig.raw().await;
+    bystander.topic("calm", 1).await;
+    let mut attackers = Vec::new();
+    for _ in 0..7 {
+        attackers.push(rig.raw().await);
+    }
+    let topic = |name| MetadataRequestTopic { name: Some(name), ..Default::default() };
+    let topics = Some(names(MANY).map(topic).collect());
+    let metadata = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
+    attackers[0].send(9, &metadata).await;
+    let groups = DescribeGroupsRequest { groups: names(MANY).collect(), ..Default::default() };
+    attackers[1].send(0, &groups).await;
+    attackers[2].send(5, &groups).await;
+    let resource =
+        |resource_name| DescribeConfigsResource { resource_type: 2, resource_name, configuration_keys: None };
+    let resources = names(MANY).map(resource).collect();
+    attackers[3].send(4, &DescribeConfigsRequest { resources, ..Default::default() }).await;
+    let topic =
+        |name| CreatableTopic { name, num_partitions: -7, replication_factor: 1, ..Default::default() };
+    let topics = names(MANY).map(topic).collect();
+    attackers[4].send(5, &CreateTopicsRequest { topics, timeout_ms: 1000, ..Default::default() }).await;
+    attackers[5].send(2, &DeleteGroupsRequest { groups_names: names(MANY).collect() }).await;
+    let partition_indexes = (0..MANY as i32).collect();
+    let topic = OffsetFetchRequestTopic { name: "calm".into(), partition_indexes };
+    let fetch =
+        OffsetFetchRequest { group_id: "none".into(), topics: Some(vec![topic]), ..Default::default() };
+    attackers[6].send(5, &fetch).await;
+    // Nothing that waits for the disk, which may be others' meanwhile.
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        bystander.ask(&HeartbeatRequest { group_id: "nobody".into(), ..Default::default() }).await;
+        longest = longest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(longest < SOON, "{longest:?}");
+    for attacker in &mut attackers {
+        assert!(attacker.receive_frame().await.len() > MANY, "it is answered in its own time");
+    }
+}
+
+#[tokio::test]
+async fn who_has_long_batches_goes_behind_who_has_short_ones_and_is_told_when_its_time_is_over() {
+    let rig = Rig::start();
+    let mut honest = rig.raw().await;
+    honest.topic("t", 1).await;
+    let mut state = 1u32;
+    let mut half = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 28) as u8
+    };
+    let noise: Vec<u8> = (0..400_000).map(|_| half()).collect();
+    for (codec, count) in [(Compression::Zstd, 100), (Compression::Gzip, 150)] {
+        let bomb = bomb(codec, 120);
+        let data = PartitionProduceData { index: 0, records: Some(bomb) };
+        let topic = TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
+        let bomb =
+            ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
+        let mut attackers = Vec::new();
+        for _ in 0..count {
+            let mut attacker = rig.raw().await;
+            attackers.push((attacker.send(12, &bomb).await, attacker));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut short = BatchBuilder::new(codec);
+        short.push(now_ms(), None, Some(&noise), &[]);
+        let short = short.build();
+        assert!(short.len() > 100_000, "{codec}: workers have to look at it");
+        for _ in 0..5 {
+            let began = Instant::now();
+            assert_eq!(honest.produce("t", 0, short.clone()).await.error_code, 0);
+            assert!(began.elapsed() < SOON, "{codec}: {:?}", began.elapsed());
+        }
+        let (correlation, last) = attackers.last_mut().unwrap();
+        let answer = last.receive::<ProduceRequest>(12, *correlation).await;
+        assert_code(answer.responses[0].partition_responses[0].error_code, ErrorCode::RequestTimedOut);
+    }
 }
 
 #[tokio::test]

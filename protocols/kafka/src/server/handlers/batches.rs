@@ -99,7 +99,7 @@ mod tests {
     use sabir_model::{
         FrontendNo, PartitionId, ProducerId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig,
     };
-    use sabir_net::Workers;
+    use sabir_net::{Checks, Workers};
 
     use super::*;
 
@@ -156,7 +156,9 @@ mod tests {
             BatchCheck::Done(taken) => taken,
             BatchCheck::Long(long) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it is made");
-                runtime.block_on(Workers::of_node(512 << 20).check(long))?
+                let mut checks = Checks::from(vec![BatchCheck::Long(long)]);
+                let workers = Workers::of_node(512 << 20);
+                runtime.block_on(workers.check_next(&mut checks)).pop().expect("it is ended")?
             }
         };
         Ok((taken.bytes().clone(), *taken.header()))

@@ -1,7 +1,6 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::Topic;
@@ -49,7 +48,7 @@ fn broker_source(value: &str, built_in: &str) -> i8 {
     if value == built_in { SOURCE_DEFAULT } else { SOURCE_BROKER }
 }
 
-pub(super) async fn describe_configs(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn describe_configs(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
@@ -219,7 +218,7 @@ struct Change<'a> {
 }
 
 pub(super) async fn incremental_alter_configs(
-    client: Rc<Client>,
+    client: Arc<Client>,
     request: Request,
 ) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
@@ -261,7 +260,7 @@ pub(super) async fn incremental_alter_configs(
 }
 
 /// Replaces all settings: what is not named goes back to what holds where a topic says nothing.
-pub(super) async fn alter_configs(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn alter_configs(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: replace::AlterConfigsRequest = decode(&request)?;
     drop(request);

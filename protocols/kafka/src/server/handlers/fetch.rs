@@ -1,6 +1,5 @@
 //! Fetch: batches from an offset on; waits for them where there are none.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::wire::{ErrorCode, RecordData};
 /// The longest a fetch waits, whatever it asks for: a connection without answers looks dead.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(super) async fn fetch(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     // Before it is decoded: those that wait for memory may be many.
     let frame = request.body.len();
@@ -181,6 +180,9 @@ impl Gathered {
     }
 }
 
+/// How long partitions are read before the thread is lent to other connections.
+const AT_A_TIME: Duration = Duration::from_millis(1);
+
 /// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
 async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
     let most = most(&plan.wanted, bounds.max_bytes);
@@ -190,8 +192,13 @@ async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds
     let answers = Vec::with_capacity(plan.wanted.len());
     let (urgent, any_read, given) = Default::default();
     let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, any_read, given };
-    let mut topics = Lookup::new(kafka);
+    let (mut topics, mut began) = (Lookup::new(kafka), Instant::now());
     for (at, wanted) in plan.wanted.iter().enumerate() {
+        if at % 64 == 63 && began.elapsed() >= AT_A_TIME {
+            // A session knows of far more partitions than its request names.
+            tokio::task::yield_now().await;
+            began = Instant::now();
+        }
         let left = max_bytes.saturating_sub(gathered.bytes);
         let found = topics.find(wanted);
         let answer = match found.as_ref().map(|(_, partition)| check(kafka, partition, wanted, bounds)) {

@@ -1,6 +1,6 @@
 //! Consumer groups: FindCoordinator, JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups, ListGroups, DeleteGroups.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use sabir_broker::{
     ClientIdentity, Fence, GroupProtocol, GroupView, JoinRequest, Joined, LeaveRequest, SyncRequest,
@@ -104,7 +104,7 @@ pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Re
     Ok(call.reply(&response, error))
 }
 
-pub(super) async fn join_group(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: JoinGroupRequest = decode(&request)?;
     let join = JoinRequest {
@@ -171,7 +171,7 @@ fn fence(generation: i32, member: &Str, instance: Option<&Str>) -> Fence {
     Fence { generation, member: member.as_str().into(), instance: instance.map(|i| i.as_str().into()) }
 }
 
-pub(super) async fn sync_group(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn sync_group(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: SyncGroupRequest = decode(&request)?;
     let sync = SyncRequest {
@@ -334,7 +334,7 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, B
 /// The type of groups whose members agree among themselves.
 const CLASSIC: &str = "classic";
 
-pub(super) async fn delete_groups(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_groups(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteGroupsRequest = decode(&request)?;
     drop(request);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use sabir_broker::{FoundOffset, OffsetSpec, Partition};
 use sabir_model::{LeaderEpoch, Offset};
@@ -19,7 +19,7 @@ use crate::wire::messages::list_offsets::{
 };
 use crate::wire::{ErrorCode, Str};
 
-pub(super) async fn list_offsets(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn list_offsets(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: ListOffsetsRequest = decode(&request)?;
     drop(request);

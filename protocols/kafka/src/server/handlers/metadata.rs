@@ -1,6 +1,5 @@
 //! Metadata: brokers, topics and partitions; topics that are asked for and not there are made.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::{CatalogView, NewTopic, Topic};
@@ -34,7 +33,7 @@ const fn bits(operations: &[u32]) -> i32 {
     sum
 }
 
-pub(super) async fn metadata(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: MetadataRequest = decode(&request)?;
     drop(request);

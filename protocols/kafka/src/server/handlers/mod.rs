@@ -19,16 +19,15 @@ mod transactions;
 mod versions;
 mod weight;
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::future::Future;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
 
 use sabir_model::ShardFailure;
@@ -50,14 +49,14 @@ pub(crate) struct Client {
     /// What incomplete frames and unread answers of all connections share.
     pub memory: FrameMemory,
     /// What it called itself first; for the log and for descriptions of groups.
-    id: OnceCell<String>,
-    complained: Cell<Option<Instant>>,
+    id: OnceLock<String>,
+    complained: Mutex<Option<Instant>>,
     /// The APIs whose refusal was logged, and when.
-    refused: RefCell<Vec<(ApiKey, Instant)>>,
+    refused: Mutex<Vec<(ApiKey, Instant)>>,
     /// Long polls that errors have cut short.
-    cut_short: RefCell<ErrorPace>,
+    cut_short: Mutex<ErrorPace>,
     /// Answers with an error.
-    failed: RefCell<ErrorPace>,
+    failed: Mutex<ErrorPace>,
 }
 
 /// Bytes of what a client calls itself that are kept for the log.
@@ -83,11 +82,11 @@ impl Client {
             host: Str::from(told.host),
             port: told.port.into(),
             memory: connection.limits.frame_memory.clone(),
-            id: OnceCell::new(),
-            complained: Cell::new(None),
-            refused: RefCell::default(),
-            cut_short: RefCell::default(),
-            failed: RefCell::default(),
+            id: OnceLock::new(),
+            complained: Mutex::default(),
+            refused: Mutex::default(),
+            cut_short: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
@@ -99,20 +98,21 @@ impl Client {
     /// Logs what is wrong with what the client sends, not too often.
     fn complain(&self, what: std::fmt::Arguments<'_>) {
         let now = Instant::now();
-        if self.complained.get().is_none_or(|last| now - last >= COMPLAIN_EVERY) {
-            self.complained.set(Some(now));
+        let mut complained = self.complained.lock();
+        if complained.is_none_or(|last| now - last >= COMPLAIN_EVERY) {
+            *complained = Some(now);
             tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
         }
     }
 
     /// Whether an error may end one more long poll before its time.
     fn may_cut_short(&self) -> bool {
-        self.cut_short.borrow_mut().count(Instant::now()) <= CUT_SHORT
+        self.cut_short.lock().count(Instant::now()) <= CUT_SHORT
     }
 
     /// Notes that it is answered with an error, and logs that if it seems to do nothing else.
     pub fn failed(&self, api: ApiKey, error: ErrorCode) {
-        if self.failed.borrow_mut().count(Instant::now()) == MANY_ERRORS {
+        if self.failed.lock().count(Instant::now()) == MANY_ERRORS {
             self.complain(format_args!(
                 "{MANY_ERRORS} of its requests failed within ten seconds, the last of them a {api} with {error}"
             ));
@@ -123,7 +123,7 @@ impl Client {
     /// not too often.
     fn refused(&self, api: ApiKey, why: &str) {
         let now = Instant::now();
-        let mut refused = self.refused.borrow_mut();
+        let mut refused = self.refused.lock();
         refused.retain(|(_, at)| now - *at < COMPLAIN_EVERY);
         if refused.iter().all(|(logged, _)| *logged != api) {
             refused.push((api, now));
@@ -170,7 +170,7 @@ impl Reply {
 }
 
 /// A request being handled.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, BadRequest>>>>;
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, BadRequest>> + Send>>;
 
 /// What is needed of a request once its body is decoded.
 #[derive(Debug, Clone, Copy)]
@@ -195,7 +195,10 @@ impl Call {
 
 /// Decodes a request's body, all of it.
 fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, BadRequest> {
-    let mut reader = Reader::new(&request.body);
+    decode_with(Reader::new(&request.body), request)
+}
+
+fn decode_with<R: crate::wire::Request>(mut reader: Reader<'_>, request: &Request) -> Result<R, BadRequest> {
     R::decode(&mut reader, request.version).map_err(|source| BadRequest::Body {
         api: request.api,
         version: request.version,
@@ -241,13 +244,22 @@ fn first_error(codes: impl Iterator<Item = i16>) -> ErrorCode {
     codes.map(ErrorCode::check).find_map(Result::err).unwrap_or(ErrorCode::None)
 }
 
-/// Handles any request but one to produce.
-pub(crate) fn handle(client: Rc<Client>, request: Request) -> Handling {
+/// Requests that are larger may name so much that it takes long to decode them, to handle them and to encode the answers.
+const LONG: usize = 16 << 10;
+
+/// Handles any request but one to produce. What may take long is not done on the connection's thread.
+pub(crate) fn handle(client: Arc<Client>, request: Request) -> Handling {
     client.introduce(request.header.client_id.as_ref());
-    weight::within(client, request, dispatch)
+    let bytes = request.body.len();
+    let workers = client.kafka.workers.clone();
+    if bytes <= LONG && !weight::is_long(&client, &request) {
+        return weight::within(client, request, dispatch);
+    }
+    let handling = async move { weight::within(client, request, dispatch).await };
+    Box::pin(async move { workers.handle(bytes, Box::pin(handling)).await })
 }
 
-fn dispatch(client: Rc<Client>, request: Request) -> Handling {
+fn dispatch(client: Arc<Client>, request: Request) -> Handling {
     match request.api {
         ApiKey::Metadata => Box::pin(metadata::metadata(client, request)),
         ApiKey::Fetch => Box::pin(fetch::fetch(client, request)),

@@ -1,7 +1,6 @@
 //! How far groups have read: OffsetCommit, OffsetFetch, OffsetDelete.
 
 use std::collections::{BTreeMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
@@ -47,7 +46,7 @@ fn has_partition(topic: &Topic, index: i32) -> Result<(), ErrorCode> {
     topic.partition(index).map(drop).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-pub(super) async fn offset_commit(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: OffsetCommitRequest = decode(&request)?;
     drop(request);
@@ -257,7 +256,7 @@ fn position(partition_index: i32, committed: Option<&Committed>) -> OffsetFetchR
     }
 }
 
-pub(super) async fn offset_delete(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: OffsetDeleteRequest = decode(&request)?;
     drop(request);

@@ -6,23 +6,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, InlineBudget};
 use sabir_model::{AppendError, FrontendNo, ShardFailure};
-use sabir_net::{DropReason, Grant, Workers};
+use sabir_net::{Checks, DropReason, Grant, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
-use super::{Call, Client, Reply, decode, patience};
+use super::{Call, Client, Reply, decode, decode_with, patience};
 use crate::server::map::append_error_code;
 use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
 };
-use crate::wire::{ErrorCode, Str};
+use crate::wire::{ErrorCode, Reader, Str, WireError};
 
 /// The first version served. Earlier ones are advertised because librdkafka compresses nothing otherwise, and refused
 /// because they carry message formats that are gone.
@@ -46,10 +47,12 @@ pub(crate) struct Producing {
 const LENT: usize = 256 << 10;
 
 enum Stage {
+    /// It names very many partitions: another thread decodes it, and begins with what they carry.
+    Beginning(Pin<Box<dyn Future<Output = Result<Box<Producing>, BadRequest>> + Send>>),
     /// The workers look at records. What they are done with is appended.
-    Checking(Pin<Box<dyn Future<Output = Ended>>>),
+    Checking { ended: Arc<Mutex<Ended>>, checking: Pin<Box<dyn Future<Output = ()> + Send>> },
     /// A shard has no room for now.
-    Crowded { good: Good, room: Pin<Box<dyn Future<Output = ()>>> },
+    Crowded { good: Good, room: Pin<Box<dyn Future<Output = ()> + Send>> },
     /// All that is good is appended.
     Appended,
 }
@@ -71,11 +74,24 @@ impl Producing {
     }
 
     /// Has what is good appended once the workers are done and there is room.
-    pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<()> {
-        if let Stage::Checking(checking) = &mut self.stage {
-            let ended = std::task::ready!(checking.as_mut().poll(cx));
-            self.portions = ended.portions;
-            self.answer.refuse(client, ended.refused);
+    ///
+    /// # Errors
+    /// It could not be decoded.
+    pub fn go_on(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Result<(), BadRequest>> {
+        if let Stage::Beginning(beginning) = &mut self.stage {
+            let begun = *std::task::ready!(beginning.as_mut().poll(cx))?;
+            *self = Self { _memory: self._memory.take(), ..begun };
+        }
+        if let Stage::Checking { ended, checking } = &mut self.stage {
+            let is_late = self.until.is_some_and(|until| until <= Instant::now());
+            if checking.as_mut().poll(cx).is_pending() && !is_late {
+                return Poll::Pending;
+            }
+            let Ended { portions, refused, left } = std::mem::take(&mut *ended.lock());
+            self.portions = portions;
+            self.answer.refuse(client, refused);
+            // Not appended, and never will be.
+            self.answer.time_out(left.as_slice());
             self.stage = Stage::Appended;
         }
         while let Stage::Crowded { good, room } = &mut self.stage {
@@ -85,7 +101,7 @@ impl Producing {
             self.append(&client.kafka.broker, good);
         }
         self._memory = None;
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     fn append(&mut self, broker: &Broker, mut good: Good) {
@@ -104,7 +120,7 @@ impl Producing {
 
     /// When it ends at the latest, if it is polled then.
     pub fn until(&self) -> Option<Instant> {
-        self.until.filter(|_| !matches!(self.stage, Stage::Checking(_)))
+        self.until
     }
 
     /// Ends, once, with the reply.
@@ -114,10 +130,10 @@ impl Producing {
             Stage::Appended => {}
             // Not appended, and never will be.
             Stage::Crowded { good, .. } if is_late => {
-                self.answer.fill(&good.at, vec![Err(ShardFailure::Timeout.into()); good.at.len()]);
+                self.answer.time_out(&good.at);
                 self.stage = Stage::Appended;
             }
-            Stage::Checking(_) | Stage::Crowded { .. } => return Poll::Pending,
+            Stage::Beginning(_) | Stage::Checking { .. } | Stage::Crowded { .. } => return Poll::Pending,
         }
         while let Some(portion) = self.portions.front_mut() {
             let results = match Pin::new(&mut portion.appending).poll(cx) {
@@ -167,32 +183,30 @@ impl Good {
     }
 }
 
-/// Checks that have ended.
+/// Checks that have ended, and the places of the batches whose have not.
 #[derive(Default)]
 struct Ended {
     portions: VecDeque<Portion>,
     refused: Vec<(Place, Refusal)>,
+    left: std::vec::IntoIter<(usize, usize)>,
 }
 
-impl Ended {
-    /// Keeps what is refused; gives what is not.
-    fn sift(
-        &mut self,
-        checked: impl ExactSizeIterator<Item = (Place, Result<CheckedBatch, Refusal>)>,
-    ) -> Good {
-        let count = checked.len();
-        let mut good = Good { at: Vec::with_capacity(count), appends: Vec::with_capacity(count) };
-        for (place, checked) in checked {
-            match checked.and_then(|batch| Ok(place.target.append(batch)?)) {
-                Ok(append) => {
-                    good.appends.push(append);
-                    good.at.push(place.at);
-                }
-                Err(refusal) => self.refused.push((place, refusal)),
+/// What is good, and what is refused.
+fn sift(
+    checked: impl ExactSizeIterator<Item = (Place, Result<CheckedBatch, Refusal>)>,
+) -> (Good, Vec<(Place, Refusal)>) {
+    let (count, mut refused) = (checked.len(), Vec::new());
+    let mut good = Good { at: Vec::with_capacity(count), appends: Vec::with_capacity(count) };
+    for (place, checked) in checked {
+        match checked.and_then(|batch| Ok(place.target.append(batch)?)) {
+            Ok(append) => {
+                good.appends.push(append);
+                good.at.push(place.at);
             }
+            Err(refusal) => refused.push((place, refusal)),
         }
-        good
     }
+    (good, refused)
 }
 
 impl Answer {
@@ -218,6 +232,10 @@ impl Answer {
         }
     }
 
+    fn time_out(&mut self, at: &[(usize, usize)]) {
+        self.fill(at, vec![Err(ShardFailure::Timeout.into()); at.len()]);
+    }
+
     fn reply(&self) -> Reply {
         let partitions = self.response.responses.iter().flat_map(|topic| &topic.partition_responses);
         let error = partitions.map(|p| ErrorCode::check(p.error_code)).find_map(Result::err);
@@ -235,11 +253,32 @@ fn refuse(place: &mut PartitionProduceResponse, refusal: Refusal) {
     place.error_message = Some(Str::from(refusal.message));
 }
 
+/// What the arrays of a request take that is decoded on the connection's thread, in bytes.
+const DECODED_AT_ONCE: usize = 512 << 10;
+
 /// Checks a request and appends what is good of it.
-pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadRequest> {
+pub(crate) fn begin(client: &Arc<Client>, request: Request) -> Result<Producing, BadRequest> {
     client.introduce(request.header.client_id.as_ref());
-    let call = Call::of(&request);
-    let body: ProduceRequest = decode(&request)?;
+    let reader = Reader::with_limit(&request.body, DECODED_AT_ONCE);
+    match decode_with(reader, &request) {
+        Ok(body) => begin_with(client, &request, body),
+        Err(BadRequest::Body { source: WireError::TooLarge, .. }) => Ok(begin_elsewhere(client, request)),
+        Err(bad) => Err(bad),
+    }
+}
+
+fn begin_elsewhere(client: &Arc<Client>, request: Request) -> Producing {
+    let (call, bytes) = (Call::of(&request), request.body.len());
+    let (client, workers) = (client.clone(), client.kafka.workers.clone());
+    let begin = async move { begin_with(&client, &request, decode(&request)?).map(Box::new) };
+    let beginning = async move { workers.handle(bytes, Box::pin(begin)).await };
+    let answer = Answer { call, acks: -1, response: ProduceResponse::default() };
+    let (stage, portions) = (Stage::Beginning(Box::pin(beginning)), VecDeque::new());
+    Producing { stage, portions, answer, until: None, _memory: None }
+}
+
+fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Result<Producing, BadRequest> {
+    let call = Call::of(request);
     let refused = refusal_of_all(&call, &body);
     let mut beginning = Beginning {
         client,
@@ -261,16 +300,19 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
     let mut producing = Producing { stage, portions, answer, until, _memory: None };
     let broker = &client.kafka.broker;
     if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
-        let checking = finish(client.kafka.workers.clone(), broker.clone(), begun.into(), places.into_iter());
-        producing.stage = Stage::Checking(Box::pin(checking));
+        let left = places.iter().map(|place| place.at).collect::<Vec<_>>().into_iter();
+        let ended = Arc::new(Mutex::new(Ended { left, ..Default::default() }));
+        let workers = client.kafka.workers.clone();
+        let checking = finish(workers, broker.clone(), begun.into(), places.into_iter(), ended.clone());
+        producing.stage = Stage::Checking { ended, checking: Box::pin(checking) };
     } else {
         let taken = |begun| match begun {
             BatchCheck::Done(taken) => Ok(taken),
             BatchCheck::Long(_) => Err(BatchRefusal::Failed.into()),
         };
-        let mut ended = Ended::default();
-        let good = ended.sift(places.into_iter().zip(begun).map(|(place, begun)| (place, taken(begun))));
-        producing.answer.refuse(client, ended.refused);
+        let checked = places.into_iter().zip(begun).map(|(place, begun)| (place, taken(begun)));
+        let (good, refused) = sift(checked);
+        producing.answer.refuse(client, refused);
         producing.append(broker, good);
     }
     Ok(producing)
@@ -281,22 +323,26 @@ pub(crate) fn begin(client: &Client, request: Request) -> Result<Producing, BadR
 async fn finish(
     workers: Workers,
     broker: Broker,
-    mut begun: VecDeque<BatchCheck>,
+    mut begun: Checks,
     mut places: std::vec::IntoIter<Place>,
-) -> Ended {
-    let mut ended = Ended::default();
+    ended: Arc<Mutex<Ended>>,
+) {
     while !begun.is_empty() {
         let checked = workers.check_next(&mut begun).await;
-        let places: Vec<_> = places.by_ref().take(checked.len()).collect();
+        let count = checked.len();
+        let places: Vec<_> = places.by_ref().take(count).collect();
         let checked = checked.into_iter().map(|checked| checked.map_err(Refusal::from));
-        let good = ended.sift(places.into_iter().zip(checked));
+        let (good, refused) = sift(places.into_iter().zip(checked));
         while let Some(shard) = broker.crowded(&good.appends) {
             broker.room(shard).await;
         }
+        let mut ended = ended.lock();
         ended.portions.extend(good.append(&broker));
+        ended.refused.extend(refused);
+        ended.left.by_ref().take(count).for_each(drop);
+        drop(ended);
         broker.flush();
     }
-    ended
 }
 
 fn complain(client: &Client, topic: &str, partition: i32, refusal: &Refusal) {

@@ -1,6 +1,6 @@
 //! InitProducerId.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
 use super::{Call, Client, Reply, commit_by, decode, within};
@@ -11,7 +11,7 @@ use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProduce
 
 /// Gives an idempotent producer its id. One that still has an id wants to go on under a later epoch; a fresh id serves it as
 /// well, and there is none whose epochs are used up.
-pub(super) async fn init_producer_id(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn init_producer_id(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {

@@ -1,6 +1,6 @@
 //! DeleteRecords and OffsetForLeaderEpoch.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use sabir_model::{LeaderEpoch, Offset};
@@ -22,7 +22,7 @@ use crate::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderTopicResult,
 };
 
-pub(super) async fn delete_records(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_records(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteRecordsRequest = decode(&request)?;
     drop(request);

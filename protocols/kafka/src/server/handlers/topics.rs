@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sabir_broker::{NewTopic, Topic};
@@ -32,7 +31,7 @@ const DEFAULT: i32 = -1;
 /// A code and what is to be read with it.
 pub(super) type Refused = (ErrorCode, String);
 
-pub(super) async fn create_topics(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
@@ -228,7 +227,7 @@ fn not_created(name: Str, (error, message): Refused) -> CreatableTopicResult {
     }
 }
 
-pub(super) async fn create_partitions(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn create_partitions(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: CreatePartitionsRequest = decode(&request)?;
     drop(request);
@@ -280,7 +279,7 @@ async fn grow(
     grown.map(drop).map_err(|error| topic_refusal(&error))
 }
 
-pub(super) async fn delete_topics(client: Rc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_topics(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
     let call = Call::of(&request);
     let body: DeleteTopicsRequest = decode(&request)?;
     drop(request);

@@ -1,7 +1,7 @@
 //! What the answer to a request may take: one that is far larger than what came takes its memory before it is made, from what frames and
 //! unread answers of all connections share. It keeps what it needs of it until it is sent.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use sabir_broker::{CatalogView, Topic};
 use sabir_model::TopicId;
@@ -48,21 +48,40 @@ pub(super) async fn hold(
     taken.map(Some).map_err(|_| NoMemory)
 }
 
+/// So many partitions, or groups, are listed at once.
+const FEW: usize = 1000;
+
+/// Whether a request may take long to be weighed, handled and answered although it is small.
+pub(super) fn is_long(client: &Client, request: &Request) -> bool {
+    let broker = &client.kafka.broker;
+    match request.api {
+        ApiKey::OffsetFetch | ApiKey::DescribeGroups => true,
+        ApiKey::ListGroups => broker.groups().count() > FEW,
+        ApiKey::Metadata
+        | ApiKey::DescribeConfigs
+        | ApiKey::DescribeLogDirs
+        | ApiKey::DescribeTopicPartitions
+        | ApiKey::ElectLeaders
+        | ApiKey::ListConfigResources => broker.catalog().partitions() > FEW,
+        _ => false,
+    }
+}
+
 /// Handles a request within memory for its answer, where that is worth counting.
 pub(super) fn within(
-    client: Rc<Client>,
+    client: Arc<Client>,
     request: Request,
-    handle: fn(Rc<Client>, Request) -> Handling,
+    handle: fn(Arc<Client>, Request) -> Handling,
 ) -> Handling {
     let bytes = answer(&client, &request);
     if bytes <= UNCOUNTED { handle(client, request) } else { Box::pin(held(client, request, bytes, handle)) }
 }
 
 async fn held(
-    client: Rc<Client>,
+    client: Arc<Client>,
     request: Request,
     bytes: usize,
-    handle: fn(Rc<Client>, Request) -> Handling,
+    handle: fn(Arc<Client>, Request) -> Handling,
 ) -> Result<Reply, BadRequest> {
     // One that is larger is let through alone, or nearly so: its frame has a part of the same memory.
     let bytes = bytes.min(client.memory.total() / 2);

@@ -1,0 +1,268 @@
+//! Checks of batches. All of them begin as small ones; who has proved long goes behind, and waits with its like.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch, SMALL_LIMIT};
+
+use super::{JobCost, JobSize, Turn, Workers};
+
+/// Bytes that a job of several small checks takes, at the least.
+const SMALL: usize = 4 << 20;
+/// Small checks go to a worker together: so many, and of so many bytes.
+const TOGETHER: usize = 256;
+const TOGETHER_BYTES: usize = 1 << 20;
+/// How long small checks go on together. What is left has its turn when others have had theirs.
+const TOGETHER_TIME: Duration = Duration::from_millis(10);
+/// A request that has had so much work done is no longer small, and then no longer medium.
+const SMALL_WORK: Duration = Duration::from_millis(50);
+const MEDIUM_WORK: Duration = Duration::from_millis(500);
+/// Bytes that are decompressed at the most where a job is medium.
+const MEDIUM_LIMIT: usize = 16 << 20;
+
+/// The same where they are given another codec at a level that takes long.
+const DEAR_LIMIT: usize = 128 << 10;
+
+/// What comes of a check.
+pub type Checked = Result<CheckedBatch, BatchRefusal>;
+
+/// The checks of a request that are still to be ended, in order.
+#[derive(Debug)]
+pub struct Checks {
+    begun: VecDeque<BatchCheck>,
+    /// The limit within which the first of them was tried already.
+    tried: usize,
+    /// How long workers have worked on this request.
+    worked: Duration,
+}
+
+impl From<Vec<BatchCheck>> for Checks {
+    fn from(begun: Vec<BatchCheck>) -> Self {
+        Self { begun: begun.into(), tried: 0, worked: Duration::ZERO }
+    }
+}
+
+impl Checks {
+    /// Whether all are ended.
+    pub fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
+    /// What is to be done next.
+    fn portion(&mut self) -> Portion {
+        let tried = std::mem::take(&mut self.tried);
+        let mut portion = Portion::default();
+        while let Some(next) = self.begun.pop_front_if(|next| portion.takes(next, tried)) {
+            portion.push(next, tried);
+            if tried > 0 {
+                break;
+            }
+        }
+        portion
+    }
+
+    /// What size a portion's job has: it may be small, and its request not.
+    fn size(&self, portion: &Portion) -> JobSize {
+        let by_work = match self.worked {
+            worked if worked < SMALL_WORK => JobSize::Small,
+            worked if worked < MEDIUM_WORK => JobSize::Medium,
+            _ => JobSize::Large,
+        };
+        let by_limit = match portion.limit {
+            limit if portion.slow && limit > DEAR_LIMIT => JobSize::Slow,
+            limit if limit > MEDIUM_LIMIT => JobSize::Large,
+            limit if portion.slow || limit > SMALL_LIMIT => JobSize::Medium,
+            _ => JobSize::Small,
+        };
+        by_work.max(by_limit)
+    }
+
+    fn take_back(&mut self, left: Left) {
+        self.worked += left.worked;
+        self.tried = left.tried;
+        left.checks.into_iter().rev().for_each(|check| self.begun.push_front(check));
+    }
+}
+
+/// Checks that go to a worker together.
+#[derive(Debug, Default)]
+struct Portion {
+    checks: VecDeque<BatchCheck>,
+    /// Bytes of batches that are still to be looked at.
+    bytes: usize,
+    /// The largest limit among them, and the most memory.
+    limit: usize,
+    memory: usize,
+    slow: bool,
+    /// The limit within which the only one was tried already.
+    tried: usize,
+}
+
+impl Portion {
+    fn takes(&self, next: &BatchCheck, tried: usize) -> bool {
+        let BatchCheck::Long(long) = next else { return self.checks.len() < TOGETHER };
+        let slow = long.cost(long.limit_after(tried)).slow;
+        let fits = self.bytes + long.bytes() <= TOGETHER_BYTES && slow == (self.slow && self.bytes > 0);
+        self.bytes == 0 && self.checks.is_empty() || (self.checks.len() < TOGETHER && fits)
+    }
+
+    fn push(&mut self, check: BatchCheck, tried: usize) {
+        if let BatchCheck::Long(long) = &check {
+            let limit = long.limit_after(tried);
+            let CheckCost { bytes, slow } = long.cost(limit);
+            self.bytes += long.bytes();
+            self.limit = self.limit.max(limit);
+            self.memory = self.memory.max(bytes);
+            self.slow |= slow;
+        }
+        self.tried = tried;
+        self.checks.push_back(check);
+    }
+
+    fn cost(&self, size: JobSize) -> JobCost {
+        let least = if self.checks.len() > 1 { SMALL } else { 0 };
+        JobCost { bytes: self.memory.max(least), size }
+    }
+
+    /// The limit within which the first was tried that it exceeds.
+    fn tried_next(&self) -> usize {
+        match self.checks.front() {
+            Some(BatchCheck::Long(long)) => long.limit_after(self.tried),
+            _ => 0,
+        }
+    }
+
+    /// Ends checks for as long as they are small and it takes little. One is ended, or known to be larger, in any case.
+    fn run(mut self, turn: &mut Turn<'_>) -> (Vec<Checked>, Left) {
+        let mut ended = Vec::with_capacity(self.checks.len());
+        let mut larger = 0;
+        while let Some(check) = self.checks.front() {
+            let Some(done) = end(check, self.tried, turn) else {
+                larger = self.tried_next();
+                break;
+            };
+            ended.push(done);
+            self.checks.pop_front();
+            turn.pause();
+            if turn.worked() >= TOGETHER_TIME {
+                break;
+            }
+        }
+        (ended, Left { checks: self.checks, tried: larger, worked: turn.worked() })
+    }
+}
+
+/// What a worker has not ended.
+struct Left {
+    checks: VecDeque<BatchCheck>,
+    tried: usize,
+    worked: Duration,
+}
+
+/// Ends a check; `None` if it exceeds the next limit after what was tried.
+fn end(check: &BatchCheck, tried: usize, turn: &mut Turn<'_>) -> Option<Checked> {
+    let long = match check {
+        BatchCheck::Done(batch) => return Some(Ok(batch.clone())),
+        BatchCheck::Long(long) => long,
+    };
+    let limit = long.limit_after(tried);
+    match long.run(limit, &mut || turn.pause()) {
+        Err(refusal) if refusal.exceeds() && limit < long.limit() => None,
+        done => Some(done),
+    }
+}
+
+impl Workers {
+    /// Ends the next checks of a request, in order: one that takes much alone, small ones together. What comes of them is no more than a
+    /// batch made anew, or slices of what came; it is to be appended before the next are ended. Nothing comes of none.
+    pub async fn check_next(&self, checks: &mut Checks) -> Vec<Checked> {
+        while !checks.is_empty() {
+            let portion = checks.portion();
+            if portion.bytes == 0 {
+                return portion.checks.into_iter().filter_map(done).collect();
+            }
+            let count = portion.checks.len();
+            let cost = portion.cost(checks.size(&portion));
+            let Some((ended, left)) = self.run(cost, move |turn| portion.run(turn)).await else {
+                return vec![Err(BatchRefusal::Failed); count];
+            };
+            checks.take_back(left);
+            if !ended.is_empty() {
+                return ended;
+            }
+        }
+        Vec::new()
+    }
+}
+
+fn done(check: BatchCheck) -> Option<Checked> {
+    match check {
+        BatchCheck::Done(batch) => Some(Ok(batch)),
+        // It has bytes.
+        BatchCheck::Long(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::batch::{BatchBuilder, Compression, InlineBudget, RulesOf};
+    use sabir_model::{TopicConfig, TopicId};
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// A check, not begun yet, of one batch with a record of so many zeros at each time.
+    fn checks(config: &TopicConfig, sizes: &[usize]) -> Checks {
+        let rules = || config.batch_rules(RulesOf { topic: TopicId([1; 16]), version: 1 });
+        let begin = |(at, size): (usize, &usize)| {
+            let mut builder = BatchBuilder::new(Compression::Gzip);
+            builder.push(NOW + at as i64, None, Some(&vec![0; *size]), &[]);
+            BatchCheck::begin(builder.build(), rules(), NOW, &mut InlineBudget(0)).unwrap()
+        };
+        Checks::from(sizes.iter().enumerate().map(begin).collect::<Vec<_>>())
+    }
+
+    async fn times(workers: &Workers, mut checks: Checks) -> Vec<i64> {
+        let mut times = Vec::new();
+        while !checks.is_empty() {
+            let ended = workers.check_next(&mut checks).await;
+            assert!(!ended.is_empty());
+            times.extend(ended.into_iter().map(|checked| checked.unwrap().header().max_timestamp - NOW));
+        }
+        times
+    }
+
+    #[tokio::test]
+    async fn all_checks_end_in_order_whatever_each_comes_to() {
+        let workers = Workers::of_node(512 << 20);
+        let sizes = [10, 3 << 20, 20, 20 << 20, 30, 40, 2 << 20, 100, 17 << 20];
+        let plain = TopicConfig::default();
+        assert_eq!(times(&workers, checks(&plain, &sizes)).await, (0..9).collect::<Vec<_>>());
+        let anew = TopicConfig { compression: Some(Compression::Zstd), zstd_level: 19, ..plain };
+        assert_eq!(times(&workers, checks(&anew, &sizes)).await, (0..9).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn who_has_proved_long_is_no_longer_small() {
+        let config = TopicConfig::default();
+        let size = |checks: &mut Checks| {
+            let portion = checks.portion();
+            let size = checks.size(&portion);
+            let left = Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO };
+            checks.take_back(left);
+            size
+        };
+        let mut one = checks(&config, &[100]);
+        assert_eq!(size(&mut one), JobSize::Small);
+        for (tried, then) in [(SMALL_LIMIT, JobSize::Medium), (MEDIUM_LIMIT, JobSize::Large)] {
+            one.tried = tried;
+            assert_eq!(size(&mut one), then);
+        }
+        one.tried = 0;
+        for (worked, then) in [(SMALL_WORK, JobSize::Medium), (MEDIUM_WORK, JobSize::Large)] {
+            one.worked = worked;
+            assert_eq!(size(&mut one), then);
+        }
+    }
+}
