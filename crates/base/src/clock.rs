@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::node_time::AgeLimits;
+
 /// The one that goes on while the machine sleeps, where there is such a one.
 #[cfg(target_os = "linux")]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_BOOTTIME;
@@ -28,9 +30,10 @@ pub trait Clock: Send + Sync + 'static {
     /// Milliseconds on a clock that is never set: it never falls nor jumps, and began at some time.
     fn monotonic_ms(&self) -> u64;
 
-    /// What is deleted by age goes by: not above [`now_ms`](Self::now_ms), and below it where that is in doubt.
-    fn expiry_ms(&self) -> i64 {
-        self.now_ms()
+    /// What is deleted by age goes by: ages are not reckoned from later than [`now_ms`](Self::now_ms), and from earlier where that is in
+    /// doubt or has stepped.
+    fn age_limits(&self) -> AgeLimits {
+        AgeLimits::at(self.now_ms())
     }
 
     /// Whether the kernel says that [`now_ms`](Self::now_ms) is kept synchronised with the world's time.

@@ -10,28 +10,41 @@
 //!   ahead by up to 5 minutes    follows at once; by so much a credit that fills as fast as time passes
 //!   where it was, had the       follows at once
 //!   time not gone back
-//!   ahead by more               goes twice as fast as the monotonic clock until it has caught up
+//!   ahead by more               goes twice as fast as the monotonic clock
 //!   behind by up to 5 minutes   stands until that is over
-//!   behind by more              goes half as fast, until the wall clock is known to be right: then it is what that shows
+//!   behind by more              goes half as fast
+//!   off by more than 5 minutes  is what that shows: the step is taken over
+//!   for ten minutes
 //! ```
 //!
-//! Something is known of the wall clock if the kernel calls it synchronised (by NTP), or if it went on as time passes for ten
-//! minutes. Then the node's time goes *back* to it, and only then, and records are stamped with that. Block times do not: one is at
-//! least the last one's, so they stand at the last one until the right time has come to it.
+//! For ten minutes means that it went on as time passes: one that jumps again is waited for anew. The kernel's word that it is synchronised
+//! (by NTP) does not shorten that in a running node, since a time server may be wrong for seconds, but where the node's time is ahead of
+//! what is confirmed (see below) and the wall clock goes back towards that. A step that is itself taken back within ten
+//! minutes is undone at once. Where the time goes *back*, records are stamped with that. Block times do not: one is at least the last
+//! one's, so they stand at the last one until the right time has come to it.
 //!
 //! **A start.** Where the machine has not been started anew meanwhile, the monotonic clock tells how long the node was off
 //! ([`ClockNote`]), and the wall clock is followed as if it had run. Else, or where the kernel calls the wall clock synchronised, it is
-//! believed at once, since a node may have been off for a week; what comes in the next ten minutes from the kernel may still correct
-//! it. Where it is more than 90 days ahead of the last time, or behind it, or before this program was written (a machine without a
-//! battery), and not synchronised, the node goes on from its last time. In the first two cases that ends when the wall clock is known
-//! to be right, in the last one when it is set. One that is behind the last time, but not behind the confirmed one, is believed: it was
+//! believed at once, since a node may have been off for a week; the kernel's first word in the next ten minutes may still correct it.
+//! Where it is more than 90 days ahead of the last time, or behind it, or before this program was written (a machine without a
+//! battery), and not synchronised, the node goes on from its last time. In the first two cases that ends when the wall clock has gone on
+//! for ten minutes, in the last one when it is set. One that is behind the last time, but not behind the confirmed one, is believed: it was
 //! the last run's that was wrong.
 //!
-//! **What is deleted by age** goes by [`expiry_ms`](NodeTime::expiry_ms): never ahead of either time, nor, where the node's time is more
-//! than a day ahead of it, of the *confirmed* time. That goes on as time passes, and goes with the node's time only once a wall clock
-//! that it agrees with has been followed without a jump for a day in one run, or for ten minutes where the kernel calls it
-//! synchronised, or where the machine has run on since the node's time was confirmed. So what a start under a wrong clock writes down
-//! ends no waiting, however often it comes: an operator that sees that the clock is wrong can still set it.
+//! **What is deleted by age** goes by [`age_limits`](NodeTime::age_limits), of which two things hold.
+//!
+//! Nothing that was stamped while the node ran looks older than it is by the monotonic clock: each step of the time against that clock is
+//! counted for as long as what was stamped before it is younger than its limit ([`Lags`]). A step at a start counts wholly where the
+//! monotonic clock tells that nobody was off for so long. Else the node may have been off, and it counts by as much as the last run's
+//! stamps may have been behind: that is noted too, as what the wall clock was ahead, or what the time had gone back by.
+//!
+//! And no time off is believed for what a start makes of it: ages are never reckoned from a time ahead of either clock, nor, where the
+//! node's time is more than a day ahead of it, of the *confirmed* time. That goes on as time passes, and goes with the node's time only
+//! once a wall clock that it agrees with has been followed without a jump for a day in one run, or for ten minutes where the kernel calls
+//! it synchronised, or where the machine has run on since the node's time was confirmed. So what a start under a wrong clock writes down
+//! ends no waiting, however often it comes: the operator who sees that the clock is wrong can still set it.
+
+mod lags;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -39,6 +52,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, ClockReading};
+
+pub use lags::{AgeLimits, LAGS, Lag, Lags};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -71,6 +86,12 @@ pub struct ClockNote {
     /// What of it was confirmed: the time that things must be older than to be deleted, and what has passed since. 0 where nothing is
     /// known of it.
     pub confirmed_ms: i64,
+    /// For how long nodes have run on this data, as far as that is known.
+    pub ran_ms: u64,
+    /// By how much the time may be behind: it has gone back by so much, or the wall clock is off by so much.
+    pub behind_ms: i64,
+    /// How much older than they are things look that were stamped before.
+    pub lags: Lags,
 }
 
 impl ClockNote {
@@ -81,8 +102,13 @@ impl ClockNote {
 
     /// What time it is by the monotonic clock alone, if this is the same run of the same machine.
     fn now_ms(&self, boot: Option<[u8; 16]>, monotonic_ms: u64) -> Option<i64> {
-        let passed = monotonic_ms.checked_sub(self.monotonic_ms).filter(|_| boot == Some(self.boot))?;
+        let passed = self.passed_ms(boot, monotonic_ms)?;
         Some(self.time_ms.saturating_add(i64::try_from(passed).ok()?))
+    }
+
+    /// How much time has passed since, if so.
+    fn passed_ms(&self, boot: Option<[u8; 16]>, monotonic_ms: u64) -> Option<u64> {
+        monotonic_ms.checked_sub(self.monotonic_ms).filter(|_| boot == Some(self.boot))
     }
 }
 
@@ -99,6 +125,12 @@ pub struct LastTime {
     pub confirmed_ms: Option<i64>,
     /// Whether what the monotonic clock makes of the time is confirmed.
     pub steady_confirmed: bool,
+    /// For how long nodes have run, with the time off that the monotonic clock tells.
+    pub ran_ms: u64,
+    /// By how much the noted time may have been behind.
+    pub behind_ms: i64,
+    /// How much older than they are things look by it.
+    pub lags: Lags,
 }
 
 impl LastTime {
@@ -106,9 +138,14 @@ impl LastTime {
     fn of(block_ms: i64, notes: &[ClockNote], boot: Option<[u8; 16]>, monotonic_ms: u64) -> Self {
         let same_run = notes.iter().filter(|note| note.now_ms(boot, monotonic_ms).is_some());
         let latest = same_run.max_by_key(|note| note.monotonic_ms);
+        let last = notes.iter().max_by_key(|note| (note.ran_ms, note.time_ms));
+        let off = |note: &ClockNote| note.passed_ms(boot, monotonic_ms).unwrap_or(0);
         Self {
             block_ms: Some(block_ms),
-            noted_ms: notes.iter().map(|note| note.time_ms).max(),
+            noted_ms: last.map(|note| note.time_ms),
+            ran_ms: last.map_or(0, |note| note.ran_ms.saturating_add(off(note))),
+            behind_ms: last.map_or(0, |note| note.behind_ms.max(0)),
+            lags: last.map_or(Lags::default(), |note| note.lags),
             steady_ms: latest.and_then(|note| note.now_ms(boot, monotonic_ms)),
             confirmed_ms: Self::confirmed(notes),
             steady_confirmed: latest.is_some_and(ClockNote::is_confirmed),
@@ -138,20 +175,11 @@ struct Doubt {
     since_ms: u64,
     /// Whether a start came upon it: then it may be ahead.
     at_start: bool,
-    /// The time by the monotonic clock alone when it came to be doubted first, and that clock.
-    time_ms: i64,
-    first_ms: u64,
 }
 
 impl Doubt {
-    fn new(at_start: bool, time_ms: i64, clock: ClockReading) -> Self {
-        let ClockReading { wall_ms, monotonic_ms, .. } = clock;
-        Self { wall_ms, since_ms: monotonic_ms, at_start, time_ms, first_ms: monotonic_ms }
-    }
-
-    /// What time it would be by the monotonic clock alone.
-    fn steady(&self, monotonic_ms: u64) -> i64 {
-        self.time_ms.saturating_add(monotonic_ms.saturating_sub(self.first_ms) as i64)
+    fn new(at_start: bool, clock: ClockReading) -> Self {
+        Self { wall_ms: clock.wall_ms, since_ms: clock.monotonic_ms, at_start }
     }
 
     /// Whether the wall clock has gone on as time passes, and for long enough, if so.
@@ -160,6 +188,14 @@ impl Doubt {
         let went_on = clock.wall_ms.saturating_sub(self.wall_ms).saturating_sub(since as i64);
         (went_on.saturating_abs() <= LEAP).then_some(since >= WAIT)
     }
+}
+
+/// Where the time would be had it not stepped.
+#[derive(Debug, Clone, Copy)]
+struct Unstepped {
+    time_ms: i64,
+    /// Up to when on the monotonic clock a wall clock that comes back to it is believed at once.
+    until_ms: u64,
 }
 
 /// What is worth a line in the log.
@@ -175,6 +211,8 @@ pub enum Notice {
     Doubted(i64),
     /// The time is so many milliseconds ahead of the confirmed one: what is deleted by age waits for so many.
     Waits(i64, u64),
+    /// The time has stepped ahead by so many milliseconds: what was stamped before looks older by so many, and is kept for so many more.
+    Stepped(i64),
     /// The wall clock is right, and the last block's time so many milliseconds ahead of it: block times stand.
     Stands(i64),
     /// Both agree again.
@@ -198,15 +236,24 @@ pub struct NodeTime {
     /// Whether ten minutes of that are enough although nothing synchronises the wall clock: the machine has run on since the time was
     /// confirmed.
     sure: bool,
-    /// Whether the kernel has never called the wall clock synchronised: its first word may correct what the start took for the time.
-    settling: bool,
+    /// Up to when on the monotonic clock the kernel's first word that the wall clock is synchronised corrects what the start took for the
+    /// time.
+    settling_until_ms: u64,
     unset: bool,
     doubt: Option<Doubt>,
     /// What the latest block's time may be: those of blocks to come are not below it.
     stamped_ms: i64,
-    /// Where the time would be had it not gone back without the kernel's word; once the wall clock comes near, it was that which was
-    /// wrong.
-    left_ms: i64,
+    unstepped: Option<Unstepped>,
+    /// For how long nodes have run on this data.
+    ran_ms: u64,
+    /// By how much the time may be behind for having gone back.
+    behind_ms: i64,
+    lags: Lags,
+    /// The last step ahead that nothing was said of; 0 where there is none.
+    untold_ms: i64,
+    /// What the wall clock was ahead of the monotonic one, and how often that or the time has jumped.
+    wall_offset_ms: i64,
+    jumps: u64,
     /// What was said last, and when.
     told: Option<(Notice, u64)>,
 }
@@ -223,7 +270,10 @@ impl NodeTime {
         let believed = known || !same_run && plausible;
         let doubted = !believed && !same_run && off.saturating_abs() > LEAP;
         let now_ms = if believed { wall_ms } else { goes_on };
-        Self {
+        let until_ms = if believed { monotonic_ms.saturating_add(WAIT) } else { u64::MAX };
+        let unstepped = (believed && off.saturating_abs() > LEAP || doubted && off < 0)
+            .then_some(Unstepped { time_ms: goes_on, until_ms });
+        let mut time = Self {
             now_ms,
             at_ms: monotonic_ms,
             credit: LEAP,
@@ -232,13 +282,23 @@ impl NodeTime {
             aged_at_ms: monotonic_ms,
             waits_since_ms: monotonic_ms,
             sure: last.steady_confirmed,
-            settling: !known,
+            settling_until_ms: if known { 0 } else { monotonic_ms.saturating_add(WAIT) },
             unset: wall_ms < UNSET_BEFORE,
-            doubt: doubted.then_some(Doubt::new(true, goes_on, clock)),
+            doubt: doubted.then_some(Doubt::new(true, clock)),
             stamped_ms: last.block_ms.unwrap_or(i64::MIN),
-            left_ms: i64::MIN,
+            unstepped,
+            // So that what this run notes is later than what it was told.
+            ran_ms: last.ran_ms.saturating_add(1),
+            behind_ms: last.behind_ms,
+            lags: last.lags,
+            untold_ms: 0,
+            wall_offset_ms: wall_ms.saturating_sub(monotonic_ms as i64),
+            jumps: 0,
             told: None,
-        }
+        };
+        let step = now_ms.saturating_sub(goes_on);
+        time.note_step(if same_run { step } else { step.min(last.behind_ms) }, false);
+        time
     }
 
     /// What time it was when [`advance`](Self::advance) was last called.
@@ -256,13 +316,51 @@ impl NodeTime {
         self.stamped_ms.saturating_sub(self.now_ms).max(0)
     }
 
-    /// The time that things must be older than to be deleted by age.
-    pub fn expiry_ms(&self, clock: ClockReading) -> i64 {
-        let steady = self.steady(clock.monotonic_ms);
+    /// What things must be older than to be deleted by age.
+    pub fn age_limits(&self, clock: ClockReading) -> AgeLimits {
+        let now_ms = self.steady(clock.monotonic_ms);
         let aged = self.confirmed_ms(clock.monotonic_ms);
-        let far = steady.saturating_sub(aged) > LONG_OFF || !self.agrees(clock);
-        let by = if far { aged.min(steady) } else { steady };
-        by.min(clock.wall_ms)
+        let far = now_ms.saturating_sub(aged) > LONG_OFF || !self.agrees(clock);
+        let by = if far { aged.min(now_ms) } else { now_ms };
+        let (at_most_ms, ran_ms) = (by.min(clock.wall_ms), self.ran(clock.monotonic_ms));
+        AgeLimits { at_most_ms, now_ms, ran_ms, lags: self.lags }
+    }
+
+    /// For how long nodes have run.
+    fn ran(&self, monotonic_ms: u64) -> u64 {
+        self.ran_ms.saturating_add(monotonic_ms.saturating_sub(self.at_ms))
+    }
+
+    /// What a later start is to know.
+    fn note(&self, boot: [u8; 16], clock: ClockReading) -> ClockNote {
+        let monotonic_ms = clock.monotonic_ms;
+        let behind = self.behind_ms.max(if self.is_unset() { TOO_LONG_OFF } else { 0 });
+        ClockNote {
+            boot,
+            monotonic_ms,
+            time_ms: self.steady(monotonic_ms),
+            confirmed_ms: self.confirmed_ms(monotonic_ms),
+            ran_ms: self.ran(monotonic_ms),
+            // A start may take the wall clock over: one that is behind leaves the time as far behind.
+            behind_ms: behind.saturating_add(self.ahead_ms(clock).saturating_abs()),
+            lags: self.lags,
+        }
+    }
+
+    /// Whether the time goes on from the last one, and nobody knows how long the node was off.
+    fn is_unset(&self) -> bool {
+        self.unset || self.doubt.is_some_and(|doubt| doubt.at_start)
+    }
+
+    /// The time has stepped by so much against the monotonic clock; whether it made good by that what it was behind. A step ahead may
+    /// be another matter: a machine was paused whose wall clock is still as far behind.
+    fn note_step(&mut self, by_ms: i64, makes_good: bool) {
+        self.lags.step(by_ms, self.ran_ms);
+        let by_known = if makes_good { by_ms } else { by_ms.min(0) };
+        self.behind_ms = self.behind_ms.saturating_sub(by_known).max(0);
+        if by_ms > LEAP {
+            self.untold_ms = by_ms;
+        }
     }
 
     /// The confirmed time.
@@ -308,30 +406,61 @@ impl NodeTime {
         self.stamped_ms = self.stamped_ms.max(before);
         self.set_out(clock);
         let steady = self.steady(clock.monotonic_ms);
-        let elapsed = steady.saturating_sub(self.now_ms);
-        self.left_ms = self.left_ms.saturating_add(elapsed);
-        let now_ms = if self.is_known(steady, clock) {
+        self.ran_ms = self.ran(clock.monotonic_ms);
+        let passed = steady.saturating_sub(self.now_ms);
+        if let Some(unstepped) = &mut self.unstepped {
+            unstepped.time_ms = unstepped.time_ms.saturating_add(passed);
+        }
+        let undone = self.is_undone(steady, clock);
+        let now_ms = if undone {
+            clock.wall_ms
+        } else if self.is_known(steady, clock) {
             self.step(steady, clock)
         } else {
             self.followed(steady, clock)
         };
+        let step = now_ms.saturating_sub(steady);
+        self.note_step(step, undone || self.doubt.is_none() && step <= LEAP);
+        self.note_jump(step, clock);
         (self.now_ms, self.at_ms) = (now_ms, self.at_ms.max(clock.monotonic_ms));
         self.confirm(clock);
         now_ms < before
     }
 
-    /// Takes over the wall clock.
-    fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
-        if is_synchronised(clock) || clock.wall_ms >= steady {
-            self.left_ms = i64::MIN;
+    /// Counts jumps of the wall clock, and steps of the time.
+    fn note_jump(&mut self, step_ms: i64, clock: ClockReading) {
+        let wall_offset_ms = clock.wall_ms.saturating_sub(clock.monotonic_ms as i64);
+        let jump = wall_offset_ms.saturating_sub(self.wall_offset_ms);
+        self.wall_offset_ms = wall_offset_ms;
+        if jump.saturating_abs().max(step_ms.saturating_abs()) > MINUTE {
+            self.jumps += 1;
         }
+    }
+
+    /// Whether the wall clock has come back to where it was before a step was taken over, soon after that; it is as if there had been none.
+    fn is_undone(&mut self, steady: i64, clock: ClockReading) -> bool {
+        let Some(Unstepped { time_ms, until_ms }) = self.unstepped else { return false };
+        let near = |ms: i64| clock.wall_ms.saturating_sub(ms).saturating_abs() <= LEAP;
+        let undone = clock.monotonic_ms < until_ms && near(time_ms) && !near(steady);
+        if undone {
+            (self.unstepped, self.doubt) = (None, None);
+        }
+        undone
+    }
+
+    /// Takes over the wall clock. One that nothing synchronises and that is behind may be set right whenever somebody notices.
+    fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
+        let back = self.unstepped.filter(|_| clock.wall_ms < steady);
+        let time_ms = back.map_or(steady, |unstepped| unstepped.time_ms);
+        let soon = clock.wall_ms >= steady || is_synchronised(clock);
+        let until_ms = if soon { clock.monotonic_ms.saturating_add(WAIT) } else { u64::MAX };
+        self.unstepped = Some(Unstepped { time_ms, until_ms });
         clock.wall_ms
     }
 
     /// The time as it follows a wall clock of which nothing is known.
     fn followed(&mut self, steady: i64, clock: ClockReading) -> i64 {
         let elapsed = clock.monotonic_ms.saturating_sub(self.at_ms) as i64;
-        let steady = self.found_again(steady, clock.wall_ms);
         let ahead = clock.wall_ms.saturating_sub(steady);
         self.credit = self.credit.saturating_add(elapsed).min(LEAP);
         if ahead.saturating_abs() <= AGREE {
@@ -348,14 +477,6 @@ impl NodeTime {
         }
     }
 
-    /// The time without the doubts of a wall clock that has come back to where it was.
-    fn found_again(&mut self, steady: i64, wall_ms: i64) -> i64 {
-        if wall_ms < self.left_ms.saturating_sub(LEAP) {
-            return steady;
-        }
-        steady.max(std::mem::replace(&mut self.left_ms, i64::MIN))
-    }
-
     /// Starts anew where the wall clock has been set at last.
     fn set_out(&mut self, clock: ClockReading) {
         if !self.unset || clock.wall_ms < UNSET_BEFORE {
@@ -364,24 +485,44 @@ impl NodeTime {
         let reached = self.steady(clock.monotonic_ms);
         let confirmed_ms = Some(self.confirmed_ms(clock.monotonic_ms));
         let last = LastTime { steady_ms: self.last.steady_ms.map(|_| reached), confirmed_ms, ..self.last };
-        *self = Self { told: self.told, stamped_ms: self.stamped_ms, ..Self::start(last, clock) };
+        let (ran_ms, behind_ms, lags) = (self.ran(clock.monotonic_ms), self.behind_ms, self.lags);
+        let Self { told, stamped_ms, jumps, .. } = *self;
+        let set = Self::start(last, clock);
+        *self = Self { told, stamped_ms, jumps: jumps + 1, untold_ms: 0, ran_ms, behind_ms, lags, ..set };
         if !is_synchronised(clock) {
             self.now_ms = self.now_ms.max(reached);
         }
+        self.note_step(self.now_ms.saturating_sub(reached), false);
     }
 
-    /// Whether the wall clock is known to be right although the node's time differs: the kernel says so, for the first time or
-    /// while the wall clock is behind; or it has gone on as time passes for long enough.
+    /// Whether the wall clock is to be taken over although the node's time differs: the kernel says that it is
+    /// right, for the first time or where the time is ahead of what was confirmed, or it has gone on as time passes for long enough.
     fn is_known(&mut self, steady: i64, clock: ClockReading) -> bool {
         let ahead = clock.wall_ms.saturating_sub(steady);
-        if is_synchronised(clock) && (std::mem::take(&mut self.settling) || ahead < -LEAP) {
+        if is_synchronised(clock) && (self.takes_first_word(clock) || self.is_put_right(ahead, clock)) {
             self.doubt = None;
             return true;
         }
-        if ahead < -LEAP && self.doubt.is_none() {
-            self.doubt = Some(Doubt::new(false, steady, clock));
+        if self.unset {
+            return false;
         }
-        !self.unset && self.clears_doubt(ahead, clock)
+        if ahead.saturating_abs() > LEAP && self.doubt.is_none() {
+            self.doubt = Some(Doubt::new(false, clock));
+            if ahead < 0 {
+                self.unstepped = Some(Unstepped { time_ms: steady, until_ms: u64::MAX });
+            }
+        }
+        self.clears_doubt(ahead, clock)
+    }
+
+    /// Whether the kernel's word is the first one, soon after the start.
+    fn takes_first_word(&mut self, clock: ClockReading) -> bool {
+        clock.monotonic_ms < std::mem::take(&mut self.settling_until_ms)
+    }
+
+    /// Whether the wall clock goes back towards the confirmed time, and not behind it: what the node took for the time was wrong.
+    fn is_put_right(&self, ahead: i64, clock: ClockReading) -> bool {
+        ahead < -LEAP && clock.wall_ms >= self.confirmed_ms(clock.monotonic_ms).saturating_sub(LEAP)
     }
 
     /// Whether a wall clock that was in doubt is to be believed: it has gone on for long enough, or a start's was put right.
@@ -394,20 +535,22 @@ impl NodeTime {
         }
         // What comes near by itself, as the time gains on it, was not put right.
         let near = if at_start && kept.is_none() { TOO_LONG_OFF } else { LEAP };
-        let cleared = if ahead >= -LEAP && (ahead <= near || !at_start) {
-            Some(at_start && ahead >= 0)
-        } else {
-            kept.filter(|&long_enough| long_enough)
-        };
-        if cleared.is_some() {
-            self.left_ms = doubt.steady(clock.monotonic_ms);
+        let met = (-LEAP..=near).contains(&ahead);
+        let long_enough = kept == Some(true);
+        if met || long_enough {
             self.doubt = None;
         }
-        cleared.unwrap_or(false)
+        if met { at_start && ahead >= 0 } else { long_enough }
     }
 
     /// What is to be said now, if anything.
     pub fn notice(&mut self, clock: ClockReading) -> Option<Notice> {
+        let stepped = std::mem::take(&mut self.untold_ms);
+        if stepped > 0 {
+            let notice = Notice::Stepped(stepped);
+            self.told = Some((notice, clock.monotonic_ms));
+            return Some(notice);
+        }
         let notice = self.state(clock);
         let before = self.told.map(|(said, _)| said);
         let news = match (notice, before) {
@@ -430,7 +573,7 @@ impl NodeTime {
         match ahead {
             _ if self.unset => Notice::Unset(ahead.saturating_neg()),
             _ if ahead < -LEAP => Notice::Behind(ahead.saturating_neg()),
-            _ if self.doubt.is_some() => Notice::Doubted(ahead),
+            _ if self.doubt.is_some_and(|doubt| doubt.at_start) => Notice::Doubted(ahead),
             _ if ahead > LEAP => Notice::Ahead(ahead),
             _ if unconfirmed > LONG_OFF => Notice::Waits(unconfirmed, self.wait(clock)),
             _ if self.stamps_ahead_ms() > LEAP => Notice::Stands(self.stamps_ahead_ms()),
@@ -454,6 +597,7 @@ pub struct NodeClock {
     offset: AtomicI64,
     reached: AtomicI64,
     ticks: AtomicU64,
+    jumps: AtomicU64,
 }
 
 impl std::fmt::Debug for NodeClock {
@@ -469,7 +613,8 @@ impl NodeClock {
         let time = Mutex::new(NodeTime::start(LastTime::default(), now));
         let offset = AtomicI64::new(now.wall_ms.saturating_sub(now.monotonic_ms as i64));
         let boot = machine.boot();
-        Self { machine, boot, time, offset, reached: AtomicI64::new(i64::MIN), ticks: AtomicU64::new(0) }
+        let (reached, ticks, jumps) = (AtomicI64::new(i64::MIN), AtomicU64::default(), AtomicU64::default());
+        Self { machine, boot, time, offset, reached, ticks, jumps }
     }
 
     /// Goes on from a last block's time, and what was noted of the time then; before anything is stamped.
@@ -484,9 +629,7 @@ impl NodeClock {
     pub fn note(&self) -> Option<ClockNote> {
         let boot = self.boot?;
         let time = self.time.lock();
-        let monotonic_ms = self.machine.monotonic_ms();
-        let (time_ms, confirmed_ms) = (time.steady(monotonic_ms), time.confirmed_ms(monotonic_ms));
-        Some(ClockNote { boot, monotonic_ms, time_ms, confirmed_ms })
+        Some(time.note(boot, self.machine.reading()))
     }
 
     /// Looks at the machine's clocks; to be called every 50 ms or so. What comes back is to be logged.
@@ -502,6 +645,7 @@ impl NodeClock {
         }
         self.show(&time, now.monotonic_ms);
         let notice = time.notice(now);
+        self.jumps.store(time.jumps, Ordering::Release);
         self.ticks.fetch_add(1, Ordering::Release);
         notice
     }
@@ -513,6 +657,11 @@ impl NodeClock {
     /// How often [`tick`](Self::tick) was called.
     pub fn ticks(&self) -> u64 {
         self.ticks.load(Ordering::Acquire)
+    }
+
+    /// How often the wall clock or the time has jumped: then what [`note`](Self::note) gives is to be written down soon.
+    pub fn jumps(&self) -> u64 {
+        self.jumps.load(Ordering::Acquire)
     }
 
     /// What the machine's wall clock shows, believed or not.
@@ -541,477 +690,12 @@ impl Clock for NodeClock {
         self.machine.monotonic_ms()
     }
 
-    fn expiry_ms(&self) -> i64 {
-        self.time.lock().expiry_ms(self.machine.reading())
+    fn age_limits(&self) -> AgeLimits {
+        self.time.lock().age_limits(self.machine.reading())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-
-    const NOW: i64 = UNSET_BEFORE + 100 * DAY;
-    const YEAR: i64 = 365 * DAY;
-
-    /// Two clocks and the machine that follows them, looked at every 50 ms.
-    struct Rig {
-        wall: i64,
-        monotonic: u64,
-        synchronised: bool,
-        time: NodeTime,
-        notices: Vec<Notice>,
-    }
-
-    impl Rig {
-        /// On a machine that was started anew, so that nothing is known but the last block's time.
-        fn starting(last: Option<i64>, wall: i64) -> Self {
-            Self::with(LastTime { block_ms: last, ..LastTime::default() }, wall, false)
-        }
-
-        /// On a machine that has run on since it was `steady`.
-        fn going_on(last: i64, steady: i64, wall: i64) -> Self {
-            let (last, steady_ms) = (Some(last), Some(steady));
-            let (block_ms, noted_ms, confirmed_ms) = (last, last, last);
-            let last = LastTime { block_ms, noted_ms, steady_ms, confirmed_ms, steady_confirmed: true };
-            Self::with(last, wall, false)
-        }
-
-        fn with(last: LastTime, wall_ms: i64, synchronised: bool) -> Self {
-            let clock = ClockReading { wall_ms, monotonic_ms: 777, synchronised };
-            let time = NodeTime::start(last, clock);
-            Self { wall: wall_ms, monotonic: 777, synchronised, time, notices: Vec::new() }
-        }
-
-        fn clock(&self) -> ClockReading {
-            let Self { wall, monotonic, synchronised, .. } = *self;
-            ClockReading { wall_ms: wall, monotonic_ms: monotonic, synchronised }
-        }
-
-        /// Lets so much time pass, in which the node's time never falls.
-        fn pass(&mut self, ms: i64) {
-            self.pass_back(ms, false);
-        }
-
-        /// The same; whether it falls is said.
-        fn pass_back(&mut self, ms: i64, falls: bool) {
-            let (mut left, mut fell) = (ms, false);
-            while left > 0 {
-                let step = left.min(50);
-                (self.wall, self.monotonic, left) =
-                    (self.wall + step, self.monotonic + step as u64, left - step);
-                let before = self.time.now_ms();
-                let back = self.time.advance(self.clock());
-                assert_eq!(back, self.time.now_ms() < before);
-                fell |= back;
-                self.notices.extend(self.time.notice(self.clock()));
-            }
-            assert_eq!(fell, falls, "whether it went back");
-        }
-
-        fn now(&self) -> i64 {
-            self.time.now_ms()
-        }
-
-        fn expiry(&self) -> i64 {
-            self.time.expiry_ms(self.clock())
-        }
-    }
-
-    #[test]
-    fn four_seconds_a_year_ahead_cost_four_seconds_and_are_made_good() {
-        let mut rig = Rig::starting(Some(NOW - 1000), NOW);
-        rig.pass(10_000);
-        rig.wall += YEAR;
-        rig.pass(4_000);
-        assert_eq!(rig.now(), NOW + 18_000, "twice as fast, and no faster");
-        assert!(rig.expiry() <= NOW + 18_000);
-        rig.wall -= YEAR;
-        assert_eq!(rig.expiry(), NOW + 14_000, "what is deleted goes by the lower one");
-        rig.pass(8_000);
-        assert_eq!(rig.now(), NOW + 22_000, "the right time again");
-        assert_eq!(rig.notices.len(), 2, "{:?}", rig.notices);
-        assert!(matches!(rig.notices[0], Notice::Ahead(ms) if ms > YEAR - MINUTE));
-        assert_eq!(rig.notices[1], Notice::Agrees);
-    }
-
-    #[test]
-    fn a_few_minutes_are_followed_at_once_but_not_over_and_over() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall += 4 * MINUTE;
-        rig.pass(50);
-        assert_eq!(rig.now(), NOW + 4 * MINUTE + 50);
-        for _ in 0..100 {
-            rig.wall += 4 * MINUTE;
-            rig.pass(1_000);
-        }
-        let gained = rig.now() - NOW - 4 * MINUTE;
-        assert!(gained <= 2 * 100_050 + MINUTE, "{gained}: what is left of the credit, then twice as fast");
-    }
-
-    #[test]
-    fn a_clock_that_was_put_right_by_an_hour_is_caught_up_with_in_an_hour() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall += 60 * MINUTE;
-        rig.pass(30 * MINUTE);
-        assert_eq!(rig.now(), NOW + 60 * MINUTE);
-        rig.pass(30 * MINUTE);
-        assert_eq!(rig.now(), rig.wall);
-        assert_eq!(rig.notices.last(), Some(&Notice::Agrees));
-    }
-
-    #[test]
-    fn one_that_is_set_back_is_believed_after_ten_minutes_and_stamps_stand_until_then() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall -= 60 * MINUTE;
-        rig.pass(9 * MINUTE);
-        assert_eq!(rig.now(), NOW + 9 * MINUTE / 2, "at half the pace");
-        assert_eq!(rig.expiry(), NOW - 51 * MINUTE, "nothing is deleted before its time");
-        rig.pass_back(2 * MINUTE, true);
-        assert_eq!(rig.now(), rig.wall, "the right time");
-        let stamps = rig.time.stamps_ahead_ms() / MINUTE;
-        assert!((53..=54).contains(&stamps), "{stamps}");
-        rig.pass(55 * MINUTE);
-        assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (rig.wall, 0));
-        let [Notice::Behind(_), Notice::Stands(_), Notice::Agrees] = rig.notices[..] else {
-            panic!("{:?}", rig.notices)
-        };
-    }
-
-    /// What a run that ends after so much time leaves to one after it, whose wall clock is so much ahead.
-    fn rebooted(before: &Rig, ahead: i64) -> Rig {
-        let clock = before.clock();
-        let last = LastTime {
-            block_ms: Some(before.time.stamped_ms.max(before.now())),
-            noted_ms: Some(before.now()),
-            confirmed_ms: Some(before.time.confirmed_ms(clock.monotonic_ms)),
-            ..LastTime::default()
-        };
-        Rig::with(last, before.wall + ahead, before.synchronised)
-    }
-
-    #[test]
-    fn what_starts_under_the_same_wrong_clock_wrote_down_ends_no_waiting() {
-        for (jump, synchronised) in [8, 60, 89, 91, 400].into_iter().flat_map(|d| [(d, false), (d, true)]) {
-            let mut right = Rig::starting(Some(NOW), NOW);
-            right.pass(5_000);
-            let mut rig = rebooted(&right, jump * DAY);
-            rig.synchronised = synchronised;
-            for _ in 0..20 {
-                rig.pass(9 * MINUTE);
-                assert!(rig.expiry() < NOW + DAY, "{jump} days: {}", rig.expiry() - NOW);
-                rig = rebooted(&rig, 1_000);
-                assert!(rig.expiry() < NOW + DAY);
-            }
-            rig.pass(MINUTE);
-            let said = rig.notices.iter().any(|said| matches!(said, Notice::Waits(..) | Notice::Doubted(_)));
-            assert!(said, "{jump} {synchronised}: {:?}", rig.notices);
-            rig.pass(if synchronised { 10 * MINUTE } else { DAY + 10 * MINUTE });
-            assert_eq!(rig.expiry(), rig.now(), "it may be true after all");
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_right_after_a_run_under_a_wrong_one_is_believed_at_once() {
-        for jump in [8, 60, 89] {
-            let mut wrong = rebooted(&Rig::starting(Some(NOW), NOW), jump * DAY);
-            wrong.pass(3_000);
-            let mut rig = rebooted(&wrong, -jump * DAY);
-            assert_eq!(rig.now(), rig.wall);
-            rig.pass(MINUTE);
-            assert_eq!((rig.now(), rig.expiry()), (rig.wall, rig.wall));
-            assert!(matches!(rig.notices[..], [Notice::Stands(_)]), "{:?}", rig.notices);
-        }
-    }
-
-    #[test]
-    fn one_that_the_time_gains_on_is_not_put_right_by_that() {
-        let mut rig = Rig::starting(Some(NOW), NOW + 90 * DAY + MINUTE);
-        rig.pass(5 * MINUTE);
-        assert!(rig.now() < NOW + 20 * MINUTE, "{}", rig.now() - NOW);
-        rig.pass(6 * MINUTE);
-        assert_eq!(rig.now(), rig.wall);
-    }
-
-    #[test]
-    fn the_confirmed_time_is_that_of_the_last_note_of_a_machines_run_and_the_earlier_of_two_runs() {
-        let note = |boot: u8, monotonic_ms, time_ms, confirmed_ms| ClockNote {
-            boot: [boot; 16],
-            monotonic_ms,
-            time_ms,
-            confirmed_ms,
-        };
-        let of = |notes: &[ClockNote]| LastTime::of(NOW, notes, Some([1; 16]), 1000).confirmed_ms;
-        assert_eq!(of(&[note(1, 5, NOW, 0)]), None);
-        assert_eq!(of(&[note(1, 5, NOW, 50), note(1, 6, NOW, 70), note(1, 7, NOW, 60)]), Some(60));
-        assert_eq!(of(&[note(1, 5, NOW, 50), note(2, 6, NOW, 40), note(2, 7, NOW, 60)]), Some(50));
-        assert!(note(1, 5, NOW, NOW).is_confirmed() && !note(1, 5, NOW + DAY, NOW).is_confirmed());
-        assert!(!note(1, 5, NOW, 0).is_confirmed());
-    }
-
-    #[test]
-    fn one_that_is_set_back_for_long_by_mistake_is_made_good_at_once() {
-        for (back, wrong_for) in [(60 * DAY, 15 * MINUTE), (YEAR, 9 * MINUTE), (YEAR, 2 * DAY)] {
-            let mut rig = Rig::starting(Some(NOW), NOW);
-            rig.wall -= back;
-            rig.pass_back(wrong_for, wrong_for > 10 * MINUTE);
-            rig.wall += back;
-            rig.pass(50);
-            assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (NOW + wrong_for + 50, 0));
-            assert!(rig.expiry() <= NOW + wrong_for + 50);
-            rig.wall += YEAR;
-            rig.pass(MINUTE);
-            assert!(rig.now() < NOW + wrong_for + 10 * MINUTE);
-        }
-    }
-
-    #[test]
-    fn one_that_is_set_back_and_synchronised_is_believed_at_once() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall += YEAR;
-        rig.pass(10 * MINUTE);
-        (rig.wall, rig.synchronised) = (NOW + 10 * MINUTE, true);
-        rig.pass_back(50, true);
-        assert_eq!(rig.now(), rig.wall);
-        assert!((0..=10 * MINUTE).contains(&rig.time.stamps_ahead_ms()));
-        rig.wall += YEAR;
-        rig.pass(MINUTE);
-        assert!(
-            rig.now() < NOW + 20 * MINUTE,
-            "ahead it is not, whatever the kernel says: {}",
-            rig.now() - NOW
-        );
-    }
-
-    #[test]
-    fn a_clock_that_was_behind_and_jumps_ahead_is_not_believed_for_that() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        rig.wall -= YEAR;
-        rig.pass(5 * MINUTE);
-        for ahead in [YEAR + 60 * DAY, YEAR] {
-            rig.wall += ahead;
-            rig.pass(15 * MINUTE);
-        }
-        assert!(rig.now() < NOW + 120 * MINUTE, "{}", rig.now() - NOW);
-    }
-
-    #[test]
-    fn a_start_on_a_machine_that_ran_on_believes_no_jump() {
-        for jump in [60 * DAY, YEAR] {
-            let mut rig = Rig::going_on(NOW, NOW + 60_000, NOW + 60_000 + jump);
-            assert_eq!(rig.now(), NOW + 60_000);
-            rig.pass(4_000);
-            assert!(rig.now() <= NOW + 60_000 + 8_000 + LEAP && rig.expiry() <= NOW + 64_000 + LEAP);
-            rig.wall -= jump;
-            rig.pass(LEAP + 10_000);
-            assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (rig.wall, 0));
-            assert!(matches!(rig.notices[..], [Notice::Ahead(_), Notice::Agrees]), "{:?}", rig.notices);
-        }
-        let mut off = Rig::going_on(NOW, NOW + 7 * DAY, NOW + 7 * DAY);
-        off.pass(9 * MINUTE);
-        assert_eq!(
-            (off.now(), off.expiry()),
-            (NOW + 7 * DAY + 9 * MINUTE, NOW + 9 * MINUTE),
-            "off for a week"
-        );
-        off.pass(MINUTE);
-        assert_eq!(off.expiry(), off.now());
-    }
-
-    #[test]
-    fn a_start_under_a_clock_that_is_sixty_days_ahead_finds_back_when_it_is_put_right() {
-        for synchronised in [false, true] {
-            let mut rig = Rig::starting(Some(NOW), NOW + 60 * DAY);
-            assert_eq!(rig.now(), NOW + 60 * DAY, "it may have been off for so long");
-            rig.pass(60 * MINUTE);
-            assert!(rig.expiry() <= NOW + 60 * MINUTE, "an hour is no time in which to delete sixty days");
-            (rig.wall, rig.synchronised) = (NOW + 60 * MINUTE, synchronised);
-            rig.pass_back(if synchronised { 50 } else { 11 * MINUTE }, true);
-            assert_eq!(rig.now(), rig.wall, "the right time");
-            assert!(rig.time.stamps_ahead_ms() > 59 * DAY, "block times stand");
-            // A later start knows it.
-            let mut again = Rig::going_on(NOW + 60 * DAY, rig.now(), rig.wall);
-            again.pass(MINUTE);
-            assert_eq!(again.now(), again.wall);
-            assert!(matches!(again.notices[..], [Notice::Stands(_)]), "{:?}", again.notices);
-            let synchronised = Rig::with(again.time.last, rig.wall, true);
-            assert_eq!(synchronised.now(), rig.wall);
-        }
-    }
-
-    #[test]
-    fn the_kernels_first_word_corrects_what_a_start_took_for_the_time() {
-        for wrong in [NOW + 60 * DAY, NOW + YEAR, NOW - 3 * DAY, NOW] {
-            let mut rig = Rig::starting(Some(NOW), wrong);
-            rig.pass(MINUTE);
-            (rig.wall, rig.synchronised) = (NOW + 7 * DAY, true);
-            rig.pass_back(50, rig.now() > NOW + 7 * DAY);
-            assert_eq!(rig.now(), rig.wall);
-            assert!(rig.expiry() < NOW + 61 * DAY);
-            rig.wall += 30 * DAY;
-            rig.pass(MINUTE);
-            assert!(rig.now() < NOW + 8 * DAY, "its second is not taken for more than it is");
-        }
-    }
-
-    #[test]
-    fn a_clock_that_jumps_to_and_fro_is_told_of_now_and_then() {
-        let mut rig = Rig::starting(Some(NOW), NOW);
-        for _ in 0..600 {
-            rig.wall += YEAR;
-            rig.pass(100);
-            rig.wall -= YEAR;
-            rig.pass(100);
-        }
-        assert!((2..=8).contains(&rig.notices.len()), "{:?}", rig.notices.len());
-        assert!(rig.now() - rig.wall <= 100, "{}", rig.now() - rig.wall);
-    }
-
-    #[test]
-    fn a_week_off_is_believed_at_once_but_ages_nothing_for_a_while() {
-        for (synchronised, wait) in [(true, 10 * MINUTE), (false, DAY)] {
-            let last = LastTime { block_ms: Some(NOW - 7 * DAY), ..LastTime::default() };
-            let mut rig = Rig::with(last, NOW, synchronised);
-            assert_eq!(rig.now(), NOW);
-            rig.pass(wait - MINUTE);
-            assert_eq!(rig.now(), NOW + wait - MINUTE);
-            assert_eq!(rig.expiry(), NOW - 7 * DAY + wait - MINUTE);
-            rig.pass(MINUTE);
-            assert_eq!(rig.expiry(), NOW + wait);
-            assert!(matches!(rig.notices[..], [Notice::Waits(..), Notice::Agrees]), "{:?}", rig.notices);
-        }
-        let night = Rig::starting(Some(NOW - DAY / 3), NOW);
-        assert_eq!((night.now(), night.expiry()), (NOW, NOW));
-    }
-
-    #[test]
-    fn a_year_at_a_start_is_believed_after_ten_minutes_or_when_it_is_put_right() {
-        let mut rig = Rig::starting(Some(NOW), NOW + YEAR);
-        assert_eq!(rig.now(), NOW);
-        rig.pass(5 * MINUTE);
-        assert!(rig.now() <= NOW + 10 * MINUTE && rig.expiry() <= NOW + 5 * MINUTE);
-        let mut right = rig.time.clone();
-        let put_right =
-            ClockReading { wall_ms: NOW + 3 * DAY, monotonic_ms: rig.monotonic + 50, ..rig.clock() };
-        right.advance(put_right);
-        assert_eq!(right.now_ms(), NOW + 3 * DAY, "it was off for three days");
-        assert!(right.expiry_ms(put_right) < NOW + DAY, "which still age nothing");
-        rig.pass(5 * MINUTE);
-        assert_eq!(rig.now(), rig.wall, "it was off for a year");
-        assert!(rig.expiry() < NOW + DAY);
-        assert!(matches!(rig.notices[..], [Notice::Doubted(_), Notice::Waits(..)]), "{:?}", rig.notices);
-    }
-
-    #[test]
-    fn a_doubted_clock_that_jumps_again_is_doubted_anew() {
-        let mut rig = Rig::starting(Some(NOW), NOW + YEAR);
-        for _ in 0..20 {
-            rig.pass(9 * MINUTE);
-            rig.wall += YEAR;
-        }
-        assert!(rig.now() < NOW + DAY);
-    }
-
-    #[test]
-    fn a_machine_without_a_battery_goes_on_from_its_last_block_until_its_clock_is_set() {
-        for epoch in [0, UNSET_BEFORE - 5 * YEAR] {
-            let mut rig = Rig::starting(Some(NOW), epoch);
-            rig.pass(10_000);
-            assert!((NOW..=NOW + 10_000).contains(&rig.now()));
-            assert!(rig.expiry() <= epoch + 10_000);
-            rig.wall = NOW + 7 * DAY;
-            rig.pass(50);
-            assert_eq!(rig.now(), rig.wall, "off for a week");
-            assert!(rig.expiry() < NOW + DAY);
-            assert!(matches!(rig.notices[0], Notice::Unset(_)));
-        }
-        let mut new = Rig::starting(None, 1_000);
-        new.pass(10_000);
-        assert_eq!(new.now(), 11_000);
-        new.wall = NOW;
-        new.pass(50);
-        assert_eq!(new.now(), new.wall, "there is nothing that it could contradict");
-    }
-
-    #[test]
-    fn extreme_clocks_overflow_nothing() {
-        let clocks = [i64::MIN, -1, 0, NOW, i64::MAX];
-        let lasts = [None, Some(i64::MIN), Some(0), Some(NOW), Some(i64::MAX)];
-        let starts = lasts.into_iter().flat_map(|block_ms| {
-            lasts.into_iter().map(move |steady_ms| LastTime {
-                block_ms,
-                noted_ms: block_ms,
-                steady_ms,
-                confirmed_ms: steady_ms.map(i64::wrapping_neg),
-                steady_confirmed: true,
-            })
-        });
-        for (last, wall_ms, synchronised) in starts
-            .flat_map(|last| clocks.into_iter().map(move |wall| (last, wall)))
-            .flat_map(|(last, wall)| [(last, wall, false), (last, wall, true)])
-        {
-            let monotonic_ms = u64::MAX / 2;
-            let mut time = NodeTime::start(last, ClockReading { wall_ms, monotonic_ms, synchronised });
-            for (i, wall_ms) in clocks.into_iter().enumerate() {
-                let clock =
-                    ClockReading { wall_ms, monotonic_ms: monotonic_ms + i as u64 * 50, synchronised };
-                time.advance(clock);
-                let _ = (time.expiry_ms(clock), time.notice(clock), time.stamps_ahead_ms());
-            }
-        }
-    }
-
-    #[test]
-    fn a_note_holds_for_the_run_of_the_machine_it_was_made_in() {
-        let machine = Arc::new(ManualClock::at(NOW));
-        let started = |notes: &[ClockNote]| {
-            let clock = NodeClock::new(machine.clone());
-            clock.start(NOW, notes);
-            clock.now_ms()
-        };
-        let noted = NodeClock::new(machine.clone()).note().unwrap();
-        machine.advance(60_000);
-        machine.set_by(60 * DAY);
-        let earlier = ClockNote { time_ms: NOW + 5 * DAY, ..noted };
-        let later = ClockNote { monotonic_ms: 60_000, time_ms: NOW + 30_000, ..noted };
-        assert_eq!((started(&[noted]), started(&[earlier, later])), (NOW + 60_000, NOW + 30_000));
-        machine.boot_again();
-        let believed = NOW + 60_000 + 60 * DAY;
-        assert_eq!(started(&[noted]), believed);
-        let ahead = ClockNote { boot: machine.boot().unwrap(), monotonic_ms: 5, ..noted };
-        assert_eq!(started(&[ahead]), believed, "a clock that began later than the note was made");
-        machine.set_by(-30 * DAY);
-        let clock = NodeClock::new(machine.clone());
-        clock.start(NOW + 60 * DAY, &[noted]);
-        assert_eq!(
-            (clock.now_ms(), clock.stamps_ahead_ms() / DAY),
-            (NOW + 60_000 + 30 * DAY, 29),
-            "it had gone back"
-        );
-    }
-
-    #[test]
-    fn a_reader_never_sees_time_fall() {
-        let machine = Arc::new(ManualClock::at(NOW));
-        let clock = NodeClock::new(machine.clone());
-        clock.start(NOW - 5, &[]);
-        let mut before = clock.now_ms();
-        for round in 0..2_000 {
-            match round % 100 {
-                10 => machine.set_by(YEAR),
-                20 => machine.set_by(-YEAR),
-                30 => machine.set_by(-MINUTE),
-                60 => machine.set_by(MINUTE),
-                _ => machine.advance(7),
-            }
-            let now = clock.now_ms();
-            assert!(now >= before, "{now} after {before}");
-            clock.tick();
-            let ticked = clock.now_ms();
-            assert!(ticked >= now, "{ticked} after {now}");
-            before = ticked;
-        }
-        assert!((clock.now_ms() - machine.now_ms()).abs() < MINUTE);
-        assert_eq!(clock.ahead_ms(), machine.now_ms() - clock.time.lock().now_ms());
-    }
-}
+mod lives;
+#[cfg(test)]
+mod tests;

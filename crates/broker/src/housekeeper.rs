@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
-use sabir_base::node_time::{NodeClock, Notice};
+use sabir_base::node_time::{AgeLimits, NodeClock, Notice};
 use sabir_base::panics::contain;
 use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
@@ -160,10 +160,11 @@ impl Maintenance {
                 self.pool.trim();
             }
             if retention.due() {
-                self.each_led("retain records", |shard| shard.retain(self.clock.expiry_ms()));
+                self.each_led("retain records", |shard| shard.retain(&self.clock.age_limits()));
             }
             if producers.due() {
-                let idle_since = self.clock.expiry_ms() - self.producer_expiry.as_millis() as i64;
+                let expiry = i64::try_from(self.producer_expiry.as_millis()).unwrap_or(i64::MAX);
+                let idle_since = self.clock.age_limits().since_ms(expiry);
                 self.each_led("expire producers", |shard| shard.expire_producers(idle_since));
             }
             if groups.due() {
@@ -208,10 +209,11 @@ impl Maintenance {
     }
 
     fn segments(&self, end: &End) {
-        let (mut tick, mut growth) = (TICK, Every::new(GROWTH));
+        let (mut tick, mut growth, mut jumps) = (TICK, Every::new(GROWTH), 0);
         while !end.sleep(tick) {
             tick = TICK;
-            if growth.due() {
+            let jumped = std::mem::replace(&mut jumps, self.clock.jumps()) != jumps;
+            if growth.due() || jumped {
                 self.each_shard("note what is durable", |shard| shard.journal.note_growth());
             }
             let zeroing = AtomicBool::new(false);
@@ -255,13 +257,13 @@ fn tell(notice: Notice) {
     match notice {
         Notice::Ahead(ms) => warn!(
             seconds = seconds(ms),
-            "the system clock has jumped ahead: stamps and retention do not follow, but run at most twice as fast until they have \
-             caught up; a restart takes it over at once if the kernel calls it synchronised"
+            "the system clock has jumped ahead: the broker's time does not follow, but runs at most twice as fast; it is taken over when \
+             it has gone on so for ten minutes, or by a restart if the kernel calls it synchronised. Nothing is deleted early"
         ),
         Notice::Behind(ms) => warn!(
             seconds = seconds(ms),
-            "the system clock was set back: the broker's time goes on more slowly; it goes back when the kernel calls the clock \
-             synchronised, or in ten minutes. Nothing is deleted early"
+            "the system clock was set back: the broker's time goes on more slowly, and goes back to it when it has gone on so for ten \
+             minutes. Nothing is deleted early"
         ),
         Notice::Unset(ms) => warn!(
             days_behind = days(ms),
@@ -284,21 +286,26 @@ fn tell(notice: Notice) {
             minutes = wait / 60_000,
             "the last time that is known to be right was so long ago: what is too old now is deleted by age in so many minutes"
         ),
+        Notice::Stepped(ms) => warn!(
+            seconds = seconds(ms),
+            "the broker's time has stepped ahead to the system clock: records are stamped with that now. What was stamped before looks \
+             older by so much than it may be, and is kept for so much longer"
+        ),
         Notice::Stands(ms) => warn!(
             seconds = seconds(ms),
             "the last block's time is this far ahead: the system clock was wrong when it was written. New records are stamped with the \
              right time; block times, by which idle producers and groups' offsets age, stand until the time has come to it"
         ),
-        Notice::Agrees => info!("stamps and retention go by the system clock"),
+        Notice::Agrees => info!("the broker's time is that of the system clock"),
     }
 }
 
 impl Shard {
     /// Proposes to let go of what retention no longer keeps.
-    pub(crate) fn retain(&self, now_ms: i64) {
+    pub(crate) fn retain(&self, limits: &AgeLimits) {
         let ids: Vec<PartitionId> = self.state.read().partitions.ids().collect();
         for portion in ids.chunks(PORTION) {
-            let moves = self.retention_moves(portion, now_ms);
+            let moves = self.retention_moves(portion, limits);
             if !moves.is_empty() {
                 self.propose_quietly(&LogStartsMoved { moves });
             }
@@ -306,9 +313,12 @@ impl Shard {
         self.submit();
     }
 
-    fn retention_moves(&self, ids: &[PartitionId], now_ms: i64) -> Vec<(PartitionId, Offset)> {
+    fn retention_moves(&self, ids: &[PartitionId], limits: &AgeLimits) -> Vec<(PartitionId, Offset)> {
         let state = self.state.read();
-        let due = |id: &PartitionId| Some((*id, state.partition(*id)?.retention_due(now_ms)?));
+        let due = |id: &PartitionId| {
+            let partition = state.partition(*id)?;
+            Some((*id, partition.retention_due(limits.now_ms(partition.settings.retention_ms))?))
+        };
         ids.iter().filter_map(due).collect()
     }
 

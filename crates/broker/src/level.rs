@@ -15,7 +15,7 @@ impl FormatLevel {
     pub const FIRST: Self = Self(1);
     /// Checkpoints list their maps, slots have notes, the catalog names its level.
     pub const LISTED: Self = Self(2);
-    /// Front ends have projections of their own.
+    /// Front ends have projections of their own; slots say what looks older than it is.
     pub const FRONT_ENDS: Self = Self(3);
     /// The lowest that this version writes: a directory below it is raised to it.
     pub const OLDEST: Self = Self::LISTED;

@@ -390,7 +390,7 @@ fn write_level(shards: &[Arc<Shard>]) {
     for shard in shards {
         shard.state.write().level = level;
         if level >= FormatLevel::LISTED {
-            shard.journal.raise_slot();
+            shard.journal.raise_slot(level >= FormatLevel::FRONT_ENDS);
         }
     }
 }

@@ -513,10 +513,10 @@ impl Journal {
         *self.notes.0.lock() = Some(notes);
     }
 
-    /// Has the slot be in its newest form from now on, which the version before this one does not read; until then it stays in the one
-    /// that it was found in, in which there is no room for notes.
-    pub fn raise_slot(&self) {
-        self.slots.lock().raise();
+    /// Has the slot be in its newest form from now on, or in the one before it, the first with notes; until then it stays in the one that
+    /// it was found in. A version that did not write that form does not read it.
+    pub fn raise_slot(&self, newest: bool) {
+        self.slots.lock().raise(newest);
     }
 
     /// The last block that no crash takes any more, nor a cut.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sabir_base::crc::crc32c;
-use sabir_base::node_time::ClockNote;
+use sabir_base::node_time::{ClockNote, LAGS, Lag, Lags};
 use sabir_model::{NodeId, Sequence, ShardId, Term};
 
 use crate::content::field;
@@ -15,7 +15,9 @@ use crate::segment::{Aligned, UNFINISHED};
 
 pub(crate) const NAME: &str = "slots";
 const MAGIC: [u8; 4] = *b"SBRV";
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
+/// Its notes ended before how long nodes had run.
+const VERSION_4: u16 = 4;
 /// Its notes ended before the confirmed time.
 const VERSION_3: u16 = 3;
 /// Its form ended before the notes.
@@ -27,6 +29,10 @@ const ENDS_AT: usize = 160;
 const END_BYTES: usize = 16;
 /// Where the confirmed time stands, behind them.
 const CONFIRMED_AT: usize = ENDS_AT + SHARD_ENDS * END_BYTES;
+/// For how long nodes have run, how far behind the time may be, and then what looks older than it is.
+const RAN_AT: usize = CONFIRMED_AT + 8;
+const LAGS_AT: usize = RAN_AT + 16;
+const LAG_BYTES: usize = 16;
 const COPY: u64 = 4096;
 const CRC_AT: usize = 4092;
 
@@ -79,6 +85,8 @@ impl SlotNotes {
                 noted.boot != now.boot
                     || noted.is_confirmed() != now.is_confirmed()
                     || drift.unsigned_abs() > Self::DRIFT
+                    || noted.behind_ms.abs_diff(now.behind_ms) > Self::DRIFT
+                    || noted.lags.differ(&now.lags, Self::DRIFT)
             }
             (noted, now) => noted.is_some() != now.is_some(),
         };
@@ -189,8 +197,11 @@ impl HardState {
         if version >= VERSION_3 {
             self.encode_notes(&mut out);
         }
-        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION) {
+        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION_4) {
             out[CONFIRMED_AT..CONFIRMED_AT + 8].copy_from_slice(&clock.confirmed_ms.to_le_bytes());
+        }
+        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION) {
+            encode_ages(&clock, &mut out);
         }
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
@@ -222,7 +233,7 @@ impl HardState {
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
             // What later versions added reads as zeros.
-            VERSION | VERSION_3 | VERSION_2 | VERSION_1 => {}
+            VERSION | VERSION_4 | VERSION_3 | VERSION_2 | VERSION_1 => {}
             version => return Err(BadCopy::Newer(version)),
         }
         let vote = Vote {
@@ -255,7 +266,14 @@ impl HardState {
             monotonic_ms: u64_at(144),
             time_ms: u64_at(152) as i64,
             confirmed_ms: u64_at(CONFIRMED_AT) as i64,
+            ran_ms: u64_at(RAN_AT),
+            behind_ms: u64_at(RAN_AT + 8) as i64,
+            lags: Lags(std::array::from_fn(|i| {
+                let at = LAGS_AT + i * LAG_BYTES;
+                Lag { until_ms: u64_at(at), by_ms: u64_at(at + 8) as i64 }
+            })),
         };
+        const { assert!(LAGS_AT + LAGS * LAG_BYTES <= CRC_AT) };
         let end = |i: usize| {
             let at = ENDS_AT + i * END_BYTES;
             (ShardId(field(page, at).map_or(0, u32::from_le_bytes)), Sequence(u64_at(at + 8)))
@@ -269,6 +287,15 @@ impl HardState {
         let (shard, data_shards) = (ShardId(u32_at(96)), u32_at(100));
         let cluster = std::array::from_fn(|i| page[80 + i]);
         (data_shards > 0).then_some(ShardIdentity { cluster, shard, data_shards })
+    }
+}
+
+fn encode_ages(clock: &ClockNote, out: &mut [u8; COPY as usize]) {
+    out[RAN_AT..RAN_AT + 8].copy_from_slice(&clock.ran_ms.to_le_bytes());
+    out[RAN_AT + 8..LAGS_AT].copy_from_slice(&clock.behind_ms.to_le_bytes());
+    for (lag, to) in clock.lags.0.iter().zip(out[LAGS_AT..].chunks_exact_mut(LAG_BYTES)) {
+        to[..8].copy_from_slice(&lag.until_ms.to_le_bytes());
+        to[8..].copy_from_slice(&lag.by_ms.to_le_bytes());
     }
 }
 
@@ -356,9 +383,10 @@ impl Slots {
         Ok(())
     }
 
-    /// Has what is saved from now on be in the newest form: the version before this one does not read it.
-    pub(crate) fn raise(&mut self) {
-        self.version = VERSION;
+    /// Has what is saved from now on be in a newer form, the newest or the one with notes: the version before that does not read it.
+    pub(crate) fn raise(&mut self, newest: bool) {
+        let version = if newest { VERSION } else { VERSION_4 };
+        self.version = self.version.max(version);
     }
 }
 
@@ -396,7 +424,11 @@ mod tests {
 
     fn notes() -> SlotNotes {
         let (boot, confirmed_ms) = (*b"fedcba9876543210", 0x53);
-        let clock = ClockNote { boot, monotonic_ms: 0x51, time_ms: 0x52, confirmed_ms };
+        let mut lags = Lags::default();
+        lags.0[0] = Lag { until_ms: 0x56, by_ms: 0x57 };
+        lags.0[LAGS - 1] = Lag { until_ms: 0x58, by_ms: 0x59 };
+        let (monotonic_ms, time_ms, ran_ms, behind_ms) = (0x51, 0x52, 0x54, 0x55);
+        let clock = ClockNote { boot, monotonic_ms, time_ms, confirmed_ms, ran_ms, behind_ms, lags };
         let mut ends = ShardEnds::default();
         ends[0] = (ShardId(0x61), Sequence(0x62));
         ends[SHARD_ENDS - 1] = (ShardId(0x63), Sequence(0x64));
@@ -433,8 +465,26 @@ mod tests {
             "what was found in that form stays in it until it is raised"
         );
         let mut third = slot();
-        third.notes.clock.as_mut().unwrap().confirmed_ms = 0;
+        let clock = third.notes.clock.as_mut().unwrap();
+        *clock = ClockNote { confirmed_ms: 0, ..without_ages(*clock) };
         assert_eq!(HardState::decode(&page), Ok((7, third)));
+    }
+
+    fn without_ages(clock: ClockNote) -> ClockNote {
+        ClockNote { ran_ms: 0, behind_ms: 0, lags: Lags::default(), ..clock }
+    }
+
+    #[test]
+    fn golden_bytes_of_the_fourth_version() {
+        let mut page = slot().encode(7, VERSION);
+        page[4] = 4;
+        page[424..CRC_AT].fill(0);
+        seal(&mut page);
+        assert_eq!(page, slot().encode(7, VERSION_4));
+        let mut fourth = slot();
+        let clock = fourth.notes.clock.as_mut().unwrap();
+        *clock = without_ages(*clock);
+        assert_eq!(HardState::decode(&page), Ok((7, fourth)));
     }
 
     fn seal(page: &mut [u8; COPY as usize]) {
@@ -449,7 +499,7 @@ mod tests {
         assert_eq!(
             hex,
             concat!(
-                "534252560400020007000000000000000807060504030201",
+                "534252560500020007000000000000000807060504030201",
                 "1100000000000000",
                 "1200000000000000",
                 "1615141325242322",
@@ -471,7 +521,11 @@ mod tests {
         assert!(page[176..400].iter().all(|&byte| byte == 0));
         assert_eq!(page[400..416], *b"\x63\0\0\0\0\0\0\0\x64\0\0\0\0\0\0\0");
         assert_eq!(page[416..424], 0x53_u64.to_le_bytes());
-        assert!(page[424..CRC_AT].iter().all(|&byte| byte == 0));
+        assert_eq!(page[424..440], *b"\x54\0\0\0\0\0\0\0\x55\0\0\0\0\0\0\0");
+        assert_eq!(page[440..456], *b"\x56\0\0\0\0\0\0\0\x57\0\0\0\0\0\0\0");
+        assert!(page[456..552].iter().all(|&byte| byte == 0));
+        assert_eq!(page[552..568], *b"\x58\0\0\0\0\0\0\0\x59\0\0\0\0\0\0\0");
+        assert!(page[568..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(HardState::decode(&page), Ok((7, slot())));
         let plain = HardState { vote: None, ..slot() };
@@ -515,6 +569,12 @@ mod tests {
         let mut unconfirmed = noted;
         unconfirmed.clock.as_mut().unwrap().confirmed_ms -= 86_400_000;
         assert!(noted.is_old(&unconfirmed) && unconfirmed.is_old(&noted));
+        let mut stepped = noted;
+        stepped.clock.as_mut().unwrap().lags.step(60_001, 7);
+        assert!(noted.is_old(&stepped) && stepped.is_old(&noted));
+        let mut behind = noted;
+        behind.clock.as_mut().unwrap().behind_ms += 60_001;
+        assert!(noted.is_old(&behind));
         let mut grown = noted;
         grown.ends[0].1 = Sequence(0x63);
         assert!(noted.is_old(&grown));

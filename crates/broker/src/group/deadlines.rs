@@ -73,7 +73,7 @@ impl Groups {
             return;
         }
         let retention = i64::try_from(self.shared.options.offsets_retention.as_millis()).unwrap_or(i64::MAX);
-        let unused_since = self.shared.clock.expiry_ms().saturating_sub(retention);
+        let unused_since = self.shared.clock.age_limits().since_ms(retention);
         let mut groups = Vec::new();
         self.read(|table| groups.extend(table.iter().map(|(group, _)| group.clone())));
         for some in groups.chunks(AT_ONCE) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sabir_base::clock::{Clock, ManualClock};
 use sabir_model::{TimestampType, TopicConfig};
 
-use super::rig::{append, batch, new_topic, until};
+use super::lag::commit;
+use super::rig::{append, batch, new_topic, produced, until};
 use super::sim::{Machine, Seam};
 use crate::{Broker, BrokerOptions, Caller, NewTopic, OffsetSpec, Topic};
 
@@ -248,5 +249,71 @@ async fn records_stamped_after_the_time_went_back_are_found_by_time() {
         let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
         assert_eq!(found.offset.0, offset, "{at}");
     }
+    broker.shutdown();
+}
+
+/// Looks for idle producers and groups as for those that are kept for a day and a week.
+async fn expire(machine: &Machine, broker: &Broker) {
+    let idle_since = broker.inner.clock.age_limits().since_ms(DAY);
+    broker.inner.shards.iter().for_each(|shard| shard.expire_producers(idle_since));
+    broker.inner.groups.housekeep(&|_| true);
+    pass(machine, broker, 1_000).await;
+}
+
+fn committed(broker: &Broker, topic: &Topic) -> Option<i64> {
+    broker.groups().fetch_offsets("g", &[(topic.id, 0)])[0].as_ref().map(|committed| committed.offset.0)
+}
+
+/// A virtual machine that was paused for ten days: its monotonic clock stood, and what is done until the restart has stamps of before.
+#[tokio::test]
+async fn what_is_fresh_outlives_the_restart_after_a_pause_records_offsets_and_producers() {
+    for another_boot in [false, true] {
+        let machine = machine(8);
+        machine.clock.set_synchronised(true);
+        let broker = open(&machine);
+        let [stamped, _] = topics(&broker).await;
+        let producer = broker.allocate_producer_id().await.unwrap().0;
+        machine.clock.set_by(10 * DAY);
+        pass(&machine, &broker, 1_000).await;
+        assert!(stamp(&broker, &stamped).await < NOW + 10_000);
+        append(&broker, &stamped, 0, produced(&[b"y"], producer, 0, 0)).await.unwrap();
+        commit(&broker, "g", &stamped, &[(0, 1)]).await;
+        let (machine, broker) = restart(machine, broker, |clock| {
+            another_boot.then(|| clock.boot_again());
+        });
+        assert_eq!(broker.now_ms(), machine.clock.now_ms(), "the start takes the right time");
+        machine.clock.advance(11 * 60_000);
+        pass(&machine, &broker, 1_000).await;
+        machine.clock.advance(11 * 60_000);
+        pass(&machine, &broker, 1_000).await;
+        expire(&machine, &broker).await;
+        assert_eq!((start(&broker, &stamped), committed(&broker, &stamped)), (0, Some(1)));
+        let again = append(&broker, &stamped, 0, produced(&[b"y"], producer, 0, 0)).await.unwrap();
+        assert_eq!((again.base_offset.0, again.duplicate), (1, true));
+        machine.clock.advance(8 * DAY);
+        until(|| start(&broker, &stamped) == 2).await;
+        expire(&machine, &broker).await;
+        assert_eq!(committed(&broker, &stamped), None, "and goes when it is old");
+        broker.shutdown();
+    }
+}
+
+#[tokio::test]
+async fn seconds_of_a_synchronised_clock_that_is_days_behind_are_in_no_stamp() {
+    let machine = machine(9);
+    machine.clock.set_synchronised(true);
+    let broker = open(&machine);
+    let [stamped, _] = topics(&broker).await;
+    machine.clock.set_by(-9 * DAY);
+    pass(&machine, &broker, 5_000).await;
+    assert!(stamp(&broker, &stamped).await >= NOW);
+    machine.clock.set_by(9 * DAY);
+    pass(&machine, &broker, 1_000).await;
+    assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms());
+    let (machine, broker) = restart(machine, broker, |_| {});
+    machine.clock.advance(11 * 60_000);
+    pass(&machine, &broker, 1_000).await;
+    assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms());
+    assert_eq!(start(&broker, &stamped), 0);
     broker.shutdown();
 }

@@ -5,7 +5,7 @@ use sabir_model::{LeaderEpoch, Offset};
 use super::rig::{append, batch, create, open, options};
 use crate::{Broker, Caller, Fence, OffsetCommit, PartitionLag, Text, Topic};
 
-async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets: &[(i32, i64)]) {
+pub(super) async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets: &[(i32, i64)]) {
     let position = |&(partition, offset): &(i32, i64)| OffsetCommit {
         topic: topic.id,
         partition,
