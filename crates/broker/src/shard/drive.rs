@@ -45,7 +45,7 @@ impl Shard {
             !is_over()
         });
         if !whole {
-            self.signal.raiser().raise();
+            self.signal.raise_anew();
         }
     }
 

@@ -41,6 +41,13 @@ impl Signal {
         }
     }
 
+    /// Raises it such that whoever watches sees it come, even where it is raised already: that may have been seen while another thread
+    /// was at the work, and been left to that thread.
+    pub(super) fn raise_anew(&self) {
+        self.clear();
+        self.raiser.raise();
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
@@ -76,6 +83,27 @@ mod tests {
         assert!(!readable(&signal));
         signal.raiser().raise();
         assert!(readable(&signal));
+    }
+
+    #[test]
+    fn raised_anew_it_is_a_new_edge_even_where_it_is_raised() {
+        use rustix::event::epoll;
+        let signal = Signal::new().unwrap();
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&watch, &signal.reader, epoll::EventData::new_u64(1), edges).unwrap();
+        let seen = || {
+            let mut events = Vec::with_capacity(4);
+            epoll::wait(&watch, rustix::buffer::spare_capacity(&mut events), Some(&Timespec::default()))
+                .unwrap();
+            events.len()
+        };
+        signal.raiser().raise();
+        assert_eq!((seen(), seen()), (1, 0), "an edge is seen once");
+        signal.raiser().raise();
+        assert_eq!(seen(), 0, "it was raised already");
+        signal.raise_anew();
+        assert_eq!(seen(), 1);
     }
 
     #[test]
