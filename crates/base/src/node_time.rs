@@ -53,7 +53,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, ClockReading};
 
-pub use lags::{AgeLimits, LAGS, Lag, Lags};
+pub use lags::{AgeLimits, ClockLag, LAGS, Lags};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sabir_base::crc::crc32c;
-use sabir_base::node_time::{ClockNote, LAGS, Lag, Lags};
+use sabir_base::node_time::{ClockLag, ClockNote, LAGS, Lags};
 use sabir_model::{NodeId, Sequence, ShardId, Term};
 
 use crate::content::field;
@@ -270,7 +270,7 @@ impl HardState {
             behind_ms: u64_at(RAN_AT + 8) as i64,
             lags: Lags(std::array::from_fn(|i| {
                 let at = LAGS_AT + i * LAG_BYTES;
-                Lag { until_ms: u64_at(at), by_ms: u64_at(at + 8) as i64 }
+                ClockLag { until_ms: u64_at(at), by_ms: u64_at(at + 8) as i64 }
             })),
         };
         const { assert!(LAGS_AT + LAGS * LAG_BYTES <= CRC_AT) };
@@ -425,8 +425,8 @@ mod tests {
     fn notes() -> SlotNotes {
         let (boot, confirmed_ms) = (*b"fedcba9876543210", 0x53);
         let mut lags = Lags::default();
-        lags.0[0] = Lag { until_ms: 0x56, by_ms: 0x57 };
-        lags.0[LAGS - 1] = Lag { until_ms: 0x58, by_ms: 0x59 };
+        lags.0[0] = ClockLag { until_ms: 0x56, by_ms: 0x57 };
+        lags.0[LAGS - 1] = ClockLag { until_ms: 0x58, by_ms: 0x59 };
         let (monotonic_ms, time_ms, ran_ms, behind_ms) = (0x51, 0x52, 0x54, 0x55);
         let clock = ClockNote { boot, monotonic_ms, time_ms, confirmed_ms, ran_ms, behind_ms, lags };
         let mut ends = ShardEnds::default();

@@ -14,7 +14,7 @@ pub const LAGS: usize = 8;
 
 /// By how much older than it is what was stamped up to some moment may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lag {
+pub struct ClockLag {
     /// That moment, by the time for which nodes have run on this data, in milliseconds.
     pub until_ms: u64,
     /// How much older, in milliseconds; 0 where there is no such lag.
@@ -23,10 +23,10 @@ pub struct Lag {
 
 /// All of them: the moments rise, how much older falls, and those that are none come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lags(pub [Lag; LAGS]);
+pub struct Lags(pub [ClockLag; LAGS]);
 
 impl Lags {
-    fn known(&self) -> impl Iterator<Item = Lag> + '_ {
+    fn known(&self) -> impl Iterator<Item = ClockLag> + '_ {
         self.0.iter().copied().filter(|lag| lag.by_ms > 0)
     }
 
@@ -36,14 +36,14 @@ impl Lags {
             return;
         }
         let until_ms = ran_ms.saturating_add(MARGIN).div_ceil(HOUR).saturating_mul(HOUR);
-        let (mut lags, mut len) = ([Lag::default(); LAGS + 1], 0);
-        let earlier = self.known().map(|lag| Lag { by_ms: lag.by_ms.saturating_add(by_ms), ..lag });
+        let (mut lags, mut len) = ([ClockLag::default(); LAGS + 1], 0);
+        let earlier = self.known().map(|lag| ClockLag { by_ms: lag.by_ms.saturating_add(by_ms), ..lag });
         for lag in earlier.filter(|lag| lag.by_ms > 0) {
             (lags[len], len) = (lag, len + 1);
         }
         // The one of this hour, if there is one, is the last and not less.
         if by_ms > 0 && lags[..len].last().is_none_or(|last| last.until_ms < until_ms) {
-            (lags[len], len) = (Lag { until_ms, by_ms }, len + 1);
+            (lags[len], len) = (ClockLag { until_ms, by_ms }, len + 1);
         }
         if len > LAGS {
             merge(&mut lags);
@@ -62,13 +62,14 @@ impl Lags {
         let far =
             |lags: &Self| lags.known().filter(|lag| lag.by_ms.unsigned_abs() > drift).collect::<Vec<_>>();
         let (noted, now) = (far(self), far(later));
-        let same = |(a, b): (&Lag, &Lag)| a.until_ms == b.until_ms && a.by_ms.abs_diff(b.by_ms) <= drift;
+        let same =
+            |(a, b): (&ClockLag, &ClockLag)| a.until_ms == b.until_ms && a.by_ms.abs_diff(b.by_ms) <= drift;
         noted.len() != now.len() || !noted.iter().zip(&now).all(same)
     }
 }
 
 /// Has the two that this costs least become one, which says of neither less than it said.
-fn merge(lags: &mut [Lag; LAGS + 1]) {
+fn merge(lags: &mut [ClockLag; LAGS + 1]) {
     let cost = |i: usize| {
         let (old, new) = (lags[i], lags[i + 1]);
         i128::from(old.by_ms - new.by_ms) * i128::from(new.until_ms.saturating_sub(old.until_ms))
@@ -76,7 +77,7 @@ fn merge(lags: &mut [Lag; LAGS + 1]) {
     let cheapest = (0..LAGS).min_by_key(|&i| cost(i)).unwrap_or(0);
     lags[cheapest + 1].by_ms = lags[cheapest].by_ms;
     lags[cheapest..].rotate_left(1);
-    lags[LAGS] = Lag::default();
+    lags[LAGS] = ClockLag::default();
 }
 
 /// What things must be older than to be deleted by age.

@@ -410,7 +410,7 @@ fn extreme_clocks_overflow_nothing() {
             steady_confirmed: true,
             ran_ms: steady_ms.map_or(0, |ms| ms as u64),
             behind_ms: steady_ms.unwrap_or(0),
-            lags: Lags([Lag { until_ms: u64::MAX, by_ms: i64::MAX }; LAGS]),
+            lags: Lags([ClockLag { until_ms: u64::MAX, by_ms: i64::MAX }; LAGS]),
         })
     });
     for (last, wall_ms, synchronised) in starts
