@@ -33,6 +33,14 @@ pub enum BindError {
         /// The address.
         address: SocketAddr,
     },
+    /// An address is named twice.
+    #[error("{section}.listen: it names {address} more than once")]
+    Twice {
+        /// The configuration section.
+        section: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// The system refused.
     #[error("{section}.listen: cannot listen on {address}: {}", advice(.address, .source))]
     System {
@@ -66,6 +74,12 @@ pub fn exposed(addresses: &[SocketAddr]) -> Option<SocketAddr> {
     addresses.iter().find(|a| !a.ip().to_canonical().is_loopback()).copied()
 }
 
+/// An address that is named more than once. Port 0 is another port each time.
+fn named_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let again = |(at, address): &(usize, &SocketAddr)| address.port() != 0 && addresses[..*at].contains(address);
+    addresses.iter().enumerate().find(again).map(|(_, address)| *address)
+}
+
 /// Why such an address is not listened on where clients need no login, and what to do about it.
 pub fn exposure_advice(section: &str, address: &SocketAddr) -> String {
     format!(
@@ -92,6 +106,9 @@ impl Listener {
         let section = options.section;
         if let Some(address) = exposed(&options.addresses).filter(|_| !options.anonymous) {
             return Err(BindError::Exposed { section, address });
+        }
+        if let Some(address) = named_twice(&options.addresses) {
+            return Err(BindError::Twice { section, address });
         }
         let mut sockets = Vec::with_capacity(options.addresses.len());
         let mut addresses = Vec::with_capacity(options.addresses.len());
@@ -140,7 +157,7 @@ mod tests {
     use super::*;
 
     fn options(address: &str, anonymous: bool) -> ListenOptions {
-        let addresses = vec![address.parse().expect("an address")];
+        let addresses = address.split(',').map(|one| one.parse().expect("an address")).collect();
         ListenOptions { section: "kafka", addresses, anonymous, max_connections: 10 }
     }
 
@@ -162,6 +179,8 @@ mod tests {
         let taken = first.addresses()[0].to_string();
         let refused = Listener::bind(&options(&taken, false)).expect_err("taken").to_string();
         assert!(refused.contains("another process listens there"), "{refused}");
+        let twice = Listener::bind(&options(&format!("{taken},{taken}"), false)).expect_err("twice").to_string();
+        assert!(twice.contains("more than once"), "{twice}");
         let foreign = Listener::bind(&options("192.0.2.1:0", true)).expect_err("foreign").to_string();
         assert!(foreign.contains("no address of this machine"), "{foreign}");
     }

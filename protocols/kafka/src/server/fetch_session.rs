@@ -93,6 +93,21 @@ fn resolved<'a>(wanted: impl Iterator<Item = Wanted>, names: &'a Names<'a>) -> i
     })
 }
 
+/// Each partition once, where it was named first, and as it was named last: as Kafka reads a request.
+fn each_once(wanted: impl Iterator<Item = Wanted>) -> Vec<Wanted> {
+    let mut all: Vec<Wanted> = wanted.collect();
+    if all.len() < 2 {
+        return all;
+    }
+    let place = |wanted: &Wanted| (wanted.topic.clone(), wanted.partition);
+    let mut last: FxHashMap<_, usize> = all.iter().enumerate().map(|(at, w)| (place(w), at)).collect();
+    if last.len() < all.len() {
+        let once = all.iter().filter_map(|first| Some(all[last.remove(&place(first))?].clone()));
+        all = once.collect();
+    }
+    all
+}
+
 /// What a fetch is to do.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -198,7 +213,7 @@ impl FetchSessions {
         now: Instant,
     ) -> Result<Plan, ErrorCode> {
         let by_id = version >= 13;
-        let all = || resolved(wanted(request, by_id), names).collect();
+        let all = || resolved(each_once(wanted(request, by_id)).into_iter(), names).collect();
         match request.session_epoch {
             FINAL_EPOCH => {
                 self.remove(request.session_id);
@@ -238,8 +253,8 @@ impl FetchSessions {
     fn create(&mut self, wanted: Vec<Wanted>, by_id: bool, now: Instant) -> Plan {
         let bytes = SESSION_BYTES + wanted.iter().map(bytes_of).sum::<usize>();
         let room = wanted.iter().all(is_kept) && self.make_room(bytes, now);
-        if wanted.is_empty() || !room {
-            self.refused += u64::from(!room);
+        if !room {
+            self.refused += 1;
             return Plan { wanted, session: None, full: true };
         }
         let id = self.free_id();
@@ -548,6 +563,28 @@ mod tests {
         assert_eq!((plan.session_id(), sessions.stats().partitions), (0, 0));
         let gone = sessions.begin(&request(id, 4, &[1]), 12, &unnamed, now).expect_err("gone");
         assert_eq!(gone, ErrorCode::FetchSessionIdNotFound);
+    }
+
+    #[test]
+    fn a_partition_named_several_times_is_read_once_and_as_it_was_named_last() {
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
+        for epoch in [FINAL_EPOCH, INITIAL_EPOCH] {
+            let mut request = request(0, epoch, &[4, 1, 4, 2, 1]);
+            for (at, partition) in request.topics[0].partitions.iter_mut().enumerate() {
+                partition.fetch_offset = at as i64;
+            }
+            let plan = sessions.begin(&request, 12, &unnamed, now).expect("read");
+            let offsets: Vec<_> = plan.wanted.iter().map(|w| w.fetch_offset).collect();
+            assert_eq!((read(&plan), offsets), (vec![4, 1, 2], vec![2, 4, 3]));
+        }
+    }
+
+    #[test]
+    fn a_session_may_begin_with_no_partition() {
+        let (mut sessions, now) = (FetchSessions::new(10, 1 << 20), Instant::now());
+        let id = sessions.begin(&request(0, 0, &[]), 12, &unnamed, now).expect("new").session_id();
+        let plan = sessions.begin(&request(id, 1, &[7]), 12, &unnamed, now).expect("goes on");
+        assert_eq!((id, plan.session_id(), read(&plan)), (1, 1, vec![7]));
     }
 
     #[test]
