@@ -76,7 +76,8 @@ pub fn exposed(addresses: &[SocketAddr]) -> Option<SocketAddr> {
 
 /// An address that is named more than once. Port 0 is another port each time.
 fn named_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let again = |(at, address): &(usize, &SocketAddr)| address.port() != 0 && addresses[..*at].contains(address);
+    let again =
+        |(at, address): &(usize, &SocketAddr)| address.port() != 0 && addresses[..*at].contains(address);
     addresses.iter().enumerate().find(again).map(|(_, address)| *address)
 }
 
@@ -179,7 +180,8 @@ mod tests {
         let taken = first.addresses()[0].to_string();
         let refused = Listener::bind(&options(&taken, false)).expect_err("taken").to_string();
         assert!(refused.contains("another process listens there"), "{refused}");
-        let twice = Listener::bind(&options(&format!("{taken},{taken}"), false)).expect_err("twice").to_string();
+        let twice =
+            Listener::bind(&options(&format!("{taken},{taken}"), false)).expect_err("twice").to_string();
         assert!(twice.contains("more than once"), "{twice}");
         let foreign = Listener::bind(&options("192.0.2.1:0", true)).expect_err("foreign").to_string();
         assert!(foreign.contains("no address of this machine"), "{foreign}");

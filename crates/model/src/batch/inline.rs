@@ -7,6 +7,8 @@ use super::{BatchHeader, Compression, HEADER_LEN};
 const HEADER: usize = 32;
 /// A record that is not compressed.
 const RECORD: usize = 2;
+/// How many bytes of what is not compressed count as one: it is passed over, but for headers, of which some bytes may have one each.
+const PASSED: usize = 8;
 /// The fewest bytes of a record.
 const LEAST_RECORD: usize = 7;
 /// A decoder set up or taken up again, and the memory that it touches.
@@ -48,7 +50,7 @@ impl InlineBudget {
 pub(super) fn least(batch: &[u8], header: &BatchHeader) -> usize {
     let count = header.count as usize;
     match header.compression() {
-        Err(_) | Ok(Compression::None) => HEADER + count * RECORD,
+        Err(_) | Ok(Compression::None) => HEADER + count * RECORD + batch.len() / PASSED,
         Ok(Compression::Zstd) if zstd_window(&batch[HEADER_LEN..]) > CONTEXT_KEPT as u64 => usize::MAX,
         Ok(codec) => decompressed(codec, batch, (count * LEAST_RECORD) as u64),
     }
@@ -106,6 +108,15 @@ mod tests {
             let most = InlineBudget::default().0 / least(&bytes, &header);
             assert!(if codec == Compression::None { most > 4000 } else { most < 512 }, "{codec}: {most}");
         }
+    }
+
+    #[test]
+    fn a_batch_of_one_record_with_very_many_headers_is_for_workers() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(0, None, None, &vec![(b"" as &[u8], None); 2 << 20]);
+        let bytes = builder.build();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        assert!(!InlineBudget::default().covers(least(&bytes, &header)));
     }
 
     #[test]
