@@ -219,7 +219,7 @@ impl Broker {
 
     /// Says which records cannot be read, by their topic's name.
     fn log_damage(&self, shard: &Shard) {
-        for Damage { topic, partition, offset, cause } in shard.damages.take_unlogged() {
+        for Damage { topic, partition, offset, cause } in shard.reads.damages.take_unlogged() {
             let known = self.catalog().topic_by_id(topic).map(|topic| topic.name.to_string());
             let topic = known.unwrap_or_else(|| topic.to_string());
             tracing::error!(shard = %shard.id, topic, partition, %offset, error = %cause, "records cannot be read");

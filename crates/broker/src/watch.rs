@@ -104,7 +104,7 @@ impl DataWatch {
             fired: AtomicBool::new(false),
             sleeper: Mutex::default(),
         });
-        places.iter().for_each(|(shard, partition)| shard.watchers.add(*partition, &watch));
+        places.iter().for_each(|(shard, partition)| shard.reads.watchers.add(*partition, &watch));
         Self { watch, places }
     }
 }
@@ -132,7 +132,7 @@ impl Future for DataWatch {
 impl Drop for DataWatch {
     fn drop(&mut self) {
         for (shard, partition) in &self.places {
-            shard.watchers.remove(*partition, &self.watch);
+            shard.reads.watchers.remove(*partition, &self.watch);
         }
     }
 }

@@ -138,14 +138,14 @@ impl Shard {
         }
         let place = self.state.read().partition(id).map(|partition| (partition.topic, partition.number));
         if let Some((topic, partition)) = place {
-            self.damages.note(id, Damage { topic, partition, offset, cause }, Instant::now());
+            self.reads.damages.note(id, Damage { topic, partition, offset, cause }, Instant::now());
         }
         error
     }
 
     /// The partitions whose records could not be read, and still are kept.
     pub(crate) fn damaged_partitions(&self) -> Vec<Damage> {
-        self.damages.list(Instant::now(), |id, offset| {
+        self.reads.damages.list(Instant::now(), |id, offset| {
             self.state.read().partition(id).is_some_and(|partition| partition.log_start <= offset)
         })
     }

@@ -130,7 +130,7 @@ impl Shard {
     async fn search(self: &Arc<Self>, id: PartitionId, mut search: Search) -> Result<FoundOffset, ReadError> {
         loop {
             // Given in the order of asking, and kept by the step also where its caller has gone.
-            let turn = self.lookups.clone().lock_owned().await;
+            let turn = self.reads.lookups.clone().lock_owned().await;
             let shard = self.clone();
             let step = move || {
                 let _turn = turn;

@@ -121,13 +121,13 @@ impl Shard {
 
     /// A page's runs, if they can be had without the page store.
     pub(super) fn page_in_memory(&self, state: &ShardState, key: &SpillKey) -> Option<Arc<[Run]>> {
-        if let Some(runs) = self.page_cache.get(key) {
+        if let Some(runs) = self.reads.page_cache.get(key) {
             return Some(runs);
         }
         let page = state.partitions.spill.get(key)?;
         // This process encoded it.
         let runs: Arc<[Run]> = decode_runs(&page).ok()?.into();
-        self.page_cache.put(*key, runs.clone());
+        self.reads.page_cache.put(*key, runs.clone());
         Some(runs)
     }
 
@@ -135,7 +135,7 @@ impl Shard {
     pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<[Run]>>, ReadError> {
         let Some(page) = self.stored_page(key)? else { return Ok(None) };
         let runs: Arc<[Run]> = decode_runs(&page).map_err(|error| self.bad_page(key, &error))?.into();
-        self.page_cache.put(*key, runs.clone());
+        self.reads.page_cache.put(*key, runs.clone());
         Ok(Some(runs))
     }
 
@@ -149,7 +149,7 @@ impl Shard {
     }
 
     pub(super) fn bad_page(&self, key: &SpillKey, error: &dyn std::fmt::Display) -> ReadError {
-        if self.damages.may_say_why(Instant::now()) {
+        if self.reads.damages.may_say_why(Instant::now()) {
             tracing::error!(shard = %self.id, ?key, %error, "a page of the index cannot be read");
         }
         ReadError::Storage

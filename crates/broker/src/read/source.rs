@@ -104,7 +104,7 @@ impl Shard {
             | BlockReadError::OutOfBounds { .. }
             | BlockReadError::Disk { .. } => {
                 // Whose records it were is said elsewhere; this is what the disk answered.
-                if self.damages.may_say_why(Instant::now()) {
+                if self.reads.damages.may_say_why(Instant::now()) {
                     tracing::error!(shard = %self.id, %error, "a read failed");
                 }
                 ReadError::Storage

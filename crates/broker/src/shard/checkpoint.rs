@@ -66,7 +66,7 @@ pub(crate) enum CheckpointError {
 impl Shard {
     /// Writes a checkpoint if one is due, or if it would free space that is needed. Blocking.
     pub(crate) fn checkpoint_if_due(&self) {
-        let Some(mut checkpointer) = self.checkpointer.try_lock() else { return };
+        let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
         self.keep_reserve(&mut checkpointer);
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
         if waits || self.is_stopped() || !self.is_due(&mut checkpointer) {
@@ -90,7 +90,7 @@ impl Shard {
 
     /// Writes a checkpoint, due or not. Blocking.
     pub(crate) fn checkpoint(&self) -> Result<(), CheckpointError> {
-        self.write_checkpoint(&mut self.checkpointer.lock())
+        self.write_checkpoint(&mut self.applies.checkpointer.lock())
     }
 
     /// Has space set aside for checkpoints on a full disk, of the journal's own if there is no other: without a checkpoint no

@@ -49,14 +49,14 @@ impl Shard {
     /// Proposes to forget producers of partitions that have more than `most`, and `excess` of the shard's in any case, from where there
     /// are most. Costs next to nothing where no producer is new.
     pub(crate) fn thin_out_producers(&self, most: usize, excess: usize) {
-        if self.crowd.proposed.load(SeqCst) {
+        if self.applies.crowd.proposed.load(SeqCst) {
             return;
         }
         let victims = {
             let state = self.state.read();
             let producers = &state.partitions.producers;
             let met = producers.met;
-            if self.crowd.looked.swap(met, SeqCst) == met && excess == 0 {
+            if self.applies.crowd.looked.swap(met, SeqCst) == met && excess == 0 {
                 return;
             }
             let quotas = quotas(producers, most, excess);
@@ -72,7 +72,7 @@ impl Shard {
         if victims.is_empty() {
             return;
         }
-        self.crowd.proposed.store(true, SeqCst);
+        self.applies.crowd.proposed.store(true, SeqCst);
         let portions = victims.chunks(PORTION);
         let last = portions.len() - 1;
         for (at, portion) in portions.enumerate() {
@@ -80,14 +80,14 @@ impl Shard {
             let idle_since = portion.iter().map(|(_, (_, last_ms))| *last_ms).max().unwrap_or(i64::MIN);
             let producers =
                 portion.iter().map(|(partition, (producer, _))| (*partition, *producer)).collect();
-            let proposed = self.crowd.proposed.clone();
+            let proposed = self.applies.crowd.proposed.clone();
             let done =
                 move |_: Result<(), ShardFailure>, _: &mut WakeBatch| proposed.store(at != last, SeqCst);
             self.propose(Priority::Reserve, &ProducersExpired { idle_since, producers }, Waiter::then(done));
         }
         self.submit();
         self.meters.crowded_out.add(victims.len());
-        if self.crowd.may_tell() {
+        if self.applies.crowd.may_tell() {
             let (shard, forgotten, known) =
                 (self.id, victims.len(), self.state.read().partitions.producers.len());
             warn!(%shard, forgotten, known, "too many idempotent producers: those that came once, or not for longest, are forgotten");

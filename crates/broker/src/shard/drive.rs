@@ -35,9 +35,9 @@ impl Shard {
     pub(crate) fn drive(&self) {
         let began = Instant::now();
         // Where no I/O thread watches them, nobody but the caller may go on.
-        let is_over = || self.watched.load(SeqCst) && began.elapsed() >= TURN;
-        let whole = self.driving.run_in_turns(|| {
-            self.signal.clear();
+        let is_over = || self.applies.watched.load(SeqCst) && began.elapsed() >= TURN;
+        let whole = self.applies.driving.run_in_turns(|| {
+            self.applies.signal.clear();
             if !self.contain("apply", || self.rounds(is_over)) {
                 // Once more, for the waiters.
                 self.contain("stop", || self.rounds(|| false));
@@ -45,12 +45,12 @@ impl Shard {
             !is_over()
         });
         if !whole {
-            self.signal.raise_anew();
+            self.applies.signal.raise_anew();
         }
     }
 
     fn rounds(&self, is_over: impl Fn() -> bool) {
-        let mut worker = self.worker.lock();
+        let mut worker = self.applies.worker.lock();
         while self.round(&mut worker) && !is_over() {}
     }
 
@@ -87,7 +87,7 @@ impl Shard {
         term: Term,
         content: &Bytes,
     ) {
-        if let Some(sent) = ticket.and_then(|ticket| self.in_flight.lock().committed(ticket)) {
+        if let Some(sent) = ticket.and_then(|ticket| self.appends.in_flight.lock().committed(ticket)) {
             self.meters.commit_us.record(sent.at.elapsed().as_micros() as u64);
             worker.waiters = sent.waiters.into();
         }
@@ -116,22 +116,22 @@ impl Shard {
         let fresh = std::mem::take(&mut state.front_ends.fresh);
         drop(state);
         if !fresh.is_empty() {
-            self.open.lock().bound.extend(fresh);
+            self.appends.open.lock().bound.extend(fresh);
         }
         if let Err(reason) = applied {
             error!(shard = %self.id, %reason, "the shard stops");
             self.fail_all(worker, ShardFailure::StorageError);
         }
-        self.watchers.notify(&worker.touched, &mut worker.wakes);
+        self.reads.watchers.notify(&worker.touched, &mut worker.wakes);
     }
 
     /// Answers those whose blocks were cut.
     fn cut(&self, worker: &mut Worker, from: Ticket, through: Ticket) {
-        let cut = self.in_flight.lock().cut(from, through);
+        let cut = self.appends.in_flight.lock().cut(from, through);
         warn!(shard = %self.id, blocks = cut.len(), "an uncommitted tail was cut");
         let waiters = cut.into_iter().flat_map(|sent| sent.waiters);
         worker.answers.extend(waiters.map(|(_, waiter)| (waiter, failed(ShardFailure::NotLeader))));
-        self.watchers.wake_all(&mut worker.wakes);
+        self.reads.watchers.wake_all(&mut worker.wakes);
     }
 
     fn stop(&self, worker: &mut Worker, reason: &Arc<StorageError>) {
@@ -144,25 +144,25 @@ impl Shard {
         worker.fail_waiters(why);
         let left = self.give_up(why);
         worker.answers.extend(left.into_iter().map(|waiter| (waiter, failed(why))));
-        self.watchers.wake_all(&mut worker.wakes);
+        self.reads.watchers.wake_all(&mut worker.wakes);
     }
 
     /// Stops for a reason that is not the journal's.
     pub(super) fn stop_for(&self, why: ShardFailure) {
         let mut wakes = WakeBatch::default();
         self.give_up(why).into_iter().for_each(|waiter| waiter.fail(why, &mut wakes));
-        self.watchers.wake_all(&mut wakes);
+        self.reads.watchers.wake_all(&mut wakes);
         wakes.deliver();
     }
 
     fn give_up(&self, why: ShardFailure) -> Vec<Waiter> {
         self.stopped.store(true, SeqCst);
-        let sent = self.in_flight.lock().all();
+        let sent = self.appends.in_flight.lock().all();
         let mut left: Vec<Waiter> =
             sent.into_iter().flat_map(|sent| sent.waiters).map(|(_, waiter)| waiter).collect();
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         left.extend(open.refuse(why));
-        self.waiting.store(0, SeqCst);
+        self.appends.waiting.store(0, SeqCst);
         drop(open);
         self.make_room();
         left

@@ -71,7 +71,7 @@ impl Shard {
     /// From now on it is announced when this node leads.
     pub(crate) fn take_up(&self) {
         let leads = {
-            let mut state = self.leadership.state.lock();
+            let mut state = self.applies.leadership.state.lock();
             state.taken_up = true;
             state.leads
         };
@@ -86,7 +86,7 @@ impl Shard {
     /// # Errors
     /// It does not lead, or could not say so.
     pub(crate) fn await_leadership(&self) -> Result<(), ShardFailure> {
-        let mut state = self.leadership.state.lock();
+        let mut state = self.applies.leadership.state.lock();
         loop {
             match (state.led, state.failed) {
                 (Some(_), _) => return Ok(()),
@@ -94,7 +94,7 @@ impl Shard {
                 _ if self.is_stopped() => return Err(ShardFailure::StorageError),
                 _ if !self.replicator.is_leader() => return Err(ShardFailure::NotLeader),
                 _ => {
-                    self.leadership.changed.wait_for(&mut state, LOOK);
+                    self.applies.leadership.changed.wait_for(&mut state, LOOK);
                 }
             }
         }
@@ -102,14 +102,14 @@ impl Shard {
 
     /// Whether this node leads, and everything that earlier leaders committed is applied.
     pub(crate) fn is_led(&self) -> bool {
-        self.leadership.state.lock().led.is_some()
+        self.applies.leadership.state.lock().led.is_some()
     }
 
     /// Has somebody told from now on, and at once if this node leads.
     pub(crate) fn lead_with(&self, part: Weak<dyn Leading>) {
-        let _telling = self.leadership.telling.lock();
+        let _telling = self.applies.leadership.telling.lock();
         let led = {
-            let mut state = self.leadership.state.lock();
+            let mut state = self.applies.leadership.state.lock();
             state.parts.push(part.clone());
             state.led
         };
@@ -120,7 +120,7 @@ impl Shard {
 
     /// The replicator says that this node leads.
     pub(super) fn leads(&self, term: Term) {
-        let mut state = self.leadership.state.lock();
+        let mut state = self.applies.leadership.state.lock();
         (state.leads, state.failed) = (Some(term), None);
         let taken_up = state.taken_up;
         drop(state);
@@ -132,8 +132,8 @@ impl Shard {
     /// The replicator says that it does not.
     pub(super) fn follows(&self, leader: Option<NodeId>) {
         info!(shard = %self.id, leader = leader.map(|node| node.0), "this node leads the shard no more");
-        let _telling = self.leadership.telling.lock();
-        let mut state = self.leadership.state.lock();
+        let _telling = self.applies.leadership.telling.lock();
+        let mut state = self.applies.leadership.state.lock();
         state.leads = None;
         let was_led = state.led.take().is_some();
         let parts = state.parts();
@@ -145,7 +145,7 @@ impl Shard {
 
     /// Says in the journal that this node leads; once that is applied, so is everything that earlier leaders committed.
     fn announce(&self, term: Term) {
-        let (announced, raiser) = (self.leadership.announced.clone(), self.signal.raiser());
+        let (announced, raiser) = (self.applies.leadership.announced.clone(), self.applies.signal.raiser());
         let ended = move |done: Result<(), ShardFailure>, _: &mut WakeBatch| {
             *announced.lock() = Some((term, done));
             raiser.raise();
@@ -156,8 +156,8 @@ impl Shard {
 
     /// Goes on from an announcement that has ended.
     pub(super) fn settle_leadership(&self) {
-        let Some((term, ended)) = self.leadership.announced.lock().take() else { return };
-        let mut state = self.leadership.state.lock();
+        let Some((term, ended)) = self.applies.leadership.announced.lock().take() else { return };
+        let mut state = self.applies.leadership.state.lock();
         if state.leads != Some(term) {
             return;
         }
@@ -165,7 +165,7 @@ impl Shard {
             Ok(()) => {
                 state.led = Some(term);
                 drop(state);
-                self.leadership.changed.notify_all();
+                self.applies.leadership.changed.notify_all();
                 self.tell_led(term);
             }
             // It was cut off, and this node leads on.
@@ -176,15 +176,15 @@ impl Shard {
             Err(error) => {
                 state.failed = Some(error);
                 drop(state);
-                self.leadership.changed.notify_all();
+                self.applies.leadership.changed.notify_all();
                 warn!(shard = %self.id, %error, "that this node leads could not be announced");
             }
         }
     }
 
     fn tell_led(&self, term: Term) {
-        let _telling = self.leadership.telling.lock();
-        let mut state = self.leadership.state.lock();
+        let _telling = self.applies.leadership.telling.lock();
+        let mut state = self.applies.leadership.state.lock();
         let parts = state.parts();
         drop(state);
         parts.into_iter().for_each(|part| part.led(term));

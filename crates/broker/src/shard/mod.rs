@@ -9,6 +9,8 @@
 //!
 //! The open block and the projections have a lock each; no thread ever holds both.
 
+mod append_path;
+mod apply_path;
 mod checkpoint;
 mod crowd;
 mod drive;
@@ -16,6 +18,7 @@ mod leadership;
 mod open;
 mod panic;
 mod poller;
+mod read_path;
 mod recover;
 mod signal;
 mod submit;
@@ -23,10 +26,10 @@ mod tables;
 
 pub(crate) use recover::{OpenError, Parts, Settings};
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sabir_base::clock::Clock;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::disk::Disk;
@@ -40,19 +43,13 @@ use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::front_ends::{EntryRefused, ProjectionEntry};
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
-use crate::read::{Damages, PageCache};
 use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
-use crate::watch::Watchers;
-use checkpoint::Checkpointer;
-use crowd::Crowd;
-use drive::Worker;
-use leadership::Leadership;
+use append_path::AppendPath;
+use apply_path::ApplyPath;
 pub use leadership::Leading;
-use open::{Entry, OpenBlocks};
-use sabir_base::drain_loop::DrainLoop;
-use signal::Signal;
-use submit::InFlight;
+use open::Entry;
+use read_path::ReadPath;
 
 /// A shard of this node.
 pub(crate) struct Shard {
@@ -62,37 +59,16 @@ pub(crate) struct Shard {
     pub(crate) pages: Arc<dyn PageStore>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) free: FreeSpace,
-    pub(crate) page_cache: PageCache,
-    pub(crate) damages: Damages,
     clock: Arc<dyn Clock>,
     settings: Settings,
     /// Whether the last run ended in order.
     clean_start: bool,
-    open: Mutex<OpenBlocks>,
-    /// What waits in open blocks, in bytes: for looking without the lock.
-    waiting: AtomicUsize,
-    /// Tasks that wait until less does.
-    room: Mutex<Vec<Weak<Mutex<crate::answer::Sleeper>>>>,
-    submitting: DrainLoop,
-    /// The time of the last block submitted; only the thread that is in that loop locks it.
-    submitter: Mutex<i64>,
-    in_flight: Mutex<InFlight>,
-    driving: DrainLoop,
-    worker: Mutex<Worker>,
+    appends: AppendPath,
+    applies: ApplyPath,
+    pub(crate) reads: ReadPath,
+    /// The projections: the apply path changes them, and reads look into them.
     pub(crate) state: RwLock<ShardState>,
-    pub(crate) watchers: Watchers,
-    checkpointer: Mutex<Checkpointer>,
-    /// Raised by the replicator where it has no event descriptor, or something that it does not show.
-    signal: Signal,
-    /// Whether an I/O thread watches the descriptors.
-    watched: AtomicBool,
     stopped: AtomicBool,
-    /// Held by the one step of a lookup by time that is under way.
-    pub(crate) lookups: Arc<tokio::sync::Mutex<()>>,
-    crowd: Crowd,
-    leadership: Leadership,
-    /// Whether something panicked and the waiters have not been told yet.
-    panicked: AtomicBool,
     pub(crate) meters: ShardMeters,
 }
 
@@ -114,7 +90,7 @@ impl Shard {
     pub(crate) fn append(&self, items: &[Append], call: &Arc<AppendCall>, mut slot: u32) {
         let refused = self.refuses(Priority::Ordinary);
         let _guard = self.guard("append");
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         if let Some(error) = refused.or(open.refused) {
             drop(open);
             return call.refuse(slot, items.len(), error.into());
@@ -126,7 +102,7 @@ impl Shard {
             slot += 1;
         }
         let full = open.has_full();
-        self.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.bytes(), SeqCst);
         drop(open);
         if full {
             self.submit();
@@ -146,7 +122,7 @@ impl Shard {
             return Err((error, waiter));
         }
         let _guard = self.guard("push an entry");
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         if let Some(error) = open.refused {
             return Err((error, waiter));
         }
@@ -155,7 +131,7 @@ impl Shard {
         }
         let durability = Durability::Sync;
         open.push_change(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
-        self.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }
 
@@ -171,7 +147,7 @@ impl Shard {
             return Err(error);
         }
         let _guard = self.guard("push entries");
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         if let Some(error) = open.refused {
             return Err(error);
         }
@@ -184,7 +160,7 @@ impl Shard {
             let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };
             open.push_change(&entry, Some(waiter));
         }
-        self.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }
 
@@ -199,7 +175,7 @@ impl Shard {
         let priority = if entry.makes_space { Priority::Reserve } else { Priority::Ordinary };
         let refused = self.refuses(priority);
         let _guard = self.guard("write an entry of a front end");
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         if let Some(error) = refused.or(open.refused) {
             return Err(error.into());
         }
@@ -209,7 +185,7 @@ impl Shard {
         let durability = entry.durability.unwrap_or(self.settings.durability);
         open.write(projection, seed, entry, (self.clock.now_ms(), durability), waiter);
         let full = open.has_full();
-        self.waiting.store(open.bytes(), SeqCst);
+        self.appends.waiting.store(open.bytes(), SeqCst);
         drop(open);
         if full {
             self.submit();
@@ -248,7 +224,7 @@ impl Shard {
 
     /// Blocks that are neither committed nor cut.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.lock().len()
+        self.appends.in_flight.lock().len()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -264,7 +240,7 @@ impl Shard {
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
-        let commit_age = self.in_flight.lock().age();
+        let commit_age = self.appends.in_flight.lock().age();
         ShardStats {
             shard: self.id,
             applied,
@@ -304,7 +280,7 @@ impl Shard {
     }
 
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting.load(SeqCst)
+        self.appends.waiting.load(SeqCst)
     }
 }
 

@@ -44,13 +44,13 @@ impl Shard {
     fn panicked(&self, doing: &'static str) {
         error!(shard = %self.id, doing, "a panic: the shard stops, it takes no more writes; a restart recovers it");
         self.stopped.store(true, SeqCst);
-        self.panicked.store(true, SeqCst);
-        self.signal.raiser().raise();
+        self.applies.panicked.store(true, SeqCst);
+        self.applies.signal.raiser().raise();
     }
 
     /// Answers the waiters, once, on the thread that drives.
     pub(super) fn settle_panic(&self, worker: &mut Worker) {
-        if self.panicked.load(SeqCst) && self.panicked.swap(false, SeqCst) {
+        if self.applies.panicked.load(SeqCst) && self.applies.panicked.swap(false, SeqCst) {
             self.journal.abandon(Arc::from("a panic"));
             self.fail_all(worker, ShardFailure::StorageError);
         }

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Shard {
     /// Descriptors of the caller's own; the shard is to be driven whenever one becomes readable.
     pub(crate) fn event_fds(&self) -> std::io::Result<Vec<OwnedFd>> {
-        let mut fds = vec![self.signal.fd().try_clone_to_owned()?];
+        let mut fds = vec![self.applies.signal.fd().try_clone_to_owned()?];
         if let Some(fd) = self.replicator.event_fd() {
             fds.push(duplicate(fd)?);
         }
@@ -25,7 +25,7 @@ impl Shard {
 
     /// From now on an I/O thread watches the descriptors.
     pub(crate) fn watched_outside(&self) {
-        self.watched.store(true, SeqCst);
+        self.applies.watched.store(true, SeqCst);
     }
 
     /// Watches the descriptors on a thread of its own, until [`watched_outside`](Self::watched_outside).
@@ -53,7 +53,7 @@ fn watch(fds: &[OwnedFd], shard: &Weak<Shard>) {
     loop {
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let ready = rustix::event::poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0);
-        let Some(shard) = shard.upgrade().filter(|shard| !shard.watched.load(SeqCst)) else { return };
+        let Some(shard) = shard.upgrade().filter(|shard| !shard.applies.watched.load(SeqCst)) else { return };
         if ready {
             clear(&fds[1..]);
             shard.drive();

@@ -1,10 +1,10 @@
-//! Opening a shard: the last checkpoint, what the journal has beyond it, and then in office.
+//! Opening a shard: the last checkpoint, and what the journal has beyond it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
@@ -14,21 +14,17 @@ use sabir_model::{Durability, NodeId, ShardFailure, ShardId};
 use tracing::{info, warn};
 
 use super::Shard;
+use super::append_path::AppendPath;
+use super::apply_path::ApplyPath;
 use super::checkpoint::Checkpointer;
-use super::crowd::Crowd;
-use super::drive::Worker;
-use super::leadership::Leadership;
 use super::open::OpenBlocks;
+use super::read_path::ReadPath;
 use super::signal::Signal;
-use super::submit::InFlight;
 use super::tables::StoredTables;
 use crate::disk_watch::FreeSpace;
 use crate::projection::ProjectionFactory;
-use crate::read::{Damages, PageCache};
 use crate::state::{AppendCounters, ApplyError, ShardState};
 use crate::stats::ShardMeters;
-use crate::watch::Watchers;
-use sabir_base::drain_loop::DrainLoop;
 
 /// How often draining looks whether it is done.
 const DRAIN_STEP: Duration = Duration::from_millis(1);
@@ -79,7 +75,7 @@ pub(crate) enum OpenError {
 }
 
 impl Shard {
-    /// Opens a shard and takes office over it. Blocking.
+    /// Opens a shard, as far as the journal and the page store have it. Blocking.
     pub(crate) fn open(
         id: ShardId,
         parts: Parts<'_>,
@@ -99,6 +95,7 @@ impl Shard {
         let last_ms = state.time_ms;
         let replayed = std::mem::take(&mut state.counters);
         state.partitions.counters = AppendCounters::default();
+        let open = OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers());
         let shard = Arc::new(Self {
             id,
             journal,
@@ -106,30 +103,15 @@ impl Shard {
             pages: parts.pages,
             free: FreeSpace::of(&*parts.disk),
             disk: parts.disk,
-            page_cache: PageCache::default(),
-            damages: Damages::default(),
             clock,
-            open: Mutex::new(OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers())),
-            waiting: AtomicUsize::new(0),
-            room: Mutex::default(),
-            submitting: DrainLoop::default(),
-            submitter: Mutex::new(last_ms),
-            in_flight: Mutex::new(InFlight::default()),
-            driving: DrainLoop::default(),
-            worker: Mutex::new(Worker::default()),
-            state: RwLock::new(state),
-            watchers: Watchers::default(),
-            checkpointer: Mutex::new(Checkpointer::new(tables, replayed)),
-            clean_start: recovered.clean,
-            signal,
-            watched: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            lookups: Arc::default(),
-            crowd: Crowd::default(),
-            leadership: Leadership::default(),
-            panicked: AtomicBool::new(false),
-            meters: ShardMeters::default(),
             settings,
+            clean_start: recovered.clean,
+            appends: AppendPath::new(open, last_ms),
+            applies: ApplyPath::new(signal, Checkpointer::new(tables, replayed)),
+            reads: ReadPath::default(),
+            state: RwLock::new(state),
+            stopped: AtomicBool::new(false),
+            meters: ShardMeters::default(),
         });
         shard.listen().map_err(OpenError::Thread)?;
         Ok(shard)
@@ -137,7 +119,7 @@ impl Shard {
 
     /// From now on completions drive it.
     fn listen(self: &Arc<Self>) -> std::io::Result<()> {
-        let raise = self.signal.raiser();
+        let raise = self.applies.signal.raiser();
         self.replicator.set_waker(Arc::new(move || raise.raise()));
         self.watch_inside()?;
         self.drive();
@@ -146,7 +128,7 @@ impl Shard {
 
     /// Takes no more writes; those that were taken go on.
     pub(crate) fn close(&self) {
-        self.open.lock().refused = Some(ShardFailure::ShuttingDown);
+        self.appends.open.lock().refused = Some(ShardFailure::ShuttingDown);
     }
 
     /// Waits until everything that was taken is applied. Blocking.

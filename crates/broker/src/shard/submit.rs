@@ -88,9 +88,9 @@ impl InFlight {
 impl Shard {
     /// Sends waiting blocks on their way, as far as the group-commit rule lets them.
     pub(crate) fn submit(&self) {
-        self.submitting.run(|| {
+        self.appends.submitting.run(|| {
             self.contain("write", || {
-                let mut submitter = self.submitter.lock();
+                let mut submitter = self.appends.submitter.lock();
                 while self.submit_one(&mut submitter) {}
             });
         });
@@ -103,11 +103,11 @@ impl Shard {
             // The disk filled up while it waited; what is kept in reserve is not for records.
             drop(builder.take(*last_ms));
             self.refuse_full(std::mem::take(waiters));
-            self.open.lock().reuse(filled.builder, filled.waiters);
+            self.appends.open.lock().reuse(filled.builder, filled.waiters);
             return true;
         }
         // Before anything else: should that panic, they are answered.
-        let number = self.in_flight.lock().push(std::mem::take(waiters));
+        let number = self.appends.in_flight.lock().push(std::mem::take(waiters));
         builder.raise_time(*last_ms);
         self.meters.block_entries.record(builder.entries().into());
         let block = builder.take(self.clock.now_ms().max(*stamp));
@@ -115,25 +115,25 @@ impl Shard {
         self.meters.block_bytes.record(block.framed_len() as u64);
         match self.replicator.append(block) {
             Ok(ticket) => {
-                let cut = self.in_flight.lock().taken(number, ticket);
+                let cut = self.appends.in_flight.lock().taken(number, ticket);
                 cut.into_iter().for_each(|sent| refuse(sent.waiters, ShardFailure::NotLeader));
             }
             Err(error) => self.not_taken(number, &error),
         }
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         open.reuse(filled.builder, filled.waiters);
         true
     }
 
     fn take_ready(&self) -> Option<Filled> {
-        let mut open = self.open.lock();
+        let mut open = self.appends.open.lock();
         if open.bytes() == 0 || !self.replicator.ready(open.bytes()) {
             return None;
         }
         let filled = open.take();
         let waiting = open.bytes();
         // Under the lock, or an older figure may overwrite that of an append, or the last one of a shard that stops.
-        self.waiting.store(waiting, SeqCst);
+        self.appends.waiting.store(waiting, SeqCst);
         drop(open);
         if waiting <= self.settings.open_bytes_max / 2 {
             self.make_room();
@@ -148,7 +148,7 @@ impl Shard {
             BlockAppendError::Full(_) => ShardFailure::StorageFull,
             BlockAppendError::NotLeader(_) => ShardFailure::NotLeader,
         };
-        let waiters = self.in_flight.lock().refused(number);
+        let waiters = self.appends.in_flight.lock().refused(number);
         if kind == ShardFailure::StorageFull { self.refuse_full(waiters) } else { refuse(waiters, kind) }
     }
 
@@ -169,7 +169,7 @@ impl Shard {
 
     /// Registers a task that waits for room.
     pub(crate) fn wait_for_room(&self, sleeper: &Arc<Mutex<Sleeper>>) {
-        let mut room = self.room.lock();
+        let mut room = self.appends.room.lock();
         if room.len() == room.capacity() {
             // Connections come and go while a disk hangs.
             room.retain(|sleeper| sleeper.strong_count() > 0);
@@ -178,7 +178,7 @@ impl Shard {
     }
 
     pub(super) fn make_room(&self) {
-        let sleepers = std::mem::take(&mut *self.room.lock());
+        let sleepers = std::mem::take(&mut *self.appends.room.lock());
         let mut wakes = WakeBatch::default();
         let waiting = sleepers.iter().filter_map(Weak::upgrade);
         waiting.for_each(|sleeper| sleeper.lock().wake(&mut wakes));
@@ -200,7 +200,7 @@ fn refuse(waiters: Vec<(u32, Waiter)>, why: ShardFailure) {
 impl Shard {
     /// Has so many bytes wait, as far as can be seen from outside.
     pub(crate) fn pretend_waiting(&self, bytes: usize) {
-        self.waiting.store(bytes, SeqCst);
+        self.appends.waiting.store(bytes, SeqCst);
         if bytes == 0 {
             self.make_room();
         }
@@ -208,6 +208,6 @@ impl Shard {
 
     /// How many tasks wait for room.
     pub(crate) fn waiting_for_room(&self) -> usize {
-        self.room.lock().len()
+        self.appends.room.lock().len()
     }
 }

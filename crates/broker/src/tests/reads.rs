@@ -378,7 +378,7 @@ async fn a_lookup_that_is_misled_lets_others_have_their_turn_and_ends_with_who_a
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     gone.abort();
     assert!(gone.await.is_err());
-    let lookups = broker.inner.shards[1].lookups.clone();
+    let lookups = broker.inner.shards[1].reads.lookups.clone();
     drop(soon(lookups.lock()).await);
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     assert!(lookups.try_lock().is_ok(), "something goes on");

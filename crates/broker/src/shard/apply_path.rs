@@ -1,0 +1,43 @@
+//! The apply path: from what the replicator made final to the projections, their checkpoints, and the waiters.
+
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use sabir_base::drain_loop::DrainLoop;
+
+use super::checkpoint::Checkpointer;
+use super::crowd::Crowd;
+use super::drive::Worker;
+use super::leadership::Leadership;
+use super::signal::Signal;
+
+/// What drives a shard: it applies blocks, answers, and sees to what follows from them.
+pub(super) struct ApplyPath {
+    pub(super) driving: DrainLoop,
+    /// Only the thread that is in that loop locks it.
+    pub(super) worker: Mutex<Worker>,
+    /// Raised by the replicator where it has no event descriptor, or something that it does not show.
+    pub(super) signal: Signal,
+    /// Whether an I/O thread watches the descriptors.
+    pub(super) watched: AtomicBool,
+    pub(super) checkpointer: Mutex<Checkpointer>,
+    pub(super) crowd: Crowd,
+    pub(super) leadership: Leadership,
+    /// Whether something panicked and the waiters have not been told yet.
+    pub(super) panicked: AtomicBool,
+}
+
+impl ApplyPath {
+    pub(super) fn new(signal: Signal, checkpointer: Checkpointer) -> Self {
+        Self {
+            driving: DrainLoop::default(),
+            worker: Mutex::new(Worker::default()),
+            signal,
+            watched: AtomicBool::new(false),
+            checkpointer: Mutex::new(checkpointer),
+            crowd: Crowd::default(),
+            leadership: Leadership::default(),
+            panicked: AtomicBool::new(false),
+        }
+    }
+}
