@@ -1,15 +1,22 @@
 //! Topics and groups one by one, while there are not too many of them for whoever keeps their samples.
 
 use sabir_base::metrics::Exposition;
-use sabir_broker::{Broker, CatalogView, GroupLag, MemberMemory, OTHER, PartitionStats, Topic, Traffic};
+use sabir_broker::{
+    Broker, Caller, CatalogView, GroupLag, MemberMemory, OTHER, PartitionStats, Topic, Traffic,
+};
 
 /// Positions looked at for each group that may be shown.
 const POSITIONS: usize = 10;
 
 /// Writes what is within the limit, and says what is not.
 pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
-    out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.groups().count() as u64));
-    member_memory(&broker.groups().member_memory(), out);
+    out.gauge(
+        "sabir_groups",
+        "Consumer groups.",
+        &[],
+        signed(broker.groups(&Caller::OPERATOR).count() as u64),
+    );
+    member_memory(&broker.groups(&Caller::OPERATOR).member_memory(), out);
     let catalog = broker.catalog();
     traffic(broker, &catalog, out);
     if limit == 0 {
@@ -20,8 +27,8 @@ pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     if topics_fit {
         catalog.topics().for_each(|topic| one_topic(broker, topic, out));
     }
-    let groups = match broker.groups().count() <= limit {
-        true => broker.groups_lag(limit.saturating_mul(POSITIONS)),
+    let groups = match broker.groups(&Caller::OPERATOR).count() <= limit {
+        true => broker.groups_lag(&Caller::OPERATOR, limit.saturating_mul(POSITIONS)),
         false => None,
     };
     left_out(out, "sabir_group_*", groups.is_none());

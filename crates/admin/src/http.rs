@@ -181,7 +181,8 @@ mod tests {
         let served = Served::over(broker.clone(), Options::default());
         assert_eq!(code(&served.get("/readyz").await), 200);
         disks.hang(ShardId(0));
-        let waits = tokio::spawn(async move { broker.allocate_producer_id().await });
+        let waits =
+            tokio::spawn(async move { broker.allocate_producer_id(&sabir_broker::Caller::OPERATOR).await });
         let began = Instant::now();
         let not_ready = loop {
             assert_eq!(code(&served.get("/livez").await), 200);

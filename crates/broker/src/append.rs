@@ -10,6 +10,7 @@ use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, Inl
 use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, ShardId, TimestampType};
 
 use crate::answer::AppendCall;
+use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::traffic::TopicTraffic;
 
@@ -58,21 +59,20 @@ pub struct AppendTarget {
 }
 
 impl AppendTarget {
-    /// Partition `index` of `topic`. `origin` is the front end that builds the batches; [`FrontendNo::NONE`] if a client's are to be stored
-    /// as they came.
+    /// Partition `index` of `topic`, for the caller to append to. `origin` is the front end that builds the batches; [`FrontendNo::NONE`] if a
+    /// client's are to be stored as they came.
     ///
     /// # Errors
-    /// There is none, or nothing can be appended to it with such an answer.
+    /// There is none, or nothing can be appended to it by such a caller or with such an answer.
     pub fn new(
+        caller: &Caller,
         topic: &Arc<Topic>,
         index: i32,
         acks: AppendAcks,
         origin: FrontendNo,
     ) -> Result<Self, AppendRefusal> {
         let partition = topic.partition(index).ok_or(AppendRefusal::UnknownPartition)?;
-        if topic.internal && (origin == FrontendNo::NONE || origin != topic.made_by) {
-            return Err(AppendRefusal::Internal);
-        }
+        caller.may_append(topic, origin)?;
         let want = topic.config.min_insync;
         if acks == AppendAcks::InSync && want > IN_SYNC {
             return Err(AppendRefusal::NotEnoughReplicas { have: IN_SYNC, want });
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn target(topic: &Arc<Topic>) -> AppendTarget {
-        AppendTarget::new(topic, 0, AppendAcks::InSync, FrontendNo::NONE).unwrap()
+        AppendTarget::new(&Caller::OPERATOR, topic, 0, AppendAcks::InSync, FrontendNo::NONE).unwrap()
     }
 
     fn built() -> BatchBuilder {
@@ -250,17 +250,12 @@ mod tests {
 
     #[test]
     fn what_can_not_be_appended_to_is_no_target() {
-        let refused =
-            |topic: &Arc<Topic>, index, acks| AppendTarget::new(topic, index, acks, FrontendNo::NONE).err();
+        let refused = |topic: &Arc<Topic>, index, acks| {
+            AppendTarget::new(&Caller::OPERATOR, topic, index, acks, FrontendNo::NONE).err()
+        };
         let plain = topic(1, 1, TopicConfig::default());
         assert_eq!(refused(&plain, 1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
         assert_eq!(refused(&plain, -1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));
-        let internal = Arc::new(Topic { internal: true, made_by: FrontendNo(3), ..(*plain).clone() });
-        assert_eq!(refused(&internal, 0, AppendAcks::Leader), Some(AppendRefusal::Internal));
-        for (origin, taken) in [(FrontendNo(3), true), (FrontendNo(4), false)] {
-            let target = AppendTarget::new(&internal, 0, AppendAcks::Leader, origin);
-            assert_eq!(target.is_ok(), taken);
-        }
         let safe = topic(1, 1, TopicConfig { min_insync: 2, ..TopicConfig::default() });
         assert_eq!(refused(&safe, 0, AppendAcks::Leader), None);
         let too_few = AppendRefusal::NotEnoughReplicas { have: 1, want: 2 };

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use crate::answer::{AppendCall, Sleeper};
 use crate::append::{Append, Appending};
+use crate::caller::Caller;
 use crate::catalog::CatalogView;
 use crate::definitions::Definitions;
 use crate::entry::ProducerIdsAllocated;
@@ -28,7 +29,7 @@ use crate::level::FormatLevel;
 use crate::lock::DataLock;
 use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
-use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec};
+use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec, ReadTarget};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
 use crate::topics::OnTheWay;
@@ -114,8 +115,8 @@ impl Broker {
         self.inner.definitions.view()
     }
 
-    /// The consumer groups.
-    pub fn groups(&self) -> Groups {
+    /// The consumer groups, for a caller to work with its own.
+    pub fn groups(&self, _caller: &Caller) -> Groups {
         self.inner.groups.clone()
     }
 
@@ -186,14 +187,13 @@ impl Broker {
     /// No such partition, an offset outside [log start, high watermark], a corrupt batch, the disk.
     pub async fn read(
         &self,
-        shard: ShardId,
-        partition: PartitionId,
+        target: ReadTarget,
         from: Offset,
         max_bytes: usize,
         min_one: bool,
     ) -> Result<Fetched, ReadError> {
-        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
-        let read = shard.read(ReadSpec { partition, from, max_bytes, min_one }).await;
+        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+        let read = shard.read(ReadSpec { partition: target.partition, from, max_bytes, min_one }).await;
         read.inspect_err(|_| self.log_damage(shard))
     }
 
@@ -201,14 +201,9 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition, a corrupt batch, the disk.
-    pub async fn offsets(
-        &self,
-        shard: ShardId,
-        partition: PartitionId,
-        spec: OffsetSpec,
-    ) -> Result<FoundOffset, ReadError> {
-        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
-        shard.find_offset(partition, spec).await.inspect_err(|_| self.log_damage(shard))
+    pub async fn offsets(&self, target: ReadTarget, spec: OffsetSpec) -> Result<FoundOffset, ReadError> {
+        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+        shard.find_offset(target.partition, spec).await.inspect_err(|_| self.log_damage(shard))
     }
 
     /// Lets the tail caches of all shards hold so many bytes together from now on.
@@ -230,15 +225,10 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn end_of_epoch(
-        &self,
-        shard: ShardId,
-        partition: PartitionId,
-        epoch: LeaderEpoch,
-    ) -> Result<EpochEnd, ReadError> {
-        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn end_of_epoch(&self, target: ReadTarget, epoch: LeaderEpoch) -> Result<EpochEnd, ReadError> {
+        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
-        let partition = state.readable(partition)?;
+        let partition = state.readable(target.partition)?;
         let current = partition.epoch(shard.replicator.term());
         let end = partition.epochs.end(epoch, current, partition.next);
         let (epoch, end_offset) = end.unwrap_or((LeaderEpoch::UNKNOWN, Offset(-1)));
@@ -271,17 +261,16 @@ impl Broker {
     }
 
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.
-    pub fn watch(&self, partitions: &[(ShardId, PartitionId)], min_bytes: usize) -> DataWatch {
-        let place =
-            |&(shard, partition): &(ShardId, PartitionId)| Some((self.shard(shard)?.clone(), partition));
-        DataWatch::register(partitions.iter().filter_map(place).collect(), min_bytes)
+    pub fn watch(&self, targets: &[ReadTarget], min_bytes: usize) -> DataWatch {
+        let place = |target: &ReadTarget| Some((self.shard(target.shard)?.clone(), target.partition));
+        DataWatch::register(targets.iter().filter_map(place).collect(), min_bytes)
     }
 
-    /// A producer id that was never given out before.
+    /// A producer id that was never given out before. No caller is refused one.
     ///
     /// # Errors
     /// The catalog's shard does not take writes.
-    pub async fn allocate_producer_id(&self) -> Result<ProducerId, ProducerIdError> {
+    pub async fn allocate_producer_id(&self, _caller: &Caller) -> Result<ProducerId, ProducerIdError> {
         if let Some(id) = self.take_producer_id() {
             return Ok(id);
         }

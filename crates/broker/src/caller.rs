@@ -1,14 +1,39 @@
-//! The caller of a change, and what is forbidden to which caller.
+//! The caller of the broker, and what is forbidden to which caller: it is judged here and nowhere else.
 
-use sabir_model::{FrontendNo, TopicError};
+use sabir_model::{FrontendNo, Namespace, ReadError, TopicError};
 
+use crate::append::AppendRefusal;
 use crate::broker::Broker;
 use crate::catalog::Topic;
 
-/// The caller of a change. What the front end that made a topic forbids others is judged by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// As whom a caller asks. Users and what they may do come with authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// The operator, by way of the admin port.
+    Operator,
+    /// A front end itself, which no client asked.
+    FrontEnd,
+    /// A client that has not said who it is.
+    Anonymous,
+}
+
+/// The number of a caller's session. No other one has it in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// For what no session asks.
+    pub const NONE: Self = Self(0);
+}
+
+/// The caller of the broker: made once a connection, and lent to each call. What a topic's maker forbids others is judged by it, and names
+/// are those of its namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     front_end: Option<&'static str>,
+    principal: Principal,
+    namespace: Namespace,
+    session: SessionId,
 }
 
 /// A name that a front end keeps for topics of its own.
@@ -21,17 +46,73 @@ pub struct ReservedTopic {
 }
 
 impl Caller {
-    /// The operator, by way of the admin port.
-    pub const OPERATOR: Self = Self { front_end: None };
+    /// The operator.
+    pub const OPERATOR: Self = Self {
+        front_end: None,
+        principal: Principal::Operator,
+        namespace: Namespace::DEFAULT,
+        session: SessionId::NONE,
+    };
 
-    /// A client of the front end of that name, or the front end itself.
+    /// The front end of that name itself.
     pub const fn front_end(name: &'static str) -> Self {
-        Self { front_end: Some(name) }
+        Self { front_end: Some(name), principal: Principal::FrontEnd, ..Self::OPERATOR }
+    }
+
+    /// A client of the front end of that name, in the default namespace.
+    pub const fn client(front_end: &'static str, session: SessionId) -> Self {
+        Self { front_end: Some(front_end), principal: Principal::Anonymous, session, ..Self::OPERATOR }
+    }
+
+    /// The same in another namespace.
+    #[must_use]
+    pub fn within(self, namespace: Namespace) -> Self {
+        Self { namespace, ..self }
     }
 
     /// The front end that asks; `None` for the operator.
-    pub fn by(self) -> Option<&'static str> {
+    pub fn by(&self) -> Option<&'static str> {
         self.front_end
+    }
+
+    /// As whom it asks.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The namespace of what it names.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The session that asks.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whether a topic is there for it: that of another namespace is not, but for the operator.
+    #[inline]
+    pub fn sees(&self, topic: &Topic) -> bool {
+        *topic.namespace == *self.namespace.as_str() || self.principal == Principal::Operator
+    }
+
+    /// Whether batches that `origin` builds, or clients' as they came, may be appended to a topic: to what is internal those alone that the
+    /// front end builds which made it.
+    #[inline]
+    pub(crate) fn may_append(&self, topic: &Topic, origin: FrontendNo) -> Result<(), AppendRefusal> {
+        if !self.sees(topic) {
+            return Err(AppendRefusal::UnknownPartition);
+        }
+        if topic.internal && (origin == FrontendNo::NONE || origin != topic.made_by) {
+            return Err(AppendRefusal::Internal);
+        }
+        Ok(())
+    }
+
+    /// Whether a topic may be read.
+    #[inline]
+    pub(crate) fn may_read(&self, topic: &Topic) -> Result<(), ReadError> {
+        if self.sees(topic) { Ok(()) } else { Err(ReadError::UnknownPartition) }
     }
 }
 
@@ -42,15 +123,19 @@ impl ReservedTopic {
             None => name == self.name,
         }
     }
+
+    /// Whether the caller is the front end that the name is kept for.
+    fn is_for(&self, caller: &Caller) -> bool {
+        caller.principal == Principal::FrontEnd && caller.front_end == Some(self.by)
+    }
 }
 
 impl Broker {
     /// Whether a topic of this name may be made. A name that a front end keeps for itself is that front end's alone, for topics that it
     /// marks as internal.
-    pub(crate) fn may_make(&self, caller: Caller, name: &str, internal: bool) -> Result<(), TopicError> {
-        let kept_from = |reserved: &&ReservedTopic| {
-            reserved.covers(name) && !(internal && caller.front_end == Some(reserved.by))
-        };
+    pub(crate) fn may_make(&self, caller: &Caller, name: &str, internal: bool) -> Result<(), TopicError> {
+        let kept_from =
+            |reserved: &&ReservedTopic| reserved.covers(name) && !(internal && reserved.is_for(caller));
         match self.options().reserved.iter().find(kept_from) {
             Some(reserved) => Err(TopicError::Reserved { name: name.into(), by: reserved.by }),
             None => Ok(()),
@@ -58,7 +143,10 @@ impl Broker {
     }
 
     /// Whether a topic may be changed, emptied or deleted: no caller changes what is internal, and no front end what another one made.
-    pub(crate) fn may_change(&self, caller: Caller, topic: &Topic) -> Result<(), TopicError> {
+    pub(crate) fn may_change(&self, caller: &Caller, topic: &Topic) -> Result<(), TopicError> {
+        if !caller.sees(topic) {
+            return Err(TopicError::Unknown);
+        }
         if topic.internal {
             return Err(TopicError::Internal((*topic.name).into()));
         }
@@ -74,6 +162,10 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sabir_model::{TopicConfig, TopicId, ValidConfig};
+
     use super::*;
 
     #[test]
@@ -81,5 +173,48 @@ mod tests {
         let covers = |name: &'static str, asked: &str| ReservedTopic { name, by: "x" }.covers(asked);
         assert!(covers("__kept", "__kept") && !covers("__kept", "__kept_not"));
         assert!(covers("amq.*", "amq.gen") && covers("amq.*", "amq.") && !covers("amq.*", "amq"));
+    }
+
+    fn topic(namespace: &str) -> Topic {
+        Topic {
+            id: TopicId([1; 16]),
+            name: "t".into(),
+            namespace: namespace.into(),
+            version: 1,
+            config: ValidConfig::trusted(TopicConfig::default()),
+            partitions: Vec::new(),
+            internal: false,
+            made_by: FrontendNo(3),
+            traffic: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn to_what_is_internal_its_front_end_alone_appends() {
+        let internal = Topic { internal: true, ..topic("/") };
+        let caller = Caller::client("one", SessionId(1));
+        assert_eq!(caller.may_append(&internal, FrontendNo::NONE), Err(AppendRefusal::Internal));
+        assert_eq!(caller.may_append(&internal, FrontendNo(4)), Err(AppendRefusal::Internal));
+        assert_eq!(caller.may_append(&internal, FrontendNo(3)), Ok(()));
+        assert_eq!(caller.may_append(&topic("/"), FrontendNo::NONE), Ok(()));
+    }
+
+    #[test]
+    fn what_is_in_another_namespace_is_not_there_but_for_the_operator() {
+        let other = Caller::client("one", SessionId(1)).within(Namespace::named("other").unwrap());
+        assert_eq!(other.may_append(&topic("/"), FrontendNo::NONE), Err(AppendRefusal::UnknownPartition));
+        assert_eq!(other.may_read(&topic("/")), Err(ReadError::UnknownPartition));
+        for caller in [other, Caller::OPERATOR] {
+            assert_eq!(caller.may_append(&topic("other"), FrontendNo::NONE), Ok(()));
+            assert_eq!(caller.may_read(&topic("other")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_a_front_end_keeps_for_itself_is_not_its_clients() {
+        let kept = ReservedTopic { name: "kept", by: "one" };
+        let client = Caller::client("one", SessionId(7));
+        let callers = [Caller::front_end("one"), client, Caller::front_end("two"), Caller::OPERATOR];
+        assert_eq!(callers.map(|caller| kept.is_for(&caller)), [true, false, false, false]);
     }
 }

@@ -50,7 +50,7 @@ mod tests {
         let broker = open(BrokerOptions { converters, ..options(dir.path()) });
         create(&broker, "by the operator", 1).await;
         let topic = NewTopic { name: "t".into(), ..crate::tests::rig::new_topic("t", 1) };
-        broker.create_topics(Caller::front_end("one"), vec![topic]).await.remove(0).unwrap();
+        broker.create_topics(&Caller::front_end("one"), vec![topic]).await.remove(0).unwrap();
         let mut batch = BatchBuilder::new(Compression::None);
         batch.push(1, None, Some(b"x"), &[]);
         let batch = batch.build();

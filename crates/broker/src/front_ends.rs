@@ -14,6 +14,7 @@ use sabir_model::{Durability, FrontendNo, ShardFailure, ShardId};
 use crate::answer::Waiter;
 use crate::append::Append;
 use crate::broker::Broker;
+use crate::caller::Caller;
 use crate::group::{Replier, Reply};
 use crate::level::FormatLevel;
 use crate::projection::{Leading, Maps, NAME_MAX, ProjectionFactory, View};
@@ -185,12 +186,13 @@ impl Broker {
 
     /// Writes an entry that a front end's projection is told, behind all that was written to the shard before. What the projection answers
     /// comes when it is applied. Call [`flush`](Self::flush) when no more come in this turn, and await [`room`](Self::room) where there is
-    /// none.
+    /// none. No caller is refused it: what a client may do in it is the front end's to judge.
     ///
     /// # Errors
     /// See [`EntryRefused`].
     pub fn write(
         &self,
+        _caller: &Caller,
         shard: ShardId,
         projection: FrontendNo,
         entry: &ProjectionEntry,

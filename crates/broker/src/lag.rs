@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sabir_model::{Offset, TopicId};
 
 use crate::broker::Broker;
+use crate::caller::Caller;
 use crate::catalog::{CatalogView, Topic};
 use crate::group::GroupListing;
 
@@ -57,15 +58,15 @@ impl TopicLag {
 impl Broker {
     /// All groups, by id, with how far they are behind; `None` if there are more than `max` of them, or more than `max`
     /// positions. Takes each lock for a short moment only.
-    pub fn groups_lag(&self, max: usize) -> Option<Vec<GroupLag>> {
-        let groups = self.groups();
+    pub fn groups_lag(&self, caller: &Caller, max: usize) -> Option<Vec<GroupLag>> {
+        let groups = self.groups(caller);
         if groups.count() > max {
             return None;
         }
         let mut left = max;
         let mut all = Vec::new();
         for group in groups.list() {
-            let topics = self.group_lag(&group.group, left)?;
+            let topics = self.group_lag(caller, &group.group, left)?;
             left -= topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
             all.push(GroupLag { group, topics });
         }
@@ -74,8 +75,8 @@ impl Broker {
 
     /// How far a group is behind, topic by topic in the order of their ids; `None` if it has more than `max` positions. Positions
     /// in what exists no longer are left out.
-    pub fn group_lag(&self, group: &str, max: usize) -> Option<Vec<TopicLag>> {
-        let (groups, catalog) = (self.groups(), self.catalog());
+    pub fn group_lag(&self, caller: &Caller, group: &str, max: usize) -> Option<Vec<TopicLag>> {
+        let (groups, catalog) = (self.groups(caller), self.catalog());
         let mut topics: Vec<TopicLag> = Vec::new();
         let (mut after, mut seen) = (None, 0);
         loop {

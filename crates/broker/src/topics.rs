@@ -8,7 +8,7 @@ use sabir_model::{FrontendNo, Offset, PartitionId, ShardId, TopicConfig, TopicEr
 
 use crate::broker::Broker;
 use crate::caller::Caller;
-use crate::catalog::{DEFAULT_NAMESPACE, NewTopic, Topic};
+use crate::catalog::{NewTopic, Topic};
 use crate::definitions::TopicAnswer;
 use crate::entry::{
     FrontendRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
@@ -47,7 +47,7 @@ impl Broker {
     /// a topic's own, beside what it marks as such.
     pub async fn create_topics(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topics: Vec<NewTopic>,
     ) -> Vec<Result<Arc<Topic>, TopicError>> {
         let made_by = match self.number_of(caller).await {
@@ -71,7 +71,7 @@ impl Broker {
     ///
     /// # Errors
     /// Why the topic would not be made.
-    pub fn check_new_topic(&self, caller: Caller, topic: &NewTopic) -> Result<(), TopicError> {
+    pub fn check_new_topic(&self, caller: &Caller, topic: &NewTopic) -> Result<(), TopicError> {
         self.check_topic_name(caller, topic)?;
         self.check_count(topic.partitions)?;
         self.valid(topic.config.clone()).map(drop)
@@ -81,30 +81,30 @@ impl Broker {
     ///
     /// # Errors
     /// Why no topic of this name would be made.
-    pub fn check_topic_name(&self, caller: Caller, topic: &NewTopic) -> Result<(), TopicError> {
+    pub fn check_topic_name(&self, caller: &Caller, topic: &NewTopic) -> Result<(), TopicError> {
         let name = &*topic.name;
         if name.is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
             return Err(TopicError::InvalidName { most: NAME_MAX });
         }
-        let there = self.catalog().topic(name).is_some();
+        let there = self.catalog().topic_of(caller, name).is_some();
         if there {
             return Err(TopicError::Exists(name.into()));
         }
         self.may_make(caller, name, topic.internal)?;
-        match self.topic_alike(name).filter(|_| topic.unlike) {
+        match self.topic_alike(caller, name).filter(|_| topic.unlike) {
             Some(other) => Err(TopicError::Collides { name: name.into(), other: (*other).into() }),
             None => Ok(()),
         }
     }
 
-    /// A topic's name that differs from this one in `.` and `_` alone.
-    pub fn topic_alike(&self, name: &str) -> Option<Arc<str>> {
-        self.catalog_shard().state.read().catalog.alike(DEFAULT_NAMESPACE, name).cloned()
+    /// The name of a topic of the caller's namespace that differs from this one in `.` and `_` alone.
+    pub fn topic_alike(&self, caller: &Caller, name: &str) -> Option<Arc<str>> {
+        self.catalog_shard().state.read().catalog.alike(caller.namespace().as_str(), name).cloned()
     }
 
     fn propose_topic(
         &self,
-        caller: Caller,
+        caller: &Caller,
         made_by: FrontendNo,
         topic: NewTopic,
     ) -> Result<TopicAnswer, TopicError> {
@@ -117,7 +117,7 @@ impl Broker {
         let id = random_id();
         let body = TopicCreated {
             id,
-            namespace: DEFAULT_NAMESPACE.to_owned(),
+            namespace: caller.namespace().as_str().to_owned(),
             name: topic.name,
             config,
             internal: topic.internal,
@@ -166,7 +166,7 @@ impl Broker {
     }
 
     /// Deletes topics; answered, in order, when no partition of them is left.
-    pub async fn delete_topics(&self, caller: Caller, topics: Vec<TopicId>) -> Vec<Result<(), TopicError>> {
+    pub async fn delete_topics(&self, caller: &Caller, topics: Vec<TopicId>) -> Vec<Result<(), TopicError>> {
         let delete = |id: TopicId| {
             self.changeable(caller, id)?;
             Ok(self.inner.definitions.change(&TopicDeleted { id }, Priority::Reserve, None))
@@ -184,7 +184,7 @@ impl Broker {
     }
 
     /// The topic as committed entries have it, if the caller may change it.
-    fn changeable(&self, caller: Caller, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+    fn changeable(&self, caller: &Caller, id: TopicId) -> Result<Arc<Topic>, TopicError> {
         let known = self.catalog_shard().state.read().catalog.topic(id).cloned();
         let known = known.ok_or(TopicError::Unknown)?;
         self.may_change(caller, &known).map(|()| known)
@@ -196,7 +196,7 @@ impl Broker {
     /// No such topic; `count` is not above what it has or beyond the limits; the shards do not take writes.
     pub async fn create_partitions(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topic: TopicId,
         count: u32,
     ) -> Result<Arc<Topic>, TopicError> {
@@ -220,7 +220,7 @@ impl Broker {
     /// Why they would not be made.
     pub fn check_new_partitions(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topic: TopicId,
         count: u32,
     ) -> Result<u32, TopicError> {
@@ -239,7 +239,7 @@ impl Broker {
     /// What `change` answers; no such topic; a configuration that cannot be; the shards do not take writes.
     pub async fn change_topic<E: From<TopicError>>(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topic: TopicId,
         mut change: impl FnMut(&mut TopicConfig) -> Result<(), E>,
     ) -> Result<Arc<Topic>, E> {
@@ -268,7 +268,7 @@ impl Broker {
     /// Why it would not be changed.
     pub fn check_change<E: From<TopicError>>(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topic: TopicId,
         mut change: impl FnMut(&mut TopicConfig) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -277,7 +277,7 @@ impl Broker {
 
     fn changed<E: From<TopicError>>(
         &self,
-        caller: Caller,
+        caller: &Caller,
         topic: TopicId,
         change: &mut impl FnMut(&mut TopicConfig) -> Result<(), E>,
     ) -> Result<(Arc<Topic>, ValidConfig), E> {
@@ -297,7 +297,7 @@ impl Broker {
     /// No such partition; an offset beyond the high watermark; the shard does not take writes; what is in it is another's.
     pub async fn delete_records(
         &self,
-        caller: Caller,
+        caller: &Caller,
         shard: ShardId,
         partition: PartitionId,
         before: Offset,
@@ -310,7 +310,7 @@ impl Broker {
     }
 
     /// The number of the front end that asks, given when it makes its first topic and kept for good.
-    async fn number_of(&self, caller: Caller) -> Result<FrontendNo, TopicError> {
+    async fn number_of(&self, caller: &Caller) -> Result<FrontendNo, TopicError> {
         let Some(name) = caller.by() else { return Ok(FrontendNo::NONE) };
         if let Some(known) = self.front_end_number(name) {
             return Ok(known);

@@ -38,7 +38,7 @@ async fn a_hundred_thousand_queues_fit_in_300_mib() {
     let broker = Broker::open(options(dir.path()), Arc::new(SystemClock)).unwrap();
     for batch in 0..QUEUES / BATCH {
         let topics = (batch * BATCH..(batch + 1) * BATCH).map(queue).collect();
-        assert!(broker.create_topics(Caller::OPERATOR, topics).await.iter().all(Result::is_ok));
+        assert!(broker.create_topics(&Caller::OPERATOR, topics).await.iter().all(Result::is_ok));
     }
     let made = resident();
     broker.shutdown();

@@ -8,6 +8,7 @@ mod extent;
 mod group_error;
 mod ids;
 mod message;
+mod namespace;
 mod producer_id_error;
 mod read_error;
 mod shard_failure;
@@ -22,6 +23,7 @@ pub use ids::{
     FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use message::{HeaderValue, Message, SentTo};
+pub use namespace::{DEFAULT_NAMESPACE, Namespace};
 pub use producer_id_error::ProducerIdError;
 pub use read_error::ReadError;
 pub use shard_failure::ShardFailure;

@@ -17,7 +17,7 @@ use sabir_broker::projection::{
 };
 use sabir_broker::{
     AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, EntryRefused, Fence, FormatLevel,
-    GroupPhase, NewTopic, OffsetCommit, ProjectionEntry, StartError, Topic,
+    GroupPhase, NewTopic, OffsetCommit, ProjectionEntry, ReadTarget, StartError, Topic,
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
@@ -112,9 +112,10 @@ fn value(topic: &str, partition: i32, offset: i64) -> String {
 async fn read_whole(broker: &Broker, topic: &Topic, index: i32) -> (i64, i64) {
     let partition = topic.partition(index).unwrap();
     let start = broker.partition_stats(partition.shard, partition.id).unwrap().start;
+    let target = ReadTarget::new(&Caller::OPERATOR, topic, index).unwrap();
     let mut next = start;
     loop {
-        let fetched = broker.read(partition.shard, partition.id, next, 4 << 20, true).await.unwrap();
+        let fetched = broker.read(target, next, 4 << 20, true).await.unwrap();
         if fetched.slices.is_empty() {
             assert_eq!(next, fetched.high_watermark);
             return (start.0, next.0);
@@ -169,7 +170,7 @@ fn check_settings(broker: &Broker) {
 }
 
 fn check_groups(broker: &Broker, manifest: &Manifest) {
-    let groups = broker.groups();
+    let groups = broker.groups(&Caller::OPERATOR);
     let listed: BTreeSet<String> = groups.list().iter().map(|group| group.group.to_string()).collect();
     assert_eq!(listed, manifest.groups.keys().cloned().collect());
     for (group, topics) in &manifest.groups {
@@ -196,7 +197,8 @@ async fn append(
     index: i32,
     batch: BatchBuilder,
 ) -> Result<Appended, AppendError> {
-    let target = AppendTarget::new(topic, index, AppendAcks::InSync, FrontendNo::NONE).unwrap();
+    let target =
+        AppendTarget::new(&Caller::OPERATOR, topic, index, AppendAcks::InSync, FrontendNo::NONE).unwrap();
     let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
     let appending = broker.append(vec![target.append(batch).unwrap()]);
     broker.flush();
@@ -235,13 +237,13 @@ async fn check_producers(broker: &Broker, manifest: &mut Manifest) {
         let (expected, got) = (producer.next + count as i32, producer.next + 100);
         assert_eq!(gap, Err(AppendError::OutOfOrderSequence { expected, got }));
     }
-    let fresh = broker.allocate_producer_id().await.unwrap();
+    let fresh = broker.allocate_producer_id(&Caller::OPERATOR).await.unwrap();
     assert!(manifest.producers.iter().all(|producer| producer.id < fresh.0));
 }
 
 /// Writes what there is of everything.
 async fn write(broker: &Broker, manifest: &mut Manifest) {
-    let made = broker.create_topics(Caller::OPERATOR, vec![new_topic("new", 3)]).await.remove(0).unwrap();
+    let made = broker.create_topics(&Caller::OPERATOR, vec![new_topic("new", 3)]).await.remove(0).unwrap();
     assert!(broker.catalog().topics().all(|topic| topic.name == made.name || topic.id != made.id));
     manifest.topics.insert("new".into(), TopicThere { partitions: vec![(0, 0); 3] });
     for (name, there) in &mut manifest.topics {
@@ -253,7 +255,7 @@ async fn write(broker: &Broker, manifest: &mut Manifest) {
         }
     }
     let gone = topic(broker, "again").id;
-    broker.delete_topics(Caller::OPERATOR, vec![gone]).await.remove(0).unwrap();
+    broker.delete_topics(&Caller::OPERATOR, vec![gone]).await.remove(0).unwrap();
     manifest.topics.remove("again");
     let offset = OffsetCommit {
         topic: made.id,
@@ -263,7 +265,7 @@ async fn write(broker: &Broker, manifest: &mut Manifest) {
         metadata: "at 1".into(),
     };
     let outsider = Fence { generation: -1, member: "".into(), instance: None };
-    let committed = broker.groups().commit("readers", outsider, vec![offset]).await;
+    let committed = broker.groups(&Caller::OPERATOR).commit("readers", outsider, vec![offset]).await;
     assert_eq!(committed, [Ok(())]);
     manifest.groups.get_mut("readers").unwrap().insert("new".into(), [("2".into(), 1)].into());
 }
@@ -391,14 +393,15 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
     let broker = open(None);
     let (has, needs) = (FormatLevel::LISTED, FormatLevel::FRONT_ENDS);
     assert_eq!(broker.projection("counter"), Err(EntryRefused::Level { has, needs }));
-    let refused = broker.write(ShardId(1), FrontendNo(2), &ProjectionEntry::new("")).err();
+    let refused = broker.write(&Caller::OPERATOR, ShardId(1), FrontendNo(2), &ProjectionEntry::new("")).err();
     assert_eq!(refused, Some(EntryRefused::UnknownProjection));
     broker.shutdown();
     drop(broker);
     for (level, count) in [(Some(3), 1u8), (None, 2), (None, 3)] {
         let broker = open(level);
         let number = broker.projection("counter").unwrap();
-        let (_, answer) = broker.write(ShardId(3), number, &ProjectionEntry::new("")).unwrap();
+        let (_, answer) =
+            broker.write(&Caller::OPERATOR, ShardId(3), number, &ProjectionEntry::new("")).unwrap();
         broker.flush();
         assert_eq!(answer.await.unwrap(), [count].as_slice());
         broker.shutdown();

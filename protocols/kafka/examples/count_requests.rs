@@ -82,7 +82,7 @@ async fn run(broker: Broker, load: Load, records: usize, count: usize) -> Result
         internal: false,
         unlike: false,
     };
-    broker.create_topics(Caller::OPERATOR, vec![topic]).await.remove(0).map_err(|kind| kind.to_string())?;
+    broker.create_topics(&Caller::OPERATOR, vec![topic]).await.remove(0).map_err(|kind| kind.to_string())?;
     let mut client = connect(&broker, counting.clone()).await?;
     let produce = produce_request(records);
     client.call(&produce).await?;

@@ -338,7 +338,7 @@ fn judge(broker: &Broker, wanted: WantedTopic) -> Result<Option<NewTopic>, Probl
     }
     let WantedTopic { name, partitions, .. } = wanted;
     let topic = NewTopic { name, partitions, config, internal: false, unlike: false };
-    let judged = broker.check_new_topic(Caller::OPERATOR, &topic);
+    let judged = broker.check_new_topic(&Caller::OPERATOR, &topic);
     judged.map_err(|error| Problem::from(error).about(&format!("topic {:?}", topic.name)))?;
     Ok(Some(topic))
 }
@@ -377,7 +377,7 @@ async fn create(broker: &Broker, new: Vec<NewTopic>) -> Result<(), Problem> {
     while new.len() > 0 {
         let together: Vec<_> = new.by_ref().take(TOGETHER).collect();
         let names: Vec<String> = together.iter().map(|topic| topic.name.clone()).collect();
-        let outcomes = broker.create_topics(Caller::OPERATOR, together).await;
+        let outcomes = broker.create_topics(&Caller::OPERATOR, together).await;
         made += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         let failed = outcomes.into_iter().zip(names).find_map(|(made, name)| Some((made.err()?, name)));
         if let Some((error, name)) = failed {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::http::StatusCode;
-use sabir_broker::{Committed, GroupView, MemberView, TopicLag};
+use sabir_broker::{Caller, Committed, GroupView, MemberView, TopicLag};
 use sabir_model::TopicId;
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ struct Summary {
 }
 
 pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
-    let groups = shown.broker.groups();
+    let groups = shown.broker.groups(&Caller::OPERATOR);
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
     let (listed, next) = page.cut(groups.list().into_iter(), |listing| &listing.group);
     let summary = |listing: sabir_broker::GroupListing| Summary {
@@ -72,10 +72,10 @@ struct Position {
 }
 
 pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<GroupDetails> {
-    let groups = shown.broker.groups();
+    let groups = shown.broker.groups(&Caller::OPERATOR);
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
     let view = groups.describe(&name).ok_or_else(|| Problem::unknown_group(&name))?;
-    let topics = shown.broker.group_lag(&name, usize::MAX).unwrap_or_default();
+    let topics = shown.broker.group_lag(&Caller::OPERATOR, &name, usize::MAX).unwrap_or_default();
     let committed = groups.all_offsets(&name).into_iter().collect();
     Ok(Json(details(name, view, &topics, &committed)))
 }
@@ -129,7 +129,7 @@ fn positions<'a>(
 }
 
 pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
-    let deleted = shown.broker.groups().delete(&name).await;
+    let deleted = shown.broker.groups(&Caller::OPERATOR).delete(&name).await;
     deleted
         .map(|()| StatusCode::NO_CONTENT)
         .map_err(|error| Problem::refused(&format!("group {name:?}"), error))

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use sabir_broker::ShardStats;
+use sabir_broker::{Caller, ShardStats};
 use sabir_model::{Durability, ShardId};
 use serde::Serialize;
 
@@ -59,7 +59,7 @@ pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<NodeRep
         shards: broker.stats().shards.len(),
         topics: catalog.len(),
         partitions: catalog.partitions(),
-        groups: broker.groups().count(),
+        groups: broker.groups(&Caller::OPERATOR).count(),
         listeners: (shown.front_ends)().into_iter().flat_map(listeners).collect(),
     })
 }

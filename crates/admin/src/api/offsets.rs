@@ -1,7 +1,7 @@
 //! Positions of a group without members, set and taken away one by one.
 
 use axum::http::StatusCode;
-use sabir_broker::{Broker, Fence, GroupPhase, OffsetCommit, Text};
+use sabir_broker::{Broker, Caller, Fence, GroupPhase, OffsetCommit, Text};
 use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
 use serde::{Deserialize, Deserializer};
 
@@ -39,7 +39,7 @@ pub async fn change(
     Name(group): Name,
     Body(wanted): Body<OffsetChanges>,
 ) -> Result<StatusCode, Problem> {
-    let (broker, groups) = (&shown.broker, shown.broker.groups());
+    let (broker, groups) = (&shown.broker, shown.broker.groups(&Caller::OPERATOR));
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
     groups.ready().map_err(refused)?;
     let (mut set, mut gone) = (Vec::new(), Vec::new());
@@ -93,7 +93,10 @@ pub async fn commit(
     };
     for part in positions.chunks(COMMIT) {
         let outside = Fence { generation: -1, member: Text::from(""), instance: None };
-        let outcomes = broker.groups().commit(group, outside, part.iter().map(position).collect()).await;
+        let outcomes = broker
+            .groups(&Caller::OPERATOR)
+            .commit(group, outside, part.iter().map(position).collect())
+            .await;
         outcomes.into_iter().collect::<Result<(), _>>()?;
     }
     Ok(())

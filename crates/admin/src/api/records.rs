@@ -52,7 +52,7 @@ pub async fn delete(
         cuts.before.iter().map(|cut| place(broker, &topic, cut)).collect::<Result<_, _>>()?;
     let mut partitions = Vec::with_capacity(places.len());
     for (place, before) in places {
-        let start = broker.delete_records(Caller::OPERATOR, place.shard, place.id, before).await?;
+        let start = broker.delete_records(&Caller::OPERATOR, place.shard, place.id, before).await?;
         partitions.push(PartitionStart { partition: place.index, start: start.0 });
     }
     Ok(Json(RecordsCut { topic: name, partitions }))

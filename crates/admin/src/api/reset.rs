@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use sabir_broker::{Broker, GroupPhase, OffsetSpec, PartitionStats, Topic};
+use sabir_broker::{Broker, Caller, GroupPhase, OffsetSpec, PartitionStats, ReadTarget, Topic};
 use sabir_model::{GroupError, Offset, TopicId};
 use serde::{Deserialize, Serialize};
 
@@ -56,8 +56,8 @@ pub async fn reset(
 ) -> Answer<ResetReport> {
     let broker = &shown.broker;
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
-    broker.groups().ready().map_err(refused)?;
-    match broker.groups().describe(&group).map(|view| view.state) {
+    broker.groups(&Caller::OPERATOR).ready().map_err(refused)?;
+    match broker.groups(&Caller::OPERATOR).describe(&group).map(|view| view.state) {
         None if wanted.topics.is_none() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
         Some(_) => return Err(refused(GroupError::NotEmpty)),
@@ -76,12 +76,13 @@ async fn changes(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<
     for (topic, partition) in places(broker, group, wanted)? {
         let Some(place) = topic.partition(partition) else { continue };
         let Ok(kept) = broker.partition_stats(place.shard, place.id) else { continue };
-        let before = broker.groups().fetch_offsets(group, &[(topic.id, partition)]).pop().flatten();
+        let before =
+            broker.groups(&Caller::OPERATOR).fetch_offsets(group, &[(topic.id, partition)]).pop().flatten();
         let after = match wanted.to {
             Target::Earliest => kept.start.0,
             Target::Latest => kept.end.0,
             Target::Offset(offset) => offset.clamp(kept.start.0, kept.end.0),
-            Target::TimeMs(time) => at_time(broker, place, kept, time).await?,
+            Target::TimeMs(time) => at_time(broker, &topic, partition, kept, time).await?,
         };
         let before = before.map(|committed| committed.offset.0);
         changes.push(Change { topic: topic.name.to_string(), partition, before, after, id: topic.id });
@@ -100,7 +101,7 @@ fn places(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<(Ar
             }
         }
         None => {
-            for topic in broker.group_lag(group, usize::MAX).unwrap_or_default() {
+            for topic in broker.group_lag(&Caller::OPERATOR, group, usize::MAX).unwrap_or_default() {
                 places.extend(topic.partitions.iter().map(|p| (topic.topic.clone(), p.partition)));
             }
         }
@@ -111,11 +112,13 @@ fn places(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<(Ar
 /// The first record of that time or later, or the end.
 async fn at_time(
     broker: &Broker,
-    place: &sabir_broker::Partition,
+    topic: &Topic,
+    index: i32,
     kept: PartitionStats,
     time: i64,
 ) -> Result<i64, Problem> {
-    let found = broker.offsets(place.shard, place.id, OffsetSpec::Timestamp(time)).await;
-    let found = found.map_err(|error| Problem::refused(&format!("partition {}", place.index), error))?;
+    let refused = |error| Problem::refused(&format!("partition {index}"), error);
+    let target = ReadTarget::new(&Caller::OPERATOR, topic, index).map_err(refused)?;
+    let found = broker.offsets(target, OffsetSpec::Timestamp(time)).await.map_err(refused)?;
     Ok(if found.offset.0 < 0 { kept.end.0 } else { found.offset.0 })
 }

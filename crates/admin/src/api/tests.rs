@@ -103,7 +103,7 @@ async fn commit(served: &Served, group: &str, topic: &str, offset: i64) {
     let leader_epoch = LeaderEpoch::UNKNOWN;
     let position =
         OffsetCommit { topic, partition: 0, offset: Offset(offset), leader_epoch, metadata: Text::from("m") };
-    for outcome in broker.groups().commit(group, fence, vec![position]).await {
+    for outcome in broker.groups(&Caller::OPERATOR).commit(group, fence, vec![position]).await {
         outcome.unwrap();
     }
 }
@@ -227,7 +227,7 @@ async fn what_the_broker_keeps_for_itself_is_shown_and_not_changed() {
     let served = Served::running(Options::default());
     let internal = NewTopic { internal: true, name: "__kept".into(), ..new_topic(TopicConfig::default()) };
     let broker = served.broker.as_ref().unwrap();
-    broker.create_topics(Caller::OPERATOR, vec![internal]).await.remove(0).unwrap();
+    broker.create_topics(&Caller::OPERATOR, vec![internal]).await.remove(0).unwrap();
     let (code, topic) = ask(&served, "GET", "/topics/__kept", Value::Null).await;
     assert_eq!((code, &topic["internal"]), (200, &json!(true)));
     for (method, body) in [("DELETE", Value::Null), ("PATCH", json!({"partitions": 3}))] {
@@ -297,7 +297,7 @@ async fn a_change_right_after_a_start_makes_no_earlier_default_the_topics_own() 
     let data = tempfile::tempdir().unwrap();
     let broker = open(broker_options(data.path()));
     let before = broker
-        .create_topics(Caller::OPERATOR, vec![new_topic(TopicConfig::default())])
+        .create_topics(&Caller::OPERATOR, vec![new_topic(TopicConfig::default())])
         .await
         .remove(0)
         .unwrap();
@@ -312,7 +312,7 @@ async fn a_change_right_after_a_start_makes_no_earlier_default_the_topics_own() 
         config.own(TopicField::MaxMessageBytes);
         Ok::<(), TopicError>(())
     };
-    let after = broker.change_topic(Caller::OPERATOR, before.id, change).await.unwrap().config.clone();
+    let after = broker.change_topic(&Caller::OPERATOR, before.id, change).await.unwrap().config.clone();
     assert_eq!((after.retention_ms, after.max_message_bytes), (Some(55), 99));
     assert!(after.owns(TopicField::MaxMessageBytes) && !after.owns(TopicField::RetentionMs));
     broker.shutdown();
@@ -687,7 +687,7 @@ async fn defined(served: &Served) {
     let broker = served.broker.as_ref().unwrap();
     let internal = NewTopic { internal: true, name: "__kept".into(), ..new_topic(TopicConfig::default()) };
     let a = NewTopic { name: "a".into(), ..new_topic(kept) };
-    for made in broker.create_topics(Caller::OPERATOR, vec![internal, a]).await {
+    for made in broker.create_topics(&Caller::OPERATOR, vec![internal, a]).await {
         made.unwrap();
     }
 }
@@ -832,7 +832,7 @@ async fn many_topics_are_told_in_order_and_piece_by_piece() {
     let broker = served.broker.as_ref().unwrap();
     let many =
         (0..2_500).rev().map(|i| NewTopic { name: format!("t{i:04}"), ..new_topic(TopicConfig::default()) });
-    for made in broker.create_topics(Caller::OPERATOR, many.collect()).await {
+    for made in broker.create_topics(&Caller::OPERATOR, many.collect()).await {
         made.unwrap();
     }
     let answer = served.get("/sabir/v1/definitions").await;

@@ -374,10 +374,10 @@ pub async fn create(
     let NewTopicRequest { name, partitions, dry_run, .. } = wanted;
     let topic = NewTopic { name: name.clone(), partitions, config, internal: false, unlike: false };
     if dry_run {
-        broker.check_new_topic(Caller::OPERATOR, &topic)?;
+        broker.check_new_topic(&Caller::OPERATOR, &topic)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let mut made = broker.create_topics(Caller::OPERATOR, vec![topic]).await;
+    let mut made = broker.create_topics(&Caller::OPERATOR, vec![topic]).await;
     let topic = made.pop().unwrap_or(Err(ShardFailure::Timeout.into()))?;
     let place = format!("{}/topics/{}", super::PREFIX, escaped(&name));
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))).into_response())
@@ -437,21 +437,21 @@ pub async fn change(
     let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
     // Before the configuration is changed, or a request that is refused would have done half.
     if let Some(count) = more {
-        broker.check_new_partitions(Caller::OPERATOR, topic.id, count)?;
+        broker.check_new_partitions(&Caller::OPERATOR, topic.id, count)?;
     }
     let apply = |config: &mut TopicConfig| {
         change.apply(config, &broker.options().defaults);
         Ok::<(), Problem>(())
     };
     if change.dry_run {
-        broker.check_change(Caller::OPERATOR, topic.id, apply)?;
+        broker.check_change(&Caller::OPERATOR, topic.id, apply)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     if change.config.is_some() || !change.unset.is_empty() {
-        topic = broker.change_topic(Caller::OPERATOR, topic.id, apply).await?;
+        topic = broker.change_topic(&Caller::OPERATOR, topic.id, apply).await?;
     }
     if let Some(count) = more {
-        topic = broker.create_partitions(Caller::OPERATOR, topic.id, count).await?;
+        topic = broker.create_partitions(&Caller::OPERATOR, topic.id, count).await?;
     }
     Ok(Json(details(broker, &topic)).into_response())
 }
@@ -467,7 +467,7 @@ impl Change {
 
 pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
     let topic = find(&shown.broker, &name)?;
-    let gone = shown.broker.delete_topics(Caller::OPERATOR, vec![topic.id]).await.pop();
+    let gone = shown.broker.delete_topics(&Caller::OPERATOR, vec![topic.id]).await.pop();
     gone.unwrap_or(Ok(()))?;
     Ok(StatusCode::NO_CONTENT)
 }

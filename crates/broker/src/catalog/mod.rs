@@ -6,4 +6,4 @@ mod state;
 mod view;
 
 pub(crate) use state::{Catalog, Singles};
-pub use view::{CatalogView, DEFAULT_NAMESPACE, NewTopic, Partition, Topic};
+pub use view::{CatalogView, NewTopic, Partition, Topic};

@@ -11,11 +11,11 @@ use super::view::Topic;
 /// The names of all topics, by namespace; follows from the topics.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    namespaces: FxHashMap<Arc<str>, Namespace>,
+    namespaces: FxHashMap<Arc<str>, NamesOfOne>,
 }
 
 #[derive(Debug, Default)]
-struct Namespace {
+struct NamesOfOne {
     ids: FxHashMap<Arc<str>, TopicId>,
     /// The names with `.` or `_` in them.
     alike: FxHashMap<Alike, Vec<Arc<str>>>,

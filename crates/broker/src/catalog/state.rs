@@ -5,12 +5,12 @@ use std::sync::{Arc, LazyLock};
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
 use sabir_model::{
-    FrontendNo, PartitionId, ProducerId, ProducerIdError, ShardFailure, ShardId, TopicConfig, TopicError,
-    TopicId, ValidConfig,
+    DEFAULT_NAMESPACE, FrontendNo, PartitionId, ProducerId, ProducerIdError, ShardFailure, ShardId,
+    TopicConfig, TopicError, TopicId, ValidConfig,
 };
 
 use super::names::Names;
-use super::view::{DEFAULT_NAMESPACE, Partition, Topic};
+use super::view::{Partition, Topic};
 use crate::codec::{Reader, put_i64, put_len, put_str, put_u32, put_u64};
 use crate::entry::{
     DataShardsFixed, FormatLevelRaised, FrontendRegistered, Kinds, ProducerIdsAllocated, TopicConfigured,

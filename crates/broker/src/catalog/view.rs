@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sabir_model::{FrontendNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig};
+use sabir_model::{
+    DEFAULT_NAMESPACE, FrontendNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig,
+};
 
 use super::cow::CowMap;
+use crate::caller::Caller;
 use crate::traffic::TopicTraffic;
-
-/// The namespace that names without another one belong to.
-pub const DEFAULT_NAMESPACE: &str = "/";
 
 /// A partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,17 @@ impl CatalogView {
     /// The topic of this name in a namespace.
     pub fn topic_in(&self, namespace: &str, name: &str) -> Option<&Arc<Topic>> {
         self.namespaces.get(namespace)?.get(name)
+    }
+
+    /// The topic of this name in the caller's namespace.
+    pub fn topic_of(&self, caller: &Caller, name: &str) -> Option<&Arc<Topic>> {
+        self.topic_in(caller.namespace().as_str(), name)
+    }
+
+    /// All topics of the caller's namespace, in no order.
+    pub fn topics_of(&self, caller: &Caller) -> impl Iterator<Item = &Arc<Topic>> {
+        let named = self.namespaces.get(caller.namespace().as_str());
+        named.into_iter().flat_map(CowMap::values)
     }
 
     /// The topic of this id.

@@ -14,4 +14,4 @@ pub(crate) use cache::PageCache;
 pub(crate) use damage::Damages;
 pub use damage::{Damage, DamageCause};
 pub(crate) use fetch::ReadSpec;
-pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, Slice};
+pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};

@@ -1,7 +1,34 @@
 //! What a read asks for and what it is answered with.
 
 use bytes::Bytes;
-use sabir_model::{FrontendNo, LeaderEpoch, Offset};
+use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, ShardId};
+
+use crate::caller::Caller;
+use crate::catalog::{Partition, Topic};
+
+/// A partition that a caller may read; see [`Broker::read`](crate::Broker::read).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadTarget {
+    pub(crate) shard: ShardId,
+    pub(crate) partition: PartitionId,
+}
+
+impl ReadTarget {
+    /// Partition `index` of `topic`, for the caller to read.
+    ///
+    /// # Errors
+    /// There is none, or none that the caller may read.
+    #[inline]
+    pub fn new(caller: &Caller, topic: &Topic, index: i32) -> Result<Self, ReadError> {
+        caller.may_read(topic)?;
+        topic.partition(index).map(Self::of).ok_or(ReadError::UnknownPartition)
+    }
+
+    /// For a caller that may read it.
+    pub(crate) fn of(partition: &Partition) -> Self {
+        Self { shard: partition.shard, partition: partition.id }
+    }
+}
 
 /// Records of one partition.
 #[derive(Debug, Clone, Default)]

@@ -379,7 +379,9 @@ mod tests {
             made_by: FrontendNo::NONE,
             traffic: Arc::default(),
         });
-        let target = AppendTarget::new(&topic, 0, AppendAcks::InSync, FrontendNo::NONE).unwrap();
+        let target =
+            AppendTarget::new(&crate::Caller::OPERATOR, &topic, 0, AppendAcks::InSync, FrontendNo::NONE)
+                .unwrap();
         let mut batch = BatchBuilder::new(Compression::None);
         batch.push(5, None, Some(&vec![7; bytes]), &[]);
         target.append(batch.build_checked(&target.rules(), 5).unwrap()).unwrap()

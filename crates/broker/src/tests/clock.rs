@@ -9,7 +9,7 @@ use sabir_model::{TimestampType, TopicConfig};
 use super::lag::commit;
 use super::rig::{append, batch, new_topic, produced, until};
 use super::sim::{Machine, Seam};
-use crate::{Broker, BrokerOptions, Caller, NewTopic, OffsetSpec, Topic};
+use crate::{Broker, BrokerOptions, Caller, NewTopic, OffsetSpec, ReadTarget, Topic};
 
 const DAY: i64 = 24 * 3600 * 1000;
 const YEAR: i64 = 365 * DAY;
@@ -33,7 +33,7 @@ async fn topics(broker: &Broker) -> [Arc<Topic>; 2] {
     let new = [("stamped", stamped), ("week", week)];
     let new = new.map(|(name, config)| NewTopic { config, ..new_topic(name, 1) });
     let made: Vec<_> =
-        broker.create_topics(Caller::OPERATOR, new.into()).await.into_iter().map(Result::unwrap).collect();
+        broker.create_topics(&Caller::OPERATOR, new.into()).await.into_iter().map(Result::unwrap).collect();
     made.try_into().unwrap()
 }
 
@@ -246,7 +246,7 @@ async fn records_stamped_after_the_time_went_back_are_found_by_time() {
     let partition = stamped.partition(0).unwrap();
     for (at, offset) in [(first, 0), (first + 1, 1), (back, 1), (ahead, 1)] {
         let spec = OffsetSpec::Timestamp(at);
-        let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
+        let found = broker.offsets(ReadTarget::of(partition), spec).await.unwrap();
         assert_eq!(found.offset.0, offset, "{at}");
     }
     broker.shutdown();
@@ -261,7 +261,9 @@ async fn expire(machine: &Machine, broker: &Broker) {
 }
 
 fn committed(broker: &Broker, topic: &Topic) -> Option<i64> {
-    broker.groups().fetch_offsets("g", &[(topic.id, 0)])[0].as_ref().map(|committed| committed.offset.0)
+    broker.groups(&Caller::OPERATOR).fetch_offsets("g", &[(topic.id, 0)])[0]
+        .as_ref()
+        .map(|committed| committed.offset.0)
 }
 
 /// A virtual machine that was paused for ten days: its monotonic clock stood, and what is done until the restart has stamps of before.
@@ -272,7 +274,7 @@ async fn what_is_fresh_outlives_the_restart_after_a_pause_records_offsets_and_pr
         machine.clock.set_synchronised(true);
         let broker = open(&machine);
         let [stamped, _] = topics(&broker).await;
-        let producer = broker.allocate_producer_id().await.unwrap().0;
+        let producer = broker.allocate_producer_id(&Caller::OPERATOR).await.unwrap().0;
         machine.clock.set_by(10 * DAY);
         pass(&machine, &broker, 1_000).await;
         assert!(stamp(&broker, &stamped).await < NOW + 10_000);

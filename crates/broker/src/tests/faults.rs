@@ -59,16 +59,16 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
         let position =
             OffsetCommit { topic, partition: 0, offset, leader_epoch, metadata: Text::from(text.as_str()) };
         let fence = Fence { generation: -1, member: Text::from(""), instance: None };
-        broker.groups().commit("g", fence, vec![position])
+        broker.groups(&Caller::OPERATOR).commit("g", fence, vec![position])
     };
     assert_eq!(soon(commit()).await, [Ok(())]);
-    assert!(broker.allocate_producer_id().await.is_ok());
+    assert!(broker.allocate_producer_id(&Caller::OPERATOR).await.is_ok());
     disks.hang(ShardId(0));
     disks.hang(ShardId(1));
     let waiting = |shard: usize| broker.inner.shards[shard].waiting_bytes();
     let refused = (0..5000).filter_map(|_| poll_once(commit())).filter(|answer| *answer == [TIMEOUT]).count();
     assert!(refused > 2000, "{refused}");
-    let ids = (0..100_000).filter_map(|_| poll_once(broker.allocate_producer_id()));
+    let ids = (0..100_000).filter_map(|_| poll_once(broker.allocate_producer_id(&Caller::OPERATOR)));
     assert!(ids.filter(|id| id.is_err()).count() > 20_000);
     assert!(waiting(0) < 2 * MOST && waiting(1) < 2 * MOST, "{} and {}", waiting(0), waiting(1));
     // Records have a bound of their own.
@@ -77,7 +77,7 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
     assert!(soon(appending).await[0].is_ok());
     until(|| (waiting(0), waiting(1)) == (0, 0)).await;
     assert_eq!(soon(commit()).await, [Ok(())]);
-    assert!(soon(broker.allocate_producer_id()).await.is_ok());
+    assert!(soon(broker.allocate_producer_id(&Caller::OPERATOR)).await.is_ok());
     broker.shutdown();
 }
 
@@ -120,7 +120,7 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
     // Deleting goes on, and makes room by itself.
     let partition = topic.partition(0).unwrap();
     let moved =
-        broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
+        broker.delete_records(&Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     assert_eq!(moved.0, taken);
     until(|| !broker.stats().shards[1].full).await;
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();
@@ -185,7 +185,7 @@ async fn retention_by_time_and_size_recycles_segments() {
         NewTopic { config: sized, ..new_topic("sized", 1) },
     ];
     let topics: Vec<Arc<Topic>> =
-        broker.create_topics(Caller::OPERATOR, topics).await.into_iter().map(Result::unwrap).collect();
+        broker.create_topics(&Caller::OPERATOR, topics).await.into_iter().map(Result::unwrap).collect();
     let big = vec![1u8; 100_000];
     for _ in 0..100 {
         for topic in &topics {
@@ -236,7 +236,7 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     let damage = Damage { topic: a.id, partition: 0, offset: Offset(1), cause: DamageCause::Corrupt };
     assert_eq!(broker.stats().shards[1].damaged, [damage]);
     let place = a.partition(0).unwrap();
-    broker.delete_records(Caller::OPERATOR, place.shard, place.id, Offset(2)).await.unwrap();
+    broker.delete_records(&Caller::OPERATOR, place.shard, place.id, Offset(2)).await.unwrap();
     assert_eq!(broker.stats().shards[1].damaged, [], "what is not kept any more harms nobody");
     broker.shutdown();
 }
@@ -283,7 +283,7 @@ async fn deletes_on_a_full_disk_make_room_however_many_checkpoints_fail_first() 
     }
     let partition = topic.partition(0).unwrap();
     let segments = broker.inner.shards[1].journal.segments().len();
-    broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
+    broker.delete_records(&Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     assert!(segments > 3 && broker.stats().shards[1].full);
     until(|| !broker.stats().shards[1].full).await;
     let appended = append(&broker, &topic, 0, batch(&[b"again"], 1)).await.unwrap();

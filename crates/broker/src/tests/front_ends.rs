@@ -29,7 +29,7 @@ fn number(broker: &Broker) -> FrontendNo {
 }
 
 fn write(broker: &Broker, shard: u32, command: bytes::Bytes) -> (EntryRef, Answer) {
-    broker.write(ShardId(shard), number(broker), &ProjectionEntry::new(command)).unwrap()
+    broker.write(&Caller::OPERATOR, ShardId(shard), number(broker), &ProjectionEntry::new(command)).unwrap()
 }
 
 /// Reads a key right behind an entry.
@@ -166,7 +166,7 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
     let broker = machine.open();
     let stamped = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
     let new = NewTopic { config: stamped, ..new_topic("stamped", 1) };
-    let stamped = broker.create_topics(Caller::OPERATOR, vec![new]).await.remove(0).unwrap();
+    let stamped = broker.create_topics(&Caller::OPERATOR, vec![new]).await.remove(0).unwrap();
     let plain = create(&broker, "plain", 1).await;
     for (topic, key) in [(&plain, "p"), (&stamped, "s")] {
         append(&broker, topic, 0, batch(&[b"before"], 1)).await.unwrap();
@@ -176,7 +176,8 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
         };
         let (number, big) = (number(&broker), [b"first".as_slice(), &[7; 9000]].concat());
         let asked = [entry(&big), entry(b"second")];
-        let answers = asked.map(|entry| broker.write(ShardId(1), number, &entry).unwrap().1);
+        let answers =
+            asked.map(|entry| broker.write(&Caller::OPERATOR, ShardId(1), number, &entry).unwrap().1);
         broker.flush();
         let [first, second] = answers;
         assert_eq!(soon(first).await.unwrap(), 1i64.to_be_bytes().as_slice());
@@ -193,9 +194,9 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
     }
     // As when the topic goes while the entry is under way.
     let gone = item(&plain, 0, batch(&[b"x"], 5));
-    broker.delete_topics(Caller::OPERATOR, vec![plain.id]).await.remove(0).unwrap();
+    broker.delete_topics(&Caller::OPERATOR, vec![plain.id]).await.remove(0).unwrap();
     let entry = ProjectionEntry { batches: vec![gone], ..ProjectionEntry::new(log_new("new", b"x")) };
-    let (_, answer) = broker.write(ShardId(1), number(&broker), &entry).unwrap();
+    let (_, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number(&broker), &entry).unwrap();
     broker.flush();
     assert_eq!(soon(answer).await.unwrap(), AppendError::UnknownPartition.to_string());
     assert_eq!(look(&broker, 1, "new"), None);
@@ -209,7 +210,7 @@ async fn what_cannot_be_written_is_refused_before_anything_is_kept() {
     let topic = create(&broker, "t", 2).await;
     let number = number(&broker);
     let write = |shard, number, entry: &ProjectionEntry| {
-        broker.write(ShardId(shard), number, entry).err().map(|error| error.to_string())
+        broker.write(&Caller::OPERATOR, ShardId(shard), number, entry).err().map(|error| error.to_string())
     };
     let plain = ProjectionEntry::new(set("k", b"v"));
     assert!(write(9, number, &plain).unwrap().contains("no such shard"));
@@ -232,9 +233,9 @@ async fn what_cannot_be_written_is_refused_before_anything_is_kept() {
     // The largest that there can be, alone and behind another one.
     for _ in 0..2 {
         let most = (1 << 20) + (64 << 10) - 200;
-        let (_, small) = broker.write(ShardId(1), number, &plain).unwrap();
+        let (_, small) = broker.write(&Caller::OPERATOR, ShardId(1), number, &plain).unwrap();
         let largest = ProjectionEntry::new(set("large", &vec![7; most]));
-        let (_, large) = broker.write(ShardId(1), number, &largest).unwrap();
+        let (_, large) = broker.write(&Caller::OPERATOR, ShardId(1), number, &largest).unwrap();
         broker.flush();
         assert!(soon(small).await.is_ok() && soon(large).await.is_ok());
         assert_eq!(look(&broker, 1, "large").unwrap().len(), most);
@@ -249,7 +250,7 @@ async fn the_time_and_a_seed_come_with_the_entry() {
     let mut seen = Vec::new();
     for seeded in [true, true, false] {
         let entry = ProjectionEntry { seeded, ..ProjectionEntry::new(draw("r")) };
-        let (entry, answer) = broker.write(ShardId(1), number(&broker), &entry).unwrap();
+        let (entry, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number(&broker), &entry).unwrap();
         broker.flush();
         soon(answer).await.unwrap();
         let drawn = String::from_utf8(soon(get(&broker, &entry, "r")).await.unwrap().unwrap()).unwrap();
@@ -279,7 +280,7 @@ async fn a_block_that_a_projection_needs_is_kept_with_all_above_it() {
     for _ in 0..100 {
         append(&broker, &topic, 0, batch(&[&[1; 100_000]], 1)).await.unwrap();
     }
-    broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
+    broker.delete_records(&Caller::OPERATOR, partition.shard, partition.id, Offset(-1)).await.unwrap();
     for _ in 0..3 {
         shard.checkpoint().unwrap();
     }
@@ -378,7 +379,9 @@ async fn what_is_read_behind_an_entry_that_the_disk_lost_is_told_so_and_what_was
     assert_eq!(soon(answer).await, Err(ShardFailure::StorageError));
     assert_eq!(soon(behind).await, Err(ShardFailure::StorageError));
     assert_eq!(look(&broker, 1, "k"), some("there"));
-    let refused = broker.write(ShardId(1), number(&broker), &ProjectionEntry::new(delete("k"))).err();
+    let refused = broker
+        .write(&Caller::OPERATOR, ShardId(1), number(&broker), &ProjectionEntry::new(delete("k")))
+        .err();
     assert_eq!(refused, Some(EntryRefused::Shard(ShardFailure::StorageError)));
     broker.shutdown();
 }
@@ -390,7 +393,12 @@ async fn on_a_full_disk_only_what_makes_space_is_taken() {
     let broker = machine.open();
     let number = number(&broker);
     let full = loop {
-        match broker.write(ShardId(1), number, &ProjectionEntry::new(set("k", &[7; 500_000]))) {
+        match broker.write(
+            &Caller::OPERATOR,
+            ShardId(1),
+            number,
+            &ProjectionEntry::new(set("k", &[7; 500_000])),
+        ) {
             Ok((_, answer)) => {
                 broker.flush();
                 if let Err(failure) = soon(answer).await {
@@ -403,7 +411,7 @@ async fn on_a_full_disk_only_what_makes_space_is_taken() {
     assert_eq!(full, EntryRefused::Shard(ShardFailure::StorageFull));
     assert_eq!(look(&broker, 1, "k").unwrap().len(), 500_000, "reads go on");
     let deletion = ProjectionEntry { makes_space: true, ..ProjectionEntry::new(delete("k")) };
-    let (_, answer) = broker.write(ShardId(1), number, &deletion).unwrap();
+    let (_, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number, &deletion).unwrap();
     broker.flush();
     assert_eq!(soon(answer).await.unwrap().len(), 500_000);
     assert_eq!(look(&broker, 1, "k"), None);
@@ -423,7 +431,7 @@ async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() 
     for entry in [ProjectionEntry::new(set("k", &[1; 4000])), with_batch, ProjectionEntry::new(set("k", b""))]
     {
         disks.hang(ShardId(1));
-        let all = (0..40_000).map(|_| broker.write(ShardId(1), number, &entry));
+        let all = (0..40_000).map(|_| broker.write(&Caller::OPERATOR, ShardId(1), number, &entry));
         let (taken, refused): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
         assert!(!taken.is_empty() && refused.iter().all(|it| matches!(it, Err(EntryRefused::Crowded))));
         assert!(!refused.is_empty(), "{}", entry.bytes());
@@ -550,7 +558,7 @@ mod model {
             let broker = machine.open();
             let topic = loop {
                 let new = new_topic("t", PARTITIONS);
-                match soon(broker.create_topics(Caller::OPERATOR, vec![new])).await.remove(0) {
+                match soon(broker.create_topics(&Caller::OPERATOR, vec![new])).await.remove(0) {
                     Ok(topic) => break topic,
                     Err(_) => {
                         if let Some(topic) = broker.catalog().topic("t") {
@@ -595,7 +603,8 @@ mod model {
                         ..ProjectionEntry::new(log_new(KEYS[*key], &value))
                     },
                 };
-                let (entry, answer) = self.broker.write(ShardId(shard), number, &entry).unwrap();
+                let (entry, answer) =
+                    self.broker.write(&Caller::OPERATOR, ShardId(shard), number, &entry).unwrap();
                 last.insert(shard, entry);
                 sent.push((value, Sent::Write(answer)));
             }

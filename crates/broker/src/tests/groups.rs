@@ -11,8 +11,8 @@ use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
 use super::rig::{open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
 use crate::{
-    Broker, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol, JoinRequest, OffsetCommit, Reply,
-    SyncRequest, Synced, Text,
+    Broker, Caller, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol, JoinRequest,
+    OffsetCommit, Reply, SyncRequest, Synced, Text,
 };
 
 const TOPIC: TopicId = TopicId([5; 16]);
@@ -49,14 +49,15 @@ async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
         id_required: false,
         may_skip_assignment: true,
     };
-    let joined = soon(broker.groups().join("g", request)).await.map_err(|refused| refused.error)?;
+    let joined =
+        soon(broker.groups(&Caller::OPERATOR).join("g", request)).await.map_err(|refused| refused.error)?;
     Ok(Member { id: joined.member, generation: joined.generation })
 }
 
 fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, GroupError>> {
     let assignments = vec![(member.id.clone(), Bytes::from_static(b"everything"))];
     let request = SyncRequest { fence: member.fence(), protocol_type: None, protocol: None, assignments };
-    broker.groups().sync("g", request)
+    broker.groups(&Caller::OPERATOR).sync("g", request)
 }
 
 async fn settle(broker: &Broker) -> Result<Member, GroupError> {
@@ -74,11 +75,13 @@ fn commit(broker: &Broker, fence: Fence, offset: i64) -> crate::Committing {
         leader_epoch: LeaderEpoch(1),
         metadata: Text::from("so far"),
     };
-    broker.groups().commit("g", fence, vec![commit])
+    broker.groups(&Caller::OPERATOR).commit("g", fence, vec![commit])
 }
 
 fn committed(broker: &Broker) -> i64 {
-    broker.groups().fetch_offsets("g", &[(TOPIC, 0)])[0].as_ref().map_or(-1, |committed| committed.offset.0)
+    broker.groups(&Caller::OPERATOR).fetch_offsets("g", &[(TOPIC, 0)])[0]
+        .as_ref()
+        .map_or(-1, |committed| committed.offset.0)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -96,9 +99,9 @@ async fn a_group_goes_on_after_a_restart() {
         broker.shutdown();
         drop(broker);
         broker = open(options());
-        let view = broker.groups().describe("g").unwrap();
+        let view = broker.groups(&Caller::OPERATOR).describe("g").unwrap();
         assert_eq!((view.state, view.generation, view.members.len()), (GroupPhase::Stable, 1, 1));
-        assert_eq!(broker.groups().heartbeat("g", &member.fence()), Ok(()));
+        assert_eq!(broker.groups(&Caller::OPERATOR).heartbeat("g", &member.fence()), Ok(()));
         assert_eq!(committed(&broker), 77);
         assert_eq!(soon(sync(&broker, &member)).await.unwrap().assignment, "everything");
     }
@@ -135,7 +138,10 @@ fn nobody_hears_of_what_is_not_committed() {
         let member = join(&broker, Text::from("")).await.unwrap();
         let mut syncing = sync(&broker, &member);
         assert!(pending(&mut syncing).await);
-        assert_eq!(broker.groups().describe("g").unwrap().state, GroupPhase::CompletingRebalance);
+        assert_eq!(
+            broker.groups(&Caller::OPERATOR).describe("g").unwrap().state,
+            GroupPhase::CompletingRebalance
+        );
         assert_eq!(committing_all(&late, syncing).await.unwrap().assignment, "everything");
         let mut committing = commit(&broker, member.fence(), 5);
         assert!(pending(&mut committing).await);
@@ -167,7 +173,7 @@ fn what_was_cut_leaves_no_trace_in_a_group() {
         assert_eq!(cut, [Err(GroupError::Shard(ShardFailure::NotLeader))]);
         let outcome = committing_all(&late, syncing).await;
         assert_eq!(committed(&broker), -1);
-        let view = broker.groups().describe("g").unwrap();
+        let view = broker.groups(&Caller::OPERATOR).describe("g").unwrap();
         match outcome {
             Err(GroupError::Shard(ShardFailure::NotLeader)) => {
                 assert_eq!((view.generation, view.state), (1, GroupPhase::Stable))
@@ -219,7 +225,7 @@ async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member,
     machine.clock.advance(7_000);
     until(|| {
         machine.clock.advance(1_000);
-        let view = broker.groups().describe("g");
+        let view = broker.groups(&Caller::OPERATOR).describe("g");
         view.is_none_or(|view| view.state == GroupPhase::Empty)
     })
     .await;

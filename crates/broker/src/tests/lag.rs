@@ -14,7 +14,9 @@ pub(super) async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets:
         metadata: Text::from(""),
     };
     let fence = Fence { generation: -1, member: Text::from(""), instance: None };
-    for outcome in broker.groups().commit(group, fence, offsets.iter().map(position).collect()).await {
+    for outcome in
+        broker.groups(&Caller::OPERATOR).commit(group, fence, offsets.iter().map(position).collect()).await
+    {
         outcome.unwrap();
     }
 }
@@ -30,9 +32,9 @@ async fn lag_counts_from_the_position_to_the_end() {
     commit(&broker, "g", &topic, &[(0, 1), (2, 5), (9, 0)]).await;
     commit(&broker, "g", &gone, &[(0, 0)]).await;
     commit(&broker, "h", &topic, &[(1, 0)]).await;
-    broker.delete_topics(Caller::OPERATOR, vec![gone.id]).await.remove(0).unwrap();
+    broker.delete_topics(&Caller::OPERATOR, vec![gone.id]).await.remove(0).unwrap();
 
-    let found = broker.group_lag("g", 10).unwrap();
+    let found = broker.group_lag(&Caller::OPERATOR, "g", 10).unwrap();
     let at = |partition, committed, end| PartitionLag {
         partition,
         committed: Offset(committed),
@@ -43,12 +45,12 @@ async fn lag_counts_from_the_position_to_the_end() {
     assert_eq!(found[0].partitions, [at(0, 1, 3), at(2, 5, 1)]);
     assert_eq!(found[0].partitions[1].lag(), 0);
 
-    let all = broker.groups_lag(10).unwrap();
+    let all = broker.groups_lag(&Caller::OPERATOR, 10).unwrap();
     let ids: Vec<_> = all.iter().map(|one| (&*one.group.group, one.group.members)).collect();
     assert_eq!(ids, [("g", 0), ("h", 0)]);
-    assert!(broker.groups_lag(1).is_none(), "there are two groups");
-    assert!(broker.group_lag("g", 1).is_none(), "it has more positions");
-    assert!(broker.group_lag("nobody", 1).unwrap().is_empty());
+    assert!(broker.groups_lag(&Caller::OPERATOR, 1).is_none(), "there are two groups");
+    assert!(broker.group_lag(&Caller::OPERATOR, "g", 1).is_none(), "it has more positions");
+    assert!(broker.group_lag(&Caller::OPERATOR, "nobody", 1).unwrap().is_empty());
     broker.shutdown();
 }
 
@@ -61,9 +63,9 @@ async fn positions_are_read_in_parts() {
         let all: Vec<_> = (0..700).map(|partition| (partition, 0)).collect();
         commit(&broker, "g", topic, &all).await;
     }
-    let found = broker.group_lag("g", 1400).unwrap();
+    let found = broker.group_lag(&Caller::OPERATOR, "g", 1400).unwrap();
     let counts: Vec<_> = found.iter().map(|topic| topic.partitions.len()).collect();
     assert_eq!(counts, [700, 700]);
-    assert!(broker.group_lag("g", 1399).is_none());
+    assert!(broker.group_lag(&Caller::OPERATOR, "g", 1399).is_none());
     broker.shutdown();
 }

@@ -56,7 +56,7 @@ fn position(topic: u8, partition: i32, offset: i64, metadata: &Text) -> OffsetCo
 }
 
 async fn commit(broker: &Broker, fence: Fence, offsets: Vec<OffsetCommit>) -> Vec<Result<(), GroupError>> {
-    soon(broker.groups().commit("g", fence, offsets)).await
+    soon(broker.groups(&Caller::OPERATOR).commit("g", fence, offsets)).await
 }
 
 #[tokio::test]
@@ -109,12 +109,12 @@ async fn a_commit_of_any_size_is_kept_whole_and_found_after_a_restart() {
     drop(broker);
 
     let broker = open(options(dir.path()));
-    let all = broker.groups().all_offsets("g");
+    let all = broker.groups(&Caller::OPERATOR).all_offsets("g");
     assert_eq!(all.len(), 80_300);
     assert!(all.iter().all(|((topic, i), kept)| topic.0[0] == 1 || kept.offset.0 == i64::from(*i)));
     let every: Vec<_> = all.iter().map(|(key, _)| *key).collect();
-    assert_eq!(soon(broker.groups().delete_offsets("g", &every)).await, Ok(()));
-    assert!(broker.groups().all_offsets("g").is_empty());
+    assert_eq!(soon(broker.groups(&Caller::OPERATOR).delete_offsets("g", &every)).await, Ok(()));
+    assert!(broker.groups(&Caller::OPERATOR).all_offsets("g").is_empty());
     broker.shutdown();
 }
 
@@ -129,7 +129,8 @@ async fn of_a_partition_named_many_times_the_last_position_counts() {
     let outcomes = commit(&broker, outside(), offsets).await;
     let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.is_err()).collect();
     assert_eq!((outcomes.len(), refused), (302, vec![&Err(GroupError::MetadataTooLarge)]));
-    let kept: Vec<_> = broker.groups().all_offsets("g").iter().map(|(_, kept)| kept.offset.0).collect();
+    let kept: Vec<_> =
+        broker.groups(&Caller::OPERATOR).all_offsets("g").iter().map(|(_, kept)| kept.offset.0).collect();
     assert_eq!(kept, [299, 5]);
     broker.shutdown();
 }
@@ -145,7 +146,7 @@ async fn a_commit_that_is_fenced_is_fenced_in_all_its_parts() {
     assert_eq!(outcomes, vec![Err(GroupError::NotFound); 600]);
     let huge = Fence { member: Text::from("m".repeat(2 << 20)), ..outside() };
     assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(GroupError::TooLarge); 600]);
-    assert!(broker.groups().all_offsets("g").is_empty());
+    assert!(broker.groups(&Caller::OPERATOR).all_offsets("g").is_empty());
     assert_eq!(commit(&broker, outside(), wide).await, vec![Ok(()); 600]);
     broker.shutdown();
 }
@@ -157,7 +158,7 @@ async fn a_topic_that_no_entry_takes_is_refused() {
     let mut config = TopicConfig::default();
     config.kept.set("follower.replication.throttled.replicas", &"0:1,".repeat(500_000));
     let large = crate::NewTopic { config: config.clone(), ..new_topic("large", 1) };
-    let refused = broker.create_topics(Caller::OPERATOR, vec![large, new_topic("t", 1)]).await;
+    let refused = broker.create_topics(&Caller::OPERATOR, vec![large, new_topic("t", 1)]).await;
     let too_much = |error: Option<&TopicError>| {
         matches!(error, Some(TopicError::Setting(InvalidSetting { field: None, .. })))
     };
@@ -167,12 +168,12 @@ async fn a_topic_that_no_entry_takes_is_refused() {
         *now = config.clone();
         Ok(())
     };
-    let refused: Result<_, TopicError> = broker.change_topic(Caller::OPERATOR, topic.id, change).await;
+    let refused: Result<_, TopicError> = broker.change_topic(&Caller::OPERATOR, topic.id, change).await;
     assert!(too_much(refused.as_ref().err()));
     let many = new_topic("many", 1_500_000);
     let too_many = Some(TopicError::Partitions { asked: 1_500_000, most: 10_000 });
-    assert_eq!(broker.create_topics(Caller::OPERATOR, vec![many]).await.remove(0).err(), too_many);
-    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 1_500_000).await.err(), too_many);
+    assert_eq!(broker.create_topics(&Caller::OPERATOR, vec![many]).await.remove(0).err(), too_many);
+    assert_eq!(broker.create_partitions(&Caller::OPERATOR, topic.id, 1_500_000).await.err(), too_many);
     broker.shutdown();
     let mut options = options(dir.path());
     options.partitions_max = 1_500_000;
@@ -190,15 +191,15 @@ async fn all_topics_together_have_so_many_partitions_and_no_more() {
     let broker = open(options);
     // Those that one call makes are counted before any is there.
     let many = (0..30).map(|i| new_topic(&format!("t{i}"), 1)).collect();
-    let made = broker.create_topics(Caller::OPERATOR, many).await;
+    let made = broker.create_topics(&Caller::OPERATOR, many).await;
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 20);
     let too_many = Some(TopicError::TooManyPartitions { most: 20 });
     assert_eq!(made[20].clone().err(), too_many);
     let topic = made[0].as_ref().unwrap();
-    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 2).await.err(), too_many);
-    broker.delete_topics(Caller::OPERATOR, vec![made[1].as_ref().unwrap().id]).await.remove(0).unwrap();
-    assert_eq!(broker.create_partitions(Caller::OPERATOR, topic.id, 2).await.unwrap().partitions.len(), 2);
-    let refused = broker.create_topics(Caller::OPERATOR, vec![new_topic("u", 1)]).await.remove(0);
+    assert_eq!(broker.create_partitions(&Caller::OPERATOR, topic.id, 2).await.err(), too_many);
+    broker.delete_topics(&Caller::OPERATOR, vec![made[1].as_ref().unwrap().id]).await.remove(0).unwrap();
+    assert_eq!(broker.create_partitions(&Caller::OPERATOR, topic.id, 2).await.unwrap().partitions.len(), 2);
+    let refused = broker.create_topics(&Caller::OPERATOR, vec![new_topic("u", 1)]).await.remove(0);
     assert_eq!(refused.err(), too_many);
     broker.shutdown();
 }
@@ -226,7 +227,7 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
     for i in 0..200 {
         let request = newcomer(&name);
         let group = format!("g{}", i / 50);
-        let error = soon(broker.groups().join(&group, request)).await.unwrap_err().error;
+        let error = soon(broker.groups(&Caller::OPERATOR).join(&group, request)).await.unwrap_err().error;
         *refused.entry(error.to_string()).or_insert(0) += 1;
     }
     // A group takes a megabyte of them, all groups together a quarter of what their members may.
@@ -266,8 +267,8 @@ async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
     let broker = open(options);
     assert_eq!(commit(&broker, outside(), more.clone()).await, full, "it is counted after a restart, too");
     assert_eq!(commit(&broker, outside(), each(3)).await, [Ok(()), Ok(())]);
-    let all: Vec<_> = broker.groups().all_offsets("g").iter().map(|(key, _)| *key).collect();
-    assert_eq!(soon(broker.groups().delete_offsets("g", &all)).await, Ok(()));
+    let all: Vec<_> = broker.groups(&Caller::OPERATOR).all_offsets("g").iter().map(|(key, _)| *key).collect();
+    assert_eq!(soon(broker.groups(&Caller::OPERATOR).delete_offsets("g", &all)).await, Ok(()));
     assert_eq!(commit(&broker, outside(), more).await, [Ok(()), Ok(())]);
     broker.shutdown();
 }
@@ -282,7 +283,7 @@ async fn commits_under_way_are_counted_before_they_are_there() {
     let broker = open(options.clone());
     let (none, long) = (Text::from(""), Text::from("x".repeat(4000)));
     let begin = |group: &str, i: i32, text: &Text| {
-        broker.groups().commit(group, outside(), vec![position(1, i, 1, text)])
+        broker.groups(&Caller::OPERATOR).commit(group, outside(), vec![position(1, i, 1, text)])
     };
     // To one group, and to many.
     let one: Vec<_> = (0..300).map(|i| begin("g", i, &long)).collect();
@@ -300,11 +301,11 @@ async fn commits_under_way_are_counted_before_they_are_there() {
         }
     }
     assert!((20..=29).contains(&taken) && full > 200, "{taken} taken, {full} beyond the number of groups");
-    assert!(broker.groups().count() <= 30);
+    assert!(broker.groups(&Caller::OPERATOR).count() <= 30);
     // What was under way is given back.
-    let groups = broker.groups().list();
+    let groups = broker.groups(&Caller::OPERATOR).list();
     for group in &groups {
-        assert_eq!(soon(broker.groups().delete(&group.group)).await, Ok(()));
+        assert_eq!(soon(broker.groups(&Caller::OPERATOR).delete(&group.group)).await, Ok(()));
     }
     assert_eq!(soon(begin("new", 0, &long)).await, [Ok(())]);
     broker.shutdown();
@@ -320,17 +321,25 @@ async fn groups_that_are_led_and_those_that_are_stored_are_counted_together() {
     for i in 0..6 {
         let group = format!("stored {i}");
         assert_eq!(
-            soon(broker.groups().commit(&group, outside(), vec![position(1, 0, 1, &none)])).await,
+            soon(broker.groups(&Caller::OPERATOR).commit(&group, outside(), vec![position(1, 0, 1, &none)]))
+                .await,
             [Ok(())]
         );
     }
     let mut asked = Vec::new();
     for i in 0..10 {
-        asked.push(soon(broker.groups().join(&format!("led {i}"), newcomer("x"))).await.unwrap_err().error);
+        asked.push(
+            soon(broker.groups(&Caller::OPERATOR).join(&format!("led {i}"), newcomer("x")))
+                .await
+                .unwrap_err()
+                .error,
+        );
     }
     let told = asked.iter().filter(|error| **error == GroupError::MemberIdRequired).count();
     assert_eq!((told, asked[9]), (4, GroupError::LimitReached));
-    let over = soon(broker.groups().commit("one more", outside(), vec![position(1, 0, 1, &none)])).await;
+    let over =
+        soon(broker.groups(&Caller::OPERATOR).commit("one more", outside(), vec![position(1, 0, 1, &none)]))
+            .await;
     assert_eq!(over, [Err(GroupError::LimitReached)]);
     broker.shutdown();
 }
@@ -341,7 +350,7 @@ async fn a_kind_of_groups_has_a_name_and_no_text() {
     let broker = open(options(dir.path()));
     for (bytes, error) in [(256, GroupError::MemberIdRequired), (257, GroupError::InconsistentProtocol)] {
         let request = JoinRequest { protocol_type: Text::from("k".repeat(bytes)), ..newcomer("x") };
-        assert_eq!(soon(broker.groups().join("g", request)).await.unwrap_err().error, error);
+        assert_eq!(soon(broker.groups(&Caller::OPERATOR).join("g", request)).await.unwrap_err().error, error);
     }
     broker.shutdown();
 }
@@ -374,7 +383,7 @@ async fn join(broker: &Broker, metadata: usize) -> Result<Joined, GroupError> {
         id_required: false,
         may_skip_assignment: true,
     };
-    soon(broker.groups().join("g", request)).await.map_err(|refused| refused.error)
+    soon(broker.groups(&Caller::OPERATOR).join("g", request)).await.map_err(|refused| refused.error)
 }
 
 #[tokio::test]
@@ -396,12 +405,12 @@ async fn a_static_member_whose_new_form_no_entry_takes_is_refused_and_the_group_
         protocol: None,
         assignments: assignments.clone(),
     };
-    assert!(soon(broker.groups().sync("g", sync)).await.is_ok());
+    assert!(soon(broker.groups(&Caller::OPERATOR).sync("g", sync)).await.is_ok());
 
     assert_eq!(join(&broker, 250 << 10).await.err(), Some(GroupError::TooLarge));
     let joined = join(&broker, 10).await.unwrap();
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"less"))];
     let sync = SyncRequest { fence: fence(&joined), protocol_type: None, protocol: None, assignments };
-    assert!(soon(broker.groups().sync("g", sync)).await.is_ok());
+    assert!(soon(broker.groups(&Caller::OPERATOR).sync("g", sync)).await.is_ok());
     broker.shutdown();
 }

@@ -101,7 +101,7 @@ impl World {
         let machine = Machine { recycle: false, ..Machine::new(seed, shards, seam) };
         let broker = machine.open();
         let producer = loop {
-            match soon(broker.allocate_producer_id()).await {
+            match soon(broker.allocate_producer_id(&Caller::OPERATOR)).await {
                 Ok(id) => break id.0,
                 Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }
@@ -120,7 +120,7 @@ impl World {
     async fn create(&self, name: &str) -> Arc<Topic> {
         loop {
             let new = super::rig::new_topic(name, PARTITIONS as u32);
-            match soon(self.broker.create_topics(Caller::OPERATOR, vec![new])).await.remove(0) {
+            match soon(self.broker.create_topics(&Caller::OPERATOR, vec![new])).await.remove(0) {
                 Ok(topic) => return topic,
                 // It exists, and a later step was cut: that is made up for.
                 Err(TopicError::Exists(_)) => {
@@ -234,7 +234,7 @@ impl World {
         let before = (end - keep).max(log.log_start);
         let place = *self.topics[topic].partition(partition as i32).unwrap();
         loop {
-            match soon(self.broker.delete_records(Caller::OPERATOR, place.shard, place.id, Offset(before)))
+            match soon(self.broker.delete_records(&Caller::OPERATOR, place.shard, place.id, Offset(before)))
                 .await
             {
                 Ok(moved) => break assert_eq!(moved.0, before),
@@ -248,7 +248,7 @@ impl World {
     async fn recreate(&mut self, topic: usize) {
         let old = self.topics[topic].clone();
         loop {
-            match soon(self.broker.delete_topics(Caller::OPERATOR, vec![old.id])).await.remove(0) {
+            match soon(self.broker.delete_topics(&Caller::OPERATOR, vec![old.id])).await.remove(0) {
                 Ok(()) | Err(TopicError::Unknown) => break,
                 Err(error) => assert_eq!(error, ShardFailure::NotLeader.into()),
             }

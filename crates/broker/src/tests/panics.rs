@@ -28,7 +28,7 @@ fn commit(broker: &Broker, metadata: &str) -> crate::Committing {
         metadata: Text::from(metadata),
     };
     let fence = Fence { generation: -1, member: Text::from(""), instance: None };
-    broker.groups().commit("g", fence, vec![position])
+    broker.groups(&Caller::OPERATOR).commit("g", fence, vec![position])
 }
 
 #[tokio::test]
@@ -62,7 +62,11 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
     let topic = broker.catalog().topic("t").cloned().unwrap();
     assert_eq!(values(&read(&broker, &topic, here, 0, 100).await.unwrap()), [(0, b"kept".to_vec())]);
     assert_eq!(values(&read(&broker, &topic, other, 0, 100).await.unwrap()), [(0, b"goes on".to_vec())]);
-    assert_eq!(broker.groups().all_offsets("g").len(), 1, "what was committed has its effect");
+    assert_eq!(
+        broker.groups(&Caller::OPERATOR).all_offsets("g").len(),
+        1,
+        "what was committed has its effect"
+    );
     append(&broker, &topic, here, batch(&[b"again"], 1)).await.unwrap();
     broker.shutdown();
 }
@@ -151,7 +155,7 @@ async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_
     let broker = open(crate::BrokerOptions { data_shards: 2, ..options(dir.path()) });
     for (place, name) in [("carry", "panics-when-carried"), ("finish", "panics-when-finished")] {
         panic_once(place, name);
-        let made = soon(broker.create_topics(Caller::OPERATOR, vec![new_topic(name, 2)])).await.remove(0);
+        let made = soon(broker.create_topics(&Caller::OPERATOR, vec![new_topic(name, 2)])).await.remove(0);
         assert_eq!(
             made.err(),
             Some(ShardFailure::Timeout.into()),
@@ -162,7 +166,7 @@ async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_
         append(&broker, &topic, 0, batch(&[b"x"], 1)).await.unwrap();
 
         panic_once(place, name);
-        let deleted = soon(broker.delete_topics(Caller::OPERATOR, vec![topic.id])).await.remove(0);
+        let deleted = soon(broker.delete_topics(&Caller::OPERATOR, vec![topic.id])).await.remove(0);
         assert_eq!(deleted.err(), Some(ShardFailure::Timeout.into()), "{place}");
         until(|| broker.catalog().topic(name).is_none()).await;
         let kept = |of: &crate::Partition| {
@@ -186,13 +190,15 @@ async fn join(broker: &Broker, group: &str) -> Result<Joined, GroupError> {
         id_required: false,
         may_skip_assignment: true,
     };
-    soon(broker.groups().join(group, request)).await.map_err(|refused| refused.error)
+    soon(broker.groups(&Caller::OPERATOR).join(group, request)).await.map_err(|refused| refused.error)
 }
 
 fn sync(broker: &Broker, group: &str, joined: &Joined) -> crate::Reply<Result<crate::Synced, GroupError>> {
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"all"))];
-    broker.groups().sync(group, SyncRequest { fence, protocol_type: None, protocol: None, assignments })
+    broker
+        .groups(&Caller::OPERATOR)
+        .sync(group, SyncRequest { fence, protocol_type: None, protocol: None, assignments })
 }
 
 #[tokio::test]
@@ -208,7 +214,10 @@ async fn a_panic_in_a_group_makes_it_start_again_from_what_is_stored() {
         let broker = broker.clone();
         async move { join(&broker, "panicking").await.err() }
     });
-    until(|| broker.groups().describe("panicking").is_some_and(|group| group.members.len() == 2)).await;
+    until(|| {
+        broker.groups(&Caller::OPERATOR).describe("panicking").is_some_and(|group| group.members.len() == 2)
+    })
+    .await;
     panic_once("group", "panicking");
     assert_eq!(
         soon(sync(&broker, "panicking", &joined)).await.err(),
@@ -220,7 +229,11 @@ async fn a_panic_in_a_group_makes_it_start_again_from_what_is_stored() {
         "whoever waits there looks for it again"
     );
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
-    assert_eq!(broker.groups().heartbeat("panicking", &fence), Ok(()), "its members are stored");
+    assert_eq!(
+        broker.groups(&Caller::OPERATOR).heartbeat("panicking", &fence),
+        Ok(()),
+        "its members are stored"
+    );
     assert!(soon(sync(&broker, "other", &other)).await.is_ok());
     assert!(!broker.stats().shards[1].stopped);
     tokio::time::sleep(Duration::from_millis(10)).await;

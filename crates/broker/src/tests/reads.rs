@@ -8,7 +8,7 @@ use sabir_model::{Extent, FrontendNo, Offset, Overlay, ProducerId, TimestampType
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, target, values};
 use super::sim::{Machine, Seam};
 use crate::entry::ReferenceBody;
-use crate::{Append, Broker, Caller, NewTopic, OffsetSpec, Topic};
+use crate::{Append, Broker, Caller, NewTopic, OffsetSpec, ReadTarget, Topic};
 
 fn runs(broker: &Broker, topic: &Topic) -> Vec<crate::partition::Run> {
     let partition = topic.partition(0).unwrap();
@@ -50,7 +50,7 @@ async fn small_batches_are_copied_together_and_large_ones_shared() {
         assert_eq!(values(&fetched).len(), 2 * expected, "{max} bytes");
     }
     let partition = topic.partition(0).unwrap();
-    let none = broker.read(partition.shard, partition.id, Offset(0), one - 1, false).await.unwrap();
+    let none = broker.read(ReadTarget::of(partition), Offset(0), one - 1, false).await.unwrap();
     assert!(none.slices.is_empty());
     let end = read(&broker, &topic, 0, 12, 100).await.unwrap();
     assert!(end.slices.is_empty());
@@ -63,7 +63,7 @@ async fn the_brokers_stamp_is_in_the_batch_and_in_the_answer() {
     let broker = machine.open();
     let config = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..TopicConfig::default() };
     let topic = NewTopic { config, ..new_topic("t", 1) };
-    let topic = broker.create_topics(Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
+    let topic = broker.create_topics(&Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
     let appended = append(&broker, &topic, 0, batch(&[b"x"], 5)).await.unwrap();
     assert_eq!(appended.append_time_ms, 1_000_000);
     machine.clock.advance(-500);
@@ -191,12 +191,12 @@ async fn a_long_history_is_read_through_pages_from_the_disk() {
         }
         for ts in [0, 1, 10, 2555, 9990] {
             let spec = OffsetSpec::Timestamp(ts);
-            let found = soon(broker.offsets(partition.shard, partition.id, spec)).await.unwrap();
+            let found = soon(broker.offsets(ReadTarget::of(&partition), spec)).await.unwrap();
             assert_eq!(found.offset.0, (ts + 9) / 10);
         }
-        let none = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::Timestamp(9991))).await;
+        let none = soon(broker.offsets(ReadTarget::of(&partition), OffsetSpec::Timestamp(9991))).await;
         assert_eq!(none.unwrap().offset, Offset(-1));
-        let most = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp)).await;
+        let most = soon(broker.offsets(ReadTarget::of(&partition), OffsetSpec::MaxTimestamp)).await;
         assert_eq!(most.unwrap().offset, Offset(999));
     };
     check(&broker).await;
@@ -220,7 +220,7 @@ async fn offsets_by_time_name_the_record_and_not_the_batch() {
     }
     let partition = *topic.partition(0).unwrap();
     let find = async |spec| {
-        let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
+        let found = broker.offsets(ReadTarget::of(&partition), spec).await.unwrap();
         (found.offset.0, found.timestamp)
     };
     assert_eq!(find(OffsetSpec::Timestamp(0)).await, (0, 5));
@@ -228,7 +228,7 @@ async fn offsets_by_time_name_the_record_and_not_the_batch() {
     assert_eq!(find(OffsetSpec::Timestamp(10)).await, (-1, -1));
     assert_eq!(find(OffsetSpec::MaxTimestamp).await, (2, 9));
     assert_eq!((find(OffsetSpec::Earliest).await, find(OffsetSpec::Latest).await), ((0, -1), (6, -1)));
-    broker.delete_records(Caller::OPERATOR, partition.shard, partition.id, Offset(3)).await.unwrap();
+    broker.delete_records(&Caller::OPERATOR, partition.shard, partition.id, Offset(3)).await.unwrap();
     assert_eq!(find(OffsetSpec::Timestamp(0)).await, (3, 4));
     assert_eq!(find(OffsetSpec::MaxTimestamp).await, (4, 9));
     broker.shutdown();
@@ -239,7 +239,7 @@ async fn a_watch_ends_when_enough_has_come() {
     let machine = Machine::new(7, 2, Seam::Solo);
     let broker = machine.open();
     let topic = create(&broker, "t", 4).await;
-    let places: Vec<_> = topic.partitions.iter().map(|p| (p.shard, p.id)).collect();
+    let places: Vec<_> = topic.partitions.iter().map(ReadTarget::of).collect();
     let one = batch(&[b"x"], 1).len();
     let mut watch = broker.watch(&places, 2 * one);
     append(&broker, &topic, 0, batch(&[b"x"], 1)).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_watch_ends_when_enough_has_come() {
     append(&broker, &topic, 3, batch(&[b"x"], 1)).await.unwrap();
     soon(watch).await;
     let gone = broker.watch(&places, 1);
-    broker.delete_topics(Caller::OPERATOR, vec![topic.id]).await.remove(0).unwrap();
+    broker.delete_topics(&Caller::OPERATOR, vec![topic.id]).await.remove(0).unwrap();
     soon(gone).await;
     broker.shutdown();
 }
@@ -259,7 +259,7 @@ async fn a_partition_that_is_named_over_and_over_is_watched_once() {
     let topic = create(&broker, "t", 1).await;
     let partition = *topic.partition(0).unwrap();
     let one = batch(&[b"one"], 1);
-    let mut watch = broker.watch(&[(partition.shard, partition.id); 1000], one.len() + 1);
+    let mut watch = broker.watch(&[ReadTarget::of(&partition); 1000], one.len() + 1);
     append(&broker, &topic, 0, one.clone()).await.unwrap();
     assert!(pending(&mut watch).await, "it waits for more than this");
     append(&broker, &topic, 0, one).await.unwrap();
@@ -319,10 +319,10 @@ async fn small_batches_are_read_back(batches: i64) {
     let partition = *topic.partition(0).unwrap();
     for ts in [0, 1, 255, 70_000, batches - 1] {
         let spec = OffsetSpec::Timestamp(ts);
-        let found = soon(broker.offsets(partition.shard, partition.id, spec)).await.unwrap();
+        let found = soon(broker.offsets(ReadTarget::of(&partition), spec)).await.unwrap();
         assert_eq!((found.offset.0, found.timestamp), (ts, ts));
     }
-    let most = soon(broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp)).await;
+    let most = soon(broker.offsets(ReadTarget::of(&partition), OffsetSpec::MaxTimestamp)).await;
     assert_eq!(most.unwrap().offset, Offset(batches - 1));
     broker.shutdown();
 }
@@ -356,7 +356,7 @@ async fn a_lookup_that_is_misled_lets_others_have_their_turn_and_ends_with_who_a
     append(&broker, &other, 0, batch(&[b"x"], 50)).await.unwrap();
     let find = |topic: &Topic, spec| {
         let (broker, partition) = (broker.clone(), *topic.partition(0).unwrap());
-        async move { broker.offsets(partition.shard, partition.id, spec).await.unwrap() }
+        async move { broker.offsets(ReadTarget::of(&partition), spec).await.unwrap() }
     };
     let far = OffsetSpec::Timestamp(1 << 49);
     for spec in [far, OffsetSpec::MaxTimestamp] {

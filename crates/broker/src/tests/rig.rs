@@ -10,7 +10,7 @@ use sabir_model::{AppendError, FrontendNo, Offset, ProducerId, ReadError, Timest
 
 use crate::{
     Append, AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic,
-    Topic,
+    ReadTarget, Topic,
 };
 
 pub(crate) fn options(dir: &std::path::Path) -> BrokerOptions {
@@ -38,7 +38,7 @@ pub(crate) fn new_topic(name: &str, partitions: u32) -> NewTopic {
 }
 
 pub(crate) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<Topic> {
-    broker.create_topics(Caller::OPERATOR, vec![new_topic(name, partitions)]).await.remove(0).unwrap()
+    broker.create_topics(&Caller::OPERATOR, vec![new_topic(name, partitions)]).await.remove(0).unwrap()
 }
 
 /// A batch of records with these values, at one timestamp.
@@ -72,7 +72,7 @@ pub(super) fn item(topic: &Topic, index: i32, batch: Bytes) -> Append {
 }
 
 pub(super) fn target(topic: &Topic, index: i32, origin: FrontendNo) -> AppendTarget {
-    AppendTarget::new(&Arc::new(topic.clone()), index, AppendAcks::InSync, origin).unwrap()
+    AppendTarget::new(&Caller::OPERATOR, &Arc::new(topic.clone()), index, AppendAcks::InSync, origin).unwrap()
 }
 
 pub(super) async fn append(
@@ -94,7 +94,7 @@ pub(super) async fn read(
     max: usize,
 ) -> Result<Fetched, ReadError> {
     let partition = topic.partition(index).unwrap();
-    broker.read(partition.shard, partition.id, Offset(from), max, true).await
+    broker.read(ReadTarget::of(partition), Offset(from), max, true).await
 }
 
 /// Offset and value of every record fetched, checked against what the slices say.

@@ -10,7 +10,7 @@ use sabir_model::{AppendError, GroupError, LeaderEpoch, Offset, ReadError, Shard
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::shard::Leading;
-use crate::{Appending, Broker, OffsetSpec, Topic};
+use crate::{Appending, Broker, Caller, OffsetSpec, ReadTarget, Topic};
 
 fn start(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
     let appending = broker.append(vec![item(topic, 0, batch(&[text], time))]);
@@ -37,7 +37,7 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
     let late = machine.late.lock()[1].clone();
     let partition = *topic.partition(0).unwrap();
     runtime().block_on(async {
-        let mut watch = broker.watch(&[(partition.shard, partition.id)], 1);
+        let mut watch = broker.watch(&[ReadTarget::of(&partition)], 1);
         let mut first = start(&broker, &topic, b"one", 50);
         assert!(pending(&mut first).await);
         assert!(pending(&mut watch).await);
@@ -47,10 +47,10 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         let (asked, start, end) = (Offset(1), Offset(0), Offset(0));
         assert_eq!(beyond.unwrap_err(), ReadError::OutOfRange { asked, start, end });
         for spec in [OffsetSpec::Timestamp(0), OffsetSpec::MaxTimestamp] {
-            let found = broker.offsets(partition.shard, partition.id, spec).await.unwrap();
+            let found = broker.offsets(ReadTarget::of(&partition), spec).await.unwrap();
             assert_eq!(found.offset, Offset(-1));
         }
-        let latest = broker.offsets(partition.shard, partition.id, OffsetSpec::Latest).await.unwrap();
+        let latest = broker.offsets(ReadTarget::of(&partition), OffsetSpec::Latest).await.unwrap();
         assert_eq!(latest.offset, Offset(0));
 
         late.commit_all();
@@ -58,7 +58,7 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         soon(watch).await;
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!(values(&fetched), [(0, b"one".to_vec())]);
-        let found = broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp).await.unwrap();
+        let found = broker.offsets(ReadTarget::of(&partition), OffsetSpec::MaxTimestamp).await.unwrap();
         assert_eq!((found.offset, found.timestamp), (Offset(0), 50));
     });
 }
@@ -97,7 +97,7 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
         let (now, _) = broker.leadership(partition.shard).unwrap();
         assert!(now > before);
         assert_eq!(epochs, [partition.leader_epoch(before), partition.leader_epoch(now)]);
-        let end = |epoch| broker.end_of_epoch(partition.shard, partition.id, epoch).unwrap();
+        let end = |epoch| broker.end_of_epoch(ReadTarget::of(&partition), epoch).unwrap();
         assert_eq!(end(partition.leader_epoch(before)).end_offset, Offset(1));
         assert_eq!(end(partition.leader_epoch(now)).end_offset, Offset(2));
         assert_eq!(end(LeaderEpoch(99)).end_offset, Offset(-1));
@@ -152,12 +152,13 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
     let first = late.term();
     assert_eq!(*part.0.lock(), [Some(first)], "it is led already");
     runtime().block_on(async {
-        assert_eq!((shard.is_led(), broker.groups().ready()), (true, Ok(())));
+        assert_eq!((shard.is_led(), broker.groups(&Caller::OPERATOR).ready()), (true, Ok(())));
         // Committed by the next leader, as far as this one can tell.
         let mut earlier = start(&broker, &topic, b"earlier", 1);
         until(|| late.committed() < journal_last(&broker, 1)).await;
         late.lead(false).unwrap();
-        until(|| broker.groups().ready() == Err(GroupError::Shard(ShardFailure::NotLeader))).await;
+        until(|| broker.groups(&Caller::OPERATOR).ready() == Err(GroupError::Shard(ShardFailure::NotLeader)))
+            .await;
         assert!(!shard.is_led() && broker.inner.shards[0].is_led());
         late.lead(true).unwrap();
         assert!(pending(&mut earlier).await);
@@ -173,7 +174,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
         .unwrap();
         until(|| {
             late.commit_all();
-            broker.groups().ready().is_ok()
+            broker.groups(&Caller::OPERATOR).ready().is_ok()
         })
         .await;
         let told = part.0.lock().clone();
@@ -190,7 +191,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
     drop(leading);
     drop(part);
     machine.freely(|| broker.shutdown());
-    assert_eq!(broker.groups().ready(), Err(GroupError::Shard(ShardFailure::ShuttingDown)));
+    assert_eq!(broker.groups(&Caller::OPERATOR).ready(), Err(GroupError::Shard(ShardFailure::ShuttingDown)));
 }
 
 #[test]

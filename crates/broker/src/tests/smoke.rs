@@ -4,7 +4,7 @@ use std::task::{Context, Waker};
 use sabir_model::{TopicConfig, TopicError, TopicField};
 
 use super::rig::{append, batch, create, new_topic, open, options, produced, read, soon, until, values};
-use crate::{BrokerOptions, Caller, NewTopic, OffsetSpec};
+use crate::{BrokerOptions, Caller, NewTopic, OffsetSpec, ReadTarget};
 
 #[tokio::test]
 async fn what_was_appended_is_read_also_after_a_restart() {
@@ -31,9 +31,9 @@ async fn what_was_appended_is_read_also_after_a_restart() {
     assert_eq!(broker.catalog().topic("orders").unwrap().id, topic.id);
     check(&broker).await;
     let partition = topic.partition(1).unwrap();
-    let found = broker.offsets(partition.shard, partition.id, OffsetSpec::Timestamp(12)).await.unwrap();
+    let found = broker.offsets(ReadTarget::of(partition), OffsetSpec::Timestamp(12)).await.unwrap();
     assert_eq!((found.offset.0, found.timestamp), (4, 12));
-    let found = broker.offsets(partition.shard, partition.id, OffsetSpec::MaxTimestamp).await.unwrap();
+    let found = broker.offsets(ReadTarget::of(partition), OffsetSpec::MaxTimestamp).await.unwrap();
     assert_eq!((found.offset.0, found.timestamp), (6, 99));
     broker.shutdown();
 }
@@ -43,7 +43,7 @@ async fn a_retry_is_answered_with_the_first_offset() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
     let topic = create(&broker, "t", 1).await;
-    let id = broker.allocate_producer_id().await.unwrap().0;
+    let id = broker.allocate_producer_id(&Caller::OPERATOR).await.unwrap().0;
     let first = append(&broker, &topic, 0, produced(&[b"x"], id, 0, 0)).await.unwrap();
     let second = append(&broker, &topic, 0, produced(&[b"y"], id, 0, 1)).await.unwrap();
     let again = append(&broker, &topic, 0, produced(&[b"x"], id, 0, 0)).await.unwrap();
@@ -59,7 +59,7 @@ async fn topics_follow_the_nodes_defaults_in_what_is_not_their_own() {
     let broker = open(options(dir.path()));
     let own = TopicConfig { retention_ms: Some(77), ..TopicConfig::default() };
     let topics = vec![new_topic("follows", 2), NewTopic { config: own, ..new_topic("has its own", 2) }];
-    for topic in broker.create_topics(Caller::OPERATOR, topics).await {
+    for topic in broker.create_topics(&Caller::OPERATOR, topics).await {
         topic.unwrap();
     }
     broker.shutdown();
@@ -116,7 +116,7 @@ async fn what_a_topic_is_given_is_counted_once_it_is_appended_and_once() {
     let topics =
         [create(&broker, "a", 1).await, create(&broker, "b", 1).await, create(&broker, "c", 1).await];
     let received = |topic: &crate::Topic| topic.traffic.own().map(|own| own.received());
-    let id = broker.allocate_producer_id().await.unwrap().0;
+    let id = broker.allocate_producer_id(&Caller::OPERATOR).await.unwrap().0;
     let one = produced(&[b"x"], id, 0, 0);
     let len = one.len() as u64;
     append(&broker, &topics[0], 0, one.clone()).await.unwrap();
@@ -137,7 +137,7 @@ async fn what_a_topic_is_given_is_counted_once_it_is_appended_and_once() {
         config.own(TopicField::RetentionMs);
         Ok::<(), TopicError>(())
     };
-    let changed = broker.change_topic(Caller::OPERATOR, topics[0].id, change).await.unwrap();
+    let changed = broker.change_topic(&Caller::OPERATOR, topics[0].id, change).await.unwrap();
     append(&broker, &changed, 0, small.clone()).await.unwrap();
     assert_eq!(received(&broker.catalog().topic("a").unwrap().clone()), Some(len + small.len() as u64));
     broker.shutdown();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::rig::{append, batch, create, open, options, read, soon, values};
-use crate::{Broker, BrokerOptions, DiskKind, Topic};
+use crate::{Broker, BrokerOptions, DiskKind, ReadTarget, Topic};
 
 const WRITERS: i32 = 4;
 const BATCHES: i64 = 400;
@@ -40,7 +40,7 @@ async fn follow(broker: Broker, topic: Arc<Topic>, partition: i32) {
     let place = topic.partition(partition).unwrap();
     let mut next = 0;
     while next < BATCHES {
-        let watch = broker.watch(&[(place.shard, place.id)], 1);
+        let watch = broker.watch(&[ReadTarget::of(place)], 1);
         let fetched = soon(read(&broker, &topic, partition, next, 100_000)).await.unwrap();
         if fetched.slices.is_empty() {
             soon(watch).await;

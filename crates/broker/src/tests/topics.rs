@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use sabir_model::{FrontendNo, InvalidSetting, Offset, TopicConfig, TopicError, TopicField};
+use sabir_model::{FrontendNo, InvalidSetting, Namespace, Offset, TopicConfig, TopicError, TopicField};
 
 use super::rig::{batch, checked, new_topic, open, options, soon, until};
-use crate::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReservedTopic, Topic};
+use crate::{
+    AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, ReadTarget, ReservedTopic, Topic,
+};
 
-const ONE: Caller = Caller::front_end("one");
-const TWO: Caller = Caller::front_end("two");
+static ONE: Caller = Caller::front_end("one");
+static TWO: Caller = Caller::front_end("two");
 
-async fn make(broker: &Broker, caller: Caller, topic: NewTopic) -> Result<Arc<Topic>, TopicError> {
+async fn make(broker: &Broker, caller: &Caller, topic: NewTopic) -> Result<Arc<Topic>, TopicError> {
     soon(broker.create_topics(caller, vec![topic])).await.remove(0)
 }
 
@@ -21,7 +23,7 @@ fn reopen(broker: Broker, options: BrokerOptions) -> Broker {
 }
 
 /// Everything that changes a topic, tried by that caller.
-async fn try_all(broker: &Broker, caller: Caller, topic: &Topic) -> Vec<Result<(), TopicError>> {
+async fn try_all(broker: &Broker, caller: &Caller, topic: &Topic) -> Vec<Result<(), TopicError>> {
     let place = topic.partition(0).unwrap();
     let set = |config: &mut TopicConfig| {
         config.retention_ms = Some(config.retention_ms.unwrap_or(0) + 1);
@@ -48,7 +50,7 @@ async fn names_that_a_front_end_keeps_are_made_by_it_alone_and_changed_by_nobody
     let mut broker = open(with());
     for name in ["__kept", "own.x"] {
         for (caller, internal) in
-            [(Caller::OPERATOR, false), (Caller::OPERATOR, true), (TWO, true), (ONE, false)]
+            [(&Caller::OPERATOR, false), (&Caller::OPERATOR, true), (&TWO, true), (&ONE, false)]
         {
             let wanted = NewTopic { internal, ..new_topic(name, 1) };
             let reserved = Err(TopicError::Reserved { name: name.into(), by: "one" });
@@ -56,15 +58,15 @@ async fn names_that_a_front_end_keeps_are_made_by_it_alone_and_changed_by_nobody
             assert_eq!(make(&broker, caller, wanted).await.map(drop), reserved);
         }
     }
-    make(&broker, TWO, new_topic("__kept_by_nobody", 1)).await.unwrap();
-    make(&broker, ONE, NewTopic { internal: true, ..new_topic("__kept", 1) }).await.unwrap();
+    make(&broker, &TWO, new_topic("__kept_by_nobody", 1)).await.unwrap();
+    make(&broker, &ONE, NewTopic { internal: true, ..new_topic("__kept", 1) }).await.unwrap();
     for again in [false, true] {
         if again {
             broker = reopen(broker, with());
         }
         let kept = broker.catalog().topic("__kept").cloned().unwrap();
         assert!(kept.internal);
-        for caller in [Caller::OPERATOR, ONE, TWO] {
+        for caller in [&Caller::OPERATOR, &ONE, &TWO] {
             let refused = Err(TopicError::Internal("__kept".into()));
             assert_eq!(try_all(&broker, caller, &kept).await, vec![refused; 6]);
         }
@@ -76,13 +78,37 @@ async fn names_that_a_front_end_keeps_are_made_by_it_alone_and_changed_by_nobody
 async fn what_one_front_end_made_is_changed_by_it_and_by_the_operator() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
-    let its = make(&broker, ONE, new_topic("its", 1)).await.unwrap();
-    assert_eq!(try_all(&broker, TWO, &its).await, vec![Err(TopicError::MadeElsewhere("its".into())); 6]);
-    assert_eq!(try_all(&broker, ONE, &its).await, vec![Ok(()); 6]);
-    let its = make(&broker, TWO, new_topic("its", 1)).await.unwrap();
-    assert_eq!(try_all(&broker, Caller::OPERATOR, &its).await, vec![Ok(()); 6]);
-    let nobodys = make(&broker, Caller::OPERATOR, new_topic("nobody's", 1)).await.unwrap();
-    assert_eq!(try_all(&broker, TWO, &nobodys).await, vec![Ok(()); 6]);
+    let its = make(&broker, &ONE, new_topic("its", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, &TWO, &its).await, vec![Err(TopicError::MadeElsewhere("its".into())); 6]);
+    assert_eq!(try_all(&broker, &ONE, &its).await, vec![Ok(()); 6]);
+    let its = make(&broker, &TWO, new_topic("its", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, &Caller::OPERATOR, &its).await, vec![Ok(()); 6]);
+    let nobodys = make(&broker, &Caller::OPERATOR, new_topic("nobody's", 1)).await.unwrap();
+    assert_eq!(try_all(&broker, &TWO, &nobodys).await, vec![Ok(()); 6]);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_name_is_another_topic_s_in_another_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = open(options(dir.path()));
+    let other = ONE.clone().within(Namespace::named("other").unwrap());
+    let here = make(&broker, &ONE, new_topic("t", 1)).await.unwrap();
+    let there = make(&broker, &other, new_topic("t", 1)).await.unwrap();
+    for again in [false, true] {
+        if again {
+            broker = reopen(broker, options(dir.path()));
+        }
+        let view = broker.catalog();
+        let found = |caller| view.topic_of(caller, "t").unwrap().id;
+        assert_eq!((found(&ONE), found(&other)), (here.id, there.id));
+        assert_eq!(view.topics_of(&other).count(), 1);
+        // What one does not see it does not change, whatever it guesses.
+        assert_eq!(try_all(&broker, &other, &here).await, vec![Err(TopicError::Unknown); 6]);
+        assert_eq!(try_all(&broker, &ONE, &there).await, vec![Err(TopicError::Unknown); 6]);
+        assert!(AppendTarget::new(&other, &here, 0, AppendAcks::Leader, FrontendNo::NONE).is_err());
+        assert!(ReadTarget::new(&other, &here, 0).is_err() && ReadTarget::new(&other, &there, 0).is_ok());
+    }
     broker.shutdown();
 }
 
@@ -99,7 +125,7 @@ async fn settings_kept_by_name_take_so_much_memory_together_and_no_more() {
     let mut broker = open(with());
     // All are on their way before one is there.
     let many = (0..50).map(|i| keeping(&format!("t{i}"), 9_900)).collect();
-    let made = soon(broker.create_topics(ONE, many)).await;
+    let made = soon(broker.create_topics(&ONE, many)).await;
     let topics: Vec<_> = made.iter().flatten().cloned().collect();
     let refused = TopicError::TooManySettings { most: 100_000 };
     assert_eq!(topics.len(), 10);
@@ -117,15 +143,15 @@ async fn settings_kept_by_name_take_so_much_memory_together_and_no_more() {
                 Ok::<(), TopicError>(())
             }
         };
-        let more = soon(broker.change_topic(ONE, topics[0].id, set(20_000))).await;
+        let more = soon(broker.change_topic(&ONE, topics[0].id, set(20_000))).await;
         assert_eq!(more.err(), Some(refused.clone()));
         // What takes no more is changed all the same.
-        soon(broker.change_topic(ONE, topics[0].id, set(9_900))).await.unwrap();
-        assert_eq!(make(&broker, ONE, keeping("more", 9_900)).await.err(), Some(refused.clone()));
-        make(&broker, ONE, new_topic(&format!("none {again}"), 1)).await.unwrap();
+        soon(broker.change_topic(&ONE, topics[0].id, set(9_900))).await.unwrap();
+        assert_eq!(make(&broker, &ONE, keeping("more", 9_900)).await.err(), Some(refused.clone()));
+        make(&broker, &ONE, new_topic(&format!("none {again}"), 1)).await.unwrap();
     }
-    soon(broker.delete_topics(ONE, vec![topics[0].id])).await.remove(0).unwrap();
-    make(&broker, ONE, keeping("more", 9_900)).await.unwrap();
+    soon(broker.delete_topics(&ONE, vec![topics[0].id])).await.remove(0).unwrap();
+    make(&broker, &ONE, keeping("more", 9_900)).await.unwrap();
     broker.shutdown();
 }
 
@@ -133,7 +159,7 @@ async fn settings_kept_by_name_take_so_much_memory_together_and_no_more() {
 async fn changes_of_different_settings_at_the_same_time_all_stand() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
-    let topic = make(&broker, ONE, new_topic("t", 1)).await.unwrap();
+    let topic = make(&broker, &ONE, new_topic("t", 1)).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..40 {
         let (broker, id) = (broker.clone(), topic.id);
@@ -142,12 +168,12 @@ async fn changes_of_different_settings_at_the_same_time_all_stand() {
                 config.kept.set(&format!("setting {i}"), "here");
                 Ok::<(), TopicError>(())
             };
-            let caller = if i % 2 == 0 { ONE } else { Caller::OPERATOR };
-            let changing = broker.change_topic(caller, id, set);
+            let caller = if i % 2 == 0 { ONE.clone() } else { Caller::OPERATOR };
+            let changing = broker.change_topic(&caller, id, set);
             match i % 5 {
                 // It is given up, once it is on its way.
                 0 => drop(tokio::time::timeout(std::time::Duration::from_micros(1), changing).await),
-                1 => drop(broker.create_partitions(caller, id, 2 + i / 5).await),
+                1 => drop(broker.create_partitions(&caller, id, 2 + i / 5).await),
                 _ => drop(changing.await.unwrap()),
             }
         });
@@ -166,20 +192,20 @@ async fn changes_of_different_settings_at_the_same_time_all_stand() {
 async fn a_setting_that_cannot_be_is_refused_whichever_way_it_comes() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(options(dir.path()));
-    let topic = make(&broker, ONE, new_topic("t", 1)).await.unwrap();
+    let topic = make(&broker, &ONE, new_topic("t", 1)).await.unwrap();
     let bad = TopicConfig { min_insync: 0, ..TopicConfig::default() };
     let by_field = |error: Option<&TopicError>| {
         let field = Some(TopicField::MinInsync);
         matches!(error, Some(TopicError::Setting(InvalidSetting { field: f, .. })) if *f == field)
     };
-    let made = make(&broker, ONE, NewTopic { config: bad.clone(), ..new_topic("u", 1) }).await;
+    let made = make(&broker, &ONE, NewTopic { config: bad.clone(), ..new_topic("u", 1) }).await;
     assert!(by_field(made.as_ref().err()));
     let set = |config: &mut TopicConfig| {
         config.min_insync = 0;
         config.own(TopicField::MinInsync);
         Ok::<(), TopicError>(())
     };
-    assert!(by_field(soon(broker.change_topic(Caller::OPERATOR, topic.id, set)).await.as_ref().err()));
+    assert!(by_field(soon(broker.change_topic(&Caller::OPERATOR, topic.id, set)).await.as_ref().err()));
     broker.shutdown();
     drop(broker);
     let refused = Broker::open(
@@ -218,10 +244,12 @@ async fn the_largest_and_smallest_settings_are_lived_with() {
         ..TopicConfig::default()
     };
     for (name, config) in [("largest", largest), ("smallest", smallest)] {
-        let topic = make(&broker, ONE, NewTopic { config, ..new_topic(name, 1) }).await.unwrap();
+        let topic = make(&broker, &ONE, NewTopic { config, ..new_topic(name, 1) }).await.unwrap();
         for at in [0, 1, i64::MAX] {
             // No topic has as many replicas as the largest wants.
-            let target = AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontendNo::NONE).unwrap();
+            let target =
+                AppendTarget::new(&Caller::OPERATOR, &topic, 0, AppendAcks::Leader, FrontendNo::NONE)
+                    .unwrap();
             let appending = broker.append(vec![target.append(checked(&topic, batch(&[b"x"], at))).unwrap()]);
             broker.flush();
             appending.await.remove(0).unwrap();

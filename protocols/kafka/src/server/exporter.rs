@@ -4,9 +4,9 @@
 //! them than `kafka.exporter_partitions`, those are left out, and `sabir_metrics_left_out` says so.
 
 use sabir_base::metrics::Exposition;
-use sabir_broker::{CatalogView, DEFAULT_NAMESPACE, GroupLag, PartitionLag, Topic, TopicLag};
+use sabir_broker::{CatalogView, GroupLag, PartitionLag, Topic, TopicLag};
 
-use crate::server::frontend::KafkaFrontend;
+use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::names;
 
 /// How many more positions are summed up than are shown one by one.
@@ -25,7 +25,7 @@ pub(crate) fn expose(kafka: &KafkaFrontend, out: &mut Exposition) {
     nodes(kafka, out);
     let partitions_fit = topics(kafka, &catalog, limit, out);
     left_out(out, "kafka_topic_partition_*", !partitions_fit);
-    let survey = kafka.broker.groups_lag(limit.saturating_mul(SUMMED));
+    let survey = kafka.broker.groups_lag(&CALLER, limit.saturating_mul(SUMMED));
     left_out(out, "kafka_consumergroup_*", survey.is_none());
     let groups = survey.unwrap_or_default();
     let positions_fit = positions(&groups) <= limit;
@@ -49,7 +49,7 @@ fn nodes(kafka: &KafkaFrontend, out: &mut Exposition) {
 
 /// Tells whether the partitions are shown one by one.
 fn topics(kafka: &KafkaFrontend, catalog: &CatalogView, limit: usize, out: &mut Exposition) -> bool {
-    let seen = || catalog.topics().filter(|topic| &*topic.namespace == DEFAULT_NAMESPACE);
+    let seen = || catalog.topics_of(&CALLER);
     if catalog.len() <= limit {
         for topic in seen() {
             let help = "Number of partitions of the topic.";

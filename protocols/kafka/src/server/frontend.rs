@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics;
-use sabir_broker::{Broker, Caller, NewTopic, Partition, Topic};
+use sabir_broker::{Broker, Caller, NewTopic, Partition};
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{FrontendContext, Listening};
-use sabir_model::{LeaderEpoch, TopicConfig, TopicError, TopicId};
+use sabir_model::{LeaderEpoch, TopicConfig, TopicError};
 use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Workers};
 use tokio::sync::OnceCell;
 
@@ -26,8 +26,8 @@ use crate::wire::Str;
 /// How long the first client waits for what is made at the start.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// The caller of the broker, for what Kafka's clients ask for.
-pub(crate) const CALLER: Caller = Caller::front_end(NAME);
+/// The caller of the broker, for what no client asks for.
+pub(crate) static CALLER: Caller = Caller::front_end(NAME);
 
 /// Serves Kafka's protocol.
 pub(crate) struct KafkaFrontend {
@@ -113,7 +113,7 @@ impl KafkaFrontend {
             internal: true,
             unlike: false,
         };
-        match self.broker.create_topics(CALLER, vec![topic]).await.pop() {
+        match self.broker.create_topics(&CALLER, vec![topic]).await.pop() {
             Some(Err(TopicError::Exists(_))) | Some(Ok(_)) | None => Ok(()),
             Some(Err(error)) => Err(error),
         }
@@ -130,17 +130,6 @@ impl KafkaFrontend {
     pub(crate) fn leader(&self, partition: &Partition) -> Option<(i32, LeaderEpoch)> {
         let (term, leads) = self.broker.leadership(partition.shard)?;
         leads.then(|| (self.node_id(), partition.leader_epoch(term)))
-    }
-
-    /// The topic of a name as clients write it.
-    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        let name = names::topic_name(name).ok()?;
-        self.broker.catalog().topic(&name).cloned()
-    }
-
-    /// The topic of an id.
-    pub(crate) fn topic_by_id(&self, id: [u8; 16]) -> Option<Arc<Topic>> {
-        self.broker.catalog().topic_by_id(TopicId(id)).cloned()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Consumer groups on the wire. How they behave is tested where they are decided.
 
 use bytes::Bytes;
+use sabir_broker::Caller;
 use sabir_broker::testing::retire_groups;
 use sabir_kafka::wire::messages::delete_groups::DeleteGroupsRequest;
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
@@ -298,7 +299,8 @@ async fn negative_positions_are_kept_as_they_were_committed() {
     let shown: Vec<_> = kept.iter().map(|p| p.committed_offset).collect();
     assert_eq!(shown, offsets);
     assert!(kept.iter().all(|p| p.error_code == 0 && p.metadata.as_deref() == Some("note")), "{kept:?}");
-    let lag: u64 = rig.broker.group_lag("g", 100).unwrap().iter().map(|topic| topic.lag()).sum();
+    let lag: u64 =
+        rig.broker.group_lag(&Caller::OPERATOR, "g", 100).unwrap().iter().map(|topic| topic.lag()).sum();
     assert_eq!(lag, 1 + 2 + 1_000_000 + i64::MAX as u64, "all topics are empty");
 }
 

@@ -77,7 +77,7 @@ async fn changes_of_different_settings_from_both_sides_at_the_same_time_all_stan
                     config.own(field);
                     Ok::<(), TopicError>(())
                 };
-                broker.change_topic(Caller::OPERATOR, id, change).await.map(drop)
+                broker.change_topic(&Caller::OPERATOR, id, change).await.map(drop)
             }
         };
         let (altered, first, second) = tokio::join!(
@@ -106,7 +106,7 @@ async fn a_change_that_nobody_waits_for_any_more_is_not_taken_back_by_the_next()
         config.own(TopicField::RetentionBytes);
         Ok::<(), TopicError>(())
     };
-    let changing = rig.broker.change_topic(Caller::OPERATOR, id, first);
+    let changing = rig.broker.change_topic(&Caller::OPERATOR, id, first);
     assert!(tokio::time::timeout(Duration::from_millis(50), changing).await.is_err(), "it is given up");
     assert!(commits.is_holding(&rig.broker, ShardId::CATALOG), "and on its way");
     let mut other = rig.raw().await;

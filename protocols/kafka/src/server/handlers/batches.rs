@@ -150,8 +150,14 @@ mod tests {
             made_by: FrontendNo::NONE,
             traffic: Arc::default(),
         });
-        let target =
-            AppendTarget::new(&topic, 0, AppendAcks::Leader, FrontendNo::NONE).expect("it has the partition");
+        let target = AppendTarget::new(
+            &sabir_broker::Caller::OPERATOR,
+            &topic,
+            0,
+            AppendAcks::Leader,
+            FrontendNo::NONE,
+        )
+        .expect("it has the partition");
         let taken = match begin(Some(bytes.clone()), version, &target, now, &mut InlineBudget(inline))? {
             BatchCheck::Done(taken) => taken,
             BatchCheck::Long(long) => {

@@ -8,7 +8,6 @@ use sabir_broker::Topic;
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, once};
-use crate::server::frontend::KafkaFrontend;
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::describe_cluster::{
@@ -33,7 +32,6 @@ const BROKERS: i8 = 1;
 pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeClusterRequest = decode(request)?;
-    let kafka = &client.kafka;
     if body.endpoint_type != BROKERS {
         let error = ErrorCode::MismatchedEndpointType;
         let response = DescribeClusterResponse {
@@ -44,10 +42,10 @@ pub(super) fn describe_cluster(client: &Client, request: &Request) -> Result<Rep
         return Ok(call.reply(&response, error));
     }
     let mut response = DescribeClusterResponse {
-        cluster_id: kafka.cluster_id.clone(),
-        controller_id: kafka.node_id(),
+        cluster_id: client.kafka.cluster_id.clone(),
+        controller_id: client.kafka.node_id(),
         brokers: vec![DescribeClusterBroker {
-            broker_id: kafka.node_id(),
+            broker_id: client.kafka.node_id(),
             host: client.host.clone(),
             port: client.port,
             rack: None,
@@ -69,22 +67,27 @@ const UNKNOWN_BYTES: i64 = -1;
 pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeLogDirsRequest = decode(request)?;
-    let kafka = &client.kafka;
     let topics = match &body.topics {
-        None => kafka.broker.catalog().topics().map(|topic| sizes(kafka, topic, None)).collect(),
+        None => client
+            .kafka
+            .broker
+            .catalog()
+            .topics_of(&client.caller)
+            .map(|topic| sizes(client, topic, None))
+            .collect(),
         Some(wanted) => {
             let named = once(wanted, |wanted| wanted.topic.clone());
             let indexes = |indexes: &Vec<i32>| indexes.iter().copied().collect::<HashSet<_>>();
-            let found = named.filter_map(|w| Some((kafka.topic(&w.topic)?, indexes(&w.partitions))));
-            found.map(|(topic, indexes)| sizes(kafka, &topic, Some(&indexes))).collect()
+            let found = named.filter_map(|w| Some((client.topic(&w.topic)?, indexes(&w.partitions))));
+            found.map(|(topic, indexes)| sizes(client, &topic, Some(&indexes))).collect()
         }
     };
-    let shards = kafka.broker.stats().shards;
+    let shards = client.kafka.broker.stats().shards;
     let free = shards.iter().filter_map(|shard| shard.free_bytes).min();
     let used: u64 = shards.iter().map(|shard| shard.segment_bytes).sum();
     let result = DescribeLogDirsResult {
         error_code: 0,
-        log_dir: Str::from(kafka.broker.options().data.display().to_string()),
+        log_dir: Str::from(client.kafka.broker.options().data.display().to_string()),
         topics,
         total_bytes: free.map_or(UNKNOWN_BYTES, |free| signed(used.saturating_add(free))),
         usable_bytes: free.map_or(UNKNOWN_BYTES, signed),
@@ -93,12 +96,12 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
     Ok(call.reply(&DescribeLogDirsResponse { results: vec![result], ..Default::default() }, ErrorCode::None))
 }
 
-fn sizes(kafka: &KafkaFrontend, topic: &Topic, indexes: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
+fn sizes(client: &Client, topic: &Topic, indexes: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
     let wanted = topic.partitions.iter().filter(|p| indexes.is_none_or(|indexes| indexes.contains(&p.index)));
     let size = |p: &sabir_broker::Partition| DescribeLogDirsPartition {
         partition_index: p.index,
         // One that went a moment ago keeps nothing.
-        partition_size: signed(kafka.broker.partition_bytes(p.shard, p.id).unwrap_or(0)),
+        partition_size: signed(client.kafka.broker.partition_bytes(p.shard, p.id).unwrap_or(0)),
         offset_lag: 0,
         is_future_key: false,
     };
@@ -118,10 +121,15 @@ const MAX_PARTITIONS: usize = 2000;
 pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeTopicPartitionsRequest = decode(request)?;
-    let kafka = &client.kafka;
     let limit = usize::try_from(body.response_partition_limit).unwrap_or(0).clamp(1, MAX_PARTITIONS);
     let mut names: Vec<String> = if body.topics.is_empty() {
-        kafka.broker.catalog().topics().map(|t| names::client_name(&t.name).into_owned()).collect()
+        client
+            .kafka
+            .broker
+            .catalog()
+            .topics_of(&client.caller)
+            .map(|t| names::client_name(&t.name).into_owned())
+            .collect()
     } else {
         body.topics.iter().map(|t| t.name.to_string()).collect()
     };
@@ -131,7 +139,7 @@ pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> R
     let mut page = Page { left: limit, next: None, topics: Vec::new() };
     for name in names.iter().filter(|name| name.as_str() >= from.0) {
         let first = if name == from.0 { from.1 } else { 0 };
-        page.add(kafka, name, first as usize);
+        page.add(client, name, first as usize);
         if page.next.is_some() {
             break;
         }
@@ -152,7 +160,7 @@ struct Page {
 }
 
 impl Page {
-    fn add(&mut self, kafka: &KafkaFrontend, name: &str, first: usize) {
+    fn add(&mut self, client: &Client, name: &str, first: usize) {
         if self.left == 0 {
             self.next = Some(Cursor { topic_name: name.into(), partition_index: first as i32 });
             return;
@@ -164,17 +172,17 @@ impl Page {
             topic_authorized_operations: TOPIC_OPERATIONS,
             ..Default::default()
         };
-        let described = match (names::topic_name(name), kafka.topic(name)) {
+        let described = match (names::topic_name(name), client.topic(name)) {
             (Err(names::IllegalName), _) => refused(ErrorCode::InvalidTopic),
             (Ok(_), None) => refused(ErrorCode::UnknownTopicOrPartition),
-            (Ok(_), Some(topic)) => self.describe(kafka, name, &topic, first),
+            (Ok(_), Some(topic)) => self.describe(client, name, &topic, first),
         };
         self.topics.push(described);
     }
 
     fn describe(
         &mut self,
-        kafka: &KafkaFrontend,
+        client: &Client,
         name: &str,
         topic: &Arc<Topic>,
         first: usize,
@@ -191,17 +199,17 @@ impl Page {
             name: Some(name.into()),
             topic_id: topic.id.0,
             is_internal: is_internal(topic),
-            partitions: fitting.iter().map(|p| partition(kafka, p)).collect(),
+            partitions: fitting.iter().map(|p| partition(client, p)).collect(),
             topic_authorized_operations: TOPIC_OPERATIONS,
         }
     }
 }
 
 fn partition(
-    kafka: &KafkaFrontend,
+    client: &Client,
     partition: &sabir_broker::Partition,
 ) -> DescribeTopicPartitionsResponsePartition {
-    let described = super::metadata::partition(kafka, partition);
+    let described = super::metadata::partition(client, partition);
     DescribeTopicPartitionsResponsePartition {
         error_code: described.error_code,
         partition_index: described.partition_index,
@@ -228,19 +236,18 @@ pub(super) fn list_config_resources(client: &Client, request: &Request) -> Resul
         let response = ListConfigResourcesResponse { error_code: error.code(), ..Default::default() };
         return Ok(call.reply(&response, error));
     }
-    let kafka = &client.kafka;
     let wanted =
         |kind| call.version >= 1 && (body.resource_types.is_empty() || body.resource_types.contains(&kind));
     let mut config_resources = Vec::new();
     if wanted(TOPIC) {
-        let catalog = kafka.broker.catalog();
-        config_resources.extend(catalog.topics().map(|topic| ConfigResource {
+        let catalog = client.kafka.broker.catalog();
+        config_resources.extend(catalog.topics_of(&client.caller).map(|topic| ConfigResource {
             resource_name: Str::from(&*names::client_name(&topic.name)),
             resource_type: TOPIC,
         }));
     }
     if wanted(BROKER) {
-        let resource_name = Str::from(kafka.node_id().to_string());
+        let resource_name = Str::from(client.kafka.node_id().to_string());
         config_resources.push(ConfigResource { resource_name, resource_type: BROKER });
     }
     let response = ListConfigResourcesResponse { config_resources, ..Default::default() };

@@ -11,7 +11,6 @@ use super::topics::Refused;
 use super::weight::TOPIC_SETTINGS;
 use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
 use crate::server::broker_config;
-use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::map::topic_refusal;
 use crate::server::requests::{BadRequest, Request};
 use crate::server::topic_config::{self, ShownTopicSetting, ValueType};
@@ -81,10 +80,9 @@ fn described(
     resource: &describe::DescribeConfigsResource,
     body: &describe::DescribeConfigsRequest,
 ) -> describe::DescribeConfigsResult {
-    let kafka = &client.kafka;
     let all = match resource.resource_type {
-        TOPIC => find_topic(kafka, &resource.resource_name).map(|topic| {
-            let defaults = kafka.shown_defaults();
+        TOPIC => find_topic(client, &resource.resource_name).map(|topic| {
+            let defaults = client.kafka.shown_defaults();
             let settings = topic_config::shown(&topic.config, &defaults);
             settings.map(|shown| topic_setting(shown, body)).collect::<Vec<_>>()
         }),
@@ -111,10 +109,10 @@ fn described(
     }
 }
 
-fn find_topic(kafka: &KafkaFrontend, name: &str) -> Result<Arc<Topic>, Refused> {
+fn find_topic(client: &Client, name: &str) -> Result<Arc<Topic>, Refused> {
     crate::server::names::topic_name(name)
         .map_err(|_| (ErrorCode::InvalidTopic, "no topic can have this name".to_string()))?;
-    kafka.topic(name).ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, "no such topic".into()))
+    client.topic(name).ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, "no such topic".into()))
 }
 
 fn no_settings(resource_type: i8) -> Refused {
@@ -182,7 +180,7 @@ fn broker_settings(
         // The settings of all brokers together: nothing is set there.
         return Ok(Vec::new());
     }
-    check_broker(&client.kafka, name)?;
+    check_broker(client, name)?;
     let setting = |shown: broker_config::ShownBrokerSetting| {
         let mut synonyms = Vec::new();
         if body.include_synonyms {
@@ -202,11 +200,11 @@ fn broker_settings(
     Ok(broker_config::shown(client).into_iter().map(setting).collect())
 }
 
-fn check_broker(kafka: &KafkaFrontend, name: &str) -> Result<(), Refused> {
-    if name.parse() == Ok(kafka.node_id()) {
+fn check_broker(client: &Client, name: &str) -> Result<(), Refused> {
+    if name.parse() == Ok(client.kafka.node_id()) {
         return Ok(());
     }
-    let message = format!("there is broker {} only, not \"{name}\"", kafka.node_id());
+    let message = format!("there is broker {} only, not \"{name}\"", client.kafka.node_id());
     Err((ErrorCode::InvalidRequest, message))
 }
 
@@ -224,7 +222,6 @@ pub(super) async fn incremental_alter_configs(
     let call = Call::of(&request);
     let body: alter::IncrementalAlterConfigsRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
     let mut until = commit_by();
     let mut responses = Vec::with_capacity(body.resources.len());
@@ -239,7 +236,7 @@ pub(super) async fn incremental_alter_configs(
         let target = (resource.resource_type, &*resource.resource_name);
         let outcome = match named.check(target) {
             Ok(()) => {
-                change_resource(kafka, target, changes.collect(), false, body.validate_only, until).await
+                change_resource(&client, target, changes.collect(), false, body.validate_only, until).await
             }
             Err(refused) => Err(refused),
         };
@@ -264,7 +261,6 @@ pub(super) async fn alter_configs(client: Arc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: replace::AlterConfigsRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let named = Named::count(body.resources.iter().map(|r| (r.resource_type, &*r.resource_name)));
     let mut until = commit_by();
     let mut responses = Vec::with_capacity(body.resources.len());
@@ -277,7 +273,7 @@ pub(super) async fn alter_configs(client: Arc<Client>, request: Request) -> Resu
         let target = (resource.resource_type, &*resource.resource_name);
         let outcome = match named.check(target) {
             Ok(()) => {
-                change_resource(kafka, target, changes.collect(), true, body.validate_only, until).await
+                change_resource(&client, target, changes.collect(), true, body.validate_only, until).await
             }
             Err(refused) => Err(refused),
         };
@@ -316,7 +312,7 @@ impl<'a> Named<'a> {
 }
 
 async fn change_resource(
-    kafka: &KafkaFrontend,
+    client: &Client,
     (resource_type, name): (i8, &str),
     changes: Vec<Change<'_>>,
     from_defaults: bool,
@@ -327,7 +323,7 @@ async fn change_resource(
         TOPIC => {}
         // Nothing is ever set for a broker from here, so there is nothing to take away. Kafka's tools do it at the end of a move.
         BROKER if !from_defaults && changes.iter().all(|change| change.operation == DELETE) => {
-            return if name.is_empty() { Ok(()) } else { check_broker(kafka, name) };
+            return if name.is_empty() { Ok(()) } else { check_broker(client, name) };
         }
         BROKER => {
             let message = "a broker's settings are read from its configuration file when it starts";
@@ -335,13 +331,15 @@ async fn change_resource(
         }
         other => return Err(no_settings(other)),
     }
-    let topic = find_topic(kafka, name)?;
-    let defaults = &kafka.broker.options().defaults;
+    let topic = find_topic(client, name)?;
+    let defaults = &client.kafka.broker.options().defaults;
     let change =
         |config: &mut TopicConfig| apply_all(config, &changes, from_defaults.then_some(defaults), defaults);
     let done = match validate_only {
-        true => kafka.broker.check_change(CALLER, topic.id, change),
-        false => within(until, kafka.broker.change_topic(CALLER, topic.id, change)).await.map(drop),
+        true => client.kafka.broker.check_change(&client.caller, topic.id, change),
+        false => {
+            within(until, client.kafka.broker.change_topic(&client.caller, topic.id, change)).await.map(drop)
+        }
     };
     done.map_err(|NotChanged(refused)| refused)
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_broker::{Fetched, Partition, Topic};
-use sabir_model::{LeaderEpoch, Offset, PartitionId, ShardId, TopicId};
+use sabir_broker::{Fetched, Partition, ReadTarget, Topic};
+use sabir_model::{LeaderEpoch, Offset, TopicId};
 use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
 use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
 use crate::server::fetch_session::{Plan, TopicKey, Wanted};
-use crate::server::frontend::{KafkaFrontend, short_uuid};
+use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
@@ -30,10 +30,11 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     let Ok(held) = hold(&client.memory, most, Instant::now()).await else { return Ok(NO_MEMORY) };
     let body: FetchRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
-    let catalog = kafka.broker.catalog();
-    let names = |id| catalog.topic_by_id(TopicId(id)).map(|topic| topic.name.clone());
-    let begun = kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));
+    let catalog = client.kafka.broker.catalog();
+    let seen = |topic: &&Arc<Topic>| client.caller.sees(topic);
+    let names = |id| catalog.topic_by_id(TopicId(id)).filter(seen).map(|topic| topic.name.clone());
+    let begun =
+        client.kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));
     drop(catalog);
     let plan = match begun {
         Ok(plan) => plan,
@@ -44,7 +45,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     };
     let bounds = Bounds {
         min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
-        max_bytes: usize::try_from(body.max_bytes).unwrap_or(0).min(kafka.config.max_fetch.0 as usize),
+        max_bytes: usize::try_from(body.max_bytes).unwrap_or(0).min(client.kafka.config.max_fetch.0 as usize),
         until: Instant::now()
             + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
         committed_only: body.isolation_level == 1,
@@ -54,7 +55,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
     let Ok(_held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
     let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds).await;
-    kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
+    client.kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
     given.iter().for_each(|(topic, bytes)| topic.traffic.send(*bytes));
     Ok(call.reply(&respond(&plan, answers), error).within(memory))
@@ -70,8 +71,7 @@ struct Bounds {
 }
 
 /// What a partition takes while its fetch waits: what is wanted of it, that it is watched, and what is answered.
-const EACH: usize =
-    size_of::<Wanted>() + size_of::<(ShardId, PartitionId)>() + size_of::<(usize, PartitionData)>();
+const EACH: usize = size_of::<Wanted>() + size_of::<ReadTarget>() + size_of::<(usize, PartitionData)>();
 
 /// In how many bytes a request of a version names a partition, if not more.
 const fn named_in(version: i16) -> usize {
@@ -105,8 +105,8 @@ type Answers = Vec<(usize, PartitionData)>;
 
 /// Reads, and reads again when there is more, until there is enough or it is time to answer.
 async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
-    let (kafka, memory) = (&client.kafka, &client.memory);
-    let first = gather(kafka, memory, plan, bounds).await;
+    let memory = &client.memory;
+    let first = gather(client, memory, plan, bounds).await;
     if first.is_enough(bounds) || Instant::now() >= bounds.until {
         return first;
     }
@@ -120,10 +120,10 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
     let (mut there, mut missing) = (first.bytes, first.missing(bounds));
     drop(first);
     loop {
-        let watched = partitions(kafka, plan);
+        let watched = partitions(client, plan);
         // Registered before the read, so that nothing between the two is missed.
-        let watch = kafka.broker.watch(&watched, missing.max(1));
-        let gathered = gather(kafka, memory, plan, bounds).await;
+        let watch = client.kafka.broker.watch(&watched, missing.max(1));
+        let gathered = gather(client, memory, plan, bounds).await;
         if gathered.is_enough(bounds) || (gathered.has_failed() && !failed) {
             return gathered;
         }
@@ -135,7 +135,7 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
         drop(gathered);
         let more = tokio::time::timeout_at(bounds.until, watch).await;
         if more.is_err() {
-            return gather(kafka, memory, plan, bounds).await;
+            return gather(client, memory, plan, bounds).await;
         }
     }
 }
@@ -184,7 +184,7 @@ impl Gathered {
 const AT_A_TIME: Duration = Duration::from_millis(1);
 
 /// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
-async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
+async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
     let most = most(&plan.wanted, bounds.max_bytes);
     let memory = memory.share(most, UNCOUNTED);
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
@@ -192,7 +192,7 @@ async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds
     let answers = Vec::with_capacity(plan.wanted.len());
     let (urgent, any_read, given) = Default::default();
     let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, any_read, given };
-    let (mut topics, mut began) = (Lookup::new(kafka), Instant::now());
+    let (mut topics, mut began) = (Lookup::new(client), Instant::now());
     for (at, wanted) in plan.wanted.iter().enumerate() {
         if at % 64 == 63 && began.elapsed() >= AT_A_TIME {
             // A session knows of far more partitions than its request names.
@@ -201,12 +201,15 @@ async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds
         }
         let left = max_bytes.saturating_sub(gathered.bytes);
         let found = topics.find(wanted);
-        let answer = match found.as_ref().map(|(_, partition)| check(kafka, partition, wanted, bounds)) {
-            Ok(Ok(Found::Partition(partition))) => {
+        let answer = match found
+            .as_ref()
+            .map(|(_, partition, target)| check(client, partition, *target, wanted, bounds))
+        {
+            Ok(Ok(Found::Partition(target))) => {
                 let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
-                read(kafka, &partition, wanted, max, gathered.bytes == 0, bounds.committed_only).await
+                read(client, target, wanted, max, gathered.bytes == 0, bounds.committed_only).await
             }
             Ok(Ok(Found::Diverged(end))) => {
                 Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
@@ -216,7 +219,7 @@ async fn gather(kafka: &KafkaFrontend, memory: &FrameMemory, plan: &Plan, bounds
         };
         let answer = answer.unwrap_or_else(|error| unread(wanted, error));
         let bytes = answer.records.as_ref().map_or(0, RecordData::len);
-        if let Ok((topic, _)) = &found {
+        if let Ok((topic, ..)) = &found {
             gathered.gives(topic, bytes);
         }
         let waits = is_absent(answer.error_code);
@@ -263,20 +266,20 @@ fn most(wanted: &[Wanted], max_bytes: usize) -> usize {
 
 /// Finds topics, which come in runs.
 struct Lookup<'a> {
-    kafka: &'a KafkaFrontend,
+    client: &'a Client,
     last: Option<(TopicKey, Option<Arc<Topic>>)>,
 }
 
 impl<'a> Lookup<'a> {
-    fn new(kafka: &'a KafkaFrontend) -> Self {
-        Self { kafka, last: None }
+    fn new(client: &'a Client) -> Self {
+        Self { client, last: None }
     }
 
-    fn find(&mut self, wanted: &Wanted) -> Result<(Arc<Topic>, Partition), ErrorCode> {
+    fn find(&mut self, wanted: &Wanted) -> Result<(Arc<Topic>, Partition, ReadTarget), ErrorCode> {
         if self.last.as_ref().is_none_or(|(key, _)| *key != wanted.topic) {
             let topic = match &wanted.topic {
-                TopicKey::Name(name) => self.kafka.topic(name),
-                TopicKey::Id(id) => self.kafka.topic_by_id(*id),
+                TopicKey::Name(name) => self.client.topic(name),
+                TopicKey::Id(id) => self.client.topic_by_id(*id),
             };
             self.last = Some((wanted.topic.clone(), topic));
         }
@@ -284,30 +287,30 @@ impl<'a> Lookup<'a> {
         let topic = topic.ok_or_else(|| self.absent(wanted))?;
         let partition =
             topic.partition(wanted.partition).copied().ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        Ok((topic, partition))
+        let target = self.client.read_target(&topic, wanted.partition)?;
+        Ok((topic, partition, target))
     }
 
     /// What has become of a topic that is not there.
     fn absent(&self, wanted: &Wanted) -> ErrorCode {
         match (&wanted.topic, &wanted.known_as) {
             (TopicKey::Id(_), None) => ErrorCode::UnknownTopicId,
-            (TopicKey::Id(_), Some(name)) if self.kafka.broker.catalog().topic(name).is_some() => {
-                ErrorCode::InconsistentTopicId
-            }
+            (TopicKey::Id(_), Some(name)) if self.client.knows(name) => ErrorCode::InconsistentTopicId,
             _ => ErrorCode::UnknownTopicOrPartition,
         }
     }
 }
 
 enum Found {
-    Partition(Partition),
+    Partition(ReadTarget),
     Diverged(EpochEndOffset),
 }
 
 /// Checks leadership and the epochs that the client knows.
 fn check(
-    kafka: &KafkaFrontend,
+    client: &Client,
     partition: &Partition,
+    target: ReadTarget,
     wanted: &Wanted,
     bounds: &Bounds,
 ) -> Result<Found, ErrorCode> {
@@ -315,21 +318,20 @@ fn check(
         return Err(ErrorCode::NotLeaderOrFollower);
     }
     // In a fetch any negative epoch is none, as with Kafka; elsewhere -1 alone is.
-    check_epoch(kafka, partition, wanted.leader_epoch.max(-1))?;
+    check_epoch(client, partition, wanted.leader_epoch.max(-1))?;
     if wanted.last_fetched_epoch >= 0 {
-        let end =
-            kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.last_fetched_epoch));
+        let end = client.kafka.broker.end_of_epoch(target, LeaderEpoch(wanted.last_fetched_epoch));
         let end = end.map_err(read_error_code)?;
         if end.epoch.0 < wanted.last_fetched_epoch || end.end_offset.0 < wanted.fetch_offset {
             return Ok(Found::Diverged(EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 }));
         }
     }
-    Ok(Found::Partition(*partition))
+    Ok(Found::Partition(target))
 }
 
 /// Refuses an epoch other than the leader's; negative is none.
-pub(super) fn check_epoch(kafka: &KafkaFrontend, partition: &Partition, epoch: i32) -> Result<(), ErrorCode> {
-    let (_, current) = kafka.leader(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
+pub(super) fn check_epoch(client: &Client, partition: &Partition, epoch: i32) -> Result<(), ErrorCode> {
+    let (_, current) = client.kafka.leader(partition).ok_or(ErrorCode::NotLeaderOrFollower)?;
     match epoch {
         -1 => Ok(()),
         older if older < current.0 => Err(ErrorCode::FencedLeaderEpoch),
@@ -339,15 +341,15 @@ pub(super) fn check_epoch(kafka: &KafkaFrontend, partition: &Partition, epoch: i
 }
 
 async fn read(
-    kafka: &KafkaFrontend,
-    partition: &Partition,
+    client: &Client,
+    target: ReadTarget,
     wanted: &Wanted,
     max_bytes: usize,
     min_one: bool,
     committed_only: bool,
 ) -> Result<PartitionData, ErrorCode> {
     let from = Offset(wanted.fetch_offset);
-    let read = kafka.broker.read(partition.shard, partition.id, from, max_bytes, min_one).await;
+    let read = client.kafka.broker.read(target, from, max_bytes, min_one).await;
     let fetched = read.map_err(read_error_code)?;
     Ok(PartitionData {
         partition_index: wanted.partition,
@@ -385,10 +387,10 @@ fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
 }
 
 /// Every partition of the plan that is there.
-fn partitions(kafka: &KafkaFrontend, plan: &Plan) -> Vec<(ShardId, PartitionId)> {
-    let mut topics = Lookup::new(kafka);
+fn partitions(client: &Client, plan: &Plan) -> Vec<ReadTarget> {
+    let mut topics = Lookup::new(client);
     let found = plan.wanted.iter().filter_map(|wanted| topics.find(wanted).ok());
-    found.map(|(_, partition)| (partition.shard, partition.id)).collect()
+    found.map(|(.., target)| target).collect()
 }
 
 fn respond(plan: &Plan, answers: Answers) -> FetchResponse {

@@ -129,7 +129,7 @@ pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<
         id_required: call.version >= ID_REQUIRED_SINCE,
         may_skip_assignment: call.version >= SKIP_SINCE,
     };
-    let joining = client.kafka.broker.groups().join(&body.group_id, join);
+    let joining = client.groups().join(&body.group_id, join);
     // The wait may be long: let go of the request.
     drop((body, request));
     let (response, error) = match joining.await {
@@ -186,7 +186,7 @@ pub(super) async fn sync_group(client: Arc<Client>, request: Request) -> Result<
     };
     // A member that brings assignments waits for their commit; the others for the leader, which the group sees to.
     let commits = !sync.assignments.is_empty();
-    let syncing = client.kafka.broker.groups().sync(&body.group_id, sync);
+    let syncing = client.groups().sync(&body.group_id, sync);
     drop((body, request));
     let synced = if commits { within(commit_by(), syncing).await } else { syncing.await };
     let (response, error) = match synced {
@@ -215,7 +215,7 @@ pub(super) fn heartbeat(client: &Client, request: &Request) -> Result<Reply, Bad
     let call = Call::of(request);
     let body: HeartbeatRequest = decode(request)?;
     let fence = fence(body.generation_id, &body.member_id, body.group_instance_id.as_ref());
-    let alive = client.kafka.broker.groups().heartbeat(&body.group_id, &fence);
+    let alive = client.groups().heartbeat(&body.group_id, &fence);
     let error = alive.map_or_else(group_error_code, |()| ErrorCode::None);
     Ok(call.reply(&HeartbeatResponse { error_code: error.code(), ..Default::default() }, error))
 }
@@ -232,7 +232,7 @@ pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, B
     } else {
         vec![LeaveRequest { member: body.member_id.as_str().into(), instance: None }]
     };
-    let response = match client.kafka.broker.groups().leave(&body.group_id, leaving) {
+    let response = match client.groups().leave(&body.group_id, leaving) {
         Err(kind) => LeaveGroupResponse { error_code: group_error_code(kind).code(), ..Default::default() },
         Ok(left) => {
             let member = |left: &sabir_broker::Left| MemberResponse {
@@ -256,7 +256,7 @@ pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, B
 pub(super) fn describe_groups(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: DescribeGroupsRequest = decode(request)?;
-    let groups = client.kafka.broker.groups();
+    let groups = client.groups();
     let ready = groups.ready();
     let describe = |id: &Str| {
         if let Err(kind) = ready {
@@ -314,7 +314,7 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, B
     let body: ListGroupsRequest = decode(request)?;
     let named =
         |filter: &[Str], name: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(name));
-    let groups = client.kafka.broker.groups();
+    let groups = client.groups();
     if let Err(kind) = groups.ready() {
         let error = group_error_code(kind);
         return Ok(call.reply(&ListGroupsResponse { error_code: error.code(), ..Default::default() }, error));
@@ -338,7 +338,7 @@ pub(super) async fn delete_groups(client: Arc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: DeleteGroupsRequest = decode(&request)?;
     drop(request);
-    let groups = client.kafka.broker.groups();
+    let groups = client.groups();
     // All at once, so that they share a commit.
     let deleting: Vec<_> = body.groups_names.into_iter().map(|id| (groups.delete(&id), id)).collect();
     let mut results = Vec::with_capacity(deleting.len());

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use sabir_broker::{FoundOffset, OffsetSpec, Partition};
+use sabir_broker::{FoundOffset, OffsetSpec, ReadTarget};
 use sabir_model::{LeaderEpoch, Offset};
 
 use super::fetch::check_epoch;
 use super::{Call, Client, Reply, decode, first_error};
-use crate::server::frontend::KafkaFrontend;
 use crate::server::map::read_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::list_offsets::{
@@ -28,7 +27,7 @@ pub(super) async fn list_offsets(client: Arc<Client>, request: Request) -> Resul
         let mut partitions = Vec::with_capacity(wanted.len());
         for (partition_index, wanted) in wanted {
             let found = match wanted {
-                Once(wanted) => find(&client.kafka, name, wanted, call.version).await,
+                Once(wanted) => find(&client, name, wanted, call.version).await,
                 Again => Err(ErrorCode::InvalidRequest),
             };
             partitions.push(answer(partition_index, found));
@@ -87,27 +86,23 @@ fn answer(partition_index: i32, found: Result<FoundOffset, ErrorCode>) -> ListOf
 }
 
 async fn find(
-    kafka: &KafkaFrontend,
+    client: &Client,
     topic: &Str,
     wanted: &ListOffsetsPartition,
     version: i16,
 ) -> Result<FoundOffset, ErrorCode> {
-    let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let topic = client.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    check_epoch(kafka, partition, wanted.current_leader_epoch)?;
+    check_epoch(client, partition, wanted.current_leader_epoch)?;
     match meaning(wanted.timestamp, version)? {
         // No record was tiered, and none is to be.
         None => Ok(FoundOffset { offset: Offset(-1), timestamp: -1, leader_epoch: LeaderEpoch::UNKNOWN }),
-        Some(spec) => look_up(kafka, partition, spec).await,
+        Some(spec) => look_up(client, client.read_target(&topic, wanted.partition_index)?, spec).await,
     }
 }
 
-async fn look_up(
-    kafka: &KafkaFrontend,
-    partition: &Partition,
-    spec: OffsetSpec,
-) -> Result<FoundOffset, ErrorCode> {
-    kafka.broker.offsets(partition.shard, partition.id, spec).await.map_err(read_error_code)
+async fn look_up(client: &Client, target: ReadTarget, spec: OffsetSpec) -> Result<FoundOffset, ErrorCode> {
+    client.kafka.broker.offsets(target, spec).await.map_err(read_error_code)
 }
 
 /// What a timestamp of the request asks for; `None` for a place in tiered storage, of which there is none.

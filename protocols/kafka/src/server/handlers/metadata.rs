@@ -7,7 +7,6 @@ use sabir_model::{TopicError, TopicId};
 
 use super::topics::is_internal;
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
-use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::metadata::{
@@ -37,26 +36,31 @@ pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Re
     let call = Call::of(&request);
     let body: MetadataRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let all = match &body.topics {
         None => true,
         // Before version 1 there was no null.
         Some(topics) => call.version == 0 && topics.is_empty(),
     };
     let mut topics = if all {
-        kafka.broker.catalog().topics().map(|topic| described(kafka, topic)).collect()
+        client
+            .kafka
+            .broker
+            .catalog()
+            .topics_of(&client.caller)
+            .map(|topic| described(&client, topic))
+            .collect()
     } else {
-        let create = kafka.config.auto_create && body.allow_auto_topic_creation;
+        let create = client.kafka.config.auto_create && body.allow_auto_topic_creation;
         let wanted = body.topics.unwrap_or_default();
         if create {
             // What is not made in time is made all the same, and not there in the answer.
-            if tokio::time::timeout(COMMIT_TIMEOUT, create_missing(kafka, &wanted)).await.is_err() {
+            if tokio::time::timeout(COMMIT_TIMEOUT, create_missing(&client, &wanted)).await.is_err() {
                 tracing::warn!("topics that a client asked for are not made in time");
             }
         }
-        let catalog = kafka.broker.catalog();
+        let catalog = client.kafka.broker.catalog();
         let wanted = once(&wanted, |topic| (topic.name.clone(), topic.topic_id));
-        wanted.map(|topic| one(kafka, &catalog, topic, create)).collect::<Vec<_>>()
+        wanted.map(|topic| one(&client, &catalog, topic, create)).collect::<Vec<_>>()
     };
     if body.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|t| t.error_code == 0) {
@@ -66,13 +70,13 @@ pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Re
     let error = first_error(topics.iter().map(|t| t.error_code));
     let mut response = MetadataResponse {
         brokers: vec![MetadataResponseBroker {
-            node_id: kafka.node_id(),
+            node_id: client.kafka.node_id(),
             host: client.host.clone(),
             port: client.port,
             rack: None,
         }],
-        cluster_id: Some(kafka.cluster_id.clone()),
-        controller_id: kafka.node_id(),
+        cluster_id: Some(client.kafka.cluster_id.clone()),
+        controller_id: client.kafka.node_id(),
         topics,
         ..Default::default()
     };
@@ -86,16 +90,16 @@ pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Re
 const NAMED: usize = 10;
 
 /// Makes the named topics that are not there. What goes wrong shows in the answer: they are still not there.
-async fn create_missing(kafka: &KafkaFrontend, wanted: &[MetadataRequestTopic]) {
+async fn create_missing(client: &Client, wanted: &[MetadataRequestTopic]) {
     if wanted.iter().any(|topic| topic.name.as_deref() == Some(names::OFFSETS))
-        && let Err(error) = kafka.make_offsets_topic().await
+        && let Err(error) = client.kafka.make_offsets_topic().await
     {
         tracing::warn!(topic = names::OFFSETS, %error, "the topic cannot be made");
     }
-    let catalog = kafka.broker.catalog();
+    let catalog = client.kafka.broker.catalog();
     let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
     let missing = named.filter_map(|name| names::topic_name(name).ok());
-    let missing = missing.filter(|name| catalog.topic(name).is_none());
+    let missing = missing.filter(|name| catalog.topic_of(&client.caller, name).is_none());
     let mut missing: Vec<String> = missing.map(Into::into).collect();
     missing.sort_unstable();
     missing.dedup();
@@ -104,13 +108,14 @@ async fn create_missing(kafka: &KafkaFrontend, wanted: &[MetadataRequestTopic]) 
     }
     let new = |name| NewTopic {
         name,
-        partitions: kafka.config.num_partitions,
-        config: kafka.broker.options().defaults.clone(),
+        partitions: client.kafka.config.num_partitions,
+        config: client.kafka.broker.options().defaults.clone(),
         internal: false,
         unlike: true,
     };
     let names = missing.clone();
-    let made = kafka.broker.create_topics(CALLER, missing.into_iter().map(new).collect()).await;
+    let made =
+        client.kafka.broker.create_topics(&client.caller, missing.into_iter().map(new).collect()).await;
     if names.len() > NAMED {
         tracing::info!(
             asked = names.len(),
@@ -133,7 +138,7 @@ async fn create_missing(kafka: &KafkaFrontend, wanted: &[MetadataRequestTopic]) 
 
 /// `create` says whether it would have been made if it could be.
 fn one(
-    kafka: &KafkaFrontend,
+    client: &Client,
     catalog: &CatalogView,
     wanted: &MetadataRequestTopic,
     create: bool,
@@ -147,44 +152,43 @@ fn one(
         ..Default::default()
     };
     if topic_id != [0; 16] {
-        return match catalog.topic_by_id(TopicId(topic_id)) {
-            Some(topic) => described(kafka, topic),
+        return match catalog.topic_by_id(TopicId(topic_id)).filter(|topic| client.caller.sees(topic)) {
+            Some(topic) => described(client, topic),
             None => refused(ErrorCode::UnknownTopicId),
         };
     }
     let Some(text) = name.as_deref() else { return refused(ErrorCode::InvalidRequest) };
     match names::topic_name(text) {
         Err(names::IllegalName) => refused(ErrorCode::InvalidTopic),
-        Ok(stored) => match catalog.topic(&stored) {
-            Some(topic) => described(kafka, topic),
-            None if create && kafka.broker.topic_alike(&stored).is_some() => refused(ErrorCode::InvalidTopic),
+        Ok(stored) => match catalog.topic_of(&client.caller, &stored) {
+            Some(topic) => described(client, topic),
+            None if create && client.kafka.broker.topic_alike(&client.caller, &stored).is_some() => {
+                refused(ErrorCode::InvalidTopic)
+            }
             None => refused(ErrorCode::UnknownTopicOrPartition),
         },
     }
 }
 
-fn described(kafka: &KafkaFrontend, topic: &Arc<Topic>) -> MetadataResponseTopic {
+fn described(client: &Client, topic: &Arc<Topic>) -> MetadataResponseTopic {
     MetadataResponseTopic {
         name: Some(Str::from(&*names::client_name(&topic.name))),
         topic_id: topic.id.0,
         is_internal: is_internal(topic),
-        partitions: topic.partitions.iter().map(|p| partition(kafka, p)).collect(),
+        partitions: topic.partitions.iter().map(|p| partition(client, p)).collect(),
         ..Default::default()
     }
 }
 
-pub(super) fn partition(
-    kafka: &KafkaFrontend,
-    partition: &sabir_broker::Partition,
-) -> MetadataResponsePartition {
-    let replica_nodes = vec![kafka.node_id()];
+pub(super) fn partition(client: &Client, partition: &sabir_broker::Partition) -> MetadataResponsePartition {
+    let replica_nodes = vec![client.kafka.node_id()];
     let base = MetadataResponsePartition {
         partition_index: partition.index,
         isr_nodes: replica_nodes.clone(),
         replica_nodes,
         ..Default::default()
     };
-    match kafka.leader(partition) {
+    match client.kafka.leader(partition) {
         Some((leader_id, epoch)) => MetadataResponsePartition { leader_id, leader_epoch: epoch.0, ..base },
         None => MetadataResponsePartition {
             error_code: ErrorCode::LeaderNotAvailable.code(),

@@ -28,18 +28,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
 use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
 
-use sabir_model::ShardFailure;
+use sabir_model::{ShardFailure, TopicId};
 
+use crate::server::config::NAME;
 use crate::server::error_pace::ErrorPace;
 use crate::server::frontend::KafkaFrontend;
+use crate::server::map::read_error_code;
+use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
-use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, encode_response};
+use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, Uuid, encode_response};
 
 /// The client at the other end of a connection.
 pub(crate) struct Client {
     pub kafka: Arc<KafkaFrontend>,
+    /// As whom the broker is asked.
+    pub caller: Caller,
     pub peer: SocketAddr,
     open: Arc<OpenConnection>,
     /// The host that it is told to connect to.
@@ -77,6 +83,7 @@ impl Client {
         let told = kafka.told(connection.listener, connection.local);
         Self {
             kafka,
+            caller: Caller::client(NAME, SessionId(connection.open.id().0)),
             peer: connection.peer,
             open: connection.open.shared(),
             host: Str::from(told.host),
@@ -93,6 +100,31 @@ impl Client {
     /// What it called itself first; empty if it has not.
     pub fn id(&self) -> &str {
         self.id.get().map_or("", String::as_str)
+    }
+
+    /// The topic of a name as clients write it.
+    fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        let name = names::topic_name(name).ok()?;
+        self.kafka.broker.catalog().topic_of(&self.caller, &name).cloned()
+    }
+
+    /// The topic of an id.
+    fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        let catalog = self.kafka.broker.catalog();
+        catalog.topic_by_id(TopicId(id)).filter(|topic| self.caller.sees(topic)).cloned()
+    }
+
+    /// Whether there is a topic of this name, as it is stored.
+    fn knows(&self, name: &str) -> bool {
+        self.kafka.broker.catalog().topic_of(&self.caller, name).is_some()
+    }
+
+    fn read_target(&self, topic: &Topic, index: i32) -> Result<ReadTarget, ErrorCode> {
+        ReadTarget::new(&self.caller, topic, index).map_err(read_error_code)
+    }
+
+    fn groups(&self) -> Groups {
+        self.kafka.broker.groups(&self.caller)
     }
 
     /// Logs what is wrong with what the client sends, not too often.

@@ -7,7 +7,6 @@ use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topi
 use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
 
 use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
-use crate::server::frontend::KafkaFrontend;
 use crate::server::map::group_error_code;
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
@@ -34,12 +33,22 @@ const GROUPS_SINCE: i16 = 8;
 /// The first version of OffsetCommit whose clients know that a group may not be found.
 const NOT_FOUND_SINCE: i16 = 9;
 
-fn find(catalog: &CatalogView, by_id: bool, name: &str, id: Uuid) -> Result<Arc<Topic>, ErrorCode> {
+fn find(
+    client: &Client,
+    catalog: &CatalogView,
+    by_id: bool,
+    name: &str,
+    id: Uuid,
+) -> Result<Arc<Topic>, ErrorCode> {
     if by_id {
-        return catalog.topic_by_id(TopicId(id)).cloned().ok_or(ErrorCode::UnknownTopicId);
+        return catalog
+            .topic_by_id(TopicId(id))
+            .filter(|topic| client.caller.sees(topic))
+            .cloned()
+            .ok_or(ErrorCode::UnknownTopicId);
     }
     let stored = names::topic_name(name).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
-    catalog.topic(&stored).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    catalog.topic_of(&client.caller, &stored).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn has_partition(topic: &Topic, index: i32) -> Result<(), ErrorCode> {
@@ -56,7 +65,7 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
     let mut places = Vec::new();
     let mut topics = Vec::with_capacity(body.topics.len());
     for (at, topic) in body.topics.iter().enumerate() {
-        let found = find(&catalog, call.version >= IDS_SINCE, &topic.name, topic.topic_id);
+        let found = find(&client, &catalog, call.version >= IDS_SINCE, &topic.name, topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (i, partition) in topic.partitions.iter().enumerate() {
             let commit = found.clone().and_then(|topic| commit_of(&topic, partition));
@@ -77,7 +86,7 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
         instance: body.group_instance_id.as_deref().map(Into::into),
     };
     let count = commits.len();
-    let committing = client.kafka.broker.groups().commit(&body.group_id, fence, commits);
+    let committing = client.groups().commit(&body.group_id, fence, commits);
     let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
     let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ShardFailure::Timeout.into()); count]);
     for ((at, i), outcome) in places.into_iter().zip(outcomes) {
@@ -115,7 +124,7 @@ pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, 
     // Offsets are visible once they are committed for good, so there are no unstable ones and `require_stable` is kept.
     if call.version >= GROUPS_SINCE {
         let named = once(&body.groups, |group| group.group_id.clone());
-        let groups: Vec<_> = named.map(|g| group_offsets(&client.kafka, g, call.version)).collect();
+        let groups: Vec<_> = named.map(|g| group_offsets(client, g, call.version)).collect();
         let topics = groups.iter().flat_map(|g| &g.topics);
         let partitions = topics.flat_map(|t| t.partitions.iter().map(|p| p.error_code));
         let error = first_error(groups.iter().map(|g| g.error_code).chain(partitions));
@@ -131,7 +140,7 @@ pub(super) fn offset_fetch(client: &Client, request: &Request) -> Result<Reply, 
         topics.into_iter().map(topic).collect()
     });
     let group = OffsetFetchRequestGroup { group_id: body.group_id, topics, ..Default::default() };
-    let mut offsets = group_offsets(&client.kafka, &group, call.version);
+    let mut offsets = group_offsets(client, &group, call.version);
     if call.version < ERROR_SINCE {
         offsets.topics = refused_topics(&group, offsets.error_code).unwrap_or(offsets.topics);
     }
@@ -158,13 +167,9 @@ fn old_topic(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
     }
 }
 
-fn group_offsets(
-    kafka: &KafkaFrontend,
-    group: &OffsetFetchRequestGroup,
-    version: i16,
-) -> OffsetFetchResponseGroup {
-    let catalog = kafka.broker.catalog();
-    if let Err(kind) = kafka.broker.groups().ready() {
+fn group_offsets(client: &Client, group: &OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
+    let catalog = client.kafka.broker.catalog();
+    if let Err(kind) = client.groups().ready() {
         let error_code = group_error_code(kind).code();
         return OffsetFetchResponseGroup {
             group_id: group.group_id.clone(),
@@ -173,11 +178,11 @@ fn group_offsets(
         };
     }
     let topics = match &group.topics {
-        None => all_offsets(kafka, &catalog, &group.group_id),
+        None => all_offsets(client, &catalog, &group.group_id),
         Some(topics) => {
             let by_id = version >= IDS_SINCE;
             let named = once(topics, |topic| (topic.name.clone(), topic.topic_id));
-            named.map(|topic| topic_offsets(kafka, &catalog, &group.group_id, topic, by_id)).collect()
+            named.map(|topic| topic_offsets(client, &catalog, &group.group_id, topic, by_id)).collect()
         }
     };
     OffsetFetchResponseGroup { group_id: group.group_id.clone(), topics, error_code: 0 }
@@ -201,7 +206,7 @@ fn refused_topics(
 }
 
 fn topic_offsets(
-    kafka: &KafkaFrontend,
+    client: &Client,
     catalog: &CatalogView,
     group: &str,
     wanted: &OffsetFetchRequestTopics,
@@ -213,10 +218,10 @@ fn topic_offsets(
         partitions: Vec::new(),
     };
     let indexes: Vec<i32> = once(&wanted.partition_indexes, |index| *index).copied().collect();
-    let partitions = match find(catalog, by_id, &wanted.name, wanted.topic_id) {
+    let partitions = match find(client, catalog, by_id, &wanted.name, wanted.topic_id) {
         Ok(topic) => {
             let asked: Vec<_> = indexes.iter().map(|index| (topic.id, *index)).collect();
-            let found = kafka.broker.groups().fetch_offsets(group, &asked);
+            let found = client.groups().fetch_offsets(group, &asked);
             indexes.iter().zip(found).map(|(index, committed)| position(*index, committed.as_ref())).collect()
         }
         // By name, a topic that is not there has no position, and that is no error.
@@ -232,14 +237,14 @@ fn topic_offsets(
     OffsetFetchResponseTopics { partitions, ..base }
 }
 
-fn all_offsets(kafka: &KafkaFrontend, catalog: &CatalogView, group: &str) -> Vec<OffsetFetchResponseTopics> {
+fn all_offsets(client: &Client, catalog: &CatalogView, group: &str) -> Vec<OffsetFetchResponseTopics> {
     let mut by_topic: BTreeMap<TopicId, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
-    for ((topic, index), committed) in kafka.broker.groups().all_offsets(group) {
+    for ((topic, index), committed) in client.groups().all_offsets(group) {
         by_topic.entry(topic).or_default().push(position(index, Some(&committed)));
     }
     // Those of topics deleted a moment ago are left out; nothing can be read there.
     let shown = by_topic.into_iter().filter_map(|(id, partitions)| {
-        let topic = catalog.topic_by_id(id)?;
+        let topic = catalog.topic_by_id(id).filter(|topic| client.caller.sees(topic))?;
         let name = Str::from(&*names::client_name(&topic.name));
         Some(OffsetFetchResponseTopics { name, topic_id: id.0, partitions })
     });
@@ -260,7 +265,7 @@ pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: OffsetDeleteRequest = decode(&request)?;
     drop(request);
-    let groups = client.kafka.broker.groups();
+    let groups = client.groups();
     let refused = |error: ErrorCode| {
         call.reply(&OffsetDeleteResponse { error_code: error.code(), ..Default::default() }, error)
     };
@@ -283,7 +288,7 @@ pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Resu
     for topic in &body.topics {
         let found = match read.contains(&*topic.name) {
             true => Err(ErrorCode::GroupSubscribedToTopic),
-            false => find(&catalog, false, &topic.name, [0; 16]),
+            false => find(&client, &catalog, false, &topic.name, [0; 16]),
         };
         let partitions = topic.partitions.iter().map(|p| {
             let gone =

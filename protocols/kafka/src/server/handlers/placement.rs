@@ -7,7 +7,6 @@ use std::path::Path;
 use sabir_broker::{Partition, Topic};
 
 use super::{Call, Client, Reply, decode, first_error};
-use crate::server::frontend::KafkaFrontend;
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::{
@@ -29,24 +28,20 @@ pub(super) fn elect_leaders(client: &Client, request: &Request) -> Result<Reply,
         return Ok(call.reply(&response, error));
     }
     let results = match &body.topic_partitions {
-        None => elections_of_all(&client.kafka, body.election_type),
-        Some(topics) => topics.iter().map(|t| elections(&client.kafka, t, body.election_type)).collect(),
+        None => elections_of_all(client, body.election_type),
+        Some(topics) => topics.iter().map(|t| elections(client, t, body.election_type)).collect(),
     };
     let error = first_error(results.iter().flat_map(|t| &t.partition_result).map(|p| p.error_code));
     let response = elect::ElectLeadersResponse { replica_election_results: results, ..Default::default() };
     Ok(call.reply(&response, error))
 }
 
-fn elections(
-    kafka: &KafkaFrontend,
-    wanted: &elect::TopicPartitions,
-    kind: i8,
-) -> elect::ReplicaElectionResult {
-    let topic = kafka.topic(&wanted.topic);
+fn elections(client: &Client, wanted: &elect::TopicPartitions, kind: i8) -> elect::ReplicaElectionResult {
+    let topic = client.topic(&wanted.topic);
     let result = |&partition_id: &i32| {
         let found = topic.as_deref().and_then(|topic| partition(topic, partition_id));
-        let error =
-            found.map_or(ErrorCode::UnknownTopicOrPartition, |p| election(kafka.leader(p).is_some(), kind));
+        let error = found
+            .map_or(ErrorCode::UnknownTopicOrPartition, |p| election(client.kafka.leader(p).is_some(), kind));
         elect::PartitionResult {
             partition_id,
             error_code: error.code(),
@@ -60,14 +55,14 @@ fn elections(
 }
 
 /// For a request that names no partitions: those that have their leader are left out of its answer.
-fn elections_of_all(kafka: &KafkaFrontend, kind: i8) -> Vec<elect::ReplicaElectionResult> {
-    let catalog = kafka.broker.catalog();
-    let topics = catalog.topics().map(|topic| {
-        let leaderless = topic.partitions.iter().filter(|p| kafka.leader(p).is_none());
+fn elections_of_all(client: &Client, kind: i8) -> Vec<elect::ReplicaElectionResult> {
+    let catalog = client.kafka.broker.catalog();
+    let topics = catalog.topics_of(&client.caller).map(|topic| {
+        let leaderless = topic.partitions.iter().filter(|p| client.kafka.leader(p).is_none());
         let partitions = leaderless.map(|p| p.index).collect();
         elect::TopicPartitions { topic: Str::from(&*names::client_name(&topic.name)), partitions }
     });
-    topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(kafka, &topic, kind)).collect()
+    topics.filter(|topic| !topic.partitions.is_empty()).map(|topic| elections(client, &topic, kind)).collect()
 }
 
 /// The one replica there is leads or is about to: no other can be elected.
@@ -97,12 +92,11 @@ const METADATA: (&str, i32) = ("__cluster_metadata", 0);
 pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: quorum::DescribeQuorumRequest = decode(request)?;
-    let kafka = &client.kafka;
-    let shards = kafka.broker.stats().shards;
+    let shards = client.kafka.broker.stats().shards;
     let described = |topic: &quorum::TopicData| {
         let one = |p: &quorum::PartitionData| {
             let catalog = shards.first().filter(|_| (&*topic.topic_name, p.partition_index) == METADATA);
-            voters(kafka, p.partition_index, catalog)
+            voters(client, p.partition_index, catalog)
         };
         quorum::DescribedTopic {
             topic_name: topic.topic_name.clone(),
@@ -115,13 +109,13 @@ pub(super) fn describe_quorum(client: &Client, request: &Request) -> Result<Repl
         host: client.host.clone(),
         port: client.port as i16,
     };
-    let nodes = vec![quorum::Node { node_id: kafka.node_id(), listeners: vec![listener] }];
+    let nodes = vec![quorum::Node { node_id: client.kafka.node_id(), listeners: vec![listener] }];
     let error = first_error(topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
     Ok(call.reply(&quorum::DescribeQuorumResponse { topics, nodes, ..Default::default() }, error))
 }
 
 fn voters(
-    kafka: &KafkaFrontend,
+    client: &Client,
     partition_index: i32,
     catalog: Option<&sabir_broker::ShardStats>,
 ) -> quorum::DescribedPartition {
@@ -131,10 +125,13 @@ fn voters(
         return quorum::DescribedPartition { error_code, ..base };
     };
     let end = i64::try_from(catalog.applied.0).unwrap_or(i64::MAX).saturating_add(1);
-    let replica =
-        quorum::ReplicaState { replica_id: kafka.node_id(), log_end_offset: end, ..Default::default() };
+    let replica = quorum::ReplicaState {
+        replica_id: client.kafka.node_id(),
+        log_end_offset: end,
+        ..Default::default()
+    };
     quorum::DescribedPartition {
-        leader_id: kafka.node_id(),
+        leader_id: client.kafka.node_id(),
         leader_epoch: i32::try_from(catalog.term.0).unwrap_or(i32::MAX),
         high_watermark: end,
         current_voters: vec![replica],
@@ -145,7 +142,7 @@ fn voters(
 pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: reassign::AlterPartitionReassignmentsRequest = decode(request)?;
-    let responses: Vec<_> = body.topics.iter().map(|topic| reassigned(&client.kafka, topic)).collect();
+    let responses: Vec<_> = body.topics.iter().map(|topic| reassigned(client, topic)).collect();
     let error = first_error(responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
     let response = reassign::AlterPartitionReassignmentsResponse {
         allow_replication_factor_change: body.allow_replication_factor_change,
@@ -155,16 +152,13 @@ pub(super) fn alter_partition_reassignments(client: &Client, request: &Request) 
     Ok(call.reply(&response, error))
 }
 
-fn reassigned(
-    kafka: &KafkaFrontend,
-    wanted: &reassign::ReassignableTopic,
-) -> reassign::ReassignableTopicResponse {
-    let topic = kafka.topic(&wanted.name);
+fn reassigned(client: &Client, wanted: &reassign::ReassignableTopic) -> reassign::ReassignableTopicResponse {
+    let topic = client.topic(&wanted.name);
     let answer = |p: &reassign::ReassignablePartition| {
         let there = topic.as_deref().and_then(|topic| partition(topic, p.partition_index));
         let refused = match there {
             None => Some((ErrorCode::UnknownTopicOrPartition, "no such topic or partition".into())),
-            Some(_) => check_replicas(kafka, p.replicas.as_deref()).err(),
+            Some(_) => check_replicas(client, p.replicas.as_deref()).err(),
         };
         let (error, message) = refused.unzip();
         reassign::ReassignablePartitionResponse {
@@ -180,14 +174,16 @@ fn reassigned(
 }
 
 /// A partition can only be where it is. Nothing is being moved that could be stopped (`None`).
-fn check_replicas(kafka: &KafkaFrontend, replicas: Option<&[i32]>) -> Result<(), super::topics::Refused> {
+fn check_replicas(client: &Client, replicas: Option<&[i32]>) -> Result<(), super::topics::Refused> {
     let invalid = |message: String| Err((ErrorCode::InvalidReplicaAssignment, message));
     match replicas {
         None => Err((ErrorCode::NoReassignmentInProgress, "nothing is being moved".into())),
         Some([]) => invalid("the list of replicas is empty".into()),
-        Some(replicas) => match replicas.iter().find(|&&node| node != kafka.node_id()) {
-            Some(node) => invalid(format!("there is broker {} only, not {node}", kafka.node_id())),
-            None if replicas.len() > 1 => invalid(format!("broker {} is named twice", kafka.node_id())),
+        Some(replicas) => match replicas.iter().find(|&&node| node != client.kafka.node_id()) {
+            Some(node) => invalid(format!("there is broker {} only, not {node}", client.kafka.node_id())),
+            None if replicas.len() > 1 => {
+                invalid(format!("broker {} is named twice", client.kafka.node_id()))
+            }
             None => Ok(()),
         },
     }
@@ -203,22 +199,21 @@ pub(super) fn list_partition_reassignments(request: &Request) -> Result<Reply, B
 pub(super) fn alter_replica_log_dirs(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
     let body: dirs::AlterReplicaLogDirsRequest = decode(request)?;
-    let kafka = &client.kafka;
     let mut results = Vec::new();
     for dir in &body.dirs {
-        let known = Path::new(&*dir.path) == kafka.broker.options().data;
-        results.extend(dir.topics.iter().map(|topic| moved(kafka, topic, known)));
+        let known = Path::new(&*dir.path) == client.kafka.broker.options().data;
+        results.extend(dir.topics.iter().map(|topic| moved(client, topic, known)));
     }
     let error = first_error(results.iter().flat_map(|t| &t.partitions).map(|p| p.error_code));
     Ok(call.reply(&dirs::AlterReplicaLogDirsResponse { results, ..Default::default() }, error))
 }
 
 fn moved(
-    kafka: &KafkaFrontend,
+    client: &Client,
     wanted: &dirs::AlterReplicaLogDirTopic,
     known_dir: bool,
 ) -> dirs::AlterReplicaLogDirTopicResult {
-    let topic = kafka.topic(&wanted.name);
+    let topic = client.topic(&wanted.name);
     let result = |&partition_index: &i32| {
         let error = match topic.as_deref().and_then(|topic| partition(topic, partition_index)) {
             _ if !known_dir => ErrorCode::LogDirNotFound,

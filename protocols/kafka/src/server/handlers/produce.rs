@@ -408,13 +408,12 @@ impl Beginning<'_> {
     }
 
     fn find(&self, data: &TopicProduceData) -> Result<Arc<Topic>, Refusal> {
-        let kafka = &self.client.kafka;
         if self.version >= IDS_SINCE {
             let unknown = || Refusal::new(ErrorCode::UnknownTopicId, "no topic has this id");
-            return kafka.topic_by_id(data.topic_id).ok_or_else(unknown);
+            return self.client.topic_by_id(data.topic_id).ok_or_else(unknown);
         }
         let unknown = || Refusal::new(ErrorCode::UnknownTopicOrPartition, "no such topic");
-        kafka.topic(&data.name).ok_or_else(unknown)
+        self.client.topic(&data.name).ok_or_else(unknown)
     }
 
     fn begin(
@@ -422,7 +421,7 @@ impl Beginning<'_> {
         topic: &Arc<Topic>,
         data: PartitionProduceData,
     ) -> Result<(BatchCheck, AppendTarget), Refusal> {
-        let target = AppendTarget::new(topic, data.index, self.acks, FrontendNo::NONE)?;
+        let target = AppendTarget::new(&self.client.caller, topic, data.index, self.acks, FrontendNo::NONE)?;
         if is_internal(topic) {
             return Err(AppendRefusal::Internal.into());
         }

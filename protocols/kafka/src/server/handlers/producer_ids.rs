@@ -16,7 +16,7 @@ pub(super) async fn init_producer_id(client: Arc<Client>, request: Request) -> R
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {
         None => {
-            let allocating = client.kafka.broker.allocate_producer_id();
+            let allocating = client.kafka.broker.allocate_producer_id(&client.caller);
             within(commit_by(), allocating).await.map_err(producer_id_error_code)
         }
         Some("") => Err(ErrorCode::InvalidRequest),

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::fetch::check_epoch;
 use super::topics::is_internal;
 use super::{Call, Client, Reply, decode, first_error, patience, within};
-use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::map::{read_error_code, topic_refusal};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
@@ -31,7 +30,7 @@ pub(super) async fn delete_records(client: Arc<Client>, request: Request) -> Res
     for topic in body.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions.chunks(AT_ONCE) {
-            let deleting = wanted.iter().map(|wanted| delete(&client.kafka, &topic.name, wanted, until));
+            let deleting = wanted.iter().map(|wanted| delete(&client, &topic.name, wanted, until));
             partitions.extend(join_all(deleting).await);
         }
         topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
@@ -44,12 +43,12 @@ pub(super) async fn delete_records(client: Arc<Client>, request: Request) -> Res
 const AT_ONCE: usize = 256;
 
 async fn delete(
-    kafka: &KafkaFrontend,
+    client: &Client,
     topic: &str,
     wanted: &DeleteRecordsPartition,
     until: Instant,
 ) -> DeleteRecordsPartitionResult {
-    let deleted = try_delete(kafka, topic, wanted.partition_index, wanted.offset, until).await;
+    let deleted = try_delete(client, topic, wanted.partition_index, wanted.offset, until).await;
     DeleteRecordsPartitionResult {
         partition_index: wanted.partition_index,
         low_watermark: deleted.map_or(-1, |start| start.0),
@@ -59,13 +58,13 @@ async fn delete(
 
 /// Deletes everything before `offset`; -1 stands for the high watermark.
 async fn try_delete(
-    kafka: &KafkaFrontend,
+    client: &Client,
     topic: &str,
     index: i32,
     offset: i64,
     until: Instant,
 ) -> Result<Offset, ErrorCode> {
-    let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let topic = client.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if is_internal(&topic) {
         return Err(ErrorCode::InvalidTopic);
@@ -77,7 +76,8 @@ async fn try_delete(
     if Instant::now() >= until {
         return Err(ErrorCode::RequestTimedOut);
     }
-    let deleting = kafka.broker.delete_records(CALLER, partition.shard, partition.id, Offset(offset));
+    let deleting =
+        client.kafka.broker.delete_records(&client.caller, partition.shard, partition.id, Offset(offset));
     within(until, deleting).await.map_err(|error| topic_refusal(&error).0)
 }
 
@@ -88,7 +88,7 @@ pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Res
         .topics
         .into_iter()
         .map(|topic| OffsetForLeaderTopicResult {
-            partitions: topic.partitions.iter().map(|p| epoch_end(&client.kafka, &topic.topic, p)).collect(),
+            partitions: topic.partitions.iter().map(|p| epoch_end(client, &topic.topic, p)).collect(),
             topic: topic.topic,
         })
         .collect();
@@ -96,12 +96,13 @@ pub(super) fn offset_for_leader_epoch(client: &Client, request: &Request) -> Res
     Ok(call.reply(&OffsetForLeaderEpochResponse { topics, ..Default::default() }, error))
 }
 
-fn epoch_end(kafka: &KafkaFrontend, topic: &str, wanted: &OffsetForLeaderPartition) -> EpochEndOffset {
+fn epoch_end(client: &Client, topic: &str, wanted: &OffsetForLeaderPartition) -> EpochEndOffset {
     let find = || {
-        let topic = kafka.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let topic = client.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let partition = topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        check_epoch(kafka, partition, wanted.current_leader_epoch)?;
-        let end = kafka.broker.end_of_epoch(partition.shard, partition.id, LeaderEpoch(wanted.leader_epoch));
+        check_epoch(client, partition, wanted.current_leader_epoch)?;
+        let target = client.read_target(&topic, wanted.partition)?;
+        let end = client.kafka.broker.end_of_epoch(target, LeaderEpoch(wanted.leader_epoch));
         end.map_err(read_error_code)
     };
     let base = EpochEndOffset { partition: wanted.partition, ..Default::default() };

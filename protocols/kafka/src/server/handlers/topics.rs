@@ -9,7 +9,6 @@ use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
 use super::{Call, Client, Reply, decode, first_error, once, patience, within};
-use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::map::{collides, topic_refusal};
 use crate::server::requests::{BadRequest, Request};
 use crate::server::{names, topic_config};
@@ -35,7 +34,6 @@ pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let until = Instant::now() + patience(body.timeout_ms);
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let wanted: Vec<&CreatableTopic> = once(&body.topics, |topic| topic.name.clone()).collect();
@@ -43,15 +41,15 @@ pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Resu
         if twice.contains(&*topic.name) {
             return Err((ErrorCode::InvalidRequest, "Duplicate topic name.".into()));
         }
-        plan(kafka, topic)
+        plan(&client, topic)
     };
     let planned: Vec<Result<NewTopic, Refused>> = wanted.iter().map(plan).collect();
     let outcomes = match body.validate_only {
-        true => validated(kafka, planned),
-        false => create(kafka, planned, until).await,
+        true => validated(&client, planned),
+        false => create(&client, planned, until).await,
     };
     let answer = |(topic, outcome): (&&CreatableTopic, Outcome)| match outcome {
-        Ok((new, id)) => created(kafka, topic.name.clone(), &new, id),
+        Ok((new, id)) => created(&client, topic.name.clone(), &new, id),
         Err(refused) => not_created(topic.name.clone(), refused),
     };
     let topics: Vec<_> = wanted.iter().zip(outcomes).map(answer).collect();
@@ -68,7 +66,7 @@ fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
 type Outcome = Result<(NewTopic, TopicId), Refused>;
 
 /// What would be made. As with Kafka, each has an id, and another one each time.
-fn validated(kafka: &KafkaFrontend, planned: Vec<Result<NewTopic, Refused>>) -> Vec<Outcome> {
+fn validated(client: &Client, planned: Vec<Result<NewTopic, Refused>>) -> Vec<Outcome> {
     let mut alike: HashMap<String, String> = HashMap::new();
     let judge = |planned: Result<NewTopic, Refused>| {
         let new = planned?;
@@ -76,22 +74,18 @@ fn validated(kafka: &KafkaFrontend, planned: Vec<Result<NewTopic, Refused>>) -> 
             Entry::Occupied(other) => Err((ErrorCode::InvalidTopic, collides(&new.name, other.get()))),
             Entry::Vacant(free) => {
                 free.insert(new.name.clone());
-                Ok((new, kafka.broker.fresh_topic_id()))
+                Ok((new, client.kafka.broker.fresh_topic_id()))
             }
         }
     };
     planned.into_iter().map(judge).collect()
 }
 
-async fn create(
-    kafka: &KafkaFrontend,
-    planned: Vec<Result<NewTopic, Refused>>,
-    until: Instant,
-) -> Vec<Outcome> {
+async fn create(client: &Client, planned: Vec<Result<NewTopic, Refused>>, until: Instant) -> Vec<Outcome> {
     let good: Vec<NewTopic> = planned.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
     let made = match good.len() {
         0 => Vec::new(),
-        count => all_within(until, count, kafka.broker.create_topics(CALLER, good)).await,
+        count => all_within(until, count, client.kafka.broker.create_topics(&client.caller, good)).await,
     };
     let mut made = made.into_iter();
     let outcome = |planned: Result<NewTopic, Refused>| {
@@ -115,7 +109,7 @@ async fn all_within<T>(
 }
 
 /// Checks what is asked for, in the order in which Kafka does.
-fn plan(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
+fn plan(client: &Client, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
     let name = names::topic_name(&topic.name).map_err(|names::IllegalName| {
         let problem = "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'";
         (ErrorCode::InvalidTopic, problem.to_string())
@@ -123,12 +117,12 @@ fn plan(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<NewTopic, Refus
     let mut new = NewTopic {
         name: name.into_owned(),
         partitions: 1,
-        config: kafka.broker.options().defaults.clone(),
+        config: client.kafka.broker.options().defaults.clone(),
         internal: false,
         unlike: true,
     };
-    kafka.broker.check_topic_name(CALLER, &new).map_err(|error| topic_refusal(&error))?;
-    new.partitions = partitions(kafka, topic)?;
+    client.kafka.broker.check_topic_name(&client.caller, &new).map_err(|error| topic_refusal(&error))?;
+    new.partitions = partitions(client, topic)?;
     for setting in &topic.configs {
         let refused = |problem| (ErrorCode::InvalidConfig, problem);
         let value =
@@ -136,7 +130,7 @@ fn plan(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<NewTopic, Refus
         topic_config::set(&mut new.config, &setting.name, value).map_err(refused)?;
     }
     topic_config::check(&new.config).map_err(|problem| (ErrorCode::InvalidConfig, problem))?;
-    kafka.broker.check_new_topic(CALLER, &new).map_err(|error| topic_refusal(&error))?;
+    client.kafka.broker.check_new_topic(&client.caller, &new).map_err(|error| topic_refusal(&error))?;
     Ok(new)
 }
 
@@ -145,12 +139,12 @@ pub(super) fn is_internal(topic: &Topic) -> bool {
     topic.internal || names::is_internal(&topic.name)
 }
 
-fn partitions(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<u32, Refused> {
-    let max = kafka.broker.options().partitions_max;
+fn partitions(client: &Client, topic: &CreatableTopic) -> Result<u32, Refused> {
+    let max = client.kafka.broker.options().partitions_max;
     let count = if topic.assignments.is_empty() {
         check_factor(topic.replication_factor.into())?;
         match topic.num_partitions {
-            DEFAULT => kafka.config.num_partitions,
+            DEFAULT => client.kafka.config.num_partitions,
             count => u32::try_from(count).unwrap_or(0),
         }
     } else {
@@ -158,7 +152,7 @@ fn partitions(kafka: &KafkaFrontend, topic: &CreatableTopic) -> Result<u32, Refu
             let problem = "replicas are assigned, so partitions and replication factor must be -1";
             return Err((ErrorCode::InvalidRequest, problem.into()));
         }
-        assigned(kafka.node_id(), &topic.assignments)?
+        assigned(client.kafka.node_id(), &topic.assignments)?
     };
     if (1..=max).contains(&count) {
         Ok(count)
@@ -195,13 +189,13 @@ fn assigned(node_id: i32, assignments: &[CreatableReplicaAssignment]) -> Result<
     }
 }
 
-fn created(kafka: &KafkaFrontend, name: Str, new: &NewTopic, id: TopicId) -> CreatableTopicResult {
+fn created(client: &Client, name: Str, new: &NewTopic, id: TopicId) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         topic_id: id.0,
         num_partitions: new.partitions as i32,
         replication_factor: 1,
-        configs: Some(configs(&new.config, &kafka.shown_defaults())),
+        configs: Some(configs(&new.config, &client.kafka.shown_defaults())),
         ..Default::default()
     }
 }
@@ -231,14 +225,13 @@ pub(super) async fn create_partitions(client: Arc<Client>, request: Request) -> 
     let call = Call::of(&request);
     let body: CreatePartitionsRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let until = Instant::now() + patience(body.timeout_ms);
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let mut results = Vec::with_capacity(body.topics.len());
     for wanted in &body.topics {
         let outcome = match twice.contains(&&*wanted.name) {
             true => Err((ErrorCode::InvalidRequest, "the request names the topic twice".into())),
-            false => grow(kafka, wanted, body.validate_only, until).await,
+            false => grow(&client, wanted, body.validate_only, until).await,
         };
         let (error, error_message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
@@ -252,20 +245,21 @@ pub(super) async fn create_partitions(client: Arc<Client>, request: Request) -> 
 }
 
 async fn grow(
-    kafka: &KafkaFrontend,
+    client: &Client,
     wanted: &CreatePartitionsTopic,
     validate_only: bool,
     until: Instant,
 ) -> Result<(), Refused> {
     let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
-    let topic = kafka.topic(&wanted.name).ok_or_else(unknown)?;
+    let topic = client.topic(&wanted.name).ok_or_else(unknown)?;
     let count = u32::try_from(wanted.count).unwrap_or(0);
-    let has = kafka.broker.check_new_partitions(CALLER, topic.id, count);
+    let has = client.kafka.broker.check_new_partitions(&client.caller, topic.id, count);
     let has = has.map_err(|error| topic_refusal(&error))?;
     if let Some(assignments) = &wanted.assignments {
-        let here = assignments.iter().all(|a| a.broker_ids == [kafka.node_id()]);
+        let here = assignments.iter().all(|a| a.broker_ids == [client.kafka.node_id()]);
         if assignments.len() as u32 != count - has || !here {
-            let problem = format!("each new partition has its one replica on broker {}", kafka.node_id());
+            let problem =
+                format!("each new partition has its one replica on broker {}", client.kafka.node_id());
             return Err((ErrorCode::InvalidReplicaAssignment, problem));
         }
     }
@@ -275,7 +269,7 @@ async fn grow(
     if Instant::now() >= until {
         return Err(topic_refusal(&ShardFailure::Timeout.into()));
     }
-    let grown = within(until, kafka.broker.create_partitions(CALLER, topic.id, count)).await;
+    let grown = within(until, client.kafka.broker.create_partitions(&client.caller, topic.id, count)).await;
     grown.map(drop).map_err(|error| topic_refusal(&error))
 }
 
@@ -283,15 +277,14 @@ pub(super) async fn delete_topics(client: Arc<Client>, request: Request) -> Resu
     let call = Call::of(&request);
     let body: DeleteTopicsRequest = decode(&request)?;
     drop(request);
-    let kafka = &client.kafka;
     let until = Instant::now() + patience(body.timeout_ms);
     let by_name = |name: Str| DeleteTopicState { name: Some(name), ..Default::default() };
     let wanted: Vec<_> = body.topics.into_iter().chain(body.topic_names.into_iter().map(by_name)).collect();
-    let found: Vec<_> = find_all(kafka, &wanted);
+    let found: Vec<_> = find_all(&client, &wanted);
     let ids: Vec<TopicId> = found.iter().filter_map(|f| f.as_ref().ok().map(|topic| topic.id)).collect();
     let deleted = match ids.len() {
         0 => Vec::new(),
-        count => all_within(until, count, kafka.broker.delete_topics(CALLER, ids)).await,
+        count => all_within(until, count, client.kafka.broker.delete_topics(&client.caller, ids)).await,
     };
     let mut deleted = deleted.into_iter();
     let outcomes = found.into_iter().map(|found| {
@@ -306,8 +299,8 @@ pub(super) async fn delete_topics(client: Arc<Client>, request: Request) -> Resu
     Ok(call.reply(&DeleteTopicsResponse { responses, ..Default::default() }, error))
 }
 
-fn find_all(kafka: &KafkaFrontend, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Topic>, Refused>> {
-    let found: Vec<_> = wanted.iter().map(|w| find(kafka, w.name.as_deref(), w.topic_id)).collect();
+fn find_all(client: &Client, wanted: &[DeleteTopicState]) -> Vec<Result<Arc<Topic>, Refused>> {
+    let found: Vec<_> = wanted.iter().map(|w| find(client, w.name.as_deref(), w.topic_id)).collect();
     let mut counts: HashMap<TopicId, usize> = HashMap::new();
     found.iter().flatten().for_each(|topic| *counts.entry(topic.id).or_default() += 1);
     let once = |topic: Arc<Topic>| {
@@ -317,15 +310,15 @@ fn find_all(kafka: &KafkaFrontend, wanted: &[DeleteTopicState]) -> Vec<Result<Ar
     found.into_iter().map(|found| found.and_then(once)).collect()
 }
 
-fn find(kafka: &KafkaFrontend, name: Option<&str>, id: Uuid) -> Result<Arc<Topic>, Refused> {
+fn find(client: &Client, name: Option<&str>, id: Uuid) -> Result<Arc<Topic>, Refused> {
     match (name, id == [0; 16]) {
         (Some(name), true) => {
             let unknown = || (ErrorCode::UnknownTopicOrPartition, "no such topic".to_string());
-            kafka.topic(name).ok_or_else(unknown)
+            client.topic(name).ok_or_else(unknown)
         }
         (None, false) => {
             let unknown = || (ErrorCode::UnknownTopicId, "no topic has this id".to_string());
-            kafka.topic_by_id(id).ok_or_else(unknown)
+            client.topic_by_id(id).ok_or_else(unknown)
         }
         _ => Err((ErrorCode::InvalidRequest, "a topic is named by its name or by its id".into())),
     }

@@ -56,7 +56,7 @@ pub(super) fn is_long(client: &Client, request: &Request) -> bool {
     let broker = &client.kafka.broker;
     match request.api {
         ApiKey::OffsetFetch | ApiKey::DescribeGroups => true,
-        ApiKey::ListGroups => broker.groups().count() > FEW,
+        ApiKey::ListGroups => client.groups().count() > FEW,
         ApiKey::Metadata
         | ApiKey::DescribeConfigs
         | ApiKey::DescribeLogDirs
@@ -133,7 +133,7 @@ fn answer(client: &Client, request: &Request) -> usize {
             decode::<CreateTopicsRequest>(request).map_or(0, |body| body.topics.len() * MADE_TOPIC)
         }
         ApiKey::DescribeGroups => described_groups(client, request).unwrap_or(0),
-        ApiKey::ListGroups => client.kafka.broker.groups().count() * GROUP,
+        ApiKey::ListGroups => client.groups().count() * GROUP,
         ApiKey::OffsetFetch => positions(client, request).unwrap_or(0),
         ApiKey::DescribeLogDirs => sizes(client, request).unwrap_or(0),
         ApiKey::ListConfigResources | ApiKey::DescribeTopicPartitions => topic_names(client),
@@ -164,8 +164,10 @@ fn metadata(client: &Client, request: &Request) -> Result<usize, BadRequest> {
     };
     let one = |wanted: &crate::wire::messages::metadata::MetadataRequestTopic| {
         let topic = match wanted.name.as_deref().filter(|_| wanted.topic_id == [0; 16]) {
-            Some(name) => names::topic_name(name).ok().and_then(|name| catalog.topic(&name)),
-            None => catalog.topic_by_id(TopicId(wanted.topic_id)),
+            Some(name) => {
+                names::topic_name(name).ok().and_then(|name| catalog.topic_of(&client.caller, &name))
+            }
+            None => catalog.topic_by_id(TopicId(wanted.topic_id)).filter(|topic| client.caller.sees(topic)),
         };
         topic.map_or(TOPIC, |topic| one_topic(topic, PARTITION))
     };
@@ -176,13 +178,13 @@ fn metadata(client: &Client, request: &Request) -> Result<usize, BadRequest> {
 fn described_settings(client: &Client, request: &Request) -> Result<usize, BadRequest> {
     let body: DescribeConfigsRequest = decode(request)?;
     let named = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
-    let known = named.filter(|r| client.kafka.topic(&r.resource_name).is_some());
+    let known = named.filter(|r| client.topic(&r.resource_name).is_some());
     Ok(known.count() * TOPIC_SETTINGS)
 }
 
 fn described_groups(client: &Client, request: &Request) -> Result<usize, BadRequest> {
     let body: DescribeGroupsRequest = decode(request)?;
-    let groups = client.kafka.broker.groups();
+    let groups = client.groups();
     let views = once(&body.groups, Clone::clone).filter_map(|id| groups.describe(id));
     let members = |view: sabir_broker::GroupView| -> usize {
         view.members.iter().map(|m| MEMBER + m.metadata.len() + m.assignment.len()).sum()
@@ -196,7 +198,7 @@ fn positions(client: &Client, request: &Request) -> Result<usize, BadRequest> {
         // So many cannot be much.
         Some(named) if named * (POSITION + LONGEST_METADATA) <= UNCOUNTED => 0,
         named => {
-            let offsets = client.kafka.broker.groups().all_offsets(group);
+            let offsets = client.groups().all_offsets(group);
             let known: usize = offsets.iter().map(|(_, position)| POSITION + position.metadata.len()).sum();
             known + named.unwrap_or(0) * POSITION
         }
