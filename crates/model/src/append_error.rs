@@ -30,6 +30,9 @@ pub enum AppendError {
     /// It refers to records that are not in the log.
     #[error("it refers to records that are not there")]
     InvalidReference,
+    /// It comes with facts about its records, which queues alone keep.
+    #[error("facts about records are for queues, and this is none")]
+    NoQueue,
     /// A projection has no such batch to append, or appended it already.
     #[error("there is no such batch, or it was appended already")]
     NoSuchBatch,

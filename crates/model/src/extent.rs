@@ -24,13 +24,29 @@ pub struct Extent {
     pub overlay: Overlay,
 }
 
-/// What differs for one target from the bytes it refers to. Stored as a tag byte and what the kind needs.
+/// Where the bytes of an overlay lie in a block of the journal, the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OverlayPlace {
+    /// The block.
+    pub block: Sequence,
+    /// Where the bytes begin in the block's content.
+    pub offset: u32,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// Where it is said what differs for one target from the bytes that it refers to; what is said is an
+/// [`OverlayBody`](crate::OverlayBody). Stored as a tag byte and what the kind needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overlay {
-    /// Nothing: the bytes as they are. Tag 0.
+    /// Nowhere: the bytes as they are. Tag 0.
     #[default]
     None,
+    /// In the payload of the entry that the extent is in. Tag 1.
+    Payload,
+    /// With an entry of a block that is applied. Tag 2: block, offset, length.
+    At(OverlayPlace),
 }
 
 impl Overlay {
@@ -38,6 +54,13 @@ impl Overlay {
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::None => out.push(0),
+            Self::Payload => out.push(1),
+            Self::At(place) => {
+                out.push(2);
+                varint::put_u64(out, place.block.0);
+                varint::put_u64(out, place.offset.into());
+                varint::put_u64(out, place.len.into());
+            }
         }
     }
 
@@ -48,6 +71,12 @@ impl Overlay {
     pub fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
         match take_u8(input)? {
             0 => Ok(Self::None),
+            1 => Ok(Self::Payload),
+            2 => Ok(Self::At(OverlayPlace {
+                block: Sequence(varint::take_u64(input)?),
+                offset: varint::take_u32(input)?,
+                len: varint::take_u32(input)?,
+            })),
             tag => Err(DecodeError::Version(tag)),
         }
     }
@@ -108,6 +137,15 @@ mod tests {
         extent().encode(&mut out);
         assert_eq!(out, [0xac, 2, 32, 61, 0, 1, 2, 0]);
         assert_eq!(Extent::decode(&mut out.as_slice()), Ok(extent()));
+        let place = OverlayPlace { block: Sequence(301), offset: 64, len: 20 };
+        let overlays: [(Overlay, &[u8]); 2] =
+            [(Overlay::Payload, &[1]), (Overlay::At(place), &[2, 0xad, 2, 64, 20])];
+        for (overlay, tail) in overlays {
+            let (extent, mut out) = (Extent { overlay, ..extent() }, Vec::new());
+            extent.encode(&mut out);
+            assert_eq!(out, [&[0xac, 2, 32, 61, 0, 1, 2], tail].concat());
+            assert_eq!(Extent::decode(&mut out.as_slice()), Ok(extent));
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@
 mod append_error;
 pub mod batch;
 mod extent;
+mod facts;
 mod group_error;
 mod ids;
 mod message;
 mod namespace;
+mod overlay;
 mod producer_id_error;
 mod read_error;
 mod shard_failure;
@@ -17,13 +19,15 @@ mod topic;
 mod topic_error;
 
 pub use append_error::AppendError;
-pub use extent::{Extent, Overlay};
+pub use extent::{Extent, Overlay, OverlayPlace};
+pub use facts::{Facts, RecordFacts};
 pub use group_error::GroupError;
 pub use ids::{
     FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, Sequence, ShardId, Term, TopicId,
 };
 pub use message::{HeaderValue, Message, SentTo};
 pub use namespace::{DEFAULT_NAMESPACE, Namespace};
+pub use overlay::OverlayBody;
 pub use producer_id_error::ProducerIdError;
 pub use read_error::ReadError;
 pub use shard_failure::ShardFailure;

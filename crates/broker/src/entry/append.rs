@@ -1,17 +1,20 @@
 //! Entries that bring records.
 
-use sabir_model::{AppendError, DecodeError, Extent, FrontendNo, PartitionId, ProducerId, ShardFailure};
+use sabir_model::{
+    DecodeError, Extent, FrontendNo, Offset, Overlay, PartitionId, ProducerId, RecordFacts, ShardFailure,
+};
 
 use super::{Body, kind};
-use crate::append::Appended;
 use crate::codec::{Reader, put_i64, put_len, put_u32, put_u64};
+use crate::state::AppendOutcome;
 
 const PRODUCER: u8 = 1 << 0;
 const SEVERAL: u8 = 1 << 1;
 const STAMPED: u8 = 1 << 2;
 const ORIGIN: u8 = 1 << 3;
 const EPOCHLESS: u8 = 1 << 4;
-const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | ORIGIN | EPOCHLESS;
+const FACTS: u8 = 1 << 5;
+const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | ORIGIN | EPOCHLESS | FACTS;
 
 /// The partitions an entry is for; nearly always one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +46,9 @@ impl Producer {
     pub(crate) const NO_EPOCH: i16 = -1;
 }
 
-/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 origin, 16 producer without an epoch; the
-/// rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · origin, if marked · producer id, epoch
-/// unless marked as without, and base sequence, if marked.
+/// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 origin, 16 producer without an epoch, 32
+/// facts; the rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · origin, if marked · producer id,
+/// epoch unless marked as without, and base sequence, if marked · facts, if marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AppendBody {
     pub(crate) targets: Targets,
@@ -58,6 +61,8 @@ pub(crate) struct AppendBody {
     /// The front end that built it, if one did.
     pub(crate) origin: FrontendNo,
     pub(crate) producer: Option<Producer>,
+    /// What a queue must know of each record. Nothing writes it yet, and a partition that is no queue's takes none.
+    pub(crate) facts: Option<Box<RecordFacts>>,
 }
 
 impl AppendBody {
@@ -68,6 +73,7 @@ impl AppendBody {
             | mark(self.stamped, STAMPED)
             | mark(self.origin != FrontendNo::NONE, ORIGIN)
             | mark(self.producer.is_some_and(|p| p.epoch == Producer::NO_EPOCH), EPOCHLESS)
+            | mark(self.facts.is_some(), FACTS)
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -88,6 +94,9 @@ impl AppendBody {
             }
             put_u32(out, producer.base_sequence as u32);
         }
+        if let Some(facts) = &self.facts {
+            facts.encode(out);
+        }
     }
 
     pub(super) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -95,7 +104,7 @@ impl AppendBody {
         if flags & !KNOWN != 0 {
             return Err(DecodeError::Version(flags));
         }
-        Ok(Self {
+        let mut body = Self {
             targets: if flags & SEVERAL == 0 {
                 Targets::One(input.partition()?)
             } else {
@@ -106,13 +115,18 @@ impl AppendBody {
             stamped: flags & STAMPED != 0,
             origin: if flags & ORIGIN == 0 { FrontendNo::NONE } else { input.front_end()? },
             producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input, flags)?) },
-        })
+            facts: None,
+        };
+        if flags & FACTS != 0 {
+            body.facts = Some(take_facts(input, body.records)?);
+        }
+        Ok(body)
     }
 }
 
 impl Body for AppendBody {
     const KIND: u16 = kind::APPEND;
-    type Outcome = Result<Appended, AppendError>;
+    type Outcome = AppendOutcome;
 
     fn encode(&self, out: &mut Vec<u8>) {
         self.put(out);
@@ -148,36 +162,78 @@ fn take_producer(input: &mut Reader<'_>, flags: u8) -> Result<Producer, DecodeEr
     Ok(Producer { id: ProducerId(id), epoch, base_sequence })
 }
 
-/// Stored records for further partitions: version 1 · list of targets · largest timestamp · the extent. Block 0 in the extent means this
-/// block; no other block that is not applied yet can be named.
+fn take_facts(input: &mut Reader<'_>, records: u32) -> Result<Box<RecordFacts>, DecodeError> {
+    let facts = input.with(RecordFacts::decode)?;
+    if facts.records() == u64::from(records) {
+        Ok(Box::new(facts))
+    } else {
+        Err(DecodeError::Field("number of facts"))
+    }
+}
+
+/// A record by its partition and offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordPlace {
+    pub(crate) partition: PartitionId,
+    pub(crate) offset: Offset,
+}
+
+impl RecordPlace {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.partition.0);
+        put_i64(out, self.offset.0);
+    }
+
+    pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let place = Self { partition: input.partition()?, offset: input.offset()? };
+        if place.offset.0 < 0 { Err(DecodeError::Field("offset of a record")) } else { Ok(place) }
+    }
+}
+
+/// Stored records for further partitions: version 2 · list of targets · largest timestamp · partition and offset of the first record, where it
+/// stands now · the extent. In version 1 there was no such record, and the extent had no overlay.
+///
+/// Block 0 in the extent means this block; no other block that is not applied yet can be named. The payload is the overlay, if the extent says
+/// so; else there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReferenceBody {
     pub(crate) targets: Vec<PartitionId>,
     pub(crate) max_ts: i64,
+    pub(crate) source: Option<RecordPlace>,
     pub(crate) extent: Extent,
 }
 
 impl Body for ReferenceBody {
     const KIND: u16 = kind::REFERENCE;
-    type Outcome = Result<Appended, AppendError>;
+    type Outcome = AppendOutcome;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        out.push(if self.source.is_some() { 2 } else { 1 });
         put_ids(out, &self.targets);
         put_i64(out, self.max_ts);
+        if let Some(source) = &self.source {
+            source.put(out);
+        }
         self.extent.encode(out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(1)?;
+        let form = input.u8()?;
+        if !(1..=2).contains(&form) {
+            return Err(DecodeError::Version(form));
+        }
         let body = Self {
             targets: input.list(1, Reader::partition)?,
             max_ts: input.i64()?,
+            source: if form == 1 { None } else { Some(RecordPlace::take(&mut input)?) },
             extent: input.with(Extent::decode)?,
         };
         if body.extent.records == 0 {
             return Err(DecodeError::Field("number of records"));
+        }
+        if form == 1 && body.extent.overlay != Overlay::None {
+            return Err(DecodeError::Field("overlay"));
         }
         input.end()?;
         Ok(body)
@@ -221,7 +277,7 @@ pub(crate) struct FragmentedBody {
 
 impl Body for FragmentedBody {
     const KIND: u16 = kind::FRAGMENTED;
-    type Outcome = Result<Appended, AppendError>;
+    type Outcome = AppendOutcome;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(1);

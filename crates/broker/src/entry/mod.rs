@@ -9,7 +9,7 @@ mod front_end;
 mod partitions;
 
 pub(crate) use append::{
-    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Producer, ReferenceBody, Targets,
+    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Producer, RecordPlace, ReferenceBody, Targets,
 };
 pub(crate) use catalog::{
     DataShardsFixed, FormatLevelRaised, FrontendRegistered, ProducerIdsAllocated, Started, TopicConfigured,
@@ -41,7 +41,7 @@ pub(crate) mod kind {
 
     /// A batch appended to one or more partitions; payload: one v2 batch.
     pub(crate) const APPEND: u16 = 1;
-    /// A stored batch, or part of one, shown in further partitions.
+    /// A stored batch, or part of one, shown in further partitions; payload: the overlay, if there is one.
     pub(crate) const REFERENCE: u16 = 2;
     /// A piece of a batch too large for one block; payload: its bytes.
     pub(crate) const CHUNK: u16 = 3;

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
+use sabir_base::crc::crc32c;
 use sabir_model::{
-    DecodeError, Extent, FrontendNo, NodeId, Offset, Overlay, PartitionId, ProducerId, Sequence, ShardId,
-    TopicConfig, TopicId, ValidConfig,
+    DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overlay, OverlayBody, OverlayPlace, PartitionId,
+    ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
 };
 
 use super::*;
@@ -34,7 +35,17 @@ fn plain() -> AppendBody {
         stamped: false,
         origin: FrontendNo::NONE,
         producer: None,
+        facts: None,
     }
+}
+
+fn facts(records: u32) -> Option<Box<RecordFacts>> {
+    let mut facts = RecordFacts::new();
+    for record in 0..records {
+        let persistent = record > 2;
+        facts.push(Facts { size: 300, persistent, ..Facts::default() }).unwrap();
+    }
+    Some(Box::new(facts))
 }
 
 const NOW: [u8; 6] = [0x80, 0xa0, 0xab, 0xfe, 0xf9, 0x62];
@@ -51,6 +62,9 @@ fn appends() {
     let targets = Targets::Several(vec![PartitionId(1), PartitionId(2)]);
     let several = AppendBody { targets, origin: FrontendNo(7), ..plain() };
     golden(&several, 1, &[&[10, 2, 1, 2, 5], &NOW[..], &[7]].concat());
+    let facts = AppendBody { facts: facts(5), producer, ..plain() };
+    let tail = [1, 2, 3, 0, 0xac, 2, 2, 64, 0xac, 2];
+    golden(&facts, 1, &[&[33, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 3, 0xc8, 1], &tail].concat());
 }
 
 #[test]
@@ -60,6 +74,8 @@ fn appends_refuse_what_they_do_not_know() {
     assert_eq!(AppendBody::decode(&newer), Err(DecodeError::Version(0x40)));
     let none = AppendBody { records: 0, ..plain() };
     assert_eq!(AppendBody::decode(&encoded(&none)), Err(DecodeError::Field("number of records")));
+    let other = AppendBody { facts: facts(4), ..plain() };
+    assert_eq!(AppendBody::decode(&encoded(&other)), Err(DecodeError::Field("number of facts")));
 }
 
 #[test]
@@ -73,8 +89,23 @@ fn references_chunks_and_fragmented_batches() {
         origin: FrontendNo(3),
         overlay: Overlay::None,
     };
-    let reference = ReferenceBody { targets: vec![PartitionId(4)], max_ts: -1, extent };
-    golden(&reference, 2, &[1, 1, 4, 1, 9, 32, 70, 1, 2, 3, 0]);
+    let source = Some(RecordPlace { partition: PartitionId(300), offset: Offset(5) });
+    let reference = ReferenceBody { targets: vec![PartitionId(4)], max_ts: -1, source, extent };
+    golden(&reference, 2, &[2, 1, 4, 1, 0xac, 2, 10, 9, 32, 70, 1, 2, 3, 0]);
+    let place = OverlayPlace { block: Sequence(8), offset: 64, len: 300 };
+    let overlays: [(Overlay, &[u8]); 2] =
+        [(Overlay::Payload, &[1]), (Overlay::At(place), &[2, 8, 64, 0xac, 2])];
+    for (overlay, tail) in overlays {
+        let overlaid = ReferenceBody { extent: Extent { overlay, ..extent }, ..reference.clone() };
+        golden(&overlaid, 2, &[&[2, 1, 4, 1, 0xac, 2, 10, 9, 32, 70, 1, 2, 3], tail].concat());
+        let first = ReferenceBody { source: None, ..overlaid };
+        assert_eq!(ReferenceBody::decode(&encoded(&first)), Err(DecodeError::Field("overlay")));
+    }
+    golden(&ReferenceBody { source: None, ..reference.clone() }, 2, &[1, 1, 4, 1, 9, 32, 70, 1, 2, 3, 0]);
+    let nowhere = Some(RecordPlace { partition: PartitionId(1), offset: Offset(-1) });
+    let nowhere = ReferenceBody { source: nowhere, ..reference };
+    assert_eq!(ReferenceBody::decode(&encoded(&nowhere)), Err(DecodeError::Field("offset of a record")));
+    assert_eq!(ReferenceBody::decode(&[3, 0]), Err(DecodeError::Version(3)));
     golden(&ChunkBody { fragmented: 8, index: 2 }, 3, &[1, 8, 2]);
     golden(&FragmentedDropped { fragmented: 300 }, 5, &[1, 0xac, 2]);
     let fragmented = FragmentedBody { fragmented: 8, chunks: 3, append: plain() };
@@ -161,6 +192,8 @@ proptest! {
         let _ = LogStartsMoved::decode(&bytes);
         let _ = ProducersExpired::decode(&bytes);
         let _ = FrontendBody::decode(&bytes);
+        let _ = RecordFacts::decode(&mut bytes.as_slice());
+        let _ = OverlayBody::decode(&[&bytes[..], &crc32c(&bytes).to_le_bytes()].concat());
     }
 
     #[test]
@@ -177,7 +210,9 @@ proptest! {
             more => Targets::Several(more.iter().copied().map(PartitionId).collect()),
         };
         let producer = producer.map(|(id, epoch, base_sequence)| Producer { id: ProducerId(id), epoch, base_sequence });
-        let body = AppendBody { targets, records, max_ts, stamped, origin: FrontendNo(origin), producer };
+        let facts = if stamped { facts(records.min(9)) } else { None };
+        let records = facts.as_ref().map_or(records, |facts| facts.records() as u32);
+        let body = AppendBody { targets, records, max_ts, stamped, origin: FrontendNo(origin), producer, facts };
         prop_assert_eq!(AppendBody::decode(&encoded(&body)), Ok(body));
     }
 }

@@ -7,12 +7,14 @@
 //!
 //! When a page closes is decided by the runs alone, so that every replay makes the same ones.
 
-use sabir_model::{DecodeError, FrontendNo, Offset, Sequence};
+use sabir_model::{DecodeError, FrontendNo, Offset, OverlayPlace, Sequence};
 
-use super::page::{encode_runs, put_run, take_run};
+use super::page::encode_runs;
+use super::runs::Runs;
 use crate::codec::{Reader, put_i64, put_len, put_u64};
+use crate::entry::RecordPlace;
 
-/// Runs of a closed page.
+/// Runs of a closed page; one with details counts twice.
 pub(crate) const PAGE_RUNS: usize = 256;
 /// Runs that stay open at the least once pages are closed, so that readers near the end need no page.
 const KEEP_OPEN: usize = 64;
@@ -54,7 +56,7 @@ impl Run {
     }
 
     /// Takes the records of `later` in, if they lie right behind these.
-    fn merge(&mut self, later: &Run) -> bool {
+    pub(super) fn merge(&mut self, later: &Run) -> bool {
         let adjacent = self.kind == RunKind::Whole
             && later.kind == RunKind::Whole
             && self.block == later.block
@@ -72,6 +74,26 @@ impl Run {
             self.max_ts = self.max_ts.max(later.max_ts);
         }
         adjacent
+    }
+}
+
+/// What a reference's run has beside, where it has any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RunDetail {
+    /// Where it says what differs for its partition.
+    pub(crate) overlay: Option<OverlayPlace>,
+    /// The first record that it refers to, as it was when it was referred to.
+    pub(crate) source: Option<RecordPlace>,
+}
+
+impl RunDetail {
+    /// Itself, if there is anything in it.
+    pub(crate) fn said(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+
+    pub(crate) fn overlay_bytes(&self) -> u64 {
+        self.overlay.map_or(0, |overlay| overlay.len.into())
     }
 }
 
@@ -96,7 +118,7 @@ pub(crate) struct Closed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     closed: Vec<PageRef>,
-    open: Vec<Run>,
+    open: Runs,
 }
 
 /// A run, or the closed page it is in.
@@ -108,23 +130,23 @@ pub(crate) enum Place {
 
 impl Index {
     /// Lists a run behind all others; gives a page if that closes one.
-    pub(crate) fn push(&mut self, run: Run) -> Option<Closed> {
-        if self.open.last_mut().is_some_and(|last| last.merge(&run)) {
-            return None;
+    pub(crate) fn push(&mut self, run: Run, detail: Option<&RunDetail>) -> Option<Closed> {
+        if self.open.push(run, detail) && self.open.weight() >= PAGE_RUNS + KEEP_OPEN {
+            Some(self.close_page())
+        } else {
+            None
         }
-        self.open.push(run);
-        if self.open.len() < PAGE_RUNS + KEEP_OPEN { None } else { Some(self.close_page()) }
     }
 
     fn close_page(&mut self) -> Closed {
-        let rest = self.open.split_off(PAGE_RUNS);
-        let runs = std::mem::replace(&mut self.open, rest);
+        let runs = self.open.take_front(PAGE_RUNS);
+        let list = runs.list();
         let page = PageRef {
-            first: runs[0].base,
-            next: runs[PAGE_RUNS - 1].next(),
-            max_ts: runs.iter().map(|run| run.max_ts).max().unwrap_or(i64::MIN),
-            bytes: runs.iter().map(|run| u64::from(run.len)).sum(),
-            min_block: runs.iter().map(|run| run.block).min().unwrap_or_default(),
+            first: list[0].base,
+            next: list[list.len() - 1].next(),
+            max_ts: list.iter().map(|run| run.max_ts).max().unwrap_or(i64::MIN),
+            bytes: runs.bytes(),
+            min_block: runs.first_block().unwrap_or_default(),
         };
         self.closed.push(page);
         Closed { first: page.first, encoded: encode_runs(&runs) }
@@ -134,12 +156,7 @@ impl Index {
     pub(crate) fn drop_below(&mut self, log_start: Offset, bytes: &mut u64) -> Vec<PageRef> {
         let pages = self.closed.partition_point(|page| page.next <= log_start);
         let pages: Vec<PageRef> = self.closed.drain(..pages).collect();
-        let runs = self.open.partition_point(|run| run.next() <= log_start);
-        let gone = pages.iter().map(|page| page.bytes).sum::<u64>()
-            + self.open.drain(..runs).map(|run| u64::from(run.len)).sum::<u64>();
-        if self.open.is_empty() {
-            self.open = Vec::new();
-        }
+        let gone = pages.iter().map(|page| page.bytes).sum::<u64>() + self.open.drop_below(log_start);
         *bytes -= gone;
         pages
     }
@@ -149,6 +166,11 @@ impl Index {
     }
 
     pub(crate) fn open(&self) -> &[Run] {
+        self.open.list()
+    }
+
+    /// The same, with what some of them have beside.
+    pub(crate) fn open_runs(&self) -> &Runs {
         &self.open
     }
 
@@ -158,8 +180,8 @@ impl Index {
         if let Some(page) = self.closed.get(page) {
             return Some(Place::Closed(*page));
         }
-        let run = self.open.partition_point(|run| run.next() <= offset);
-        (run < self.open.len()).then_some(Place::Open(run))
+        let run = self.open().partition_point(|run| run.next() <= offset);
+        (run < self.open().len()).then_some(Place::Open(run))
     }
 
     /// The first place from `from` on whose largest timestamp is at least `ts`.
@@ -169,19 +191,19 @@ impl Index {
         if let Some(page) = page {
             return Some(Place::Closed(*page));
         }
-        self.open.iter().position(|run| run.next() > from && run.max_ts >= ts).map(Place::Open)
+        self.open().iter().position(|run| run.next() > from && run.max_ts >= ts).map(Place::Open)
     }
 
-    /// The lowest block that a listed run may lie in.
+    /// The lowest block that a listed run, or its overlay, may lie in.
     pub(crate) fn first_block(&self) -> Option<Sequence> {
         let pages = self.closed.iter().map(|page| page.min_block);
-        pages.chain(self.open.iter().map(|run| run.block)).min()
+        pages.chain(self.open.first_block()).min()
     }
 
     /// The offset behind the longest beginning of which every part satisfies `dead(next offset, largest timestamp, bytes)`.
     pub(crate) fn dead_until(&self, mut dead: impl FnMut(i64, u64) -> bool) -> Option<Offset> {
         let pages = self.closed.iter().map(|page| (page.next, page.max_ts, page.bytes));
-        let runs = self.open.iter().map(|run| (run.next(), run.max_ts, u64::from(run.len)));
+        let runs = self.open().iter().map(|run| (run.next(), run.max_ts, self.open.bytes_of(run)));
         pages.chain(runs).take_while(|&(_, max_ts, bytes)| dead(max_ts, bytes)).last().map(|(next, ..)| next)
     }
 
@@ -194,12 +216,7 @@ impl Index {
             put_u64(out, page.bytes);
             put_u64(out, page.min_block.0);
         }
-        put_len(out, self.open.len());
-        let mut before = None;
-        for run in &self.open {
-            put_run(out, run, before);
-            before = Some(run);
-        }
+        self.open.put(out);
     }
 
     pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -212,12 +229,6 @@ impl Index {
                 min_block: Sequence(input.u64()?),
             })
         })?;
-        let mut before = None;
-        let open = input.list(7, |input| {
-            let run = take_run(input, before.as_ref())?;
-            before = Some(run);
-            Ok(run)
-        })?;
-        Ok(Self { closed, open })
+        Ok(Self { closed, open: Runs::take(input)? })
     }
 }

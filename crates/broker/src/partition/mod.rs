@@ -4,12 +4,14 @@ mod epochs;
 mod index;
 mod page;
 mod producers;
+mod runs;
 mod spill;
 
 pub(crate) use epochs::Epochs;
-pub(crate) use index::{Index, PageRef, Place, Run, RunKind};
+pub(crate) use index::{Index, PageRef, Place, Run, RunDetail, RunKind};
 pub(crate) use page::{Chunk, decode_chunks, decode_runs, encode_chunks, put_chunk, take_chunk};
 pub(crate) use producers::{ProducerKey, ProducerState, Verdict};
+pub(crate) use runs::Runs;
 pub(crate) use spill::{Spill, SpillKey};
 
 use sabir_journal::pages::{PageDecodeError, PageKey, PageValue};
@@ -37,7 +39,7 @@ pub(crate) struct Partition {
     pub(crate) log_start: Offset,
     /// The offset behind the last record.
     pub(crate) next: Offset,
-    /// Bytes of the runs that are listed.
+    /// Bytes of the runs that are listed, and of their overlays.
     pub(crate) bytes: u64,
     pub(crate) epochs: Epochs,
     pub(crate) index: Index,
@@ -71,6 +73,7 @@ impl Partition {
         &mut self,
         id: PartitionId,
         mut run: Run,
+        detail: Option<&RunDetail>,
         epoch: LeaderEpoch,
         spill: &mut Spill,
     ) -> Option<Offset> {
@@ -78,9 +81,9 @@ impl Partition {
         let next = base.checked_add(run.records)?;
         run.base = base;
         self.next = next;
-        self.bytes += u64::from(run.len);
+        self.bytes += u64::from(run.len) + detail.map_or(0, RunDetail::overlay_bytes);
         self.epochs.reached(epoch, base);
-        if let Some(page) = self.index.push(run) {
+        if let Some(page) = self.index.push(run, detail) {
             spill.put(SpillKey::index(id, page.first), page.encoded);
         }
         Some(base)
@@ -141,7 +144,7 @@ impl Partition {
         due.filter(|due| *due > self.log_start)
     }
 
-    /// The lowest block that a record kept here may lie in; `None` where there is none.
+    /// The lowest block that a record kept here, or an overlay, may lie in; `None` where there is none.
     pub(crate) fn first_block(&self) -> Option<Sequence> {
         self.index.first_block()
     }

@@ -1,11 +1,13 @@
 use proptest::prelude::*;
 use sabir_journal::pages::{MAX_PAGE, PageValue};
-use sabir_model::{AppendError, FrontendNo, LeaderEpoch, Offset, PartitionId, ProducerId, Sequence, TopicId};
+use sabir_model::{
+    AppendError, FrontendNo, LeaderEpoch, Offset, OverlayPlace, PartitionId, ProducerId, Sequence, TopicId,
+};
 
 use super::index::PAGE_RUNS;
 use super::page::{decode_chunks, decode_runs, encode_chunks, encode_runs};
 use super::*;
-use crate::entry::{PartitionSettings, Producer};
+use crate::entry::{PartitionSettings, Producer, RecordPlace};
 
 const ID: PartitionId = PartitionId(1);
 
@@ -29,7 +31,7 @@ fn partition() -> Partition {
 }
 
 fn append(partition: &mut Partition, spill: &mut Spill, run: Run) -> i64 {
-    partition.append(ID, run, LeaderEpoch(1), spill).unwrap().0
+    partition.append(ID, run, None, LeaderEpoch(1), spill).unwrap().0
 }
 
 fn stored(partition: &Partition) -> Vec<u8> {
@@ -66,6 +68,7 @@ fn history_closes_into_pages_and_goes_with_the_log_start() {
     assert_eq!(pages.len(), 3);
     assert_eq!(partition.index.open().len(), 1000 - 3 * PAGE_RUNS);
     let runs = decode_runs(&spill.get(&SpillKey::index(ID, pages[1].first)).unwrap()).unwrap();
+    let runs = runs.list();
     assert_eq!(runs.len(), PAGE_RUNS);
     assert_eq!((runs[0].base, runs[PAGE_RUNS - 1].next()), (pages[1].first, pages[1].next));
     assert_eq!(runs[0].block, pages[1].min_block);
@@ -143,10 +146,19 @@ fn the_largest_pages_fit() {
         origin: FrontendNo(u16::MAX),
         kind: RunKind::Reference,
     };
-    let runs: Vec<Run> = (0..PAGE_RUNS as u64).map(worst).collect();
-    let page = encode_runs(&runs);
-    assert!(page.len() <= MAX_PAGE);
-    assert_eq!(decode_runs(&page), Ok(runs));
+    let place = |at: u64| RunDetail {
+        overlay: Some(OverlayPlace { block: Sequence(at), offset: u32::MAX, len: u32::MAX }),
+        source: Some(RecordPlace { partition: PartitionId(u64::MAX), offset: Offset(i64::MAX) }),
+    };
+    for (count, detail) in [(PAGE_RUNS, None), (PAGE_RUNS / 2, Some(place(u64::MAX >> 1)))] {
+        let mut runs = Runs::default();
+        for i in 0..count as u64 {
+            assert!(runs.push(worst(i), detail.as_ref()));
+        }
+        let page = encode_runs(&runs);
+        assert!(page.len() <= MAX_PAGE, "{}", page.len());
+        assert_eq!(decode_runs(&page), Ok(runs));
+    }
     let chunk = Chunk { block: Sequence(u64::MAX), offset: u32::MAX, len: u32::MAX };
     let chunks = vec![chunk; 2000];
     let pages = encode_chunks(&chunks);
@@ -250,18 +262,37 @@ proptest! {
             block += step;
             let kind = if kind == 0 { RunKind::Reference } else { RunKind::Whole };
             let run = Run { origin: FrontendNo(origin), kind, ..run(block, offset, len, records, max_ts) };
-            append(&mut partition, &mut spill, run);
+            let overlay = OverlayPlace { block: Sequence(block + 1), offset, len };
+            let source = RecordPlace { partition: ID, offset: Offset(len.into()) };
+            let detail = RunDetail {
+                overlay: (max_ts % 3 != 0).then_some(overlay),
+                source: (max_ts % 3 != 1).then_some(source),
+            };
+            let detail = (kind == RunKind::Reference).then_some(detail);
+            partition.append(ID, run, detail.as_ref(), LeaderEpoch(1), &mut spill).unwrap();
         }
         partition.move_log_start(ID, Offset(to.min(partition.next.0)), &mut spill);
         let bytes = stored(&partition);
         prop_assert_eq!(&Partition::decode(&bytes).unwrap(), &partition);
         // What is listed is what the size says, without gaps up to the end.
-        let mut runs = Vec::new();
+        let (mut runs, mut details, mut bytes_listed) = (Vec::new(), 0, 0);
         for page in partition.index.closed() {
-            runs.extend(decode_runs(&spill.get(&SpillKey::index(ID, page.first)).unwrap()).unwrap());
+            let stored = spill.get(&SpillKey::index(ID, page.first)).unwrap();
+            let page_runs = decode_runs(&stored).unwrap();
+            prop_assert!(stored.len() <= MAX_PAGE && page_runs.weight() <= PAGE_RUNS);
+            prop_assert_eq!(page_runs.bytes(), page.bytes);
+            prop_assert_eq!(page_runs.first_block(), Some(page.min_block));
+            details += page_runs.weight() - page_runs.list().len();
+            bytes_listed += page_runs.bytes();
+            runs.extend_from_slice(page_runs.list());
         }
-        runs.extend_from_slice(partition.index.open());
-        prop_assert_eq!(runs.iter().map(|run| u64::from(run.len)).sum::<u64>(), partition.bytes);
+        let open = partition.index.open_runs();
+        details += open.weight() - open.list().len();
+        bytes_listed += open.bytes();
+        runs.extend_from_slice(open.list());
+        prop_assert_eq!(bytes_listed, partition.bytes);
+        let references = runs.iter().filter(|run| run.kind == RunKind::Reference);
+        prop_assert_eq!(details, references.count());
         prop_assert!(runs.windows(2).all(|pair| pair[0].next() == pair[1].base));
         prop_assert_eq!(runs.last().map_or(partition.next, Run::next), partition.next);
     }
@@ -289,4 +320,59 @@ fn a_partition_of_the_first_form_is_still_read() {
     let mut again = Vec::new();
     PageValue::encode(&read, &mut again);
     assert_eq!(again, stored);
+}
+
+#[test]
+fn a_reference_with_details_has_a_form_of_its_own() {
+    let reference =
+        Run { kind: RunKind::Reference, first_record: 2, origin: FrontendNo(5), ..run(9, 32, 70, 3, 4) };
+    let overlay = Some(OverlayPlace { block: Sequence(11), offset: 64, len: 300 });
+    let source = Some(RecordPlace { partition: PartitionId(300), offset: Offset(5) });
+    // One run · gap, block, time, offset, length, records; signed numbers doubled.
+    let head = [1, 1, 0, 18, 8, 32, 70, 3];
+    let cases: [(Option<RunDetail>, &[u8]); 4] = [
+        (None, &[21, 2]),
+        (Some(RunDetail { overlay, source: None }), &[23, 2, 1, 4, 64, 0xac, 2]),
+        (Some(RunDetail { overlay: None, source }), &[23, 2, 2, 0xac, 2, 10]),
+        (Some(RunDetail { overlay, source }), &[23, 2, 3, 4, 64, 0xac, 2, 0xac, 2, 10]),
+    ];
+    for (detail, tail) in cases {
+        let mut runs = Runs::default();
+        assert!(runs.push(reference, detail.as_ref()));
+        assert_eq!(encode_runs(&runs), [&head[..], tail].concat());
+        let read = decode_runs(&encode_runs(&runs)).unwrap();
+        assert_eq!((read.detail(&reference), &read), (detail.as_ref(), &runs));
+    }
+    for marks in [0, 4] {
+        let unknown = [&head[..], &[23, 2, marks, 1, 1, 1, 1, 1]].concat();
+        assert!(decode_runs(&unknown).is_err(), "marks {marks}");
+    }
+}
+
+#[test]
+fn an_overlay_counts_in_the_size_and_keeps_its_block() {
+    let (mut partition, mut spill) = (partition(), Spill::default());
+    append(&mut partition, &mut spill, run(9, 32, 10, 1, 1));
+    let overlay = Some(OverlayPlace { block: Sequence(4), offset: 64, len: 300 });
+    let detail = RunDetail { overlay, source: None };
+    let reference = Run { kind: RunKind::Reference, ..run(7, 32, 70, 3, 4) };
+    partition.append(ID, reference, Some(&detail), LeaderEpoch(1), &mut spill).unwrap();
+    assert_eq!((partition.bytes, partition.first_block()), (380, Some(Sequence(4))));
+    let by_size = |retention_bytes| {
+        let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes };
+        Partition { settings, ..partition.clone() }.retention_due(0).map(|offset| offset.0)
+    };
+    assert_eq!((by_size(370), by_size(371)), (Some(1), None));
+    partition.move_log_start(ID, Offset(1), &mut spill);
+    assert_eq!((partition.bytes, partition.first_block()), (370, Some(Sequence(4))));
+    // A closed page says it, too.
+    for block in 0..400 {
+        append(&mut partition, &mut spill, run(2 * block + 20, 32, 10, 1, 1));
+    }
+    let page = partition.index.closed()[0];
+    assert_eq!((page.min_block, page.bytes), (Sequence(4), 370 + 10 * (PAGE_RUNS as u64 - 2)));
+    partition.move_log_start(ID, Offset(4), &mut spill);
+    assert_eq!(partition.first_block(), Some(Sequence(4)), "a page goes as a whole");
+    partition.move_log_start(ID, page.next, &mut spill);
+    assert!(partition.first_block() > Some(Sequence(20)));
 }

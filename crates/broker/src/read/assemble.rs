@@ -90,7 +90,7 @@ impl Assembly {
         if got.cold {
             verify_crc(&got.bytes).map_err(|_| ReadError::Corrupt)?;
         }
-        let batch = rebuild(&got.bytes, &piece.run)?;
+        let batch = rebuild(&got.bytes, got.overlay.as_ref(), &piece.run)?;
         if !self.takes(batch.len()) {
             return Ok(Next::Enough);
         }

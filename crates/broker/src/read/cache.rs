@@ -5,9 +5,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::partition::{Run, SpillKey};
+use crate::partition::{Runs, SpillKey};
 
-/// Pages kept: 256 of 256 runs of 48 bytes are 3 MiB.
+/// Pages kept: 256 of 256 runs of 48 bytes are 3 MiB; details take as much again at the most.
 const PAGES: usize = 256;
 
 /// The decoded pages looked up last, least recently used ones dropped.
@@ -16,12 +16,12 @@ pub(crate) struct PageCache(Mutex<Pages>);
 
 #[derive(Debug, Default)]
 struct Pages {
-    pages: FxHashMap<SpillKey, (u64, Arc<[Run]>)>,
+    pages: FxHashMap<SpillKey, (u64, Arc<Runs>)>,
     uses: u64,
 }
 
 impl PageCache {
-    pub(crate) fn get(&self, key: &SpillKey) -> Option<Arc<[Run]>> {
+    pub(crate) fn get(&self, key: &SpillKey) -> Option<Arc<Runs>> {
         let mut pages = self.0.lock();
         pages.uses += 1;
         let now = pages.uses;
@@ -30,7 +30,7 @@ impl PageCache {
         Some(runs.clone())
     }
 
-    pub(crate) fn put(&self, key: SpillKey, runs: Arc<[Run]>) {
+    pub(crate) fn put(&self, key: SpillKey, runs: Arc<Runs>) {
         let mut pages = self.0.lock();
         pages.uses += 1;
         let now = pages.uses;
@@ -53,10 +53,10 @@ mod tests {
         let cache = PageCache::default();
         let key = |n: i64| SpillKey::index(PartitionId(1), Offset(n));
         for n in 0..PAGES as i64 {
-            cache.put(key(n), Arc::from([]));
+            cache.put(key(n), Arc::default());
         }
         assert!(cache.get(&key(0)).is_some());
-        cache.put(key(-1), Arc::from([]));
+        cache.put(key(-1), Arc::default());
         assert!(cache.get(&key(0)).is_some());
         assert!(cache.get(&key(1)).is_none());
     }

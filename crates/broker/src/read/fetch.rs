@@ -8,7 +8,7 @@ use super::assemble::{Assembly, Next};
 use super::plan::{Piece, Plan, Step};
 use super::source::Got;
 use super::types::Fetched;
-use crate::partition::{Run, SpillKey};
+use crate::partition::{Runs, SpillKey};
 use crate::shard::Shard;
 
 /// How often a plan may ask for a page; each gets it on, unless retention takes the page away while it is looked up.
@@ -74,7 +74,7 @@ impl Shard {
         if plan.pieces.is_empty() { Err(ReadError::Storage) } else { Ok(plan) }
     }
 
-    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<Option<Arc<[Run]>>, ReadError> {
+    async fn load_in_background(self: &Arc<Self>, key: SpillKey) -> Result<Option<Arc<Runs>>, ReadError> {
         let shard = self.clone();
         let load = move || shard.load_page(&key);
         tokio::task::spawn_blocking(load).await.map_err(not_done)?

@@ -280,7 +280,7 @@ impl Shard {
             Some(runs) => Some(runs),
             None => self.load_page(&key)?,
         };
-        Ok(runs.map_or_else(Vec::new, |runs| runs.to_vec()))
+        Ok(runs.map_or_else(Vec::new, |runs| runs.list().to_vec()))
     }
 
     /// The first record from `from` on that `wanted(timestamp, offset)` accepts. Blocking.
@@ -302,9 +302,11 @@ impl Shard {
         from: Offset,
         wanted: &mut impl FnMut(i64, Offset) -> bool,
     ) -> Result<Option<Stamped>, ReadError> {
-        let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN };
+        // Overlays change headers alone, and these are not looked at.
+        let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
         let got = self.fetch(id, &piece)?;
-        let mut rest = if run.kind == RunKind::Reference { rebuild(&got.bytes, run)? } else { got.bytes };
+        let mut rest =
+            if run.kind == RunKind::Reference { rebuild(&got.bytes, None, run)? } else { got.bytes };
         let mut base = run.base;
         while !rest.is_empty() {
             let (batch, next) = split(&mut rest, base)?;

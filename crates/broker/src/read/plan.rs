@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sabir_model::{LeaderEpoch, Offset, PartitionId, ReadError};
+use sabir_model::{LeaderEpoch, Offset, OverlayPlace, PartitionId, ReadError};
 
-use crate::partition::{Partition, Place, Run, RunKind, SpillKey, decode_runs};
+use crate::partition::{Partition, Place, Run, RunKind, Runs, SpillKey, decode_runs};
 use crate::shard::Shard;
 use crate::state::ShardState;
 
 /// A run and what its reader is to be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) run: Run,
     pub(super) epoch: LeaderEpoch,
+    /// Where it is said what differs for the partition; hardly ever anywhere.
+    pub(super) overlay: Option<Box<OverlayPlace>>,
 }
 
 /// The most runs in one answer, so that a reader of small batches holds neither a thread nor much memory for long.
@@ -46,13 +48,14 @@ impl Plan {
     }
 
     /// Takes the runs that end behind what is planned, until there is enough.
-    fn take(&mut self, partition: &Partition, runs: &[Run]) {
-        let first = runs.partition_point(|run| run.next() <= self.next);
-        for &run in &runs[first..] {
+    fn take(&mut self, partition: &Partition, runs: &Runs) {
+        let first = runs.list().partition_point(|run| run.next() <= self.next);
+        for &run in &runs.list()[first..] {
             if self.is_full() {
                 return;
             }
-            self.pieces.push(Piece { run, epoch: partition.epochs.at(run.base) });
+            let overlay = runs.detail(&run).and_then(|detail| detail.overlay).map(Box::new);
+            self.pieces.push(Piece { run, epoch: partition.epochs.at(run.base), overlay });
             self.bytes += run.len as usize;
             self.next = run.next();
         }
@@ -75,7 +78,7 @@ impl Shard {
         &self,
         id: PartitionId,
         plan: &mut Plan,
-        loaded: Option<&[Run]>,
+        loaded: Option<&Runs>,
     ) -> Result<Step, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;
@@ -90,7 +93,9 @@ impl Shard {
             (false, _) => {}
         }
         (plan.high_watermark, plan.log_start) = (partition.next, partition.log_start);
-        plan.take(partition, loaded.unwrap_or_default());
+        if let Some(loaded) = loaded {
+            plan.take(partition, loaded);
+        }
         Ok(self.collect(&state, partition, id, plan).map_or(Step::Ready, Step::NeedsPage))
     }
 
@@ -103,8 +108,8 @@ impl Shard {
     ) -> Option<SpillKey> {
         while !plan.is_full() {
             match partition.index.find(plan.next)? {
-                Place::Open(first) => {
-                    plan.take(partition, &partition.index.open()[first..]);
+                Place::Open(_) => {
+                    plan.take(partition, partition.index.open_runs());
                     return None;
                 }
                 Place::Closed(page) => {
@@ -120,21 +125,21 @@ impl Shard {
     }
 
     /// A page's runs, if they can be had without the page store.
-    pub(super) fn page_in_memory(&self, state: &ShardState, key: &SpillKey) -> Option<Arc<[Run]>> {
+    pub(super) fn page_in_memory(&self, state: &ShardState, key: &SpillKey) -> Option<Arc<Runs>> {
         if let Some(runs) = self.reads.page_cache.get(key) {
             return Some(runs);
         }
         let page = state.partitions.spill.get(key)?;
         // This process encoded it.
-        let runs: Arc<[Run]> = decode_runs(&page).ok()?.into();
+        let runs: Arc<Runs> = decode_runs(&page).ok()?.into();
         self.reads.page_cache.put(*key, runs.clone());
         Some(runs)
     }
 
     /// Gets a page from the page store. Blocking.
-    pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<[Run]>>, ReadError> {
+    pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<Runs>>, ReadError> {
         let Some(page) = self.stored_page(key)? else { return Ok(None) };
-        let runs: Arc<[Run]> = decode_runs(&page).map_err(|error| self.bad_page(key, &error))?.into();
+        let runs: Arc<Runs> = decode_runs(&page).map_err(|error| self.bad_page(key, &error))?.into();
         self.reads.page_cache.put(*key, runs.clone());
         Ok(Some(runs))
     }

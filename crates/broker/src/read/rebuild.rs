@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use sabir_base::crc::crc32c;
-use sabir_model::batch::{self, BatchHeader};
-use sabir_model::{ProducerId, ReadError};
+use sabir_model::batch::{self, BatchHeader, RecordView};
+use sabir_model::{OverlayBody, ProducerId, ReadError};
 
 use crate::partition::Run;
 
@@ -15,13 +15,17 @@ const TRANSACTIONAL: i16 = 1 << 4;
 /// Where the part of a batch begins that its CRC covers.
 const CRC_FROM: usize = 21;
 
-/// The batch for a reference to all of `bytes`, or to some of its records. Its base offset is set when it is served.
-pub(super) fn rebuild(bytes: &Bytes, run: &Run) -> Result<Bytes, ReadError> {
+/// The batch for a reference to all of `bytes`, or to some of its records, each as an overlay has it. Its base offset is set when it is served.
+pub(super) fn rebuild(bytes: &Bytes, overlay: Option<&Bytes>, run: &Run) -> Result<Bytes, ReadError> {
     let header = BatchHeader::parse(bytes).map_err(|_| ReadError::Corrupt)?;
+    if let Some(overlay) = overlay {
+        let overlay = OverlayBody::decode(overlay).map_err(|_| ReadError::Corrupt)?;
+        return part(bytes, header, run, &overlay);
+    }
     if run.first_record == 0 && i64::from(run.records) == i64::from(header.last_offset_delta) + 1 {
         return whole(bytes, header);
     }
-    part(bytes, header, run)
+    part(bytes, header, run, &OverlayBody::default())
 }
 
 /// All of it: the records stay as they are, compressed or not.
@@ -43,7 +47,7 @@ fn write(header: &BatchHeader, batch: &mut [u8]) -> Result<(), ReadError> {
 }
 
 /// Some of its records, with their offsets' gaps.
-fn part(bytes: &Bytes, header: BatchHeader, run: &Run) -> Result<Bytes, ReadError> {
+fn part(bytes: &Bytes, header: BatchHeader, run: &Run, overlay: &OverlayBody) -> Result<Bytes, ReadError> {
     let corrupt = |_| ReadError::Corrupt;
     let records = batch::records(bytes, RECORDS_MAX).map_err(corrupt)?;
     let mut fresh = batch::BatchBuilder::new(header.compression().map_err(corrupt)?);
@@ -52,10 +56,17 @@ fn part(bytes: &Bytes, header: BatchHeader, run: &Run) -> Result<Bytes, ReadErro
         let record = record.map_err(corrupt)?;
         let delta = record.offset.0 - first;
         if (0..i64::from(run.records)).contains(&delta) {
-            let headers: Vec<_> = record.headers.map(|header| (header.key, header.value)).collect();
+            let headers = headers(&record, overlay);
             fresh.push_at(delta as i32, record.timestamp, record.key, record.value, &headers);
         }
     }
     fresh.cover(run.records as i32 - 1);
     Ok(fresh.build())
+}
+
+/// A record's headers but for those that an overlay removes, and behind them those that it adds.
+fn headers<'a>(record: &RecordView<'a>, overlay: &'a OverlayBody) -> Vec<(&'a [u8], Option<&'a [u8]>)> {
+    let own = record.headers.map(|header| (header.key, header.value));
+    let kept = own.filter(|(key, _)| !overlay.removes(key));
+    kept.chain(overlay.added.iter().map(|(key, value)| (&key[..], value.as_deref()))).collect()
 }

@@ -14,6 +14,8 @@ use crate::shard::Shard;
 #[derive(Debug)]
 pub(super) struct Got {
     pub(super) bytes: Bytes,
+    /// What differs for the partition; it has a checksum of its own.
+    pub(super) overlay: Option<Bytes>,
     pub(super) cold: bool,
 }
 
@@ -25,7 +27,13 @@ impl Shard {
         }
         let run = &piece.run;
         let read = self.read_block(run.block, run.offset, run.len)?;
-        Ok(self.without_disk(read).ok())
+        let Ok(mut got) = self.without_disk(read) else { return Ok(None) };
+        if let Some(place) = &piece.overlay {
+            let read = self.read_block(place.block, place.offset, place.len)?;
+            let Ok(overlay) = self.without_disk(read) else { return Ok(None) };
+            got.overlay = Some(overlay.bytes);
+        }
+        Ok(Some(got))
     }
 
     /// Bytes in memory, or the read that gets them.
@@ -34,11 +42,11 @@ impl Shard {
             Read::Hot(bytes) => {
                 self.meters.cache_hits.add(1);
                 self.meters.hot_bytes.add(bytes.len());
-                Ok(Got { bytes, cold: false })
+                Ok(Got { bytes, overlay: None, cold: false })
             }
             Read::Ahead(bytes) => {
                 self.meters.ahead_hits.add(1);
-                Ok(Got { bytes, cold: true })
+                Ok(Got { bytes, overlay: None, cold: true })
             }
             Read::Cold(cold) => Err(cold),
         }
@@ -49,7 +57,11 @@ impl Shard {
         if piece.is_fragmented() {
             return self.fetch_fragmented(partition, piece);
         }
-        self.fetch_part(piece.run.block, piece.run.offset, piece.run.len)
+        let mut got = self.fetch_part(piece.run.block, piece.run.offset, piece.run.len)?;
+        if let Some(place) = &piece.overlay {
+            got.overlay = Some(self.fetch_part(place.block, place.offset, place.len)?.bytes);
+        }
+        Ok(got)
     }
 
     fn fetch_part(&self, block: Sequence, offset: u32, len: u32) -> Result<Got, ReadError> {
@@ -61,7 +73,7 @@ impl Shard {
         let bytes = cold.run().map_err(|error| self.read_failed(&error))?;
         self.read_ahead();
         self.meters.disk_reads.add(1);
-        Ok(Got { bytes, cold: true })
+        Ok(Got { bytes, overlay: None, cold: true })
     }
 
     /// Has loaded what readers will come to soon, on threads that may block.
@@ -84,7 +96,7 @@ impl Shard {
                 cold |= got.cold;
             }
         }
-        Ok(Got { bytes: all.freeze(), cold })
+        Ok(Got { bytes: all.freeze(), overlay: None, cold })
     }
 
     fn chunks(&self, key: &SpillKey) -> Result<Vec<Chunk>, ReadError> {

@@ -212,6 +212,32 @@ impl Shard {
         answer
     }
 
+    /// Refers to stored records, with an overlay if there is to be one. Nothing but tests does so yet.
+    #[cfg(test)]
+    pub(crate) fn refer(
+        &self,
+        body: &crate::entry::ReferenceBody,
+        overlay: Option<&[u8]>,
+    ) -> Answer<crate::state::AppendOutcome> {
+        let (answer, mut encoded) = (Answer::default(), Vec::new());
+        body.encode(&mut encoded);
+        let (durability, priority) = (Durability::Sync, Priority::Ordinary);
+        let entry = Entry {
+            kind: crate::entry::kind::REFERENCE,
+            body: &encoded,
+            payload: overlay,
+            group: 0,
+            durability,
+            priority,
+        };
+        let mut open = self.appends.open.lock();
+        open.push(&entry, Some(answer.waiter()));
+        self.appends.waiting.store(open.bytes(), SeqCst);
+        drop(open);
+        self.submit();
+        answer
+    }
+
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }

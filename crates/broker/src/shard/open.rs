@@ -350,6 +350,7 @@ fn append_body(item: &Append, max_ts: i64) -> AppendBody {
             epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
         }),
+        facts: None,
     }
 }
 

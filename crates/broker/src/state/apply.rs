@@ -1,23 +1,34 @@
 //! What entries do to partitions.
 
-use sabir_model::{AppendError, Offset, PartitionId, Sequence, ShardFailure, TopicError};
+use sabir_model::{
+    AppendError, Offset, Overlay, OverlayBody, OverlayPlace, PartitionId, Sequence, ShardFailure, TopicError,
+};
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
-use super::{At, Locate, Partitions};
+use super::{AppendOutcome, At, Locate, Partitions};
 use crate::append::Appended;
 use crate::entry::{
     AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, LogStartsMoved, PartitionsConfigured,
-    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody,
+    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, Targets,
 };
-use crate::partition::{Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunKind, Verdict};
+use crate::partition::{
+    Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunDetail, RunKind, Verdict,
+};
+
+/// The most bytes that an overlay takes with all records that it holds for: each is shown with what it adds.
+const OVERLAID_MAX: u64 = 16 << 20;
+
+/// Stored records on their way into partitions.
+struct Incoming<'a> {
+    body: &'a AppendBody,
+    run: Run,
+    detail: Option<RunDetail>,
+    /// Of a fragmented batch; else none.
+    chunks: &'a [Chunk],
+}
 
 impl Partitions {
-    pub(super) fn append(
-        &mut self,
-        body: &AppendBody,
-        payload: (u32, u32),
-        at: &At,
-    ) -> Result<Appended, AppendError> {
+    pub(super) fn append(&mut self, body: &AppendBody, payload: (u32, u32), at: &At) -> AppendOutcome {
         let (offset, len) = payload;
         let run = Run {
             base: Offset::ZERO,
@@ -30,29 +41,31 @@ impl Partitions {
             origin: body.origin,
             kind: RunKind::Whole,
         };
-        self.append_run(body, run, at, &[])
+        self.append_run(&Incoming { body, run, detail: None, chunks: &[] }, at)
     }
 
-    /// Appends to every target; the answer is the first one's. A producer's mark belongs to the one target it can have.
-    pub(super) fn append_run(
-        &mut self,
-        body: &AppendBody,
-        run: Run,
-        at: &At,
-        chunks: &[Chunk],
-    ) -> Result<Appended, AppendError> {
-        let mut first = None;
-        for &target in body.targets.as_slice() {
-            let appended = self.append_one(target, body, run, at);
-            if let (Ok(Appended { base_offset, duplicate: false, .. }), false) = (appended, chunks.is_empty())
-            {
-                self.keep_fragmented(target, base_offset, chunks);
-            }
-            first.get_or_insert(appended);
+    /// Appends to every target. A producer's mark is each target's own.
+    fn append_run(&mut self, incoming: &Incoming<'_>, at: &At) -> AppendOutcome {
+        match &incoming.body.targets {
+            Targets::One(target) => AppendOutcome::One(self.append_counted(*target, incoming, at)),
+            Targets::Several(targets) => AppendOutcome::Each(
+                targets.iter().map(|target| self.append_counted(*target, incoming, at)).collect(),
+            ),
         }
-        let answer = first.unwrap_or(Err(AppendError::UnknownPartition));
+    }
+
+    fn append_counted(
+        &mut self,
+        target: PartitionId,
+        incoming: &Incoming<'_>,
+        at: &At,
+    ) -> Result<Appended, AppendError> {
+        let answer = self.append_one(target, incoming, at);
         match answer {
             Ok(Appended { duplicate: true, .. }) => self.counters.duplicates += 1,
+            Ok(Appended { base_offset, .. }) if !incoming.chunks.is_empty() => {
+                self.keep_fragmented(target, base_offset, incoming.chunks);
+            }
             Ok(_) => {}
             Err(_) => self.counters.refused += 1,
         }
@@ -62,12 +75,15 @@ impl Partitions {
     fn append_one(
         &mut self,
         target: PartitionId,
-        body: &AppendBody,
-        run: Run,
+        incoming: &Incoming<'_>,
         at: &At,
     ) -> Result<Appended, AppendError> {
+        let Incoming { body, run, detail, .. } = incoming;
         let partition =
             self.partitions.get_mut(&PartitionKey(target)).ok_or(AppendError::UnknownPartition)?;
+        if body.facts.is_some() {
+            return Err(AppendError::NoQueue);
+        }
         let append_time_ms = if body.stamped { body.max_ts } else { -1 };
         let log_start = partition.log_start;
         let answer = |base_offset, duplicate| Appended { base_offset, append_time_ms, log_start, duplicate };
@@ -82,7 +98,9 @@ impl Partitions {
             }
         }
         let epoch = partition.epoch(at.term);
-        let base = partition.append(target, run, epoch, &mut self.spill).ok_or(AppendError::NoOffsets)?;
+        let base = partition
+            .append(target, *run, detail.as_ref(), epoch, &mut self.spill)
+            .ok_or(AppendError::NoOffsets)?;
         if let Some((key, mark)) = producer {
             let expiry = &mut self.expiry;
             let state = self.producers.get_or_insert_with(key, || {
@@ -98,12 +116,14 @@ impl Partitions {
         Ok(answer(base, false))
     }
 
+    /// `payload` is where an overlay lies that came with the entry.
     pub(super) fn reference(
         &mut self,
         body: &ReferenceBody,
+        payload: Option<(u32, u32)>,
         at: &At,
         locate: Locate<'_>,
-    ) -> Result<Appended, AppendError> {
+    ) -> AppendOutcome {
         let extent = &body.extent;
         let block = if extent.block == Sequence::NONE { at.sequence } else { extent.block };
         let run = Run {
@@ -117,21 +137,41 @@ impl Partitions {
             origin: extent.origin,
             kind: RunKind::Reference,
         };
-        if block > at.sequence {
-            return Err(AppendError::InvalidReference);
+        let overlay = match extent.overlay {
+            Overlay::At(place) => Some(place),
+            _ => payload.map(|(offset, len)| OverlayPlace { block: at.sequence, offset, len }),
+        };
+        let detail = RunDetail { overlay, source: body.source };
+        if let Err(error) = self.check_reference(&run, &detail, at) {
+            return AppendOutcome::Each(body.targets.iter().map(|_| Err(error)).collect());
         }
-        if let Some(segment) = locate(block) {
-            self.usage.note(segment, &body.targets);
-        }
+        let blocks = std::iter::once(block).chain(overlay.map(|overlay| overlay.block));
+        blocks.filter_map(locate).for_each(|segment| self.usage.note(segment, &body.targets));
         let as_append = AppendBody {
-            targets: crate::entry::Targets::Several(body.targets.clone()),
+            targets: Targets::Several(body.targets.clone()),
             records: extent.records,
             max_ts: body.max_ts,
             stamped: false,
             origin: extent.origin,
             producer: None,
+            facts: None,
         };
-        self.append_run(&as_append, run, at, &[])
+        self.append_run(&Incoming { body: &as_append, run, detail: detail.said(), chunks: &[] }, at)
+    }
+
+    /// What it refers to must be there: in a block that is applied, and kept by the partition that it is taken from. So no segment goes
+    /// between the moment at which an entry is made and this one.
+    fn check_reference(&self, run: &Run, detail: &RunDetail, at: &At) -> Result<(), AppendError> {
+        let overlay = detail.overlay;
+        let kept = detail.source.is_none_or(|source| {
+            let partition = self.partition(source.partition);
+            partition.is_some_and(|kept| (kept.log_start..kept.next).contains(&source.offset))
+        });
+        let blocks = [Some(run.block), overlay.map(|overlay| overlay.block)];
+        let applied = blocks.iter().flatten().all(|block| (Sequence(1)..=at.sequence).contains(block));
+        let bytes = overlay.map_or(0, |overlay| u64::from(overlay.len));
+        let small = bytes <= OverlayBody::MAX as u64 && bytes * u64::from(run.records) <= OVERLAID_MAX;
+        if kept && applied && small { Ok(()) } else { Err(AppendError::InvalidReference) }
     }
 
     /// A chunk that does not follow those before it is dropped with them: the end of the batch finds none, and says so.
@@ -156,23 +196,18 @@ impl Partitions {
     }
 
     /// A fragmented batch of which chunks are missing was cut with its term: its producer must send it again.
-    pub(super) fn fragmented(
-        &mut self,
-        body: &FragmentedBody,
-        at: &At,
-        locate: Locate<'_>,
-    ) -> Result<Appended, AppendError> {
-        let fragmented =
-            self.unfinished.remove(&UnfinishedKey(body.fragmented)).ok_or(ShardFailure::NotLeader)?;
-        if fragmented.chunks.len() != body.chunks as usize {
-            return Err(ShardFailure::NotLeader.into());
-        }
+    pub(super) fn fragmented(&mut self, body: &FragmentedBody, at: &At, locate: Locate<'_>) -> AppendOutcome {
+        let refused = |error| AppendOutcome::One(Err(error));
+        let whole = |fragmented: &UnfinishedBatch| fragmented.chunks.len() == body.chunks as usize;
+        let fragmented = self.unfinished.remove(&UnfinishedKey(body.fragmented)).filter(whole);
+        let Some(fragmented) = fragmented else { return refused(ShardFailure::NotLeader.into()) };
+        let Some(len) = fragmented.bytes() else { return refused(AppendError::TooLarge) };
         let run = Run {
             base: Offset::ZERO,
             block: fragmented.first_block().unwrap_or(at.sequence),
             max_ts: timestamp(body.append.max_ts, at),
             offset: 0,
-            len: fragmented.bytes().ok_or(AppendError::TooLarge)?,
+            len,
             records: body.append.records,
             first_record: 0,
             origin: body.append.origin,
@@ -181,7 +216,8 @@ impl Partitions {
         for segment in fragmented.chunks.iter().filter_map(|chunk| locate(chunk.block)) {
             self.usage.note(segment, body.append.targets.as_slice());
         }
-        self.append_run(&body.append, run, at, &fragmented.chunks)
+        let chunks = &fragmented.chunks;
+        self.append_run(&Incoming { body: &body.append, run, detail: None, chunks }, at)
     }
 
     pub(super) fn drop_fragmented(&mut self, body: FragmentedDropped) -> Result<(), ShardFailure> {

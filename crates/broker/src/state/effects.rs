@@ -70,7 +70,7 @@ impl<'a> Effects<'a> {
         let offered = offered.ok_or(AppendError::NoSuchBatch)?;
         let before: u32 = self.batches[..batch].iter().map(|batch| batch.len).sum();
         let payload = (self.offset + before, offered.len);
-        let appended = self.partitions.append(&offered.append, payload, self.at)?;
+        let appended = self.partitions.append(&offered.append, payload, self.at).first()?;
         self.appended[batch] = !appended.duplicate;
         Ok(appended)
     }

@@ -24,7 +24,7 @@ pub use effects::Effects;
 pub(crate) use effects::FrontendAnswer;
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontendProjections;
-pub(crate) use outcome::{EntryOutcome, Outcome};
+pub(crate) use outcome::{AppendOutcome, EntryOutcome, Outcome};
 pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
 pub(crate) use usage::SegmentUsage;

@@ -16,6 +16,8 @@ use crate::catalog::Topic;
 pub(crate) enum Outcome {
     /// Of one that appends.
     Appended(Result<Appended, AppendError>),
+    /// Of one that appends to several partitions, in the order in which it names them.
+    AppendedEach(Box<[Result<Appended, AppendError>]>),
     /// Of one about a topic: the topic as it is now.
     Topic(Result<Arc<Topic>, Box<TopicError>>),
     /// Of one that moves a log start: where it now is.
@@ -56,6 +58,43 @@ impl Outcome {
     }
 }
 
+/// What an entry that appends came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AppendOutcome {
+    /// For its one partition, or for all that it names, since it was not applied.
+    One(Result<Appended, AppendError>),
+    /// For each that it names, in their order.
+    Each(Box<[Result<Appended, AppendError>]>),
+}
+
+impl AppendOutcome {
+    /// The first partition's.
+    pub(crate) fn first(&self) -> Result<Appended, AppendError> {
+        match self {
+            Self::One(one) => *one,
+            Self::Each(each) => each.first().copied().unwrap_or(Err(AppendError::UnknownPartition)),
+        }
+    }
+}
+
+impl EntryOutcome for AppendOutcome {
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Self::One(one) => Outcome::Appended(one),
+            Self::Each(each) => Outcome::AppendedEach(each),
+        }
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Appended(one) => Self::One(one),
+            Outcome::AppendedEach(each) => Self::Each(each),
+            other => Self::One(Err(other.failure().into())),
+        }
+    }
+}
+
+/// Of an entry that appends to one partition.
 impl EntryOutcome for Result<Appended, AppendError> {
     fn into_outcome(self) -> Outcome {
         Outcome::Appended(self)
@@ -64,7 +103,7 @@ impl EntryOutcome for Result<Appended, AppendError> {
     fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Appended(appended) => appended,
-            other => Err(other.failure().into()),
+            other => AppendOutcome::of(other).first(),
         }
     }
 }

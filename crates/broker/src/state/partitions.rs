@@ -2,16 +2,16 @@
 
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageError, PageStore, Paged};
-use sabir_model::{PartitionId, Sequence, Term};
+use sabir_model::{DecodeError, Overlay, PartitionId, Sequence, Term};
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{
-    At, CoreProjection, EntryError, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage, StoredMaps,
-    Touched, applied, payload, prefixes,
+    At, CoreProjection, EntryError, EntryOutcome, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage,
+    StoredMaps, Touched, applied, bad_body, payload, prefixes,
 };
 use crate::entry::{
-    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved, PartitionsConfigured,
-    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, kind,
+    AppendBody, Body, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved,
+    PartitionsConfigured, PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, kind,
 };
 use crate::partition::{Partition, PartitionKey, Spill, SpillKey};
 use crate::projection::{Dump, PageMap, Projection};
@@ -94,6 +94,23 @@ impl Partitions {
         }
     }
 
+    fn apply_reference(
+        &mut self,
+        entry: &EntryView<'_>,
+        at: &At,
+        locate: Locate<'_>,
+    ) -> Result<Outcome, EntryError> {
+        let body = ReferenceBody::decode(entry.body).map_err(|source| bad_body(entry, source))?;
+        match (body.extent.overlay, entry.payload) {
+            (Overlay::Payload, None) => payload(entry).map(drop)?,
+            (Overlay::None | Overlay::At(_), Some(_)) => {
+                return Err(bad_body(entry, DecodeError::Field("overlay")));
+            }
+            _ => {}
+        }
+        Ok(self.reference(&body, entry.payload, at, locate).into_outcome())
+    }
+
     fn spilled(&self, key: &SpillKey, pages: &dyn PageStore) -> Result<Vec<u8>, PageError> {
         if let Some(page) = self.spill.get(key) {
             return Ok(page.to_vec());
@@ -154,7 +171,7 @@ impl CoreProjection for Partitions {
                 let payload = payload(entry)?;
                 applied(entry, |body: AppendBody| self.append(&body, payload, at))
             }
-            kind::REFERENCE => applied(entry, |body: ReferenceBody| self.reference(&body, at, locate)),
+            kind::REFERENCE => self.apply_reference(entry, at, locate),
             kind::CHUNK => {
                 let payload = payload(entry)?;
                 applied(entry, |body: ChunkBody| self.chunk(&body, payload, at))

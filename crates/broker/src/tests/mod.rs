@@ -12,6 +12,7 @@ mod model;
 mod panics;
 mod producers;
 mod reads;
+mod references;
 pub(crate) mod registers;
 pub(crate) mod rig;
 mod seam;

@@ -104,8 +104,8 @@ async fn references_are_rebuilt_without_their_producer() {
                 overlay: Overlay::None,
             };
             let targets = vec![to.partition(0).unwrap().id];
-            let body = ReferenceBody { targets, max_ts: 3, extent };
-            broker.inner.shards[1].ask(Priority::Ordinary, &body).await.unwrap();
+            let body = ReferenceBody { targets, max_ts: 3, source: None, extent };
+            broker.inner.shards[1].ask(Priority::Ordinary, &body).await.first().unwrap();
         }
         let fetched = read(&broker, &to, 0, 0, 1 << 20).await.unwrap();
         let expected = [(0, b"a"), (1, b"b"), (2, b"c"), (3, b"b"), (4, b"c")];

@@ -14,9 +14,10 @@ pub fn append_error_code(error: AppendError) -> ErrorCode {
         AppendError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::FencedProducer { .. } => ErrorCode::InvalidProducerEpoch,
-        AppendError::NoOffsets | AppendError::InvalidReference | AppendError::NoSuchBatch => {
-            ErrorCode::InvalidRecord
-        }
+        AppendError::NoOffsets
+        | AppendError::InvalidReference
+        | AppendError::NoQueue
+        | AppendError::NoSuchBatch => ErrorCode::InvalidRecord,
         AppendError::TooLarge => ErrorCode::MessageTooLarge,
         AppendError::Shard(failure) => shard_error_code(failure),
     }
