@@ -28,7 +28,8 @@
 //! believed at once, since a node may have been off for a week; the kernel's first word in the next ten minutes may still correct it.
 //! Where it is more than 90 days ahead of the last time, or behind it, or before this program was written (a machine without a
 //! battery), and not synchronised, the node goes on from its last time. In the first two cases that ends when the wall clock has gone on
-//! for ten minutes, in the last one when it is set. One that is behind the last time, but not behind the confirmed one, is believed: it was
+//! for ten minutes, in the last one when it is set. Where it is ahead by less, and nothing synchronises it, nothing is deleted for that in the
+//! first ten minutes, so that what sets it may have its say. One that is behind the last time, but not behind the confirmed one, is believed: it was
 //! the last run's that was wrong.
 //!
 //! **What is deleted by age** goes by [`age_limits`](NodeTime::age_limits), of which two things hold.
@@ -190,6 +191,14 @@ impl Doubt {
     }
 }
 
+/// Time off that the wall clock alone tells of, on a machine that was started anew and whose clock nothing has synchronised yet.
+#[derive(Debug, Clone, Copy)]
+struct TimeOff {
+    off_ms: i64,
+    /// Up to when on the monotonic clock nothing is deleted for it.
+    until_ms: u64,
+}
+
 /// Where the time would be had it not stepped.
 #[derive(Debug, Clone, Copy)]
 struct Unstepped {
@@ -209,6 +218,9 @@ pub enum Notice {
     Unset(i64),
     /// The wall clock is so many milliseconds ahead of the last time: more than is believed at once.
     Doubted(i64),
+    /// The node was off for so many milliseconds as the wall clock has it, which nothing synchronises: what is deleted by age waits for ten
+    /// minutes.
+    Off(i64),
     /// The time is so many milliseconds ahead of the confirmed one: what is deleted by age waits for so many.
     Waits(i64, u64),
     /// The time has stepped ahead by so many milliseconds: what was stamped before looks older by so many, and is kept for so many more.
@@ -241,6 +253,7 @@ pub struct NodeTime {
     settling_until_ms: u64,
     unset: bool,
     doubt: Option<Doubt>,
+    off: Option<TimeOff>,
     /// What the latest block's time may be: those of blocks to come are not below it.
     stamped_ms: i64,
     unstepped: Option<Unstepped>,
@@ -285,6 +298,8 @@ impl NodeTime {
             settling_until_ms: if known { 0 } else { monotonic_ms.saturating_add(WAIT) },
             unset: wall_ms < UNSET_BEFORE,
             doubt: doubted.then_some(Doubt::new(true, clock)),
+            off: (believed && !known && off > LEAP)
+                .then_some(TimeOff { off_ms: off, until_ms: monotonic_ms.saturating_add(WAIT) }),
             stamped_ms: last.block_ms.unwrap_or(i64::MIN),
             unstepped,
             // So that what this run notes is later than what it was told.
@@ -320,7 +335,8 @@ impl NodeTime {
     pub fn age_limits(&self, clock: ClockReading) -> AgeLimits {
         let now_ms = self.steady(clock.monotonic_ms);
         let aged = self.confirmed_ms(clock.monotonic_ms);
-        let far = now_ms.saturating_sub(aged) > LONG_OFF || !self.agrees(clock);
+        let unsure = self.off.is_some_and(|off| clock.monotonic_ms < off.until_ms);
+        let far = now_ms.saturating_sub(aged) > LONG_OFF || unsure || !self.agrees(clock);
         let by = if far { aged.min(now_ms) } else { now_ms };
         let (at_most_ms, ran_ms) = (by.min(clock.wall_ms), self.ran(clock.monotonic_ms));
         AgeLimits { at_most_ms, now_ms, ran_ms, lags: self.lags }
@@ -405,6 +421,7 @@ impl NodeTime {
         let before = self.now_ms;
         self.stamped_ms = self.stamped_ms.max(before);
         self.set_out(clock);
+        self.off = self.off.filter(|off| !is_synchronised(clock) && clock.monotonic_ms < off.until_ms);
         let steady = self.steady(clock.monotonic_ms);
         self.ran_ms = self.ran(clock.monotonic_ms);
         let passed = steady.saturating_sub(self.now_ms);
@@ -576,6 +593,7 @@ impl NodeTime {
             _ if self.doubt.is_some_and(|doubt| doubt.at_start) => Notice::Doubted(ahead),
             _ if ahead > LEAP => Notice::Ahead(ahead),
             _ if unconfirmed > LONG_OFF => Notice::Waits(unconfirmed, self.wait(clock)),
+            _ if let Some(off) = self.off => Notice::Off(off.off_ms),
             _ if self.stamps_ahead_ms() > LEAP => Notice::Stands(self.stamps_ahead_ms()),
             _ => Notice::Agrees,
         }

@@ -274,6 +274,11 @@ fn tell(notice: Notice) {
             "the system clock is this far ahead of the last time, and nothing synchronises it: the broker's time goes on from the last \
              one. Unless the clock is set it is taken over in ten minutes, and what is too old by it deleted a day later"
         ),
+        Notice::Off(ms) => warn!(
+            minutes = ms / 60_000,
+            "the machine was started anew, by the system clock the broker was off for so many minutes, and nothing synchronises that \
+             clock: records are stamped with it, and what is too old by it is deleted in ten minutes. Set it if it is wrong"
+        ),
         Notice::Waits(ms, wait) if wait > 600_000 => warn!(
             days = days(ms),
             minutes = wait / 60_000,

@@ -93,6 +93,32 @@ fn four_seconds_a_year_ahead_cost_four_seconds_and_are_made_good() {
 }
 
 #[test]
+fn time_off_that_only_an_unsynchronised_clock_tells_of_deletes_nothing_for_ten_minutes() {
+    for off in [10 * MINUTE, 4 * 60 * MINUTE, 20 * 60 * MINUTE] {
+        let mut rig = Rig::starting(Some(NOW), NOW + off);
+        rig.pass(9 * MINUTE);
+        assert_eq!((rig.now(), rig.expiry()), (NOW + off + 9 * MINUTE, NOW + 9 * MINUTE));
+        assert_eq!(rig.notices, [Notice::Off(off)]);
+        rig.pass(2 * MINUTE);
+        assert_eq!(rig.expiry(), rig.now(), "it was off");
+
+        // It was wrong, and is set right.
+        let mut rig = Rig::starting(Some(NOW), NOW + off);
+        rig.pass(MINUTE);
+        (rig.wall, rig.synchronised) = (rig.wall - off, true);
+        rig.pass_back(MINUTE, true);
+        assert_eq!((rig.now(), rig.expiry()), (NOW + 2 * MINUTE, NOW + 2 * MINUTE));
+
+        // The kernel says that it is right.
+        let mut rig = Rig::starting(Some(NOW), NOW + off);
+        rig.pass(MINUTE);
+        rig.synchronised = true;
+        rig.pass(MINUTE);
+        assert_eq!(rig.expiry(), rig.now());
+    }
+}
+
+#[test]
 fn a_few_minutes_are_followed_at_once_but_not_over_and_over() {
     let mut rig = Rig::starting(Some(NOW), NOW);
     rig.wall += 4 * MINUTE;
@@ -342,7 +368,8 @@ fn a_week_off_is_believed_at_once_but_ages_nothing_for_a_while() {
         assert_eq!(rig.expiry(), NOW + wait);
         assert!(matches!(rig.notices[..], [Notice::Waits(..), Notice::Agrees]), "{:?}", rig.notices);
     }
-    let night = Rig::starting(Some(NOW - DAY / 3), NOW);
+    let last = LastTime { block_ms: Some(NOW - DAY / 3), ..LastTime::default() };
+    let night = Rig::with(last, NOW, true);
     assert_eq!((night.now(), night.expiry()), (NOW, NOW));
 }
 
