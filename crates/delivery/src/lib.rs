@@ -2,3 +2,4 @@
 #![deny(missing_docs)]
 
 pub mod group;
+pub mod subscription;
