@@ -5,15 +5,18 @@
 use std::time::Instant;
 
 use sabir_delivery::subscription::{
-    HeldBy, Operation, OperationList, OperationsWriter, Owner, RangesBuffer, Settlement, Subscription,
+    HeldBy, MessageOwner, Operation, OperationList, OperationsWriter, RangesBuffer, Settlement, Subscription,
     SubscriptionNo, SubscriptionPage, Terms,
 };
 
-const TERMS: Terms = Terms { owner: Owner::Session(1), timeout_ms: 0, token: 0 };
-const FENCE: HeldBy = HeldBy::Owner(Owner::Session(1));
+const TERMS: Terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
+const FENCE: HeldBy = HeldBy::Owner(MessageOwner::Session(1));
 
 fn acquired(ranges: &RangesBuffer, session: u64) -> Operation<'_> {
-    Operation::Acquired { ranges: ranges.ranges(), terms: Terms { owner: Owner::Session(session), ..TERMS } }
+    Operation::Acquired {
+        ranges: ranges.ranges(),
+        terms: Terms { owner: MessageOwner::Session(session), ..TERMS },
+    }
 }
 
 fn settled(ranges: &RangesBuffer) -> Operation<'_> {

@@ -2,11 +2,12 @@
 //!
 //! A row may span messages that are settled; the states say which are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sabir_base::varint::{put_u64, take_u32, take_u64};
 use sabir_model::DecodeError;
 
+use super::dirty::DirtyBlocks;
 use super::states::block_of;
 
 /// How often a message was tried.
@@ -40,12 +41,17 @@ impl Attempts {
 #[derive(Debug, Default)]
 pub(super) struct AttemptRows {
     rows: BTreeMap<u64, (u64, Attempts)>,
-    pub dirty: BTreeSet<u64>,
+    pub dirty: DirtyBlocks,
 }
 
 impl AttemptRows {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// One behind the last message with a row.
+    pub fn end(&self) -> u64 {
+        self.rows.last_key_value().map_or(0, |(_, (end, _))| *end)
     }
 
     pub fn get(&self, offset: u64) -> Option<Attempts> {
@@ -136,7 +142,7 @@ impl AttemptRows {
 
     /// Forgets all of them.
     pub fn clear(&mut self) {
-        self.dirty.extend(self.rows.keys().map(|start| block_of(*start)));
+        self.rows.keys().for_each(|start| self.dirty.insert(block_of(*start)));
         self.rows.clear();
     }
 

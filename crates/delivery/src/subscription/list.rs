@@ -33,7 +33,8 @@ pub fn apply_list(
     out: &mut impl Touched,
 ) -> Result<u64, ListRefused> {
     if list.strict {
-        let admitted = |(number, operation)| subscriptions.get(number).is_some_and(|s| s.admits(&operation));
+        let admitted =
+            |(number, operation)| subscriptions.get(number).is_some_and(|s| s.admits(&operation, time_ms));
         if let Some(operation) = list.iter().position(|each| !admitted(each)) {
             return Err(ListRefused { operation });
         }

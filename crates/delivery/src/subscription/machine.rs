@@ -1,14 +1,15 @@
 //! A subscription's durable state, changed by operations alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::attempts::AttemptRows;
+use super::dirty::DirtyBlocks;
 use super::owners::Owners;
 use super::states::States;
 use super::{
-    Attempts, AttemptsChange, HeldBy, Holding, MessageState, OffsetRanges, Operation, Owner, Settlement,
-    Terms, Touched,
+    Attempts, AttemptsChange, HeldBy, Holding, MessageOwner, MessageState, OffsetRanges, Operation,
+    Settlement, Terms, Touched,
 };
 
 /// How far below the floor a forced transfer reaches: what is settled in order is not remembered one by one.
@@ -20,7 +21,7 @@ pub struct Subscription {
     pub(super) states: States,
     /// Messages below may have been sent.
     pub(super) claim: u64,
-    /// Messages below may have been sent before a start that found no order.
+    /// Messages below may have been sent before the node died, or the position moved.
     pub(super) suspect: u64,
     /// How often everything was reset.
     pub(super) resets: u32,
@@ -38,15 +39,18 @@ pub(super) struct Busy {
     pub owners: Owners,
     pub attempts: AttemptRows,
     pub consumers: BTreeMap<u64, Box<str>>,
-    pub dirty_containers: BTreeSet<u64>,
-    pub dirty_consumers: BTreeSet<u64>,
+    pub dirty_containers: DirtyBlocks,
+    pub dirty_consumers: DirtyBlocks,
 }
 
 impl HeldBy {
     /// What a transaction decides is touched by nothing else.
-    fn admits(self, holding: &Holding) -> bool {
+    fn admits(self, holding: &Holding, now_ms: i64) -> bool {
+        let decided_elsewhere =
+            matches!(holding.owner, MessageOwner::Prepared(_) | MessageOwner::Publishing(_));
         match self {
-            Self::Any => !matches!(holding.owner, Owner::Prepared(_) | Owner::Publishing(_)),
+            Self::Any => !decided_elsewhere,
+            Self::Overdue => !decided_elsewhere && holding.deadline_ms().is_some_and(|at| at <= now_ms),
             Self::Owner(owner) => holding.owner == owner,
             Self::Token(token) => holding.token == token && token != 0,
         }
@@ -57,6 +61,7 @@ impl HeldBy {
 #[derive(Clone, Copy)]
 struct Wanted {
     held_by: HeldBy,
+    now_ms: i64,
     ready: bool,
     parked: bool,
     /// In flight even with a transaction.
@@ -64,13 +69,13 @@ struct Wanted {
 }
 
 impl Wanted {
-    const fn in_flight(held_by: HeldBy) -> Self {
-        Self { held_by, ready: false, parked: false, always: false }
+    const fn in_flight(held_by: HeldBy, now_ms: i64) -> Self {
+        Self { held_by, now_ms, ready: false, parked: false, always: false }
     }
 
-    fn settling(held_by: HeldBy, why: Settlement) -> Self {
+    fn settling(held_by: HeldBy, why: Settlement, now_ms: i64) -> Self {
         let any = held_by == HeldBy::Any;
-        Self { held_by, ready: any, parked: any, always: any && why == Settlement::Gone }
+        Self { held_by, now_ms, ready: any, parked: any, always: any && why == Settlement::Gone }
     }
 }
 
@@ -131,10 +136,15 @@ impl Subscription {
 
     /// The terms on which a message is in flight.
     pub fn holding(&self, offset: u64) -> Option<Holding> {
+        self.holding_run(offset).map(|(holding, _)| holding)
+    }
+
+    /// The terms on which a message is in flight, and where those that share them end; some of these may be so no longer.
+    pub fn holding_run(&self, offset: u64) -> Option<(Holding, u64)> {
         if self.states.state(offset) != MessageState::InFlight {
             return None;
         }
-        Some(self.busy.as_ref()?.owners.find(offset)?.0)
+        self.busy.as_ref()?.owners.find(offset)
     }
 
     /// What is in flight, ascending: runs of one owner, in which single messages may be so no longer.
@@ -161,17 +171,23 @@ impl Subscription {
     }
 
     /// Whether an operation would concern every message that it names.
-    pub fn admits(&self, operation: &Operation<'_>) -> bool {
+    pub fn admits(&self, operation: &Operation<'_>, time_ms: i64) -> bool {
         match *operation {
             Operation::Published { count, .. } => {
                 !self.sealed && self.states.end.checked_add(count.into()).is_some()
             }
             Operation::Acquired { ranges, .. } => self.is_ready(ranges),
-            Operation::Settled { ranges, held_by, why } => self.all(ranges, Wanted::settling(held_by, why)),
+            Operation::Settled { ranges, held_by, why } => {
+                self.all(ranges, Wanted::settling(held_by, why, time_ms))
+            }
             Operation::Returned { ranges, held_by, .. }
             | Operation::Extended { ranges, held_by, .. }
-            | Operation::Prepared { ranges, held_by, .. } => self.all(ranges, Wanted::in_flight(held_by)),
-            Operation::Transferred { ranges, .. } => self.all(ranges, Wanted::in_flight(HeldBy::Any)),
+            | Operation::Prepared { ranges, held_by, .. } => {
+                self.all(ranges, Wanted::in_flight(held_by, time_ms))
+            }
+            Operation::Transferred { ranges, .. } => {
+                self.all(ranges, Wanted::in_flight(HeldBy::Any, time_ms))
+            }
             Operation::Due { offset, resets, .. } => self.is_due(offset, resets),
             Operation::SealedIfEmpty => self.states.floor == self.states.end,
             _ => true,
@@ -210,7 +226,7 @@ impl Subscription {
                 MessageState::InFlight => {
                     let (holding, run_end) = self.owner_run(at);
                     let end = end.min(run_end);
-                    if wanted.always || wanted.held_by.admits(&holding) {
+                    if wanted.always || wanted.held_by.admits(&holding, wanted.now_ms) {
                         return Some((at, end, Some(holding)));
                     }
                     at = end;
@@ -235,25 +251,25 @@ impl Subscription {
             Operation::Taken { count, terms } => self.take(count, terms.from(time_ms), out),
             Operation::Returned { ranges, held_by, counted, not_before_ms } => {
                 let back = Back { counted, not_before_ms };
-                self.each(ranges, Wanted::in_flight(held_by), |me, from, to, _| {
+                self.each(ranges, Wanted::in_flight(held_by, time_ms), |me, from, to, _| {
                     me.give_back(from, to, back, out)
                 })
             }
             Operation::Settled { ranges, held_by, why } => {
-                self.each(ranges, Wanted::settling(held_by, why), |me, from, to, held| {
+                self.each(ranges, Wanted::settling(held_by, why, time_ms), |me, from, to, held| {
                     me.settle(from, to, held.is_some(), why, out)
                 })
             }
             Operation::Extended { ranges, held_by, timeout_ms, phase } => {
-                self.each(ranges, Wanted::in_flight(held_by), |me, from, to, held| {
+                self.each(ranges, Wanted::in_flight(held_by, time_ms), |me, from, to, held| {
                     let Some(held) = held else { return };
                     me.rehold(from, to, held.extended(time_ms, timeout_ms, phase), out);
                 })
             }
             Operation::Transferred { .. } => self.transfer(operation, time_ms, out),
             Operation::Prepared { ranges, held_by, transaction } => {
-                let terms = Terms { owner: Owner::Prepared(transaction), timeout_ms: 0, token: 0 };
-                let wanted = Wanted::in_flight(held_by);
+                let terms = Terms { owner: MessageOwner::Prepared(transaction), timeout_ms: 0, token: 0 };
+                let wanted = Wanted::in_flight(held_by, time_ms);
                 self.each(ranges, wanted, |me, from, to, _| me.rehold(from, to, terms.from(time_ms), out))
             }
             _ => self.apply_rare(operation, out),
@@ -274,15 +290,16 @@ impl Subscription {
                 self.each_of(|o| o == owner, |me, from, to| me.give_back(from, to, back, out))
             }
             Operation::Started { clean } => {
-                self.suspect = if clean { self.suspect } else { self.suspect.max(self.claim) };
-                let ended = |owner| matches!(owner, Owner::Session(_) | Owner::Lease);
+                let claimed = self.claim.min(self.states.end);
+                self.suspect = if clean { self.suspect } else { self.suspect.max(claimed) };
+                let ended = |owner| matches!(owner, MessageOwner::Session(_) | MessageOwner::Lease);
                 self.each_of(ended, |me, from, to| me.give_back(from, to, uncounted, out))
             }
             Operation::Decided { transaction, commit } => self.decide(transaction, commit, out),
             Operation::ConsumerNamed { number, name } => self.name_consumer(number, Some(name)),
             Operation::ConsumerForgotten { number } => {
                 let why = Settlement::Dropped;
-                let of = |owner| owner == Owner::Named(number);
+                let of = |owner| owner == MessageOwner::Named(number);
                 let settled = self.each_of(of, |me, from, to| me.settle(from, to, true, why, out));
                 settled + self.name_consumer(number, None)
             }
@@ -304,7 +321,7 @@ impl Subscription {
         match transaction {
             None => out.ready(from..to),
             Some(id) => {
-                let terms = Terms { owner: Owner::Publishing(id), timeout_ms: 0, token: 0 };
+                let terms = Terms { owner: MessageOwner::Publishing(id), timeout_ms: 0, token: 0 };
                 self.hold(from, to, terms.from(time_ms), out);
             }
         }
@@ -349,10 +366,14 @@ impl Subscription {
     }
 
     /// Runs `act` for each run of messages in flight with certain owners.
-    fn each_of(&mut self, owner: impl Fn(Owner) -> bool, mut act: impl FnMut(&mut Self, u64, u64)) -> u64 {
+    fn each_of(
+        &mut self,
+        owner: impl Fn(MessageOwner) -> bool,
+        mut act: impl FnMut(&mut Self, u64, u64),
+    ) -> u64 {
         let Some(busy) = &self.busy else { return 0 };
         let runs = busy.owners.runs_of(owner);
-        let wanted = Wanted { always: true, ..Wanted::in_flight(HeldBy::Any) };
+        let wanted = Wanted { always: true, ..NOT_IN_FLIGHT };
         let mut count = 0;
         for (mut at, end) in runs {
             while let Some((from, to, _)) = self.piece(at, end, wanted) {
@@ -451,7 +472,7 @@ impl Subscription {
         };
         let holding = Holding { since_ms: since_ms.unwrap_or(time_ms), ..terms.from(time_ms) };
         let mut transferred = 0;
-        self.each(ranges, Wanted::in_flight(HeldBy::Any), |me, from, to, held| {
+        self.each(ranges, Wanted::in_flight(HeldBy::Any, time_ms), |me, from, to, held| {
             let idle = held.map_or(0, |held| time_ms.saturating_sub(held.since_ms));
             if idle >= min_idle_ms.into() {
                 me.rehold(from, to, holding, out);
@@ -526,7 +547,8 @@ impl Subscription {
     }
 
     fn decide(&mut self, transaction: u64, commit: bool, out: &mut impl Touched) -> u64 {
-        let (acknowledging, publishing) = (Owner::Prepared(transaction), Owner::Publishing(transaction));
+        let (acknowledging, publishing) =
+            (MessageOwner::Prepared(transaction), MessageOwner::Publishing(transaction));
         let back = Back { counted: false, not_before_ms: 0 };
         let acknowledged = self.each_of(
             |owner| owner == acknowledging,
@@ -563,6 +585,8 @@ impl Subscription {
 
     fn reset(&mut self, to: u64, everything: bool, out: &mut impl Touched) -> u64 {
         let to = to.min(self.states.end);
+        let seen = self.claim.min(self.states.end).max(self.states.last_unready_end());
+        self.suspect = self.suspect.max(seen).max(self.busy.as_ref().map_or(0, |busy| busy.attempts.end()));
         let idle = self.busy.as_ref().is_none_or(|busy| busy.owners.is_empty());
         let all = self.states.floor..self.states.end;
         if everything || idle && self.count(MessageState::Parked, all) == 0 {
@@ -633,7 +657,7 @@ struct Back {
 }
 
 /// Nothing in flight carries token 0 as a fence.
-const NOT_IN_FLIGHT: Wanted = Wanted::in_flight(HeldBy::Token(0));
+const NOT_IN_FLIGHT: Wanted = Wanted::in_flight(HeldBy::Token(0), 0);
 
 impl Terms {
     fn from(self, time_ms: i64) -> Holding {

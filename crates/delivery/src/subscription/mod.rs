@@ -1,7 +1,7 @@
 //! A subscription with a state for each message: what the journal knows of it.
 //!
-//! [`Subscription`] changes by [`Operation`]s alone, in the order of their entries, the same on every replica. A [floor, a head
-//! and containers](states) hold the states, so that they take memory in proportion to holes, not to the backlog; owner records
+//! [`Subscription`] changes by [`Operation`]s alone, in the order of their entries, the same on every replica. A floor, a head
+//! and containers hold the states, so that they take memory in proportion to holes, not to the backlog; owner records
 //! and counts are sparse. What the leader decides (who gets what) is the dispatcher's, which proposes
 //! operations and is told by [`Touched`] what came of them.
 //!
@@ -17,6 +17,7 @@
 //! Offsets are unsigned here: a message that is published has one from 0.
 
 mod attempts;
+mod dirty;
 mod list;
 mod machine;
 mod operation;
@@ -37,7 +38,7 @@ pub use machine::Subscription;
 pub use operation::{
     AttemptsChange, HeldBy, Operation, OperationList, OperationsWriter, Settlement, SubscriptionNo, Terms,
 };
-pub use owners::{Holding, Owner};
+pub use owners::{Holding, MessageOwner};
 pub use pages::SubscriptionPage;
 pub use ranges::{OffsetRanges, RangesBuffer};
 pub use states::{CONTAINER, MessageState};

@@ -31,9 +31,13 @@ struct NaiveSubscription {
     timers: Vec<Timer>,
 }
 
-fn admits(held_by: HeldBy, holding: &Holding) -> bool {
+fn admits(held_by: HeldBy, holding: &Holding, now: i64) -> bool {
+    let others = !matches!(holding.owner, MessageOwner::Prepared(_) | MessageOwner::Publishing(_));
     match held_by {
-        HeldBy::Any => !matches!(holding.owner, Owner::Prepared(_) | Owner::Publishing(_)),
+        HeldBy::Any => others,
+        HeldBy::Overdue => {
+            others && holding.timeout_ms > 0 && holding.since_ms + i64::from(holding.timeout_ms) <= now
+        }
         HeldBy::Owner(owner) => holding.owner == owner,
         HeldBy::Token(token) => token != 0 && holding.token == token,
     }
@@ -91,7 +95,7 @@ impl NaiveSubscription {
                 for _ in 0..count {
                     self.messages.push(READY);
                     if let Some(id) = transaction {
-                        let terms = Terms { owner: Owner::Publishing(id), timeout_ms: 0, token: 0 };
+                        let terms = Terms { owner: MessageOwner::Publishing(id), timeout_ms: 0, token: 0 };
                         self.hold(self.messages.len() - 1, held(terms, now));
                     }
                 }
@@ -116,7 +120,8 @@ impl NaiveSubscription {
                     let message = &self.messages[offset];
                     let named = match message.holding {
                         Some(holding) => {
-                            admits(held_by, &holding) || held_by == HeldBy::Any && why == Settlement::Gone
+                            admits(held_by, &holding, now)
+                                || held_by == HeldBy::Any && why == Settlement::Gone
                         }
                         None => held_by == HeldBy::Any,
                     };
@@ -132,7 +137,7 @@ impl NaiveSubscription {
     fn apply_more(&mut self, operation: &Operation<'_>, now: i64) {
         let in_flight = |me: &Self, ranges, held_by| -> Vec<usize> {
             let mut named = me.named(ranges);
-            named.retain(|o| me.messages[*o].holding.is_some_and(|holding| admits(held_by, &holding)));
+            named.retain(|o| me.messages[*o].holding.is_some_and(|holding| admits(held_by, &holding, now)));
             named
         };
         match *operation {
@@ -151,7 +156,7 @@ impl NaiveSubscription {
             }
             Operation::Prepared { ranges, held_by, transaction } => {
                 for offset in in_flight(self, ranges, held_by) {
-                    let terms = Terms { owner: Owner::Prepared(transaction), timeout_ms: 0, token: 0 };
+                    let terms = Terms { owner: MessageOwner::Prepared(transaction), timeout_ms: 0, token: 0 };
                     self.messages[offset].holding = held(terms, now);
                 }
             }
@@ -160,9 +165,11 @@ impl NaiveSubscription {
                 |me, offset| me.give_back(offset, counted, 0),
             ),
             Operation::Started { clean } => {
-                self.suspect = if clean { self.suspect } else { self.suspect.max(self.claim) };
+                let claim = self.claim.min(self.messages.len() as u64);
+                self.suspect = if clean { self.suspect } else { self.suspect.max(claim) };
                 let ended = |m: &Naive| {
-                    m.holding.is_some_and(|h| matches!(h.owner, Owner::Session(_) | Owner::Lease))
+                    m.holding
+                        .is_some_and(|h| matches!(h.owner, MessageOwner::Session(_) | MessageOwner::Lease))
                 };
                 self.each(ended, |me, offset| me.give_back(offset, false, 0));
             }
@@ -180,7 +187,7 @@ impl NaiveSubscription {
             }
             Operation::ConsumerForgotten { number } => {
                 self.consumers.remove(&number);
-                let owned = |m: &Naive| m.holding.is_some_and(|h| h.owner == Owner::Named(number));
+                let owned = |m: &Naive| m.holding.is_some_and(|h| h.owner == MessageOwner::Named(number));
                 self.each(owned, Self::settle);
             }
             Operation::SealedIfEmpty => self.sealed |= self.floor() == self.messages.len(),
@@ -197,7 +204,7 @@ impl NaiveSubscription {
             let message = self.messages[offset];
             let transferred = match (message.state, message.holding) {
                 (MessageState::InFlight, Some(holding)) => {
-                    admits(HeldBy::Any, &holding) && now - holding.since_ms >= min_idle_ms.into()
+                    admits(HeldBy::Any, &holding, now) && now - holding.since_ms >= min_idle_ms.into()
                 }
                 (state, _) => force && state != MessageState::Parked,
             };
@@ -221,6 +228,8 @@ impl NaiveSubscription {
 
     fn reset(&mut self, to: usize, everything: bool) {
         let to = to.min(self.messages.len());
+        let seen = self.messages.iter().rposition(|m| *m != READY).map_or(0, |last| last as u64 + 1);
+        self.suspect = self.suspect.max(seen).max(self.claim.min(self.messages.len() as u64));
         let kept = |m: &Naive| matches!(m.state, MessageState::InFlight | MessageState::Parked);
         let all = everything || !self.messages.iter().any(kept);
         self.resets += u32::from(all);
@@ -238,12 +247,12 @@ impl NaiveSubscription {
     }
 
     fn decide(&mut self, transaction: u64, commit: bool) {
-        let owner = |owner: Owner| move |m: &Naive| m.holding.is_some_and(|h| h.owner == owner);
-        self.each(owner(Owner::Prepared(transaction)), |me, offset| match commit {
+        let owner = |owner: MessageOwner| move |m: &Naive| m.holding.is_some_and(|h| h.owner == owner);
+        self.each(owner(MessageOwner::Prepared(transaction)), |me, offset| match commit {
             true => me.settle(offset),
             false => me.give_back(offset, false, 0),
         });
-        self.each(owner(Owner::Publishing(transaction)), |me, offset| match commit {
+        self.each(owner(MessageOwner::Publishing(transaction)), |me, offset| match commit {
             true => me.messages[offset].holding = None,
             false => me.settle(offset),
         });
@@ -326,17 +335,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step.prop_map(|(kind, ranges, a, b, restart)| Step { kind, ranges, a, b, restart }), 1..70)
 }
 
-fn owner(a: u8) -> Owner {
+fn owner(a: u8) -> MessageOwner {
     match a % 8 {
-        0..=3 => Owner::Session(u64::from(a % 4)),
-        4..=6 => Owner::Named(u64::from(a % 2)),
-        _ => Owner::Lease,
+        0..=3 => MessageOwner::Session(u64::from(a % 4)),
+        4..=6 => MessageOwner::Named(u64::from(a % 2)),
+        _ => MessageOwner::Lease,
     }
 }
 
 fn fence(b: u8) -> HeldBy {
-    match b % 4 {
+    match b % 5 {
         0 | 1 => HeldBy::Any,
+        4 => HeldBy::Overdue,
         2 => HeldBy::Owner(owner(b / 4)),
         _ => HeldBy::Token(u64::from(b / 4 % 3)),
     }

@@ -9,7 +9,7 @@ use sabir_base::varint::{put_i64, put_u64, take_i64, take_u32, take_u64};
 use sabir_model::DecodeError;
 use sabir_model::stored::{put_bytes, take_form, take_str, take_u8};
 
-use super::{Attempts, OffsetRanges, Owner};
+use super::{Attempts, MessageOwner, OffsetRanges};
 
 const FORM: u8 = 1;
 const STRICT: u8 = 1;
@@ -23,7 +23,7 @@ pub struct SubscriptionNo(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// Who gets them.
-    pub owner: Owner,
+    pub owner: MessageOwner,
     /// Milliseconds until the deadline; 0 is none.
     pub timeout_ms: u32,
     /// What settling must show where the fence is a token; 0 is none.
@@ -36,9 +36,11 @@ pub enum HeldBy {
     /// Anything.
     Any,
     /// In flight with this owner.
-    Owner(Owner),
+    Owner(MessageOwner),
     /// In flight under this token.
     Token(u64),
+    /// In flight beyond the deadline, which is at or before the block's time.
+    Overdue,
 }
 
 /// Why a message is done with.
@@ -162,7 +164,7 @@ pub enum Operation<'a> {
     /// An owner is gone: all that it has is returned.
     Released {
         /// Who.
-        owner: Owner,
+        owner: MessageOwner,
         /// Whether the returns count.
         counted: bool,
     },
@@ -211,7 +213,11 @@ impl Terms {
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self { owner: Owner::decode(input)?, timeout_ms: take_u32(input)?, token: take_u64(input)? })
+        Ok(Self {
+            owner: MessageOwner::decode(input)?,
+            timeout_ms: take_u32(input)?,
+            token: take_u64(input)?,
+        })
     }
 }
 
@@ -227,13 +233,15 @@ impl HeldBy {
                 out.push(2);
                 put_u64(out, token);
             }
+            Self::Overdue => out.push(3),
         }
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
         match take_u8(input)? {
             0 => Ok(Self::Any),
-            1 => Owner::decode(input).map(Self::Owner),
+            3 => Ok(Self::Overdue),
+            1 => MessageOwner::decode(input).map(Self::Owner),
             2 => Ok(Self::Token(take_u64(input)?)),
             _ => Err(DecodeError::Field("fence")),
         }
@@ -442,7 +450,7 @@ impl<'a> Operation<'a> {
                 attempts: Attempts::decode(input)?,
             },
             10 => Self::Claimed { to: take_u64(input)? },
-            11 => Self::Released { owner: Owner::decode(input)?, counted: take_bool(input)? },
+            11 => Self::Released { owner: MessageOwner::decode(input)?, counted: take_bool(input)? },
             12 => Self::Started { clean: take_bool(input)? },
             13 => Self::Prepared {
                 ranges: OffsetRanges::decode(input)?,

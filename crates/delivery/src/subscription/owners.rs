@@ -2,17 +2,18 @@
 //!
 //! A run may span messages that are no longer in flight; the states say which are. So holes do not split a run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sabir_base::varint::{put_i64, put_u64, take_i64, take_u32, take_u64};
 use sabir_model::DecodeError;
 use sabir_model::stored::take_u8;
 
+use super::dirty::DirtyBlocks;
 use super::states::block_of;
 
 /// Who has a message that is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
+pub enum MessageOwner {
     /// A session of this run of the node.
     Session(u64),
     /// A named consumer, by its number in the subscription; it outlives sessions and starts.
@@ -25,7 +26,7 @@ pub enum Owner {
     Publishing(u64),
 }
 
-impl Owner {
+impl MessageOwner {
     /// Appends the stored form.
     pub fn encode(self, out: &mut Vec<u8>) {
         let (tag, id) = match self {
@@ -60,7 +61,7 @@ impl Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holding {
     /// Who has them.
-    pub owner: Owner,
+    pub owner: MessageOwner,
     /// How far their protocol got with them (received, released); 0 at first.
     pub phase: u8,
     /// Since when, in milliseconds.
@@ -89,10 +90,10 @@ impl Holding {
     /// Takes terms off the front of `input`.
     ///
     /// # Errors
-    /// As [`Owner::decode`], a number out of range.
+    /// As [`MessageOwner::decode`], a number out of range.
     pub fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
         Ok(Self {
-            owner: Owner::decode(input)?,
+            owner: MessageOwner::decode(input)?,
             phase: take_u8(input)?,
             since_ms: take_i64(input)?,
             timeout_ms: take_u32(input)?,
@@ -102,7 +103,7 @@ impl Holding {
 }
 
 /// An owner in a phase, which many runs share.
-type Holder = (Owner, u8);
+type Holder = (MessageOwner, u8);
 
 /// 32 bytes, since a million of them may be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +127,9 @@ pub(super) struct Owners {
     /// Holders with the number of their runs; a place without runs is free.
     holders: Vec<(Holder, u32)>,
     places: BTreeMap<Holder, u32>,
-    pub dirty: BTreeSet<u64>,
+    /// The place that was asked for last.
+    last: u32,
+    pub dirty: DirtyBlocks,
 }
 
 impl Owners {
@@ -152,7 +155,7 @@ impl Owners {
     }
 
     /// The runs of the owners that are wanted; stops once all are found.
-    pub fn runs_of(&self, wanted: impl Fn(Owner) -> bool) -> Vec<(u64, u64)> {
+    pub fn runs_of(&self, wanted: impl Fn(MessageOwner) -> bool) -> Vec<(u64, u64)> {
         let holds = |holder: &Holder| wanted(holder.0);
         let count =
             self.holders.iter().filter(|(holder, _)| holds(holder)).map(|(_, runs)| *runs as usize).sum();
@@ -199,12 +202,15 @@ impl Owners {
     }
 
     fn holder(&mut self, holder: Holder) -> u32 {
-        let place = match self.places.get(&holder) {
-            Some(place) => *place,
-            None => self.free_place(holder),
-        };
-        self.holders[place as usize].1 += 1;
-        place
+        let is_last = self.holders.get(self.last as usize).is_some_and(|(last, _)| *last == holder);
+        if !is_last {
+            self.last = match self.places.get(&holder) {
+                Some(place) => *place,
+                None => self.free_place(holder),
+            };
+        }
+        self.holders[self.last as usize].1 += 1;
+        self.last
     }
 
     fn free_place(&mut self, holder: Holder) -> u32 {
@@ -270,7 +276,7 @@ impl Owners {
 
     /// Forgets all of them.
     pub fn clear(&mut self) {
-        self.dirty.extend(self.runs.keys().map(|start| block_of(*start)));
+        self.runs.keys().for_each(|start| self.dirty.insert(block_of(*start)));
         self.runs.clear();
         self.holders.iter_mut().for_each(|(_, runs)| *runs = 0);
     }
@@ -306,7 +312,7 @@ impl Owners {
             }
             self.insert(start, &holding, len, left);
         }
-        self.dirty.clear();
+        self.dirty = DirtyBlocks::default();
         Ok(())
     }
 }

@@ -73,16 +73,10 @@ impl Subscription {
             each(SubscriptionPage::Header);
         }
         let Some(busy) = &mut self.busy else { return };
-        std::mem::take(&mut busy.dirty_containers)
-            .into_iter()
-            .for_each(|n| each(SubscriptionPage::Container(n)));
-        std::mem::take(&mut busy.owners.dirty).into_iter().for_each(|n| each(SubscriptionPage::Owners(n)));
-        std::mem::take(&mut busy.attempts.dirty)
-            .into_iter()
-            .for_each(|n| each(SubscriptionPage::Attempts(n)));
-        std::mem::take(&mut busy.dirty_consumers)
-            .into_iter()
-            .for_each(|n| each(SubscriptionPage::Consumer(n)));
+        busy.dirty_containers.take().into_iter().for_each(|n| each(SubscriptionPage::Container(n)));
+        busy.owners.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Owners(n)));
+        busy.attempts.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Attempts(n)));
+        busy.dirty_consumers.take().into_iter().for_each(|n| each(SubscriptionPage::Consumer(n)));
     }
 
     /// Appends a page's stored form. Tells whether there is such a page; if not, a stored one is to be deleted.

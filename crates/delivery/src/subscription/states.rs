@@ -135,6 +135,15 @@ impl States {
         count
     }
 
+    /// One behind the last message that is not ready.
+    pub fn last_unready_end(&self) -> u64 {
+        let base = self.base();
+        let slots = self.ring.iter().enumerate().rev();
+        let last = slots
+            .filter_map(|(place, slot)| Some((base + place as u64) * CONTAINER + slot.last_unready_end()?));
+        last.take(1).fold(self.head, u64::max)
+    }
+
     fn base(&self) -> u64 {
         block_of(self.floor)
     }
@@ -353,6 +362,17 @@ impl Slot {
         if whole && state == MessageState::Settled && words.iter().all(|word| *word == state.word()) {
             *self = Self::Uniform(state);
         }
+    }
+
+    /// One behind the last message that is not ready, unless the slot is plain or all are.
+    fn last_unready_end(&self) -> Option<u64> {
+        let words = match self {
+            Self::Plain | Self::Uniform(MessageState::Ready) => return None,
+            Self::Uniform(_) => return Some(CONTAINER),
+            Self::Bits(words) => words,
+        };
+        let (word, bits) = words.iter().enumerate().rfind(|(_, bits)| **bits != 0)?;
+        Some(word as u64 * PER_WORD + u64::from(63 - bits.leading_zeros()) / 2 + 1)
     }
 
     fn words(&mut self, head: u64) -> &mut [u64; WORDS] {

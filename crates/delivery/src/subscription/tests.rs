@@ -4,7 +4,7 @@ use sabir_model::DecodeError;
 
 use super::*;
 
-const SESSION: Owner = Owner::Session(9);
+const SESSION: MessageOwner = MessageOwner::Session(9);
 const TERMS: Terms = Terms { owner: SESSION, timeout_ms: 300, token: 5 };
 
 fn ranges(from: u64, to: u64) -> RangesBuffer {
@@ -30,12 +30,12 @@ fn operations(ranges: OffsetRanges<'_>) -> Vec<Operation<'_>> {
     vec![
         Operation::Published { count: 300, transaction: Some(4) },
         Operation::Acquired { ranges, terms: TERMS },
-        Operation::Taken { count: 2, terms: Terms { owner: Owner::Lease, timeout_ms: 0, token: 1 } },
+        Operation::Taken { count: 2, terms: Terms { owner: MessageOwner::Lease, timeout_ms: 0, token: 1 } },
         Operation::Returned { ranges, held_by: HeldBy::Owner(SESSION), counted: true, not_before_ms: 64 },
         Operation::Settled { ranges, held_by: HeldBy::Any, why: Settlement::Gone },
         Operation::Transferred {
             ranges,
-            terms: Terms { owner: Owner::Named(2), timeout_ms: 0, token: 0 },
+            terms: Terms { owner: MessageOwner::Named(2), timeout_ms: 0, token: 0 },
             min_idle_ms: 100,
             since_ms: Some(-1),
             attempts: AttemptsChange::Set(3),
@@ -47,7 +47,7 @@ fn operations(ranges: OffsetRanges<'_>) -> Vec<Operation<'_>> {
         Operation::Claimed { to: 4096 },
         Operation::Released { owner: SESSION, counted: true },
         Operation::Started { clean: true },
-        Operation::Prepared { ranges, held_by, transaction: 3 },
+        Operation::Prepared { ranges, held_by: HeldBy::Overdue, transaction: 3 },
         Operation::Decided { transaction: 3, commit: true },
         Operation::ConsumerNamed { number: 2, name: "ab" },
         Operation::ConsumerForgotten { number: 2 },
@@ -76,7 +76,7 @@ fn operations_are_stored_in_these_bytes() {
         &[0x8a, 0x80, 0x20],
         &[0x8b, 0, 9, 1],
         &[0x8c, 1],
-        &[0x8d, 2, 5, 4, 0xa2, 2, 0, 2, 5, 3],
+        &[0x8d, 2, 5, 4, 0xa2, 2, 0, 3, 3],
         &[0x8e, 3, 1],
         &[0x8f, 2, 2, b'a', b'b'],
         &[0x90, 2],
@@ -197,14 +197,14 @@ fn a_stop_in_order_counts_for_nothing_but_flags_what_was_delivered() {
 #[test]
 fn a_sealed_subscription_takes_in_nothing() {
     let mut subscription = with_in_flight(1, 1);
-    assert!(!subscription.admits(&Operation::SealedIfEmpty));
+    assert!(!subscription.admits(&Operation::SealedIfEmpty, 1_000));
     subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ());
     assert!(!subscription.is_sealed());
     let one = ranges(0, 1);
     subscription.apply(&settled(&one, HeldBy::Any), 1_000, &mut ());
     subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ());
     let published = Operation::Published { count: 1, transaction: None };
-    assert!(!subscription.admits(&published));
+    assert!(!subscription.admits(&published, 1_000));
     assert_eq!(subscription.apply(&published, 1_000, &mut ()), 0);
 }
 
@@ -247,7 +247,7 @@ fn two() -> Shard {
 }
 
 /// Publishes to one subscription and settles at the other.
-fn list(strict: bool, messages: &RangesBuffer, owner: Owner) -> Vec<u8> {
+fn list(strict: bool, messages: &RangesBuffer, owner: MessageOwner) -> Vec<u8> {
     let mut body = Vec::new();
     let mut writer = OperationsWriter::new(&mut body, strict);
     writer.push(SubscriptionNo(1), &Operation::Published { count: 1, transaction: None });
@@ -264,7 +264,7 @@ fn a_strict_list_takes_effect_together_or_not_at_all() {
     assert_eq!(refused, Err(ListRefused { operation: 1 }));
     assert_eq!(shard.0[&SubscriptionNo(1)].end(), 10);
 
-    let body = list(true, &some, Owner::Session(1));
+    let body = list(true, &some, MessageOwner::Session(1));
     assert!(apply_list(&OperationList::decode(&body).unwrap(), &mut shard, 1_000, &mut ()).is_err());
     let body = list(true, &some, SESSION);
     let applied = apply_list(&OperationList::decode(&body).unwrap(), &mut shard, 1_000, &mut ());

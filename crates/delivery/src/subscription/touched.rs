@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Attempts, Owner, Settlement, SubscriptionNo};
+use super::{Attempts, MessageOwner, Settlement, SubscriptionNo};
 
 /// Told what operations did, message by message or run by run; what nobody needs costs nothing.
 pub trait Touched {
@@ -13,7 +13,7 @@ pub trait Touched {
     fn ready(&mut self, _messages: Range<u64>) {}
 
     /// Messages went to an owner, with a deadline or none.
-    fn acquired(&mut self, _messages: Range<u64>, _owner: Owner, _deadline_ms: Option<i64>) {}
+    fn acquired(&mut self, _messages: Range<u64>, _owner: MessageOwner, _deadline_ms: Option<i64>) {}
 
     /// Messages are done with.
     fn settled(&mut self, _messages: Range<u64>, _why: Settlement) {}
