@@ -1,0 +1,123 @@
+//! Bindings, and where each is found by what it says.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::argument::Arguments;
+use crate::exchange::ExchangeId;
+use crate::route_set::RouteTarget;
+use crate::words::KeySyntax;
+
+/// Where a binding leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Destination {
+    /// To a queue, a topic or a session.
+    Target(RouteTarget),
+    /// To another exchange.
+    Exchange(ExchangeId),
+}
+
+/// Has what an exchange gets go to a destination, if it is as the key or the arguments say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The exchange.
+    pub source: ExchangeId,
+    /// Where it leads.
+    pub destination: Destination,
+    /// The binding key.
+    pub key: Box<[u8]>,
+    /// How the key is written, which only a topic exchange looks at.
+    pub syntax: KeySyntax,
+    /// The arguments.
+    pub arguments: Arguments,
+}
+
+impl Binding {
+    /// By a dotted key and nothing else.
+    pub fn keyed(source: ExchangeId, destination: Destination, key: &[u8]) -> Self {
+        Self {
+            source,
+            destination,
+            key: key.into(),
+            syntax: KeySyntax::Dotted,
+            arguments: Arguments::default(),
+        }
+    }
+
+    /// Bytes that it takes, its places in tables reckoned in.
+    pub(crate) fn bytes(&self) -> usize {
+        const TABLES: usize = 160;
+        size_of::<Self>() + TABLES + 2 * self.key.len() + 2 * self.arguments.bytes()
+    }
+}
+
+/// A binding's number while it is there.
+pub(crate) type BindingNo = u32;
+
+/// All bindings.
+#[derive(Debug, Default)]
+pub(crate) struct BindingTable {
+    hasher: RandomState,
+    rows: Vec<Option<Binding>>,
+    free: Vec<BindingNo>,
+    by_content: HashTable<BindingNo>,
+    bytes: usize,
+}
+
+impl BindingTable {
+    pub(crate) fn len(&self) -> usize {
+        self.by_content.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn find(&self, binding: &Binding) -> Option<BindingNo> {
+        let same = |number: &BindingNo| self.rows[*number as usize].as_ref() == Some(binding);
+        self.by_content.find(content_hash(&self.hasher, binding), same).copied()
+    }
+
+    pub(crate) fn get(&self, number: BindingNo) -> Option<&Binding> {
+        self.rows.get(number as usize)?.as_ref()
+    }
+
+    /// Adds one that is not there.
+    pub(crate) fn insert(&mut self, binding: Binding) -> BindingNo {
+        self.bytes += binding.bytes();
+        let hash = content_hash(&self.hasher, &binding);
+        let number = self.place(binding);
+        let (hasher, rows) = (&self.hasher, &self.rows);
+        self.by_content.insert_unique(hash, number, |number| {
+            rows[*number as usize].as_ref().map_or(0, |binding| content_hash(hasher, binding))
+        });
+        number
+    }
+
+    fn place(&mut self, binding: Binding) -> BindingNo {
+        if let Some(free) = self.free.pop() {
+            self.rows[free as usize] = Some(binding);
+            return free;
+        }
+        self.rows.push(Some(binding));
+        (self.rows.len() - 1) as BindingNo
+    }
+
+    pub(crate) fn remove(&mut self, number: BindingNo) -> Option<Binding> {
+        let binding = self.rows.get_mut(number as usize)?.take()?;
+        let hash = content_hash(&self.hasher, &binding);
+        if let Ok(entry) = self.by_content.find_entry(hash, |other| *other == number) {
+            entry.remove();
+        }
+        self.free.push(number);
+        self.bytes -= binding.bytes();
+        Some(binding)
+    }
+}
+
+fn content_hash(hasher: &RandomState, binding: &Binding) -> u64 {
+    let mut arguments = Vec::new();
+    binding.arguments.put(&mut arguments);
+    hasher.hash_one((binding.source, binding.destination, &binding.key, binding.syntax, arguments))
+}
