@@ -28,11 +28,11 @@ pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
         catalog.topics().for_each(|topic| one_topic(broker, topic, out));
     }
     let groups = match broker.groups(&Caller::OPERATOR).count() <= limit {
-        true => broker.groups_lag(&Caller::OPERATOR, limit.saturating_mul(POSITIONS)),
+        true => broker.all_groups_lag(limit.saturating_mul(POSITIONS)),
         false => None,
     };
     left_out(out, "sabir_group_*", groups.is_none());
-    groups.iter().flatten().for_each(|group| one_group(group, out));
+    groups.iter().flatten().for_each(|group| one_group(broker, group, out));
 }
 
 /// What members of groups take of `group.member_memory`.
@@ -102,12 +102,18 @@ fn one_topic(broker: &Broker, topic: &Topic, out: &mut Exposition) {
     out.gauge("sabir_topic_kept_bytes", help, &labels, signed(sum.bytes));
 }
 
-fn one_group(group: &GroupLag, out: &mut Exposition) {
-    let id = &*group.group.group;
+/// A group of another front end or namespace than the first says which: there may be several of one name.
+fn one_group(broker: &Broker, group: &GroupLag, out: &mut Exposition) {
+    let id = &group.group.group;
+    let owner = broker.owner_of(id).filter(|_| !id.is_bare()).unwrap_or_default();
+    let mut labels = vec![("group", &*id.name)];
+    if !id.is_bare() {
+        labels.extend([("protocol", &*owner), ("namespace", id.namespace.as_str())]);
+    }
     let help = "Members of the group.";
-    out.gauge("sabir_group_members", help, &[("group", id)], signed(group.group.members as u64));
+    out.gauge("sabir_group_members", help, &labels, signed(group.group.members as u64));
     for topic in &group.topics {
-        let labels = [("group", id), ("topic", &*topic.topic.name)];
+        let labels = [&labels[..1], &[("topic", &*topic.topic.name)], &labels[1..]].concat();
         let help = "Records of the topic that the group is behind, over the partitions it has positions in.";
         out.gauge("sabir_group_lag", help, &labels, signed(topic.lag()));
     }

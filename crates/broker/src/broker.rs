@@ -23,7 +23,7 @@ use crate::caller::Caller;
 use crate::catalog::CatalogView;
 use crate::definitions::Definitions;
 use crate::entry::ProducerIdsAllocated;
-use crate::group::Groups;
+use crate::group::{GroupId, GroupScope, Groups};
 use crate::housekeeper::Housekeeper;
 use crate::level::FormatLevel;
 use crate::lock::DataLock;
@@ -115,9 +115,23 @@ impl Broker {
         self.inner.definitions.view()
     }
 
-    /// The consumer groups, for a caller to work with its own.
-    pub fn groups(&self, _caller: &Caller) -> Groups {
-        self.inner.groups.clone()
+    /// The consumer groups, for a caller to work with its own: those of its front end in its namespace. The operator's, if it asks for no
+    /// front end, are those of the one that had groups before they named any.
+    pub fn groups(&self, caller: &Caller) -> Groups {
+        let front_end = match caller.by() {
+            Some(name) if self.options().unnamed_groups != Some(name) => self.front_end_number(name),
+            _ => Some(FrontendNo::NONE),
+        };
+        self.inner.groups.within(GroupScope { namespace: caller.namespace().clone(), front_end })
+    }
+
+    /// The name of the front end whose group it is; none where nothing says it.
+    pub fn owner_of(&self, group: &GroupId) -> Option<String> {
+        if group.front_end == FrontendNo::NONE {
+            return self.options().unnamed_groups.map(str::to_owned);
+        }
+        let state = self.catalog_shard().state.read();
+        state.catalog.front_end_name(group.front_end).map(str::to_owned)
     }
 
     /// The term a shard is led in, and whether this node leads it; `None` for a shard that does not exist.

@@ -70,9 +70,20 @@ impl Caller {
         Self { namespace, ..self }
     }
 
-    /// The front end that asks; `None` for the operator.
+    /// The same for what is a front end's: its groups, where the operator asks.
+    #[must_use]
+    pub fn about(self, front_end: &'static str) -> Self {
+        Self { front_end: Some(front_end), ..self }
+    }
+
+    /// The front end that asks, or is asked about; `None` for the operator.
     pub fn by(&self) -> Option<&'static str> {
         self.front_end
+    }
+
+    /// The front end that what it makes is of; none, if the operator makes it.
+    pub(crate) fn maker(&self) -> Option<&'static str> {
+        self.front_end.filter(|_| self.principal != Principal::Operator)
     }
 
     /// As whom it asks.
@@ -150,7 +161,7 @@ impl Broker {
         if topic.internal {
             return Err(TopicError::Internal((*topic.name).into()));
         }
-        let asks = caller.front_end.map(|name| self.front_end_number(name));
+        let asks = caller.maker().map(|name| self.front_end_number(name));
         match asks {
             Some(asks) if topic.made_by != FrontendNo::NONE && asks != Some(topic.made_by) => {
                 Err(TopicError::MadeElsewhere((*topic.name).into()))

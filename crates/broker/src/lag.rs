@@ -7,7 +7,7 @@ use sabir_model::{Offset, TopicId};
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::catalog::{CatalogView, Topic};
-use crate::group::GroupListing;
+use crate::group::{GroupListing, Groups};
 
 /// Positions read under one lock.
 const PAGE: usize = 512;
@@ -56,17 +56,25 @@ impl TopicLag {
 }
 
 impl Broker {
-    /// All groups, by id, with how far they are behind; `None` if there are more than `max` of them, or more than `max`
+    /// The caller's groups, by name, with how far they are behind; `None` if there are more than `max` of them, or more than `max`
     /// positions. Takes each lock for a short moment only.
     pub fn groups_lag(&self, caller: &Caller, max: usize) -> Option<Vec<GroupLag>> {
         let groups = self.groups(caller);
-        if groups.count() > max {
-            return None;
-        }
+        if groups.count() > max { None } else { self.lag_of(&groups, groups.list(), max) }
+    }
+
+    /// The same of all callers' groups.
+    pub fn all_groups_lag(&self, max: usize) -> Option<Vec<GroupLag>> {
+        let groups = self.groups(&Caller::OPERATOR);
+        if groups.count() > max { None } else { self.lag_of(&groups, groups.list_all(), max) }
+    }
+
+    fn lag_of(&self, groups: &Groups, listed: Vec<GroupListing>, max: usize) -> Option<Vec<GroupLag>> {
         let mut left = max;
         let mut all = Vec::new();
-        for group in groups.list() {
-            let topics = self.group_lag(caller, &group.group, left)?;
+        for group in listed {
+            let owner = groups.within((&group.group).into());
+            let topics = self.topics_lag(&owner, &group.group.name, left)?;
             left -= topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
             all.push(GroupLag { group, topics });
         }
@@ -76,7 +84,11 @@ impl Broker {
     /// How far a group is behind, topic by topic in the order of their ids; `None` if it has more than `max` positions. Positions
     /// in what exists no longer are left out.
     pub fn group_lag(&self, caller: &Caller, group: &str, max: usize) -> Option<Vec<TopicLag>> {
-        let (groups, catalog) = (self.groups(caller), self.catalog());
+        self.topics_lag(&self.groups(caller), group, max)
+    }
+
+    fn topics_lag(&self, groups: &Groups, group: &str, max: usize) -> Option<Vec<TopicLag>> {
+        let catalog = self.catalog();
         let mut topics: Vec<TopicLag> = Vec::new();
         let (mut after, mut seen) = (None, 0);
         loop {

@@ -15,7 +15,7 @@ impl FormatLevel {
     pub const FIRST: Self = Self(1);
     /// Checkpoints list their maps, slots have notes, the catalog names its level.
     pub const LISTED: Self = Self(2);
-    /// Front ends have projections of their own; slots say what looks older than it is. References name their source and have overlays, and
+    /// Front ends have projections and groups of their own; slots say what looks older than it is. References name their source and have overlays, and
     /// batches have facts beside them: nothing writes these yet, and what comes to do so asks for this level.
     pub const FRONT_ENDS: Self = Self(3);
     /// The lowest that this version writes: a directory below it is raised to it.

@@ -49,10 +49,10 @@ pub use converter::Converter;
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{
-    ClientIdentity, Committed, Committing, DeletingOffsets, Fence, GroupLimits, GroupListing, GroupOptions,
-    GroupPhase, GroupProtocol, GroupView, Groups, JoinRefused, JoinRequest, Joined, JoinedMember,
-    LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA, MemberMemory, MemberView, OffsetCommit, Reply,
-    SyncRequest, Synced, Text,
+    ClientIdentity, Committed, Committing, DeletingOffsets, Fence, GroupId, GroupLimits, GroupListing,
+    GroupOptions, GroupPhase, GroupProtocol, GroupView, Groups, JoinRefused, JoinRequest, Joined,
+    JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA, MemberMemory, MemberView, OffsetCommit,
+    Reply, SyncRequest, Synced, Text,
 };
 pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use level::FormatLevel;

@@ -82,6 +82,7 @@ impl Broker {
         options.data_shards = shards.len() as u32 - 1;
         take_up_leadership(&shards)?;
         raise_level(&shards, options.format_level)?;
+        number_front_ends(&shards[0], &options.front_ends)?;
         let projections = number_projections(&shards[0], &options.projections)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         shards.iter().for_each(|shard| shard.lead_with(definitions.leading()));
@@ -370,12 +371,21 @@ fn number_projections(
     catalog: &Shard,
     factories: &[ProjectionFactory],
 ) -> Result<Vec<(FrontendNo, &'static str)>, StartError> {
+    let names: Vec<_> = factories.iter().map(|factory| factory.name).collect();
+    number_front_ends(catalog, &names)
+}
+
+/// Has the catalog number front ends, if the format level lets them have anything of their own.
+fn number_front_ends(
+    catalog: &Shard,
+    names: &[&'static str],
+) -> Result<Vec<(FrontendNo, &'static str)>, StartError> {
     let known = |name: &str| catalog.state.read().catalog.front_end(name);
     if catalog.state.read().catalog.level() < FormatLevel::FRONT_ENDS {
         return Ok(Vec::new());
     }
     let mut numbered = Vec::new();
-    for &ProjectionFactory { name, .. } in factories {
+    for &name in names {
         if known(name).is_none() {
             ask_catalog(catalog, &FrontendRegistered { name: name.to_owned() })?;
         }

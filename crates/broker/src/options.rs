@@ -68,6 +68,10 @@ pub struct BrokerOptions {
     pub settings_max: usize,
     /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
     pub reserved: Vec<ReservedTopic>,
+    /// All front ends that there are, whether they are served or not: each is given a number at the start, for good.
+    pub front_ends: Vec<&'static str>,
+    /// The one of them whose groups are stored without its number, since they were there before groups had one. It is never another one.
+    pub unnamed_groups: Option<&'static str>,
     /// Projections that front ends keep in shards, of all that there are, whether they are served or not: a shard that has state of another
     /// one does not open.
     pub projections: Vec<ProjectionFactory>,
@@ -116,6 +120,8 @@ impl BrokerOptions {
             partitions_total_max: 500_000,
             settings_max: 32 << 20,
             reserved: Vec::new(),
+            front_ends: Vec::new(),
+            unnamed_groups: None,
             projections: Vec::new(),
             converters: Vec::new(),
             segment_bytes: 64 << 20,

@@ -311,7 +311,7 @@ impl Broker {
 
     /// The number of the front end that asks, given when it makes its first topic and kept for good.
     async fn number_of(&self, caller: &Caller) -> Result<FrontendNo, TopicError> {
-        let Some(name) = caller.by() else { return Ok(FrontendNo::NONE) };
+        let Some(name) = caller.maker() else { return Ok(FrontendNo::NONE) };
         if let Some(known) = self.front_end_number(name) {
             return Ok(known);
         }

@@ -6,8 +6,8 @@ use sabir_delivery::group::entries::{
     GroupChange, GroupChanged, GroupDeleted, OffsetCommit, OffsetsCommitted, OffsetsDeleted, WhichOffsets,
 };
 use sabir_delivery::group::state::{GroupRecord, GroupState, MemberRecord};
-use sabir_delivery::group::{ClientIdentity, Fence, GroupProtocol, Text};
-use sabir_model::{DecodeError, GroupError, LeaderEpoch, Offset, TopicId};
+use sabir_delivery::group::{ClientIdentity, Fence, GroupId, GroupProtocol, Text};
+use sabir_model::{DecodeError, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset, TopicId};
 
 fn text(s: &str) -> Text {
     s.into()
@@ -69,6 +69,17 @@ fn any_change() -> impl Strategy<Value = GroupChange> {
     ]
 }
 
+/// One that its name says all of, or not.
+fn any_group() -> impl Strategy<Value = GroupId> {
+    (prop_oneof![Just("/"), Just("other")], 0..3u16, any_text()).prop_map(|(namespace, number, name)| {
+        GroupId {
+            namespace: Namespace::named(namespace).expect("a name"),
+            front_end: FrontendNo(number),
+            name,
+        }
+    })
+}
+
 fn any_commit() -> impl Strategy<Value = OffsetsCommitted> {
     let offset = (any::<u8>(), any::<i32>(), any::<i64>(), any::<i32>(), any_text()).prop_map(
         |(topic, partition, offset, epoch, metadata)| OffsetCommit {
@@ -79,7 +90,7 @@ fn any_commit() -> impl Strategy<Value = OffsetsCommitted> {
             metadata,
         },
     );
-    (any_text(), any::<i32>(), any_text(), prop::option::of(any_text()), prop::collection::vec(offset, 0..5))
+    (any_group(), any::<i32>(), any_text(), prop::option::of(any_text()), prop::collection::vec(offset, 0..5))
         .prop_map(|(group, generation, member, instance, offsets)| OffsetsCommitted {
             group,
             fence: Fence { generation, member, instance },
@@ -109,7 +120,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn changes_come_back(group in any_text(), change in any_change()) {
+    fn changes_come_back(group in any_group(), change in any_change()) {
         round_trip(&GroupChanged { group, change }, GroupChanged::encode, GroupChanged::decode);
     }
 
@@ -119,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn deletions_come_back(group in any_text(), topics in prop::collection::vec(any::<[u8; 16]>(), 0..4), time in any::<i64>()) {
+    fn deletions_come_back(group in any_group(), topics in prop::collection::vec(any::<[u8; 16]>(), 0..4), time in any::<i64>()) {
         round_trip(&GroupDeleted { group: group.clone() }, GroupDeleted::encode, GroupDeleted::decode);
         let listed = topics.iter().map(|id| (TopicId(*id), id[0].into())).collect();
         let topics = topics.into_iter().map(TopicId).collect();
@@ -167,7 +178,7 @@ fn a_count_beyond_the_body_is_refused_before_memory_is_taken() {
 #[test]
 fn the_stored_form_of_a_commit() {
     let commit = OffsetsCommitted {
-        group: text("g"),
+        group: text("g").into(),
         fence: Fence { generation: 2, member: text("m"), instance: Some(text("i")) },
         offsets: vec![OffsetCommit {
             topic: TopicId([9; 16]),
@@ -185,6 +196,22 @@ fn the_stored_form_of_a_commit() {
     assert_eq!(body, expected);
 }
 
+#[test]
+fn the_stored_form_of_a_group_of_another_front_end_or_namespace() {
+    let group = GroupId {
+        namespace: Namespace::named("other").unwrap(),
+        front_end: FrontendNo(300),
+        name: text("g"),
+    };
+    let mut body = Vec::new();
+    GroupDeleted { group }.encode(&mut body);
+    assert_eq!(body, *b"\x02\xac\x02\x05other\x01g");
+    // What has the first form is not in the second, or there would be two groups of one key.
+    for (bad, field) in [(&b"\x02\x00\x01/\x01g"[..], "group"), (b"\x02\x01\x00\x01g", "namespace")] {
+        assert_eq!(GroupDeleted::decode(bad), Err(DecodeError::Field(field)));
+    }
+}
+
 const DAY: i64 = 24 * 3600 * 1000;
 
 fn commit(state: &mut GroupState, fence: Fence, topic: u8, time_ms: i64) {
@@ -195,7 +222,7 @@ fn commit(state: &mut GroupState, fence: Fence, topic: u8, time_ms: i64) {
         leader_epoch: LeaderEpoch(0),
         metadata: text(""),
     };
-    let entry = OffsetsCommitted { group: text("g"), fence, offsets: vec![offset] };
+    let entry = OffsetsCommitted { group: text("g").into(), fence, offsets: vec![offset] };
     assert_eq!(state.apply_commit(entry, time_ms), Ok(()));
 }
 

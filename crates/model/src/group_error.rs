@@ -14,6 +14,20 @@ pub enum GroupError {
     /// No group can have this id.
     #[error("a group's id is empty, or too long")]
     InvalidId,
+    /// The data directory may be opened by a version that knows no such groups.
+    #[error(
+        "the data directory has format level {has}, and this takes level {needs}: raise data.format_level once the version before this one \
+         is not needed any more"
+    )]
+    Level {
+        /// What it has.
+        has: u32,
+        /// What it would have to have.
+        needs: u32,
+    },
+    /// The catalog does not know the front end whose group it is.
+    #[error("the front end has no number in the catalog, and so no groups")]
+    UnknownFrontend,
     /// There is no such group.
     #[error("no such group")]
     NotFound,

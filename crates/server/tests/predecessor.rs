@@ -21,8 +21,8 @@ use sabir_broker::{
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    AppendError, DecodeError, FrontendNo, LeaderEpoch, Offset, ProducerId, ShardId, TimestampType,
-    TopicConfig, TopicId,
+    AppendError, DecodeError, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset, ProducerId, ShardId,
+    TimestampType, TopicConfig, TopicId,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{protocols, start};
@@ -395,6 +395,13 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
     assert_eq!(broker.projection("counter"), Err(EntryRefused::Level { has, needs }));
     let refused = broker.write(&Caller::OPERATOR, ShardId(1), FrontendNo(2), &ProjectionEntry::new("")).err();
     assert_eq!(refused, Some(EntryRefused::UnknownProjection));
+    // Nor are there groups that say whose they are, or longer names than that version's.
+    let other = Caller::OPERATOR.within(Namespace::named("other").unwrap());
+    let refused = Err(GroupError::Level { has: 2, needs: 3 });
+    for (caller, name) in [(&other, "g"), (&Caller::OPERATOR, &*"g".repeat(385))] {
+        assert_eq!(broker.groups(caller).delete(name).await, refused);
+    }
+    assert_eq!(broker.groups(&Caller::OPERATOR).delete(&"g".repeat(384)).await, Err(GroupError::NotFound));
     broker.shutdown();
     drop(broker);
     for (level, count) in [(Some(3), 1u8), (None, 2), (None, 3)] {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::http::StatusCode;
-use sabir_broker::{Caller, Committed, GroupView, MemberView, TopicLag};
+use sabir_broker::{Broker, Caller, Committed, GroupId, GroupView, MemberView, TopicLag};
 use sabir_model::TopicId;
 use serde::Serialize;
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Name, Open, Page, WriteAccess};
+use super::request::{Name, Open, Owner, Page, WriteAccess};
 
 #[derive(Serialize)]
 pub struct GroupList {
@@ -21,6 +21,7 @@ pub struct GroupList {
 #[derive(Serialize)]
 struct Summary {
     group: String,
+    owner: GroupOwner,
     state: &'static str,
     kind: String,
     members: usize,
@@ -29,9 +30,11 @@ struct Summary {
 pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
     let groups = shown.broker.groups(&Caller::OPERATOR);
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
-    let (listed, next) = page.cut(groups.list().into_iter(), |listing| &listing.group);
-    let summary = |listing: sabir_broker::GroupListing| Summary {
-        group: listing.group.to_string(),
+    let all = groups.list_all().into_iter().map(|listing| (place(&shown.broker, &listing.group), listing));
+    let (listed, next) = page.cut(all, |(place, _)| place);
+    let summary = |(_, listing): (String, sabir_broker::GroupListing)| Summary {
+        group: listing.group.name.to_string(),
+        owner: owner(&shown.broker, &listing.group),
         state: listing.phase.name(),
         kind: listing.protocol_type.to_string(),
         members: listing.members,
@@ -39,9 +42,30 @@ pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
     Ok(Json(GroupList { groups: listed.into_iter().map(summary).collect(), next }))
 }
 
+/// Whose group it is.
+#[derive(Serialize)]
+struct GroupOwner {
+    protocol: Option<String>,
+    namespace: String,
+}
+
+fn owner(broker: &Broker, group: &GroupId) -> GroupOwner {
+    GroupOwner { protocol: broker.owner_of(group), namespace: group.namespace.to_string() }
+}
+
+/// Where it stands in the list: by its name, and those of one name by whose they are.
+fn place(broker: &Broker, group: &GroupId) -> String {
+    if group.is_bare() {
+        return group.name.to_string();
+    }
+    let owner = broker.owner_of(group).unwrap_or_default();
+    format!("{}\n{owner}\n{}", group.name, group.namespace)
+}
+
 #[derive(Serialize)]
 pub struct GroupDetails {
     group: String,
+    owner: GroupOwner,
     state: &'static str,
     kind: String,
     generation: i32,
@@ -71,17 +95,20 @@ struct Position {
     lag: u64,
 }
 
-pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<GroupDetails> {
-    let groups = shown.broker.groups(&Caller::OPERATOR);
+pub async fn one(Open(shown): Open, Owner(caller): Owner, Name(name): Name) -> Answer<GroupDetails> {
+    let groups = shown.broker.groups(&caller);
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
-    let view = groups.describe(&name).ok_or_else(|| Problem::unknown_group(&name))?;
-    let topics = shown.broker.group_lag(&Caller::OPERATOR, &name, usize::MAX).unwrap_or_default();
+    let unknown = || Problem::unknown_group(&name);
+    let (id, view) = groups.named(&name).zip(groups.describe(&name)).ok_or_else(unknown)?;
+    let topics = shown.broker.group_lag(&caller, &name, usize::MAX).unwrap_or_default();
     let committed = groups.all_offsets(&name).into_iter().collect();
-    Ok(Json(details(name, view, &topics, &committed)))
+    let owner = owner(&shown.broker, &id);
+    Ok(Json(details(name, owner, view, &topics, &committed)))
 }
 
 fn details(
     group: String,
+    owner: GroupOwner,
     view: GroupView,
     topics: &[TopicLag],
     committed: &BTreeMap<(TopicId, i32), Committed>,
@@ -90,6 +117,7 @@ fn details(
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     GroupDetails {
         group,
+        owner,
         state: view.state.name(),
         kind: view.protocol_type.to_string(),
         generation: view.generation,
@@ -128,8 +156,13 @@ fn positions<'a>(
     })
 }
 
-pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
-    let deleted = shown.broker.groups(&Caller::OPERATOR).delete(&name).await;
+pub async fn remove(
+    _: WriteAccess,
+    Open(shown): Open,
+    Owner(caller): Owner,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    let deleted = shown.broker.groups(&caller).delete(&name).await;
     deleted
         .map(|()| StatusCode::NO_CONTENT)
         .map_err(|error| Problem::refused(&format!("group {name:?}"), error))

@@ -6,7 +6,7 @@ use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
-use super::request::{Body, Name, Open, WriteAccess};
+use super::request::{Body, Name, Open, Owner, WriteAccess};
 use super::topics::find;
 
 /// Positions in one entry.
@@ -36,10 +36,11 @@ fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i64>, D::Error>
 pub async fn change(
     _: WriteAccess,
     Open(shown): Open,
+    Owner(caller): Owner,
     Name(group): Name,
     Body(wanted): Body<OffsetChanges>,
 ) -> Result<StatusCode, Problem> {
-    let (broker, groups) = (&shown.broker, shown.broker.groups(&Caller::OPERATOR));
+    let (broker, groups) = (&shown.broker, shown.broker.groups(&caller));
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
     groups.ready().map_err(refused)?;
     let (mut set, mut gone) = (Vec::new(), Vec::new());
@@ -59,7 +60,7 @@ pub async fn change(
         None | Some(GroupPhase::Empty) => {}
         Some(_) => return Err(refused(GroupError::NotEmpty)),
     }
-    commit(broker, &group, &set).await.map_err(refused)?;
+    commit(broker, &caller, &group, &set).await.map_err(refused)?;
     if !gone.is_empty() {
         groups.delete_offsets(&group, &gone).await.map_err(refused)?;
     }
@@ -81,6 +82,7 @@ fn place(broker: &Broker, position: &OffsetChange) -> Result<TopicId, Problem> {
 /// Commits for a group from outside it: it must have no members.
 pub async fn commit(
     broker: &Broker,
+    caller: &Caller,
     group: &str,
     positions: &[(TopicId, i32, Offset)],
 ) -> Result<(), GroupError> {
@@ -93,10 +95,8 @@ pub async fn commit(
     };
     for part in positions.chunks(COMMIT) {
         let outside = Fence { generation: -1, member: Text::from(""), instance: None };
-        let outcomes = broker
-            .groups(&Caller::OPERATOR)
-            .commit(group, outside, part.iter().map(position).collect())
-            .await;
+        let outcomes =
+            broker.groups(caller).commit(group, outside, part.iter().map(position).collect()).await;
         outcomes.into_iter().collect::<Result<(), _>>()?;
     }
     Ok(())

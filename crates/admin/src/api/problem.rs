@@ -83,7 +83,9 @@ fn of_group(error: GroupError) -> (StatusCode, &'static str) {
     match error {
         E::NotFound => (StatusCode::NOT_FOUND, "unknown-group"),
         E::NotEmpty | E::UnknownMember | E::RebalanceInProgress => (StatusCode::CONFLICT, "group-not-empty"),
-        E::InvalidId | E::MetadataTooLarge | E::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        E::InvalidId | E::MetadataTooLarge | E::TooLarge | E::Level { .. } | E::UnknownFrontend => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+        }
         E::Loading | E::NotCoordinator | E::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         E::Shard(failure) => of_shard(failure),
         // What only a member is told: nothing here asks as one.

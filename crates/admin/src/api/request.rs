@@ -6,6 +6,8 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use sabir_broker::Caller;
+use sabir_model::Namespace;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -124,6 +126,37 @@ impl Page {
         wanted.truncate(self.limit);
         let next = wanted.last().filter(|_| more).map(|last| name(last).to_owned());
         (wanted, next)
+    }
+}
+
+/// Whose groups are meant: those of the front end and the namespace that are asked for, or of the first.
+pub struct Owner(pub Caller);
+
+#[derive(Debug, Deserialize)]
+struct OwnerQuery {
+    protocol: Option<String>,
+    namespace: Option<String>,
+}
+
+impl FromRequestParts<Admin> for Owner {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let Open(shown) = Open::from_request_parts(parts, admin).await?;
+        let taken: Result<Query<OwnerQuery>, QueryRejection> = Query::from_request_parts(parts, admin).await;
+        let Query(OwnerQuery { protocol, namespace }) =
+            taken.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let mut caller = Caller::OPERATOR;
+        if let Some(name) = protocol {
+            let known = shown.broker.options().front_ends.iter().find(|known| **known == name);
+            let unknown = || Problem::bad_request(format!("protocol: there is none called {name:?}"));
+            caller = caller.about(known.ok_or_else(unknown)?);
+        }
+        if let Some(name) = namespace {
+            let illegal = || Problem::bad_request(format!("namespace: none can be called {name:?}"));
+            caller = caller.within(Namespace::named(&name).ok_or_else(illegal)?);
+        }
+        Ok(Self(caller))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Answer;
 use super::offsets::commit;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, WriteAccess};
+use super::request::{Body, Name, Open, Owner, WriteAccess};
 use super::topics::find;
 
 #[derive(Deserialize)]
@@ -51,33 +51,38 @@ struct Change {
 pub async fn reset(
     _: WriteAccess,
     Open(shown): Open,
+    Owner(caller): Owner,
     Name(group): Name,
     Body(wanted): Body<ResetRequest>,
 ) -> Answer<ResetReport> {
     let broker = &shown.broker;
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
-    broker.groups(&Caller::OPERATOR).ready().map_err(refused)?;
-    match broker.groups(&Caller::OPERATOR).describe(&group).map(|view| view.state) {
+    broker.groups(&caller).ready().map_err(refused)?;
+    match broker.groups(&caller).describe(&group).map(|view| view.state) {
         None if wanted.topics.is_none() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
         Some(_) => return Err(refused(GroupError::NotEmpty)),
     }
-    let offsets = changes(broker, &group, &wanted).await?;
+    let offsets = changes(broker, &caller, &group, &wanted).await?;
     if !wanted.dry_run {
         let positions: Vec<_> = offsets.iter().map(|c| (c.id, c.partition, Offset(c.after))).collect();
-        commit(broker, &group, &positions).await.map_err(refused)?;
+        commit(broker, &caller, &group, &positions).await.map_err(refused)?;
     }
     Ok(Json(ResetReport { group, dry_run: wanted.dry_run, offsets }))
 }
 
 /// What would change: in every partition of the topics named, or wherever the group has a position.
-async fn changes(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<Change>, Problem> {
+async fn changes(
+    broker: &Broker,
+    caller: &Caller,
+    group: &str,
+    wanted: &ResetRequest,
+) -> Result<Vec<Change>, Problem> {
     let mut changes = Vec::new();
-    for (topic, partition) in places(broker, group, wanted)? {
+    for (topic, partition) in places(broker, caller, group, wanted)? {
         let Some(place) = topic.partition(partition) else { continue };
         let Ok(kept) = broker.partition_stats(place.shard, place.id) else { continue };
-        let before =
-            broker.groups(&Caller::OPERATOR).fetch_offsets(group, &[(topic.id, partition)]).pop().flatten();
+        let before = broker.groups(caller).fetch_offsets(group, &[(topic.id, partition)]).pop().flatten();
         let after = match wanted.to {
             Target::Earliest => kept.start.0,
             Target::Latest => kept.end.0,
@@ -91,7 +96,12 @@ async fn changes(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<
     Ok(changes)
 }
 
-fn places(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<(Arc<Topic>, i32)>, Problem> {
+fn places(
+    broker: &Broker,
+    caller: &Caller,
+    group: &str,
+    wanted: &ResetRequest,
+) -> Result<Vec<(Arc<Topic>, i32)>, Problem> {
     let mut places = Vec::new();
     match &wanted.topics {
         Some(names) => {
@@ -101,7 +111,7 @@ fn places(broker: &Broker, group: &str, wanted: &ResetRequest) -> Result<Vec<(Ar
             }
         }
         None => {
-            for topic in broker.group_lag(&Caller::OPERATOR, group, usize::MAX).unwrap_or_default() {
+            for topic in broker.group_lag(caller, group, usize::MAX).unwrap_or_default() {
                 places.extend(topic.partitions.iter().map(|p| (topic.topic.clone(), p.partition)));
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sabir_broker::{BrokerOptions, Caller, Fence, NewTopic, OffsetCommit, Text};
-use sabir_model::{LeaderEpoch, Offset, TopicConfig, TopicError, TopicField};
+use sabir_model::{LeaderEpoch, Namespace, Offset, TopicConfig, TopicError, TopicField};
 use serde_json::{Value, json};
 
 use crate::testing::{Served, body, broker_options, code, content, open};
@@ -97,13 +97,17 @@ fn kind(problem: &Value) -> &str {
 }
 
 async fn commit(served: &Served, group: &str, topic: &str, offset: i64) {
+    commit_of(served, &Caller::OPERATOR, group, topic, offset).await;
+}
+
+async fn commit_of(served: &Served, caller: &Caller, group: &str, topic: &str, offset: i64) {
     let broker = served.broker.as_ref().unwrap();
     let topic = broker.catalog().topic(topic).unwrap().id;
     let fence = Fence { generation: -1, member: Text::from(""), instance: None };
     let leader_epoch = LeaderEpoch::UNKNOWN;
     let position =
         OffsetCommit { topic, partition: 0, offset: Offset(offset), leader_epoch, metadata: Text::from("m") };
-    for outcome in broker.groups(&Caller::OPERATOR).commit(group, fence, vec![position]).await {
+    for outcome in broker.groups(caller).commit(group, fence, vec![position]).await {
         outcome.unwrap();
     }
 }
@@ -447,6 +451,48 @@ async fn groups_are_shown_reset_and_deleted() {
     assert_eq!((code, &done["offsets"][0]["before"]), (200, &Value::Null));
     assert_eq!(ask(&served, "DELETE", "/groups/new", Value::Null).await.0, 204);
     assert_eq!(ask(&served, "GET", "/groups/new", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn groups_of_one_name_are_told_apart_by_whose_they_are() {
+    let data = tempfile::tempdir().unwrap();
+    let unnamed_groups = Some("one");
+    let options =
+        BrokerOptions { front_ends: vec!["one", "two"], unnamed_groups, ..broker_options(data.path()) };
+    let served = Served::over(open(options), Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t"})).await;
+    let other = Caller::OPERATOR.about("two").within(Namespace::named("other").unwrap());
+    for (offset, caller) in (1..).zip([Caller::OPERATOR, Caller::OPERATOR.about("two"), other]) {
+        commit_of(&served, &caller, "g", "t", offset).await;
+    }
+    let owners = [("one", "/"), ("two", "/"), ("two", "other")]
+        .map(|(protocol, namespace)| json!({"protocol": protocol, "namespace": namespace}));
+    let mut after = String::new();
+    for owner in &owners {
+        let (_, list) = ask(&served, "GET", &format!("/groups?limit=1{after}"), Value::Null).await;
+        assert_eq!((&list["groups"][0]["group"], &list["groups"][0]["owner"]), (&json!("g"), owner));
+        after = list["next"]
+            .as_str()
+            .map_or_else(String::new, |next| format!("&after={}", next.replace('\n', "%0A")));
+    }
+    assert_eq!(after, "", "the list ends");
+    let queries = ["", "?protocol=two", "?protocol=two&namespace=other"];
+    for ((offset, query), owner) in (1..).zip(queries).zip(&owners) {
+        let (code, group) = ask(&served, "GET", &format!("/groups/g{query}"), Value::Null).await;
+        assert_eq!((code, &group["owner"], &group["offsets"][0]["committed"]), (200, owner, &json!(offset)));
+    }
+    let text = served.get("/metrics").await;
+    for labels in [r#"group="g",topic="t""#, r#"group="g",topic="t",protocol="two",namespace="other""#] {
+        assert!(text.contains(&format!("sabir_group_lag{{{labels}}} 0")), "{labels}: {text}");
+    }
+    for (query, code) in [("?protocol=three", 400), ("?namespace=", 400), ("?namespace=none", 404)] {
+        assert_eq!(ask(&served, "GET", &format!("/groups/g{query}"), Value::Null).await.0, code, "{query}");
+    }
+    let reset = json!({"to": "earliest"});
+    assert_eq!(ask(&served, "POST", "/groups/g/reset?protocol=two", reset).await.0, 200);
+    assert_eq!(ask(&served, "DELETE", "/groups/g?protocol=two", Value::Null).await.0, 204);
+    assert_eq!(ask(&served, "GET", "/groups/g?protocol=two", Value::Null).await.0, 404);
+    assert_eq!(ask(&served, "GET", "/groups/g", Value::Null).await.1["offsets"][0]["committed"], 1);
 }
 
 #[tokio::test]

@@ -87,6 +87,12 @@ impl Catalog {
         u16::try_from(at + 1).ok().map(FrontendNo)
     }
 
+    /// The name of a front end.
+    pub(crate) fn front_end_name(&self, number: FrontendNo) -> Option<&str> {
+        let at = usize::from(number.0).checked_sub(1)?;
+        self.singles.front_ends.get(at).map(String::as_str)
+    }
+
     fn create(&mut self, body: TopicCreated) -> Result<Arc<Topic>, TopicError> {
         let name: Box<str> = (*body.name).into();
         if self.topic_named(&body.namespace, &body.name).is_some() || self.topic(body.id).is_some() {

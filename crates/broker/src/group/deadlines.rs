@@ -12,7 +12,7 @@ use super::entries::GroupEntry;
 use super::led::Inner;
 use super::offsets::DELETED_AT_ONCE;
 use super::waiter::GroupWaiter;
-use super::{Groups, Shared, Text};
+use super::{GroupId, Groups, Shared};
 use crate::shard::Leading;
 
 /// Groups looked at in one hold of the projections' lock.
@@ -29,7 +29,7 @@ impl Groups {
                 return;
             }
             inner.closed = None;
-            let mut groups: Vec<Text> = Vec::new();
+            let mut groups: Vec<GroupId> = Vec::new();
             self.read(|table| {
                 let with_members = table.iter().filter(|(_, state)| !state.is_empty());
                 groups.extend(with_members.map(|(group, _)| group.clone()));
@@ -45,7 +45,7 @@ impl Groups {
     }
 
     /// Takes over one group, if it has members.
-    pub(super) fn lead_one(&self, inner: &mut Inner, group: &Text, wakes: &mut WakeBatch) {
+    pub(super) fn lead_one(&self, inner: &mut Inner, group: &GroupId, wakes: &mut WakeBatch) {
         let with_members = inner.closed.is_none()
             && self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
         if with_members && self.find(inner, group, GroupError::NotFound).is_ok() {
@@ -91,7 +91,7 @@ impl Groups {
         }
     }
 
-    fn propose_deletion(&self, group: Text, which: WhichOffsets) {
+    fn propose_deletion(&self, group: GroupId, which: WhichOffsets) {
         // A join under way would find its group gone.
         if matches!(which, WhichOffsets::UnusedSince(_)) && self.shared.inner.lock().led.contains_key(&group)
         {
@@ -109,7 +109,7 @@ impl Groups {
             if inner.closed != Some(SHUTTING_DOWN) {
                 inner.closed = Some(error);
             }
-            let groups: Vec<Text> = inner.led.keys().cloned().collect();
+            let groups: Vec<GroupId> = inner.led.keys().cloned().collect();
             groups.iter().for_each(|group| inner.retire(group, error, wakes));
         });
     }
@@ -117,11 +117,11 @@ impl Groups {
 
 impl Leading for Shared {
     fn led(self: Arc<Self>, _: Term) {
-        Groups { shared: self }.lead();
+        Groups::of(self).lead();
     }
 
     fn laid_down(self: Arc<Self>) {
-        Groups { shared: self }.retire(ShardFailure::NotLeader.into());
+        Groups::of(self).retire(ShardFailure::NotLeader.into());
     }
 }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
-use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupPhase, RequestId, Text, Token};
+use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupId, GroupPhase, RequestId, Text, Token};
 use sabir_model::{GroupError, ShardFailure};
 
 use super::entries::GroupEntry;
@@ -51,7 +51,7 @@ impl Led {
 
 /// A parked request, and at which group.
 struct Parked {
-    group: Text,
+    group: GroupId,
     waits: Waits,
 }
 
@@ -72,9 +72,9 @@ impl Waits {
 
 /// Everything under the groups' lock.
 pub(super) struct Inner {
-    pub led: FxHashMap<Text, Led>,
+    pub led: FxHashMap<GroupId, Led>,
     /// When to look at a group, with the incarnation it was meant for. An entry that its group no longer waits for is void.
-    wakes: BinaryHeap<Reverse<(i64, u64, Text)>>,
+    wakes: BinaryHeap<Reverse<(i64, u64, GroupId)>>,
     parked: FxHashMap<RequestId, Parked>,
     steady: Steady,
     last_ticket: u64,
@@ -114,7 +114,7 @@ impl Inner {
         self.steady.now(monotonic_ms)
     }
 
-    pub fn park(&mut self, group: &Text, waits: Waits) -> RequestId {
+    pub fn park(&mut self, group: &GroupId, waits: Waits) -> RequestId {
         self.last_ticket += 1;
         let ticket = RequestId(self.last_ticket);
         self.parked.insert(ticket, Parked { group: group.clone(), waits });
@@ -128,7 +128,7 @@ impl Inner {
     }
 
     /// Leads a group that is new.
-    pub fn put_new(&mut self, group: Text, machine: Group) {
+    pub fn put_new(&mut self, group: GroupId, machine: Group) {
         self.put(group.clone(), machine);
         if let Some(led) = self.led.get_mut(&group) {
             led.stored = false;
@@ -136,14 +136,14 @@ impl Inner {
         }
     }
 
-    fn note_stored(&mut self, group: &Text) {
+    fn note_stored(&mut self, group: &GroupId) {
         if let Some(led) = self.led.get_mut(group).filter(|led| !led.stored) {
             led.stored = true;
             self.unstored -= 1;
         }
     }
 
-    pub fn put(&mut self, group: Text, machine: Group) {
+    pub fn put(&mut self, group: GroupId, machine: Group) {
         self.last_incarnation += 1;
         let incarnation = self.last_incarnation;
         let (reserved, pending) = (0, 0);
@@ -154,7 +154,7 @@ impl Inner {
         self.schedule(&group);
     }
 
-    fn remove(&mut self, group: &Text) -> Option<Led> {
+    fn remove(&mut self, group: &GroupId) -> Option<Led> {
         let led = self.led.remove(group)?;
         self.unstored -= usize::from(!led.stored);
         self.uncount(&led);
@@ -162,7 +162,7 @@ impl Inner {
     }
 
     /// Counts what a group takes now.
-    fn count(&mut self, group: &Text) {
+    fn count(&mut self, group: &GroupId) {
         let Some(led) = self.led.get_mut(group) else { return };
         let (reserved, pending) = (led.reserves(), led.machine.pending_bytes());
         self.member_bytes = self.member_bytes + reserved - led.reserved;
@@ -176,7 +176,7 @@ impl Inner {
     }
 
     /// The next group whose time has come.
-    pub fn due(&mut self, now: i64) -> Option<Text> {
+    pub fn due(&mut self, now: i64) -> Option<GroupId> {
         while self.wakes.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
             let Reverse((at, incarnation, group)) = self.wakes.pop()?;
             let led = self.led.get_mut(&group);
@@ -188,7 +188,7 @@ impl Inner {
         None
     }
 
-    fn schedule(&mut self, group: &Text) {
+    fn schedule(&mut self, group: &GroupId) {
         let Some(led) = self.led.get_mut(group) else { return };
         let at = led.machine.wake_at();
         if at < led.scheduled {
@@ -228,9 +228,9 @@ fn may_pass(failure: ShardFailure) -> bool {
     }
 }
 
-fn handle(_group: &Text, machine: &mut Group, event: GroupEvent, now: i64) -> Vec<Action> {
+fn handle(_group: &GroupId, machine: &mut Group, event: GroupEvent, now: i64) -> Vec<Action> {
     #[cfg(any(test, feature = "testing"))]
-    crate::panicking::panic_if_wanted("group", _group.as_bytes());
+    crate::panicking::panic_if_wanted("group", _group.name.as_bytes());
     machine.handle(event, now)
 }
 
@@ -239,7 +239,7 @@ impl Groups {
     pub(super) fn drive(
         &self,
         inner: &mut Inner,
-        group: &Text,
+        group: &GroupId,
         event: GroupEvent,
         wakes: &mut WakeBatch,
     ) -> Option<Vec<Left>> {
@@ -286,7 +286,7 @@ impl Groups {
     fn persist(
         &self,
         inner: &mut Inner,
-        group: &Text,
+        group: &GroupId,
         token: Token,
         change: GroupChange,
     ) -> Result<(), ShardFailure> {
@@ -305,7 +305,7 @@ impl Groups {
                 Ok(())
             }
             Err((error, _)) => {
-                tracing::debug!(group = &**group, %error, "a change of the group cannot be stored");
+                tracing::debug!(group = &*group.name, %error, "a change of the group cannot be stored");
                 Err(error)
             }
         }
@@ -314,7 +314,7 @@ impl Groups {
     /// An entry that a machine proposed is applied, or never will be.
     pub(super) fn entry_done(
         &self,
-        group: &Text,
+        group: &GroupId,
         incarnation: u64,
         token: Token,
         outcome: Result<(), GroupError>,
@@ -348,7 +348,7 @@ impl Groups {
 
 impl Groups {
     /// The journal has gone another way than the machine: the requests parked in it are told, and it starts from the table.
-    fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &Text, wakes: &mut WakeBatch) {
+    fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &GroupId, wakes: &mut WakeBatch) {
         inner.retire(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
         self.lead_one(&mut inner, group, wakes);
         drop(inner);
@@ -368,7 +368,7 @@ impl Inner {
     }
 
     /// Answers all parked requests with an error and forgets the machine.
-    pub fn retire(&mut self, group: &Text, error: GroupError, wakes: &mut WakeBatch) {
+    pub fn retire(&mut self, group: &GroupId, error: GroupError, wakes: &mut WakeBatch) {
         let Some(mut led) = self.remove(group) else { return };
         let Some(actions) = contain(|| led.machine.handle(GroupEvent::Retire(error), 0)) else {
             return self.abandon_parked(group, error, wakes);
@@ -382,15 +382,15 @@ impl Inner {
 
     /// Forgets a machine that panicked, and of which nothing is to be believed. All requests parked in it are told to look for the
     /// group's coordinator: a later one finds a new machine, made from the table.
-    fn abandon(&mut self, group: &Text, wakes: &mut WakeBatch) {
-        tracing::error!(group = &**group, "a panic in a group: it starts again from what is stored");
+    fn abandon(&mut self, group: &GroupId, wakes: &mut WakeBatch) {
+        tracing::error!(group = &*group.name, "a panic in a group: it starts again from what is stored");
         let led = self.led.remove(group);
         self.unstored -= usize::from(led.as_ref().is_some_and(|led| !led.stored));
         led.iter().for_each(|led| self.uncount(led));
         self.abandon_parked(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
     }
 
-    fn abandon_parked(&mut self, group: &Text, error: GroupError, wakes: &mut WakeBatch) {
+    fn abandon_parked(&mut self, group: &GroupId, error: GroupError, wakes: &mut WakeBatch) {
         let of_it = |(ticket, parked): (&RequestId, &Parked)| (parked.group == *group).then_some(*ticket);
         let tickets: Vec<RequestId> = self.parked.iter().filter_map(of_it).collect();
         for parked in tickets.iter().filter_map(|ticket| self.parked.remove(ticket)) {
@@ -399,7 +399,7 @@ impl Inner {
     }
 
     /// A machine that the table can give back, or that is of no more use, takes no memory.
-    pub fn drop_if_idle(&mut self, group: &Text) {
+    pub fn drop_if_idle(&mut self, group: &GroupId) {
         if self
             .led
             .get(group)

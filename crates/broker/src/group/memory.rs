@@ -1,6 +1,6 @@
 //! What the members of all groups may take: what is there goes on when it is full, and nothing is added.
 
-use sabir_delivery::group::{Group, JoinRequest, Text};
+use sabir_delivery::group::{Group, GroupId, JoinRequest};
 use sabir_model::GroupError;
 
 use super::Groups;
@@ -34,7 +34,7 @@ impl Groups {
     pub(super) fn admit_join(
         &self,
         inner: &mut Inner,
-        group: &Text,
+        group: &GroupId,
         request: &JoinRequest,
     ) -> Result<(), GroupError> {
         if request.wants_id() && inner.pending_bytes > self.shared.options.max_member_bytes / PART {
@@ -47,7 +47,7 @@ impl Groups {
     pub(super) fn admit_bytes(
         &self,
         inner: &mut Inner,
-        group: &Text,
+        group: &GroupId,
         bytes: impl FnOnce(&Group) -> usize,
     ) -> Result<(), GroupError> {
         let Some(led) = inner.led.get(group) else { return Ok(()) };
@@ -57,14 +57,14 @@ impl Groups {
         if more == 0 || inner.member_bytes + more <= most { Ok(()) } else { self.refuse(inner, group) }
     }
 
-    fn refuse(&self, inner: &mut Inner, group: &Text) -> Result<(), GroupError> {
+    fn refuse(&self, inner: &mut Inner, group: &GroupId) -> Result<(), GroupError> {
         inner.refused += 1;
         let now = inner.now(self.shared.clock.monotonic_ms());
         if inner.told_at.is_none_or(|told| now - told >= TELL_EVERY) {
             inner.told_at = Some(now);
             let (bytes, pending, refused) = (inner.member_bytes, inner.pending_bytes, inner.refused);
             tracing::warn!(
-                group = &**group,
+                group = &*group.name,
                 bytes,
                 pending,
                 refused,

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
-use sabir_model::{GroupError, ShardFailure};
+use sabir_model::{FrontendNo, GroupError, Namespace, ShardFailure};
 
 pub use memory::MemberMemory;
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
@@ -35,17 +35,22 @@ pub use reply::Reply;
 use sabir_delivery::group::state::metadata_fits;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};
 pub use sabir_delivery::group::{
-    ClientIdentity, Fence, GroupLimits, GroupPhase, GroupProtocol, GroupView, JoinRefused, JoinRequest,
-    Joined, JoinedMember, LeaveRequest, Left, MemberView, SyncRequest, Synced, Text, entries::OffsetCommit,
+    ClientIdentity, Fence, GroupId, GroupLimits, GroupPhase, GroupProtocol, GroupView, JoinRefused,
+    JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MemberView, SyncRequest, Synced, Text,
+    entries::OffsetCommit,
 };
 pub(crate) use table::GroupTable;
 pub(crate) use waiter::GroupWaiter;
 
+use crate::level::FormatLevel;
+
 use led::Inner;
 use underway::Underway;
 
-/// The longest group id, in bytes: it is a key of the page store.
-pub const MAX_GROUP_ID: usize = 384;
+/// The longest name of a group, in bytes. A protocol may take less.
+pub const MAX_GROUP_ID: usize = 1024;
+/// The longest below the format level at which groups name their front end.
+const OLD_MAX_GROUP_ID: usize = 384;
 
 /// The longest name of a kind of groups, in bytes: it stays with a group that has no members.
 pub const MAX_PROTOCOL_TYPE: usize = 256;
@@ -95,6 +100,9 @@ pub(crate) trait GroupShard: Send + Sync {
     /// They cannot be pushed: none of them is, and no waiter is completed.
     fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure>;
 
+    /// Which forms may be written.
+    fn level(&self) -> FormatLevel;
+
     /// Reads the projection under its lock.
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable));
 
@@ -102,11 +110,35 @@ pub(crate) trait GroupShard: Send + Sync {
     fn flush(&self);
 }
 
-/// The consumer groups that this node leads; clones are the same ones. Calls act at once: an answer that has to wait for
+/// The consumer groups that this node leads, for one caller: a name is that of its front end's group in its namespace. Calls act at once: an answer that has to wait for
 /// other members or for the journal is a future, and dropping it changes nothing.
 #[derive(Clone)]
 pub struct Groups {
     shared: Arc<Shared>,
+    scope: GroupScope,
+}
+
+/// Whose groups.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupScope {
+    pub(crate) namespace: Namespace,
+    /// `None` of one that the catalog has not numbered: it has none yet.
+    pub(crate) front_end: Option<FrontendNo>,
+}
+
+impl From<&GroupId> for GroupScope {
+    fn from(group: &GroupId) -> Self {
+        Self { namespace: group.namespace.clone(), front_end: Some(group.front_end) }
+    }
+}
+
+impl GroupScope {
+    /// Of the front end that had groups before they named one, in the default namespace.
+    const BARE: Self = Self { namespace: Namespace::DEFAULT, front_end: Some(FrontendNo::NONE) };
+
+    fn has(&self, group: &GroupId) -> bool {
+        self.front_end == Some(group.front_end) && self.namespace == group.namespace
+    }
 }
 
 struct Shared {
@@ -120,7 +152,49 @@ struct Shared {
 impl Groups {
     pub(crate) fn new(shard: Arc<dyn GroupShard>, options: GroupOptions, clock: Arc<dyn Clock>) -> Self {
         let inner = Mutex::new(Inner::new(clock.monotonic_ms()));
-        Self { shared: Arc::new(Shared { shard, options, clock, inner, underway: Arc::default() }) }
+        Self::of(Arc::new(Shared { shard, options, clock, inner, underway: Arc::default() }))
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
+        Self { shared, scope: GroupScope::BARE }
+    }
+
+    /// The same for another caller.
+    pub(crate) fn within(&self, scope: GroupScope) -> Self {
+        Self { shared: self.shared.clone(), scope }
+    }
+
+    /// The caller's group of that name; `None` if it can have none.
+    pub fn named(&self, name: &str) -> Option<GroupId> {
+        let GroupScope { namespace, front_end } = &self.scope;
+        Some(GroupId { namespace: namespace.clone(), front_end: (*front_end)?, name: name.into() })
+    }
+
+    /// The same, if it may be stored.
+    fn id(&self, name: &str) -> Result<GroupId, GroupError> {
+        if name.is_empty() { Err(GroupError::InvalidId) } else { self.positions_id(name) }
+    }
+
+    /// What a group may be called whose positions are set from outside: nothing, too, as old clients have it that belong to none.
+    fn positions_id(&self, name: &str) -> Result<GroupId, GroupError> {
+        if name.len() > MAX_GROUP_ID {
+            return Err(GroupError::InvalidId);
+        }
+        let group = self.named(name);
+        let is_old = group.as_ref().is_some_and(GroupId::is_bare) && name.len() <= OLD_MAX_GROUP_ID;
+        if !is_old {
+            self.check_level()?;
+        }
+        group.ok_or(GroupError::UnknownFrontend)
+    }
+
+    fn check_level(&self) -> Result<(), GroupError> {
+        let (has, needs) = (self.shared.shard.level(), FormatLevel::FRONT_ENDS);
+        if has >= needs {
+            Ok(())
+        } else {
+            Err(GroupError::Level { has: has.number(), needs: needs.number() })
+        }
     }
 
     /// Reads one value out of the projection.
@@ -129,13 +203,4 @@ impl Groups {
         self.shared.shard.read_groups(&mut |table| value = read.take().map(|read| read(table)));
         value.expect("a shard reads its table once")
     }
-}
-
-/// What a group may be called whose positions are set from outside: nothing, too, as old clients have it that belong to none.
-fn check_positions_id(group: &str) -> Result<(), GroupError> {
-    if group.len() > MAX_GROUP_ID { Err(GroupError::InvalidId) } else { Ok(()) }
-}
-
-fn check_group_id(group: &str) -> Result<(), GroupError> {
-    if group.is_empty() || group.len() > MAX_GROUP_ID { Err(GroupError::InvalidId) } else { Ok(()) }
 }

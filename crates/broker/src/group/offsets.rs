@@ -16,8 +16,7 @@ use super::reply::Reply;
 use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
-    Committed, Fence, GROUP_SHARE, GroupPhase, GroupView, Groups, OffsetCommit, Text, check_group_id,
-    check_positions_id, metadata_fits,
+    Committed, Fence, GROUP_SHARE, GroupId, GroupPhase, GroupView, Groups, OffsetCommit, Text, metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
@@ -116,7 +115,7 @@ fn portions(offsets: Vec<OffsetCommit>) -> (Vec<Vec<OffsetCommit>>, Vec<usize>) 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupListing {
     /// Its id.
-    pub group: Text,
+    pub group: GroupId,
     /// Its kind; empty if it never had members.
     pub protocol_type: Text,
     /// Its state.
@@ -135,15 +134,22 @@ impl Groups {
     /// [`GroupError::RebalanceInProgress`], [`GroupError::NotFound`] (a member of a group that does not exist),
     /// [`GroupError::InvalidId`], [`GroupError::LimitReached`], or what kept the entry from being stored.
     pub fn commit(&self, group: &str, fence: Fence, offsets: Vec<OffsetCommit>) -> Committing {
-        let (judged, share) = self.judge(group, &offsets);
+        let group = match self.positions_id(group) {
+            Ok(group) => group,
+            Err(error) => {
+                let places = offsets.iter().map(|_| Ok(0)).collect();
+                return Committing { parts: Parts::done(Err(error)), places };
+            }
+        };
+        let (judged, share) = self.judge(&group, &offsets);
         let fit = offsets.into_iter().zip(&judged).filter(|(_, judged)| judged.is_ok());
         let (portions, portion_of) = portions(fit.map(|(offset, _)| offset).collect());
         let mut portion_of = portion_of.into_iter();
         let place = |judged: Result<(), GroupError>| judged.map(|()| portion_of.next().unwrap_or(0));
         let mut places: Vec<_> = judged.into_iter().map(place).collect();
-        let parts = match self.admit(group, &fence) {
-            Ok(_) if places.iter().all(Result::is_err) => Parts::done(Ok(())),
-            Ok(group) => {
+        let parts = match self.admit(&group, &fence) {
+            Ok(()) if places.iter().all(Result::is_err) => Parts::done(Ok(())),
+            Ok(()) => {
                 let entry = |offsets| {
                     let (group, fence) = (group.clone(), fence.clone());
                     GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })
@@ -161,15 +167,18 @@ impl Groups {
 
     /// What is wrong with each position by itself. Where the positions of all groups, or of this one, take what they may, those that are
     /// there are moved on as before, and nothing is added: no position and no text. Else what they add is counted until it is there.
-    fn judge(&self, group: &str, offsets: &[OffsetCommit]) -> (Vec<Result<(), GroupError>>, Option<Share>) {
-        let group = Text::from(group);
+    fn judge(
+        &self,
+        group: &GroupId,
+        offsets: &[OffsetCommit],
+    ) -> (Vec<Result<(), GroupError>>, Option<Share>) {
         let coming = offsets.iter().map(|offset| Committed::cost(&offset.metadata)).sum();
-        let is_new = usize::from(self.read(|table| table.get(&group).is_none()));
+        let is_new = usize::from(self.read(|table| table.get(group).is_none()));
         let share = self.shared.underway.begin(coming, is_new);
         let expected = self.shared.underway.offset_bytes();
         let most = self.shared.options.max_offset_bytes;
         let (judged, tight) = self.read(|table| {
-            let state = table.get(&group);
+            let state = table.get(group);
             let own = state.map_or(0, GroupState::offset_bytes);
             let tight = table.offset_bytes() + expected > most || own + expected > most / GROUP_SHARE;
             let is_new = |offset: &OffsetCommit| {
@@ -211,16 +220,14 @@ impl Groups {
         }
     }
 
-    fn admit(&self, group: &str, fence: &Fence) -> Result<Text, GroupError> {
-        check_positions_id(group)?;
-        let group = Text::from(group);
+    fn admit(&self, group: &GroupId, fence: &Fence) -> Result<(), GroupError> {
         let mut inner = self.shared.inner.lock();
-        match self.find(&mut inner, &group, GroupError::NotFound) {
+        match self.find(&mut inner, group, GroupError::NotFound) {
             Ok(()) => {
                 let now = inner.now(self.shared.clock.monotonic_ms());
-                let led = inner.led.get_mut(&group).ok_or(GroupError::NotFound)?;
+                let led = inner.led.get_mut(group).ok_or(GroupError::NotFound)?;
                 let admitted = led.machine.admit_commit(fence, now);
-                inner.drop_if_idle(&group);
+                inner.drop_if_idle(group);
                 admitted?;
             }
             // From outside, and the first that is heard of the group.
@@ -232,7 +239,7 @@ impl Groups {
             }
             Err(error) => return Err(error),
         }
-        Ok(group)
+        Ok(())
     }
 
     /// Proposes an entry that answers a request.
@@ -259,9 +266,9 @@ impl Groups {
 
     /// The committed positions of partitions, in the order asked. Ask [`ready`](Self::ready) first.
     pub fn fetch_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> Vec<Option<Committed>> {
-        let group = Text::from(group);
+        let group = self.named(group);
         self.read(|table| {
-            let state = table.get(&group);
+            let state = group.as_ref().and_then(|group| table.get(group));
             let offset = |&(topic, partition)| state?.offset(topic, partition).cloned();
             partitions.iter().map(offset).collect()
         })
@@ -269,7 +276,7 @@ impl Groups {
 
     /// All committed positions, by topic id and partition.
     pub fn all_offsets(&self, group: &str) -> Vec<((TopicId, i32), Committed)> {
-        let group = Text::from(group);
+        let Some(group) = self.named(group) else { return Vec::new() };
         self.read(|table| {
             let all = |state: &GroupState| {
                 state.offsets().map(|(key, committed)| (*key, committed.clone())).collect()
@@ -286,7 +293,7 @@ impl Groups {
         after: Option<(TopicId, i32)>,
         max: usize,
     ) -> Vec<((TopicId, i32), Offset)> {
-        let group = Text::from(group);
+        let Some(group) = self.named(group) else { return Vec::new() };
         let position = |(key, committed): (&(TopicId, i32), &Committed)| (*key, committed.offset);
         self.read(|table| {
             let page =
@@ -303,7 +310,7 @@ impl Groups {
 
     /// A group as it is; none if it does not exist.
     pub fn describe(&self, group: &str) -> Option<GroupView> {
-        let group = Text::from(group);
+        let group = self.named(group)?;
         let inner = self.shared.inner.lock();
         if let Some(led) = inner.led.get(&group) {
             return Some(led.machine.view());
@@ -313,26 +320,34 @@ impl Groups {
         self.read(|table| table.get(&group).map(|state| Group::restore(limits, state, 0).view()))
     }
 
-    /// All groups, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep both locks.
+    /// The caller's groups, by name.
     pub fn list(&self) -> Vec<GroupListing> {
-        let listing = |group: &Text, protocol_type: &Text, phase, members| GroupListing {
+        let mut all = self.list_all();
+        all.retain(|listing| self.scope.has(&listing.group));
+        all
+    }
+
+    /// The groups of all callers, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep
+    /// both locks.
+    pub fn list_all(&self) -> Vec<GroupListing> {
+        let listing = |group: &GroupId, protocol_type: &Text, phase, members| GroupListing {
             group: group.clone(),
             protocol_type: protocol_type.clone(),
             phase,
             members,
         };
-        let of_machine = |(group, led): (&Text, &Led)| {
+        let of_machine = |(group, led): (&GroupId, &Led)| {
             let machine = &led.machine;
             listing(group, machine.protocol_type(), machine.state(), machine.member_count())
         };
         let mut all: Vec<_> = self.shared.inner.lock().led.iter().map(of_machine).collect();
-        let led: FxHashSet<Text> = all.iter().map(|listing| listing.group.clone()).collect();
+        let led: FxHashSet<GroupId> = all.iter().map(|listing| listing.group.clone()).collect();
         self.read(|table| {
             let rest = table.iter().filter(|(group, _)| !led.contains(*group));
             // One with members is led, but for the moment before this node takes over.
             let phase =
                 |state: &GroupState| if state.is_empty() { GroupPhase::Empty } else { GroupPhase::Stable };
-            let of_state = |(group, s): (&Text, &GroupState)| {
+            let of_state = |(group, s): (&GroupId, &GroupState)| {
                 listing(group, &s.record().protocol_type, phase(s), s.record().members.len())
             };
             all.extend(rest.map(of_state));
@@ -349,12 +364,13 @@ impl Groups {
         if let Err(error) = self.ready() {
             return Reply::ready(Err(error));
         }
+        let id = match self.positions_id(group) {
+            Ok(id) => id,
+            Err(error) => return Reply::ready(Err(error)),
+        };
         match self.describe(group).map(|view| view.state) {
-            _ if check_positions_id(group).is_err() => Reply::ready(Err(GroupError::InvalidId)),
             None => Reply::ready(Err(GroupError::NotFound)),
-            Some(GroupPhase::Empty) => {
-                self.request(&GroupEntry::Deleted(GroupDeleted { group: Text::from(group) }))
-            }
+            Some(GroupPhase::Empty) => self.request(&GroupEntry::Deleted(GroupDeleted { group: id })),
             Some(_) => Reply::ready(Err(GroupError::NotEmpty)),
         }
     }
@@ -364,10 +380,10 @@ impl Groups {
     ///
     /// The answer's error is [`GroupError::NotFound`], [`GroupError::InvalidId`], or what kept the entry from being stored.
     pub fn delete_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> DeletingOffsets {
-        if let Err(error) = check_group_id(group).and_then(|()| self.ready()) {
-            return DeletingOffsets(Parts::done(Err(error)));
-        }
-        let group = Text::from(group);
+        let group = match self.id(group).and_then(|group| self.ready().map(|()| group)) {
+            Ok(group) => group,
+            Err(error) => return DeletingOffsets(Parts::done(Err(error))),
+        };
         if !self.read(|table| table.get(&group).is_some()) {
             return DeletingOffsets(Parts::done(Err(GroupError::NotFound)));
         }

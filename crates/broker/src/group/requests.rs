@@ -12,8 +12,8 @@ use sabir_model::GroupError;
 use super::led::{Inner, Waits};
 use super::reply::Reply;
 use super::{
-    Fence, GroupProtocol, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left, MAX_PROTOCOL_TYPE,
-    SyncRequest, Synced, Text, check_group_id,
+    Fence, GroupId, GroupProtocol, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left,
+    MAX_PROTOCOL_TYPE, SyncRequest, Synced, Text,
 };
 
 impl Groups {
@@ -38,11 +38,10 @@ impl Groups {
         group: &str,
         request: JoinRequest,
     ) -> Result<Reply<Result<Joined, JoinRefused>>, GroupError> {
-        check_group_id(group)?;
+        let group = self.id(group)?;
         if request.protocol_type.len() > MAX_PROTOCOL_TYPE {
             return Err(GroupError::InconsistentProtocol);
         }
-        let group = Text::from(group);
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
         self.with(|inner, wakes| {
             self.make(inner, &group, !request.member.is_empty())?;
@@ -64,8 +63,7 @@ impl Groups {
     /// [`GroupError::InvalidId`], [`GroupError::TooLarge`] (all assignments together do not fit an entry), or what kept the
     /// entry from being stored.
     pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, GroupError>> {
-        let parked = check_group_id(group).and_then(|()| {
-            let group = Text::from(group);
+        let parked = self.id(group).and_then(|group| {
             self.with(|inner, wakes| {
                 self.find(inner, &group, GroupError::UnknownMember)?;
                 let given: usize = request.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
@@ -92,8 +90,7 @@ impl Groups {
     /// [`GroupError::RebalanceInProgress`] (join again), [`GroupError::UnknownMember`], [`GroupError::FencedInstance`],
     /// [`GroupError::IllegalGeneration`], [`GroupError::InvalidId`].
     pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), GroupError> {
-        check_group_id(group)?;
-        let group = Text::from(group);
+        let group = self.id(group)?;
         let mut inner = self.shared.inner.lock();
         self.find(&mut inner, &group, GroupError::UnknownMember)?;
         let now = inner.now(self.shared.clock.monotonic_ms());
@@ -108,8 +105,7 @@ impl Groups {
     /// # Errors
     /// [`GroupError::UnknownMember`] if there is no such group, [`GroupError::InvalidId`].
     pub fn leave(&self, group: &str, members: Vec<LeaveRequest>) -> Result<Vec<Left>, GroupError> {
-        check_group_id(group)?;
-        let group = Text::from(group);
+        let group = self.id(group)?;
         self.with(|inner, wakes| {
             self.find(inner, &group, GroupError::UnknownMember)?;
             let ticket = inner.ticket();
@@ -134,7 +130,7 @@ impl Groups {
     pub(super) fn find(
         &self,
         inner: &mut Inner,
-        group: &Text,
+        group: &GroupId,
         missing: GroupError,
     ) -> Result<(), GroupError> {
         inner.closed.map_or(Ok(()), Err)?;
@@ -149,7 +145,7 @@ impl Groups {
     }
 
     /// As [`find`](Self::find), making the group if it is new and the request claims no membership.
-    fn make(&self, inner: &mut Inner, group: &Text, claimed: bool) -> Result<(), GroupError> {
+    fn make(&self, inner: &mut Inner, group: &GroupId, claimed: bool) -> Result<(), GroupError> {
         match self.find(inner, group, GroupError::UnknownMember) {
             Err(GroupError::UnknownMember) if !claimed => {
                 if self.groups(inner) >= self.shared.options.max_groups {

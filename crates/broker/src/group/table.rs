@@ -1,11 +1,11 @@
 //! The projection: every group as committed entries made it.
 
-use sabir_delivery::group::Text;
+use sabir_delivery::group::GroupId;
 use sabir_delivery::group::entries::{OffsetsCommitted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
-use sabir_model::{DecodeError, GroupError};
+use sabir_model::{DecodeError, FrontendNo, GroupError, Namespace};
 
 use super::entries::GroupEntry;
 use crate::entry::{Kinds, kind};
@@ -16,17 +16,46 @@ use crate::state::{
 
 /// A group's id as a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct GroupKey(Text);
+struct GroupKey(GroupId);
+
+/// What the key of a group begins with that its name does not say all of: no text begins so.
+const OWNED: u8 = 0xff;
 
 impl PageKey for GroupKey {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0.as_bytes());
+        if !self.0.is_bare() {
+            let namespace = self.0.namespace.as_str();
+            out.push(OWNED);
+            out.extend_from_slice(&self.0.front_end.0.to_be_bytes());
+            // It has at most 255 bytes.
+            out.push(namespace.len() as u8);
+            out.extend_from_slice(namespace.as_bytes());
+        }
+        out.extend_from_slice(self.0.name.as_bytes());
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| PageDecodeError(error.to_string()))?;
-        Ok(Self(text.into()))
+        let id = match bytes.split_first() {
+            Some((&OWNED, rest)) => owned(rest).ok_or_else(|| PageDecodeError("a group's key".into()))?,
+            _ => GroupId::from(text(bytes)?),
+        };
+        Ok(Self(id))
     }
+}
+
+fn owned(bytes: &[u8]) -> Option<GroupId> {
+    let (number, rest) = bytes.split_first_chunk::<2>()?;
+    let (&len, rest) = rest.split_first()?;
+    let (namespace, name) = rest.split_at_checked(len.into())?;
+    let namespace = Namespace::named(text(namespace).ok()?)?;
+    let front_end = FrontendNo(u16::from_be_bytes(*number));
+    let id = GroupId { namespace, front_end, name: text(name).ok()?.into() };
+    // The bare one has the other key.
+    (!id.is_bare()).then_some(id)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, PageDecodeError> {
+    std::str::from_utf8(bytes).map_err(|error| PageDecodeError(error.to_string()))
 }
 
 struct StoredGroup(GroupState);
@@ -76,7 +105,7 @@ impl GroupTable {
         })
     }
 
-    fn get_or_make(&mut self, group: Text, time_ms: i64) -> &mut GroupState {
+    fn get_or_make(&mut self, group: GroupId, time_ms: i64) -> &mut GroupState {
         &mut self.groups.get_or_insert_with(GroupKey(group), || StoredGroup(GroupState::new(time_ms))).0
     }
 
@@ -124,7 +153,7 @@ impl GroupTable {
         Ok(())
     }
 
-    pub(super) fn get(&self, group: &Text) -> Option<&GroupState> {
+    pub(super) fn get(&self, group: &GroupId) -> Option<&GroupState> {
         self.groups.get(&GroupKey(group.clone())).map(|stored| &stored.0)
     }
 
@@ -133,7 +162,7 @@ impl GroupTable {
     }
 
     /// All groups, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Text, &GroupState)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&GroupId, &GroupState)> {
         self.groups.iter().map(|(key, stored)| (&key.0, &stored.0))
     }
 }
@@ -157,5 +186,41 @@ impl CoreProjection for GroupTable {
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
         let applied = self.apply_entry(entry.kind, entry.body, at.time_ms);
         Ok(applied.map_err(|source| bad_body(entry, source))?.into_outcome())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_journal::pages::MAX_KEY;
+
+    use super::*;
+
+    fn id(namespace: &str, number: u16, name: &str) -> GroupId {
+        let namespace = Namespace::named(namespace).unwrap();
+        GroupId { namespace, front_end: FrontendNo(number), name: name.into() }
+    }
+
+    #[test]
+    fn keys_of_groups_have_their_stored_form_and_come_back() {
+        let longest = "x".repeat(1024);
+        let all = [
+            (GroupId::from("g"), b"g".to_vec()),
+            (GroupId::from(""), Vec::new()),
+            (id("/", 300, "g"), b"\xff\x01\x2c\x01/g".to_vec()),
+            (id("other", 0, "g"), b"\xff\x00\x00\x05otherg".to_vec()),
+            (id("other", 2, ""), b"\xff\x00\x02\x05other".to_vec()),
+            (id(&longest[..255], 1, &longest), [&b"\xff\x00\x01\xff"[..], &[b'x'; 1279]].concat()),
+        ];
+        for (group, golden) in all {
+            let mut key = Vec::new();
+            GroupKey(group.clone()).encode(&mut key);
+            assert_eq!(key, golden);
+            assert!(prefixes::GROUPS.len() + key.len() <= MAX_KEY);
+            assert_eq!(GroupKey::decode(&key).unwrap().0, group);
+        }
+        for bad in [&b"\xff"[..], b"\xff\x00\x00\x01/g", b"\xff\x00\x01\x00g", b"\xff\x00\x01\x05/g", b"\xfe"]
+        {
+            assert!(GroupKey::decode(bad).is_err(), "{bad:?}");
+        }
     }
 }

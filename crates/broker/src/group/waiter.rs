@@ -1,7 +1,7 @@
 //! What waits for an entry of a group.
 
 use sabir_base::wake::WakeBatch;
-use sabir_delivery::group::{Text, Token};
+use sabir_delivery::group::{GroupId, Token};
 use sabir_model::GroupError;
 
 use super::Groups;
@@ -16,7 +16,7 @@ pub(crate) enum GroupWaiter {
         /// All groups.
         groups: Groups,
         /// The group.
-        group: Text,
+        group: GroupId,
         /// Which machine of this group.
         incarnation: u64,
         /// The machine's number for the entry.

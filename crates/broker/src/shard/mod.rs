@@ -43,6 +43,7 @@ use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::front_ends::{EntryRefused, ProjectionEntry};
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
+use crate::level::FormatLevel;
 use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
 use append_path::AppendPath;
@@ -327,6 +328,10 @@ impl GroupShard for Shard {
     fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure> {
         let waits = |(body, waiter)| (body, Waiter::Group(waiter));
         self.push_together(Priority::Reserve, kind, entries.into_iter().map(waits).collect())
+    }
+
+    fn level(&self) -> FormatLevel {
+        self.state.read().level
     }
 
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable)) {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_journal::Replicator;
 use sabir_journal::testing::LateReplicator;
-use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Namespace, Offset, ShardFailure, TopicId};
 
 use super::rig::{open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
 use crate::{
-    Broker, Caller, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol, JoinRequest,
-    OffsetCommit, Reply, SyncRequest, Synced, Text,
+    Broker, BrokerOptions, Caller, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol,
+    JoinRequest, OffsetCommit, Reply, SessionId, SyncRequest, Synced, Text,
 };
 
 const TOPIC: TopicId = TopicId([5; 16]);
@@ -78,6 +78,24 @@ fn commit(broker: &Broker, fence: Fence, offset: i64) -> crate::Committing {
     broker.groups(&Caller::OPERATOR).commit("g", fence, vec![commit])
 }
 
+/// Commits from outside, as the callers of a front end do that makes no members.
+fn commit_of(broker: &Broker, caller: &Caller, group: &str, offset: i64) -> crate::Committing {
+    let fence = Fence { generation: -1, member: Text::from(""), instance: None };
+    let commit = OffsetCommit {
+        topic: TOPIC,
+        partition: 0,
+        offset: Offset(offset),
+        leader_epoch: LeaderEpoch(1),
+        metadata: Text::from(""),
+    };
+    broker.groups(caller).commit(group, fence, vec![commit])
+}
+
+fn committed_of(broker: &Broker, caller: &Caller, group: &str) -> i64 {
+    let found = broker.groups(caller).fetch_offsets(group, &[(TOPIC, 0)]);
+    found[0].as_ref().map_or(-1, |committed| committed.offset.0)
+}
+
 fn committed(broker: &Broker) -> i64 {
     broker.groups(&Caller::OPERATOR).fetch_offsets("g", &[(TOPIC, 0)])[0]
         .as_ref()
@@ -91,7 +109,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[tokio::test]
 async fn a_group_goes_on_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || crate::BrokerOptions { groups: at_once(), ..options(dir.path()) };
+    let options = || BrokerOptions { groups: at_once(), ..options(dir.path()) };
     let mut broker = open(options());
     let member = settle(&broker).await.unwrap();
     assert_eq!(soon(commit(&broker, member.fence(), 77)).await, [Ok(())]);
@@ -108,10 +126,77 @@ async fn a_group_goes_on_after_a_restart() {
     broker.shutdown();
 }
 
+static TWO: Caller = Caller::front_end("two");
+
+fn with_two(options: BrokerOptions) -> BrokerOptions {
+    BrokerOptions {
+        groups: at_once(),
+        front_ends: vec!["one", "two"],
+        unnamed_groups: Some("one"),
+        ..options
+    }
+}
+
+#[tokio::test]
+async fn a_group_s_name_is_another_s_in_another_front_end_or_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = open(with_two(options(dir.path())));
+    let other = TWO.clone().within(Namespace::named("other").unwrap());
+    let one = Caller::client("one", SessionId(1));
+    let callers = [&one, &TWO, &other];
+    let member = settle(&broker).await.unwrap();
+    assert_eq!(soon(commit(&broker, member.fence(), 1)).await, [Ok(())]);
+    for (offset, caller) in (2..).zip([&TWO, &other]) {
+        assert_eq!(broker.groups(caller).describe("g"), None);
+        assert_eq!(broker.groups(caller).heartbeat("g", &member.fence()), Err(GroupError::UnknownMember));
+        assert_eq!(soon(commit_of(&broker, caller, "g", offset)).await, [Ok(())]);
+    }
+    for _ in 0..2 {
+        let owners: Vec<_> = broker.groups(&one).list_all().into_iter().map(|listed| listed.group).collect();
+        let owners: Vec<_> = owners.iter().map(|id| (broker.owner_of(id), id.namespace.as_str())).collect();
+        let two = Some("two".to_owned());
+        assert_eq!(owners, [(Some("one".into()), "/"), (two.clone(), "/"), (two, "other")]);
+        assert_eq!(callers.map(|caller| committed_of(&broker, caller, "g")), [1, 2, 3]);
+        assert_eq!(callers.map(|caller| broker.groups(caller).list().len()), [1, 1, 1]);
+        assert_eq!(broker.groups(&one).describe("g").unwrap().members.len(), 1);
+        broker.shutdown();
+        drop(broker);
+        broker = open(with_two(options(dir.path())));
+    }
+    assert_eq!(soon(broker.groups(&TWO).delete("g")).await, Ok(()));
+    assert_eq!(callers.map(|caller| committed_of(&broker, caller, "g")), [1, -1, 3]);
+    // One that the broker does not know has none, and says so.
+    let stranger = Caller::front_end("stranger");
+    assert_eq!(soon(commit_of(&broker, &stranger, "g", 1)).await, [Err(GroupError::UnknownFrontend)]);
+    assert_eq!(committed_of(&broker, &stranger, "g"), -1);
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn names_of_groups_are_as_long_as_they_may_be_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = open(with_two(options(dir.path())));
+    let namespace = Namespace::named(&"n".repeat(255)).unwrap();
+    let callers = [Caller::OPERATOR, TWO.clone().within(namespace)];
+    let (longest, longer) = ("x".repeat(1024), "x".repeat(1025));
+    for caller in &callers {
+        assert_eq!(soon(commit_of(&broker, caller, &longest, 7)).await, [Ok(())]);
+        assert_eq!(soon(commit_of(&broker, caller, &longer, 7)).await, [Err(GroupError::InvalidId)]);
+    }
+    // The one replays what the other checkpoints.
+    for _ in 0..2 {
+        broker.shutdown();
+        drop(broker);
+        broker = open(with_two(options(dir.path())));
+        assert!(callers.iter().all(|caller| committed_of(&broker, caller, &longest) == 7));
+    }
+    broker.shutdown();
+}
+
 /// Takes a broker whose blocks commit when told, and its data shard's replicator.
 fn told() -> (Machine, Broker, Arc<LateReplicator>) {
     let machine = Machine::new(9, 1, Seam::Told);
-    let broker = machine.try_open(crate::BrokerOptions { groups: at_once(), ..machine.options() }).unwrap();
+    let broker = machine.try_open(BrokerOptions { groups: at_once(), ..machine.options() }).unwrap();
     machine.commit_all();
     let late = machine.late.lock()[1].clone();
     (machine, broker, late)
@@ -190,12 +275,19 @@ fn what_was_cut_leaves_no_trace_in_a_group() {
 fn power_cuts(seam: Seam) {
     let mut machine = Machine::new(77, 1, seam);
     let (mut acknowledged, mut sent) = (-1, -1);
+    // Of the other front end's group of the same name.
+    let (mut acknowledged_of_two, mut sent_of_two) = (-1, -1);
     for round in 0..12 {
-        let broker =
-            machine.try_open(crate::BrokerOptions { groups: at_once(), ..machine.options() }).unwrap();
+        let broker = machine.try_open(with_two(machine.options())).unwrap();
         runtime().block_on(async {
             let found = committed(&broker);
             assert!((acknowledged..=sent).contains(&found), "{acknowledged} <= {found} <= {sent}");
+            let found = committed_of(&broker, &TWO, "g");
+            assert!((acknowledged_of_two..=sent_of_two).contains(&found), "{found} of two");
+            sent_of_two += 1000;
+            if soon(commit_of(&broker, &TWO, "g", sent_of_two)).await[0].is_ok() {
+                acknowledged_of_two = sent_of_two;
+            }
             let mut member = None;
             for _ in 0..15 + round {
                 // A cut tail is told as it happens; a client starts over.
@@ -217,6 +309,7 @@ fn power_cuts(seam: Seam) {
         });
         machine = machine.crash(broker);
     }
+    assert!(acknowledged_of_two > 0, "{acknowledged_of_two}");
     assert!(acknowledged > 50, "{acknowledged}: hardly anything got through");
 }
 

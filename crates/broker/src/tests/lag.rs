@@ -6,6 +6,10 @@ use super::rig::{append, batch, create, open, options};
 use crate::{Broker, Caller, Fence, OffsetCommit, PartitionLag, Text, Topic};
 
 pub(super) async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets: &[(i32, i64)]) {
+    commit_of(broker, &Caller::OPERATOR, group, topic, offsets).await;
+}
+
+async fn commit_of(broker: &Broker, caller: &Caller, group: &str, topic: &Topic, offsets: &[(i32, i64)]) {
     let position = |&(partition, offset): &(i32, i64)| OffsetCommit {
         topic: topic.id,
         partition,
@@ -14,9 +18,7 @@ pub(super) async fn commit(broker: &Broker, group: &str, topic: &Topic, offsets:
         metadata: Text::from(""),
     };
     let fence = Fence { generation: -1, member: Text::from(""), instance: None };
-    for outcome in
-        broker.groups(&Caller::OPERATOR).commit(group, fence, offsets.iter().map(position).collect()).await
-    {
+    for outcome in broker.groups(caller).commit(group, fence, offsets.iter().map(position).collect()).await {
         outcome.unwrap();
     }
 }
@@ -46,11 +48,29 @@ async fn lag_counts_from_the_position_to_the_end() {
     assert_eq!(found[0].partitions[1].lag(), 0);
 
     let all = broker.groups_lag(&Caller::OPERATOR, 10).unwrap();
-    let ids: Vec<_> = all.iter().map(|one| (&*one.group.group, one.group.members)).collect();
+    let ids: Vec<_> = all.iter().map(|one| (&*one.group.group.name, one.group.members)).collect();
     assert_eq!(ids, [("g", 0), ("h", 0)]);
     assert!(broker.groups_lag(&Caller::OPERATOR, 1).is_none(), "there are two groups");
     assert!(broker.group_lag(&Caller::OPERATOR, "g", 1).is_none(), "it has more positions");
     assert!(broker.group_lag(&Caller::OPERATOR, "nobody", 1).unwrap().is_empty());
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn groups_of_one_name_are_each_as_far_behind_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(crate::BrokerOptions { front_ends: vec!["two"], ..options(dir.path()) });
+    let topic = create(&broker, "t", 1).await;
+    append(&broker, &topic, 0, batch(&[b"a", b"b", b"c"], 1)).await.unwrap();
+    let two = Caller::OPERATOR.about("two");
+    for (caller, offset) in [(&Caller::OPERATOR, 1), (&two, 3)] {
+        commit_of(&broker, caller, "g", &topic, &[(0, offset)]).await;
+    }
+    let lag = |groups: Vec<crate::GroupLag>| groups.iter().map(|one| one.topics[0].lag()).collect::<Vec<_>>();
+    assert_eq!(lag(broker.groups_lag(&Caller::OPERATOR, 10).unwrap()), [2]);
+    assert_eq!(lag(broker.groups_lag(&two, 10).unwrap()), [0]);
+    assert_eq!(lag(broker.all_groups_lag(10).unwrap()), [2, 0]);
+    assert!(broker.all_groups_lag(1).is_none());
     broker.shutdown();
 }
 

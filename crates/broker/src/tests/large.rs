@@ -305,7 +305,7 @@ async fn commits_under_way_are_counted_before_they_are_there() {
     // What was under way is given back.
     let groups = broker.groups(&Caller::OPERATOR).list();
     for group in &groups {
-        assert_eq!(soon(broker.groups(&Caller::OPERATOR).delete(&group.group)).await, Ok(()));
+        assert_eq!(soon(broker.groups(&Caller::OPERATOR).delete(&group.group.name)).await, Ok(()));
     }
     assert_eq!(soon(begin("new", 0, &long)).await, [Ok(())]);
     broker.shutdown();

@@ -1,16 +1,12 @@
-//! The bodies of a group's journal entries. Each starts with a form byte.
+//! The bodies of a group's journal entries. Each starts with a form byte, which says in what words the group is named.
 
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64};
-use sabir_model::stored::{
-    DecodeError, end, put_bytes, take, take_bytes, take_count, take_form, take_str, take_u8,
-};
+use sabir_model::stored::{DecodeError, end, put_bytes, take, take_bytes, take_count, take_str, take_u8};
 use sabir_model::{LeaderEpoch, Offset, TopicId};
 
 use super::state::{GroupRecord, MemberRecord};
-use super::{Fence, Text};
-
-const FORM: u8 = 1;
+use super::{Fence, GroupId, Text};
 
 /// Members, generation or assignment change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +35,7 @@ pub enum GroupChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupChanged {
     /// The group.
-    pub group: Text,
+    pub group: GroupId,
     /// What changed.
     pub change: GroupChange,
 }
@@ -63,7 +59,7 @@ pub struct OffsetCommit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetsCommitted {
     /// The group.
-    pub group: Text,
+    pub group: GroupId,
     /// The member that commits; judged when the entry is applied.
     pub fence: Fence,
     /// The positions.
@@ -74,14 +70,14 @@ pub struct OffsetsCommitted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupDeleted {
     /// The group.
-    pub group: Text,
+    pub group: GroupId,
 }
 
 /// An entry of kind "offsets deleted".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetsDeleted {
     /// The group.
-    pub group: Text,
+    pub group: GroupId,
     /// Which.
     pub which: WhichOffsets,
 }
@@ -100,8 +96,7 @@ pub enum WhichOffsets {
 impl GroupChanged {
     /// The entry's body.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        put_bytes(out, self.group.as_bytes());
+        self.group.encode(out);
         match &self.change {
             GroupChange::Record(record) => {
                 out.push(0);
@@ -128,8 +123,7 @@ impl GroupChanged {
     /// A newer form, a cut or overlong body.
     pub fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
         let input = &mut body;
-        take_form(input, FORM)?;
-        let group = take_text(input)?;
+        let group = GroupId::decode(input)?;
         let change = match take_u8(input)? {
             0 => GroupChange::Record(GroupRecord::decode(input)?),
             1 => GroupChange::Gone { generation: take_i32(input)?, members: take_texts(input)? },
@@ -148,8 +142,7 @@ impl GroupChanged {
 impl OffsetsCommitted {
     /// The entry's body.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        put_bytes(out, self.group.as_bytes());
+        self.group.encode(out);
         put_i64(out, self.fence.generation.into());
         put_bytes(out, self.fence.member.as_bytes());
         put_option(out, self.fence.instance.as_ref());
@@ -169,8 +162,7 @@ impl OffsetsCommitted {
     /// A newer form, a cut or overlong body.
     pub fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
         let input = &mut body;
-        take_form(input, FORM)?;
-        let group = take_text(input)?;
+        let group = GroupId::decode(input)?;
         let fence =
             Fence { generation: take_i32(input)?, member: take_text(input)?, instance: take_option(input)? };
         let count = take_count(input, 20)?;
@@ -193,8 +185,7 @@ fn take_commit(input: &mut &[u8]) -> Result<OffsetCommit, DecodeError> {
 impl GroupDeleted {
     /// The entry's body.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        put_bytes(out, self.group.as_bytes());
+        self.group.encode(out);
     }
 
     /// Reads an entry's body.
@@ -203,8 +194,7 @@ impl GroupDeleted {
     /// A newer form, a cut or overlong body.
     pub fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
         let input = &mut body;
-        take_form(input, FORM)?;
-        let group = take_text(input)?;
+        let group = GroupId::decode(input)?;
         end(input)?;
         Ok(Self { group })
     }
@@ -213,8 +203,7 @@ impl GroupDeleted {
 impl OffsetsDeleted {
     /// The entry's body.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        put_bytes(out, self.group.as_bytes());
+        self.group.encode(out);
         match &self.which {
             WhichOffsets::Listed(partitions) => {
                 out.push(0);
@@ -242,8 +231,7 @@ impl OffsetsDeleted {
     /// A newer form, a cut or overlong body.
     pub fn decode(mut body: &[u8]) -> Result<Self, DecodeError> {
         let input = &mut body;
-        take_form(input, FORM)?;
-        let group = take_text(input)?;
+        let group = GroupId::decode(input)?;
         let which = match take_u8(input)? {
             0 => WhichOffsets::Listed(take_partitions(input)?),
             1 => WhichOffsets::UnusedSince(take_i64(input)?),

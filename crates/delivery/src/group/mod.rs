@@ -20,6 +20,7 @@ pub mod state;
 
 mod deadlines;
 mod event;
+mod id;
 mod joining;
 mod machine;
 mod members;
@@ -32,6 +33,7 @@ pub use event::{
     Action, Answer, ClientIdentity, Fence, GroupEvent, GroupProtocol, JoinRefused, JoinRequest, Joined,
     JoinedMember, LeaveRequest, Left, RequestId, SyncRequest, Synced, Token,
 };
+pub use id::GroupId;
 pub use machine::{Group, GroupPhase, GroupView, MemberView};
 
 /// A name or an id, shared.

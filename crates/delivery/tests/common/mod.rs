@@ -135,7 +135,7 @@ impl World {
     /// Commits and applies what was proposed, through its stored form.
     pub fn commit_entries(&mut self) {
         while let Some((token, change)) = self.proposed.pop_front() {
-            let entry = GroupChanged { group: text("g"), change };
+            let entry = GroupChanged { group: text("g").into(), change };
             let mut body = Vec::new();
             entry.encode(&mut body);
             let read = GroupChanged::decode(&body).unwrap();
@@ -311,7 +311,7 @@ impl World {
             leader_epoch: LeaderEpoch(3),
             metadata: text("note"),
         };
-        let entry = OffsetsCommitted { group: text("g"), fence, offsets: vec![offset] };
+        let entry = OffsetsCommitted { group: text("g").into(), fence, offsets: vec![offset] };
         let mut body = Vec::new();
         entry.encode(&mut body);
         let read = OffsetsCommitted::decode(&body).unwrap();

@@ -36,8 +36,9 @@ use crate::disk::limit_text;
 /// header it takes 16 KiB on disk, and not the next power of two.
 pub const MAX_PAGE: usize = 16_000;
 
-/// The longest key of a page, in bytes.
-pub const MAX_KEY: usize = 512;
+/// The longest key of a page, in bytes: room for two names and what stands before them. A full page under a key of more than some 350
+/// bytes takes 32 KiB on disk.
+pub const MAX_KEY: usize = 1536;
 
 /// Why a page store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]

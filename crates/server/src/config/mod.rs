@@ -42,6 +42,8 @@ pub struct ServerConfig {
     pub log: LogSection,
     /// The protocols that are not off.
     pub front_ends: Vec<FrontendConfig>,
+    /// The names of all protocols, also of those that are off.
+    pub protocols: Vec<&'static str>,
     /// What every protocol keeps for itself, also those that are off.
     pub reserved: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
@@ -153,6 +155,7 @@ impl ServerConfig {
                     admin,
                     log,
                     front_ends,
+                    protocols: protocols.iter().map(|protocol| protocol.name()).collect(),
                     reserved,
                     projections,
                     converters,

@@ -75,6 +75,8 @@ impl ServerConfig {
             partitions_total_max: self.topic.max_total_partitions,
             settings_max: self.topic.settings_memory.0 as usize,
             reserved: self.reserved.clone(),
+            front_ends: self.protocols.clone(),
+            unnamed_groups: self.converters.iter().find(|c| c.reads_unnamed).map(|c| c.front_end),
             projections: self.projections.clone(),
             converters: self.converters.clone(),
             counted_topics_max: self.admin.counted_topics,

@@ -110,7 +110,15 @@ fn nothing_said_is_a_good_configuration() {
     let tail_cache_bytes = options.tail_cache_bytes;
     let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
     let converters = options.converters.clone();
-    let own = BrokerOptions { reserved, projections, converters, ..BrokerOptions::new("data") };
+    let (front_ends, unnamed_groups) = (options.front_ends.clone(), options.unnamed_groups);
+    let own = BrokerOptions {
+        front_ends,
+        unnamed_groups,
+        reserved,
+        projections,
+        converters,
+        ..BrokerOptions::new("data")
+    };
     let defaults = BrokerOptions { tail_cache_bytes, ..own };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
 }
@@ -134,6 +142,7 @@ fn what_protocols_keep_is_handed_over_whether_they_listen_or_not() {
     for flags in [&[][..], &["flags.listen=off"]] {
         let options = load(&set(flags)).unwrap().broker_options();
         assert_eq!(options.reserved, [ReservedTopic { name: "flags.*", by: "flags" }], "{flags:?}");
+        assert_eq!(options.front_ends, ["flags"], "{flags:?}");
         let projections: Vec<_> = options.projections.iter().map(|projection| projection.name).collect();
         assert_eq!(projections, ["flags.raised"], "{flags:?}");
     }

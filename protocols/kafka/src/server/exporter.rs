@@ -96,7 +96,7 @@ fn signed(value: u64) -> i64 {
 }
 
 fn group_sums(group: &GroupLag, out: &mut Exposition) {
-    let id = &*group.group.group;
+    let id = &*group.group.group.name;
     let help = "Number of members of the group.";
     out.gauge(
         "kafka_consumergroup_members",
@@ -119,7 +119,8 @@ fn group_partitions(group: &GroupLag, out: &mut Exposition) {
         let name = names::client_name(&topic.topic.name);
         for (number, position) in every_partition(topic) {
             let number = number.to_string();
-            let labels = [("consumergroup", &*group.group.group), ("topic", &*name), ("partition", &*number)];
+            let labels =
+                [("consumergroup", &*group.group.group.name), ("topic", &*name), ("partition", &*number)];
             let (offset, lag) = position.map_or((NONE, NONE), |p| (p.committed.0, signed(p.lag())));
             let help = "The group's position in the partition; -1 if it has none.";
             out.gauge("kafka_consumergroup_current_offset", help, &labels, offset);

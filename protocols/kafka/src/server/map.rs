@@ -106,7 +106,8 @@ pub fn group_error_code(error: GroupError) -> ErrorCode {
     match error {
         E::Loading => C::CoordinatorLoadInProgress,
         E::NotCoordinator => C::NotCoordinator,
-        E::InvalidId => C::InvalidGroupId,
+        // Below the level, what is refused is a longer name.
+        E::InvalidId | E::Level { .. } | E::UnknownFrontend => C::InvalidGroupId,
         E::NotFound => C::GroupIdNotFound,
         E::NotEmpty => C::NonEmptyGroup,
         E::UnknownMember => C::UnknownMemberId,

@@ -333,7 +333,7 @@ async fn positions_are_kept_for_no_group() {
 
 /// The id is a key of the checkpoint's store.
 #[tokio::test]
-async fn a_group_id_has_384_bytes_at_the_most() {
+async fn a_group_id_has_1024_bytes_at_the_most() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
     raw.topic("t", 1).await;
@@ -343,7 +343,7 @@ async fn a_group_id_has_384_bytes_at_the_most() {
         OffsetCommitRequest { group_id: group_id.into(), topics, ..Default::default() }
     };
     for (bytes, expected) in
-        [(384, ErrorCode::None), (385, ErrorCode::InvalidGroupId), (32_000, ErrorCode::InvalidGroupId)]
+        [(1024, ErrorCode::None), (1025, ErrorCode::InvalidGroupId), (32_000, ErrorCode::InvalidGroupId)]
     {
         let id = "g".repeat(bytes);
         let answer = raw.call(8, &commit(&id)).await;
@@ -353,10 +353,10 @@ async fn a_group_id_has_384_bytes_at_the_most() {
         assert_code(raw.call(9, &join).await.error_code, expected);
         let beat = HeartbeatRequest { group_id: id.as_str().into(), ..Default::default() };
         let answer = ErrorCode::from_i16(raw.ask(&beat).await.error_code).unwrap();
-        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 384, "{answer:?}");
+        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 1024, "{answer:?}");
         let request = DeleteGroupsRequest { groups_names: vec![id.as_str().into()] };
         let answer = ErrorCode::from_i16(raw.ask(&request).await.results[0].error_code).unwrap();
-        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 384, "{answer:?}");
+        assert_eq!(answer == ErrorCode::InvalidGroupId, bytes > 1024, "{answer:?}");
     }
 }
 

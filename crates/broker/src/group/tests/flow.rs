@@ -117,7 +117,7 @@ impl Rig {
     fn propose_commit(&self, fence: Fence) -> Reply<Result<(), GroupError>> {
         use sabir_delivery::group::entries::OffsetsCommitted;
         let offsets = vec![at(1, 0, 99)];
-        let entry = OffsetsCommitted { group: Text::from("g"), fence, offsets };
+        let entry = OffsetsCommitted { group: GroupId::from("g"), fence, offsets };
         self.groups.request(&entries::GroupEntry::Committed(entry))
     }
 }
@@ -219,11 +219,14 @@ fn a_shard_that_takes_nothing_refuses_and_answers() {
     rig.shard.state.lock().refuses = Some(ShardFailure::StorageFull);
     assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::IllegalGeneration));
     rig.pass(60_000);
-    assert!(rig.groups.shared.inner.lock().led.contains_key("g"), "that it is empty is yet to be stored");
+    assert!(
+        rig.groups.shared.inner.lock().led.contains_key(&GroupId::from("g")),
+        "that it is empty is yet to be stored"
+    );
     rig.shard.state.lock().refuses = None;
     rig.pass(2_000);
     assert!(rig.groups.shared.inner.lock().led.is_empty());
-    assert!(rig.groups.read(|table| table.get(&Text::from("g")).unwrap().is_empty()));
+    assert!(rig.groups.read(|table| table.get(&GroupId::from("g")).unwrap().is_empty()));
 }
 
 #[test]
@@ -267,7 +270,10 @@ fn groups_are_described_listed_and_deleted() {
     let text = Text::from;
     assert_eq!(
         listed,
-        [(text("a-simple"), text(""), "Empty"), (text("b-members"), text("consumer"), "Stable"),]
+        [
+            (text("a-simple").into(), text(""), "Empty"),
+            (text("b-members").into(), text("consumer"), "Stable"),
+        ]
     );
     let view = rig.groups.describe("b-members").unwrap();
     assert_eq!(
@@ -279,7 +285,7 @@ fn groups_are_described_listed_and_deleted() {
     assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(GroupError::NotEmpty)));
     assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(GroupError::NotFound)));
     assert_eq!(now(&mut rig.groups.delete("")), Some(Err(GroupError::NotFound)));
-    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(385))), Some(Err(GroupError::InvalidId)));
+    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(1025))), Some(Err(GroupError::InvalidId)));
     assert_eq!(now(&mut rig.groups.delete("a-simple")), Some(Ok(())));
     assert!(rig.groups.describe("a-simple").is_none());
 
@@ -310,7 +316,7 @@ fn groups_are_described_listed_and_deleted() {
 impl Rig {
     fn propose_delete(&self, group: &str) -> Reply<Result<(), GroupError>> {
         use sabir_delivery::group::entries::GroupDeleted;
-        self.groups.request(&entries::GroupEntry::Deleted(GroupDeleted { group: Text::from(group) }))
+        self.groups.request(&entries::GroupEntry::Deleted(GroupDeleted { group: GroupId::from(group) }))
     }
 }
 

@@ -115,6 +115,10 @@ impl GroupShard for FakeShard {
         }
     }
 
+    fn level(&self) -> FormatLevel {
+        FormatLevel::NEWEST
+    }
+
     fn read_groups(&self, read: &mut dyn FnMut(&GroupTable)) {
         read(&self.state.lock().table);
     }

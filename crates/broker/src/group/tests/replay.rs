@@ -57,7 +57,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let (group, who, topic) = (0..3u8, 0..4usize, 0..4u8);
+    let (group, who, topic) = (0..4u8, 0..4usize, 0..4u8);
     prop_oneof![
         6 => (group.clone(), who.clone()).prop_map(|(group, client)| Op::Join { group, client }),
         6 => (group.clone(), who.clone()).prop_map(|(group, client)| Op::Sync { group, client }),
@@ -95,53 +95,66 @@ impl World {
     fn new() -> Self {
         let rig = Rig::new();
         rig.prompt(false);
-        let mut clients = vec![client(); 12];
+        let mut clients = vec![client(); 16];
         clients[3].instance = Some(Text::from("fixed"));
         let joining = clients.iter().map(|_| None).collect();
         Self { rig, clients, joining, kept: None }
     }
 
     fn name(group: u8) -> String {
-        // One has the name of those that belong to none: positions may be set, nobody joins.
-        if group == 2 { String::new() } else { format!("group-{group}") }
+        match group {
+            // The name of those that belong to none: positions may be set, nobody joins.
+            2 => String::new(),
+            // The last has the name of the first, and is another front end's.
+            _ => format!("group-{}", group % 3),
+        }
+    }
+
+    /// What its callers have.
+    fn rig(&self, group: u8) -> Rig {
+        let Rig { clock, shard, groups, options } = &self.rig;
+        let other = GroupScope { namespace: Namespace::DEFAULT, front_end: Some(FrontendNo(2)) };
+        let groups = if group == 3 { groups.within(other) } else { groups.clone() };
+        Rig { clock: clock.clone(), shard: shard.clone(), groups, options: options.clone() }
     }
 
     fn apply(&mut self, op: Op) {
         match op {
             Op::Join { group, client } => {
                 let i = usize::from(group) * 4 + client;
-                self.joining[i] = Some(self.rig.join(&Self::name(group), &self.clients[i]));
+                self.joining[i] = Some(self.rig(group).join(&Self::name(group), &self.clients[i]));
             }
             Op::Sync { group, client } => {
                 let i = usize::from(group) * 4 + client;
                 let plan: Vec<_> = self.clients.iter().map(|c| (c, "work")).collect();
-                drop(self.rig.sync(&Self::name(group), &self.clients[i], &plan));
+                drop(self.rig(group).sync(&Self::name(group), &self.clients[i], &plan));
             }
             Op::Heartbeat { group, client } => {
                 let fence = self.clients[usize::from(group) * 4 + client].fence();
-                let _ = self.rig.groups.heartbeat(&Self::name(group), &fence);
+                let _ = self.rig(group).groups.heartbeat(&Self::name(group), &fence);
             }
             Op::Leave { group, client } => {
+                let groups = self.rig(group).groups;
                 let c = &mut self.clients[usize::from(group) * 4 + client];
                 let leave = LeaveRequest { member: c.member.clone(), instance: c.instance.clone() };
-                let _ = self.rig.groups.leave(&Self::name(group), vec![leave]);
+                let _ = groups.leave(&Self::name(group), vec![leave]);
                 c.member = Text::from("");
             }
             Op::CommitOffset { group, client, topic } => {
                 let fence = self.clients[usize::from(group) * 4 + client].fence();
-                drop(self.rig.groups.commit(
+                drop(self.rig(group).groups.commit(
                     &Self::name(group),
                     fence,
                     vec![at(topic, 0, 9), at(topic, 1, 8)],
                 ));
             }
             Op::CommitOutside { group, topic } => {
-                drop(self.rig.groups.commit(&Self::name(group), outside(), vec![at(topic, 2, 7)]));
+                drop(self.rig(group).groups.commit(&Self::name(group), outside(), vec![at(topic, 2, 7)]));
             }
-            Op::Delete { group } => drop(self.rig.groups.delete(&Self::name(group))),
+            Op::Delete { group } => drop(self.rig(group).groups.delete(&Self::name(group))),
             Op::DeleteOffsets { group, topic } => {
                 let which = vec![(TopicId([topic; 16]), 0), (TopicId([topic; 16]), 2)];
-                drop(self.rig.groups.delete_offsets(&Self::name(group), &which));
+                drop(self.rig(group).groups.delete_offsets(&Self::name(group), &which));
             }
             Op::Pass(ms) => self.rig.pass(ms),
             Op::Weeks(weeks) => self.rig.clock.advance(weeks * 7 * 24 * 3600 * 1000),

@@ -322,7 +322,7 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, B
     let groups = groups.list();
     let listed = groups.iter().filter(|g| named(&body.states_filter, g.phase.name()));
     let listed = listed.filter(|_| named(&body.types_filter, CLASSIC)).map(|g| ListedGroup {
-        group_id: Str::from(&*g.group),
+        group_id: Str::from(&*g.group.name),
         protocol_type: Str::from(&*g.protocol_type),
         group_state: Str::from(g.phase.name()),
         group_type: Str::from_static(CLASSIC),
