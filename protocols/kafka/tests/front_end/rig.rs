@@ -94,6 +94,8 @@ impl Rig {
         options.groups.limits.initial_rebalance_delay_ms = 100;
         let reserved = |&name: &&'static str| ReservedTopic { name, by: Kafka.name() };
         options.reserved = Kafka.reserved_topics().iter().map(reserved).collect();
+        options.front_ends = vec![Kafka.name()];
+        options.unnamed_groups = Some(Kafka.name());
         (setup.options)(&mut options);
         let (mut commits, mut disks) = (None, None);
         let broker = if setup.late {
