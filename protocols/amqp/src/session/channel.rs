@@ -18,10 +18,7 @@ impl PublishedContent {
     /// Where it goes.
     #[inline]
     pub fn method(&self) -> BasicPublish<'_> {
-        match Method::read(&self.method) {
-            Ok(Method::BasicPublish(publish)) => publish,
-            _ => unreachable!("the frame was read as basic.publish when it came"),
-        }
+        BasicPublish::read_payload(&self.method).expect("the frame was read as basic.publish when it came")
     }
 }
 

@@ -126,7 +126,9 @@ impl ConnectionMachine {
     /// Takes a frame. What no handler is needed for is answered at once.
     #[inline]
     pub fn frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Option<ClientEvent<'a>> {
-        match self.led(frame, out) {
+        let is_on_channel = self.phase == Phase::Running && frame.channel != 0;
+        let led = if is_on_channel { self.channel_frame(frame, out) } else { self.other_frame(frame, out) };
+        match led {
             Ok(event) => event,
             Err(exception) => self.fail(frame.channel, exception, out),
         }
@@ -191,13 +193,13 @@ impl ConnectionMachine {
         self.unfinished = 0;
     }
 
-    #[inline]
-    fn led<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
+    /// A frame that is for no channel of an open connection. Kept out of the way of those that are.
+    #[inline(never)]
+    fn other_frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
         match self.phase {
             Phase::Header | Phase::ClientCloses | Phase::Ended => Ok(None),
             Phase::ServerCloses => Ok(self.while_closing(frame, out)),
             _ if frame.kind == FrameKind::Heartbeat => check_heartbeat(frame),
-            Phase::Running if frame.channel != 0 => self.channel_frame(frame, out),
             _ => self.connection_frame(frame),
         }
     }
@@ -333,6 +335,7 @@ impl ConnectionMachine {
         match (state, frame.kind) {
             (ChannelState::ServerCloses, _) => Ok(self.while_channel_closes(frame, out)),
             (ChannelState::ClientCloses, _) => Ok(None),
+            (_, FrameKind::Heartbeat) => check_heartbeat(frame),
             (state @ ChannelState::Open, FrameKind::Method) => channel_method(state, frame),
             (state, FrameKind::Header) => {
                 let assembled = state.header(frame, self.options.message_max)?;
@@ -345,7 +348,7 @@ impl ConnectionMachine {
                 self.check_unfinished()?;
                 Ok(published(frame.channel, assembled))
             }
-            (state, _) => Err(state.unexpected("a method")),
+            (state, FrameKind::Method) => Err(state.unexpected("a method")),
         }
     }
 
@@ -359,8 +362,12 @@ impl ConnectionMachine {
         Err(Exception::new(ReplyCode::ResourceError, text))
     }
 
+    #[inline(never)]
     fn unopened<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
         let number = frame.channel;
+        if frame.kind == FrameKind::Heartbeat {
+            return check_heartbeat(frame);
+        }
         if frame.kind != FrameKind::Method {
             return Err(unexpected(format!("a content on channel {number}, which is not open")));
         }
@@ -434,14 +441,25 @@ impl ConnectionMachine {
     }
 }
 
+/// The methods that come with every message are looked for first, and read as what they are.
 #[inline]
 fn channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a> {
+    if BasicPublish::is(frame.payload) {
+        BasicPublish::read_payload(frame.payload)?;
+        state.begin(frame.share(frame.payload));
+        return Ok(None);
+    }
+    if BasicAck::is(frame.payload) {
+        let ack = BasicAck::read_payload(frame.payload)?;
+        return Ok(Some(ClientEvent::Request(frame.channel, ChannelRequest::Ack(ack))));
+    }
+    other_channel_method(state, frame)
+}
+
+#[inline(never)]
+fn other_channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a> {
     let number = frame.channel;
     match Method::read(frame.payload)? {
-        Method::BasicPublish(_) => {
-            state.begin(frame.share(frame.payload));
-            Ok(None)
-        }
         Method::ChannelClose(close) => {
             *state = ChannelState::ClientCloses;
             Ok(Some(ClientEvent::ChannelClosing(number, close)))

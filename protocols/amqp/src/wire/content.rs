@@ -38,7 +38,7 @@ impl ContentHeader {
             return Err(not_expected(class, weight));
         }
         let raw = r.rest();
-        BasicProperties::read(raw).map_err(|bad| unreadable("properties", bad))?;
+        BasicProperties::check(raw).map_err(|bad| unreadable("properties", bad))?;
         Ok(Self { body_size, properties: frame.share(raw) })
     }
 
@@ -47,7 +47,7 @@ impl ContentHeader {
     /// # Errors
     /// The properties cannot be read.
     pub fn of(properties: Bytes, body_size: u64) -> Result<Self, Malformed> {
-        BasicProperties::read(&properties)?;
+        BasicProperties::check(&properties)?;
         Ok(Self { body_size, properties })
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use super::text::ShortStr;
 
@@ -115,9 +116,14 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// An error as the protocol tells it: code and text, and the method that caused it.
+/// An error as the protocol tells it: code and text, and the method that caused it. As small as a pointer, so that what does not fail
+/// is not the slower for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exception {
+pub struct Exception(Box<ExceptionParts>);
+
+/// What an [`Exception`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExceptionParts {
     /// What kind of error.
     pub code: ReplyCode,
     /// What was wrong, without the code's name.
@@ -126,15 +132,24 @@ pub struct Exception {
     pub cause: (u16, u16),
 }
 
+impl Deref for Exception {
+    type Target = ExceptionParts;
+
+    fn deref(&self) -> &ExceptionParts {
+        &self.0
+    }
+}
+
 impl Exception {
     /// An error that no method caused.
     pub fn new(code: ReplyCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into(), cause: (0, 0) }
+        Self(Box::new(ExceptionParts { code, text: text.into(), cause: (0, 0) }))
     }
 
     /// The same, caused by a method.
-    pub fn caused_by(self, cause: (u16, u16)) -> Self {
-        Self { cause, ..self }
+    pub fn caused_by(mut self, cause: (u16, u16)) -> Self {
+        self.0.cause = cause;
+        self
     }
 
     /// Arguments or properties that cannot be read.

@@ -84,6 +84,23 @@ macro_rules! methods {
                     r.finish()?;
                     Ok(read)
                 }
+
+                #[doc = concat!("Whether a method's frame with this payload is one of `", $text, "`.")]
+                #[inline]
+                pub fn is(payload: &[u8]) -> bool {
+                    const ID: [[u8; 2]; 2] = [u16::to_be_bytes($class), u16::to_be_bytes($id)];
+                    payload.starts_with(ID.as_flattened())
+                }
+
+                #[doc = concat!("Reads the payload of a frame of `", $text, "`.")]
+                ///
+                /// # Errors
+                /// It is of another method, or its arguments cannot be read.
+                #[inline]
+                pub fn read_payload(payload: methods!(@payload $($life)?)) -> Result<Self, Exception> {
+                    let arguments = if Self::is(payload) { &payload[4..] } else { return Err(another(($class, $id))) };
+                    Self::read(&mut ArgumentReader::new(arguments)).map_err(|bad| unreadable(($class, $id), bad))
+                }
             }
         )*
 
@@ -155,6 +172,8 @@ macro_rules! methods {
     };
     (@reader $life:lifetime) => { ArgumentReader<$life> };
     (@reader) => { ArgumentReader<'_> };
+    (@payload $life:lifetime) => { &$life [u8] };
+    (@payload) => { &[u8] };
     (@content content) => { true };
     (@content) => { false };
 }
@@ -198,6 +217,12 @@ pub fn method_name(id: (u16, u16)) -> Option<&'static str> {
 #[cold]
 fn unreadable(id: (u16, u16), malformed: Malformed) -> Exception {
     Exception::malformed(method_name(id).unwrap_or("a method"), malformed).caused_by(id)
+}
+
+#[cold]
+fn another(id: (u16, u16)) -> Exception {
+    let text = format!("expected {}, got another method", method_name(id).unwrap_or("a method"));
+    Exception::new(ReplyCode::CommandInvalid, text).caused_by(id)
 }
 
 #[cold]

@@ -27,12 +27,28 @@ macro_rules! properties {
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
 
             #[inline]
-            fn read_from(r: &mut ArgumentReader<'a>, table: ReadTable<'a>) -> Result<Self, Malformed> {
+            fn read_checked(r: &mut ArgumentReader<'a>) -> Result<Self, Malformed> {
                 let flags = r.u16()?;
-                let _ = table;
                 Ok(Self {
-                    $($name: if flags >> $bit & 1 == 1 { Some(properties!(@read $read, r, table)) } else { None },)*
+                    $($name: if flags >> $bit & 1 == 1 {
+                        Some(properties!(@read $read, r, table::checked_before))
+                    } else {
+                        None
+                    },)*
                 })
+            }
+
+            /// Reads flags and values without keeping any.
+            #[inline]
+            fn skim(r: &mut ArgumentReader<'a>) -> Result<(), Malformed> {
+                let flags = r.u16()?;
+                if flags & NO_PROPERTY != 0 {
+                    return Err(Malformed::UnknownProperty);
+                }
+                $(if flags >> $bit & 1 == 1 {
+                    properties!(@read $read, r, table::checked);
+                })*
+                r.finish()
             }
 
             fn flags(&self) -> u16 {
@@ -48,11 +64,9 @@ macro_rules! properties {
             }
         }
     };
-    (@read headers, $r:ident, $table:ident) => { $table($r.long_bytes()?)? };
-    (@read $read:ident, $r:ident, $table:ident) => { $r.$read()? };
+    (@read headers, $r:ident, $table:path) => { $table($r.long_bytes()?)? };
+    (@read $read:ident, $r:ident, $table:path) => { $r.$read()? };
 }
-
-type ReadTable<'a> = fn(&'a [u8]) -> Result<FieldTable<'a>, Malformed>;
 
 properties! {
     /// MIME type of the body.
@@ -91,19 +105,22 @@ impl<'a> BasicProperties<'a> {
     /// # Errors
     /// They are cut, have an illegal value or an unknown flag, or are followed by something.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut r = ArgumentReader::new(bytes);
-        let unknown = bytes.first_chunk().is_some_and(|flags| u16::from_be_bytes(*flags) & NO_PROPERTY != 0);
-        if unknown {
-            return Err(Malformed::UnknownProperty);
-        }
-        let read = Self::read_from(&mut r, table::checked)?;
-        r.finish()?;
-        Ok(read)
+        Self::check(bytes)?;
+        Ok(Self::read_again(bytes))
+    }
+
+    /// Looks whether [`read`](Self::read) could read this.
+    ///
+    /// # Errors
+    /// As of `read`.
+    #[inline]
+    pub fn check(bytes: &'a [u8]) -> Result<(), Malformed> {
+        Self::skim(&mut ArgumentReader::new(bytes))
     }
 
     /// Reads what [`read`](Self::read) has read before.
     pub(super) fn read_again(bytes: &'a [u8]) -> Self {
-        let read = Self::read_from(&mut ArgumentReader::new(bytes), |bytes| Ok(table::checked_before(bytes)));
+        let read = Self::read_checked(&mut ArgumentReader::new(bytes));
         read.expect("these bytes have been read before")
     }
 

@@ -172,9 +172,9 @@ pub(super) fn checked(bytes: &[u8]) -> Result<FieldTable<'_>, Malformed> {
     Ok(FieldTable(bytes))
 }
 
-/// `bytes` that have been checked before as a table.
-pub(super) fn checked_before(bytes: &[u8]) -> FieldTable<'_> {
-    FieldTable(bytes)
+/// `bytes` that have been checked before as a table: never an error.
+pub(super) fn checked_before(bytes: &[u8]) -> Result<FieldTable<'_>, Malformed> {
+    Ok(FieldTable(bytes))
 }
 
 fn check_table(bytes: &[u8], depth: usize) -> Result<(), Malformed> {
