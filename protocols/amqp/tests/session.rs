@@ -225,6 +225,18 @@ fn messages_on_different_channels_may_come_at_once_and_are_bounded_together() {
     assert_eq!(client.machine.unfinished_bytes(), 0);
 }
 
+#[test]
+fn what_came_of_a_message_is_let_go_when_its_channel_fails() {
+    let mut client = Client::running(ConnectionOptions::default());
+    client.feed(&[publish(), header(60, 0, 700, &[0, 0]), body(&[1; 600])].concat(), &mut |_| {});
+    assert_eq!(client.machine.unfinished_bytes(), 600);
+    let gone = Exception::new(ReplyCode::ResourceLocked, "another has it");
+    assert!(client.machine.fail(1, gone, &mut client.out).is_some());
+    assert_eq!(client.machine.unfinished_bytes(), 0);
+    client.feed(&[body(&[1; 100]), method(1, &ChannelCloseOk {})].concat(), &mut |_| {});
+    assert_eq!((client.machine.unfinished_bytes(), client.machine.channels()), (0, 0));
+}
+
 /// RabbitMQ tells a client that is not open yet nothing; here it is told the code.
 #[test]
 fn before_a_connection_is_open_only_its_next_step_is_legal() {
@@ -255,6 +267,38 @@ fn before_a_connection_is_open_only_its_next_step_is_legal() {
         told(&[opened.concat(), frame(1, 0, &[0; 4097])]),
         "start tune 0:connection.open-ok connection.close 501 0.0"
     );
+}
+
+/// A client need not wait for `open-ok`, and its large frames may come in the same read as its `tune-ok`.
+#[test]
+fn frames_behind_tune_ok_may_have_the_size_that_it_agrees_on() {
+    let tune_ok = ConnectionTuneOk { channel_max: 1, frame_max: 131_072, heartbeat: 0 };
+    let large = [publish(), header(60, 0, 100_000, &[0, 0]), body(&[1; 100_000])].concat();
+    let before = [method(0, &ConnectionStartOk::default()), method(0, &tune_ok)].concat();
+    let open = [method(0, &ConnectionOpen::default()), method(1, &ChannelOpen::default())].concat();
+    let mut words = Vec::new();
+    let mut client = Client::new();
+    client.feed(&[HELLO, &before, &open, &large].concat(), &mut |event| words.push(word(event)));
+    assert_eq!(words.join(" "), "authenticate tuned open-vhost 1:open 1:publish(100000)");
+    let input = [before.clone(), large.clone()].concat();
+    assert_eq!(whole_frames(&input, 8192), Ok(Whole::Frames(before.len() + large.len() - 100_008)));
+    assert_eq!(whole_frames(&large[large.len() - 100_008..], 8192).unwrap_err().code, ReplyCode::FrameError);
+    assert_eq!(whole_frames(&input[..3], 8192), Ok(Whole::Need(7)));
+    assert_eq!(whole_frames(&input[..9], 8192), Ok(Whole::Need(before.len() - 20)));
+}
+
+#[test]
+fn what_comes_on_a_channel_that_its_client_has_closed_is_passed_over() {
+    let mut client = Client::running(ConnectionOptions::default());
+    let bytes = Bytes::from(
+        [method(1, &ChannelClose::default()), method(1, &BasicAck::default()), publish()].concat(),
+    );
+    let mut at = 0;
+    let mut words = Vec::new();
+    while let Some(frame) = Frame::next(&bytes, &mut at, 8192).unwrap() {
+        words.extend(client.machine.frame(&frame, &mut client.out).map(|event| word(&event)));
+    }
+    assert_eq!((words.join(" ").as_str(), client.said().as_str()), ("1:closing", ""));
 }
 
 #[test]
