@@ -1,6 +1,9 @@
 //! Consistent hashing: each destination has as many buckets as its weight, and few keys move when one comes or goes.
 
-use rustc_hash::FxHashSet;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::crc::crc32c;
 
 use crate::publication::HashedProperty;
@@ -20,23 +23,29 @@ pub enum HashOn {
     Property(HashedProperty),
 }
 
-/// The buckets of a consistent hash exchange.
+/// The buckets of a consistent hash exchange. Only the first binding of a destination has any; if it goes, the next one does.
 #[derive(Debug, Default)]
 pub(crate) struct HashRing {
     /// In the order in which they came.
-    arcs: Vec<Arc>,
-    destinations: FxHashSet<u32>,
-    buckets: u32,
+    arcs: BTreeMap<u64, Arc>,
+    by_binding: FxHashMap<u32, u64>,
+    next: u64,
+    /// Counted out when a message first needs them after a change.
+    buckets: OnceLock<Buckets>,
 }
 
-/// A binding on the ring. Only the first binding of a destination has buckets; if it goes, the next takes its place at the end.
+/// A binding on the ring.
 #[derive(Debug, Clone, Copy)]
 struct Arc {
-    binding: u32,
     destination: u32,
     weight: u32,
-    /// Its last bucket's number, plus one; unchanged from the arc before if it has no buckets.
-    end: u32,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    /// Each destination, and the number behind that of its last bucket; rising.
+    ends: Vec<(u32, u32)>,
+    count: u32,
 }
 
 /// The weight that a binding key states.
@@ -47,30 +56,36 @@ pub(crate) fn weight(key: &[u8]) -> Option<u32> {
 
 impl HashRing {
     pub(crate) fn insert(&mut self, binding: u32, destination: u32, weight: u32) {
-        let first = self.destinations.insert(destination);
-        self.buckets = self.buckets.saturating_add(if first { weight } else { 0 });
-        self.arcs.push(Arc { binding, destination, weight, end: self.buckets });
+        self.by_binding.insert(binding, self.next);
+        self.arcs.insert(self.next, Arc { destination, weight });
+        self.next += 1;
+        self.buckets = OnceLock::new();
     }
 
     pub(crate) fn remove(&mut self, binding: u32) {
-        self.arcs.retain(|arc| arc.binding != binding);
-        self.number();
+        if let Some(place) = self.by_binding.remove(&binding) {
+            self.arcs.remove(&place);
+            self.buckets = OnceLock::new();
+        }
     }
 
     /// The destination for what is hashed.
     pub(crate) fn find(&self, hashed: &[u8]) -> Option<u32> {
-        let bucket = jump(mixed(crc32c(hashed)), self.buckets)?;
-        let at = self.arcs.partition_point(|arc| arc.end <= bucket);
-        self.arcs.get(at).map(|arc| arc.destination)
+        let Buckets { ends, count } = self.buckets.get_or_init(|| self.count());
+        let bucket = jump(mixed(crc32c(hashed)), *count)?;
+        let at = ends.partition_point(|(_, end)| *end <= bucket);
+        ends.get(at).map(|(destination, _)| *destination)
     }
 
-    /// Numbers the buckets anew.
-    fn number(&mut self) {
-        let arcs = std::mem::take(&mut self.arcs);
-        *self = Self::default();
-        for arc in arcs {
-            self.insert(arc.binding, arc.destination, arc.weight);
+    fn count(&self) -> Buckets {
+        let (mut seen, mut buckets) = (FxHashSet::default(), Buckets::default());
+        for Arc { destination, weight } in self.arcs.values() {
+            if seen.insert(*destination) {
+                buckets.count = buckets.count.saturating_add(*weight);
+                buckets.ends.push((*destination, buckets.count));
+            }
         }
+        buckets
     }
 }
 

@@ -115,8 +115,11 @@ impl Router {
             let alternate = exchange.settings.alternate.as_deref().and_then(|name| self.exchange(name));
             alternate.into_iter().for_each(|id| scratch.visit(id));
         }
+        // In the order of their numbers they lie in the order of memory, and mostly in that of targets.
+        scratch.found.sort_unstable();
+        scratch.found.dedup();
         for at in 0..scratch.found.len() {
-            match self.destinations[scratch.found[at] as usize].destination {
+            match self.leads_to[scratch.found[at] as usize] {
                 Some(Destination::Target(target)) => scratch.targets.push(target),
                 Some(Destination::Exchange(id)) => scratch.visit(id),
                 None => {}
@@ -136,7 +139,7 @@ impl Router {
             };
             let row = &self.destinations[number as usize];
             scratch.dependencies.push(Dependency::Queue(number, row.generation));
-            if let Some(Destination::Target(target)) = row.destination {
+            if let Some(Destination::Target(target)) = self.leads_to[number as usize] {
                 scratch.targets.push(target);
             }
         }

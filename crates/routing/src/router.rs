@@ -94,6 +94,8 @@ pub struct Router {
     /// Exchanges that name another one as their alternate.
     alternates: HashMap<Box<str>, BTreeSet<ExchangeId>>,
     pub(crate) queues: HashMap<Box<[u8]>, DestinationNo>,
+    /// What each number stands for; nothing while it is free. It lies apart because routing reads nothing else.
+    pub(crate) leads_to: Vec<Option<Destination>>,
     pub(crate) destinations: Vec<DestinationRow>,
     free: Vec<DestinationNo>,
     by_destination: FxHashMap<Destination, DestinationNo>,
@@ -109,8 +111,6 @@ pub(crate) type DestinationNo = u32;
 
 #[derive(Debug)]
 pub(crate) struct DestinationRow {
-    /// None while the row is free.
-    pub(crate) destination: Option<Destination>,
     /// Rises with each use of the row.
     pub(crate) generation: u64,
     queue: Option<Box<[u8]>>,
@@ -126,6 +126,7 @@ impl Router {
             names: HashMap::new(),
             alternates: HashMap::new(),
             queues: HashMap::new(),
+            leads_to: Vec::new(),
             destinations: Vec::new(),
             free: Vec::new(),
             by_destination: FxHashMap::default(),
@@ -356,9 +357,8 @@ impl Router {
             return *number;
         }
         let generation = self.next_version();
-        let bindings = CountedSet::default();
-        let row = DestinationRow { destination: Some(destination), generation, queue: None, bindings };
-        let number = self.place(row);
+        let number = self.place(DestinationRow { generation, queue: None, bindings: CountedSet::default() });
+        self.leads_to[number as usize] = Some(destination);
         self.by_destination.insert(destination, number);
         number
     }
@@ -369,6 +369,7 @@ impl Router {
             return free;
         }
         self.destinations.push(row);
+        self.leads_to.push(None);
         (self.destinations.len() - 1) as DestinationNo
     }
 
@@ -378,11 +379,11 @@ impl Router {
     }
 
     fn free_if_idle(&mut self, number: DestinationNo) {
-        let row = &mut self.destinations[number as usize];
+        let row = &self.destinations[number as usize];
         if row.queue.is_some() || !row.bindings.is_empty() {
             return;
         }
-        if let Some(destination) = row.destination.take() {
+        if let Some(destination) = self.leads_to[number as usize].take() {
             self.by_destination.remove(&destination);
             self.free.push(number);
             self.renew(number);

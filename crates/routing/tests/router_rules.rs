@@ -364,3 +364,18 @@ fn a_fanout_is_cached_once_for_all_keys() {
     assert!(cache.find(&router, fanout, &Publication::keyed(b"never seen")).is_some());
     assert!(cache.find(&router, headers, &Publication::keyed(b"x")).is_none(), "headers decide");
 }
+
+/// If each removal counted all buckets anew, this would take minutes.
+#[test]
+fn a_destination_with_very_many_bindings_on_a_ring_is_removed_quickly() {
+    let mut router = router();
+    let exchange = declare(&mut router, "c", ExchangeKind::ConsistentHash(HashOn::Key));
+    for number in 0..50_000 {
+        let arguments = arguments(&[("n", ArgumentValue::Integer(number))]);
+        router.bind(Binding { arguments, ..Binding::keyed(exchange, to(1), b"1") }).expect("valid");
+    }
+    let begin = std::time::Instant::now();
+    assert_eq!(router.remove_target(queue(1)).bindings.len(), 50_000);
+    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    assert_eq!(routed(&router, exchange, &Publication::keyed(b"k")), []);
+}
