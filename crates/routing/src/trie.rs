@@ -405,6 +405,21 @@ mod tests {
     }
 
     #[test]
+    fn the_same_word_below_other_nodes_is_another_edge() {
+        let (mut trie, mut scratch) = (Trie::new(), TrieScratch::default());
+        for at in 0..2_000u32 {
+            for word in if at % 2 == 0 { ["x", "y"] } else { ["v", "w"] } {
+                trie.insert(format!("{at}.{word}").as_bytes(), KeySyntax::Dotted, at).expect("short");
+            }
+        }
+        for at in 0..2_000u32 {
+            let mut out = Vec::new();
+            trie.matches(format!("{at}.x").as_bytes(), &mut scratch, &mut out).expect("short");
+            assert_eq!(out, if at % 2 == 0 { vec![at] } else { vec![] });
+        }
+    }
+
+    #[test]
     fn what_is_removed_leaves_no_node_and_no_edge() {
         let mut trie = Trie::new();
         let patterns: [&[u8]; 5] = [b"a.b.c", b"a.*.c", b"#.x.#", b"", b"a.b"];
