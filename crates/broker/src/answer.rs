@@ -15,6 +15,7 @@ use sabir_model::{AppendError, ShardFailure};
 use crate::append::Appended;
 use crate::front_ends::Written;
 use crate::group::GroupWaiter;
+use crate::publish::PublishWaiter;
 use crate::state::{EntryOutcome, Outcome, ShardState};
 use crate::traffic::TopicTraffic;
 
@@ -68,6 +69,8 @@ impl Waiting {
 pub(crate) enum Waiter {
     /// One batch of a call; if it is fragmented, with its number.
     Append { batch: Waiting, fragmented: Option<u64> },
+    /// One entry of a publish.
+    Publish(Box<PublishWaiter>),
     /// A task.
     Reply(Arc<Reply>),
     /// A front end, and those that read right behind its entry.
@@ -82,6 +85,7 @@ impl fmt::Debug for Waiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Append { .. } => "Append",
+            Self::Publish(_) => "Publish",
             Self::Reply(_) => "Reply",
             Self::Frontend(_) => "Frontend",
             Self::Group(_) => "Group",
@@ -99,7 +103,17 @@ impl Waiter {
     pub(crate) fn fragmented(&self) -> Option<u64> {
         match self {
             Self::Append { fragmented, .. } => *fragmented,
+            Self::Publish(waiter) => waiter.fragmented,
             _ => None,
+        }
+    }
+
+    /// Has it wait for the end of a fragmented batch.
+    pub(crate) fn set_fragmented(&mut self, number: u64) {
+        match self {
+            Self::Append { fragmented, .. } => *fragmented = Some(number),
+            Self::Publish(waiter) => waiter.fragmented = Some(number),
+            _ => {}
         }
     }
 
@@ -113,6 +127,7 @@ impl Waiter {
     pub(crate) fn answer(self, outcome: Outcome, wakes: &mut WakeBatch) {
         match self {
             Self::Append { batch, .. } => batch.answer(EntryOutcome::of(outcome), wakes),
+            Self::Publish(waiter) => waiter.answer(EntryOutcome::of(outcome), wakes),
             Self::Reply(reply) => reply.answer(outcome, wakes),
             Self::Frontend(written) => written.answer(outcome, wakes),
             // The thread that answers has others to answer.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
-use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, ShardId, TimestampType};
+use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, ShardId};
 
 use crate::answer::AppendCall;
 use crate::caller::Caller;
@@ -52,10 +52,10 @@ pub enum AppendRefusal {
 /// begins after it.
 #[derive(Debug, Clone)]
 pub struct AppendTarget {
-    topic: Arc<Topic>,
-    partition: PartitionId,
-    shard: ShardId,
-    origin: FrontendNo,
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partition: PartitionId,
+    pub(crate) shard: ShardId,
+    pub(crate) origin: FrontendNo,
 }
 
 impl AppendTarget {
@@ -116,7 +116,7 @@ impl AppendTarget {
             partition: self.partition,
             batch,
             origin: self.origin,
-            stamp: self.topic.config.timestamp_type == TimestampType::LogAppendTime,
+            stamp: self.stamps(),
             durability: self.topic.config.durability,
             traffic: self.topic.traffic.clone(),
         })

@@ -29,6 +29,7 @@ use crate::level::FormatLevel;
 use crate::lock::DataLock;
 use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
+use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishRefused, PublishTargets};
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec, ReadTarget};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
@@ -160,6 +161,31 @@ impl Broker {
             slot += run.len() as u32;
         }
         Appending::new(call)
+    }
+
+    /// Copies batches into the open blocks of all shards that the targets are in, once in each, and answers for each target when its shard
+    /// has decided. Call [`flush`](Self::flush) when no more come in this turn, and await [`room`](Self::room) where there is
+    /// [none](Self::crowded_by).
+    ///
+    /// It is not atomic: a shard may take what another one refuses.
+    ///
+    /// # Errors
+    /// See [`PublishRefused`].
+    pub fn publish(&self, caller: &Caller, publish: &Publish) -> Result<PublishOutcomes, PublishRefused> {
+        publish.check(caller)?;
+        let call = PublishCall::new(publish);
+        for id in publish.targets.shards() {
+            match self.shard(id) {
+                Some(shard) => shard.publish(publish, &call),
+                None => publish.refuse(id, &call, AppendError::UnknownPartition),
+            }
+        }
+        Ok(PublishOutcomes::new(call, publish.targets.clone()))
+    }
+
+    /// A shard of these targets in whose open blocks too much waits to be written, if there is one.
+    pub fn crowded_by(&self, targets: &PublishTargets) -> Option<ShardId> {
+        targets.shards().find(|id| self.shard(*id).is_some_and(|shard| !shard.has_room()))
     }
 
     /// Sends the open blocks on their way, if the group-commit rule lets them; call it at the end of a socket read.

@@ -28,6 +28,7 @@ mod panicking;
 mod partition;
 mod private;
 pub mod projection;
+mod publish;
 mod read;
 mod shard;
 mod state;
@@ -58,6 +59,10 @@ pub use lag::{GroupLag, PartitionLag, TopicLag};
 pub use level::FormatLevel;
 pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
+pub use publish::{
+    Publish, PublishBatch, PublishDedup, PublishOutcome, PublishOutcomes, PublishRefused, PublishTargets,
+    PublishTransaction,
+};
 pub use read::{Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;

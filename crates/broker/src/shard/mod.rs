@@ -44,6 +44,7 @@ use crate::entry::Body;
 use crate::front_ends::{EntryRefused, ProjectionEntry};
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
 use crate::level::FormatLevel;
+use crate::publish::{Publish, PublishCall};
 use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
 use append_path::AppendPath;
@@ -101,6 +102,28 @@ impl Shard {
         for item in items {
             open.append(item, now_ms, self.settings.durability, call.clone(), slot);
             slot += 1;
+        }
+        let full = open.has_full();
+        self.appends.waiting.store(open.bytes(), SeqCst);
+        drop(open);
+        if full {
+            self.submit();
+        }
+    }
+
+    /// Copies the batches of a publish into the open block, in order, each once for every group of targets that is in this shard.
+    pub(crate) fn publish(&self, publish: &Publish, call: &Arc<PublishCall>) {
+        let refused = self.refuses(Priority::Ordinary);
+        let _guard = self.guard("publish");
+        let mut open = self.appends.open.lock();
+        if let Some(error) = refused.or(open.refused) {
+            drop(open);
+            return publish.refuse(self.id, call, error.into());
+        }
+        let times = (self.clock.now_ms(), self.settings.durability);
+        let origin = publish.targets.origin();
+        for (waiter, group, batch) in publish.entries(self.id, call) {
+            open.publish(group, origin, batch, times, Waiter::Publish(Box::new(waiter)));
         }
         let full = open.has_full();
         self.appends.waiting.store(open.bytes(), SeqCst);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sabir_base::buf::BufPool;
 use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
-use sabir_model::batch::{stamp_log_append_time, stored_base_offset};
+use sabir_model::batch::{CheckedBatch, stamp_log_append_time, stored_base_offset};
 use sabir_model::{Durability, FrontendNo, ShardFailure};
 
 use crate::answer::{AppendCall, Waiter, Waiting};
@@ -14,6 +14,7 @@ use crate::entry::{
     AppendBody, Body, ChunkBody, FragmentedBody, FrontendBody, OfferedBatch, Producer, Targets, kind,
 };
 use crate::front_ends::ProjectionEntry;
+use crate::publish::TargetGroup;
 
 /// Bytes of a chunk of a fragmented batch.
 const CHUNK: usize = 512 << 10;
@@ -25,6 +26,8 @@ const SPARE: usize = 4;
 const STAMPED_KEPT: usize = 256 << 10;
 /// What a body of an append takes at the most.
 const BODY_MAX: usize = 64;
+/// What each of several targets takes in it at the most.
+const TARGET_MAX: usize = 10;
 
 /// A block that takes entries, or took them.
 #[derive(Debug)]
@@ -166,19 +169,45 @@ impl OpenBlocks {
         slot: u32,
     ) {
         let durability = item.durability.unwrap_or(default);
-        let batch = item.batch.bytes();
-        let (bytes, traffic) = (batch.len() as u32, item.traffic.clone());
-        let waiter = Waiting { call, slot, bytes, traffic };
-        if !item.stamp {
-            let max_ts = item.batch.header().max_timestamp;
-            return self.append_bytes(item, batch, max_ts, durability, waiter);
-        }
+        let (bytes, traffic) = (item.batch.bytes().len() as u32, item.traffic.clone());
+        let waiter = Waiter::Append { batch: Waiting { call, slot, bytes, traffic }, fragmented: None };
+        let stamp = item.stamp.then_some(now_ms);
+        self.append_batch(&item.batch, stamp, |max_ts| append_body(item, max_ts), durability, waiter);
+    }
+
+    /// Adds a batch for all targets of a group, once.
+    pub(super) fn publish(
+        &mut self,
+        group: &TargetGroup,
+        origin: FrontendNo,
+        batch: &CheckedBatch,
+        (now_ms, default): (i64, Durability),
+        waiter: Waiter,
+    ) {
+        let body = |max_ts| batch_body(batch, group.partitions.clone(), origin, group.stamp, max_ts);
+        let stamp = group.stamp.then_some(now_ms);
+        self.append_batch(batch, stamp, body, group.durability(default), waiter);
+    }
+
+    /// `stamp` is the time that the batch is stamped with, if it is to be; `body` is given its largest time.
+    fn append_batch(
+        &mut self,
+        batch: &CheckedBatch,
+        stamp: Option<i64>,
+        body: impl FnOnce(i64) -> AppendBody,
+        durability: Durability,
+        waiter: Waiter,
+    ) {
+        let Some(now_ms) = stamp else {
+            let max_ts = batch.header().max_timestamp;
+            return self.append_bytes(body(max_ts), batch.bytes(), durability, waiter);
+        };
         let mut stamped = std::mem::take(&mut self.stamped);
         stamped.clear();
-        stamped.extend_from_slice(batch);
+        stamped.extend_from_slice(batch.bytes());
         // The header was parsed before, so this finds a whole batch.
         let _ = stamp_log_append_time(&mut stamped, now_ms);
-        self.append_bytes(item, &stamped, now_ms, durability, waiter);
+        self.append_bytes(body(now_ms), &stamped, durability, waiter);
         // In the block that now is open: it may be the next one.
         self.open.stamp = self.open.stamp.max(now_ms);
         if stamped.capacity() <= STAMPED_KEPT {
@@ -186,32 +215,27 @@ impl OpenBlocks {
         }
     }
 
-    fn append_bytes(
-        &mut self,
-        item: &Append,
-        batch: &[u8],
-        max_ts: i64,
-        durability: Durability,
-        waiter: Waiting,
-    ) {
-        let record = append_body(item, max_ts);
-        if batch.len() + BODY_MAX > LARGEST_ENTRY {
+    fn append_bytes(&mut self, record: AppendBody, batch: &[u8], durability: Durability, waiter: Waiter) {
+        if batch.len() + body_max(&record) > LARGEST_ENTRY {
             return self.append_fragmented(record, batch, durability, waiter);
         }
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         record.encode(&mut body);
-        let group = item.partition.0;
+        let target = record.targets.as_slice().first().map_or(0, |target| target.0);
         let entry = Entry {
             kind: kind::APPEND,
             body: &body,
             payload: Some(batch),
-            group,
+            group: target,
             durability,
             priority: ORDINARY,
         };
-        self.push(&entry, Some(Waiter::Append { batch: waiter, fragmented: None }));
-        if let Some(base_offset) = stored_base_offset(item.partition) {
+        self.push(&entry, Some(waiter));
+        // That of a batch for several names none of them.
+        if let Targets::One(partition) = record.targets
+            && let Some(base_offset) = stored_base_offset(partition)
+        {
             self.open.builder.put_front(&base_offset);
         }
         self.body = body;
@@ -260,7 +284,7 @@ impl OpenBlocks {
         append: AppendBody,
         batch: &[u8],
         durability: Durability,
-        waiter: Waiting,
+        mut waiter: Waiter,
     ) {
         let fragmented = self.next_fragmented;
         self.next_fragmented += 1;
@@ -270,7 +294,7 @@ impl OpenBlocks {
             self.push_body(&record, Some(chunk), durability, None);
             chunks += 1;
         }
-        let waiter = Waiter::Append { batch: waiter, fragmented: Some(fragmented) };
+        waiter.set_fragmented(fragmented);
         self.push_body(&FragmentedBody { fragmented, chunks, append }, None, durability, Some(waiter));
     }
 
@@ -336,21 +360,39 @@ fn offer(item: &Append, now_ms: i64, payload: &mut Vec<u8>) -> OfferedBatch {
 }
 
 fn append_body(item: &Append, max_ts: i64) -> AppendBody {
-    let header = item.batch.header();
-    let producer = header.producer_id.known().filter(|_| item.origin == FrontendNo::NONE);
+    batch_body(&item.batch, Targets::One(item.partition), item.origin, item.stamp, max_ts)
+}
+
+fn batch_body(
+    batch: &CheckedBatch,
+    targets: Targets,
+    origin: FrontendNo,
+    stamped: bool,
+    max_ts: i64,
+) -> AppendBody {
+    let header = batch.header();
+    let producer = header.producer_id.known().filter(|_| origin == FrontendNo::NONE);
     AppendBody {
-        targets: Targets::One(item.partition),
+        targets,
         // A batch covers as many offsets as its last delta says; its check has seen that none is without a record.
         records: header.last_offset_delta as u32 + 1,
         max_ts,
-        stamped: item.stamp,
-        origin: item.origin,
+        stamped,
+        origin,
         producer: producer.map(|id| Producer {
             id,
             epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
         }),
         facts: None,
+    }
+}
+
+/// What the body of an append takes at the most.
+fn body_max(record: &AppendBody) -> usize {
+    match &record.targets {
+        Targets::One(_) => BODY_MAX,
+        Targets::Several(targets) => BODY_MAX + TARGET_MAX * targets.len(),
     }
 }
 

@@ -75,6 +75,14 @@ impl AppendOutcome {
             Self::Each(each) => each.first().copied().unwrap_or(Err(AppendError::UnknownPartition)),
         }
     }
+
+    /// That of a partition, counted from 0.
+    pub(crate) fn at(&self, target: usize) -> Result<Appended, AppendError> {
+        match self {
+            Self::One(one) => *one,
+            Self::Each(each) => each.get(target).copied().unwrap_or(Err(AppendError::UnknownPartition)),
+        }
+    }
 }
 
 impl EntryOutcome for AppendOutcome {

@@ -11,6 +11,7 @@ mod logged;
 mod model;
 mod panics;
 mod producers;
+mod publish;
 mod reads;
 mod references;
 pub(crate) mod registers;

@@ -109,6 +109,36 @@ impl TopicConfig {
 }
 
 impl BatchRules {
+    /// Whose rules they are.
+    pub fn whose(&self) -> RulesOf {
+        self.of
+    }
+
+    /// What a batch must be to be taken by these topics and by another one. `None` if they want different codecs, which no batch has.
+    pub fn and(&self, other: &Self, of: RulesOf) -> Option<Self> {
+        let codec = match (self.codec, other.codec) {
+            (Some((own, _)), Some((others, _))) if own != others => return None,
+            (own, others) => own.or(others),
+        };
+        // The times of a batch mean nothing to a topic that stamps it.
+        let (own, others) = (self.bounds(), other.bounds());
+        let (before_max_ms, after_max_ms) = (own.0.min(others.0), own.1.min(others.1));
+        let both_stamp =
+            [self, other].iter().all(|rules| rules.timestamp_type == TimestampType::LogAppendTime);
+        let timestamp_type =
+            if both_stamp { TimestampType::LogAppendTime } else { TimestampType::CreateTime };
+        let max_bytes = self.max_bytes.min(other.max_bytes);
+        Some(Self { of, max_bytes, codec, timestamp_type, before_max_ms, after_max_ms })
+    }
+
+    /// How far times may lie before and after the clock's.
+    fn bounds(&self) -> (i64, i64) {
+        match self.timestamp_type {
+            TimestampType::LogAppendTime => (i64::MAX, i64::MAX),
+            TimestampType::CreateTime => (self.before_max_ms, self.after_max_ms),
+        }
+    }
+
     pub(super) fn check_size(&self, batch: &[u8]) -> Result<(), BatchRefusal> {
         let (size, max) = (batch.len(), self.max_bytes);
         if size <= max as usize { Ok(()) } else { Err(BatchRefusal::TooLarge { size, max }) }
