@@ -253,3 +253,69 @@ fn who_waits_is_told_of_the_drain_and_may_answer() {
     assert_eq!(rest(&stream), "");
     assert_eq!(draining.join().unwrap().left, 0);
 }
+
+/// Answers each frame, once it is there whole, with how large it is.
+struct Frames {
+    bytes: usize,
+}
+
+impl Session for Frames {
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        if io.input.bytes.len() < self.bytes {
+            io.need(self.bytes)?;
+            return Ok(false);
+        }
+        let frame = io.take_frame(self.bytes)?;
+        io.output.push(Bytes::from(frame.len().to_string()));
+        Ok(true)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        Appetite::All
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Idle
+    }
+
+    fn patience(&self, limits: &Limits) -> Patience {
+        Patience::of(limits, true)
+    }
+
+    fn client(&self) -> &str {
+        "frames"
+    }
+}
+
+#[test]
+fn frames_that_do_not_all_fit_into_memory_come_one_after_another() {
+    const BYTES: usize = 5 << 20;
+    let options = NetOptions { frame_memory: 16 << 20, ..NetOptions::default() };
+    let (net, address) = serve(options, || Frames { bytes: BYTES });
+    let streams: Vec<_> = (0..8).map(|_| connect(address)).collect();
+    // Of each so much has arrived that none could go on if all of them kept that while they wait.
+    let frame = vec![7; BYTES];
+    for mut stream in &streams {
+        stream.write_all(&frame[..600_000]).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for mut stream in &streams {
+            let frame = &frame;
+            scope.spawn(move || {
+                stream.set_write_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(&frame[600_000..]).unwrap();
+                let mut answer = [0; 7];
+                stream.read_exact(&mut answer).unwrap();
+                assert_eq!(&answer, BYTES.to_string().as_bytes());
+            });
+        }
+    });
+    drop(streams);
+    net.drain(PATIENCE);
+}

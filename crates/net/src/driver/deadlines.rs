@@ -37,6 +37,8 @@ impl Patience {
 pub(super) struct Progress {
     /// Bytes that have arrived of a frame, if it is the client that is waited for.
     pub(super) arriving: Option<usize>,
+    /// Whether that frame waits for memory that other connections have.
+    pub(super) waits: bool,
     /// Bytes that the client has not read yet.
     pub(super) unread: usize,
     /// Whether something is under way that the client waits for, or that it may wait for as long as it likes.
@@ -62,6 +64,7 @@ pub(super) enum Overdue {
 pub(super) struct Deadlines {
     opened: Instant,
     arriving_since: Option<Instant>,
+    waits_since: Option<Instant>,
     idle_since: Instant,
     silent_since: Instant,
     ended_since: Option<Instant>,
@@ -78,6 +81,7 @@ impl Deadlines {
         Self {
             opened: now,
             arriving_since: None,
+            waits_since: None,
             idle_since: now,
             silent_since: now,
             ended_since: None,
@@ -110,10 +114,14 @@ impl Deadlines {
         let Patience { hello, idle, silence } = progress.patience;
         let arrived = progress.arriving.unwrap_or(0);
         let dropped = |reason| move |until| (until, Overdue::Dropped(reason));
-        let frame = self.arriving_since.map(|since| since + Limits::allowed(limits.frame_timeout, arrived));
+        let allowed = |since| since + Limits::allowed(limits.frame_timeout, arrived);
+        // The client is not to blame for the time for which its frame waits for memory.
+        let frame = self.arriving_since.filter(|_| !progress.waits).map(allowed);
+        let memory = self.waits_since.map(allowed);
         let hello = hello.map(|hello| self.opened + Limits::allowed(hello, arrived));
         let all = [
             frame.map(dropped(DropReason::SlowWriter)),
+            memory.map(dropped(DropReason::Memory)),
             hello.map(dropped(DropReason::Handshake)),
             self.unread.map(|(_, until)| until).map(dropped(DropReason::SlowReader)),
             silence.map(|silence| self.silent_since + silence).map(dropped(DropReason::Silent)),
@@ -129,7 +137,15 @@ impl Deadlines {
             None => self.arriving_since = None,
             Some(_) => drop(self.arriving_since.get_or_insert(now)),
         }
-        if std::mem::take(&mut self.asked) || progress.busy {
+        match (progress.waits, self.waits_since) {
+            (true, None) => self.waits_since = Some(now),
+            (false, Some(since)) => {
+                self.arriving_since = self.arriving_since.map(|arriving| arriving + (now - since));
+                self.waits_since = None;
+            }
+            _ => {}
+        }
+        if std::mem::take(&mut self.asked) || progress.busy || progress.waits {
             self.idle_since = now;
         }
         if std::mem::take(&mut self.heard) || !progress.reading {
@@ -154,8 +170,15 @@ mod tests {
 
     use super::*;
 
-    const REST: Progress =
-        Progress { arriving: None, unread: 0, busy: false, ended: false, reading: true, patience: IDLE };
+    const REST: Progress = Progress {
+        arriving: None,
+        waits: false,
+        unread: 0,
+        busy: false,
+        ended: false,
+        reading: true,
+        patience: IDLE,
+    };
     const IDLE: Patience = Patience { hello: None, idle: Some(Duration::from_secs(600)), silence: None };
 
     fn limits() -> Limits {
@@ -246,6 +269,20 @@ mod tests {
         deadlines.frame_taken();
         let next = Progress { arriving: Some(4), ..REST };
         assert_eq!(deadlines.next(&limits(), next, start + seconds(7)), (start + seconds(37), slow));
+    }
+
+    #[test]
+    fn a_frame_that_waits_for_memory_is_not_its_clients_fault() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::new(start);
+        let arriving = Progress { arriving: Some(0), ..REST };
+        deadlines.next(&limits(), arriving, start);
+        let waiting = Progress { waits: true, ..arriving };
+        let memory = Overdue::Dropped(DropReason::Memory);
+        assert_eq!(deadlines.next(&limits(), waiting, start + seconds(10)), (start + seconds(40), memory));
+        assert_eq!(deadlines.next(&limits(), waiting, start + seconds(35)), (start + seconds(40), memory));
+        let slow = Overdue::Dropped(DropReason::SlowWriter);
+        assert_eq!(deadlines.next(&limits(), arriving, start + seconds(35)), (start + seconds(55), slow));
     }
 
     #[test]

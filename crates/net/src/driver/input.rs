@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use crate::memory::{FrameMemory, Grant};
+use crate::memory::{FrameMemory, Grant, GrowingGrant};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of a lent buffer: what one read takes at most.
@@ -48,6 +48,8 @@ pub struct Input {
     /// How many bytes there must be before there is something to take.
     need: usize,
     grant: Option<Grant>,
+    /// For a frame that does not fit a lent buffer, instead of the other.
+    growing: Option<GrowingGrant>,
     /// For what little there is where no memory was left.
     little: Option<Grant>,
 }
@@ -61,7 +63,7 @@ impl Default for Input {
 impl Input {
     /// The input of a connection of which something has been read.
     pub(super) fn beginning(first: &[u8]) -> Self {
-        Self { bytes: BytesMut::from(first), need: 1, grant: None, little: None }
+        Self { bytes: BytesMut::from(first), need: 1, grant: None, growing: None, little: None }
     }
 
     /// Says how many bytes there must be before there is something to take: as many as the frame that has begun has in all.
@@ -81,22 +83,42 @@ impl Input {
 
     /// How large a grant must be taken before reading on.
     pub(super) fn must_be_granted(&self) -> Option<usize> {
-        let held = self.grant.as_ref().map_or(0, Grant::bytes);
         let capacity = self.capacity();
         // A buffer that has room left is read into first.
-        let full = self.bytes.len() >= held.max(BUFFER);
-        (full && capacity > held.max(BUFFER)).then_some(capacity)
+        let full = self.bytes.len() >= self.held();
+        (full && capacity > self.held()).then_some(capacity)
     }
 
-    /// Takes the grant for the frame under way, instead of a smaller one.
-    pub(super) fn grant(&mut self, grant: Grant) {
-        self.grant = Some(grant);
+    /// How large the buffer may be.
+    fn held(&self) -> usize {
+        self.growing.as_ref().map_or(0, GrowingGrant::bytes).max(BUFFER)
+    }
+
+    /// Takes a grant of `bytes` for the frame under way, instead of a smaller one; false where that has to wait.
+    ///
+    /// # Errors
+    /// No memory is left for what has arrived of it while it waits.
+    pub(super) fn grow(&mut self, bytes: usize, memory: &FrameMemory) -> Result<bool, NoMemory> {
+        // What it holds without a claim is none of what it may wait with.
+        self.grant = None;
+        let growing = self.growing.get_or_insert_with(|| GrowingGrant::new(memory, self.need));
+        if growing.try_grow(bytes) {
+            self.little = None;
+            return Ok(true);
+        }
+        let len = self.bytes.len();
+        let kept = growing.bytes() > 0 || Grant::hold(&mut self.little, len, || memory.try_take_little(len));
+        if kept { Ok(false) } else { Err(NoMemory) }
+    }
+
+    /// The grant for the frame that is there whole.
+    fn take_grant(&mut self) -> Option<Grant> {
+        self.growing.take().and_then(GrowingGrant::into_grant).or_else(|| self.grant.take())
     }
 
     /// Makes room to read on.
     pub(super) fn make_room(&mut self) {
-        let held = self.grant.as_ref().map_or(0, Grant::bytes);
-        let capacity = self.capacity().min(held.max(BUFFER));
+        let capacity = self.capacity().min(self.held());
         let missing = capacity.saturating_sub(self.bytes.len()).max(1);
         if self.bytes.capacity() > 0 && self.bytes.try_reclaim(missing) {
             return;
@@ -112,14 +134,17 @@ impl Input {
     /// No memory is left for what has arrived of it.
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
-        if len == 0 {
-            (self.grant, self.little) = (None, None);
-            give_back(std::mem::take(&mut self.bytes));
-        } else if len <= SMALL {
+        if len <= SMALL {
             // It was for frames that have been taken out.
-            (self.grant, self.little) = (None, None);
-            self.shrink();
+            (self.grant, self.growing, self.little) = (None, None, None);
+            if len == 0 { give_back(std::mem::take(&mut self.bytes)) } else { self.shrink() }
+        } else if self.need > BUFFER {
+            // It may have to wait for the rest later on, and must not do so with what has no claim.
+            if self.growing.as_ref().is_none_or(|growing| growing.bytes() == 0) {
+                self.grow(BUFFER, memory)?;
+            }
         } else if self.grant.is_none() {
+            self.growing = None;
             self.grant = memory.try_take(BUFFER);
             if self.grant.is_some() {
                 self.little = None;
@@ -143,7 +168,7 @@ impl Input {
 
     /// A frame that has been taken out whole, with the grant for it: that is kept as long as any of its bytes are, and no longer.
     fn hand_on(&mut self, frame: Bytes) -> Bytes {
-        match self.grant.take() {
+        match self.take_grant() {
             Some(grant) => Bytes::from_owner(Granted { frame, _grant: grant }),
             None => frame,
         }
@@ -178,7 +203,7 @@ impl Input {
     /// No memory is left for it.
     pub fn grant_for(&mut self, bytes: usize, memory: &FrameMemory) -> Result<Option<Grant>, NoMemory> {
         let little = || if bytes <= UNCOUNTED { memory.try_take_little(bytes) } else { None };
-        match self.grant.take().or_else(|| memory.try_take(bytes)).or_else(little) {
+        match self.take_grant().or_else(|| memory.try_take(bytes)).or_else(little) {
             None if bytes > SMALL => Err(NoMemory),
             grant => Ok(grant),
         }
@@ -296,7 +321,8 @@ mod tests {
         let mut sizes = Vec::new();
         while let Some(size) = input.must_be_granted() {
             sizes.push(size);
-            input.grant(memory.try_take(size).expect("fits"));
+            assert_eq!(input.grow(size, &memory), Ok(true));
+            assert_eq!(memory.granted(), size, "it is in place of the smaller one");
             input.make_room();
             assert!(input.bytes.capacity() >= size && input.bytes.capacity() < 2 * size);
             input.bytes.resize(size.min(20 * LARGE), 2);
@@ -306,6 +332,25 @@ mod tests {
         let frame = input.bytes.split().freeze();
         input.settle(&memory).expect("empty");
         assert_eq!((memory.granted(), frame.len()), (0, 20 * LARGE));
+    }
+
+    #[test]
+    fn what_waits_for_its_first_grant_is_counted_with_what_is_little_and_lets_go_of_the_rest() {
+        let memory = FrameMemory::new(4 * BUFFER);
+        let mut waiting = with(BUFFER);
+        waiting.settle(&memory).expect("there is room");
+        let all = memory.try_take(3 * BUFFER).expect("fits");
+        waiting.need(2 * BUFFER);
+        assert_eq!(waiting.grow(2 * BUFFER, &memory), Ok(false));
+        assert_eq!((memory.granted(), memory.granted_little()), (3 * BUFFER, BUFFER));
+        let mut other = with(BUFFER);
+        other.need(2 * BUFFER);
+        assert_eq!(other.grow(2 * BUFFER, &memory), Err(NoMemory));
+        drop((all, other));
+        assert_eq!(waiting.grow(2 * BUFFER, &memory), Ok(true));
+        assert_eq!((memory.granted(), memory.granted_little()), (2 * BUFFER, 0));
+        drop(waiting);
+        assert_eq!(memory.granted(), 0);
     }
 
     #[test]
@@ -341,7 +386,7 @@ mod tests {
         assert_eq!(input.must_be_granted(), None);
         input.need(BUFFER + 5);
         assert_eq!(input.must_be_granted(), Some(BUFFER + 5));
-        input.grant(memory.try_take(BUFFER + 5).expect("fits"));
+        assert_eq!(input.grow(BUFFER + 5, &memory), Ok(true));
         assert_eq!(input.must_be_granted(), None);
         input.make_room();
         assert!(input.bytes.capacity() >= BUFFER + 5);

@@ -30,7 +30,6 @@ pub use self::outbox::Seat;
 pub use self::output::Output;
 pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};
-use crate::memory::Grant;
 
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
@@ -133,8 +132,8 @@ struct Driver<S: Session> {
     connection: Connection,
     counters: Arc<ConnectionCounters>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Memory for the frame under way is waited for.
-    memory: Option<Pin<Box<dyn Future<Output = Grant>>>>,
+    /// Ends when memory is given back that the frame under way waits for.
+    memory: Option<Pin<Box<dyn Future<Output = ()>>>>,
     timer: Pin<Box<Sleep>>,
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
@@ -280,7 +279,7 @@ impl<S: Session> Driver<S> {
     /// Reads what the socket has, as far as there is room for it.
     fn read(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Result<bool, Ending> {
         let wanted = self.wanted();
-        if *left == 0 || wanted == 0 || !self.is_granted(cx) {
+        if *left == 0 || wanted == 0 || !self.is_granted(cx)? {
             return Ok(false);
         }
         let Poll::Ready(ready) = self.connection.stream.poll_readable(cx) else {
@@ -318,18 +317,19 @@ impl<S: Session> Driver<S> {
     }
 
     /// Whether there is memory for more; if not, the task is woken when there is.
-    fn is_granted(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(bytes) = self.io.input.must_be_granted() else { return true };
+    fn is_granted(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let memory = &self.connection.limits.frame_memory;
-        let take = || Box::pin(memory.clone().take(bytes)) as Pin<Box<dyn Future<Output = Grant>>>;
-        match self.memory.get_or_insert_with(take).as_mut().poll(cx) {
-            Poll::Pending => false,
-            Poll::Ready(grant) => {
+        while let Some(bytes) = self.io.input.must_be_granted() {
+            let given_back = || Box::pin(memory.clone().given_back()) as Pin<Box<dyn Future<Output = ()>>>;
+            // It listens before it looks, or what is given back in between goes unseen.
+            if self.memory.get_or_insert_with(given_back).as_mut().poll(cx).is_ready() {
                 self.memory = None;
-                self.io.input.grant(grant);
-                true
+            } else if !self.io.input.grow(bytes, memory)? {
+                return Ok(false);
             }
         }
+        self.memory = None;
+        Ok(true)
     }
 
     /// Nothing more is there to be read for now.
@@ -399,10 +399,11 @@ impl<S: Session> Driver<S> {
     fn progress(&mut self, now: Instant) -> Result<Progress, Ending> {
         let wanted = self.wanted();
         let arrived = self.io.input.bytes.len();
-        let reading = wanted > 0 || self.io.ended;
+        let waits = self.memory.is_some();
+        let reading = (wanted > 0 && !waits) || self.io.ended;
         Ok(Progress {
-            // While it waits for memory the clock runs on: what other connections hold is given back sooner or later, or none of them gets on.
             arriving: (wanted == usize::MAX && arrived > 0).then_some(arrived),
+            waits,
             unread: self.io.output.len(),
             busy: self.session.standing() != Standing::Idle,
             ended: self.io.ended || (!reading && self.look(now)?),

@@ -51,7 +51,7 @@ const TAIL: &str = "
 | speaks another protocol, such as TLS or HTTP | at once | `foreign` |
 | sends what cannot be read, or an API or version that is not served | at once | `header`, `body`, `unknown_api`, `unknown_version` |
 | sends a batch with `acks=0` that is refused | at once | `refused_unanswered` |
-| leaves more unfinished or unread than there is memory for | at once | `memory` |
+| leaves more unfinished or unread, or asks for more, than there is memory for | at once; a large request waits for memory as long as it may take to arrive | `memory` |
 | is one too many | at once | `sabir_refused_connections_total` |
 
 The log names them, too: of each reason at most ten in ten seconds, and then how many were not named; of refused connections one in ten

@@ -7,6 +7,7 @@ use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
 use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use sabir_kafka::wire::messages::find_coordinator::FindCoordinatorRequest;
 use sabir_kafka::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use sabir_kafka::wire::messages::list_config_resources::ListConfigResourcesRequest;
 use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
@@ -147,4 +148,53 @@ async fn settings_that_no_memory_would_have_room_for_are_refused_by_name() {
         assert_code(result.error_code, ErrorCode::PolicyViolation);
         assert!(result.resource_name.starts_with("many-") && result.error_message.is_some());
     }
+}
+
+/// A request is not answered, for want of memory that no connection has.
+async fn is_too_large<R: Request>(rig: &Rig, version: i16, request: &R) {
+    let dropped = rig.dropped("memory");
+    let mut raw = rig.raw().await;
+    raw.send(version, request).await;
+    assert_eq!(raw.closed().await, b"", "{:?}", R::KEY);
+    assert_eq!(rig.dropped("memory"), dropped + 1, "{:?}", R::KEY);
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_refused_before_it_is_made() {
+    let rig = with_memory(1 << 20);
+    let names = |count: usize| (0..count).map(|i| Str::from(format!("{i:x}")));
+    let groups = |count| DescribeGroupsRequest { groups: names(count).collect(), ..Default::default() };
+    // Its answer is too large, and so is what it has decoded.
+    is_too_large(&rig, 5, &groups(5000)).await;
+    is_too_large(&rig, 5, &groups(50_000)).await;
+    let find =
+        |count| FindCoordinatorRequest { coordinator_keys: names(count).collect(), ..Default::default() };
+    is_too_large(&rig, 4, &find(6000)).await;
+    let topics = (0..50_000).map(|i| creatable(&format!("{i}"), 1, &[])).collect();
+    is_too_large(&rig, 7, &CreateTopicsRequest { topics, validate_only: true, ..Default::default() }).await;
+    let mut raw = rig.raw().await;
+    assert_eq!(raw.call(5, &groups(100)).await.groups.len(), 100);
+    assert_eq!(raw.call(4, &find(100)).await.coordinators.len(), 100);
+}
+
+#[tokio::test]
+async fn more_topics_than_an_answer_may_be_about_are_refused_by_name() {
+    let rig = with_memory(1 << 20);
+    let topics: Vec<_> = (0..1001).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
+    for validate_only in [true, false] {
+        let create = CreateTopicsRequest {
+            topics: topics.clone(),
+            timeout_ms: 30_000,
+            validate_only,
+            ..Default::default()
+        };
+        let refused = rig.raw().await.call(7, &create).await;
+        assert_eq!(refused.topics.len(), 1001);
+        for topic in refused.topics {
+            assert_code(topic.error_code, ErrorCode::PolicyViolation);
+            assert!(topic.error_message.is_some());
+        }
+    }
+    let all = rig.raw().await.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
+    assert!(all.topics.iter().all(|topic| topic.name.as_deref().is_none_or(|n| !n.starts_with("many-"))));
 }

@@ -8,7 +8,7 @@ use sabir_broker::{NewTopic, Topic};
 use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
-use super::{Call, Client, Reply, decode, first_error, once, patience, within};
+use super::{Call, Client, Reply, decode, first_error, once, patience, weight, within};
 use crate::server::map::{collides, topic_refusal};
 use crate::server::requests::{BadRequest, Request};
 use crate::server::{names, topic_config};
@@ -35,6 +35,9 @@ pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Resu
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
     let until = Instant::now() + patience(body.timeout_ms);
+    if body.topics.len() > weight::most_topics(&client) {
+        return Ok(too_many(&client, call, &body.topics));
+    }
     let twice = repeated(body.topics.iter().map(|topic| &*topic.name));
     let wanted: Vec<&CreatableTopic> = once(&body.topics, |topic| topic.name.clone()).collect();
     let plan = |topic: &&CreatableTopic| {
@@ -55,6 +58,24 @@ pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Resu
     let topics: Vec<_> = wanted.iter().zip(outcomes).map(answer).collect();
     let error = first_error(topics.iter().map(|t| t.error_code));
     Ok(call.reply(&CreateTopicsResponse { topics, ..Default::default() }, error))
+}
+
+/// Refuses to make any of topics of which there are more than an answer may be about.
+fn too_many(client: &Client, call: Call, topics: &[CreatableTopic]) -> Reply {
+    let (error, most) = (ErrorCode::PolicyViolation, weight::most_topics(client));
+    client.complain(format_args!(
+        "its request to make {} topics is refused: {most} at once are the most",
+        topics.len()
+    ));
+    let message = Str::from(format!("no more than {most} topics are made at once (see net.frame_memory)"));
+    let refused = |topic: &CreatableTopic| CreatableTopicResult {
+        name: topic.name.clone(),
+        error_code: error.code(),
+        error_message: Some(message.clone()),
+        ..Default::default()
+    };
+    let topics = once(topics, |topic| topic.name.clone()).map(refused).collect();
+    call.reply(&CreateTopicsResponse { topics, ..Default::default() }, error)
 }
 
 fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {

@@ -8,15 +8,20 @@ use sabir_model::TopicId;
 use sabir_net::{DropReason, FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::{Duration, Instant};
 
-use super::{Client, Handling, Reply, decode, once};
+use super::{Client, Handling, LONG, Reply, decode, once};
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
-use crate::wire::messages::create_topics::{CreatableTopicConfigs, CreateTopicsRequest};
+use crate::wire::messages::create_topics::{
+    CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest,
+};
+use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest};
+use crate::wire::messages::delete_topics::{DeletableTopicResult, DeleteTopicsRequest};
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResourceResult, DescribeConfigsSynonym,
 };
-use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroupMember};
+use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use crate::wire::messages::describe_log_dirs::{DescribeLogDirsPartition, DescribeLogDirsRequest};
+use crate::wire::messages::find_coordinator::{Coordinator, FindCoordinatorRequest};
 use crate::wire::messages::list_groups::ListedGroup;
 use crate::wire::messages::metadata::{MetadataRequest, MetadataResponsePartition, MetadataResponseTopic};
 use crate::wire::messages::offset_fetch::{
@@ -48,7 +53,7 @@ pub(super) async fn hold(
     taken.map(Some).map_err(|_| NoMemory)
 }
 
-/// So many partitions, or groups, are listed at once.
+/// So many partitions, or groups, are listed at once, and so many topics made.
 const FEW: usize = 1000;
 
 /// Whether a request may take long to be weighed, handled and answered although it is small.
@@ -73,8 +78,40 @@ pub(super) fn within(
     request: Request,
     handle: fn(Arc<Client>, Request) -> Handling,
 ) -> Handling {
+    let total = client.memory.total();
+    if decoded(&request) > total {
+        return Box::pin(std::future::ready(Ok(NO_MEMORY)));
+    }
     let bytes = answer(&client, &request);
+    if bytes > total && is_as_asked(request.api) {
+        return Box::pin(std::future::ready(Ok(NO_MEMORY)));
+    }
     if bytes <= UNCOUNTED { handle(client, request) } else { Box::pin(held(client, request, bytes, handle)) }
+}
+
+/// What each byte of a large request may come to in memory once it is decoded and its names are told apart.
+const DECODED: usize = 16;
+
+/// About what a request takes decoded, in bytes, where that may be far more than it has encoded.
+fn decoded(request: &Request) -> usize {
+    match request.api {
+        // Their bytes are those of what they carry, which is not copied.
+        ApiKey::Produce | ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::SaslAuthenticate => 0,
+        _ if request.body.len() <= LONG => 0,
+        _ => request.body.len().saturating_mul(DECODED),
+    }
+}
+
+/// Whether it is the request that decides how large the answer becomes, not what there is: the client can ask for less at once.
+fn is_as_asked(api: ApiKey) -> bool {
+    matches!(
+        api,
+        ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::DescribeGroups
+            | ApiKey::DeleteGroups
+            | ApiKey::FindCoordinator
+    )
 }
 
 async fn held(
@@ -83,7 +120,8 @@ async fn held(
     bytes: usize,
     handle: fn(Arc<Client>, Request) -> Handling,
 ) -> Result<Reply, BadRequest> {
-    // One that is larger is let through alone, or nearly so: its frame has a part of the same memory.
+    // One that is larger, as the answer on all there is may be, is let through alone, or nearly so: its frame has a part of the same
+    // memory.
     let bytes = bytes.min(client.memory.total() / 2);
     match hold(&client.memory, bytes, Instant::now()).await {
         Ok(granted) => Ok(sent(handle(client, request).await?, granted)),
@@ -110,6 +148,10 @@ pub(super) const TOPIC_SETTINGS: usize = 40
     * (size_of::<DescribeConfigsResourceResult>() + 3 * size_of::<DescribeConfigsSynonym>() + SETTING_TEXTS);
 /// The same without descriptions and synonyms.
 const MADE_TOPIC: usize = 40 * (size_of::<CreatableTopicConfigs>() + 100);
+/// A topic that is not made, with what is said of it.
+const REFUSED_TOPIC: usize = size_of::<CreatableTopicResult>() + 300;
+/// More topics are not made at once, whatever memory there is.
+const MOST_TOPICS: usize = 10_000;
 /// Names, values and what is said of a setting, as it is encoded.
 const SETTING_TEXTS: usize = 400;
 /// A list of nodes, of which there is one.
@@ -120,6 +162,11 @@ const MEMBER: usize = size_of::<DescribedGroupMember>() + 256;
 const POSITION: usize = size_of::<OffsetFetchResponsePartitions>() + 64;
 const SIZE: usize = size_of::<DescribeLogDirsPartition>() + 32;
 const GROUP: usize = size_of::<ListedGroup>() + 512;
+/// A group that is asked for by name, beside its members and twice its name.
+const NAMED_GROUP: usize = size_of::<DescribedGroup>() + 256;
+const DELETED_GROUP: usize = size_of::<DeletableGroupResult>() + 64;
+const DELETED_TOPIC: usize = size_of::<DeletableTopicResult>() + 300;
+const COORDINATOR: usize = size_of::<Coordinator>() + 128;
 /// The name of a topic, beside its text.
 const NAME: usize = size_of::<Str>() + size_of::<String>() + 32;
 
@@ -129,9 +176,14 @@ fn answer(client: &Client, request: &Request) -> usize {
     match request.api {
         ApiKey::Metadata => metadata(client, request).unwrap_or(0),
         ApiKey::DescribeConfigs => described_settings(client, request).unwrap_or(0),
-        ApiKey::CreateTopics => {
-            decode::<CreateTopicsRequest>(request).map_or(0, |body| body.topics.len() * MADE_TOPIC)
+        ApiKey::CreateTopics => made_topics(client, request).unwrap_or(0),
+        ApiKey::DeleteTopics => decode::<DeleteTopicsRequest>(request)
+            .map_or(0, |body| body.topics.len().max(body.topic_names.len()) * DELETED_TOPIC),
+        ApiKey::DeleteGroups => {
+            decode::<DeleteGroupsRequest>(request).map_or(0, |body| body.groups_names.len() * DELETED_GROUP)
         }
+        ApiKey::FindCoordinator => decode::<FindCoordinatorRequest>(request)
+            .map_or(0, |body| body.coordinator_keys.len() * COORDINATOR),
         ApiKey::DescribeGroups => described_groups(client, request).unwrap_or(0),
         ApiKey::ListGroups => client.groups().count() * GROUP,
         ApiKey::OffsetFetch => positions(client, request).unwrap_or(0),
@@ -139,6 +191,20 @@ fn answer(client: &Client, request: &Request) -> usize {
         ApiKey::ListConfigResources | ApiKey::DescribeTopicPartitions => topic_names(client),
         _ => 0,
     }
+}
+
+/// How many topics one request may make: their settings are all in the answer.
+pub(super) fn most_topics(client: &Client) -> usize {
+    (client.memory.total() / MADE_TOPIC).clamp(FEW, MOST_TOPICS)
+}
+
+fn made_topics(client: &Client, request: &Request) -> Result<usize, BadRequest> {
+    let count = decode::<CreateTopicsRequest>(request)?.topics.len();
+    Ok(match count > most_topics(client) {
+        true => count * REFUSED_TOPIC,
+        // A few are made whatever memory there is.
+        false => (count * MADE_TOPIC).min(client.memory.total()),
+    })
 }
 
 fn partitions(topics: usize, partitions: usize, each: usize) -> usize {
@@ -185,11 +251,11 @@ fn described_settings(client: &Client, request: &Request) -> Result<usize, BadRe
 fn described_groups(client: &Client, request: &Request) -> Result<usize, BadRequest> {
     let body: DescribeGroupsRequest = decode(request)?;
     let groups = client.groups();
-    let views = once(&body.groups, Clone::clone).filter_map(|id| groups.describe(id));
     let members = |view: sabir_broker::GroupView| -> usize {
         view.members.iter().map(|m| MEMBER + m.metadata.len() + m.assignment.len()).sum()
     };
-    Ok(views.map(members).sum())
+    let one = |id: &Str| NAMED_GROUP + 2 * id.len() + groups.describe(id).map_or(0, members);
+    Ok(once(&body.groups, Clone::clone).map(one).sum())
 }
 
 fn positions(client: &Client, request: &Request) -> Result<usize, BadRequest> {

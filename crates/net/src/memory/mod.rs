@@ -1,9 +1,13 @@
 //! The memory that large incomplete and unanswered frames of all connections share.
 
+mod growing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
+
+pub(crate) use self::growing::GrowingGrant;
 
 /// What part of the memory little things have beside it.
 const LITTLE_PART: usize = 4;
@@ -11,7 +15,7 @@ const LITTLE_PART: usize = 4;
 /// A bound on the bytes that frames take in all connections together.
 ///
 /// A connection that finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
-/// one that does not.
+/// one that does not. Who waits while it holds something has a [`GrowingGrant`], so that those who do never wait for each other.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
     shared: Arc<Shared>,
@@ -24,11 +28,13 @@ struct Shared {
     total: usize,
     granted: AtomicUsize,
     given_back: Notify,
+    growing: growing::Frames,
 }
 
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self { total, granted: AtomicUsize::new(0), given_back: Notify::new() })
+        let (granted, given_back) = (AtomicUsize::new(0), Notify::new());
+        Arc::new(Self { total, granted, given_back, growing: growing::Frames::default() })
     }
 }
 
@@ -144,6 +150,13 @@ impl FrameMemory {
             }
             given_back.await;
         }
+    }
+}
+
+impl FrameMemory {
+    /// Ends when something is given back from when it is polled first.
+    pub(crate) async fn given_back(self) {
+        self.shared.given_back.notified().await;
     }
 }
 
