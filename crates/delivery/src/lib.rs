@@ -3,4 +3,5 @@
 
 pub mod dispatch;
 pub mod group;
+pub mod policy;
 pub mod subscription;
