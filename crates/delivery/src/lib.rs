@@ -5,3 +5,4 @@ pub mod dispatch;
 pub mod group;
 pub mod policy;
 pub mod subscription;
+pub mod timer;
