@@ -12,6 +12,7 @@ use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupId, GroupPha
 use sabir_model::{GroupError, ShardFailure};
 
 use super::entries::GroupEntry;
+use super::given::GivenIds;
 use super::reply::Replier;
 use super::steady::Steady;
 use super::waiter::GroupWaiter;
@@ -83,7 +84,9 @@ pub(super) struct Inner {
     pub member_bytes: usize,
     /// What ids take that were given out and have not come back.
     pub pending_bytes: usize,
-    /// Requests refused for that, and when that was last told, by the clock of the machines.
+    /// Which they are.
+    pub given: GivenIds,
+    /// Requests refused for want of memory, and when that was last told, by the clock of the machines.
     pub refused: u64,
     pub told_at: Option<i64>,
     /// Machines of groups that the table does not have yet.
@@ -103,6 +106,7 @@ impl Inner {
             last_incarnation: 0,
             member_bytes: 0,
             pending_bytes: 0,
+            given: GivenIds::default(),
             refused: 0,
             told_at: None,
             unstored: 0,

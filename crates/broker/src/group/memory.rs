@@ -8,7 +8,7 @@ use super::led::Inner;
 
 /// Ids that were given out take this part beside what members may, and groups that are stored as much beyond it: a member that joins
 /// again may name what it was given.
-const PART: usize = 4;
+pub(super) const PART: usize = 4;
 /// How often it is told that it is full, in milliseconds.
 const TELL_EVERY: i64 = 10_000;
 
@@ -37,9 +37,6 @@ impl Groups {
         group: &GroupId,
         request: &JoinRequest,
     ) -> Result<(), GroupError> {
-        if request.wants_id() && inner.pending_bytes > self.shared.options.max_member_bytes / PART {
-            return self.refuse(inner, group);
-        }
         self.admit_bytes(inner, group, |machine| machine.bytes_with(request))
     }
 
@@ -59,9 +56,7 @@ impl Groups {
 
     fn refuse(&self, inner: &mut Inner, group: &GroupId) -> Result<(), GroupError> {
         inner.refused += 1;
-        let now = inner.now(self.shared.clock.monotonic_ms());
-        if inner.told_at.is_none_or(|told| now - told >= TELL_EVERY) {
-            inner.told_at = Some(now);
+        if self.may_tell(inner) {
             let (bytes, pending, refused) = (inner.member_bytes, inner.pending_bytes, inner.refused);
             tracing::warn!(
                 group = &*group.name,
@@ -72,5 +67,28 @@ impl Groups {
             );
         }
         Err(GroupError::LimitReached)
+    }
+
+    /// Says that ids were forgotten for others.
+    pub(super) fn tell_forgotten(&self, inner: &mut Inner, group: &GroupId) {
+        if self.may_tell(inner) {
+            let pending = inner.pending_bytes;
+            tracing::warn!(
+                group = &*group.name,
+                pending,
+                "very many clients were given member ids and have not come back with them: the oldest ids are forgotten \
+                 (group.member_memory)"
+            );
+        }
+    }
+
+    /// Whether the log may have a line more.
+    fn may_tell(&self, inner: &mut Inner) -> bool {
+        let now = inner.now(self.shared.clock.monotonic_ms());
+        let may = inner.told_at.is_none_or(|told| now - told >= TELL_EVERY);
+        if may {
+            inner.told_at = Some(now);
+        }
+        may
     }
 }

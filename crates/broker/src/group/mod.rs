@@ -8,6 +8,7 @@
 
 mod deadlines;
 mod entries;
+mod given;
 mod led;
 mod memory;
 mod offsets;

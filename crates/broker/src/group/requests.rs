@@ -43,7 +43,11 @@ impl Groups {
             return Err(GroupError::InconsistentProtocol);
         }
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
+        let wants_id = request.wants_id();
         self.with(|inner, wakes| {
+            if wants_id {
+                self.make_room_for_id(inner, wakes);
+            }
             self.make(inner, &group, !request.member.is_empty())?;
             if let Err(error) = self.admit_join(inner, &group, &request) {
                 inner.drop_if_idle(&group);
@@ -51,7 +55,10 @@ impl Groups {
             }
             let (replier, reply) = Reply::pair();
             let ticket = inner.park(&group, Waits::Join(replier));
-            self.drive(inner, &group, GroupEvent::Join(ticket, fresh, detached(request)), wakes);
+            self.drive(inner, &group, GroupEvent::Join(ticket, fresh.clone(), detached(request)), wakes);
+            if wants_id {
+                inner.note_given(&group, fresh);
+            }
             Ok(reply)
         })
     }

@@ -321,6 +321,11 @@ impl Group {
         self.kept_bytes() - self.members.assigned_bytes() + given
     }
 
+    /// Whether a client was given that id and has not come back with it.
+    pub fn waits_for(&self, id: &Text) -> bool {
+        self.pending.contains(id)
+    }
+
     /// Bytes of ids given out, as a measure of the memory they take.
     pub fn pending_bytes(&self) -> usize {
         self.pending.bytes()

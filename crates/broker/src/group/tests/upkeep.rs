@@ -188,20 +188,29 @@ fn groups_that_are_there_rebalance_when_others_have_filled_the_memory() {
 }
 
 #[test]
-fn ids_that_nobody_comes_back_for_leave_room_for_members_and_are_soon_forgotten() {
+fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_for_ids() {
     let rig = Rig::with(GroupOptions { max_member_bytes: 10_000, ..GroupOptions::default() });
     let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
-    let ask =
-        |i: usize| now(&mut rig.groups.join(&format!("x{i}"), request.clone())).unwrap().unwrap_err().error;
-    let given = (0..100).take_while(|i| ask(*i) == GroupError::MemberIdRequired).count();
-    assert!((20..40).contains(&given), "{given}");
-    assert_eq!(ask(given), GroupError::LimitReached);
+    let ask = |group: &str| now(&mut rig.groups.join(group, request.clone())).unwrap().unwrap_err();
+    for i in 0..5000 {
+        assert_eq!(ask(&format!("x{i}")).error, GroupError::MemberIdRequired);
+        assert_eq!(ask("one").error, GroupError::MemberIdRequired);
+    }
     let memory = rig.groups.member_memory();
-    assert_eq!((memory.bytes, memory.refused), (0, 2));
+    assert!((2_000..2_800).contains(&memory.pending_bytes), "{memory:?}");
+    assert_eq!((memory.bytes, memory.refused), (0, 0));
+    {
+        let inner = rig.groups.shared.inner.lock();
+        assert!(inner.led.len() < 50, "{}", inner.led.len());
+    }
     assert!(now(&mut rig.join("good", &client())).unwrap().is_ok());
+    // A client that comes back soon is let in, however many have asked since.
+    let given = ask("new").member;
+    (0..10).for_each(|i| assert_eq!(ask(&format!("y{i}")).error, GroupError::MemberIdRequired));
+    let back = JoinRequest { member: given, ..request.clone() };
+    assert!(now(&mut rig.groups.join("new", back)).unwrap().is_ok());
     rig.pass(61_000);
     assert_eq!(rig.groups.member_memory().pending_bytes, 0);
-    assert_eq!(ask(given), GroupError::MemberIdRequired);
 }
 
 #[test]
