@@ -4,6 +4,10 @@
 
 use std::time::Instant;
 
+use sabir_delivery::dispatch::{
+    Access, Credit, Deliveries, DemandMember, Demands, Dispatched, Dispatcher, FilterNo, GroupOrder,
+    MemberNo, MessageFacts, Messages,
+};
 use sabir_delivery::subscription::{
     HeldBy, MessageOwner, Operation, OperationList, OperationsWriter, RangesBuffer, Settlement, Subscription,
     SubscriptionNo, SubscriptionPage, Terms,
@@ -115,6 +119,7 @@ fn speed() {
     });
     settles_out_of_order(N);
     entries(N);
+    dealing(N);
 }
 
 fn settles_out_of_order(messages: u64) {
@@ -147,6 +152,53 @@ fn entries(messages: u64) {
             }
         }
     });
+}
+
+/// Counts what is dealt, and keeps it in ranges.
+#[derive(Default)]
+struct Dealt(RangesBuffer);
+
+impl Deliveries for Dealt {
+    fn deliver(&mut self, dispatched: Dispatched) {
+        self.0.push(dispatched.offset..dispatched.offset + 1);
+    }
+}
+
+struct Plain;
+
+impl Messages for Plain {
+    fn facts(&mut self, _offset: u64) -> Option<MessageFacts> {
+        Some(MessageFacts::default())
+    }
+
+    fn passes(&mut self, _filter: FilterNo, _offset: u64) -> bool {
+        true
+    }
+}
+
+/// Two consumers of one session, so that what is dealt is one range.
+fn dealing(messages: u64) {
+    let mut subscription = published(messages as u32);
+    let mut dispatcher = Dispatcher::new(Access::Shared, GroupOrder::Free);
+    let mut demands = Demands::default();
+    for number in [1, 2] {
+        let demand = demands.add(Credit::messages(Credit::UNLIMITED));
+        let (number, owner) = (MemberNo(number), TERMS.owner);
+        let member = DemandMember { number, demand, owner, priority: 0, filter: None, waits: false };
+        dispatcher.attach(member, false).expect("nobody has it to itself");
+    }
+    let mut dealt = Dealt::default();
+    timed("deal to two in turn, acquire and settle, 50 a round, each", messages, || {
+        for _ in (0..messages).step_by(50) {
+            dealt.0.clear();
+            dispatcher.dispatch(&subscription, &mut demands, 0, 50, &mut Plain, &mut dealt);
+            for operation in [acquired(&dealt.0, 1), settled(&dealt.0)] {
+                subscription.apply(&operation, 0, &mut dispatcher);
+                dispatcher.applied(&operation);
+            }
+        }
+    });
+    assert_eq!(subscription.floor(), messages);
 }
 
 fn main() {
