@@ -295,6 +295,7 @@ fn restore(store: &Store) -> Subscription {
     for (key, value) in store {
         subscription.decode_page(SubscriptionPage::decode(key).unwrap(), value).unwrap();
     }
+    subscription.check_pages().unwrap();
     subscription
 }
 

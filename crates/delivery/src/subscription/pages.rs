@@ -12,7 +12,7 @@ use sabir_base::varint::{put_u64, take_u32, take_u64};
 use sabir_model::DecodeError;
 use sabir_model::stored::{end, put_bytes, take_form, take_str, take_u8};
 
-use super::Subscription;
+use super::{MessageState, Subscription};
 
 const FORM: u8 = 1;
 
@@ -133,6 +133,23 @@ impl Subscription {
             }
         }
         end(input)
+    }
+
+    /// Checks what no single page says, once all are read: that whatever is in flight has an owner.
+    ///
+    /// # Errors
+    /// A page of owners is missing, or is not of the same checkpoint.
+    pub fn check_pages(&self) -> Result<(), DecodeError> {
+        let mut at = self.floor();
+        while at < self.end() {
+            let (state, mut end) = self.run(at);
+            if state == MessageState::InFlight {
+                let (_, held_to) = self.holding_run(at).ok_or(DecodeError::Field("owner"))?;
+                end = end.min(held_to);
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     fn decode_header(&mut self, input: &mut &[u8]) -> Result<(), DecodeError> {

@@ -155,6 +155,20 @@ fn damaged_pages_are_refused() {
 }
 
 #[test]
+fn a_checkpoint_that_lacks_owners_is_refused() {
+    let whole = with_in_flight(3_000, 10);
+    let mut again = Subscription::default();
+    let mut read = |page| {
+        let mut stored = Vec::new();
+        assert!(whole.encode_page(page, &mut stored));
+        again.decode_page(page, &stored).unwrap();
+        again.check_pages()
+    };
+    assert_eq!(read(SubscriptionPage::Header), Err(DecodeError::Field("owner")));
+    assert_eq!(read(SubscriptionPage::Owners(0)), Ok(()));
+}
+
+#[test]
 fn a_backlog_that_is_settled_in_order_leaves_no_page_but_the_header() {
     let mut subscription = with_in_flight(100_000, 100);
     for offset in 0..100 {
