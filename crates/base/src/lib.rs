@@ -7,6 +7,7 @@ pub mod crc;
 pub mod drain_loop;
 pub mod metrics;
 pub mod node_time;
+pub mod outbox;
 pub mod panics;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -134,13 +134,27 @@ impl Written {
             self.decide(Err(*failure)).into_iter().for_each(|read| read(Err(*failure), wakes));
         }
         let bytes = answer.map(|answer| {
-            let appended = self.batches.iter().zip(&answer.appended).filter(|(_, appended)| **appended);
-            appended.for_each(|((bytes, traffic), _)| traffic.receive(*bytes));
+            self.count(&answer);
             answer.bytes
         });
-        if let Some(replier) = self.progress.lock().replier.take() {
-            replier.send(bytes, wakes);
-        }
+        self.reply(bytes, wakes);
+    }
+
+    /// Counts what was appended of its batches.
+    pub(crate) fn count(&self, answer: &FrontendAnswer) {
+        let appended = self.batches.iter().zip(&answer.appended).filter(|(_, appended)| **appended);
+        appended.for_each(|((bytes, traffic), _)| traffic.receive(*bytes));
+    }
+
+    /// Answers whoever wrote it, if that is not done yet.
+    pub(crate) fn reply(&self, answer: Result<Bytes, ShardFailure>, wakes: &mut WakeBatch) {
+        let replier = self.progress.lock().replier.take();
+        replier.into_iter().for_each(|replier| replier.send(answer.clone(), wakes));
+    }
+
+    /// Whether somebody still waits for its answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.progress.lock().replier.as_ref().is_some_and(Replier::is_awaited)
     }
 
     /// Has a read come right behind the entry, after those that do already. Gives it back, with what became of the entry, if that is decided.

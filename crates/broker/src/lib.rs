@@ -29,6 +29,7 @@ mod partition;
 mod private;
 pub mod projection;
 mod publish;
+pub mod push;
 mod read;
 mod shard;
 mod state;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use sabir_model::{DecodeError, FrontendNo, Sequence};
 
 pub use crate::shard::Leading;
-pub use crate::state::Effects;
 pub(crate) use crate::state::FrontendAnswer;
+pub use crate::state::{Effects, EntryId};
 use crate::state::{ShardState, StoredMaps, prefixes};
 pub use sabir_journal::pages::{
     Budget, PageChange, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged,

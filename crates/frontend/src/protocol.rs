@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use sabir_broker::projection::ProjectionFactory;
 use sabir_broker::{Broker, Converter};
-use sabir_net::{Frontend, Workers, exposed, exposure_advice, machine_name};
+use sabir_net::{Frontend, Registry, Tasks, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, SettingsTable, Size};
@@ -96,6 +96,10 @@ pub struct FrontendContext {
     pub broker: Broker,
     /// What does work that takes long; shared with all other front ends.
     pub workers: Workers,
+    /// Starts what it does beside its connections.
+    pub tasks: Tasks,
+    /// The node's open connections, those of other front ends too.
+    pub registry: Registry,
     /// Where it listens. [`Connection::listener`](sabir_net::Connection::listener) counts them from 0.
     pub listening: Vec<Listening>,
 }

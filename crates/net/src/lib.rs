@@ -22,12 +22,13 @@ pub use claim::Claim;
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
 pub use driver::{
     Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
-    Patience, Seat, Session, Standing, UNCOUNTED, drive,
+    Patience, Session, Standing, UNCOUNTED, drive,
 };
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
 pub use memory::{FrameMemory, Grant};
-pub use net::{Drained, Net, NetOptions};
+pub use net::{Drained, Net, NetOptions, Tasks};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
+pub use sabir_base::outbox::Seat;
 pub use stream::Stream;
 pub use threads::Watched;
 pub use workers::{Checked, Checks, JobCost, JobSize, Turn, Workers};

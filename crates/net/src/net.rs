@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -65,6 +66,35 @@ pub struct Drained {
     pub open: usize,
     /// Connections that had not ended at its deadline.
     pub left: usize,
+}
+
+/// Starts what a front end does beside its connections, such as what it does by time. Clones are the same; the default one belongs to no
+/// node, and starts nothing.
+#[derive(Clone, Default)]
+pub struct Tasks {
+    /// Weak: whoever keeps this does not keep the threads.
+    threads: Weak<Vec<IoThread>>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Tasks {
+    /// Runs a task on an I/O thread until it ends, or the node has stopped; a drain does not wait for it. It must not block. One that
+    /// panics ends alone.
+    pub fn spawn<F: Future<Output = ()> + 'static>(
+        &self,
+        name: &'static str,
+        task: impl FnOnce() -> F + Send + 'static,
+    ) {
+        let Some(threads) = self.threads.upgrade() else { return };
+        let thread = &threads[self.next.fetch_add(1, Relaxed) % threads.len()];
+        thread.run(Box::new(move || {
+            Box::pin(async move {
+                if panics::contain_task(task()).await.is_none() {
+                    tracing::error!(name, "a task of a front end ended by a panic");
+                }
+            })
+        }));
+    }
 }
 
 /// The running I/O threads. Dropping it ends them and every connection.
@@ -158,6 +188,11 @@ impl Net {
     /// What bounds the connections.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
+    }
+
+    /// Starts what front ends do beside their connections.
+    pub fn tasks(&self) -> Tasks {
+        Tasks { threads: Arc::downgrade(&self.threads), next: Arc::default() }
     }
 
     /// The node's workers: all front ends share them.

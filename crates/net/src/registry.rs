@@ -7,8 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
+use sabir_broker::Reply;
+use sabir_broker::push::{Ask, AskFailure, PushSeat};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::DropReason;
@@ -109,6 +112,7 @@ pub struct OpenConnection {
     /// Whether it is to be closed, to be looked at without the lock.
     closing: AtomicBool,
     key: Mutex<Option<ClientKey>>,
+    seat: OnceLock<PushSeat>,
     ended: CancellationToken,
 }
 
@@ -143,6 +147,7 @@ impl OpenConnection {
             closer: Mutex::default(),
             closing: AtomicBool::default(),
             key: Mutex::default(),
+            seat: OnceLock::new(),
             ended: CancellationToken::new(),
         }
     }
@@ -175,6 +180,25 @@ impl OpenConnection {
             wakes.add(slot, waker);
             wakes.deliver();
         }
+    }
+
+    /// Lets others reach its client by its session's outbox; said once, where the session [opens](crate::Session::opened).
+    pub fn reach_by(&self, seat: PushSeat) {
+        // A second one would be the same.
+        let _ = self.seat.set(seat);
+    }
+
+    /// Its session's outbox, if that takes pushes.
+    pub fn seat(&self) -> Option<&PushSeat> {
+        self.seat.get()
+    }
+
+    /// Asks its client something, in the form of its protocol. How long the answer is waited for is the caller's to decide.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn ask(&self, payload: Bytes) -> Result<Reply<Result<Bytes, AskFailure>>, AskFailure> {
+        Ask::send(self.seat.get().ok_or(AskFailure::Unsupported)?, payload)
     }
 
     /// Whether it is to be closed.
@@ -281,7 +305,9 @@ impl Registry {
         self.inner.open.lock().get(&id).cloned()
     }
 
-    fn take_over(&self, key: ClientKey, by: &OpenConnection) -> Option<Arc<OpenConnection>> {
+    /// Gives a connection a name that only one may have, and gives back the one that had it. The session has that one closed
+    /// ([`DropReason::TakenOver`]) and waits for its [end](OpenConnection::ended) before it goes on with what the name stands for.
+    pub fn take_over(&self, key: ClientKey, by: &OpenConnection) -> Option<Arc<OpenConnection>> {
         let former = {
             // In this order, as where a connection leaves.
             let mut holders = self.inner.holders.lock();
@@ -329,8 +355,7 @@ impl Registered {
         self.connection.clone()
     }
 
-    /// Takes a name that only one connection may have, and gives back the one that had it. The session has that one closed
-    /// ([`DropReason::TakenOver`]) and waits for its [end](OpenConnection::ended) before it goes on with what the name stands for.
+    /// See [`Registry::take_over`].
     pub fn take_over(&self, key: ClientKey) -> Option<Arc<OpenConnection>> {
         self.registry.take_over(key, &self.connection)
     }

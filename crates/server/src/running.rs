@@ -156,6 +156,8 @@ fn serve(
     let started = config.configured.start(FrontendContext {
         broker: broker.clone(),
         workers: net.workers().clone(),
+        tasks: net.tasks(),
+        registry: net.registry().clone(),
         listening,
     });
     net.serve(listener, started.frontend.clone());

@@ -4,6 +4,7 @@
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Package};
 use figment::Figment;
@@ -132,6 +133,47 @@ fn only_the_list_names_a_protocol() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What stands outside a protocol's folder because of it. Whoever adds one touches these, and the pages that are made of them.
+const OUTSIDE: &[&str] = &["Cargo.toml", "crates/server/Cargo.toml", LIST];
+
+#[test]
+fn a_protocols_crate_is_named_outside_its_folder_by_two_manifests_and_the_list_alone() {
+    let metadata = metadata();
+    let root = metadata.workspace_root.as_std_path();
+    let texts = texts(root);
+    for package in metadata.workspace_packages().iter().filter(|package| is_protocol(package)) {
+        // In code it has underscores.
+        let name = package.name.replace('-', "_");
+        let within = folder(package);
+        let outside = texts
+            .iter()
+            .filter(|(path, text)| !path.starts_with(&within) && has_word(&text.replace('-', "_"), &name));
+        let found: BTreeSet<_> =
+            outside.map(|(path, _)| path.strip_prefix(root).expect("below it")).collect();
+        let allowed: BTreeSet<_> = OUTSIDE.iter().map(Path::new).collect();
+        assert!(found.is_subset(&allowed), "{}: {found:?}", package.name);
+        // One that is not served yet need not be in all of them.
+        assert!(found == allowed || !found.contains(Path::new(LIST)), "{}: {found:?}", package.name);
+    }
+}
+
+/// The sources and manifests below a folder, those of tests too.
+fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
+    let entries =
+        std::fs::read_dir(folder).expect("a folder can be read").map(|entry| entry.expect("it is there"));
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
+            found.extend(texts(&path));
+        } else if path.is_file() && (name.ends_with(".rs") || name == "Cargo.toml") {
+            let text = std::fs::read_to_string(&path).expect("a source is text");
+            found.push((path, text));
+        }
+    }
+    found
+}
+
 #[test]
 fn pure_parts_have_no_clock_no_dice_and_no_io() {
     let mut pure = Vec::new();
@@ -141,6 +183,7 @@ fn pure_parts_have_no_clock_no_dice_and_no_io() {
             "delivery" | "routing" => pure.extend(sources(&src)),
             _ if is_protocol(package) => {
                 pure.extend(sources(&src.join("wire")));
+                pure.extend(sources(&src.join("wire.rs")));
                 pure.extend(sources(&src.join("server/requests.rs")));
             }
             _ => {}

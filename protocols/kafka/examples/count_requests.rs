@@ -26,7 +26,7 @@ use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest,
 use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{ShardId, TopicConfig};
-use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Registry, Workers};
+use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Registry, Tasks, Workers};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
@@ -159,6 +159,8 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
     let started = Kafka.configure(Default::default())?.start(FrontendContext {
         broker: broker.clone(),
         workers: Workers::of_node(64 << 20),
+        tasks: Tasks::default(),
+        registry: Registry::default(),
         listening: vec![Listening { address: local, advertise: None }],
     });
     let limits = Limits {

@@ -35,6 +35,11 @@ impl<T> Reply<T> {
 }
 
 impl<T> Replier<T> {
+    /// Whether the other end is still there.
+    pub(crate) fn is_awaited(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub(crate) fn send(self, answer: T, wakes: &mut WakeBatch) {
         let mut slot = self.0.lock();
         slot.answer = Some(answer);

@@ -8,6 +8,7 @@ use sabir_base::drain_loop::DrainLoop;
 use super::checkpoint::Checkpointer;
 use super::crowd::Crowd;
 use super::drive::Worker;
+use super::late::LateAnswers;
 use super::leadership::Leadership;
 use super::signal::Signal;
 
@@ -22,6 +23,7 @@ pub(super) struct ApplyPath {
     pub(super) watched: AtomicBool,
     pub(super) checkpointer: Mutex<Checkpointer>,
     pub(super) crowd: Crowd,
+    pub(super) late: LateAnswers,
     pub(super) leadership: Leadership,
     /// Whether something panicked and the waiters have not been told yet.
     pub(super) panicked: AtomicBool,
@@ -36,6 +38,7 @@ impl ApplyPath {
             watched: AtomicBool::new(false),
             checkpointer: Mutex::new(checkpointer),
             crowd: Crowd::default(),
+            late: LateAnswers::default(),
             leadership: Leadership::default(),
             panicked: AtomicBool::new(false),
         }

@@ -100,6 +100,7 @@ impl Shard {
             // It became final between the replicator's start and the end of the replay, which took it in.
             return;
         }
+        let is_of_next_term = state.term != term;
         let applied = state.apply_block(
             sequence,
             term,
@@ -115,6 +116,9 @@ impl Shard {
         std::mem::swap(&mut state.partitions.touched, &mut worker.touched);
         let fresh = std::mem::take(&mut state.front_ends.fresh);
         drop(state);
+        if is_of_next_term {
+            self.end_waiting(Some(term), ShardFailure::NotLeader);
+        }
         if !fresh.is_empty() {
             self.appends.open.lock().bound.extend(fresh);
         }
@@ -132,6 +136,8 @@ impl Shard {
         let waiters = cut.into_iter().flat_map(|sent| sent.waiters);
         worker.answers.extend(waiters.map(|(_, waiter)| (waiter, failed(ShardFailure::NotLeader))));
         self.reads.watchers.wake_all(&mut worker.wakes);
+        // A tail is cut where another term begins.
+        self.end_waiting(None, ShardFailure::NotLeader);
     }
 
     fn stop(&self, worker: &mut Worker, reason: &Arc<StorageError>) {
@@ -165,12 +171,13 @@ impl Shard {
         self.appends.waiting.store(0, SeqCst);
         drop(open);
         self.make_room();
+        self.end_waiting(None, why);
         left
     }
 
     fn deliver(&self, worker: &mut Worker) {
         for (waiter, outcome) in worker.answers.drain(..) {
-            waiter.answer(outcome, &mut worker.wakes);
+            self.hand_on(waiter, outcome, &mut worker.wakes);
         }
         worker.wakes.deliver();
     }

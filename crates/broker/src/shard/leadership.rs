@@ -138,6 +138,7 @@ impl Shard {
         let was_led = state.led.take().is_some();
         let parts = state.parts();
         drop(state);
+        self.end_waiting(None, ShardFailure::NotLeader);
         if was_led {
             parts.into_iter().for_each(|part| part.laid_down());
         }

@@ -14,6 +14,7 @@ mod apply_path;
 mod checkpoint;
 mod crowd;
 mod drive;
+mod late;
 mod leadership;
 mod open;
 mod panic;

@@ -129,6 +129,7 @@ impl Shard {
     /// Takes no more writes; those that were taken go on.
     pub(crate) fn close(&self) {
         self.appends.open.lock().refused = Some(ShardFailure::ShuttingDown);
+        self.end_waiting(None, ShardFailure::ShuttingDown);
     }
 
     /// Waits until everything that was taken is applied. Blocking.

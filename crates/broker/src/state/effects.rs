@@ -1,7 +1,7 @@
 //! What the applying of a front end's entry may do beside changing its own projection.
 
 use bytes::Bytes;
-use sabir_model::{AppendError, Sequence};
+use sabir_model::{AppendError, Sequence, Term};
 
 use super::{At, Partitions};
 use crate::append::Appended;
@@ -18,6 +18,39 @@ pub struct Effects<'a> {
     /// Where the first of them begins in the block's content.
     offset: u32,
     appended: Vec<bool>,
+    id: EntryId,
+    later: bool,
+    others: Vec<(EntryId, Bytes)>,
+}
+
+/// Names an entry of a shard whose answer comes from one behind it. A projection may keep it, in a map too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntryId {
+    term: Term,
+    block: Sequence,
+    index: u32,
+}
+
+impl EntryId {
+    /// Its stored form, which is of one length.
+    pub fn to_bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.term.0.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.block.0.to_be_bytes());
+        bytes[16..].copy_from_slice(&self.index.to_be_bytes());
+        bytes
+    }
+
+    /// The one that is stored so.
+    pub fn from_bytes(bytes: [u8; 20]) -> Self {
+        let number = |from: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[from + i]));
+        let index = u32::from_be_bytes(std::array::from_fn(|i| bytes[16 + i]));
+        Self { term: Term(number(0)), block: Sequence(number(8)), index }
+    }
+
+    pub(crate) fn term(self) -> Term {
+        self.term
+    }
 }
 
 /// What the applying of a front end's entry came to.
@@ -26,6 +59,10 @@ pub(crate) struct FrontendAnswer {
     pub(crate) bytes: Bytes,
     /// Which of its batches were appended, and are no duplicates.
     pub(crate) appended: Vec<bool>,
+    /// Its name, if it is answered by an entry behind it, and `bytes` is nothing.
+    pub(crate) later: Option<EntryId>,
+    /// What it answers to entries before it.
+    pub(crate) others: Vec<(EntryId, Bytes)>,
 }
 
 impl<'a> Effects<'a> {
@@ -34,10 +71,11 @@ impl<'a> Effects<'a> {
         at: &'a At,
         seed: u64,
         batches: Vec<OfferedBatch>,
-        offset: u32,
+        (index, offset): (u32, u32),
     ) -> Self {
         let appended = vec![false; batches.len()];
-        Self { partitions, at, seed, batches, offset, appended }
+        let id = EntryId { term: at.term, block: at.sequence, index };
+        Self { partitions, at, seed, batches, offset, appended, id, later: false, others: Vec::new() }
     }
 
     /// The block's time, in milliseconds since the epoch. It never falls from entry to entry.
@@ -75,7 +113,43 @@ impl<'a> Effects<'a> {
         Ok(appended)
     }
 
-    pub(super) fn appended(self) -> Vec<bool> {
-        self.appended
+    /// Has whoever wrote this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes
+    /// by [`answer`](Self::answer) from an entry behind it. The projection keeps the name until then, and the front end sees to it that some
+    /// entry answers, be it after a while: nothing here bounds how long it may take.
+    pub fn answer_later(&mut self) -> EntryId {
+        self.later = true;
+        self.id
+    }
+
+    /// Answers an entry that waits, once; one that [does not any more](Self::may_wait) is not answered. Whether somebody hears it is not
+    /// known here.
+    pub fn answer(&mut self, entry: EntryId, answer: impl Into<Bytes>) {
+        if self.may_wait(entry) {
+            self.others.push((entry, answer.into()));
+        }
+    }
+
+    /// Whether whoever wrote an entry may still wait for its answer. A change of leaders, such as a start, ends all waiting: what is
+    /// kept of entries from before it is to be forgotten.
+    pub fn may_wait(&self, entry: EntryId) -> bool {
+        entry.term == self.at.term
+    }
+
+    pub(super) fn into_answer(self, bytes: Bytes) -> FrontendAnswer {
+        let later = self.later.then_some(self.id);
+        FrontendAnswer { bytes, appended: self.appended, later, others: self.others }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entrys_name_keeps_its_stored_form() {
+        let id = EntryId { term: Term(1), block: Sequence(0x0203), index: 4 };
+        let bytes = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 4];
+        assert_eq!(id.to_bytes(), bytes);
+        assert_eq!(EntryId::from_bytes(bytes), id);
     }
 }

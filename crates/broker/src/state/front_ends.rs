@@ -9,7 +9,7 @@ use sabir_model::{DecodeError, FrontendNo};
 use super::{At, EntryError, Outcome, Partitions, StoredMaps, bad_body, payload, prefixes};
 use crate::codec::{Reader, put_len, put_str, put_u32};
 use crate::entry::FrontendBody;
-use crate::projection::{Effects, FrontendAnswer, FrontendProjection, Maps, ProjectionFactory};
+use crate::projection::{Effects, FrontendProjection, Maps, ProjectionFactory};
 
 /// The projections of front ends in a shard.
 #[derive(Default)]
@@ -93,12 +93,12 @@ impl FrontendProjections {
         };
         self.learn(index, &body)?;
         let bound = self.find(number).ok_or(EntryError::Unnamed { index, number: number.0 })?;
-        let mut effects = Effects::new(partitions, at, body.seed.unwrap_or(0), body.batches, offset);
+        let mut effects = Effects::new(partitions, at, body.seed.unwrap_or(0), body.batches, (index, offset));
         let bytes = bound
             .projection
             .apply(body.command, &mut effects)
             .map_err(|source| EntryError::Frontend { index, name: bound.name, source })?;
-        Ok(Outcome::Projection(Box::new(FrontendAnswer { bytes, appended: effects.appended() })))
+        Ok(Outcome::Projection(Box::new(effects.into_answer(bytes))))
     }
 
     fn find(&mut self, number: FrontendNo) -> Option<&mut Bound> {

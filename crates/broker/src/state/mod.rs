@@ -20,8 +20,8 @@ mod usage;
 
 pub(crate) use block::{applied, bad_body, payload};
 pub(crate) use checkpoint::{Cut, StoredMaps};
-pub use effects::Effects;
 pub(crate) use effects::FrontendAnswer;
+pub use effects::{Effects, EntryId};
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontendProjections;
 pub(crate) use outcome::{AppendOutcome, EntryOutcome, Outcome};

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use sabir_model::{DecodeError, Sequence};
 
 use crate::projection::{
-    Effects, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue, Paged,
-    Projection, ProjectionFactory,
+    Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
+    Paged, Projection, ProjectionFactory,
 };
 
 pub(crate) const REGISTERS: ProjectionFactory =
@@ -59,6 +59,16 @@ pub(crate) fn unpin(key: &str) -> Bytes {
     command(b'u', key, b"")
 }
 
+/// Is answered by what answers the key.
+pub(crate) fn wait(key: &str) -> Bytes {
+    command(b'w', key, b"")
+}
+
+/// Answers what waits for the key, and says whether anything may.
+pub(crate) fn answer(key: &str, value: &[u8]) -> Bytes {
+    command(b'a', key, value)
+}
+
 /// One that a later version may know.
 pub(crate) fn newer() -> Bytes {
     command(b'?', "", b"")
@@ -67,6 +77,13 @@ pub(crate) fn newer() -> Bytes {
 /// One that is not to be applied.
 pub(crate) fn panics() -> Bytes {
     command(b'!', "", b"")
+}
+
+impl Text {
+    /// Where the entry stands that waits for this key.
+    fn of_waiting(&self) -> Self {
+        Self([b"waits: ", self.0.as_slice()].concat())
+    }
 }
 
 impl Registers {
@@ -118,6 +135,18 @@ impl FrontendProjection for Registers {
                 self.pins.remove(&key);
                 Bytes::new()
             }
+            b'w' => {
+                self.values.insert(key.of_waiting(), Text(effects.answer_later().to_bytes().into()));
+                Bytes::from_static(b"unheard")
+            }
+            b'a' => match self.values.remove(&key.of_waiting()) {
+                None => Bytes::from_static(b"nothing waits"),
+                Some(entry) => {
+                    let entry = EntryId::from_bytes(entry.0.try_into().expect("it was stored so"));
+                    effects.answer(entry, Bytes::copy_from_slice(value));
+                    Bytes::from(if effects.may_wait(entry) { "answered" } else { "too late" })
+                }
+            },
             b'!' => panic!("wanted by the test"),
             _ => return Err(DecodeError::Field("command")),
         })

@@ -69,7 +69,7 @@ fn dev_sources(args: &ConfigArgs, data: &Path) -> Sources {
     sources.defaults.push("log.level=warn".into());
     for protocol in protocols() {
         let usual = protocol.default_listen().trim_matches('"');
-        if !free(usual) {
+        if usual != "off" && !free(usual) {
             sources.defaults.push(format!("{}.listen=127.0.0.1:0", protocol.name()));
         }
     }

@@ -41,14 +41,21 @@ impl Target {
     /// The client to use, and the address with a port: of the protocol that was asked for, else of what is spoken there.
     async fn choose(&self) -> Result<(&'static dyn Connector, String), CliError> {
         check_address(self.parts().1)?;
-        let at = |connector: &'static dyn Connector| (connector, self.address(connector));
         if let Some(named) = self.named()? {
-            return Ok(at(named.connector()));
+            let connector = named.connector();
+            return Ok((connector, self.address(named.name(), connector.default_port())?));
         }
-        let mut all: Vec<_> = protocols().iter().map(|protocol| at(protocol.connector())).collect();
+        let mut all = Vec::new();
+        for protocol in protocols() {
+            let connector = protocol.connector();
+            // One that listens nowhere by default has to be named.
+            if let Some(port) = connector.default_port() {
+                all.push((connector, self.address(protocol.name(), Some(port))?, port));
+            }
+        }
         // The protocol whose port it is is the likeliest, and the order of the list decides between the others.
-        all.sort_by_key(|(connector, address)| !address.ends_with(&format!(":{}", connector.default_port())));
-        Ok(spoken(all).await)
+        all.sort_by_key(|(_, address, port)| !address.ends_with(&format!(":{port}")));
+        Ok(spoken(all.into_iter().map(|(connector, address, _)| (connector, address)).collect()).await)
     }
 
     /// The protocol that was asked for.
@@ -84,13 +91,15 @@ impl Target {
         }
     }
 
-    /// The address with a port.
-    fn address(&self, connector: &dyn Connector) -> String {
-        let port = connector.default_port();
-        match self.parts().1 {
-            None => format!("127.0.0.1:{port}"),
-            Some(a) if has_port(a) => a.to_owned(),
-            Some(a) => format!("{a}:{port}"),
+    /// The address with a port, by default the protocol's.
+    fn address(&self, protocol: &str, port: Option<u16>) -> Result<String, CliError> {
+        match (self.parts().1, port) {
+            (Some(address), _) if has_port(address) => Ok(address.to_owned()),
+            (host, Some(port)) => Ok(format!("{}:{port}", host.unwrap_or("127.0.0.1"))),
+            (_, None) => {
+                let problem = format!("{protocol} has no port of its own");
+                Err(CliError::new(Exit::Usage, problem).advise("Say where it listens: --address HOST:PORT."))
+            }
         }
     }
 }
@@ -300,6 +309,12 @@ mod tests {
                 assert_eq!(address, found);
             }
         }
+        let named = target("127.0.0.1:1", Some("probe")).choose().await.unwrap();
+        assert_eq!((named.0.default_port(), named.1.as_str()), (None, "127.0.0.1:1"));
+        for address in ["a", "probe://a"] {
+            let error = target(address, Some("probe")).choose().await.err().unwrap();
+            assert_eq!(error.exit, Exit::Usage, "{address}: it has no port by default");
+        }
         for (address, proto) in [("kafak://a:1", None), ("redis://a:1", Some("kafka")), ("://a", None)] {
             let error = target(address, proto).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}");
@@ -314,8 +329,8 @@ mod tests {
     struct Greeting(&'static str);
 
     impl Connector for Greeting {
-        fn default_port(&self) -> u16 {
-            1
+        fn default_port(&self) -> Option<u16> {
+            Some(1)
         }
 
         fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>> {

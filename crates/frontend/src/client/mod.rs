@@ -62,8 +62,9 @@ impl ClientError {
 
 /// Makes clients of one protocol.
 pub trait Connector: Send + Sync {
-    /// The port its brokers usually listen on.
-    fn default_port(&self) -> u16;
+    /// The port its brokers usually listen on; none where they listen on none unless they are told to. Such a protocol is used only where
+    /// it is named.
+    fn default_port(&self) -> Option<u16>;
 
     /// What can be said of publishing in this protocol.
     fn publish_options(&self) -> &'static [ClientOption] {

@@ -4,7 +4,6 @@
 mod deadlines;
 mod ending;
 mod input;
-mod outbox;
 mod output;
 mod session;
 
@@ -17,6 +16,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use sabir_base::outbox::Outbox;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -25,8 +25,6 @@ pub use self::deadlines::Patience;
 use self::deadlines::{Deadlines, LINGER, Overdue, Progress};
 pub use self::ending::{ConnectionCounters, DropReason, Ending, OwnReason};
 pub use self::input::{Input, NoMemory, UNCOUNTED};
-use self::outbox::Outbox;
-pub use self::outbox::Seat;
 pub use self::output::Output;
 pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};

@@ -2,12 +2,12 @@
 
 use std::task::Context;
 
+use sabir_base::outbox::Seat;
 use tokio::time::Instant;
 
 use super::Io;
 use super::deadlines::Patience;
 use super::ending::Ending;
-use super::outbox::Seat;
 use crate::connection::Limits;
 
 /// A protocol's end of a connection.

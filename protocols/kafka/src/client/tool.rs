@@ -29,8 +29,8 @@ pub(crate) static CONNECTOR: KafkaConnector = KafkaConnector;
 pub(crate) struct KafkaConnector;
 
 impl Connector for KafkaConnector {
-    fn default_port(&self) -> u16 {
-        9092
+    fn default_port(&self) -> Option<u16> {
+        Some(9092)
     }
 
     fn publish_options(&self) -> &'static [ClientOption] {

@@ -131,6 +131,8 @@ impl Rig {
         let started = configured.start(FrontendContext {
             broker: broker.clone(),
             workers: net.workers().clone(),
+            tasks: net.tasks(),
+            registry: net.registry().clone(),
             listening: addresses.iter().enumerate().map(listening).collect(),
         });
         let front_end = started.frontend;

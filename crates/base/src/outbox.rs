@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::Waker;
 
 use parking_lot::Mutex;
-use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
+
+use crate::wake::{ThreadSlot, WakeBatch, current_slot};
 
 /// Where a connection is reached from any thread, for as long as it lives.
 pub struct Seat<P> {
@@ -58,7 +59,8 @@ impl<P> Seat<P> {
     }
 }
 
-pub(super) struct Outbox<P> {
+/// The end of a [`Seat`] that the connection's task has.
+pub struct Outbox<P> {
     waits: Mutex<Waits<P>>,
     /// Whether something waits, to be looked at without the lock.
     filled: AtomicBool,
@@ -71,23 +73,26 @@ struct Waits<P> {
 }
 
 impl<P> Outbox<P> {
-    pub(super) fn new() -> Arc<Self> {
+    /// An empty one, for a connection that begins.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         let waits = Waits { pushes: VecDeque::new(), task: None, ended: false };
         Arc::new(Self { waits: Mutex::new(waits), filled: AtomicBool::new(false) })
     }
 
-    pub(super) fn seat(self: &Arc<Self>) -> Seat<P> {
+    /// The place at which others reach it.
+    pub fn seat(self: &Arc<Self>) -> Seat<P> {
         Seat { outbox: self.clone() }
     }
 
     /// Has the calling task woken from now on; it takes what is there before it sleeps.
-    pub(super) fn attend(&self, waker: &Waker) {
+    pub fn attend(&self, waker: &Waker) {
         self.waits.lock().task = Some((current_slot(), waker.clone()));
     }
 
     /// Takes all that was left, in order, behind what is in `taken`.
     #[inline]
-    pub(super) fn take(&self, taken: &mut VecDeque<P>) {
+    pub fn take(&self, taken: &mut VecDeque<P>) {
         if self.filled.load(SeqCst) {
             let mut waits = self.waits.lock();
             self.filled.store(false, SeqCst);
@@ -96,10 +101,14 @@ impl<P> Outbox<P> {
     }
 
     /// Nothing is taken any more.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         let mut waits = self.waits.lock();
         waits.ended = true;
-        (waits.task, waits.pushes) = (None, VecDeque::new());
+        waits.task = None;
+        let left = std::mem::take(&mut waits.pushes);
+        // What is dropped may wake whoever waits for what becomes of it.
+        drop(waits);
+        drop(left);
     }
 }
 

@@ -1,0 +1,98 @@
+//! What all connections share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sabir_base::crc::crc32c;
+use sabir_base::metrics::Exposition;
+use sabir_broker::{Broker, Caller, EntryRef, EntryRefused, ProjectionEntry, Reply};
+use sabir_frontend::{FrontendContext, Listening};
+use sabir_model::{FrontendNo, ShardFailure, ShardId};
+use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Registry, Tasks};
+
+use crate::leases::LeaseClock;
+use crate::protocol::NAME;
+use crate::session::ProbeSession;
+use crate::state::command;
+
+/// The caller of the broker, for what no client asks for.
+pub(crate) static CALLER: Caller = Caller::front_end(NAME);
+
+pub(crate) struct ProbeFrontend {
+    pub(crate) broker: Broker,
+    pub(crate) registry: Registry,
+    pub(crate) tasks: Tasks,
+    listening: Vec<Listening>,
+    counters: Arc<ConnectionCounters>,
+    /// What each shard's leader does, by number; the first shard holds none of it.
+    clocks: Vec<Arc<LeaseClock>>,
+}
+
+impl ProbeFrontend {
+    pub(crate) fn start(place: FrontendContext) -> Arc<Self> {
+        let shards = 1..=place.broker.options().data_shards;
+        let clock = |shard| LeaseClock::start(&place.broker, &place.tasks, ShardId(shard));
+        Arc::new(Self {
+            clocks: shards.map(clock).collect(),
+            broker: place.broker,
+            registry: place.registry,
+            tasks: place.tasks,
+            listening: place.listening,
+            counters: Arc::new(ConnectionCounters::new(NAME, &[])),
+        })
+    }
+
+    /// Its number, by which its records and its entries are known.
+    pub(crate) fn number(&self) -> Result<FrontendNo, EntryRefused> {
+        self.broker.projection(NAME)
+    }
+
+    /// The shard in which a register or a queue lives.
+    pub(crate) fn home(&self, name: &str) -> ShardId {
+        ShardId(crc32c(name.as_bytes()) % self.broker.options().data_shards + 1)
+    }
+
+    pub(crate) fn clock(&self, shard: ShardId) -> &Arc<LeaseClock> {
+        &self.clocks[shard.0 as usize - 1]
+    }
+
+    /// Writes a command for the projection; what is written in one turn is flushed together.
+    pub(crate) fn write(
+        &self,
+        caller: &Caller,
+        shard: ShardId,
+        words: &str,
+    ) -> Result<(EntryRef, Reply<Result<Bytes, ShardFailure>>), EntryRefused> {
+        self.broker.write(caller, shard, self.number()?, &ProjectionEntry::new(command(words)))
+    }
+
+    /// Where a client is told to connect.
+    pub(crate) fn told(&self, listener: usize, local: SocketAddr) -> String {
+        self.listening[listener].told(local).to_string()
+    }
+}
+
+impl Frontend for ProbeFrontend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn claims(&self, first: &[u8]) -> Claim {
+        let hello = b"HELLO ";
+        match first.len() < hello.len() {
+            true if hello.starts_with(first) => Claim::Unsure,
+            _ if first.starts_with(hello) => Claim::Mine,
+            _ => Claim::Foreign,
+        }
+    }
+
+    fn serve(self: Arc<Self>, connection: Connection) -> LocalBoxFuture {
+        let (session, counters) = (ProbeSession::new(self.clone(), &connection), self.counters.clone());
+        Box::pin(sabir_net::drive(connection, session, counters))
+    }
+
+    fn metrics(&self, out: &mut Exposition) {
+        self.counters.expose(out);
+    }
+}

@@ -1,0 +1,97 @@
+//! Records: published as this protocol's own, and read whoever wrote them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sabir_broker::{Append, AppendAcks, AppendTarget, Broker, Caller, Fetched, Partition, ReadTarget};
+use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split};
+use sabir_model::{FrontendNo, Message, Offset, ShardId};
+
+use crate::frontend::ProbeFrontend;
+
+/// Bytes that the records of a batch may decompress to.
+const MOST_RECORDS: usize = 16 << 20;
+
+/// A record as a client is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) partition: i32,
+    pub(crate) offset: Offset,
+    pub(crate) text: String,
+}
+
+/// The message that a record of this protocol holds.
+pub(crate) fn to_message(record: &RecordView<'_>) -> Message {
+    let body = record.value.map(Bytes::copy_from_slice);
+    Message { body, timestamp_ms: record.timestamp, ..Message::default() }
+}
+
+impl ProbeFrontend {
+    /// A batch of one record, for a partition that is there.
+    ///
+    /// # Errors
+    /// Why it is not taken, for the client.
+    pub(crate) fn batch(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: i32,
+        text: &str,
+    ) -> Result<Append, String> {
+        let topic = self.broker.catalog().topic_of(caller, topic).cloned().ok_or("there is no such topic")?;
+        let origin = self.number().map_err(|error| error.to_string())?;
+        let target = AppendTarget::new(caller, &topic, partition, AppendAcks::InSync, origin);
+        let target = target.map_err(|error| error.to_string())?;
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(self.broker.now_ms(), None, Some(text.as_bytes()), &[]);
+        let batch = batch.build_checked(&target.rules(), self.broker.wall_ms());
+        target.append(batch.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    }
+
+    /// A topic's partition, to read from, and the offsets that it keeps.
+    pub(crate) fn kept(&self, caller: &Caller, topic: &str, partition: i32) -> Option<Kept> {
+        let view = self.broker.catalog();
+        let topic = view.topic_of(caller, topic)?;
+        let place = *topic.partition(partition)?;
+        let stats = self.broker.partition_stats(place.shard, place.id).ok()?;
+        let target = ReadTarget::new(caller, topic, partition).ok()?;
+        Some(Kept { place, target, offsets: stats.start..stats.end })
+    }
+
+    /// The shard of a partition.
+    pub(crate) fn shard(&self, caller: &Caller, topic: &str, partition: i32) -> Option<ShardId> {
+        Some(self.broker.catalog().topic_of(caller, topic)?.partition(partition)?.shard)
+    }
+}
+
+/// A partition as it was a moment ago.
+pub(crate) struct Kept {
+    pub(crate) place: Partition,
+    pub(crate) target: ReadTarget,
+    pub(crate) offsets: Range<Offset>,
+}
+
+/// The records that were read, from an offset on.
+pub(crate) fn shown(broker: &Broker, fetched: &Fetched, partition: i32, from: Offset) -> Vec<Shown> {
+    let mut all = Vec::new();
+    for slice in &fetched.slices {
+        let bytes = slice.joined();
+        for batch in split(&bytes) {
+            let found = batch.ok().and_then(|batch| records(batch.1, MOST_RECORDS).ok());
+            let Some(found) = found.filter(|found| !found.header().is_control()) else { continue };
+            let later = found.iter().flatten().filter(|record| record.offset >= from);
+            all.extend(later.map(|record| Shown {
+                partition,
+                offset: record.offset,
+                text: text(broker, slice.origin, &record),
+            }));
+        }
+    }
+    all
+}
+
+/// A record's content as a line: whoever wrote it, it is read through the form that all protocols have.
+fn text(broker: &Broker, origin: FrontendNo, record: &RecordView<'_>) -> String {
+    let body = broker.to_message(origin, record).and_then(|message| message.body);
+    String::from_utf8_lossy(&body.unwrap_or_default()).replace(['\n', '\r'], " ")
+}

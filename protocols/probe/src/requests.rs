@@ -1,0 +1,239 @@
+//! What a client asks for: each is begun where its line is read, and answered in its turn.
+
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sabir_broker::{Caller, EntryRefused, NewTopic, Reply};
+use sabir_model::{Offset, ShardFailure, ShardId};
+
+use crate::frontend::{CALLER, ProbeFrontend};
+use crate::records::{Kept, shown};
+use crate::state::State;
+
+/// The most records of one answer.
+const MOST_READ: usize = 1000;
+/// Bytes read for it.
+const READ_BYTES: usize = 64 * 1024;
+
+/// An answer that comes: its lines.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = String>>>;
+
+/// An answer that is there.
+pub(crate) fn at_once(answer: impl Into<String>) -> Answering {
+    Box::pin(ready(answer.into()))
+}
+
+/// An answer in the one form that errors have.
+pub(crate) fn error(why: impl std::fmt::Display) -> String {
+    format!("ERR {why}")
+}
+
+/// What the projection answered, or why it did not.
+pub(crate) fn answered(answer: Result<Bytes, ShardFailure>) -> String {
+    answer.map_or_else(error, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What was written, or why not.
+pub(crate) fn entry<E>(written: Result<(E, Reply<Result<Bytes, ShardFailure>>), EntryRefused>) -> Answering {
+    match written {
+        Ok((_, reply)) => Box::pin(async { answered(reply.await) }),
+        Err(refused) => at_once(error(refused)),
+    }
+}
+
+pub(crate) fn publish(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    topic: &str,
+    partition: i32,
+    text: &str,
+) -> Answering {
+    match probe.batch(caller, topic, partition, text) {
+        Err(why) => at_once(error(why)),
+        Ok(append) => {
+            let appending = probe.broker.append(vec![append]);
+            Box::pin(async move {
+                let appended = appending.await.pop().expect("an answer for each batch");
+                appended.map_or_else(error, |appended| format!("OK {}", appended.base_offset))
+            })
+        }
+    }
+}
+
+pub(crate) fn create(probe: Arc<ProbeFrontend>, caller: Caller, topic: &str, partitions: u32) -> Answering {
+    let config = probe.broker.options().defaults.clone();
+    let topic = NewTopic { name: topic.into(), partitions, config, internal: false, unlike: false };
+    Box::pin(async move {
+        let made =
+            probe.broker.create_topics(&caller, vec![topic]).await.pop().expect("an answer for each topic");
+        made.map_or_else(error, |_| "OK".into())
+    })
+}
+
+pub(crate) fn offsets(probe: &ProbeFrontend, caller: &Caller, topic: &str) -> Answering {
+    let partitions = probe.broker.catalog().topic_of(caller, topic).map(|topic| topic.partitions.len());
+    let Some(partitions) = partitions else { return at_once(error("there is no such topic")) };
+    let kept = (0..partitions as i32).filter_map(|partition| probe.kept(caller, topic, partition));
+    let all: Vec<_> = kept.map(|kept| format!("{}:{}", kept.offsets.start, kept.offsets.end)).collect();
+    at_once(format!("OK {}", all.join(" ")))
+}
+
+pub(crate) fn read(
+    probe: Arc<ProbeFrontend>,
+    caller: &Caller,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    most: usize,
+) -> Answering {
+    let Some(Kept { target, .. }) = probe.kept(caller, topic, partition) else {
+        return at_once(error("there is no such partition"));
+    };
+    Box::pin(async move {
+        let from = Offset(offset);
+        let fetched = match probe.broker.read(target, from, READ_BYTES, true).await {
+            Ok(fetched) => fetched,
+            Err(failure) => return error(failure),
+        };
+        let found = shown(&probe.broker, &fetched, partition, from);
+        let lines = found.iter().take(most.min(MOST_READ));
+        let mut answer: String = lines.map(|record| format!("{} {}\n", record.offset, record.text)).collect();
+        answer.push_str("OK");
+        answer
+    })
+}
+
+/// Reads a register as the entry left it that this client wrote there last, whatever others have written behind it.
+pub(crate) fn get(probe: &ProbeFrontend, behind: Option<&sabir_broker::EntryRef>, name: &str) -> Answering {
+    let number = match probe.number() {
+        Ok(number) => number,
+        Err(refused) => return at_once(error(refused)),
+    };
+    let (home, name) = (probe.home(name), name.to_owned());
+    let read = move |view: &sabir_broker::projection::View<'_>| {
+        let value = view.projection::<State>(number).and_then(|state| state.get(&name));
+        value.map_or_else(|| "NIL".to_owned(), |value| format!("OK {value}"))
+    };
+    match behind {
+        None => at_once(probe.broker.look(home, read).unwrap_or_else(error)),
+        Some(entry) => {
+            let reply = probe.broker.after(entry, read);
+            Box::pin(async { reply.await.unwrap_or_else(error) })
+        }
+    }
+}
+
+/// Waits at a queue; `number` is one that no other waits by.
+pub(crate) fn take(
+    probe: Arc<ProbeFrontend>,
+    caller: &Caller,
+    queue: &str,
+    ms: u32,
+    number: u64,
+) -> Answering {
+    let (home, queue) = (probe.home(queue), queue.to_owned());
+    let mut taking = match probe.write(caller, home, &format!("take {queue} {number}")) {
+        Ok((_, reply)) => Taking { probe, home, queue, number, reply: Some(reply) },
+        Err(refused) => return at_once(error(refused)),
+    };
+    Box::pin(async move {
+        let limit = Duration::from_millis(ms.into());
+        match tokio::time::timeout(limit, std::future::poll_fn(|cx| taking.poll(cx))).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                give_up(&taking.probe, taking.home, &taking.queue, taking.number).await;
+                std::future::poll_fn(|cx| taking.poll(cx)).await
+            }
+        }
+    })
+}
+
+/// A client that waits at a queue. If it goes, so does its place there.
+struct Taking {
+    probe: Arc<ProbeFrontend>,
+    home: ShardId,
+    queue: String,
+    number: u64,
+    /// None once it has come.
+    reply: Option<Reply<Result<Bytes, ShardFailure>>>,
+}
+
+impl Taking {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let Some(reply) = &mut self.reply else { return Poll::Pending };
+        let answer = std::task::ready!(Pin::new(reply).poll(cx));
+        self.reply = None;
+        Poll::Ready(answered(answer))
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if self.reply.is_some() {
+            let (probe, home, number) = (self.probe.clone(), self.home, self.number);
+            let queue = std::mem::take(&mut self.queue);
+            self.probe.tasks.spawn("probe give-up", move || async move {
+                give_up(&probe, home, &queue, number).await;
+            });
+        }
+    }
+}
+
+/// Has a queue answer a client that waits there that nothing came, unless something has. A shard that takes no entries at all has answered
+/// it already.
+async fn give_up(probe: &ProbeFrontend, home: ShardId, queue: &str, number: u64) {
+    let words = format!("give-up {queue} {number}");
+    while let Err(EntryRefused::Crowded) = probe.write(&CALLER, home, &words).map(drop) {
+        probe.broker.room(home).await;
+    }
+    probe.broker.flush();
+}
+
+/// Leases the topic's next record to whoever asks, from its first partition.
+pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, topic: &str, ms: u32) -> Answering {
+    let Some(Kept { place, target, offsets }) = probe.kept(caller, topic, 0) else {
+        return at_once(error("there is no such topic"));
+    };
+    let words = format!("lease {} {} {} {ms}", place.id, offsets.start, offsets.end);
+    let (entry, reply) = match probe.write(caller, place.shard, &words) {
+        Ok(written) => written,
+        Err(refused) => return at_once(error(refused)),
+    };
+    // On the thread that applies it, whatever becomes of this connection meanwhile.
+    let clock = probe.clock(place.shard).clone();
+    drop(probe.broker.after(&entry, move |_| clock.look_again()));
+    Box::pin(async move {
+        let answer = answered(reply.await);
+        let Some((_, offset)) = answer.strip_prefix("OK ").and_then(|given| given.split_once(' ')) else {
+            return answer;
+        };
+        let from = Offset(offset.parse().expect("the projection answers with an offset"));
+        match probe.broker.read(target, from, 1, true).await {
+            Err(failure) => error(failure),
+            Ok(fetched) => {
+                let found = shown(&probe.broker, &fetched, 0, from);
+                let text = found.first().filter(|record| record.offset == from);
+                format!("{answer} {}", text.map_or("", |record| &record.text))
+            }
+        }
+    })
+}
+
+pub(crate) fn end_lease(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    word: &str,
+    topic: &str,
+    lease: u64,
+) -> Answering {
+    match probe.kept(caller, topic, 0) {
+        None => at_once(error("there is no such topic")),
+        Some(Kept { place, .. }) => {
+            entry(probe.write(caller, place.shard, &format!("{word} {} {lease}", place.id)))
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A connection's end: takes lines, answers them in their order, and sends what is pushed between the answers.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use sabir_broker::push::{AskFailure, AskReply, Push, PushSeat};
+use sabir_broker::{Broker, Caller, EntryRef, SessionId};
+use sabir_model::ShardId;
+use sabir_net::{
+    Appetite, ClientKey, Closing, Connection, DropReason, Ending, Io, Limits, LocalBoxFuture, OpenConnection,
+    Patience, Session, Standing,
+};
+
+use crate::frontend::ProbeFrontend;
+use crate::protocol::NAME;
+use crate::records::{Shown, shown};
+use crate::requests::{self, Answering, at_once, error};
+use crate::subscription::Subscription;
+use crate::wire::{self, BadLine, Command};
+
+/// Requests without an answer, subscriptions, and questions to the client without one.
+const MOST_OPEN: usize = 64;
+
+/// An answer under way.
+struct Pending {
+    answering: Answering,
+    /// Whether it may take as long as others like.
+    may_park: bool,
+}
+
+pub(crate) struct ProbeSession {
+    probe: Arc<ProbeFrontend>,
+    open: Arc<OpenConnection>,
+    caller: Caller,
+    client: String,
+    /// Where the client is told to connect.
+    told: String,
+    pending: VecDeque<Pending>,
+    /// Waits for a shard in whose open blocks too much is.
+    room: Option<LocalBoxFuture>,
+    subscriptions: Vec<Subscription>,
+    /// Messages that may be sent.
+    credit: u64,
+    asked: BTreeMap<u64, AskReply>,
+    /// The last entry that it wrote in each shard.
+    written: HashMap<ShardId, EntryRef>,
+    /// What subscriptions, questions and waits are numbered by.
+    last: u64,
+}
+
+impl ProbeSession {
+    pub(crate) fn new(probe: Arc<ProbeFrontend>, connection: &Connection) -> Self {
+        Self {
+            told: probe.told(connection.listener, connection.local),
+            open: connection.open.shared(),
+            caller: Caller::client(NAME, SessionId(connection.open.id().0)),
+            probe,
+            client: String::new(),
+            pending: VecDeque::new(),
+            room: None,
+            subscriptions: Vec::new(),
+            credit: 0,
+            asked: BTreeMap::new(),
+            written: HashMap::new(),
+            last: 0,
+        }
+    }
+
+    fn broker(&self) -> &Broker {
+        &self.probe.broker
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn answer(&mut self, io: &mut Io, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some(first) = self.pending.front_mut()
+            && let Poll::Ready(answer) = first.answering.as_mut().poll(cx)
+        {
+            self.pending.pop_front();
+            put(io, answer);
+            moved = true;
+        }
+        moved
+    }
+
+    fn may_begin(&mut self, io: &Io, cx: &mut Context<'_>) -> bool {
+        if self.room.as_mut().is_some_and(|room| room.as_mut().poll(cx).is_ready()) {
+            self.room = None;
+        }
+        self.takes_lines(io)
+    }
+
+    fn takes_lines(&self, io: &Io) -> bool {
+        self.room.is_none() && self.pending.len() < MOST_OPEN && !io.is_draining() && !io.output.is_full()
+    }
+
+    /// Begins what has come, and sends it on its way together.
+    fn begin(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        let mut moved = false;
+        while self.may_begin(io, cx) {
+            let len = wire::line_len(&io.input.bytes)
+                .map_err(|bad| Ending::dropped(DropReason::FrameSize, format!("it sent {}", bad.0)))?;
+            let Some(len) = len else {
+                io.need(io.input.bytes.len() + 1)?;
+                break;
+            };
+            let line = io.take_passing_frame(len);
+            self.handle(&line);
+            moved = true;
+        }
+        if moved {
+            self.broker().flush();
+        }
+        Ok(moved)
+    }
+
+    fn handle(&mut self, line: &Bytes) {
+        let (answering, may_park) = match wire::parse(line) {
+            Err(BadLine(what)) => (at_once(error(what)), false),
+            Ok(Command::Credit { messages }) => {
+                self.credit = self.credit.saturating_add(messages.into());
+                return;
+            }
+            Ok(Command::Answer { number, text }) => {
+                // One that nobody waits for is not missed.
+                let asked = self.asked.remove(&number);
+                return asked
+                    .into_iter()
+                    .for_each(|asked| asked.send(Bytes::copy_from_slice(text.as_bytes())));
+            }
+            Ok(command) => (self.run(command), matches!(command, Command::Take { .. })),
+        };
+        self.pending.push_back(Pending { answering, may_park });
+    }
+
+    fn run(&mut self, command: Command<'_>) -> Answering {
+        let (probe, caller) = (self.probe.clone(), self.caller.clone());
+        match command {
+            Command::Hello { client } => self.hello(client),
+            Command::Create { topic, partitions } => requests::create(probe, caller, topic, partitions),
+            Command::Publish { topic, partition, text } => {
+                self.hold(probe.shard(&caller, topic, partition));
+                requests::publish(&probe, &caller, topic, partition, text)
+            }
+            Command::Offsets { topic } => requests::offsets(&probe, &caller, topic),
+            Command::Read { topic, partition, offset, most } => {
+                requests::read(probe, &caller, topic, partition, offset, most)
+            }
+            Command::Subscribe { topic } => self.subscribe(topic),
+            Command::Set { name, value } => self.write(name, &format!("set {name} {value}")),
+            Command::Add { name, number } => self.write(name, &format!("add {name} {number}")),
+            Command::Get { name } => requests::get(&probe, self.written.get(&probe.home(name)), name),
+            Command::Put { queue, value } => self.write(queue, &format!("put {queue} {value}")),
+            Command::Take { queue, ms } => {
+                let number = (self.open.id().0 << 32) + self.number();
+                requests::take(probe, &caller, queue, ms, number)
+            }
+            Command::Lease { topic, ms } => requests::lease(probe, &caller, topic, ms),
+            Command::Done { topic, lease } => requests::end_lease(&probe, &caller, "done", topic, lease),
+            Command::Return { topic, lease } => requests::end_lease(&probe, &caller, "return", topic, lease),
+            // Handled before: they have no answer.
+            Command::Credit { .. } | Command::Answer { .. } => at_once(error("unexpected")),
+        }
+    }
+
+    /// Takes no more lines while too much waits to be written there.
+    fn hold(&mut self, shard: Option<ShardId>) {
+        if let Some(shard) = shard.filter(|shard| !self.broker().has_room(*shard)) {
+            let broker = self.broker().clone();
+            self.room = Some(Box::pin(async move { broker.room(shard).await }));
+        }
+    }
+
+    fn write(&mut self, name: &str, words: &str) -> Answering {
+        let home = self.probe.home(name);
+        let written = self.probe.write(&self.caller, home, words);
+        if let Ok((entry, _)) = &written {
+            self.written.insert(home, entry.clone());
+        }
+        self.hold(Some(home));
+        requests::entry(written)
+    }
+
+    /// Takes a name, and waits until the connection that had it is gone.
+    fn hello(&mut self, client: &str) -> Answering {
+        self.client = client.to_owned();
+        self.open.introduce(client);
+        let key = ClientKey { front_end: NAME, namespace: "".into(), client: client.into() };
+        let former = self.probe.registry.take_over(key, &self.open);
+        let told = self.told.clone();
+        Box::pin(async move {
+            if let Some(former) = former {
+                former.close(DropReason::TakenOver);
+                former.ended().await;
+            }
+            format!("OK {told}")
+        })
+    }
+
+    fn subscribe(&mut self, topic: &str) -> Answering {
+        if self.subscriptions.len() >= MOST_OPEN {
+            return at_once(error("too many subscriptions"));
+        }
+        let Some(topic) = self.broker().catalog().topic_of(&self.caller, topic).cloned() else {
+            return at_once(error("there is no such topic"));
+        };
+        let number = self.number();
+        match Subscription::begin(number, self.broker().clone(), &self.caller, &topic) {
+            Err(failure) => at_once(error(failure)),
+            Ok(begun) => {
+                self.subscriptions.push(begun);
+                at_once(format!("OK {number}"))
+            }
+        }
+    }
+
+    /// Sends what subscriptions have, as far as credit goes.
+    fn feed(&mut self, io: &mut Io, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        let credit = &mut self.credit;
+        self.subscriptions.retain_mut(|subscription| {
+            while *credit > 0 && !io.output.is_full() {
+                match subscription.poll_next(cx) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Ok(record)) => {
+                        *credit -= 1;
+                        put_message(io, subscription.number, &record);
+                        moved = true;
+                    }
+                    Poll::Ready(Err(failure)) => {
+                        put_end(io, subscription.number, failure);
+                        moved = true;
+                        return false;
+                    }
+                }
+            }
+            true
+        });
+        moved
+    }
+}
+
+fn put(io: &mut Io, mut line: String) {
+    line.push('\n');
+    io.output.push(line.into());
+}
+
+fn put_message(io: &mut Io, subscription: u64, record: &Shown) {
+    put(io, format!("MSG {subscription} {} {} {}", record.partition, record.offset, record.text));
+}
+
+fn put_end(io: &mut Io, subscription: u64, why: impl Display) {
+    put(io, format!("END {subscription} {why}"));
+}
+
+impl Session for ProbeSession {
+    type Push = Push;
+
+    fn opened(&mut self, seat: PushSeat) {
+        self.open.reach_by(seat);
+    }
+
+    fn pushed(&mut self, push: Push, io: &mut Io) -> Result<(), Ending> {
+        match push {
+            Push::Deliver(delivery) => {
+                let fetched = sabir_broker::Fetched { slices: vec![delivery.records], ..Default::default() };
+                let records = shown(self.broker(), &fetched, 0, delivery.range.start);
+                let within = records.iter().filter(|record| record.offset < delivery.range.end);
+                within.for_each(|record| put_message(io, delivery.subscription, record));
+            }
+            Push::Confirmed(confirmation) => {
+                let word = if confirmation.stored { "CONFIRMED" } else { "REFUSED" };
+                put(io, format!("{word} {}", confirmation.number));
+            }
+            Push::Cancelled { subscription, why } => put_end(io, subscription, why),
+            Push::Alarm { of, raised } => {
+                put(io, format!("ALARM {of} {}", if raised { "on" } else { "off" }))
+            }
+            Push::Ask(ask) => match ask.reply {
+                Some(reply) if self.asked.len() >= MOST_OPEN => reply.refuse(AskFailure::Busy),
+                reply => {
+                    let number = self.number();
+                    self.asked.extend(reply.map(|reply| (number, reply)));
+                    put(io, format!("ASK {number} {}", String::from_utf8_lossy(&ask.payload)));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        let answered = self.answer(io, cx);
+        let begun = self.begin(io, cx)?;
+        let fed = self.feed(io, cx);
+        Ok(answered | begun | fed)
+    }
+
+    fn appetite(&self, io: &Io) -> Appetite {
+        if self.takes_lines(io) { Appetite::All } else { Appetite::Little }
+    }
+
+    fn standing(&self) -> Standing {
+        match self.pending.iter().any(|pending| !pending.may_park) {
+            true => Standing::Working,
+            false if self.pending.is_empty() && self.subscriptions.is_empty() => Standing::Idle,
+            false => Standing::Waiting,
+        }
+    }
+
+    fn patience(&self, limits: &Limits) -> Patience {
+        Patience::of(limits, !self.client.is_empty())
+    }
+
+    fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {
+        let says = match why {
+            Ending::Dropped { says, .. } => says,
+            _ => "the node goes down",
+        };
+        put(io, format!("BYE {says}"));
+        Closing::Flushed
+    }
+
+    fn client(&self) -> &str {
+        &self.client
+    }
+}

@@ -1,0 +1,65 @@
+//! Records that are leased: each to one client at a time, until it is done, gives it back, or its time is over.
+
+use std::time::{Duration, Instant};
+
+use crate::node::{Node, PATIENCE, SHARDS};
+
+#[test]
+fn a_record_is_leased_to_one_until_it_is_done_or_given_back() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let (mut one, mut two) = (node.connect(), node.connect());
+        for topic in ["t", "u", "v"] {
+            assert_eq!(one.ask(&format!("CREATE {topic} 1")), "OK");
+            assert_eq!(one.ask(&format!("PUBLISH {topic} 0 a a")), "OK 0");
+            assert_eq!(one.ask(&format!("PUBLISH {topic} 0 b")), "OK 1");
+            let lease = format!("LEASE {topic} 60000");
+            assert_eq!((one.ask(&lease).as_str(), two.ask(&lease).as_str()), ("OK 1 0 a a", "OK 2 1 b"));
+            assert_eq!(one.ask(&lease), "NIL");
+            assert_eq!(one.ask(&format!("RETURN {topic} 1")), "OK");
+            assert_eq!(two.ask(&lease), "OK 3 0 a a", "it comes again, to another client");
+            assert_eq!(two.ask(&format!("DONE {topic} 3")), "OK");
+            assert!(two.ask(&format!("DONE {topic} 3")).starts_with("ERR there is no such lease"));
+            assert_eq!(one.ask(&lease), "NIL");
+        }
+        node.stop();
+    }
+}
+
+#[test]
+fn a_lease_ends_by_itself_whether_its_client_is_there_or_not() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let (mut one, mut two) = (node.connect(), node.connect());
+        let asked = ["CREATE t 1", "PUBLISH t 0 a", "LEASE t 300"].map(|line| one.ask(line));
+        assert_eq!(asked, ["OK", "OK 0", "OK 1 0 a"]);
+        drop(one);
+        assert_eq!(two.ask("LEASE t 300"), "NIL");
+        let began = Instant::now();
+        let again = loop {
+            let answer = two.ask("LEASE t 60000");
+            if answer != "NIL" {
+                break answer;
+            }
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(again, "OK 2 0 a");
+        // The next run knows it, and ends it when its time has come.
+        assert_eq!(two.ask("PUBLISH t 0 b"), "OK 1");
+        assert_eq!(two.ask("LEASE t 1500"), "OK 3 1 b");
+        node.stop();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        assert_eq!(client.ask("LEASE t 100"), "NIL");
+        let began = Instant::now();
+        while client.ask("LEASE t 60000") != "OK 4 1 b" {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(client.ask("DONE t 2"), "OK", "it was leased before");
+        node.stop();
+    }
+}

@@ -1,0 +1,10 @@
+//! The whole of it through real sockets, with one and with three data shards.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod asks;
+mod leases;
+mod node;
+mod push;
+mod pushes;
+mod state;
+mod tool;

@@ -1,0 +1,29 @@
+//! Records that come as they are written, and no more of them than the client gave credit for.
+
+use crate::node::{Node, SHARDS};
+
+#[test]
+fn records_are_pushed_as_they_come_and_never_more_than_the_credit() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let (mut writer, mut reader) = (node.connect(), node.connect());
+        assert_eq!(writer.ask("CREATE t 3"), "OK");
+        assert_eq!(writer.ask("PUBLISH t 0 before"), "OK 0");
+        assert_eq!(reader.ask("SUBSCRIBE t"), "OK 1");
+        reader.send(&["CREDIT 2"]);
+        assert!(reader.is_silent(), "what was there before is not pushed");
+        for (partition, text) in [(0, "one"), (1, "two two"), (2, "three")] {
+            assert!(writer.ask(&format!("PUBLISH t {partition} {text}")).starts_with("OK "));
+        }
+        assert_eq!(reader.lines(), ["MSG 1 0 1 one", "MSG 1 1 0 two two"]);
+        assert!(reader.is_silent(), "there is no credit");
+        reader.send(&["CREDIT 10"]);
+        assert_eq!(reader.line(), "MSG 1 2 0 three");
+        assert!(writer.ask("PUBLISH t 2 four").starts_with("OK "));
+        assert_eq!(reader.line(), "MSG 1 2 1 four");
+        assert_eq!(reader.ask("READ t 0 0 10"), "0 before");
+        assert_eq!(reader.lines(), ["1 one", "OK"]);
+        node.stop();
+    }
+}
