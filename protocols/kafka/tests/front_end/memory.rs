@@ -182,12 +182,7 @@ async fn more_topics_than_an_answer_may_be_about_are_refused_by_name() {
     let rig = with_memory(1 << 20);
     let topics: Vec<_> = (0..1001).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
     for validate_only in [true, false] {
-        let create = CreateTopicsRequest {
-            topics: topics.clone(),
-            timeout_ms: 30_000,
-            validate_only,
-            ..Default::default()
-        };
+        let create = CreateTopicsRequest { topics: topics.clone(), timeout_ms: 30_000, validate_only };
         let refused = rig.raw().await.call(7, &create).await;
         assert_eq!(refused.topics.len(), 1001);
         for topic in refused.topics {

@@ -94,12 +94,13 @@ const DECODED: usize = 16;
 
 /// About what a request takes decoded, in bytes, where that may be far more than it has encoded.
 fn decoded(request: &Request) -> usize {
-    match request.api {
-        // Their bytes are those of what they carry, which is not copied.
-        ApiKey::Produce | ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::SaslAuthenticate => 0,
+    let each = match request.api {
         _ if request.body.len() <= LONG => 0,
-        _ => request.body.len().saturating_mul(DECODED),
-    }
+        // Most of their bytes are of what they carry, which is not copied.
+        ApiKey::JoinGroup | ApiKey::SyncGroup => DECODED / 2,
+        _ => DECODED,
+    };
+    request.body.len().saturating_mul(each)
 }
 
 /// Whether it is the request that decides how large the answer becomes, not what there is: the client can ask for less at once.
