@@ -95,6 +95,8 @@ const DECODED: usize = 16;
 /// About what a request takes decoded, in bytes, where that may be far more than it has encoded.
 fn decoded(request: &Request) -> usize {
     let each = match request.api {
+        // A fetch is weighed, with memory held for it, before it is decoded.
+        ApiKey::Fetch => 0,
         _ if request.body.len() <= LONG => 0,
         // Most of their bytes are of what they carry, which is not copied.
         ApiKey::JoinGroup | ApiKey::SyncGroup => DECODED / 2,
