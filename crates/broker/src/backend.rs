@@ -88,7 +88,7 @@ impl Backend for Folders {
         let mut survey = Survey::default();
         for shard in self.numbers().map_err(io)? {
             let found = self.look_at(shard);
-            let found = found.map_err(|error| StartError::Shard { shard: shard.0, reason: error.into() })?;
+            let found = found.map_err(|error| error.of_shard(shard, &self.shard(shard)))?;
             survey.found.insert(shard, found);
         }
         Ok(survey)

@@ -65,6 +65,7 @@ pub use publish::{
     PublishTransaction,
 };
 pub use read::{Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};
+pub use sabir_journal::{StartProgress, StartStep};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;
 pub use traffic::{OTHER, TopicTraffic, Traffic};

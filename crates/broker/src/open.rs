@@ -44,6 +44,7 @@ impl Broker {
     /// # Errors
     /// What [`StartError`] lists: the directory is in use, cannot be used, or holds damaged data.
     pub fn open(options: BrokerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        options.progress.enter(&options.data, "taking the data directory's lock");
         refuse_foreign(&options.data)?;
         let lock = take_lock(&options.data)?;
         let backend = Folders::of(&options);
@@ -80,6 +81,7 @@ impl Broker {
             Opener { options: &options, clock: &clock, backend, pool: pool.clone(), tail: tail.clone() };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
+        options.progress.enter(&options.data, "announcing the start in every shard");
         take_up_leadership(&shards)?;
         raise_level(&shards, options.format_level)?;
         number_front_ends(&shards[0], &options.front_ends)?;
@@ -161,6 +163,7 @@ struct Opener<'a> {
 impl Opener<'_> {
     /// Opens all shards, those of a new data directory as of an old one, and gives the cluster's id with them.
     fn shards(&self) -> Result<(Vec<Arc<Shard>>, TopicId), StartError> {
+        self.options.progress.enter(&self.options.data, "looking at its shards");
         let survey = self.backend.survey()?;
         survey.check()?;
         if survey.is_new() {
@@ -182,6 +185,7 @@ impl Opener<'_> {
         for number in 1..=data_shards {
             shards.push(self.shard(ShardId(number))?);
         }
+        self.options.progress.enter(&self.options.data, "writing down that a start began");
         survey.check_ends(|shard| Some(shards.get(shard.0 as usize)?.journal.last()))?;
         // Before anything is written of this start: where it is refused, what it found is as it was.
         definitions::check(&shards)?;
@@ -218,20 +222,28 @@ impl Opener<'_> {
     }
 
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {
-        self.open(id).map_err(|error| StartError::Shard { shard: id.0, reason: error.into() })
+        let folder = self.options.data.join(format!("shard-{id}"));
+        self.open(id, &folder).map_err(|error| error.of_shard(id, &folder))
     }
 
-    fn open(&self, id: ShardId) -> Result<Arc<Shard>, OpenError> {
+    fn open(&self, id: ShardId, folder: &Path) -> Result<Arc<Shard>, OpenError> {
         let options = self.options;
+        let journal = folder.join("journal");
+        options.progress.enter(&journal, "opening the journal's folder");
         let disk = WatchedDisk::over(self.backend.disk(id)?);
+        options.progress.enter(folder, "opening the shard");
+        options.progress.begin("pages.redb", "opening the page store", None);
+        let pages = self.backend.pages(id)?;
+        options.progress.enter(&journal, "loading the checkpoint");
         let parts = Parts {
             disk,
-            pages: self.backend.pages(id)?,
+            pages,
             pool: self.pool.clone(),
             journal: JournalOptions {
                 segment_bytes: options.segment_bytes,
                 tail: self.tail.clone(),
                 keep_free: options.keep_free,
+                progress: options.progress.clone(),
                 ..JournalOptions::default()
             },
             projections: options.projections.as_slice().into(),

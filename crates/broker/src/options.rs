@@ -1,8 +1,10 @@
 //! What a broker is opened with, and why it cannot be.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sabir_journal::StartProgress;
 use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::caller::ReservedTopic;
@@ -90,6 +92,8 @@ pub struct BrokerOptions {
     pub counted_topics_max: usize,
     /// How consumer groups are run.
     pub groups: GroupOptions,
+    /// Where opening says what it is at.
+    pub progress: Arc<StartProgress>,
 }
 
 impl BrokerOptions {
@@ -130,6 +134,7 @@ impl BrokerOptions {
             open_files: 256,
             counted_topics_max: 1000,
             groups: GroupOptions::default(),
+            progress: Arc::default(),
         }
     }
 }

@@ -149,6 +149,18 @@ pub enum BlockReadError {
         /// How long it is, in bytes.
         len: u32,
     },
+    /// What stands in its place is not this block: another one was written there, or its own write was lost.
+    #[error("{file} is corrupt at byte {position}, where block {sequence} should stand: {reason}")]
+    Corrupt {
+        /// The block.
+        sequence: Sequence,
+        /// The segment's file name.
+        file: String,
+        /// Where its frame should start, in bytes.
+        position: u64,
+        /// What was found.
+        reason: String,
+    },
     /// The disk failed.
     #[error("block {sequence} could not be read: {source}")]
     Disk {

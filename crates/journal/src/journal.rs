@@ -15,12 +15,13 @@ use crate::block::{Block, LARGEST_FRAMED};
 use crate::disk::{Completion, Disk, WakeFn};
 use crate::error::{BlockAppendError, BlockReadError, JournalError, StorageError};
 use crate::frame::{FRAME, STEP};
-use crate::index::Index;
+use crate::index::{Index, Located};
+use crate::progress::StartProgress;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
 use crate::slots::{HardState, JournalFound, ShardIdentity, SlotNotes, Slots};
-use crate::space::{Prepared, RESERVE, Random, SegmentPool, SegmentPoolLimits};
+use crate::space::{Prepared, RESERVE, SegmentPool, SegmentPoolLimits};
 use crate::table::LocalTables;
 use crate::tail::{Tail, TailBudget};
 use crate::writer::{Appended, Writer};
@@ -43,6 +44,8 @@ pub struct JournalOptions {
     pub keep_free: u64,
     /// Seed of the segments' generations; `None` takes the system's randomness.
     pub seed: Option<u64>,
+    /// Where opening says what it is at.
+    pub progress: Arc<StartProgress>,
 }
 
 impl Default for JournalOptions {
@@ -53,6 +56,7 @@ impl Default for JournalOptions {
             max_bytes: None,
             keep_free: 256 << 20,
             seed: None,
+            progress: Arc::default(),
         }
     }
 }
@@ -212,7 +216,7 @@ impl Journal {
     ) -> Result<(Arc<Self>, Recovered), JournalError> {
         options.check()?;
         let through = checkpoint.as_ref().map_or(Sequence::NONE, |tables| tables.through);
-        let restored = recover(&disk, &pool, Random::new(options.seed), options.segment_bytes, checkpoint)?;
+        let restored = recover(&disk, &pool, &options, checkpoint)?;
         let slot = restored.slots.get();
         let slots = Arc::new(Mutex::new(restored.slots));
         let limits = SegmentPoolLimits {
@@ -438,18 +442,18 @@ impl Journal {
         if start + u64::from(len) > found.end {
             return Err(out_of_bounds);
         }
-        let place = Place { sequence, segment: found.segment, start, len, stable_end: found.stable_end };
-        Ok(self.read_place(place))
+        let Located { segment, start: frame, stable_end, .. } = found;
+        self.read_place(Place { sequence, segment, frame, start, len, stable_end })
     }
 
-    fn read_place(&self, place: Place) -> Read {
-        match self.parts.cold.get(&place) {
+    fn read_place(&self, place: Place) -> Result<Read, BlockReadError> {
+        Ok(match self.parts.cold.get(&place)? {
             Some(bytes) => {
                 self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
                 Read::Ahead(bytes)
             }
             None => Read::Cold(ColdRead { reads: self.parts.cold.clone(), place }),
-        }
+        })
     }
 
     /// What should be loaded now for readers that read on, if anything: to be [run](ReadAhead::run) on a thread that may block. Costs

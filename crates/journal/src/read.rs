@@ -4,6 +4,10 @@
 //! runs on has the next few loaded while it is busy with these: the first window of each such stretch is marked, and the
 //! read that touches it asks for the stretch after it. Stretches begin small and double for a reader that comes before they are loaded: a slow
 //! reader takes little of the disk's time at once from the writes.
+//!
+//! A disk may have written another block where this one should stand, or have lost this one's write over an older life of the file.
+//! Its batches then have good checksums, so no bytes are given before the block's frame was looked at: in the window that has it,
+//! or read for that.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,8 +19,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use sabir_base::buf::BufPool;
 use sabir_model::Sequence;
 
+use crate::disk::DiskError;
 use crate::error::BlockReadError;
-use crate::frame::STEP;
+use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
 use crate::segment::{SEGMENT_HEADER, Segment, SegmentNo};
 use crate::tail::Tail;
 
@@ -91,6 +96,8 @@ struct Window {
     ahead: u64,
     /// Where the stretch begins that is to be loaded once this window is touched.
     next: Option<u64>,
+    /// The block that begins before this window, once its frame was found good.
+    front: Option<Sequence>,
 }
 
 /// What is to be loaded before a read asks for it.
@@ -122,6 +129,8 @@ impl Window {
 pub(crate) struct Place {
     pub sequence: Sequence,
     pub segment: Arc<Segment>,
+    /// Where the block's frame starts, in bytes.
+    pub frame: u64,
     pub start: u64,
     pub len: u32,
     /// Up to where the segment's bytes will not change; a multiple of 4 KiB.
@@ -135,6 +144,33 @@ impl Place {
 
     fn len(&self) -> usize {
         self.len as usize
+    }
+
+    /// Whether the frame of the block stands where it should, and its content covers the place.
+    fn check(&self, frame: &[u8]) -> Result<(), BlockReadError> {
+        let Ok((header, _)) = FrameHeader::decode(frame) else {
+            return Err(self.misplaced("its frame is bad".into()));
+        };
+        if header.generation != self.segment.generation {
+            return Err(self.misplaced("a block of an older use of the file stands there".into()));
+        }
+        if header.kind != FrameKind::Block || header.sequence != self.sequence {
+            return Err(self.misplaced(format!("block {} stands there", header.sequence)));
+        }
+        let end = self.frame + FRAME as u64 + u64::from(header.content_len);
+        if self.range().end > end {
+            return Err(self.misplaced("the block there is shorter".into()));
+        }
+        Ok(())
+    }
+
+    fn misplaced(&self, reason: String) -> BlockReadError {
+        let (file, position) = (self.segment.file.name(), self.frame);
+        BlockReadError::Corrupt { sequence: self.sequence, file, position, reason }
+    }
+
+    fn failed(&self, source: DiskError) -> BlockReadError {
+        BlockReadError::Disk { sequence: self.sequence, source }
     }
 }
 
@@ -169,6 +205,38 @@ impl Windows {
             self.want(place, next, ahead, room);
         }
         Some(found)
+    }
+
+    /// Whether the block of a place is the right one; none if no loaded window can tell.
+    fn check(&mut self, place: &Place) -> Option<Result<(), BlockReadError>> {
+        let segment = place.segment.no;
+        let is_known = |w: &Window| w.front == Some(place.sequence) && w.holds(segment, place.start);
+        if self.windows.iter().any(is_known) {
+            return Some(Ok(()));
+        }
+        let holds = |w: &&Window| w.bytes.is_some() && w.holds(segment, place.frame);
+        let window = self.windows.iter().rev().find(holds)?;
+        let at = (place.frame - window.range.start) as usize;
+        let checked = place.check(window.bytes.as_ref()?.get(at..at + FRAME)?);
+        if checked.is_ok() {
+            self.note_front(place);
+        }
+        Some(checked)
+    }
+
+    /// Keeps for the windows with a place's start but without its frame that the frame is good.
+    fn note_front(&mut self, place: &Place) {
+        let segment = place.segment.no;
+        let behind = |w: &&mut Window| w.holds(segment, place.start) && !w.holds(segment, place.frame);
+        self.windows.iter_mut().filter(behind).for_each(|w| w.front = Some(place.sequence));
+    }
+
+    /// Where a read of a place begins: at its frame, if that is near and no window has it or will.
+    fn begin_of(&self, place: &Place) -> u64 {
+        let start = place.start / STEP * STEP;
+        let is_near = start - place.frame <= FIRST_READ;
+        let is_new = !self.windows.iter().any(|w| w.holds(place.segment.no, place.frame));
+        if is_near && is_new { place.frame } else { start }
     }
 
     /// Those under way that have some of a place.
@@ -228,7 +296,16 @@ impl Windows {
 
     fn begin(&mut self, segment: SegmentNo, range: Range<u64>, ahead: u64, unread: bool, next: Option<u64>) {
         self.clock += 1;
-        self.windows.push(Window { segment, range, bytes: None, used: self.clock, unread, ahead, next });
+        self.windows.push(Window {
+            segment,
+            range,
+            bytes: None,
+            used: self.clock,
+            unread,
+            ahead,
+            next,
+            front: None,
+        });
     }
 
     /// Drops what was not used longest.
@@ -273,12 +350,30 @@ impl ColdReads {
         self.windows.lock().shrink(self.bound());
     }
 
-    /// The bytes, where a window has them.
-    pub(crate) fn get(&self, place: &Place) -> Option<Bytes> {
+    /// The bytes, where a window has them and their block is known to be the right one.
+    ///
+    /// # Errors
+    /// It is another block.
+    pub(crate) fn get(&self, place: &Place) -> Result<Option<Bytes>, BlockReadError> {
         let mut windows = self.windows.lock();
         let bytes = windows.touch(place, self.room(), &self.tail);
         self.note_wants(&windows);
-        bytes
+        let Some(bytes) = bytes else { return Ok(None) };
+        windows.check(place).transpose().map(|checked| checked.map(|()| bytes))
+    }
+
+    /// Makes sure that the block of a place is the right one; reads its frame if no window has that. Blocking.
+    fn check(&self, place: &Place) -> Result<(), BlockReadError> {
+        if let Some(checked) = self.windows.lock().check(place) {
+            return checked;
+        }
+        let mut page = self.pool.get(STEP as usize);
+        place.segment.file.read(place.frame, &mut page).map_err(|source| place.failed(source))?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(STEP, Ordering::Relaxed);
+        place.check(&page[..FRAME])?;
+        self.windows.lock().note_front(place);
+        Ok(())
     }
 
     fn note_wants(&self, windows: &Windows) {
@@ -330,8 +425,8 @@ impl ColdReads {
     fn claim_new(&self, mut windows: MutexGuard<'_, Windows>, place: &Place) -> Range<u64> {
         let (segment, wanted) = (place.segment.no, place.range());
         let ahead = windows.runs_on(place);
-        let start = wanted.start / STEP * STEP;
-        let until = (start + ahead.map_or(FIRST_READ, window))
+        let start = windows.begin_of(place);
+        let until = (wanted.start / STEP * STEP + ahead.map_or(FIRST_READ, window))
             .min(windows.next_start(segment, start))
             .max(wanted.end);
         let end = until.next_multiple_of(STEP).min(place.stable_end);
@@ -402,17 +497,23 @@ impl ColdRead {
     /// thread that may block.
     ///
     /// # Errors
-    /// [`BlockReadError::Disk`]. The bytes are not verified: they have a checksum of their own.
+    /// [`BlockReadError::Disk`], and [`BlockReadError::Corrupt`] where another block stands in the place. The bytes themselves are
+    /// not verified: they have a checksum of their own.
     pub fn run(self) -> Result<Bytes, BlockReadError> {
+        let bytes = self.bytes()?;
+        self.reads.check(&self.place)?;
+        Ok(bytes)
+    }
+
+    fn bytes(&self) -> Result<Bytes, BlockReadError> {
         let place = &self.place;
         let range = match self.reads.claim(place) {
             Ok(bytes) => return Ok(bytes),
             Err(range) => range,
         };
-        let failed = |source| BlockReadError::Disk { sequence: place.sequence, source };
-        let bytes = self.reads.load(&place.segment, &range).map_err(failed)?;
+        let bytes = self.reads.load(&place.segment, &range).map_err(|source| place.failed(source))?;
         let at = (place.start - range.start) as usize;
-        Ok(self.reads.tail.slice_of(&bytes, at..at + place.len as usize))
+        Ok(self.reads.tail.slice_of(&bytes, at..at + place.len()))
     }
 }
 

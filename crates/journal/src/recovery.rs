@@ -1,6 +1,6 @@
 //! Finding the end of the journal: the last good frame, and whether what follows it was torn or has been lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sabir_base::buf::BufPool;
@@ -11,9 +11,11 @@ use crate::disk::Disk;
 use crate::error::JournalError;
 use crate::frame::{FRAME, FRAME_VERSION, FrameHeader, FrameKind, STEP};
 use crate::index::Index;
-use crate::journal::Torn;
+use crate::journal::{JournalOptions, Torn};
+use crate::progress::StartProgress;
 use crate::segment::{
-    HeaderPage, SEGMENT_HEADER, SEGMENT_VERSION, Segment, SegmentFile, SegmentNo, UNFINISHED, file_number,
+    HeaderPage, SEGMENT_HEADER, SEGMENT_VERSION, Segment, SegmentFile, SegmentNo, UNFINISHED, file_name,
+    file_number,
 };
 use crate::slots::{HardState, Slots};
 use crate::space::{PooledSegments, Random};
@@ -25,6 +27,9 @@ pub(crate) const DEPTH: usize = 8;
 
 /// How far a file is scanned whose header is blank.
 const RAW_SCAN_BYTES: u64 = 64 << 10;
+
+/// Absent files that an error names.
+const ABSENT_NAMED: usize = 8;
 
 /// Where frames start in a segment.
 const FIRST_FRAME: u64 = SEGMENT_HEADER as u64;
@@ -64,34 +69,36 @@ struct Walked {
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     pool: &Arc<BufPool>,
-    mut random: Random,
-    segment_bytes: u64,
+    options: &JournalOptions,
     tables: Option<LocalTables>,
 ) -> Result<Restored, JournalError> {
     let tables = tables.unwrap_or(LocalTables { through: Sequence::NONE, segments: Vec::new() });
     tables.check()?;
+    let (mut random, progress) = (Random::new(options.seed), &*options.progress);
+    progress.begin("", "listing the journal's files", None);
     let names = remove_unfinished(disk)?;
     let mut slots = Slots::open(disk, &names, random.next())?;
-    let mut files = open_files(disk, &names, slots.get().journal)?;
+    let mut files = open_files(disk, &names, slots.get().journal, progress)?;
     let slot = slots.get();
     files.check_last(slot.segment)?;
     let (mut index, run, free) = arrange(&files, &tables)?;
-    files.remove_short(disk, segment_bytes)?;
+    files.remove_short(disk, options.segment_bytes)?;
 
     let (mut torn, mut clean, mut ready) = (None, true, 0);
     let mut active = None;
     let mut chain = Chain::START;
     if !run.is_empty() {
-        let recovery = Recovery { pool, slot, run: &run, files: &files };
+        let recovery = Recovery { pool, slot, run: &run, files: &files, progress };
         let (start, after) = recovery.begin(&tables)?;
         let walked = recovery.walk(start, after, &mut index)?;
         let end = recovery.judge(&walked)?;
-        flush(disk, &run[..=walked.at])?;
+        flush(disk, &run[..=walked.at], progress)?;
         if end.torn.is_some() {
             // What stands there must never seem to follow, wherever the next block goes.
             let blanked = run[walked.at].file.blank(walked.pos);
             blanked.map_err(JournalError::disk("blank what a crash tore"))?;
         }
+        progress.begin(crate::slots::NAME, "writing the slot", None);
         settle_slot(&mut slots, &walked.chain, end.remnants, files.last())?;
         (torn, clean, chain) = (end.torn, end.clean, walked.chain);
         active = Some((run[walked.at].clone(), walked.pos));
@@ -120,10 +127,16 @@ fn remove_unfinished(disk: &Arc<dyn Disk>) -> Result<Vec<String>, JournalError> 
     Ok(rest)
 }
 
-fn open_files(disk: &Arc<dyn Disk>, names: &[String], journal: u64) -> Result<Files, JournalError> {
+fn open_files(
+    disk: &Arc<dyn Disk>,
+    names: &[String],
+    journal: u64,
+    progress: &StartProgress,
+) -> Result<Files, JournalError> {
     let mut files =
         Files { placed: BTreeMap::new(), raw: Vec::new(), bad: Vec::new(), next_file: 1, count: 0 };
     for number in names.iter().filter_map(|name| file_number(name)) {
+        progress.begin(&file_name(number), "reading a segment's header", None);
         let file = SegmentFile::open(disk, number).map_err(JournalError::disk("open a segment"))?;
         files.next_file = files.next_file.max(number + 1);
         files.count += 1;
@@ -175,7 +188,19 @@ impl Files {
                 format!("; the header of {} is {what}", names.join(", "))
             }
         };
-        say(&self.bad, "bad") + &say(&self.raw, "blank")
+        say(&self.bad, "bad") + &say(&self.raw, "blank") + &self.absent()
+    }
+
+    /// The files that a missing segment may have been: whose numbers are not there, or else the next one, if no header is unreadable.
+    fn absent(&self) -> String {
+        let placed = self.placed.values().map(|segment| &segment.file);
+        let there: BTreeSet<u32> = placed.chain(&self.raw).chain(&self.bad).map(|file| file.number).collect();
+        let absent = (1..self.next_file).filter(|number| !there.contains(number)).map(file_name);
+        let mut names: Vec<String> = absent.take(ABSENT_NAMED).collect();
+        if names.is_empty() && self.raw.is_empty() && self.bad.is_empty() {
+            names.push(file_name(self.next_file));
+        }
+        if names.is_empty() { String::new() } else { format!("; there is no file {}", names.join(", ")) }
     }
 
     fn last(&self) -> u64 {
@@ -241,7 +266,7 @@ fn listed(files: &Files, table: &SegmentTable) -> Result<Arc<Segment>, JournalEr
     let same = |s: &&Arc<Segment>| s.generation == table.generation && s.file.number == table.file;
     found.filter(same).cloned().ok_or_else(|| JournalError::Gap {
         missing: table.no,
-        reason: format!("the checkpoint lists it as file {}{}", table.file, files.unreadable()),
+        reason: format!("the checkpoint lists it as file {}{}", file_name(table.file), files.unreadable()),
     })
 }
 
@@ -258,6 +283,7 @@ struct Recovery<'a> {
     slot: HardState,
     run: &'a [Arc<Segment>],
     files: &'a Files,
+    progress: &'a StartProgress,
 }
 
 impl Recovery<'_> {
@@ -299,6 +325,9 @@ impl Recovery<'_> {
     fn walk_segment(&self, walked: &mut Walked, index: &mut Index) -> Result<(), JournalError> {
         let segment = &self.run[walked.at];
         let mut window = self.window(walked.at);
+        let doing = "looking for the end of the journal, segment by segment";
+        let count = (walked.at as u64, self.run.len() as u64);
+        self.progress.begin(&segment.file.name(), doing, Some(count));
         loop {
             let found = next_frame(&mut window, walked.pos, segment.generation, &walked.chain, &self.slot);
             walked.reason = match found.map_err(reading())? {
@@ -364,6 +393,8 @@ impl Recovery<'_> {
         for at in walked.at..self.run.len() {
             let segment = &self.run[at];
             let from = if at == walked.at { walked.pos + STEP } else { FIRST_FRAME };
+            let doing = "looking for what was written later";
+            self.progress.begin(&segment.file.name(), doing, None);
             let found =
                 scan(&mut self.window(at), from..segment.file.len, Some(segment.generation), &missing);
             let found = found.map_err(reading())?;
@@ -460,8 +491,13 @@ fn reading() -> impl FnOnce(crate::disk::DiskError) -> JournalError {
 }
 
 /// What was found may so far be only in a cache; from now on frames will say that it is durable.
-fn flush(disk: &Arc<dyn Disk>, segments: &[Arc<Segment>]) -> Result<(), JournalError> {
+fn flush(
+    disk: &Arc<dyn Disk>,
+    segments: &[Arc<Segment>],
+    progress: &StartProgress,
+) -> Result<(), JournalError> {
     for segment in segments {
+        progress.begin(&segment.file.name(), "flushing what was found", None);
         disk.sync(segment.file.id).map_err(JournalError::disk("flush what it found"))?;
     }
     Ok(())

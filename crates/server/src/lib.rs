@@ -14,6 +14,7 @@ mod panics;
 mod protocols;
 mod run;
 mod running;
+mod start_watch;
 mod storage;
 
 pub use protocols::protocols;

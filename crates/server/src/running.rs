@@ -21,6 +21,7 @@ use crate::config::{FrontendConfig, ServerConfig};
 use crate::limits::{self, Descriptors};
 use crate::memory::{MemoryFiles, TailCacheSize};
 use crate::memory_watch::MemoryWatch;
+use crate::start_watch::StartWatch;
 use crate::storage::volatile;
 
 /// Why a broker did not start.
@@ -94,6 +95,8 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
             connections, "net.max_connections is lowered to what the open-file limit (ulimit -n) leaves"
         );
     }
+    options.progress.enter(&options.data, "looking whether another process has the data directory");
+    let watch = StartWatch::begin(&options.data, options.progress.clone())?;
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     sabir_broker::check_free(&options.data)?;
     warn_of_memory(&options.data);
@@ -102,6 +105,7 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
+    drop(watch);
     let net = match Net::start(&net_options, watched(&broker)) {
         Ok(net) => Arc::new(net),
         Err(error) => {

@@ -91,8 +91,13 @@ impl Shard {
             if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 return Ok(None);
             }
-            let in_memory = self.in_memory(piece).map_err(|e| self.damaged(partition, piece.run.base, e));
-            let Some(got) = in_memory? else { return Ok(Some(at)) };
+            let got = match self.in_memory(piece) {
+                Ok(Some(got)) => got,
+                Ok(None) => return Ok(Some(at)),
+                // The read that begins with it says so.
+                Err(_) if !assembly.is_empty() => return Ok(None),
+                Err(error) => return Err(self.damaged(partition, piece.run.base, error)),
+            };
             if !self.add(assembly, partition, piece, &got)? {
                 return Ok(None);
             }

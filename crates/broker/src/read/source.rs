@@ -112,15 +112,23 @@ impl Shard {
         match error {
             // Retention was faster than the reader, which looks at the log start again.
             BlockReadError::Released { .. } => ReadError::Deleted,
+            BlockReadError::Corrupt { .. } => {
+                self.say_why(error);
+                ReadError::Corrupt
+            }
             BlockReadError::NotCommitted { .. }
             | BlockReadError::OutOfBounds { .. }
             | BlockReadError::Disk { .. } => {
-                // Whose records it were is said elsewhere; this is what the disk answered.
-                if self.reads.damages.may_say_why(Instant::now()) {
-                    tracing::error!(shard = %self.id, %error, "a read failed");
-                }
+                self.say_why(error);
                 ReadError::Storage
             }
+        }
+    }
+
+    /// Whose records it were is said elsewhere; this is what was found on the disk, or what that answered.
+    fn say_why(&self, error: &BlockReadError) {
+        if self.reads.damages.may_say_why(Instant::now()) {
+            tracing::error!(shard = %self.id, %error, "a read failed");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Opening a shard: the last checkpoint, and what the journal has beyond it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::{PageError, PageStore};
-use sabir_journal::{Journal, JournalError, JournalOptions, Recovered, Replicator};
+use sabir_journal::{Journal, JournalError, JournalOptions, Recovered, Replicator, StartProgress};
 use sabir_model::{Durability, NodeId, ShardFailure, ShardId};
 use tracing::{info, warn};
 
@@ -22,6 +23,7 @@ use super::read_path::ReadPath;
 use super::signal::Signal;
 use super::tables::StoredTables;
 use crate::disk_watch::FreeSpace;
+use crate::options::StartError;
 use crate::projection::ProjectionFactory;
 use crate::state::{AppendCounters, ApplyError, ShardState};
 use crate::stats::ShardMeters;
@@ -62,6 +64,9 @@ pub(crate) enum OpenError {
     Pages(#[from] PageError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The same, of a journal whose folder is known.
+    #[error("{}: {source}", .folder.display())]
+    Damaged { folder: std::path::PathBuf, source: JournalError },
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("its journal's folder: {0}")]
@@ -72,6 +77,17 @@ pub(crate) enum OpenError {
     Signal(#[source] std::io::Error),
     #[error("its thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Why a start fails; what is wrong with a journal names its folder.
+    pub(crate) fn of_shard(self, shard: ShardId, folder: &Path) -> StartError {
+        let reason = match self {
+            Self::Journal(source) => Self::Damaged { folder: folder.join("journal"), source },
+            other => other,
+        };
+        StartError::Shard { shard: shard.0, reason: reason.into() }
+    }
 }
 
 impl Shard {
@@ -86,11 +102,14 @@ impl Shard {
         let checkpoint = state.applied;
         let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
         let tail_bytes = parts.journal.tail.bound();
+        let progress = parts.journal.progress.clone();
         let (journal, recovered) =
             Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local)?;
+        let blocks = recovered.last.0.saturating_sub(checkpoint.0);
+        progress.begin("", "replaying the blocks since the checkpoint", Some((0, blocks)));
         let replicator = (parts.replicate)(journal.clone())?;
         let signal = Signal::new().map_err(OpenError::Signal)?;
-        replay(&journal, &mut state)?;
+        replay(&journal, &mut state, &progress)?;
         report(id, &recovered, checkpoint, &state);
         let last_ms = state.time_ms;
         let replayed = std::mem::take(&mut state.counters);
@@ -159,10 +178,11 @@ impl Shard {
     }
 }
 
-fn replay(journal: &Journal, state: &mut ShardState) -> Result<(), OpenError> {
+fn replay(journal: &Journal, state: &mut ShardState, progress: &StartProgress) -> Result<(), OpenError> {
     journal.replay(state.applied, &mut |block| {
         let locate = |sequence| journal.segment_of(sequence);
         state.apply_block(block.sequence, block.term, &block.content, &locate, &mut |_, _, _| {})?;
+        progress.advance();
         Ok(())
     })
 }

@@ -241,6 +241,55 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     broker.shutdown();
 }
 
+/// A disk wrote one block of a partition in the place of another one of the same: its batch has a good checksum and the right partition.
+#[tokio::test]
+async fn a_block_of_the_same_partition_in_anothers_place_is_not_served_as_that_offset() {
+    keep_log();
+    let machine = Machine::new(7, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = create(&broker, "misdirected", 1).await;
+    for value in ["one-------", "two-------", "three-----"] {
+        append(&broker, &topic, 0, batch(&[value.as_bytes()], 1)).await.unwrap();
+    }
+    broker.shutdown();
+    drop(broker);
+
+    let broker = machine.open();
+    let disk = &*machine.disks[1];
+    let ((file, from), (same, to)) = (page_of(disk, b"three-----"), page_of(disk, b"two-------"));
+    assert_eq!(file, same);
+    let file = disk.open(&file).unwrap();
+    let mut page = vec![0; 4096];
+    disk.read_at(file, from, &mut page).unwrap();
+    disk.write_at(file, to, &page).unwrap();
+    let fetched = soon(read(&broker, &topic, 0, 0, 100_000)).await.unwrap();
+    assert_eq!(values(&fetched), [(0, b"one-------".to_vec())], "what stands before it is served");
+    for _ in 0..3 {
+        assert_eq!(soon(read(&broker, &topic, 0, 1, 100_000)).await.unwrap_err(), ReadError::Corrupt);
+    }
+    let fetched = soon(read(&broker, &topic, 0, 2, 100_000)).await.unwrap();
+    assert_eq!(values(&fetched), [(2, b"three-----".to_vec())]);
+    assert!(broker.stats().shards[1].corrupt >= 3);
+    let lines =
+        logged(&["ERROR", "records cannot be read", "topic=\"misdirected\" partition=0 offset=1 error="]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    broker.shutdown();
+}
+
+/// The file and position of the page in which a value stands.
+fn page_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
+    for name in disk.list().unwrap() {
+        let file = disk.open(&name).unwrap();
+        let mut bytes = vec![0; disk.len(file).unwrap() as usize];
+        disk.read_at(file, 0, &mut bytes).unwrap();
+        disk.close(file);
+        if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
+            return (name, at as u64 / 4096 * 4096);
+        }
+    }
+    panic!("the value is in no file");
+}
+
 /// Flips a bit in the middle of a value that stands in one of the files.
 fn flip(disk: &dyn Disk, machine: &Machine, value: &[u8]) {
     for name in disk.list().unwrap() {

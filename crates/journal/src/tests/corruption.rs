@@ -156,10 +156,18 @@ fn a_missing_segment_is_a_gap() {
     disk.remove("segment-000003").unwrap();
     let error = Rig::over(disk, None).map(|rig| rig.recovered).unwrap_err();
     assert!(matches!(error, JournalError::Gap { missing, .. } if missing == crate::SegmentNo(3)), "{error}");
+    assert!(error.to_string().contains("there is no file segment-000003"), "{error}");
     let disk = copy(&rig.disk);
     disk.remove("segment-000001").unwrap();
     let error = Rig::over(disk, None).map(|rig| rig.recovered).unwrap_err();
     assert!(matches!(error, JournalError::Gap { missing, .. } if missing.0 == 1), "{error}");
+    assert!(error.to_string().contains("there is no file segment-000001"), "{error}");
+    let disk = copy(&rig.disk);
+    let last = disk.list().unwrap().into_iter().filter(|name| name.starts_with("segment-")).max().unwrap();
+    disk.remove(&last).unwrap();
+    let error = Rig::over(disk, None).map(|rig| rig.recovered).unwrap_err();
+    assert!(matches!(error, JournalError::Gap { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("there is no file {last}")), "{error}");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use sabir_model::{Durability, Sequence};
 
-use super::rig::{Rig, options, payload_of};
+use super::rig::{Rig, options, payload_of, places};
+use crate::disk::Disk;
 use crate::disk::sim::{Fault, Injection, Op, SimDisk};
+use crate::frame::FrameHeader;
 use crate::{BlockReadError, BlockView, JournalOptions, Read, SegmentNo, TailBudget};
 
 /// A rig whose cache holds next to nothing.
@@ -267,4 +269,79 @@ fn every_entry_of_a_large_block_is_found_again() {
         let bytes = bytes_of(rig.journal.read(Sequence(1), offset, len).unwrap());
         assert_eq!(bytes, payload_of(id, 300));
     }
+}
+
+/// The first page of a block.
+fn page_of(rig: &Rig, sequence: u64) -> Vec<u8> {
+    let (_, file, position) = places(&rig.journal)[sequence as usize - 1].clone();
+    let mut page = vec![0; 4096];
+    rig.disk.read_at(rig.disk.open(&file).unwrap(), position, &mut page).unwrap();
+    page
+}
+
+/// Puts a page in the place of a block's first one.
+fn misplace(rig: &Rig, sequence: u64, page: &[u8]) {
+    let (_, file, position) = places(&rig.journal)[sequence as usize - 1].clone();
+    rig.disk.write_at(rig.disk.open(&file).unwrap(), position, page).unwrap();
+}
+
+fn outcome(rig: &Rig, sequence: u64, offset: u32, len: u32) -> Result<Bytes, BlockReadError> {
+    match rig.journal.read(Sequence(sequence), offset, len)? {
+        Read::Hot(bytes) | Read::Ahead(bytes) => Ok(bytes),
+        Read::Cold(cold) => cold.run(),
+    }
+}
+
+fn assert_refused(rig: &Rig, sequence: u64, offset: u32, why: &str) {
+    let (_, file, position) = places(&rig.journal)[sequence as usize - 1].clone();
+    let error = outcome(rig, sequence, offset, 10).unwrap_err();
+    assert!(matches!(error, BlockReadError::Corrupt { .. }), "{error}");
+    let said = error.to_string();
+    for part in [&file, &format!("byte {position}"), &format!("block {sequence} should"), why] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn another_block_in_a_blocks_place_is_refused_however_it_is_read() {
+    // The block before is read first, so that the bad one lies in a window; or it is the first one read.
+    for warm in [false, true] {
+        let rig = cold_rig(6, 100);
+        misplace(&rig, 3, &page_of(&rig, 5));
+        if warm {
+            outcome(&rig, 2, 32, 100).unwrap();
+        }
+        assert_refused(&rig, 3, 32, "block 5 stands there");
+        assert_refused(&rig, 3, 32, "block 5 stands there");
+        for good in [1, 2, 4, 5, 6] {
+            assert_eq!(outcome(&rig, good, 32, 100).unwrap(), payload_of(good, 100));
+        }
+    }
+}
+
+#[test]
+fn a_block_of_an_older_use_of_the_file_is_refused() {
+    let rig = cold_rig(6, 100);
+    let mut page = page_of(&rig, 4);
+    let (header, _) = FrameHeader::decode(&page).unwrap();
+    let (older, _) = FrameHeader { generation: header.generation + 1, ..header }.encode();
+    page[..older.len()].copy_from_slice(&older);
+    misplace(&rig, 4, &page);
+    misplace(&rig, 5, &[0; 4096]);
+    assert_refused(&rig, 4, 32, "an older use of the file");
+    assert_refused(&rig, 5, 32, "its frame is bad");
+}
+
+#[test]
+fn the_frame_is_looked_at_whatever_part_of_a_block_is_read() {
+    let rig = roomy_rig(160);
+    misplace(&rig, 3, &page_of(&rig, 5));
+    for offset in [32, 50_000, 100_000, 300_000, 490_000] {
+        assert_refused(&rig, 3, offset, "block 5 stands there");
+    }
+    let before = rig.journal.stats().cold_reads;
+    for _ in 0..20 {
+        assert_eq!(outcome(&rig, 20, 400_032, 100).unwrap(), payload_of(20, PAYLOAD)[400_000..400_100]);
+    }
+    assert_eq!(rig.journal.stats().cold_reads, before + 2, "the frame is read once for a window");
 }
