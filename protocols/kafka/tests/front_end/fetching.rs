@@ -450,10 +450,11 @@ async fn records_end_a_wait_beside_a_topic_that_is_gone() {
 async fn who_fetches_over_and_over_what_fails_is_held_back() {
     let rig = Rig::start();
     rig.raw().await.topic("b", 1).await;
+    rig.raw().await.topic("c", 1).await;
     let unknown = of_topics((0, -1), &[("gone", [0; 16])]);
     let mut outside = of_topics((0, -1), &[("b", [0; 16])]);
     outside.topics[0].partitions[0].fetch_offset = 99;
-    let mut beside = of_topics((0, -1), &[("b", [0; 16]), ("b", [0; 16])]);
+    let mut beside = of_topics((0, -1), &[("b", [0; 16]), ("c", [0; 16])]);
     beside.topics[0].partitions[0].current_leader_epoch = 99;
     let mut held = 0;
     keep_log();

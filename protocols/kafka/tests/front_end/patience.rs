@@ -151,10 +151,11 @@ async fn unread_answers_share_a_bounded_memory() {
     for _ in 0..12 {
         raw.put("t", 0, &[&large]).await;
     }
-    let request = |wanted: usize| {
-        let partition = FetchPartition { partition_max_bytes: i32::MAX, ..Default::default() };
-        let topic =
-            FetchTopic { topic: "t".into(), partitions: vec![partition; wanted], ..Default::default() };
+    let request = |wanted: i32| {
+        let partition =
+            |partition| FetchPartition { partition, partition_max_bytes: i32::MAX, ..Default::default() };
+        let partitions = (0..wanted).map(partition).collect();
+        let topic = FetchTopic { topic: "t".into(), partitions, ..Default::default() };
         FetchRequest { min_bytes: 1, session_epoch: -1, topics: vec![topic], ..Default::default() }
     };
     let mut silent = Vec::new();
@@ -218,9 +219,10 @@ async fn a_pipeline_of_dear_requests_lets_others_have_their_turn() {
 }
 
 fn long_poll(partitions: usize, max_wait_ms: i32) -> FetchRequest {
-    let partition = FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() };
-    let topic =
-        FetchTopic { topic: "t".into(), partitions: vec![partition; partitions], ..Default::default() };
+    let partition =
+        |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() };
+    let partitions = (0..partitions as i32).map(partition).collect();
+    let topic = FetchTopic { topic: "t".into(), partitions, ..Default::default() };
     FetchRequest { max_wait_ms, min_bytes: 1, session_epoch: -1, topics: vec![topic], ..Default::default() }
 }
 
@@ -276,7 +278,7 @@ async fn unfinished_frames_share_a_bounded_memory() {
     let mut slow = Vec::new();
     for _ in 0..60 {
         let mut raw = rig.raw().await;
-        raw.write(&(8i32 << 20).to_be_bytes()).await;
+        raw.write(&(1i32 << 20).to_be_bytes()).await;
         // May be closed already.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &[0; 100_000]).await;
         assert!(memory.granted() <= 8 << 20);
