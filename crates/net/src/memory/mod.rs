@@ -15,7 +15,7 @@ const LITTLE_PART: usize = 4;
 /// A bound on the bytes that frames take in all connections together.
 ///
 /// A connection that finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
-/// one that does not. Who waits while it holds something has a [`GrowingGrant`], so that those who do never wait for each other.
+/// one that does not. Who waits while it holds something has a `GrowingGrant`, so that those who do never wait for each other.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
     shared: Arc<Shared>,
