@@ -19,9 +19,9 @@ pub(crate) struct StartWatch {
 }
 
 impl StartWatch {
-    /// Says that a data directory is being opened, and from now on how far that is.
+    /// Says every five seconds how far a start has come.
     pub(crate) fn begin(data: &Path, progress: Arc<StartProgress>) -> std::io::Result<Self> {
-        tracing::info!(data = %data.display(), "opening the data directory");
+        tracing::debug!(data = %data.display(), "opening the data directory");
         Self::every(EVERY, progress, say)
     }
 
