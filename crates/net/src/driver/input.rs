@@ -101,6 +101,8 @@ impl Input {
     pub(super) fn grow(&mut self, bytes: usize, memory: &FrameMemory) -> Result<bool, NoMemory> {
         // What it holds without a claim is none of what it may wait with.
         self.grant = None;
+        // A claim is one frame's: that of a frame which has been taken out says nothing of the next one.
+        self.growing = self.growing.take().filter(|growing| growing.claim() >= self.need.min(memory.total()));
         let growing = self.growing.get_or_insert_with(|| GrowingGrant::new(memory, self.need));
         if growing.try_grow(bytes) {
             self.little = None;
@@ -140,8 +142,9 @@ impl Input {
             if len == 0 { give_back(std::mem::take(&mut self.bytes)) } else { self.shrink() }
         } else if self.need > BUFFER {
             // It may have to wait for the rest later on, and must not do so with what has no claim.
-            if self.growing.as_ref().is_none_or(|growing| growing.bytes() == 0) {
-                self.grow(BUFFER, memory)?;
+            let claim = self.need.min(memory.total());
+            if self.growing.as_ref().is_none_or(|growing| growing.bytes() == 0 || growing.claim() < claim) {
+                self.grow(len.max(BUFFER), memory)?;
             }
         } else if self.grant.is_none() {
             self.growing = None;
@@ -351,6 +354,24 @@ mod tests {
         assert_eq!((memory.granted(), memory.granted_little()), (2 * BUFFER, 0));
         drop(waiting);
         assert_eq!(memory.granted(), 0);
+    }
+
+    #[test]
+    fn the_claim_of_a_frame_that_was_taken_out_is_not_that_of_the_next() {
+        let memory = FrameMemory::new(40 * BUFFER);
+        let one_after_another = || {
+            let mut input = with(2 * BUFFER);
+            input.need(2 * BUFFER);
+            assert_eq!(input.grow(2 * BUFFER, &memory), Ok(true));
+            input.need(30 * BUFFER);
+            input
+        };
+        let (mut first, mut second) = (one_after_another(), one_after_another());
+        assert_eq!(first.grow(16 * BUFFER, &memory), Ok(true));
+        assert_eq!(second.grow(16 * BUFFER, &memory), Ok(false), "neither would ever be whole");
+        assert_eq!(first.grow(30 * BUFFER, &memory), Ok(true));
+        drop(first);
+        assert_eq!(second.grow(30 * BUFFER, &memory), Ok(true));
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Growing {
 pub(crate) struct GrowingGrant {
     memory: FrameMemory,
     id: u64,
+    claim: usize,
     grant: Option<Grant>,
     good_for: usize,
 }
@@ -71,9 +72,15 @@ impl GrowingGrant {
         let mut growing = memory.shared.growing.lock();
         let id = growing.next;
         growing.next += 1;
-        growing.frames.insert(id, Frame { claim: claim.min(memory.total()), held: 0, waits: false });
+        let claim = claim.min(memory.total());
+        growing.frames.insert(id, Frame { claim, held: 0, waits: false });
         drop(growing);
-        Self { memory: memory.clone(), id, grant: None, good_for: 0 }
+        Self { memory: memory.clone(), id, claim, grant: None, good_for: 0 }
+    }
+
+    /// What it may have at the most.
+    pub(crate) fn claim(&self) -> usize {
+        self.claim
     }
 
     /// How many bytes it is good for.
