@@ -48,7 +48,8 @@ impl<P> Seat<P> {
         Ok(())
     }
 
-    /// How much was left that the session has not taken. Whoever leaves it bounds that, by the credit that the client gave.
+    /// How much was left that the connection has not taken. It takes all at once, and then no more until the session has had that, which it
+    /// has as far as the client reads. Whoever leaves it bounds that, by the credit that the client gave.
     pub fn waiting(&self) -> usize {
         self.outbox.waits.lock().pushes.len()
     }

@@ -196,6 +196,27 @@ fn rest(mut stream: &TcpStream) -> String {
 }
 
 #[test]
+fn what_a_client_does_not_read_stays_where_it_is_counted() {
+    const MOST: usize = 8;
+    let text: &'static str = "x".repeat(64 << 10).leak();
+    let (_net, _stream, seats) = pushing(60_000, || Closing::Now);
+    let seat = seats.recv_timeout(PATIENCE).unwrap();
+    let mut pushed = 0;
+    for _ in 0..1000 {
+        if seat.waiting() < MOST {
+            let mut wakes = WakeBatch::default();
+            seat.push(text, &mut wakes).unwrap();
+            wakes.deliver();
+            pushed += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // As much as the system keeps between two sockets, and what the output takes.
+    assert!(pushed < 500, "{pushed}");
+    assert_eq!(seat.waiting(), MOST);
+}
+
+#[test]
 fn what_is_pushed_comes_in_order_and_nothing_is_after_the_end() {
     let (_net, mut stream, seats) = pushing(2000, || Closing::Now);
     let seat = seats.recv_timeout(PATIENCE).unwrap();

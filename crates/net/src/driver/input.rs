@@ -113,6 +113,13 @@ impl Input {
         if kept { Ok(false) } else { Err(NoMemory) }
     }
 
+    /// Nothing more is wanted of the frame under way for now.
+    pub(super) fn rest(&mut self) {
+        if let Some(growing) = &mut self.growing {
+            growing.rest();
+        }
+    }
+
     /// The grant for the frame that is there whole.
     fn take_grant(&mut self) -> Option<Grant> {
         self.growing.take().and_then(GrowingGrant::into_grant).or_else(|| self.grant.take())

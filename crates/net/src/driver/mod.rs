@@ -263,7 +263,10 @@ impl<S: Session> Driver<S> {
     /// Gives the session what others have left for it, while there is room for what it makes of that.
     #[inline]
     fn deliver(&mut self) -> Result<bool, Ending> {
-        self.outbox.take(&mut self.pushes);
+        // What is taken is counted by nobody any more who bounds what is left: no more is, before there is room for it.
+        if self.pushes.is_empty() && !self.io.output.is_full() {
+            self.outbox.take(&mut self.pushes);
+        }
         let mut moved = false;
         while !self.io.output.is_full()
             && let Some(push) = self.pushes.pop_front()
@@ -277,7 +280,11 @@ impl<S: Session> Driver<S> {
     /// Reads what the socket has, as far as there is room for it.
     fn read(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Result<bool, Ending> {
         let wanted = self.wanted();
-        if *left == 0 || wanted == 0 || !self.is_granted(cx)? {
+        if wanted == 0 {
+            self.rest();
+            return Ok(false);
+        }
+        if *left == 0 || !self.is_granted(cx)? {
             return Ok(false);
         }
         let Poll::Ready(ready) = self.connection.stream.poll_readable(cx) else {
@@ -328,6 +335,13 @@ impl<S: Session> Driver<S> {
         }
         self.memory = None;
         Ok(true)
+    }
+
+    /// While the session wants nothing its frame waits for no memory, and keeps none from others.
+    fn rest(&mut self) {
+        if self.memory.take().is_some() {
+            self.io.input.rest();
+        }
     }
 
     /// Nothing more is there to be read for now.

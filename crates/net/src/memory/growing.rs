@@ -92,20 +92,32 @@ impl GrowingGrant {
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         // One that is larger than the total by what is not counted takes all of it.
         let (total, wanted) = (self.memory.total(), bytes.min(self.memory.total()));
-        let mut growing = self.memory.shared.growing.lock();
-        if !growing.is_safe(self.id, wanted, total) {
-            growing.frame(self.id).waits = false;
-            return false;
-        }
         let memory = &self.memory;
-        let given = !growing.must_let_pass(self.id)
+        let mut growing = memory.shared.growing.lock();
+        let waited = growing.frame(self.id).waits;
+        let safe = growing.is_safe(self.id, wanted, total);
+        let given = safe
+            && !growing.must_let_pass(self.id)
             && Grant::hold(&mut self.grant, wanted, || memory.try_take(wanted));
         let frame = growing.frame(self.id);
-        frame.waits = !given;
+        frame.waits = safe && !given;
         if given {
             (frame.held, self.good_for) = (wanted, bytes);
         }
+        let lets_pass = waited && !frame.waits;
+        drop(growing);
+        if lets_pass {
+            memory.shared.given_back.notify_waiters();
+        }
         given
+    }
+
+    /// It wants no more for now: those behind it have what is free.
+    pub(crate) fn rest(&mut self) {
+        let waited = std::mem::take(&mut self.memory.shared.growing.lock().frame(self.id).waits);
+        if waited {
+            self.memory.shared.given_back.notify_waiters();
+        }
     }
 
     /// What it holds, to be kept for a frame that is there whole.
@@ -127,6 +139,8 @@ pub(super) type Frames = Mutex<Growing>;
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     /// Frames of so many bytes that grow fourfold at a time, as whoever may; how many of them are there whole in the end.
@@ -190,6 +204,27 @@ mod tests {
         assert!(large.try_grow(16) && small.try_grow(5));
         let kept = large.into_grant();
         assert_eq!((memory.granted(), kept.map(|grant| grant.bytes())), (21, Some(16)));
+    }
+
+    #[test]
+    fn who_waits_no_more_tells_those_who_let_it_pass() {
+        let memory = FrameMemory::new(64);
+        let others = memory.try_take(50).expect("fits");
+        let (mut large, mut small) = (GrowingGrant::new(&memory, 60), GrowingGrant::new(&memory, 5));
+        let told_of = |by: &mut dyn FnMut()| {
+            let mut told = std::pin::pin!(memory.clone().given_back());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(told.as_mut().poll(&mut cx).is_pending());
+            by();
+            told.as_mut().poll(&mut cx).is_ready()
+        };
+        assert!(large.try_grow(4) && !large.try_grow(16) && !small.try_grow(5));
+        assert!(told_of(&mut || large.rest()), "it rests");
+        assert!(!told_of(&mut || large.rest()), "it had rested before");
+        assert!(small.try_grow(5));
+        assert!(!large.try_grow(16));
+        drop(others);
+        assert!(told_of(&mut || assert!(large.try_grow(16))), "it has what it waited for");
     }
 
     #[test]
