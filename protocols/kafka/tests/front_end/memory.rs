@@ -45,22 +45,26 @@ async fn needs_memory<R: Request>(rig: &Rig, version: i16, request: &R) {
     }
 }
 
-/// Of two groups, `g` with a position in each partition of `t` and one that has a member with much to say.
-async fn groups(raw: &mut Raw) {
+/// A position of `g` in each of `t`'s 2,000 partitions, each with so many bytes of text.
+fn commit(text: usize) -> OffsetCommitRequest {
     let position = |partition_index| OffsetCommitRequestPartition {
         partition_index,
-        committed_metadata: Some(Str::from("x".repeat(100))),
+        committed_metadata: Some(Str::from("x".repeat(text))),
         ..Default::default()
     };
     let partitions = (0..2000).map(position).collect();
     let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
-    let commit = OffsetCommitRequest {
+    OffsetCommitRequest {
         group_id: "g".into(),
         generation_id_or_member_epoch: -1,
         topics,
         ..Default::default()
-    };
-    assert_eq!(raw.call(9, &commit).await.topics[0].partitions[0].error_code, 0);
+    }
+}
+
+/// Of two groups, `g` with a position in each partition of `t` and one that has a member with much to say.
+async fn groups(raw: &mut Raw) {
+    assert_eq!(raw.call(9, &commit(100)).await.topics[0].partitions[0].error_code, 0);
     let metadata = Bytes::from(vec![7; 200_000]);
     let protocols = vec![JoinGroupRequestProtocol { name: "p".into(), metadata }];
     let join = JoinGroupRequest {
@@ -106,6 +110,14 @@ async fn an_answer_that_is_far_larger_than_its_request_takes_its_memory_first() 
     needs_memory(&rig, 5, &old).await;
     needs_memory(&rig, 5, &DescribeGroupsRequest { groups: vec!["large".into()], ..Default::default() })
         .await;
+}
+
+/// Its frame is small enough to be counted nowhere.
+#[tokio::test]
+async fn what_a_request_takes_decoded_is_held_until_it_is_answered() {
+    let rig = with_memory(8 << 20);
+    rig.raw().await.topic("t", 2000).await;
+    needs_memory(&rig, 9, &commit(0)).await;
 }
 
 #[tokio::test]

@@ -78,14 +78,15 @@ pub(super) fn within(
     request: Request,
     handle: fn(Arc<Client>, Request) -> Handling,
 ) -> Handling {
-    let total = client.memory.total();
-    if decoded(&request) > total {
+    let (total, decoded) = (client.memory.total(), decoded(&request));
+    if decoded > total {
         return Box::pin(std::future::ready(Ok(NO_MEMORY)));
     }
-    let bytes = answer(&client, &request);
-    if bytes > total && is_as_asked(request.api) {
+    let answer = answer(&client, &request);
+    if answer > total && is_as_asked(request.api) {
         return Box::pin(std::future::ready(Ok(NO_MEMORY)));
     }
+    let bytes = answer.saturating_add(if is_parked(request.api) { 0 } else { decoded });
     if bytes <= UNCOUNTED { handle(client, request) } else { Box::pin(held(client, request, bytes, handle)) }
 }
 
@@ -103,6 +104,11 @@ fn decoded(request: &Request) -> usize {
         _ => DECODED,
     };
     request.body.len().saturating_mul(each)
+}
+
+/// Whether a request may wait for others of its kind for minutes: what is kept of it meanwhile is counted where it waits.
+fn is_parked(api: ApiKey) -> bool {
+    matches!(api, ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
 /// Whether it is the request that decides how large the answer becomes, not what there is: the client can ask for less at once.
