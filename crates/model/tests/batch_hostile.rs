@@ -1,55 +1,14 @@
 //! Batches made to hurt: every one is an error, none takes more memory than its limit allows.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use proptest::prelude::*;
+use sabir_base::testing::{CountingAllocator, peak_of};
 use sabir_model::batch::{
     BatchBuilder, BatchError, BatchHeader, Compression, HEADER_LEN, check_records, records, split,
     stamp_log_append_time, verify_crc,
 };
 
-/// Counts what a thread has allocated and not freed, and the most it ever was.
-struct Counting;
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    // A thread that ends may free after its counters are gone.
-    let _ = NOW.try_with(|now| {
-        now.set(now.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
-    });
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator; counting neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise on `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: `ptr` came from `alloc` above with this layout, so from the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Runs it and tells how much memory it had at once beyond what was there.
-fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.get();
-    PEAK.set(before);
-    let value = run();
-    (value, (PEAK.get() - before).max(0) as usize)
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// A batch with this attribute byte, count and body, its CRC right.
 fn forged(attributes: u8, last_offset_delta: i32, count: i32, body: &[u8]) -> Vec<u8> {

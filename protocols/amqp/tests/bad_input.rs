@@ -3,73 +3,21 @@
 
 mod rig;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use rig::Client;
 use sabir_amqp::session::ConnectionOptions;
 use sabir_amqp::wire::*;
-
-/// Counts what the calling thread holds, and the most it held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let held = HELD.get() + bytes;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counters are plain thread-local cells that
-// allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use sabir_base::testing::{Bits, CountingAllocator, peak_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// The most memory that `run` held beside what was there before.
-fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = run();
-    (result, (PEAK.get() - before) as usize)
+/// Mostly what passes for counts, lengths and flags.
+fn octet(g: &mut Bits) -> u8 {
+    [0, 1, 2, 0x7f, 0x80, 0xff, FRAME_END, b'F', b'A', b'S', g.next() as u8][below(g, 11)]
 }
 
-/// A seeded source of bits (splitmix64).
-struct Bits(u64);
-
-impl Bits {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// Mostly what passes for counts, lengths and flags.
-    fn octet(&mut self) -> u8 {
-        [0, 1, 2, 0x7f, 0x80, 0xff, FRAME_END, b'F', b'A', b'S', self.next() as u8][self.below(11)]
-    }
+fn below(g: &mut Bits, bound: usize) -> usize {
+    g.below(bound as u64) as usize
 }
 
 const CAPTURES: [&[u8]; 4] = [
@@ -83,7 +31,7 @@ const CAPTURES: [&[u8]; 4] = [
 fn play(client: &mut Client, bytes: &[u8], g: &mut Bits) {
     let mut left = bytes;
     while !left.is_empty() {
-        let (part, rest) = left.split_at(left.len().min(1 + g.below(3000)));
+        let (part, rest) = left.split_at(left.len().min(1 + below(g, 3000)));
         client.feed(part, &mut |event| drop(rig::word(event)));
         left = rest;
     }
@@ -97,20 +45,20 @@ fn play(client: &mut Client, bytes: &[u8], g: &mut Bits) {
 fn damaged_conversations_end_in_an_error_or_go_on() {
     let mut failed = 0;
     for seed in 0..6000 {
-        let mut g = Bits(seed);
-        let mut bytes = CAPTURES[g.below(4)].to_vec();
+        let g = &mut Bits(seed);
+        let mut bytes = CAPTURES[below(g, 4)].to_vec();
         bytes.truncate(bytes.len().min(3000));
-        for _ in 0..=g.below(4) {
-            let at = 8 + g.below(bytes.len() - 8);
-            match g.below(4) {
-                0 => drop(bytes.drain(at..(at + 1 + g.below(9)).min(bytes.len()))),
-                1 => bytes.insert(at, g.octet()),
-                _ => bytes[at] = g.octet(),
+        for _ in 0..=below(g, 4) {
+            let at = 8 + below(g, bytes.len() - 8);
+            match below(g, 4) {
+                0 => drop(bytes.drain(at..(at + 1 + below(g, 9)).min(bytes.len()))),
+                1 => bytes.insert(at, octet(g)),
+                _ => bytes[at] = octet(g),
             }
         }
         let (client, peak) = peak_of(|| {
             let mut client = Client::new();
-            play(&mut client, &bytes, &mut g);
+            play(&mut client, &bytes, g);
             client
         });
         failed += usize::from(!client.machine.is_running());
@@ -122,21 +70,21 @@ fn damaged_conversations_end_in_an_error_or_go_on() {
 #[test]
 fn any_frames_on_an_open_connection_end_in_an_error_or_go_on() {
     for seed in 0..20_000 {
-        let mut g = Bits(seed ^ 0xf00d);
+        let g = &mut Bits(seed ^ 0xf00d);
         let mut bytes = Vec::new();
-        for _ in 0..1 + g.below(12) {
-            let (class, id) = METHODS[g.below(METHODS.len())].id;
+        for _ in 0..1 + below(g, 12) {
+            let (class, id) = METHODS[below(g, METHODS.len())].id;
             let mut payload = [class.to_be_bytes(), id.to_be_bytes()].concat();
-            payload.extend((0..g.below(30)).map(|_| g.octet()));
-            bytes.push([1, 1, 1, 2, 3, 8][g.below(6)]);
-            bytes.extend([0, g.below(3) as u8]);
+            payload.extend((0..below(g, 30)).map(|_| octet(g)));
+            bytes.push([1, 1, 1, 2, 3, 8][below(g, 6)]);
+            bytes.extend([0, below(g, 3) as u8]);
             bytes.extend((payload.len() as u32).to_be_bytes());
             bytes.extend(payload);
             bytes.push(FRAME_END);
         }
         let (_, peak) = peak_of(|| {
             let mut client = Client::running(ConnectionOptions::default());
-            play(&mut client, &bytes, &mut g);
+            play(&mut client, &bytes, g);
         });
         assert!(peak < 100_000, "seed {seed}: {peak}");
     }
@@ -146,9 +94,9 @@ fn any_frames_on_an_open_connection_end_in_an_error_or_go_on() {
 fn any_bytes_as_a_table_are_refused_or_gone_through() {
     let mut taken = 0;
     for seed in 0..50_000 {
-        let mut g = Bits(seed ^ 0x7ab1e);
-        let bytes: Vec<u8> = (0..g.below(40))
-            .map(|_| if g.below(3) == 0 { g.octet() } else { b"tVbF\0\x01"[g.below(6)] })
+        let g = &mut Bits(seed ^ 0x7ab1e);
+        let bytes: Vec<u8> = (0..below(g, 40))
+            .map(|_| if below(g, 3) == 0 { octet(g) } else { b"tVbF\0\x01"[below(g, 6)] })
             .collect();
         let ((), peak) = peak_of(|| {
             let Ok(table) = FieldTable::from_bytes(&bytes) else { return };

@@ -1,56 +1,17 @@
 //! Bytes from strangers: no panic, no more memory than the limit, the error that says what was wrong.
 #![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use bytes::Bytes;
 use proptest::prelude::*;
+use sabir_base::testing::{CountingAllocator, peak_of};
 use sabir_kafka::wire::messages::{fetch::FetchRequest, metadata::MetadataRequest, produce::ProduceRequest};
 use sabir_kafka::wire::{ApiMessage, Encoded, Reader, RequestHeader, WireError, Writer};
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// Counts what the calling thread holds, and the most it held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let held = HELD.get() + bytes;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged; the counters are plain thread-local cells that
-// allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most memory that `run` held beside what was there before.
-fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = run();
-    (result, (PEAK.get() - before) as usize)
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// A shared frame's reference count, error values and the like.
 const SLACK: usize = 4096;

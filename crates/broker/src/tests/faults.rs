@@ -276,32 +276,30 @@ async fn a_block_of_the_same_partition_in_anothers_place_is_not_served_as_that_o
     broker.shutdown();
 }
 
-/// The file and position of the page in which a value stands.
-fn page_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
+/// The file in which a value stands, and where.
+fn place_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
     for name in disk.list().unwrap() {
         let file = disk.open(&name).unwrap();
         let mut bytes = vec![0; disk.len(file).unwrap() as usize];
         disk.read_at(file, 0, &mut bytes).unwrap();
         disk.close(file);
         if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
-            return (name, at as u64 / 4096 * 4096);
+            return (name, at as u64);
         }
     }
     panic!("the value is in no file");
 }
 
+/// The file and position of the page in which a value stands.
+fn page_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
+    let (name, at) = place_of(disk, value);
+    (name, at / 4096 * 4096)
+}
+
 /// Flips a bit in the middle of a value that stands in one of the files.
 fn flip(disk: &dyn Disk, machine: &Machine, value: &[u8]) {
-    for name in disk.list().unwrap() {
-        let file = disk.open(&name).unwrap();
-        let mut bytes = vec![0; disk.len(file).unwrap() as usize];
-        disk.read_at(file, 0, &mut bytes).unwrap();
-        disk.close(file);
-        if let Some(at) = bytes.windows(value.len()).position(|window| window == value) {
-            return machine.disks[1].flip_bit(&name, (at + value.len() / 2) as u64, 3);
-        }
-    }
-    panic!("the value is in no file");
+    let (name, at) = place_of(disk, value);
+    machine.disks[1].flip_bit(&name, at + value.len() as u64 / 2, 3);
 }
 
 #[tokio::test]

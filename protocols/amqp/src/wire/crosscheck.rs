@@ -3,7 +3,9 @@
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame, parse_frame};
 use bytes::{Bytes, BytesMut};
 
-use super::testing::{Bits, Pools, Source, properties};
+use sabir_base::testing::Bits;
+
+use super::testing::{Pools, Source, properties};
 use super::*;
 
 const SEEDS: u64 = 200;

@@ -1,5 +1,7 @@
 //! Random methods, tables and properties for the tests.
 
+use sabir_base::testing::Bits;
+
 use super::*;
 
 /// A seeded source of bits (splitmix64): the same seed gives the same samples. What they borrow is in its pools.
@@ -13,23 +15,6 @@ pub(crate) struct Source<'a> {
 pub(crate) struct Pools {
     texts: Vec<String>,
     tables: Vec<FieldTableBuf>,
-}
-
-/// Bits alone.
-pub(crate) struct Bits(pub u64);
-
-impl Bits {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }
 
 impl Pools {

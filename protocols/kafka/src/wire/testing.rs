@@ -1,28 +1,25 @@
 //! Random messages for the tests.
 
 use bytes::Bytes;
+use sabir_base::testing::Bits;
 
 use super::primitives::{Cx, Nullable, Wire};
 use super::{RecordData, Str, Uuid};
 
-/// A seeded source of bits (splitmix64): the same seed gives the same messages.
-pub struct Source(u64);
+/// A seeded source of bits: the same seed gives the same messages.
+pub struct Source(Bits);
 
 impl Source {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Bits(seed))
     }
 
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
+        self.0.below(bound)
     }
 }
 
