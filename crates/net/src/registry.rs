@@ -111,9 +111,19 @@ pub struct OpenConnection {
     closer: Mutex<Closer>,
     /// Whether it is to be closed, to be looked at without the lock.
     closing: AtomicBool,
-    key: Mutex<Option<ClientKey>>,
+    name: Mutex<HeldName>,
     seat: OnceLock<PushSeat>,
     ended: CancellationToken,
+}
+
+/// The name that a connection has, which only one may have.
+#[derive(Default)]
+enum HeldName {
+    #[default]
+    None,
+    Key(ClientKey),
+    /// It has left: it is given no name any more, since nothing would take that back.
+    Left,
 }
 
 /// How a connection hears that it is to be closed.
@@ -146,7 +156,7 @@ impl OpenConnection {
             rates: Mutex::new(Rates::beginning(Instant::now())),
             closer: Mutex::default(),
             closing: AtomicBool::default(),
-            key: Mutex::default(),
+            name: Mutex::default(),
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
         }
@@ -306,12 +316,17 @@ impl Registry {
     }
 
     /// Gives a connection a name that only one may have, and gives back the one that had it. The session has that one closed
-    /// ([`DropReason::TakenOver`]) and waits for its [end](OpenConnection::ended) before it goes on with what the name stands for.
+    /// ([`DropReason::TakenOver`]) and waits for its [end](OpenConnection::ended) before it goes on with what the name stands for. One that has
+    /// ended itself is given none.
     pub fn take_over(&self, key: ClientKey, by: &OpenConnection) -> Option<Arc<OpenConnection>> {
         let former = {
             // In this order, as where a connection leaves.
             let mut holders = self.inner.holders.lock();
-            if let Some(other) = by.key.lock().replace(key.clone())
+            let mut name = by.name.lock();
+            if matches!(*name, HeldName::Left) {
+                return None;
+            }
+            if let HeldName::Key(other) = std::mem::replace(&mut *name, HeldName::Key(key.clone()))
                 && other != key
                 && holders.get(&other) == Some(&by.id)
             {
@@ -331,7 +346,7 @@ impl Registry {
     fn leave(&self, connection: &OpenConnection) {
         {
             let mut holders = self.inner.holders.lock();
-            if let Some(key) = connection.key.lock().take()
+            if let HeldName::Key(key) = std::mem::replace(&mut *connection.name.lock(), HeldName::Left)
                 && holders.get(&key) == Some(&connection.id)
             {
                 holders.remove(&key);
@@ -437,7 +452,10 @@ mod tests {
         );
         assert!(new.take_over(key("b")).is_none());
         assert!(registry.holder(&key("a")).is_none(), "one name at a time");
+        let kept = registry.get(new.id()).unwrap();
         drop(new);
         assert!(registry.holder(&key("b")).is_none());
+        assert!(registry.take_over(key("b"), &kept).is_none());
+        assert!(registry.inner.holders.lock().is_empty(), "who has left is given no name");
     }
 }

@@ -80,7 +80,10 @@ impl LeaseClock {
 
 impl Leading for LeaseClock {
     fn led(self: Arc<Self>, term: Term) {
-        *self.led.lock() = Some(term);
+        // It may be told of one term more than once.
+        if self.led.lock().replace(term) == Some(term) {
+            return;
+        }
         // One of an earlier term sees that it is over.
         self.changed.notify_one();
         let clock = self.clone();

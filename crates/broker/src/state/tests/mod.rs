@@ -162,6 +162,10 @@ fn produced(id: u64, producer: i64, epoch: i16, base_sequence: i32, records: u32
     AppendBody { producer, ..append_to(id, records) }
 }
 
+fn place(partition: u64, offset: i64) -> RecordPlace {
+    RecordPlace { partition: PartitionId(partition), offset: Offset(offset) }
+}
+
 fn topic_created(name: &str, id: u8) -> TopicCreated {
     TopicCreated {
         id: TopicId([id; 16]),

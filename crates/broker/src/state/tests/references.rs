@@ -34,10 +34,6 @@ fn references_show_stored_records_elsewhere() {
     assert_eq!(first, Some(run.block), "what is referred to is kept");
 }
 
-fn place(partition: u64, offset: i64) -> RecordPlace {
-    RecordPlace { partition: PartitionId(partition), offset: Offset(offset) }
-}
-
 /// Refers in partition 2 to the first of the records that partition 1 has, with an overlay of so many bytes.
 fn overlaid(records: u32, source: Option<RecordPlace>, overlay: Overlay) -> ReferenceBody {
     let extent = Extent {
