@@ -13,6 +13,7 @@ Another compiler makes other code, so that the counts hold for the one they were
 somebody has called it with --update.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -99,9 +100,13 @@ def update(examples):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write the counts down instead of comparing them")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="compare only these")
+    asked = parser.parse_args()
     os.environ.setdefault("CARGO_TERM_COLOR", "never")
     examples = build()
-    if "--update" in sys.argv[1:]:
+    if asked.update:
         return update(examples)
     noted = json.loads(NOTED.read_text())
     suite = Suite("callgrind")

@@ -24,7 +24,7 @@ import broker as brokers
 import cases
 
 # Ends once the message is back, and takes no port that another may have.
-ONCE = ["--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "admin.listen=off"]
+ONCE = ["--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "net.default_listen=off", "--set", "admin.listen=off"]
 
 
 def first_command():

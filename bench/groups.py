@@ -1,4 +1,4 @@
-"""A thousand consumer groups at once: members of classic groups on one event loop, lean enough not to be what is measured."""
+"""A part of bench/scale.py, which runs it: a thousand consumer groups at once, members of classic groups on one event loop, lean enough not to be what is measured."""
 
 import asyncio
 import contextlib

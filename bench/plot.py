@@ -1,4 +1,4 @@
-"""Bar charts of the runs, as SVG: Sabir's and Kafka's medians side by side, with a line from the lowest to the highest run."""
+"""Bar charts of the runs, as SVG: Sabir's and the peer's medians side by side, with a line from the lowest to the highest run."""
 
 import statistics
 from xml.sax.saxutils import escape
@@ -11,7 +11,8 @@ CHARTS = {
     "cpu": ("cpu", "Broker CPU seconds for a million messages (shorter is better)"),
     "p99": ("p99_ms", "99th percentile of latency at a fixed rate, ms (shorter is better)"),
 }
-COLOURS = {"sabir": "#1f6f8b", "kafka": "#b08968"}
+COLOURS = {"sabir": "#1f6f8b", "kafka": "#b08968", "rabbitmq": "#d9772b"}
+NAMES = {"sabir": "Sabir", "kafka": "Apache Kafka", "rabbitmq": "RabbitMQ"}
 LABELS, BARS, NUMBERS, ROW, HEAD = 300, 380, 100, 46, 64
 
 
@@ -41,18 +42,19 @@ def chart(title, key, rows):
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="12" y="24" font-size="15" font-weight="bold">{escape(title)}</text>',
     ]
-    for at, (kind, name) in enumerate((("sabir", "Sabir"), ("kafka", "Apache Kafka"))):
+    for at, kind in enumerate(kind for kind in COLOURS if any(kind in runs for _case, runs in rows)):
+        name = NAMES[kind]
         x = 12 + 110 * at
         out += [f'<rect x="{x}" y="36" width="12" height="12" fill="{COLOURS[kind]}"/>', f'<text x="{x + 18}" y="47">{name}</text>']
     for at, (case, runs) in enumerate(rows):
         y = HEAD + ROW * at
         # each case has a scale of its own: what counts is how the two stand to each other
-        most = max(max(report.values(runs[kind], key)) for kind in COLOURS)
-        client = {"sabir": "sabir bench", "java": "Java"}[case.client]
+        most = max(max(report.values(of_kind, key)) for of_kind in runs.values())
+        client = {"sabir": "sabir bench", "java": "Java", "perf-test": "PerfTest"}[case.client]
         out.append(f'<text x="{LABELS - 10}" y="{y + 14}" text-anchor="end">{escape(case.what)}</text>')
         out.append(f'<text x="{LABELS - 10}" y="{y + 31}" text-anchor="end" fill="#666" font-size="11">{client}</text>')
         out += bar(y, "sabir", report.values(runs["sabir"], key), most)
-        out += bar(y + 18, "kafka", report.values(runs["kafka"], key), most)
+        out += bar(y + 18, case.peer, report.values(runs[case.peer], key), most)
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -61,7 +63,7 @@ def write(folder, rows):
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (key, title) in CHARTS.items():
-        drawn = [(case, runs) for case, runs in rows if shown(name, case) and all(report.values(runs[kind], key) for kind in COLOURS)]
+        drawn = [(case, runs) for case, runs in rows if shown(name, case) and all(report.values(of_kind, key) for of_kind in runs.values())]
         if drawn:
             path = folder / f"benchmark-{name}.svg"
             path.write_text(chart(title, key, drawn))

@@ -9,6 +9,9 @@ COLUMNS = [
     ("msgs_per_s", "msg/s", False),
     ("p50_ms", "p50 ms", True),
     ("p99_ms", "p99 ms", True),
+    ("confirm_p99_ms", "confirm p99 ms", True),
+    ("drain_per_s", "drained/s", False),
+    ("end_to_start", "rate at the end to that at the start", False),
     ("cpu", "CPU-s a million", True),
     ("rss_mib", "RSS MiB", True),
     ("written", "bytes written a byte", True),
@@ -35,19 +38,19 @@ def values(runs, key):
     return [run[key] for run in runs if key in run]
 
 
-def ratio(runs, key):
-    """Sabir's median over Kafka's; None where one of them has none."""
-    sabir, kafka = values(runs["sabir"], key), values(runs["kafka"], key)
-    if not sabir or not kafka or statistics.median(kafka) == 0:
+def ratio(case, runs, key):
+    """Sabir's median over the peer's; None where one of them has none."""
+    sabir, peer = values(runs["sabir"], key), values(runs[case.peer], key)
+    if not sabir or not peer or statistics.median(peer) == 0:
         return None
-    return statistics.median(sabir) / statistics.median(kafka)
+    return statistics.median(sabir) / statistics.median(peer)
 
 
 def verdict(case, runs):
     """How Sabir stands to what was to be reached."""
     parts = []
     for key, wanted in case.targets.items():
-        found = ratio(runs, key)
+        found = ratio(case, runs, key)
         _, heading, less = next(c for c in COLUMNS if c[0] == key)
         if found is None:
             parts.append(f"{heading}: not measured")
@@ -57,18 +60,30 @@ def verdict(case, runs):
     return "; ".join(parts)
 
 
+CLIENTS = {
+    "sabir": "`sabir bench`",
+    "java": "Kafka's Java tools (producer-perf, consumer-perf)",
+    "perf-test": "RabbitMQ's PerfTest",
+}
+
+
+def shown(rows):
+    """The columns in which some run of these has a figure."""
+    return [column for column in COLUMNS if any(values(of_kind, column[0]) for _case, runs in rows for of_kind in runs.values())]
+
+
 def tables(rows):
     out = []
-    for client in ("sabir", "java"):
+    for client, name in CLIENTS.items():
         of_client = [(case, runs) for case, runs in rows if case.client == client]
         if not of_client:
             continue
-        name = {"sabir": "`sabir bench`", "java": "Kafka's Java tools (producer-perf, consumer-perf)"}[client]
+        columns = shown(of_client)
         out += [f"### Client: {name}", ""]
-        out += ["| case | broker | " + " | ".join(h for _, h, _ in COLUMNS) + " |", "| --- | --- |" + " --- |" * len(COLUMNS)]
+        out += ["| case | broker | " + " | ".join(h for _, h, _ in columns) + " |", "| --- | --- |" + " --- |" * len(columns)]
         for case, runs in of_client:
-            for kind in ("sabir", "kafka"):
-                cells = [spread(v) if (v := values(runs[kind], key)) else "–" for key, _, _ in COLUMNS]
+            for kind in ("sabir", case.peer):
+                cells = [spread(v) if (v := values(runs[kind], key)) else "–" for key, _, _ in columns]
                 out.append(f"| {case.what if kind == 'sabir' else ''} | {kind} | " + " | ".join(cells) + " |")
         out.append("")
         for case, runs in of_client:
@@ -84,7 +99,7 @@ def page(rows, starts, recovery, asked, charts=()):
     out = [
         BEGIN,
         f"Measured on {day} with `bench/run.py --rounds {asked.rounds} --scale {asked.scale:g} --against {asked.against}`. Sabir syncs what it "
-        f"acknowledges; Kafka {kafka}. Medians of {asked.rounds} runs, [lowest–highest]; a ratio is Sabir's median over Kafka's.",
+        f"acknowledges; Kafka {kafka}. Medians of {asked.rounds} runs, [lowest–highest]; a ratio is Sabir's median over the peer's.",
         "",
         *tables(rows),
         *(f"![{title}](images/{path.name})" for path, title in charts),

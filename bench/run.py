@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Sabir beside Apache Kafka: the same client, the same machine, in turns.
+"""Measures Sabir beside Apache Kafka and RabbitMQ: the same client, the same machine, in turns.
 
     bench/run.py [--rounds N] [--scale S] [--cases CASE,...] [--write docs/benchmarks.md] [--against sync|os]
     bench/run.py --list
@@ -9,7 +9,10 @@ Kafka must sync too. In each round, each case runs once against the one and once
 round; the figures are medians of the rounds, with the lowest and the highest. Beside what the client says: the broker's CPU seconds for
 a million messages, its memory, and what it gave the disk for each byte of payload.
 
-Wants `sabir` built with `cargo build --release`, and Kafka's jars, which it brings by Maven.
+Cases of queues are run with RabbitMQ's PerfTest. What a confirm means there is the queue's kind: classic and quorum queues sync.
+
+Wants `sabir` built with `cargo build --release`, Kafka's jars and PerfTest, which it brings by Maven, and for cases of queues RabbitMQ,
+which it brings from Debian.
 """
 
 import argparse
@@ -27,6 +30,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/lib"))
 import broker as brokers
+import perf_test
 import plot
 import wire
 import report
@@ -154,8 +158,12 @@ class Case:
     rate: int = 0
     options: tuple = ()
     partitions: int = 6
-    # column -> (at least so many times Kafka's, or at most)
+    # column -> (at least so many times the peer's, or at most)
     targets: dict = dataclasses.field(default_factory=dict)
+    peer: str = "kafka"
+    # of a case of queues, for which a load is run by time: how, and to how many queues each message goes
+    pattern: perf_test.Pattern | None = None
+    fan_out: int = 1
 
 
 PRODUCE, CONSUME = {"msgs_per_s": 2.0, "cpu": 1 / 8}, {"msgs_per_s": 1.8, "cpu": 1 / 2}
@@ -177,8 +185,33 @@ CASES = [
 ]
 
 
+def queues(name, what, size, flags, targets, backlog=0, rate=0, fan_out=1):
+    """A case of queues."""
+    pattern = perf_test.Pattern(tuple(flags.split()), backlog=backlog)
+    return Case(name, "perf-test", what, "queues", backlog, size, rate, targets=targets, peer="rabbitmq", pattern=pattern, fan_out=fan_out)
+
+
+CONFIRMED = "-f persistent -c 200 -q 200 -A 100"
+MANY = "-qp QUEUE-%d -qpf 1 -qpt 100 -f persistent"
+CASES += [
+    queues("queue-persistent-1k", "persistent, confirms, 1 KiB, 2 + 2", 1024, f"-x 2 -y 2 -u QUEUE {CONFIRMED}", {"msgs_per_s": 5.0, "cpu": 1 / 10}),
+    queues("queue-quorum-1k", "the same, quorum queue", 1024, f"-x 2 -y 2 -u QUEUE -qq {CONFIRMED}", {"msgs_per_s": 4.0, "cpu": 1 / 10}),
+    queues("queue-transient-12b", "transient, auto-ack, 12 B, 1 + 1", 12, "-x 1 -y 1 -u QUEUE -a", {"msgs_per_s": 3.0}),
+    queues("queue-100", "100 queues, 100 + 100, 1 KiB", 1024, f"-x 100 -y 100 {MANY} -c 50 -q 50 -A 10", {"msgs_per_s": 5.0}),
+    queues(
+        "queue-fan-out-100", "fan-out to 100 queues, 1 KiB", 1024, f"-x 1 -y 100 -t fanout -e QUEUE {MANY} -c 50 -q 100 -A 50",
+        {"msgs_per_s": 10.0}, fan_out=100,
+    ),
+    queues(
+        "queue-rate-1k", "persistent, confirms, 1 KiB at 2,000/s, 1 + 1", 1024, f"-x 1 -y 1 -u QUEUE -r 2000 {CONFIRMED}",
+        {"confirm_p99_ms": 1 / 3}, rate=2000,
+    ),
+    queues("queue-backlog", "backlog of 100 B, then drained", 100, "-u QUEUE", {"drain_per_s": 5.0}, backlog=1_000_000),
+]  # fmt: skip
+
+
 class Bench:
-    """The two brokers and the clients, side by side."""
+    """The brokers and the clients, side by side."""
 
     def __init__(self, asked):
         self.asked = asked
@@ -186,6 +219,7 @@ class Bench:
         os.environ["SABIR_BIN"] = self.binary
         self.clients = {"sabir": Sabir(self.binary), "java": Java()}
         self.folder = brokers.scratch("bench")
+        self.clients["perf-test"] = perf_test.PerfTest(self.folder)
         self.rows = []
 
     def broker(self, kind, name):
@@ -193,6 +227,8 @@ class Bench:
         shutil.rmtree(data, ignore_errors=True)
         if kind == "sabir":
             return brokers.Sabir(data, f"bench-{name}-sabir", self.asked.disk)
+        if kind == "rabbitmq":
+            return brokers.RabbitMq(data, f"bench-{name}-rabbitmq")
         return BenchKafka(data, f"bench-{name}-kafka", flush=self.asked.against == "sync", settings=["num.partitions=6"])
 
     def once(self, kind, case):
@@ -200,9 +236,9 @@ class Bench:
         broker = self.broker(kind, case.name)
         broker.start()
         try:
-            return self.measured(broker, case)
+            return self.measured_queues(broker, case) if case.pattern else self.measured(broker, case)
         finally:
-            if broker.stop() not in (0, 143):
+            if broker.stop() not in brokers.CLEAN_ENDS[kind]:
                 print(f"{kind} did not close cleanly in {case.name}", flush=True)
             shutil.rmtree(self.folder / kind, ignore_errors=True)
 
@@ -222,6 +258,14 @@ class Bench:
             found = client.consume(broker, "measured", count, case.size)
         else:
             found = client.produce(broker, "measured", count, case.size, case.rate or None, case.options)
+        return self.with_usage(broker, found, before)
+
+    def measured_queues(self, broker, case):
+        """Processor time is that of the whole run over all its messages, the client's warm-up included."""
+        before = usage(broker.pid)
+        return self.with_usage(broker, self.clients[case.client].run(broker, case, self.asked.scale), before)
+
+    def with_usage(self, broker, found, before):
         found["rss_mib"] = resident_mib(broker.pid)
         used = self.settled(broker, before)
         found["cpu"] = used.cpu * 1e6 / found["messages"]
@@ -251,9 +295,9 @@ class Bench:
             return False
 
     def case(self, case):
-        runs = {"sabir": [], "kafka": []}
+        runs = {"sabir": [], case.peer: []}
         for round in range(self.asked.rounds):
-            for kind in ("sabir", "kafka") if round % 2 == 0 else ("kafka", "sabir"):
+            for kind in ("sabir", case.peer) if round % 2 == 0 else (case.peer, "sabir"):
                 found = self.once(kind, case)
                 runs[kind].append(found)
                 print(f"{case.name} {round + 1} {kind}: {report.line(found)}", flush=True)

@@ -17,7 +17,7 @@ result() {
   [ -z "${TEST_RESULTS:-}" ] || printf 'fuzz\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$TEST_RESULTS"
 }
 
-for folder in crates/journal/fuzz protocols/kafka/fuzz; do
+for folder in crates/*/fuzz protocols/*/fuzz; do
   part=${folder%/fuzz}
   # what a later build does not need is left where this one's is: outside the clone
   export CARGO_TARGET_DIR=${SABIR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sabir}/fuzz/${part##*/}

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The test of the test: each broken promise that history.py is there to find is shown to it once, beside a run without any."""
+"""The test of the test: each broken promise that history.py and deliveries.py are there to find is shown to them once, beside a run
+without any."""
 
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import cases
+import deliveries
+from deliveries import Deliveries, Message
 from history import History, Record
 
 
@@ -76,8 +79,71 @@ def skips(history):
     history.read("c", 0, 3, record(3))
 
 
+def message(number):
+    return Message("q", "p", number)
+
+
+class Clock:
+    """A time that the case sets."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def sound_deliveries():
+    """Four messages, confirmed; two of them acknowledged by a consumer whose connection is then cut, and the rest by another one."""
+    clock = Clock()
+    seen = Deliveries(clock)
+    seen.confirmed([message(n) for n in range(4)])
+    for n in range(3):
+        seen.delivered("a.1", message(n), False)
+    seen.acknowledged("a.1", [message(0), message(1)])
+    clock.now = 5.0
+    seen.left("a.1")
+    seen.delivered("b.1", message(2), True)
+    seen.delivered("b.1", message(3), False)
+    seen.acknowledged("b.1", [message(2), message(3)])
+    return seen, clock
+
+
+def nothing_wrong_with_deliveries():
+    seen, clock = sound_deliveries()
+    clock.now = 5.9
+    seen.killed()
+    # this acknowledgement was on its way; the message in doubt may come or not
+    seen.delivered("a.2", message(3), True)
+    seen.delivered("a.2", message(9), False)
+    seen.all_have_come()
+    assert not seen.problems() and not seen.outstanding(), seen.problems()
+
+
+def finds_delivery(kind, change):
+    def case():
+        seen, clock = sound_deliveries()
+        clock.now = 10.0
+        change(seen)
+        seen.all_have_come()
+        assert seen.count(kind) == 1 == len(seen.found), f"found {seen.problems()}"
+
+    return case
+
+
+def comes_long_after(seen):
+    seen.killed()
+    seen.delivered("a.2", message(3), True)
+
+
 def main():
     suite = cases.Suite("fault-checker")
+    suite.case("nothing-wrong-with-deliveries", nothing_wrong_with_deliveries)
+    suite.case("message-lost", finds_delivery(deliveries.LOST, lambda s: s.confirmed([message(4)])))
+    suite.case("message-again-after-a-cut", finds_delivery(deliveries.AGAIN, lambda s: s.delivered("a.2", message(1), True)))
+    suite.case("message-again-after-a-kill", finds_delivery(deliveries.AGAIN, comes_long_after))
+    suite.case("message-again-for-no-reason", finds_delivery(deliveries.AGAIN, lambda s: s.delivered("b.1", message(3), True)))
+    suite.case("message-unmarked", finds_delivery(deliveries.UNMARKED, lambda s: [s.delivered(c, message(8), False) for c in ("c.1", "d.1")]))
+    suite.case("message-out-of-order", finds_delivery(deliveries.ORDER, lambda s: [s.delivered("c.1", message(n), False) for n in (8, 7)]))
     suite.case("nothing-wrong", nothing_wrong)
     suite.case("lost", finds("an acknowledged record is lost", nothing, log(0, 1)))
     suite.case("lost-in-the-middle", finds("an acknowledged record is lost", nothing, log(0, 2)))

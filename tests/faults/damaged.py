@@ -133,6 +133,8 @@ def commands_end_with_an_error(node):
         code, out, err = node.sabir("message", *command, "-o", "value")
         assert (code, out) == (REFUSED, shown), (command, code, out, err)
         assert err.startswith("error: ") and "CORRUPT_MESSAGE" in err and "orders-1, offset 1" in err, err
+        behind = "group reset readers --topic orders --partition 1 --to 2" if "--group" in command else "--partition 1 --offset 2"
+        assert behind in err, err
     # What stands behind it, and beside it, is read.
     assert node.sabir("message", "read", "orders", "-p", "1", "--offset", "2", "-o", "value") == (0, "behind\n", "")
     assert node.sabir("message", "read", "orders", "-p", "0", "-o", "value") == (0, "fine\n", "")

@@ -1,12 +1,11 @@
-"""The broker under test: Sabir, or Apache Kafka as the control that shows what a client expects.
+"""The broker under test: Sabir, or the original as the control that shows what a client expects: Apache Kafka, RabbitMQ.
 
-    python3 tests/lib/broker.py [--kind sabir|kafka] [--partitions N] [--set KEY=VALUE]... -- COMMAND...
+    python3 tests/lib/broker.py [--kind sabir|kafka|rabbitmq] [--partitions N] [--set KEY=VALUE]... -- COMMAND...
 
-starts a fresh one, runs the command with BOOTSTRAP (host:port), BROKER_KIND, BROKER_PID and, of Sabir, BROKER_ADMIN (http://host:port) in
-its environment, and ends it. From
-Python: `make(kind, data)`, then `start`, `kill`, `stop`.
+starts a fresh one, runs the command with BOOTSTRAP (host:port of Kafka's protocol), AMQP (host:port), BROKER_KIND, BROKER_PID and, of
+Sabir, BROKER_ADMIN (http://host:port) in its environment, and ends it. From Python: `make(kind, data)`, then `start`, `kill`, `stop`.
 
-What it takes from the environment: BROKER (sabir or kafka), SABIR_BIN, SABIR_CACHE (where Kafka's jars lie), TEST_LOGS.
+What it takes from the environment: BROKER (the kind), SABIR_BIN, SABIR_CACHE (where the originals lie), TEST_LOGS.
 """
 
 import argparse
@@ -57,7 +56,7 @@ class Broker:
 
     def __init__(self, data, log_name):
         self.data = pathlib.Path(data)
-        self.port, self.second_port = free_ports(2)
+        self.port, self.second_port, self.amqp_port = free_ports(3)
         self.process = None
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log_path = LOGS / f"{log_name}.log"
@@ -66,6 +65,11 @@ class Broker:
     @property
     def bootstrap(self):
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def amqp(self):
+        """Where AMQP clients find it."""
+        return f"127.0.0.1:{self.amqp_port}"
 
     @property
     def pid(self):
@@ -148,7 +152,9 @@ class Sabir(Broker):
 
     def command(self):
         settings = [
+            "net.default_listen=off",
             f"kafka.listen=127.0.0.1:{self.port}",
+            f"amqp.listen={self.amqp}",
             f"admin.listen={self.admin}",
             f"data.disk={self.disk}",
             *self.settings,
@@ -247,11 +253,46 @@ class Kafka(Broker):
             return False
 
 
+class RabbitMq(Broker):
+    """RabbitMQ, one node without its management API. bench/peers/rabbitmq.sh knows how it is run."""
+
+    kind = "rabbitmq"
+    peer = REPOSITORY / "bench/peers/rabbitmq.sh"
+
+    def __init__(self, data, log_name="rabbitmq"):
+        super().__init__(data, log_name)
+        self.names_port = free_ports(1)[0]
+
+    def command(self):
+        places = {
+            "PEERS_DATA": str(self.data),
+            "RABBITMQ_PORT": str(self.amqp_port),
+            "RABBITMQ_DIST_PORT": str(self.second_port),
+            "RABBITMQ_EPMD_PORT": str(self.names_port),
+            "RABBITMQ_MANAGEMENT_PORT": "off",
+        }
+        return ["env", *(f"{name}={value}" for name, value in places.items()), "bash", str(self.peer), "run"]
+
+    def ready(self):
+        """It listens before it serves: what answers is the protocol's first frame."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.amqp_port), 1) as connection:
+                connection.settimeout(5)
+                connection.sendall(b"AMQP\0\0\x09\x01")
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+
 # What both are set up with. Consumers that start together are dealt their partitions together, and one that starts alone is not kept
 # waiting for long. It is looked for expired records as often as Kafka does by default: cases that write records of long ago must find
 # them a moment later.
 SABIR_SETTINGS = ["group.initial_rebalance_delay=500ms", "data.retention_interval=5m"]
 KAFKA_SETTINGS = ["group.initial.rebalance.delay.ms=500"]
+
+
+# A JVM that ends by a signal says 143; a broker that drains and closes says 0.
+CLEAN_ENDS = {"sabir": (0,), "kafka": (0, 143), "rabbitmq": (0,)}
 
 
 def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flush=False, min_session_ms=6000):
@@ -262,6 +303,8 @@ def make(kind, data, log_name=None, partitions=1, disk="auto", settings=(), flus
     if kind == "kafka":
         own = [f"num.partitions={partitions}", f"group.min.session.timeout.ms={min_session_ms}", *KAFKA_SETTINGS]
         return Kafka(data, log_name or "kafka", flush, [*own, *settings])
+    if kind == "rabbitmq":
+        return RabbitMq(data, log_name or "rabbitmq")
     raise ValueError(f"no such broker: {kind}")
 
 
@@ -277,7 +320,7 @@ def scratch(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", default=default_kind(), choices=["sabir", "kafka"])
+    parser.add_argument("--kind", default=default_kind(), choices=["sabir", "kafka", "rabbitmq"])
     parser.add_argument("--name", default="broker", help="the name of its log file")
     parser.add_argument("--partitions", type=int, default=1, help="of an auto-created topic")
     parser.add_argument("--min-session", type=int, default=6000, help="the shortest session timeout of a group's member, in ms")
@@ -289,7 +332,7 @@ def main():
     broker = make(asked.kind, data / "data", f"{asked.name}-broker", asked.partitions, asked.disk, asked.set, min_session_ms=asked.min_session)
     try:
         broker.start()
-        environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))
+        environment = dict(os.environ, BOOTSTRAP=broker.bootstrap, AMQP=broker.amqp, BROKER_KIND=broker.kind, BROKER_PID=str(broker.pid))
         environment["BROKER_LOG"] = str(broker.log_path)
         if asked.kind == "sabir":
             environment["BROKER_ADMIN"] = f"http://{broker.admin}"
@@ -298,8 +341,7 @@ def main():
             print(f"the broker died meanwhile; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)
             code = code or 1
         ended = broker.stop()
-        # A JVM that ends by a signal says 143; a broker that drains and closes says 0.
-        if ended not in (0, 143 if broker.kind == "kafka" else 0):
+        if ended not in CLEAN_ENDS[broker.kind]:
             print(f"the broker did not close cleanly: {ended}; the end of {broker.log_path}:\n{broker.log_end()}", file=sys.stderr)
             code = code or 1
     finally:

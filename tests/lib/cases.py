@@ -34,6 +34,9 @@ class Suite:
 
     def __init__(self, name):
         self.name = name
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(sys.modules["__main__"].__doc__)
+            sys.exit()
         self.failed = 0
         self.chosen = [a for a in sys.argv[1:] if not a.startswith("-")]
 

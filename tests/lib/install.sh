@@ -153,6 +153,40 @@ need_kafka_python() {
   tests/clients/python/install.sh >>"$LOGS/install.log" 2>&1 || { echo "kafka-python cannot be installed, see $LOGS/install.log"; return 1; }
 }
 
+# Python's clients of AMQP in a virtual environment of their own; $AMQP_PYTHON is its interpreter.
+need_amqp_python() {
+  have python3 || { echo "needs Python 3"; return 1; }
+  AMQP_PYTHON=$SABIR_CACHE/amqp-python/python/bin/python
+  export AMQP_PYTHON
+  tests/clients/amqp/install.sh >>"$LOGS/install.log" 2>&1 || {
+    echo "AMQP's Python clients cannot be installed, see $LOGS/install.log"
+    return 1
+  }
+}
+
+need_amqplib() {
+  local home=$SABIR_CACHE/amqplib
+  need_debian probe_node nodejs npm || return 1
+  cmp -s tests/clients/amqp/amqplib/package-lock.json "$home/package-lock.json" && [ -d "$home/node_modules/claire" ] && return 0
+  mkdir -p "$home"
+  cp tests/clients/amqp/amqplib/package.json tests/clients/amqp/amqplib/package-lock.json "$home/"
+  npm ci --prefix "$home" --no-audit --no-fund --ignore-scripts >>"$LOGS/install.log" 2>&1 || {
+    echo "amqplib cannot be installed, see $LOGS/install.log"
+    return 1
+  }
+}
+
+need_perf_test() {
+  local tool
+  for tool in java mvn; do have $tool || { echo "needs a JDK and Maven ($tool is missing)"; return 1; }; done
+  bash bench/peers/rabbitmq.sh tools >>"$LOGS/install.log" 2>&1 || { echo "PerfTest cannot be had from Maven Central, see $LOGS/install.log"; return 1; }
+}
+
+# The broker itself, where it is the control.
+need_rabbitmq() {
+  bash bench/peers/rabbitmq.sh install >>"$LOGS/install.log" 2>&1 || { echo "RabbitMQ cannot be installed, see $LOGS/install.log"; return 1; }
+}
+
 need_root() { [ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }; }
 
 # cargo-fuzz, where there is a nightly toolchain to run it with; none is installed for it.

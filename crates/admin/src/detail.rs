@@ -2,20 +2,16 @@
 
 use sabir_base::metrics::Exposition;
 use sabir_broker::{
-    Broker, Caller, CatalogView, GroupLag, MemberMemory, OTHER, PartitionStats, Topic, Traffic,
+    Broker, Caller, CatalogView, GroupLag, MemberMemory, OTHER, PartitionStats, ReadTarget, Topic, Traffic,
 };
+use sabir_model::DEFAULT_NAMESPACE;
 
 /// Positions looked at for each group that may be shown.
 const POSITIONS: usize = 10;
 
 /// Writes what is within the limit, and says what is not.
 pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
-    out.gauge(
-        "sabir_groups",
-        "Consumer groups.",
-        &[],
-        signed(broker.groups(&Caller::OPERATOR).count() as u64),
-    );
+    out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.group_count() as u64));
     member_memory(&broker.groups(&Caller::OPERATOR).member_memory(), out);
     let catalog = broker.catalog();
     traffic(broker, &catalog, out);
@@ -27,7 +23,7 @@ pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     if topics_fit {
         catalog.topics().for_each(|topic| one_topic(broker, topic, out));
     }
-    let groups = match broker.groups(&Caller::OPERATOR).count() <= limit {
+    let groups = match broker.group_count() <= limit {
         true => broker.all_groups_lag(limit.saturating_mul(POSITIONS)),
         false => None,
     };
@@ -53,18 +49,24 @@ fn traffic(broker: &Broker, catalog: &CatalogView, out: &mut Exposition) {
     for topic in catalog.topics().filter(|topic| &*topic.name != OTHER) {
         match topic.traffic.own() {
             None if !all_fit => {}
-            own => one_traffic(&topic.name, own.unwrap_or(&Traffic::default()), out),
+            own => one_traffic(&named(topic), own.unwrap_or(&Traffic::default()), out),
         }
     }
-    one_traffic(OTHER, &other, out);
+    one_traffic(&[("topic", OTHER)], &other, out);
 }
 
-fn one_traffic(topic: &str, traffic: &Traffic, out: &mut Exposition) {
-    let labels = [("topic", topic)];
+/// A topic of another namespace than the default one says which: there may be several of one name.
+fn named(topic: &Topic) -> Vec<(&'static str, &str)> {
+    let mut labels = vec![("topic", &*topic.name)];
+    labels.extend((*topic.namespace != *DEFAULT_NAMESPACE).then_some(("namespace", &*topic.namespace)));
+    labels
+}
+
+fn one_traffic(labels: &[(&'static str, &str)], traffic: &Traffic, out: &mut Exposition) {
     let help = "Bytes of the batches that were appended to the topic.";
-    out.counter("sabir_topic_received_bytes", help, &labels, traffic.received());
+    out.counter("sabir_topic_received_bytes", help, labels, traffic.received());
     let help = "Bytes of the topic's batches that consumers were answered with.";
-    out.counter("sabir_topic_sent_bytes", help, &labels, traffic.sent());
+    out.counter("sabir_topic_sent_bytes", help, labels, traffic.sent());
 }
 
 fn left_out(out: &mut Exposition, metrics: &str, left_out: bool) {
@@ -78,7 +80,10 @@ fn signed(value: u64) -> i64 {
 
 /// What a topic keeps, and how many records it was ever given.
 pub fn totals(broker: &Broker, topic: &Topic) -> (PartitionStats, u64) {
-    let kept = topic.partitions.iter().filter_map(|p| broker.partition_stats(p.shard, p.id).ok());
+    let kept = topic.partitions.iter().filter_map(|partition| {
+        let target = ReadTarget::new(&Caller::OPERATOR, topic, partition.index).ok()?;
+        broker.partition_stats(target).ok()
+    });
     let mut sum = PartitionStats::default();
     for one in kept {
         sum.start.0 += one.start.0;
@@ -90,7 +95,7 @@ pub fn totals(broker: &Broker, topic: &Topic) -> (PartitionStats, u64) {
 }
 
 fn one_topic(broker: &Broker, topic: &Topic, out: &mut Exposition) {
-    let labels = [("topic", &*topic.name)];
+    let labels = named(topic);
     let (sum, kept) = totals(broker, topic);
     let help = "Partitions of the topic.";
     out.gauge("sabir_topic_partitions", help, &labels, topic.partitions.len() as i64);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::connections::{HttpConnection, HttpConnections, ListedConnection};
 use crate::stream::TimedStream;
-use crate::{Admin, api, health, host, metrics, mounted, undated};
+use crate::{Admin, api, health, host, metrics, mounted, undated, workers};
 
 /// A request's head must be there by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
-        .nest(api::PREFIX, api::router())
+        .nest(api::PREFIX, api::router().layer(from_fn_with_state(admin.clone(), workers::answer)))
         .fallback(mounted::answer)
         .layer(from_fn(count_answer))
         .layer(from_fn_with_state(admin.clone(), host::check))

@@ -16,6 +16,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod undated;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -119,6 +120,10 @@ pub struct Admin {
     importing: Arc<tokio::sync::Mutex<()>>,
     /// How many ask for figures now.
     waiting: Arc<std::sync::atomic::AtomicUsize>,
+    /// Who makes the API's answers.
+    workers: workers::AnswerWorkers,
+    /// Who gathers figures: they do not wait for the API's answers.
+    scraper: workers::AnswerWorkers,
 }
 
 /// How far the server is.
@@ -143,6 +148,8 @@ impl Admin {
             gathering: Arc::default(),
             importing: Arc::default(),
             waiting: Arc::default(),
+            workers: workers::AnswerWorkers::new(workers::API),
+            scraper: workers::AnswerWorkers::new(1),
         }
     }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
 use sabir_base::metrics::{Exposition, HistogramSnapshot};
-use sabir_broker::{ShardStats, Stats};
+use sabir_broker::{DeadLetterStats, ShardStats, Stats};
 
+use crate::api::Problem;
 use crate::health::Health;
 use crate::{Admin, State, detail, process};
 
@@ -66,7 +67,7 @@ impl AsRef<[u8]> for Text {
 pub async fn show(
     axum::extract::State(admin): axum::extract::State<Admin>,
     headers: HeaderMap,
-) -> ([(HeaderName, &'static str); 1], Bytes) {
+) -> Result<([(HeaderName, &'static str); 1], Bytes), Problem> {
     let asked = Instant::now();
     let openmetrics = wants_openmetrics(&headers);
     let waiting = Waiting::new(&admin.waiting);
@@ -77,8 +78,7 @@ pub async fn show(
             // Connections are taken one a turn: those that wait to be are to have this text too.
             tokio::time::sleep(LINGER).await;
             let begun = Some(Instant::now());
-            let out = gather(&admin).await;
-            let text = Arc::new(if openmetrics { out.render() } else { out.render_plain() });
+            let text = Arc::new(gathered(admin.clone(), openmetrics).await?);
             *last = Gathered { begun, openmetrics, text: Some(text.clone()) };
             text
         }
@@ -88,10 +88,20 @@ pub async fn show(
     }
     drop(waiting);
     let content_type = if openmetrics { OPENMETRICS } else { PLAIN };
-    ([(header::CONTENT_TYPE, content_type)], Bytes::from_owner(Text(text)))
+    Ok(([(header::CONTENT_TYPE, content_type)], Bytes::from_owner(Text(text))))
 }
 
-async fn gather(admin: &Admin) -> Exposition {
+/// The text, made beside the thread that answers probes.
+async fn gathered(admin: Admin, openmetrics: bool) -> Result<String, Problem> {
+    let workers = admin.scraper.clone();
+    let making = move || {
+        let out = gather(&admin);
+        if openmetrics { out.render() } else { out.render_plain() }
+    };
+    workers.run(making).await
+}
+
+fn gather(admin: &Admin) -> Exposition {
     let mut out = Exposition::default();
     let (version, os, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     let labels = [("version", version), ("os", os), ("arch", arch)];
@@ -107,11 +117,7 @@ async fn gather(admin: &Admin) -> Exposition {
     if let Some((stats, shown)) = running {
         broker_figures(&mut out, &stats);
         detail::expose(&shown.broker, admin.options.metrics_limit, &mut out);
-        for write in &shown.figures {
-            // Probes are answered by the same thread.
-            tokio::task::yield_now().await;
-            write(&mut out);
-        }
+        shown.figures.iter().for_each(|write| write(&mut out));
     }
     out
 }
@@ -237,6 +243,7 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     for (name, help, value) in COUNTERS {
         out.counter(name, help, &labels, value(shard));
     }
+    dead_letters(out, number.as_str(), &shard.dead_letters);
     for (name, help, value) in GAUGES {
         out.gauge(name, help, &labels, i64::try_from(value(shard)).unwrap_or(i64::MAX));
     }
@@ -252,6 +259,24 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     out.gauge_f64("sabir_checkpoint_age_seconds", help, &labels, shard.checkpoint_age.as_secs_f64());
     for (name, help, scale, of) in DISTRIBUTIONS {
         out.histogram(name, help, &labels, *scale, of(shard));
+    }
+}
+
+fn dead_letters(out: &mut Exposition, shard: &str, stats: &DeadLetterStats) {
+    let help = "Messages that their queues gave up and published elsewhere.";
+    for (reason, count) in
+        ["rejected", "expired", "length", "delivery_limit"].into_iter().zip(stats.published)
+    {
+        out.counter("sabir_dead_letters", help, &[("shard", shard), ("reason", reason)], count);
+    }
+    let help = "Messages, or copies of them, that their queues gave up and that are nowhere.";
+    for (reason, count) in [
+        ("unroutable", stats.unroutable),
+        ("cycle", stats.cycles),
+        ("refused", stats.refused),
+        ("unreadable", stats.unreadable),
+    ] {
+        out.counter("sabir_dropped_dead_letters", help, &[("shard", shard), ("reason", reason)], count);
     }
 }
 

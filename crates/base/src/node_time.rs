@@ -29,8 +29,9 @@
 //! Where it is more than 90 days ahead of the last time, or behind it, or before this program was written (a machine without a
 //! battery), and not synchronised, the node goes on from its last time. In the first two cases that ends when the wall clock has gone on
 //! for ten minutes, in the last one when it is set. Where it is ahead by less, and nothing synchronises it, nothing is deleted for that in the
-//! first ten minutes, so that what sets it may have its say. One that is behind the last time, but not behind the confirmed one, is believed: it was
-//! the last run's that was wrong.
+//! first ten minutes, so that what sets it may have its say: ahead of the *confirmed* time (see below), so that each start waits for itself,
+//! whatever an earlier one wrote down under the same clock. One that is behind the last time, but not behind the confirmed one, is believed: it
+//! was the last run's that was wrong.
 //!
 //! **What is deleted by age** goes by [`age_limits`](NodeTime::age_limits), of which two things hold.
 //!
@@ -47,6 +48,7 @@
 
 mod lags;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -191,12 +193,19 @@ impl Doubt {
     }
 }
 
-/// Time off that the wall clock alone tells of, on a machine that was started anew and whose clock nothing has synchronised yet.
+/// Time since the confirmed one that a start has from the wall clock alone, which nothing has synchronised yet.
 #[derive(Debug, Clone, Copy)]
 struct TimeOff {
     off_ms: i64,
     /// Up to when on the monotonic clock nothing is deleted for it.
     until_ms: u64,
+}
+
+impl TimeOff {
+    /// Where it is so much that a wall clock that is set says.
+    fn found(off_ms: i64, clock: ClockReading) -> Option<Self> {
+        (off_ms > LEAP).then_some(Self { off_ms, until_ms: clock.monotonic_ms.saturating_add(WAIT) })
+    }
 }
 
 /// Where the time would be had it not stepped.
@@ -218,8 +227,8 @@ pub enum Notice {
     Unset(i64),
     /// The wall clock is so many milliseconds ahead of the last time: more than is believed at once.
     Doubted(i64),
-    /// The node was off for so many milliseconds as the wall clock has it, which nothing synchronises: what is deleted by age waits for ten
-    /// minutes.
+    /// A start finds that so many milliseconds have passed since the confirmed time, as the wall clock has it, which nothing synchronises: what
+    /// is deleted by age waits for ten minutes.
     Off(i64),
     /// The time is so many milliseconds ahead of the confirmed one: what is deleted by age waits for so many.
     Waits(i64, u64),
@@ -286,20 +295,22 @@ impl NodeTime {
         let until_ms = if believed { monotonic_ms.saturating_add(WAIT) } else { u64::MAX };
         let unstepped = (believed && off.saturating_abs() > LEAP || doubted && off < 0)
             .then_some(Unstepped { time_ms: goes_on, until_ms });
+        let aged_ms = last.aged_ms(now_ms);
+        // What an earlier start took for the time is in `goes_on`, but not in the confirmed time.
+        let unsure = !known && !last.steady_confirmed;
         let mut time = Self {
             now_ms,
             at_ms: monotonic_ms,
             credit: LEAP,
             last,
-            aged_ms: last.aged_ms(now_ms),
+            aged_ms,
             aged_at_ms: monotonic_ms,
             waits_since_ms: monotonic_ms,
             sure: last.steady_confirmed,
             settling_until_ms: if known { 0 } else { monotonic_ms.saturating_add(WAIT) },
             unset: wall_ms < UNSET_BEFORE,
             doubt: doubted.then_some(Doubt::new(true, clock)),
-            off: (believed && !known && off > LEAP)
-                .then_some(TimeOff { off_ms: off, until_ms: monotonic_ms.saturating_add(WAIT) }),
+            off: TimeOff::found(now_ms.saturating_sub(aged_ms), clock).filter(|_| unsure),
             stamped_ms: last.block_ms.unwrap_or(i64::MIN),
             unstepped,
             // So that what this run notes is later than what it was told.
@@ -557,7 +568,12 @@ impl NodeTime {
         if met || long_enough {
             self.doubt = None;
         }
-        if met { at_start && ahead >= 0 } else { long_enough }
+        let put_right = met && at_start && ahead >= 0;
+        if put_right && !is_synchronised(clock) {
+            let aged = self.confirmed_ms(clock.monotonic_ms);
+            self.off = TimeOff::found(clock.wall_ms.saturating_sub(aged), clock).or(self.off);
+        }
+        if met { put_right } else { long_enough }
     }
 
     /// What is to be said now, if anything.
@@ -605,11 +621,19 @@ fn is_synchronised(clock: ClockReading) -> bool {
     clock.synchronised && clock.wall_ms >= UNSET_BEFORE
 }
 
+fn random_boot() -> [u8; 16] {
+    // Each has keys of its own.
+    let half = || RandomState::new().build_hasher().finish();
+    (u128::from(half()) << 64 | u128::from(half())).to_le_bytes()
+}
+
 /// The clock of a node: [`NodeTime`] over the machine's clocks. Reading it takes no lock.
 pub struct NodeClock {
     machine: Arc<dyn Clock>,
-    /// The machine's run.
+    /// The machine's run, where it tells.
     boot: Option<[u8; 16]>,
+    /// What notes have for it: else a number of this run's own, which no later one takes for its own.
+    noted_boot: [u8; 16],
     time: Mutex<NodeTime>,
     /// What is added to the monotonic clock, and what a reader may have seen before that last changed.
     offset: AtomicI64,
@@ -631,8 +655,9 @@ impl NodeClock {
         let time = Mutex::new(NodeTime::start(LastTime::default(), now));
         let offset = AtomicI64::new(now.wall_ms.saturating_sub(now.monotonic_ms as i64));
         let boot = machine.boot();
+        let noted_boot = boot.unwrap_or_else(random_boot);
         let (reached, ticks, jumps) = (AtomicI64::new(i64::MIN), AtomicU64::default(), AtomicU64::default());
-        Self { machine, boot, time, offset, reached, ticks, jumps }
+        Self { machine, boot, noted_boot, time, offset, reached, ticks, jumps }
     }
 
     /// Goes on from a last block's time, and what was noted of the time then; before anything is stamped.
@@ -643,11 +668,10 @@ impl NodeClock {
         self.show(&time, now.monotonic_ms);
     }
 
-    /// What is to be known at the next start; `None` where the machine does not tell one run of it from another.
-    pub fn note(&self) -> Option<ClockNote> {
-        let boot = self.boot?;
+    /// What is to be known at the next start.
+    pub fn note(&self) -> ClockNote {
         let time = self.time.lock();
-        Some(time.note(boot, self.machine.reading()))
+        time.note(self.noted_boot, self.machine.reading())
     }
 
     /// Looks at the machine's clocks; to be called every 50 ms or so. What comes back is to be logged.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
-use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, ShardId};
+use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, RecordFacts, ShardId};
 
 use crate::answer::AppendCall;
 use crate::caller::Caller;
@@ -46,6 +46,9 @@ pub enum AppendRefusal {
     /// The batch was checked for another topic, or before this one was changed. It is to be checked anew.
     #[error("the batch was not checked by the topic's rules")]
     OtherRules,
+    /// The facts are not of as many records as the batch has.
+    #[error("the facts are not of as many records as the batch has")]
+    OtherFacts,
 }
 
 /// A partition that a caller may append to, by its topic's rules as they were when this was made: a change of the topic holds for what
@@ -119,6 +122,7 @@ impl AppendTarget {
             stamp: self.stamps(),
             durability: self.topic.config.durability,
             traffic: self.topic.traffic.clone(),
+            facts: None,
         })
     }
 }
@@ -147,12 +151,31 @@ pub struct Append {
     pub(crate) durability: Option<Durability>,
     /// Counts it once it is appended.
     pub(crate) traffic: Arc<TopicTraffic>,
+    /// What a queue must know of its records.
+    pub(crate) facts: Option<Box<RecordFacts>>,
 }
 
 impl Append {
     /// Bytes of its batch.
     pub fn bytes(&self) -> usize {
         self.batch.bytes().len()
+    }
+
+    /// The same with what queues must know of its records.
+    ///
+    /// # Errors
+    /// [`AppendRefusal::OtherFacts`]
+    pub fn with_facts(self, facts: RecordFacts) -> Result<Self, AppendRefusal> {
+        let records = self.batch.header().last_offset_delta as u64 + 1;
+        if facts.records() != records {
+            return Err(AppendRefusal::OtherFacts);
+        }
+        Ok(Self { facts: Some(Box::new(facts)), ..self })
+    }
+
+    /// Bytes that an entry takes for its facts.
+    pub(crate) fn facts_bytes(&self) -> usize {
+        self.facts.as_ref().map_or(0, |facts| facts.stored_bytes())
     }
 
     /// Has its batch in memory of its own: it may be a part of a buffer that is wanted elsewhere.
@@ -172,6 +195,8 @@ pub struct Appended {
     pub log_start: Offset,
     /// Whether the batch had been appended before and was not appended again.
     pub duplicate: bool,
+    /// How many records were taken, from the first one on: all of them, unless the [publish](crate::Publish::partial) allows less.
+    pub records: u32,
 }
 
 /// The answers to one [`Broker::append`](crate::Broker::append), in the order of its items. The batches are on their way

@@ -12,8 +12,8 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
 use sabir_model::{
-    AppendError, FrontendNo, LeaderEpoch, NodeId, Offset, PartitionId, ProducerId, ProducerIdError,
-    ReadError, ShardFailure, ShardId, Term, TopicId,
+    AppendError, FrontendNo, LeaderEpoch, NodeId, Offset, ProducerId, ProducerIdError, ReadError,
+    ShardFailure, ShardId, Term, TopicId,
 };
 use tracing::{error, warn};
 
@@ -23,13 +23,15 @@ use crate::caller::Caller;
 use crate::catalog::CatalogView;
 use crate::definitions::Definitions;
 use crate::entry::ProducerIdsAllocated;
-use crate::group::{GroupId, GroupScope, Groups};
+use crate::exchange::Exchanges;
+use crate::group::{GroupDrivers, GroupId, GroupListing, GroupScope, Groups};
 use crate::housekeeper::Housekeeper;
 use crate::level::FormatLevel;
 use crate::lock::DataLock;
 use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
 use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishRefused, PublishTargets};
+use crate::queue::Queues;
 use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec, ReadTarget};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
@@ -61,7 +63,9 @@ pub(crate) struct Inner {
     /// The memory of the newest blocks of all shards.
     pub(crate) tail: Arc<TailBudget>,
     pub(crate) definitions: Arc<Definitions>,
-    pub(crate) groups: Groups,
+    pub(crate) groups: GroupDrivers,
+    pub(crate) queues: Queues,
+    pub(crate) exchanges: Exchanges,
     pub(crate) housekeeper: Housekeeper,
     pub(crate) on_the_way: Arc<OnTheWay>,
     /// A turn at changing configurations.
@@ -123,7 +127,27 @@ impl Broker {
             Some(name) if self.options().unnamed_groups != Some(name) => self.front_end_number(name),
             _ => Some(FrontendNo::NONE),
         };
-        self.inner.groups.within(GroupScope { namespace: caller.namespace().clone(), front_end })
+        self.inner.groups.of(GroupScope { namespace: caller.namespace().clone(), front_end })
+    }
+
+    /// The groups of all callers, by id.
+    pub fn all_groups(&self) -> Vec<GroupListing> {
+        self.inner.groups.list()
+    }
+
+    /// About how many groups there are; exact while none is being made.
+    pub fn group_count(&self) -> usize {
+        self.inner.groups.count()
+    }
+
+    /// Whether a shard has groups, or is the home of the default namespace.
+    pub fn has_groups(&self, shard: ShardId) -> bool {
+        self.inner.groups.are_in(shard)
+    }
+
+    /// The exchanges, and where messages go that are published to them.
+    pub fn exchanges(&self) -> &Exchanges {
+        &self.inner.exchanges
     }
 
     /// The name of the front end whose group it is; none where nothing says it.
@@ -177,7 +201,8 @@ impl Broker {
         for id in publish.targets.shards() {
             match self.shard(id) {
                 Some(shard) => shard.publish(publish, &call),
-                None => publish.refuse(id, &call, AppendError::UnknownPartition),
+                // That is no target that is gone: the data directory has more shards than this.
+                None => publish.refuse(id, &call, ShardFailure::NotLeader.into()),
             }
         }
         Ok(PublishOutcomes::new(call, publish.targets.clone()))
@@ -190,7 +215,7 @@ impl Broker {
 
     /// Sends the open blocks on their way, if the group-commit rule lets them; call it at the end of a socket read.
     pub fn flush(&self) {
-        self.inner.shards.iter().filter(|shard| shard.waiting_bytes() > 0).for_each(|shard| shard.submit());
+        self.inner.shards.iter().for_each(|shard| shard.flush_all());
     }
 
     /// A shard of these in whose open blocks too much waits to be written, if there is one: a front end awaits
@@ -201,7 +226,7 @@ impl Broker {
         items.iter().find(full).map(|item| item.shard)
     }
 
-    /// Waits while too much waits in the open blocks of a shard to be written.
+    /// Waits while too much waits in the open blocks of a shard to be written. It says nothing of what is stored, so that no caller is named.
     pub async fn room(&self, shard: ShardId) {
         let Some(shard) = self.shard(shard) else { return };
         let sleeper = Arc::new(Mutex::new(Sleeper::default()));
@@ -279,14 +304,10 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn partition_stats(
-        &self,
-        shard: ShardId,
-        partition: PartitionId,
-    ) -> Result<PartitionStats, ReadError> {
-        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn partition_stats(&self, target: ReadTarget) -> Result<PartitionStats, ReadError> {
+        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
-        let kept = state.readable(partition)?;
+        let kept = state.readable(target.partition)?;
         Ok(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
     }
 
@@ -294,10 +315,10 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn partition_bytes(&self, shard: ShardId, partition: PartitionId) -> Result<u64, ReadError> {
-        let shard = self.shard(shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn partition_bytes(&self, target: ReadTarget) -> Result<u64, ReadError> {
+        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
-        state.readable(partition).map(|kept| kept.bytes)
+        state.readable(target.partition).map(|kept| kept.bytes)
     }
 
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.

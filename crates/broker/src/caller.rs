@@ -1,10 +1,14 @@
 //! The caller of the broker, and what is forbidden to which caller: it is judged here and nowhere else.
 
 use sabir_model::{FrontendNo, Namespace, ReadError, TopicError};
+use sabir_routing::ExchangeSettings;
 
 use crate::append::AppendRefusal;
 use crate::broker::Broker;
 use crate::catalog::Topic;
+use crate::exchange::{ExchangeError, Exchanges};
+use crate::front_ends::EntryRefused;
+use crate::queue::QueueError;
 
 /// As whom a caller asks. Users and what they may do come with authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,11 +124,52 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether a queue may be used: consumed, and so emptied, by whom it is there for, whichever front end made it; what is internal by front
+    /// ends alone, for themselves.
+    pub(crate) fn may_use(&self, queue: &Topic) -> Result<(), QueueError> {
+        match self.sees(queue) {
+            false => Err(QueueError::Unknown),
+            true if queue.internal && self.principal != Principal::FrontEnd => Err(QueueError::Internal),
+            true => Ok(()),
+        }
+    }
+
+    /// Whether a queue is another session's for itself, the one that made it in this run of the node. Front ends themselves and the operator are
+    /// no sessions.
+    pub(crate) fn is_locked_out(&self, queue: &Topic, owner: Option<SessionId>) -> bool {
+        let is_exclusive = queue.config.queue().is_some_and(|queue| queue.exclusive);
+        is_exclusive && self.principal == Principal::Anonymous && owner != Some(self.session)
+    }
+
+    /// Whether a projection may be written to and looked into: its front end's clients and itself do so, by way of that.
+    pub(crate) fn may_use_projection(&self, projection: &str) -> Result<(), EntryRefused> {
+        let is_of = |front_end: &str| {
+            let rest = projection.strip_prefix(front_end);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if self.maker().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
+    }
+
     /// Whether a topic may be read.
     #[inline]
     pub(crate) fn may_read(&self, topic: &Topic) -> Result<(), ReadError> {
         if self.sees(topic) { Ok(()) } else { Err(ReadError::UnknownPartition) }
     }
+}
+
+/// Whether messages are routed to a topic, and whether it may be bound: no caller has them go to what is internal.
+pub(crate) fn is_routed_to(topic: &Topic) -> bool {
+    !topic.internal
+}
+
+/// Whether clients publish to an exchange: one that is internal gets messages from other exchanges alone.
+pub(crate) fn is_published_to(exchange: &ExchangeSettings) -> bool {
+    !exchange.internal
+}
+
+/// Whether a front end of that number may change what another one, or none, made; the operator has none.
+fn may_change_what_is_of(made_by: FrontendNo, asks: Option<Option<FrontendNo>>) -> bool {
+    made_by == FrontendNo::NONE || asks.is_none_or(|asks| asks == Some(made_by))
 }
 
 impl ReservedTopic {
@@ -153,7 +198,8 @@ impl Broker {
         }
     }
 
-    /// Whether a topic may be changed, emptied or deleted: no caller changes what is internal, and no front end what another one made.
+    /// Whether a topic may be changed, emptied or deleted: no caller changes what is internal, no front end what another one made, and no session
+    /// what another one has for itself.
     pub(crate) fn may_change(&self, caller: &Caller, topic: &Topic) -> Result<(), TopicError> {
         if !caller.sees(topic) {
             return Err(TopicError::Unknown);
@@ -162,9 +208,34 @@ impl Broker {
             return Err(TopicError::Internal((*topic.name).into()));
         }
         let asks = caller.maker().map(|name| self.front_end_number(name));
-        match asks {
-            Some(asks) if topic.made_by != FrontendNo::NONE && asks != Some(topic.made_by) => {
-                Err(TopicError::MadeElsewhere((*topic.name).into()))
+        if !may_change_what_is_of(topic.made_by, asks) {
+            return Err(TopicError::MadeElsewhere((*topic.name).into()));
+        }
+        match caller.is_locked_out(topic, self.inner.definitions.exclusive.owner(topic.id)) {
+            true => Err(TopicError::Exclusive((*topic.name).into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Exchanges {
+    /// Whether an exchange of this name may be declared. One that a front end has in every namespace is declared by itself alone.
+    pub(crate) fn may_declare(&self, caller: &Caller, name: &str) -> Result<(), ExchangeError> {
+        match self.predeclared(name) {
+            Some(by) if caller.principal != Principal::FrontEnd || caller.front_end != Some(by) => {
+                Err(ExchangeError::Reserved { name: name.into(), by })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an exchange may be deleted: by no front end what another one made, and not what its front end has in every namespace.
+    pub(crate) fn may_delete(&self, caller: &Caller, name: &str) -> Result<(), ExchangeError> {
+        self.may_declare(caller, name)?;
+        let asks = caller.maker().map(|name| self.front_end_number(name));
+        match self.made_by(caller, name)? {
+            Some(made_by) if !may_change_what_is_of(made_by, asks) => {
+                Err(ExchangeError::MadeElsewhere(name.into()))
             }
             _ => Ok(()),
         }
@@ -219,6 +290,31 @@ mod tests {
             assert_eq!(caller.may_append(&topic("other"), FrontendNo::NONE), Ok(()));
             assert_eq!(caller.may_read(&topic("other")), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_queue_is_used_by_whom_it_is_there_for() {
+        let other = Caller::client("one", SessionId(1)).within(Namespace::named("other").unwrap());
+        assert_eq!(other.may_use(&topic("/")), Err(QueueError::Unknown));
+        let client = Caller::client("two", SessionId(1));
+        assert_eq!(client.may_use(&topic("/")), Ok(()), "another front end's");
+        let internal = Topic { internal: true, ..topic("/") };
+        assert_eq!(client.may_use(&internal), Err(QueueError::Internal));
+        assert_eq!(Caller::front_end("two").may_use(&internal), Ok(()));
+    }
+
+    #[test]
+    fn a_projection_is_its_front_ends() {
+        let client = Caller::client("one", SessionId(1));
+        for projection in ["one", "one.state"] {
+            assert_eq!(client.may_use_projection(projection), Ok(()));
+            assert_eq!(Caller::front_end("one").may_use_projection(projection), Ok(()));
+            for other in [Caller::client("on", SessionId(1)), Caller::OPERATOR, Caller::OPERATOR.about("one")]
+            {
+                assert_eq!(other.may_use_projection(projection), Err(EntryRefused::OtherFrontend));
+            }
+        }
+        assert_eq!(client.may_use_projection("ones"), Err(EntryRefused::OtherFrontend));
     }
 
     #[test]

@@ -24,6 +24,11 @@ impl<'a> Reader<'a> {
         stored::take_u8(&mut self.rest)
     }
 
+    /// A byte of marks, of which these are known.
+    pub(crate) fn marks(&mut self, known: u8, of: &'static str) -> Result<u8, DecodeError> {
+        stored::take_marks(&mut self.rest, known, of)
+    }
+
     pub(crate) fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),

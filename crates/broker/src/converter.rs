@@ -1,9 +1,72 @@
 //! Records as messages that every protocol understands: what wrote a record knows how to read it.
 
+use sabir_delivery::policy::{DeathReason, Deaths};
 use sabir_model::batch::RecordView;
-use sabir_model::{FrontendNo, Message};
+use sabir_model::{Facts, FrontendNo, Message};
+use sabir_routing::Attributes;
 
 use crate::broker::Broker;
+
+/// Where a message goes that is published by the broker: what it is routed by when its time has come, or when it is a dead letter.
+#[derive(Clone)]
+pub struct DelayedAddress<'a> {
+    /// The exchange that it was published to.
+    pub exchange: &'a str,
+    /// Its routing key, dotted.
+    pub key: &'a [u8],
+    /// Further routing keys.
+    pub further_keys: &'a [&'a [u8]],
+    /// Its headers and properties.
+    pub attributes: &'a dyn Attributes,
+    /// Chooses among the partitions of topics that have several.
+    pub hash: u32,
+    /// What queues must know of it.
+    pub facts: Facts,
+}
+
+/// How a message came to be a dead letter, and where its queue has those go.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetter<'a> {
+    /// The queue's name.
+    pub queue: &'a str,
+    /// Why the queue gave it up.
+    pub reason: DeathReason,
+    /// When it is published, in milliseconds.
+    pub time_ms: i64,
+    /// The exchange.
+    pub exchange: &'a str,
+    /// The routing key; `None` for those that it was published with.
+    pub routing_key: Option<&'a str>,
+}
+
+/// A dead letter as it lies in its queue.
+#[derive(Debug, Clone, Copy)]
+pub enum DeadRecord<'a> {
+    /// A record that this front end wrote.
+    Own(&'a RecordView<'a>),
+    /// A message that another one wrote.
+    Other(&'a Message),
+}
+
+/// A dead letter as it is published: a record that says how it came to be one.
+pub struct DeadLetterRecord<'a> {
+    /// What it is routed by.
+    pub address: &'a DelayedAddress<'a>,
+    /// How it came here, this time included. It is not published to a queue to which it would go round for ever.
+    pub deaths: &'a Deaths,
+    /// The record's key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Its headers.
+    pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
+}
+
+/// Makes a dead letter of a record; of what cannot be read none.
+pub type DeadLetterOf = fn(&DeadRecord<'_>, &DeadLetter<'_>, &mut dyn FnMut(&DeadLetterRecord<'_>));
+
+/// Tells where a record goes; what cannot be read goes nowhere.
+pub type AddressOf = fn(&RecordView<'_>, &mut dyn FnMut(&DelayedAddress<'_>));
 
 /// How the records of one front end become messages.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +77,10 @@ pub struct Converter {
     pub reads_unnamed: bool,
     /// The message that a record holds. No record is without one: what cannot be understood is a header or the body.
     pub to_message: fn(&RecordView<'_>) -> Message,
+    /// Of a front end whose messages may be kept back: where they go.
+    pub address: Option<AddressOf>,
+    /// Of a front end whose queues may have their dead letters published: what they are.
+    pub dead_letter: Option<DeadLetterOf>,
 }
 
 impl Broker {
@@ -44,8 +111,20 @@ mod tests {
     async fn a_record_is_read_by_the_front_end_that_wrote_it() {
         let dir = tempfile::tempdir().unwrap();
         let converters = vec![
-            Converter { front_end: "one", reads_unnamed: false, to_message: |_| titled("one") },
-            Converter { front_end: "two", reads_unnamed: true, to_message: |_| titled("two") },
+            Converter {
+                front_end: "one",
+                reads_unnamed: false,
+                to_message: |_| titled("one"),
+                address: None,
+                dead_letter: None,
+            },
+            Converter {
+                front_end: "two",
+                reads_unnamed: true,
+                to_message: |_| titled("two"),
+                address: None,
+                dead_letter: None,
+            },
         ];
         let broker = open(BrokerOptions { converters, ..options(dir.path()) });
         create(&broker, "by the operator", 1).await;

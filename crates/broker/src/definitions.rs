@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_base::wake::WakeBatch;
@@ -22,10 +22,12 @@ use sabir_model::{Durability, PartitionId, ShardFailure, ShardId, Term, TopicCon
 use tracing::warn;
 
 use crate::answer::{Answer, Reply, Waiter};
-use crate::catalog::{CatalogView, Topic};
+use crate::catalog::{CatalogView, Partition, Topic};
 use crate::entry::{
     Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, TopicConfigured,
+    TopicDeleted,
 };
+use crate::queue::{ClosedQueue, ExclusiveOwners};
 use crate::shard::{Leading, Shard};
 use crate::state::{EntryOutcome, Outcome};
 use crate::survey::ShardsError;
@@ -47,6 +49,7 @@ pub(crate) struct Definitions {
     shards: Vec<Arc<Shard>>,
     view: ArcSwap<CatalogView>,
     pub(crate) traffic: Arc<TrafficBook>,
+    pub(crate) exclusive: ExclusiveOwners,
     /// Held while the view is changed.
     changing: Mutex<()>,
     /// Whether a step failed.
@@ -66,7 +69,7 @@ enum Step {
 
 /// The call that waits for a definition's outcome. If the step that should give it ends without (it panicked, or was never run), the shards are
 /// compared with the catalog again, and the call is told that it takes longer.
-struct Unanswered {
+pub(crate) struct Unanswered {
     definitions: Arc<Definitions>,
     reply: Option<Arc<Reply>>,
     /// What it adds to the catalog: counted here until it is counted there.
@@ -74,7 +77,7 @@ struct Unanswered {
 }
 
 impl Unanswered {
-    fn answer(mut self, outcome: TopicOutcome, wakes: &mut WakeBatch) {
+    pub(crate) fn answer(mut self, outcome: TopicOutcome, wakes: &mut WakeBatch) {
         if let Some(reply) = self.reply.take() {
             reply.answer(outcome.into_outcome(), wakes);
         }
@@ -121,6 +124,7 @@ impl Definitions {
             shards,
             view: ArcSwap::default(),
             traffic,
+            exclusive: ExclusiveOwners::default(),
             changing: Mutex::new(()),
             unsettled: AtomicBool::new(false),
         })
@@ -128,6 +132,11 @@ impl Definitions {
 
     pub(crate) fn view(&self) -> Arc<CatalogView> {
         self.view.load_full()
+    }
+
+    /// The same, for a short look.
+    pub(crate) fn shown(&self) -> Guard<Arc<CatalogView>> {
+        self.view.load()
     }
 
     fn catalog(&self) -> &Arc<Shard> {
@@ -178,7 +187,53 @@ impl Definitions {
         self.catalog().submit();
     }
 
-    fn unanswered(self: &Arc<Self>, reply: Arc<Reply>, admitted: Option<Admitted>) -> Unanswered {
+    /// Has the queues of a shard deleted that are to go with their last consumers, or if nobody uses them, and have none any more.
+    pub(crate) fn delete_deserted(self: &Arc<Self>, shard: &Shard) {
+        let deserted = shard.queues.close_deserted();
+        if deserted.is_empty() {
+            return;
+        }
+        for queue in deserted {
+            let closed = ClosedQueue::of(shard, queue);
+            let topic = shard.state.read().partition(queue).map(|kept| kept.topic);
+            if let Some(id) = topic {
+                let nobody = self.unanswered(Arc::default(), None);
+                self.delete_closed(id, nobody, closed);
+            }
+        }
+        self.flush();
+    }
+
+    /// Proposes to delete a queue that takes no consumers any more.
+    pub(crate) fn delete_closed(self: &Arc<Self>, id: TopicId, waits: Unanswered, closed: ClosedQueue) {
+        let definitions = self.clone();
+        let decided = move |outcome: TopicOutcome, wakes: &mut WakeBatch| match outcome {
+            Ok(topic) => {
+                closed.goes();
+                definitions.carry(Step::Delete, topic, waits, wakes);
+            }
+            Err(error) => {
+                drop(closed);
+                // It may be sealed, and is to be deleted then.
+                if let TopicError::Shard(_) = error {
+                    definitions.unsettle();
+                }
+                waits.answer(Err(error), wakes);
+            }
+        };
+        self.catalog().propose(Priority::Reserve, &TopicDeleted { id }, Waiter::then(decided));
+    }
+
+    /// Whether there is such a topic.
+    pub(crate) fn is_there(&self, id: TopicId) -> bool {
+        self.catalog().state.read().catalog.topic(id).is_some()
+    }
+
+    pub(crate) fn shard_of(&self, partition: &Partition) -> Option<&Arc<Shard>> {
+        self.shards.get(partition.shard.0 as usize)
+    }
+
+    pub(crate) fn unanswered(self: &Arc<Self>, reply: Arc<Reply>, admitted: Option<Admitted>) -> Unanswered {
         Unanswered { definitions: self.clone(), reply: Some(reply), _admitted: admitted }
     }
 
@@ -187,6 +242,7 @@ impl Definitions {
         crate::panicking::panic_if_wanted("carry", topic.name.as_bytes());
         if step == Step::Delete {
             self.hide(topic.id);
+            self.end_lifetime(&topic);
         }
         let definitions = self.clone();
         let told = topic.clone();
@@ -241,6 +297,24 @@ impl Definitions {
             let mut view = CatalogView::clone(&view);
             view.show(topic);
             self.view.store(Arc::new(view));
+            self.note_lifetime(topic);
+        }
+    }
+
+    /// Queues that go if they are not used for some time are counted from now on.
+    fn note_lifetime(&self, topic: &Topic) {
+        let Some(queue) = topic.config.queue() else { return };
+        for partition in &topic.partitions {
+            if let Some(shard) = self.shards.get(partition.shard.0 as usize) {
+                shard.queues.lives(partition.id, queue.expires_ms, shard.now_ms());
+            }
+        }
+    }
+
+    fn end_lifetime(&self, topic: &Topic) {
+        for partition in topic.partitions.iter().filter(|_| topic.config.queue().is_some()) {
+            let shard = self.shards.get(partition.shard.0 as usize);
+            shard.into_iter().for_each(|shard| shard.queues.gone(partition.id));
         }
     }
 
@@ -249,6 +323,7 @@ impl Definitions {
         let mut view = CatalogView::clone(&self.view.load());
         view.hide(id);
         self.view.store(Arc::new(view));
+        self.exclusive.forget(id);
     }
 
     /// For shards to tell when this node leads them.
@@ -282,6 +357,9 @@ impl Definitions {
         let mut ready = Vec::new();
         for topic in topics {
             match self.missing(&topic, &known) {
+                None if self.is_sealed(&topic) => {
+                    drop(self.change(&TopicDeleted { id: topic.id }, Priority::Reserve, None));
+                }
                 None => ready.push(topic),
                 Some(step) => {
                     // No call waits for it here; a failure is tried again.
@@ -292,6 +370,7 @@ impl Definitions {
                 }
             }
         }
+        self.flush();
         self.show_all(ready);
         Ok(())
     }
@@ -308,6 +387,7 @@ impl Definitions {
             if view.topic_by_id(topic.id).is_none_or(|shown| shown.version < topic.version) {
                 topic.traffic.enter(&self.traffic, &topic.name);
                 view.show(topic);
+                self.note_lifetime(topic);
             }
         }
         drop(state);

@@ -48,7 +48,8 @@ impl ProjectionEntry {
 
     /// The most bytes that it takes in a block.
     pub(crate) fn bytes(&self) -> usize {
-        let batches: usize = self.batches.iter().map(|batch| batch.bytes() + BATCH_BYTES).sum();
+        let batches: usize =
+            self.batches.iter().map(|batch| batch.bytes() + batch.facts_bytes() + BATCH_BYTES).sum();
         self.command.len() + batches + ENTRY_BYTES
     }
 }
@@ -70,6 +71,9 @@ pub enum EntryRefused {
     /// The broker was not opened with such a projection.
     #[error("there is no such projection")]
     UnknownProjection,
+    /// The projection is another front end's, or the caller is none.
+    #[error("the projection is another front end's")]
+    OtherFrontend,
     /// There is no such shard.
     #[error("there is no such shard")]
     UnknownShard,
@@ -200,19 +204,20 @@ impl Broker {
 
     /// Writes an entry that a front end's projection is told, behind all that was written to the shard before. What the projection answers
     /// comes when it is applied. Call [`flush`](Self::flush) when no more come in this turn, and await [`room`](Self::room) where there is
-    /// none. No caller is refused it: what a client may do in it is the front end's to judge.
+    /// none. A caller writes to the projections of its own front end; what a client may do there is that one's to judge.
     ///
     /// # Errors
     /// See [`EntryRefused`].
     pub fn write(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         shard: ShardId,
         projection: FrontendNo,
         entry: &ProjectionEntry,
     ) -> Result<(EntryRef, Reply<Result<Bytes, ShardFailure>>), EntryRefused> {
         let known = self.inner.projections.iter().find(|(known, _)| *known == projection);
         let &(_, name) = known.ok_or(EntryRefused::UnknownProjection)?;
+        caller.may_use_projection(name)?;
         let place = self.shard(shard).ok_or(EntryRefused::UnknownShard)?;
         if entry.batches.iter().any(|batch| batch.shard != shard) {
             return Err(EntryRefused::OtherShard);
@@ -228,14 +233,15 @@ impl Broker {
     }
 
     /// Has somebody told when this node leads a shard and when it does not any more, at once if it leads now. Nothing here keeps it: it is told
-    /// for as long as something else does.
+    /// for as long as something else does. It is a front end's own part, and none that a client asks for: no caller is named.
     pub fn lead_with(&self, shard: ShardId, part: &Arc<dyn Leading>) {
         if let Some(shard) = self.shard(shard) {
             shard.lead_with(Arc::downgrade(part));
         }
     }
 
-    /// Whether a shard has room for what is written there; else a front end awaits [`room`](Self::room) before it writes more.
+    /// Whether a shard has room for what is written there; else a front end awaits [`room`](Self::room) before it writes more. It says nothing
+    /// of what is stored, so that no caller is named.
     pub fn has_room(&self, shard: ShardId) -> bool {
         self.shard(shard).is_none_or(|shard| shard.has_room())
     }
@@ -244,15 +250,17 @@ impl Broker {
     /// already, else on the thread that applies it; in both cases under the lock of the shard's projections: it only looks and copies.
     ///
     /// The answer's error is why the entry was not applied; what came before it may have been. A read that panics is
-    /// [`ShardFailure::StorageError`].
+    /// [`ShardFailure::StorageError`]. The caller sees the projections of its own front end.
     pub fn after<T: Send + 'static>(
         &self,
+        caller: &Caller,
         entry: &EntryRef,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Reply<Result<T, ShardFailure>> {
         let (replier, reply) = Reply::pair();
+        let caller = caller.clone();
         let read: ReadBehind = Box::new(move |state, wakes| {
-            replier.send(state.and_then(|state| look(state, read)), wakes);
+            replier.send(state.and_then(|state| look(&caller, state, read)), wakes);
         });
         if let Err((read, decided)) = entry.written.follow(read) {
             let mut wakes = WakeBatch::default();
@@ -266,22 +274,31 @@ impl Broker {
     }
 
     /// Reads what is applied in a shard now, under the lock of its projections: it only looks and copies. What a caller has written and has
-    /// no answer to may be missing there; see [`after`](Self::after).
+    /// no answer to may be missing there; see [`after`](Self::after). The caller sees the projections of its own front end.
     ///
     /// # Errors
     /// There is no such shard, or what it knows is not to be believed.
-    pub fn look<T>(&self, shard: ShardId, read: impl FnOnce(&View<'_>) -> T) -> Result<T, EntryRefused> {
+    pub fn look<T>(
+        &self,
+        caller: &Caller,
+        shard: ShardId,
+        read: impl FnOnce(&View<'_>) -> T,
+    ) -> Result<T, EntryRefused> {
         let shard = self.shard(shard).ok_or(EntryRefused::UnknownShard)?;
-        Ok(look(&shard.state.read(), read)?)
+        Ok(look(caller, &shard.state.read(), read)?)
     }
 }
 
-fn look<T>(state: &ShardState, read: impl FnOnce(&View<'_>) -> T) -> Result<T, ShardFailure> {
+fn look<T>(
+    caller: &Caller,
+    state: &ShardState,
+    read: impl FnOnce(&View<'_>) -> T,
+) -> Result<T, ShardFailure> {
     if !state.is_whole() {
         return Err(ShardFailure::StorageError);
     }
     // It changes nothing, so that the projections are as they were.
-    contain(|| read(&View(state))).ok_or(ShardFailure::StorageError)
+    contain(|| read(&View { state, caller })).ok_or(ShardFailure::StorageError)
 }
 
 /// A number that nobody can foretell, keyed by what the system gave the process at random.

@@ -14,11 +14,14 @@ use sabir_journal::{Prepared, Priority};
 use sabir_model::{Offset, PartitionId};
 use tracing::{error, info, warn};
 
+use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::Definitions;
 use crate::disk_watch::Told;
 use crate::entry::{LogStartsMoved, ProducersExpired};
-use crate::group::Groups;
+use crate::group::GroupDrivers;
+use crate::queue::QueueAlarm;
 use crate::shard::Shard;
+use crate::timer::{Alarm, TimerDriver};
 
 /// How often the replicators and groups look at the time, and the pool of segments is filled.
 const TICK: Duration = Duration::from_millis(50);
@@ -49,6 +52,10 @@ struct End {
 }
 
 impl End {
+    fn has_come(&self) -> bool {
+        *self.ended.lock()
+    }
+
     /// Sleeps; true when it is time to end.
     fn sleep(&self, time: Duration) -> bool {
         let mut ended = self.ended.lock();
@@ -63,6 +70,8 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Housekeeper {
     end: Arc<End>,
+    /// What wakes the threads that fire timers and publish dead letters.
+    alarms: [Arc<Alarm>; 2],
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -71,7 +80,10 @@ pub(crate) struct Housekeeper {
 pub(crate) struct Maintenance {
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) definitions: Arc<Definitions>,
-    pub(crate) groups: Groups,
+    pub(crate) groups: GroupDrivers,
+    pub(crate) timers: Arc<TimerDriver>,
+    pub(crate) dead_letters: Arc<DeadLetterDriver>,
+    pub(crate) queue_alarm: Arc<QueueAlarm>,
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) retention_interval: Duration,
     pub(crate) producer_expiry: Duration,
@@ -86,8 +98,11 @@ impl Housekeeper {
     pub(crate) fn start(maintenance: &Maintenance) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, Job); 5] = [
+        let jobs: [(&str, Job); 8] = [
             ("ticks", Maintenance::ticks),
+            ("timers", Maintenance::fire_timers),
+            ("dead-letters", Maintenance::publish_dead_letters),
+            ("deadlines", Maintenance::deadlines),
             ("segments", Maintenance::segments),
             ("checkpoints", Maintenance::checkpoints),
             ("free-space", Maintenance::free_space),
@@ -98,13 +113,15 @@ impl Housekeeper {
             threads
                 .push(std::thread::Builder::new().name(name.into()).spawn(move || job(&maintenance, &end))?);
         }
-        Ok(Self { end, threads: Mutex::new(threads) })
+        let alarms = [maintenance.timers.alarm().clone(), maintenance.dead_letters.alarm().clone()];
+        Ok(Self { end, alarms, threads: Mutex::new(threads) })
     }
 
     /// Ends the threads and waits for them. Blocking.
     pub(crate) fn end(&self) {
         *self.end.ended.lock() = true;
         self.end.told.notify_all();
+        self.alarms.iter().for_each(|alarm| alarm.raise());
         let me = std::thread::current().id();
         for thread in self.threads.lock().drain(..).filter(|thread| thread.thread().id() != me) {
             let _ = thread.join();
@@ -139,6 +156,14 @@ impl Every {
 }
 
 impl Maintenance {
+    fn fire_timers(&self, end: &End) {
+        self.timers.run(|| *end.ended.lock());
+    }
+
+    fn publish_dead_letters(&self, end: &End) {
+        self.dead_letters.run(|| *end.ended.lock());
+    }
+
     fn ticks(&self, end: &End) {
         let start = Instant::now();
         let mut definitions = Every::new(DEFINITIONS);
@@ -151,6 +176,9 @@ impl Maintenance {
             let now = start.elapsed().as_millis() as u64;
             self.each_shard("tick", |shard| shard.replicator.tick(now));
             contain(|| self.groups.tick());
+            // What a shard did not take, it may take now.
+            self.each_shard("deal messages", |shard| shard.flush_queues());
+            self.each_led("delete queues", |shard| self.definitions.delete_deserted(shard));
             self.thin_out_producers();
             if definitions.due() && self.definitions.take_unsettled() {
                 let done = contain(|| self.reconcile());
@@ -171,6 +199,22 @@ impl Maintenance {
                 let view = self.definitions.view();
                 contain(|| self.groups.housekeep(&|topic| view.topic_by_id(topic).is_some()));
             }
+        }
+    }
+
+    /// Sees to what queues have due when its moment has come, to the millisecond.
+    fn deadlines(&self, end: &End) {
+        while !end.has_come() {
+            self.each_led("see to what is due", |shard| {
+                if shard.queues.due_ms() <= shard.now_ms() {
+                    shard.queues.see_to_due(shard.now_ms());
+                    shard.flush_queues();
+                    self.definitions.delete_deserted(shard);
+                }
+            });
+            let due_ms = self.shards.iter().filter(|shard| shard.is_led()).map(|shard| shard.queues.due_ms());
+            due_ms.min().into_iter().for_each(|due_ms| self.queue_alarm.set(due_ms));
+            self.queue_alarm.sleep(|| self.clock.now_ms(), TICK);
         }
     }
 
@@ -276,15 +320,16 @@ fn tell(notice: Notice) {
         ),
         Notice::Off(ms) => warn!(
             minutes = ms / 60_000,
-            "the machine was started anew, by the system clock the broker was off for so many minutes, and nothing synchronises that \
-             clock: records are stamped with it, and what is too old by it is deleted in ten minutes. Set it if it is wrong"
+            "by the system clock so many minutes have passed since the last time that is known to be right, and nothing synchronises that \
+             clock: records are stamped with it, messages' times to live and delays go by it, and what is kept by age and too old by it is \
+             deleted in ten minutes. Set it if it is wrong"
         ),
         Notice::Waits(ms, wait) if wait > 600_000 => warn!(
             days = days(ms),
             minutes = wait / 60_000,
             "the system clock is this far ahead of the last time that is known to be right, and nothing synchronises it: records are \
-             stamped with it, but what is too old by it is deleted only when it has been synchronised, or has gone on in this run, for \
-             so many minutes. Set it if it is wrong"
+             stamped with it, and messages' times to live and delays go by it, but what is kept by age and too old by it is deleted only \
+             when it has been synchronised, or has gone on in this run, for so many minutes. Set it if it is wrong"
         ),
         Notice::Waits(ms, wait) => info!(
             days = days(ms),

@@ -8,6 +8,7 @@ use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::catalog::{CatalogView, Topic};
 use crate::group::{GroupListing, Groups};
+use crate::read::ReadTarget;
 
 /// Positions read under one lock.
 const PAGE: usize = 512;
@@ -60,20 +61,19 @@ impl Broker {
     /// positions. Takes each lock for a short moment only.
     pub fn groups_lag(&self, caller: &Caller, max: usize) -> Option<Vec<GroupLag>> {
         let groups = self.groups(caller);
-        if groups.count() > max { None } else { self.lag_of(&groups, groups.list(), max) }
+        if groups.count() > max { None } else { self.lag_of(groups.list(), max) }
     }
 
     /// The same of all callers' groups.
     pub fn all_groups_lag(&self, max: usize) -> Option<Vec<GroupLag>> {
-        let groups = self.groups(&Caller::OPERATOR);
-        if groups.count() > max { None } else { self.lag_of(&groups, groups.list_all(), max) }
+        if self.group_count() > max { None } else { self.lag_of(self.all_groups(), max) }
     }
 
-    fn lag_of(&self, groups: &Groups, listed: Vec<GroupListing>, max: usize) -> Option<Vec<GroupLag>> {
+    fn lag_of(&self, listed: Vec<GroupListing>, max: usize) -> Option<Vec<GroupLag>> {
         let mut left = max;
         let mut all = Vec::new();
         for group in listed {
-            let owner = groups.within((&group.group).into());
+            let owner = self.inner.groups.with(&group.group);
             let topics = self.topics_lag(&owner, &group.group.name, left)?;
             left -= topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
             all.push(GroupLag { group, topics });
@@ -116,7 +116,7 @@ impl Broker {
         }
         let Some(last) = topics.last_mut() else { return };
         let partition = last.topic.partition(number);
-        let stats = partition.and_then(|p| self.partition_stats(p.shard, p.id).ok());
+        let stats = partition.and_then(|p| self.partition_stats(ReadTarget::of(p)).ok());
         if let Some(stats) = stats {
             last.partitions.push(PartitionLag { partition: number, committed, end: stats.end });
         }

@@ -16,12 +16,14 @@ impl FormatLevel {
     /// Checkpoints list their maps, slots have notes, the catalog names its level.
     pub const LISTED: Self = Self(2);
     /// Front ends have projections and groups of their own; slots say what looks older than it is. References name their source and have overlays, and
-    /// batches have facts beside them: nothing writes these yet, and what comes to do so asks for this level.
+    /// batches have facts beside them.
     pub const FRONT_ENDS: Self = Self(3);
+    /// Queues: their settings, and the entries and pages that say where each message stands. Exchanges and bindings.
+    pub const QUEUES: Self = Self(4);
     /// The lowest that this version writes: a directory below it is raised to it.
     pub const OLDEST: Self = Self::LISTED;
     /// The highest that this version knows.
-    pub const NEWEST: Self = Self::FRONT_ENDS;
+    pub const NEWEST: Self = Self::QUEUES;
 
     /// The level of that number, if this version knows it.
     pub fn known(number: u32) -> Option<Self> {
@@ -53,8 +55,8 @@ mod tests {
     #[test]
     fn levels_of_this_version_are_known_and_others_not() {
         let known = |number| FormatLevel::known(number).map(FormatLevel::number);
-        assert_eq!([0, 1, 2, 3, 4].map(known), [None, Some(1), Some(2), Some(3), None]);
-        let newer = FormatLevel::stored(4).unwrap_err().to_string();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(known), [None, Some(1), Some(2), Some(3), Some(4), None]);
+        let newer = FormatLevel::stored(5).unwrap_err().to_string();
         assert!(newer.contains("format level"), "{newer}");
     }
 }

@@ -11,9 +11,11 @@ mod caller;
 mod catalog;
 mod codec;
 mod converter;
+mod dead_letter;
 mod definitions;
 mod disk_watch;
 mod entry;
+pub mod exchange;
 mod front_ends;
 mod group;
 mod housekeeper;
@@ -30,6 +32,7 @@ mod private;
 pub mod projection;
 mod publish;
 pub mod push;
+pub mod queue;
 mod read;
 mod shard;
 mod state;
@@ -38,6 +41,7 @@ mod strays;
 mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod timer;
 mod topics;
 mod traffic;
 mod watch;
@@ -47,7 +51,10 @@ pub use backend::check_uring;
 pub use broker::Broker;
 pub use caller::{Caller, Principal, ReservedTopic, SessionId};
 pub use catalog::{CatalogView, NewTopic, Partition, Topic};
-pub use converter::Converter;
+pub use converter::{
+    AddressOf, Converter, DeadLetter, DeadLetterOf, DeadLetterRecord, DeadRecord, DelayedAddress,
+};
+pub use dead_letter::DeadLetterStats;
 pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{
@@ -62,9 +69,10 @@ pub use lock::check_free;
 pub use options::{BrokerOptions, DiskKind, StartError};
 pub use publish::{
     Publish, PublishBatch, PublishDedup, PublishOutcome, PublishOutcomes, PublishRefused, PublishTargets,
-    PublishTransaction,
+    PublishTransaction, PublishVerdict,
 };
 pub use read::{Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};
+pub use sabir_delivery::policy::{DeathReason, Deaths};
 pub use sabir_journal::{StartProgress, StartStep};
 pub use stats::{PartitionStats, ShardStats, Stats};
 pub use survey::ShardsError;

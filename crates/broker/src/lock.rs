@@ -5,6 +5,9 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 use crate::options::StartError;
 
 /// The hold on a data directory. The system lets go of it when the process ends, however it ends.
@@ -55,9 +58,15 @@ fn lock_path(dir: &Path) -> PathBuf {
 
 fn lock(dir: &Path, path: &Path) -> Result<File, StartError> {
     let io = |op| move |source: io::Error| StartError::Io { op, path: path.to_owned(), source };
-    let opened =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let mut file = opened.map_err(io("open"))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // Whatever a link leads to would be overwritten.
+    let opened = options.custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path);
+    let mut file =
+        opened.map_err(|source| match source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+            true => io("open")(io::Error::other("it is a symbolic link, and is not followed: remove it")),
+            false => io("open")(source),
+        })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -89,5 +98,20 @@ mod tests {
         check_free(&dir).unwrap();
         drop(DataLock::take(&dir).unwrap());
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_named_and_what_it_leads_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, letter) = (dir.path().join("data"), dir.path().join("letter"));
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(&letter, b"dear").unwrap();
+        std::os::unix::fs::symlink(&letter, data.join("lock")).unwrap();
+        for refused in [check_free(&data).unwrap_err(), DataLock::take(&data).unwrap_err()] {
+            assert!(refused.to_string().contains("symbolic link"), "{refused}");
+        }
+        assert_eq!(std::fs::read(&letter).unwrap(), b"dear");
+        std::fs::remove_file(&letter).unwrap();
+        assert!(DataLock::take(&data).is_err() && !letter.exists(), "nor is it made");
     }
 }

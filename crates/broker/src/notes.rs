@@ -15,7 +15,7 @@ type Journals = Vec<(ShardId, Weak<Journal>)>;
 pub(crate) fn keep(shards: &[Arc<Shard>], clock: &Arc<NodeClock>) {
     for at in 0..shards.len() {
         let (others, clock) = (others(shards, at), clock.clone());
-        let notes = move || SlotNotes { clock: clock.note(), ends: ends(&others) };
+        let notes = move || SlotNotes { clock: Some(clock.note()), ends: ends(&others) };
         shards[at].journal.set_notes(Arc::new(notes));
     }
 }

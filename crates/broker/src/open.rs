@@ -1,5 +1,6 @@
 //! Opening a broker: the lock, the shards, the definitions, and into service.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::path::Path;
 use std::pin::pin;
@@ -12,17 +13,20 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::disk::WatchedDisk;
-use sabir_journal::{JournalError, JournalOptions, Priority, ShardIdentity, TailBudget};
-use sabir_model::{FrontendNo, ShardFailure, ShardId, TopicId};
+use sabir_journal::pages::stored_entries;
+use sabir_journal::{JournalError, JournalOptions, Priority, ShardIdentity, SlotForm, StartId, TailBudget};
+use sabir_model::{DEFAULT_NAMESPACE, FrontendNo, ShardFailure, ShardId, TopicId};
 use tracing::{info, warn};
 
 use crate::answer::Answer;
 use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
+use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::{self, Definitions};
-use crate::entry::{Body, DataShardsFixed, FormatLevelRaised, FrontendRegistered};
+use crate::entry::{Body, DataShardsFixed, ExchangeDeclared, FormatLevelRaised, FrontendRegistered};
+use crate::exchange::{Exchanges, PredeclaredExchange};
 use crate::front_ends;
-use crate::group::Groups;
+use crate::group::{GroupDrivers, GroupShard};
 use crate::housekeeper::{Housekeeper, Maintenance};
 use crate::level::FormatLevel;
 use crate::lock::DataLock;
@@ -30,9 +34,11 @@ use crate::notes;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
 use crate::projection::ProjectionFactory;
+use crate::queue::Queues;
 use crate::shard::{OpenError, Parts, Settings, Shard};
-use crate::state::EntryOutcome;
+use crate::state::{EntryOutcome, prefixes};
 use crate::strays;
+use crate::timer::TimerDriver;
 use crate::traffic::TrafficBook;
 
 /// Bytes of block buffers that wait for reuse, at the most.
@@ -77,8 +83,14 @@ impl Broker {
         let clock = Arc::new(NodeClock::new(clock));
         let pool = BufPool::new(POOL_BYTES);
         let tail = TailBudget::new(options.tail_cache_bytes);
-        let opener =
-            Opener { options: &options, clock: &clock, backend, pool: pool.clone(), tail: tail.clone() };
+        let opener = Opener {
+            options: &options,
+            clock: &clock,
+            backend,
+            pool: pool.clone(),
+            tail: tail.clone(),
+            told_partitions: Cell::new(false),
+        };
         let (shards, cluster) = opener.shards()?;
         options.data_shards = shards.len() as u32 - 1;
         options.progress.enter(&options.data, "announcing the start in every shard");
@@ -86,18 +98,41 @@ impl Broker {
         raise_level(&shards, options.format_level)?;
         number_front_ends(&shards[0], &options.front_ends)?;
         let projections = number_projections(&shards[0], &options.projections)?;
+        predeclare(&shards[0], &options.exchanges.predeclared)?;
         let definitions = Definitions::new(shards.clone(), TrafficBook::new(options.counted_topics_max));
         shards.iter().for_each(|shard| shard.lead_with(definitions.leading()));
         definitions.take_unsettled();
         definitions.reconcile()?;
         definitions.follow(&options.defaults, options.durability);
-        let groups =
-            Groups::new(shards[ShardId::GROUPS.0 as usize].clone(), options.groups.clone(), clock.clone());
-        shards[ShardId::GROUPS.0 as usize].lead_with(groups.leading());
+        let data_shards = || shards.iter().skip(1);
+        let group_shards = data_shards().map(|shard| shard.clone() as Arc<dyn GroupShard>).collect();
+        let groups = GroupDrivers::new(group_shards, &options.groups, &(clock.clone() as Arc<dyn Clock>));
+        for (shard, driver) in data_shards().zip(groups.each()) {
+            shard.lead_with(driver.leading());
+        }
+        let queues = Queues::new(shards.clone(), definitions.clone());
+        let exchanges = Exchanges::new(shards[0].clone(), definitions.clone(), &options.exchanges);
+        let timers = TimerDriver::new(
+            shards.clone(),
+            definitions.clone(),
+            exchanges.clone(),
+            options.converters.clone(),
+            clock.clone(),
+        );
+        let dead_letters = DeadLetterDriver::new(
+            shards.clone(),
+            definitions.clone(),
+            exchanges.clone(),
+            options.converters.clone(),
+            clock.clone(),
+        );
         let maintenance = Maintenance {
             shards: shards.clone(),
             definitions: definitions.clone(),
             groups: groups.clone(),
+            timers,
+            dead_letters,
+            queue_alarm: queues.alarm.clone(),
             clock: clock.clone(),
             retention_interval: options.retention_interval,
             producer_expiry: options.producer_expiry,
@@ -118,6 +153,8 @@ impl Broker {
             tail,
             definitions,
             groups,
+            queues,
+            exchanges,
             housekeeper,
             on_the_way: Arc::default(),
             changing: tokio::sync::Mutex::default(),
@@ -158,6 +195,8 @@ struct Opener<'a> {
     backend: &'a dyn Backend,
     pool: Arc<BufPool>,
     tail: Arc<TailBudget>,
+    /// Whether it was said that there are more partitions than may be made.
+    told_partitions: Cell<bool>,
 }
 
 impl Opener<'_> {
@@ -174,6 +213,7 @@ impl Opener<'_> {
             );
         }
         let catalog = self.shard(ShardId::CATALOG)?;
+        self.tell_partitions(catalog.state.read().catalog.topics().map(|topic| topic.partitions.len()).sum());
         let made = catalog.state.read().catalog.made_with();
         let begun = survey.catalog().map(|says| (says.data_shards, TopicId(says.cluster)));
         let (data_shards, cluster) =
@@ -213,6 +253,20 @@ impl Opener<'_> {
         }
     }
 
+    /// Says, before all of them are loaded, that there are more partitions than may be made. Where the memory is too little for them the
+    /// system may end this process without a word.
+    fn tell_partitions(&self, held: usize) {
+        let most = self.options.partitions_total_max;
+        if held > most && !self.told_partitions.replace(true) {
+            warn!(
+                held,
+                most,
+                "the data directory holds more partitions than topic.max_total_partitions, which follows the memory unless it is set: they are \
+                 loaded, some 3 KiB each where a topic has one, and no more are made. Give the broker more memory if it does not last"
+            );
+        }
+    }
+
     /// Goes on from what the shards know of the time.
     fn start_clock(&self, shards: &[Arc<Shard>]) {
         let notes: Vec<_> = shards.iter().filter_map(|shard| shard.journal.found().notes.clock).collect();
@@ -235,6 +289,11 @@ impl Opener<'_> {
         options.progress.begin("pages.redb", "opening the page store", None);
         let pages = self.backend.pages(id)?;
         options.progress.enter(&journal, "loading the checkpoint");
+        if id == ShardId::CATALOG {
+            // Each has a partition or more.
+            let topics = stored_entries(prefixes::TOPICS, &*pages)?;
+            self.tell_partitions(usize::try_from(topics).unwrap_or(usize::MAX));
+        }
         let parts = Parts {
             disk,
             pages,
@@ -297,9 +356,10 @@ where
 fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId) -> Result<(), StartError> {
     let failed =
         |shard: &Shard, error: JournalError| StartError::Shard { shard: shard.id.0, reason: error.into() };
+    let start = Some(StartId(random_id().0));
     for shard in shards {
         let identity = ShardIdentity { cluster: cluster.0, shard: shard.id, data_shards };
-        shard.journal.enter_run(identity, run).map_err(|error| failed(shard, error))?;
+        shard.journal.enter_run(identity, run, start).map_err(|error| failed(shard, error))?;
     }
     fix_shards(shards, data_shards, cluster)?;
     for shard in shards {
@@ -309,14 +369,14 @@ fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId
 }
 
 /// Has every shard write down that this run ended in order, as one that it entered after it: a copy of one of them that was taken
-/// meanwhile is an older one from then on.
+/// meanwhile is an older one from then on. It has the id of the run's start.
 pub(crate) fn end_run(shards: &[Arc<Shard>]) {
     let found: Vec<_> = shards.iter().map(|shard| (shard, shard.journal.found())).collect();
     let whole = shards.iter().all(|shard| !shard.is_stopped());
     let ended = found.iter().map(|(_, found)| found.run).max().filter(|_| whole).map(|run| run + 1);
     let Some(ended) = ended else { return };
     let entered = found.iter().all(|(shard, found)| {
-        found.identity.is_some_and(|identity| shard.journal.enter_run(identity, ended).is_ok())
+        found.identity.is_some_and(|identity| shard.journal.enter_run(identity, ended, found.start).is_ok())
     });
     let confirmed = entered && shards.iter().all(|shard| shard.journal.confirm_run().is_ok());
     if !confirmed {
@@ -406,14 +466,42 @@ fn number_front_ends(
     Ok(numbered)
 }
 
+/// Has the catalog have the exchanges of front ends in the default namespace, if the format level lets it have any. One that is there with
+/// other settings stays as it is.
+fn predeclare(catalog: &Shard, exchanges: &[PredeclaredExchange]) -> Result<(), StartError> {
+    if catalog.state.read().catalog.level() < FormatLevel::QUEUES {
+        return Ok(());
+    }
+    for PredeclaredExchange { name, by, spec } in exchanges {
+        let there = catalog.state.read().exchanges.spec(DEFAULT_NAMESPACE, name).is_some();
+        if !there {
+            let made_by =
+                number_front_ends(catalog, &[by])?.first().map_or(FrontendNo::NONE, |(number, _)| *number);
+            let (namespace, name) = (DEFAULT_NAMESPACE.to_owned(), (*name).to_owned());
+            ask_catalog(catalog, &ExchangeDeclared { namespace, name, made_by, spec: spec.clone() })?;
+        }
+    }
+    Ok(())
+}
+
 /// Has all shards write the forms of the catalog's level.
 fn write_level(shards: &[Arc<Shard>]) {
     let level = shards[0].state.read().catalog.level();
     for shard in shards {
         shard.state.write().level = level;
-        if level >= FormatLevel::LISTED {
-            shard.journal.raise_slot(level >= FormatLevel::FRONT_ENDS);
+        if let Some(form) = slot_form(level) {
+            shard.journal.raise_slot(form);
         }
+    }
+}
+
+/// The newest form that slots may have.
+fn slot_form(level: FormatLevel) -> Option<SlotForm> {
+    match level {
+        level if level >= FormatLevel::QUEUES => Some(SlotForm::Start),
+        level if level >= FormatLevel::FRONT_ENDS => Some(SlotForm::Ages),
+        level if level >= FormatLevel::LISTED => Some(SlotForm::Notes),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@ use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::caller::ReservedTopic;
 use crate::converter::Converter;
+use crate::exchange::ExchangeOptions;
 use crate::group::GroupOptions;
 use crate::projection::ProjectionFactory;
 use crate::survey::ShardsError;
@@ -79,6 +80,8 @@ pub struct BrokerOptions {
     pub projections: Vec<ProjectionFactory>,
     /// How each front end's records become messages, whether it is served or not.
     pub converters: Vec<Converter>,
+    /// Exchanges and bindings.
+    pub exchanges: ExchangeOptions,
     /// Bytes of a new segment file of the journal.
     pub segment_bytes: u64,
     /// Whether segments without a record that is kept are used again; off only where the journal is to be replayed from its
@@ -128,6 +131,7 @@ impl BrokerOptions {
             unnamed_groups: None,
             projections: Vec::new(),
             converters: Vec::new(),
+            exchanges: ExchangeOptions::default(),
             segment_bytes: 64 << 20,
             recycle: true,
             keep_free: 256 << 20,

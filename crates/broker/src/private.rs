@@ -1,5 +1,5 @@
 //! What a data directory holds is its owner's alone to read: files are made for their owner alone, and so are folders. Those that are
-//! there already are made so at the start.
+//! there already are made so at the start, but for what a symbolic link in the data directory leads to.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -49,8 +49,11 @@ impl Tightened {
     }
 
     fn one(&mut self, path: &Path, depth: usize) {
-        // A link to a folder on another disk is followed; what is gone needs nothing.
-        let Ok(found) = fs::metadata(path) else { return };
+        // What a link leads to is none of ours, or its owner has said who may read it; what is gone needs nothing.
+        let Ok(found) = fs::symlink_metadata(path) else { return };
+        if found.is_symlink() {
+            return;
+        }
         let mode = found.permissions().mode();
         if mode & OTHERS != 0 {
             match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
@@ -120,5 +123,29 @@ mod tests {
         drop(broker);
         is_private(&data);
         assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & OTHERS, 0o055, "its creator's");
+    }
+
+    #[tokio::test]
+    async fn what_a_link_leads_to_stays_as_it_is() {
+        let [dir, away] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+        let (data, others) = (dir.path().join("data"), away.path().join("others"));
+        open(options(&data)).shutdown();
+        fs::create_dir(&others).unwrap();
+        fs::write(others.join("file"), b"").unwrap();
+        loosen(away.path());
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, data.join(name)).unwrap();
+        link(&others, "shard-0/folder");
+        link(&others.join("file"), "shard-1/file");
+        link(&others, "shard-9");
+        tighten(&data);
+        let mut found = BTreeMap::new();
+        open_to_others(away.path(), &mut found);
+        assert!(found.len() == 2 && found.values().all(|others| *others != 0), "{found:?}");
+        // The data directory itself may be one.
+        let linked = dir.path().join("linked");
+        std::os::unix::fs::symlink(&data, &linked).unwrap();
+        fs::set_permissions(data.join("shard-0"), Permissions::from_mode(0o755)).unwrap();
+        tighten(&linked);
+        assert_eq!(fs::metadata(data.join("shard-0")).unwrap().permissions().mode() & OTHERS, 0);
     }
 }

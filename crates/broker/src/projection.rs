@@ -2,21 +2,30 @@
 //!
 //! The journal is the truth; a projection is a deterministic function of its entries. So it is changed by `apply` alone, in entry order,
 //! it reads no clock, no randomness and nothing of another shard, and a checkpoint with the entries behind it gives what all entries from
-//! the first give. The broker keeps three of its own in each shard (the catalog, the partitions, the groups); a front end that has state of
+//! the first give. The broker keeps six of its own in each shard (the catalog, the partitions, the groups, the subscriptions, the timers, the exchanges); a front end that has state of
 //! its own adds others ([`FrontendProjection`]), which its entries alone change. What only a leader does beside is [`Leading`].
 
 use std::any::Any;
 
 use bytes::Bytes;
-use sabir_model::{DecodeError, FrontendNo, Sequence};
+use sabir_model::{DecodeError, FrontendNo, PartitionId, Sequence};
 
+use crate::caller::Caller;
 pub use crate::shard::Leading;
 pub(crate) use crate::state::FrontendAnswer;
-pub use crate::state::{Effects, EntryId};
+pub use crate::state::{Delivered, DeliveryRefused, Effects, EntryId};
 use crate::state::{ShardState, StoredMaps, prefixes};
 pub use sabir_journal::pages::{
     Budget, PageChange, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged,
 };
+
+/// What may be done to the messages of a queue.
+pub mod delivery {
+    pub use sabir_delivery::subscription::{
+        Attempts, AttemptsChange, HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement,
+        Terms,
+    };
+}
 
 /// Keys with their stored values: equal projections have equal dumps.
 pub type Dump = Vec<(Vec<u8>, Vec<u8>)>;
@@ -98,6 +107,10 @@ pub trait FrontendProjection: Projection {
     /// The command is none that this version can read; nothing may have changed then. The shard stops, and says so by name: what a client may
     /// get wrong is to be found before the entry is written, or said in the answer.
     fn apply(&mut self, command: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError>;
+
+    /// A partition of the shard is deleted, whichever it was: what is kept about it is to go. It is told with the entry that deletes it, and once
+    /// the projection is made.
+    fn partition_gone(&mut self, _id: PartitionId) {}
 }
 
 /// Makes a front end's projection: of its maps, which are as the last checkpoint left them, or empty.
@@ -148,13 +161,18 @@ impl<'a> Maps<'a> {
     }
 }
 
-/// The projections of a shard, as one entry left them.
-pub struct View<'a>(pub(crate) &'a ShardState);
+/// The projections of a shard, as one entry left them, for a caller.
+pub struct View<'a> {
+    pub(crate) state: &'a ShardState,
+    pub(crate) caller: &'a Caller,
+}
 
 impl View<'_> {
-    /// A front end's projection, by its number and type; `None` before the first of its entries.
+    /// A projection of the caller's front end, by its number and type; `None` before the first of its entries.
     pub fn projection<P: FrontendProjection>(&self, number: FrontendNo) -> Option<&P> {
-        let projection: &dyn Any = self.0.front_ends.get(number)?;
+        let (name, projection) = self.state.front_ends.get(number)?;
+        self.caller.may_use_projection(name).ok()?;
+        let projection: &dyn Any = projection;
         projection.downcast_ref()
     }
 }

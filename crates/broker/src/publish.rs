@@ -51,9 +51,9 @@ pub enum PublishRefused {
     /// A batch was not checked for these targets.
     #[error("batch {0} was not checked by the rules of its targets")]
     OtherRules(usize),
-    /// Facts about records are for queues, and there are none yet.
-    #[error("facts about records are for queues, and there are none yet")]
-    NoQueue,
+    /// Facts are not of as many records as their batch has.
+    #[error("the facts of batch {0} are not of as many records as it has")]
+    OtherFacts(usize),
 }
 
 /// Targets of one entry: partitions of one shard, whose batches are the same bytes.
@@ -68,6 +68,8 @@ pub(crate) struct TargetGroup {
     /// Whether one of them asks for a sync, and whether one leaves it to the node.
     sync: bool,
     by_default: bool,
+    /// Whether one of them is a queue.
+    pub(crate) queues: bool,
 }
 
 impl TargetGroup {
@@ -139,7 +141,7 @@ impl PublishTargets {
     }
 
     /// Their shards, in order, each once.
-    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> {
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> {
         self.groups().chunk_by(|a, b| a.shard == b.shard).map(|groups| groups[0].shard)
     }
 }
@@ -187,6 +189,7 @@ fn group(targets: &[AppendTarget], of: &[(ShardId, bool, PartitionId, usize)]) -
         numbers: of.iter().map(|(.., number)| *number).collect(),
         sync: asks(Some(Durability::Sync)),
         by_default: asks(None),
+        queues: of.iter().any(|(.., number)| targets[*number].topic.config.queue().is_some()),
     }
 }
 
@@ -202,8 +205,18 @@ impl AppendTarget {
 pub struct PublishBatch {
     /// The batch.
     pub batch: CheckedBatch,
-    /// What queues must know of its records. There are no queues yet: with facts a publish is [refused](PublishRefused::NoQueue).
+    /// What queues must know of its records; targets that are none pass it over.
     pub facts: Option<RecordFacts>,
+}
+
+impl PublishBatch {
+    fn records(&self) -> u32 {
+        self.batch.header().last_offset_delta as u32 + 1
+    }
+
+    fn facts_fit(&self) -> bool {
+        self.facts.as_ref().is_none_or(|facts| facts.records() == u64::from(self.records()))
+    }
 }
 
 impl From<CheckedBatch> for PublishBatch {
@@ -241,8 +254,8 @@ pub struct Publish {
     pub transaction: PublishTransaction,
     /// How a second one like it is known.
     pub dedup: PublishDedup,
-    /// Whether a target may take some records of a batch and refuse others; only what a front end built. No target does so yet: those with
-    /// limits will, and an outcome says already which records it is for.
+    /// Whether a target may take the records at a batch's front and refuse the others, as a queue does that has not room for all of them; only
+    /// what a front end built, for which no producer asks again. A batch that is too large for one entry is taken whole or not at all.
     pub partial: bool,
 }
 
@@ -263,11 +276,11 @@ impl Publish {
         &self,
         shard: ShardId,
         call: &Arc<PublishCall>,
-    ) -> impl Iterator<Item = (PublishWaiter, &TargetGroup, &CheckedBatch)> {
+    ) -> impl Iterator<Item = (PublishWaiter, &TargetGroup, &PublishBatch)> {
         let groups = self.targets.groups();
         let from = groups.partition_point(|group| group.shard < shard);
         let to = groups.partition_point(|group| group.shard <= shard);
-        let batches = self.batches.iter().map(|batch| &batch.batch).enumerate();
+        let batches = self.batches.iter().enumerate();
         batches.flat_map(move |(number, batch)| {
             (from..to).map(move |group| {
                 (PublishWaiter::new(self, call, group, number, batch), &groups[group], batch)
@@ -298,10 +311,10 @@ impl Publish {
         if let Some(batch) = self.batches.iter().position(|batch| batch.batch.rules_of() != of) {
             return Err(PublishRefused::OtherRules(batch));
         }
-        if self.batches.iter().any(|batch| batch.facts.is_some()) {
-            return Err(PublishRefused::NoQueue);
+        match self.batches.iter().position(|batch| !batch.facts_fit()) {
+            Some(batch) => Err(PublishRefused::OtherFacts(batch)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -312,10 +325,34 @@ pub struct PublishOutcome {
     pub target: usize,
     /// The batch, counted from 0.
     pub batch: usize,
-    /// The records, counted from the batch's first offset: all of them, as long as no target takes a batch in part.
+    /// The records, counted from the batch's first offset: all of them, or of a batch that is taken in part first those that are and then the
+    /// others.
     pub records: Range<u32>,
     /// Where they are, or why not.
     pub result: Result<Appended, AppendError>,
+}
+
+/// How a target took records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishVerdict {
+    /// They are there.
+    Taken(Appended),
+    /// The target was deleted after the publish was made for it; whatever has its name now is another one. It has refused nothing: what was routed
+    /// there is as unroutable as if it had come a moment later.
+    Gone,
+    /// The target is there, or may be, and has not taken them.
+    Refused(AppendError),
+}
+
+impl PublishOutcome {
+    /// The same, with targets that are gone told apart from those that refuse.
+    pub fn verdict(&self) -> PublishVerdict {
+        match self.result {
+            Ok(appended) => PublishVerdict::Taken(appended),
+            Err(AppendError::UnknownPartition) => PublishVerdict::Gone,
+            Err(error) => PublishVerdict::Refused(error),
+        }
+    }
 }
 
 /// One entry of a publish, decided.
@@ -327,6 +364,25 @@ struct Decided {
     outcome: AppendOutcome,
     /// Targets of the group that were told.
     told: usize,
+    /// Records of the next target that were told.
+    records_told: u32,
+}
+
+impl Decided {
+    /// What became of the next target's next records.
+    fn next(&mut self) -> (Range<u32>, Result<Appended, AppendError>) {
+        let of_target = self.outcome.at(self.told);
+        let taken = of_target.map_or(self.records, |appended| appended.records.min(self.records));
+        let (records, result) = match self.records_told {
+            0 => (0..taken, of_target),
+            told => (told..self.records, Err(AppendError::QueueFull)),
+        };
+        self.records_told = records.end;
+        if self.records_told == self.records {
+            (self.told, self.records_told) = (self.told + 1, 0);
+        }
+        (records, result)
+    }
 }
 
 #[derive(Debug)]
@@ -374,15 +430,15 @@ impl PublishWaiter {
         call: &Arc<PublishCall>,
         group: usize,
         number: usize,
-        batch: &CheckedBatch,
+        batch: &PublishBatch,
     ) -> Self {
         Self {
             call: call.clone(),
             targets: publish.targets.clone(),
             group,
             batch: number,
-            records: batch.header().last_offset_delta as u32 + 1,
-            bytes: batch.bytes().len(),
+            records: batch.records(),
+            bytes: batch.batch.bytes().len(),
             fragmented: None,
         }
     }
@@ -395,7 +451,7 @@ impl PublishWaiter {
                 targets.targets()[*number].topic.traffic.receive(bytes);
             }
         }
-        call.decide(Decided { group, batch, records, outcome, told: 0 }, wakes);
+        call.decide(Decided { group, batch, records, outcome, told: 0, records_told: 0 }, wakes);
     }
 }
 
@@ -424,13 +480,9 @@ impl PublishOutcomes {
             return Poll::Pending;
         };
         let numbers = &self.targets.groups()[decided.group].numbers;
-        let outcome = PublishOutcome {
-            target: numbers[decided.told],
-            batch: decided.batch,
-            records: 0..decided.records,
-            result: decided.outcome.at(decided.told),
-        };
-        decided.told += 1;
+        let (target, batch) = (numbers[decided.told], decided.batch);
+        let (records, result) = decided.next();
+        let outcome = PublishOutcome { target, batch, records, result };
         if decided.told == numbers.len() {
             call.decided.pop_front();
         }
@@ -442,10 +494,11 @@ impl PublishOutcomes {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Waits until every target, in whichever shard, has taken all.
+    /// Waits until every target, in whichever shard, has taken all: for one who names the targets, and is to hear of those that are gone.
     ///
     /// # Errors
-    /// The first refusal, once every target has answered: others may have taken it, or refused it, too.
+    /// The first refusal, once every target has answered: others may have taken it, or refused it, too. [`AppendError::UnknownPartition`] where a
+    /// target is gone.
     pub async fn confirmed(mut self) -> Result<(), AppendError> {
         let mut confirmed = Ok(());
         while let Some(outcome) = self.next().await {

@@ -9,10 +9,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use sabir_base::outbox::Seat;
 use sabir_base::wake::WakeBatch;
-use sabir_model::{Offset, PartitionId, ShardId};
 
 use crate::group::{Replier, Reply};
-use crate::read::Slice;
+use crate::queue::QueueTarget;
 
 /// Requests to a client that its session has not taken: with more, further ones are refused.
 const MOST_ASKS: usize = 64;
@@ -23,14 +22,14 @@ pub type PushSeat = Seat<Push>;
 /// Something for a session's client.
 #[derive(Debug)]
 pub enum Push {
-    /// Messages for a subscription, no more than its credit. Not produced by the broker yet: there are no queues.
+    /// Messages of a queue for a consumer, no more than its credit.
     Deliver(PushedMessages),
     /// What became of a message that the session published. Not produced by the broker yet: an append is answered to its caller.
     Confirmed(Confirmation),
-    /// A subscription has ended, and not by its session's wish. Not produced by the broker yet: there are no queues.
+    /// A consumer has ended, and not by its session's wish.
     Cancelled {
-        /// The number that the session gave the subscription.
-        subscription: u64,
+        /// The number that the session gave the consumer.
+        consumer: u64,
         /// Why, for the client.
         why: CancelReason,
     },
@@ -45,21 +44,20 @@ pub enum Push {
     Ask(Ask),
 }
 
-/// Messages of one partition for one subscription.
-#[derive(Debug, Clone)]
+/// Messages of one queue for one consumer. It names them; the session reads their bytes, which are at hand while they are new, and passes over
+/// what is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedMessages {
-    /// The number that the session gave the subscription.
-    pub subscription: u64,
-    /// The partition's shard.
-    pub shard: ShardId,
-    /// The partition.
-    pub partition: PartitionId,
-    /// The messages: the batches that hold them.
-    pub records: Slice,
-    /// Which records of them are delivered.
-    pub range: Range<Offset>,
+    /// The number that the session gave the consumer.
+    pub consumer: u64,
+    /// The queue.
+    pub target: QueueTarget,
+    /// The messages' offsets.
+    pub offsets: Range<u64>,
     /// Whether they may have been delivered before.
     pub redelivered: bool,
+    /// How often they were given back in such a way that it counts.
+    pub returned: u32,
 }
 
 /// What became of a message that a session published.
@@ -71,7 +69,7 @@ pub struct Confirmation {
     pub stored: bool,
 }
 
-/// Why a subscription ended.
+/// Why a consumer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CancelReason {
     /// What it was on is deleted.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use sabir_base::metrics::{Histogram, HistogramSnapshot};
 use sabir_model::{Offset, Sequence, ShardId, Term};
 
+use crate::dead_letter::DeadLetterStats;
 use crate::read::Damage;
 
 /// A snapshot of the broker's figures. Counters count from the start of the process.
@@ -63,6 +64,8 @@ pub struct ShardStats {
     pub refused: u64,
     /// Batches of idempotent producers that were there already, and are there once.
     pub duplicates: u64,
+    /// What became of messages that queues gave up and published elsewhere.
+    pub dead_letters: DeadLetterStats,
     /// Idempotent producers that are remembered, in each partition by itself.
     pub producers: u64,
     /// Producers forgotten before their time, since there were too many.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use sabir_journal::{JournalFound, ShardIdentity};
+use sabir_journal::{JournalFound, ShardIdentity, StartId};
 use sabir_model::{Sequence, ShardId};
 
 /// Why the shards of a data directory cannot be started together.
@@ -66,6 +66,19 @@ pub enum ShardsError {
         witness: ShardId,
         /// The start that every shard entered.
         completed: u64,
+    },
+    /// A shard that took part in another start of the same number.
+    #[error(
+        "shard {shard} and shard {witness} both took part in start {run} of the data directory, but not in the same one: a copy of the whole \
+         directory was started by itself, and one of the two is of the copy. Put back the one that belongs to the others"
+    )]
+    Forked {
+        /// Which one.
+        shard: ShardId,
+        /// A shard that was in the other start.
+        witness: ShardId,
+        /// The number of both starts.
+        run: u64,
     },
     /// A shard that ends before what another one knows of it.
     #[error(
@@ -144,7 +157,21 @@ impl Survey {
         for (folder, found) in self.journals() {
             self.check_identity(folder, found)?;
         }
-        self.check_runs()
+        self.check_runs()?;
+        self.check_starts()
+    }
+
+    /// Checks that starts of one number are one start. What entered it with an older version has no id, and is taken as it is.
+    fn check_starts(&self) -> Result<(), ShardsError> {
+        let mut starts: BTreeMap<u64, (ShardId, StartId)> = BTreeMap::new();
+        for (shard, found) in self.journals() {
+            let Some(start) = found.start else { continue };
+            let &mut (witness, first) = starts.entry(found.run).or_insert((shard, start));
+            if first != start {
+                return Err(ShardsError::Forked { shard, witness, run: found.run });
+            }
+        }
+        Ok(())
     }
 
     fn check_identity(&self, folder: ShardId, found: &JournalFound) -> Result<(), ShardsError> {
@@ -213,7 +240,14 @@ mod tests {
 
     fn found(shard: u32, run: u64, confirmed_run: u64) -> Option<JournalFound> {
         let identity = Some(ShardIdentity { cluster: CLUSTER, shard: ShardId(shard), data_shards: 2 });
-        Some(JournalFound { identity, run, confirmed_run, begun: true, notes: SlotNotes::default() })
+        Some(JournalFound {
+            identity,
+            run,
+            start: None,
+            confirmed_run,
+            begun: true,
+            notes: SlotNotes::default(),
+        })
     }
 
     fn survey(shards: [Option<JournalFound>; 3]) -> Survey {
@@ -270,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn two_starts_of_one_number_are_told_apart() {
+        let with = |starts: [u8; 3], runs: [u64; 3]| {
+            let mut shards = [found(0, runs[0], 4), found(1, runs[1], 4), found(2, runs[2], 4)];
+            for (shard, start) in shards.iter_mut().flatten().zip(starts) {
+                shard.start = (start > 0).then_some(StartId([start; 16]));
+            }
+            survey(shards).check()
+        };
+        let forked =
+            |shard, witness| ShardsError::Forked { shard: ShardId(shard), witness: ShardId(witness), run: 5 };
+        assert_eq!(with([7, 8, 7], [5, 5, 5]), Err(forked(1, 0)));
+        assert_eq!(with([0, 8, 7], [5, 5, 5]), Err(forked(2, 1)));
+        for (starts, runs) in
+            [([7, 7, 7], [5, 5, 5]), ([0, 7, 0], [5, 5, 5]), ([8, 7, 7], [5, 4, 4]), ([8, 8, 7], [5, 5, 4])]
+        {
+            assert_eq!(with(starts, runs), Ok(()), "{starts:?} {runs:?}");
+        }
+    }
+
+    #[test]
     fn a_shard_that_ends_before_what_another_knows_of_it_is_named() {
         let mut shards = survey([found(0, 9, 9), found(1, 9, 9), found(2, 9, 9)]);
         let two = shards.found.get_mut(&ShardId(2)).unwrap().as_mut().unwrap();
@@ -293,7 +347,9 @@ mod tests {
     #[test]
     fn shards_of_the_first_form_need_all_the_catalog_lists() {
         let notes = SlotNotes::default();
-        let old = |begun| Some(JournalFound { identity: None, run: 0, confirmed_run: 0, begun, notes });
+        let old = |begun| {
+            Some(JournalFound { identity: None, run: 0, start: None, confirmed_run: 0, begun, notes })
+        };
         let all = survey([old(true), old(true), old(true)]);
         assert_eq!((all.check(), all.check_complete(2, true)), (Ok(()), Ok(())));
         assert!(survey([old(true), old(true), None]).check_complete(2, true).is_err());

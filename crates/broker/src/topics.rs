@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use sabir_journal::Priority;
-use sabir_model::{FrontendNo, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig};
+use sabir_model::{
+    FrontendNo, Namespace, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
+};
 
 use crate::broker::Broker;
 use crate::caller::Caller;
@@ -13,10 +15,12 @@ use crate::definitions::TopicAnswer;
 use crate::entry::{
     FrontendRegistered, LogStartsMoved, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
 };
+use crate::level::FormatLevel;
 use crate::open::random_id;
+use crate::shard::Shard;
 
-/// The longest name of a topic, in bytes.
-const NAME_MAX: usize = 249;
+/// The longest name of a topic, in bytes. A front end may take less for what it makes.
+const NAME_MAX: usize = 1024;
 
 /// What is on its way into the catalog, and so is not in it yet: partitions, and bytes of settings kept by name.
 #[derive(Debug, Default)]
@@ -55,12 +59,13 @@ impl Broker {
             Err(error) => return topics.iter().map(|_| Err(error.clone())).collect(),
         };
         let propose = |topic| self.propose_topic(caller, made_by, topic);
-        let asked: Vec<Result<TopicAnswer, TopicError>> = topics.into_iter().map(propose).collect();
+        let asked: Vec<Result<(TopicId, TopicAnswer), TopicError>> =
+            topics.into_iter().map(propose).collect();
         self.inner.definitions.flush();
         let mut answers = Vec::with_capacity(asked.len());
         for asked in asked {
             answers.push(match asked {
-                Ok(answer) => answer.await,
+                Ok((id, answer)) => answer.await.inspect_err(|_| self.inner.definitions.exclusive.forget(id)),
                 Err(error) => Err(error),
             });
         }
@@ -74,6 +79,7 @@ impl Broker {
     pub fn check_new_topic(&self, caller: &Caller, topic: &NewTopic) -> Result<(), TopicError> {
         self.check_topic_name(caller, topic)?;
         self.check_count(topic.partitions)?;
+        self.check_queue(topic)?;
         self.valid(topic.config.clone()).map(drop)
     }
 
@@ -107,14 +113,19 @@ impl Broker {
         caller: &Caller,
         made_by: FrontendNo,
         topic: NewTopic,
-    ) -> Result<TopicAnswer, TopicError> {
+    ) -> Result<(TopicId, TopicAnswer), TopicError> {
         self.check_topic_name(caller, &topic)?;
         self.check_count(topic.partitions)?;
+        self.check_queue(&topic)?;
         let mut config = topic.config;
         config.claim(&self.options().defaults);
         let config = self.valid(config)?;
         let admitted = self.admit(topic.partitions as usize, config.kept.bytes())?;
         let id = random_id();
+        let definitions = &self.inner.definitions;
+        if config.queue().is_some_and(|queue| queue.exclusive) {
+            definitions.exclusive.own(id, caller.session());
+        }
         let body = TopicCreated {
             id,
             namespace: caller.namespace().as_str().to_owned(),
@@ -124,14 +135,28 @@ impl Broker {
             unlike: topic.unlike,
             made_by,
             epoch_base: 0,
-            shards: self.place(id, 0, topic.partitions),
+            shards: self.place(caller.namespace(), id, 0, topic.partitions),
         };
-        Ok(self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted)))
+        Ok((id, definitions.change(&body, Priority::Ordinary, Some(admitted))))
     }
 
     fn check_count(&self, asked: u32) -> Result<(), TopicError> {
         let most = self.options().partitions_max;
         if (1..=most).contains(&asked) { Ok(()) } else { Err(TopicError::Partitions { asked, most }) }
+    }
+
+    fn check_queue(&self, topic: &NewTopic) -> Result<(), TopicError> {
+        if topic.config.queue().is_none() {
+            return Ok(());
+        }
+        let (has, needs) = (self.format_level(), FormatLevel::QUEUES);
+        if has < needs {
+            return Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() });
+        }
+        match topic.partitions {
+            1 => Ok(()),
+            asked => Err(TopicError::Partitions { asked, most: 1 }),
+        }
     }
 
     fn valid(&self, config: TopicConfig) -> Result<ValidConfig, TopicError> {
@@ -155,11 +180,11 @@ impl Broker {
         Ok(admitted)
     }
 
-    /// The shards of partitions `from..to`: a topic of one lives in the home shard, others are spread over all data shards.
-    fn place(&self, id: TopicId, from: u32, to: u32) -> Vec<ShardId> {
+    /// The shards of partitions `from..to`: a topic of one lives in its namespace's home, others are spread over all data shards.
+    fn place(&self, namespace: &Namespace, id: TopicId, from: u32, to: u32) -> Vec<ShardId> {
         let data_shards = self.options().data_shards;
         if to == 1 {
-            return vec![ShardId(1)];
+            return vec![namespace.home(data_shards)];
         }
         let start = u32::from_le_bytes([id.0[0], id.0[1], id.0[2], 0]);
         (from..to).map(|index| ShardId(1 + (start + index) % data_shards)).collect()
@@ -184,7 +209,7 @@ impl Broker {
     }
 
     /// The topic as committed entries have it, if the caller may change it.
-    fn changeable(&self, caller: &Caller, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+    pub(crate) fn changeable(&self, caller: &Caller, id: TopicId) -> Result<Arc<Topic>, TopicError> {
         let known = self.catalog_shard().state.read().catalog.topic(id).cloned();
         let known = known.ok_or(TopicError::Unknown)?;
         self.may_change(caller, &known).map(|()| known)
@@ -203,7 +228,8 @@ impl Broker {
         loop {
             let from = self.check_new_partitions(caller, topic, count)?;
             let admitted = self.admit((count - from) as usize, 0)?;
-            let body = TopicExtended { id: topic, from, shards: self.place(topic, from, count) };
+            let body =
+                TopicExtended { id: topic, from, shards: self.place(caller.namespace(), topic, from, count) };
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();
             match asked.await {
@@ -224,7 +250,11 @@ impl Broker {
         topic: TopicId,
         count: u32,
     ) -> Result<u32, TopicError> {
-        let has = self.changeable(caller, topic)?.partitions.len() as u32;
+        let known = self.changeable(caller, topic)?;
+        if known.config.queue().is_some() {
+            return Err(TopicError::IsQueue);
+        }
+        let has = known.partitions.len() as u32;
         if count <= has {
             return Err(TopicError::NotMore { has });
         }
@@ -309,17 +339,25 @@ impl Broker {
         shard.ask(Priority::Reserve, &body).await
     }
 
-    /// The number of the front end that asks, given when it makes its first topic and kept for good.
-    async fn number_of(&self, caller: &Caller) -> Result<FrontendNo, TopicError> {
-        let Some(name) = caller.maker() else { return Ok(FrontendNo::NONE) };
-        if let Some(known) = self.front_end_number(name) {
-            return Ok(known);
-        }
-        let body = FrontendRegistered { name: name.to_owned() };
-        self.catalog_shard().ask(Priority::Ordinary, &body).await
+    /// The number of the front end that asks, given when it first asks for it or makes a topic, and kept for good.
+    ///
+    /// # Errors
+    /// The catalog's shard does not take writes; no number is left.
+    pub async fn number_of(&self, caller: &Caller) -> Result<FrontendNo, TopicError> {
+        number_of(self.catalog_shard(), caller).await
     }
 
     pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontendNo> {
         self.catalog_shard().state.read().catalog.front_end(name)
+    }
+}
+
+/// See [`Broker::number_of`].
+pub(crate) async fn number_of(catalog: &Shard, caller: &Caller) -> Result<FrontendNo, TopicError> {
+    let Some(name) = caller.maker() else { return Ok(FrontendNo::NONE) };
+    let known = catalog.state.read().catalog.front_end(name);
+    match known {
+        Some(known) => Ok(known),
+        None => catalog.ask(Priority::Ordinary, &FrontendRegistered { name: name.to_owned() }).await,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sabir_base::clock::SystemClock;
 use sabir_broker::{Broker, BrokerOptions, Caller, DiskKind, NewTopic};
-use sabir_model::{QueueConfig, TopicConfig, TopicKind};
+use sabir_model::{QueueConfig, TopicConfig};
 
 const QUEUES: usize = 100_000;
 const BATCH: usize = 5_000;
@@ -21,7 +21,7 @@ fn queue(number: usize) -> NewTopic {
     NewTopic {
         name: format!("tenant-{}.orders.queue-{number}", number % 100),
         partitions: 1,
-        config: TopicConfig { kind: TopicKind::Queue(QueueConfig::default()), ..TopicConfig::default() },
+        config: TopicConfig::of_queue(QueueConfig::default()),
         internal: false,
         unlike: false,
     }

@@ -10,6 +10,7 @@ use sabir_server::config::{About, ConfigErrors};
 
 use crate::color::{self, Color};
 use crate::output::visible;
+use crate::program;
 
 /// What the process ends with. Numbers are never reused; `docs/cli.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +67,11 @@ impl CliError {
             false => "error:".into(),
         };
         // Nothing can be done where stderr is closed.
-        for line in self.message.lines() {
+        for line in program::as_typed(&self.message).lines() {
             let _ = writeln!(err, "{label} {}", visible(line));
         }
-        for line in self.advice.iter().flat_map(|advice| advice.lines()) {
+        let advice = self.advice.map(|advice| program::as_typed(&advice)).unwrap_or_default();
+        for line in advice.lines() {
             let _ = writeln!(err, "  {}", visible(line));
         }
         ExitCode::from(self.exit as u8)

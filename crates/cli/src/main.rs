@@ -9,6 +9,7 @@ mod color;
 mod command;
 mod failure;
 mod output;
+mod program;
 #[cfg(test)]
 mod testing;
 
@@ -35,9 +36,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
-        Command::Topic(noun) => topic::run(noun.verb, &noun.client),
+        Command::Topic(noun) => topic::run(noun),
         Command::Message(noun) => message::run(noun.verb, &noun.client),
-        Command::Group(noun) => group::run(noun.verb, &noun.client),
+        Command::Group(noun) => group::run(noun),
         Command::Connection(noun) => connection::run(noun.verb, &noun.admin),
         Command::Definitions(noun) => definitions::run(noun.verb, &noun.admin),
         Command::Cluster(args) => cluster::run(&args),

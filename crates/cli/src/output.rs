@@ -68,8 +68,7 @@ pub fn print(format: Format, what: &impl Show) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match format {
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &what.json())?;
-            writeln!(out)?;
+            writeln!(out, "{}", visible_json(&format!("{:#}", what.json())))?;
         }
         Format::Yaml => out.write_all(yaml(&what.json()).as_bytes())?,
         Format::Name => {
@@ -127,11 +126,30 @@ pub fn visible(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\t' => out.push(c),
-            c if c.is_control() => out.extend(c.escape_default()),
+            c if controls(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }
     out
+}
+
+/// JSON that says the same, with control characters escaped within its texts. Those below a space are in any JSON.
+pub fn visible_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if c > '~' && controls(c) => out += &format!("\\u{:04x}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether it is a control character, or one that has a terminal begin a line or change the direction of what it shows.
+fn controls(c: char) -> bool {
+    let directs =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || directs || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// YAML 1.2, in which every JSON scalar is a scalar.
@@ -191,7 +209,12 @@ fn scalar(text: &str) -> String {
     if plain && !means_something.contains(&text.to_lowercase().as_str()) {
         return text.to_owned();
     }
-    Value::from(text).to_string()
+    visible_json(&Value::from(text).to_string())
+}
+
+/// A text for programs: null where it is not known.
+pub fn known(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// A number with separators: 1234567 as 1,234,567.
@@ -230,6 +253,17 @@ mod tests {
         let rows = vec![vec!["red \x1b[31m".into()], vec!["two\nlines".into()]];
         let table = Table { title: Some("\x07".into()), head: vec!["NAME"], rows };
         assert_eq!(table.text(&|_| None), "\\u{7}\nNAME\nred \\u{1b}[31m\ntwo\\nlines\n");
+    }
+
+    #[test]
+    fn what_changes_lines_or_directions_is_escaped_in_every_form() {
+        let (text, escaped) =
+            ("a\u{202e}b\u{2028}c\u{2066}\u{9b}\u{7f}é", "a\\u202eb\\u2028c\\u2066\\u009b\\u007fé");
+        assert_eq!(visible(text), "a\\u{202e}b\\u{2028}c\\u{2066}\\u{9b}\\u{7f}é");
+        let shown = visible_json(&json!([text, "\n"]).to_string());
+        assert_eq!(shown, format!("[\"{escaped}\",\"\\n\"]"));
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), json!([text, "\n"]));
+        assert_eq!(yaml(&json!([text])), format!("- \"{escaped}\"\n"));
     }
 
     #[test]

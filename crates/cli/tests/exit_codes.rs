@@ -47,6 +47,31 @@ fn somebody_who_speaks_something_else() {
 }
 
 #[test]
+fn somebody_who_does_not_answer() {
+    // It takes connections, as the system does for whoever listens, and says nothing.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    for (timeout, least) in [("500ms", 0.4), ("11s", 10.7)] {
+        let began = std::time::Instant::now();
+        let command = ["topic", "list", "--proto", "kafka", "--address", &address, "--timeout", timeout];
+        let printed = run(&command).fails(7);
+        assert!(began.elapsed().as_secs_f64() > least, "{timeout}: {:?}", began.elapsed());
+        assert!(printed.contains(&address) && printed.contains("--timeout"), "{printed}");
+    }
+}
+
+#[test]
+fn no_place_for_a_trial() {
+    let ended = common::sabir(&["dev", "--once"]).env("TMPDIR", "/nonexistent").output().unwrap();
+    let printed = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("/nonexistent") && printed.contains("TMPDIR") && printed.contains("--data"),
+        "{printed}"
+    );
+}
+
+#[test]
 fn wrong_configuration() {
     let printed = run(&["serve", "--set", "kafka.lisen=off"]).fails(8);
     assert!(
@@ -89,13 +114,44 @@ fn a_data_directory_in_use() {
     let dir = data.path().to_str().unwrap();
     // The same address too: the second must hear of the first, not of its port.
     let listen = format!("kafka.listen={}", first.kafka);
-    let printed = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(9);
+    let said = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]);
+    let printed = said.err;
+    assert!(said.code == 9 && printed.contains("waiting up to 4s"), "{printed}");
     assert!(printed.contains(&format!("process {}", first.pid())) && printed.contains("--data"), "{printed}");
     let other = tempfile::tempdir().unwrap();
     let dir = other.path().to_str().unwrap();
     let printed = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(1);
     assert!(printed.contains("another process listens there"), "{printed}");
     assert_eq!(first.stop(), Some(0));
+}
+
+#[test]
+fn too_few_open_files() {
+    for limit in [16, 24, 32, 40, 48] {
+        let data = tempfile::tempdir().unwrap();
+        let script = format!(
+            "ulimit -n {limit} && exec \"$0\" serve --data \"$1\" --set data.shards=1 --set kafka.listen=127.0.0.1:0 --set admin.listen=off \
+             --set net.io_threads=2"
+        );
+        let mut shell = std::process::Command::new("timeout");
+        shell.args(["5", "sh", "-c", &script, env!("CARGO_BIN_EXE_sabir")]).arg(data.path());
+        let ended = shell.output().unwrap();
+        let printed = String::from_utf8(ended.stderr).unwrap();
+        // It may just do.
+        let runs = ended.status.code() == Some(124) || ended.status.code() == Some(0);
+        assert!(runs && limit > 32 || printed.contains("LimitNOFILE="), "{limit}: {printed}");
+    }
+}
+
+#[test]
+fn a_port_that_a_connection_has() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let outgoing = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let listen = format!("kafka.listen={}", outgoing.local_addr().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let dir = data.path().to_str().unwrap();
+    let printed = run(&["serve", "--data", dir, "--set", &listen, "--set", "admin.listen=off"]).fails(1);
+    assert!(printed.contains("a connection from that port"), "{printed}");
 }
 
 #[test]
@@ -123,6 +179,10 @@ fn what_is_not_there_and_what_is() {
     ] {
         broker.run(args).fails(4);
     }
+    let delete = ["topic", "delete-records", "orders", "--before", "4711"];
+    assert!(broker.run(&delete).fails(4).contains("Name the partition"));
+    let printed = broker.run(&[&delete[..], &["--partition", "1"]].concat()).fails(4);
+    assert!(!printed.contains("Name the partition") && printed.contains("--before latest"), "{printed}");
     broker.run(&["topic", "create", "a/b"]).fails(6);
     broker.run(&["topic", "create", "odd", "-c", "no.such.config=1"]).fails(6);
 }

@@ -61,6 +61,10 @@ impl Checked {
     fn new(access: Access, order: GroupOrder) -> Self {
         let mut rig = Rig::new(access, order);
         rig.world.groups = if order == GroupOrder::Free { 0 } else { 7 };
+        Self::of(rig, order)
+    }
+
+    fn of(rig: Rig, order: GroupOrder) -> Self {
         let (members, unsettled) = (Vec::new(), BTreeMap::new());
         Self { rig, order, next_member: 1, members, unsettled, checked: 0, moved: false }
     }
@@ -78,7 +82,7 @@ impl Checked {
         let number = self.next_member;
         self.next_member += 1;
         let credit = Credit::messages(u32::from(kind % 8));
-        let plain = self.order != GroupOrder::Free || !kind.is_multiple_of(3);
+        let plain = self.rig.world.levels > 0 || self.order != GroupOrder::Free || !kind.is_multiple_of(3);
         let member = self.rig.consumer_with(number, credit, |member| {
             member.filter = (!plain).then_some(FilterNo(3));
             member.priority = i32::from(kind / 64);
@@ -225,7 +229,10 @@ fn check_serial(rig: &Rig, unsettled: &BTreeMap<u64, MemberNo>, offset: u64) {
 }
 
 fn run(access: Access, order: GroupOrder, events: &[Event]) {
-    let mut checked = Checked::new(access, order);
+    run_in(Checked::new(access, order), events);
+}
+
+fn run_in(mut checked: Checked, events: &[Event]) {
     events.iter().for_each(|event| checked.happen(event));
     checked.finish(events.len().is_multiple_of(2));
     let seen: BTreeSet<u64> = checked.rig.sent.iter().map(|sent| sent.offset).collect();
@@ -252,6 +259,13 @@ proptest! {
     #[test]
     fn a_serial_group_has_one_unsettled_delivery_and_keeps_its_order(events in events()) {
         run(Access::Shared, GroupOrder::Serial, &events);
+    }
+
+    #[test]
+    fn of_several_levels_the_highest_is_dealt_first_and_each_in_order(levels in 1..6u64, events in events()) {
+        // What is settled has no level any more, and a queue with priorities has no position to be moved.
+        let events: Vec<_> = events.into_iter().filter(|event| !matches!(event, Event::Reset(..))).collect();
+        run_in(Checked::of(Rig::by_level(levels), GroupOrder::Free), &events);
     }
 
     #[test]

@@ -276,8 +276,10 @@ fn what_a_group_keeps_is_bounded() {
         let ticket = world.join(&dynamic());
         assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
     }
+    let before = world.group.pending_bytes();
     let ticket = world.join(&dynamic());
-    assert_eq!(world.refused(ticket).error, GroupError::Full, "too many were told an id");
+    assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
+    assert_eq!(world.group.pending_bytes(), before, "the oldest is forgotten");
 
     let mut world = World::with(GroupLimits { max_members: 100, ..config });
     let big = "x".repeat(60);
@@ -293,22 +295,21 @@ fn what_a_group_keeps_is_bounded() {
 #[test]
 fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
     let mut world = World::with(GroupLimits { max_record_bytes: 1_500, ..GroupLimits::default() });
-    let refused = |world: &mut World| {
+    for _ in 0..100 {
         let ticket = world.join(&Client1 { session: 1_800_000, ..dynamic() });
-        world.refused(ticket).error
-    };
-    let given = (0..100).take_while(|_| refused(&mut world) == GroupError::MemberIdRequired).count();
-    assert!((5..25).contains(&given), "{given}");
-    assert!((1_000..=1_500).contains(&world.group.pending_bytes()), "{}", world.group.pending_bytes());
+        assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
+        assert!(world.group.pending_bytes() <= 1_500, "{}", world.group.pending_bytes());
+    }
+    assert!(world.group.pending_bytes() >= 1_000, "{}", world.group.pending_bytes());
     assert_eq!(world.group.bytes(), 0, "members have theirs beside");
-    assert_eq!(refused(&mut world), GroupError::Full);
     world.pass(61_000);
     assert_eq!(
         world.group.pending_bytes(),
         0,
         "forgotten after a minute, however long their sessions would have been"
     );
-    assert_eq!(refused(&mut world), GroupError::MemberIdRequired);
+    let ticket = world.join(&dynamic());
+    assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
 }
 
 #[test]
@@ -398,4 +399,28 @@ fn a_group_that_never_got_an_assignment_leaves_no_trace() {
     let [(_, GroupChange::Record(record))] = world.proposed.make_contiguous() else { panic!("one record") };
     assert_eq!((record.generation, record.members.len(), record.protocol.as_deref()), (2, 0, None));
     assert_eq!(&*record.protocol_type, "consumer");
+}
+
+#[test]
+fn a_flood_of_joins_pushes_out_its_own_ids_and_no_others() {
+    for (host, connection) in [("10.0.0.9", 9), ("127.0.0.1", 9)] {
+        let mut world = World::with(GroupLimits {
+            max_record_bytes: 30_000,
+            initial_rebalance_delay_ms: DELAY,
+            ..GroupLimits::default()
+        });
+        let flooding = Client1 { host: text(host), connection, ..dynamic() };
+        let flood = |world: &mut World, joins: usize| {
+            for _ in 0..joins {
+                let ticket = world.join(&flooding);
+                assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
+            }
+        };
+        flood(&mut world, 1000);
+        let ticket = world.join(&dynamic());
+        let given = world.refused(ticket).member;
+        flood(&mut world, 1000);
+        let ticket = world.join(&Client1 { member: given, ..dynamic() });
+        assert!(world.parked(ticket), "it comes back and is a member");
+    }
 }

@@ -5,4 +5,6 @@ pub mod client;
 pub mod config;
 mod protocol;
 
-pub use protocol::{Configured, FrontendContext, Listening, Protocol, StartedFrontend, refuse_exposed};
+pub use protocol::{
+    Configured, FrontendContext, ListenerSpec, Listening, Protocol, StartedFrontend, refuse_exposed,
+};

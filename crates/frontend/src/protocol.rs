@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
+use sabir_broker::exchange::PredeclaredExchange;
 use sabir_broker::projection::ProjectionFactory;
 use sabir_broker::{Broker, Converter};
 use sabir_net::{Frontend, Registry, Tasks, Workers, exposed, exposure_advice, machine_name};
@@ -11,16 +12,33 @@ use sabir_net::{Frontend, Registry, Tasks, Workers, exposed, exposure_advice, ma
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, SettingsTable, Size};
 
+/// Addresses that a protocol listens on for one purpose: clients' bytes as they come, or within TLS or WebSocket later, each by keys and a default
+/// of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// The key of its table that says where: `listen`, or one that ends so.
+    pub listen: &'static str,
+    /// The key that says what clients are told: `advertise`, or one that ends so.
+    pub advertise: &'static str,
+    /// Where when nothing is said, as a [`Setting`]'s default is written.
+    pub default: &'static str,
+}
+
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
-/// Some keys of its configuration table are the same for all, and handled for it: `listen`, `advertise`, `anonymous` and
-/// `max_connections`.
+/// Some keys of its configuration table are the same for all, and handled for it: `listen` and `advertise`, or those of each of its
+/// [listeners](Self::listeners), `anonymous` and `max_connections`.
 pub trait Protocol: Send + Sync + 'static {
     /// Its short name in lower case: that of its configuration table, of its metrics' label and of `--proto`.
     fn name(&self) -> &'static str;
 
     /// Where it listens when nothing is said, as a [`Setting`]'s default is written: `"127.0.0.1:9092"` with its quotes.
     fn default_listen(&self) -> &'static str;
+
+    /// Its listeners, each with keys and a default of its own. Most have one.
+    fn listeners(&self) -> Vec<ListenerSpec> {
+        vec![ListenerSpec { listen: "listen", advertise: "advertise", default: self.default_listen() }]
+    }
 
     /// The keys of its table beside the common ones.
     fn settings(&self) -> &'static [Setting];
@@ -35,6 +53,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// dot. It is there whether the protocol is served or not, and a program without it does not open a data directory that has some.
     fn projections(&self) -> &'static [ProjectionFactory] {
         &[]
+    }
+
+    /// Exchanges that are in every namespace without being declared, whether it is served or not.
+    fn exchanges(&self) -> Vec<PredeclaredExchange> {
+        Vec::new()
     }
 
     /// How its records become messages that every protocol understands; `None` where it writes none of its own.
@@ -107,6 +130,8 @@ pub struct FrontendContext {
 /// An address that a front end listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listening {
+    /// The [key](ListenerSpec::listen) that named it.
+    pub key: &'static str,
     /// The address, with its real port.
     pub address: SocketAddr,
     /// What the user wants clients to be told; port 0 is that of the address.
@@ -162,7 +187,8 @@ mod tests {
     fn clients_are_told_an_address_they_can_reach() {
         let told = |advertised: Option<&str>, listening: &str, local: &str| {
             let advertise = advertised.map(|advertised| advertised.parse().unwrap());
-            let listening = Listening { address: listening.parse().unwrap(), advertise };
+            let (key, address) = ("listen", listening.parse().unwrap());
+            let listening = Listening { key, address, advertise };
             listening.told(local.parse().unwrap()).to_string()
         };
         assert_eq!(told(None, "127.0.0.1:9092", "127.0.0.1:9092"), "127.0.0.1:9092");
@@ -174,7 +200,7 @@ mod tests {
         assert_eq!(told(Some("broker:0"), "0.0.0.0:9092", "192.0.2.7:9092"), "broker:9092");
         assert_eq!(told(Some("broker:0"), "[::]:9092", "[fe80::7]:9092"), "broker:9092");
         assert_eq!(told(None, "[::]:9092", "[fe80::7]:9092"), format!("{}:9092", machine_name()));
-        let any = Listening { address: "0.0.0.0:1".parse().unwrap(), advertise: None };
+        let any = Listening { key: "listen", address: "0.0.0.0:1".parse().unwrap(), advertise: None };
         assert_eq!(any.shown(), HostPort { host: machine_name(), port: 1 });
     }
 }

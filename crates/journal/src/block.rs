@@ -14,7 +14,7 @@ use crate::view::{BlockView, ViewError};
 /// A block closes at this many bytes, its frame included.
 pub const MAX_BLOCK: usize = 1 << 20;
 
-/// The largest entry, payload and body together, that a block takes whole: Kafka's largest default batch and its body.
+/// The largest entry, payload and body together, that a block takes whole: the largest batch of a topic that does not say, and its body.
 pub const LARGEST_ENTRY: usize = MAX_BLOCK + (64 << 10);
 
 /// The most that a block takes on the disk: one entry of [`LARGEST_ENTRY`], framed and padded.

@@ -20,7 +20,7 @@ use crate::progress::StartProgress;
 use crate::read::{ColdRead, ColdReads, Place, Read, ReadAhead};
 use crate::recovery::{DEPTH, recover};
 use crate::segment::{SEGMENT_HEADER, SegmentInfo, SegmentNo};
-use crate::slots::{HardState, JournalFound, ShardIdentity, SlotNotes, Slots};
+use crate::slots::{HardState, JournalFound, ShardIdentity, SlotForm, SlotNotes, Slots, StartId};
 use crate::space::{Prepared, RESERVE, SegmentPool, SegmentPoolLimits};
 use crate::table::LocalTables;
 use crate::tail::{Tail, TailBudget};
@@ -424,29 +424,10 @@ impl Journal {
     /// # Errors
     /// See [`BlockReadError`].
     pub fn read(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Read, BlockReadError> {
-        if sequence > self.committed() || sequence == Sequence::NONE {
-            return Err(BlockReadError::NotCommitted { sequence });
+        if let Some(bytes) = self.read_tail(sequence, offset, len)? {
+            return Ok(Read::Hot(bytes));
         }
-        let out_of_bounds = BlockReadError::OutOfBounds { sequence, offset, len };
-        if let Some(content) = self.parts.tail.get(sequence.0) {
-            let range = offset as usize..offset as usize + len as usize;
-            if range.end > content.len() {
-                return Err(out_of_bounds);
-            }
-            self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
-            return Ok(Read::Hot(self.parts.tail.slice_of(&content, range)));
-        }
-        let located = self.parts.index.read().locate(sequence.0, self.parts.marks.evictable());
-        let Some(found) = located else { return Err(BlockReadError::Released { sequence }) };
-        let start = found.start + FRAME as u64 + u64::from(offset);
-        if start + u64::from(len) > found.end {
-            return Err(out_of_bounds);
-        }
-        let Located { segment, start: frame, stable_end, .. } = found;
-        self.read_place(Place { sequence, segment, frame, start, len, stable_end })
-    }
-
-    fn read_place(&self, place: Place) -> Result<Read, BlockReadError> {
+        let place = self.place(sequence, offset, len)?;
         Ok(match self.parts.cold.get(&place)? {
             Some(bytes) => {
                 self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
@@ -454,6 +435,39 @@ impl Journal {
             }
             None => Read::Cold(ColdRead { reads: self.parts.cold.clone(), place }),
         })
+    }
+
+    /// Drops what memory keeps of an earlier read of these bytes of a block, and all that was read with them, so that the next one asks
+    /// the disk: for bytes whose checksum has failed. What is in memory since it was written stays.
+    pub fn forget(&self, sequence: Sequence, offset: u32, len: u32) {
+        if let Ok(place) = self.place(sequence, offset, len) {
+            self.parts.cold.forget(&place);
+        }
+    }
+
+    fn read_tail(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Option<Bytes>, BlockReadError> {
+        if sequence > self.committed() || sequence == Sequence::NONE {
+            return Err(BlockReadError::NotCommitted { sequence });
+        }
+        let Some(content) = self.parts.tail.get(sequence.0) else { return Ok(None) };
+        let range = offset as usize..offset as usize + len as usize;
+        if range.end > content.len() {
+            return Err(BlockReadError::OutOfBounds { sequence, offset, len });
+        }
+        self.parts.counters.hot_reads.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(self.parts.tail.slice_of(&content, range)))
+    }
+
+    /// Where these bytes of a block lie.
+    fn place(&self, sequence: Sequence, offset: u32, len: u32) -> Result<Place, BlockReadError> {
+        let located = self.parts.index.read().locate(sequence.0, self.parts.marks.evictable());
+        let Some(found) = located else { return Err(BlockReadError::Released { sequence }) };
+        let start = found.start + FRAME as u64 + u64::from(offset);
+        if start + u64::from(len) > found.end {
+            return Err(BlockReadError::OutOfBounds { sequence, offset, len });
+        }
+        let Located { segment, start: frame, stable_end, .. } = found;
+        Ok(Place { sequence, segment, frame, start, len, stable_end })
     }
 
     /// What should be loaded now for readers that read on, if anything: to be [run](ReadAhead::run) on a thread that may block. Costs
@@ -517,10 +531,10 @@ impl Journal {
         *self.notes.0.lock() = Some(notes);
     }
 
-    /// Has the slot be in its newest form from now on, or in the one before it, the first with notes; until then it stays in the one that
-    /// it was found in. A version that did not write that form does not read it.
-    pub fn raise_slot(&self, newest: bool) {
-        self.slots.lock().raise(newest);
+    /// Has the slot be in this form from now on, or in the newer one that it has; until then it stays in the one that it was found in. A
+    /// version that did not write that form does not read it.
+    pub fn raise_slot(&self, form: SlotForm) {
+        self.slots.lock().raise(form);
     }
 
     /// The last block that no crash takes any more, nor a cut.
@@ -540,12 +554,19 @@ impl Journal {
         self.slots.lock().get().found()
     }
 
-    /// Writes down which shard it is and which start of the data directory this is.
+    /// Writes down which shard it is and which start of the data directory this is: its number and its id, which all shards share.
     ///
     /// # Errors
     /// The slot could not be written.
-    pub fn enter_run(&self, identity: ShardIdentity, run: u64) -> Result<(), JournalError> {
-        let saved = self.save_slot(|slot| (slot.identity, slot.run) = (Some(identity), run));
+    pub fn enter_run(
+        &self,
+        identity: ShardIdentity,
+        run: u64,
+        start: Option<StartId>,
+    ) -> Result<(), JournalError> {
+        let saved = self.save_slot(|slot| {
+            (slot.identity, slot.run, slot.start) = (Some(identity), run, start);
+        });
         saved.map(drop).map_err(JournalError::disk("write its slot"))
     }
 

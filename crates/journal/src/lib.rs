@@ -52,7 +52,9 @@ pub use read::{ColdRead, Read, ReadAhead};
 pub use replay::Replayed;
 pub use replicator::{Event, Priority, Replicator, Ticket};
 pub use segment::{SegmentInfo, SegmentNo, is_journal_file};
-pub use slots::{JournalFound, SHARD_ENDS, ShardEnds, ShardIdentity, SlotNotes, Vote, look_at};
+pub use slots::{
+    JournalFound, SHARD_ENDS, ShardEnds, ShardIdentity, SlotForm, SlotNotes, StartId, Vote, look_at,
+};
 pub use solo::Solo;
 pub use space::Prepared;
 pub use table::{LocalTables, SegmentTable};

@@ -8,6 +8,9 @@
 //! A disk may have written another block where this one should stand, or have lost this one's write over an older life of the file.
 //! Its batches then have good checksums, so no bytes are given before the block's frame was looked at: in the window that has it,
 //! or read for that.
+//!
+//! Bytes are kept before anybody has verified them. Who finds that they are wrong has them [forgotten](crate::Journal::forget), for it
+//! may be the read that was wrong and not the disk.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -246,6 +249,14 @@ impl Windows {
         self.windows.iter_mut().filter(move |w| w.bytes.is_none() && w.segment == segment).filter(overlaps)
     }
 
+    /// Drops what is loaded of a place and of its block's frame.
+    fn forget(&mut self, place: &Place) {
+        let (segment, range) = (place.segment.no, place.range());
+        let overlaps = |w: &Window| w.range.start < range.end && range.start < w.range.end;
+        let has_some = |w: &Window| w.segment == segment && (overlaps(w) || w.range.contains(&place.frame));
+        self.windows.retain(|w| w.bytes.is_none() || !has_some(w));
+    }
+
     /// A reader has come before what it wants is loaded: next time there is to be more.
     fn hurry(&mut self, place: &Place) {
         self.loading(place).for_each(|w| w.ahead = doubled(w.ahead));
@@ -343,6 +354,11 @@ impl ColdReads {
     fn bound(&self) -> usize {
         let budget = self.tail.budget();
         (budget.bound() / 4 / budget.sharers()).max(LEAST_COLD_BYTES)
+    }
+
+    /// Drops what is kept of a place, whose bytes have turned out to be wrong. What is being loaded is another read, and stays.
+    pub(crate) fn forget(&self, place: &Place) {
+        self.windows.lock().forget(place);
     }
 
     /// Lets go of what is beyond the bound.

@@ -15,7 +15,9 @@ use crate::segment::{Aligned, UNFINISHED};
 
 pub(crate) const NAME: &str = "slots";
 const MAGIC: [u8; 4] = *b"SBRV";
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
+/// It ended before the start's id.
+const VERSION_5: u16 = 5;
 /// Its notes ended before how long nodes had run.
 const VERSION_4: u16 = 4;
 /// Its notes ended before the confirmed time.
@@ -33,6 +35,8 @@ const CONFIRMED_AT: usize = ENDS_AT + SHARD_ENDS * END_BYTES;
 const RAN_AT: usize = CONFIRMED_AT + 8;
 const LAGS_AT: usize = RAN_AT + 16;
 const LAG_BYTES: usize = 16;
+/// The id of the last start, behind them.
+const START_AT: usize = LAGS_AT + LAGS * LAG_BYTES;
 const COPY: u64 = 4096;
 const CRC_AT: usize = 4092;
 
@@ -56,6 +60,22 @@ pub struct ShardIdentity {
     pub shard: ShardId,
     /// How many data shards there are beside shard 0.
     pub data_shards: u32,
+}
+
+/// The random id of one start of a data directory: two starts of copies of it may have the same number. What the end of a run
+/// enters has its start's id, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartId(pub [u8; 16]);
+
+/// Which of its forms a slot is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotForm {
+    /// The first with notes.
+    Notes,
+    /// With what looks older than it is.
+    Ages,
+    /// With the start's id.
+    Start,
 }
 
 /// How far the journals of other shards were durable; 0 where nothing is known.
@@ -101,6 +121,8 @@ pub struct JournalFound {
     pub identity: Option<ShardIdentity>,
     /// The last start that began with this shard, counted from 1.
     pub run: u64,
+    /// The id of that start; `None` where it is not known.
+    pub start: Option<StartId>,
     /// The last start that is known to have reached every shard.
     pub confirmed_run: u64,
     /// Whether the journal may hold blocks.
@@ -150,6 +172,8 @@ pub(crate) struct HardState {
     pub identity: Option<ShardIdentity>,
     /// The last start that began with this shard, counted from 1.
     pub run: u64,
+    /// The id of that start; none where a version entered it that gave none.
+    pub start: Option<StartId>,
     /// The last start that every shard of the data directory is known to have begun.
     pub confirmed_run: u64,
     /// The highest number that a segment was ever given; 0 before the first. Its header was durable before.
@@ -159,8 +183,8 @@ pub(crate) struct HardState {
 
 impl HardState {
     pub(crate) fn found(&self) -> JournalFound {
-        let &Self { identity, run, confirmed_run, notes, .. } = self;
-        JournalFound { identity, run, confirmed_run, begun: run > 0, notes }
+        let &Self { identity, run, start, confirmed_run, notes, .. } = self;
+        JournalFound { identity, run, start, confirmed_run, begun: run > 0, notes }
     }
 
     /// Whether a frame was cut off: it is above the last cut and was written before it.
@@ -200,8 +224,11 @@ impl HardState {
         if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION_4) {
             out[CONFIRMED_AT..CONFIRMED_AT + 8].copy_from_slice(&clock.confirmed_ms.to_le_bytes());
         }
-        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION) {
+        if let Some(clock) = self.notes.clock.filter(|_| version >= VERSION_5) {
             encode_ages(&clock, &mut out);
+        }
+        if let Some(start) = self.start.filter(|_| version >= VERSION) {
+            out[START_AT..START_AT + 16].copy_from_slice(&start.0);
         }
         out[40..44].copy_from_slice(&vote.node.0.to_le_bytes());
         out[44..48].copy_from_slice(&self.cuts.to_le_bytes());
@@ -233,7 +260,7 @@ impl HardState {
         }
         match field(page, 4).map_or(0, u16::from_le_bytes) {
             // What later versions added reads as zeros.
-            VERSION | VERSION_4 | VERSION_3 | VERSION_2 | VERSION_1 => {}
+            VERSION | VERSION_5 | VERSION_4 | VERSION_3 | VERSION_2 | VERSION_1 => {}
             version => return Err(BadCopy::Newer(version)),
         }
         let vote = Vote {
@@ -252,6 +279,7 @@ impl HardState {
             clean: Sequence(u64_at(72)),
             identity: Self::identity(page),
             run: u64_at(104),
+            start: Self::start(page),
             confirmed_run: u64_at(112),
             segment: u64_at(120),
             notes: Self::notes(page),
@@ -273,13 +301,18 @@ impl HardState {
                 ClockLag { until_ms: u64_at(at), by_ms: u64_at(at + 8) as i64 }
             })),
         };
-        const { assert!(LAGS_AT + LAGS * LAG_BYTES <= CRC_AT) };
         let end = |i: usize| {
             let at = ENDS_AT + i * END_BYTES;
             (ShardId(field(page, at).map_or(0, u32::from_le_bytes)), Sequence(u64_at(at + 8)))
         };
         // A time of 0 is none: no clock that was ever set shows it.
         SlotNotes { clock: (clock.time_ms != 0).then_some(clock), ends: std::array::from_fn(end) }
+    }
+
+    fn start(page: &[u8; COPY as usize]) -> Option<StartId> {
+        const { assert!(START_AT + 16 <= CRC_AT) };
+        let id: [u8; 16] = std::array::from_fn(|i| page[START_AT + i]);
+        (id != [0; 16]).then_some(StartId(id))
     }
 
     fn identity(page: &[u8; COPY as usize]) -> Option<ShardIdentity> {
@@ -383,9 +416,13 @@ impl Slots {
         Ok(())
     }
 
-    /// Has what is saved from now on be in a newer form, the newest or the one with notes: the version before that does not read it.
-    pub(crate) fn raise(&mut self, newest: bool) {
-        let version = if newest { VERSION } else { VERSION_4 };
+    /// Has what is saved from now on be in a newer form: the version before that does not read it.
+    pub(crate) fn raise(&mut self, form: SlotForm) {
+        let version = match form {
+            SlotForm::Notes => VERSION_4,
+            SlotForm::Ages => VERSION_5,
+            SlotForm::Start => VERSION,
+        };
         self.version = self.version.max(version);
     }
 }
@@ -416,6 +453,7 @@ mod tests {
                 data_shards: 0x42,
             }),
             run: 0x43,
+            start: Some(StartId(*b"gfedcba987654321")),
             confirmed_run: 0x44,
             segment: 0x45,
             notes: notes(),
@@ -442,7 +480,8 @@ mod tests {
         page[80..CRC_AT].fill(0);
         seal(&mut page);
         let notes = SlotNotes::default();
-        let plain = HardState { identity: None, run: 0, confirmed_run: 0, segment: 0, notes, ..slot() };
+        let plain =
+            HardState { identity: None, run: 0, start: None, confirmed_run: 0, segment: 0, notes, ..slot() };
         assert_eq!(HardState::decode(&page), Ok((7, plain)));
     }
 
@@ -450,7 +489,10 @@ mod tests {
     fn golden_bytes_of_the_second_version() {
         let page = slot().encode(7, VERSION_2);
         assert!(page[4] == 2 && page[128..CRC_AT].iter().all(|&byte| byte == 0));
-        assert_eq!(HardState::decode(&page), Ok((7, HardState { notes: SlotNotes::default(), ..slot() })));
+        assert_eq!(
+            HardState::decode(&page),
+            Ok((7, HardState { start: None, notes: SlotNotes::default(), ..slot() }))
+        );
     }
 
     #[test]
@@ -464,7 +506,7 @@ mod tests {
             slot().encode(7, VERSION_3),
             "what was found in that form stays in it until it is raised"
         );
-        let mut third = slot();
+        let mut third = HardState { start: None, ..slot() };
         let clock = third.notes.clock.as_mut().unwrap();
         *clock = ClockNote { confirmed_ms: 0, ..without_ages(*clock) };
         assert_eq!(HardState::decode(&page), Ok((7, third)));
@@ -481,10 +523,20 @@ mod tests {
         page[424..CRC_AT].fill(0);
         seal(&mut page);
         assert_eq!(page, slot().encode(7, VERSION_4));
-        let mut fourth = slot();
+        let mut fourth = HardState { start: None, ..slot() };
         let clock = fourth.notes.clock.as_mut().unwrap();
         *clock = without_ages(*clock);
         assert_eq!(HardState::decode(&page), Ok((7, fourth)));
+    }
+
+    #[test]
+    fn golden_bytes_of_the_fifth_version() {
+        let mut page = slot().encode(7, VERSION);
+        page[4] = 5;
+        page[568..CRC_AT].fill(0);
+        seal(&mut page);
+        assert_eq!(page, slot().encode(7, VERSION_5));
+        assert_eq!(HardState::decode(&page), Ok((7, HardState { start: None, ..slot() })));
     }
 
     fn seal(page: &mut [u8; COPY as usize]) {
@@ -499,7 +551,7 @@ mod tests {
         assert_eq!(
             hex,
             concat!(
-                "534252560500020007000000000000000807060504030201",
+                "534252560600020007000000000000000807060504030201",
                 "1100000000000000",
                 "1200000000000000",
                 "1615141325242322",
@@ -525,7 +577,8 @@ mod tests {
         assert_eq!(page[440..456], *b"\x56\0\0\0\0\0\0\0\x57\0\0\0\0\0\0\0");
         assert!(page[456..552].iter().all(|&byte| byte == 0));
         assert_eq!(page[552..568], *b"\x58\0\0\0\0\0\0\0\x59\0\0\0\0\0\0\0");
-        assert!(page[568..CRC_AT].iter().all(|&byte| byte == 0));
+        assert_eq!(page[568..584], *b"gfedcba987654321");
+        assert!(page[584..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(page[CRC_AT..], crc32c(&page[..CRC_AT]).to_le_bytes());
         assert_eq!(HardState::decode(&page), Ok((7, slot())));
         let plain = HardState { vote: None, ..slot() };

@@ -30,9 +30,9 @@ pub enum AppendError {
     /// It refers to records that are not in the log.
     #[error("it refers to records that are not there")]
     InvalidReference,
-    /// It comes with facts about its records, which queues alone keep.
-    #[error("facts about records are for queues, and this is none")]
-    NoQueue,
+    /// The queue is as long as it may be, and takes no more.
+    #[error("the queue is as long as it may be, and takes no more")]
+    QueueFull,
     /// A projection has no such batch to append, or appended it already.
     #[error("there is no such batch, or it was appended already")]
     NoSuchBatch,

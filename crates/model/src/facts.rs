@@ -2,11 +2,12 @@
 
 use sabir_base::varint;
 
-use crate::stored::{DecodeError, put_bytes, take, take_bytes, take_count, take_form, take_u8};
+use crate::stored::{DecodeError, put_bytes, take, take_bytes, take_count, take_form, take_marks, take_u8};
 
 /// What stands beside a record for a queue, so that nothing that applies entries parses records. Times are milliseconds since the epoch.
 ///
-/// There are no queues yet: the form is settled, entries carry it, and nothing reads it.
+/// A publish brings them where its front end says them, and a queue reads what its settings ask for. Where nothing is said of a size, a message's
+/// part of its batch stands for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Facts {
     /// Bytes of the message, as its queue's limits count them.
@@ -71,10 +72,7 @@ impl Facts {
     }
 
     fn take(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        let marks = take_u8(input)?;
-        if marks & !KNOWN != 0 {
-            return Err(DecodeError::Version(marks));
-        }
+        let marks = take_marks(input, KNOWN, "facts")?;
         let has = |bit: u8| marks & bit != 0;
         Ok(Self {
             size: varint::take_u32(input)?,
@@ -127,7 +125,7 @@ impl RecordFacts {
     }
 
     /// Appends the stored form: 1 · list of runs: how many records · marks u8 (1 expiry, 2 priority, 4 deliver-at, 8 group, 16 message id, 32 tag
-    /// hash, 64 persistent; 128 is 0) · size · then in this order what is marked: expiry, signed · priority, a byte · deliver-at, signed ·
+    /// hash, 64 persistent; 128 is kept for a second byte of them) · size · then in this order what is marked: expiry, signed · priority, a byte · deliver-at, signed ·
     /// group · message id · tag hash, 4 bytes, little-endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(FORM);
@@ -136,6 +134,13 @@ impl RecordFacts {
             varint::put_u64(out, (*count).into());
             facts.put(out);
         }
+    }
+
+    /// Bytes of the stored form.
+    pub fn stored_bytes(&self) -> usize {
+        let mut stored = Vec::new();
+        self.encode(&mut stored);
+        stored.len()
     }
 
     /// Takes them off the front of `input`.
@@ -200,7 +205,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let decode = |bytes: &[u8]| RecordFacts::decode(&mut &bytes[..]).unwrap_err();
         assert_eq!(decode(&[2, 0]), DecodeError::Version(2));
-        assert_eq!(decode(&[1, 1, 1, 0x80, 5]), DecodeError::Version(0x80));
+        assert_eq!(decode(&[1, 1, 1, 0x80, 5]), DecodeError::MoreMarks("facts"));
         assert_eq!(decode(&[1, 1, 0, 0, 5]), DecodeError::Field("number of records"));
         assert_eq!(decode(&[1, 0xff, 0xff, 3, 0]), DecodeError::Truncated, "a count is not believed");
         let long = Some(vec![0; Facts::NAME_MAX + 1].into());

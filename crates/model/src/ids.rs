@@ -47,7 +47,7 @@ id! {
     ProducerId(i64)
 }
 id! {
-    /// A partition's leader epoch, as Kafka's clients see it; -1 means not known.
+    /// A partition's leader epoch, as clients see it; -1 means not known.
     LeaderEpoch(i32)
 }
 id! {
@@ -93,8 +93,6 @@ impl Term {
 impl ShardId {
     /// The shard that holds the catalog.
     pub const CATALOG: Self = Self(0);
-    /// The first data shard, which also holds the consumer groups, however many there are.
-    pub const GROUPS: Self = Self(1);
 }
 
 impl ProducerId {

@@ -33,7 +33,7 @@ pub use read_error::ReadError;
 pub use shard_failure::ShardFailure;
 pub use stored::DecodeError;
 pub use topic::{
-    Durability, InvalidSetting, KEPT_BYTES, KeptSettings, OwnFields, QueueConfig, TimestampType, TopicConfig,
-    TopicField, TopicKind, ValidConfig,
+    DeadLetterAddress, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings, Overflow, OwnFields,
+    QueueConfig, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
 };
 pub use topic_error::TopicError;

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use sabir_base::crc::crc32c;
+
+use crate::ShardId;
+
 /// The name of the namespace that names without another one belong to.
 pub const DEFAULT_NAMESPACE: &str = "/";
 
@@ -25,6 +29,15 @@ impl Namespace {
     /// Its name.
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// Its home: the shard of its groups, and of its topics of one partition, where there are so many data shards. That of the default
+    /// namespace is the first. What is stored relies on it, so that it stays as it is.
+    pub fn home(&self, data_shards: u32) -> ShardId {
+        match &self.0 {
+            None => ShardId(1),
+            Some(name) => ShardId(1 + crc32c(name.as_bytes()) % data_shards.max(1)),
+        }
     }
 
     /// Whether it is the default one.
@@ -59,5 +72,15 @@ mod tests {
             assert_eq!(Namespace::named(name), None, "{name:?}");
         }
         assert!(Namespace::named(&"x".repeat(255)).is_some());
+    }
+
+    #[test]
+    fn a_namespace_s_home_is_for_good() {
+        let homes = |name: &str| [1, 2, 3, 8].map(|n| Namespace::named(name).unwrap().home(n).0);
+        assert_eq!(homes("/"), [1, 1, 1, 1]);
+        assert_eq!(homes("orders"), [1, 1, 3, 3]);
+        let used: std::collections::BTreeSet<_> =
+            (0..100).map(|i| Namespace::named(&format!("n{i}")).unwrap().home(3).0).collect();
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

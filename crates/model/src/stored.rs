@@ -14,6 +14,17 @@ pub enum DecodeError {
     /// Written by a newer version of the broker.
     #[error("form {0} of the stored value is not known to this version")]
     Version(u8),
+    /// A byte of marks has one that a newer version of the broker set.
+    #[error("the marks {marks:#04x} of the stored {of} are not all known to this version")]
+    Marks {
+        /// Of what.
+        of: &'static str,
+        /// The byte.
+        marks: u8,
+    },
+    /// A byte of marks has [`MORE_MARKS`], and no version that this one knows had a second byte.
+    #[error("a second byte of marks of the stored {0} is not known to this version")]
+    MoreMarks(&'static str),
     /// A field holds what it cannot.
     #[error("the stored value's {0} is out of range")]
     Field(&'static str),
@@ -44,6 +55,21 @@ pub fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], DecodeError> {
 /// None is there.
 pub fn take_u8(input: &mut &[u8]) -> Result<u8, DecodeError> {
     take::<1>(input).map(|[byte]| byte)
+}
+
+/// The last bit of a byte of marks: a second byte of them follows. It is kept for that in every form that has marks.
+pub const MORE_MARKS: u8 = 1 << 7;
+
+/// Takes a byte of marks off the front of `input`, of which this version knows some.
+///
+/// # Errors
+/// None is there, a mark is not known, or a second byte of them follows.
+pub fn take_marks(input: &mut &[u8], known: u8, of: &'static str) -> Result<u8, DecodeError> {
+    let marks = take_u8(input)?;
+    if marks & MORE_MARKS & !known != 0 {
+        return Err(DecodeError::MoreMarks(of));
+    }
+    if marks & !known != 0 { Err(DecodeError::Marks { of, marks }) } else { Ok(marks) }
 }
 
 /// Takes the leading form byte, which must be `known`.
@@ -115,5 +141,16 @@ mod tests {
         assert_eq!(take_count(&mut [3, 0, 0, 0].as_slice(), 1), Ok(3));
         assert_eq!(take_form(&mut [2].as_slice(), 1), Err(DecodeError::Version(2)));
         assert_eq!(end(&[0, 0]), Err(DecodeError::Trailing(2)));
+    }
+
+    #[test]
+    fn marks_that_are_not_known_are_refused_and_a_second_byte_of_them_by_name() {
+        let take = |marks: u8| take_marks(&mut [marks].as_slice(), 0b0111, "thing");
+        assert_eq!((take(0), take(0b0101)), (Ok(0), Ok(0b0101)));
+        assert_eq!(take(0b1001), Err(DecodeError::Marks { of: "thing", marks: 9 }));
+        for more in [0x80, 0x81, 0xff] {
+            assert_eq!(take(more), Err(DecodeError::MoreMarks("thing")));
+        }
+        assert_eq!(take_marks(&mut [].as_slice(), 1, "thing"), Err(DecodeError::Truncated));
     }
 }

@@ -39,6 +39,26 @@ pub enum TopicError {
     /// One front end made the topic, and another one asks for a change.
     #[error("topic {0:?} was made by way of another protocol: change it there, or by the admin port")]
     MadeElsewhere(Box<str>),
+    /// The topic is a queue that another session has for itself.
+    #[error("the queue {0:?} is exclusive to the connection that made it")]
+    Exclusive(Box<str>),
+    /// A queue has one partition, and lets go of what is settled: nobody gives it others, or takes records out of it by their offsets.
+    #[error("the topic is a queue: it has one partition, and lets go of its messages when they are settled")]
+    IsQueue,
+    /// The queue has consumers, and was to be deleted only without.
+    #[error("the queue has consumers")]
+    InUse,
+    /// The queue has messages, and was to be deleted only without.
+    #[error("the queue has messages")]
+    NotEmpty,
+    /// The data directory keeps to the forms of an older version, which knows no queues.
+    #[error("the data directory has format level {has}, and queues need {needs}: raise data.format_level")]
+    QueuesNeedLevel {
+        /// The level that the directory has.
+        has: u32,
+        /// The level that it must have.
+        needs: u32,
+    },
     /// A topic cannot have so many partitions.
     #[error("a topic has 1 to {most} partitions (topic.max_partitions), not {asked}")]
     Partitions {

@@ -1,11 +1,10 @@
 //! Which of the front ends at a shared address a connection is for, by its first bytes.
 
-use std::sync::Arc;
-
 use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use crate::connection::{Connection, Frontend};
+use crate::connection::Connection;
+use crate::net::ServedAt;
 
 /// What a front end says of a connection's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +22,10 @@ const MOST: usize = 64;
 
 /// Reads as much as it takes to tell whose a connection is, and gives the place of that front end. What none of them claims is left to
 /// the first, as is who says nothing in time: it knows how to say no.
-pub(crate) async fn choose(connection: &mut Connection, front_ends: &[Arc<dyn Frontend>]) -> usize {
+pub(crate) async fn choose(connection: &mut Connection, served: &[ServedAt]) -> usize {
     let (closing, by) = (connection.closing.clone(), connection.opened + connection.limits.handshake_timeout);
     let mut first = BytesMut::new();
-    let mut chosen = if front_ends.len() > 1 { None } else { Some(0) };
+    let mut chosen = if served.len() > 1 { None } else { Some(0) };
     while chosen.is_none() && first.len() < MOST {
         let left = MOST - first.len();
         let mut room = (&mut first).limit(left);
@@ -38,7 +37,7 @@ pub(crate) async fn choose(connection: &mut Connection, front_ends: &[Arc<dyn Fr
         if !matches!(read, Ok(1..)) {
             break;
         }
-        let claims = front_ends.iter().map(|front_end| front_end.claims(&first));
+        let claims = served.iter().map(|at| at.front_end.claims(&first));
         chosen = settle(&claims.collect::<Vec<_>>());
     }
     connection.prefix = first.freeze();

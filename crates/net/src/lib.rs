@@ -25,8 +25,8 @@ pub use driver::{
     Patience, Session, Standing, UNCOUNTED, drive,
 };
 pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
-pub use memory::{FrameMemory, Grant};
-pub use net::{Drained, Net, NetOptions, Tasks};
+pub use memory::{FrameMemory, Grant, MemoryPart};
+pub use net::{Drained, Net, NetOptions, ServedAt, Tasks};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
 pub use sabir_base::outbox::Seat;
 pub use stream::Stream;

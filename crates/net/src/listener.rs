@@ -57,7 +57,8 @@ fn advice(address: &SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another process listens there (`ss -ltnp sport = :{port}` names it); stop it, or choose another port"
+            "another process listens there, or has a connection from that port (`ss -tanp sport = :{port}` names it); stop it, or choose \
+             another port"
         ),
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or choose a port above {port}")

@@ -154,21 +154,31 @@ impl Net {
     /// # Panics
     /// There is no front end.
     pub fn serve_each(&self, listener: Listener, front_ends: Vec<Arc<dyn Frontend>>) {
-        assert!(!front_ends.is_empty(), "somebody serves what is accepted");
-        let front_ends: Arc<[_]> = front_ends.into();
+        let at = |listener| {
+            front_ends.iter().map(|front_end| ServedAt { front_end: front_end.clone(), listener }).collect()
+        };
+        let each = (0..listener.sockets.len()).map(at).collect();
+        self.serve_at(listener, each);
+    }
+
+    /// The same with those that are served at each of the sockets, in their order. The listener's limit and counts are for all of them.
+    ///
+    /// # Panics
+    /// There is a socket without a front end.
+    pub fn serve_at(&self, listener: Listener, each: Vec<Vec<ServedAt>>) {
+        assert!(each.iter().all(|served| !served.is_empty()), "somebody serves what is accepted");
         let admission =
             Arc::new(Admission::new(listener.section, self.node_limit.clone(), listener.max_connections));
         self.admissions.lock().push(admission.clone());
-        for (i, socket) in listener.sockets.into_iter().enumerate() {
+        for (i, (socket, served)) in listener.sockets.into_iter().zip(each).enumerate() {
             let acceptor = Acceptor {
                 threads: self.threads.clone(),
                 limits: self.limits.clone(),
                 keepalive: self.keepalive,
                 admission: admission.clone(),
-                listener: i,
                 registry: self.registry.clone(),
                 closing: self.closing.clone(),
-                front_ends: front_ends.clone(),
+                served: served.into(),
                 complained: Mutex::new(None),
             };
             self.threads[i % self.threads.len()].run(Box::new(move || Box::pin(acceptor.run(socket))));
@@ -228,17 +238,24 @@ impl Drop for Net {
     }
 }
 
+/// A front end at an address.
+#[derive(Clone)]
+pub struct ServedAt {
+    /// Which.
+    pub front_end: Arc<dyn Frontend>,
+    /// Which of its own addresses it is: what [`Connection::listener`] says.
+    pub listener: usize,
+}
+
 struct Acceptor {
     threads: Arc<Vec<IoThread>>,
     limits: Arc<Limits>,
     keepalive: Duration,
     admission: Arc<Admission>,
-    /// Which of the front end's addresses it accepts at.
-    listener: usize,
     registry: Registry,
     closing: CancellationToken,
     /// Whose the connections are, one at least.
-    front_ends: Arc<[Arc<dyn Frontend>]>,
+    served: Arc<[ServedAt]>,
     /// When it was last said that connections are refused: a flood of them must not flood the log.
     complained: Mutex<Option<Instant>>,
 }
@@ -278,8 +295,8 @@ impl Acceptor {
             Err(full) => return self.refuse(peer, full),
         };
         let prepared = prepare(stream, self.keepalive);
-        let (listener, limits, registry) = (self.listener, self.limits.clone(), self.registry.clone());
-        let (closing, front_ends) = (self.closing.clone(), self.front_ends.clone());
+        let (limits, registry) = (self.limits.clone(), self.registry.clone());
+        let (closing, served) = (self.closing.clone(), self.served.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
                 let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
@@ -291,12 +308,12 @@ impl Acceptor {
                             prefix: Bytes::new(),
                             peer,
                             local,
-                            listener,
+                            listener: served[0].listener,
                             open: registry.enter(peer, local),
                             limits,
                             closing,
                         };
-                        if panics::contain_task(serve(connection, front_ends)).await.is_none() {
+                        if panics::contain_task(serve(connection, served)).await.is_none() {
                             permit.panicked();
                             tracing::error!(%peer, "connection closed: a panic while it was served");
                         }
@@ -342,10 +359,11 @@ impl Acceptor {
 }
 
 /// Serves a connection by the front end that it is for.
-async fn serve(mut connection: Connection, front_ends: Arc<[Arc<dyn Frontend>]>) {
-    let chosen = &front_ends[claim::choose(&mut connection, &front_ends).await];
-    connection.open.serve(chosen.name());
-    chosen.clone().serve(connection).await;
+async fn serve(mut connection: Connection, served: Arc<[ServedAt]>) {
+    let ServedAt { front_end, listener } = &served[claim::choose(&mut connection, &served).await];
+    connection.listener = *listener;
+    connection.open.serve(front_end.name());
+    front_end.clone().serve(connection).await;
 }
 
 /// Takes the socket off the accepting thread's runtime, so that another one can watch it.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -43,9 +43,13 @@ fn serve<S: Session + 'static>(
 ) -> (Net, SocketAddr) {
     let net = Net::start(&NetOptions { io_threads: 1, ..options }, Vec::new()).unwrap();
     let addresses = vec!["127.0.0.1:0".parse().unwrap()];
-    let listener =
-        Listener::bind(&ListenOptions { section: "probe", addresses, anonymous: false, max_connections: 10 })
-            .unwrap();
+    let listener = Listener::bind(&ListenOptions {
+        section: "probe",
+        addresses,
+        anonymous: false,
+        max_connections: 1000,
+    })
+    .unwrap();
     let address = listener.addresses()[0];
     let counters = Arc::new(ConnectionCounters::new("probe", &[]));
     net.serve(listener, Arc::new(Probe { session: Box::new(session), counters }));
@@ -263,6 +267,33 @@ fn a_leave_that_is_not_answered_ends_in_time() {
 }
 
 #[test]
+fn who_is_still_writing_reads_what_it_was_told_last() {
+    let until = || Closing::Until(tokio::time::Instant::now() + PATIENCE);
+    let cases: [(fn() -> Closing, bool); 2] = [(until, true), (|| Closing::Flushed, false)];
+    for (closing, talks) in cases {
+        let (_net, mut stream, seats) = pushing(300, closing);
+        let seat = seats.recv_timeout(PATIENCE).unwrap();
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"bye ");
+        if talks {
+            stream.write_all(b"y").unwrap();
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).unwrap();
+        }
+        // The session ends with the first of it.
+        for _ in 0..200 {
+            stream.write_all(&[b'x'; 10_000]).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(rest(&stream), "", "and no reset");
+        let mut wakes = WakeBatch::default();
+        assert!(seat.push("too late", &mut wakes).is_err(), "the session has gone");
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+#[test]
 fn who_waits_is_told_of_the_drain_and_may_answer() {
     let (net, mut stream, seats) = pushing(60_000, || Closing::Until(tokio::time::Instant::now() + PATIENCE));
     seats.recv_timeout(PATIENCE).unwrap();
@@ -339,4 +370,176 @@ fn frames_that_do_not_all_fit_into_memory_come_one_after_another() {
     });
     drop(streams);
     net.drain(PATIENCE);
+}
+
+/// Takes frames that begin with how many bytes they have, of which a first one `w` has it wait for as long as the connection is there, and
+/// answers each with how large it is.
+struct Measured {
+    waits: bool,
+}
+
+impl Session for Measured {
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        if self.waits {
+            return Ok(false);
+        }
+        let size = io.input.bytes.first_chunk().map_or(4, |size| u32::from_be_bytes(*size) as usize);
+        if io.input.bytes.len() < size.max(5) {
+            io.need(size.max(5))?;
+            return Ok(false);
+        }
+        let frame = io.take_frame(size)?;
+        self.waits = frame[4] == b'w';
+        io.output.push(Bytes::copy_from_slice(&(frame.len() as u32).to_be_bytes()));
+        Ok(true)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        if self.waits { Appetite::Little } else { Appetite::All }
+    }
+
+    fn standing(&self) -> Standing {
+        if self.waits { Standing::Waiting } else { Standing::Idle }
+    }
+
+    fn patience(&self, limits: &Limits) -> Patience {
+        Patience::of(limits, true)
+    }
+
+    fn client(&self) -> &str {
+        "measured"
+    }
+}
+
+fn measured(size: usize, kind: u8) -> Vec<u8> {
+    let mut frame = vec![7; size];
+    frame[..4].copy_from_slice(&(size as u32).to_be_bytes());
+    frame[4] = kind;
+    frame
+}
+
+/// Asks by a frame of a size, and gives how long its answer took.
+fn ask(mut stream: &TcpStream, size: usize) -> Duration {
+    let began = Instant::now();
+    stream.write_all(&measured(size, b'a')).unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(u32::from_be_bytes(answer) as usize, size);
+    began.elapsed()
+}
+
+/// Connections that each announce a frame and send so much of it, some of them after a whole one; then a byte now and then.
+fn trickle(address: SocketAddr, count: usize, announced: usize, sent: usize) -> Vec<TcpStream> {
+    let frame = measured(announced, b'a');
+    let one = |i: usize| {
+        let mut stream = connect(address);
+        if i.is_multiple_of(2) {
+            ask(&stream, 100);
+        }
+        // It may be closed already, or not be read.
+        stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let _ = stream.write_all(&frame[..sent]);
+        let mut slow = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            while slow.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        stream
+    };
+    (0..count).map(one).collect()
+}
+
+const FRAME_MEMORY: usize = 16 << 20;
+
+#[test]
+fn requests_of_every_size_are_answered_beside_slow_ones() {
+    for (count, announced, sent) in [(80, 200_000, 100_000), (80, 1 << 20, 100_000), (30, 12 << 20, 600_000)]
+    {
+        let options = NetOptions { frame_memory: FRAME_MEMORY, ..NetOptions::default() };
+        let (net, address) = serve(options, || Measured { waits: false });
+        let honest = connect(address);
+        ask(&honest, 100);
+        let slow = trickle(address, count, announced, sent);
+        for size in [1 << 10, 5000, 65_000, 70_000, 150_000, 256 << 10, 500_000, 1 << 20, 3 << 20, 10 << 20] {
+            let took = ask(&honest, size);
+            assert!(took < Duration::from_secs(1), "{size} took {took:?} beside {count} of {announced}");
+        }
+        let memory = &net.limits().frame_memory;
+        assert!(memory.granted() <= FRAME_MEMORY, "{}", memory.granted());
+        drop(slow);
+        net.drain(Duration::ZERO);
+    }
+}
+
+#[test]
+fn what_is_small_is_answered_while_something_large_waits() {
+    let options = NetOptions { frame_memory: FRAME_MEMORY, ..NetOptions::default() };
+    let (net, address) = serve(options, || Measured { waits: false });
+    let memory = net.limits().frame_memory.clone();
+    let (honest, large) = (connect(address), connect(address));
+    ask(&honest, 100);
+    ask(&large, 100);
+    let mut others = memory.try_take(8 << 20).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&large, 12 << 20));
+        std::thread::sleep(Duration::from_millis(300));
+        for size in [1 << 10, 70_000, 500_000, 1 << 20] {
+            let took = ask(&honest, size);
+            assert!(took < Duration::from_millis(500), "{size} took {took:?}");
+        }
+        assert!(!waiting.is_finished());
+        assert!(others.resize(0));
+        assert!(waiting.join().unwrap() < PATIENCE);
+    });
+}
+
+/// Whoever is not read from cannot send any faster.
+#[test]
+fn who_is_held_back_by_the_node_is_not_slow() {
+    let options = NetOptions { frame_memory: FRAME_MEMORY, ..NetOptions::default() };
+    let (net, address) = serve(options, || Measured { waits: false });
+    let memory = net.limits().frame_memory.clone();
+    let (mut waiting, large) = (connect(address), connect(address));
+    ask(&large, 100);
+    waiting.write_all(&measured(100_000, b'w')).unwrap();
+    waiting.write_all(&measured(200_000, b'a')[..60_000]).unwrap();
+    waiting.read_exact(&mut [0; 4]).unwrap();
+    let mut all = memory.try_take(11 << 20).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| ask(&large, 10 << 20));
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(all.resize(0));
+        waits.join().unwrap();
+    });
+    waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let silent = waiting.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(silent, Err(std::io::ErrorKind::WouldBlock)), "{silent:?}");
+}
+
+/// Frames that came whole with one read count as well, as long as they are kept.
+#[test]
+fn whole_frames_that_wait_to_be_taken_are_counted() {
+    let options = NetOptions { frame_memory: FRAME_MEMORY, ..NetOptions::default() };
+    let (net, address) = serve(options, || Measured { waits: false });
+    let memory = net.limits().frame_memory.clone();
+    let mut stream = connect(address);
+    let both = [measured(100_000, b'w'), measured(100_000, b'a')].concat();
+    stream.write_all(&both).unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let counted = memory.granted() + memory.granted_little();
+    assert!((60_000..=512 << 10).contains(&counted), "{counted}");
+    drop(stream);
+    let began = Instant::now();
+    while memory.granted() + memory.granted_little() > 0 {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -8,8 +8,8 @@ use sabir_model::{PartitionId, ShardId};
 use sabir_routing::selector::{Dialect, Properties, PropertyValue, Selector};
 use sabir_routing::trie::{Trie, TrieScratch};
 use sabir_routing::{
-    Binding, Destination, ExchangeId, ExchangeKind, ExchangeSettings, KeySyntax, Publication, RouteCache,
-    RouteScratch, RouteSets, RouteTarget, Router, RouterLimits, TagFilter, tag_hash,
+    Binding, Destination, ExchangeId, ExchangeKind, ExchangeSettings, KeySyntax, Publication, ResolveScratch,
+    RouteCache, RouteSets, RouteTarget, Router, RouterLimits, TagFilter, tag_hash,
 };
 
 const BINDINGS: u64 = 100_000;
@@ -81,7 +81,7 @@ fn topic() {
     }
     println!("{:<60} {:>9.1} ns", "bind, topic, each", begin.elapsed().as_nanos() as f64 / BINDINGS as f64);
     let keys: Vec<_> = (0..10_000).map(|_| key(&mut numbers, 5)).collect();
-    let mut scratch = RouteScratch::default();
+    let mut scratch = ResolveScratch::default();
     let mut targets = 0;
     measure("route, topic of 100,000 patterns, not cached", 200_000, |at| {
         let key = keys[at as usize % keys.len()].as_bytes();
@@ -146,7 +146,7 @@ fn others() {
         }
         let keys: Vec<_> = (0..1_000).map(|at| at.to_string()).collect();
         cached(&format!("route, {what}, 100,000 bindings, cached"), &router, id, &keys);
-        let mut scratch = RouteScratch::default();
+        let mut scratch = ResolveScratch::default();
         measure(&format!("route, {what}, 100,000 bindings, not cached"), 200_000, |at| {
             let key = keys[at as usize % keys.len()].as_bytes();
             router.resolve(id, &Publication::keyed(key), &mut scratch).expect("there");

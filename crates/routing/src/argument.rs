@@ -129,12 +129,12 @@ impl Arguments {
     }
 
     /// All of them, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Argument> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Argument> {
         self.0.iter()
     }
 
-    /// Bytes that they take.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Bytes that they take, about.
+    pub fn bytes(&self) -> usize {
         self.iter().map(Argument::bytes).sum()
     }
 

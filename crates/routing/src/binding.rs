@@ -1,6 +1,7 @@
 //! Bindings, and where each is found by what it says.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
@@ -17,6 +18,10 @@ pub enum Destination {
     /// To another exchange.
     Exchange(ExchangeId),
 }
+
+/// A binding's number in its router; never given twice. Bindings count in the order of their numbers where an exchange asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BindingId(pub u64);
 
 /// Has what an exchange gets go to a destination, if it is as the key or the arguments say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +64,7 @@ pub(crate) type BindingNo = u32;
 #[derive(Debug, Default)]
 pub(crate) struct BindingTable {
     hasher: RandomState,
-    rows: Vec<Option<Binding>>,
+    rows: Vec<Option<(BindingId, Arc<Binding>)>>,
     free: Vec<BindingNo>,
     by_content: HashTable<BindingNo>,
     bytes: usize,
@@ -75,44 +80,44 @@ impl BindingTable {
     }
 
     pub(crate) fn find(&self, binding: &Binding) -> Option<BindingNo> {
-        let same = |number: &BindingNo| self.rows[*number as usize].as_ref() == Some(binding);
+        let same = |number: &BindingNo| self.get(*number) == Some(binding);
         self.by_content.find(content_hash(&self.hasher, binding), same).copied()
     }
 
     pub(crate) fn get(&self, number: BindingNo) -> Option<&Binding> {
-        self.rows.get(number as usize)?.as_ref()
+        self.rows.get(number as usize)?.as_ref().map(|(_, binding)| &**binding)
     }
 
     /// Adds one that is not there.
-    pub(crate) fn insert(&mut self, binding: Binding) -> BindingNo {
+    pub(crate) fn insert(&mut self, id: BindingId, binding: Arc<Binding>) -> BindingNo {
         self.bytes += binding.bytes();
         let hash = content_hash(&self.hasher, &binding);
-        let number = self.place(binding);
+        let number = self.place((id, binding));
         let (hasher, rows) = (&self.hasher, &self.rows);
         self.by_content.insert_unique(hash, number, |number| {
-            rows[*number as usize].as_ref().map_or(0, |binding| content_hash(hasher, binding))
+            rows[*number as usize].as_ref().map_or(0, |(_, binding)| content_hash(hasher, binding))
         });
         number
     }
 
-    fn place(&mut self, binding: Binding) -> BindingNo {
+    fn place(&mut self, row: (BindingId, Arc<Binding>)) -> BindingNo {
         if let Some(free) = self.free.pop() {
-            self.rows[free as usize] = Some(binding);
+            self.rows[free as usize] = Some(row);
             return free;
         }
-        self.rows.push(Some(binding));
+        self.rows.push(Some(row));
         (self.rows.len() - 1) as BindingNo
     }
 
-    pub(crate) fn remove(&mut self, number: BindingNo) -> Option<Binding> {
-        let binding = self.rows.get_mut(number as usize)?.take()?;
+    pub(crate) fn remove(&mut self, number: BindingNo) -> Option<(BindingId, Arc<Binding>)> {
+        let (id, binding) = self.rows.get_mut(number as usize)?.take()?;
         let hash = content_hash(&self.hasher, &binding);
         if let Ok(entry) = self.by_content.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
         self.free.push(number);
         self.bytes -= binding.bytes();
-        Some(binding)
+        Some((id, binding))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::exchange::{ExchangeId, Varies};
 use crate::publication::Publication;
-use crate::resolve::{Dependency, RouteError, RouteScratch};
+use crate::resolve::{Dependency, ResolveError, ResolveScratch};
 use crate::route_set::{RouteSet, RouteSets};
 use crate::router::Router;
 
@@ -15,6 +15,9 @@ const LONGEST_KEY: usize = 1_024;
 /// Routes that pass more exchanges are found each time.
 const MOST_DEPENDENCIES: usize = 16;
 
+/// Places that a cache begins with.
+const FIRST_PLACES: usize = 16;
+
 /// Misses between two looks for room when sets have none.
 const PATIENCE: u32 = 1_024;
 
@@ -23,10 +26,11 @@ const PATIENCE: u32 = 1_024;
 #[derive(Debug)]
 pub struct RouteCache {
     hasher: RandomState,
-    /// Pairs of places; made with the first entry.
+    /// Pairs of places; made with the first entry, and doubled where a route would have to go.
     places: Vec<Option<CachedRoute>>,
+    /// The most places.
     capacity: usize,
-    scratch: RouteScratch,
+    scratch: ResolveScratch,
     without_room: u32,
 }
 
@@ -46,11 +50,11 @@ impl CachedRoute {
 }
 
 impl RouteCache {
-    /// Holds at most `entries` routes (the next power of two).
+    /// Holds at most `entries` routes (the next power of two), and takes memory for those that there are.
     pub fn new(entries: usize) -> Self {
         let capacity = entries.max(2).next_power_of_two();
         let hasher = RandomState::new();
-        Self { hasher, places: Vec::new(), capacity, scratch: RouteScratch::default(), without_room: 0 }
+        Self { hasher, places: Vec::new(), capacity, scratch: ResolveScratch::default(), without_room: 0 }
     }
 
     /// The route of a message, if it is known. It says nothing of an exchange that is not there.
@@ -78,7 +82,7 @@ impl RouteCache {
     }
 
     fn place(&self, exchange: ExchangeId, key: Option<&[u8]>) -> usize {
-        self.hasher.hash_one((exchange, key)) as usize & (self.capacity - 1)
+        self.hasher.hash_one((exchange, key)) as usize & (self.places.len() - 1)
     }
 
     /// The route of a message, known or not.
@@ -88,7 +92,7 @@ impl RouteCache {
         sets: &mut RouteSets,
         exchange: ExchangeId,
         publication: &Publication<'_>,
-    ) -> Result<Arc<RouteSet>, RouteError> {
+    ) -> Result<Arc<RouteSet>, ResolveError> {
         if let Some(set) = self.find(router, exchange, publication) {
             return Ok(set.clone());
         }
@@ -117,7 +121,7 @@ impl RouteCache {
     }
 
     fn keep(&mut self, exchange: ExchangeId, publication: &Publication<'_>, set: &Arc<RouteSet>) {
-        let RouteScratch { dependencies, varies, .. } = &self.scratch;
+        let ResolveScratch { dependencies, varies, .. } = &self.scratch;
         let key = match varies {
             Varies::Never => None,
             Varies::ByKey if publication.key.len() <= LONGEST_KEY => Some(publication.key),
@@ -131,11 +135,36 @@ impl RouteCache {
         self.insert(entry);
     }
 
-    /// Puts an entry in the place of its own former self, or else in its first place, whose holder goes to the second.
+    /// Puts an entry among the others; there are more places before one of them has to go, if there may be.
     fn insert(&mut self, entry: CachedRoute) {
         if self.places.is_empty() {
-            self.places.resize_with(self.capacity, || None);
+            self.places.resize_with(FIRST_PLACES.min(self.capacity), || None);
         }
+        while self.places.len() < self.capacity && self.displaces(&entry) {
+            self.grow();
+        }
+        self.put(entry);
+    }
+
+    /// Whether both its places are others'.
+    fn displaces(&self, entry: &CachedRoute) -> bool {
+        let first = self.place(entry.exchange, entry.key.as_deref());
+        let others = |place: usize| {
+            let held = self.places[place].as_ref();
+            held.is_some_and(|held| !held.is_of(entry.exchange, entry.key.as_deref()))
+        };
+        others(first) && others(first ^ 1)
+    }
+
+    fn grow(&mut self) {
+        let double = 2 * self.places.len();
+        let entries = std::mem::take(&mut self.places);
+        self.places.resize_with(double, || None);
+        entries.into_iter().flatten().for_each(|entry| self.put(entry));
+    }
+
+    /// Puts an entry in the place of its own former self, or else in its first place, whose holder goes to the second.
+    fn put(&mut self, entry: CachedRoute) {
         let first = self.place(entry.exchange, entry.key.as_deref());
         let before = self.places[first].replace(entry);
         let same = |one: &CachedRoute, other: &CachedRoute| one.is_of(other.exchange, other.key.as_deref());

@@ -44,6 +44,8 @@ pub struct ExchangeSettings {
     pub alternate: Option<Box<str>>,
     /// Deleted once the last of its bindings is.
     pub auto_delete: bool,
+    /// Gets messages from other exchanges alone; [`crate::Router`] leaves that to whoever calls it.
+    pub internal: bool,
     /// A message that asks for a delay is routed when its timer fires, by the bindings of that moment; [`crate::Router`] routes at
     /// once, so who calls it looks at this first.
     pub delayed: bool,
@@ -52,7 +54,7 @@ pub struct ExchangeSettings {
 impl ExchangeSettings {
     /// Of a kind, with nothing else.
     pub fn of(kind: ExchangeKind) -> Self {
-        Self { kind, alternate: None, auto_delete: false, delayed: false }
+        Self { kind, alternate: None, auto_delete: false, internal: false, delayed: false }
     }
 }
 

@@ -19,12 +19,12 @@ pub mod trie;
 mod words;
 
 pub use argument::{Argument, ArgumentRef, ArgumentValue, Arguments};
-pub use binding::{Binding, Destination};
+pub use binding::{Binding, BindingId, Destination};
 pub use cache::RouteCache;
 pub use exchange::{ExchangeId, ExchangeKind, ExchangeSettings, InvalidBinding};
 pub use hash_ring::{HashOn, MAX_WEIGHT};
-pub use publication::{Attributes, HashedProperty, NoAttributes, Publication};
-pub use resolve::{RouteError, RouteScratch};
+pub use publication::{Attributes, HashedProperty, NoAttributes, Publication, QueueNames};
+pub use resolve::{ResolveError, ResolveScratch};
 pub use route_set::{RouteSet, RouteSetId, RouteSets, RouteTarget, SessionNo};
 pub use router::{BindingError, DeclareError, ExchangeDeleteError, Removed, Router, RouterLimits};
 pub use tags::{TagError, TagFilter, tag_hash};

@@ -1,6 +1,7 @@
 //! What of a message decides where it goes.
 
 use crate::argument::ArgumentRef;
+use crate::route_set::RouteTarget;
 
 /// What of a message decides where it goes.
 #[derive(Clone, Copy)]
@@ -11,7 +12,12 @@ pub struct Publication<'a> {
     pub further_keys: &'a [&'a [u8]],
     /// Its headers and properties, which few exchanges look at.
     pub attributes: &'a dyn Attributes,
+    /// What the default exchange leads to by a name that no [queue](crate::Router::add_queue) of the router has. Such routes are not cached.
+    pub queues: QueueNames<'a>,
 }
+
+/// Queues by their names.
+pub type QueueNames<'a> = &'a dyn Fn(&[u8]) -> Option<RouteTarget>;
 
 /// A message's headers and properties.
 pub trait Attributes {
@@ -50,7 +56,7 @@ impl Attributes for NoAttributes {
 impl<'a> Publication<'a> {
     /// What has a routing key and no more.
     pub fn keyed(key: &'a [u8]) -> Self {
-        Self { key, further_keys: &[], attributes: &NoAttributes }
+        Self { key, further_keys: &[], attributes: &NoAttributes, queues: &|_| None }
     }
 
     /// All its routing keys.

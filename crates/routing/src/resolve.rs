@@ -12,7 +12,7 @@ use crate::words::KeyError;
 
 /// Why a message cannot be routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum RouteError {
+pub enum ResolveError {
     /// There is no such exchange.
     #[error("there is no such exchange")]
     NoExchange,
@@ -23,7 +23,7 @@ pub enum RouteError {
 
 /// What routing needs and finds, kept so that the next message allocates nothing.
 #[derive(Debug, Default)]
-pub struct RouteScratch {
+pub struct ResolveScratch {
     matching: MatchScratch,
     /// Destinations of the exchange at hand.
     found: Vec<u32>,
@@ -54,7 +54,7 @@ impl Dependency {
     }
 }
 
-impl RouteScratch {
+impl ResolveScratch {
     /// The targets found last, rising, each once.
     pub fn targets(&self) -> &[RouteTarget] {
         &self.targets
@@ -78,15 +78,15 @@ impl RouteScratch {
 }
 
 impl Router {
-    /// Finds the targets of a message; [`RouteScratch::targets`] has them. None is no error.
+    /// Finds the targets of a message; [`ResolveScratch::targets`] has them. None is no error.
     pub fn resolve(
         &self,
         exchange: ExchangeId,
         publication: &Publication<'_>,
-        scratch: &mut RouteScratch,
-    ) -> Result<(), RouteError> {
+        scratch: &mut ResolveScratch,
+    ) -> Result<(), ResolveError> {
         if exchange != ExchangeId::DEFAULT && !self.exchanges.contains_key(&exchange) {
-            return Err(RouteError::NoExchange);
+            return Err(ResolveError::NoExchange);
         }
         scratch.begin(exchange);
         while let Some(id) = scratch.pending.pop() {
@@ -105,8 +105,8 @@ impl Router {
         id: ExchangeId,
         exchange: &Exchange,
         publication: &Publication<'_>,
-        scratch: &mut RouteScratch,
-    ) -> Result<(), RouteError> {
+        scratch: &mut ResolveScratch,
+    ) -> Result<(), ResolveError> {
         scratch.varies = scratch.varies.max(exchange.varies());
         scratch.dependencies.push(Dependency::Exchange(id, exchange.version));
         scratch.found.clear();
@@ -129,12 +129,13 @@ impl Router {
     }
 
     /// The default exchange routes to the queues that the routing keys name.
-    fn pass_default(&self, publication: &Publication<'_>, scratch: &mut RouteScratch) {
+    fn pass_default(&self, publication: &Publication<'_>, scratch: &mut ResolveScratch) {
         scratch.varies = scratch.varies.max(Varies::ByKey);
         for key in publication.keys() {
             let Some(number) = self.queues.get(key).copied() else {
                 // A queue that is not there has no generation that would tell when it is.
                 scratch.varies = Varies::ByAttributes;
+                scratch.targets.extend((publication.queues)(key));
                 continue;
             };
             let row = &self.destinations[number as usize];

@@ -1,11 +1,13 @@
 //! A namespace's exchanges, queues and bindings.
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem::discriminant;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
-use crate::binding::{Binding, BindingNo, BindingTable, Destination};
+use crate::binding::{Binding, BindingId, BindingNo, BindingTable, Destination};
 use crate::counted_set::CountedSet;
 use crate::exchange::{Exchange, ExchangeId, ExchangeSettings, InvalidBinding};
 use crate::route_set::RouteTarget;
@@ -19,6 +21,11 @@ pub struct RouterLimits {
     pub bindings: usize,
     /// Bytes of the bindings, tables reckoned in.
     pub binding_bytes: usize,
+}
+
+impl RouterLimits {
+    /// Whoever changes the router has looked before.
+    pub const NONE: Self = Self { exchanges: usize::MAX, bindings: usize::MAX, binding_bytes: usize::MAX };
 }
 
 impl Default for RouterLimits {
@@ -82,8 +89,8 @@ pub enum ExchangeDeleteError {
 pub struct Removed {
     /// Exchanges, with their names.
     pub exchanges: Vec<(ExchangeId, Box<str>)>,
-    /// Bindings.
-    pub bindings: Vec<Binding>,
+    /// Bindings, with their numbers.
+    pub bindings: Vec<(BindingId, Arc<Binding>)>,
 }
 
 /// A namespace's exchanges, queues and bindings: where a message goes.
@@ -103,6 +110,8 @@ pub struct Router {
     limits: RouterLimits,
     /// The last exchange's number.
     last: u64,
+    /// The last binding's number.
+    last_binding: u64,
     version: u64,
 }
 
@@ -133,6 +142,7 @@ impl Router {
             bindings: BindingTable::default(),
             limits,
             last: ExchangeId::DEFAULT.0,
+            last_binding: 0,
             version: 0,
         }
     }
@@ -149,6 +159,16 @@ impl Router {
 
     /// Makes an exchange, or finds the one that is there and is alike.
     pub fn declare(&mut self, name: &str, settings: ExchangeSettings) -> Result<ExchangeId, DeclareError> {
+        self.declare_as(ExchangeId(self.last + 1), name, settings)
+    }
+
+    /// The same, by whoever gives the numbers of exchanges. No other exchange has it, nor had it.
+    pub fn declare_as(
+        &mut self,
+        number: ExchangeId,
+        name: &str,
+        settings: ExchangeSettings,
+    ) -> Result<ExchangeId, DeclareError> {
         if let Some(id) = self.exchange(name) {
             let held = self.settings(id).ok_or(DeclareError::DefaultExchange)?;
             return difference(held, &settings).map_or(Ok(id), |what| Err(DeclareError::Differs(what)));
@@ -156,12 +176,11 @@ impl Router {
         if self.exchanges.len() >= self.limits.exchanges {
             return Err(DeclareError::TooMany(self.exchanges.len()));
         }
-        Ok(self.add_exchange(name, settings))
+        Ok(self.add_exchange(number, name, settings))
     }
 
-    fn add_exchange(&mut self, name: &str, settings: ExchangeSettings) -> ExchangeId {
-        self.last += 1;
-        let id = ExchangeId(self.last);
+    fn add_exchange(&mut self, id: ExchangeId, name: &str, settings: ExchangeSettings) -> ExchangeId {
+        self.last = self.last.max(id.0);
         if let Some(alternate) = settings.alternate.clone() {
             self.alternates.entry(alternate).or_default().insert(id);
         }
@@ -221,13 +240,19 @@ impl Router {
 
     /// Makes a binding; whether it was not there yet.
     pub fn bind(&mut self, binding: Binding) -> Result<bool, BindingError> {
+        self.bind_as(BindingId(self.last_binding + 1), Arc::new(binding))
+    }
+
+    /// The same, by whoever gives the numbers of bindings. No other binding has it, nor had it, and it is above those of all that are there.
+    pub fn bind_as(&mut self, id: BindingId, binding: Arc<Binding>) -> Result<bool, BindingError> {
         self.check(&binding)?;
         if self.bindings.find(&binding).is_some() {
             return Ok(false);
         }
         self.check_room(&binding)?;
+        self.last_binding = self.last_binding.max(id.0);
         let to = self.destination_no(binding.destination);
-        let (source, number) = (binding.source, self.bindings.insert(binding));
+        let (source, number) = (binding.source, self.bindings.insert(id, binding));
         self.destinations[to as usize].bindings.insert(number);
         let version = self.next_version();
         if let (Some(exchange), Some(binding)) = (self.exchanges.get_mut(&source), self.bindings.get(number))
@@ -271,6 +296,16 @@ impl Router {
     /// How many bindings there are.
     pub fn bindings(&self) -> usize {
         self.bindings.len()
+    }
+
+    /// What they take, in bytes, tables reckoned in.
+    pub fn binding_bytes(&self) -> usize {
+        self.bindings.bytes()
+    }
+
+    /// How many exchanges there are, the default one aside.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.len()
     }
 
     /// The bindings from an exchange.
@@ -321,7 +356,7 @@ impl Router {
 
     /// Removes a binding; its exchange, if that is to go because it has none left.
     fn remove_binding(&mut self, number: BindingNo, removed: &mut Removed) -> Option<ExchangeId> {
-        let binding = self.bindings.remove(number)?;
+        let (id, binding) = self.bindings.remove(number)?;
         let to = *self.by_destination.get(&binding.destination)?;
         self.destinations[to as usize].bindings.remove(number);
         self.free_if_idle(to);
@@ -332,7 +367,7 @@ impl Router {
             exchange.version = version;
             exchange.settings.auto_delete && exchange.bindings.is_empty()
         });
-        removed.bindings.push(binding);
+        removed.bindings.push((id, binding));
         unused.then_some(source)
     }
 
@@ -393,9 +428,11 @@ impl Router {
 
 fn difference(held: &ExchangeSettings, wanted: &ExchangeSettings) -> Option<&'static str> {
     let differs = [
-        ("type", held.kind != wanted.kind),
+        ("type", discriminant(&held.kind) != discriminant(&wanted.kind)),
+        ("hashed part", held.kind != wanted.kind),
         ("alternate exchange", held.alternate != wanted.alternate),
         ("auto-delete", held.auto_delete != wanted.auto_delete),
+        ("internal mark", held.internal != wanted.internal),
         ("delay", held.delayed != wanted.delayed),
     ];
     differs.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)

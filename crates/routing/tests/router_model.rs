@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use sabir_model::{PartitionId, ShardId};
 use sabir_routing::{
     Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, Binding, Destination, ExchangeId,
-    ExchangeKind, ExchangeSettings, HashedProperty, KeySyntax, Publication, Removed, RouteCache,
-    RouteScratch, RouteSets, RouteTarget, Router, RouterLimits, SessionNo,
+    ExchangeKind, ExchangeSettings, HashedProperty, KeySyntax, Publication, Removed, ResolveScratch,
+    RouteCache, RouteSets, RouteTarget, Router, RouterLimits, SessionNo,
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -204,7 +204,7 @@ struct World {
     router: Router,
     sets: RouteSets,
     cache: RouteCache,
-    scratch: RouteScratch,
+    scratch: ResolveScratch,
 }
 
 impl World {
@@ -214,7 +214,7 @@ impl World {
             router: Router::new(RouterLimits::default()),
             sets: RouteSets::new(10_000),
             cache: RouteCache::new(4),
-            scratch: RouteScratch::default(),
+            scratch: ResolveScratch::default(),
         }
     }
 
@@ -295,8 +295,11 @@ impl World {
         want.sort();
         let further: Vec<&[u8]> = keys[1..].iter().map(|key| KEYS[*key].as_bytes()).collect();
         let attributes = OneHeader(header);
-        let publication =
-            Publication { key: KEYS[keys[0]].as_bytes(), further_keys: &further, attributes: &attributes };
+        let publication = Publication {
+            further_keys: &further,
+            attributes: &attributes,
+            ..Publication::keyed(KEYS[keys[0]].as_bytes())
+        };
         self.router.resolve(id, &publication, &mut self.scratch).expect("it is there");
         assert_eq!(self.scratch.targets(), want);
         for _ in 0..2 {

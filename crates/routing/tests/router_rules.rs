@@ -1,11 +1,13 @@
 //! Single rules of exchanges and bindings.
 
+use std::sync::Arc;
+
 use sabir_model::{PartitionId, ShardId, TopicId};
 use sabir_routing::{
-    Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, Binding, BindingError, DeclareError,
-    Destination, ExchangeDeleteError, ExchangeId, ExchangeKind, ExchangeSettings, HashOn, HashedProperty,
-    InvalidBinding, KeyError, KeySyntax, NoAttributes, Publication, RouteCache, RouteError, RouteScratch,
-    RouteSets, RouteTarget, Router, RouterLimits,
+    Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, Binding, BindingError, BindingId,
+    DeclareError, Destination, ExchangeDeleteError, ExchangeId, ExchangeKind, ExchangeSettings, HashOn,
+    HashedProperty, InvalidBinding, KeyError, KeySyntax, Publication, Removed, ResolveError, ResolveScratch,
+    RouteCache, RouteSets, RouteTarget, Router, RouterLimits,
 };
 
 fn router() -> Router {
@@ -25,9 +27,14 @@ fn declare(router: &mut Router, name: &str, kind: ExchangeKind) -> ExchangeId {
 }
 
 fn routed(router: &Router, exchange: ExchangeId, publication: &Publication<'_>) -> Vec<RouteTarget> {
-    let mut scratch = RouteScratch::default();
+    let mut scratch = ResolveScratch::default();
     router.resolve(exchange, publication, &mut scratch).expect("the exchange is there");
     scratch.targets().to_vec()
+}
+
+/// The bindings that a change took away.
+fn bindings(removed: &Removed) -> Vec<&Binding> {
+    removed.bindings.iter().map(|(_, binding)| &**binding).collect()
 }
 
 fn text(value: &str) -> ArgumentValue {
@@ -137,10 +144,10 @@ fn a_binding_is_itself_by_key_arguments_and_their_types() {
     }
     assert_eq!(router.bindings_from(exchange).count(), 3);
     for binding in [typed(b'I'), Binding::keyed(exchange, to(1), b"k")] {
-        assert_eq!(router.unbind(&binding).expect("allowed").bindings, [binding]);
+        assert_eq!(bindings(&router.unbind(&binding).expect("allowed")), [&binding]);
         assert_eq!(routed(&router, exchange, &Publication::keyed(b"k")), [queue(1)]);
     }
-    assert_eq!(router.unbind(&typed(b'S')).expect("allowed").bindings, [], "there was none");
+    assert!(router.unbind(&typed(b'S')).expect("allowed").bindings.is_empty(), "there was none");
     router.unbind(&typed(b'l')).expect("allowed");
     assert_eq!(routed(&router, exchange, &Publication::keyed(b"k")), []);
 }
@@ -162,7 +169,7 @@ fn a_consistent_hash_exchange_hashes_what_it_was_told_to() {
         let ways = (0..64u64).map(|n| {
             let key = n.to_string();
             let headers = Headers(vec![("h", ArgumentRef::Integer(n as i64))]);
-            let publication = Publication { key: key.as_bytes(), further_keys: &[], attributes: &headers };
+            let publication = Publication { attributes: &headers, ..Publication::keyed(key.as_bytes()) };
             let targets = routed(&router, exchange, &publication);
             assert_eq!(targets.len(), 1, "one destination a message");
             targets[0]
@@ -208,6 +215,62 @@ fn an_alternate_exchange_is_not_asked_where_another_exchange_is_bound() {
     router.bind(Binding::keyed(alternate, to(1), b"")).expect("valid");
     router.bind(Binding::keyed(exchange, Destination::Exchange(empty), b"")).expect("valid");
     assert_eq!(routed(&router, exchange, &Publication::keyed(b"")), []);
+}
+
+#[test]
+fn the_default_exchange_asks_by_name_for_queues_that_the_router_does_not_have() {
+    let mut router = router();
+    let settings =
+        ExchangeSettings { alternate: Some("".into()), ..ExchangeSettings::of(ExchangeKind::Direct) };
+    let exchange = router.declare("e", settings).expect("new");
+    router.add_queue("own", queue(1));
+    let queues = |name: &[u8]| (name == b"other").then(|| queue(2));
+    let (mut cache, mut sets) = (RouteCache::new(16), RouteSets::new(1 << 20));
+    for (key, found) in [(&b"own"[..], vec![queue(1)]), (b"other", vec![queue(2)]), (b"none", vec![])] {
+        let publication = Publication { queues: &queues, ..Publication::keyed(key) };
+        for exchange in [exchange, ExchangeId::DEFAULT, exchange] {
+            let route = cache.route(&router, &mut sets, exchange, &publication).expect("there");
+            assert_eq!(route.targets(), found);
+        }
+        let gone = cache.route(&router, &mut sets, exchange, &Publication::keyed(key)).expect("there");
+        assert_eq!(gone.is_empty(), key != b"own", "what the router does not know is asked for each time");
+    }
+}
+
+#[test]
+fn a_cache_that_may_hold_all_routes_remembers_all() {
+    let mut router = router();
+    let exchange = declare(&mut router, "d", ExchangeKind::Direct);
+    let keys: Vec<String> = (0..200u64).map(|key| key.to_string()).collect();
+    for (number, key) in (0..).zip(&keys) {
+        router.bind(Binding::keyed(exchange, to(number), key.as_bytes())).expect("valid");
+    }
+    let (mut cache, mut sets) = (RouteCache::new(1 << 16), RouteSets::new(1 << 20));
+    let find = |cache: &RouteCache, key: &str| {
+        cache.find(&router, exchange, &Publication::keyed(key.as_bytes())).map(|set| set.targets().to_vec())
+    };
+    for (number, key) in (0..).zip(&keys) {
+        assert_eq!(find(&cache, key), None);
+        cache.route(&router, &mut sets, exchange, &Publication::keyed(key.as_bytes())).expect("there");
+        assert_eq!(find(&cache, key), Some(vec![queue(number)]));
+    }
+    for (number, key) in (0..).zip(&keys) {
+        assert_eq!(find(&cache, key), Some(vec![queue(number)]), "none had to go");
+    }
+}
+
+#[test]
+fn numbers_are_told_with_what_goes_and_go_on_from_those_that_were_given() {
+    let mut router = router();
+    let exchange =
+        router.declare_as(ExchangeId(7), "e", ExchangeSettings::of(ExchangeKind::Direct)).expect("new");
+    let binding = |key| Arc::new(Binding::keyed(exchange, to(1), key));
+    assert_eq!(router.bind_as(BindingId(9), binding(b"a")), Ok(true));
+    assert_eq!(router.bind_as(BindingId(10), binding(b"a")), Ok(false), "it is there, as number 9");
+    router.bind(Binding::keyed(exchange, to(1), b"b")).expect("valid");
+    let removed = router.remove_target(queue(1));
+    assert_eq!(removed.bindings, [(BindingId(9), binding(b"a")), (BindingId(10), binding(b"b"))]);
+    assert_eq!(declare(&mut router, "f", ExchangeKind::Direct), ExchangeId(8));
 }
 
 #[test]
@@ -263,11 +326,11 @@ fn what_is_deleted_takes_its_bindings_along_in_both_directions() {
     assert_eq!(router.delete(ExchangeId::DEFAULT, false), Err(ExchangeDeleteError::DefaultExchange));
     assert_eq!(router.bindings_to(to(1)).count(), 1);
     assert_eq!(routed(&router, ExchangeId::DEFAULT, &Publication::keyed(b"q")), [queue(1)]);
-    assert_eq!(router.remove_target(queue(1)).bindings, [Binding::keyed(a, to(1), b"x")]);
+    assert_eq!(bindings(&router.remove_target(queue(1))), [&Binding::keyed(a, to(1), b"x")]);
     assert_eq!(routed(&router, ExchangeId::DEFAULT, &Publication::keyed(b"q")), []);
     assert_eq!(routed(&router, a, &Publication::keyed(b"q")), []);
-    let gone = router.resolve(b, &Publication::keyed(b""), &mut RouteScratch::default());
-    assert_eq!(gone, Err(RouteError::NoExchange));
+    let gone = router.resolve(b, &Publication::keyed(b""), &mut ResolveScratch::default());
+    assert_eq!(gone, Err(ResolveError::NoExchange));
 }
 
 #[test]
@@ -278,7 +341,7 @@ fn a_message_with_several_keys_goes_where_any_of_them_leads_once() {
     router.bind(Binding::keyed(exchange, to(1), b"a")).expect("valid");
     router.bind(Binding::keyed(exchange, to(1), b"b")).expect("valid");
     router.bind(Binding::keyed(exchange, to(2), b"c")).expect("valid");
-    let publication = Publication { key: b"b", further_keys: &[b"a", b"c", b"a"], attributes: &NoAttributes };
+    let publication = Publication { further_keys: &[b"a", b"c", b"a"], ..Publication::keyed(b"b") };
     assert_eq!(routed(&router, exchange, &publication), [queue(1), queue(2)]);
     assert_eq!(routed(&router, ExchangeId::DEFAULT, &publication), [queue(1)]);
 }
@@ -294,6 +357,7 @@ fn an_exchange_is_declared_again_only_alike() {
         (ExchangeSettings { alternate: Some("x".into()), ..settings.clone() }, "alternate exchange"),
         (ExchangeSettings { auto_delete: true, ..settings.clone() }, "auto-delete"),
         (ExchangeSettings { delayed: true, ..settings.clone() }, "delay"),
+        (ExchangeSettings { internal: true, ..settings.clone() }, "internal mark"),
     ] {
         assert_eq!(router.declare("e", other), Err(DeclareError::Differs(what)));
     }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::sections::{LogFormat, LogSection};
@@ -9,9 +10,27 @@ use crate::config::sections::{LogFormat, LogSection};
 impl LogSection {
     /// The filter that `log.level` stands for.
     pub(crate) fn filter(&self) -> Result<EnvFilter, String> {
+        if let Some(word) = unknown_level(&self.level) {
+            return Err(format!(
+                "`{word}` is no level: write `error`, `warn`, `info`, `debug`, `trace`, `off`, or `info,sabir_net=debug`"
+            ));
+        }
         let problem = |e| format!("`{}`: {e}; write `info`, or `info,sabir_net=debug`", self.level);
         EnvFilter::builder().parse(&self.level).map_err(problem)
     }
+}
+
+/// A word that stands where a level is meant and is none. A filter takes it for the name of a module, and then nothing else is logged.
+fn unknown_level(filter: &str) -> Option<&str> {
+    // What is in brackets is of spans, and may have commas of its own.
+    if filter.contains('[') {
+        return None;
+    }
+    let mut words = filter.split(',').map(str::trim).filter(|word| !word.is_empty()).peekable();
+    if words.peek().is_none() {
+        return Some(filter);
+    }
+    words.find(|word| !word.contains('=') && word.parse::<LevelFilter>().is_err())
 }
 
 /// Whether a terminal may be given colours: not where the user wants none (<https://no-color.org>) or it knows none.

@@ -3,10 +3,12 @@
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// Bounds of `data.tail_cache = "auto"`.
-pub const TAIL_CACHE: (u64, u64) = (16 << 20, 4 << 30);
-/// Bounds of `net.frame_memory = "auto"`.
-pub const FRAME_MEMORY: (u64, u64) = (16 << 20, 512 << 20);
+/// The least that `data.tail_cache = "auto"` is, and what it gives way to.
+const TAIL_CACHE_LEAST: u64 = 16 << 20;
+/// What a partition takes where its topic has no other: the test over a hundred thousand queues, `crates/broker/tests/memory.rs`.
+pub const PARTITION_BYTES: u64 = 3 << 10;
+/// What is remembered of an idempotent producer.
+pub const PRODUCER_BYTES: u64 = 400;
 /// What memory is taken to be where the system does not say.
 const UNKNOWN: u64 = 1 << 30;
 
@@ -89,18 +91,69 @@ fn left(group: &Path) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cached)))
 }
 
-/// `data.tail_cache` where it is `auto`: a quarter of the memory.
-pub fn tail_cache() -> u64 {
-    part(MemoryFiles::default().total(), 4, TAIL_CACHE)
+/// What the settings are that follow the memory where they are `auto`.
+///
+/// Each is a part of it between two bounds, and with what is taken beside them they fit into it together: see
+/// [`MemoryBudget`](crate::config::budgets::MemoryBudget).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AutoMemory {
+    total: u64,
 }
 
-/// `net.frame_memory` where it is `auto`: an eighth of the memory.
-pub fn frame_memory() -> u64 {
-    part(MemoryFiles::default().total(), 8, FRAME_MEMORY)
-}
+impl AutoMemory {
+    /// Of a machine that has so much; where that is not known it is taken for a gibibyte.
+    pub fn of(total: Option<u64>) -> Self {
+        Self { total: total.unwrap_or(UNKNOWN) }
+    }
 
-fn part(total: Option<u64>, of: u64, (least, most): (u64, u64)) -> u64 {
-    (total.unwrap_or(UNKNOWN) / of).clamp(least, most)
+    /// Of this machine or control group.
+    pub fn here() -> Self {
+        Self::of(MemoryFiles::default().total())
+    }
+
+    fn part(self, of: u64, least: u64, most: u64) -> u64 {
+        (self.total / of).clamp(least, most)
+    }
+
+    /// `data.tail_cache`: a quarter.
+    pub fn tail_cache(self) -> u64 {
+        self.part(4, TAIL_CACHE_LEAST, 4 << 30)
+    }
+
+    /// `net.frame_memory`: an eighth.
+    pub fn frame_memory(self) -> u64 {
+        self.part(8, 16 << 20, 512 << 20)
+    }
+
+    /// `data.open_bytes_max`: a sixteenth for all of so many shards.
+    pub fn open_bytes(self, shards: u32) -> u64 {
+        self.part(16 * u64::from(shards), 4 << 20, 32 << 20)
+    }
+
+    /// `group.member_memory`: a thirty-second part.
+    pub fn member_memory(self) -> u64 {
+        self.part(32, 4 << 20, 256 << 20)
+    }
+
+    /// `group.offset_memory`: a sixteenth.
+    pub fn offset_memory(self) -> u64 {
+        self.part(16, 8 << 20, 512 << 20)
+    }
+
+    /// `topic.settings_memory`: a sixty-fourth part.
+    pub fn settings_memory(self) -> u64 {
+        self.part(64, 2 << 20, 32 << 20)
+    }
+
+    /// `topic.max_total_partitions`: as many as fit into an eighth.
+    pub fn partitions(self) -> usize {
+        self.part(8 * PARTITION_BYTES, 1_000, 500_000) as usize
+    }
+
+    /// `data.producers`: as many as fit into a sixty-fourth part.
+    pub fn producers(self) -> usize {
+        self.part(64 * PRODUCER_BYTES, 5_000, 250_000) as usize
+    }
 }
 
 /// How large the tail cache is to be, looked at again and again: it shrinks while memory is short, and grows back.
@@ -119,7 +172,7 @@ impl TailCacheSize {
 
     /// Its new size, if that changes while `available` bytes are left.
     pub fn look(&mut self, available: u64) -> Option<u64> {
-        let least = TAIL_CACHE.0.min(self.most);
+        let least = TAIL_CACHE_LEAST.min(self.most);
         let next = if available < self.total / 16 {
             (self.now - self.now / 4).max(least)
         } else if available > self.total / 8 {
@@ -190,13 +243,25 @@ mod tests {
 
     #[test]
     fn defaults_follow_the_memory_within_bounds() {
-        let both =
-            |total: Option<u64>| (part(total, 4, TAIL_CACHE) / MIB, part(total, 8, FRAME_MEMORY) / MIB);
-        assert_eq!(both(Some(32 * MIB)), (16, 16));
-        assert_eq!(both(Some(128 * MIB)), (32, 16));
-        assert_eq!(both(Some(2048 * MIB)), (512, 256));
-        assert_eq!(both(Some(1 << 40)), (4096, 512));
-        assert_eq!(both(None), (256, 128));
+        let sizes = |total: Option<u64>| {
+            let auto = AutoMemory::of(total);
+            let open = auto.open_bytes(3);
+            let groups = [auto.member_memory(), auto.offset_memory(), auto.settings_memory()];
+            [auto.tail_cache(), auto.frame_memory(), open, groups[0], groups[1], groups[2]].map(|n| n / MIB)
+        };
+        assert_eq!(sizes(Some(32 * MIB)), [16, 16, 4, 4, 8, 2]);
+        assert_eq!(sizes(Some(128 * MIB)), [32, 16, 4, 4, 8, 2]);
+        assert_eq!(sizes(Some(256 * MIB)), [64, 32, 5, 8, 16, 4]);
+        assert_eq!(sizes(Some(2048 * MIB)), [512, 256, 32, 64, 128, 32]);
+        assert_eq!(sizes(Some(1 << 40)), [4096, 512, 32, 256, 512, 32]);
+        assert_eq!(sizes(None), [256, 128, 21, 32, 64, 16]);
+        let counts = |mib: u64| {
+            let auto = AutoMemory::of(Some(mib * MIB));
+            (auto.partitions(), auto.producers())
+        };
+        assert_eq!(counts(8), (1_000, 5_000));
+        assert_eq!(counts(256), (10_922, 10_485));
+        assert_eq!(counts(1 << 20), (500_000, 250_000));
     }
 
     #[test]

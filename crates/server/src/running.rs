@@ -13,7 +13,7 @@ use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{FrontendContext, Listening, StartedFrontend};
 use sabir_model::Durability;
-use sabir_net::{BindError, Listener, Net, NetOptions, Watched};
+use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, ServedAt, Watched};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -76,6 +76,11 @@ pub struct Stopped {
     pub cut_off: usize,
 }
 
+/// How long a start waits for a data directory that another process has.
+const LOCK_PATIENCE: Duration = Duration::from_secs(4);
+/// How often it looks.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Opens the data directory and serves. Blocking; returns when every listener takes connections.
 ///
 /// # Errors
@@ -98,11 +103,14 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     options.progress.enter(&options.data, "looking whether another process has the data directory");
     let watch = StartWatch::begin(&options.data, options.progress.clone())?;
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
-    sabir_broker::check_free(&options.data)?;
+    wait_until_free(&options.data, LOCK_PATIENCE)?;
     warn_of_memory(&options.data);
+    if let Some(exceeds) = config.memory_warning() {
+        warn!("{exceeds}. Lower them, or give it more");
+    }
     let admin = Admin::new(sabir_admin::Options { connections: share.admin, ..config.admin_options() });
     let admin_server = AdminServer::start(&config, admin.clone())?;
-    let bound = config.front_ends.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = bind_all(config.front_ends)?;
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
     drop(watch);
@@ -120,18 +128,41 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let memory = memory.inspect_err(|_| broker.shutdown())?;
     let mut figures: Vec<Figures> = vec![net_figures(net.clone())];
     let (mut serving, mut routes) = (Vec::new(), Vec::new());
-    for (front_end, listener) in bound {
-        let prefix = front_end.configured.http_prefix();
-        let (shown, started) = serve(&net, &broker, front_end, listener);
+    let (mut listeners, mut served) = (Vec::new(), Vec::new());
+    for BoundFrontend { config, listener, addresses, shares } in bound {
+        let prefix = config.configured.http_prefix();
+        let (shown, started) = start_front_end(&net, &broker, config, addresses);
         serving.push(shown);
+        served.push((shares, started.frontend.clone()));
+        listeners.push(listener);
         figures.push(Box::new(move |out| started.frontend.metrics(out)));
         routes.extend(prefix.zip(started.http));
+    }
+    for (listener, each) in listeners.into_iter().zip(served_at(&served)) {
+        net.serve_at(listener, each);
     }
     let front_ends = shown(net.clone(), serving.clone());
     let registry = net.registry().clone();
     admin.running(Shown { broker: broker.clone(), figures, front_ends, registry, routes });
     let (drain, took) = (config.net.drain.0, began.elapsed());
     Ok(Running { broker, net, admin, admin_server, memory, serving, drain, took })
+}
+
+/// Waits for whoever has the data directory: a process with much memory lets go of it a while after it was killed.
+fn wait_until_free(data: &Path, patience: Duration) -> Result<(), sabir_broker::StartError> {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        match sabir_broker::check_free(data) {
+            Err(sabir_broker::StartError::InUse { pid, .. }) if began.elapsed() < patience => {
+                if !std::mem::replace(&mut said, true) {
+                    warn!(data = %data.display(), pid, "another process has the data directory; waiting up to {patience:?} for it to end");
+                }
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            found => return found,
+        }
+    }
 }
 
 /// A broker's user hears that nothing survives the machine before anything is acknowledged.
@@ -142,20 +173,82 @@ fn warn_of_memory(data: &Path) {
     }
 }
 
-fn bind(front_end: FrontendConfig) -> Result<(FrontendConfig, Listener), BindError> {
-    let listener = Listener::bind(&front_end.listen)?;
-    Ok((front_end, listener))
+/// A protocol whose addresses are bound.
+struct BoundFrontend {
+    config: FrontendConfig,
+    /// The sockets that are its own.
+    listener: Listener,
+    /// All of its addresses, with their real ports.
+    addresses: Vec<SocketAddr>,
+    /// Whose socket each of them is.
+    shares: Vec<SocketNo>,
 }
 
-fn serve(
+/// A socket: the protocol that bound it, counted from 0, and which of its sockets.
+type SocketNo = (usize, usize);
+
+/// What serves a protocol's connections, and at which socket for each of its addresses.
+type ServedSockets = (Vec<SocketNo>, Arc<dyn Frontend>);
+
+/// Binds all addresses. One that several protocols name is bound once, for the first of them.
+fn bind_all(front_ends: Vec<FrontendConfig>) -> Result<Vec<BoundFrontend>, BindError> {
+    let mut bound: Vec<BoundFrontend> = Vec::with_capacity(front_ends.len());
+    for config in front_ends {
+        let shared = |address: &SocketAddr| {
+            let at = |one: &BoundFrontend| one.addresses.iter().position(|other| other == address);
+            bound.iter().find_map(|one| Some(one.shares[at(one)?]))
+        };
+        // Port 0 is another one each time.
+        let shared: Vec<_> = config
+            .listen
+            .addresses
+            .iter()
+            .map(|address| shared(address).filter(|_| address.port() != 0))
+            .collect();
+        let own = config.listen.addresses.iter().zip(&shared).filter(|(_, shared)| shared.is_none());
+        let own = own.map(|(address, _)| *address).collect();
+        let listener = Listener::bind(&ListenOptions { addresses: own, ..config.listen.clone() })?;
+        let mut sockets = listener.addresses().iter().enumerate();
+        let (addresses, shares) = config
+            .listen
+            .addresses
+            .iter()
+            .zip(shared)
+            .map(|(address, shared)| match shared {
+                Some(shared) => (*address, shared),
+                None => {
+                    let (socket, address) = sockets.next().expect("a socket for each that is its own");
+                    (*address, (bound.len(), socket))
+                }
+            })
+            .unzip();
+        bound.push(BoundFrontend { config, listener, addresses, shares });
+    }
+    Ok(bound)
+}
+
+/// Those that are served at each socket of each protocol: the one that bound it first.
+fn served_at(front_ends: &[ServedSockets]) -> Vec<Vec<Vec<ServedAt>>> {
+    let mut all: Vec<Vec<Vec<ServedAt>>> = front_ends.iter().map(|_| Vec::new()).collect();
+    for (shares, front_end) in front_ends {
+        for (listener, &(whose, socket)) in shares.iter().enumerate() {
+            let sockets = &mut all[whose];
+            sockets.resize_with(sockets.len().max(socket + 1), Vec::new);
+            sockets[socket].push(ServedAt { front_end: front_end.clone(), listener });
+        }
+    }
+    all
+}
+
+fn start_front_end(
     net: &Net,
     broker: &Broker,
     config: FrontendConfig,
-    listener: Listener,
+    addresses: Vec<SocketAddr>,
 ) -> (Serving, StartedFrontend) {
-    let addresses = listener.addresses().to_vec();
-    let told = addresses.iter().zip(config.advertise);
-    let listening: Vec<_> = told.map(|(&address, advertise)| Listening { address, advertise }).collect();
+    let told = config.keys.iter().zip(&addresses).zip(config.advertise);
+    let listening: Vec<_> =
+        told.map(|((&key, &address), advertise)| Listening { key, address, advertise }).collect();
     let advertise = listening.iter().map(Listening::shown).collect();
     let started = config.configured.start(FrontendContext {
         broker: broker.clone(),
@@ -164,7 +257,6 @@ fn serve(
         registry: net.registry().clone(),
         listening,
     });
-    net.serve(listener, started.frontend.clone());
     (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, started)
 }
 

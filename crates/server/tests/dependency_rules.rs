@@ -140,7 +140,7 @@ const OUTSIDE: &[&str] = &["Cargo.toml", "crates/server/Cargo.toml", LIST];
 fn a_protocols_crate_is_named_outside_its_folder_by_two_manifests_and_the_list_alone() {
     let metadata = metadata();
     let root = metadata.workspace_root.as_std_path();
-    let texts = texts(root);
+    let texts = texts(root, &[".rs", "Cargo.toml"]);
     for package in metadata.workspace_packages().iter().filter(|package| is_protocol(package)) {
         // In code it has underscores.
         let name = package.name.replace('-', "_");
@@ -157,21 +157,53 @@ fn a_protocols_crate_is_named_outside_its_folder_by_two_manifests_and_the_list_a
     }
 }
 
-/// The sources and manifests below a folder, those of tests too.
-fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
+/// The files below a folder whose names end so, those of tests too.
+fn texts(folder: &Path, ends: &[&str]) -> Vec<(PathBuf, String)> {
     let entries =
         std::fs::read_dir(folder).expect("a folder can be read").map(|entry| entry.expect("it is there"));
     let mut found = Vec::new();
     for path in entries.map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
-            found.extend(texts(&path));
-        } else if path.is_file() && (name.ends_with(".rs") || name == "Cargo.toml") {
+            found.extend(texts(&path, ends));
+        } else if path.is_file() && ends.iter().any(|end| name.ends_with(end)) {
             let text = std::fs::read_to_string(&path).expect("a source is text");
             found.push((path, text));
         }
     }
     found
+}
+
+/// Where the broker's own projections are: what entries say, and what they do.
+const PROJECTIONS: &[&str] =
+    &["entry", "state", "partition", "catalog", "exchange/table.rs", "exchange/rows.rs", "group/table.rs"];
+
+/// Those files of a protocol that have a projection.
+fn projections(all: Vec<(PathBuf, String)>) -> impl Iterator<Item = (PathBuf, String)> {
+    all.into_iter().filter(|(_, code)| code.contains("impl FrontendProjection for"))
+}
+
+/// What says outside of its folder where a protocol listens, beside the first one of the list, which the tests of the whole speak.
+const LISTENS: &[&str] = &["tests/lib/broker.py"];
+
+#[test]
+fn tests_and_tools_keep_quiet_what_they_do_not_speak_without_naming_it() {
+    let metadata = metadata();
+    let root = metadata.workspace_root.as_std_path();
+    let texts = texts(root, &[".rs", ".py", ".sh"]);
+    let named = |path: &Path| LISTENS.iter().any(|listens| path.ends_with(listens));
+    let mut wrong = Vec::new();
+    for (number, protocol) in sabir_server::protocols().iter().enumerate() {
+        let folder = root.join("protocols").join(protocol.name());
+        let key = format!("{}.listen", protocol.name());
+        for (path, text) in texts.iter().filter(|(path, _)| !path.starts_with(&folder)) {
+            let off = text.contains(&format!("{key}=off"));
+            if off || (number > 0 && text.contains(&key) && !named(path)) {
+                wrong.push(format!("{}: {key}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "net.default_listen=off turns off what nothing is said of: {wrong:#?}");
 }
 
 #[test]
@@ -185,11 +217,18 @@ fn pure_parts_have_no_clock_no_dice_and_no_io() {
                 pure.extend(sources(&src.join("wire")));
                 pure.extend(sources(&src.join("wire.rs")));
                 pure.extend(sources(&src.join("server/requests.rs")));
+                // A connection as a machine; and `apply`, which every replica and every replay does the same.
+                pure.extend(sources(&src.join("session")));
+                pure.extend(projections(sources(&src)));
             }
+            "broker" => pure.extend(PROJECTIONS.iter().flat_map(|part| sources(&src.join(part)))),
             _ => {}
         }
     }
     assert!(pure.len() > 3, "the pure parts are found");
+    for part in ["session/machine.rs", "wire/frame.rs", "probe/src/state.rs", "state/apply.rs"] {
+        assert!(pure.iter().any(|(path, _)| path.ends_with(part)), "{part} is found");
+    }
     let mut wrong = Vec::new();
     for (path, code) in pure {
         for (number, line) in code.lines().enumerate() {

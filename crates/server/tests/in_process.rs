@@ -1,6 +1,7 @@
 //! A broker inside a program: started, used through its protocol, stopped, and started again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sabir_base::testing::{keep_log, logged};
 use sabir_server::client::{Outgoing, PublishOptions, Start};
@@ -8,7 +9,7 @@ use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, ServerStartError, protocols, start};
 
 fn config(data: &Path, settings: &[&str]) -> ServerConfig {
-    let ports = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"];
+    let ports = ["net.default_listen=off", "kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"];
     let set = ports.iter().chain(settings).map(|s| s.to_string()).collect();
     ServerConfig::load(&Sources { data: Some(data.into()), set, ..Sources::default() }, protocols())
         .expect("good settings")
@@ -19,7 +20,11 @@ fn contents(running: &Running, content: Option<&'static str>) -> Vec<String> {
     let address = running.serving()[0].listening[0].to_string();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let mut client = protocols()[0].connector().connect(&address).await.expect("it answers");
+        let mut client = protocols()[0]
+            .connector()
+            .connect(&address, std::time::Duration::from_secs(30))
+            .await
+            .expect("it answers");
         if let Some(content) = content {
             let message = Outgoing { value: Some(content.into()), ..Outgoing::default() };
             let options = PublishOptions::default();
@@ -109,6 +114,18 @@ fn a_data_directory_in_memory_is_warned_of_before_anything_listens() {
 }
 
 #[test]
+fn a_start_waits_a_little_for_whoever_still_has_the_data_directory() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(config(data.path(), &[])).unwrap();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        running.stop();
+    });
+    start(config(data.path(), &[])).unwrap().stop();
+    ending.join().unwrap();
+}
+
+#[test]
 fn a_start_that_fails_leaves_nothing_behind() {
     let data = tempfile::tempdir().unwrap();
     let running = start(config(data.path(), &[])).unwrap();
@@ -124,4 +141,34 @@ fn a_start_that_fails_leaves_nothing_behind() {
     assert!(std::net::TcpListener::bind(admin).is_ok(), "the admin port is free again");
     running.stop();
     start(config(other.path(), &settings)).unwrap().stop();
+}
+
+#[test]
+fn protocols_that_name_the_same_address_share_it() {
+    let data = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let named: Vec<_> =
+        protocols().iter().filter(|protocol| protocol.default_listen() != "\"off\"").collect();
+    assert!(named.len() > 1);
+    // The second one has another address before it.
+    let listen = |(number, name): (usize, &str)| {
+        let before = if number == 1 { "127.0.0.1:0," } else { "" };
+        format!("{name}.listen={before}{free}")
+    };
+    let mut set: Vec<_> = named.iter().map(|protocol| protocol.name()).enumerate().map(listen).collect();
+    set.extend(["net.default_listen=off", "admin.listen=off"].map(String::from));
+    let sources = Sources { data: Some(data.path().into()), set, ..Sources::default() };
+    let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
+    let serving = running.serving();
+    assert_eq!(serving.len(), named.len());
+    assert!(serving.iter().all(|served| served.listening.last() == Some(&free)), "{serving:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        for protocol in named {
+            let patience = std::time::Duration::from_secs(30);
+            let client = protocol.connector().connect(&free.to_string(), patience).await;
+            assert!(client.is_ok(), "{}", protocol.name());
+        }
+    });
+    running.stop();
 }

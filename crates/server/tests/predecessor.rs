@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sabir_base::clock::ManualClock;
+use sabir_broker::exchange::{ExchangeError, ExchangeKind, ExchangeSpec};
 use sabir_broker::projection::{
     Effects, FrontendProjection, PageDecodeError, PageKey, PageMap, PageValue, Paged, Projection,
     ProjectionFactory,
@@ -110,9 +111,8 @@ fn value(topic: &str, partition: i32, offset: i64) -> String {
 
 /// Reads a partition from its start, and checks every record; where it starts and ends.
 async fn read_whole(broker: &Broker, topic: &Topic, index: i32) -> (i64, i64) {
-    let partition = topic.partition(index).unwrap();
-    let start = broker.partition_stats(partition.shard, partition.id).unwrap().start;
     let target = ReadTarget::new(&Caller::OPERATOR, topic, index).unwrap();
+    let start = broker.partition_stats(target).unwrap().start;
     let mut next = start;
     loop {
         let fetched = broker.read(target, next, 4 << 20, true).await.unwrap();
@@ -287,26 +287,33 @@ async fn check(broker: &Broker, manifest: &Manifest) {
     check_groups(broker, manifest);
 }
 
-async fn opens_and_goes_on(fixture: &Path) {
+/// `has` is its level once this version has opened it.
+async fn opens_and_goes_on(fixture: &Path, has: u32) {
     let (data, mut manifest) = unpack(fixture);
     let broker = open(data.path(), &manifest, 60_000, None).unwrap();
     check(&broker, &manifest).await;
     check_producers(&broker, &mut manifest).await;
     write(&broker, &mut manifest).await;
     check(&broker, &manifest).await;
-    assert_eq!(broker.format_level(), FormatLevel::OLDEST, "raised to the lowest that this version writes");
+    assert_eq!(
+        broker.format_level().number(),
+        has,
+        "raised to the lowest that this version writes, and no higher"
+    );
     broker.shutdown();
     drop(broker);
-    assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == 4));
+    let form = if has < FormatLevel::FRONT_ENDS.number() { 4 } else { 5 };
+    assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == form));
     // Once more, now that this version has written its forms.
-    for (level, has) in [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3)] {
+    let levels = [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3), (Some(4), 4), (None, 4)];
+    for (level, has) in levels.into_iter().filter(|(_, level)| *level >= has) {
         let broker = open(data.path(), &manifest, 120_000, level).unwrap();
         check(&broker, &manifest).await;
         assert_eq!(broker.format_level().number(), has);
         broker.shutdown();
         drop(broker);
     }
-    for (level, says) in [(1, "from 2 to 3"), (2, "cannot go down to 2"), (9, "from 2 to 3")] {
+    for (level, says) in [(1, "from 2 to 4"), (3, "cannot go down to 3"), (9, "from 2 to 4")] {
         let error = open(data.path(), &manifest, 120_000, Some(level)).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
     }
@@ -314,28 +321,38 @@ async fn opens_and_goes_on(fixture: &Path) {
 
 #[tokio::test]
 async fn a_directory_of_level_1_with_one_shard_that_was_killed_opens_and_goes_on() {
-    opens_and_goes_on(&level("level-1/one-shard")).await;
+    opens_and_goes_on(&level("level-1/one-shard"), 2).await;
 }
 
 #[tokio::test]
 async fn a_directory_of_level_1_with_three_shards_that_was_stopped_opens_and_goes_on() {
-    opens_and_goes_on(&level("level-1/three-shards")).await;
+    opens_and_goes_on(&level("level-1/three-shards"), 2).await;
 }
 
 #[tokio::test]
 async fn a_directory_of_level_2_with_one_shard_that_was_killed_opens_and_goes_on() {
-    opens_and_goes_on(&level("level-2/one-shard")).await;
+    opens_and_goes_on(&level("level-2/one-shard"), 2).await;
 }
 
 #[tokio::test]
 async fn a_directory_of_level_2_with_three_shards_that_was_stopped_opens_and_goes_on() {
-    opens_and_goes_on(&level("level-2/three-shards")).await;
+    opens_and_goes_on(&level("level-2/three-shards"), 2).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_3_with_one_shard_that_was_killed_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-3/one-shard"), 3).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_3_with_three_shards_that_was_stopped_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-3/three-shards"), 3).await;
 }
 
 /// Counts its entries.
 struct Counter(Paged<Unit, Count>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Unit;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -402,13 +419,18 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
         assert_eq!(broker.groups(caller).delete(name).await, refused);
     }
     assert_eq!(broker.groups(&Caller::OPERATOR).delete(&"g".repeat(384)).await, Err(GroupError::NotFound));
+    // Nor exchanges.
+    let declared =
+        broker.exchanges().declare(&Caller::OPERATOR, "e", ExchangeSpec::of(ExchangeKind::Direct)).await;
+    assert_eq!(declared, Err(ExchangeError::Level { has, needs: FormatLevel::QUEUES }));
     broker.shutdown();
     drop(broker);
     for (level, count) in [(Some(3), 1u8), (None, 2), (None, 3)] {
         let broker = open(level);
         let number = broker.projection("counter").unwrap();
-        let (_, answer) =
-            broker.write(&Caller::OPERATOR, ShardId(3), number, &ProjectionEntry::new("")).unwrap();
+        let (_, answer) = broker
+            .write(&Caller::front_end("counter"), ShardId(3), number, &ProjectionEntry::new(""))
+            .unwrap();
         broker.flush();
         assert_eq!(answer.await.unwrap(), [count].as_slice());
         broker.shutdown();
@@ -420,7 +442,9 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
 #[test]
 fn the_server_starts_on_a_directory_of_level_1() {
     let (data, manifest) = unpack(&level("level-1/one-shard"));
-    let set = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"].map(String::from).into();
+    let set = ["net.default_listen=off", "kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"]
+        .map(String::from)
+        .into();
     let sources = Sources { data: Some(data.path().into()), set, ..Sources::default() };
     let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

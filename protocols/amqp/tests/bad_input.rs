@@ -1,12 +1,13 @@
 //! Bytes from strangers: no panic, no more memory than what was sent and the limits allow. The same bytes every time, by seed.
 #![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
-mod rig;
+#[path = "../fuzz/targets.rs"]
+mod targets;
 
-use rig::Client;
 use sabir_amqp::session::ConnectionOptions;
 use sabir_amqp::wire::*;
 use sabir_base::testing::{Bits, CountingAllocator, peak_of};
+use targets::rig::{self, Client};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -162,4 +163,23 @@ fn channels_are_small() {
     });
     assert_eq!(client.machine.channels(), 65_535);
     assert!(peak < 65_535 * 450, "{peak}");
+}
+
+/// What `./test fuzz` goes on with for longer.
+#[test]
+fn what_is_fuzzed_bears_captures_and_noise() {
+    for seed in 0..300 {
+        let g = &mut Bits(seed ^ 0xf022);
+        let capture = CAPTURES[below(g, 4)];
+        let mut data = vec![octet(g)];
+        data.extend(&capture[..capture.len().min(2000)]);
+        let at = below(g, data.len());
+        data[at] = octet(g);
+        targets::conversations(&data);
+        targets::frames(&data[9..]);
+        let noise: Vec<u8> = (0..below(g, 60)).map(|_| octet(g)).collect();
+        [targets::conversations, targets::frames, targets::tables]
+            .into_iter()
+            .for_each(|target| target(&noise));
+    }
 }

@@ -161,7 +161,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
         workers: Workers::of_node(64 << 20),
         tasks: Tasks::default(),
         registry: Registry::default(),
-        listening: vec![Listening { address: local, advertise: None }],
+        listening: vec![Listening { key: "listen", address: local, advertise: None }],
     });
     let limits = Limits {
         frame_memory: FrameMemory::new(64 << 20),

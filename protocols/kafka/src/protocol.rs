@@ -33,7 +33,13 @@ impl Protocol for Kafka {
     }
 
     fn converter(&self) -> Option<Converter> {
-        Some(Converter { front_end: NAME, reads_unnamed: true, to_message: converter::to_message })
+        Some(Converter {
+            front_end: NAME,
+            reads_unnamed: true,
+            to_message: converter::to_message,
+            address: None,
+            dead_letter: None,
+        })
     }
 
     fn configure(&self, table: SettingsTable) -> Result<Box<dyn Configured>, ConfigError> {

@@ -42,6 +42,8 @@ struct Faults {
     state: u64,
     one_in: u64,
     injected: u64,
+    /// What every request is refused with, if with anything.
+    always: Option<ErrorCode>,
 }
 
 enum Fault {
@@ -53,6 +55,9 @@ enum Fault {
 
 impl Faults {
     fn next(&mut self) -> Fault {
+        if let Some(code) = self.always {
+            return Fault::Refuse(code);
+        }
         self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let bits = self.state >> 33;
         if self.one_in == 0 || !bits.is_multiple_of(self.one_in) {
@@ -73,7 +78,7 @@ impl FakeBroker {
     async fn start(seed: u64, one_in: u64) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = i32::from(listener.local_addr().unwrap().port());
-        let faults = Mutex::new(Faults { state: seed, one_in, injected: 0 });
+        let faults = Mutex::new(Faults { state: seed, one_in, injected: 0, always: None });
         let broker = Arc::new(Self { port, log: Mutex::default(), faults, down: AtomicBool::new(false) });
         let accepting = broker.clone();
         tokio::spawn(async move {
@@ -314,4 +319,20 @@ async fn records_are_given_up_after_their_time() {
         assert_eq!(failed + acknowledged.load(Ordering::Relaxed), 1000);
         assert!(failed > 0);
     }
+}
+
+/// Who waits for a record hears what the broker said to it, and not that time has passed.
+#[tokio::test]
+async fn a_record_that_is_given_up_fails_with_the_brokers_last_error() {
+    let broker = FakeBroker::start(1, 0).await;
+    broker.faults.lock().always = Some(ErrorCode::KafkaStorageError);
+    let client = KafkaClient::connect(&broker.address(), ConnectOptions::default()).await.unwrap();
+    let limit = Duration::from_millis(700);
+    let options = ProducerOptions { delivery_timeout: limit, ..options(true) };
+    let producer = Producer::start(&client, options, None).await.unwrap();
+    let topic = producer.topic("t").await.unwrap();
+    let record = Record::value(b"x");
+    let sending = producer.send(topic, Some(0), &record);
+    let refused = tokio::time::timeout(limit, sending).await.expect("it is given up in time").unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::KafkaStorageError), "{refused}");
 }

@@ -24,7 +24,7 @@ impl Connector for ProbeConnector {
         None
     }
 
-    fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>> {
+    fn connect(&self, address: &str, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
         let address = address.to_owned();
         Box::pin(async move {
             let failed = |what: String| ClientError::new(Failure::Connect, what);

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sabir_base::crc::crc32c;
 use sabir_base::metrics::Exposition;
 use sabir_broker::{Broker, Caller, EntryRef, EntryRefused, ProjectionEntry, Reply};
 use sabir_frontend::{FrontendContext, Listening};
@@ -48,9 +47,9 @@ impl ProbeFrontend {
         self.broker.projection(NAME)
     }
 
-    /// The shard in which a register or a queue lives.
-    pub(crate) fn home(&self, name: &str) -> ShardId {
-        ShardId(crc32c(name.as_bytes()) % self.broker.options().data_shards + 1)
+    /// The shard in which the caller's registers and queues live.
+    pub(crate) fn home(&self, caller: &Caller) -> ShardId {
+        caller.namespace().home(self.broker.options().data_shards)
     }
 
     pub(crate) fn clock(&self, shard: ShardId) -> &Arc<LeaseClock> {

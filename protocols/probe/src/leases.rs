@@ -60,7 +60,7 @@ impl LeaseClock {
         let number = self.broker.projection(NAME).ok()?;
         let look =
             |view: &sabir_broker::projection::View<'_>| view.projection::<State>(number)?.next_deadline();
-        self.broker.look(self.shard, look).ok()?
+        self.broker.look(&CALLER, self.shard, look).ok()?
     }
 
     async fn expire(&self) {

@@ -38,7 +38,13 @@ impl Protocol for Probe {
     }
 
     fn converter(&self) -> Option<Converter> {
-        Some(Converter { front_end: NAME, reads_unnamed: false, to_message: records::to_message })
+        Some(Converter {
+            front_end: NAME,
+            reads_unnamed: false,
+            to_message: records::to_message,
+            address: None,
+            dead_letter: None,
+        })
     }
 
     fn configure(&self, _: SettingsTable) -> Result<Box<dyn Configured>, ConfigError> {

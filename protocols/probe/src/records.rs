@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use sabir_broker::queue::QueueTarget;
 use sabir_broker::{Append, AppendAcks, AppendTarget, Broker, Caller, Fetched, Partition, ReadTarget};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split};
 use sabir_model::{FrontendNo, Message, Offset, ShardId};
@@ -52,10 +53,21 @@ impl ProbeFrontend {
     pub(crate) fn kept(&self, caller: &Caller, topic: &str, partition: i32) -> Option<Kept> {
         let view = self.broker.catalog();
         let topic = view.topic_of(caller, topic)?;
-        let place = *topic.partition(partition)?;
-        let stats = self.broker.partition_stats(place.shard, place.id).ok()?;
         let target = ReadTarget::new(caller, topic, partition).ok()?;
-        Some(Kept { place, target, offsets: stats.start..stats.end })
+        let stats = self.broker.partition_stats(target).ok()?;
+        Some(Kept { target, offsets: stats.start..stats.end })
+    }
+
+    /// A queue's partition, and where its messages are read.
+    ///
+    /// # Errors
+    /// Why the caller does not use it, for the client.
+    pub(crate) fn queue(&self, caller: &Caller, name: &str) -> Result<(Partition, ReadTarget), String> {
+        let view = self.broker.catalog();
+        let topic = view.topic_of(caller, name).ok_or("there is no such queue")?;
+        let target = QueueTarget::new(caller, topic).map_err(|error| error.to_string())?;
+        let place = topic.partition(0).ok_or("there is no such queue")?;
+        Ok((*place, target.read_target()))
     }
 
     /// The shard of a partition.
@@ -66,7 +78,6 @@ impl ProbeFrontend {
 
 /// A partition as it was a moment ago.
 pub(crate) struct Kept {
-    pub(crate) place: Partition,
     pub(crate) target: ReadTarget,
     pub(crate) offsets: Range<Offset>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_broker::{Caller, EntryRefused, NewTopic, Reply};
-use sabir_model::{Offset, ShardFailure, ShardId};
+use sabir_model::{Offset, QueueConfig, ShardFailure, ShardId, TopicConfig};
 
 use crate::frontend::{CALLER, ProbeFrontend};
 use crate::records::{Kept, shown};
@@ -66,6 +66,20 @@ pub(crate) fn publish(
 
 pub(crate) fn create(probe: Arc<ProbeFrontend>, caller: Caller, topic: &str, partitions: u32) -> Answering {
     let config = probe.broker.options().defaults.clone();
+    make(probe, caller, topic, partitions, config)
+}
+
+pub(crate) fn create_queue(probe: Arc<ProbeFrontend>, caller: Caller, name: &str) -> Answering {
+    make(probe, caller, name, 1, TopicConfig::of_queue(QueueConfig::default()))
+}
+
+fn make(
+    probe: Arc<ProbeFrontend>,
+    caller: Caller,
+    topic: &str,
+    partitions: u32,
+    config: TopicConfig,
+) -> Answering {
     let topic = NewTopic { name: topic.into(), partitions, config, internal: false, unlike: false };
     Box::pin(async move {
         let made =
@@ -108,20 +122,25 @@ pub(crate) fn read(
 }
 
 /// Reads a register as the entry left it that this client wrote there last, whatever others have written behind it.
-pub(crate) fn get(probe: &ProbeFrontend, behind: Option<&sabir_broker::EntryRef>, name: &str) -> Answering {
+pub(crate) fn get(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    behind: Option<&sabir_broker::EntryRef>,
+    name: &str,
+) -> Answering {
     let number = match probe.number() {
         Ok(number) => number,
         Err(refused) => return at_once(error(refused)),
     };
-    let (home, name) = (probe.home(name), name.to_owned());
+    let (home, name) = (probe.home(caller), name.to_owned());
     let read = move |view: &sabir_broker::projection::View<'_>| {
         let value = view.projection::<State>(number).and_then(|state| state.get(&name));
         value.map_or_else(|| "NIL".to_owned(), |value| format!("OK {value}"))
     };
     match behind {
-        None => at_once(probe.broker.look(home, read).unwrap_or_else(error)),
+        None => at_once(probe.broker.look(caller, home, read).unwrap_or_else(error)),
         Some(entry) => {
-            let reply = probe.broker.after(entry, read);
+            let reply = probe.broker.after(caller, entry, read);
             Box::pin(async { reply.await.unwrap_or_else(error) })
         }
     }
@@ -135,7 +154,7 @@ pub(crate) fn take(
     ms: u32,
     number: u64,
 ) -> Answering {
-    let (home, queue) = (probe.home(queue), queue.to_owned());
+    let (home, queue) = (probe.home(caller), queue.to_owned());
     let mut taking = match probe.write(caller, home, &format!("take {queue} {number}")) {
         Ok((_, reply)) => Taking { probe, home, queue, number, reply: Some(reply) },
         Err(refused) => return at_once(error(refused)),
@@ -176,6 +195,10 @@ impl Drop for Taking {
         if self.reply.is_some() {
             let (probe, home, number) = (self.probe.clone(), self.home, self.number);
             let queue = std::mem::take(&mut self.queue);
+            // At once where that can be: what comes to the queue from now on is for others.
+            if gives_up(&probe, home, &queue, number) {
+                return;
+            }
             self.probe.tasks.spawn("probe give-up", move || async move {
                 give_up(&probe, home, &queue, number).await;
             });
@@ -186,26 +209,31 @@ impl Drop for Taking {
 /// Has a queue answer a client that waits there that nothing came, unless something has. A shard that takes no entries at all has answered
 /// it already.
 async fn give_up(probe: &ProbeFrontend, home: ShardId, queue: &str, number: u64) {
-    let words = format!("give-up {queue} {number}");
-    while let Err(EntryRefused::Crowded) = probe.write(&CALLER, home, &words).map(drop) {
+    while !gives_up(probe, home, queue, number) {
         probe.broker.room(home).await;
     }
-    probe.broker.flush();
 }
 
-/// Leases the topic's next record to whoever asks, from its first partition.
-pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, topic: &str, ms: u32) -> Answering {
-    let Some(Kept { place, target, offsets }) = probe.kept(caller, topic, 0) else {
-        return at_once(error("there is no such topic"));
+/// Whether there was room to say so.
+fn gives_up(probe: &ProbeFrontend, home: ShardId, queue: &str, number: u64) -> bool {
+    let written = probe.write(&CALLER, home, &format!("give-up {queue} {number}"));
+    probe.broker.flush();
+    !matches!(written, Err(EntryRefused::Crowded))
+}
+
+/// Leases a queue's next message to whoever asks.
+pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: u32) -> Answering {
+    let (place, target) = match probe.queue(caller, name) {
+        Ok(found) => found,
+        Err(why) => return at_once(error(why)),
     };
-    let words = format!("lease {} {} {} {ms}", place.id, offsets.start, offsets.end);
-    let (entry, reply) = match probe.write(caller, place.shard, &words) {
+    let (entry, reply) = match probe.write(caller, place.shard, &format!("lease {} {ms}", place.id)) {
         Ok(written) => written,
         Err(refused) => return at_once(error(refused)),
     };
     // On the thread that applies it, whatever becomes of this connection meanwhile.
     let clock = probe.clock(place.shard).clone();
-    drop(probe.broker.after(&entry, move |_| clock.look_again()));
+    drop(probe.broker.after(caller, &entry, move |_| clock.look_again()));
     Box::pin(async move {
         let answer = answered(reply.await);
         let Some((_, offset)) = answer.strip_prefix("OK ").and_then(|given| given.split_once(' ')) else {
@@ -227,13 +255,11 @@ pub(crate) fn end_lease(
     probe: &ProbeFrontend,
     caller: &Caller,
     word: &str,
-    topic: &str,
+    name: &str,
     lease: u64,
 ) -> Answering {
-    match probe.kept(caller, topic, 0) {
-        None => at_once(error("there is no such topic")),
-        Some(Kept { place, .. }) => {
-            entry(probe.write(caller, place.shard, &format!("{word} {} {lease}", place.id)))
-        }
+    match probe.queue(caller, name) {
+        Err(why) => at_once(error(why)),
+        Ok((place, _)) => entry(probe.write(caller, place.shard, &format!("{word} {} {lease}", place.id))),
     }
 }

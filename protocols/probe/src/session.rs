@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Display;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,7 +17,7 @@ use sabir_net::{
 
 use crate::frontend::ProbeFrontend;
 use crate::protocol::NAME;
-use crate::records::{Shown, shown};
+use crate::records::Shown;
 use crate::requests::{self, Answering, at_once, error};
 use crate::subscription::Subscription;
 use crate::wire::{self, BadLine, Command};
@@ -144,6 +145,7 @@ impl ProbeSession {
         let (probe, caller) = (self.probe.clone(), self.caller.clone());
         match command {
             Command::Hello { client } => self.hello(client),
+            Command::Queue { name } => requests::create_queue(probe, caller, name),
             Command::Create { topic, partitions } => requests::create(probe, caller, topic, partitions),
             Command::Publish { topic, partition, text } => {
                 self.hold(probe.shard(&caller, topic, partition));
@@ -154,17 +156,19 @@ impl ProbeSession {
                 requests::read(probe, &caller, topic, partition, offset, most)
             }
             Command::Subscribe { topic } => self.subscribe(topic),
-            Command::Set { name, value } => self.write(name, &format!("set {name} {value}")),
-            Command::Add { name, number } => self.write(name, &format!("add {name} {number}")),
-            Command::Get { name } => requests::get(&probe, self.written.get(&probe.home(name)), name),
-            Command::Put { queue, value } => self.write(queue, &format!("put {queue} {value}")),
+            Command::Set { name, value } => self.write(&format!("set {name} {value}")),
+            Command::Add { name, number } => self.write(&format!("add {name} {number}")),
+            Command::Get { name } => {
+                requests::get(&probe, &caller, self.written.get(&probe.home(&caller)), name)
+            }
+            Command::Put { queue, value } => self.write(&format!("put {queue} {value}")),
             Command::Take { queue, ms } => {
                 let number = (self.open.id().0 << 32) + self.number();
                 requests::take(probe, &caller, queue, ms, number)
             }
-            Command::Lease { topic, ms } => requests::lease(probe, &caller, topic, ms),
-            Command::Done { topic, lease } => requests::end_lease(&probe, &caller, "done", topic, lease),
-            Command::Return { topic, lease } => requests::end_lease(&probe, &caller, "return", topic, lease),
+            Command::Lease { queue, ms } => requests::lease(probe, &caller, queue, ms),
+            Command::Done { queue, lease } => requests::end_lease(&probe, &caller, "done", queue, lease),
+            Command::Return { queue, lease } => requests::end_lease(&probe, &caller, "return", queue, lease),
             // Handled before: they have no answer.
             Command::Credit { .. } | Command::Answer { .. } => at_once(error("unexpected")),
         }
@@ -178,8 +182,8 @@ impl ProbeSession {
         }
     }
 
-    fn write(&mut self, name: &str, words: &str) -> Answering {
-        let home = self.probe.home(name);
+    fn write(&mut self, words: &str) -> Answering {
+        let home = self.probe.home(&self.caller);
         let written = self.probe.write(&self.caller, home, words);
         if let Ok((entry, _)) = &written {
             self.written.insert(home, entry.clone());
@@ -270,16 +274,15 @@ impl Session for ProbeSession {
     fn pushed(&mut self, push: Push, io: &mut Io) -> Result<(), Ending> {
         match push {
             Push::Deliver(delivery) => {
-                let fetched = sabir_broker::Fetched { slices: vec![delivery.records], ..Default::default() };
-                let records = shown(self.broker(), &fetched, 0, delivery.range.start);
-                let within = records.iter().filter(|record| record.offset < delivery.range.end);
-                within.for_each(|record| put_message(io, delivery.subscription, record));
+                let Range { start, end } = delivery.offsets;
+                let seen = if delivery.redelivered { " again" } else { "" };
+                put(io, format!("DELIVER {} {start} {end}{seen}", delivery.consumer));
             }
             Push::Confirmed(confirmation) => {
                 let word = if confirmation.stored { "CONFIRMED" } else { "REFUSED" };
                 put(io, format!("{word} {}", confirmation.number));
             }
-            Push::Cancelled { subscription, why } => put_end(io, subscription, why),
+            Push::Cancelled { consumer, why } => put_end(io, consumer, why),
             Push::Alarm { of, raised } => {
                 put(io, format!("ALARM {of} {}", if raised { "on" } else { "off" }))
             }

@@ -2,23 +2,28 @@
 //!
 //! All of it is decided where an entry is applied, in entry order. A command is its form, a word and its arguments, with spaces between them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i64, take_u64};
+use sabir_broker::projection::delivery::{
+    HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement, Terms,
+};
 use sabir_broker::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
     Paged, Projection, ProjectionFactory,
 };
-use sabir_model::{DecodeError, stored};
+use sabir_model::{DecodeError, PartitionId, stored};
 
 use crate::protocol::NAME;
 
 /// What the broker is given.
 pub(crate) const PROJECTION: ProjectionFactory = ProjectionFactory { name: NAME, make: State::make };
 
-/// The form of commands and of all that is stored.
+/// The form of commands and of all that is stored, but for leases.
 const FORM: u8 = 1;
+/// In the first one they were of any topic's records, and kept here.
+const LEASES_FORM: u8 = 2;
 /// Values, and waiting clients, of one queue; leases of one partition.
 const MOST: usize = 1000;
 
@@ -29,7 +34,7 @@ pub(crate) struct State {
     leases: Paged<Name, Leases>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Name(String);
 
 #[derive(Debug, Clone)]
@@ -43,15 +48,11 @@ struct Queue {
     takers: VecDeque<(EntryId, u64)>,
 }
 
+/// Leases of a queue of the broker's, which keeps what is leased under the lease's number; here is when each is over.
 #[derive(Debug, Default)]
 struct Leases {
-    /// The first offset that was never leased.
-    next: i64,
-    last_lease: u64,
-    /// The offset and the deadline of each.
-    held: BTreeMap<u64, (i64, i64)>,
-    /// What was leased and came back.
-    returned: BTreeSet<i64>,
+    last: u64,
+    deadlines: BTreeMap<u64, i64>,
 }
 
 /// A command, as an entry has it.
@@ -70,8 +71,7 @@ impl State {
 
     /// When the next lease ends, by the node's time.
     pub(crate) fn next_deadline(&self) -> Option<i64> {
-        let held = self.leases.iter().flat_map(|(_, leases)| leases.held.values());
-        held.map(|(_, deadline)| *deadline).min()
+        self.leases.iter().flat_map(|(_, leases)| leases.deadlines.values()).min().copied()
     }
 
     fn add(&mut self, name: Name, by: i64) -> String {
@@ -126,57 +126,76 @@ impl State {
         }
     }
 
-    /// Leases the first record between `start` and `end` that is not leased: that is what the partition had when it was asked for.
-    fn lease(&mut self, of: Name, [start, end, ms]: [i64; 3], now_ms: i64) -> String {
+    /// Leases the first message that is ready.
+    fn lease(&mut self, of: Name, ms: u32, effects: &mut Effects<'_>) -> Result<String, DecodeError> {
+        let queue = of.partition()?;
         let leases = self.leases.get_or_insert_with(of, Leases::default);
-        if leases.held.len() >= MOST {
-            return "ERR too many records are leased".into();
+        if leases.deadlines.len() >= MOST {
+            return Ok("ERR too many messages are leased".into());
         }
-        match leases.take_next(start, end) {
-            None => "NIL".into(),
-            Some(offset) => {
-                leases.last_lease += 1;
-                leases.held.insert(leases.last_lease, (offset, now_ms.saturating_add(ms)));
-                format!("OK {} {offset}", leases.last_lease)
+        let terms = Terms { owner: MessageOwner::Lease, timeout_ms: ms, token: leases.last + 1 };
+        let taken = effects.delivery(queue, &Operation::Taken { count: 1, terms });
+        Ok(match taken.map(|taken| taken.acquired.first().cloned()) {
+            Err(refused) => format!("ERR {refused}"),
+            Ok(None) => "NIL".into(),
+            Ok(Some(message)) => {
+                leases.last += 1;
+                leases.deadlines.insert(leases.last, effects.time_ms().saturating_add(ms.into()));
+                format!("OK {} {}", leases.last, message.start)
             }
-        }
+        })
     }
 
-    fn end_lease(&mut self, of: &Name, lease: u64, comes_back: bool) -> String {
-        let leases = self.leases.get_mut(of);
-        match leases.and_then(|leases| Some((leases.held.remove(&lease)?.0, leases))) {
-            None => "ERR there is no such lease, or it has ended".into(),
-            Some((offset, leases)) => {
-                leases.returned.extend(comes_back.then_some(offset));
-                "OK".into()
-            }
+    fn end_lease(
+        &mut self,
+        of: &Name,
+        lease: u64,
+        comes_back: bool,
+        effects: &mut Effects<'_>,
+    ) -> Result<String, DecodeError> {
+        if let Some(leases) = self.leases.get_mut(of) {
+            leases.deadlines.remove(&lease);
         }
+        let held_by = HeldBy::Token(lease);
+        let ended = change(of.partition()?, effects, |ranges| match comes_back {
+            true => Operation::Returned { ranges, held_by, counted: true, not_before_ms: 0 },
+            false => Operation::Settled { ranges, held_by, why: Settlement::Acknowledged },
+        });
+        Ok(if ended { "OK" } else { "ERR there is no such lease, or it has ended" }.into())
     }
 
-    fn expire(&mut self, now_ms: i64) -> String {
-        let due = |leases: &Leases| leases.held.values().any(|(_, deadline)| *deadline <= now_ms);
+    /// Has leases end that are over.
+    fn expire(&mut self, effects: &mut Effects<'_>) -> Result<String, DecodeError> {
+        let now_ms = effects.time_ms();
+        let due = |leases: &Leases| leases.deadlines.values().any(|deadline| *deadline <= now_ms);
         let all: Vec<_> = self.leases.iter().filter(|(_, l)| due(l)).map(|(of, _)| of.clone()).collect();
-        for of in &all {
-            let leases = self.leases.get_mut(of).expect("it was found just now");
-            let ended = leases.held.extract_if(.., |_, (_, deadline)| *deadline <= now_ms);
-            leases.returned.extend(ended.map(|(_, (offset, _))| offset));
+        for of in all {
+            change(of.partition()?, effects, |ranges| {
+                let (held_by, counted) = (HeldBy::Overdue, true);
+                Operation::Returned { ranges, held_by, counted, not_before_ms: 0 }
+            });
+            let leases = self.leases.get_mut(&of).expect("it was found just now");
+            leases.deadlines.retain(|_, deadline| *deadline > now_ms);
         }
-        "OK".into()
+        Ok("OK".into())
     }
 }
 
-impl Leases {
-    fn take_next(&mut self, start: i64, end: i64) -> Option<i64> {
-        // What retention has deleted is nobody's any more.
-        self.returned = self.returned.split_off(&start);
-        self.next = self.next.max(start);
-        self.returned.pop_first().or_else(|| {
-            let next = self.next;
-            (next < end).then(|| {
-                self.next += 1;
-                next
-            })
-        })
+/// Does something to those messages of a queue that are held as the operation says; tells whether there were any.
+fn change(
+    queue: PartitionId,
+    effects: &mut Effects<'_>,
+    operation: impl FnOnce(OffsetRanges<'_>) -> Operation<'_>,
+) -> bool {
+    let Some(kept) = effects.partition(queue) else { return false };
+    let all = RangesBuffer::of(std::iter::once(kept.start.0 as u64..kept.end.0 as u64));
+    effects.delivery(queue, &operation(all.ranges())).is_ok_and(|done| done.concerned > 0)
+}
+
+impl Name {
+    /// The partition that it names.
+    fn partition(&self) -> Result<PartitionId, DecodeError> {
+        number(&self.0).map(PartitionId)
     }
 }
 
@@ -202,17 +221,18 @@ impl FrontendProjection for State {
             "put" => self.put(name.clone(), rest, effects),
             "take" => self.take(name.clone(), number(rest)?, effects),
             "give-up" => self.give_up(&name, number(rest)?, effects),
-            "lease" => {
-                let (start, end, ms) = three(rest);
-                self.lease(name.clone(), [number(start)?, number(end)?, number(ms)?], effects.time_ms())
-            }
-            "done" => self.end_lease(&name, number(rest)?, false),
-            "return" => self.end_lease(&name, number(rest)?, true),
-            "expire" => self.expire(effects.time_ms()),
+            "lease" => self.lease(name.clone(), number(rest)?, effects)?,
+            "done" => self.end_lease(&name, number(rest)?, false, effects)?,
+            "return" => self.end_lease(&name, number(rest)?, true, effects)?,
+            "expire" => self.expire(effects)?,
             _ => return Err(DecodeError::Field("command")),
         };
         self.forget_if_empty(&name);
         Ok(answer.into())
+    }
+
+    fn partition_gone(&mut self, id: PartitionId) {
+        self.leases.remove(&Name(id.to_string()));
     }
 }
 
@@ -244,7 +264,7 @@ impl PageValue for Text {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, |rest| {
+        decode(bytes, FORM, |rest| {
             let text = std::str::from_utf8(std::mem::take(rest)).map_err(|_| DecodeError::Field("text"))?;
             Ok(Self(text.into()))
         })
@@ -264,7 +284,7 @@ impl PageValue for Queue {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, |rest| {
+        decode(bytes, FORM, |rest| {
             let mut queue = Self::default();
             for _ in 0..stored::take_count(rest, 1)? {
                 queue.values.push_back(stored::take_str(rest)?.into());
@@ -280,29 +300,20 @@ impl PageValue for Queue {
 
 impl PageValue for Leases {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
-        put_i64(out, self.next);
-        put_u64(out, self.last_lease);
-        put_u64(out, self.held.len() as u64);
-        for (lease, (offset, deadline)) in &self.held {
+        out.push(LEASES_FORM);
+        put_u64(out, self.last);
+        put_u64(out, self.deadlines.len() as u64);
+        for (lease, deadline) in &self.deadlines {
             put_u64(out, *lease);
-            put_i64(out, *offset);
             put_i64(out, *deadline);
         }
-        put_u64(out, self.returned.len() as u64);
-        self.returned.iter().for_each(|offset| put_i64(out, *offset));
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, |rest| {
-            let (next, last_lease) = (take_i64(rest)?, take_u64(rest)?);
-            let mut leases = Self { next, last_lease, ..Self::default() };
-            for _ in 0..stored::take_count(rest, 3)? {
-                let lease = take_u64(rest)?;
-                leases.held.insert(lease, (take_i64(rest)?, take_i64(rest)?));
-            }
-            for _ in 0..stored::take_count(rest, 1)? {
-                leases.returned.insert(take_i64(rest)?);
+        decode(bytes, LEASES_FORM, |rest| {
+            let mut leases = Self { last: take_u64(rest)?, ..Self::default() };
+            for _ in 0..stored::take_count(rest, 2)? {
+                leases.deadlines.insert(take_u64(rest)?, take_i64(rest)?);
             }
             Ok(leases)
         })
@@ -311,10 +322,11 @@ impl PageValue for Leases {
 
 fn decode<T>(
     mut bytes: &[u8],
+    form: u8,
     take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>,
 ) -> Result<T, PageDecodeError> {
     let all = || {
-        stored::take_form(&mut bytes, FORM)?;
+        stored::take_form(&mut bytes, form)?;
         let taken = take(&mut bytes)?;
         stored::end(bytes)?;
         Ok(taken)
@@ -342,13 +354,14 @@ mod tests {
         assert_eq!(encoded(&queue), bytes);
         let read = Queue::decode(&bytes).unwrap();
         assert_eq!((read.values, read.takers), (queue.values, queue.takers));
-        let leases = Leases { next: 3, last_lease: 2, held: [(2, (1, 500))].into(), returned: [0].into() };
-        let bytes = [1, 6, 2, 1, 2, 2, 0xe8, 0x07, 1, 0];
+        let leases = Leases { last: 300, deadlines: [(2, 500)].into() };
+        let bytes = [2, 0xac, 0x02, 1, 2, 0xe8, 0x07];
         assert_eq!(encoded(&leases), bytes);
-        assert_eq!(Leases::decode(&bytes).unwrap().held, leases.held);
+        let read = Leases::decode(&bytes).unwrap();
+        assert_eq!((read.last, read.deadlines), (leases.last, leases.deadlines));
         assert_eq!(encoded(&Text("v".into())), [1, b'v']);
         assert!(
-            Leases::decode(&[2, 6]).is_err() && Queue::decode(&[1, 9]).is_err(),
+            Leases::decode(&[3, 6, 0]).is_err() && Queue::decode(&[1, 9]).is_err(),
             "of a later form, or cut"
         );
     }

@@ -40,8 +40,8 @@ impl Subscription {
     ) -> Result<Self, ReadError> {
         let mut positions = Positions::new();
         for partition in &topic.partitions {
-            let next = broker.partition_stats(partition.shard, partition.id)?.end;
             let target = ReadTarget::new(caller, topic, partition.index)?;
+            let next = broker.partition_stats(target)?.end;
             positions.push(PartitionPosition { index: partition.index, target, next });
         }
         let reading = Box::pin(next(broker.clone(), positions));

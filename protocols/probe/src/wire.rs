@@ -16,6 +16,10 @@ pub(crate) enum Command<'a> {
         topic: &'a str,
         partitions: u32,
     },
+    /// Has a queue of the broker's be there, whose messages are leased.
+    Queue {
+        name: &'a str,
+    },
     Publish {
         topic: &'a str,
         partition: i32,
@@ -59,15 +63,15 @@ pub(crate) enum Command<'a> {
         ms: u32,
     },
     Lease {
-        topic: &'a str,
+        queue: &'a str,
         ms: u32,
     },
     Done {
-        topic: &'a str,
+        queue: &'a str,
         lease: u64,
     },
     Return {
-        topic: &'a str,
+        queue: &'a str,
         lease: u64,
     },
     /// Answers what it was asked.
@@ -103,6 +107,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "HELLO" => Command::Hello { client: name(rest)? },
         "CREATE" => fields(rest)
             .and_then(|[topic, partitions]| Ok(Command::Create { topic, partitions: number(partitions)? }))?,
+        "QUEUE" => Command::Queue { name: word_of(rest)? },
         "PUBLISH" => fields(rest).and_then(|[topic, partition, text]| {
             Ok(Command::Publish { topic, partition: number(partition)?, text })
         })?,
@@ -122,12 +127,12 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "TAKE" => {
             fields(rest).and_then(|[queue, ms]| Ok(Command::Take { queue: name(queue)?, ms: number(ms)? }))?
         }
-        "LEASE" => fields(rest).and_then(|[topic, ms]| Ok(Command::Lease { topic, ms: number(ms)? }))?,
+        "LEASE" => fields(rest).and_then(|[queue, ms]| Ok(Command::Lease { queue, ms: number(ms)? }))?,
         "DONE" => {
-            fields(rest).and_then(|[topic, lease]| Ok(Command::Done { topic, lease: number(lease)? }))?
+            fields(rest).and_then(|[queue, lease]| Ok(Command::Done { queue, lease: number(lease)? }))?
         }
         "RETURN" => {
-            fields(rest).and_then(|[topic, lease]| Ok(Command::Return { topic, lease: number(lease)? }))?
+            fields(rest).and_then(|[queue, lease]| Ok(Command::Return { queue, lease: number(lease)? }))?
         }
         "ANSWER" => fields(rest).and_then(|[of, text]| Ok(Command::Answer { number: number(of)?, text }))?,
         _ => return Err(BadLine("there is no such command")),
@@ -175,7 +180,7 @@ mod tests {
         );
         assert_eq!(parse(b"SET a \n"), Ok(Command::Set { name: "a", value: "" }));
         assert_eq!(parse(b"CREDIT 5"), Ok(Command::Credit { messages: 5 }));
-        assert_eq!(parse(b"LEASE t 50"), Ok(Command::Lease { topic: "t", ms: 50 }));
+        assert_eq!(parse(b"LEASE t 50"), Ok(Command::Lease { queue: "t", ms: 50 }));
         for (line, says) in [
             (b"".as_slice(), "no such command"),
             (b"set a b", "no such command"),

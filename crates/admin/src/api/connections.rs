@@ -45,6 +45,7 @@ pub struct ConnectionDetails {
 }
 
 pub async fn list(Open(shown): Open, page: Page) -> Answer<Connections> {
+    page.goes_by(false, false)?;
     let after = page.after.as_deref().map(number).transpose()?;
     let mut listed = shown.registry.list();
     listed.retain(|view| after.is_none_or(|after| view.id > after) && view.client.starts_with(&page.prefix));

@@ -1,10 +1,9 @@
 //! Definitions: which topics there are and what they set for themselves, in one document that this broker or another one takes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -19,11 +18,11 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::Answer;
 use super::problem::Problem;
-use super::request::{Open, WriteAccess, read_json};
+use super::request::{Open, Within, WriteAccess, parse, read};
 use super::topics::{ConfigChange, kind, own_settings};
 use crate::Admin;
+use crate::workers::AnswerWorkers;
 
 /// The form of the document. One that says another is refused, whatever else is in it.
 const VERSION: u32 = 1;
@@ -59,7 +58,7 @@ impl TopicDefinition {
         Self {
             name: name.to_owned(),
             partitions,
-            kind: kind(config.kind),
+            kind: kind(&config.kind),
             config: own_settings(config),
             kept_settings: kept.collect(),
         }
@@ -100,15 +99,23 @@ fn union<'a>(
 }
 
 /// The document, made piece by piece as it is read: each topic as it is when its turn comes.
-pub async fn export(Open(shown): Open) -> Response {
-    let pieces =
-        Pieces { broker: shown.broker.clone(), page: VecDeque::new(), after: None, step: Step::Begin };
-    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
+pub async fn export(State(admin): State<Admin>, Open(shown): Open, Within(caller): Within) -> Response {
+    let broker = shown.broker.clone();
+    let pieces = Pieces { broker, caller, page: VecDeque::new(), after: None, step: Step::Begin };
+    let body =
+        Body::from_stream(stream::try_unfold(pieces, move |pieces| next(admin.workers.clone(), pieces)));
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The next piece, made by a worker.
+async fn next(workers: AnswerWorkers, mut pieces: Pieces) -> io::Result<Option<(Bytes, Pieces)>> {
+    let made = workers.run(move || pieces.next().map(|piece| (piece, pieces))).await;
+    made.map_err(|_| io::Error::other("the document broke off"))
 }
 
 struct Pieces {
     broker: Broker,
+    caller: Caller,
     /// The topics that come next.
     page: VecDeque<Arc<Topic>>,
     /// The last of them that was looked up.
@@ -158,18 +165,18 @@ impl Pieces {
 
     fn topic(&mut self) -> Option<Arc<Topic>> {
         if self.page.is_empty() {
-            self.page = page_after(&self.broker.catalog(), self.after.as_deref());
+            self.page = page_after(&self.broker.catalog(), &self.caller, self.after.as_deref());
             self.after = self.page.back().map(|last| last.name.clone());
         }
         self.page.pop_front()
     }
 }
 
-/// The first topics by name behind one, without those that the broker keeps for itself.
-fn page_after(catalog: &CatalogView, after: Option<&str>) -> VecDeque<Arc<Topic>> {
+/// The caller's first topics by name behind one, without those that the broker keeps for itself.
+fn page_after(catalog: &CatalogView, caller: &Caller, after: Option<&str>) -> VecDeque<Arc<Topic>> {
     let mut first: BTreeMap<&str, &Arc<Topic>> = BTreeMap::new();
     let behind = |topic: &&Arc<Topic>| !topic.internal && after.is_none_or(|after| &*topic.name > after);
-    for topic in catalog.topics().filter(behind) {
+    for topic in catalog.topics_of(caller).filter(behind) {
         first.insert(&topic.name, topic);
         if first.len() > PAGE {
             first.pop_last();
@@ -245,6 +252,7 @@ fn so_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<WantedTopic>, D::E
 #[serde(deny_unknown_fields, default)]
 pub struct ImportMode {
     dry_run: bool,
+    namespace: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -264,20 +272,26 @@ pub async fn import(
     _: WriteAccess,
     Open(shown): Open,
     State(admin): State<Admin>,
+    Within(caller): Within,
     mode: Result<Query<ImportMode>, QueryRejection>,
     request: Request,
-) -> Answer<DefinitionsImported> {
-    let Query(ImportMode { dry_run }) = mode.map_err(|error| Problem::bad_request(error.body_text()))?;
+) -> Result<Response, Problem> {
+    let Query(ImportMode { dry_run, .. }) = mode.map_err(|error| Problem::bad_request(error.body_text()))?;
     let _alone = admin.importing.try_lock().map_err(|_| {
         let detail = "definitions are being taken already: ask again";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     })?;
-    let document: DefinitionsDocument = read_json(request, DOCUMENT, PATIENCE).await?;
-    let Plan { topics, new } = plan(&shown.broker, document.topics)?;
+    let body = read(request, DOCUMENT, PATIENCE).await?;
+    let (broker, asker) = (shown.broker.clone(), caller.clone());
+    let judging = move || {
+        let document: DefinitionsDocument = parse(&body)?;
+        plan(&broker, &asker, document.topics)
+    };
+    let Plan { topics, new } = admin.workers.run(judging).await??;
     if !dry_run {
-        create(&shown.broker, new).await?;
+        create(&shown.broker, &caller, new).await?;
     }
-    Ok(Json(DefinitionsImported { dry_run, topics }))
+    admin.workers.run(move || Json(DefinitionsImported { dry_run, topics }).into_response()).await
 }
 
 #[derive(Default)]
@@ -295,7 +309,7 @@ impl Plan {
 }
 
 /// What is to be made, or all that stands against it.
-fn plan(broker: &Broker, wanted: Vec<WantedTopic>) -> Result<Plan, Problem> {
+fn plan(broker: &Broker, caller: &Caller, wanted: Vec<WantedTopic>) -> Result<Plan, Problem> {
     let (mut plan, mut names, mut refused) = (Plan::default(), HashSet::new(), Vec::new());
     for topic in wanted {
         let name = topic.name.clone();
@@ -303,7 +317,7 @@ fn plan(broker: &Broker, wanted: Vec<WantedTopic>) -> Result<Plan, Problem> {
             refused.push(Problem::bad_request(format!("topic {name:?} stands in the document twice")));
             continue;
         }
-        match judge(broker, topic) {
+        match judge(broker, caller, topic) {
             Ok(new) => plan.take(name, new),
             Err(problem) => refused.push(problem),
         }
@@ -316,7 +330,7 @@ fn plan(broker: &Broker, wanted: Vec<WantedTopic>) -> Result<Plan, Problem> {
 }
 
 /// The topic to be made, if it is to be made and can be.
-fn judge(broker: &Broker, wanted: WantedTopic) -> Result<Option<NewTopic>, Problem> {
+fn judge(broker: &Broker, caller: &Caller, wanted: WantedTopic) -> Result<Option<NewTopic>, Problem> {
     let defaults = &broker.options().defaults;
     let WantedTopic { name, partitions, config: change, .. } = &wanted;
     let mut config = defaults.clone();
@@ -326,7 +340,7 @@ fn judge(broker: &Broker, wanted: WantedTopic) -> Result<Option<NewTopic>, Probl
     if wanted.kind == WantedKind::Queue {
         config.kind = TopicKind::Queue(Default::default());
     }
-    if let Some(there) = broker.catalog().topic(name) {
+    if let Some(there) = broker.catalog().topic_of(caller, name) {
         let mut known = TopicConfig::clone(&there.config);
         known.inherit(defaults);
         let known = TopicDefinition::new(name, there.partitions.len() as u32, &known);
@@ -338,7 +352,7 @@ fn judge(broker: &Broker, wanted: WantedTopic) -> Result<Option<NewTopic>, Probl
     }
     let WantedTopic { name, partitions, .. } = wanted;
     let topic = NewTopic { name, partitions, config, internal: false, unlike: false };
-    let judged = broker.check_new_topic(&Caller::OPERATOR, &topic);
+    let judged = broker.check_new_topic(caller, &topic);
     judged.map_err(|error| Problem::from(error).about(&format!("topic {:?}", topic.name)))?;
     Ok(Some(topic))
 }
@@ -372,12 +386,12 @@ fn room(broker: &Broker, new: &[NewTopic]) -> Result<(), TopicError> {
 }
 
 /// What was made stays, should something go wrong on the way: the document can be given again.
-async fn create(broker: &Broker, new: Vec<NewTopic>) -> Result<(), Problem> {
+async fn create(broker: &Broker, caller: &Caller, new: Vec<NewTopic>) -> Result<(), Problem> {
     let (all, mut made, mut new) = (new.len(), 0, new.into_iter());
     while new.len() > 0 {
         let together: Vec<_> = new.by_ref().take(TOGETHER).collect();
         let names: Vec<String> = together.iter().map(|topic| topic.name.clone()).collect();
-        let outcomes = broker.create_topics(&Caller::OPERATOR, together).await;
+        let outcomes = broker.create_topics(caller, together).await;
         made += outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         let failed = outcomes.into_iter().zip(names).find_map(|(made, name)| Some((made.err()?, name)));
         if let Some((error, name)) = failed {

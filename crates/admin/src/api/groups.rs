@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Name, Open, Owner, Page, WriteAccess};
+use super::request::{Name, Open, Owner, Page, WriteAccess, protocol_named};
 
 #[derive(Serialize)]
 pub struct GroupList {
@@ -30,11 +30,18 @@ struct Summary {
 pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
     let groups = shown.broker.groups(&Caller::OPERATOR);
     groups.ready().map_err(|error| Problem::refused("groups", error))?;
-    let all = groups.list_all().into_iter().map(|listing| (place(&shown.broker, &listing.group), listing));
+    let broker = &shown.broker;
+    let mut listings = broker.all_groups();
+    listings.retain(|listing| page.is_within(listing.group.namespace.as_str()));
+    if let Some(name) = &page.protocol {
+        let wanted = protocol_named(broker, name)?;
+        listings.retain(|listing| broker.owner_of(&listing.group).as_deref() == Some(wanted));
+    }
+    let all = listings.into_iter().map(|listing| (place(broker, &listing.group), listing));
     let (listed, next) = page.cut(all, |(place, _)| place);
     let summary = |(_, listing): (String, sabir_broker::GroupListing)| Summary {
         group: listing.group.name.to_string(),
-        owner: owner(&shown.broker, &listing.group),
+        owner: owner(broker, &listing.group),
         state: listing.phase.name(),
         kind: listing.protocol_type.to_string(),
         members: listing.members,

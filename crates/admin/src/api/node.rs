@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use sabir_broker::{Caller, ShardStats};
+use sabir_broker::{Broker, ShardStats};
 use sabir_model::{Durability, ShardId};
 use serde::Serialize;
 
@@ -59,7 +59,7 @@ pub async fn node(State(admin): State<Admin>, Open(shown): Open) -> Json<NodeRep
         shards: broker.stats().shards.len(),
         topics: catalog.len(),
         partitions: catalog.partitions(),
-        groups: broker.groups(&Caller::OPERATOR).count(),
+        groups: broker.group_count(),
         listeners: (shown.front_ends)().into_iter().flat_map(listeners).collect(),
     })
 }
@@ -105,14 +105,15 @@ struct Shard {
 }
 
 pub async fn shards(Open(shown): Open) -> Json<Shards> {
+    let shard = |stats: &ShardStats| shard(&shown.broker, stats);
     Json(Shards { shards: shown.broker.stats().shards.iter().map(shard).collect() })
 }
 
-fn shard(stats: &ShardStats) -> Shard {
+fn shard(broker: &Broker, stats: &ShardStats) -> Shard {
     Shard {
         shard: stats.shard.0,
         holds: if stats.shard == ShardId::CATALOG { "catalog" } else { "partitions" },
-        holds_groups: stats.shard == ShardId::GROUPS,
+        holds_groups: broker.has_groups(stats.shard),
         state: match stats {
             ShardStats { stopped: true, .. } => "stopped",
             ShardStats { full: true, .. } => "full",

@@ -1,5 +1,7 @@
 //! Positions of a group without members, set and taken away one by one.
 
+use std::collections::BTreeSet;
+
 use axum::http::StatusCode;
 use sabir_broker::{Broker, Caller, Fence, GroupPhase, OffsetCommit, Text};
 use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
@@ -43,9 +45,15 @@ pub async fn change(
     let (broker, groups) = (&shown.broker, shown.broker.groups(&caller));
     let refused = |error| Problem::refused(&format!("group {group:?}"), error);
     groups.ready().map_err(refused)?;
-    let (mut set, mut gone) = (Vec::new(), Vec::new());
+    let (mut set, mut gone, mut named) = (Vec::new(), Vec::new(), BTreeSet::new());
     for position in &wanted.offsets {
-        let topic = place(broker, position)?;
+        let topic = place(broker, &caller, position)?;
+        if !named.insert((topic, position.partition)) {
+            let OffsetChange { topic, partition, .. } = position;
+            return Err(Problem::bad_request(format!(
+                "topic {topic:?}, partition {partition} is named twice"
+            )));
+        }
         match position.offset {
             Some(offset) if offset < 0 => {
                 return Err(Problem::invalid(format!("offset: expected a number from 0 on, not {offset}")));
@@ -67,9 +75,9 @@ pub async fn change(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn place(broker: &Broker, position: &OffsetChange) -> Result<TopicId, Problem> {
+fn place(broker: &Broker, caller: &Caller, position: &OffsetChange) -> Result<TopicId, Problem> {
     let OffsetChange { topic: name, partition, .. } = position;
-    let topic = find(broker, name)?;
+    let topic = find(broker, caller, name)?;
     match topic.partition(*partition) {
         Some(_) => Ok(topic.id),
         None => {

@@ -129,7 +129,8 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         E::Exists(_) | E::Collides { .. } => (StatusCode::CONFLICT, "topic-exists"),
         E::Reserved { .. } => (StatusCode::CONFLICT, "reserved-name"),
         E::Internal(_) => (StatusCode::CONFLICT, "internal-topic"),
-        E::MadeElsewhere(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        E::IsQueue | E::InUse | E::NotEmpty => (StatusCode::CONFLICT, "queue"),
+        E::MadeElsewhere(_) | E::Exclusive(_) => (StatusCode::FORBIDDEN, "forbidden"),
         E::Changed => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         E::InvalidName { .. }
         | E::Partitions { .. }
@@ -138,6 +139,7 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         | E::Setting(_)
         | E::TooManySettings { .. }
         | E::TooManyFrontends
+        | E::QueuesNeedLevel { .. }
         | E::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         E::Shard(failure) => of_shard(*failure),
     }

@@ -1,16 +1,17 @@
 //! The oldest records of a topic, deleted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::http::StatusCode;
-use sabir_broker::{Broker, Caller, Partition, Topic};
+use sabir_broker::{Broker, Caller, Partition, ReadTarget, Topic};
 use sabir_model::Offset;
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, WriteAccess};
+use super::request::{Body, Name, Open, Within, WriteAccess};
 use super::topics::find;
 
 #[derive(Deserialize)]
@@ -42,17 +43,23 @@ struct PartitionStart {
 pub async fn delete(
     _: WriteAccess,
     Open(shown): Open,
+    Within(caller): Within,
     Name(name): Name,
     Body(cuts): Body<RecordCuts>,
 ) -> Answer<RecordsCut> {
     let broker = &shown.broker;
-    let topic = find(broker, &name)?;
+    let topic = find(broker, &caller, &name)?;
+    let mut named = BTreeSet::new();
+    if let Some(again) = cuts.before.iter().find(|cut| !named.insert(cut.partition)) {
+        let detail = format!("topic {name:?}, partition {} is named twice", again.partition);
+        return Err(Problem::bad_request(detail));
+    }
     // All is looked at before the first record goes.
     let places: Vec<_> =
         cuts.before.iter().map(|cut| place(broker, &topic, cut)).collect::<Result<_, _>>()?;
     let mut partitions = Vec::with_capacity(places.len());
     for (place, before) in places {
-        let start = broker.delete_records(&Caller::OPERATOR, place.shard, place.id, before).await?;
+        let start = broker.delete_records(&caller, place.shard, place.id, before).await?;
         partitions.push(PartitionStart { partition: place.index, start: start.0 });
     }
     Ok(Json(RecordsCut { topic: name, partitions }))
@@ -64,8 +71,8 @@ fn place(broker: &Broker, topic: &Arc<Topic>, cut: &RecordCut) -> Result<(Partit
         let detail = format!("topic {name:?} has no partition {partition}");
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-partition", detail));
     };
-    let kept = broker
-        .partition_stats(place.shard, place.id)
+    let kept = ReadTarget::new(&Caller::OPERATOR, topic, partition)
+        .and_then(|target| broker.partition_stats(target))
         .map_err(|error| Problem::refused(&format!("topic {name:?}, partition {partition}"), error))?;
     if !(0..=kept.end.0).contains(&cut.offset) {
         let detail = format!(

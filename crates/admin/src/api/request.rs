@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
-use sabir_broker::Caller;
+use sabir_broker::{Broker, Caller};
 use sabir_model::Namespace;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -88,11 +89,15 @@ pub struct Page {
     pub prefix: String,
     /// So many at most.
     pub limit: usize,
+    /// Only what is in this namespace.
+    pub namespace: Option<String>,
+    /// Only what is this protocol's.
+    pub protocol: Option<String>,
 }
 
 impl Default for Page {
     fn default() -> Self {
-        Self { after: None, prefix: String::new(), limit: 100 }
+        Self { after: None, prefix: String::new(), limit: 100, namespace: None, protocol: None }
     }
 }
 
@@ -110,6 +115,23 @@ impl FromRequestParts<Admin> for Page {
 }
 
 impl Page {
+    /// Refuses what a list does not go by.
+    pub fn goes_by(&self, namespace: bool, protocol: bool) -> Result<(), Problem> {
+        let asked = [
+            ("namespace", !namespace && self.namespace.is_some()),
+            ("protocol", !protocol && self.protocol.is_some()),
+        ];
+        match asked.iter().find(|(_, wrong)| *wrong) {
+            Some((name, _)) => Err(Problem::bad_request(format!("{name}: this list does not go by it"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what is of that namespace is wanted.
+    pub fn is_within(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.after.as_deref().is_none_or(|after| name > after) && name.starts_with(&self.prefix)
     }
@@ -148,15 +170,40 @@ impl FromRequestParts<Admin> for Owner {
             taken.map_err(|error| Problem::bad_request(error.body_text()))?;
         let mut caller = Caller::OPERATOR;
         if let Some(name) = protocol {
-            let known = shown.broker.options().front_ends.iter().find(|known| **known == name);
-            let unknown = || Problem::bad_request(format!("protocol: there is none called {name:?}"));
-            caller = caller.about(known.ok_or_else(unknown)?);
+            caller = caller.about(protocol_named(&shown.broker, &name)?);
         }
-        if let Some(name) = namespace {
-            let illegal = || Problem::bad_request(format!("namespace: none can be called {name:?}"));
-            caller = caller.within(Namespace::named(&name).ok_or_else(illegal)?);
-        }
-        Ok(Self(caller))
+        within(caller, namespace).map(Self)
+    }
+}
+
+/// The front end of that name.
+pub fn protocol_named(broker: &Broker, name: &str) -> Result<&'static str, Problem> {
+    let known = broker.options().front_ends.iter().find(|known| **known == name);
+    known.copied().ok_or_else(|| Problem::bad_request(format!("protocol: there is none called {name:?}")))
+}
+
+fn within(caller: Caller, namespace: Option<String>) -> Result<Caller, Problem> {
+    let Some(name) = namespace else { return Ok(caller) };
+    let illegal = || Problem::bad_request(format!("namespace: none can be called {name:?}"));
+    Ok(caller.within(Namespace::named(&name).ok_or_else(illegal)?))
+}
+
+/// The operator in the namespace that is asked for, or in the default one.
+pub struct Within(pub Caller);
+
+#[derive(Debug, Deserialize)]
+struct NamespaceQuery {
+    namespace: Option<String>,
+}
+
+impl FromRequestParts<Admin> for Within {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let taken: Result<Query<NamespaceQuery>, QueryRejection> =
+            Query::from_request_parts(parts, admin).await;
+        let Query(asked) = taken.map_err(|error| Problem::bad_request(error.body_text()))?;
+        within(Caller::OPERATOR, asked.namespace).map(Self)
     }
 }
 
@@ -172,11 +219,16 @@ impl<T: DeserializeOwned> FromRequest<Admin> for Body<T> {
 }
 
 /// The body of a request in JSON, if it has at most `most` bytes and is there within `patience`.
-pub async fn read_json<T: DeserializeOwned>(
+async fn read_json<T: DeserializeOwned>(
     request: Request,
     most: usize,
     patience: Duration,
 ) -> Result<T, Problem> {
+    parse(&read(request, most, patience).await?)
+}
+
+/// The body of a request that says it is JSON.
+pub async fn read(request: Request, most: usize, patience: Duration) -> Result<Bytes, Problem> {
     // A page elsewhere may send other types without asking first.
     let form = request.headers().get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok());
     if form.and_then(|form| form.split(';').next()).is_none_or(|form| form.trim() != "application/json") {
@@ -184,18 +236,22 @@ pub async fn read_json<T: DeserializeOwned>(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
     }
     let arriving = axum::body::to_bytes(request.into_body(), most);
-    let body = match tokio::time::timeout(patience, arriving).await {
-        Ok(Ok(body)) => body,
+    match tokio::time::timeout(patience, arriving).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => {
             let detail = format!("the body is broken off, or over {most} bytes");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail));
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail))
         }
         Err(_) => {
             let detail = "the body did not arrive in time";
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail));
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail))
         }
-    };
-    let mut json = serde_json::Deserializer::from_slice(&body);
+    }
+}
+
+/// What a body in JSON says.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
     let value =
         serde_path_to_error::deserialize(&mut json).map_err(|error| Problem::bad_request(placed(&error)))?;
     json.end().map(|()| value).map_err(|error| Problem::bad_request(error.to_string()))
@@ -217,7 +273,8 @@ mod tests {
     fn pages_follow_one_another() {
         let names = ["b", "ac", "a", "c", "ab"];
         let cut = |after: Option<&str>, prefix: &str, limit| {
-            let page = Page { after: after.map(str::to_owned), prefix: prefix.into(), limit };
+            let page =
+                Page { after: after.map(str::to_owned), prefix: prefix.into(), limit, ..Page::default() };
             let (names, next) = page.cut(names.iter(), |name| name);
             (names.into_iter().copied().collect::<Vec<_>>(), next)
         };

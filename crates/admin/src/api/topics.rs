@@ -1,23 +1,28 @@
 //! Topics: looked at, created, changed, deleted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sabir_broker::{Broker, Caller, NewTopic, Topic};
+use sabir_broker::{Broker, Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::batch::Compression;
-use sabir_model::{Durability, ShardFailure, TimestampType, TopicConfig, TopicField, TopicKind};
+use sabir_model::{
+    DEFAULT_NAMESPACE, Durability, ShardFailure, TimestampType, TopicConfig, TopicField, TopicKind,
+};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::node::durability;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, Page, WriteAccess};
+use super::request::{Body, Name, Open, Page, Within, WriteAccess};
 use super::{Answer, bounded};
+use crate::Admin;
 use crate::detail::totals;
 
 #[derive(Serialize)]
@@ -29,6 +34,7 @@ pub struct TopicList {
 #[derive(Serialize)]
 struct Summary {
     name: String,
+    namespace: String,
     id: String,
     internal: bool,
     partitions: usize,
@@ -36,16 +42,28 @@ struct Summary {
     bytes: u64,
 }
 
-pub async fn list(Open(shown): Open, page: Page) -> Json<TopicList> {
+pub async fn list(Open(shown): Open, page: Page) -> Answer<TopicList> {
+    page.goes_by(true, false)?;
     let catalog = shown.broker.catalog();
-    let (topics, next) = page.cut(catalog.topics(), |topic| &topic.name);
-    Json(TopicList { topics: topics.into_iter().map(|topic| summary(&shown.broker, topic)).collect(), next })
+    let wanted = catalog.topics().filter(|topic| page.is_within(&topic.namespace));
+    let (topics, next) = page.cut(wanted.map(|topic| (place(topic), topic)), |(place, _)| place);
+    let topics = topics.into_iter().map(|(_, topic)| summary(&shown.broker, topic)).collect();
+    Ok(Json(TopicList { topics, next }))
+}
+
+/// Where it stands in the list: by its name, and those of one name by their namespaces.
+fn place(topic: &Topic) -> Cow<'_, str> {
+    match &*topic.namespace {
+        DEFAULT_NAMESPACE => Cow::Borrowed(&topic.name),
+        namespace => Cow::Owned(format!("{}\n{namespace}", topic.name)),
+    }
 }
 
 fn summary(broker: &Broker, topic: &Topic) -> Summary {
     let (sum, records) = totals(broker, topic);
     Summary {
         name: topic.name.to_string(),
+        namespace: topic.namespace.to_string(),
         id: topic.id.to_string(),
         internal: topic.internal,
         partitions: topic.partitions.len(),
@@ -57,6 +75,7 @@ fn summary(broker: &Broker, topic: &Topic) -> Summary {
 #[derive(Serialize)]
 pub struct TopicDetails {
     name: String,
+    namespace: String,
     id: String,
     internal: bool,
     version: u64,
@@ -103,26 +122,27 @@ struct Partition {
     bytes: u64,
 }
 
-pub async fn one(Open(shown): Open, Name(name): Name) -> Answer<TopicDetails> {
-    Ok(Json(details(&shown.broker, &*find(&shown.broker, &name)?)))
+pub async fn one(Open(shown): Open, Within(caller): Within, Name(name): Name) -> Answer<TopicDetails> {
+    Ok(Json(details(&shown.broker, &*find(&shown.broker, &caller, &name)?)))
 }
 
-/// The topic of that name.
-pub fn find(broker: &Broker, name: &str) -> Result<Arc<Topic>, Problem> {
-    broker.catalog().topic(name).cloned().ok_or_else(|| Problem::unknown_topic(name))
+/// The caller's topic of that name.
+pub fn find(broker: &Broker, caller: &Caller, name: &str) -> Result<Arc<Topic>, Problem> {
+    broker.catalog().topic_of(caller, name).cloned().ok_or_else(|| Problem::unknown_topic(name))
 }
 
 fn details(broker: &Broker, topic: &Topic) -> TopicDetails {
     let (sum, records) = totals(broker, topic);
     TopicDetails {
         name: topic.name.to_string(),
+        namespace: topic.namespace.to_string(),
         id: topic.id.to_string(),
         internal: topic.internal,
         version: topic.version,
         config: config(&topic.config),
         records,
         bytes: sum.bytes,
-        partitions: topic.partitions.iter().map(|p| partition(broker, p)).collect(),
+        partitions: topic.partitions.iter().map(|p| partition(broker, topic, p)).collect(),
     }
 }
 
@@ -137,7 +157,7 @@ fn config(config: &TopicConfig) -> Config {
         },
         durability: config.durability.map(durability),
         compression: config.compression.map(|compression| compression.to_string()),
-        kind: kind(config.kind),
+        kind: kind(&config.kind),
         min_insync: config.min_insync,
         timestamp_before_max_ms: bounded(config.timestamp_before_max_ms),
         timestamp_after_max_ms: bounded(config.timestamp_after_max_ms),
@@ -156,16 +176,17 @@ pub fn own_settings(topic: &TopicConfig) -> Map<String, Value> {
     settings
 }
 
-pub fn kind(kind: TopicKind) -> &'static str {
+pub fn kind(kind: &TopicKind) -> &'static str {
     match kind {
         TopicKind::Retention => "retention",
         TopicKind::Queue(_) => "queue",
     }
 }
 
-fn partition(broker: &Broker, partition: &sabir_broker::Partition) -> Partition {
+fn partition(broker: &Broker, topic: &Topic, partition: &sabir_broker::Partition) -> Partition {
     let led = broker.leadership(partition.shard).filter(|(_, leads)| *leads);
-    let stats = broker.partition_stats(partition.shard, partition.id).unwrap_or_default();
+    let target = ReadTarget::new(&Caller::OPERATOR, topic, partition.index);
+    let stats = target.and_then(|target| broker.partition_stats(target)).unwrap_or_default();
     Partition {
         partition: partition.index,
         shard: partition.shard.0,
@@ -245,7 +266,7 @@ fn refuse_others<'de, D: Deserializer<'de>>(input: D, known: &[&str]) -> Result<
     let others = BTreeMap::<String, IgnoredAny>::deserialize(input)?;
     let Some(name) = others.into_keys().next() else { return Ok(()) };
     let why = match &*name {
-        "name" | "id" | "internal" | "kind" => {
+        "name" | "namespace" | "id" | "internal" | "kind" => {
             "it cannot be changed: a topic keeps what it was made with; leave it out"
         }
         "version" | "records" | "bytes" | "own" => {
@@ -366,24 +387,38 @@ fn one_partition() -> u32 {
 pub async fn create(
     _: WriteAccess,
     Open(shown): Open,
+    State(admin): State<Admin>,
+    Within(caller): Within,
     Body(wanted): Body<NewTopicRequest>,
 ) -> Result<Response, Problem> {
     let broker = &shown.broker;
     let mut config = broker.options().defaults.clone();
     wanted.config.apply(&mut config, &broker.options().defaults);
     let NewTopicRequest { name, partitions, dry_run, .. } = wanted;
-    let topic = NewTopic { name: name.clone(), partitions, config, internal: false, unlike: false };
+    let topic = NewTopic { name, partitions, config, internal: false, unlike: false };
     if dry_run {
-        broker.check_new_topic(&Caller::OPERATOR, &topic)?;
+        broker.check_new_topic(&caller, &topic)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let mut made = broker.create_topics(&Caller::OPERATOR, vec![topic]).await;
+    let mut made = broker.create_topics(&caller, vec![topic]).await;
     let topic = made.pop().unwrap_or(Err(ShardFailure::Timeout.into()))?;
-    let place = format!("{}/topics/{}", super::PREFIX, escaped(&name));
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(details(broker, &topic))).into_response())
+    let place = location(&topic);
+    let broker = shown.broker.clone();
+    let described = move || Json(details(&broker, &topic)).into_response();
+    let answer = admin.workers.run(described).await?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], answer).into_response())
 }
 
-/// A name as a part of a path.
+/// Where a topic is described.
+fn location(topic: &Topic) -> String {
+    let path = format!("{}/topics/{}", super::PREFIX, escaped(&topic.name));
+    match &*topic.namespace {
+        DEFAULT_NAMESPACE => path,
+        namespace => format!("{path}?namespace={}", escaped(namespace)),
+    }
+}
+
+/// A name as a part of a path, or a value in a query.
 fn escaped(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~');
     let escape = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
@@ -429,31 +464,34 @@ fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
 pub async fn change(
     _: WriteAccess,
     Open(shown): Open,
+    State(admin): State<Admin>,
+    Within(caller): Within,
     Name(name): Name,
     Body(change): Body<Change>,
 ) -> Result<Response, Problem> {
     let broker = &shown.broker;
-    let mut topic = find(broker, &name)?;
+    let mut topic = find(broker, &caller, &name)?;
     let more = change.partitions.filter(|count| *count as usize != topic.partitions.len());
     // Before the configuration is changed, or a request that is refused would have done half.
     if let Some(count) = more {
-        broker.check_new_partitions(&Caller::OPERATOR, topic.id, count)?;
+        broker.check_new_partitions(&caller, topic.id, count)?;
     }
     let apply = |config: &mut TopicConfig| {
         change.apply(config, &broker.options().defaults);
         Ok::<(), Problem>(())
     };
     if change.dry_run {
-        broker.check_change(&Caller::OPERATOR, topic.id, apply)?;
+        broker.check_change(&caller, topic.id, apply)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     if change.config.is_some() || !change.unset.is_empty() {
-        topic = broker.change_topic(&Caller::OPERATOR, topic.id, apply).await?;
+        topic = broker.change_topic(&caller, topic.id, apply).await?;
     }
     if let Some(count) = more {
-        topic = broker.create_partitions(&Caller::OPERATOR, topic.id, count).await?;
+        topic = broker.create_partitions(&caller, topic.id, count).await?;
     }
-    Ok(Json(details(broker, &topic)).into_response())
+    let broker = shown.broker.clone();
+    admin.workers.run(move || Json(details(&broker, &topic)).into_response()).await
 }
 
 impl Change {
@@ -465,9 +503,14 @@ impl Change {
     }
 }
 
-pub async fn remove(_: WriteAccess, Open(shown): Open, Name(name): Name) -> Result<StatusCode, Problem> {
-    let topic = find(&shown.broker, &name)?;
-    let gone = shown.broker.delete_topics(&Caller::OPERATOR, vec![topic.id]).await.pop();
+pub async fn remove(
+    _: WriteAccess,
+    Open(shown): Open,
+    Within(caller): Within,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    let topic = find(&shown.broker, &caller, &name)?;
+    let gone = shown.broker.delete_topics(&caller, vec![topic.id]).await.pop();
     gone.unwrap_or(Ok(()))?;
     Ok(StatusCode::NO_CONTENT)
 }

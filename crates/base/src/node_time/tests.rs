@@ -48,6 +48,11 @@ impl Rig {
 
     /// The same; whether it falls is said.
     fn pass_back(&mut self, ms: i64, falls: bool) {
+        assert_eq!(self.pass_anyhow(ms), falls, "whether it went back");
+    }
+
+    /// The same; whether it fell.
+    fn pass_anyhow(&mut self, ms: i64) -> bool {
         let (mut left, mut fell) = (ms, false);
         while left > 0 {
             let step = left.min(50);
@@ -58,7 +63,7 @@ impl Rig {
             fell |= back;
             self.notices.extend(self.time.notice(self.clock()));
         }
-        assert_eq!(fell, falls, "whether it went back");
+        fell
     }
 
     fn now(&self) -> i64 {
@@ -203,6 +208,147 @@ fn what_starts_under_the_same_wrong_clock_wrote_down_ends_no_waiting() {
         assert!(said, "{jump} {synchronised}: {:?}", rig.notices);
         rig.pass(if synchronised { 10 * MINUTE } else { DAY + 10 * MINUTE });
         assert_eq!(rig.expiry(), rig.now(), "it may be true after all");
+    }
+}
+
+/// Starts again at once, on the same machine or one that was started anew, with what was noted last.
+fn started_again(before: &Rig, noted: ClockNote, another_boot: bool) -> Rig {
+    let block = before.time.stamped_ms.max(before.now());
+    let (boot, monotonic) = if another_boot { ([9; 16], 777) } else { ([0; 16], before.monotonic) };
+    let last = LastTime::of(block, &[noted], Some(boot), monotonic);
+    let clock = ClockReading { monotonic_ms: monotonic, ..before.clock() };
+    let time = NodeTime::start(last, clock);
+    Rig { monotonic, time, notices: Vec::new(), ..*before }
+}
+
+/// What [`started_again`] takes.
+fn noted(rig: &Rig) -> ClockNote {
+    rig.time.note([0; 16], rig.clock())
+}
+
+/// How a run ends: what it noted last is of its end, or of its start.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    another_boot: bool,
+    killed: bool,
+}
+
+impl Ends {
+    const ALL: [Self; 4] = [
+        Self { another_boot: false, killed: false },
+        Self { another_boot: false, killed: true },
+        Self { another_boot: true, killed: false },
+        Self { another_boot: true, killed: true },
+    ];
+
+    /// Runs for so long, ends so, and starts again.
+    fn run(self, rig: &mut Rig, ms: i64) {
+        let at_start = noted(rig);
+        rig.pass(ms);
+        let last = if self.killed { at_start } else { noted(rig) };
+        *rig = started_again(rig, last, self.another_boot);
+    }
+}
+
+#[test]
+fn each_start_under_an_unconfirmed_clock_waits_ten_minutes_of_its_own() {
+    let cases = [20 * 60 * MINUTE, 22 * 60 * MINUTE, 60 * MINUTE]
+        .into_iter()
+        .flat_map(|jump| [MINUTE, 5 * MINUTE, 9 * MINUTE, 10 * MINUTE - 50].map(|run| (jump, run)));
+    for ((jump, run), ends) in cases.flat_map(|case| Ends::ALL.map(|ends| (case, ends))) {
+        let mut rig = Rig::starting(Some(NOW), NOW);
+        rig.pass(5_000);
+        let last = noted(&rig);
+        rig.wall += jump;
+        rig = started_again(&rig, last, true);
+        for start in 0..4 {
+            let right = rig.wall - jump;
+            assert!((rig.now() - rig.wall).abs() <= LEAP, "what is stamped is as the clock shows");
+            assert!(rig.expiry() <= right, "{jump} {run} {ends:?} {start}: {}", rig.expiry() - right);
+            ends.run(&mut rig, run);
+        }
+        let right = rig.wall - jump;
+        rig.pass(10 * MINUTE - 50);
+        assert!(rig.expiry() <= right + 10 * MINUTE, "{jump} {run} {ends:?}");
+        let [Notice::Off(said)] = rig.notices[..] else { panic!("{ends:?}: {:?}", rig.notices) };
+        assert!((jump..=jump + 60 * MINUTE).contains(&said), "{said}");
+        rig.pass(50);
+        assert_eq!(rig.expiry(), rig.now(), "it was off");
+        // It was believed, but that is not confirmed.
+        for run in [MINUTE, 11 * MINUTE, 60 * MINUTE] {
+            ends.run(&mut rig, run);
+            assert!(rig.expiry() < rig.now() - LEAP, "{jump} {run} {ends:?}");
+            rig.pass(50);
+            assert!(matches!(rig.notices[..], [Notice::Off(_)]), "{:?}", rig.notices);
+        }
+        // What has been followed for a day is.
+        rig.pass(DAY);
+        rig = started_again(&rig, noted(&rig), ends.another_boot);
+        rig.pass(50);
+        assert_eq!((rig.expiry(), rig.notices.len()), (rig.now(), 0));
+    }
+}
+
+#[test]
+fn one_that_is_put_right_while_a_later_start_waits_deletes_nothing_and_is_soon_in_stamps() {
+    for ends in Ends::ALL {
+        for (jump, synchronised) in [(20 * 60 * MINUTE, false), (20 * 60 * MINUTE, true), (YEAR, false)] {
+            let mut rig = Rig::starting(Some(NOW), NOW + jump);
+            ends.run(&mut rig, 5 * MINUTE);
+            rig.pass(4 * MINUTE);
+            (rig.wall, rig.synchronised) = (rig.wall - jump, synchronised);
+            for _ in 0..20 {
+                rig.pass_anyhow(MINUTE);
+                assert!(rig.expiry() <= rig.wall);
+            }
+            // A run that was killed while its clock was in doubt may have been off for as long as it ran.
+            let right = |rig: &Rig| rig.now() == rig.wall && rig.wall - rig.expiry() <= 5 * MINUTE;
+            assert!(right(&rig), "{ends:?} {jump} {synchronised}: {:?}", rig.time);
+            rig = started_again(&rig, noted(&rig), ends.another_boot);
+            rig.pass(MINUTE);
+            assert!(right(&rig), "{ends:?} {jump} {synchronised}: {:?}", rig.time);
+        }
+    }
+}
+
+#[test]
+fn one_that_jumps_again_while_a_start_waits_is_waited_for_anew() {
+    let hours = 60 * MINUTE;
+    for (first, second) in [(2 * hours, 20 * hours), (20 * hours, 2 * hours), (YEAR, 20 * hours)] {
+        let mut rig = Rig::starting(Some(NOW), NOW + first);
+        rig.pass(5 * MINUTE);
+        rig.wall += second - first;
+        for _ in 0..9 {
+            let back = rig.wall < rig.now() && (rig.wall - rig.now()).abs() > LEAP;
+            rig.pass(MINUTE);
+            assert!(rig.expiry() <= rig.wall - second, "{first} {second} {back}: {:?}", rig.time);
+        }
+        rig.pass_back(2 * MINUTE, second < first && first < DAY);
+        assert_eq!((rig.now(), rig.expiry()), (rig.wall, rig.age_limits().now_ms(0)), "{first} {second}");
+        assert!(rig.age_limits().at_most_ms > rig.wall - LEAP, "in ten minutes: {first} {second}");
+    }
+}
+
+/// There is nothing that the clock could contradict, and nothing that it could have deleted: what is stamped under it is as old by it.
+#[test]
+fn a_new_directory_takes_the_clock_that_it_finds() {
+    for ends in Ends::ALL {
+        let mut rig = Rig::starting(None, NOW + YEAR);
+        for _ in 0..3 {
+            ends.run(&mut rig, 5 * MINUTE);
+            rig.pass(50);
+            assert_eq!((rig.now(), rig.notices.len()), (rig.wall, 0));
+        }
+        let stamped = rig.now();
+        rig.wall -= YEAR;
+        ends.run(&mut rig, MINUTE);
+        assert!(rig.expiry() <= rig.wall);
+        rig.pass_back(11 * MINUTE, true);
+        assert_eq!((rig.now(), rig.expiry()), (rig.wall, rig.wall));
+        assert!(
+            rig.age_limits().since_ms(0) < stamped,
+            "what was stamped then stays until it is old by the right time"
+        );
     }
 }
 
@@ -462,7 +608,7 @@ fn a_note_holds_for_the_run_of_the_machine_it_was_made_in() {
         clock.start(NOW, notes);
         clock.now_ms()
     };
-    let noted = NodeClock::new(machine.clone()).note().unwrap();
+    let noted = NodeClock::new(machine.clone()).note();
     machine.advance(60_000);
     machine.set_by(60 * DAY);
     let earlier = ClockNote { time_ms: NOW + 5 * DAY, ..noted };
@@ -481,6 +627,37 @@ fn a_note_holds_for_the_run_of_the_machine_it_was_made_in() {
         (NOW + 60_000 + 30 * DAY, 29),
         "it had gone back"
     );
+}
+
+/// A machine that does not tell one run of it from another.
+struct Nameless(ManualClock);
+
+impl Clock for Nameless {
+    fn now_ms(&self) -> i64 {
+        self.0.now_ms()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.monotonic_ms()
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_tell_its_runs_is_taken_for_another_at_each_start() {
+    let machine = Arc::new(Nameless(ManualClock::at(NOW)));
+    let (hours, mut notes) = (20 * 60 * MINUTE, vec![NodeClock::new(machine.clone()).note()]);
+    machine.0.set_by(hours);
+    for _ in 0..3 {
+        let clock = NodeClock::new(machine.clone());
+        clock.start(machine.now_ms(), &notes);
+        assert_eq!(
+            (clock.now_ms(), clock.age_limits().now_ms(0)),
+            (machine.now_ms(), machine.now_ms() - hours)
+        );
+        machine.0.advance(9 * MINUTE);
+        clock.tick();
+        notes = vec![clock.note()];
+    }
 }
 
 #[test]

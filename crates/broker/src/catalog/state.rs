@@ -24,7 +24,7 @@ use crate::state::{At, CoreProjection, EntryError, Locate, Outcome, StoredMaps, 
 #[derive(Debug, Clone)]
 struct TopicRow(Arc<Topic>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct TopicKey(TopicId);
 
 /// Topics, their partitions' ids, front ends' numbers, producer ids.

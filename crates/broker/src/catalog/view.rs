@@ -64,7 +64,7 @@ impl Topic {
 /// A topic to create.
 #[derive(Debug, Clone)]
 pub struct NewTopic {
-    /// Its name: not empty, at most 249 bytes of UTF-8 without control characters. A front end may be stricter.
+    /// Its name: not empty, at most 1,024 bytes of UTF-8 without control characters. A front end may be stricter.
     pub name: String,
     /// How many partitions.
     pub partitions: u32,
@@ -83,10 +83,18 @@ pub struct CatalogView {
     namespaces: FxHashMap<Arc<str>, CowMap<Arc<str>, Arc<Topic>>>,
     ids: CowMap<TopicId, Arc<Topic>>,
     partitions: usize,
+    name_bytes: usize,
     setting_bytes: usize,
+    /// Counts what was shown and hidden.
+    edition: u64,
 }
 
 impl CatalogView {
+    /// Rises whenever a topic is shown, changed or hidden: views of one edition are the same.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
     /// The topic of this name in the default namespace.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topic_in(DEFAULT_NAMESPACE, name)
@@ -133,6 +141,11 @@ impl CatalogView {
         self.partitions
     }
 
+    /// Bytes of all topics' names.
+    pub fn name_bytes(&self) -> usize {
+        self.name_bytes
+    }
+
     /// The memory, in bytes, of the settings that are kept by name for all topics.
     pub fn setting_bytes(&self) -> usize {
         self.setting_bytes
@@ -141,7 +154,9 @@ impl CatalogView {
     /// Shows a topic, in place of what it was before.
     pub(crate) fn show(&mut self, topic: &Arc<Topic>) {
         self.hide(topic.id);
+        self.edition += 1;
         self.partitions += topic.partitions.len();
+        self.name_bytes += topic.name.len();
         self.setting_bytes += topic.config.kept.bytes();
         self.ids.insert(topic.id, topic.clone());
         let names = self.namespaces.entry(topic.namespace.clone()).or_default();
@@ -151,7 +166,9 @@ impl CatalogView {
     /// Shows a topic no longer.
     pub(crate) fn hide(&mut self, id: TopicId) {
         let Some(topic) = self.ids.remove(&id) else { return };
+        self.edition += 1;
         self.partitions -= topic.partitions.len();
+        self.name_bytes -= topic.name.len();
         self.setting_bytes -= topic.config.kept.bytes();
         if let Some(names) = self.namespaces.get_mut(&topic.namespace) {
             names.remove(&topic.name);

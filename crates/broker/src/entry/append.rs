@@ -14,7 +14,8 @@ const STAMPED: u8 = 1 << 2;
 const ORIGIN: u8 = 1 << 3;
 const EPOCHLESS: u8 = 1 << 4;
 const FACTS: u8 = 1 << 5;
-const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | ORIGIN | EPOCHLESS | FACTS;
+const PARTIAL: u8 = 1 << 6;
+const KNOWN: u8 = PRODUCER | SEVERAL | STAMPED | ORIGIN | EPOCHLESS | FACTS | PARTIAL;
 
 /// The partitions an entry is for; nearly always one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Producer {
 }
 
 /// A batch for partitions of this shard: flags u8 (1 producer, 2 several targets, 4 stamped, 8 origin, 16 producer without an epoch, 32
-/// facts; the rest 0) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · origin, if marked · producer id,
+/// facts, 64 partial; 128 is kept for a second byte of them) · target, or a list of targets · offsets the batch covers · largest timestamp, signed · origin, if marked · producer id,
 /// epoch unless marked as without, and base sequence, if marked · facts, if marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AppendBody {
@@ -61,8 +62,11 @@ pub(crate) struct AppendBody {
     /// The front end that built it, if one did.
     pub(crate) origin: FrontendNo,
     pub(crate) producer: Option<Producer>,
-    /// What a queue must know of each record. Nothing writes it yet, and a partition that is no queue's takes none.
+    /// What a queue must know of each record. A partition that is no queue's passes it over.
     pub(crate) facts: Option<Box<RecordFacts>>,
+    /// Whether a queue that has no room for all of the batch takes the records at its front for which it has. Said of queues alone, so that no
+    /// directory has it that queues are not written in.
+    pub(crate) partial: bool,
 }
 
 impl AppendBody {
@@ -74,6 +78,7 @@ impl AppendBody {
             | mark(self.origin != FrontendNo::NONE, ORIGIN)
             | mark(self.producer.is_some_and(|p| p.epoch == Producer::NO_EPOCH), EPOCHLESS)
             | mark(self.facts.is_some(), FACTS)
+            | mark(self.partial, PARTIAL)
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -100,10 +105,7 @@ impl AppendBody {
     }
 
     pub(super) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let flags = input.u8()?;
-        if flags & !KNOWN != 0 {
-            return Err(DecodeError::Version(flags));
-        }
+        let flags = input.marks(KNOWN, "append")?;
         let mut body = Self {
             targets: if flags & SEVERAL == 0 {
                 Targets::One(input.partition()?)
@@ -116,6 +118,7 @@ impl AppendBody {
             origin: if flags & ORIGIN == 0 { FrontendNo::NONE } else { input.front_end()? },
             producer: if flags & PRODUCER == 0 { None } else { Some(take_producer(input, flags)?) },
             facts: None,
+            partial: flags & PARTIAL != 0,
         };
         if flags & FACTS != 0 {
             body.facts = Some(take_facts(input, body.records)?);

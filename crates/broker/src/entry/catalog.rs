@@ -56,10 +56,7 @@ impl Body for TopicCreated {
         };
         let (id, namespace, name) = (input.topic()?, input.str()?.to_owned(), input.str()?.to_owned());
         let config = take_config(&mut input)?;
-        let marks = input.u8()?;
-        if marks & !known != 0 {
-            return Err(DecodeError::Field("marks"));
-        }
+        let marks = input.marks(known, "topic")?;
         let body = Self {
             id,
             namespace,

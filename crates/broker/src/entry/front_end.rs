@@ -52,10 +52,7 @@ impl<'a> FrontendBody<'a> {
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
         input.version(1)?;
-        let marks = input.u8()?;
-        if marks & !KNOWN != 0 {
-            return Err(DecodeError::Field("marks"));
-        }
+        let marks = input.marks(KNOWN, "entry of a front end")?;
         Ok(Self {
             number: input.front_end()?,
             name: if marks & NAME == 0 { None } else { Some(input.str()?) },

@@ -5,8 +5,12 @@
 
 mod append;
 mod catalog;
+mod dead_letters;
+mod delivery;
+mod exchanges;
 mod front_end;
 mod partitions;
+mod timers;
 
 pub(crate) use append::{
     AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Producer, RecordPlace, ReferenceBody, Targets,
@@ -15,11 +19,17 @@ pub(crate) use catalog::{
     DataShardsFixed, FormatLevelRaised, FrontendRegistered, ProducerIdsAllocated, Started, TopicConfigured,
     TopicCreated, TopicDeleted, TopicExtended,
 };
+pub(crate) use dead_letters::{DeadLettered, DeadLetters, PublishedLetters};
+pub(crate) use delivery::{DeliveryBody, DeliveryError, DeliveryOutcome};
+pub(crate) use exchanges::{ExchangeBound, ExchangeDeclared, ExchangeDeleted, ExchangeUnbound};
 pub(crate) use front_end::{FrontendBody, OfferedBatch};
+#[cfg(test)]
+pub(crate) use partitions::QueueSettings;
 pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
     ProducersExpired,
 };
+pub(crate) use timers::{FiredMessage, TimersFired};
 
 use crate::state::EntryOutcome;
 
@@ -38,6 +48,10 @@ pub(crate) mod kind {
     pub(crate) const PARTITIONS: RangeInclusive<u16> = 20..=29;
     /// Kinds of the consumer groups; their bodies are the group driver's.
     pub(crate) const GROUPS: RangeInclusive<u16> = 30..=39;
+    /// Kinds of deliveries.
+    pub(crate) const DELIVERIES: RangeInclusive<u16> = 60..=69;
+    /// Kinds about exchanges and bindings, of the catalog's shard.
+    pub(crate) const EXCHANGES: RangeInclusive<u16> = 70..=79;
 
     /// A batch appended to one or more partitions; payload: one v2 batch.
     pub(crate) const APPEND: u16 = 1;
@@ -84,6 +98,22 @@ pub(crate) mod kind {
 
     /// What a front end's own projection is told; payload: batches that it may append.
     pub(crate) const FRONT_END: u16 = 50;
+
+    /// What happens to messages of queues: a list of operations.
+    pub(crate) const DELIVERY: u16 = 60;
+    /// Timers have fired, and what they publish.
+    pub(crate) const TIMERS_FIRED: u16 = 61;
+    /// Messages that their queues gave up, and where they are published; payload: the batches, if there are any.
+    pub(crate) const DEAD_LETTERED: u16 = 62;
+
+    /// An exchange made.
+    pub(crate) const EXCHANGE_DECLARED: u16 = 70;
+    /// An exchange deleted, with its bindings.
+    pub(crate) const EXCHANGE_DELETED: u16 = 71;
+    /// A binding made.
+    pub(crate) const EXCHANGE_BOUND: u16 = 72;
+    /// A binding taken away.
+    pub(crate) const EXCHANGE_UNBOUND: u16 = 73;
 }
 
 /// A body with a stored form of its own.

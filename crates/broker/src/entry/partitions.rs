@@ -1,13 +1,18 @@
 //! Entries about the partitions of a shard.
 
+use sabir_delivery::policy::{DeathPolicy, LengthLimit};
 use sabir_model::{
-    DecodeError, Offset, PartitionId, ProducerId, ShardFailure, TopicConfig, TopicError, TopicId,
+    DecodeError, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure, TopicConfig,
+    TopicError, TopicId,
 };
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u64};
 
-const SETTINGS_FORM: u8 = 1;
+/// Of partitions that are no queue's.
+const SETTINGS_FORM_1: u8 = 1;
+/// Of queues'.
+const SETTINGS_FORM: u8 = 2;
 
 /// What a partition must know of its topic's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +23,110 @@ pub(crate) struct PartitionSettings {
     pub(crate) retention_ms: i64,
     /// How many bytes are kept; -1 for all.
     pub(crate) retention_bytes: i64,
+    /// Of a queue's partition, which nothing but its subscription empties.
+    pub(crate) queue: Option<QueueSettings>,
+}
+
+/// What a queue's partition must know of its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueSettings {
+    /// The most ready messages.
+    pub(crate) max_length: Option<u64>,
+    /// Their most bytes.
+    pub(crate) max_length_bytes: Option<u64>,
+    /// What is done about one too many.
+    pub(crate) overflow: Overflow,
+    /// Whether what is given up is published elsewhere.
+    pub(crate) dead_letters: bool,
+    /// The highest priority that counts, where priorities do.
+    pub(crate) max_priority: Option<u8>,
+    /// Whether what it takes is kept back until its time, and goes elsewhere then.
+    pub(crate) delays: bool,
+    /// After how many milliseconds a message expires.
+    pub(crate) message_ttl_ms: Option<u64>,
+    /// How often a message may come back such that it counts.
+    pub(crate) delivery_limit: Option<u32>,
+}
+
+const DEAD_LETTERS: u8 = 1 << 2;
+const MAX_PRIORITY: u8 = 1 << 3;
+const DELAYS: u8 = 1 << 4;
+const MESSAGE_TTL: u8 = 1 << 5;
+const DELIVERY_LIMIT: u8 = 1 << 6;
+/// What is no part of what is done about a message too many.
+const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT;
+
+impl QueueSettings {
+    fn of(queue: &QueueConfig) -> Self {
+        let QueueConfig {
+            max_length,
+            max_length_bytes,
+            overflow,
+            max_priority,
+            message_ttl_ms,
+            delays,
+            delivery_limit,
+            ..
+        } = *queue;
+        let dead_letters = queue.dead_letter.is_some();
+        Self {
+            max_length,
+            max_length_bytes,
+            overflow,
+            dead_letters,
+            max_priority,
+            delays,
+            message_ttl_ms,
+            delivery_limit,
+        }
+    }
+
+    /// What becomes of messages that the queue gives up.
+    pub(crate) fn deaths(&self) -> DeathPolicy {
+        DeathPolicy { dead_letters: self.dead_letters, delivery_limit: self.delivery_limit }
+    }
+
+    /// How long the queue may be, if that is limited.
+    pub(crate) fn limit(&self) -> Option<LengthLimit> {
+        let Self { max_length: messages, max_length_bytes: bytes, overflow, .. } = *self;
+        (messages.is_some() || bytes.is_some()).then_some(LengthLimit { messages, bytes, overflow })
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        let most = |most: Option<u64>| most.map_or(0, |most| most.saturating_add(1));
+        put_u64(out, most(self.max_length));
+        put_u64(out, most(self.max_length_bytes));
+        let mark = |on: bool, bit: u8| if on { bit } else { 0 };
+        let marks = mark(self.dead_letters, DEAD_LETTERS)
+            | mark(self.max_priority.is_some(), MAX_PRIORITY)
+            | mark(self.delays, DELAYS)
+            | mark(self.message_ttl_ms.is_some(), MESSAGE_TTL)
+            | mark(self.delivery_limit.is_some(), DELIVERY_LIMIT);
+        out.push(self.overflow as u8 | marks);
+        out.extend(self.max_priority);
+        self.message_ttl_ms.iter().for_each(|ttl_ms| put_u64(out, *ttl_ms));
+        self.delivery_limit.iter().for_each(|limit| put_u64(out, (*limit).into()));
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (max_length, max_length_bytes) = (input.u64()?.checked_sub(1), input.u64()?.checked_sub(1));
+        let marks = input.u8()?;
+        Ok(Self {
+            max_length,
+            max_length_bytes,
+            dead_letters: marks & DEAD_LETTERS != 0,
+            overflow: match marks & !MARKS {
+                0 => Overflow::DropHead,
+                1 => Overflow::Reject,
+                2 => Overflow::RejectAndDeadLetter,
+                _ => return Err(DecodeError::Field("overflow")),
+            },
+            max_priority: if marks & MAX_PRIORITY == 0 { None } else { Some(input.u8()?) },
+            delays: marks & DELAYS != 0,
+            message_ttl_ms: if marks & MESSAGE_TTL == 0 { None } else { Some(input.u64()?) },
+            delivery_limit: if marks & DELIVERY_LIMIT == 0 { None } else { Some(input.u32()?) },
+        })
+    }
 }
 
 impl PartitionSettings {
@@ -26,25 +135,43 @@ impl PartitionSettings {
             version,
             retention_ms: config.retention_ms.unwrap_or(-1),
             retention_bytes: config.retention_bytes.unwrap_or(-1),
+            queue: config.queue().map(|queue| QueueSettings::of(queue)),
         }
     }
 
-    /// Appends the stored form: 1 · version · retention in milliseconds · in bytes.
+    /// Appends the stored form: 1 · version · retention in milliseconds · in bytes. Of a queue: 2 · version · retention in milliseconds · in
+    /// bytes · one more than the most messages, 0 where there is no bound · the same of bytes · overflow u8 (0 drop head, 1 reject,
+    /// 2 reject and dead-letter; 4 more where there is an address for dead letters, 8 more where priorities count, 16 more where messages are kept back,
+    /// 32 more where messages expire, 64 more where they may come back so often alone) · if they count, the highest priority u8 · if they expire,
+    /// after how many milliseconds · if that is limited, how often one may come back.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.push(SETTINGS_FORM);
+        out.push(if self.queue.is_some() { SETTINGS_FORM } else { SETTINGS_FORM_1 });
         put_u64(out, self.version);
         put_i64(out, self.retention_ms);
         put_i64(out, self.retention_bytes);
+        self.queue.iter().for_each(|queue| queue.put(out));
     }
 
     pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        input.version(SETTINGS_FORM)?;
-        Self::take_formless(input)
+        let form = input.u8()?;
+        if !(SETTINGS_FORM_1..=SETTINGS_FORM).contains(&form) {
+            return Err(DecodeError::Version(form));
+        }
+        let mut settings = Self::take_formless(input)?;
+        if form == SETTINGS_FORM {
+            settings.queue = Some(QueueSettings::take(input)?);
+        }
+        Ok(settings)
     }
 
     /// Takes them as they were stored before they had a form of their own.
     pub(crate) fn take_formless(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { version: input.u64()?, retention_ms: input.i64()?, retention_bytes: input.i64()? })
+        Ok(Self {
+            version: input.u64()?,
+            retention_ms: input.i64()?,
+            retention_bytes: input.i64()?,
+            queue: None,
+        })
     }
 }
 

@@ -1,11 +1,16 @@
 use proptest::prelude::*;
 use sabir_base::crc::crc32c;
+use sabir_delivery::timer::TimerKey;
 use sabir_model::{
-    DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overlay, OverlayBody, OverlayPlace, PartitionId,
-    ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
+    DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay, OverlayBody, OverlayPlace,
+    PartitionId, ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
 };
 
 use super::*;
+use crate::exchange::{
+    Argument, ArgumentValue, Arguments, ExchangeKind, ExchangeSpec, HashOn, HashedProperty, KeySyntax,
+    NamedBinding, NamedDestination,
+};
 use crate::level::FormatLevel;
 
 fn encoded(body: &impl Body) -> Vec<u8> {
@@ -36,6 +41,7 @@ fn plain() -> AppendBody {
         origin: FrontendNo::NONE,
         producer: None,
         facts: None,
+        partial: false,
     }
 }
 
@@ -62,6 +68,7 @@ fn appends() {
     let targets = Targets::Several(vec![PartitionId(1), PartitionId(2)]);
     let several = AppendBody { targets, origin: FrontendNo(7), ..plain() };
     golden(&several, 1, &[&[10, 2, 1, 2, 5], &NOW[..], &[7]].concat());
+    golden(&AppendBody { partial: true, ..plain() }, 1, &[&[64, 0xac, 2, 5], &NOW[..]].concat());
     let facts = AppendBody { facts: facts(5), producer, ..plain() };
     let tail = [1, 2, 3, 0, 0xac, 2, 2, 64, 0xac, 2];
     golden(&facts, 1, &[&[33, 0xac, 2, 5], &NOW[..], &[0xe8, 7, 3, 0xc8, 1], &tail].concat());
@@ -70,8 +77,8 @@ fn appends() {
 #[test]
 fn appends_refuse_what_they_do_not_know() {
     let mut newer = encoded(&plain());
-    newer[0] = 0x40;
-    assert_eq!(AppendBody::decode(&newer), Err(DecodeError::Version(0x40)));
+    newer[0] = 0x80;
+    assert_eq!(AppendBody::decode(&newer), Err(DecodeError::MoreMarks("append")));
     let none = AppendBody { records: 0, ..plain() };
     assert_eq!(AppendBody::decode(&encoded(&none)), Err(DecodeError::Field("number of records")));
     let other = AppendBody { facts: facts(4), ..plain() };
@@ -139,7 +146,10 @@ fn the_catalog() {
     golden(&TopicCreated { internal: false, unlike: true, ..created.clone() }, 10, &expected(2, 2));
     assert_eq!(TopicCreated::decode(&expected(1, 1)), Ok(created), "the first form");
     for (version, marks) in [(1, 2), (2, 4)] {
-        assert_eq!(TopicCreated::decode(&expected(version, marks)), Err(DecodeError::Field("marks")));
+        assert_eq!(
+            TopicCreated::decode(&expected(version, marks)),
+            Err(DecodeError::Marks { of: "topic", marks })
+        );
     }
     assert_eq!(TopicCreated::decode(&expected(3, 0)), Err(DecodeError::Version(3)));
     golden(&TopicDeleted { id }, 11, &[&[1][..], &[0x11; 16]].concat());
@@ -156,21 +166,120 @@ fn the_catalog() {
     golden(&extended, 16, &[&[1][..], &[0x11; 16], &[2, 1, 2]].concat());
     golden(&FormatLevelRaised { level: FormatLevel::LISTED }, 17, &[1, 2]);
     assert_eq!(FormatLevelRaised::decode(&[2, 2]), Err(DecodeError::Version(2)));
-    assert!(FormatLevelRaised::decode(&[1, 4]).is_err(), "a level of a newer version");
+    assert!(FormatLevelRaised::decode(&[1, 5]).is_err(), "a level of a newer version");
     golden(&FormatLevelRaised { level: FormatLevel::FRONT_ENDS }, 17, &[1, 3]);
+    golden(&FormatLevelRaised { level: FormatLevel::QUEUES }, 17, &[1, 4]);
     golden(&Started { node: NodeId(1), clean: false }, 40, &[1, 2, 0]);
+}
+
+fn arguments(all: &[(&str, u8, ArgumentValue)]) -> Arguments {
+    let argument = |(name, tag, value): &(&str, u8, ArgumentValue)| Argument {
+        name: name.as_bytes().into(),
+        tag: *tag,
+        value: value.clone(),
+    };
+    Arguments::new(all.iter().map(argument).collect())
+}
+
+#[test]
+fn exchanges_and_bindings() {
+    let spec = ExchangeSpec::of(ExchangeKind::Direct);
+    let declared = |spec: ExchangeSpec| {
+        let (namespace, name) = ("/".into(), "e".into());
+        ExchangeDeclared { namespace, name, made_by: FrontendNo(7), spec }
+    };
+    golden(&declared(spec.clone()), 70, b"\x02\x01/\x01e\x07\x01\0\x01\0");
+    let first = ExchangeDeclared { made_by: FrontendNo::NONE, ..declared(spec.clone()) };
+    assert_eq!(ExchangeDeclared::decode(b"\x01\x01/\x01e\x01\0\x01\0"), Ok(first));
+    assert_eq!(ExchangeDeclared::decode(b"\x03"), Err(DecodeError::Version(3)));
+    let kept = arguments(&[
+        ("h", b'x', ArgumentValue::Composite(b"\x01"[..].into())),
+        ("a", b'V', ArgumentValue::Null),
+        ("b", b't', ArgumentValue::Bool(true)),
+        ("c", b'l', ArgumentValue::Integer(-150)),
+        ("d", b'd', ArgumentValue::Float(1.5)),
+        ("e", b'D', ArgumentValue::Decimal { scale: 2, value: 300 }),
+        ("f", b'S', ArgumentValue::Text(b"text"[..].into())),
+        ("g", b'T', ArgumentValue::Timestamp(7)),
+    ]);
+    let all = ExchangeSpec {
+        kind: ExchangeKind::ConsistentHash(HashOn::Header(b"id"[..].into())),
+        durable: false,
+        auto_delete: true,
+        internal: true,
+        delayed: true,
+        alternate: Some("alt".into()),
+        kept,
+    };
+    let values = b"\x08\x01aV\0\x01bt\x01\x01\x01cl\x02\xab\x02\x01dd\x03\0\0\0\0\0\0\xf8\x3f\
+        \x01eD\x04\x02\xd8\x04\x01fS\x05\x04text\x01gT\x06\x0e\x01hx\x07\x01\x01";
+    golden(&declared(all), 70, &[b"\x02\x01/\x01e\x07\x01\x04\x01\x02id\x1e\x03alt", &values[..]].concat());
+    for (kind, stored) in [
+        (ExchangeKind::Fanout, &[1][..]),
+        (ExchangeKind::Topic, &[2]),
+        (ExchangeKind::Headers, &[3]),
+        (ExchangeKind::ConsistentHash(HashOn::Key), &[4, 0]),
+        (ExchangeKind::ConsistentHash(HashOn::Property(HashedProperty::CorrelationId)), &[4, 2, 0]),
+        (ExchangeKind::ConsistentHash(HashOn::Property(HashedProperty::MessageId)), &[4, 2, 1]),
+        (ExchangeKind::ConsistentHash(HashOn::Property(HashedProperty::Timestamp)), &[4, 2, 2]),
+    ] {
+        let stored = [b"\x02\x01/\x01e\x07\x01", stored, &[1, 0]].concat();
+        golden(&declared(ExchangeSpec { kind, ..spec.clone() }), 70, &stored);
+    }
+    let deleted = ExchangeDeleted { namespace: "/".into(), name: "e".into(), if_unused: true };
+    golden(&deleted, 71, b"\x01\x01/\x01e\x01");
+    let queue = NamedBinding::keyed("e", NamedDestination::Queue("q".into()), b"k");
+    golden(&ExchangeBound { namespace: "/".into(), binding: queue }, 72, b"\x01\x01/\x01e\0\x01q\x01k\0\0");
+    let exchange = NamedBinding {
+        syntax: KeySyntax::Slashed,
+        arguments: arguments(&[("x", b'I', ArgumentValue::Integer(1))]),
+        ..NamedBinding::keyed("e", NamedDestination::Exchange("f".into()), b"")
+    };
+    let stored = b"\x01\x01/\x01e\x01\x01f\0\x01\x01\x01xI\x02\x02";
+    golden(&ExchangeUnbound { namespace: "/".into(), binding: exchange }, 73, stored);
+    assert!(ExchangeDeclared::decode(b"\x01\x01/\x01e\x01\0\x20\0").is_err(), "a mark of a newer version");
+    assert_eq!(ExchangeDeclared::decode(b"\x01\x01/\x01e\x02\0\x01\0"), Err(DecodeError::Version(2)));
 }
 
 #[test]
 fn partitions() {
     let topic = TopicId([0x22; 16]);
-    let settings = PartitionSettings { version: 4, retention_ms: 60, retention_bytes: -1 };
+    let settings = PartitionSettings { version: 4, retention_ms: 60, retention_bytes: -1, queue: None };
     let partitions = vec![(0, PartitionId(7)), (2, PartitionId(300))];
     let created = PartitionsCreated { topic, epoch_base: 0, settings, partitions };
     let expected = [&[2][..], &[0x22; 16], &[0, 1, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
     golden(&created, 20, &expected);
     let first = [&[1][..], &[0x22; 16], &[0, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
     assert_eq!(PartitionsCreated::decode(&first), Ok(created), "the first form");
+    let queue = QueueSettings {
+        max_length: Some(5),
+        max_length_bytes: None,
+        overflow: Overflow::Reject,
+        dead_letters: true,
+        max_priority: None,
+        delays: false,
+        message_ttl_ms: None,
+        delivery_limit: None,
+    };
+    let of_a_queue = PartitionSettings { retention_ms: -1, queue: Some(queue), ..settings };
+    let configured = PartitionsConfigured { settings: of_a_queue, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 6, 0, 5, 1, 7]);
+    let queue = QueueSettings { max_length: None, dead_letters: false, max_priority: Some(9), ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 9, 9, 1, 7]);
+    let queue = QueueSettings { max_priority: None, delays: true, ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 17, 1, 7]);
+    let queue = QueueSettings { max_priority: Some(9), delays: false, message_ttl_ms: Some(300), ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 41, 9, 0xac, 2, 1, 7]);
+    let queue = QueueSettings { max_priority: None, delivery_limit: Some(3), ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 97, 0xac, 2, 3, 1, 7]);
     golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
     let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 1, 4, 120, 1, 1, 7]);
@@ -181,17 +290,50 @@ fn partitions() {
     golden(&expired, 24, &[1, 60, 1, 7, 18]);
 }
 
+#[test]
+fn timers_that_fired() {
+    let place = RecordPlace { partition: PartitionId(7), offset: Offset(5) };
+    let extent = Extent {
+        block: Sequence(9),
+        offset: 300,
+        len: 80,
+        first_record: 2,
+        records: 1,
+        origin: FrontendNo(3),
+        overlay: Overlay::None,
+    };
+    let targets = vec![PartitionId(8), PartitionId(300)];
+    let published = Some(ReferenceBody { targets, max_ts: 30, source: Some(place), extent });
+    let sent = FiredMessage { place, published, facts: facts(1), put_off_ms: None };
+    let dropped = FiredMessage { place, published: None, facts: None, put_off_ms: None };
+    let put_off = FiredMessage { put_off_ms: Some(50), ..dropped.clone() };
+    let through = TimerKey { due_ms: 30, number: 4 };
+    let fired = TimersFired { through, below: 6, messages: vec![sent, dropped, put_off] };
+    let mut facts_of_one = Vec::new();
+    facts(1).unwrap().encode(&mut facts_of_one);
+    let sent = [&[3, 7, 10, 2, 8, 0xac, 2, 60, 9, 0xac, 2, 80, 2, 1, 3, 0][..], &facts_of_one].concat();
+    golden(&fired, 61, &[&[1, 60, 4, 6, 3][..], &sent, &[0, 7, 10], &[4, 7, 10, 100]].concat());
+    assert!(TimersFired::decode(&[1, 60, 4, 6, 1, 8, 7, 10]).is_err(), "a mark of a newer version");
+    assert!(
+        TimersFired::decode(&[1, 60, 4, 6, 1, 1, 7, 10, 1, 8, 60, 9, 0, 80, 2, 2, 3, 0]).is_err(),
+        "two records"
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = AppendBody::decode(&bytes);
         let _ = ReferenceBody::decode(&bytes);
+        let _ = TimersFired::decode(&bytes);
         let _ = FragmentedBody::decode(&bytes);
         let _ = TopicCreated::decode(&bytes);
         let _ = PartitionsCreated::decode(&bytes);
         let _ = LogStartsMoved::decode(&bytes);
         let _ = ProducersExpired::decode(&bytes);
         let _ = FrontendBody::decode(&bytes);
+        let _ = ExchangeDeclared::decode(&bytes);
+        let _ = ExchangeBound::decode(&bytes);
         let _ = RecordFacts::decode(&mut bytes.as_slice());
         let _ = OverlayBody::decode(&[&bytes[..], &crc32c(&bytes).to_le_bytes()].concat());
     }
@@ -204,6 +346,7 @@ proptest! {
         stamped in any::<bool>(),
         origin in any::<u16>(),
         producer in prop::option::of((0i64.., 0i16.., 0i32..)),
+        partial in any::<bool>(),
     ) {
         let targets = match ids.as_slice() {
             [one] => Targets::One(PartitionId(*one)),
@@ -212,7 +355,8 @@ proptest! {
         let producer = producer.map(|(id, epoch, base_sequence)| Producer { id: ProducerId(id), epoch, base_sequence });
         let facts = if stamped { facts(records.min(9)) } else { None };
         let records = facts.as_ref().map_or(records, |facts| facts.records() as u32);
-        let body = AppendBody { targets, records, max_ts, stamped, origin: FrontendNo(origin), producer, facts };
+        let origin = FrontendNo(origin);
+        let body = AppendBody { targets, records, max_ts, stamped, origin, producer, facts, partial };
         prop_assert_eq!(AppendBody::decode(&encoded(&body)), Ok(body));
     }
 }
@@ -243,5 +387,6 @@ fn entries_of_front_ends() {
     }
     assert_eq!(FrontendBody::KIND, 50);
     assert_eq!(FrontendBody::decode(&[2, 0, 1, 0]), Err(DecodeError::Version(2)));
-    assert_eq!(FrontendBody::decode(&[1, 4, 1, 0]), Err(DecodeError::Field("marks")));
+    let marks = DecodeError::Marks { of: "entry of a front end", marks: 4 };
+    assert_eq!(FrontendBody::decode(&[1, 4, 1, 0]), Err(marks));
 }

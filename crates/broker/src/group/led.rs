@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 use rustc_hash::FxHashMap;
@@ -15,6 +16,7 @@ use super::entries::GroupEntry;
 use super::given::GivenIds;
 use super::reply::Replier;
 use super::steady::Steady;
+use super::totals::Totals;
 use super::waiter::GroupWaiter;
 use super::{Groups, JoinRefused, Joined, Left, Synced};
 
@@ -37,6 +39,8 @@ pub(super) struct Led {
     pub reserved: usize,
     /// Bytes of the ids given out.
     pending: usize,
+    /// Whether it has nothing but such ids.
+    only_ids: bool,
 }
 
 impl Led {
@@ -47,6 +51,12 @@ impl Led {
             GroupPhase::PreparingRebalance | GroupPhase::CompletingRebalance => bytes.max(self.reserved),
             GroupPhase::Empty | GroupPhase::Stable | GroupPhase::Dead => bytes,
         }
+    }
+
+    /// Whether nobody has joined it, and it is there for ids alone that were given out.
+    fn has_only_ids(&self) -> bool {
+        let is_empty = self.machine.state() == GroupPhase::Empty && !self.stored;
+        is_empty && self.machine.pending_bytes() > 0
     }
 }
 
@@ -80,23 +90,18 @@ pub(super) struct Inner {
     steady: Steady,
     last_ticket: u64,
     last_incarnation: u64,
-    /// What the members of all groups brought, in bytes.
-    pub member_bytes: usize,
-    /// What ids take that were given out and have not come back.
-    pub pending_bytes: usize,
-    /// Which they are.
+    /// What the drivers of all shards count.
+    pub totals: Arc<Totals>,
+    /// Ids that were given out and have not come back.
     pub given: GivenIds,
-    /// Requests refused for want of memory, and when that was last told, by the clock of the machines.
-    pub refused: u64,
+    /// When it was last told that memory is short, by the clock of the machines.
     pub told_at: Option<i64>,
-    /// Machines of groups that the table does not have yet.
-    pub unstored: usize,
     /// Why no group is led here, if none is.
     pub closed: Option<GroupError>,
 }
 
 impl Inner {
-    pub fn new(monotonic_ms: u64) -> Self {
+    pub fn new(monotonic_ms: u64, totals: Arc<Totals>) -> Self {
         Self {
             led: FxHashMap::default(),
             wakes: BinaryHeap::new(),
@@ -104,12 +109,9 @@ impl Inner {
             steady: Steady::new(monotonic_ms),
             last_ticket: 0,
             last_incarnation: 0,
-            member_bytes: 0,
-            pending_bytes: 0,
+            totals,
             given: GivenIds::default(),
-            refused: 0,
             told_at: None,
-            unstored: 0,
             closed: Some(GroupError::Loading),
         }
     }
@@ -136,23 +138,30 @@ impl Inner {
         self.put(group.clone(), machine);
         if let Some(led) = self.led.get_mut(&group) {
             led.stored = false;
-            self.unstored += 1;
+            self.totals.add_unstored();
         }
     }
 
     fn note_stored(&mut self, group: &GroupId) {
         if let Some(led) = self.led.get_mut(group).filter(|led| !led.stored) {
             led.stored = true;
-            self.unstored -= 1;
+            self.totals.take_unstored();
         }
     }
 
     pub fn put(&mut self, group: GroupId, machine: Group) {
         self.last_incarnation += 1;
         let incarnation = self.last_incarnation;
-        let (reserved, pending) = (0, 0);
-        let led =
-            Led { machine, incarnation, scheduled: i64::MAX, in_flight: 0, stored: true, reserved, pending };
+        let led = Led {
+            machine,
+            incarnation,
+            scheduled: i64::MAX,
+            in_flight: 0,
+            stored: true,
+            reserved: 0,
+            pending: 0,
+            only_ids: false,
+        };
         self.led.insert(group.clone(), led);
         self.count(&group);
         self.schedule(&group);
@@ -160,7 +169,6 @@ impl Inner {
 
     fn remove(&mut self, group: &GroupId) -> Option<Led> {
         let led = self.led.remove(group)?;
-        self.unstored -= usize::from(!led.stored);
         self.uncount(&led);
         Some(led)
     }
@@ -169,14 +177,18 @@ impl Inner {
     fn count(&mut self, group: &GroupId) {
         let Some(led) = self.led.get_mut(group) else { return };
         let (reserved, pending) = (led.reserves(), led.machine.pending_bytes());
-        self.member_bytes = self.member_bytes + reserved - led.reserved;
-        self.pending_bytes = self.pending_bytes + pending - led.pending;
-        (led.reserved, led.pending) = (reserved, pending);
+        self.totals.recount((reserved, pending), (led.reserved, led.pending));
+        let only_ids = led.has_only_ids();
+        self.totals.recount_only_ids(only_ids, led.only_ids);
+        (led.reserved, led.pending, led.only_ids) = (reserved, pending, only_ids);
     }
 
-    fn uncount(&mut self, led: &Led) {
-        self.member_bytes -= led.reserved;
-        self.pending_bytes -= led.pending;
+    fn uncount(&self, led: &Led) {
+        self.totals.recount((0, 0), (led.reserved, led.pending));
+        self.totals.recount_only_ids(false, led.only_ids);
+        if !led.stored {
+            self.totals.take_unstored();
+        }
     }
 
     /// The next group whose time has come.
@@ -388,9 +400,8 @@ impl Inner {
     /// group's coordinator: a later one finds a new machine, made from the table.
     fn abandon(&mut self, group: &GroupId, wakes: &mut WakeBatch) {
         tracing::error!(group = &*group.name, "a panic in a group: it starts again from what is stored");
-        let led = self.led.remove(group);
-        self.unstored -= usize::from(led.as_ref().is_some_and(|led| !led.stored));
-        led.iter().for_each(|led| self.uncount(led));
+        // Which uncounts it.
+        drop(self.remove(group));
         self.abandon_parked(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
     }
 

@@ -26,8 +26,9 @@ pub struct MemberMemory {
 impl Groups {
     /// What the members of all groups take.
     pub fn member_memory(&self) -> MemberMemory {
-        let inner = self.shared.inner.lock();
-        MemberMemory { bytes: inner.member_bytes, pending_bytes: inner.pending_bytes, refused: inner.refused }
+        let totals = &self.shared.totals;
+        let (bytes, pending_bytes) = (totals.member_bytes(), totals.pending_bytes());
+        MemberMemory { bytes, pending_bytes, refused: totals.refused() }
     }
 
     /// Whether there is room for what a join brings.
@@ -51,13 +52,17 @@ impl Groups {
         let more = bytes(&led.machine).saturating_sub(led.reserved);
         let most = self.shared.options.max_member_bytes;
         let most = if led.stored { most + most / PART } else { most };
-        if more == 0 || inner.member_bytes + more <= most { Ok(()) } else { self.refuse(inner, group) }
+        if more == 0 || inner.totals.member_bytes() + more <= most {
+            Ok(())
+        } else {
+            self.refuse(inner, group)
+        }
     }
 
     fn refuse(&self, inner: &mut Inner, group: &GroupId) -> Result<(), GroupError> {
-        inner.refused += 1;
+        inner.totals.refuse();
         if self.may_tell(inner) {
-            let (bytes, pending, refused) = (inner.member_bytes, inner.pending_bytes, inner.refused);
+            let MemberMemory { bytes, pending_bytes: pending, refused } = self.member_memory();
             tracing::warn!(
                 group = &*group.name,
                 bytes,
@@ -72,12 +77,12 @@ impl Groups {
     /// Says that ids were forgotten for others.
     pub(super) fn tell_forgotten(&self, inner: &mut Inner, group: &GroupId) {
         if self.may_tell(inner) {
-            let pending = inner.pending_bytes;
+            let pending = inner.totals.pending_bytes();
             tracing::warn!(
                 group = &*group.name,
                 pending,
-                "very many clients were given member ids and have not come back with them: the oldest ids are forgotten \
-                 (group.member_memory)"
+                "very many clients were given member ids and have not come back with them: the oldest ids of whoever was given most \
+                 are forgotten (group.member_memory, group.max_groups)"
             );
         }
     }

@@ -7,6 +7,7 @@
 //! projections' or the open block's is taken, never the other way round.
 
 mod deadlines;
+mod drivers;
 mod entries;
 mod given;
 mod led;
@@ -16,19 +17,21 @@ mod reply;
 mod requests;
 mod steady;
 mod table;
+mod totals;
 mod underway;
 mod waiter;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
 use sabir_model::{FrontendNo, GroupError, Namespace, ShardFailure};
 
+pub(crate) use drivers::GroupDrivers;
 pub use memory::MemberMemory;
 pub use offsets::{Committing, DeletingOffsets, GroupListing};
 pub(crate) use reply::Replier;
@@ -46,6 +49,7 @@ pub(crate) use waiter::GroupWaiter;
 use crate::level::FormatLevel;
 
 use led::Inner;
+use totals::Totals;
 use underway::Underway;
 
 /// The longest name of a group, in bytes. A protocol may take less.
@@ -111,8 +115,8 @@ pub(crate) trait GroupShard: Send + Sync {
     fn flush(&self);
 }
 
-/// The consumer groups that this node leads, for one caller: a name is that of its front end's group in its namespace. Calls act at once: an answer that has to wait for
-/// other members or for the journal is a future, and dropping it changes nothing.
+/// The consumer groups that this node leads in one shard, for one caller: a name is that of its front end's group in its namespace. Calls
+/// act at once: an answer that has to wait for other members or for the journal is a future, and dropping it changes nothing.
 #[derive(Clone)]
 pub struct Groups {
     shared: Arc<Shared>,
@@ -144,6 +148,11 @@ impl GroupScope {
 
 struct Shared {
     shard: Arc<dyn GroupShard>,
+    /// All others that have groups.
+    others: Vec<Arc<dyn GroupShard>>,
+    /// The drivers of all, this one too; gone with the broker.
+    homes: Weak<Vec<Groups>>,
+    totals: Arc<Totals>,
     options: GroupOptions,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
@@ -151,9 +160,35 @@ struct Shared {
 }
 
 impl Groups {
-    pub(crate) fn new(shard: Arc<dyn GroupShard>, options: GroupOptions, clock: Arc<dyn Clock>) -> Self {
-        let inner = Mutex::new(Inner::new(clock.monotonic_ms()));
-        Self::of(Arc::new(Shared { shard, options, clock, inner, underway: Arc::default() }))
+    /// Those of one of the shards that have groups.
+    fn among(
+        shards: &[Arc<dyn GroupShard>],
+        at: usize,
+        options: GroupOptions,
+        clock: Arc<dyn Clock>,
+        homes: Weak<Vec<Self>>,
+        totals: &Arc<Totals>,
+        underway: &Arc<Underway>,
+    ) -> Self {
+        let inner = Mutex::new(Inner::new(clock.monotonic_ms(), totals.clone()));
+        let others = shards.iter().enumerate().filter(|(other, _)| *other != at);
+        let others = others.map(|(_, shard)| shard.clone()).collect();
+        let (totals, underway) = (totals.clone(), underway.clone());
+        Self::of(Arc::new(Shared {
+            shard: shards[at].clone(),
+            others,
+            homes,
+            totals,
+            options,
+            clock,
+            inner,
+            underway,
+        }))
+    }
+
+    #[cfg(test)]
+    fn new(shard: Arc<dyn GroupShard>, options: GroupOptions, clock: Arc<dyn Clock>) -> Self {
+        Self::among(&[shard], 0, options, clock, Weak::new(), &Arc::default(), &Arc::default())
     }
 
     fn of(shared: Arc<Shared>) -> Self {
@@ -196,6 +231,13 @@ impl Groups {
         } else {
             Err(GroupError::Level { has: has.number(), needs: needs.number() })
         }
+    }
+
+    /// The sum of something over the other shards' tables.
+    fn elsewhere(&self, of: impl Fn(&GroupTable) -> usize) -> usize {
+        let mut sum = 0;
+        self.shared.others.iter().for_each(|shard| shard.read_groups(&mut |table| sum += of(table)));
+        sum
     }
 
     /// Reads one value out of the projection.

@@ -16,7 +16,8 @@ use super::reply::Reply;
 use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
-    Committed, Fence, GROUP_SHARE, GroupId, GroupPhase, GroupView, Groups, OffsetCommit, Text, metadata_fits,
+    Committed, Fence, GROUP_SHARE, GroupId, GroupPhase, GroupTable, GroupView, Groups, OffsetCommit, Text,
+    metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
@@ -89,7 +90,7 @@ const POSITION_BYTES: usize = 48;
 pub(super) const DELETED_AT_ONCE: usize = PART_BYTES / POSITION_BYTES;
 
 /// The positions in portions of an entry each, and for each the portion it is in. Of a partition that is named more than once
-/// the last position counts, as in Kafka.
+/// the last position counts.
 fn portions(offsets: Vec<OffsetCommit>) -> (Vec<Vec<OffsetCommit>>, Vec<usize>) {
     let mut last = FxHashMap::default();
     for (at, offset) in offsets.iter().enumerate() {
@@ -177,10 +178,12 @@ impl Groups {
         let share = self.shared.underway.begin(coming, is_new);
         let expected = self.shared.underway.offset_bytes();
         let most = self.shared.options.max_offset_bytes;
+        let elsewhere = self.elsewhere(GroupTable::offset_bytes);
         let (judged, tight) = self.read(|table| {
             let state = table.get(group);
             let own = state.map_or(0, GroupState::offset_bytes);
-            let tight = table.offset_bytes() + expected > most || own + expected > most / GROUP_SHARE;
+            let tight =
+                table.offset_bytes() + elsewhere + expected > most || own + expected > most / GROUP_SHARE;
             let is_new = |offset: &OffsetCommit| {
                 state.is_none_or(|state| state.offset(offset.topic, offset.partition).is_none())
             };
@@ -302,7 +305,7 @@ impl Groups {
         })
     }
 
-    /// About how many groups there are; exact while none is being made.
+    /// About how many groups the shard has; exact while none is being made.
     pub fn count(&self) -> usize {
         let led = self.shared.inner.lock().led.len();
         self.read(|table| table.len()).max(led)
@@ -327,9 +330,9 @@ impl Groups {
         all
     }
 
-    /// The groups of all callers, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep
+    /// The shard's groups of all callers, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep
     /// both locks.
-    pub fn list_all(&self) -> Vec<GroupListing> {
+    pub(crate) fn list_all(&self) -> Vec<GroupListing> {
         let listing = |group: &GroupId, protocol_type: &Text, phase, members| GroupListing {
             group: group.clone(),
             protocol_type: protocol_type.clone(),

@@ -29,7 +29,7 @@ impl<T> Reply<T> {
         (Replier(slot.clone()), Self(slot))
     }
 
-    pub(super) fn ready(answer: T) -> Self {
+    pub(crate) fn ready(answer: T) -> Self {
         Self(Arc::new(Mutex::new(ReplyState { answer: Some(answer), waker: None })))
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
-use sabir_delivery::group::{Group, GroupEvent};
+use sabir_delivery::group::{Group, GroupEvent, Holder};
 use sabir_model::GroupError;
 
 use super::led::{Inner, Waits};
 use super::reply::Reply;
 use super::{
-    Fence, GroupId, GroupProtocol, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left,
+    Fence, GroupId, GroupProtocol, GroupTable, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left,
     MAX_PROTOCOL_TYPE, SyncRequest, Synced, Text,
 };
 
@@ -44,10 +44,11 @@ impl Groups {
         }
         let fresh = fresh_member_id(request.instance.as_ref().unwrap_or(&request.client.id));
         let wants_id = request.wants_id();
+        let holder = Holder { host: request.client.host.clone(), connection: request.connection };
+        if wants_id {
+            self.make_room_for_id();
+        }
         self.with(|inner, wakes| {
-            if wants_id {
-                self.make_room_for_id(inner, wakes);
-            }
             self.make(inner, &group, !request.member.is_empty())?;
             if let Err(error) = self.admit_join(inner, &group, &request) {
                 inner.drop_if_idle(&group);
@@ -57,7 +58,7 @@ impl Groups {
             let ticket = inner.park(&group, Waits::Join(replier));
             self.drive(inner, &group, GroupEvent::Join(ticket, fresh.clone(), detached(request)), wakes);
             if wants_id {
-                inner.note_given(&group, fresh);
+                inner.note_given(&group, holder, fresh);
             }
             Ok(reply)
         })
@@ -167,8 +168,8 @@ impl Groups {
 
     /// How many groups there are: those that are stored, those that are led and not stored yet, and those that commits under way will store.
     pub(super) fn groups(&self, inner: &Inner) -> usize {
-        let coming = inner.unstored + self.shared.underway.groups();
-        coming + self.read(|table| table.len())
+        let coming = inner.totals.unstored() + self.shared.underway.groups();
+        coming + self.read(GroupTable::len) + self.elsewhere(GroupTable::len)
     }
 }
 

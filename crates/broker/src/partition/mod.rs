@@ -128,7 +128,10 @@ impl Partition {
 
     /// Up to where records are to go by the partition's retention, if that is beyond the first offset.
     pub(crate) fn retention_due(&self, now_ms: i64) -> Option<Offset> {
-        let PartitionSettings { retention_ms, retention_bytes, .. } = self.settings;
+        let PartitionSettings { retention_ms, retention_bytes, queue, .. } = self.settings;
+        if queue.is_some() {
+            return None;
+        }
         let by_time = (retention_ms >= 0).then(|| {
             let oldest = now_ms.saturating_sub(retention_ms);
             self.index.dead_until(|max_ts, _| max_ts < oldest)
@@ -157,7 +160,7 @@ impl FragmentedRef {
 }
 
 /// Keys of partitions: the id, big-endian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PartitionKey(pub(crate) PartitionId);
 
 impl PageKey for PartitionKey {

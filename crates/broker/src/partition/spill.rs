@@ -17,9 +17,11 @@ pub(crate) enum SpillKind {
     Index,
     /// The chunk list of a fragmented batch.
     Fragmented,
+    /// Timers of a run.
+    Timers,
 }
 
-/// The key of a page: kind · partition · first offset · number, for lists of more than one page.
+/// The key of a page: kind · partition · first offset · number, for lists of more than one page. Of timers: the run's number, and the page's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SpillKey {
     pub(crate) kind: SpillKind,
@@ -37,12 +39,17 @@ impl SpillKey {
         Self { kind: SpillKind::Fragmented, partition, first, number }
     }
 
+    pub(crate) fn timers(run: u64, page: u32) -> Self {
+        Self { kind: SpillKind::Timers, partition: PartitionId(run), first: Offset(page.into()), number: 0 }
+    }
+
     /// The key in the page store; all numbers big-endian.
     pub(crate) fn stored(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(19);
+        let mut key = Vec::with_capacity(24);
         key.extend_from_slice(match self.kind {
             SpillKind::Index => prefixes::INDEX_PAGES,
             SpillKind::Fragmented => prefixes::CHUNK_LISTS,
+            SpillKind::Timers => prefixes::TIMER_RUNS,
         });
         key.extend_from_slice(&self.partition.0.to_be_bytes());
         key.extend_from_slice(&self.first.0.to_be_bytes());
@@ -64,7 +71,7 @@ pub(crate) struct Spill {
     captured: Vec<PageChange>,
 }
 
-/// What a checkpoint has to write.
+/// What a checkpoint has to write, the last key first: what comes in rising order fills the store's pages.
 #[derive(Debug, Default)]
 pub(super) struct SpillChanges {
     pub(super) puts: Vec<(SpillKey, Bytes)>,
@@ -104,8 +111,10 @@ impl Spill {
     pub(super) fn begin(&mut self) -> SpillChanges {
         let mut dead = std::mem::take(&mut self.dead);
         dead.retain(|key| !self.fresh.contains_key(key));
-        let deletes: Vec<_> = dead.into_iter().collect();
-        let puts: Vec<_> = self.fresh.iter().map(|(key, page)| (*key, page.clone())).collect();
+        let mut deletes: Vec<_> = dead.into_iter().collect();
+        deletes.sort_unstable_by(|a, b| b.cmp(a));
+        let mut puts: Vec<_> = self.fresh.iter().map(|(key, page)| (*key, page.clone())).collect();
+        puts.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
         self.writing = Some((self.fresh.clone(), deletes.clone()));
         SpillChanges { puts, deletes }
     }

@@ -26,7 +26,7 @@ fn run(block: u64, offset: u32, len: u32, records: u32, max_ts: i64) -> Run {
 }
 
 fn partition() -> Partition {
-    let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes: -1 };
+    let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes: -1, queue: None };
     Partition::new(TopicId([1; 16]), 0, 0, settings)
 }
 
@@ -110,7 +110,8 @@ fn retention_lets_go_from_the_front_only() {
         append(&mut partition, &mut spill, run(block, 32, 100, 1, ts));
     }
     let due = |ms, bytes, now| {
-        let settings = PartitionSettings { version: 1, retention_ms: ms, retention_bytes: bytes };
+        let settings =
+            PartitionSettings { version: 1, retention_ms: ms, retention_bytes: bytes, queue: None };
         Partition { settings, ..partition.clone() }.retention_due(now).map(|offset| offset.0)
     };
     assert_eq!(due(-1, -1, i64::MAX), None);
@@ -308,7 +309,7 @@ proptest! {
 
 #[test]
 fn a_partition_of_the_first_form_is_still_read() {
-    let settings = PartitionSettings { version: 1, retention_ms: 60, retention_bytes: -1 };
+    let settings = PartitionSettings { version: 1, retention_ms: 60, retention_bytes: -1, queue: None };
     let partition = Partition::new(TopicId([7; 16]), 3, 0, settings);
     let mut stored = Vec::new();
     PageValue::encode(&partition, &mut stored);
@@ -359,7 +360,7 @@ fn an_overlay_counts_in_the_size_and_keeps_its_block() {
     partition.append(ID, reference, Some(&detail), LeaderEpoch(1), &mut spill).unwrap();
     assert_eq!((partition.bytes, partition.first_block()), (380, Some(Sequence(4))));
     let by_size = |retention_bytes| {
-        let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes };
+        let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes, queue: None };
         Partition { settings, ..partition.clone() }.retention_due(0).map(|offset| offset.0)
     };
     assert_eq!((by_size(370), by_size(371)), (Some(1), None));

@@ -8,12 +8,29 @@ use super::plan::Piece;
 use super::rebuild::rebuild;
 use super::source::Got;
 use super::types::Slice;
-use crate::partition::RunKind;
+use crate::partition::{Run, RunKind};
 
 /// Batches from this size on are not copied.
 const SHARED: usize = 4 << 10;
 /// The bytes in front of a batch that differ from the stored ones: base offset, length, leader epoch.
 const PATCHED: usize = 16;
+
+/// Takes the batch at the front of a run's bytes, whose base offset is `base`, and gives the offset behind it. Another partition's stands
+/// there where a disk wrote it in the wrong place.
+pub(super) fn take_stored(
+    rest: &mut Bytes,
+    base: Offset,
+    run: &Run,
+    partition: PartitionId,
+) -> Result<(Bytes, Offset), ReadError> {
+    let header = BatchHeader::parse(rest).map_err(|_| ReadError::Corrupt)?;
+    let (len, next) = (header.total_len(), Offset(base.0 + i64::from(header.last_offset_delta) + 1));
+    let foreign = stored_for(header.base_offset).is_some_and(|of| of != partition);
+    if foreign || len > rest.len() || next > run.next() {
+        return Err(ReadError::Corrupt);
+    }
+    Ok((rest.split_to(len), next))
+}
 
 /// Slices in the making.
 #[derive(Debug)]
@@ -56,29 +73,27 @@ impl Assembly {
         self.must || len <= self.left
     }
 
-    /// Adds the batches of a run.
+    /// Adds the batches of a run, but for those that it has already.
     pub(super) fn add(&mut self, piece: &Piece, got: &Got) -> Result<Next, ReadError> {
         if piece.run.kind == RunKind::Reference {
             return self.add_reference(piece, got);
         }
         let mut base = piece.run.base;
+        let from = self.from.max(self.next_from(base));
+        // Each batch of what was copied for this read is given alone: one that is long on its way is not to hold all others.
+        let is_copy = got.bytes.is_unique();
         let mut rest = got.bytes.clone();
         while !rest.is_empty() {
-            let header = BatchHeader::parse(&rest).map_err(|_| ReadError::Corrupt)?;
-            let (len, next) = (header.total_len(), Offset(base.0 + i64::from(header.last_offset_delta) + 1));
-            // Another partition's stands here where a disk wrote it in the wrong place.
-            let foreign = stored_for(header.base_offset).is_some_and(|partition| partition != self.partition);
-            if foreign || len > rest.len() || next > piece.run.next() {
-                return Err(ReadError::Corrupt);
-            }
-            let batch = rest.split_to(len);
-            if next > self.from {
-                if !self.takes(len) {
+            let (batch, next) = take_stored(&mut rest, base, &piece.run, self.partition)?;
+            if next > from {
+                if !self.takes(batch.len()) {
                     return Ok(Next::Enough);
                 }
                 if got.cold {
                     verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
                 }
+                let alone = is_copy && (SHARED..got.bytes.len()).contains(&batch.len());
+                let batch = if alone { Bytes::copy_from_slice(&batch) } else { batch };
                 self.take(piece, base, next, batch, rest.len());
             }
             base = next;
@@ -173,5 +188,53 @@ impl Assembly {
     pub(super) fn finish(mut self) -> Vec<Slice> {
         self.close_small();
         self.slices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::batch::{BatchBuilder, Compression};
+    use sabir_model::{FrontendNo, LeaderEpoch, Sequence};
+
+    use super::*;
+
+    fn batch(base: i64) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::None).base_offset(Offset(base));
+        builder.push(0, None, Some(&[b'x'; 50_000]), &[]);
+        builder.build()
+    }
+
+    /// What is taken of a run of three large batches, from the last one on.
+    fn last_of(bytes: Bytes) -> (Got, Slice) {
+        let run = Run {
+            base: Offset(0),
+            block: Sequence(1),
+            max_ts: 0,
+            offset: 0,
+            len: bytes.len() as u32,
+            records: 3,
+            first_record: 0,
+            origin: FrontendNo(0),
+            kind: RunKind::Whole,
+        };
+        let piece = Piece { run, epoch: LeaderEpoch(0), overlay: None };
+        let got = Got { bytes, overlay: None, cold: false };
+        let mut assembly = Assembly::new(PartitionId(1), Offset(2), usize::MAX, true);
+        assert_eq!(assembly.add(&piece, &got), Ok(Next::More));
+        let slice = assembly.finish().pop().expect("it is taken");
+        (got, slice)
+    }
+
+    #[test]
+    fn a_batch_of_what_was_copied_does_not_hold_the_others() {
+        let whole = [batch(0), batch(1), batch(2)].concat();
+        let is_in = |slice: &Slice, got: &Got| got.bytes.as_ptr_range().contains(&slice.body.as_ptr());
+        let cached = Bytes::from(whole.clone());
+        let (got, shared) = last_of(cached.clone());
+        assert!(is_in(&shared, &got));
+        let (got, alone) = last_of(Bytes::from(whole));
+        assert!(!is_in(&alone, &got));
+        assert_eq!((alone.head, alone.body), (shared.head, shared.body));
+        drop(cached);
     }
 }

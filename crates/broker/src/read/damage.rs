@@ -1,5 +1,6 @@
 //! Partitions whose records could not be read: shown for as long as those are kept, and logged once in a while.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,6 +13,9 @@ use crate::shard::Shard;
 const LISTED: usize = 64;
 /// How often one partition is logged.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How often what a read finds corrupt is read anew from the disk: one run once in a while, and so many of a shard in that time.
+const ANEW_AGAIN: Duration = Duration::from_secs(1);
+const ANEW_RUNS: usize = 16;
 /// How long a read that the disk refused is shown: the next one may succeed.
 const SHOWN: Duration = Duration::from_secs(600);
 
@@ -64,6 +68,8 @@ struct Known {
     unlogged: Vec<Damage>,
     /// When it was last logged what a disk answered.
     why: Option<Instant>,
+    /// What was read anew lately: the runs' partitions and first offsets, and when.
+    anew: Vec<(PartitionId, Offset, Instant)>,
 }
 
 #[derive(Debug)]
@@ -88,6 +94,29 @@ impl Damages {
         let due = known.why.is_none_or(|last| now.duration_since(last) >= AGAIN);
         known.why = if due { Some(now) } else { known.why };
         due
+    }
+
+    /// Whether a run of a partition that is corrupt is to be read from the disk anew. What is damaged for good does not make the disk read
+    /// all the time.
+    pub(crate) fn may_read_anew(&self, id: PartitionId, base: Offset, now: Instant) -> bool {
+        let mut known = self.0.lock();
+        known.anew.retain(|(.., last)| now.duration_since(*last) < ANEW_AGAIN);
+        let was = known.anew.iter().any(|(of, at, _)| (*of, *at) == (id, base));
+        let may = !was && known.anew.len() < ANEW_RUNS;
+        if may {
+            known.anew.push((id, base, now));
+        }
+        may
+    }
+
+    /// Forgets a corruption among these offsets, which were read well since.
+    pub(crate) fn forget(&self, id: PartitionId, offsets: Range<Offset>) {
+        let mut known = self.0.lock();
+        let is_of =
+            |seen: &Seen| seen.damage.cause == DamageCause::Corrupt && offsets.contains(&seen.damage.offset);
+        if known.listed.get(&id).is_some_and(is_of) {
+            known.listed.remove(&id);
+        }
     }
 
     /// What is to be logged.
@@ -131,7 +160,7 @@ impl Known {
 
 impl Shard {
     /// Takes down that the records from `offset` on cannot be read; gives the error back.
-    pub(super) fn damaged(&self, id: PartitionId, offset: Offset, error: ReadError) -> ReadError {
+    pub(crate) fn damaged(&self, id: PartitionId, offset: Offset, error: ReadError) -> ReadError {
         let Some(cause) = DamageCause::of(error) else { return error };
         if cause == DamageCause::Corrupt {
             self.meters.corrupt.add(1);
@@ -173,6 +202,29 @@ mod tests {
         assert_eq!(damages.list(start, |_, _| true).len(), 2);
         assert_eq!(damages.list(start + SHOWN, |_, _| true), [corrupt]);
         assert_eq!(damages.list(start, |_, _| false), []);
+    }
+
+    #[test]
+    fn a_run_is_read_anew_once_a_second_and_a_few_of_a_shard() {
+        let (damages, start) = (Damages::default(), Instant::now());
+        let may = |id: u64, base: i64, ms: u64| {
+            damages.may_read_anew(PartitionId(id), Offset(base), start + Duration::from_millis(ms))
+        };
+        assert!(may(1, 0, 0) && !may(1, 0, 0) && !may(1, 0, 999) && may(1, 0, 1000));
+        let others = (0..100).filter(|n| may(2, *n, 1500)).count();
+        assert_eq!(others, ANEW_RUNS - 1);
+        assert!(may(3, 0, 2500));
+    }
+
+    #[test]
+    fn what_was_read_well_since_is_no_damage() {
+        let (damages, now) = (Damages::default(), Instant::now());
+        damages.note(PartitionId(1), damage(0, DamageCause::Corrupt), now);
+        damages.forget(PartitionId(1), Offset(0)..Offset(5));
+        damages.forget(PartitionId(2), Offset(0)..Offset(9));
+        assert_eq!(damages.list(now, |_, _| true).len(), 1);
+        damages.forget(PartitionId(1), Offset(5)..Offset(6));
+        assert_eq!(damages.list(now, |_, _| true), []);
     }
 
     #[test]

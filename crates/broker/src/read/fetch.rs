@@ -6,7 +6,6 @@ use sabir_model::{Offset, PartitionId, ReadError};
 
 use super::assemble::{Assembly, Next};
 use super::plan::{Piece, Plan, Step};
-use super::source::Got;
 use super::types::Fetched;
 use crate::partition::{Runs, SpillKey};
 use crate::shard::Shard;
@@ -61,6 +60,21 @@ impl Shard {
         Ok(fetched)
     }
 
+    /// The same on a thread of its own. Blocking.
+    pub(crate) fn read_blocking(&self, spec: &ReadSpec) -> Result<Fetched, ReadError> {
+        let (mut plan, mut loaded) = (Plan::new(spec.from, spec.max_bytes), None);
+        for _ in 0..LOADS {
+            match self.plan(spec.partition, &mut plan, loaded.as_deref())? {
+                Step::Ready => break,
+                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
+            }
+        }
+        let assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
+        let slices = self.assemble(assembly, spec.partition, &plan.pieces)?.finish();
+        let (high_watermark, log_start) = (plan.high_watermark, plan.log_start);
+        Ok(Fetched { high_watermark, last_stable: high_watermark, log_start, slices })
+    }
+
     /// Plans a read. What is planned is answered, however much more was asked for.
     async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ReadError> {
         let mut plan = Plan::new(spec.from, spec.max_bytes);
@@ -93,19 +107,22 @@ impl Shard {
             }
             let got = match self.in_memory(piece) {
                 Ok(Some(got)) => got,
-                Ok(None) => return Ok(Some(at)),
+                // What is corrupt here may be whole on the disk.
+                Ok(None) | Err(ReadError::Corrupt) => return Ok(Some(at)),
                 // The read that begins with it says so.
                 Err(_) if !assembly.is_empty() => return Ok(None),
                 Err(error) => return Err(self.damaged(partition, piece.run.base, error)),
             };
-            if !self.add(assembly, partition, piece, &got)? {
-                return Ok(None);
+            match assembly.add(piece, &got) {
+                Ok(Next::More) => {}
+                Ok(Next::Enough) => return Ok(None),
+                Err(_) => return Ok(Some(at)),
             }
         }
         Ok(None)
     }
 
-    /// Adds runs wherever they are. Blocking.
+    /// Adds runs wherever they are. What is corrupt is an error only for the read that begins with it. Blocking.
     fn assemble(
         &self,
         mut assembly: Assembly,
@@ -116,32 +133,15 @@ impl Shard {
             if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 break;
             }
-            let got = match self.fetch(partition, piece) {
-                Ok(got) => got,
-                Err(_) if !assembly.is_empty() => break,
-                Err(error) => return Err(self.damaged(partition, piece.run.base, error)),
-            };
-            if !self.add(&mut assembly, partition, piece, &got)? {
-                break;
+            match self.with_bytes(partition, piece, |got| assembly.add(piece, got)) {
+                Ok(Next::More) => {}
+                Ok(Next::Enough) => break,
+                Err(error) => {
+                    let error = self.damaged(partition, assembly.next_from(piece.run.base), error);
+                    return if assembly.is_empty() { Err(error) } else { Ok(assembly) };
+                }
             }
         }
         Ok(assembly)
-    }
-
-    /// Whether more runs are wanted. A corrupt batch is an error only for the read that begins with it.
-    fn add(
-        &self,
-        assembly: &mut Assembly,
-        partition: PartitionId,
-        piece: &Piece,
-        got: &Got,
-    ) -> Result<bool, ReadError> {
-        match assembly.add(piece, got) {
-            Ok(next) => Ok(next == Next::More),
-            Err(error) => {
-                let error = self.damaged(partition, assembly.next_from(piece.run.base), error);
-                if assembly.is_empty() { Err(error) } else { Ok(false) }
-            }
-        }
     }
 }

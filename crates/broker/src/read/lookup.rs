@@ -7,13 +7,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use sabir_model::batch::{BatchHeader, records, verify_crc};
+use sabir_model::batch::{records, verify_crc};
 use sabir_model::{LeaderEpoch, Offset, PartitionId, ReadError};
 
+use super::assemble::take_stored;
 use super::fetch::not_done;
 use super::plan::Piece;
 use super::rebuild::{RECORDS_MAX, rebuild};
+use super::source::Got;
 use super::types::{FoundOffset, OffsetSpec};
 use crate::partition::{PageRef, Partition, Place, Run, RunKind, SpillKey};
 use crate::shard::Shard;
@@ -304,23 +305,7 @@ impl Shard {
     ) -> Result<Option<Stamped>, ReadError> {
         // Overlays change headers alone, and these are not looked at.
         let piece = Piece { run: *run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
-        let got = self.fetch(id, &piece)?;
-        let mut rest =
-            if run.kind == RunKind::Reference { rebuild(&got.bytes, None, run)? } else { got.bytes };
-        let mut base = run.base;
-        while !rest.is_empty() {
-            let (batch, next) = split(&mut rest, base)?;
-            if got.cold {
-                verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
-            }
-            if next > from
-                && let Some(found) = scan_batch(&batch, base, from, wanted)?
-            {
-                return Ok(Some(found));
-            }
-            base = next;
-        }
-        Ok(None)
+        self.with_bytes(id, &piece, |got| scan_bytes(id, run, got, from, wanted))
     }
 
     fn answer(&self, id: PartitionId, found: Stamped) -> Result<FoundOffset, ReadError> {
@@ -337,14 +322,33 @@ enum Where {
     Page(PageRef),
 }
 
-/// Takes the batch at the front, whose base offset is `base`, and gives the offset behind it.
-fn split(rest: &mut Bytes, base: Offset) -> Result<(Bytes, Offset), ReadError> {
-    let header = BatchHeader::parse(rest).map_err(|_| ReadError::Corrupt)?;
-    if header.total_len() > rest.len() {
-        return Err(ReadError::Corrupt);
+fn scan_bytes(
+    id: PartitionId,
+    run: &Run,
+    got: &Got,
+    from: Offset,
+    wanted: &mut impl FnMut(i64, Offset) -> bool,
+) -> Result<Option<Stamped>, ReadError> {
+    if run.kind == RunKind::Reference {
+        if got.cold {
+            verify_crc(&got.bytes).map_err(|_| ReadError::Corrupt)?;
+        }
+        return scan_batch(&rebuild(&got.bytes, None, run)?, run.base, from, wanted);
     }
-    let next = base.checked_add(header.last_offset_delta as u32 + 1).ok_or(ReadError::Corrupt)?;
-    Ok((rest.split_to(header.total_len()), next))
+    let (mut rest, mut base) = (got.bytes.clone(), run.base);
+    while !rest.is_empty() {
+        let (batch, next) = take_stored(&mut rest, base, run, id)?;
+        if got.cold {
+            verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
+        }
+        if next > from
+            && let Some(found) = scan_batch(&batch, base, from, wanted)?
+        {
+            return Ok(Some(found));
+        }
+        base = next;
+    }
+    if base == run.next() { Ok(None) } else { Err(ReadError::Corrupt) }
 }
 
 fn scan_batch(

@@ -7,6 +7,8 @@ mod fetch;
 mod lookup;
 mod plan;
 mod rebuild;
+mod record;
+mod settled;
 mod source;
 mod types;
 
@@ -14,4 +16,5 @@ pub(crate) use cache::PageCache;
 pub(crate) use damage::Damages;
 pub use damage::{Damage, DamageCause};
 pub(crate) use fetch::ReadSpec;
+pub(crate) use record::StoredBatch;
 pub use types::{EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};

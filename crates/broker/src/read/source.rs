@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use sabir_journal::{BlockReadError, ColdRead, Read};
 use sabir_model::{PartitionId, ReadError, Sequence};
+use tokio::runtime::Handle;
 
 use super::plan::Piece;
 use crate::partition::{Chunk, SpillKey, decode_chunks};
@@ -52,8 +53,61 @@ impl Shard {
         }
     }
 
+    /// What `make` makes of a run's bytes, wherever they are. Where they are corrupt they are read a second time: it may have been the
+    /// read that was wrong, and memory keeps what it gave. Blocking.
+    pub(super) fn with_bytes<T>(
+        &self,
+        partition: PartitionId,
+        piece: &Piece,
+        mut make: impl FnMut(&Got) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let first = self.fetch(partition, piece).and_then(|got| make(&got));
+        if !matches!(first, Err(ReadError::Corrupt)) {
+            return first;
+        }
+        let now = Instant::now();
+        if self.reads.damages.may_read_anew(partition, piece.run.base, now) {
+            self.forget_reads(partition, piece);
+        }
+        // Another thread may have had it read anew just now.
+        let made = self.fetch(partition, piece).and_then(|got| make(&got))?;
+        self.reads.damages.forget(partition, piece.run.base..piece.run.next());
+        if self.reads.damages.may_say_why(now) {
+            let block = piece.run.block.0;
+            tracing::warn!(shard = %self.id, block, "what the disk gave was corrupt, and good when it was read again");
+        }
+        Ok(made)
+    }
+
+    /// Drops what is kept of earlier reads of a run.
+    fn forget_reads(&self, partition: PartitionId, piece: &Piece) {
+        let Ok(chunks) = self.chunks_of(partition, piece) else { return };
+        chunks.iter().for_each(|chunk| self.journal.forget(chunk.block, chunk.offset, chunk.len));
+        if let Some(place) = &piece.overlay {
+            self.journal.forget(place.block, place.offset, place.len);
+        }
+    }
+
+    /// Where the bytes of a run lie.
+    fn chunks_of(&self, partition: PartitionId, piece: &Piece) -> Result<Vec<Chunk>, ReadError> {
+        let run = &piece.run;
+        if !piece.is_fragmented() {
+            return Ok(vec![Chunk { block: run.block, offset: run.offset, len: run.len }]);
+        }
+        let (mut all, mut len) = (Vec::new(), 0);
+        for number in 0..=u16::MAX {
+            if len >= u64::from(run.len) {
+                break;
+            }
+            let chunks = self.chunks(&SpillKey::fragmented(partition, run.base, number))?;
+            len += chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+            all.extend(chunks);
+        }
+        Ok(all)
+    }
+
     /// A run's bytes, wherever they are. Blocking.
-    pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
+    fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
         if piece.is_fragmented() {
             return self.fetch_fragmented(partition, piece);
         }
@@ -76,25 +130,22 @@ impl Shard {
         Ok(Got { bytes, overlay: None, cold: true })
     }
 
-    /// Has loaded what readers will come to soon, on threads that may block.
+    /// Has loaded what readers will come to soon, on threads that may block. Who is on none of the runtime's threads leaves it to the next who is: it
+    /// goes on for as long as anybody reads on.
     pub(super) fn read_ahead(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
         while let Some(ahead) = self.journal.take_read_ahead() {
-            tokio::task::spawn_blocking(move || ahead.run());
+            runtime.spawn_blocking(move || ahead.run());
         }
     }
 
     fn fetch_fragmented(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
         let mut all = BytesMut::with_capacity(piece.run.len as usize);
         let mut cold = false;
-        for number in 0..=u16::MAX {
-            if all.len() >= piece.run.len as usize {
-                break;
-            }
-            for chunk in self.chunks(&SpillKey::fragmented(partition, piece.run.base, number))? {
-                let got = self.fetch_part(chunk.block, chunk.offset, chunk.len)?;
-                all.extend_from_slice(&got.bytes);
-                cold |= got.cold;
-            }
+        for chunk in self.chunks_of(partition, piece)? {
+            let got = self.fetch_part(chunk.block, chunk.offset, chunk.len)?;
+            all.extend_from_slice(&got.bytes);
+            cold |= got.cold;
         }
         Ok(Got { bytes: all.freeze(), overlay: None, cold })
     }
@@ -104,11 +155,11 @@ impl Shard {
         decode_chunks(&page).map_err(|error| self.bad_page(key, &error))
     }
 
-    fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {
+    pub(super) fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {
         self.journal.read(block, offset, len).map_err(|error| self.read_failed(&error))
     }
 
-    fn read_failed(&self, error: &BlockReadError) -> ReadError {
+    pub(super) fn read_failed(&self, error: &BlockReadError) -> ReadError {
         match error {
             // Retention was faster than the reader, which looks at the log start again.
             BlockReadError::Released { .. } => ReadError::Deleted,

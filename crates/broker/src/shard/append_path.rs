@@ -1,7 +1,7 @@
 //! The append path: from a call, by way of the open block, to the replicator.
 
 use std::sync::Weak;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::Mutex;
 use sabir_base::drain_loop::DrainLoop;
@@ -18,6 +18,8 @@ pub(super) struct AppendPath {
     /// Tasks that wait until less does.
     pub(super) room: Mutex<Vec<Weak<Mutex<Sleeper>>>>,
     pub(super) submitting: DrainLoop,
+    /// Whether a thread is in that loop, and may have a block in hand that is in flight to nobody yet.
+    pub(super) is_submitting: AtomicBool,
     /// The time of the last block submitted; only the thread that is in that loop locks it.
     pub(super) submitter: Mutex<i64>,
     /// Blocks that the replicator has, and the waiters of their entries.
@@ -32,6 +34,7 @@ impl AppendPath {
             waiting: AtomicUsize::new(0),
             room: Mutex::default(),
             submitting: DrainLoop::default(),
+            is_submitting: AtomicBool::new(false),
             submitter: Mutex::new(last_ms),
             in_flight: Mutex::new(InFlight::default()),
         }

@@ -17,6 +17,8 @@ pub(super) struct ApplyPath {
     pub(super) driving: DrainLoop,
     /// Only the thread that is in that loop locks it.
     pub(super) worker: Mutex<Worker>,
+    /// Whether a block is in no flight any more and not applied yet.
+    pub(super) is_applying: AtomicBool,
     /// Raised by the replicator where it has no event descriptor, or something that it does not show.
     pub(super) signal: Signal,
     /// Whether an I/O thread watches the descriptors.
@@ -34,6 +36,7 @@ impl ApplyPath {
         Self {
             driving: DrainLoop::default(),
             worker: Mutex::new(Worker::default()),
+            is_applying: AtomicBool::new(false),
             signal,
             watched: AtomicBool::new(false),
             checkpointer: Mutex::new(checkpointer),

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long the next try waits after one that was given up; doubled with each, but for these doublings at most.
 const BACK_OFF: Duration = Duration::from_millis(200);
 const DOUBLINGS: u32 = 5;
+/// How much memory what was captured may take before it is put into the store.
+const PORTION: usize = 8 << 20;
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default)]
@@ -132,7 +134,17 @@ impl Shard {
         dead > 0 && (full || dead * self.settings.segment_bytes >= self.settings.checkpoint_bytes)
     }
 
+    /// What finds the disk full has what is set aside for it.
     fn write_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
+        match self.try_checkpoint(checkpointer) {
+            Err(CheckpointError::Pages(PageError::Full { .. })) if self.pages.give_up_reserve() => {
+                self.try_checkpoint(checkpointer)
+            }
+            result => result,
+        }
+    }
+
+    fn try_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
         let dead = self.dead_segments(checkpointer);
         let (cut, counters) = {
             let mut state = self.state.write();
@@ -171,21 +183,26 @@ impl Shard {
         dead: &[SegmentNo],
     ) -> Result<(), CheckpointError> {
         let sequence = cut.sequence;
-        let mut batch = PageBatch::default();
+        let mut transaction = self.pages.begin()?;
+        let mut portion = PageBatch::default();
         let mut more = true;
         while more {
             let mut state = self.state.write();
             more = state.capture();
             let captured = state.take_captured();
             drop(state);
-            batch.extend(captured);
+            portion.extend(captured);
+            if portion.memory() >= PORTION {
+                transaction.put(&std::mem::take(&mut portion))?;
+            }
         }
         // What was captured by changes since the last portion.
-        batch.extend(self.state.write().take_captured());
-        cut.put(&mut batch);
+        portion.extend(self.state.write().take_captured());
+        cut.put(&mut portion);
         self.journal.flush(sequence)?;
-        checkpointer.tables.put(&self.journal.tables(sequence, dead), &mut batch);
-        Ok(self.pages.commit(batch)?)
+        checkpointer.tables.put(&self.journal.tables(sequence, dead), &mut portion);
+        transaction.put(&portion)?;
+        Ok(transaction.commit()?)
     }
 
     /// Closed segments without a record that a partition keeps.

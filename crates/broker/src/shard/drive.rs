@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::Shard;
 use crate::answer::Waiter;
-use crate::state::{Outcome, Touched};
+use crate::state::{Outcome, Touched, TouchedMessages};
 
 /// How long a thread drives a shard before it looks at its own connections again.
 const TURN: Duration = Duration::from_millis(1);
@@ -26,6 +26,7 @@ pub(super) struct Worker {
     waiters: VecDeque<(u32, Waiter)>,
     answers: Vec<(Waiter, Outcome)>,
     touched: Touched,
+    messages: Vec<TouchedMessages>,
     wakes: WakeBatch,
 }
 
@@ -65,7 +66,9 @@ impl Shard {
         for event in events.drain(..) {
             match event {
                 Event::Committed { ticket, sequence, term, content } => {
+                    self.applies.is_applying.store(true, SeqCst);
                     self.commit(worker, ticket, sequence, term, &content);
+                    self.applies.is_applying.store(false, SeqCst);
                 }
                 Event::Cut { from, through } => self.cut(worker, from, through),
                 Event::Leading { term } => self.leads(term),
@@ -74,9 +77,25 @@ impl Shard {
             }
         }
         worker.polled = events;
+        self.run_queues(&mut worker.wakes);
         self.submit();
         self.deliver(worker);
+        self.go_on_with_queues(worker);
         moved
+    }
+
+    /// What waited for an answer may have more to do in queues.
+    fn go_on_with_queues(&self, worker: &mut Worker) {
+        if self.queues.is_wanted() {
+            self.run_queues(&mut worker.wakes);
+            self.submit();
+            worker.wakes.deliver();
+        }
+    }
+
+    /// Has the shard driven again soon.
+    pub(crate) fn drive_again(&self) {
+        self.applies.signal.raiser().raise();
     }
 
     fn commit(
@@ -114,7 +133,9 @@ impl Shard {
             },
         );
         std::mem::swap(&mut state.partitions.touched, &mut worker.touched);
+        std::mem::swap(&mut state.subscriptions.touched, &mut worker.messages);
         let fresh = std::mem::take(&mut state.front_ends.fresh);
+        let timer_ms = state.timers.set_ms;
         drop(state);
         if is_of_next_term {
             self.end_waiting(Some(term), ShardFailure::NotLeader);
@@ -127,6 +148,9 @@ impl Shard {
             self.fail_all(worker, ShardFailure::StorageError);
         }
         self.reads.watchers.notify(&worker.touched, &mut worker.wakes);
+        self.queues.tell(&worker.messages, &mut worker.wakes);
+        self.dead_letters.tell(&worker.messages);
+        self.timers.set(timer_ms);
     }
 
     /// Answers those whose blocks were cut.
@@ -172,6 +196,9 @@ impl Shard {
         drop(open);
         self.make_room();
         self.end_waiting(None, why);
+        let mut wakes = WakeBatch::default();
+        self.queues.end(why, &mut wakes);
+        wakes.deliver();
         left
     }
 

@@ -53,17 +53,35 @@ struct State {
     leads: Option<Term>,
     /// The one that it is announced for, and all before it applied.
     led: Option<Term>,
+    /// Whether it was led before in this run: what was sent since may be lost with a term's tail.
+    was_led: bool,
     /// Whether it may be announced: not before the start is known to be good.
     taken_up: bool,
     /// Why it could not be announced.
     failed: Option<ShardFailure>,
-    parts: Vec<Weak<dyn Leading>>,
+    parts: Vec<Part>,
+}
+
+/// One that leads with the shard.
+struct Part {
+    leading: Weak<dyn Leading>,
+    /// The term that it was told of last, if that goes on.
+    told: Option<Term>,
 }
 
 impl State {
-    fn parts(&mut self) -> Vec<Arc<dyn Leading>> {
-        self.parts.retain(|part| part.strong_count() > 0);
-        self.parts.iter().filter_map(Weak::upgrade).collect()
+    /// Those that were not told yet of the term that is led.
+    fn untold(&mut self) -> Vec<Arc<dyn Leading>> {
+        self.parts.retain(|part| part.leading.strong_count() > 0);
+        let (led, parts) = (self.led, self.parts.iter_mut());
+        let untold = parts.filter(|part| led.is_some() && part.told != led);
+        untold.filter_map(|part| part.leading.upgrade().inspect(|_| part.told = led)).collect()
+    }
+
+    /// Those that lead in a term that is laid down.
+    fn told(&mut self) -> Vec<Arc<dyn Leading>> {
+        let told = self.parts.iter_mut().filter_map(|part| part.told.take().and(part.leading.upgrade()));
+        told.collect()
     }
 }
 
@@ -107,15 +125,8 @@ impl Shard {
 
     /// Has somebody told from now on, and at once if this node leads.
     pub(crate) fn lead_with(&self, part: Weak<dyn Leading>) {
-        let _telling = self.applies.leadership.telling.lock();
-        let led = {
-            let mut state = self.applies.leadership.state.lock();
-            state.parts.push(part.clone());
-            state.led
-        };
-        if let (Some(term), Some(part)) = (led, part.upgrade()) {
-            part.led(term);
-        }
+        self.applies.leadership.state.lock().parts.push(Part { leading: part, told: None });
+        self.tell_led();
     }
 
     /// The replicator says that this node leads.
@@ -135,13 +146,11 @@ impl Shard {
         let _telling = self.applies.leadership.telling.lock();
         let mut state = self.applies.leadership.state.lock();
         state.leads = None;
-        let was_led = state.led.take().is_some();
-        let parts = state.parts();
+        state.led = None;
+        let told = state.told();
         drop(state);
         self.end_waiting(None, ShardFailure::NotLeader);
-        if was_led {
-            parts.into_iter().for_each(|part| part.laid_down());
-        }
+        told.into_iter().for_each(|part| part.laid_down());
     }
 
     /// Says in the journal that this node leads; once that is applied, so is everything that earlier leaders committed.
@@ -151,7 +160,8 @@ impl Shard {
             *announced.lock() = Some((term, done));
             raiser.raise();
         };
-        let body = Started { node: self.settings.node, clean: self.clean_start };
+        let clean = self.clean_start && !self.applies.leadership.state.lock().was_led;
+        let body = Started { node: self.settings.node, clean };
         self.propose(Priority::Reserve, &body, Waiter::then(ended));
     }
 
@@ -164,10 +174,10 @@ impl Shard {
         }
         match ended {
             Ok(()) => {
-                state.led = Some(term);
+                (state.led, state.was_led) = (Some(term), true);
                 drop(state);
                 self.applies.leadership.changed.notify_all();
-                self.tell_led(term);
+                self.tell_led();
             }
             // It was cut off, and this node leads on.
             Err(ShardFailure::NotLeader) if self.replicator.is_leader() => {
@@ -183,11 +193,59 @@ impl Shard {
         }
     }
 
-    fn tell_led(&self, term: Term) {
+    /// Tells each part once of the term that is led, whoever comes to tell: the start of the term, or one that registers meanwhile.
+    fn tell_led(&self) {
         let _telling = self.applies.leadership.telling.lock();
         let mut state = self.applies.leadership.state.lock();
-        let parts = state.parts();
+        let (Some(term), untold) = (state.led, state.untold()) else { return };
         drop(state);
-        parts.into_iter().for_each(|part| part.led(term));
+        untold.into_iter().for_each(|part| part.led(term));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Option<Term>>>);
+
+    impl Leading for Told {
+        fn led(self: Arc<Self>, term: Term) {
+            self.0.lock().push(Some(term));
+        }
+
+        fn laid_down(self: Arc<Self>) {
+            self.0.lock().push(None);
+        }
+    }
+
+    #[test]
+    fn each_part_is_told_of_each_term_once_whenever_it_registers() {
+        let (mut state, early, late) =
+            (State::default(), Arc::new(Told::default()), Arc::new(Told::default()));
+        let register = |state: &mut State, part: &Arc<Told>| {
+            let leading: Arc<dyn Leading> = part.clone();
+            state.parts.push(Part { leading: Arc::downgrade(&leading), told: None });
+        };
+        let tell = |state: &mut State| {
+            let led = state.led;
+            state.untold().into_iter().for_each(|part| part.led(led.expect("it is led")));
+        };
+        register(&mut state, &early);
+        tell(&mut state);
+        state.led = Some(Term(1));
+        // Between the moment at which a term begins and its telling.
+        register(&mut state, &late);
+        tell(&mut state);
+        tell(&mut state);
+        state.led = None;
+        state.told().into_iter().for_each(|part| part.laid_down());
+        tell(&mut state);
+        state.told().into_iter().for_each(|part| part.laid_down());
+        state.led = Some(Term(2));
+        tell(&mut state);
+        let terms = [Some(Term(1)), None, Some(Term(2))];
+        assert_eq!((&early.0.lock()[..], &late.0.lock()[..]), (&terms[..], &terms[..]));
     }
 }

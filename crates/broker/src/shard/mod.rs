@@ -12,6 +12,7 @@
 mod append_path;
 mod apply_path;
 mod checkpoint;
+mod commit;
 mod crowd;
 mod drive;
 mod late;
@@ -40,14 +41,17 @@ use sabir_model::{Durability, FrontendNo, Sequence, ShardFailure, ShardId};
 
 use crate::answer::{Answer, AppendCall, Waiter};
 use crate::append::Append;
+use crate::dead_letter::ShardDeadLetters;
 use crate::disk_watch::FreeSpace;
 use crate::entry::Body;
 use crate::front_ends::{EntryRefused, ProjectionEntry};
 use crate::group::{GroupShard, GroupTable, GroupWaiter};
 use crate::level::FormatLevel;
 use crate::publish::{Publish, PublishCall};
+use crate::queue::ShardQueues;
 use crate::state::ShardState;
 use crate::stats::{ShardMeters, ShardStats};
+use crate::timer::ShardTimers;
 use append_path::AppendPath;
 use apply_path::ApplyPath;
 pub use leadership::Leading;
@@ -71,6 +75,12 @@ pub(crate) struct Shard {
     pub(crate) reads: ReadPath,
     /// The projections: the apply path changes them, and reads look into them.
     pub(crate) state: RwLock<ShardState>,
+    /// The leader of the queues that it has.
+    pub(crate) queues: Arc<ShardQueues>,
+    /// Its timers, as their leader has them.
+    pub(crate) timers: Arc<ShardTimers>,
+    /// Its dead letters, as their leader has them.
+    pub(crate) dead_letters: Arc<ShardDeadLetters>,
     stopped: AtomicBool,
     pub(crate) meters: ShardMeters,
 }
@@ -122,7 +132,7 @@ impl Shard {
             return publish.refuse(self.id, call, error.into());
         }
         let times = (self.clock.now_ms(), self.settings.durability);
-        let origin = publish.targets.origin();
+        let origin = (publish.targets.origin(), publish.partial);
         for (waiter, group, batch) in publish.entries(self.id, call) {
             open.publish(group, origin, batch, times, Waiter::Publish(Box::new(waiter)));
         }
@@ -143,7 +153,19 @@ impl Shard {
         body: &[u8],
         waiter: Option<Waiter>,
     ) -> Result<(), (ShardFailure, Option<Waiter>)> {
-        if let Some(error) = self.refuses(priority).or_else(|| too_large(kind, body)) {
+        self.push_with(priority, kind, (body, None), waiter)
+    }
+
+    /// The same of an entry that may have a payload.
+    pub(crate) fn push_with(
+        &self,
+        priority: Priority,
+        kind: u16,
+        (body, payload): (&[u8], Option<&[u8]>),
+        waiter: Option<Waiter>,
+    ) -> Result<(), (ShardFailure, Option<Waiter>)> {
+        let bytes = body.len() + payload.map_or(0, <[u8]>::len);
+        if let Some(error) = self.refuses(priority).or_else(|| too_large(kind, bytes)) {
             return Err((error, waiter));
         }
         let _guard = self.guard("push an entry");
@@ -151,11 +173,11 @@ impl Shard {
         if let Some(error) = open.refused {
             return Err((error, waiter));
         }
-        if open.is_crowded(body.len(), 1, self.settings.open_bytes_max) {
+        if open.is_crowded(bytes, 1, self.settings.open_bytes_max) {
             return Err((ShardFailure::Timeout, waiter));
         }
         let durability = Durability::Sync;
-        open.push_change(&Entry { kind, body, payload: None, group: 0, durability, priority }, waiter);
+        open.push_change(&Entry { kind, body, payload, group: 0, durability, priority }, waiter);
         self.appends.waiting.store(open.bytes(), SeqCst);
         Ok(())
     }
@@ -167,7 +189,7 @@ impl Shard {
         kind: u16,
         entries: Vec<(Vec<u8>, Waiter)>,
     ) -> Result<(), ShardFailure> {
-        let too_large = || entries.iter().find_map(|(body, _)| too_large(kind, body));
+        let too_large = || entries.iter().find_map(|(body, _)| too_large(kind, body.len()));
         if let Some(error) = self.refuses(priority).or_else(too_large) {
             return Err(error);
         }
@@ -308,6 +330,7 @@ impl Shard {
             batch_bytes: appends.batch_bytes,
             refused: appends.refused,
             duplicates: appends.duplicates,
+            dead_letters: self.dead_letters.stats(appends.dead_letters_refused),
             producers,
             crowded_out: meters.crowded_out.get(),
             hot_bytes: meters.hot_bytes.get(),
@@ -328,6 +351,15 @@ impl Shard {
             block_entries: meters.block_entries.snapshot(),
             commit_us: meters.commit_us.snapshot(),
         }
+    }
+
+    /// Whether all that was pushed is applied.
+    pub(crate) fn is_idle(&self) -> bool {
+        // In the order in which an entry goes on, so that none is passed over on its way.
+        self.waiting_bytes() == 0
+            && !self.appends.is_submitting.load(SeqCst)
+            && self.in_flight() == 0
+            && !self.applies.is_applying.load(SeqCst)
     }
 
     pub(crate) fn waiting_bytes(&self) -> usize {
@@ -368,10 +400,10 @@ impl GroupShard for Shard {
 }
 
 /// What a body that no block takes is refused with, before anything is kept of it.
-fn too_large(kind: u16, body: &[u8]) -> Option<ShardFailure> {
-    if body.len() <= LARGEST_ENTRY {
+fn too_large(kind: u16, bytes: usize) -> Option<ShardFailure> {
+    if bytes <= LARGEST_ENTRY {
         return None;
     }
-    tracing::warn!(kind, bytes = body.len(), max = LARGEST_ENTRY, "a change is too large for an entry");
+    tracing::warn!(kind, bytes, max = LARGEST_ENTRY, "a change is too large for an entry");
     Some(ShardFailure::TooLarge)
 }

@@ -14,7 +14,7 @@ use crate::entry::{
     AppendBody, Body, ChunkBody, FragmentedBody, FrontendBody, OfferedBatch, Producer, Targets, kind,
 };
 use crate::front_ends::ProjectionEntry;
-use crate::publish::TargetGroup;
+use crate::publish::{PublishBatch, TargetGroup};
 
 /// Bytes of a chunk of a fragmented batch.
 const CHUNK: usize = 512 << 10;
@@ -151,6 +151,13 @@ impl OpenBlocks {
         self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));
     }
 
+    /// Has entries that take so many bytes be in one block, where one has room for them.
+    pub(super) fn keep_together(&mut self, bytes: usize) {
+        if !self.open.builder.is_empty() && !self.open.builder.fits(bytes) {
+            self.rotate();
+        }
+    }
+
     fn rotate(&mut self) {
         let next = self.spare.pop().unwrap_or_else(|| Filled::new(&self.pool, self.tail_bytes));
         let full = std::mem::replace(&mut self.open, next);
@@ -179,12 +186,17 @@ impl OpenBlocks {
     pub(super) fn publish(
         &mut self,
         group: &TargetGroup,
-        origin: FrontendNo,
-        batch: &CheckedBatch,
+        (origin, partial): (FrontendNo, bool),
+        batch: &PublishBatch,
         (now_ms, default): (i64, Durability),
         waiter: Waiter,
     ) {
-        let body = |max_ts| batch_body(batch, group.partitions.clone(), origin, group.stamp, max_ts);
+        let PublishBatch { batch, facts } = batch;
+        let body = |max_ts| AppendBody {
+            facts: facts.clone().map(Box::new),
+            partial: partial && group.queues,
+            ..batch_body(batch, group.partitions.clone(), origin, group.stamp, max_ts)
+        };
         let stamp = group.stamp.then_some(now_ms);
         self.append_batch(batch, stamp, body, group.durability(default), waiter);
     }
@@ -360,7 +372,8 @@ fn offer(item: &Append, now_ms: i64, payload: &mut Vec<u8>) -> OfferedBatch {
 }
 
 fn append_body(item: &Append, max_ts: i64) -> AppendBody {
-    batch_body(&item.batch, Targets::One(item.partition), item.origin, item.stamp, max_ts)
+    let body = batch_body(&item.batch, Targets::One(item.partition), item.origin, item.stamp, max_ts);
+    AppendBody { facts: item.facts.clone(), ..body }
 }
 
 fn batch_body(
@@ -385,14 +398,16 @@ fn batch_body(
             base_sequence: header.base_sequence,
         }),
         facts: None,
+        partial: false,
     }
 }
 
 /// What the body of an append takes at the most.
 fn body_max(record: &AppendBody) -> usize {
+    let facts = record.facts.as_ref().map_or(0, |facts| facts.stored_bytes());
     match &record.targets {
-        Targets::One(_) => BODY_MAX,
-        Targets::Several(targets) => BODY_MAX + TARGET_MAX * targets.len(),
+        Targets::One(_) => BODY_MAX + facts,
+        Targets::Several(targets) => BODY_MAX + TARGET_MAX * targets.len() + facts,
     }
 }
 

@@ -15,7 +15,7 @@ use super::Shard;
 use super::drive::Worker;
 
 /// Stops its shard if it is dropped by a panic. To be made before the lock is taken, so that it is dropped when that is free.
-pub(super) struct Guarded<'a>(&'a Shard, &'static str);
+pub(crate) struct Guarded<'a>(&'a Shard, &'static str);
 
 impl Drop for Guarded<'_> {
     fn drop(&mut self) {
@@ -27,7 +27,7 @@ impl Drop for Guarded<'_> {
 
 impl Shard {
     /// For whom the panic ends elsewhere, as a connection's does.
-    pub(super) fn guard(&self, doing: &'static str) -> Guarded<'_> {
+    pub(crate) fn guard(&self, doing: &'static str) -> Guarded<'_> {
         Guarded(self, doing)
     }
 

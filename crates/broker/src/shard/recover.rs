@@ -129,6 +129,9 @@ impl Shard {
             applies: ApplyPath::new(signal, Checkpointer::new(tables, replayed)),
             reads: ReadPath::default(),
             state: RwLock::new(state),
+            queues: Arc::default(),
+            timers: Arc::default(),
+            dead_letters: Arc::default(),
             stopped: AtomicBool::new(false),
             meters: ShardMeters::default(),
         });

@@ -91,7 +91,9 @@ impl Shard {
         self.appends.submitting.run(|| {
             self.contain("write", || {
                 let mut submitter = self.appends.submitter.lock();
+                self.appends.is_submitting.store(true, SeqCst);
                 while self.submit_one(&mut submitter) {}
+                self.appends.is_submitting.store(false, SeqCst);
             });
         });
     }

@@ -1,15 +1,19 @@
 //! What entries do to partitions.
 
+use std::ops::Range;
+
+use sabir_delivery::policy::{Backlog, LengthLimit};
 use sabir_model::{
-    AppendError, Offset, Overlay, OverlayBody, OverlayPlace, PartitionId, Sequence, ShardFailure, TopicError,
+    AppendError, Offset, Overflow, Overlay, OverlayBody, OverlayPlace, PartitionId, RecordFacts, Sequence,
+    ShardFailure, TopicError,
 };
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
-use super::{AppendOutcome, At, Locate, Partitions};
+use super::{AppendOutcome, At, Locate, Partitions, QueueChange};
 use crate::append::Appended;
 use crate::entry::{
-    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, LogStartsMoved, PartitionsConfigured,
-    PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, Targets,
+    AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, LogStartsMoved, PartitionSettings,
+    PartitionsConfigured, PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, Targets,
 };
 use crate::partition::{
     Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunDetail, RunKind, Verdict,
@@ -60,18 +64,23 @@ impl Partitions {
         incoming: &Incoming<'_>,
         at: &At,
     ) -> Result<Appended, AppendError> {
-        let answer = self.append_one(target, incoming, at);
+        let mut answer = self.append_one(target, incoming, at);
         match answer {
             Ok(Appended { duplicate: true, .. }) => self.counters.duplicates += 1,
             Ok(Appended { base_offset, .. }) if !incoming.chunks.is_empty() => {
                 self.keep_fragmented(target, base_offset, incoming.chunks);
             }
-            Ok(_) => {}
-            Err(_) => self.counters.refused += 1,
+            Ok(_) | Err(_) => {}
         }
+        if let Ok(Appended { records: 0, .. }) = answer {
+            // It lies there to be published elsewhere.
+            answer = Err(AppendError::QueueFull);
+        }
+        self.counters.refused += u64::from(answer.is_err());
         answer
     }
 
+    /// What a queue refuses and publishes elsewhere is appended, and not among the records that are taken.
     fn append_one(
         &mut self,
         target: PartitionId,
@@ -81,27 +90,46 @@ impl Partitions {
         let Incoming { body, run, detail, .. } = incoming;
         let partition =
             self.partitions.get_mut(&PartitionKey(target)).ok_or(AppendError::UnknownPartition)?;
-        if body.facts.is_some() {
-            return Err(AppendError::NoQueue);
+        // It was found empty, and is as good as deleted.
+        if self.sealed.contains(&target) {
+            return Err(AppendError::UnknownPartition);
         }
         let append_time_ms = if body.stamped { body.max_ts } else { -1 };
         let log_start = partition.log_start;
-        let answer = |base_offset, duplicate| Appended { base_offset, append_time_ms, log_start, duplicate };
+        let answer = |base_offset, duplicate, records| Appended {
+            base_offset,
+            append_time_ms,
+            log_start,
+            duplicate,
+            records,
+        };
         let mut producer = None;
         if let Some(mark) = body.producer {
             let key = ProducerKey { partition: target, producer: mark.id };
             let verdict = self.producers.get(&key).map(|state| state.judge(&mark, body.records));
             match verdict {
-                Some(Verdict::Duplicate(offset)) => return Ok(answer(offset, true)),
+                Some(Verdict::Duplicate(offset)) => return Ok(answer(offset, true, run.records)),
                 Some(Verdict::Refused(error)) => return Err(error),
                 Some(Verdict::Next) | None => producer = Some((key, mark)),
             }
         }
+        let limit = partition.settings.queue.and_then(|queue| queue.limit());
+        let mut run = *run;
+        let (mut sized, mut taken) = (None, run.records);
+        if let Some(limit) = limit {
+            let backlog = self.backlogs.get(&target).copied().unwrap_or_default();
+            let dead_letters = partition.settings.queue.is_some_and(|queue| queue.dead_letters);
+            let elsewhere = dead_letters && limit.overflow == Overflow::RejectAndDeadLetter;
+            let sizes = admit(&limit, backlog, incoming, elsewhere)?;
+            taken = sizes.iter().map(|(count, _)| count).sum();
+            run = if elsewhere { run } else { front_of(run, taken) };
+            sized = Some((limit, sizes));
+        }
         let epoch = partition.epoch(at.term);
         let base = partition
-            .append(target, *run, detail.as_ref(), epoch, &mut self.spill)
+            .append(target, run, detail.as_ref(), epoch, &mut self.spill)
             .ok_or(AppendError::NoOffsets)?;
-        if let Some((key, mark)) = producer {
+        if let Some((key, mark)) = producer.filter(|_| taken > 0) {
             let expiry = &mut self.expiry;
             let state = self.producers.get_or_insert_with(key, || {
                 expiry.note(key, at.time_ms);
@@ -109,18 +137,48 @@ impl Partitions {
             });
             state.take(&mark, body.records, base, at.time_ms);
         }
+        if let Some(queue) = partition.settings.queue {
+            if let Some((limit, sizes)) = sized {
+                // A batch that comes with the same entry is judged by this.
+                let backlog = self.backlogs.entry(target).or_default();
+                *backlog = with(*backlog, &sizes);
+                let each = sizes.into_iter().filter(|_| limit.bytes.is_some());
+                self.queue_changes.extend(each.map(|(count, size)| QueueChange::Sized(target, count, size)));
+            }
+            if let Some(highest) = queue.max_priority {
+                let levels = levels(body, base, run.records, highest);
+                self.queue_changes
+                    .extend(levels.map(|(messages, level)| QueueChange::Leveled(target, messages, level)));
+            }
+            if queue.delays {
+                let delays = delays(body, base, run.records);
+                self.queue_changes
+                    .extend(delays.map(|(messages, due)| QueueChange::Delayed(target, messages, due)));
+            }
+            let ttl_ms = queue.message_ttl_ms;
+            expiries(body, run.records, ttl_ms, at, |first, count, expires_ms| {
+                self.queue_changes.push(QueueChange::Expires(target, first, count, expires_ms));
+            });
+            self.queue_changes.push(QueueChange::Published(target, run.records));
+            if taken < run.records {
+                let first = u64::try_from(base.0).expect("offsets count from 0");
+                let refused = first + u64::from(taken)..first + u64::from(run.records);
+                self.queue_changes.push(QueueChange::Refused(target, refused));
+            }
+        }
         self.touched.grew(target, run.len.into());
         self.counters.batches += 1;
         self.counters.records += u64::from(run.records);
         self.counters.batch_bytes += u64::from(run.len);
-        Ok(answer(base, false))
+        Ok(answer(base, false, taken))
     }
 
     /// `payload` is where an overlay lies that came with the entry.
-    pub(super) fn reference(
+    pub(super) fn refer(
         &mut self,
         body: &ReferenceBody,
         payload: Option<(u32, u32)>,
+        facts: Option<Box<RecordFacts>>,
         at: &At,
         locate: Locate<'_>,
     ) -> AppendOutcome {
@@ -154,7 +212,8 @@ impl Partitions {
             stamped: false,
             origin: extent.origin,
             producer: None,
-            facts: None,
+            facts,
+            partial: false,
         };
         self.append_run(&Incoming { body: &as_append, run, detail: detail.said(), chunks: &[] }, at)
     }
@@ -236,6 +295,9 @@ impl Partitions {
             if !self.partitions.contains(&PartitionKey(id)) {
                 let partition = Partition::new(body.topic, number, body.epoch_base, body.settings);
                 self.partitions.insert(PartitionKey(id), partition);
+                if body.settings.queue.is_some() {
+                    self.queue_changes.push(QueueChange::Made(id));
+                }
             }
         }
         Ok(())
@@ -247,6 +309,11 @@ impl Partitions {
                 partition.give_up(id, &mut self.spill);
                 self.producers.remove_all_of(id);
                 self.touched.gone.push(id);
+                if partition.settings.queue.is_some() {
+                    self.backlogs.remove(&id);
+                    self.sealed.remove(&id);
+                    self.queue_changes.push(QueueChange::Gone(id));
+                }
             }
         }
         Ok(())
@@ -257,7 +324,12 @@ impl Partitions {
             if let Some(partition) = self.partitions.get_mut(&PartitionKey(id))
                 && partition.settings.version < body.settings.version
             {
-                partition.settings = body.settings;
+                // Whether it has a subscription was decided when it was made.
+                let queue = partition.settings.queue.and(body.settings.queue.or(partition.settings.queue));
+                partition.settings = PartitionSettings { queue, ..body.settings };
+                if queue.is_some() {
+                    self.queue_changes.push(QueueChange::Configured(id));
+                }
             }
         }
         Ok(())
@@ -273,8 +345,11 @@ impl Partitions {
         first.unwrap_or(Err(TopicError::Unknown))
     }
 
-    fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
+    pub(super) fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
         let partition = self.partition(id).ok_or(TopicError::Unknown)?;
+        if partition.settings.queue.is_some() {
+            return Err(TopicError::IsQueue);
+        }
         let to = if to == Offset(-1) { partition.next } else { to };
         if to > partition.next || to.0 < 0 {
             return Err(TopicError::OffsetOutOfRange);
@@ -288,6 +363,15 @@ impl Partitions {
         Ok(to)
     }
 
+    /// The first offset of a queue's partition is that of the first message that is not settled.
+    pub(super) fn follow_floor(&mut self, id: PartitionId, floor: Offset) {
+        if self.partition(id).is_some_and(|partition| partition.log_start < floor && floor <= partition.next)
+            && let Some(partition) = self.partitions.get_mut(&PartitionKey(id))
+        {
+            partition.move_log_start(id, floor, &mut self.spill);
+        }
+    }
+
     pub(super) fn expire_producers(&mut self, body: &ProducersExpired) -> Result<(), ShardFailure> {
         for &(partition, producer) in &body.producers {
             let key = ProducerKey { partition, producer };
@@ -298,6 +382,129 @@ impl Partitions {
         self.tidy_expiry();
         Ok(())
     }
+}
+
+/// What queues count a batch's messages with, in runs of one size: what is said of them beside it, else their part of the batch.
+fn sizes(body: &AppendBody, run: &Run) -> Vec<(u32, u32)> {
+    match &body.facts {
+        Some(facts) => facts.runs().map(|(count, facts)| (count, facts.size)).collect(),
+        None => vec![(run.records, run.len / run.records.max(1))],
+    }
+}
+
+/// Until when a batch's messages are kept back, in runs; what nothing is said of fires at once.
+fn delays(body: &AppendBody, base: Offset, records: u32) -> impl Iterator<Item = (Range<u64>, i64)> {
+    let told = body.facts.iter().flat_map(|facts| facts.runs());
+    let told = told.map(|(count, facts)| (count, facts.deliver_at_ms.unwrap_or(0)));
+    let plain = body.facts.is_none().then_some((records, 0));
+    with_offsets(base, records, told.chain(plain))
+}
+
+/// Counts runs of records from a batch's first offset on, so many records in all: the front of the batch may be all that is taken.
+fn with_offsets<T>(
+    base: Offset,
+    records: u32,
+    runs: impl Iterator<Item = (u32, T)>,
+) -> impl Iterator<Item = (Range<u64>, T)> {
+    let mut from = u64::try_from(base.0).expect("offsets count from 0");
+    let end = from + u64::from(records);
+    let runs = runs.map(move |(count, what)| {
+        let start = from;
+        from = end.min(from + u64::from(count));
+        (start..from, what)
+    });
+    runs.take_while(|(range, _)| !range.is_empty())
+}
+
+/// The levels of a batch's messages, in runs: what is said of their priorities beside it, else 0. One above the highest counts as that.
+fn levels(
+    body: &AppendBody,
+    base: Offset,
+    records: u32,
+    highest: u8,
+) -> impl Iterator<Item = (Range<u64>, u8)> {
+    let told = body.facts.iter().flat_map(|facts| facts.runs());
+    let told = told.map(move |(count, facts)| (count, facts.priority.unwrap_or(0).min(highest)));
+    let plain = body.facts.is_none().then_some((records, 0));
+    with_offsets(base, records, told.chain(plain))
+}
+
+/// The messages of a batch that a queue of limited length takes, in runs of one size: all, or where its front end has it so those at the front. None
+/// is an error, unless what is not taken goes elsewhere.
+fn admit(
+    limit: &LengthLimit,
+    backlog: Backlog,
+    incoming: &Incoming<'_>,
+    elsewhere: bool,
+) -> Result<Vec<(u32, u32)>, AppendError> {
+    let all = sizes(incoming.body, &incoming.run);
+    if limit.overflow == Overflow::DropHead || !limit.is_exceeded(with(backlog, &all)) {
+        return Ok(all);
+    }
+    let divisible = incoming.body.partial && incoming.body.producer.is_none() && incoming.chunks.is_empty();
+    let front = if divisible { fitting(limit, backlog, &all) } else { Vec::new() };
+    if front.is_empty() && !elsewhere { Err(AppendError::QueueFull) } else { Ok(front) }
+}
+
+/// The messages at the front for which there is room.
+fn fitting(limit: &LengthLimit, mut backlog: Backlog, sizes: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let mut front = Vec::new();
+    for &(count, size) in sizes {
+        let fits = room(limit, backlog, size).min(count.into()) as u32;
+        let run = (fits, size);
+        backlog = with(backlog, &[run]);
+        front.extend((fits > 0).then_some(run));
+        if fits < count {
+            break;
+        }
+    }
+    front
+}
+
+/// For how many more messages of a size there is room.
+fn room(limit: &LengthLimit, backlog: Backlog, size: u32) -> u64 {
+    let more = |most: Option<u64>, has: u64, each: u64| match most.map(|most| most.checked_sub(has)) {
+        None => u64::MAX,
+        Some(None) => 0,
+        Some(Some(left)) => left.checked_div(each).unwrap_or(u64::MAX),
+    };
+    let by_count = more(limit.messages, backlog.messages, 1);
+    by_count.min(more(limit.bytes, backlog.bytes, size.into()))
+}
+
+/// The first records of a run. What is less than its batch is a reference to it: it is built anew when it is read.
+fn front_of(run: Run, records: u32) -> Run {
+    if records < run.records { Run { records, kind: RunKind::Reference, ..run } } else { run }
+}
+
+/// Tells which of a batch's messages expire, in runs: the first one, how many, and when. What their queue says holds from when they are there; the
+/// sooner of both counts.
+fn expiries(
+    body: &AppendBody,
+    records: u32,
+    ttl_ms: Option<u64>,
+    at: &At,
+    mut each: impl FnMut(u32, u32, i64),
+) {
+    let by_queue = ttl_ms.map(|ttl_ms| at.time_ms.saturating_add_unsigned(ttl_ms));
+    let Some(facts) = &body.facts else {
+        return by_queue.into_iter().for_each(|expires_ms| each(0, records, expires_ms));
+    };
+    let mut first = 0;
+    for (count, facts) in facts.runs() {
+        // The front of the batch may be all that is taken.
+        let count = count.min(records - first);
+        let expires_ms = facts.expires_ms.into_iter().chain(by_queue).min();
+        expires_ms.into_iter().for_each(|expires_ms| each(first, count, expires_ms));
+        first += count;
+    }
+}
+
+fn with(backlog: Backlog, more: &[(u32, u32)]) -> Backlog {
+    more.iter().fold(backlog, |sum, &(count, size)| Backlog {
+        messages: sum.messages.saturating_add(count.into()),
+        bytes: sum.bytes.saturating_add(u64::from(count) * u64::from(size)),
+    })
 }
 
 /// Records without a time of their own age with their block.

@@ -1,13 +1,17 @@
 //! A block applied: the one place where entries take effect, in their order.
 
 use sabir_journal::{BlockView, EntryView};
-use sabir_model::{DecodeError, Sequence, ShardFailure, Term};
+use sabir_model::{DecodeError, Offset, PartitionId, Sequence, ShardFailure, Term};
 
 use super::{
-    ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, ShardState,
+    ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, QueueChange,
+    ShardParts, ShardState, SubscriptionTable,
 };
 use crate::catalog::Catalog;
-use crate::entry::{Body, Started, kind};
+use crate::entry::{
+    Body, DeadLettered, DeadLetters, DeliveryError, DeliveryOutcome, RecordPlace, Started, TimersFired, kind,
+};
+use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
 
 impl ShardState {
@@ -48,6 +52,8 @@ impl ShardState {
         }
         self.partitions.begin_block();
         self.front_ends.begin_block();
+        self.subscriptions.begin_block();
+        self.timers.begin_block();
         self.enter(term);
         for entry in view.entries() {
             let entry = entry?;
@@ -72,7 +78,14 @@ impl ShardState {
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, locate: Locate<'_>) -> Result<Outcome, EntryError> {
         self.within_entry = true;
+        self.subscriptions.begin_entry();
+        let gone = self.partitions.touched.gone.len();
         let outcome = self.apply_entry(entry, at, locate);
+        let Self { partitions, subscriptions, timers, .. } = self;
+        follow_queues(&mut ShardParts { partitions, subscriptions, timers }, at);
+        for id in &self.partitions.touched.gone[gone..] {
+            self.front_ends.partition_gone(*id);
+        }
         self.within_entry = false;
         outcome
     }
@@ -90,17 +103,151 @@ impl ShardState {
         }
         match entry.kind {
             of if Partitions::applies(of) => apply_to(&mut self.partitions, entry, at, locate),
+            kind::DEAD_LETTERED => self.apply_dead_letters(entry, at),
+            kind::TIMERS_FIRED => applied(entry, |body: TimersFired| self.fire(&body, at, locate)),
+            of if SubscriptionTable::applies(of) => apply_to(&mut self.subscriptions, entry, at, locate),
             of if GroupTable::applies(of) => apply_to(&mut self.groups, entry, at, locate),
-            of if Catalog::applies(of) => apply_to(&mut self.catalog, entry, at, locate),
-            kind::FRONT_END => self.front_ends.apply(entry, at, &mut self.partitions),
-            kind::STARTED => applied(entry, |body: Started| self.started(&body)),
+            of if Catalog::applies(of) => {
+                let outcome = apply_to(&mut self.catalog, entry, at, locate)?;
+                self.follow_topic(of, &outcome);
+                Ok(outcome)
+            }
+            of if ExchangeTable::applies(of) => self.exchanges.apply(entry, &self.catalog),
+            kind::FRONT_END => {
+                let Self { partitions, subscriptions, timers, front_ends, .. } = self;
+                front_ends.apply(entry, at, ShardParts { partitions, subscriptions, timers })
+            }
+            kind::STARTED => applied(entry, |body: Started| self.started(&body, at)),
             _ => Err(EntryError::unknown(entry)),
         }
     }
 
-    fn started(&mut self, _body: &Started) -> Result<(), ShardFailure> {
+    /// Publishes what was kept back until now, and is not settled otherwise.
+    fn fire(
+        &mut self,
+        body: &TimersFired,
+        at: &At,
+        locate: Locate<'_>,
+    ) -> Result<DeliveryOutcome, DeliveryError> {
+        if !self.timers.fire(body.through, body.below) {
+            return Err(DeliveryError::Refused { operation: 0 });
+        }
+        let mut concerned = 0;
+        for message in &body.messages {
+            if !self.subscriptions.is_unsettled(message.place) {
+                continue;
+            }
+            if let Some(ms) = message.put_off_ms {
+                let RecordPlace { partition, offset } = message.place;
+                self.timers.set(partition, offset.0 as u64, at.time_ms.saturating_add(ms));
+                continue;
+            }
+            if let Some(published) = &message.published {
+                self.partitions.refer(published, None, message.facts.clone(), at, locate);
+            }
+            self.subscriptions.settle_fired(message.place, at.time_ms);
+            concerned += 1;
+        }
+        Ok(DeliveryOutcome { concerned })
+    }
+
+    fn apply_dead_letters(&mut self, entry: &EntryView<'_>, at: &At) -> Result<Outcome, EntryError> {
+        let body = DeadLettered::decode(entry.body).map_err(|source| bad_body(entry, source))?;
+        let (offset, len) = entry.payload.unwrap_or((0, 0));
+        if body.bytes() > u64::from(len) {
+            return Err(bad_body(entry, DecodeError::Field("length of a batch")));
+        }
+        Ok(self.dead_letter(&body, offset, at).into_outcome())
+    }
+
+    /// Publishes what its queues gave up, and has it be done with there: both or, where it is done with otherwise, neither.
+    fn dead_letter(
+        &mut self,
+        body: &DeadLettered,
+        mut offset: u32,
+        at: &At,
+    ) -> Result<DeliveryOutcome, DeliveryError> {
+        let mut concerned = 0;
+        for letter in &body.letters {
+            let from = offset;
+            offset += letter.len();
+            if self.subscriptions.waits(letter, at.time_ms) {
+                self.publish_dead(letter, from, at);
+                self.subscriptions.settle_dead(letter, at.time_ms);
+                concerned += u64::from(letter.count);
+            }
+        }
+        Ok(DeliveryOutcome { concerned })
+    }
+
+    fn publish_dead(&mut self, letter: &DeadLetters, offset: u32, at: &At) {
+        let Some(published) = &letter.published else { return };
+        let targets = published.targets.len();
+        let outcome = self.partitions.append(&letter.append(published), (offset, published.len), at);
+        let is_whole = |target: &usize| outcome.at(*target).is_ok_and(|taken| taken.records == letter.count);
+        let whole = (0..targets).filter(is_whole).count();
+        self.partitions.counters.dead_letters_refused += (targets - whole) as u64;
+    }
+
+    /// What is bound to a topic goes with it.
+    fn follow_topic(&mut self, of: u16, outcome: &Outcome) {
+        if let (kind::TOPIC_DELETED, Outcome::Topic(Ok(topic))) = (of, outcome) {
+            self.exchanges.topic_deleted(topic);
+        }
+    }
+
+    fn started(&mut self, body: &Started, at: &At) -> Result<(), ShardFailure> {
         self.starts += 1;
+        self.subscriptions.started(body.clean, at.time_ms);
+        self.exchanges.started();
         Ok(())
+    }
+}
+
+/// What an entry did to queues' partitions their subscriptions are told, and what it settled the logs let go of.
+pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
+    let ShardParts { partitions, subscriptions, timers } = shard;
+    let mut changes = std::mem::take(&mut partitions.queue_changes);
+    for change in changes.drain(..) {
+        subscriptions.follow(change.clone(), at.time_ms);
+        match change {
+            QueueChange::Published(id, _) => {
+                if let Some(limit) = partitions.drops_at(id) {
+                    subscriptions.drop_excess(id, &limit, at.time_ms);
+                }
+            }
+            QueueChange::Delayed(id, messages, due_ms) => {
+                messages.for_each(|offset| timers.set(id, offset, due_ms));
+            }
+            QueueChange::Made(id) => set_deaths(partitions, subscriptions, id),
+            QueueChange::Configured(id) => {
+                set_deaths(partitions, subscriptions, id);
+                partitions.note_backlog(id, subscriptions.backlog(id));
+            }
+            _ => {}
+        }
+    }
+    partitions.queue_changes = changes;
+    drop_what_came_back(partitions, subscriptions, at);
+    for (id, subscription) in subscriptions.touched_by_entry() {
+        partitions.follow_floor(id, Offset(subscription.floor() as i64));
+        partitions.note_backlog(id, subscription.backlog());
+        partitions.note_sealed(id, subscription.is_sealed());
+    }
+}
+
+fn set_deaths(partitions: &Partitions, subscriptions: &mut SubscriptionTable, id: PartitionId) {
+    if let Some(queue) = partitions.partition(id).and_then(|partition| partition.settings.queue) {
+        subscriptions.set_deaths(id, queue.deaths());
+    }
+}
+
+/// What an entry gives back to a full queue counts as what is published to it does.
+fn drop_what_came_back(partitions: &Partitions, subscriptions: &mut SubscriptionTable, at: &At) {
+    let touched = subscriptions.touched_by_entry();
+    let bounded: Vec<_> = touched.filter_map(|(id, _)| Some((id, partitions.drops_at(id)?))).collect();
+    for (id, limit) in bounded {
+        subscriptions.drop_excess(id, &limit, at.time_ms);
     }
 }
 

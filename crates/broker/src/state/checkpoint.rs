@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
-use sabir_journal::pages::{Budget, PageBatch, PageChange, PageError, PageKey, PageStore, PageValue, Paged};
+use sabir_journal::pages::{
+    Budget, PageBatch, PageCapture, PageChange, PageDecodeError, PageError, PageKey, PageStore, PageValue,
+    Paged, StoredMark,
+};
 use sabir_model::{DecodeError, Sequence, Term};
 
 use super::front_ends::{Named, take_name, undecodable};
-use super::{CoreProjection, Counters, FrontendProjections, Partitions, ShardState, prefixes};
+use super::{
+    CoreProjection, Counters, FrontendProjections, Partitions, ShardState, SubscriptionTable, TimerTable,
+    prefixes,
+};
 use crate::catalog::{Catalog, Singles};
 use crate::codec::{Reader, put_bytes, put_i64, put_len, put_u64};
+use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
 use crate::projection::{PageMap, ProjectionFactory};
@@ -32,7 +39,8 @@ impl<'a> StoredMaps<'a> {
     /// Fails where one is listed that this version does not know: to go on without it would lose it.
     fn check(&self, front_ends: &FrontendProjections) -> Result<(), PageError> {
         let own = front_ends.prefixes();
-        let known = |map: &Vec<u8>| prefixes::MAPS.contains(&map.as_slice()) || own.contains(map);
+        let core = [&prefixes::MAPS[..], &prefixes::QUEUE_MAPS].concat();
+        let known = |map: &Vec<u8>| core.contains(&map.as_slice()) || own.contains(map);
         match self.listed.iter().find(|map| !known(map)) {
             None => Ok(()),
             Some(unknown) => {
@@ -46,15 +54,29 @@ impl<'a> StoredMaps<'a> {
     /// Where all are listed.
     #[cfg(test)]
     pub(crate) fn all(store: &'a dyn PageStore) -> Self {
-        Self { store, listed: prefixes::MAPS.map(<[u8]>::to_vec).into(), singles: Singles::default() }
+        let all = prefixes::MAPS.iter().chain(&prefixes::QUEUE_MAPS);
+        Self { store, listed: all.map(|map| map.to_vec()).collect(), singles: Singles::default() }
     }
 
     pub(crate) fn restore<K: PageKey, V: PageValue>(&self, prefix: &[u8]) -> Result<Paged<K, V>, PageError> {
-        if self.listed.iter().any(|map| map == prefix) {
-            Paged::restore(prefix, self.store)
+        if self.lists(prefix) { Paged::restore(prefix, self.store) } else { Ok(Paged::new(prefix)) }
+    }
+
+    /// What writes the pages of a map whose values are kept in another way; `each` is given them.
+    pub(crate) fn restore_pages<K: PageKey>(
+        &self,
+        prefix: &[u8],
+        each: impl FnMut(K, &[u8], StoredMark) -> Result<(), PageDecodeError>,
+    ) -> Result<PageCapture<K>, PageError> {
+        if self.lists(prefix) {
+            PageCapture::restore(prefix, self.store, each)
         } else {
-            Ok(Paged::new(prefix))
+            Ok(PageCapture::new(prefix))
         }
+    }
+
+    fn lists(&self, prefix: &[u8]) -> bool {
+        self.listed.iter().any(|map| map == prefix)
     }
 }
 
@@ -110,10 +132,13 @@ impl ShardState {
 
     /// The page of what there is one of, in the form of a level.
     pub(super) fn shard_page(&self, level: FormatLevel) -> Vec<u8> {
-        let lists = level >= FormatLevel::LISTED;
         let own = !self.front_ends.is_empty();
-        // Where there are some the level allows it: else their entries would not be there.
-        let lists = lists || own;
+        // Where there are some the level allows it, whatever the shard was told yet: else their entries would not be there.
+        let queues = level >= FormatLevel::QUEUES
+            || !self.subscriptions.is_empty()
+            || !self.exchanges.is_empty()
+            || !self.timers.is_empty();
+        let lists = level >= FormatLevel::LISTED || own || queues;
         let mut out = vec![if own {
             FORM
         } else if lists {
@@ -128,8 +153,11 @@ impl ShardState {
         self.catalog.put_singles(&mut out, lists);
         if lists {
             let of_front_ends = self.front_ends.prefixes();
-            put_len(&mut out, prefixes::MAPS.len() + of_front_ends.len());
+            // A program that knows no queues opens no checkpoint that lists what is theirs.
+            let of_queues = if queues { &prefixes::QUEUE_MAPS[..] } else { &[] };
+            put_len(&mut out, prefixes::MAPS.len() + of_queues.len() + of_front_ends.len());
             prefixes::MAPS.iter().for_each(|map| put_bytes(&mut out, map));
+            of_queues.iter().for_each(|map| put_bytes(&mut out, map));
             of_front_ends.iter().for_each(|map| put_bytes(&mut out, map));
         }
         if own {
@@ -147,6 +175,11 @@ impl ShardState {
         let front_ends = FrontendProjections::restore(known, &named, &stored)?;
         stored.check(&front_ends)?;
         let catalog = Catalog::restore(&stored)?;
+        let (mut partitions, mut subscriptions) =
+            (Partitions::restore(&stored)?, SubscriptionTable::restore(&stored)?);
+        subscriptions.backlogs().for_each(|(id, backlog)| partitions.note_backlog(id, backlog));
+        partitions.deaths().for_each(|(id, deaths)| subscriptions.set_deaths(id, deaths));
+        subscriptions.sealed().for_each(|id| partitions.note_sealed(id, true));
         Ok(Self {
             applied,
             term,
@@ -155,9 +188,12 @@ impl ShardState {
             within_entry: false,
             starts,
             level: catalog.level(),
-            partitions: Partitions::restore(&stored)?,
+            partitions,
             catalog,
             groups: GroupTable::restore(&stored)?,
+            subscriptions,
+            timers: TimerTable::restore(&stored)?,
+            exchanges: ExchangeTable::restore(&stored)?,
             front_ends,
             counters: Counters::default(),
         })

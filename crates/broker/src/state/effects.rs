@@ -1,17 +1,48 @@
 //! What the applying of a front end's entry may do beside changing its own projection.
 
-use bytes::Bytes;
-use sabir_model::{AppendError, Sequence, Term};
+use std::ops::Range;
 
-use super::{At, Partitions};
+use bytes::Bytes;
+use sabir_delivery::subscription::Operation;
+use sabir_model::{AppendError, Offset, PartitionId, Sequence, Term, TopicError};
+
+use super::{At, Partitions, SubscriptionTable, TimerTable, follow_queues, subscription_of};
 use crate::append::Appended;
 use crate::entry::OfferedBatch;
+use crate::stats::PartitionStats;
+
+/// What of a shard the applying of a front end's entry may change beside its own projection.
+pub(super) struct ShardParts<'a> {
+    pub(super) partitions: &'a mut Partitions,
+    pub(super) subscriptions: &'a mut SubscriptionTable,
+    pub(super) timers: &'a mut TimerTable,
+}
+
+/// What an operation on a queue's messages came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// How many messages it concerned; of an operation that names none, 1 if it did anything.
+    pub concerned: u64,
+    /// Those that went to an owner.
+    pub acquired: Vec<Range<u64>>,
+}
+
+/// Why nothing is done to a queue's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryRefused {
+    /// The shard has no such partition, or it is no queue's.
+    #[error("no such queue")]
+    UnknownQueue,
+    /// The shard does it by itself: as records are appended, and as a node starts.
+    #[error("the shard does that by itself")]
+    OfTheShard,
+}
 
 /// What the applying of an entry may use, and do in its shard: the block it is in, what came with it, and the records.
 ///
 /// All of it is the same on every replica and in every replay.
 pub struct Effects<'a> {
-    partitions: &'a mut Partitions,
+    shard: ShardParts<'a>,
     at: &'a At,
     seed: u64,
     batches: Vec<OfferedBatch>,
@@ -67,7 +98,7 @@ pub(crate) struct FrontendAnswer {
 
 impl<'a> Effects<'a> {
     pub(super) fn new(
-        partitions: &'a mut Partitions,
+        shard: ShardParts<'a>,
         at: &'a At,
         seed: u64,
         batches: Vec<OfferedBatch>,
@@ -75,7 +106,7 @@ impl<'a> Effects<'a> {
     ) -> Self {
         let appended = vec![false; batches.len()];
         let id = EntryId { term: at.term, block: at.sequence, index };
-        Self { partitions, at, seed, batches, offset, appended, id, later: false, others: Vec::new() }
+        Self { shard, at, seed, batches, offset, appended, id, later: false, others: Vec::new() }
     }
 
     /// The block's time, in milliseconds since the epoch. It never falls from entry to entry.
@@ -108,9 +139,44 @@ impl<'a> Effects<'a> {
         let offered = offered.ok_or(AppendError::NoSuchBatch)?;
         let before: u32 = self.batches[..batch].iter().map(|batch| batch.len).sum();
         let payload = (self.offset + before, offered.len);
-        let appended = self.partitions.append(&offered.append, payload, self.at).first()?;
+        let appended = self.shard.partitions.append(&offered.append, payload, self.at).first()?;
         self.appended[batch] = !appended.duplicate;
         Ok(appended)
+    }
+
+    /// What a partition of the shard keeps; `None` if it has none of that id.
+    pub fn partition(&self, id: PartitionId) -> Option<PartitionStats> {
+        let kept = self.shard.partitions.partition(id)?;
+        Some(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
+    }
+
+    /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. Whether whoever asked may do that the front end
+    /// has judged.
+    ///
+    /// # Errors
+    /// [`TopicError::Unknown`] if the shard has no such partition, [`TopicError::OffsetOutOfRange`], [`TopicError::IsQueue`].
+    pub fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
+        self.shard.partitions.move_log_start(id, to)
+    }
+
+    /// Does something to the messages of a queue of the shard, those appended by this entry before among them. Whether whoever asked may do
+    /// that the front end has judged.
+    ///
+    /// # Errors
+    /// See [`DeliveryRefused`]; nothing has changed then.
+    pub fn delivery(
+        &mut self,
+        queue: PartitionId,
+        operation: &Operation<'_>,
+    ) -> Result<Delivered, DeliveryRefused> {
+        if matches!(operation, Operation::Published { .. } | Operation::Started { .. }) {
+            return Err(DeliveryRefused::OfTheShard);
+        }
+        follow_queues(&mut self.shard, self.at);
+        let done = self.shard.subscriptions.operate(subscription_of(queue), operation, self.at.time_ms);
+        let (concerned, acquired) = done.ok_or(DeliveryRefused::UnknownQueue)?;
+        follow_queues(&mut self.shard, self.at);
+        Ok(Delivered { concerned, acquired })
     }
 
     /// Has whoever wrote this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sabir_journal::EntryView;
 use sabir_journal::pages::PageError;
-use sabir_model::{DecodeError, FrontendNo};
+use sabir_model::{DecodeError, FrontendNo, PartitionId};
 
-use super::{At, EntryError, Outcome, Partitions, StoredMaps, bad_body, payload, prefixes};
+use super::{At, EntryError, Outcome, ShardParts, StoredMaps, bad_body, payload, prefixes};
 use crate::codec::{Reader, put_len, put_str, put_u32};
 use crate::entry::FrontendBody;
 use crate::projection::{Effects, FrontendProjection, Maps, ProjectionFactory};
@@ -83,7 +83,7 @@ impl FrontendProjections {
         &mut self,
         entry: &EntryView<'_>,
         at: &At,
-        partitions: &mut Partitions,
+        shard: ShardParts<'_>,
     ) -> Result<Outcome, EntryError> {
         let body = FrontendBody::decode(entry.body).map_err(|source| bad_body(entry, source))?;
         let (index, number) = (entry.index, body.number);
@@ -93,12 +93,17 @@ impl FrontendProjections {
         };
         self.learn(index, &body)?;
         let bound = self.find(number).ok_or(EntryError::Unnamed { index, number: number.0 })?;
-        let mut effects = Effects::new(partitions, at, body.seed.unwrap_or(0), body.batches, (index, offset));
+        let mut effects = Effects::new(shard, at, body.seed.unwrap_or(0), body.batches, (index, offset));
         let bytes = bound
             .projection
             .apply(body.command, &mut effects)
             .map_err(|source| EntryError::Frontend { index, name: bound.name, source })?;
         Ok(Outcome::Projection(Box::new(effects.into_answer(bytes))))
+    }
+
+    /// A partition of the shard was deleted.
+    pub(super) fn partition_gone(&mut self, id: PartitionId) {
+        self.bound.iter_mut().for_each(|bound| bound.projection.partition_gone(id));
     }
 
     fn find(&mut self, number: FrontendNo) -> Option<&mut Bound> {
@@ -129,10 +134,13 @@ impl FrontendProjections {
         self.bound.iter_mut().map(|bound| &mut *bound.projection)
     }
 
-    /// The projection of that number, once the shard has heard of it.
-    pub(crate) fn get(&self, number: FrontendNo) -> Option<&(dyn FrontendProjection + 'static)> {
+    /// The projection of that number with its name, once the shard has heard of it.
+    pub(crate) fn get(
+        &self,
+        number: FrontendNo,
+    ) -> Option<(&'static str, &(dyn FrontendProjection + 'static))> {
         let at = self.bound.binary_search_by_key(&number, |bound| bound.number).ok()?;
-        Some(&*self.bound[at].projection)
+        Some((self.bound[at].name, &*self.bound[at].projection))
     }
 
     /// The numbers that the shard has heard of.

@@ -15,18 +15,26 @@ mod outcome;
 mod partitions;
 pub(crate) mod prefixes;
 mod producers;
+mod subscriptions;
+mod timers;
 mod unfinished;
 mod usage;
 
+use block::follow_queues;
 pub(crate) use block::{applied, bad_body, payload};
 pub(crate) use checkpoint::{Cut, StoredMaps};
 pub(crate) use effects::FrontendAnswer;
-pub use effects::{Effects, EntryId};
+use effects::ShardParts;
+pub use effects::{Delivered, DeliveryRefused, Effects, EntryId};
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontendProjections;
 pub(crate) use outcome::{AppendOutcome, EntryOutcome, Outcome};
 pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
+pub(crate) use subscriptions::{
+    QueueChange, SubscriptionTable, TouchedMessages, partition_of, subscription_of,
+};
+pub(crate) use timers::TimerTable;
 pub(crate) use usage::SegmentUsage;
 
 use std::sync::Arc;
@@ -37,6 +45,7 @@ use sabir_model::{DecodeError, PartitionId, ReadError, Sequence, Term};
 
 use crate::catalog::Catalog;
 use crate::entry::Kinds;
+use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
 use crate::partition::Partition;
@@ -156,6 +165,9 @@ pub(crate) struct ShardState {
     pub(crate) partitions: Partitions,
     pub(crate) catalog: Catalog,
     pub(crate) groups: GroupTable,
+    pub(crate) subscriptions: SubscriptionTable,
+    pub(crate) timers: TimerTable,
+    pub(crate) exchanges: ExchangeTable,
     pub(crate) front_ends: FrontendProjections,
     pub(crate) counters: Counters,
 }
@@ -173,6 +185,9 @@ impl Default for ShardState {
             partitions: Partitions::default(),
             catalog: Catalog::default(),
             groups: GroupTable::new(),
+            subscriptions: SubscriptionTable::default(),
+            timers: TimerTable::default(),
+            exchanges: ExchangeTable::default(),
             front_ends: FrontendProjections::default(),
             counters: Counters::default(),
         }
@@ -207,13 +222,26 @@ impl ShardState {
 
     /// All projections.
     fn projections(&self) -> impl Iterator<Item = &(dyn Projection + 'static)> {
-        let core: [&(dyn Projection + 'static); 3] = [&self.partitions, &self.catalog, &self.groups];
+        let core: [&(dyn Projection + 'static); 6] = [
+            &self.partitions,
+            &self.catalog,
+            &self.groups,
+            &self.subscriptions,
+            &self.timers,
+            &self.exchanges,
+        ];
         core.into_iter().chain(self.front_ends.iter().map(|own| own as &(dyn Projection + 'static)))
     }
 
     fn projections_mut(&mut self) -> impl Iterator<Item = &mut (dyn Projection + 'static)> {
-        let core: [&mut (dyn Projection + 'static); 3] =
-            [&mut self.partitions, &mut self.catalog, &mut self.groups];
+        let core: [&mut (dyn Projection + 'static); 6] = [
+            &mut self.partitions,
+            &mut self.catalog,
+            &mut self.groups,
+            &mut self.subscriptions,
+            &mut self.timers,
+            &mut self.exchanges,
+        ];
         core.into_iter().chain(self.front_ends.iter_mut().map(|own| own as &mut (dyn Projection + 'static)))
     }
 

@@ -10,6 +10,8 @@ use sabir_model::{
 use super::FrontendAnswer;
 use crate::append::Appended;
 use crate::catalog::Topic;
+use crate::entry::{DeliveryError, DeliveryOutcome};
+use crate::exchange::ExchangeError;
 
 /// What an entry of any kind came to.
 #[derive(Debug, Clone)]
@@ -30,6 +32,10 @@ pub(crate) enum Outcome {
     Projection(Box<FrontendAnswer>),
     /// Of a group's.
     Group(Result<(), GroupError>),
+    /// Of a list of operations on subscriptions.
+    Delivery(Result<DeliveryOutcome, DeliveryError>),
+    /// Of one about an exchange or a binding.
+    Exchange(Result<(), Box<ExchangeError>>),
     /// Of one that always takes effect.
     Done,
     /// Of any: it was not applied, and never will be.
@@ -176,6 +182,32 @@ impl EntryOutcome for Result<(), GroupError> {
     fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Group(done) => done,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<DeliveryOutcome, DeliveryError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Delivery(self)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Delivery(done) => done,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<(), ExchangeError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Exchange(self.map_err(Box::new))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Exchange(done) => done.map_err(|error| *error),
             other => Err(other.failure().into()),
         }
     }

@@ -1,13 +1,15 @@
 //! The projection of the records: partitions, what they remember of producers, and fragmented batches.
 
+use rustc_hash::{FxHashMap, FxHashSet};
+use sabir_delivery::policy::{Backlog, DeathPolicy, LengthLimit};
 use sabir_journal::EntryView;
 use sabir_journal::pages::{PageError, PageStore, Paged};
-use sabir_model::{DecodeError, Overlay, PartitionId, Sequence, Term};
+use sabir_model::{DecodeError, Overflow, Overlay, PartitionId, Sequence, Term};
 
 use super::unfinished::{UnfinishedBatch, UnfinishedKey};
 use super::{
-    At, CoreProjection, EntryError, EntryOutcome, ExpiryQueue, Locate, Outcome, Producers, SegmentUsage,
-    StoredMaps, Touched, applied, bad_body, payload, prefixes,
+    At, CoreProjection, EntryError, EntryOutcome, ExpiryQueue, Locate, Outcome, Producers, QueueChange,
+    SegmentUsage, StoredMaps, Touched, applied, bad_body, payload, prefixes,
 };
 use crate::entry::{
     AppendBody, Body, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved,
@@ -24,6 +26,8 @@ pub(crate) struct AppendCounters {
     pub(crate) batch_bytes: u64,
     pub(crate) refused: u64,
     pub(crate) duplicates: u64,
+    /// Targets that did not take a dead letter.
+    pub(crate) dead_letters_refused: u64,
 }
 
 /// All partitions of a shard.
@@ -38,6 +42,12 @@ pub(crate) struct Partitions {
     pub(crate) expiry: ExpiryQueue,
     /// Of the block applied last.
     pub(crate) touched: Touched,
+    /// What the entry that is being applied did to queues' partitions; their subscriptions are told right behind it.
+    pub(super) queue_changes: Vec<QueueChange>,
+    /// What is ready of the queues whose length is limited; follows from their subscriptions.
+    pub(super) backlogs: FxHashMap<PartitionId, Backlog>,
+    /// The queues that take in nothing more; follows from their subscriptions.
+    pub(super) sealed: FxHashSet<PartitionId>,
     pub(crate) counters: AppendCounters,
 }
 
@@ -51,6 +61,9 @@ impl Default for Partitions {
             usage: SegmentUsage::default(),
             expiry: ExpiryQueue::default(),
             touched: Touched::default(),
+            queue_changes: Vec::new(),
+            backlogs: FxHashMap::default(),
+            sealed: FxHashSet::default(),
             counters: AppendCounters::default(),
         }
     }
@@ -64,6 +77,38 @@ impl Partitions {
     /// The ids of all of them, in no order.
     pub(crate) fn ids(&self) -> impl Iterator<Item = PartitionId> {
         self.partitions.iter().map(|(key, _)| key.0)
+    }
+
+    /// What becomes of messages that each queue gives up.
+    pub(super) fn deaths(&self) -> impl Iterator<Item = (PartitionId, DeathPolicy)> {
+        self.ids().filter_map(|id| Some((id, self.partition(id)?.settings.queue?.deaths())))
+    }
+
+    /// How long a queue may be, if that is limited.
+    pub(super) fn limit(&self, id: PartitionId) -> Option<LengthLimit> {
+        self.partition(id)?.settings.queue?.limit()
+    }
+
+    /// The limit at which a queue's oldest messages are given up where they are applied.
+    pub(super) fn drops_at(&self, id: PartitionId) -> Option<LengthLimit> {
+        let settings = self.partition(id)?.settings.queue?;
+        settings.limit().filter(|limit| limit.overflow == Overflow::DropHead)
+    }
+
+    /// Takes in what is ready of a queue, if its length is limited.
+    pub(super) fn note_backlog(&mut self, id: PartitionId, backlog: Backlog) {
+        match self.limit(id) {
+            Some(_) => drop(self.backlogs.insert(id, backlog)),
+            None if self.backlogs.is_empty() => {}
+            None => drop(self.backlogs.remove(&id)),
+        }
+    }
+
+    /// Takes in whether a queue takes in nothing more, which is for good.
+    pub(super) fn note_sealed(&mut self, id: PartitionId, is_sealed: bool) {
+        if is_sealed {
+            self.sealed.insert(id);
+        }
     }
 
     /// Lets go of producers in the queue that were forgotten otherwise, once they are the most of it.
@@ -108,7 +153,7 @@ impl Partitions {
             }
             _ => {}
         }
-        Ok(self.reference(&body, entry.payload, at, locate).into_outcome())
+        Ok(self.refer(&body, entry.payload, None, at, locate).into_outcome())
     }
 
     fn spilled(&self, key: &SpillKey, pages: &dyn PageStore) -> Result<Vec<u8>, PageError> {

@@ -2,29 +2,48 @@
 
 use sabir_model::FrontendNo;
 
-/// What there is one of.
-pub(crate) const SHARD: &[u8] = b"m";
-/// Partitions.
-pub(crate) const PARTITIONS: &[u8] = b"p";
-/// What they remember of producers.
-pub(crate) const PRODUCERS: &[u8] = b"i";
-/// Unfinished fragmented batches.
-pub(crate) const UNFINISHED: &[u8] = b"o";
-/// Topics.
-pub(crate) const TOPICS: &[u8] = b"c";
-/// Consumer groups.
-pub(crate) const GROUPS: &[u8] = b"group/";
-/// Whose records lie in which segment; a node's own.
-pub(crate) const SEGMENT_USAGE: &[u8] = b"s";
-/// The journal's tables; a node's own.
-pub(crate) const TABLES: &[u8] = b"j";
-/// Closed pages of a partition's index.
-pub(crate) const INDEX_PAGES: &[u8] = b"x";
-/// Chunk lists of fragmented batches.
-pub(crate) const CHUNK_LISTS: &[u8] = b"t";
+/// Declares prefixes, and lists them for what has to hold for all.
+macro_rules! prefixes {
+    ($($(#[$doc:meta])* $name:ident = $bytes:literal;)+) => {
+        $($(#[$doc])* pub(crate) const $name: &[u8] = $bytes;)+
 
-/// Maps of front ends; see [`of_front_end`].
-pub(crate) const FRONT_ENDS: &[u8] = b"f";
+        #[cfg(test)]
+        const ALL: &[&[u8]] = &[$($name),+];
+    };
+}
+
+prefixes! {
+    /// What there is one of.
+    SHARD = b"m";
+    /// Partitions.
+    PARTITIONS = b"p";
+    /// What they remember of producers.
+    PRODUCERS = b"i";
+    /// Unfinished fragmented batches.
+    UNFINISHED = b"o";
+    /// Topics.
+    TOPICS = b"c";
+    /// Consumer groups.
+    GROUPS = b"group/";
+    /// Exchanges and bindings.
+    EXCHANGES = b"exchange/";
+    /// Whose records lie in which segment; a node's own.
+    SEGMENT_USAGE = b"s";
+    /// The journal's tables; a node's own.
+    TABLES = b"j";
+    /// Subscriptions of queues.
+    SUBSCRIPTIONS = b"q";
+    /// Timers.
+    TIMERS = b"due/";
+    /// Pages of timers that are not in memory.
+    TIMER_RUNS = b"run/";
+    /// Closed pages of a partition's index.
+    INDEX_PAGES = b"x";
+    /// Chunk lists of fragmented batches.
+    CHUNK_LISTS = b"t";
+    /// Maps of front ends; see [`of_front_end`].
+    FRONT_ENDS = b"f";
+}
 
 /// What the keys of a map of a front end's projection begin with, by the number that the catalog gave the projection and that of the map.
 /// All are of one length, so that none begins another.
@@ -32,8 +51,11 @@ pub(crate) fn of_front_end(projection: FrontendNo, map: u8) -> Vec<u8> {
     [FRONT_ENDS, &projection.0.to_be_bytes(), &[map]].concat()
 }
 
-/// The maps that every checkpoint lists; those of front ends come behind them.
+/// The maps that every checkpoint lists; those of [queues](QUEUE_MAPS) and of front ends come behind them.
 pub(crate) const MAPS: [&[u8]; 6] = [PARTITIONS, PRODUCERS, UNFINISHED, TOPICS, GROUPS, SEGMENT_USAGE];
+
+/// The maps that checkpoints list from the level of queues on.
+pub(crate) const QUEUE_MAPS: [&[u8]; 3] = [SUBSCRIPTIONS, EXCHANGES, TIMERS];
 
 #[cfg(test)]
 mod tests {
@@ -41,11 +63,11 @@ mod tests {
 
     #[test]
     fn no_prefix_begins_another() {
-        let all = [&MAPS[..], &[SHARD, TABLES, INDEX_PAGES, CHUNK_LISTS, FRONT_ENDS]].concat();
-        for (at, one) in all.iter().enumerate() {
+        assert!(MAPS.iter().chain(&QUEUE_MAPS).all(|map| ALL.contains(map)));
+        for (at, one) in ALL.iter().enumerate() {
             assert!(!one.is_empty());
             assert!(
-                all.iter().skip(at + 1).all(|other| !other.starts_with(one) && !one.starts_with(other)),
+                ALL.iter().skip(at + 1).all(|other| !other.starts_with(one) && !one.starts_with(other)),
                 "{one:?}"
             );
         }

@@ -7,7 +7,7 @@ use crate::codec::{Reader, put_len, put_u64};
 use crate::partition::{Chunk, put_chunk, take_chunk};
 
 /// A fragmented batch's number; stored big-endian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UnfinishedKey(pub(crate) u64);
 
 impl PageKey for UnfinishedKey {

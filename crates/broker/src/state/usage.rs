@@ -9,7 +9,7 @@ use sabir_model::PartitionId;
 use super::prefixes;
 use crate::codec::{Reader, put_len, put_u64};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SegmentKey(SegmentNo);
 
 /// The partitions of every segment.

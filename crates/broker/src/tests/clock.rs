@@ -42,8 +42,8 @@ async fn stamp(broker: &Broker, topic: &Topic) -> i64 {
 }
 
 fn start(broker: &Broker, topic: &Topic) -> i64 {
-    let partition = topic.partition(0).unwrap();
-    broker.partition_stats(partition.shard, partition.id).unwrap().start.0
+    let target = ReadTarget::new(&Caller::OPERATOR, topic, 0).unwrap();
+    broker.partition_stats(target).unwrap().start.0
 }
 
 /// Lets time pass, in steps that the broker's threads have seen.
@@ -222,6 +222,54 @@ async fn short_starts_under_the_same_wrong_clock_delete_nothing() {
         assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms(), "the right time at once");
         pass(&machine, &broker, 1_000).await;
         assert_eq!((start(&broker, &stamped), start(&broker, &week)), (0, 0));
+        broker.shutdown();
+    }
+}
+
+/// Lets minutes pass by both clocks at once; the broker's threads have seen it, and retention has looked.
+async fn pass_minutes(machine: &Machine, broker: &Broker, minutes: i64) {
+    machine.clock.advance(minutes * 60_000 - 1_000);
+    pass(machine, broker, 1_000).await;
+}
+
+/// A clock that is hours ahead may be true, as the machine may have been off; each start gives whoever sees it ten minutes of its own.
+#[tokio::test]
+async fn starts_under_a_clock_that_is_hours_ahead_delete_nothing_before_ten_minutes_of_their_own() {
+    let hours = 20 * 3_600_000;
+    for (another_boot, kill) in [(false, false), (false, true), (true, false), (true, true)] {
+        let machine = machine(10);
+        let broker = open(&machine);
+        let config = TopicConfig { retention_ms: Some(3_600_000), ..TopicConfig::default() };
+        let stamped = TopicConfig { timestamp_type: TimestampType::LogAppendTime, ..config.clone() };
+        let new = [("hour", config), ("stamped", stamped)];
+        let new = new.map(|(name, config)| NewTopic { config, ..new_topic(name, 1) });
+        let made = broker.create_topics(&Caller::OPERATOR, new.into()).await;
+        let [hour, stamped]: [_; 2] =
+            made.into_iter().map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap();
+        append(&broker, &hour, 0, batch(&[b"x"], NOW)).await.unwrap();
+        stamp(&broker, &stamped).await;
+        let (mut machine, mut broker) = restart(machine, broker, |clock| {
+            clock.boot_again();
+            clock.set_by(hours);
+        });
+        for minutes in [1, 5, 9] {
+            pass_minutes(&machine, &broker, minutes).await;
+            assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms(), "stamps are as it shows");
+            assert_eq!((start(&broker, &hour), start(&broker, &stamped)), (0, 0), "{another_boot} {kill}");
+            if kill {
+                machine = machine.crash(broker);
+                another_boot.then(|| machine.clock.boot_again());
+                broker = open(&machine);
+            } else {
+                (machine, broker) = restart(machine, broker, |clock| {
+                    another_boot.then(|| clock.boot_again());
+                });
+            }
+        }
+        pass_minutes(&machine, &broker, 9).await;
+        assert_eq!((start(&broker, &hour), start(&broker, &stamped)), (0, 0), "{another_boot} {kill}");
+        pass_minutes(&machine, &broker, 2).await;
+        until(|| start(&broker, &hour) == 1 && start(&broker, &stamped) == 1).await;
         broker.shutdown();
     }
 }

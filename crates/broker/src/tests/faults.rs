@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use sabir_base::clock::{Clock, SystemClock};
 use sabir_base::testing::{keep_log, logged};
@@ -18,8 +19,8 @@ use super::rig::{append, batch, create, item, new_topic, read, soon, until, valu
 use super::sim::{Machine, Seam};
 use crate::testing::Disks;
 use crate::{
-    Broker, BrokerOptions, Caller, Damage, DamageCause, Fence, NewTopic, OffsetCommit, StartError, Text,
-    Topic,
+    Broker, BrokerOptions, Caller, Damage, DamageCause, Fence, NewTopic, OffsetCommit, OffsetSpec,
+    ReadTarget, StartError, Text, Topic,
 };
 
 #[tokio::test]
@@ -241,6 +242,72 @@ async fn a_batch_that_went_bad_on_the_disk_is_an_error_for_its_partition_alone()
     broker.shutdown();
 }
 
+/// A broker over disk 1 whose records are not in memory, and a topic with two of them.
+async fn with_cold_records(machine: &Machine) -> (Broker, Arc<Topic>) {
+    let broker = machine.open();
+    let topic = create(&broker, "t", 1).await;
+    for value in [b'a', b'b'] {
+        append(&broker, &topic, 0, batch(&[&[value; 8000]], 1)).await.unwrap();
+    }
+    broker.shutdown();
+    drop(broker);
+    let broker = machine.open();
+    (broker, topic)
+}
+
+fn wrong_bits(machine: &Machine, lasting: bool) {
+    machine.disks[1].inject(Injection { op: Some(Op::Read), skip: 0, fault: Fault::WrongBits, lasting });
+}
+
+/// Who reads records, looks for a time or takes one record gets the right ones.
+#[tokio::test]
+async fn one_wrong_read_of_a_good_disk_costs_nobody_anything() {
+    let machine = Machine::new(11, 1, Seam::Solo);
+    let (broker, topic) = with_cold_records(&machine).await;
+    let place = topic.partition(0).unwrap();
+    let shard = &broker.inner.shards[1];
+    let forget = || {
+        let runs = shard.state.read().partition(place.id).unwrap().index.open().to_vec();
+        runs.iter().for_each(|run| shard.journal.forget(run.block, run.offset, run.len));
+    };
+    wrong_bits(&machine, false);
+    let fetched = soon(read(&broker, &topic, 0, 0, 100_000)).await.unwrap();
+    assert_eq!(values(&fetched), [(0, vec![b'a'; 8000]), (1, vec![b'b'; 8000])]);
+    forget();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    wrong_bits(&machine, false);
+    let target = ReadTarget::new(&Caller::OPERATOR, &topic, 0).unwrap();
+    assert_eq!(soon(broker.offsets(target, OffsetSpec::Timestamp(1))).await.unwrap().offset, Offset(0));
+    forget();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    wrong_bits(&machine, false);
+    let (of, id) = (shard.clone(), place.id);
+    let found = tokio::task::spawn_blocking(move || of.batch_at(id, Offset(1))).await.unwrap();
+    assert_eq!(found.unwrap().unwrap().base, Offset(1));
+    assert_eq!((broker.stats().shards[1].corrupt, &broker.stats().shards[1].damaged[..]), (0, &[][..]));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn records_are_read_again_once_the_disk_is_good() {
+    let machine = Machine::new(12, 1, Seam::Solo);
+    let (broker, topic) = with_cold_records(&machine).await;
+    wrong_bits(&machine, true);
+    let before = broker.inner.shards[1].journal.stats().cold_reads;
+    for _ in 0..20 {
+        assert_eq!(soon(read(&broker, &topic, 0, 0, 100_000)).await.unwrap_err(), ReadError::Corrupt);
+    }
+    let reads = broker.inner.shards[1].journal.stats().cold_reads - before;
+    assert!(reads <= 4, "{reads} reads of what stays bad");
+    assert_eq!(broker.stats().shards[1].damaged.len(), 1);
+    machine.disks[1].end_faults();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let fetched = soon(read(&broker, &topic, 0, 0, 100_000)).await.unwrap();
+    assert_eq!(values(&fetched).len(), 2);
+    assert_eq!(broker.stats().shards[1].damaged, []);
+    broker.shutdown();
+}
+
 /// A disk wrote one block of a partition in the place of another one of the same: its batch has a good checksum and the right partition.
 #[tokio::test]
 async fn a_block_of_the_same_partition_in_anothers_place_is_not_served_as_that_offset() {
@@ -277,7 +344,7 @@ async fn a_block_of_the_same_partition_in_anothers_place_is_not_served_as_that_o
 }
 
 /// The file in which a value stands, and where.
-fn place_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
+pub(super) fn place_of(disk: &dyn Disk, value: &[u8]) -> (String, u64) {
     for name in disk.list().unwrap() {
         let file = disk.open(&name).unwrap();
         let mut bytes = vec![0; disk.len(file).unwrap() as usize];

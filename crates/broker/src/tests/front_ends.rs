@@ -5,17 +5,27 @@ use std::sync::Arc;
 use sabir_base::clock::SystemClock;
 use sabir_journal::Replicator;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
-use sabir_model::{AppendError, FrontendNo, Offset, ShardFailure, ShardId, TimestampType, TopicConfig};
+use sabir_model::{
+    AppendError, FrontendNo, Offset, QueueConfig, ShardFailure, ShardId, TimestampType, TopicConfig,
+    TopicError,
+};
 
-use super::registers::{REGISTERS, Registers, THERE, delete, draw, log_new, newer, panics, pin, set, unpin};
+use super::registers::{
+    REGISTERS, Registers, THERE, delete, draw, lease, log_new, newer, panics, pin, set, settle, trim, unpin,
+};
 use super::rig::{append, batch, create, item, new_topic, options, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::partition::PartitionKey;
+use crate::projection::View;
+use crate::queue::QueueTarget;
 use crate::testing::Disks;
 use crate::{
-    Broker, BrokerOptions, Caller, EntryRef, EntryRefused, FormatLevel, NewTopic, ProjectionEntry, Reply,
-    StartError, Topic,
+    Broker, BrokerOptions, Caller, EntryRef, EntryRefused, FormatLevel, NewTopic, ProjectionEntry,
+    ReadTarget, Reply, StartError, Topic,
 };
+
+/// The front end whose projection it is.
+const OWN: Caller = Caller::front_end("registers");
 
 type Answer = Reply<Result<bytes::Bytes, ShardFailure>>;
 type Value = Option<Vec<u8>>;
@@ -29,19 +39,19 @@ fn number(broker: &Broker) -> FrontendNo {
 }
 
 fn write(broker: &Broker, shard: u32, command: bytes::Bytes) -> (EntryRef, Answer) {
-    broker.write(&Caller::OPERATOR, ShardId(shard), number(broker), &ProjectionEntry::new(command)).unwrap()
+    broker.write(&OWN, ShardId(shard), number(broker), &ProjectionEntry::new(command)).unwrap()
 }
 
 /// Reads a key right behind an entry.
 fn get(broker: &Broker, behind: &EntryRef, key: &'static str) -> Reply<Result<Value, ShardFailure>> {
     let number = number(broker);
-    broker.after(behind, move |view| view.projection::<Registers>(number).and_then(|own| own.get(key)))
+    broker.after(&OWN, behind, move |view| view.projection::<Registers>(number).and_then(|own| own.get(key)))
 }
 
 fn look(broker: &Broker, shard: u32, key: &str) -> Value {
     let number = number(broker);
     broker
-        .look(ShardId(shard), |view| view.projection::<Registers>(number).and_then(|own| own.get(key)))
+        .look(&OWN, ShardId(shard), |view| view.projection::<Registers>(number).and_then(|own| own.get(key)))
         .unwrap()
 }
 
@@ -149,7 +159,7 @@ async fn a_read_that_panics_ends_alone() {
     let machine = machine(1, Seam::Told);
     let broker = machine.open();
     let (entry, answer) = write(&broker, 1, set("k", b"1"));
-    let panics = broker.after(&entry, |_| -> u8 { panic!("wanted by the test") });
+    let panics = broker.after(&OWN, &entry, |_| -> u8 { panic!("wanted by the test") });
     let behind = get(&broker, &entry, "k");
     broker.flush();
     commit(&machine, &broker, 1).await;
@@ -176,8 +186,7 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
         };
         let (number, big) = (number(&broker), [b"first".as_slice(), &[7; 9000]].concat());
         let asked = [entry(&big), entry(b"second")];
-        let answers =
-            asked.map(|entry| broker.write(&Caller::OPERATOR, ShardId(1), number, &entry).unwrap().1);
+        let answers = asked.map(|entry| broker.write(&OWN, ShardId(1), number, &entry).unwrap().1);
         broker.flush();
         let [first, second] = answers;
         assert_eq!(soon(first).await.unwrap(), 1i64.to_be_bytes().as_slice());
@@ -196,7 +205,7 @@ async fn records_come_with_an_entry_and_are_appended_only_if_it_says_so() {
     let gone = item(&plain, 0, batch(&[b"x"], 5));
     broker.delete_topics(&Caller::OPERATOR, vec![plain.id]).await.remove(0).unwrap();
     let entry = ProjectionEntry { batches: vec![gone], ..ProjectionEntry::new(log_new("new", b"x")) };
-    let (_, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number(&broker), &entry).unwrap();
+    let (_, answer) = broker.write(&OWN, ShardId(1), number(&broker), &entry).unwrap();
     broker.flush();
     assert_eq!(soon(answer).await.unwrap(), AppendError::UnknownPartition.to_string());
     assert_eq!(look(&broker, 1, "new"), None);
@@ -210,7 +219,7 @@ async fn what_cannot_be_written_is_refused_before_anything_is_kept() {
     let topic = create(&broker, "t", 2).await;
     let number = number(&broker);
     let write = |shard, number, entry: &ProjectionEntry| {
-        broker.write(&Caller::OPERATOR, ShardId(shard), number, entry).err().map(|error| error.to_string())
+        broker.write(&OWN, ShardId(shard), number, entry).err().map(|error| error.to_string())
     };
     let plain = ProjectionEntry::new(set("k", b"v"));
     assert!(write(9, number, &plain).unwrap().contains("no such shard"));
@@ -233,9 +242,9 @@ async fn what_cannot_be_written_is_refused_before_anything_is_kept() {
     // The largest that there can be, alone and behind another one.
     for _ in 0..2 {
         let most = (1 << 20) + (64 << 10) - 200;
-        let (_, small) = broker.write(&Caller::OPERATOR, ShardId(1), number, &plain).unwrap();
+        let (_, small) = broker.write(&OWN, ShardId(1), number, &plain).unwrap();
         let largest = ProjectionEntry::new(set("large", &vec![7; most]));
-        let (_, large) = broker.write(&Caller::OPERATOR, ShardId(1), number, &largest).unwrap();
+        let (_, large) = broker.write(&OWN, ShardId(1), number, &largest).unwrap();
         broker.flush();
         assert!(soon(small).await.is_ok() && soon(large).await.is_ok());
         assert_eq!(look(&broker, 1, "large").unwrap().len(), most);
@@ -250,7 +259,7 @@ async fn the_time_and_a_seed_come_with_the_entry() {
     let mut seen = Vec::new();
     for seeded in [true, true, false] {
         let entry = ProjectionEntry { seeded, ..ProjectionEntry::new(draw("r")) };
-        let (entry, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number(&broker), &entry).unwrap();
+        let (entry, answer) = broker.write(&OWN, ShardId(1), number(&broker), &entry).unwrap();
         broker.flush();
         soon(answer).await.unwrap();
         let drawn = String::from_utf8(soon(get(&broker, &entry, "r")).await.unwrap().unwrap()).unwrap();
@@ -358,7 +367,7 @@ async fn what_panics_as_it_is_applied_stops_its_shard_reads_too() {
         Err(ShardFailure::StorageError),
         "nothing is believed there"
     );
-    assert!(broker.look(ShardId(1), |_| ()).is_err());
+    assert!(broker.look(&OWN, ShardId(1), |_| ()).is_err());
     let (_, elsewhere) = write(&broker, 2, set("k", b"v"));
     broker.flush();
     assert!(soon(elsewhere).await.is_ok());
@@ -379,10 +388,73 @@ async fn what_is_read_behind_an_entry_that_the_disk_lost_is_told_so_and_what_was
     assert_eq!(soon(answer).await, Err(ShardFailure::StorageError));
     assert_eq!(soon(behind).await, Err(ShardFailure::StorageError));
     assert_eq!(look(&broker, 1, "k"), some("there"));
-    let refused = broker
-        .write(&Caller::OPERATOR, ShardId(1), number(&broker), &ProjectionEntry::new(delete("k")))
-        .err();
+    let refused = broker.write(&OWN, ShardId(1), number(&broker), &ProjectionEntry::new(delete("k"))).err();
     assert_eq!(refused, Some(EntryRefused::Shard(ShardFailure::StorageError)));
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_projection_is_written_and_seen_by_its_own_front_end_alone() {
+    let machine = machine(1, Seam::Solo);
+    let broker = machine.open();
+    let (entry, answer) = write(&broker, 1, set("k", b"v"));
+    broker.flush();
+    soon(answer).await.unwrap();
+    let (number, command) = (number(&broker), ProjectionEntry::new("a command that it cannot read"));
+    let client = |name| Caller::client(name, crate::SessionId(1));
+    for other in [client("other"), Caller::front_end("register"), Caller::OPERATOR] {
+        let written = broker.write(&other, ShardId(1), number, &command).err();
+        assert_eq!(written, Some(EntryRefused::OtherFrontend));
+        let seen = |view: &View<'_>| view.projection::<Registers>(number).is_some();
+        assert_eq!(broker.look(&other, ShardId(1), seen), Ok(false));
+        let seen = move |view: &View<'_>| view.projection::<Registers>(number).is_some();
+        assert_eq!(soon(broker.after(&other, &entry, seen)).await, Ok(false));
+    }
+    assert_eq!(
+        broker.look(&client("registers"), ShardId(1), |view| view.projection::<Registers>(number).is_some()),
+        Ok(true)
+    );
+    assert_eq!(look(&broker, 1, "k"), some("v"), "the shard goes on");
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn an_entry_leases_and_settles_messages_moves_log_starts_and_is_told_of_what_is_gone() {
+    let machine = machine(1, Seam::Solo);
+    let broker = machine.open();
+    let plain = create(&broker, "plain", 1).await;
+    let new = NewTopic { config: TopicConfig::of_queue(QueueConfig::default()), ..new_topic("queue", 1) };
+    let queue = broker.create_topics(&Caller::OPERATOR, vec![new]).await.remove(0).unwrap();
+    let (log, id) = (plain.partitions[0].id, queue.partitions[0].id);
+    for topic in [&plain, &queue] {
+        append(&broker, topic, 0, batch(&[b"a", b"b", b"c"], 5)).await.unwrap();
+    }
+    let ask = async |entry: ProjectionEntry| {
+        let (_, answer) = broker.write(&OWN, ShardId(1), number(&broker), &entry).unwrap();
+        broker.flush();
+        String::from_utf8(soon(answer).await.unwrap().to_vec()).unwrap()
+    };
+    let told = async |command| ask(ProjectionEntry::new(command)).await;
+    assert_eq!(told(lease(id, 2)).await, "[0..2]");
+    let batches = vec![item(&queue, 0, batch(&[b"d"], 5))];
+    let published = ProjectionEntry { batches, ..ProjectionEntry::new(lease(id, 9)) };
+    assert_eq!(ask(published).await, "[2..4]", "what the entry appends among them");
+    assert_eq!(told(lease(id, 1)).await, "[]");
+    assert_eq!((told(settle(id, 0)).await, told(settle(id, 0)).await), ("1".into(), "0".into()));
+    let target = |topic| ReadTarget::new(&Caller::OPERATOR, topic, 0).unwrap();
+    let kept = broker.partition_stats(target(&queue)).unwrap();
+    assert_eq!((kept.start, kept.end), (Offset(1), Offset(4)), "the log lets go of what is settled");
+    assert_eq!(told(lease(log, 1)).await, "no such queue");
+    assert_eq!(told(trim(log, 2)).await, "Some((2, 3))");
+    assert_eq!(told(trim(id, 2)).await, TopicError::IsQueue.to_string());
+    assert_eq!(told(trim(log, 4)).await, TopicError::OffsetOutOfRange.to_string());
+    let queues = broker.queues();
+    let stats = queues.stats(QueueTarget::new(&Caller::OPERATOR, &queue).unwrap()).unwrap();
+    assert_eq!((stats.ready, stats.in_flight), (0, 3));
+    machine.agrees_with_replay(&broker);
+    broker.delete_topics(&Caller::OPERATOR, vec![plain.id]).await.remove(0).unwrap();
+    assert_eq!(look(&broker, 1, "gone"), some(&log.0.to_string()));
+    machine.agrees_with_replay(&broker);
     broker.shutdown();
 }
 
@@ -393,12 +465,7 @@ async fn on_a_full_disk_only_what_makes_space_is_taken() {
     let broker = machine.open();
     let number = number(&broker);
     let full = loop {
-        match broker.write(
-            &Caller::OPERATOR,
-            ShardId(1),
-            number,
-            &ProjectionEntry::new(set("k", &[7; 500_000])),
-        ) {
+        match broker.write(&OWN, ShardId(1), number, &ProjectionEntry::new(set("k", &[7; 500_000]))) {
             Ok((_, answer)) => {
                 broker.flush();
                 if let Err(failure) = soon(answer).await {
@@ -411,7 +478,7 @@ async fn on_a_full_disk_only_what_makes_space_is_taken() {
     assert_eq!(full, EntryRefused::Shard(ShardFailure::StorageFull));
     assert_eq!(look(&broker, 1, "k").unwrap().len(), 500_000, "reads go on");
     let deletion = ProjectionEntry { makes_space: true, ..ProjectionEntry::new(delete("k")) };
-    let (_, answer) = broker.write(&Caller::OPERATOR, ShardId(1), number, &deletion).unwrap();
+    let (_, answer) = broker.write(&OWN, ShardId(1), number, &deletion).unwrap();
     broker.flush();
     assert_eq!(soon(answer).await.unwrap().len(), 500_000);
     assert_eq!(look(&broker, 1, "k"), None);
@@ -431,7 +498,7 @@ async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() 
     for entry in [ProjectionEntry::new(set("k", &[1; 4000])), with_batch, ProjectionEntry::new(set("k", b""))]
     {
         disks.hang(ShardId(1));
-        let all = (0..40_000).map(|_| broker.write(&Caller::OPERATOR, ShardId(1), number, &entry));
+        let all = (0..40_000).map(|_| broker.write(&OWN, ShardId(1), number, &entry));
         let (taken, refused): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
         assert!(!taken.is_empty() && refused.iter().all(|it| matches!(it, Err(EntryRefused::Crowded))));
         assert!(!refused.is_empty(), "{}", entry.bytes());
@@ -603,8 +670,7 @@ mod model {
                         ..ProjectionEntry::new(log_new(KEYS[*key], &value))
                     },
                 };
-                let (entry, answer) =
-                    self.broker.write(&Caller::OPERATOR, ShardId(shard), number, &entry).unwrap();
+                let (entry, answer) = self.broker.write(&OWN, ShardId(shard), number, &entry).unwrap();
                 last.insert(shard, entry);
                 sent.push((value, Sent::Write(answer)));
             }

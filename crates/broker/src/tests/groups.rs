@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_journal::Replicator;
 use sabir_journal::testing::LateReplicator;
-use sabir_model::{GroupError, LeaderEpoch, Namespace, Offset, ShardFailure, TopicId};
+use sabir_model::{GroupError, LeaderEpoch, Namespace, Offset, ShardFailure, ShardId, TopicId};
 
-use super::rig::{open, options, pending, soon, until};
+use super::rig::{new_topic, open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
 use crate::{
     Broker, BrokerOptions, Caller, ClientIdentity, Fence, GroupOptions, GroupPhase, GroupProtocol,
@@ -42,6 +42,7 @@ async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
         member: id,
         instance: None,
         client: ClientIdentity::default(),
+        connection: 0,
         protocol_type: Text::from("consumer"),
         protocols: vec![GroupProtocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
         session_timeout_ms: 6_000,
@@ -152,7 +153,7 @@ async fn a_group_s_name_is_another_s_in_another_front_end_or_namespace() {
         assert_eq!(soon(commit_of(&broker, caller, "g", offset)).await, [Ok(())]);
     }
     for _ in 0..2 {
-        let owners: Vec<_> = broker.groups(&one).list_all().into_iter().map(|listed| listed.group).collect();
+        let owners: Vec<_> = broker.all_groups().into_iter().map(|listed| listed.group).collect();
         let owners: Vec<_> = owners.iter().map(|id| (broker.owner_of(id), id.namespace.as_str())).collect();
         let two = Some("two".to_owned());
         assert_eq!(owners, [(Some("one".into()), "/"), (two.clone(), "/"), (two, "other")]);
@@ -189,6 +190,39 @@ async fn names_of_groups_are_as_long_as_they_may_be_and_no_longer() {
         drop(broker);
         broker = open(with_two(options(dir.path())));
         assert!(callers.iter().all(|caller| committed_of(&broker, caller, &longest) == 7));
+    }
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_namespace_s_groups_and_its_topics_of_one_partition_are_in_its_home() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = with_two(BrokerOptions { data_shards: 3, ..options(dir.path()) });
+    options.groups.max_groups = 3;
+    let mut broker = open(options.clone());
+    // One namespace for each shard; the default one's is the first.
+    let names = (0..).map(|i| Namespace::named(&format!("n{i}")).unwrap());
+    let elsewhere = [2, 3].map(|home| names.clone().find(|name| name.home(3).0 == home).unwrap());
+    let callers: Vec<Caller> =
+        [Namespace::DEFAULT].into_iter().chain(elsewhere).map(|name| TWO.clone().within(name)).collect();
+    for (home, caller) in (1..).zip(&callers) {
+        assert_eq!(broker.has_groups(ShardId(home)), home == 1);
+        assert_eq!(soon(commit_of(&broker, caller, "g", home.into())).await, [Ok(())]);
+        assert!(broker.has_groups(ShardId(home)));
+        let topic = soon(broker.create_topics(caller, vec![new_topic("t", 1)])).await.remove(0).unwrap();
+        assert_eq!(topic.partitions[0].shard, ShardId(home));
+    }
+    // The bound is that of all shards together.
+    let late = commit_of(&broker, &callers[1], "late", 1);
+    assert_eq!(soon(late).await, [Err(GroupError::LimitReached)]);
+    assert_eq!(soon(commit_of(&broker, &callers[1], "g", 2)).await, [Ok(())]);
+    for _ in 0..2 {
+        broker.shutdown();
+        drop(broker);
+        broker = open(options.clone());
+        let found: Vec<_> = callers.iter().map(|caller| committed_of(&broker, caller, "g")).collect();
+        assert_eq!((found, broker.group_count()), (vec![1, 2, 3], 3));
+        assert_eq!(broker.all_groups().len(), 3);
     }
     broker.shutdown();
 }

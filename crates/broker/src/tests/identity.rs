@@ -10,7 +10,7 @@ use sabir_model::ReadError;
 use tempfile::TempDir;
 
 use super::rig::{append, batch, create, open, options, read, values};
-use crate::{Broker, BrokerOptions, ShardsError, StartError};
+use crate::{Broker, BrokerOptions, Caller, OffsetSpec, ReadTarget, ShardsError, StartError};
 
 const RECORDS: usize = 40;
 
@@ -249,13 +249,64 @@ async fn swapped_and_foreign_shards_are_named() {
     is_whole(dir.path()).await;
 }
 
+/// Where a whole directory was copied and both were started since, a shard of the one is none of the other's, however long it is.
+#[tokio::test]
+async fn a_shard_of_a_copy_that_was_started_by_itself_is_named() {
+    for in_order in [true, false] {
+        let [dir, fork, image, kept] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+        let broker = open(three_shards(dir.path()));
+        fill(&broker, "a").await;
+        close(broker);
+        copy(dir.path(), fork.path());
+        for (of, to) in [(dir.path(), image.path()), (fork.path(), kept.path())] {
+            let broker = open(three_shards(of));
+            fill(&broker, "b").await;
+            broker.inner.shards.iter().for_each(|shard| shard.journal.note_growth());
+            if !in_order {
+                copy_open(of, to);
+            }
+            close(broker);
+            if in_order {
+                copy(of, to);
+            }
+        }
+        for number in 0..4 {
+            let dir = tempfile::tempdir().unwrap();
+            copy(image.path(), dir.path());
+            replace(&shard(dir.path(), number), &shard(kept.path(), number));
+            let error = refused(dir.path());
+            assert!(matches!(error, ShardsError::Forked { .. }), "{number}: {error}");
+            replace(&shard(dir.path(), number), &shard(image.path(), number));
+            is_whole(dir.path()).await;
+        }
+    }
+}
+
+/// What an earlier version left has no id of its last start; it opens, and its next start has one.
+#[tokio::test]
+async fn shards_without_the_id_of_their_start_are_taken_as_they_are() {
+    let (dir, _) = two_topics().await;
+    for number in 0..3 {
+        edit_slots(dir.path(), number, |copy| copy[568..584].fill(0));
+    }
+    is_whole(dir.path()).await;
+    let start = |number| {
+        let found = sabir_journal::look_at(&disk(&shard(dir.path(), number).join("journal")));
+        found.unwrap().unwrap().start
+    };
+    assert!(start(0).is_some() && (1..4).all(|number| start(number) == start(0)));
+}
+
 #[tokio::test]
 async fn a_catalog_that_never_made_a_partition_deletes_none() {
     let (dir, before) = two_topics().await;
     // An older catalog that says it has seen every start.
     let slots = fs::read(shard(dir.path(), 0).join("journal/slots")).unwrap();
     replace(&shard(dir.path(), 0), &shard(before.path(), 0));
-    edit_slots(dir.path(), 0, |copy| copy[104..120].copy_from_slice(&slots[104..120]));
+    edit_slots(dir.path(), 0, |copy| {
+        copy[104..120].copy_from_slice(&slots[104..120]);
+        copy[568..584].copy_from_slice(&slots[568..584]);
+    });
     assert!(matches!(refused(dir.path()), ShardsError::Behind { shard, .. } if shard.0 == 0));
     // And of which the others know nothing.
     (1..4).for_each(|number| edit_slots(dir.path(), number, |copy| copy[160..416].fill(0)));
@@ -541,7 +592,7 @@ async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
     for i in 0..RECORDS {
         for topic in [&pay, &mail] {
             let text = format!("{}-{i:03}", topic.name);
-            append(&broker, topic, 0, batch(&[text.as_bytes()], 1)).await.unwrap();
+            append(&broker, topic, 0, batch(&[text.as_bytes()], i as i64)).await.unwrap();
         }
     }
     broker.shutdown();
@@ -560,6 +611,10 @@ async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
     assert!(values(&before).iter().all(|(_, value)| value.starts_with(b"mail-")));
     let after = read(&broker, &mail, 0, 21, 1 << 20).await.unwrap();
     assert_eq!(values(&after).len(), RECORDS - 21);
+    // Nor is it looked through for a time.
+    let target = ReadTarget::new(&Caller::OPERATOR, &mail, 0).unwrap();
+    let looked_up = broker.offsets(target, OffsetSpec::Timestamp(20)).await;
+    assert_eq!(looked_up.unwrap_err(), ReadError::Corrupt);
     assert!(!broker.stats().shards[1].damaged.is_empty());
     broker.shutdown();
 }

@@ -17,8 +17,9 @@ fn machine(shards: usize, seam: Seam) -> Machine {
 
 fn write(broker: &Broker, shard: u32, command: Bytes) -> Answer {
     let number = broker.projection("registers").unwrap();
-    let (_, answer) =
-        broker.write(&Caller::OPERATOR, ShardId(shard), number, &ProjectionEntry::new(command)).unwrap();
+    let (_, answer) = broker
+        .write(&Caller::front_end("registers"), ShardId(shard), number, &ProjectionEntry::new(command))
+        .unwrap();
     broker.flush();
     answer
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use sabir_base::clock::ManualClock;
 use sabir_base::testing::{keep_log, logged};
 
-use super::rig::{open, options, until};
+use super::rig::{create, new_topic, open, options, until};
 use super::sim::{Machine, Seam};
-use crate::BrokerOptions;
+use crate::{BrokerOptions, Caller};
 
 #[test]
 fn a_new_data_directory_is_announced_and_an_old_one_is_not() {
@@ -41,6 +41,37 @@ fn another_number_of_data_shards_than_the_directorys_is_told() {
     start(1, false);
     start(1, true);
     assert_eq!(logged(&[keeps]).len(), all, "there is nothing to tell");
+}
+
+/// What is there beyond the bound stops no start, which names the setting before it has loaded it.
+#[tokio::test]
+async fn more_partitions_than_may_be_made_are_served_and_the_setting_is_named() {
+    keep_log();
+    let dir = tempfile::tempdir().unwrap();
+    // A number that no other test has.
+    let most = |partitions_total_max| BrokerOptions {
+        partitions_total_max,
+        partitions_max: 100_000,
+        ..options(dir.path())
+    };
+    let told = |held: usize| {
+        let said = format!("held={held} most=3");
+        logged(&["WARN", "more partitions than topic.max_total_partitions", &said]).len()
+    };
+    let broker = open(most(100_000));
+    create(&broker, "one", 1).await;
+    create(&broker, "many", 23_457).await;
+    broker.shutdown();
+    drop(broker);
+    let broker = open(most(3));
+    assert_eq!((told(23_458), broker.catalog().partitions()), (1, 23_458));
+    assert!(broker.create_topics(&Caller::OPERATOR, vec![new_topic("more", 1)]).await.remove(0).is_err());
+    let many = broker.catalog().topic("many").unwrap().id;
+    broker.delete_topics(&Caller::OPERATOR, vec![many]).await.remove(0).unwrap();
+    broker.shutdown();
+    drop(broker);
+    open(most(3)).shutdown();
+    assert_eq!(told(1) + told(23_458), 1, "there is nothing to tell");
 }
 
 #[tokio::test]

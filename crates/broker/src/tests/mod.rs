@@ -1,6 +1,10 @@
 //! The broker as a whole.
 
+mod checkpoints;
 mod clock;
+mod dead_letters;
+mod exchange_model;
+mod exchanges;
 mod faults;
 mod front_ends;
 mod groups;
@@ -13,6 +17,8 @@ mod model;
 mod panics;
 mod producers;
 mod publish;
+mod queues;
+mod queues_model;
 mod reads;
 mod references;
 pub(crate) mod registers;
@@ -21,5 +27,6 @@ mod seam;
 mod sim;
 mod smoke;
 mod stress;
+mod timers;
 mod topics;
 mod wakes;

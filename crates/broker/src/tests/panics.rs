@@ -183,6 +183,7 @@ async fn join(broker: &Broker, group: &str) -> Result<Joined, GroupError> {
         member: Text::from(""),
         instance: None,
         client: ClientIdentity::default(),
+        connection: 0,
         protocol_type: Text::from("consumer"),
         protocols: vec![GroupProtocol { name: Text::from("range"), metadata: Bytes::from_static(b"t") }],
         session_timeout_ms: 6_000,

@@ -1,19 +1,21 @@
 //! Publishes: one payload a shard, and an outcome for each target as it is known.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use sabir_model::batch::{BatchBuilder, BatchRefusal, CheckedBatch, Compression};
 use sabir_model::{
-    AppendError, Facts, FrontendNo, Offset, RecordFacts, ShardFailure, TimestampType, TopicConfig,
-    ValidConfig,
+    AppendError, Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, ShardFailure, TimestampType,
+    TopicConfig, ValidConfig,
 };
 
 use super::rig::{append, batch, checked, create, new_topic, pending, read, soon, target, until, values};
 use super::sim::{Machine, Seam};
+use crate::queue::LocalTransaction;
 use crate::{
     AppendRefusal, AppendTarget, Broker, Caller, NewTopic, Publish, PublishOutcomes, PublishRefused,
-    PublishTargets, Topic,
+    PublishTargets, PublishVerdict, Topic,
 };
 
 const OWN: FrontendNo = FrontendNo(1);
@@ -143,6 +145,53 @@ async fn outcomes_come_as_their_shards_decide_and_it_is_confirmed_when_all_have(
     machine.freely(|| broker.shutdown());
 }
 
+/// Target, records, and the first offset or why not, of all outcomes.
+async fn parts(mut outcomes: PublishOutcomes) -> Vec<(usize, Range<u32>, Result<i64, AppendError>)> {
+    let mut all = Vec::new();
+    while let Some(outcome) = soon(outcomes.next()).await {
+        all.push((outcome.target, outcome.records, outcome.result.map(|appended| appended.base_offset.0)));
+    }
+    all.sort_unstable_by_key(|(target, records, _)| (*target, records.start));
+    all
+}
+
+#[tokio::test]
+async fn a_queue_takes_the_front_of_a_batch_for_which_it_has_room() {
+    for shards in [1, 3] {
+        let machine = Machine { recycle: false, ..Machine::new(9, shards, Seam::Solo) };
+        let broker = machine.open();
+        let limits =
+            QueueConfig { max_length: Some(3), overflow: Overflow::Reject, ..QueueConfig::default() };
+        let new = NewTopic { config: TopicConfig::of_queue(limits), ..new_topic("queue", 1) };
+        let queue = broker.create_topics(&Caller::OPERATOR, vec![new]).await.remove(0).unwrap();
+        let log = create(&broker, "log", 2).await;
+        let targets = all_of(&[&log, &queue]);
+        let five = || built(&targets, &[b"a", b"b", b"c", b"d", b"e"]);
+        let whole = Publish::new(targets.clone(), [five()]);
+        let divided = Publish { partial: true, ..whole.clone() };
+        let send = |publish: &Publish| {
+            let outcomes = broker.publish(&Caller::OPERATOR, publish).unwrap();
+            broker.flush();
+            outcomes
+        };
+        let full = || Err(AppendError::QueueFull);
+        assert_eq!(parts(send(&whole)).await, [(0, 0..5, Ok(0)), (1, 0..5, Ok(0)), (2, 0..5, full())]);
+        let expected = [(0, 0..5, Ok(5)), (1, 0..5, Ok(5)), (2, 0..3, Ok(0)), (2, 3..5, full())];
+        assert_eq!(parts(send(&divided)).await, expected);
+        let last = parts(send(&divided)).await.pop();
+        assert_eq!(last, Some((2, 0..5, full())), "nothing fits any more");
+        let front = [(0, b"a".to_vec()), (1, b"b".to_vec()), (2, b"c".to_vec())];
+        assert_eq!(read_all(&broker, &queue, 0).await, front);
+        assert_eq!(read_all(&broker, &log, 1).await.len(), 15);
+        machine.agrees_with_replay(&broker);
+        broker.shutdown();
+        drop(broker);
+        let broker = machine.open();
+        assert_eq!(read_all(&broker, &queue, 0).await, front);
+        broker.shutdown();
+    }
+}
+
 #[tokio::test]
 async fn a_target_that_is_gone_refuses_by_itself() {
     let machine = Machine::new(3, 3, Seam::Solo);
@@ -156,11 +205,21 @@ async fn a_target_that_is_gone_refuses_by_itself() {
     assert_eq!(outcomes, expected.into_iter().enumerate().collect::<Vec<_>>());
     assert_eq!(soon(publish(&broker, &targets, &[b"y"]).confirmed()).await, unknown.map(drop));
     assert_eq!(read_all(&broker, &one, 2).await.len(), 2);
+    let mut outcomes = publish(&broker, &all_of(&[&gone]), &[b"nowhere"]);
+    while let Some(outcome) = soon(outcomes.next()).await {
+        assert_eq!(outcome.verdict(), PublishVerdict::Gone);
+    }
+    let mut together = LocalTransaction::default();
+    together.publish(Publish::new(targets.clone(), [built(&targets, &[b"z"])]));
+    let (committing, mut verdicts) = (broker.commit(&Caller::OPERATOR, together).unwrap(), Vec::new());
+    broker.flush();
+    let done = committing.done(|_, outcome| verdicts.push(outcome.verdict() == PublishVerdict::Gone));
+    assert_eq!((soon(done).await, verdicts.iter().filter(|gone| **gone).count()), (Ok(()), 3));
     let closed = Err(AppendError::Shard(ShardFailure::ShuttingDown));
     broker.shutdown();
     assert!(all(publish(&broker, &targets, &[b"z"])).await.iter().all(|(_, result)| *result == closed));
     let traffic = one.traffic.own().unwrap().received();
-    assert_eq!(traffic, 6 * built(&targets, &[b"x"]).bytes().len() as u64);
+    assert_eq!(traffic, 9 * built(&targets, &[b"x"]).bytes().len() as u64);
 }
 
 #[tokio::test]
@@ -227,10 +286,10 @@ async fn what_cannot_be_published_is_refused_before_anything_is_written() {
     let good = Publish::new(targets.clone(), [built(&targets, &[b"x"])]);
     let refused = |publish: &Publish| broker.publish(&Caller::OPERATOR, publish).unwrap_err();
     let mut facts = RecordFacts::new();
-    facts.push(Facts::default()).unwrap();
+    (0..9).for_each(|_| facts.push(Facts::default()).unwrap());
     let mut with_facts = good.clone();
     with_facts.batches[0].facts = Some(facts);
-    assert_eq!(refused(&with_facts), PublishRefused::NoQueue);
+    assert_eq!(refused(&with_facts), PublishRefused::OtherFacts(0));
     let elsewhere = all_of(&[&topic, &other]);
     let batches = [built(&targets, &[b"x"]), built(&elsewhere, &[b"x"])];
     assert_eq!(refused(&Publish::new(targets.clone(), batches)), PublishRefused::OtherRules(1));

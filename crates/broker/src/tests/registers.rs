@@ -1,8 +1,11 @@
 //! A front end's own projection as tests have it: values by key, and a word with the records.
 
-use bytes::Bytes;
-use sabir_model::{DecodeError, Sequence};
+use std::fmt::{Debug, Display};
 
+use bytes::Bytes;
+use sabir_model::{DecodeError, Offset, PartitionId, Sequence};
+
+use crate::projection::delivery::{HeldBy, MessageOwner, Operation, RangesBuffer, Settlement, Terms};
 use crate::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
     Paged, Projection, ProjectionFactory,
@@ -20,7 +23,7 @@ pub(crate) struct Registers {
     pins: Paged<Text, Pin>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Text(Vec<u8>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,21 @@ pub(crate) fn answer(key: &str, value: &[u8]) -> Bytes {
     command(b'a', key, value)
 }
 
+/// Leases so many messages of a queue, for a minute, and answers with which; if the entry has a batch, that is appended before.
+pub(crate) fn lease(queue: PartitionId, count: u64) -> Bytes {
+    command(b'q', "", &[queue.0.to_be_bytes(), count.to_be_bytes()].concat())
+}
+
+/// Settles a message that is leased, and answers with how many that was.
+pub(crate) fn settle(queue: PartitionId, offset: u64) -> Bytes {
+    command(b'x', "", &[queue.0.to_be_bytes(), offset.to_be_bytes()].concat())
+}
+
+/// Moves a partition's first offset, and answers with what it keeps then.
+pub(crate) fn trim(partition: PartitionId, to: u64) -> Bytes {
+    command(b't', "", &[partition.0.to_be_bytes(), to.to_be_bytes()].concat())
+}
+
 /// One that a later version may know.
 pub(crate) fn newer() -> Bytes {
     command(b'?', "", b"")
@@ -98,6 +116,42 @@ impl Registers {
     fn put(&mut self, key: Text, value: &[u8]) -> Bytes {
         self.values.insert(key, Text(value.into())).map_or_else(Bytes::new, |before| before.0.into())
     }
+}
+
+/// What shows that a lease is the tests'.
+const TOKEN: u64 = 7;
+
+fn answered<T: Debug, E: Display>(result: Result<T, E>) -> Bytes {
+    result.map_or_else(|error| error.to_string(), |done| format!("{done:?}")).into()
+}
+
+/// Does something about a partition, of which the value says two numbers.
+fn on_partition(letter: u8, value: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
+    let numbers: &[u8; 16] = value.try_into().map_err(|_| DecodeError::Truncated)?;
+    let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| numbers[at + i]));
+    let (id, number) = (PartitionId(number(0)), number(8));
+    let terms = Terms { owner: MessageOwner::Lease, timeout_ms: 60_000, token: TOKEN };
+    Ok(match letter {
+        b'q' => {
+            if effects.batches() > 0 {
+                effects.append(0).map_err(|_| DecodeError::Field("batch"))?;
+            }
+            let taken = effects.delivery(id, &Operation::Taken { count: number as u32, terms });
+            answered(taken.map(|taken| taken.acquired))
+        }
+        b'x' => {
+            let (ranges, held_by) =
+                (RangesBuffer::of(std::iter::once(number..number + 1)), HeldBy::Token(TOKEN));
+            let (ranges, why) = (ranges.ranges(), Settlement::Acknowledged);
+            let settled = effects.delivery(id, &Operation::Settled { ranges, held_by, why });
+            answered(settled.map(|settled| settled.concerned))
+        }
+        _ => {
+            let moved = effects.move_log_start(id, Offset(number as i64));
+            let kept = effects.partition(id).map(|kept| (kept.start.0, kept.end.0));
+            answered(moved.map(|_| kept))
+        }
+    })
 }
 
 impl Projection for Registers {
@@ -147,9 +201,14 @@ impl FrontendProjection for Registers {
                     Bytes::from(if effects.may_wait(entry) { "answered" } else { "too late" })
                 }
             },
+            b'q' | b'x' | b't' => on_partition(letter, value, effects)?,
             b'!' => panic!("wanted by the test"),
             _ => return Err(DecodeError::Field("command")),
         })
+    }
+
+    fn partition_gone(&mut self, id: PartitionId) {
+        self.put(Text("gone".into()), id.0.to_string().as_bytes());
     }
 }
 

@@ -112,6 +112,25 @@ async fn a_name_is_another_topic_s_in_another_namespace() {
     broker.shutdown();
 }
 
+#[tokio::test]
+async fn names_of_topics_are_as_long_as_they_may_be_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = open(options(dir.path()));
+    let (longest, longer) = ("ü".repeat(512), "x".repeat(1025));
+    let made = make(&broker, &ONE, new_topic(&longest, 2)).await.unwrap();
+    let refused = make(&broker, &ONE, new_topic(&longer, 1)).await;
+    assert_eq!(refused.err(), Some(TopicError::InvalidName { most: 1024 }));
+    assert_eq!(broker.catalog().name_bytes(), 1024);
+    // The one replays what the other checkpoints.
+    for _ in 0..2 {
+        broker = reopen(broker, options(dir.path()));
+        assert_eq!(broker.catalog().topic(&longest).map(|topic| topic.id), Some(made.id));
+    }
+    soon(broker.delete_topics(&ONE, vec![made.id])).await.remove(0).unwrap();
+    assert_eq!(broker.catalog().name_bytes(), 0);
+    broker.shutdown();
+}
+
 fn keeping(name: &str, bytes: usize) -> NewTopic {
     let mut config = TopicConfig::default();
     config.kept.set("list", &"x".repeat(bytes));
@@ -261,8 +280,8 @@ async fn the_largest_and_smallest_settings_are_lived_with() {
         }
         let kept = |name: &str| {
             let topic = broker.catalog().topic(name).cloned().unwrap();
-            let place = topic.partition(0).unwrap();
-            let stats = broker.partition_stats(place.shard, place.id).unwrap();
+            let target = ReadTarget::new(&Caller::OPERATOR, &topic, 0).unwrap();
+            let stats = broker.partition_stats(target).unwrap();
             stats.end.0 - stats.start.0
         };
         // What lies in the future is not old.

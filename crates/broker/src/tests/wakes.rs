@@ -57,8 +57,9 @@ fn commit_once(machine: &Machine, broker: &Broker, topic: &Topic, thread: &Arc<W
     let mut appends: Vec<_> =
         (0..4).map(|at| Box::pin(broker.append(vec![item(topic, at, batch(&[b"x"], 1))]))).collect();
     let number = broker.projection("registers").unwrap();
-    let (_, reply) =
-        broker.write(&Caller::OPERATOR, shard.id, number, &ProjectionEntry::new(set("k", b"v"))).unwrap();
+    let (_, reply) = broker
+        .write(&Caller::front_end("registers"), shard.id, number, &ProjectionEntry::new(set("k", b"v")))
+        .unwrap();
     let mut reply = Box::pin(reply);
     for at in 0..4 {
         assert!(poll(watches[at].as_mut(), &tasks[at]).is_pending());

@@ -5,6 +5,7 @@ use sabir_server::client::ClientError;
 use serde::{Deserialize, Serialize};
 
 use super::{AdminClient, escaped};
+use crate::output::known;
 
 /// Connections asked for at once.
 const PAGE: usize = 1000;
@@ -17,7 +18,8 @@ pub struct ShownConnection {
     pub protocol: Option<String>,
     pub peer: String,
     pub local: String,
-    /// What the client calls itself.
+    /// What the client calls itself; null for programs where it has not said.
+    #[serde(serialize_with = "known_or_null")]
     pub client: String,
     pub user: Option<String>,
     /// Since the epoch.
@@ -26,6 +28,10 @@ pub struct ShownConnection {
     pub sent_bytes: u64,
     pub received_bytes_per_second: f64,
     pub sent_bytes_per_second: f64,
+}
+
+fn known_or_null<S: serde::Serializer>(text: &str, out: S) -> Result<S::Ok, S::Error> {
+    known(text).serialize(out)
 }
 
 #[derive(Deserialize)]

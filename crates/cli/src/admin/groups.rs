@@ -25,6 +25,15 @@ struct ListedGroup {
     group: String,
     state: String,
     kind: String,
+    #[serde(default)]
+    owner: ShownOwner,
+}
+
+/// Absent where a broker of an earlier version answers.
+#[derive(Default, Deserialize)]
+struct ShownOwner {
+    protocol: Option<String>,
+    namespace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +63,8 @@ struct ShownOffset {
 
 impl From<ListedGroup> for GroupSummary {
     fn from(group: ListedGroup) -> Self {
-        Self { id: group.group, state: group.state, kind: group.kind }
+        let ShownOwner { protocol, namespace } = group.owner;
+        Self { id: group.group, state: group.state, kind: group.kind, protocol, namespace }
     }
 }
 
@@ -74,12 +84,16 @@ impl From<ShownOffset> for GroupOffset {
 }
 
 impl AdminClient {
+    fn group_path(&self, id: &str, below: &str) -> String {
+        format!("/groups/{}{below}{}", escaped(id), self.owner.of_groups(""))
+    }
+
     async fn group(&self, id: &str) -> Result<ShownGroup, ClientError> {
-        self.get(&format!("/groups/{}", escaped(id))).await
+        self.get(&self.group_path(id, "")).await
     }
 
     async fn patch_offsets(&self, id: &str, offsets: impl Iterator<Item = Value>) -> Result<(), ClientError> {
-        let path = format!("/groups/{}/offsets", escaped(id));
+        let path = self.group_path(id, "/offsets");
         let offsets: Vec<Value> = offsets.collect();
         for part in offsets.chunks(POSITIONS) {
             self.order(Method::PATCH, &path, Some(json!({"offsets": part}))).await?;
@@ -92,12 +106,13 @@ impl GroupAdmin for AdminClient {
     fn list(&mut self) -> LocalFuture<'_, Vec<GroupSummary>> {
         Box::pin(async move {
             let mut all: Vec<GroupSummary> = Vec::new();
-            let mut path = format!("/groups?limit={PAGE}");
+            let mut rest = format!("limit={PAGE}");
             loop {
+                let path = format!("/groups{}", self.owner.of_groups(&rest));
                 let part: ListedGroups = self.get(&path).await?;
                 all.extend(part.groups.into_iter().map(GroupSummary::from));
                 let Some(next) = part.next else { return Ok(all) };
-                path = format!("/groups?limit={PAGE}&after={}", escaped(&next));
+                rest = format!("limit={PAGE}&after={}", escaped(&next));
             }
         })
     }
@@ -125,7 +140,7 @@ impl GroupAdmin for AdminClient {
     }
 
     fn delete<'a>(&'a mut self, id: &'a str) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.order(Method::DELETE, &format!("/groups/{}", escaped(id)), None).await })
+        Box::pin(async move { self.order(Method::DELETE, &self.group_path(id, ""), None).await })
     }
 
     fn delete_offsets<'a>(

@@ -2,6 +2,7 @@
 //! an error that has an exit code.
 
 mod administered;
+mod alone;
 pub mod connections;
 mod groups;
 mod topics;
@@ -98,17 +99,48 @@ impl AdminUrl {
     }
 }
 
+/// Whose topics or groups are meant; where nothing is said, those that the admin port means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminScope {
+    pub protocol: Option<String>,
+    pub namespace: Option<String>,
+}
+
+impl AdminScope {
+    /// What a path has behind it to say so of groups.
+    fn of_groups(&self, rest: &str) -> String {
+        query([("protocol", &self.protocol), ("namespace", &self.namespace)], rest)
+    }
+
+    /// The same of topics, which are no protocol's.
+    fn of_topics(&self, rest: &str) -> String {
+        query([("namespace", &self.namespace)], rest)
+    }
+}
+
+fn query<const N: usize>(said: [(&str, &Option<String>); N], rest: &str) -> String {
+    let said = said.iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped(value.as_deref()?))));
+    let parts: Vec<String> = said.chain((!rest.is_empty()).then(|| rest.to_owned())).collect();
+    if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+}
+
 /// A client of an admin port.
 #[derive(Debug, Clone)]
 pub struct AdminClient {
     url: AdminUrl,
+    owner: AdminScope,
     /// How long an answer, or the next piece of a long one, may take.
     timeout: Duration,
 }
 
 impl AdminClient {
     pub fn new(url: AdminUrl, timeout: Duration) -> Self {
-        Self { url, timeout }
+        Self { url, owner: AdminScope::default(), timeout }
+    }
+
+    /// The same for what is that owner's.
+    pub fn about(self, owner: AdminScope) -> Self {
+        Self { owner, ..self }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -5,7 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use sabir_server::client::{
-    Client, GroupAdmin, Outgoing, PublishOptions, SettingChange, TopicAdmin, TopicInfo, TopicSpec,
+    Client, GroupAdmin, Outgoing, Position, PublishOptions, SettingChange, Start, TopicAdmin, TopicInfo,
+    TopicSpec,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, protocols, start};
@@ -48,7 +49,7 @@ impl Served {
     /// Publishes this many messages to partition 0.
     async fn publish(&self, topic: &str, count: usize) {
         let address = self.running().serving()[0].listening[0].to_string();
-        let mut client = protocols()[0].connector().connect(&address).await.unwrap();
+        let mut client = protocols()[0].connector().connect(&address, PATIENCE).await.unwrap();
         let message = Outgoing { partition: Some(0), value: Some("x".into()), ..Outgoing::default() };
         client.publish(topic, vec![message; count], &PublishOptions::default()).await.unwrap();
     }
@@ -176,6 +177,44 @@ fn groups_are_administered_by_way_of_the_admin_port() {
         groups.delete("g").await.unwrap();
         assert_eq!(failure(groups.delete("g").await), Failure::NotFound);
         assert_eq!(failure(groups.delete_offsets("g", "t", &[0]).await), Failure::NotFound);
+    });
+}
+
+#[test]
+fn topics_and_groups_of_another_namespace_are_administered_by_way_of_the_admin_port() {
+    let served = Served::start();
+    let about = |protocol: Option<&str>, namespace: Option<&str>| {
+        let [protocol, namespace] = [protocol, namespace].map(|said| said.map(str::to_owned));
+        served.admin().about(AdminScope { protocol, namespace })
+    };
+    run(async {
+        served.admin().create(spec("t", 1, &[])).await.unwrap();
+        let mut other = about(None, Some("a/b"));
+        assert_eq!(failure(TopicAdmin::describe(&mut other, "t").await), Failure::NotFound);
+        other.create(spec("t", 2, &[])).await.unwrap();
+        other.add_partitions("t", 3, false).await.unwrap();
+        for (admin, partitions) in [(&mut served.admin(), 1), (&mut other, 3)] {
+            let listed = TopicAdmin::list(admin).await.unwrap();
+            assert_eq!((names(&listed), listed[0].partitions.len()), (vec!["t"], partitions));
+        }
+        let places = other.positions("t", Some(2), Start::Latest).await.unwrap();
+        assert_eq!(places, [Position { partition: 2, first: 0, next: 0, end: 0 }]);
+        assert_eq!(failure(other.positions("t", Some(3), Start::Latest).await), Failure::NotFound);
+        assert_eq!(failure(other.positions("t", None, Start::Time(1)).await), Failure::Unsupported);
+
+        let protocol = protocols().last().unwrap().name();
+        let mut groups = about(Some(protocol), Some("a/b"));
+        groups.commit("g", &[("t".into(), 2, 0)]).await.unwrap();
+        let listed = GroupAdmin::list(&mut groups).await.unwrap();
+        let owner = (listed[0].protocol.as_deref(), listed[0].namespace.as_deref());
+        assert_eq!((listed.len(), owner), (1, (Some(protocol), Some("a/b"))));
+        assert_eq!(failure(GroupAdmin::describe(&mut served.admin(), "g").await), Failure::NotFound);
+        groups.delete_offsets("g", "t", &[2]).await.unwrap();
+        GroupAdmin::delete(&mut groups, "g").await.unwrap();
+        assert_eq!(GroupAdmin::list(&mut groups).await.unwrap(), []);
+        TopicAdmin::delete(&mut other, "t").await.unwrap();
+        assert_eq!(names(&TopicAdmin::list(&mut served.admin()).await.unwrap()), ["t"]);
+        assert_eq!(failure(GroupAdmin::list(&mut about(Some("none"), None)).await), Failure::Refused);
     });
 }
 

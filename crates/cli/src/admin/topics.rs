@@ -2,7 +2,8 @@
 
 use hyper::Method;
 use sabir_server::client::{
-    ClientError, LocalFuture, PartitionInfo, SettingChange, TopicAdmin, TopicInfo, TopicSetting, TopicSpec,
+    ClientError, Failure, LocalFuture, PartitionInfo, Position, SettingChange, Start, TopicAdmin, TopicInfo,
+    TopicSetting, TopicSpec,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,8 @@ struct ListedTopics {
 #[derive(Deserialize)]
 struct ListedTopic {
     name: String,
+    /// Absent where a broker of an earlier version answers.
+    namespace: Option<String>,
     id: String,
     internal: bool,
     partitions: i32,
@@ -54,6 +57,23 @@ struct LeftInPartition {
     start: i64,
 }
 
+impl ShownPartition {
+    fn place(&self, start: Start) -> Result<Position, ClientError> {
+        let Self { partition, start: first, end, .. } = *self;
+        let next = match start {
+            Start::Earliest => first,
+            Start::Latest => end,
+            Start::Offset(offset) => offset,
+            Start::Last(count) => first.max(end.saturating_sub(count.into())),
+            Start::Time(_) => {
+                let problem = "the admin port looks up no times: name an offset, earliest or latest";
+                return Err(ClientError::new(Failure::Unsupported, problem));
+            }
+        };
+        Ok(Position { partition, first, next, end })
+    }
+}
+
 impl From<ListedTopic> for TopicInfo {
     fn from(topic: ListedTopic) -> Self {
         let partition = |index| PartitionInfo { index, ..PartitionInfo::default() };
@@ -84,12 +104,32 @@ impl From<ShownTopic> for TopicInfo {
 }
 
 impl AdminClient {
+    fn topic_path(&self, name: &str, below: &str) -> String {
+        format!("/topics/{}{below}{}", escaped(name), self.owner.of_topics(""))
+    }
+
     async fn topic(&self, name: &str) -> Result<ShownTopic, ClientError> {
-        self.get(&format!("/topics/{}", escaped(name))).await
+        self.get(&self.topic_path(name, "")).await
+    }
+
+    /// Where a reader begins in each partition. A time is not looked up: that is a protocol's to tell.
+    pub(super) async fn places(
+        &self,
+        topic: &str,
+        only: Option<i32>,
+        start: Start,
+    ) -> Result<Vec<Position>, ClientError> {
+        let mut partitions = self.topic(topic).await?.partitions;
+        partitions.retain(|p| only.is_none_or(|only| p.partition == only));
+        if let (Some(only), true) = (only, partitions.is_empty()) {
+            let problem = format!("topic {topic} has no partition {only}");
+            return Err(ClientError::new(Failure::NotFound, problem));
+        }
+        partitions.iter().map(|p| p.place(start)).collect()
     }
 
     async fn patch_topic(&self, name: &str, change: Value) -> Result<(), ClientError> {
-        self.order(Method::PATCH, &format!("/topics/{}", escaped(name)), Some(change)).await
+        self.order(Method::PATCH, &self.topic_path(name, ""), Some(change)).await
     }
 
     /// What each setting does, by name; empty where that is not told.
@@ -106,12 +146,16 @@ impl TopicAdmin for AdminClient {
     fn list(&mut self) -> LocalFuture<'_, Vec<TopicInfo>> {
         Box::pin(async move {
             let mut all: Vec<TopicInfo> = Vec::new();
-            let mut path = format!("/topics?limit={PAGE}");
+            // Where none is named, those of the default one are meant, and all are listed.
+            let wanted = self.owner.namespace.clone().unwrap_or_else(|| "/".to_owned());
+            let mut rest = format!("limit={PAGE}");
             loop {
-                let part: ListedTopics = self.get(&path).await?;
+                let path = format!("/topics{}", self.owner.of_topics(&rest));
+                let mut part: ListedTopics = self.get(&path).await?;
+                part.topics.retain(|topic| topic.namespace.as_ref().is_none_or(|is_in| *is_in == wanted));
                 all.extend(part.topics.into_iter().map(TopicInfo::from));
                 let Some(next) = part.next else { return Ok(all) };
-                path = format!("/topics?limit={PAGE}&after={}", escaped(&next));
+                rest = format!("limit={PAGE}&after={}", escaped(&next));
             }
         })
     }
@@ -128,12 +172,13 @@ impl TopicAdmin for AdminClient {
             if let Some(partitions) = topic.partitions {
                 wanted["partitions"] = partitions.into();
             }
-            self.order(Method::POST, "/topics", Some(wanted)).await
+            let path = format!("/topics{}", self.owner.of_topics(""));
+            self.order(Method::POST, &path, Some(wanted)).await
         })
     }
 
     fn delete<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, ()> {
-        Box::pin(async move { self.order(Method::DELETE, &format!("/topics/{}", escaped(name)), None).await })
+        Box::pin(async move { self.order(Method::DELETE, &self.topic_path(name, ""), None).await })
     }
 
     fn settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>> {
@@ -179,7 +224,7 @@ impl TopicAdmin for AdminClient {
         before: &'a [(i32, i64)],
     ) -> LocalFuture<'a, Vec<(i32, i64)>> {
         Box::pin(async move {
-            let path = format!("/topics/{}/delete-records", escaped(topic));
+            let path = self.topic_path(topic, "/delete-records");
             let mut left = Vec::new();
             for part in before.chunks(PAGE) {
                 let cut =

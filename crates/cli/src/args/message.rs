@@ -53,7 +53,7 @@ pub struct PublishArgs {
     /// A header of every message; may be given more than once
     #[arg(long = "header", short = 'H', value_name = "NAME=VALUE", value_parser = name_value)]
     pub headers: Vec<(String, String)>,
-    /// The partition [default: by key, or in turn]
+    /// The partition [default: by key; without one, batches go to the partition that was given least]
     #[arg(long, short = 'p', value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
     /// A message without content (in a compacted topic, it deletes its key)

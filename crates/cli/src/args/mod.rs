@@ -41,7 +41,7 @@ Examples:
   sabir bench produce --size 100 --duration 10s
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 cannot connect, 4 not found, 5 exists already, 6 refused,
-7 timed out, 8 wrong configuration, 9 the data directory is in use.
+7 timed out, 8 wrong configuration, 9 the data directory is in use, 130 a second signal ended it.
 NO_COLOR, or output that goes to no terminal, turns colours off.")]
 pub struct Cli {
     #[command(subcommand)]
@@ -55,11 +55,11 @@ pub enum Command {
     /// Try it: a broker on loopback, and one message that goes round through a real client connection
     Dev(DevArgs),
     /// Create, look at, change and delete topics
-    Topic(Noun<TopicCommand>),
+    Topic(TopicNoun),
     /// Publish and read messages
     Message(Noun<MessageCommand>),
     /// See how far consumer groups are, and move them
-    Group(Noun<GroupCommand>),
+    Group(GroupNoun),
     /// See who is connected, and close connections
     Connection(AdminNoun<ConnectionCommand>),
     /// Move topics with their settings from one broker to another
@@ -92,6 +92,33 @@ pub struct Noun<Verb: Subcommand> {
     pub verb: Verb,
 }
 
+/// `sabir topic`: a protocol administers those of its own namespace, and the admin port those of all.
+#[derive(Debug, Args)]
+pub struct TopicNoun {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The namespace the topics are in, asked of the admin port [default: the protocol's own]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
+    pub namespace: Option<String>,
+    #[command(subcommand)]
+    pub verb: TopicCommand,
+}
+
+/// `sabir group`: a protocol administers its own, and the admin port those of all.
+#[derive(Debug, Args)]
+pub struct GroupNoun {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The protocol whose groups they are, asked of the admin port [default: the one spoken]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
+    pub protocol: Option<String>,
+    /// The namespace the groups are in, asked of the admin port [default: the protocol's own]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
+    pub namespace: Option<String>,
+    #[command(subcommand)]
+    pub verb: GroupCommand,
+}
+
 /// A noun whose verbs ask the admin port.
 #[derive(Debug, Args)]
 pub struct AdminNoun<Verb: Subcommand> {
@@ -107,7 +134,7 @@ pub struct AdminArgs {
     /// The broker's admin port [default: http://127.0.0.1:15672]
     #[arg(long, global = true, env = "SABIR_ADMIN", value_name = "URL", help_heading = "Connection")]
     pub admin: Option<AdminUrl>,
-    /// How long to wait for an answer
+    /// How long to wait for the connection, and for each answer
     #[arg(long, global = true, default_value = "30s", value_name = "TIME", help_heading = "Connection")]
     pub timeout: Span,
 }
@@ -153,7 +180,7 @@ pub struct ClientArgs {
     /// [default: port 15672 beside the broker]
     #[arg(long, global = true, env = "SABIR_ADMIN", value_name = "URL", help_heading = "Connection")]
     pub admin: Option<AdminUrl>,
-    /// How long to wait for an answer
+    /// How long to wait for the connection, and for each answer
     #[arg(long, global = true, default_value = "30s", value_name = "TIME", help_heading = "Connection")]
     pub timeout: Span,
 }

@@ -10,7 +10,7 @@ use sabir_server::config_value::Span;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{about_topic, block_on};
+use super::{Chosen, about_topic, block_on};
 use crate::args::ClientArgs;
 use crate::args::bench::{BenchArgs, BenchCommand, LoadArgs, PublishLoad};
 use crate::args::declared::LoadFlags;
@@ -30,7 +30,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let progress: &'static LoadProgress = Box::leak(Box::default());
     let quiet = common.quiet || !std::io::stderr().is_terminal();
     let report = block_on(async {
-        let (connector, address) = args.target.choose().await?;
+        let Chosen { connector, address, .. } = args.target.choose().await?;
         if let Some(flags) = args.load.flags() {
             flags.known_to(connector.load_options())?;
         }

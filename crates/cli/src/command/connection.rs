@@ -9,7 +9,7 @@ use crate::admin::connections::ShownConnection;
 use crate::args::AdminArgs;
 use crate::args::connection::ConnectionCommand;
 use crate::failure::{CliError, Exit};
-use crate::output::{Show, Table, grouped, print};
+use crate::output::{Show, Table, grouped, known, print};
 
 pub fn run(command: ConnectionCommand, args: &AdminArgs) -> Result<(), CliError> {
     block_on(dispatch(command, args))
@@ -147,7 +147,7 @@ fn table(one: &ShownConnection) -> Table {
 
 impl Show for ConnectionsClosed {
     fn json(&self) -> Value {
-        let one = |(one, outcome): &(ShownConnection, &'static str)| json!({"id": one.id, "protocol": one.protocol, "client": one.client, "peer": one.peer, "outcome": outcome});
+        let one = |(one, outcome): &(ShownConnection, &'static str)| json!({"id": one.id, "protocol": one.protocol, "client": known(&one.client), "peer": one.peer, "outcome": outcome});
         self.0.iter().map(one).collect()
     }
 

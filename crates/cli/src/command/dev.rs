@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_server::client::{
-    Client, ClientError, Failure, Incoming, Outgoing, PublishOptions, Receipt, Start, TopicSpec,
+    ClientError, Failure, Incoming, Outgoing, PublishOptions, Receipt, Start, TopicAdmin, TopicSpec,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Protocol, Running, log, protocols, volatile};
@@ -18,6 +18,7 @@ use super::config::sources;
 use super::{block_on, in_time};
 use crate::args::{ConfigArgs, DevArgs};
 use crate::failure::{CliError, Exit};
+use crate::program;
 
 const TOPIC: &str = "hello";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,10 +49,13 @@ enum Data {
 }
 
 impl Data {
-    fn choose(kept: Option<PathBuf>) -> io::Result<Self> {
+    fn choose(kept: Option<PathBuf>) -> Result<Self, CliError> {
         match kept {
             Some(path) => Ok(Data::Kept(path)),
-            None => Ok(Data::Temporary(tempfile::Builder::new().prefix("sabir-dev-").tempdir()?)),
+            None => {
+                let made = tempfile::Builder::new().prefix("sabir-dev-").tempdir();
+                Ok(Data::Temporary(made.map_err(no_temporary)?))
+            }
         }
     }
 
@@ -61,6 +65,13 @@ impl Data {
             Data::Temporary(dir) => dir.path(),
         }
     }
+}
+
+fn no_temporary(error: io::Error) -> CliError {
+    let problem = format!("cannot make a temporary data directory: {error}");
+    CliError::new(Exit::Failed, problem).advise(
+        "TMPDIR names the folder for it, else it is /tmp; --data DIR takes another place, and keeps it.",
+    )
 }
 
 /// The user's settings, over them the data directory, and below them what suits a trial: quiet, and no fight for ports.
@@ -89,8 +100,9 @@ fn welcome(running: &Running, data: &Data, once: bool) -> Result<(), CliError> {
     out.write_all(addresses(running, data).as_bytes())?;
     for serving in running.serving() {
         let Some(protocol) = protocols().iter().find(|p| p.name() == serving.protocol) else { continue };
-        let trip = block_on(round_trip(*protocol, serving.listening[0]))?;
-        out.write_all(trip.text(serving.protocol).as_bytes())?;
+        if let Some(trip) = block_on(round_trip(*protocol, serving.listening[0]))? {
+            out.write_all(trip.text(serving.protocol).as_bytes())?;
+        }
     }
     if !once {
         out.write_all(try_it(running).as_bytes())?;
@@ -142,10 +154,12 @@ struct Trip {
     read: Duration,
 }
 
-async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip, CliError> {
-    let connecting = protocol.connector().connect(&address.to_string());
+/// None by a protocol that makes no topics: there is none that it could send to.
+async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Option<Trip>, CliError> {
+    let connecting = protocol.connector().connect(&address.to_string(), PATIENCE);
     let mut client = in_time(PATIENCE, connecting).await?;
-    make_topic(&mut *client).await?;
+    let Some(topics) = client.topics() else { return Ok(None) };
+    make_topic(topics).await?;
     let message = Outgoing {
         key: Some(Bytes::from_static(b"greeting")),
         value: Some(format!("Hello from {}!", protocol.name()).into()),
@@ -165,7 +179,7 @@ async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip
     let read = began.elapsed();
     match got.into_iter().find(|m| m.offset == offset) {
         Some(back) if back.value == message.value && back.key == message.key => {
-            Ok(Trip { message, receipt: receipts[0], published, back, read })
+            Ok(Some(Trip { message, receipt: receipts[0], published, back, read }))
         }
         Some(back) => {
             let problem =
@@ -178,9 +192,7 @@ async fn round_trip(protocol: &dyn Protocol, address: SocketAddr) -> Result<Trip
     }
 }
 
-/// Makes the topic, where the protocol makes topics.
-async fn make_topic(client: &mut dyn Client) -> Result<(), CliError> {
-    let Some(topics) = client.topics() else { return Ok(()) };
+async fn make_topic(topics: &mut dyn TopicAdmin) -> Result<(), CliError> {
     let topic = TopicSpec { name: TOPIC.into(), partitions: Some(1), configs: Vec::new(), dry_run: false };
     match in_time(PATIENCE, topics.create(topic)).await {
         // A kept data directory may have it from the last time.
@@ -216,11 +228,12 @@ fn try_it(running: &Running) -> String {
         }
         _ => String::new(),
     };
+    let sabir = program::name();
     format!(
         "\nTry it from another terminal:\n\
-         \x20 sabir message tail {TOPIC}{at}\n\
-         \x20 sabir message publish {TOPIC} 'Is anybody there?'{at}\n\
-         \x20 sabir bench produce --duration 5s{at}\n\
+         \x20 {sabir} message tail {TOPIC}{at}\n\
+         \x20 {sabir} message publish {TOPIC} 'Is anybody there?'{at}\n\
+         \x20 {sabir} bench produce --duration 5s{at}\n\
          Ctrl-C stops it.\n"
     )
 }

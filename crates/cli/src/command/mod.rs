@@ -23,7 +23,7 @@ use sabir_server::client::{Client, ClientError, Connector, Failure, GroupAdmin, 
 use sabir_server::config_value::nearest;
 use sabir_server::{Protocol, protocols};
 
-use crate::admin::{AdminClient, AdminUrl, Administered};
+use crate::admin::{AdminClient, AdminScope, AdminUrl, Administered};
 use crate::args::{ClientArgs, Sure, Target};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, Show, grouped, print};
@@ -37,25 +37,35 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
 /// How long it is tried whether a protocol is spoken at an address.
 const PROBE: Duration = Duration::from_secs(3);
 
+/// A protocol to speak, and the address with a port.
+#[derive(Clone)]
+struct Chosen {
+    protocol: &'static str,
+    connector: &'static dyn Connector,
+    address: String,
+}
+
 impl Target {
-    /// The client to use, and the address with a port: of the protocol that was asked for, else of what is spoken there.
-    async fn choose(&self) -> Result<(&'static dyn Connector, String), CliError> {
+    /// The protocol that was asked for, else what is spoken there.
+    async fn choose(&self) -> Result<Chosen, CliError> {
         check_address(self.parts().1)?;
         if let Some(named) = self.named()? {
-            let connector = named.connector();
-            return Ok((connector, self.address(named.name(), connector.default_port())?));
+            let (protocol, connector) = (named.name(), named.connector());
+            let address = self.address(protocol, connector.default_port())?;
+            return Ok(Chosen { protocol, connector, address });
         }
         let mut all = Vec::new();
         for protocol in protocols() {
             let connector = protocol.connector();
             // One that listens nowhere by default has to be named.
             if let Some(port) = connector.default_port() {
-                all.push((connector, self.address(protocol.name(), Some(port))?, port));
+                let address = self.address(protocol.name(), Some(port))?;
+                all.push((Chosen { protocol: protocol.name(), connector, address }, port));
             }
         }
         // The protocol whose port it is is the likeliest, and the order of the list decides between the others.
-        all.sort_by_key(|(_, address, port)| !address.ends_with(&format!(":{port}")));
-        Ok(spoken(all.into_iter().map(|(connector, address, _)| (connector, address)).collect()).await)
+        all.sort_by_key(|(chosen, port)| !chosen.address.ends_with(&format!(":{port}")));
+        Ok(spoken(all.into_iter().map(|(chosen, _)| chosen).collect()).await)
     }
 
     /// The protocol that was asked for.
@@ -105,12 +115,13 @@ impl Target {
 }
 
 /// The first of these clients that is understood at its address; the first of all where none is, to say why.
-async fn spoken(candidates: Vec<(&'static dyn Connector, String)>) -> (&'static dyn Connector, String) {
+async fn spoken(candidates: Vec<Chosen>) -> Chosen {
     // With one candidate there is nothing to find out.
     if candidates.len() > 1 {
-        for (connector, address) in &candidates {
-            if let Ok(Ok(_)) = tokio::time::timeout(PROBE, connector.connect(address)).await {
-                return (*connector, address.clone());
+        for candidate in &candidates {
+            let connecting = candidate.connector.connect(&candidate.address, PROBE);
+            if let Ok(Ok(_)) = tokio::time::timeout(PROBE, connecting).await {
+                return candidate.clone();
             }
         }
     }
@@ -122,13 +133,35 @@ impl ClientArgs {
         Ok(self.connect_as().await?.1)
     }
 
+    /// A client for what is that owner's. Where one is named, the admin port alone is asked: a protocol knows its own.
+    async fn connect_to(&self, owner: AdminScope) -> Result<Box<dyn Client>, CliError> {
+        if owner == AdminScope::default() {
+            return self.connect().await;
+        }
+        let host = self.target.parts().1;
+        check_address(host)?;
+        let url = self.admin.clone().unwrap_or_else(|| host.map(AdminUrl::beside).unwrap_or_default());
+        Ok(Box::new(AdminClient::new(url, self.timeout.0).about(owner)))
+    }
+
     /// A client, and what made it.
     async fn connect_as(&self) -> Result<(&'static dyn Connector, Box<dyn Client>), CliError> {
-        let (connector, address) = self.target.choose().await?;
-        let client = in_time(self.timeout.0, connector.connect(&address)).await?;
+        let Chosen { protocol, connector, address } = self.target.choose().await?;
+        let client = in_time(self.timeout.0, connector.connect(&address, self.timeout.0)).await;
+        let client = client.map_err(|error| about_address(&address, error))?;
         let url = self.admin.clone().unwrap_or_else(|| AdminUrl::beside(&address));
-        let admin = AdminClient::new(url, self.timeout.0);
+        // It is asked about groups where the protocol does not administer its own, and about no others.
+        let owner = AdminScope { protocol: Some(protocol.to_owned()), namespace: None };
+        let admin = AdminClient::new(url, self.timeout.0).about(owner);
         Ok((connector, Box::new(Administered::new(client, admin))))
+    }
+}
+
+/// The failure, with the address that it is about.
+fn about_address(address: &str, error: ClientError) -> ClientError {
+    match error.message.contains(address) {
+        true => error,
+        false => ClientError { message: format!("{address}: {}", error.message), ..error },
     }
 }
 
@@ -305,12 +338,12 @@ mod tests {
         ] {
             for proto in [None, Some("kafka")] {
                 let target = target(address, proto);
-                let (_, address) = target.choose().await.unwrap();
-                assert_eq!(address, found);
+                assert_eq!(target.choose().await.unwrap().address, found);
             }
         }
         let named = target("127.0.0.1:1", Some("probe")).choose().await.unwrap();
-        assert_eq!((named.0.default_port(), named.1.as_str()), (None, "127.0.0.1:1"));
+        assert_eq!((named.protocol, named.connector.default_port()), ("probe", None));
+        assert_eq!(named.address, "127.0.0.1:1");
         for address in ["a", "probe://a"] {
             let error = target(address, Some("probe")).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}: it has no port by default");
@@ -333,7 +366,7 @@ mod tests {
             Some(1)
         }
 
-        fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>> {
+        fn connect(&self, address: &str, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
             let (address, name) = (address.to_owned(), self.0);
             Box::pin(async move {
                 let refused = |message: String| ClientError::new(Failure::Connect, message);
@@ -369,13 +402,18 @@ mod tests {
                 stream.write_all(b"b").await.unwrap();
             }
         });
-        let both = |at: &str| [&A, &B].map(|c| (c as &'static dyn Connector, at.to_owned())).to_vec();
-        let (found, _) = spoken(both(&address)).await;
-        assert!(std::ptr::addr_eq(found, &B), "the second greets");
+        let both = |at: &str| {
+            let chosen = |greeting: &'static Greeting| Chosen {
+                protocol: greeting.0,
+                connector: greeting,
+                address: at.to_owned(),
+            };
+            vec![chosen(&A), chosen(&B)]
+        };
+        assert_eq!(spoken(both(&address)).await.protocol, "b", "the second greets");
         serving.abort();
         // Nobody is there: the first says so.
-        let (found, _) = spoken(both("127.0.0.1:1")).await;
-        assert!(std::ptr::addr_eq(found, &A));
+        assert_eq!(spoken(both("127.0.0.1:1")).await.protocol, "a");
     }
 
     #[test]

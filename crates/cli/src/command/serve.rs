@@ -28,6 +28,17 @@ impl From<ServerStartError> for CliError {
             return Self::new(Exit::InUse, error.to_string())
                 .advise("Stop that process first, or give this one another folder with --data.");
         }
-        Self { advice: denied(&error).map(Into::into), ..Self::new(Exit::Failed, error.to_string()) }
+        let failed = Self::new(Exit::Failed, error.to_string());
+        if lacks_descriptors(&failed.message) {
+            return failed.advise(
+                "Raise the open-file limit (ulimit -Hn, or LimitNOFILE= in the unit): `sabir doctor` says how far.",
+            );
+        }
+        Self { advice: denied(&error).map(Into::into), ..failed }
     }
+}
+
+/// Whether the process may not open more files. It is told by the words: several of the parts that open them keep no other trace.
+fn lacks_descriptors(message: &str) -> bool {
+    message.contains("Too many open files") || message.contains("no descriptor is left")
 }

@@ -68,7 +68,10 @@ impl Broker {
     pub fn start(data: &std::path::Path, settings: &[&str]) -> Self {
         let data = data.to_str().expect("a path in text");
         let mut args = vec!["serve", "--data", data, "--set", "log.format=json"];
-        for set in ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"].iter().chain(settings) {
+        for set in ["net.default_listen=off", "kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"]
+            .iter()
+            .chain(settings)
+        {
             args.extend(["--set", set]);
         }
         let mut child = sabir(&args).stderr(Stdio::piped()).spawn().expect("the program starts");

@@ -1,9 +1,12 @@
 //! Dealing ready messages to members.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::deadlines::InFlightDeadlines;
 use super::groups::{GroupOrder, GroupTable};
+use super::levels::{LevelOffers, first_ready};
 use super::member::Seat;
 use super::range_set::RangeSet;
 use super::{
@@ -39,8 +42,19 @@ const CLAIM_STEPS: std::ops::RangeInclusive<u64> = 16..=4_096;
 #[derive(Debug)]
 struct Level {
     priority: i32,
-    seats: Vec<Seat>,
-    next: usize,
+    /// In the order in which they came: numbers rise.
+    seats: BTreeMap<MemberNo, Seat>,
+    /// Whose turn it is, or that of the one behind it.
+    next: MemberNo,
+}
+
+/// What became of a member's turn.
+enum Turn {
+    Dealt,
+    /// It takes nothing now.
+    Passed,
+    /// There is nothing for it, nor for any other that takes whatever there is.
+    Nothing,
 }
 
 /// Where members without a filter are, and what is kept from all.
@@ -52,7 +66,11 @@ struct Offer {
     again: RangeSet,
     /// Messages that were dealt or expired, and the entry that says so is not applied.
     proposed: RangeSet,
+    /// Messages that may have been sent, and the entry that said so was lost.
+    seen: RangeSet,
     groups: GroupTable,
+    /// What members without a filter are offered where the highest level goes first; cursor and `again` count for nothing then.
+    levels: Option<Box<LevelOffers>>,
     /// Counts what `apply` touched.
     changes: u64,
 }
@@ -62,11 +80,17 @@ struct Offer {
 pub struct Dispatcher {
     access: Access,
     levels: Vec<Level>,
+    /// Who has the subscription to itself.
+    exclusive: Option<MemberNo>,
+    /// How many members have a filter.
+    filtering: usize,
     offer: Offer,
     deadlines: InFlightDeadlines,
     active: Option<MemberNo>,
     /// The claim that was asked for.
     claimed: u64,
+    /// The first message that is not dealt to members.
+    until: u64,
     /// What is in flight has not been looked at since this was made, or the position moved.
     is_new: bool,
 }
@@ -78,6 +102,7 @@ struct Round<'a, M, D> {
     messages: &'a mut M,
     out: &'a mut D,
     left: u32,
+    until: u64,
 }
 
 /// A message that a member is to have.
@@ -91,22 +116,43 @@ struct Found {
 impl Dispatcher {
     /// One without members.
     pub fn new(access: Access, order: GroupOrder) -> Self {
-        let (cursor, again, proposed, changes) = (0, RangeSet::default(), RangeSet::default(), 0);
         let groups = GroupTable::new(order);
+        let (again, proposed, seen) = (RangeSet::default(), RangeSet::default(), RangeSet::default());
+        let offer = Offer { cursor: 0, again, proposed, seen, groups, levels: None, changes: 0 };
         Self {
             access,
             levels: Vec::new(),
-            offer: Offer { cursor, again, proposed, groups, changes },
+            exclusive: None,
+            filtering: 0,
+            offer,
             deadlines: InFlightDeadlines::default(),
             active: None,
             claimed: 0,
+            until: u64::MAX,
             is_new: true,
         }
+    }
+
+    /// The same where messages of a higher level go first. Members with a filter are offered messages in their order all the same.
+    #[must_use]
+    pub fn by_level(mut self) -> Self {
+        self.offer.levels = Some(Box::default());
+        self
     }
 
     /// Whether nobody takes anything.
     pub fn is_idle(&self) -> bool {
         self.levels.is_empty()
+    }
+
+    /// Whether nothing is left to be known: nobody takes anything, and nothing that was dealt is undecided.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.offer.proposed.is_empty() && self.offer.seen.is_empty()
+    }
+
+    /// How many messages were dealt or expired, and the entries that say so are not applied.
+    pub fn undecided(&self) -> u64 {
+        self.offer.proposed.len()
     }
 
     /// The single active consumer.
@@ -119,8 +165,13 @@ impl Dispatcher {
         self.seats().map(|seat| &seat.member)
     }
 
+    /// How many there are.
+    pub fn member_count(&self) -> usize {
+        self.levels.iter().map(|level| level.seats.len()).sum()
+    }
+
     fn seats(&self) -> impl Iterator<Item = &Seat> {
-        self.levels.iter().flat_map(|level| &level.seats)
+        self.levels.iter().flat_map(|level| level.seats.values())
     }
 
     /// Adds a member.
@@ -128,7 +179,7 @@ impl Dispatcher {
     /// # Errors
     /// [`AttachRefused`].
     pub fn attach(&mut self, member: DemandMember, exclusive: bool) -> Result<(), AttachRefused> {
-        if self.seats().any(|seat| seat.exclusive) {
+        if self.exclusive.is_some() {
             return Err(AttachRefused::Exclusive);
         }
         if exclusive && !self.is_idle() {
@@ -136,24 +187,28 @@ impl Dispatcher {
         }
         let place = self.levels.partition_point(|level| level.priority > member.priority);
         if self.levels.get(place).is_none_or(|level| level.priority != member.priority) {
-            self.levels.insert(place, Level { priority: member.priority, seats: Vec::new(), next: 0 });
+            self.levels.insert(
+                place,
+                Level { priority: member.priority, seats: BTreeMap::new(), next: MemberNo(0) },
+            );
         }
-        self.levels[place].seats.push(Seat::new(member, exclusive));
+        self.exclusive = exclusive.then_some(member.number);
+        self.filtering += usize::from(member.filter.is_some());
+        self.levels[place].seats.insert(member.number, Seat::new(member));
         Ok(())
     }
 
     /// Takes a member away. What it has in flight stays with its owner.
     pub fn detach(&mut self, member: MemberNo) {
         for level in &mut self.levels {
-            if let Some(at) = level.seats.iter().position(|seat| seat.member.number == member) {
-                level.seats.remove(at);
-                level.next -= usize::from(at < level.next);
-            }
+            let gone = level.seats.remove(&member);
+            self.filtering -= usize::from(gone.is_some_and(|seat| seat.member.filter.is_some()));
         }
         self.levels.retain(|level| !level.seats.is_empty());
         let kept = self.offer.groups.detach(member);
         kept.iter().for_each(|messages| self.offer_again(messages));
         self.active = self.active.filter(|active| *active != member);
+        self.exclusive = self.exclusive.filter(|exclusive| *exclusive != member);
     }
 
     /// Deals ready messages until none is left that anybody takes, or `limit` were dealt. Tells whether there may be more.
@@ -170,8 +225,35 @@ impl Dispatcher {
             return false;
         }
         self.choose_active(subscription, out);
-        let mut round = Round { subscription, now_ms, messages, out, left: limit };
+        let mut round = Round { subscription, now_ms, messages, out, left: limit, until: self.until };
         (0..self.levels.len()).any(|level| self.serve_level(level, demands, &mut round))
+    }
+
+    /// Deals nothing to members from this message on, until told otherwise: for what stands before it and is on its way back.
+    pub fn deal_before(&mut self, offset: u64) {
+        self.until = offset;
+    }
+
+    /// Deals one ready message to somebody who is no member, whoever else may take. Tells whether there was one.
+    pub fn pull(
+        &mut self,
+        puller: DemandMember,
+        subscription: &Subscription,
+        now_ms: i64,
+        messages: &mut impl Messages,
+        out: &mut impl Deliveries,
+    ) -> bool {
+        if self.is_new && !self.adopt(subscription, messages) {
+            return false;
+        }
+        let mut round = Round { subscription, now_ms, messages, out, left: 1, until: u64::MAX };
+        let found = self.offer.next(&mut Seat::new(puller), &mut round);
+        if let Some(found) = &found {
+            self.offer.proposed.insert(found.offset..found.offset + 1);
+            self.deliver(puller, found, Credit::messages(1), &mut round);
+        }
+        self.detach(puller.number);
+        found.is_some()
     }
 
     /// Takes up what is in flight. Tells whether all of it could be looked at.
@@ -198,7 +280,7 @@ impl Dispatcher {
         if self.access == Access::Shared {
             return;
         }
-        let Some(first) = self.levels.first().map(|level| level.seats[0].member) else { return };
+        let Some(first) = self.members().next().copied() else { return };
         let before = self.active.and_then(|active| self.members().find(|m| m.number == active)).copied();
         let hands_over = match before {
             None => true,
@@ -214,12 +296,6 @@ impl Dispatcher {
         self.offer.proposed.is_empty() && !subscription.holdings().any(|(_, holding)| holding.owner == owner)
     }
 
-    /// An active consumer that a better one waits for gets nothing more.
-    fn may_take(&self, member: &DemandMember) -> bool {
-        let best = self.levels.first().map_or(i32::MIN, |level| level.priority);
-        self.access == Access::Shared || self.active == Some(member.number) && member.priority >= best
-    }
-
     /// Tells whether it stopped at the limit.
     fn serve_level<M: Messages, D: Deliveries>(
         &mut self,
@@ -233,32 +309,46 @@ impl Dispatcher {
             if round.left == 0 {
                 return true;
             }
-            let at = self.levels[level].next % seats;
-            self.levels[level].next = (at + 1) % seats;
-            passed_over = if self.serve(level, at, demands, round) { 0 } else { passed_over + 1 };
+            let Some(at) = self.levels[level].take_turn() else { return false };
+            passed_over = match self.serve(level, at, demands, round) {
+                Turn::Dealt => 0,
+                Turn::Passed => passed_over + 1,
+                Turn::Nothing => {
+                    self.levels[level].next = at;
+                    return false;
+                }
+            };
         }
         false
     }
 
-    /// Deals a member its next message. Tells whether there was one.
+    /// Deals a member its next message.
     fn serve<M: Messages, D: Deliveries>(
         &mut self,
         level: usize,
-        at: usize,
+        at: MemberNo,
         demands: &mut Demands,
         round: &mut Round<'_, M, D>,
-    ) -> bool {
-        let member = self.levels[level].seats[at].member;
+    ) -> Turn {
+        let best = self.levels.first().map_or(i32::MIN, |level| level.priority);
+        let (access, active) = (self.access, self.active);
+        let Some(seat) = self.levels[level].seats.get_mut(&at) else { return Turn::Passed };
+        let member = seat.member;
         let credit = demands.credit(member.demand);
-        if !credit.is_open(round.now_ms) || !self.may_take(&member) {
-            return false;
+        // An active consumer that a better one waits for gets nothing more.
+        let may_take = access == Access::Shared || active == Some(at) && member.priority >= best;
+        if !credit.is_open(round.now_ms) || !may_take {
+            return Turn::Passed;
         }
-        let Some(found) = self.offer.next(&mut self.levels[level].seats[at], round) else { return false };
+        let Some(found) = self.offer.next(seat, round) else {
+            let is_for_all = self.filtering == 0 && matches!(self.offer.groups, GroupTable::Free);
+            return if is_for_all { Turn::Nothing } else { Turn::Passed };
+        };
         demands.draw(member.demand, found.facts.bytes);
         round.left -= 1;
         self.offer.proposed.insert(found.offset..found.offset + 1);
         self.deliver(member, &found, credit, round);
-        true
+        Turn::Dealt
     }
 
     fn deliver<M: Messages, D: Deliveries>(
@@ -269,12 +359,22 @@ impl Dispatcher {
         round: &mut Round<'_, M, D>,
     ) {
         let (subscription, offset) = (round.subscription, found.offset);
-        let redelivered = subscription.is_redelivered(offset);
-        let is_covered = redelivered || offset < subscription.claim();
+        let redelivered = subscription.is_redelivered(offset) || self.offer.seen.contains(offset);
+        // What this leader alone knows to have been sent is not known after a crash: it waits like any other.
+        let is_covered = subscription.is_redelivered(offset) || offset < subscription.claim();
         let attempts = subscription.attempts(offset);
         let waits = member.waits || !is_covered;
         let owner = member.owner;
-        round.out.deliver(Dispatched { member: member.number, owner, offset, redelivered, attempts, waits });
+        let (member_no, bytes) = (member.number, found.facts.bytes);
+        round.out.deliver(Dispatched {
+            member: member_no,
+            owner,
+            offset,
+            bytes,
+            redelivered,
+            attempts,
+            waits,
+        });
         if found.in_order && !member.waits {
             self.raise_claim(offset, subscription.claim(), credit, round.out);
         }
@@ -291,8 +391,14 @@ impl Dispatcher {
     /// Messages are to be offered anew to whoever was offered them before.
     fn offer_again(&mut self, messages: Range<u64>) {
         let Range { start, end } = messages;
-        self.offer.again.insert(start..end.min(self.offer.cursor));
-        for seat in self.levels.iter_mut().flat_map(|level| &mut level.seats) {
+        match &mut self.offer.levels {
+            Some(levels) => levels.ready(start..end),
+            None => self.offer.again.insert(start..end.min(self.offer.cursor)),
+        }
+        if self.filtering == 0 {
+            return;
+        }
+        for seat in self.levels.iter_mut().flat_map(|level| level.seats.values_mut()) {
             if seat.member.filter.is_some() {
                 seat.again.insert(start..end.min(seat.cursor));
             }
@@ -301,11 +407,39 @@ impl Dispatcher {
 
     /// An operation that this leader proposed was applied: to be told behind what it touched.
     pub fn applied(&mut self, operation: &Operation<'_>) {
-        if let Operation::Acquired { ranges, .. } | Operation::Settled { ranges, .. } = operation
-            && !self.offer.proposed.is_empty()
-        {
-            ranges.iter().for_each(|messages| self.offer.proposed.remove(messages));
+        if let Operation::Acquired { ranges, .. } | Operation::Settled { ranges, .. } = operation {
+            ranges.iter().for_each(|messages| self.decided(messages));
         }
+    }
+
+    /// An entry that proposed these messages was applied: to be told behind what it touched.
+    pub fn decided(&mut self, messages: Range<u64>) {
+        if !self.offer.proposed.is_empty() {
+            self.offer.proposed.remove(messages);
+        }
+    }
+
+    /// Tells the parts of a range of which nothing is proposed.
+    pub fn undealt(&self, messages: Range<u64>, each: impl FnMut(Range<u64>)) {
+        self.offer.proposed.gaps(messages, each);
+    }
+
+    /// The leader proposes something of these messages by itself: they are not dealt before that is decided.
+    pub fn propose(&mut self, messages: Range<u64>) {
+        self.offer.proposed.insert(messages);
+    }
+
+    /// What was dealt is not proposed, and nobody was sent it: it is to be dealt anew.
+    pub fn withdraw(&mut self, messages: Range<u64>) {
+        self.claimed = 0;
+        self.decided(messages.clone());
+        self.ready(messages);
+    }
+
+    /// The entry that proposed these messages was lost, and they may have been sent: whoever gets them is told so.
+    pub fn lost(&mut self, messages: Range<u64>) {
+        self.offer.seen.insert(messages.clone());
+        self.withdraw(messages);
     }
 
     /// The first deadline of what is in flight.
@@ -319,6 +453,16 @@ impl Dispatcher {
     }
 }
 
+impl Level {
+    /// Whose turn it is.
+    fn take_turn(&mut self) -> Option<MemberNo> {
+        let mut behind = self.seats.range(self.next..).map(|(number, _)| *number);
+        let turn = behind.next().or_else(|| self.seats.keys().next().copied())?;
+        self.next = MemberNo(turn.0 + 1);
+        Some(turn)
+    }
+}
+
 impl Offer {
     /// The next message for a member.
     fn next<M: Messages, D: Deliveries>(
@@ -328,8 +472,12 @@ impl Offer {
     ) -> Option<Found> {
         loop {
             let (offset, in_order) = self.peek(seat, round.subscription)?;
+            // What is on its way back may be of any level.
+            if offset >= round.until || self.levels.is_some() && round.until < u64::MAX {
+                return None;
+            }
             let facts = round.messages.facts(offset)?;
-            self.looked_at(seat, offset);
+            self.looked_at(seat, offset, round.subscription);
             if facts.expires_ms > 0 && facts.expires_ms <= round.now_ms {
                 self.proposed.insert(offset..offset + 1);
                 round.out.expired(offset);
@@ -348,6 +496,9 @@ impl Offer {
     /// The first message to offer a member, and whether nobody was offered it.
     fn peek(&mut self, seat: &mut Seat, subscription: &Subscription) -> Option<(u64, bool)> {
         let own = self.own(seat, subscription);
+        if seat.member.filter.is_none() && self.levels.is_some() {
+            return self.peek_levels(own, subscription).map(|offset| (offset, false));
+        }
         let again = match seat.member.filter {
             Some(_) => first_ready(&mut seat.again, &self.proposed, subscription),
             None => first_ready(&mut self.again, &self.proposed, subscription),
@@ -359,6 +510,15 @@ impl Offer {
             (Some(anew), next) if next.is_none_or(|next| anew < next) => Some((anew, false)),
             (_, next) => next.map(|next| (next, seat.member.filter.is_none())),
         }
+    }
+
+    /// The first message of the highest level; what a group keeps for the member goes by its level, too.
+    fn peek_levels(&mut self, own: Option<u64>, subscription: &Subscription) -> Option<u64> {
+        let looks_ahead = self.groups.waiting() < LOOKAHEAD;
+        let levels = self.levels.as_mut().filter(|_| looks_ahead);
+        let first = levels.and_then(|levels| levels.peek(subscription, &self.proposed));
+        let place = |offset: &u64| (Reverse(subscription.level_run(*offset).0), *offset);
+        own.into_iter().chain(first).min_by_key(place)
     }
 
     /// The first message that its group keeps for this member.
@@ -396,27 +556,17 @@ impl Offer {
         seat.passed < LOOKAHEAD
     }
 
-    fn looked_at(&mut self, seat: &mut Seat, offset: u64) {
+    fn looked_at(&mut self, seat: &mut Seat, offset: u64, subscription: &Subscription) {
         self.groups.take_of(seat.member.number, offset..offset + 1);
         if seat.member.filter.is_some() {
             return seat.looked_at(offset);
         }
+        if let Some(levels) = &mut self.levels {
+            return levels.looked_at(offset, subscription.level_run(offset).0);
+        }
         self.again.remove(offset..offset + 1);
         self.cursor = self.cursor.max(offset + 1);
     }
-}
-
-/// The first message of a set that can be offered; those before it that cannot are taken out.
-fn first_ready(set: &mut RangeSet, proposed: &RangeSet, subscription: &Subscription) -> Option<u64> {
-    while let Some(offset) = set.first() {
-        let (state, end) = subscription.run(offset);
-        match proposed.end_of(offset) {
-            Some(end) => set.remove(offset..end),
-            None if state == MessageState::Ready => return Some(offset),
-            None => set.remove(offset..end),
-        }
-    }
-    None
 }
 
 impl Touched for Dispatcher {
@@ -437,6 +587,7 @@ impl Touched for Dispatcher {
 
     fn settled(&mut self, messages: Range<u64>, _why: Settlement) {
         self.offer.changes += 1;
+        self.offer.seen.remove(messages.clone());
         let mut offered = Vec::new();
         self.offer.groups.settled(messages, &mut |offset| offered.push(offset));
         offered.into_iter().for_each(|offset| self.offer_again(offset..offset + 1));
@@ -446,8 +597,9 @@ impl Touched for Dispatcher {
         self.offer.changes += 1;
         self.offer.cursor = 0;
         self.offer.again.clear();
+        self.offer.levels.iter_mut().for_each(|levels| levels.clear());
         self.offer.groups = GroupTable::new(self.offer.groups.order());
-        self.levels.iter_mut().flat_map(|level| &mut level.seats).for_each(Seat::restart);
+        self.levels.iter_mut().flat_map(|level| level.seats.values_mut()).for_each(Seat::restart);
         self.is_new = true;
     }
 }

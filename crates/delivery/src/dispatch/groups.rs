@@ -3,20 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+pub use sabir_model::GroupOrder;
+
 use super::MemberNo;
 use super::range_set::RangeSet;
-
-/// How a subscription keeps the order of messages of one group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GroupOrder {
-    /// Not at all.
-    #[default]
-    Free,
-    /// One unsettled delivery a group.
-    Serial,
-    /// One member a group, as long as it is there.
-    Sticky,
-}
 
 /// What has become of the groups of messages that were looked at.
 #[derive(Debug)]

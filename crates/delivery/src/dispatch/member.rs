@@ -30,6 +30,8 @@ pub struct Dispatched {
     pub owner: MessageOwner,
     /// Which.
     pub offset: u64,
+    /// Its size in bytes.
+    pub bytes: u32,
     /// Whether it was perhaps delivered before.
     pub redelivered: bool,
     /// Its counts before this delivery, if it has any.
@@ -77,7 +79,6 @@ pub trait Deliveries {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub member: DemandMember,
-    pub exclusive: bool,
     /// With a filter: the first message that it was not asked about.
     pub cursor: u64,
     /// With a filter: messages before the cursor that it is to be asked about again.
@@ -89,8 +90,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub fn new(member: DemandMember, exclusive: bool) -> Self {
-        Self { member, exclusive, cursor: 0, again: RangeSet::default(), passed: 0, counted_at: 0 }
+    pub fn new(member: DemandMember) -> Self {
+        Self { member, cursor: 0, again: RangeSet::default(), passed: 0, counted_at: 0 }
     }
 
     pub fn restart(&mut self) {

@@ -12,6 +12,7 @@ mod deadlines;
 mod demand;
 mod dispatcher;
 mod groups;
+mod levels;
 mod member;
 mod range_set;
 

@@ -46,7 +46,7 @@ impl RangeSet {
     }
 
     pub fn remove(&mut self, range: Range<u64>) {
-        if range.is_empty() {
+        if range.is_empty() || self.0.is_empty() {
             return;
         }
         while let Some((&start, &end)) = self.0.range(..range.end).next_back() {
@@ -60,6 +60,19 @@ impl RangeSet {
             if range.end < end {
                 self.0.insert(range.end, end);
             }
+        }
+    }
+
+    /// Tells the parts of a range that are not in it.
+    pub fn gaps(&self, range: Range<u64>, mut each: impl FnMut(Range<u64>)) {
+        let mut at = range.start;
+        while at < range.end {
+            let next = self.0.range(at..range.end).next().map_or(range.end, |(start, _)| *start);
+            let within = self.end_of(at);
+            if within.is_none() && next > at {
+                each(at..next);
+            }
+            at = within.unwrap_or(next).max(at + 1);
         }
     }
 
@@ -96,6 +109,9 @@ mod tests {
                 }
                 prop_assert_eq!(set.iter().flatten().collect::<Vec<_>>(), naive.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!((set.first(), set.len()), (naive.first().copied(), naive.len() as u64));
+                let (mut gaps, middle) = (Vec::new(), 50..150);
+                set.gaps(middle.clone(), |gap| gaps.extend(gap));
+                prop_assert_eq!(gaps, middle.filter(|o| !naive.contains(o)).collect::<Vec<_>>());
                 prop_assert!(set.0.iter().zip(set.0.keys().skip(1)).all(|((_, end), next)| end < next));
             }
         }

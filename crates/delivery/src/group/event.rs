@@ -25,6 +25,8 @@ pub enum GroupEvent {
     Sync(RequestId, SyncRequest),
     /// Members go.
     Leave(RequestId, Vec<LeaveRequest>),
+    /// An id that was given out gives way to those of other groups.
+    Forget(Text),
     /// A proposed entry is committed and applied.
     Persisted(Token),
     /// A proposed entry will not be.
@@ -82,6 +84,8 @@ pub struct JoinRequest {
     pub instance: Option<Text>,
     /// Where it connects from.
     pub client: ClientIdentity,
+    /// The number of its connection: ids that are given out are shared between these, and between addresses.
+    pub connection: u64,
     /// The kind of group, `consumer` for consumers.
     pub protocol_type: Text,
     /// What it can follow, the favourite first.

@@ -5,7 +5,8 @@ use sabir_model::GroupError;
 use super::entries::GroupChange;
 use super::machine::{JoinTimer, Phase, Returning};
 use super::members::Member;
-use super::pending::Pending;
+use super::pending::id_bytes;
+use super::shares::Holder;
 use super::{Answer, Group, JoinRefused, JoinRequest, Joined, RequestId, Text, Token};
 
 /// How long an id that was given out is kept at the most, in milliseconds. Clients come back with it at once.
@@ -84,22 +85,36 @@ impl Group {
         let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance)).cloned();
         match known {
             Some(old) => self.return_static(ticket, join, (old, fresh), now),
-            None if join.wants_id() => self.tell_id(ticket, fresh, join.session_timeout_ms, now),
+            None if join.wants_id() => self.tell_id(ticket, fresh, &join, now),
             None => self.add(ticket, fresh, join, now),
         }
     }
 
-    /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group.
-    fn tell_id(&mut self, ticket: RequestId, fresh: Text, session_timeout_ms: i64, now: i64) {
-        let too_many = self.pending.len() >= self.config.max_members;
-        // A name of its client's is in each.
-        if too_many || self.pending.bytes() + Pending::cost(&fresh) > self.config.max_record_bytes {
-            return self.refuse_join(ticket, GroupError::Full, Text::from(""));
+    /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group. Where there is no room for
+    /// it, ids of whoever was given most give way: a client that asks and never comes back shuts out none that does.
+    fn tell_id(&mut self, ticket: RequestId, fresh: Text, join: &JoinRequest, now: i64) {
+        while !self.has_room_for_id(&fresh) {
+            if !self.pending.forget_one() {
+                return self.refuse_join(ticket, GroupError::Full, Text::from(""));
+            }
         }
-        let until = now + session_timeout_ms.min(ID_KEPT_MS);
-        self.pending.insert(fresh.clone(), until);
+        let until = now + join.session_timeout_ms.min(ID_KEPT_MS);
+        let holder = Holder { host: join.client.host.clone(), connection: join.connection };
+        self.pending.insert(fresh.clone(), holder, until);
         self.arm(until);
         self.refuse_join(ticket, GroupError::MemberIdRequired, fresh);
+    }
+
+    /// A name of its client's is in each id.
+    fn has_room_for_id(&self, id: &Text) -> bool {
+        let fits = self.pending.bytes() + id_bytes(id) <= self.config.max_record_bytes;
+        fits && self.pending.len() < self.config.max_members
+    }
+
+    pub(super) fn forget_id(&mut self, id: &Text, now: i64) {
+        if self.pending.remove(id) {
+            self.complete_if_all_joined(now);
+        }
     }
 
     fn join_known(&mut self, ticket: RequestId, join: JoinRequest, now: i64) {

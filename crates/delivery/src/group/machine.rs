@@ -218,6 +218,7 @@ impl Group {
             GroupEvent::Join(ticket, fresh, join) => self.join(ticket, fresh, join, now),
             GroupEvent::Sync(ticket, sync) => self.sync(ticket, sync, now),
             GroupEvent::Leave(ticket, members) => self.leave(ticket, members, now),
+            GroupEvent::Forget(id) => self.forget_id(&id, now),
             GroupEvent::Persisted(token) => self.persisted(token, now),
             GroupEvent::Refused(token, error) => self.refused(token, error, now),
             GroupEvent::Tick => self.tick(now),

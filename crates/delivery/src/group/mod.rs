@@ -26,6 +26,7 @@ mod machine;
 mod members;
 mod pending;
 mod rebalance;
+mod shares;
 
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub use event::{
 };
 pub use id::GroupId;
 pub use machine::{Group, GroupPhase, GroupView, MemberView};
+pub use pending::id_bytes;
+pub use shares::{Holder, Shares};
 
 /// A name or an id, shared.
 pub type Text = Arc<str>;
@@ -59,7 +62,7 @@ pub struct GroupLimits {
 }
 
 impl Default for GroupLimits {
-    /// Kafka's defaults where it has any.
+    /// The defaults that clients of such groups expect, where there are any.
     fn default() -> Self {
         Self {
             initial_rebalance_delay_ms: 3_000,

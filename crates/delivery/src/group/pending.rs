@@ -3,26 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::Text;
+use super::shares::{Holder, Shares};
+
+/// What an id takes beside its text, here and with who bounds those of all groups.
+const BESIDE: usize = 256;
+
+/// What an id takes that was given out, in bytes, about.
+pub fn id_bytes(id: &Text) -> usize {
+    BESIDE + id.len()
+}
 
 /// The ids, and when each is forgotten.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pending {
-    until: BTreeMap<Text, i64>,
+    ids: BTreeMap<Text, Given>,
+    shares: Shares<Text>,
+    next: u64,
     bytes: usize,
 }
 
-impl Pending {
-    /// What an id takes, about.
-    pub fn cost(id: &Text) -> usize {
-        64 + id.len()
-    }
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    until: i64,
+    number: u64,
+}
 
+impl Pending {
     pub fn len(&self) -> usize {
-        self.until.len()
+        self.ids.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.until.is_empty()
+        self.ids.is_empty()
     }
 
     /// The memory they take, about.
@@ -31,35 +43,45 @@ impl Pending {
     }
 
     pub fn contains(&self, id: &Text) -> bool {
-        self.until.contains_key(id)
+        self.ids.contains_key(id)
     }
 
-    pub fn insert(&mut self, id: Text, until: i64) {
-        let bytes = Self::cost(&id);
-        if self.until.insert(id, until).is_none() {
-            self.bytes += bytes;
-        }
+    /// Forgets the id that gives way to another.
+    pub fn forget_one(&mut self) -> bool {
+        let first = self.shares.first_to_go().map(|(_, id)| id.clone());
+        first.is_some_and(|id| self.remove(&id))
+    }
+
+    /// Takes an id that is new.
+    pub fn insert(&mut self, id: Text, holder: Holder, until: i64) {
+        let (number, bytes) = (self.next, id_bytes(&id));
+        self.next += 1;
+        self.remove(&id);
+        self.shares.push(number, holder, bytes, id.clone());
+        self.ids.insert(id, Given { until, number });
+        self.bytes += bytes;
     }
 
     /// Takes an id out; whether it was there.
     pub fn remove(&mut self, id: &Text) -> bool {
-        let there = self.until.remove(id).is_some();
-        if there {
-            self.bytes -= Self::cost(id);
-        }
-        there
+        let Some(given) = self.ids.remove(id) else { return false };
+        self.shares.remove(given.number);
+        self.bytes -= id_bytes(id);
+        true
     }
 
     /// Forgets those whose time is over; whether there were any.
     pub fn forget(&mut self, now: i64) -> bool {
-        let before = self.until.len();
-        self.until.retain(|_, until| *until > now);
-        self.bytes = self.until.keys().map(Self::cost).sum();
-        self.until.len() < before
+        let over = self.ids.iter().filter(|(_, given)| given.until <= now).map(|(id, _)| id.clone());
+        let over: Vec<Text> = over.collect();
+        for id in &over {
+            self.remove(id);
+        }
+        !over.is_empty()
     }
 
     /// When each is forgotten.
     pub fn times(&self) -> impl Iterator<Item = i64> {
-        self.until.values().copied()
+        self.ids.values().map(|given| given.until)
     }
 }

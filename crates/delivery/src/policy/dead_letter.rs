@@ -12,7 +12,7 @@ const FORM: u8 = 1;
 const MOST: usize = 256;
 
 /// Why a message was dead-lettered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DeathReason {
     /// A consumer rejected it.
@@ -23,6 +23,28 @@ pub enum DeathReason {
     QueueLength = 2,
     /// It was tried too often.
     DeliveryLimit = 3,
+}
+
+impl DeathReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rejected, Self::Expired, Self::QueueLength, Self::DeliveryLimit];
+
+    /// That of a stored byte.
+    ///
+    /// # Errors
+    /// It is none's.
+    pub fn stored(byte: u8) -> Result<Self, DecodeError> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == byte).ok_or(DecodeError::Field("reason"))
+    }
+}
+
+/// What becomes of messages that a queue gives up, and when it does so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeathPolicy {
+    /// Whether they are published elsewhere; else they are dropped.
+    pub dead_letters: bool,
+    /// How often a message may come back such that it counts; `None` for any number of times.
+    pub delivery_limit: Option<u32>,
 }
 
 /// What happened to a message in one queue for one reason.
@@ -100,13 +122,7 @@ impl Deaths {
 fn take_death(input: &mut &[u8]) -> Result<Death, DecodeError> {
     Ok(Death {
         queue: take_str(input)?.into(),
-        reason: match take_u8(input)? {
-            0 => DeathReason::Rejected,
-            1 => DeathReason::Expired,
-            2 => DeathReason::QueueLength,
-            3 => DeathReason::DeliveryLimit,
-            _ => return Err(DecodeError::Field("reason")),
-        },
+        reason: DeathReason::stored(take_u8(input)?)?,
         count: take_u32(input)?,
         first_ms: take_i64(input)?,
         last_ms: take_i64(input)?,

@@ -1,15 +1,6 @@
 //! How long a queue may be.
 
-/// What is done about a message too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The oldest ready messages go.
-    DropHead,
-    /// The new one is refused.
-    Reject,
-    /// The new one is refused and dead-lettered.
-    RejectAndDeadLetter,
-}
+pub use sabir_model::Overflow;
 
 /// The ready messages of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +35,8 @@ pub enum Admission {
 }
 
 impl LengthLimit {
-    fn is_exceeded(&self, backlog: Backlog) -> bool {
+    /// Whether it is more than there may be.
+    pub fn is_exceeded(&self, backlog: Backlog) -> bool {
         self.messages.is_some_and(|most| backlog.messages > most)
             || self.bytes.is_some_and(|most| backlog.bytes > most)
     }
@@ -62,6 +54,18 @@ impl LengthLimit {
             }
             _ => Admission::Admitted,
         }
+    }
+
+    /// How many messages of one size would have to go for the others to be within the limit.
+    pub fn overrun(&self, backlog: Backlog, size: u32) -> u64 {
+        let by_count = self.messages.map_or(0, |most| backlog.messages.saturating_sub(most));
+        let bytes = self.bytes.map_or(0, |most| backlog.bytes.saturating_sub(most));
+        let by_bytes = match (bytes, size) {
+            (0, _) => 0,
+            (_, 0) => u64::MAX,
+            (bytes, size) => bytes.div_ceil(size.into()),
+        };
+        by_count.max(by_bytes)
     }
 
     /// How many of the oldest ready messages are to go, given their sizes from the oldest on.

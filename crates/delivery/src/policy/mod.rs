@@ -9,7 +9,7 @@ mod length;
 mod rate;
 mod retry;
 
-pub use dead_letter::{Death, DeathReason, Deaths};
+pub use dead_letter::{Death, DeathPolicy, DeathReason, Deaths};
 pub use dedup::DedupWindow;
 pub use length::{Admission, Backlog, LengthLimit, Overflow};
 pub use rate::{RateBucket, RateLimit};

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::attempts::AttemptRows;
 use super::dirty::DirtyBlocks;
+use super::levels::LevelTable;
 use super::owners::Owners;
+use super::rows::Rows;
 use super::states::States;
 use super::{
-    Attempts, AttemptsChange, HeldBy, Holding, MessageOwner, MessageState, OffsetRanges, Operation,
-    Settlement, Terms, Touched,
+    Attempts, HeldBy, Holding, MessageOwner, MessageState, OffsetRanges, Operation, RangesBuffer, Settlement,
+    Terms, Touched,
 };
-
-/// How far below the floor a forced transfer reaches: what is settled in order is not remembered one by one.
-const FARTHEST_FORCE: u64 = 1 << 24;
+use crate::policy::{Backlog, DeathPolicy, DeathReason, LengthLimit};
 
 /// What a subscription knows of its messages: the same on every replica.
 #[derive(Debug, Default)]
@@ -28,8 +27,12 @@ pub struct Subscription {
     pub(super) sealed: bool,
     /// Nothing of a stored header differs from this.
     pub(super) header_clean: bool,
+    /// What becomes of messages that are given up; follows from the queue's settings.
+    pub(super) deaths: DeathPolicy,
     /// No message before it is ready; follows from the states.
-    ready_from: u64,
+    pub(super) ready_from: u64,
+    /// How many messages are ready; follows from the states.
+    ready: u64,
     pub(super) busy: Option<Box<Busy>>,
 }
 
@@ -37,17 +40,24 @@ pub struct Subscription {
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     pub owners: Owners,
-    pub attempts: AttemptRows,
+    pub attempts: Rows<Attempts>,
+    pub sizes: Rows<u32>,
+    /// Bytes of what is ready; follows from the sizes and the states.
+    pub ready_bytes: u64,
+    pub levels: LevelTable,
+    pub expiries: Rows<i64>,
     pub consumers: BTreeMap<u64, Box<str>>,
     pub dirty_containers: DirtyBlocks,
     pub dirty_consumers: DirtyBlocks,
 }
 
 impl HeldBy {
-    /// What a transaction decides is touched by nothing else.
+    /// What a transaction decides, or is to be published elsewhere, is touched by nothing else.
     fn admits(self, holding: &Holding, now_ms: i64) -> bool {
-        let decided_elsewhere =
-            matches!(holding.owner, MessageOwner::Prepared(_) | MessageOwner::Publishing(_));
+        let decided_elsewhere = matches!(
+            holding.owner,
+            MessageOwner::Prepared(_) | MessageOwner::Publishing(_) | MessageOwner::DeadLetter(_)
+        );
         match self {
             Self::Any => !decided_elsewhere,
             Self::Overdue => !decided_elsewhere && holding.deadline_ms().is_some_and(|at| at <= now_ms),
@@ -59,7 +69,7 @@ impl HeldBy {
 
 /// What may happen to messages that an operation names.
 #[derive(Clone, Copy)]
-struct Wanted {
+pub(super) struct Wanted {
     held_by: HeldBy,
     now_ms: i64,
     ready: bool,
@@ -69,7 +79,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    const fn in_flight(held_by: HeldBy, now_ms: i64) -> Self {
+    pub(super) const fn in_flight(held_by: HeldBy, now_ms: i64) -> Self {
         Self { held_by, now_ms, ready: false, parked: false, always: false }
     }
 
@@ -134,6 +144,123 @@ impl Subscription {
         self.states.count(state, range.start, range.end.min(self.states.end))
     }
 
+    /// What is ready: how many, and of those whose [size](Self::note_size) was told how many bytes.
+    pub fn backlog(&self) -> Backlog {
+        Backlog { messages: self.ready, bytes: self.busy.as_ref().map_or(0, |busy| busy.ready_bytes) }
+    }
+
+    /// Tells that so many messages of one size are published next, behind those that were told of. Kept where a limit asks for it.
+    pub fn note_size(&mut self, count: u32, size: u32) {
+        let (states, busy) = self.parts();
+        let from = states.end.max(busy.sizes.end());
+        busy.sizes.add(from, from + u64::from(count), size);
+    }
+
+    /// Tells the level of messages that are published next. Kept where a queue has priorities; what nothing is told of has level 0.
+    pub fn note_level(&mut self, messages: Range<u64>, level: u8) {
+        self.parts().1.levels.add(messages, level);
+    }
+
+    /// The levels of which there are unsettled messages, the highest first, and level 0.
+    pub fn levels(&self) -> impl Iterator<Item = u8> {
+        let plain = if self.busy.is_some() { None } else { Some(0) };
+        self.busy.iter().flat_map(|busy| busy.levels.descending()).chain(plain)
+    }
+
+    /// The level of a message, and where a run of messages like it ends (a longer run may follow).
+    pub fn level_run(&self, offset: u64) -> (u8, u64) {
+        self.busy.as_ref().map_or((0, u64::MAX), |busy| busy.levels.run(offset))
+    }
+
+    /// The first ready message of a level at or behind `from`.
+    pub fn next_ready_of(&self, level: u8, from: u64) -> Option<u64> {
+        let mut at = self.next_ready(from)?;
+        loop {
+            let run = match &self.busy {
+                Some(busy) => busy.levels.next(level, at)?,
+                None if level == 0 => at..u64::MAX,
+                None => return None,
+            };
+            at = self.next_ready(run.start)?;
+            if at < run.end {
+                return Some(at);
+            }
+        }
+    }
+
+    /// Tells that of the messages that are published next so many, from that one on, expire at a moment, in milliseconds.
+    pub fn note_expiry(&mut self, first: u32, count: u32, expires_ms: i64) {
+        let (states, busy) = self.parts();
+        let from = states.end + u64::from(first);
+        busy.expiries.add(from.max(busy.expiries.end()), from + u64::from(count), expires_ms);
+    }
+
+    /// When a message expires, in milliseconds, if it does.
+    pub fn expires_ms(&self, offset: u64) -> Option<i64> {
+        self.expiry_run(offset).0
+    }
+
+    /// The same, and where a run of messages ends of which the same holds.
+    pub fn expiry_run(&self, offset: u64) -> (Option<i64>, u64) {
+        self.busy.as_ref().map_or((None, u64::MAX), |busy| busy.expiries.run(offset))
+    }
+
+    /// Whether there is a message, ready or not, that expires, or one behind which such a one waits to be forgotten.
+    pub fn has_expiries(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| !busy.expiries.is_empty())
+    }
+
+    /// The first ready messages that have expired, up to one that has not: what stands behind that waits for it.
+    pub fn expired(&self, now_ms: i64, mut each: impl FnMut(Range<u64>)) {
+        let mut at = self.floor();
+        while let Some(from) = self.next_ready(at) {
+            let (expires_ms, same_to) = self.expiry_run(from);
+            if expires_ms.is_none_or(|expires_ms| expires_ms > now_ms) {
+                return;
+            }
+            at = self.run(from).1.min(same_to);
+            each(from..at);
+        }
+    }
+
+    /// The oldest ready messages that are to go until the others are within a limit, whatever it says of overflow.
+    pub fn excess(&self, limit: &LengthLimit) -> RangesBuffer {
+        let (mut left, mut excess, mut at) = (self.backlog(), RangesBuffer::default(), self.floor());
+        while limit.is_exceeded(left)
+            && let Some(from) = self.next_ready(at)
+        {
+            let (_, end) = self.run(from);
+            let (size, sized_to) = self.busy.as_ref().map_or((None, end), |busy| busy.sizes.run(from));
+            let size = size.unwrap_or(0);
+            let count = limit.overrun(left, size).min(end.min(sized_to) - from);
+            left.messages -= count;
+            left.bytes -= count * u64::from(size);
+            at = from + count;
+            excess.push(from..at);
+        }
+        excess
+    }
+
+    /// Counts what is ready anew: to be called once all pages are read back.
+    pub fn recount(&mut self) {
+        (self.ready, self.ready_from) = (0, self.floor());
+        self.busy.iter_mut().for_each(|busy| busy.levels.begin_count());
+        let (mut at, end, mut bytes) = (self.floor(), self.end(), 0);
+        while at < end {
+            let (state, to) = self.run(at);
+            let to = to.min(end);
+            if state == MessageState::Ready {
+                self.ready += to - at;
+                bytes += self.busy.as_ref().map_or(0, |busy| busy.sizes.sum(at, to));
+            }
+            if state != MessageState::Settled {
+                self.count_levels(at, to, true);
+            }
+            at = to;
+        }
+        self.busy.iter_mut().for_each(|busy| busy.ready_bytes = bytes);
+    }
+
     /// The terms on which a message is in flight.
     pub fn holding(&self, offset: u64) -> Option<Holding> {
         self.holding_run(offset).map(|(holding, _)| holding)
@@ -145,6 +272,43 @@ impl Subscription {
             return None;
         }
         self.busy.as_ref()?.owners.find(offset)
+    }
+
+    /// Has messages that are given up from now on be dead-lettered, or not, and given up when they come back too often. It is no part of what is stored.
+    pub fn set_deaths(&mut self, deaths: DeathPolicy) {
+        self.deaths = deaths;
+    }
+
+    /// Whether messages wait to be published elsewhere.
+    pub fn has_dead_letters(&self) -> bool {
+        self.busy
+            .as_ref()
+            .is_some_and(|busy| busy.owners.has(|owner| matches!(owner, MessageOwner::DeadLetter(_))))
+    }
+
+    /// The messages that wait to be published elsewhere, ascending, with the reason: runs of those that wait for the same one.
+    pub fn dead_letters(&self) -> impl Iterator<Item = (Range<u64>, DeathReason)> {
+        let runs = self.holdings().filter_map(|(messages, holding)| match holding.owner {
+            MessageOwner::DeadLetter(reason) => Some((messages, reason)),
+            _ => None,
+        });
+        runs.flat_map(|(messages, reason)| self.left_of(messages).map(move |left| (left, reason)))
+    }
+
+    /// The parts of an owner's run that are in flight still.
+    fn left_of(&self, messages: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let mut at = messages.start;
+        std::iter::from_fn(move || {
+            while at < messages.end {
+                let (state, end) = self.states.run(at);
+                let part = at..end.min(messages.end);
+                at = part.end;
+                if state == MessageState::InFlight {
+                    return Some(part);
+                }
+            }
+            None
+        })
     }
 
     /// What is in flight, ascending: runs of one owner, in which single messages may be so no longer.
@@ -189,7 +353,7 @@ impl Subscription {
                 self.all(ranges, Wanted::in_flight(HeldBy::Any, time_ms))
             }
             Operation::Due { offset, resets, .. } => self.is_due(offset, resets),
-            Operation::SealedIfEmpty => self.states.floor == self.states.end,
+            Operation::SealedIfEmpty => self.sealed || self.is_empty(),
             _ => true,
         }
     }
@@ -198,7 +362,13 @@ impl Subscription {
         ranges.iter().all(|range| self.count(MessageState::Ready, range.clone()) == range.end - range.start)
     }
 
-    fn is_due(&self, offset: u64, resets: u32) -> bool {
+    /// Whether no message waits, to be delivered or to be published elsewhere: what consumers have does not.
+    fn is_empty(&self) -> bool {
+        let parked = || self.count(MessageState::Parked, self.states.floor..self.states.end);
+        self.ready == 0 && !self.has_dead_letters() && parked() == 0
+    }
+
+    pub(super) fn is_due(&self, offset: u64, resets: u32) -> bool {
         resets == self.resets && self.states.state(offset) == MessageState::Parked
     }
 
@@ -250,14 +420,14 @@ impl Subscription {
             Operation::Acquired { ranges, terms } => self.acquire(ranges, terms.from(time_ms), out),
             Operation::Taken { count, terms } => self.take(count, terms.from(time_ms), out),
             Operation::Returned { ranges, held_by, counted, not_before_ms } => {
-                let back = Back { counted, not_before_ms };
+                let back = Back { counted, not_before_ms, time_ms };
                 self.each(ranges, Wanted::in_flight(held_by, time_ms), |me, from, to, _| {
                     me.give_back(from, to, back, out)
                 })
             }
             Operation::Settled { ranges, held_by, why } => {
                 self.each(ranges, Wanted::settling(held_by, why, time_ms), |me, from, to, held| {
-                    me.settle(from, to, held.is_some(), why, out)
+                    me.finish(from, to, held.map(|held| held.owner), why, time_ms, out)
                 })
             }
             Operation::Extended { ranges, held_by, timeout_ms, phase } => {
@@ -272,12 +442,12 @@ impl Subscription {
                 let wanted = Wanted::in_flight(held_by, time_ms);
                 self.each(ranges, wanted, |me, from, to, _| me.rehold(from, to, terms.from(time_ms), out))
             }
-            _ => self.apply_rare(operation, out),
+            _ => self.apply_rare(operation, time_ms, out),
         }
     }
 
-    fn apply_rare(&mut self, operation: &Operation<'_>, out: &mut impl Touched) -> u64 {
-        let uncounted = Back { counted: false, not_before_ms: 0 };
+    fn apply_rare(&mut self, operation: &Operation<'_>, time_ms: i64, out: &mut impl Touched) -> u64 {
+        let uncounted = Back { counted: false, not_before_ms: 0, time_ms };
         match *operation {
             Operation::Reset { to, everything } => self.reset(to, everything, out),
             Operation::Due { offset, resets, attempts } => self.unpark(offset, resets, attempts, out),
@@ -295,7 +465,7 @@ impl Subscription {
                 let ended = |owner| matches!(owner, MessageOwner::Session(_) | MessageOwner::Lease);
                 self.each_of(ended, |me, from, to| me.give_back(from, to, uncounted, out))
             }
-            Operation::Decided { transaction, commit } => self.decide(transaction, commit, out),
+            Operation::Decided { transaction, commit } => self.decide(transaction, commit, time_ms, out),
             Operation::ConsumerNamed { number, name } => self.name_consumer(number, Some(name)),
             Operation::ConsumerForgotten { number } => {
                 let why = Settlement::Dropped;
@@ -304,9 +474,8 @@ impl Subscription {
                 settled + self.name_consumer(number, None)
             }
             Operation::SealedIfEmpty => {
-                let seals = self.states.floor == self.states.end && !self.sealed;
-                self.sealed |= seals;
-                seals.into()
+                self.sealed |= self.is_empty();
+                self.sealed.into()
             }
             _ => 0,
         }
@@ -318,6 +487,8 @@ impl Subscription {
             return 0;
         }
         self.states.end = to;
+        self.count_ready(from, to, true);
+        self.count_levels(from, to, true);
         match transaction {
             None => out.ready(from..to),
             Some(id) => {
@@ -347,7 +518,7 @@ impl Subscription {
     }
 
     /// Runs `act` for each run of what is wanted in the ranges. Tells how many messages that were.
-    fn each(
+    pub(super) fn each(
         &mut self,
         ranges: OffsetRanges<'_>,
         wanted: Wanted,
@@ -390,15 +561,45 @@ impl Subscription {
         (&mut self.states, self.busy.get_or_insert_default())
     }
 
-    fn set(&mut self, from: u64, to: u64, state: MessageState) {
+    /// Puts messages into a state that are all in one.
+    pub(super) fn set(&mut self, from: u64, to: u64, state: MessageState) {
+        let before = self.states.state(from);
+        let (was, is) = (before == MessageState::Ready, state == MessageState::Ready);
+        if was != is {
+            self.count_ready(from, to, is);
+        }
+        let (was, is) = (before == MessageState::Settled, state == MessageState::Settled);
+        if was != is {
+            self.count_levels(from, to, was);
+        }
         let (states, busy) = self.parts();
         states.set(from, to, state, &mut |block| {
             busy.dirty_containers.insert(block);
         });
     }
 
+    fn count_ready(&mut self, from: u64, to: u64, more: bool) {
+        let add = |sum: &mut u64, count: u64| *sum = if more { *sum + count } else { *sum - count };
+        add(&mut self.ready, to - from);
+        if let Some(busy) = &mut self.busy
+            && !busy.sizes.is_empty()
+        {
+            let bytes = busy.sizes.sum(from, to);
+            add(&mut busy.ready_bytes, bytes);
+        }
+    }
+
+    /// Messages become unsettled, or are settled.
+    fn count_levels(&mut self, from: u64, to: u64, more: bool) {
+        if let Some(busy) = &mut self.busy
+            && !busy.levels.is_empty()
+        {
+            busy.levels.count(from..to, more);
+        }
+    }
+
     /// Messages without an owner get one.
-    fn hold(&mut self, from: u64, to: u64, holding: Holding, out: &mut impl Touched) {
+    pub(super) fn hold(&mut self, from: u64, to: u64, holding: Holding, out: &mut impl Touched) {
         self.set(from, to, MessageState::InFlight);
         let (states, busy) = self.parts();
         busy.owners.take(from, to, holding, &|from, to| states.count(MessageState::InFlight, from, to));
@@ -409,147 +610,17 @@ impl Subscription {
     }
 
     /// Messages in flight get other terms.
-    fn rehold(&mut self, from: u64, to: u64, holding: Holding, out: &mut impl Touched) {
+    pub(super) fn rehold(&mut self, from: u64, to: u64, holding: Holding, out: &mut impl Touched) {
         let (states, busy) = self.parts();
         busy.owners.release(from, to);
         busy.owners.take(from, to, holding, &|from, to| states.count(MessageState::InFlight, from, to));
         out.acquired(from..to, holding.owner, holding.deadline_ms());
     }
 
-    fn give_back(&mut self, from: u64, to: u64, back: Back, out: &mut impl Touched) {
-        let (_, busy) = self.parts();
-        busy.owners.release(from, to);
-        busy.attempts.update(from, to, |known| Some(known.unwrap_or(Attempts::FIRST).back(back.counted)));
-        if back.not_before_ms > 0 {
-            return self.park(from, to, back.not_before_ms, out);
-        }
-        self.make_ready(from, to, out);
-    }
-
-    fn park(&mut self, from: u64, to: u64, until_ms: i64, out: &mut impl Touched) {
-        self.set(from, to, MessageState::Parked);
-        let resets = self.resets;
-        let (_, busy) = self.parts();
-        for offset in from..to {
-            out.parked(offset, until_ms, resets, busy.attempts.get(offset).unwrap_or_default());
-        }
-        busy.attempts.update(from, to, |_| None);
-    }
-
-    fn unpark(&mut self, offset: u64, resets: u32, attempts: Attempts, out: &mut impl Touched) -> u64 {
-        if !self.is_due(offset, resets) {
-            return 0;
-        }
-        let (_, busy) = self.parts();
-        busy.attempts.update(offset, offset + 1, |_| Some(attempts));
-        self.make_ready(offset, offset + 1, out);
-        1
-    }
-
-    fn make_ready(&mut self, from: u64, to: u64, out: &mut impl Touched) {
-        self.set(from, to, MessageState::Ready);
-        self.ready_from = self.ready_from.min(from);
-        out.ready(from..to);
-    }
-
-    fn settle(&mut self, from: u64, to: u64, in_flight: bool, why: Settlement, out: &mut impl Touched) {
-        self.set(from, to, MessageState::Settled);
-        let (states, busy) = self.parts();
-        if in_flight {
-            busy.owners.release(from, to);
-        }
-        if !busy.attempts.is_empty() {
-            busy.attempts.settle(from, to);
-            busy.attempts.drop_below(states.floor);
-        }
-        out.settled(from..to, why);
-    }
-
-    fn transfer(&mut self, operation: &Operation<'_>, time_ms: i64, out: &mut impl Touched) -> u64 {
-        let Operation::Transferred { ranges, terms, min_idle_ms, since_ms, attempts, force } = *operation
-        else {
-            return 0;
-        };
-        let holding = Holding { since_ms: since_ms.unwrap_or(time_ms), ..terms.from(time_ms) };
-        let mut transferred = 0;
-        self.each(ranges, Wanted::in_flight(HeldBy::Any, time_ms), |me, from, to, held| {
-            let idle = held.map_or(0, |held| time_ms.saturating_sub(held.since_ms));
-            if idle >= min_idle_ms.into() {
-                me.rehold(from, to, holding, out);
-                me.change_attempts(from, to, attempts);
-                transferred += to - from;
-            }
-        });
-        if force {
-            transferred += self.force(ranges, holding, attempts, out);
-        }
-        transferred
-    }
-
-    /// What is ready or settled is in flight again.
-    fn force(
-        &mut self,
-        ranges: OffsetRanges<'_>,
-        holding: Holding,
-        attempts: AttemptsChange,
-        out: &mut impl Touched,
-    ) -> u64 {
-        let (states, busy) = self.parts();
-        let lowest = ranges.iter().next().map_or(u64::MAX, |range| range.start);
-        if lowest < states.floor && states.floor - lowest <= FARTHEST_FORCE {
-            states.lower_floor(lowest, &mut |block| {
-                busy.dirty_containers.insert(block);
-            });
-        }
-        let mut count = 0;
-        for range in ranges.iter() {
-            let (mut at, to) = (range.start.max(self.states.floor), range.end.min(self.states.end));
-            while at < to {
-                let (state, end) = self.states.run(at);
-                let end = end.min(to);
-                if matches!(state, MessageState::Ready | MessageState::Settled) {
-                    self.forget_attempts_of(state, at, end);
-                    self.hold(at, end, holding, out);
-                    self.change_attempts(at, end, attempts);
-                    count += end - at;
-                }
-                at = end;
-            }
-        }
-        // What was not taken is settled as before, and lies below the floor again.
-        let (states, busy) = self.parts();
-        states.settle_floor(&mut |block| {
-            busy.dirty_containers.insert(block);
-        });
-        count
-    }
-
-    /// A row may still span what is settled.
-    fn forget_attempts_of(&mut self, state: MessageState, from: u64, to: u64) {
-        if state == MessageState::Settled {
-            self.parts().1.attempts.update(from, to, |_| None);
-        }
-    }
-
-    fn change_attempts(&mut self, from: u64, to: u64, change: AttemptsChange) {
-        let (_, busy) = self.parts();
-        match change {
-            AttemptsChange::Keep => {}
-            AttemptsChange::Add => {
-                busy.attempts
-                    .update(from, to, |known| Some(known.unwrap_or(Attempts::FIRST).acquired_again()));
-            }
-            AttemptsChange::Set(acquired) => busy.attempts.update(from, to, |known| {
-                let returned = known.map_or(0, |known| known.returned);
-                Some(Attempts { acquired, returned })
-            }),
-        }
-    }
-
-    fn decide(&mut self, transaction: u64, commit: bool, out: &mut impl Touched) -> u64 {
+    fn decide(&mut self, transaction: u64, commit: bool, time_ms: i64, out: &mut impl Touched) -> u64 {
         let (acknowledging, publishing) =
             (MessageOwner::Prepared(transaction), MessageOwner::Publishing(transaction));
-        let back = Back { counted: false, not_before_ms: 0 };
+        let back = Back { counted: false, not_before_ms: 0, time_ms };
         let acknowledged = self.each_of(
             |owner| owner == acknowledging,
             |me, from, to| match commit {
@@ -583,57 +654,6 @@ impl Subscription {
         before.into()
     }
 
-    fn reset(&mut self, to: u64, everything: bool, out: &mut impl Touched) -> u64 {
-        let to = to.min(self.states.end);
-        let seen = self.claim.min(self.states.end).max(self.states.last_unready_end());
-        self.suspect = self.suspect.max(seen).max(self.busy.as_ref().map_or(0, |busy| busy.attempts.end()));
-        let idle = self.busy.as_ref().is_none_or(|busy| busy.owners.is_empty());
-        let all = self.states.floor..self.states.end;
-        if everything || idle && self.count(MessageState::Parked, all) == 0 {
-            self.reset_all(to);
-        } else {
-            self.reset_around(to);
-        }
-        self.ready_from = self.states.floor;
-        out.reset();
-        1
-    }
-
-    fn reset_all(&mut self, to: u64) {
-        self.resets += 1;
-        let (states, busy) = self.parts();
-        states.restart_at(to, &mut |block| {
-            busy.dirty_containers.insert(block);
-        });
-        busy.owners.clear();
-        busy.attempts.clear();
-    }
-
-    /// In flight and parked messages stay so.
-    fn reset_around(&mut self, to: u64) {
-        let (states, busy) = self.parts();
-        states.lower_floor(to, &mut |block| {
-            busy.dirty_containers.insert(block);
-        });
-        // In this order, or the floor would move on over what is to be ready again.
-        self.turn(to, self.states.end, MessageState::Settled, MessageState::Ready);
-        self.turn(self.states.floor, to, MessageState::Ready, MessageState::Settled);
-    }
-
-    fn turn(&mut self, from: u64, to: u64, old: MessageState, new: MessageState) {
-        let mut at = from;
-        while at < to {
-            let (state, end) = self.states.run(at);
-            let end = end.min(to);
-            if state == old {
-                self.set(at, end, new);
-                let (_, busy) = self.parts();
-                busy.attempts.update(at, end, |_| None);
-            }
-            at = end;
-        }
-    }
-
     /// Gives back the memory of what is idle.
     pub fn shrink(&mut self) {
         self.states.shrink();
@@ -651,16 +671,17 @@ impl Subscription {
 
 /// How messages go back.
 #[derive(Clone, Copy)]
-struct Back {
-    counted: bool,
-    not_before_ms: i64,
+pub(super) struct Back {
+    pub(super) counted: bool,
+    pub(super) not_before_ms: i64,
+    pub(super) time_ms: i64,
 }
 
 /// Nothing in flight carries token 0 as a fence.
 const NOT_IN_FLIGHT: Wanted = Wanted::in_flight(HeldBy::Token(0), 0);
 
 impl Terms {
-    fn from(self, time_ms: i64) -> Holding {
+    pub(super) fn from(self, time_ms: i64) -> Holding {
         let Self { owner, timeout_ms, token } = self;
         Holding { owner, phase: 0, since_ms: time_ms, timeout_ms, token }
     }
@@ -675,11 +696,11 @@ impl Holding {
 }
 
 impl Attempts {
-    fn acquired_again(self) -> Self {
+    pub(super) fn acquired_again(self) -> Self {
         Self { acquired: self.acquired.saturating_add(1), ..self }
     }
 
-    fn back(self, counted: bool) -> Self {
+    pub(super) fn back(self, counted: bool) -> Self {
         Self { returned: self.returned.saturating_add(counted.into()), ..self }
     }
 }
@@ -688,6 +709,12 @@ impl Busy {
     fn is_idle(&self) -> bool {
         self.owners.is_empty()
             && self.attempts.is_empty()
+            && self.sizes.is_empty()
+            && self.sizes.dirty.is_empty()
+            && self.levels.is_empty()
+            && self.levels.dirty.is_empty()
+            && self.expiries.is_empty()
+            && self.expiries.dirty.is_empty()
             && self.consumers.is_empty()
             && self.dirty_containers.is_empty()
             && self.dirty_consumers.is_empty()
@@ -696,8 +723,17 @@ impl Busy {
     }
 
     fn bytes(&self) -> usize {
-        let dirty = self.dirty_containers.len() + self.owners.dirty.len() + self.attempts.dirty.len();
+        let rows = self.attempts.dirty.len() + self.sizes.dirty.len() + self.levels.dirty.len();
+        let rows = rows + self.expiries.dirty.len();
+        let dirty = self.dirty_containers.len() + self.owners.dirty.len() + rows;
         let consumers: usize = self.consumers.values().map(|name| 48 + name.len()).sum();
-        size_of::<Self>() + self.owners.bytes() + self.attempts.bytes() + consumers + dirty * 12
+        size_of::<Self>()
+            + self.owners.bytes()
+            + self.attempts.bytes()
+            + self.sizes.bytes()
+            + self.levels.bytes()
+            + self.expiries.bytes()
+            + consumers
+            + dirty * 12
     }
 }

@@ -18,14 +18,19 @@
 
 mod attempts;
 mod dirty;
+mod levels;
 mod list;
 mod machine;
 mod operation;
 mod owners;
 mod pages;
 mod ranges;
+mod reset;
+mod rows;
+mod settlement;
 mod states;
 mod touched;
+mod transfer;
 
 #[cfg(test)]
 mod model_tests;

@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::{DeathPolicy, DeathReason};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Naive {
@@ -23,16 +24,24 @@ type Timer = (u64, u32, Attempts);
 #[derive(Debug, Default)]
 struct NaiveSubscription {
     messages: Vec<Naive>,
+    deaths: DeathPolicy,
     claim: u64,
     suspect: u64,
     resets: u32,
     sealed: bool,
     consumers: BTreeMap<u64, String>,
     timers: Vec<Timer>,
+    /// When messages expire that do.
+    expiries: BTreeMap<u64, i64>,
+    /// The farthest that the floor ever was: what was below it may have forgotten when it expires.
+    farthest: u64,
 }
 
 fn admits(held_by: HeldBy, holding: &Holding, now: i64) -> bool {
-    let others = !matches!(holding.owner, MessageOwner::Prepared(_) | MessageOwner::Publishing(_));
+    let others = !matches!(
+        holding.owner,
+        MessageOwner::Prepared(_) | MessageOwner::Publishing(_) | MessageOwner::DeadLetter(_)
+    );
     match held_by {
         HeldBy::Any => others,
         HeldBy::Overdue => {
@@ -69,14 +78,29 @@ impl NaiveSubscription {
         *message = Naive { state: MessageState::InFlight, holding, attempts };
     }
 
-    fn give_back(&mut self, offset: usize, counted: bool, not_before_ms: i64) {
+    fn give_back(&mut self, offset: usize, counted: bool, not_before_ms: i64, now: i64) {
         let attempts = more(self.messages[offset].attempts, 0, counted.into());
+        let limit = self.deaths.delivery_limit.filter(|_| counted);
+        if limit.is_some_and(|limit| attempts.unwrap().returned > limit) {
+            return self.finish(offset, Settlement::TooOften, now);
+        }
         self.messages[offset] = match not_before_ms {
             0 => Naive { attempts, ..READY },
             _ => Naive { state: MessageState::Parked, ..READY },
         };
         if not_before_ms > 0 {
             self.timers.push((offset as u64, self.resets, attempts.unwrap()));
+        }
+    }
+
+    fn finish(&mut self, offset: usize, why: Settlement, now: i64) {
+        match why.death().filter(|_| self.deaths.dead_letters) {
+            Some(reason) => {
+                let terms = Terms { owner: MessageOwner::DeadLetter(reason), timeout_ms: 0, token: 0 };
+                self.messages[offset] =
+                    Naive { state: MessageState::InFlight, holding: held(terms, now), attempts: None };
+            }
+            None => self.settle(offset),
         }
     }
 
@@ -123,10 +147,10 @@ impl NaiveSubscription {
                             admits(held_by, &holding, now)
                                 || held_by == HeldBy::Any && why == Settlement::Gone
                         }
-                        None => held_by == HeldBy::Any,
+                        None => held_by == HeldBy::Any && message.state != MessageState::Settled,
                     };
                     if named {
-                        self.settle(offset);
+                        self.finish(offset, why, now);
                     }
                 }
             }
@@ -143,7 +167,7 @@ impl NaiveSubscription {
         match *operation {
             Operation::Returned { ranges, held_by, counted, not_before_ms } => {
                 for offset in in_flight(self, ranges, held_by) {
-                    self.give_back(offset, counted, not_before_ms);
+                    self.give_back(offset, counted, not_before_ms, now);
                 }
             }
             Operation::Extended { ranges, held_by, timeout_ms, phase } => {
@@ -162,7 +186,7 @@ impl NaiveSubscription {
             }
             Operation::Released { owner, counted } => self.each(
                 |m| m.holding.is_some_and(|h| h.owner == owner),
-                |me, offset| me.give_back(offset, counted, 0),
+                |me, offset| me.give_back(offset, counted, 0, now),
             ),
             Operation::Started { clean } => {
                 let claim = self.claim.min(self.messages.len() as u64);
@@ -171,9 +195,9 @@ impl NaiveSubscription {
                     m.holding
                         .is_some_and(|h| matches!(h.owner, MessageOwner::Session(_) | MessageOwner::Lease))
                 };
-                self.each(ended, |me, offset| me.give_back(offset, false, 0));
+                self.each(ended, |me, offset| me.give_back(offset, false, 0, now));
             }
-            Operation::Decided { transaction, commit } => self.decide(transaction, commit),
+            Operation::Decided { transaction, commit } => self.decide(transaction, commit, now),
             Operation::Due { offset, resets, attempts } => {
                 let parked = |m: &&mut Naive| m.state == MessageState::Parked;
                 let message = self.messages.get_mut(offset as usize).filter(parked);
@@ -190,7 +214,13 @@ impl NaiveSubscription {
                 let owned = |m: &Naive| m.holding.is_some_and(|h| h.owner == MessageOwner::Named(number));
                 self.each(owned, Self::settle);
             }
-            Operation::SealedIfEmpty => self.sealed |= self.floor() == self.messages.len(),
+            Operation::SealedIfEmpty => {
+                let is_dead =
+                    |m: &Naive| m.holding.is_some_and(|h| matches!(h.owner, MessageOwner::DeadLetter(_)));
+                let waits =
+                    |m: &Naive| matches!(m.state, MessageState::Ready | MessageState::Parked) || is_dead(m);
+                self.sealed |= !self.messages.iter().any(waits);
+            }
             _ => {}
         }
     }
@@ -246,11 +276,11 @@ impl NaiveSubscription {
         }
     }
 
-    fn decide(&mut self, transaction: u64, commit: bool) {
+    fn decide(&mut self, transaction: u64, commit: bool, now: i64) {
         let owner = |owner: MessageOwner| move |m: &Naive| m.holding.is_some_and(|h| h.owner == owner);
         self.each(owner(MessageOwner::Prepared(transaction)), |me, offset| match commit {
             true => me.settle(offset),
-            false => me.give_back(offset, false, 0),
+            false => me.give_back(offset, false, 0, now),
         });
         self.each(owner(MessageOwner::Publishing(transaction)), |me, offset| match commit {
             true => me.messages[offset].holding = None,
@@ -296,6 +326,7 @@ fn restore(store: &Store) -> Subscription {
         subscription.decode_page(SubscriptionPage::decode(key).unwrap(), value).unwrap();
     }
     subscription.check_pages().unwrap();
+    subscription.recount();
     subscription
 }
 
@@ -312,8 +343,22 @@ fn check(machine: &Subscription, naive: &NaiveSubscription) {
         let flagged = at < naive.suspect || message.attempts.is_some();
         assert!(state != MessageState::Ready || machine.is_redelivered(at) == flagged, "message {offset}");
     }
+    let ready = naive.messages.iter().filter(|m| m.state == MessageState::Ready).count();
+    assert_eq!(machine.backlog().messages, ready as u64);
     let ready = naive.messages.iter().position(|m| m.state == MessageState::Ready);
     assert_eq!(machine.next_ready(0), ready.map(|o| o as u64));
+    for offset in naive.farthest..machine.end() {
+        assert_eq!(machine.expires_ms(offset), naive.expiries.get(&offset).copied(), "message {offset}");
+    }
+    let dead = |m: &Naive| match m.holding.map(|holding| holding.owner) {
+        Some(MessageOwner::DeadLetter(reason)) => Some(reason),
+        _ => None,
+    };
+    let waiting = naive.messages.iter().zip(0..).filter_map(|(m, offset)| Some((offset, dead(m)?)));
+    let waiting: Vec<(u64, DeathReason)> = waiting.collect();
+    let listed = machine.dead_letters().flat_map(|(run, reason)| run.map(move |offset| (offset, reason)));
+    assert_eq!(listed.collect::<Vec<_>>(), waiting);
+    assert_eq!(machine.has_dead_letters(), !waiting.is_empty());
     let consumers: BTreeMap<u64, String> =
         machine.consumers().map(|(n, name)| (n, name.to_owned())).collect();
     assert_eq!(consumers, naive.consumers);
@@ -348,6 +393,9 @@ fn fence(b: u8) -> HeldBy {
     match b % 5 {
         0 | 1 => HeldBy::Any,
         4 => HeldBy::Overdue,
+        2 if b.is_multiple_of(3) => {
+            HeldBy::Owner(MessageOwner::DeadLetter(DeathReason::ALL[usize::from(b / 16 % 4)]))
+        }
         2 => HeldBy::Owner(owner(b / 4)),
         _ => HeldBy::Token(u64::from(b / 4 % 3)),
     }
@@ -383,7 +431,13 @@ fn operation<'a>(step: &Step, ranges: &'a RangesBuffer, naive: &NaiveSubscriptio
             Operation::Returned { ranges, held_by, counted: a % 2 == 0, not_before_ms }
         }
         15..=19 => {
-            let why = if a == 0 { Settlement::Gone } else { Settlement::Acknowledged };
+            let why = match a {
+                0 => Settlement::Gone,
+                1..30 => Settlement::Rejected,
+                30..50 => Settlement::Expired,
+                50..70 => Settlement::TooMany,
+                _ => Settlement::Acknowledged,
+            };
             Operation::Settled { ranges, held_by, why }
         }
         20..=21 => Operation::Transferred {
@@ -423,9 +477,24 @@ fn stored(operation: &Operation<'_>) -> Vec<u8> {
     body
 }
 
-fn run(steps: &[Step]) {
+/// Some of what is published expires.
+fn expiry(step: &Step, operation: &Operation<'_>, now: i64) -> Option<(u32, u32, i64)> {
+    let Operation::Published { count, .. } = operation else { return None };
+    let (a, first) = (step.b, u32::from(step.b % 4).min(*count));
+    (a % 3 == 0).then(|| (first, (count - first).min(a.into()), now + i64::from(a % 16) * 10))
+}
+
+/// The ready messages that have expired, as far as none is before them that has not.
+fn expired(machine: &Subscription, now: i64) -> Vec<u64> {
+    let ready = (machine.floor()..machine.end()).filter(|o| machine.state(*o) == MessageState::Ready);
+    ready.take_while(|o| machine.expires_ms(*o).is_some_and(|at| at <= now)).collect()
+}
+
+fn run(steps: &[Step], deaths: DeathPolicy) {
     let (mut machine, mut twin) = (Subscription::default(), Subscription::default());
-    let mut naive = NaiveSubscription::default();
+    let mut naive = NaiveSubscription { deaths, ..NaiveSubscription::default() };
+    machine.set_deaths(deaths);
+    twin.set_deaths(deaths);
     let (mut store, mut timers) = (Store::new(), Timers::default());
     for (step, now) in steps.iter().zip(0..) {
         let now = now / 3 * 10;
@@ -434,10 +503,21 @@ fn run(steps: &[Step]) {
         let list = OperationList::decode(&body).unwrap();
         for (number, operation) in list.iter() {
             assert_eq!(number, SubscriptionNo(7));
+            let expiry = expiry(step, &operation, now).filter(|_| !machine.is_sealed());
+            if let Some((first, count, at)) = expiry {
+                let from = machine.end() + u64::from(first);
+                naive.expiries.extend((from..from + u64::from(count)).map(|offset| (offset, at)));
+                machine.note_expiry(first, count, at);
+                twin.note_expiry(first, count, at);
+            }
             machine.apply(&operation, now, &mut timers);
             twin.apply(&operation, now, &mut ());
             naive.apply(&operation, now);
+            naive.farthest = naive.farthest.max(naive.floor() as u64);
         }
+        let mut gone = Vec::new();
+        machine.expired(now, |messages| gone.extend(messages));
+        assert_eq!(gone, expired(&machine, now));
         timers.0.sort_unstable();
         naive.timers.sort_unstable();
         assert_eq!(timers.0, naive.timers);
@@ -445,6 +525,7 @@ fn run(steps: &[Step]) {
         if step.restart {
             checkpoint(&mut machine, &mut store);
             machine = restore(&store);
+            machine.set_deaths(deaths);
             check(&machine, &naive);
         }
     }
@@ -458,7 +539,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_subscription_restarted_at_any_operation_is_like_a_list_of_messages(steps in steps()) {
-        run(&steps);
+    fn a_subscription_restarted_at_any_operation_is_like_a_list_of_messages(
+        steps in steps(),
+        dead_letters in any::<bool>(),
+        delivery_limit in proptest::option::of(0..3u32),
+    ) {
+        run(&steps, DeathPolicy { dead_letters, delivery_limit });
     }
 }

@@ -10,6 +10,7 @@ use sabir_model::DecodeError;
 use sabir_model::stored::{put_bytes, take_form, take_str, take_u8};
 
 use super::{Attempts, MessageOwner, OffsetRanges};
+use crate::policy::DeathReason;
 
 const FORM: u8 = 1;
 const STRICT: u8 = 1;
@@ -51,12 +52,31 @@ pub enum Settlement {
     Acknowledged = 0,
     /// Its time was over.
     Expired = 1,
-    /// Dropped: rejected, or over a limit.
+    /// Dropped, and not dead-lettered whatever its queue says.
     Dropped = 2,
     /// A reference to it stands in the dead-letter target, in the same entry or an earlier one.
     DeadLettered = 3,
     /// The log no longer has it.
     Gone = 4,
+    /// Its consumer refused it for good.
+    Rejected = 5,
+    /// Its queue was longer than it may be.
+    TooMany = 6,
+    /// It came back more often than it may.
+    TooOften = 7,
+}
+
+impl Settlement {
+    /// Why a message is dead-lettered that is done with so; none where it is not, whatever its queue says.
+    pub fn death(self) -> Option<DeathReason> {
+        match self {
+            Self::Expired => Some(DeathReason::Expired),
+            Self::Rejected => Some(DeathReason::Rejected),
+            Self::TooMany => Some(DeathReason::QueueLength),
+            Self::TooOften => Some(DeathReason::DeliveryLimit),
+            Self::Acknowledged | Self::Dropped | Self::DeadLettered | Self::Gone => None,
+        }
+    }
 }
 
 /// What a transfer does to the counts.
@@ -201,7 +221,7 @@ pub enum Operation<'a> {
         /// Its number.
         number: u64,
     },
-    /// Nothing more is taken in, provided that nothing is unsettled.
+    /// Nothing more is taken in, provided that no message waits; what is in flight does not.
     SealedIfEmpty,
 }
 
@@ -256,6 +276,9 @@ impl Settlement {
             2 => Self::Dropped,
             3 => Self::DeadLettered,
             4 => Self::Gone,
+            5 => Self::Rejected,
+            6 => Self::TooMany,
+            7 => Self::TooOften,
             _ => return Err(DecodeError::Field("settlement")),
         })
     }
@@ -479,6 +502,11 @@ impl<'a> OperationsWriter<'a> {
     pub fn new(out: &'a mut Vec<u8>, strict: bool) -> Self {
         out.extend_from_slice(&[FORM, if strict { STRICT } else { 0 }]);
         Self { out, last: None }
+    }
+
+    /// Bytes of what the list, and all before it, takes by now.
+    pub fn bytes(&self) -> usize {
+        self.out.len()
     }
 
     /// Adds an operation.

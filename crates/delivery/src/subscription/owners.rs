@@ -10,6 +10,7 @@ use sabir_model::stored::take_u8;
 
 use super::dirty::DirtyBlocks;
 use super::states::block_of;
+use crate::policy::DeathReason;
 
 /// Who has a message that is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,8 @@ pub enum MessageOwner {
     Prepared(u64),
     /// A prepared transaction, which publishes the message when it commits.
     Publishing(u64),
+    /// Nobody: its queue has given it up, and it is to be published elsewhere. It outlives sessions and starts.
+    DeadLetter(DeathReason),
 }
 
 impl MessageOwner {
@@ -35,6 +38,7 @@ impl MessageOwner {
             Self::Lease => (2, 0),
             Self::Prepared(id) => (3, id),
             Self::Publishing(id) => (4, id),
+            Self::DeadLetter(reason) => (5, reason as u64),
         };
         out.push(tag);
         put_u64(out, id);
@@ -52,6 +56,9 @@ impl MessageOwner {
             2 => Self::Lease,
             3 => Self::Prepared(id),
             4 => Self::Publishing(id),
+            5 => Self::DeadLetter(
+                u8::try_from(id).ok().map_or(Err(DecodeError::Field("reason")), DeathReason::stored)?,
+            ),
             _ => return Err(DecodeError::Field("owner")),
         })
     }
@@ -147,6 +154,11 @@ impl Owners {
     fn holding(&self, run: &OwnerRun) -> Holding {
         let (owner, phase) = self.holders[run.holder as usize].0;
         Holding { owner, phase, since_ms: run.since_ms, timeout_ms: run.timeout_ms, token: run.token }
+    }
+
+    /// Whether there are runs of an owner that is wanted.
+    pub fn has(&self, wanted: impl Fn(MessageOwner) -> bool) -> bool {
+        self.holders.iter().any(|((owner, _), runs)| *runs > 0 && wanted(*owner))
     }
 
     /// All runs: where they begin and end, and their terms.
@@ -285,6 +297,16 @@ impl Owners {
     pub fn bytes(&self) -> usize {
         // A leaf of eleven entries is two thirds full, more or less.
         self.runs.len() * (8 + size_of::<OwnerRun>()) * 3 / 2 + self.holders.len() * 72
+    }
+
+    /// The containers in which some begin.
+    pub fn each_block(&self, mut each: impl FnMut(u64)) {
+        let mut last = None;
+        for block in self.runs.keys().map(|start| block_of(*start)) {
+            if last.replace(block) != Some(block) {
+                each(block);
+            }
+        }
     }
 
     /// Appends the stored form of the runs that begin in a container. Tells whether there are any.

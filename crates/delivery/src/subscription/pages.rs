@@ -7,6 +7,9 @@
 //! | 2 owners of runs that begin in a container | 1 · (gap · length · in flight · owner · phase · since · timeout · token) of each |
 //! | 3 counts of rows that begin in a container | 1 · (gap · length · acquired · returned) of each |
 //! | 4 named consumer, by number | 1 · name |
+//! | 5 sizes of rows that begin in a container | 1 · (gap · length · bytes of each message) of each |
+//! | 6 levels of a container, which begins with level 0 | 1 · (gap from where the row before begins · level u8) of each row |
+//! | 7 expiries of rows that begin in a container | 1 · (gap · length · when each message expires, in milliseconds, signed) of each |
 
 use sabir_base::varint::{put_u64, take_u32, take_u64};
 use sabir_model::DecodeError;
@@ -29,6 +32,12 @@ pub enum SubscriptionPage {
     Attempts(u64),
     /// A named consumer.
     Consumer(u64),
+    /// Sizes of what begins in a container.
+    Sizes(u64),
+    /// Levels of a container's messages.
+    Levels(u64),
+    /// Expiries of what begins in a container.
+    Expiries(u64),
 }
 
 impl SubscriptionPage {
@@ -40,6 +49,9 @@ impl SubscriptionPage {
             Self::Owners(number) => (2, number),
             Self::Attempts(number) => (3, number),
             Self::Consumer(number) => (4, number),
+            Self::Sizes(number) => (5, number),
+            Self::Levels(number) => (6, number),
+            Self::Expiries(number) => (7, number),
         };
         out.push(kind);
         out.extend_from_slice(&number.to_be_bytes());
@@ -61,6 +73,9 @@ impl SubscriptionPage {
             2 => Self::Owners(number),
             3 => Self::Attempts(number),
             4 => Self::Consumer(number),
+            5 => Self::Sizes(number),
+            6 => Self::Levels(number),
+            7 => Self::Expiries(number),
             kind => return Err(DecodeError::Version(kind)),
         })
     }
@@ -76,7 +91,23 @@ impl Subscription {
         busy.dirty_containers.take().into_iter().for_each(|n| each(SubscriptionPage::Container(n)));
         busy.owners.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Owners(n)));
         busy.attempts.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Attempts(n)));
+        busy.sizes.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Sizes(n)));
+        busy.levels.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Levels(n)));
+        busy.expiries.dirty.take().into_iter().for_each(|n| each(SubscriptionPage::Expiries(n)));
         busy.dirty_consumers.take().into_iter().for_each(|n| each(SubscriptionPage::Consumer(n)));
+    }
+
+    /// Hands over all pages that there are.
+    pub fn each_page(&self, mut each: impl FnMut(SubscriptionPage)) {
+        each(SubscriptionPage::Header);
+        self.states.each_container(&mut |number| each(SubscriptionPage::Container(number)));
+        let Some(busy) = &self.busy else { return };
+        busy.owners.each_block(|number| each(SubscriptionPage::Owners(number)));
+        busy.attempts.each_block(|number| each(SubscriptionPage::Attempts(number)));
+        busy.sizes.each_block(|number| each(SubscriptionPage::Sizes(number)));
+        busy.levels.each_block(|number| each(SubscriptionPage::Levels(number)));
+        busy.expiries.each_block(|number| each(SubscriptionPage::Expiries(number)));
+        busy.consumers.keys().for_each(|number| each(SubscriptionPage::Consumer(*number)));
     }
 
     /// Appends a page's stored form. Tells whether there is such a page; if not, a stored one is to be deleted.
@@ -89,6 +120,9 @@ impl Subscription {
             SubscriptionPage::Container(number) => self.states.encode_container(number, out),
             SubscriptionPage::Owners(number) => busy.is_some_and(|b| b.owners.encode_block(number, out)),
             SubscriptionPage::Attempts(number) => busy.is_some_and(|b| b.attempts.encode_block(number, out)),
+            SubscriptionPage::Sizes(number) => busy.is_some_and(|b| b.sizes.encode_block(number, out)),
+            SubscriptionPage::Levels(number) => busy.is_some_and(|b| b.levels.encode_block(number, out)),
+            SubscriptionPage::Expiries(number) => busy.is_some_and(|b| b.expiries.encode_block(number, out)),
             SubscriptionPage::Consumer(number) => match busy.and_then(|b| b.consumers.get(&number)) {
                 Some(name) => {
                     put_bytes(out, name.as_bytes());
@@ -127,6 +161,9 @@ impl Subscription {
             SubscriptionPage::Container(number) => self.states.decode_container(number, input)?,
             SubscriptionPage::Owners(number) => self.parts().1.owners.decode_block(number, input)?,
             SubscriptionPage::Attempts(number) => self.parts().1.attempts.decode_block(number, input)?,
+            SubscriptionPage::Sizes(number) => self.parts().1.sizes.decode_block(number, input)?,
+            SubscriptionPage::Levels(number) => self.parts().1.levels.decode_block(number, input)?,
+            SubscriptionPage::Expiries(number) => self.parts().1.expiries.decode_block(number, input)?,
             SubscriptionPage::Consumer(number) => {
                 let name = take_str(input)?.into();
                 self.parts().1.consumers.insert(number, name);

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use sabir_model::DecodeError;
 
 use super::*;
+use crate::policy::{DeathPolicy, DeathReason};
 
 const SESSION: MessageOwner = MessageOwner::Session(9);
 const TERMS: Terms = Terms { owner: SESSION, timeout_ms: 300, token: 5 };
@@ -210,13 +212,18 @@ fn a_stop_in_order_counts_for_nothing_but_flags_what_was_delivered() {
 
 #[test]
 fn a_sealed_subscription_takes_in_nothing() {
-    let mut subscription = with_in_flight(1, 1);
+    let mut subscription = with_in_flight(2, 1);
     assert!(!subscription.admits(&Operation::SealedIfEmpty, 1_000));
-    subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ());
+    assert_eq!(subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ()), 0);
     assert!(!subscription.is_sealed());
-    let one = ranges(0, 1);
-    subscription.apply(&settled(&one, HeldBy::Any), 1_000, &mut ());
-    subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ());
+    let ready = ranges(1, 2);
+    subscription.apply(&settled(&ready, HeldBy::Any), 1_000, &mut ());
+    // What is in flight does not wait.
+    assert!(subscription.admits(&Operation::SealedIfEmpty, 1_000));
+    for _ in 0..2 {
+        assert_eq!(subscription.apply(&Operation::SealedIfEmpty, 1_000, &mut ()), 1);
+        assert!(subscription.is_sealed());
+    }
     let published = Operation::Published { count: 1, transaction: None };
     assert!(!subscription.admits(&published, 1_000));
     assert_eq!(subscription.apply(&published, 1_000, &mut ()), 0);
@@ -311,4 +318,51 @@ fn what_a_transaction_holds_is_its_own_until_it_is_decided() {
     subscription.apply(&Operation::Decided { transaction: 3, commit: true }, 1_000, &mut ());
     assert_eq!(states(&subscription), [Settled, Ready, Ready, Ready, Ready]);
     assert!(!subscription.is_redelivered(4), "nobody saw it before it was committed");
+}
+
+#[test]
+fn what_came_back_too_often_is_given_up_in_runs_of_the_same_count() {
+    let mut queue = Subscription::default();
+    queue.set_deaths(DeathPolicy { dead_letters: true, delivery_limit: Some(1) });
+    queue.apply(&Operation::Published { count: 6, transaction: None }, 0, &mut ());
+    let terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
+    let back = |queue: &mut Subscription, messages: Range<u64>, counted: bool| {
+        let ranges = RangesBuffer::of(std::iter::once(messages));
+        let ranges = ranges.ranges();
+        queue.apply(&Operation::Acquired { ranges, terms }, 1, &mut ());
+        let held_by = HeldBy::Owner(terms.owner);
+        queue.apply(&Operation::Returned { ranges, held_by, counted, not_before_ms: 0 }, 2, &mut ());
+    };
+    back(&mut queue, 0..6, true);
+    back(&mut queue, 2..3, false);
+    assert!(!queue.has_dead_letters());
+    back(&mut queue, 1..5, true);
+    let waiting: Vec<_> = queue.dead_letters().collect();
+    assert_eq!(waiting, [(1..5, DeathReason::DeliveryLimit)]);
+    assert_eq!((queue.backlog().messages, queue.attempts(1)), (2, None));
+    // A start, its session's end, or what settles anything leaves them.
+    queue.apply(&Operation::Started { clean: false }, 3, &mut ());
+    let all = RangesBuffer::of(std::iter::once(0..6));
+    let settled = Operation::Settled { ranges: all.ranges(), held_by: HeldBy::Any, why: Settlement::Dropped };
+    assert_eq!(queue.apply(&settled, 4, &mut ()), 2);
+    let held_by = HeldBy::Owner(MessageOwner::DeadLetter(DeathReason::DeliveryLimit));
+    let some = RangesBuffer::of(std::iter::once(1..4));
+    let published = Operation::Settled { ranges: some.ranges(), held_by, why: Settlement::DeadLettered };
+    assert!(queue.admits(&published, 5));
+    assert_eq!(queue.apply(&published, 5, &mut ()), 3);
+    assert!(!queue.admits(&published, 5), "once");
+    assert_eq!(queue.dead_letters().collect::<Vec<_>>(), [(4..5, DeathReason::DeliveryLimit)]);
+    assert_eq!(queue.floor(), 4);
+}
+
+#[test]
+fn without_a_place_for_dead_letters_what_is_given_up_is_gone() {
+    let mut queue = Subscription::default();
+    queue.set_deaths(DeathPolicy { dead_letters: false, delivery_limit: Some(0) });
+    queue.apply(&Operation::Published { count: 2, transaction: None }, 0, &mut ());
+    let terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
+    let all = RangesBuffer::of(std::iter::once(0..2));
+    queue.apply(&Operation::Acquired { ranges: all.ranges(), terms }, 1, &mut ());
+    queue.apply(&Operation::Released { owner: terms.owner, counted: true }, 2, &mut ());
+    assert_eq!((queue.floor(), queue.has_dead_letters()), (2, false));
 }

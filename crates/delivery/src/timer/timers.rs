@@ -49,6 +49,13 @@ pub enum TimerTarget {
     },
     /// What is kept elsewhere under a number.
     Kept(u64),
+    /// A message is published that was kept back in a queue.
+    Message {
+        /// The queue's subscription.
+        subscription: SubscriptionNo,
+        /// Which.
+        offset: u64,
+    },
 }
 
 impl TimerTarget {
@@ -65,6 +72,11 @@ impl TimerTarget {
                 out.push(1);
                 put_u64(out, number);
             }
+            Self::Message { subscription, offset } => {
+                out.push(2);
+                put_u64(out, subscription.0);
+                put_u64(out, offset);
+            }
         }
     }
 
@@ -77,6 +89,7 @@ impl TimerTarget {
                 attempts: Attempts::decode(input)?,
             },
             1 => Self::Kept(take_u64(input)?),
+            2 => Self::Message { subscription: SubscriptionNo(take_u64(input)?), offset: take_u64(input)? },
             tag => return Err(DecodeError::Version(tag)),
         })
     }

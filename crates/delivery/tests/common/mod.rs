@@ -42,6 +42,8 @@ pub struct Client1 {
     pub session: i64,
     pub rebalance: i64,
     pub protocol_type: &'static str,
+    pub host: Text,
+    pub connection: u64,
 }
 
 pub fn text(s: &str) -> Text {
@@ -66,6 +68,8 @@ pub fn dynamic() -> Client1 {
         session: SESSION,
         rebalance: REBALANCE,
         protocol_type: "consumer",
+        host: text("127.0.0.1"),
+        connection: 1,
     }
 }
 
@@ -87,7 +91,8 @@ impl Client1 {
         JoinRequest {
             member: self.member.clone(),
             instance: self.instance.clone(),
-            client: ClientIdentity { id: text("app"), host: text("127.0.0.1") },
+            client: ClientIdentity { id: text("app"), host: self.host.clone() },
+            connection: self.connection,
             protocol_type: text(self.protocol_type),
             protocols: self.protocols.clone(),
             session_timeout_ms: self.session,

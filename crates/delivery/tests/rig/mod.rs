@@ -18,6 +18,15 @@ pub const NUMBER: SubscriptionNo = SubscriptionNo(1);
 pub struct World {
     pub groups: u64,
     pub expires_ms: i64,
+    /// How many levels messages have; 0 where the queue has none.
+    pub levels: u64,
+}
+
+impl World {
+    /// The level of a message.
+    pub fn level(&self, offset: u64) -> u8 {
+        (offset * 7 / 3).checked_rem(self.levels).unwrap_or(0) as u8
+    }
 }
 
 impl Messages for World {
@@ -138,6 +147,19 @@ impl Rig {
         }
     }
 
+    /// A queue with so many levels.
+    pub fn by_level(levels: u64) -> Self {
+        let mut rig = Self::shared();
+        rig.world.levels = levels;
+        rig.dispatcher = rig.new_dispatcher();
+        rig
+    }
+
+    fn new_dispatcher(&self) -> Dispatcher {
+        let dispatcher = Dispatcher::new(self.kind.0, self.kind.1);
+        if self.world.levels > 0 { dispatcher.by_level() } else { dispatcher }
+    }
+
     /// A queue that all consumers share.
     pub fn shared() -> Self {
         Self::new(Access::Shared, GroupOrder::Free)
@@ -193,6 +215,9 @@ impl Rig {
         for _ in 0..entries {
             let Some(body) = self.journal.pop_front() else { break };
             for (_, operation) in OperationList::decode(&body).expect("just written").iter() {
+                if let Operation::Published { count, .. } = operation {
+                    self.note_levels(count);
+                }
                 let (dispatcher, timers) = (&mut self.dispatcher, &mut self.timers);
                 let mut ear = Ear { dispatcher, timers, acquired: BTreeSet::new() };
                 concerned = self.subscription.apply(&operation, self.now_ms, &mut ear);
@@ -202,6 +227,30 @@ impl Rig {
             }
         }
         concerned
+    }
+
+    fn note_levels(&mut self, count: u32) {
+        let end = self.subscription.end();
+        for offset in (end..end + u64::from(count)).filter(|_| self.world.levels > 0) {
+            self.subscription.note_level(offset..offset + 1, self.world.level(offset));
+        }
+    }
+
+    /// What is dealt in a queue with levels is the first of what is ready and was not dealt before.
+    fn check_levels(&self, dispatched: &[Dispatched]) {
+        let ready = |offset: &u64| self.subscription.state(*offset) == MessageState::Ready;
+        let mut ready: Vec<u64> =
+            (self.subscription.floor()..self.subscription.end()).filter(ready).collect();
+        for body in &self.journal {
+            for (_, operation) in OperationList::decode(body).expect("just written").iter() {
+                if let Operation::Acquired { ranges, .. } = operation {
+                    ready.retain(|offset| !ranges.iter().any(|range| range.contains(offset)));
+                }
+            }
+        }
+        ready.sort_by_key(|offset| (std::cmp::Reverse(self.world.level(*offset)), *offset));
+        let dealt: Vec<u64> = dispatched.iter().map(|dispatched| dispatched.offset).collect();
+        assert_eq!(dealt, ready[..dealt.len()]);
     }
 
     /// Sends what waited for this acquisition; what was not acquired is not sent.
@@ -224,6 +273,9 @@ impl Rig {
         let mut decided = Decided::default();
         let (subscription, demands) = (&self.subscription, &mut self.demands);
         self.dispatcher.dispatch(subscription, demands, self.now_ms, 1_000, &mut self.world, &mut decided);
+        if self.world.levels > 0 {
+            self.check_levels(&decided.dispatched);
+        }
         self.activated.append(&mut decided.active);
         if let Some(to) = decided.claim {
             self.propose(&Operation::Claimed { to });
@@ -248,7 +300,8 @@ impl Rig {
         for each in dispatched {
             by_owner.entry(each.owner).or_default().push(each.offset..each.offset + 1);
         }
-        for (owner, ranges) in by_owner {
+        for (owner, mut ranges) in by_owner {
+            ranges.sort_by_key(|range| range.start);
             let ranges = RangesBuffer::of(ranges);
             self.token += u64::from(self.token > 0);
             let terms = Terms { owner, timeout_ms: self.timeout_ms, token: self.token };
@@ -324,7 +377,7 @@ impl Rig {
         self.journal.clear();
         self.held_back.clear();
         self.subscription = restored(&self.subscription);
-        self.dispatcher = Dispatcher::new(self.kind.0, self.kind.1);
+        self.dispatcher = self.new_dispatcher();
         self.demands = Demands::default();
         self.apply(&Operation::Started { clean });
     }
@@ -338,6 +391,7 @@ fn restored(subscription: &Subscription) -> Subscription {
             SubscriptionPage::Container(number),
             SubscriptionPage::Owners(number),
             SubscriptionPage::Attempts(number),
+            SubscriptionPage::Levels(number),
         ]
     }));
     pages.extend(subscription.consumers().map(|(number, _)| SubscriptionPage::Consumer(number)));
@@ -348,5 +402,6 @@ fn restored(subscription: &Subscription) -> Subscription {
             again.decode_page(page, &stored).expect("just written");
         }
     }
+    again.recount();
     again
 }

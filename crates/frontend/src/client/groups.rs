@@ -37,6 +37,10 @@ pub struct GroupSummary {
     pub state: String,
     /// What kind of group it is, by the protocol's name.
     pub kind: String,
+    /// The protocol whose group it is, where that is told.
+    pub protocol: Option<String>,
+    /// The namespace it is in, where that is told.
+    pub namespace: Option<String>,
 }
 
 /// A consumer group.

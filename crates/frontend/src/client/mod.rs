@@ -1,5 +1,5 @@
-//! The client side of a protocol as the command line uses it, without the protocol's own terms: messages and load, which every
-//! protocol has, and the administration of topics and groups where it has that.
+//! The client side of a protocol as the command line uses it, without the protocol's own terms: messages, which every protocol has,
+//! and load and the administration of topics and groups where it has them.
 //!
 //! Futures are local: a client is used from one thread.
 
@@ -51,12 +51,14 @@ pub struct ClientError {
     pub failure: Failure,
     /// What went wrong, with the protocol's own name for it.
     pub message: String,
+    /// The partition and the offset that a read failed at, where it was at one.
+    pub at: Option<(i32, i64)>,
 }
 
 impl ClientError {
     /// A failure with its explanation.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into() }
+        Self { failure, message: message.into(), at: None }
     }
 }
 
@@ -76,8 +78,9 @@ pub trait Connector: Send + Sync {
         &[]
     }
 
-    /// Connects to `address` (host:port).
-    fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Client>>;
+    /// Connects to `address` (host:port). The caller waits `within` for that, and again for each answer: the client has no shorter time
+    /// of its own.
+    fn connect(&self, address: &str, within: Duration) -> LocalFuture<'static, Box<dyn Client>>;
 
     /// Puts load on the broker at `address`, counting into `progress`, until the plan is fulfilled.
     fn bench(
@@ -151,7 +154,7 @@ pub struct ClusterInfo {
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outgoing {
-    /// Where to: by key, or in turn, where absent.
+    /// Where to; absent, the client chooses, by the key where there is one.
     pub partition: Option<i32>,
     /// What places it and compacts it.
     pub key: Option<Bytes>,

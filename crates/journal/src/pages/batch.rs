@@ -1,4 +1,4 @@
-//! What one commit changes.
+//! What a transaction changes.
 
 use super::{MAX_KEY, MAX_PAGE, PageError};
 
@@ -11,7 +11,7 @@ pub struct PageChange {
     pub page: Option<Vec<u8>>,
 }
 
-/// Changes that are committed together. Of two changes of one key the later one counts.
+/// Changes that are put into a transaction together. Of two changes of one key the later one counts.
 #[derive(Debug, Clone, Default)]
 pub struct PageBatch {
     changes: Vec<PageChange>,
@@ -44,6 +44,13 @@ impl PageBatch {
         self.bytes
     }
 
+    /// About how much memory it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        /// Two allocations of each change, rounded up.
+        const ALLOCATIONS: usize = 32;
+        self.bytes + self.changes.len() * (size_of::<PageChange>() + ALLOCATIONS)
+    }
+
     /// How many changes it has.
     pub fn len(&self) -> usize {
         self.changes.len()
@@ -55,16 +62,15 @@ impl PageBatch {
     }
 
     /// The changes by key, one a key, each within the limits.
-    pub(super) fn into_sorted(self) -> Result<Vec<PageChange>, PageError> {
-        let mut changes = self.changes;
-        for change in &changes {
+    pub(super) fn sorted(&self) -> Result<Vec<&PageChange>, PageError> {
+        for change in &self.changes {
             let page = change.page.as_ref().map_or(0, Vec::len);
             if change.key.len() > MAX_KEY || page > MAX_PAGE {
                 return Err(PageError::TooLarge { key: change.key.len(), page });
             }
         }
         // Reversed before the stable sort, so that the later of two stands first and is the one that is kept.
-        changes.reverse();
+        let mut changes: Vec<_> = self.changes.iter().rev().collect();
         changes.sort_by(|a, b| a.key.cmp(&b.key));
         changes.dedup_by(|later, kept| later.key == kept.key);
         Ok(changes)

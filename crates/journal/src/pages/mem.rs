@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{PageBatch, PageError, PageStore, Visit};
+use super::{PageBatch, PageError, PageStore, PageTransaction, Visit, ended};
 
 type Pages = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -26,7 +26,19 @@ pub enum CommitFault {
 pub struct MemPages {
     committed: Mutex<Arc<Pages>>,
     faults: Mutex<Vec<CommitFault>>,
+    /// Held by the transaction that is open.
+    open: Mutex<()>,
 }
+
+/// What was put and is not committed.
+struct MemTransaction<'a> {
+    store: &'a MemPages,
+    /// `None` once it has failed.
+    changes: Option<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+const PATH: &str = "pages in memory";
 
 impl MemPages {
     /// An empty store.
@@ -37,7 +49,7 @@ impl MemPages {
     /// The store as a crash at this moment leaves it: another one, with what has been committed.
     pub fn crash(&self) -> Arc<Self> {
         let committed = Mutex::new(self.committed.lock().clone());
-        Arc::new(Self { committed, faults: Mutex::default() })
+        Arc::new(Self { committed, ..Self::default() })
     }
 
     /// Makes the next commit fail; of several, the one set last comes first.
@@ -56,7 +68,7 @@ impl MemPages {
     }
 
     fn failed(fault: CommitFault) -> PageError {
-        let path = String::from("pages in memory");
+        let path = String::from(PATH);
         match fault {
             CommitFault::Full => PageError::Full { path },
             CommitFault::NotDone | CommitFault::Done => {
@@ -82,25 +94,40 @@ impl PageStore for MemPages {
         Ok(())
     }
 
-    fn commit(&self, batch: PageBatch) -> Result<(), PageError> {
-        let changes = batch.into_sorted()?;
-        let fault = self.faults.lock().pop();
-        if let Some(fault @ (CommitFault::NotDone | CommitFault::Full)) = fault {
-            return Err(Self::failed(fault));
-        }
-        let mut committed = self.committed.lock();
-        let pages = Arc::make_mut(&mut committed);
-        for change in changes {
-            match change.page {
-                Some(page) => pages.insert(change.key, page),
-                None => pages.remove(&change.key),
-            };
-        }
-        fault.map_or(Ok(()), |fault| Err(Self::failed(fault)))
+    fn begin(&self) -> Result<Box<dyn PageTransaction + '_>, PageError> {
+        let alone = self.open.lock();
+        Ok(Box::new(MemTransaction { store: self, changes: Some(BTreeMap::new()), _alone: alone }))
     }
 
     fn stored_bytes(&self) -> Result<u64, PageError> {
         Ok(self.committed.lock().iter().map(|(key, page)| (key.len() + page.len()) as u64).sum())
+    }
+}
+
+impl PageTransaction for MemTransaction<'_> {
+    fn put(&mut self, portion: &PageBatch) -> Result<(), PageError> {
+        let mut changes = self.changes.take().ok_or_else(|| ended(PATH.into()))?;
+        let sorted = portion.sorted()?.into_iter();
+        changes.extend(sorted.map(|change| (change.key.clone(), change.page.clone())));
+        self.changes = Some(changes);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), PageError> {
+        let changes = self.changes.ok_or_else(|| ended(PATH.into()))?;
+        let fault = self.store.faults.lock().pop();
+        if let Some(fault @ (CommitFault::NotDone | CommitFault::Full)) = fault {
+            return Err(MemPages::failed(fault));
+        }
+        let mut committed = self.store.committed.lock();
+        let pages = Arc::make_mut(&mut committed);
+        for (key, page) in changes {
+            match page {
+                Some(page) => pages.insert(key, page),
+                None => pages.remove(&key),
+            };
+        }
+        fault.map_or(Ok(()), |fault| Err(MemPages::failed(fault)))
     }
 }
 

@@ -1,29 +1,33 @@
 //! Pages: what projections and a node's own tables are checkpointed as, by key, in one ordered store beside the journal.
 //!
 //! The journal is the truth; a page store holds what a replay would give again, up to one sequence. So it is written only
-//! at a checkpoint, and a commit is all or nothing: after a crash at any moment the store is what it was after its last
-//! commit, or after the one under way.
+//! at a checkpoint, and a [transaction](PageTransaction) is all or nothing: after a crash at any moment the store is what it was after its
+//! last commit, or after the one under way.
 //!
 //! [`Paged`] is a resident map whose changed entries become pages at a checkpoint. Closed history (old index pages, timer
 //! runs) is put into the same [`PageBatch`] as pages of its own and read back with [`PageStore::get`].
 
 mod batch;
+mod capture;
 #[cfg(any(test, feature = "testing"))]
 mod mem;
 mod paged;
 #[cfg(test)]
 mod paged_tests;
 mod redb;
+mod rising;
 mod split;
 #[cfg(test)]
 mod suite;
 mod summary;
 
 pub use batch::{PageBatch, PageChange};
+pub use capture::{CapturedKey, PageCapture, StoredMark, stored_entries};
 #[cfg(any(test, feature = "testing"))]
 pub use mem::{CommitFault, MemPages};
 pub use paged::{Budget, PageDecodeError, PageKey, PageValue, Paged};
 pub use redb::RedbPages;
+pub use rising::Rising;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -119,8 +123,8 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, PageErro
 
 /// An ordered store of pages by key.
 ///
-/// Readers see the last committed batch, whole, while another commits. Whatever is read from disk has been
-/// verified against checksums. All methods block and may be called from any thread; commits exclude one another.
+/// Readers see what was committed last, whole, while a transaction is open. Whatever is read from disk has been
+/// verified against checksums. All methods block and may be called from any thread; transactions exclude one another.
 pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// The page under `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError>;
@@ -129,21 +133,55 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
     /// until told to stop. All of them are of one committed state.
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError>;
 
-    /// Applies a batch atomically; it is durable on return. After an error the store holds all of it or, as far as is known, none:
-    /// what later calls see is what it holds. [`PageError::TooLarge`] always means none.
-    fn commit(&self, batch: PageBatch) -> Result<(), PageError>;
+    /// Begins a transaction, once the one that is open has ended.
+    fn begin(&self) -> Result<Box<dyn PageTransaction + '_>, PageError>;
+
+    /// A transaction of one batch: what there is no space for has what is [set aside](Self::keep_reserve).
+    fn commit(&self, batch: PageBatch) -> Result<(), PageError> {
+        let once = || {
+            let mut transaction = self.begin()?;
+            transaction.put(&batch)?;
+            transaction.commit()
+        };
+        match once() {
+            Err(PageError::Full { .. }) if self.give_up_reserve() => once(),
+            result => result,
+        }
+    }
 
     /// What the store takes on its disk, in bytes.
     fn stored_bytes(&self) -> Result<u64, PageError>;
 
-    /// Sets space aside that a commit may have where the disk has none left, if the store has not enough of it; false if the disk
+    /// Sets space aside that a transaction may have where the disk has none left, if the store has not enough of it; false if the disk
     /// gives none.
     fn keep_reserve(&self) -> bool {
         true
+    }
+
+    /// Gives that up, for a transaction that found the disk full and is tried again; false if there is none.
+    fn give_up_reserve(&self) -> bool {
+        false
     }
 
     /// How long the oldest write or sync that is not done has been under way; zero if there is none, or if nothing watches the disk.
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+/// Changes that are seen together or not at all: one that is dropped before it is committed has changed nothing.
+///
+/// What was put takes no memory in proportion: it is written as it comes, where nothing refers to it.
+pub trait PageTransaction {
+    /// Adds changes; of two changes of one key the later one counts. After an error it is over, and nothing of it is kept.
+    fn put(&mut self, portion: &PageBatch) -> Result<(), PageError>;
+
+    /// Makes all of it visible at once; it is durable on return. After an error the store holds all of it or, as far as is known, none:
+    /// what later calls see is what it holds.
+    fn commit(self: Box<Self>) -> Result<(), PageError>;
+}
+
+/// What a transaction answers that an earlier error has ended.
+fn ended(path: String) -> PageError {
+    PageError::Io { path, source: Arc::new(std::io::Error::other("the transaction has failed before")) }
 }

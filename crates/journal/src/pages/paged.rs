@@ -13,22 +13,19 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::ops::{ControlFlow, Range};
 
 use rustc_hash::FxHashMap;
-use sabir_base::crc::crc32c_parts;
 
-use super::split::{self, Parts};
-use super::summary::Summary;
-use super::{PageChange, PageError, PageStore};
+use super::{CapturedKey, PageCapture, PageChange, PageError, PageStore, Rising, StoredMark};
 
 /// Why bytes are not the form of a key or value: one line for the error that names the page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PageDecodeError(pub String);
 
-/// A key with a stored form. Equal keys have equal bytes and different keys different ones.
-pub trait PageKey: Clone + Eq + Hash + fmt::Debug {
+/// A key with a stored form. Equal keys have equal bytes and different keys different ones. They are written in their order, which is to be that
+/// of their stored forms, at least for most of them: what comes in rising order fills a store's pages, and what does not leaves them half empty.
+pub trait PageKey: Clone + Ord + Hash + fmt::Debug {
     /// Appends the stored form, at most 400 bytes.
     fn encode(&self, out: &mut Vec<u8>);
 
@@ -58,11 +55,13 @@ impl Budget {
     /// Well below a millisecond of encoding on any machine this runs on.
     pub const MILLISECOND: Self = Self { entries: 512, bytes: 256 << 10 };
 
-    fn spent(&self) -> bool {
+    /// Whether nothing is left of it.
+    pub fn spent(&self) -> bool {
         self.entries == 0 || self.bytes == 0
     }
 
-    fn spend(&mut self, bytes: usize) {
+    /// Takes an entry of so many bytes off.
+    pub fn spend(&mut self, bytes: usize) {
         self.entries = self.entries.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -78,40 +77,12 @@ struct Entry<V> {
     mark: Mark,
 }
 
-/// What the store knows of an entry, or of one that was removed.
+/// What is known of an entry, or of one that was removed.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     /// The era of its last change.
     changed: Era,
-    /// How many pages of it the store may hold.
-    stored: u32,
-    /// The checksum that stands for it in the summary, if it is counted there.
-    counted: Option<u32>,
-}
-
-impl Mark {
-    const NEW: Self = Self { changed: CAPTURED, stored: 0, counted: None };
-}
-
-#[derive(Debug)]
-struct Captured<K> {
-    key: K,
-    /// What the mark said before; it counts again if the commit fails.
-    stored: u32,
-}
-
-/// The changes captured for the checkpoint under way.
-#[derive(Debug)]
-struct Capture<K> {
-    prefix: Vec<u8>,
-    keys: Vec<Captured<K>>,
-    changes: Vec<PageChange>,
-    scratch: Vec<u8>,
-    summary: Summary,
-    /// What is committed, if that is known.
-    stored_summary: Option<Summary>,
-    /// Whether nothing is left to capture.
-    finished: bool,
+    stored: StoredMark,
 }
 
 /// A map that is wholly in memory, with its changed entries written as pages at a checkpoint.
@@ -125,34 +96,25 @@ pub struct Paged<K, V> {
     removed: FxHashMap<K, Mark>,
     /// The keys whose mark says this era, each once.
     dirty: Vec<K>,
-    /// The keys that were dirty at the cut; one whose mark no longer says the era before has been captured.
-    due: Vec<K>,
+    /// The keys that were dirty at the cut; one whose mark no longer says the era before has been captured. Those that were looked at stay there for a checkpoint that fails.
+    due: Rising<K>,
     era: Era,
     under_way: bool,
-    capture: Capture<K>,
+    capture: PageCapture<K>,
 }
 
 impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// An empty map whose pages will lie under `prefix`.
     pub fn new(prefix: &[u8]) -> Self {
-        let capture = Capture {
-            prefix: prefix.to_vec(),
-            keys: Vec::new(),
-            changes: Vec::new(),
-            scratch: Vec::new(),
-            summary: Summary::default(),
-            stored_summary: None,
-            finished: false,
-        };
         Self {
             entries: FxHashMap::default(),
             removed: FxHashMap::default(),
             dirty: Vec::new(),
-            due: Vec::new(),
+            due: Rising::default(),
             // The era before the first must not be CAPTURED.
             era: CAPTURED + 2,
             under_way: false,
-            capture,
+            capture: PageCapture::new(prefix).noting_few(),
         }
     }
 
@@ -191,7 +153,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
         let entry = self.entries.get_mut(key)?;
         if entry.mark.changed != self.era {
             if entry.mark.changed == self.era - 1 {
-                self.capture.value(key, entry);
+                entry.capture(key, &mut self.capture);
             }
             entry.mark.changed = self.era;
             self.dirty.push(key.clone());
@@ -204,9 +166,9 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
         if let Some(there) = self.get_mut(&key) {
             return Some(std::mem::replace(there, value));
         }
-        let mut mark = self.removed.remove(&key).unwrap_or(Mark::NEW);
+        let mut mark = self.removed.remove(&key).unwrap_or(NEW);
         if mark.changed == self.era - 1 {
-            self.capture.removal(&key, &mut mark);
+            self.capture.remove(&key, &mut mark.stored);
         }
         if mark.changed != self.era {
             mark.changed = self.era;
@@ -228,7 +190,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let mut entry = self.entries.remove(key)?;
         if entry.mark.changed == self.era - 1 {
-            self.capture.value(key, &mut entry);
+            entry.capture(key, &mut self.capture);
         }
         if entry.mark.changed != self.era {
             entry.mark.changed = self.era;
@@ -245,32 +207,33 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     pub fn begin_checkpoint(&mut self) {
         assert!(!self.under_way, "a checkpoint of this map is under way");
         self.under_way = true;
-        self.capture.finished = false;
+        self.capture.begin();
         self.era += 1;
-        self.due = std::mem::take(&mut self.dirty);
+        self.due = Rising::new(std::mem::take(&mut self.dirty));
     }
 
     /// Captures entries that are due, within the budget, which it draws on; true while more are due. A value larger than
     /// what is left is still captured whole.
     pub fn capture(&mut self, budget: &mut Budget) -> bool {
         while !budget.spent()
-            && let Some(key) = self.due.pop()
+            && let Some(key) = self.due.take().cloned()
         {
             budget.spend(self.capture_due(&key));
         }
-        if self.under_way && self.due.is_empty() {
+        let more = self.due.left() > 0;
+        if self.under_way && !more {
             self.capture.finish();
         }
-        !self.due.is_empty()
+        more
     }
 
     fn capture_due(&mut self, key: &K) -> usize {
         let cut = self.era - 1;
         if let Some(entry) = self.entries.get_mut(key).filter(|e| e.mark.changed == cut) {
-            return self.capture.value(key, entry);
+            return entry.capture(key, &mut self.capture);
         }
         if let Some(mut mark) = self.removed.get(key).copied().filter(|m| m.changed == cut) {
-            self.capture.removal(key, &mut mark);
+            self.capture.remove(key, &mut mark.stored);
             self.removed.remove(key);
         }
         0
@@ -278,7 +241,7 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
 
     /// The changes captured since the last call, for the checkpoint's batch.
     pub fn take_captured(&mut self) -> Vec<PageChange> {
-        std::mem::take(&mut self.capture.changes)
+        self.capture.take()
     }
 
     /// The batch with everything captured has been committed.
@@ -286,34 +249,36 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// # Panics
     /// If something that was due had not been captured, or something captured not been taken.
     pub fn checkpoint_committed(&mut self) {
-        assert!(self.capture.finished && self.capture.changes.is_empty(), "the checkpoint left pages out");
-        self.capture.keys = Vec::new();
-        self.capture.stored_summary = Some(self.capture.summary);
+        self.capture.committed();
+        self.due = Rising::default();
         self.under_way = false;
     }
 
     /// The checkpoint was given up, or its batch may not have been committed: what it captured, and what was still due,
     /// is due for the next one.
     pub fn checkpoint_failed(&mut self) {
-        self.capture.changes.clear();
-        self.capture.stored_summary = None;
-        for captured in std::mem::take(&mut self.capture.keys) {
-            self.redirty(captured.key, captured.stored);
+        for captured in self.capture.failed() {
+            let CapturedKey { ref key, .. } = captured;
+            self.mark_of(key).stored.widen(&captured);
         }
-        for key in std::mem::take(&mut self.due) {
-            self.redirty(key, 0);
+        for key in std::mem::take(&mut self.due).into_all() {
+            self.redirty(key);
         }
         self.under_way = false;
     }
 
-    fn redirty(&mut self, key: K, stored: u32) {
-        let mark = match self.entries.get_mut(&key) {
+    fn mark_of(&mut self, key: &K) -> &mut Mark {
+        match self.entries.get_mut(key) {
             Some(entry) => &mut entry.mark,
-            None => self.removed.entry(key.clone()).or_insert(Mark::NEW),
-        };
-        mark.stored = mark.stored.max(stored);
-        if mark.changed != self.era {
-            mark.changed = self.era;
+            None => self.removed.entry(key.clone()).or_insert(NEW),
+        }
+    }
+
+    fn redirty(&mut self, key: K) {
+        let era = self.era;
+        let mark = self.mark_of(&key);
+        if mark.changed != era {
+            mark.changed = era;
             self.dirty.push(key);
         }
     }
@@ -335,94 +300,28 @@ impl<K: PageKey, V: PageValue> Paged<K, V> {
     /// without a trace in the store is [`PageError::Incomplete`], since its pages may have been lost.
     pub fn restore(prefix: &[u8], store: &dyn PageStore) -> Result<Self, PageError> {
         let mut map = Self::new(prefix);
-        let (mut expected, mut open) = (None, FxHashMap::<Vec<u8>, Parts>::default());
-        store.scan(prefix, &[], &mut |stored_key, page| {
-            if stored_key == prefix {
-                expected = Some(Summary::decode(page).map_err(undecodable(stored_key))?);
-                return Ok(ControlFlow::Continue(()));
-            }
-            let (key, number) =
-                split::take_number(&stored_key[prefix.len()..]).map_err(undecodable(stored_key))?;
-            let parts = open.entry(key.to_vec()).or_default();
-            if parts.add(number, page).map_err(undecodable(stored_key))? {
-                let parts = open.remove(key).unwrap_or_default();
-                map.restore_entry(key, &parts).map_err(undecodable(stored_key))?;
-            }
-            Ok(ControlFlow::Continue(()))
+        let capture = PageCapture::restore(prefix, store, |key, value, stored| {
+            let mark = Mark { stored, ..NEW };
+            map.entries.insert(key, Entry { value: V::decode(value)?, mark });
+            Ok(())
         })?;
-        let found = map.capture.summary;
-        if open.is_empty() && expected == Some(found) {
-            map.capture.stored_summary = expected;
-            return Ok(map);
-        }
-        let detail = match expected {
-            None => "no summary of them".to_owned(),
-            Some(expected) => format!("{found} and {} in parts, where {expected} were written", open.len()),
-        };
-        Err(PageError::Incomplete { prefix: prefix.to_vec(), detail })
-    }
-
-    fn restore_entry(&mut self, key: &[u8], parts: &Parts) -> Result<(), PageDecodeError> {
-        let value = parts.joined();
-        let mut mark = Mark { stored: parts.count(), ..Mark::NEW };
-        self.capture.summary.count(&mut mark.counted, crc32c_parts(&[key, &value]));
-        self.entries.insert(K::decode(key)?, Entry { value: V::decode(&value)?, mark });
-        Ok(())
+        map.capture = capture.noting_few();
+        Ok(map)
     }
 }
 
-fn undecodable(key: &[u8]) -> impl Fn(PageDecodeError) -> PageError {
-    move |error| PageError::Undecodable { key: key.to_vec(), detail: error.0 }
-}
+/// Of what no store knows.
+const NEW: Mark = Mark { changed: CAPTURED, stored: StoredMark::NONE };
 
-impl<K: PageKey> Capture<K> {
-    /// Puts an entry's pages as they are now and deletes those it no longer has; gives its encoded bytes.
-    fn value<V: PageValue>(&mut self, key: &K, entry: &mut Entry<V>) -> usize {
-        let mut value = std::mem::take(&mut self.scratch);
-        value.clear();
-        entry.value.encode(&mut value);
-        let pages = split::pages(&value);
-        let count = pages.len() as u32;
-        self.keys.push(Captured { key: key.clone(), stored: entry.mark.stored });
-        for (number, page) in (0..count).zip(pages) {
-            self.push(key, number, Some(page));
-        }
-        self.delete(key, count..entry.mark.stored);
-        entry.mark.changed = CAPTURED;
-        entry.mark.stored = count;
-        let mut stored_key = Vec::new();
-        key.encode(&mut stored_key);
-        self.summary.count(&mut entry.mark.counted, crc32c_parts(&[&stored_key, &value]));
-        let bytes = value.len();
-        self.scratch = value;
+impl<V: PageValue> Entry<V> {
+    /// Captures it as it is now; gives its encoded bytes.
+    fn capture<K: PageKey>(&mut self, key: &K, capture: &mut PageCapture<K>) -> usize {
+        let Self { value, mark } = self;
+        let bytes = capture.capture(key, &mut mark.stored, |out| {
+            value.encode(out);
+            true
+        });
+        mark.changed = CAPTURED;
         bytes
-    }
-
-    /// Deletes all pages of an entry that was removed.
-    fn removal(&mut self, key: &K, mark: &mut Mark) {
-        self.keys.push(Captured { key: key.clone(), stored: mark.stored });
-        self.delete(key, 0..mark.stored);
-        self.summary.uncount(&mut mark.counted);
-        *mark = Mark::NEW;
-    }
-
-    /// Adds the summary, unless the one in the store still holds.
-    fn finish(&mut self) {
-        if !self.finished && self.stored_summary != Some(self.summary) {
-            let page = Some(self.summary.encode());
-            self.changes.push(PageChange { key: self.prefix.clone(), page });
-        }
-        self.finished = true;
-    }
-
-    fn delete(&mut self, key: &K, numbers: Range<u32>) {
-        numbers.for_each(|number| self.push(key, number, None));
-    }
-
-    fn push(&mut self, key: &K, number: u32, page: Option<Vec<u8>>) {
-        let mut stored = self.prefix.clone();
-        key.encode(&mut stored);
-        split::put_number(&mut stored, number);
-        self.changes.push(PageChange { key: stored, page });
     }
 }

@@ -390,3 +390,34 @@ proptest! {
         prop_assert_eq!(run.committed, run.model);
     }
 }
+
+#[test]
+fn many_new_entries_are_written_in_rising_order_and_fill_the_stores_pages() {
+    const COUNT: u64 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) =
+        super::RedbPages::open(&dir.path().join("pages"), super::RedbPages::CACHE_BYTES).unwrap();
+    let mut map: Paged<Key, Value> = Paged::new(b"map");
+    for i in 0..COUNT {
+        map.insert(Key((i * 7919 % COUNT).to_be_bytes().to_vec()), Value(vec![7; 40]));
+    }
+    map.begin_checkpoint();
+    let (mut transaction, mut last, mut bytes) = (store.begin().unwrap(), Vec::new(), 0);
+    let mut more = true;
+    while more {
+        let mut budget = Budget::MILLISECOND;
+        more = map.capture(&mut budget);
+        let mut portion = PageBatch::default();
+        portion.extend(map.take_captured());
+        bytes += portion.bytes();
+        for change in portion.sorted().unwrap().into_iter().filter(|change| change.key != b"map") {
+            assert!(change.key > last, "behind what was captured before");
+            last.clone_from(&change.key);
+        }
+        transaction.put(&portion).unwrap();
+    }
+    transaction.commit().unwrap();
+    map.checkpoint_committed();
+    let stored = store.stored_bytes().unwrap();
+    assert!(5 * stored < 8 * bytes as u64, "{stored} for {bytes}");
+}

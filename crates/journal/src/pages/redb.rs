@@ -6,6 +6,9 @@
 //!
 //! What frees space on a full disk is a commit, and a commit takes space first. So some is kept in a [file](reserve) beside the
 //! store, given up when a commit finds no other, and taken again when there is more.
+//!
+//! A transaction takes no more memory than the store's cache and a few bytes for each page that it writes: redb holds up to half of the cache
+//! of it, and writes the rest to pages that nothing refers to before the commit.
 
 mod checked;
 mod reserve;
@@ -19,13 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard};
-use redb::{Builder, Database, ReadableDatabase, TableDefinition};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use sabir_base::panics::contain;
 
 use self::checked::{Checked, RawFile, WatchedFile};
 use self::reserve::{Reserve, ReserveFile};
-use super::{Opened, PageBatch, PageChange, PageError, PageStore, Visit};
+use super::{Opened, PageBatch, PageChange, PageError, PageStore, PageTransaction, Visit, ended};
 use crate::disk::{UnderWay, file_size_limit};
 
 /// The number is that of the stored form.
@@ -39,8 +42,10 @@ const RESERVE_MOST: u64 = 256 << 20;
 pub struct RedbPages {
     path: PathBuf,
     reopen: Box<dyn Fn() -> Result<Database, PageError> + Send + Sync>,
-    /// `None` after a failed commit, until the next call opens it anew and so learns what the file holds.
+    /// `None` after a failed transaction, until the next call opens it anew and so learns what the file holds.
     database: RwLock<Option<Database>>,
+    /// Held by the transaction that is open.
+    open: Mutex<()>,
     /// `None` where it could not even be opened.
     reserve: Option<Box<dyn Reserve>>,
     under_way: Arc<UnderWay>,
@@ -81,27 +86,11 @@ impl RedbPages {
 
     fn start(
         path: PathBuf,
-        open: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
+        reopen: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
     ) -> Result<Self, PageError> {
-        let database = RwLock::new(Some(open()?));
-        Ok(Self { path, reopen: Box::new(open), database, reserve: None, under_way: Arc::default() })
-    }
-
-    fn try_commit(&self, changes: &[PageChange]) -> Result<(), PageError> {
-        let result = self.run(|database| write(database, changes));
-        if result.is_err() {
-            // It refuses everything after a failure; what the file holds is seen by opening it again.
-            *self.database.write() = None;
-        }
-        result
-    }
-
-    fn give_up_reserve(&self) -> bool {
-        let given = self.reserve.as_ref().is_some_and(|r| self.under_way.during(|| r.give_up()));
-        if given {
-            tracing::warn!(path = %self.path.display(), "the disk is full: the space kept for this commit is used");
-        }
-        given
+        let database = RwLock::new(Some(reopen()?));
+        let (open, under_way) = (Mutex::default(), Arc::default());
+        Ok(Self { path, reopen: Box::new(reopen), database, open, reserve: None, under_way })
     }
 
     fn wanted_reserve(&self) -> u64 {
@@ -121,11 +110,68 @@ impl RedbPages {
                 return Ok(guard);
             }
             drop(guard);
-            let mut database = self.database.write();
-            if database.is_none() {
+            // Whoever waited here for a transaction to end would keep all others from reading beside it.
+            if let Some(mut database) = self.database.try_write()
+                && database.is_none()
+            {
                 *database = Some((self.reopen)()?);
             }
         }
+    }
+}
+
+/// A transaction of redb's, which holds what it cannot do without. It writes what exceeds half of the store's cache as it comes.
+struct OpenTransaction<'a> {
+    transaction: WriteTransaction,
+    // Let go of behind it.
+    database: RwLockReadGuard<'a, Option<Database>>,
+}
+
+struct RedbTransaction<'a> {
+    store: &'a RedbPages,
+    /// `None` once it is over.
+    open: Option<OpenTransaction<'a>>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl RedbTransaction<'_> {
+    fn end(&mut self) {
+        if let Some(open) = self.open.take() {
+            let _ = guarded(|| {
+                drop(open);
+                Ok(())
+            });
+        }
+    }
+
+    fn failed(&mut self, reason: redb::Error) -> PageError {
+        self.end();
+        // It refuses everything after a failure; what the file holds is seen by opening it again.
+        *self.store.database.write() = None;
+        error(&self.store.path, reason)
+    }
+}
+
+impl Drop for RedbTransaction<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl PageTransaction for RedbTransaction<'_> {
+    fn put(&mut self, portion: &PageBatch) -> Result<(), PageError> {
+        let changes = portion.sorted().inspect_err(|_| self.end())?;
+        let Some(open) = &self.open else { return Err(ended(self.store.path.display().to_string())) };
+        let put = guarded(|| put(&open.transaction, &changes));
+        put.map_err(|reason| self.failed(reason))
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<(), PageError> {
+        let open = self.open.take().ok_or_else(|| ended(self.store.path.display().to_string()))?;
+        let OpenTransaction { transaction, database } = open;
+        let committed = guarded(|| Ok(transaction.commit()?));
+        drop(database);
+        committed.map_err(|reason| self.failed(reason))
     }
 }
 
@@ -143,7 +189,9 @@ fn create(path: &Path, cache_bytes: usize) -> Result<(), redb::Error> {
 
 fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> {
     let database = Builder::new().set_cache_size(cache_bytes).create_with_backend(Checked::create(file)?)?;
-    write(&database, &[])
+    let transaction = begin(&database)?;
+    put(&transaction, &[])?;
+    Ok(transaction.commit()?)
 }
 
 fn open(path: &Path, cache_bytes: usize, under_way: &Arc<UnderWay>) -> Result<Database, PageError> {
@@ -177,20 +225,22 @@ fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Err
     Ok(database)
 }
 
-/// Writes changes that are sorted by key as one durable transaction.
-fn write(database: &Database, changes: &[PageChange]) -> Result<(), redb::Error> {
+/// Begins a durable transaction.
+fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    {
-        let mut table = transaction.open_table(PAGES)?;
-        for PageChange { key, page } in changes {
-            match page {
-                None => drop(table.remove(key.as_slice())?),
-                Some(page) => drop(table.insert(key.as_slice(), page.as_slice())?),
-            }
+    Ok(transaction)
+}
+
+/// Puts changes that are sorted by key.
+fn put(transaction: &WriteTransaction, changes: &[&PageChange]) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(PAGES)?;
+    for PageChange { key, page } in changes {
+        match page {
+            None => drop(table.remove(key.as_slice())?),
+            Some(page) => drop(table.insert(key.as_slice(), page.as_slice())?),
         }
     }
-    transaction.commit()?;
     Ok(())
 }
 
@@ -249,18 +299,33 @@ impl PageStore for RedbPages {
         visited
     }
 
-    fn commit(&self, batch: PageBatch) -> Result<(), PageError> {
-        let changes = batch.into_sorted()?;
-        match self.try_commit(&changes) {
-            Err(PageError::Full { .. }) if self.give_up_reserve() => self.try_commit(&changes),
-            result => result,
+    fn begin(&self) -> Result<Box<dyn PageTransaction + '_>, PageError> {
+        let alone = self.open.lock();
+        let database = self.opened()?;
+        let begun = guarded(|| begin(database.as_ref().expect("`opened` gives no other")));
+        let mut transaction = RedbTransaction { store: self, open: None, _alone: alone };
+        match begun {
+            Ok(begun) => transaction.open = Some(OpenTransaction { transaction: begun, database }),
+            Err(reason) => {
+                drop(database);
+                return Err(transaction.failed(reason));
+            }
         }
+        Ok(Box::new(transaction))
     }
 
     fn keep_reserve(&self) -> bool {
         let Some(reserve) = &self.reserve else { return true };
         // No space for it is no failure: it is tried again.
         self.under_way.during(|| reserve.fill(self.wanted_reserve()).is_ok())
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        let given = self.reserve.as_ref().is_some_and(|r| self.under_way.during(|| r.give_up()));
+        if given {
+            tracing::warn!(path = %self.path.display(), "the disk is full: the space kept for this commit is used");
+        }
+        given
     }
 
     fn under_way(&self) -> Duration {

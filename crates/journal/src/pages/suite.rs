@@ -14,6 +14,11 @@ pub(super) fn run(mut store: impl FnMut() -> Box<dyn PageStore>) {
         what_is_too_large_is_refused_whole,
         a_scan_sees_one_state,
         many_pages_of_all_sizes,
+        portions_are_seen_together,
+        what_is_not_committed_changes_nothing,
+        of_portions_too_the_later_change_counts,
+        a_portion_that_is_too_large_ends_the_transaction,
+        transactions_exclude_one_another,
     ];
     for case in cases {
         case(&*store());
@@ -21,9 +26,13 @@ pub(super) fn run(mut store: impl FnMut() -> Box<dyn PageStore>) {
 }
 
 fn put(store: &dyn PageStore, pages: &[(&[u8], &[u8])]) {
+    store.commit(batch(pages)).unwrap();
+}
+
+fn batch(pages: &[(&[u8], &[u8])]) -> PageBatch {
     let mut batch = PageBatch::default();
     pages.iter().for_each(|(key, page)| batch.put(key.to_vec(), page.to_vec()));
-    store.commit(batch).unwrap();
+    batch
 }
 
 fn keys(store: &dyn PageStore, prefix: &[u8], from: &[u8]) -> Vec<Vec<u8>> {
@@ -140,4 +149,80 @@ fn many_pages_of_all_sizes(store: &dyn PageStore) {
     };
     store.scan(b"", b"", visit).unwrap();
     assert_eq!(i, 2000);
+}
+
+fn portions_are_seen_together(store: &dyn PageStore) {
+    put(store, &[(b"a", b"1"), (b"b", b"1")]);
+    let mut transaction = store.begin().unwrap();
+    for number in 0..200u32 {
+        let number = number.to_be_bytes();
+        transaction.put(&batch(&[(&number, &[7; MAX_PAGE]), (b"a", &number)])).unwrap();
+        assert_eq!(store.get(b"a").unwrap().unwrap(), b"1", "read beside it");
+        assert_eq!((store.get(&number).unwrap(), keys(store, b"", b"").len()), (None, 2));
+    }
+    let mut away = PageBatch::default();
+    away.delete(b"b".to_vec());
+    transaction.put(&away).unwrap();
+    assert_eq!(keys(store, b"b", b""), [b"b"]);
+    transaction.commit().unwrap();
+    assert_eq!(store.get(b"a").unwrap().unwrap(), 199u32.to_be_bytes());
+    assert_eq!((store.get(b"b").unwrap(), keys(store, b"", b"").len()), (None, 201));
+    store.begin().unwrap().commit().unwrap();
+    assert_eq!(keys(store, b"", b"").len(), 201);
+}
+
+fn what_is_not_committed_changes_nothing(store: &dyn PageStore) {
+    put(store, &[(b"a", b"1")]);
+    for _ in 0..3 {
+        let mut transaction = store.begin().unwrap();
+        for number in 0..200u32 {
+            transaction.put(&batch(&[(&number.to_be_bytes(), &[7; MAX_PAGE]), (b"a", b"2")])).unwrap();
+        }
+        drop(transaction);
+        assert_eq!(keys(store, b"", b""), [b"a"]);
+        assert_eq!(store.get(b"a").unwrap().unwrap(), b"1");
+    }
+    put(store, &[(b"b", b"2")]);
+    assert_eq!(keys(store, b"", b""), [b"a", b"b"]);
+}
+
+fn of_portions_too_the_later_change_counts(store: &dyn PageStore) {
+    put(store, &[(b"c", b"0")]);
+    let mut transaction = store.begin().unwrap();
+    transaction.put(&batch(&[(b"b", b"1"), (b"a", b"1"), (b"c", b"1")])).unwrap();
+    let mut second = batch(&[(b"a", b"2")]);
+    second.delete(b"b".to_vec());
+    second.delete(b"c".to_vec());
+    transaction.put(&second).unwrap();
+    transaction.put(&batch(&[(b"b", b"3")])).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.get(b"a").unwrap().unwrap(), b"2");
+    assert_eq!(store.get(b"b").unwrap().unwrap(), b"3");
+    assert_eq!(store.get(b"c").unwrap(), None);
+}
+
+fn a_portion_that_is_too_large_ends_the_transaction(store: &dyn PageStore) {
+    let mut transaction = store.begin().unwrap();
+    transaction.put(&batch(&[(b"a", b"1")])).unwrap();
+    let refused = transaction.put(&batch(&[(b"b", b"1"), (b"c", &[2; MAX_PAGE + 1])]));
+    assert!(matches!(refused, Err(PageError::TooLarge { .. })));
+    assert!(matches!(transaction.put(&batch(&[(b"d", b"1")])), Err(PageError::Io { .. })));
+    assert!(matches!(transaction.commit(), Err(PageError::Io { .. })));
+    assert_eq!(keys(store, b"", b""), [b""; 0]);
+    put(store, &[(b"a", b"2")]);
+    assert_eq!(keys(store, b"", b""), [b"a"]);
+}
+
+fn transactions_exclude_one_another(store: &dyn PageStore) {
+    let mut transaction = store.begin().unwrap();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| put(store, &[(b"a", b"2")]));
+        transaction.put(&batch(&[(b"a", b"1"), (b"b", b"1")])).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!other.is_finished() && keys(store, b"", b"").is_empty());
+        transaction.commit().unwrap();
+        other.join().unwrap();
+    });
+    assert_eq!(store.get(b"a").unwrap().unwrap(), b"2");
+    assert_eq!(store.get(b"b").unwrap().unwrap(), b"1");
 }

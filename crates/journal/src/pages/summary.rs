@@ -37,6 +37,11 @@ impl Summary {
         }
     }
 
+    /// How many entries are stored.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut page = Vec::with_capacity(BYTES);
         page.push(FORM);

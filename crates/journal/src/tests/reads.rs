@@ -345,3 +345,84 @@ fn the_frame_is_looked_at_whatever_part_of_a_block_is_read() {
     }
     assert_eq!(rig.journal.stats().cold_reads, before + 2, "the frame is read once for a window");
 }
+
+fn wrong_bits(rig: &Rig, skip: u64, lasting: bool) {
+    rig.disk.inject(Injection { op: Some(Op::Read), skip, fault: Fault::WrongBits, lasting });
+}
+
+/// What a reader does that has a checksum: it has forgotten what is wrong, and reads once more.
+fn checked(rig: &Rig, sequence: u64, len: usize) -> Result<Bytes, ()> {
+    let is_right = |bytes: &Bytes| *bytes == payload_of(sequence, PAYLOAD)[..len];
+    let read = || outcome(rig, sequence, 32, len as u32).ok().filter(is_right);
+    read().map_or_else(
+        || {
+            rig.journal.forget(Sequence(sequence), 32, len as u32);
+            read().ok_or(())
+        },
+        Ok,
+    )
+}
+
+#[test]
+fn wrong_bits_of_one_read_are_kept_until_they_are_forgotten() {
+    let rig = roomy_rig(160);
+    let right = payload_of(1, PAYLOAD);
+    wrong_bits(&rig, 0, false);
+    let before = rig.journal.stats().cold_reads;
+    for _ in 0..2 {
+        assert_ne!(outcome(&rig, 1, 32, 30_000).unwrap(), right[..30_000]);
+    }
+    assert_eq!(rig.journal.stats().cold_reads, before + 1);
+    // The window goes whole, whichever of its bytes were found wrong.
+    rig.journal.forget(Sequence(1), 20_032, 10);
+    assert_eq!(outcome(&rig, 1, 32, 30_000).unwrap(), right[..30_000]);
+    assert_eq!(outcome(&rig, 1, 20_032, 10).unwrap(), right[20_000..20_010]);
+    assert_eq!(rig.journal.stats().cold_reads, before + 2);
+    // What is right, was forgotten or is not there harms nobody.
+    for (sequence, offset, len) in [(1, 0, 10), (2, 0, u32::MAX), (999, 0, 1), (0, 0, 1)] {
+        rig.journal.forget(Sequence(sequence), offset, len);
+    }
+    assert_eq!(outcome(&rig, 1, 32, 30_000).unwrap(), right[..30_000]);
+}
+
+#[test]
+fn bits_that_stay_wrong_are_found_right_once_the_disk_is_good() {
+    let rig = roomy_rig(160);
+    wrong_bits(&rig, 0, true);
+    for _ in 0..3 {
+        assert_eq!(checked(&rig, 1, 30_000), Err(()));
+    }
+    rig.disk.end_faults();
+    assert!(checked(&rig, 1, 30_000).is_ok());
+}
+
+#[test]
+fn readers_of_one_window_all_get_what_is_right() {
+    let rig = roomy_rig(160);
+    wrong_bits(&rig, 0, false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(checked(&rig, 1, 30_000).is_ok()));
+        }
+    });
+}
+
+#[test]
+fn wrong_bits_that_were_loaded_ahead_are_read_anew_and_no_others() {
+    let rig = roomy_rig(160);
+    for sequence in 1..=3 {
+        bytes_of(rig.journal.read(Sequence(sequence), 32, PAYLOAD as u32).unwrap());
+    }
+    wrong_bits(&rig, 0, false);
+    rig.journal.take_read_ahead().expect("it runs on").run();
+    for sequence in 4..=9 {
+        let bytes = checked(&rig, sequence, PAYLOAD).unwrap();
+        assert_eq!(bytes, payload_of(sequence, PAYLOAD));
+        while let Some(stretch) = rig.journal.take_read_ahead() {
+            stretch.run();
+        }
+    }
+    let before = rig.journal.stats().cold_reads;
+    assert!(outcome(&rig, 2, 32, PAYLOAD as u32).is_ok());
+    assert_eq!(rig.journal.stats().cold_reads, before, "what is right is still kept");
+}

@@ -196,7 +196,7 @@ fn walk(
     limit: usize,
     pauses: &Pauses<'_>,
 ) -> Result<RecordSummary, BatchError> {
-    Walk { from, taken: 0 }.records(header, limit as u64, &mut || pauses.pause())
+    Walk::new(from, &mut || pauses.pause()).records(header, limit as u64)
 }
 
 #[derive(Debug)]
@@ -237,37 +237,35 @@ impl Next {
     }
 }
 
-struct Walk<R> {
+struct Walk<'p, R> {
     from: R,
     /// Bytes taken so far.
     taken: u64,
+    /// There, `pause` is called next.
+    pause_at: u64,
+    pause: &'p mut dyn FnMut(),
 }
 
-impl<R: BufRead> Walk<R> {
-    fn records(
-        mut self,
-        header: &BatchHeader,
-        limit: u64,
-        pause: &mut dyn FnMut(),
-    ) -> Result<RecordSummary, BatchError> {
+impl<'p, R: BufRead> Walk<'p, R> {
+    fn new(from: R, pause: &'p mut dyn FnMut()) -> Self {
+        Self { from, taken: 0, pause_at: PAUSE, pause }
+    }
+
+    fn records(mut self, header: &BatchHeader, limit: u64) -> Result<RecordSummary, BatchError> {
         let mut next = Next::new(header, limit);
-        self.all(&mut next, pause).map_err(|problem| match problem {
+        self.all(&mut next).map_err(|problem| match problem {
             Problem::What(what) => BatchError::Record { index: next.index, what },
             Problem::TooLarge => BatchError::TooLarge { limit: limit as usize },
             Problem::Decompress => BatchError::Decompress(header.compression().unwrap_or_default()),
         })
     }
 
-    fn all(&mut self, next: &mut Next, pause: &mut dyn FnMut()) -> Result<RecordSummary, Problem> {
-        let mut pause_at = PAUSE;
+    fn all(&mut self, next: &mut Next) -> Result<RecordSummary, Problem> {
         while next.index < next.count {
-            if !self.whole_ones(next, pause_at)? {
+            if !self.whole_ones(next)? {
                 self.in_pieces(next)?;
             }
-            if self.taken >= pause_at {
-                pause_at = self.taken + PAUSE;
-                pause();
-            }
+            self.pause_when_due();
         }
         match self.from.fill_buf() {
             Ok([]) => Ok(RecordSummary { bytes: self.taken, ..next.found }),
@@ -276,15 +274,27 @@ impl<R: BufRead> Walk<R> {
         }
     }
 
-    /// Takes the records that lie in the buffer whole, up to one that ends at `pause_at` or behind it; false if there is none.
-    fn whole_ones(&mut self, next: &mut Next, pause_at: u64) -> Result<bool, Problem> {
+    /// Between records, and within one: a single record may have millions of headers.
+    fn pause_when_due(&mut self) {
+        if self.taken >= self.pause_at {
+            self.pause_at = self.taken + PAUSE;
+            (self.pause)();
+        }
+    }
+
+    /// Takes the records that lie in the buffer whole and are no longer than what is walked without a pause, up to one that ends at the
+    /// next pause or behind it; false if there is none.
+    fn whole_ones(&mut self, next: &mut Next) -> Result<bool, Problem> {
         let buffer = self.from.fill_buf().map_err(|_| Problem::Decompress)?;
         if buffer.is_empty() {
             return Err(Problem::What(LENGTH));
         }
         let (mut rest, begun) = (buffer, self.taken);
-        while next.index < next.count && self.taken < pause_at {
+        while next.index < next.count && self.taken < self.pause_at {
             let Some((record, behind)) = split_record(rest) else { break };
+            if record.len() as u64 > PAUSE {
+                break;
+            }
             let taken = begun + (buffer.len() - behind.len()) as u64;
             if taken > next.end {
                 return Err(Problem::TooLarge);
@@ -296,7 +306,7 @@ impl<R: BufRead> Walk<R> {
         Ok(self.taken > begun)
     }
 
-    /// Takes a record that does not lie in the buffer whole, or has a length that no record has: only its lengths are held.
+    /// Takes a record that is long, does not lie in the buffer whole, or has a length that no record has: only its lengths are held.
     fn in_pieces(&mut self, next: &mut Next) -> Result<(), Problem> {
         let len = self.varint(u64::MAX, LONGEST_32)?;
         let len =
@@ -330,6 +340,7 @@ impl<R: BufRead> Walk<R> {
                 return Err(Problem::What(HEADER_KEY));
             }
             self.nullable(end)?;
+            self.pause_when_due();
         }
         if self.taken == end { Ok(time) } else { Err(Problem::What(BEHIND)) }
     }
@@ -375,6 +386,7 @@ impl<R: BufRead> Walk<R> {
             self.from.consume(step as usize);
             self.taken += step;
             len -= step;
+            self.pause_when_due();
         }
         Ok(())
     }
@@ -440,7 +452,7 @@ fn skip_nullable(rest: &mut &[u8]) -> Result<bool, &'static str> {
     }
 }
 
-/// A zigzag varint of 32 bits. Kafka's clients read no more than five bytes of one, so neither is more taken of a producer.
+/// A zigzag varint of 32 bits. Clients read no more than five bytes of one, so neither is more taken of a producer.
 #[inline]
 fn take_number(rest: &mut &[u8]) -> Result<i32, &'static str> {
     let before = rest.len();
@@ -614,10 +626,10 @@ mod tests {
         let header = BatchHeader::parse(&batch(Compression::None, 1)).unwrap();
         for (record, good) in cases {
             let body = [&[2 * record.len() as u8], &record[..]].concat();
-            let whole = Walk { from: &body[..], taken: 0 }.records(&header, 1000, &mut || {});
+            let whole = Walk::new(&body[..], &mut || {}).records(&header, 1000);
             assert_eq!(whole.is_ok(), good, "{record:?}: {whole:?}");
             let from = BufReader::with_capacity(1, Pieces(&body, 1));
-            let pieces = Walk { from, taken: 0 }.records(&header, 1000, &mut || {});
+            let pieces = Walk::new(from, &mut || {}).records(&header, 1000);
             assert_eq!(pieces, whole, "{record:?}");
         }
     }
@@ -685,10 +697,10 @@ mod tests {
             }
         }
         for body in bodies {
-            let whole = Walk { from: &body[..], taken: 0 }.records(&header, 1000, &mut || {});
+            let whole = Walk::new(&body[..], &mut || {}).records(&header, 1000);
             for size in [1, 2, 3] {
                 let from = BufReader::with_capacity(size, Pieces(&body, size));
-                let pieces = Walk { from, taken: 0 }.records(&header, 1000, &mut || {});
+                let pieces = Walk::new(from, &mut || {}).records(&header, 1000);
                 assert_eq!(pieces.is_ok(), whole.is_ok(), "{body:?}: {pieces:?}, {whole:?}");
                 if let (Ok(pieces), Ok(whole)) = (pieces, whole.clone()) {
                     assert_eq!(pieces, whole);
@@ -703,6 +715,24 @@ mod tests {
             let mut pauses = 0;
             check_records(&batch(codec, 9_000), LIMIT, &mut || pauses += 1).unwrap();
             assert!((3..10).contains(&pauses), "{codec}: {pauses}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_many_headers_or_a_long_value_pauses_within() {
+        let headers: Vec<(&[u8], Option<&[u8]>)> = vec![(b"", None); 500_000];
+        let value = vec![7; 1 << 20];
+        for codec in Compression::ALL {
+            for (value, headers) in [(None, &headers[..]), (Some(&value[..]), &headers[..0])] {
+                let mut builder = BatchBuilder::new(codec);
+                builder.push(1, None, value, headers);
+                let mut pauses = 0;
+                let summary = check_records(&builder.build(), 2 * LIMIT, &mut || pauses += 1).unwrap();
+                assert!(summary.bytes >= 1_000_000);
+                // A long value that lies in memory is stepped over at once.
+                let least = if headers.is_empty() { 1 } else { 3 };
+                assert!((least..10).contains(&pauses), "{codec}, {} headers: {pauses}", headers.len());
+            }
         }
     }
 

@@ -1,11 +1,15 @@
 //! A topic's configuration: its fields, what of them is the topic's own, which of them can be, and how it is stored.
 
 mod kept;
+mod queue;
 mod rules;
 mod stored;
 
 pub use kept::KeptSettings;
+pub use queue::{DeadLetterAddress, GroupOrder, Overflow, QueueConfig};
 pub use rules::{InvalidSetting, KEPT_BYTES, ValidConfig};
+
+use std::sync::Arc;
 
 use crate::batch::Compression;
 
@@ -29,19 +33,14 @@ pub enum Durability {
 }
 
 /// Whether records stay or go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum TopicKind {
     /// Records stay until time or size takes them, whoever read them.
     #[default]
     Retention,
     /// One partition, one owning subscription; what is settled is let go.
-    Queue(QueueConfig),
+    Queue(Arc<QueueConfig>),
 }
-
-/// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub struct QueueConfig {}
 
 /// A field of a [`TopicConfig`] that a topic sets for itself, or leaves to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +153,15 @@ pub struct TopicConfig {
     pub kept: KeptSettings,
 }
 
+/// The largest batch that a queue takes: a message of 128 MiB, with what stands beside its body.
+const QUEUE_MESSAGE_BYTES: u32 = (128 << 20) + (1 << 20);
+
 /// Which fields of a configuration are a topic's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnFields(u16);
 
 impl Default for TopicConfig {
-    /// Kafka's defaults: a week, any size, 1 MiB and a batch header, the producer's time at most an hour ahead.
+    /// What holds of a log that does not say: a week, any size, 1 MiB and a batch header, the producer's time at most an hour ahead.
     fn default() -> Self {
         Self {
             retention_ms: Some(7 * 24 * 3600 * 1000),
@@ -183,6 +185,29 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
+    /// A queue's: nothing is kept for its time or size, and a message may have as many bytes as queues' clients expect.
+    pub fn of_queue(queue: QueueConfig) -> Self {
+        let mut config = Self {
+            kind: TopicKind::Queue(Arc::new(queue)),
+            retention_ms: None,
+            retention_bytes: None,
+            max_message_bytes: QUEUE_MESSAGE_BYTES,
+            ..Self::default()
+        };
+        for field in [TopicField::RetentionMs, TopicField::RetentionBytes, TopicField::MaxMessageBytes] {
+            config.own(field);
+        }
+        config
+    }
+
+    /// What holds for it as a queue; `None` if it is none.
+    pub fn queue(&self) -> Option<&Arc<QueueConfig>> {
+        match &self.kind {
+            TopicKind::Retention => None,
+            TopicKind::Queue(queue) => Some(queue),
+        }
+    }
+
     /// Whether the topic sets a field for itself.
     pub fn owns(&self, field: TopicField) -> bool {
         self.own.0 & field.bit() != 0

@@ -4,18 +4,39 @@
 //! in sync · timestamps behind · ahead · compression u8 (0: the producer's) · level of gzip · of zstd · flush in milliseconds · in
 //! records · list of (name, value) kept · kind u8 (0 retention, 1 queue) · of a queue: its own settings, which begin with their form.
 //!
+//! A queue's settings: form 1 (all defaults, and nothing more), or form 2 · marks u8 (1 not durable, 2 exclusive, 4 auto-delete, 8 single active
+//! consumer, 16 highest priority, 32 dead-letter address, 64 its routing key, 128 a second byte of marks follows: 1 messages are kept back) · order u8 · overflow u8 · one more than each of the limits,
+//! 0 where there is none: of deliveries, a message's milliseconds, the queue's, messages, bytes · then in this order what is marked:
+//! highest priority u8 · exchange · routing key.
+//!
 //! Forms 1 and 2 have fixed integers, little endian; form 1 ends behind the timestamps' bounds, form 2 kept the flush's bounds by name.
 
-use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64, take_u32};
+use std::sync::{Arc, LazyLock};
+
+use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64, take_u32, take_u64};
 
 use super::{
-    Durability, KeptSettings, OwnFields, QueueConfig, TimestampType, TopicConfig, TopicField, TopicKind,
+    DeadLetterAddress, Durability, GroupOrder, KeptSettings, Overflow, OwnFields, QueueConfig, TimestampType,
+    TopicConfig, TopicField, TopicKind,
 };
 use crate::batch::Compression;
-use crate::stored::{DecodeError, put_bytes, take, take_count, take_form, take_str, take_u8};
+use crate::stored::{DecodeError, MORE_MARKS, put_bytes, take, take_count, take_marks, take_str, take_u8};
 
 const FORM: u8 = 3;
-const QUEUE_FORM: u8 = 1;
+/// A queue's settings of this form are the defaults.
+const QUEUE_DEFAULTS: u8 = 1;
+const QUEUE_FORM: u8 = 2;
+
+const NOT_DURABLE: u8 = 1 << 0;
+const EXCLUSIVE: u8 = 1 << 1;
+const AUTO_DELETE: u8 = 1 << 2;
+const SINGLE_ACTIVE: u8 = 1 << 3;
+const MAX_PRIORITY: u8 = 1 << 4;
+const DEAD_LETTER: u8 = 1 << 5;
+const DEAD_LETTER_KEY: u8 = 1 << 6;
+const QUEUE_MARKS: u8 = MORE_MARKS - 1;
+/// In the second byte.
+const DELAYS: u8 = 1 << 0;
 
 impl TopicConfig {
     /// Appends the stored form.
@@ -40,7 +61,7 @@ impl TopicConfig {
             put_bytes(out, name.as_bytes());
             put_bytes(out, value.as_bytes());
         }
-        match self.kind {
+        match &self.kind {
             TopicKind::Retention => out.push(0),
             TopicKind::Queue(queue) => {
                 out.push(1);
@@ -82,20 +103,119 @@ fn take_fields(input: &mut &[u8]) -> Result<TopicConfig, DecodeError> {
         kept: take_kept(input)?,
         kind: match take_u8(input)? {
             0 => TopicKind::Retention,
-            1 => TopicKind::Queue(QueueConfig::decode(input)?),
+            1 => TopicKind::Queue(take_queue(input)?),
             _ => return Err(DecodeError::Field("kind")),
         },
     })
 }
 
+/// Nearly all queues have these: they are held once.
+static DEFAULTS: LazyLock<Arc<QueueConfig>> = LazyLock::new(Arc::default);
+
+fn take_queue(input: &mut &[u8]) -> Result<Arc<QueueConfig>, DecodeError> {
+    let queue = QueueConfig::decode(input)?;
+    Ok(if queue == **DEFAULTS { DEFAULTS.clone() } else { Arc::new(queue) })
+}
+
 impl QueueConfig {
-    /// Appends the stored form: form 1, nothing.
-    fn encode(self, out: &mut Vec<u8>) {
-        out.push(QUEUE_FORM);
+    fn marks(&self) -> u8 {
+        let mark = |on: bool, bit: u8| if on { bit } else { 0 };
+        let key = self.dead_letter.as_ref().and_then(|to| to.routing_key.as_ref());
+        mark(!self.durable, NOT_DURABLE)
+            | mark(self.exclusive, EXCLUSIVE)
+            | mark(self.auto_delete, AUTO_DELETE)
+            | mark(self.single_active, SINGLE_ACTIVE)
+            | mark(self.max_priority.is_some(), MAX_PRIORITY)
+            | mark(self.dead_letter.is_some(), DEAD_LETTER)
+            | mark(key.is_some(), DEAD_LETTER_KEY)
+            | mark(self.delays, MORE_MARKS)
+    }
+
+    /// Appends the stored form. The first one, which is that of the defaults, has nothing behind its number.
+    fn encode(&self, out: &mut Vec<u8>) {
+        if *self == **DEFAULTS {
+            return out.push(QUEUE_DEFAULTS);
+        }
+        out.extend_from_slice(&[QUEUE_FORM, self.marks()]);
+        out.extend(self.delays.then_some(DELAYS));
+        out.extend_from_slice(&[self.order as u8, self.overflow as u8]);
+        put_most(out, self.delivery_limit.map(u64::from));
+        put_most(out, self.message_ttl_ms);
+        put_most(out, self.expires_ms);
+        put_most(out, self.max_length);
+        put_most(out, self.max_length_bytes);
+        out.extend(self.max_priority);
+        if let Some(DeadLetterAddress { exchange, routing_key }) = &self.dead_letter {
+            put_bytes(out, exchange.as_bytes());
+            routing_key.iter().for_each(|key| put_bytes(out, key.as_bytes()));
+        }
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        take_form(input, QUEUE_FORM).map(|()| Self {})
+        match take_u8(input)? {
+            QUEUE_DEFAULTS => Ok(Self::default()),
+            QUEUE_FORM => take_queue_fields(input),
+            newer => Err(DecodeError::Version(newer)),
+        }
+    }
+}
+
+fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
+    let marks = take_marks(input, QUEUE_MARKS | MORE_MARKS, "queue")?;
+    let more = if marks & MORE_MARKS == 0 { 0 } else { take_marks(input, DELAYS, "queue")? };
+    let has = |bit: u8| marks & bit != 0;
+    Ok(QueueConfig {
+        durable: !has(NOT_DURABLE),
+        exclusive: has(EXCLUSIVE),
+        auto_delete: has(AUTO_DELETE),
+        single_active: has(SINGLE_ACTIVE),
+        order: take_order(input)?,
+        overflow: take_overflow(input)?,
+        delivery_limit: take_most(input)?
+            .map(u32::try_from)
+            .transpose()
+            .map_err(|_| DecodeError::Field("delivery limit"))?,
+        message_ttl_ms: take_most(input)?,
+        expires_ms: take_most(input)?,
+        max_length: take_most(input)?,
+        max_length_bytes: take_most(input)?,
+        delays: more & DELAYS != 0,
+        max_priority: has(MAX_PRIORITY).then(|| take_u8(input)).transpose()?,
+        dead_letter: if has(DEAD_LETTER) { Some(take_address(input, has(DEAD_LETTER_KEY))?) } else { None },
+    })
+}
+
+fn take_address(input: &mut &[u8], has_key: bool) -> Result<DeadLetterAddress, DecodeError> {
+    Ok(DeadLetterAddress {
+        exchange: take_str(input)?.into(),
+        routing_key: has_key.then(|| take_str(input)).transpose()?.map(Into::into),
+    })
+}
+
+/// A limit: one more than it, 0 where there is none.
+fn put_most(out: &mut Vec<u8>, most: Option<u64>) {
+    put_u64(out, most.map_or(0, |most| most.saturating_add(1)));
+}
+
+fn take_most(input: &mut &[u8]) -> Result<Option<u64>, DecodeError> {
+    Ok(take_u64(input)?.checked_sub(1))
+}
+
+fn take_order(input: &mut &[u8]) -> Result<GroupOrder, DecodeError> {
+    match take_u8(input)? {
+        0 => Ok(GroupOrder::Free),
+        1 => Ok(GroupOrder::Serial),
+        2 => Ok(GroupOrder::Sticky),
+        _ => Err(DecodeError::Field("order")),
+    }
+}
+
+fn take_overflow(input: &mut &[u8]) -> Result<Overflow, DecodeError> {
+    match take_u8(input)? {
+        0 => Ok(Overflow::DropHead),
+        1 => Ok(Overflow::Reject),
+        2 => Ok(Overflow::RejectAndDeadLetter),
+        _ => Err(DecodeError::Field("overflow")),
     }
 }
 
@@ -142,7 +262,7 @@ fn take_fixed(input: &mut &[u8]) -> Result<TopicConfig, DecodeError> {
         durability: take_durability(input)?,
         kind: match take_u8(input)? {
             0 => TopicKind::Retention,
-            1 => TopicKind::Queue(QueueConfig::default()),
+            1 => TopicKind::Queue(DEFAULTS.clone()),
             _ => return Err(DecodeError::Field("kind")),
         },
         min_insync: u16::from_le_bytes(take(input)?),
@@ -211,7 +331,7 @@ mod tests {
             retention_bytes: Some(1 << 40),
             timestamp_type: TimestampType::LogAppendTime,
             durability: Some(Durability::Os),
-            kind: TopicKind::Queue(QueueConfig::default()),
+            kind: TopicKind::Queue(Arc::default()),
             min_insync: 2,
             compression: Some(Compression::Zstd),
             gzip_level: 9,
@@ -281,6 +401,57 @@ mod tests {
             let mut bad = good.clone();
             bad[at] = 9;
             assert_eq!(TopicConfig::decode(&mut bad.as_slice()), Err(expected), "{at}");
+        }
+    }
+
+    fn every_setting_of_a_queue() -> QueueConfig {
+        QueueConfig {
+            durable: false,
+            exclusive: true,
+            auto_delete: true,
+            single_active: true,
+            order: GroupOrder::Sticky,
+            delivery_limit: Some(20),
+            message_ttl_ms: Some(0),
+            expires_ms: Some(300),
+            max_length: Some(1000),
+            max_length_bytes: Some(u64::MAX - 1),
+            overflow: Overflow::RejectAndDeadLetter,
+            max_priority: Some(9),
+            delays: true,
+            dead_letter: Some(DeadLetterAddress { exchange: "dlx".into(), routing_key: Some("k".into()) }),
+        }
+    }
+
+    #[test]
+    fn a_queues_settings_have_their_stored_form_and_come_back() {
+        let queue = every_setting_of_a_queue();
+        let limits = b"\x15\x01\xad\x02\xe9\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        let golden = [&b"\x02\xff\x01\x02\x02"[..], limits, b"\x09\x03dlx\x01k"].concat();
+        let no_key = DeadLetterAddress { exchange: "".into(), routing_key: None };
+        let plain = QueueConfig { dead_letter: Some(no_key), ..QueueConfig::default() };
+        for (queue, golden) in
+            [(queue, &golden[..]), (plain, b"\x02\x20\0\0\0\0\0\0\0\0"), (QueueConfig::default(), b"\x01")]
+        {
+            let mut bytes = Vec::new();
+            queue.encode(&mut bytes);
+            assert_eq!(bytes, golden);
+            let mut input = golden;
+            assert_eq!(QueueConfig::decode(&mut input), Ok(queue));
+            assert_eq!(input, b"");
+            for len in 0..golden.len() {
+                assert_eq!(QueueConfig::decode(&mut &golden[..len]), Err(DecodeError::Truncated), "{len}");
+            }
+        }
+        for (at, expected) in [
+            (0, DecodeError::Version(0xff)),
+            (2, DecodeError::MoreMarks("queue")),
+            (3, DecodeError::Field("order")),
+            (4, DecodeError::Field("overflow")),
+        ] {
+            let mut bad = golden.clone();
+            bad[at] = 0xff;
+            assert_eq!(QueueConfig::decode(&mut bad.as_slice()), Err(expected));
         }
     }
 

@@ -10,6 +10,10 @@ use crate::connection::Limits;
 /// How long a client that sends no more, or is to be gone, may take to read what is sent to it.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
+/// How much must arrive in which time of a frame that holds memory, while others lack it.
+const PACE: usize = 16 * 1024;
+const PACE_TIME: Duration = Duration::from_millis(300);
+
 /// When a connection that nothing bounds is looked at again.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
@@ -39,6 +43,9 @@ pub(super) struct Progress {
     pub(super) arriving: Option<usize>,
     /// Whether that frame waits for memory that other connections have.
     pub(super) waits: bool,
+    /// Whether memory is held for it, and whether there is too little of that.
+    pub(super) holds: bool,
+    pub(super) is_short: bool,
     /// Bytes that the client has not read yet.
     pub(super) unread: usize,
     /// Whether something is under way that the client waits for, or that it may wait for as long as it likes.
@@ -65,6 +72,8 @@ pub(super) struct Deadlines {
     opened: Instant,
     arriving_since: Option<Instant>,
     waits_since: Option<Instant>,
+    /// Since when its pace is measured, and how much had arrived then.
+    pace: Option<(Instant, usize)>,
     idle_since: Instant,
     silent_since: Instant,
     ended_since: Option<Instant>,
@@ -82,6 +91,7 @@ impl Deadlines {
             opened: now,
             arriving_since: None,
             waits_since: None,
+            pace: None,
             idle_since: now,
             silent_since: now,
             ended_since: None,
@@ -95,6 +105,7 @@ impl Deadlines {
     /// A whole frame was taken out of the input: what arrives now is another one.
     pub(super) fn frame_taken(&mut self) {
         self.arriving_since = None;
+        self.pace = None;
         self.asked = true;
     }
 
@@ -122,6 +133,7 @@ impl Deadlines {
         let all = [
             frame.map(dropped(DropReason::SlowWriter)),
             memory.map(dropped(DropReason::Memory)),
+            self.pace.map(|(since, _)| since + PACE_TIME).map(dropped(DropReason::SlowWriter)),
             hello.map(dropped(DropReason::Handshake)),
             self.unread.map(|(_, until)| until).map(dropped(DropReason::SlowReader)),
             silence.map(|silence| self.silent_since + silence).map(dropped(DropReason::Silent)),
@@ -130,6 +142,15 @@ impl Deadlines {
         ];
         let never = (now + LONG, Overdue::Gone);
         all.into_iter().flatten().fold(never, |a, b| if b.0 < a.0 { b } else { a })
+    }
+
+    /// Since when the pace is measured: from now on, if it was kept, or need not be.
+    fn pace(&self, progress: Progress, now: Instant) -> Option<(Instant, usize)> {
+        let arrived = progress.arriving.filter(|_| progress.holds && !progress.waits)?;
+        let is_going = |(since, before): &(Instant, usize)| {
+            now - *since < PACE_TIME || (progress.is_short && arrived.saturating_sub(*before) < PACE)
+        };
+        self.pace.filter(is_going).or(Some((now, arrived)))
     }
 
     fn look(&mut self, limits: &Limits, progress: Progress, now: Instant) {
@@ -145,6 +166,7 @@ impl Deadlines {
             }
             _ => {}
         }
+        self.pace = self.pace(progress, now);
         if std::mem::take(&mut self.asked) || progress.busy || progress.waits {
             self.idle_since = now;
         }
@@ -173,6 +195,8 @@ mod tests {
     const REST: Progress = Progress {
         arriving: None,
         waits: false,
+        holds: false,
+        is_short: false,
         unread: 0,
         busy: false,
         ended: false,
@@ -269,6 +293,31 @@ mod tests {
         deadlines.frame_taken();
         let next = Progress { arriving: Some(4), ..REST };
         assert_eq!(deadlines.next(&limits(), next, start + seconds(7)), (start + seconds(37), slow));
+    }
+
+    #[test]
+    fn a_frame_keeps_a_pace_while_others_lack_what_it_holds() {
+        let (start, slow) = (Instant::now(), Overdue::Dropped(DropReason::SlowWriter));
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut deadlines = Deadlines::new(start);
+        let arriving = |arrived| Progress { arriving: Some(arrived), holds: true, is_short: true, ..REST };
+        assert_eq!(deadlines.next(&limits(), arriving(5000), start), (at(300), slow));
+        assert_eq!(deadlines.next(&limits(), arriving(5000 + PACE), at(290)), (at(300), slow));
+        assert_eq!(deadlines.next(&limits(), arriving(5000 + PACE), at(300)), (at(600), slow), "it came");
+        let enough = Progress { is_short: false, ..arriving(30_000) };
+        assert_eq!(deadlines.next(&limits(), enough, at(600)), (at(900), slow), "nobody lacks it");
+        for held_back in [Progress { waits: true, ..arriving(30_000) }, Progress { arriving: None, ..enough }]
+        {
+            assert_ne!(
+                deadlines.next(&limits(), held_back, at(900)).0,
+                at(900),
+                "the client is not to blame"
+            );
+        }
+        assert_eq!(deadlines.next(&limits(), arriving(30_000), at(1000)), (at(1300), slow));
+        deadlines.frame_taken();
+        assert_eq!(deadlines.next(&limits(), arriving(20_000), at(1300)), (at(1600), slow), "it is another");
+        assert_eq!(deadlines.next(&limits(), arriving(20_000 + PACE - 1), at(1600)), (at(1600), slow));
     }
 
     #[test]

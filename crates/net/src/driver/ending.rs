@@ -20,7 +20,7 @@ pub enum DropReason {
     FrameSize,
     /// It did not introduce itself in time.
     Handshake,
-    /// A frame took too long to arrive.
+    /// A frame took too long to arrive, or came too slowly while others lacked the memory that it kept.
     SlowWriter,
     /// It did not read what was sent to it.
     SlowReader,
@@ -94,7 +94,9 @@ impl DropReason {
             Self::Foreign => "it speaks another protocol",
             Self::FrameSize => "it sent a frame of a size that is not taken",
             Self::Handshake => "it did not introduce itself in time (net.handshake_timeout)",
-            Self::SlowWriter => "a frame took too long to arrive (net.frame_timeout)",
+            Self::SlowWriter => {
+                "a frame took too long to arrive (net.frame_timeout), or for others that lacked the memory it kept (net.frame_memory)"
+            }
             Self::SlowReader => "what was sent to it was not read in time (net.write_timeout)",
             Self::Idle => "no request for too long (net.idle_timeout)",
             Self::Silent => "nothing came from it for longer than was agreed",

@@ -1,19 +1,20 @@
 //! The bytes that arrived and are not handled yet.
 //!
-//! A connection without anything half-arrived has no buffer: buffers are lent by the I/O thread. What waits for the rest of
-//! its frame is counted against the node's frame memory by the buffer it holds, and holds one only as large as what has
-//! arrived calls for, whatever size it announced.
+//! A connection without anything half-arrived has no buffer: buffers are lent by the I/O thread. More than a little is read only with a
+//! grant of the node's frame memory, which is one as large as what has arrived calls for, whatever size a frame announced; and what waits
+//! is counted by the buffer that it holds.
 
 use std::cell::RefCell;
 
-use crate::memory::{FrameMemory, Grant, GrowingGrant};
+use crate::memory::{FrameMemory, Grant, GrowingGrant, Lack, MemoryPart};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of a lent buffer: what one read takes at most.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of an incomplete frame, and of answers, that a connection may hold although no memory is left for it: they are counted apart.
+/// Bytes that are read without a grant, and of incomplete frames and of answers that a connection may hold although no memory is left
+/// for it: they are counted apart.
 pub const UNCOUNTED: usize = 64 * 1024;
-/// What is no larger is not counted. Incomplete frames up to this size are moved to a buffer of their own size.
+/// What is no larger is not counted.
 pub(super) const SMALL: usize = 4 * 1024;
 /// The buffer for a frame that does not fit a lent one has this size, or that of the frame, and grows with what arrives.
 const LARGE: usize = 1024 * 1024;
@@ -47,11 +48,22 @@ pub struct Input {
     pub bytes: BytesMut,
     /// How many bytes there must be before there is something to take.
     need: usize,
+    /// Bytes that the buffer takes, with what was taken out of it.
+    size: usize,
+    /// Whether the last read had so much that the next may have more.
+    flows: bool,
+    /// What it may have of the memory: all, once a whole frame was taken.
+    part: MemoryPart,
+    /// For a lent buffer. It is given back before more is waited for.
     grant: Option<Grant>,
     /// For a frame that does not fit a lent buffer, instead of the other.
     growing: Option<GrowingGrant>,
-    /// For what little there is where no memory was left.
+    /// Whether the frame that it grew for was taken.
+    is_grown: bool,
+    /// Instead of both, for what little there is.
     little: Option<Grant>,
+    /// What is waited for is not there.
+    lack: Option<Lack>,
 }
 
 impl Default for Input {
@@ -63,7 +75,18 @@ impl Default for Input {
 impl Input {
     /// The input of a connection of which something has been read.
     pub(super) fn beginning(first: &[u8]) -> Self {
-        Self { bytes: BytesMut::from(first), need: 1, grant: None, growing: None, little: None }
+        Self {
+            bytes: BytesMut::from(first),
+            need: 1,
+            size: first.len(),
+            flows: false,
+            part: MemoryPart::Common,
+            grant: None,
+            growing: None,
+            is_grown: false,
+            little: None,
+            lack: None,
+        }
     }
 
     /// Says how many bytes there must be before there is something to take: as many as the frame that has begun has in all.
@@ -85,13 +108,39 @@ impl Input {
     pub(super) fn must_be_granted(&self) -> Option<usize> {
         let capacity = self.capacity();
         // A buffer that has room left is read into first.
-        let full = self.bytes.len() >= self.held();
-        (full && capacity > self.held()).then_some(capacity)
+        let full = self.bytes.len() >= self.most();
+        (full && capacity > self.most()).then_some(capacity)
     }
 
-    /// How large the buffer may be.
-    fn held(&self) -> usize {
-        self.growing.as_ref().map_or(0, GrowingGrant::bytes).max(BUFFER)
+    /// Bytes that are granted for the buffer.
+    fn granted(&self) -> usize {
+        let growing = self.growing.as_ref().map_or(0, GrowingGrant::bytes);
+        growing.max(self.grant.as_ref().map_or(0, Grant::bytes))
+    }
+
+    /// How much may be read.
+    fn most(&self) -> usize {
+        self.granted().max(UNCOUNTED)
+    }
+
+    /// How many bytes may be read now.
+    pub(super) fn room(&self) -> usize {
+        self.most().saturating_sub(self.bytes.len()).max(1)
+    }
+
+    /// So many bytes have been read.
+    pub(super) fn has_read(&mut self, count: usize) {
+        self.flows = count >= UNCOUNTED || self.bytes.len() >= self.most();
+    }
+
+    /// Whether memory is held that others may want while the frame arrives.
+    pub(super) fn holds(&self) -> bool {
+        self.granted() > 0 || self.little.is_some()
+    }
+
+    /// Whether there is too little of what it holds.
+    pub(super) fn is_short(&self, memory: &FrameMemory) -> bool {
+        (self.granted() > 0 && memory.is_short()) || (self.little.is_some() && memory.is_little_short())
     }
 
     /// Takes a grant of `bytes` for the frame under way, instead of a smaller one; false where that has to wait.
@@ -99,22 +148,42 @@ impl Input {
     /// # Errors
     /// No memory is left for what has arrived of it while it waits.
     pub(super) fn grow(&mut self, bytes: usize, memory: &FrameMemory) -> Result<bool, NoMemory> {
-        // What it holds without a claim is none of what it may wait with.
-        self.grant = None;
-        // A claim is one frame's: that of a frame which has been taken out says nothing of the next one.
-        self.growing = self.growing.take().filter(|growing| growing.claim() >= self.need.min(memory.total()));
-        let growing = self.growing.get_or_insert_with(|| GrowingGrant::new(memory, self.need));
-        if growing.try_grow(bytes) {
+        let (given, lack) = self.try_grow(bytes, memory);
+        self.lack = lack;
+        if given {
             self.little = None;
             return Ok(true);
         }
-        let len = self.bytes.len();
-        let kept = growing.bytes() > 0 || Grant::hold(&mut self.little, len, || memory.try_take_little(len));
-        if kept { Ok(false) } else { Err(NoMemory) }
+        if self.granted() == 0 {
+            let (part, len) = (self.part, self.bytes.len());
+            if !Grant::hold(&mut self.little, len, || memory.try_take_little(part, len)) {
+                return Err(NoMemory);
+            }
+            self.shrink();
+        }
+        Ok(false)
+    }
+
+    fn try_grow(&mut self, bytes: usize, memory: &FrameMemory) -> (bool, Option<Lack>) {
+        // What it holds without a claim is none of what it may wait with.
+        self.grant = None;
+        if bytes <= BUFFER && self.need <= BUFFER {
+            self.growing = None;
+            self.grant = memory.try_take_of(self.part, BUFFER);
+            let given = self.grant.is_some();
+            return (given, if given { None } else { memory.lack(self.part, BUFFER, 0) });
+        }
+        // A claim is one frame's: that of a frame which has been taken out says nothing of the next one.
+        self.growing = self.growing.take().filter(|growing| growing.claim() >= self.need.min(memory.total()));
+        let (part, claim) = (self.part, self.need.max(bytes));
+        let growing = self.growing.get_or_insert_with(|| GrowingGrant::new(memory, part, claim));
+        let given = growing.try_grow(bytes);
+        (given, if given { None } else { growing.lack(bytes) })
     }
 
     /// Nothing more is wanted of the frame under way for now.
     pub(super) fn rest(&mut self) {
+        self.lack = None;
         if let Some(growing) = &mut self.growing {
             growing.rest();
         }
@@ -126,54 +195,93 @@ impl Input {
     }
 
     /// Makes room to read on.
-    pub(super) fn make_room(&mut self) {
-        let capacity = self.capacity().min(self.held());
-        let missing = capacity.saturating_sub(self.bytes.len()).max(1);
-        if self.bytes.capacity() > 0 && self.bytes.try_reclaim(missing) {
-            return;
+    pub(super) fn make_room(&mut self, memory: &FrameMemory) {
+        if self.flows && self.granted() == 0 && self.need <= BUFFER {
+            self.grant = memory.try_take_of_plenty(BUFFER);
         }
+        let largest = self.granted().max(BUFFER);
+        let capacity = self.capacity().min(largest);
+        let missing = capacity.saturating_sub(self.bytes.len()).max(1);
+        let fits = self.bytes.capacity() > 0 && self.size <= largest;
+        if !fits || !self.bytes.try_reclaim(missing) {
+            self.move_to(capacity);
+        }
+    }
+
+    /// Moves what there is to a buffer of so many bytes.
+    fn move_to(&mut self, capacity: usize) {
         let mut roomy = if capacity == BUFFER { lend() } else { BytesMut::with_capacity(capacity) };
         roomy.extend_from_slice(&self.bytes);
+        self.size = roomy.capacity();
         give_back(std::mem::replace(&mut self.bytes, roomy));
     }
 
-    /// Settles down to wait for the rest of a frame.
+    /// Settles down to wait for the rest of a frame, or with frames that wait.
     ///
     /// # Errors
     /// No memory is left for what has arrived of it.
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
+        if std::mem::take(&mut self.is_grown) {
+            self.growing = None;
+        }
         if len <= SMALL {
             // It was for frames that have been taken out.
             (self.grant, self.growing, self.little) = (None, None, None);
-            if len == 0 { give_back(std::mem::take(&mut self.bytes)) } else { self.shrink() }
-        } else if self.need > BUFFER {
-            // It may have to wait for the rest later on, and must not do so with what has no claim.
-            let claim = self.need.min(memory.total());
-            if self.growing.as_ref().is_none_or(|growing| growing.bytes() == 0 || growing.claim() < claim) {
-                self.grow(len.max(BUFFER), memory)?;
-            }
-        } else if self.grant.is_none() {
-            self.growing = None;
-            self.grant = memory.try_take(BUFFER);
-            if self.grant.is_some() {
-                self.little = None;
-                return Ok(());
-            }
-            if len > UNCOUNTED || !Grant::hold(&mut self.little, len, || memory.try_take_little(len)) {
-                return Err(NoMemory);
-            }
             self.shrink();
+            return Ok(());
         }
+        if len <= UNCOUNTED && self.granted() == 0 {
+            self.settle_little(memory)?;
+        } else if len > self.granted() || !self.has_claim(memory) {
+            self.grow(len.max(BUFFER), memory)?;
+        }
+        if self.granted() > 0 && self.size > self.granted() {
+            self.move_to(self.capacity().min(self.granted()).max(len));
+        }
+        Ok(())
+    }
+
+    /// Whether it may wait for the rest of its frame with what it holds, or gives that up for it.
+    fn has_claim(&self, memory: &FrameMemory) -> bool {
+        let claims = |growing: &GrowingGrant| growing.claim() >= self.need.min(memory.total());
+        self.need <= BUFFER || self.bytes.len() <= UNCOUNTED || self.growing.as_ref().is_some_and(claims)
+    }
+
+    /// Has what little there is take no more memory than it has bytes, unless there is plenty.
+    fn settle_little(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
+        self.growing = None;
+        self.grant = memory.try_take_of_plenty(BUFFER);
+        if self.grant.is_some() {
+            self.little = None;
+            return Ok(());
+        }
+        let (part, len) = (self.part, self.bytes.len());
+        if !Grant::hold(&mut self.little, len, || memory.try_take_little(part, len)) {
+            self.little = Some(memory.try_take_of(part, len).ok_or(NoMemory)?);
+        }
+        self.shrink();
         Ok(())
     }
 
     /// Moves what there is to a buffer of its size.
     fn shrink(&mut self) {
-        if self.bytes.capacity() > self.bytes.len().max(SMALL) {
+        if self.bytes.is_empty() {
+            self.size = 0;
+            give_back(std::mem::take(&mut self.bytes));
+        } else if self.size > self.bytes.len().max(SMALL) {
             let small = BytesMut::from(&self.bytes[..]);
+            self.size = small.capacity();
             give_back(std::mem::replace(&mut self.bytes, small));
         }
+    }
+
+    /// A frame was taken out: its client is known to send whole ones.
+    #[inline]
+    fn taken(&mut self) {
+        self.need = 1;
+        self.part = MemoryPart::All;
+        self.is_grown = self.growing.is_some();
     }
 
     /// A frame that has been taken out whole, with the grant for it: that is kept as long as any of its bytes are, and no longer.
@@ -191,19 +299,19 @@ impl Input {
     /// # Errors
     /// No memory is left for them.
     pub(super) fn take(&mut self, len: usize, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
-        if len > UNCOUNTED {
+        if len > UNCOUNTED && self.granted() >= len {
             let frame = self.take_passing(len);
             return Ok(self.hand_on(frame));
         }
+        self.taken();
         let frame = Bytes::copy_from_slice(&self.bytes[..len]);
         self.bytes.advance(len);
-        self.need = 1;
         self.keep(frame, memory)
     }
 
     /// Takes the first `len` bytes out; they hold the buffer.
     pub(super) fn take_passing(&mut self, len: usize) -> Bytes {
-        self.need = 1;
+        self.taken();
         self.bytes.split_to(len).freeze()
     }
 
@@ -212,8 +320,9 @@ impl Input {
     /// # Errors
     /// No memory is left for it.
     pub fn grant_for(&mut self, bytes: usize, memory: &FrameMemory) -> Result<Option<Grant>, NoMemory> {
-        let little = || if bytes <= UNCOUNTED { memory.try_take_little(bytes) } else { None };
-        match self.take_grant().or_else(|| memory.try_take(bytes)).or_else(little) {
+        let little =
+            || if bytes <= UNCOUNTED { memory.try_take_little(MemoryPart::All, bytes) } else { None };
+        match self.take_grant().or_else(|| memory.try_take_of(MemoryPart::All, bytes)).or_else(little) {
             None if bytes > SMALL => Err(NoMemory),
             grant => Ok(grant),
         }
@@ -224,10 +333,12 @@ impl Input {
     /// # Errors
     /// No memory is left for it.
     fn keep(&mut self, frame: Bytes, memory: &FrameMemory) -> Result<Bytes, NoMemory> {
-        if frame.len() <= SMALL {
+        let len = frame.len();
+        if len <= SMALL {
             return Ok(frame);
         }
-        let grant = memory.try_take_little(frame.len()).ok_or(NoMemory)?;
+        let little = if len <= UNCOUNTED { memory.try_take_little(MemoryPart::All, len) } else { None };
+        let grant = little.or_else(|| memory.try_take_of(MemoryPart::All, len)).ok_or(NoMemory)?;
         Ok(Bytes::from_owner(Granted { frame, _grant: grant }))
     }
 }
@@ -246,7 +357,7 @@ fn lend() -> BytesMut {
 fn give_back(mut buffer: BytesMut) {
     buffer.clear();
     // One that requests still share is left to them.
-    let whole = buffer.capacity() > 0 && buffer.try_reclaim(BUFFER) && buffer.capacity() < 2 * BUFFER;
+    let whole = buffer.capacity() > 0 && buffer.try_reclaim(BUFFER) && buffer.capacity() <= BUFFER + SMALL;
     if whole {
         BUFFERS.with_borrow_mut(|kept| {
             if kept.len() < SPARE {
@@ -262,8 +373,15 @@ mod tests {
 
     fn with(bytes: usize) -> Input {
         let mut input = Input::default();
-        input.make_room();
+        input.make_room(&FrameMemory::new(0));
         input.bytes.extend_from_slice(&vec![1; bytes]);
+        input
+    }
+
+    /// Of a client that has sent a whole frame before.
+    fn known(bytes: usize) -> Input {
+        let mut input = with(bytes + 1);
+        drop(input.take_passing(1));
         input
     }
 
@@ -280,43 +398,55 @@ mod tests {
         assert!(slow.bytes.capacity() <= SMALL);
         assert_eq!((slow.bytes.len(), memory.granted()), (3, 0));
         slow.need(5000);
-        slow.make_room();
+        slow.make_room(&memory);
         assert!(slow.bytes.len() == 3 && slow.bytes.capacity() >= BUFFER);
     }
 
     #[test]
     fn what_waits_is_counted() {
-        let memory = FrameMemory::new(2 * BUFFER);
+        let memory = FrameMemory::new(4 * BUFFER);
         let mut inputs: Vec<Input> = (0..3).map(|_| with(SMALL + 1)).collect();
         inputs.iter_mut().for_each(|input| input.settle(&memory).expect("held"));
-        assert_eq!(memory.granted(), 2 * BUFFER);
+        assert_eq!((memory.granted(), memory.granted_little()), (2 * BUFFER, SMALL + 1));
         assert!(inputs[1].bytes.capacity() >= BUFFER);
         assert!(
             inputs[2].bytes.capacity() < 2 * SMALL,
-            "there was no memory left, so it is as small as it can be"
+            "there is no plenty of memory, so it is as small as it can be"
         );
-        assert_eq!(with(UNCOUNTED + 1).settle(&memory), Err(NoMemory));
-        drop(inputs);
-        assert_eq!(memory.granted(), 0);
+        let mut larger: Vec<Input> = (0..4).map(|_| with(UNCOUNTED + 1)).collect();
+        let settled: Vec<bool> = larger.iter_mut().map(|input| input.settle(&memory).is_ok()).collect();
+        assert_eq!(
+            settled,
+            [true, true, true, false],
+            "one has memory, and two wait for it with what is little"
+        );
+        assert_eq!((memory.granted(), larger[1].granted()), (3 * BUFFER, 0));
+        let mut known = known(UNCOUNTED + 1);
+        known.settle(&memory).expect("a quarter is kept for it");
+        assert_eq!(memory.granted(), 4 * BUFFER);
+        drop((inputs, larger, known));
+        assert_eq!((memory.granted(), memory.granted_little()), (0, 0));
     }
 
     #[test]
     fn the_little_that_many_hold_where_no_memory_is_left_is_bounded_too() {
-        let memory = FrameMemory::new(4 * UNCOUNTED);
+        let memory = FrameMemory::new(16 * UNCOUNTED);
         let all = memory.try_take(memory.total()).expect("it is free");
-        let mut inputs: Vec<Input> = (0..100).map(|_| with(UNCOUNTED / 4)).collect();
+        let mut inputs: Vec<Input> = (0..100).map(|_| with(UNCOUNTED)).collect();
         let held = inputs.iter_mut().filter_map(|input| input.settle(&memory).ok()).count();
-        assert_eq!((held, memory.granted_little()), (4, UNCOUNTED));
+        assert_eq!((held, memory.granted_little()), (3, 3 * UNCOUNTED));
+        let known =
+            inputs[4].keep(Bytes::from(vec![1; UNCOUNTED]), &memory).expect("a quarter is kept for it");
         assert_eq!(inputs[4].keep(Bytes::from(vec![1; SMALL + 1]), &memory), Err(NoMemory));
         assert!(inputs[4].grant_for(SMALL + 1, &memory).is_err());
         inputs[0].bytes.clear();
         inputs[0].settle(&memory).expect("nothing is held");
-        let frame = inputs[4].keep(Bytes::from(vec![1; UNCOUNTED / 4]), &memory).expect("there is room");
-        assert_eq!(memory.granted_little(), UNCOUNTED);
+        let frame = inputs[4].keep(Bytes::from(vec![1; UNCOUNTED]), &memory).expect("there is room");
+        assert_eq!(memory.granted_little(), 4 * UNCOUNTED);
         drop(all);
         inputs[1].settle(&memory).expect("there is memory again");
-        assert_eq!((memory.granted(), memory.granted_little()), (BUFFER, 3 * UNCOUNTED / 4));
-        drop((inputs, frame));
+        assert_eq!((memory.granted(), memory.granted_little()), (BUFFER, 3 * UNCOUNTED));
+        drop((inputs, frame, known));
         assert_eq!((memory.granted(), memory.granted_little()), (0, 0));
     }
 
@@ -324,41 +454,85 @@ mod tests {
     fn memory_grows_with_what_arrives_and_not_with_what_is_announced() {
         let memory = FrameMemory::new(100 * LARGE);
         let announced = 64 * LARGE;
-        let mut input = with(BUFFER - 1);
+        let mut input = with(UNCOUNTED - 1);
         input.need(announced);
-        assert_eq!(input.must_be_granted(), None);
+        assert_eq!((input.must_be_granted(), input.room()), (None, 1));
         input.bytes.extend_from_slice(b"x");
         let mut sizes = Vec::new();
         while let Some(size) = input.must_be_granted() {
             sizes.push(size);
             assert_eq!(input.grow(size, &memory), Ok(true));
             assert_eq!(memory.granted(), size, "it is in place of the smaller one");
-            input.make_room();
+            input.make_room(&memory);
             assert!(input.bytes.capacity() >= size && input.bytes.capacity() < 2 * size);
             input.bytes.resize(size.min(20 * LARGE), 2);
         }
-        assert_eq!(sizes, [LARGE, 4 * LARGE, 16 * LARGE, 64 * LARGE]);
-        assert!(input.bytes[..BUFFER - 1].iter().all(|b| *b == 1));
+        assert_eq!(sizes, [BUFFER, LARGE, 4 * LARGE, 16 * LARGE, 64 * LARGE]);
+        assert!(input.bytes[..UNCOUNTED - 1].iter().all(|b| *b == 1));
         let frame = input.bytes.split().freeze();
         input.settle(&memory).expect("empty");
         assert_eq!((memory.granted(), frame.len()), (0, 20 * LARGE));
     }
 
     #[test]
-    fn what_waits_for_its_first_grant_is_counted_with_what_is_little_and_lets_go_of_the_rest() {
+    fn more_than_a_little_is_read_only_with_a_grant() {
         let memory = FrameMemory::new(4 * BUFFER);
+        let mut input = Input::default();
+        let read = |input: &mut Input, memory: &FrameMemory| {
+            input.make_room(memory);
+            let count = input.room();
+            input.bytes.extend_from_slice(&vec![1; count]);
+            input.has_read(count);
+            drop(input.take_passing(count));
+            count
+        };
+        assert_eq!((read(&mut input, &memory), memory.granted()), (UNCOUNTED, 0));
+        assert_eq!((read(&mut input, &memory), memory.granted()), (BUFFER, BUFFER));
+        input.settle(&memory).expect("nothing is held");
+        assert_eq!(memory.granted(), 0);
+        let _others = memory.try_take(2 * BUFFER).expect("there is room");
+        assert_eq!(read(&mut input, &memory), UNCOUNTED, "there is no plenty");
+        input.has_read(1);
+        let memory = FrameMemory::new(4 * BUFFER);
+        assert_eq!(read(&mut input, &memory), UNCOUNTED, "less has come");
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_is_let_go_of_with_its_frame() {
+        for rest in [0, 10, SMALL + 1, UNCOUNTED + 1, BUFFER + 1] {
+            let memory = FrameMemory::new(100 * LARGE);
+            let mut input = with(UNCOUNTED);
+            input.need(20 * LARGE);
+            while let Some(size) = input.must_be_granted() {
+                assert_eq!(input.grow(size, &memory), Ok(true));
+                input.make_room(&memory);
+                input.bytes.resize(size.min(20 * LARGE), 2);
+            }
+            assert_eq!(memory.granted(), 20 * LARGE);
+            drop(input.take_passing(20 * LARGE - rest));
+            input.need(rest + 1);
+            input.settle(&memory).expect("there is room");
+            assert_eq!((input.bytes.len(), input.size <= input.granted().max(SMALL)), (rest, true), "{rest}");
+            assert!(memory.granted() <= 2 * BUFFER, "{rest}: {}", memory.granted());
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_first_grant_is_counted_with_what_is_little_and_lets_go_of_the_rest() {
+        let memory = FrameMemory::new(8 * BUFFER);
         let mut waiting = with(BUFFER);
         waiting.settle(&memory).expect("there is room");
-        let all = memory.try_take(3 * BUFFER).expect("fits");
+        let all = memory.try_take_of(MemoryPart::All, 7 * BUFFER).expect("fits");
         waiting.need(2 * BUFFER);
         assert_eq!(waiting.grow(2 * BUFFER, &memory), Ok(false));
-        assert_eq!((memory.granted(), memory.granted_little()), (3 * BUFFER, BUFFER));
+        assert_eq!((memory.granted(), memory.granted_little()), (7 * BUFFER, BUFFER));
         let mut other = with(BUFFER);
         other.need(2 * BUFFER);
         assert_eq!(other.grow(2 * BUFFER, &memory), Err(NoMemory));
+        assert!(memory.is_short());
         drop((all, other));
         assert_eq!(waiting.grow(2 * BUFFER, &memory), Ok(true));
-        assert_eq!((memory.granted(), memory.granted_little()), (2 * BUFFER, 0));
+        assert_eq!((memory.granted(), memory.granted_little(), memory.is_short()), (2 * BUFFER, 0, false));
         drop(waiting);
         assert_eq!(memory.granted(), 0);
     }
@@ -411,26 +585,28 @@ mod tests {
         let memory = FrameMemory::new(2 * LARGE);
         let mut input = with(BUFFER);
         input.need(BUFFER);
+        assert_eq!(input.must_be_granted(), Some(BUFFER));
+        assert_eq!(input.grow(BUFFER, &memory), Ok(true));
         assert_eq!(input.must_be_granted(), None);
         input.need(BUFFER + 5);
         assert_eq!(input.must_be_granted(), Some(BUFFER + 5));
         assert_eq!(input.grow(BUFFER + 5, &memory), Ok(true));
         assert_eq!(input.must_be_granted(), None);
-        input.make_room();
+        input.make_room(&memory);
         assert!(input.bytes.capacity() >= BUFFER + 5);
     }
 
     #[test]
     fn a_buffer_that_requests_share_is_not_lent_again() {
-        let mut input = Input::default();
-        input.make_room();
+        let (mut input, memory) = (Input::default(), FrameMemory::new(BUFFER));
+        input.make_room(&memory);
         input.bytes.extend_from_slice(b"abcdef");
         let kept = input.bytes.split_to(3).freeze();
-        input.make_room();
+        input.make_room(&memory);
         assert_eq!(&input.bytes[..], b"def");
         drop(input);
         let mut other = Input::default();
-        other.make_room();
+        other.make_room(&memory);
         other.bytes.extend_from_slice(b"xxxxxx");
         assert_eq!(kept, "abc");
     }

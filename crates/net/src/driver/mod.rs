@@ -4,6 +4,7 @@
 mod deadlines;
 mod ending;
 mod input;
+mod linger;
 mod output;
 mod session;
 
@@ -108,6 +109,9 @@ pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc
     let mut driver = Box::new(Driver::new(connection, session, counters));
     let ending = std::future::poll_fn(|cx| driver.poll(cx)).await;
     driver.report(&ending);
+    if driver.lingers(&ending) {
+        Box::pin(linger::linger(driver.into_connection())).await;
+    }
 }
 
 /// Has the task polled again when the thread has looked at its sockets. One that merely wakes itself is polled some sixty times before
@@ -117,9 +121,18 @@ fn go_on_later(cx: &mut Context<'_>) {
     debug_assert!(pending.is_pending(), "it yields once");
 }
 
+/// A session's outbox, which takes nothing any more once this is dropped.
+struct Attended<P>(Arc<Outbox<P>>);
+
+impl<P> Drop for Attended<P> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 struct Driver<S: Session> {
     session: S,
-    outbox: Arc<Outbox<S::Push>>,
+    outbox: Attended<S::Push>,
     /// Who is woken when something is left there.
     attends: Option<Waker>,
     /// What was left there and the session has not taken.
@@ -136,6 +149,8 @@ struct Driver<S: Session> {
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
     left: bool,
+    /// Whether the session has taken its leave in time.
+    has_parted: bool,
 }
 
 /// How a session takes its leave.
@@ -144,12 +159,6 @@ struct Goodbye {
     /// Whether it reads on, until it says that the connection ends; else it ends when the output is empty.
     talks: bool,
     until: Instant,
-}
-
-impl<S: Session> Drop for Driver<S> {
-    fn drop(&mut self) {
-        self.outbox.end();
-    }
 }
 
 impl<S: Session> Driver<S> {
@@ -170,7 +179,7 @@ impl<S: Session> Driver<S> {
         session.opened(outbox.seat());
         Self {
             session,
-            outbox,
+            outbox: Attended(outbox),
             attends: None,
             pushes: VecDeque::new(),
             goodbye: None,
@@ -182,7 +191,20 @@ impl<S: Session> Driver<S> {
             connection,
             looked: now,
             left: false,
+            has_parted: false,
         }
+    }
+
+    /// Whether the client is to be let close first: it was told something that it may not have read.
+    fn lingers(&self, ending: &Ending) -> bool {
+        let was_told = self.has_parted || matches!(ending, Ending::Gone);
+        let may_be_there = !self.io.ended && !self.left && !matches!(ending, Ending::Broken(_));
+        was_told && may_be_there && !self.io.draining && self.io.output.is_empty()
+    }
+
+    /// Its connection. All else goes.
+    fn into_connection(self) -> Connection {
+        self.connection
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
@@ -201,6 +223,7 @@ impl<S: Session> Driver<S> {
     /// Has the session take its leave. Gives how the connection ended once there is nothing more to be said.
     fn part(&mut self, ending: Ending) -> Option<Ending> {
         if let Some(goodbye) = self.goodbye.take() {
+            self.has_parted = !matches!(ending, Ending::Broken(_)) && Instant::now() < goodbye.until;
             return Some(goodbye.why);
         }
         if !ending.can_be_told() {
@@ -254,7 +277,7 @@ impl<S: Session> Driver<S> {
     #[inline]
     fn attend(&mut self, cx: &mut Context<'_>) {
         if !self.attends.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.outbox.attend(cx.waker());
+            self.outbox.0.attend(cx.waker());
             self.connection.open.attend(cx.waker());
             self.attends = Some(cx.waker().clone());
         }
@@ -265,7 +288,7 @@ impl<S: Session> Driver<S> {
     fn deliver(&mut self) -> Result<bool, Ending> {
         // What is taken is counted by nobody any more who bounds what is left: no more is, before there is room for it.
         if self.pushes.is_empty() && !self.io.output.is_full() {
-            self.outbox.take(&mut self.pushes);
+            self.outbox.0.take(&mut self.pushes);
         }
         let mut moved = false;
         while !self.io.output.is_full()
@@ -282,7 +305,7 @@ impl<S: Session> Driver<S> {
         let wanted = self.wanted();
         if wanted == 0 {
             self.rest();
-            return Ok(false);
+            return self.settle();
         }
         if *left == 0 || !self.is_granted(cx)? {
             return Ok(false);
@@ -291,8 +314,9 @@ impl<S: Session> Driver<S> {
             return self.settle();
         };
         ready?;
-        self.io.input.make_room();
-        let mut room = (&mut self.io.input.bytes).limit(wanted);
+        self.io.input.make_room(&self.connection.limits.frame_memory);
+        let most = wanted.min(self.io.input.room());
+        let mut room = (&mut self.io.input.bytes).limit(most);
         match poll_read_buf(Pin::new(&mut self.connection.stream), cx, &mut room) {
             Poll::Pending => self.settle(),
             Poll::Ready(Ok(0)) => {
@@ -303,6 +327,7 @@ impl<S: Session> Driver<S> {
                 self.counters.received(count);
                 self.connection.open.received(count);
                 self.io.deadlines.received();
+                self.io.input.has_read(count);
                 *left = left.saturating_sub(count);
                 Ok(true)
             }
@@ -413,9 +438,13 @@ impl<S: Session> Driver<S> {
         let arrived = self.io.input.bytes.len();
         let waits = self.memory.is_some();
         let reading = (wanted > 0 && !waits) || self.io.ended;
+        let arriving = (wanted == usize::MAX && arrived > 0).then_some(arrived);
+        let holds = arriving.is_some() && !waits && self.io.input.holds();
         Ok(Progress {
-            arriving: (wanted == usize::MAX && arrived > 0).then_some(arrived),
+            arriving,
             waits,
+            holds,
+            is_short: holds && self.io.input.is_short(&self.connection.limits.frame_memory),
             unread: self.io.output.len(),
             busy: self.session.standing() != Standing::Idle,
             ended: self.io.ended || (!reading && self.look(now)?),

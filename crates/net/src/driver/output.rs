@@ -1,12 +1,14 @@
-//! What is on its way to the socket. What a client leaves unread is counted against the node's frame memory.
+//! What is on its way to the socket. What a client leaves unread is counted against the node's frame memory: a piece as a whole until the
+//! last of it is sent, for so long its memory is held. Pieces may be slices of far larger memory: what little is left unread, and small
+//! pieces of what is much, are copied out of that.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::input::{NoMemory, SMALL, UNCOUNTED};
-use crate::memory::{FrameMemory, Grant};
+use crate::memory::{FrameMemory, Grant, MemoryPart};
 
 /// Bytes written at once, or one piece more: a fast reader of much would be written to for as long as it reads. With less,
 /// it would be woken for each little.
@@ -20,14 +22,35 @@ const MAX_UNREAD: usize = 256 * 1024;
 const FREE_PIECES: usize = 1024;
 const PIECE: usize = 64;
 
+/// A piece of which so little is left is copied out of what the rest of it took: one part in so many.
+const LITTLE_LEFT: usize = 4;
+
 /// What is to be sent, in order, written vectored: large pieces go out from where they lie.
 #[derive(Debug, Default)]
 pub struct Output {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     len: usize,
+    /// Bytes of all pieces, with what was sent of them.
+    whole: usize,
+    /// Pieces at the front that are known to hold no more than their own bytes.
+    own: usize,
     grant: Option<Grant>,
     /// Instead, for what is little.
     little: Option<Grant>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    /// What is left of it.
+    bytes: Bytes,
+    /// How many bytes it had.
+    whole: usize,
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self { whole: bytes.len(), bytes }
+    }
 }
 
 impl Output {
@@ -44,12 +67,18 @@ impl Output {
     /// # Errors
     /// No memory is left for what it has not read.
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
-        let held = self.held();
+        self.let_go();
+        if self.pieces.is_empty() && self.pieces.capacity() > FREE_PIECES {
+            self.pieces = VecDeque::new();
+        }
+        let held = self.whole + self.beside();
         if held <= SMALL {
             (self.grant, self.little) = (None, None);
             return Ok(());
         }
-        if held <= UNCOUNTED && Grant::hold(&mut self.little, held, || memory.try_take_little(held)) {
+        if held <= UNCOUNTED
+            && Grant::hold(&mut self.little, held, || memory.try_take_little(MemoryPart::All, held))
+        {
             self.grant = None;
             return Ok(());
         }
@@ -57,18 +86,54 @@ impl Output {
         if Grant::hold(&mut self.grant, held, || memory.try_take(held)) { Ok(()) } else { Err(NoMemory) }
     }
 
-    /// Bytes that it takes.
-    #[inline]
-    fn held(&self) -> usize {
-        self.len + self.pieces.len().saturating_sub(FREE_PIECES) * PIECE
+    /// Lets go of what it holds beside what is to be sent.
+    fn let_go(&mut self) {
+        if self.len <= MAX_UNREAD {
+            self.join();
+        } else {
+            let small = |piece: &&mut Piece| piece.whole < SMALL;
+            self.pieces.iter_mut().skip(self.own).filter(small).for_each(copy_out);
+        }
+        self.own = self.pieces.len();
+        if let Some(first) = self.pieces.front_mut()
+            && first.whole > SMALL
+            && first.bytes.len() <= first.whole / LITTLE_LEFT
+        {
+            self.whole -= first.whole - first.bytes.len();
+            copy_out(first);
+        }
     }
 
-    /// Puts a piece behind all others.
+    /// Makes one of the pieces that may hold more than their bytes.
+    fn join(&mut self) {
+        let left = |piece: &Piece| piece.bytes.len();
+        let len = self.pieces.iter().skip(self.own).map(left).sum();
+        if len == 0 {
+            return;
+        }
+        let mut joined = BytesMut::with_capacity(len);
+        for piece in self.pieces.drain(self.own..) {
+            joined.extend_from_slice(&piece.bytes);
+            self.whole -= piece.whole;
+        }
+        self.whole += len;
+        self.pieces.push_back(joined.freeze().into());
+    }
+
+    /// Bytes that its pieces take beside their own.
+    #[inline]
+    fn beside(&self) -> usize {
+        self.pieces.len().saturating_sub(FREE_PIECES) * PIECE
+    }
+
+    /// Puts a piece behind all others. While much is unread one of 4 KiB and more is counted with no more than its bytes: the memory that it
+    /// is a slice of is not much larger, or is counted elsewhere.
     #[inline]
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.len += piece.len();
-            self.pieces.push_back(piece);
+            self.whole += piece.len();
+            self.pieces.push_back(piece.into());
         }
     }
 
@@ -87,7 +152,7 @@ impl Output {
     /// Whether so much waits that no more is to be put in.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.held() > MAX_UNREAD
+        self.len + self.beside() > MAX_UNREAD
     }
 }
 
@@ -97,15 +162,15 @@ impl Buf for Output {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        self.pieces.front().map_or(&[], |piece| &piece.bytes)
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
         let (mut filled, mut bytes) = (0, 0);
         for (slot, piece) in dst.iter_mut().zip(&self.pieces) {
-            *slot = IoSlice::new(piece);
+            *slot = IoSlice::new(&piece.bytes);
             filled += 1;
-            bytes += piece.len();
+            bytes += piece.bytes.len();
             if bytes >= AT_ONCE {
                 break;
             }
@@ -118,14 +183,21 @@ impl Buf for Output {
         self.len -= count;
         while count > 0 {
             let piece = self.pieces.front_mut().expect("the pieces have `len` bytes");
-            if count < piece.len() {
-                return piece.advance(count);
+            if count < piece.bytes.len() {
+                return piece.bytes.advance(count);
             }
-            count -= piece.len();
+            count -= piece.bytes.len();
+            self.whole -= piece.whole;
+            self.own = self.own.saturating_sub(1);
             // Let go of it now: its memory may be a pooled buffer that others wait for.
             self.pieces.pop_front();
         }
     }
+}
+
+/// Has a piece hold no more than what is left of it.
+fn copy_out(piece: &mut Piece) {
+    *piece = Bytes::copy_from_slice(&piece.bytes).into();
 }
 
 #[cfg(test)]
@@ -157,13 +229,86 @@ mod tests {
         assert_eq!(memory.granted(), 0);
     }
 
+    /// Memory of which it is known whether it is held.
+    fn owned(bytes: usize) -> (Bytes, std::sync::Weak<()>) {
+        struct Owner {
+            bytes: Vec<u8>,
+            _known: std::sync::Arc<()>,
+        }
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        let known = std::sync::Arc::new(());
+        let weak = std::sync::Arc::downgrade(&known);
+        (Bytes::from_owner(Owner { bytes: vec![7; bytes], _known: known }), weak)
+    }
+
+    #[test]
+    fn what_is_left_of_a_piece_does_not_hold_all_of_it() {
+        let memory = FrameMemory::new(100 * UNCOUNTED);
+        for (pieces, size) in [(1, 16 * UNCOUNTED), (40, UNCOUNTED), (300, 5000), (3000, 100)] {
+            let mut output = Output::default();
+            let all: Vec<_> = (0..pieces).map(|_| owned(size)).collect();
+            all.iter().for_each(|(bytes, _)| output.push(bytes.clone()));
+            let known: Vec<_> = all.into_iter().map(|(_, known)| known).collect();
+            output.settle(&memory).expect("there is room");
+            output.advance(pieces * size - 1);
+            output.settle(&memory).expect("there is room");
+            assert!(known.iter().all(|known| known.strong_count() == 0), "{pieces} of {size}");
+            assert_eq!((memory.granted(), memory.granted_little(), output.chunk()), (0, 0, &[7][..]));
+        }
+    }
+
+    #[test]
+    fn what_is_held_of_pieces_that_are_partly_sent_is_counted() {
+        let memory = FrameMemory::new(100 * UNCOUNTED);
+        let mut output = Output::default();
+        let ((first, known), (second, _)) = (owned(16 * UNCOUNTED), owned(16 * UNCOUNTED));
+        output.push(first);
+        output.push(second);
+        output.settle(&memory).expect("there is room");
+        output.advance(8 * UNCOUNTED);
+        output.settle(&memory).expect("there is room");
+        assert_eq!((known.strong_count(), memory.granted()), (1, 32 * UNCOUNTED));
+        output.advance(5 * UNCOUNTED);
+        output.settle(&memory).expect("there is room");
+        assert_eq!((known.strong_count(), memory.granted()), (0, 19 * UNCOUNTED));
+    }
+
+    #[test]
+    fn slices_of_what_is_far_larger_do_not_hold_it() {
+        let memory = FrameMemory::new(100 * UNCOUNTED);
+        let mut output = Output::default();
+        let (mut known, mut seen) = (Vec::new(), Vec::new());
+        for i in 0..50 {
+            let (large, one) = owned(16 * UNCOUNTED);
+            output.push(large.slice(i..i + 100));
+            known.push(one);
+        }
+        output.push(Bytes::from(vec![8; 10 * UNCOUNTED]));
+        output.settle(&memory).expect("there is room");
+        assert!(known.iter().all(|known| known.strong_count() == 0), "small ones of much");
+        let (large, one) = owned(16 * UNCOUNTED);
+        output.advance(5000 + 9 * UNCOUNTED);
+        output.push(large.slice(..5000));
+        drop(large);
+        output.settle(&memory).expect("there is room");
+        assert_eq!(one.strong_count(), 0, "and all of what is little");
+        while !output.is_empty() {
+            seen.extend_from_slice(output.chunk());
+            output.advance(output.chunk().len());
+        }
+        assert_eq!(seen, [vec![8; UNCOUNTED], vec![7; 5000]].concat());
+    }
+
     #[test]
     fn many_small_pieces_are_counted_too() {
         let memory = FrameMemory::new(10 * UNCOUNTED);
         let mut output = Output::default();
         (0..FREE_PIECES).for_each(|_| push(&mut output, b"+", 0));
-        output.settle(&memory).expect("little is held");
-        assert_eq!((memory.granted(), memory.granted_little()), (0, 0));
+        assert_eq!(output.beside(), 0);
         let mut pieces = FREE_PIECES;
         while !output.is_full() {
             push(&mut output, b"+", 0);
@@ -171,7 +316,12 @@ mod tests {
         }
         assert!(pieces < FREE_PIECES + MAX_UNREAD / PIECE, "{pieces}");
         output.settle(&memory).expect("there is room");
-        assert!(memory.granted() > MAX_UNREAD);
+        assert_eq!((output.beside(), memory.granted_little()), (0, pieces), "they are joined");
+        assert!(!output.is_full());
+        (0..2 * MAX_UNREAD).for_each(|_| push(&mut output, b"+", 0));
+        output.settle(&memory).expect_err("there is no room for so many");
+        output.advance(2 * MAX_UNREAD);
+        output.settle(&memory).expect("there is room");
         output.advance(pieces);
         output.settle(&memory).expect("nothing is held");
         assert_eq!(memory.granted(), 0);

@@ -3,13 +3,17 @@
 //!
 //! It is the banker's algorithm. A frame's claim is what it will have when it is there whole. A frame gets more only if, with that
 //! given, there is still an order in which each frame that holds something can come to its claim out of what is held by no other, or by
-//! those before it. What is held by anything else is given back in time without waiting for more.
+//! those before it. What is held by anything else is given back in time without waiting for more. To a frame that has no part in what is
+//! kept for others ([`MemoryPart`]) that is not free.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{FrameMemory, Grant};
+use super::{FrameMemory, Grant, KEPT_PART, Lack, MemoryPart};
+
+/// What holds nothing as yet and is no larger waits in no line.
+const SMALL: usize = 256 * 1024;
 
 /// What is known of the frames that grow, in the order in which they began to.
 #[derive(Debug, Default)]
@@ -22,8 +26,13 @@ pub(super) struct Growing {
 struct Frame {
     claim: usize,
     held: usize,
+    part: MemoryPart,
+    /// Bytes that are not for it, kept for others.
+    kept_back: usize,
     /// It waits for what is free to suffice.
     waits: bool,
+    /// It began while one before it waited.
+    passed: bool,
 }
 
 impl Growing {
@@ -33,9 +42,9 @@ impl Growing {
         let mut lacking: Vec<(usize, usize)> = self
             .frames
             .iter()
-            .map(|(of, frame)| (frame.claim, held((of, frame))))
+            .map(|(of, frame)| (frame, held((of, frame))))
             .filter(|(_, held)| *held > 0)
-            .map(|(claim, held)| (claim.saturating_sub(held), held))
+            .map(|(frame, held)| (frame.claim.saturating_sub(held) + frame.kept_back, held))
             .collect();
         lacking.sort_unstable();
         let all: usize = lacking.iter().map(|(_, held)| held).sum();
@@ -46,9 +55,18 @@ impl Growing {
         free.is_some()
     }
 
-    /// Whether a frame that holds nothing has to let one before it have what is free.
-    fn must_let_pass(&self, id: u64) -> bool {
-        self.frames[&id].held == 0 && self.frames.range(..id).any(|(_, frame)| frame.waits)
+    /// Whether one before a frame waits for what is free.
+    fn is_behind(&self, id: u64) -> bool {
+        self.frames.range(..id).any(|(_, frame)| frame.waits)
+    }
+
+    /// Whether a frame may have what is free although one before it waits: one that has begun, one that is small, and of those that may
+    /// have what is kept, together as much as that.
+    fn may_pass(&self, id: u64, kept: usize) -> bool {
+        let frame = &self.frames[&id];
+        let passed = self.frames.values().filter(|frame| frame.passed).map(|frame| frame.claim);
+        let in_kept = || frame.part == MemoryPart::All && passed.sum::<usize>() + frame.claim <= kept;
+        frame.held > 0 || frame.claim <= SMALL || in_kept()
     }
 
     fn frame(&mut self, id: u64) -> &mut Frame {
@@ -62,20 +80,22 @@ pub(crate) struct GrowingGrant {
     memory: FrameMemory,
     id: u64,
     claim: usize,
+    part: MemoryPart,
     grant: Option<Grant>,
     good_for: usize,
 }
 
 impl GrowingGrant {
     /// None as yet, of `claim` bytes at the most.
-    pub(crate) fn new(memory: &FrameMemory, claim: usize) -> Self {
+    pub(crate) fn new(memory: &FrameMemory, part: MemoryPart, claim: usize) -> Self {
         let mut growing = memory.shared.growing.lock();
         let id = growing.next;
         growing.next += 1;
         let claim = claim.min(memory.total());
-        growing.frames.insert(id, Frame { claim, held: 0, waits: false });
+        let kept_back = memory.total() - memory.shared.limit(part, claim);
+        growing.frames.insert(id, Frame { claim, held: 0, part, kept_back, waits: false, passed: false });
         drop(growing);
-        Self { memory: memory.clone(), id, claim, grant: None, good_for: 0 }
+        Self { memory: memory.clone(), id, claim, part, grant: None, good_for: 0 }
     }
 
     /// What it may have at the most.
@@ -92,16 +112,18 @@ impl GrowingGrant {
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         // One that is larger than the total by what is not counted takes all of it.
         let (total, wanted) = (self.memory.total(), bytes.min(self.memory.total()));
-        let memory = &self.memory;
+        let (memory, part) = (&self.memory, self.part);
         let mut growing = memory.shared.growing.lock();
         let waited = growing.frame(self.id).waits;
         let safe = growing.is_safe(self.id, wanted, total);
+        let passes = growing.is_behind(self.id);
         let given = safe
-            && !growing.must_let_pass(self.id)
-            && Grant::hold(&mut self.grant, wanted, || memory.try_take(wanted));
+            && (!passes || growing.may_pass(self.id, total / KEPT_PART))
+            && Grant::hold(&mut self.grant, wanted, || memory.try_take_of(part, wanted));
         let frame = growing.frame(self.id);
         frame.waits = safe && !given;
         if given {
+            frame.passed |= passes && frame.held == 0 && frame.claim > SMALL;
             (frame.held, self.good_for) = (wanted, bytes);
         }
         let lets_pass = waited && !frame.waits;
@@ -110,6 +132,13 @@ impl GrowingGrant {
             memory.shared.given_back.notify_waiters();
         }
         given
+    }
+
+    /// That less is left than it asks for, if so: than all that is lacking of one which may have what is kept, than `bytes` of another, which
+    /// may claim what it will not send.
+    pub(crate) fn lack(&self, bytes: usize) -> Option<Lack> {
+        let asked = if self.part == MemoryPart::All { self.claim } else { bytes.min(self.claim) };
+        self.memory.lack(self.part, asked, self.grant.as_ref().map_or(0, Grant::bytes))
     }
 
     /// It wants no more for now: those behind it have what is free.
@@ -144,10 +173,10 @@ mod tests {
     use super::*;
 
     /// Frames of so many bytes that grow fourfold at a time, as whoever may; how many of them are there whole in the end.
-    fn grow_all(total: usize, sizes: &[usize]) -> usize {
+    fn grow_all(part: MemoryPart, total: usize, sizes: &[usize]) -> usize {
         let memory = FrameMemory::new(total);
         let mut frames: Vec<(usize, Option<GrowingGrant>)> =
-            sizes.iter().map(|size| (*size, Some(GrowingGrant::new(&memory, *size)))).collect();
+            sizes.iter().map(|size| (*size, Some(GrowingGrant::new(&memory, part, *size)))).collect();
         let mut whole = 0;
         loop {
             let mut moved = false;
@@ -175,18 +204,20 @@ mod tests {
             (64, &[17, 64, 3, 40, 64, 20, 1, 2, 63]),
             (1, &[1, 1, 1]),
         ] {
-            assert_eq!(grow_all(total, sizes), sizes.len(), "{sizes:?} in {total}");
+            for part in [MemoryPart::All, MemoryPart::Common] {
+                assert_eq!(grow_all(part, total, sizes), sizes.len(), "{part:?} {sizes:?} in {total}");
+            }
         }
     }
 
     #[test]
     fn who_announces_much_and_sends_nothing_holds_up_no_smaller_ones() {
         let memory = FrameMemory::new(64);
-        let mut idle = GrowingGrant::new(&memory, 64);
+        let mut idle = GrowingGrant::new(&memory, MemoryPart::All, 64);
         assert!(idle.try_grow(1));
-        let mut second = GrowingGrant::new(&memory, 64);
+        let mut second = GrowingGrant::new(&memory, MemoryPart::All, 64);
         assert!(!second.try_grow(1), "neither would ever come to its claim");
-        let mut honest: Vec<_> = (0..3).map(|_| GrowingGrant::new(&memory, 20)).collect();
+        let mut honest: Vec<_> = (0..3).map(|_| GrowingGrant::new(&memory, MemoryPart::All, 20)).collect();
         assert!(honest.iter_mut().all(|frame| frame.try_grow(16)));
         assert!(honest[0].try_grow(20));
         drop(idle);
@@ -195,22 +226,59 @@ mod tests {
 
     #[test]
     fn who_holds_nothing_lets_an_earlier_one_have_what_is_free() {
-        let memory = FrameMemory::new(64);
-        let others = memory.try_take(50).expect("fits");
-        let (mut large, mut small) = (GrowingGrant::new(&memory, 60), GrowingGrant::new(&memory, 5));
-        assert!(large.try_grow(4) && !large.try_grow(16));
-        assert!(!small.try_grow(5), "there is room for it, which the one before it waits for");
+        let memory = FrameMemory::new(64 * SMALL);
+        let others = memory.try_take(41 * SMALL).expect("fits");
+        let new = |part, size| GrowingGrant::new(&memory, part, size * SMALL);
+        let mut large = new(MemoryPart::All, 60);
+        assert!(large.try_grow(4 * SMALL) && !large.try_grow(60 * SMALL));
+        let (mut unknown, mut known) =
+            (new(MemoryPart::Common, 2), [9, 8, 8, 17].map(|size| new(MemoryPart::All, size)));
+        assert!(!unknown.try_grow(SMALL), "there is room for it, which the one before it waits for");
+        assert!(new(MemoryPart::Common, 1).try_grow(SMALL), "it is small");
+        assert!(known[1].try_grow(SMALL) && known[2].try_grow(SMALL), "they have as much as is kept");
+        assert!(!known[0].try_grow(SMALL) && !known[3].try_grow(SMALL), "and no more");
         drop(others);
-        assert!(large.try_grow(16) && small.try_grow(5));
-        let kept = large.into_grant();
-        assert_eq!((memory.granted(), kept.map(|grant| grant.bytes())), (21, Some(16)));
+        assert!(known[1].try_grow(8 * SMALL), "it has begun");
+        drop(known);
+        assert!(large.try_grow(60 * SMALL));
+        let kept = large.into_grant().expect("it has grown");
+        assert_eq!((memory.granted(), kept.bytes()), (60 * SMALL, 60 * SMALL));
+        drop(kept);
+        assert!(unknown.try_grow(2 * SMALL));
+    }
+
+    #[test]
+    fn what_is_kept_for_others_is_not_free() {
+        let memory = FrameMemory::new(64);
+        let mut slow = [(); 4].map(|()| GrowingGrant::new(&memory, MemoryPart::Common, 40));
+        let held = slow.iter_mut().filter_map(|frame| frame.try_grow(8).then_some(())).count();
+        assert_eq!(held, 2, "a third would leave too little to any of them");
+        let mut known = GrowingGrant::new(&memory, MemoryPart::All, 48);
+        assert!(known.try_grow(16) && known.try_grow(48));
+        assert!(!slow[0].try_grow(9));
+        drop(known);
+        let mut all = GrowingGrant::new(&memory, MemoryPart::Common, 64);
+        assert!(!all.try_grow(1), "it would leave the others too little");
+        drop(slow);
+        assert!(all.try_grow(1) && all.try_grow(64));
+    }
+
+    #[test]
+    fn who_claims_what_it_does_not_send_makes_memory_short_only_if_it_is_known() {
+        let memory = FrameMemory::new(64);
+        let _others = memory.try_take(20).expect("fits");
+        assert!(GrowingGrant::new(&memory, MemoryPart::Common, 64).lack(4).is_none());
+        assert!(GrowingGrant::new(&memory, MemoryPart::Common, 64).lack(29).is_some());
+        assert!(GrowingGrant::new(&memory, MemoryPart::All, 44).lack(1).is_none());
+        assert!(GrowingGrant::new(&memory, MemoryPart::All, 45).lack(1).is_some());
     }
 
     #[test]
     fn who_waits_no_more_tells_those_who_let_it_pass() {
-        let memory = FrameMemory::new(64);
-        let others = memory.try_take(50).expect("fits");
-        let (mut large, mut small) = (GrowingGrant::new(&memory, 60), GrowingGrant::new(&memory, 5));
+        let memory = FrameMemory::new(64 * SMALL);
+        let others = memory.try_take(43 * SMALL).expect("fits");
+        let mut large = GrowingGrant::new(&memory, MemoryPart::All, 60 * SMALL);
+        let mut small = GrowingGrant::new(&memory, MemoryPart::Common, 5 * SMALL);
         let told_of = |by: &mut dyn FnMut()| {
             let mut told = std::pin::pin!(memory.clone().given_back());
             let mut cx = Context::from_waker(Waker::noop());
@@ -218,19 +286,19 @@ mod tests {
             by();
             told.as_mut().poll(&mut cx).is_ready()
         };
-        assert!(large.try_grow(4) && !large.try_grow(16) && !small.try_grow(5));
+        assert!(large.try_grow(4 * SMALL) && !large.try_grow(60 * SMALL) && !small.try_grow(SMALL));
         assert!(told_of(&mut || large.rest()), "it rests");
         assert!(!told_of(&mut || large.rest()), "it had rested before");
-        assert!(small.try_grow(5));
-        assert!(!large.try_grow(16));
+        assert!(small.try_grow(SMALL));
+        assert!(!large.try_grow(60 * SMALL));
         drop(others);
-        assert!(told_of(&mut || assert!(large.try_grow(16))), "it has what it waited for");
+        assert!(told_of(&mut || assert!(large.try_grow(60 * SMALL))), "it has what it waited for");
     }
 
     #[test]
     fn one_that_is_larger_by_what_is_not_counted_takes_all() {
         let memory = FrameMemory::new(64);
-        let mut frame = GrowingGrant::new(&memory, 70);
+        let mut frame = GrowingGrant::new(&memory, MemoryPart::All, 70);
         assert!(frame.try_grow(70));
         assert_eq!((frame.bytes(), memory.granted()), (70, 64));
         drop(frame);

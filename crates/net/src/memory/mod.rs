@@ -11,6 +11,17 @@ pub(crate) use self::growing::GrowingGrant;
 
 /// What part of the memory little things have beside it.
 const LITTLE_PART: usize = 4;
+/// What part of the memory is kept for what arrives from clients that have sent a whole frame before.
+const KEPT_PART: usize = 4;
+
+/// How much of the memory somebody may fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryPart {
+    /// All of it: what arrives from a client that has sent a whole frame before.
+    All,
+    /// All but what is kept for those; what is larger may have all of it.
+    Common,
+}
 
 /// A bound on the bytes that frames take in all connections together.
 ///
@@ -29,12 +40,44 @@ struct Shared {
     granted: AtomicUsize,
     given_back: Notify,
     growing: growing::Frames,
+    /// How many wait because there is less left than they ask for.
+    lacking: AtomicUsize,
 }
 
 impl Shared {
     fn new(total: usize) -> Arc<Self> {
-        let (granted, given_back) = (AtomicUsize::new(0), Notify::new());
-        Arc::new(Self { total, granted, given_back, growing: growing::Frames::default() })
+        let (granted, given_back, lacking) = (AtomicUsize::new(0), Notify::new(), AtomicUsize::new(0));
+        Arc::new(Self { total, granted, given_back, growing: growing::Frames::default(), lacking })
+    }
+
+    fn kept(&self) -> usize {
+        self.total / KEPT_PART
+    }
+
+    /// What may be granted in all, so that one of so many bytes is.
+    fn limit(&self, part: MemoryPart, bytes: usize) -> usize {
+        let common = self.total - self.kept();
+        if part == MemoryPart::Common && bytes <= common { common } else { self.total }
+    }
+
+    /// Whether so much is granted that those who keep what they have without need are to let go of it, or somebody waits for that.
+    fn is_short(&self) -> bool {
+        self.lacking.load(Ordering::SeqCst) > 0
+            || self.granted.load(Ordering::SeqCst) > self.total - self.kept() / 2
+    }
+
+    fn take(self: &Arc<Self>, part: MemoryPart, bytes: usize) -> Option<Grant> {
+        self.try_add(bytes, self.limit(part, bytes)).then(|| Grant { shared: self.clone(), bytes, part })
+    }
+}
+
+/// Somebody waits because less is left than is asked for.
+#[derive(Debug)]
+pub(crate) struct Lack(Arc<Shared>);
+
+impl Drop for Lack {
+    fn drop(&mut self) {
+        self.0.lacking.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -43,6 +86,7 @@ impl Shared {
 pub struct Grant {
     shared: Arc<Shared>,
     bytes: usize,
+    part: MemoryPart,
 }
 
 impl Grant {
@@ -55,7 +99,7 @@ impl Grant {
     pub fn resize(&mut self, bytes: usize) -> bool {
         if bytes <= self.bytes {
             self.shared.give_back(self.bytes - bytes);
-        } else if !self.shared.try_add(bytes - self.bytes) {
+        } else if !self.shared.try_add(bytes - self.bytes, self.shared.limit(self.part, bytes)) {
             return false;
         }
         self.bytes = bytes;
@@ -81,8 +125,8 @@ impl Grant {
 }
 
 impl Shared {
-    fn try_add(&self, bytes: usize) -> bool {
-        let fits = |granted: usize| granted.checked_add(bytes).filter(|sum| *sum <= self.total);
+    fn try_add(&self, bytes: usize, limit: usize) -> bool {
+        let fits = |granted: usize| granted.checked_add(bytes).filter(|sum| *sum <= limit);
         self.granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
@@ -111,10 +155,11 @@ impl FrameMemory {
         self.shared.total
     }
 
-    /// Room for up to `wanted` bytes, but no more than a quarter of what is left, so that the next connection finds some too.
-    /// `None` where that is not more than `least`, which is not worth counting.
+    /// Room for up to `wanted` bytes, but no more than a quarter of what is left of [`MemoryPart::Common`], so that the next connection finds
+    /// some too. `None` where that is not more than `least`, which is not worth counting.
     pub fn share(&self, wanted: usize, least: usize) -> Option<Grant> {
-        let bytes = wanted.min(self.total().saturating_sub(self.granted()) / 4);
+        let left = self.shared.limit(MemoryPart::Common, 0).saturating_sub(self.granted());
+        let bytes = wanted.min(left / 4);
         if bytes > least { self.try_take(bytes) } else { None }
     }
 
@@ -123,15 +168,46 @@ impl FrameMemory {
         self.shared.granted.load(Ordering::SeqCst)
     }
 
-    /// Room for `bytes`, if there is some now.
+    /// Room for `bytes` of [`MemoryPart::Common`], if there is some now.
     pub fn try_take(&self, bytes: usize) -> Option<Grant> {
-        self.shared.try_add(bytes).then(|| Grant { shared: self.shared.clone(), bytes })
+        self.try_take_of(MemoryPart::Common, bytes)
+    }
+
+    /// Room for `bytes` of a part, if there is some now.
+    pub fn try_take_of(&self, part: MemoryPart, bytes: usize) -> Option<Grant> {
+        self.shared.take(part, bytes)
+    }
+
+    /// Room for `bytes`, if at least half of all is left beside them.
+    pub(crate) fn try_take_of_plenty(&self, bytes: usize) -> Option<Grant> {
+        let taken = self.shared.try_add(bytes, self.total() / 2);
+        taken.then(|| Grant { shared: self.shared.clone(), bytes, part: MemoryPart::Common })
     }
 
     /// Room for what is little, if there is some now, out of a quarter as much beside the total: a connection that has little under way
     /// is not ended for what others have, and all of that together is bounded, too.
-    pub fn try_take_little(&self, bytes: usize) -> Option<Grant> {
-        self.little.try_add(bytes).then(|| Grant { shared: self.little.clone(), bytes })
+    pub fn try_take_little(&self, part: MemoryPart, bytes: usize) -> Option<Grant> {
+        self.little.take(part, bytes)
+    }
+
+    /// Whether there is too little memory for those who ask for it, or nearly so.
+    pub(crate) fn is_short(&self) -> bool {
+        self.shared.is_short()
+    }
+
+    /// The same of what is little.
+    pub(crate) fn is_little_short(&self) -> bool {
+        self.little.is_short()
+    }
+
+    /// Notes that somebody waits who asks for `bytes`, of which it has `held`, if they are more than there is room for.
+    pub(crate) fn lack(&self, part: MemoryPart, bytes: usize, held: usize) -> Option<Lack> {
+        let lacks =
+            self.granted().saturating_sub(held).saturating_add(bytes) > self.shared.limit(part, bytes);
+        lacks.then(|| {
+            self.shared.lacking.fetch_add(1, Ordering::SeqCst);
+            Lack(self.shared.clone())
+        })
     }
 
     /// Bytes that are granted to what is little.
@@ -139,7 +215,7 @@ impl FrameMemory {
         self.little.granted.load(Ordering::SeqCst)
     }
 
-    /// Room for `bytes` as soon as there is some; never, if that is more than the [`total`](Self::total).
+    /// Room for `bytes` of [`MemoryPart::Common`] as soon as there is some; never, if that is more than the [`total`](Self::total).
     pub async fn take(self, bytes: usize) -> Grant {
         loop {
             let mut given_back = std::pin::pin!(self.shared.given_back.notified());
@@ -148,6 +224,7 @@ impl FrameMemory {
             if let Some(grant) = self.try_take(bytes) {
                 return grant;
             }
+            let _lack = self.lack(MemoryPart::Common, bytes, 0);
             given_back.await;
         }
     }
@@ -169,18 +246,49 @@ mod tests {
         let memory = FrameMemory::new(100);
         let first = memory.try_take(99).expect("fits");
         assert_eq!((first.bytes(), memory.granted()), (99, 99));
-        assert!(memory.try_take(2).is_none());
+        assert!(memory.try_take_of(MemoryPart::All, 2).is_none());
         drop(first);
         assert_eq!(memory.granted(), 0);
-        assert!(memory.try_take(101).is_none());
-        assert!(memory.try_take(usize::MAX).is_none());
+        for part in [MemoryPart::All, MemoryPart::Common] {
+            assert!(memory.try_take_of(part, 101).is_none());
+            assert!(memory.try_take_of(part, usize::MAX).is_none());
+        }
+    }
+
+    #[test]
+    fn a_quarter_is_kept_for_those_who_are_known() {
+        let memory = FrameMemory::new(100);
+        let mut common = memory.try_take(70).expect("fits");
+        assert!(memory.try_take(6).is_none());
+        let known = memory.try_take_of(MemoryPart::All, 30).expect("fits");
+        assert!(!common.resize(71));
+        assert!(memory.try_take_of(MemoryPart::All, 1).is_none());
+        drop(known);
+        assert!(common.resize(75) && common.resize(100), "it is larger than what is not kept");
+        assert!(!common.resize(101));
+    }
+
+    #[test]
+    fn memory_is_short_when_nearly_all_is_granted_or_less_is_left_than_is_asked_for() {
+        let memory = FrameMemory::new(100);
+        let mut held = memory.try_take_of(MemoryPart::All, 87).expect("fits");
+        assert!(!memory.is_short() && !memory.is_little_short());
+        assert!(
+            memory.lack(MemoryPart::All, 13, 0).is_none() && memory.lack(MemoryPart::All, 20, 7).is_none()
+        );
+        let lack = memory.lack(MemoryPart::All, 14, 0).expect("it is too much");
+        assert!(memory.is_short());
+        drop(lack);
+        assert!(!memory.is_short());
+        assert!(memory.lack(MemoryPart::Common, 1, 0).is_some());
+        assert!(held.resize(89) && memory.is_short());
     }
 
     #[test]
     fn a_grant_changes_its_size_where_there_is_room() {
         let memory = FrameMemory::new(100);
         let (mut first, mut second) =
-            (memory.try_take(50).expect("fits"), memory.try_take(20).expect("fits"));
+            (memory.try_take_of(MemoryPart::All, 50).expect("fits"), memory.try_take(20).expect("fits"));
         assert!(first.resize(80));
         assert!(!first.resize(81) && first.bytes() == 80);
         assert!(first.resize(10));
@@ -196,7 +304,7 @@ mod tests {
         let memory = FrameMemory::new(1000);
         let shares: Vec<Grant> = (0..20).map_while(|_| memory.share(600, 50)).collect();
         let sizes: Vec<usize> = shares.iter().map(Grant::bytes).collect();
-        assert_eq!(sizes, [250, 187, 140, 105, 79, 59]);
+        assert_eq!(sizes, [187, 140, 105, 79, 59]);
         assert_eq!(memory.share(60, 50).map(|share| share.bytes()), None);
         drop(shares);
         assert_eq!(memory.share(60, 50).map(|share| share.bytes()), Some(60));
@@ -205,12 +313,12 @@ mod tests {
     #[tokio::test]
     async fn who_waits_holds_up_nobody_and_gets_its_share() {
         let memory = FrameMemory::new(100);
-        let first = memory.try_take(70).expect("fits");
+        let first = memory.try_take(50).expect("fits");
         let waiting = tokio::spawn(memory.clone().take(90));
         tokio::task::yield_now().await;
         drop(memory.try_take(20).expect("a small one overtakes"));
         tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        assert!(!waiting.is_finished() && memory.is_short());
         drop(first);
         assert_eq!(waiting.await.expect("ends").bytes(), 90);
     }

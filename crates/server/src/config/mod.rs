@@ -3,23 +3,27 @@
 //! Every section lists its keys ([`sections`], and each protocol for its own), and nothing else is taken. All that is wrong is
 //! reported at once, each with the place it came from.
 
+pub mod budgets;
 mod options;
 pub mod reference;
 pub mod sections;
 pub mod sources;
 
+use std::net::SocketAddr;
 use std::{fmt, io};
 
+use sabir_broker::exchange::PredeclaredExchange;
 use sabir_broker::projection::ProjectionFactory;
 use sabir_broker::{Converter, ReservedTopic};
 use sabir_frontend::config::{ConfigError, HostPort, Setting, SettingsTable, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
-use sabir_frontend::{Configured, Protocol};
+use sabir_frontend::{Configured, ListenerSpec, Protocol};
 use sabir_net::ListenOptions;
 use serde::de::DeserializeOwned;
 
 use sections::{
-    AdminSection, DataSection, GroupSection, ListenTable, LogSection, NetSection, NodeSection, TopicSection,
+    AccessTable, AdminSection, DataSection, GroupSection, ListenTable, LogSection, NetSection, NodeSection,
+    TopicSection,
 };
 pub use sources::Sources;
 use sources::Tree;
@@ -48,6 +52,8 @@ pub struct ServerConfig {
     pub reserved: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
     pub projections: Vec<ProjectionFactory>,
+    /// Exchanges that protocols have in every namespace, whether they are served or not.
+    pub exchanges: Vec<PredeclaredExchange>,
     /// How the records of all protocols become messages, served or not.
     pub converters: Vec<Converter>,
 }
@@ -58,6 +64,8 @@ pub struct FrontendConfig {
     pub protocol: &'static dyn Protocol,
     /// Where it listens.
     pub listen: ListenOptions,
+    /// The key that named each address.
+    pub keys: Vec<&'static str>,
     /// What clients are told, for each address; that one where absent.
     pub advertise: Vec<Option<HostPort>>,
     /// Its own settings.
@@ -118,7 +126,7 @@ impl ServerConfig {
         sources: &Sources,
         protocols: &[&'static dyn Protocol],
     ) -> Result<ServerConfig, ConfigErrors> {
-        let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
+        let tree = sources.read(protocols).map_err(|problem| ConfigErrors(vec![problem]))?;
         let mut loader = Loader { tree, problems: Vec::new() };
         loader.check_sections(protocols);
         let node = loader.section("node", sections::NODE);
@@ -145,6 +153,7 @@ impl ServerConfig {
             {
                 let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
+                let exchanges = protocols.iter().flat_map(|p| p.exchanges()).collect();
                 let converters = protocols.iter().filter_map(|p| p.converter()).collect();
                 Ok(ServerConfig {
                     node,
@@ -158,6 +167,7 @@ impl ServerConfig {
                     protocols: protocols.iter().map(|protocol| protocol.name()).collect(),
                     reserved,
                     projections,
+                    exchanges,
                     converters,
                 })
             }
@@ -169,6 +179,9 @@ impl ServerConfig {
 fn reserved(protocol: &'static dyn Protocol) -> impl Iterator<Item = ReservedTopic> {
     protocol.reserved_topics().iter().map(|&name| ReservedTopic { name, by: protocol.name() })
 }
+
+/// An address that a protocol listens on: the key that named it, and what clients are told.
+type ListeningAt = (&'static str, SocketAddr, Option<HostPort>);
 
 struct Loader {
     tree: Tree,
@@ -206,7 +219,7 @@ impl Loader {
     /// Values that must fit each other.
     fn check_limits(&mut self, data: Option<&DataSection>, group: Option<&GroupSection>) {
         let least = sections::LEAST_OPEN_BYTES;
-        if let Some(size) = data.map(|d| d.open_bytes_max).filter(|size| *size < least) {
+        if let Some(size) = data.and_then(|d| d.open_bytes_max.0).filter(|size| *size < least) {
             let problem = format!("{size} is too little; it must be at least {least}");
             self.note(ConfigError::new("data", "open_bytes_max", problem));
         }
@@ -297,25 +310,53 @@ impl Loader {
 
     fn front_end(&mut self, protocol: &'static dyn Protocol) -> Option<FrontendConfig> {
         let name = protocol.name();
-        let settings = reference::protocol_settings(protocol);
-        let mut own = self.table(name, &settings)?;
-        let common = sections::LISTEN.iter().filter_map(|s| own.remove_entry(s.key)).collect();
-        let common = parse_table::<ListenTable>(name, common, &settings[..sections::LISTEN.len()]);
+        let mut own = self.table(name, &reference::protocol_settings(protocol))?;
+        let specs = protocol.listeners();
+        let listeners: Vec<_> = specs.iter().map(|spec| self.listener(name, spec, &mut own)).collect();
+        let access = sections::ACCESS.iter().filter_map(|s| own.remove_entry(s.key)).collect();
+        let access = parse_table::<AccessTable>(name, access, &sections::ACCESS);
         let configured = protocol.configure(own);
-        let (common, configured) = (self.keep(common), self.keep(configured));
-        let (common, configured) = (common?, configured?);
-        self.keep(refuse_exposed(name, &common.listen.addresses, common.anonymous))?;
-        let on = !common.listen.addresses.is_empty();
-        let advertise = common.advertise.at_each(common.listen.addresses.len());
-        let advertise = advertise.map_err(|problem| ConfigError::new(name, "advertise", problem));
-        let advertise = if on { self.keep(advertise)? } else { Vec::new() };
-        let listen = ListenOptions {
-            section: name,
-            addresses: common.listen.addresses,
-            anonymous: common.anonymous,
-            max_connections: common.max_connections.0.map_or(usize::MAX, |count| count.0),
+        let (access, configured) = (self.keep(access), self.keep(configured));
+        let (access, configured) = (access?, configured?);
+        let listeners = listeners.into_iter().flatten().collect::<Option<Vec<_>>>()?;
+        let addresses: Vec<_> = listeners.iter().map(|(_, address, _)| *address).collect();
+        self.keep(refuse_exposed(name, &addresses, access.anonymous))?;
+        let on = !addresses.is_empty();
+        let keys = listeners.iter().map(|(key, ..)| *key).collect();
+        let advertise = listeners.into_iter().map(|(.., told)| told).collect();
+        let max_connections = access.max_connections.0.map_or(usize::MAX, |count| count.0);
+        let listen = ListenOptions { section: name, addresses, anonymous: access.anonymous, max_connections };
+        on.then_some(FrontendConfig { protocol, listen, keys, advertise, configured })
+    }
+
+    /// The addresses of one of a protocol's listeners, each with its key and with what clients are told; none in place of what is wrong.
+    fn listener(
+        &mut self,
+        name: &'static str,
+        spec: &ListenerSpec,
+        own: &mut SettingsTable,
+    ) -> Vec<Option<ListeningAt>> {
+        // What is wrong is said of the keys as they are called.
+        let called = |error: ConfigError| {
+            let key = if error.key == "advertise" { spec.advertise } else { spec.listen };
+            ConfigError { key: key.to_owned(), ..error }
         };
-        on.then_some(FrontendConfig { protocol, listen, advertise, configured })
+        let settings = reference::listener_settings(spec);
+        let mut table = SettingsTable::new();
+        for (setting, plain) in settings.iter().zip(&sections::LISTEN) {
+            let value = own.remove(setting.key).unwrap_or_else(|| setting.default_value());
+            table.insert(plain.key.to_owned(), value);
+        }
+        let parsed = parse_table::<ListenTable>(name, table, &sections::LISTEN).map_err(called);
+        let Some(ListenTable { listen, advertise }) = self.keep(parsed) else { return vec![None] };
+        if listen.addresses.is_empty() {
+            return Vec::new();
+        }
+        let told = advertise.at_each(listen.addresses.len());
+        let told = told.map_err(|problem| ConfigError::new(name, spec.advertise, problem));
+        let Some(told) = self.keep(told) else { return vec![None] };
+        let each = listen.addresses.into_iter().zip(told);
+        each.map(|(address, told)| Some((spec.listen, address, told))).collect()
     }
 
     fn keep<T>(&mut self, parsed: Result<T, ConfigError>) -> Option<T> {

@@ -1,5 +1,6 @@
 //! What the configuration says, in the broker's terms.
 
+use sabir_broker::exchange::ExchangeOptions;
 use sabir_broker::{BrokerOptions, DiskKind, GroupLimits, GroupOptions};
 use sabir_frontend::config::Span;
 use sabir_model::{Durability, NodeId, TimestampType, TopicConfig};
@@ -68,17 +69,18 @@ impl ServerConfig {
             retention_interval: data.retention_interval.0,
             producer_expiry: data.producer_expiry.0,
             partition_producers_max: data.partition_producers.get(),
-            producers_max: data.producers.get(),
-            open_bytes_max: data.open_bytes_max.0 as usize,
+            producers_max: data.most_producers(),
+            open_bytes_max: data.open_bytes() as usize,
             keep_free: data.keep_free.0,
             partitions_max: self.topic.max_partitions,
-            partitions_total_max: self.topic.max_total_partitions,
-            settings_max: self.topic.settings_memory.0 as usize,
+            partitions_total_max: self.topic.most_partitions(),
+            settings_max: self.topic.settings_bytes() as usize,
             reserved: self.reserved.clone(),
             front_ends: self.protocols.clone(),
             unnamed_groups: self.converters.iter().find(|c| c.reads_unnamed).map(|c| c.front_end),
             projections: self.projections.clone(),
             converters: self.converters.clone(),
+            exchanges: ExchangeOptions { predeclared: self.exchanges.clone(), ..ExchangeOptions::default() },
             counted_topics_max: self.admin.counted_topics,
             groups: group_options(&self.group),
             ..defaults
@@ -99,8 +101,8 @@ fn group_options(group: &super::sections::GroupSection) -> GroupOptions {
         },
         offsets_retention: group.offsets_retention.0,
         max_groups: group.max_groups.get(),
-        max_member_bytes: group.member_memory.0 as usize,
-        max_offset_bytes: group.offset_memory.0 as usize,
+        max_member_bytes: group.member_bytes() as usize,
+        max_offset_bytes: group.offset_bytes() as usize,
     }
 }
 

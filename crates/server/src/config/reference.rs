@@ -2,19 +2,28 @@
 
 use std::fmt::Write;
 
-use sabir_frontend::Protocol;
 use sabir_frontend::config::Setting;
+use sabir_frontend::{ListenerSpec, Protocol};
 use serde_json::Value;
 
-use super::sections::{CORE, LISTEN};
+use super::sections::{ACCESS, CORE, LISTEN};
 use super::{ConfigErrors, Sources};
 
 /// All keys of a protocol's table: first the common ones, then its own.
 pub fn protocol_settings(protocol: &dyn Protocol) -> Vec<Setting> {
-    let mut all = LISTEN.to_vec();
-    all[0].default = protocol.default_listen();
+    let mut all: Vec<_> = protocol.listeners().iter().flat_map(listener_settings).collect();
+    all.extend_from_slice(&ACCESS);
     all.extend_from_slice(protocol.settings());
     all
+}
+
+/// The keys of one of its listeners.
+pub fn listener_settings(spec: &ListenerSpec) -> [Setting; 2] {
+    let [listen, advertise] = LISTEN;
+    [
+        Setting { key: spec.listen, default: spec.default, ..listen },
+        Setting { key: spec.advertise, ..advertise },
+    ]
 }
 
 const HEAD: &str = "\
@@ -43,7 +52,7 @@ const TAIL: &str = "
 | a client that | is dropped | counted as `sabir_dropped_connections_total{reason=...}` |
 | --- | --- | --- |
 | connects and says nothing, or says its first words slowly | `net.handshake_timeout` after it was accepted | `handshake` |
-| sends a request slowly, or announces one and never sends it | `net.frame_timeout` after its first byte | `slow_writer` |
+| sends a request slowly, or announces one and never sends it | `net.frame_timeout` after its first byte; while others lack the memory that it keeps, 0.3 s after the last 16 KiB of it | `slow_writer` |
 | does not read its answers | `net.write_timeout` after the socket would take no more | `slow_reader` |
 | asks for nothing | after `net.idle_timeout`; not while it waits for an answer | `idle` |
 | has vanished without a word | after twice `net.keepalive` | `vanished` |
@@ -62,14 +71,20 @@ Memory is bounded by the sum of
 - `data.tail_cache`, and half as much again while slow readers hold of it what is no longer cached: from a quarter more on they are given copies,
   which `net.frame_memory` counts, and a quarter of it is left to those who keep up; beside it what is not on the disk yet,
   and what is read ahead from the disk, a quarter of it or 256 KiB a shard,
-- `net.frame_memory`, for requests under way and unread answers,
+- `net.frame_memory`, for requests under way and unread answers; a quarter of it is kept for what arrives from clients that have sent a whole
+  request before,
 - a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
 - for each connection less than 10 KiB, if nothing is under way, and 4 KiB each of a request and of unread answers that are not counted,
 - for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
   their elements some times that, and the records of a compressed batch 128 MiB while they are checked,
-- what topics, partitions, producers and groups there are.
+- what topics, partitions, producers and groups there are, as bounded by `topic.max_total_partitions`, `topic.settings_memory`, `data.producers`,
+  `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk.
 
-A fetch reads no more at a time than a quarter of the `net.frame_memory` that is left, or 64 KiB, or one batch.
+What is `auto` of these follows the memory that the machine or the control group (of version 1 or 2) has, and from 256 MiB on all of it together
+fits. What is set is taken as it is: where that is more than there is, the log of a start and `sabir doctor` name the settings that exceed `auto`. A
+directory that holds more partitions than may be made is served all the same, and a start names the setting before it loads them.
+
+A fetch reads no more at a time than a quarter of what is left of the other three quarters of `net.frame_memory`, or 64 KiB, or one batch.
 ";
 
 /// The reference page, in Markdown.
@@ -161,11 +176,12 @@ impl Held {
 /// What is wrong with the configuration.
 pub fn effective(sources: &Sources, protocols: &[&'static dyn Protocol]) -> Result<Vec<Held>, ConfigErrors> {
     super::ServerConfig::load(sources, protocols)?;
-    let tree = sources.read().map_err(|problem| ConfigErrors(vec![problem]))?;
+    let tree = sources.read(protocols).map_err(|problem| ConfigErrors(vec![problem]))?;
     let held = |(section, setting): (&'static str, Setting)| {
         let default = setting.default_value();
         let given = tree.section(section).and_then(|mut table| table.remove(setting.key));
-        let source = given.as_ref().and_then(|_| tree.source(&format!("{section}.{}", setting.key)));
+        let source =
+            given.as_ref().and_then(|value| tree.source_of(&format!("{section}.{}", setting.key), value));
         Held { section, key: setting.key, value: given.unwrap_or_else(|| default.clone()), default, source }
     };
     Ok(all(protocols).into_iter().map(held).collect())

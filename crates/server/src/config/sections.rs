@@ -5,10 +5,11 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use sabir_broker::BrokerOptions;
 use sabir_frontend::config::{AutoSize, Expected, HostPort, Limit, Setting, Size, Span};
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::memory;
+use crate::memory::AutoMemory;
 
 /// The core's sections in the order in which they are shown, each with its keys.
 pub const CORE: &[(&str, &[Setting])] = &[
@@ -60,9 +61,9 @@ pub struct DataSection {
     /// See [`DATA`].
     pub partition_producers: NonZero<usize>,
     /// See [`DATA`].
-    pub producers: NonZero<usize>,
+    pub producers: Auto<NonZero<usize>>,
     /// See [`DATA`].
-    pub open_bytes_max: Size,
+    pub open_bytes_max: AutoSize,
     /// See [`DATA`].
     pub keep_free: Size,
 }
@@ -83,7 +84,7 @@ pub const DATA: &[Setting] = &[
         key: "format_level",
         default: "\"auto\"",
         help: "Which stored forms are written, where the folder's level is lower: raising it cannot be undone, and the version \
-               before does not open the folder any more. `auto` keeps the level there is; a new folder has the newest, 3.",
+               before does not open the folder any more. `auto` keeps the level there is; a new folder has the newest, 4.",
     },
     Setting {
         key: "disk",
@@ -131,15 +132,17 @@ pub const DATA: &[Setting] = &[
     },
     Setting {
         key: "producers",
-        default: "250000",
+        default: "\"auto\"",
         help: "The same for all partitions together, a producer counted in each; it is kept where most of them are. Each takes some \
-               400 bytes.",
+               400 bytes; `auto` is as many as fit into a sixty-fourth of the memory that the machine or the control group has, from \
+               5000 to 250000.",
     },
     Setting {
         key: "open_bytes_max",
-        default: "\"32MiB\"",
+        default: "\"auto\"",
         help: "Bytes that may wait for a shard's disk; producers beyond them wait, until half of it is written, and changes \
-               beyond as many bytes are refused. At least `2MiB`.",
+               beyond as many bytes are refused. At least `2MiB`; `auto` is a shard's share of a sixteenth of the memory, from `4MiB` \
+               to `32MiB`.",
     },
     Setting {
         key: "keep_free",
@@ -164,9 +167,9 @@ pub struct TopicSection {
     /// See [`TOPIC`].
     pub max_partitions: u32,
     /// See [`TOPIC`].
-    pub max_total_partitions: usize,
+    pub max_total_partitions: Auto<NonZero<usize>>,
     /// See [`TOPIC`].
-    pub settings_memory: Size,
+    pub settings_memory: AutoSize,
 }
 
 /// Keys of `[topic]`.
@@ -198,15 +201,16 @@ pub const TOPIC: &[Setting] = &[
     },
     Setting {
         key: "max_total_partitions",
-        default: "500000",
-        help: "The most partitions that all topics may have together, some kilobytes of memory each where a topic has one. Beyond it \
-               no topic is made.",
+        default: "\"auto\"",
+        help: "The most partitions that all topics may have together, some 3 KiB of memory each where a topic has one. Beyond it \
+               no topic is made; those that are there are served. `auto` is as many as fit into an eighth of the memory that the machine \
+               or the control group has, from 1000 to 500000.",
     },
     Setting {
         key: "settings_memory",
-        default: "\"32MiB\"",
+        default: "\"auto\"",
         help: "Memory for settings that have no effect here and are kept with topics for those who ask for them, all topics together. \
-               Beyond it a topic that brings more is refused.",
+               Beyond it a topic that brings more is refused. `auto` is a sixty-fourth of the memory, from `2MiB` to `32MiB`.",
     },
 ];
 
@@ -228,9 +232,9 @@ pub struct GroupSection {
     /// See [`GROUP`].
     pub max_groups: NonZero<usize>,
     /// See [`GROUP`].
-    pub member_memory: Size,
+    pub member_memory: AutoSize,
     /// See [`GROUP`].
-    pub offset_memory: Size,
+    pub offset_memory: AutoSize,
     /// See [`GROUP`].
     pub offsets_retention: Span,
 }
@@ -257,20 +261,23 @@ pub const GROUP: &[Setting] = &[
     Setting {
         key: "max_groups",
         default: "100000",
-        help: "The most groups: with members, or with anything committed.",
+        help: "The most groups: with members, or with anything committed. Those that only wait for clients to come back with the \
+               member ids they were given are a quarter of it at the most.",
     },
     Setting {
         key: "member_memory",
-        default: "\"256MiB\"",
+        default: "\"auto\"",
         help: "Memory for what the members of all groups bring: names, subscriptions, assignments. Those of one group may take \
                1 MiB, as they are stored together. Beyond it groups that are there go on, with a quarter more of it at the most, \
-               and no member is added to others.",
+               and no member is added to others. `auto` is a thirty-second of the memory that the machine or the control group has, \
+               from `4MiB` to `256MiB`.",
     },
     Setting {
         key: "offset_memory",
-        default: "\"512MiB\"",
+        default: "\"auto\"",
         help: "Memory for committed positions, a hundred bytes each and their text. Beyond it, or a quarter of it for one group, \
-               positions that are there go on, and no position and no text is added.",
+               positions that are there go on, and no position and no text is added. `auto` is a sixteenth of the memory, from `8MiB` \
+               to `512MiB`.",
     },
     Setting {
         key: "offsets_retention",
@@ -308,6 +315,8 @@ pub struct NetSection {
     pub keepalive: Span,
     /// See [`NET`].
     pub drain: Span,
+    /// See [`NET`].
+    pub default_listen: DefaultListen,
 }
 
 /// Keys of `[net]`.
@@ -327,7 +336,7 @@ pub const NET: &[Setting] = &[
         key: "frame_memory",
         default: "\"auto\"",
         help: "Memory for requests that have not arrived whole and answers that have not been sent, over all \
-               connections. `auto` is an eighth of \
+               connections; a quarter as much is beside it for what waits and for frames of no more than 64 KiB. `auto` is an eighth of \
                the memory that the machine or the control group has, from `16MiB` to `512MiB`.",
     },
     Setting {
@@ -363,6 +372,12 @@ pub const NET: &[Setting] = &[
         default: "\"10s\"",
         help: "How long requests under way may take to end when the broker is told to stop. Up to 5 s more go by for what was appended \
                to be written, and up to 10 s for the journals to be sealed: so long a stop may take before it is killed.",
+    },
+    Setting {
+        key: "default_listen",
+        default: "\"auto\"",
+        help: "Where a protocol listens whose `listen` is not said: `auto` is where its own default says, `off` nowhere, so that those alone \
+               are served whose `listen` is.",
     },
 ];
 
@@ -438,19 +453,19 @@ pub const LOG: &[Setting] = &[
     Setting {
         key: "level",
         default: "\"info\"",
-        help: "What is logged, on stderr: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as \
+        help: "What is logged, on stderr: `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as \
                `info,sabir_net=debug`.",
     },
     Setting { key: "format", default: "\"text\"", help: "`text`, or `json` with one object a line." },
 ];
 
-/// The settings that the tables of all protocols share. The default of `listen` is the protocol's.
-pub const LISTEN: [Setting; 4] = [
+/// The settings that each listener of a protocol has. The keys, and the default of the first, are the protocol's.
+pub const LISTEN: [Setting; 2] = [
     Setting {
         key: "listen",
         default: "\"off\"",
         help: "Where it listens: address:port, or several with commas between them; port 0 takes any free one; `off` \
-               turns the protocol off.",
+               turns the protocol off. What several protocols name they share, told apart by a connection's first bytes.",
     },
     Setting {
         key: "advertise",
@@ -459,6 +474,10 @@ pub const LISTEN: [Setting; 4] = [
                many with commas between them. `auto` is the one listened on that the client came by; where that is all of this \
                machine's, the one that the client has reached.",
     },
+];
+
+/// The other settings that the tables of all protocols share.
+pub const ACCESS: [Setting; 2] = [
     Setting {
         key: "anonymous",
         default: "false",
@@ -471,7 +490,7 @@ pub const LISTEN: [Setting; 4] = [
     },
 ];
 
-/// The part of a protocol's table that all share.
+/// What a protocol's table says of one of its listeners.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenTable {
@@ -479,6 +498,12 @@ pub struct ListenTable {
     pub listen: Listen,
     /// What clients are told.
     pub advertise: Advertise,
+}
+
+/// The other part of a protocol's table that all share.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessTable {
     /// Whether that is allowed beyond loopback.
     pub anonymous: bool,
     /// Connections at once.
@@ -617,15 +642,59 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
 impl DataSection {
     /// Bytes of the tail cache.
     pub fn tail_cache_bytes(&self) -> u64 {
-        self.tail_cache.0.map_or_else(memory::tail_cache, |size| size.0)
+        or_auto(self.tail_cache, AutoMemory::tail_cache)
+    }
+
+    /// How many shards there are in a directory that is made with these settings, the catalog's among them.
+    pub fn all_shards(&self) -> u32 {
+        let data = self.shards.0.map_or_else(|| BrokerOptions::new(&self.dir).data_shards, u32::from);
+        data.saturating_add(1)
+    }
+
+    /// Bytes that may wait for the disk of one of them.
+    pub fn open_bytes(&self) -> u64 {
+        or_auto(self.open_bytes_max, |auto| auto.open_bytes(self.all_shards()))
+    }
+
+    /// How many producers all partitions together remember.
+    pub fn most_producers(&self) -> usize {
+        self.producers.0.map_or_else(|| AutoMemory::here().producers(), usize::from)
+    }
+}
+
+impl TopicSection {
+    /// The most partitions of all topics.
+    pub fn most_partitions(&self) -> usize {
+        self.max_total_partitions.0.map_or_else(|| AutoMemory::here().partitions(), usize::from)
+    }
+
+    /// Bytes for settings without effect.
+    pub fn settings_bytes(&self) -> u64 {
+        or_auto(self.settings_memory, AutoMemory::settings_memory)
+    }
+}
+
+impl GroupSection {
+    /// Bytes for what members bring.
+    pub fn member_bytes(&self) -> u64 {
+        or_auto(self.member_memory, AutoMemory::member_memory)
+    }
+
+    /// Bytes for committed positions.
+    pub fn offset_bytes(&self) -> u64 {
+        or_auto(self.offset_memory, AutoMemory::offset_memory)
     }
 }
 
 impl NetSection {
     /// Bytes of memory for frames.
     pub fn frame_memory_bytes(&self) -> u64 {
-        self.frame_memory.0.map_or_else(memory::frame_memory, |size| size.0)
+        or_auto(self.frame_memory, AutoMemory::frame_memory)
     }
+}
+
+fn or_auto(size: AutoSize, auto: impl FnOnce(AutoMemory) -> u64) -> u64 {
+    size.0.map_or_else(|| auto(AutoMemory::here()), |size| size.0)
 }
 
 /// How files are written.
@@ -638,6 +707,16 @@ pub enum DiskSetting {
     IoUring,
     /// `pwrite` and `fdatasync`.
     Pwrite,
+}
+
+/// Where a protocol listens of which nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultListen {
+    /// Where its own default says.
+    Auto,
+    /// Nowhere.
+    Off,
 }
 
 /// What an acknowledgement means.

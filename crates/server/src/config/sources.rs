@@ -7,6 +7,7 @@ use std::{fs, io};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider, Source};
+use sabir_frontend::Protocol;
 use sabir_frontend::config::SettingsTable;
 
 use super::{About, ConfigProblem};
@@ -28,6 +29,12 @@ pub struct Sources {
 
 const ENV_PREFIX: &str = "SABIR__";
 
+/// What the built-in defaults' stand-ins are called.
+const DEFAULT: &str = "default";
+
+/// Says where protocols listen of which nothing is said.
+const DEFAULT_LISTEN: &str = "net.default_listen";
+
 impl Sources {
     /// The process's environment, a file and flags.
     pub fn from_process(file: Option<PathBuf>, set: Vec<String>) -> Self {
@@ -37,10 +44,17 @@ impl Sources {
         Self { file, env: env.collect(), set, ..Self::default() }
     }
 
-    pub(super) fn read(&self) -> Result<Tree, ConfigProblem> {
+    /// What is said, for these protocols.
+    pub(super) fn read(&self, protocols: &[&'static dyn Protocol]) -> Result<Tree, ConfigProblem> {
+        let mut tree = self.tree()?;
+        tree.turn_off_unsaid(protocols);
+        Ok(tree)
+    }
+
+    fn tree(&self) -> Result<Tree, ConfigProblem> {
         let mut figment = Figment::new();
         for pair in &self.defaults {
-            figment = figment.merge(One::pair("default".into(), pair)?);
+            figment = figment.merge(One::pair(DEFAULT.into(), pair)?);
         }
         if let Some(file) = &self.file {
             // Figment's own words for a file that cannot be read do not name it.
@@ -138,6 +152,27 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Has protocols be off of which nothing is said, if that is how it is wanted.
+    fn turn_off_unsaid(&mut self, protocols: &[&'static dyn Protocol]) {
+        let wanted = self.figment.find_value(DEFAULT_LISTEN).ok();
+        if wanted.is_none_or(|wanted| wanted.as_str() != Some("off")) {
+            return;
+        }
+        let keys = |protocol: &&'static dyn Protocol| {
+            let name = protocol.name();
+            protocol.listeners().into_iter().map(move |listener| (name, listener.listen))
+        };
+        for (name, key) in protocols.iter().flat_map(keys) {
+            let said = self.figment.find_metadata(&format!("{name}.{key}"));
+            let section = self.values.entry(name.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, section) = section
+                && said.is_none_or(|said| said.name == DEFAULT)
+            {
+                section.insert(key.into(), Value::from("off"));
+            }
+        }
+    }
+
     pub fn section_names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
     }
@@ -155,6 +190,12 @@ impl Tree {
     /// What said the value at `path`, in words.
     pub fn source(&self, path: &str) -> Option<String> {
         self.figment.find_metadata(path).map(describe)
+    }
+
+    /// The same where a value holds that differs from its default: what turned a protocol off that is not spoken of.
+    pub fn source_of(&self, path: &str, value: &serde_json::Value) -> Option<String> {
+        let off = path.ends_with("listen") && value == "off";
+        self.source(path).or_else(|| self.source(DEFAULT_LISTEN).filter(|_| off))
     }
 }
 

@@ -8,7 +8,8 @@ use sabir_frontend::config::{Size, parse_table};
 use sabir_frontend::{FrontendContext, StartedFrontend};
 use sabir_net::{Connection, Frontend, LocalBoxFuture};
 
-use sabir_broker::{BrokerOptions, ReservedTopic};
+use sabir_broker::exchange::{ExchangeKind, ExchangeSpec, PredeclaredExchange};
+use sabir_broker::{BrokerOptions, GroupOptions, ReservedTopic};
 
 use super::*;
 
@@ -53,6 +54,12 @@ impl Protocol for Semaphore {
         "\"127.0.0.1:1794\""
     }
 
+    fn listeners(&self) -> Vec<ListenerSpec> {
+        let first = ListenerSpec { listen: "listen", advertise: "advertise", default: self.default_listen() };
+        let far = ListenerSpec { listen: "far_listen", advertise: "far_advertise", default: "\"off\"" };
+        vec![first, far]
+    }
+
     fn settings(&self) -> &'static [Setting] {
         WAVES
     }
@@ -67,6 +74,14 @@ impl Protocol for Semaphore {
 
     fn projections(&self) -> &'static [ProjectionFactory] {
         &[ProjectionFactory { name: "flags.raised", make: |_| panic!("the configuration makes nothing") }]
+    }
+
+    fn exchanges(&self) -> Vec<PredeclaredExchange> {
+        vec![PredeclaredExchange {
+            name: "flags.all",
+            by: "flags",
+            spec: ExchangeSpec::of(ExchangeKind::Fanout),
+        }]
     }
 
     fn connector(&self) -> &'static dyn Connector {
@@ -104,12 +119,19 @@ fn nothing_said_is_a_good_configuration() {
     assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
     assert_eq!(config.front_ends[0].advertise, [None]);
     let options = config.broker_options();
-    let memory = crate::memory::MemoryFiles::default().total().unwrap_or(1 << 30);
-    let quarter = (memory / 4).clamp(16 << 20, 4 << 30);
-    assert_eq!(options.tail_cache_bytes as u64, quarter, "it follows the memory");
-    let tail_cache_bytes = options.tail_cache_bytes;
+    let auto = crate::memory::AutoMemory::here();
+    assert_eq!(options.tail_cache_bytes as u64, auto.tail_cache(), "it follows the memory");
+    assert_eq!(options.open_bytes_max as u64, auto.open_bytes(options.data_shards + 1));
+    let groups = [options.groups.max_member_bytes, options.groups.max_offset_bytes].map(|n| n as u64);
+    assert_eq!(groups, [auto.member_memory(), auto.offset_memory()]);
+    let counts = [options.partitions_total_max, options.producers_max];
+    assert_eq!(
+        (counts, options.settings_max as u64),
+        ([auto.partitions(), auto.producers()], auto.settings_memory())
+    );
+    let followed = options.clone();
     let (reserved, projections) = (options.reserved.clone(), options.projections.clone());
-    let converters = options.converters.clone();
+    let (converters, exchanges) = (options.converters.clone(), options.exchanges.clone());
     let (front_ends, unnamed_groups) = (options.front_ends.clone(), options.unnamed_groups);
     let own = BrokerOptions {
         front_ends,
@@ -117,9 +139,22 @@ fn nothing_said_is_a_good_configuration() {
         reserved,
         projections,
         converters,
+        exchanges,
         ..BrokerOptions::new("data")
     };
-    let defaults = BrokerOptions { tail_cache_bytes, ..own };
+    let defaults = BrokerOptions {
+        tail_cache_bytes: followed.tail_cache_bytes,
+        open_bytes_max: followed.open_bytes_max,
+        groups: GroupOptions {
+            max_member_bytes: followed.groups.max_member_bytes,
+            max_offset_bytes: followed.groups.max_offset_bytes,
+            ..own.groups.clone()
+        },
+        partitions_total_max: followed.partitions_total_max,
+        producers_max: followed.producers_max,
+        settings_max: followed.settings_max,
+        ..own
+    };
     assert_eq!(format!("{options:?}"), format!("{defaults:?}"), "the two sets of defaults agree");
 }
 
@@ -145,6 +180,8 @@ fn what_protocols_keep_is_handed_over_whether_they_listen_or_not() {
         assert_eq!(options.front_ends, ["flags"], "{flags:?}");
         let projections: Vec<_> = options.projections.iter().map(|projection| projection.name).collect();
         assert_eq!(projections, ["flags.raised"], "{flags:?}");
+        let exchanges: Vec<_> = options.exchanges.predeclared.iter().map(|exchange| exchange.name).collect();
+        assert_eq!(exchanges, ["flags.all"], "{flags:?}");
     }
 }
 
@@ -181,9 +218,9 @@ fn unknown_keys_are_errors_that_suggest_and_name_their_source() {
         problem(&["flag.listen=off"]),
         "[flag]: unknown key; did you mean `flags`? (from --set flag.listen=off)"
     );
-    assert!(
-        problem(&["flags.zzz=1"]).contains("there are: listen, advertise, anonymous, max_connections, wave")
-    );
+    assert!(problem(&["flags.zzz=1"]).contains(
+        "there are: listen, advertise, far_listen, far_advertise, anonymous, max_connections, wave"
+    ));
 
     let env = vec![("SABIR__DATA__DIRR".into(), "x".into())];
     let message = load(&Sources { env, ..Sources::default() }).err().unwrap();
@@ -222,6 +259,9 @@ fn values_that_make_no_sense() {
         ("data.shards=many", "a number above 0, or \"auto\""),
         ("data.durability=maybe", "`sync` or `os`"),
         ("data.tail_cache=much", "a size such as"),
+        ("data.producers=0", "a number above 0, or \"auto\""),
+        ("topic.max_total_partitions=all", "a number above 0, or \"auto\""),
+        ("group.member_memory=much", "a size such as"),
         ("topic.retention=7", "with its unit"),
         ("data.open_bytes_max=64KiB", "at least 2MiB"),
         ("group.max_session_timeout=1s", "less than group.min_session_timeout, which is 6s"),
@@ -238,6 +278,10 @@ fn values_that_make_no_sense() {
         ("flags.anonymous=maybe", "a boolean"),
         ("log.format=xml", "`text` or `json`"),
         ("log.level=nonsense=high", "log.level"),
+        ("log.level=Warning", "`error`, `warn`, `info`, `debug`, `trace`, `off`"),
+        ("log.level=loud", "`loud` is no level"),
+        ("log.level=info,sabir_net", "`sabir_net` is no level"),
+        ("log.level=", "`` is no level"),
         ("log=loud", "section.key"),
         ("loud", "section.key=value"),
     ] {
@@ -292,6 +336,51 @@ fn off_is_off_and_several_addresses_are_several() {
     assert_eq!(load(&set(each)).unwrap().front_ends[0].advertise, [None, broker]);
     let three = problem(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=a,b,c"]);
     assert!(three.starts_with("flags.advertise: names 3 addresses, and `listen` 2"), "{three}");
+}
+
+#[test]
+fn each_listener_has_keys_of_its_own() {
+    let far = ["flags.far_listen=127.0.0.1:7,127.0.0.1:8", "flags.far_advertise=far"];
+    let config = load(&set(&far)).unwrap();
+    let FrontendConfig { listen, keys, advertise, .. } = &config.front_ends[0];
+    let ports: Vec<_> = listen.addresses.iter().map(|address| address.port()).collect();
+    assert_eq!((ports, &keys[..]), (vec![1794, 7, 8], &["listen", "far_listen", "far_listen"][..]));
+    let told = Some(HostPort { host: "far".into(), port: 0 });
+    assert_eq!(*advertise, [None, told.clone(), told]);
+    let config = load(&set(&[far[0], "flags.listen=off"])).unwrap();
+    assert_eq!(config.front_ends[0].keys, ["far_listen", "far_listen"]);
+    let quiet = load(&set(&["net.default_listen=off", far[0]])).unwrap();
+    assert_eq!(quiet.front_ends[0].keys, ["far_listen", "far_listen"]);
+    for (flags, says) in [
+        (&["flags.far_listen=nowhere"][..], "flags.far_listen: "),
+        (&[far[0], "flags.far_advertise=a,b,c"], "flags.far_advertise: names 3 addresses"),
+        (&["flags.far_listen=0.0.0.0:7"], "flags.listen: 0.0.0.0:7 can be reached"),
+    ] {
+        assert!(problem(flags).starts_with(says), "{}", problem(flags));
+    }
+}
+
+#[test]
+fn where_nothing_is_said_a_protocol_may_be_off() {
+    let sources = set(&["net.default_listen=off"]);
+    assert!(load(&sources).unwrap().front_ends.is_empty());
+    let held = reference::effective(&sources, &[&Semaphore]).unwrap();
+    let listen = held.iter().find(|held| held.path() == "flags.listen").unwrap();
+    let source = Some("--set net.default_listen=off");
+    assert_eq!((listen.value.as_str(), listen.source.as_deref()), (Some("off"), source));
+    let listening = |sources: &Sources| {
+        let config = load(sources).unwrap();
+        config.front_ends.iter().map(|one| one.listen.addresses[0].port()).collect::<Vec<_>>()
+    };
+    let said = set(&["flags.listen=127.0.0.1:5", "net.default_listen=off"]);
+    assert_eq!(listening(&said), [5]);
+    assert_eq!(
+        listening(&Sources { defaults: said.set.clone(), ..sources }),
+        [0; 0],
+        "a default is not said"
+    );
+    assert_eq!(listening(&set(&["net.default_listen=auto"])), [1794]);
+    assert!(problem(&["net.default_listen=elsewhere"]).starts_with("net.default_listen: "));
 }
 
 #[test]

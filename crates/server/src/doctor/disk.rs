@@ -21,16 +21,46 @@ const FOREIGN: &[(u64, &str)] = &[
     (0x0102_1997, "9p"),
 ];
 
-pub(super) fn holder(data: &Path) -> Finding {
+/// File systems that the kernel makes up, in which nothing can be kept.
+const KERNELS: &[(u64, &str)] = &[
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x6367_7270, "cgroup2"),
+    (0x0027_e0eb, "cgroup"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0x1cd1, "devpts"),
+];
+
+/// `dir` is the data directory, or what it would be made in.
+pub(super) fn holder(data: &Path, dir: &Path) -> Finding {
     let subject = "data directory";
     match sabir_broker::check_free(data) {
-        Ok(()) if data.exists() => Finding::good(subject, format!("{}: no broker has it", data.display())),
-        Ok(()) => Finding::good(subject, format!("{}: not there yet; serve makes it", data.display())),
+        Ok(()) => free(subject, data, dir),
         Err(sabir_broker::StartError::InUse { pid, .. }) => {
             Finding::good(subject, format!("{}: the broker in process {pid} has it", data.display()))
         }
         Err(error) => {
             Finding::bad(subject, error.to_string(), "The broker's user must be able to read and write it.")
+        }
+    }
+}
+
+fn free(subject: &'static str, data: &Path, dir: &Path) -> Finding {
+    let (good, bad) = match data.exists() {
+        true => ("no broker has it", "no broker has it, and none could write to it"),
+        false => ("not there yet; serve makes it", "not there yet, and serve cannot make it"),
+    };
+    match Probe::open(dir, OFlags::empty()) {
+        Ok(_) => Finding::good(subject, format!("{}: {good}", data.display())),
+        Err(error) => {
+            let found = format!("{}: {bad}: {}: {error}", data.display(), dir.display());
+            Finding::bad(
+                subject,
+                found,
+                "It must be writable for the broker's user: name another place with --data.",
+            )
         }
     }
 }
@@ -41,7 +71,12 @@ pub(super) fn place(data: &Path, dir: &Path) -> Finding {
         let found = format!("{memory}, which is memory: nothing survives the machine");
         return Finding::bad(subject, found, format!("Move {} to a disk with --data.", data.display()));
     }
-    if let Some(name) = foreign(dir) {
+    if let Some(name) = kind(dir, KERNELS) {
+        let found =
+            format!("{}: {name}, which the kernel makes up: nothing can be kept there", dir.display());
+        return Finding::bad(subject, found, format!("Move {} to a disk with --data.", data.display()));
+    }
+    if let Some(name) = kind(dir, FOREIGN) {
         let advice =
             "A local disk is faster, and a power cut is survived only as well as what answers there does.";
         return Finding::poor(subject, format!("{}: {name}", dir.display()), advice);
@@ -75,10 +110,10 @@ fn judge_free_space(subject: &'static str, free: u64, keep_free: u64) -> Finding
     }
 }
 
-/// The name of a file system that is no local disk's.
-fn foreign(dir: &Path) -> Option<&'static str> {
+/// The name of a file system that is one of these.
+fn kind(dir: &Path, known: &[(u64, &'static str)]) -> Option<&'static str> {
     let kind = statfs(dir).ok()?.f_type as u64 & 0xffff_ffff;
-    FOREIGN.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name)
+    known.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name)
 }
 
 /// A file that is removed when it is closed.
@@ -227,7 +262,18 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("lock")).unwrap();
-        assert_eq!(holder(dir.path()).verdict, Verdict::Bad);
+        assert_eq!(holder(dir.path(), dir.path()).verdict, Verdict::Bad);
+        // A folder that takes no file takes no data directory either.
+        for data in ["/proc", "/proc/nothing"] {
+            let finding = holder(Path::new(data), Path::new("/proc"));
+            assert_eq!(finding.verdict, Verdict::Bad, "{finding:?}");
+            assert!(!finding.found.contains("serve makes it") && !finding.advice.is_empty(), "{finding:?}");
+        }
+        let made_up = place(Path::new("/proc/nothing"), Path::new("/proc"));
+        assert!(
+            made_up.verdict == Verdict::Bad && made_up.found.contains("/proc: proc, which"),
+            "{made_up:?}"
+        );
         let nowhere = dir.path().join("nothing");
         assert_eq!(io_uring(&nowhere, DiskSetting::Auto).verdict, Verdict::Poor);
         assert_eq!(io_uring(&nowhere, DiskSetting::IoUring).verdict, Verdict::Bad);

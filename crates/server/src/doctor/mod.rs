@@ -50,7 +50,7 @@ impl Finding {
 pub fn examine(config: &ServerConfig) -> Vec<Finding> {
     let (data, dir) = (&config.data.dir, nearest_existing(&config.data.dir));
     let mut findings = vec![
-        disk::holder(data),
+        disk::holder(data, &dir),
         disk::place(data, &dir),
         disk::free_space(&dir, config.data.keep_free.0),
         disk::sync_rate(&dir),
@@ -62,7 +62,7 @@ pub fn examine(config: &ServerConfig) -> Vec<Finding> {
         system::clock(),
         system::synchronised(),
         system::clock_source(),
-        system::memory(config.data.tail_cache_bytes() + config.net.frame_memory_bytes()),
+        system::memory(&config.memory_budgets()),
     ];
     let running = sabir_broker::check_free(data).is_err();
     findings.extend(config.front_ends.iter().map(|f| system::listen(&f.listen, running)));
@@ -91,7 +91,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = |listen: String| {
-            let set = vec!["kafka.listen=off".into(), listen];
+            let set = vec!["net.default_listen=off".into(), listen];
             let sources = Sources { data: Some(dir.path().to_owned()), set, ..Sources::default() };
             let findings = examine(&ServerConfig::load(&sources, protocols()).unwrap());
             findings.into_iter().find(|finding| finding.found.contains("admin.listen"))

@@ -8,6 +8,7 @@ use sabir_base::clock::kernel_clock;
 use sabir_net::ListenOptions;
 
 use super::Finding;
+use crate::config::budgets::{MemoryBudget, sum};
 use crate::memory::MemoryFiles;
 
 /// The oldest kernel that has all that the journal uses.
@@ -141,16 +142,19 @@ pub(super) fn clock() -> Finding {
     Finding::good(subject, "plausible")
 }
 
-pub(super) fn memory(wanted: u64) -> Finding {
+pub(super) fn memory(budgets: &[MemoryBudget]) -> Finding {
     let subject = "memory";
     let Some(limit) = MemoryFiles::default().total() else {
         return Finding::good(subject, "no limit is known");
     };
-    let mib = |bytes: u64| bytes >> 20;
-    let found = format!("{} MiB, of which caches and frames may take {} MiB", mib(limit), mib(wanted));
-    match wanted > limit / 2 {
-        true => Finding::poor(subject, found, "Lower data.tail_cache or net.frame_memory, or give it more."),
-        false => Finding::good(subject, found),
+    let (mib, wanted) = (|bytes: u64| bytes >> 20, sum(budgets));
+    let found = format!("{} MiB, of which the settings let {} MiB be taken", mib(limit), mib(wanted));
+    let largest = budgets.iter().max_by_key(|budget| budget.bytes.saturating_sub(budget.auto));
+    match largest.filter(|_| wanted > limit) {
+        Some(largest) => {
+            Finding::poor(subject, found, format!("Lower {}, or give it more.", largest.setting))
+        }
+        None => Finding::good(subject, found),
     }
 }
 
@@ -162,7 +166,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_explained() {
         assert_eq!(open_files(u64::MAX - 1000).verdict, Verdict::Poor);
-        assert_eq!(memory(u64::MAX).verdict, Verdict::Poor);
+        let budget = |bytes| MemoryBudget { setting: "data.tail_cache", bytes, auto: 5 };
+        assert_eq!(memory(&[budget(5), budget(u64::MAX)]).verdict, Verdict::Poor);
+        assert_eq!(memory(&[budget(5)]).verdict, Verdict::Good);
         assert_eq!(judge_file_size("f", Some(1 << 20)).verdict, Verdict::Bad);
         assert_eq!(judge_file_size("f", None).verdict, Verdict::Good);
         assert_eq!(judge_clock_source("c", Some("hpet")).verdict, Verdict::Poor);

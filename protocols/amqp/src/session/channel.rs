@@ -42,6 +42,19 @@ pub(super) enum ChannelState {
 pub(super) struct Unfinished {
     content: PublishedContent,
     left: u64,
+    /// Whether method and properties hold nothing but their own bytes, and how many pieces of the body do.
+    detached: Option<u32>,
+}
+
+impl Unfinished {
+    fn detach(&mut self) {
+        let PublishedContent { method, header, body } = &mut self.content;
+        if self.detached.is_none() {
+            *method = Bytes::copy_from_slice(method);
+            header.detach();
+        }
+        self.detached = Some(body.detach(self.detached.unwrap_or(0)));
+    }
 }
 
 /// What a frame of a content led to.
@@ -59,6 +72,21 @@ impl ChannelState {
         match self {
             Self::Body(unfinished) => unfinished.content.body.len(),
             _ => 0,
+        }
+    }
+
+    /// Whether a content is on its way.
+    #[inline]
+    pub fn is_assembling(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Body(_))
+    }
+
+    /// Copies what has come of a content.
+    pub fn detach(&mut self) {
+        match self {
+            Self::Header(method) => *method = Bytes::copy_from_slice(method),
+            Self::Body(unfinished) => unfinished.detach(),
+            _ => {}
         }
     }
 
@@ -92,7 +120,7 @@ impl ChannelState {
             *self = Self::Open;
             return Ok(Assembled::Whole(content));
         }
-        *self = Self::Body(Unfinished { content, left });
+        *self = Self::Body(Unfinished { content, left, detached: None });
         Ok(Assembled::More)
     }
 

@@ -56,6 +56,16 @@ macro_rules! channel_requests {
                     _ => return None,
                 })
             }
+
+            /// The method's class and number.
+            pub fn id(&self) -> (u16, u16) {
+                match self { $(Self::$request(_) => <$method $(<$life>)? as MethodArguments>::ID,)* }
+            }
+
+            /// The method's name in the specification.
+            pub fn name(&self) -> &'static str {
+                method_name(self.id()).expect("every method has a name")
+            }
         }
     };
 }

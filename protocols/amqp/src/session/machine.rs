@@ -46,6 +46,8 @@ pub struct ConnectionMachine {
     channels: FxHashMap<u16, ChannelState>,
     /// Bytes that have come of contents on their way.
     unfinished: u64,
+    /// Channels on which a content is on its way.
+    assembling: usize,
     /// Whether the client understands that it is told of a failed authentication.
     is_told_of_refusal: bool,
 }
@@ -59,6 +61,7 @@ impl ConnectionMachine {
             tuning: None,
             channels: FxHashMap::default(),
             unfinished: 0,
+            assembling: 0,
             is_told_of_refusal: false,
         }
     }
@@ -87,6 +90,14 @@ impl ConnectionMachine {
         found
     }
 
+    /// AMQP 1.0 is nobody else's either: it is answered as any other version, and the connection has ended.
+    pub fn answer_version(&mut self, out: &mut FrameBuffer) {
+        if self.phase == Phase::Header {
+            self.phase = Phase::Ended;
+            out.raw(&OURS);
+        }
+    }
+
     /// Bytes of the largest frame that is taken now, and sent.
     #[inline]
     pub fn frame_max(&self) -> u32 {
@@ -101,6 +112,16 @@ impl ConnectionMachine {
     /// Whether the handlers are to answer before the next frame is given to it.
     pub fn awaits_handlers(&self) -> bool {
         matches!(self.phase, Phase::Authenticating | Phase::Admitting | Phase::ClientCloses)
+    }
+
+    /// Whether the protocol header has come, and was answered.
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Header
+    }
+
+    /// Whether the server has closed it, and the client has not said yet that it knows.
+    pub fn is_closing(&self) -> bool {
+        self.phase == Phase::ServerCloses
     }
 
     /// Whether the connection is open.
@@ -121,6 +142,14 @@ impl ConnectionMachine {
     /// Bytes of messages that have come in part.
     pub fn unfinished_bytes(&self) -> u64 {
         self.unfinished
+    }
+
+    /// Copies what has come of contents on their way, where that is not done: they no longer hold the buffers in which it came, and take
+    /// no more memory than they have bytes. To be called before the client is waited for.
+    pub fn detach(&mut self) {
+        if self.assembling > 0 {
+            self.channels.values_mut().for_each(ChannelState::detach);
+        }
     }
 
     /// Takes a frame. What no handler is needed for is answered at once.
@@ -175,6 +204,7 @@ impl ConnectionMachine {
             return None;
         }
         self.unfinished -= state.unfinished();
+        self.assembling -= usize::from(state.is_assembling());
         *state = ChannelState::ServerCloses;
         let (class_id, method_id) = error.cause;
         error.with_reply_text(|reply_text| {
@@ -190,7 +220,7 @@ impl ConnectionMachine {
     fn end(&mut self, phase: Phase) {
         self.phase = phase;
         self.channels = FxHashMap::default();
-        self.unfinished = 0;
+        (self.unfinished, self.assembling) = (0, 0);
     }
 
     /// A frame that is for no channel of an open connection. Kept out of the way of those that are.
@@ -336,15 +366,21 @@ impl ConnectionMachine {
             (ChannelState::ServerCloses, _) => Ok(self.while_channel_closes(frame, out)),
             (ChannelState::ClientCloses, _) => Ok(None),
             (_, FrameKind::Heartbeat) => check_heartbeat(frame),
-            (state @ ChannelState::Open, FrameKind::Method) => channel_method(state, frame),
+            (state @ ChannelState::Open, FrameKind::Method) => {
+                let led = channel_method(state, frame);
+                self.assembling += usize::from(state.is_assembling());
+                led
+            }
             (state, FrameKind::Header) => {
                 let assembled = state.header(frame, self.options.message_max)?;
+                self.assembling -= usize::from(!state.is_assembling());
                 Ok(published(frame.channel, assembled))
             }
             (state, FrameKind::Body) => {
                 let before = state.unfinished();
                 let assembled = state.body(frame)?;
                 self.unfinished = self.unfinished - before + state.unfinished();
+                self.assembling -= usize::from(!state.is_assembling());
                 self.check_unfinished()?;
                 Ok(published(frame.channel, assembled))
             }

@@ -55,6 +55,21 @@ impl ContentBody {
         }
     }
 
+    /// Copies the pieces from number `from` on, and gives how many there are: none holds the buffer any more in which it came, which may
+    /// be much larger.
+    pub fn detach(&mut self, from: u32) -> u32 {
+        let further = self.more.iter_mut().flat_map(|more| &mut more.pieces);
+        let all = std::iter::once(&mut self.first).chain(further).filter(|piece| !piece.is_empty());
+        let mut count = 0;
+        for piece in all {
+            if count >= from {
+                *piece = Bytes::copy_from_slice(piece);
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// The pieces in their order; none of them is empty. Of a body that is not whole yet, those that are there for good.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         let further = self.more.iter().flat_map(|more| &more.pieces);
@@ -119,6 +134,24 @@ mod tests {
             }
             assert_eq!((body.len(), &body.to_bytes()[..]), (total as u64, &all[..]), "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_detached_body_holds_no_buffer_and_nothing_is_copied_twice() {
+        let buffer = Bytes::from(vec![7; 100_000]);
+        let mut body = ContentBody::default();
+        body.push(Bytes::new(), false);
+        let mut detached = body.detach(0);
+        for at in [0, 10_000, 20_000] {
+            body.push(buffer.slice(at..at + 5000), false);
+            let before: Vec<_> = body.pieces().map(|piece| piece.as_ptr()).collect();
+            detached = body.detach(detached);
+            let now: Vec<_> = body.pieces().map(|piece| piece.as_ptr()).collect();
+            let last = now.len() - 1;
+            assert_eq!((&now[..last], now[last] == before[last]), (&before[..last], false));
+        }
+        assert!(buffer.is_unique(), "nothing else holds it");
+        assert_eq!(body.to_bytes(), vec![7; 15_000]);
     }
 
     #[test]

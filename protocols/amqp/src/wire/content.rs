@@ -51,6 +51,11 @@ impl ContentHeader {
         Ok(Self { body_size, properties })
     }
 
+    /// Copies the properties: they no longer hold the buffer in which they came.
+    pub fn detach(&mut self) {
+        self.properties = Bytes::copy_from_slice(&self.properties);
+    }
+
     /// How many bytes the body has.
     pub fn body_size(&self) -> u64 {
         self.body_size

@@ -149,10 +149,9 @@ fn unknown_kind(octet: u8) -> Exception {
 
 #[cold]
 fn too_large(payload: usize, frame_max: u32) -> Exception {
-    let most = (frame_max as usize).saturating_sub(EMPTY_FRAME);
     Exception::new(
         ReplyCode::FrameError,
-        format!("a frame has a payload of {payload} bytes, where {most} are allowed"),
+        format!("a frame has a payload of {payload} bytes, where {frame_max} are taken"),
     )
 }
 

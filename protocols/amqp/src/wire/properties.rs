@@ -109,6 +109,21 @@ impl<'a> BasicProperties<'a> {
         Ok(Self::read_again(bytes))
     }
 
+    /// Whether bytes that have been read before have headers.
+    pub(crate) fn has_headers(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|flags| flags & 1 << 5 != 0)
+    }
+
+    /// Whether bytes that have been read before have a priority.
+    pub(crate) fn has_priority(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|flags| flags & 1 << 3 != 0)
+    }
+
+    /// Whether bytes that have been read before have a time after which the message is of no use.
+    pub(crate) fn has_expiration(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|flags| flags & 1 != 0)
+    }
+
     /// Looks whether [`read`](Self::read) could read this.
     ///
     /// # Errors
@@ -119,7 +134,7 @@ impl<'a> BasicProperties<'a> {
     }
 
     /// Reads what [`read`](Self::read) has read before.
-    pub(super) fn read_again(bytes: &'a [u8]) -> Self {
+    pub(crate) fn read_again(bytes: &'a [u8]) -> Self {
         let read = Self::read_checked(&mut ArgumentReader::new(bytes));
         read.expect("these bytes have been read before")
     }

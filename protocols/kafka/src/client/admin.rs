@@ -1,8 +1,6 @@
 //! Topics and offsets.
 
-use std::time::Duration;
-
-use super::{Error, KafkaClient, Patience, TopicMetadata};
+use super::{Error, KafkaClient, TopicMetadata};
 use crate::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
@@ -80,10 +78,10 @@ impl KafkaClient {
         let request = CreateTopicsRequest {
             topics: topics.iter().map(creatable).collect(),
             validate_only: dry_run,
-            ..Default::default()
+            timeout_ms: self.timeout_ms(),
         };
-        let wait = Duration::from_millis(request.timeout_ms as u64);
-        let response = self.controller().await?.call_waiting(&request, wait).await?;
+        let controller = self.controller().await?;
+        let response = controller.call_waiting(&request, self.answer_within()).await?;
         Ok(topics.iter().map(|topic| created(&response, &topic.name)).collect())
     }
 
@@ -105,9 +103,9 @@ impl KafkaClient {
         let request = DeleteTopicsRequest {
             topics: names.iter().map(by_name).collect(),
             topic_names: names.iter().map(|name| (*name).into()).collect(),
-            timeout_ms: 60_000,
+            timeout_ms: self.timeout_ms(),
         };
-        let response = connection.call_waiting(&request, Duration::from_secs(60)).await?;
+        let response = connection.call_waiting(&request, self.answer_within()).await?;
         let deleted = |name: &&str| {
             let result = response.responses.iter().find(|r| r.name.as_ref().is_some_and(|n| n == name));
             let code = result.map_or(ErrorCode::UnknownServerError.code(), |r| r.error_code);
@@ -132,7 +130,7 @@ impl KafkaClient {
         topic: &str,
         wanted: &[(i32, OffsetAt)],
     ) -> Result<Vec<PartitionOffset>, Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let found = match self.topic(topic, false).await {
                 Ok(topic) => self.list_offsets_once(&topic, wanted).await,
@@ -185,7 +183,7 @@ impl KafkaClient {
         let partitions = indexes.iter().map(partition).collect();
         let request = lo::ListOffsetsRequest {
             topics: vec![lo::ListOffsetsTopic { name: topic.name.clone(), partitions }],
-            timeout_ms: 30_000,
+            timeout_ms: self.timeout_ms(),
             ..Default::default()
         };
         let response = self.node(node).await?.call(&request).await?;

@@ -1,10 +1,8 @@
 //! Changes of topics that exist: settings, partitions, records deleted.
 
-use std::time::Duration;
-
 use sabir_frontend::client::{SettingChange, TopicSetting};
 
-use super::{Error, KafkaClient, Patience, TopicMetadata};
+use super::{Error, KafkaClient, TopicMetadata};
 use crate::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
@@ -24,8 +22,6 @@ const SOURCE_TOPIC: i8 = 1;
 /// What is done to a setting, as Kafka numbers it.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
-/// How long the broker may take over a change.
-const CHANGE: Duration = Duration::from_secs(30);
 
 impl KafkaClient {
     /// A topic's settings, by name.
@@ -88,10 +84,10 @@ impl KafkaClient {
     pub async fn add_partitions(&self, topic: &str, total: i32, dry_run: bool) -> Result<(), Error> {
         let request = CreatePartitionsRequest {
             topics: vec![CreatePartitionsTopic { name: topic.into(), count: total, assignments: None }],
-            timeout_ms: CHANGE.as_millis() as i32,
+            timeout_ms: self.timeout_ms(),
             validate_only: dry_run,
         };
-        let response = self.controller().await?.call_waiting(&request, CHANGE).await?;
+        let response = self.controller().await?.call_waiting(&request, self.answer_within()).await?;
         let none = || unanswered(ApiKey::CreatePartitions, topic);
         let made = response.results.first().ok_or_else(none)?;
         let about = || made.error_message.as_ref().map_or(topic, |m| m.as_str()).to_owned();
@@ -103,7 +99,7 @@ impl KafkaClient {
     /// # Errors
     /// There is no such topic, partition or offset, or a leader does not answer.
     pub async fn delete_records(&self, topic: &str, before: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let deleted = match self.topic(topic, false).await {
                 Ok(topic) => self.delete_records_once(&topic, before).await,
@@ -133,8 +129,8 @@ impl KafkaClient {
                 name: topic.name.clone(),
                 partitions: here.map(partition).collect(),
             }];
-            let request = DeleteRecordsRequest { topics, timeout_ms: CHANGE.as_millis() as i32 };
-            let response = self.node(node).await?.call_waiting(&request, CHANGE).await?;
+            let request = DeleteRecordsRequest { topics, timeout_ms: self.timeout_ms() };
+            let response = self.node(node).await?.call_waiting(&request, self.answer_within()).await?;
             for deleted in response.topics.iter().flat_map(|t| &t.partitions) {
                 let about = || format!("{}-{}", topic.name, deleted.partition_index);
                 Error::check(ApiKey::DeleteRecords, deleted.error_code, about)?;

@@ -32,7 +32,7 @@ pub struct ConnectOptions {
     pub client_id: Str,
     /// For the TCP connection and the exchange of versions.
     pub connect_timeout: Duration,
-    /// For the answer to any request, beside what the request itself may wait for.
+    /// For the answer to any request, beside what the request itself may wait for; and for errors that pass by themselves.
     pub request_timeout: Duration,
     /// Highest versions to use, for tests of older ones.
     pub version_caps: Vec<(crate::wire::ApiKey, i16)>,

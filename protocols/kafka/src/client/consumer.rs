@@ -10,7 +10,7 @@ use sabir_model::batch::{BatchError, BatchHeader, RecordView, records, split, ve
 use tokio::sync::oneshot;
 
 use super::connection::BrokerConnection;
-use super::{Error, KafkaClient, OffsetAt, PATIENCE, RETRY_EVERY, TopicMetadata};
+use super::{Error, KafkaClient, OffsetAt, RETRY_EVERY, TopicMetadata};
 use crate::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use crate::wire::{ApiKey, ErrorCode, Str};
 
@@ -262,7 +262,7 @@ impl Consumer {
             match found {
                 Err(error) if passes(&error) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
+                    if since.elapsed() > self.client.answer_within() {
                         return Err(error);
                     }
                     self.stale = true;
@@ -355,7 +355,7 @@ impl Consumer {
 
     /// No answer so far: is one overdue?
     fn nothing_yet(&mut self) -> Result<Vec<FetchedRecords>, Error> {
-        let after = self.options.max_wait + Duration::from_secs(30);
+        let after = self.options.max_wait + self.client.answer_within();
         let overdue = |node: &&Node| node.under_way.as_ref().is_some_and(|u| u.since.elapsed() > after);
         if let Some(node) = self.nodes.iter().find(overdue) {
             node.connection.close("no answer to a fetch");
@@ -501,7 +501,7 @@ impl Consumer {
     async fn refused(&mut self, index: usize, code: i16) -> Result<(), Error> {
         let Assigned { topic, partition, next, .. } = self.assigned[index];
         let name = self.topics[topic].name.clone();
-        let about = || format!("{name}-{partition}, offset {next}");
+        let about = || place(&name, partition, next);
         let Err(error) = Error::check(ApiKey::Fetch, code, about) else { return Ok(()) };
         if error.code().is_some_and(says_unreadable) {
             return self.unreadable(index, error);
@@ -528,6 +528,11 @@ impl Consumer {
         *tried += 1;
         if *tried < READ_ATTEMPTS { Ok(()) } else { Err(error) }
     }
+}
+
+/// A place in a topic, as errors name it.
+pub(super) fn place(topic: &str, partition: i32, offset: i64) -> String {
+    format!("{topic}-{partition}, offset {offset}")
 }
 
 /// What a broker says of records that it cannot read: a disk may come back, a damaged record never does.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_frontend::client::{GroupInfo, GroupSummary, MemberInfo};
 
-use super::{Error, KafkaClient, Patience};
+use super::{Error, KafkaClient};
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::wire::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup, DescribedGroupMember};
 use crate::wire::messages::list_groups::ListGroupsRequest;
@@ -18,7 +18,7 @@ impl KafkaClient {
     /// # Errors
     /// A node does not answer, or refuses.
     pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, Error> {
-        patiently(async || self.list_groups_once().await).await
+        patiently(self, async || self.list_groups_once().await).await
     }
 
     async fn list_groups_once(&self) -> Result<Vec<GroupSummary>, Error> {
@@ -31,6 +31,7 @@ impl KafkaClient {
                 id: g.group_id.to_string(),
                 state: g.group_state.to_string(),
                 kind: g.protocol_type.to_string(),
+                ..GroupSummary::default()
             }));
         }
         groups.sort_by(|a, b| a.id.cmp(&b.id));
@@ -42,7 +43,7 @@ impl KafkaClient {
     /// # Errors
     /// There is no such group, or its coordinator does not answer.
     pub async fn describe_group(&self, group: &str) -> Result<GroupInfo, Error> {
-        patiently(async || self.describe_group_once(group).await).await
+        patiently(self, async || self.describe_group_once(group).await).await
     }
 
     async fn describe_group_once(&self, group: &str) -> Result<GroupInfo, Error> {
@@ -64,7 +65,7 @@ impl KafkaClient {
     /// # Errors
     /// There is no such group, or it has members.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
-        patiently(async || self.delete_group_once(group).await).await
+        patiently(self, async || self.delete_group_once(group).await).await
     }
 
     async fn delete_group_once(&self, group: &str) -> Result<(), Error> {
@@ -80,7 +81,7 @@ impl KafkaClient {
     /// # Errors
     /// There is no such group or partition, or its members read the topic.
     pub async fn delete_offsets(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<(), Error> {
-        patiently(async || self.delete_offsets_once(group, topic, partitions).await).await
+        patiently(self, async || self.delete_offsets_once(group, topic, partitions).await).await
     }
 
     async fn delete_offsets_once(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<(), Error> {
@@ -100,8 +101,8 @@ impl KafkaClient {
 }
 
 /// Asks again while the answer is an error that passes by itself: a coordinator that loads, or has moved.
-async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
-    let patience = Patience::new();
+async fn patiently<T>(client: &KafkaClient, ask: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let patience = client.patience();
     loop {
         let answer = ask().await;
         if !patience.again(&answer).await {
@@ -122,6 +123,7 @@ fn group_info(group: DescribedGroup, coordinator: &str) -> Result<GroupInfo, Err
             id: group.group_id.to_string(),
             state: group.group_state.to_string(),
             kind: group.protocol_type.to_string(),
+            ..GroupSummary::default()
         },
         assignor: group.protocol_data.to_string(),
         coordinator: Some(coordinator.to_owned()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BrokerConnection, Error, KafkaClient, Patience};
+use super::{BrokerConnection, Error, KafkaClient};
 use crate::wire::messages::find_coordinator::FindCoordinatorRequest;
 use crate::wire::messages::offset_commit as oc;
 use crate::wire::messages::offset_fetch as of;
@@ -42,7 +42,7 @@ impl KafkaClient {
     /// # Errors
     /// No broker answers, or none looks after the group for too long.
     pub async fn coordinator(&self, group: &str) -> Result<Arc<BrokerConnection>, Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let found = self.coordinator_once(group).await;
             if !patience.again(&found).await {
@@ -76,7 +76,7 @@ impl KafkaClient {
         committer: &Committer,
         offsets: &[(&str, i32, i64, Option<&str>)],
     ) -> Result<(), Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let committed = self.commit_offsets_once(group, committer, offsets).await;
             if !patience.again(&committed).await {
@@ -134,7 +134,7 @@ impl KafkaClient {
         group: &str,
         partitions: Option<&[(&str, i32)]>,
     ) -> Result<Vec<CommittedOffset>, Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let committed = self.fetch_offsets_once(group, partitions).await;
             if !patience.again(&committed).await {

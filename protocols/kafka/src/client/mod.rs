@@ -42,8 +42,8 @@ use crate::wire::messages::metadata::{
 };
 use crate::wire::{ApiKey, ErrorCode, Request, Str, Uuid};
 
-/// How long an error that passes by itself is waited out.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one of several addresses is tried.
+const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// A client of one cluster. Clones share its connections.
@@ -92,10 +92,18 @@ impl KafkaClient {
     /// # Errors
     /// No known address answers.
     pub async fn any(&self) -> Result<Arc<BrokerConnection>, Error> {
-        let known: Vec<String> = self.inner.addresses.lock().values().cloned().collect();
+        let mut addresses: Vec<String> = self.inner.addresses.lock().values().cloned().collect();
+        let unknown = |named: &&String| !addresses.contains(named);
+        let others: Vec<_> = self.inner.bootstrap.iter().filter(unknown).cloned().collect();
+        addresses.extend(others);
+        if let Some(open) = self.open_at(&addresses).await {
+            return Ok(open);
+        }
         let mut last = Error::Usage("no address to connect to".into());
-        for address in known.iter().chain(&self.inner.bootstrap) {
-            match self.at(address).await {
+        for address in &addresses {
+            // One that does not answer leaves time for the next.
+            let most = if addresses.len() > 1 { ONE_OF_SEVERAL } else { Duration::MAX };
+            match self.at(address, most).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
@@ -109,7 +117,7 @@ impl KafkaClient {
     /// The node is unknown or does not answer.
     pub async fn node(&self, node: i32) -> Result<Arc<BrokerConnection>, Error> {
         let address = self.address_of(node).await?;
-        self.at(&address).await.map_err(|error| self.told(&address, error))
+        self.at(&address, Duration::MAX).await.map_err(|error| self.told(&address, error))
     }
 
     /// A connection to this node of the caller's own: what waits on it holds up no other request.
@@ -139,12 +147,22 @@ impl KafkaClient {
         known(self).ok_or_else(|| Error::Usage(format!("the cluster has no node {node}")))
     }
 
-    async fn at(&self, address: &str) -> Result<Arc<BrokerConnection>, Error> {
+    /// A connection that is open already.
+    async fn open_at(&self, addresses: &[String]) -> Option<Arc<BrokerConnection>> {
+        let connections = self.inner.connections.lock().await;
+        let open = |address: &String| connections.get(address).filter(|c| !c.is_closed());
+        addresses.iter().find_map(open).cloned()
+    }
+
+    /// The connection to this address, which is opened in `most` or what the options say, whichever is less.
+    async fn at(&self, address: &str, most: Duration) -> Result<Arc<BrokerConnection>, Error> {
         let mut connections = self.inner.connections.lock().await;
         if let Some(open) = connections.get(address).filter(|c| !c.is_closed()) {
             return Ok(open.clone());
         }
-        let opened = Arc::new(BrokerConnection::open(address, self.inner.options.clone()).await?);
+        let mut options = self.inner.options.clone();
+        options.connect_timeout = options.connect_timeout.min(most);
+        let opened = Arc::new(BrokerConnection::open(address, options).await?);
         connections.insert(address.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -189,7 +207,7 @@ impl KafkaClient {
     /// # Errors
     /// The topic does not exist, or has a partition without a leader for too long.
     pub async fn topic(&self, name: &str, create: bool) -> Result<TopicMetadata, Error> {
-        let patience = Patience::new();
+        let patience = self.patience();
         loop {
             let found = self.topic_now(name, create).await;
             let missing = found.as_ref().is_err_and(|e| e.code() == Some(ErrorCode::UnknownTopicOrPartition));
@@ -200,6 +218,20 @@ impl KafkaClient {
         }
     }
 
+    /// How long an answer is waited for, and an error that passes by itself.
+    fn answer_within(&self) -> Duration {
+        self.inner.options.request_timeout
+    }
+
+    /// The same for the broker, in milliseconds.
+    fn timeout_ms(&self) -> i32 {
+        i32::try_from(self.answer_within().as_millis()).unwrap_or(i32::MAX)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { since: Instant::now(), limit: self.answer_within() }
+    }
+
     /// A topic as it is now.
     pub(crate) async fn topic_now(&self, name: &str, create: bool) -> Result<TopicMetadata, Error> {
         topic_in(self.metadata_of(Some(&[name]), create).await?.topics, name)
@@ -207,17 +239,16 @@ impl KafkaClient {
 }
 
 /// Waits out a broker's errors that pass by themselves: an election, a coordinator that loads.
-struct Patience(Instant);
+struct Patience {
+    since: Instant,
+    limit: Duration,
+}
 
 impl Patience {
-    fn new() -> Self {
-        Self(Instant::now())
-    }
-
     /// Whether to try again; has waited a moment then.
     async fn again<T>(&self, found: &Result<T, Error>) -> bool {
         let passes = found.as_ref().is_err_and(|error| error.retriable() && error.code().is_some());
-        let again = passes && self.0.elapsed() < PATIENCE;
+        let again = passes && self.since.elapsed() < self.limit;
         if again {
             tokio::time::sleep(RETRY_EVERY).await;
         }

@@ -11,6 +11,7 @@ use sabir_frontend::client::{
 };
 
 use super::RETRY_EVERY;
+use super::consumer::place;
 use super::groups::Committer;
 use super::options::{self, Publishing};
 use super::{
@@ -21,6 +22,8 @@ use crate::wire::ErrorCode;
 
 /// How long a topic that the broker makes by itself is waited for.
 const APPEARANCE: Duration = Duration::from_secs(2);
+/// How much sooner than the caller this client gives up, at most.
+const SOONER: Duration = Duration::from_millis(200);
 
 /// Makes clients of any broker that speaks the protocol.
 pub(crate) static CONNECTOR: KafkaConnector = KafkaConnector;
@@ -41,12 +44,11 @@ impl Connector for KafkaConnector {
         options::LOAD
     }
 
-    fn connect(&self, address: &str) -> LocalFuture<'static, Box<dyn Tool>> {
+    fn connect(&self, address: &str, within: Duration) -> LocalFuture<'static, Box<dyn Tool>> {
         let address = address.to_owned();
         Box::pin(async move {
-            let client = KafkaClient::connect(&address, ConnectOptions::default())
-                .await
-                .map_err(|e| unreachable(&e))?;
+            let client =
+                KafkaClient::connect(&address, in_time_of(within)).await.map_err(|e| unreachable(&e))?;
             Ok(Box::new(KafkaTool { client, sending: None, reading: None }) as Box<dyn Tool>)
         })
     }
@@ -61,13 +63,27 @@ impl Connector for KafkaConnector {
     }
 }
 
-/// Whatever keeps a first connection from being made: nobody is there who speaks the protocol.
+/// A little less than a caller waits, so that it is said what did not come, or why.
+fn sooner(within: Duration) -> Duration {
+    within - (within / 10).min(SOONER)
+}
+
+fn in_time_of(within: Duration) -> ConnectOptions {
+    let limit = sooner(within);
+    ConnectOptions { connect_timeout: limit, request_timeout: limit, ..ConnectOptions::default() }
+}
+
+/// Whatever keeps a first connection from being made: nobody is there who speaks the protocol, or nobody who answers in time.
 fn unreachable(error: &Error) -> ClientError {
-    ClientError::new(Failure::Connect, error.to_string())
+    match error {
+        Error::Timeout { .. } => failed(error.clone()),
+        _ => ClientError::new(Failure::Connect, error.to_string()),
+    }
 }
 
 pub(super) fn failed(error: Error) -> ClientError {
     let failure = match &error {
+        Error::Advertised { reason, .. } if matches!(**reason, Error::Timeout { .. }) => Failure::Timeout,
         Error::Connect { .. } | Error::Advertised { .. } => Failure::Connect,
         Error::Closed { .. } | Error::Wire { .. } | Error::Records { .. } => Failure::Broken,
         Error::Timeout { .. } => Failure::Timeout,
@@ -84,6 +100,16 @@ pub(super) fn failed(error: Error) -> ClientError {
         },
     };
     ClientError::new(failure, error.to_string())
+}
+
+/// A read that failed, with the place that it failed at where the broker's answer was about one.
+fn unread(topic: &str, positions: &[Position], error: Error) -> ClientError {
+    let about = |p: &&Position| match &error {
+        Error::Broker { message, .. } => *message == place(topic, p.partition, p.next),
+        _ => false,
+    };
+    let at = positions.iter().find(about).map(|p| (p.partition, p.next));
+    ClientError { at, ..failed(error) }
 }
 
 pub(super) struct KafkaTool {
@@ -192,7 +218,7 @@ impl Tool for KafkaTool {
     ) -> LocalFuture<'a, Vec<Incoming>> {
         Box::pin(async move {
             let consumer = self.reading(topic, positions).await.map_err(failed)?;
-            let fetched = consumer.poll(wait).await.map_err(failed)?;
+            let fetched = consumer.poll(wait).await.map_err(|error| unread(topic, positions, error))?;
             let mut got = Vec::new();
             for part in fetched {
                 part.for_each(|record| got.push(incoming(part.partition, record))).map_err(failed)?;
@@ -292,13 +318,15 @@ impl Sending {
         let outcomes = Outcomes::default();
         let noted = outcomes.clone();
         let on_delivery = Box::new(move |delivery: &Delivery<'_>| note(&mut noted.lock(), delivery));
+        let defaults = ProducerOptions::default();
         let producer_options = ProducerOptions {
             acks,
             compression,
             // A request that is repeated after a broken connection must not publish twice.
             idempotent: acks == Acks::All,
-            delivery_timeout: options.timeout,
-            ..ProducerOptions::default()
+            delivery_timeout: sooner(options.timeout),
+            request_timeout: options.timeout.max(defaults.request_timeout),
+            ..defaults
         };
         let producer = Producer::start(client, producer_options, Some(on_delivery)).await?;
         Ok(Self { options: options.clone(), producer, outcomes })

@@ -4,7 +4,7 @@
 //! them than `kafka.exporter_partitions`, those are left out, and `sabir_metrics_left_out` says so.
 
 use sabir_base::metrics::Exposition;
-use sabir_broker::{CatalogView, GroupLag, PartitionLag, Topic, TopicLag};
+use sabir_broker::{CatalogView, GroupLag, PartitionLag, ReadTarget, Topic, TopicLag};
 
 use crate::server::frontend::{CALLER, KafkaFrontend};
 use crate::server::names;
@@ -67,7 +67,8 @@ fn topics(kafka: &KafkaFrontend, catalog: &CatalogView, limit: usize, out: &mut 
 fn topic_partitions(kafka: &KafkaFrontend, topic: &Topic, out: &mut Exposition) {
     let name = names::client_name(&topic.name);
     for partition in &topic.partitions {
-        let Ok(kept) = kafka.broker.partition_stats(partition.shard, partition.id) else { continue };
+        let target = ReadTarget::new(&CALLER, topic, partition.index);
+        let Ok(kept) = target.and_then(|target| kafka.broker.partition_stats(target)) else { continue };
         let leader = kafka.leader(partition).map_or(NONE, |(leader, _)| leader.into());
         let led = i64::from(leader >= 0);
         let number = partition.index.to_string();

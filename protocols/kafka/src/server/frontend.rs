@@ -107,7 +107,7 @@ impl KafkaFrontend {
         }
         let topic = NewTopic {
             name: names::OFFSETS.into(),
-            // All groups live in one shard.
+            // All groups of a namespace live in one shard.
             partitions: 1,
             config: self.broker.options().defaults.clone(),
             internal: true,

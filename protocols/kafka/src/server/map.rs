@@ -14,10 +14,11 @@ pub fn append_error_code(error: AppendError) -> ErrorCode {
         AppendError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::FencedProducer { .. } => ErrorCode::InvalidProducerEpoch,
-        AppendError::NoOffsets
-        | AppendError::InvalidReference
-        | AppendError::NoQueue
-        | AppendError::NoSuchBatch => ErrorCode::InvalidRecord,
+        AppendError::NoOffsets | AppendError::InvalidReference | AppendError::NoSuchBatch => {
+            ErrorCode::InvalidRecord
+        }
+        // Clients do not try it again.
+        AppendError::QueueFull => ErrorCode::PolicyViolation,
         AppendError::TooLarge => ErrorCode::MessageTooLarge,
         AppendError::Shard(failure) => shard_error_code(failure),
     }
@@ -78,8 +79,13 @@ fn topic_error_code(error: &TopicError) -> ErrorCode {
         E::Setting(_) => C::InvalidConfig,
         // Clients do not try again.
         E::MadeElsewhere(_)
+        | E::Exclusive(_)
+        | E::IsQueue
+        | E::QueuesNeedLevel { .. }
         | E::TooManyPartitions { .. }
         | E::TooManySettings { .. }
+        | E::InUse
+        | E::NotEmpty
         | E::TooManyFrontends => C::PolicyViolation,
         E::OffsetOutOfRange => C::OffsetOutOfRange,
         // Clients try again.

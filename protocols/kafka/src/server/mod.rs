@@ -16,5 +16,6 @@ mod handlers;
 mod map;
 mod metrics;
 pub(crate) mod names;
+mod rebuilt;
 mod requests;
 mod topic_config;

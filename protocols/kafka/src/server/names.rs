@@ -2,7 +2,7 @@
 //!
 //! A name that is legal here is shown as it is. Any other is shown as [`MARK`] and the name with every byte but letters,
 //! digits, `.` and `-` as `_` and two hex digits: `/orders/new` is `escaped.._2forders_2fnew`. So is a legal name that begins
-//! with the mark, so that no two topics are shown as one.
+//! with the mark, so that no two topics are shown as one, and a legal name that is longer than Kafka's clients make any.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -13,8 +13,21 @@ pub const MARK: &str = "escaped..";
 /// The longest name that Kafka's clients create.
 const MAX_LEN: usize = 249;
 
+/// The longest name of any topic, made by another protocol.
+const LONGEST: usize = 1024;
+
 /// The longest name by which a topic can be shown: one of which every byte is escaped.
-pub const LONGEST_SHOWN: usize = MARK.len() + 3 * MAX_LEN;
+pub const LONGEST_SHOWN: usize = MARK.len() + 3 * LONGEST;
+
+/// The most bytes by which topics are shown, so many of them with names of so many bytes together.
+pub fn most_shown(topics: usize, name_bytes: usize) -> usize {
+    topics * MARK.len() + 3 * name_bytes
+}
+
+/// Whether Kafka's clients may make a topic of this name, as it is stored. Other protocols make longer ones.
+pub fn may_be_made(name: &str) -> bool {
+    name.len() <= MAX_LEN
+}
 
 /// The topic in which Kafka keeps the positions of groups. Here it is there, and empty.
 pub const OFFSETS: &str = "__consumer_offsets";
@@ -67,6 +80,14 @@ pub fn topic_name(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
     if client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
 }
 
+/// What a client is told that cannot make a topic of this name.
+pub fn why_illegal(shown_name: &str) -> String {
+    match shown_name.starts_with(MARK) {
+        true => format!("names that begin with {MARK:?} are reserved for topics whose names Kafka's clients cannot write: choose another"),
+        false => "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'".into(),
+    }
+}
+
 fn is_legal(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     !name.is_empty() && name.len() <= MAX_LEN && name != "." && name != ".." && name.bytes().all(legal)
@@ -93,6 +114,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn who_takes_the_reserved_beginning_is_told_so() {
+        assert!(why_illegal("escaped..orders").contains("\"escaped..\" are reserved"));
+        assert!(why_illegal("a b").contains("of the characters"));
+    }
 
     #[test]
     fn legal_names_stay_and_others_are_escaped() {
@@ -127,6 +154,17 @@ mod tests {
             "escaped..a_2F",
         ] {
             assert_eq!(topic_name(name), Err(IllegalName), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_too_long_for_kafka_are_escaped() {
+        for (name, escaped) in [("x".repeat(249), false), ("x".repeat(250), true), ("_".repeat(1024), true)] {
+            let shown = client_name(&name);
+            assert_eq!(shown.starts_with(MARK), escaped);
+            assert!(shown.len() <= LONGEST_SHOWN.min(most_shown(1, name.len())));
+            assert_eq!(topic_name(&shown).as_deref(), Ok(&*name));
+            assert_eq!(may_be_made(&name), !escaped);
         }
     }
 

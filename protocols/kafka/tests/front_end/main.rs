@@ -18,6 +18,7 @@ mod panics;
 mod patience;
 mod placement;
 mod producing;
+mod rebuilt;
 mod refusals;
 mod rig;
 mod settings;

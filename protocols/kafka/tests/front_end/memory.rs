@@ -7,6 +7,7 @@ use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
 use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
 use sabir_kafka::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, ForgottenTopic};
 use sabir_kafka::wire::messages::find_coordinator::FindCoordinatorRequest;
 use sabir_kafka::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use sabir_kafka::wire::messages::list_config_resources::ListConfigResourcesRequest;
@@ -15,10 +16,11 @@ use sabir_kafka::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use sabir_kafka::wire::messages::produce::ProduceRequest;
 use sabir_kafka::wire::messages::sync_group::SyncGroupRequest;
 use sabir_kafka::wire::{ErrorCode, Request, Str};
 
-use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, creatable};
+use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, batch, creatable, produce_request};
 
 /// A broker with so much memory for frames and answers.
 fn with_memory(bytes: usize) -> Rig {
@@ -91,9 +93,10 @@ async fn an_answer_that_is_far_larger_than_its_request_takes_its_memory_first() 
     let rig = with_memory(8 << 20);
     let mut raw = rig.raw().await;
     raw.topic("t", 2000).await;
-    let topics: Vec<_> = (0..150).map(|i| creatable(&format!("many-{i}"), 1, &[])).collect();
+    let names = (0..150).flat_map(|i| [format!("many-{i}"), format!("{i:0>240}")]);
+    let topics: Vec<_> = names.map(|name| creatable(&name, 1, &[])).collect();
     let create = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
-    assert_eq!(raw.ask(&create).await.topics[149].error_code, 0);
+    assert_eq!(raw.ask(&create).await.topics[299].error_code, 0);
     groups(&mut raw).await;
 
     needs_memory(&rig, 12, &MetadataRequest { topics: None, ..Default::default() }).await;
@@ -204,4 +207,69 @@ async fn more_topics_than_an_answer_may_be_about_are_refused_by_name() {
     }
     let all = rig.raw().await.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
     assert!(all.topics.iter().all(|topic| topic.name.as_deref().is_none_or(|n| !n.starts_with("many-"))));
+}
+
+/// Waits for records of `t` for a minute, by a frame of about 64 KiB.
+fn long_poll() -> FetchRequest {
+    let forgotten = |i| ForgottenTopic { topic: Str::from(format!("{i:0>249}")), ..Default::default() };
+    FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }],
+            ..Default::default()
+        }],
+        forgotten_topics_data: (0..250).map(forgotten).collect(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_usual_size_is_answered_whatever_waits_or_trickles_beside_it() {
+    const TOTAL: usize = 64 << 20;
+    let rig = with_memory(TOTAL);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let (mut honest, mut large) = (rig.raw().await, rig.raw().await);
+    honest.topic_with("t", 1, &[("max.message.bytes", "30000000")]).await;
+    large.topic_id("t").await;
+    let mut waiting = Vec::new();
+    for _ in 0..400 {
+        let mut raw = rig.raw().await;
+        raw.send(12, &long_poll()).await;
+        waiting.push(raw);
+    }
+    let began = Instant::now();
+    while memory.granted() + memory.granted_little() > 0 {
+        assert!(began.elapsed() < PATIENCE, "requests that wait keep {} bytes", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _others = memory.try_take(30 << 20).expect("there is room");
+    let request = produce_request(-1, "t", 0, batch(&[&"x".repeat(20_000_000)]));
+    let frame = large.frame(12, &request).to_bytes();
+    let correlation = large.correlation();
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut raw = rig.raw().await;
+        raw.topic_id("t").await;
+        raw.write(&frame[..1_200_000]).await;
+        slow.push(raw);
+    }
+    let (reading, mut writing) = large.stream.into_split();
+    let sending = tokio::spawn(async move {
+        tokio::io::AsyncWriteExt::write_all(&mut writing, &frame).await.unwrap();
+        writing
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for size in [1 << 10, 70_000, 200_000, 500_000, 1 << 20] {
+        let asked = Instant::now();
+        honest.put("t", 0, &[&"x".repeat(size)]).await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "{size} bytes took {:?}", asked.elapsed());
+        assert!(memory.granted() <= TOTAL);
+    }
+    large.stream = reading.reunite(sending.await.unwrap()).unwrap();
+    let produced = large.receive::<ProduceRequest>(12, correlation).await;
+    assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
+    assert!(rig.dropped("slow_writer") >= 15, "{} that kept memory", rig.dropped("slow_writer"));
 }

@@ -285,7 +285,8 @@ async fn unfinished_frames_share_a_bounded_memory() {
         slow.push(raw);
     }
     rig.until_dropped("memory", 1).await;
-    assert!(memory.granted() >= 7 << 20, "{}", memory.granted());
+    // A quarter is kept for those who have sent a whole request.
+    assert!((5 << 20..=6 << 20).contains(&memory.granted()), "{}", memory.granted());
     is_well(&rig).await;
     for mut raw in slow {
         raw.closed().await;

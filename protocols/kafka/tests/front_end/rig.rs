@@ -125,7 +125,7 @@ impl Rig {
         let addresses = listener.addresses().to_vec();
         let listening = |(at, &address): (usize, &SocketAddr)| {
             let advertise = setup.advertise.get(at).map(|said| said.parse().unwrap());
-            Listening { address, advertise }
+            Listening { key: "listen", address, advertise }
         };
         let configured = Kafka.configure(serde_json::from_str(setup.kafka).unwrap()).unwrap();
         let started = configured.start(FrontendContext {
@@ -222,6 +222,11 @@ impl Raw {
     pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         let frame = self.frame(version, request);
         self.write(&frame.to_bytes()).await;
+        self.correlation
+    }
+
+    /// The correlation id of the last request.
+    pub fn correlation(&self) -> i32 {
         self.correlation
     }
 

@@ -1,5 +1,6 @@
 //! Topics: made, made by asking, listed, grown, deleted.
 
+use sabir_broker::{Caller, NewTopic};
 use sabir_kafka::wire::ErrorCode;
 use sabir_kafka::wire::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
@@ -9,6 +10,7 @@ use sabir_kafka::wire::messages::create_topics::{
 };
 use sabir_kafka::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use sabir_model::TopicConfig;
 
 use crate::rig::{Raw, Rig, Setup, assert_code, creatable};
 
@@ -235,6 +237,35 @@ async fn metadata_shows_the_broker_its_leadership_and_rights() {
     let response = raw.call(10, &request).await;
     assert_eq!(response.topics[0].topic_authorized_operations, i32::MIN);
     assert_eq!(response.cluster_authorized_operations, i32::MIN);
+}
+
+/// Another protocol makes names that Kafka's clients do not.
+#[tokio::test]
+async fn a_topic_with_a_longer_name_is_shown_escaped_and_is_not_made_from_here() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    let name = "x".repeat(1024);
+    let topic = NewTopic {
+        name: name.clone(),
+        partitions: 1,
+        config: TopicConfig::default(),
+        internal: false,
+        unlike: false,
+    };
+    rig.broker.create_topics(&Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
+    let shown = format!("escaped..{name}");
+    let all = raw.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
+    assert!(all.topics.iter().any(|topic| topic.name.as_deref() == Some(&*shown)), "{all:?}");
+    assert_eq!(raw.put(&shown, 0, &["a"]).await, 0);
+    assert_code(ask_for(&mut raw, 12, &[&name], true).await.topics[0].error_code, ErrorCode::InvalidTopic);
+    // Neither by the name as it is nor by the one that stands for it.
+    let longer = "y".repeat(250);
+    for name in [&longer, &format!("escaped..{longer}")] {
+        let made = create(&mut raw, vec![creatable(name, 1, &[])], false).await;
+        assert_code(made[0].error_code, ErrorCode::InvalidTopic);
+        ask_for(&mut raw, 12, &[name], true).await;
+    }
+    assert!(rig.broker.catalog().topic(&longer).is_none());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ fn a_record_is_leased_to_one_until_it_is_done_or_given_back() {
         let node = Node::start(data.path(), shards);
         let (mut one, mut two) = (node.connect(), node.connect());
         for topic in ["t", "u", "v"] {
-            assert_eq!(one.ask(&format!("CREATE {topic} 1")), "OK");
+            assert_eq!(one.ask(&format!("QUEUE {topic}")), "OK");
             assert_eq!(one.ask(&format!("PUBLISH {topic} 0 a a")), "OK 0");
             assert_eq!(one.ask(&format!("PUBLISH {topic} 0 b")), "OK 1");
             let lease = format!("LEASE {topic} 60000");
@@ -33,7 +33,7 @@ fn a_lease_ends_by_itself_whether_its_client_is_there_or_not() {
         let data = tempfile::tempdir().unwrap();
         let node = Node::start(data.path(), shards);
         let (mut one, mut two) = (node.connect(), node.connect());
-        let asked = ["CREATE t 1", "PUBLISH t 0 a", "LEASE t 300"].map(|line| one.ask(line));
+        let asked = ["QUEUE t", "PUBLISH t 0 a", "LEASE t 300"].map(|line| one.ask(line));
         assert_eq!(asked, ["OK", "OK 0", "OK 1 0 a"]);
         drop(one);
         assert_eq!(two.ask("LEASE t 300"), "NIL");
@@ -47,19 +47,33 @@ fn a_lease_ends_by_itself_whether_its_client_is_there_or_not() {
             std::thread::sleep(Duration::from_millis(10));
         };
         assert_eq!(again, "OK 2 0 a");
-        // The next run knows it, and ends it when its time has come.
+        assert_eq!(two.ask("LEASE t 60000"), "NIL");
+        // A start ends those of the run before, and they are known no more.
         assert_eq!(two.ask("PUBLISH t 0 b"), "OK 1");
-        assert_eq!(two.ask("LEASE t 1500"), "OK 3 1 b");
+        assert_eq!(two.ask("LEASE t 60000"), "OK 3 1 b");
         node.stop();
         let node = Node::start(data.path(), shards);
         let mut client = node.connect();
-        assert_eq!(client.ask("LEASE t 100"), "NIL");
-        let began = Instant::now();
-        while client.ask("LEASE t 60000") != "OK 4 1 b" {
-            assert!(began.elapsed() < PATIENCE);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert_eq!(client.ask("DONE t 2"), "OK", "it was leased before");
+        assert!(client.ask("DONE t 3").starts_with("ERR there is no such lease"));
+        assert_eq!(client.ask("LEASE t 60000"), "OK 4 0 a");
+        assert_eq!(client.ask("LEASE t 60000"), "OK 5 1 b");
+        assert_eq!(client.ask("DONE t 5"), "OK");
+        node.stop();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        assert_eq!(client.ask("LEASE t 60000"), "OK 6 0 a");
+        assert_eq!(client.ask("LEASE t 60000"), "NIL", "what was done is not leased again");
         node.stop();
     }
+}
+
+#[test]
+fn what_is_leased_is_a_queue() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), 1);
+    let mut client = node.connect();
+    assert_eq!(client.ask("CREATE t 1"), "OK");
+    assert!(client.ask("LEASE t 5").starts_with("ERR the topic is no queue"));
+    assert!(client.ask("LEASE none 5").starts_with("ERR there is no such queue"));
+    node.stop();
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod asks;
+mod killed;
 mod leases;
 mod node;
 mod push;

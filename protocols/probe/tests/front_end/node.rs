@@ -34,7 +34,12 @@ impl Node {
     }
 
     fn with(data: &Path, settings: &[&str]) -> Self {
-        let common = ["kafka.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "net.io_threads=2"];
+        let common = [
+            "net.default_listen=off",
+            "kafka.listen=127.0.0.1:0",
+            "admin.listen=127.0.0.1:0",
+            "net.io_threads=2",
+        ];
         let set = common.iter().chain(settings).map(|setting| setting.to_string()).collect();
         let sources = Sources { data: Some(data.into()), set, ..Sources::default() };
         let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
@@ -62,10 +67,7 @@ impl Node {
 
     /// A client that comes by one of the addresses.
     pub fn connect_at(&self, listener: usize) -> Lines {
-        let stream = TcpStream::connect(self.addresses[listener]).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Lines(BufReader::new(stream))
+        Lines::connect(self.addresses[listener])
     }
 
     /// A request to the admin port: the answer's status and body.
@@ -91,6 +93,13 @@ impl Drop for Node {
 pub struct Lines(BufReader<TcpStream>);
 
 impl Lines {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
     /// Sends lines together.
     pub fn send(&mut self, lines: &[&str]) {
         let all: String = lines.iter().flat_map(|line| [line, "\n"]).collect();

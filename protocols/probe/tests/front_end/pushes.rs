@@ -8,9 +8,10 @@ use std::time::Duration;
 use sabir_base::clock::SystemClock;
 use sabir_base::wake::WakeBatch;
 use sabir_broker::push::{AskFailure, CancelReason, Confirmation, Push, PushSeat, PushedMessages, Scarcity};
-use sabir_broker::{Broker, BrokerOptions, Caller, ReadTarget, Slice};
+use sabir_broker::queue::QueueTarget;
+use sabir_broker::{Broker, BrokerOptions, Caller, NewTopic};
 use sabir_frontend::{FrontendContext, Listening, Protocol};
-use sabir_model::Offset;
+use sabir_model::{QueueConfig, TopicConfig};
 use sabir_net::{ListenOptions, Listener, Net, NetOptions, Registry, Watched};
 use sabir_probe::Probe;
 
@@ -56,7 +57,7 @@ impl Parts {
             workers: net.workers().clone(),
             tasks: net.tasks(),
             registry: net.registry().clone(),
-            listening: vec![Listening { address, advertise: None }],
+            listening: vec![Listening { key: "listen", address, advertise: None }],
         };
         let started = Probe.configure(Default::default()).unwrap().start(context);
         net.serve(listener, started.frontend);
@@ -97,13 +98,13 @@ pub fn ask(client: &mut BufReader<TcpStream>, request: &str) -> String {
     line(client)
 }
 
-/// The records of a partition that was made, as a reader of the broker has them.
-fn records(broker: &Broker, topic: &str) -> (sabir_broker::Partition, Slice) {
-    let topic = broker.catalog().topic(topic).unwrap().clone();
-    let target = ReadTarget::new(&Caller::OPERATOR, &topic, 0).unwrap();
+/// A queue that is made.
+fn queue(broker: &Broker, name: &str) -> QueueTarget {
+    let config = TopicConfig::of_queue(QueueConfig::default());
+    let queue = NewTopic { name: name.to_owned(), partitions: 1, config, internal: false, unlike: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let read = runtime.block_on(broker.read(target, Offset(0), 1000, true));
-    (*topic.partition(0).unwrap(), read.unwrap().slices.remove(0))
+    let topic = runtime.block_on(broker.create_topics(&Caller::OPERATOR, vec![queue])).remove(0).unwrap();
+    QueueTarget::new(&Caller::OPERATOR, &topic).unwrap()
 }
 
 #[test]
@@ -111,26 +112,17 @@ fn a_session_sends_its_client_whatever_is_pushed_in_order() {
     for shards in SHARDS {
         let parts = Parts::start(shards);
         let ((mut one, to_one), (mut two, to_two)) = (parts.client("one"), parts.client("two"));
-        assert_eq!(ask(&mut one, "CREATE t 1"), "OK");
-        assert_eq!(ask(&mut one, "PUBLISH t 0 first"), "OK 0");
-        let (place, slice) = records(&parts.broker, "t");
-        let deliver = |subscription| {
-            Push::Deliver(PushedMessages {
-                subscription,
-                shard: place.shard,
-                partition: place.id,
-                records: slice.clone(),
-                range: Offset(0)..Offset(1),
-                redelivered: false,
-            })
+        let target = queue(&parts.broker, "q");
+        let deliver = |consumer| {
+            Push::Deliver(PushedMessages { consumer, target, offsets: 3..5, redelivered: true, returned: 1 })
         };
-        let pushes = |subscription| {
+        let pushes = |consumer| {
             [
-                deliver(subscription),
+                deliver(consumer),
                 Push::Confirmed(Confirmation { number: 7, stored: true }),
                 Push::Confirmed(Confirmation { number: 8, stored: false }),
                 Push::Alarm { of: Scarcity::Disk, raised: true },
-                Push::Cancelled { subscription, why: CancelReason::Deleted },
+                Push::Cancelled { consumer, why: CancelReason::Deleted },
             ]
         };
         let mut wakes = WakeBatch::default();
@@ -142,7 +134,7 @@ fn a_session_sends_its_client_whatever_is_pushed_in_order() {
         }
         wakes.deliver();
         for (client, subscription) in [(&mut one, 4), (&mut two, 5)] {
-            assert_eq!(line(client), format!("MSG {subscription} 0 0 first"));
+            assert_eq!(line(client), format!("DELIVER {subscription} 3 5 again"));
             assert_eq!(
                 [line(client), line(client), line(client)],
                 ["CONFIRMED 7", "REFUSED 8", "ALARM disk on"]

@@ -2,6 +2,7 @@
 
 mod definitions;
 mod groups;
+mod namespaces;
 
 use std::collections::BTreeSet;
 

@@ -245,6 +245,7 @@ impl Client1 {
             member: self.member.clone(),
             instance: self.instance.clone(),
             client: ClientIdentity { id: Text::from("app"), host: Text::from("127.0.0.1") },
+            connection: 0,
             protocol_type: Text::from("consumer"),
             protocols: vec![GroupProtocol {
                 name: Text::from("range"),

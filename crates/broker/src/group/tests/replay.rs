@@ -276,7 +276,7 @@ proptest! {
         }
         let inner = world.rig.groups.shared.inner.lock();
         prop_assert!(inner.led.is_empty());
-        prop_assert_eq!((inner.parked(), inner.member_bytes), (0, 0));
+        prop_assert_eq!((inner.parked(), inner.totals.member_bytes()), (0, 0));
         drop(inner);
         world.rig.groups.read(|table| assert!(table.iter().all(|(_, state)| state.is_empty())));
     }

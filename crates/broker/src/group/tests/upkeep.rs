@@ -27,7 +27,7 @@ fn a_thousand_groups_cost_little() {
     rig.pass(11_000);
     let inner = rig.groups.shared.inner.lock();
     assert!(inner.led.is_empty());
-    assert_eq!((inner.parked(), inner.member_bytes, inner.unstored), (0, 0, 0));
+    assert_eq!((inner.parked(), inner.totals.member_bytes(), inner.totals.unstored()), (0, 0, 0));
     drop(inner);
     assert_eq!(rig.shard.log_len() - before, names.len(), "one entry each");
     rig.pass(60_000);
@@ -47,7 +47,7 @@ fn groups_that_come_and_go_leave_nothing_behind() {
         assert_eq!(rig.groups.leave(&group, vec![leaver]).unwrap()[0].result, Ok(()));
     }
     let inner = rig.groups.shared.inner.lock();
-    assert_eq!((inner.led.len(), inner.unstored, inner.member_bytes), (0, 0, 0));
+    assert_eq!((inner.led.len(), inner.totals.unstored(), inner.totals.member_bytes()), (0, 0, 0));
     assert!(inner.wakes() < 1100, "{}", inner.wakes());
 }
 
@@ -189,7 +189,7 @@ fn groups_that_are_there_rebalance_when_others_have_filled_the_memory() {
 
 #[test]
 fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_for_ids() {
-    let rig = Rig::with(GroupOptions { max_member_bytes: 10_000, ..GroupOptions::default() });
+    let rig = Rig::with(GroupOptions { max_member_bytes: 40_000, ..GroupOptions::default() });
     let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
     let ask = |group: &str| now(&mut rig.groups.join(group, request.clone())).unwrap().unwrap_err();
     for i in 0..5000 {
@@ -197,7 +197,7 @@ fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_
         assert_eq!(ask("one").error, GroupError::MemberIdRequired);
     }
     let memory = rig.groups.member_memory();
-    assert!((2_000..2_800).contains(&memory.pending_bytes), "{memory:?}");
+    assert!((8_000..11_200).contains(&memory.pending_bytes), "{memory:?}");
     assert_eq!((memory.bytes, memory.refused), (0, 0));
     {
         let inner = rig.groups.shared.inner.lock();
@@ -211,6 +211,74 @@ fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_
     assert!(now(&mut rig.groups.join("new", back)).unwrap().is_ok());
     rig.pass(61_000);
     assert_eq!(rig.groups.member_memory().pending_bytes, 0);
+}
+
+#[test]
+fn ids_of_all_homes_are_together_in_what_they_may_take_and_the_oldest_goes_first() {
+    let clock = Arc::new(ManualClock::at(START));
+    let shard = || FakeShard::new(clock.clone(), GroupTable::new()) as Arc<dyn GroupShard>;
+    let mut options = GroupOptions { max_member_bytes: 40_000, ..GroupOptions::default() };
+    options.limits.initial_rebalance_delay_ms = 0;
+    let drivers = GroupDrivers::new(vec![shard(), shard()], &options, &(clock.clone() as Arc<dyn Clock>));
+    drivers.each().iter().for_each(Groups::lead);
+    let names = (0..).map(|i| Namespace::named(&format!("n{i}")).unwrap());
+    let elsewhere = names.into_iter().find(|name| name.home(2).0 == 2).unwrap();
+    let [one, two] = [Namespace::DEFAULT, elsewhere]
+        .map(|namespace| drivers.of(GroupScope { namespace, front_end: Some(FrontendNo(1)) }));
+    let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
+    let ask = |groups: &Groups, group: &str| {
+        let refused = now(&mut groups.join(group, request.clone())).unwrap().unwrap_err();
+        assert_eq!(refused.error, GroupError::MemberIdRequired);
+        refused.member
+    };
+    let back = |groups: &Groups, group: &str, member: Text| {
+        now(&mut groups.join(group, JoinRequest { member, ..request.clone() })).unwrap()
+    };
+    let oldest = ask(&one, "oldest");
+    (0..5000).for_each(|i| drop(ask(&one, &format!("x{i}"))));
+    // The one home is full of ids; those of the other come after them, and stay.
+    let given: Vec<_> = (0..5).map(|i| (format!("y{i}"), ask(&two, &format!("y{i}")))).collect();
+    assert!((8_000..11_200).contains(&two.member_memory().pending_bytes), "{:?}", two.member_memory());
+    for (group, id) in given {
+        assert!(back(&two, &group, id).is_ok(), "{group}");
+    }
+    assert_eq!(back(&one, "oldest", oldest).unwrap_err().error, GroupError::UnknownMember);
+    assert_eq!(one.member_memory().refused, 0);
+}
+
+/// Asks for an id by so many connections of an address, in turns, each time for a group of its own.
+fn flood(rig: &Rig, host: &str, connections: u64, joins: usize) {
+    for i in 0..joins {
+        let identity = ClientIdentity { id: Text::from("flooding"), host: Text::from(host) };
+        let connection = 100 + i as u64 % connections;
+        let request = JoinRequest { id_required: true, connection, client: identity, ..client().request() };
+        let refused = now(&mut rig.groups.join(&format!("{host}-{i}"), request)).unwrap().unwrap_err();
+        assert_eq!(refused.error, GroupError::MemberIdRequired);
+    }
+}
+
+#[test]
+fn a_flood_of_joins_pushes_out_its_own_ids_and_lets_honest_clients_join() {
+    for (host, connections, max_groups) in [
+        ("127.0.0.1", 1, 100_000),
+        ("10.0.0.9", 1, 100_000),
+        ("10.0.0.9", 10_000, 100_000),
+        ("127.0.0.1", 1, 400),
+    ] {
+        let rig =
+            Rig::with(GroupOptions { max_member_bytes: 1 << 20, max_groups, ..GroupOptions::default() });
+        let request = JoinRequest { id_required: true, connection: 1, ..client().request() };
+        flood(&rig, host, connections, 2000);
+        let given = now(&mut rig.groups.join("good", request.clone())).unwrap().unwrap_err();
+        assert_eq!(given.error, GroupError::MemberIdRequired);
+        flood(&rig, host, connections, 2000);
+        let back = JoinRequest { member: given.member, ..request };
+        assert!(
+            now(&mut rig.groups.join("good", back)).unwrap().is_ok(),
+            "{host}, {connections}, {max_groups}"
+        );
+        assert_eq!(rig.groups.member_memory().refused, 0);
+    }
 }
 
 #[test]
@@ -237,7 +305,7 @@ fn who_stops_leading_answers_everyone() {
     assert_eq!(now(&mut parked).unwrap().unwrap_err().error, GroupError::Shard(ShardFailure::ShuttingDown));
     let inner = rig.groups.shared.inner.lock();
     assert!(inner.led.is_empty());
-    assert_eq!((inner.parked(), inner.member_bytes), (0, 0));
+    assert_eq!((inner.parked(), inner.totals.member_bytes()), (0, 0));
 }
 
 #[test]

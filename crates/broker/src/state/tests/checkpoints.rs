@@ -15,6 +15,7 @@ enum Step {
     MoveStart(u64, i64),
     Expire(u64, i64),
     Catalog(u8),
+    Exchange(u8),
     Own { number: u16, letter: u8, key: u8, id: u64 },
     NewTerm,
     Checkpoint,
@@ -35,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (id.clone(), -1i64..40).prop_map(|(id, to)| Step::MoveStart(id, to)),
         1 => (id, 1i64..4).prop_map(|(id, producer)| Step::Expire(id, producer)),
         2 => any::<u8>().prop_map(Step::Catalog),
+        4 => any::<u8>().prop_map(Step::Exchange),
         6 => (1u16..4, 0u8..6, 0u8..4, 1u64..6)
             .prop_map(|(number, letter, key, id)| Step::Own { number, letter, key, id }),
         1 => Just(Step::NewTerm),
@@ -111,6 +113,7 @@ impl Pair {
                 leader.push(&ProducersExpired { idle_since: leader.now - 3, producers }, None);
             }
             Step::Catalog(what) => push_catalog(leader, what),
+            Step::Exchange(what) => push_exchange(leader, what),
             Step::Own { number, letter, key, id } => leader.push_own(number, letter, key, id),
             Step::NewTerm => leader.term = leader.term.next(),
             Step::Checkpoint => return self.checkpoint(),
@@ -177,6 +180,27 @@ fn push_catalog(leader: &mut Shard, what: u8) {
         3 => leader.push(&FrontendRegistered { name: format!("f{id}") }, None),
         4 => leader.push(&ProducerIdsAllocated { count: 7 }, None),
         _ => leader.push(&Started { node: NodeId(1), clean: what.is_multiple_of(2) }, None),
+    }
+}
+
+/// Names of topics that [`push_catalog`] makes are among the queues.
+fn push_exchange(leader: &mut Shard, what: u8) {
+    let (namespace, name, other) = ("/".to_owned(), format!("e{}", what % 3), format!("e{}", what / 3 % 3));
+    let queue = NamedDestination::Queue(format!("t{}", what / 3 % 5));
+    let bound = |destination| NamedBinding::keyed(&format!("e{}", what % 3), destination, &[what % 2]);
+    match what / 37 {
+        0 | 1 => {
+            let (durable, auto_delete) = (!what.is_multiple_of(4), what.is_multiple_of(5));
+            let spec = ExchangeSpec { durable, auto_delete, ..ExchangeSpec::of(ExchangeKind::Direct) };
+            leader.push(&ExchangeDeclared { namespace, name, made_by: FrontendNo(3), spec }, None);
+        }
+        2 | 3 => leader.push(&ExchangeBound { namespace, binding: bound(queue) }, None),
+        4 => {
+            let binding = bound(NamedDestination::Exchange(other));
+            leader.push(&ExchangeBound { namespace, binding }, None);
+        }
+        5 => leader.push(&ExchangeUnbound { namespace, binding: bound(queue) }, None),
+        _ => leader.push(&ExchangeDeleted { namespace, name, if_unused: what.is_multiple_of(2) }, None),
     }
 }
 
@@ -306,6 +330,35 @@ fn write_checkpoint(state: &mut ShardState, pages: &MemPages) -> Vec<u8> {
     pages.commit(batch).unwrap();
     state.checkpoint_committed();
     pages.get(prefixes::SHARD).unwrap().unwrap()
+}
+
+#[test]
+fn a_checkpoint_lists_what_is_of_queues_from_their_level_on_and_where_there_is_some() {
+    let mut shard = Shard::new();
+    let pages = MemPages::default();
+    let lists = |page: &[u8]| page.windows(9).any(|part| part == b"exchange/");
+    shard.push(&topic_created("t", 1), None);
+    shard.apply();
+    shard.state.level = FormatLevel::FRONT_ENDS;
+    assert!(!lists(&write_checkpoint(&mut shard.state, &pages)), "the version before opens it");
+    let spec = ExchangeSpec::of(ExchangeKind::Direct);
+    shard.push(
+        &ExchangeDeclared { namespace: "/".into(), name: "e".into(), made_by: FrontendNo::NONE, spec },
+        None,
+    );
+    let (sequence, term, content) = shard.close();
+    let mut restored = ShardState::restore(&pages, known()).unwrap();
+    apply(&mut shard.state, sequence, term, &content);
+    apply(&mut restored, sequence, term, &content);
+    assert_eq!((restored.level, restored.exchanges.rows()), (FormatLevel::FIRST, (1, 0)));
+    // A replay may come to a checkpoint before it is told of the level.
+    assert!(lists(&write_checkpoint(&mut restored, &pages)));
+    assert_eq!(ShardState::restore(&pages, known()).unwrap().exchanges.rows(), (1, 0));
+    let mut shard = Shard::new();
+    shard.push(&topic_created("t", 1), None);
+    shard.apply();
+    shard.state.level = FormatLevel::QUEUES;
+    assert!(lists(&write_checkpoint(&mut shard.state, &MemPages::default())));
 }
 
 #[test]

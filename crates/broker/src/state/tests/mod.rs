@@ -1,7 +1,9 @@
 //! The projections by themselves: blocks in, outcomes and dumps out.
 
 mod checkpoints;
+mod dead_letters;
 mod references;
+mod subscriptions;
 
 use std::sync::Arc;
 
@@ -10,9 +12,9 @@ use sabir_base::buf::BufPool;
 use sabir_journal::pages::{MemPages, PageBatch, PageError, PageStore};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
-    AppendError, Durability, Extent, Facts, FrontendNo, NodeId, Offset, Overlay, OverlayBody, OverlayPlace,
-    PartitionId, ProducerId, RecordFacts, Sequence, ShardFailure, ShardId, Term, TopicConfig, TopicError,
-    TopicId, ValidConfig,
+    AppendError, Durability, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay, OverlayBody,
+    OverlayPlace, PartitionId, ProducerId, RecordFacts, Sequence, ShardFailure, ShardId, Term, TopicConfig,
+    TopicError, TopicId, ValidConfig,
 };
 
 use super::{
@@ -22,11 +24,13 @@ use super::{
 use crate::append::Appended;
 use crate::catalog::Catalog;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, DataShardsFixed, FragmentedBody, FragmentedDropped, FrontendBody,
-    FrontendRegistered, LogStartsMoved, OfferedBatch, PartitionSettings, PartitionsConfigured,
-    PartitionsCreated, PartitionsDeleted, Producer, ProducerIdsAllocated, ProducersExpired, RecordPlace,
-    ReferenceBody, Started, Targets, TopicConfigured, TopicCreated, TopicDeleted, TopicExtended, kind,
+    AppendBody, Body, ChunkBody, DataShardsFixed, ExchangeBound, ExchangeDeclared, ExchangeDeleted,
+    ExchangeUnbound, FragmentedBody, FragmentedDropped, FrontendBody, FrontendRegistered, LogStartsMoved,
+    OfferedBatch, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, Producer,
+    ProducerIdsAllocated, ProducersExpired, RecordPlace, ReferenceBody, Started, Targets, TopicConfigured,
+    TopicCreated, TopicDeleted, TopicExtended, kind,
 };
+use crate::exchange::{ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
 use crate::projection::ProjectionFactory;
@@ -137,7 +141,7 @@ fn apply(state: &mut ShardState, sequence: Sequence, term: Term, content: &[u8])
 }
 
 fn settings(version: u64) -> PartitionSettings {
-    PartitionSettings { version, retention_ms: -1, retention_bytes: -1 }
+    PartitionSettings { version, retention_ms: -1, retention_bytes: -1, queue: None }
 }
 
 fn created(ids: &[u64]) -> PartitionsCreated {
@@ -154,6 +158,7 @@ fn append_to(id: u64, records: u32) -> AppendBody {
         origin: FrontendNo::NONE,
         producer: None,
         facts: None,
+        partial: false,
     }
 }
 

@@ -137,11 +137,11 @@ fn overlays_that_are_too_large_or_not_there_yet_are_refused() {
 }
 
 #[test]
-fn facts_about_records_are_for_queues_and_there_are_none_yet() {
+fn facts_about_records_are_passed_over_where_there_is_no_queue() {
     let mut shard = Shard::with_partitions(&[1]);
     let mut facts = RecordFacts::new();
     facts.push(Facts { size: 9, ..Facts::default() }).unwrap();
     let with_facts = AppendBody { facts: Some(Box::new(facts)), ..append_to(1, 1) };
-    assert_eq!(shard.append(&with_facts), Err(AppendError::NoQueue));
-    assert_eq!(shard.append(&append_to(1, 1)).unwrap().base_offset, Offset(0));
+    assert_eq!(shard.append(&with_facts).unwrap().base_offset, Offset(0));
+    assert_eq!(shard.append(&append_to(1, 1)).unwrap().base_offset, Offset(1));
 }

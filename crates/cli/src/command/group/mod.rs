@@ -11,8 +11,9 @@ use std::time::Duration;
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
 use super::{about_group, block_on, confirm, group_admin, in_time, once, reader_is_there, tell};
+use crate::admin::AdminScope;
 use crate::args::group::GroupCommand;
-use crate::args::{ClientArgs, OutputArg, Sure};
+use crate::args::{ClientArgs, GroupNoun, OutputArg, Sure};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, print};
 use show::{Detail, GroupOutcomes, GroupsDescribed, GroupsListed, Lag, Progress};
@@ -20,12 +21,13 @@ use show::{Detail, GroupOutcomes, GroupsDescribed, GroupsListed, Lag, Progress};
 /// What is shown again and again is not asked for sooner, whatever the command line says.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
-pub fn run(command: GroupCommand, client: &ClientArgs) -> Result<(), CliError> {
-    block_on(dispatch(command, client))
+pub fn run(noun: GroupNoun) -> Result<(), CliError> {
+    let owner = AdminScope { protocol: noun.protocol, namespace: noun.namespace };
+    block_on(dispatch(noun.verb, &noun.client, owner))
 }
 
-async fn dispatch(command: GroupCommand, args: &ClientArgs) -> Result<(), CliError> {
-    let mut connected = args.connect().await?;
+async fn dispatch(command: GroupCommand, args: &ClientArgs, owner: AdminScope) -> Result<(), CliError> {
+    let mut connected = args.connect_to(owner).await?;
     let client = &mut *connected;
     match command {
         GroupCommand::List { output } => {

@@ -3,18 +3,33 @@
 use sabir_server::client::{GroupInfo, GroupOffset, GroupSummary, MemberInfo};
 use serde_json::{Value, json};
 
-use crate::output::{Show, Table, grouped};
+use crate::output::{Show, Table, grouped, known};
 
 pub struct GroupsListed(pub Vec<GroupSummary>);
 
 impl Show for GroupsListed {
     fn json(&self) -> Value {
-        self.0.iter().map(|g| json!({"group": g.id, "state": g.state, "kind": g.kind})).collect()
+        let one = |g: &GroupSummary| {
+            json!({"group": g.id, "state": known(&g.state), "kind": known(&g.kind), "protocol": g.protocol,
+                   "namespace": g.namespace})
+        };
+        self.0.iter().map(one).collect()
     }
 
     fn tables(&self) -> Vec<Table> {
-        let rows = self.0.iter().map(|g| vec![g.id.clone(), g.state.clone(), g.kind.clone()]).collect();
-        vec![Table { title: None, head: vec!["GROUP", "STATE", "KIND"], rows }]
+        let mut head = vec!["GROUP", "STATE", "KIND"];
+        let mut rows: Vec<_> =
+            self.0.iter().map(|g| vec![g.id.clone(), g.state.clone(), g.kind.clone()]).collect();
+        // A protocol's own list does not say whose they are.
+        if self.0.iter().any(|g| g.namespace.is_some()) {
+            head.extend(["PROTOCOL", "NAMESPACE"]);
+            for (row, g) in rows.iter_mut().zip(&self.0) {
+                row.extend(
+                    [&g.protocol, &g.namespace].map(|said| said.clone().unwrap_or_else(|| "-".into())),
+                );
+            }
+        }
+        vec![Table { title: None, head, rows }]
     }
 
     fn names(&self) -> Vec<String> {
@@ -85,7 +100,7 @@ fn detail_json(detail: &Detail) -> Value {
         m.assigned.iter().map(|(topic, partition)| json!({"topic": topic, "partition": partition})).collect()
     };
     let member = |m: &MemberInfo| {
-        json!({"member": m.id, "instance": m.instance, "client": m.client, "host": m.host,
+        json!({"member": m.id, "instance": m.instance, "client": known(&m.client), "host": known(&m.host),
                "assigned": assigned(m)})
     };
     let partition = |p: &Progress| {
@@ -96,8 +111,8 @@ fn detail_json(detail: &Detail) -> Value {
     let GroupInfo { summary, assignor, coordinator, members } = &detail.info;
     let members: Value = members.iter().map(member).collect();
     let partitions: Value = detail.partitions.iter().map(partition).collect();
-    json!({"group": summary.id, "state": summary.state, "kind": summary.kind, "assignor": assignor,
-           "coordinator": coordinator, "lag": detail.lag(), "members": members, "partitions": partitions})
+    json!({"group": summary.id, "state": known(&summary.state), "kind": known(&summary.kind),
+           "assignor": known(assignor), "coordinator": coordinator, "lag": detail.lag(), "members": members, "partitions": partitions})
 }
 
 fn detail_tables(detail: &Detail) -> Vec<Table> {

@@ -5,10 +5,34 @@ use bytes::Bytes;
 use sabir_server::client::Outgoing;
 use serde_json::{Map, Value};
 
+/// What a message has.
+const FIELDS: [&str; 10] = [
+    "topic",
+    "partition",
+    "offset",
+    "timestamp",
+    "timestamp_ms",
+    "key",
+    "key_base64",
+    "value",
+    "value_base64",
+    "headers",
+];
+/// What a header has.
+const HEADER_FIELDS: [&str; 3] = ["name", "value", "value_base64"];
+
 /// The message in a line. Where it stood and when is left behind: its new place and time are other ones.
 pub fn message(line: &[u8], partition: Option<i32>) -> Result<Outgoing, String> {
     let value: Value = serde_json::from_slice(line).map_err(|problem| problem.to_string())?;
     let object = value.as_object().ok_or("it is no object")?;
+    no_others(object, &FIELDS)?;
+    // A tombstone deletes: it is not what comes of a field that was forgotten.
+    if !object.contains_key("value") && !object.contains_key("value_base64") {
+        return Err(
+            "there is neither `value` nor `value_base64`; a message without content says `\"value\": null`"
+                .into(),
+        );
+    }
     let headers = match object.get("headers") {
         None | Some(Value::Null) => Vec::new(),
         Some(headers) => {
@@ -21,8 +45,17 @@ pub fn message(line: &[u8], partition: Option<i32>) -> Result<Outgoing, String> 
 
 fn header(value: &Value) -> Result<(String, Option<Bytes>), String> {
     let pair = value.as_object().ok_or("a header is no object")?;
+    no_others(pair, &HEADER_FIELDS)?;
     let name = pair.get("name").and_then(Value::as_str).ok_or("a header has no `name`")?;
     Ok((name.to_owned(), bytes(pair, "value")?))
+}
+
+/// Refuses a field that is none of a message's.
+fn no_others(object: &Map<String, Value>, known: &[&str]) -> Result<(), String> {
+    match object.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("unknown field {name:?}, expected one of `{}`", known.join("`, `"))),
+        None => Ok(()),
+    }
 }
 
 /// Text under `name`, or other bytes in base64 under `name_base64`.
@@ -55,6 +88,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tombstone_is_said_and_a_field_that_is_unknown_is_named() {
+        for (said, expected) in [
+            (r#"{"value": null}"#, Ok(None)),
+            (r#"{"value_base64": null}"#, Ok(None)),
+            (r#"{}"#, Err("neither `value` nor `value_base64`")),
+            (r#"{"key": "k"}"#, Err("neither `value` nor `value_base64`")),
+            (r#"{"nope": 1}"#, Err("unknown field \"nope\"")),
+            (r#"{"value": "v", "vlaue": 1}"#, Err("unknown field \"vlaue\"")),
+            (r#"{"value": "v", "headers": [{"name": "h", "vlaue": "1"}]}"#, Err("unknown field \"vlaue\"")),
+        ] {
+            match (message(said.as_bytes(), None), expected) {
+                (Ok(found), Ok(value)) => assert_eq!(found.value, value, "{said}"),
+                (Err(told), Err(why)) => assert!(told.contains(why), "{said}: {told}"),
+                (found, _) => panic!("{said}: {:?}", found.map(|m| m.value)),
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_refused() {
         for wrong in [
             "",
@@ -63,9 +115,9 @@ mod tests {
             r#"{"value": 1}"#,
             r#"{"value": "a", "value_base64": "YQ=="}"#,
             r#"{"value_base64": "?"}"#,
-            r#"{"headers": {}}"#,
-            r#"{"headers": [{"value": "1"}]}"#,
-            r#"{"headers": [{"name": 1}]}"#,
+            r#"{"value": "a", "headers": {}}"#,
+            r#"{"value": "a", "headers": [{"value": "1"}]}"#,
+            r#"{"value": "a", "headers": [{"name": 1}]}"#,
         ] {
             assert!(message(wrong.as_bytes(), None).is_err(), "{wrong}");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sabir_server::client::{Client, Failure, Position, Start};
+use sabir_server::client::{Client, ClientError, Failure, Position, Start};
 
 use super::super::{about_topic, group_admin, in_time, reader_is_there};
 use super::filter::Filter;
@@ -54,6 +54,35 @@ impl From<TailArgs> for Reading {
     }
 }
 
+impl Reading {
+    /// A read that failed, with how to read on behind it where the broker has the place and cannot read it.
+    fn unread(&self, error: ClientError) -> CliError {
+        let (failure, at) = (error.failure, error.at);
+        let failed = CliError::from(error);
+        match at {
+            Some((partition, offset)) if failure == Failure::Refused => {
+                failed.advise(self.reading_on(partition, offset + 1))
+            }
+            _ => failed,
+        }
+    }
+
+    fn reading_on(&self, partition: i32, next: i64) -> String {
+        let topic = &self.topic;
+        let how = match &self.group {
+            Some(group) => {
+                format!(
+                    "`sabir group reset {group} --topic {topic} --partition {partition} --to {next}` moves the group behind it"
+                )
+            }
+            None => format!("--partition {partition} --offset {next} reads on behind it"),
+        };
+        format!(
+            "{how}, or a higher offset where more stands in the same batch; the broker's log says what is wrong."
+        )
+    }
+}
+
 impl StartArgs {
     fn start(&self) -> Option<Start> {
         let offset = self.offset.map(Start::Offset);
@@ -79,8 +108,8 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             positions.retain(unread);
         }
         let ends: Vec<_> = positions.iter().map(|p| (p.partition, p.end)).collect();
-        let got =
-            in_time(args.timeout.0.max(WAIT * 2), client.read(&reading.topic, &mut positions, WAIT)).await?;
+        let asking = client.read(&reading.topic, &mut positions, WAIT);
+        let got = in_time(args.timeout.0.max(WAIT * 2), asking).await.map_err(|e| reading.unread(e))?;
         // The end is what it was when reading began, unless new messages are waited for.
         let wanted = |partition, offset| {
             reading.follow || ends.iter().any(|(p, end)| *p == partition && offset < *end)

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::message::MessageFormat;
 use crate::args::template::{Part, Template};
-use crate::output::visible;
+use crate::output::{visible, visible_json};
 
 /// How messages are written.
 #[derive(Debug, Clone)]
@@ -43,7 +43,9 @@ impl Printer {
         };
         match format {
             MessageFormat::Table => writeln!(self.out, "{}", text(message)),
-            MessageFormat::Json => writeln!(self.out, "{}", json(&self.topic, message)),
+            MessageFormat::Json => {
+                writeln!(self.out, "{}", visible_json(&json(&self.topic, message).to_string()))
+            }
             MessageFormat::Hex => {
                 let dumped = hex(message.value.as_deref().unwrap_or_default());
                 write!(self.out, "{}\n{dumped}", head(message))
@@ -105,7 +107,7 @@ fn text(message: &Incoming) -> String {
     let mut line = format!("{}  {value}", head(message));
     for (name, value) in &message.headers {
         let value = value.as_ref().map_or("(none)".into(), |v| printable(v));
-        line += &format!("  [{name}={value}]");
+        line += &format!("  [{}={value}]", visible(name));
     }
     line
 }
@@ -148,16 +150,12 @@ fn json(topic: &str, message: &Incoming) -> Value {
     Value::Object(object)
 }
 
-/// Text as it is, under `name`; other bytes in base64 under `name_base64`.
+/// Text as it is, under `name`; other bytes in base64 under `name_base64`. The other one is null, and both are where there is nothing.
 fn put(object: &mut Map<String, Value>, name: &str, bytes: Option<&Bytes>) {
-    let Some(bytes) = bytes else {
-        object.insert(name.into(), Value::Null);
-        return;
-    };
-    match std::str::from_utf8(bytes) {
-        Ok(text) => object.insert(name.into(), text.into()),
-        Err(_) => object.insert(format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
-    };
+    let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let encoded = bytes.filter(|_| text.is_none()).map(|bytes| BASE64_STANDARD.encode(bytes));
+    object.insert(name.into(), text.into());
+    object.insert(format!("{name}_base64"), encoded.into());
 }
 
 #[cfg(test)]
@@ -180,6 +178,8 @@ mod tests {
         let line = text(&message(b"red \x1b[31m"));
         assert_eq!(line, "1:7  1970-01-01T00:00:01.000Z  k  red \\u{1b}[31m  [h=(none)]  [h=2]");
         assert!(text(&message(b"\xff\xfe")).contains("(2 bytes, not text)"));
+        let named = Incoming { headers: vec![("\x1b[2J\x07\n\u{202e}".into(), None)], ..message(b"") };
+        assert!(text(&named).ends_with("  [\\u{1b}[2J\\u{7}\\n\\u{202e}=(none)]"), "{}", text(&named));
     }
 
     #[test]
@@ -207,8 +207,20 @@ mod tests {
     fn json_keeps_every_byte_and_every_header() {
         let shown = json("orders", &message(b"\xff"));
         assert_eq!(shown["topic"], "orders");
-        assert_eq!(shown["value_base64"], "/w==");
+        assert_eq!((&shown["value"], &shown["value_base64"]), (&Value::Null, &"/w==".into()));
         assert_eq!(shown["key"], "k");
-        assert_eq!(shown["headers"], json!([{"name": "h", "value": null}, {"name": "h", "value": "2"}]));
+        let header = |value: Option<&str>| json!({"name": "h", "value": value, "value_base64": null});
+        assert_eq!(shown["headers"], json!([header(None), header(Some("2"))]));
+        // Every field is there, whatever the message has: what does not apply is null.
+        let bare = Incoming { key: None, value: None, headers: Vec::new(), ..message(b"") };
+        for (message, nothing) in [(bare, 4), (message(b"text"), 2), (message(b"\xff"), 2)] {
+            let shown = json("orders", &message);
+            let bytes = ["key", "key_base64", "value", "value_base64"].map(|field| shown.get(field));
+            assert_eq!(
+                bytes.iter().filter(|field| **field == Some(&Value::Null)).count(),
+                nothing,
+                "{shown}"
+            );
+        }
     }
 }

@@ -8,19 +8,21 @@ mod show;
 use sabir_server::client::{Client, ClientError, Failure, TopicInfo, TopicSpec};
 
 use super::{about_topic, block_on, confirm, counted, in_time, once, tell, topic_admin};
+use crate::admin::AdminScope;
 use crate::args::topic::TopicCommand;
-use crate::args::{ClientArgs, OutputArg};
+use crate::args::{ClientArgs, OutputArg, TopicNoun};
 use crate::failure::{CliError, Exit};
 use crate::output::print;
 pub use show::TopicOutcomes;
 use show::{Loss, TopicsDescribed, TopicsListed};
 
-pub fn run(command: TopicCommand, client: &ClientArgs) -> Result<(), CliError> {
-    block_on(dispatch(command, client))
+pub fn run(noun: TopicNoun) -> Result<(), CliError> {
+    let owner = AdminScope { protocol: None, namespace: noun.namespace };
+    block_on(dispatch(noun.verb, &noun.client, owner))
 }
 
-async fn dispatch(command: TopicCommand, args: &ClientArgs) -> Result<(), CliError> {
-    let mut connected = args.connect().await?;
+async fn dispatch(command: TopicCommand, args: &ClientArgs, owner: AdminScope) -> Result<(), CliError> {
+    let mut connected = args.connect_to(owner).await?;
     let client = &mut *connected;
     match command {
         TopicCommand::Create { topics, partitions, config, if_not_exists, dry_run, output } => {

@@ -29,7 +29,7 @@ pub async fn run(
     let outcome = in_time(args.timeout.0, client.positions(&topic, partition, start)).await;
     let mut positions = about_topic(client, args, &topic, outcome).await?;
     if let Some(offset) = offset {
-        positions.iter_mut().try_for_each(|p| cut_at(&topic, p, offset))?;
+        positions.iter_mut().try_for_each(|p| cut_at(&topic, partition, p, offset))?;
     }
     let mut cuts = Cuts { topic, positions, outcome: tense(dry_run, "would be deleted", "deleted") };
     if !dry_run {
@@ -41,11 +41,14 @@ pub async fn run(
 }
 
 /// Makes an offset the new start, if it lies in the partition or before it.
-fn cut_at(topic: &str, position: &mut Position, offset: i64) -> Result<(), CliError> {
+fn cut_at(topic: &str, named: Option<i32>, position: &mut Position, offset: i64) -> Result<(), CliError> {
     if offset > position.end {
         let problem = format!("{topic}-{} ends at {}, before {offset}", position.partition, position.end);
-        return Err(CliError::new(Exit::NotFound, problem)
-            .advise("Name the partition with --partition; nothing was deleted."));
+        let advice = match named {
+            Some(_) => "--before latest deletes all that the partition has; nothing was deleted.",
+            None => "Name the partition with --partition, or say --before latest; nothing was deleted.",
+        };
+        return Err(CliError::new(Exit::NotFound, problem).advise(advice));
     }
     position.next = offset.max(position.first);
     Ok(())

@@ -60,6 +60,8 @@ pub enum Fault {
     Short,
     /// No descriptor left: nothing is done.
     NoDescriptors,
+    /// A read that gives a wrong bit in each sector, where the disk has the right one; an input/output error for what does not read.
+    WrongBits,
 }
 
 /// A fault to come.
@@ -304,7 +306,7 @@ impl Inner {
         match self.fault(op) {
             None => Ok(()),
             Some(Fault::Full) => Err(DiskError::Full { path: path.to_owned() }),
-            Some(Fault::Io | Fault::Short) => Err(io_fault("change", path.to_owned())),
+            Some(Fault::Io | Fault::Short | Fault::WrongBits) => Err(io_fault("change", path.to_owned())),
             Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path: path.to_owned() }),
         }
     }
@@ -328,7 +330,7 @@ impl Inner {
         let done = match fault {
             None => len,
             Some(Fault::Short) => self.state.rng.below(len / 512) * 512,
-            Some(Fault::Full | Fault::Io) => self.state.rng.below(len / 512 + 1) * 512,
+            Some(Fault::Full | Fault::Io | Fault::WrongBits) => self.state.rng.below(len / 512 + 1) * 512,
             Some(Fault::NoDescriptors) => 0,
         };
         self.state.completed += 1;
@@ -342,7 +344,7 @@ impl Inner {
             None => Ok(()),
             Some(Fault::Full) => Err(DiskError::Full { path }),
             Some(Fault::Short) => Err(DiskError::ShortWrite { path, pos, len, done }),
-            Some(Fault::Io) => Err(io_fault("write", path)),
+            Some(Fault::Io | Fault::WrongBits) => Err(io_fault("write", path)),
             Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path }),
         }
     }
@@ -398,6 +400,11 @@ impl Inner {
     fn run_if_auto(&mut self) {
         while self.auto && self.step() {}
     }
+}
+
+/// A bit of each sector, behind what a block's frame takes of its first one.
+fn flip_bits(buf: &mut [u8]) {
+    buf.chunks_mut(512).filter_map(|sector| sector.get_mut(300)).for_each(|byte| *byte ^= 4);
 }
 
 fn io_fault(op: &'static str, path: String) -> DiskError {
@@ -498,10 +505,14 @@ impl Disk for SimDisk {
         let no = inner.state.inode_no(file)?;
         let path = inner.state.path(no);
         check_bounds(pos, buf.len() as u64, inner.state.inode(no).len, || path.clone())?;
-        if inner.fault(Op::Read).is_some() {
+        let fault = inner.fault(Op::Read);
+        if fault.is_some_and(|fault| fault != Fault::WrongBits) {
             return Err(io_fault("read", path));
         }
         inner.state.inode(no).cached.read(pos, buf);
+        if fault == Some(Fault::WrongBits) {
+            flip_bits(buf);
+        }
         Ok(())
     }
 

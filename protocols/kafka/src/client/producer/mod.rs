@@ -320,7 +320,7 @@ fn now_ms() -> i64 {
 /// Asks for a number; any broker gives one.
 async fn identity(client: &KafkaClient) -> Result<(ProducerId, i16), Error> {
     let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
-    let patience = super::Patience::new();
+    let patience = client.patience();
     loop {
         let answer = client.call(&request).await.and_then(numbered);
         if !patience.again(&answer).await {

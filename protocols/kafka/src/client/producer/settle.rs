@@ -79,11 +79,13 @@ impl State {
         self.deliver(at, batch, Ok(offset));
     }
 
-    fn failed(&mut self, at: (usize, usize), batch: Batch, error: Error, now: Instant) {
+    fn failed(&mut self, at: (usize, usize), mut batch: Batch, error: Error, now: Instant) {
         let passes = error.retriable() || self.waits_for_an_earlier_one(at, &batch, &error);
-        if passes && now < batch.since + self.options.delivery_timeout {
+        // What would be tried too late fails now: whoever waits is to hear why.
+        if passes && now + BACKOFF < batch.since + self.options.delivery_timeout {
             self.stale = true;
             tracing::debug!(%error, "a batch is tried again");
+            batch.failed = Some(error);
             return self.partition(at).requeue(batch, now + BACKOFF);
         }
         self.give_up(at, batch, error);

@@ -92,6 +92,8 @@ pub(super) struct Batch {
     pub since: Instant,
     /// Its place in the partition's order.
     pub number: u64,
+    /// Why it was not written when it was last tried.
+    pub failed: Option<Error>,
 }
 
 pub(super) struct Node {
@@ -285,6 +287,7 @@ impl State {
             waiters: open.waiters,
             since: open.since,
             number,
+            failed: None,
         };
         self.partition(at).ready.push_back(batch);
     }

@@ -119,7 +119,10 @@ impl State {
         let late = |batch: &Batch| batch.since + limit <= now && partition.in_flight == 0;
         let error = match (&partition.broken, partition.ready.front()) {
             (Some(error), _) => error.clone(),
-            (None, Some(batch)) if late(batch) => Error::Timeout { what: "a batch of records", after: limit },
+            (None, Some(batch)) if late(batch) => {
+                let timeout = || Error::Timeout { what: "a batch of records", after: limit };
+                batch.failed.clone().unwrap_or_else(timeout)
+            }
             _ => return None,
         };
         partition.ready.pop_front().map(|batch| (batch, error))

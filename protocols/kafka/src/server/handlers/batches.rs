@@ -32,6 +32,8 @@ impl From<AppendRefusal> for Refusal {
             AppendRefusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
             // A producer that sends it again has it checked by the rules of then.
             AppendRefusal::OtherRules => ErrorCode::NotLeaderOrFollower,
+            // It says none.
+            AppendRefusal::OtherFacts => ErrorCode::InvalidRecord,
         };
         Self::new(code, refusal.to_string())
     }

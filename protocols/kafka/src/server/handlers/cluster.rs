@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sabir_broker::Topic;
+use sabir_broker::{ReadTarget, Topic};
 
 use super::metadata::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::topics::is_internal;
@@ -101,7 +101,9 @@ fn sizes(client: &Client, topic: &Topic, indexes: Option<&HashSet<i32>>) -> Desc
     let size = |p: &sabir_broker::Partition| DescribeLogDirsPartition {
         partition_index: p.index,
         // One that went a moment ago keeps nothing.
-        partition_size: signed(client.kafka.broker.partition_bytes(p.shard, p.id).unwrap_or(0)),
+        partition_size: ReadTarget::new(&client.caller, topic, p.index)
+            .and_then(|target| client.kafka.broker.partition_bytes(target))
+            .map_or(0, signed),
         offset_lag: 0,
         is_future_key: false,
     };

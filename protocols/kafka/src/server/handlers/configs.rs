@@ -367,7 +367,7 @@ fn apply_all(
     defaults: &TopicConfig,
 ) -> Result<(), NotChanged> {
     if let Some(from) = from {
-        *config = TopicConfig { kind: config.kind, ..from.clone() };
+        *config = TopicConfig { kind: config.kind.clone(), ..from.clone() };
     }
     let mut seen = HashSet::with_capacity(changes.len());
     for change in changes {

@@ -1,9 +1,10 @@
 //! Fetch: batches from an offset on; waits for them where there are none.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_broker::{Fetched, Partition, ReadTarget, Topic};
+use sabir_broker::{Broker, Fetched, Partition, ReadTarget, Slice, Topic};
 use sabir_model::{LeaderEpoch, Offset, TopicId};
 use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use super::{Call, Client, Reply, decode, first_error};
 use crate::server::fetch_session::{Plan, TopicKey, Wanted};
 use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
+use crate::server::rebuilt::{self, Rebuilt};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
@@ -203,18 +205,18 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
         let found = topics.find(wanted);
         let answer = match found
             .as_ref()
-            .map(|(_, partition, target)| check(client, partition, *target, wanted, bounds))
+            .map(|(topic, partition, target)| (topic, check(client, partition, *target, wanted, bounds)))
         {
-            Ok(Ok(Found::Partition(target))) => {
+            Ok((topic, Ok(Found::Partition(target)))) => {
                 let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
-                read(client, target, wanted, max, gathered.bytes == 0, bounds.committed_only).await
+                read(client, topic, target, wanted, max, gathered.bytes == 0, bounds.committed_only).await
             }
-            Ok(Ok(Found::Diverged(end))) => {
+            Ok((_, Ok(Found::Diverged(end)))) => {
                 Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
             }
-            Ok(Err(error)) => Err(error),
+            Ok((_, Err(error))) => Err(error),
             Err(error) => Err(*error),
         };
         let answer = answer.unwrap_or_else(|error| unread(wanted, error));
@@ -342,6 +344,7 @@ pub(super) fn check_epoch(client: &Client, partition: &Partition, epoch: i32) ->
 
 async fn read(
     client: &Client,
+    topic: &Topic,
     target: ReadTarget,
     wanted: &Wanted,
     max_bytes: usize,
@@ -357,15 +360,34 @@ async fn read(
         last_stable_offset: fetched.last_stable.0,
         log_start_offset: fetched.log_start.0,
         aborted_transactions: committed_only.then(Vec::new),
-        records: Some(records(fetched, committed_only)),
+        records: Some(records(client, topic, target, fetched, committed_only).await),
         ..Default::default()
     })
 }
 
-fn records(fetched: Fetched, committed_only: bool) -> RecordData {
+/// The batches as a Kafka consumer reads them.
+async fn records(
+    client: &Client,
+    topic: &Topic,
+    target: ReadTarget,
+    fetched: Fetched,
+    committed_only: bool,
+) -> RecordData {
+    let broker = &client.kafka.broker;
     let end = if committed_only { fetched.last_stable } else { fetched.high_watermark };
+    let covered = fetched.slices.first().zip(fetched.slices.last());
+    let settled = match covered {
+        Some((first, last)) if topic.config.queue().is_some() => {
+            broker.settled(target, first.base_offset..last.next_offset)
+        }
+        _ => Vec::new(),
+    };
     let mut records = RecordData::new();
     for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
+        if rebuilt::is_needed(&slice, &settled) {
+            rebuild(broker, &slice, &settled, &mut records).await;
+            continue;
+        }
         for piece in [slice.head, slice.body] {
             if !piece.is_empty() {
                 records.push(piece);
@@ -373,6 +395,18 @@ fn records(fetched: Fetched, committed_only: bool) -> RecordData {
         }
     }
     records
+}
+
+/// What takes longer than a thread is to be held for is done in parts.
+async fn rebuild(broker: &Broker, slice: &Slice, settled: &[Range<Offset>], records: &mut RecordData) {
+    let mut began = Instant::now();
+    for batch in Rebuilt::new(broker, slice, settled) {
+        records.push(batch);
+        if began.elapsed() >= AT_A_TIME {
+            tokio::task::yield_now().await;
+            began = Instant::now();
+        }
+    }
 }
 
 fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {

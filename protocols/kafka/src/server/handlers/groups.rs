@@ -114,6 +114,7 @@ pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<
             id: request.header.client_id.as_deref().unwrap_or_default().into(),
             host: format!("/{}", client.peer.ip()).into(),
         },
+        connection: client.caller.session().0,
         protocol_type: body.protocol_type.as_str().into(),
         protocols: body
             .protocols

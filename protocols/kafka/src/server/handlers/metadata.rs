@@ -99,6 +99,7 @@ async fn create_missing(client: &Client, wanted: &[MetadataRequestTopic]) {
     let catalog = client.kafka.broker.catalog();
     let named = wanted.iter().filter(|t| t.topic_id == [0; 16]).filter_map(|t| t.name.as_deref());
     let missing = named.filter_map(|name| names::topic_name(name).ok());
+    let missing = missing.filter(|name| names::may_be_made(name));
     let missing = missing.filter(|name| catalog.topic_of(&client.caller, name).is_none());
     let mut missing: Vec<String> = missing.map(Into::into).collect();
     missing.sort_unstable();

@@ -131,10 +131,8 @@ async fn all_within<T>(
 
 /// Checks what is asked for, in the order in which Kafka does.
 fn plan(client: &Client, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
-    let name = names::topic_name(&topic.name).map_err(|names::IllegalName| {
-        let problem = "a topic's name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-', and is not '.' or '..'";
-        (ErrorCode::InvalidTopic, problem.to_string())
-    })?;
+    let name = names::topic_name(&topic.name).ok().filter(|name| names::may_be_made(name));
+    let name = name.ok_or_else(|| (ErrorCode::InvalidTopic, names::why_illegal(&topic.name)))?;
     let mut new = NewTopic {
         name: name.into_owned(),
         partitions: 1,

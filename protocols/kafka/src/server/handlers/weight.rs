@@ -221,14 +221,12 @@ fn partitions(topics: usize, partitions: usize, each: usize) -> usize {
 }
 
 fn all_topics(catalog: &CatalogView, each: usize) -> usize {
-    partitions(catalog.len(), catalog.partitions(), each) + catalog.len() * 2 * LONGEST_NAME
+    partitions(catalog.len(), catalog.partitions(), each)
+        + 2 * names::most_shown(catalog.len(), catalog.name_bytes())
 }
 
-/// What names of topics take at the most, in bytes.
-const LONGEST_NAME: usize = 249;
-
 fn one_topic(topic: &Topic, each: usize) -> usize {
-    partitions(1, topic.partitions.len(), each) + 2 * topic.name.len()
+    partitions(1, topic.partitions.len(), each) + 2 * names::most_shown(1, topic.name.len())
 }
 
 fn metadata(client: &Client, request: &Request) -> Result<usize, BadRequest> {
@@ -299,5 +297,6 @@ fn sizes(client: &Client, request: &Request) -> Result<usize, BadRequest> {
 }
 
 fn topic_names(client: &Client) -> usize {
-    client.kafka.broker.catalog().len() * (NAME + 2 * LONGEST_NAME)
+    let catalog = client.kafka.broker.catalog();
+    catalog.len() * NAME + 2 * names::most_shown(catalog.len(), catalog.name_bytes())
 }

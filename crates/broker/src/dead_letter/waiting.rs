@@ -1,0 +1,229 @@
+//! Which queues have dead letters that wait, and what became of others.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use sabir_delivery::subscription::{MessageOwner, SubscriptionNo};
+use sabir_model::Term;
+
+use crate::shard::Leading;
+use crate::state::TouchedMessages;
+use crate::timer::Alarm;
+
+/// A shard's part: the queues in which something waits, and whether it is published from here.
+#[derive(Debug, Default)]
+pub(crate) struct ShardDeadLetters {
+    alarm: OnceLock<Arc<Alarm>>,
+    waiting: Mutex<Waiting>,
+    pub(super) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    is_led: bool,
+    /// Counts terms: what is known of an earlier one does not hold.
+    led_terms: u64,
+    /// Whether an entry is not decided.
+    is_under_way: bool,
+    /// Whether it is not known yet which queues have dead letters.
+    is_new: bool,
+    queues: VecDeque<SubscriptionNo>,
+    listed: FxHashSet<SubscriptionNo>,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing, before something is told.
+    Rest,
+    /// An entry is under way.
+    Busy,
+    /// To look at queues, in the term of that number; at all of them if it is new.
+    Look { led_terms: u64, is_new: bool },
+}
+
+impl Waiting {
+    fn list(&mut self, queue: SubscriptionNo) {
+        if self.listed.insert(queue) {
+            self.queues.push_back(queue);
+        }
+    }
+}
+
+impl ShardDeadLetters {
+    pub(super) fn connect(&self, alarm: &Arc<Alarm>) {
+        // A shard is driven by one broker.
+        let _ = self.alarm.set(alarm.clone());
+    }
+
+    fn raise(&self) {
+        self.alarm.get().into_iter().for_each(|alarm| alarm.raise());
+    }
+
+    /// To be told what a block did.
+    pub(crate) fn tell(&self, events: &[TouchedMessages]) {
+        let given_up = |event: &TouchedMessages| match event {
+            TouchedMessages::Acquired { subscription, owner: MessageOwner::DeadLetter(_), .. } => {
+                Some(*subscription)
+            }
+            _ => None,
+        };
+        let mut queues = events.iter().filter_map(given_up).peekable();
+        if queues.peek().is_some() {
+            let mut waiting = self.waiting.lock();
+            queues.for_each(|queue| waiting.list(queue));
+            drop(waiting);
+            self.raise();
+        }
+    }
+
+    /// What is to be done.
+    pub(super) fn turn(&self) -> Turn {
+        let mut waiting = self.waiting.lock();
+        let led_terms = waiting.led_terms;
+        match (waiting.is_led, waiting.is_under_way) {
+            (false, _) => Turn::Rest,
+            (true, true) => Turn::Busy,
+            (true, false) => Turn::Look { led_terms, is_new: std::mem::take(&mut waiting.is_new) },
+        }
+    }
+
+    /// How many queues are listed.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().queues.len()
+    }
+
+    /// Takes the next queue to be looked at.
+    pub(super) fn next(&self) -> Option<SubscriptionNo> {
+        let mut waiting = self.waiting.lock();
+        let next = waiting.queues.pop_front()?;
+        waiting.listed.remove(&next);
+        Some(next)
+    }
+
+    /// Queues are to be looked at, behind those that are listed.
+    pub(super) fn list(&self, queues: impl IntoIterator<Item = SubscriptionNo>) {
+        let mut waiting = self.waiting.lock();
+        queues.into_iter().for_each(|queue| waiting.list(queue));
+    }
+
+    pub(super) fn begin(&self) {
+        self.waiting.lock().is_under_way = true;
+    }
+
+    /// An entry of that term is decided, or lost: its queues are looked at again. Whether that is at once.
+    pub(super) fn end(&self, led_terms: u64, queues: &[SubscriptionNo], at_once: bool) {
+        let mut waiting = self.waiting.lock();
+        if waiting.led_terms == led_terms {
+            waiting.is_under_way = false;
+            queues.iter().for_each(|queue| waiting.list(*queue));
+        }
+        drop(waiting);
+        if at_once {
+            self.raise();
+        }
+    }
+}
+
+impl Leading for ShardDeadLetters {
+    fn led(self: Arc<Self>, _: Term) {
+        let mut waiting = self.waiting.lock();
+        let led_terms = waiting.led_terms + 1;
+        *waiting = Waiting { is_led: true, led_terms, is_new: true, ..Waiting::default() };
+        drop(waiting);
+        self.raise();
+    }
+
+    fn laid_down(self: Arc<Self>) {
+        self.waiting.lock().is_led = false;
+    }
+}
+
+/// What became of dead letters since the start of the process.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// By reason, as in [`DeathReason::ALL`](sabir_delivery::policy::DeathReason::ALL).
+    published: [AtomicU64; 4],
+    pub(super) unroutable: AtomicU64,
+    pub(super) cycles: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) unreadable: AtomicU64,
+}
+
+/// What became of dead letters since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeadLetterStats {
+    /// Those that went somewhere, by the reason for which they were given up, in the order of
+    /// [`DeathReason::ALL`](sabir_delivery::policy::DeathReason::ALL).
+    pub published: [u64; 4],
+    /// Those that went nowhere: there is no such exchange any more, or nothing is bound there that takes them.
+    pub unroutable: u64,
+    /// Copies for queues that the message came from, nobody having rejected it since.
+    pub cycles: u64,
+    /// Copies that their target did not take.
+    pub refused: u64,
+    /// Those that could not be read, or of whose form no front end here knows.
+    pub unreadable: u64,
+}
+
+impl Counters {
+    pub(super) fn published(&self, more: &[u64; 4]) {
+        for (count, more) in self.published.iter().zip(more) {
+            count.fetch_add(*more, Relaxed);
+        }
+    }
+}
+
+impl ShardDeadLetters {
+    /// What became of dead letters, with how many copies their targets refused where they were applied.
+    pub(crate) fn stats(&self, refused_there: u64) -> DeadLetterStats {
+        let Counters { published, unroutable, cycles, refused, unreadable } = &self.counters;
+        DeadLetterStats {
+            published: std::array::from_fn(|at| published[at].load(Relaxed)),
+            unroutable: unroutable.load(Relaxed),
+            cycles: cycles.load(Relaxed),
+            refused: refused.load(Relaxed) + refused_there,
+            unreadable: unreadable.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_delivery::policy::DeathReason;
+
+    use super::*;
+
+    const ONE: SubscriptionNo = SubscriptionNo(1);
+    const TWO: SubscriptionNo = SubscriptionNo(2);
+
+    fn given_up(subscription: SubscriptionNo) -> TouchedMessages {
+        let owner = MessageOwner::DeadLetter(DeathReason::Expired);
+        TouchedMessages::Acquired { subscription, messages: 0..1, owner, deadline_ms: None }
+    }
+
+    #[test]
+    fn queues_are_looked_at_in_turn_and_again_when_their_entry_is_decided() {
+        let letters = Arc::new(ShardDeadLetters::default());
+        assert_eq!(letters.turn(), Turn::Rest);
+        letters.clone().led(Term(1));
+        assert_eq!(letters.turn(), Turn::Look { led_terms: 1, is_new: true });
+        letters.tell(&[given_up(ONE), given_up(TWO), given_up(ONE)]);
+        letters.tell(&[TouchedMessages::Reset { subscription: SubscriptionNo(3) }]);
+        assert_eq!(
+            (letters.len(), letters.next(), letters.next(), letters.next()),
+            (2, Some(ONE), Some(TWO), None)
+        );
+        letters.begin();
+        assert_eq!(letters.turn(), Turn::Busy);
+        letters.end(0, &[ONE], true);
+        assert_eq!((letters.turn(), letters.len()), (Turn::Busy, 0), "that was another term's");
+        letters.end(1, &[ONE], true);
+        assert_eq!((letters.turn(), letters.len()), (Turn::Look { led_terms: 1, is_new: false }, 1));
+        letters.clone().laid_down();
+        assert_eq!(letters.turn(), Turn::Rest);
+    }
+}

@@ -1,0 +1,324 @@
+//! Exchanges and bindings: declared, bound and routed by. What they are lies in the catalog's shard (`ExchangeTable`); where a message goes
+//! is found beside it, on the thread that publishes.
+
+mod error;
+mod route;
+mod routers;
+mod rows;
+mod spec;
+mod table;
+
+use std::sync::Arc;
+
+use sabir_journal::Priority;
+use sabir_model::{FrontendNo, ShardFailure};
+pub use sabir_routing::{
+    Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, ExchangeKind, HashOn, HashedProperty,
+    InvalidBinding, KeyError, KeySyntax, MAX_KEY_BYTES, NoAttributes, Publication, RouterLimits,
+};
+use sabir_routing::{ExchangeId, RouteTarget, Router};
+
+pub use error::ExchangeError;
+pub(crate) use route::by_codec as targets_by_codec;
+pub use route::{Route, RouteError, RouteScratch, RoutedTargets};
+use routers::NamespaceRouter;
+pub(crate) use routers::Routers;
+pub use spec::{ExchangeSpec, NamedBinding, NamedDestination};
+pub(crate) use table::ExchangeTable;
+
+use crate::answer::Answer;
+use crate::caller::{Caller, is_published_to, is_routed_to};
+use crate::definitions::Definitions;
+use crate::entry::{Body, ExchangeBound, ExchangeDeclared, ExchangeDeleted, ExchangeUnbound};
+use crate::level::FormatLevel;
+use crate::shard::Shard;
+use crate::topics::number_of;
+
+/// The longest name of an exchange, in bytes. A protocol may have a limit of its own below it.
+const NAME_MAX: usize = 1024;
+
+/// An exchange that a front end has in every namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PredeclaredExchange {
+    /// Its name.
+    pub name: &'static str,
+    /// The front end's name.
+    pub by: &'static str,
+    /// What it is declared with.
+    pub spec: ExchangeSpec,
+}
+
+/// How many exchanges and bindings there may be, and which there are without being asked for.
+#[derive(Debug, Clone)]
+pub struct ExchangeOptions {
+    /// Exchanges of all namespaces together, and bindings of each.
+    pub limits: RouterLimits,
+    /// Bytes of the exchanges' names and arguments, all together.
+    pub exchange_bytes: usize,
+    /// Exchanges that front ends have, of all front ends that there are, whether they are served or not.
+    pub predeclared: Vec<PredeclaredExchange>,
+}
+
+impl Default for ExchangeOptions {
+    fn default() -> Self {
+        let limits = RouterLimits { binding_bytes: 512 << 20, ..RouterLimits::default() };
+        Self { limits, exchange_bytes: 64 << 20, predeclared: Vec::new() }
+    }
+}
+
+/// The exchanges of a broker. Clones are the same; names are those of the caller's namespace.
+#[derive(Clone)]
+pub struct Exchanges {
+    catalog: Arc<Shard>,
+    definitions: Arc<Definitions>,
+    routers: Arc<Routers>,
+    options: Arc<ExchangeOptions>,
+}
+
+impl Exchanges {
+    pub(crate) fn new(catalog: Arc<Shard>, definitions: Arc<Definitions>, options: &ExchangeOptions) -> Self {
+        let routers = catalog.state.read().exchanges.routers().clone();
+        Self { catalog, definitions, routers, options: Arc::new(options.clone()) }
+    }
+
+    /// Declares an exchange; one that is there and is alike is as good.
+    ///
+    /// # Errors
+    /// It is there and is not alike; it cannot be, or cannot be yet; a front end keeps the name for itself; there is no room; the catalog's shard
+    /// takes no writes.
+    pub async fn declare(
+        &self,
+        caller: &Caller,
+        name: &str,
+        spec: ExchangeSpec,
+    ) -> Result<(), ExchangeError> {
+        check_name(name)?;
+        match self.get(caller, name)? {
+            Some(there) => return alike(name, &there, &spec),
+            None => self.may_declare(caller, name)?,
+        }
+        self.check_room(&spec)?;
+        self.check_level()?;
+        let made_by = number_of(&self.catalog, caller).await?;
+        let body = ExchangeDeclared { namespace: namespace(caller), name: name.to_owned(), made_by, spec };
+        self.ask(Priority::Ordinary, &body)?.await
+    }
+
+    /// Has those that front ends have in every namespace be in the caller's.
+    ///
+    /// # Errors
+    /// The catalog's shard takes no writes.
+    pub async fn prepare(&self, caller: &Caller) -> Result<(), ExchangeError> {
+        for PredeclaredExchange { name, by, spec } in &self.options.predeclared {
+            if self.get(caller, name)?.is_none() {
+                let caller = Caller::front_end(by).within(caller.namespace().clone());
+                self.declare(&caller, name, spec.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The front end that has an exchange of this name in every namespace.
+    pub(crate) fn predeclared(&self, name: &str) -> Option<&'static str> {
+        self.options.predeclared.iter().find(|exchange| exchange.name == name).map(|exchange| exchange.by)
+    }
+
+    /// The front end that made an exchange; none if there is none.
+    pub(crate) fn made_by(&self, caller: &Caller, name: &str) -> Result<Option<FrontendNo>, ExchangeError> {
+        let state = self.catalog.state.read();
+        if !state.is_whole() {
+            return Err(ShardFailure::StorageError.into());
+        }
+        Ok(state.exchanges.made_by(caller.namespace().as_str(), name))
+    }
+
+    /// A front end's number, once it has one.
+    pub(crate) fn front_end_number(&self, name: &str) -> Option<FrontendNo> {
+        self.catalog.state.read().catalog.front_end(name)
+    }
+
+    /// What an exchange was declared with; none if it is not there. The default exchange is there, and was not declared.
+    ///
+    /// # Errors
+    /// What the catalog's shard knows is not to be believed.
+    pub fn get(&self, caller: &Caller, name: &str) -> Result<Option<Arc<ExchangeSpec>>, ExchangeError> {
+        let state = self.catalog.state.read();
+        if !state.is_whole() {
+            return Err(ShardFailure::StorageError.into());
+        }
+        Ok(state.exchanges.spec(caller.namespace().as_str(), name).cloned())
+    }
+
+    /// Whether an exchange is there, as the default one always is.
+    ///
+    /// # Errors
+    /// What the catalog's shard knows is not to be believed.
+    pub fn exists(&self, caller: &Caller, name: &str) -> Result<bool, ExchangeError> {
+        Ok(name.is_empty() || self.get(caller, name)?.is_some())
+    }
+
+    /// Deletes an exchange, the bindings from it and to it, and exchanges that go with their last binding.
+    ///
+    /// # Errors
+    /// There is none; it has bindings, and was to be deleted only without; another front end made it, or its own has it in every namespace; the
+    /// catalog's shard takes no writes.
+    pub async fn delete(&self, caller: &Caller, name: &str, if_unused: bool) -> Result<(), ExchangeError> {
+        self.may_delete(caller, name)?;
+        let body = ExchangeDeleted { namespace: namespace(caller), name: name.to_owned(), if_unused };
+        self.ask(Priority::Reserve, &body)?.await
+    }
+
+    /// Makes a binding; one that is there already is as good.
+    ///
+    /// # Errors
+    /// There is no such exchange or queue; the exchange cannot have such a binding; there is no room; the catalog's shard takes no writes.
+    pub async fn bind(&self, caller: &Caller, binding: NamedBinding) -> Result<(), ExchangeError> {
+        if binding.key.len() > MAX_KEY_BYTES {
+            return Err(ExchangeError::LongKey { most: MAX_KEY_BYTES });
+        }
+        self.check_binding_room(caller, &binding)?;
+        self.ask(Priority::Ordinary, &ExchangeBound { namespace: namespace(caller), binding })?.await
+    }
+
+    /// Takes a binding away, and its exchange if that goes with its last one. What is not there is no error.
+    ///
+    /// # Errors
+    /// It is the default exchange's; the catalog's shard takes no writes.
+    pub async fn unbind(&self, caller: &Caller, binding: NamedBinding) -> Result<(), ExchangeError> {
+        self.ask(Priority::Reserve, &ExchangeUnbound { namespace: namespace(caller), binding })?.await
+    }
+
+    /// Where a message goes that is published to an exchange. What was found before for an exchange and a routing key is found in the scratch,
+    /// for as long as nothing has changed that it depends on.
+    ///
+    /// # Errors
+    /// There is no such exchange, or no client publishes to it; a routing key that cannot be.
+    pub fn route(
+        &self,
+        caller: &Caller,
+        exchange: &str,
+        publication: &Publication<'_>,
+        scratch: &mut RouteScratch,
+    ) -> Result<Arc<Route>, RouteError> {
+        self.route_from(caller, exchange, publication, scratch, find)
+    }
+
+    /// The same for what the broker itself publishes, to internal exchanges too.
+    pub(crate) fn route_dead(
+        &self,
+        caller: &Caller,
+        exchange: &str,
+        publication: &Publication<'_>,
+        scratch: &mut RouteScratch,
+    ) -> Result<Arc<Route>, RouteError> {
+        let any = |router: &Router, name: &str| router.exchange(name).ok_or(RouteError::NoExchange);
+        self.route_from(caller, exchange, publication, scratch, any)
+    }
+
+    fn route_from(
+        &self,
+        caller: &Caller,
+        exchange: &str,
+        publication: &Publication<'_>,
+        scratch: &mut RouteScratch,
+        find: impl Fn(&Router, &str) -> Result<ExchangeId, RouteError>,
+    ) -> Result<Arc<Route>, RouteError> {
+        let view = self.definitions.shown();
+        let named = |name: &[u8]| {
+            let name = std::str::from_utf8(name).ok()?;
+            view.topic_of(caller, name).filter(|topic| is_routed_to(topic)).map(|topic| topic.id)
+        };
+        if exchange.is_empty() && publication.further_keys.is_empty() {
+            return Ok(scratch.of_topic(named(publication.key), &view));
+        }
+        let routes = self.enter(caller, scratch);
+        let router = routes.read()?;
+        let id = find(&router, exchange)?;
+        if let Some(set) = scratch.cache.find(&router, id, publication) {
+            let set = set.clone();
+            drop(router);
+            return Ok(scratch.of_set(&set, &view));
+        }
+        let queues = |name: &[u8]| named(name).map(RouteTarget::Topic);
+        let publication = Publication { queues: &queues, ..*publication };
+        let set = scratch.cache.route(&router, &mut self.routers.sets.lock(), id, &publication)?;
+        drop(router);
+        Ok(scratch.of_set(&set, &view))
+    }
+
+    /// The router of the caller's namespace, which the scratch knows from then on.
+    fn enter(&self, caller: &Caller, scratch: &mut RouteScratch) -> Arc<NamespaceRouter> {
+        let namespace = caller.namespace();
+        match &scratch.router {
+            Some((of, router)) if of == namespace => router.clone(),
+            _ => {
+                let (_, router) = self.routers.enter(namespace.as_str());
+                scratch.router = Some((namespace.clone(), router.clone()));
+                router
+            }
+        }
+    }
+
+    fn check_room(&self, spec: &ExchangeSpec) -> Result<(), ExchangeError> {
+        let (exchanges, bytes) = self.catalog.state.read().exchanges.size();
+        if exchanges >= self.options.limits.exchanges {
+            return Err(ExchangeError::TooMany { what: "exchanges", has: exchanges });
+        }
+        if bytes + spec.bytes() > self.options.exchange_bytes {
+            return Err(ExchangeError::TooMany { what: "bytes of exchanges", has: bytes });
+        }
+        Ok(())
+    }
+
+    fn check_binding_room(&self, caller: &Caller, binding: &NamedBinding) -> Result<(), ExchangeError> {
+        let Some(router) = self.routers.get(caller.namespace().as_str()) else { return Ok(()) };
+        let router = router.read()?;
+        let (bindings, bytes) = (router.bindings(), router.binding_bytes());
+        if bindings >= self.options.limits.bindings {
+            return Err(ExchangeError::TooMany { what: "bindings", has: bindings });
+        }
+        if bytes + binding.bytes() > self.options.limits.binding_bytes {
+            return Err(ExchangeError::TooMany { what: "bytes of bindings", has: bytes });
+        }
+        Ok(())
+    }
+
+    fn ask<B: Body>(&self, priority: Priority, body: &B) -> Result<Answer<B::Outcome>, ExchangeError> {
+        self.check_level()?;
+        Ok(self.catalog.ask(priority, body))
+    }
+
+    fn check_level(&self) -> Result<(), ExchangeError> {
+        let (has, needs) = (self.catalog.state.read().catalog.level(), FormatLevel::QUEUES);
+        if has < needs { Err(ExchangeError::Level { has, needs }) } else { Ok(()) }
+    }
+}
+
+/// An exchange that clients publish to.
+fn find(router: &Router, name: &str) -> Result<ExchangeId, RouteError> {
+    let id = router.exchange(name).ok_or(RouteError::NoExchange)?;
+    if router.settings(id).is_some_and(|settings| !is_published_to(settings)) {
+        return Err(RouteError::Internal);
+    }
+    Ok(id)
+}
+
+/// Whether an exchange that is there is as one that is asked for.
+pub(super) fn alike(name: &str, there: &ExchangeSpec, wanted: &ExchangeSpec) -> Result<(), ExchangeError> {
+    let differs = there.difference(wanted);
+    differs.map_or(Ok(()), |what| Err(ExchangeError::Differs { name: name.into(), what }))
+}
+
+fn namespace(caller: &Caller) -> String {
+    caller.namespace().as_str().to_owned()
+}
+
+fn check_name(name: &str) -> Result<(), ExchangeError> {
+    if name.is_empty() {
+        return Err(ExchangeError::Default);
+    }
+    if name.len() > NAME_MAX || name.contains(char::is_control) {
+        return Err(ExchangeError::InvalidName { most: NAME_MAX });
+    }
+    Ok(())
+}

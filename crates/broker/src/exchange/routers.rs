@@ -1,0 +1,78 @@
+//! The routers of all namespaces, as the projection keeps them and publishes read them.
+
+use std::sync::Arc;
+
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use rustc_hash::FxHashMap;
+use sabir_model::ShardFailure;
+use sabir_routing::{RouteSets, Router, RouterLimits};
+
+/// Bytes of the sets of targets that are shared.
+const SET_BYTES: usize = 64 << 20;
+
+/// A namespace's router. It follows from the projection's rows and changes with them, under a lock of its own: a publish waits for one change
+/// at the most, and not for a block's.
+#[derive(Debug)]
+pub(crate) struct NamespaceRouter(RwLock<Guarded>);
+
+#[derive(Debug)]
+struct Guarded {
+    router: Router,
+    /// Whether a change is under way. It is seen to be so only if that panicked: then nothing here is to be believed.
+    changing: bool,
+}
+
+impl NamespaceRouter {
+    fn new() -> Self {
+        // The limits are judged where changes are proposed: what was taken once is taken by every replay.
+        Self(RwLock::new(Guarded { router: Router::new(RouterLimits::NONE), changing: false }))
+    }
+
+    /// # Errors
+    /// It is not to be believed.
+    pub(super) fn read(&self) -> Result<MappedRwLockReadGuard<'_, Router>, ShardFailure> {
+        let guarded = self.0.read();
+        if guarded.changing {
+            return Err(ShardFailure::StorageError);
+        }
+        Ok(RwLockReadGuard::map(guarded, |guarded| &guarded.router))
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Router) -> T) -> T {
+        let mut guarded = self.0.write();
+        guarded.changing = true;
+        let changed = change(&mut guarded.router);
+        guarded.changing = false;
+        changed
+    }
+}
+
+/// The routers of all namespaces, and the sets of targets that they share.
+#[derive(Debug)]
+pub(crate) struct Routers {
+    /// None goes: who routes keeps one.
+    namespaces: RwLock<FxHashMap<Arc<str>, Arc<NamespaceRouter>>>,
+    pub(super) sets: Mutex<RouteSets>,
+}
+
+impl Default for Routers {
+    fn default() -> Self {
+        Self { namespaces: RwLock::default(), sets: Mutex::new(RouteSets::new(SET_BYTES)) }
+    }
+}
+
+impl Routers {
+    pub(super) fn get(&self, namespace: &str) -> Option<Arc<NamespaceRouter>> {
+        self.namespaces.read().get(namespace).cloned()
+    }
+
+    /// A namespace's, made if there is none, and the namespace's name.
+    pub(super) fn enter(&self, namespace: &str) -> (Arc<str>, Arc<NamespaceRouter>) {
+        if let Some((name, router)) = self.namespaces.read().get_key_value(namespace) {
+            return (name.clone(), router.clone());
+        }
+        let (name, router): (Arc<str>, _) = (namespace.into(), Arc::new(NamespaceRouter::new()));
+        self.namespaces.write().insert(name.clone(), router.clone());
+        (name, router)
+    }
+}

@@ -1,0 +1,323 @@
+//! What front ends ask of queues.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::dispatch::Credit;
+use sabir_delivery::subscription::{MessageState, Settlement};
+use sabir_model::ShardId;
+
+use super::driver::Led;
+use super::gathered::Change;
+use super::leader::{Ask, Asked, NewMember, QueuePolicy};
+use super::{ConsumerSpec, Demand, QueueAlarm, QueueConsumer, QueueError, QueueOwner, QueueTarget};
+use crate::broker::Broker;
+use crate::caller::Caller;
+use crate::definitions::Definitions;
+use crate::group::Reply;
+use crate::push::PushSeat;
+use crate::shard::{Leading, Shard};
+
+/// The queues of a node, to be consumed.
+///
+/// What is settled, given back and released, and what is dealt on a demand that was filled, is on its way with the next
+/// [`Broker::flush`]: one entry a shard, however much a turn of a session brought.
+pub struct Queues {
+    shards: Vec<Arc<Shard>>,
+    definitions: Arc<Definitions>,
+    /// What owners and demands are numbered by.
+    numbers: AtomicU64,
+    /// Wakes whoever sees to what is due.
+    pub(crate) alarm: Arc<QueueAlarm>,
+}
+
+impl fmt::Debug for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queues").finish_non_exhaustive()
+    }
+}
+
+/// A message that was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GotMessage {
+    /// Which; to be read with [`Broker::read`].
+    pub offset: u64,
+    /// Whether it was perhaps delivered before.
+    pub redelivered: bool,
+    /// How often it was given back in such a way that it counts.
+    pub returned: u32,
+    /// How many others are ready.
+    pub left: u64,
+}
+
+/// The answer to [`Queues::get`]. Dropped, it does not undo the getting: what was got is its owner's.
+#[derive(Debug)]
+#[must_use = "the message comes through it"]
+pub struct Getting(pub(super) Reply<Result<Option<GotMessage>, QueueError>>);
+
+impl Future for Getting {
+    type Output = Result<Option<GotMessage>, QueueError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+/// How much there is of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct QueueStats {
+    /// Messages that wait to be dealt.
+    pub ready: u64,
+    /// Messages that were dealt and are not settled.
+    pub in_flight: u64,
+    /// Its consumers.
+    pub consumers: usize,
+}
+
+impl Broker {
+    /// The queues.
+    pub fn queues(&self) -> &Queues {
+        &self.inner.queues
+    }
+}
+
+impl Queues {
+    /// Those of these shards, led from now on where the shard is.
+    pub(crate) fn new(shards: Vec<Arc<Shard>>, definitions: Arc<Definitions>) -> Self {
+        let alarm = Arc::<QueueAlarm>::default();
+        for shard in &shards {
+            shard.queues.wake(alarm.clone());
+            let queues: Arc<dyn Leading> = shard.queues.clone();
+            shard.lead_with(Arc::downgrade(&queues));
+        }
+        Self { shards, definitions, numbers: AtomicU64::new(1), alarm }
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Relaxed)
+    }
+
+    fn shard(&self, id: ShardId) -> Result<&Arc<Shard>, QueueError> {
+        self.shards.get(id.0 as usize).ok_or(QueueError::Unknown)
+    }
+
+    /// Does something to the leader of a shard's queues; what it comes to is dealt with the next flush.
+    fn with(&self, shard: ShardId, act: impl FnOnce(&mut Led)) {
+        let Ok(shard) = self.shard(shard) else { return };
+        let _guard = shard.guard("change a demand");
+        let mut led = shard.queues.lock();
+        act(&mut led);
+        shard.queues.note(&led);
+    }
+
+    fn policy(&self, target: QueueTarget) -> Result<QueuePolicy, QueueError> {
+        let shard = self.shard(target.shard)?;
+        let topic = shard.state.read().partition(target.partition).map(|partition| partition.topic);
+        let view = self.definitions.view();
+        let topic = topic.and_then(|topic| view.topic_by_id(topic)).ok_or(QueueError::Unknown)?;
+        topic.config.queue().map(|config| QueuePolicy::of(config)).ok_or(QueueError::NotAQueue)
+    }
+
+    /// An owner of deliveries that nobody else is.
+    pub fn owner(&self) -> QueueOwner {
+        QueueOwner(self.number())
+    }
+
+    /// Makes a demand: what a session is ready to take in one shard. Its credit bounds what is left in the session's outbox: where a client sets
+    /// no bound, the session sets one, and refills as it sends.
+    pub fn demand(&self, shard: ShardId, credit: Credit) -> Demand {
+        let number = self.number();
+        self.with(shard, |led| led.leader.add_demand(number, credit));
+        Demand { shard, number }
+    }
+
+    /// Adds to a demand's credit.
+    pub fn refill(&self, demand: Demand, messages: u32, bytes: u64) {
+        self.with(demand.shard, |led| led.leader.refill(demand.number, messages, bytes));
+    }
+
+    /// Puts a demand's credit anew.
+    pub fn set_credit(&self, demand: Demand, credit: Credit) {
+        self.with(demand.shard, |led| led.leader.set_credit(demand.number, credit));
+    }
+
+    /// Ends a demand, whose consumers get nothing more.
+    pub fn end_demand(&self, demand: Demand) {
+        self.with(demand.shard, |led| led.leader.end_demand(demand.number));
+    }
+
+    /// Has a consumer take from a queue. What is left in the seat for it is in the queue's order, but for what was given back. A demand that has ended
+    /// gives it nothing.
+    ///
+    /// # Errors
+    /// The queue is gone, a consumer has it to itself or this one wants to, its shard is not led here, or was led anew since the demand was made.
+    pub fn attach(
+        &self,
+        caller: &Caller,
+        target: QueueTarget,
+        seat: PushSeat,
+        consumer: ConsumerSpec,
+    ) -> Result<QueueConsumer, QueueError> {
+        let shard = self.usable(caller, target)?;
+        let policy = self.policy(target)?;
+        let ConsumerSpec { number, owner, demand, priority, exclusive, settles } = consumer;
+        let demand = if demand.shard == target.shard { demand.number } else { 0 };
+        let owner = owner.stored();
+        let new = NewMember { target, policy, owner, demand, priority, exclusive, settles, number, seat };
+        let mut wakes = WakeBatch::default();
+        let _guard = shard.guard("attach a consumer");
+        let member = {
+            let mut led = shard.queues.lock();
+            led.check()?;
+            let member = led.leader.attach(new)?;
+            shard.run_led(&mut led, &mut wakes);
+            member
+        };
+        wakes.deliver();
+        shard.submit();
+        Ok(QueueConsumer { target, member })
+    }
+
+    /// The shard of a queue that the caller may use and that is there.
+    fn usable(&self, caller: &Caller, target: QueueTarget) -> Result<&Arc<Shard>, QueueError> {
+        let shard = self.shard(target.shard)?;
+        let topic = shard.state.read().partition(target.partition).map(|partition| partition.topic);
+        let view = self.definitions.view();
+        let topic = topic.and_then(|topic| view.topic_by_id(topic)).ok_or(QueueError::Unknown)?;
+        caller.may_use(topic)?;
+        let owner = self.definitions.exclusive.owner(topic.id);
+        if caller.is_locked_out(topic, owner) { Err(QueueError::Locked) } else { Ok(shard) }
+    }
+
+    /// Ends a consumer; a queue that goes with its last one is deleted then. What it has in flight stays with its owner; so does what is left in the seat and not taken, for the session to give back. Of a
+    /// consumer that settles, that is still to be sent: it is gone from the queue.
+    pub fn detach(&self, consumer: QueueConsumer) {
+        self.with(consumer.target.shard, |led| drop(led.leader.detach(consumer.member)));
+        if let Ok(shard) = self.shard(consumer.target.shard) {
+            self.definitions.delete_deserted(shard);
+        }
+    }
+
+    /// Somebody asked for a queue: one that goes if it is not used for some time has all of it again. Consumers, and who gets a message, use it
+    /// without saying so.
+    pub fn used(&self, target: QueueTarget) {
+        let Ok(shard) = self.shard(target.shard) else { return };
+        let now_ms = shard.now_ms();
+        self.with(target.shard, |led| led.lives.used(target.partition, now_ms));
+    }
+
+    /// Gets the first message that is ready, if there is one, as of now: what was published and given back before is looked at, too.
+    pub fn get(&self, caller: &Caller, target: QueueTarget, owner: QueueOwner, settles: bool) -> Getting {
+        let (replier, reply) = Reply::pair();
+        let usable = self.usable(caller, target).and_then(|_| self.policy(target));
+        match usable {
+            Ok(policy) => {
+                let owner = owner.stored();
+                self.ask(target, Ask::Get { target, policy, owner, settles, replier });
+            }
+            Err(error) => return Getting(Reply::ready(Err(error))),
+        }
+        Getting(reply)
+    }
+
+    /// Asks something of a queue, and has it done at once.
+    fn ask(&self, target: QueueTarget, ask: Ask) {
+        let mut wakes = WakeBatch::default();
+        let Ok(shard) = self.shard(target.shard) else { return ask.refuse(QueueError::Unknown, &mut wakes) };
+        let _guard = shard.guard("look into a queue");
+        {
+            let mut led = shard.queues.lock();
+            match led.check() {
+                Ok(()) => {
+                    if let Ask::Get { .. } = ask {
+                        led.lives.used(target.partition, shard.now_ms());
+                    }
+                    led.leader.asked.push_back(Asked { ask, is_behind: false });
+                    shard.run_led(&mut led, &mut wakes);
+                }
+                Err(error) => ask.refuse(error, &mut wakes),
+            }
+        }
+        wakes.deliver();
+        shard.submit();
+    }
+
+    /// Messages are done with: their consumer said so. What the owner does not have is passed over.
+    pub fn settle(
+        &self,
+        target: QueueTarget,
+        owner: QueueOwner,
+        offsets: impl IntoIterator<Item = Range<u64>>,
+    ) {
+        self.gather(target, Change::Settled(owner.stored(), Settlement::Acknowledged), offsets);
+    }
+
+    /// Messages are ready again, at their place. `counted` says whether that counts as a failed attempt.
+    pub fn give_back(
+        &self,
+        target: QueueTarget,
+        owner: QueueOwner,
+        offsets: impl IntoIterator<Item = Range<u64>>,
+        counted: bool,
+    ) {
+        self.gather(target, Change::Returned(owner.stored(), counted), offsets);
+    }
+
+    /// Messages are refused for good: they are dead-lettered, or dropped where their queue has no place for those.
+    pub fn reject(
+        &self,
+        target: QueueTarget,
+        owner: QueueOwner,
+        offsets: impl IntoIterator<Item = Range<u64>>,
+    ) {
+        self.gather(target, Change::Settled(owner.stored(), Settlement::Rejected), offsets);
+    }
+
+    /// All that an owner has of a queue is ready again. Its consumers are to be detached before.
+    pub fn release(&self, target: QueueTarget, owner: QueueOwner, counted: bool) {
+        self.gather(target, Change::Released(owner.stored(), counted), []);
+    }
+
+    fn gather(&self, target: QueueTarget, change: Change, offsets: impl IntoIterator<Item = Range<u64>>) {
+        if let Ok(shard) = self.shard(target.shard) {
+            shard.queues.gather(|gathered| gathered.add(target.subscription(), change, offsets));
+        }
+    }
+
+    /// Drops all messages that are ready, and tells how many those were.
+    pub fn purge(&self, caller: &Caller, target: QueueTarget) -> Reply<Result<u64, QueueError>> {
+        let (replier, reply) = Reply::pair();
+        match self.usable(caller, target).and_then(|_| self.policy(target)) {
+            Ok(policy) => self.ask(target, Ask::Purge { target, policy, dropped: 0, replier }),
+            Err(error) => return Reply::ready(Err(error)),
+        }
+        reply
+    }
+
+    /// How much there is of a queue.
+    ///
+    /// # Errors
+    /// It is gone, or its shard is not led here.
+    pub fn stats(&self, target: QueueTarget) -> Result<QueueStats, QueueError> {
+        let (shard, queue) = (self.shard(target.shard)?, target.subscription());
+        let led = shard.queues.lock();
+        led.check()?;
+        let (consumers, undecided) = led.leader.count(queue);
+        let state = shard.state.read();
+        let subscription = state.subscriptions.get(queue).ok_or(QueueError::Unknown)?;
+        let count = |state| subscription.count(state, subscription.floor()..subscription.end());
+        let ready = count(MessageState::Ready);
+        // What is decided and not told is counted as it is in the state.
+        let dealt = undecided.min(ready);
+        // Nobody has what waits to be published elsewhere.
+        let dead: u64 = subscription.dead_letters().map(|(messages, _)| messages.end - messages.start).sum();
+        let in_flight = count(MessageState::InFlight).saturating_sub(dead) + dealt;
+        Ok(QueueStats { ready: ready - dealt, in_flight, consumers })
+    }
+}

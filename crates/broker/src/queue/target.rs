@@ -1,0 +1,84 @@
+//! Which queue is meant, and why it cannot be used.
+
+use sabir_delivery::dispatch::AttachRefused;
+use sabir_delivery::subscription::SubscriptionNo;
+use sabir_model::{PartitionId, ShardFailure, ShardId};
+
+use crate::caller::Caller;
+use crate::catalog::Topic;
+use crate::read::ReadTarget;
+use crate::state::subscription_of;
+
+/// A queue that a caller may use; made from its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueTarget {
+    pub(super) shard: ShardId,
+    pub(super) partition: PartitionId,
+}
+
+/// Why a queue is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// There is none.
+    #[error("no such queue")]
+    Unknown,
+    /// The topic is kept for the front end that made it.
+    #[error("no client uses an internal queue")]
+    Internal,
+    /// Another session has the queue for itself.
+    #[error("the queue is exclusive to the connection that made it")]
+    Locked,
+    /// The topic is no queue.
+    #[error("the topic is no queue")]
+    NotAQueue,
+    /// A consumer has the queue to itself.
+    #[error("a consumer has exclusive access to the queue")]
+    Exclusive,
+    /// Exclusive access was asked for, and others are there.
+    #[error("exclusive access was asked for, and the queue has other consumers")]
+    InUse,
+    /// The shard that the queue is in is not led here, or takes no entries.
+    #[error(transparent)]
+    Shard(#[from] ShardFailure),
+}
+
+impl QueueTarget {
+    /// The queue of that topic, for the caller to use.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] of a topic that the caller does not see, [`QueueError::Internal`] of one that it may not use,
+    /// [`QueueError::NotAQueue`].
+    pub fn new(caller: &Caller, topic: &Topic) -> Result<Self, QueueError> {
+        caller.may_use(topic)?;
+        // What is kept back goes elsewhere when its time comes, and to nobody before.
+        if topic.config.queue().is_none_or(|queue| queue.delays) {
+            return Err(QueueError::NotAQueue);
+        }
+        let partition = topic.partition(0).ok_or(QueueError::Unknown)?;
+        Ok(Self { shard: partition.shard, partition: partition.id })
+    }
+
+    /// Where its messages are read.
+    pub fn read_target(&self) -> ReadTarget {
+        ReadTarget { shard: self.shard, partition: self.partition }
+    }
+
+    /// Its subscription's number in its shard.
+    pub(super) fn subscription(&self) -> SubscriptionNo {
+        subscription_of(self.partition)
+    }
+
+    /// The shard that it is in.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+}
+
+impl From<AttachRefused> for QueueError {
+    fn from(refused: AttachRefused) -> Self {
+        match refused {
+            AttachRefused::Exclusive => Self::Exclusive,
+            AttachRefused::InUse => Self::InUse,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! One batch by an offset in it, with its place: for who refers to a record of it.
+
+use bytes::Bytes;
+use sabir_model::batch::verify_crc;
+use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, Sequence};
+
+use super::assemble::take_stored;
+use super::plan::{Piece, Plan, Step};
+use super::source::Got;
+use crate::partition::{Run, RunKind};
+use crate::shard::Shard;
+
+/// How often a plan may ask for a page.
+const LOADS: usize = 4;
+
+/// A batch and where it lies.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredBatch {
+    pub(crate) bytes: Bytes,
+    /// The offset of its first record, and the one behind its last.
+    pub(crate) base: Offset,
+    pub(crate) next: Offset,
+    pub(crate) block: Sequence,
+    /// Where its bytes begin in the block's content.
+    pub(crate) at: u32,
+    /// The front end that built it.
+    pub(crate) origin: FrontendNo,
+}
+
+impl Shard {
+    /// The batch that holds an offset; none if that is gone. Blocking.
+    ///
+    /// # Errors
+    /// It is damaged, too large to be one piece, or not stored as a batch of this partition; the disk.
+    pub(crate) fn batch_at(&self, id: PartitionId, offset: Offset) -> Result<Option<StoredBatch>, ReadError> {
+        let run = match self.run_at(id, offset) {
+            Ok(Some(run)) => run,
+            Ok(None) | Err(ReadError::OutOfRange { .. } | ReadError::UnknownPartition) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if run.kind != RunKind::Whole {
+            return Err(ReadError::Corrupt);
+        }
+        let piece = Piece { run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
+        self.with_bytes(id, &piece, |got| batch_in(id, &run, offset, got)).map(Some)
+    }
+
+    fn run_at(&self, id: PartitionId, offset: Offset) -> Result<Option<Run>, ReadError> {
+        let (mut plan, mut loaded) = (Plan::new(offset, 1), None);
+        for _ in 0..LOADS {
+            match self.plan(id, &mut plan, loaded.as_deref())? {
+                Step::Ready => break,
+                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
+            }
+        }
+        Ok(plan.pieces.first().map(|piece| piece.run))
+    }
+}
+
+/// The batch of a run that holds an offset.
+fn batch_in(id: PartitionId, run: &Run, offset: Offset, got: &Got) -> Result<StoredBatch, ReadError> {
+    let (mut rest, mut base) = (got.bytes.clone(), run.base);
+    while !rest.is_empty() {
+        let at = run.offset + (run.len - rest.len() as u32);
+        let (bytes, next) = take_stored(&mut rest, base, run, id)?;
+        if offset < next {
+            if got.cold {
+                verify_crc(&bytes).map_err(|_| ReadError::Corrupt)?;
+            }
+            let &Run { block, origin, .. } = run;
+            return Ok(StoredBatch { bytes, base, next, block, at, origin });
+        }
+        base = next;
+    }
+    Err(ReadError::Corrupt)
+}

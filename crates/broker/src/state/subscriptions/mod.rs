@@ -1,0 +1,411 @@
+//! The projection of deliveries: where each message of each queue of the shard stands.
+
+mod slots;
+
+use std::ops::Range;
+
+use sabir_delivery::policy::{Backlog, DeathPolicy, LengthLimit};
+use sabir_delivery::subscription::{
+    Attempts, HeldBy, MessageOwner, MessageState, Operation, OperationList, RangesBuffer, Settlement,
+    Subscription, SubscriptionNo, Subscriptions, Touched, apply_list,
+};
+use sabir_journal::EntryView;
+use sabir_journal::pages::PageError;
+use sabir_model::PartitionId;
+
+use super::{At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body};
+use crate::entry::{DeadLetters, DeliveryBody, DeliveryError, DeliveryOutcome, Kinds, RecordPlace, kind};
+use crate::projection::{PageMap, Projection};
+use slots::Slots;
+
+/// What entries did to messages, for the leader. Told in the order in which it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TouchedMessages {
+    /// They became ready.
+    Ready { subscription: SubscriptionNo, messages: Range<u64> },
+    /// They went to an owner.
+    Acquired {
+        subscription: SubscriptionNo,
+        messages: Range<u64>,
+        owner: MessageOwner,
+        deadline_ms: Option<i64>,
+    },
+    /// Messages that expire are published to a queue that had none.
+    Expiring { subscription: SubscriptionNo },
+    /// They are done with.
+    Settled { subscription: SubscriptionNo, messages: Range<u64>, why: Settlement },
+    /// One is parked.
+    Parked { subscription: SubscriptionNo, offset: u64, until_ms: i64, resets: u32, attempts: Attempts },
+    /// The position was moved: nothing known of the messages holds any more.
+    Reset { subscription: SubscriptionNo },
+    /// An operation that acquires or settles named them, whether it concerned them or not: behind what it did, and what others of its entry
+    /// did.
+    Named { subscription: SubscriptionNo, messages: Range<u64> },
+    /// The queue takes in nothing more, if it was empty.
+    Sealed { subscription: SubscriptionNo },
+    /// The queue was deleted.
+    Gone { subscription: SubscriptionNo },
+}
+
+/// What an entry did to a queue's partition, which its subscription is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum QueueChange {
+    /// It was made.
+    Made(PartitionId),
+    /// Records are appended next: so many of that size. Where a limit asks for it.
+    Sized(PartitionId, u32, u32),
+    /// These records are appended next, and have that level. Where the queue has priorities.
+    Leveled(PartitionId, Range<u64>, u8),
+    /// These records are appended next, and are kept back until that moment, in milliseconds. Where the queue delays.
+    Delayed(PartitionId, Range<u64>, i64),
+    /// Of the records that are appended next, from that one on, so many expire at a moment.
+    Expires(PartitionId, u32, u32, i64),
+    /// Records were appended.
+    Published(PartitionId, u32),
+    /// These records were appended, and the queue refused them: they are to be published elsewhere.
+    Refused(PartitionId, Range<u64>),
+    /// Its limits changed.
+    Configured(PartitionId),
+    /// It was deleted.
+    Gone(PartitionId),
+}
+
+/// The subscription of a queue's partition.
+pub(crate) fn subscription_of(partition: PartitionId) -> SubscriptionNo {
+    SubscriptionNo(partition.0)
+}
+
+/// The partition that a subscription is of.
+pub(crate) fn partition_of(subscription: SubscriptionNo) -> PartitionId {
+    PartitionId(subscription.0)
+}
+
+/// All subscriptions of a shard.
+#[derive(Default)]
+pub(crate) struct SubscriptionTable {
+    slots: Slots,
+    /// What the block applied last did.
+    pub(crate) touched: Vec<TouchedMessages>,
+    /// How much of it was there before the entry that is being applied.
+    before: usize,
+}
+
+impl SubscriptionTable {
+    pub(crate) fn get(&self, number: SubscriptionNo) -> Option<&Subscription> {
+        self.slots.get(number)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// A block begins.
+    pub(super) fn begin_block(&mut self) {
+        self.touched.clear();
+        self.before = 0;
+    }
+
+    /// An entry begins.
+    pub(super) fn begin_entry(&mut self) {
+        self.before = self.touched.len();
+    }
+
+    /// The subscriptions that the entry changed.
+    pub(super) fn touched_by_entry(&self) -> impl Iterator<Item = (PartitionId, &Subscription)> {
+        let events = &self.touched[self.before.min(self.touched.len())..];
+        let runs = events.chunk_by(|a, b| a.subscription() == b.subscription());
+        runs.filter_map(|run| {
+            let number = run[0].subscription();
+            Some((partition_of(number), self.get(number)?))
+        })
+    }
+
+    /// What is ready of each queue.
+    pub(super) fn backlogs(&self) -> impl Iterator<Item = (PartitionId, Backlog)> {
+        self.slots.iter().map(|(number, subscription)| (partition_of(number), subscription.backlog()))
+    }
+
+    /// The queues that take in nothing more.
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = PartitionId> {
+        let sealed = self.slots.iter().filter(|(_, subscription)| subscription.is_sealed());
+        sealed.map(|(number, _)| partition_of(number))
+    }
+
+    /// What is ready of a queue.
+    pub(super) fn backlog(&self, id: PartitionId) -> Backlog {
+        self.get(subscription_of(id)).map(Subscription::backlog).unwrap_or_default()
+    }
+
+    /// What becomes of messages that a queue gives up from now on.
+    pub(super) fn set_deaths(&mut self, id: PartitionId, deaths: DeathPolicy) {
+        self.slots.set_deaths(subscription_of(id), deaths);
+    }
+
+    /// Those with messages that wait to be published elsewhere.
+    pub(crate) fn dead_lettering(&self) -> impl Iterator<Item = SubscriptionNo> {
+        let waiting = self.slots.iter().filter(|(_, subscription)| subscription.has_dead_letters());
+        waiting.map(|(number, _)| number)
+    }
+
+    /// Those with messages that expire.
+    pub(crate) fn expiring(&self) -> impl Iterator<Item = SubscriptionNo> {
+        self.slots.iter().filter(|(_, subscription)| subscription.has_expiries()).map(|(number, _)| number)
+    }
+
+    /// Gives the oldest ready messages up until the others are within a limit.
+    pub(super) fn drop_excess(&mut self, id: PartitionId, limit: &LengthLimit, time_ms: i64) {
+        let number = subscription_of(id);
+        let Some(excess) = self.get(number).map(|subscription| subscription.excess(limit)) else { return };
+        if !excess.ranges().is_empty() {
+            let (ranges, held_by, why) = (excess.ranges(), HeldBy::Any, Settlement::TooMany);
+            self.apply_one(number, &Operation::Settled { ranges, held_by, why }, time_ms);
+        }
+    }
+
+    /// Takes in what an entry did to a partition.
+    pub(super) fn follow(&mut self, change: QueueChange, time_ms: i64) {
+        match change {
+            QueueChange::Made(id) => self.slots.insert(subscription_of(id), Subscription::new(0)),
+            QueueChange::Gone(id) => {
+                let subscription = subscription_of(id);
+                self.slots.remove(subscription);
+                self.touched.push(TouchedMessages::Gone { subscription });
+            }
+            QueueChange::Sized(id, count, size) => {
+                if let Some(subscription) = self.slots.get_mut(subscription_of(id)) {
+                    subscription.note_size(count, size);
+                }
+            }
+            QueueChange::Leveled(id, messages, level) => {
+                if let Some(subscription) = self.slots.get_mut(subscription_of(id)) {
+                    subscription.note_level(messages, level);
+                }
+            }
+            QueueChange::Expires(id, first, count, expires_ms) => {
+                let subscription = subscription_of(id);
+                if let Some(kept) = self.slots.get_mut(subscription) {
+                    if !kept.has_expiries() {
+                        self.touched.push(TouchedMessages::Expiring { subscription });
+                    }
+                    kept.note_expiry(first, count, expires_ms);
+                }
+            }
+            QueueChange::Published(id, count) => {
+                let published = Operation::Published { count, transaction: None };
+                self.apply_one(subscription_of(id), &published, time_ms);
+            }
+            QueueChange::Refused(id, messages) => self.refuse_last(subscription_of(id), messages, time_ms),
+            QueueChange::Delayed(..) | QueueChange::Configured(_) => {}
+        }
+    }
+
+    fn apply_one(&mut self, number: SubscriptionNo, operation: &Operation<'_>, time_ms: i64) {
+        let mut told = Told { subscription: number, before: self.before, events: &mut self.touched };
+        if let Some(subscription) = self.slots.get_mut(number) {
+            subscription.apply(operation, time_ms, &mut told);
+        }
+    }
+
+    fn refuse_last(&mut self, subscription: SubscriptionNo, messages: Range<u64>, time_ms: i64) {
+        let mut told = Told { subscription, before: self.before, events: &mut self.touched };
+        if let Some(kept) = self.slots.get_mut(subscription) {
+            kept.give_up_last(messages, Settlement::TooMany, time_ms, &mut told);
+        }
+    }
+
+    /// Whether all of these messages wait to be published elsewhere for that reason.
+    pub(super) fn waits(&self, letter: &DeadLetters, time_ms: i64) -> bool {
+        let ranges = letter.ranges();
+        let queue = self.get(subscription_of(letter.queue));
+        queue.is_some_and(|queue| queue.admits(&letter.settled(&ranges), time_ms))
+    }
+
+    /// Messages that waited to be published elsewhere are done with.
+    pub(super) fn settle_dead(&mut self, letter: &DeadLetters, time_ms: i64) {
+        self.apply_one(subscription_of(letter.queue), &letter.settled(&letter.ranges()), time_ms);
+    }
+
+    /// Whether a message is there and not settled.
+    pub(super) fn is_unsettled(&self, place: RecordPlace) -> bool {
+        let offset = u64::try_from(place.offset.0).unwrap_or(u64::MAX);
+        let queue = self.get(subscription_of(place.partition));
+        queue.is_some_and(|queue| offset < queue.end() && queue.state(offset) != MessageState::Settled)
+    }
+
+    /// A message that was kept back has gone where it goes.
+    pub(super) fn settle_fired(&mut self, place: RecordPlace, time_ms: i64) {
+        let offset = u64::try_from(place.offset.0).unwrap_or(u64::MAX);
+        let ranges = RangesBuffer::of(std::iter::once(offset..offset.saturating_add(1)));
+        let (ranges, held_by, why) = (ranges.ranges(), HeldBy::Any, Settlement::Acknowledged);
+        self.apply_one(
+            subscription_of(place.partition),
+            &Operation::Settled { ranges, held_by, why },
+            time_ms,
+        );
+    }
+
+    /// Does one operation of a front end's entry. Gives how many messages it concerned, and which went to an owner; `None` where there is no
+    /// such subscription.
+    pub(super) fn operate(
+        &mut self,
+        number: SubscriptionNo,
+        operation: &Operation<'_>,
+        time_ms: i64,
+    ) -> Option<(u64, Vec<Range<u64>>)> {
+        let subscription = self.slots.get_mut(number)?;
+        let from = self.touched.len();
+        let mut told = Told { subscription: number, before: from, events: &mut self.touched };
+        let concerned = subscription.apply(operation, time_ms, &mut told);
+        told.name(number, operation);
+        let acquired = self.touched[from..].iter().filter_map(|event| match event {
+            TouchedMessages::Acquired { messages, .. } => Some(messages.clone()),
+            _ => None,
+        });
+        Some((concerned, acquired.collect()))
+    }
+
+    /// A node started to lead the shard. What has nothing unsettled has nothing that could come of it.
+    pub(super) fn started(&mut self, clean: bool, time_ms: i64) {
+        let has_any = |(number, subscription): (SubscriptionNo, &Subscription)| {
+            (subscription.floor() < subscription.end()).then_some(number)
+        };
+        let all: Vec<SubscriptionNo> = self.slots.iter().filter_map(has_any).collect();
+        for number in all {
+            self.apply_one(number, &Operation::Started { clean }, time_ms);
+        }
+    }
+
+    fn deliver(&mut self, list: &OperationList<'_>, time_ms: i64) -> Result<DeliveryOutcome, DeliveryError> {
+        let mut told =
+            Told { subscription: SubscriptionNo(0), before: self.before, events: &mut self.touched };
+        let applied = apply_list(list, &mut self.slots, time_ms, &mut told);
+        list.iter().for_each(|(number, operation)| told.name(number, &operation));
+        let concerned = applied.map_err(|refused| DeliveryError::Refused { operation: refused.operation })?;
+        Ok(DeliveryOutcome { concerned })
+    }
+}
+
+/// Writes down what operations do, in runs.
+struct Told<'a> {
+    subscription: SubscriptionNo,
+    /// Runs of earlier entries are not made longer: what an entry touched is known by what stands behind them.
+    before: usize,
+    events: &'a mut Vec<TouchedMessages>,
+}
+
+impl Told<'_> {
+    /// What an operation proposes is decided, for all that it names. What a session says of its own under a fence, a late one perhaps, is no
+    /// proposal of the leader's.
+    fn name(&mut self, subscription: SubscriptionNo, operation: &Operation<'_>) {
+        if let Operation::Acquired { ranges, .. } | Operation::Settled { ranges, held_by: HeldBy::Any, .. } =
+            operation
+        {
+            let named = ranges.iter().map(|messages| TouchedMessages::Named { subscription, messages });
+            self.events.extend(named);
+        }
+        if let Operation::SealedIfEmpty = operation {
+            self.events.push(TouchedMessages::Sealed { subscription });
+        }
+    }
+
+    /// Adds a run, or makes the last one longer that it goes on from.
+    fn add(&mut self, event: TouchedMessages) {
+        let joined = self.events[self.before..].last_mut().is_some_and(|last| last.join(&event));
+        if !joined {
+            self.events.push(event);
+        }
+    }
+}
+
+impl TouchedMessages {
+    /// The subscription that it is about.
+    pub(crate) fn subscription(&self) -> SubscriptionNo {
+        match self {
+            Self::Ready { subscription, .. }
+            | Self::Expiring { subscription }
+            | Self::Acquired { subscription, .. }
+            | Self::Settled { subscription, .. }
+            | Self::Parked { subscription, .. }
+            | Self::Reset { subscription }
+            | Self::Named { subscription, .. }
+            | Self::Sealed { subscription }
+            | Self::Gone { subscription } => *subscription,
+        }
+    }
+
+    /// Takes in a run that goes on from this one; tells whether it does.
+    fn join(&mut self, next: &Self) -> bool {
+        let (before, more) = match (&mut *self, next) {
+            (Self::Ready { subscription, messages }, Self::Ready { subscription: other, messages: more })
+                if subscription == other =>
+            {
+                (messages, more)
+            }
+            (
+                Self::Acquired { subscription, messages, owner, deadline_ms },
+                Self::Acquired { subscription: other, messages: more, owner: to, deadline_ms: until },
+            ) if (&*subscription, &*owner, &*deadline_ms) == (other, to, until) => (messages, more),
+            (
+                Self::Settled { subscription, messages, why },
+                Self::Settled { subscription: other, messages: more, why: because },
+            ) if (&*subscription, &*why) == (other, because) => (messages, more),
+            _ => return false,
+        };
+        let goes_on = before.end == more.start;
+        if goes_on {
+            before.end = more.end;
+        }
+        goes_on
+    }
+}
+
+impl Touched for Told<'_> {
+    fn subscription(&mut self, number: SubscriptionNo) {
+        self.subscription = number;
+    }
+
+    fn ready(&mut self, messages: Range<u64>) {
+        self.add(TouchedMessages::Ready { subscription: self.subscription, messages });
+    }
+
+    fn acquired(&mut self, messages: Range<u64>, owner: MessageOwner, deadline_ms: Option<i64>) {
+        let subscription = self.subscription;
+        self.add(TouchedMessages::Acquired { subscription, messages, owner, deadline_ms });
+    }
+
+    fn settled(&mut self, messages: Range<u64>, why: Settlement) {
+        self.add(TouchedMessages::Settled { subscription: self.subscription, messages, why });
+    }
+
+    fn parked(&mut self, offset: u64, until_ms: i64, resets: u32, attempts: Attempts) {
+        let subscription = self.subscription;
+        self.add(TouchedMessages::Parked { subscription, offset, until_ms, resets, attempts });
+    }
+
+    fn reset(&mut self) {
+        self.add(TouchedMessages::Reset { subscription: self.subscription });
+    }
+}
+
+impl Projection for SubscriptionTable {
+    fn maps(&mut self) -> Vec<&mut dyn PageMap> {
+        vec![&mut self.slots]
+    }
+}
+
+impl CoreProjection for SubscriptionTable {
+    const NAME: &'static str = "subscriptions";
+    const KINDS: Kinds = &[kind::DELIVERIES];
+
+    fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
+        Ok(Self { slots: Slots::restore(stored)?, touched: Vec::new(), before: 0 })
+    }
+
+    fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {
+        if entry.kind != DeliveryBody::KIND {
+            return Err(EntryError::unknown(entry));
+        }
+        let body = DeliveryBody::decode(entry.body).map_err(|source| bad_body(entry, source))?;
+        Ok(self.deliver(&body.0, at.time_ms).into_outcome())
+    }
+}

@@ -1,0 +1,30 @@
+//! What checkpoints take, and what they leave.
+
+use sabir_base::testing::{CountingAllocator, peak_of};
+
+use super::rig::{create, open, options};
+use crate::BrokerOptions;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// The memory that a checkpoint takes of so many new partitions, and the bytes of the store after it, for each of them.
+async fn checkpoint(partitions: u32) -> (usize, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(BrokerOptions { partitions_max: partitions, ..options(dir.path()) });
+    create(&broker, "t", partitions).await;
+    let shard = &broker.inner.shards[1];
+    let (written, peak) = peak_of(|| shard.checkpoint());
+    written.unwrap();
+    let stored = shard.pages.stored_bytes().unwrap();
+    broker.shutdown();
+    (peak, stored / u64::from(partitions))
+}
+
+#[tokio::test]
+async fn a_checkpoint_takes_no_more_memory_and_fills_its_pages_where_more_has_changed() {
+    let ((few, _), (many, stored)) = (checkpoint(60_000).await, checkpoint(200_000).await);
+    println!("{few} and {many} bytes of memory, {stored} bytes stored of each partition");
+    assert!((1 << 20..24 << 20).contains(&many) && many < few * 5 / 4, "{few} {many}");
+    assert!(stored < 80, "{stored}");
+}

@@ -1,0 +1,295 @@
+//! One entry of timers that have fired: what is due, and where its messages go.
+
+use sabir_base::wake::WakeBatch;
+use sabir_delivery::subscription::{MessageState, SubscriptionNo};
+use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
+use sabir_journal::Priority;
+use sabir_model::batch::{BatchBuilder, Compression, RecordView, records};
+use sabir_model::{AppendError, Extent, Facts, FrontendNo, Offset, Overlay, ReadError, RecordFacts, TopicId};
+use tracing::{debug, error};
+
+use super::address::{Later, Targets};
+use super::driver::TimerDriver;
+use crate::answer::Waiter;
+use crate::append::AppendTarget;
+use crate::caller::Caller;
+use crate::catalog::Topic;
+use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
+use crate::exchange::{RouteScratch, targets_by_codec};
+use crate::open::block_on;
+use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishTargets};
+use crate::read::StoredBatch;
+use crate::shard::Shard;
+use crate::state::{TimerTable, partition_of};
+
+/// Timers of one entry, and targets that its messages name.
+const MOST: usize = 512;
+const MOST_TARGETS: usize = 32_768;
+/// What the records of a batch may take decompressed, in bytes.
+const RECORDS_MAX: usize = 64 << 20;
+/// When it is tried again what could not be done, in milliseconds.
+const RETRY_MS: i64 = 100;
+/// When a message that reads as damaged is looked at again: a disk may err while it reads.
+const PUT_OFF_MS: i64 = 60_000;
+
+/// What is known while a shard is led.
+#[derive(Debug, Default)]
+pub(super) struct Firing {
+    /// In which term.
+    led_terms: u64,
+    upcoming: UpcomingTimers,
+    /// The batch that was looked into last: the next timer's message may be in it, too.
+    batch: Option<(RecordPlace, StoredBatch)>,
+}
+
+/// A page of timers cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("a page of timers: {0}")]
+struct BadPage(String);
+
+/// What is to be done next.
+enum Due {
+    Nothing(Option<i64>),
+    /// These timers fire; with the number of the timer that is set next.
+    Fire(Vec<(TimerKey, TimerTarget)>, u64),
+}
+
+impl TimerDriver {
+    /// Proposes what is due in a shard. Gives the moment at which it is to be looked again, if there is one; what is proposed wakes the
+    /// thread when it is decided.
+    pub(super) fn fire(&self, shard: &Shard, firing: &mut Firing, scratch: &mut RouteScratch) -> Option<i64> {
+        // Whatever is set from here on, and not seen below, wakes the thread.
+        shard.timers.looks_at(i64::MAX);
+        let next = self.propose_due(shard, firing, scratch);
+        shard.timers.looks_at(next.unwrap_or(i64::MAX));
+        next
+    }
+
+    fn propose_due(&self, shard: &Shard, firing: &mut Firing, scratch: &mut RouteScratch) -> Option<i64> {
+        let state = shard.timers.state();
+        if !state.is_led || shard.is_stopped() {
+            return None;
+        }
+        if state.is_under_way {
+            return Some(shard.now_ms() + RETRY_MS);
+        }
+        if firing.led_terms != state.led_terms {
+            *firing = Firing { led_terms: state.led_terms, ..Firing::default() };
+        }
+        match due(shard, &mut firing.upcoming) {
+            Ok(Due::Nothing(next)) => next,
+            Ok(Due::Fire(timers, below)) => self.propose(shard, firing, &timers, below, scratch),
+            Err(error) => {
+                error!(shard = %shard.id, %error, "timers do not fire");
+                Some(shard.now_ms() + 10 * RETRY_MS)
+            }
+        }
+    }
+
+    fn propose(
+        &self,
+        shard: &Shard,
+        firing: &mut Firing,
+        timers: &[(TimerKey, TimerTarget)],
+        below: u64,
+        scratch: &mut RouteScratch,
+    ) -> Option<i64> {
+        let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
+        let mut targets = 0;
+        for (key, target) in timers {
+            if targets >= MOST_TARGETS {
+                break;
+            }
+            if let TimerTarget::Message { subscription, offset } = *target {
+                let Ok(message) = self.message(shard, firing, subscription, offset, scratch) else { break };
+                targets += message.published.as_ref().map_or(0, |published| published.targets.len());
+                body.messages.push(message);
+            }
+            body.through = *key;
+        }
+        if body.through > TimerKey::FIRST {
+            let (timers, term) = (shard.timers.clone(), firing.led_terms);
+            timers.begin(term);
+            // What a shard does not take is tried again after a while.
+            let decided = move |outcome: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {
+                timers.end(term, !matches!(outcome, Err(DeliveryError::Shard(_))));
+            };
+            shard.propose(Priority::Ordinary, &body, Waiter::then(decided));
+            shard.submit();
+        }
+        // If it was not taken, or nothing could be.
+        Some(shard.now_ms() + RETRY_MS)
+    }
+
+    /// A message, and where it goes.
+    fn message(
+        &self,
+        shard: &Shard,
+        firing: &mut Firing,
+        subscription: SubscriptionNo,
+        offset: u64,
+        scratch: &mut RouteScratch,
+    ) -> Result<FiredMessage, Later> {
+        let place = RecordPlace { partition: partition_of(subscription), offset: Offset(offset as i64) };
+        let nowhere = FiredMessage { place, published: None, facts: None, put_off_ms: None };
+        let put_off = FiredMessage { put_off_ms: Some(PUT_OFF_MS), ..nowhere.clone() };
+        let Some(topic) = topic_of(shard, subscription, offset) else { return Ok(nowhere) };
+        // What is there and not shown is being made or deleted.
+        let topic = self.definitions.view().topic_by_id(topic).cloned().ok_or(Later)?;
+        let batch = match batch_of(shard, firing, place) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(nowhere),
+            Err(ReadError::Storage | ReadError::ShuttingDown) => return Err(Later),
+            Err(error) => {
+                shard.damaged(place.partition, place.offset, error);
+                return Ok(put_off);
+            }
+        };
+        let damaged = || {
+            shard.damaged(place.partition, place.offset, ReadError::Corrupt);
+            Ok(put_off.clone())
+        };
+        let Ok(found) = records(&batch.bytes, RECORDS_MAX) else { return damaged() };
+        let number = place.offset.0 - batch.base.0;
+        let first = found.header().base_offset.0;
+        let record = found.iter().flatten().find(|record| record.offset.0 - first == number);
+        let Some(record) = record else { return damaged() };
+        let targets = self.targets_of(shard, &topic, batch.origin, &record, scratch)?;
+        let extent = Extent {
+            block: batch.block,
+            offset: batch.at,
+            len: batch.bytes.len() as u32,
+            first_record: number as u32,
+            records: 1,
+            origin: batch.origin,
+            overlay: Overlay::None,
+        };
+        Ok(fired(place, extent, record.timestamp, targets))
+    }
+
+    /// Where a record goes in its own shard; it is published to all others.
+    fn targets_of(
+        &self,
+        shard: &Shard,
+        topic: &Topic,
+        origin: FrontendNo,
+        record: &RecordView<'_>,
+        scratch: &mut RouteScratch,
+    ) -> Result<Targets, Later> {
+        let Some((caller, converter)) = self.caller_of(topic, origin) else { return Ok(Targets::default()) };
+        let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
+        let elsewhere = std::mem::take(&mut targets.elsewhere);
+        if !elsewhere.is_empty() {
+            self.publish(&caller, elsewhere, record, &targets.facts)?;
+        }
+        Ok(targets)
+    }
+
+    /// Publishes a copy of a record, and waits for it to be taken or refused.
+    fn publish(
+        &self,
+        caller: &Caller,
+        targets: Vec<AppendTarget>,
+        record: &RecordView<'_>,
+        facts: &Facts,
+    ) -> Result<(), Later> {
+        for targets in targets_by_codec(targets).unwrap_or_default() {
+            match self.publish_to(caller, &targets, record, facts) {
+                Err(AppendError::Shard(_)) => return Err(Later),
+                Err(error) => debug!(%error, "a delayed message is not taken"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_to(
+        &self,
+        caller: &Caller,
+        targets: &PublishTargets,
+        record: &RecordView<'_>,
+        facts: &Facts,
+    ) -> Result<(), AppendError> {
+        let mut batch = BatchBuilder::new(Compression::None);
+        let headers: Vec<_> = record.headers.map(|header| (header.key, header.value)).collect();
+        batch.push(record.timestamp, record.key, record.value, &headers);
+        let Ok(batch) = batch.build_checked(&targets.rules(), self.clock.wall_ms()) else { return Ok(()) };
+        let mut publish = Publish::new(targets.clone(), [batch]);
+        publish.batches[0].facts = said(facts).map(|facts| *facts);
+        if publish.check(caller).is_err() {
+            return Ok(());
+        }
+        let call = PublishCall::new(&publish);
+        for id in targets.shards() {
+            let shard = &self.shards[id.0 as usize];
+            shard.publish(&publish, &call);
+            shard.submit();
+        }
+        block_on(PublishOutcomes::new(call, targets.clone()).confirmed())
+    }
+}
+
+/// What is due in a shard.
+fn due(shard: &Shard, upcoming: &mut UpcomingTimers) -> Result<Due, BadPage> {
+    loop {
+        let (run, page) = {
+            let state = shard.state.read();
+            let Some(timers) = state.timers.timers() else { return Ok(Due::Nothing(None)) };
+            match upcoming.due(timers, timers.fired(), shard.now_ms(), MOST) {
+                DueTimers::Nothing(next) => return Ok(Due::Nothing(next)),
+                DueTimers::Fire(due) => return Ok(Due::Fire(due, timers.next_number())),
+                DueTimers::Read { run, page } => (run, page),
+            }
+        };
+        let stored = timer_page(shard, run, page)?;
+        let timers = Timers::decode_page(&stored).map_err(|error| BadPage(error.to_string()))?;
+        upcoming.page(run, page, timers);
+    }
+}
+
+fn timer_page(shard: &Shard, run: u64, page: u32) -> Result<Vec<u8>, BadPage> {
+    if let Some(stored) = shard.state.read().timers.page_in_memory(run, page) {
+        return Ok(stored.to_vec());
+    }
+    let stored = shard.pages.get(&TimerTable::page_key(run, page));
+    let stored = stored.map_err(|error| BadPage(error.to_string()))?;
+    stored.ok_or_else(|| BadPage("it is not there".into()))
+}
+
+/// The topic of a message that is not settled.
+fn topic_of(shard: &Shard, subscription: SubscriptionNo, offset: u64) -> Option<TopicId> {
+    let state = shard.state.read();
+    let queue = state.subscriptions.get(subscription)?;
+    let is_left = offset < queue.end() && queue.state(offset) != MessageState::Settled;
+    state.partition(partition_of(subscription)).filter(|_| is_left).map(|partition| partition.topic)
+}
+
+fn batch_of(
+    shard: &Shard,
+    firing: &mut Firing,
+    place: RecordPlace,
+) -> Result<Option<StoredBatch>, ReadError> {
+    let holds = |(of, batch): &&(RecordPlace, StoredBatch)| {
+        of.partition == place.partition && (batch.base..batch.next).contains(&place.offset)
+    };
+    if let Some((_, batch)) = firing.batch.as_ref().filter(holds) {
+        return Ok(Some(batch.clone()));
+    }
+    let found = shard.batch_at(place.partition, place.offset)?;
+    firing.batch = found.clone().map(|batch| (place, batch));
+    Ok(found)
+}
+
+fn fired(place: RecordPlace, extent: Extent, max_ts: i64, targets: Targets) -> FiredMessage {
+    let facts = said(&targets.facts);
+    let reference = ReferenceBody { targets: targets.here, max_ts, source: Some(place), extent };
+    let published = Some(reference).filter(|reference| !reference.targets.is_empty());
+    FiredMessage { place, facts: facts.filter(|_| published.is_some()), published, put_off_ms: None }
+}
+
+/// A message's facts, if they say anything.
+fn said(facts: &Facts) -> Option<Box<RecordFacts>> {
+    let mut all = RecordFacts::new();
+    all.push(facts.clone()).ok()?;
+    (*facts != Facts::default()).then(|| Box::new(all))
+}

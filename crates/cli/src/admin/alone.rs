@@ -1,0 +1,57 @@
+//! The admin port as a client of its own, for what is no protocol's that is spoken here: topics and groups of another one, or of another
+//! namespace. It carries no messages.
+
+use std::time::Duration;
+
+use sabir_server::client::{
+    Client, ClientError, Failure, GroupAdmin, Incoming, LocalFuture, Outgoing, Position, PublishOptions,
+    Receipt, Start, TopicAdmin,
+};
+
+use super::AdminClient;
+
+fn no_messages<'a, T: 'a>() -> LocalFuture<'a, T> {
+    let error = ClientError::new(Failure::Unsupported, "the admin port carries no messages");
+    Box::pin(async { Err(error) })
+}
+
+impl Client for AdminClient {
+    fn publish<'a>(
+        &'a mut self,
+        _: &'a str,
+        _: Vec<Outgoing>,
+        _: &'a PublishOptions,
+    ) -> LocalFuture<'a, Vec<Receipt>> {
+        no_messages()
+    }
+
+    fn positions<'a>(
+        &'a mut self,
+        topic: &'a str,
+        partition: Option<i32>,
+        start: Start,
+    ) -> LocalFuture<'a, Vec<Position>> {
+        Box::pin(self.places(topic, partition, start))
+    }
+
+    fn read<'a>(
+        &'a mut self,
+        _: &'a str,
+        _: &'a mut [Position],
+        _: Duration,
+    ) -> LocalFuture<'a, Vec<Incoming>> {
+        no_messages()
+    }
+
+    fn settle<'a>(&'a mut self, _: &'a str, _: &'a str, _: &'a [(i32, i64)]) -> LocalFuture<'a, ()> {
+        no_messages()
+    }
+
+    fn topics(&mut self) -> Option<&mut dyn TopicAdmin> {
+        Some(self)
+    }
+
+    fn groups(&mut self) -> Option<&mut dyn GroupAdmin> {
+        Some(self)
+    }
+}

@@ -1,0 +1,88 @@
+//! What holds for a queue alone.
+
+/// What is done about a message that is one too many for its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overflow {
+    /// The oldest ready messages go.
+    #[default]
+    DropHead,
+    /// The new one is refused.
+    Reject,
+    /// The new one is refused and dead-lettered.
+    RejectAndDeadLetter,
+}
+
+/// How a subscription keeps the order of messages of one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum GroupOrder {
+    /// Not at all.
+    #[default]
+    Free,
+    /// One unsettled delivery a group.
+    Serial,
+    /// One consumer a group, as long as it is there.
+    Sticky,
+}
+
+/// Where what a queue gives up is published to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeadLetterAddress {
+    /// The exchange, by its name in the queue's namespace.
+    pub exchange: Box<str>,
+    /// The routing key; `None` for the one that the message was published with.
+    pub routing_key: Option<Box<str>>,
+}
+
+/// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QueueConfig {
+    /// Whether it outlives a restart of the node.
+    pub durable: bool,
+    /// Whether the session that declared it has it to itself.
+    pub exclusive: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// Whether one consumer at a time gets its messages.
+    pub single_active: bool,
+    /// How the order of messages of one group is kept.
+    pub order: GroupOrder,
+    /// How many deliveries a message may come back from that count; `None` for any number.
+    pub delivery_limit: Option<u32>,
+    /// After how many milliseconds a message is taken out; `None` for never.
+    pub message_ttl_ms: Option<u64>,
+    /// After how many milliseconds without use the queue is deleted; `None` for never.
+    pub expires_ms: Option<u64>,
+    /// The most ready messages; `None` for any number.
+    pub max_length: Option<u64>,
+    /// The most bytes of ready messages; `None` for any number.
+    pub max_length_bytes: Option<u64>,
+    /// What is done about a message too many.
+    pub overflow: Overflow,
+    /// The highest priority that counts; `None` where priorities count for nothing.
+    pub max_priority: Option<u8>,
+    /// Whether a message is kept back until its time, and goes elsewhere then.
+    pub delays: bool,
+    /// Where what is given up is published to; `None` for nowhere.
+    pub dead_letter: Option<DeadLetterAddress>,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            single_active: false,
+            order: GroupOrder::Free,
+            delivery_limit: None,
+            message_ttl_ms: None,
+            expires_ms: None,
+            max_length: None,
+            max_length_bytes: None,
+            overflow: Overflow::DropHead,
+            max_priority: None,
+            delays: false,
+            dead_letter: None,
+        }
+    }
+}

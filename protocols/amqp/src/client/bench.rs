@@ -1,0 +1,452 @@
+//! Load on a broker. At a rate, a message's latency counts from when it was due, so that a broker that stalls is charged for the messages
+//! that could not be sent meanwhile, too.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use sabir_frontend::client::{ClientError, Failure, Load, LoadPlan, LoadProgress, LoadReport};
+
+use super::link::{Came, Incoming, Link, Outgoing, unexpected};
+use super::options::Loading;
+use crate::wire::*;
+
+/// The longest latency that is told apart.
+const LONGEST_US: u64 = 600_000_000;
+/// A message begins with when it was due.
+const HEAD: usize = 8;
+/// Messages that are written before it is looked again.
+const AT_ONCE: u64 = 256;
+/// Messages that were sent and not read, end to end and without confirms: a queue that grows is no measure of latency.
+const UNREAD: u64 = 50_000;
+/// How long the last messages are waited for.
+const GRACE: Duration = Duration::from_secs(10);
+/// At a rate, how long is slept at once: messages that are due within it are sent together.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Runs a plan, counting into `progress`.
+pub(super) async fn run(
+    address: &str,
+    plan: &LoadPlan,
+    progress: &'static LoadProgress,
+) -> Result<LoadReport, ClientError> {
+    let loading = Loading::of(&plan.options)?;
+    if plan.size < HEAD {
+        let text = format!("a message has at least {HEAD} bytes");
+        return Err(ClientError::new(Failure::Refused, text));
+    }
+    let bench = Rc::new(Bench::new(plan.clone(), loading, progress));
+    let mut lanes = Vec::new();
+    for number in 0..plan.clients.max(1) {
+        lanes.push(Lane::open(address, &bench, number).await?);
+    }
+    let running: Vec<_> = lanes.into_iter().map(|lane| tokio::task::spawn_local(lane.run())).collect();
+    for lane in running {
+        lane.await.map_err(|e| ClientError::new(Failure::Broken, format!("a client ended early: {e}")))??;
+    }
+    Ok(bench.report())
+}
+
+/// What all clients share.
+struct Bench {
+    plan: LoadPlan,
+    loading: Loading,
+    progress: &'static LoadProgress,
+    started: Instant,
+    tally: RefCell<Tally>,
+}
+
+struct Tally {
+    left: u64,
+    messages: u64,
+    errors: u64,
+    /// Nanoseconds since the start.
+    last: u64,
+    latency_us: Histogram<u64>,
+}
+
+impl Bench {
+    fn new(plan: LoadPlan, loading: Loading, progress: &'static LoadProgress) -> Self {
+        let latency_us =
+            Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
+        let left = plan.count.unwrap_or(u64::MAX);
+        let tally = RefCell::new(Tally { left, messages: 0, errors: 0, last: 0, latency_us });
+        Self { plan, loading, progress, started: Instant::now(), tally }
+    }
+
+    /// Nanoseconds since the start.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    fn warm_from(&self) -> u64 {
+        self.plan.warmup.as_nanos() as u64
+    }
+
+    /// Takes up to so many messages off what is left; none once the load is over.
+    fn take(&self, wanted: u64) -> u64 {
+        if self.is_over() {
+            return 0;
+        }
+        let mut tally = self.tally.borrow_mut();
+        let taken = tally.left.min(wanted);
+        tally.left -= taken;
+        taken
+    }
+
+    fn is_over(&self) -> bool {
+        let end = self.plan.duration.map(|duration| self.plan.warmup + duration);
+        self.progress.stop.load(Relaxed) || end.is_some_and(|end| self.started.elapsed() >= end)
+    }
+
+    /// A message is done that was due at `stamp`.
+    fn done(&self, stamp: u64, now: u64) {
+        self.progress.messages.fetch_add(1, Relaxed);
+        self.progress.bytes.fetch_add(self.plan.size as u64, Relaxed);
+        if stamp >= self.warm_from() {
+            let mut tally = self.tally.borrow_mut();
+            tally.messages += 1;
+            tally.last = now;
+            tally.latency_us.saturating_record((now.saturating_sub(stamp) / 1000).max(1));
+        }
+    }
+
+    fn refused(&self, count: u64) {
+        self.progress.errors.fetch_add(count, Relaxed);
+        self.tally.borrow_mut().errors += count;
+    }
+
+    fn report(&self) -> LoadReport {
+        let tally = self.tally.borrow();
+        LoadReport {
+            messages: tally.messages,
+            bytes: tally.messages * self.plan.size as u64,
+            errors: tally.errors,
+            first_error: (tally.errors > 0).then(|| "the broker did not take a message".to_owned()),
+            elapsed: Duration::from_nanos(tally.last.saturating_sub(self.warm_from())),
+            latency_us: tally.latency_us.clone(),
+        }
+    }
+}
+
+/// A client: a connection that publishes, one that reads, or both.
+struct Lane {
+    bench: Rc<Bench>,
+    queue: String,
+    number: usize,
+    publishes: Option<Link>,
+    reads: Option<Link>,
+    flow: Rc<RefCell<Flow>>,
+}
+
+/// What is on its way between a lane's two ends.
+#[derive(Default)]
+struct Flow {
+    sent: u64,
+    read: u64,
+    /// Nothing more is sent.
+    ended: bool,
+}
+
+impl Lane {
+    async fn open(address: &str, bench: &Rc<Bench>, number: usize) -> Result<Self, ClientError> {
+        let queue = match bench.loading.queues {
+            1 => bench.plan.topic.clone(),
+            several => format!("{}-{}", bench.plan.topic, number % several),
+        };
+        let (publishes, reads) = match bench.plan.load {
+            Load::Produce => (true, false),
+            Load::Consume => (false, true),
+            Load::EndToEnd => (true, true),
+        };
+        let mut lane = Self {
+            bench: bench.clone(),
+            queue,
+            number,
+            publishes: if publishes { Some(Link::open(address).await?) } else { None },
+            reads: if reads { Some(Link::open(address).await?) } else { None },
+            flow: Rc::default(),
+        };
+        lane.prepare().await?;
+        Ok(lane)
+    }
+
+    async fn prepare(&mut self) -> Result<(), ClientError> {
+        let Loading { confirm, prefetch, transient, .. } = self.bench.loading;
+        let queue = ShortStr::new(&self.queue);
+        let queue =
+            queue.ok_or_else(|| ClientError::new(Failure::Refused, "the topic's name is too long"))?;
+        if let Some(link) = &mut self.publishes {
+            let declared =
+                link.ask(1, &QueueDeclare { queue, durable: !transient, ..Default::default() }).await?;
+            let Method::QueueDeclareOk(_) = declared.method() else { return Err(unexpected(&declared)) };
+            if confirm > 0 {
+                let selected = link.ask(1, &ConfirmSelect::default()).await?;
+                let Method::ConfirmSelectOk(_) = selected.method() else { return Err(unexpected(&selected)) };
+            }
+        }
+        if let Some(link) = &mut self.reads {
+            if prefetch > 0 {
+                let bound = link.ask(1, &BasicQos { prefetch_count: prefetch, ..Default::default() }).await?;
+                let Method::BasicQosOk(_) = bound.method() else { return Err(unexpected(&bound)) };
+            }
+            let consume = BasicConsume { queue, no_ack: prefetch == 0, ..Default::default() };
+            let consuming = link.ask(1, &consume).await?;
+            let Method::BasicConsumeOk(_) = consuming.method() else { return Err(unexpected(&consuming)) };
+        }
+        Ok(())
+    }
+
+    async fn run(self) -> Result<(), ClientError> {
+        let Self { bench, queue, number, publishes, reads, flow } = self;
+        let is_end_to_end = publishes.is_some() && reads.is_some();
+        let reading = reads.map(|link| {
+            let reader = Reader { bench: bench.clone(), flow: flow.clone(), link, is_end_to_end };
+            tokio::task::spawn_local(reader.run())
+        });
+        if let Some(link) = publishes {
+            let writer = Writer::new(bench, flow.clone(), link, &queue, number, is_end_to_end);
+            let written = writer.run().await;
+            flow.borrow_mut().ended = true;
+            written?;
+        }
+        match reading {
+            Some(reading) => {
+                let ended = reading.await;
+                ended.map_err(|e| ClientError::new(Failure::Broken, format!("a client ended early: {e}")))?
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The end that publishes.
+struct Writer {
+    bench: Rc<Bench>,
+    flow: Rc<RefCell<Flow>>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    queue: Vec<u8>,
+    content: Vec<u8>,
+    properties: Bytes,
+    is_end_to_end: bool,
+    /// When those were due that are not confirmed: (the last tag of a row, when).
+    open: VecDeque<(u64, u64)>,
+    sent: u64,
+    confirmed: u64,
+}
+
+impl Writer {
+    fn new(
+        bench: Rc<Bench>,
+        flow: Rc<RefCell<Flow>>,
+        link: Link,
+        queue: &str,
+        number: usize,
+        is_end_to_end: bool,
+    ) -> Self {
+        let mode = if bench.loading.transient { 1 } else { 2 };
+        let letter = |at: usize| b'A' + ((at * 7919 + number) % 26) as u8;
+        Self {
+            content: (0..bench.plan.size).map(letter).collect(),
+            properties: BasicProperties { delivery_mode: Some(mode), ..Default::default() }.to_bytes(),
+            bench,
+            flow,
+            incoming: link.incoming,
+            outgoing: link.outgoing,
+            queue: queue.as_bytes().to_vec(),
+            is_end_to_end,
+            open: VecDeque::new(),
+            sent: 0,
+            confirmed: 0,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), ClientError> {
+        let clients = self.bench.plan.clients.max(1) as f64;
+        match self.bench.plan.rate.map(|rate| rate / clients) {
+            None => self.flat_out().await?,
+            Some(rate) => self.at_rate(rate).await?,
+        }
+        while self.bench.loading.confirm > 0 && self.confirmed < self.sent {
+            let heard = tokio::time::timeout(GRACE, self.hear()).await;
+            heard.map_err(|_| ClientError::new(Failure::Timeout, "confirmations are missing"))??;
+        }
+        Ok(())
+    }
+
+    async fn flat_out(&mut self) -> Result<(), ClientError> {
+        loop {
+            let wanted = self.room().await?.min(AT_ONCE);
+            let count = self.bench.take(wanted);
+            if count == 0 {
+                return Ok(());
+            }
+            let now = self.bench.now();
+            self.write(count, |_| now).await?;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn at_rate(&mut self, rate: f64) -> Result<(), ClientError> {
+        let (began, mut index) = (self.bench.now(), 0);
+        loop {
+            let due = |index: u64| began + (index as f64 * 1e9 / rate) as u64;
+            let elapsed = self.bench.now() - began;
+            let ripe = (elapsed as f64 * rate / 1e9) as u64 + 1;
+            let count = self.bench.take(ripe.saturating_sub(index).min(AT_ONCE));
+            if count > 0 {
+                self.write(count, |at| due(index + at)).await?;
+                index += count;
+            } else if self.bench.is_over() || self.bench.tally.borrow().left == 0 {
+                return Ok(());
+            } else {
+                self.hear_for(TICK).await?;
+            }
+        }
+    }
+
+    /// How many messages may be sent now.
+    async fn room(&mut self) -> Result<u64, ClientError> {
+        loop {
+            let confirm = self.bench.loading.confirm;
+            let unread = if self.is_end_to_end { self.sent - self.flow.borrow().read } else { 0 };
+            let unconfirmed = if confirm > 0 { self.sent - self.confirmed } else { 0 };
+            let most = if confirm > 0 { confirm } else { UNREAD };
+            if unconfirmed < most && unread < UNREAD {
+                return Ok((most - unconfirmed).min(UNREAD - unread));
+            }
+            if self.bench.is_over() {
+                return Ok(0);
+            }
+            if unconfirmed > 0 && unread < UNREAD {
+                self.hear().await?;
+            } else {
+                self.hear_for(TICK).await?;
+            }
+        }
+    }
+
+    async fn write(&mut self, count: u64, due: impl Fn(u64) -> u64) -> Result<(), ClientError> {
+        let routing_key = ShortBytes::new(&self.queue).unwrap_or_default();
+        let publish = BasicPublish { routing_key, ..Default::default() };
+        for at in 0..count {
+            self.content[..HEAD].copy_from_slice(&due(at).to_be_bytes());
+            let body = ContentBody::of(Bytes::copy_from_slice(&self.content));
+            let (out, frame_max) = (&mut self.outgoing.out, self.outgoing.frame_max);
+            let written = out.content(1, &publish, &self.properties, &body, frame_max);
+            written.expect("three bytes of properties fit any frame");
+            if self.bench.loading.confirm > 0 {
+                self.open.push_back((self.sent + at + 1, due(at)));
+            }
+        }
+        self.sent += count;
+        self.flow.borrow_mut().sent = self.sent;
+        self.outgoing.flush().await
+    }
+
+    /// Waits for what the broker says, and takes it.
+    async fn hear(&mut self) -> Result<(), ClientError> {
+        let came = self.incoming.next().await?;
+        self.take(&came)?;
+        while let Some(came) = self.incoming.take() {
+            self.take(&came)?;
+        }
+        Ok(())
+    }
+
+    /// The same for no longer than that.
+    async fn hear_for(&mut self, time: Duration) -> Result<(), ClientError> {
+        tokio::time::timeout(time, self.hear()).await.unwrap_or(Ok(()))
+    }
+
+    fn take(&mut self, came: &Came) -> Result<(), ClientError> {
+        let (tag, taken) = match came.method() {
+            Method::BasicAck(ack) => (ack.delivery_tag, true),
+            Method::BasicNack(nack) => (nack.delivery_tag, false),
+            _ => return Err(unexpected(came)),
+        };
+        let now = self.bench.now();
+        while let Some((open, due)) = self.open.front().copied().filter(|(open, _)| *open <= tag) {
+            self.open.pop_front();
+            self.confirmed = open;
+            match taken {
+                // End to end it is done when it is read.
+                true if !self.is_end_to_end => self.bench.done(due, now),
+                true => {}
+                false => self.bench.refused(1),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The end that reads.
+struct Reader {
+    bench: Rc<Bench>,
+    flow: Rc<RefCell<Flow>>,
+    link: Link,
+    is_end_to_end: bool,
+}
+
+impl Reader {
+    async fn run(mut self) -> Result<(), ClientError> {
+        let (mut unacked, mut idle_since) = (0, Instant::now());
+        loop {
+            let filled = tokio::time::timeout(Duration::from_millis(50), self.link.incoming.fill()).await;
+            match filled {
+                Ok(filled) => filled?,
+                Err(_) if self.is_done(idle_since) => return Ok(()),
+                Err(_) => {}
+            }
+            let now = self.bench.now();
+            let mut last = 0;
+            while let Some(came) = self.link.incoming.take() {
+                let Method::BasicDeliver(deliver) = came.method() else { return Err(unexpected(&came)) };
+                last = deliver.delivery_tag;
+                unacked += 1;
+                idle_since = Instant::now();
+                self.count(&came, now);
+                if self.bench.loading.prefetch > 0 && unacked >= self.bench.loading.ack_every {
+                    self.link.outgoing.out.arguments(1, &BasicAck { delivery_tag: last, multiple: true });
+                    unacked = 0;
+                }
+            }
+            if self.is_done(idle_since) && last > 0 && self.bench.loading.prefetch > 0 {
+                self.link.outgoing.out.arguments(1, &BasicAck { delivery_tag: last, multiple: true });
+            }
+            self.link.outgoing.flush().await?;
+            if self.is_done(idle_since) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn count(&self, came: &Came, now: u64) {
+        let first = came.body.pieces().next().and_then(|piece| piece.first_chunk::<HEAD>());
+        let stamp = match (self.is_end_to_end, first) {
+            (true, Some(head)) => u64::from_be_bytes(*head),
+            // What is there already is read as fast as it goes: there is no latency in that.
+            _ => now,
+        };
+        self.bench.done(stamp, now);
+        self.flow.borrow_mut().read += 1;
+        if !self.is_end_to_end {
+            self.bench.take(1);
+        }
+    }
+
+    fn is_done(&self, idle_since: Instant) -> bool {
+        let flow = self.flow.borrow();
+        match self.is_end_to_end {
+            true => flow.ended && (flow.read >= flow.sent || idle_since.elapsed() > GRACE),
+            false => {
+                self.bench.is_over() || self.bench.tally.borrow().left == 0 || idle_since.elapsed() > GRACE
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What takes its time: it is asked of the broker, and its answer goes to the client in its turn.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sabir_broker::queue::{
+    DeleteOnlyIf, GotMessage, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget,
+};
+use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
+use sabir_model::{Offset, TopicError, TopicId};
+use sabir_net::ConnectionId;
+
+use super::arguments::{Declaration, precondition, queue};
+use super::frontend::AmqpFrontend;
+use super::mandatory::{MandatoryTogether, Unroutable};
+use super::publish::ChannelId;
+use super::records::with_returns;
+use super::settling::Fate;
+use super::stored::{Found, Reader};
+use super::unacked::Delivered;
+use crate::wire::*;
+
+/// How long it is waited for a queue that another connection is making, and how often it is looked.
+const LOOKS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The names that the server gives itself.
+pub(super) const RESERVED: &str = "amq.";
+
+/// An answer, as it comes.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Answer, Exception>>>>;
+
+/// What is asked for, and the answer to it.
+pub(super) struct Asked {
+    /// On which channel; none for what is the connection's.
+    pub(super) channel: Option<ChannelId>,
+    /// By which method.
+    pub(super) method: (u16, u16),
+    pub(super) answering: Answering,
+}
+
+/// What is answered.
+pub(super) enum Answer {
+    /// The connection is open.
+    Opened,
+    /// All is laid down for a client that closes.
+    Closed,
+    /// There is such a queue.
+    Declared {
+        name: Box<str>,
+        stats: QueueStats,
+        no_wait: bool,
+    },
+    /// So many messages are dropped.
+    Purged {
+        messages: u64,
+        no_wait: bool,
+    },
+    /// The queue is gone, with so many messages.
+    Deleted {
+        messages: u64,
+        no_wait: bool,
+    },
+    /// An exchange or a binding is there, or is there no more.
+    ExchangeDeclared,
+    ExchangeDeleted,
+    QueueBound,
+    QueueUnbound,
+    ExchangeBound,
+    ExchangeUnbound,
+    /// It is done, and the client did not want to be told.
+    Nothing,
+    /// A consumer is no more.
+    Cancelled {
+        tag: Box<str>,
+        no_wait: bool,
+    },
+    /// A transaction has taken effect; what becomes of these follows it, and messages whose queues are gone go back before.
+    Committed {
+        others: Vec<(Fate, Delivered)>,
+        unroutable: Vec<Unroutable>,
+    },
+    /// A message was got, if there was one.
+    Got(Option<Box<Got>>),
+}
+
+/// A message that was got.
+pub(super) struct Got {
+    pub(super) message: GotMessage,
+    pub(super) target: QueueTarget,
+    pub(super) settles: bool,
+    pub(super) exchange: Bytes,
+    pub(super) routing_key: Bytes,
+    pub(super) properties: Bytes,
+    pub(super) body: Bytes,
+}
+
+/// A queue as it is asked for, to be kept.
+pub(super) struct WantedQueue {
+    pub(super) name: String,
+    pub(super) passive: bool,
+    pub(super) durable: bool,
+    pub(super) exclusive: bool,
+    pub(super) auto_delete: bool,
+    pub(super) no_wait: bool,
+    /// A field table.
+    pub(super) arguments: Vec<u8>,
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) amqp: Arc<AmqpFrontend>,
+    pub(super) caller: Caller,
+    pub(super) connection: ConnectionId,
+}
+
+impl Asker {
+    /// A queue that is there, and that the connection may use.
+    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, Exception> {
+        let topic = self.amqp.broker.catalog().topic_of(&self.caller, name).cloned();
+        let topic = topic.ok_or_else(|| not_found(name))?;
+        self.check_access(&topic).map(|()| topic)
+    }
+
+    /// Refuses what another connection, or a protocol itself, has for itself.
+    fn check_access(&self, topic: &Topic) -> Result<(), Exception> {
+        if topic.internal {
+            let text = format!("{}: no client uses an internal topic", queue(&topic.name));
+            return Err(Exception::new(ReplyCode::AccessRefused, text));
+        }
+        let is_exclusive = topic.config.queue().is_some_and(|queue| queue.exclusive);
+        if is_exclusive && !self.amqp.exclusive.is_of(&topic.name, self.connection) {
+            return Err(locked(&topic.name));
+        }
+        Ok(())
+    }
+
+    pub(super) fn target(&self, topic: &Topic) -> Result<QueueTarget, Exception> {
+        QueueTarget::new(&self.caller, topic).map_err(|error| refused(&topic.name, error))
+    }
+
+    /// How much there is of a queue; of another topic, what it keeps.
+    fn stats(&self, topic: &Topic) -> Result<QueueStats, Exception> {
+        let broker = &self.amqp.broker;
+        match QueueTarget::new(&self.caller, topic) {
+            Ok(target) => broker.queues().stats(target).map_err(|error| refused(&topic.name, error)),
+            Err(_) => {
+                let kept = topic.partitions.iter().filter_map(|partition| {
+                    let target = ReadTarget::new(&self.caller, topic, partition.index).ok()?;
+                    let stats = broker.partition_stats(target).ok()?;
+                    u64::try_from(stats.end.0 - stats.start.0).ok()
+                });
+                Ok(QueueStats { ready: kept.sum(), ..QueueStats::default() })
+            }
+        }
+    }
+
+    /// Has a queue be there.
+    pub(super) async fn declare(self, wanted: WantedQueue) -> Result<Answer, Exception> {
+        let arguments = FieldTable::from_bytes(&wanted.arguments).unwrap_or_default();
+        let WantedQueue { ref name, passive, durable, exclusive, auto_delete, no_wait, .. } = wanted;
+        let declaration = Declaration { name, durable, exclusive, auto_delete, arguments };
+        let topic = match passive {
+            true => self.topic(name)?,
+            false => self.make(&declaration).await?,
+        };
+        if let Ok(target) = self.target(&topic) {
+            self.amqp.broker.queues().used(target);
+        }
+        Ok(Answer::Declared { name: name.as_str().into(), stats: self.stats(&topic)?, no_wait })
+    }
+
+    async fn make(&self, declaration: &Declaration<'_>) -> Result<Arc<Topic>, Exception> {
+        for _ in 0..LOOKS {
+            let there = self.amqp.broker.catalog().topic_of(&self.caller, declaration.name).cloned();
+            if let Some(topic) = there {
+                return self.check_alike(declaration, &topic).map(|()| topic);
+            }
+            match self.create(declaration).await? {
+                Some(topic) => return Ok(topic),
+                // Somebody else was quicker, and it is not shown yet.
+                None => tokio::time::sleep(LOOK).await,
+            }
+        }
+        Err(internal(declaration.name, "it is being made, and does not come to be there"))
+    }
+
+    fn check_alike(&self, declaration: &Declaration<'_>, topic: &Topic) -> Result<(), Exception> {
+        self.check_access(topic)?;
+        if declaration.exclusive && topic.config.queue().is_some_and(|queue| !queue.exclusive) {
+            return Err(locked(&topic.name));
+        }
+        declaration.check_alike(&topic.config)
+    }
+
+    async fn create(&self, declaration: &Declaration<'_>) -> Result<Option<Arc<Topic>>, Exception> {
+        let config = declaration.config(self.amqp.options.message_max)?;
+        let name: Box<str> = declaration.name.into();
+        // Before it is there, so that nobody else finds it without an owner.
+        if declaration.exclusive && !self.amqp.exclusive.take(&name, self.connection) {
+            return Err(locked(&name));
+        }
+        let topic =
+            NewTopic { name: name.to_string(), partitions: 1, config, internal: false, unlike: false };
+        let made = self.amqp.broker.create_topics(&self.caller, vec![topic]).await.pop();
+        let made = made.expect("an answer for each topic");
+        if made.is_err() && declaration.exclusive {
+            self.amqp.exclusive.remove(&name);
+        }
+        match made {
+            Ok(topic) => Ok(Some(topic)),
+            Err(TopicError::Exists(_)) => Ok(None),
+            Err(error) => Err(not_made(&name, &error)),
+        }
+    }
+
+    pub(super) async fn purge(self, name: String, no_wait: bool) -> Result<Answer, Exception> {
+        let topic = self.topic(&name)?;
+        let purging = self.amqp.broker.queues().purge(&self.caller, self.target(&topic)?);
+        self.amqp.broker.flush();
+        let messages = purging.await.map_err(|error| refused(&name, error))?;
+        Ok(Answer::Purged { messages, no_wait })
+    }
+
+    pub(super) async fn delete(
+        self,
+        name: String,
+        if_unused: bool,
+        if_empty: bool,
+        no_wait: bool,
+    ) -> Result<Answer, Exception> {
+        let gone = Answer::Deleted { messages: 0, no_wait };
+        let Some(topic) = self.amqp.broker.catalog().topic_of(&self.caller, &name).cloned() else {
+            return Ok(gone);
+        };
+        self.check_access(&topic)?;
+        let stats = self.stats(&topic)?;
+        let only_if = DeleteOnlyIf { unused: if_unused, empty: if_empty };
+        let deleted = match topic.config.queue() {
+            Some(_) if only_if != DeleteOnlyIf::default() => self.remove_if(&name, topic.id, only_if).await,
+            None if if_empty && stats.ready > 0 => Err(TopicError::NotEmpty),
+            _ => self.amqp.remove(&self.caller, vec![(name.as_str().into(), topic.id)]).await.remove(0),
+        };
+        match deleted {
+            Err(TopicError::Unknown) => Ok(gone),
+            Err(error) => Err(not_made(&name, &error)),
+            Ok(()) => Ok(Answer::Deleted { messages: stats.ready, no_wait }),
+        }
+    }
+
+    async fn remove_if(&self, name: &str, queue: TopicId, only_if: DeleteOnlyIf) -> Result<(), TopicError> {
+        let removed = self.amqp.broker.delete_queue(&self.caller, queue, only_if).await;
+        let is_gone = matches!(removed, Ok(()) | Err(TopicError::Unknown));
+        // Another connection may have the name by now.
+        if is_gone && self.amqp.exclusive.is_of(name, self.connection) {
+            self.amqp.exclusive.remove(name);
+        }
+        removed
+    }
+
+    /// Deletes a queue that goes with its last consumer, if that was it.
+    pub(super) async fn delete_unused(self, name: Box<str>, id: TopicId) {
+        let only_if = DeleteOnlyIf { unused: true, empty: false };
+        if let Err(error) = self.remove_if(&name, id, only_if).await {
+            tracing::debug!(queue = &*name, %error, "an auto-delete queue is not deleted");
+        }
+    }
+
+    /// Has a transaction take effect.
+    pub(super) async fn commit(
+        self,
+        transaction: LocalTransaction,
+        mut mandatory: MandatoryTogether,
+        others: Vec<(Fate, Delivered)>,
+    ) -> Result<Answer, Exception> {
+        let broker = &self.amqp.broker;
+        while let Some(shard) = transaction.targets().find_map(|targets| broker.crowded_by(targets)) {
+            broker.room(shard).await;
+        }
+        let committing = broker.commit(&self.caller, transaction);
+        let committing = committing.map_err(|refused| precondition(refused.to_string()))?;
+        broker.flush();
+        match committing.done(|publish, outcome| mandatory.note(publish, outcome)).await {
+            Ok(()) => Ok(Answer::Committed { others, unroutable: mandatory.decide() }),
+            Err(error) => Err(precondition(format!("partial tx completion: {error}"))),
+        }
+    }
+
+    /// Gets a message.
+    pub(super) async fn get(
+        self,
+        name: String,
+        target: QueueTarget,
+        owner: QueueOwner,
+        settles: bool,
+        is_quorum: bool,
+    ) -> Result<Answer, Exception> {
+        loop {
+            // What is settled is not read any more: that comes last.
+            let getting = self.amqp.broker.queues().get(&self.caller, target, owner, false);
+            self.amqp.broker.flush();
+            let got = getting.await.map_err(|error| refused(&name, error))?;
+            let Some(message) = got else { return Ok(Answer::Got(None)) };
+            let mut got = self.read(&name, target, settles, message).await?;
+            let counted = got.as_ref().filter(|_| is_quorum);
+            if let Some(counted) = counted.and_then(|got| with_returns(&got.properties, message.returned))
+                && let Some(got) = &mut got
+            {
+                got.properties = counted;
+            }
+            if settles || got.is_none() {
+                let at = message.offset;
+                self.amqp.broker.queues().settle(target, owner, std::iter::once(at..at + 1));
+            }
+            if got.is_some() {
+                return Ok(Answer::Got(got.map(Box::new)));
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        name: &str,
+        target: QueueTarget,
+        settles: bool,
+        message: GotMessage,
+    ) -> Result<Option<Got>, Exception> {
+        let (broker, own) = (&self.amqp.broker, self.amqp.number());
+        let from = Offset(i64::try_from(message.offset).expect("offsets count from 0"));
+        let fetched = broker.read(target.read_target(), from, 1, true).await;
+        let fetched = fetched.map_err(|error| internal(name, &error.to_string()))?;
+        let mut reader = Reader::new(name);
+        reader.take(message.offset, fetched);
+        let Found::Message(found) = reader.find(broker, own, message.offset) else { return Ok(None) };
+        Ok(Some(Got {
+            message,
+            target,
+            settles,
+            exchange: Bytes::copy_from_slice(&found.exchange),
+            routing_key: Bytes::copy_from_slice(&found.routing_key),
+            properties: Bytes::copy_from_slice(found.properties),
+            body: found.body,
+        }))
+    }
+}
+
+pub(super) fn not_found(name: &str) -> Exception {
+    Exception::new(ReplyCode::NotFound, format!("no {}", queue(name)))
+}
+
+fn locked(name: &str) -> Exception {
+    let text = format!(
+        "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the exclusive \
+         property value does not match that of the original declaration.",
+        queue(name)
+    );
+    Exception::new(ReplyCode::ResourceLocked, text)
+}
+
+fn internal(name: &str, why: &str) -> Exception {
+    Exception::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
+}
+
+/// Why a queue is not used.
+pub(super) fn refused(name: &str, error: QueueError) -> Exception {
+    match error {
+        QueueError::Unknown => not_found(name),
+        QueueError::Locked => locked(name),
+        QueueError::Internal => Exception::new(ReplyCode::AccessRefused, format!("{}: {error}", queue(name))),
+        QueueError::NotAQueue => precondition(format!("topic '{name}' is no queue: this is not there yet")),
+        QueueError::Exclusive | QueueError::InUse => {
+            Exception::new(ReplyCode::AccessRefused, format!("{} in exclusive use", queue(name)))
+        }
+        QueueError::Shard(failure) => internal(name, &failure.to_string()),
+    }
+}
+
+/// Why a queue is not made or deleted.
+fn not_made(name: &str, error: &TopicError) -> Exception {
+    match error {
+        TopicError::Shard(failure) => internal(name, &failure.to_string()),
+        TopicError::Exclusive(_) => locked(name),
+        TopicError::MadeElsewhere(_) | TopicError::Internal(_) | TopicError::Reserved { .. } => {
+            Exception::new(ReplyCode::AccessRefused, format!("{}: {error}", queue(name)))
+        }
+        TopicError::Unknown => not_found(name),
+        TopicError::InUse => precondition(format!("{} in use", queue(name))),
+        TopicError::NotEmpty => precondition(format!("{} not empty", queue(name))),
+        TopicError::Exists(_)
+        | TopicError::Collides { .. }
+        | TopicError::InvalidName { .. }
+        | TopicError::IsQueue
+        | TopicError::QueuesNeedLevel { .. }
+        | TopicError::Partitions { .. }
+        | TopicError::NotMore { .. }
+        | TopicError::TooManyPartitions { .. }
+        | TopicError::Setting(_)
+        | TopicError::TooManySettings { .. }
+        | TopicError::OffsetOutOfRange
+        | TopicError::Changed
+        | TopicError::TooManyFrontends => precondition(format!("{}: {error}", queue(name))),
+    }
+}

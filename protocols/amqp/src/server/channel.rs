@@ -1,0 +1,130 @@
+//! What a channel has, and what a consumer is.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use sabir_broker::queue::{Demand, QueueConsumer, QueueOwner, QueueTarget};
+use sabir_model::{ShardId, TopicId};
+
+use super::confirms::Confirms;
+use super::publish::ChannelId;
+use super::replies::ReplyConsumer;
+use super::transaction::Transaction;
+use super::unacked::Unacked;
+
+/// A channel that is open.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) id: ChannelId,
+    /// Who owns what is delivered on it.
+    pub(super) owner: QueueOwner,
+    /// What is to be confirmed, where the client wants that.
+    pub(super) confirms: Option<Confirms>,
+    /// What is held until it is committed, where the client wants that.
+    pub(super) transaction: Option<Transaction>,
+    /// Its consumer of replies, if it has one.
+    pub(super) replies: Option<ReplyConsumer>,
+    /// Its consumers' numbers, by their tags.
+    pub(super) consumers: FxHashMap<Box<str>, u64>,
+    /// What was delivered and not settled.
+    pub(super) unacked: Unacked,
+    /// The tag of the last delivery.
+    pub(super) last_tag: u64,
+    /// How many unsettled messages each further consumer may have; 0 for any number.
+    pub(super) prefetch: u16,
+    /// How many all of its consumers may have together, where that is bounded.
+    pub(super) together: Option<Together>,
+    /// The queue that is meant where none is named.
+    pub(super) last_queue: Option<Box<str>>,
+    /// The queues of which something may have been delivered.
+    pub(super) targets: FxHashSet<QueueTarget>,
+}
+
+impl Channel {
+    pub(super) fn new(id: ChannelId, owner: QueueOwner) -> Self {
+        Self {
+            id,
+            owner,
+            confirms: None,
+            transaction: None,
+            replies: None,
+            consumers: FxHashMap::default(),
+            unacked: Unacked::default(),
+            last_tag: 0,
+            prefetch: 0,
+            together: None,
+            last_queue: None,
+            targets: FxHashSet::default(),
+        }
+    }
+
+    /// The tag of another delivery.
+    pub(super) fn next_tag(&mut self) -> u64 {
+        self.last_tag += 1;
+        self.last_tag
+    }
+}
+
+/// A bound for all consumers of a channel, in each shard.
+#[derive(Debug)]
+pub(super) struct Together {
+    pub(super) bound: u16,
+    pub(super) demands: Vec<(ShardId, Demand)>,
+}
+
+/// When a consumer may be given more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefillOn {
+    /// When what it was given is sent: its client sets no bound.
+    Sending,
+    /// When what it was given is settled.
+    Settling,
+}
+
+/// What a consumer draws on, and when there is more of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawing {
+    pub(super) demand: Demand,
+    /// Whether it is its channel's, and other consumers draw on it, too.
+    pub(super) shared: bool,
+    pub(super) refill_on: RefillOn,
+}
+
+/// A consumer of a queue.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) channel: u16,
+    pub(super) tag: Box<str>,
+    pub(super) owner: QueueOwner,
+    pub(super) queue: ConsumedQueue,
+    pub(super) attached: QueueConsumer,
+    pub(super) drawing: Drawing,
+    /// As what it is attached: by priority, and whether it has the queue to itself.
+    pub(super) priority: i32,
+    pub(super) exclusive: bool,
+    /// What it may be given more, and the broker has not been told.
+    pub(super) refill: u32,
+    /// Whether what is sent is settled with that.
+    pub(super) settles: bool,
+}
+
+/// The queue that a consumer is on.
+#[derive(Debug, Clone)]
+pub(super) struct ConsumedQueue {
+    pub(super) name: Box<str>,
+    pub(super) target: QueueTarget,
+    /// Whether messages say how often they have been given back.
+    pub(super) is_quorum: bool,
+    /// Its topic, if it goes with its last consumer.
+    pub(super) goes: Option<TopicId>,
+}
+
+impl Consumer {
+    /// It may be given more; it is put on the list of those of which the broker is to be told.
+    pub(super) fn refill(&mut self, more: u32, number: u64, list: &mut Vec<u64>) {
+        if more > 0 {
+            if self.refill == 0 {
+                list.push(number);
+            }
+            self.refill += more;
+        }
+    }
+}

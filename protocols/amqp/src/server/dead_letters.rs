@@ -1,0 +1,351 @@
+//! Dead letters: what a message says of how it came to be one, in RabbitMQ's headers.
+
+use std::sync::Arc;
+
+use sabir_broker::{DeadLetter, DeadLetterRecord, DeadRecord, DeathReason, Deaths, DelayedAddress};
+
+use super::attributes::MessageAttributes;
+use super::facts;
+use super::records::{Envelope, NATIVE};
+use super::routes::{further_keys, murmur2};
+use crate::converter;
+use crate::wire::*;
+
+/// The header that lists a message's deaths, the latest first.
+const DEATHS: &str = "x-death";
+/// The header of further routing keys, which another routing key stands for.
+const FURTHER: &str = "CC";
+/// Those of the first death.
+const FIRST_REASON: &str = "x-first-death-reason";
+const FIRST_QUEUE: &str = "x-first-death-queue";
+const FIRST_EXCHANGE: &str = "x-first-death-exchange";
+/// Deaths that are kept; the earliest go.
+const MOST: usize = 256;
+
+/// A dead letter as it is published.
+pub(crate) fn publish(
+    dead: &DeadRecord<'_>,
+    death: &DeadLetter<'_>,
+    each: &mut dyn FnMut(&DeadLetterRecord<'_>),
+) {
+    match dead {
+        DeadRecord::Own(record) => {
+            if let Some(envelope) = Envelope::bytes_of(record).and_then(Envelope::take) {
+                bury(&envelope, record.value.unwrap_or_default(), death, each);
+            }
+        }
+        DeadRecord::Other(message) => {
+            // It was sent to the queue by its name.
+            let routing_key = ShortBytes::cut(death.queue);
+            let properties = converter::properties(message, death.time_ms);
+            let envelope = Envelope { exchange: ShortBytes::cut(""), routing_key, properties: &properties };
+            bury(&envelope, message.body.as_deref().unwrap_or_default(), death, each);
+        }
+    }
+}
+
+fn bury(
+    before: &Envelope<'_>,
+    body: &[u8],
+    death: &DeadLetter<'_>,
+    each: &mut dyn FnMut(&DeadLetterRecord<'_>),
+) {
+    let properties = dead_properties(before, death);
+    let routing_key = death.routing_key.map_or(before.routing_key, ShortBytes::cut);
+    let exchange = ShortBytes::cut(death.exchange);
+    let envelope = Envelope { exchange, routing_key, properties: &properties };
+    let further = further_keys(&properties).unwrap_or_default();
+    let address = DelayedAddress {
+        exchange: death.exchange,
+        key: routing_key.as_bytes(),
+        further_keys: &further,
+        attributes: &MessageAttributes(&properties),
+        hash: envelope.key().map_or(death.time_ms as u32, murmur2) & 0x7fff_ffff,
+        facts: facts::of(&envelope, body),
+    };
+    let mut native = Vec::with_capacity(envelope.len());
+    envelope.put(&mut native);
+    each(&DeadLetterRecord {
+        address: &address,
+        deaths: &deaths(&properties),
+        key: envelope.key(),
+        value: Some(body),
+        headers: &[(NATIVE, Some(&native))],
+    });
+}
+
+/// The properties with what is said of this death. Its expiration is over, or would be over again where it goes.
+fn dead_properties(before: &Envelope<'_>, death: &DeadLetter<'_>) -> bytes::Bytes {
+    let read = BasicProperties::read_again(before.properties);
+    let headers = read.headers.unwrap_or_default();
+    let earlier = match headers.get(DEATHS) {
+        Some(FieldValue::Array(earlier)) => Some(earlier),
+        _ => None,
+    };
+    let mut said = FieldTableBuf::new();
+    let is_first = earlier.is_none();
+    for (name, value) in headers {
+        let name_of = |known: &str| name.as_bytes() == known.as_bytes();
+        let is_replaced = name_of(DEATHS)
+            || is_first && (name_of(FIRST_REASON) || name_of(FIRST_QUEUE) || name_of(FIRST_EXCHANGE))
+            || death.routing_key.is_some() && name_of(FURTHER);
+        if !is_replaced {
+            said.push(name, value);
+        }
+    }
+    if is_first {
+        said.push(ShortBytes::cut(FIRST_REASON), text(reason(death.reason)));
+        said.push(ShortBytes::cut(FIRST_QUEUE), text(death.queue));
+        said.push(ShortBytes::cut(FIRST_EXCHANGE), FieldValue::LongStr(before.exchange.as_bytes()));
+    }
+    let all = with_death(before, &read, earlier, death);
+    said.push(ShortBytes::cut(DEATHS), FieldValue::Array(array(&all)));
+    BasicProperties { headers: Some(said.as_table()), expiration: None, ..read }.to_bytes()
+}
+
+/// The list of deaths with this one in front: counted with an earlier one in the same queue for the same reason, if there is one.
+fn with_death(
+    before: &Envelope<'_>,
+    properties: &BasicProperties<'_>,
+    earlier: Option<FieldArray<'_>>,
+    death: &DeadLetter<'_>,
+) -> Vec<u8> {
+    let earlier: Vec<FieldValue<'_>> = earlier.into_iter().flat_map(FieldArray::iter).collect();
+    let is_same = |value: &FieldValue<'_>| match value {
+        FieldValue::Table(table) => {
+            table.get("queue") == Some(text(death.queue))
+                && table.get("reason") == Some(text(reason(death.reason)))
+        }
+        _ => false,
+    };
+    let same = earlier.iter().find(|value| is_same(value));
+    let latest = match same {
+        Some(FieldValue::Table(table)) => again(*table),
+        _ => first(before, properties, death),
+    };
+    let others = earlier.iter().filter(|value| !is_same(value)).copied().take(MOST - 1);
+    let all: Vec<_> = std::iter::once(FieldValue::Table(latest.as_table())).chain(others).collect();
+    FieldTableBuf::array(&all)
+}
+
+/// One more of those that are counted.
+fn again(earlier: FieldTable<'_>) -> FieldTableBuf {
+    const COUNT: &str = "count";
+    let count = earlier.get(COUNT).and_then(super::arguments::integer).unwrap_or(0);
+    let mut table = FieldTableBuf::new();
+    table.push(ShortBytes::cut(COUNT), FieldValue::I64(count.saturating_add(1)));
+    for (name, value) in earlier.iter().filter(|(name, _)| name.as_bytes() != COUNT.as_bytes()) {
+        table.push(name, value);
+    }
+    table
+}
+
+fn first(before: &Envelope<'_>, properties: &BasicProperties<'_>, death: &DeadLetter<'_>) -> FieldTableBuf {
+    let further = further_keys(before.properties).unwrap_or_default();
+    let keys = std::iter::once(before.routing_key.as_bytes()).chain(further);
+    let keys: Vec<_> = keys.map(FieldValue::LongStr).collect();
+    let keys = FieldTableBuf::array(&keys);
+    let mut table = FieldTableBuf::new();
+    let seconds = u64::try_from(death.time_ms / 1000).unwrap_or(0);
+    for (name, value) in [
+        ("count", FieldValue::I64(1)),
+        ("reason", text(reason(death.reason))),
+        ("queue", text(death.queue)),
+        ("time", FieldValue::Timestamp(seconds)),
+        ("exchange", FieldValue::LongStr(before.exchange.as_bytes())),
+        ("routing-keys", FieldValue::Array(array(&keys))),
+    ] {
+        table.push(ShortBytes::cut(name), value);
+    }
+    if let Some(expiration) = properties.expiration {
+        table.push(ShortBytes::cut("original-expiration"), FieldValue::LongStr(&expiration));
+    }
+    table
+}
+
+/// What properties say of deaths.
+fn deaths(properties: &[u8]) -> Deaths {
+    let mut deaths = Deaths::default();
+    let headers = BasicProperties::read_again(properties).headers.unwrap_or_default();
+    let Some(FieldValue::Array(all)) = headers.get(DEATHS) else { return deaths };
+    let tables: Vec<_> = all.iter().collect();
+    for value in tables.into_iter().rev() {
+        let FieldValue::Table(table) = value else { continue };
+        let Some(FieldValue::LongStr(queue)) = table.get("queue") else { continue };
+        let queue: Arc<str> = String::from_utf8_lossy(queue).into();
+        let reason = table.get("reason").and_then(known_reason).unwrap_or(DeathReason::QueueLength);
+        deaths.add(&queue, reason, 0);
+    }
+    deaths
+}
+
+fn known_reason(value: FieldValue<'_>) -> Option<DeathReason> {
+    DeathReason::ALL.into_iter().find(|known| value == text(reason(*known)))
+}
+
+fn reason(reason: DeathReason) -> &'static str {
+    match reason {
+        DeathReason::Rejected => "rejected",
+        DeathReason::Expired => "expired",
+        DeathReason::QueueLength => "maxlen",
+        DeathReason::DeliveryLimit => "delivery_limit",
+    }
+}
+
+fn text(text: &str) -> FieldValue<'_> {
+    FieldValue::LongStr(text.as_bytes())
+}
+
+fn array(values: &[u8]) -> FieldArray<'_> {
+    FieldArray::from_values(values).expect("it was written here")
+}
+
+#[cfg(test)]
+mod tests {
+    use sabir_model::batch::{BatchBuilder, Compression, records};
+
+    use super::super::records::RecordWriter;
+    use super::*;
+
+    /// What a message came to.
+    #[derive(Debug)]
+    struct Published {
+        exchange: String,
+        keys: Vec<String>,
+        properties: bytes::Bytes,
+        cycles: Vec<&'static str>,
+    }
+
+    fn death<'a>(queue: &'a str, reason: DeathReason, routing_key: Option<&'a str>) -> DeadLetter<'a> {
+        DeadLetter { queue, reason, time_ms: 5_000, exchange: "dlx", routing_key }
+    }
+
+    fn published(properties: &[u8], death: &DeadLetter<'_>) -> Published {
+        let mut batch = BatchBuilder::new(Compression::None);
+        let envelope =
+            Envelope { exchange: ShortBytes::cut("ex"), routing_key: ShortBytes::cut("k"), properties };
+        RecordWriter::default().push(&mut batch, 7, &envelope, b"body");
+        let batch = batch.build();
+        let all = records(&batch, 1 << 20).unwrap();
+        let record = all.iter().next().unwrap().unwrap();
+        let mut found = None;
+        publish(&DeadRecord::Own(&record), death, &mut |letter| {
+            let native = Envelope::take(letter.headers[0].1.unwrap()).unwrap();
+            let keys = std::iter::once(letter.address.key).chain(letter.address.further_keys.iter().copied());
+            found = Some(Published {
+                exchange: letter.address.exchange.to_owned(),
+                keys: keys.map(|key| String::from_utf8_lossy(key).into_owned()).collect(),
+                properties: bytes::Bytes::copy_from_slice(native.properties),
+                cycles: ["a", "b"].into_iter().filter(|queue| letter.deaths.is_cycle(queue)).collect(),
+            });
+            assert_eq!(letter.value, Some(&b"body"[..]));
+        });
+        found.unwrap()
+    }
+
+    /// Queue, reason, count of each death.
+    fn listed(properties: &[u8]) -> Vec<(String, String, i64)> {
+        let headers = BasicProperties::read(properties).unwrap().headers.unwrap();
+        let Some(FieldValue::Array(all)) = headers.get(DEATHS) else { panic!("{headers:?}") };
+        let string = |value: Option<FieldValue<'_>>| match value {
+            Some(FieldValue::LongStr(text)) => String::from_utf8_lossy(text).into_owned(),
+            other => panic!("{other:?}"),
+        };
+        let one = |value| match value {
+            FieldValue::Table(t) => {
+                let count = t.get("count").and_then(super::super::arguments::integer).unwrap();
+                (string(t.get("queue")), string(t.get("reason")), count)
+            }
+            other => panic!("{other:?}"),
+        };
+        all.iter().map(one).collect()
+    }
+
+    #[test]
+    fn deaths_are_listed_the_latest_first_and_counted_by_queue_and_reason() {
+        use DeathReason::{Expired, Rejected};
+        let plain = BasicProperties {
+            expiration: Some(ShortBytes::cut("9")),
+            priority: Some(3),
+            ..Default::default()
+        };
+        let once = published(&plain.to_bytes(), &death("a", Expired, None));
+        assert_eq!(
+            (&*once.exchange, &once.keys[..], &once.cycles[..]),
+            ("dlx", &["k".to_owned()][..], &["a"][..])
+        );
+        let read = BasicProperties::read(&once.properties).unwrap();
+        assert_eq!((read.expiration, read.priority), (None, Some(3)));
+        let headers = read.headers.unwrap();
+        assert_eq!(headers.get(FIRST_REASON), Some(text("expired")));
+        assert_eq!(headers.get(FIRST_EXCHANGE), Some(text("ex")));
+        let Some(FieldValue::Array(all)) = headers.get(DEATHS) else { panic!() };
+        let FieldValue::Table(entry) = all.iter().next().unwrap() else { panic!() };
+        assert_eq!(entry.get("original-expiration"), Some(text("9")));
+        assert_eq!(entry.get("time"), Some(FieldValue::Timestamp(5)));
+        let twice = published(&once.properties, &death("b", Rejected, None));
+        let thrice = published(&twice.properties, &death("a", Expired, None));
+        let entry = |queue: &str, reason: &str, count| (queue.to_owned(), reason.to_owned(), count);
+        assert_eq!(listed(&thrice.properties), [entry("a", "expired", 2), entry("b", "rejected", 1)]);
+        assert_eq!((twice.cycles, thrice.cycles), (vec![], vec!["a"]), "rejected it may come to b again");
+        let headers = BasicProperties::read(&thrice.properties).unwrap().headers.unwrap();
+        assert_eq!(headers.get(FIRST_QUEUE), Some(text("a")));
+    }
+
+    #[test]
+    fn what_clients_say_of_deaths_themselves_does_no_harm() {
+        let mut deep = FieldTableBuf::new();
+        for _ in 0..MAX_DEPTH - 4 {
+            let inner = std::mem::take(&mut deep);
+            deep.push(ShortBytes::cut("queue"), FieldValue::Table(inner.as_table()));
+        }
+        let mut negative = FieldTableBuf::new();
+        for (name, value) in [
+            ("queue", text("a")),
+            ("reason", text("expired")),
+            ("count", FieldValue::I64(i64::MAX)),
+            ("count", text("again")),
+        ] {
+            negative.push(ShortBytes::cut(name), value);
+        }
+        let said = [
+            FieldValue::Table(deep.as_table()),
+            FieldValue::I32(-1),
+            FieldValue::Void,
+            FieldValue::Table(negative.as_table()),
+            FieldValue::Table(FieldTable::EMPTY),
+        ];
+        let many: Vec<_> = said.iter().copied().cycle().take(2 * MOST).collect();
+        for said in [&said[..], &many] {
+            let all = FieldTableBuf::array(said);
+            let mut headers = FieldTableBuf::new();
+            headers.push(ShortBytes::cut(DEATHS), FieldValue::Array(array(&all)));
+            headers.push(ShortBytes::cut(FURTHER), FieldValue::Void);
+            let properties =
+                BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+            let dead = published(&properties, &death("a", DeathReason::Expired, None));
+            let headers = BasicProperties::read(&dead.properties).unwrap().headers.unwrap();
+            let Some(FieldValue::Array(all)) = headers.get(DEATHS) else { panic!() };
+            let Some(FieldValue::Table(latest)) = all.iter().next() else { panic!() };
+            assert_eq!(latest.get("count"), Some(FieldValue::I64(i64::MAX)));
+            assert!(all.iter().count() <= MOST);
+        }
+    }
+
+    #[test]
+    fn further_routing_keys_stay_unless_another_key_stands_for_them() {
+        let keys = FieldTableBuf::array(&[text("x"), text("y")]);
+        let mut headers = FieldTableBuf::new();
+        headers.push(ShortBytes::cut(FURTHER), FieldValue::Array(array(&keys)));
+        headers.push(ShortBytes::cut(DEATHS), text("no list"));
+        let properties =
+            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+        let own = published(&properties, &death("a", DeathReason::QueueLength, None));
+        assert_eq!(own.keys, ["k", "x", "y"]);
+        assert_eq!(listed(&own.properties), [("a".to_owned(), "maxlen".to_owned(), 1)]);
+        let other = published(&properties, &death("a", DeathReason::DeliveryLimit, Some("z")));
+        assert_eq!(other.keys, ["z"]);
+        let headers = BasicProperties::read(&other.properties).unwrap().headers.unwrap();
+        assert_eq!(headers.get(FURTHER), None);
+    }
+}

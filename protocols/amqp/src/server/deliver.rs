@@ -1,0 +1,274 @@
+//! Deliveries on their way to the client: the broker names messages, the session reads them and sends what there is.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustc_hash::FxHashMap;
+use sabir_broker::push::PushedMessages;
+use sabir_broker::queue::{Credit, QueueOwner, QueueTarget};
+use sabir_broker::{Broker, Fetched};
+use sabir_model::{FrontendNo, Offset, ReadError};
+use sabir_net::Io;
+
+use super::channel::{Channel, Consumer, RefillOn};
+use super::connection::AmqpSession;
+use super::records::with_returns;
+use super::settling::Fate;
+use super::stored::{Found, Message, Reader};
+use super::unacked::Delivered;
+use crate::wire::*;
+
+/// Bytes put out at a time, beside what is put out already.
+const AT_ONCE: usize = 128 * 1024;
+/// Bytes read at a time: for so many a message, within these bounds.
+const READ_EACH: u64 = 2048;
+const READ_LEAST: u64 = 16 * 1024;
+const READ_MOST: u64 = 256 * 1024;
+/// Messages that a consumer may have on their way which sets no bound.
+pub(super) const WINDOW: u32 = 2048;
+/// Consumers that have ended and of which something may still come.
+const ENDED: usize = 1024;
+
+type Reading = Pin<Box<dyn Future<Output = Result<Fetched, ReadError>>>>;
+
+/// What is to be delivered.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    waiting: VecDeque<PushedMessages>,
+    readers: FxHashMap<QueueTarget, Reader>,
+    /// What is read for the first that waits.
+    reading: Option<Reading>,
+    /// Whose deliveries those of a consumer were that has ended.
+    ended: VecDeque<(u64, QueueOwner)>,
+}
+
+/// What became of the first delivery that waits.
+enum Sent {
+    /// So much of it is sent, or is gone.
+    Some,
+    /// It is to be read.
+    Unread,
+    /// The client is to be told that its channel fails.
+    Failed(u16, Exception),
+}
+
+impl Deliveries {
+    pub(super) fn add(&mut self, messages: PushedMessages) {
+        self.waiting.push_back(messages);
+    }
+
+    /// A consumer has ended: what comes for it still is given back.
+    pub(super) fn end(&mut self, consumer: u64, owner: QueueOwner) {
+        self.ended.push_back((consumer, owner));
+        if self.ended.len() > ENDED {
+            self.ended.pop_front();
+        }
+    }
+
+    /// Takes the first off, whose consumer has ended; gives it with its owner, if that is known.
+    fn take_ended(&mut self) -> Option<(PushedMessages, QueueOwner)> {
+        let messages = self.waiting.pop_front()?;
+        self.reading = None;
+        let (_, owner) = self.ended.iter().find(|(consumer, _)| *consumer == messages.consumer)?;
+        Some((messages, *owner))
+    }
+}
+
+/// Why no further message was sent.
+enum Stop {
+    /// All were.
+    Done,
+    /// Enough is written for now.
+    Full,
+    /// The next one is gone.
+    Gone,
+    /// The next one is to be read.
+    Unread,
+    /// The next one cannot be sent.
+    TooLarge,
+}
+
+/// Messages that are being written, for one consumer.
+struct Sending<'a> {
+    out: &'a mut FrameBuffer,
+    frame_max: u32,
+    channel: &'a mut Channel,
+    consumer: &'a Consumer,
+    sent: u64,
+}
+
+impl Sending<'_> {
+    fn run(
+        &mut self,
+        reader: &mut Reader,
+        broker: &Broker,
+        own: FrontendNo,
+        messages: &PushedMessages,
+    ) -> Stop {
+        for offset in messages.offsets.clone() {
+            if self.out.len() >= AT_ONCE {
+                return Stop::Full;
+            }
+            let message = match reader.find(broker, own, offset) {
+                Found::Message(message) => message,
+                Found::Gone => return Stop::Gone,
+                Found::Unread => return Stop::Unread,
+            };
+            if self.write(message, messages).is_err() {
+                return Stop::TooLarge;
+            }
+            self.sent += 1;
+        }
+        Stop::Done
+    }
+
+    fn write(&mut self, message: Message<'_>, of: &PushedMessages) -> Result<(), HeaderTooLarge> {
+        let PushedMessages { redelivered, returned, .. } = *of;
+        let returned = if self.consumer.queue.is_quorum { returned } else { 0 };
+        let counted = with_returns(message.properties, returned);
+        let properties = counted.as_deref().unwrap_or(message.properties);
+        let deliver = BasicDeliver {
+            consumer_tag: ShortStr::cut(&self.consumer.tag),
+            delivery_tag: self.channel.next_tag(),
+            redelivered,
+            exchange: message.exchange,
+            routing_key: message.routing_key,
+        };
+        let (number, body) = (self.channel.id.number, ContentBody::of(message.body));
+        self.out.content(number, &deliver, properties, &body, self.frame_max)
+    }
+}
+
+impl AmqpSession {
+    /// Sends what there is, as far as the client reads.
+    pub(super) fn deliver(&mut self, io: &mut Io, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.deliveries.waiting.is_empty() && !io.output.is_full() {
+            match self.deliver_first() {
+                Sent::Some => {}
+                Sent::Unread if self.read_first(cx) => {}
+                Sent::Unread => return moved,
+                Sent::Failed(channel, exception) => self.fail(channel, exception),
+            }
+            self.put_out(io);
+            moved = true;
+        }
+        if self.deliveries.waiting.is_empty() {
+            self.deliveries.readers.clear();
+        }
+        moved
+    }
+
+    fn deliver_first(&mut self) -> Sent {
+        let Self { deliveries, consumers, channels, amqp, machine, out, settling, refills, .. } = self;
+        let Some(first) = deliveries.waiting.front_mut() else { return Sent::Some };
+        let found = consumers.get_mut(&first.consumer);
+        let found = found.and_then(|consumer| Some((channels.get_mut(&consumer.channel)?, consumer)));
+        let Some((channel, consumer)) = found else {
+            self.give_first_back();
+            return Sent::Some;
+        };
+        let reader = deliveries.readers.entry(first.target);
+        let reader = reader.or_insert_with(|| Reader::new(&consumer.queue.name));
+        let (start, tag) = (first.offsets.start, channel.last_tag + 1);
+        let mut sending = Sending {
+            out,
+            frame_max: machine.frame_max(),
+            channel: &mut *channel,
+            consumer: &*consumer,
+            sent: 0,
+        };
+        let stop = sending.run(reader, &amqp.broker, amqp.number(), first);
+        let sent = sending.sent;
+        if sent > 0 && consumer.settles {
+            settling.add(first.target, consumer.owner, Fate::Settled, start..start + sent);
+        } else if sent > 0 {
+            let (target, consumer) = (first.target, Some(first.consumer));
+            channel.unacked.add(Delivered { tags: tag..tag + sent, offset: start, target, consumer });
+        }
+        let mut refill = if consumer.drawing.refill_on == RefillOn::Sending { sent } else { 0 };
+        first.offsets.start += sent;
+        if let Stop::Gone = stop {
+            let gone = first.offsets.start;
+            settling.add(first.target, consumer.owner, Fate::Settled, gone..gone + 1);
+            (first.offsets.start, refill) = (gone + 1, refill + 1);
+        }
+        consumer.refill(u32::try_from(refill).unwrap_or(u32::MAX), first.consumer, refills);
+        if first.offsets.is_empty() {
+            deliveries.waiting.pop_front();
+        }
+        match stop {
+            Stop::Unread if sent == 0 => Sent::Unread,
+            Stop::TooLarge => {
+                let text = "the properties of a message do not fit a frame";
+                Sent::Failed(channel.id.number, Exception::new(ReplyCode::PreconditionFailed, text))
+            }
+            _ => Sent::Some,
+        }
+    }
+
+    /// What the first one names is for a consumer that has ended.
+    fn give_first_back(&mut self) {
+        if let Some((messages, owner)) = self.deliveries.take_ended() {
+            let fate = Fate::GivenBack { counted: false };
+            self.settling.add(messages.target, owner, fate, messages.offsets);
+        }
+    }
+
+    /// Reads what the first one names; says whether it has been read.
+    fn read_first(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self { deliveries, amqp, .. } = self;
+        let Some(first) = deliveries.waiting.front() else { return false };
+        let (target, from, count) =
+            (first.target, first.offsets.start, first.offsets.end - first.offsets.start);
+        let broker = amqp.broker.clone();
+        let reading = deliveries.reading.get_or_insert_with(|| {
+            let most = count.saturating_mul(READ_EACH).clamp(READ_LEAST, READ_MOST) as usize;
+            let from = Offset(i64::try_from(from).expect("offsets count from 0"));
+            Box::pin(async move { broker.read(target.read_target(), from, most, true).await })
+        });
+        let Poll::Ready(read) = reading.as_mut().poll(cx) else { return false };
+        deliveries.reading = None;
+        let Some(reader) = deliveries.readers.get_mut(&target) else { return true };
+        match read {
+            Ok(fetched) if !fetched.slices.is_empty() => reader.take(from, fetched),
+            Err(ReadError::OutOfRange { start, .. }) if start.0 as u64 > from => {
+                reader.skip_to(from, (from + count).min(start.0 as u64));
+            }
+            // All of it is gone.
+            Ok(_) | Err(ReadError::Deleted | ReadError::UnknownPartition) => {
+                reader.skip_to(from, from + count);
+            }
+            Err(error) => self.cannot_read(&error),
+        }
+        true
+    }
+
+    /// A queue whose messages cannot be read ends the channel that wants them, which gives them back.
+    fn cannot_read(&mut self, error: &ReadError) {
+        let Some(first) = self.deliveries.waiting.pop_front() else { return };
+        let channel = self.consumers.get(&first.consumer).map_or(0, |consumer| consumer.channel);
+        let exception = Exception::new(ReplyCode::InternalError, format!("messages cannot be read: {error}"));
+        self.fail(channel, exception);
+    }
+
+    /// Tells the broker what consumers may be given more.
+    pub(super) fn tell_refills(&mut self) {
+        for number in std::mem::take(&mut self.refills) {
+            let Some(consumer) = self.consumers.get_mut(&number) else { continue };
+            let more = std::mem::take(&mut consumer.refill);
+            let demand = consumer.drawing.demand;
+            self.amqp.broker.queues().refill(demand, more, 0);
+        }
+    }
+}
+
+/// The credit with which a consumer begins, and when it gets more.
+pub(super) fn credit(prefetch: u16, settles: bool) -> (Credit, RefillOn) {
+    match prefetch {
+        _ if settles => (Credit::messages(WINDOW), RefillOn::Sending),
+        0 => (Credit::messages(WINDOW), RefillOn::Sending),
+        bound => (Credit::messages(bound.into()), RefillOn::Settling),
+    }
+}

@@ -1,0 +1,114 @@
+//! How a connection begins and ends, and its channels end.
+
+use sabir_net::{DropReason, Ending};
+use tokio::time::Instant;
+
+use super::super::asking::{Answer, Asked};
+use super::super::channel::{Consumer, Together};
+use super::super::connection::AmqpSession;
+use super::super::frontend::LOGIN;
+use super::super::login::{ClientProperties, log_in};
+use super::super::transaction::Transaction;
+use crate::wire::*;
+
+impl AmqpSession {
+    pub(in super::super) fn authenticate(&mut self, start_ok: &ConnectionStartOk<'_>) {
+        self.client = ClientProperties::read(start_ok.client_properties);
+        match log_in(start_ok, self.peer) {
+            Ok(user) => {
+                self.user = user;
+                self.open.introduce(&self.client.name);
+                self.open.log_in(user);
+                self.machine.authenticated(&mut self.out);
+            }
+            Err(exception) => {
+                self.ending = Some(Ending::from(DropReason::Protocol(LOGIN)));
+                self.machine.refuse(exception, &mut self.out);
+            }
+        }
+    }
+
+    pub(in super::super) fn open_virtual_host(&mut self, name: &str) {
+        let method = <ConnectionOpen<'_> as MethodArguments>::ID;
+        if name != "/" {
+            let exception = Exception::new(ReplyCode::NotAllowed, format!("vhost {name} not found"));
+            return self.fail(0, exception.caused_by(method));
+        }
+        let amqp = self.amqp.clone();
+        let answering = Box::pin(async move {
+            let ready = amqp.ready().await.map(|_| Answer::Opened);
+            ready.map_err(|error| Exception::new(ReplyCode::InternalError, error.to_string()))
+        });
+        self.asked.push_back(Asked { channel: None, method, answering });
+    }
+
+    /// The client closes: what it had for itself is gone before it is told that it is.
+    pub(in super::super) fn begin_to_close(&mut self) {
+        self.lay_all_down();
+        self.publisher.send_all(&self.amqp.broker, &self.caller);
+        let (amqp, caller, connection) = (self.amqp.clone(), self.caller.clone(), self.open.id());
+        let answering = Box::pin(async move {
+            amqp.remove_exclusive(&caller, connection).await;
+            Ok(Answer::Closed)
+        });
+        let method = <ConnectionClose<'_> as MethodArguments>::ID;
+        self.asked.push_back(Asked { channel: None, method, answering });
+    }
+
+    pub(super) fn close_in_order(&mut self) {
+        self.machine.connection_closed(&mut self.out);
+        self.ended = Some(Instant::now());
+    }
+
+    /// A channel is no more: what was delivered on it and not settled is ready again.
+    pub(in super::super) fn lay_down(&mut self, number: u16) {
+        let Some(channel) = self.channels.remove(&number) else { return };
+        for consumer in channel.consumers.into_values() {
+            self.end_consumer(consumer);
+        }
+        self.end_together(channel.together);
+        self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
+        // What was settled before is not ready again.
+        self.settling.tell(self.amqp.broker.queues());
+        for target in channel.targets {
+            self.amqp.broker.queues().release(target, channel.owner, true);
+        }
+    }
+
+    pub(in super::super) fn lay_all_down(&mut self) {
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.lay_down(number));
+    }
+
+    /// A consumer is no more; a queue that goes with its last one goes.
+    fn end_consumer(&mut self, number: u64) {
+        let Some(consumer) = self.detach(number) else { return };
+        if let Some(id) = consumer.queue.goes {
+            let (asker, name) = (self.asker(), consumer.queue.name);
+            let work = move || async move { asker.delete_unused(name, id).await };
+            self.amqp.tasks.spawn("amqp auto-delete", work);
+        }
+    }
+
+    /// Nothing more is delivered to a consumer. What it has not settled stays with its channel.
+    pub(super) fn detach(&mut self, number: u64) -> Option<Consumer> {
+        let consumer = self.consumers.remove(&number)?;
+        self.deliveries.end(number, consumer.owner);
+        self.end_dealing(&consumer);
+        Some(consumer)
+    }
+
+    pub(super) fn end_together(&self, together: Option<Together>) {
+        let demands = together.into_iter().flat_map(|together| together.demands);
+        demands.for_each(|(_, demand)| self.amqp.broker.queues().end_demand(demand));
+    }
+
+    /// The broker deals a consumer nothing more.
+    pub(super) fn end_dealing(&self, consumer: &Consumer) {
+        let queues = self.amqp.broker.queues();
+        queues.detach(consumer.attached);
+        if !consumer.drawing.shared {
+            queues.end_demand(consumer.drawing.demand);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Direct replies: messages that go straight from who answers to who asked, and into no queue.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use sabir_net::{Grant, Io};
+
+use super::connection::AmqpSession;
+use crate::wire::*;
+
+/// What a client consumes to be sent replies, and what it says replies go to. Where they go is this, a dot, and a token.
+pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// Bytes that wait for a channel that does not take them; with more, no other one is taken.
+const WAITING: usize = 1 << 20;
+/// Bytes that a reply is counted with beside its own.
+const BESIDE: usize = 256;
+/// Bytes put out at a time, beside what is put out already.
+const AT_ONCE: usize = 128 * 1024;
+
+/// By which replies find the channel that asked: nobody knows it who was not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Token(u128);
+
+/// Who may be sent replies on this node.
+#[derive(Debug, Default)]
+pub(crate) struct Replies(Mutex<FxHashMap<Token, Arc<Inbox>>>);
+
+/// A reply on its way.
+pub(super) struct Reply {
+    pub(super) exchange: Box<[u8]>,
+    pub(super) routing_key: Box<[u8]>,
+    pub(super) properties: Bytes,
+    pub(super) body: Bytes,
+    /// What it takes of the node's memory, for as long as it waits.
+    pub(super) memory: Grant,
+}
+
+impl Reply {
+    fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// Bytes that one with such parts takes.
+    pub(super) fn takes(envelope: usize, body: usize) -> usize {
+        envelope + body + BESIDE
+    }
+}
+
+/// Replies that wait for their channel.
+#[derive(Default)]
+struct Inbox(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    replies: VecDeque<Reply>,
+    bytes: usize,
+    waker: Option<Waker>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// Leaves a reply, if there is room for it.
+    fn leave(&self, reply: Reply) -> bool {
+        let mut waiting = self.0.lock();
+        if waiting.bytes > 0 && waiting.bytes + reply.bytes() > WAITING {
+            return false;
+        }
+        waiting.bytes += reply.bytes();
+        waiting.replies.push_back(reply);
+        let waker = waiting.waker.take();
+        drop(waiting);
+        waker.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    fn take(&self) -> Option<Reply> {
+        let mut waiting = self.0.lock();
+        let reply = waiting.replies.pop_front()?;
+        waiting.bytes -= reply.bytes();
+        Some(reply)
+    }
+
+    /// Has the next reply wake this task.
+    fn attend(&self, cx: &Context<'_>) {
+        let mut waiting = self.0.lock();
+        match &waiting.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => waiting.waker = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// A channel's consumer of replies.
+#[derive(Debug)]
+pub(super) struct ReplyConsumer {
+    pub(super) tag: Box<str>,
+    token: Token,
+    inbox: Arc<Inbox>,
+    replies: Arc<Replies>,
+}
+
+impl ReplyConsumer {
+    /// Where replies to it go.
+    pub(super) fn address(&self) -> String {
+        let mut address = format!("{REPLY_TO}.");
+        let _ = write!(address, "{:032x}", self.token.0);
+        address
+    }
+}
+
+impl Drop for ReplyConsumer {
+    fn drop(&mut self) {
+        self.replies.0.lock().remove(&self.token);
+    }
+}
+
+/// The token of an address.
+fn token(address: &[u8]) -> Option<Token> {
+    let digits = address.strip_prefix(REPLY_TO.as_bytes())?.strip_prefix(b".")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 32)?;
+    u128::from_str_radix(digits, 16).ok().map(Token)
+}
+
+/// Whether a routing key is where replies go, or went.
+pub(super) fn is_address(key: &[u8]) -> bool {
+    key.strip_prefix(REPLY_TO.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'.'))
+}
+
+impl Replies {
+    /// Has a consumer of that tag be sent replies, by a token of these random bytes.
+    pub(super) fn consume(self: &Arc<Self>, tag: &str, random: [u8; 16]) -> ReplyConsumer {
+        let (token, inbox) = (Token(u128::from_be_bytes(random)), Arc::<Inbox>::default());
+        self.0.lock().insert(token, inbox.clone());
+        ReplyConsumer { tag: tag.into(), token, inbox, replies: self.clone() }
+    }
+
+    /// Whether what a client names is there.
+    pub(super) fn is_there(&self, address: &str) -> bool {
+        address == REPLY_TO || self.inbox(address.as_bytes()).is_some()
+    }
+
+    fn inbox(&self, address: &[u8]) -> Option<Arc<Inbox>> {
+        self.0.lock().get(&token(address)?).cloned()
+    }
+
+    /// Leaves a reply for who asked. Tells whether it was taken: who asked may have gone, or takes none of what waits already.
+    pub(super) fn leave(&self, reply: Reply) -> bool {
+        self.inbox(&reply.routing_key).is_some_and(|inbox| inbox.leave(reply))
+    }
+}
+
+impl AmqpSession {
+    /// Sends the replies that there are, as far as the client reads.
+    pub(super) fn deliver_replies(&mut self, io: &mut Io, cx: &Context<'_>) -> bool {
+        let mut moved = false;
+        for at in 0..self.replying.len() {
+            let number = self.replying[at];
+            let consumer = self.channels.get(&number).and_then(|channel| channel.replies.as_ref());
+            let Some(inbox) = consumer.map(|consumer| consumer.inbox.clone()) else { continue };
+            inbox.attend(cx);
+            while !io.output.is_full()
+                && let Some(reply) = inbox.take()
+            {
+                self.deliver_reply(number, &reply);
+                moved = true;
+                if self.out.len() >= AT_ONCE {
+                    self.put_out(io);
+                }
+            }
+        }
+        // A channel that failed with it is no more.
+        self.replying
+            .retain(|number| self.channels.get(number).is_some_and(|channel| channel.replies.is_some()));
+        moved
+    }
+
+    fn deliver_reply(&mut self, number: u16, reply: &Reply) {
+        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let delivery_tag = channel.next_tag();
+        let Some(consumer) = &channel.replies else { return };
+        let deliver = BasicDeliver {
+            consumer_tag: ShortStr::cut(&consumer.tag),
+            delivery_tag,
+            redelivered: false,
+            exchange: ShortBytes::new(&reply.exchange).unwrap_or_default(),
+            routing_key: ShortBytes::new(&reply.routing_key).unwrap_or_default(),
+        };
+        let (body, frame_max) = (ContentBody::of(reply.body.clone()), self.machine.frame_max());
+        if self.out.content(number, &deliver, &reply.properties, &body, frame_max).is_err() {
+            let text = "the properties of a reply do not fit a frame";
+            self.fail(number, Exception::new(ReplyCode::PreconditionFailed, text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_consumers_for_as_long_as_it_is_there() {
+        let replies = Arc::new(Replies::default());
+        let consumer = replies.consume("c", [7; 16]);
+        let address = consumer.address();
+        assert_eq!(address, format!("amq.rabbitmq.reply-to.{}", "07".repeat(16)));
+        assert!(is_address(address.as_bytes()) && replies.is_there(&address) && replies.is_there(REPLY_TO));
+        for other in [&address[..address.len() - 1], "amq.rabbitmq.reply-to.", "amq.rabbitmq.reply-to.7"] {
+            assert!(is_address(other.as_bytes()) && !replies.is_there(other), "{other}");
+        }
+        assert!(!is_address(REPLY_TO.as_bytes()) && !is_address(b"amq.rabbitmq.reply-tox"));
+        drop(consumer);
+        assert!(!replies.is_there(&address));
+    }
+}

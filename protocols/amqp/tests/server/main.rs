@@ -1,0 +1,18 @@
+//! A whole node, and clients of it through real sockets.
+#![allow(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
+mod bounds;
+mod dead_letters;
+mod delays;
+mod deletion;
+mod exchanges;
+mod handshake;
+mod limits;
+mod messages;
+mod node;
+mod queues;
+mod quorum;
+mod replies;
+mod rig;
+mod room;
+mod transactions;

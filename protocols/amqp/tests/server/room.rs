@@ -1,0 +1,113 @@
+//! What goes on while a shard has no room for what is published.
+
+use std::time::Duration;
+
+use sabir_amqp::wire::*;
+use sabir_broker::{Caller, ReadTarget};
+
+use crate::node::Client;
+use crate::rig::Rig;
+
+/// Messages with keys, for partitions in all shards.
+fn publish_keyed(client: &mut Client, topic: &str, bodies: &[&str]) {
+    let publish = BasicPublish { routing_key: ShortBytes::cut(topic), ..Default::default() };
+    for body in bodies {
+        let mut headers = FieldTableBuf::new();
+        headers.push(ShortBytes::cut("key"), FieldValue::LongStr(body.as_bytes()));
+        let properties = BasicProperties { headers: Some(headers.as_table()), ..Default::default() };
+        client.publish_as(&publish, &properties, &[body]);
+    }
+}
+
+/// The next message of the first channel; what is confirmed on another one meanwhile is noted.
+fn next(client: &mut Client, confirmed: &mut u64) -> String {
+    let delivered = loop {
+        let came = client.frame();
+        match came.method() {
+            Method::BasicAck(ack) => *confirmed = ack.delivery_tag,
+            Method::BasicDeliver(_) => break came,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(delivered.channel, 1);
+    client.content_of(delivered).text().to_owned()
+}
+
+#[test]
+fn what_waits_for_room_in_one_shard_holds_up_neither_acknowledgements_nor_another_shard() {
+    let rig = Rig::start();
+    let topic = rig.topic("spread");
+    let mut client = rig.open();
+    client.open_channel(2);
+    client.declare("q");
+    client.publish("q", &["0", "1", "2"]);
+    client.qos(1);
+    client.consume("q", "c", false);
+    assert_eq!(client.content().text(), "0");
+    rig.fill(&topic);
+    // On another channel, and more than is taken in.
+    let select = client.ask(2, &ConfirmSelect::default());
+    assert!(matches!(select.method(), Method::ConfirmSelectOk(_)));
+    let keys: Vec<String> = (0..16).map(|number| number.to_string()).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    client.on = 2;
+    publish_keyed(&mut client, "spread", &keys);
+    client.publish("q", &["3"]);
+    client.on = 1;
+    client.ack(1, false);
+    let mut confirmed = 0;
+    assert_eq!(next(&mut client, &mut confirmed), "1");
+    client.ack(2, false);
+    assert_eq!(next(&mut client, &mut confirmed), "2", "further ones go on, too");
+    assert!(confirmed < 16, "what is for the shard without room waits");
+    rig.disks.resume();
+    client.on = 2;
+    assert_eq!(client.confirmed_from(confirmed, 17), [0; 0]);
+    client.on = 1;
+    client.ack(3, false);
+    assert_eq!(next(&mut client, &mut confirmed), "3");
+}
+
+#[test]
+fn what_a_channel_says_behind_what_waits_waits_as_well() {
+    let rig = Rig::start();
+    let topic = rig.topic("spread");
+    let mut client = rig.open();
+    client.declare("q");
+    client.publish("q", &["0", "1"]);
+    client.qos(1);
+    client.consume("q", "c", false);
+    assert_eq!(client.content().text(), "0");
+    rig.fill(&topic);
+    let keys: Vec<String> = (0..16).map(|number| number.to_string()).collect();
+    publish_keyed(&mut client, "spread", &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    client.ack(1, false);
+    assert!(
+        client.is_silent(),
+        "else what was made of a message might be lost with what it was made of settled"
+    );
+    rig.disks.resume();
+    assert_eq!(client.content().text(), "1");
+}
+
+#[test]
+fn a_client_that_closes_leaves_what_waited_to_the_shard() {
+    let rig = Rig::start();
+    let topic = rig.topic("spread");
+    let mut client = rig.open();
+    let published = rig.fill(&topic);
+    let keys: Vec<String> = (0..16).map(|number| number.to_string()).collect();
+    publish_keyed(&mut client, "spread", &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    let closed = client.ask(0, &ConnectionClose::default());
+    assert!(matches!(closed.method(), Method::ConnectionCloseOk(_)), "{closed:?}");
+    rig.disks.resume();
+    let stats = |index| {
+        let target = ReadTarget::new(&Caller::OPERATOR, &topic, index).unwrap();
+        rig.broker.partition_stats(target).unwrap().end.0
+    };
+    let began = std::time::Instant::now();
+    while stats(0) + stats(1) < 16 + published {
+        assert!(began.elapsed() < Duration::from_secs(30), "{} {}", stats(0), stats(1));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

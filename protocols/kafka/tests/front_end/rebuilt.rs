@@ -1,0 +1,157 @@
+//! What a Kafka consumer reads of batches that another front end built, and of a queue that is done with some of its messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sabir_broker::queue::QueueTarget;
+use sabir_broker::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, NewTopic, Topic};
+use sabir_frontend::Protocol;
+use sabir_kafka::Kafka;
+use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split, verify_crc};
+use sabir_model::{FrontendNo, Message, QueueConfig, TopicConfig};
+
+use crate::rig::{Raw, Rig, Setup};
+
+const OTHER: &str = "other";
+
+/// The other front end's records have their body in a header.
+fn message_of(record: &RecordView<'_>) -> Message {
+    let mut message = Message { timestamp_ms: record.timestamp, ..Message::default() };
+    for header in record.headers {
+        message.body = header.value.map(Bytes::copy_from_slice);
+    }
+    message.content_type = Some("text/plain".into());
+    message
+}
+
+fn rig() -> Rig {
+    Rig::with(Setup {
+        options: |options: &mut BrokerOptions| {
+            options.front_ends = vec![Kafka.name(), OTHER];
+            options.converters = vec![Converter {
+                front_end: OTHER,
+                reads_unnamed: false,
+                to_message: message_of,
+                address: None,
+                dead_letter: None,
+            }];
+        },
+        ..Setup::default()
+    })
+}
+
+async fn made(broker: &Broker, config: TopicConfig) -> Arc<Topic> {
+    let new = NewTopic { name: "t".into(), partitions: 1, config, internal: false, unlike: false };
+    broker.create_topics(&Caller::front_end(OTHER), vec![new]).await.remove(0).unwrap()
+}
+
+/// Has a front end append one batch; of the operator's it is a client's as it came.
+async fn append(broker: &Broker, topic: &Arc<Topic>, origin: FrontendNo, bodies: &[&str]) {
+    let caller = Caller::front_end(OTHER);
+    let target = AppendTarget::new(&caller, topic, 0, AppendAcks::InSync, origin).unwrap();
+    let mut batch = BatchBuilder::new(Compression::None);
+    for (at, body) in bodies.iter().enumerate() {
+        let body = Some(body.as_bytes());
+        let headers: &[(&[u8], Option<&[u8]>)] = &[(b"body", body)];
+        match origin {
+            FrontendNo::NONE => batch.push(at as i64, Some(b"key"), body, &[]),
+            _ => batch.push(at as i64, None, None, headers),
+        }
+    }
+    let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
+    let appending = broker.append(vec![target.append(batch).unwrap()]);
+    broker.flush();
+    appending.await.remove(0).unwrap();
+}
+
+/// A record as its reader sees it: offset, key, value and headers.
+type Read = (i64, Option<String>, Option<String>, Vec<(String, String)>);
+
+/// All there is from an offset on: the records, and the first and last offset of each batch.
+async fn read(raw: &mut Raw, fetch_offset: i64) -> (Vec<Read>, Vec<(i64, i64)>) {
+    let wanted = FetchPartition { fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() };
+    let request = FetchRequest {
+        min_bytes: 1,
+        session_epoch: -1,
+        topics: vec![FetchTopic { topic: "t".into(), partitions: vec![wanted], ..Default::default() }],
+        ..Default::default()
+    };
+    let response = raw.call(12, &request).await;
+    let answer = &response.responses[0].partitions[0];
+    assert_eq!(answer.error_code, 0);
+    let bytes = answer.records.as_ref().unwrap().to_bytes();
+    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    let (mut found, mut covered) = (Vec::new(), Vec::new());
+    for batch in split(&bytes) {
+        let (header, batch) = batch.unwrap();
+        verify_crc(batch).unwrap();
+        covered.push((header.base_offset.0, header.last_offset().0));
+        for record in &records(batch, 1 << 20).unwrap() {
+            let record = record.unwrap();
+            let headers = record.headers.map(|h| (text(Some(h.key)).unwrap(), text(h.value).unwrap()));
+            found.push((record.offset.0, text(record.key), text(record.value), headers.collect()));
+        }
+    }
+    (found, covered)
+}
+
+fn other(offset: i64, body: &str) -> Read {
+    (offset, None, Some(body.to_owned()), vec![("content-type".to_owned(), "text/plain".to_owned())])
+}
+
+fn own(offset: i64, body: &str) -> Read {
+    (offset, Some("key".to_owned()), Some(body.to_owned()), Vec::new())
+}
+
+#[tokio::test]
+async fn what_another_front_end_built_is_read_as_a_message_of_kafka() {
+    let rig = rig();
+    let topic = made(&rig.broker, TopicConfig::default()).await;
+    let number = topic.made_by;
+    append(&rig.broker, &topic, number, &["a", "b"]).await;
+    append(&rig.broker, &topic, FrontendNo::NONE, &["c"]).await;
+    append(&rig.broker, &topic, number, &["d"]).await;
+    let mut raw = rig.raw().await;
+    let (found, covered) = read(&mut raw, 0).await;
+    assert_eq!(found, [other(0, "a"), other(1, "b"), own(2, "c"), other(3, "d")]);
+    assert_eq!(covered, [(0, 1), (2, 2), (3, 3)]);
+    // A front end that this server does not know: as it is stored.
+    append(&rig.broker, &topic, FrontendNo(99), &["e"]).await;
+    let stored = (4, None, None, vec![("body".to_owned(), "e".to_owned())]);
+    assert_eq!(read(&mut raw, 4).await.0, [stored]);
+}
+
+#[tokio::test]
+async fn what_a_queue_is_done_with_is_a_gap() {
+    let rig = rig();
+    let topic = made(&rig.broker, TopicConfig::of_queue(QueueConfig::default())).await;
+    let number = topic.made_by;
+    append(&rig.broker, &topic, number, &["a", "b", "c"]).await;
+    append(&rig.broker, &topic, FrontendNo::NONE, &["d", "e", "f"]).await;
+    append(&rig.broker, &topic, FrontendNo::NONE, &["g"]).await;
+    append(&rig.broker, &topic, FrontendNo::NONE, &["h"]).await;
+    let (queues, caller) = (rig.broker.queues(), Caller::front_end(OTHER));
+    let target = QueueTarget::new(&caller, &topic).unwrap();
+    let owner = queues.owner();
+    for offset in 0..7 {
+        let getting = queues.get(&caller, target, owner, false);
+        rig.broker.flush();
+        assert_eq!(getting.await.unwrap().unwrap().offset, offset);
+    }
+    let mut raw = rig.raw().await;
+    // What is in flight is there.
+    let (found, _) = read(&mut raw, 0).await;
+    assert_eq!(found.len(), 8);
+    queues.settle(target, owner, [1..2, 3..4, 5..7]);
+    rig.broker.flush();
+    while queues.stats(target).unwrap().in_flight != 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (found, covered) = read(&mut raw, 0).await;
+    assert_eq!(found, [other(0, "a"), other(2, "c"), own(4, "e"), own(7, "h")]);
+    // The reader gets on over the gaps, and the batch that is as it was is given as it is.
+    assert_eq!(covered, [(0, 2), (3, 5), (6, 6), (7, 7)]);
+    assert_eq!(read(&mut raw, 6).await.0, [own(7, "h")]);
+}
