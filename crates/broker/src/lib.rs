@@ -34,6 +34,7 @@ mod publish;
 pub mod push;
 pub mod queue;
 mod read;
+mod relay;
 mod shard;
 mod state;
 mod stats;

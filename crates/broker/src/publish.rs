@@ -17,6 +17,8 @@ use crate::answer::Sleeper;
 use crate::append::{AppendRefusal, AppendTarget, Appended};
 use crate::caller::Caller;
 use crate::entry::Targets;
+use crate::open::block_on;
+use crate::shard::Shard;
 use crate::state::AppendOutcome;
 
 /// Partitions that one entry names at the most. For more of a shard a batch is stored again.
@@ -409,6 +411,22 @@ impl PublishCall {
         call.open -= 1;
         call.sleeper.wake(wakes);
     }
+}
+
+/// Publishes what was checked in those of all shards that its targets name, and waits for what becomes of it. Blocking.
+pub(crate) fn publish_in(shards: &[Arc<Shard>], publish: &Publish) -> Vec<PublishOutcome> {
+    let call = PublishCall::new(publish);
+    for id in publish.targets.shards() {
+        let shard = &shards[id.0 as usize];
+        shard.publish(publish, &call);
+        shard.submit();
+    }
+    let mut outcomes = PublishOutcomes::new(call, publish.targets.clone());
+    let mut all = Vec::new();
+    while let Some(outcome) = block_on(outcomes.next()) {
+        all.push(outcome);
+    }
+    all
 }
 
 /// What waits for one entry of a publish.

@@ -1,37 +1,36 @@
 //! The thread that publishes dead letters.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::Priority;
-use sabir_model::{AppendError, DeadLetterAddress, Facts, FrontendNo, Namespace, PartitionId, RecordFacts};
-use tracing::{debug, error};
+use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, PartitionId, RecordFacts};
+use tracing::error;
 
-use super::letters::{Group, Letters, empty_batch};
-use super::messages::{Flow, WaitingMessage, WaitingRun, each_message};
+use super::letters::{Group, Letters, bytes_of, empty_batch};
+use super::messages::{Flow, Found, WaitingMessage, WaitingRun, each_message};
+use super::put_off::PutOff;
 use super::target::{LetterTargets, Origin};
-use super::waiting::Turn;
+use super::waiting::{Dropped, Turn};
 use crate::answer::Waiter;
 use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord};
 use crate::definitions::Definitions;
-use crate::entry::{Body, DeadLettered, DeliveryError, DeliveryOutcome};
-use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch, targets_by_codec};
-use crate::open::block_on;
-use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishTargets};
+use crate::entry::{DeliveryError, DeliveryOutcome};
+use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
+use crate::relay::{Later, Relay, RelayedMessages};
 use crate::shard::{Leading, Shard};
-use crate::state::partition_of;
+use crate::state::{partition_of, subscription_of};
 use crate::timer::Alarm;
 
 /// Routes that are remembered.
 const ROUTES: usize = 4096;
-/// When it is tried again what could not be done, in milliseconds.
-const RETRY_MS: u64 = 100;
+/// When it is tried again what could not be done.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Publishes the dead letters of all shards that are led here.
 pub(crate) struct DeadLetterDriver {
@@ -43,9 +42,14 @@ pub(crate) struct DeadLetterDriver {
     alarm: Arc<Alarm>,
 }
 
-/// It cannot be done now, and is to be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Later;
+/// What the thread knows of a shard's letters while that is led.
+#[derive(Debug, Default)]
+struct Known {
+    /// In which term.
+    led_terms: u64,
+    relayed: RelayedMessages,
+    put_off: PutOff,
+}
 
 /// How far a queue's messages were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,34 +103,41 @@ impl DeadLetterDriver {
     /// Publishes dead letters until it is time to end.
     pub(crate) fn run(&self, has_ended: impl Fn() -> bool) {
         let mut scratch = RouteScratch::new(ROUTES);
+        let mut known: Vec<Known> = self.shards.iter().map(|_| Known::default()).collect();
         while !has_ended() {
-            let mut again = false;
-            for shard in &self.shards {
-                shard.contain("publish dead letters", || again |= self.look(shard, &mut scratch));
+            let mut again: Option<Duration> = None;
+            for (shard, known) in self.shards.iter().zip(&mut known) {
+                let mut after = None;
+                shard.contain("publish dead letters", || after = self.look(shard, known, &mut scratch));
+                again = again.into_iter().chain(after).min();
             }
-            self.alarm.wait(again.then_some(Duration::from_millis(RETRY_MS)));
+            self.alarm.wait(again);
         }
     }
 
-    /// Proposes what waits in a shard. Tells whether it is to be looked again after a while, whatever is told.
-    fn look(&self, shard: &Shard, scratch: &mut RouteScratch) -> bool {
+    /// Proposes what waits in a shard. Tells when it is to be looked again, whatever is told.
+    fn look(&self, shard: &Shard, known: &mut Known, scratch: &mut RouteScratch) -> Option<Duration> {
         let (led_terms, is_new) = match shard.dead_letters.turn() {
-            _ if shard.is_stopped() => return false,
-            Turn::Rest => return false,
-            Turn::Busy => return true,
+            _ if shard.is_stopped() => return None,
+            Turn::Rest => return None,
+            Turn::Busy => return Some(RETRY),
             Turn::Look { led_terms, is_new } => (led_terms, is_new),
         };
+        if known.led_terms != led_terms {
+            *known = Known { led_terms, ..Known::default() };
+        }
         if is_new {
             let waiting: Vec<_> = shard.state.read().subscriptions.dead_lettering().collect();
             shard.dead_letters.list(waiting);
         }
+        shard.dead_letters.list(known.put_off.take_due(Instant::now()));
         let (mut letters, mut later) = (Letters::default(), Vec::new());
         for _ in 0..shard.dead_letters.len() {
             if letters.is_full(None) {
                 break;
             }
             let Some(queue) = shard.dead_letters.next() else { break };
-            match self.collect(shard, queue, &mut letters, scratch) {
+            match self.collect(shard, known, queue, &mut letters, scratch) {
                 Ok(Collected::Nothing) => {}
                 Ok(Collected::All) => letters.queues.push(queue),
                 Ok(Collected::Some) => later.push(queue),
@@ -135,27 +146,31 @@ impl DeadLetterDriver {
         }
         let waits = !later.is_empty();
         shard.dead_letters.list(later);
-        if letters.is_empty() {
-            return waits;
+        if !letters.is_empty() {
+            propose(shard, letters, led_terms);
+        } else if !waits {
+            return known.put_off.left(Instant::now());
         }
-        propose(shard, letters, led_terms);
-        true
+        Some(RETRY)
     }
 
     /// Adds what waits in a queue to an entry, as far as that has room.
     fn collect(
         &self,
         shard: &Shard,
+        known: &mut Known,
         queue: SubscriptionNo,
         letters: &mut Letters,
         scratch: &mut RouteScratch,
     ) -> Result<Collected, Later> {
-        let waiting = waiting(shard, queue, letters.room());
+        let waiting = waiting(shard, queue, &known.put_off, letters.room());
+        known.relayed.keep(partition_of(queue), |offset| may_wait(&waiting, offset));
         if waiting.is_empty() {
             return Ok(Collected::Nothing);
         }
         let Some(source) = self.source(shard, partition_of(queue))? else { return Ok(Collected::Nothing) };
-        let mut collecting = Collecting { driver: self, shard, source, letters, open: None, later: false };
+        let mut collecting =
+            Collecting { driver: self, shard, known, source, letters, open: None, later: false };
         let mut is_full = false;
         let read = each_message(shard, partition_of(queue), &waiting, |message| {
             is_full = collecting.letters.is_full(collecting.open.as_ref());
@@ -211,45 +226,20 @@ impl DeadLetterDriver {
     }
 
     /// Publishes a group where it goes outside its shard's entry, and waits for it to be taken or refused.
-    fn publish(&self, shard: &Shard, group: &Group) -> Result<(), Later> {
-        for targets in targets_by_codec(group.targets.elsewhere.clone()).unwrap_or_default() {
-            self.publish_in_codec(shard, group, &targets)?;
+    fn publish(&self, shard: &Shard, relayed: &mut RelayedMessages, group: &Group) -> Result<(), Later> {
+        if group.targets.elsewhere.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn publish_in_codec(&self, shard: &Shard, group: &Group, targets: &PublishTargets) -> Result<(), Later> {
-        match self.publish_to(group, targets) {
-            Err(AppendError::Shard(_)) => Err(Later),
-            // One of them takes nothing so large: that is no reason for others not to have it.
-            Err(AppendError::TooLarge) if targets.targets().len() > 1 => {
-                let each = targets.targets().iter().map(|target| PublishTargets::new(vec![target.clone()]));
-                each.flatten().try_for_each(|one| self.publish_in_codec(shard, group, &one))
-            }
-            Err(error) => {
-                debug!(%error, "dead letters are not taken");
-                shard.dead_letters.counters.refused.fetch_add(group.count.into(), Relaxed);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn publish_to(&self, group: &Group, targets: &PublishTargets) -> Result<(), AppendError> {
-        let batch = group.batch.clone().build_checked(&targets.rules(), self.clock.wall_ms());
-        let Ok(batch) = batch else { return Err(AppendError::TooLarge) };
-        let mut publish = Publish { partial: true, ..Publish::new(targets.clone(), [batch]) };
-        publish.batches[0].facts = group.said();
-        if publish.check(&group.caller).is_err() {
-            return Err(AppendError::UnknownPartition);
-        }
-        let call = PublishCall::new(&publish);
-        for id in targets.shards() {
-            let shard = &self.shards[id.0 as usize];
-            shard.publish(&publish, &call);
-            shard.submit();
-        }
-        block_on(PublishOutcomes::new(call, targets.clone()).confirmed())
+        let relay = Relay {
+            caller: &group.caller,
+            queue: group.queue,
+            offsets: group.first..group.end(),
+            batch: &group.batch,
+            facts: group.said(),
+        };
+        let outcome = relay.publish(&self.shards, &group.targets.elsewhere, relayed, self.clock.wall_ms());
+        shard.dead_letters.counters.dropped(Dropped { refused: outcome.refused, ..Dropped::default() });
+        if outcome.later { Err(Later) } else { Ok(()) }
     }
 }
 
@@ -257,6 +247,7 @@ impl DeadLetterDriver {
 struct Collecting<'a> {
     driver: &'a DeadLetterDriver,
     shard: &'a Shard,
+    known: &'a mut Known,
     source: Source<'a>,
     letters: &'a mut Letters,
     /// The messages that were added last, which the next one may join.
@@ -273,12 +264,19 @@ impl Collecting<'_> {
     }
 
     fn try_add(&mut self, message: &WaitingMessage<'_>, scratch: &mut RouteScratch) -> Result<(), Later> {
-        let Some(to) = self.source.to.clone() else { return self.drop_message(message) };
+        let Some(to) = self.source.to.clone() else {
+            return self.drop_message(message, Dropped { unroutable: 1, ..Dropped::default() });
+        };
         let Destination { address, caller, converter, number } = &*to;
         let (topic, driver) = (self.source.topic.clone(), self.driver);
-        let (Some((origin, record)), Some(dead_letter)) = (message.record, converter.dead_letter) else {
-            self.shard.dead_letters.counters.unreadable.fetch_add(1, Relaxed);
-            return self.drop_message(message);
+        let unreadable = Dropped { unreadable: 1, ..Dropped::default() };
+        let (origin, record) = match message.found {
+            Found::Record(origin, record) => (origin, record),
+            Found::Gone => return self.drop_message(message, unreadable),
+            Found::Unreadable => return self.put_off(message),
+        };
+        let Some(dead_letter) = converter.dead_letter else {
+            return self.drop_message(message, unreadable);
         };
         let death = DeadLetter {
             queue: &topic.name,
@@ -297,10 +295,7 @@ impl Collecting<'_> {
             let written = driver.writer(origin).map(|writer| (writer.to_message)(record));
             written.iter().for_each(|written| dead_letter(&DeadRecord::Other(written), &death, &mut each));
         }
-        added.unwrap_or_else(|| {
-            self.shard.dead_letters.counters.unreadable.fetch_add(1, Relaxed);
-            self.drop_message(message)
-        })
+        added.unwrap_or_else(|| self.drop_message(message, unreadable))
     }
 
     fn route(
@@ -318,26 +313,26 @@ impl Collecting<'_> {
             attributes: address.attributes,
             queues: &|_| None,
         };
-        let counters = &self.shard.dead_letters.counters;
         let route = match self.driver.exchanges.route_dead(caller, address.exchange, &publication, scratch) {
             Ok(route) => route,
             Err(RouteError::Shard(_)) => return Err(Later),
             Err(RouteError::NoExchange | RouteError::Internal | RouteError::Key(_)) => Arc::default(),
         };
         let of = Origin { shard: self.shard.id, front_end: number, hash: address.hash };
-        let mut targets = LetterTargets::default();
+        let (mut targets, mut dropped) = (LetterTargets::default(), Dropped::default());
         for topic in route.topics() {
             if letter.deaths.is_cycle(&topic.name) {
-                counters.cycles.fetch_add(1, Relaxed);
+                dropped.cycles += 1;
             } else if !targets.add(caller, topic, of) {
-                counters.refused.fetch_add(1, Relaxed);
+                dropped.refused += 1;
             }
         }
         if targets.is_empty() {
-            counters.unroutable.fetch_add(u64::from(route.is_empty()), Relaxed);
-            return self.drop_message(message);
+            dropped.unroutable += u64::from(route.is_empty());
+            return self.drop_message(message, dropped);
         }
-        self.join(message, letter, targets, (caller, number), time_ms)
+        targets.leave_out(&self.known.relayed, self.source.queue, message.offset);
+        self.join(message, letter, targets, (caller, number), time_ms, dropped)
     }
 
     /// Adds a message to those that go to the same targets.
@@ -348,9 +343,11 @@ impl Collecting<'_> {
         targets: LetterTargets,
         (caller, origin): (&Caller, FrontendNo),
         time_ms: i64,
+        dropped: Dropped,
     ) -> Result<(), Later> {
         let (offset, reason) = (message.offset, message.reason);
-        if !self.open.as_ref().is_some_and(|open| open.goes_on(offset, reason, &targets)) {
+        let goes_on = |open: &Group| open.goes_on((offset, reason), &targets, bytes_of(letter));
+        if !self.open.as_ref().is_some_and(goes_on) {
             self.close()?;
             self.open = Some(Group {
                 queue: self.source.queue,
@@ -362,20 +359,25 @@ impl Collecting<'_> {
                 targets,
                 batch: empty_batch(),
                 facts: RecordFacts::new(),
+                facts_bytes: 0,
+                dropped: Dropped::default(),
             });
         }
-        let open = self.open.as_mut().expect("it was put there");
-        open.batch.push(time_ms, letter.key, letter.value, letter.headers);
-        if open.facts.push(letter.address.facts.clone()).is_err() {
-            open.facts.push(Facts::default()).expect("it has no names");
-        }
-        open.count += 1;
+        self.open.as_mut().expect("it was put there").push(time_ms, letter, dropped);
         Ok(())
     }
 
-    fn drop_message(&mut self, message: &WaitingMessage<'_>) -> Result<(), Later> {
+    fn drop_message(&mut self, message: &WaitingMessage<'_>, dropped: Dropped) -> Result<(), Later> {
         self.close()?;
         self.letters.settle(self.source.queue, message.offset, 1, message.reason);
+        self.letters.dropped.add(dropped);
+        Ok(())
+    }
+
+    /// It stays where it is, and those behind it do not wait for it.
+    fn put_off(&mut self, message: &WaitingMessage<'_>) -> Result<(), Later> {
+        self.close()?;
+        self.known.put_off.put(subscription_of(self.source.queue), message.offset, Instant::now());
         Ok(())
     }
 
@@ -385,12 +387,11 @@ impl Collecting<'_> {
         if group.is_large() {
             group.targets.all_elsewhere();
         }
-        if !group.targets.elsewhere.is_empty()
-            && let Err(later) = self.driver.publish(self.shard, &group)
-        {
+        if let Err(later) = self.driver.publish(self.shard, &mut self.known.relayed, &group) {
             self.later = true;
             return Err(later);
         }
+        self.letters.dropped.add(group.dropped);
         self.letters.published[group.reason as usize] += u64::from(group.count);
         if group.targets.here.is_empty() {
             self.letters.settle(group.queue, group.first, group.count, group.reason);
@@ -401,45 +402,47 @@ impl Collecting<'_> {
     }
 }
 
-/// What waits in a queue, so many messages at the most.
-fn waiting(shard: &Shard, queue: SubscriptionNo, most: u64) -> Vec<WaitingRun> {
+/// What waits in a queue and is not put off, so many messages at the most.
+fn waiting(shard: &Shard, queue: SubscriptionNo, put_off: &PutOff, most: u64) -> Vec<WaitingRun> {
     let state = shard.state.read();
     let Some(subscription) = state.subscriptions.get(queue) else { return Vec::new() };
+    let put_off = put_off.of(queue);
     let (mut all, mut left) = (Vec::new(), most);
-    for (messages, reason) in subscription.dead_letters() {
-        let count = (messages.end - messages.start).min(left);
-        all.push((messages.start..messages.start + count, reason));
-        left -= count;
-        if left == 0 {
-            break;
+    for (run, reason) in subscription.dead_letters() {
+        let others = put_off.into_iter().flat_map(|put_off| put_off.others(run.clone()));
+        for part in others.chain(put_off.is_none().then(|| run.clone())) {
+            let count = (part.end - part.start).min(left);
+            all.push((part.start..part.start + count, reason));
+            left -= count;
+            if left == 0 {
+                return all;
+            }
         }
     }
     all
 }
 
+/// Whether a message is among those that wait, or behind them.
+fn may_wait(waiting: &[WaitingRun], offset: u64) -> bool {
+    let at = waiting.partition_point(|(run, _)| run.end <= offset);
+    waiting.get(at).is_some_and(|(run, _)| run.contains(&offset)) || (at > 0 && at == waiting.len())
+}
+
 fn propose(shard: &Shard, letters: Letters, led_terms: u64) {
-    let Letters { body, payload, queues, published, .. } = letters;
+    let Letters { body, payload, queues, published, dropped, .. } = letters;
     let waiting = shard.dead_letters.clone();
-    waiting.begin();
+    waiting.begin(led_terms);
     // What a shard does not take is tried again after a while.
     let decided = move |outcome: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {
         let is_decided = !matches!(outcome, Err(DeliveryError::Shard(_)));
         if is_decided {
             waiting.counters.published(&published);
+            waiting.counters.dropped(dropped);
         }
         waiting.end(led_terms, &queues, is_decided);
     };
-    let mut encoded = Vec::new();
-    body.encode(&mut encoded);
     let payload = (!payload.is_empty()).then_some(&payload[..]);
     let priority = if payload.is_some() { Priority::Ordinary } else { Priority::Reserve };
-    let waiter = Some(Waiter::then(decided));
-    if let Err((failure, Some(waiter))) =
-        shard.push_with(priority, DeadLettered::KIND, (&encoded, payload), waiter)
-    {
-        let mut wakes = WakeBatch::default();
-        waiter.fail(failure, &mut wakes);
-        wakes.deliver();
-    }
+    shard.propose_with(priority, &body, payload, Waiter::then(decided));
     shard.submit();
 }

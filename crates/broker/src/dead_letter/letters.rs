@@ -6,14 +6,20 @@ use sabir_model::batch::{BatchBuilder, BatchHeader, Compression};
 use sabir_model::{Facts, FrontendNo, PartitionId, RecordFacts};
 
 use super::target::LetterTargets;
+use super::waiting::Dropped;
 use crate::caller::Caller;
+use crate::converter::DeadLetterRecord;
 use crate::entry::{DeadLettered, DeadLetters, PublishedLetters};
 
-/// Messages of one entry, and bytes of its batches, about.
+/// Messages of one entry, bytes of its batches and of what is said of their records, and targets that it names, about.
 const MOST: u64 = 1024;
 const MOST_BYTES: usize = 256 << 10;
-/// A batch that is larger is published by itself.
+const MOST_TARGETS: usize = 8192;
+/// A batch that is larger, or is for more targets, is published by itself.
 const LARGEST: usize = 512 << 10;
+const LARGEST_TARGETS: usize = 4096;
+/// Bytes that a record takes beside its key, value and headers in a batch, at the most.
+const RECORD_OVERHEAD: usize = 64;
 
 /// Messages in a row that go to the same targets.
 #[derive(Debug)]
@@ -27,20 +33,51 @@ pub(super) struct Group {
     pub(super) targets: LetterTargets,
     pub(super) batch: BatchBuilder,
     pub(super) facts: RecordFacts,
+    /// Bytes that the names in the facts have.
+    pub(super) facts_bytes: usize,
+    /// Copies of its messages that go nowhere.
+    pub(super) dropped: Dropped,
 }
 
 impl Group {
-    /// Whether a message belongs to it that stands at that place.
-    pub(super) fn goes_on(&self, offset: u64, reason: DeathReason, targets: &LetterTargets) -> bool {
-        self.first + u64::from(self.count) == offset
+    /// Whether a message of so many bytes belongs to it that stands at that place.
+    pub(super) fn goes_on(
+        &self,
+        (offset, reason): (u64, DeathReason),
+        targets: &LetterTargets,
+        bytes: usize,
+    ) -> bool {
+        self.end() == offset
             && self.reason == reason
+            && self.bytes() < MOST_BYTES
+            && self.batch.bytes() + bytes <= self.targets.most_bytes()
             && self.targets.are(targets)
-            && self.batch.bytes() < MOST_BYTES
+    }
+
+    /// The offset behind its last message.
+    pub(super) fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+
+    fn bytes(&self) -> usize {
+        self.batch.bytes() + self.facts_bytes
+    }
+
+    /// Adds its next message.
+    pub(super) fn push(&mut self, time_ms: i64, letter: &DeadLetterRecord<'_>, dropped: Dropped) {
+        self.batch.push(time_ms, letter.key, letter.value, letter.headers);
+        let facts = letter.address.facts.clone();
+        self.facts_bytes += names_of(&facts);
+        if self.facts.push(facts).is_err() {
+            self.facts.push(Facts::default()).expect("it has no names");
+        }
+        self.dropped.add(dropped);
+        self.count += 1;
     }
 
     /// Whether it does not fit an entry.
     pub(super) fn is_large(&self) -> bool {
-        self.batch.bytes() > LARGEST
+        self.bytes() > LARGEST || self.targets.here.len() > LARGEST_TARGETS
     }
 
     /// What queues must know of its messages, if anything.
@@ -59,14 +96,21 @@ pub(super) struct Letters {
     pub(super) queues: Vec<SubscriptionNo>,
     /// How many messages of it go somewhere, by reason.
     pub(super) published: [u64; 4],
+    /// Messages and copies that go nowhere.
+    pub(super) dropped: Dropped,
     messages: u64,
+    targets: usize,
+    facts_bytes: usize,
 }
 
 impl Letters {
     /// Whether no further message is to come.
     pub(super) fn is_full(&self, open: Option<&Group>) -> bool {
-        let (count, bytes) = open.map_or((0, 0), |group| (group.count.into(), group.batch.bytes()));
-        self.messages + count >= MOST || self.payload.len() + bytes >= MOST_BYTES
+        let of = |group: &Group| (u64::from(group.count), group.bytes(), group.targets.here.len());
+        let (count, bytes, targets) = open.map_or((0, 0, 0), of);
+        self.messages + count >= MOST
+            || self.payload.len() + self.facts_bytes + bytes >= MOST_BYTES
+            || self.targets + targets >= MOST_TARGETS
     }
 
     /// How many more messages it may name.
@@ -95,6 +139,8 @@ impl Letters {
     /// Adds messages that are published in their shard.
     pub(super) fn publish(&mut self, group: Group) {
         self.messages += u64::from(group.count);
+        self.targets += group.targets.here.len();
+        self.facts_bytes += group.facts_bytes;
         let facts = group.said().map(Box::new);
         let Group { queue, first, count, reason, origin, targets, batch, .. } = group;
         let batch = batch.build();
@@ -104,6 +150,17 @@ impl Letters {
         self.payload.extend_from_slice(&batch);
         self.body.letters.push(DeadLetters { queue, first, count, reason, published: Some(published) });
     }
+}
+
+/// Bytes that a message takes in a batch, at the most.
+pub(super) fn bytes_of(letter: &DeadLetterRecord<'_>) -> usize {
+    let len = |of: Option<&[u8]>| of.map_or(0, <[u8]>::len);
+    let headers = letter.headers.iter().map(|(key, value)| key.len() + len(*value) + RECORD_OVERHEAD);
+    len(letter.key) + len(letter.value) + headers.sum::<usize>() + RECORD_OVERHEAD
+}
+
+fn names_of(facts: &Facts) -> usize {
+    [&facts.group, &facts.message_id].into_iter().flatten().map(|name| name.len()).sum()
 }
 
 /// A batch for one group's messages.

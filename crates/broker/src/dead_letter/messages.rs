@@ -27,17 +27,28 @@ pub(super) enum Flow {
 /// Messages that wait, in a row, all for one reason.
 pub(super) type WaitingRun = (Range<u64>, DeathReason);
 
-/// A message that waits; none where it cannot be read.
+/// A message that waits.
 pub(super) struct WaitingMessage<'a> {
     pub(super) offset: u64,
     pub(super) reason: DeathReason,
-    pub(super) record: Option<(FrontendNo, &'a RecordView<'a>)>,
+    pub(super) found: Found<'a>,
+}
+
+/// What is found where a message stands.
+#[derive(Clone, Copy)]
+pub(super) enum Found<'a> {
+    /// A record, and the front end that wrote it.
+    Record(FrontendNo, &'a RecordView<'a>),
+    /// Nothing any more.
+    Gone,
+    /// What cannot be read: the disk errs, or it is damaged.
+    Unreadable,
 }
 
 /// Gives the messages of a queue, in their order.
 ///
 /// # Errors
-/// They cannot be read now.
+/// None of them can be read now.
 pub(super) fn each_message(
     shard: &Shard,
     queue: PartitionId,
@@ -73,24 +84,32 @@ impl Reading {
         let from = Offset(i64::try_from(self.at).expect("offsets count from 0"));
         let spec = ReadSpec { partition: queue, from, max_bytes: most, min_one: true };
         match shard.read_blocking(&spec) {
-            Ok(fetched) if fetched.slices.is_empty() => Ok(self.skip_to(self.end, each)),
+            Ok(fetched) if fetched.slices.is_empty() => Ok(self.skip_to(self.end, Found::Gone, each)),
             Ok(fetched) => {
                 for slice in &fetched.slices {
-                    if self.take(slice, each) == Flow::Stop {
+                    if self.take(shard, queue, slice, each) == Flow::Stop {
                         return Ok(Flow::Stop);
                     }
                 }
                 Ok(Flow::On)
             }
-            Err(ReadError::Corrupt | ReadError::OutOfRange { .. }) => Ok(self.skip_to(self.at + 1, each)),
+            Err(ReadError::OutOfRange { .. }) => Ok(self.skip_to(self.at + 1, Found::Gone, each)),
+            Err(ReadError::Corrupt | ReadError::Storage) if !shard.is_stopped() => {
+                Ok(self.skip_to(self.at + 1, Found::Unreadable, each))
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// What lies before an offset is not to be had.
-    fn skip_to(&mut self, to: u64, each: &mut impl FnMut(&WaitingMessage<'_>) -> Flow) -> Flow {
+    /// Of what lies before an offset no record was found.
+    fn skip_to(
+        &mut self,
+        to: u64,
+        found: Found<'_>,
+        each: &mut impl FnMut(&WaitingMessage<'_>) -> Flow,
+    ) -> Flow {
         while self.at < to.min(self.end) {
-            let message = WaitingMessage { offset: self.at, reason: self.reason, record: None };
+            let message = WaitingMessage { offset: self.at, reason: self.reason, found };
             if each(&message) == Flow::Stop {
                 return Flow::Stop;
             }
@@ -99,7 +118,14 @@ impl Reading {
         Flow::On
     }
 
-    fn take(&mut self, slice: &Slice, each: &mut impl FnMut(&WaitingMessage<'_>) -> Flow) -> Flow {
+    /// Of a batch that was read, records that are not found are damaged: queues' batches have no gaps.
+    fn take(
+        &mut self,
+        shard: &Shard,
+        queue: PartitionId,
+        slice: &Slice,
+        each: &mut impl FnMut(&WaitingMessage<'_>) -> Flow,
+    ) -> Flow {
         let bytes = slice.joined();
         for batch in split(&bytes).flatten() {
             let Ok(found) = records(batch.1, RECORDS_MAX) else { continue };
@@ -108,16 +134,21 @@ impl Reading {
                 if offset < self.at || offset >= self.end {
                     continue;
                 }
-                if self.skip_to(offset, each) == Flow::Stop {
+                if self.skip_to(offset, Found::Unreadable, each) == Flow::Stop {
                     return Flow::Stop;
                 }
-                let record = Some((slice.origin, &record));
-                if each(&WaitingMessage { offset, reason: self.reason, record }) == Flow::Stop {
+                let found = Found::Record(slice.origin, &record);
+                if each(&WaitingMessage { offset, reason: self.reason, found }) == Flow::Stop {
                     return Flow::Stop;
                 }
                 self.at += 1;
             }
         }
-        self.skip_to(u64::try_from(slice.next_offset.0).unwrap_or(0), each)
+        let next = u64::try_from(slice.next_offset.0).unwrap_or(0);
+        if self.at < next.min(self.end) {
+            let at = Offset(i64::try_from(self.at).expect("offsets count from 0"));
+            shard.damaged(queue, at, ReadError::Corrupt);
+        }
+        self.skip_to(next, Found::Unreadable, each)
     }
 }

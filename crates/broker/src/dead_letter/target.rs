@@ -7,6 +7,7 @@ use sabir_model::{FrontendNo, PartitionId, ShardId};
 use crate::append::{AppendAcks, AppendTarget};
 use crate::caller::Caller;
 use crate::catalog::Topic;
+use crate::relay::RelayedMessages;
 
 /// Where a message goes.
 #[derive(Debug, Default)]
@@ -35,6 +36,19 @@ impl LetterTargets {
 
     pub(super) fn is_empty(&self) -> bool {
         self.here.is_empty() && self.elsewhere.is_empty()
+    }
+
+    /// Leaves out those that have decided on the message before.
+    pub(super) fn leave_out(&mut self, relayed: &RelayedMessages, queue: PartitionId, offset: u64) {
+        let is_open = |target: &AppendTarget| !relayed.is_decided(queue, offset, target.partition);
+        self.here.retain(is_open);
+        self.elsewhere.retain(is_open);
+    }
+
+    /// Bytes of a batch that all of them take.
+    pub(super) fn most_bytes(&self) -> usize {
+        let all = self.here.iter().chain(&self.elsewhere);
+        all.map(|target| target.topic.config.max_message_bytes as usize).min().unwrap_or(usize::MAX)
     }
 
     /// All of them are published to.

@@ -110,8 +110,11 @@ impl ShardDeadLetters {
         queues.into_iter().for_each(|queue| waiting.list(queue));
     }
 
-    pub(super) fn begin(&self) {
-        self.waiting.lock().is_under_way = true;
+    /// An entry of that term is under way.
+    pub(super) fn begin(&self, led_terms: u64) {
+        let mut waiting = self.waiting.lock();
+        // Another term waits for no entry of this one.
+        waiting.is_under_way |= waiting.led_terms == led_terms;
     }
 
     /// An entry of that term is decided, or lost: its queues are looked at again. Whether that is at once.
@@ -147,10 +150,28 @@ impl Leading for ShardDeadLetters {
 pub(super) struct Counters {
     /// By reason, as in [`DeathReason::ALL`](sabir_delivery::policy::DeathReason::ALL).
     published: [AtomicU64; 4],
-    pub(super) unroutable: AtomicU64,
-    pub(super) cycles: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) unreadable: AtomicU64,
+    unroutable: AtomicU64,
+    cycles: AtomicU64,
+    refused: AtomicU64,
+    unreadable: AtomicU64,
+}
+
+/// Messages and copies that go nowhere, as [`DeadLetterStats`] has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Dropped {
+    pub(super) unroutable: u64,
+    pub(super) cycles: u64,
+    pub(super) refused: u64,
+    pub(super) unreadable: u64,
+}
+
+impl Dropped {
+    pub(super) fn add(&mut self, more: Self) {
+        self.unroutable += more.unroutable;
+        self.cycles += more.cycles;
+        self.refused += more.refused;
+        self.unreadable += more.unreadable;
+    }
 }
 
 /// What became of dead letters since the start of the process.
@@ -159,13 +180,13 @@ pub struct DeadLetterStats {
     /// Those that went somewhere, by the reason for which they were given up, in the order of
     /// [`DeathReason::ALL`](sabir_delivery::policy::DeathReason::ALL).
     pub published: [u64; 4],
-    /// Those that went nowhere: there is no such exchange any more, or nothing is bound there that takes them.
+    /// Those that went nowhere: their queue has no address any more, there is no such exchange, or nothing is bound there that takes them.
     pub unroutable: u64,
     /// Copies for queues that the message came from, nobody having rejected it since.
     pub cycles: u64,
     /// Copies that their target did not take.
     pub refused: u64,
-    /// Those that could not be read, or of whose form no front end here knows.
+    /// Those that were not there any more, or of whose form no front end here knows. What reads as damaged stays in its queue, and is tried again.
     pub unreadable: u64,
 }
 
@@ -174,6 +195,14 @@ impl Counters {
         for (count, more) in self.published.iter().zip(more) {
             count.fetch_add(*more, Relaxed);
         }
+    }
+
+    pub(super) fn dropped(&self, more: Dropped) {
+        let Dropped { unroutable, cycles, refused, unreadable } = more;
+        self.unroutable.fetch_add(unroutable, Relaxed);
+        self.cycles.fetch_add(cycles, Relaxed);
+        self.refused.fetch_add(refused, Relaxed);
+        self.unreadable.fetch_add(unreadable, Relaxed);
     }
 }
 
@@ -217,7 +246,9 @@ mod tests {
             (letters.len(), letters.next(), letters.next(), letters.next()),
             (2, Some(ONE), Some(TWO), None)
         );
-        letters.begin();
+        letters.begin(0);
+        assert_eq!(letters.turn(), Turn::Look { led_terms: 1, is_new: false }, "that was another term's");
+        letters.begin(1);
         assert_eq!(letters.turn(), Turn::Busy);
         letters.end(0, &[ONE], true);
         assert_eq!((letters.turn(), letters.len()), (Turn::Busy, 0), "that was another term's");

@@ -62,17 +62,23 @@ impl Shard {
 
     /// The same on a thread of its own. Blocking.
     pub(crate) fn read_blocking(&self, spec: &ReadSpec) -> Result<Fetched, ReadError> {
-        let (mut plan, mut loaded) = (Plan::new(spec.from, spec.max_bytes), None);
-        for _ in 0..LOADS {
-            match self.plan(spec.partition, &mut plan, loaded.as_deref())? {
-                Step::Ready => break,
-                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
-            }
-        }
+        let plan = self.plan_blocking(spec.partition, Plan::new(spec.from, spec.max_bytes))?;
         let assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
         let slices = self.assemble(assembly, spec.partition, &plan.pieces)?.finish();
         let (high_watermark, log_start) = (plan.high_watermark, plan.log_start);
         Ok(Fetched { high_watermark, last_stable: high_watermark, log_start, slices })
+    }
+
+    /// Plans a read, and waits for pages. What is planned is answered, however much more was asked for.
+    pub(super) fn plan_blocking(&self, partition: PartitionId, mut plan: Plan) -> Result<Plan, ReadError> {
+        let mut loaded = None;
+        for _ in 0..LOADS {
+            match self.plan(partition, &mut plan, loaded.as_deref())? {
+                Step::Ready => return Ok(plan),
+                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
+            }
+        }
+        if plan.pieces.is_empty() { Err(ReadError::Storage) } else { Ok(plan) }
     }
 
     /// Plans a read. What is planned is answered, however much more was asked for.

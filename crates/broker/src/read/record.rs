@@ -5,13 +5,10 @@ use sabir_model::batch::verify_crc;
 use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, Sequence};
 
 use super::assemble::take_stored;
-use super::plan::{Piece, Plan, Step};
+use super::plan::{Piece, Plan};
 use super::source::Got;
 use crate::partition::{Run, RunKind};
 use crate::shard::Shard;
-
-/// How often a plan may ask for a page.
-const LOADS: usize = 4;
 
 /// A batch and where it lies.
 #[derive(Debug, Clone)]
@@ -46,13 +43,7 @@ impl Shard {
     }
 
     fn run_at(&self, id: PartitionId, offset: Offset) -> Result<Option<Run>, ReadError> {
-        let (mut plan, mut loaded) = (Plan::new(offset, 1), None);
-        for _ in 0..LOADS {
-            match self.plan(id, &mut plan, loaded.as_deref())? {
-                Step::Ready => break,
-                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
-            }
-        }
+        let plan = self.plan_blocking(id, Plan::new(offset, 1))?;
         Ok(plan.pieces.first().map(|piece| piece.run))
     }
 }

@@ -242,9 +242,21 @@ impl Shard {
 
     /// Pushes an entry whose outcome goes to `waiter`; one that is not taken is answered at once.
     pub(crate) fn propose<B: Body>(&self, priority: Priority, body: &B, waiter: Waiter) {
+        self.propose_with(priority, body, None, waiter);
+    }
+
+    /// The same of an entry that may have a payload.
+    pub(crate) fn propose_with<B: Body>(
+        &self,
+        priority: Priority,
+        body: &B,
+        payload: Option<&[u8]>,
+        waiter: Waiter,
+    ) {
         let mut encoded = Vec::new();
         body.encode(&mut encoded);
-        if let Err((error, Some(waiter))) = self.push(priority, B::KIND, &encoded, Some(waiter)) {
+        let pushed = self.push_with(priority, B::KIND, (&encoded, payload), Some(waiter));
+        if let Err((error, Some(waiter))) = pushed {
             let mut wakes = WakeBatch::default();
             waiter.fail(error, &mut wakes);
             wakes.deliver();

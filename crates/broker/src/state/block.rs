@@ -182,11 +182,10 @@ impl ShardState {
 
     fn publish_dead(&mut self, letter: &DeadLetters, offset: u32, at: &At) {
         let Some(published) = &letter.published else { return };
-        let targets = published.targets.len();
         let outcome = self.partitions.append(&letter.append(published), (offset, published.len), at);
-        let is_whole = |target: &usize| outcome.at(*target).is_ok_and(|taken| taken.records == letter.count);
-        let whole = (0..targets).filter(is_whole).count();
-        self.partitions.counters.dead_letters_refused += (targets - whole) as u64;
+        let taken = |target| outcome.at(target).map_or(0, |taken| taken.records.min(letter.count));
+        let refused = (0..published.targets.len()).map(|target| u64::from(letter.count - taken(target)));
+        self.partitions.counters.dead_letters_refused += refused.sum::<u64>();
     }
 
     /// What is bound to a topic goes with it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -13,8 +14,10 @@ use sabir_model::{
 };
 use sabir_routing::NoAttributes;
 
+use super::faults::place_of;
 use super::rig::{create, read, soon, until, values};
 use super::sim::{Machine, Seam};
+use crate::catalog::Partition;
 use crate::exchange::{ExchangeKind, ExchangeSpec, NamedBinding, NamedDestination};
 use crate::queue::QueueTarget;
 use crate::state::subscription_of;
@@ -323,6 +326,124 @@ async fn many_at_once_go_in_pieces_and_hold_up_nobody() {
     came.retain(|id| *id < 5_000);
     assert!(came == all);
     machine.agrees_with_replay(&broker);
+    close(broker).await;
+}
+
+/// Binds queues to a fanout exchange that takes dead letters.
+async fn fanout(broker: &Broker, queues: &[String]) {
+    let spec = ExchangeSpec { internal: true, ..ExchangeSpec::of(ExchangeKind::Fanout) };
+    broker.exchanges().declare(&Caller::OPERATOR, "dlx", spec).await.unwrap();
+    let to = |name: &String| NamedBinding::keyed("dlx", NamedDestination::Queue(name.clone()), b"");
+    let binding: Vec<_> =
+        queues.iter().map(|name| broker.exchanges().bind(&Caller::OPERATOR, to(name))).collect();
+    for bound in binding {
+        bound.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn where_one_target_takes_nothing_now_the_others_have_each_message_once() {
+    let machine = Machine::new(5, 3, Seam::Told);
+    let broker = open(&machine);
+    let (lates, ends) = (machine.late.lock().clone(), Arc::new(AtomicBool::new(false)));
+    let committing = std::thread::spawn({
+        let (lates, ends) = (lates.clone(), ends.clone());
+        move || {
+            while !ends.load(SeqCst) {
+                lates.iter().for_each(|late| late.commit_all());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let names: Vec<String> = (0..12).map(|number| format!("t{number}")).collect();
+    let mut targets = Vec::new();
+    for name in &names {
+        targets.push(*create(&broker, name, 3).await.partition(7 % 3).unwrap());
+    }
+    fanout(&broker, &names).await;
+    let work = queue(&broker, "work", to("dlx", None)).await;
+    let own = work.partitions[0].shard;
+    let other = targets.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let count = |target: &Partition| {
+        let state = broker.inner.shards[target.shard.0 as usize].state.read();
+        state.partition(target.id).unwrap().next.0
+    };
+    publish(&broker, &work, &[1, 2, 3]).await.unwrap();
+    lates[other.0 as usize].lead(false).unwrap();
+    assert_eq!(get(&broker, &work, Fate::Reject).await, Some(1));
+    until(|| targets.iter().any(|target| count(target) == 1)).await;
+    // It is tried again several times.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(targets.iter().all(|target| count(target) == i64::from(target.shard != other)));
+    assert_eq!(get(&broker, &work, Fate::Reject).await, Some(2));
+    lates[other.0 as usize].lead(true).unwrap();
+    at_rest(&broker).await;
+    for target in &targets {
+        let fetched = broker.read(crate::ReadTarget::of(target), Offset(0), 1 << 20, true).await.unwrap();
+        let came: Vec<_> = values(&fetched).iter().map(|(_, value)| id_of(value)).collect();
+        assert_eq!(came, [1, 2], "{target:?}");
+    }
+    assert_eq!(broker.stats().shards[own.0 as usize].dead_letters.published, [2, 0, 0, 0]);
+    close(broker).await;
+    ends.store(true, SeqCst);
+    committing.join().unwrap();
+}
+
+#[tokio::test]
+async fn letters_that_go_to_very_many_queues_are_published_by_themselves() {
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = open(&machine);
+    let names: Vec<String> = (0..4_100).map(|number| format!("q{number}")).collect();
+    let queue_of = |name: &String| NewTopic {
+        name: name.clone(),
+        partitions: 1,
+        config: TopicConfig::of_queue(QueueConfig::default()),
+        internal: false,
+        unlike: false,
+    };
+    let made = broker.create_topics(&CALLER, names.iter().map(queue_of).collect()).await;
+    let queues: Vec<_> = made.into_iter().map(Result::unwrap).collect();
+    fanout(&broker, &names).await;
+    let work = queue(&broker, "work", QueueConfig { message_ttl_ms: Some(50), ..to("dlx", None) }).await;
+    publish(&broker, &work, &[1, 2, 3]).await.unwrap();
+    advance(&machine, &broker, 50);
+    until(|| stats(&broker).published == [0, 3, 0, 0]).await;
+    at_rest(&broker).await;
+    let count = |queue: &Topic| with_subscription(&broker, queue, |queue| queue.backlog().messages);
+    assert!(queues.iter().all(|queue| count(queue) == 3));
+    assert_eq!(lies_in(&broker, &queues[4_099]).await, [1, 2, 3]);
+    close(broker).await;
+}
+
+/// A disk may err while it reads: what cannot be read is not dropped, and holds up nothing.
+#[tokio::test]
+async fn a_dead_letter_that_reads_as_damaged_is_put_off() {
+    let machine = Machine::new(7, 1, Seam::Solo);
+    let broker = open(&machine);
+    let dead = queue(&broker, "dead", QueueConfig::default()).await;
+    let work = queue(&broker, "work", QueueConfig { message_ttl_ms: Some(50), ..to("", Some("dead")) }).await;
+    let marked = u64::from_be_bytes([0xa7; 8]);
+    for id in [1, marked, 3] {
+        publish(&broker, &work, &[id]).await.unwrap();
+    }
+    close(broker).await;
+
+    let disk = &machine.disks[1];
+    let (file, at) = place_of(&**disk, &marked.to_be_bytes());
+    disk.flip_bit(&file, at, 3);
+    let broker = open(&machine);
+    advance(&machine, &broker, 50);
+    until(|| stats(&broker).published == [0, 2, 0, 0]).await;
+    assert_eq!(lies_in(&broker, &dead).await, [1, 3]);
+    assert_eq!((stats(&broker).unreadable, broker.stats().shards[1].damaged.len()), (0, 1));
+    let waiting = |work: &Subscription| work.dead_letters().collect::<Vec<_>>();
+    assert_eq!(with_subscription(&broker, &work, waiting), [(1..2, DeathReason::Expired)]);
+    close(broker).await;
+
+    disk.flip_bit(&file, at, 3);
+    let broker = open(&machine);
+    at_rest(&broker).await;
+    assert_eq!(lies_in(&broker, &dead).await, [1, 3, marked]);
     close(broker).await;
 }
 

@@ -106,14 +106,7 @@ async fn outcomes_come_as_their_shards_decide_and_it_is_confirmed_when_all_have(
     let broker = machine.open();
     let topic = {
         let making = broker.create_topics(&Caller::OPERATOR, vec![new_topic("t", 6)]);
-        tokio::pin!(making);
-        loop {
-            machine.commit_all();
-            if let Ok(mut made) = tokio::time::timeout(std::time::Duration::from_millis(5), &mut making).await
-            {
-                break made.remove(0).unwrap();
-            }
-        }
+        machine.committing(making).await.remove(0).unwrap()
     };
     let targets = all_of(&[&topic]);
     let mut outcomes = publish(&broker, &targets, &[b"x"]);

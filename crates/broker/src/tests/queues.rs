@@ -268,17 +268,12 @@ async fn who_consumes_is_told_that_the_shard_has_stopped() {
 async fn nothing_is_sent_before_it_is_acquired_where_nothing_says_that_it_may_have_been() {
     let machine = Machine::new(7, 1, Seam::Told);
     let broker = machine.open();
-    let mut making = Box::pin(queue(&broker, "q", QueueConfig::default()));
-    let (topic, target) = loop {
-        machine.commit_all();
-        if let Ok(made) = tokio::time::timeout(std::time::Duration::from_millis(5), &mut making).await {
-            break made;
-        }
-    };
-    drop(making);
+    let (topic, target) = machine.committing(queue(&broker, "q", QueueConfig::default())).await;
+    machine.settle(&broker).await;
     let client = Client::attach(&broker, target, 10);
     let mut appending = Box::pin(append(&broker, &topic, 0, batch(&[b"a"], 1)));
     assert!(pending(&mut appending).await);
+    until(|| broker.inner.shards[1].in_flight() == 1 && broker.inner.shards[1].waiting_bytes() == 0).await;
     machine.late.lock()[1].commit(1);
     let next = || broker.inner.shards[1].state.read().partition(topic.partitions[0].id).unwrap().next;
     until(|| next() == Offset(1)).await;

@@ -9,7 +9,7 @@ use sabir_model::{AppendError, GroupError, LeaderEpoch, Offset, ReadError, Shard
 
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
-use crate::shard::Leading;
+use crate::shard::{Leading, Shard};
 use crate::{Appending, Broker, Caller, OffsetSpec, ReadTarget, Topic};
 
 fn start(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
@@ -18,23 +18,34 @@ fn start(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
     appending
 }
 
+/// Starts an append, and waits until its block is in the journal.
+async fn sent(broker: &Broker, topic: &Topic, text: &[u8], time: i64) -> Appending {
+    let appending = start(broker, topic, text, time);
+    until(|| is_sent(&broker.inner.shards[1])).await;
+    appending
+}
+
+fn is_sent(shard: &Shard) -> bool {
+    shard.waiting_bytes() == 0
+        && shard.journal.committed().0 + shard.in_flight() as u64 == shard.journal.last().0
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A broker whose blocks commit when told, with a topic of one partition in shard 1.
+/// A broker whose blocks commit when told, with a topic of one partition in shard 1; nothing is under way.
 fn told() -> (Machine, Broker, std::sync::Arc<Topic>) {
     let machine = Machine::new(3, 1, Seam::Told);
     let broker = machine.open();
     let topic = machine.freely(|| runtime().block_on(create(&broker, "t", 1)));
-    machine.commit_all();
+    runtime().block_on(machine.settle(&broker));
     (machine, broker, topic)
 }
 
 #[test]
 fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
     let (machine, broker, topic) = told();
-    let late = machine.late.lock()[1].clone();
     let partition = *topic.partition(0).unwrap();
     runtime().block_on(async {
         let mut watch = broker.watch(&[ReadTarget::of(&partition)], 1);
@@ -53,8 +64,7 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         let latest = broker.offsets(ReadTarget::of(&partition), OffsetSpec::Latest).await.unwrap();
         assert_eq!(latest.offset, Offset(0));
 
-        late.commit_all();
-        assert_eq!(soon(first).await[0].unwrap().base_offset, Offset(0));
+        assert_eq!(machine.committing(first).await[0].unwrap().base_offset, Offset(0));
         soon(watch).await;
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!(values(&fetched), [(0, b"one".to_vec())]);
@@ -70,13 +80,10 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
     let partition = *topic.partition(0).unwrap();
     let (before, _) = broker.leadership(partition.shard).unwrap();
     runtime().block_on(async {
-        let kept = start(&broker, &topic, b"kept", 1);
-        until(|| late.committed() < journal_last(&broker, 1)).await;
-        late.commit_all();
-        soon(kept).await[0].unwrap();
+        let kept = sent(&broker, &topic, b"kept", 1).await;
+        machine.committing(kept).await[0].unwrap();
 
-        let cut = start(&broker, &topic, b"cut", 2);
-        until(|| late.committed() < journal_last(&broker, 1)).await;
+        let cut = sent(&broker, &topic, b"cut", 2).await;
         let after = late.committed();
         tokio::task::spawn_blocking({
             let late = late.clone();
@@ -88,8 +95,7 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
         let mut open = start(&broker, &topic, b"in the next term", 3);
         assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
         assert!(pending(&mut open).await, "it was not cut, and is not committed");
-        late.commit_all();
-        assert_eq!(soon(open).await[0].unwrap().base_offset, Offset(1));
+        assert_eq!(machine.committing(open).await[0].unwrap().base_offset, Offset(1));
 
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!(values(&fetched), [(0, b"kept".to_vec()), (1, b"in the next term".to_vec())]);
@@ -102,12 +108,6 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
         assert_eq!(end(partition.leader_epoch(now)).end_offset, Offset(2));
         assert_eq!(end(LeaderEpoch(99)).end_offset, Offset(-1));
     });
-}
-
-fn journal_last(broker: &Broker, shard: usize) -> sabir_model::Sequence {
-    // Blocks in flight stand behind the committed ones.
-    let shard = &broker.inner.shards[shard];
-    sabir_model::Sequence(shard.journal.committed().0 + shard.in_flight() as u64)
 }
 
 #[test]
@@ -123,8 +123,7 @@ fn who_does_not_lead_takes_nothing() {
         late.lead(true).unwrap();
         let mut taken = start(&broker, &topic, b"x", 1);
         assert!(pending(&mut taken).await);
-        late.commit_all();
-        soon(taken).await[0].unwrap();
+        machine.committing(taken).await[0].unwrap();
     });
 }
 
@@ -154,8 +153,7 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
     runtime().block_on(async {
         assert_eq!((shard.is_led(), broker.groups(&Caller::OPERATOR).ready()), (true, Ok(())));
         // Committed by the next leader, as far as this one can tell.
-        let mut earlier = start(&broker, &topic, b"earlier", 1);
-        until(|| late.committed() < journal_last(&broker, 1)).await;
+        let mut earlier = sent(&broker, &topic, b"earlier", 1).await;
         late.lead(false).unwrap();
         until(|| broker.groups(&Caller::OPERATOR).ready() == Err(GroupError::Shard(ShardFailure::NotLeader)))
             .await;
@@ -174,19 +172,14 @@ fn what_a_leader_does_begins_when_all_before_it_is_applied_and_ends_when_it_foll
         .unwrap();
         until(|| {
             late.commit_all();
-            broker.groups(&Caller::OPERATOR).ready().is_ok()
+            broker.groups(&Caller::OPERATOR).ready().is_ok() && part.0.lock().len() > 2
         })
         .await;
         let told = part.0.lock().clone();
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[2] > Some(first) && shard.is_led());
         let appended = start(&broker, &topic, b"goes on", 2);
-        until(|| {
-            late.commit_all();
-            shard.in_flight() == 0
-        })
-        .await;
-        assert!(soon(appended).await[0].is_ok());
+        assert!(machine.committing(appended).await[0].is_ok());
     });
     drop(leading);
     drop(part);
@@ -200,8 +193,7 @@ fn a_fragmented_batch_that_was_cut_in_half_is_sent_again() {
     let late = machine.late.lock()[1].clone();
     let big = vec![5u8; 3 << 20];
     runtime().block_on(async {
-        let cut = start(&broker, &topic, &big, 1);
-        until(|| late.committed() < journal_last(&broker, 1)).await;
+        let cut = sent(&broker, &topic, &big, 1).await;
         // Its first chunks are final, the rest is not.
         let after = late.committed().next();
         late.commit(1);
@@ -212,12 +204,7 @@ fn a_fragmented_batch_that_was_cut_in_half_is_sent_again() {
         })
         .await
         .unwrap();
-        machine.commit_all();
-        until(|| {
-            machine.commit_all();
-            broker.inner.shards[1].in_flight() == 0 && broker.inner.shards[1].waiting_bytes() == 0
-        })
-        .await;
+        machine.settle(&broker).await;
         assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
         assert_eq!(read(&broker, &topic, 0, 0, 1 << 20).await.unwrap().high_watermark, Offset(0));
     });

@@ -1,5 +1,6 @@
 //! A broker on simulated disks, that can lose its power.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use sabir_journal::testing::{LateOptions, LateReplicator};
 use sabir_journal::{Journal, JournalError, Replayed, Replicator, Solo, look_at};
 use sabir_model::{Sequence, ShardId};
 
+use super::rig::{soon, until};
 use crate::backend::Backend;
 use crate::projection::ProjectionFactory;
 use crate::shard::OpenError;
@@ -108,6 +110,26 @@ impl Machine {
             done.store(true, SeqCst);
             value
         })
+    }
+
+    /// Lets everything commit until something is done.
+    pub(super) async fn committing<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(soon(work));
+        loop {
+            self.commit_all();
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(2), &mut work).await {
+                return done;
+            }
+        }
+    }
+
+    /// Lets everything commit until a broker has nothing under way.
+    pub(super) async fn settle(&self, broker: &Broker) {
+        until(|| {
+            self.commit_all();
+            broker.inner.shards.iter().all(|shard| shard.is_idle())
+        })
+        .await;
     }
 
     pub(super) fn open(&self) -> Broker {

@@ -11,10 +11,7 @@ use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::converter::{Converter, DelayedAddress};
 use crate::exchange::{Publication, Route, RouteError, RouteScratch};
-
-/// It cannot be said now, and is to be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Later;
+use crate::relay::Later;
 
 /// Where a message goes.
 #[derive(Debug, Default)]

@@ -1,24 +1,22 @@
 //! One entry of timers that have fired: what is due, and where its messages go.
 
+use rustc_hash::FxHashSet;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{MessageState, SubscriptionNo};
 use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
 use sabir_journal::Priority;
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records};
-use sabir_model::{AppendError, Extent, Facts, FrontendNo, Offset, Overlay, ReadError, RecordFacts, TopicId};
-use tracing::{debug, error};
+use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, PartitionId, ReadError, RecordFacts, TopicId};
+use tracing::error;
 
-use super::address::{Later, Targets};
+use super::address::Targets;
 use super::driver::TimerDriver;
 use crate::answer::Waiter;
-use crate::append::AppendTarget;
-use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
-use crate::exchange::{RouteScratch, targets_by_codec};
-use crate::open::block_on;
-use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishTargets};
+use crate::exchange::RouteScratch;
 use crate::read::StoredBatch;
+use crate::relay::{Later, Relay, RelayedMessages};
 use crate::shard::Shard;
 use crate::state::{TimerTable, partition_of};
 
@@ -40,6 +38,7 @@ pub(super) struct Firing {
     upcoming: UpcomingTimers,
     /// The batch that was looked into last: the next timer's message may be in it, too.
     batch: Option<(RecordPlace, StoredBatch)>,
+    relayed: RelayedMessages,
 }
 
 /// A page of timers cannot be had.
@@ -94,6 +93,8 @@ impl TimerDriver {
         below: u64,
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
+        let due: FxHashSet<_> = timers.iter().filter_map(|(_, target)| message_of(*target)).collect();
+        firing.relayed.keep_all(|queue, offset| due.contains(&(queue, offset)));
         let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
         let mut targets = 0;
         for (key, target) in timers {
@@ -154,7 +155,7 @@ impl TimerDriver {
         let first = found.header().base_offset.0;
         let record = found.iter().flatten().find(|record| record.offset.0 - first == number);
         let Some(record) = record else { return damaged() };
-        let targets = self.targets_of(shard, &topic, batch.origin, &record, scratch)?;
+        let targets = self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)?;
         let extent = Extent {
             block: batch.block,
             offset: batch.at,
@@ -170,62 +171,27 @@ impl TimerDriver {
     /// Where a record goes in its own shard; it is published to all others.
     fn targets_of(
         &self,
-        shard: &Shard,
-        topic: &Topic,
-        origin: FrontendNo,
+        (shard, firing): (&Shard, &mut Firing),
+        (topic, origin): (&Topic, FrontendNo),
+        place: RecordPlace,
         record: &RecordView<'_>,
         scratch: &mut RouteScratch,
     ) -> Result<Targets, Later> {
         let Some((caller, converter)) = self.caller_of(topic, origin) else { return Ok(Targets::default()) };
         let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
-        let elsewhere = std::mem::take(&mut targets.elsewhere);
-        if !elsewhere.is_empty() {
-            self.publish(&caller, elsewhere, record, &targets.facts)?;
+        let (queue, offset) = (place.partition, place.offset.0 as u64);
+        let mut elsewhere = std::mem::take(&mut targets.elsewhere);
+        elsewhere.retain(|target| !firing.relayed.is_decided(queue, offset, target.partition));
+        if elsewhere.is_empty() {
+            return Ok(targets);
         }
-        Ok(targets)
-    }
-
-    /// Publishes a copy of a record, and waits for it to be taken or refused.
-    fn publish(
-        &self,
-        caller: &Caller,
-        targets: Vec<AppendTarget>,
-        record: &RecordView<'_>,
-        facts: &Facts,
-    ) -> Result<(), Later> {
-        for targets in targets_by_codec(targets).unwrap_or_default() {
-            match self.publish_to(caller, &targets, record, facts) {
-                Err(AppendError::Shard(_)) => return Err(Later),
-                Err(error) => debug!(%error, "a delayed message is not taken"),
-                Ok(()) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn publish_to(
-        &self,
-        caller: &Caller,
-        targets: &PublishTargets,
-        record: &RecordView<'_>,
-        facts: &Facts,
-    ) -> Result<(), AppendError> {
         let mut batch = BatchBuilder::new(Compression::None);
         let headers: Vec<_> = record.headers.map(|header| (header.key, header.value)).collect();
         batch.push(record.timestamp, record.key, record.value, &headers);
-        let Ok(batch) = batch.build_checked(&targets.rules(), self.clock.wall_ms()) else { return Ok(()) };
-        let mut publish = Publish::new(targets.clone(), [batch]);
-        publish.batches[0].facts = said(facts).map(|facts| *facts);
-        if publish.check(caller).is_err() {
-            return Ok(());
-        }
-        let call = PublishCall::new(&publish);
-        for id in targets.shards() {
-            let shard = &self.shards[id.0 as usize];
-            shard.publish(&publish, &call);
-            shard.submit();
-        }
-        block_on(PublishOutcomes::new(call, targets.clone()).confirmed())
+        let facts = said(&targets.facts).map(|facts| *facts);
+        let relay = Relay { caller: &caller, queue, offsets: offset..offset + 1, batch: &batch, facts };
+        let outcome = relay.publish(&self.shards, &elsewhere, &mut firing.relayed, self.clock.wall_ms());
+        if outcome.later { Err(Later) } else { Ok(targets) }
     }
 }
 
@@ -254,6 +220,13 @@ fn timer_page(shard: &Shard, run: u64, page: u32) -> Result<Vec<u8>, BadPage> {
     let stored = shard.pages.get(&TimerTable::page_key(run, page));
     let stored = stored.map_err(|error| BadPage(error.to_string()))?;
     stored.ok_or_else(|| BadPage("it is not there".into()))
+}
+
+fn message_of(target: TimerTarget) -> Option<(PartitionId, u64)> {
+    match target {
+        TimerTarget::Message { subscription, offset } => Some((partition_of(subscription), offset)),
+        _ => None,
+    }
 }
 
 /// The topic of a message that is not settled.

@@ -288,7 +288,8 @@ impl Subscription {
 
     /// The messages that wait to be published elsewhere, ascending, with the reason: runs of those that wait for the same one.
     pub fn dead_letters(&self) -> impl Iterator<Item = (Range<u64>, DeathReason)> {
-        let runs = self.holdings().filter_map(|(messages, holding)| match holding.owner {
+        let holdings = self.has_dead_letters().then(|| self.holdings()).into_iter().flatten();
+        let runs = holdings.filter_map(|(messages, holding)| match holding.owner {
             MessageOwner::DeadLetter(reason) => Some((messages, reason)),
             _ => None,
         });
