@@ -4,7 +4,9 @@
 pub mod client;
 pub mod config;
 mod protocol;
+mod watched;
 
 pub use protocol::{
     Configured, FrontendContext, ListenerSpec, Listening, Protocol, StartedFrontend, refuse_exposed,
 };
+pub use watched::watched;

@@ -11,9 +11,9 @@ use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
-use sabir_frontend::{FrontendContext, Listening, StartedFrontend};
+use sabir_frontend::{FrontendContext, Listening, StartedFrontend, watched};
 use sabir_model::Durability;
-use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, ServedAt, Watched};
+use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, ServedAt};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -272,15 +272,6 @@ fn net_options(net: &crate::config::sections::NetSection) -> NetOptions {
         idle_timeout: net.idle_timeout.0,
         keepalive: net.keepalive.0,
     }
-}
-
-/// What the I/O threads watch for the broker: completions of each shard's disk.
-fn watched(broker: &Broker) -> Vec<Watched> {
-    let drive = |shard| {
-        let broker = broker.clone();
-        Box::new(move || broker.drive(shard))
-    };
-    broker.event_fds().into_iter().map(|(shard, fd)| Watched { fd, drive: drive(shard) }).collect()
 }
 
 fn net_figures(net: Arc<Net>) -> Figures {

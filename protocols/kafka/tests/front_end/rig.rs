@@ -9,7 +9,7 @@ use sabir_base::clock::SystemClock;
 use sabir_base::metrics::Exposition;
 use sabir_broker::testing::{Commits, Disks};
 use sabir_broker::{Broker, BrokerOptions, DiskKind, ReservedTopic};
-use sabir_frontend::{FrontendContext, Listening, Protocol};
+use sabir_frontend::{FrontendContext, Listening, Protocol, watched};
 use sabir_kafka::Kafka;
 use sabir_kafka::client::{ConnectOptions, KafkaClient};
 use sabir_kafka::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -19,7 +19,7 @@ use sabir_kafka::wire::messages::produce::{
 };
 use sabir_kafka::wire::{Encoded, ErrorCode, Request, Str, Uuid, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
-use sabir_net::{Frontend, ListenOptions, Listener, Net, NetOptions, Watched};
+use sabir_net::{Frontend, ListenOptions, Listener, Net, NetOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -110,11 +110,7 @@ impl Rig {
         } else {
             Broker::open(options, Arc::new(SystemClock)).unwrap()
         };
-        let watched = broker.event_fds().into_iter().map(|(shard, fd)| {
-            let broker = broker.clone();
-            Watched { fd, drive: Box::new(move || broker.drive(shard)) }
-        });
-        let net = Net::start(&setup.net, watched.collect()).unwrap();
+        let net = Net::start(&setup.net, watched(&broker)).unwrap();
         let listener = Listener::bind(&ListenOptions {
             section: "kafka",
             addresses: setup.listen.iter().map(|address| address.parse().unwrap()).collect(),

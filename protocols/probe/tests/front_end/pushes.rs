@@ -10,9 +10,9 @@ use sabir_base::wake::WakeBatch;
 use sabir_broker::push::{AskFailure, CancelReason, Confirmation, Push, PushSeat, PushedMessages, Scarcity};
 use sabir_broker::queue::QueueTarget;
 use sabir_broker::{Broker, BrokerOptions, Caller, NewTopic};
-use sabir_frontend::{FrontendContext, Listening, Protocol};
+use sabir_frontend::{FrontendContext, Listening, Protocol, watched};
 use sabir_model::{QueueConfig, TopicConfig};
-use sabir_net::{ListenOptions, Listener, Net, NetOptions, Registry, Watched};
+use sabir_net::{ListenOptions, Listener, Net, NetOptions, Registry};
 use sabir_probe::Probe;
 
 use crate::node::{PATIENCE, SHARDS};
@@ -42,12 +42,8 @@ impl Parts {
             ..BrokerOptions::new(data.path())
         };
         let broker = Broker::open(options, Arc::new(SystemClock)).unwrap();
-        let watched = broker.event_fds().into_iter().map(|(shard, fd)| {
-            let broker = broker.clone();
-            Watched { fd, drive: Box::new(move || broker.drive(shard)) }
-        });
         let net =
-            Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched.collect()).unwrap();
+            Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched(&broker)).unwrap();
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
         let listen = ListenOptions { section: "probe", addresses, anonymous: false, max_connections: 100 };
         let listener = Listener::bind(&listen).unwrap();
