@@ -13,10 +13,11 @@ use sabir_model::{Offset, TopicError, TopicId};
 use sabir_net::ConnectionId;
 
 use super::arguments::{Declaration, precondition, queue};
+use super::deliver::undeliverable;
 use super::frontend::AmqpFrontend;
 use super::mandatory::{MandatoryTogether, Unroutable};
 use super::publish::ChannelId;
-use super::records::with_returns;
+use super::records::{with_returns, without_added};
 use super::settling::Fate;
 use super::stored::{Found, Reader};
 use super::unacked::Delivered;
@@ -297,6 +298,7 @@ impl Asker {
         owner: QueueOwner,
         settles: bool,
         is_quorum: bool,
+        frame_max: u32,
     ) -> Result<Answer, Exception> {
         loop {
             // What is settled is not read any more: that comes last.
@@ -311,8 +313,15 @@ impl Asker {
             {
                 got.properties = counted;
             }
+            let at = message.offset;
+            if let Some(got) = got.as_mut().filter(|got| !header_fits(got.properties.len(), frame_max)) {
+                got.properties = without_added(&got.properties);
+                // It is given back as its channel fails.
+                if !header_fits(got.properties.len(), frame_max) {
+                    return Err(undeliverable(&name, frame_max));
+                }
+            }
             if settles || got.is_none() {
-                let at = message.offset;
                 self.amqp.broker.queues().settle(target, owner, std::iter::once(at..at + 1));
             }
             if got.is_some() {

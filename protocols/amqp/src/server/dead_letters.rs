@@ -19,8 +19,13 @@ const FURTHER: &str = "CC";
 const FIRST_REASON: &str = "x-first-death-reason";
 const FIRST_QUEUE: &str = "x-first-death-queue";
 const FIRST_EXCHANGE: &str = "x-first-death-exchange";
-/// Deaths that are kept; the earliest go.
+/// All of these.
+pub(super) const ADDED: [&str; 4] = [DEATHS, FIRST_REASON, FIRST_QUEUE, FIRST_EXCHANGE];
+/// Deaths that are kept, and the bytes that they may take; the earliest go.
 const MOST: usize = 256;
+const MOST_BYTES: usize = 32 * 1024;
+/// Bytes that the routing keys of a death may take; the last ones go.
+const KEY_BYTES: usize = 8 * 1024;
 
 /// A dead letter as it is published.
 pub(crate) fn publish(
@@ -118,14 +123,22 @@ fn with_death(
         }
         _ => false,
     };
-    let same = earlier.iter().find(|value| is_same(value));
-    let latest = match same {
-        Some(FieldValue::Table(table)) => again(*table),
-        _ => first(before, properties, death),
-    };
-    let others = earlier.iter().filter(|value| !is_same(value)).copied().take(MOST - 1);
-    let all: Vec<_> = std::iter::once(FieldValue::Table(latest.as_table())).chain(others).collect();
-    FieldTableBuf::array(&all)
+    let listed = |table: &FieldTableBuf| FieldTableBuf::array(&[FieldValue::Table(table.as_table())]);
+    let counted = earlier.iter().find(|value| is_same(value)).and_then(|same| match same {
+        FieldValue::Table(table) => Some(listed(&again(*table))),
+        _ => None,
+    });
+    // A client may have made one up that is larger than any of the broker's.
+    let counted = counted.filter(|counted| counted.len() <= MOST_BYTES);
+    let mut all = counted.unwrap_or_else(|| listed(&first(before, properties, death)));
+    for other in earlier.iter().filter(|value| !is_same(value)).take(MOST - 1) {
+        let other = FieldTableBuf::array(&[*other]);
+        if all.len() + other.len() > MOST_BYTES {
+            break;
+        }
+        all.extend_from_slice(&other);
+    }
+    all
 }
 
 /// One more of those that are counted.
@@ -142,9 +155,14 @@ fn again(earlier: FieldTable<'_>) -> FieldTableBuf {
 
 fn first(before: &Envelope<'_>, properties: &BasicProperties<'_>, death: &DeadLetter<'_>) -> FieldTableBuf {
     let further = further_keys(before.properties).unwrap_or_default();
-    let keys = std::iter::once(before.routing_key.as_bytes()).chain(further);
-    let keys: Vec<_> = keys.map(FieldValue::LongStr).collect();
-    let keys = FieldTableBuf::array(&keys);
+    let mut keys = Vec::new();
+    for key in std::iter::once(before.routing_key.as_bytes()).chain(further) {
+        let key = FieldTableBuf::array(&[FieldValue::LongStr(key)]);
+        if keys.len() + key.len() > KEY_BYTES {
+            break;
+        }
+        keys.extend_from_slice(&key);
+    }
     let mut table = FieldTableBuf::new();
     let seconds = u64::try_from(death.time_ms / 1000).unwrap_or(0);
     for (name, value) in [
@@ -330,6 +348,39 @@ mod tests {
             assert_eq!(latest.get("count"), Some(FieldValue::I64(i64::MAX)));
             assert!(all.iter().count() <= MOST);
         }
+    }
+
+    #[test]
+    fn what_is_said_of_deaths_takes_so_many_bytes_and_the_earliest_go() {
+        let keys = FieldTableBuf::array(&vec![text("one of many routing keys"); 2500]);
+        let mut headers = FieldTableBuf::new();
+        headers.push(ShortBytes::cut(FURTHER), FieldValue::Array(array(&keys)));
+        let properties =
+            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+        assert!(properties.len() > 70_000);
+        let mut dead = properties.clone();
+        for number in 0..100 {
+            let queue = format!("{number:0>200}");
+            dead = published(&dead, &death(&queue, DeathReason::Expired, None)).properties;
+            assert!(dead.len() - properties.len() < MOST_BYTES + 1024, "{number}: {}", dead.len());
+            let listed = listed(&dead);
+            let at = |at: usize| listed[at].0.trim_start_matches('0').parse().unwrap_or(0);
+            assert_eq!((at(0), at(listed.len() - 1)), (number, number + 1 - listed.len()));
+        }
+        assert!(listed(&dead).len() > 2);
+        // One that a client has made up.
+        let large = "x".repeat(MOST_BYTES);
+        let mut made_up = FieldTableBuf::new();
+        for (name, value) in [("queue", text("a")), ("reason", text("expired")), ("own", text(&large))] {
+            made_up.push(ShortBytes::cut(name), value);
+        }
+        let all = FieldTableBuf::array(&[FieldValue::Table(made_up.as_table())]);
+        let mut headers = FieldTableBuf::new();
+        headers.push(ShortBytes::cut(DEATHS), FieldValue::Array(array(&all)));
+        let properties =
+            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+        let dead = published(&properties, &death("a", DeathReason::Expired, None)).properties;
+        assert_eq!(listed(&dead), [("a".to_owned(), "expired".to_owned(), 1)]);
     }
 
     #[test]

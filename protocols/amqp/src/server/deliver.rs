@@ -11,9 +11,10 @@ use sabir_broker::{Broker, Fetched};
 use sabir_model::{FrontendNo, Offset, ReadError};
 use sabir_net::Io;
 
+use super::arguments::{precondition, queue};
 use super::channel::{Channel, Consumer, RefillOn};
 use super::connection::AmqpSession;
-use super::records::with_returns;
+use super::records::{with_returns, without_added};
 use super::settling::Fate;
 use super::stored::{Found, Message, Reader};
 use super::unacked::Delivered;
@@ -85,7 +86,7 @@ enum Stop {
     Gone,
     /// The next one is to be read.
     Unread,
-    /// The next one cannot be sent.
+    /// The next one cannot be sent on this connection.
     TooLarge,
 }
 
@@ -136,7 +137,10 @@ impl Sending<'_> {
             routing_key: message.routing_key,
         };
         let (number, body) = (self.channel.id.number, ContentBody::of(message.body));
-        self.out.content(number, &deliver, properties, &body, self.frame_max)
+        let written = self.out.content(number, &deliver, properties, &body, self.frame_max);
+        written.or_else(|HeaderTooLarge| {
+            self.out.content(number, &deliver, &without_added(properties), &body, self.frame_max)
+        })
     }
 }
 
@@ -201,8 +205,8 @@ impl AmqpSession {
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
             Stop::TooLarge => {
-                let text = "the properties of a message do not fit a frame";
-                Sent::Failed(channel.id.number, Exception::new(ReplyCode::PreconditionFailed, text))
+                let exception = undeliverable(&consumer.queue.name, machine.frame_max());
+                Sent::Failed(channel.id.number, exception)
             }
             _ => Sent::Some,
         }
@@ -262,6 +266,14 @@ impl AmqpSession {
             self.amqp.broker.queues().refill(demand, more, 0);
         }
     }
+}
+
+/// A message has larger properties than fit a frame of this connection. It is ready again, for one that has larger frames.
+pub(super) fn undeliverable(name: &str, frame_max: u32) -> Exception {
+    precondition(format!(
+        "a message of {} needs a larger frame_max than {frame_max} for its properties",
+        queue(name)
+    ))
 }
 
 /// The credit with which a consumer begins, and when it gets more.

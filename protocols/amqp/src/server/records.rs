@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sabir_model::batch::{BatchBuilder, RecordView};
 
+use super::dead_letters;
 use crate::wire::*;
 
 /// The key of the header, which nobody is shown: what is in such a header counts only in batches that this front end built.
@@ -87,9 +88,26 @@ pub(super) fn with_header(properties: &[u8], name: &str, value: FieldValue<'_>) 
     BasicProperties { headers: Some(headers.as_table()), ..read }.to_bytes()
 }
 
-/// The header in which a quorum queue says how often a message was given back in such a way that it counts; none for never.
+/// The header in which a quorum queue says how often a message was given back in such a way that it counts.
+const RETURNS: &str = "x-delivery-count";
+
+/// The properties with that header; none for never.
 pub(super) fn with_returns(properties: &[u8], returned: u32) -> Option<Bytes> {
-    (returned > 0).then(|| with_header(properties, "x-delivery-count", FieldValue::I64(returned.into())))
+    (returned > 0).then(|| with_header(properties, RETURNS, FieldValue::I64(returned.into())))
+}
+
+/// The properties without the headers that are the broker's own: as they were published, which fits a frame of the publisher's connection.
+pub(super) fn without_added(properties: &[u8]) -> Bytes {
+    let added = |name: ShortBytes<'_>| {
+        let name = name.as_bytes();
+        name == RETURNS.as_bytes() || dead_letters::ADDED.iter().any(|added| name == added.as_bytes())
+    };
+    let read = BasicProperties::read_again(properties);
+    let mut headers = FieldTableBuf::new();
+    for (name, value) in read.headers.unwrap_or_default().iter().filter(|(name, _)| !added(*name)) {
+        headers.push(name, value);
+    }
+    BasicProperties { headers: read.headers.map(|_| headers.as_table()), ..read }.to_bytes()
 }
 
 fn take_short(bytes: &[u8]) -> Option<(ShortBytes<'_>, &[u8])> {

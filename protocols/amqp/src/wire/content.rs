@@ -90,6 +90,12 @@ fn not_expected(class: u16, weight: u16) -> Exception {
     Exception::new(ReplyCode::UnexpectedFrame, text).caused_by(PUBLISH)
 }
 
+/// Whether so many bytes of properties fit a frame of the size that was agreed on.
+#[inline]
+pub fn header_fits(properties: usize, frame_max: u32) -> bool {
+    properties + HEADER_PREFIX + EMPTY_FRAME <= frame_max as usize
+}
+
 /// The properties of a message do not fit a frame of the size that was agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderTooLarge;
@@ -108,8 +114,7 @@ impl FrameBuffer {
         body: &ContentBody,
         frame_max: u32,
     ) -> Result<(), HeaderTooLarge> {
-        let frame_max = frame_max as usize;
-        if properties.len() + HEADER_PREFIX + EMPTY_FRAME > frame_max {
+        if !header_fits(properties.len(), frame_max) {
             return Err(HeaderTooLarge);
         }
         self.open.reserve(room(properties.len(), body.len()));
@@ -120,7 +125,7 @@ impl FrameBuffer {
             body.len().write(w);
             w.raw(properties);
         });
-        self.body(channel, body, frame_max - EMPTY_FRAME);
+        self.body(channel, body, frame_max as usize - EMPTY_FRAME);
         Ok(())
     }
 

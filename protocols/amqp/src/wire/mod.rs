@@ -20,7 +20,7 @@ mod text;
 mod writer;
 
 pub use body::ContentBody;
-pub use content::{ContentHeader, HeaderTooLarge};
+pub use content::{ContentHeader, HeaderTooLarge, header_fits};
 pub use exception::{Exception, ExceptionParts, Malformed, ReplyCode};
 pub use frame::{
     EMPTY_FRAME, FRAME_END, FRAME_MIN, FRAME_PREFIX, Frame, FrameKind, PRE_AUTHENTICATION_MAX, Whole,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sabir_amqp::wire::*;
+use sabir_broker::DeadLetterStats;
 
 use crate::node::{Client, Content, Node, PATIENCE};
 
@@ -50,6 +51,31 @@ fn reject(client: &mut Client, queue: &str, requeue: bool) {
     client.say(|out| out.arguments(1, &BasicReject { delivery_tag, requeue }));
 }
 
+/// Waits until so many messages are ready in queues.
+fn assert_ready<const N: usize>(client: &mut Client, queues: [&str; N], wanted: [u32; N]) {
+    let began = Instant::now();
+    let mut ready = |queue| {
+        let queue = ShortStr::cut(queue);
+        client.declare_as(&QueueDeclare { queue, passive: true, ..Default::default() }).1
+    };
+    loop {
+        let found = queues.map(&mut ready);
+        if found == wanted {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{found:?} in {queues:?}");
+    }
+}
+
+/// Waits until so much is counted of dead letters since the start: those that went somewhere as rejected, expired, one too many, come back too often.
+fn assert_counted(node: &Node, published: [u64; 4], others: DeadLetterStats) {
+    let (wanted, began) = (DeadLetterStats { published, ..others }, Instant::now());
+    while node.dead_letters() != wanted {
+        assert!(began.elapsed() < PATIENCE, "{:?} instead of {wanted:?}", node.dead_letters());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn string(value: Option<FieldValue<'_>>) -> String {
     match value {
         Some(FieldValue::LongStr(text)) => String::from_utf8(text.to_vec()).unwrap(),
@@ -89,7 +115,10 @@ fn what_is_rejected_is_published_where_its_queue_says_with_its_history() {
         ..Default::default()
     };
     let publish = BasicPublish { routing_key: ShortBytes::cut("work"), ..Default::default() };
-    client.publish_as(&publish, &properties, &["one", "two", "three"]);
+    let mut publisher = node.open();
+    publisher.select_confirms();
+    publisher.publish_as(&publish, &properties, &["one", "two", "three"]);
+    assert_eq!(publisher.confirmed(3), [0; 0]);
     client.consume("work", "c", false);
     let tags: Vec<u64> = (0..3).map(|_| client.content().delivered().delivery_tag).collect();
     client.say(|out| {
@@ -120,6 +149,8 @@ fn what_is_rejected_is_published_where_its_queue_says_with_its_history() {
     assert!(client.get("dead", true).is_none());
     assert!(matches!(client.ask(1, &TxCommit {}).method(), Method::TxCommitOk(_)));
     assert_eq!(get(&mut client, "dead").text(), "four");
+    assert_ready(&mut client, ["work", "dead"], [0, 0]);
+    assert_counted(&node, [3, 0, 0, 0], DeadLetterStats::default());
 }
 
 #[test]
@@ -128,10 +159,12 @@ fn what_expires_goes_on_without_its_expiration() {
     let node = Node::start(data.path());
     let mut client = node.open();
     declare_with_dead(&mut client, "work", &[("x-message-ttl", FieldValue::I32(100))]);
+    client.select_confirms();
     client.publish("work", &["of the queue"]);
     let properties = BasicProperties { expiration: Some(ShortBytes::cut("50")), ..Default::default() };
     let publish = BasicPublish { routing_key: ShortBytes::cut("work"), ..Default::default() };
     client.publish_as(&publish, &properties, &["its own"]);
+    assert_eq!(client.confirmed(2), [0; 0]);
     let (first, second) = (get(&mut client, "dead"), get(&mut client, "dead"));
     assert_eq!((first.text(), second.text()), ("of the queue", "its own"));
     assert_eq!(deaths(&first), [death("work", "expired", 1)]);
@@ -140,6 +173,8 @@ fn what_expires_goes_on_without_its_expiration() {
     let Some(FieldValue::Array(all)) = read.headers.unwrap().get("x-death") else { panic!() };
     let FieldValue::Table(entry) = all.iter().next().unwrap() else { panic!() };
     assert_eq!(entry.get("original-expiration"), Some(text("50")));
+    assert_ready(&mut client, ["work", "dead"], [0, 0]);
+    assert_counted(&node, [0, 2, 0, 0], DeadLetterStats::default());
 }
 
 #[test]
@@ -169,6 +204,8 @@ fn a_message_that_would_go_round_for_ever_is_dropped() {
         client.say(|out| out.arguments(1, &BasicReject { delivery_tag, requeue: true }));
     }
     assert!(client.get("circle", true).is_none(), "three times its time have passed");
+    assert_ready(&mut client, ["circle", "work", "wait"], [0, 1, 0]);
+    assert_counted(&node, [3, 3, 0, 0], DeadLetterStats { cycles: 1, ..Default::default() });
 }
 
 #[test]
@@ -187,6 +224,8 @@ fn what_a_full_queue_refuses_is_dead_lettered() {
     assert_eq!(dead.iter().map(Content::text).collect::<Vec<_>>(), ["b", "c", "d"]);
     assert_eq!(deaths(&dead[0]), [death("full", "maxlen", 1)]);
     assert_eq!((get(&mut client, "full").text(), get(&mut client, "short").text()), ("a", "e"));
+    assert_ready(&mut client, ["full", "short", "dead"], [0; 3]);
+    assert_counted(&node, [0, 0, 3, 0], DeadLetterStats::default());
 }
 
 #[test]
@@ -200,7 +239,7 @@ fn a_message_that_comes_back_too_often_is_dead_lettered_over_a_start() {
     client.select_confirms();
     client.publish("q", &["poison"]);
     client.publish("without", &["poison"]);
-    client.confirmed(2);
+    assert_eq!(client.confirmed(2), [0; 0]);
     for queue in ["q", "q", "without", "without"] {
         reject(&mut client, queue, true);
     }
@@ -221,6 +260,8 @@ fn a_message_that_comes_back_too_often_is_dead_lettered_over_a_start() {
     );
     reject(&mut client, "without", true);
     assert!(client.get("without", true).is_none(), "it is dropped");
+    assert_ready(&mut client, ["q", "without", "dead"], [0; 3]);
+    assert_counted(&node, [0, 0, 0, 1], DeadLetterStats::default());
 }
 
 #[test]
@@ -245,8 +286,10 @@ fn dead_letters_keep_their_keys_and_go_to_internal_exchanges() {
     headers.push(ShortBytes::cut("CC"), FieldValue::Array(FieldArray::from_values(&keys).unwrap()));
     let properties = BasicProperties { headers: Some(headers.as_table()), ..Default::default() };
     let publish = BasicPublish { routing_key: ShortBytes::cut("work"), ..Default::default() };
+    client.select_confirms();
     client.publish_as(&publish, &properties, &["x"]);
     client.publish("lost", &["y"]);
+    assert_eq!(client.confirmed(2), [0; 0]);
     reject(&mut client, "lost", false);
     reject(&mut client, "work", false);
     for queue in ["dead", "copied"] {
@@ -255,4 +298,6 @@ fn dead_letters_keep_their_keys_and_go_to_internal_exchanges() {
         assert_eq!((got.exchange, got.routing_key), (ShortBytes::cut("dlx"), ShortBytes::cut("work")));
     }
     assert!(client.get("lost", true).is_none());
+    assert_ready(&mut client, ["work", "lost", "dead", "copied"], [0; 4]);
+    assert_counted(&node, [1, 0, 0, 0], DeadLetterStats { unroutable: 1, ..Default::default() });
 }

@@ -2,14 +2,15 @@
 
 use std::io::Read;
 
+use bytes::Bytes;
 use sabir_amqp::wire::*;
 
-use crate::node::Node;
+use crate::node::{Client, Content, Node, PATIENCE};
 
 /// The frames of a publish.
 fn published(channel: u16, body: usize) -> Vec<u8> {
     let mut out = FrameBuffer::new();
-    let body = bytes::Bytes::from(vec![b'x'; body]);
+    let body = Bytes::from(vec![b'x'; body]);
     let publish = BasicPublish { routing_key: ShortBytes::cut("q"), ..Default::default() };
     out.content(channel, &publish, &BasicProperties::default().to_bytes(), &body.into(), FRAME).unwrap();
     out.take_all().to_vec()
@@ -69,6 +70,141 @@ fn headers_without_bodies_do_not_hold_the_buffers_in_which_they_came() {
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes more for a thousand methods without a header");
+}
+
+/// Properties of so many bytes.
+fn properties_of(bytes: usize) -> Bytes {
+    let with = |filling: usize| {
+        let (mut headers, filling) = (FieldTableBuf::new(), vec![b'x'; filling]);
+        headers.push(ShortBytes::cut("own"), FieldValue::LongStr(&filling));
+        BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes()
+    };
+    with(bytes - with(0).len())
+}
+
+/// What the properties of a message may have in a frame.
+const FITS: usize = FRAME as usize - EMPTY_FRAME - 12;
+
+fn publish_with(client: &mut Client, publish: &BasicPublish<'_>, properties: &[u8]) {
+    // As of a client that takes the limit for that of a payload.
+    let most = client.frame_max + EMPTY_FRAME as u32;
+    client.say(|out| out.content(1, publish, properties, &Bytes::from_static(b"body").into(), most).unwrap());
+}
+
+fn declare(client: &mut Client, queue: &str, arguments: &[(&str, FieldValue<'_>)]) {
+    let mut table = FieldTableBuf::new();
+    for (name, value) in arguments {
+        table.push(ShortBytes::cut(name), *value);
+    }
+    let (queue, arguments) = (ShortStr::cut(queue), table.as_table());
+    client.declare_as(&QueueDeclare { queue, durable: true, arguments, ..Default::default() });
+}
+
+/// The first message of a queue, once there is one.
+fn await_message(client: &mut Client, queue: &str) -> Content {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(got) = client.get(queue, true) {
+            return got;
+        }
+        assert!(began.elapsed() < PATIENCE, "nothing comes to {queue}");
+    }
+}
+
+#[test]
+fn properties_that_no_frame_could_bring_back_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    let mandatory =
+        BasicPublish { routing_key: ShortBytes::cut("nobody"), mandatory: true, ..Default::default() };
+    let properties = properties_of(FITS);
+    publish_with(&mut client, &mandatory, &properties);
+    assert_eq!(client.content().properties, properties);
+    publish_with(&mut client, &mandatory, &properties_of(FITS + 1));
+    let came = client.frame();
+    let (code, text) = client.channel_closed(&came);
+    assert_eq!(code, 406, "{text}");
+    // So are those that are larger by the address for replies.
+    client.consume("amq.rabbitmq.reply-to", "replies", true);
+    let reply_to = Some(ShortBytes::cut("amq.rabbitmq.reply-to"));
+    let properties = properties_of(FITS - 30);
+    let read = BasicProperties::read(&properties).unwrap();
+    publish_with(&mut client, &mandatory, &BasicProperties { reply_to, ..read }.to_bytes());
+    let came = client.frame();
+    assert_eq!(client.channel_closed(&came).0, 406);
+}
+
+#[test]
+fn what_the_broker_adds_to_large_properties_is_left_out_where_it_does_not_fit() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    let text = |text: &'static str| FieldValue::LongStr(text.as_bytes());
+    let to_dead = [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text("dead"))];
+    declare(&mut client, "dead", &[]);
+    declare(&mut client, "work", &to_dead);
+    declare(&mut client, "counts", &[("x-queue-type", text("quorum"))]);
+    let properties = properties_of(FITS);
+    let again = |client: &mut Client, queue: &str, requeue: bool| {
+        publish_with(
+            client,
+            &BasicPublish { routing_key: ShortBytes::cut(queue), ..Default::default() },
+            &properties,
+        );
+        let delivery_tag = client.get(queue, false).unwrap().got().delivery_tag;
+        client.say(|out| out.arguments(1, &BasicReject { delivery_tag, requeue }));
+    };
+    again(&mut client, "work", false);
+    assert_eq!(await_message(&mut client, "dead").properties, properties);
+    again(&mut client, "work", false);
+    client.consume("dead", "c", true);
+    assert_eq!(client.content().properties, properties);
+    again(&mut client, "counts", true);
+    assert_eq!(await_message(&mut client, "counts").properties, properties);
+}
+
+#[test]
+fn a_message_whose_properties_do_not_fit_a_consumers_frame_is_left_for_another() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let (mut client, mut small) = (node.open(), node.connect());
+    small.frame_max = FRAME_MIN;
+    small.log_in(0);
+    small.open_channel(1);
+    client.declare("q");
+    let properties = properties_of(10_000);
+    let publish = |queue| BasicPublish { routing_key: ShortBytes::cut(queue), ..Default::default() };
+    publish_with(&mut client, &publish("q"), &properties);
+    client.publish("q", &["behind"]);
+    let says = "PRECONDITION_FAILED - a message of queue 'q' in vhost '/' needs a larger frame_max than 4096 for its properties";
+    for no_ack in [false, true] {
+        let get = BasicGet { queue: ShortStr::cut("q"), no_ack, ..Default::default() };
+        assert_eq!(small.refused(&get), (406, says.to_owned()));
+        small.consume("q", "c", no_ack);
+        let came = small.frame();
+        assert_eq!(small.channel_closed(&came), (406, says.to_owned()));
+    }
+    assert_eq!(await_message(&mut client, "q").properties, properties);
+    small.consume("q", "c", true);
+    assert_eq!(small.content().text(), "behind");
+    // A limit of deliveries ends it.
+    let text = |text: &'static str| FieldValue::LongStr(text.as_bytes());
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", FieldValue::I32(1)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text("dead")),
+    ];
+    declare(&mut client, "dead", &[]);
+    declare(&mut client, "limited", &arguments);
+    publish_with(&mut client, &publish("limited"), &properties);
+    for _ in 0..2 {
+        small.consume("limited", "l", false);
+        let came = small.frame();
+        assert_eq!(small.channel_closed(&came).0, 406);
+    }
+    assert_eq!(await_message(&mut client, "dead").text(), "body");
 }
 
 /// Bytes of this process that are in memory.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_amqp::Amqp;
 use sabir_amqp::wire::*;
+use sabir_broker::DeadLetterStats;
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, start};
 
@@ -40,6 +41,11 @@ impl Node {
     /// A client whose connection is open, and channel 1.
     pub fn open(&self) -> Client {
         Client::opened(self.address)
+    }
+
+    /// What became of dead letters in the shard of the queues since the node started.
+    pub fn dead_letters(&self) -> DeadLetterStats {
+        self.running.as_ref().unwrap().broker().stats().shards[1].dead_letters
     }
 
     pub fn stop(mut self) {
@@ -192,6 +198,8 @@ impl Client {
         let Method::ConnectionTune(ConnectionTune { channel_max, frame_max, .. }) = tune.method() else {
             panic!("{tune:?}")
         };
+        let frame_max = frame_max.min(self.frame_max);
+        self.frame_max = frame_max;
         self.say(|out| {
             out.arguments(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
             out.arguments(0, &ConnectionOpen { virtual_host: ShortStr::cut("/"), ..Default::default() });

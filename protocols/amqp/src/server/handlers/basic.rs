@@ -48,6 +48,7 @@ impl AmqpSession {
         self.check(&properties)?;
         let addressed = self.addressed(number, &properties)?;
         let properties = addressed.as_deref().unwrap_or(content.header.raw_properties());
+        self.check_fits(properties)?;
         let (exchange, routing_key) = (method.exchange, method.routing_key);
         let envelope = Envelope { exchange, routing_key, properties };
         if let Some(delay) = delays::delay(envelope.properties).filter(|_| self.delays(&envelope)) {
@@ -106,6 +107,7 @@ impl AmqpSession {
             return Err(Exception::new(ReplyCode::NotImplemented, "a delayed message in a transaction"));
         }
         let properties = delays::over(envelope.properties, delay)?;
+        self.check_fits(&properties)?;
         let routed = self.routes.delayed(&self.amqp.broker, &self.caller, self.amqp.number())?;
         let channel = self.channels.get_mut(&number).expect("messages come on channels that are open");
         let tag = channel.confirms.as_mut().map(|confirms| confirms.publish(routed.publishes.len()));
@@ -192,6 +194,16 @@ impl AmqpSession {
         }
     }
 
+    /// Refuses properties that no frame of this connection could bring back: those that came in a frame with eight bytes too many, which is taken, and
+    /// those that are larger by what is put in for the client.
+    fn check_fits(&self, properties: &[u8]) -> Result<(), Exception> {
+        let (size, frame_max) = (properties.len(), self.machine.frame_max());
+        if header_fits(size, frame_max) {
+            return Ok(());
+        }
+        Err(precondition(format!("{size} bytes of properties need a larger frame_max than {frame_max}")))
+    }
+
     /// A message that is to be taken by a queue and is by none goes back, in a transaction with its commit.
     fn give_back(
         &mut self,
@@ -205,7 +217,7 @@ impl AmqpSession {
         let mut held = FrameBuffer::new();
         let out = if holds { &mut held } else { &mut self.out };
         let written = out.content(number, &back, properties, &content.body, frame_max);
-        debug_assert!(written.is_ok(), "the properties came in such a frame");
+        debug_assert!(written.is_ok(), "they were looked at when they came");
         if holds { self.hold(number, |transaction| transaction.give_back(held)) } else { Ok(()) }
     }
 
@@ -225,7 +237,7 @@ impl AmqpSession {
         let Envelope { exchange, routing_key, properties } = message.envelope();
         let (back, body) = (returned(exchange, routing_key), Bytes::copy_from_slice(message.body()));
         let written = self.out.content(number, &back, properties, &body.into(), self.machine.frame_max());
-        debug_assert!(written.is_ok(), "the properties came in such a frame");
+        debug_assert!(written.is_ok(), "they were looked at when they came");
     }
 }
 

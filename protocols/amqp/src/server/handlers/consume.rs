@@ -246,7 +246,8 @@ impl AmqpSession {
         let owner = channel.owner;
         // What was settled and given back before counts.
         self.settling.tell(self.amqp.broker.queues());
-        self.ask(number, get, Box::pin(asker.get(name, target, owner, get.no_ack, is_quorum)));
+        let frame_max = self.machine.frame_max();
+        self.ask(number, get, Box::pin(asker.get(name, target, owner, get.no_ack, is_quorum, frame_max)));
         Ok(())
     }
 
@@ -266,10 +267,7 @@ impl AmqpSession {
             routing_key: ShortBytes::new(&routing_key).unwrap_or_default(),
             message_count: counted(message.left),
         };
-        let frame_max = self.machine.frame_max();
-        if self.out.content(number, &get_ok, &properties, &body.into(), frame_max).is_err() {
-            let exception = precondition("the properties of a message do not fit a frame".to_owned());
-            self.fail(number, exception.caused_by(<BasicGet<'_> as MethodArguments>::ID));
-        }
+        let written = self.out.content(number, &get_ok, &properties, &body.into(), self.machine.frame_max());
+        debug_assert!(written.is_ok(), "it was looked whether they fit");
     }
 }
