@@ -109,6 +109,11 @@ impl TopicConfig {
 }
 
 impl BatchRules {
+    /// The largest batch, in bytes.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes as usize
+    }
+
     /// Whose rules they are.
     pub fn whose(&self) -> RulesOf {
         self.of

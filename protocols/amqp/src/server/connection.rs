@@ -78,6 +78,8 @@ pub(super) struct AmqpSession {
     frames: Frames,
     /// Bytes that channels hold until they are committed.
     pub(super) held: usize,
+    /// The same of what is being committed.
+    pub(super) committing: usize,
     /// Memory for that, and for messages that have come in part.
     partial: Option<Grant>,
     /// From when heartbeats count.
@@ -120,6 +122,7 @@ impl AmqpSession {
             last_number: 0,
             frames: Frames::default(),
             held: 0,
+            committing: 0,
             partial: None,
             began: connection.opened,
             heartbeat: Heartbeat::new(0, 0),
@@ -416,7 +419,8 @@ impl AmqpSession {
     fn settle(&mut self, io: &mut Io) -> Result<(), Ending> {
         self.frames.wait(io)?;
         self.machine.detach();
-        let bytes = self.machine.unfinished_bytes() as usize + self.held + self.publisher.held_bytes();
+        let held = self.held + self.committing + self.publisher.held_bytes();
+        let bytes = self.machine.unfinished_bytes() as usize + held;
         let granted = self.partial.as_ref().map_or(0, Grant::bytes);
         if bytes == 0 {
             self.partial = None;

@@ -76,15 +76,13 @@ impl Mandatory {
         self.bytes >= MOST_BYTES
     }
 
+    /// The number by which the next message is known that is kept.
+    pub(super) fn next(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Keeps a message that so many publishes are made for; gives the number by which it is known.
-    pub(super) fn keep(
-        &mut self,
-        channel: ChannelId,
-        publishes: usize,
-        envelope: &Envelope<'_>,
-        body: &[u8],
-    ) -> u64 {
-        let message = KeptMessage::new(envelope, body);
+    pub(super) fn keep(&mut self, channel: ChannelId, publishes: usize, message: KeptMessage) -> u64 {
         self.bytes += message.size();
         self.last += 1;
         let back = Unroutable { channel, message };
@@ -189,7 +187,7 @@ mod tests {
             routing_key: ShortBytes::cut("q"),
             properties: &[0, 0],
         };
-        let mut keep = |publishes| mandatory.keep(channel, publishes, &envelope, b"body");
+        let mut keep = |publishes| mandatory.keep(channel, publishes, KeptMessage::new(&envelope, b"body"));
         let (gone, taken, half) = (keep(1), keep(1), keep(2));
         let back = mandatory.decide(gone, false).unwrap();
         assert_eq!(
@@ -210,7 +208,7 @@ mod tests {
             properties: &[0, 0],
         };
         let channel = ChannelId { number: 1, serial: 1 };
-        let number = mandatory.keep(channel, 1, &envelope, &vec![0; MOST_BYTES]);
+        let number = mandatory.keep(channel, 1, KeptMessage::new(&envelope, &vec![0; MOST_BYTES]));
         assert!(mandatory.is_full());
         assert!(mandatory.decide(number, false).is_some() && !mandatory.is_full());
     }

@@ -12,8 +12,9 @@ use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{Overflow, ShardId};
 
 use super::facts::BatchFacts;
-use super::mandatory::{Mandatory, MandatoryRecords, MandatoryTogether, Unroutable};
+use super::mandatory::{KeptMessage, Mandatory, MandatoryRecords, MandatoryTogether, Unroutable};
 use super::records::{Envelope, RECORD, RecordWriter};
+use super::transaction::HeldMessage;
 
 /// A batch that is larger is sent on its way.
 const BATCH: usize = 256 * 1024;
@@ -73,17 +74,16 @@ struct OpenBatch {
 struct Terms {
     /// The largest batch that all of them take.
     most: usize,
-    /// Whether one of them may refuse a message and take the next: a batch is refused whole, and so has one message.
+    /// Whether one of them may refuse a message and take a smaller one behind it: of a batch it refuses all from the first on that has no room (in a
+    /// transaction, the whole batch), so that batches have one message then.
     singly: bool,
 }
 
 impl Terms {
     fn of(targets: &PublishTargets) -> Self {
-        let mut terms = Self { most: usize::MAX, singly: false };
+        let mut terms = Self { most: targets.rules().max_bytes(), singly: false };
         for target in targets.targets() {
-            let config = &target.topic().config;
-            terms.most = terms.most.min(config.max_message_bytes as usize);
-            let Some(queue) = config.queue() else { continue };
+            let Some(queue) = target.topic().config.queue() else { continue };
             let is_bounded = queue.max_length.is_some() || queue.max_length_bytes.is_some();
             terms.singly |= is_bounded && queue.overflow != Overflow::DropHead;
         }
@@ -188,14 +188,40 @@ impl Publisher {
 
     /// Puts a message into the batches of its route.
     pub(super) fn add(&mut self, message: &Outgoing<'_>) -> Result<(), TooLarge> {
+        self.put(message)?;
+        if message.is_mandatory {
+            let kept = KeptMessage::new(&message.envelope, message.body);
+            self.mandatory.keep(message.channel, message.routed.publishes.len(), kept);
+        }
+        Ok(())
+    }
+
+    /// The same of one that a transaction held, at a time in milliseconds.
+    pub(super) fn add_held(
+        &mut self,
+        channel: ChannelId,
+        time_ms: i64,
+        held: HeldMessage,
+    ) -> Result<(), TooLarge> {
+        let HeldMessage { routed, is_mandatory, message } = held;
+        let (envelope, body, routed) = (message.envelope(), message.body(), &routed);
+        self.put(&Outgoing { channel, routed, tag: None, is_mandatory, time_ms, envelope, body })?;
+        if is_mandatory {
+            self.mandatory.keep(channel, routed.publishes.len(), message);
+        }
+        Ok(())
+    }
+
+    /// Puts a message into batches; a mandatory one is kept next, unless it is too large.
+    fn put(&mut self, message: &Outgoing<'_>) -> Result<(), TooLarge> {
         let Outgoing { channel, routed, tag, time_ms, ref envelope, body, .. } = *message;
         let publishes = routed.publishes.len();
         if publishes > 1 || message.is_mandatory {
-            takes(routed, envelope, body)?;
+            check_size(routed, envelope, body)?;
         }
-        let number = message.is_mandatory.then(|| self.mandatory.keep(channel, publishes, envelope, body));
+        let number = message.is_mandatory.then(|| self.mandatory.next());
         for part in 0..publishes {
-            let size = RECORD + envelope.len() + body.len();
+            let size = record_size(envelope, body);
             let at = self.batch(channel, routed, part, size)?;
             let open = &mut self.open[at];
             tag.into_iter().for_each(|tag| open.tags.push(open.batch.count(), tag));
@@ -326,11 +352,20 @@ impl Undecided {
     }
 }
 
-/// Looks whether a message is none too large for the targets of its route.
-pub(super) fn takes(routed: &RoutedTargets, envelope: &Envelope<'_>, body: &[u8]) -> Result<(), TooLarge> {
-    let size = RECORD + envelope.len() + body.len();
-    let takes = |targets: &PublishTargets| size <= Terms::of(targets).most;
+/// Refuses a message that is too large for a target of its route.
+pub(super) fn check_size(
+    routed: &RoutedTargets,
+    envelope: &Envelope<'_>,
+    body: &[u8],
+) -> Result<(), TooLarge> {
+    let size = record_size(envelope, body);
+    let takes = |targets: &PublishTargets| size <= targets.rules().max_bytes();
     if routed.publishes.iter().all(takes) { Ok(()) } else { Err(TooLarge) }
+}
+
+/// Bytes that a message takes in a batch, at the most.
+fn record_size(envelope: &Envelope<'_>, body: &[u8]) -> usize {
+    RECORD + envelope.len() + body.len()
 }
 
 /// A batch for its targets; none where it is not what they take.
@@ -496,6 +531,29 @@ mod tests {
         let routed = publishing.routed(&[&[&gone]]);
         publishing.add(&routed, true, "lost");
         assert_eq!(publishing.decided().await, (vec![6], vec![]), "of a broker that stops nothing is known");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_a_transaction_held_is_kept_as_it_is() {
+        let data = tempfile::tempdir().unwrap();
+        let mut publishing = Publishing::begin(data.path()).await;
+        let queue = publishing.queue("q", QueueConfig::default()).await;
+        let routed = publishing.routed(&[&[&queue]]);
+        publishing.delete(&queue).await;
+        let (exchange, routing_key) = (ShortBytes::cut(""), ShortBytes::cut("q"));
+        let envelope = Envelope { exchange, routing_key, properties: &[0, 0] };
+        let message = KeptMessage::new(&envelope, b"body");
+        let place = message.body().as_ptr();
+        let held = HeldMessage { routed, is_mandatory: true, message };
+        publishing.publisher.add_held(CHANNEL, 1, held).unwrap();
+        let publisher = std::mem::take(&mut publishing.publisher);
+        let (transaction, mut together) = publisher.into_transaction(&publishing.broker).unwrap();
+        let committing = publishing.broker.commit(&CALLER, transaction).unwrap();
+        publishing.broker.flush();
+        committing.done(|publish, outcome| together.note(publish, outcome)).await.unwrap();
+        let back = together.decide().remove(0);
+        assert_eq!((back.message.body(), back.message.body().as_ptr()), (&b"body"[..], place));
+        publishing.broker.shutdown();
     }
 
     #[test]

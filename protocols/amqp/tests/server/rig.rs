@@ -10,16 +10,18 @@ use sabir_broker::{
     AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, NewTopic, Publish, PublishTargets,
     ReservedTopic, Topic,
 };
-use sabir_frontend::{FrontendContext, Listening, Protocol};
+use sabir_frontend::{FrontendContext, Listening, Protocol, watched};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{FrontendNo, ShardId, TopicConfig};
-use sabir_net::{ListenOptions, Listener, Net, NetOptions, Watched};
+use sabir_net::{ListenOptions, Listener, Net, NetOptions};
 
 use crate::node::Client;
 
 const OPEN_BYTES: usize = 1 << 20;
-/// The queues are in the other one.
+/// The shard that is filled.
 pub const HANGS: ShardId = ShardId(2);
+/// The one in which the queues are.
+pub const QUEUES: ShardId = ShardId(1);
 
 /// A node of two data shards whose disks may hang.
 pub struct Rig {
@@ -45,12 +47,8 @@ impl Rig {
         };
         options.exchanges.predeclared = Amqp.exchanges();
         let (broker, disks) = Disks::open(options, Arc::new(SystemClock)).unwrap();
-        let watched = broker.event_fds().into_iter().map(|(shard, fd)| {
-            let broker = broker.clone();
-            Watched { fd, drive: Box::new(move || broker.drive(shard)) }
-        });
         let net =
-            Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched.collect()).unwrap();
+            Net::start(&NetOptions { io_threads: 2, ..NetOptions::default() }, watched(&broker)).unwrap();
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
         let listen = ListenOptions { section: "amqp", addresses, anonymous: true, max_connections: 100 };
         let listener = Listener::bind(&listen).unwrap();
@@ -69,6 +67,12 @@ impl Rig {
 
     pub fn open(&self) -> Client {
         Client::opened(self.address)
+    }
+
+    /// Bytes of the node's memory for frames that connections have.
+    pub fn granted(&self) -> usize {
+        let memory = &self.net.limits().frame_memory;
+        memory.granted() + memory.granted_little()
     }
 
     /// A topic with a partition in each shard.

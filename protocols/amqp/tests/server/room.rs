@@ -6,7 +6,7 @@ use sabir_amqp::wire::*;
 use sabir_broker::{Caller, ReadTarget};
 
 use crate::node::Client;
-use crate::rig::Rig;
+use crate::rig::{QUEUES, Rig};
 
 /// Messages with keys, for partitions in all shards.
 fn publish_keyed(client: &mut Client, topic: &str, bodies: &[&str]) {
@@ -59,13 +59,31 @@ fn what_waits_for_room_in_one_shard_holds_up_neither_acknowledgements_nor_anothe
     assert_eq!(next(&mut client, &mut confirmed), "1");
     client.ack(2, false);
     assert_eq!(next(&mut client, &mut confirmed), "2", "further ones go on, too");
+    client.ack(3, false);
+    assert_eq!(next(&mut client, &mut confirmed), "3", "which was published behind what waits");
     assert!(confirmed < 16, "what is for the shard without room waits");
     rig.disks.resume();
-    client.on = 2;
     assert_eq!(client.confirmed_from(confirmed, 17), [0; 0]);
-    client.on = 1;
-    client.ack(3, false);
-    assert_eq!(next(&mut client, &mut confirmed), "3");
+}
+
+#[test]
+fn what_is_being_committed_counts_until_it_is_answered() {
+    let rig = Rig::start();
+    let mut client = rig.open();
+    client.declare("q");
+    assert!(matches!(client.ask(1, &TxSelect {}).method(), Method::TxSelectOk(_)));
+    let publish = BasicPublish { routing_key: ShortBytes::cut("q"), mandatory: true, ..Default::default() };
+    let bodies = ["x".repeat(200_000), "y".repeat(100_000)];
+    client.publish_as(&publish, &BasicProperties::default(), &[&bodies[0], &bodies[1]]);
+    rig.disks.hang(QUEUES);
+    client.say(|out| out.arguments(1, &TxCommit {}));
+    assert!(client.is_silent());
+    assert!(rig.granted() >= 300_000, "{}", rig.granted());
+    rig.disks.resume();
+    assert!(matches!(client.frame().method(), Method::TxCommitOk(_)));
+    assert!(matches!(client.ask(1, &ChannelFlow { active: true }).method(), Method::ChannelFlowOk(_)));
+    assert_eq!(rig.granted(), 0);
+    assert_eq!(client.declare("q").1, 2);
 }
 
 #[test]

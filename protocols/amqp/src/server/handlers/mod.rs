@@ -94,6 +94,9 @@ impl AmqpSession {
         method: (u16, u16),
         answer: Result<Answer, Exception>,
     ) {
+        if method == <TxCommit as MethodArguments>::ID {
+            self.committing = 0;
+        }
         let is_there = |id: ChannelId| self.channels.get(&id.number).is_some_and(|channel| channel.id == id);
         let number = match channel {
             None => 0,

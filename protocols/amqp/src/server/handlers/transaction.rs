@@ -8,7 +8,7 @@ use sabir_broker::queue::LocalTransaction;
 use super::super::arguments::precondition;
 use super::super::connection::AmqpSession;
 use super::super::mandatory::{MandatoryTogether, Unroutable};
-use super::super::publish::{ChannelId, Outgoing, Publisher, TooLarge, takes};
+use super::super::publish::{ChannelId, Publisher, TooLarge, check_size};
 use super::super::records::Envelope;
 use super::super::settling::Fate;
 use super::super::transaction::{HeldMessage, Transaction};
@@ -27,9 +27,12 @@ impl AmqpSession {
     }
 
     pub(super) fn commit(&mut self, number: u16) -> Result<(), Exception> {
-        let Transaction { messages, settled, returns, .. } = self.take_transaction(number)?;
+        let held = self.take_transaction(number)?;
+        let bytes = held.bytes();
+        let Transaction { messages, settled, returns, .. } = held;
         let id = self.channel(number).id;
-        let (mut together, mandatory) = self.published_together(id, &messages)?;
+        let (mut together, mandatory) = self.published_together(id, messages)?;
+        self.committing = bytes;
         returns.iter().for_each(|frames| self.out.raw(frames));
         let owner = self.channel(number).owner;
         let (acknowledged, others): (Vec<_>, Vec<_>) =
@@ -62,20 +65,13 @@ impl AmqpSession {
     fn published_together(
         &self,
         id: ChannelId,
-        messages: &[HeldMessage],
+        messages: Vec<HeldMessage>,
     ) -> Result<(LocalTransaction, MandatoryTogether), Exception> {
         let (mut publisher, broker) = (Publisher::default(), &self.amqp.broker);
-        for HeldMessage { routed, is_mandatory, message } in messages {
-            let added = publisher.add(&Outgoing {
-                channel: id,
-                routed,
-                tag: None,
-                is_mandatory: *is_mandatory,
-                time_ms: broker.now_ms(),
-                envelope: message.envelope(),
-                body: message.body(),
-            });
-            added.map_err(|TooLarge| too_large(message.body().len()))?;
+        for held in messages {
+            let size = held.message.body().len();
+            let added = publisher.add_held(id, broker.now_ms(), held);
+            added.map_err(|TooLarge| too_large(size))?;
         }
         let together = publisher.into_transaction(broker);
         together.ok_or_else(|| precondition("a message is not what its queue takes".to_owned()))
@@ -127,7 +123,7 @@ impl AmqpSession {
         envelope: &Envelope<'_>,
         body: &[u8],
     ) -> Result<(), Exception> {
-        takes(&routed, envelope, body).map_err(|TooLarge| too_large(body.len()))?;
+        check_size(&routed, envelope, body).map_err(|TooLarge| too_large(body.len()))?;
         self.hold(number, |transaction| transaction.hold(routed, is_mandatory, envelope, body))
     }
 
