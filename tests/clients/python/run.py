@@ -110,8 +110,9 @@ def forgot(log):
     (`ClusterMetadata.set_topics` has a note that says it is to do), and asks again after `metadata_max_age_ms`, 5 minutes. The
     sooner a broker answers, the likelier it is.
     """
-    _, subscribed, since = log.rpartition("Updating subscribed topics to: [")
-    return bool(subscribed) and "topics: 0," in since and "Sending metadata request" not in since
+    # a list, or the tuple that the consumer was made with
+    *_, since = re.split(r"Updating subscribed topics to: [\[(]", log)
+    return since != log and "topics: 0," in since and "Sending metadata request" not in since
 
 
 def run_one(home, case):
