@@ -22,15 +22,12 @@ impl LogSection {
 
 /// A word that stands where a level is meant and is none. A filter takes it for the name of a module, and then nothing else is logged.
 fn unknown_level(filter: &str) -> Option<&str> {
-    // What is in brackets is of spans, and may have commas of its own.
-    if filter.contains('[') {
-        return None;
-    }
     let mut words = filter.split(',').map(str::trim).filter(|word| !word.is_empty()).peekable();
     if words.peek().is_none() {
         return Some(filter);
     }
-    words.find(|word| !word.contains('=') && word.parse::<LevelFilter>().is_err())
+    // One with brackets is of spans; the filter judges what level it has, if any.
+    words.find(|word| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err())
 }
 
 /// Whether a terminal may be given colours: not where the user wants none (<https://no-color.org>) or it knows none.
