@@ -14,8 +14,8 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::io::Errno;
 use rustix::net::sockopt;
+use sabir_base::descriptors;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -89,7 +89,7 @@ async fn accept(listener: TcpListener, router: Router, open: HttpConnections) {
             }
             Err(error) => {
                 complain(&mut complained, &error);
-                if lacks_descriptors(&error) && open.relieve() {
+                if descriptors::are_lacking(&error) && open.relieve() {
                     // It closes its socket in its turn.
                     tokio::task::yield_now().await;
                 } else {
@@ -106,10 +106,6 @@ fn complain(last: &mut Option<Instant>, error: &std::io::Error) {
         *last = Some(Instant::now());
         tracing::warn!(%error, "the admin port cannot accept a connection; raise the open-file limit (ulimit -n)?");
     }
-}
-
-fn lacks_descriptors(error: &std::io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, registered: ListedConnection) {

@@ -4,6 +4,7 @@
 pub mod buf;
 pub mod clock;
 pub mod crc;
+pub mod descriptors;
 pub mod drain_loop;
 pub mod metrics;
 pub mod node_time;

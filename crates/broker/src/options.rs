@@ -1,10 +1,13 @@
 //! What a broker is opened with, and why it cannot be.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sabir_base::descriptors;
 use sabir_journal::StartProgress;
+use sabir_journal::disk::DiskError;
 use sabir_model::{Durability, NodeId, TopicConfig};
 
 use crate::caller::ReservedTopic;
@@ -190,4 +193,18 @@ pub enum StartError {
     /// The options make no sense.
     #[error("{0}")]
     Options(String),
+}
+
+impl StartError {
+    /// Whether the process, or the system, had no descriptor left for a file that is to be opened.
+    pub fn lacks_descriptors(&self) -> bool {
+        let first: &(dyn Error + 'static) = self;
+        std::iter::successors(Some(first), |&error| error.source()).any(is_lack_of_descriptors)
+    }
+}
+
+fn is_lack_of_descriptors(error: &(dyn Error + 'static)) -> bool {
+    let shared = error.downcast_ref::<Arc<std::io::Error>>().map(AsRef::as_ref);
+    let of_system = error.downcast_ref().or(shared).is_some_and(descriptors::are_lacking);
+    of_system || matches!(error.downcast_ref(), Some(DiskError::NoDescriptors { .. }))
 }

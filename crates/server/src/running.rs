@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sabir_admin::{Admin, Figures, ServedFrontends, Shown};
 use sabir_base::clock::SystemClock;
+use sabir_base::descriptors;
 use sabir_base::metrics::Exposition;
 use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
@@ -28,7 +29,7 @@ use crate::storage::volatile;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerStartError {
-    /// The data directory cannot be opened, or another process has it.
+    /// The data directory cannot be opened, or another process has had it for four seconds.
     #[error(transparent)]
     Broker(#[from] sabir_broker::StartError),
     /// An address cannot be listened on.
@@ -40,9 +41,20 @@ pub enum ServerStartError {
 }
 
 impl ServerStartError {
-    /// Whether another process has the data directory.
+    /// Whether another process has the data directory, and has kept it for as long as that is waited for.
     pub fn data_in_use(&self) -> bool {
         matches!(self, ServerStartError::Broker(sabir_broker::StartError::InUse { .. }))
+    }
+
+    /// Whether the process, or the system, had no descriptor left (`ulimit -n`).
+    pub fn lacks_descriptors(&self) -> bool {
+        match self {
+            Self::Broker(error) => error.lacks_descriptors(),
+            Self::Bind(BindError::System { source, .. }) | Self::System(source) => {
+                descriptors::are_lacking(source)
+            }
+            Self::Bind(_) => false,
+        }
     }
 }
 
@@ -81,7 +93,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(4);
 /// How often it looks.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Opens the data directory and serves. Blocking; returns when every listener takes connections.
+/// Opens the data directory and serves. Blocking; returns when every listener takes connections. While another process has the directory
+/// it waits for that, up to four seconds.
 ///
 /// # Errors
 /// What [`ServerStartError`] lists. Nothing is left running then.

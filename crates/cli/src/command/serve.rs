@@ -29,16 +29,11 @@ impl From<ServerStartError> for CliError {
                 .advise("Stop that process first, or give this one another folder with --data.");
         }
         let failed = Self::new(Exit::Failed, error.to_string());
-        if lacks_descriptors(&failed.message) {
+        if error.lacks_descriptors() {
             return failed.advise(
                 "Raise the open-file limit (ulimit -Hn, or LimitNOFILE= in the unit): `sabir doctor` says how far.",
             );
         }
         Self { advice: denied(&error).map(Into::into), ..failed }
     }
-}
-
-/// Whether the process may not open more files. It is told by the words: several of the parts that open them keep no other trace.
-fn lacks_descriptors(message: &str) -> bool {
-    message.contains("Too many open files") || message.contains("no descriptor is left")
 }

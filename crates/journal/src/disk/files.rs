@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use sabir_base::buf::BufPool;
+use sabir_base::descriptors;
 
 use super::{DiskError, FileId, SECTOR, check_bounds, check_name, check_sectors, file_size_limit};
 
@@ -107,11 +108,6 @@ impl OpenFile {
     }
 }
 
-fn lacks_descriptors(error: &io::Error) -> bool {
-    let errno = rustix::io::Errno::from_io_error(error);
-    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
-}
-
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -123,7 +119,7 @@ pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> Dis
         io::ErrorKind::AlreadyExists => DiskError::Exists { path },
         _ if is_full(&source) => DiskError::Full { path },
         io::ErrorKind::FileTooLarge => DiskError::FileTooLarge { path, limit: file_size_limit() },
-        _ if lacks_descriptors(&source) => DiskError::NoDescriptors { path },
+        _ if descriptors::are_lacking(&source) => DiskError::NoDescriptors { path },
         _ => DiskError::Io { op, path, source: Arc::new(source) },
     }
 }
@@ -235,7 +231,7 @@ impl Files {
     /// Opens with what is held back, where the process has no descriptor left.
     fn with_spare(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         match open() {
-            Err(error) if lacks_descriptors(&error) => {
+            Err(error) if descriptors::are_lacking(&error) => {
                 self.complain(&error);
                 self.give_up(0);
                 drop(self.spare.lock().pop());
