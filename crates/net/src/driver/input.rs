@@ -50,7 +50,7 @@ pub struct Input {
     need: usize,
     /// Bytes that the buffer takes, with what was taken out of it.
     size: usize,
-    /// Whether the last read had so much that the next may have more.
+    /// Whether there were as many bytes after the last read as are not counted: what comes next may have as many, too.
     flows: bool,
     /// What it may have of the memory: all, once a whole frame was taken.
     part: MemoryPart,
@@ -62,8 +62,6 @@ pub struct Input {
     is_grown: bool,
     /// Instead of both, for what little there is.
     little: Option<Grant>,
-    /// What is waited for is not there.
-    lack: Option<Lack>,
 }
 
 impl Default for Input {
@@ -85,7 +83,6 @@ impl Input {
             growing: None,
             is_grown: false,
             little: None,
-            lack: None,
         }
     }
 
@@ -128,9 +125,9 @@ impl Input {
         self.most().saturating_sub(self.bytes.len()).max(1)
     }
 
-    /// So many bytes have been read.
-    pub(super) fn has_read(&mut self, count: usize) {
-        self.flows = count >= UNCOUNTED || self.bytes.len() >= self.most();
+    /// Something has been read.
+    pub(super) fn has_read(&mut self) {
+        self.flows = self.bytes.len() >= UNCOUNTED;
     }
 
     /// Whether memory is held that others may want while the frame arrives.
@@ -148,8 +145,17 @@ impl Input {
     /// # Errors
     /// No memory is left for what has arrived of it while it waits.
     pub(super) fn grow(&mut self, bytes: usize, memory: &FrameMemory) -> Result<bool, NoMemory> {
-        let (given, lack) = self.try_grow(bytes, memory);
-        self.lack = lack;
+        let given = self.try_grow(bytes, memory, GrowingGrant::try_grow);
+        self.has_grown(given, memory)
+    }
+
+    /// The same of one that does not wait for it: it keeps what has arrived, with a grant for that if there is room.
+    fn grow_at_once(&mut self, bytes: usize, memory: &FrameMemory) -> Result<(), NoMemory> {
+        let given = self.try_grow(bytes, memory, GrowingGrant::try_grow_at_once);
+        self.has_grown(given, memory).map(drop)
+    }
+
+    fn has_grown(&mut self, given: bool, memory: &FrameMemory) -> Result<bool, NoMemory> {
         if given {
             self.little = None;
             return Ok(true);
@@ -164,26 +170,35 @@ impl Input {
         Ok(false)
     }
 
-    fn try_grow(&mut self, bytes: usize, memory: &FrameMemory) -> (bool, Option<Lack>) {
+    fn try_grow(
+        &mut self,
+        bytes: usize,
+        memory: &FrameMemory,
+        grow: fn(&mut GrowingGrant, usize) -> bool,
+    ) -> bool {
         // What it holds without a claim is none of what it may wait with.
         self.grant = None;
         if bytes <= BUFFER && self.need <= BUFFER {
             self.growing = None;
             self.grant = memory.try_take_of(self.part, BUFFER);
-            let given = self.grant.is_some();
-            return (given, if given { None } else { memory.lack(self.part, BUFFER, 0) });
+            return self.grant.is_some();
         }
         // A claim is one frame's: that of a frame which has been taken out says nothing of the next one.
         self.growing = self.growing.take().filter(|growing| growing.claim() >= self.need.min(memory.total()));
         let (part, claim) = (self.part, self.need.max(bytes));
-        let growing = self.growing.get_or_insert_with(|| GrowingGrant::new(memory, part, claim));
-        let given = growing.try_grow(bytes);
-        (given, if given { None } else { growing.lack(bytes) })
+        grow(self.growing.get_or_insert_with(|| GrowingGrant::new(memory, part, claim)), bytes)
     }
 
-    /// Nothing more is wanted of the frame under way for now.
+    /// That less is left than the frame under way waits for, which asked for `bytes`, if so.
+    pub(super) fn lack(&self, bytes: usize, memory: &FrameMemory) -> Option<Lack> {
+        match &self.growing {
+            Some(growing) => growing.lack(bytes),
+            None => memory.lack(self.part, bytes, 0),
+        }
+    }
+
+    /// The frame under way does not wait any more.
     pub(super) fn rest(&mut self) {
-        self.lack = None;
         if let Some(growing) = &mut self.growing {
             growing.rest();
         }
@@ -212,8 +227,13 @@ impl Input {
     fn move_to(&mut self, capacity: usize) {
         let mut roomy = if capacity == BUFFER { lend() } else { BytesMut::with_capacity(capacity) };
         roomy.extend_from_slice(&self.bytes);
-        self.size = roomy.capacity();
-        give_back(std::mem::replace(&mut self.bytes, roomy));
+        self.replace(roomy);
+    }
+
+    /// Has what there is in another buffer.
+    fn replace(&mut self, bytes: BytesMut) {
+        let size = std::mem::replace(&mut self.size, bytes.capacity());
+        give_back(std::mem::replace(&mut self.bytes, bytes), size);
     }
 
     /// Settles down to wait for the rest of a frame, or with frames that wait.
@@ -222,7 +242,8 @@ impl Input {
     /// No memory is left for what has arrived of it.
     pub(super) fn settle(&mut self, memory: &FrameMemory) -> Result<(), NoMemory> {
         let len = self.bytes.len();
-        if std::mem::take(&mut self.is_grown) {
+        // What was for a frame that has been taken out, unless it has become the next one's, or is no more than that takes.
+        if std::mem::take(&mut self.is_grown) && self.granted() > self.capacity() {
             self.growing = None;
         }
         if len <= SMALL {
@@ -234,7 +255,7 @@ impl Input {
         if len <= UNCOUNTED && self.granted() == 0 {
             self.settle_little(memory)?;
         } else if len > self.granted() || !self.has_claim(memory) {
-            self.grow(len.max(BUFFER), memory)?;
+            self.grow_at_once(len.max(BUFFER), memory)?;
         }
         if self.granted() > 0 && self.size > self.granted() {
             self.move_to(self.capacity().min(self.granted()).max(len));
@@ -267,12 +288,9 @@ impl Input {
     /// Moves what there is to a buffer of its size.
     fn shrink(&mut self) {
         if self.bytes.is_empty() {
-            self.size = 0;
-            give_back(std::mem::take(&mut self.bytes));
+            self.replace(BytesMut::new());
         } else if self.size > self.bytes.len().max(SMALL) {
-            let small = BytesMut::from(&self.bytes[..]);
-            self.size = small.capacity();
-            give_back(std::mem::replace(&mut self.bytes, small));
+            self.replace(BytesMut::from(&self.bytes[..]));
         }
     }
 
@@ -345,7 +363,7 @@ impl Input {
 
 impl Drop for Input {
     fn drop(&mut self) {
-        give_back(std::mem::take(&mut self.bytes));
+        self.replace(BytesMut::new());
     }
 }
 
@@ -354,11 +372,11 @@ fn lend() -> BytesMut {
     kept.unwrap_or_else(|| BytesMut::with_capacity(BUFFER))
 }
 
-fn give_back(mut buffer: BytesMut) {
+/// Keeps a buffer of so many bytes, with what was taken out of it, for whoever is lent one next.
+fn give_back(mut buffer: BytesMut, size: usize) {
     buffer.clear();
-    // One that requests still share is left to them.
-    let whole = buffer.capacity() > 0 && buffer.try_reclaim(BUFFER) && buffer.capacity() <= BUFFER + SMALL;
-    if whole {
+    // One that requests still share is left to them. Of a larger one as much as this may be what is left of it.
+    if size == BUFFER && buffer.try_reclaim(BUFFER) && buffer.capacity() == BUFFER {
         BUFFERS.with_borrow_mut(|kept| {
             if kept.len() < SPARE {
                 kept.push(buffer);
@@ -482,7 +500,7 @@ mod tests {
             input.make_room(memory);
             let count = input.room();
             input.bytes.extend_from_slice(&vec![1; count]);
-            input.has_read(count);
+            input.has_read();
             drop(input.take_passing(count));
             count
         };
@@ -492,9 +510,24 @@ mod tests {
         assert_eq!(memory.granted(), 0);
         let _others = memory.try_take(2 * BUFFER).expect("there is room");
         assert_eq!(read(&mut input, &memory), UNCOUNTED, "there is no plenty");
-        input.has_read(1);
+        input.has_read();
         let memory = FrameMemory::new(4 * BUFFER);
         assert_eq!(read(&mut input, &memory), UNCOUNTED, "less has come");
+    }
+
+    #[test]
+    fn frames_that_are_counted_are_expected_of_who_sent_one() {
+        let memory = FrameMemory::new(4 * BUFFER);
+        let mut input = with(UNCOUNTED);
+        input.has_read();
+        input.need(UNCOUNTED + SMALL);
+        assert_eq!(input.grow(BUFFER, &memory), Ok(true));
+        input.bytes.resize(UNCOUNTED + SMALL, 1);
+        input.has_read();
+        drop(input.take_passing(UNCOUNTED + SMALL));
+        input.settle(&memory).expect("nothing is held");
+        input.make_room(&memory);
+        assert_eq!(input.room(), BUFFER);
     }
 
     #[test]
@@ -529,8 +562,9 @@ mod tests {
         let mut other = with(BUFFER);
         other.need(2 * BUFFER);
         assert_eq!(other.grow(2 * BUFFER, &memory), Err(NoMemory));
-        assert!(memory.is_short());
-        drop((all, other));
+        let lack = waiting.lack(2 * BUFFER, &memory);
+        assert!(lack.is_some() && memory.is_short());
+        drop((all, other, lack));
         assert_eq!(waiting.grow(2 * BUFFER, &memory), Ok(true));
         assert_eq!((memory.granted(), memory.granted_little(), memory.is_short()), (2 * BUFFER, 0, false));
         drop(waiting);
@@ -553,6 +587,50 @@ mod tests {
         assert_eq!(first.grow(30 * BUFFER, &memory), Ok(true));
         drop(first);
         assert_eq!(second.grow(30 * BUFFER, &memory), Ok(true));
+    }
+
+    #[test]
+    fn who_settles_with_less_than_it_asked_for_lacks_nothing_and_holds_up_nobody() {
+        let memory = FrameMemory::new(64 * BUFFER);
+        let _others = memory.try_take_of(MemoryPart::All, 55 * BUFFER).expect("fits");
+        let mut input = known(10 * BUFFER);
+        input.need(60 * BUFFER);
+        let behind = || GrowingGrant::new(&memory, MemoryPart::All, 17 * BUFFER);
+        assert_eq!(input.grow(10 * BUFFER, &memory), Ok(false));
+        let lack = input.lack(10 * BUFFER, &memory);
+        assert!(lack.is_some() && memory.is_short() && !behind().try_grow(BUFFER), "it waits");
+        drop(lack);
+        input.rest();
+        assert!(!memory.is_short() && behind().try_grow(BUFFER), "it waits no more");
+        input.settle(&memory).expect("there is room for what has arrived");
+        assert!(!memory.is_short() && behind().try_grow(BUFFER), "it does not wait");
+    }
+
+    #[test]
+    fn what_the_next_frame_has_is_not_thrown_away_with_what_was_the_last_ones() {
+        let memory = FrameMemory::new(20 * LARGE);
+        let mut input = with(UNCOUNTED);
+        let grow_to = |input: &mut Input, bytes: usize| {
+            input.need(bytes);
+            while let Some(size) = input.must_be_granted() {
+                assert_eq!(input.grow(size, &memory), Ok(true));
+                input.make_room(&memory);
+                input.bytes.resize(size, 1);
+            }
+        };
+        grow_to(&mut input, 2 * LARGE);
+        drop(input.take_passing(2 * LARGE));
+        let kept = input.grant_for(2 * LARGE, &memory).expect("it has grown");
+        input.make_room(&memory);
+        input.bytes.resize(UNCOUNTED, 1);
+        grow_to(&mut input, LARGE);
+        input.bytes.truncate(BUFFER + 1);
+        let (granted, at) = (memory.granted(), input.bytes.as_ptr());
+        input.settle(&memory).expect("it is held");
+        assert_eq!((granted, memory.granted()), (3 * LARGE, 3 * LARGE));
+        assert_eq!(input.bytes.as_ptr(), at, "it stays where it is");
+        drop((input, kept));
+        assert_eq!(memory.granted(), 0);
     }
 
     #[test]
@@ -594,6 +672,21 @@ mod tests {
         assert_eq!(input.must_be_granted(), None);
         input.make_room(&memory);
         assert!(input.bytes.capacity() >= BUFFER + 5);
+    }
+
+    #[test]
+    fn only_buffers_of_the_size_that_is_lent_are_kept() {
+        let kept = |size: usize, taken: usize| {
+            BUFFERS.take();
+            let mut buffer = BytesMut::with_capacity(size);
+            buffer.resize(taken, 1);
+            drop(buffer.split_to(taken));
+            give_back(buffer, size);
+            BUFFERS.take().len()
+        };
+        assert_eq!((kept(BUFFER, 0), kept(BUFFER, BUFFER), kept(BUFFER, 3)), (1, 1, 1));
+        assert_eq!((kept(BUFFER + 1, 0), kept(BUFFER - 1, 0), kept(LARGE, 0)), (0, 0, 0));
+        assert_eq!(kept(LARGE, LARGE - BUFFER), 0, "all of it would be kept with what is left");
     }
 
     #[test]

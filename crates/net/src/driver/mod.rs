@@ -29,6 +29,7 @@ pub use self::input::{Input, NoMemory, UNCOUNTED};
 pub use self::output::Output;
 pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};
+use crate::memory::Waiting;
 
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
@@ -143,8 +144,8 @@ struct Driver<S: Session> {
     connection: Connection,
     counters: Arc<ConnectionCounters>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Ends when memory is given back that the frame under way waits for.
-    memory: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// The frame under way waits for memory.
+    memory: Option<Waiting>,
     timer: Pin<Box<Sleep>>,
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
@@ -235,6 +236,8 @@ impl<S: Session> Driver<S> {
             Closing::Until(until) => (true, until),
         };
         self.goodbye = Some(Goodbye { why: ending, talks, until });
+        // It may not be read any more, and then waits for nothing. Else it begins to wait again.
+        self.rest();
         None
     }
 
@@ -327,7 +330,7 @@ impl<S: Session> Driver<S> {
                 self.counters.received(count);
                 self.connection.open.received(count);
                 self.io.deadlines.received();
-                self.io.input.has_read(count);
+                self.io.input.has_read();
                 *left = left.saturating_sub(count);
                 Ok(true)
             }
@@ -348,21 +351,23 @@ impl<S: Session> Driver<S> {
 
     /// Whether there is memory for more; if not, the task is woken when there is.
     fn is_granted(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        let memory = &self.connection.limits.frame_memory;
-        while let Some(bytes) = self.io.input.must_be_granted() {
-            let given_back = || Box::pin(memory.clone().given_back()) as Pin<Box<dyn Future<Output = ()>>>;
+        let (memory, input) = (&self.connection.limits.frame_memory, &mut self.io.input);
+        while let Some(bytes) = input.must_be_granted() {
+            if self.memory.is_none() && input.grow(bytes, memory)? {
+                continue;
+            }
+            let waiting = self.memory.get_or_insert_with(|| Waiting::new(memory));
             // It listens before it looks, or what is given back in between goes unseen.
-            if self.memory.get_or_insert_with(given_back).as_mut().poll(cx).is_ready() {
-                self.memory = None;
-            } else if !self.io.input.grow(bytes, memory)? {
+            if !waiting.is_over(cx) && !input.grow(bytes, memory)? {
+                waiting.lacks(input.lack(bytes, memory));
                 return Ok(false);
             }
         }
-        self.memory = None;
+        self.rest();
         Ok(true)
     }
 
-    /// While the session wants nothing its frame waits for no memory, and keeps none from others.
+    /// The frame under way waits for no memory any more, and keeps none from others.
     fn rest(&mut self) {
         if self.memory.take().is_some() {
             self.io.input.rest();

@@ -12,9 +12,6 @@ use parking_lot::Mutex;
 
 use super::{FrameMemory, Grant, KEPT_PART, Lack, MemoryPart};
 
-/// What holds nothing as yet and is no larger waits in no line.
-const SMALL: usize = 256 * 1024;
-
 /// What is known of the frames that grow, in the order in which they began to.
 #[derive(Debug, Default)]
 pub(super) struct Growing {
@@ -60,13 +57,13 @@ impl Growing {
         self.frames.range(..id).any(|(_, frame)| frame.waits)
     }
 
-    /// Whether a frame may have what is free although one before it waits: one that has begun, one that is small, and of those that may
-    /// have what is kept, together as much as that.
+    /// Whether a frame may have what is free although one before it waits: one that has begun, and of those that may have what is kept,
+    /// together as much as that.
     fn may_pass(&self, id: u64, kept: usize) -> bool {
         let frame = &self.frames[&id];
         let passed = self.frames.values().filter(|frame| frame.passed).map(|frame| frame.claim);
         let in_kept = || frame.part == MemoryPart::All && passed.sum::<usize>() + frame.claim <= kept;
-        frame.held > 0 || frame.claim <= SMALL || in_kept()
+        frame.held > 0 || in_kept()
     }
 
     fn frame(&mut self, id: u64) -> &mut Frame {
@@ -110,6 +107,15 @@ impl GrowingGrant {
 
     /// Makes it good for `bytes`, in place of what it was; false, and as it was, if that has to wait.
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
+        self.grow(bytes, true)
+    }
+
+    /// The same, but where it is false it does not wait: those behind it may have what is free.
+    pub(crate) fn try_grow_at_once(&mut self, bytes: usize) -> bool {
+        self.grow(bytes, false)
+    }
+
+    fn grow(&mut self, bytes: usize, waits: bool) -> bool {
         // One that is larger than the total by what is not counted takes all of it.
         let (total, wanted) = (self.memory.total(), bytes.min(self.memory.total()));
         let (memory, part) = (&self.memory, self.part);
@@ -121,9 +127,9 @@ impl GrowingGrant {
             && (!passes || growing.may_pass(self.id, total / KEPT_PART))
             && Grant::hold(&mut self.grant, wanted, || memory.try_take_of(part, wanted));
         let frame = growing.frame(self.id);
-        frame.waits = safe && !given;
+        frame.waits = waits && safe && !given;
         if given {
-            frame.passed |= passes && frame.held == 0 && frame.claim > SMALL;
+            frame.passed |= passes && frame.held == 0;
             (frame.held, self.good_for) = (wanted, bytes);
         }
         let lets_pass = waited && !frame.waits;
@@ -226,25 +232,24 @@ mod tests {
 
     #[test]
     fn who_holds_nothing_lets_an_earlier_one_have_what_is_free() {
-        let memory = FrameMemory::new(64 * SMALL);
-        let others = memory.try_take(41 * SMALL).expect("fits");
-        let new = |part, size| GrowingGrant::new(&memory, part, size * SMALL);
+        let memory = FrameMemory::new(64);
+        let others = memory.try_take(41).expect("fits");
+        let new = |part, size| GrowingGrant::new(&memory, part, size);
         let mut large = new(MemoryPart::All, 60);
-        assert!(large.try_grow(4 * SMALL) && !large.try_grow(60 * SMALL));
+        assert!(large.try_grow(4) && !large.try_grow(60));
         let (mut unknown, mut known) =
             (new(MemoryPart::Common, 2), [9, 8, 8, 17].map(|size| new(MemoryPart::All, size)));
-        assert!(!unknown.try_grow(SMALL), "there is room for it, which the one before it waits for");
-        assert!(new(MemoryPart::Common, 1).try_grow(SMALL), "it is small");
-        assert!(known[1].try_grow(SMALL) && known[2].try_grow(SMALL), "they have as much as is kept");
-        assert!(!known[0].try_grow(SMALL) && !known[3].try_grow(SMALL), "and no more");
+        assert!(!unknown.try_grow(1), "there is room for it, which the one before it waits for");
+        assert!(known[1].try_grow(1) && known[2].try_grow(1), "they have as much as is kept");
+        assert!(!known[0].try_grow(1) && !known[3].try_grow(1), "and no more");
         drop(others);
-        assert!(known[1].try_grow(8 * SMALL), "it has begun");
+        assert!(known[1].try_grow(8), "it has begun");
         drop(known);
-        assert!(large.try_grow(60 * SMALL));
+        assert!(large.try_grow(60));
         let kept = large.into_grant().expect("it has grown");
-        assert_eq!((memory.granted(), kept.bytes()), (60 * SMALL, 60 * SMALL));
+        assert_eq!((memory.granted(), kept.bytes()), (60, 60));
         drop(kept);
-        assert!(unknown.try_grow(2 * SMALL));
+        assert!(unknown.try_grow(2));
     }
 
     #[test]
@@ -275,10 +280,10 @@ mod tests {
 
     #[test]
     fn who_waits_no_more_tells_those_who_let_it_pass() {
-        let memory = FrameMemory::new(64 * SMALL);
-        let others = memory.try_take(43 * SMALL).expect("fits");
-        let mut large = GrowingGrant::new(&memory, MemoryPart::All, 60 * SMALL);
-        let mut small = GrowingGrant::new(&memory, MemoryPart::Common, 5 * SMALL);
+        let memory = FrameMemory::new(64);
+        let others = memory.try_take(43).expect("fits");
+        let mut large = GrowingGrant::new(&memory, MemoryPart::All, 60);
+        let mut small = GrowingGrant::new(&memory, MemoryPart::Common, 5);
         let told_of = |by: &mut dyn FnMut()| {
             let mut told = std::pin::pin!(memory.clone().given_back());
             let mut cx = Context::from_waker(Waker::noop());
@@ -286,13 +291,13 @@ mod tests {
             by();
             told.as_mut().poll(&mut cx).is_ready()
         };
-        assert!(large.try_grow(4 * SMALL) && !large.try_grow(60 * SMALL) && !small.try_grow(SMALL));
+        assert!(large.try_grow(4) && !large.try_grow(60) && !small.try_grow(1));
         assert!(told_of(&mut || large.rest()), "it rests");
         assert!(!told_of(&mut || large.rest()), "it had rested before");
-        assert!(small.try_grow(SMALL));
-        assert!(!large.try_grow(60 * SMALL));
+        assert!(small.try_grow(1));
+        assert!(!large.try_grow(60));
         drop(others);
-        assert!(told_of(&mut || assert!(large.try_grow(60 * SMALL))), "it has what it waited for");
+        assert!(told_of(&mut || assert!(large.try_grow(60))), "it has what it waited for");
     }
 
     #[test]

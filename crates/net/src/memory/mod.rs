@@ -2,8 +2,11 @@
 
 mod growing;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 
 use tokio::sync::Notify;
 
@@ -71,13 +74,41 @@ impl Shared {
     }
 }
 
-/// Somebody waits because less is left than is asked for.
+/// Somebody waits because less is left than is asked for. Kept with what it waits by, so that it ends with that.
 #[derive(Debug)]
 pub(crate) struct Lack(Arc<Shared>);
 
 impl Drop for Lack {
     fn drop(&mut self) {
         self.0.lacking.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A frame waits for memory that others have. What it lacks is counted until this is dropped.
+pub(crate) struct Waiting {
+    memory: FrameMemory,
+    given_back: Pin<Box<dyn Future<Output = ()>>>,
+    lack: Option<Lack>,
+}
+
+impl Waiting {
+    /// Listens once it is asked.
+    pub(crate) fn new(memory: &FrameMemory) -> Self {
+        Self { memory: memory.clone(), given_back: Box::pin(memory.clone().given_back()), lack: None }
+    }
+
+    /// Whether something was given back since it was asked last; if so, it listens again once it is asked again. Else the task is woken then.
+    pub(crate) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_over = self.given_back.as_mut().poll(cx).is_ready();
+        if is_over {
+            self.given_back = Box::pin(self.memory.clone().given_back());
+        }
+        is_over
+    }
+
+    /// What it lacks now.
+    pub(crate) fn lacks(&mut self, lack: Option<Lack>) {
+        self.lack = lack;
     }
 }
 
@@ -282,6 +313,22 @@ mod tests {
         assert!(!memory.is_short());
         assert!(memory.lack(MemoryPart::Common, 1, 0).is_some());
         assert!(held.resize(89) && memory.is_short());
+    }
+
+    #[test]
+    fn what_is_lacking_counts_while_it_is_waited_for_and_no_longer() {
+        let memory = FrameMemory::new(100);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut waiting, held) = (Waiting::new(&memory), memory.try_take(70).expect("fits"));
+        assert!(!waiting.is_over(&mut cx));
+        waiting.lacks(memory.lack(MemoryPart::Common, 10, 0));
+        waiting.lacks(memory.lack(MemoryPart::Common, 9, 0));
+        assert!(memory.is_short());
+        drop(held);
+        assert!(waiting.is_over(&mut cx) && memory.is_short(), "it looks whether that is enough");
+        assert!(!waiting.is_over(&mut cx), "and listens again");
+        drop(waiting);
+        assert!(!memory.is_short());
     }
 
     #[test]
