@@ -40,7 +40,9 @@ BASE = 80 * MIB
 EACH = 140 * 1024
 # Decoded arrays and their answer, on each of two I/O threads.
 DECODING = 2 * 128 * MIB
-# What a reader asks for that takes nothing; it has a second for each 256 KiB.
+# Bytes for which whoever sends or reads them has a second more.
+SLOWEST = 256 << 10
+# What a reader asks for that takes nothing.
 UNREAD = 2 * MIB
 # Beyond the documented times: timers, a machine that does other things, and the test's own clients.
 SLACK = 8
@@ -189,8 +191,10 @@ def unfinished_frames(node):
         peak.look()
         # What little a frame has that waits for its turn is counted beside it, in a quarter as much.
         assert node.metric("sabir_frame_memory_bytes") <= FRAME_MEMORY * 5 // 4
-    # One that waits until the time of others is over has its own from then on.
-    closed(sockets, 3 * FRAME_TIMEOUT + SLACK + 5, peak.look)
+    # With 64 KiB, with 256 KiB and with all that has come of it one may wait until the time of others is over, and has its own from then on.
+    longest = sum(FRAME_TIMEOUT + arrived // SLOWEST for arrived in (64 << 10, 256 << 10, each, each))
+    ended = closed(sockets, longest + SLACK, peak.look)
+    print(f"      {len(ended)} dropped, the last after {max(ended):.1f} s, of at most {longest}", flush=True)
     bounded(peak.most, BASE + TAIL_CACHE + FRAME_MEMORY + count * EACH)
     node.wait("the count", lambda: node.dropped("memory") + node.dropped("slow_writer") >= before + count, 5)
     node.logged("net.frame_memory")
@@ -216,7 +220,7 @@ def never_reads(node):
         with contextlib.suppress(OSError):
             one.send(pipelined)
     # Nobody is unread before the system's own buffers are full, and to fill them with metadata takes its time.
-    until = WRITE_TIMEOUT + UNREAD / (256 << 10) + 3 * SLACK
+    until = WRITE_TIMEOUT + UNREAD / SLOWEST + 3 * SLACK
 
     # A socket that is not read cannot show that it was closed: the broker's own count does.
     def all_dropped():
