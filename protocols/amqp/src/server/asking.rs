@@ -9,7 +9,7 @@ use sabir_broker::queue::{
     DeleteOnlyIf, GotMessage, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget,
 };
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
-use sabir_model::{Offset, TopicError, TopicId};
+use sabir_model::{Offset, ReadError, TopicError, TopicId};
 use sabir_net::ConnectionId;
 
 use super::arguments::{Declaration, precondition, queue};
@@ -17,6 +17,7 @@ use super::deliver::undeliverable;
 use super::frontend::AmqpFrontend;
 use super::mandatory::{MandatoryTogether, Unroutable};
 use super::publish::ChannelId;
+use super::put_off::UnreadableMessage;
 use super::records::{with_returns, without_added};
 use super::settling::Fate;
 use super::stored::{Found, Reader};
@@ -26,6 +27,8 @@ use crate::wire::*;
 /// How long it is waited for a queue that another connection is making, and how often it is looked.
 const LOOKS: u32 = 100;
 const LOOK: Duration = Duration::from_millis(20);
+/// Messages that cannot be read and that one request passes over.
+const MOST_UNREADABLE: usize = 64;
 
 /// The names that the server gives itself.
 pub(super) const RESERVED: &str = "amq.";
@@ -84,7 +87,12 @@ pub(super) enum Answer {
         unroutable: Vec<Unroutable>,
     },
     /// A message was got, if there was one.
-    Got(Option<Box<Got>>),
+    Got {
+        /// None where none is ready.
+        got: Option<Box<Got>>,
+        /// What could not be read before it.
+        unreadable: Vec<UnreadableMessage>,
+    },
 }
 
 /// A message that was got.
@@ -300,20 +308,28 @@ impl Asker {
         is_quorum: bool,
         frame_max: u32,
     ) -> Result<Answer, Exception> {
+        let mut unreadable = Vec::new();
         loop {
             // What is settled is not read any more: that comes last.
             let getting = self.amqp.broker.queues().get(&self.caller, target, owner, false);
             self.amqp.broker.flush();
             let got = getting.await.map_err(|error| refused(&name, error))?;
-            let Some(message) = got else { return Ok(Answer::Got(None)) };
-            let mut got = self.read(&name, target, settles, message).await?;
+            let Some(message) = got else { return Ok(Answer::Got { got: None, unreadable }) };
+            let at = message.offset;
+            let mut got = match self.read(&name, target, settles, message).await {
+                // The next one may be whole.
+                Err(ReadError::Corrupt | ReadError::Storage) if unreadable.len() < MOST_UNREADABLE => {
+                    unreadable.push(UnreadableMessage { target, owner, offset: at });
+                    continue;
+                }
+                read => read.map_err(|error| internal(&name, &error.to_string()))?,
+            };
             let counted = got.as_ref().filter(|_| is_quorum);
             if let Some(counted) = counted.and_then(|got| with_returns(&got.properties, message.returned))
                 && let Some(got) = &mut got
             {
                 got.properties = counted;
             }
-            let at = message.offset;
             if let Some(got) = got.as_mut().filter(|got| !header_fits(got.properties.len(), frame_max)) {
                 got.properties = without_added(&got.properties);
                 // It is given back as its channel fails.
@@ -325,7 +341,7 @@ impl Asker {
                 self.amqp.broker.queues().settle(target, owner, std::iter::once(at..at + 1));
             }
             if got.is_some() {
-                return Ok(Answer::Got(got.map(Box::new)));
+                return Ok(Answer::Got { got: got.map(Box::new), unreadable });
             }
         }
     }
@@ -336,14 +352,17 @@ impl Asker {
         target: QueueTarget,
         settles: bool,
         message: GotMessage,
-    ) -> Result<Option<Got>, Exception> {
+    ) -> Result<Option<Got>, ReadError> {
         let (broker, own) = (&self.amqp.broker, self.amqp.number());
         let from = Offset(i64::try_from(message.offset).expect("offsets count from 0"));
-        let fetched = broker.read(target.read_target(), from, 1, true).await;
-        let fetched = fetched.map_err(|error| internal(name, &error.to_string()))?;
+        let fetched = broker.read(target.read_target(), from, 1, true).await?;
         let mut reader = Reader::new(name);
         reader.take(message.offset, fetched);
-        let Found::Message(found) = reader.find(broker, own, message.offset) else { return Ok(None) };
+        let found = match reader.find(broker, own, message.offset) {
+            Found::Message(found) => found,
+            Found::Unreadable => return Err(ReadError::Corrupt),
+            Found::Gone | Found::Unread => return Ok(None),
+        };
         Ok(Some(Got {
             message,
             target,

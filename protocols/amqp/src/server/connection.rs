@@ -488,6 +488,7 @@ impl Session for AmqpSession {
     fn advance(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let held_back = self.room.is_some();
         self.wait_for_room(cx);
+        self.try_again();
         let begun = self.begin(io)?;
         self.tell();
         let answered = self.answer(cx);
@@ -535,7 +536,8 @@ impl Session for AmqpSession {
             return Some(ended + FAREWELL);
         }
         let beat = self.heartbeat.deadline().filter(|_| self.machine.is_running());
-        beat.map(|ms| self.began + Duration::from_millis(ms))
+        let beat = beat.map(|ms| self.began + Duration::from_millis(ms));
+        beat.into_iter().chain(self.deliveries.put_off.until()).min()
     }
 
     fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {

@@ -10,10 +10,12 @@ use sabir_broker::queue::{Credit, QueueOwner, QueueTarget};
 use sabir_broker::{Broker, Fetched};
 use sabir_model::{FrontendNo, Offset, ReadError};
 use sabir_net::Io;
+use tokio::time::Instant;
 
 use super::arguments::{precondition, queue};
 use super::channel::{Channel, Consumer, RefillOn};
 use super::connection::AmqpSession;
+use super::put_off::{PutOff, UnreadableMessage};
 use super::records::{with_returns, without_added};
 use super::settling::Fate;
 use super::stored::{Found, Message, Reader};
@@ -42,6 +44,8 @@ pub(super) struct Deliveries {
     reading: Option<Reading>,
     /// Whose deliveries those of a consumer were that has ended.
     ended: VecDeque<(u64, QueueOwner)>,
+    /// What could not be read.
+    pub(super) put_off: PutOff,
 }
 
 /// What became of the first delivery that waits.
@@ -86,6 +90,8 @@ enum Stop {
     Gone,
     /// The next one is to be read.
     Unread,
+    /// The next one was read, and is damaged.
+    Unreadable,
     /// The next one cannot be sent on this connection.
     TooLarge,
 }
@@ -115,6 +121,7 @@ impl Sending<'_> {
                 Found::Message(message) => message,
                 Found::Gone => return Stop::Gone,
                 Found::Unread => return Stop::Unread,
+                Found::Unreadable => return Stop::Unreadable,
             };
             if self.write(message, messages).is_err() {
                 return Stop::TooLarge;
@@ -191,19 +198,24 @@ impl AmqpSession {
             let (target, consumer) = (first.target, Some(first.consumer));
             channel.unacked.add(Delivered { tags: tag..tag + sent, offset: start, target, consumer });
         }
-        let mut refill = if consumer.drawing.refill_on == RefillOn::Sending { sent } else { 0 };
+        let refill = if consumer.drawing.refill_on == RefillOn::Sending { sent } else { 0 };
         first.offsets.start += sent;
+        consumer.refill(u32::try_from(refill).unwrap_or(u32::MAX), first.consumer, refills);
         if let Stop::Gone = stop {
             let gone = first.offsets.start;
             settling.add(first.target, consumer.owner, Fate::Settled, gone..gone + 1);
-            (first.offsets.start, refill) = (gone + 1, refill + 1);
+            first.offsets.start += 1;
+            consumer.refill(1, first.consumer, refills);
         }
-        consumer.refill(u32::try_from(refill).unwrap_or(u32::MAX), first.consumer, refills);
         if first.offsets.is_empty() {
             deliveries.waiting.pop_front();
         }
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
+            Stop::Unreadable => {
+                self.put_off(&ReadError::Corrupt);
+                Sent::Some
+            }
             Stop::TooLarge => {
                 let exception = undeliverable(&consumer.queue.name, machine.frame_max());
                 Sent::Failed(channel.id.number, exception)
@@ -244,9 +256,49 @@ impl AmqpSession {
             Ok(_) | Err(ReadError::Deleted | ReadError::UnknownPartition) => {
                 reader.skip_to(from, from + count);
             }
-            Err(error) => self.cannot_read(&error),
+            Err(error) => self.put_off(&error),
         }
         true
+    }
+
+    /// The message that the first one names first cannot be read: those behind it are sent, and it is tried again after a while.
+    fn put_off(&mut self, error: &ReadError) {
+        let Self { deliveries, consumers, refills, .. } = self;
+        let Some(first) = deliveries.waiting.front_mut() else { return };
+        let Some(consumer) = consumers.get_mut(&first.consumer) else { return self.give_first_back() };
+        let (target, owner, offset) = (first.target, consumer.owner, first.offsets.start);
+        let may_pass = matches!(error, ReadError::Corrupt | ReadError::Storage);
+        if !may_pass || !deliveries.put_off.add(UnreadableMessage { target, owner, offset }, Instant::now()) {
+            return self.cannot_read(error);
+        }
+        first.offsets.start += 1;
+        consumer.refill(1, first.consumer, refills);
+        if first.offsets.is_empty() {
+            deliveries.waiting.pop_front();
+        }
+    }
+
+    /// The same of what was asked for; what there is no room for is given back at once.
+    pub(super) fn keep_unreadable(&mut self, messages: Vec<UnreadableMessage>) {
+        let now = Instant::now();
+        for message in messages {
+            if !self.deliveries.put_off.add(message, now) {
+                self.give_back_unreadable(message);
+            }
+        }
+    }
+
+    /// Gives back what could not be read a while ago.
+    pub(super) fn try_again(&mut self) {
+        let now = Instant::now();
+        while let Some(message) = self.deliveries.put_off.take_due(now) {
+            self.give_back_unreadable(message);
+        }
+    }
+
+    pub(super) fn give_back_unreadable(&mut self, message: UnreadableMessage) {
+        let UnreadableMessage { target, owner, offset } = message;
+        self.settling.add(target, owner, Fate::GivenBack { counted: false }, offset..offset + 1);
     }
 
     /// A queue whose messages cannot be read ends the channel that wants them, which gives them back.

@@ -18,6 +18,7 @@ mod handlers;
 mod login;
 mod mandatory;
 mod publish;
+mod put_off;
 pub(crate) mod records;
 mod replies;
 mod routes;

@@ -51,6 +51,8 @@ pub(super) enum Found<'a> {
     Gone,
     /// That is not known: it is to be read.
     Unread,
+    /// It was read, and is damaged.
+    Unreadable,
 }
 
 /// Messages of a queue that were read, from one offset on.
@@ -63,6 +65,8 @@ pub(super) struct Reader {
     /// The offsets of which it is known what there is.
     known: Range<u64>,
     messages: Vec<Stored>,
+    /// Whether there are others there, which are damaged.
+    is_damaged: bool,
     /// Where the last one was found.
     at: usize,
 }
@@ -75,7 +79,7 @@ impl Reader {
     /// Takes what was read from an offset on.
     pub(super) fn take(&mut self, from: u64, fetched: Fetched) {
         self.slices = fetched.slices.into();
-        (self.messages, self.at, self.known) = (Vec::new(), 0, from..from);
+        (self.messages, self.at, self.known, self.is_damaged) = (Vec::new(), 0, from..from, false);
     }
 
     /// It is known that there is nothing before an offset.
@@ -94,6 +98,7 @@ impl Reader {
             self.load(broker, own, &slice);
         }
         match self.place(offset) {
+            None if self.is_damaged => Found::Unreadable,
             None => Found::Gone,
             Some(at) => {
                 self.at = at;
@@ -130,10 +135,11 @@ impl Reader {
         self.bytes = slice.joined();
         self.known = offset(slice.base_offset.0).min(self.known.end)..offset(slice.next_offset.0);
         self.messages.clear();
-        self.at = 0;
+        (self.at, self.is_damaged) = (0, false);
         let bytes = self.bytes.clone();
         for batch in split(&bytes) {
             let found = batch.ok().and_then(|batch| records(batch.1, MOST_RECORDS).ok());
+            self.is_damaged |= found.is_none();
             if let Some(found) = found.filter(|found| !found.header().is_control()) {
                 self.add(broker, own, slice.origin, &found);
             }
@@ -141,7 +147,11 @@ impl Reader {
     }
 
     fn add(&mut self, broker: &Broker, own: FrontendNo, origin: FrontendNo, found: &Records<'_>) {
-        for record in found.iter().flatten() {
+        for record in found.iter() {
+            let Ok(record) = record else {
+                self.is_damaged = true;
+                continue;
+            };
             let value = (origin == own).then(|| Envelope::bytes_of(&record)).flatten();
             let place = match value.and_then(|value| Some((value, Envelope::take(value)?))) {
                 Some((value, envelope)) => self.own(&record, value, &envelope),

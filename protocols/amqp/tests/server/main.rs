@@ -16,3 +16,4 @@ mod replies;
 mod rig;
 mod room;
 mod transactions;
+mod unreadable;

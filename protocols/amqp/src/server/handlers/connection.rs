@@ -68,6 +68,9 @@ impl AmqpSession {
         }
         self.end_together(channel.together);
         self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
+        for message in self.deliveries.put_off.take_of(channel.owner) {
+            self.give_back_unreadable(message);
+        }
         // What was settled before is not ready again.
         self.settling.tell(self.amqp.broker.queues());
         for target in channel.targets {

@@ -129,7 +129,10 @@ impl AmqpSession {
             Answer::ExchangeUnbound => self.say(number, &ExchangeUnbindOk {}),
             Answer::Cancelled { tag, no_wait } => self.say_cancelled(number, &tag, no_wait),
             Answer::Committed { others, unroutable } => self.committed(number, others, &unroutable),
-            Answer::Got(got) => self.got(number, got),
+            Answer::Got { got, unreadable } => {
+                self.keep_unreadable(unreadable);
+                self.got(number, got);
+            }
         }
     }
 }
