@@ -7,11 +7,14 @@ file sizes (`ulimit -f`): what does not fit is named, and nothing dies of it.
 """
 
 import contextlib
+import os
 import pathlib
 import resource
 import shutil
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -162,8 +165,20 @@ def a_limit_on_file_sizes(disk):
             assert again.put("t", 0, BATCH) >= taken * 900, "nothing acknowledged is lost"
 
 
+def too_few_to_start():
+    """However few there are, a start that needs more says so."""
+    for descriptors in range(5, 17):
+        with tempfile.TemporaryDirectory() as data:
+            binary = os.environ.get("SABIR_BIN") or str(brokers.REPOSITORY / "target/debug/sabir")
+            run = f'ulimit -n {descriptors}; exec "$0" serve --data "$1" --set kafka.listen=127.0.0.1:0 --set net.default_listen=off'
+            done = subprocess.run(["bash", "-c", run, binary, data], capture_output=True, text=True, timeout=60)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and "open-file limit" in said and "panic" not in said, f"{descriptors}: {done.returncode}\n{said}"
+
+
 def main():
     suite = cases.Suite("descriptors")
+    suite.case("too-few-to-start", too_few_to_start, limit=240)
     for disk in ("pwrite", "io_uring"):
         for case in (
             more_segments_than_descriptors,

@@ -80,6 +80,9 @@ const SAME: Duration = Duration::from_secs(1);
 
 /// Reports the first signal; a second one ends the process.
 fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
+    // The runtime and its signals panic where they get no descriptors.
+    let spare: std::io::Result<Vec<_>> = (0..8).map(|_| std::fs::File::open("/dev/null")).collect();
+    drop(spare?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (first, report) = mpsc::channel();
     let entered = runtime.enter();
