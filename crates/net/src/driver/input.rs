@@ -102,7 +102,11 @@ impl Input {
     }
 
     /// How large a grant must be taken before reading on.
+    #[inline]
     pub(super) fn must_be_granted(&self) -> Option<usize> {
+        if self.bytes.len() < UNCOUNTED {
+            return None;
+        }
         let capacity = self.capacity();
         // A buffer that has room left is read into first.
         let full = self.bytes.len() >= self.most();
@@ -287,7 +291,7 @@ impl Input {
 
     /// Moves what there is to a buffer of its size.
     fn shrink(&mut self) {
-        if self.bytes.is_empty() {
+        if self.bytes.is_empty() && self.size > 0 {
             self.replace(BytesMut::new());
         } else if self.size > self.bytes.len().max(SMALL) {
             self.replace(BytesMut::from(&self.bytes[..]));
