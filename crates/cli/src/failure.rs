@@ -89,6 +89,9 @@ impl From<ClientError> for CliError {
             Failure::Broken => Exit::Failed,
         };
         let failed = Self::new(exit, error.message);
+        if let Some(advice) = error.advice {
+            return failed.advise(advice);
+        }
         if error.failure == Failure::AdminPort {
             return failed.advise(
                 "Is the broker running there, and its admin port on (admin.listen)? Name another with --admin or \

@@ -186,3 +186,29 @@ fn what_is_not_there_and_what_is() {
     broker.run(&["topic", "create", "a/b"]).fails(6);
     broker.run(&["topic", "create", "odd", "-c", "no.such.config=1"]).fails(6);
 }
+
+#[test]
+fn a_queue_of_amqp_is_no_topic() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["amqp.listen=127.0.0.1:0"]);
+    let address = broker.log.iter().find(|line| line["protocol"] == "amqp").unwrap()["address"].as_str();
+    let amqp =
+        |args: &[&str]| broker.run(&[args, &["--proto", "amqp", "--address", address.unwrap()]].concat());
+    for args in [
+        &["message", "publish", "absent", "x"][..],
+        &["message", "read", "absent"],
+        &["bench", "consume", "--topic", "absent"],
+    ] {
+        let printed = amqp(args).fails(4);
+        assert!(printed.contains("queue.declare") && !printed.contains("topic create"), "{printed}");
+    }
+    let printed = amqp(&["message", "publish", "absent", "x", "--acks", "1"]).fails(2);
+    assert!(printed.contains("It has none."), "{printed}");
+    let load = |verb| amqp(&["bench", verb, "--topic", "q", "-n", "10", "-q"]);
+    load("produce").ok();
+    assert!(load("e2e").fails(6).contains("queue q has 10 messages"));
+    let said = amqp(&["message", "read", "q", "-o", "json"]).ok();
+    assert!(said.lines().count() == 10 && said.contains(r#""timestamp_ms":null"#), "{said}");
+    assert!(amqp(&["message", "tail", "q"]).fails(6).contains("--follow"));
+    load("consume").ok();
+}

@@ -103,7 +103,8 @@ fn take_others(message: &mut Message, properties: &BasicProperties<'_>) {
     }
 }
 
-fn header(value: FieldValue<'_>) -> HeaderValue {
+/// A header as those understand it whose protocol knows no tables: what has parts as JSON, in which bytes that are no text are in hex.
+pub(crate) fn header(value: FieldValue<'_>) -> HeaderValue {
     match value {
         FieldValue::Void => HeaderValue::Null,
         FieldValue::Bool(v) => HeaderValue::Bool(v),
@@ -149,7 +150,7 @@ fn put_json(out: &mut String, value: FieldValue<'_>) {
             out.push(']');
         }
         FieldValue::Decimal { scale, value } => drop(write!(out, "{value}e-{scale}")),
-        FieldValue::Binary(bytes) => put_text(out, &String::from_utf8_lossy(bytes)),
+        FieldValue::Binary(bytes) => put_bytes(out, bytes),
         plain => match header(plain) {
             HeaderValue::Null => out.push_str("null"),
             HeaderValue::Bool(v) => drop(write!(out, "{v}")),
@@ -157,8 +158,19 @@ fn put_json(out: &mut String, value: FieldValue<'_>) {
             HeaderValue::Float(v) if v.is_finite() => drop(write!(out, "{v}")),
             HeaderValue::Float(v) => put_text(out, &v.to_string()),
             HeaderValue::Text(text) => put_text(out, &text),
-            HeaderValue::Bytes(bytes) => put_text(out, &String::from_utf8_lossy(&bytes)),
+            HeaderValue::Bytes(bytes) => put_bytes(out, &bytes),
         },
+    }
+}
+
+fn put_bytes(out: &mut String, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => put_text(out, text),
+        Err(_) => {
+            out.push('"');
+            bytes.iter().for_each(|byte| out.push_str(&format!("{byte:02x}")));
+            out.push('"');
+        }
     }
 }
 
@@ -255,7 +267,11 @@ mod tests {
     fn every_property_is_an_attribute_or_a_header() {
         let mut inner = FieldTableBuf::new();
         inner.push(ShortBytes::cut("a\"b"), FieldValue::I32(1));
-        let list = FieldTableBuf::array(&[FieldValue::Table(inner.as_table()), FieldValue::Void]);
+        let list = FieldTableBuf::array(&[
+            FieldValue::Table(inner.as_table()),
+            FieldValue::Void,
+            FieldValue::Binary(b"\xff\x01"),
+        ]);
         let mut headers = FieldTableBuf::new();
         headers
             .push(ShortBytes::cut("group"), FieldValue::LongStr(b"g"))
@@ -292,7 +308,7 @@ mod tests {
             ("message-id".into(), HeaderValue::Bytes(Bytes::from_static(b"\xfe"))),
             ("tag".into(), HeaderValue::Integer(5)),
             ("n".into(), HeaderValue::Integer(9)),
-            ("list".into(), HeaderValue::Text(r#"[{"a\"b":1},null]"#.into())),
+            ("list".into(), HeaderValue::Text(r#"[{"a\"b":1},null,"ff01"]"#.into())),
             ("amqp.delivery-mode".into(), HeaderValue::Integer(2)),
             ("amqp.type".into(), HeaderValue::Text("t".into())),
         ];

@@ -118,7 +118,7 @@ impl ProbeClient {
             all.push(Incoming {
                 partition,
                 offset,
-                timestamp_ms: 0,
+                timestamp_ms: None,
                 key: None,
                 value: Some(text.to_owned().into()),
                 headers: Vec::new(),

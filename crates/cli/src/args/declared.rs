@@ -54,7 +54,11 @@ fn known(given: &ClientOptions, options: &[ClientOption]) -> Result<(), CliError
         Some(name) => {
             let names: Vec<_> = options.iter().map(|option| format!("--{}", option.name)).collect();
             let problem = format!("--{name}: the protocol spoken there has no such option");
-            Err(CliError::new(Exit::Usage, problem).advise(format!("It has: {}.", names.join(", "))))
+            let advice = match names.is_empty() {
+                true => "It has none.".to_owned(),
+                false => format!("It has: {}.", names.join(", ")),
+            };
+            Err(CliError::new(Exit::Usage, problem).advise(advice))
         }
     }
 }
@@ -126,7 +130,8 @@ mod tests {
             let flags = of(&["publish", &format!("--{}", option.name), option.default]);
             assert_eq!(flags.0.names().collect::<Vec<_>>(), [option.name]);
             assert_eq!(flags.known_to(&[*option]).map_err(|e| e.exit), Ok(()));
-            assert_eq!(flags.known_to(&[]).map_err(|e| e.exit), Err(Exit::Usage));
+            let refused = flags.known_to(&[]).unwrap_err();
+            assert_eq!((refused.exit, refused.advice.as_deref()), (Exit::Usage, Some("It has none.")));
         }
     }
 

@@ -73,7 +73,10 @@ Examples:
   sabir message read orders --matches 'status=5..' --header source=web
   sabir message read orders --partition 2 --offset 4711 --limit 1 -o value
   sabir message read orders -f '%o %k %s\\n'
-  sabir message read orders --group billing --limit 10       (go on where the group is, and commit)")]
+  sabir message read orders --group billing --limit 10       (go on where the group is, and commit)
+
+What is read of a queue is taken from it and given back at the end, with more than is shown (--limit): it is flagged as redelivered
+then, and counts as delivered. Where the queue limits that, what comes back once too often is dead-lettered, or lost.")]
 pub struct ReadArgs {
     /// The topic
     pub topic: String,
@@ -94,8 +97,8 @@ pub struct ReadArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
-    /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
-    /// %h headers, %%, \n, \t
+    /// Write each message so: %t topic, %p partition, %o offset, %T time in ms (-1: none), %k key, %s content, %K and %S their
+    /// lengths (-1: none), %h headers, %%, \n, \t
     #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
     pub format: Option<Template>,
     // Last, or what follows stands under its heading.
@@ -161,8 +164,8 @@ pub struct TailArgs {
     /// The form of a message
     #[arg(long, short = 'o', default_value = "table", value_name = "FORM")]
     pub output: MessageFormat,
-    /// Write each message so: %t topic, %p partition, %o offset, %T time (ms), %k key, %s content, %K and %S their lengths (-1: none),
-    /// %h headers, %%, \n, \t
+    /// Write each message so: %t topic, %p partition, %o offset, %T time in ms (-1: none), %k key, %s content, %K and %S their
+    /// lengths (-1: none), %h headers, %%, \n, \t
     #[arg(long, short = 'f', value_name = "TEMPLATE", conflicts_with = "output")]
     pub format: Option<Template>,
     // Last, or what follows stands under its heading.

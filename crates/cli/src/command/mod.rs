@@ -238,7 +238,8 @@ async fn about_topic<T>(
     outcome: Result<T, ClientError>,
 ) -> Result<T, CliError> {
     let error = match outcome {
-        Err(error) if error.failure == Failure::NotFound => error,
+        // What its protocol advises on is no topic that could be created here.
+        Err(error) if error.failure == Failure::NotFound && error.advice.is_none() => error,
         other => return Ok(other?),
     };
     let Some(topics) = client.topics() else { return Err(error.into()) };

@@ -53,12 +53,19 @@ pub struct ClientError {
     pub message: String,
     /// The partition and the offset that a read failed at, where it was at one.
     pub at: Option<(i32, i64)>,
+    /// What to do about it, where the protocol knows better than whoever asked.
+    pub advice: Option<String>,
 }
 
 impl ClientError {
     /// A failure with its explanation.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into(), at: None }
+        Self { failure, message: message.into(), at: None, advice: None }
+    }
+
+    /// The same, with what to do about it.
+    pub fn advise(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
     }
 }
 
@@ -223,8 +230,8 @@ pub struct Incoming {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// Milliseconds since the epoch.
-    pub timestamp_ms: i64,
+    /// Milliseconds since the epoch; none where the message does not say.
+    pub timestamp_ms: Option<i64>,
     /// Its key.
     pub key: Option<Bytes>,
     /// Its content.

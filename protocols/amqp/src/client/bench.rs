@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const AT_ONCE: u64 = 256;
 const UNREAD: u64 = 50_000;
 /// How long the last messages are waited for.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a reader waits before it looks whether it is done.
+const TURN: Duration = Duration::from_millis(50);
 /// At a rate, how long is slept at once: messages that are due within it are sent together.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -35,7 +38,7 @@ pub(super) async fn run(
     progress: &'static LoadProgress,
 ) -> Result<LoadReport, ClientError> {
     let loading = Loading::of(&plan.options)?;
-    if plan.size < HEAD {
+    if plan.load != Load::Consume && plan.size < HEAD {
         let text = format!("a message has at least {HEAD} bytes");
         return Err(ClientError::new(Failure::Refused, text));
     }
@@ -56,13 +59,17 @@ struct Bench {
     plan: LoadPlan,
     loading: Loading,
     progress: &'static LoadProgress,
+    /// The correlation id of messages that are read end to end: others are no part of it.
+    run: [u8; 8],
     started: Instant,
     tally: RefCell<Tally>,
+    flow: RefCell<Flow>,
 }
 
 struct Tally {
     left: u64,
     messages: u64,
+    bytes: u64,
     errors: u64,
     /// Nanoseconds since the start.
     last: u64,
@@ -74,8 +81,10 @@ impl Bench {
         let latency_us =
             Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that the library allows");
         let left = plan.count.unwrap_or(u64::MAX);
-        let tally = RefCell::new(Tally { left, messages: 0, errors: 0, last: 0, latency_us });
-        Self { plan, loading, progress, started: Instant::now(), tally }
+        let tally = RefCell::new(Tally { left, messages: 0, bytes: 0, errors: 0, last: 0, latency_us });
+        let run = RandomState::new().hash_one(0).to_be_bytes();
+        let flow = RefCell::default();
+        Self { plan, loading, progress, run, started: Instant::now(), tally, flow }
     }
 
     /// Nanoseconds since the start.
@@ -103,13 +112,14 @@ impl Bench {
         self.progress.stop.load(Relaxed) || end.is_some_and(|end| self.started.elapsed() >= end)
     }
 
-    /// A message is done that was due at `stamp`.
-    fn done(&self, stamp: u64, now: u64) {
+    /// A message of so many bytes is done that was due at `stamp`.
+    fn done(&self, bytes: u64, stamp: u64, now: u64) {
         self.progress.messages.fetch_add(1, Relaxed);
-        self.progress.bytes.fetch_add(self.plan.size as u64, Relaxed);
+        self.progress.bytes.fetch_add(bytes, Relaxed);
         if stamp >= self.warm_from() {
             let mut tally = self.tally.borrow_mut();
             tally.messages += 1;
+            tally.bytes += bytes;
             tally.last = now;
             tally.latency_us.saturating_record((now.saturating_sub(stamp) / 1000).max(1));
         }
@@ -124,7 +134,7 @@ impl Bench {
         let tally = self.tally.borrow();
         LoadReport {
             messages: tally.messages,
-            bytes: tally.messages * self.plan.size as u64,
+            bytes: tally.bytes,
             errors: tally.errors,
             first_error: (tally.errors > 0).then(|| "the broker did not take a message".to_owned()),
             elapsed: Duration::from_nanos(tally.last.saturating_sub(self.warm_from())),
@@ -140,16 +150,21 @@ struct Lane {
     number: usize,
     publishes: Option<Link>,
     reads: Option<Link>,
-    flow: Rc<RefCell<Flow>>,
 }
 
-/// What is on its way between a lane's two ends.
+/// What is on its way, of all clients: who shares a queue reads what others have sent, too.
 #[derive(Default)]
 struct Flow {
     sent: u64,
     read: u64,
-    /// Nothing more is sent.
-    ended: bool,
+    /// Clients that send.
+    sending: usize,
+}
+
+impl Flow {
+    fn unread(&self) -> u64 {
+        self.sent.saturating_sub(self.read)
+    }
 }
 
 impl Lane {
@@ -169,9 +184,11 @@ impl Lane {
             number,
             publishes: if publishes { Some(Link::open(address).await?) } else { None },
             reads: if reads { Some(Link::open(address).await?) } else { None },
-            flow: Rc::default(),
         };
         lane.prepare().await?;
+        if publishes {
+            bench.flow.borrow_mut().sending += 1;
+        }
         Ok(lane)
     }
 
@@ -183,7 +200,12 @@ impl Lane {
         if let Some(link) = &mut self.publishes {
             let declared =
                 link.ask(1, &QueueDeclare { queue, durable: !transient, ..Default::default() }).await?;
-            let Method::QueueDeclareOk(_) = declared.method() else { return Err(unexpected(&declared)) };
+            let Method::QueueDeclareOk(declared) = declared.method() else {
+                return Err(unexpected(&declared));
+            };
+            if self.bench.plan.load == Load::EndToEnd && declared.message_count > 0 {
+                return Err(not_empty(&self.queue, declared.message_count));
+            }
             if confirm > 0 {
                 let selected = link.ask(1, &ConfirmSelect::default()).await?;
                 let Method::ConfirmSelectOk(_) = selected.method() else { return Err(unexpected(&selected)) };
@@ -202,16 +224,15 @@ impl Lane {
     }
 
     async fn run(self) -> Result<(), ClientError> {
-        let Self { bench, queue, number, publishes, reads, flow } = self;
-        let is_end_to_end = publishes.is_some() && reads.is_some();
+        let Self { bench, queue, number, publishes, reads } = self;
+        let is_end_to_end = bench.plan.load == Load::EndToEnd;
         let reading = reads.map(|link| {
-            let reader = Reader { bench: bench.clone(), flow: flow.clone(), link, is_end_to_end };
+            let reader = Reader { bench: bench.clone(), link, is_end_to_end, unacked: 0, last: 0 };
             tokio::task::spawn_local(reader.run())
         });
         if let Some(link) = publishes {
-            let writer = Writer::new(bench, flow.clone(), link, &queue, number, is_end_to_end);
-            let written = writer.run().await;
-            flow.borrow_mut().ended = true;
+            let written = Writer::new(bench.clone(), link, &queue, number, is_end_to_end).run().await;
+            bench.flow.borrow_mut().sending -= 1;
             written?;
         }
         match reading {
@@ -224,10 +245,18 @@ impl Lane {
     }
 }
 
+/// What waits already would come first, and its time in the queue would be taken for that of this load's messages.
+fn not_empty(queue: &str, messages: u32) -> ClientError {
+    let text =
+        format!("queue {queue} has {messages} messages already, behind which those of this load would wait");
+    let advice =
+        "Name another queue with --topic, or have this one read first (`sabir bench consume`) or purged.";
+    ClientError::new(Failure::Refused, text).advise(advice)
+}
+
 /// The end that publishes.
 struct Writer {
     bench: Rc<Bench>,
-    flow: Rc<RefCell<Flow>>,
     incoming: Incoming,
     outgoing: Outgoing,
     queue: Vec<u8>,
@@ -241,21 +270,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(
-        bench: Rc<Bench>,
-        flow: Rc<RefCell<Flow>>,
-        link: Link,
-        queue: &str,
-        number: usize,
-        is_end_to_end: bool,
-    ) -> Self {
+    fn new(bench: Rc<Bench>, link: Link, queue: &str, number: usize, is_end_to_end: bool) -> Self {
         let mode = if bench.loading.transient { 1 } else { 2 };
+        let correlation_id = is_end_to_end.then(|| ShortBytes::new(&bench.run).unwrap_or_default());
+        let properties =
+            BasicProperties { delivery_mode: Some(mode), correlation_id, ..Default::default() }.to_bytes();
         let letter = |at: usize| b'A' + ((at * 7919 + number) % 26) as u8;
         Self {
             content: (0..bench.plan.size).map(letter).collect(),
-            properties: BasicProperties { delivery_mode: Some(mode), ..Default::default() }.to_bytes(),
+            properties,
             bench,
-            flow,
             incoming: link.incoming,
             outgoing: link.outgoing,
             queue: queue.as_bytes().to_vec(),
@@ -314,7 +338,7 @@ impl Writer {
     async fn room(&mut self) -> Result<u64, ClientError> {
         loop {
             let confirm = self.bench.loading.confirm;
-            let unread = if self.is_end_to_end { self.sent - self.flow.borrow().read } else { 0 };
+            let unread = if self.is_end_to_end { self.bench.flow.borrow().unread() } else { 0 };
             let unconfirmed = if confirm > 0 { self.sent - self.confirmed } else { 0 };
             let most = if confirm > 0 { confirm } else { UNREAD };
             if unconfirmed < most && unread < UNREAD {
@@ -339,13 +363,13 @@ impl Writer {
             let body = ContentBody::of(Bytes::copy_from_slice(&self.content));
             let (out, frame_max) = (&mut self.outgoing.out, self.outgoing.frame_max);
             let written = out.content(1, &publish, &self.properties, &body, frame_max);
-            written.expect("three bytes of properties fit any frame");
+            written.expect("so few properties fit any frame");
             if self.bench.loading.confirm > 0 {
                 self.open.push_back((self.sent + at + 1, due(at)));
             }
         }
         self.sent += count;
-        self.flow.borrow_mut().sent = self.sent;
+        self.bench.flow.borrow_mut().sent += count;
         self.outgoing.flush().await
     }
 
@@ -376,7 +400,7 @@ impl Writer {
             self.confirmed = open;
             match taken {
                 // End to end it is done when it is read.
-                true if !self.is_end_to_end => self.bench.done(due, now),
+                true if !self.is_end_to_end => self.bench.done(self.content.len() as u64, due, now),
                 true => {}
                 false => self.bench.refused(1),
             }
@@ -388,65 +412,88 @@ impl Writer {
 /// The end that reads.
 struct Reader {
     bench: Rc<Bench>,
-    flow: Rc<RefCell<Flow>>,
     link: Link,
     is_end_to_end: bool,
+    /// Messages that are not acknowledged yet, and the tag of the last of them.
+    unacked: u64,
+    last: u64,
 }
 
 impl Reader {
     async fn run(mut self) -> Result<(), ClientError> {
-        let (mut unacked, mut idle_since) = (0, Instant::now());
-        loop {
-            let filled = tokio::time::timeout(Duration::from_millis(50), self.link.incoming.fill()).await;
-            match filled {
+        let mut idle_since = Instant::now();
+        while !self.is_done(idle_since) {
+            match tokio::time::timeout(TURN, self.link.incoming.fill()).await {
                 Ok(filled) => filled?,
-                Err(_) if self.is_done(idle_since) => return Ok(()),
-                Err(_) => {}
+                Err(_) => continue,
             }
             let now = self.bench.now();
-            let mut last = 0;
             while let Some(came) = self.link.incoming.take() {
                 let Method::BasicDeliver(deliver) = came.method() else { return Err(unexpected(&came)) };
-                last = deliver.delivery_tag;
-                unacked += 1;
+                if !self.count(&came, now) {
+                    continue;
+                }
                 idle_since = Instant::now();
-                self.count(&came, now);
-                if self.bench.loading.prefetch > 0 && unacked >= self.bench.loading.ack_every {
-                    self.link.outgoing.out.arguments(1, &BasicAck { delivery_tag: last, multiple: true });
-                    unacked = 0;
+                (self.last, self.unacked) = (deliver.delivery_tag, self.unacked + 1);
+                if self.unacked >= self.bench.loading.ack_every {
+                    self.acknowledge();
                 }
             }
-            if self.is_done(idle_since) && last > 0 && self.bench.loading.prefetch > 0 {
-                self.link.outgoing.out.arguments(1, &BasicAck { delivery_tag: last, multiple: true });
-            }
             self.link.outgoing.flush().await?;
-            if self.is_done(idle_since) {
-                return Ok(());
-            }
         }
+        self.leave().await
     }
 
-    fn count(&self, came: &Came, now: u64) {
-        let first = came.body.pieces().next().and_then(|piece| piece.first_chunk::<HEAD>());
-        let stamp = match (self.is_end_to_end, first) {
-            (true, Some(head)) => u64::from_be_bytes(*head),
-            // What is there already is read as fast as it goes: there is no latency in that.
-            _ => now,
-        };
-        self.bench.done(stamp, now);
-        self.flow.borrow_mut().read += 1;
-        if !self.is_end_to_end {
-            self.bench.take(1);
+    fn acknowledge(&mut self) {
+        if self.bench.loading.prefetch > 0 && self.unacked > 0 {
+            self.link.outgoing.out.arguments(1, &BasicAck { delivery_tag: self.last, multiple: true });
         }
+        self.unacked = 0;
+    }
+
+    /// Ends the channel and waits until the broker has taken that: what was acknowledged is settled, and what was not goes back to the queue.
+    async fn leave(mut self) -> Result<(), ClientError> {
+        if self.bench.loading.prefetch == 0 {
+            return Ok(());
+        }
+        self.acknowledge();
+        self.link.outgoing.out.arguments(1, &ChannelClose { reply_code: 200, ..Default::default() });
+        self.link.outgoing.flush().await?;
+        let closed = async {
+            while !matches!(self.link.incoming.next().await?.method(), Method::ChannelCloseOk(_)) {}
+            Ok(())
+        };
+        let missing = |_| ClientError::new(Failure::Timeout, "the channel does not close");
+        tokio::time::timeout(GRACE, closed).await.map_err(missing)?
+    }
+
+    /// Whether a message is to be acknowledged: one too many is not. End to end, one of another load is, but does not count.
+    fn count(&self, came: &Came, now: u64) -> bool {
+        let bytes = came.body.len();
+        if !self.is_end_to_end {
+            // What is there already is read as fast as it goes: there is no latency in that.
+            let taken = self.bench.take(1) > 0;
+            if taken {
+                self.bench.done(bytes, now, now);
+            }
+            return taken;
+        }
+        let properties = BasicProperties::read(&came.properties).unwrap_or_default();
+        let is_ours = properties.correlation_id.is_some_and(|id| id.as_bytes() == self.bench.run);
+        let first = came.body.pieces().next().and_then(|piece| piece.first_chunk::<HEAD>());
+        if let Some(head) = first.filter(|_| is_ours) {
+            self.bench.done(bytes, u64::from_be_bytes(*head), now);
+            self.bench.flow.borrow_mut().read += 1;
+        }
+        true
     }
 
     fn is_done(&self, idle_since: Instant) -> bool {
-        let flow = self.flow.borrow();
-        match self.is_end_to_end {
-            true => flow.ended && (flow.read >= flow.sent || idle_since.elapsed() > GRACE),
-            false => {
-                self.bench.is_over() || self.bench.tally.borrow().left == 0 || idle_since.elapsed() > GRACE
-            }
+        let is_idle = idle_since.elapsed() > GRACE;
+        if self.is_end_to_end {
+            let flow = self.bench.flow.borrow();
+            return flow.sending == 0 && (flow.unread() == 0 || is_idle);
         }
+        self.bench.is_over() || self.bench.tally.borrow().left == 0 || is_idle
     }
 }

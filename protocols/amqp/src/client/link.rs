@@ -13,6 +13,10 @@ use crate::wire::*;
 /// Bytes of a read at a time.
 const READ: usize = 256 * 1024;
 
+/// What to do about a queue that is not there.
+pub(super) const DECLARE: &str =
+    "A client of AMQP declares queues (queue.declare): a topic of that name would be none.";
+
 /// A method that came, with its content if it has one.
 #[derive(Debug, Clone)]
 pub(super) struct Came {
@@ -197,8 +201,10 @@ pub(super) fn unexpected(came: &Came) -> ClientError {
         Method::ConnectionClose(close) => (close.reply_code, close.reply_text.as_str().to_owned()),
         other => return broken(format!("{} came, which makes no sense here", other.name())),
     };
-    let failure = if code == ReplyCode::NotFound as u16 { Failure::NotFound } else { Failure::Refused };
-    ClientError::new(failure, text)
+    match code == ReplyCode::NotFound as u16 {
+        true => ClientError::new(Failure::NotFound, text).advise(DECLARE),
+        false => ClientError::new(Failure::Refused, text),
+    }
 }
 
 fn said(exception: Exception) -> ClientError {

@@ -9,14 +9,13 @@ use sabir_frontend::client::{
 };
 
 use super::bench;
-use super::link::{Came, Link, broken, unexpected};
+use super::link::{Came, DECLARE, Link, broken, unexpected};
 use super::options;
+use crate::converter::header;
 use crate::wire::*;
 
 /// The port that brokers usually listen on.
 const PORT: u16 = 5672;
-/// Messages that are read ahead.
-const PREFETCH: u16 = 500;
 /// Messages of one confirmation round.
 const AT_ONCE: usize = 500;
 /// The channels for publishing and asking, and for reading.
@@ -121,10 +120,8 @@ impl AmqpTool {
                 }
                 Method::BasicReturn(back) => {
                     let key = String::from_utf8_lossy(&back.routing_key).into_owned();
-                    trouble.get_or_insert(ClientError::new(
-                        Failure::NotFound,
-                        format!("there is no queue {key:?}"),
-                    ));
+                    let absent = ClientError::new(Failure::NotFound, format!("there is no queue {key:?}"));
+                    trouble.get_or_insert(absent.advise(DECLARE));
                     0
                 }
                 _ => return Err(unexpected(&came)),
@@ -145,7 +142,8 @@ impl AmqpTool {
         }
     }
 
-    /// Has the queue's messages come. They go back to it unless they are settled.
+    /// Has the queue's messages come. They go back to it unless they are settled; there is no prefetch, with which no more would come behind
+    /// so many that are not.
     async fn begin_to_read(&mut self, queue: &str) -> Result<(), ClientError> {
         if self.reading.as_deref() == Some(queue) {
             return Ok(());
@@ -155,8 +153,6 @@ impl AmqpTool {
         }
         let opened = self.ask(READS, &ChannelOpen::default()).await?;
         let Method::ChannelOpenOk(_) = opened.method() else { return Err(unexpected(&opened)) };
-        let bound = self.ask(READS, &BasicQos { prefetch_count: PREFETCH, ..Default::default() }).await?;
-        let Method::BasicQosOk(_) = bound.method() else { return Err(unexpected(&bound)) };
         let queue_name = ShortStr::cut(queue);
         let consuming = self.ask(READS, &BasicConsume { queue: queue_name, ..Default::default() }).await?;
         let Method::BasicConsumeOk(_) = consuming.method() else { return Err(unexpected(&consuming)) };
@@ -165,10 +161,15 @@ impl AmqpTool {
     }
 }
 
+fn no_partition() -> ClientError {
+    let error = ClientError::new(Failure::NotFound, "a queue has one partition, number 0");
+    error.advise("Leave --partition out.")
+}
+
 /// Writes a message.
 fn put(link: &mut Link, routing_key: ShortBytes<'_>, message: &Outgoing) -> Result<(), ClientError> {
     if message.partition.is_some_and(|partition| partition != 0) {
-        return Err(ClientError::new(Failure::NotFound, "a queue has one partition, number 0"));
+        return Err(no_partition());
     }
     let mut headers = FieldTableBuf::new();
     if let Some(key) = &message.key {
@@ -191,18 +192,15 @@ fn put(link: &mut Link, routing_key: ShortBytes<'_>, message: &Outgoing) -> Resu
 fn shown(came: &Came) -> Option<Incoming> {
     let Method::BasicDeliver(deliver) = came.method() else { return None };
     let properties = BasicProperties::read(&came.properties).unwrap_or_default();
-    let text = |value: FieldValue<'_>| match value {
-        FieldValue::Void => None,
-        FieldValue::LongStr(bytes) | FieldValue::Binary(bytes) => Some(bytes.to_vec().into()),
-        other => Some(format!("{other:?}").into()),
-    };
+    let text = |value: FieldValue<'_>| header(value).to_untyped();
+    let seconds = properties.timestamp.and_then(|seconds| i64::try_from(seconds).ok());
     let headers = properties.headers.unwrap_or_default();
     let key = headers.get("key").and_then(text);
     let others = headers.iter().filter(|(name, _)| name.as_bytes() != b"key");
     Some(Incoming {
         partition: 0,
         offset: i64::try_from(deliver.delivery_tag).unwrap_or(i64::MAX) - 1,
-        timestamp_ms: properties.timestamp.map_or(0, |seconds| seconds as i64 * 1000),
+        timestamp_ms: seconds.map(|seconds| seconds.saturating_mul(1000)),
         key,
         value: Some(came.body.to_bytes()),
         headers: others
@@ -236,10 +234,11 @@ impl Client for AmqpTool {
     ) -> LocalFuture<'a, Vec<Position>> {
         Box::pin(async move {
             if partition.is_some_and(|partition| partition != 0) {
-                return Err(ClientError::new(Failure::NotFound, "a queue has one partition, number 0"));
+                return Err(no_partition());
             }
             if start != Start::Earliest {
-                return Err(unsupported("a queue is read from its first message on (--from earliest)"));
+                let advice = "`sabir message read` without --offset, --last and --since does; with --follow it shows what comes, too.";
+                return Err(unsupported("a queue is read from its first message on").advise(advice));
             }
             let end = self.messages(topic).await?;
             Ok(vec![Position { partition: 0, first: 0, next: 0, end }])

@@ -15,5 +15,6 @@ mod quorum;
 mod replies;
 mod rig;
 mod room;
+mod tool;
 mod transactions;
 mod unreadable;

@@ -397,7 +397,8 @@ fn incoming(partition: i32, record: &sabir_model::batch::RecordView<'_>) -> Inco
     Incoming {
         partition,
         offset: record.offset.0,
-        timestamp_ms: record.timestamp,
+        // -1 says that there is none.
+        timestamp_ms: Some(record.timestamp).filter(|ms| *ms != -1),
         key: record.key.map(copy),
         value: record.value.map(copy),
         headers: record

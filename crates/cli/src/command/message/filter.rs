@@ -41,7 +41,7 @@ impl Filter {
         let found = |wanted: &Option<Regex>| {
             wanted.as_ref().is_none_or(|regex| value.is_some_and(|value| regex.is_match(value)))
         };
-        self.until.is_none_or(|until| message.timestamp_ms < until)
+        self.until.is_none_or(|until| message.timestamp_ms.is_some_and(|ms| ms < until))
             && self.key.as_ref().is_none_or(|key| message.key.as_deref() == Some(key.as_bytes()))
             && self.headers.iter().all(|wanted| has(message, wanted))
             && found(&self.contains)
@@ -71,7 +71,7 @@ mod tests {
         Filter::from(args).fits(&Incoming {
             partition: 0,
             offset: 0,
-            timestamp_ms: 1_000,
+            timestamp_ms: Some(1_000),
             key: text("k"),
             value: text("status=500 (a.b)"),
             headers: vec![("source".into(), text("web")), ("empty".into(), None)],
@@ -103,11 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_content_contains_nothing() {
+    fn what_a_message_does_not_have_does_not_fit() {
         let empty =
-            Incoming { partition: 0, offset: 0, timestamp_ms: 0, key: None, value: None, headers: vec![] };
+            Incoming { partition: 0, offset: 0, timestamp_ms: None, key: None, value: None, headers: vec![] };
         assert!(Filter::from(nothing_said()).fits(&empty));
         assert!(!Filter::from(FilterArgs { contains: Some(String::new()), ..nothing_said() }).fits(&empty));
+        let until = Some(crate::args::value::Moment::At(i64::MAX));
+        assert!(!Filter::from(FilterArgs { until, ..nothing_said() }).fits(&empty));
         assert!(!Filter::from(FilterArgs { key: Some(String::new()), ..nothing_said() }).fits(&empty));
     }
 }

@@ -71,7 +71,7 @@ fn fill(out: &mut impl Write, template: &Template, topic: &str, message: &Incomi
             Part::Topic => write!(out, "{topic}")?,
             Part::Partition => write!(out, "{}", message.partition)?,
             Part::Offset => write!(out, "{}", message.offset)?,
-            Part::Timestamp => write!(out, "{}", message.timestamp_ms)?,
+            Part::Timestamp => write!(out, "{}", message.timestamp_ms.unwrap_or(-1))?,
             Part::Key => out.write_all(message.key.as_deref().unwrap_or_default())?,
             Part::KeyLength => write!(out, "{}", length(&message.key))?,
             Part::Value => out.write_all(message.value.as_deref().unwrap_or_default())?,
@@ -99,7 +99,8 @@ fn time(ms: i64) -> String {
 fn head(message: &Incoming) -> String {
     let place = format!("{}:{}", message.partition, message.offset);
     let key = message.key.as_ref().map_or("-".into(), |k| printable(k));
-    format!("{place}  {}  {key}", time(message.timestamp_ms))
+    let time = message.timestamp_ms.map_or("-".into(), time);
+    format!("{place}  {time}  {key}")
 }
 
 fn text(message: &Incoming) -> String {
@@ -137,7 +138,7 @@ fn json(topic: &str, message: &Incoming) -> Value {
     object.insert("topic".into(), topic.into());
     object.insert("partition".into(), message.partition.into());
     object.insert("offset".into(), message.offset.into());
-    object.insert("timestamp".into(), time(message.timestamp_ms).into());
+    object.insert("timestamp".into(), message.timestamp_ms.map(time).into());
     object.insert("timestamp_ms".into(), message.timestamp_ms.into());
     put(&mut object, "key", message.key.as_ref());
     put(&mut object, "value", message.value.as_ref());
@@ -166,7 +167,7 @@ mod tests {
         Incoming {
             partition: 1,
             offset: 7,
-            timestamp_ms: 1_000,
+            timestamp_ms: Some(1_000),
             key: Some(Bytes::from_static(b"k")),
             value: Some(Bytes::from_static(value)),
             headers: vec![("h".into(), None), ("h".into(), Some(Bytes::from_static(b"2")))],
@@ -180,6 +181,17 @@ mod tests {
         assert!(text(&message(b"\xff\xfe")).contains("(2 bytes, not text)"));
         let named = Incoming { headers: vec![("\x1b[2J\x07\n\u{202e}".into(), None)], ..message(b"") };
         assert!(text(&named).ends_with("  [\\u{1b}[2J\\u{7}\\n\\u{202e}=(none)]"), "{}", text(&named));
+    }
+
+    #[test]
+    fn a_message_without_a_time_shows_none() {
+        let timeless = Incoming { timestamp_ms: None, headers: Vec::new(), ..message(b"v") };
+        assert_eq!(text(&timeless), "1:7  -  k  v");
+        let shown = json("orders", &timeless);
+        assert_eq!((&shown["timestamp"], &shown["timestamp_ms"]), (&Value::Null, &Value::Null));
+        let mut out = Vec::new();
+        fill(&mut out, &"%T".parse().unwrap(), "orders", &timeless).unwrap();
+        assert_eq!(out, b"-1");
     }
 
     #[test]
