@@ -127,10 +127,10 @@ fn a_data_directory_in_use() {
 
 #[test]
 fn too_few_open_files() {
-    for limit in [16, 24, 32, 40, 48] {
+    for limit in [6, 7, 8, 12, 16, 24, 32, 40, 48] {
         let data = tempfile::tempdir().unwrap();
         let script = format!(
-            "ulimit -n {limit} && exec \"$0\" serve --data \"$1\" --set data.shards=1 --set kafka.listen=127.0.0.1:0 --set admin.listen=off \
+            "ulimit -n {limit} && exec \"$0\" serve --data \"$1\" --set data.shards=1 --set kafka.listen=127.0.0.1:0 --set net.default_listen=off --set admin.listen=off \
              --set net.io_threads=2"
         );
         let mut shell = std::process::Command::new("timeout");

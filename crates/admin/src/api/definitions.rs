@@ -172,10 +172,13 @@ impl Pieces {
     }
 }
 
-/// The caller's first topics by name behind one, without those that the broker keeps for itself.
+/// The caller's first topics by name behind one, without those that the broker keeps for itself, and without queues: their protocol's clients declare
+/// them.
 fn page_after(catalog: &CatalogView, caller: &Caller, after: Option<&str>) -> VecDeque<Arc<Topic>> {
     let mut first: BTreeMap<&str, &Arc<Topic>> = BTreeMap::new();
-    let behind = |topic: &&Arc<Topic>| !topic.internal && after.is_none_or(|after| &*topic.name > after);
+    let behind = |topic: &&Arc<Topic>| {
+        !topic.internal && topic.config.queue().is_none() && after.is_none_or(|after| &*topic.name > after)
+    };
     for topic in catalog.topics_of(caller).filter(behind) {
         first.insert(&topic.name, topic);
         if first.len() > PAGE {

@@ -119,7 +119,12 @@ fn addresses(running: &Running, data: &Data) -> String {
     // Writing to a String cannot fail.
     for serving in running.serving() {
         for address in &serving.listening {
-            let _ = writeln!(text, "  {:<12}{address}", serving.protocol);
+            let _ = writeln!(
+                text,
+                "  {:<12}{address}{}",
+                serving.protocol,
+                instead_of(serving.protocol, *address)
+            );
         }
     }
     for address in running.admin() {
@@ -132,6 +137,14 @@ fn addresses(running: &Running, data: &Data) -> String {
     let _ = writeln!(text, "  {:<12}{}{fate}", "data", data.path().display());
     let _ = writeln!(text, "  {:<12}{}\n", "durability", durability(running, data.path()));
     text
+}
+
+/// That another process has the usual address, if that is why a protocol has this one.
+fn instead_of(protocol: &str, address: SocketAddr) -> String {
+    let known = protocols().iter().find(|known| known.name() == protocol);
+    let usual = known.map_or("off", |known| known.default_listen().trim_matches('"'));
+    let is_other = usual != "off" && usual != address.to_string() && !free(usual);
+    if is_other { format!("   (another process has {usual})") } else { String::new() }
 }
 
 fn durability(running: &Running, data: &Path) -> String {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_broker::push::{AskFailure, Push, PushSeat};
 use sabir_broker::{Broker, Caller, SessionId};
+use sabir_frontend::looks_like;
 use sabir_net::{
     Appetite, Closing, Connection, DropReason, Ending, Grant, Io, Limits, LocalBoxFuture, OpenConnection,
     Patience, Session, Standing,
@@ -214,7 +215,12 @@ impl AmqpSession {
             }
             HeaderFound::Amqp10 { .. } | HeaderFound::OtherVersion | HeaderFound::Foreign => {
                 self.machine.answer_version(&mut self.out);
-                self.ending = Some(Ending::dropped(DropReason::Foreign, "it speaks no AMQP 0-9-1"));
+                let says = match looks_like(&io.input.bytes) {
+                    Some("AMQP") => "it speaks another version of AMQP than 0-9-1".into(),
+                    Some(other) => format!("it speaks what looks like {other}, and no AMQP 0-9-1"),
+                    None => "it speaks no AMQP 0-9-1".into(),
+                };
+                self.ending = Some(Ending::dropped(DropReason::Foreign, says));
                 Ok(false)
             }
         }

@@ -30,24 +30,47 @@ struct Credentials<'a> {
 }
 
 /// The user that a client is: `guest` with the password `guest`, from this machine alone.
-pub(crate) fn log_in(start_ok: &ConnectionStartOk<'_>, from: IpAddr) -> Result<&'static str, Exception> {
+///
+/// # Errors
+/// What the client is told, and what the log says beside it: whoever guesses is not told which users there are.
+pub(crate) fn log_in(
+    start_ok: &ConnectionStartOk<'_>,
+    from: IpAddr,
+) -> Result<&'static str, (Exception, String)> {
     let mechanism = start_ok.mechanism.as_str();
     let credentials = match mechanism {
         "PLAIN" => plain(start_ok.response),
         "AMQPLAIN" => amqplain(start_ok.response),
-        _ => return Err(refused(format!("there is no authentication mechanism {mechanism:?}"))),
+        _ => {
+            let text = format!("there is no authentication mechanism {mechanism:?}");
+            return Err((refused(text.clone()), text));
+        }
     };
     let guest = Credentials { user: GUEST.as_bytes(), password: GUEST.as_bytes() };
     if credentials != Some(guest) {
         let text = format!(
             "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
         );
-        return Err(refused(text));
+        return Err((refused(text), why(credentials.as_ref())));
     }
     if !from.to_canonical().is_loopback() {
-        return Err(refused("user 'guest' can only connect via localhost".to_owned()));
+        let text = "user 'guest' can only connect via localhost";
+        return Err((refused(text.to_owned()), text.to_owned()));
     }
     Ok(GUEST)
+}
+
+fn why(credentials: Option<&Credentials<'_>>) -> String {
+    match credentials {
+        None => "its response has no user and password".to_owned(),
+        Some(Credentials { user, .. }) if *user == GUEST.as_bytes() => {
+            "a wrong password of user \"guest\"".to_owned()
+        }
+        Some(Credentials { user, .. }) => {
+            let user = String::from_utf8_lossy(&user[..user.len().min(64)]);
+            format!("there is no user {user:?}: the one there is so far is \"guest\"")
+        }
+    }
 }
 
 fn refused(text: String) -> Exception {
@@ -127,7 +150,19 @@ mod tests {
 
     fn tried(mechanism: &str, response: &[u8], from: IpAddr) -> Result<&'static str, ReplyCode> {
         let mechanism = ShortStr::cut(mechanism);
-        log_in(&ConnectionStartOk { mechanism, response, ..Default::default() }, from).map_err(|e| e.code)
+        log_in(&ConnectionStartOk { mechanism, response, ..Default::default() }, from)
+            .map_err(|(told, _)| told.code)
+    }
+
+    #[test]
+    fn the_log_says_what_the_client_is_not_told() {
+        let why = |response: &[u8]| why(plain(response).as_ref());
+        assert_eq!(why(b"\0guest\0gues"), "a wrong password of user \"guest\"");
+        assert_eq!(
+            why(b"\0a\x1b\n\0x"),
+            "there is no user \"a\\u{1b}\\n\": the one there is so far is \"guest\""
+        );
+        assert_eq!(why(b"guest"), "its response has no user and password");
     }
 
     #[test]

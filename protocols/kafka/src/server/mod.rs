@@ -10,7 +10,6 @@ mod connection;
 mod error_pace;
 mod exporter;
 mod fetch_session;
-mod foreign;
 pub(crate) mod frontend;
 mod handlers;
 mod map;

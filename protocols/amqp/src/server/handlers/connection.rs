@@ -21,8 +21,9 @@ impl AmqpSession {
                 self.open.log_in(user);
                 self.machine.authenticated(&mut self.out);
             }
-            Err(exception) => {
-                self.ending = Some(Ending::from(DropReason::Protocol(LOGIN)));
+            Err((exception, why)) => {
+                let says = format!("its login was refused: {why}");
+                self.ending = Some(Ending::dropped(DropReason::Protocol(LOGIN), says));
                 self.machine.refuse(exception, &mut self.out);
             }
         }
