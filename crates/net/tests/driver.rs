@@ -124,6 +124,57 @@ fn a_session_gets_the_turn_it_asks_for_once_and_the_thread_does_not_spin() {
     stream.read_exact(&mut [0]).unwrap();
 }
 
+/// Echoes what comes, once it is not kept from it until its turn is over.
+struct KeptOnce(bool);
+
+impl Session for KeptOnce {
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        if !io.input.bytes.is_empty() && !std::mem::replace(&mut self.0, true) {
+            // The machine gives the thread's processor to another one.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if io.is_turn_over(tokio::time::Instant::now()) {
+            return Ok(false);
+        }
+        let bytes = io.input.bytes.split().freeze();
+        let moved = !bytes.is_empty();
+        io.output.push(bytes);
+        Ok(moved)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        Appetite::All
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Waiting
+    }
+
+    fn patience(&self, _: &Limits) -> Patience {
+        Patience { hello: None, idle: None, silence: None }
+    }
+
+    fn client(&self) -> &str {
+        "kept"
+    }
+}
+
+#[test]
+fn what_a_session_leaves_since_its_turn_is_over_has_the_next_one() {
+    let (_net, address) = serve(NetOptions::default(), || KeptOnce(false));
+    let mut stream = connect(address);
+    let began = Instant::now();
+    stream.write_all(b"a").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    assert!(began.elapsed() < PATIENCE / 2, "nothing else woke it: {:?}", began.elapsed());
+}
+
 /// Sends its client what is pushed, and takes its leave as it is told.
 struct Pushing {
     seats: Sender<Seat<&'static str>>,

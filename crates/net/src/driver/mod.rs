@@ -262,10 +262,12 @@ impl<S: Session> Driver<S> {
                 moved |= self.read(cx, &mut left)?;
             }
             moved |= self.write(cx)?;
-            if !moved {
+            // A session that finds its turn over leaves what has come, and nothing else would wake this task for it.
+            let over = over || self.io.is_turn_over(Instant::now());
+            if !moved && !over {
                 break;
             }
-            if left == 0 || over || self.io.is_turn_over(Instant::now()) {
+            if left == 0 || over {
                 go_on_later(cx);
                 return Ok(Poll::Pending);
             }
