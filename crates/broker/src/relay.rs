@@ -53,6 +53,11 @@ impl RelayedMessages {
         }
     }
 
+    /// Whether nothing is known of any message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// Forgets messages that wait no more, in whichever queue.
     pub(crate) fn keep_all(&mut self, waits: impl Fn(PartitionId, u64) -> bool) {
         self.queues.retain(|queue, messages| {

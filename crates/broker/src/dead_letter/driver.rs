@@ -237,8 +237,14 @@ impl DeadLetterDriver {
             batch: &group.batch,
             facts: group.said(),
         };
-        let outcome = relay.publish(&self.shards, &group.targets.elsewhere, relayed, self.clock.wall_ms());
-        shard.dead_letters.counters.dropped(Dropped { refused: outcome.refused, ..Dropped::default() });
+        let wall_ms = self.clock.wall_ms();
+        let outcome = relay.publish(&self.shards, &group.targets.elsewhere, relayed, wall_ms);
+        let mut refused = outcome.refused;
+        if outcome.later {
+            // What is to go with the message's own entry does not wait for that.
+            refused += relay.publish(&self.shards, &group.targets.here, relayed, wall_ms).refused;
+        }
+        shard.dead_letters.counters.dropped(Dropped { refused, ..Dropped::default() });
         if outcome.later { Err(Later) } else { Ok(()) }
     }
 }

@@ -112,6 +112,19 @@ impl Machine {
         })
     }
 
+    /// Lets everything of the run under way commit until the value is dropped.
+    pub(super) fn commit_always(&self) -> Committing {
+        let (lates, ends) = (self.late.lock().clone(), Arc::new(AtomicBool::new(false)));
+        let ended = ends.clone();
+        std::thread::spawn(move || {
+            while !ended.load(SeqCst) {
+                lates.iter().for_each(|late| late.commit_all());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Committing(ends)
+    }
+
     /// Lets everything commit until something is done.
     pub(super) async fn committing<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(soon(work));
@@ -170,6 +183,15 @@ impl Machine {
     /// Lets everything commit that waits for being told.
     pub(super) fn commit_all(&self) {
         self.late.lock().iter().for_each(|late| late.commit_all());
+    }
+}
+
+/// Lets everything commit.
+pub(super) struct Committing(Arc<AtomicBool>);
+
+impl Drop for Committing {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 

@@ -162,6 +162,47 @@ async fn a_message_goes_where_it_is_bound_to_when_its_time_comes() {
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_target_that_takes_nothing_now_holds_up_neither_other_targets_nor_other_messages() {
+    let machine = Machine::new(5, 3, Seam::Told);
+    let broker = open(&machine);
+    let (_committing, lates) = (machine.commit_always(), machine.late.lock().clone());
+    let Places { delayed, queues } = places(&broker).await;
+    let mut wide = Vec::new();
+    for number in 0..12 {
+        let name = format!("t{number}");
+        wide.push(*create(&broker, &name, 3).await.partition(7 % 3).unwrap());
+        bind(&broker, &name, b"wide").await;
+    }
+    bind(&broker, "q0", b"wide").await;
+    let own = delayed.partitions[0].shard;
+    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let now = broker.now_ms();
+    assert!(publish(&broker, &delayed, &[(1, "wide", now + 50), (2, "q1", now + 60)]).await);
+    lates[other.0 as usize].lead(false).unwrap();
+    advance(&machine, &broker, 100);
+    until(|| waiting(&broker, &delayed) == 1).await;
+    assert_eq!(lies_in(&broker, &queues[1]).await, [2]);
+    // It is tried again several times.
+    for _ in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_millis(120)).await;
+        advance(&machine, &broker, 1_000);
+    }
+    assert_eq!(lies_in(&broker, &queues[0]).await, [1]);
+    lates[other.0 as usize].lead(true).unwrap();
+    until(|| {
+        advance(&machine, &broker, 1_000);
+        waiting(&broker, &delayed) == 0
+    })
+    .await;
+    assert_eq!(lies_in(&broker, &queues[0]).await, [1]);
+    for target in &wide {
+        let fetched = broker.read(crate::ReadTarget::of(target), Offset(0), 1 << 20, true).await.unwrap();
+        assert_eq!(values(&fetched), [(0, 1u64.to_be_bytes().to_vec())], "{target:?}");
+    }
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
 /// A disk may err while it reads: what cannot be read when its time comes is not dropped, and holds up nothing.
 #[tokio::test]
 async fn a_message_that_reads_as_damaged_is_put_off_and_named() {

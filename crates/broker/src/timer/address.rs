@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sabir_model::batch::RecordView;
-use sabir_model::{Facts, FrontendNo, Namespace, PartitionId, ShardId};
+use sabir_model::{Facts, FrontendNo, Namespace, ShardId};
 
 use super::driver::TimerDriver;
 use crate::append::{AppendAcks, AppendTarget};
@@ -17,7 +17,7 @@ use crate::relay::Later;
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     /// Partitions of the shard that has it, each the only one of its topic.
-    pub(super) here: Vec<PartitionId>,
+    pub(super) here: Vec<AppendTarget>,
     /// All others.
     pub(super) elsewhere: Vec<AppendTarget>,
     pub(super) facts: Facts,
@@ -85,7 +85,7 @@ fn split(caller: &Caller, route: &Route, (shard, origin): (ShardId, FrontendNo),
             continue;
         };
         match &topic.partitions[..] {
-            [only] if only.shard == shard => targets.here.push(only.id),
+            [only] if only.shard == shard => targets.here.push(target),
             _ => targets.elsewhere.push(target),
         }
     }

@@ -1,17 +1,17 @@
 //! One entry of timers that have fired: what is due, and where its messages go.
 
-use rustc_hash::FxHashSet;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{MessageState, SubscriptionNo};
 use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
 use sabir_journal::Priority;
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records};
-use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, PartitionId, ReadError, RecordFacts, TopicId};
+use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, ReadError, RecordFacts, TopicId};
 use tracing::error;
 
 use super::address::Targets;
 use super::driver::TimerDriver;
 use crate::answer::Waiter;
+use crate::append::AppendTarget;
 use crate::catalog::Topic;
 use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
 use crate::exchange::RouteScratch;
@@ -29,6 +29,8 @@ const RECORDS_MAX: usize = 64 << 20;
 const RETRY_MS: i64 = 100;
 /// When a message that reads as damaged is looked at again: a disk may err while it reads.
 const PUT_OFF_MS: i64 = 60_000;
+/// The same of one of whose targets a shard takes nothing now: those behind it do not wait for that.
+const REFUSED_MS: i64 = 1_000;
 
 /// What is known while a shard is led.
 #[derive(Debug, Default)]
@@ -93,8 +95,12 @@ impl TimerDriver {
         below: u64,
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
-        let due: FxHashSet<_> = timers.iter().filter_map(|(_, target)| message_of(*target)).collect();
-        firing.relayed.keep_all(|queue, offset| due.contains(&(queue, offset)));
+        if !firing.relayed.is_empty() {
+            let state = shard.state.read();
+            firing.relayed.keep_all(|partition, offset| {
+                state.subscriptions.is_unsettled(RecordPlace { partition, offset: Offset(offset as i64) })
+            });
+        }
         let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
         let mut targets = 0;
         for (key, target) in timers {
@@ -156,6 +162,9 @@ impl TimerDriver {
         let record = found.iter().flatten().find(|record| record.offset.0 - first == number);
         let Some(record) = record else { return damaged() };
         let targets = self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)?;
+        let Some(targets) = targets else {
+            return Ok(FiredMessage { put_off_ms: Some(REFUSED_MS), ..nowhere });
+        };
         let extent = Extent {
             block: batch.block,
             offset: batch.at,
@@ -168,7 +177,8 @@ impl TimerDriver {
         Ok(fired(place, extent, record.timestamp, targets))
     }
 
-    /// Where a record goes in its own shard; it is published to all others.
+    /// Where a record goes in its own shard; it is published to all others. None where one of these does not decide now: it is published to those of its
+    /// own shard, too, and tried again.
     fn targets_of(
         &self,
         (shard, firing): (&Shard, &mut Firing),
@@ -176,22 +186,30 @@ impl TimerDriver {
         place: RecordPlace,
         record: &RecordView<'_>,
         scratch: &mut RouteScratch,
-    ) -> Result<Targets, Later> {
-        let Some((caller, converter)) = self.caller_of(topic, origin) else { return Ok(Targets::default()) };
+    ) -> Result<Option<Targets>, Later> {
+        let Some((caller, converter)) = self.caller_of(topic, origin) else {
+            return Ok(Some(Targets::default()));
+        };
         let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
         let (queue, offset) = (place.partition, place.offset.0 as u64);
         let mut elsewhere = std::mem::take(&mut targets.elsewhere);
-        elsewhere.retain(|target| !firing.relayed.is_decided(queue, offset, target.partition));
+        let is_open = |target: &AppendTarget| !firing.relayed.is_decided(queue, offset, target.partition);
+        elsewhere.retain(is_open);
+        targets.here.retain(is_open);
         if elsewhere.is_empty() {
-            return Ok(targets);
+            return Ok(Some(targets));
         }
         let mut batch = BatchBuilder::new(Compression::None);
         let headers: Vec<_> = record.headers.map(|header| (header.key, header.value)).collect();
         batch.push(record.timestamp, record.key, record.value, &headers);
         let facts = said(&targets.facts).map(|facts| *facts);
         let relay = Relay { caller: &caller, queue, offsets: offset..offset + 1, batch: &batch, facts };
-        let outcome = relay.publish(&self.shards, &elsewhere, &mut firing.relayed, self.clock.wall_ms());
-        if outcome.later { Err(Later) } else { Ok(targets) }
+        let wall_ms = self.clock.wall_ms();
+        if !relay.publish(&self.shards, &elsewhere, &mut firing.relayed, wall_ms).later {
+            return Ok(Some(targets));
+        }
+        relay.publish(&self.shards, &targets.here, &mut firing.relayed, wall_ms);
+        Ok(None)
     }
 }
 
@@ -222,13 +240,6 @@ fn timer_page(shard: &Shard, run: u64, page: u32) -> Result<Vec<u8>, BadPage> {
     stored.ok_or_else(|| BadPage("it is not there".into()))
 }
 
-fn message_of(target: TimerTarget) -> Option<(PartitionId, u64)> {
-    match target {
-        TimerTarget::Message { subscription, offset } => Some((partition_of(subscription), offset)),
-        _ => None,
-    }
-}
-
 /// The topic of a message that is not settled.
 fn topic_of(shard: &Shard, subscription: SubscriptionNo, offset: u64) -> Option<TopicId> {
     let state = shard.state.read();
@@ -255,7 +266,8 @@ fn batch_of(
 
 fn fired(place: RecordPlace, extent: Extent, max_ts: i64, targets: Targets) -> FiredMessage {
     let facts = said(&targets.facts);
-    let reference = ReferenceBody { targets: targets.here, max_ts, source: Some(place), extent };
+    let here = targets.here.iter().map(|target| target.partition).collect();
+    let reference = ReferenceBody { targets: here, max_ts, source: Some(place), extent };
     let published = Some(reference).filter(|reference| !reference.targets.is_empty());
     FiredMessage { place, facts: facts.filter(|_| published.is_some()), published, put_off_ms: None }
 }

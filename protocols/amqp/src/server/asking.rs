@@ -355,7 +355,13 @@ impl Asker {
     ) -> Result<Option<Got>, ReadError> {
         let (broker, own) = (&self.amqp.broker, self.amqp.number());
         let from = Offset(i64::try_from(message.offset).expect("offsets count from 0"));
-        let fetched = broker.read(target.read_target(), from, 1, true).await?;
+        let fetched = match broker.read(target.read_target(), from, 1, true).await {
+            Ok(fetched) => fetched,
+            // It was let go of meanwhile, as of a queue of limited length.
+            Err(ReadError::OutOfRange { start, .. }) if start > from => return Ok(None),
+            Err(ReadError::Deleted) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let mut reader = Reader::new(name);
         reader.take(message.offset, fetched);
         let found = match reader.find(broker, own, message.offset) {

@@ -1,23 +1,42 @@
 //! Values of field tables, as what routes messages sees them.
 
+use std::cell::OnceCell;
+
+use rustc_hash::FxHashMap;
 use sabir_broker::exchange::{Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, HashedProperty};
 
 use crate::wire::*;
 
 /// A message's headers and properties.
-pub(super) struct MessageAttributes<'a>(pub(super) &'a [u8]);
+pub(super) struct MessageAttributes<'a> {
+    /// As on the wire.
+    properties: &'a [u8],
+    /// The first header of each name, gathered when one is asked for: many bindings may ask for many of them.
+    headers: OnceCell<FxHashMap<&'a [u8], FieldValue<'a>>>,
+}
 
 impl<'a> MessageAttributes<'a> {
+    pub(super) fn new(properties: &'a [u8]) -> Self {
+        Self { properties, headers: OnceCell::new() }
+    }
+
     /// The properties, which few exchanges look at.
     fn properties(&self) -> BasicProperties<'a> {
-        BasicProperties::read_again(self.0)
+        BasicProperties::read_again(self.properties)
+    }
+
+    fn headers(&self) -> FxHashMap<&'a [u8], FieldValue<'a>> {
+        let mut headers = FxHashMap::default();
+        for (name, value) in self.properties().headers.unwrap_or_default().iter() {
+            headers.entry(name.as_bytes()).or_insert(value);
+        }
+        headers
     }
 }
 
 impl Attributes for MessageAttributes<'_> {
     fn header(&self, name: &[u8]) -> Option<ArgumentRef<'_>> {
-        let headers = self.properties().headers?;
-        headers.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, value)| seen(value))
+        self.headers.get_or_init(|| self.headers()).get(name).map(|value| seen(*value))
     }
 
     fn property(&self, property: HashedProperty) -> Option<ArgumentRef<'_>> {
@@ -101,5 +120,26 @@ fn kept(value: ArgumentRef<'_>) -> ArgumentValue {
         ArgumentRef::Text(v) => ArgumentValue::Text(v.into()),
         ArgumentRef::Timestamp(v) => ArgumentValue::Timestamp(v),
         ArgumentRef::Composite(v) => ArgumentValue::Composite(v.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_headers_with_one_name_the_first_counts() {
+        let mut headers = FieldTableBuf::new();
+        for (name, value) in [("a", 1), ("b", 2), ("a", 3)] {
+            headers.push(ShortBytes::cut(name), FieldValue::I32(value));
+        }
+        let properties =
+            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+        let attributes = MessageAttributes::new(&properties);
+        assert_eq!(attributes.header(b"a"), Some(ArgumentRef::Integer(1)));
+        assert_eq!(attributes.header(b"b"), Some(ArgumentRef::Integer(2)));
+        assert_eq!(attributes.header(b"c"), None);
+        let none = BasicProperties::default().to_bytes();
+        assert_eq!(MessageAttributes::new(&none).header(b"a"), None);
     }
 }

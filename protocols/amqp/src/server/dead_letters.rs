@@ -64,7 +64,7 @@ fn bury(
         exchange: death.exchange,
         key: routing_key.as_bytes(),
         further_keys: &further,
-        attributes: &MessageAttributes(&properties),
+        attributes: &MessageAttributes::new(&properties),
         hash: envelope.key().map_or(death.time_ms as u32, murmur2) & 0x7fff_ffff,
         facts: facts::of(&envelope, body),
     };

@@ -71,7 +71,7 @@ pub(crate) fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddr
         exchange,
         key: envelope.routing_key.as_bytes(),
         further_keys: &further,
-        attributes: &MessageAttributes(envelope.properties),
+        attributes: &MessageAttributes::new(envelope.properties),
         hash: envelope.key().map_or(record.timestamp as u32, murmur2) & 0x7fff_ffff,
         facts: Facts {
             expires_ms: envelope.expires_ms(record.timestamp),

@@ -48,7 +48,7 @@ impl Routes {
         let publication = Publication {
             key: envelope.routing_key.as_bytes(),
             further_keys: &further,
-            attributes: &MessageAttributes(envelope.properties),
+            attributes: &MessageAttributes::new(envelope.properties),
             queues: &|_| None,
         };
         let route = broker.exchanges().route(caller, name, &publication, &mut self.scratch);

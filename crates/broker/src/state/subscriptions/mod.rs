@@ -226,7 +226,7 @@ impl SubscriptionTable {
     }
 
     /// Whether a message is there and not settled.
-    pub(super) fn is_unsettled(&self, place: RecordPlace) -> bool {
+    pub(crate) fn is_unsettled(&self, place: RecordPlace) -> bool {
         let offset = u64::try_from(place.offset.0).unwrap_or(u64::MAX);
         let queue = self.get(subscription_of(place.partition));
         queue.is_some_and(|queue| offset < queue.end() && queue.state(offset) != MessageState::Settled)
