@@ -1,5 +1,6 @@
 //! The thread that publishes dead letters.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::Priority;
-use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, PartitionId, RecordFacts};
+use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, Offset, PartitionId, RecordFacts};
 use tracing::error;
 
 use super::letters::{Group, Letters, bytes_of, empty_batch};
@@ -20,7 +21,7 @@ use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord};
 use crate::definitions::Definitions;
-use crate::entry::{DeliveryError, DeliveryOutcome};
+use crate::entry::{DeliveryError, DeliveryOutcome, RecordPlace};
 use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
 use crate::relay::{Later, Relay, RelayedMessages};
 use crate::shard::{Leading, Shard};
@@ -42,13 +43,46 @@ pub(crate) struct DeadLetterDriver {
     alarm: Arc<Alarm>,
 }
 
+/// When what reads as damaged, and what is for a shard that takes nothing now, is looked at again.
+const UNREADABLE: Duration = Duration::from_secs(60);
+const UNDECIDED: Duration = Duration::from_secs(1);
+
 /// What the thread knows of a shard's letters while that is led.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     /// In which term.
     led_terms: u64,
     relayed: RelayedMessages,
-    put_off: PutOff,
+    unreadable: PutOff,
+    /// A target of theirs has not decided.
+    undecided: PutOff,
+}
+
+impl Known {
+    fn new(led_terms: u64) -> Self {
+        let (unreadable, undecided) = (PutOff::new(UNREADABLE), PutOff::new(UNDECIDED));
+        Self { led_terms, relayed: RelayedMessages::default(), unreadable, undecided }
+    }
+
+    /// The parts of a queue's run that are looked at now.
+    fn others(&self, queue: SubscriptionNo, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let readable = self.unreadable.others(queue, run).into_iter();
+        readable.flat_map(move |part| self.undecided.others(queue, part))
+    }
+
+    /// When something is to be looked at again.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        self.unreadable.left(now).into_iter().chain(self.undecided.left(now)).min()
+    }
+
+    /// Forgets what was relayed of a queue's messages that wait no more.
+    fn forget_settled(&mut self, shard: &Shard, queue: PartitionId) {
+        if !self.relayed.is_empty() {
+            let state = shard.state.read();
+            let place = |offset: u64| RecordPlace { partition: queue, offset: Offset(offset as i64) };
+            self.relayed.keep(queue, |offset| state.subscriptions.is_unsettled(place(offset)));
+        }
+    }
 }
 
 /// How far a queue's messages were taken.
@@ -103,7 +137,7 @@ impl DeadLetterDriver {
     /// Publishes dead letters until it is time to end.
     pub(crate) fn run(&self, has_ended: impl Fn() -> bool) {
         let mut scratch = RouteScratch::new(ROUTES);
-        let mut known: Vec<Known> = self.shards.iter().map(|_| Known::default()).collect();
+        let mut known: Vec<Known> = self.shards.iter().map(|_| Known::new(0)).collect();
         while !has_ended() {
             let mut again: Option<Duration> = None;
             for (shard, known) in self.shards.iter().zip(&mut known) {
@@ -124,13 +158,15 @@ impl DeadLetterDriver {
             Turn::Look { led_terms, is_new } => (led_terms, is_new),
         };
         if known.led_terms != led_terms {
-            *known = Known { led_terms, ..Known::default() };
+            *known = Known::new(led_terms);
         }
         if is_new {
             let waiting: Vec<_> = shard.state.read().subscriptions.dead_lettering().collect();
             shard.dead_letters.list(waiting);
         }
-        shard.dead_letters.list(known.put_off.take_due(Instant::now()));
+        let now = Instant::now();
+        shard.dead_letters.list(known.unreadable.take_due(now));
+        shard.dead_letters.list(known.undecided.take_due(now));
         let (mut letters, mut later) = (Letters::default(), Vec::new());
         for _ in 0..shard.dead_letters.len() {
             if letters.is_full(None) {
@@ -149,7 +185,7 @@ impl DeadLetterDriver {
         if !letters.is_empty() {
             propose(shard, letters, led_terms);
         } else if !waits {
-            return known.put_off.left(Instant::now());
+            return known.left(Instant::now());
         }
         Some(RETRY)
     }
@@ -163,8 +199,8 @@ impl DeadLetterDriver {
         letters: &mut Letters,
         scratch: &mut RouteScratch,
     ) -> Result<Collected, Later> {
-        let waiting = waiting(shard, queue, &known.put_off, letters.room());
-        known.relayed.keep(partition_of(queue), |offset| may_wait(&waiting, offset));
+        known.forget_settled(shard, partition_of(queue));
+        let waiting = waiting(shard, queue, known, letters.room());
         if waiting.is_empty() {
             return Ok(Collected::Nothing);
         }
@@ -383,7 +419,8 @@ impl Collecting<'_> {
     /// It stays where it is, and those behind it do not wait for it.
     fn put_off(&mut self, message: &WaitingMessage<'_>) -> Result<(), Later> {
         self.close()?;
-        self.known.put_off.put(subscription_of(self.source.queue), message.offset, Instant::now());
+        let (queue, at) = (subscription_of(self.source.queue), message.offset);
+        self.known.unreadable.put(queue, at..at + 1, Instant::now());
         Ok(())
     }
 
@@ -393,9 +430,11 @@ impl Collecting<'_> {
         if group.is_large() {
             group.targets.all_elsewhere();
         }
-        if let Err(later) = self.driver.publish(self.shard, &mut self.known.relayed, &group) {
-            self.later = true;
-            return Err(later);
+        if let Err(Later) = self.driver.publish(self.shard, &mut self.known.relayed, &group) {
+            // They stay where they are, and those behind them do not wait for them.
+            let queue = subscription_of(group.queue);
+            self.known.undecided.put(queue, group.first..group.end(), Instant::now());
+            return Ok(());
         }
         self.letters.dropped.add(group.dropped);
         self.letters.published[group.reason as usize] += u64::from(group.count);
@@ -409,14 +448,12 @@ impl Collecting<'_> {
 }
 
 /// What waits in a queue and is not put off, so many messages at the most.
-fn waiting(shard: &Shard, queue: SubscriptionNo, put_off: &PutOff, most: u64) -> Vec<WaitingRun> {
+fn waiting(shard: &Shard, queue: SubscriptionNo, known: &Known, most: u64) -> Vec<WaitingRun> {
     let state = shard.state.read();
     let Some(subscription) = state.subscriptions.get(queue) else { return Vec::new() };
-    let put_off = put_off.of(queue);
     let (mut all, mut left) = (Vec::new(), most);
     for (run, reason) in subscription.dead_letters() {
-        let others = put_off.into_iter().flat_map(|put_off| put_off.others(run.clone()));
-        for part in others.chain(put_off.is_none().then(|| run.clone())) {
+        for part in known.others(queue, run) {
             let count = (part.end - part.start).min(left);
             all.push((part.start..part.start + count, reason));
             left -= count;
@@ -426,12 +463,6 @@ fn waiting(shard: &Shard, queue: SubscriptionNo, put_off: &PutOff, most: u64) ->
         }
     }
     all
-}
-
-/// Whether a message is among those that wait, or behind them.
-fn may_wait(waiting: &[WaitingRun], offset: u64) -> bool {
-    let at = waiting.partition_point(|(run, _)| run.end <= offset);
-    waiting.get(at).is_some_and(|(run, _)| run.contains(&offset)) || (at > 0 && at == waiting.len())
 }
 
 fn propose(shard: &Shard, letters: Letters, led_terms: u64) {

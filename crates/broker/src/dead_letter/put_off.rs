@@ -1,4 +1,5 @@
-//! Dead letters that could not be read, and are looked at again after a while: a disk may err while it reads.
+//! Dead letters that are looked at again after a while: those that could not be read, since a disk may err while it reads, and those for a shard that takes
+//! nothing now. The others of their queue go meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,12 +8,11 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 
-/// For how long.
-const PUT_OFF: Duration = Duration::from_secs(60);
-
-/// Messages that are put off, by their queue. All of a shard are looked at again at once.
-#[derive(Debug, Default)]
+/// Messages that are put off for one reason, by their queue. All of a shard are looked at again at once.
+#[derive(Debug)]
 pub(super) struct PutOff {
+    /// For how long.
+    time: Duration,
     queues: FxHashMap<SubscriptionNo, PutOffMessages>,
     again_at: Option<Instant>,
 }
@@ -25,9 +25,14 @@ pub(super) struct PutOffMessages {
 }
 
 impl PutOff {
-    pub(super) fn put(&mut self, queue: SubscriptionNo, offset: u64, now: Instant) {
-        self.queues.entry(queue).or_default().put(offset);
-        self.again_at.get_or_insert(now + PUT_OFF);
+    pub(super) fn new(time: Duration) -> Self {
+        Self { time, queues: FxHashMap::default(), again_at: None }
+    }
+
+    pub(super) fn put(&mut self, queue: SubscriptionNo, offsets: Range<u64>, now: Instant) {
+        let messages = self.queues.entry(queue).or_default();
+        offsets.for_each(|offset| messages.put(offset));
+        self.again_at.get_or_insert(now + self.time);
     }
 
     /// The queues that are to be looked at again, if it is time.
@@ -44,8 +49,12 @@ impl PutOff {
         self.again_at.map(|at| at.saturating_duration_since(now))
     }
 
-    pub(super) fn of(&self, queue: SubscriptionNo) -> Option<&PutOffMessages> {
-        self.queues.get(&queue)
+    /// The parts of a queue's run that are not put off.
+    pub(super) fn others(&self, queue: SubscriptionNo, run: Range<u64>) -> Vec<Range<u64>> {
+        match self.queues.get(&queue) {
+            Some(messages) => messages.others(run).collect(),
+            None => vec![run],
+        }
     }
 }
 
@@ -60,7 +69,7 @@ impl PutOffMessages {
     }
 
     /// The parts of a run that are not put off.
-    pub(super) fn others(&self, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    fn others(&self, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let mut at = run.start;
         std::iter::from_fn(move || {
             while let Some((_, end)) = self.runs.range(..=at).next_back()
@@ -87,18 +96,18 @@ mod tests {
 
     #[test]
     fn what_is_put_off_is_passed_over_until_its_time() {
-        let (mut put_off, now) = (PutOff::default(), Instant::now());
+        const TIME: Duration = Duration::from_secs(60);
+        let (mut put_off, now) = (PutOff::new(TIME), Instant::now());
         assert_eq!((put_off.left(now), put_off.take_due(now)), (None, vec![]));
-        [5, 6, 7, 10, 6, 11].into_iter().for_each(|offset| put_off.put(QUEUE, offset, now));
-        let others = |put_off: &PutOff, run| put_off.of(QUEUE).unwrap().others(run).collect::<Vec<_>>();
-        assert_eq!(others(&put_off, 0..20), [0..5, 8..10, 12..20]);
-        assert_eq!(others(&put_off, 6..11), [8..10; 1]);
-        assert_eq!(others(&put_off, 5..8), []);
-        assert_eq!(others(&put_off, 0..5), [0..5; 1]);
-        assert!(put_off.of(SubscriptionNo(2)).is_none());
-        assert_eq!(put_off.left(now), Some(PUT_OFF));
-        assert_eq!(put_off.take_due(now + PUT_OFF / 2), []);
-        assert_eq!(put_off.take_due(now + PUT_OFF), [QUEUE]);
-        assert!(put_off.of(QUEUE).is_none() && put_off.left(now).is_none());
+        [5..8, 10..11, 6..7, 11..12].into_iter().for_each(|offsets| put_off.put(QUEUE, offsets, now));
+        assert_eq!(put_off.others(QUEUE, 0..20), [0..5, 8..10, 12..20]);
+        assert_eq!(put_off.others(QUEUE, 6..11), [8..10; 1]);
+        assert_eq!(put_off.others(QUEUE, 5..8), []);
+        assert_eq!(put_off.others(QUEUE, 0..5), [0..5; 1]);
+        assert_eq!(put_off.others(SubscriptionNo(2), 0..20), [0..20; 1]);
+        assert_eq!(put_off.left(now), Some(TIME));
+        assert_eq!(put_off.take_due(now + TIME / 2), []);
+        assert_eq!(put_off.take_due(now + TIME), [QUEUE]);
+        assert_eq!((put_off.others(QUEUE, 0..20), put_off.left(now)), (vec![0..20; 1], None));
     }
 }

@@ -369,7 +369,9 @@ async fn where_one_target_takes_nothing_now_the_others_have_each_message_once() 
     // It is tried again several times.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(targets.iter().all(|target| count(target) == i64::from(target.shard != other)));
+    // Nor does one behind it wait.
     assert_eq!(get(&broker, &work, Fate::Reject).await, Some(2));
+    until(|| targets.iter().all(|target| count(target) == 2 * i64::from(target.shard != other))).await;
     lates[other.0 as usize].lead(true).unwrap();
     at_rest(&broker).await;
     for target in &targets {
