@@ -3,11 +3,9 @@
 
 pub mod client;
 pub mod config;
-mod foreign;
 mod protocol;
 mod watched;
 
-pub use foreign::looks_like;
 pub use protocol::{
     Configured, FrontendContext, ListenerSpec, Listening, Protocol, StartedFrontend, refuse_exposed,
 };

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_broker::push::{AskFailure, Push, PushSeat};
 use sabir_broker::{Broker, Caller, SessionId};
-use sabir_frontend::looks_like;
 use sabir_net::{
     Appetite, Closing, Connection, DropReason, Ending, Grant, Io, Limits, LocalBoxFuture, OpenConnection,
     Patience, Session, Standing,
@@ -21,6 +20,7 @@ use super::asking::{Asked, Asker};
 use super::channel::{Channel, Consumer};
 use super::config::NAME;
 use super::deliver::Deliveries;
+use super::foreign::looks_like;
 use super::frames::{Filled, Frames};
 use super::frontend::{AmqpFrontend, EXCEPTION};
 use super::login::{ClientProperties, MECHANISMS};
@@ -216,7 +216,6 @@ impl AmqpSession {
             HeaderFound::Amqp10 { .. } | HeaderFound::OtherVersion | HeaderFound::Foreign => {
                 self.machine.answer_version(&mut self.out);
                 let says = match looks_like(&io.input.bytes) {
-                    Some("AMQP") => "it speaks another version of AMQP than 0-9-1".into(),
                     Some(other) => format!("it speaks what looks like {other}, and no AMQP 0-9-1"),
                     None => "it speaks no AMQP 0-9-1".into(),
                 };

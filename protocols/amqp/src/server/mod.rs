@@ -12,6 +12,7 @@ pub(crate) mod delays;
 mod deliver;
 mod exclusive;
 mod facts;
+mod foreign;
 mod frames;
 pub(crate) mod frontend;
 mod handlers;

@@ -10,6 +10,7 @@ mod connection;
 mod error_pace;
 mod exporter;
 mod fetch_session;
+mod foreign;
 pub(crate) mod frontend;
 mod handlers;
 mod map;

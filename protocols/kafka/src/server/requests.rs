@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
-use sabir_frontend::looks_like;
 use sabir_net::{Claim, DropReason, OwnReason};
 
+use crate::server::foreign::looks_like;
 use crate::wire::api::{SUPPORTED, coded_versions};
 use crate::wire::{ApiKey, Encoded, Reader, RequestHeader, WireError};
 

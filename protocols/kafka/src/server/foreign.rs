@@ -1,4 +1,4 @@
-//! What a peer speaks that does not speak the protocol of the port, by the first bytes it sends: four of them, or as many as came at once.
+//! What a peer speaks that does not speak Kafka's protocol, by the first bytes it sends: four of them, or as many as came at once.
 
 /// Beginnings, and whose they are.
 const BEGINNINGS: &[(&[u8], &str)] = &[
@@ -26,8 +26,8 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"INFO", "Redis"),
 ];
 
-/// What a first message looks like that is none of the port's: a name for the log. Kafka's protocol has no beginning of its own, and is not known by it.
-pub fn looks_like(first: &[u8]) -> Option<&'static str> {
+/// What a first message looks like that is none of Kafka's.
+pub(crate) fn looks_like(first: &[u8]) -> Option<&'static str> {
     let known = BEGINNINGS.iter().find(|(beginning, _)| first.starts_with(beginning));
     known.map(|(_, name)| *name).or_else(|| match first {
         // An array of so many words.
