@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sabir_model::batch::BatchBuilder;
-use sabir_model::{AppendError, PartitionId, RecordFacts};
+use sabir_model::{AppendError, Offset, PartitionId, RecordFacts};
 use tracing::debug;
 
 use crate::append::AppendTarget;
 use crate::caller::Caller;
+use crate::entry::RecordPlace;
 use crate::exchange::targets_by_codec;
 use crate::publish::{Publish, PublishTargets, publish_in};
 use crate::shard::Shard;
@@ -43,25 +44,18 @@ impl RelayedMessages {
         offsets.for_each(|offset| messages.entry(offset).or_default().extend_from_slice(targets));
     }
 
-    /// Forgets a queue's messages that wait no more.
-    pub(crate) fn keep(&mut self, queue: PartitionId, waits: impl Fn(u64) -> bool) {
-        if let Some(messages) = self.queues.get_mut(&queue) {
-            messages.retain(|offset, _| waits(*offset));
-            if messages.is_empty() {
-                self.queues.remove(&queue);
-            }
+    /// Forgets the messages that are settled, or gone with their queue.
+    pub(crate) fn forget_settled(&mut self, shard: &Shard) {
+        if !self.queues.is_empty() {
+            let state = shard.state.read();
+            let place = |partition, offset: u64| RecordPlace { partition, offset: Offset(offset as i64) };
+            self.keep(|queue, offset| state.subscriptions.is_unsettled(place(queue, offset)));
         }
     }
 
-    /// Whether nothing is known of any message.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queues.is_empty()
-    }
-
-    /// Forgets messages that wait no more, in whichever queue.
-    pub(crate) fn keep_all(&mut self, waits: impl Fn(PartitionId, u64) -> bool) {
+    fn keep(&mut self, is_open: impl Fn(PartitionId, u64) -> bool) {
         self.queues.retain(|queue, messages| {
-            messages.retain(|offset, _| waits(*queue, *offset));
+            messages.retain(|offset, _| is_open(*queue, *offset));
             !messages.is_empty()
         });
     }
@@ -178,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_decided_is_known_until_its_message_waits_no_more() {
+    fn what_is_decided_is_known_until_its_message_is_settled() {
         let (queue, one, two) = (PartitionId(1), PartitionId(7), PartitionId(8));
         let mut relayed = RelayedMessages::default();
         relayed.decide(queue, 3..5, &[one]);
@@ -189,9 +183,9 @@ mod tests {
         };
         assert_eq!((decided(&relayed, one), decided(&relayed, two)), (vec![3, 4], vec![4]));
         assert!(!relayed.is_decided(PartitionId(2), 3, one));
-        relayed.keep(queue, |offset| offset > 3);
+        relayed.keep(|of, offset| of == queue && offset > 3);
         assert_eq!((decided(&relayed, one), decided(&relayed, two)), (vec![4], vec![4]));
-        relayed.keep_all(|of, offset| of == queue && offset > 4);
+        relayed.keep(|of, offset| of == queue && offset > 4);
         assert!(relayed.queues.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::Priority;
-use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, Offset, PartitionId, RecordFacts};
+use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, PartitionId, RecordFacts};
 use tracing::error;
 
 use super::letters::{Group, Letters, bytes_of, empty_batch};
@@ -21,7 +21,7 @@ use crate::caller::Caller;
 use crate::catalog::Topic;
 use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord};
 use crate::definitions::Definitions;
-use crate::entry::{DeliveryError, DeliveryOutcome, RecordPlace};
+use crate::entry::{DeliveryError, DeliveryOutcome};
 use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
 use crate::relay::{Later, Relay, RelayedMessages};
 use crate::shard::{Leading, Shard};
@@ -73,15 +73,6 @@ impl Known {
     /// When something is to be looked at again.
     fn left(&self, now: Instant) -> Option<Duration> {
         self.unreadable.left(now).into_iter().chain(self.undecided.left(now)).min()
-    }
-
-    /// Forgets what was relayed of a queue's messages that wait no more.
-    fn forget_settled(&mut self, shard: &Shard, queue: PartitionId) {
-        if !self.relayed.is_empty() {
-            let state = shard.state.read();
-            let place = |offset: u64| RecordPlace { partition: queue, offset: Offset(offset as i64) };
-            self.relayed.keep(queue, |offset| state.subscriptions.is_unsettled(place(offset)));
-        }
     }
 }
 
@@ -164,6 +155,7 @@ impl DeadLetterDriver {
             let waiting: Vec<_> = shard.state.read().subscriptions.dead_lettering().collect();
             shard.dead_letters.list(waiting);
         }
+        known.relayed.forget_settled(shard);
         let now = Instant::now();
         shard.dead_letters.list(known.unreadable.take_due(now));
         shard.dead_letters.list(known.undecided.take_due(now));
@@ -199,33 +191,26 @@ impl DeadLetterDriver {
         letters: &mut Letters,
         scratch: &mut RouteScratch,
     ) -> Result<Collected, Later> {
-        known.forget_settled(shard, partition_of(queue));
         let waiting = waiting(shard, queue, known, letters.room());
         if waiting.is_empty() {
             return Ok(Collected::Nothing);
         }
         let Some(source) = self.source(shard, partition_of(queue))? else { return Ok(Collected::Nothing) };
-        let mut collecting =
-            Collecting { driver: self, shard, known, source, letters, open: None, later: false };
-        let mut is_full = false;
+        let mut collecting = Collecting { driver: self, shard, known, source, letters, open: None };
+        let (mut is_full, mut added) = (false, Ok(()));
         let read = each_message(shard, partition_of(queue), &waiting, |message| {
             is_full = collecting.letters.is_full(collecting.open.as_ref());
-            if is_full || collecting.add(message, scratch).is_err() { Flow::Stop } else { Flow::On }
+            if !is_full {
+                added = collecting.add(message, scratch);
+            }
+            if is_full || added.is_err() { Flow::Stop } else { Flow::On }
         });
-        let closed = collecting.close();
-        let later = collecting.later;
+        collecting.close();
         if let Err(error) = read {
             error!(shard = %shard.id, ?queue, %error, "dead letters cannot be read now");
             return Err(Later);
         }
-        closed?;
-        if later {
-            Err(Later)
-        } else if is_full {
-            Ok(Collected::Some)
-        } else {
-            Ok(Collected::All)
-        }
+        added.map(|()| if is_full { Collected::Some } else { Collected::All })
     }
 
     /// What is done with what a queue gives up; none if the queue is gone.
@@ -294,31 +279,31 @@ struct Collecting<'a> {
     letters: &'a mut Letters,
     /// The messages that were added last, which the next one may join.
     open: Option<Group>,
-    /// Whether something is to be tried again.
-    later: bool,
 }
 
 impl Collecting<'_> {
     fn add(&mut self, message: &WaitingMessage<'_>, scratch: &mut RouteScratch) -> Result<(), Later> {
-        let added = self.try_add(message, scratch);
-        self.later |= added.is_err();
-        added
-    }
-
-    fn try_add(&mut self, message: &WaitingMessage<'_>, scratch: &mut RouteScratch) -> Result<(), Later> {
         let Some(to) = self.source.to.clone() else {
-            return self.drop_message(message, Dropped { unroutable: 1, ..Dropped::default() });
+            self.drop_message(message, Dropped { unroutable: 1, ..Dropped::default() });
+            return Ok(());
         };
         let Destination { address, caller, converter, number } = &*to;
         let (topic, driver) = (self.source.topic.clone(), self.driver);
         let unreadable = Dropped { unreadable: 1, ..Dropped::default() };
         let (origin, record) = match message.found {
             Found::Record(origin, record) => (origin, record),
-            Found::Gone => return self.drop_message(message, unreadable),
-            Found::Unreadable => return self.put_off(message),
+            Found::Gone => {
+                self.drop_message(message, unreadable);
+                return Ok(());
+            }
+            Found::Unreadable => {
+                self.put_off(message);
+                return Ok(());
+            }
         };
         let Some(dead_letter) = converter.dead_letter else {
-            return self.drop_message(message, unreadable);
+            self.drop_message(message, unreadable);
+            return Ok(());
         };
         let death = DeadLetter {
             queue: &topic.name,
@@ -337,7 +322,10 @@ impl Collecting<'_> {
             let written = driver.writer(origin).map(|writer| (writer.to_message)(record));
             written.iter().for_each(|written| dead_letter(&DeadRecord::Other(written), &death, &mut each));
         }
-        added.unwrap_or_else(|| self.drop_message(message, unreadable))
+        added.unwrap_or_else(|| {
+            self.drop_message(message, unreadable);
+            Ok(())
+        })
     }
 
     fn route(
@@ -371,10 +359,12 @@ impl Collecting<'_> {
         }
         if targets.is_empty() {
             dropped.unroutable += u64::from(route.is_empty());
-            return self.drop_message(message, dropped);
+            self.drop_message(message, dropped);
+            return Ok(());
         }
         targets.leave_out(&self.known.relayed, self.source.queue, message.offset);
-        self.join(message, letter, targets, (caller, number), time_ms, dropped)
+        self.join(message, letter, targets, (caller, number), time_ms, dropped);
+        Ok(())
     }
 
     /// Adds a message to those that go to the same targets.
@@ -386,11 +376,11 @@ impl Collecting<'_> {
         (caller, origin): (&Caller, FrontendNo),
         time_ms: i64,
         dropped: Dropped,
-    ) -> Result<(), Later> {
+    ) {
         let (offset, reason) = (message.offset, message.reason);
         let goes_on = |open: &Group| open.goes_on((offset, reason), &targets, bytes_of(letter));
         if !self.open.as_ref().is_some_and(goes_on) {
-            self.close()?;
+            self.close();
             self.open = Some(Group {
                 queue: self.source.queue,
                 first: offset,
@@ -406,27 +396,24 @@ impl Collecting<'_> {
             });
         }
         self.open.as_mut().expect("it was put there").push(time_ms, letter, dropped);
-        Ok(())
     }
 
-    fn drop_message(&mut self, message: &WaitingMessage<'_>, dropped: Dropped) -> Result<(), Later> {
-        self.close()?;
+    fn drop_message(&mut self, message: &WaitingMessage<'_>, dropped: Dropped) {
+        self.close();
         self.letters.settle(self.source.queue, message.offset, 1, message.reason);
         self.letters.dropped.add(dropped);
-        Ok(())
     }
 
     /// It stays where it is, and those behind it do not wait for it.
-    fn put_off(&mut self, message: &WaitingMessage<'_>) -> Result<(), Later> {
-        self.close()?;
+    fn put_off(&mut self, message: &WaitingMessage<'_>) {
+        self.close();
         let (queue, at) = (subscription_of(self.source.queue), message.offset);
         self.known.unreadable.put(queue, at..at + 1, Instant::now());
-        Ok(())
     }
 
     /// Nothing more joins those that were added last: what goes elsewhere is published.
-    fn close(&mut self) -> Result<(), Later> {
-        let Some(mut group) = self.open.take() else { return Ok(()) };
+    fn close(&mut self) {
+        let Some(mut group) = self.open.take() else { return };
         if group.is_large() {
             group.targets.all_elsewhere();
         }
@@ -434,7 +421,7 @@ impl Collecting<'_> {
             // They stay where they are, and those behind them do not wait for them.
             let queue = subscription_of(group.queue);
             self.known.undecided.put(queue, group.first..group.end(), Instant::now());
-            return Ok(());
+            return;
         }
         self.letters.dropped.add(group.dropped);
         self.letters.published[group.reason as usize] += u64::from(group.count);
@@ -443,7 +430,6 @@ impl Collecting<'_> {
         } else {
             self.letters.publish(group);
         }
-        Ok(())
     }
 }
 

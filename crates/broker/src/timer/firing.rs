@@ -95,12 +95,7 @@ impl TimerDriver {
         below: u64,
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
-        if !firing.relayed.is_empty() {
-            let state = shard.state.read();
-            firing.relayed.keep_all(|partition, offset| {
-                state.subscriptions.is_unsettled(RecordPlace { partition, offset: Offset(offset as i64) })
-            });
-        }
+        firing.relayed.forget_settled(shard);
         let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
         let mut targets = 0;
         for (key, target) in timers {
