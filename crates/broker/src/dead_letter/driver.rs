@@ -66,8 +66,17 @@ impl Known {
 
     /// The parts of a queue's run that are looked at now.
     fn others(&self, queue: SubscriptionNo, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let readable = self.unreadable.others(queue, run).into_iter();
-        readable.flat_map(move |part| self.undecided.others(queue, part))
+        self.unreadable.others(queue, run).flat_map(move |part| self.undecided.others(queue, part))
+    }
+
+    /// The queues with messages that are to be looked at again.
+    fn due(&self, now: Instant) -> impl Iterator<Item = SubscriptionNo> {
+        self.unreadable.due(now).chain(self.undecided.due(now))
+    }
+
+    /// Puts off no longer what is due of a queue. Tells whether there was anything.
+    fn take_due(&mut self, queue: SubscriptionNo, now: Instant) -> bool {
+        self.unreadable.take_due(queue, now) | self.undecided.take_due(queue, now)
     }
 
     /// When something is to be looked at again.
@@ -76,13 +85,12 @@ impl Known {
     }
 }
 
-/// How far a queue's messages were taken.
+/// Whether anything of a queue was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Collected {
-    /// Nothing waits.
+    /// Nothing waits that is not put off.
     Nothing,
-    All,
-    /// There are more, or were when it was looked.
+    /// There may be more.
     Some,
 }
 
@@ -156,9 +164,7 @@ impl DeadLetterDriver {
             shard.dead_letters.list(waiting);
         }
         known.relayed.forget_settled(shard);
-        let now = Instant::now();
-        shard.dead_letters.list(known.unreadable.take_due(now));
-        shard.dead_letters.list(known.undecided.take_due(now));
+        shard.dead_letters.list(known.due(Instant::now()));
         let (mut letters, mut later) = (Letters::default(), Vec::new());
         for _ in 0..shard.dead_letters.len() {
             if letters.is_full(None) {
@@ -167,8 +173,7 @@ impl DeadLetterDriver {
             let Some(queue) = shard.dead_letters.next() else { break };
             match self.collect(shard, known, queue, &mut letters, scratch) {
                 Ok(Collected::Nothing) => {}
-                Ok(Collected::All) => letters.queues.push(queue),
-                Ok(Collected::Some) => later.push(queue),
+                Ok(Collected::Some) => letters.queues.push(queue),
                 Err(Later) => later.push(queue),
             }
         }
@@ -176,8 +181,12 @@ impl DeadLetterDriver {
         shard.dead_letters.list(later);
         if !letters.is_empty() {
             propose(shard, letters, led_terms);
+        } else if !letters.queues.is_empty() {
+            // All that was looked at of them is put off: what stands behind that does not wait.
+            shard.dead_letters.list(letters.queues);
+            return Some(Duration::ZERO);
         } else if !waits {
-            return known.left(Instant::now());
+            return known.left(Instant::now()).map(|left| left.max(RETRY));
         }
         Some(RETRY)
     }
@@ -191,9 +200,10 @@ impl DeadLetterDriver {
         letters: &mut Letters,
         scratch: &mut RouteScratch,
     ) -> Result<Collected, Later> {
-        let waiting = waiting(shard, queue, known, letters.room());
+        let (waiting, is_cut) = waiting(shard, queue, known, letters.room());
         if waiting.is_empty() {
-            return Ok(Collected::Nothing);
+            let is_again = known.take_due(queue, Instant::now());
+            return Ok(if is_again { Collected::Some } else { Collected::Nothing });
         }
         let Some(source) = self.source(shard, partition_of(queue))? else { return Ok(Collected::Nothing) };
         let mut collecting = Collecting { driver: self, shard, known, source, letters, open: None };
@@ -210,7 +220,11 @@ impl DeadLetterDriver {
             error!(shard = %shard.id, ?queue, %error, "dead letters cannot be read now");
             return Err(Later);
         }
-        added.map(|()| if is_full { Collected::Some } else { Collected::All })
+        if !is_cut && !is_full && added.is_ok() {
+            // What is put off comes again once all others had their turn, however long these take.
+            known.take_due(queue, Instant::now());
+        }
+        added.map(|()| Collected::Some)
     }
 
     /// What is done with what a queue gives up; none if the queue is gone.
@@ -433,10 +447,10 @@ impl Collecting<'_> {
     }
 }
 
-/// What waits in a queue and is not put off, so many messages at the most.
-fn waiting(shard: &Shard, queue: SubscriptionNo, known: &Known, most: u64) -> Vec<WaitingRun> {
+/// What waits in a queue and is not put off, so many messages at the most. Tells whether there may be more.
+fn waiting(shard: &Shard, queue: SubscriptionNo, known: &Known, most: u64) -> (Vec<WaitingRun>, bool) {
     let state = shard.state.read();
-    let Some(subscription) = state.subscriptions.get(queue) else { return Vec::new() };
+    let Some(subscription) = state.subscriptions.get(queue) else { return (Vec::new(), false) };
     let (mut all, mut left) = (Vec::new(), most);
     for (run, reason) in subscription.dead_letters() {
         for part in known.others(queue, run) {
@@ -444,11 +458,11 @@ fn waiting(shard: &Shard, queue: SubscriptionNo, known: &Known, most: u64) -> Ve
             all.push((part.start..part.start + count, reason));
             left -= count;
             if left == 0 {
-                return all;
+                return (all, true);
             }
         }
     }
-    all
+    (all, false)
 }
 
 fn propose(shard: &Shard, letters: Letters, led_terms: u64) {

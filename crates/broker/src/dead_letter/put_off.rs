@@ -8,79 +8,60 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 
-/// Messages that are put off for one reason, by their queue. All of a shard are looked at again at once.
+/// Messages that are put off for one reason, by their queue. All of a queue are looked at again together.
 #[derive(Debug)]
 pub(super) struct PutOff {
-    /// For how long.
+    /// For how long, from when the first of a queue was put off.
     time: Duration,
     queues: FxHashMap<SubscriptionNo, PutOffMessages>,
-    again_at: Option<Instant>,
 }
 
 /// Those of one queue.
-#[derive(Debug, Default)]
-pub(super) struct PutOffMessages {
-    /// Runs that do not overlap: where each ends, by where it begins.
+#[derive(Debug)]
+struct PutOffMessages {
+    /// Runs that neither overlap nor touch: where each ends, by where it begins.
     runs: BTreeMap<u64, u64>,
+    again_at: Instant,
 }
 
 impl PutOff {
     pub(super) fn new(time: Duration) -> Self {
-        Self { time, queues: FxHashMap::default(), again_at: None }
+        Self { time, queues: FxHashMap::default() }
     }
 
     pub(super) fn put(&mut self, queue: SubscriptionNo, offsets: Range<u64>, now: Instant) {
-        let messages = self.queues.entry(queue).or_default();
-        offsets.for_each(|offset| messages.put(offset));
-        self.again_at.get_or_insert(now + self.time);
+        let again_at = now + self.time;
+        let none = || PutOffMessages { runs: BTreeMap::new(), again_at };
+        self.queues.entry(queue).or_insert_with(none).put(offsets);
     }
 
-    /// The queues that are to be looked at again, if it is time.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<SubscriptionNo> {
-        if self.again_at.is_none_or(|at| at > now) {
-            return Vec::new();
-        }
-        self.again_at = None;
-        self.queues.drain().map(|(queue, _)| queue).collect()
+    /// The queues with messages that are to be looked at again.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = SubscriptionNo> {
+        self.queues.iter().filter(move |(_, messages)| messages.again_at <= now).map(|(queue, _)| *queue)
+    }
+
+    /// Puts nothing of a queue off any longer, if it is time. Tells whether there was anything.
+    pub(super) fn take_due(&mut self, queue: SubscriptionNo, now: Instant) -> bool {
+        let is_due = self.queues.get(&queue).is_some_and(|messages| messages.again_at <= now);
+        is_due && self.queues.remove(&queue).is_some()
     }
 
     /// For how long nothing is to be looked at again; none if nothing is put off.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
-        self.again_at.map(|at| at.saturating_duration_since(now))
+        self.queues.values().map(|messages| messages.again_at.saturating_duration_since(now)).min()
     }
 
     /// The parts of a queue's run that are not put off.
-    pub(super) fn others(&self, queue: SubscriptionNo, run: Range<u64>) -> Vec<Range<u64>> {
-        match self.queues.get(&queue) {
-            Some(messages) => messages.others(run).collect(),
-            None => vec![run],
-        }
-    }
-}
-
-impl PutOffMessages {
-    fn put(&mut self, offset: u64) {
-        match self.runs.range_mut(..=offset).next_back() {
-            Some((_, end)) if *end >= offset => *end = (*end).max(offset + 1),
-            _ => {
-                self.runs.insert(offset, offset + 1);
-            }
-        }
-    }
-
-    /// The parts of a run that are not put off.
-    fn others(&self, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let mut at = run.start;
+    pub(super) fn others(&self, queue: SubscriptionNo, run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (messages, mut at) = (self.queues.get(&queue), run.start);
         std::iter::from_fn(move || {
-            while let Some((_, end)) = self.runs.range(..=at).next_back()
-                && *end > at
-            {
-                at = *end;
-            }
+            let end_at = |at| messages.and_then(|messages| messages.end_at(at));
+            at = end_at(at).unwrap_or(at);
             if at >= run.end {
                 return None;
             }
-            let next = self.runs.range(at..).next().map_or(run.end, |(start, _)| run.end.min(*start));
+            let next =
+                messages.and_then(|messages| messages.next(at)).map_or(run.end, |next| next.min(run.end));
             let part = at..next;
             at = next;
             Some(part)
@@ -88,26 +69,66 @@ impl PutOffMessages {
     }
 }
 
+impl PutOffMessages {
+    fn put(&mut self, offsets: Range<u64>) {
+        let (mut start, mut end) = (offsets.start, offsets.end);
+        while let Some((&from, &to)) = self.runs.range(..=end).next_back()
+            && to >= start
+        {
+            (start, end) = (start.min(from), end.max(to));
+            self.runs.remove(&from);
+        }
+        self.runs.insert(start, end);
+    }
+
+    /// Where the run ends that an offset is in.
+    fn end_at(&self, offset: u64) -> Option<u64> {
+        self.runs.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)
+    }
+
+    /// Where the next run begins at or behind an offset.
+    fn next(&self, offset: u64) -> Option<u64> {
+        self.runs.range(offset..).next().map(|(start, _)| *start)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUEUE: SubscriptionNo = SubscriptionNo(1);
+    const ONE: SubscriptionNo = SubscriptionNo(1);
+    const TWO: SubscriptionNo = SubscriptionNo(2);
+    const TIME: Duration = Duration::from_secs(60);
 
     #[test]
     fn what_is_put_off_is_passed_over_until_its_time() {
-        const TIME: Duration = Duration::from_secs(60);
         let (mut put_off, now) = (PutOff::new(TIME), Instant::now());
-        assert_eq!((put_off.left(now), put_off.take_due(now)), (None, vec![]));
-        [5..8, 10..11, 6..7, 11..12].into_iter().for_each(|offsets| put_off.put(QUEUE, offsets, now));
-        assert_eq!(put_off.others(QUEUE, 0..20), [0..5, 8..10, 12..20]);
-        assert_eq!(put_off.others(QUEUE, 6..11), [8..10; 1]);
-        assert_eq!(put_off.others(QUEUE, 5..8), []);
-        assert_eq!(put_off.others(QUEUE, 0..5), [0..5; 1]);
-        assert_eq!(put_off.others(SubscriptionNo(2), 0..20), [0..20; 1]);
+        assert_eq!((put_off.left(now), put_off.due(now).next()), (None, None));
+        [5..8, 10..11, 6..7, 11..12].into_iter().for_each(|offsets| put_off.put(ONE, offsets, now));
+        let others = |put_off: &PutOff, queue, run| put_off.others(queue, run).collect::<Vec<_>>();
+        assert_eq!(others(&put_off, ONE, 0..20), [0..5, 8..10, 12..20]);
+        assert_eq!(others(&put_off, ONE, 6..11), [8..10; 1]);
+        assert_eq!(others(&put_off, ONE, 5..8), []);
+        assert_eq!(others(&put_off, ONE, 0..5), [0..5; 1]);
+        assert_eq!(others(&put_off, TWO, 0..20), [0..20; 1]);
+        put_off.put(ONE, 3..10, now);
+        assert_eq!(others(&put_off, ONE, 0..20), [0..3, 12..20]);
         assert_eq!(put_off.left(now), Some(TIME));
-        assert_eq!(put_off.take_due(now + TIME / 2), []);
-        assert_eq!(put_off.take_due(now + TIME), [QUEUE]);
-        assert_eq!((put_off.others(QUEUE, 0..20), put_off.left(now)), (vec![0..20; 1], None));
+        assert!(put_off.due(now + TIME / 2).next().is_none() && !put_off.take_due(ONE, now + TIME / 2));
+        assert_eq!(put_off.due(now + TIME).collect::<Vec<_>>(), [ONE]);
+        assert_eq!(others(&put_off, ONE, 0..20), [0..3, 12..20], "nothing was taken");
+        assert!(put_off.take_due(ONE, now + TIME) && !put_off.take_due(ONE, now + TIME));
+        assert_eq!((others(&put_off, ONE, 0..20), put_off.left(now)), (vec![0..20; 1], None));
+    }
+
+    #[test]
+    fn each_queue_has_its_own_time() {
+        let (mut put_off, now) = (PutOff::new(TIME), Instant::now());
+        put_off.put(ONE, 0..1, now);
+        put_off.put(TWO, 0..1, now + TIME / 2);
+        put_off.put(ONE, 1..2, now + TIME / 2);
+        assert_eq!(put_off.due(now + TIME).collect::<Vec<_>>(), [ONE]);
+        assert!(put_off.take_due(ONE, now + TIME) && !put_off.take_due(TWO, now + TIME));
+        assert_eq!(put_off.left(now + TIME), Some(TIME / 2));
     }
 }

@@ -383,6 +383,44 @@ async fn where_one_target_takes_nothing_now_the_others_have_each_message_once() 
     close(broker).await;
 }
 
+/// More than an entry takes are for a shard that takes nothing: all others have them meanwhile, in whatever time that takes, and that one has them later.
+#[tokio::test]
+async fn very_many_that_are_put_off_hold_up_none_behind_them() {
+    let machine = Machine::new(8, 3, Seam::Told);
+    let broker = open(&machine);
+    let (_committing, lates) = (machine.commit_always(), machine.late.lock().clone());
+    let names: Vec<String> = (0..12).map(|number| format!("t{number}")).collect();
+    let mut targets = Vec::new();
+    for name in &names {
+        targets.push(*create(&broker, name, 3).await.partition(7 % 3).unwrap());
+    }
+    fanout(&broker, &names).await;
+    let work = queue(&broker, "work", QueueConfig { message_ttl_ms: Some(50), ..to("dlx", None) }).await;
+    let own = work.partitions[0].shard;
+    let other = targets.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let all: Vec<u64> = (0..3_000).collect();
+    publish(&broker, &work, &all).await.unwrap();
+    lates[other.0 as usize].lead(false).unwrap();
+    advance(&machine, &broker, 50);
+    let count = |target: &Partition| {
+        let state = broker.inner.shards[target.shard.0 as usize].state.read();
+        state.partition(target.id).unwrap().next.0
+    };
+    until(|| targets.iter().all(|target| count(target) == 3_000 * i64::from(target.shard != other))).await;
+    // It is tried again.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert!(targets.iter().all(|target| count(target) == 3_000 * i64::from(target.shard != other)));
+    lates[other.0 as usize].lead(true).unwrap();
+    at_rest(&broker).await;
+    for target in &targets {
+        let fetched = broker.read(crate::ReadTarget::of(target), Offset(0), 8 << 20, true).await.unwrap();
+        let came: Vec<_> = values(&fetched).iter().map(|(_, value)| id_of(value)).collect();
+        assert!(came == all, "{target:?}");
+    }
+    assert_eq!(broker.stats().shards[own.0 as usize].dead_letters.published, [0, 3_000, 0, 0]);
+    close(broker).await;
+}
+
 #[tokio::test]
 async fn letters_that_go_to_very_many_queues_are_published_by_themselves() {
     let machine = Machine::new(6, 1, Seam::Solo);
@@ -438,6 +476,32 @@ async fn a_dead_letter_that_reads_as_damaged_is_put_off() {
     let broker = open(&machine);
     at_rest(&broker).await;
     assert_eq!(lies_in(&broker, &dead).await, [1, 3, marked]);
+    close(broker).await;
+}
+
+#[tokio::test]
+async fn a_damaged_batch_of_more_than_an_entry_takes_holds_up_none_behind_it() {
+    let machine = Machine::new(9, 1, Seam::Solo);
+    let broker = open(&machine);
+    let dead = queue(&broker, "dead", QueueConfig::default()).await;
+    let work = queue(&broker, "work", QueueConfig { message_ttl_ms: Some(50), ..to("", Some("dead")) }).await;
+    let marked = u64::from_be_bytes([0xa7; 8]);
+    let mut batch: Vec<u64> = (0..2_000).collect();
+    batch[1_000] = marked;
+    publish(&broker, &work, &batch).await.unwrap();
+    publish(&broker, &work, &[2_000]).await.unwrap();
+    close(broker).await;
+
+    let disk = &machine.disks[1];
+    let (file, at) = place_of(&**disk, &marked.to_be_bytes());
+    disk.flip_bit(&file, at, 3);
+    let broker = open(&machine);
+    advance(&machine, &broker, 50);
+    until(|| stats(&broker).published == [0, 1, 0, 0]).await;
+    assert_eq!(lies_in(&broker, &dead).await, [2_000]);
+    let waiting = |work: &Subscription| work.dead_letters().map(|(run, _)| run.end - run.start).sum::<u64>();
+    assert_eq!(with_subscription(&broker, &work, waiting), 2_000);
+    assert_eq!(stats(&broker).unreadable, 0);
     close(broker).await;
 }
 
