@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView};
 use sabir_model::{Facts, FrontendNo, Offset, QueueConfig, RecordFacts, TopicConfig};
 use sabir_routing::NoAttributes;
@@ -233,6 +234,34 @@ async fn a_message_that_reads_as_damaged_is_put_off_and_named() {
     advance(&machine, &broker, 31_000);
     until(|| waiting(&broker, &delayed) == 0).await;
     assert_eq!(lies_in(&broker, &queues[0]).await, [2, marked]);
+    broker.shutdown();
+}
+
+/// A disk that does not give a message is no reason for others to wait.
+#[tokio::test]
+async fn a_message_that_the_disk_does_not_give_is_put_off_and_named() {
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, queues } = places(&broker).await;
+    let now = broker.now_ms();
+    assert!(publish(&broker, &delayed, &[(1, "q0", now + 50)]).await);
+    broker.shutdown();
+    drop(broker);
+
+    let broker = open(&machine);
+    let disk = &machine.disks[1];
+    disk.inject(Injection { op: Some(Op::Read), skip: 0, fault: Fault::Io, lasting: true });
+    assert!(publish(&broker, &delayed, &[(2, "q0", now + 60)]).await);
+    advance(&machine, &broker, 100);
+    until(|| waiting(&broker, &delayed) == 1).await;
+    assert_eq!(lies_in(&broker, &queues[0]).await, [2]);
+    let damage = Damage { topic: delayed.id, partition: 0, offset: Offset(0), cause: DamageCause::Storage };
+    assert_eq!(broker.stats().shards[1].damaged, [damage]);
+    assert!(!broker.stats().shards[1].stopped);
+    disk.end_faults();
+    advance(&machine, &broker, 61_000);
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert_eq!(lies_in(&broker, &queues[0]).await, [2, 1]);
     broker.shutdown();
 }
 

@@ -141,7 +141,8 @@ impl TimerDriver {
         let batch = match batch_of(shard, firing, place) {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(nowhere),
-            Err(ReadError::Storage | ReadError::ShuttingDown) => return Err(Later),
+            Err(ReadError::ShuttingDown) => return Err(Later),
+            Err(_) if shard.is_stopped() => return Err(Later),
             Err(error) => {
                 shard.damaged(place.partition, place.offset, error);
                 return Ok(put_off);
