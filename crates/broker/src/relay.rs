@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sabir_model::batch::BatchBuilder;
-use sabir_model::{AppendError, Offset, PartitionId, RecordFacts};
+use sabir_model::{AppendError, PartitionId, RecordFacts};
 use tracing::debug;
 
 use crate::append::AppendTarget;
 use crate::caller::Caller;
-use crate::entry::RecordPlace;
 use crate::exchange::targets_by_codec;
 use crate::publish::{Publish, PublishTargets, publish_in};
 use crate::shard::Shard;
@@ -23,42 +22,111 @@ use crate::shard::Shard;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Later;
 
+/// Runs of messages from which on all are looked at that are known.
+const SWEEP_LEAST: usize = 4096;
+
 /// Targets that have decided on messages which are not settled yet.
 #[derive(Debug, Default)]
 pub(crate) struct RelayedMessages {
-    queues: FxHashMap<PartitionId, BTreeMap<u64, Vec<PartitionId>>>,
+    /// Runs of messages that do not overlap, by where each begins.
+    queues: FxHashMap<PartitionId, BTreeMap<u64, RelayedRun>>,
+    /// What the entry proposed last settles of them.
+    settling: Vec<(PartitionId, Range<u64>)>,
+    /// How many runs were left when all were looked at.
+    swept: usize,
+}
+
+/// Messages on which the same targets have decided.
+#[derive(Debug, Clone)]
+struct RelayedRun {
+    end: u64,
+    /// In order.
+    decided: Arc<[PartitionId]>,
 }
 
 impl RelayedMessages {
     /// Whether a target has decided on a message.
     pub(crate) fn is_decided(&self, queue: PartitionId, offset: u64, target: PartitionId) -> bool {
-        let decided = self.queues.get(&queue).and_then(|messages| messages.get(&offset));
-        decided.is_some_and(|targets| targets.contains(&target))
+        let before = self.queues.get(&queue).and_then(|runs| runs.range(..=offset).next_back());
+        let run = before.map(|(_, run)| run).filter(|run| run.end > offset);
+        run.is_some_and(|run| run.decided.binary_search(&target).is_ok())
     }
 
     fn decide(&mut self, queue: PartitionId, offsets: Range<u64>, targets: &[PartitionId]) {
         if targets.is_empty() {
             return;
         }
-        let messages = self.queues.entry(queue).or_default();
-        offsets.for_each(|offset| messages.entry(offset).or_default().extend_from_slice(targets));
-    }
-
-    /// Forgets the messages that are settled, or gone with their queue.
-    pub(crate) fn forget_settled(&mut self, shard: &Shard) {
-        if !self.queues.is_empty() {
-            let state = shard.state.read();
-            let place = |partition, offset: u64| RecordPlace { partition, offset: Offset(offset as i64) };
-            self.keep(|queue, offset| state.subscriptions.is_unsettled(place(queue, offset)));
+        let runs = self.queues.entry(queue).or_default();
+        split(runs, offsets.start);
+        split(runs, offsets.end);
+        let (mut at, mut gaps) = (offsets.start, Vec::new());
+        for (start, run) in runs.range_mut(offsets.clone()) {
+            gaps.push(at..*start);
+            run.decided = with(&run.decided, targets);
+            at = run.end;
+        }
+        gaps.push(at..offsets.end);
+        let decided = with(&[], targets);
+        for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
+            runs.insert(gap.start, RelayedRun { end: gap.end, decided: decided.clone() });
         }
     }
 
-    fn keep(&mut self, is_open: impl Fn(PartitionId, u64) -> bool) {
-        self.queues.retain(|queue, messages| {
-            messages.retain(|offset, _| is_open(*queue, *offset));
-            !messages.is_empty()
-        });
+    /// An entry is proposed that settles these messages.
+    pub(crate) fn settles(&mut self, queue: PartitionId, offsets: Range<u64>) {
+        let last = self.queues.get(&queue).and_then(|runs| runs.range(..offsets.end).next_back());
+        if last.is_some_and(|(_, run)| run.end > offsets.start) {
+            self.settling.push((queue, offsets));
+        }
     }
+
+    /// Forgets what the entry proposed last has settled, once that is decided; and at times all that is settled otherwise, or gone with its queue.
+    pub(crate) fn forget_settled(&mut self, shard: &Shard) {
+        // Who applies blocks does not wait for a look at all of them.
+        self.forget(|queue, offsets| shard.state.read().subscriptions.has_unsettled(queue, offsets));
+    }
+
+    /// The same, `is_open` telling whether any of such messages is not settled.
+    fn forget(&mut self, is_open: impl Fn(PartitionId, Range<u64>) -> bool) {
+        for (queue, offsets) in std::mem::take(&mut self.settling) {
+            let Some(runs) = self.queues.get_mut(&queue) else { continue };
+            let before = runs.range(..=offsets.start).next_back();
+            let first = before.map_or(offsets.start, |(start, _)| *start);
+            let settled =
+                runs.range(first..offsets.end).filter(|(start, run)| !is_open(queue, **start..run.end));
+            let settled: Vec<u64> = settled.map(|(start, _)| *start).collect();
+            settled.iter().for_each(|start| drop(runs.remove(start)));
+            if runs.is_empty() {
+                self.queues.remove(&queue);
+            }
+        }
+        if self.runs() > SWEEP_LEAST.max(2 * self.swept) {
+            self.queues.retain(|queue, runs| {
+                runs.retain(|start, run| is_open(*queue, *start..run.end));
+                !runs.is_empty()
+            });
+            self.swept = self.runs();
+        }
+    }
+
+    fn runs(&self) -> usize {
+        self.queues.values().map(BTreeMap::len).sum()
+    }
+}
+
+/// Has a run begin at an offset, if that is in one.
+fn split(runs: &mut BTreeMap<u64, RelayedRun>, at: u64) {
+    let Some((_, run)) = runs.range_mut(..at).next_back().filter(|(_, run)| run.end > at) else { return };
+    let behind = run.clone();
+    run.end = at;
+    runs.insert(at, behind);
+}
+
+fn with(some: &[PartitionId], others: &[PartitionId]) -> Arc<[PartitionId]> {
+    let mut all = [some, others].concat();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
 }
 
 /// Messages of a queue in a row, as they are published elsewhere.
@@ -171,21 +239,72 @@ impl Relay<'_> {
 mod tests {
     use super::*;
 
+    const QUEUE: PartitionId = PartitionId(1);
+    const ONE: PartitionId = PartitionId(7);
+    const TWO: PartitionId = PartitionId(8);
+
+    fn decided(relayed: &RelayedMessages, target: PartitionId) -> Vec<u64> {
+        (0..20).filter(|offset| relayed.is_decided(QUEUE, *offset, target)).collect()
+    }
+
     #[test]
     fn what_is_decided_is_known_until_its_message_is_settled() {
-        let (queue, one, two) = (PartitionId(1), PartitionId(7), PartitionId(8));
         let mut relayed = RelayedMessages::default();
-        relayed.decide(queue, 3..5, &[one]);
-        relayed.decide(queue, 4..5, &[two]);
-        relayed.decide(queue, 9..10, &[]);
-        let decided = |relayed: &RelayedMessages, target| -> Vec<_> {
-            (0..10).filter(|offset| relayed.is_decided(queue, *offset, target)).collect()
+        relayed.decide(QUEUE, 3..5, &[ONE]);
+        relayed.decide(QUEUE, 4..5, &[TWO, ONE]);
+        relayed.decide(QUEUE, 9..10, &[]);
+        assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], vec![4]));
+        relayed.decide(QUEUE, 2..8, &[TWO]);
+        assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], (2..8).collect()));
+        assert!(!relayed.is_decided(PartitionId(2), 3, ONE));
+        relayed.settles(QUEUE, 0..4);
+        relayed.forget(|of, offsets| of == QUEUE && offsets.end > 4);
+        assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![4], vec![4, 5, 6, 7]));
+        relayed.settles(QUEUE, 4..8);
+        relayed.forget(|_, offsets| offsets.contains(&7));
+        assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![], vec![5, 6, 7]));
+        relayed.settles(QUEUE, 7..8);
+        relayed.forget(|_, _| false);
+        assert!(relayed.queues.is_empty());
+    }
+
+    #[test]
+    fn many_in_a_row_are_one_run_and_only_those_of_an_entry_are_looked_at() {
+        let (mut relayed, asked) = (RelayedMessages::default(), std::cell::Cell::new(0));
+        let is_open = |open: bool| {
+            let asked = &asked;
+            move |_, _| {
+                asked.set(asked.get() + 1);
+                open
+            }
         };
-        assert_eq!((decided(&relayed, one), decided(&relayed, two)), (vec![3, 4], vec![4]));
-        assert!(!relayed.is_decided(PartitionId(2), 3, one));
-        relayed.keep(|of, offset| of == queue && offset > 3);
-        assert_eq!((decided(&relayed, one), decided(&relayed, two)), (vec![4], vec![4]));
-        relayed.keep(|of, offset| of == queue && offset > 4);
+        relayed.decide(QUEUE, 0..1_000_000, &[ONE]);
+        assert_eq!(relayed.runs(), 1);
+        (0..1_000).for_each(|queue| relayed.decide(PartitionId(100 + queue), 0..9, &[ONE]));
+        relayed.forget(is_open(false));
+        assert_eq!(asked.get(), 0, "no entry settled anything");
+        relayed.settles(PartitionId(9), 0..9);
+        relayed.settles(PartitionId(100), 9..20);
+        relayed.settles(PartitionId(101), 3..5);
+        relayed.forget(is_open(false));
+        assert_eq!((asked.get(), relayed.runs()), (1, 1_000));
+    }
+
+    #[test]
+    fn what_is_settled_otherwise_is_forgotten_when_there_are_many() {
+        let mut relayed = RelayedMessages::default();
+        let decide = |relayed: &mut RelayedMessages, offsets: Range<u64>| {
+            offsets.for_each(|offset| relayed.decide(QUEUE, 2 * offset..2 * offset + 1, &[ONE]));
+        };
+        decide(&mut relayed, 0..4_096);
+        relayed.forget(|_, _| panic!("there are few"));
+        decide(&mut relayed, 4_096..6_000);
+        relayed.forget(|_, offsets| offsets.start >= 2_000);
+        assert_eq!(relayed.runs(), 5_000);
+        decide(&mut relayed, 6_000..11_000);
+        relayed.forget(|_, _| panic!("there are not twice as many"));
+        decide(&mut relayed, 11_000..11_001);
+        relayed.forget(|_, _| false);
         assert!(relayed.queues.is_empty());
     }
 }

@@ -180,6 +180,8 @@ impl DeadLetterDriver {
         let waits = !later.is_empty();
         shard.dead_letters.list(later);
         if !letters.is_empty() {
+            let ranges = letters.body.letters.iter().map(|letter| (letter.queue, letter.offsets()));
+            ranges.for_each(|(queue, offsets)| known.relayed.settles(queue, offsets));
             propose(shard, letters, led_terms);
         } else if !letters.queues.is_empty() {
             // All that was looked at of them is put off: what stands behind that does not wait.

@@ -1,6 +1,7 @@
 //! Entries of dead letters: messages that their queues gave up are published elsewhere.
 
 use std::iter::once;
+use std::ops::Range;
 
 use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::{HeldBy, MessageOwner, Operation, RangesBuffer, Settlement};
@@ -58,8 +59,12 @@ impl DeadLetters {
     }
 
     /// The messages.
+    pub(crate) fn offsets(&self) -> Range<u64> {
+        self.first..self.first.saturating_add(self.count.into())
+    }
+
     pub(crate) fn ranges(&self) -> RangesBuffer {
-        RangesBuffer::of(once(self.first..self.first.saturating_add(self.count.into())))
+        RangesBuffer::of(once(self.offsets()))
     }
 
     /// They are done with, if they wait.

@@ -112,6 +112,11 @@ impl TimerDriver {
         if body.through > TimerKey::FIRST {
             let (timers, term) = (shard.timers.clone(), firing.led_terms);
             timers.begin(term);
+            let settled = body.messages.iter().filter(|message| message.put_off_ms.is_none());
+            for RecordPlace { partition, offset } in settled.map(|message| message.place) {
+                let offset = offset.0 as u64;
+                firing.relayed.settles(partition, offset..offset + 1);
+            }
             // What a shard does not take is tried again after a while.
             let decided = move |outcome: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {
                 timers.end(term, !matches!(outcome, Err(DeliveryError::Shard(_))));

@@ -232,6 +232,20 @@ impl SubscriptionTable {
         queue.is_some_and(|queue| offset < queue.end() && queue.state(offset) != MessageState::Settled)
     }
 
+    /// Whether one of these messages is there and not settled.
+    pub(crate) fn has_unsettled(&self, id: PartitionId, offsets: Range<u64>) -> bool {
+        let Some(queue) = self.get(subscription_of(id)) else { return false };
+        let (mut at, end) = (offsets.start, offsets.end.min(queue.end()));
+        while at < end {
+            let (state, next) = queue.run(at);
+            if state != MessageState::Settled {
+                return true;
+            }
+            at = next.max(at + 1);
+        }
+        false
+    }
+
     /// A message that was kept back has gone where it goes.
     pub(super) fn settle_fired(&mut self, place: RecordPlace, time_ms: i64) {
         let offset = u64::try_from(place.offset.0).unwrap_or(u64::MAX);
