@@ -262,6 +262,14 @@ impl Broker {
         read.inspect_err(|_| self.log_damage(shard))
     }
 
+    /// The offset behind all that cannot be read, or is gone, as the record at `offset` is, so that a reader may pass over it at once.
+    pub async fn unreadable_end(&self, target: ReadTarget, offset: Offset) -> Offset {
+        let next = Offset(offset.0.saturating_add(1));
+        let Some(shard) = self.shard(target.shard).cloned() else { return next };
+        let look = move || shard.unreadable_end(target.partition, offset);
+        tokio::task::spawn_blocking(look).await.unwrap_or(next)
+    }
+
     /// Looks an offset up. Ready at once for [`OffsetSpec::Earliest`] and [`OffsetSpec::Latest`].
     ///
     /// # Errors

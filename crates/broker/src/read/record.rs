@@ -42,10 +42,32 @@ impl Shard {
         self.with_bytes(id, &piece, |got| batch_in(id, &run, offset, got)).map(Some)
     }
 
+    /// The offset behind all that cannot be read, or is gone, as the record at `offset` is: behind its batch, or where that is not found, behind all that
+    /// was stored together with it. Blocking.
+    pub(crate) fn unreadable_end(&self, id: PartitionId, offset: Offset) -> Offset {
+        let next = Offset(offset.0.saturating_add(1));
+        let Ok(Some(run)) = self.run_at(id, offset) else { return next };
+        let piece = Piece { run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
+        let end = match run.kind {
+            RunKind::Whole => self.fetch(id, &piece).and_then(|got| end_in(id, &run, offset, &got)),
+            _ => Ok(run.next()),
+        };
+        end.unwrap_or(run.next()).max(next)
+    }
+
     fn run_at(&self, id: PartitionId, offset: Offset) -> Result<Option<Run>, ReadError> {
         let plan = self.plan_blocking(id, Plan::new(offset, 1))?;
         Ok(plan.pieces.first().map(|piece| piece.run))
     }
+}
+
+/// The end of a run's batch that holds an offset.
+fn end_in(id: PartitionId, run: &Run, offset: Offset, got: &Got) -> Result<Offset, ReadError> {
+    let (mut rest, mut base) = (got.bytes.clone(), run.base);
+    while base <= offset {
+        (_, base) = take_stored(&mut rest, base, run, id)?;
+    }
+    Ok(base)
 }
 
 /// The batch of a run that holds an offset.

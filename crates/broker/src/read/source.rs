@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use sabir_journal::{BlockReadError, ColdRead, Read};
-use sabir_model::{Offset, PartitionId, ReadError, Sequence};
+use sabir_model::{PartitionId, ReadError, Sequence};
 use tokio::runtime::Handle;
 
 use super::plan::Piece;
-use crate::partition::{Chunk, Partition, SpillKey, decode_chunks};
+use crate::partition::{Chunk, Partition, Run, SpillKey, decode_chunks};
 use crate::shard::Shard;
 
 /// Bytes, and whether they came from the disk, so that their batches' checksums are to be verified.
@@ -99,7 +99,7 @@ impl Shard {
             if len >= u64::from(run.len) {
                 break;
             }
-            let chunks = self.chunks(partition, run.base, number)?;
+            let chunks = self.chunks(partition, run, number)?;
             len += chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
             all.extend(chunks);
         }
@@ -107,7 +107,7 @@ impl Shard {
     }
 
     /// A run's bytes, wherever they are. Blocking.
-    fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
+    pub(super) fn fetch(&self, partition: PartitionId, piece: &Piece) -> Result<Got, ReadError> {
         if piece.is_fragmented() {
             return self.fetch_fragmented(partition, piece);
         }
@@ -150,10 +150,10 @@ impl Shard {
         Ok(Got { bytes: all.freeze(), overlay: None, cold })
     }
 
-    fn chunks(&self, partition: PartitionId, base: Offset, number: u16) -> Result<Vec<Chunk>, ReadError> {
-        let key = SpillKey::fragmented(partition, base, number);
+    fn chunks(&self, partition: PartitionId, run: &Run, number: u16) -> Result<Vec<Chunk>, ReadError> {
+        let key = SpillKey::fragmented(partition, run.base, number);
         let Some(page) = self.stored_page(&key)? else {
-            let is_kept = |partition: &Partition| partition.log_start <= base;
+            let is_kept = |partition: &Partition| partition.log_start < run.next();
             let is_kept = self.state.read().partition(partition).is_some_and(is_kept);
             // What is let go of while it is read goes with its pages.
             return Err(if is_kept { self.bad_page(&key, &"it is not there") } else { ReadError::Deleted });

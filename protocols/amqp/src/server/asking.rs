@@ -4,31 +4,26 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use sabir_broker::queue::{
-    DeleteOnlyIf, GotMessage, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget,
+    DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget,
 };
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
-use sabir_model::{Offset, ReadError, TopicError, TopicId};
+use sabir_model::{TopicError, TopicId};
 use sabir_net::ConnectionId;
 
 use super::arguments::{Declaration, precondition, queue};
-use super::deliver::undeliverable;
 use super::frontend::AmqpFrontend;
 use super::mandatory::{MandatoryTogether, Unroutable};
 use super::publish::ChannelId;
-use super::put_off::UnreadableMessage;
-use super::records::{with_returns, without_added};
+use super::getting::Got;
+use super::put_off::UnreadableMessages;
 use super::settling::Fate;
-use super::stored::{Found, Reader};
 use super::unacked::Delivered;
 use crate::wire::*;
 
 /// How long it is waited for a queue that another connection is making, and how often it is looked.
 const LOOKS: u32 = 100;
 const LOOK: Duration = Duration::from_millis(20);
-/// Messages that cannot be read and that one request passes over.
-const MOST_UNREADABLE: usize = 64;
 
 /// The names that the server gives itself.
 pub(super) const RESERVED: &str = "amq.";
@@ -42,6 +37,8 @@ pub(super) struct Asked {
     pub(super) channel: Option<ChannelId>,
     /// By which method.
     pub(super) method: (u16, u16),
+    /// What it takes messages from and for whom, if it does.
+    pub(super) takes: Option<(QueueTarget, QueueOwner)>,
     pub(super) answering: Answering,
 }
 
@@ -91,19 +88,8 @@ pub(super) enum Answer {
         /// None where none is ready.
         got: Option<Box<Got>>,
         /// What could not be read before it.
-        unreadable: Vec<UnreadableMessage>,
+        unreadable: Vec<UnreadableMessages>,
     },
-}
-
-/// A message that was got.
-pub(super) struct Got {
-    pub(super) message: GotMessage,
-    pub(super) target: QueueTarget,
-    pub(super) settles: bool,
-    pub(super) exchange: Bytes,
-    pub(super) routing_key: Bytes,
-    pub(super) properties: Bytes,
-    pub(super) body: Bytes,
 }
 
 /// A queue as it is asked for, to be kept.
@@ -297,88 +283,6 @@ impl Asker {
             Err(error) => Err(precondition(format!("partial tx completion: {error}"))),
         }
     }
-
-    /// Gets a message.
-    pub(super) async fn get(
-        self,
-        name: String,
-        target: QueueTarget,
-        owner: QueueOwner,
-        settles: bool,
-        is_quorum: bool,
-        frame_max: u32,
-    ) -> Result<Answer, Exception> {
-        let mut unreadable = Vec::new();
-        loop {
-            // What is settled is not read any more: that comes last.
-            let getting = self.amqp.broker.queues().get(&self.caller, target, owner, false);
-            self.amqp.broker.flush();
-            let got = getting.await.map_err(|error| refused(&name, error))?;
-            let Some(message) = got else { return Ok(Answer::Got { got: None, unreadable }) };
-            let at = message.offset;
-            let mut got = match self.read(&name, target, settles, message).await {
-                // The next one may be whole.
-                Err(ReadError::Corrupt | ReadError::Storage) if unreadable.len() < MOST_UNREADABLE => {
-                    unreadable.push(UnreadableMessage { target, owner, offset: at });
-                    continue;
-                }
-                read => read.map_err(|error| internal(&name, &error.to_string()))?,
-            };
-            let counted = got.as_ref().filter(|_| is_quorum);
-            if let Some(counted) = counted.and_then(|got| with_returns(&got.properties, message.returned))
-                && let Some(got) = &mut got
-            {
-                got.properties = counted;
-            }
-            if let Some(got) = got.as_mut().filter(|got| !header_fits(got.properties.len(), frame_max)) {
-                got.properties = without_added(&got.properties);
-                // It is given back as its channel fails.
-                if !header_fits(got.properties.len(), frame_max) {
-                    return Err(undeliverable(&name, frame_max));
-                }
-            }
-            if settles || got.is_none() {
-                self.amqp.broker.queues().settle(target, owner, std::iter::once(at..at + 1));
-            }
-            if got.is_some() {
-                return Ok(Answer::Got { got: got.map(Box::new), unreadable });
-            }
-        }
-    }
-
-    async fn read(
-        &self,
-        name: &str,
-        target: QueueTarget,
-        settles: bool,
-        message: GotMessage,
-    ) -> Result<Option<Got>, ReadError> {
-        let (broker, own) = (&self.amqp.broker, self.amqp.number());
-        let from = Offset(i64::try_from(message.offset).expect("offsets count from 0"));
-        let fetched = match broker.read(target.read_target(), from, 1, true).await {
-            Ok(fetched) => fetched,
-            // It was let go of meanwhile, as of a queue of limited length.
-            Err(ReadError::OutOfRange { start, .. }) if start > from => return Ok(None),
-            Err(ReadError::Deleted) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut reader = Reader::new(name);
-        reader.take(message.offset, fetched);
-        let found = match reader.find(broker, own, message.offset) {
-            Found::Message(found) => found,
-            Found::Unreadable => return Err(ReadError::Corrupt),
-            Found::Gone | Found::Unread => return Ok(None),
-        };
-        Ok(Some(Got {
-            message,
-            target,
-            settles,
-            exchange: Bytes::copy_from_slice(&found.exchange),
-            routing_key: Bytes::copy_from_slice(&found.routing_key),
-            properties: Bytes::copy_from_slice(found.properties),
-            body: found.body,
-        }))
-    }
 }
 
 pub(super) fn not_found(name: &str) -> Exception {
@@ -394,7 +298,7 @@ fn locked(name: &str) -> Exception {
     Exception::new(ReplyCode::ResourceLocked, text)
 }
 
-fn internal(name: &str, why: &str) -> Exception {
+pub(super) fn internal(name: &str, why: &str) -> Exception {
     Exception::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
 }
 

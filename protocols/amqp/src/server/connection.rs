@@ -324,8 +324,8 @@ impl AmqpSession {
         while let Some(first) = self.asked.front_mut()
             && let Poll::Ready(answer) = first.answering.as_mut().poll(cx)
         {
-            if let Some(Asked { channel, method, .. }) = self.asked.pop_front() {
-                self.answered(channel, method, answer);
+            if let Some(asked) = self.asked.pop_front() {
+                self.answered(asked, answer);
             }
             moved = true;
         }

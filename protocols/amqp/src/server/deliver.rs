@@ -8,17 +8,17 @@ use rustc_hash::FxHashMap;
 use sabir_broker::push::PushedMessages;
 use sabir_broker::queue::{Credit, QueueOwner, QueueTarget};
 use sabir_broker::{Broker, Fetched};
-use sabir_model::{FrontendNo, Offset, ReadError};
+use sabir_model::{FrontendNo, ReadError};
 use sabir_net::Io;
 use tokio::time::Instant;
 
 use super::arguments::{precondition, queue};
 use super::channel::{Channel, Consumer, RefillOn};
 use super::connection::AmqpSession;
-use super::put_off::{PutOff, UnreadableMessage};
+use super::put_off::{PutOff, UnreadableMessages};
 use super::records::{with_returns, without_added};
 use super::settling::Fate;
-use super::stored::{Found, Message, Reader};
+use super::stored::{Found, Message, Reader, Unread, read};
 use super::unacked::Delivered;
 use crate::wire::*;
 
@@ -33,7 +33,7 @@ pub(super) const WINDOW: u32 = 2048;
 /// Consumers that have ended and of which something may still come.
 const ENDED: usize = 1024;
 
-type Reading = Pin<Box<dyn Future<Output = Result<Fetched, ReadError>>>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Fetched, Unread>>>>;
 
 /// What is to be delivered.
 #[derive(Default)]
@@ -213,7 +213,7 @@ impl AmqpSession {
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
             Stop::Unreadable => {
-                self.put_off(&ReadError::Corrupt);
+                self.put_off(start + sent + 1, ReadError::Corrupt);
                 Sent::Some
             }
             Stop::TooLarge => {
@@ -241,49 +241,44 @@ impl AmqpSession {
         let broker = amqp.broker.clone();
         let reading = deliveries.reading.get_or_insert_with(|| {
             let most = count.saturating_mul(READ_EACH).clamp(READ_LEAST, READ_MOST) as usize;
-            let from = Offset(i64::try_from(from).expect("offsets count from 0"));
-            Box::pin(async move { broker.read(target.read_target(), from, most, true).await })
+            Box::pin(async move { read(&broker, target, from, most).await })
         });
         let Poll::Ready(read) = reading.as_mut().poll(cx) else { return false };
         deliveries.reading = None;
         let Some(reader) = deliveries.readers.get_mut(&target) else { return true };
         match read {
-            Ok(fetched) if !fetched.slices.is_empty() => reader.take(from, fetched),
-            Err(ReadError::OutOfRange { start, .. }) if start.0 as u64 > from => {
-                reader.skip_to(from, (from + count).min(start.0 as u64));
-            }
-            // All of it is gone.
-            Ok(_) | Err(ReadError::Deleted | ReadError::UnknownPartition) => {
-                reader.skip_to(from, from + count);
-            }
-            Err(error) => self.put_off(&error),
+            Ok(fetched) => reader.take(from, fetched),
+            Err(Unread::Gone { end }) => reader.skip_to(from, end.min(from + count)),
+            Err(Unread::Unreadable { end, error }) => self.put_off(end, error),
+            Err(Unread::Failed(error)) => self.cannot_read(error),
         }
         true
     }
 
-    /// The message that the first one names first cannot be read: those behind it are sent, and it is tried again after a while.
-    fn put_off(&mut self, error: &ReadError) {
+    /// Of the messages that the first one names those before `end` cannot be read: those behind them are sent, and they are tried again after a while.
+    fn put_off(&mut self, end: u64, error: ReadError) {
         let Self { deliveries, consumers, refills, .. } = self;
         let Some(first) = deliveries.waiting.front_mut() else { return };
         let Some(consumer) = consumers.get_mut(&first.consumer) else { return self.give_first_back() };
-        let (target, owner, offset) = (first.target, consumer.owner, first.offsets.start);
-        let may_pass = matches!(error, ReadError::Corrupt | ReadError::Storage);
-        if !may_pass || !deliveries.put_off.add(UnreadableMessage { target, owner, offset }, Instant::now()) {
+        let offsets = first.offsets.start..end.min(first.offsets.end);
+        let count = u32::try_from(offsets.end - offsets.start).unwrap_or(u32::MAX);
+        first.offsets.start = offsets.end;
+        let messages = UnreadableMessages { target: first.target, owner: consumer.owner, offsets };
+        if !deliveries.put_off.add(messages, Instant::now()) {
             return self.cannot_read(error);
         }
-        first.offsets.start += 1;
-        consumer.refill(1, first.consumer, refills);
+        consumer.refill(count, first.consumer, refills);
         if first.offsets.is_empty() {
             deliveries.waiting.pop_front();
         }
     }
 
     /// The same of what was asked for; what there is no room for is given back at once.
-    pub(super) fn keep_unreadable(&mut self, messages: Vec<UnreadableMessage>) {
+    pub(super) fn keep_unreadable(&mut self, all: Vec<UnreadableMessages>) {
         let now = Instant::now();
-        for message in messages {
-            if !self.deliveries.put_off.add(message, now) {
-                self.give_back_unreadable(message);
+        for messages in all {
+            if !self.deliveries.put_off.add(messages.clone(), now) {
+                self.give_back_unreadable(messages);
             }
         }
     }
@@ -291,18 +286,18 @@ impl AmqpSession {
     /// Gives back what could not be read a while ago.
     pub(super) fn try_again(&mut self) {
         let now = Instant::now();
-        while let Some(message) = self.deliveries.put_off.take_due(now) {
-            self.give_back_unreadable(message);
+        while let Some(messages) = self.deliveries.put_off.take_due(now) {
+            self.give_back_unreadable(messages);
         }
     }
 
-    pub(super) fn give_back_unreadable(&mut self, message: UnreadableMessage) {
-        let UnreadableMessage { target, owner, offset } = message;
-        self.settling.add(target, owner, Fate::GivenBack { counted: false }, offset..offset + 1);
+    pub(super) fn give_back_unreadable(&mut self, messages: UnreadableMessages) {
+        let UnreadableMessages { target, owner, offsets } = messages;
+        self.settling.add(target, owner, Fate::GivenBack { counted: false }, offsets);
     }
 
     /// A queue whose messages cannot be read ends the channel that wants them, which gives them back.
-    fn cannot_read(&mut self, error: &ReadError) {
+    fn cannot_read(&mut self, error: ReadError) {
         let Some(first) = self.deliveries.waiting.pop_front() else { return };
         let channel = self.consumers.get(&first.consumer).map_or(0, |consumer| consumer.channel);
         let exception = Exception::new(ReplyCode::InternalError, format!("messages cannot be read: {error}"));

@@ -15,6 +15,7 @@ mod facts;
 mod foreign;
 mod frames;
 pub(crate) mod frontend;
+mod getting;
 mod handlers;
 mod login;
 mod mandatory;

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
+use sabir_broker::queue::QueueTarget;
 use sabir_broker::{Broker, Fetched, Slice};
 use sabir_model::batch::{RecordView, Records, records, split};
-use sabir_model::{self as model, FrontendNo};
+use sabir_model::{self as model, FrontendNo, Offset, ReadError};
 
 use super::records::Envelope;
 use crate::converter;
@@ -53,6 +54,41 @@ pub(super) enum Found<'a> {
     Unread,
     /// It was read, and is damaged.
     Unreadable,
+}
+
+/// Why messages are not read, and the first offset behind those that this holds for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unread {
+    /// They are there no more.
+    Gone { end: u64 },
+    /// They are damaged, or the disk errs.
+    Unreadable { end: u64, error: ReadError },
+    /// No message of the queue can be read.
+    Failed(ReadError),
+}
+
+/// Reads a queue's messages from one on.
+pub(super) async fn read(
+    broker: &Broker,
+    target: QueueTarget,
+    from: u64,
+    bytes: usize,
+) -> Result<Fetched, Unread> {
+    let (target, at) = (target.read_target(), Offset(i64::try_from(from).expect("offsets count from 0")));
+    match broker.read(target, at, bytes, true).await {
+        Ok(fetched) if !fetched.slices.is_empty() => Ok(fetched),
+        // No batch stands where a message was named. It may yet come to be found: it is not said to be gone.
+        Ok(_) => Err(Unread::Unreadable { end: from + 1, error: ReadError::Storage }),
+        Err(ReadError::OutOfRange { start, .. }) if start > at => Err(Unread::Gone { end: offset(start.0) }),
+        Err(ReadError::UnknownPartition) => Err(Unread::Gone { end: u64::MAX }),
+        Err(ReadError::Deleted) => {
+            Err(Unread::Gone { end: offset(broker.unreadable_end(target, at).await.0) })
+        }
+        Err(error @ (ReadError::Corrupt | ReadError::Storage)) => {
+            Err(Unread::Unreadable { end: offset(broker.unreadable_end(target, at).await.0), error })
+        }
+        Err(error) => Err(Unread::Failed(error)),
+    }
 }
 
 /// Messages of a queue that were read, from one offset on.

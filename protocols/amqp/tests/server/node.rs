@@ -349,6 +349,19 @@ impl Client {
         Content { method, properties: header.payload.slice(12..), body }
     }
 
+    /// The next message of a queue. What a client has let go of is ready when that is committed.
+    pub fn get_soon(&mut self, queue: &str) -> Option<Content> {
+        let began = std::time::Instant::now();
+        while began.elapsed() < PATIENCE {
+            let got = self.get(queue, true);
+            if got.is_some() {
+                return got;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
     pub fn get(&mut self, queue: &str, no_ack: bool) -> Option<Content> {
         self.say(|out| {
             out.arguments(1, &BasicGet { queue: ShortStr::cut(queue), no_ack, ..Default::default() });

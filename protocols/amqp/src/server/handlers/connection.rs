@@ -40,7 +40,7 @@ impl AmqpSession {
             let ready = amqp.ready().await.map(|_| Answer::Opened);
             ready.map_err(|error| Exception::new(ReplyCode::InternalError, error.to_string()))
         });
-        self.asked.push_back(Asked { channel: None, method, answering });
+        self.asked.push_back(Asked { channel: None, method, takes: None, answering });
     }
 
     /// The client closes: what it had for itself is gone before it is told that it is.
@@ -53,7 +53,7 @@ impl AmqpSession {
             Ok(Answer::Closed)
         });
         let method = <ConnectionClose<'_> as MethodArguments>::ID;
-        self.asked.push_back(Asked { channel: None, method, answering });
+        self.asked.push_back(Asked { channel: None, method, takes: None, answering });
     }
 
     pub(super) fn close_in_order(&mut self) {
@@ -69,8 +69,8 @@ impl AmqpSession {
         }
         self.end_together(channel.together);
         self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
-        for message in self.deliveries.put_off.take_of(channel.owner) {
-            self.give_back_unreadable(message);
+        for messages in self.deliveries.put_off.take_of(channel.owner) {
+            self.give_back_unreadable(messages);
         }
         // What was settled before is not ready again.
         self.settling.tell(self.amqp.broker.queues());

@@ -4,10 +4,11 @@ use sabir_broker::queue::{ConsumerSpec, Credit, Demand, QueueConsumer, QueueErro
 use sabir_model::ShardId;
 
 use super::super::arguments::{integer, is_quorum, precondition, queue};
-use super::super::asking::{Answer, Got, refused};
+use super::super::asking::{Answer, Asked, refused};
 use super::super::channel::{ConsumedQueue, Consumer, Drawing, RefillOn, Together};
 use super::super::connection::AmqpSession;
 use super::super::deliver::credit;
+use super::super::getting::{Got, WantedMessage};
 use super::super::replies::REPLY_TO;
 use super::super::transaction::Transaction;
 use super::super::unacked::Delivered;
@@ -247,7 +248,10 @@ impl AmqpSession {
         // What was settled and given back before counts.
         self.settling.tell(self.amqp.broker.queues());
         let frame_max = self.machine.frame_max();
-        self.ask(number, get, Box::pin(asker.get(name, target, owner, get.no_ack, is_quorum, frame_max)));
+        let wanted = WantedMessage { name, target, owner, settles: get.no_ack, is_quorum, frame_max };
+        let (channel, takes) = (Some(self.channel(number).id), Some((target, owner)));
+        let (method, answering) = (<BasicGet<'_> as MethodArguments>::ID, Box::pin(asker.get(wanted)));
+        self.asked.push_back(Asked { channel, method, takes, answering });
         Ok(())
     }
 

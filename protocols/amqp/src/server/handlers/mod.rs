@@ -84,16 +84,12 @@ impl AmqpSession {
     /// Has an answer sent when it comes, behind all that were asked for before.
     fn ask<M: MethodArguments>(&mut self, number: u16, _: &M, answering: Answering) {
         let channel = Some(self.channel(number).id);
-        self.asked.push_back(Asked { channel, method: M::ID, answering });
+        self.asked.push_back(Asked { channel, method: M::ID, takes: None, answering });
     }
 
-    /// An answer has come. That of a channel which is no more goes nowhere.
-    pub(super) fn answered(
-        &mut self,
-        channel: Option<ChannelId>,
-        method: (u16, u16),
-        answer: Result<Answer, Exception>,
-    ) {
+    /// An answer has come. That of a channel which is no more goes nowhere, and what was taken for it is given back.
+    pub(super) fn answered(&mut self, asked: Asked, answer: Result<Answer, Exception>) {
+        let Asked { channel, method, takes, .. } = asked;
         if method == <TxCommit as MethodArguments>::ID {
             self.committing = 0;
         }
@@ -101,7 +97,12 @@ impl AmqpSession {
         let number = match channel {
             None => 0,
             Some(id) if is_there(id) => id.number,
-            Some(_) => return,
+            Some(_) => {
+                if let Some((target, owner)) = takes {
+                    self.amqp.broker.queues().release(target, owner, true);
+                }
+                return;
+            }
         };
         match answer {
             Ok(answer) => self.say_answer(number, answer),
