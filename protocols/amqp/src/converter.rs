@@ -168,7 +168,10 @@ fn put_bytes(out: &mut String, bytes: &[u8]) {
         Ok(text) => put_text(out, text),
         Err(_) => {
             out.push('"');
-            bytes.iter().for_each(|byte| out.push_str(&format!("{byte:02x}")));
+            for byte in bytes {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "{byte:02x}");
+            }
             out.push('"');
         }
     }

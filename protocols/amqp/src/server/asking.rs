@@ -4,18 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_broker::queue::{
-    DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget,
-};
+use sabir_broker::queue::{DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget};
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::{TopicError, TopicId};
 use sabir_net::ConnectionId;
 
 use super::arguments::{Declaration, precondition, queue};
 use super::frontend::AmqpFrontend;
+use super::getting::Got;
 use super::mandatory::{MandatoryTogether, Unroutable};
 use super::publish::ChannelId;
-use super::getting::Got;
 use super::put_off::UnreadableMessages;
 use super::settling::Fate;
 use super::unacked::Delivered;

@@ -2,17 +2,20 @@
 
 use std::cell::OnceCell;
 
-use rustc_hash::FxHashMap;
 use sabir_broker::exchange::{Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, HashedProperty};
 
 use crate::wire::*;
+
+/// Headers up to this many are looked through; more are sorted.
+const FEW: usize = 8;
 
 /// A message's headers and properties.
 pub(super) struct MessageAttributes<'a> {
     /// As on the wire.
     properties: &'a [u8],
-    /// The first header of each name, gathered when one is asked for: many bindings may ask for many of them.
-    headers: OnceCell<FxHashMap<&'a [u8], FieldValue<'a>>>,
+    /// The headers, gathered when one is asked for: many bindings may ask for many of them. By their names, if there are more than a few; clients choose
+    /// the names, so that no hash is to be relied on.
+    headers: OnceCell<Vec<(&'a [u8], FieldValue<'a>)>>,
 }
 
 impl<'a> MessageAttributes<'a> {
@@ -25,10 +28,12 @@ impl<'a> MessageAttributes<'a> {
         BasicProperties::read_again(self.properties)
     }
 
-    fn headers(&self) -> FxHashMap<&'a [u8], FieldValue<'a>> {
-        let mut headers = FxHashMap::default();
-        for (name, value) in self.properties().headers.unwrap_or_default().iter() {
-            headers.entry(name.as_bytes()).or_insert(value);
+    fn headers(&self) -> Vec<(&'a [u8], FieldValue<'a>)> {
+        let headers = self.properties().headers.unwrap_or_default();
+        let mut headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value)).collect();
+        if headers.len() > FEW {
+            // Of one name the first stays the first.
+            headers.sort_by_key(|(name, _)| *name);
         }
         headers
     }
@@ -36,7 +41,12 @@ impl<'a> MessageAttributes<'a> {
 
 impl Attributes for MessageAttributes<'_> {
     fn header(&self, name: &[u8]) -> Option<ArgumentRef<'_>> {
-        self.headers.get_or_init(|| self.headers()).get(name).map(|value| seen(*value))
+        let headers = self.headers.get_or_init(|| self.headers());
+        let at = match headers.len() {
+            0..=FEW => headers.iter().position(|(of, _)| *of == name)?,
+            _ => headers.partition_point(|(of, _)| *of < name),
+        };
+        headers.get(at).filter(|(of, _)| *of == name).map(|(_, value)| seen(*value))
     }
 
     fn property(&self, property: HashedProperty) -> Option<ArgumentRef<'_>> {
@@ -129,16 +139,21 @@ mod tests {
 
     #[test]
     fn of_headers_with_one_name_the_first_counts() {
-        let mut headers = FieldTableBuf::new();
-        for (name, value) in [("a", 1), ("b", 2), ("a", 3)] {
-            headers.push(ShortBytes::cut(name), FieldValue::I32(value));
+        for others in [0, FEW, 1_000] {
+            let mut headers = FieldTableBuf::new();
+            let mut add = |name: &str, value| {
+                headers.push(ShortBytes::cut(name), FieldValue::I32(value));
+            };
+            [("b", 1), ("d", 2), ("b", 3)].into_iter().for_each(|(name, value)| add(name, value));
+            (0..others).for_each(|other| add(&format!("c{other}"), 4));
+            add("d", 5);
+            let properties =
+                BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
+            let attributes = MessageAttributes::new(&properties);
+            assert_eq!(attributes.header(b"b"), Some(ArgumentRef::Integer(1)));
+            assert_eq!(attributes.header(b"d"), Some(ArgumentRef::Integer(2)));
+            assert!(["a", "c", "e"].iter().all(|name| attributes.header(name.as_bytes()).is_none()));
         }
-        let properties =
-            BasicProperties { headers: Some(headers.as_table()), ..Default::default() }.to_bytes();
-        let attributes = MessageAttributes::new(&properties);
-        assert_eq!(attributes.header(b"a"), Some(ArgumentRef::Integer(1)));
-        assert_eq!(attributes.header(b"b"), Some(ArgumentRef::Integer(2)));
-        assert_eq!(attributes.header(b"c"), None);
         let none = BasicProperties::default().to_bytes();
         assert_eq!(MessageAttributes::new(&none).header(b"a"), None);
     }

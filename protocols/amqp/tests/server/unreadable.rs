@@ -133,31 +133,6 @@ fn a_consumer_passes_over_a_damaged_batch_however_many_messages_it_has() {
     assert!(client.is_silent());
 }
 
-#[test]
-fn what_was_got_for_a_channel_that_is_closed_meanwhile_is_ready_again() {
-    let data = tempfile::tempdir().unwrap();
-    let node = Node::start(data.path());
-    let mut client = node.open();
-    client.declare("q");
-    client.publish("q", &["one"]);
-    for number in 2..50 {
-        client.open_channel(number);
-        client.say(|out| {
-            out.arguments(number, &BasicGet { queue: ShortStr::cut("q"), ..Default::default() });
-            out.arguments(number, &ChannelClose::default());
-        });
-        // The message may come before its channel is closed.
-        loop {
-            let came = client.frame();
-            if came.kind == FrameKind::Method && matches!(came.method(), Method::ChannelCloseOk(_)) {
-                break;
-            }
-        }
-        assert_eq!(client.get_soon("q").unwrap().text(), "one");
-        client.publish("q", &["one"]);
-    }
-}
-
 /// What could not be read is there, once.
 fn has_it(client: &mut Client) {
     let got = client.get_soon("q").unwrap();
