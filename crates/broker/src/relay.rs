@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sabir_model::batch::BatchBuilder;
-use sabir_model::{AppendError, PartitionId, RecordFacts};
+use sabir_model::batch::{BatchBuilder, BatchRules, RulesOf};
+use sabir_model::{AppendError, PartitionId, RecordFacts, ShardId, TopicId};
 use tracing::debug;
 
 use crate::append::AppendTarget;
@@ -17,6 +17,9 @@ use crate::caller::Caller;
 use crate::exchange::targets_by_codec;
 use crate::publish::{Publish, PublishTargets, publish_in};
 use crate::shard::Shard;
+
+/// What the records of a batch of messages may take decompressed, in bytes.
+pub(crate) const RECORDS_MAX: usize = 512 << 20;
 
 /// It cannot be done now, and is to be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) struct RelayedMessages {
     settling: Vec<(PartitionId, Range<u64>)>,
     /// How many runs were left when all were looked at.
     swept: usize,
+    /// The shards that took nothing when they were asked last, and since when, in milliseconds of the node's time.
+    silent: FxHashMap<ShardId, i64>,
 }
 
 /// Messages on which the same targets have decided.
@@ -45,11 +50,16 @@ struct RelayedRun {
 }
 
 impl RelayedMessages {
-    /// Whether a target has decided on a message.
-    pub(crate) fn is_decided(&self, queue: PartitionId, offset: u64, target: PartitionId) -> bool {
+    /// Leaves out the targets that have decided on a message.
+    pub(crate) fn leave_out(&self, queue: PartitionId, offset: u64, targets: &mut Vec<AppendTarget>) {
+        let decided = self.decided(queue, offset);
+        targets.retain(|target| decided.binary_search(&target.partition).is_err());
+    }
+
+    /// The targets that have decided on a message, in order.
+    fn decided(&self, queue: PartitionId, offset: u64) -> &[PartitionId] {
         let before = self.queues.get(&queue).and_then(|runs| runs.range(..=offset).next_back());
-        let run = before.map(|(_, run)| run).filter(|run| run.end > offset);
-        run.is_some_and(|run| run.decided.binary_search(&target).is_ok())
+        before.filter(|(_, run)| run.end > offset).map_or(&[], |(_, run)| &run.decided)
     }
 
     fn decide(&mut self, queue: PartitionId, offsets: Range<u64>, targets: &[PartitionId]) {
@@ -137,6 +147,9 @@ pub(crate) struct Relay<'a> {
     pub(crate) offsets: Range<u64>,
     pub(crate) batch: &'a BatchBuilder,
     pub(crate) facts: Option<RecordFacts>,
+    /// The machine's time and the node's, in milliseconds.
+    pub(crate) wall_ms: i64,
+    pub(crate) now_ms: i64,
 }
 
 /// What came of it.
@@ -144,29 +157,43 @@ pub(crate) struct Relay<'a> {
 pub(crate) struct RelayOutcome {
     /// Copies that their target has refused.
     pub(crate) refused: u64,
-    /// Whether a target has not decided.
-    pub(crate) later: bool,
+    /// Where a target has not decided, for how many milliseconds its shard has taken nothing.
+    pub(crate) undecided_ms: Option<i64>,
 }
 
 impl RelayOutcome {
     fn add(&mut self, other: Self) {
         self.refused += other.refused;
-        self.later |= other.later;
+        self.undecided_ms = self.undecided_ms.max(other.undecided_ms);
     }
 }
 
 impl Relay<'_> {
-    /// Publishes them to targets that have not decided on them, and waits for each. Blocking. `wall_ms` is the machine's time.
-    pub(crate) fn publish(
+    /// Publishes them to targets elsewhere, and waits for each. Blocking. Where one of these does not decide, they are published to those here, too, which
+    /// else have them with the entry that settles them: that entry comes later.
+    pub(crate) fn publish_or_later(
+        &self,
+        shards: &[Arc<Shard>],
+        here: &[AppendTarget],
+        elsewhere: &[AppendTarget],
+        relayed: &mut RelayedMessages,
+    ) -> RelayOutcome {
+        let mut outcome = self.publish(shards, elsewhere, relayed);
+        if outcome.undecided_ms.is_some() {
+            outcome.add(self.publish(shards, here, relayed));
+        }
+        outcome
+    }
+
+    fn publish(
         &self,
         shards: &[Arc<Shard>],
         targets: &[AppendTarget],
         relayed: &mut RelayedMessages,
-        wall_ms: i64,
     ) -> RelayOutcome {
         let mut outcome = RelayOutcome::default();
         for targets in targets_by_codec(targets.to_vec()).unwrap_or_default() {
-            outcome.add(self.publish_in_codec(shards, &targets, relayed, wall_ms));
+            outcome.add(self.publish_in_codec(shards, &targets, relayed));
         }
         outcome
     }
@@ -176,31 +203,54 @@ impl Relay<'_> {
         shards: &[Arc<Shard>],
         targets: &PublishTargets,
         relayed: &mut RelayedMessages,
-        wall_ms: i64,
     ) -> RelayOutcome {
-        match self.publication(targets, wall_ms) {
-            Some(publish) => self.publish_as(shards, &publish, relayed),
-            // One of them does not take such a batch: that is no reason for others not to have it.
-            None if targets.targets().len() > 1 => {
-                let mut outcome = RelayOutcome::default();
-                let each = targets.targets().iter().map(|target| PublishTargets::new(vec![target.clone()]));
-                for one in each.flatten() {
-                    outcome.add(self.publish_in_codec(shards, &one, relayed, wall_ms));
-                }
-                outcome
-            }
-            None => {
-                let decided: Vec<_> = targets.targets().iter().map(|target| target.partition).collect();
-                debug!(queue = %self.queue.0, target = ?decided, "messages are not taken");
-                relayed.decide(self.queue, self.offsets.clone(), &decided);
-                RelayOutcome { refused: self.offsets.end - self.offsets.start, later: false }
-            }
+        if let Some(publish) = self.publication(targets) {
+            return self.publish_as(shards, &publish, relayed);
         }
+        // One of them does not take such a batch: that is no reason for others not to have it.
+        let (takes, refuses) = match targets.targets() {
+            [one] => (Vec::new(), vec![one.clone()]),
+            several => self.part(several),
+        };
+        let mut outcome = self.refuse(&refuses, relayed);
+        // What each of them takes can be what all of them together do not: then it is given to one after the other.
+        let at_once = if refuses.is_empty() { 1 } else { takes.len().max(1) };
+        for some in takes.chunks(at_once).flat_map(|some| PublishTargets::new(some.to_vec())) {
+            outcome.add(self.publish_in_codec(shards, &some, relayed));
+        }
+        outcome
+    }
+
+    /// The targets that take such a batch, and those that do not.
+    fn part(&self, targets: &[AppendTarget]) -> (Vec<AppendTarget>, Vec<AppendTarget>) {
+        // Many topics have the same rules, and the batch is built for each.
+        let mut known: Vec<(BatchRules, bool)> = Vec::new();
+        targets.iter().cloned().partition(|target| {
+            let (own, nobody) = (target.rules(), RulesOf { topic: TopicId([0; 16]), version: 0 });
+            let rules = own.and(&own, nobody).unwrap_or(own);
+            let is_kept = known.iter().find(|(known, _)| *known == rules).map(|(_, is_kept)| *is_kept);
+            let is_kept = is_kept.unwrap_or_else(|| {
+                let is_kept = self.batch.clone().build_checked(&rules, self.wall_ms).is_ok();
+                known.push((rules, is_kept));
+                is_kept
+            });
+            is_kept && self.caller.may_append(&target.topic, target.origin).is_ok()
+        })
+    }
+
+    fn refuse(&self, targets: &[AppendTarget], relayed: &mut RelayedMessages) -> RelayOutcome {
+        let decided: Vec<_> = targets.iter().map(|target| target.partition).collect();
+        if !decided.is_empty() {
+            debug!(queue = %self.queue.0, targets = ?decided, "messages are not taken");
+            relayed.decide(self.queue, self.offsets.clone(), &decided);
+        }
+        let messages = self.offsets.end - self.offsets.start;
+        RelayOutcome { refused: messages * decided.len() as u64, undecided_ms: None }
     }
 
     /// None where one of the targets does not take it.
-    fn publication(&self, targets: &PublishTargets, wall_ms: i64) -> Option<Publish> {
-        let batch = self.batch.clone().build_checked(&targets.rules(), wall_ms).ok()?;
+    fn publication(&self, targets: &PublishTargets) -> Option<Publish> {
+        let batch = self.batch.clone().build_checked(&targets.rules(), self.wall_ms).ok()?;
         let mut publish = Publish { partial: true, ..Publish::new(targets.clone(), [batch]) };
         publish.batches[0].facts.clone_from(&self.facts);
         publish.check(self.caller).ok()?;
@@ -215,21 +265,20 @@ impl Relay<'_> {
     ) -> RelayOutcome {
         let (mut outcome, mut decided) = (RelayOutcome::default(), Vec::new());
         for told in publish_in(shards, publish) {
-            match told.result {
-                Err(AppendError::Shard(_)) => {
-                    outcome.later = true;
-                    continue;
-                }
-                Err(error) => {
-                    debug!(%error, "messages are not taken");
-                    outcome.refused += u64::from(told.records.end - told.records.start);
-                }
-                Ok(_) => {}
+            let target = &publish.targets.targets()[told.target];
+            if let Err(AppendError::Shard(_)) = told.result {
+                let since_ms = *relayed.silent.entry(target.shard).or_insert(self.now_ms);
+                let silent_ms = self.now_ms.saturating_sub(since_ms);
+                outcome.undecided_ms = outcome.undecided_ms.max(Some(silent_ms));
+                continue;
             }
-            decided.push(publish.targets.targets()[told.target].partition);
+            relayed.silent.remove(&target.shard);
+            if let Err(error) = told.result {
+                debug!(%error, "messages are not taken");
+                outcome.refused += u64::from(told.records.end - told.records.start);
+            }
+            decided.push(target.partition);
         }
-        // One that takes a part and refuses the rest says two things.
-        decided.dedup();
         relayed.decide(self.queue, self.offsets.clone(), &decided);
         outcome
     }
@@ -244,7 +293,7 @@ mod tests {
     const TWO: PartitionId = PartitionId(8);
 
     fn decided(relayed: &RelayedMessages, target: PartitionId) -> Vec<u64> {
-        (0..20).filter(|offset| relayed.is_decided(QUEUE, *offset, target)).collect()
+        (0..20).filter(|offset| relayed.decided(QUEUE, *offset).contains(&target)).collect()
     }
 
     #[test]
@@ -256,7 +305,7 @@ mod tests {
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], vec![4]));
         relayed.decide(QUEUE, 2..8, &[TWO]);
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], (2..8).collect()));
-        assert!(!relayed.is_decided(PartitionId(2), 3, ONE));
+        assert!(relayed.decided(PartitionId(2), 3).is_empty());
         relayed.settles(QUEUE, 0..4);
         relayed.forget(|of, offsets| of == QUEUE && offsets.end > 4);
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![4], vec![4, 5, 6, 7]));

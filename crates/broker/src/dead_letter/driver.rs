@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::SubscriptionNo;
@@ -23,7 +24,7 @@ use crate::converter::{Converter, DeadLetter, DeadLetterRecord, DeadRecord};
 use crate::definitions::Definitions;
 use crate::entry::{DeliveryError, DeliveryOutcome};
 use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
-use crate::relay::{Later, Relay, RelayedMessages};
+use crate::relay::{Later, Relay, RelayOutcome, RelayedMessages};
 use crate::shard::{Leading, Shard};
 use crate::state::{partition_of, subscription_of};
 use crate::timer::Alarm;
@@ -264,7 +265,8 @@ impl DeadLetterDriver {
 
     /// Publishes a group where it goes outside its shard's entry, and waits for it to be taken or refused.
     fn publish(&self, shard: &Shard, relayed: &mut RelayedMessages, group: &Group) -> Result<(), Later> {
-        if group.targets.elsewhere.is_empty() {
+        let LetterTargets { here, elsewhere } = &group.targets;
+        if elsewhere.is_empty() {
             return Ok(());
         }
         let relay = Relay {
@@ -273,16 +275,13 @@ impl DeadLetterDriver {
             offsets: group.first..group.end(),
             batch: &group.batch,
             facts: group.said(),
+            wall_ms: self.clock.wall_ms(),
+            now_ms: self.clock.now_ms(),
         };
-        let wall_ms = self.clock.wall_ms();
-        let outcome = relay.publish(&self.shards, &group.targets.elsewhere, relayed, wall_ms);
-        let mut refused = outcome.refused;
-        if outcome.later {
-            // What is to go with the message's own entry does not wait for that.
-            refused += relay.publish(&self.shards, &group.targets.here, relayed, wall_ms).refused;
-        }
+        let RelayOutcome { refused, undecided_ms } =
+            relay.publish_or_later(&self.shards, here, elsewhere, relayed);
         shard.dead_letters.counters.dropped(Dropped { refused, ..Dropped::default() });
-        if outcome.later { Err(Later) } else { Ok(()) }
+        if undecided_ms.is_some() { Err(Later) } else { Ok(()) }
     }
 }
 

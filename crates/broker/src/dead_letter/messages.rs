@@ -7,10 +7,9 @@ use sabir_model::batch::{RecordView, records, split};
 use sabir_model::{FrontendNo, Offset, PartitionId, ReadError};
 
 use crate::read::{ReadSpec, Slice};
+use crate::relay::RECORDS_MAX;
 use crate::shard::Shard;
 
-/// What the records of a batch may take decompressed, in bytes.
-const RECORDS_MAX: usize = 512 << 20;
 /// Bytes read at a time: for so many a message, within these bounds.
 const READ_EACH: u64 = 2048;
 const READ_LEAST: u64 = 16 << 10;

@@ -40,9 +40,8 @@ impl LetterTargets {
 
     /// Leaves out those that have decided on the message before.
     pub(super) fn leave_out(&mut self, relayed: &RelayedMessages, queue: PartitionId, offset: u64) {
-        let is_open = |target: &AppendTarget| !relayed.is_decided(queue, offset, target.partition);
-        self.here.retain(is_open);
-        self.elsewhere.retain(is_open);
+        relayed.leave_out(queue, offset, &mut self.here);
+        relayed.leave_out(queue, offset, &mut self.elsewhere);
     }
 
     /// Bytes of a batch that all of them take.

@@ -421,6 +421,35 @@ async fn very_many_that_are_put_off_hold_up_none_behind_them() {
     close(broker).await;
 }
 
+/// One target of many takes nothing so large: all others have the message by one publish.
+#[tokio::test]
+async fn a_target_that_takes_less_than_others_costs_these_nothing() {
+    let machine = Machine::new(10, 1, Seam::Solo);
+    let broker = open(&machine);
+    let mut names: Vec<String> = (0..100).map(|number| format!("t{number}")).collect();
+    let mut targets = Vec::new();
+    for name in &names {
+        targets.push(*create(&broker, name, 1).await.partition(0).unwrap());
+    }
+    let config = TopicConfig { max_message_bytes: 1_000, ..TopicConfig::default() };
+    let new = NewTopic { name: "small".to_owned(), partitions: 1, config, internal: false, unlike: false };
+    let small = broker.create_topics(&CALLER, vec![new]).await.remove(0).unwrap();
+    names.insert(50, "small".to_owned());
+    fanout(&broker, &names).await;
+    let work = queue(&broker, "work", to("dlx", None)).await;
+    let large = [1u64.to_be_bytes().to_vec(), vec![7; 2_000]].concat();
+    publish_bodies(&broker, &work, &[large]).await.unwrap();
+    let before = broker.stats().shards[1].entries;
+    assert_eq!(get(&broker, &work, Fate::Reject).await, Some(1));
+    until(|| stats(&broker).published == [1, 0, 0, 0]).await;
+    let entries = broker.stats().shards[1].entries - before;
+    assert!(entries < 10, "{entries} entries");
+    assert_eq!(stats(&broker).refused, 1);
+    let count = |target: &Partition| broker.inner.shards[1].state.read().partition(target.id).unwrap().next.0;
+    assert!(targets.iter().all(|target| count(target) == 1) && count(&small.partitions[0]) == 0);
+    close(broker).await;
+}
+
 #[tokio::test]
 async fn letters_that_go_to_very_many_queues_are_published_by_themselves() {
     let machine = Machine::new(6, 1, Seam::Solo);

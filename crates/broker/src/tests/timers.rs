@@ -204,6 +204,45 @@ async fn a_target_that_takes_nothing_now_holds_up_neither_other_targets_nor_othe
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 
+/// Each time that a message is put off is stored.
+#[tokio::test]
+async fn a_message_for_a_shard_that_takes_nothing_is_tried_less_and_less_often() {
+    let machine = Machine::new(7, 3, Seam::Told);
+    let broker = open(&machine);
+    let (_committing, lates) = (machine.commit_always(), machine.late.lock().clone());
+    let Places { delayed, queues } = places(&broker).await;
+    let own = delayed.partitions[0].shard;
+    let mut wide = Vec::new();
+    for number in 0..12 {
+        let name = format!("t{number}");
+        wide.push(*create(&broker, &name, 3).await.partition(7 % 3).unwrap());
+        bind(&broker, &name, b"wide").await;
+    }
+    bind(&broker, "q0", b"wide").await;
+    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    assert!(publish(&broker, &delayed, &[(1, "wide", broker.now_ms() + 50)]).await);
+    lates[other.0 as usize].lead(false).unwrap();
+    let entries = |broker: &Broker| broker.stats().shards[own.0 as usize].entries;
+    advance(&machine, &broker, 100);
+    until(|| broker.inner.shards[own.0 as usize].state.read().timers.timers().unwrap().fired().due_ms > 0)
+        .await;
+    let before = entries(&broker);
+    for _ in 0..60 {
+        advance(&machine, &broker, 1_000);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let tried = entries(&broker) - before;
+    assert!((3..20).contains(&tried), "it was tried {tried} times in a minute");
+    lates[other.0 as usize].lead(true).unwrap();
+    for _ in 0..3 {
+        advance(&machine, &broker, 30_000);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert_eq!(lies_in(&broker, &queues[0]).await, [1]);
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
 /// A disk may err while it reads: what cannot be read when its time comes is not dropped, and holds up nothing.
 #[tokio::test]
 async fn a_message_that_reads_as_damaged_is_put_off_and_named() {

@@ -1,5 +1,6 @@
 //! One entry of timers that have fired: what is due, and where its messages go.
 
+use sabir_base::clock::Clock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{MessageState, SubscriptionNo};
 use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
@@ -11,26 +12,23 @@ use tracing::error;
 use super::address::Targets;
 use super::driver::TimerDriver;
 use crate::answer::Waiter;
-use crate::append::AppendTarget;
 use crate::catalog::Topic;
 use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
 use crate::exchange::RouteScratch;
 use crate::read::StoredBatch;
-use crate::relay::{Later, Relay, RelayedMessages};
+use crate::relay::{Later, RECORDS_MAX, Relay, RelayedMessages};
 use crate::shard::Shard;
 use crate::state::{TimerTable, partition_of};
 
 /// Timers of one entry, and targets that its messages name.
 const MOST: usize = 512;
 const MOST_TARGETS: usize = 32_768;
-/// What the records of a batch may take decompressed, in bytes.
-const RECORDS_MAX: usize = 64 << 20;
 /// When it is tried again what could not be done, in milliseconds.
 const RETRY_MS: i64 = 100;
 /// When a message that reads as damaged is looked at again: a disk may err while it reads.
 const PUT_OFF_MS: i64 = 60_000;
-/// The same of one of whose targets a shard takes nothing now: those behind it do not wait for that.
-const REFUSED_MS: i64 = 1_000;
+/// The same of one of whose targets a shard takes nothing now, if it has not for longer: for as long as it has, since each time a timer is stored anew.
+const UNDECIDED_MS: i64 = 1_000;
 
 /// What is known while a shard is led.
 #[derive(Debug, Default)]
@@ -47,6 +45,14 @@ pub(super) struct Firing {
 #[derive(Debug, thiserror::Error)]
 #[error("a page of timers: {0}")]
 struct BadPage(String);
+
+/// What becomes of a message whose time has come.
+enum Decided {
+    /// It goes there, where that is in its own shard; all others have decided.
+    Goes(Targets),
+    /// It is tried again, after so many milliseconds.
+    PutOff(i64),
+}
 
 /// What is to be done next.
 enum Due {
@@ -162,10 +168,11 @@ impl TimerDriver {
         let first = found.header().base_offset.0;
         let record = found.iter().flatten().find(|record| record.offset.0 - first == number);
         let Some(record) = record else { return damaged() };
-        let targets = self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)?;
-        let Some(targets) = targets else {
-            return Ok(FiredMessage { put_off_ms: Some(REFUSED_MS), ..nowhere });
-        };
+        let targets =
+            match self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)? {
+                Decided::Goes(targets) => targets,
+                Decided::PutOff(ms) => return Ok(FiredMessage { put_off_ms: Some(ms), ..nowhere }),
+            };
         let extent = Extent {
             block: batch.block,
             offset: batch.at,
@@ -178,8 +185,8 @@ impl TimerDriver {
         Ok(fired(place, extent, record.timestamp, targets))
     }
 
-    /// Where a record goes in its own shard; it is published to all others. None where one of these does not decide now: it is published to those of its
-    /// own shard, too, and tried again.
+    /// Where a record goes in its own shard; it is published to all others. Where one of these does not decide now it is published to those of its own
+    /// shard, too, and tried again.
     fn targets_of(
         &self,
         (shard, firing): (&Shard, &mut Firing),
@@ -187,30 +194,36 @@ impl TimerDriver {
         place: RecordPlace,
         record: &RecordView<'_>,
         scratch: &mut RouteScratch,
-    ) -> Result<Option<Targets>, Later> {
+    ) -> Result<Decided, Later> {
         let Some((caller, converter)) = self.caller_of(topic, origin) else {
-            return Ok(Some(Targets::default()));
+            return Ok(Decided::Goes(Targets::default()));
         };
         let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
         let (queue, offset) = (place.partition, place.offset.0 as u64);
-        let mut elsewhere = std::mem::take(&mut targets.elsewhere);
-        let is_open = |target: &AppendTarget| !firing.relayed.is_decided(queue, offset, target.partition);
-        elsewhere.retain(is_open);
-        targets.here.retain(is_open);
+        firing.relayed.leave_out(queue, offset, &mut targets.here);
+        firing.relayed.leave_out(queue, offset, &mut targets.elsewhere);
+        let Targets { here, elsewhere, .. } = &targets;
         if elsewhere.is_empty() {
-            return Ok(Some(targets));
+            return Ok(Decided::Goes(targets));
         }
         let mut batch = BatchBuilder::new(Compression::None);
         let headers: Vec<_> = record.headers.map(|header| (header.key, header.value)).collect();
         batch.push(record.timestamp, record.key, record.value, &headers);
         let facts = said(&targets.facts).map(|facts| *facts);
-        let relay = Relay { caller: &caller, queue, offsets: offset..offset + 1, batch: &batch, facts };
-        let wall_ms = self.clock.wall_ms();
-        if !relay.publish(&self.shards, &elsewhere, &mut firing.relayed, wall_ms).later {
-            return Ok(Some(targets));
-        }
-        relay.publish(&self.shards, &targets.here, &mut firing.relayed, wall_ms);
-        Ok(None)
+        let relay = Relay {
+            caller: &caller,
+            queue,
+            offsets: offset..offset + 1,
+            batch: &batch,
+            facts,
+            wall_ms: self.clock.wall_ms(),
+            now_ms: self.clock.now_ms(),
+        };
+        let outcome = relay.publish_or_later(&self.shards, here, elsewhere, &mut firing.relayed);
+        Ok(match outcome.undecided_ms {
+            Some(ms) => Decided::PutOff(ms.clamp(UNDECIDED_MS, PUT_OFF_MS)),
+            None => Decided::Goes(targets),
+        })
     }
 }
 

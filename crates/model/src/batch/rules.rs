@@ -84,7 +84,7 @@ pub struct RulesOf {
 }
 
 /// What a topic takes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchRules {
     pub(super) of: RulesOf,
     pub(super) max_bytes: u32,
