@@ -94,7 +94,9 @@ impl Reading {
             }
             Err(ReadError::OutOfRange { .. }) => Ok(self.skip_to(self.at + 1, Found::Gone, each)),
             Err(ReadError::Corrupt | ReadError::Storage) if !shard.is_stopped() => {
-                Ok(self.skip_to(self.at + 1, Found::Unreadable, each))
+                // With all that lies in one batch: one read says it of all of them.
+                let end = u64::try_from(shard.unreadable_end(queue, from).0).unwrap_or(0);
+                Ok(self.skip_to(end.max(self.at + 1), Found::Unreadable, each))
             }
             Err(error) => Err(error),
         }

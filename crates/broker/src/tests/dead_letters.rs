@@ -531,6 +531,8 @@ async fn a_damaged_batch_of_more_than_an_entry_takes_holds_up_none_behind_it() {
     let waiting = |work: &Subscription| work.dead_letters().map(|(run, _)| run.end - run.start).sum::<u64>();
     assert_eq!(with_subscription(&broker, &work, waiting), 2_000);
     assert_eq!(stats(&broker).unreadable, 0);
+    let reads = broker.stats().shards[1].corrupt;
+    assert!((1..=4).contains(&reads), "{reads} reads of one batch");
     close(broker).await;
 }
 
