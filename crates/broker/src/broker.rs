@@ -47,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const SEAL: Duration = Duration::from_secs(10);
 /// How often it is looked meanwhile whether the disks answer.
 const TELL: Duration = Duration::from_millis(100);
+/// How often it is looked whether a full disk has space again.
+const SPACE_LOOK: Duration = Duration::from_millis(100);
 
 /// A running broker; clones are the same one. All methods may be called from any thread.
 #[derive(Clone)]
@@ -211,6 +213,19 @@ impl Broker {
     /// A shard of these targets in whose open blocks too much waits to be written, if there is one.
     pub fn crowded_by(&self, targets: &PublishTargets) -> Option<ShardId> {
         targets.shards().find(|id| self.shard(*id).is_some_and(|shard| !shard.has_room()))
+    }
+
+    /// A shard of these targets whose disk has no space for what is published, if there is one: a front end that holds its publishers back rather than
+    /// have them refused awaits [`space`](Self::space) there.
+    pub fn full_by(&self, targets: &PublishTargets) -> Option<ShardId> {
+        targets.shards().find(|id| self.shard(*id).is_some_and(|shard| shard.is_full()))
+    }
+
+    /// Waits while the disk of a shard has no space for what is published.
+    pub async fn space(&self, shard: ShardId) {
+        while self.shard(shard).is_some_and(|shard| shard.is_full()) {
+            tokio::time::sleep(SPACE_LOOK).await;
+        }
     }
 
     /// Sends the open blocks on their way, if the group-commit rule lets them; call it at the end of a socket read.

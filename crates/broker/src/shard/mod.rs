@@ -99,6 +99,11 @@ impl Shard {
         }
     }
 
+    /// Whether its disk has no space for ordinary entries.
+    pub(crate) fn is_full(&self) -> bool {
+        self.refuses(Priority::Ordinary) == Some(ShardFailure::StorageFull)
+    }
+
     /// Copies batches into the open block, in order; they are the items of `call` from `slot` on.
     pub(crate) fn append(&self, items: &[Append], call: &Arc<AppendCall>, mut slot: u32) {
         let refused = self.refuses(Priority::Ordinary);

@@ -38,6 +38,16 @@ impl Disks {
         Ok((broker, disks))
     }
 
+    /// A shard's disk has no space but for so many bytes.
+    pub fn set_capacity(&self, shard: ShardId, bytes: u64) {
+        self.0[shard.0 as usize].set_capacity(bytes);
+    }
+
+    /// All disks have space again.
+    pub fn end_limits(&self) {
+        self.0.iter().for_each(|disk| disk.set_capacity(CAPACITY));
+    }
+
     /// What is written to a shard's disk completes no more.
     pub fn hang(&self, shard: ShardId) {
         let disk = &self.0[shard.0 as usize];

@@ -24,7 +24,7 @@ use super::foreign::looks_like;
 use super::frames::{Filled, Frames};
 use super::frontend::{AmqpFrontend, EXCEPTION};
 use super::login::{ClientProperties, MECHANISMS};
-use super::publish::{ChannelId, Decision, Publisher};
+use super::publish::{ChannelId, Decision, HeldBack, Publisher};
 use super::routes::Routes;
 use super::settling::Settling;
 use crate::session::{ClientEvent, ConnectionMachine, HeaderFound, Heartbeat, HeartbeatDue};
@@ -72,8 +72,10 @@ pub(super) struct AmqpSession {
     pub(super) asked: VecDeque<Asked>,
     /// Consumers that the broker ended while an answer was waited for: it may be why, and is told first.
     cancelled: Vec<u64>,
-    /// Waits for a shard in which too much waits to be written.
+    /// Waits for a shard that has no room for what is published.
     room: Option<LocalBoxFuture>,
+    /// Whether the client is to publish no more, since there is no space for it.
+    is_blocked: bool,
     /// What channels and consumers are numbered by.
     last_number: u64,
     frames: Frames,
@@ -120,6 +122,7 @@ impl AmqpSession {
             asked: VecDeque::new(),
             cancelled: Vec::new(),
             room: None,
+            is_blocked: false,
             last_number: 0,
             frames: Frames::default(),
             held: 0,
@@ -379,13 +382,26 @@ impl AmqpSession {
 
     /// Has the broker take the messages that came.
     pub(super) fn send_batches(&mut self) {
-        match self.publisher.send(&self.amqp.broker, &self.caller) {
+        let held_back = self.publisher.send(&self.amqp.broker, &self.caller);
+        self.tell_blocked(matches!(held_back, Some(HeldBack::Full(_))));
+        match held_back {
             None => self.room = None,
-            Some(shard) if self.room.is_none() => {
-                let broker = self.broker().clone();
-                self.room = Some(Box::pin(async move { broker.room(shard).await }));
+            Some(held_back) if self.room.is_none() => {
+                self.room = Some(Box::pin(held_back.over(self.broker().clone())));
             }
             Some(_) => {}
+        }
+    }
+
+    /// Tells a client that understands it whether it is to publish no more.
+    fn tell_blocked(&mut self, is_blocked: bool) {
+        let changes = std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked;
+        if !changes || !self.client.hears_blocked {
+            return;
+        }
+        match is_blocked {
+            true => self.say(0, &ConnectionBlocked { reason: ShortStr::cut("low on disk") }),
+            false => self.say(0, &ConnectionUnblocked {}),
         }
     }
 
@@ -480,11 +496,8 @@ impl Session for AmqpSession {
             Push::Cancelled { consumer, .. } => self.cancelled.push(consumer),
             // An append is answered to its caller.
             Push::Confirmed(_) => {}
-            Push::Alarm { of, raised: true } => {
-                let reason = format!("low on {of}");
-                self.say(0, &ConnectionBlocked { reason: ShortStr::cut(&reason) });
-            }
-            Push::Alarm { .. } => self.say(0, &ConnectionUnblocked {}),
+            // Publishers are held back where they publish.
+            Push::Alarm { .. } => {}
             Push::Ask(ask) => ask.reply.into_iter().for_each(|reply| reply.refuse(AskFailure::Unsupported)),
         }
         Ok(())

@@ -14,6 +14,7 @@ const GUEST: &str = "guest";
 const CAPABILITIES: &[&str] = &[
     "authentication_failure_close",
     "basic.nack",
+    "connection.blocked",
     "consumer_cancel_notify",
     "consumer_priorities",
     "direct_reply_to",
@@ -117,6 +118,8 @@ pub(crate) struct ClientProperties {
     pub(crate) name: String,
     /// Whether it understands that the server cancels a consumer.
     pub(crate) hears_cancels: bool,
+    /// Whether it understands that it is to publish no more.
+    pub(crate) hears_blocked: bool,
 }
 
 impl ClientProperties {
@@ -136,6 +139,7 @@ impl ClientProperties {
         Self {
             name: name[..name.floor_char_boundary(Self::NAME)].to_owned(),
             hears_cancels: can("consumer_cancel_notify"),
+            hears_blocked: can("connection.blocked"),
         }
     }
 }

@@ -27,6 +27,30 @@ const UNDECIDED: usize = 1024;
 /// With more bytes, about, of messages that wait for room in their shards no further message is taken.
 const HELD_BACK: usize = 64 * 1024;
 
+/// Why messages are held back, and in which shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeldBack {
+    /// Too much waits there to be written.
+    Crowded(ShardId),
+    /// Its disk has no space.
+    Full(ShardId),
+}
+
+impl HeldBack {
+    fn of(broker: &Broker, targets: &PublishTargets) -> Option<Self> {
+        let crowded = broker.crowded_by(targets).map(Self::Crowded);
+        crowded.or_else(|| broker.full_by(targets).map(Self::Full))
+    }
+
+    /// Waits until that may be over.
+    pub(super) async fn over(self, broker: Broker) {
+        match self {
+            Self::Crowded(shard) => broker.room(shard).await,
+            Self::Full(shard) => broker.space(shard).await,
+        }
+    }
+}
+
 /// A channel, and which of those that had its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChannelId {
@@ -165,7 +189,8 @@ impl Publisher {
     /// Whether messages of a channel wait for room, so that nothing that was said behind them is to have an effect before.
     /// Messages of the same read may not have been tried yet.
     pub(super) fn holds_back(&self, channel: u16, broker: &Broker) -> bool {
-        let has_no_room = |open: &OpenBatch| broker.crowded_by(&open.routed.publishes[open.part]).is_some();
+        let has_no_room =
+            |open: &OpenBatch| HeldBack::of(broker, &open.routed.publishes[open.part]).is_some();
         let mut open = self.open.iter().filter(|open| open.channel.number == channel);
         open.any(|open| self.holds_back || has_no_room(open))
     }
@@ -261,24 +286,24 @@ impl Publisher {
         Ok(self.open.len() - 1)
     }
 
-    /// Sends batches on their way but for those of shards in which too much waits, and whatever would overtake one of these; gives such a shard, if
-    /// there is one.
-    pub(super) fn send(&mut self, broker: &Broker, caller: &Caller) -> Option<ShardId> {
-        let (mut crowded, mut held_back) = (None, Vec::new());
-        let mut full: Vec<ShardId> = Vec::new();
+    /// Sends batches on their way but for those of shards that have no room, and whatever would overtake one of these; says why the first of them is held
+    /// back, if one is.
+    pub(super) fn send(&mut self, broker: &Broker, caller: &Caller) -> Option<HeldBack> {
+        let (mut why, mut held_back) = (None, Vec::new());
+        let mut passed_over: Vec<ShardId> = Vec::new();
         for open in std::mem::take(&mut self.open) {
             let targets = &open.routed.publishes[open.part];
-            let has_no_room = broker.crowded_by(targets);
-            if has_no_room.is_none() && !targets.shards().any(|shard| full.contains(&shard)) {
+            let has_no_room = HeldBack::of(broker, targets);
+            if has_no_room.is_none() && !targets.shards().any(|shard| passed_over.contains(&shard)) {
                 self.send_batch(broker, caller, open);
                 continue;
             }
-            crowded = crowded.or(has_no_room);
-            full.extend(targets.shards());
+            why = why.or(has_no_room);
+            passed_over.extend(targets.shards());
             held_back.push(open);
         }
-        (self.open, self.holds_back) = (held_back, crowded.is_some());
-        crowded
+        (self.open, self.holds_back) = (held_back, why.is_some());
+        why
     }
 
     /// Sends all batches on their way, whether there is room for them or not: nobody is left to hold them.

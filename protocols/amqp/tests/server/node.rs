@@ -182,6 +182,7 @@ impl Client {
         assert!(matches!(start.method(), Method::ConnectionStart(_)));
         let mut capabilities = FieldTableBuf::new();
         capabilities.push(ShortBytes::cut("authentication_failure_close"), FieldValue::Bool(true));
+        capabilities.push(ShortBytes::cut("connection.blocked"), FieldValue::Bool(true));
         capabilities.push(ShortBytes::cut("consumer_cancel_notify"), FieldValue::Bool(true));
         let mut properties = FieldTableBuf::new();
         properties.push(ShortBytes::cut("capabilities"), FieldValue::Table(capabilities.as_table()));

@@ -129,3 +129,58 @@ fn a_client_that_closes_leaves_what_waited_to_the_shard() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Has the queues' shard be without space for what is published.
+fn fill_disk(rig: &Rig, client: &mut Client) -> usize {
+    rig.disks.set_capacity(QUEUES, 0);
+    client.declare("filler");
+    let body = "x".repeat(1 << 20);
+    for published in 1.. {
+        client.publish("filler", &[&body]);
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(100) {
+            if rig.broker.stats().shards[QUEUES.0 as usize].full {
+                return published;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    0
+}
+
+#[test]
+fn a_publisher_is_held_back_and_told_so_while_the_disk_is_full() {
+    let rig = Rig::start();
+    let mut client = rig.open();
+    client.declare("q");
+    client.publish("q", &["0", "1", "2"]);
+    client.qos(1);
+    client.consume("q", "c", false);
+    assert_eq!(client.content().text(), "0");
+    fill_disk(&rig, &mut rig.open());
+    // One that publishes nothing is not told.
+    assert!(client.is_silent());
+    client.open_channel(2);
+    let select = client.ask(2, &ConfirmSelect::default());
+    assert!(matches!(select.method(), Method::ConfirmSelectOk(_)));
+    client.on = 2;
+    client.publish("q", &["3", "4"]);
+    let blocked = client.frame();
+    assert!(
+        matches!(blocked.method(), Method::ConnectionBlocked(blocked) if blocked.reason.as_str() == "low on disk"),
+        "{blocked:?}"
+    );
+    assert!(client.is_silent());
+    // What is settled goes on, and may be what makes room.
+    client.ack(1, false);
+    assert_eq!(client.content().text(), "1");
+    client.publish("q", &["5"]);
+    assert!(client.is_silent());
+    rig.disks.end_limits();
+    assert!(matches!(client.frame().method(), Method::ConnectionUnblocked(_)));
+    assert_eq!(client.confirmed_from(0, 3), [0; 0]);
+    for (tag, body) in [(2, "2"), (3, "3"), (4, "4"), (5, "5")] {
+        client.ack(tag, false);
+        assert_eq!(client.content().text(), body);
+    }
+}
