@@ -219,6 +219,11 @@ const COUNTERS: &[Counter] = &[
         "Batches that idempotent producers sent again, and that are there once.",
         |s| s.duplicates,
     ),
+    (
+        "sabir_refused_delayed_messages",
+        "Copies of delayed messages that their target did not take when their time came.",
+        |s| s.delayed_refused,
+    ),
     ("sabir_crowded_out_producers", "Producers forgotten early, since there were too many.", |s| {
         s.crowded_out
     }),

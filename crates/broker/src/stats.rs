@@ -66,6 +66,8 @@ pub struct ShardStats {
     pub duplicates: u64,
     /// What became of messages that queues gave up and published elsewhere.
     pub dead_letters: DeadLetterStats,
+    /// Copies of messages that were kept back which their target did not take when their time came.
+    pub delayed_refused: u64,
     /// Idempotent producers that are remembered, in each partition by itself.
     pub producers: u64,
     /// Producers forgotten before their time, since there were too many.

@@ -348,6 +348,7 @@ impl Shard {
             refused: appends.refused,
             duplicates: appends.duplicates,
             dead_letters: self.dead_letters.stats(appends.dead_letters_refused),
+            delayed_refused: appends.delayed_refused + self.timers.refused(),
             producers,
             crowded_out: meters.crowded_out.get(),
             hot_bytes: meters.hot_bytes.get(),

@@ -143,7 +143,9 @@ impl ShardState {
                 continue;
             }
             if let Some(published) = &message.published {
-                self.partitions.refer(published, None, message.facts.clone(), at, locate);
+                let outcome = self.partitions.refer(published, None, message.facts.clone(), at, locate);
+                let refused = (0..published.targets.len()).filter(|target| outcome.at(*target).is_err());
+                self.partitions.counters.delayed_refused += refused.count() as u64;
             }
             self.subscriptions.settle_fired(message.place, at.time_ms);
             concerned += 1;

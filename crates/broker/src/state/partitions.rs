@@ -28,6 +28,8 @@ pub(crate) struct AppendCounters {
     pub(crate) duplicates: u64,
     /// Targets that did not take a dead letter.
     pub(crate) dead_letters_refused: u64,
+    /// Targets that did not take a message which was kept back.
+    pub(crate) delayed_refused: u64,
 }
 
 /// All partitions of a shard.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView};
-use sabir_model::{Facts, FrontendNo, Offset, QueueConfig, RecordFacts, TopicConfig};
+use sabir_model::{Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, TopicConfig};
 use sabir_routing::NoAttributes;
 
 use super::faults::place_of;
@@ -201,6 +201,27 @@ async fn a_target_that_takes_nothing_now_holds_up_neither_other_targets_nor_othe
         let fetched = broker.read(crate::ReadTarget::of(target), Offset(0), 1 << 20, true).await.unwrap();
         assert_eq!(values(&fetched), [(0, 1u64.to_be_bytes().to_vec())], "{target:?}");
     }
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_targets_refuse_when_its_time_comes_is_counted() {
+    let machine = Machine::new(8, 1, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, queues } = places(&broker).await;
+    let full = QueueConfig { max_length: Some(0), overflow: Overflow::Reject, ..QueueConfig::default() };
+    queue(&broker, "full", full).await;
+    let config = TopicConfig { max_message_bytes: 1, ..TopicConfig::default() };
+    let new = NewTopic { name: "small".to_owned(), partitions: 3, config, internal: false, unlike: false };
+    broker.create_topics(&Caller::OPERATOR, vec![new]).await.remove(0).unwrap();
+    for name in ["full", "small", "q0"] {
+        bind(&broker, name, b"wide").await;
+    }
+    assert!(publish(&broker, &delayed, &[(1, "wide", broker.now_ms() + 50)]).await);
+    advance(&machine, &broker, 50);
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert_eq!(lies_in(&broker, &queues[0]).await, [1]);
+    assert_eq!(broker.stats().shards[1].delayed_refused, 2);
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 

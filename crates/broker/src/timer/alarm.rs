@@ -1,6 +1,6 @@
 //! What wakes the thread that fires timers.
 
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct ShardTimers {
     alarm: OnceLock<Arc<Alarm>>,
     /// A timer for an earlier moment raises the alarm.
     looks_at_ms: AtomicI64,
+    /// Copies that targets outside the shard's entries have refused.
+    refused: AtomicU64,
     state: Mutex<FiringState>,
 }
 
@@ -77,6 +79,16 @@ impl ShardTimers {
     /// The timers are looked at next from that moment on; before they are looked at, any that is set raises the alarm.
     pub(super) fn looks_at(&self, due_ms: i64) {
         self.looks_at_ms.store(due_ms, SeqCst);
+    }
+
+    /// A target outside the shard's entries has refused so many copies.
+    pub(super) fn refuse(&self, copies: u64) {
+        self.refused.fetch_add(copies, Relaxed);
+    }
+
+    /// How many copies targets outside the shard's entries have refused since the start of the process.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     pub(super) fn state(&self) -> FiringState {

@@ -16,7 +16,7 @@ use crate::catalog::Topic;
 use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
 use crate::exchange::RouteScratch;
 use crate::read::StoredBatch;
-use crate::relay::{Later, RECORDS_MAX, Relay, RelayedMessages};
+use crate::relay::{Later, RECORDS_MAX, Relay, RelayOutcome, RelayedMessages};
 use crate::shard::Shard;
 use crate::state::{TimerTable, partition_of};
 
@@ -219,8 +219,10 @@ impl TimerDriver {
             wall_ms: self.clock.wall_ms(),
             now_ms: self.clock.now_ms(),
         };
-        let outcome = relay.publish_or_later(&self.shards, here, elsewhere, &mut firing.relayed);
-        Ok(match outcome.undecided_ms {
+        let RelayOutcome { refused, undecided_ms } =
+            relay.publish_or_later(&self.shards, here, elsewhere, &mut firing.relayed);
+        shard.timers.refuse(refused);
+        Ok(match undecided_ms {
             Some(ms) => Decided::PutOff(ms.clamp(UNDECIDED_MS, PUT_OFF_MS)),
             None => Decided::Goes(targets),
         })
