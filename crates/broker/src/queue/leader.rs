@@ -398,6 +398,14 @@ impl Ask {
         }
     }
 
+    /// Whether there is use in doing it: a message that nobody waits for any more would stay with its owner, who may have given back all it has.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self {
+            Self::Get { replier, .. } => replier.is_awaited(),
+            Self::Purge { .. } => true,
+        }
+    }
+
     pub(super) fn refuse(self, error: QueueError, wakes: &mut WakeBatch) {
         match self {
             Self::Get { replier, .. } => replier.send(Err(error), wakes),

@@ -413,6 +413,9 @@ impl QueueLeader {
         wakes: &mut WakeBatch,
     ) {
         let Asked { ask, is_behind } = asked;
+        if !ask.is_awaited() {
+            return;
+        }
         let Some(subscription) = view.subscription(ask.target().subscription()) else {
             return ask.refuse(QueueError::Unknown, wakes);
         };
@@ -566,6 +569,11 @@ impl QueueLeader {
         }
         if is_getter {
             self.members.remove(&dealt.member);
+            if !sent {
+                // Its session may have said before that it gives back what it has.
+                let change = Change::Returned(dealt.owner, false);
+                self.gathered.add(dealt.target.subscription(), change, [dealt.offsets.clone()]);
+            }
         } else if !sent {
             self.session_gone(dealt.member);
         }

@@ -32,6 +32,17 @@ pub(super) fn take_stored(
     Ok((rest.split_to(len), next))
 }
 
+/// Whether the headers of a run's batches lead from its first record to its last. If not, one of them is wrong, and says the wrong offset of whatever
+/// lies behind it.
+pub(super) fn is_consistent(bytes: &Bytes, run: &Run, partition: PartitionId) -> bool {
+    let (mut rest, mut base) = (bytes.clone(), run.base);
+    while !rest.is_empty() {
+        let Ok((_, next)) = take_stored(&mut rest, base, run, partition) else { return false };
+        base = next;
+    }
+    base == run.next()
+}
+
 /// Slices in the making.
 #[derive(Debug)]
 pub(super) struct Assembly {
@@ -82,10 +93,15 @@ impl Assembly {
         let from = self.from.max(self.next_from(base));
         // Each batch of what was copied for this read is given alone: one that is long on its way is not to hold all others.
         let is_copy = got.bytes.is_unique();
+        let is_misled = got.cold && !is_consistent(&got.bytes, &piece.run, self.partition);
         let mut rest = got.bytes.clone();
         while !rest.is_empty() {
             let (batch, next) = take_stored(&mut rest, base, &piece.run, self.partition)?;
-            if next > from {
+            if next <= from {
+                if is_misled {
+                    verify_crc(&batch).map_err(|_| ReadError::Corrupt)?;
+                }
+            } else {
                 if !self.takes(batch.len()) {
                     return Ok(Next::Enough);
                 }
@@ -204,25 +220,81 @@ mod tests {
         builder.build()
     }
 
-    /// What is taken of a run of three large batches, from the last one on.
-    fn last_of(bytes: Bytes) -> (Got, Slice) {
-        let run = Run {
+    fn run_of(bytes: &Bytes, records: u32) -> Run {
+        Run {
             base: Offset(0),
             block: Sequence(1),
             max_ts: 0,
             offset: 0,
             len: bytes.len() as u32,
-            records: 3,
+            records,
             first_record: 0,
             origin: FrontendNo(0),
             kind: RunKind::Whole,
-        };
+        }
+    }
+
+    /// What is taken of a run of three large batches, from the last one on.
+    fn last_of(bytes: Bytes) -> (Got, Slice) {
+        let run = run_of(&bytes, 3);
         let piece = Piece { run, epoch: LeaderEpoch(0), overlay: None };
         let got = Got { bytes, overlay: None, cold: false };
         let mut assembly = Assembly::new(PartitionId(1), Offset(2), usize::MAX, true);
         assert_eq!(assembly.add(&piece, &got), Ok(Next::More));
         let slice = assembly.finish().pop().expect("it is taken");
         (got, slice)
+    }
+
+    /// The offsets of the batches that a reader is given which begins at one.
+    fn read_from(from: i64, bytes: &Bytes) -> Result<Vec<(i64, i64)>, ReadError> {
+        let piece = Piece { run: run_of(bytes, 30), epoch: LeaderEpoch(0), overlay: None };
+        let got = Got { bytes: bytes.clone(), overlay: None, cold: true };
+        let mut assembly = Assembly::new(PartitionId(1), Offset(from), usize::MAX, true);
+        match assembly.add(&piece, &got) {
+            Err(error) if assembly.is_empty() => Err(error),
+            _ => {
+                let slices = assembly.finish();
+                let batches = slices.iter().flat_map(|slice| {
+                    let bytes = slice.joined().to_vec();
+                    let headers: Vec<_> = sabir_model::batch::split(&bytes).map(|b| b.unwrap().0).collect();
+                    headers.into_iter().map(|header| {
+                        let base = header.base_offset.0;
+                        (base, base + i64::from(header.last_offset_delta) + 1)
+                    })
+                });
+                Ok(batches.collect())
+            }
+        }
+    }
+
+    #[test]
+    fn no_record_is_given_with_anothers_offset_behind_a_damaged_header() {
+        let ten = |base: i64| {
+            let mut builder = BatchBuilder::new(Compression::None).base_offset(Offset(base));
+            (0..10).for_each(|_| builder.push(0, None, Some(b"value"), &[]));
+            builder.build()
+        };
+        let whole = [ten(0), ten(10), ten(20)].concat();
+        let sound = Bytes::from(whole.clone());
+        assert_eq!(read_from(15, &sound), Ok(vec![(10, 20), (20, 30)]));
+        for (at, others) in [(0, [5, 15, 25]), (1, [15, 25, 25])] {
+            // The last byte of the last offset's delta, 9 before.
+            let delta = at * ten(0).len() + 26;
+            for changed in [8, 11, 19] {
+                let mut damaged = whole.clone();
+                assert_eq!(std::mem::replace(&mut damaged[delta], changed), 9);
+                for from in others {
+                    assert_eq!(read_from(from, &Bytes::from(damaged.clone())), Err(ReadError::Corrupt));
+                }
+                if at == 1 {
+                    assert_eq!(read_from(5, &Bytes::from(damaged.clone())), Ok(vec![(0, 10)]));
+                }
+            }
+        }
+        // What is damaged, and leads to the next one, is passed over.
+        let mut damaged = whole.clone();
+        damaged[ten(0).len() - 3] ^= 1;
+        assert_eq!(read_from(15, &Bytes::from(damaged)), Ok(vec![(10, 20), (20, 30)]));
     }
 
     #[test]

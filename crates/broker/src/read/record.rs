@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sabir_model::batch::verify_crc;
 use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, Sequence};
 
-use super::assemble::take_stored;
+use super::assemble::{is_consistent, take_stored};
 use super::plan::{Piece, Plan};
 use super::source::Got;
 use crate::partition::{Run, RunKind};
@@ -63,6 +63,9 @@ impl Shard {
 
 /// The end of a run's batch that holds an offset.
 fn end_in(id: PartitionId, run: &Run, offset: Offset, got: &Got) -> Result<Offset, ReadError> {
+    if !is_consistent(&got.bytes, run, id) {
+        return Err(ReadError::Corrupt);
+    }
     let (mut rest, mut base) = (got.bytes.clone(), run.base);
     while base <= offset {
         (_, base) = take_stored(&mut rest, base, run, id)?;
@@ -73,13 +76,14 @@ fn end_in(id: PartitionId, run: &Run, offset: Offset, got: &Got) -> Result<Offse
 /// The batch of a run that holds an offset.
 fn batch_in(id: PartitionId, run: &Run, offset: Offset, got: &Got) -> Result<StoredBatch, ReadError> {
     let (mut rest, mut base) = (got.bytes.clone(), run.base);
+    let is_misled = got.cold && !is_consistent(&got.bytes, run, id);
     while !rest.is_empty() {
         let at = run.offset + (run.len - rest.len() as u32);
         let (bytes, next) = take_stored(&mut rest, base, run, id)?;
+        if is_misled || got.cold && offset < next {
+            verify_crc(&bytes).map_err(|_| ReadError::Corrupt)?;
+        }
         if offset < next {
-            if got.cold {
-                verify_crc(&bytes).map_err(|_| ReadError::Corrupt)?;
-            }
             let &Run { block, origin, .. } = run;
             return Ok(StoredBatch { bytes, base, next, block, at, origin });
         }

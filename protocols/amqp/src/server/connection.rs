@@ -581,7 +581,12 @@ impl Session for AmqpSession {
 
 impl Drop for AmqpSession {
     fn drop(&mut self) {
+        // What is asked for is waited for no more before all there is is given back, so that nothing is taken behind that.
+        let taken: Vec<_> = self.asked.drain(..).filter_map(|asked| asked.takes).collect();
         self.lay_all_down();
+        for (target, owner) in taken {
+            self.amqp.broker.queues().release(target, owner, true);
+        }
         self.publisher.send_all(&self.amqp.broker, &self.caller);
         self.tell();
         if !self.amqp.exclusive.of(self.open.id()).is_empty() {

@@ -1,5 +1,7 @@
 //! A message that a client gets: the next one that can be read.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use sabir_broker::queue::{GotMessage, QueueOwner, QueueTarget};
 
@@ -12,6 +14,8 @@ use crate::wire::*;
 
 /// Messages that one request passes over since they cannot be read. Behind so many it finds none, and the next request goes on.
 const MOST_PASSED: u64 = 4096;
+/// The same of the time that this takes: each is taken by an entry.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// What a client wants a message of, and how.
 pub(super) struct WantedMessage {
@@ -74,8 +78,8 @@ impl Asker {
     /// Gets a message.
     pub(super) async fn get(self, wanted: WantedMessage) -> Result<Answer, Exception> {
         let queues = self.amqp.broker.queues();
-        let mut passed = Passed::default();
-        while passed.count < MOST_PASSED {
+        let (mut passed, began) = (Passed::default(), Instant::now());
+        while passed.count < MOST_PASSED && began.elapsed() < LONGEST {
             // What is settled is not read any more: that comes last.
             let getting = queues.get(&self.caller, wanted.target, wanted.owner, false);
             self.amqp.broker.flush();

@@ -276,6 +276,33 @@ fn a_message_is_got_if_there_is_one_whatever_was_published_before() {
 }
 
 #[test]
+fn what_is_got_for_a_session_that_has_ended_meanwhile_stays_with_nobody() {
+    // When the session ends: the answer waits for an entry; the message is dealt, and told of once that is applied.
+    for is_dealt in [false, true] {
+        let mut rig = Rig::new(&[1]);
+        rig.publish(1, 2);
+        let got = rig.get(1, 5, false);
+        rig.propose();
+        if is_dealt {
+            rig.apply();
+            rig.tell();
+            rig.propose();
+        }
+        drop(got);
+        rig.change(1, Change::Released(session(5), true), []);
+        rig.commit();
+        for offset in 0..2 {
+            let mut got = rig.get(1, 6, false);
+            rig.commit();
+            assert_eq!(answer(&mut got).unwrap().unwrap().map(|got| got.offset), Some(offset), "{is_dealt}");
+        }
+        rig.change(1, Change::Released(session(6), true), []);
+        rig.commit();
+        assert!(rig.leader.queues.is_empty() && rig.leader.members.is_empty());
+    }
+}
+
+#[test]
 fn a_purge_drops_what_is_ready_and_nothing_that_is_out() {
     let mut rig = Rig::new(&[1]);
     let demand = rig.demand(Credit::messages(2));
