@@ -85,14 +85,18 @@ impl CheckedBatch {
 }
 
 impl BatchBuilder {
-    /// [Builds](Self::build) a batch for a topic with such rules, at that time, in the codec that the topic wants. All is checked that is
-    /// checked of a client's batch, but for its records, which stand as they were pushed.
+    /// Bytes up to which a batch is compressed as it is built: whoever builds one may be on an I/O thread, where a topic's dearest level takes milliseconds
+    /// for so many.
+    pub const COMPRESSED: usize = 32 << 10;
+
+    /// [Builds](Self::build) a batch for a topic with such rules, at that time, in the codec that the topic wants, unless it is larger than
+    /// [`COMPRESSED`](Self::COMPRESSED). All is checked that is checked of a client's batch, but for its records, which stand as they were pushed.
     ///
     /// # Errors
     /// Why it is not taken.
     pub fn build_checked(self, rules: &BatchRules, now_ms: i64) -> Result<CheckedBatch, BatchRefusal> {
         let found = self.summary();
-        let bytes = match rules.codec {
+        let bytes = match rules.codec.filter(|_| self.bytes() <= Self::COMPRESSED) {
             Some((codec, level)) => self.build_with(codec, level),
             None => self.build(),
         };
@@ -382,6 +386,10 @@ mod tests {
         let batch = builder(Compression::None).build_checked(&rules(&config), NOW).unwrap();
         assert_eq!(batch.header().compression(), Ok(Compression::Lz4));
         assert!(matches!(begin(batch.bytes(), &config, &mut InlineBudget::default()), BatchCheck::Done(_)));
+        let mut large = builder(Compression::None);
+        large.push(1, None, Some(&[7; BatchBuilder::COMPRESSED]), &[]);
+        let batch = large.build_checked(&rules(&config), NOW).unwrap();
+        assert_eq!(batch.header().compression(), Ok(Compression::None));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use header::{
 };
 pub use inline::InlineBudget;
 pub use recompress::recompress;
-pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, records};
+pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, RecordsPlace, records};
 pub use rules::{BatchRefusal, BatchRules, RulesOf};
 pub use split::{Split, split};
 pub use stored_for::{stored_base_offset, stored_for};

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use sabir_base::varint::{take_i32, take_i64, take_u32};
 
 use super::header::whole;
-use super::{BatchError, BatchHeader, HEADER_LEN};
+use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
 use crate::{Offset, TimestampType};
 
 /// The records of the batch at the front of `bytes`, decompressed to at most `limit` bytes. The CRC is not checked.
@@ -41,10 +42,31 @@ impl Records<'_> {
         self.body.len()
     }
 
+    /// The batch as it would be uncompressed, for [`records`] alone: its checksum is that of what it was made of. Ready at once where it is not compressed.
+    pub fn uncompressed(&self, bytes: &Bytes) -> Bytes {
+        let Cow::Owned(body) = &self.body else { return bytes.slice(..self.header.total_len()) };
+        let mut whole = Vec::with_capacity(HEADER_LEN + body.len());
+        whole.extend_from_slice(&bytes[..HEADER_LEN]);
+        whole.extend_from_slice(body);
+        let header = BatchHeader {
+            length: (whole.len() - 12) as i32,
+            attributes: self.header.attributes_with(Compression::None),
+            ..self.header
+        };
+        header.write(whole.first_chunk_mut().expect("a header was put there"));
+        whole.into()
+    }
+
+    /// Walks the records from where another walk over them was.
+    pub fn iter_from(&self, place: RecordsPlace) -> RecordsIter<'_> {
+        let rest = self.body.get(place.byte..).unwrap_or_default();
+        RecordsIter { header: self.header, len: self.body.len(), rest, index: place.index, ended: false }
+    }
+
     /// Walks the records. The first malformed one is the last item, an error; so is a number of records other than the
     /// header's.
     pub fn iter(&self) -> RecordsIter<'_> {
-        RecordsIter { header: self.header, rest: &self.body, index: 0, ended: false }
+        self.iter_from(RecordsPlace::default())
     }
 }
 
@@ -109,10 +131,19 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
+/// Where a walk over a batch's records is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordsPlace {
+    byte: usize,
+    index: u32,
+}
+
 /// The iterator over a batch's records.
 #[derive(Debug, Clone)]
 pub struct RecordsIter<'a> {
     header: BatchHeader,
+    /// Bytes of all records.
+    len: usize,
     rest: &'a [u8],
     index: u32,
     ended: bool,
@@ -138,6 +169,11 @@ impl<'a> Iterator for RecordsIter<'a> {
 }
 
 impl<'a> RecordsIter<'a> {
+    /// Where it is.
+    pub fn place(&self) -> RecordsPlace {
+        RecordsPlace { byte: self.len - self.rest.len(), index: self.index }
+    }
+
     fn take(&mut self) -> Result<RecordView<'a>, &'static str> {
         let len = take_i32(&mut self.rest).map_err(|_| "its length is cut or too long")?;
         let mut body = take_bytes(&mut self.rest, len).ok_or("it is longer than what is left")?;

@@ -114,6 +114,11 @@ impl BatchRules {
         self.max_bytes as usize
     }
 
+    /// Whether batches are to be in a codec of the topic's.
+    pub fn is_compressed(&self) -> bool {
+        self.codec.is_some_and(|(codec, _)| codec != Compression::None)
+    }
+
     /// Whose rules they are.
     pub fn whose(&self) -> RulesOf {
         self.of

@@ -440,7 +440,7 @@ impl AmqpSession {
     fn settle(&mut self, io: &mut Io) -> Result<(), Ending> {
         self.frames.wait(io)?;
         self.machine.detach();
-        let held = self.held + self.committing + self.publisher.held_bytes();
+        let held = self.held + self.committing + self.publisher.held_bytes() + self.deliveries.held_bytes();
         let bytes = self.machine.unfinished_bytes() as usize + held;
         let granted = self.partial.as_ref().map_or(0, Grant::bytes);
         if bytes == 0 {

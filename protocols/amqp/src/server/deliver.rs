@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_broker::push::PushedMessages;
 use sabir_broker::queue::{Credit, QueueOwner, QueueTarget};
@@ -18,7 +19,7 @@ use super::connection::AmqpSession;
 use super::put_off::{PutOff, UnreadableMessages};
 use super::records::{with_returns, without_added};
 use super::settling::Fate;
-use super::stored::{Found, Message, Reader, Unread, read};
+use super::stored::{Found, Message, Reader, Unread, read, unpack};
 use super::unacked::Delivered;
 use crate::wire::*;
 
@@ -34,6 +35,7 @@ pub(super) const WINDOW: u32 = 2048;
 const ENDED: usize = 1024;
 
 type Reading = Pin<Box<dyn Future<Output = Result<Fetched, Unread>>>>;
+type Unpacking = Pin<Box<dyn Future<Output = Option<Bytes>>>>;
 
 /// What is to be delivered.
 #[derive(Default)]
@@ -42,6 +44,8 @@ pub(super) struct Deliveries {
     readers: FxHashMap<QueueTarget, Reader>,
     /// What is read for the first that waits.
     reading: Option<Reading>,
+    /// The batch that is unpacked for it.
+    unpacking: Option<Unpacking>,
     /// Whose deliveries those of a consumer were that has ended.
     ended: VecDeque<(u64, QueueOwner)>,
     /// What could not be read.
@@ -54,6 +58,8 @@ enum Sent {
     Some,
     /// It is to be read.
     Unread,
+    /// Its batch is to be unpacked.
+    Packed(Bytes),
     /// The client is to be told that its channel fails.
     Failed(u16, Exception),
 }
@@ -61,6 +67,11 @@ enum Sent {
 impl Deliveries {
     pub(super) fn add(&mut self, messages: PushedMessages) {
         self.waiting.push_back(messages);
+    }
+
+    /// Bytes that are held beside what was read.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.readers.values().map(Reader::held_bytes).sum()
     }
 
     /// A consumer has ended: what comes for it still is given back.
@@ -74,7 +85,7 @@ impl Deliveries {
     /// Takes the first off, whose consumer has ended; gives it with its owner, if that is known.
     fn take_ended(&mut self) -> Option<(PushedMessages, QueueOwner)> {
         let messages = self.waiting.pop_front()?;
-        self.reading = None;
+        (self.reading, self.unpacking) = (None, None);
         let (_, owner) = self.ended.iter().find(|(consumer, _)| *consumer == messages.consumer)?;
         Some((messages, *owner))
     }
@@ -92,6 +103,8 @@ enum Stop {
     Unread,
     /// The next one was read, and is damaged.
     Unreadable,
+    /// The batch of the next one is to be unpacked.
+    Packed(Bytes),
     /// The next one cannot be sent on this connection.
     TooLarge,
 }
@@ -122,6 +135,7 @@ impl Sending<'_> {
                 Found::Gone => return Stop::Gone,
                 Found::Unread => return Stop::Unread,
                 Found::Unreadable => return Stop::Unreadable,
+                Found::Packed(batch) => return Stop::Packed(batch),
             };
             if self.write(message, messages).is_err() {
                 return Stop::TooLarge;
@@ -160,6 +174,8 @@ impl AmqpSession {
                 Sent::Some => {}
                 Sent::Unread if self.read_first(cx) => {}
                 Sent::Unread => return moved,
+                Sent::Packed(ref batch) if self.unpack_first(batch, cx) => {}
+                Sent::Packed(_) => return moved,
                 Sent::Failed(channel, exception) => self.fail(channel, exception),
             }
             self.put_out(io);
@@ -212,6 +228,7 @@ impl AmqpSession {
         }
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
+            Stop::Packed(batch) if sent == 0 => Sent::Packed(batch),
             Stop::Unreadable => {
                 self.put_off(start + sent + 1, ReadError::Corrupt);
                 Sent::Some
@@ -251,6 +268,21 @@ impl AmqpSession {
             Err(Unread::Gone { end }) => reader.skip_to(from, end.min(from + count)),
             Err(Unread::Unreadable { end, error }) => self.put_off(end, error),
             Err(Unread::Failed(error)) => self.cannot_read(error),
+        }
+        true
+    }
+
+    /// Has the batch unpacked in which the first one's messages are; says whether it is.
+    fn unpack_first(&mut self, batch: &Bytes, cx: &mut Context<'_>) -> bool {
+        let Self { deliveries, amqp, .. } = self;
+        let workers = &amqp.workers;
+        let unpack = || Box::pin(unpack(workers.clone(), batch.clone())) as Unpacking;
+        let unpacking = deliveries.unpacking.get_or_insert_with(unpack);
+        let Poll::Ready(unpacked) = unpacking.as_mut().poll(cx) else { return false };
+        deliveries.unpacking = None;
+        let first = deliveries.waiting.front().and_then(|first| deliveries.readers.get_mut(&first.target));
+        if let Some(reader) = first {
+            reader.put_unpacked(unpacked);
         }
         true
     }

@@ -9,7 +9,7 @@ use sabir_broker::{Broker, Caller, Topic};
 use sabir_frontend::FrontendContext;
 use sabir_model::{FrontendNo, TopicError, TopicId};
 use sabir_net::{
-    Claim, Connection, ConnectionCounters, ConnectionId, Frontend, LocalBoxFuture, OwnReason, Tasks,
+    Claim, Connection, ConnectionCounters, ConnectionId, Frontend, LocalBoxFuture, OwnReason, Tasks, Workers,
 };
 use tokio::sync::OnceCell;
 
@@ -36,6 +36,7 @@ static CALLER: Caller = Caller::front_end(NAME);
 pub(crate) struct AmqpFrontend {
     pub(crate) broker: Broker,
     pub(crate) tasks: Tasks,
+    pub(crate) workers: Workers,
     pub(crate) options: ConnectionOptions,
     pub(crate) properties: FieldTableBuf,
     pub(crate) exclusive: ExclusiveQueues,
@@ -53,6 +54,7 @@ impl AmqpFrontend {
             options: config.options(),
             broker: place.broker,
             tasks: place.tasks,
+            workers: place.workers,
             exclusive: ExclusiveQueues::default(),
             replies: Arc::default(),
             ready: OnceCell::new(),

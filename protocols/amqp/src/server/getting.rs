@@ -9,7 +9,7 @@ use super::asking::{Answer, Asker, internal, refused};
 use super::deliver::undeliverable;
 use super::put_off::UnreadableMessages;
 use super::records::{with_returns, without_added};
-use super::stored::{Found, Reader, Unread, read};
+use super::stored::{Found, Reader, Unread, read, unpack};
 use crate::wire::*;
 
 /// Messages that one request passes over since they cannot be read. Behind so many it finds none, and the next request goes on.
@@ -118,10 +118,13 @@ impl Asker {
         };
         let mut reader = Reader::new(&wanted.name);
         reader.take(at, fetched);
+        if let Found::Packed(batch) = reader.find(broker, own, at) {
+            reader.put_unpacked(unpack(self.amqp.workers.clone(), batch).await);
+        }
         let found = match reader.find(broker, own, at) {
             Found::Message(found) => found,
             Found::Gone => return Ok(Tried::Gone),
-            Found::Unreadable | Found::Unread => return Ok(Tried::Unreadable(at + 1)),
+            Found::Unreadable | Found::Unread | Found::Packed(_) => return Ok(Tried::Unreadable(at + 1)),
         };
         let mut got = Got {
             message,

@@ -98,6 +98,8 @@ struct OpenBatch {
 struct Terms {
     /// The largest batch that all of them take.
     most: usize,
+    /// Bytes behind which another batch is begun.
+    full: usize,
     /// Whether one of them may refuse a message and take a smaller one behind it: of a batch it refuses all from the first on that has no room (in a
     /// transaction, the whole batch), so that batches have one message then.
     singly: bool,
@@ -105,7 +107,10 @@ struct Terms {
 
 impl Terms {
     fn of(targets: &PublishTargets) -> Self {
-        let mut terms = Self { most: targets.rules().max_bytes(), singly: false };
+        let rules = targets.rules();
+        // What is larger is not compressed.
+        let full = if rules.is_compressed() { BatchBuilder::COMPRESSED } else { BATCH };
+        let mut terms = Self { most: rules.max_bytes(), full, singly: false };
         for target in targets.targets() {
             let Some(queue) = target.topic().config.queue() else { continue };
             let is_bounded = queue.max_length.is_some() || queue.max_length_bytes.is_some();
@@ -118,7 +123,7 @@ impl Terms {
 impl OpenBatch {
     /// So many bytes it may have with another record.
     fn limit(&self) -> usize {
-        self.terms.most.min(if self.facts.delays() { DELAYED_BATCH } else { BATCH })
+        self.terms.most.min(if self.facts.delays() { DELAYED_BATCH } else { self.terms.full })
     }
 }
 

@@ -6,8 +6,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use sabir_broker::queue::QueueTarget;
 use sabir_broker::{Broker, Fetched, Slice};
-use sabir_model::batch::{RecordView, Records, records, split};
+use sabir_model::batch::{BatchError, BatchHeader, RecordView, RecordsPlace, records};
 use sabir_model::{self as model, FrontendNo, Offset, ReadError};
+use sabir_net::{JobCost, JobSize, Workers};
 
 use super::records::Envelope;
 use crate::converter;
@@ -15,6 +16,11 @@ use crate::wire::*;
 
 /// Bytes that the records of a batch may decompress to.
 const MOST_RECORDS: usize = 512 << 20;
+/// The same on an I/O thread; workers unpack what is larger.
+const MOST_AT_ONCE: usize = 1 << 20;
+/// Messages of a batch that are looked at together, and bytes of these.
+const WINDOW: usize = 1024;
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// A message that was read.
 pub(super) struct Message<'a> {
@@ -36,7 +42,7 @@ struct Stored {
     place: Place,
 }
 
-/// A message that this front end did not write, or that is compressed.
+/// A message that this front end did not write.
 struct Other {
     exchange: Box<[u8]>,
     routing_key: Box<[u8]>,
@@ -54,6 +60,8 @@ pub(super) enum Found<'a> {
     Unread,
     /// It was read, and is damaged.
     Unreadable,
+    /// That is not known: its batch is to be unpacked.
+    Packed(Bytes),
 }
 
 /// Why messages are not read, and the first offset behind those that this holds for.
@@ -74,30 +82,51 @@ pub(super) async fn read(
     from: u64,
     bytes: usize,
 ) -> Result<Fetched, Unread> {
-    let (target, at) = (target.read_target(), Offset(i64::try_from(from).expect("offsets count from 0")));
-    match broker.read(target, at, bytes, true).await {
+    let (target, first) = (target.read_target(), Offset(i64::try_from(from).expect("offsets count from 0")));
+    match broker.read(target, first, bytes, true).await {
         Ok(fetched) if !fetched.slices.is_empty() => Ok(fetched),
         // No batch stands where a message was named. It may yet come to be found: it is not said to be gone.
         Ok(_) => Err(Unread::Unreadable { end: from + 1, error: ReadError::Storage }),
-        Err(ReadError::OutOfRange { start, .. }) if start > at => Err(Unread::Gone { end: offset(start.0) }),
+        Err(ReadError::OutOfRange { start, .. }) if start > first => Err(Unread::Gone { end: at(start) }),
         Err(ReadError::UnknownPartition) => Err(Unread::Gone { end: u64::MAX }),
-        Err(ReadError::Deleted) => {
-            Err(Unread::Gone { end: offset(broker.unreadable_end(target, at).await.0) })
-        }
+        Err(ReadError::Deleted) => Err(Unread::Gone { end: at(broker.unreadable_end(target, first).await) }),
         Err(error @ (ReadError::Corrupt | ReadError::Storage)) => {
-            Err(Unread::Unreadable { end: offset(broker.unreadable_end(target, at).await.0), error })
+            Err(Unread::Unreadable { end: at(broker.unreadable_end(target, first).await), error })
         }
         Err(error) => Err(Unread::Failed(error)),
     }
 }
 
-/// Messages of a queue that were read, from one offset on.
+/// Unpacks a batch with the node's workers; nothing if it is damaged.
+pub(super) async fn unpack(workers: Workers, batch: Bytes) -> Option<Bytes> {
+    let cost = JobCost { bytes: 128 << 20, size: JobSize::Large };
+    let unpacked = workers.run(cost, move |_| unpack_within(&batch, MOST_RECORDS).ok()).await;
+    unpacked.flatten()
+}
+
+fn unpack_within(batch: &Bytes, most: usize) -> Result<Bytes, BatchError> {
+    records(batch, most).map(|found| found.uncompressed(batch))
+}
+
+/// Messages of a queue that were read, from one offset on: a batch at a time is unpacked, and of that a window is looked at.
 #[derive(Default)]
 pub(super) struct Reader {
     /// The name of the queue, as which messages of others have been sent.
     name: Box<str>,
     slices: VecDeque<Slice>,
-    bytes: Bytes,
+    /// Batches of the slice in hand that were not looked at, who wrote them, and the offset behind them.
+    rest: Bytes,
+    origin: FrontendNo,
+    end: u64,
+    /// The batch in hand, unpacked, and the offset behind it.
+    batch: Bytes,
+    batch_end: u64,
+    /// Where its records stand that were not looked at.
+    place: RecordsPlace,
+    /// The batch in hand as it is, if it is to be unpacked.
+    packed: Option<Bytes>,
+    /// Bytes that were unpacked.
+    unpacked: usize,
     /// The offsets of which it is known what there is.
     known: Range<u64>,
     messages: Vec<Stored>,
@@ -114,8 +143,8 @@ impl Reader {
 
     /// Takes what was read from an offset on.
     pub(super) fn take(&mut self, from: u64, fetched: Fetched) {
-        self.slices = fetched.slices.into();
-        (self.messages, self.at, self.known, self.is_damaged) = (Vec::new(), 0, from..from, false);
+        let name = std::mem::take(&mut self.name);
+        *self = Self { name, slices: fetched.slices.into(), known: from..from, ..Self::default() };
     }
 
     /// It is known that there is nothing before an offset.
@@ -124,14 +153,23 @@ impl Reader {
         self.known = from..to;
     }
 
+    /// Bytes that it holds beside those that were read.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.unpacked
+    }
+
     /// What there is at an offset.
     pub(super) fn find(&mut self, broker: &Broker, own: FrontendNo, offset: u64) -> Found<'_> {
         while !self.known.contains(&offset) {
             if offset < self.known.start {
                 return Found::Unread;
             }
-            let Some(slice) = self.slices.pop_front() else { return Found::Unread };
-            self.load(broker, own, &slice);
+            if let Some(packed) = &self.packed {
+                return Found::Packed(packed.clone());
+            }
+            if !self.look_on(broker, own, offset) {
+                return Found::Unread;
+            }
         }
         match self.place(offset) {
             None if self.is_damaged => Found::Unreadable,
@@ -140,6 +178,20 @@ impl Reader {
                 self.at = at;
                 Found::Message(self.message(at))
             }
+        }
+    }
+
+    /// The batch that was to be unpacked is, unless it is damaged.
+    pub(super) fn put_unpacked(&mut self, unpacked: Option<Bytes>) {
+        if self.packed.take().is_none() {
+            return;
+        }
+        match unpacked {
+            Some(batch) => {
+                self.unpacked = batch.len();
+                (self.batch, self.place) = (batch, RecordsPlace::default());
+            }
+            None => self.know_damaged(self.batch_end),
         }
     }
 
@@ -154,9 +206,9 @@ impl Reader {
     fn message(&self, at: usize) -> Message<'_> {
         match &self.messages[at].place {
             Place::Own { body, envelope } => {
-                let envelope = Envelope::take(&self.bytes[envelope.clone()]).expect("it was read before");
+                let envelope = Envelope::take(&self.batch[envelope.clone()]).expect("it was read before");
                 let Envelope { exchange, routing_key, properties } = envelope;
-                Message { exchange, routing_key, properties, body: self.bytes.slice(body.clone()) }
+                Message { exchange, routing_key, properties, body: self.batch.slice(body.clone()) }
             }
             Place::Other(other) => Message {
                 exchange: ShortBytes::new(&other.exchange).unwrap_or_default(),
@@ -167,58 +219,100 @@ impl Reader {
         }
     }
 
-    fn load(&mut self, broker: &Broker, own: FrontendNo, slice: &Slice) {
-        self.bytes = slice.joined();
-        self.known = offset(slice.base_offset.0).min(self.known.end)..offset(slice.next_offset.0);
-        self.messages.clear();
-        (self.at, self.is_damaged) = (0, false);
-        let bytes = self.bytes.clone();
-        for batch in split(&bytes) {
-            let found = batch.ok().and_then(|batch| records(batch.1, MOST_RECORDS).ok());
-            self.is_damaged |= found.is_none();
-            if let Some(found) = found.filter(|found| !found.header().is_control()) {
-                self.add(broker, own, slice.origin, &found);
+    /// Looks at what comes behind what is known: nothing, if all that was read is.
+    fn look_on(&mut self, broker: &Broker, own: FrontendNo, offset: u64) -> bool {
+        if self.known.end < self.batch_end {
+            self.look_at_window(broker, own);
+        } else if !self.rest.is_empty() {
+            self.look_at_batch(offset);
+        } else if let Some(slice) = self.slices.pop_front() {
+            (self.rest, self.origin, self.end) = (slice.joined(), slice.origin, at(slice.next_offset));
+            self.know(self.known.end.min(at(slice.base_offset)), self.known.end.min(at(slice.base_offset)));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Takes the next batch in hand, unless it ends before an offset.
+    fn look_at_batch(&mut self, offset: u64) {
+        let header =
+            BatchHeader::parse(&self.rest).ok().filter(|header| header.total_len() <= self.rest.len());
+        let Some(header) = header else {
+            self.rest = Bytes::new();
+            return self.know_damaged(self.end);
+        };
+        let batch = self.rest.split_to(header.total_len());
+        let base = at(header.base_offset).min(self.known.end);
+        let end = at(header.base_offset) + u64::try_from(header.last_offset_delta).unwrap_or(0) + 1;
+        if end <= offset {
+            return self.know(end, end);
+        }
+        if header.is_control() {
+            return self.know(base, end);
+        }
+        self.know(base, base);
+        (self.batch_end, self.place, self.unpacked) = (end, RecordsPlace::default(), 0);
+        match unpack_within(&batch, MOST_AT_ONCE) {
+            Ok(unpacked) => {
+                self.unpacked = if unpacked.len() == batch.len() { 0 } else { unpacked.len() };
+                self.batch = unpacked;
+            }
+            Err(BatchError::TooLarge { .. }) => self.packed = Some(batch),
+            Err(_) => self.know_damaged(end),
+        }
+    }
+
+    /// Looks at the next records of the batch in hand.
+    fn look_at_window(&mut self, broker: &Broker, own: FrontendNo) {
+        let (from, batch) = (self.known.end, self.batch.clone());
+        self.know(from, self.batch_end);
+        let Ok(found) = records(&batch, usize::MAX) else { return self.is_damaged = true };
+        let (mut records, mut bytes) = (found.iter_from(self.place), 0);
+        for record in records.by_ref() {
+            let Ok(record) = record else { return self.is_damaged = true };
+            bytes += record.value.map_or(0, <[u8]>::len);
+            self.add(broker, own, &record);
+            if self.messages.len() >= WINDOW || bytes >= WINDOW_BYTES {
+                self.known.end = (at(record.offset) + 1).min(self.batch_end);
+                break;
             }
         }
+        self.place = records.place();
     }
 
-    fn add(&mut self, broker: &Broker, own: FrontendNo, origin: FrontendNo, found: &Records<'_>) {
-        for record in found.iter() {
-            let Ok(record) = record else {
-                self.is_damaged = true;
-                continue;
-            };
-            let value = (origin == own).then(|| Envelope::bytes_of(&record)).flatten();
-            let place = match value.and_then(|value| Some((value, Envelope::take(value)?))) {
-                Some((value, envelope)) => self.own(&record, value, &envelope),
-                None => self.other(broker, origin, &record),
-            };
-            self.messages.push(Stored { offset: offset(record.offset.0), place });
-        }
+    /// It is known that there is nothing in these offsets but what is added.
+    fn know(&mut self, from: u64, to: u64) {
+        self.messages.clear();
+        (self.known, self.at, self.is_damaged) = (from..to, 0, false);
     }
 
-    fn own(&self, record: &RecordView<'_>, value: &[u8], envelope: &Envelope<'_>) -> Place {
-        let body = record.value.unwrap_or_default();
-        match (range_in(&self.bytes, body), range_in(&self.bytes, value)) {
+    /// What comes before an offset is damaged.
+    fn know_damaged(&mut self, to: u64) {
+        self.know(self.known.end, to);
+        (self.is_damaged, self.batch_end) = (true, to);
+    }
+
+    fn add(&mut self, broker: &Broker, own: FrontendNo, record: &RecordView<'_>) {
+        let value = (self.origin == own).then(|| Envelope::bytes_of(record)).flatten();
+        let envelope = value.filter(|value| Envelope::take(value).is_some());
+        let envelope = envelope.and_then(|envelope| range_in(&self.batch, envelope));
+        let body = record.value.map_or(Some(0..0), |body| range_in(&self.batch, body));
+        let place = match (body, envelope) {
             (Some(body), Some(envelope)) => Place::Own { body, envelope },
-            // It was compressed.
-            _ => Place::Other(Box::new(Other {
-                exchange: envelope.exchange.as_bytes().into(),
-                routing_key: envelope.routing_key.as_bytes().into(),
-                properties: Bytes::copy_from_slice(envelope.properties),
-                body: Bytes::copy_from_slice(body),
-            })),
-        }
+            _ => self.other(broker, record),
+        };
+        self.messages.push(Stored { offset: at(record.offset), place });
     }
 
     /// One that another protocol wrote was sent to the queue by its name.
-    fn other(&self, broker: &Broker, origin: FrontendNo, record: &RecordView<'_>) -> Place {
+    fn other(&self, broker: &Broker, record: &RecordView<'_>) -> Place {
         let plain = || model::Message {
             body: record.value.map(Bytes::copy_from_slice),
             timestamp_ms: record.timestamp,
             ..model::Message::default()
         };
-        let message = broker.to_message(origin, record).unwrap_or_else(plain);
+        let message = broker.to_message(self.origin, record).unwrap_or_else(plain);
         let name = self.name.as_bytes();
         let other = Other {
             exchange: Box::default(),
@@ -230,8 +324,8 @@ impl Reader {
     }
 }
 
-fn offset(offset: i64) -> u64 {
-    u64::try_from(offset).expect("offsets count from 0")
+fn at(offset: Offset) -> u64 {
+    u64::try_from(offset.0).expect("offsets count from 0")
 }
 
 /// Where a part lies in the whole; none if it is of something else.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sabir_amqp::wire::*;
-use sabir_broker::{Caller, ReadTarget};
+use sabir_broker::{AppendAcks, AppendTarget, Caller, Publish, PublishTargets, ReadTarget};
+use sabir_model::FrontendNo;
+use sabir_model::batch::{BatchBuilder, Compression};
 
 use crate::node::Client;
 use crate::rig::{QUEUES, Rig};
@@ -128,6 +130,43 @@ fn a_client_that_closes_leaves_what_waited_to_the_shard() {
         assert!(began.elapsed() < Duration::from_secs(30), "{} {}", stats(0), stats(1));
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn batches_of_others_are_unpacked_one_at_a_time_whatever_they_hold() {
+    let rig = Rig::start();
+    let mut client = rig.open();
+    client.declare("q");
+    let topic = rig.broker.catalog().topic("q").unwrap().clone();
+    let target =
+        AppendTarget::new(&Caller::OPERATOR, &topic, 0, AppendAcks::Leader, FrontendNo::NONE).unwrap();
+    let targets = PublishTargets::new(vec![target]).unwrap();
+    // Many small records, some megabytes in one, and as many in many, in every codec.
+    let sizes = [(500, 10), (1, 3 << 20), (2_000, 2 << 10), (3, 1)];
+    let mut expected = Vec::new();
+    for codec in Compression::ALL {
+        for (records, size) in sizes {
+            let mut batch = BatchBuilder::new(codec);
+            for _ in 0..records {
+                let value = format!("{}{}", expected.len(), "x".repeat(size));
+                batch.push(1, None, Some(value.as_bytes()), &[]);
+                expected.push(value);
+            }
+            let batch = batch.build_checked(&targets.rules(), 1).unwrap();
+            let publish = Publish::new(targets.clone(), [batch]);
+            drop(rig.broker.publish(&Caller::OPERATOR, &publish).unwrap());
+            rig.broker.flush();
+        }
+    }
+    for body in expected.iter().take(502) {
+        assert_eq!(client.get_soon("q").unwrap().text(), body);
+    }
+    client.consume("q", "c", true);
+    for body in &expected[502..] {
+        assert!(client.content().text() == body);
+    }
+    assert!(client.is_silent());
+    assert_eq!(rig.granted(), 0);
 }
 
 /// Has the queues' shard be without space for what is published.
