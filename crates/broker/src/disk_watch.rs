@@ -2,9 +2,11 @@
 //! disks answer.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_journal::{Journal, Priority};
 use sabir_journal::disk::{Disk, DiskError};
 use tracing::{info, warn};
 
@@ -107,6 +109,67 @@ impl Told {
     }
 }
 
+/// Says if there is too little space for what the journals of all shards take: one that gets less is full for ever, whatever is deleted,
+/// since a segment in use becomes free only when another one is begun, and the reserve stays.
+pub(crate) fn tell_need(shards: &[Arc<Shard>]) {
+    let lacking = |shard: &Shard| {
+        let segments = Journal::LEAST_SEGMENTS.saturating_sub(shard.journal.stats().segments);
+        segments * shard.settings.segment_bytes
+    };
+    let lacking: u64 = shards.iter().map(|shard| lacking(shard)).sum();
+    let Some((free_bytes, first)) = shards.first().and_then(|shard| Some((shard.free.get()?, shard))) else { return };
+    let needed_bytes = lacking.saturating_add(first.settings.keep_free);
+    if lacking > 0 && free_bytes < needed_bytes {
+        let (segment_bytes, keep_free) = (first.settings.segment_bytes, first.settings.keep_free);
+        let (shards, segments) = (shards.len(), Journal::LEAST_SEGMENTS);
+        warn!(
+            free_bytes,
+            needed_bytes,
+            shards,
+            segments,
+            segment_bytes,
+            keep_free,
+            "too little space is free for the journals of all shards, shard 0 included: each takes so many segments, and data.keep_free stays \
+             free. A shard that gets fewer is soon full, and stays so whatever is deleted"
+        );
+    }
+}
+
+/// Whether it was said that a disk is full, and when.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ToldFull {
+    full: bool,
+    last: Option<Instant>,
+}
+
+impl ToldFull {
+    /// Whether it is to be said that the disk is full now, or not any more: of one that is so again and again, once a minute.
+    fn news(&mut self, full: bool, now: Instant) -> Option<bool> {
+        let soon = full && self.last.is_some_and(|last| now < last + AGAIN);
+        if full == self.full || soon {
+            return None;
+        }
+        self.full = full;
+        self.last = if full { Some(now) } else { self.last };
+        Some(full)
+    }
+
+    /// Looks at a shard, and says in the log what is to be said.
+    pub(crate) fn look(&mut self, shard: &Shard) {
+        let full = !shard.is_stopped() && !shard.replicator.admits(Priority::Ordinary);
+        let free_bytes = shard.free.get();
+        match self.news(full, Instant::now()) {
+            Some(true) => {
+                let waits = shard.journal.shortage().map(|error| error.to_string());
+                let (shard, keep_free) = (shard.id, shard.settings.keep_free);
+                warn!(%shard, free_bytes, keep_free, waits, "the disk is full: the shard answers reads and takes deletes, and no records");
+            }
+            Some(false) => info!(shard = %shard.id, free_bytes, "the disk is not full any more"),
+            None => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +185,22 @@ mod tests {
         assert_eq!(told.news(false, at(62)), Some(News::Answers));
         assert_eq!(told.news(false, at(63)), None);
         assert_eq!(told.news(true, at(64)), Some(News::Stalled));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_again_and_again_is_told_of_once_a_minute() {
+        let (mut told, start) = (ToldFull::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(told.news(false, at(0)), None);
+        assert_eq!(told.news(true, at(1)), Some(true));
+        assert_eq!(told.news(true, at(100)), None);
+        assert_eq!(told.news(false, at(101)), Some(false));
+        assert_eq!(told.news(true, at(102)), Some(true));
+        assert_eq!(told.news(false, at(103)), Some(false));
+        for seconds in [104, 106, 161] {
+            assert_eq!(told.news(true, at(seconds)), None);
+            assert_eq!(told.news(false, at(seconds)), None, "nobody was told that it was");
+        }
+        assert_eq!(told.news(true, at(162)), Some(true));
     }
 }

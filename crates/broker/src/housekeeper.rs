@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::Definitions;
-use crate::disk_watch::Told;
+use crate::disk_watch::{Told, ToldFull};
 use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::GroupDrivers;
 use crate::queue::QueueAlarm;
@@ -281,9 +281,12 @@ impl Maintenance {
 
     /// Waits for no disk, or it would not be noticed that one does not answer.
     fn disk_watch(&self, end: &End) {
-        let mut told = vec![Told::default(); self.shards.len()];
+        let mut told = vec![(Told::default(), ToldFull::default()); self.shards.len()];
         while !end.sleep(LOOK) {
-            self.shards.iter().zip(&mut told).for_each(|(shard, told)| told.look(shard));
+            for (shard, (stalled, full)) in self.shards.iter().zip(&mut told) {
+                stalled.look(shard);
+                full.look(shard);
+            }
         }
     }
 

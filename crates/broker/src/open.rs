@@ -23,6 +23,7 @@ use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::{self, Definitions};
+use crate::disk_watch;
 use crate::entry::{Body, DataShardsFixed, ExchangeDeclared, FormatLevelRaised, FrontendRegistered};
 use crate::exchange::{Exchanges, PredeclaredExchange};
 use crate::front_ends;
@@ -140,6 +141,7 @@ impl Broker {
             producers_max: options.producers_max,
             pool,
         };
+        disk_watch::tell_need(&shards);
         let housekeeper = Housekeeper::start(&maintenance).map_err(|source| StartError::Io {
             op: "start a thread for",
             path: options.data.clone(),
@@ -315,6 +317,7 @@ impl Opener<'_> {
             checkpoint_bytes: options.checkpoint_bytes,
             checkpoint_entries: options.checkpoint_entries,
             segment_bytes: options.segment_bytes,
+            keep_free: options.keep_free,
             recycle: options.recycle,
         };
         Shard::open(id, parts, settings, self.clock.clone())

@@ -28,9 +28,9 @@ impl Journal {
         if after < committed {
             return Err(CutError::Committed { after, committed });
         }
-        self.writer.lock().pause(true);
+        self.writer.lock().pause(&self.parts, true);
         let result = self.cut_paused(after, term);
-        self.writer.lock().pause(false);
+        self.writer.lock().pause(&self.parts, false);
         result
     }
 

@@ -12,7 +12,7 @@ use sabir_base::drain_loop::DrainLoop;
 use sabir_model::{Sequence, Term};
 
 use crate::block::{Block, LARGEST_FRAMED};
-use crate::disk::{Completion, Disk, WakeFn};
+use crate::disk::{Completion, Disk, DiskError, WakeFn};
 use crate::error::{BlockAppendError, BlockReadError, JournalError, StorageError};
 use crate::frame::{FRAME, STEP};
 use crate::index::{Index, Located};
@@ -204,6 +204,9 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// The segments that a journal needs to go on: the one in use, the next, and the reserve.
+    pub const LEAST_SEGMENTS: u64 = RESERVE as u64 + 2;
+
     /// Opens or makes the journal in `disk`, starting from the checkpoint's tables where there is one. Blocking.
     ///
     /// # Errors
@@ -320,7 +323,14 @@ impl Journal {
 
     fn is_nearly_full(&self, writer: &Writer) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
-        !can_grow && spare <= RESERVE && writer.room() < self.headroom
+        let nearly = !can_grow && spare <= RESERVE && writer.room() < self.headroom;
+        nearly || writer.shortage().is_some()
+    }
+
+    /// What the disk lacked when a block was last written in vain, if one waits for that: it is not committed, nor is what follows it,
+    /// and it is tried again by [`tick`](Self::tick) until it is written.
+    pub fn shortage(&self) -> Option<DiskError> {
+        self.writer.lock().shortage().cloned()
     }
 
     /// Whether ordinary entries are to be refused, so that the reserve lasts for those that make space.
@@ -542,10 +552,13 @@ impl Journal {
         self.committed().min(self.durable())
     }
 
-    /// Has the slot say how much is durable, so that the loss of all of it is noticed.
+    /// Has the slot say how much is durable, so that the loss of all of it is noticed. Where there is no space for that, it says what it
+    /// said before: the other copy stays as it is.
     fn note_durable(&self) {
-        if let Err(source) = self.save_slot(|_| {}) {
-            self.stop("write its slot", source);
+        match self.save_slot(|_| {}) {
+            Ok(_) => {}
+            Err(error) if error.is_shortage() => tracing::debug!(%error, "the slot is written later"),
+            Err(source) => drop(self.stop("write its slot", source)),
         }
     }
 
@@ -602,7 +615,7 @@ impl Journal {
     pub(crate) fn save_slot(
         &self,
         change: impl FnOnce(&mut HardState),
-    ) -> Result<HardState, crate::disk::DiskError> {
+    ) -> Result<HardState, DiskError> {
         let mut slots = self.slots.lock();
         let mut slot = slots.get();
         slot.committed = slot.committed.max(self.kept());
@@ -641,12 +654,13 @@ impl Journal {
         saved.map(drop).map_err(JournalError::disk("write its slot"))
     }
 
-    /// Drains, flushes and seals, so that the next start need not look for a torn tail. Nothing is appended after it. Blocking.
+    /// Drains, flushes and seals, so that the next start need not look for a torn tail. Nothing is appended after it. Blocking. A block
+    /// that waits for space is tried once more; if it finds none the journal stops, and the next start cuts it off.
     ///
     /// # Errors
     /// The journal has stopped.
     pub fn shutdown(&self) -> Result<(), Arc<StorageError>> {
-        self.writer.lock().close();
+        self.writer.lock().close(&self.parts);
         self.wait_until(|| {
             let mut writer = self.writer.lock();
             let done = writer.seal_or_flush(&self.parts);
@@ -658,19 +672,24 @@ impl Journal {
             (Sequence(writer.flight.last()), writer.is_sealed())
         };
         if sealed && self.durable() == last {
-            let saved = self.save_slot(|slot| slot.clean = last);
-            saved.map_err(|source| self.stop("write its slot", source))?;
+            match self.save_slot(|slot| slot.clean = last) {
+                Ok(_) => {}
+                Err(error) if error.is_shortage() => {
+                    tracing::warn!(%error, "no space to write that the journal was shut down: the next start looks for its end");
+                }
+                Err(source) => return Err(self.stop("write its slot", source)),
+            }
         }
         Ok(())
     }
 
-    pub(crate) fn stop(&self, doing: &'static str, source: crate::disk::DiskError) -> Arc<StorageError> {
+    pub(crate) fn stop(&self, doing: &'static str, source: DiskError) -> Arc<StorageError> {
         self.writer.lock().stop(&self.parts, doing, source)
     }
 
     /// Stops it for good because of what happened above it; reads of what is committed go on.
     pub fn abandon(&self, why: Arc<str>) {
-        self.stop("go on", crate::disk::DiskError::Abandoned { why });
+        self.stop("go on", DiskError::Abandoned { why });
     }
 
     /// Lets go of what was read from the disk beyond what the tail's budget leaves it.

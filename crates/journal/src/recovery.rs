@@ -83,6 +83,7 @@ pub(crate) fn recover(
     files.check_last(slot.segment)?;
     let (mut index, run, free) = arrange(&files, &tables)?;
     files.remove_short(disk, options.segment_bytes)?;
+    fill_holes(&files, &slots, options);
 
     let (mut torn, mut clean, mut ready) = (None, true, 0);
     let mut active = None;
@@ -143,6 +144,27 @@ fn open_files(
         files.sort_in(file, journal)?;
     }
     Ok(files)
+}
+
+/// Gives the files of a sparse copy their space, the last segments first: a write into one must not find that there is none.
+fn fill_holes(files: &Files, slots: &Slots, options: &JournalOptions) {
+    options.progress.begin("", "reserving space for files with holes", None);
+    let placed = files.placed.values().rev().map(|segment| &segment.file);
+    let segments = placed.chain(&files.raw).chain(&files.bad).map(|file| file.fill_holes(options.keep_free));
+    let (mut filled, mut lacking) = (0, Vec::new());
+    for result in std::iter::once(slots.fill_holes(0)).chain(segments) {
+        match result {
+            Ok(had_holes) => filled += u64::from(had_holes),
+            Err(error) => lacking.push(error),
+        }
+    }
+    if filled > 0 {
+        tracing::info!(files = filled, "files of the journal had holes, as a sparse copy has them: they have their space now");
+    }
+    if let Some(error) = lacking.first() {
+        let files = lacking.len();
+        tracing::warn!(files, %error, "files of the journal have holes, as a sparse copy has them: writes into them may find the disk full");
+    }
 }
 
 impl Files {

@@ -177,6 +177,11 @@ impl SegmentFile {
         self.disk.sync(self.id)
     }
 
+    /// Gives it the space that it has not; see [`Disk::fill_holes`].
+    pub(crate) fn fill_holes(&self, keep_free: u64) -> Result<bool, DiskError> {
+        self.disk.fill_holes(self.id, keep_free)
+    }
+
     /// Keeps its descriptor until it is let go.
     pub(crate) fn hold(&self) -> Result<(), DiskError> {
         self.disk.hold(self.id)

@@ -416,6 +416,11 @@ impl Slots {
         Ok(())
     }
 
+    /// Gives the file the space that it has not; see [`Disk::fill_holes`].
+    pub(crate) fn fill_holes(&self, keep_free: u64) -> Result<bool, DiskError> {
+        self.disk.fill_holes(self.file, keep_free)
+    }
+
     /// Has what is saved from now on be in a newer form: the version before that does not read it.
     pub(crate) fn raise(&mut self, form: SlotForm) {
         let version = match form {

@@ -18,6 +18,8 @@ use crate::walk::Chain;
 pub(crate) const SEAL_AFTER_MS: u64 = 100;
 /// How long a plain run may go without a flush, in milliseconds; ticks come a little late.
 pub(crate) const FLUSH_AFTER_MS: u64 = 900;
+/// How long a write waits that found no space before it is tried again, in milliseconds.
+pub(crate) const AGAIN_AFTER_MS: u64 = 500;
 
 /// What an append gives its caller.
 pub(crate) struct Appended {
@@ -33,6 +35,21 @@ enum Seal {
     /// A seal with this token is under way; blocks wait for it.
     Writing(u64),
     Sealed,
+}
+
+/// A write that has not been done. It is kept, so that the same bytes can be written to the same place again.
+#[derive(Debug)]
+struct Sent {
+    op: WriteOp,
+    try_: Try,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Try {
+    First,
+    /// It found no space, and is to be tried again.
+    Waits,
+    Again,
 }
 
 /// What a completion is for, in the low bits of its token.
@@ -55,6 +72,11 @@ pub(crate) struct Writer {
     seal: Seal,
     /// Blocks that wait for the seal.
     held: Vec<WriteOp>,
+    /// Blocks and seals that the disk was given and has not written.
+    sent: Vec<Sent>,
+    /// When those that found no space are tried again, and what the last of them was told.
+    again_at_ms: Option<u64>,
+    shortage: Option<DiskError>,
     now_ms: u64,
     /// Whether a block came since the last tick, and the tick that saw the last one.
     appended: bool,
@@ -78,6 +100,9 @@ impl Writer {
             tokens: 0,
             seal: if chain.sealed { Seal::Sealed } else { Seal::Open },
             held: Vec::new(),
+            sent: Vec::new(),
+            again_at_ms: None,
+            shortage: None,
             now_ms: 0,
             appended: false,
             idle_since_ms: 0,
@@ -96,12 +121,24 @@ impl Writer {
         *self = Self { tokens, now_ms, idle_since_ms: now_ms, ..Self::new(active, pos, chain, cuts) };
     }
 
-    pub(crate) fn pause(&mut self, paused: bool) {
+    pub(crate) fn pause(&mut self, parts: &Parts, paused: bool) {
         self.paused = paused;
+        self.try_again(parts);
     }
 
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, parts: &Parts) {
         self.closed = true;
+        self.try_again(parts);
+    }
+
+    /// Whether somebody waits for the end of all writes, who must not wait for space.
+    fn waits_no_longer(&self) -> bool {
+        self.closed || self.paused
+    }
+
+    /// What a write lacked that is yet to be done.
+    pub(crate) fn shortage(&self) -> Option<&DiskError> {
+        self.shortage.as_ref()
     }
 
     pub(crate) fn is_sealing(&self) -> bool {
@@ -220,7 +257,44 @@ impl Writer {
             return Ok(());
         }
         self.seal = Seal::Open;
-        parts.disk.submit(op).map_err(|error| self.stop(parts, "write", error))
+        self.submit(parts, op, Try::First)
+    }
+
+    fn submit(&mut self, parts: &Parts, op: WriteOp, try_: Try) -> Result<(), Arc<StorageError>> {
+        let submitted = parts.disk.submit(op.clone());
+        self.sent.push(Sent { op, try_ });
+        let at = self.sent.len() - 1;
+        submitted.or_else(|error| self.not_written(parts, at, error))
+    }
+
+    /// A write was not done, or in part. Where there was only too little space, the same bytes are to be written to the same place again:
+    /// nothing was promised of them, nor of any block behind them, and until they stand there in full nothing is.
+    fn not_written(&mut self, parts: &Parts, at: usize, error: DiskError) -> Result<(), Arc<StorageError>> {
+        if !error.is_shortage() || self.waits_no_longer() {
+            return Err(self.stop(parts, "write", error));
+        }
+        tracing::debug!(%error, "a write waits for space");
+        self.sent[at].try_ = Try::Waits;
+        self.again_at_ms.get_or_insert(self.now_ms + AGAIN_AFTER_MS);
+        self.shortage = Some(error);
+        Ok(())
+    }
+
+    /// Tries what found no space again, in the order of their places.
+    fn try_again(&mut self, parts: &Parts) {
+        self.again_at_ms = None;
+        if parts.stopped.get().is_some() {
+            return;
+        }
+        let (waiting, rest) = std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.try_ == Try::Waits);
+        self.sent = rest;
+        let mut waiting: Vec<Sent> = waiting;
+        waiting.sort_unstable_by_key(|sent| sent.op.token);
+        for sent in waiting {
+            if self.submit(parts, sent.op, Try::Again).is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes in a completion.
@@ -229,13 +303,24 @@ impl Writer {
             return;
         }
         let token = completion.token;
-        let kind = token & ((1 << KIND_BITS) - 1);
-        if let Err(error) = completion.result {
-            let doing = if kind == SYNC { "flush" } else { "write" };
-            self.stop(parts, doing, error);
-            return;
+        let at = self.sent.iter().position(|sent| sent.op.token == token);
+        match (completion.result, at) {
+            (Err(error), Some(at)) => {
+                // A stop is told of by itself.
+                let _ = self.not_written(parts, at, error);
+                return;
+            }
+            (Err(error), None) => {
+                self.stop(parts, "flush", error);
+                return;
+            }
+            (Ok(()), Some(at)) => drop(self.sent.swap_remove(at)),
+            (Ok(()), None) => {}
         }
-        match kind {
+        if self.sent.iter().all(|sent| sent.try_ == Try::First) {
+            self.shortage = None;
+        }
+        match token & ((1 << KIND_BITS) - 1) {
             BLOCK => self.flight.block_written(token),
             SYNC => self.flight.sync_done(token),
             _ => self.sealed(parts, token),
@@ -284,6 +369,9 @@ impl Writer {
         self.now_ms = self.now_ms.max(now_ms);
         if self.paused {
             return;
+        }
+        if self.again_at_ms.is_some_and(|at| at <= self.now_ms) {
+            self.try_again(parts);
         }
         if std::mem::take(&mut self.appended) {
             self.idle_since_ms = self.now_ms;
@@ -341,9 +429,8 @@ impl Writer {
         let op = WriteOp { token, file: self.active.file.id, pos, data: buf.freeze(), sync: true };
         (self.pos, self.prev_crc, self.seal) = (pos + STEP, crc, Seal::Writing(token));
         parts.counters.written(STEP);
-        if let Err(error) = parts.disk.submit(op) {
-            self.stop(parts, "seal", error);
-        }
+        // A stop is told of by itself.
+        let _ = self.submit(parts, op, Try::First);
     }
 
     /// Stops the journal for good.
@@ -354,6 +441,8 @@ impl Writer {
         source: DiskError,
     ) -> Arc<StorageError> {
         self.held.clear();
+        self.sent.clear();
+        self.shortage = None;
         let sequence = Sequence(self.flight.durable() + 1);
         let error = Arc::new(StorageError { doing, sequence, source });
         let error = parts.stopped.get_or_init(|| error).clone();

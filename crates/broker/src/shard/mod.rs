@@ -67,7 +67,7 @@ pub(crate) struct Shard {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) free: FreeSpace,
     clock: Arc<dyn Clock>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// Whether the last run ended in order.
     clean_start: bool,
     appends: AppendPath,

@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_bytes: u64,
     pub(crate) checkpoint_entries: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) keep_free: u64,
     pub(crate) recycle: bool,
 }
 

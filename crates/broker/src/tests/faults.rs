@@ -15,7 +15,7 @@ use sabir_model::{
     AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, ShardId, TopicConfig,
 };
 
-use super::rig::{append, batch, create, item, new_topic, read, soon, until, values};
+use super::rig::{append, batch, create, item, new_topic, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
 use crate::testing::Disks;
 use crate::{
@@ -44,6 +44,63 @@ async fn a_failed_write_stops_its_shard_and_no_other() {
     let stopped: Vec<bool> = broker.stats().shards.iter().map(|shard| shard.stopped).collect();
     assert_eq!(stopped, [false, true, false]);
     broker.shutdown();
+}
+
+/// A copy-on-write file system, or a sparse copy, may have no space for a write into a segment that is there.
+#[tokio::test]
+async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() {
+    keep_log();
+    let machine = Machine::new(21, 2, Seam::Solo);
+    let options = BrokerOptions { keep_free: 4321, ..machine.options() };
+    let broker = machine.try_open(options).unwrap();
+    let topic = create(&broker, "t", 2).await;
+    let of_shard = |shard: u32| topic.partitions.iter().find(|p| p.shard.0 == shard).unwrap().index;
+    let (full, good) = (of_shard(1), of_shard(2));
+    append(&broker, &topic, full, batch(&[b"before"], 1)).await.unwrap();
+    machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: true });
+    let mut waits = Box::pin(append(&broker, &topic, full, batch(&[b"waits"], 2)));
+    assert!(pending(&mut waits).await);
+    until(|| broker.stats().shards[1].full).await;
+    let refused = append(&broker, &topic, full, batch(&[b"x"], 3)).await;
+    assert_eq!(refused, Err(AppendError::Shard(ShardFailure::StorageFull)));
+    append(&broker, &topic, good, batch(&[b"fine"], 4)).await.unwrap();
+    let place = topic.partition(full).unwrap();
+    let mut deleted = Box::pin(broker.delete_records(&Caller::OPERATOR, place.shard, place.id, Offset(1)));
+    broker.inner.shards[1].journal.note_growth();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(pending(&mut waits).await && pending(&mut deleted).await);
+    assert_eq!(values(&read(&broker, &topic, full, 0, 1000).await.unwrap()), [(0, b"before".to_vec())]);
+    let told = |text: &str| logged(&[text, "shard=1 ", "free_bytes=", "disk"]).len();
+    until(|| logged(&["WARN", "the disk is full", "shard=1 ", "keep_free=4321", "no space left"]).len() == 1).await;
+
+    machine.disks[1].end_faults();
+    assert_eq!(soon(waits).await.unwrap().base_offset, Offset(1));
+    soon(deleted).await.unwrap();
+    until(|| !broker.stats().shards[1].full).await;
+    append(&broker, &topic, full, batch(&[b"after"], 5)).await.unwrap();
+    until(|| told("is not full any more") > 0).await;
+    assert!(broker.stats().shards.iter().all(|shard| !shard.stopped));
+    let machine = machine.crash(broker);
+    let broker = machine.open();
+    let fetched = read(&broker, &topic, full, 1, 1000).await.unwrap();
+    assert_eq!(values(&fetched), [(1, b"waits".to_vec()), (2, b"after".to_vec())]);
+    broker.shutdown();
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_the_journals_is_named_at_the_start() {
+    keep_log();
+    let machine = Machine::new(22, 1, Seam::Solo);
+    let told = || logged(&["WARN", "too little space is free for the journals", "keep_free=5432"]);
+    machine.disks.iter().for_each(|disk| disk.set_capacity(7 << 20));
+    let options = || BrokerOptions { keep_free: 5432, ..machine.options() };
+    machine.try_open(options()).unwrap().shutdown();
+    let lines = told();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("shards=2 segments=4 segment_bytes=2097152"), "{lines:?}");
+    machine.disks.iter().for_each(|disk| disk.set_capacity(64 << 20));
+    machine.try_open(options()).unwrap().shutdown();
+    assert_eq!(told().len(), 1);
 }
 
 /// A client need not wait for the answer to one change before it asks for the next, or may go and come again.

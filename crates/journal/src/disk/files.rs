@@ -198,6 +198,13 @@ impl Files {
         });
     }
 
+    /// Remembers it unless there was only too little space: then whoever wrote writes it again.
+    pub(super) fn fail_unless_short(&self, error: &DiskError) {
+        if !error.is_shortage() {
+            self.fail(error);
+        }
+    }
+
     fn find(&self, file: FileId) -> Result<Arc<OpenFile>, DiskError> {
         self.open.read().get(&file).cloned().ok_or(DiskError::NotOpen { file })
     }
@@ -413,7 +420,35 @@ impl Files {
     pub(super) fn sync_dir(&self) -> Result<(), DiskError> {
         self.check()?;
         let result = self.dir.sync_all().map_err(|e| io_error("sync", self.dir_path(), e));
-        result.inspect_err(|e| self.fail(e))
+        result.inspect_err(|e| self.fail_unless_short(e))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn fill_holes(&self, file: FileId, keep_free: u64) -> Result<bool, DiskError> {
+        use std::os::unix::fs::MetadataExt;
+        let handle = self.get(file)?;
+        let taken = || handle.file.metadata().map(|metadata| metadata.blocks() * 512);
+        let error = |e| handle.open.error("reserve space for", e);
+        let before = taken().map_err(error)?;
+        let len = handle.open.len.saturating_sub(before);
+        if len == 0 {
+            return Ok(false);
+        }
+        // Where there is too little, a file system may give away all that it has.
+        let free = self.free_bytes()?;
+        if free < len.saturating_add(keep_free) {
+            return Err(DiskError::KeptFree { path: handle.open.path(), len, free, keep_free });
+        }
+        match rustix::fs::fallocate(&handle.file, rustix::fs::FallocateFlags::empty(), 0, handle.open.len) {
+            Ok(()) => Ok(taken().map_err(error)? > before),
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+            Err(source) => Err(error(source.into())),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn fill_holes(&self, _file: FileId, _keep_free: u64) -> Result<bool, DiskError> {
+        Ok(false)
     }
 
     pub(super) fn len(&self, file: FileId) -> Result<u64, DiskError> {
@@ -469,7 +504,7 @@ impl Files {
     pub(super) fn sync(&self, file: FileId) -> Result<(), DiskError> {
         self.check()?;
         let handle = self.get(file)?;
-        handle.synced(handle.file.sync_data()).inspect_err(|e| self.fail(e))
+        handle.synced(handle.file.sync_data()).inspect_err(|e| self.fail_unless_short(e))
     }
 
     /// Makes writes to a file fail, as a device that has gone would.

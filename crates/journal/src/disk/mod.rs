@@ -27,6 +27,9 @@
 //! 7. **A failed disk stays failed.** After a submitted operation or a sync failed, what the caches below hold is unknown and a
 //!    later sync could answer success for bytes that were dropped. So every later write and sync answers
 //!    [`DiskError::Failed`] with the first cause; reads, lists and lengths go on. Only opening the directory anew clears it.
+//!    A write that finds [too little space](DiskError::is_shortage) fails nothing, nor does a blocking sync: its bytes may stand there in
+//!    part, and whoever still needs them writes all of them again. A submitted sync that finds too little fails the disk: the
+//!    writes that it was to cover have been answered.
 //! 8. **No submission is refused for depth**: what the device's queue does not take waits in memory. The caller bounds it.
 
 mod files;
@@ -135,7 +138,7 @@ pub enum DiskError {
         "no space for the {len} bytes of {path}: {free} are free, of which `keep_free` leaves {keep_free} to others"
     )]
     KeptFree {
-        /// The file that was to be created.
+        /// The file that was to be created, or has holes.
         path: String,
         /// What it takes, in bytes.
         len: u64,
@@ -243,6 +246,7 @@ pub(crate) fn limit_text(limit: &Option<u64>) -> String {
 
 impl DiskError {
     /// Whether there is too little of something that may be there again later: nothing has failed, and it is worth another try.
+    /// A write is cut short where the space ends; should there be another reason, the next try is told of it.
     pub fn is_shortage(&self) -> bool {
         matches!(
             self,
@@ -250,6 +254,7 @@ impl DiskError {
                 | Self::KeptFree { .. }
                 | Self::FileTooLarge { .. }
                 | Self::NoDescriptors { .. }
+                | Self::ShortWrite { .. }
         )
     }
 }
@@ -292,6 +297,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 
     /// The length of a file in bytes.
     fn len(&self, file: FileId) -> Result<u64, DiskError>;
+
+    /// Gives a file the space that it has not, where the file system can without writing and `keep_free` bytes are left: a sparse copy has
+    /// holes. It reads as before. Says whether it had any. Blocking.
+    fn fill_holes(&self, _file: FileId, _keep_free: u64) -> Result<bool, DiskError> {
+        Ok(false)
+    }
 
     /// Fills `buf` from `pos`, or fails; never partly. Blocking. Any alignment; whole sectors into memory aligned to
     /// [`SECTOR`] are read without a copy.
@@ -399,6 +410,9 @@ macro_rules! delegate_to_files {
         }
         fn len(&self, file: FileId) -> Result<u64, DiskError> {
             self.$($files).+.len(file)
+        }
+        fn fill_holes(&self, file: FileId, keep_free: u64) -> Result<bool, DiskError> {
+            self.$($files).+.fill_holes(file, keep_free)
         }
         fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
             self.$($files).+.read_at(file, pos, buf)

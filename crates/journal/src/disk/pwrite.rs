@@ -166,7 +166,7 @@ impl Shared {
     fn write(&self, op: &WriteOp, handle: &Handle) -> Result<(), DiskError> {
         self.files.check()?;
         let result = self.files.write_once(&handle.file, op.pos, &op.data);
-        handle.open.written(op.pos, op.data.len(), result).inspect_err(|e| self.files.fail(e))
+        handle.open.written(op.pos, op.data.len(), result).inspect_err(|e| self.files.fail_unless_short(e))
     }
 
     fn sync_unless_failed(&self, handle: &Handle) -> Result<(), DiskError> {
@@ -264,6 +264,39 @@ mod tests {
         let disk = PwriteDisk::open(dir.path()).unwrap();
         disk.keep_open(4);
         suite::few_descriptors(&disk, dir.path(), 4);
+    }
+
+    /// What a sparse copy of a journal has lost: its segments' space, those in use and those made ahead.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_journal_whose_files_have_holes_gets_their_space_when_it_is_opened() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let open = |keep_free| {
+            let disk = Arc::new(PwriteDisk::open(dir.path()).unwrap());
+            let options = crate::JournalOptions { segment_bytes: 1 << 20, keep_free, ..Default::default() };
+            crate::Journal::open(disk, sabir_base::buf::BufPool::new(1 << 20), options, None).unwrap().0
+        };
+        let journal = open(0);
+        journal.prepare().unwrap();
+        journal.shutdown().unwrap();
+        drop(journal);
+        let files = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let taken = || files().map(|path| path.metadata().unwrap().blocks() * 512).sum::<u64>();
+        let (before, bytes): (u64, Vec<Vec<u8>>) = (taken(), files().map(|path| std::fs::read(path).unwrap()).collect());
+        assert!(before >= 4 << 20, "{before}");
+        for (path, bytes) in files().zip(&bytes) {
+            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_len(used as u64).unwrap();
+            file.set_len(bytes.len() as u64).unwrap();
+        }
+        let sparse = taken();
+        assert!(sparse < 1 << 20, "{sparse}");
+        drop(open(u64::MAX / 2));
+        assert!(taken() < 1 << 20, "what is kept free stays free");
+        drop(open(0));
+        assert!(taken() >= before, "{} of {before}", taken());
     }
 
     #[test]

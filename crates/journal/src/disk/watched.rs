@@ -69,6 +69,10 @@ impl Disk for WatchedDisk {
         self.disk.len(file)
     }
 
+    fn fill_holes(&self, file: FileId, keep_free: u64) -> Result<bool, DiskError> {
+        self.under_way.during(|| self.disk.fill_holes(file, keep_free))
+    }
+
     fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
         self.disk.read_at(file, pos, buf)
     }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use sabir_model::{Durability, Sequence};
 
-use super::rig::Rig;
-use crate::Replicator;
+use super::rig::{Rig, options};
+use crate::{JournalOptions, Priority, Replicator};
 use crate::disk::Disk;
-use crate::disk::sim::{Fate, Fault, Injection, Op};
+use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
 
 #[test]
 fn one_write_in_flight_and_more_only_when_much_waits() {
@@ -140,19 +140,156 @@ fn a_failed_sync_commits_nothing_and_is_not_tried_again() {
 }
 
 #[test]
-fn each_kind_of_failed_write_stops_the_journal() {
-    for fault in [Fault::Io, Fault::Full, Fault::Short] {
+fn a_failed_write_stops_the_journal() {
+    let mut rig = Rig::new(8);
+    rig.append_all(1..=3);
+    rig.settle();
+    rig.disk.inject(Injection { op: Some(Op::Write), skip: 1, fault: Fault::Io, lasting: false });
+    rig.append_all(4..=6);
+    rig.settle();
+    assert!(rig.journal.stopped().is_some());
+    let committed = rig.committed();
+    assert!(committed.starts_with(&[1, 2, 3]) && committed.len() < 6, "{committed:?}");
+    let found = Rig::over(rig.disk.crash(), None).unwrap().all();
+    assert!(found.starts_with(&committed));
+}
+
+/// A rig whose blocks all go to one segment.
+fn roomy(seed: u64) -> Rig {
+    Rig::with(SimDisk::new(seed), JournalOptions { segment_bytes: 1 << 20, ..options() }, None).unwrap()
+}
+
+/// Blocks at a time and after the others, with and without a sync, on a disk that takes some writes and not others.
+#[test]
+fn a_write_that_finds_no_space_is_done_again_and_nothing_passes_it() {
+    for (seed, fault) in (0..40).flat_map(|seed| [(seed, Fault::Full), (seed, Fault::Short), (seed, Fault::NoDescriptors)]) {
+        let mut rig = roomy(seed);
+        rig.append_all(1..=3);
+        rig.settle();
+        let durability = if seed % 2 == 0 { Durability::Sync } else { Durability::Os };
+        let first_lasts = seed % 3 == 0;
+        rig.disk.inject(Injection { op: Some(Op::Write), skip: seed % 4, fault, lasting: first_lasts });
+        for id in 4..=12 {
+            rig.append(id, 3000, durability).unwrap();
+        }
+        rig.settle();
+        let (committed, refuses) = (rig.committed(), !rig.solo.admits(Priority::Ordinary));
+        assert_eq!(committed, (1..=committed.len() as u64).collect::<Vec<_>>());
+        assert!(committed.len() < 12 && refuses && rig.solo.admits(Priority::Reserve), "{seed} {fault:?}");
+        assert!(rig.journal.stopped().is_none() && rig.journal.shortage().is_some());
+        // A power cut now leaves what was acknowledged, in order, and the journal goes on behind it.
+        let mut found = Rig::over(rig.disk.crash_point().survive_all(Fate::Kept), None).unwrap();
+        let there = found.all();
+        assert!(there.starts_with(&committed), "{seed} {fault:?}: {there:?}");
+        assert_eq!(there, (1..=there.len() as u64).collect::<Vec<_>>());
+        found.append_all([100]);
+        found.settle();
+        let again = Rig::over(found.disk.crash(), None).unwrap().all();
+        assert_eq!((again.len(), again.last()), (there.len() + 1, Some(&100)), "what stood behind is cut off");
+
+        rig.tick(100);
+        rig.settle();
+        assert_eq!(rig.committed(), committed, "it is not tried at every moment");
+        // What makes space may still come.
+        rig.append(13, 100, Durability::Sync).unwrap();
+        rig.settle();
+        for _ in 0..3 {
+            rig.tick(500);
+            rig.settle();
+        }
+        assert_eq!(rig.committed().len() < 13, first_lasts, "{seed} {fault:?}");
+        rig.disk.end_faults();
+        rig.tick(500);
+        rig.settle();
+        assert_eq!(rig.committed(), (1..=13).collect::<Vec<_>>(), "{seed} {fault:?}");
+        assert!(rig.solo.admits(Priority::Ordinary) && rig.journal.shortage().is_none());
+        rig.append_all(14..=20);
+        rig.seal();
+        rig.journal.shutdown().unwrap();
+        assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all(), (1..=20).collect::<Vec<_>>());
+    }
+}
+
+/// No seal, flush or checkpoint says more than what is written.
+#[test]
+fn a_crash_at_any_moment_while_writes_find_no_space() {
+    let mut rig = roomy(8);
+    rig.append_all(1..=2);
+    rig.settle();
+    rig.disk.record();
+    // How many no power cut takes any more, from which operation on.
+    let mut finals = Vec::new();
+    for round in 0..4 {
+        rig.disk.inject(Injection { op: Some(Op::Write), skip: 1, fault: Fault::Full, lasting: round % 2 == 0 });
+        for id in 0..3 {
+            let durability = if id == 1 { Durability::Os } else { Durability::Sync };
+            rig.append(3 + round * 3 + id, 500, durability).unwrap();
+        }
+        rig.settle();
+        rig.tick(600);
+        rig.settle();
+        finals.push((rig.journal.durable().0, rig.disk.operations()));
+        rig.disk.end_faults();
+        rig.tick(600);
+        rig.seal();
+        finals.push((rig.journal.durable().0, rig.disk.operations()));
+    }
+    assert_eq!(rig.committed().len(), 14);
+    assert!(finals.iter().any(|(durable, _)| durable % 3 != 2), "{finals:?}");
+    for point in rig.disk.recorded() {
+        for fates in point.subsets(8).into_iter().chain([point.fates_of(3)]) {
+            let found = Rig::over(point.survive(&fates), None).unwrap().all();
+            let kept = finals.iter().rev().find(|(_, at)| *at <= point.operations()).map_or(2, |(durable, _)| *durable);
+            assert!(found.len() as u64 >= kept, "{found:?} of {kept}");
+            assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_no_space() {
+    let mut rig = Rig::new(8);
+    rig.append_all(1..=2);
+    rig.settle();
+    rig.disk.inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: true });
+    rig.append_all(3..=4);
+    rig.settle();
+    assert!(rig.journal.shutdown().unwrap_err().source.is_shortage());
+    rig.disk.end_faults();
+    let mut rig = Rig::over(rig.disk.crash(), None).unwrap();
+    let found = rig.all();
+    assert!(found == [1, 2] || found == [1, 2, 3], "{found:?}");
+    // The next one finds the space.
+    rig.disk.inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: false });
+    rig.append_all([9]);
+    rig.settle();
+    rig.journal.shutdown().unwrap();
+    assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all().last(), Some(&9));
+}
+
+/// Whatever the slot has no space for, it says later; what it said stays.
+#[test]
+fn a_slot_that_finds_no_space_is_written_later() {
+    for (op, skip) in [(Op::Write, 0), (Op::Sync, 0)] {
         let mut rig = Rig::new(8);
         rig.append_all(1..=3);
         rig.settle();
-        rig.disk.inject(Injection { op: Some(Op::Write), skip: 1, fault, lasting: false });
-        rig.append_all(4..=6);
+        rig.journal.note_growth();
+        rig.append_all(4..=5);
         rig.settle();
-        assert!(rig.journal.stopped().is_some(), "{fault:?}");
-        let committed = rig.committed();
-        assert!(committed.starts_with(&[1, 2, 3]) && committed.len() < 6, "{fault:?}: {committed:?}");
-        let found = Rig::over(rig.disk.crash(), None).unwrap().all();
-        assert!(found.starts_with(&committed), "{fault:?}");
+        rig.disk.inject(Injection { op: Some(op), skip, fault: Fault::Full, lasting: true });
+        for _ in 0..3 {
+            rig.journal.note_growth();
+        }
+        assert!(rig.journal.stopped().is_none(), "{op:?}");
+        assert_eq!(Rig::over(rig.disk.crash_point().survive_all(Fate::Lost), None).unwrap().all().len(), 5);
+        rig.disk.end_faults();
+        rig.journal.note_growth();
+        rig.append_all(6..=6);
+        rig.settle();
+        assert_eq!(rig.committed().len(), 6);
+        rig.journal.shutdown().unwrap();
+        assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all().len(), 6);
     }
 }
 

@@ -367,11 +367,14 @@ impl Inner {
         }
         let chosen = ready[state.rng.below(ready.len() as u64) as usize];
         let InFlight { token, inode, action } = state.in_flight.remove(chosen);
+        let op = action.op();
         let result = self.check().and_then(|()| match action {
             Action::Write { pos, data, sync } => self.write(inode, pos, data, sync),
             Action::Sync { completed } => self.sync(inode, completed),
         });
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && (op == Op::Sync || !error.is_shortage())
+        {
             self.fail(error);
         }
         self.state.done.push(Completion { token, result });
@@ -483,7 +486,9 @@ impl Disk for SimDisk {
         let mut inner = self.thawed();
         inner.check()?;
         if let Err(error) = inner.attempt(Op::SyncDir, "the directory") {
-            inner.fail(&error);
+            if !error.is_shortage() {
+                inner.fail(&error);
+            }
             return Err(error);
         }
         inner.state.durable_names = inner.state.names.clone();
@@ -530,7 +535,9 @@ impl Disk for SimDisk {
         let no = inner.state.inode_no(file)?;
         let completed = inner.state.completed;
         let result = inner.sync(no, completed);
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !error.is_shortage()
+        {
             inner.fail(error);
         }
         inner.note();
