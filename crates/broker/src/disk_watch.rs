@@ -1,13 +1,13 @@
 //! What is looked at on the side, since a file system that hangs takes along the thread that asks it: the space that is free, and whether the
 //! disks answer.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sabir_journal::{Journal, Priority};
 use sabir_journal::disk::{Disk, DiskError};
+use sabir_journal::{Journal, Priority};
 use tracing::{info, warn};
 
 use crate::shard::Shard;
@@ -117,7 +117,9 @@ pub(crate) fn tell_need(shards: &[Arc<Shard>]) {
         segments * shard.settings.segment_bytes
     };
     let lacking: u64 = shards.iter().map(|shard| lacking(shard)).sum();
-    let Some((free_bytes, first)) = shards.first().and_then(|shard| Some((shard.free.get()?, shard))) else { return };
+    let Some((free_bytes, first)) = shards.first().and_then(|shard| Some((shard.free.get()?, shard))) else {
+        return;
+    };
     let needed_bytes = lacking.saturating_add(first.settings.keep_free);
     if lacking > 0 && free_bytes < needed_bytes {
         let (segment_bytes, keep_free) = (first.settings.segment_bytes, first.settings.keep_free);

@@ -612,10 +612,7 @@ impl Journal {
     }
 
     /// Changes the slot and makes it durable. What it says is committed is always durable too.
-    pub(crate) fn save_slot(
-        &self,
-        change: impl FnOnce(&mut HardState),
-    ) -> Result<HardState, DiskError> {
+    pub(crate) fn save_slot(&self, change: impl FnOnce(&mut HardState)) -> Result<HardState, DiskError> {
         let mut slots = self.slots.lock();
         let mut slot = slots.get();
         slot.committed = slot.committed.max(self.kept());

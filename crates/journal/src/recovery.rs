@@ -159,7 +159,10 @@ fn fill_holes(files: &Files, slots: &Slots, options: &JournalOptions) {
         }
     }
     if filled > 0 {
-        tracing::info!(files = filled, "files of the journal had holes, as a sparse copy has them: they have their space now");
+        tracing::info!(
+            files = filled,
+            "files of the journal had holes, as a sparse copy has them: they have their space now"
+        );
     }
     if let Some(error) = lacking.first() {
         let files = lacking.len();

@@ -286,7 +286,8 @@ impl Writer {
         if parts.stopped.get().is_some() {
             return;
         }
-        let (waiting, rest) = std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.try_ == Try::Waits);
+        let (waiting, rest) =
+            std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.try_ == Try::Waits);
         self.sent = rest;
         let mut waiting: Vec<Sent> = waiting;
         waiting.sort_unstable_by_key(|sent| sent.op.token);

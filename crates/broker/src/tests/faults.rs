@@ -71,7 +71,8 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     assert!(pending(&mut waits).await && pending(&mut deleted).await);
     assert_eq!(values(&read(&broker, &topic, full, 0, 1000).await.unwrap()), [(0, b"before".to_vec())]);
     let told = |text: &str| logged(&[text, "shard=1 ", "free_bytes=", "disk"]).len();
-    until(|| logged(&["WARN", "the disk is full", "shard=1 ", "keep_free=4321", "no space left"]).len() == 1).await;
+    until(|| logged(&["WARN", "the disk is full", "shard=1 ", "keep_free=4321", "no space left"]).len() == 1)
+        .await;
 
     machine.disks[1].end_faults();
     assert_eq!(soon(waits).await.unwrap().base_offset, Offset(1));

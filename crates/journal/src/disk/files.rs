@@ -95,12 +95,16 @@ impl OpenFile {
         }
     }
 
+    /// Whether there are writes that a sync is still to make durable, beside those that do so themselves.
+    pub(super) fn awaits_sync(&self) -> bool {
+        self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire)
+    }
+
     /// Takes the descriptor away, if no operation needs that very one. A write that no sync followed keeps it: what became of such a
     /// write is told on the descriptor it went through.
     fn take_idle(&self) -> Option<Arc<File>> {
         let mut slot = self.descriptor.try_lock()?;
-        let unsynced = self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire);
-        let needed = unsynced || self.holders.load(Ordering::Acquire) > 0;
+        let needed = self.awaits_sync() || self.holders.load(Ordering::Acquire) > 0;
         if needed || slot.as_ref().is_some_and(|file| Arc::strong_count(file) > 1) {
             return None;
         }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use sabir_model::{Durability, Sequence};
 
 use super::rig::{Rig, options};
-use crate::{JournalOptions, Priority, Replicator};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
+use crate::{JournalOptions, Priority, Replicator};
 
 #[test]
 fn one_write_in_flight_and_more_only_when_much_waits() {
@@ -162,7 +162,9 @@ fn roomy(seed: u64) -> Rig {
 /// Blocks at a time and after the others, with and without a sync, on a disk that takes some writes and not others.
 #[test]
 fn a_write_that_finds_no_space_is_done_again_and_nothing_passes_it() {
-    for (seed, fault) in (0..40).flat_map(|seed| [(seed, Fault::Full), (seed, Fault::Short), (seed, Fault::NoDescriptors)]) {
+    for (seed, fault) in
+        (0..40).flat_map(|seed| [(seed, Fault::Full), (seed, Fault::Short), (seed, Fault::NoDescriptors)])
+    {
         let mut rig = roomy(seed);
         rig.append_all(1..=3);
         rig.settle();
@@ -185,7 +187,11 @@ fn a_write_that_finds_no_space_is_done_again_and_nothing_passes_it() {
         found.append_all([100]);
         found.settle();
         let again = Rig::over(found.disk.crash(), None).unwrap().all();
-        assert_eq!((again.len(), again.last()), (there.len() + 1, Some(&100)), "what stood behind is cut off");
+        assert_eq!(
+            (again.len(), again.last()),
+            (there.len() + 1, Some(&100)),
+            "what stood behind is cut off"
+        );
 
         rig.tick(100);
         rig.settle();
@@ -220,7 +226,12 @@ fn a_crash_at_any_moment_while_writes_find_no_space() {
     // How many no power cut takes any more, from which operation on.
     let mut finals = Vec::new();
     for round in 0..4 {
-        rig.disk.inject(Injection { op: Some(Op::Write), skip: 1, fault: Fault::Full, lasting: round % 2 == 0 });
+        rig.disk.inject(Injection {
+            op: Some(Op::Write),
+            skip: 1,
+            fault: Fault::Full,
+            lasting: round % 2 == 0,
+        });
         for id in 0..3 {
             let durability = if id == 1 { Durability::Os } else { Durability::Sync };
             rig.append(3 + round * 3 + id, 500, durability).unwrap();
@@ -239,7 +250,11 @@ fn a_crash_at_any_moment_while_writes_find_no_space() {
     for point in rig.disk.recorded() {
         for fates in point.subsets(8).into_iter().chain([point.fates_of(3)]) {
             let found = Rig::over(point.survive(&fates), None).unwrap().all();
-            let kept = finals.iter().rev().find(|(_, at)| *at <= point.operations()).map_or(2, |(durable, _)| *durable);
+            let kept = finals
+                .iter()
+                .rev()
+                .find(|(_, at)| *at <= point.operations())
+                .map_or(2, |(durable, _)| *durable);
             assert!(found.len() as u64 >= kept, "{found:?} of {kept}");
             assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
         }
