@@ -3,6 +3,7 @@
 //! Each place that contains one says what becomes of what it may have left half changed; `docs/adr/0005-panics.md` lists them. The
 //! panic hook has reported it by the time a containing call returns.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -12,6 +13,24 @@ use std::task::Poll;
 pub fn contain<T>(work: impl FnOnce() -> T) -> Option<T> {
     // What a panic carries is text, for the hook; it is not needed any more.
     catch_unwind(AssertUnwindSafe(work)).map_err(drop).ok()
+}
+
+thread_local! {
+    static ON_DAMAGED_DATA: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work of a library's on data that may be damaged, which it answers with a panic: `None` then. The hook is told that it is no
+/// defect by [`is_on_damaged_data`].
+pub fn contain_damage<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let before = ON_DAMAGED_DATA.replace(true);
+    let done = contain(work);
+    ON_DAMAGED_DATA.set(before);
+    done
+}
+
+/// Whether what this thread does is done by [`contain_damage`].
+pub fn is_on_damaged_data() -> bool {
+    ON_DAMAGED_DATA.get()
 }
 
 /// Runs a future to its end; `None` if it panicked, after which it is not polled again.
@@ -47,6 +66,13 @@ mod tests {
     fn a_panic_is_nothing_and_all_else_comes_through() {
         assert_eq!(contain(|| 7), Some(7));
         assert_eq!(contain(|| -> u8 { panic!("on purpose") }), None);
+    }
+
+    #[test]
+    fn it_is_known_of_a_panic_that_damaged_data_causes_it() {
+        assert_eq!(contain_damage(is_on_damaged_data), Some(true));
+        assert_eq!(contain_damage(|| -> u8 { panic!("on purpose") }), None);
+        assert!(!is_on_damaged_data());
     }
 
     #[test]

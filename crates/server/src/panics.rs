@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
+use sabir_base::panics::is_on_damaged_data;
 
 /// Since the start of the process.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -16,6 +17,12 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) fn report() {
     let last = Mutex::new(None);
     std::panic::set_hook(Box::new(move |info| {
+        if is_on_damaged_data() {
+            // Who has it done says whose data it is.
+            let place = info.location().map(ToString::to_string);
+            tracing::debug!(place, what = info.payload_as_str(), "damaged data");
+            return;
+        }
         let count = PANICS.fetch_add(1, Relaxed) + 1;
         if is_due(&last) {
             log(info, count);
@@ -56,6 +63,9 @@ mod tests {
         keep_log();
         report();
         let before = PANICS.load(Relaxed);
+        let damaged = || -> u8 { panic!("the data's fault") };
+        assert_eq!(sabir_base::panics::contain_damage(damaged), None);
+        assert_eq!(logged(&["ERROR", "the data's fault"]).len(), 0);
         for _ in 0..5 {
             let thread = std::thread::Builder::new().name("panics".into());
             let panicked = thread.spawn(|| panic!("to be logged")).unwrap().join();

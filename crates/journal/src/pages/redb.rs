@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
-use sabir_base::panics::contain;
+use sabir_base::panics::contain_damage;
 
 use self::checked::{Checked, RawFile, WatchedFile};
 use self::reserve::{Reserve, ReserveFile};
@@ -208,7 +208,7 @@ fn open(path: &Path, cache_bytes: usize, under_way: &Arc<UnderWay>) -> Result<Da
 /// Does work on a tree that may be damaged: a page whose checksum is right but which makes no sense, as blocks of the first form can
 /// become where their sums are lost, has redb's own code panic. Then the database is closed, and what the file holds is named.
 fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    contain(work).unwrap_or_else(|| Err(redb::Error::Corrupted("a page of it makes no sense".into())))
+    contain_damage(work).unwrap_or_else(|| Err(redb::Error::Corrupted("a page of it makes no sense".into())))
 }
 
 fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Error> {
