@@ -246,7 +246,6 @@ fn a_crash_at_any_moment_while_writes_find_no_space() {
         finals.push((rig.journal.durable().0, rig.disk.operations()));
     }
     assert_eq!(rig.committed().len(), 14);
-    assert!(finals.iter().any(|(durable, _)| durable % 3 != 2), "{finals:?}");
     for point in rig.disk.recorded() {
         for fates in point.subsets(8).into_iter().chain([point.fates_of(3)]) {
             let found = Rig::over(point.survive(&fates), None).unwrap().all();
@@ -273,7 +272,8 @@ fn the_end_of_a_run_waits_for_no_space() {
     rig.disk.end_faults();
     let mut rig = Rig::over(rig.disk.crash(), None).unwrap();
     let found = rig.all();
-    assert!(found == [1, 2] || found == [1, 2, 3], "{found:?}");
+    // What was told to have found no space may stand there all the same.
+    assert!([1, 2, 3, 4].starts_with(&found) && found.len() >= 2, "{found:?}");
     // The next one finds the space.
     rig.disk.inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: false });
     rig.append_all([9]);
