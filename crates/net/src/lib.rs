@@ -13,6 +13,7 @@ mod listener;
 mod memory;
 mod net;
 mod registry;
+mod run_queue;
 mod stream;
 mod threads;
 mod workers;

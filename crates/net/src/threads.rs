@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::LocalBoxFuture;
+use crate::run_queue;
 
 /// What an I/O thread watches for another part of the process: whenever `fd` becomes readable, `drive` is called. It must not block.
 pub struct Watched {
@@ -89,6 +90,7 @@ impl IoThread {
 
 async fn work(watched: Vec<Watched>, mut queue: UnboundedReceiver<Job>, stop: CancellationToken) {
     tokio::task::spawn_local(wake::dispatch());
+    tokio::task::spawn_local(run_queue::run());
     for one in watched {
         tokio::task::spawn_local(watch(one));
     }

@@ -124,6 +124,74 @@ fn a_session_gets_the_turn_it_asks_for_once_and_the_thread_does_not_spin() {
     stream.read_exact(&mut [0]).unwrap();
 }
 
+/// Echoes what comes; of a client that sends `g` it has more to do than a turn takes, for ever.
+struct Greedy {
+    turns: Arc<AtomicUsize>,
+    greedy: bool,
+}
+
+impl Session for Greedy {
+    type Push = Infallible;
+
+    fn pushed(&mut self, push: Infallible, _: &mut Io) -> Result<(), Ending> {
+        match push {}
+    }
+
+    fn advance(&mut self, io: &mut Io, _: &mut Context<'_>) -> Result<bool, Ending> {
+        let bytes = io.input.bytes.split().freeze();
+        self.greedy |= bytes.starts_with(b"g");
+        let moved = self.greedy || !bytes.is_empty();
+        io.output.push(bytes);
+        if self.greedy {
+            self.turns.fetch_add(1, SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(moved)
+    }
+
+    fn appetite(&self, _: &Io) -> Appetite {
+        Appetite::All
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Working
+    }
+
+    fn patience(&self, _: &Limits) -> Patience {
+        Patience { hello: None, idle: None, silence: None }
+    }
+
+    fn client(&self) -> &str {
+        "greedy"
+    }
+}
+
+#[test]
+fn what_others_ask_does_not_wait_for_all_who_have_more_to_do() {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let (_net, address) =
+        serve(NetOptions::default(), move || Greedy { turns: counted.clone(), greedy: false });
+    let mut other = connect(address);
+    let mut echo = || {
+        other.write_all(b"a").unwrap();
+        other.read_exact(&mut [0]).unwrap();
+    };
+    echo();
+    let greedy: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(b"g").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            stream
+        })
+        .collect();
+    let before = turns.load(SeqCst);
+    (0..10).for_each(|_| echo());
+    let turned = turns.load(SeqCst) - before;
+    assert!(turned <= 100, "{turned} turns of {} others in ten steps", greedy.len());
+}
+
 /// Echoes what comes, once it is not kept from it until its turn is over.
 struct KeptOnce(bool);
 

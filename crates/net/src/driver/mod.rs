@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
@@ -30,6 +30,7 @@ pub use self::output::Output;
 pub use self::session::{Appetite, Closing, Session, Standing};
 use crate::connection::{Connection, Limits};
 use crate::memory::Waiting;
+use crate::run_queue::NextTurn;
 
 /// Bytes read in one turn, so that one busy connection does not hold up its thread.
 const TURN: usize = 1024 * 1024;
@@ -115,13 +116,6 @@ pub async fn drive<S: Session>(connection: Connection, session: S, counters: Arc
     }
 }
 
-/// Has the task polled again when the thread has looked at its sockets. One that merely wakes itself is polled some sixty times before
-/// that.
-fn go_on_later(cx: &mut Context<'_>) {
-    let pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
-    debug_assert!(pending.is_pending(), "it yields once");
-}
-
 /// A session's outbox, which takes nothing any more once this is dropped.
 struct Attended<P>(Arc<Outbox<P>>);
 
@@ -146,6 +140,8 @@ struct Driver<S: Session> {
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The frame under way waits for memory.
     memory: Option<Waiting>,
+    /// It has had its turn, and has no other one before.
+    next_turn: Option<NextTurn>,
     timer: Pin<Box<Sleep>>,
     /// When it was looked last whether a client is still there whose bytes are not read, and whether it sends no more.
     looked: Instant,
@@ -188,6 +184,7 @@ impl<S: Session> Driver<S> {
             counters,
             closing: Box::pin(connection.closing.clone().cancelled_owned()),
             memory: None,
+            next_turn: None,
             timer: Box::pin(tokio::time::sleep_until(now + connection.limits.idle_timeout)),
             connection,
             looked: now,
@@ -209,6 +206,10 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(turn) = &mut self.next_turn {
+            ready!(Pin::new(turn).poll(cx));
+            self.next_turn = None;
+        }
         loop {
             match self.turn(cx).unwrap_or_else(Poll::Ready) {
                 Poll::Pending => return Poll::Pending,
@@ -268,7 +269,7 @@ impl<S: Session> Driver<S> {
                 break;
             }
             if left == 0 || over {
-                go_on_later(cx);
+                self.go_on_later(cx);
                 return Ok(Poll::Pending);
             }
         }
@@ -276,6 +277,14 @@ impl<S: Session> Driver<S> {
             Some(ending) => Ok(Poll::Ready(ending)),
             None => self.check_time(cx),
         }
+    }
+
+    /// Has another turn behind those that are ready now, and no other one before.
+    fn go_on_later(&mut self, cx: &mut Context<'_>) {
+        let mut turn = NextTurn::default();
+        let pending = Pin::new(&mut turn).poll(cx);
+        debug_assert!(pending.is_pending(), "it waits once");
+        self.next_turn = Some(turn);
     }
 
     /// Has those who leave something, or want the connection closed, wake this task.
@@ -435,7 +444,7 @@ impl<S: Session> Driver<S> {
             self.timer.as_mut().reset(until);
         }
         if self.timer.as_mut().poll(cx).is_ready() {
-            go_on_later(cx);
+            self.go_on_later(cx);
         }
         Ok(Poll::Pending)
     }
