@@ -210,7 +210,7 @@ impl FrameMemory {
     }
 
     /// Room for `bytes`, if at least half of all is left beside them.
-    pub(crate) fn try_take_of_plenty(&self, bytes: usize) -> Option<Grant> {
+    pub fn try_take_of_plenty(&self, bytes: usize) -> Option<Grant> {
         let taken = self.shared.try_add(bytes, self.total() / 2);
         taken.then(|| Grant { shared: self.shared.clone(), bytes, part: MemoryPart::Common })
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use sabir_broker::{Broker, Slice};
 use sabir_model::batch::{
     BatchBuilder, BatchError, BatchHeader, Compression, RecordView, patch_leader_epoch, records, split,
@@ -16,7 +16,7 @@ use sabir_model::{FrontendNo, LeaderEpoch, Offset};
 use crate::converter::{NativeRecord, from_message};
 
 /// Bytes that the records of a batch may decompress to.
-const MOST_RECORDS: usize = 512 << 20;
+pub(super) const MOST_RECORDS: usize = 512 << 20;
 
 /// Whether a slice cannot be given as it is: `settled` are ranges in order.
 pub(super) fn is_needed(slice: &Slice, settled: &[Range<Offset>]) -> bool {
@@ -33,23 +33,38 @@ pub(super) struct Rebuilt<'a> {
     rest: Bytes,
 }
 
+/// The records of the next batch decompress to more than there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
 impl<'a> Rebuilt<'a> {
     pub(super) fn new(broker: &'a Broker, slice: &Slice, settled: &'a [Range<Offset>]) -> Self {
         Self { broker, origin: slice.origin, settled, rest: slice.joined() }
     }
-}
 
-impl Iterator for Rebuilt<'_> {
-    type Item = Bytes;
+    /// Whether no batch is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.rest.is_empty()
+    }
 
-    fn next(&mut self) -> Option<Bytes> {
-        let (header, len) = match split(&self.rest).next()? {
-            Ok((header, batch)) => (header, batch.len()),
-            Err(_) => return Some(std::mem::take(&mut self.rest)),
+    /// The next batch; `None` behind the last. It may be larger than `most` bytes by what its records take as Kafka's.
+    ///
+    /// # Errors
+    /// Its records take more than `most` bytes, and it is the next one still.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Bytes>, NoRoom> {
+        let (header, len) = match split(&self.rest).next() {
+            Some(Ok((header, batch))) => (header, batch.len()),
+            Some(Err(_)) => return Ok(Some(std::mem::take(&mut self.rest))),
+            None => return Ok(None),
         };
-        let stored = self.rest.split_to(len);
-        let rebuilt = rebuild(self.broker, self.origin, &header, &stored, self.settled);
-        Some(rebuilt.ok().flatten().unwrap_or(stored))
+        let stored = self.rest.slice(..len);
+        let most = most.min(MOST_RECORDS);
+        let rebuilt = match rebuild(self.broker, self.origin, &header, &stored, self.settled, most) {
+            Err(BatchError::TooLarge { .. }) if most < MOST_RECORDS => return Err(NoRoom),
+            rebuilt => rebuilt.ok().flatten(),
+        };
+        self.rest.advance(len);
+        Ok(Some(rebuilt.unwrap_or(stored)))
     }
 }
 
@@ -60,13 +75,14 @@ fn rebuild(
     header: &BatchHeader,
     bytes: &[u8],
     settled: &[Range<Offset>],
+    most: usize,
 ) -> Result<Option<Bytes>, BatchError> {
     let covered = header.base_offset..behind(header.last_offset());
     let settled = overlapping(settled, &covered);
     if origin == FrontendNo::NONE && settled.is_empty() {
         return Ok(None);
     }
-    let records = records(bytes, MOST_RECORDS)?;
+    let records = records(bytes, most)?;
     let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
     let mut builder =
         BatchBuilder::new(Compression::None).base_offset(header.base_offset).producer(id, epoch, sequence);

@@ -273,3 +273,57 @@ async fn a_request_of_usual_size_is_answered_whatever_waits_or_trickles_beside_i
     assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
     assert!(rig.dropped("slow_writer") >= 15, "{} that kept memory", rig.dropped("slow_writer"));
 }
+
+#[tokio::test]
+async fn fetches_that_wait_have_memory_or_are_answered_at_once() {
+    const TOTAL: usize = 1 << 20;
+    let rig = with_memory(TOTAL);
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut other = rig.raw().await;
+    other.topic("t", 100).await;
+    let wanted = |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() };
+    let fetch = |partitions| FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: (0..partitions).map(wanted).collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let (mut waiting, mut answered) = (Vec::new(), 0);
+    for _ in 0..150 {
+        let mut raw = rig.raw().await;
+        raw.send(12, &fetch(100)).await;
+        if tokio::time::timeout(Duration::from_millis(100), raw.stream.readable()).await.is_ok() {
+            let frame = raw.receive_frame().await;
+            assert!(frame.len() > 1000, "all partitions are answered: {} bytes", frame.len());
+            answered += 1;
+        } else {
+            waiting.push(raw);
+        }
+        if answered == 20 {
+            break;
+        }
+    }
+    assert!(waiting.len() >= 20 && answered == 20, "{} wait, {answered} are answered", waiting.len());
+    let held = memory.granted() + memory.granted_little();
+    assert!((TOTAL / 4..TOTAL).contains(&held), "{held} bytes are held");
+    // What takes next to nothing waits all the same.
+    let mut small = rig.raw().await;
+    small.send(12, &fetch(1)).await;
+    tokio::time::timeout(Duration::from_millis(100), small.stream.readable()).await.expect_err("it waits");
+    other.put("t", 0, &["a"]).await;
+    small.receive_frame().await;
+    for raw in &mut waiting {
+        raw.receive_frame().await;
+    }
+    let began = Instant::now();
+    while memory.granted() + memory.granted_little() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are kept", memory.granted());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -8,9 +8,11 @@ use sabir_broker::queue::QueueTarget;
 use sabir_broker::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, NewTopic, Topic};
 use sabir_frontend::Protocol;
 use sabir_kafka::Kafka;
+use sabir_kafka::wire::RecordData;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split, verify_crc};
 use sabir_model::{FrontendNo, Message, QueueConfig, TopicConfig};
+use sabir_net::NetOptions;
 
 use crate::rig::{Raw, Rig, Setup};
 
@@ -27,7 +29,12 @@ fn message_of(record: &RecordView<'_>) -> Message {
 }
 
 fn rig() -> Rig {
+    with_memory(NetOptions::default().frame_memory)
+}
+
+fn with_memory(frame_memory: usize) -> Rig {
     Rig::with(Setup {
+        net: NetOptions { io_threads: 2, frame_memory, ..NetOptions::default() },
         options: |options: &mut BrokerOptions| {
             options.front_ends = vec![Kafka.name(), OTHER];
             options.converters = vec![Converter {
@@ -42,8 +49,8 @@ fn rig() -> Rig {
     })
 }
 
-async fn made(broker: &Broker, config: TopicConfig) -> Arc<Topic> {
-    let new = NewTopic { name: "t".into(), partitions: 1, config, internal: false, unlike: false };
+async fn made(broker: &Broker, partitions: u32, config: TopicConfig) -> Arc<Topic> {
+    let new = NewTopic { name: "t".into(), partitions, config, internal: false, unlike: false };
     broker.create_topics(&Caller::front_end(OTHER), vec![new]).await.remove(0).unwrap()
 }
 
@@ -64,6 +71,85 @@ async fn append(broker: &Broker, topic: &Arc<Topic>, origin: FrontendNo, bodies:
     let appending = broker.append(vec![target.append(batch).unwrap()]);
     broker.flush();
     appending.await.remove(0).unwrap();
+}
+
+/// Has the other front end append a message of so many bytes that takes next to nothing compressed.
+async fn append_large(broker: &Broker, topic: &Arc<Topic>, partition: i32, bytes: usize) {
+    let caller = Caller::front_end(OTHER);
+    let target = AppendTarget::new(&caller, topic, partition, AppendAcks::InSync, topic.made_by).unwrap();
+    let mut batch = BatchBuilder::new(Compression::Zstd);
+    batch.push(0, None, None, &[(b"body", Some(&vec![b'x'; bytes]))]);
+    let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
+    let appending = broker.append(vec![target.append(batch).unwrap()]);
+    broker.flush();
+    appending.await.remove(0).unwrap();
+}
+
+/// What each of the partitions gives within these bounds: bytes and batches.
+async fn sizes(raw: &mut Raw, partitions: i32, from: i64, each: i32, max_bytes: i32) -> Vec<(usize, usize)> {
+    let wanted = |partition| FetchPartition {
+        partition,
+        fetch_offset: from,
+        partition_max_bytes: each,
+        ..Default::default()
+    };
+    let partitions = (0..partitions).map(wanted).collect();
+    let request = FetchRequest {
+        max_wait_ms: 50,
+        min_bytes: 1,
+        max_bytes,
+        session_epoch: -1,
+        topics: vec![FetchTopic { topic: "t".into(), partitions, ..Default::default() }],
+        ..Default::default()
+    };
+    let response = raw.call(12, &request).await;
+    let size = |records: &RecordData| (records.len(), split(&records.to_bytes()).count());
+    response.responses[0].partitions.iter().map(|answer| size(answer.records.as_ref().unwrap())).collect()
+}
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn no_more_is_given_than_asked_for_however_little_it_takes_stored() {
+    let rig = rig();
+    let topic = made(&rig.broker, 4, TopicConfig::default()).await;
+    for partition in 0..4 {
+        for _ in 0..10 {
+            append_large(&rig.broker, &topic, partition, MIB).await;
+        }
+    }
+    let mut raw = rig.raw().await;
+    let batches = |sizes: Vec<(usize, usize)>| sizes.into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+    // Each partition's own bound: the first batch of all is given whatever its size.
+    assert_eq!(batches(sizes(&mut raw, 4, 0, 100, 50 << 20).await), [1, 0, 0, 0]);
+    assert_eq!(batches(sizes(&mut raw, 4, 0, MIB as i32, 50 << 20).await), [1, 0, 0, 0]);
+    assert_eq!(batches(sizes(&mut raw, 4, 0, 5 * MIB as i32 / 2, 50 << 20).await), [2; 4]);
+    // That of all of them.
+    assert_eq!(batches(sizes(&mut raw, 4, 0, 50 << 20, 5 * MIB as i32 / 2).await), [2, 0, 0, 0]);
+    assert_eq!(batches(sizes(&mut raw, 4, 8, 50 << 20, 9 * MIB as i32).await), [2; 4]);
+    for (bytes, batches) in sizes(&mut raw, 4, 0, 50 << 20, 50 << 20).await {
+        assert!(batches == 10 && bytes > 10 * MIB, "{batches} of {bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_has_memory_or_is_not_given_yet() {
+    let rig = with_memory(8 * MIB);
+    let topic = made(&rig.broker, 1, TopicConfig::default()).await;
+    for _ in 0..2 {
+        append_large(&rig.broker, &topic, 0, 3 * MIB).await;
+    }
+    let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
+    let mut raw = rig.raw().await;
+    let all = memory.try_take(memory.total()).expect("nobody has any");
+    assert_eq!(sizes(&mut raw, 1, 0, 50 << 20, 50 << 20).await, [(0, 0)]);
+    drop(all);
+    let (bytes, batches) = sizes(&mut raw, 1, 0, 50 << 20, 50 << 20).await[0];
+    assert!(batches == 1 && bytes > 3 * MIB, "{batches} of {bytes} bytes");
+    let some = memory.try_take(3 * MIB).expect("it is given back");
+    assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await, [(0, 0)]);
+    drop(some);
+    assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await[0].1, 1);
 }
 
 /// A record as its reader sees it: offset, key, value and headers.
@@ -108,7 +194,7 @@ fn own(offset: i64, body: &str) -> Read {
 #[tokio::test]
 async fn what_another_front_end_built_is_read_as_a_message_of_kafka() {
     let rig = rig();
-    let topic = made(&rig.broker, TopicConfig::default()).await;
+    let topic = made(&rig.broker, 1, TopicConfig::default()).await;
     let number = topic.made_by;
     append(&rig.broker, &topic, number, &["a", "b"]).await;
     append(&rig.broker, &topic, FrontendNo::NONE, &["c"]).await;
@@ -126,7 +212,7 @@ async fn what_another_front_end_built_is_read_as_a_message_of_kafka() {
 #[tokio::test]
 async fn what_a_queue_is_done_with_is_a_gap() {
     let rig = rig();
-    let topic = made(&rig.broker, TopicConfig::of_queue(QueueConfig::default())).await;
+    let topic = made(&rig.broker, 1, TopicConfig::of_queue(QueueConfig::default())).await;
     let number = topic.made_by;
     append(&rig.broker, &topic, number, &["a", "b", "c"]).await;
     append(&rig.broker, &topic, FrontendNo::NONE, &["d", "e", "f"]).await;

@@ -1,12 +1,11 @@
 //! Fetch: batches from an offset on; waits for them where there are none.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabir_broker::{Broker, Fetched, Partition, ReadTarget, Slice, Topic};
+use sabir_broker::{Fetched, Partition, ReadTarget, Topic};
 use sabir_model::{LeaderEpoch, Offset, TopicId};
-use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
+use sabir_net::{FrameMemory, Grant, MemoryPart, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
 use super::weight::{NO_MEMORY, hold};
@@ -14,7 +13,7 @@ use super::{Call, Client, Reply, decode, first_error};
 use crate::server::fetch_session::{Plan, TopicKey, Wanted};
 use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
-use crate::server::rebuilt::{self, Rebuilt};
+use crate::server::rebuilt::{self, MOST_RECORDS, NoRoom, Rebuilt};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
@@ -55,8 +54,8 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     };
     drop(body);
     let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
-    let Ok(_held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
-    let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds).await;
+    let Ok(held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
+    let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds, held.is_some()).await;
     client.kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
     given.iter().for_each(|(topic, bytes)| topic.traffic.send(*bytes));
@@ -74,6 +73,22 @@ struct Bounds {
 
 /// What a partition takes while its fetch waits: what is wanted of it, that it is watched, and what is answered.
 const EACH: usize = size_of::<Wanted>() + size_of::<ReadTarget>() + size_of::<(usize, PartitionData)>();
+
+/// What a partition takes while nothing comes of its fetch: what is wanted of it, and that it is watched.
+const WAITING: usize = size_of::<Wanted>() + 64;
+/// A fetch that takes no more while it waits is not counted.
+const FREE: usize = 2048;
+
+/// Memory for what a fetch takes that waits and has none yet. Those that wait together have what there is for little things, and half of
+/// the rest: they may wait for minutes, and others have requests and answers meanwhile.
+fn hold_waiting(memory: &FrameMemory, plan: &Plan) -> Result<Option<Grant>, NoMemory> {
+    let bytes = plan.wanted.len() * WAITING + plan.name_bytes();
+    if bytes <= FREE {
+        return Ok(None);
+    }
+    let little = memory.try_take_little(MemoryPart::Common, bytes);
+    little.or_else(|| memory.try_take_of_plenty(bytes)).map(Some).ok_or(NoMemory)
+}
 
 /// In how many bytes a request of a version names a partition, if not more.
 const fn named_in(version: i16) -> usize {
@@ -105,8 +120,9 @@ async fn hold_all(
 /// What was read, by the places in the plan.
 type Answers = Vec<(usize, PartitionData)>;
 
-/// Reads, and reads again when there is more, until there is enough or it is time to answer.
-async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
+/// Reads, and reads again when there is more, until there is enough or it is time to answer. Where no memory is left to wait with it is
+/// answered at once.
+async fn wait(client: &Client, plan: &Plan, bounds: &Bounds, is_held: bool) -> Gathered {
     let memory = &client.memory;
     let first = gather(client, memory, plan, bounds).await;
     if first.is_enough(bounds) || Instant::now() >= bounds.until {
@@ -119,12 +135,15 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds) -> Gathered {
     if failed {
         tell_of_spin(client, plan, &first.answers);
     }
+    let _waiting = match if is_held { Ok(None) } else { hold_waiting(memory, plan) } {
+        Ok(held) => held,
+        Err(NoMemory) => return first,
+    };
     let (mut there, mut missing) = (first.bytes, first.missing(bounds));
     drop(first);
     loop {
-        let watched = partitions(client, plan);
         // Registered before the read, so that nothing between the two is missed.
-        let watch = client.kafka.broker.watch(&watched, missing.max(1));
+        let watch = client.kafka.broker.watch(&partitions(client, plan), missing.max(1));
         let gathered = gather(client, memory, plan, bounds).await;
         if gathered.is_enough(bounds) || (gathered.has_failed() && !failed) {
             return gathered;
@@ -195,14 +214,17 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     let (urgent, any_read, given) = Default::default();
     let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, any_read, given };
     let (mut topics, mut began) = (Lookup::new(client), Instant::now());
+    // What is given, and what there was no room for.
+    let mut used = 0_usize;
     for (at, wanted) in plan.wanted.iter().enumerate() {
         if at % 64 == 63 && began.elapsed() >= AT_A_TIME {
             // A session knows of far more partitions than its request names.
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let left = max_bytes.saturating_sub(gathered.bytes);
+        let left = max_bytes.saturating_sub(used);
         let found = topics.find(wanted);
+        let mut lost = 0;
         let answer = match found
             .as_ref()
             .map(|(topic, partition, target)| (topic, check(client, partition, *target, wanted, bounds)))
@@ -211,7 +233,12 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
                 let max = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left);
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
-                read(client, topic, target, wanted, max, gathered.bytes == 0, bounds.committed_only).await
+                let memory = (gathered.bytes == 0).then_some(&mut gathered.memory);
+                let mut room = Room { max, first: memory, is_used: false };
+                let answer = read(client, topic, target, wanted, &mut room, bounds.committed_only).await;
+                // One whose next batch does not fit has had all that it may have, or each might be decompressed for nothing.
+                lost = if room.is_used { max } else { 0 };
+                answer
             }
             Ok((_, Ok(Found::Diverged(end)))) => {
                 Ok(PartitionData { diverging_epoch: end, ..unread(wanted, ErrorCode::None) })
@@ -228,9 +255,11 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
         gathered.urgent |= (answer.error_code != 0 && !waits) || answer.diverging_epoch.epoch >= 0;
         gathered.any_read |= !waits;
         gathered.bytes += bytes;
+        used = used.saturating_add(bytes.max(lost));
         gathered.answers.push((at, answer));
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
+    let granted = gathered.memory.as_ref().map_or(granted, Grant::bytes);
     let used = gathered.bytes.min(granted);
     gathered.memory = gathered.memory.filter(|_| used > UNCOUNTED);
     if let Some(grant) = &mut gathered.memory {
@@ -342,17 +371,55 @@ pub(super) fn check_epoch(client: &Client, partition: &Partition, epoch: i32) ->
     }
 }
 
+/// What may be given of a partition.
+struct Room<'a> {
+    /// Bytes of it.
+    max: usize,
+    /// Where nothing is given yet: the first batch is given whatever its size, as far as there is memory, with what is granted for it.
+    first: Option<&'a mut Option<Grant>>,
+    /// Whether there was more than it had room for, once that was rebuilt.
+    is_used: bool,
+}
+
+impl Room<'_> {
+    /// Bytes of which the records of the next batch may be, where so many are given already.
+    fn left(&self, given: usize) -> usize {
+        let left = self.max.saturating_sub(given);
+        if self.takes_any(given) { left.max(UNCOUNTED) } else { left }
+    }
+
+    fn takes_any(&self, given: usize) -> bool {
+        given == 0 && self.first.is_some()
+    }
+
+    /// Makes room for a first batch for which `bytes` are too few. Gives how many it may have.
+    fn grow(&mut self, memory: &FrameMemory, bytes: usize) -> Option<usize> {
+        let grant = self.first.as_deref_mut()?;
+        let wanted = bytes.saturating_mul(2);
+        let granted = wanted.min(memory.total());
+        let is_granted = match grant {
+            Some(grant) if grant.bytes() >= granted => true,
+            Some(grant) => grant.resize(granted),
+            none => {
+                *none = memory.try_take(granted);
+                none.is_some()
+            }
+        };
+        // What is larger than all memory has all of it: that its connection is closed then says why it cannot be read.
+        is_granted.then_some(if granted < wanted { MOST_RECORDS } else { wanted })
+    }
+}
+
 async fn read(
     client: &Client,
     topic: &Topic,
     target: ReadTarget,
     wanted: &Wanted,
-    max_bytes: usize,
-    min_one: bool,
+    room: &mut Room<'_>,
     committed_only: bool,
 ) -> Result<PartitionData, ErrorCode> {
     let from = Offset(wanted.fetch_offset);
-    let read = client.kafka.broker.read(target, from, max_bytes, min_one).await;
+    let read = client.kafka.broker.read(target, from, room.max, room.first.is_some()).await;
     let fetched = read.map_err(read_error_code)?;
     Ok(PartitionData {
         partition_index: wanted.partition,
@@ -360,17 +427,18 @@ async fn read(
         last_stable_offset: fetched.last_stable.0,
         log_start_offset: fetched.log_start.0,
         aborted_transactions: committed_only.then(Vec::new),
-        records: Some(records(client, topic, target, fetched, committed_only).await),
+        records: Some(records(client, topic, target, fetched, room, committed_only).await),
         ..Default::default()
     })
 }
 
-/// The batches as a Kafka consumer reads them.
+/// The batches as a Kafka consumer reads them. What is rebuilt may be far larger than it is stored, and counts as it is given.
 async fn records(
     client: &Client,
     topic: &Topic,
     target: ReadTarget,
     fetched: Fetched,
+    room: &mut Room<'_>,
     committed_only: bool,
 ) -> RecordData {
     let broker = &client.kafka.broker;
@@ -382,31 +450,56 @@ async fn records(
         }
         _ => Vec::new(),
     };
-    let mut records = RecordData::new();
+    let (mut records, mut began) = (RecordData::new(), Instant::now());
     for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
         if rebuilt::is_needed(&slice, &settled) {
-            rebuild(broker, &slice, &settled, &mut records).await;
-            continue;
+            let batches = Rebuilt::new(broker, &slice, &settled);
+            room.is_used = !rebuild(&client.memory, batches, room, &mut records, &mut began).await;
+        } else if records.is_empty() || records.len() + slice.len() <= room.max {
+            [slice.head, slice.body]
+                .into_iter()
+                .filter(|piece| !piece.is_empty())
+                .for_each(|p| records.push(p));
+        } else {
+            room.is_used = true;
         }
-        for piece in [slice.head, slice.body] {
-            if !piece.is_empty() {
-                records.push(piece);
-            }
+        if room.is_used {
+            break;
         }
     }
     records
 }
 
-/// What takes longer than a thread is to be held for is done in parts.
-async fn rebuild(broker: &Broker, slice: &Slice, settled: &[Range<Offset>], records: &mut RecordData) {
-    let mut began = Instant::now();
-    for batch in Rebuilt::new(broker, slice, settled) {
-        records.push(batch);
+/// Gives what there is room for; says whether that is all. What takes longer than a thread is to be held for is done in parts.
+async fn rebuild(
+    memory: &FrameMemory,
+    mut batches: Rebuilt<'_>,
+    room: &mut Room<'_>,
+    records: &mut RecordData,
+    began: &mut Instant,
+) -> bool {
+    let mut most = room.left(records.len());
+    while most > 0 {
+        match batches.next(most) {
+            Ok(None) => return true,
+            Ok(Some(batch)) if room.takes_any(records.len()) || records.len() + batch.len() <= room.max => {
+                records.push(batch);
+                most = room.left(records.len());
+            }
+            Ok(Some(_)) => return false,
+            Err(NoRoom) if room.takes_any(records.len()) => match room.grow(memory, most) {
+                Some(more) => most = more,
+                None => return false,
+            },
+            Err(NoRoom) => return false,
+        }
         if began.elapsed() >= AT_A_TIME {
             tokio::task::yield_now().await;
-            began = Instant::now();
+            *began = Instant::now();
         }
     }
+    // There may be nothing behind it.
+    batches.is_done()
 }
 
 fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
