@@ -193,6 +193,14 @@ impl Exchange {
         Ok(())
     }
 
+    /// Bytes of what it matches patterns by.
+    pub(crate) fn pattern_bytes(&self) -> usize {
+        match &self.rules {
+            Rules::Topic(trie) => trie.bytes(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn varies(&self) -> Varies {
         match &self.rules {
             Rules::Fanout(_) => Varies::Never,

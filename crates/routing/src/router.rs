@@ -107,6 +107,8 @@ pub struct Router {
     free: Vec<DestinationNo>,
     by_destination: FxHashMap<Destination, DestinationNo>,
     bindings: BindingTable,
+    /// Bytes of the patterns of topic exchanges.
+    pattern_bytes: usize,
     limits: RouterLimits,
     /// The last exchange's number.
     last: u64,
@@ -140,6 +142,7 @@ impl Router {
             free: Vec::new(),
             by_destination: FxHashMap::default(),
             bindings: BindingTable::default(),
+            pattern_bytes: 0,
             limits,
             last: ExchangeId::DEFAULT.0,
             last_binding: 0,
@@ -186,7 +189,9 @@ impl Router {
         }
         let version = self.next_version();
         self.names.insert(name.into(), id);
-        self.exchanges.insert(id, Exchange::new(name, settings, version));
+        let exchange = Exchange::new(name, settings, version);
+        self.pattern_bytes += exchange.pattern_bytes();
+        self.exchanges.insert(id, exchange);
         self.touch_users_of(name);
         id
     }
@@ -257,8 +262,10 @@ impl Router {
         let version = self.next_version();
         if let (Some(exchange), Some(binding)) = (self.exchanges.get_mut(&source), self.bindings.get(number))
         {
+            let before = exchange.pattern_bytes();
             exchange.insert(number, binding, to);
             exchange.version = version;
+            self.pattern_bytes = self.pattern_bytes + exchange.pattern_bytes() - before;
         }
         Ok(true)
     }
@@ -276,7 +283,7 @@ impl Router {
     }
 
     fn check_room(&self, binding: &Binding) -> Result<(), BindingError> {
-        let (bindings, bytes) = (self.bindings.len(), self.bindings.bytes());
+        let (bindings, bytes) = (self.bindings.len(), self.binding_bytes());
         let fits = bindings < self.limits.bindings && bytes + binding.bytes() <= self.limits.binding_bytes;
         if fits { Ok(()) } else { Err(BindingError::TooMany { bindings, bytes }) }
     }
@@ -298,9 +305,9 @@ impl Router {
         self.bindings.len()
     }
 
-    /// What they take, in bytes, tables reckoned in.
+    /// What they take, in bytes, tables and the patterns of topic exchanges reckoned in.
     pub fn binding_bytes(&self) -> usize {
-        self.bindings.bytes()
+        self.bindings.bytes() + self.pattern_bytes
     }
 
     /// How many exchanges there are, the default one aside.
@@ -326,6 +333,7 @@ impl Router {
         while let Some(id) = pending.pop() {
             let Some(exchange) = self.exchanges.remove(&id) else { continue };
             self.forget_names(id, &exchange);
+            self.pattern_bytes -= exchange.pattern_bytes();
             for number in exchange.bindings.to_vec() {
                 self.remove_binding(number, removed);
             }
@@ -363,8 +371,10 @@ impl Router {
         let version = self.next_version();
         let source = binding.source;
         let unused = self.exchanges.get_mut(&source).is_some_and(|exchange| {
+            let before = exchange.pattern_bytes();
             exchange.remove(number, &binding, to);
             exchange.version = version;
+            self.pattern_bytes = self.pattern_bytes + exchange.pattern_bytes() - before;
             exchange.settings.auto_delete && exchange.bindings.is_empty()
         });
         removed.bindings.push((id, binding));

@@ -3,13 +3,16 @@
 //! A pattern is a path of words from the root. A key is walked through all paths at once, one word after the other: a node is active if
 //! the words so far lead to it. A `#` node that is active stays so until the key ends, and every other node is reached from its parent
 //! alone, so no node is active twice and a key costs at most its words times the nodes that are active, however patterns are made.
+//!
+//! The end of a pattern that no other pattern shares is one node, and is parted where another one comes to share it. A `#` has a node of its
+//! own always, so that such an end matches as many words as it has.
 
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
 use crate::counted_set::CountedSet;
-use crate::words::{KeyError, KeySyntax, PatternWord, pattern, words};
+use crate::words::{KeyError, KeySyntax, PatternWord, dotted, pattern, words};
 
 const NONE: u32 = u32::MAX;
 
@@ -28,6 +31,8 @@ pub struct Trie {
     edges: HashTable<u32>,
     /// Clients choose the words, so their hash has a key that clients do not know.
     hasher: RandomState,
+    /// Bytes of the words that do not lie in nodes.
+    text_bytes: usize,
 }
 
 /// In a cache line of its own: a walk looks at nodes all over memory, at each once.
@@ -53,6 +58,8 @@ enum Step {
     One,
     Any,
     Word(ShortWord),
+    /// Several words, dotted, the first of which is literal. Nothing is below such a node.
+    Words(Box<[u8]>),
 }
 
 /// A word, in place if it is as short as nearly all are.
@@ -61,6 +68,9 @@ enum ShortWord {
     Inline(u8, [u8; INLINE]),
     Boxed(Box<[u8]>),
 }
+
+/// Free nodes that are kept for others to come, whatever there is beside them.
+const FEW_FREE: usize = 64;
 
 /// Bytes of a word that fit in a node.
 const INLINE: usize = 14;
@@ -84,6 +94,8 @@ pub struct TrieScratch {
     anys: Vec<u32>,
     /// A bit for each node: whether it is in `anys`.
     marks: Vec<u64>,
+    /// Nodes of several words that match the key to its end.
+    ends: Vec<u32>,
 }
 
 impl Default for Trie {
@@ -96,18 +108,25 @@ impl Trie {
     /// No patterns.
     pub fn new() -> Self {
         let nodes = vec![TrieNode::new(NONE, Step::Root), TrieNode::new(NONE, Step::Root)];
-        Self { nodes, free: Vec::new(), edges: HashTable::new(), hasher: RandomState::new() }
+        Self { nodes, free: Vec::new(), edges: HashTable::new(), hasher: RandomState::new(), text_bytes: 0 }
     }
 
     /// Has a pattern lead to `value`, once more if it does so already.
     pub fn insert(&mut self, key: &[u8], syntax: KeySyntax, value: u32) -> Result<(), KeyError> {
         let pattern = pattern(key, syntax)?;
         let mut node = root(&pattern, syntax);
-        for word in &pattern {
-            node = match self.child(node, word) {
-                NONE => self.add(node, word),
-                child => child,
-            };
+        for (at, word) in pattern.iter().enumerate() {
+            let child = self.child(node, word);
+            if child == NONE {
+                node = self.hang(node, &pattern[at..]);
+                break;
+            }
+            node = child;
+            match self.words_of(node) {
+                Some(words) if is_end(words, &pattern[at..]) => break,
+                Some(_) => self.part(node),
+                None => {}
+            }
         }
         self.node_mut(node).values.insert(value);
         Ok(())
@@ -117,10 +136,15 @@ impl Trie {
     pub fn remove(&mut self, key: &[u8], syntax: KeySyntax, value: u32) -> bool {
         let Ok(pattern) = pattern(key, syntax) else { return false };
         let mut node = root(&pattern, syntax);
-        for word in &pattern {
+        for (at, word) in pattern.iter().enumerate() {
             node = self.child(node, word);
             if node == NONE {
                 return false;
+            }
+            match self.words_of(node) {
+                Some(words) if is_end(words, &pattern[at..]) => break,
+                Some(_) => return false,
+                None => {}
             }
         }
         let found = self.node_mut(node).values.remove(value);
@@ -132,53 +156,69 @@ impl Trie {
     pub fn matches(&self, key: &[u8], scratch: &mut TrieScratch, out: &mut Vec<u32>) -> Result<(), KeyError> {
         let words = words(key)?;
         scratch.begin(self.nodes.len());
-        self.enter(ROOT, scratch);
+        self.enter(ROOT, None, scratch);
         if !key.starts_with(b"$") {
-            self.enter(WILD_ROOT, scratch);
+            self.enter(WILD_ROOT, None, scratch);
         }
+        let mut at = 0;
         for word in words {
-            self.walk(self.sought(word), scratch);
+            at += word.len() + 1;
+            self.walk(self.sought(word), key.get(at..), scratch);
             if scratch.active.is_empty() && scratch.anys.is_empty() {
                 break;
             }
         }
-        for node in scratch.active.iter().chain(&scratch.anys) {
+        for node in scratch.active.iter().chain(&scratch.anys).chain(&scratch.ends) {
             self.node(*node).values.extend_into(out);
         }
         scratch.end();
         Ok(())
     }
 
-    /// Nodes in use, as a measure of memory.
+    /// Nodes in use.
     pub fn nodes(&self) -> usize {
         self.nodes.len() - self.free.len()
     }
 
-    /// Goes on by a word from every active node.
-    fn walk(&self, word: Sought<'_>, scratch: &mut TrieScratch) {
+    /// Bytes of memory that it takes, what it keeps free included; that of the numbers that patterns lead to aside.
+    pub fn bytes(&self) -> usize {
+        const EDGE: usize = 2 * (size_of::<u32>() + 1);
+        let nodes = self.nodes.capacity() * size_of::<TrieNode>() + self.free.capacity() * size_of::<u32>();
+        nodes + self.edges.len() * EDGE + self.text_bytes
+    }
+
+    /// Goes on by a word from every active node; `rest` is what of the key is behind it, if there is more.
+    fn walk(&self, word: Sought<'_>, rest: Option<&[u8]>, scratch: &mut TrieScratch) {
         std::mem::swap(&mut scratch.active, &mut scratch.next);
         scratch.active.clear();
         // A `#` node that becomes active by this word begins with the next one.
         let anys = scratch.anys.len();
         for at in 0..scratch.next.len() {
-            self.advance(scratch.next[at], word, scratch);
+            self.advance(scratch.next[at], word, rest, scratch);
         }
         for at in 0..anys {
-            self.advance(scratch.anys[at], word, scratch);
+            self.advance(scratch.anys[at], word, rest, scratch);
         }
     }
 
-    fn advance(&self, node: u32, word: Sought<'_>, scratch: &mut TrieScratch) {
+    fn advance(&self, node: u32, word: Sought<'_>, rest: Option<&[u8]>, scratch: &mut TrieScratch) {
         for child in [self.literal(node, word), self.node(node).one] {
             if child != NONE {
-                self.enter(child, scratch);
+                self.enter(child, rest, scratch);
             }
         }
     }
 
-    fn enter(&self, node: u32, scratch: &mut TrieScratch) {
+    fn enter(&self, node: u32, rest: Option<&[u8]>, scratch: &mut TrieScratch) {
+        let TrieNode { step, any, .. } = self.node(node);
+        if let Step::Words(words) = step {
+            if rest.is_some_and(|rest| is_match(words, rest)) {
+                scratch.ends.push(node);
+            }
+            return;
+        }
         scratch.active.push(node);
-        let any = self.node(node).any;
+        let any = *any;
         if any != NONE && scratch.mark(any) {
             scratch.anys.push(any);
         }
@@ -236,17 +276,68 @@ impl Trie {
                 node
             }
             PatternWord::Literal(word) => {
-                let node = self.place(TrieNode::new(parent, Step::Word(ShortWord::new(word))));
-                self.link(parent, self.sought(word).hash, node);
-                node
+                self.add_step(parent, word, Step::Word(ShortWord::new(word)))
             }
         }
     }
 
+    /// Adds a node that `first` leads to.
+    fn add_step(&mut self, parent: u32, first: &[u8], step: Step) -> u32 {
+        let node = self.place(TrieNode::new(parent, step));
+        self.link(parent, self.sought(first).hash, node);
+        node
+    }
+
+    /// Adds the words of a pattern below a node that leads to none of them; gives the node of the last one.
+    fn hang(&mut self, parent: u32, pattern: &[PatternWord<'_>]) -> u32 {
+        let plain = pattern.iter().rposition(|word| written(word).is_none()).map_or(0, |last| last + 1);
+        let mut node = parent;
+        for (at, word) in pattern.iter().enumerate() {
+            let rest = &pattern[at..];
+            if let PatternWord::Literal(first) = word
+                && at >= plain
+                && rest.len() > 1
+            {
+                let words: Vec<&[u8]> = rest.iter().filter_map(written).collect();
+                return self.add_step(node, first, Step::Words(words.join(&b'.').into()));
+            }
+            node = self.add(node, word);
+        }
+        node
+    }
+
+    /// Has a node of several words be one of the first of them, with the others below it.
+    fn part(&mut self, node: u32) {
+        let TrieNode { step, values, .. } = self.node_mut(node);
+        let (step, values) = (std::mem::replace(step, Step::Root), std::mem::take(values));
+        self.text_bytes -= step.text_bytes();
+        let Step::Words(words) = step else { unreachable!("only nodes of several words are parted") };
+        let mut words = words.split(|byte| *byte == b'.');
+        let first = Step::Word(ShortWord::new(words.next().unwrap_or_default()));
+        self.text_bytes += first.text_bytes();
+        self.node_mut(node).step = first;
+        let rest: Vec<PatternWord<'_>> = words.map(dotted).collect();
+        let last = self.hang(node, &rest);
+        self.node_mut(last).values = values;
+    }
+
+    /// The words of a node that has several.
+    fn words_of(&self, node: u32) -> Option<&[u8]> {
+        match &self.node(node).step {
+            Step::Words(words) => Some(words),
+            _ => None,
+        }
+    }
+
     fn place(&mut self, node: TrieNode) -> u32 {
+        self.text_bytes += node.step.text_bytes();
         if let Some(free) = self.free.pop() {
             self.nodes[free as usize] = node;
             return free;
+        }
+        if self.nodes.len() == self.nodes.capacity() {
+            // Not twice as many: there may be very many, and what is not used yet counts.
+            self.nodes.reserve_exact(self.nodes.len() / 8 + 8);
         }
         self.nodes.push(node);
         (self.nodes.len() - 1) as u32
@@ -277,7 +368,7 @@ impl Trie {
             Step::Root => {}
             Step::One => self.node_mut(parent).one = NONE,
             Step::Any => self.node_mut(parent).any = NONE,
-            Step::Word(_) => {
+            Step::Word(_) | Step::Words(_) => {
                 let hash = edge(&self.nodes, &self.hasher, node);
                 if let Ok(entry) = self.edges.find_entry(hash, |other| *other == node) {
                     entry.remove();
@@ -293,9 +384,35 @@ impl Trie {
         while self.node(node).is_idle() {
             self.unlink(node);
             let parent = self.node(node).parent;
+            self.text_bytes -= self.node(node).step.text_bytes();
             self.nodes[node as usize] = TrieNode::new(NONE, Step::Root);
             self.free.push(node);
             node = parent;
+        }
+        if self.free.len() > FEW_FREE && self.free.len() > self.nodes.len() / 2 {
+            self.compact();
+        }
+    }
+
+    /// Gives up the memory of free nodes: the others get new numbers.
+    fn compact(&mut self) {
+        let mut moved = vec![NONE; self.nodes.len()];
+        let mut nodes = Vec::with_capacity(self.nodes());
+        for (at, node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            if at <= WILD_ROOT as usize || !matches!(node.step, Step::Root) {
+                moved[at] = nodes.len() as u32;
+                nodes.push(node);
+            }
+        }
+        let now = |node: u32| if node == NONE { NONE } else { moved[node as usize] };
+        for node in &mut nodes {
+            (node.parent, node.one, node.any) = (now(node.parent), now(node.one), now(node.any));
+            node.only.1 = now(node.only.1);
+        }
+        (self.nodes, self.free) = (nodes, Vec::new());
+        let Self { nodes, edges, hasher, .. } = self;
+        for child in std::mem::take(edges).into_iter().map(now) {
+            edges.insert_unique(edge(nodes, hasher, child), child, |child| edge(nodes, hasher, *child));
         }
     }
 }
@@ -343,6 +460,7 @@ impl TrieNode {
     fn word(&self) -> Option<&[u8]> {
         match &self.step {
             Step::Word(word) => Some(word.text()),
+            Step::Words(words) => words.split(|byte| *byte == b'.').next(),
             Step::Root | Step::One | Step::Any => None,
         }
     }
@@ -353,9 +471,21 @@ impl TrieNode {
     }
 }
 
+impl Step {
+    /// Bytes of its words that lie elsewhere, with what an allocation takes.
+    fn text_bytes(&self) -> usize {
+        const ALLOCATION: usize = 16;
+        match self {
+            Self::Word(ShortWord::Boxed(words)) | Self::Words(words) => words.len() + ALLOCATION,
+            Self::Root | Self::One | Self::Any | Self::Word(ShortWord::Inline(..)) => 0,
+        }
+    }
+}
+
 impl TrieScratch {
     fn begin(&mut self, nodes: usize) {
         self.active.clear();
+        self.ends.clear();
         self.next.clear();
         if self.marks.len() * 64 < nodes {
             self.marks.resize(nodes.next_power_of_two().div_ceil(64), 0);
@@ -377,6 +507,31 @@ impl TrieScratch {
     }
 }
 
+/// A word as it stands in a node of several; none if it cannot.
+fn written<'a>(word: &'a PatternWord<'_>) -> Option<&'a [u8]> {
+    match word {
+        PatternWord::One => Some(b"*"),
+        PatternWord::Any => None,
+        // A slashed pattern has stars that are no wildcards.
+        PatternWord::Literal(word) => Some(&**word).filter(|word| *word != b"*"),
+    }
+}
+
+/// Whether the words of a node are those of a pattern.
+fn is_end(words: &[u8], pattern: &[PatternWord<'_>]) -> bool {
+    let mut words = words.split(|byte| *byte == b'.');
+    let same = |word: &PatternWord<'_>| words.next().is_some_and(|own| written(word) == Some(own));
+    pattern.iter().all(same) && words.next().is_none()
+}
+
+/// Whether the words of a node behind its first one match the rest of a key, to its end.
+fn is_match(words: &[u8], rest: &[u8]) -> bool {
+    let mut rest = rest.split(|byte| *byte == b'.');
+    let mut words = words.split(|byte| *byte == b'.').skip(1);
+    let same = |word: &[u8]| rest.next().is_some_and(|found| word == b"*" || word == found);
+    words.all(same) && rest.next().is_none()
+}
+
 fn root(pattern: &[PatternWord<'_>], syntax: KeySyntax) -> u32 {
     let wild = matches!(pattern.first(), Some(PatternWord::One | PatternWord::Any));
     if wild && syntax == KeySyntax::Slashed { WILD_ROOT } else { ROOT }
@@ -389,6 +544,46 @@ mod tests {
     #[test]
     fn a_node_takes_a_cache_line() {
         assert_eq!(size_of::<TrieNode>(), 64);
+    }
+
+    #[test]
+    fn a_long_end_that_is_nobody_elses_is_one_node() {
+        let (mut trie, mut scratch) = (Trie::new(), TrieScratch::default());
+        let key = |at: u32| format!("{at}.{}*.z", "ab.".repeat(78));
+        for at in 0..1_000 {
+            trie.insert(key(at).as_bytes(), KeySyntax::Dotted, at).expect("short");
+        }
+        assert_eq!(trie.nodes(), 2 + 1_000);
+        assert!(trie.bytes() < 400 * 1_000, "{}", trie.bytes());
+        // Another one shares all but the last word of one of them: so much of it is by the word.
+        let other = key(7).replace("*.z", "*.y");
+        trie.insert(other.as_bytes(), KeySyntax::Dotted, 7_000).expect("short");
+        assert_eq!(trie.nodes(), 2 + 999 + 80 + 2);
+        let mut out = Vec::new();
+        for (key, found) in [(key(6), 6), (key(7), 7), (other, 7_000)] {
+            trie.matches(key.replace('*', "any").as_bytes(), &mut scratch, &mut out).expect("short");
+            assert_eq!(std::mem::take(&mut out), [found]);
+        }
+    }
+
+    #[test]
+    fn memory_of_patterns_that_went_is_given_up() {
+        let (mut trie, mut scratch) = (Trie::new(), TrieScratch::default());
+        let key = |at: u32| format!("{}.#.{at}.b.c.#.a word of some length.{}.*", at % 10, at / 3);
+        for at in 0..3_000 {
+            trie.insert(key(at).as_bytes(), KeySyntax::Dotted, at).expect("short");
+        }
+        let full = trie.bytes();
+        for at in (0..3_000).filter(|at| at % 100 != 0) {
+            assert!(trie.remove(key(at).as_bytes(), KeySyntax::Dotted, at));
+        }
+        assert!(trie.bytes() < full / 20, "{} of {full}", trie.bytes());
+        for at in 0..3_000 {
+            let mut out = Vec::new();
+            let key = key(at).replace("#.", "").replace('*', "any");
+            trie.matches(key.as_bytes(), &mut scratch, &mut out).expect("short");
+            assert_eq!(out, if at % 100 == 0 { vec![at] } else { vec![] });
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub(crate) fn pattern(key: &[u8], syntax: KeySyntax) -> Result<Vec<PatternWord<'
     Ok(words)
 }
 
-fn dotted(word: &[u8]) -> PatternWord<'_> {
+/// A word of a dotted pattern.
+pub(crate) fn dotted(word: &[u8]) -> PatternWord<'_> {
     match word {
         b"*" => PatternWord::One,
         b"#" => PatternWord::Any,
