@@ -165,6 +165,10 @@ fn broker_figures(out: &mut Exposition, stats: &Stats) {
     out.gauge("sabir_topic_setting_bytes", help, &[], stats.setting_bytes as i64);
     let help = "Changes of topics refused since their settings would take more than topic.settings_memory.";
     out.counter("sabir_refused_topic_settings", help, &[], stats.refused_settings);
+    let help = "Memory of exchanges and bindings.";
+    out.gauge("sabir_exchange_bytes", help, &[], stats.exchanges.bytes as i64);
+    let help = "Exchanges and bindings refused since they would take more than topic.exchange_memory.";
+    out.counter("sabir_refused_exchanges", help, &[], stats.exchanges.refused);
     let help = "How far the system clock is ahead of the time that records are stamped with.";
     out.gauge_f64("sabir_clock_ahead_seconds", help, &[], stats.clock_ahead_ms as f64 / 1e3);
     let help = "What the newest blocks of all shards may take together at the moment.";

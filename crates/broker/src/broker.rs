@@ -389,6 +389,7 @@ impl Broker {
             partitions: view.partitions() as u64,
             tail_cache_limit: self.inner.tail.bound() as u64,
             setting_bytes: view.setting_bytes() as u64,
+            exchanges: self.inner.exchanges.memory(),
             refused_settings: self.inner.on_the_way.refused_settings.load(Relaxed),
             clock_ahead_ms: self.inner.clock.ahead_ms(),
             stamps_ahead_ms: self.inner.clock.stamps_ahead_ms(),

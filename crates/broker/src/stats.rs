@@ -8,6 +8,7 @@ use sabir_base::metrics::{Histogram, HistogramSnapshot};
 use sabir_model::{Offset, Sequence, ShardId, Term};
 
 use crate::dead_letter::DeadLetterStats;
+use crate::exchange::ExchangeMemory;
 use crate::read::Damage;
 
 /// A snapshot of the broker's figures. Counters count from the start of the process.
@@ -25,6 +26,8 @@ pub struct Stats {
     pub setting_bytes: u64,
     /// Changes of topics refused since that is as much as it may be.
     pub refused_settings: u64,
+    /// What exchanges and bindings take, and how many were refused for it.
+    pub exchanges: ExchangeMemory,
     /// How far the system clock is ahead of the node's time, in milliseconds; negative if it is behind.
     pub clock_ahead_ms: i64,
     /// How far the last block's time may be ahead of the node's, in milliseconds: those of new blocks stand at it.

@@ -275,9 +275,7 @@ impl Trie {
                 self.node_mut(parent).any = node;
                 node
             }
-            PatternWord::Literal(word) => {
-                self.add_step(parent, word, Step::Word(ShortWord::new(word)))
-            }
+            PatternWord::Literal(word) => self.add_step(parent, word, Step::Word(ShortWord::new(word))),
         }
     }
 

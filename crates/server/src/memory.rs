@@ -145,6 +145,11 @@ impl AutoMemory {
         self.part(64, 2 << 20, 32 << 20)
     }
 
+    /// `topic.exchange_memory`: a sixteenth.
+    pub fn exchange_memory(self) -> u64 {
+        self.part(16, 8 << 20, 512 << 20)
+    }
+
     /// `topic.max_total_partitions`: as many as fit into an eighth.
     pub fn partitions(self) -> usize {
         self.part(8 * PARTITION_BYTES, 1_000, 500_000) as usize

@@ -60,10 +60,18 @@ pub enum ExchangeError {
         /// The most bytes it can have.
         most: usize,
     },
-    /// There are as many as may be, or they take as many bytes.
+    /// They take as many bytes as they may.
+    #[error(
+        "exchanges and bindings take at most {most} bytes (topic.exchange_memory): delete some that are not needed"
+    )]
+    NoRoom {
+        /// The most that they may take.
+        most: usize,
+    },
+    /// There are as many as may be.
     #[error("there are {has} {what}, which is the limit: delete some that are not needed")]
     TooMany {
-        /// Of what: exchanges, bindings, or bytes of either.
+        /// Of what: exchanges, or bindings.
         what: &'static str,
         /// How many there are.
         has: usize,

@@ -9,12 +9,13 @@ mod spec;
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use sabir_journal::Priority;
 use sabir_model::{FrontendNo, ShardFailure};
 pub use sabir_routing::{
     Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, ExchangeKind, HashOn, HashedProperty,
-    InvalidBinding, KeyError, KeySyntax, MAX_KEY_BYTES, NoAttributes, Publication, RouterLimits,
+    InvalidBinding, KeyError, KeySyntax, MAX_KEY_BYTES, NoAttributes, Publication,
 };
 use sabir_routing::{ExchangeId, RouteTarget, Router};
 
@@ -51,18 +52,20 @@ pub struct PredeclaredExchange {
 /// How many exchanges and bindings there may be, and which there are without being asked for.
 #[derive(Debug, Clone)]
 pub struct ExchangeOptions {
-    /// Exchanges of all namespaces together, and bindings of each.
-    pub limits: RouterLimits,
-    /// Bytes of the exchanges' names and arguments, all together.
-    pub exchange_bytes: usize,
+    /// The most exchanges of all namespaces together.
+    pub exchanges_max: usize,
+    /// The most bindings of each namespace.
+    pub bindings_max: usize,
+    /// The most bytes of memory for exchanges and bindings, those of all namespaces together.
+    pub bytes_max: usize,
     /// Exchanges that front ends have, of all front ends that there are, whether they are served or not.
     pub predeclared: Vec<PredeclaredExchange>,
 }
 
 impl Default for ExchangeOptions {
     fn default() -> Self {
-        let limits = RouterLimits { binding_bytes: 512 << 20, ..RouterLimits::default() };
-        Self { limits, exchange_bytes: 64 << 20, predeclared: Vec::new() }
+        let predeclared = Vec::new();
+        Self { exchanges_max: 100_000, bindings_max: 5_000_000, bytes_max: 512 << 20, predeclared }
     }
 }
 
@@ -73,12 +76,43 @@ pub struct Exchanges {
     definitions: Arc<Definitions>,
     routers: Arc<Routers>,
     options: Arc<ExchangeOptions>,
+    room: Arc<Room>,
+}
+
+/// What is kept of the bytes that exchanges and bindings may take.
+#[derive(Debug, Default)]
+struct Room {
+    /// Of those that are on their way.
+    coming: AtomicUsize,
+    /// Exchanges and bindings that were refused for want of it.
+    refused: AtomicU64,
+}
+
+/// An exchange or a binding on its way, for which there is room.
+struct Coming {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.room.coming.fetch_sub(self.bytes, SeqCst);
+    }
+}
+
+/// What exchanges and bindings take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExchangeMemory {
+    /// Bytes of those that are there.
+    pub bytes: u64,
+    /// How many were refused, as they would have taken more than they may.
+    pub refused: u64,
 }
 
 impl Exchanges {
     pub(crate) fn new(catalog: Arc<Shard>, definitions: Arc<Definitions>, options: &ExchangeOptions) -> Self {
         let routers = catalog.state.read().exchanges.routers().clone();
-        Self { catalog, definitions, routers, options: Arc::new(options.clone()) }
+        Self { catalog, definitions, routers, options: Arc::new(options.clone()), room: Arc::default() }
     }
 
     /// Declares an exchange; one that is there and is alike is as good.
@@ -97,7 +131,7 @@ impl Exchanges {
             Some(there) => return alike(name, &there, &spec),
             None => self.may_declare(caller, name)?,
         }
-        self.check_room(&spec)?;
+        let _coming = self.check_room(&spec)?;
         self.check_level()?;
         let made_by = number_of(&self.catalog, caller).await?;
         let body = ExchangeDeclared { namespace: namespace(caller), name: name.to_owned(), made_by, spec };
@@ -176,7 +210,7 @@ impl Exchanges {
         if binding.key.len() > MAX_KEY_BYTES {
             return Err(ExchangeError::LongKey { most: MAX_KEY_BYTES });
         }
-        self.check_binding_room(caller, &binding)?;
+        let _coming = self.check_binding_room(caller, &binding)?;
         self.ask(Priority::Ordinary, &ExchangeBound { namespace: namespace(caller), binding })?.await
     }
 
@@ -259,28 +293,42 @@ impl Exchanges {
         }
     }
 
-    fn check_room(&self, spec: &ExchangeSpec) -> Result<(), ExchangeError> {
-        let (exchanges, bytes) = self.catalog.state.read().exchanges.size();
-        if exchanges >= self.options.limits.exchanges {
-            return Err(ExchangeError::TooMany { what: "exchanges", has: exchanges });
-        }
-        if bytes + spec.bytes() > self.options.exchange_bytes {
-            return Err(ExchangeError::TooMany { what: "bytes of exchanges", has: bytes });
-        }
-        Ok(())
+    /// What exchanges and bindings take of the memory that they may.
+    pub fn memory(&self) -> ExchangeMemory {
+        let (_, bytes) = self.catalog.state.read().exchanges.size();
+        let bytes = bytes + self.routers.binding_bytes();
+        ExchangeMemory { bytes: bytes as u64, refused: self.room.refused.load(SeqCst) }
     }
 
-    fn check_binding_room(&self, caller: &Caller, binding: &NamedBinding) -> Result<(), ExchangeError> {
-        let Some(router) = self.routers.get(caller.namespace().as_str()) else { return Ok(()) };
-        let router = router.read()?;
-        let (bindings, bytes) = (router.bindings(), router.binding_bytes());
-        if bindings >= self.options.limits.bindings {
-            return Err(ExchangeError::TooMany { what: "bindings", has: bindings });
+    fn check_room(&self, spec: &ExchangeSpec) -> Result<Coming, ExchangeError> {
+        let (exchanges, bytes) = self.catalog.state.read().exchanges.size();
+        if exchanges >= self.options.exchanges_max {
+            return Err(ExchangeError::TooMany { what: "exchanges", has: exchanges });
         }
-        if bytes + binding.bytes() > self.options.limits.binding_bytes {
-            return Err(ExchangeError::TooMany { what: "bytes of bindings", has: bytes });
+        self.admit(bytes, spec.bytes())
+    }
+
+    fn check_binding_room(&self, caller: &Caller, binding: &NamedBinding) -> Result<Coming, ExchangeError> {
+        if let Some(router) = self.routers.get(caller.namespace().as_str()) {
+            let bindings = router.read()?.bindings();
+            if bindings >= self.options.bindings_max {
+                return Err(ExchangeError::TooMany { what: "bindings", has: bindings });
+            }
         }
-        Ok(())
+        let (_, bytes) = self.catalog.state.read().exchanges.size();
+        self.admit(bytes, binding.bytes())
+    }
+
+    /// Admits what takes so many bytes, beside those of the exchanges that are there.
+    fn admit(&self, of_exchanges: usize, bytes: usize) -> Result<Coming, ExchangeError> {
+        let coming = self.room.coming.fetch_add(bytes, SeqCst) + bytes;
+        let admitted = Coming { room: self.room.clone(), bytes };
+        let most = self.options.bytes_max;
+        if of_exchanges + self.routers.binding_bytes() + coming > most {
+            self.room.refused.fetch_add(1, SeqCst);
+            return Err(ExchangeError::NoRoom { most });
+        }
+        Ok(admitted)
     }
 
     fn ask<B: Body>(&self, priority: Priority, body: &B) -> Result<Answer<B::Outcome>, ExchangeError> {

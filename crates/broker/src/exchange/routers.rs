@@ -1,6 +1,7 @@
 //! The routers of all namespaces, as the projection keeps them and publishes read them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use rustc_hash::FxHashMap;
@@ -13,7 +14,11 @@ const SET_BYTES: usize = 64 << 20;
 /// A namespace's router. It follows from the projection's rows and changes with them, under a lock of its own: a publish waits for one change
 /// at the most, and not for a block's.
 #[derive(Debug)]
-pub(crate) struct NamespaceRouter(RwLock<Guarded>);
+pub(crate) struct NamespaceRouter {
+    guarded: RwLock<Guarded>,
+    /// Bytes of the bindings of all namespaces.
+    all_bytes: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
 struct Guarded {
@@ -23,15 +28,16 @@ struct Guarded {
 }
 
 impl NamespaceRouter {
-    fn new() -> Self {
+    fn new(all_bytes: Arc<AtomicUsize>) -> Self {
         // The limits are judged where changes are proposed: what was taken once is taken by every replay.
-        Self(RwLock::new(Guarded { router: Router::new(RouterLimits::NONE), changing: false }))
+        let guarded = Guarded { router: Router::new(RouterLimits::NONE), changing: false };
+        Self { guarded: RwLock::new(guarded), all_bytes }
     }
 
     /// # Errors
     /// It is not to be believed.
     pub(super) fn read(&self) -> Result<MappedRwLockReadGuard<'_, Router>, ShardFailure> {
-        let guarded = self.0.read();
+        let guarded = self.guarded.read();
         if guarded.changing {
             return Err(ShardFailure::StorageError);
         }
@@ -39,9 +45,14 @@ impl NamespaceRouter {
     }
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Router) -> T) -> T {
-        let mut guarded = self.0.write();
+        let mut guarded = self.guarded.write();
         guarded.changing = true;
+        let before = guarded.router.binding_bytes();
         let changed = change(&mut guarded.router);
+        let after = guarded.router.binding_bytes();
+        // What was there before was added before.
+        self.all_bytes.fetch_add(after, Relaxed);
+        self.all_bytes.fetch_sub(before, Relaxed);
         guarded.changing = false;
         changed
     }
@@ -53,15 +64,22 @@ pub(crate) struct Routers {
     /// None goes: who routes keeps one.
     namespaces: RwLock<FxHashMap<Arc<str>, Arc<NamespaceRouter>>>,
     pub(super) sets: Mutex<RouteSets>,
+    binding_bytes: Arc<AtomicUsize>,
 }
 
 impl Default for Routers {
     fn default() -> Self {
-        Self { namespaces: RwLock::default(), sets: Mutex::new(RouteSets::new(SET_BYTES)) }
+        let sets = Mutex::new(RouteSets::new(SET_BYTES));
+        Self { namespaces: RwLock::default(), sets, binding_bytes: Arc::default() }
     }
 }
 
 impl Routers {
+    /// What the bindings of all namespaces take.
+    pub(super) fn binding_bytes(&self) -> usize {
+        self.binding_bytes.load(Relaxed)
+    }
+
     pub(super) fn get(&self, namespace: &str) -> Option<Arc<NamespaceRouter>> {
         self.namespaces.read().get(namespace).cloned()
     }
@@ -71,7 +89,8 @@ impl Routers {
         if let Some((name, router)) = self.namespaces.read().get_key_value(namespace) {
             return (name.clone(), router.clone());
         }
-        let (name, router): (Arc<str>, _) = (namespace.into(), Arc::new(NamespaceRouter::new()));
+        let (name, router): (Arc<str>, _) =
+            (namespace.into(), Arc::new(NamespaceRouter::new(self.binding_bytes.clone())));
         self.namespaces.write().insert(name.clone(), router.clone());
         (name, router)
     }

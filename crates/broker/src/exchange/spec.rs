@@ -261,9 +261,10 @@ impl NamedBinding {
         }
     }
 
-    /// Bytes that it takes, about, once by names and once by numbers.
+    /// Bytes that it takes at the most, about: once by names and once by numbers, and a node for each word of its key.
     pub(super) fn bytes(&self) -> usize {
-        2 * (size_of::<Self>() + self.key.len() + self.arguments.bytes())
+        let words = self.key.iter().filter(|byte| matches!(byte, b'.' | b'/')).count();
+        64 * words + 2 * (size_of::<Self>() + self.key.len() + self.arguments.bytes())
     }
 
     /// Appends the stored form: exchange · destination u8 (0 a queue, 1 an exchange) · its name · key · syntax u8 (0 dotted, 1 slashed) ·

@@ -9,7 +9,7 @@ use super::rig::{create, new_topic, open, options, read, soon, values};
 use crate::exchange::{
     Argument, ArgumentRef, ArgumentValue, Arguments, Attributes, ExchangeError, ExchangeKind,
     ExchangeOptions, ExchangeSpec, HashOn, HashedProperty, InvalidBinding, MAX_KEY_BYTES, NamedBinding,
-    NamedDestination, PredeclaredExchange, Publication, Route, RouteError, RouteScratch, RouterLimits,
+    NamedDestination, PredeclaredExchange, Publication, Route, RouteError, RouteScratch,
 };
 use crate::{AppendRefusal, Broker, BrokerOptions, Caller, NewTopic, Publish, SessionId};
 
@@ -394,8 +394,12 @@ async fn what_one_front_end_made_another_one_does_not_delete() {
 #[tokio::test]
 async fn there_are_no_more_exchanges_and_bindings_than_may_be() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = RouterLimits { exchanges: 3, bindings: 2, binding_bytes: 20_000 };
-    let exchanges = ExchangeOptions { limits, exchange_bytes: 10_000, predeclared: Vec::new() };
+    let exchanges = ExchangeOptions {
+        exchanges_max: 3,
+        bindings_max: 2,
+        bytes_max: 10_000,
+        ..ExchangeOptions::default()
+    };
     let broker = open(BrokerOptions { exchanges, ..options(dir.path()) });
     let exchanges = broker.exchanges();
     create(&broker, "q", 1).await;
@@ -403,7 +407,7 @@ async fn there_are_no_more_exchanges_and_bindings_than_may_be() {
     let large = Arguments::new(vec![text("note", &"x".repeat(10_000))]);
     let spec = ExchangeSpec { kept: large.clone(), ..ExchangeSpec::of(ExchangeKind::Direct) };
     let refused = soon(exchanges.declare(&CLIENT, "large", spec.clone())).await;
-    assert!(matches!(refused, Err(ExchangeError::TooMany { what: "bytes of exchanges", .. })), "{refused:?}");
+    assert_eq!(refused, Err(ExchangeError::NoRoom { most: 10_000 }));
     declare(&broker, "e", spec).await;
     declare(&broker, "f", ExchangeSpec::of(ExchangeKind::Direct)).await;
     declare(&broker, "g", ExchangeSpec::of(ExchangeKind::Direct)).await;
@@ -411,13 +415,57 @@ async fn there_are_no_more_exchanges_and_bindings_than_may_be() {
     assert_eq!(refused, Err(ExchangeError::TooMany { what: "exchanges", has: 3 }));
     let binding = NamedBinding { arguments: large, ..keyed("e", queue("q"), "k") };
     let refused = soon(exchanges.bind(&CLIENT, binding)).await;
-    assert!(matches!(refused, Err(ExchangeError::TooMany { what: "bytes of bindings", .. })), "{refused:?}");
+    assert_eq!(refused, Err(ExchangeError::NoRoom { most: 10_000 }));
+    assert_eq!(exchanges.memory().refused, 2);
     bind(&broker, keyed("e", queue("q"), "a")).await;
     bind(&broker, keyed("e", queue("q"), "b")).await;
     let refused = soon(exchanges.bind(&CLIENT, keyed("e", queue("q"), "c"))).await;
     assert_eq!(refused, Err(ExchangeError::TooMany { what: "bindings", has: 2 }));
     soon(exchanges.unbind(&CLIENT, keyed("e", queue("q"), "a"))).await.unwrap();
     bind(&broker, keyed("e", queue("q"), "c")).await;
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn bindings_of_all_namespaces_have_room_together_and_what_is_stored_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |bytes_max| BrokerOptions {
+        exchanges: ExchangeOptions { bytes_max, ..ExchangeOptions::default() },
+        ..options(dir.path())
+    };
+    let broker = open(with(1 << 20));
+    let (exchanges, other) = (broker.exchanges(), CLIENT.within(Namespace::named("other").unwrap()));
+    let topic = || ExchangeSpec::of(ExchangeKind::Topic);
+    create(&broker, "q", 1).await;
+    for (caller, name) in [(&CLIENT, "t"), (&CLIENT, "u"), (&other, "t"), (&other, "u")] {
+        soon(exchanges.declare(caller, name, topic())).await.unwrap();
+    }
+    let long = |at: usize| format!("#.{at}.#.{}", "a.".repeat(100));
+    let to_u = |at| keyed("t", NamedDestination::Exchange("u".into()), &long(at));
+    let mut bound = 0;
+    let refused = loop {
+        let caller = if bound % 2 == 0 { &CLIENT } else { &other };
+        match soon(exchanges.bind(caller, to_u(bound))).await {
+            Ok(()) => bound += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, ExchangeError::NoRoom { most: 1 << 20 });
+    let memory = exchanges.memory();
+    assert!((1_000_000..=1 << 20).contains(&memory.bytes) && memory.refused == 1, "{memory:?}");
+    assert_eq!(soon(exchanges.bind(&CLIENT, keyed("t", queue("q"), &long(7)))).await, Err(refused));
+    soon(exchanges.unbind(&CLIENT, to_u(0))).await.unwrap();
+    soon(exchanges.bind(&CLIENT, keyed("t", queue("q"), "short"))).await.unwrap();
+    let broker = reopen(broker, with(50_000));
+    let exchanges = broker.exchanges();
+    let loaded = exchanges.memory().bytes;
+    assert!((1_000_000..=1 << 20).contains(&loaded), "{loaded}");
+    assert_eq!(routed(&broker, "t", "short"), ["q"]);
+    let refused = Err(ExchangeError::NoRoom { most: 50_000 });
+    assert_eq!(soon(exchanges.bind(&CLIENT, keyed("t", queue("q"), "another"))).await, refused);
+    soon(exchanges.delete(&CLIENT, "t", false)).await.unwrap();
+    soon(exchanges.delete(&other, "t", false)).await.unwrap();
+    assert!(exchanges.memory().bytes < 5_000, "{:?}", exchanges.memory());
     broker.shutdown();
 }
 

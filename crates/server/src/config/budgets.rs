@@ -20,7 +20,7 @@ pub struct MemoryBudget {
 
 impl ServerConfig {
     /// Of each setting that bounds memory, on a machine for which `auto` is so much.
-    fn budgets_of(&self, auto: AutoMemory) -> [MemoryBudget; 8] {
+    fn budgets_of(&self, auto: AutoMemory) -> [MemoryBudget; 9] {
         let (data, topic, group) = (&self.data, &self.topic, &self.group);
         let (shards, quarter_more) = (data.all_shards(), |bytes: u64| bytes.saturating_add(bytes / 4));
         let open = |bytes: u64| bytes.saturating_mul(u64::from(shards));
@@ -38,6 +38,7 @@ impl ServerConfig {
             ("data.producers", (producers(known), producers(auto.producers()))),
             ("topic.max_total_partitions", (partitions(total), partitions(auto.partitions()))),
             ("topic.settings_memory", size(topic.settings_memory.0, auto.settings_memory(), &alone)),
+            ("topic.exchange_memory", size(topic.exchange_memory.0, auto.exchange_memory(), &alone)),
             ("group.member_memory", size(group.member_memory.0, auto.member_memory(), &quarter_more)),
             ("group.offset_memory", size(group.offset_memory.0, auto.offset_memory(), &alone)),
             ("net.frame_memory", size(self.net.frame_memory.0, auto.frame_memory(), &quarter_more)),
@@ -46,7 +47,7 @@ impl ServerConfig {
     }
 
     /// Of each setting that bounds memory, here.
-    pub fn memory_budgets(&self) -> [MemoryBudget; 8] {
+    pub fn memory_budgets(&self) -> [MemoryBudget; 9] {
         self.budgets_of(AutoMemory::here())
     }
 
@@ -94,7 +95,7 @@ mod tests {
         ServerConfig::load(&Sources { set, ..Sources::default() }, &[]).unwrap()
     }
 
-    fn budgets(set: &[&str], mib: u64) -> [MemoryBudget; 8] {
+    fn budgets(set: &[&str], mib: u64) -> [MemoryBudget; 9] {
         config(set).budgets_of(AutoMemory::of(Some(mib * MIB)))
     }
 
@@ -117,15 +118,21 @@ mod tests {
         let few = budgets(&set, 256);
         assert_eq!(
             warning(&few, 256 * MIB).unwrap(),
-            "the settings let the broker take 1626 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
+            "the settings let the broker take 1642 MiB, and there are 256 MiB of memory: topic.max_total_partitions 1464 MiB \
              (`auto`: 31 MiB), group.offset_memory 24 MiB (`auto`: 16 MiB)"
         );
         assert_eq!(warning(&budgets(&set, 16 << 10), 16 << 30), None, "there it fits");
         assert_eq!(warning(&budgets(&["data.producers=5"], 256), 256 * MIB), None, "less is no matter");
         let options = config(&set).broker_options();
         assert_eq!((options.partitions_total_max, options.groups.max_offset_bytes), (500_000, 24 << 20));
-        let set = ["data.producers=7", "group.member_memory=5MiB", "topic.settings_memory=6MiB"];
+        let set = [
+            "data.producers=7",
+            "group.member_memory=5MiB",
+            "topic.settings_memory=6MiB",
+            "topic.exchange_memory=7MiB",
+        ];
         let options = config(&set).broker_options();
+        assert_eq!(options.exchanges.bytes_max, 7 << 20);
         assert_eq!((options.producers_max, options.groups.max_member_bytes), (7, 5 << 20));
         assert_eq!(options.settings_max, 6 << 20);
     }

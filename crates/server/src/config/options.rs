@@ -80,7 +80,11 @@ impl ServerConfig {
             unnamed_groups: self.converters.iter().find(|c| c.reads_unnamed).map(|c| c.front_end),
             projections: self.projections.clone(),
             converters: self.converters.clone(),
-            exchanges: ExchangeOptions { predeclared: self.exchanges.clone(), ..ExchangeOptions::default() },
+            exchanges: ExchangeOptions {
+                bytes_max: self.topic.exchange_bytes() as usize,
+                predeclared: self.exchanges.clone(),
+                ..ExchangeOptions::default()
+            },
             counted_topics_max: self.admin.counted_topics,
             groups: group_options(&self.group),
             ..defaults

@@ -74,10 +74,12 @@ Memory is bounded by the sum of
 - `net.frame_memory`, for requests under way and unread answers; a quarter of it is kept for what arrives from clients that have sent a whole
   request before,
 - a quarter as much for those of them that are no more than 64 KiB: whoever has little under way is not closed for what others have,
-- for each connection less than 10 KiB, if nothing is under way, and 4 KiB each of a request and of unread answers that are not counted,
+- for each connection less than 10 KiB, if nothing is under way, 4 KiB for its channels and consumers where it has any (what more of them take
+  `net.frame_memory` counts, up to half of it), and 4 KiB each of a request and of unread answers that are not counted,
 - for each I/O thread one request while it is decoded and answered: arrays decoded from it take at most 32 MiB, what is answered to
   their elements some times that, and the records of a compressed batch 128 MiB while they are checked,
-- what topics, partitions, producers and groups there are, as bounded by `topic.max_total_partitions`, `topic.settings_memory`, `data.producers`,
+- what topics, exchanges, partitions, producers and groups there are, as bounded by `topic.max_total_partitions`, `topic.settings_memory`,
+  `topic.exchange_memory`, `data.producers`,
   `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk.
 
 What is `auto` of these follows the memory that the machine or the control group (of version 1 or 2) has, and from 256 MiB on all of it together

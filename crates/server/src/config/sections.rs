@@ -170,6 +170,8 @@ pub struct TopicSection {
     pub max_total_partitions: Auto<NonZero<usize>>,
     /// See [`TOPIC`].
     pub settings_memory: AutoSize,
+    /// See [`TOPIC`].
+    pub exchange_memory: AutoSize,
 }
 
 /// Keys of `[topic]`.
@@ -211,6 +213,12 @@ pub const TOPIC: &[Setting] = &[
         default: "\"auto\"",
         help: "Memory for settings that have no effect here and are kept with topics for those who ask for them, all topics together. \
                Beyond it a topic that brings more is refused. `auto` is a sixty-fourth of the memory, from `2MiB` to `32MiB`.",
+    },
+    Setting {
+        key: "exchange_memory",
+        default: "\"auto\"",
+        help: "Memory for exchanges and what is bound to them, those of all namespaces together. Beyond it no exchange is declared and \
+               nothing is bound; those that are there route on. `auto` is a sixteenth of the memory, from `8MiB` to `512MiB`.",
     },
 ];
 
@@ -671,6 +679,11 @@ impl TopicSection {
     /// Bytes for settings without effect.
     pub fn settings_bytes(&self) -> u64 {
         or_auto(self.settings_memory, AutoMemory::settings_memory)
+    }
+
+    /// Bytes for exchanges and bindings.
+    pub fn exchange_bytes(&self) -> u64 {
+        or_auto(self.exchange_memory, AutoMemory::exchange_memory)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a channel has, and what a consumer is.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use sabir_broker::queue::{Demand, QueueConsumer, QueueOwner, QueueTarget};
 use sabir_model::{ShardId, TopicId};
 
@@ -35,8 +35,13 @@ pub(super) struct Channel {
     /// The queue that is meant where none is named.
     pub(super) last_queue: Option<Box<str>>,
     /// The queues of which something may have been delivered.
-    pub(super) targets: FxHashSet<QueueTarget>,
+    pub(super) targets: FxHashMap<QueueTarget, TopicId>,
+    /// How many of them there are when those that were deleted are looked for.
+    full_at: usize,
 }
+
+/// Queues of a channel that are kept whether they are there or not.
+const FEW_QUEUES: usize = 16;
 
 impl Channel {
     pub(super) fn new(id: ChannelId, owner: QueueOwner) -> Self {
@@ -52,7 +57,23 @@ impl Channel {
             prefetch: 0,
             together: None,
             last_queue: None,
-            targets: FxHashSet::default(),
+            targets: FxHashMap::default(),
+            full_at: FEW_QUEUES,
+        }
+    }
+
+    /// Notes a queue of which something may be delivered. Those that are not there any more are let go of from time to time.
+    pub(super) fn add_queue(
+        &mut self,
+        target: QueueTarget,
+        topic: TopicId,
+        is_there: impl Fn(TopicId) -> bool,
+    ) {
+        self.targets.insert(target, topic);
+        if self.targets.len() > self.full_at {
+            self.targets.retain(|_, topic| is_there(*topic));
+            self.targets.shrink_to(2 * self.targets.len());
+            self.full_at = FEW_QUEUES.max(2 * self.targets.len());
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_broker::push::{AskFailure, Push, PushSeat};
+use sabir_broker::queue::QueueOwner;
 use sabir_broker::{Broker, Caller, SessionId};
 use sabir_net::{
     Appetite, Closing, Connection, DropReason, Ending, Grant, Io, Limits, LocalBoxFuture, OpenConnection,
@@ -23,6 +24,7 @@ use super::deliver::Deliveries;
 use super::foreign::looks_like;
 use super::frames::{Filled, Frames};
 use super::frontend::{AmqpFrontend, EXCEPTION};
+use super::kept::KeptMemory;
 use super::login::{ClientProperties, MECHANISMS};
 use super::publish::{ChannelId, Decision, HeldBack, Publisher};
 use super::routes::Routes;
@@ -38,6 +40,9 @@ const LOOK: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(3);
 /// Bytes of what is held for a client, for which memory is granted at a time.
 const PART: usize = 64 * 1024;
+/// Bits of a consumer's number that are its channel's; the others say when it began.
+const CHANNEL_BITS: u32 = u16::BITS;
+const CHANNEL_MASK: u64 = u16::MAX as u64;
 /// Requests of one kind that wait for their answers at the same time.
 const ASKED: usize = 256;
 
@@ -85,6 +90,8 @@ pub(super) struct AmqpSession {
     pub(super) committing: usize,
     /// Memory for that, and for messages that have come in part.
     partial: Option<Grant>,
+    /// Memory for channels and consumers.
+    pub(super) kept: KeptMemory,
     /// From when heartbeats count.
     began: Instant,
     pub(super) heartbeat: Heartbeat,
@@ -128,6 +135,7 @@ impl AmqpSession {
             held: 0,
             committing: 0,
             partial: None,
+            kept: KeptMemory::default(),
             began: connection.opened,
             heartbeat: Heartbeat::new(0, 0),
             ending: None,
@@ -148,6 +156,20 @@ impl AmqpSession {
     pub(super) fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+
+    /// The number of another consumer, which says on which channel it is.
+    pub(super) fn consumer_number(&mut self, channel: u16) -> u64 {
+        self.number() << CHANNEL_BITS | u64::from(channel)
+    }
+
+    /// Who owns what is delivered to a consumer, whether that has ended or not; none if its channel has.
+    pub(super) fn owner_of(&self, consumer: u64) -> Option<QueueOwner> {
+        let number = u16::try_from(consumer & CHANNEL_MASK).ok()?;
+        // A channel that was opened later has the same number, and nothing to do with it.
+        let channel =
+            self.channels.get(&number).filter(|channel| channel.id.serial < consumer >> CHANNEL_BITS);
+        channel.map(|channel| channel.owner)
     }
 
     /// Whether frames are handled now.
@@ -264,6 +286,15 @@ impl AmqpSession {
     }
 
     fn handle_frame(&mut self, frame: &Frame<'_>) {
+        if self.machine.is_running()
+            && frame.kind == FrameKind::Method
+            && ChannelOpen::is(frame.payload)
+            && let Err(exception) =
+                self.kept.admit_channel(&self.limits.frame_memory, self.machine.channels())
+        {
+            let cause = <ChannelOpen<'_> as MethodArguments>::ID;
+            return self.fail(0, exception.caused_by(cause));
+        }
         if let Some(event) = self.machine.frame(frame, &mut self.out) {
             self.handle(event);
         }
@@ -440,6 +471,7 @@ impl AmqpSession {
     fn settle(&mut self, io: &mut Io) -> Result<(), Ending> {
         self.frames.wait(io)?;
         self.machine.detach();
+        self.kept.settle(self.machine.channels());
         let held = self.held + self.committing + self.publisher.held_bytes() + self.deliveries.held_bytes();
         let bytes = self.machine.unfinished_bytes() as usize + held;
         let granted = self.partial.as_ref().map_or(0, Grant::bytes);

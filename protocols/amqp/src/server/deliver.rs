@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use sabir_broker::push::PushedMessages;
-use sabir_broker::queue::{Credit, QueueOwner, QueueTarget};
+use sabir_broker::queue::{Credit, QueueTarget};
 use sabir_broker::{Broker, Fetched};
 use sabir_model::{FrontendNo, ReadError};
 use sabir_net::Io;
@@ -31,8 +31,6 @@ const READ_LEAST: u64 = 16 * 1024;
 const READ_MOST: u64 = 256 * 1024;
 /// Messages that a consumer may have on their way which sets no bound.
 pub(super) const WINDOW: u32 = 2048;
-/// Consumers that have ended and of which something may still come.
-const ENDED: usize = 1024;
 
 type Reading = Pin<Box<dyn Future<Output = Result<Fetched, Unread>>>>;
 type Unpacking = Pin<Box<dyn Future<Output = Option<Bytes>>>>;
@@ -46,8 +44,6 @@ pub(super) struct Deliveries {
     reading: Option<Reading>,
     /// The batch that is unpacked for it.
     unpacking: Option<Unpacking>,
-    /// Whose deliveries those of a consumer were that has ended.
-    ended: VecDeque<(u64, QueueOwner)>,
     /// What could not be read.
     pub(super) put_off: PutOff,
 }
@@ -74,20 +70,10 @@ impl Deliveries {
         self.readers.values().map(Reader::held_bytes).sum()
     }
 
-    /// A consumer has ended: what comes for it still is given back.
-    pub(super) fn end(&mut self, consumer: u64, owner: QueueOwner) {
-        self.ended.push_back((consumer, owner));
-        if self.ended.len() > ENDED {
-            self.ended.pop_front();
-        }
-    }
-
-    /// Takes the first off, whose consumer has ended; gives it with its owner, if that is known.
-    fn take_ended(&mut self) -> Option<(PushedMessages, QueueOwner)> {
-        let messages = self.waiting.pop_front()?;
+    /// Takes the first off, whose consumer has ended.
+    fn take_first(&mut self) -> Option<PushedMessages> {
         (self.reading, self.unpacking) = (None, None);
-        let (_, owner) = self.ended.iter().find(|(consumer, _)| *consumer == messages.consumer)?;
-        Some((messages, *owner))
+        self.waiting.pop_front()
     }
 }
 
@@ -241,9 +227,10 @@ impl AmqpSession {
         }
     }
 
-    /// What the first one names is for a consumer that has ended.
+    /// What the first one names is for a consumer that has ended. Where its channel has ended as well all of it was given back with that.
     fn give_first_back(&mut self) {
-        if let Some((messages, owner)) = self.deliveries.take_ended() {
+        let Some(messages) = self.deliveries.take_first() else { return };
+        if let Some(owner) = self.owner_of(messages.consumer) {
             let fate = Fate::GivenBack { counted: false };
             self.settling.add(messages.target, owner, fate, messages.offsets);
         }

@@ -17,6 +17,7 @@ mod frames;
 pub(crate) mod frontend;
 mod getting;
 mod handlers;
+mod kept;
 mod login;
 mod mandatory;
 mod publish;

@@ -73,6 +73,63 @@ fn headers_without_bodies_do_not_hold_the_buffers_in_which_they_came() {
     assert!(grown < 64 << 20, "{grown} bytes more for a thousand methods without a header");
 }
 
+#[test]
+fn channels_beyond_the_nodes_memory_are_refused_by_name_and_others_go_on() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::with(data.path(), &["net.frame_memory=1MiB"]);
+    let mut greedy = node.connect();
+    greedy.log_in(0);
+    let mut out = FrameBuffer::new();
+    (1..=1000).for_each(|channel| out.arguments(channel, &ChannelOpen::default()));
+    greedy.send(&out.take_all());
+    let mut opened = 0;
+    let (code, text) = loop {
+        let came = greedy.frame();
+        match came.method() {
+            Method::ChannelOpenOk(_) => opened += 1,
+            Method::ConnectionClose(close) => break (close.reply_code, close.reply_text.as_str().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, 506, "{text}");
+    assert!(text.contains("no memory left for a channel"), "{text}");
+    assert!((400..600).contains(&opened), "{opened}: half of the memory");
+    drop(greedy);
+    let mut next = node.open();
+    (2..=200).for_each(|channel| next.open_channel(channel));
+}
+
+#[test]
+fn consumers_beyond_the_nodes_memory_are_refused_by_name_and_cost_nothing_when_they_end() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::with(data.path(), &["net.frame_memory=1MiB"]);
+    let mut client = node.open();
+    client.declare("q");
+    let mut consumed = 0;
+    let mut consume = |client: &mut Client, cancels: bool| {
+        consumed += 1;
+        let tag = format!("{consumed}{}", "x".repeat(200));
+        let consumer_tag = ShortStr::cut(&tag);
+        let consume = BasicConsume { queue: ShortStr::cut("q"), consumer_tag, ..Default::default() };
+        let came = client.ask(1, &consume);
+        let closed = match came.method() {
+            Method::BasicConsumeOk(_) => None,
+            Method::ConnectionClose(close) => Some((close.reply_code, close.reply_text.as_str().to_owned())),
+            other => panic!("{other:?}"),
+        };
+        if cancels {
+            client.ask(1, &BasicCancel { consumer_tag, no_wait: false });
+        }
+        closed
+    };
+    assert_eq!((0..2000).find_map(|_| consume(&mut client, true)), None);
+    let (at, (code, text)) =
+        (0..2000).find_map(|at| consume(&mut client, false).map(|closed| (at, closed))).unwrap();
+    assert_eq!(code, 506, "{text}");
+    assert!(text.contains("no memory left for a consumer"), "{text}");
+    assert!((250..400).contains(&at), "{at}: half of the memory");
+}
+
 /// Properties of so many bytes.
 fn properties_of(bytes: usize) -> Bytes {
     let with = |filling: usize| {

@@ -89,6 +89,47 @@ fn what_is_being_committed_counts_until_it_is_answered() {
 }
 
 #[test]
+fn what_is_dealt_to_consumers_that_are_cancelled_is_given_back_however_many_were() {
+    let rig = Rig::start();
+    let mut client = rig.open();
+    client.declare("q");
+    client.publish("q", &["0", "1", "2"]);
+    assert_eq!(client.declare("q").1, 3);
+    rig.disks.hang(QUEUES);
+    let cancel = |client: &mut Client, tag: &str| {
+        client.consume("q", tag, false);
+        client.ask(1, &BasicCancel { consumer_tag: ShortStr::cut(tag), no_wait: false });
+    };
+    (0..1100).for_each(|number| cancel(&mut client, &number.to_string()));
+    rig.disks.resume();
+    let began = std::time::Instant::now();
+    // Whoever opens another channel with the number of the first one has nothing to do with it.
+    let mut other = rig.open();
+    while other.declare("q").1 < 3 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", other.declare("q").1);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_channel_lets_go_of_queues_that_were_deleted() {
+    let rig = Rig::start();
+    let mut client = rig.open();
+    for number in 0..200 {
+        let queue = format!("reply-{number}");
+        client.declare(&queue);
+        assert!(client.get(&queue, false).is_none());
+        let delete = QueueDelete { queue: ShortStr::cut(&queue), ..Default::default() };
+        assert!(matches!(client.ask(1, &delete).method(), Method::QueueDeleteOk(_)));
+    }
+    assert_eq!(
+        rig.granted(),
+        0,
+        "what it has for channels and queues is no more than any connection may have"
+    );
+}
+
+#[test]
 fn what_a_channel_says_behind_what_waits_waits_as_well() {
     let rig = Rig::start();
     let topic = rig.topic("spread");

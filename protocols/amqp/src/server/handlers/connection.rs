@@ -68,13 +68,15 @@ impl AmqpSession {
             self.end_consumer(consumer);
         }
         self.end_together(channel.together);
+        channel.replies.iter().for_each(|consumer| self.kept.remove_consumer(&consumer.tag));
+        self.kept.change_queues(channel.targets.len(), 0);
         self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
         for messages in self.deliveries.put_off.take_of(channel.owner) {
             self.give_back_unreadable(messages);
         }
         // What was settled before is not ready again.
         self.settling.tell(self.amqp.broker.queues());
-        for target in channel.targets {
+        for target in channel.targets.into_keys() {
             self.amqp.broker.queues().release(target, channel.owner, true);
         }
     }
@@ -97,7 +99,7 @@ impl AmqpSession {
     /// Nothing more is delivered to a consumer. What it has not settled stays with its channel.
     pub(super) fn detach(&mut self, number: u64) -> Option<Consumer> {
         let consumer = self.consumers.remove(&number)?;
-        self.deliveries.end(number, consumer.owner);
+        self.kept.remove_consumer(&consumer.tag);
         self.end_dealing(&consumer);
         Some(consumer)
     }

@@ -1,7 +1,7 @@
 //! `basic.qos`, `basic.consume`, `basic.cancel`, `basic.get`.
 
-use sabir_broker::queue::{ConsumerSpec, Credit, Demand, QueueConsumer, QueueError};
-use sabir_model::ShardId;
+use sabir_broker::queue::{ConsumerSpec, Credit, Demand, QueueConsumer, QueueError, QueueTarget};
+use sabir_model::{ShardId, TopicId};
 
 use super::super::arguments::{integer, is_quorum, precondition, queue};
 use super::super::asking::{Answer, Asked, refused};
@@ -123,14 +123,30 @@ impl AmqpSession {
             return self.consume_replies(number, &tag, consume);
         }
         let name = self.queue_name(number, consume.queue)?;
+        self.admit_consumer(&tag)?;
         let consumer = self.attach(number, &name, &tag, consume)?;
         let key = consumer.0;
         self.consumers.insert(key, consumer.1);
+        self.kept.add_consumer(&tag);
         self.channel(number).consumers.insert(tag.as_str().into(), key);
         if !consume.no_wait {
             self.say(number, &BasicConsumeOk { consumer_tag: ShortStr::cut(&tag) });
         }
         Ok(())
+    }
+
+    fn admit_consumer(&mut self, tag: &str) -> Result<(), Exception> {
+        self.kept.admit_consumer(&self.limits.frame_memory, self.machine.channels(), tag)
+    }
+
+    /// Notes a queue of which something may be delivered on a channel.
+    fn add_queue(&mut self, number: u16, target: QueueTarget, topic: TopicId) {
+        let view = self.broker().catalog();
+        let channel = self.channel(number);
+        let before = channel.targets.len();
+        channel.add_queue(target, topic, |topic| view.topic_by_id(topic).is_some());
+        let now = channel.targets.len();
+        self.kept.change_queues(before, now);
     }
 
     fn consume_replies(
@@ -142,12 +158,13 @@ impl AmqpSession {
         if !consume.no_ack {
             return Err(precondition("reply consumer cannot acknowledge".to_owned()));
         }
-        let consumer = self.amqp.replies.consume(tag, self.broker().fresh_topic_id().0);
-        let replies = &mut self.channel(number).replies;
-        if replies.is_some() {
+        if self.channel(number).replies.is_some() {
             return Err(precondition("reply consumer already set".to_owned()));
         }
-        *replies = Some(consumer);
+        self.admit_consumer(tag)?;
+        let consumer = self.amqp.replies.consume(tag, self.broker().fresh_topic_id().0);
+        self.channel(number).replies = Some(consumer);
+        self.kept.add_consumer(tag);
         self.replying.push(number);
         if !consume.no_wait {
             self.say(number, &BasicConsumeOk { consumer_tag: ShortStr::cut(tag) });
@@ -180,10 +197,9 @@ impl AmqpSession {
             return Err(Exception::new(ReplyCode::NotImplemented, text));
         }
         let queue = ConsumedQueue { name: name.into(), target, is_quorum, goes };
-        let (key, settles, exclusive) = (self.number(), consume.no_ack, consume.exclusive);
-        let open = self.channel(channel);
-        open.targets.insert(target);
-        let owner = open.owner;
+        let (key, settles, exclusive) = (self.consumer_number(channel), consume.no_ack, consume.exclusive);
+        self.add_queue(channel, target, topic.id);
+        let owner = self.channel(channel).owner;
         let drawing = self.drawing(channel, &queue, settles);
         let attached = self.deal(key, channel, &queue, drawing, (priority, exclusive))?;
         let (tag, refill) = (tag.into(), 0);
@@ -195,7 +211,9 @@ impl AmqpSession {
     pub(super) fn cancel(&mut self, number: u16, cancel: &BasicCancel<'_>) -> Result<(), Exception> {
         let (tag, no_wait) = (cancel.consumer_tag.as_str(), cancel.no_wait);
         // What replies it had not been sent go with it.
-        drop(self.channel(number).replies.take_if(|consumer| *consumer.tag == *tag));
+        if let Some(replies) = self.channel(number).replies.take_if(|consumer| *consumer.tag == *tag) {
+            self.kept.remove_consumer(&replies.tag);
+        }
         let ended = self.channel(number).consumers.remove(tag).and_then(|key| self.detach(key));
         let goes = ended.and_then(|consumer| Some((consumer.queue.goes?, consumer.queue.name)));
         let Some((id, name)) = goes else {
@@ -242,9 +260,9 @@ impl AmqpSession {
             );
             return Err(Exception::new(ReplyCode::ResourceLocked, text));
         }
-        let channel = self.channel(number);
-        channel.targets.insert(target);
-        let owner = channel.owner;
+        self.kept.admit_queue(&self.limits.frame_memory, self.machine.channels())?;
+        self.add_queue(number, target, topic.id);
+        let owner = self.channel(number).owner;
         // What was settled and given back before counts.
         self.settling.tell(self.amqp.broker.queues());
         let frame_max = self.machine.frame_max();

@@ -341,6 +341,7 @@ fn refused(name: &str, error: &ExchangeError) -> Exception {
         | ExchangeError::Binding(_)
         | ExchangeError::InvalidName { .. }
         | ExchangeError::LongKey { .. }
+        | ExchangeError::NoRoom { .. }
         | ExchangeError::TooMany { .. }
         | ExchangeError::Level { .. } => precondition(format!("{}: {error}", exchange(name))),
     }
