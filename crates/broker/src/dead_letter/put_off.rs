@@ -11,7 +11,8 @@ use sabir_delivery::subscription::SubscriptionNo;
 /// Messages that are put off for one reason, by their queue. All of a queue are looked at again together.
 #[derive(Debug)]
 pub(super) struct PutOff {
-    /// For how long, from when the first of a queue was put off.
+    /// For how long at the least, from when the last of a queue was put off. Where it took longer to come to that one, it is for as long again: what waits
+    /// behind a disk that is full is not read all the time.
     time: Duration,
     queues: FxHashMap<SubscriptionNo, PutOffMessages>,
 }
@@ -21,6 +22,8 @@ pub(super) struct PutOff {
 struct PutOffMessages {
     /// Runs that neither overlap nor touch: where each ends, by where it begins.
     runs: BTreeMap<u64, u64>,
+    /// When the first was put off.
+    since: Instant,
     again_at: Instant,
 }
 
@@ -30,9 +33,10 @@ impl PutOff {
     }
 
     pub(super) fn put(&mut self, queue: SubscriptionNo, offsets: Range<u64>, now: Instant) {
-        let again_at = now + self.time;
-        let none = || PutOffMessages { runs: BTreeMap::new(), again_at };
-        self.queues.entry(queue).or_insert_with(none).put(offsets);
+        let none = || PutOffMessages { runs: BTreeMap::new(), since: now, again_at: now };
+        let messages = self.queues.entry(queue).or_insert_with(none);
+        messages.put(offsets);
+        messages.again_at = now + self.time.max(now.saturating_duration_since(messages.since));
     }
 
     /// The queues with messages that are to be looked at again.
@@ -126,9 +130,18 @@ mod tests {
         let (mut put_off, now) = (PutOff::new(TIME), Instant::now());
         put_off.put(ONE, 0..1, now);
         put_off.put(TWO, 0..1, now + TIME / 2);
-        put_off.put(ONE, 1..2, now + TIME / 2);
         assert_eq!(put_off.due(now + TIME).collect::<Vec<_>>(), [ONE]);
         assert!(put_off.take_due(ONE, now + TIME) && !put_off.take_due(TWO, now + TIME));
         assert_eq!(put_off.left(now + TIME), Some(TIME / 2));
+    }
+
+    #[test]
+    fn what_took_long_to_be_put_off_is_put_off_for_as_long() {
+        let (mut put_off, now) = (PutOff::new(TIME), Instant::now());
+        put_off.put(ONE, 0..1, now);
+        put_off.put(ONE, 5..6, now + TIME / 2);
+        assert_eq!(put_off.left(now + TIME / 2), Some(TIME), "it begins with the last");
+        put_off.put(ONE, 9..10, now + TIME * 3);
+        assert_eq!(put_off.left(now + TIME * 3), Some(TIME * 3));
     }
 }
