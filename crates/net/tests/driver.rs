@@ -189,7 +189,8 @@ fn what_others_ask_does_not_wait_for_all_who_have_more_to_do() {
     let before = turns.load(SeqCst);
     (0..10).for_each(|_| echo());
     let turned = turns.load(SeqCst) - before;
-    assert!(turned <= 100, "{turned} turns of {} others in ten steps", greedy.len());
+    // A step gives them one turn, or as many as fit into twenty milliseconds where the thread was late; they have six hundred if it waits for all.
+    assert!(turned <= 200, "{turned} turns of {} others in ten steps", greedy.len());
 }
 
 /// Echoes what comes, once it is not kept from it until its turn is over.
