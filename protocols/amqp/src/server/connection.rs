@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use sabir_broker::push::{AskFailure, Push, PushSeat};
+use sabir_broker::push::{AskFailure, Push, PushSeat, Scarcity};
 use sabir_broker::queue::QueueOwner;
 use sabir_broker::{Broker, Caller, SessionId};
 use sabir_net::{
@@ -426,13 +426,16 @@ impl AmqpSession {
 
     /// Tells a client that understands it whether it is to publish no more.
     fn tell_blocked(&mut self, is_blocked: bool) {
-        let changes = std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked;
-        if !changes || !self.client.hears_blocked {
-            return;
+        if std::mem::replace(&mut self.is_blocked, is_blocked) != is_blocked {
+            self.say_blocked(is_blocked.then(|| format!("low on {}", Scarcity::Disk)));
         }
-        match is_blocked {
-            true => self.say(0, &ConnectionBlocked { reason: ShortStr::cut("low on disk") }),
-            false => self.say(0, &ConnectionUnblocked {}),
+    }
+
+    fn say_blocked(&mut self, reason: Option<String>) {
+        match reason {
+            _ if !self.client.hears_blocked => {}
+            Some(reason) => self.say(0, &ConnectionBlocked { reason: ShortStr::cut(&reason) }),
+            None => self.say(0, &ConnectionUnblocked {}),
         }
     }
 
@@ -528,8 +531,7 @@ impl Session for AmqpSession {
             Push::Cancelled { consumer, .. } => self.cancelled.push(consumer),
             // An append is answered to its caller.
             Push::Confirmed(_) => {}
-            // Publishers are held back where they publish.
-            Push::Alarm { .. } => {}
+            Push::Alarm { of, raised } => self.say_blocked(raised.then(|| format!("low on {of}"))),
             Push::Ask(ask) => ask.reply.into_iter().for_each(|reply| reply.refuse(AskFailure::Unsupported)),
         }
         Ok(())
