@@ -59,6 +59,8 @@ pub async fn answer(State(admin): State<Admin>, request: Request, next: Next) ->
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
     use std::time::{Duration, Instant};
 
     use sabir_net::Registry;
@@ -66,12 +68,25 @@ mod tests {
     use crate::testing::{Served, broker_options, code, open};
     use crate::{Options, ServedFrontend, Shown};
 
-    /// A port on which an answer takes this long to be made.
-    fn slow(served: &mut Served, takes: Duration) -> tempfile::TempDir {
+    /// How many answers are being made, and whether they may end.
+    #[derive(Default)]
+    struct Making {
+        begun: AtomicUsize,
+        may_end: AtomicBool,
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A port on which an answer is not made until it may be.
+    fn slow(served: &mut Served, making: Arc<Making>) -> tempfile::TempDir {
         let data = tempfile::tempdir().unwrap();
         let broker = open(broker_options(data.path()));
         let front_ends = move || -> Vec<ServedFrontend> {
-            std::thread::sleep(takes);
+            making.begun.fetch_add(1, SeqCst);
+            let began = Instant::now();
+            while !making.may_end.load(SeqCst) && began.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Vec::new()
         };
         served.admin.running(Shown {
@@ -88,23 +103,26 @@ mod tests {
     #[tokio::test]
     async fn health_is_answered_ahead_of_answers_that_take_long() {
         let mut served = Served::with(Options { metrics_limit: 1, ..Options::default() });
-        let _data = slow(&mut served, Duration::from_millis(300));
-        let served = std::sync::Arc::new(served);
+        let making = Arc::new(Making::default());
+        let _data = slow(&mut served, making.clone());
+        let served = Arc::new(served);
         let mut asked = tokio::task::JoinSet::new();
         for _ in 0..10 {
             let served = served.clone();
             asked.spawn(async move { code(&served.get("/sabir/v1/node").await) });
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let mut took = Vec::new();
-        for path in ["/livez", "/readyz", "/metrics", "/sabir/v1/health"].repeat(3) {
-            let began = Instant::now();
-            assert_eq!(code(&served.get(path).await), 200);
-            took.push((path, began.elapsed()));
+        let began = Instant::now();
+        while making.begun.load(SeqCst) == 0 {
+            assert!(began.elapsed() < PATIENCE, "none is being made");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // One that the machine was busy for is none that waited for ten answers.
-        took.sort_by_key(|(_, took)| *took);
-        assert!(took[10].1 < Duration::from_millis(100), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for path in ["/livez", "/readyz", "/metrics", "/sabir/v1/health"].repeat(3) {
+            let asked = tokio::time::timeout(PATIENCE, served.get(path)).await;
+            assert_eq!(code(&asked.expect("none of the others ends before")), 200);
+        }
+        assert!(asked.try_join_next().is_none(), "an answer ended before it might");
+        making.may_end.store(true, SeqCst);
         assert_eq!(asked.join_all().await, [200; 10]);
     }
 }

@@ -440,6 +440,6 @@ fn a_destination_with_very_many_bindings_on_a_ring_is_removed_quickly() {
     }
     let begin = std::time::Instant::now();
     assert_eq!(router.remove_target(queue(1)).bindings.len(), 50_000);
-    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
     assert_eq!(routed(&router, exchange, &Publication::keyed(b"k")), []);
 }

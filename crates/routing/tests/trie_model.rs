@@ -142,7 +142,8 @@ fn patterns_of_many_wildcards_are_not_exponential() {
     let begin = std::time::Instant::now();
     let got = found(&trie, &mut scratch, &key);
     assert_eq!(got, (0..60).collect::<Vec<_>>());
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // It would not end at all.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
 #[test]

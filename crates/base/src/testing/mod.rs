@@ -3,7 +3,9 @@
 mod bits;
 mod log;
 mod memory;
+mod tries;
 
 pub use bits::Bits;
 pub use log::{keep_log, logged};
 pub use memory::{CountingAllocator, peak_of};
+pub use tries::{best_of_three, best_of_three_async};

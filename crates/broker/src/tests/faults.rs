@@ -351,12 +351,13 @@ async fn records_are_read_again_once_the_disk_is_good() {
     let machine = Machine::new(12, 1, Seam::Solo);
     let (broker, topic) = with_cold_records(&machine).await;
     wrong_bits(&machine, true);
-    let before = broker.inner.shards[1].journal.stats().cold_reads;
+    let (before, began) = (broker.inner.shards[1].journal.stats().cold_reads, std::time::Instant::now());
     for _ in 0..20 {
         assert_eq!(soon(read(&broker, &topic, 0, 0, 100_000)).await.unwrap_err(), ReadError::Corrupt);
     }
     let reads = broker.inner.shards[1].journal.stats().cold_reads - before;
-    assert!(reads <= 4, "{reads} reads of what stays bad");
+    // What is known to be bad is read anew once a second.
+    assert!(reads <= 4 * (1 + began.elapsed().as_secs()), "{reads} reads of what stays bad");
     assert_eq!(broker.stats().shards[1].damaged.len(), 1);
     machine.disks[1].end_faults();
     tokio::time::sleep(Duration::from_millis(1100)).await;

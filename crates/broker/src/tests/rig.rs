@@ -120,9 +120,9 @@ pub(super) fn values(fetched: &Fetched) -> Vec<(i64, Vec<u8>)> {
     all
 }
 
-/// What is to happen happens within seconds, or the test fails.
+/// What is to happen happens within a minute, on a busy machine as well, or the test fails.
 pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens soon")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens soon")
 }
 
 /// Waits until something holds.

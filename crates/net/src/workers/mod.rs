@@ -153,7 +153,7 @@ impl Drop for Granted {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -168,25 +168,31 @@ mod tests {
     #[tokio::test]
     async fn a_short_job_does_not_wait_for_a_long_one_to_end() {
         let workers = Workers::new(1, 2, 512 << 20);
+        let (begun, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let long = tokio::spawn({
-            let workers = workers.clone();
+            let (workers, begun, over) = (workers.clone(), begun.clone(), over.clone());
             async move {
-                let pieces = |turn: &mut Turn<'_>| {
-                    (0..200).for_each(|_| {
+                let pieces = move |turn: &mut Turn<'_>| {
+                    begun.store(true, Relaxed);
+                    let since = Instant::now();
+                    while !over.load(Relaxed) && since.elapsed() < Duration::from_secs(30) {
                         busy(Duration::from_millis(5));
                         turn.pause();
-                    });
+                    }
                     Instant::now()
                 };
                 workers.run(JobCost { bytes: 1 << 30, size: JobSize::Slow }, pieces).await
             }
         });
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        while !begun.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         for _ in 0..5 {
             let short = workers.run(JobCost { bytes: 1000, size: JobSize::Small }, |_| Instant::now()).await;
             assert!(short.is_some());
             assert!(!long.is_finished());
         }
+        over.store(true, Relaxed);
         assert!(long.await.unwrap().is_some());
     }
 

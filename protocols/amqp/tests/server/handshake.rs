@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sabir_amqp::wire::*;
 
-use crate::node::{Client, Node};
+use crate::node::{Client, Node, PATIENCE};
 
 #[test]
 fn a_client_logs_in_opens_channels_and_closes() {
@@ -107,15 +107,20 @@ fn both_sides_give_signs_of_life() {
     let mut client = node.connect();
     client.log_in(1);
     let began = Instant::now();
-    assert_eq!(client.any().unwrap().kind, FrameKind::Heartbeat);
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    for _ in 0..6 {
-        client.say(FrameBuffer::heartbeat);
-        assert_eq!(client.any().unwrap().kind, FrameKind::Heartbeat);
-    }
+    let mut apart: Vec<_> = (0..7)
+        .map(|_| {
+            let last = Instant::now();
+            assert_eq!(client.any().unwrap().kind, FrameKind::Heartbeat);
+            client.say(FrameBuffer::heartbeat);
+            last.elapsed()
+        })
+        .collect();
+    apart.sort_unstable();
+    // One may come late where the machine was busy, and the next one early.
+    assert!(apart[3] < Duration::from_millis(900), "{apart:?}");
     assert!(began.elapsed() > Duration::from_secs(2), "it was kept for longer than a silent one is");
     while client.any().is_some() {}
-    assert!(began.elapsed() < Duration::from_secs(15), "one that is silent is gone");
+    assert!(began.elapsed() < PATIENCE, "one that is silent is gone");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use sabir_amqp::wire::*;
 
-use crate::node::{Client, Node};
+use crate::node::{Client, Node, PATIENCE};
 
 fn named(queue: &str) -> QueueDeclare<'_> {
     QueueDeclare { queue: ShortStr::cut(queue), durable: true, ..Default::default() }
@@ -228,14 +228,14 @@ fn messages_of_a_higher_priority_come_first_and_those_given_back_at_their_place(
     assert_eq!(sent, ["c", "f", "h", "b", "e", "g", "a", "d"], "as before the start");
 }
 
-/// Until a queue is gone, at most so many milliseconds.
-fn goes_within(client: &mut Client, queue: &str, ms: u128) {
+/// Until a queue is gone.
+fn goes(client: &mut Client, queue: &str) {
     let began = std::time::Instant::now();
     let (queue, exchange) = (ShortStr::cut(queue), ShortStr::cut("amq.direct"));
     let bind = QueueBind { queue, exchange, ..Default::default() };
     // Whoever declared it, even passively, would use it.
     while client.refused_or_done(&bind) != 404 {
-        assert!(began.elapsed().as_millis() < ms, "it is there still");
+        assert!(began.elapsed() < PATIENCE, "it is there still");
         pause(10);
     }
 }
@@ -250,33 +250,33 @@ fn a_queue_that_nobody_uses_is_deleted_after_its_time() {
     let node = Node::start(data.path());
     let (mut client, mut other) = (node.open(), node.open());
     let mut arguments = FieldTableBuf::new();
-    arguments.push(ShortBytes::cut("x-expires"), FieldValue::I32(400));
+    arguments.push(ShortBytes::cut("x-expires"), FieldValue::I32(1_000));
     let expiring = QueueDeclare { arguments: arguments.as_table(), ..named("q") };
     client.declare_as(&expiring);
     client.publish("q", &["one"]);
     client.consume("q", "c", false);
     assert_eq!(client.content().text(), "one");
-    pause(600);
+    pause(1_300);
     let consumer_tag = ShortStr::cut("c");
     let cancelled = client.ask(1, &BasicCancel { consumer_tag, ..Default::default() });
     assert!(matches!(cancelled.method(), Method::BasicCancelOk(_)), "{cancelled:?}");
     for used in 0..4 {
-        pause(200);
+        pause(300);
         match used % 2 {
             0 => drop(client.declare_as(&passive("q"))),
             _ => assert!(client.get("q", true).is_none(), "it is out"),
         }
     }
-    goes_within(&mut other, "q", 10_000);
+    goes(&mut other, "q");
     assert_eq!(client.refused(&passive("q")).0, 404);
     // One that a connection leaves goes, too, and so does one after a start.
     client.declare_as(&expiring);
     client.consume("q", "c", false);
     drop(client);
-    goes_within(&mut other, "q", 10_000);
+    goes(&mut other, "q");
     other.declare_as(&expiring);
     node.stop();
     let node = Node::start(data.path());
     let mut client = node.open();
-    goes_within(&mut client, "q", 10_000);
+    goes(&mut client, "q");
 }

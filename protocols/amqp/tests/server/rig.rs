@@ -94,7 +94,7 @@ impl Rig {
         let mut published = 0;
         // What is on its way to the disk makes room once more, until as much is on its way as may be.
         let mut crowded_since = Instant::now();
-        while crowded_since.elapsed() < Duration::from_millis(200) {
+        while crowded_since.elapsed() < Duration::from_millis(500) {
             if self.broker.crowded_by(&targets).is_some() {
                 std::thread::sleep(Duration::from_millis(5));
                 continue;

@@ -33,7 +33,7 @@ async fn fill(raw: &mut Raw, partition: i32, timeout_ms: i32) -> Vec<i32> {
     for _ in 0..50 {
         let frame = raw.frame(12, &request(partition, 1, timeout_ms)).to_bytes();
         let written = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &frame);
-        if tokio::time::timeout(Duration::from_millis(300), written).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), written).await.is_err() {
             break;
         }
         sent.push(i32::from_be_bytes(frame[8..12].try_into().unwrap()));
@@ -62,7 +62,8 @@ async fn one_hung_disk_holds_up_only_those_who_write_to_it() {
         assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
     }
     rig.raw().await.put("t", other, &["from a newcomer"]).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // What waits for the disk does so for as long as this runs.
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn what_finds_no_room_in_time_is_not_appended_and_the_connection_goes_on()
     for _ in 0..30 {
         sent.push(raw.send(12, &request(hung, 1, 1000)).await);
     }
-    let last = raw.send(12, &request(other, 1, 1000)).await;
+    let last = raw.send(12, &request(other, 1, 60_000)).await;
     for correlation in &sent {
         let response = raw.receive::<ProduceRequest>(12, *correlation).await;
         assert_code(response.responses[0].partition_responses[0].error_code, ErrorCode::RequestTimedOut);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sabir_base::testing::best_of_three_async;
 use sabir_kafka::wire::messages::create_topics::CreateTopicsRequest;
 use sabir_kafka::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use sabir_kafka::wire::messages::describe_groups::DescribeGroupsRequest;
@@ -228,6 +229,11 @@ fn long_poll() -> FetchRequest {
 
 #[tokio::test]
 async fn a_request_of_usual_size_is_answered_whatever_waits_or_trickles_beside_it() {
+    best_of_three_async(Duration::from_secs(1), beside_what_waits_and_trickles).await;
+}
+
+/// The longest that a request of usual size waited.
+async fn beside_what_waits_and_trickles() -> Duration {
     const TOTAL: usize = 64 << 20;
     let rig = with_memory(TOTAL);
     let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
@@ -262,16 +268,18 @@ async fn a_request_of_usual_size_is_answered_whatever_waits_or_trickles_beside_i
         writing
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut longest = Duration::ZERO;
     for size in [1 << 10, 70_000, 200_000, 500_000, 1 << 20] {
         let asked = Instant::now();
         honest.put("t", 0, &[&"x".repeat(size)]).await;
-        assert!(asked.elapsed() < Duration::from_secs(1), "{size} bytes took {:?}", asked.elapsed());
+        longest = longest.max(asked.elapsed());
         assert!(memory.granted() <= TOTAL);
     }
     large.stream = reading.reunite(sending.await.unwrap()).unwrap();
     let produced = large.receive::<ProduceRequest>(12, correlation).await;
     assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
     assert!(rig.dropped("slow_writer") >= 15, "{} that kept memory", rig.dropped("slow_writer"));
+    longest
 }
 
 #[tokio::test]
@@ -298,18 +306,25 @@ async fn fetches_that_wait_have_memory_or_are_answered_at_once() {
     for _ in 0..150 {
         let mut raw = rig.raw().await;
         raw.send(12, &fetch(100)).await;
-        if tokio::time::timeout(Duration::from_millis(100), raw.stream.readable()).await.is_ok() {
-            let frame = raw.receive_frame().await;
-            assert!(frame.len() > 1000, "all partitions are answered: {} bytes", frame.len());
-            answered += 1;
-        } else {
-            waiting.push(raw);
+        waiting.push(raw);
+        // What is answered at once may take longer than this: it is found with a later one.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut silent = Vec::new();
+        for mut raw in waiting {
+            if tokio::time::timeout(Duration::ZERO, raw.stream.readable()).await.is_ok() {
+                let frame = raw.receive_frame().await;
+                assert!(frame.len() > 1000, "all partitions are answered: {} bytes", frame.len());
+                answered += 1;
+            } else {
+                silent.push(raw);
+            }
         }
-        if answered == 20 {
+        waiting = silent;
+        if answered >= 20 {
             break;
         }
     }
-    assert!(waiting.len() >= 20 && answered == 20, "{} wait, {answered} are answered", waiting.len());
+    assert!(waiting.len() >= 20 && answered >= 20, "{} wait, {answered} are answered", waiting.len());
     let held = memory.granted() + memory.granted_little();
     assert!((TOTAL / 4..TOTAL).contains(&held), "{held} bytes are held");
     // What takes next to nothing waits all the same.

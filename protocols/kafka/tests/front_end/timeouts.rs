@@ -208,7 +208,8 @@ async fn changes_that_say_no_time_are_told_too() {
         f.ask(&asked),
         g.ask(&sync)
     );
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    // Nothing of it is committed before.
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     for code in altered.responses.iter().chain(&waiting.responses).map(|r| r.error_code) {
         assert_code(code, ErrorCode::RequestTimedOut);
     }
