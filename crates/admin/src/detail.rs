@@ -12,7 +12,10 @@ const POSITIONS: usize = 10;
 /// Writes what is within the limit, and says what is not.
 pub fn expose(broker: &Broker, limit: usize, out: &mut Exposition) {
     out.gauge("sabir_groups", "Consumer groups.", &[], signed(broker.group_count() as u64));
-    member_memory(&broker.groups(&Caller::OPERATOR).member_memory(), out);
+    let groups = broker.groups(&Caller::OPERATOR);
+    member_memory(&groups.member_memory(), out);
+    let help = "Memory of groups and positions without members, for which group.offset_memory is the bound.";
+    out.gauge("sabir_groups_stored_bytes", help, &[], signed(groups.stored_bytes() as u64));
     let catalog = broker.catalog();
     traffic(broker, &catalog, out);
     if limit == 0 {
@@ -37,7 +40,7 @@ fn member_memory(memory: &MemberMemory, out: &mut Exposition) {
     out.gauge("sabir_groups_member_bytes", help, &[], signed(memory.bytes as u64));
     let help = "Memory of the ids that were given to members which have not come back with them.";
     out.gauge("sabir_groups_pending_bytes", help, &[], signed(memory.pending_bytes as u64));
-    let help = "Joins and assignments refused since they would take more than group.member_memory.";
+    let help = "Joins, assignments and commits refused since there was no room for groups, their members or their positions.";
     out.counter("sabir_groups_refused", help, &[], memory.refused);
 }
 

@@ -289,18 +289,21 @@ fn what_a_group_keeps_is_bounded() {
     });
     assert!((4..8).contains(&taken.count()), "all of it must fit one record");
     // Beside what is brought, each member is counted with what it takes by itself.
-    assert!((1_500..1_500 + 8 * 400).contains(&world.group.bytes()), "{}", world.group.bytes());
+    assert!((6_000..15_000).contains(&world.group.bytes()), "{}", world.group.bytes());
 }
 
 #[test]
 fn ids_that_nobody_comes_back_with_are_counted_and_bounded_by_their_bytes() {
     let mut world = World::with(GroupLimits { max_record_bytes: 1_500, ..GroupLimits::default() });
+    let mut pending = Vec::new();
     for _ in 0..100 {
         let ticket = world.join(&Client1 { session: 1_800_000, ..dynamic() });
         assert_eq!(world.refused(ticket).error, GroupError::MemberIdRequired);
-        assert!(world.group.pending_bytes() <= 1_500, "{}", world.group.pending_bytes());
+        pending.push(world.group.pending_bytes());
     }
-    assert!(world.group.pending_bytes() >= 1_000, "{}", world.group.pending_bytes());
+    // The group itself is counted with the first of them.
+    let more = pending.iter().max().unwrap() - pending[0];
+    assert!((800..=1_250).contains(&more) && pending[0] > 4_000, "{pending:?}");
     assert_eq!(world.group.bytes(), 0, "members have theirs beside");
     world.pass(61_000);
     assert_eq!(

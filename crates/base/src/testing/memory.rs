@@ -10,9 +10,18 @@ pub struct CountingAllocator;
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static TAKEN: Cell<isize> = const { Cell::new(0) };
+}
+
+/// What an allocation takes of the heap: a header before it, whole units of 16 bytes, and two of them at least.
+const fn chunk(size: usize) -> isize {
+    let taken = (size + 8).next_multiple_of(16);
+    if taken < 32 { 32 } else { taken as isize }
 }
 
 fn count(bytes: isize) {
+    let taken = chunk(bytes.unsigned_abs()) * bytes.signum();
+    let _ = TAKEN.try_with(|all| all.set(all.get() + taken));
     // A thread that ends may free after its counters are gone.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + bytes);
@@ -42,4 +51,11 @@ pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     PEAK.set(before);
     let value = run();
     (value, usize::try_from(PEAK.get() - before).unwrap_or(0))
+}
+
+/// What `run` gives, and what it leaves allocated by this thread beside what was there before, as the heap of glibc has it.
+pub fn taken_by<T>(run: impl FnOnce() -> T) -> (T, usize) {
+    let before = TAKEN.get();
+    let value = run();
+    (value, usize::try_from(TAKEN.get() - before).unwrap_or(0))
 }

@@ -7,5 +7,5 @@ mod tries;
 
 pub use bits::Bits;
 pub use log::{keep_log, logged};
-pub use memory::{CountingAllocator, peak_of};
+pub use memory::{CountingAllocator, peak_of, taken_by};
 pub use tries::{best_of_three, best_of_three_async};

@@ -18,7 +18,7 @@ use super::reply::Replier;
 use super::steady::Steady;
 use super::totals::Totals;
 use super::waiter::GroupWaiter;
-use super::{Groups, JoinRefused, Joined, Left, Synced};
+use super::{GroupTable, Groups, JoinRefused, Joined, Left, Synced};
 
 /// Void entries of the heap that are not worth a look at all of them.
 const VOID_WAKES: usize = 1024;
@@ -37,6 +37,8 @@ pub(super) struct Led {
     /// What it is counted with: what it took when it was last settled, or more if it takes more. So its rebalance finds what it has
     /// given up for it.
     pub reserved: usize,
+    /// The address of the client that made it, or made it anew when it had no members.
+    made_by: Text,
     /// Bytes of the ids given out.
     pending: usize,
     /// Whether it has nothing but such ids.
@@ -45,12 +47,24 @@ pub(super) struct Led {
 
 impl Led {
     /// What it is to be counted with now.
-    fn reserves(&self) -> usize {
-        let bytes = self.machine.bytes();
+    fn reserves(&self, group: &GroupId) -> usize {
+        let bytes = with_name(group, self.machine.bytes());
         match self.machine.state() {
             GroupPhase::PreparingRebalance | GroupPhase::CompletingRebalance => bytes.max(self.reserved),
             GroupPhase::Empty | GroupPhase::Stable | GroupPhase::Dead => bytes,
         }
+    }
+
+    /// A client of that address joins: the group is its, if nobody is there.
+    pub fn joined_from(&mut self, address: &Text) {
+        if self.reserved == 0 {
+            self.made_by = address.clone();
+        }
+    }
+
+    /// The address of the client that made it.
+    pub fn made_by(&self) -> &Text {
+        &self.made_by
     }
 
     /// Whether nobody has joined it, and it is there for ids alone that were given out.
@@ -58,6 +72,11 @@ impl Led {
         let is_empty = self.machine.state() == GroupPhase::Empty && !self.stored;
         is_empty && self.machine.pending_bytes() > 0
     }
+}
+
+/// What a group takes with its name that takes anything.
+pub(super) fn with_name(group: &GroupId, bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes + group.name.len() }
 }
 
 /// A parked request, and at which group.
@@ -138,20 +157,21 @@ impl Inner {
         self.put(group.clone(), machine);
         if let Some(led) = self.led.get_mut(&group) {
             led.stored = false;
-            self.totals.add_unstored();
+            self.totals.add_unstored(GroupTable::bytes_of_new(&group));
         }
     }
 
     fn note_stored(&mut self, group: &GroupId) {
         if let Some(led) = self.led.get_mut(group).filter(|led| !led.stored) {
             led.stored = true;
-            self.totals.take_unstored();
+            self.totals.take_unstored(GroupTable::bytes_of_new(group));
         }
     }
 
     pub fn put(&mut self, group: GroupId, machine: Group) {
         self.last_incarnation += 1;
         let incarnation = self.last_incarnation;
+        let made_by = machine.first_address().unwrap_or_default();
         let led = Led {
             machine,
             incarnation,
@@ -159,6 +179,7 @@ impl Inner {
             in_flight: 0,
             stored: true,
             reserved: 0,
+            made_by,
             pending: 0,
             only_ids: false,
         };
@@ -169,25 +190,27 @@ impl Inner {
 
     fn remove(&mut self, group: &GroupId) -> Option<Led> {
         let led = self.led.remove(group)?;
-        self.uncount(&led);
+        self.uncount(group, &led);
         Some(led)
     }
 
     /// Counts what a group takes now.
     fn count(&mut self, group: &GroupId) {
         let Some(led) = self.led.get_mut(group) else { return };
-        let (reserved, pending) = (led.reserves(), led.machine.pending_bytes());
+        let (reserved, pending) = (led.reserves(group), with_name(group, led.machine.pending_bytes()));
         self.totals.recount((reserved, pending), (led.reserved, led.pending));
+        self.totals.addresses().recount(&led.made_by, reserved, led.reserved);
         let only_ids = led.has_only_ids();
         self.totals.recount_only_ids(only_ids, led.only_ids);
         (led.reserved, led.pending, led.only_ids) = (reserved, pending, only_ids);
     }
 
-    fn uncount(&self, led: &Led) {
+    fn uncount(&self, group: &GroupId, led: &Led) {
         self.totals.recount((0, 0), (led.reserved, led.pending));
+        self.totals.addresses().recount(&led.made_by, 0, led.reserved);
         self.totals.recount_only_ids(false, led.only_ids);
         if !led.stored {
-            self.totals.take_unstored();
+            self.totals.take_unstored(GroupTable::bytes_of_new(group));
         }
     }
 

@@ -3,12 +3,14 @@
 use sabir_delivery::group::{Group, GroupId, JoinRequest};
 use sabir_model::GroupError;
 
-use super::Groups;
-use super::led::Inner;
+use super::led::{Inner, with_name};
+use super::{GroupTable, Groups};
 
 /// Ids that were given out take this part beside what members may, and groups that are stored as much beyond it: a member that joins
 /// again may name what it was given.
 pub(super) const PART: usize = 4;
+/// What the groups take that one address made is at most this part of what all may.
+const ADDRESS_PART: usize = 2;
 /// How often it is told that it is full, in milliseconds.
 const TELL_EVERY: i64 = 10_000;
 
@@ -19,7 +21,7 @@ pub struct MemberMemory {
     pub bytes: usize,
     /// Ids given out that have not come back.
     pub pending_bytes: usize,
-    /// Joins and assignments refused since the start of the process.
+    /// Joins, assignments and commits refused since the start of the process.
     pub refused: u64,
 }
 
@@ -38,6 +40,9 @@ impl Groups {
         group: &GroupId,
         request: &JoinRequest,
     ) -> Result<(), GroupError> {
+        if let Some(led) = inner.led.get_mut(group) {
+            led.joined_from(&request.client.host);
+        }
         self.admit_bytes(inner, group, |machine| machine.bytes_with(request))
     }
 
@@ -49,29 +54,56 @@ impl Groups {
         bytes: impl FnOnce(&Group) -> usize,
     ) -> Result<(), GroupError> {
         let Some(led) = inner.led.get(group) else { return Ok(()) };
-        let more = bytes(&led.machine).saturating_sub(led.reserved);
+        let more = with_name(group, bytes(&led.machine)).saturating_sub(led.reserved);
         let most = self.shared.options.max_member_bytes;
         let most = if led.stored { most + most / PART } else { most };
-        if more == 0 || inner.totals.member_bytes() + more <= most {
-            Ok(())
-        } else {
-            self.refuse(inner, group)
+        let made_by = led.made_by().clone();
+        let of_address = inner.totals.addresses().bytes(&made_by);
+        if more == 0 || inner.totals.member_bytes() + more <= most && of_address + more <= most / ADDRESS_PART
+        {
+            return Ok(());
         }
-    }
-
-    fn refuse(&self, inner: &mut Inner, group: &GroupId) -> Result<(), GroupError> {
         inner.totals.refuse();
         if self.may_tell(inner) {
             let MemberMemory { bytes, pending_bytes: pending, refused } = self.member_memory();
+            let largest = inner.totals.addresses().largest().unwrap_or_default();
+            let of_largest = inner.totals.addresses().bytes(&largest);
             tracing::warn!(
                 group = &*group.name,
+                address = &*made_by,
+                of_address,
+                largest = &*largest,
+                of_largest,
                 bytes,
                 pending,
                 refused,
-                "no room for what members of groups bring: those that are there go on, and none is added (group.member_memory)"
+                "no room for what members of groups bring: those that are there go on, and none is added; the groups that one address made \
+                 take half of it at the most (group.member_memory)"
             );
         }
         Err(GroupError::LimitReached)
+    }
+
+    /// Refuses a group that is new.
+    pub(super) fn refuse_new(&self, inner: &mut Inner, group: &GroupId, address: &str) -> GroupError {
+        inner.totals.refuse();
+        if self.may_tell(inner) {
+            let (groups, bytes, refused) = (self.groups(inner), self.stored_bytes(), inner.totals.refused());
+            tracing::warn!(
+                group = &*group.name,
+                address,
+                groups,
+                bytes,
+                refused,
+                "no room for more groups or positions: those that are there go on (group.max_groups, group.offset_memory)"
+            );
+        }
+        GroupError::LimitReached
+    }
+
+    /// What all groups take without their members, in bytes.
+    pub fn stored_bytes(&self) -> usize {
+        self.read(GroupTable::bytes) + self.elsewhere(GroupTable::bytes)
     }
 
     /// Says that ids were forgotten for others.

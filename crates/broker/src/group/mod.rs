@@ -6,6 +6,7 @@
 //! [`GroupWaiter::complete`] tells the machine, which answers what it had parked. The groups' lock may be held while the
 //! projections' or the open block's is taken, never the other way round.
 
+mod addresses;
 mod deadlines;
 mod drivers;
 mod entries;

@@ -143,6 +143,9 @@ impl Groups {
             }
         };
         let (judged, share) = self.judge(&group, &offsets);
+        if judged.contains(&Err(GroupError::LimitReached)) {
+            self.refuse_new(&mut self.shared.inner.lock(), &group, "");
+        }
         let fit = offsets.into_iter().zip(&judged).filter(|(_, judged)| judged.is_ok());
         let (portions, portion_of) = portions(fit.map(|(offset, _)| offset).collect());
         let mut portion_of = portion_of.into_iter();
@@ -166,24 +169,24 @@ impl Groups {
         Committing { parts, places }
     }
 
-    /// What is wrong with each position by itself. Where the positions of all groups, or of this one, take what they may, those that are
-    /// there are moved on as before, and nothing is added: no position and no text. Else what they add is counted until it is there.
+    /// What is wrong with each position by itself. Where all groups, or this one, take what they may, positions that are
+    /// there are moved on as before, and nothing is added: no group, no position and no text. Else what they add is counted until it is there.
     fn judge(
         &self,
         group: &GroupId,
         offsets: &[OffsetCommit],
     ) -> (Vec<Result<(), GroupError>>, Option<Share>) {
-        let coming = offsets.iter().map(|offset| Committed::cost(&offset.metadata)).sum();
-        let is_new = usize::from(self.read(|table| table.get(group).is_none()));
-        let share = self.shared.underway.begin(coming, is_new);
-        let expected = self.shared.underway.offset_bytes();
+        let coming: usize = offsets.iter().map(|offset| Committed::cost(&offset.metadata)).sum();
+        let is_new = self.read(|table| table.get(group).is_none());
+        let made = if is_new { GroupTable::bytes_of_new(group) } else { 0 };
+        let share = self.shared.underway.begin(coming + made, is_new.into());
+        let expected = self.shared.underway.bytes();
         let most = self.shared.options.max_offset_bytes;
-        let elsewhere = self.elsewhere(GroupTable::offset_bytes);
+        let elsewhere = self.elsewhere(GroupTable::bytes);
         let (judged, tight) = self.read(|table| {
             let state = table.get(group);
-            let own = state.map_or(0, GroupState::offset_bytes);
-            let tight =
-                table.offset_bytes() + elsewhere + expected > most || own + expected > most / GROUP_SHARE;
+            let own = state.map_or(0, GroupState::bytes);
+            let tight = table.bytes() + elsewhere + expected > most || own + expected > most / GROUP_SHARE;
             let is_new = |offset: &OffsetCommit| {
                 state.is_none_or(|state| state.offset(offset.topic, offset.partition).is_none())
             };
@@ -237,7 +240,7 @@ impl Groups {
             Err(GroupError::NotFound) if fence.generation < 0 => {
                 // It is counted already, as one under way.
                 if self.groups(&inner) > self.shared.options.max_groups {
-                    return Err(GroupError::LimitReached);
+                    return Err(self.refuse_new(&mut inner, group, ""));
                 }
             }
             Err(error) => return Err(error),

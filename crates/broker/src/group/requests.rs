@@ -49,7 +49,7 @@ impl Groups {
             self.make_room_for_id();
         }
         self.with(|inner, wakes| {
-            self.make(inner, &group, !request.member.is_empty())?;
+            self.make(inner, &group, &request)?;
             if let Err(error) = self.admit_join(inner, &group, &request) {
                 inner.drop_if_idle(&group);
                 return Err(error);
@@ -153,17 +153,23 @@ impl Groups {
     }
 
     /// As [`find`](Self::find), making the group if it is new and the request claims no membership.
-    fn make(&self, inner: &mut Inner, group: &GroupId, claimed: bool) -> Result<(), GroupError> {
+    fn make(&self, inner: &mut Inner, group: &GroupId, request: &JoinRequest) -> Result<(), GroupError> {
         match self.find(inner, group, GroupError::UnknownMember) {
-            Err(GroupError::UnknownMember) if !claimed => {
-                if self.groups(inner) >= self.shared.options.max_groups {
-                    return Err(GroupError::LimitReached);
+            Err(GroupError::UnknownMember) if request.member.is_empty() => {
+                if self.groups(inner) >= self.shared.options.max_groups || !self.has_room_for(inner, group) {
+                    return Err(self.refuse_new(inner, group, &request.client.host));
                 }
                 inner.put_new(group.clone(), Group::new(self.shared.options.limits));
                 Ok(())
             }
             found => found,
         }
+    }
+
+    /// Whether what groups take without their members leaves room for a new one.
+    fn has_room_for(&self, inner: &Inner, group: &GroupId) -> bool {
+        let coming = inner.totals.unstored_bytes() + self.shared.underway.bytes();
+        coming + self.stored_bytes() + GroupTable::bytes_of_new(group) <= self.shared.options.max_offset_bytes
     }
 
     /// How many groups there are: those that are stored, those that are led and not stored yet, and those that commits under way will store.

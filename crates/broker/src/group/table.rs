@@ -70,16 +70,20 @@ impl PageValue for StoredGroup {
     }
 }
 
+fn name_bytes(group: &GroupId) -> usize {
+    group.name.len() + group.namespace.as_str().len()
+}
+
 /// All groups of a shard. Deterministic: nothing but entries and their blocks' times goes in.
 pub(crate) struct GroupTable {
     groups: Paged<GroupKey, StoredGroup>,
-    /// What the positions of all groups take; follows from `groups`.
-    offset_bytes: usize,
+    /// What all groups take without their members; follows from `groups`.
+    bytes: usize,
 }
 
 impl GroupTable {
     pub(crate) fn new() -> Self {
-        Self { groups: Paged::new(prefixes::GROUPS), offset_bytes: 0 }
+        Self { groups: Paged::new(prefixes::GROUPS), bytes: 0 }
     }
 
     /// Applies a committed entry of a block with that time. What comes back is the outcome for the proposer.
@@ -94,7 +98,7 @@ impl GroupTable {
     ) -> Result<Result<(), GroupError>, DecodeError> {
         Ok(match GroupEntry::decode(kind, body)? {
             GroupEntry::Changed(entry) => {
-                self.get_or_make(entry.group, time_ms).apply_change(entry.change, time_ms);
+                self.change(entry.group, time_ms, |state| state.apply_change(entry.change, time_ms));
                 Ok(())
             }
             GroupEntry::Committed(entry) => self.apply_commit(entry, time_ms),
@@ -105,8 +109,17 @@ impl GroupTable {
         })
     }
 
-    fn get_or_make(&mut self, group: GroupId, time_ms: i64) -> &mut GroupState {
-        &mut self.groups.get_or_insert_with(GroupKey(group), || StoredGroup(GroupState::new(time_ms))).0
+    /// Changes a group, made if there is none.
+    fn change<T>(&mut self, group: GroupId, time_ms: i64, change: impl FnOnce(&mut GroupState) -> T) -> T {
+        let (name, mut before) = (name_bytes(&group), None);
+        let stored = self.groups.get_or_insert_with(GroupKey(group), || {
+            before = Some(0);
+            StoredGroup(GroupState::new(time_ms))
+        });
+        let before = before.unwrap_or_else(|| name + stored.0.bytes());
+        let changed = change(&mut stored.0);
+        self.bytes = self.bytes + name + stored.0.bytes() - before;
+        changed
     }
 
     fn apply_commit(&mut self, entry: OffsetsCommitted, time_ms: i64) -> Result<(), GroupError> {
@@ -117,17 +130,17 @@ impl GroupTable {
             None if entry.fence.generation >= 0 => return Err(GroupError::NotFound),
             None => {}
         }
-        let state = self.get_or_make(entry.group.clone(), time_ms);
-        let before = state.offset_bytes();
-        let applied = state.apply_commit(entry, time_ms);
-        let after = state.offset_bytes();
-        self.offset_bytes = self.offset_bytes + after - before;
-        applied
+        self.change(entry.group.clone(), time_ms, |state| state.apply_commit(entry, time_ms))
     }
 
-    /// The memory that the positions of all groups take, about.
-    pub(super) fn offset_bytes(&self) -> usize {
-        self.offset_bytes
+    /// The memory that all groups take without their members, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The memory that a group takes which is not there yet, about.
+    pub(super) fn bytes_of_new(group: &GroupId) -> usize {
+        name_bytes(group) + GroupState::EMPTY
     }
 
     fn apply_delete(&mut self, group: GroupKey) -> Result<(), GroupError> {
@@ -135,7 +148,7 @@ impl GroupTable {
             None => Err(GroupError::NotFound),
             Some(stored) if !stored.0.is_empty() => Err(GroupError::NotEmpty),
             Some(stored) => {
-                self.offset_bytes -= stored.0.offset_bytes();
+                self.bytes -= name_bytes(&group.0) + stored.0.bytes();
                 self.groups.remove(&group);
                 Ok(())
             }
@@ -144,10 +157,12 @@ impl GroupTable {
 
     fn apply_offsets_deleted(&mut self, group: GroupKey, which: &WhichOffsets) -> Result<(), GroupError> {
         let stored = self.groups.get_mut(&group).ok_or(GroupError::NotFound)?;
-        let before = stored.0.offset_bytes();
+        let before = stored.0.bytes();
         let nothing_left = stored.0.apply_offsets_deleted(which);
-        self.offset_bytes = self.offset_bytes + stored.0.offset_bytes() - before;
+        let after = stored.0.bytes();
+        self.bytes = self.bytes + after - before;
         if nothing_left {
+            self.bytes -= name_bytes(&group.0) + after;
             self.groups.remove(&group);
         }
         Ok(())
@@ -179,8 +194,8 @@ impl CoreProjection for GroupTable {
 
     fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
         let groups: Paged<GroupKey, StoredGroup> = stored.restore(prefixes::GROUPS)?;
-        let offset_bytes = groups.iter().map(|(_, group)| group.0.offset_bytes()).sum();
-        Ok(Self { groups, offset_bytes })
+        let bytes = groups.iter().map(|(key, group)| name_bytes(&key.0) + group.0.bytes()).sum();
+        Ok(Self { groups, bytes })
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {

@@ -3,13 +3,17 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
+use super::addresses::Addresses;
+
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     member_bytes: AtomicUsize,
     pending_bytes: AtomicUsize,
     unstored: AtomicUsize,
+    unstored_bytes: AtomicUsize,
     only_ids: AtomicUsize,
     refused: AtomicU64,
+    addresses: Addresses,
     given: AtomicU64,
 }
 
@@ -17,6 +21,11 @@ impl Totals {
     /// What the members of all groups brought, in bytes.
     pub(super) fn member_bytes(&self) -> usize {
         self.member_bytes.load(SeqCst)
+    }
+
+    /// The same by the addresses of who made the groups.
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// What ids take that were given out and have not come back.
@@ -27,6 +36,11 @@ impl Totals {
     /// Machines of groups that no table has yet.
     pub(super) fn unstored(&self) -> usize {
         self.unstored.load(SeqCst)
+    }
+
+    /// What they will take when they are stored.
+    pub(super) fn unstored_bytes(&self) -> usize {
+        self.unstored_bytes.load(SeqCst)
     }
 
     /// Groups that are there for ids alone that were given out.
@@ -50,12 +64,14 @@ impl Totals {
         self.only_ids.fetch_add(usize::from(now).wrapping_sub(before.into()), SeqCst);
     }
 
-    pub(super) fn add_unstored(&self) {
+    pub(super) fn add_unstored(&self, bytes: usize) {
         self.unstored.fetch_add(1, SeqCst);
+        self.unstored_bytes.fetch_add(bytes, SeqCst);
     }
 
-    pub(super) fn take_unstored(&self) {
+    pub(super) fn take_unstored(&self, bytes: usize) {
         self.unstored.fetch_sub(1, SeqCst);
+        self.unstored_bytes.fetch_sub(bytes, SeqCst);
     }
 
     /// A number for an id that is given out: those of later ones are higher, whichever home gives them.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 /// What all requests under way may add.
 #[derive(Debug, Default)]
 pub(super) struct Underway {
-    offset_bytes: AtomicUsize,
+    bytes: AtomicUsize,
     groups: AtomicUsize,
 }
 
@@ -15,22 +15,22 @@ pub(super) struct Underway {
 #[derive(Debug)]
 pub(super) struct Share {
     all: Arc<Underway>,
-    offset_bytes: usize,
+    bytes: usize,
     groups: usize,
 }
 
 impl Underway {
     /// Counts what a request may add. What the others add is to be looked up after that, and the projection last: what is applied meanwhile
     /// is then counted twice, and not never.
-    pub(super) fn begin(self: &Arc<Self>, offset_bytes: usize, groups: usize) -> Share {
-        self.offset_bytes.fetch_add(offset_bytes, SeqCst);
+    pub(super) fn begin(self: &Arc<Self>, bytes: usize, groups: usize) -> Share {
+        self.bytes.fetch_add(bytes, SeqCst);
         self.groups.fetch_add(groups, SeqCst);
-        Share { all: self.clone(), offset_bytes, groups }
+        Share { all: self.clone(), bytes, groups }
     }
 
-    /// Bytes of positions.
-    pub(super) fn offset_bytes(&self) -> usize {
-        self.offset_bytes.load(SeqCst)
+    /// Bytes of groups and positions.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(SeqCst)
     }
 
     /// Groups that are not stored yet.
@@ -41,7 +41,7 @@ impl Underway {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.offset_bytes.fetch_sub(self.offset_bytes, SeqCst);
+        self.all.bytes.fetch_sub(self.bytes, SeqCst);
         self.all.groups.fetch_sub(self.groups, SeqCst);
     }
 }

@@ -17,6 +17,9 @@ use super::{
 /// Bytes of ids after which a further entry is begun.
 const GONE_BYTES: usize = 256 << 10;
 
+/// What a group with members takes beside them, and beside its name.
+const GROUP: usize = 2688;
+
 /// One classic group, as its leader runs it. See the [module](super) for its states.
 #[derive(Debug)]
 pub struct Group {
@@ -300,26 +303,28 @@ impl Group {
         self.wake_at
     }
 
-    /// Bytes of what its members brought and were given or are about to be, as a measure of the memory it takes.
+    /// The memory that its members take with what they brought and were given or are about to be, about; and it, where it has any.
     pub fn bytes(&self) -> usize {
-        self.kept_bytes() + self.storing_bytes()
-    }
-
-    fn kept_bytes(&self) -> usize {
-        self.members.len() * size_of::<Member>() + self.members.bytes() + self.members.assigned_bytes()
+        let own = if self.members.is_empty() { 0 } else { GROUP };
+        own + self.members.memory() + self.storing_bytes()
     }
 
     /// What [`bytes`](Self::bytes) would come to with a join.
     pub fn bytes_with(&self, join: &JoinRequest) -> usize {
         let known = join.instance.as_ref().and_then(|instance| self.members.of_instance(instance));
         let before = self.members.get(known.unwrap_or(&join.member));
-        self.bytes() + join.bytes() + size_of::<Member>()
-            - before.map_or(0, |m| size_of::<Member>() + m.bytes())
+        let own = if self.members.is_empty() { GROUP } else { 0 };
+        own + self.bytes() + Members::memory_of(join) - before.map_or(0, Member::memory)
     }
 
     /// What [`bytes`](Self::bytes) would come to with such assignments in the place of those there are.
     pub fn bytes_given(&self, given: usize) -> usize {
-        self.kept_bytes() - self.members.assigned_bytes() + given
+        GROUP + self.members.memory_given(given)
+    }
+
+    /// The address of its first member, by their ids.
+    pub fn first_address(&self) -> Option<Text> {
+        self.members.iter().next().map(|member| member.client.host.clone())
     }
 
     /// Whether a client was given that id and has not come back with it.
@@ -327,9 +332,10 @@ impl Group {
         self.pending.contains(id)
     }
 
-    /// Bytes of ids given out, as a measure of the memory they take.
+    /// The memory that ids given out take, about; and the group, where it is there for them alone.
     pub fn pending_bytes(&self) -> usize {
-        self.pending.bytes()
+        let own = if self.members.is_empty() { GROUP } else { 0 };
+        if self.pending.is_empty() { 0 } else { own + self.pending.memory() }
     }
 
     /// Bytes of the assignments that wait for their entry.

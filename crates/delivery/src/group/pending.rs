@@ -8,6 +8,9 @@ use super::shares::{Holder, Shares};
 /// What an id takes beside its text, here and with who bounds those of all groups.
 const BESIDE: usize = 256;
 
+/// What a group takes for the tables of its ids, beside what each takes.
+const TABLES: usize = 4096;
+
 /// What an id takes that was given out, in bytes, about.
 pub fn id_bytes(id: &Text) -> usize {
     BESIDE + id.len()
@@ -37,9 +40,14 @@ impl Pending {
         self.ids.is_empty()
     }
 
-    /// The memory they take, about.
+    /// What they take each, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The memory they take with the tables of a group that has any, about.
+    pub fn memory(&self) -> usize {
+        TABLES + self.bytes
     }
 
     pub fn contains(&self, id: &Text) -> bool {

@@ -93,9 +93,12 @@ impl Committed {
 
     /// The memory that one with this text takes, about.
     pub fn cost(metadata: &str) -> usize {
-        112 + metadata.len()
+        152 + metadata.len()
     }
 }
+
+/// What the first position of a group takes beside itself: a node of the map has room for eleven.
+const NODE: usize = 704;
 
 fn bytes_of(offsets: &BTreeMap<(TopicId, i32), Committed>) -> usize {
     offsets.values().map(Committed::bytes).sum()
@@ -140,9 +143,13 @@ impl GroupState {
         self.offsets.get(&(topic, partition))
     }
 
-    /// The memory that its positions take, about.
-    pub fn offset_bytes(&self) -> usize {
-        self.offset_bytes
+    /// The memory that a group takes without positions and members, about, beside its name.
+    pub const EMPTY: usize = 512;
+
+    /// The memory that it takes without its members, about, beside its name.
+    pub fn bytes(&self) -> usize {
+        let node = if self.offsets.is_empty() { 0 } else { NODE };
+        Self::EMPTY + self.record.text_bytes() + node + self.offset_bytes
     }
 
     /// How many positions it holds.
@@ -345,12 +352,15 @@ impl GroupRecord {
         })
     }
 
+    /// Bytes of the texts that are not its members'.
+    fn text_bytes(&self) -> usize {
+        let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.len());
+        self.protocol_type.len() + text(&self.protocol) + text(&self.leader)
+    }
+
     /// Bytes of the stored form, within a few.
     pub fn stored_len(&self) -> usize {
-        let names = self.protocol_type.len()
-            + self.protocol.as_ref().map_or(0, |p| p.len())
-            + self.leader.as_ref().map_or(0, |l| l.len());
-        32 + names + self.members.iter().map(MemberRecord::stored_len).sum::<usize>()
+        32 + self.text_bytes() + self.members.iter().map(MemberRecord::stored_len).sum::<usize>()
     }
 }
 

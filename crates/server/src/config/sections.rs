@@ -269,22 +269,24 @@ pub const GROUP: &[Setting] = &[
     Setting {
         key: "max_groups",
         default: "100000",
-        help: "The most groups: with members, or with anything committed. Those that only wait for clients to come back with the \
+        help: "The most groups: with members, or with anything committed, within `group.offset_memory`. Those that only wait for clients to come back with the \
                member ids they were given are a quarter of it at the most.",
     },
     Setting {
         key: "member_memory",
         default: "\"auto\"",
-        help: "Memory for what the members of all groups bring: names, subscriptions, assignments. Those of one group may take \
-               1 MiB, as they are stored together. Beyond it groups that are there go on, with a quarter more of it at the most, \
-               and no member is added to others. `auto` is a thirty-second of the memory that the machine or the control group has, \
+        help: "Memory for what the members of all groups bring, twice, as it is stored, too: names, subscriptions, assignments; 1 KiB beside \
+               that for each member, and 2.7 KiB for each group that has any. Those of one group may take 1 MiB of the journal, as they are stored \
+               together. Groups that clients of one address made take half of it at the most. Beyond it groups that are there go on, with a \
+               quarter more of it at the most, and no member is added to others. `auto` is a thirty-second of the memory that the machine or the control group has, \
                from `4MiB` to `256MiB`.",
     },
     Setting {
         key: "offset_memory",
         default: "\"auto\"",
-        help: "Memory for committed positions, a hundred bytes each and their text. Beyond it, or a quarter of it for one group, \
-               positions that are there go on, and no position and no text is added. `auto` is a sixteenth of the memory, from `8MiB` \
+        help: "Memory for groups and committed positions: half a KiB and its name for each group, 150 bytes and its text for each position, \
+               and 700 more for the first one of a group. Beyond it, or a quarter of it for one group, groups and positions that are there \
+               go on, and no group, no position and no text is added. `auto` is a sixteenth of the memory, from `8MiB` \
                to `512MiB`.",
     },
     Setting {

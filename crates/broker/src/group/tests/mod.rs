@@ -1,6 +1,7 @@
 //! The driver over a shard of its own: a list of entries that commit when told.
 
 mod flow;
+mod memory;
 mod replay;
 mod upkeep;
 
