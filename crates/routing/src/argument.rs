@@ -149,13 +149,18 @@ impl Arguments {
     }
 }
 
+/// What an allocation of so many bytes takes of the heap, about.
+fn in_heap(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 16).max(32) }
+}
+
 impl Argument {
     fn bytes(&self) -> usize {
         let value = match &self.value {
             ArgumentValue::Text(value) | ArgumentValue::Composite(value) => value.len(),
             _ => 0,
         };
-        size_of::<Self>() + self.name.len() + value
+        size_of::<Self>() + in_heap(self.name.len()) + in_heap(value)
     }
 }
 

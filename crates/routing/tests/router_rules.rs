@@ -368,12 +368,12 @@ fn an_exchange_is_declared_again_only_alike() {
 
 #[test]
 fn exchanges_and_bindings_are_bounded_in_number_and_bytes() {
-    let limits = RouterLimits { exchanges: 1, bindings: 2, binding_bytes: 1_000 };
+    let limits = RouterLimits { exchanges: 1, bindings: 2, binding_bytes: 2_000 };
     let mut router = Router::new(limits);
     let exchange = declare(&mut router, "e", ExchangeKind::Direct);
     let more = router.declare("f", ExchangeSettings::of(ExchangeKind::Direct));
     assert_eq!(more, Err(DeclareError::TooMany(1)));
-    let large = router.bind(Binding::keyed(exchange, to(1), &[0; 1_000]));
+    let large = router.bind(Binding::keyed(exchange, to(1), &[0; 2_000]));
     assert_eq!(large, Err(BindingError::TooMany { bindings: 0, bytes: 0 }));
     for key in [b"a", b"b"] {
         router.bind(Binding::keyed(exchange, to(1), key)).expect("room");

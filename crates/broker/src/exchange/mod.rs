@@ -8,6 +8,9 @@ mod rows;
 mod spec;
 mod table;
 
+#[cfg(test)]
+mod memory_tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 

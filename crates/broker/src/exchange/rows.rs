@@ -60,7 +60,7 @@ pub(super) struct ExchangeRow {
 impl ExchangeRow {
     /// Bytes that it takes, about: its name stands here, in its router's exchange, and by which that is found.
     pub(super) fn bytes(&self) -> usize {
-        const TABLES: usize = 896;
+        const TABLES: usize = 1024;
         TABLES + 3 * self.name.len() + self.spec.bytes()
     }
 }

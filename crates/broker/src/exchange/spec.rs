@@ -225,6 +225,9 @@ fn take_value(input: &mut Reader<'_>) -> Result<ArgumentValue, DecodeError> {
     })
 }
 
+/// What a binding takes in tables.
+const BINDING_TABLES: usize = 432;
+
 /// Where a binding leads, by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NamedDestination {
@@ -264,7 +267,7 @@ impl NamedBinding {
     /// Bytes that it takes at the most, about: once by names and once by numbers, and a node for each word of its key.
     pub(super) fn bytes(&self) -> usize {
         let words = self.key.iter().filter(|byte| matches!(byte, b'.' | b'/')).count();
-        64 * words + 2 * (size_of::<Self>() + self.key.len() + self.arguments.bytes())
+        BINDING_TABLES + 64 * words + 2 * (size_of::<Self>() + self.key.len() + self.arguments.bytes())
     }
 
     /// Appends the stored form: exchange · destination u8 (0 a queue, 1 an exchange) · its name · key · syntax u8 (0 dotted, 1 slashed) ·

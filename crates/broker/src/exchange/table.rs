@@ -149,7 +149,7 @@ impl ExchangeTable {
         }
     }
 
-    fn declare(&mut self, body: ExchangeDeclared) -> Result<(), ExchangeError> {
+    pub(super) fn declare(&mut self, body: ExchangeDeclared) -> Result<(), ExchangeError> {
         let (namespace, router) = self.routers.enter(&body.namespace);
         let there = router.read()?.exchange(&body.name);
         if let Some(id) = there {
@@ -185,7 +185,7 @@ impl ExchangeTable {
         Ok(())
     }
 
-    fn bind(&mut self, body: ExchangeBound, catalog: &Catalog) -> Result<(), ExchangeError> {
+    pub(super) fn bind(&mut self, body: ExchangeBound, catalog: &Catalog) -> Result<(), ExchangeError> {
         let ExchangeBound { namespace, binding } = body;
         let (router, source) = self.find(&namespace, &binding.source)?;
         let destination = self.destination(&namespace, &binding.destination, catalog)?;
