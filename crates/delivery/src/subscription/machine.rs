@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::appended::AppendedRows;
 use super::dirty::DirtyBlocks;
 use super::levels::LevelTable;
 use super::owners::Owners;
@@ -41,11 +42,11 @@ pub struct Subscription {
 pub(super) struct Busy {
     pub owners: Owners,
     pub attempts: Rows<Attempts>,
-    pub sizes: Rows<u32>,
+    pub sizes: AppendedRows<u32>,
     /// Bytes of what is ready; follows from the sizes and the states.
     pub ready_bytes: u64,
     pub levels: LevelTable,
-    pub expiries: Rows<i64>,
+    pub expiries: AppendedRows<i64>,
     pub consumers: BTreeMap<u64, Box<str>>,
     pub dirty_containers: DirtyBlocks,
     pub dirty_consumers: DirtyBlocks,

@@ -16,6 +16,7 @@
 //!
 //! Offsets are unsigned here: a message that is published has one from 0.
 
+mod appended;
 mod attempts;
 mod dirty;
 mod levels;

@@ -1,6 +1,5 @@
-//! What is known of messages until they are settled: from when they are published their sizes, where a limit asks for them, and when they expire; from
-//! when they come back how often they were tried. Neighbours that are alike share a row, which may span messages that are settled: the states say
-//! which are.
+//! What is known of messages until they are settled, from when they come back: how often they were tried. Neighbours that are alike share a
+//! row, which may span messages that are settled: the states say which are.
 
 use std::collections::BTreeMap;
 
@@ -67,23 +66,6 @@ impl<V: RowValue> Rows<V> {
     /// One behind the last message with a row.
     pub fn end(&self) -> u64 {
         self.rows.last_key_value().map_or(0, |(_, (end, _))| *end)
-    }
-
-    /// Adds messages behind all that are known.
-    pub fn add(&mut self, from: u64, to: u64, value: V) {
-        if from >= to {
-            return;
-        }
-        match self.rows.last_entry() {
-            Some(mut last) if *last.get() == (from, value) => {
-                self.dirty.insert(block_of(*last.key()));
-                last.get_mut().0 = to;
-            }
-            _ => {
-                self.dirty.insert(block_of(from));
-                self.rows.insert(from, (to, value));
-            }
-        }
     }
 
     /// What is said of a message, if anything is.
@@ -225,60 +207,5 @@ impl<V: RowValue> Rows<V> {
             self.rows.insert(start, (end, V::take(input)?));
         }
         Ok(())
-    }
-}
-
-impl Rows<u32> {
-    /// The bytes of a range.
-    pub fn sum(&self, from: u64, to: u64) -> u64 {
-        let (mut at, mut bytes) = (from, 0);
-        while at < to && !self.is_empty() {
-            let (size, end) = self.run(at);
-            bytes += u64::from(size.unwrap_or(0)) * (end.min(to) - at);
-            at = end;
-        }
-        bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_of_one_size_are_one_row_and_come_back() {
-        let mut sizes = Rows::<u32>::default();
-        for (from, to, size) in [(5, 7, 10), (7, 9, 10), (9, 9, 3), (9, 10, 300), (1030, 1031, 1)] {
-            sizes.add(from, to, size);
-        }
-        assert_eq!(sizes.rows.len(), 3);
-        let sums = [(0, 2000), (6, 10), (8, 9), (10, 1030), (0, 5)].map(|(from, to)| sizes.sum(from, to));
-        assert_eq!(sums, [341, 330, 10, 0, 0]);
-        assert_eq!(
-            [0, 6, 9, 10, 2000].map(|at| sizes.run(at)),
-            [(None, 5), (Some(10), 9), (Some(300), 10), (None, 1030), (None, u64::MAX)]
-        );
-        let mut stored = Vec::new();
-        assert!(sizes.encode_block(0, &mut stored));
-        assert_eq!(stored, [5, 4, 10, 4, 1, 0xac, 2]);
-        let mut again = Rows::<u32>::default();
-        again.decode_block(0, &mut stored.as_slice()).unwrap();
-        assert_eq!((again.rows.len(), again.sum(0, 2000)), (2, 340));
-        sizes.drop_below(9);
-        assert_eq!((sizes.rows.len(), sizes.sum(0, 2000)), (2, 301));
-    }
-    #[test]
-    fn expiries_are_stored_in_these_bytes() {
-        let mut expiries = Rows::<i64>::default();
-        expiries.add(3, 5, 1_000);
-        expiries.add(7, 8, i64::MAX);
-        let mut stored = Vec::new();
-        assert!(expiries.encode_block(0, &mut stored));
-        let golden = b"\x03\x02\xd0\x0f\x04\x01\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01";
-        assert_eq!(stored, golden);
-        let mut again = Rows::<i64>::default();
-        again.decode_block(0, &mut stored.as_slice()).unwrap();
-        assert_eq!(again.rows, expiries.rows);
-        assert_eq!(again.decode_block(0, &mut &[3, 0, 2][..]), Err(DecodeError::Field("row of expiries")));
     }
 }

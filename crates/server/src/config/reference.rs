@@ -82,6 +82,12 @@ Memory is bounded by the sum of
   `topic.exchange_memory`, `data.producers`,
   `group.member_memory` and `group.offset_memory`; and `data.open_bytes_max` for each shard's disk.
 
+What queues know of their messages is beside that, and no setting bounds it; length limits of the queues do (`max-length`). A message that is taken
+and settled in its order takes nothing. All others take, until they and those before them are settled: a quarter of a byte behind the
+first one that is not settled, once messages behind it are; 16 bytes where a message expires at a moment of its own, 12 where
+its size counts for a limit, and none where that is as of the one before; some 50 bytes where a message was given back more often than the one before.
+Five million messages that each expire at another moment take 80 MiB.
+
 What is `auto` of these follows the memory that the machine or the control group (of version 1 or 2) has, and from 256 MiB on all of it together
 fits. What is set is taken as it is: where that is more than there is, the log of a start and `sabir doctor` name the settings that exceed `auto`. A
 directory that holds more partitions than may be made is served all the same, and a start names the setting before it loads them.
