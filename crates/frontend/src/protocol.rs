@@ -7,13 +7,13 @@ use axum::Router;
 use sabir_broker::exchange::PredeclaredExchange;
 use sabir_broker::projection::ProjectionFactory;
 use sabir_broker::{Broker, Converter};
-use sabir_net::{Frontend, Registry, Tasks, Workers, exposed, exposure_advice, machine_name};
+use sabir_net::{Frontend, ListenAddress, Registry, Tasks, Workers, exposed, exposure_advice, machine_name};
 
 use crate::client::Connector;
 use crate::config::{ConfigError, HostPort, Setting, SettingsTable, Size};
 
-/// Addresses that a protocol listens on for one purpose: clients' bytes as they come, or within TLS or WebSocket later, each by keys and a default
-/// of its own.
+/// Addresses that a protocol listens on for one purpose: clients' bytes as they come, or within TLS, or within WebSocket later, each by keys
+/// and a default of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerSpec {
     /// The key of its table that says where: `listen`, or one that ends so.
@@ -22,12 +22,25 @@ pub struct ListenerSpec {
     pub advertise: &'static str,
     /// Where when nothing is said, as a [`Setting`]'s default is written.
     pub default: &'static str,
+    /// Whether clients speak TLS there.
+    pub tls: bool,
+}
+
+impl ListenerSpec {
+    /// The one for clients' bytes as they come.
+    pub const fn plain(default: &'static str) -> Self {
+        Self { listen: "listen", advertise: "advertise", default, tls: false }
+    }
+
+    /// The one for TLS, which listens nowhere unless it is said where.
+    pub const TLS: Self =
+        Self { listen: "tls_listen", advertise: "tls_advertise", default: "\"off\"", tls: true };
 }
 
 /// A protocol this server can speak. `server` holds the one list of them.
 ///
 /// Some keys of its configuration table are the same for all, and handled for it: `listen` and `advertise`, or those of each of its
-/// [listeners](Self::listeners), `anonymous` and `max_connections`.
+/// [listeners](Self::listeners), `anonymous`, `max_connections`, and where one of the listeners speaks TLS what that is served with.
 pub trait Protocol: Send + Sync + 'static {
     /// Its short name in lower case: that of its configuration table, of its metrics' label and of `--proto`.
     fn name(&self) -> &'static str;
@@ -35,9 +48,9 @@ pub trait Protocol: Send + Sync + 'static {
     /// Where it listens when nothing is said, as a [`Setting`]'s default is written: `"127.0.0.1:9092"` with its quotes.
     fn default_listen(&self) -> &'static str;
 
-    /// Its listeners, each with keys and a default of its own. Most have one.
+    /// Its listeners, each with keys and a default of its own. Most have one, and one for TLS.
     fn listeners(&self) -> Vec<ListenerSpec> {
-        vec![ListenerSpec { listen: "listen", advertise: "advertise", default: self.default_listen() }]
+        vec![ListenerSpec::plain(self.default_listen()), ListenerSpec::TLS]
     }
 
     /// The keys of its table beside the common ones.
@@ -172,7 +185,11 @@ impl Listening {
 ///
 /// # Errors
 /// The first such address, with what to do.
-pub fn refuse_exposed(section: &str, addresses: &[SocketAddr], anonymous: bool) -> Result<(), ConfigError> {
+pub fn refuse_exposed(
+    section: &str,
+    addresses: &[ListenAddress],
+    anonymous: bool,
+) -> Result<(), ConfigError> {
     match exposed(addresses).filter(|_| !anonymous) {
         None => Ok(()),
         Some(address) => Err(ConfigError::new(section, "listen", exposure_advice(section, &address))),

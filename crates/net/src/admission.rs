@@ -20,6 +20,7 @@ pub(crate) struct Admission {
     accepted: AtomicU64,
     refused: AtomicU64,
     panicked: AtomicU64,
+    tls_failed: AtomicU64,
 }
 
 /// A listener's counts since the start.
@@ -35,6 +36,8 @@ pub struct ListenerStats {
     pub refused: u64,
     /// Connections that ended by a panic while they were served.
     pub panicked: u64,
+    /// Connections whose TLS handshake failed, or took too long.
+    pub tls_failed: u64,
 }
 
 /// Why a connection is not taken.
@@ -66,8 +69,8 @@ impl NodeLimit {
 
 impl Admission {
     pub(crate) fn new(name: &'static str, node_limit: Arc<NodeLimit>, max: usize) -> Self {
-        let (accepted, refused, panicked) = Default::default();
-        Self { name, node_limit, open: AtomicUsize::new(0), max, accepted, refused, panicked }
+        let (accepted, refused, panicked, tls_failed) = Default::default();
+        Self { name, node_limit, open: AtomicUsize::new(0), max, accepted, refused, panicked, tls_failed }
     }
 
     /// Takes a place for a connection on the I/O thread that counts in `thread`.
@@ -93,6 +96,7 @@ impl Admission {
             accepted: self.accepted.load(Relaxed),
             refused: self.refused.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
+            tls_failed: self.tls_failed.load(Relaxed),
         }
     }
 }
@@ -105,6 +109,16 @@ impl Permit {
     /// Counts that its connection ended by a panic.
     pub(crate) fn panicked(&self) {
         self.admission.panicked.fetch_add(1, Relaxed);
+    }
+
+    /// The name of its listener.
+    pub(crate) fn listener(&self) -> &'static str {
+        self.admission.name
+    }
+
+    /// Counts that there was no TLS with it.
+    pub(crate) fn tls_failed(&self) {
+        self.admission.tls_failed.fetch_add(1, Relaxed);
     }
 }
 
@@ -136,7 +150,7 @@ mod tests {
         assert_eq!((node_limit.open(), thread.load(Relaxed)), (2, 2));
         assert_eq!(
             small.stats(),
-            ListenerStats { name: "small", open: 0, accepted: 1, refused: 1, panicked: 0 }
+            ListenerStats { name: "small", open: 0, accepted: 1, refused: 1, panicked: 0, tls_failed: 0 }
         );
         assert!(wide.enter(&thread).is_ok());
     }

@@ -16,6 +16,7 @@ mod registry;
 mod run_queue;
 mod stream;
 mod threads;
+mod tls;
 mod workers;
 
 pub use admission::ListenerStats;
@@ -25,11 +26,14 @@ pub use driver::{
     Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
     Patience, Session, Standing, UNCOUNTED, drive,
 };
-pub use listener::{BindError, ListenOptions, Listener, exposed, exposure_advice, machine_name};
+pub use listener::{
+    BindError, ListenAddress, ListenOptions, Listener, exposed, exposure_advice, machine_name,
+};
 pub use memory::{FrameMemory, Grant, MemoryPart};
 pub use net::{Drained, Net, NetOptions, ServedAt, Tasks};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
 pub use sabir_base::outbox::Seat;
 pub use stream::Stream;
 pub use threads::Watched;
+pub use tls::{ClientAuth, Tls, TlsError, TlsOptions};
 pub use workers::{Checked, Checks, JobCost, JobSize, Turn, Workers};

@@ -1,10 +1,14 @@
 //! Bound sockets, before anything is accepted from them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::tls::Tls;
 
 /// Connections that the system may hold until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -14,12 +18,45 @@ const BACKLOG: i32 = 4096;
 pub struct ListenOptions {
     /// Its configuration section: the front end's name.
     pub section: &'static str,
-    /// The addresses; port 0 takes any free one.
-    pub addresses: Vec<SocketAddr>,
+    /// The addresses.
+    pub addresses: Vec<ListenAddress>,
     /// Whether the user allows clients without a login on addresses that other machines reach.
     pub anonymous: bool,
     /// Connections at once.
     pub max_connections: usize,
+}
+
+/// An address to be listened on.
+#[derive(Debug, Clone)]
+pub struct ListenAddress {
+    /// Which; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// What clients speak TLS with there; none where they do not.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl ListenAddress {
+    /// Whether clients reach it from other machines, and come in without being known.
+    pub fn is_open(&self) -> bool {
+        let is_remote = !self.address.ip().to_canonical().is_loopback();
+        is_remote && !self.tls.as_ref().is_some_and(|tls| tls.knows_clients())
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = AddrParseError;
+
+    /// One without TLS.
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        text.parse().map(SocketAddr::into)
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    /// One without TLS.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
 }
 
 /// Why an address is not listened on.
@@ -70,31 +107,39 @@ fn advice(address: &SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// The first address that other machines reach.
-pub fn exposed(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    addresses.iter().find(|a| !a.ip().to_canonical().is_loopback()).copied()
+/// The first address by which clients come in from other machines without being known.
+pub fn exposed(addresses: &[ListenAddress]) -> Option<SocketAddr> {
+    addresses.iter().find(|one| one.is_open()).map(|one| one.address)
 }
 
 /// An address that is named more than once. Port 0 is another port each time.
-fn named_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let again =
-        |(at, address): &(usize, &SocketAddr)| address.port() != 0 && addresses[..*at].contains(address);
-    addresses.iter().enumerate().find(again).map(|(_, address)| *address)
+fn named_twice(addresses: &[ListenAddress]) -> Option<SocketAddr> {
+    let before = |at: usize, address| addresses[..at].iter().any(|other| other.address == address);
+    let again = |(at, address): &(usize, SocketAddr)| address.port() != 0 && before(*at, *address);
+    addresses.iter().map(|one| one.address).enumerate().find(again).map(|(_, address)| address)
 }
 
 /// Why such an address is not listened on where clients need no login, and what to do about it.
 pub fn exposure_advice(section: &str, address: &SocketAddr) -> String {
     format!(
         "{address} can be reached from other machines, and nobody has to log in here; listen on 127.0.0.1, or \
-         set {section}.anonymous = true if all who reach it may read, write and delete everything"
+         by TLS with client_auth = \"required\", or set {section}.anonymous = true if all who reach it may read, write and delete \
+         everything"
     )
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) socket: std::net::TcpListener,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Sockets that listen and are not accepted from yet.
 #[derive(Debug)]
 pub struct Listener {
     pub(crate) section: &'static str,
-    pub(crate) sockets: Vec<std::net::TcpListener>,
+    pub(crate) sockets: Vec<Socket>,
     pub(crate) max_connections: usize,
     addresses: Vec<SocketAddr>,
 }
@@ -114,11 +159,11 @@ impl Listener {
         }
         let mut sockets = Vec::with_capacity(options.addresses.len());
         let mut addresses = Vec::with_capacity(options.addresses.len());
-        for &address in &options.addresses {
+        for ListenAddress { address, tls } in options.addresses.iter().cloned() {
             let bound = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
             let (real, socket) = bound.map_err(|source| BindError::System { section, address, source })?;
             addresses.push(real);
-            sockets.push(socket);
+            sockets.push(Socket { socket, tls });
         }
         Ok(Self { section, sockets, max_connections: options.max_connections, addresses })
     }
@@ -128,9 +173,9 @@ impl Listener {
         &self.addresses
     }
 
-    /// The sockets, not blocking, for a caller that accepts from them without I/O threads.
+    /// The sockets, not blocking, for a caller that accepts from them without I/O threads, and without TLS.
     pub fn into_sockets(self) -> Vec<std::net::TcpListener> {
-        self.sockets
+        self.sockets.into_iter().map(|one| one.socket).collect()
     }
 }
 

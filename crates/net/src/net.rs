@@ -13,13 +13,15 @@ use sabir_base::panics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, Full, ListenerStats, NodeLimit};
+use crate::admission::{Admission, Full, ListenerStats, NodeLimit, Permit};
 use crate::claim;
 use crate::connection::{Connection, Frontend, Limits};
-use crate::listener::Listener;
+use crate::listener::{Listener, Socket};
 use crate::memory::FrameMemory;
 use crate::registry::Registry;
+use crate::stream::Stream;
 use crate::threads::{IoThread, Watched};
+use crate::tls::{self, HandshakeError, Tls};
 use crate::workers::Workers;
 
 /// How the network side runs.
@@ -170,7 +172,7 @@ impl Net {
         let admission =
             Arc::new(Admission::new(listener.section, self.node_limit.clone(), listener.max_connections));
         self.admissions.lock().push(admission.clone());
-        for (i, (socket, served)) in listener.sockets.into_iter().zip(each).enumerate() {
+        for (i, (Socket { socket, tls }, served)) in listener.sockets.into_iter().zip(each).enumerate() {
             let acceptor = Acceptor {
                 threads: self.threads.clone(),
                 limits: self.limits.clone(),
@@ -178,8 +180,10 @@ impl Net {
                 admission: admission.clone(),
                 registry: self.registry.clone(),
                 closing: self.closing.clone(),
+                tls,
                 served: served.into(),
-                complained: Mutex::new(None),
+                refusals: Complaints::default(),
+                handshakes: Arc::default(),
             };
             self.threads[i % self.threads.len()].run(Box::new(move || Box::pin(acceptor.run(socket))));
         }
@@ -254,10 +258,32 @@ struct Acceptor {
     admission: Arc<Admission>,
     registry: Registry,
     closing: CancellationToken,
+    /// What the clients speak TLS with; none where they do not.
+    tls: Option<Arc<Tls>>,
     /// Whose the connections are, one at least.
     served: Arc<[ServedAt]>,
-    /// When it was last said that connections are refused: a flood of them must not flood the log.
-    complained: Mutex<Option<Instant>>,
+    /// What was said of connections that are refused or cannot be accepted.
+    refusals: Complaints,
+    /// What was said of TLS handshakes that fail.
+    handshakes: Arc<Complaints>,
+}
+
+/// When the log was last told of something: a flood of it must not flood the log.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Complaints {
+    /// Whether it may be told again now.
+    fn may_tell(&self) -> bool {
+        let mut last = self.last.lock();
+        let due = last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
 }
 
 /// How often refusals are logged.
@@ -297,14 +323,24 @@ impl Acceptor {
         let prepared = prepare(stream, self.keepalive);
         let (limits, registry) = (self.limits.clone(), self.registry.clone());
         let (closing, served) = (self.closing.clone(), self.served.clone());
+        let (tls, handshakes) = (self.tls.clone(), self.handshakes.clone());
         thread.run(Box::new(move || {
             Box::pin(async move {
-                let opened = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
-                match opened {
+                let opened = tokio::time::Instant::now();
+                let stream = prepared.and_then(|(local, stream)| Ok((local, TcpStream::from_std(stream)?)));
+                match stream {
                     Ok((local, stream)) => {
+                        let by = opened + limits.handshake_timeout;
+                        let stream = match tls {
+                            None => Stream::Tcp(stream),
+                            Some(tls) => match tls::accept(&tls, stream, by, &closing).await {
+                                Ok(stream) => stream,
+                                Err(failed) => return tell_of_handshake(peer, &failed, &permit, &handshakes),
+                            },
+                        };
                         let connection = Connection {
-                            stream: stream.into(),
-                            opened: tokio::time::Instant::now(),
+                            stream,
+                            opened,
                             prefix: Bytes::new(),
                             peer,
                             local,
@@ -327,7 +363,7 @@ impl Acceptor {
     }
 
     fn refuse(&self, peer: SocketAddr, full: Full) {
-        if self.may_complain() {
+        if self.refusals.may_tell() {
             let listener = self.admission.name;
             match full {
                 Full::Listener(max) => {
@@ -341,20 +377,22 @@ impl Acceptor {
     }
 
     async fn pause(&self, error: &io::Error) {
-        if self.may_complain() {
+        if self.refusals.may_tell() {
             let listener = self.admission.name;
             tracing::error!(%error, listener, "cannot accept a connection; raise the open-file limit (ulimit -n)?");
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
 
-    fn may_complain(&self) -> bool {
-        let mut last = self.complained.lock();
-        let due = last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
+/// Counts and names a connection that came to be closed before there was TLS with it.
+fn tell_of_handshake(peer: SocketAddr, failed: &HandshakeError, permit: &Permit, told: &Complaints) {
+    if matches!(failed, HandshakeError::Gone | HandshakeError::Drained) {
+        return tracing::debug!(%peer, "a connection ended in its TLS handshake: {failed}");
+    }
+    permit.tls_failed();
+    if told.may_tell() {
+        tracing::warn!(%peer, listener = permit.listener(), "connection closed: TLS: {failed}");
     }
 }
 

@@ -23,7 +23,8 @@ pub enum RunError {
     Stuck(Duration),
 }
 
-/// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; another one after a second ends the process at once. SIGHUP does nothing.
+/// Runs a broker until SIGTERM or SIGINT, then stops it cleanly; another one after a second ends the process at once. SIGHUP has it
+/// look for other certificates.
 ///
 /// # Errors
 /// It did not start, or did not stop in time.
@@ -42,8 +43,7 @@ pub fn run_while(config: ServerConfig, ready: impl FnOnce(&Running) -> bool) -> 
     let running = start(config)?;
     announce(&running);
     if ready(&running) {
-        // The sender lives as long as the process.
-        let _ = signals.recv();
+        wait_to_stop(&running, &signals);
     }
     tracing::info!(
         "stopping: no new connections; requests under way are finished (a second signal, not before a second has passed, ends it at once)"
@@ -60,11 +60,33 @@ pub fn run_while(config: ServerConfig, ready: impl FnOnce(&Running) -> bool) -> 
     Ok(())
 }
 
+/// How often it is looked whether other certificates are to be served.
+const LOOK_FOR_CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
+}
+
+fn wait_to_stop(running: &Running, signals: &mpsc::Receiver<Asked>) {
+    loop {
+        match signals.recv_timeout(LOOK_FOR_CERTIFICATES) {
+            Ok(Asked::Reload) | Err(mpsc::RecvTimeoutError::Timeout) => running.reload_tls(),
+            // The sender lives as long as the process.
+            Ok(Asked::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
 fn announce(running: &Running) {
     for serving in running.serving() {
         let protocol = serving.protocol;
-        for (address, advertise) in serving.listening.iter().zip(&serving.advertise) {
-            tracing::info!(protocol, %address, %advertise, "listening");
+        for ((address, advertise), tls) in serving.listening.iter().zip(&serving.advertise).zip(&serving.tls)
+        {
+            let tls = tls.then_some(true);
+            tracing::info!(protocol, %address, %advertise, tls, "listening");
         }
     }
     for address in running.admin() {
@@ -78,8 +100,8 @@ fn announce(running: &Running) {
 /// A signal so soon after the first is the same one: a shell that ends a process group often ends the process, too.
 const SAME: Duration = Duration::from_secs(1);
 
-/// Reports the first signal; a second one ends the process.
-fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
+/// Reports the first signal, and each SIGHUP; a second one ends the process.
+fn watch_signals() -> std::io::Result<mpsc::Receiver<Asked>> {
     // The runtime and its signals panic where they get no descriptors.
     let spare: std::io::Result<Vec<_>> = (0..8).map(|_| std::fs::File::open("/dev/null")).collect();
     drop(spare?);
@@ -99,13 +121,15 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<()>> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP changes nothing: the configuration is read at the start");
+                    tracing::info!("SIGHUP: TLS is served with its files as they are now; all else is read at the start");
+                    // Who asks in vain is stopping.
+                    let _ = first.send(Asked::Reload);
                     continue;
                 }
             }
             let now = Instant::now();
             match stopping {
-                None if first.send(()).is_ok() => stopping = Some(now),
+                None if first.send(Asked::Stop).is_ok() => stopping = Some(now),
                 Some(since) if now - since < SAME => {}
                 _ => {
                     tracing::warn!("a second signal: ending at once; the next start recovers");

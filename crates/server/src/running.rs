@@ -14,7 +14,7 @@ use sabir_broker::Broker;
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{FrontendContext, Listening, StartedFrontend, watched};
 use sabir_model::Durability;
-use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, ServedAt};
+use sabir_net::{BindError, Frontend, ListenOptions, Listener, Net, NetOptions, ServedAt, Tls};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -67,6 +67,8 @@ pub struct Serving {
     pub listening: Vec<SocketAddr>,
     /// What clients are told that come by each of them.
     pub advertise: Vec<HostPort>,
+    /// Whether clients speak TLS at each of them.
+    pub tls: Vec<bool>,
 }
 
 /// A broker that serves.
@@ -77,6 +79,8 @@ pub struct Running {
     admin_server: Option<AdminServer>,
     memory: MemoryWatch,
     serving: Vec<Serving>,
+    /// All that TLS is served with.
+    tls: Vec<Arc<Tls>>,
     drain: Duration,
     took: Duration,
 }
@@ -123,6 +127,9 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     }
     let admin = Admin::new(sabir_admin::Options { connections: share.admin, ..config.admin_options() });
     let admin_server = AdminServer::start(&config, admin.clone())?;
+    let listen = config.front_ends.iter().flat_map(|front_end| &front_end.listen.addresses);
+    let mut tls: Vec<_> = listen.filter_map(|one| one.tls.clone()).collect();
+    tls.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let bound = bind_all(config.front_ends)?;
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
@@ -158,7 +165,7 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let registry = net.registry().clone();
     admin.running(Shown { broker: broker.clone(), figures, front_ends, registry, routes });
     let (drain, took) = (config.net.drain.0, began.elapsed());
-    Ok(Running { broker, net, admin, admin_server, memory, serving, drain, took })
+    Ok(Running { broker, net, admin, admin_server, memory, serving, tls, drain, took })
 }
 
 /// Waits for whoever has the data directory: a process with much memory lets go of it a while after it was killed.
@@ -216,10 +223,10 @@ fn bind_all(front_ends: Vec<FrontendConfig>) -> Result<Vec<BoundFrontend>, BindE
             .listen
             .addresses
             .iter()
-            .map(|address| shared(address).filter(|_| address.port() != 0))
+            .map(|one| shared(&one.address).filter(|_| one.address.port() != 0))
             .collect();
         let own = config.listen.addresses.iter().zip(&shared).filter(|(_, shared)| shared.is_none());
-        let own = own.map(|(address, _)| *address).collect();
+        let own = own.map(|(one, _)| one.clone()).collect();
         let listener = Listener::bind(&ListenOptions { addresses: own, ..config.listen.clone() })?;
         let mut sockets = listener.addresses().iter().enumerate();
         let (addresses, shares) = config
@@ -227,8 +234,8 @@ fn bind_all(front_ends: Vec<FrontendConfig>) -> Result<Vec<BoundFrontend>, BindE
             .addresses
             .iter()
             .zip(shared)
-            .map(|(address, shared)| match shared {
-                Some(shared) => (*address, shared),
+            .map(|(one, shared)| match shared {
+                Some(shared) => (one.address, shared),
                 None => {
                     let (socket, address) = sockets.next().expect("a socket for each that is its own");
                     (*address, (bound.len(), socket))
@@ -263,6 +270,7 @@ fn start_front_end(
     let listening: Vec<_> =
         told.map(|((&key, &address), advertise)| Listening { key, address, advertise }).collect();
     let advertise = listening.iter().map(Listening::shown).collect();
+    let tls = config.listen.addresses.iter().map(|one| one.tls.is_some()).collect();
     let started = config.configured.start(FrontendContext {
         broker: broker.clone(),
         workers: net.workers().clone(),
@@ -270,7 +278,7 @@ fn start_front_end(
         registry: net.registry().clone(),
         listening,
     });
-    (Serving { protocol: config.protocol.name(), listening: addresses, advertise }, started)
+    (Serving { protocol: config.protocol.name(), listening: addresses, advertise, tls }, started)
 }
 
 fn net_options(net: &crate::config::sections::NetSection) -> NetOptions {
@@ -307,6 +315,8 @@ fn net_figures(net: Arc<Net>) -> Figures {
                 &labels,
                 listener.refused,
             );
+            let help = "Connections closed because there was no TLS with them where it is spoken.";
+            out.counter("sabir_failed_tls_handshakes", help, &labels, listener.tls_failed);
             let help = "Connections that ended by a panic.";
             out.counter("sabir_panicked_connections", help, &labels, listener.panicked);
         }
@@ -359,6 +369,22 @@ impl Running {
     /// From the call of [`start`] to the first connection that could be taken.
     pub fn took(&self) -> Duration {
         self.took
+    }
+
+    /// Reads the files again that TLS is served with, if they are others than before, and says in the log what came of it. Blocking.
+    pub fn reload_tls(&self) {
+        for tls in &self.tls {
+            let certificate = tls.options().certificate.display();
+            match tls.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(%certificate, "TLS: the files have changed; connections from now on are served with them")
+                }
+                Err(error) => {
+                    warn!("TLS: the files have changed and cannot be used; what was served goes on: {error}")
+                }
+            }
+        }
     }
 
     /// Takes no more connections, lets what is under way finish, and closes the data directory. Blocking.

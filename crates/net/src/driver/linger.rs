@@ -19,14 +19,16 @@ const PIECE: usize = 4 << 10;
 /// Waits for the client to close, or for the node to drain.
 pub(super) async fn linger(mut connection: Connection) {
     let closing = connection.closing.clone();
-    if connection.stream.shutdown().await.is_ok() {
-        let passing_over = tokio::time::timeout(TIME, pass_over(&mut connection.stream));
-        // What it is that ended it does not matter any more.
-        let _ = closing.run_until_cancelled(passing_over).await;
-    }
+    let passing_over = tokio::time::timeout(TIME, pass_over(&mut connection.stream));
+    // What it is that ended it does not matter any more.
+    let _ = closing.run_until_cancelled(passing_over).await;
 }
 
 async fn pass_over(stream: &mut Stream) {
+    // Of a stream that says goodbye itself it takes as long as the client takes to read that.
+    if stream.shutdown().await.is_err() {
+        return;
+    }
     let (mut piece, mut left) = (vec![0; PIECE], BYTES);
     while let Ok(count @ 1..) = stream.read(&mut piece).await
         && left > count

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sabir_base::outbox::Outbox;
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -197,7 +198,7 @@ impl<S: Session> Driver<S> {
     fn lingers(&self, ending: &Ending) -> bool {
         let was_told = self.has_parted || matches!(ending, Ending::Gone);
         let may_be_there = !self.io.ended && !self.left && !matches!(ending, Ending::Broken(_));
-        was_told && may_be_there && !self.io.draining && self.io.output.is_empty()
+        was_told && may_be_there && !self.io.draining && self.is_sent()
     }
 
     /// Its connection. All else goes.
@@ -410,20 +411,38 @@ impl<S: Session> Driver<S> {
                 Poll::Ready(Err(error)) => return Err(error.into()),
             }
         }
+        self.flush(cx)?;
         self.io.output.settle(&self.connection.limits.frame_memory)?;
         Ok(was_full && !self.io.output.is_full())
     }
 
+    /// Has the socket take what the stream itself still holds, as far as it does.
+    #[inline]
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
+        if self.io.output.is_empty() && self.connection.stream.holds_unsent() {
+            let Poll::Ready(flushed) = Pin::new(&mut self.connection.stream).poll_flush(cx) else {
+                return Ok(());
+            };
+            flushed?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything was sent.
+    fn is_sent(&self) -> bool {
+        self.io.output.is_empty() && !self.connection.stream.holds_unsent()
+    }
+
     /// Whether nothing is left to be done.
     fn over(&self) -> Option<Ending> {
-        let Io { draining, ended, ref output, .. } = self.io;
+        let Io { draining, ended, .. } = self.io;
         let over = match &self.goodbye {
             Some(Goodbye { talks: true, .. }) => ended,
             Some(_) => true,
             None => (draining || ended) && self.session.standing() != Standing::Working,
         };
         let ending = if draining { Ending::Drained } else { Ending::Gone };
-        (over && output.is_empty()).then_some(ending)
+        (over && self.is_sent()).then_some(ending)
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Result<Poll<Ending>, Ending> {
@@ -461,7 +480,7 @@ impl<S: Session> Driver<S> {
             waits,
             holds,
             is_short: holds && self.io.input.is_short(&self.connection.limits.frame_memory),
-            unread: self.io.output.len(),
+            unread: self.io.output.len() + usize::from(self.connection.stream.holds_unsent()),
             busy: self.session.standing() != Standing::Idle,
             ended: self.io.ended || (!reading && self.look(now)?),
             reading,

@@ -10,6 +10,7 @@ pub mod sections;
 pub mod sources;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use sabir_broker::exchange::PredeclaredExchange;
@@ -18,12 +19,12 @@ use sabir_broker::{Converter, ReservedTopic};
 use sabir_frontend::config::{ConfigError, HostPort, Setting, SettingsTable, parse_table, unknown};
 use sabir_frontend::refuse_exposed;
 use sabir_frontend::{Configured, ListenerSpec, Protocol};
-use sabir_net::ListenOptions;
+use sabir_net::{ListenAddress, ListenOptions, Tls};
 use serde::de::DeserializeOwned;
 
 use sections::{
     AccessTable, AdminSection, DataSection, GroupSection, ListenTable, LogSection, NetSection, NodeSection,
-    TopicSection,
+    ProtocolTlsTable, TlsSection, TopicSection,
 };
 pub use sources::Sources;
 use sources::Tree;
@@ -134,6 +135,7 @@ impl ServerConfig {
         let topic = loader.section::<TopicSection>("topic", sections::TOPIC);
         let group = loader.section::<GroupSection>("group", sections::GROUP);
         let net = loader.section::<NetSection>("net", sections::NET);
+        let tls = loader.section::<TlsSection>("tls", sections::TLS);
         let admin = loader.section::<AdminSection>("admin", sections::ADMIN);
         let log = loader.section::<LogSection>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
@@ -142,9 +144,12 @@ impl ServerConfig {
             loader.check_net(net);
         }
         if let Some(admin) = &admin {
-            loader.keep(refuse_exposed("admin", &admin.listen.addresses, admin.anonymous));
+            let addresses = plain(&admin.listen.addresses);
+            loader.keep(refuse_exposed("admin", &addresses, admin.anonymous));
         }
-        let front_ends: Vec<_> = protocols.iter().filter_map(|p| loader.front_end(*p)).collect();
+        let front_ends: Vec<_> =
+            protocols.iter().filter_map(|p| loader.front_end(*p, tls.as_ref())).collect();
+        loader.check_shared(&front_ends);
         loader.check_frames(net.as_ref(), &front_ends);
         loader.check_prefixes(&front_ends);
         match (node, data, topic, group, net, admin, log) {
@@ -176,12 +181,17 @@ impl ServerConfig {
     }
 }
 
+/// Addresses without TLS.
+fn plain(addresses: &[SocketAddr]) -> Vec<ListenAddress> {
+    addresses.iter().copied().map(ListenAddress::from).collect()
+}
+
 fn reserved(protocol: &'static dyn Protocol) -> impl Iterator<Item = ReservedTopic> {
     protocol.reserved_topics().iter().map(|&name| ReservedTopic { name, by: protocol.name() })
 }
 
-/// An address that a protocol listens on: the key that named it, and what clients are told.
-type ListeningAt = (&'static str, SocketAddr, Option<HostPort>);
+/// An address that a protocol listens on: the listener that named it, and what clients are told.
+type ListeningAt = (ListenerSpec, SocketAddr, Option<HostPort>);
 
 struct Loader {
     tree: Tree,
@@ -308,21 +318,34 @@ impl Loader {
         Some(table)
     }
 
-    fn front_end(&mut self, protocol: &'static dyn Protocol) -> Option<FrontendConfig> {
+    fn front_end(
+        &mut self,
+        protocol: &'static dyn Protocol,
+        node_tls: Option<&TlsSection>,
+    ) -> Option<FrontendConfig> {
         let name = protocol.name();
         let mut own = self.table(name, &reference::protocol_settings(protocol))?;
         let specs = protocol.listeners();
         let listeners: Vec<_> = specs.iter().map(|spec| self.listener(name, spec, &mut own)).collect();
         let access = sections::ACCESS.iter().filter_map(|s| own.remove_entry(s.key)).collect();
         let access = parse_table::<AccessTable>(name, access, &sections::ACCESS);
+        let own_tls = sections::PROTOCOL_TLS.iter().filter_map(|s| own.remove_entry(s.key)).collect();
+        let own_tls = parse_table::<ProtocolTlsTable>(name, own_tls, &sections::PROTOCOL_TLS);
+        let own_tls = self.keep(own_tls);
         let configured = protocol.configure(own);
         let (access, configured) = (self.keep(access), self.keep(configured));
         let (access, configured) = (access?, configured?);
         let listeners = listeners.into_iter().flatten().collect::<Option<Vec<_>>>()?;
-        let addresses: Vec<_> = listeners.iter().map(|(_, address, _)| *address).collect();
+        let speaks_tls = listeners.iter().any(|(spec, ..)| spec.tls);
+        let tls = if speaks_tls { Some(self.tls(name, own_tls?, node_tls?)?) } else { None };
+        let at = |(spec, address, _): &ListeningAt| ListenAddress {
+            address: *address,
+            tls: tls.clone().filter(|_| spec.tls),
+        };
+        let addresses: Vec<_> = listeners.iter().map(at).collect();
         self.keep(refuse_exposed(name, &addresses, access.anonymous))?;
         let on = !addresses.is_empty();
-        let keys = listeners.iter().map(|(key, ..)| *key).collect();
+        let keys = listeners.iter().map(|(spec, ..)| spec.listen).collect();
         let advertise = listeners.into_iter().map(|(.., told)| told).collect();
         let max_connections = access.max_connections.0.map_or(usize::MAX, |count| count.0);
         let listen = ListenOptions { section: name, addresses, anonymous: access.anonymous, max_connections };
@@ -356,7 +379,39 @@ impl Loader {
         let told = told.map_err(|problem| ConfigError::new(name, spec.advertise, problem));
         let Some(told) = self.keep(told) else { return vec![None] };
         let each = listen.addresses.into_iter().zip(told);
-        each.map(|(address, told)| Some((spec.listen, address, told))).collect()
+        each.map(|(address, told)| Some((*spec, address, told))).collect()
+    }
+
+    /// What a protocol's TLS is served with.
+    fn tls(&mut self, name: &'static str, own: ProtocolTlsTable, node: &TlsSection) -> Option<Arc<Tls>> {
+        let lacks = |key| {
+            let problem = format!(
+                "{name}.tls_listen needs it: a file in PEM (or {name}.tls_{key} for this protocol alone)"
+            );
+            ConfigError::new("tls", key, problem)
+        };
+        let options = self.keep(own.over(node).map_err(lacks))?;
+        let loaded =
+            Tls::load(options).map_err(|error| ConfigError::new(name, "tls_listen", error.to_string()));
+        self.keep(loaded).map(Arc::new)
+    }
+
+    /// Protocols that share an address are told apart behind TLS, which is then the same.
+    fn check_shared(&mut self, front_ends: &[FrontendConfig]) {
+        let mut seen: Vec<(&'static str, &ListenAddress)> = Vec::new();
+        for FrontendConfig { listen, keys, .. } in front_ends {
+            for (one, key) in listen.addresses.iter().zip(keys) {
+                let options = |at: &ListenAddress| at.tls.as_ref().map(|tls| tls.options().clone());
+                let other = seen.iter().find(|(_, other)| {
+                    other.address == one.address && one.address.port() != 0 && options(other) != options(one)
+                });
+                if let Some((other, _)) = other {
+                    let problem = format!("{} is {other}'s too, with another TLS or none", one.address);
+                    self.note(ConfigError::new(listen.section, key, problem));
+                }
+            }
+            seen.extend(listen.addresses.iter().map(|one| (listen.section, one)));
+        }
     }
 
     fn keep<T>(&mut self, parsed: Result<T, ConfigError>) -> Option<T> {

@@ -38,7 +38,7 @@ impl ServerConfig {
     pub(crate) fn admin_listen(&self) -> ListenOptions {
         ListenOptions {
             section: "admin",
-            addresses: self.admin.listen.addresses.clone(),
+            addresses: super::plain(&self.admin.listen.addresses),
             anonymous: self.admin.anonymous,
             max_connections: usize::MAX,
         }

@@ -6,20 +6,28 @@ use sabir_frontend::config::Setting;
 use sabir_frontend::{ListenerSpec, Protocol};
 use serde_json::Value;
 
-use super::sections::{ACCESS, CORE, LISTEN};
+use super::sections::{ACCESS, CORE, LISTEN, PROTOCOL_TLS, TLS_LISTEN};
 use super::{ConfigErrors, Sources};
 
 /// All keys of a protocol's table: first the common ones, then its own.
 pub fn protocol_settings(protocol: &dyn Protocol) -> Vec<Setting> {
     let mut all: Vec<_> = protocol.listeners().iter().flat_map(listener_settings).collect();
     all.extend_from_slice(&ACCESS);
+    if speaks_tls(protocol) {
+        all.extend_from_slice(&PROTOCOL_TLS);
+    }
     all.extend_from_slice(protocol.settings());
     all
 }
 
+/// Whether it has a listener for TLS.
+pub fn speaks_tls(protocol: &dyn Protocol) -> bool {
+    protocol.listeners().iter().any(|spec| spec.tls)
+}
+
 /// The keys of one of its listeners.
 pub fn listener_settings(spec: &ListenerSpec) -> [Setting; 2] {
-    let [listen, advertise] = LISTEN;
+    let [listen, advertise] = if spec.tls { TLS_LISTEN } else { LISTEN };
     [
         Setting { key: spec.listen, default: spec.default, ..listen },
         Setting { key: spec.advertise, ..advertise },
@@ -58,6 +66,7 @@ const TAIL: &str = "
 | has vanished without a word | after twice `net.keepalive` | `vanished` |
 | announces a size that is not positive, or above the protocol's `max_request` | at once | `frame_size` |
 | speaks another protocol, such as TLS or HTTP | at once | `foreign` |
+| speaks no TLS where that is spoken, or cannot show what `client_auth` asks for | at once, or after `net.handshake_timeout` | `sabir_failed_tls_handshakes_total` |
 | sends what cannot be read, or an API or version that is not served | at once | `header`, `body`, `unknown_api`, `unknown_version` |
 | sends a batch with `acks=0` that is refused | at once | `refused_unanswered` |
 | leaves more unfinished or unread, or asks for more, than there is memory for | at once; a large request waits for memory as long as it may take to arrive | `memory` |

@@ -55,8 +55,12 @@ impl Protocol for Semaphore {
     }
 
     fn listeners(&self) -> Vec<ListenerSpec> {
-        let first = ListenerSpec { listen: "listen", advertise: "advertise", default: self.default_listen() };
-        let far = ListenerSpec { listen: "far_listen", advertise: "far_advertise", default: "\"off\"" };
+        let first = ListenerSpec::plain(self.default_listen());
+        let far = ListenerSpec {
+            listen: "far_listen",
+            advertise: "far_advertise",
+            ..ListenerSpec::plain("\"off\"")
+        };
         vec![first, far]
     }
 
@@ -116,7 +120,7 @@ fn nothing_said_is_a_good_configuration() {
     let config = load(&Sources::default()).unwrap();
     assert_eq!(config.data.dir, PathBuf::from("data"));
     assert_eq!(config.front_ends.len(), 1);
-    assert_eq!(config.front_ends[0].listen.addresses, ["127.0.0.1:1794".parse().unwrap()]);
+    assert_eq!(config.front_ends[0].listen.addresses[0].address, "127.0.0.1:1794".parse().unwrap());
     assert_eq!(config.front_ends[0].advertise, [None]);
     let options = config.broker_options();
     let auto = crate::memory::AutoMemory::here();
@@ -346,7 +350,7 @@ fn each_listener_has_keys_of_its_own() {
     let far = ["flags.far_listen=127.0.0.1:7,127.0.0.1:8", "flags.far_advertise=far"];
     let config = load(&set(&far)).unwrap();
     let FrontendConfig { listen, keys, advertise, .. } = &config.front_ends[0];
-    let ports: Vec<_> = listen.addresses.iter().map(|address| address.port()).collect();
+    let ports: Vec<_> = listen.addresses.iter().map(|address| address.address.port()).collect();
     assert_eq!((ports, &keys[..]), (vec![1794, 7, 8], &["listen", "far_listen", "far_listen"][..]));
     let told = Some(HostPort { host: "far".into(), port: 0 });
     assert_eq!(*advertise, [None, told.clone(), told]);
@@ -373,7 +377,7 @@ fn where_nothing_is_said_a_protocol_may_be_off() {
     assert_eq!((listen.value.as_str(), listen.source.as_deref()), (Some("off"), source));
     let listening = |sources: &Sources| {
         let config = load(sources).unwrap();
-        config.front_ends.iter().map(|one| one.listen.addresses[0].port()).collect::<Vec<_>>()
+        config.front_ends.iter().map(|one| one.listen.addresses[0].address.port()).collect::<Vec<_>>()
     };
     let said = set(&["flags.listen=127.0.0.1:5", "net.default_listen=off"]);
     assert_eq!(listening(&said), [5]);
@@ -434,4 +438,51 @@ fn what_protocols_keep_in_shards_is_called_after_them() {
             assert!(good, "{} of {}", projection.name, protocol.name());
         }
     }
+}
+
+/// A folder with a certificate and its key, and the settings that name them in `[tls]`.
+fn certified() -> (tempfile::TempDir, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("node.crt"), made.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("node.key"), made.signing_key.serialize_pem()).unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let named = vec![format!("tls.certificate={}", at("node.crt")), format!("tls.key={}", at("node.key"))];
+    (dir, named)
+}
+
+fn load_all(flags: &[String]) -> Result<ServerConfig, String> {
+    let sources = Sources { set: flags.to_vec(), ..Sources::default() };
+    ServerConfig::load(&sources, crate::protocols()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn tls_is_served_with_the_nodes_files_or_the_protocols() {
+    let (dir, node) = certified();
+    let with = |more: &[&str]| {
+        let more = more.iter().map(|flag| flag.replace("DIR", &dir.path().display().to_string()));
+        load_all(&node.iter().cloned().chain(more).collect::<Vec<_>>())
+    };
+    let refused = |more: &[&str]| with(more).err().unwrap();
+    let config = with(&["kafka.tls_listen=127.0.0.1:9093", "kafka.tls_advertise=broker"]).unwrap();
+    let kafka = config.front_ends.iter().find(|one| one.protocol.name() == "kafka").unwrap();
+    let tls: Vec<_> = kafka.listen.addresses.iter().map(|one| one.tls.is_some()).collect();
+    assert_eq!((tls, &kafka.keys[..]), (vec![false, true], &["listen", "tls_listen"][..]));
+    assert_eq!(kafka.advertise[1].as_ref().unwrap().to_string(), "broker:0");
+
+    let missing = load_all(&["kafka.tls_listen=127.0.0.1:9093".to_owned()]).err().unwrap();
+    assert!(missing.starts_with("tls.certificate: kafka.tls_listen needs it"), "{missing}");
+    let swapped = refused(&["kafka.tls_listen=127.0.0.1:9093", "kafka.tls_certificate=DIR/node.key"]);
+    assert!(swapped.starts_with("kafka.tls_listen: ") && swapped.contains("no certificate"), "{swapped}");
+    let asked = refused(&["kafka.tls_listen=127.0.0.1:9093", "kafka.tls_client_auth=required"]);
+    assert!(asked.starts_with("tls.client_ca: kafka.tls_listen needs it"), "{asked}");
+
+    let open = refused(&["kafka.tls_listen=0.0.0.0:9093"]);
+    assert!(open.contains("client_auth = \"required\""), "{open}");
+    let known = ["kafka.tls_listen=0.0.0.0:9093", "tls.client_auth=required", "tls.client_ca=DIR/node.crt"];
+    with(&known).unwrap();
+
+    with(&["kafka.tls_listen=127.0.0.1:9093", "amqp.tls_listen=127.0.0.1:9093"]).unwrap();
+    let other = refused(&["kafka.tls_listen=127.0.0.1:5672"]);
+    assert!(other.contains("127.0.0.1:5672 is kafka's too, with another TLS or none"), "{other}");
 }

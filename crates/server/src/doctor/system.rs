@@ -94,9 +94,10 @@ fn judge_clock_source(subject: &'static str, source: Option<&str>) -> Finding {
 /// Whether a protocol's addresses can be listened on. `running` says that a broker has the data directory: they are its own.
 pub(super) fn listen(options: &ListenOptions, running: bool) -> Finding {
     let subject = "address";
-    let addresses = options.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let addresses =
+        options.addresses.iter().map(|one| one.address.to_string()).collect::<Vec<_>>().join(", ");
     let taken =
-        options.addresses.iter().find_map(|address| Some((address, TcpListener::bind(address).err()?)));
+        options.addresses.iter().find_map(|one| Some((one.address, TcpListener::bind(one.address).err()?)));
     match taken {
         None => Finding::good(subject, format!("{}.listen = {addresses}: free", options.section)),
         Some(_) if running => {
@@ -187,7 +188,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let options = |port| ListenOptions {
             section: "flags",
-            addresses: vec![([127, 0, 0, 1], port).into()],
+            addresses: vec![std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()],
             anonymous: false,
             max_connections: 1,
         };
