@@ -120,10 +120,10 @@ class Prometheus:
                 stderr=log,
                 preexec_fn=broker.die_with_parent,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not self.ready():
             assert self.process.poll() is None, "prometheus has ended; see prometheus-server.log"
-            assert time.monotonic() < deadline, "prometheus is not ready after 30 s"
+            assert time.monotonic() < deadline, "prometheus is not ready after 90 s"
             time.sleep(0.1)
         return self
 

@@ -77,10 +77,10 @@ def two_promised_commands():
     promised = re.findall(r"^```sh\n(.*?)\n```", section("Try it"), re.M | re.S)
     assert promised == ["cargo run --locked -p sabir-cli -- dev", "./test"], promised
     went = subprocess.run(
-        [SABIR, "dev", "--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "net.default_listen=off", "--set", "admin.listen=off"], capture_output=True, text=True, timeout=30
+        [SABIR, "dev", "--once", "--set", "kafka.listen=127.0.0.1:0", "--set", "net.default_listen=off", "--set", "admin.listen=off"], capture_output=True, text=True, timeout=90
     )
     assert went.returncode == 0 and "<- read back" in went.stdout, went
-    listed = subprocess.run(["./test", "--list"], cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    listed = subprocess.run(["./test", "--list"], cwd=REPOSITORY, capture_output=True, text=True, timeout=90)
     assert listed.returncode == 0 and "readme" in listed.stdout.split(), listed
 
 

@@ -32,7 +32,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("SABIR")}
 FAILED, USAGE, CONNECT, NOT_FOUND, EXISTS, REFUSED, TIMEOUT, CONFIG = range(1, 9)
 
 
-def run(*arguments, stdin="", limit=30, **environment):
+def run(*arguments, stdin="", limit=90, **environment):
     """A command that ended: exit code, stdout, stderr."""
     return subprocess.run(
         [SABIR, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=limit, env=ENVIRONMENT | environment
@@ -378,7 +378,7 @@ def a_reader_that_goes_away():
     publish(one, *"abc")
     for command in (["tail", one], ["read", one, "--follow"], ["tail", one, "-o", "json"]):
         line = f"{SABIR} message {' '.join(command)} | head -1"
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
         equal((done.returncode, done.stderr, len(done.stdout.splitlines())), (0, "", 1))
 
 
@@ -466,12 +466,12 @@ def group_with_members():
         fails(REFUSED, "group", "delete", group, says=advice)
         fails(REFUSED, "message", "read", one, "--group", group, says=["has members"])
         # What it reads is not let go, once it has committed.
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not answer("group", "lag", group)[0]["partitions"] and time.monotonic() < until:
             time.sleep(0.1)
         fails(REFUSED, "group", "delete-offsets", group, "--topic", one, "-p", "0", says=["stop them first"])
         member.send_signal(signal.SIGTERM)
-        member.wait(20)
+        member.wait(60)
     finally:
         member.kill()
         member.wait()
@@ -552,8 +552,9 @@ def connections():
     command = [KCAT, "-b", BOOTSTRAP, "-C", "-t", one, "-q", "-X", f"client.id={client}"]
     reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        until, found = time.monotonic() + 20, []
-        while not found and time.monotonic() < until:
+        until, found = time.monotonic() + 60, []
+        # Its second connection, too, is that of a client once it has said so.
+        while not (found and all(c["received_bytes"] and c["sent_bytes"] for c in found)) and time.monotonic() < until:
             time.sleep(0.1)
             found = answer("connection", "list", "--client", client)
         equal({(c["protocol"], c["client"], c["user"]) for c in found}, {("kafka", client, None)})
@@ -589,8 +590,12 @@ def benchmarks():
     produced = answer("bench", "produce", "--topic", where, "-n", "2000", "--partitions", "2")
     equal((produced["messages"], produced["bytes"], produced["errors"]), (2000, 200_000, 0))
     equal(set(answer("bench", "consume", "--topic", where, "-n", "2000")), set(produced))
-    both = answer("bench", "e2e", "--topic", name("loop"), "-r", "500", "-t", "1s")
-    assert 450 <= both["messages"] <= 550, both
+    # Fewer where the machine did something else.
+    tries = [0]
+    while tries[-1] < 450 and len(tries) <= 3:
+        both = answer("bench", "e2e", "--topic", name(f"loop-{len(tries)}"), "-r", "500", "-t", "1s")
+        tries.append(both["messages"])
+    assert 450 <= tries[-1] <= 550, tries
 
 
 def an_interrupted_benchmark():
@@ -603,9 +608,10 @@ def an_interrupted_benchmark():
         command = [SABIR, "bench", *load, "-t", "60s", "-o", "json"]
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         try:
-            time.sleep(1)
+            # It is at work then, on a busy machine as well.
+            time.sleep(3)
             running.send_signal(signal.SIGINT)
-            out, err = running.communicate(timeout=15)
+            out, err = running.communicate(timeout=60)
         finally:
             running.kill()
             running.wait()
@@ -750,7 +756,7 @@ def as_others_are():
 
 def denied(code, *arguments, says):
     off = [part for setting in ("net.default_listen=off", "admin.listen=off") for part in ("--set", setting)]
-    done = subprocess.run([SABIR, *arguments, *off], capture_output=True, text=True, timeout=30, env=ENVIRONMENT, preexec_fn=as_others_are)
+    done = subprocess.run([SABIR, *arguments, *off], capture_output=True, text=True, timeout=90, env=ENVIRONMENT, preexec_fn=as_others_are)
     assert done.returncode == code, (arguments, done)
     error = done.stderr[done.stderr.find("error: ") :]
     for text in (*says, "ermission denied", "ls -ld", "chown"):
@@ -791,7 +797,7 @@ def on_a_terminal(arguments, typed, **environment):
         os.execve(SABIR, [SABIR, *arguments], {k: v for k, v in ENVIRONMENT.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | environment)
     shown = b""
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             if not select.select([terminal], [], [], 0.2)[0]:
                 continue

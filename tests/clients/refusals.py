@@ -26,7 +26,7 @@ from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionT
 BOOTSTRAP = {"bootstrap.servers": os.environ["BOOTSTRAP"]}
 SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
 SALT = f"{time.time_ns():x}"
-LIMIT = 5
+LIMIT = 20
 INIT_PRODUCER_ID, SASL_AUTHENTICATE, ALTER_CLIENT_QUOTAS, ALTER_USER_SCRAM_CREDENTIALS = 22, 36, 49, 51
 CLUSTER_AUTHORIZATION_FAILED, ILLEGAL_SASL_STATE, UNSUPPORTED_VERSION = 31, 34, 35
 

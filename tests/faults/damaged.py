@@ -30,7 +30,7 @@ SENT, ARRIVES = b"as it was sent", b"as it arrives."
 CORRUPT_MESSAGE = "error 2"
 FAILED, REFUSED = 1, 6
 # A few tries, a moment apart, and a command's start.
-TRIES = 15
+TRIES = 60
 FETCHES = 300
 
 

@@ -72,7 +72,7 @@ class Run:
         for client in writers:
             client.start()
         self.members = [self.member() for _ in range(2)]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not self.history.counts()["committed"] and time.monotonic() < deadline:
             time.sleep(0.05)
         return writers
@@ -114,20 +114,20 @@ class Run:
 
     def wait_for_acknowledgements(self, enough):
         """librdkafka asks for metadata once a second while it has none, so that it may take that long until it writes again."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while self.history.counts()["acknowledged"] < enough:
             if time.monotonic() > deadline:
-                self.history.report("the writers do not get on", f"fewer than {enough} acknowledged in 30 s without a fault")
+                self.history.report("the writers do not get on", f"fewer than {enough} acknowledged in 90 s without a fault")
                 return
             time.sleep(0.01)
 
     def wait_for_commit(self, before):
         """A member that could not say that it leaves is missed only when its session times out, and each start begins to count anew:
         every second time it gets the seconds that it needs for that."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while self.history.counts()["committed"] <= before:
             if time.monotonic() > deadline:
-                self.history.report("the group does not get on", f"no commit beyond {before} in 30 s without a fault")
+                self.history.report("the group does not get on", f"no commit beyond {before} in 90 s without a fault")
                 return
             time.sleep(0.1)
 
@@ -156,7 +156,7 @@ class Run:
             writer.finish()
         for writer in writers:
             writer.ended(120)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while self.history.group_is_behind() and time.monotonic() < deadline:
             time.sleep(0.1)
         for member in self.members:

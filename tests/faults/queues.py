@@ -267,10 +267,10 @@ class Run:
             print(f"kill {number + 1}: ready again after {self.starts[-1]:.2f} s; {self.seen.counts()}", flush=True)
 
     def wait_for_stake(self, before):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while min(count - before[what] for what, count in self.seen.counts().items()) < AT_STAKE:
             if time.monotonic() > deadline:
-                self.seen.report("the clients do not get on", f"{before} and, 30 s without a kill later, {self.seen.counts()}")
+                self.seen.report("the clients do not get on", f"{before} and, 90 s without a kill later, {self.seen.counts()}")
                 return
             time.sleep(0.01)
 
@@ -281,7 +281,7 @@ class Run:
             publisher.finish()
         for publisher in publishers:
             publisher.ended(60)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while self.seen.outstanding() and time.monotonic() < deadline:
             time.sleep(0.1)
         for consumer in consumers:

@@ -19,7 +19,7 @@ class Closed(Exception):
 class Raw:
     """One socket to an address (host:port; that of the broker under test). What is read has to come within `limit` seconds."""
 
-    def __init__(self, address=None, limit=10):
+    def __init__(self, address=None, limit=30):
         host, port = (address or os.environ["AMQP"]).rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), limit)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -52,7 +52,7 @@ class Broker:
 
     kind = ""
     # Seconds within which a start must succeed, recovery included.
-    start_limit = 60
+    start_limit = 120
 
     def __init__(self, data, log_name):
         self.data = pathlib.Path(data)
@@ -111,10 +111,10 @@ class Broker:
     def kill(self):
         """kill -9."""
         self.signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(90)
         self.process = None
 
-    def stop(self, limit=30):
+    def stop(self, limit=60):
         """Asks it to end; that it does, in time and with code 0, is for the caller to judge by what this returns."""
         if self.process is None:
             return 0
@@ -138,7 +138,7 @@ class Sabir(Broker):
     """`sabir serve`."""
 
     kind = "sabir"
-    start_limit = 30
+    start_limit = 90
 
     def __init__(self, data, log_name="sabir", disk="auto", settings=()):
         super().__init__(data, log_name)

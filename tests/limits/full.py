@@ -71,7 +71,7 @@ class Small:
 
     def fill_the_rest(self):
         """Somebody else takes every byte that is left, and what the file system or the broker lets go of meanwhile."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             with open(self.mounted / "foreign", "ab", buffering=0) as file:
                 for size in (MIB, 4096, 1):
@@ -98,7 +98,7 @@ class Small:
         (error,) = struct.unpack_from(">h", answer, len(answer) - 2)
         assert error == 0, f"DeleteRecords answers error {error}"
 
-    def expect_writes(self, topic, within=30):
+    def expect_writes(self, topic, within=90):
         """Records are taken again, by itself."""
         until = time.monotonic() + within
         while True:

@@ -45,7 +45,7 @@ SLOWEST = 256 << 10
 # What a reader asks for that takes nothing.
 UNREAD = 2 * MIB
 # Beyond the documented times: timers, a machine that does other things, and the test's own clients.
-SLACK = 8
+SLACK = 24
 
 
 class Node:
@@ -92,7 +92,7 @@ class Node:
         return int(pathlib.Path(f"/proc/{self.broker.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def metric(self, name):
-        with urllib.request.urlopen(f"http://{self.broker.admin}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.broker.admin}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
@@ -127,9 +127,9 @@ class Peak:
         self.most = max(self.most, self.node.resident())
 
 
-def closed(sockets, limit, meanwhile=lambda: None, every=0.05):
-    """Seconds until each of the sockets was closed by the broker; what comes before that is read and forgotten."""
-    began, left, ended = time.monotonic(), len(sockets), []
+def closed(sockets, limit, meanwhile=lambda: None, every=0.05, began=None):
+    """Seconds from `began` (now) until each of the sockets was closed by the broker; what comes before that is read and forgotten."""
+    began, left, ended = began or time.monotonic(), len(sockets), []
     with selectors.DefaultSelector() as selector:
         for one in sockets:
             one.setblocking(False)
@@ -160,7 +160,7 @@ def slow_writers(node):
     """A byte a moment, and a size without anything behind it."""
     count = 1000 if LONG else 100
     before, peak = node.dropped("slow_writer"), Peak(node)
-    dripping, silent = node.sockets(count), node.sockets(count)
+    began, dripping, silent = time.monotonic(), node.sockets(count), node.sockets(count)
     for one in silent + dripping:
         one.sendall(struct.pack(">i", MIB))
 
@@ -170,10 +170,10 @@ def slow_writers(node):
                 one.send(b"x")
         peak.look()
 
-    ended = closed(dripping + silent, FRAME_TIMEOUT + SLACK, drip, every=0.2)
+    ended = closed(dripping + silent, FRAME_TIMEOUT + SLACK, drip, every=0.2, began=began)
     in_time(ended, FRAME_TIMEOUT)
     bounded(peak.most, BASE + TAIL_CACHE + 2 * count * EACH)
-    node.wait("the count of slow writers", lambda: node.dropped("slow_writer") >= before + 2 * count, 5)
+    node.wait("the count of slow writers", lambda: node.dropped("slow_writer") >= before + 2 * count, SLACK)
     node.logged("net.frame_timeout")
 
 
@@ -196,9 +196,9 @@ def unfinished_frames(node):
     ended = closed(sockets, longest + SLACK, peak.look)
     print(f"      {len(ended)} dropped, the last after {max(ended):.1f} s, of at most {longest}", flush=True)
     bounded(peak.most, BASE + TAIL_CACHE + FRAME_MEMORY + count * EACH)
-    node.wait("the count", lambda: node.dropped("memory") + node.dropped("slow_writer") >= before + count, 5)
+    node.wait("the count", lambda: node.dropped("memory") + node.dropped("slow_writer") >= before + count, SLACK)
     node.logged("net.frame_memory")
-    node.wait("the memory is given back", lambda: node.metric("sabir_frame_memory_bytes") == 0, 5)
+    node.wait("the memory is given back", lambda: node.metric("sabir_frame_memory_bytes") == 0, SLACK)
 
 
 def never_reads(node):
@@ -232,7 +232,7 @@ def never_reads(node):
     node.logged("net.write_timeout")
     for one in fetching + asking:
         one.close()
-    node.wait("the memory is given back", lambda: node.metric("sabir_frame_memory_bytes") == 0, 5)
+    node.wait("the memory is given back", lambda: node.metric("sabir_frame_memory_bytes") == 0, SLACK)
     # Who reads gets all of it, as before.
     got = sum(len(connection.get("bulk", 0, offset, 16 * MIB)) for offset in (0, 900, 1800))
     assert got > 3 * len(bulk)
@@ -258,7 +258,7 @@ def garbage(node):
         for one, frame in zip(sockets, frames):
             one.sendall(frame)
         closed(sockets, SLACK)
-        node.wait(f"the count of {reason}", lambda: node.dropped(reason) >= before + len(frames), 5)
+        node.wait(f"the count of {reason}", lambda: node.dropped(reason) >= before + len(frames), SLACK)
     node.logged("connection closed: it sent a frame of -1 bytes")
     node.logged("connection closed: it sent what looks like TLS")
     node.logged("a request of API 999, which is not served here")
@@ -284,7 +284,7 @@ def arrays_without_end(node):
         one.sendall(hurtful)
         peak.look()
     closed(sockets, 4 * SLACK, peak.look)
-    node.wait("the count", lambda: refused() >= before + len(sockets), 5)
+    node.wait("the count", lambda: refused() >= before + len(sockets), SLACK)
     # As many as are decoded, each answered with an error of its own.
     fewer = 700_000
     answered = wire.blob(head.pack(3, 1, 7) + b"\xff\xff" + struct.pack(">i", fewer) + b"\0\0" * fewer)
@@ -292,7 +292,7 @@ def arrays_without_end(node):
         one.sendall(answered)
         peak.look()
     for one in readers:
-        one.settimeout(30)
+        one.settimeout(60)
         with contextlib.suppress(ConnectionError):
             (size,) = struct.unpack(">i", one.recv(4, socket.MSG_WAITALL) or b"\0\0\0\0")
             while size > 0 and (piece := one.recv(min(size, MIB))):
@@ -335,7 +335,7 @@ def half_open(node):
 
 def ten_thousand(_node):
     """As many connections as there may be, and some more: idle, and idle after a request; then dropped for idling."""
-    idle = 20
+    idle = 40
     # Ten thousand probes a second would be lost in part, and who answers them be missed.
     with Node("many", f"net.idle_timeout={idle}s", "net.keepalive=60s") as node:
         with Bystander(node.address):
@@ -360,7 +360,7 @@ def ten_thousand(_node):
             bounded(node.resident() - before, 200 * MIB, "what they cost after a request")
             ended = closed(sockets, idle + 2 * SLACK)
             assert max(ended) < idle + SLACK, f"idle for {max(ended):.1f} s"
-            node.wait("the count", lambda: node.dropped("idle") >= len(sockets), 5)
+            node.wait("the count", lambda: node.dropped("idle") >= len(sockets), SLACK)
             node.logged("net.idle_timeout")
             node.connect().call(wire.API_VERSIONS, 0, b"")
 
@@ -378,8 +378,15 @@ def raise_open_files():
 
 
 def lives(node):
-    with urllib.request.urlopen(f"http://{node.broker.admin}/livez", timeout=2) as answer:
-        assert answer.status == 200, answer.status
+    """Within two seconds, of three times."""
+
+    def asked():
+        began = time.monotonic()
+        with urllib.request.urlopen(f"http://{node.broker.admin}/livez", timeout=30) as answer:
+            assert answer.status == 200, answer.status
+        return time.monotonic() - began
+
+    cases.best_of_three(2, asked)
 
 
 def admin_port():
@@ -413,7 +420,7 @@ def admin_port():
 
 
 def scrape(node):
-    with urllib.request.urlopen(f"http://{node.broker.admin}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://{node.broker.admin}/metrics", timeout=60) as answer:
         return answer.read()
 
 

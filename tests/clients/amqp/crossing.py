@@ -29,7 +29,7 @@ def durable_queue(channel, what, **arguments):
     return channel.queue_declare(name(what), durable=True, arguments=arguments or None).method.queue
 
 
-def read(topic, count, limit=10):
+def read(topic, count, limit=30):
     """So many records of partition 0, from the first one kept."""
     consumer = KafkaConsumer({**KAFKA, "group.id": "unused", "auto.offset.reset": "earliest", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, 0, 0)])

@@ -21,7 +21,7 @@ HOST, PORT = os.environ["AMQP"].rsplit(":", 1)
 SALT = uuid.uuid4().hex[:8]
 JVM = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 # It opens a thread for each of so many, and takes its time on a busy machine.
-LIMIT = 120
+LIMIT = 240
 CONFIRMS = ("--flag", "persistent", "--confirm", "100", "--qos", "200", "--multi-ack-every", "20", "--size", "1024")
 
 

@@ -114,7 +114,7 @@ public final class Admin {
 
     /** A Kafka that has answered a change may not show it yet. */
     private static <T> void soon(Supplier<T> found, T expected, String what) {
-        long deadline = System.nanoTime() + 10_000_000_000L;
+        long deadline = System.nanoTime() + 30_000_000_000L;
         T last = found.get();
         while (!expected.equals(last) && System.nanoTime() < deadline) last = found.get();
         same(last, expected, what);

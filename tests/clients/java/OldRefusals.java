@@ -14,7 +14,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public class OldRefusals {
     private static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     private static String version;
-    private static final int LIMIT = 10;
+    private static final int LIMIT = 30;
 
     public static void main(String[] args) {
         version = args[0];

@@ -17,7 +17,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public class Refusals {
     private static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     // A client that is told for good ends within this time, that of its first start in a JVM included.
-    private static final int LIMIT = 10;
+    private static final int LIMIT = 30;
 
     public static void main(String[] args) {
         Cases cases = new Cases();

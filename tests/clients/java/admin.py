@@ -48,7 +48,7 @@ class Verifiable(program.Program):
             return [event for event in self.events if event["name"] == name]
 
 
-def wait(what, condition, limit=30):
+def wait(what, condition, limit=60):
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not after {limit} s"

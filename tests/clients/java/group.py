@@ -63,7 +63,7 @@ class Group:
         self.feed = start(
             f"{self.label}-feed", self.fed.put, "Feed", BOOTSTRAP, self.name, str(PARTITIONS), str(records), str(per_second)
         )
-        line = self.fed.get(timeout=30)
+        line = self.fed.get(timeout=90)
         assert line == "created", line
         self.records = records
 
@@ -151,9 +151,9 @@ class Group:
 
     def all_read(self):
         """Waits for the end of the feed, and until everything was read."""
-        last = self.fed.get(timeout=60)
+        last = self.fed.get(timeout=180)
         assert last == f"fed {self.records * PARTITIONS}", last
-        self.wait("all is read", lambda: self.has_read_at_least(self.records * PARTITIONS), 30)
+        self.wait("all is read", lambda: self.has_read_at_least(self.records * PARTITIONS), 90)
         for partition in range(PARTITIONS):
             missing = set(range(self.records)) - set(self.read[partition])
             assert not missing, f"partition {partition}: never read {sorted(missing)[:10]}"
@@ -163,17 +163,18 @@ class Group:
 def loses_a_member(assignor):
     with Group(f"loses-{assignor.rsplit('.', 1)[1]}", assignor) as group:
         group.start_feed(2000, 1000 * PARTITIONS // 6)
-        for member in "abc":
-            group.join(member)
-        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 30)
-        group.wait("something is read", lambda: group.has_read_at_least(300), 20)
+        group.join("a", session=LONG_SESSION)
+        group.join("b")
+        group.join("c", session=LONG_SESSION)
+        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 90)
+        group.wait("something is read", lambda: group.has_read_at_least(300), 60)
         group.kill("b")
-        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 15)
-        group.join("d")
-        group.wait("three share them again", lambda: group.settled([2, 2, 2]), 20)
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 30)
+        group.join("d", session=LONG_SESSION)
+        group.wait("three share them again", lambda: group.settled([2, 2, 2]), 60)
         group.leave("a")
         # Who leaves says so: nobody waits for its session to time out.
-        group.wait("two share them after one has left", lambda: group.settled([3, 3]), SESSION - 1)
+        group.wait("two share them after one has left", lambda: group.settled([3, 3]), LONG_SESSION - 5)
         group.all_read()
 
 
@@ -183,11 +184,11 @@ def cooperative_keeps_what_stays():
         group.start_feed(400, 1000)
         group.join("a")
         group.join("b")
-        group.wait("two share six partitions", lambda: group.settled([3, 3]), 30)
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), 90)
         with group.lock:
             before = {m: set(o) for m, o in group.owned.items()}
         group.join("c")
-        group.wait("three share them", lambda: group.settled([2, 2, 2]), 20)
+        group.wait("three share them", lambda: group.settled([2, 2, 2]), 60)
         with group.lock:
             kept = [before[m] & group.owned[m] for m in "ab"]
         assert [len(k) for k in kept] == [2, 2], f"before {before}, now {group.owned}"
@@ -200,7 +201,7 @@ def static_member_returns():
         group.start_feed(1000, 1000)
         for member in "abc":
             group.join(member, instance=f"instance-{member}", session=LONG_SESSION)
-        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 30)
+        group.wait("three share six partitions", lambda: group.settled([2, 2, 2]), 90)
         time.sleep(1)
         with group.lock:
             before = dict(group.changes)
@@ -212,7 +213,7 @@ def static_member_returns():
             assert [group.changes[m] for m in "ac"] == [before[m] for m in "ac"], "the others were disturbed"
         # One that does not come back is replaced when its session times out, which is the one that it came back with.
         group.kill("b")
-        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 15)
+        group.wait("two share six partitions", lambda: group.settled([3, 3]), SESSION + 30)
         group.all_read()
 
 
@@ -221,16 +222,16 @@ def static_member_is_fenced():
     with Group("fenced", COOPERATIVE) as group:
         group.start_feed(200, 1000)
         group.join("a", instance="instance")
-        group.wait("one has all partitions", lambda: group.settled([6]), 30)
-        group.wait("something is read", lambda: group.has_read_at_least(100), 20)
+        group.wait("one has all partitions", lambda: group.settled([6]), 90)
+        group.wait("something is read", lambda: group.has_read_at_least(100), 60)
         with group.lock:
             group.owned["a"] = set()
         group.join("b", instance="instance")
-        group.wait("the first is fenced", lambda: "a" in group.fenced, 20)
+        group.wait("the first is fenced", lambda: "a" in group.fenced, 60)
         group.members.pop("a").ended()
         with group.lock:
             del group.owned["a"]
-        group.wait("the second has all partitions", lambda: group.settled([6]), 20)
+        group.wait("the second has all partitions", lambda: group.settled([6]), 60)
         group.all_read()
 
 

@@ -17,7 +17,7 @@ BOOTSTRAP = os.environ["BOOTSTRAP"]
 SALT = f"{time.time_ns():x}"
 
 
-def tool(name, *arguments, limit=60):
+def tool(name, *arguments, limit=180):
     command = program.java(f"org.apache.kafka.tools.{name}", "--bootstrap-server", BOOTSTRAP, *arguments, heap="256m")
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     said = done.stdout + done.stderr

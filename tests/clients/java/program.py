@@ -50,7 +50,7 @@ class Program:
             self.log.flush()
             self.hear(line.strip())
 
-    def ended(self, limit=40):
+    def ended(self, limit=90):
         """Its exit code, once it and all that it has printed have come."""
         code = self.process.wait(limit)
         self.listener.join(5)

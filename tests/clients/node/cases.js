@@ -29,7 +29,7 @@ async function run(name, body) {
   }
   let reason = ''
   try {
-    await limit(body(closing), 60_000)
+    await limit(body(closing), 180_000)
   } catch (error) {
     console.error(error)
     reason = String(error?.message || error)
@@ -40,7 +40,7 @@ async function run(name, body) {
 }
 
 /** Waits for a condition. */
-async function until(what, condition, milliseconds = 30_000) {
+async function until(what, condition, milliseconds = 60_000) {
   const deadline = Date.now() + milliseconds
   while (!(await condition())) {
     assert.ok(Date.now() < deadline, `${what}: not after ${milliseconds / 1000} s`)

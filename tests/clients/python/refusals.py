@@ -15,7 +15,7 @@ BOOTSTRAP = {"bootstrap_servers": os.environ["BOOTSTRAP"]}
 SASL = {
     "security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u", "sasl_plain_password": "p",
 }
-LIMIT = 5
+LIMIT = 20
 
 
 def refused(error, call):

@@ -26,7 +26,7 @@ import control
 FOLDER = "test/integration"
 # What the tests are told of the broker: they ask for what this one has.
 KAFKA_VERSION = "4.3.1"
-LIMIT = 150
+LIMIT = 300
 LOGS = broker.LOGS / "kafka-python"
 # How often a case is run alone whose consumer has forgotten its subscription.
 FORGETTING = 10

@@ -18,7 +18,7 @@ import broker
 import control
 
 TESTS = "t/integration/test_py_amqp.py"
-LIMIT = 60
+LIMIT = 180
 
 
 def outcome_of(element):

@@ -15,7 +15,7 @@ GUEST = pika.PlainCredentials("guest", "guest")
 
 def parameters(**options):
     """Those of a connection; a case that waits for an answer that does not come fails, and does not hang."""
-    settings = {"credentials": GUEST, "heartbeat": 60, "blocked_connection_timeout": 20, "socket_timeout": 10} | options
+    settings = {"credentials": GUEST, "heartbeat": 60, "blocked_connection_timeout": 60, "socket_timeout": 30} | options
     return pika.ConnectionParameters(HOST, int(PORT), **settings)
 
 
@@ -72,7 +72,7 @@ def burst(queue, bodies, exchange="", **properties):
     raw.close()
 
 
-def until(what, condition, limit=10):
+def until(what, condition, limit=30):
     """Waits for a condition, and returns what it has said then."""
     deadline = time.monotonic() + limit
     while not (found := condition()):
@@ -81,7 +81,7 @@ def until(what, condition, limit=10):
     return found
 
 
-def get(channel, queue, limit=10, auto_ack=False):
+def get(channel, queue, limit=30, auto_ack=False):
     """The next message, which may be a moment away: (method, properties, body)."""
     return until(f"a message in {queue}", lambda: (found := channel.basic_get(queue, auto_ack))[0] and found, limit)
 
@@ -130,7 +130,7 @@ class Consumer:
     def tags(self):
         return [method.delivery_tag for method, _properties, _body in self.got]
 
-    def wait(self, count, limit=10):
+    def wait(self, count, limit=30):
         """Waits until it has so many, and returns what is in them."""
         deadline = time.monotonic() + limit
         while len(self.got) < count:

@@ -3,15 +3,16 @@
 import time
 
 import pika
+from cases import best_of_three
 from client import Consumer, bodies, empty, get, publish, ready, refused, until
 
 
 def time_of_the_queue(case):
     channel = case.channel()
-    queue = case.queue(channel, arguments={"x-message-ttl": 300})
+    queue = case.queue(channel, arguments={"x-message-ttl": 1500})
     publish(channel, queue, 1, 2)
     assert bodies(channel, queue, 1) == ["1"]
-    channel.connection.sleep(0.6)
+    channel.connection.sleep(1.8)
     assert ready(channel, queue)[0] == 0
     empty(channel, queue)
     publish(channel, queue, 3)
@@ -55,10 +56,10 @@ def no_time_at_all(case):
 
 def what_is_out_does_not_expire(case):
     channel = case.channel()
-    queue = case.queue(channel, arguments={"x-message-ttl": 300})
+    queue = case.queue(channel, arguments={"x-message-ttl": 1500})
     publish(channel, queue, 1)
     method, _properties, _body = get(channel, queue)
-    channel.connection.sleep(0.6)
+    channel.connection.sleep(1.8)
     # it comes back too late
     channel.basic_nack(method.delivery_tag, requeue=True)
     until("it is gone", lambda: ready(channel, queue)[0] == 0)
@@ -321,11 +322,18 @@ def exact_times(case):
     channel = case.channel()
     queue, dead = dead_letters(case, channel)
     consumer = Consumer(channel.connection.channel(), dead, auto_ack=True)
-    for body, expiration in (("a", 300), ("b", 350), ("c", 400)):
-        publish(channel, queue, body, expiration=str(expiration))
-    began = time.monotonic()
-    assert consumer.wait(3) == ["a", "b", "c"]
-    assert 0.25 < time.monotonic() - began < 1.4
+
+    def try_it():
+        consumer.got.clear()
+        began = time.monotonic()
+        for body, expiration in (("a", 300), ("b", 350), ("c", 400)):
+            publish(channel, queue, body, expiration=str(expiration))
+        assert consumer.wait(3) == ["a", "b", "c"]
+        took = time.monotonic() - began
+        assert took > 0.4
+        return took
+
+    best_of_three(1.4, try_it)
 
 
 CASES = [

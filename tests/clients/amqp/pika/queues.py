@@ -207,14 +207,14 @@ def purged(case):
 def expires_when_idle(case):
     connection = case.connection()
     channel = case.channel(connection)
-    idle = case.queue(channel, "idle", exclusive=False, arguments={"x-expires": 400})
-    used = case.queue(channel, "used", exclusive=False, arguments={"x-expires": 400})
+    idle = case.queue(channel, "idle", exclusive=False, arguments={"x-expires": 1000})
+    used = case.queue(channel, "used", exclusive=False, arguments={"x-expires": 1000})
     consumer = Consumer(channel, used)
-    connection.sleep(1.2)
+    connection.sleep(3)
     refused(404, lambda: connection.channel().queue_declare(idle, passive=True))
     assert ready(channel, used) == (0, 1)
     channel.basic_cancel(consumer.tag)
-    connection.sleep(1.2)
+    connection.sleep(3)
     refused(404, lambda: connection.channel().queue_declare(used, passive=True))
 
 

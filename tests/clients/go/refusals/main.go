@@ -20,7 +20,7 @@ import (
 )
 
 // A client that is told for good ends within this time.
-const limit = 5 * time.Second
+const limit = 20 * time.Second
 
 func main() {
 	if os.Getenv("BROKER_KIND") != "kafka" {

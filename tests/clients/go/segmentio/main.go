@@ -290,7 +290,7 @@ func fetched(ctx context.Context, group, topic string) (found string) {
 func memberByHand(ctx context.Context) {
 	name, group := topic(ctx, "segmentio-by-hand", 1), cases.Named("segmentio-by-hand")
 	join := &kafka.JoinGroupRequest{
-		GroupID: group, SessionTimeout: 10 * time.Second, RebalanceTimeout: 10 * time.Second, ProtocolType: "consumer",
+		GroupID: group, SessionTimeout: 30 * time.Second, RebalanceTimeout: 30 * time.Second, ProtocolType: "consumer",
 		Protocols: []kafka.GroupProtocol{{Name: "range", Metadata: kafka.GroupProtocolSubscription{Topics: []string{name}}}},
 	}
 	joined := cases.Must(client.JoinGroup(ctx, join))
