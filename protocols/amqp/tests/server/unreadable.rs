@@ -96,8 +96,9 @@ fn a_get_passes_over_a_damaged_batch_however_many_messages_it_has() {
     let data = tempfile::tempdir().unwrap();
     let (node, place) = damaged_together(data.path(), 3_000);
     let mut client = node.open();
+    // A get that takes long to pass them over answers that there is nothing, and the next one goes on.
     for body in ["one", "three"] {
-        assert_eq!(client.get("q", true).unwrap().text(), body);
+        assert_eq!(client.get_soon("q").unwrap().text(), body);
     }
     assert!(client.get("q", true).is_none());
     drop(client);
