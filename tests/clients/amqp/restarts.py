@@ -53,7 +53,7 @@ class Stage:
         self.ended = how
         if how == "killed":
             # what was acknowledged a moment ago is on its way yet
-            time.sleep(3)
+            time.sleep(1.2)
             self.broker.kill()
         else:
             code = self.broker.stop()
