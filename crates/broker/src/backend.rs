@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use sabir_journal::disk::{Disk, DiskError, PwriteDisk};
 use sabir_journal::pages::{PageStore, RedbPages};
-use sabir_journal::{Journal, JournalError, JournalFound, Replicator, Solo, look_at};
+use sabir_journal::{Journal, JournalError, JournalFound, Replicator, Solo, is_journal_file, look_at};
 use sabir_model::ShardId;
 use tracing::info;
 
+use crate::directory::DirectoryIdentity;
 use crate::options::{BrokerOptions, DiskKind, StartError};
 use crate::private;
 use crate::shard::OpenError;
+use crate::strays::is_of_shard;
 use crate::survey::Survey;
 
 /// Descriptors that a shard's disk keeps at least.
@@ -21,6 +23,11 @@ const LEAST_OPEN_FILES: usize = 2;
 pub(crate) trait Backend: Send + Sync {
     /// The shards that are there, before anything is opened or made.
     fn survey(&self) -> Result<Survey, StartError>;
+
+    /// Writes down that every shard was made, where that is not in the shards alone.
+    fn write_identity(&self, _identity: DirectoryIdentity) -> Result<(), StartError> {
+        Ok(())
+    }
 
     /// The disk of a shard's journal.
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError>;
@@ -64,6 +71,16 @@ impl Folders {
         Ok(numbers)
     }
 
+    /// What no start leaves that ended before it had made a journal: it begins with shard 0.
+    fn unexpected(&self) -> std::io::Result<Option<PathBuf>> {
+        if let Some(later) = self.numbers()?.into_iter().filter(|shard| *shard != ShardId::CATALOG).min() {
+            return Ok(Some(self.shard(later)));
+        }
+        let catalog = self.shard(ShardId::CATALOG);
+        let journal = catalog.join("journal");
+        Ok(foreign_in(&catalog, is_of_shard)?.or(foreign_in(&journal, is_journal_file)?))
+    }
+
     fn look_at(&self, shard: ShardId) -> Result<Option<JournalFound>, OpenError> {
         let folder = self.shard(shard).join("journal");
         // One that may not be looked into is not one that is not there.
@@ -76,6 +93,21 @@ impl Folders {
     }
 }
 
+/// Something in a folder that is not called as `ours` is; `None` also where there is no such folder.
+fn foreign_in(folder: &Path, ours: fn(&str) -> bool) -> std::io::Result<Option<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if !name.to_str().is_some_and(ours) {
+            return Ok(Some(folder.join(name)));
+        }
+    }
+    Ok(None)
+}
+
 /// The number in the name of a shard's folder.
 pub(crate) fn shard_number(name: &str) -> Option<ShardId> {
     let number = name.strip_prefix("shard-")?.parse().ok().map(ShardId)?;
@@ -85,13 +117,18 @@ pub(crate) fn shard_number(name: &str) -> Option<ShardId> {
 impl Backend for Folders {
     fn survey(&self) -> Result<Survey, StartError> {
         let io = |source| StartError::Io { op: "list", path: self.data.clone(), source };
-        let mut survey = Survey::default();
+        let mut survey = Survey { identity: DirectoryIdentity::read(&self.data)?, ..Survey::default() };
         for shard in self.numbers().map_err(io)? {
             let found = self.look_at(shard);
             let found = found.map_err(|error| error.of_shard(shard, &self.shard(shard)))?;
             survey.found.insert(shard, found);
         }
+        survey.unexpected = self.unexpected().map_err(io)?;
         Ok(survey)
+    }
+
+    fn write_identity(&self, identity: DirectoryIdentity) -> Result<(), StartError> {
+        identity.write(&self.data)
     }
 
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {

@@ -13,6 +13,7 @@ mod codec;
 mod converter;
 mod dead_letter;
 mod definitions;
+mod directory;
 mod disk_watch;
 mod entry;
 pub mod exchange;

@@ -23,6 +23,7 @@ use crate::backend::{Backend, Folders, shard_number};
 use crate::broker::{Broker, Inner};
 use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::{self, Definitions};
+use crate::directory::DirectoryIdentity;
 use crate::disk_watch;
 use crate::entry::{Body, DataShardsFixed, ExchangeDeclared, FormatLevelRaised, FrontendRegistered};
 use crate::exchange::{Exchanges, PredeclaredExchange};
@@ -176,8 +177,8 @@ fn refuse_foreign(data: &Path) -> Result<(), StartError> {
     if names.iter().any(|name| shard_number(name).is_some()) {
         return Ok(());
     }
-    // What a file system puts into its root, and what is left of a start that ended before it had made a shard.
-    match names.into_iter().find(|name| name != "lost+found" && name != "lock") {
+    // What a file system puts into its root, what is left of a start that ended before it had made a shard, and what says that shards were made.
+    match names.into_iter().find(|name| name != "lost+found" && !strays::is_of_directory(name)) {
         Some(found) => Err(StartError::NotOurs { path: data.to_owned(), found }),
         None => Ok(()),
     }
@@ -235,6 +236,10 @@ impl Opener<'_> {
         notes::keep(&shards, self.clock);
         write_level(&shards);
         begin_run(&shards, survey.next_run(), data_shards, cluster)?;
+        if survey.identity.is_none() {
+            let identity = DirectoryIdentity { cluster: cluster.0, data_shards };
+            self.backend.write_identity(identity)?;
+        }
         Ok((shards, cluster))
     }
 

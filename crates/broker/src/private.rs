@@ -9,6 +9,7 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use crate::backend::shard_number;
+use crate::strays::is_of_directory;
 
 /// The bits of all users but the owner.
 const OTHERS: u32 = 0o077;
@@ -23,7 +24,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
 /// Takes from others what they may do with the lock and the shards. The data directory itself stays as it was created.
 pub(crate) fn tighten(data: &Path) {
     let mut done = Tightened::default();
-    done.entries(data, DEPTH, |name| name == "lock" || shard_number(name).is_some());
+    done.entries(data, DEPTH, |name| is_of_directory(name) || shard_number(name).is_some());
     let data = data.display();
     if done.changed > 0 {
         info!(%data, changed = done.changed, "other users could read files or folders of the data directory; now only their owner can");

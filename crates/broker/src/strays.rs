@@ -8,11 +8,22 @@ use sabir_journal::is_journal_file;
 use tracing::warn;
 
 use crate::backend::shard_number;
+use crate::directory;
 
 /// What a file system puts into its root: a shard may have one of its own.
 const LOST_FOUND: &str = "lost+found";
 /// So many are named.
 const NAMED: usize = 10;
+
+/// Whether a file of a data directory is called so that is in no shard.
+pub(crate) fn is_of_directory(name: &str) -> bool {
+    matches!(name, "lock" | directory::NAME | directory::NAME_NEW)
+}
+
+/// Whether what lies in a shard's folder is called so.
+pub(crate) fn is_of_shard(name: &str) -> bool {
+    matches!(name, "journal" | "pages.redb" | "pages.reserve" | "pages.new")
+}
 
 /// Says so in the log.
 pub(crate) fn tell(data: &Path, data_shards: u32) {
@@ -29,7 +40,7 @@ fn find(data: &Path, data_shards: u32) -> Vec<String> {
     for (name, entry) in entries(data) {
         match shard_number(&name) {
             Some(shard) if shard.0 <= data_shards => in_shard(&name, &entry, &mut found),
-            None if name == "lock" || name == LOST_FOUND => {}
+            None if is_of_directory(&name) || name == LOST_FOUND => {}
             _ => found.push(name),
         }
     }
@@ -41,7 +52,8 @@ fn in_shard(shard: &str, folder: &DirEntry, found: &mut Vec<String>) {
     for (name, entry) in entries(&folder.path()) {
         match name.as_str() {
             "journal" => in_journal(&format!("{shard}/journal"), &entry, found),
-            "pages.redb" | "pages.reserve" | "pages.new" | LOST_FOUND => {}
+            LOST_FOUND => {}
+            name if is_of_shard(name) => {}
             _ => found.push(format!("{shard}/{name}")),
         }
     }
@@ -75,7 +87,7 @@ mod tests {
                 write(journal.join(ours), b"").unwrap();
             }
         }
-        for ours in ["lock", "shard-1/pages.reserve", "shard-1/pages.new"] {
+        for ours in ["lock", "identity", "identity.new", "shard-1/pages.reserve", "shard-1/pages.new"] {
             write(data.join(ours), b"").unwrap();
         }
         assert_eq!(find(data, 3), Vec::<String>::new());

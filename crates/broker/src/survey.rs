@@ -4,12 +4,16 @@
 //! and the last one that is known to have been entered by every shard. Each start takes the next number; nothing is served before
 //! every shard has entered it and every shard says so. So whatever the crash, a shard whose last entered start is below one that
 //! another shard calls complete is an older copy; and a shard may be made anew only while no start was ever complete. Within a run
-//! slots say how far other shards were durable: one that ends before that is an older copy, too.
+//! slots say how far other shards were durable: one that ends before that is an older copy, too. A data directory is made only where nothing
+//! is: the directory itself says that it was made, too, for its shards may all be on file systems that are not mounted.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use sabir_journal::{JournalFound, ShardIdentity, StartId};
 use sabir_model::{Sequence, ShardId};
+
+use crate::directory::DirectoryIdentity;
 
 /// Why the shards of a data directory cannot be started together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +37,35 @@ pub enum ShardsError {
     NoCatalog {
         /// A shard that is there.
         witness: ShardId,
+    },
+    /// The data directory was made, and no shard is there.
+    #[error(
+        "the data directory was made with {data_shards} data shards, as its file `identity` says, and no shard is there: are their file \
+         systems mounted? Nothing was made in their place"
+    )]
+    NoShards {
+        /// How many data shards the directory was made with.
+        data_shards: u32,
+    },
+    /// No shard is there, but something that no start leaves which makes a new data directory.
+    #[error(
+        "{path} is there, and no shard is: is the file system of a shard not mounted? Nothing was made. For a new data directory remove it; \
+         a shard that is to have a file system of its own is moved there after the first start"
+    )]
+    Unexpected {
+        /// The folder of a shard, or what is in it.
+        path: PathBuf,
+    },
+    /// The shards are not those of which the data directory says that they were made.
+    #[error(
+        "the shards are of another data directory: they say {found}, where the file `identity` beside them says {expected}. Put back the \
+         shards that belong here, or remove that file to take these"
+    )]
+    OfAnother {
+        /// The cluster and number of data shards that the shards say.
+        found: String,
+        /// Those that the directory says.
+        expected: String,
     },
     /// The folder of one shard holds another.
     #[error("the folder of shard {folder} holds shard {holds}: folders were swapped or copied")]
@@ -124,6 +157,10 @@ pub enum ShardsError {
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub(crate) found: BTreeMap<ShardId, Option<JournalFound>>,
+    /// What the data directory itself says; `None` before it was made, and where a version made it that did not write it down.
+    pub(crate) identity: Option<DirectoryIdentity>,
+    /// What no start leaves that ended before it had made a journal.
+    pub(crate) unexpected: Option<PathBuf>,
 }
 
 impl Survey {
@@ -149,6 +186,9 @@ impl Survey {
 
     /// Checks what can be told before the catalog is read.
     pub(crate) fn check(&self) -> Result<(), ShardsError> {
+        if self.is_new() {
+            return self.check_new();
+        }
         if let Some((witness, _)) = self.journals().next()
             && witness != ShardId::CATALOG
         {
@@ -157,8 +197,30 @@ impl Survey {
         for (folder, found) in self.journals() {
             self.check_identity(folder, found)?;
         }
+        self.check_directory()?;
         self.check_runs()?;
         self.check_starts()
+    }
+
+    /// Checks that a data directory may be made: only where nothing is.
+    fn check_new(&self) -> Result<(), ShardsError> {
+        match (self.identity, &self.unexpected) {
+            (Some(DirectoryIdentity { data_shards, .. }), _) => Err(ShardsError::NoShards { data_shards }),
+            (None, Some(path)) => Err(ShardsError::Unexpected { path: path.clone() }),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Checks that the shards are those that the data directory was made with.
+    fn check_directory(&self) -> Result<(), ShardsError> {
+        let (Some(directory), Some(shards)) = (self.identity, self.catalog()) else { return Ok(()) };
+        let (of_shards, of_directory) =
+            ((shards.cluster, shards.data_shards), (directory.cluster, directory.data_shards));
+        if of_shards == of_directory {
+            return Ok(());
+        }
+        let (found, expected) = (describe(of_shards), describe(of_directory));
+        Err(ShardsError::OfAnother { found, expected })
     }
 
     /// Checks that starts of one number are one start. What entered it with an older version has no id, and is taken as it is.
@@ -179,7 +241,8 @@ impl Survey {
         if let Some(catalog) = self.catalog()
             && (catalog.cluster, catalog.data_shards) != (says.cluster, says.data_shards)
         {
-            let (found, expected) = (describe(&says), describe(&catalog));
+            let found = describe((says.cluster, says.data_shards));
+            let expected = describe((catalog.cluster, catalog.data_shards));
             return Err(ShardsError::Foreign { shard: folder, found, expected });
         }
         if says.shard == folder { Ok(()) } else { Err(ShardsError::Swapped { folder, holds: says.shard }) }
@@ -225,9 +288,9 @@ impl Survey {
     }
 }
 
-fn describe(identity: &ShardIdentity) -> String {
-    let cluster: String = identity.cluster.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("cluster {cluster} with {} data shards", identity.data_shards)
+fn describe((cluster, data_shards): ([u8; 16], u32)) -> String {
+    let cluster: String = cluster.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("cluster {cluster} with {data_shards} data shards")
 }
 
 #[cfg(test)]
@@ -251,7 +314,7 @@ mod tests {
     }
 
     fn survey(shards: [Option<JournalFound>; 3]) -> Survey {
-        Survey { found: (0..).map(ShardId).zip(shards).collect() }
+        Survey { found: (0..).map(ShardId).zip(shards).collect(), ..Survey::default() }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use sabir_journal::{Journal, JournalError, Replicator};
 use sabir_model::{GroupError, ShardId};
 
 use crate::backend::{Backend, Folders};
+use crate::directory::DirectoryIdentity;
 pub use crate::panicking::panic_once;
 use crate::shard::OpenError;
 use crate::survey::Survey;
@@ -99,6 +100,10 @@ struct Late {
 impl Backend for Late {
     fn survey(&self) -> Result<Survey, StartError> {
         self.folders.survey()
+    }
+
+    fn write_identity(&self, identity: DirectoryIdentity) -> Result<(), StartError> {
+        self.folders.write_identity(identity)
     }
 
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError> {

@@ -150,6 +150,90 @@ async fn a_missing_shard_is_named_and_nothing_is_made_or_deleted() {
     is_whole(dir.path()).await;
 }
 
+/// What an unmounted file system may leave of a shard in the folder that it was mounted on.
+const UNMOUNTED: [(&str, &str); 5] = [
+    ("nothing", ""),
+    ("an empty folder", "shard-N"),
+    ("another file system's root", "shard-N/lost+found"),
+    ("an empty journal", "shard-N/journal"),
+    ("the reserve of a page store", "shard-N/pages.reserve"),
+];
+
+fn leave(data: &Path, what: &str) {
+    for number in (0..4).filter(|_| !what.is_empty()) {
+        let path = data.join(what.replace('N', &number.to_string()));
+        fs::create_dir_all(&path).unwrap();
+    }
+}
+
+/// Shards may be file systems of their own, and none of them be mounted.
+#[tokio::test]
+async fn a_directory_without_any_of_its_shards_is_named_and_nothing_is_made() {
+    let (dir, away) = (two_topics().await.0, tempfile::tempdir().unwrap());
+    let each = |rename: fn(&Path, &Path) -> io::Result<()>| {
+        (0..4).for_each(|number| rename(&shard(dir.path(), number), &shard(away.path(), number)).unwrap());
+    };
+    for (left, what) in UNMOUNTED {
+        each(|shard, kept| fs::rename(shard, kept));
+        leave(dir.path(), what);
+        let before = state_of(dir.path());
+        assert_eq!(refused(dir.path()), ShardsError::NoShards { data_shards: 3 }, "{left}");
+        assert_eq!(state_of(dir.path()).len(), before.len(), "{left}");
+        each(|shard, kept| {
+            let _ = fs::remove_dir_all(shard);
+            fs::rename(kept, shard)
+        });
+    }
+    is_whole(dir.path()).await;
+}
+
+/// One that a version made which did not write it down, or where somebody has made folders for shards.
+#[tokio::test]
+async fn nothing_is_made_beside_folders_of_shards_that_hold_none() {
+    for (left, what) in &UNMOUNTED[1..] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("lock"), b"1\n").unwrap();
+        leave(dir.path(), what);
+        let path = shard(dir.path(), 1);
+        assert_eq!(refused(dir.path()), ShardsError::Unexpected { path }, "{left}");
+        (1..4).for_each(|number| fs::remove_dir_all(shard(dir.path(), number)).unwrap());
+        if what.contains("lost+found") {
+            let path = shard(dir.path(), 0).join("lost+found");
+            assert_eq!(refused(dir.path()), ShardsError::Unexpected { path });
+            fs::remove_dir_all(shard(dir.path(), 0)).unwrap();
+        }
+        if what.contains("reserve") {
+            fs::remove_dir(shard(dir.path(), 0).join("pages.reserve")).unwrap();
+        }
+        let broker = open(three_shards(dir.path()));
+        fill(&broker, "a").await;
+        close(broker);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_does_not_say_that_it_was_made_says_so_from_its_next_start_on() {
+    let (dir, _) = two_topics().await;
+    let identity = dir.path().join("identity");
+    let written = fs::read(&identity).unwrap();
+    fs::remove_file(&identity).unwrap();
+    is_whole(dir.path()).await;
+    assert_eq!(fs::read(&identity).unwrap(), written);
+}
+
+#[tokio::test]
+async fn shards_of_another_directory_are_named() {
+    let ((dir, _), (other, _)) = (two_topics().await, two_topics().await);
+    (0..4).for_each(|number| replace(&shard(dir.path(), number), &shard(other.path(), number)));
+    let error = refused(dir.path());
+    assert!(matches!(error, ShardsError::OfAnother { .. }), "{error}");
+    fs::remove_file(dir.path().join("identity")).unwrap();
+    is_whole(dir.path()).await;
+    let copied = tempfile::tempdir().unwrap();
+    copy(dir.path(), copied.path());
+    is_whole(copied.path()).await;
+}
+
 #[tokio::test]
 async fn an_older_copy_of_any_shard_is_named() {
     let (dir, before) = two_topics().await;
