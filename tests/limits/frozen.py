@@ -19,7 +19,7 @@ import mounts
 import wire
 
 SIZE = 930 << 20
-# A disk that has not finished a write for so long is shown as one that does not answer.
+# A disk that has not finished a read or a write for so long is shown as one that does not answer.
 STALLED = 5
 DRAIN = 5
 # What a busy machine adds.
@@ -114,7 +114,7 @@ def is_not_ready(disk):
                 assert waited < STALLED + SLACK, f"/readyz says 200 after {waited:.1f} s"
                 node.lives()
                 time.sleep(0.1)
-            assert answer[0] == 503 and "its disk has not finished a write for" in answer[1], answer
+            assert answer[0] == 503 and "its disk has not finished a read or write for" in answer[1], answer
             node.lives()
             node.disk.thaw()
             until = time.monotonic() + 30

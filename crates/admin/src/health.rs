@@ -44,7 +44,11 @@ impl Health {
         let waits = |shard: &ShardStats| shard.commit_age.max(shard.disk_wait);
         let stalled = stats.shards.iter().filter(|shard| !shard.stopped && waits(shard) >= STALLED);
         problems.extend(stalled.map(|s| {
-            format!("shard {}: its disk has not finished a write for {} s", s.shard, waits(s).as_secs())
+            format!(
+                "shard {}: its disk has not finished a read or write for {} s",
+                s.shard,
+                waits(s).as_secs()
+            )
         }));
         let ready = problems.is_empty();
         problems.extend(
@@ -114,12 +118,12 @@ mod tests {
         stats.shards[0].commit_age = Duration::from_millis(7_300);
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.code(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 7 s\n");
+        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a read or write for 7 s\n");
         // No block is waited for, but a seal, a segment or a checkpoint.
         stats.shards[0].commit_age = Duration::ZERO;
         stats.shards[0].disk_wait = Duration::from_secs(9);
         let health = Health::judge(&stats, |id| id.to_string());
-        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a write for 9 s\n");
+        assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a read or write for 9 s\n");
     }
 
     #[test]

@@ -191,7 +191,7 @@ mod tests {
         };
         assert!(began.elapsed() > Duration::from_secs(4), "a slow disk is none that is frozen");
         assert!(
-            not_ready.contains("not ready: shard 0: its disk has not finished a write for 5 s"),
+            not_ready.contains("not ready: shard 0: its disk has not finished a read or write for 5 s"),
             "{not_ready}"
         );
         disks.resume();

@@ -262,7 +262,7 @@ fn shard_figures(out: &mut Exposition, shard: &ShardStats) {
     }
     let help = "How long the oldest block that is not committed has been under way.";
     out.gauge_f64("sabir_journal_commit_age_seconds", help, &labels, shard.commit_age.as_secs_f64());
-    let help = "How long the oldest write or sync has been under way that the disk has not finished.";
+    let help = "How long the oldest read, write or sync has been under way that the disk has not finished.";
     out.gauge_f64("sabir_disk_wait_seconds", help, &labels, shard.disk_wait.as_secs_f64());
     let help = "Time since the last checkpoint, or since the start.";
     out.gauge_f64("sabir_checkpoint_age_seconds", help, &labels, shard.checkpoint_age.as_secs_f64());

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::shard::Shard;
 
-/// A change that takes this long is not slow: the disk does not answer.
+/// A change or a read that takes this long is not slow: the disk does not answer.
 pub const STALLED: Duration = Duration::from_secs(5);
 /// How often it is said of a disk that it does not answer.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Shard {
         self.free.learn(self.disk.free_bytes());
     }
 
-    /// How long the oldest change has been under way that its disk has not finished.
+    /// How long the oldest change or read has been under way that its disk has not finished.
     pub(crate) fn disk_wait(&self) -> Duration {
         self.disk.under_way().max(self.pages.under_way())
     }
@@ -101,7 +101,7 @@ impl Told {
             Some(News::Stalled) => warn!(
                 shard = %shard.id,
                 seconds = waited.as_secs(),
-                "the disk does not answer: it has not finished a write or a sync"
+                "the disk does not answer: it has not finished a read, a write or a sync"
             ),
             Some(News::Answers) => info!(shard = %shard.id, "the disk answers again"),
             None => {}

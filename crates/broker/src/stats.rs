@@ -49,7 +49,7 @@ pub struct ShardStats {
     pub full: bool,
     /// How long the oldest block that is not committed has been under way.
     pub commit_age: Duration,
-    /// How long the oldest change has been under way that the disk has not finished, of the journal or of the pages beside it.
+    /// How long the oldest change or read has been under way that the disk has not finished, of the journal or of the pages beside it.
     pub disk_wait: Duration,
     /// Blocks applied.
     pub blocks: u64,

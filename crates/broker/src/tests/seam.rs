@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Replicator;
+use sabir_journal::disk::sim::Op;
 use sabir_model::{AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, Term};
 
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
@@ -278,6 +280,32 @@ fn a_disk_that_hangs_from_the_stop_on_is_waited_for_until_it_counts_as_one_that_
     assert!(began.elapsed() < crate::STALLED + Duration::from_secs(25), "{:?}", began.elapsed());
     assert!(broker.has_hung_disk());
     machine.disks.iter().for_each(|disk| disk.resume());
+}
+
+#[test]
+fn a_disk_that_hangs_under_a_reader_alone_is_shown_as_one_that_does_not_answer() {
+    keep_log();
+    let machine = Machine::new(6, 1, Seam::Solo);
+    let broker = machine.open();
+    let topic = runtime().block_on(create(&broker, "t", 1));
+    runtime().block_on(append(&broker, &topic, 0, batch(&[b"x"], 1))).unwrap();
+    // What was there before the start is on the disk alone.
+    let machine = machine.crash(broker);
+    let broker = machine.open();
+    let topic = broker.catalog().topic("t").cloned().unwrap();
+    machine.disks[1].stall(Op::Read);
+    let wait = || broker.stats().shards[1].disk_wait;
+    std::thread::scope(|scope| {
+        let reader = scope
+            .spawn(|| runtime().block_on(read(&broker, &topic, 0, 0, 1 << 20)).map(|found| values(&found)));
+        wait_until(|| wait() >= crate::STALLED);
+        assert!(broker.has_hung_disk());
+        wait_until(|| !logged(&["WARN", "the disk does not answer", "a read", "shard=1 "]).is_empty());
+        machine.disks[1].resume();
+        assert_eq!(reader.join().unwrap().unwrap(), [(0, b"x".to_vec())]);
+    });
+    assert_eq!(wait(), Duration::ZERO);
+    broker.shutdown();
 }
 
 #[test]

@@ -344,7 +344,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Bytes that files may still be created with. Blocking, where the file system does not answer.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 
-    /// How long the oldest change that is not done has been under way; zero if there is none, or if [nothing watches the disk](WatchedDisk).
+    /// How long the oldest change or read that is not done has been under way; zero if there is none, or if [nothing watches the disk](WatchedDisk).
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::{Completion, Disk, DiskError, FileId, UnderWay, WakeFn, WriteOp};
 
-/// Passes everything on, and notes when what changes the disk, or asks for its space, began. Reads are not noted: many of them wait for
-/// each other, and a reader notices by the time it waits.
+/// Passes everything on, and notes when what may have to wait for the disk began: changes, reads, and what asks for its space.
 #[derive(Debug)]
 pub struct WatchedDisk {
     disk: Arc<dyn Disk>,
@@ -38,7 +37,7 @@ impl Disk for WatchedDisk {
     }
 
     fn open(&self, name: &str) -> Result<FileId, DiskError> {
-        self.disk.open(name)
+        self.under_way.during(|| self.disk.open(name))
     }
 
     fn close(&self, file: FileId) {
@@ -74,7 +73,7 @@ impl Disk for WatchedDisk {
     }
 
     fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.disk.read_at(file, pos, buf)
+        self.under_way.during(|| self.disk.read_at(file, pos, buf))
     }
 
     fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
@@ -155,5 +154,26 @@ mod tests {
         assert_eq!((done.len(), disk.under_way()), (1, Duration::ZERO));
         let refused = disk.submit(WriteOp { token: 10, file, pos: 3, data: data(), sync: true });
         assert!(refused.is_err() && disk.under_way() == Duration::ZERO, "it was not begun");
+    }
+
+    #[test]
+    fn a_read_is_under_way_until_it_has_come_back() {
+        let sim = SimDisk::new(2);
+        sim.set_auto(true);
+        let disk = WatchedDisk::over(sim.clone());
+        let file = disk.create("a", SECTOR as u64).unwrap();
+        sim.stall(Op::Read);
+        let reader = std::thread::spawn({
+            let disk = disk.clone();
+            move || disk.read_at(file, 0, &mut [0; SECTOR])
+        });
+        let began = std::time::Instant::now();
+        while disk.under_way() < Duration::from_millis(5) {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        sim.resume();
+        reader.join().unwrap().unwrap();
+        assert_eq!(disk.under_way(), Duration::ZERO);
     }
 }

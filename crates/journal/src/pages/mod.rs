@@ -163,7 +163,7 @@ pub trait PageStore: Send + Sync + fmt::Debug + 'static {
         false
     }
 
-    /// How long the oldest write or sync that is not done has been under way; zero if there is none, or if nothing watches the disk.
+    /// How long the oldest read, write or sync that is not done has been under way; zero if there is none, or if nothing watches the disk.
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }

@@ -157,16 +157,32 @@ impl SimDisk {
         self.inner.lock()
     }
 
-    /// Submitted operations of this kind complete no more, until [`resume`](Self::resume). Blocking calls do not stall.
+    /// The state, once reads do not stall.
+    fn reading(&self) -> MutexGuard<'_, Inner> {
+        let mut frozen = self.frozen.lock();
+        loop {
+            let inner = self.inner.lock();
+            if !inner.state.stalled.contains(&Op::Read) {
+                return inner;
+            }
+            drop(inner);
+            self.thawed.wait(&mut frozen);
+        }
+    }
+
+    /// Submitted operations of this kind complete no more, and reads do not return, until [`resume`](Self::resume). Other blocking calls do not
+    /// stall.
     pub fn stall(&self, op: Op) {
         self.inner.lock().state.stalled.push(op);
     }
 
     /// Ends all stalls.
     pub fn resume(&self) {
-        *self.frozen.lock() = false;
-        self.thawed.notify_all();
+        let mut frozen = self.frozen.lock();
+        *frozen = false;
         self.inner.lock().state.stalled.clear();
+        self.thawed.notify_all();
+        drop(frozen);
         self.wake();
     }
 
@@ -505,7 +521,7 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.reading();
         inner.check_power()?;
         let no = inner.state.inode_no(file)?;
         let path = inner.state.path(no);

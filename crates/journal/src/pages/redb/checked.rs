@@ -68,7 +68,7 @@ impl RawFile for File {
     }
 }
 
-/// A file whose changes are noted while they are under way.
+/// A file whose changes and reads are noted while they are under way.
 #[derive(Debug)]
 pub(super) struct WatchedFile {
     pub(super) file: File,
@@ -77,7 +77,7 @@ pub(super) struct WatchedFile {
 
 impl RawFile for WatchedFile {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<()> {
-        RawFile::read_at(&self.file, pos, buf)
+        self.under_way.during(|| RawFile::read_at(&self.file, pos, buf))
     }
     fn write_at(&self, pos: u64, data: &[u8]) -> io::Result<()> {
         self.under_way.during(|| RawFile::write_at(&self.file, pos, data))
