@@ -162,9 +162,9 @@ impl ToldFull {
         let free_bytes = shard.free.get();
         match self.news(full, Instant::now()) {
             Some(true) => {
-                let waits = shard.journal.shortage().map(|error| error.to_string());
+                let reason = shard.journal.lack().map(|error| error.to_string());
                 let (shard, keep_free) = (shard.id, shard.settings.keep_free);
-                warn!(%shard, free_bytes, keep_free, waits, "the disk is full: the shard answers reads and takes deletes, and no records");
+                warn!(%shard, free_bytes, keep_free, reason, "the disk is full: the shard answers reads and takes deletes, and no records");
             }
             Some(false) => info!(shard = %shard.id, free_bytes, "the disk is not full any more"),
             None => {}

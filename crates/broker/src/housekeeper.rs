@@ -407,7 +407,7 @@ impl Shard {
         }
     }
 
-    fn propose_quietly<B: crate::entry::Body>(&self, body: &B) {
+    pub(crate) fn propose_quietly<B: crate::entry::Body>(&self, body: &B) {
         let mut encoded = Vec::new();
         body.encode(&mut encoded);
         if let Err((error, _)) = self.push(Priority::Reserve, B::KIND, &encoded, None) {

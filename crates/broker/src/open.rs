@@ -143,6 +143,7 @@ impl Broker {
             pool,
         };
         disk_watch::tell_need(&shards);
+        take_space(&shards);
         let housekeeper = Housekeeper::start(&maintenance).map_err(|source| StartError::Io {
             op: "start a thread for",
             path: options.data.clone(),
@@ -326,6 +327,15 @@ impl Opener<'_> {
             recycle: options.recycle,
         };
         Shard::open(id, parts, settings, self.clock.clone())
+    }
+}
+
+/// Has each journal take the space that it needs, before anything else of the disk's is taken.
+fn take_space(shards: &[Arc<Shard>]) {
+    for shard in shards {
+        if let Err(error) = shard.journal.take_space() {
+            warn!(shard = %shard.id, %error, "a segment could not be made ready");
+        }
     }
 }
 

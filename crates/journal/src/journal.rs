@@ -322,15 +322,39 @@ impl Journal {
     }
 
     fn is_nearly_full(&self, writer: &Writer) -> bool {
+        self.lacks_segments(writer) || writer.shortage().is_some()
+    }
+
+    /// Whether the last segment before the reserve is nearly full, and there is no space for another one.
+    fn lacks_segments(&self, writer: &Writer) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
-        let nearly = !can_grow && spare <= RESERVE && writer.room() < self.headroom;
-        nearly || writer.shortage().is_some()
+        !can_grow && spare <= RESERVE && writer.room() < self.headroom
+    }
+
+    /// Whether some of the reserve was taken, and there is no space for more segments.
+    pub fn lacks_reserve(&self) -> bool {
+        let (spare, can_grow) = self.parts.segment_pool.outlook();
+        !can_grow && spare < RESERVE
+    }
+
+    /// Where the journal is full for want of segments: goes on in one of the reserve, so that the one at hand is closed with the next block and
+    /// may be released; only if `last` is the last block, for of those behind it nobody said that they are needed no more. Whether it did.
+    pub fn leave_segment(&self, last: Sequence) -> bool {
+        let mut writer = self.writer.lock();
+        let left = self.lacks_segments(&writer) && writer.leave(&self.parts, last);
+        self.publish(&writer);
+        left
     }
 
     /// What the disk lacked when a block was last written in vain, if one waits for that: it is not committed, nor is what follows it,
     /// and it is tried again by [`tick`](Self::tick) until it is written.
     pub fn shortage(&self) -> Option<DiskError> {
         self.writer.lock().shortage().cloned()
+    }
+
+    /// What a full disk lacked last: for a block, or else for a further segment.
+    pub fn lack(&self) -> Option<DiskError> {
+        self.shortage().or_else(|| self.parts.segment_pool.lack())
     }
 
     /// Whether ordinary entries are to be refused, so that the reserve lasts for those that make space.
@@ -508,6 +532,17 @@ impl Journal {
             self.note_durable();
         }
         Ok(prepared)
+    }
+
+    /// Makes the files of the segments that there are to be, without zeroing any: a new journal takes its space at once, and where there is too
+    /// little that is known from the start on. Blocking.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn take_space(&self) -> Result<Prepared, JournalError> {
+        let taken = self.parts.segment_pool.prepare(0).map_err(JournalError::disk("make a segment"))?;
+        self.publish(&self.writer.lock());
+        Ok(taken)
     }
 
     /// The tables cut at `through`, for the checkpoint of that sequence. They leave out those of the `dead` segments, to which

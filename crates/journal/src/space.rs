@@ -69,6 +69,8 @@ pub(crate) struct SegmentPool {
     /// What the pool holds, and whether the last try to make a file found no space; to be read where nothing may wait.
     spare: AtomicUsize,
     exhausted: AtomicBool,
+    /// Why it found none.
+    lack: Mutex<Option<DiskError>>,
     /// All segment files, those with blocks too.
     files: AtomicU64,
 }
@@ -162,6 +164,7 @@ impl SegmentPool {
             pooled: Mutex::new(pooled),
             preparing: Mutex::new(()),
             exhausted: AtomicBool::new(false),
+            lack: Mutex::default(),
             files: AtomicU64::new(files),
         }
     }
@@ -235,6 +238,7 @@ impl SegmentPool {
 
     /// Says once what segments lack. A lack of space or descriptors is logged where these are measured.
     fn note_exhausted(&self, lack: Option<&DiskError>) {
+        *self.lack.lock() = lack.cloned();
         let was = self.exhausted.swap(lack.is_some(), Ordering::AcqRel);
         if let (false, Some(error @ DiskError::FileTooLarge { .. })) = (was, lack) {
             tracing::warn!(%error, "no further segment can be made");
@@ -245,7 +249,7 @@ impl SegmentPool {
         let (len, keep_free) = (self.limits.segment_bytes, self.limits.keep_free);
         let path = file_name(number);
         if self.limits.max_bytes.is_some_and(|max| (self.files() + 1) * len > max) {
-            return Err(DiskError::Full { path });
+            return Err(DiskError::full("create", path));
         }
         let free = self.disk.free_bytes()?;
         if free < len.saturating_add(keep_free) {
@@ -267,7 +271,7 @@ impl SegmentPool {
                 Err(error) => return Err(error),
             }
         }
-        self.exhausted.store(false, Ordering::Release);
+        self.note_exhausted(None);
         if pace == 0 || !self.pooled.lock().ready.is_empty() {
             return Ok(Prepared::Full);
         }
@@ -358,6 +362,11 @@ impl SegmentPool {
     /// Segments that the writer can still get, and whether more can be made as far as is known. Never waits.
     pub(crate) fn outlook(&self) -> (usize, bool) {
         (self.spare.load(Ordering::Acquire), !self.exhausted.load(Ordering::Acquire))
+    }
+
+    /// Why no more can be made, as far as is known.
+    pub(crate) fn lack(&self) -> Option<DiskError> {
+        self.lack.lock().clone()
     }
 
     /// What fits into a new segment.

@@ -196,23 +196,36 @@ impl Writer {
     /// Goes on to the next segment where this one has too little left.
     fn make_room(&mut self, parts: &Parts, len: u64) -> Result<(), DiskError> {
         if len > parts.segment_pool.largest_frame() {
-            return Err(DiskError::Full { path: self.active.file.name() });
+            return Err(DiskError::full("write a block to", self.active.file.name()));
         }
         if self.room() < len {
-            let next = parts.segment_pool.take()?;
-            if let Err(error) = next.file.hold() {
-                next.file.let_go();
-                parts.segment_pool.put_back(vec![next]);
-                return Err(error);
-            }
-            std::mem::replace(&mut self.active, next).file.let_go();
-            self.pos = SEGMENT_HEADER as u64;
+            self.go_on(parts)?;
         }
         // A segment made under other options may be too short. It is not skipped: the next frame must follow here.
         if self.room() < len {
-            return Err(DiskError::Full { path: self.active.file.name() });
+            return Err(DiskError::full("write a block to", self.active.file.name()));
         }
         Ok(())
+    }
+
+    /// Goes on to the next segment.
+    fn go_on(&mut self, parts: &Parts) -> Result<(), DiskError> {
+        let next = parts.segment_pool.take()?;
+        if let Err(error) = next.file.hold() {
+            next.file.let_go();
+            parts.segment_pool.put_back(vec![next]);
+            return Err(error);
+        }
+        std::mem::replace(&mut self.active, next).file.let_go();
+        self.pos = SEGMENT_HEADER as u64;
+        Ok(())
+    }
+
+    /// Goes on to the next segment though this one has room, if `last` is the last block and stands in this one; whether it did.
+    pub(crate) fn leave(&mut self, parts: &Parts, last: Sequence) -> bool {
+        let here = parts.index.read().segment_of(last.0) == Some(self.active.no);
+        let stopped = parts.stopped.get().is_some() || self.waits_no_longer();
+        here && !stopped && self.flight.last() == last.0 && self.go_on(parts).is_ok()
     }
 
     fn send_block(&mut self, parts: &Parts, block: Block, term: Term) -> Result<Appended, Arc<StorageError>> {

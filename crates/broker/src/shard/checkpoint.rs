@@ -11,6 +11,7 @@ use tracing::{debug, error, warn};
 
 use super::Shard;
 use super::tables::StoredTables;
+use crate::entry::LogStartsMoved;
 use crate::state::{Counters, Cut, ShardState};
 
 /// How often dead segments are looked for while there is space.
@@ -71,8 +72,11 @@ impl Shard {
         let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
         self.keep_reserve(&mut checkpointer);
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
-        if waits || self.is_stopped() || !self.is_due(&mut checkpointer) {
+        if waits || self.is_stopped() {
             return;
+        }
+        if !self.is_due(&mut checkpointer) {
+            return self.leave_dead_segment(&mut checkpointer);
         }
         match self.write_checkpoint(&mut checkpointer) {
             Ok(()) => {}
@@ -124,14 +128,28 @@ impl Shard {
 
     /// Whether a checkpoint would give back as many bytes as make one due, or any at all that are needed.
     fn frees_enough(&self, checkpointer: &mut Checkpointer) -> bool {
-        let full = !self.replicator.admits(Priority::Ordinary);
+        let needed = !self.replicator.admits(Priority::Ordinary) || self.journal.lacks_reserve();
         let looked = checkpointer.looked.is_some_and(|looked| looked.elapsed() < LOOK);
-        if looked && !full {
+        if looked && !needed {
             return false;
         }
         checkpointer.looked = Some(Instant::now());
         let dead = self.dead_segments(checkpointer).len() as u64;
-        dead > 0 && (full || dead * self.settings.segment_bytes >= self.settings.checkpoint_bytes)
+        dead > 0 && (needed || dead * self.settings.segment_bytes >= self.settings.checkpoint_bytes)
+    }
+
+    /// On a full disk that no closed segment relieves: has the journal leave the one at hand if no record in it is kept. The entry behind it
+    /// closes it, and the next checkpoint frees it.
+    fn leave_dead_segment(&self, checkpointer: &mut Checkpointer) {
+        if self.replicator.admits(Priority::Ordinary) || !self.settings.recycle || !self.is_led() {
+            return;
+        }
+        let Some(last) = self.journal.segments().pop() else { return };
+        if self.is_dead(&last, checkpointer) && self.journal.leave_segment(last.last) {
+            debug!(shard = %self.id, segment = %last.no, "left before it is full: no record in it is kept");
+            self.propose_quietly(&LogStartsMoved { moves: Vec::new() });
+            self.submit();
+        }
     }
 
     /// What finds the disk full has what is set aside for it.

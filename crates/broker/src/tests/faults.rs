@@ -71,7 +71,7 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     assert!(pending(&mut waits).await && pending(&mut deleted).await);
     assert_eq!(values(&read(&broker, &topic, full, 0, 1000).await.unwrap()), [(0, b"before".to_vec())]);
     let told = |text: &str| logged(&[text, "shard=1 ", "free_bytes=", "disk"]).len();
-    until(|| logged(&["WARN", "the disk is full", "shard=1 ", "keep_free=4321", "no space left"]).len() == 1)
+    until(|| logged(&["WARN", "the disk is full", "shard=1 ", "keep_free=4321", "No space left"]).len() == 1)
         .await;
 
     machine.disks[1].end_faults();
@@ -188,6 +188,36 @@ async fn a_full_disk_refuses_records_until_some_are_deleted() {
     let (asked, end) = (Offset(taken - 1), Offset(taken + 1));
     assert_eq!(below.unwrap_err(), ReadError::OutOfRange { asked, start: Offset(taken), end });
     broker.shutdown();
+}
+
+/// A disk with space for so few segments that the one that is written to holds most of what is deleted.
+#[tokio::test]
+async fn a_disk_with_the_least_of_segments_is_not_full_any_more_once_records_are_deleted() {
+    for kept in [0, 3] {
+        let machine = Machine::new(24, 1, Seam::Solo);
+        machine.disks[1].set_capacity(9 << 20);
+        let broker = machine.open();
+        let small = create(&broker, "kept", 1).await;
+        for _ in 0..kept {
+            append(&broker, &small, 0, batch(&[b"kept"], 1)).await.unwrap();
+        }
+        let shard = &broker.inner.shards[1];
+        let segments = || shard.journal.stats().segments;
+        assert_eq!(segments(), 4, "they are made at the start");
+        for round in 0..4 {
+            let topic = create(&broker, &format!("t{round}"), 1).await;
+            let taken = fill(&broker, &topic).await;
+            assert!(taken > 5 && broker.stats().shards[1].full, "{round}: {taken}");
+            broker.delete_topics(&Caller::OPERATOR, vec![topic.id]).await.remove(0).unwrap();
+            until(|| !broker.stats().shards[1].full && !shard.journal.lacks_reserve()).await;
+        }
+        assert_eq!((segments(), shard.is_stopped()), (4, false));
+        let machine = machine.crash(broker);
+        let broker = machine.open();
+        let small = broker.catalog().topic("kept").cloned().unwrap();
+        assert_eq!(values(&read(&broker, &small, 0, 0, 1000).await.unwrap()).len(), kept);
+        broker.shutdown();
+    }
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ pub(super) fn io_error(op: &'static str, path: String, source: io::Error) -> Dis
     match source.kind() {
         io::ErrorKind::NotFound => DiskError::NotFound { path },
         io::ErrorKind::AlreadyExists => DiskError::Exists { path },
-        _ if is_full(&source) => DiskError::Full { path },
+        _ if is_full(&source) => DiskError::Full { op, path, source: Arc::new(source) },
         io::ErrorKind::FileTooLarge => DiskError::FileTooLarge { path, limit: file_size_limit() },
         _ if descriptors::are_lacking(&source) => DiskError::NoDescriptors { path },
         _ => DiskError::Io { op, path, source: Arc::new(source) },

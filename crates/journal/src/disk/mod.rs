@@ -127,11 +127,15 @@ pub enum DiskError {
         /// What was given.
         file: FileId,
     },
-    /// No space left.
-    #[error("no space left on the device for {path}")]
+    /// No space left, or no further file may be made.
+    #[error("{op} {path}: {source}")]
     Full {
+        /// What was being done.
+        op: &'static str,
         /// The file that was to be created or written.
         path: String,
+        /// What the system answered.
+        source: Arc<io::Error>,
     },
     /// What is left is kept free for others.
     #[error(
@@ -245,6 +249,12 @@ pub(crate) fn limit_text(limit: &Option<u64>) -> String {
 }
 
 impl DiskError {
+    /// [`Full`](Self::Full) by a bound that is not the system's.
+    pub(crate) fn full(op: &'static str, path: String) -> Self {
+        let source = Arc::new(rustix::io::Errno::NOSPC.into());
+        Self::Full { op, path, source }
+    }
+
     /// Whether there is too little of something that may be there again later: nothing has failed, and it is worth another try.
     /// A write is cut short where the space ends; should there be another reason, the next try is told of it.
     pub fn is_shortage(&self) -> bool {

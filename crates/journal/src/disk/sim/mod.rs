@@ -321,7 +321,7 @@ impl Inner {
     fn attempt(&mut self, op: Op, path: &str) -> Result<(), DiskError> {
         match self.fault(op) {
             None => Ok(()),
-            Some(Fault::Full) => Err(DiskError::Full { path: path.to_owned() }),
+            Some(Fault::Full) => Err(DiskError::full("change", path.to_owned())),
             Some(Fault::Io | Fault::Short | Fault::WrongBits) => Err(io_fault("change", path.to_owned())),
             Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path: path.to_owned() }),
         }
@@ -358,7 +358,7 @@ impl Inner {
         let path = self.state.path(no);
         match fault {
             None => Ok(()),
-            Some(Fault::Full) => Err(DiskError::Full { path }),
+            Some(Fault::Full) => Err(DiskError::full("write", path)),
             Some(Fault::Short) => Err(DiskError::ShortWrite { path, pos, len, done }),
             Some(Fault::Io | Fault::WrongBits) => Err(io_fault("write", path)),
             Some(Fault::NoDescriptors) => Err(DiskError::NoDescriptors { path }),
@@ -447,7 +447,7 @@ impl Disk for SimDisk {
         }
         inner.attempt(Op::Create, name)?;
         if inner.state.used().saturating_add(len) > inner.state.capacity {
-            return Err(DiskError::Full { path: name.to_owned() });
+            return Err(DiskError::full("create", name.to_owned()));
         }
         let no = inner.state.next_inode;
         inner.state.next_inode += 1;
