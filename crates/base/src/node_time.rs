@@ -234,6 +234,8 @@ pub enum Notice {
     Waits(i64, u64),
     /// The time has stepped ahead by so many milliseconds: what was stamped before looks older by so many, and is kept for so many more.
     Stepped(i64),
+    /// The time has stepped back by so many milliseconds.
+    SteppedBack(i64),
     /// The wall clock is right, and the last block's time so many milliseconds ahead of it: block times stand.
     Stands(i64),
     /// Both agree again.
@@ -271,7 +273,7 @@ pub struct NodeTime {
     /// By how much the time may be behind for having gone back.
     behind_ms: i64,
     lags: Lags,
-    /// The last step ahead that nothing was said of; 0 where there is none.
+    /// The last step ahead, or back while the node ran, that nothing was said of; 0 where there is none.
     untold_ms: i64,
     /// What the wall clock was ahead of the monotonic one, and how often that or the time has jumped.
     wall_offset_ms: i64,
@@ -449,6 +451,9 @@ impl NodeTime {
         };
         let step = now_ms.saturating_sub(steady);
         self.note_step(step, undone || self.doubt.is_none() && step <= LEAP);
+        if step < -LEAP {
+            self.untold_ms = step;
+        }
         self.note_jump(step, clock);
         (self.now_ms, self.at_ms) = (now_ms, self.at_ms.max(clock.monotonic_ms));
         self.confirm(clock);
@@ -579,8 +584,12 @@ impl NodeTime {
     /// What is to be said now, if anything.
     pub fn notice(&mut self, clock: ClockReading) -> Option<Notice> {
         let stepped = std::mem::take(&mut self.untold_ms);
-        if stepped > 0 {
-            let notice = Notice::Stepped(stepped);
+        if stepped != 0 {
+            let notice = if stepped > 0 {
+                Notice::Stepped(stepped)
+            } else {
+                Notice::SteppedBack(stepped.saturating_neg())
+            };
             self.told = Some((notice, clock.monotonic_ms));
             return Some(notice);
         }

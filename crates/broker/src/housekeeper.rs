@@ -344,6 +344,11 @@ fn tell(notice: Notice) {
             "the broker's time has stepped ahead to the system clock: records are stamped with that now. What was stamped before looks \
              older by so much than it may be, and is kept for so much longer"
         ),
+        Notice::SteppedBack(ms) => warn!(
+            seconds = seconds(ms),
+            "the broker's time has stepped back by so much, to the system clock: new records are stamped with that now, and block times stand \
+             until the time has come to the last one"
+        ),
         Notice::Stands(ms) => warn!(
             seconds = seconds(ms),
             "the last block's time is this far ahead: the system clock was wrong when it was written. New records are stamped with the \

@@ -158,6 +158,19 @@ fn a_clock_that_was_put_right_by_an_hour_is_taken_over_in_ten_minutes() {
 }
 
 #[test]
+fn a_step_that_is_taken_back_within_seconds_is_told_of_both_times() {
+    let mut rig = Rig::starting(Some(NOW), NOW);
+    rig.pass(1_000);
+    (rig.wall, rig.synchronised) = (rig.wall + YEAR, true);
+    rig.pass(3_000);
+    assert_eq!(rig.now(), rig.wall, "it was the first word");
+    rig.wall -= YEAR;
+    rig.pass_back(1_000, true);
+    assert_eq!(rig.now(), rig.wall);
+    assert_eq!(rig.notices, [Notice::Stepped(YEAR), Notice::SteppedBack(YEAR)]);
+}
+
+#[test]
 fn one_that_is_set_back_is_believed_after_ten_minutes_and_stamps_stand_until_then() {
     let mut rig = Rig::starting(Some(NOW), NOW);
     rig.wall -= 60 * MINUTE;
@@ -170,7 +183,8 @@ fn one_that_is_set_back_is_believed_after_ten_minutes_and_stamps_stand_until_the
     assert!((53..=54).contains(&stamps), "{stamps}");
     rig.pass(55 * MINUTE);
     assert_eq!((rig.now(), rig.time.stamps_ahead_ms()), (rig.wall, 0));
-    let [Notice::Behind(_), Notice::Stands(_), Notice::Agrees] = rig.notices[..] else {
+    let [Notice::Behind(_), Notice::SteppedBack(_), Notice::Stands(_), Notice::Agrees] = rig.notices[..]
+    else {
         panic!("{:?}", rig.notices)
     };
 }
