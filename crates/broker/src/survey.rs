@@ -41,7 +41,7 @@ pub enum ShardsError {
     /// The data directory was made, and no shard is there.
     #[error(
         "the data directory was made with {data_shards} data shards, as its file `identity` says, and no shard is there: are their file \
-         systems mounted? Nothing was made in their place"
+         systems mounted? Nothing was made in their place. To make a new data directory here, remove that file"
     )]
     NoShards {
         /// How many data shards the directory was made with.
