@@ -18,7 +18,7 @@ const LONGEST_64: usize = 10;
 /// What is decompressed at a time, in bytes.
 const STEP: usize = 16 << 10;
 /// Bytes between two calls of `pause`.
-const PAUSE: u64 = 256 << 10;
+pub(super) const PAUSE: u64 = 256 << 10;
 /// The same for bytes that are still compressed: frames and blocks of next to nothing take longest.
 const INPUT_PAUSE: usize = 16 << 10;
 /// Zstandard frames may ask for a window of so many bytes, as a power of two: what its library takes if nothing is said.
@@ -119,23 +119,23 @@ fn check_members(
 }
 
 /// What is called now and then, by what comes out of a batch and by what goes into it.
-struct Pauses<'f>(RefCell<&'f mut dyn FnMut()>);
+pub(super) struct Pauses<'f>(pub(super) RefCell<&'f mut dyn FnMut()>);
 
 impl Pauses<'_> {
-    fn pause(&self) {
+    pub(super) fn pause(&self) {
         (self.0.borrow_mut())();
     }
 }
 
 /// Compressed bytes a piece at a time, with a pause between two.
-struct InputPieces<'a, 'p, 'f> {
+pub(super) struct InputPieces<'a, 'p, 'f> {
     piece: &'a [u8],
     rest: &'a [u8],
     pauses: &'p Pauses<'f>,
 }
 
 impl<'a, 'p, 'f> InputPieces<'a, 'p, 'f> {
-    fn new(input: &'a [u8], pauses: &'p Pauses<'f>) -> Self {
+    pub(super) fn new(input: &'a [u8], pauses: &'p Pauses<'f>) -> Self {
         let (piece, rest) = input.split_at(input.len().min(INPUT_PAUSE));
         Self { piece, rest, pauses }
     }
@@ -164,7 +164,7 @@ impl Read for InputPieces<'_, '_, '_> {
 }
 
 /// One byte more than the limit tells that there is more.
-fn bounded<R: Read>(from: R, limit: usize) -> Take<R> {
+pub(super) fn bounded<R: Read>(from: R, limit: usize) -> Take<R> {
     from.take(limit as u64 + 1)
 }
 
@@ -174,7 +174,9 @@ thread_local! {
 }
 
 /// Lends the thread's Zstandard context. One that has grown large, for a frame with a large window, is not kept.
-fn with_context<T>(work: impl FnOnce(&mut DCtx<'static>) -> Result<T, BatchError>) -> Result<T, BatchError> {
+pub(super) fn with_context<T>(
+    work: impl FnOnce(&mut DCtx<'static>) -> Result<T, BatchError>,
+) -> Result<T, BatchError> {
     let mut context = CONTEXT.take().map_or_else(new_context, Ok)?;
     let done = work(&mut context);
     if context.sizeof() <= CONTEXT_KEPT {

@@ -17,6 +17,7 @@ mod compress;
 mod header;
 mod inline;
 mod lz4;
+mod paced;
 mod recompress;
 mod records;
 mod rules;
@@ -32,6 +33,7 @@ pub use header::{
     verify_crc,
 };
 pub use inline::InlineBudget;
+pub use paced::records_paced;
 pub use recompress::recompress;
 pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, RecordsPlace, records};
 pub use rules::{BatchRefusal, BatchRules, RulesOf};

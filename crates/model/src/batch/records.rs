@@ -16,7 +16,7 @@ use crate::{Offset, TimestampType};
 pub fn records(bytes: &[u8], limit: usize) -> Result<Records<'_>, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let body = &whole(bytes, &header)?[HEADER_LEN..];
-    Ok(Records { header, body: header.compression()?.decompress(body, limit)? })
+    Ok(Records::new(header, header.compression()?.decompress(body, limit)?))
 }
 
 /// A batch's records, decompressed.
@@ -24,6 +24,12 @@ pub fn records(bytes: &[u8], limit: usize) -> Result<Records<'_>, BatchError> {
 pub struct Records<'a> {
     header: BatchHeader,
     body: Cow<'a, [u8]>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(header: BatchHeader, body: Cow<'a, [u8]>) -> Self {
+        Self { header, body }
+    }
 }
 
 impl Records<'_> {

@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     requests: Vec<AtomicU64>,
     bad_batches: AtomicU64,
     held_fetches: AtomicU64,
+    unwaited_fetches: AtomicU64,
+    too_large_batches: AtomicU64,
     /// How long requests of each API took, in microseconds.
     took: Box<[Histogram]>,
 }
@@ -30,6 +32,8 @@ impl Default for Metrics {
             requests: std::iter::repeat_with(AtomicU64::default).take(cells).collect(),
             bad_batches: AtomicU64::default(),
             held_fetches: AtomicU64::default(),
+            unwaited_fetches: AtomicU64::default(),
+            too_large_batches: AtomicU64::default(),
             took: std::iter::repeat_with(Histogram::default).take(APIS).collect(),
         }
     }
@@ -50,6 +54,16 @@ impl Metrics {
     /// Counts a fetch that waits although a partition failed, since its client does not.
     pub fn held_fetch(&self) {
         self.held_fetches.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a fetch that does not wait for records, since no memory is left to wait with.
+    pub fn unwaited_fetch(&self) {
+        self.unwaited_fetches.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a batch that is refused to its reader, since no memory would do for it.
+    pub fn too_large_batch(&self) {
+        self.too_large_batches.fetch_add(1, Relaxed);
     }
 
     /// How often an API was answered so.
@@ -80,6 +94,10 @@ impl Metrics {
         out.counter("sabir_bad_batches", "Produced batches that are malformed.", &labels, bad);
         let help = "Fetches held back, since their client fetches over and over what fails.";
         out.counter("sabir_kafka_held_fetches", help, &[], self.held_fetches.load(Relaxed));
+        let help = "Fetches answered before there were records or their time was up, since no memory was left to wait with.";
+        out.counter("sabir_kafka_unwaited_fetches", help, &[], self.unwaited_fetches.load(Relaxed));
+        let help = "Batches refused to their readers, since they take more memory than one may have.";
+        out.counter("sabir_kafka_too_large_batches", help, &[], self.too_large_batches.load(Relaxed));
     }
 }
 

@@ -325,6 +325,7 @@ async fn fetches_that_wait_have_memory_or_are_answered_at_once() {
         }
     }
     assert!(waiting.len() >= 20 && answered >= 20, "{} wait, {answered} are answered", waiting.len());
+    assert!(rig.metric("sabir_kafka_unwaited_fetches_total") >= 20);
     let held = memory.granted() + memory.granted_little();
     assert!((TOTAL / 4..TOTAL).contains(&held), "{held} bytes are held");
     // What takes next to nothing waits all the same.

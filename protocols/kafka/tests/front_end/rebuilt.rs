@@ -1,15 +1,16 @@
 //! What a Kafka consumer reads of batches that another front end built, and of a queue that is done with some of its messages.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sabir_broker::queue::QueueTarget;
 use sabir_broker::{AppendAcks, AppendTarget, Broker, BrokerOptions, Caller, Converter, NewTopic, Topic};
 use sabir_frontend::Protocol;
 use sabir_kafka::Kafka;
-use sabir_kafka::wire::RecordData;
-use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
+use sabir_kafka::wire::messages::heartbeat::HeartbeatRequest;
+use sabir_kafka::wire::{ErrorCode, RecordData};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split, verify_crc};
 use sabir_model::{FrontendNo, Message, QueueConfig, TopicConfig};
 use sabir_net::NetOptions;
@@ -33,8 +34,12 @@ fn rig() -> Rig {
 }
 
 fn with_memory(frame_memory: usize) -> Rig {
+    with_threads(2, frame_memory)
+}
+
+fn with_threads(io_threads: usize, frame_memory: usize) -> Rig {
     Rig::with(Setup {
-        net: NetOptions { io_threads: 2, frame_memory, ..NetOptions::default() },
+        net: NetOptions { io_threads, frame_memory, ..NetOptions::default() },
         options: |options: &mut BrokerOptions| {
             options.front_ends = vec![Kafka.name(), OTHER];
             options.converters = vec![Converter {
@@ -150,6 +155,101 @@ async fn what_is_given_has_memory_or_is_not_given_yet() {
     assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await, [(0, 0)]);
     drop(some);
     assert_eq!(sizes(&mut raw, 1, 1, 50 << 20, 50 << 20).await[0].1, 1);
+}
+
+/// What partitions of `t` give, one after the other, within so many bytes: errors and bytes.
+async fn errors(raw: &mut Raw, partitions: i32, max_bytes: i32) -> Vec<(i16, usize)> {
+    let wanted =
+        |partition| FetchPartition { partition, partition_max_bytes: max_bytes, ..Default::default() };
+    let request = FetchRequest {
+        max_wait_ms: 50,
+        min_bytes: 1,
+        max_bytes,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: "t".into(),
+            partitions: (0..partitions).map(wanted).collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = raw.call(12, &request).await;
+    let given =
+        |answer: &PartitionData| (answer.error_code, answer.records.as_ref().map_or(0, RecordData::len));
+    response.responses[0].partitions.iter().map(given).collect()
+}
+
+#[tokio::test]
+async fn a_batch_for_which_no_memory_would_do_is_an_error_of_its_partition() {
+    let rig = with_memory(4 * MIB);
+    let topic = made(&rig.broker, 3, TopicConfig::default()).await;
+    append_large(&rig.broker, &topic, 0, 4 * MIB).await;
+    append_large(&rig.broker, &topic, 1, 3 * MIB + MIB / 2).await;
+    append_large(&rig.broker, &topic, 2, 40 * MIB).await;
+    let mut raw = rig.raw().await;
+    let too_large = ErrorCode::MessageTooLarge.code();
+    for max_bytes in [100, 50 << 20] {
+        let given = errors(&mut raw, 3, max_bytes).await;
+        assert_eq!((given[0], given[2].1), ((too_large, 0), 0), "{given:?}");
+        assert!(given[1].0 == 0 && given[1].1 > 3 * MIB, "others are read: {given:?}");
+    }
+    assert_eq!(rig.dropped("memory"), 0, "its connection goes on");
+    let counted = rig.metric("sabir_kafka_too_large_batches_total");
+    assert!(counted >= 2, "{counted}");
+}
+
+/// Has the other front end append a batch of so many small messages.
+async fn append_many(broker: &Broker, topic: &Arc<Topic>, messages: usize) {
+    let caller = Caller::front_end(OTHER);
+    let target = AppendTarget::new(&caller, topic, 0, AppendAcks::InSync, topic.made_by).unwrap();
+    let mut batch = BatchBuilder::new(Compression::Zstd);
+    (0..messages).for_each(|_| batch.push(0, None, None, &[(b"body", Some(b"few"))]));
+    let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
+    let appending = broker.append(vec![target.append(batch).unwrap()]);
+    broker.flush();
+    appending.await.remove(0).unwrap();
+}
+
+#[tokio::test]
+async fn what_takes_long_to_rebuild_holds_up_nobody_else() {
+    let rig = with_threads(1, NetOptions::default().frame_memory);
+    let topic = made(&rig.broker, 1, TopicConfig::default()).await;
+    append_many(&rig.broker, &topic, 1_000_000).await;
+    let mut bystander = rig.raw().await;
+    let wanted = FetchPartition { partition_max_bytes: 100, ..Default::default() };
+    let request = FetchRequest {
+        max_wait_ms: 50,
+        min_bytes: 1,
+        max_bytes: 100,
+        session_epoch: -1,
+        topics: vec![FetchTopic { topic: "t".into(), partitions: vec![wanted], ..Default::default() }],
+        ..Default::default()
+    };
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut raw = rig.raw().await;
+        let asked = raw.send(12, &request).await;
+        readers.push((raw, asked));
+    }
+    let (began, mut waits) = (Instant::now(), Vec::new());
+    while began.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        bystander.ask(&HeartbeatRequest { group_id: "nobody".into(), ..Default::default() }).await;
+        waits.push(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    waits.sort_unstable();
+    let (p99, longest) = (waits[waits.len() * 99 / 100], waits[waits.len() - 1]);
+    println!("p99 {p99:?}, longest {longest:?} of {}", waits.len());
+    assert!(p99 < Duration::from_millis(500), "p99 {p99:?}, longest {longest:?}");
+    for (raw, asked) in &mut readers {
+        let response = raw.receive::<FetchRequest>(12, *asked).await;
+        let answer = &response.responses[0].partitions[0];
+        let bytes = answer.records.as_ref().unwrap().to_bytes();
+        let (header, batch) = split(&bytes).next().unwrap().unwrap();
+        verify_crc(batch).unwrap();
+        assert_eq!((answer.error_code, header.count), (0, 1_000_000));
+    }
 }
 
 /// A record as its reader sees it: offset, key, value and headers.

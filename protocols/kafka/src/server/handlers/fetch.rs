@@ -13,7 +13,7 @@ use super::{Call, Client, Reply, decode, first_error};
 use crate::server::fetch_session::{Plan, TopicKey, Wanted};
 use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
-use crate::server::rebuilt::{self, MOST_RECORDS, NoRoom, Rebuilt};
+use crate::server::rebuilt::{self, MOST_RECORDS, NotGiven, Rebuilt};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
@@ -44,6 +44,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
             return Ok(call.reply(&response, error));
         }
     };
+    let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
     let bounds = Bounds {
         min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(body.max_bytes).unwrap_or(0).min(client.kafka.config.max_fetch.0 as usize),
@@ -51,9 +52,9 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
             + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
         committed_only: body.isolation_level == 1,
         follower: body.replica_id.max(body.replica_state.replica_id) >= 0,
+        largest: client.memory.total().saturating_sub(needed.max(UNCOUNTED)).min(MOST_RECORDS),
     };
     drop(body);
-    let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
     let Ok(held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
     let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds, held.is_some()).await;
     client.kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
@@ -69,6 +70,8 @@ struct Bounds {
     committed_only: bool,
     /// Whether another broker asks: there is none that holds replicas of ours.
     follower: bool,
+    /// The most bytes that one batch may have: what is left of all memory beside the answer around it.
+    largest: usize,
 }
 
 /// What a partition takes while its fetch waits: what is wanted of it, that it is watched, and what is answered.
@@ -137,7 +140,10 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds, is_held: bool) -> G
     }
     let _waiting = match if is_held { Ok(None) } else { hold_waiting(memory, plan) } {
         Ok(held) => held,
-        Err(NoMemory) => return first,
+        Err(NoMemory) => {
+            client.kafka.metrics.unwaited_fetch();
+            return first;
+        }
     };
     let (mut there, mut missing) = (first.bytes, first.missing(bounds));
     drop(first);
@@ -234,7 +240,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
                 let memory = (gathered.bytes == 0).then_some(&mut gathered.memory);
-                let mut room = Room { max, first: memory, is_used: false };
+                let mut room = Room { max, first: memory, largest: bounds.largest, is_used: false };
                 let answer = read(client, topic, target, wanted, &mut room, bounds.committed_only).await;
                 // One whose next batch does not fit has had all that it may have, or each might be decompressed for nothing.
                 lost = if room.is_used { max } else { 0 };
@@ -377,6 +383,8 @@ struct Room<'a> {
     max: usize,
     /// Where nothing is given yet: the first batch is given whatever its size, as far as there is memory, with what is granted for it.
     first: Option<&'a mut Option<Grant>>,
+    /// The most bytes that one batch may have.
+    largest: usize,
     /// Whether there was more than it had room for, once that was rebuilt.
     is_used: bool,
 }
@@ -392,22 +400,33 @@ impl Room<'_> {
         given == 0 && self.first.is_some()
     }
 
-    /// Makes room for a first batch for which `bytes` are too few. Gives how many it may have.
-    fn grow(&mut self, memory: &FrameMemory, bytes: usize) -> Option<usize> {
-        let grant = self.first.as_deref_mut()?;
-        let wanted = bytes.saturating_mul(2);
-        let granted = wanted.min(memory.total());
+    /// Makes room for a first batch for which `bytes` are too few.
+    fn grow(&mut self, memory: &FrameMemory, bytes: usize) -> Growth {
+        if bytes >= self.largest {
+            return Growth::TooLarge;
+        }
+        let Some(grant) = self.first.as_deref_mut() else { return Growth::NoMemory };
+        let wanted = bytes.saturating_mul(2).min(self.largest);
         let is_granted = match grant {
-            Some(grant) if grant.bytes() >= granted => true,
-            Some(grant) => grant.resize(granted),
+            Some(grant) if grant.bytes() >= wanted => true,
+            Some(grant) => grant.resize(wanted),
             none => {
-                *none = memory.try_take(granted);
+                *none = memory.try_take(wanted);
                 none.is_some()
             }
         };
-        // What is larger than all memory has all of it: that its connection is closed then says why it cannot be read.
-        is_granted.then_some(if granted < wanted { MOST_RECORDS } else { wanted })
+        if is_granted { Growth::To(wanted) } else { Growth::NoMemory }
     }
+}
+
+/// What becomes of room for a first batch that has too little.
+enum Growth {
+    /// It may have so many bytes.
+    To(usize),
+    /// Others have the memory for now.
+    NoMemory,
+    /// No memory would do.
+    TooLarge,
 }
 
 async fn read(
@@ -421,18 +440,49 @@ async fn read(
     let from = Offset(wanted.fetch_offset);
     let read = client.kafka.broker.read(target, from, room.max, room.first.is_some()).await;
     let fetched = read.map_err(read_error_code)?;
+    let (high_watermark, last_stable, log_start) =
+        (fetched.high_watermark, fetched.last_stable, fetched.log_start);
+    let records = records(client, topic, target, fetched, room, committed_only).await;
     Ok(PartitionData {
         partition_index: wanted.partition,
-        high_watermark: fetched.high_watermark.0,
-        last_stable_offset: fetched.last_stable.0,
-        log_start_offset: fetched.log_start.0,
+        high_watermark: high_watermark.0,
+        last_stable_offset: last_stable.0,
+        log_start_offset: log_start.0,
         aborted_transactions: committed_only.then(Vec::new),
-        records: Some(records(client, topic, target, fetched, room, committed_only).await),
+        records: Some(records.map_err(|unfit| unfit.told(client, topic, wanted, room.largest))?),
         ..Default::default()
     })
 }
 
+/// A batch that is the first of all and cannot be given.
+#[derive(Debug, Clone, Copy)]
+enum Unfit {
+    /// No memory would do for it.
+    TooLarge(Offset),
+    /// Rebuilding it has panicked, which is logged.
+    Failed,
+}
+
+impl Unfit {
+    /// Counts and logs it. Gives what its client is told.
+    fn told(self, client: &Client, topic: &Topic, wanted: &Wanted, largest: usize) -> ErrorCode {
+        let Self::TooLarge(Offset(offset)) = self else { return ErrorCode::UnknownServerError };
+        client.kafka.metrics.too_large_batch();
+        client.complain(format_args!(
+            "the batch at offset {offset} of {}-{} takes more than {largest} bytes for a Kafka client, the most that \
+             net.frame_memory lets one have: it is refused with {}",
+            topic.name,
+            wanted.partition,
+            ErrorCode::MessageTooLarge
+        ));
+        ErrorCode::MessageTooLarge
+    }
+}
+
 /// The batches as a Kafka consumer reads them. What is rebuilt may be far larger than it is stored, and counts as it is given.
+///
+/// # Errors
+/// The first batch that is to be given cannot be.
 async fn records(
     client: &Client,
     topic: &Topic,
@@ -440,7 +490,7 @@ async fn records(
     fetched: Fetched,
     room: &mut Room<'_>,
     committed_only: bool,
-) -> RecordData {
+) -> Result<RecordData, Unfit> {
     let broker = &client.kafka.broker;
     let end = if committed_only { fetched.last_stable } else { fetched.high_watermark };
     let covered = fetched.slices.first().zip(fetched.slices.last());
@@ -450,11 +500,14 @@ async fn records(
         }
         _ => Vec::new(),
     };
-    let (mut records, mut began) = (RecordData::new(), Instant::now());
+    let (mut records, mut began, mut shared) = (RecordData::new(), Instant::now(), None);
     for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
         if rebuilt::is_needed(&slice, &settled) {
-            let batches = Rebuilt::new(broker, &slice, &settled);
-            room.is_used = !rebuild(&client.memory, batches, room, &mut records, &mut began).await;
+            let settled = shared.get_or_insert_with(|| Arc::from(&settled[..]));
+            let batches = Rebuilt::new(broker, &client.kafka.workers, &slice, settled);
+            room.is_used = !rebuild(&client.memory, batches, room, &mut records, &mut began).await?;
+        } else if records.is_empty() && slice.len() > room.max.max(room.largest) {
+            return Err(Unfit::TooLarge(slice.base_offset));
         } else if records.is_empty() || records.len() + slice.len() <= room.max {
             [slice.head, slice.body]
                 .into_iter()
@@ -467,31 +520,36 @@ async fn records(
             break;
         }
     }
-    records
+    Ok(records)
 }
 
-/// Gives what there is room for; says whether that is all. What takes longer than a thread is to be held for is done in parts.
+/// Gives what there is room for; says whether that is all. What takes longer than a thread is to be held for is done in parts, or elsewhere.
+///
+/// # Errors
+/// The first batch that is to be given cannot be.
 async fn rebuild(
     memory: &FrameMemory,
-    mut batches: Rebuilt<'_>,
+    mut batches: Rebuilt,
     room: &mut Room<'_>,
     records: &mut RecordData,
     began: &mut Instant,
-) -> bool {
+) -> Result<bool, Unfit> {
     let mut most = room.left(records.len());
     while most > 0 {
-        match batches.next(most) {
-            Ok(None) => return true,
-            Ok(Some(batch)) if room.takes_any(records.len()) || records.len() + batch.len() <= room.max => {
+        match batches.next(most).await {
+            Ok(None) => return Ok(true),
+            Ok(Some(batch)) => {
                 records.push(batch);
                 most = room.left(records.len());
             }
-            Ok(Some(_)) => return false,
-            Err(NoRoom) if room.takes_any(records.len()) => match room.grow(memory, most) {
-                Some(more) => most = more,
-                None => return false,
+            Err(NotGiven::NoRoom) if room.takes_any(records.len()) => match room.grow(memory, most) {
+                Growth::To(more) => most = more,
+                Growth::NoMemory => return Ok(false),
+                Growth::TooLarge => return Err(Unfit::TooLarge(batches.offset().unwrap_or_default())),
             },
-            Err(NoRoom) => return false,
+            // It is the first of the next fetch.
+            Err(NotGiven::Failed) if records.is_empty() => return Err(Unfit::Failed),
+            Err(_) => return Ok(false),
         }
         if began.elapsed() >= AT_A_TIME {
             tokio::task::yield_now().await;
@@ -499,7 +557,7 @@ async fn rebuild(
         }
     }
     // There may be nothing behind it.
-    batches.is_done()
+    Ok(batches.is_done())
 }
 
 fn unread(wanted: &Wanted, error: ErrorCode) -> PartitionData {
