@@ -318,7 +318,7 @@ impl Definitions {
         }
     }
 
-    fn hide(&self, id: TopicId) {
+    pub(crate) fn hide(&self, id: TopicId) {
         let _changing = self.changing.lock();
         let mut view = CatalogView::clone(&self.view.load());
         view.hide(id);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
@@ -17,7 +18,7 @@ use crate::answer::Sleeper;
 use crate::append::{AppendRefusal, AppendTarget, Appended};
 use crate::caller::Caller;
 use crate::entry::Targets;
-use crate::open::block_on;
+use crate::open::block_on_until;
 use crate::shard::Shard;
 use crate::state::AppendOutcome;
 
@@ -413,20 +414,15 @@ impl PublishCall {
     }
 }
 
-/// Publishes what was checked in those of all shards that its targets name, and waits for what becomes of it. Blocking.
-pub(crate) fn publish_in(shards: &[Arc<Shard>], publish: &Publish) -> Vec<PublishOutcome> {
+/// Publishes what was checked in those of all shards that its targets name. Gives what becomes of it.
+pub(crate) fn publish_in(shards: &[Arc<Shard>], publish: &Publish) -> PublishOutcomes {
     let call = PublishCall::new(publish);
     for id in publish.targets.shards() {
         let shard = &shards[id.0 as usize];
         shard.publish(publish, &call);
         shard.submit();
     }
-    let mut outcomes = PublishOutcomes::new(call, publish.targets.clone());
-    let mut all = Vec::new();
-    while let Some(outcome) = block_on(outcomes.next()) {
-        all.push(outcome);
-    }
-    all
+    PublishOutcomes::new(call, publish.targets.clone())
 }
 
 /// What waits for one entry of a publish.
@@ -505,6 +501,16 @@ impl PublishOutcomes {
             call.decided.pop_front();
         }
         Poll::Ready(Some(outcome))
+    }
+
+    /// The next outcome, or `None` behind the last, if it is known by that moment. Blocking.
+    pub(crate) fn next_until(&mut self, until: Instant) -> Option<Option<PublishOutcome>> {
+        block_on_until(self.next(), until)
+    }
+
+    /// What the targets are.
+    pub(crate) fn targets(&self) -> &PublishTargets {
+        &self.targets
     }
 
     /// Waits for the next outcome; `None` once there are no more.

@@ -2,10 +2,13 @@
 //!
 //! Some targets may have taken a message while the shard of another cannot decide. Whoever tries again asks those alone that have not decided; what is known
 //! of that is in memory, so that a message may come twice where the node dies between, or its shard is led by another one.
+//!
+//! A shard that does not decide in time, as one whose disk has stopped, is given nothing more until it has decided on that, and nobody waits for it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use sabir_model::batch::{BatchBuilder, BatchRules, RulesOf};
@@ -15,7 +18,7 @@ use tracing::debug;
 use crate::append::AppendTarget;
 use crate::caller::Caller;
 use crate::exchange::targets_by_codec;
-use crate::publish::{Publish, PublishTargets, publish_in};
+use crate::publish::{Publish, PublishOutcome, PublishOutcomes, PublishTargets, publish_in};
 use crate::shard::Shard;
 
 /// What the records of a batch of messages may take decompressed, in bytes.
@@ -24,6 +27,9 @@ pub(crate) const RECORDS_MAX: usize = 512 << 20;
 /// It cannot be done now, and is to be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Later;
+
+/// How long the decisions on one publish are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs of messages from which on all are looked at that are known.
 const SWEEP_LEAST: usize = 4096;
@@ -39,6 +45,43 @@ pub(crate) struct RelayedMessages {
     swept: usize,
     /// The shards that took nothing when they were asked last, and since when, in milliseconds of the node's time.
     silent: FxHashMap<ShardId, i64>,
+    /// What was published and is not decided: nothing else is for these shards.
+    open: Vec<OpenRelay>,
+    /// Copies that targets have refused which decided late, and that are not told yet.
+    refused: u64,
+}
+
+/// A publish on which shards have not decided.
+#[derive(Debug)]
+struct OpenRelay {
+    queue: PartitionId,
+    offsets: Range<u64>,
+    outcomes: PublishOutcomes,
+    /// By target, whether it has decided.
+    decided: Vec<bool>,
+    /// How many have not, by shard.
+    left: FxHashMap<ShardId, usize>,
+}
+
+impl OpenRelay {
+    fn new(queue: PartitionId, offsets: Range<u64>, outcomes: PublishOutcomes) -> Self {
+        let mut left = FxHashMap::default();
+        let targets = outcomes.targets().targets();
+        targets.iter().for_each(|target| *left.entry(target.shard).or_default() += 1);
+        Self { queue, offsets, decided: vec![false; targets.len()], outcomes, left }
+    }
+
+    /// A target is heard of: once, or once for those of its records that are taken and once for the others.
+    fn decides(&mut self, number: usize, shard: ShardId) {
+        if !std::mem::replace(&mut self.decided[number], true)
+            && let Some(left) = self.left.get_mut(&shard)
+        {
+            *left -= 1;
+            if *left == 0 {
+                self.left.remove(&shard);
+            }
+        }
+    }
 }
 
 /// Messages on which the same targets have decided.
@@ -90,8 +133,14 @@ impl RelayedMessages {
         }
     }
 
-    /// Forgets what the entry proposed last has settled, once that is decided; and at times all that is settled otherwise, or gone with its queue.
-    pub(crate) fn forget_settled(&mut self, shard: &Shard) {
+    /// Notes what was decided meanwhile, and forgets what the entry proposed last has settled, once that is decided; and at times all that is settled
+    /// otherwise, or gone with its queue.
+    pub(crate) fn forget_settled(&mut self, shard: &Shard, now_ms: i64) {
+        for mut open in std::mem::take(&mut self.open) {
+            let heard = self.hear(&mut open, Instant::now(), now_ms);
+            self.refused += heard.outcome.refused;
+            self.open.extend((!heard.is_over).then_some(open));
+        }
         // Who applies blocks does not wait for a look at all of them.
         self.forget(|queue, offsets| shard.state.read().subscriptions.has_unsettled(queue, offsets));
     }
@@ -119,6 +168,52 @@ impl RelayedMessages {
         }
     }
 
+    /// Whether a shard has not decided on what it was given before.
+    fn is_open_in(&self, shard: ShardId) -> bool {
+        self.open.iter().any(|open| open.left.contains_key(&shard))
+    }
+
+    /// For how long a shard has taken nothing, which does not now.
+    fn silent_ms(&mut self, shard: ShardId, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(*self.silent.entry(shard).or_insert(now_ms))
+    }
+
+    /// Notes what was decided on a publish until that moment.
+    fn hear(&mut self, open: &mut OpenRelay, until: Instant, now_ms: i64) -> Heard {
+        let (mut heard, mut decided) = (Heard::default(), Vec::new());
+        while let Some(next) = open.outcomes.next_until(until) {
+            let Some(told) = next else {
+                heard.is_over = true;
+                break;
+            };
+            let target = &open.outcomes.targets().targets()[told.target];
+            let (shard, partition) = (target.shard, target.partition);
+            open.decides(told.target, shard);
+            match self.refused_by(&told, shard, now_ms) {
+                Ok(refused) => {
+                    heard.outcome.refused += refused;
+                    decided.push(partition);
+                }
+                Err(silent_ms) => {
+                    heard.outcome.undecided_ms = heard.outcome.undecided_ms.max(Some(silent_ms));
+                }
+            }
+        }
+        self.decide(open.queue, open.offsets.clone(), &decided);
+        heard
+    }
+
+    /// How many copies a target has refused; an error where its shard takes nothing now, with for how long it has not.
+    fn refused_by(&mut self, told: &PublishOutcome, shard: ShardId, now_ms: i64) -> Result<u64, i64> {
+        match told.result {
+            Err(AppendError::Shard(_)) => return Err(self.silent_ms(shard, now_ms)),
+            Err(error) => debug!(%error, "messages are not taken"),
+            Ok(_) => {}
+        }
+        self.silent.remove(&shard);
+        Ok(told.result.map_or(u64::from(told.records.end - told.records.start), |_| 0))
+    }
+
     fn runs(&self) -> usize {
         self.queues.values().map(BTreeMap::len).sum()
     }
@@ -137,6 +232,14 @@ fn with(some: &[PartitionId], others: &[PartitionId]) -> Arc<[PartitionId]> {
     all.sort_unstable();
     all.dedup();
     all.into()
+}
+
+/// What was heard of a publish.
+#[derive(Debug, Default)]
+struct Heard {
+    outcome: RelayOutcome,
+    /// All targets have decided.
+    is_over: bool,
 }
 
 /// Messages of a queue in a row, as they are published elsewhere.
@@ -169,8 +272,8 @@ impl RelayOutcome {
 }
 
 impl Relay<'_> {
-    /// Publishes them to targets elsewhere, and waits for each. Blocking. Where one of these does not decide, they are published to those here, too, which
-    /// else have them with the entry that settles them: that entry comes later.
+    /// Publishes them to targets elsewhere, and waits a short time for each. Blocking. Where one of these does not decide, they are published to those
+    /// here, too, which else have them with the entry that settles them: that entry comes later.
     pub(crate) fn publish_or_later(
         &self,
         shards: &[Arc<Shard>],
@@ -182,6 +285,7 @@ impl Relay<'_> {
         if outcome.undecided_ms.is_some() {
             outcome.add(self.publish(shards, here, relayed));
         }
+        outcome.refused += std::mem::take(&mut relayed.refused);
         outcome
     }
 
@@ -198,21 +302,40 @@ impl Relay<'_> {
         outcome
     }
 
+    /// Leaves out the targets whose shards have not decided on what they were given before. Gives the others, if there are any.
+    fn without_open(
+        &self,
+        targets: &PublishTargets,
+        relayed: &mut RelayedMessages,
+    ) -> (Option<PublishTargets>, RelayOutcome) {
+        let open: Vec<_> = targets.shards().filter(|shard| relayed.is_open_in(*shard)).collect();
+        let silent = open.iter().map(|shard| relayed.silent_ms(*shard, self.now_ms));
+        let outcome = RelayOutcome { refused: 0, undecided_ms: silent.max() };
+        if open.is_empty() {
+            return (Some(targets.clone()), outcome);
+        }
+        let others = targets.targets().iter().filter(|target| !open.contains(&target.shard)).cloned();
+        (PublishTargets::new(others.collect()).ok(), outcome)
+    }
+
     fn publish_in_codec(
         &self,
         shards: &[Arc<Shard>],
         targets: &PublishTargets,
         relayed: &mut RelayedMessages,
     ) -> RelayOutcome {
-        if let Some(publish) = self.publication(targets) {
-            return self.publish_as(shards, &publish, relayed);
+        let (targets, mut outcome) = self.without_open(targets, relayed);
+        let Some(targets) = targets else { return outcome };
+        if let Some(publish) = self.publication(&targets) {
+            outcome.add(self.publish_as(shards, &publish, relayed));
+            return outcome;
         }
         // One of them does not take such a batch: that is no reason for others not to have it.
         let (takes, refuses) = match targets.targets() {
             [one] => (Vec::new(), vec![one.clone()]),
             several => self.part(several),
         };
-        let mut outcome = self.refuse(&refuses, relayed);
+        outcome.add(self.refuse(&refuses, relayed));
         // What each of them takes can be what all of them together do not: then it is given to one after the other.
         let at_once = if refuses.is_empty() { 1 } else { takes.len().max(1) };
         for some in takes.chunks(at_once).flat_map(|some| PublishTargets::new(some.to_vec())) {
@@ -263,23 +386,14 @@ impl Relay<'_> {
         publish: &Publish,
         relayed: &mut RelayedMessages,
     ) -> RelayOutcome {
-        let (mut outcome, mut decided) = (RelayOutcome::default(), Vec::new());
-        for told in publish_in(shards, publish) {
-            let target = &publish.targets.targets()[told.target];
-            if let Err(AppendError::Shard(_)) = told.result {
-                let since_ms = *relayed.silent.entry(target.shard).or_insert(self.now_ms);
-                let silent_ms = self.now_ms.saturating_sub(since_ms);
-                outcome.undecided_ms = outcome.undecided_ms.max(Some(silent_ms));
-                continue;
-            }
-            relayed.silent.remove(&target.shard);
-            if let Err(error) = told.result {
-                debug!(%error, "messages are not taken");
-                outcome.refused += u64::from(told.records.end - told.records.start);
-            }
-            decided.push(target.partition);
+        let mut open = OpenRelay::new(self.queue, self.offsets.clone(), publish_in(shards, publish));
+        let Heard { mut outcome, is_over } = relayed.hear(&mut open, Instant::now() + PATIENCE, self.now_ms);
+        if !is_over {
+            let silent = open.left.keys().map(|shard| relayed.silent_ms(*shard, self.now_ms));
+            outcome.undecided_ms = outcome.undecided_ms.max(silent.max());
+            debug!(queue = %self.queue.0, shards = ?open.left, "messages are not decided on in time");
+            relayed.open.push(open);
         }
-        relayed.decide(self.queue, self.offsets.clone(), &decided);
         outcome
     }
 }

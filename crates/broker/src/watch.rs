@@ -1,5 +1,6 @@
 //! Waiting for records.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use sabir_base::wake::WakeBatch;
 use sabir_model::PartitionId;
 
@@ -38,29 +38,27 @@ impl Watch {
     }
 }
 
-/// The watches of a shard, by partition.
+/// The watches of a shard, by partition and by their own place in memory, which no other has while they are registered.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    watches: Mutex<FxHashMap<PartitionId, Vec<Arc<Watch>>>>,
+    watches: Mutex<BTreeMap<(PartitionId, usize), Arc<Watch>>>,
     /// Registrations, for looking without the lock.
     count: AtomicUsize,
 }
 
+fn place_of(watch: &Arc<Watch>) -> usize {
+    Arc::as_ptr(watch).addr()
+}
+
 impl Watchers {
     fn add(&self, partition: PartitionId, watch: &Arc<Watch>) {
-        self.watches.lock().entry(partition).or_default().push(watch.clone());
+        self.watches.lock().insert((partition, place_of(watch)), watch.clone());
         self.count.fetch_add(1, SeqCst);
     }
 
     fn remove(&self, partition: PartitionId, watch: &Arc<Watch>) {
-        let mut watches = self.watches.lock();
-        let Some(list) = watches.get_mut(&partition) else { return };
-        if let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, watch)) {
-            list.swap_remove(at);
+        if self.watches.lock().remove(&(partition, place_of(watch))).is_some() {
             self.count.fetch_sub(1, SeqCst);
-        }
-        if list.is_empty() {
-            watches.remove(&partition);
         }
     }
 
@@ -70,18 +68,18 @@ impl Watchers {
             return;
         }
         let watches = self.watches.lock();
+        let of = |partition| watches.range((partition, 0)..=(partition, usize::MAX)).map(|(_, watch)| watch);
         for (partition, bytes) in &touched.grown {
-            let watching = watches.get(partition).into_iter().flatten();
-            watching.for_each(|watch| watch.grew(*bytes, wakes));
+            of(*partition).for_each(|watch| watch.grew(*bytes, wakes));
         }
         for partition in &touched.gone {
-            watches.get(partition).into_iter().flatten().for_each(|watch| watch.fire(wakes));
+            of(*partition).for_each(|watch| watch.fire(wakes));
         }
     }
 
     /// Ends every watch: nothing is as it was.
     pub(crate) fn wake_all(&self, wakes: &mut WakeBatch) {
-        self.watches.lock().values().flatten().for_each(|watch| watch.fire(wakes));
+        self.watches.lock().values().for_each(|watch| watch.fire(wakes));
     }
 }
 
@@ -95,7 +93,7 @@ pub struct DataWatch {
 
 impl DataWatch {
     pub(crate) fn register(mut places: Vec<(Arc<Shard>, PartitionId)>, min_bytes: usize) -> Self {
-        // Once each, however often it is named: leaving costs a look at all watches of the same partition.
+        // Once each, however often it is named.
         places.sort_unstable_by_key(|(shard, partition)| (shard.id, *partition));
         places.dedup_by_key(|(shard, partition)| (shard.id, *partition));
         let watch = Arc::new(Watch {
@@ -134,5 +132,57 @@ impl Drop for DataWatch {
         for (shard, partition) in &self.places {
             shard.reads.watchers.remove(*partition, &self.watch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const MANY: u64 = 100_000;
+
+    fn watch() -> Arc<Watch> {
+        let (got, fired) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Watch { wanted: 1, got, fired, sleeper: Mutex::default() })
+    }
+
+    /// Registers, and takes away again in the order in which they came.
+    fn took(watchers: &Watchers, all: &[(PartitionId, Arc<Watch>)]) -> Duration {
+        let began = Instant::now();
+        all.iter().for_each(|(partition, watch)| watchers.add(*partition, watch));
+        all.iter().for_each(|(partition, watch)| watchers.remove(*partition, watch));
+        assert!(watchers.watches.lock().is_empty() && watchers.count.load(SeqCst) == 0);
+        began.elapsed()
+    }
+
+    #[test]
+    fn very_many_leave_in_no_time_whatever_they_watch() {
+        let watchers = Watchers::default();
+        let one = watch();
+        let partitions: Vec<_> = (0..MANY).map(|id| (PartitionId(id), one.clone())).collect();
+        let of_one = took(&watchers, &partitions);
+        let watches: Vec<_> = (0..MANY).map(|_| (PartitionId(7), watch())).collect();
+        let on_one = took(&watchers, &watches);
+        println!("{MANY} partitions of one watch: {of_one:?}; {MANY} watches of one partition: {on_one:?}");
+        assert!(of_one.max(on_one) < Duration::from_secs(1), "{of_one:?}, {on_one:?}");
+    }
+
+    #[test]
+    fn those_of_a_partition_are_told_and_no_others() {
+        let (watchers, wakes) = (Watchers::default(), &mut WakeBatch::default());
+        let [one, both, other] = [watch(), watch(), watch()];
+        for (partition, watch) in [(1, &one), (1, &both), (2, &both), (2, &other)] {
+            watchers.add(PartitionId(partition), watch);
+        }
+        let fired = |watch: &Watch| watch.fired.load(SeqCst);
+        let grown = Touched { grown: vec![(PartitionId(1), 5)], ..Touched::default() };
+        watchers.notify(&grown, wakes);
+        assert!(fired(&one) && fired(&both) && !fired(&other));
+        watchers.remove(PartitionId(2), &both);
+        let gone = Touched { gone: vec![PartitionId(2)], ..Touched::default() };
+        watchers.notify(&gone, wakes);
+        assert!(fired(&other));
     }
 }

@@ -80,6 +80,12 @@ impl Known {
         self.unreadable.take_due(queue, now) | self.undecided.take_due(queue, now)
     }
 
+    /// The same of what would wait on and on.
+    fn take_overdue(&mut self, queue: SubscriptionNo, now: Instant) {
+        self.unreadable.take_overdue(queue, now);
+        self.undecided.take_overdue(queue, now);
+    }
+
     /// When something is to be looked at again.
     fn left(&self, now: Instant) -> Option<Duration> {
         self.unreadable.left(now).into_iter().chain(self.undecided.left(now)).min()
@@ -164,7 +170,7 @@ impl DeadLetterDriver {
             let waiting: Vec<_> = shard.state.read().subscriptions.dead_lettering().collect();
             shard.dead_letters.list(waiting);
         }
-        known.relayed.forget_settled(shard);
+        known.relayed.forget_settled(shard, self.clock.now_ms());
         shard.dead_letters.list(known.due(Instant::now()));
         let (mut letters, mut later) = (Letters::default(), Vec::new());
         for _ in 0..shard.dead_letters.len() {
@@ -226,6 +232,8 @@ impl DeadLetterDriver {
         if !is_cut && !is_full && added.is_ok() {
             // What is put off comes again once all others had their turn, however long these take.
             known.take_due(queue, Instant::now());
+        } else {
+            known.take_overdue(queue, Instant::now());
         }
         added.map(|()| Collected::Some)
     }

@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 
+/// For how long messages are put off at the most for having taken long, and for how long others of their queue may go on and on before them.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// Runs of a queue that are kept apart. Where there are more, what lies between them, nearly all of it settled, is put off with them.
+const MOST_RUNS: usize = 16 << 10;
+
 /// Messages that are put off for one reason, by their queue. All of a queue are looked at again together.
 #[derive(Debug)]
 pub(super) struct PutOff {
-    /// For how long at the least, from when the last of a queue was put off. Where it took longer to come to that one, it is for as long again: what waits
-    /// behind a disk that is full is not read all the time.
+    /// For how long at the least, from when the last of a queue was put off. Where it took longer to come to that one, it is for as long again, up to
+    /// [`LONGEST`]: what waits behind a disk that is full is not read all the time.
     time: Duration,
     queues: FxHashMap<SubscriptionNo, PutOffMessages>,
 }
@@ -36,7 +41,8 @@ impl PutOff {
         let none = || PutOffMessages { runs: BTreeMap::new(), since: now, again_at: now };
         let messages = self.queues.entry(queue).or_insert_with(none);
         messages.put(offsets);
-        messages.again_at = now + self.time.max(now.saturating_duration_since(messages.since));
+        let so_far = now.saturating_duration_since(messages.since);
+        messages.again_at = (now + self.time.max(so_far.min(LONGEST))).min(messages.overdue_at(self.time));
     }
 
     /// The queues with messages that are to be looked at again.
@@ -46,7 +52,22 @@ impl PutOff {
 
     /// Puts nothing of a queue off any longer, if it is time. Tells whether there was anything.
     pub(super) fn take_due(&mut self, queue: SubscriptionNo, now: Instant) -> bool {
-        let is_due = self.queues.get(&queue).is_some_and(|messages| messages.again_at <= now);
+        self.take_at(queue, now, |messages| messages.again_at)
+    }
+
+    /// The same where others of the queue wait still, which come again and again.
+    pub(super) fn take_overdue(&mut self, queue: SubscriptionNo, now: Instant) -> bool {
+        let time = self.time;
+        self.take_at(queue, now, |messages| messages.overdue_at(time))
+    }
+
+    fn take_at(
+        &mut self,
+        queue: SubscriptionNo,
+        now: Instant,
+        at: impl Fn(&PutOffMessages) -> Instant,
+    ) -> bool {
+        let is_due = self.queues.get(&queue).is_some_and(|messages| at(messages) <= now);
         is_due && self.queues.remove(&queue).is_some()
     }
 
@@ -83,6 +104,21 @@ impl PutOffMessages {
             self.runs.remove(&from);
         }
         self.runs.insert(start, end);
+        if self.runs.len() > MOST_RUNS {
+            self.join();
+        }
+    }
+
+    fn join(&mut self) {
+        let all = self.runs.first_key_value().zip(self.runs.last_key_value());
+        if let Some(((start, _), (_, end))) = all {
+            self.runs = BTreeMap::from([(*start, *end)]);
+        }
+    }
+
+    /// When they are looked at again whatever waits beside them.
+    fn overdue_at(&self, time: Duration) -> Instant {
+        self.since + time.max(2 * LONGEST)
     }
 
     /// Where the run ends that an offset is in.
@@ -143,5 +179,25 @@ mod tests {
         assert_eq!(put_off.left(now + TIME / 2), Some(TIME), "it begins with the last");
         put_off.put(ONE, 9..10, now + TIME * 3);
         assert_eq!(put_off.left(now + TIME * 3), Some(TIME * 3));
+    }
+    #[test]
+    fn a_queue_whose_letters_never_end_is_looked_at_again_and_what_is_known_of_it_is_bounded() {
+        let (mut put_off, began) = (PutOff::new(Duration::from_secs(1)), Instant::now());
+        let at = |second: u64| began + Duration::from_secs(second);
+        // Every other one, for a quarter of an hour.
+        for number in 0..200_000 {
+            put_off.put(ONE, 2 * number..2 * number + 1, at(number / 200));
+        }
+        let runs = put_off.queues[&ONE].runs.len();
+        assert!(runs <= MOST_RUNS, "{runs} runs");
+        assert!(put_off.others(ONE, 0..400_000).all(|part| part.start > 0 && part.end - part.start == 1));
+        assert!(!put_off.take_overdue(ONE, at(599)));
+        assert_eq!(put_off.due(at(1_000)).collect::<Vec<_>>(), [ONE], "however lately one was put off");
+        assert!(put_off.take_overdue(ONE, at(1_000)));
+        assert_eq!(put_off.others(ONE, 0..400_000).collect::<Vec<_>>(), [0..400_000; 1]);
+        // Nor does it take much longer than that until what was put off for hours has its turn.
+        put_off.put(TWO, 0..1, at(0));
+        put_off.put(TWO, 1..2, at(590));
+        assert_eq!(put_off.left(at(590)), Some(Duration::from_secs(10)));
     }
 }

@@ -204,6 +204,115 @@ async fn a_target_that_takes_nothing_now_holds_up_neither_other_targets_nor_othe
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 
+/// A disk that has stopped neither fails nor answers.
+#[tokio::test]
+async fn a_target_whose_disk_has_stopped_holds_up_no_other_message_and_has_each_once_when_it_goes_on() {
+    let machine = Machine::new(9, 3, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, queues } = places(&broker).await;
+    let mut wide = Vec::new();
+    for number in 0..12 {
+        let name = format!("t{number}");
+        wide.push(*create(&broker, &name, 3).await.partition(7 % 3).unwrap());
+        bind(&broker, &name, b"wide").await;
+    }
+    bind(&broker, "q0", b"wide").await;
+    let own = delayed.partitions[0].shard;
+    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let now = broker.now_ms();
+    let stopped: Vec<_> = (0..20).map(|value| (value, "wide", now + 50)).collect();
+    assert!(publish(&broker, &delayed, &stopped).await);
+    assert!(publish(&broker, &delayed, &[(100, "q1", now + 60)]).await);
+    let disk = &machine.disks[other.0 as usize];
+    disk.set_auto(false);
+    advance(&machine, &broker, 100);
+    let began = std::time::Instant::now();
+    until(|| waiting(&broker, &delayed) == 20).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(lies_in(&broker, &queues[1]).await, [100]);
+    // They are tried again, and others come.
+    for value in 101..104 {
+        assert!(publish(&broker, &delayed, &[(value, "q1", broker.now_ms() + 10)]).await);
+        advance(&machine, &broker, 2_000);
+        until(|| waiting(&broker, &delayed) == 20).await;
+    }
+    let mut came = lies_in(&broker, &queues[0]).await;
+    came.sort_unstable();
+    assert_eq!(came, (0..20).collect::<Vec<_>>());
+    disk.set_auto(true);
+    disk.run();
+    until(|| {
+        advance(&machine, &broker, 1_000);
+        std::thread::sleep(Duration::from_millis(1));
+        waiting(&broker, &delayed) == 0
+    })
+    .await;
+    assert_eq!(lies_in(&broker, &queues[0]).await.len(), 20);
+    for target in &wide {
+        let fetched = broker.read(crate::ReadTarget::of(target), Offset(0), 1 << 20, true).await.unwrap();
+        let mut came: Vec<_> = values(&fetched).into_iter().map(|(_, value)| value).collect();
+        came.sort_unstable();
+        assert_eq!(
+            came,
+            (0..20u64).map(|value| value.to_be_bytes().to_vec()).collect::<Vec<_>>(),
+            "{target:?}"
+        );
+    }
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_that_is_being_deleted_holds_up_no_other_queues_messages() {
+    let machine = Machine::new(10, 1, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, queues } = places(&broker).await;
+    let second = queue(&broker, "second", QueueConfig { delays: true, ..QueueConfig::default() }).await;
+    let now = broker.now_ms();
+    assert!(publish(&broker, &delayed, &[(1, "q0", now + 50), (2, "q0", now + 50)]).await);
+    assert!(publish(&broker, &second, &[(3, "q0", now + 60)]).await);
+    // As if its shard were not told yet.
+    broker.inner.definitions.hide(delayed.id);
+    for _ in 0..3 {
+        advance(&machine, &broker, 1_000);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    until(|| waiting(&broker, &second) == 0).await;
+    assert_eq!((lies_in(&broker, &queues[0]).await, waiting(&broker, &delayed)), (vec![3], 2));
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_for_very_many_queues_is_published_a_part_of_them_at_a_time() {
+    let machine = Machine::new(11, 1, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, .. } = places(&broker).await;
+    let names: Vec<String> = (0..4_100).map(|number| format!("many{number}")).collect();
+    let queue_of = |name: &String| NewTopic {
+        name: name.clone(),
+        partitions: 1,
+        config: TopicConfig::of_queue(QueueConfig::default()),
+        internal: false,
+        unlike: false,
+    };
+    let made =
+        broker.create_topics(&Caller::front_end(FRONT_END), names.iter().map(queue_of).collect()).await;
+    let queues: Vec<_> = made.into_iter().map(Result::unwrap).collect();
+    let to = |name: &String| NamedBinding::keyed("later", NamedDestination::Queue(name.clone()), b"very");
+    let exchanges = broker.exchanges();
+    let binding: Vec<_> = names.iter().map(|name| exchanges.bind(&Caller::OPERATOR, to(name))).collect();
+    for bound in binding {
+        soon(bound).await.unwrap();
+    }
+    assert!(publish(&broker, &delayed, &[(1, "very", broker.now_ms() + 50)]).await);
+    let before = broker.stats().shards[1].entries;
+    advance(&machine, &broker, 50);
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert!(queues.iter().all(|queue| waiting(&broker, queue) == 1));
+    let entries = broker.stats().shards[1].entries - before;
+    assert!(entries >= 3, "{entries} entries");
+    tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_targets_refuse_when_its_time_comes_is_counted() {
     let machine = Machine::new(8, 1, Seam::Solo);
@@ -294,6 +403,39 @@ async fn a_message_that_reads_as_damaged_is_put_off_and_named() {
     advance(&machine, &broker, 31_000);
     until(|| waiting(&broker, &delayed) == 0).await;
     assert_eq!(lies_in(&broker, &queues[0]).await, [2, marked]);
+    broker.shutdown();
+}
+
+/// Others do not wait while each of them is read by itself.
+#[tokio::test]
+async fn very_many_messages_of_one_damaged_batch_are_passed_over_at_once() {
+    let machine = Machine::new(12, 1, Seam::Solo);
+    let broker = open(&machine);
+    let Places { delayed, queues } = places(&broker).await;
+    let (now, marked) = (broker.now_ms(), u64::from_be_bytes([0xa7; 8]));
+    let mut many: Vec<_> = (0..2_000).map(|value| (value, "q0", now + 50)).collect();
+    many.push((marked, "q0", now + 50));
+    assert!(publish(&broker, &delayed, &many).await);
+    assert!(publish(&broker, &delayed, &[(2, "q1", now + 60)]).await);
+    broker.shutdown();
+    drop(broker);
+
+    let disk = &machine.disks[1];
+    let (file, at) = place_of(&**disk, &marked.to_be_bytes());
+    disk.flip_bit(&file, at, 3);
+    let broker = open(&machine);
+    until(|| broker.catalog().topic("delayed").is_some()).await;
+    let before = broker.stats().shards[1].entries;
+    advance(&machine, &broker, 100);
+    until(|| waiting(&broker, &delayed) == 2_001).await;
+    assert_eq!(lies_in(&broker, &queues[1]).await, [2]);
+    let entries = broker.stats().shards[1].entries - before;
+    assert!(entries <= 2, "{entries} entries");
+    disk.flip_bit(&file, at, 3);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    advance(&machine, &broker, 61_000);
+    until(|| waiting(&broker, &delayed) == 0).await;
+    assert_eq!(lies_in(&broker, &queues[0]).await.len(), 2_001);
     broker.shutdown();
 }
 

@@ -1,12 +1,16 @@
 //! One entry of timers that have fired: what is due, and where its messages go.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 use sabir_base::clock::Clock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{MessageState, SubscriptionNo};
 use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
 use sabir_journal::Priority;
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records};
-use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, ReadError, RecordFacts, TopicId};
+use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, PartitionId, ReadError, RecordFacts, TopicId};
 use tracing::error;
 
 use super::address::Targets;
@@ -20,9 +24,14 @@ use crate::relay::{Later, RECORDS_MAX, Relay, RelayOutcome, RelayedMessages};
 use crate::shard::Shard;
 use crate::state::{TimerTable, partition_of};
 
-/// Timers of one entry, and targets that its messages name.
+/// Messages of one entry that go somewhere, targets that they name, and all timers of it, with those that are put off.
 const MOST: usize = 512;
-const MOST_TARGETS: usize = 32_768;
+const MOST_TARGETS: usize = 8192;
+const MOST_TIMERS: usize = 2048;
+/// A message with more targets in its shard is published to them by itself, a part of them at a time.
+const LARGEST_TARGETS: usize = 4096;
+/// How long an entry is put together, if it has something: other shards' timers wait for that.
+const AT_A_TIME: Duration = Duration::from_millis(100);
 /// When it is tried again what could not be done, in milliseconds.
 const RETRY_MS: i64 = 100;
 /// When a message that reads as damaged is looked at again: a disk may err while it reads.
@@ -39,6 +48,45 @@ pub(super) struct Firing {
     /// The batch that was looked into last: the next timer's message may be in it, too.
     batch: Option<(RecordPlace, StoredBatch)>,
     relayed: RelayedMessages,
+    /// Messages that read as damaged with others of their batch, by the first: up to where, and until when none of them is read again.
+    unreadable: BTreeMap<(PartitionId, u64), (u64, i64)>,
+    /// Topics that are not shown, or whose messages cannot be routed, and since when, in milliseconds of the node's time.
+    unshown: FxHashMap<TopicId, i64>,
+}
+
+/// What is known of so many is forgotten: it is found out again.
+const MOST_KNOWN: usize = 4096;
+
+impl Firing {
+    /// Whether a message was found to be damaged with others of its batch, a short time ago.
+    fn is_unreadable(&self, place: RecordPlace, now_ms: i64) -> bool {
+        let offset = place.offset.0 as u64;
+        let before = self.unreadable.range(..=(place.partition, offset)).next_back();
+        before.is_some_and(|((partition, _), (end, until_ms))| {
+            (*partition, offset < *end, now_ms < *until_ms) == (place.partition, true, true)
+        })
+    }
+
+    fn note_unreadable(&mut self, place: RecordPlace, end: Offset, now_ms: i64) {
+        if self.unreadable.len() >= MOST_KNOWN {
+            self.unreadable.clear();
+        }
+        let known = (end.0 as u64, now_ms + PUT_OFF_MS / 2);
+        self.unreadable.insert((place.partition, place.offset.0 as u64), known);
+    }
+
+    /// For how long a message is put off whose topic is not shown, though it is there; for as long as that has been so. What is being made
+    /// is shown soon, and waited for.
+    fn waits_for(&mut self, topic: TopicId, is_there: bool, now_ms: i64) -> Result<i64, Later> {
+        if self.unshown.len() >= MOST_KNOWN {
+            self.unshown.clear();
+        }
+        let since_ms = *self.unshown.entry(topic).or_insert(now_ms);
+        match now_ms.saturating_sub(since_ms) {
+            so_far if is_there && so_far < UNDECIDED_MS => Err(Later),
+            so_far => Ok(so_far.clamp(UNDECIDED_MS, PUT_OFF_MS)),
+        }
+    }
 }
 
 /// A page of timers cannot be had.
@@ -101,15 +149,17 @@ impl TimerDriver {
         below: u64,
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
-        firing.relayed.forget_settled(shard);
+        firing.relayed.forget_settled(shard, self.clock.now_ms());
         let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
-        let mut targets = 0;
+        let (mut targets, mut going, began) = (0, 0, Instant::now());
         for (key, target) in timers {
-            if targets >= MOST_TARGETS {
+            let is_late = body.through > TimerKey::FIRST && began.elapsed() >= AT_A_TIME;
+            if targets >= MOST_TARGETS || going >= MOST || is_late {
                 break;
             }
             if let TimerTarget::Message { subscription, offset } = *target {
                 let Ok(message) = self.message(shard, firing, subscription, offset, scratch) else { break };
+                going += usize::from(message.put_off_ms.is_none());
                 targets += message.published.as_ref().map_or(0, |published| published.targets.len());
                 body.messages.push(message);
             }
@@ -145,10 +195,16 @@ impl TimerDriver {
     ) -> Result<FiredMessage, Later> {
         let place = RecordPlace { partition: partition_of(subscription), offset: Offset(offset as i64) };
         let nowhere = FiredMessage { place, published: None, facts: None, put_off_ms: None };
-        let put_off = FiredMessage { put_off_ms: Some(PUT_OFF_MS), ..nowhere.clone() };
-        let Some(topic) = topic_of(shard, subscription, offset) else { return Ok(nowhere) };
-        // What is there and not shown is being made or deleted.
-        let topic = self.definitions.view().topic_by_id(topic).cloned().ok_or(Later)?;
+        let put_off = |ms: i64| FiredMessage { put_off_ms: Some(ms), ..nowhere.clone() };
+        let Some(id) = topic_of(shard, subscription, offset) else { return Ok(nowhere) };
+        let now_ms = self.clock.now_ms();
+        let Some(topic) = self.definitions.view().topic_by_id(id).cloned() else {
+            // What is there and not shown is being made or deleted.
+            return firing.waits_for(id, self.definitions.is_there(id), now_ms).map(put_off);
+        };
+        if firing.is_unreadable(place, now_ms) {
+            return Ok(put_off(PUT_OFF_MS));
+        }
         let batch = match batch_of(shard, firing, place) {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(nowhere),
@@ -156,23 +212,26 @@ impl TimerDriver {
             Err(_) if shard.is_stopped() => return Err(Later),
             Err(error) => {
                 shard.damaged(place.partition, place.offset, error);
-                return Ok(put_off);
+                firing.note_unreadable(place, shard.unreadable_end(place.partition, place.offset), now_ms);
+                return Ok(put_off(PUT_OFF_MS));
             }
         };
         let damaged = || {
             shard.damaged(place.partition, place.offset, ReadError::Corrupt);
-            Ok(put_off.clone())
+            Ok(put_off(PUT_OFF_MS))
         };
         let Ok(found) = records(&batch.bytes, RECORDS_MAX) else { return damaged() };
         let number = place.offset.0 - batch.base.0;
         let first = found.header().base_offset.0;
         let record = found.iter().flatten().find(|record| record.offset.0 - first == number);
         let Some(record) = record else { return damaged() };
-        let targets =
-            match self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)? {
-                Decided::Goes(targets) => targets,
-                Decided::PutOff(ms) => return Ok(FiredMessage { put_off_ms: Some(ms), ..nowhere }),
-            };
+        let targets = match self.targets_of((shard, firing), (&topic, batch.origin), place, &record, scratch)
+        {
+            Ok(Decided::Goes(targets)) => targets,
+            Ok(Decided::PutOff(ms)) => return Ok(put_off(ms)),
+            Err(Later) => return firing.waits_for(id, false, now_ms).map(put_off),
+        };
+        firing.unshown.remove(&id);
         let extent = Extent {
             block: batch.block,
             offset: batch.at,
@@ -202,6 +261,9 @@ impl TimerDriver {
         let (queue, offset) = (place.partition, place.offset.0 as u64);
         firing.relayed.leave_out(queue, offset, &mut targets.here);
         firing.relayed.leave_out(queue, offset, &mut targets.elsewhere);
+        if targets.here.len() > LARGEST_TARGETS {
+            targets.elsewhere.append(&mut targets.here);
+        }
         let Targets { here, elsewhere, .. } = &targets;
         if elsewhere.is_empty() {
             return Ok(Decided::Goes(targets));
@@ -235,7 +297,7 @@ fn due(shard: &Shard, upcoming: &mut UpcomingTimers) -> Result<Due, BadPage> {
         let (run, page) = {
             let state = shard.state.read();
             let Some(timers) = state.timers.timers() else { return Ok(Due::Nothing(None)) };
-            match upcoming.due(timers, timers.fired(), shard.now_ms(), MOST) {
+            match upcoming.due(timers, timers.fired(), shard.now_ms(), MOST_TIMERS) {
                 DueTimers::Nothing(next) => return Ok(Due::Nothing(next)),
                 DueTimers::Fire(due) => return Ok(Due::Fire(due, timers.next_number())),
                 DueTimers::Read { run, page } => (run, page),
