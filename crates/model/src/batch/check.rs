@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, Read, Take};
+use std::ops::{Range, RangeInclusive};
 
 use sabir_base::varint::{VarintError, take_i32, take_i64};
 use zstd::zstd_safe::{DCtx, DParameter};
 
 use super::header::whole;
 use super::lz4::Lz4Reader;
+use super::rules::is_outside;
 use super::{BatchError, BatchHeader, Compression, HEADER_LEN};
 
 /// The fewest bytes of a record behind its length: attributes, times, offset, no key, no value, no headers.
@@ -50,8 +52,9 @@ impl RecordSummary {
 }
 
 /// Checks that the batch at the front of `bytes` holds as many records as its header says, whole and well formed, at the offsets 0, 1, 2
-/// … and nothing behind them, decompressing no more than `limit` bytes and only a little at a time. `pause` is called now and then, for
-/// the thread to be lent to others.
+/// … and nothing behind them, compressed so that every client reads them: a gzip member or an LZ4 frame has all of them and nothing behind
+/// it, for many read no further. No more than `limit` bytes are decompressed, and only a little at a time. `pause` is called now and then,
+/// for the thread to be lent to others.
 ///
 /// # Errors
 /// What [`BatchHeader::parse`] refuses, a cut batch, records that do not decompress or exceed `limit`, another number of records, a
@@ -61,61 +64,81 @@ pub fn check_records(
     limit: usize,
     pause: &mut dyn FnMut(),
 ) -> Result<RecordSummary, BatchError> {
-    check_members(bytes, limit, Members::All, pause)
+    check_with(bytes, limit, &Visit { pauses: Pauses(RefCell::new(pause)), outside: Cell::new(None) })
 }
 
-/// The same without a pause, for a thread that has little time: what is not the first member of a gzip file exceeds any limit. Each has a
-/// decoder set up, and 20 bytes make one.
-pub(super) fn check_records_at_once(bytes: &[u8], limit: usize) -> Result<RecordSummary, BatchError> {
-    check_members(bytes, limit, Members::First, &mut || {})
-}
-
-/// How many members of a gzip file are looked at.
-#[derive(Debug, Clone, Copy)]
-enum Members {
-    All,
-    First,
-}
-
-fn check_members(
+/// The places of a good batch's records whose times are outside these bounds, as runs, of which there are no more than [`MOST_RUNS`].
+pub(super) fn records_outside(
     bytes: &[u8],
     limit: usize,
-    members: Members,
+    bounds: RangeInclusive<i64>,
     pause: &mut dyn FnMut(),
-) -> Result<RecordSummary, BatchError> {
+) -> Vec<Range<u32>> {
+    let outside = Cell::new(Some(Outside { bounds, runs: Vec::new() }));
+    let visit = Visit { pauses: Pauses(RefCell::new(pause)), outside };
+    // It was found to be good.
+    let _ = check_with(bytes, limit, &visit);
+    visit.outside.take().map(|outside| outside.runs).unwrap_or_default()
+}
+
+/// Records whose times are outside some bounds.
+struct Outside {
+    bounds: RangeInclusive<i64>,
+    runs: Vec<Range<u32>>,
+}
+
+/// More runs of records with wrong times are not told of: whoever sends them has mixed them up, or wants a large answer.
+const MOST_RUNS: usize = 16;
+
+impl Outside {
+    fn see(&mut self, index: u32, time: i64) {
+        if !is_outside(&self.bounds, time) {
+            return;
+        }
+        let is_full = self.runs.len() == MOST_RUNS;
+        match self.runs.last_mut() {
+            Some(run) if run.end == index => run.end += 1,
+            _ if is_full => {}
+            _ => self.runs.push(index..index + 1),
+        }
+    }
+}
+
+fn check_with(bytes: &[u8], limit: usize, visit: &Visit<'_>) -> Result<RecordSummary, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let body = &whole(bytes, &header)?[HEADER_LEN..];
     let codec = header.compression()?;
     if header.count as u64 * (LEAST + 1) > limit as u64 {
         return Err(BatchError::Field { field: "record count", value: header.count.into() });
     }
-    let pauses = &Pauses(RefCell::new(pause));
     match codec {
         // Nothing at all is no records in any codec.
-        _ if body.is_empty() => walk(body, &header, limit, pauses),
+        _ if body.is_empty() => walk(body, &header, limit, visit),
         Compression::None if body.len() > limit => Err(BatchError::TooLarge { limit }),
-        Compression::None => walk(body, &header, limit, pauses),
+        Compression::None => walk(body, &header, limit, visit),
         // Its blocks are small, or at most twenty-two times their bytes.
-        Compression::Snappy => walk(&*codec.decompress(body, limit)?, &header, limit, pauses),
-        Compression::Lz4 => walk(bounded(Lz4Reader::new(body), limit), &header, limit, pauses),
-        Compression::Gzip => match members {
-            Members::All => {
-                let decoder = flate2::bufread::MultiGzDecoder::new(InputPieces::new(body, pauses));
-                walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pauses)
-            }
-            Members::First => {
-                let mut rest = body;
-                let decoder = flate2::bufread::GzDecoder::new(&mut rest);
-                let from = BufReader::with_capacity(STEP, bounded(decoder, limit));
-                let found = walk(from, &header, limit, pauses);
-                if rest.is_empty() { found } else { Err(BatchError::TooLarge { limit }) }
-            }
-        },
+        Compression::Snappy => walk(&*codec.decompress(body, limit)?, &header, limit, visit),
+        Compression::Lz4 => walk(bounded(Lz4Reader::strict(body), limit), &header, limit, visit),
+        Compression::Gzip => {
+            let mut input = InputPieces::new(body, &visit.pauses);
+            let decoder = flate2::bufread::GzDecoder::new(&mut input);
+            let from = BufReader::with_capacity(STEP, bounded(decoder, limit));
+            let found = walk(from, &header, limit, visit)?;
+            if input.is_empty() { Ok(found) } else { Err(BatchError::Decompress(codec)) }
+        }
         Compression::Zstd => with_context(|context| {
-            let decoder = zstd::stream::read::Decoder::with_context(InputPieces::new(body, pauses), context);
-            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, pauses)
+            let decoder =
+                zstd::stream::read::Decoder::with_context(InputPieces::new(body, &visit.pauses), context);
+            walk(BufReader::with_capacity(STEP, bounded(decoder, limit)), &header, limit, visit)
         }),
     }
+}
+
+/// What a batch's records are walked with.
+struct Visit<'f> {
+    pauses: Pauses<'f>,
+    /// What is looked for beside what is wrong.
+    outside: Cell<Option<Outside>>,
 }
 
 /// What is called now and then, by what comes out of a batch and by what goes into it.
@@ -138,6 +161,10 @@ impl<'a, 'p, 'f> InputPieces<'a, 'p, 'f> {
     pub(super) fn new(input: &'a [u8], pauses: &'p Pauses<'f>) -> Self {
         let (piece, rest) = input.split_at(input.len().min(INPUT_PAUSE));
         Self { piece, rest, pauses }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.piece.is_empty() && self.rest.is_empty()
     }
 }
 
@@ -196,9 +223,12 @@ fn walk(
     from: impl BufRead,
     header: &BatchHeader,
     limit: usize,
-    pauses: &Pauses<'_>,
+    visit: &Visit<'_>,
 ) -> Result<RecordSummary, BatchError> {
-    Walk::new(from, &mut || pauses.pause()).records(header, limit as u64)
+    let mut next = Next { outside: visit.outside.take(), ..Next::new(header, limit as u64) };
+    let walked = Walk::new(from, &mut || visit.pauses.pause()).records(header, limit as u64, &mut next);
+    visit.outside.set(next.outside);
+    walked
 }
 
 #[derive(Debug)]
@@ -216,6 +246,7 @@ struct Next {
     end: u64,
     base_timestamp: i64,
     found: RecordSummary,
+    outside: Option<Outside>,
 }
 
 impl Next {
@@ -227,13 +258,18 @@ impl Next {
             end: limit.saturating_sub(behind),
             base_timestamp: header.base_timestamp,
             found: RecordSummary::NONE,
+            outside: None,
         }
     }
 
     /// The next was good, and had this time.
     fn passed(&mut self, time: i64) {
         // A sum that is too large wraps, as for the clients that read it.
-        self.found.add(self.base_timestamp.wrapping_add(time));
+        let time = self.base_timestamp.wrapping_add(time);
+        self.found.add(time);
+        if let Some(outside) = &mut self.outside {
+            outside.see(self.index, time);
+        }
         self.index += 1;
         self.end += LEAST + 1;
     }
@@ -253,9 +289,16 @@ impl<'p, R: BufRead> Walk<'p, R> {
         Self { from, taken: 0, pause_at: PAUSE, pause }
     }
 
-    fn records(mut self, header: &BatchHeader, limit: u64) -> Result<RecordSummary, BatchError> {
-        let mut next = Next::new(header, limit);
-        self.all(&mut next).map_err(|problem| match problem {
+    fn records(
+        mut self,
+        header: &BatchHeader,
+        limit: u64,
+        next: &mut Next,
+    ) -> Result<RecordSummary, BatchError> {
+        let is_plain = header.compression() == Ok(Compression::None);
+        self.all(next).map_err(|problem| match problem {
+            // All that there is has been found to be within the limit.
+            Problem::TooLarge if is_plain => BatchError::Record { index: next.index, what: LONG },
             Problem::What(what) => BatchError::Record { index: next.index, what },
             Problem::TooLarge => BatchError::TooLarge { limit: limit as usize },
             Problem::Decompress => BatchError::Decompress(header.compression().unwrap_or_default()),
@@ -382,7 +425,7 @@ impl<'p, R: BufRead> Walk<'p, R> {
         while len > 0 {
             let have = self.from.fill_buf().map_err(|_| Problem::Decompress)?.len();
             if have == 0 {
-                return Err(Problem::What("it is longer than what is left"));
+                return Err(Problem::What(LONG));
             }
             let step = len.min(have as u64);
             self.from.consume(step as usize);
@@ -476,6 +519,7 @@ const NUMBER: &str = "a number in it is too long";
 const OFFSET: &str = "its offset is not the next one";
 const BEHIND: &str = "bytes are left behind its headers";
 const CUT: &str = "a field is longer than what is left of it";
+const LONG: &str = "it is longer than what is left";
 const LENGTH: &str = "its length is cut or too long";
 
 #[cfg(test)]
@@ -574,6 +618,15 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_claims_more_than_any_limit_is_malformed() {
+        let mut bytes = batch(Compression::None, 1)[..HEADER_LEN].to_vec();
+        bytes.extend_from_slice(&[0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 1, 1, 0]);
+        let len = (bytes.len() - 12) as i32;
+        bytes[8..12].copy_from_slice(&len.to_be_bytes());
+        assert_eq!(check(&bytes, LIMIT), Err(BatchError::Record { index: 0, what: LONG }));
+    }
+
+    #[test]
     fn what_is_in_a_record_is_looked_at_and_its_time_told() {
         for codec in Compression::ALL {
             let mut builder = BatchBuilder::new(codec);
@@ -628,10 +681,11 @@ mod tests {
         let header = BatchHeader::parse(&batch(Compression::None, 1)).unwrap();
         for (record, good) in cases {
             let body = [&[2 * record.len() as u8], &record[..]].concat();
-            let whole = Walk::new(&body[..], &mut || {}).records(&header, 1000);
+            let whole =
+                Walk::new(&body[..], &mut || {}).records(&header, 1000, &mut Next::new(&header, 1000));
             assert_eq!(whole.is_ok(), good, "{record:?}: {whole:?}");
             let from = BufReader::with_capacity(1, Pieces(&body, 1));
-            let pieces = Walk::new(from, &mut || {}).records(&header, 1000);
+            let pieces = Walk::new(from, &mut || {}).records(&header, 1000, &mut Next::new(&header, 1000));
             assert_eq!(pieces, whole, "{record:?}");
         }
     }
@@ -648,7 +702,7 @@ mod tests {
             bytes[8..12].copy_from_slice(&len.to_be_bytes());
             let read =
                 crate::batch::records(&bytes, LIMIT).is_ok_and(|records| records.iter().all(|r| r.is_ok()));
-            assert_eq!(check(&bytes, LIMIT).is_ok(), read, "{codec}");
+            assert!(read || check(&bytes, LIMIT).is_err(), "{codec}");
         }
     }
 
@@ -699,10 +753,12 @@ mod tests {
             }
         }
         for body in bodies {
-            let whole = Walk::new(&body[..], &mut || {}).records(&header, 1000);
+            let whole =
+                Walk::new(&body[..], &mut || {}).records(&header, 1000, &mut Next::new(&header, 1000));
             for size in [1, 2, 3] {
                 let from = BufReader::with_capacity(size, Pieces(&body, size));
-                let pieces = Walk::new(from, &mut || {}).records(&header, 1000);
+                let pieces =
+                    Walk::new(from, &mut || {}).records(&header, 1000, &mut Next::new(&header, 1000));
                 assert_eq!(pieces.is_ok(), whole.is_ok(), "{body:?}: {pieces:?}, {whole:?}");
                 if let (Ok(pieces), Ok(whole)) = (pieces, whole.clone()) {
                     assert_eq!(pieces, whole);
@@ -738,22 +794,67 @@ mod tests {
         }
     }
 
+    /// A batch of that codec with so many records, in these bytes.
+    fn packed_in(codec: Compression, records: usize, body: &[u8]) -> Vec<u8> {
+        let mut bytes = [&batch(codec, records)[..HEADER_LEN], body].concat();
+        let len = (bytes.len() - 12) as i32;
+        bytes[8..12].copy_from_slice(&len.to_be_bytes());
+        bytes
+    }
+
     #[test]
     fn frames_of_nothing_pause_as_well() {
-        for codec in [Compression::Gzip, Compression::Zstd] {
-            let mut nothing = Vec::new();
-            codec.compress(b"", &mut nothing);
-            let last = batch(codec, 1);
-            let mut bytes = last[..HEADER_LEN].to_vec();
-            (0..(1 << 20) / nothing.len()).for_each(|_| bytes.extend_from_slice(&nothing));
-            bytes.extend_from_slice(&last[HEADER_LEN..]);
-            let len = (bytes.len() - 12) as i32;
-            bytes[8..12].copy_from_slice(&len.to_be_bytes());
-            let mut pauses = 0;
-            check_records(&bytes, LIMIT, &mut || pauses += 1).unwrap();
-            assert!(pauses >= 60, "{codec}: {pauses}");
-            let at_once = check_records_at_once(&bytes, LIMIT);
-            assert_eq!(at_once.is_ok(), codec == Compression::Zstd, "{codec}: {at_once:?}");
+        let mut nothing = Vec::new();
+        Compression::Zstd.compress(b"", &mut nothing);
+        let mut body = nothing.repeat((1 << 20) / nothing.len());
+        body.extend_from_slice(&batch(Compression::Zstd, 1)[HEADER_LEN..]);
+        let mut pauses = 0;
+        check_records(&packed_in(Compression::Zstd, 1, &body), LIMIT, &mut || pauses += 1).unwrap();
+        assert!(pauses >= 60, "{pauses}");
+    }
+
+    #[test]
+    fn what_some_clients_read_only_the_first_frame_of_is_refused() {
+        let plain = batch(Compression::None, 20);
+        let (first, last) = plain[HEADER_LEN..].split_at(700);
+        for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+            let (mut whole, mut two, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+            codec.compress(&plain[HEADER_LEN..], &mut whole);
+            codec.compress(first, &mut two);
+            codec.compress(last, &mut two);
+            codec.compress(b"", &mut empty);
+            let is_good = |body: &[u8]| check(&packed_in(codec, 20, body), LIMIT).is_ok();
+            // Zstandard's frames may be many.
+            let many = codec == Compression::Zstd;
+            assert!(is_good(&whole), "{codec}");
+            assert_eq!(is_good(&two), many, "{codec}");
+            assert_eq!(is_good(&[&whole[..], &empty].concat()), many, "{codec}");
+            assert!(!is_good(&[&whole[..], b"x"].concat()), "{codec}");
         }
+    }
+
+    #[test]
+    fn deflated_bytes_may_not_refer_to_what_is_before_them() {
+        let record = [18, 0, 0, 0, 1, 6, 0, 0, 0, 0];
+        let mut whole = Vec::new();
+        Compression::Gzip.compress(&record, &mut whole);
+        let deflated = |distance: u32| {
+            let (mut bits, code) = (vec![true, true, false], |code: u32, len: u32| {
+                (0..len).rev().map(move |bit| code >> bit & 1 > 0).collect::<Vec<_>>()
+            });
+            record[..7].iter().for_each(|byte| bits.extend(code(0x30 + u32::from(*byte), 8)));
+            // Three bytes less one that stands there, at one of two distances, and the end.
+            bits.extend(code(1, 7));
+            bits.extend(code(if distance == 1 { 0 } else { 9 }, 5));
+            bits.extend(vec![true; if distance == 1 { 0 } else { 3 }]);
+            bits.extend(code(0, 7));
+            let bytes =
+                bits.chunks(8).map(|b| b.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit)));
+            let tail = &whole[whole.len() - 8..];
+            [&whole[..10], &bytes.collect::<Vec<_>>(), tail].concat()
+        };
+        assert_eq!(check(&packed_in(Compression::Gzip, 1, &deflated(1)), LIMIT), Ok(()));
+        let before = check(&packed_in(Compression::Gzip, 1, &deflated(32)), LIMIT);
+        assert_eq!(before, Err(BatchError::Decompress(Compression::Gzip)));
     }
 }

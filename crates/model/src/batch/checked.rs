@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use super::check::check_records_at_once;
 use super::inline::{decompressed, least, recompressed};
 use super::{
     BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
@@ -185,10 +184,10 @@ impl LongCheck {
         let codec = self.header.compression()?;
         if codec == Compression::None {
             budget.spend(least);
-            return Ok(Some(check_records_at_once(&self.batch, WALK_LIMIT)?));
+            return Ok(Some(check_records(&self.batch, WALK_LIMIT, &mut || {})?));
         }
         let limit = budget.limit();
-        match check_records_at_once(&self.batch, limit) {
+        match check_records(&self.batch, limit, &mut || {}) {
             Ok(found) => {
                 budget.spend(decompressed(codec, &self.batch, found.bytes));
                 Ok(Some(found))
@@ -206,7 +205,10 @@ impl LongCheck {
         found: &RecordSummary,
         budget: &mut InlineBudget,
     ) -> Result<BatchCheck, BatchRefusal> {
-        self.rules.check_time(found, self.now_ms)?;
+        if let Err(refusal) = self.rules.check_time(found, self.now_ms) {
+            budget.spend(decompressed(self.header.compression()?, &self.batch, found.bytes));
+            return Err(refusal.naming(&self.batch, found.bytes as usize, &mut || {}));
+        }
         let Some((codec, level)) = self.wanted_codec() else {
             return self.settle(found).map(BatchCheck::Done);
         };
@@ -277,7 +279,8 @@ impl LongCheck {
     /// Why the batch is not taken; [`BatchRefusal::exceeds`] tells whether a higher limit may do.
     pub fn run(&self, limit: usize, pause: &mut dyn FnMut()) -> Result<CheckedBatch, BatchRefusal> {
         let found = check_records(&self.batch, limit, pause).map_err(|error| self.refusal(error, limit))?;
-        self.rules.check_time(&found, self.now_ms)?;
+        let timed = self.rules.check_time(&found, self.now_ms);
+        timed.map_err(|refusal| refusal.naming(&self.batch, limit, pause))?;
         match self.wanted_codec() {
             Some(_) => self.recompress(&found, limit, pause),
             None => self.settle(&found),
@@ -421,6 +424,30 @@ mod tests {
     }
 
     #[test]
+    fn lz4_blocks_that_refer_to_each_other_are_refused_whatever_becomes_of_them() {
+        let plain = builder(Compression::None).build();
+        let info = lz4_flex::frame::FrameInfo::new().block_mode(lz4_flex::frame::BlockMode::Linked);
+        let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, plain[..HEADER_LEN].to_vec());
+        std::io::Write::write_all(&mut encoder, &plain[HEADER_LEN..]).unwrap();
+        let mut bytes = encoder.finish().unwrap();
+        let mut header = BatchHeader::parse(&plain).unwrap();
+        header.attributes |= Compression::Lz4 as i16;
+        header.length = (bytes.len() - 12) as i32;
+        rewrite_header(&mut bytes, &mut header).unwrap();
+        let bytes = Bytes::from(bytes);
+        let refused = BatchRefusal::from(BatchError::Decompress(Compression::Lz4));
+        for compression in [None, Some(Compression::None), Some(Compression::Lz4), Some(Compression::Gzip)] {
+            for timestamp_type in [TimestampType::CreateTime, TimestampType::LogAppendTime] {
+                let config = TopicConfig { compression, timestamp_type, ..TopicConfig::default() };
+                let begin = |mut budget| BatchCheck::begin(bytes.clone(), rules(&config), NOW, &mut budget);
+                assert_eq!(begin(InlineBudget::default()).err().as_ref(), Some(&refused), "{config:?}");
+                let Ok(BatchCheck::Long(long)) = begin(InlineBudget(0)) else { panic!("it is for workers") };
+                assert_eq!(long.run(long.limit(), &mut || {}).err().as_ref(), Some(&refused), "{config:?}");
+            }
+        }
+    }
+
+    #[test]
     fn to_be_given_another_codec_takes_of_the_budget_too() {
         for codec in Compression::ALL.into_iter().skip(1) {
             let config = TopicConfig { compression: Some(codec), ..TopicConfig::default() };
@@ -429,6 +456,27 @@ mod tests {
                 .filter(|_| matches!(begin(&bytes, &config, &mut budget), BatchCheck::Done(_)))
                 .count();
             assert!((20..=64).contains(&at_once), "{codec}: {at_once}");
+        }
+    }
+
+    #[test]
+    fn records_whose_times_are_out_of_bounds_are_named() {
+        let config = TopicConfig { timestamp_after_max_ms: 1000, ..TopicConfig::default() };
+        let late = |index: u32| index == 3 || (10..14).contains(&index) || (index > 100 && index % 2 == 1);
+        for codec in Compression::ALL {
+            let mut builder = BatchBuilder::new(codec);
+            (0..200).for_each(|i| builder.push(NOW + i64::from(late(i)) * 1001, None, Some(b"v"), &[]));
+            let bytes = builder.build();
+            let begin = |mut budget| BatchCheck::begin(bytes.clone(), rules(&config), NOW, &mut budget);
+            let Ok(BatchCheck::Long(long)) = begin(InlineBudget(0)) else { panic!("it is for workers") };
+            let at_once = begin(InlineBudget::default()).err();
+            for refusal in [at_once, long.run(long.limit(), &mut || {}).err()] {
+                let Some(BatchRefusal::Time { records, .. }) = refusal else {
+                    panic!("{codec}: {refusal:?}")
+                };
+                assert_eq!(records[..3], [3..4, 10..14, 101..102], "{codec}");
+                assert_eq!(records.len(), 16, "{codec}: no more than are told of");
+            }
         }
     }
 

@@ -27,6 +27,12 @@ const LARGEST_BLOCK: usize = 4 << 20;
 const GROWTH: usize = 255;
 /// What a byte of a block is first taken to stand for, and then for so many times more.
 const FIRST_GROWTH: usize = 8;
+/// A compressed block ends with so many bytes as they are, and its last reference to what has come begins so many before its end.
+/// What decodes without looking at each byte's room relies on it and refuses other blocks.
+const LAST_LITERALS: usize = 5;
+const LAST_MATCH: usize = 12;
+/// A reference is no shorter.
+const LEAST_MATCH: usize = 4;
 /// A thread keeps a buffer of up to so many bytes: honest batches of some tens of kilobytes.
 const KEPT: usize = 256 << 10;
 
@@ -82,9 +88,11 @@ impl Frame {
     }
 }
 
-/// Reads what the first frame of its input holds; as for the clients that read such batches, what is behind it does not count.
+/// Reads what the first frame of its input holds. What is behind it does not count.
 pub(super) struct Lz4Reader<'a> {
     input: &'a [u8],
+    /// Whether it takes only what every client reads.
+    strict: bool,
     frame: Option<Frame>,
     ended: bool,
     content: XxHash32,
@@ -99,6 +107,7 @@ impl<'a> Lz4Reader<'a> {
     pub fn new(input: &'a [u8]) -> Self {
         Self {
             input,
+            strict: false,
             frame: None,
             // Nothing at all holds nothing, as in every codec.
             ended: input.is_empty(),
@@ -110,22 +119,39 @@ impl<'a> Lz4Reader<'a> {
         }
     }
 
+    /// Takes only what every client reads: one frame and nothing behind it, whose blocks do not refer to each other and end as the format
+    /// has them end.
+    pub fn strict(input: &'a [u8]) -> Self {
+        let mut reader = Self::new(input);
+        reader.strict = true;
+        reader
+    }
+
     /// Has more come, unless the frame ends; none if it makes no sense.
     fn more(&mut self) -> Option<()> {
         let frame = match self.frame {
             Some(frame) => frame,
             None => *self.frame.insert(Frame::take(&mut self.input)?),
         };
+        // Kafka's own client reads none, and stops there for good.
+        if self.strict && frame.linked {
+            return None;
+        }
         let word = u32::from_le_bytes(take(&mut self.input)?);
         let len = (word & !STORED) as usize;
         if len == 0 {
             self.ended = true;
-            return self.check_content(&frame);
+            self.check_content(&frame)?;
+            // A stored block of nothing ends the frame for some clients and not for others.
+            return (!self.strict || (word == 0 && self.input.is_empty())).then_some(());
         }
         if len > frame.largest_block {
             return None;
         }
         let block = self.input.split_off(..len)?;
+        if self.strict && word & STORED == 0 && !ends_well(block, frame.largest_block) {
+            return None;
+        }
         if frame.block_checksums && take(&mut self.input)? != XxHash32::oneshot(0, block).to_le_bytes() {
             return None;
         }
@@ -228,6 +254,49 @@ fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
+/// Whether a compressed block, of which at most `room` bytes may come, ends as every decoder wants it; what is wrong with it otherwise is
+/// for the decoder to find.
+fn ends_well(mut block: &[u8], room: usize) -> bool {
+    let mut made = 0_usize;
+    while let Some(token) = block.split_off_first() {
+        let Some(literals) = length(token >> 4, &mut block) else { return false };
+        made += literals;
+        let Some(behind) = block.len().checked_sub(literals) else { return false };
+        if behind == 0 {
+            return made <= room;
+        }
+        // An offset, a token and the last literals.
+        if behind < 2 + 1 + LAST_LITERALS || made + LAST_MATCH > room {
+            return false;
+        }
+        block = &block[literals..];
+        if take::<2>(&mut block) == Some([0, 0]) {
+            return false;
+        }
+        let Some(matched) = length(token & 15, &mut block) else { return false };
+        made += LEAST_MATCH + matched;
+        if made + LAST_LITERALS > room {
+            return false;
+        }
+    }
+    false
+}
+
+/// A length whose first part is half of a token.
+fn length(part: u8, block: &mut &[u8]) -> Option<usize> {
+    let mut length = usize::from(part);
+    if part == 15 {
+        loop {
+            let more = *block.split_off_first()?;
+            length += usize::from(more);
+            if more < u8::MAX {
+                break;
+            }
+        }
+    }
+    Some(length)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -319,6 +388,76 @@ mod tests {
         let mut encoder = FrameEncoder::with_frame_info(other, Vec::new());
         encoder.write_all(b"abc").unwrap();
         assert!(encoder.finish().is_err() || unpacked(&sized[..sized.len() - 1]).is_err());
+    }
+
+    fn strictly(frame: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Lz4Reader::strict(frame).read_to_end(&mut out).map(|_| out)
+    }
+
+    /// A frame of these blocks, by their words and bytes, that are independent and up to 64 KiB.
+    fn framed(blocks: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut frame = packed(FrameInfo::new().block_size(BlockSize::Max64KB), b"", 1)[..7].to_vec();
+        for (stored, block) in blocks {
+            frame.extend_from_slice(&(stored | block.len() as u32).to_le_bytes());
+            frame.extend_from_slice(block);
+        }
+        frame.extend_from_slice(&[0; 4]);
+        frame
+    }
+
+    #[test]
+    fn strictly_one_frame_of_independent_blocks_is_taken_and_nothing_behind_it() {
+        let content = content(200_000);
+        for info in infos() {
+            let linked = info.block_mode == BlockMode::Linked;
+            for piece in [700, 200_000] {
+                let frame = packed(info.clone(), &content, piece);
+                assert_eq!(strictly(&frame).ok().as_ref(), (!linked).then_some(&content), "{info:?}");
+                assert_eq!(unpacked(&[&frame[..], &frame].concat()).unwrap(), content);
+                assert!(strictly(&[&frame[..], &frame].concat()).is_err());
+                assert!(strictly(&[&frame[..], b"x"].concat()).is_err());
+            }
+        }
+        assert!(strictly(b"").unwrap().is_empty());
+        assert_eq!(strictly(&framed(&[(STORED, b"abc")])).unwrap(), b"abc");
+        assert!(unpacked(&framed(&[(STORED, b"abc"), (STORED, b"")])).is_ok());
+        assert!(strictly(&framed(&[(STORED, b"abc"), (STORED, b"")])).is_err());
+    }
+
+    #[test]
+    fn strictly_a_block_ends_with_literals_as_other_decoders_want_it() {
+        // Twelve literals, a reference of four, and so many literals.
+        let block = |last: u8| {
+            let mut block = vec![12 << 4];
+            block.extend_from_slice(b"abcdefghijkl");
+            block.extend_from_slice(&[12, 0, last << 4]);
+            block.extend((0..last).map(|i| b'0' + i));
+            block
+        };
+        for last in 0..8 {
+            let frame = framed(&[(0, &block(last))]);
+            assert_eq!(unpacked(&frame).unwrap().len(), 16 + usize::from(last), "{last}");
+            assert_eq!(strictly(&frame).is_ok(), last >= 5, "{last}");
+        }
+        // One that fills the frame's blocks, with so many literals behind a reference.
+        let full = |last: usize| {
+            let mut block = vec![0x1f, b'a', 1, 0];
+            let mut matched = (64 << 10) - 1 - last - LEAST_MATCH - 15;
+            while matched >= 255 {
+                block.push(255);
+                matched -= 255;
+            }
+            block.extend_from_slice(&[matched as u8, (last as u8) << 4]);
+            block.extend(vec![b'z'; last]);
+            framed(&[(0, &block)])
+        };
+        for last in [5, 6, 12] {
+            assert_eq!(strictly(&full(last)).unwrap().len(), 64 << 10, "{last}");
+        }
+        let mut zero = block(6);
+        zero[13] = 0;
+        assert!(strictly(&framed(&[(0, &zero)])).is_err());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What a topic takes, and why a batch is not taken.
 
+use std::ops::{Range, RangeInclusive};
+
+use super::check::records_outside;
 use super::{BatchError, BatchHeader, Compression, RecordSummary};
 use crate::{Offset, TimestampType, TopicConfig, TopicId};
 
@@ -52,6 +55,9 @@ pub enum BatchRefusal {
         from: i64,
         /// The largest.
         to: i64,
+        /// The places in the batch of those whose times they are, as runs; of the first runs alone if they are many, and of none in a
+        /// batch that was built here.
+        records: Vec<Range<u32>>,
     },
     /// It says that a broker has stamped it.
     #[error("only brokers mark batches as stamped by them")]
@@ -65,6 +71,14 @@ impl BatchRefusal {
     /// Whether the batch's bytes are damaged or make no sense.
     pub fn is_malformed(&self) -> bool {
         matches!(self, Self::Empty | Self::SeveralBatches | Self::Malformed(_) | Self::Control)
+    }
+
+    /// Names the records of this batch, good but for their times, that it is for.
+    pub(super) fn naming(mut self, batch: &[u8], limit: usize, pause: &mut dyn FnMut()) -> Self {
+        if let Self::Time { from, to, records, .. } = &mut self {
+            *records = records_outside(batch, limit, *from..=*to, pause);
+        }
+        self
     }
 
     /// Whether it is for the limit alone that was given to [`LongCheck::run`](super::LongCheck::run).
@@ -169,14 +183,17 @@ impl BatchRules {
         }
         let from = now_ms.saturating_sub(self.before_max_ms);
         let to = now_ms.saturating_add(self.after_max_ms);
-        // A record without a time carries -1; other negative times are times.
-        let outside = |time: i64| time != -1 && !(from..=to).contains(&time);
-        if outside(found.oldest) || outside(found.newest) {
+        if is_outside(&(from..=to), found.oldest) || is_outside(&(from..=to), found.newest) {
             let &RecordSummary { oldest, newest, .. } = found;
-            return Err(BatchRefusal::Time { oldest, newest, from, to });
+            return Err(BatchRefusal::Time { oldest, newest, from, to, records: Vec::new() });
         }
         Ok(())
     }
+}
+
+/// A record without a time carries -1; other negative times are times.
+pub(super) fn is_outside(bounds: &RangeInclusive<i64>, time: i64) -> bool {
+    time != -1 && !bounds.contains(&time)
 }
 
 impl BatchHeader {

@@ -140,8 +140,51 @@ async fn the_topics_limits_hold() {
     };
     let ahead = raw.produce("plain", 0, at(now_ms() + 2 * 3_600_000)).await;
     assert_code(ahead.error_code, ErrorCode::InvalidTimestamp);
+    let named: Vec<_> = ahead.record_errors.iter().map(|record| record.batch_index).collect();
+    assert_eq!(named, [0]);
     let taken = raw.produce("plain", 0, at(5)).await;
     assert_eq!((taken.error_code, taken.log_append_time_ms), (0, -1));
+}
+
+#[tokio::test]
+async fn records_whose_times_are_refused_are_named_and_no_more_than_an_answer_has_room_for() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 3).await;
+    let ahead = now_ms() + 2 * 3_600_000;
+    let of = |times: &mut dyn Iterator<Item = i64>| {
+        let mut builder = BatchBuilder::new(Compression::Gzip);
+        times.for_each(|time| builder.push(time, None, None, &[]));
+        builder.build()
+    };
+    let some = of(&mut [5, ahead, 5, ahead, ahead].into_iter());
+    let many = of(&mut std::iter::repeat_n(ahead, 9_000));
+    for version in [7, 8, 12] {
+        let mut request = produce_request(-1, "t", 0, some.clone());
+        let data = |index| PartitionProduceData { index, records: Some(many.clone()) };
+        request.topic_data[0].partition_data.extend([data(1), data(2)]);
+        let response = raw.call(version, &request).await;
+        let partitions = &response.responses[0].partition_responses;
+        for partition in partitions {
+            assert_code(partition.error_code, ErrorCode::InvalidTimestamp);
+        }
+        let named = |at: usize| partitions[at].record_errors.iter().map(|record| record.batch_index);
+        let expected: &[i32] = if version < 8 { &[] } else { &[1, 3, 4] };
+        assert_eq!(named(0).collect::<Vec<_>>(), expected);
+        assert_eq!(named(1).len() + named(2).len(), if version < 8 { 0 } else { 10_000 - 3 });
+    }
+}
+
+#[tokio::test]
+async fn who_has_an_id_says_its_epoch_and_the_other_way_round() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    for (producer_id, producer_epoch) in [(5, -1), (-1, 0)] {
+        let request = InitProducerIdRequest { producer_id, producer_epoch, ..Default::default() };
+        assert_code(raw.ask(&request).await.error_code, ErrorCode::InvalidRequest);
+    }
+    let known = InitProducerIdRequest { producer_id: 5, producer_epoch: 0, ..Default::default() };
+    assert_eq!(raw.ask(&known).await.error_code, 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What a produced batch must be beside what the log asks of every batch, and Kafka's codes for what is refused.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use sabir_broker::{AppendRefusal, AppendTarget};
 use sabir_model::batch::{BatchCheck, BatchError, BatchHeader, BatchRefusal, Compression, InlineBudget};
@@ -16,11 +18,13 @@ pub(super) struct Refusal {
     pub code: ErrorCode,
     pub message: String,
     pub malformed: bool,
+    /// The places in the batch of the records that it is for, as runs, if it is not for all.
+    pub records: Vec<Range<u32>>,
 }
 
 impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), malformed: false }
+        Self { code, message: message.into(), malformed: false, records: Vec::new() }
     }
 }
 
@@ -67,7 +71,9 @@ impl From<BatchRefusal> for Refusal {
             BatchRefusal::Time { .. } => " (message.timestamp.before.max.ms, message.timestamp.after.max.ms)",
             _ => "",
         };
-        Self { code, message: format!("{refusal}{setting}"), malformed: refusal.is_malformed() }
+        let (message, malformed) = (format!("{refusal}{setting}"), refusal.is_malformed());
+        let records = if let BatchRefusal::Time { records, .. } = refusal { records } else { Vec::new() };
+        Self { code, message, malformed, records }
     }
 }
 

@@ -20,8 +20,8 @@ use super::{Call, Client, Reply, decode, decode_with, patience};
 use crate::server::map::append_error_code;
 use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::wire::{ErrorCode, Reader, Str, WireError};
 
@@ -154,6 +154,8 @@ struct Answer {
     call: Call,
     acks: i16,
     response: ProduceResponse,
+    /// How many records it names.
+    named: usize,
 }
 
 /// Where a batch goes, and the places of its topic and partition in the response.
@@ -214,7 +216,7 @@ impl Answer {
         for (Place { target, at: (topic, partition) }, refusal) in refused {
             let response = &mut self.response.responses[topic].partition_responses[partition];
             complain(client, &target.topic().name, response.index, &refusal);
-            refuse(response, refusal);
+            refuse(response, refusal, &mut self.named);
         }
     }
 
@@ -227,7 +229,10 @@ impl Answer {
                     place.log_append_time_ms = appended.append_time_ms;
                     place.log_start_offset = appended.log_start.0;
                 }
-                Err(error) => refuse(place, Refusal::new(append_error_code(error), error.to_string())),
+                Err(error) => {
+                    let refusal = Refusal::new(append_error_code(error), error.to_string());
+                    refuse(place, refusal, &mut self.named);
+                }
             }
         }
     }
@@ -247,7 +252,16 @@ impl Answer {
     }
 }
 
-fn refuse(place: &mut PartitionProduceResponse, refusal: Refusal) {
+/// The most records that a response names as those that batches are refused for: a batch of a few bytes may hold any number.
+const MOST_NAMED: usize = 10_000;
+
+/// Answers with why; `named` counts the records that the response names.
+fn refuse(place: &mut PartitionProduceResponse, refusal: Refusal, named: &mut usize) {
+    let records = refusal.records.into_iter().flatten().take(MOST_NAMED - *named);
+    // Clients show the batch's message for a record that has none.
+    let record_error = |index| BatchIndexAndErrorMessage { batch_index: index as i32, ..Default::default() };
+    place.record_errors = records.map(record_error).collect();
+    *named += place.record_errors.len();
     place.error_code = refusal.code.code();
     place.base_offset = -1;
     place.error_message = Some(Str::from(refusal.message));
@@ -272,7 +286,7 @@ fn begin_elsewhere(client: &Arc<Client>, request: Request) -> Producing {
     let (client, workers) = (client.clone(), client.kafka.workers.clone());
     let begin = async move { begin_with(&client, &request, decode(&request)?).map(Box::new) };
     let beginning = async move { workers.handle(bytes, Box::pin(begin)).await };
-    let answer = Answer { call, acks: -1, response: ProduceResponse::default() };
+    let answer = Answer { call, acks: -1, response: ProduceResponse::default(), named: 0 };
     let (stage, portions) = (Stage::Beginning(Box::pin(beginning)), VecDeque::new());
     Producing { stage, portions, answer, until: None, _memory: None }
 }
@@ -288,12 +302,13 @@ fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Resul
         inline: InlineBudget::default(),
         begun: Vec::new(),
         places: Vec::new(),
+        named: 0,
     };
     let topics = body.topic_data.into_iter().enumerate();
     let responses = topics.map(|(at, topic)| beginning.topic(at, topic, refused.as_ref())).collect();
-    let Beginning { begun, places, .. } = beginning;
+    let Beginning { begun, places, named, .. } = beginning;
     let response = ProduceResponse { responses, ..Default::default() };
-    let answer = Answer { call, acks: body.acks, response };
+    let answer = Answer { call, acks: body.acks, response, named };
     // A producer that wants no answer cannot be told that it takes long.
     let until = (body.acks != 0).then(|| Instant::now() + patience(body.timeout_ms));
     let (stage, portions) = (Stage::Appended, VecDeque::new());
@@ -376,6 +391,8 @@ struct Beginning<'a> {
     inline: InlineBudget,
     begun: Vec<BatchCheck>,
     places: Vec<Place>,
+    /// Records that the response names so far.
+    named: usize,
 }
 
 impl Beginning<'_> {
@@ -397,7 +414,7 @@ impl Beginning<'_> {
                     }
                     Err(refusal) => {
                         complain(self.client, &data.name, place.index, &refusal);
-                        refuse(&mut place, refusal);
+                        refuse(&mut place, refusal, &mut self.named);
                     }
                 }
                 place

@@ -15,6 +15,8 @@ pub(super) async fn init_producer_id(client: Arc<Client>, request: Request) -> R
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {
+        // An id has an epoch, and an epoch an id.
+        None if (body.producer_id == -1) != (body.producer_epoch == -1) => Err(ErrorCode::InvalidRequest),
         None => {
             let allocating = client.kafka.broker.allocate_producer_id(&client.caller);
             within(commit_by(), allocating).await.map_err(producer_id_error_code)
