@@ -376,7 +376,8 @@ const SETTINGS: &[Setting] = &[
         TopicField::RetentionBytes,
         |config| config.retention_bytes.unwrap_or(-1).to_string(),
         |config, value| {
-            config.retention_bytes = bound(value)?;
+            // Kafka takes any negative number for none.
+            config.retention_bytes = Some(number(value, i64::MIN, i64::MAX)?).filter(|bytes| *bytes >= 0);
             Ok(())
         },
         "How many bytes a partition keeps at least; -1 without a bound.",

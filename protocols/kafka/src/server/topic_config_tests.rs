@@ -85,6 +85,14 @@ fn durability_that_follows_the_broker_is_shown_as_the_brokers() {
 }
 
 #[test]
+fn any_negative_number_of_bytes_is_no_bound_to_what_is_kept() {
+    for value in ["-1", "-2", "-9223372036854775808"] {
+        assert_eq!(set_on_default("retention.bytes", value).expect("it is taken").retention_bytes, None);
+    }
+    assert!(set_on_default("retention.ms", "-2").is_err());
+}
+
+#[test]
 fn what_follows_the_broker_shows_the_brokers_value() {
     let node = TopicConfig { retention_ms: Some(5), ..TopicConfig::default() };
     let retention = shown(&node, &node).find(|shown| shown.name == "retention.ms").expect("it is there");

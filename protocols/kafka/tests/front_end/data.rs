@@ -97,6 +97,18 @@ async fn offsets_are_found_by_time_and_by_name() {
 }
 
 #[tokio::test]
+async fn what_a_version_does_not_know_is_refused_of_what_is_not_there_too() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    for timestamp in [-3, -4, -99] {
+        let partitions = vec![ListOffsetsPartition { timestamp, ..Default::default() }];
+        let topics = vec![ListOffsetsTopic { name: "nowhere".into(), partitions }];
+        let response = raw.call(6, &ListOffsetsRequest { topics, ..Default::default() }).await;
+        assert_code(response.topics[0].partitions[0].error_code, ErrorCode::UnsupportedVersion);
+    }
+}
+
+#[tokio::test]
 async fn a_partition_named_twice_is_answered_once_and_its_topic_too() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;

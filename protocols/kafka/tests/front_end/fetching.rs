@@ -76,6 +76,19 @@ async fn a_fetch_that_knows_no_leader_epoch_is_served() {
 }
 
 #[tokio::test]
+async fn who_read_in_an_epoch_that_is_yet_to_come_is_told_at_once_that_its_offset_is_none() {
+    let rig = Rig::start();
+    let mut raw = rig.raw().await;
+    raw.topic("t", 2).await;
+    raw.put("t", 1, &["a"]).await;
+    for index in 0..2 {
+        let mut request = fetch(vec![FetchPartition { last_fetched_epoch: 500, ..partition(index, 0) }]);
+        request.max_wait_ms = 600_000;
+        assert_code(only(&raw.call(12, &request).await).error_code, ErrorCode::OffsetOutOfRange);
+    }
+}
+
+#[tokio::test]
 async fn offsets_outside_are_refused() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
@@ -439,6 +452,38 @@ async fn names_of_deleted_topics_do_not_end_a_wait_and_are_read_once_they_are_ba
     raw.topic("a", 1).await;
     raw.put("a", 0, &["x"]).await;
     assert_eq!(errors_at_once(&mut raw, 12, &of_topics((id, 2), &[])).await, vec![0]);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_ends_the_wait_of_a_fetch_that_waits_already_and_no_other() {
+    let rig = Rig::start();
+    let (mut reader, mut writer) = (rig.raw().await, rig.raw().await);
+    let b = writer.topic("b", 1).await;
+    let gone = ErrorCode::UnknownTopicOrPartition.code();
+    for version in [8, 12, 16] {
+        for in_session in [false, true] {
+            let a = writer.topic("a", 2).await;
+            let ids = |id| if version < 13 { [0; 16] } else { id };
+            let all = of_topics((0, if in_session { 0 } else { -1 }), &[("a", ids(a)), ("b", ids(b))]);
+            let mut request = all.clone();
+            if in_session {
+                let begin = FetchRequest { max_wait_ms: 0, ..all };
+                request = of_topics((reader.call(version, &begin).await.session_id, 1), &[]);
+            }
+            request.max_wait_ms = 600_000;
+            let correlation = reader.send(version, &request).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            delete(&mut writer, "a").await;
+            let response = reader.receive::<FetchRequest>(version, correlation).await;
+            let told = response.responses.iter().flat_map(|topic| &topic.partitions);
+            let told: Vec<_> = told.map(|partition| partition.error_code).collect();
+            assert_eq!(told, if in_session { vec![gone] } else { vec![gone, 0] }, "version {version}");
+            let next = if in_session { 2 } else { -1 };
+            let mut again = FetchRequest { session_epoch: next, ..request };
+            again.max_wait_ms = WAIT.as_millis() as i32;
+            errors_in_time(&mut reader, version, &again).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use sabir_kafka::wire::messages::sync_group::{
 use sabir_kafka::wire::{ErrorCode, Str};
 use sabir_model::{GroupError, ShardFailure};
 
-use crate::rig::{Raw, Rig, assert_code};
+use crate::rig::{Raw, Rig, Setup, assert_code};
 
 /// A consumer's subscription to `t`.
 const SUBSCRIPTION: &[u8] = b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff\0\0\0\0";
@@ -233,6 +233,32 @@ async fn all_offsets_of_a_group_are_listed() {
     assert_eq!((response.groups[0].topics.len(), response.groups[1].topics.len()), (1, 0));
     let partition = &response.groups[0].topics[0].partitions[1];
     assert_eq!((partition.committed_leader_epoch, partition.metadata.as_deref()), (1, Some("note")));
+}
+
+#[tokio::test]
+async fn a_partition_that_a_commit_names_often_counts_once() {
+    let options = |options: &mut sabir_broker::BrokerOptions| options.groups.max_offset_bytes = 40_000;
+    let rig = Rig::with(Setup { options, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("t", 1).await;
+    let position = |committed_offset| OffsetCommitRequestPartition { committed_offset, ..Default::default() };
+    let topic = OffsetCommitRequestTopic {
+        name: "t".into(),
+        partitions: (0..10_000).map(position).collect(),
+        ..Default::default()
+    };
+    let commit = OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let response = raw.call(9, &commit).await;
+    assert_eq!(response.topics[0].partitions.len(), 10_000);
+    assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == 0));
+    let topics = Some(vec![OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] }]);
+    let request = OffsetFetchRequest { group_id: "g".into(), topics, ..Default::default() };
+    assert_eq!(raw.call(5, &request).await.topics[0].partitions[0].committed_offset, 9_999);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use sabir_kafka::wire::messages::consumer_group_heartbeat::ConsumerGroupHeartbea
 use sabir_kafka::wire::messages::create_acls::{AclCreation, CreateAclsRequest};
 use sabir_kafka::wire::messages::delete_acls::{DeleteAclsFilter, DeleteAclsRequest};
 use sabir_kafka::wire::messages::describe_acls::DescribeAclsRequest;
-use sabir_kafka::wire::messages::describe_client_quotas::DescribeClientQuotasRequest;
+use sabir_kafka::wire::messages::describe_client_quotas::{DescribeClientQuotasRequest, QuotaComponent};
 use sabir_kafka::wire::messages::describe_transactions::DescribeTransactionsRequest;
 use sabir_kafka::wire::messages::describe_user_scram_credentials::{
     DescribeUserScramCredentialsRequest, ScramUser,
@@ -114,6 +114,20 @@ async fn there_are_no_users_and_no_quotas_and_none_are_made() {
     assert_eq!(told, expected.map(|(name, error)| (name, error.code())));
     let quotas = raw.ask(&DescribeClientQuotasRequest::default()).await;
     assert_eq!((quotas.error_code, quotas.entries), (0, Some(vec![])));
+    for (kinds, expected) in [
+        (&["user", "client-id"][..], ErrorCode::None),
+        (&["ip"], ErrorCode::None),
+        (&["zzz"], ErrorCode::UnsupportedVersion),
+        (&["user", "user"], ErrorCode::InvalidRequest),
+        (&["user", "ip"], ErrorCode::InvalidRequest),
+        (&[""], ErrorCode::InvalidRequest),
+    ] {
+        let component =
+            |kind: &&str| QuotaComponent { entity_type: (*kind).into(), match_type: 2, matched: None };
+        let components = kinds.iter().map(component).collect();
+        let quotas = raw.ask(&DescribeClientQuotasRequest { components, strict: true }).await;
+        assert_code(quotas.error_code, expected);
+    }
 
     let unsupported = ErrorCode::UnsupportedVersion;
     let request = AlterUserScramCredentialsRequest {

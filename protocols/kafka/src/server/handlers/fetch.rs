@@ -145,13 +145,15 @@ async fn wait(client: &Client, plan: &Plan, bounds: &Bounds, is_held: bool) -> G
             return first;
         }
     };
-    let (mut there, mut missing) = (first.bytes, first.missing(bounds));
+    let (mut there, mut absent, mut missing) = (first.bytes, first.absent, first.missing(bounds));
     drop(first);
     loop {
         // Registered before the read, so that nothing between the two is missed.
         let watch = client.kafka.broker.watch(&partitions(client, plan), missing.max(1));
         let gathered = gather(client, memory, plan, bounds).await;
-        if gathered.is_enough(bounds) || (gathered.has_failed() && !failed) {
+        // What is deleted while it waits ends the wait, and not that of the next fetch, which finds it gone.
+        let is_deleted = std::mem::replace(&mut absent, gathered.absent) < gathered.absent;
+        if gathered.is_enough(bounds) || ((gathered.has_failed() || is_deleted) && !failed) {
             return gathered;
         }
         missing = gathered.missing(bounds);
@@ -176,8 +178,8 @@ struct Gathered {
     memory: Option<Grant>,
     /// Whether a partition has something to say that does not wait.
     urgent: bool,
-    /// Whether there is a partition from which records may come.
-    any_read: bool,
+    /// Partitions that are not there.
+    absent: usize,
     /// What topics give.
     given: Vec<(Arc<Topic>, usize)>,
 }
@@ -189,7 +191,7 @@ impl Gathered {
 
     /// Whether it is answered before its time because of errors. A topic that is not there does not end the wait for others.
     fn has_failed(&self) -> bool {
-        self.urgent || !self.any_read
+        self.urgent || self.absent == self.answers.len()
     }
 
     /// Counts what one of a topic's partitions gives.
@@ -217,8 +219,8 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
     let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
-    let (urgent, any_read, given) = Default::default();
-    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, any_read, given };
+    let (urgent, absent, given) = Default::default();
+    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, absent, given };
     let (mut topics, mut began) = (Lookup::new(client), Instant::now());
     // What is given, and what there was no room for.
     let mut used = 0_usize;
@@ -257,9 +259,9 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
         if let Ok((topic, ..)) = &found {
             gathered.gives(topic, bytes);
         }
-        let waits = is_absent(answer.error_code);
-        gathered.urgent |= (answer.error_code != 0 && !waits) || answer.diverging_epoch.epoch >= 0;
-        gathered.any_read |= !waits;
+        let is_absent = is_absent(answer.error_code);
+        gathered.urgent |= (answer.error_code != 0 && !is_absent) || answer.diverging_epoch.epoch >= 0;
+        gathered.absent += usize::from(is_absent);
         gathered.bytes += bytes;
         used = used.saturating_add(bytes.max(lost));
         gathered.answers.push((at, answer));
@@ -359,6 +361,9 @@ fn check(
     if wanted.last_fetched_epoch >= 0 {
         let end = client.kafka.broker.end_of_epoch(target, LeaderEpoch(wanted.last_fetched_epoch));
         let end = end.map_err(read_error_code)?;
+        if end.epoch == LeaderEpoch::UNKNOWN {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
         if end.epoch.0 < wanted.last_fetched_epoch || end.end_offset.0 < wanted.fetch_offset {
             return Ok(Found::Diverged(EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 }));
         }

@@ -91,10 +91,11 @@ async fn find(
     wanted: &ListOffsetsPartition,
     version: i16,
 ) -> Result<FoundOffset, ErrorCode> {
+    let spec = meaning(wanted.timestamp, version)?;
     let topic = client.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     check_epoch(client, partition, wanted.current_leader_epoch)?;
-    match meaning(wanted.timestamp, version)? {
+    match spec {
         // No record was tiered, and none is to be.
         None => Ok(FoundOffset { offset: Offset(-1), timestamp: -1, leader_epoch: LeaderEpoch::UNKNOWN }),
         Some(spec) => look_up(client, client.read_target(&topic, wanted.partition_index)?, spec).await,

@@ -1,6 +1,6 @@
 //! How far groups have read: OffsetCommit, OffsetFetch, OffsetDelete.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
@@ -60,7 +60,9 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
     let body: OffsetCommitRequest = decode(&request)?;
     drop(request);
     let catalog = client.kafka.broker.catalog();
+    // Of a partition that is named more than once the last position counts, and counts once.
     let mut commits = Vec::new();
+    let mut numbers = HashMap::new();
     // What the answers to the commits are for, by places in the response.
     let mut places = Vec::new();
     let mut topics = Vec::with_capacity(body.topics.len());
@@ -73,8 +75,12 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
             let error_code = commit.as_ref().map_or_else(|e| e.code(), |_| 0);
             partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
             if let Ok(commit) = commit {
-                commits.push(commit);
-                places.push((at, i));
+                let number = *numbers.entry((commit.topic, commit.partition)).or_insert(commits.len());
+                match commits.get_mut(number) {
+                    Some(earlier) => *earlier = commit,
+                    None => commits.push(commit),
+                }
+                places.push((at, i, number));
             }
         }
         let (name, topic_id) = (topic.name.clone(), topic.topic_id);
@@ -85,12 +91,13 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
         member: body.member_id.as_str().into(),
         instance: body.group_instance_id.as_deref().map(Into::into),
     };
+    drop(numbers);
     let count = commits.len();
     let committing = client.groups().commit(&body.group_id, fence, commits);
     let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
     let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ShardFailure::Timeout.into()); count]);
-    for ((at, i), outcome) in places.into_iter().zip(outcomes) {
-        if let Err(kind) = outcome {
+    for (at, i, number) in places {
+        if let Some(Err(kind)) = outcomes.get(number).copied() {
             topics[at].partitions[i].error_code = commit_error(kind, call.version).code();
         }
     }

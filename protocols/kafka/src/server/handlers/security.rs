@@ -79,11 +79,37 @@ pub(super) fn delete_acls(client: &Client, request: &Request) -> Result<Reply, B
     Ok(call.reply(&DeleteAclsResponse { filter_results, ..Default::default() }, error))
 }
 
+/// What Kafka has quotas for.
+const QUOTA_ENTITIES: [&str; 3] = ["user", "client-id", "ip"];
+
+/// There are none; what cannot be asked for is refused.
 pub(super) fn describe_client_quotas(request: &Request) -> Result<Reply, BadRequest> {
     let call = Call::of(request);
-    decode::<DescribeClientQuotasRequest>(request)?;
-    let response = DescribeClientQuotasResponse { entries: Some(Vec::new()), ..Default::default() };
-    Ok(call.reply(&response, ErrorCode::None))
+    let body: DescribeClientQuotasRequest = decode(request)?;
+    let response = match filter_problem(&body) {
+        None => DescribeClientQuotasResponse { entries: Some(Vec::new()), ..Default::default() },
+        Some((error, problem)) => DescribeClientQuotasResponse {
+            error_code: error.code(),
+            error_message: Some(Str::from_static(problem)),
+            entries: None,
+            ..Default::default()
+        },
+    };
+    let error = first_error(std::iter::once(response.error_code));
+    Ok(call.reply(&response, error))
+}
+
+fn filter_problem(body: &DescribeClientQuotasRequest) -> Option<(ErrorCode, &'static str)> {
+    let mut seen = HashSet::new();
+    let problem = |kind: &str, is_new: bool| match kind {
+        "" => Some((ErrorCode::InvalidRequest, "a component of the filter names no type of entity")),
+        _ if !is_new => Some((ErrorCode::InvalidRequest, "the filter names a type of entity twice")),
+        kind if QUOTA_ENTITIES.contains(&kind) => None,
+        _ => Some((ErrorCode::UnsupportedVersion, "quotas are for user, client-id and ip")),
+    };
+    let found = body.components.iter().find_map(|c| problem(&c.entity_type, seen.insert(&*c.entity_type)));
+    let is_mixed = seen.len() > 1 && seen.contains("ip");
+    found.or_else(|| is_mixed.then_some((ErrorCode::InvalidRequest, "ip does not go with user or client-id")))
 }
 
 pub(super) fn alter_client_quotas(client: &Client, request: &Request) -> Result<Reply, BadRequest> {
