@@ -35,13 +35,13 @@ impl Journal {
     }
 
     fn cut_paused(&self, after: Sequence, term: Term) -> Result<(), CutError> {
-        self.wait_until(|| self.writer.lock().is_idle())?;
+        self.wait_until(|| self.writer.lock().drained(&self.parts))?;
         if after >= self.last() {
             return Ok(());
         }
         // What stays must be durable first: frames that the cut spares may go on to say so.
         self.flush(self.last())?;
-        self.wait_until(|| self.writer.lock().is_idle())?;
+        self.wait_until(|| self.writer.lock().drained(&self.parts))?;
         let end = self.end_of(after)?;
         let cut = self.save_slot(|slot| {
             slot.cuts += 1;

@@ -94,8 +94,8 @@ impl JournalError {
 }
 
 /// Why a running journal stopped writing, for good: a write or a sync failed, so what the caches below hold is not known.
-/// It is never retried; reads of what is committed go on. Only a start from the disk clears it. A write that finds too little space is
-/// no failure: it is tried again.
+/// It is never retried; reads of what is committed go on. Only a start from the disk clears it. A write or a sync that finds too little
+/// space is no failure: it is tried again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the journal stopped: could not {doing} at block {sequence}: {source}")]
 pub struct StorageError {

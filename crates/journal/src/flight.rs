@@ -132,6 +132,16 @@ impl Flight {
         self.settle();
     }
 
+    /// The flush has come to nothing: what it was to cover is as plain as before.
+    pub(crate) fn flush_failed(&mut self) {
+        self.flush = None;
+    }
+
+    /// The plain blocks that no flush covers, from `next` on.
+    pub(crate) fn plain_from(&self, next: u64) -> impl Iterator<Item = u64> {
+        self.plain.iter().flat_map(move |run| run.first.max(next)..=run.last)
+    }
+
     /// A sync of the flush has completed.
     pub(crate) fn sync_done(&mut self, token: u64) {
         let Some(flush) = &mut self.flush else { return };

@@ -1,5 +1,6 @@
 //! The journal of one shard on one node.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -398,7 +399,7 @@ impl Journal {
     /// Waits until a flush covers `through`, or all that is appended if that is less. Blocking: for checkpoints.
     ///
     /// # Errors
-    /// The journal has stopped.
+    /// The journal has stopped, or the flush found no space. It is then done again by [`tick`](Self::tick), and may be waited for again.
     pub fn flush(&self, through: Sequence) -> Result<(), Arc<StorageError>> {
         let through = through.min(self.last());
         {
@@ -406,7 +407,14 @@ impl Journal {
             writer.flight.want(through.0);
             writer.flush_if_due(&self.parts);
         }
-        self.wait_until(|| self.durable() >= through)
+        let lacks = OnceCell::new();
+        self.wait_until(|| {
+            let error = || self.writer.lock().unflushable().cloned();
+            self.durable() >= through || error().is_some_and(|error| lacks.set(error).is_ok())
+        })?;
+        lacks.into_inner().map_or(Ok(()), |source| {
+            Err(Arc::new(StorageError { doing: "flush", sequence: self.durable().next(), source }))
+        })
     }
 
     /// Drives the disk until `done`, and wakes the replicator's driver after all that it took in, whatever that was: the event

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use sabir_base::buf::{AlignedBuf, HeldBytes, PAGE};
+use sabir_base::buf::{AlignedBuf, HeldBytes};
 
 use crate::frame::FRAME;
 
@@ -106,25 +106,26 @@ pub(crate) struct Tail {
     blocks: Mutex<Blocks>,
 }
 
-/// Contents by sequence, without holes.
+/// Frames by sequence, without holes.
 #[derive(Debug)]
 struct Blocks {
     first: u64,
-    contents: VecDeque<Aged>,
+    frames: VecDeque<Aged>,
     /// The last that can be had elsewhere.
     evictable: u64,
 }
 
 #[derive(Debug)]
 struct Aged {
-    content: Bytes,
+    frame: Bytes,
+    content_len: usize,
     age: u64,
 }
 
 impl Tail {
     /// An empty cache behind `last`.
     pub(crate) fn after(last: u64, budget: Arc<TailBudget>) -> Arc<Self> {
-        let blocks = Blocks { first: last + 1, contents: VecDeque::new(), evictable: last };
+        let blocks = Blocks { first: last + 1, frames: VecDeque::new(), evictable: last };
         let held = HeldBytes::within(budget.held.clone());
         let tail = Arc::new(Self { budget, held, blocks: Mutex::new(blocks) });
         tail.budget.join(&tail);
@@ -137,11 +138,11 @@ impl Tail {
     }
 
     /// Takes in the next block, and has old ones beyond the budget let go; only those through `evictable` can be had elsewhere.
-    pub(crate) fn push(&self, content: Bytes, evictable: u64) {
+    pub(crate) fn push(&self, frame: Bytes, content_len: usize, evictable: u64) {
         let age = self.budget.next_age.fetch_add(1, Ordering::Relaxed);
         let mut blocks = self.blocks.lock();
-        self.budget.cached.fetch_add(footprint(&content), Ordering::Relaxed);
-        blocks.contents.push_back(Aged { content, age });
+        self.budget.cached.fetch_add(frame.len(), Ordering::Relaxed);
+        blocks.frames.push_back(Aged { frame, content_len, age });
         blocks.evictable = evictable;
         // Another journal's push may look at this cache.
         drop(blocks);
@@ -151,7 +152,7 @@ impl Tail {
     /// The age of the oldest block, if that can be had elsewhere.
     fn oldest(&self) -> u64 {
         let blocks = self.blocks.lock();
-        let oldest = blocks.contents.front().filter(|_| blocks.first <= blocks.evictable);
+        let oldest = blocks.frames.front().filter(|_| blocks.first <= blocks.evictable);
         oldest.map_or(NO_AGE, |block| block.age)
     }
 
@@ -161,9 +162,9 @@ impl Tail {
         if blocks.first > blocks.evictable {
             return false;
         }
-        let oldest = blocks.contents.pop_front();
+        let oldest = blocks.frames.pop_front();
         blocks.first += u64::from(oldest.is_some());
-        let freed = oldest.as_ref().map_or(0, |block| footprint(&block.content));
+        let freed = oldest.as_ref().map_or(0, |block| block.frame.len());
         self.budget.cached.fetch_sub(freed, Ordering::Relaxed);
         // Its memory is given back without the lock.
         drop(blocks);
@@ -174,17 +175,24 @@ impl Tail {
     pub(crate) fn get(&self, sequence: u64) -> Option<Bytes> {
         let blocks = self.blocks.lock();
         let index = sequence.checked_sub(blocks.first)?;
-        blocks.contents.get(index as usize).map(|block| block.content.clone())
+        blocks.frames.get(index as usize).map(|block| content_of(&block.frame, block.content_len))
+    }
+
+    /// The whole frame of a block, as it was written.
+    pub(crate) fn frame(&self, sequence: u64) -> Option<Bytes> {
+        let blocks = self.blocks.lock();
+        let index = sequence.checked_sub(blocks.first)?;
+        blocks.frames.get(index as usize).map(|block| block.frame.clone())
     }
 
     /// Drops the blocks above `after`.
     pub(crate) fn cut(&self, after: u64) {
         let mut blocks = self.blocks.lock();
         let kept = (after + 1).saturating_sub(blocks.first) as usize;
-        let dropped = blocks.contents.iter().skip(kept).map(|block| footprint(&block.content)).sum();
+        let dropped = blocks.frames.iter().skip(kept).map(|block| block.frame.len()).sum();
         self.budget.cached.fetch_sub(dropped, Ordering::Relaxed);
-        blocks.contents.truncate(kept);
-        if blocks.contents.is_empty() {
+        blocks.frames.truncate(kept);
+        if blocks.frames.is_empty() {
             blocks.first = after + 1;
         }
     }
@@ -216,11 +224,6 @@ impl Drop for Tail {
     }
 }
 
-/// Bytes of the whole frame that a content lies in.
-fn footprint(content: &Bytes) -> usize {
-    (FRAME + content.len()).next_multiple_of(PAGE)
-}
-
 /// The content in a frame's shared buffer.
 pub(crate) fn content_of(frame: &Bytes, content_len: usize) -> Bytes {
     frame.slice(FRAME..FRAME + content_len)
@@ -234,8 +237,7 @@ mod tests {
     fn push(tail: &Tail, fill: u8, evictable: u64) {
         let mut buf = BufPool::new(0).get(8192);
         buf.fill(fill);
-        let frame = tail.share(buf);
-        tail.push(content_of(&frame, 8000), evictable);
+        tail.push(tail.share(buf), 8000, evictable);
     }
 
     #[test]
@@ -337,7 +339,7 @@ mod tests {
     fn block(tail: &Tail, fill: u8) -> Bytes {
         let mut buf = BufPool::new(0).get(65_536);
         buf.fill(fill);
-        content_of(&tail.share(buf), 65_000)
+        tail.share(buf)
     }
 
     #[test]
@@ -348,7 +350,7 @@ mod tests {
         let mut pinned = Vec::new();
         for i in 1..=200_u64 {
             let one = block(&tail, i as u8);
-            tail.push(one.clone(), i);
+            tail.push(one.clone(), 65_000, i);
             let slice = tail.slice_of(&one, 0..65_000);
             assert_eq!(slice[..2], [i as u8; 2], "block {i}");
             pinned.push(slice);
@@ -359,7 +361,7 @@ mod tests {
         (1..=8).for_each(|i| push(&other, i, i.into()));
         assert!(other.get(1).is_some() && tail.get(197).is_none() && tail.get(198).is_some(), "all share it");
         drop(pinned);
-        (201..=300_u64).for_each(|i| tail.push(block(&tail, i as u8), i));
+        (201..=300_u64).for_each(|i| tail.push(block(&tail, i as u8), 65_000, i));
         assert_eq!((budget.held_bytes(), budget.cached()), (bound, bound), "all of it is the caches' again");
         drop((tail, other));
         assert_eq!((budget.held_bytes(), budget.cached()), (0, 0));

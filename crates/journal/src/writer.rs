@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sabir_model::{Sequence, Term};
 
 use crate::block::Block;
-use crate::disk::{Completion, DiskError, WriteOp};
+use crate::disk::{Completion, DiskError, FileId, WriteOp};
 use crate::error::{BlockAppendError, StorageError};
 use crate::flight::Flight;
 use crate::frame::{FRAME, FrameHeader, FrameKind, STEP};
+use crate::index::Located;
 use crate::journal::Parts;
 use crate::segment::{SEGMENT_HEADER, Segment};
 use crate::tail::content_of;
-use crate::walk::Chain;
+use crate::walk::{Chain, Found, Window, examine};
 
 /// How long an idle journal waits before it seals, in milliseconds.
 pub(crate) const SEAL_AFTER_MS: u64 = 100;
@@ -20,6 +22,8 @@ pub(crate) const SEAL_AFTER_MS: u64 = 100;
 pub(crate) const FLUSH_AFTER_MS: u64 = 900;
 /// How long a write waits that found no space before it is tried again, in milliseconds.
 pub(crate) const AGAIN_AFTER_MS: u64 = 500;
+/// How many blocks are written again at a time of those that a flush found no space for.
+const REWRITE_BLOCKS: usize = 8;
 
 /// What an append gives its caller.
 pub(crate) struct Appended {
@@ -57,6 +61,12 @@ const KIND_BITS: u32 = 2;
 const BLOCK: u64 = 0;
 const SYNC: u64 = 1;
 const SEAL: u64 = 2;
+/// A plain block, written again.
+const REWRITE: u64 = 3;
+
+fn kind_of(token: u64) -> u64 {
+    token & ((1 << KIND_BITS) - 1)
+}
 
 /// The writing half of a journal; lives under one lock.
 #[derive(Debug)]
@@ -77,6 +87,9 @@ pub(crate) struct Writer {
     /// When those that found no space are tried again, and what the last of them was told.
     again_at_ms: Option<u64>,
     shortage: Option<DiskError>,
+    /// The first plain block that is still to be written again and synced, since a sync found no space: a cache may have let go of
+    /// what that was to make durable, and a later sync says nothing of it.
+    rewrite_from: Option<u64>,
     now_ms: u64,
     /// Whether a block came since the last tick, and the tick that saw the last one.
     appended: bool,
@@ -103,6 +116,7 @@ impl Writer {
             sent: Vec::new(),
             again_at_ms: None,
             shortage: None,
+            rewrite_from: None,
             now_ms: 0,
             appended: false,
             idle_since_ms: 0,
@@ -136,7 +150,7 @@ impl Writer {
         self.closed || self.paused
     }
 
-    /// What a write lacked that is yet to be done.
+    /// What a write or a flush lacked that is yet to be done.
     pub(crate) fn shortage(&self) -> Option<&DiskError> {
         self.shortage.as_ref()
     }
@@ -149,9 +163,15 @@ impl Writer {
         self.seal == Seal::Sealed
     }
 
-    /// Nothing is under way and nothing waits.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.flight.is_idle() && !self.is_sealing() && self.held.is_empty()
+    /// What a flush lacked, if blocks are to be written again for it.
+    pub(crate) fn unflushable(&self) -> Option<&DiskError> {
+        self.shortage.as_ref().filter(|_| self.rewrite_from.is_some())
+    }
+
+    /// Whether nothing is under way and nothing waits; goes on with what is to be written again. Blocking.
+    pub(crate) fn drained(&mut self, parts: &Parts) -> bool {
+        self.rewrite(parts);
+        self.rewrite_from.is_none() && self.flight.is_idle() && !self.is_sealing() && self.held.is_empty()
     }
 
     pub(crate) fn term(&self) -> Term {
@@ -251,7 +271,7 @@ impl Writer {
 
         let (pos, file) = (self.pos, self.active.file.id);
         parts.index.write().push(&self.active, sequence.0, pos, pos + len);
-        parts.tail.push(content.clone(), parts.marks.evictable());
+        parts.tail.push(frame.clone(), content_len, parts.marks.evictable());
         let token = self.token(BLOCK);
         let sync = self.flight.append(token, file, len, durability);
         if !sync && self.plain_since_ms.is_none() {
@@ -286,11 +306,71 @@ impl Writer {
         if !error.is_shortage() || self.waits_no_longer() {
             return Err(self.stop(parts, "write", error));
         }
-        tracing::debug!(%error, "a write waits for space");
         self.sent[at].try_ = Try::Waits;
+        if self.sent[at].op.sync {
+            self.doubt_plain();
+        }
+        self.wait_for_space(error);
+        Ok(())
+    }
+
+    /// A sync of a flush was not done. Where there was only too little space, all that no flush covers is written again.
+    fn not_flushed(&mut self, parts: &Parts, error: DiskError) -> Result<(), Arc<StorageError>> {
+        if !error.is_shortage() || self.waits_no_longer() {
+            return Err(self.stop(parts, "flush", error));
+        }
+        self.flight.flush_failed();
+        self.doubt_plain();
+        self.wait_for_space(error);
+        Ok(())
+    }
+
+    fn wait_for_space(&mut self, error: DiskError) {
+        tracing::debug!(%error, "a write or a flush waits for space");
         self.again_at_ms.get_or_insert(self.now_ms + AGAIN_AFTER_MS);
         self.shortage = Some(error);
-        Ok(())
+    }
+
+    /// A sync found no space. Blocks that were written again before it are durable.
+    fn doubt_plain(&mut self) {
+        self.rewrite_from = self.rewrite_from.or_else(|| self.flight.plain_from(0).next());
+    }
+
+    /// Writes plain blocks again whose flush found no space, some at a time; each is synced. Blocking.
+    fn rewrite(&mut self, parts: &Parts) {
+        let Some(next) = self.rewrite_from else { return };
+        let under_way = |sent: &Sent| !sent.op.sync || kind_of(sent.op.token) == REWRITE;
+        let waits = self.again_at_ms.is_some() || !self.held.is_empty() || self.sent.iter().any(under_way);
+        if waits || parts.stopped.get().is_some() {
+            return;
+        }
+        let sequences: Vec<u64> = self.flight.plain_from(next).take(REWRITE_BLOCKS).collect();
+        let Some(&last) = sequences.last() else {
+            // The flush that follows ends it.
+            self.rewrite_from = None;
+            self.flight.want(next - 1);
+            return self.end_shortage();
+        };
+        self.rewrite_from = Some(last + 1);
+        for sequence in sequences {
+            let (file, pos, data) = match written(parts, sequence) {
+                Ok(written) => written,
+                Err(error) => {
+                    self.stop(parts, "flush", error);
+                    return;
+                }
+            };
+            let op = WriteOp { token: self.token(REWRITE), file, pos, data, sync: true };
+            if self.submit(parts, op, Try::Again).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn end_shortage(&mut self) {
+        if self.rewrite_from.is_none() && self.sent.iter().all(|sent| sent.try_ == Try::First) {
+            self.shortage = None;
+        }
     }
 
     /// Tries what found no space again, in the order of their places.
@@ -309,6 +389,7 @@ impl Writer {
                 return;
             }
         }
+        self.end_shortage();
     }
 
     /// Takes in a completion.
@@ -325,18 +406,18 @@ impl Writer {
                 return;
             }
             (Err(error), None) => {
-                self.stop(parts, "flush", error);
+                // The same.
+                let _ = self.not_flushed(parts, error);
                 return;
             }
             (Ok(()), Some(at)) => drop(self.sent.swap_remove(at)),
             (Ok(()), None) => {}
         }
-        if self.sent.iter().all(|sent| sent.try_ == Try::First) {
-            self.shortage = None;
-        }
-        match token & ((1 << KIND_BITS) - 1) {
+        self.end_shortage();
+        match kind_of(token) {
             BLOCK => self.flight.block_written(token),
             SYNC => self.flight.sync_done(token),
+            REWRITE => {}
             _ => self.sealed(parts, token),
         }
     }
@@ -356,7 +437,7 @@ impl Writer {
 
     /// Starts the flush that is due, if one is.
     pub(crate) fn flush_if_due(&mut self, parts: &Parts) {
-        if parts.stopped.get().is_some() {
+        if parts.stopped.get().is_some() || self.rewrite_from.is_some() {
             return;
         }
         let Some(files) = self.flight.flush_due() else {
@@ -372,7 +453,8 @@ impl Writer {
         parts.counters.flush();
         for (token, file) in syncs {
             if let Err(error) = parts.disk.submit_sync(token, file) {
-                self.stop(parts, "flush", error);
+                // A stop is told of by itself.
+                let _ = self.not_flushed(parts, error);
                 return;
             }
         }
@@ -387,6 +469,7 @@ impl Writer {
         if self.again_at_ms.is_some_and(|at| at <= self.now_ms) {
             self.try_again(parts);
         }
+        self.rewrite(parts);
         if std::mem::take(&mut self.appended) {
             self.idle_since_ms = self.now_ms;
         }
@@ -406,7 +489,7 @@ impl Writer {
         if stopped || self.is_sealed() || self.flight.last() == 0 {
             return true;
         }
-        if !self.is_idle() {
+        if !self.drained(parts) {
             return false;
         }
         if self.flight.durable() < self.flight.last() {
@@ -462,5 +545,27 @@ impl Writer {
         let error = parts.stopped.get_or_init(|| error).clone();
         tracing::error!(%error, "the journal has stopped; what is committed can still be read");
         error
+    }
+}
+
+/// A block's frame as it was written, and where: from memory, or read back and looked through.
+fn written(parts: &Parts, sequence: u64) -> Result<(FileId, u64, Bytes), DiskError> {
+    let located = parts.index.read().locate(sequence, 0);
+    let missing =
+        || DiskError::NotFound { path: format!("the frame of block {sequence}, to be written again,") };
+    let Located { segment, start, .. } = located.ok_or_else(missing)?;
+    let file = segment.file.id;
+    if let Some(frame) = parts.tail.frame(sequence) {
+        return Ok((file, start, frame));
+    }
+    let mut window = Window::new(&segment.file, &parts.pool);
+    match examine(&mut window, start, segment.generation)? {
+        Found::Frame(header, _) if header.sequence.0 == sequence && header.kind == FrameKind::Block => {
+            let frame = window.bytes(start, header.framed_len() as u64)?;
+            let mut buf = parts.pool.get(frame.len());
+            buf.copy_from_slice(frame);
+            Ok((file, start, buf.freeze()))
+        }
+        _ => Err(missing()),
     }
 }

@@ -96,7 +96,7 @@ impl OpenFile {
     }
 
     /// Whether there are writes that a sync is still to make durable, beside those that do so themselves.
-    pub(super) fn awaits_sync(&self) -> bool {
+    fn awaits_sync(&self) -> bool {
         self.writes.load(Ordering::Acquire) != self.synced.load(Ordering::Acquire)
     }
 
@@ -195,7 +195,7 @@ impl Files {
     }
 
     /// Remembers a failure for good.
-    pub(super) fn fail(&self, error: &DiskError) {
+    fn fail(&self, error: &DiskError) {
         self.failed.get_or_init(|| {
             tracing::error!(%error, "a write or sync failed; this disk takes no more of them");
             Arc::new(error.clone())

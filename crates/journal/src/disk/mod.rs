@@ -27,9 +27,9 @@
 //! 7. **A failed disk stays failed.** After a submitted operation or a sync failed, what the caches below hold is unknown and a
 //!    later sync could answer success for bytes that were dropped. So every later write and sync answers
 //!    [`DiskError::Failed`] with the first cause; reads, lists and lengths go on. Only opening the directory anew clears it.
-//!    A write that finds [too little space](DiskError::is_shortage) fails nothing, nor does a blocking sync: its bytes may stand there in
-//!    part, and whoever still needs them writes all of them again. A submitted sync that finds too little fails the disk: the
-//!    writes that it was to cover have been answered.
+//!    A write or a sync that finds [too little space](DiskError::is_shortage) fails nothing: its bytes may stand there in part, and
+//!    whoever still needs them writes all of them again. So after such a sync, or such a write with `sync: true`, no later sync says
+//!    anything for the writes to that file which had completed before and were not durable: a cache may have let go of them.
 //! 8. **No submission is refused for depth**: what the device's queue does not take waits in memory. The caller bounds it.
 
 mod files;

@@ -171,10 +171,7 @@ impl Shared {
 
     fn sync_unless_failed(&self, handle: &Handle) -> Result<(), DiskError> {
         self.files.check()?;
-        handle.synced(handle.file.sync_data()).inspect_err(|e| {
-            // Writes that make themselves durable have not ended, and are done again. Of those that have, the bytes may be lost.
-            if handle.open.awaits_sync() { self.files.fail(e) } else { self.files.fail_unless_short(e) }
-        })
+        handle.synced(handle.file.sync_data()).inspect_err(|e| self.files.fail_unless_short(e))
     }
 
     fn complete(&self, mut completions: Vec<Completion>) {

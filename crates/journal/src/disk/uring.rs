@@ -59,11 +59,7 @@ impl UringDisk {
             Action::Write { pos, data, .. } => op.file.open.written(*pos, data.len(), done),
             Action::Sync => op.file.synced(done.map(drop)),
         };
-        let result = result.inspect_err(|e| match op.action {
-            Action::Write { .. } => self.files.fail_unless_short(e),
-            Action::Sync => self.files.fail(e),
-        });
-        Completion { token: op.token, result }
+        Completion { token: op.token, result: result.inspect_err(|e| self.files.fail_unless_short(e)) }
     }
 
     fn submit_op(&self, token: u64, file: Handle, action: Action) {

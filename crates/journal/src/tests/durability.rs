@@ -8,7 +8,7 @@ use sabir_model::{Durability, Sequence};
 use super::rig::{Rig, options};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
-use crate::{JournalOptions, Priority, Replicator};
+use crate::{JournalOptions, Priority, Replicator, TailBudget};
 
 #[test]
 fn one_write_in_flight_and_more_only_when_much_waits() {
@@ -257,6 +257,131 @@ fn a_crash_at_any_moment_while_writes_find_no_space() {
             assert!(found.len() as u64 >= kept, "{found:?} of {kept}");
             assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
         }
+    }
+}
+
+/// What such a flush was to make durable no later one does: see the simulated disk.
+#[test]
+fn a_flush_that_finds_no_space_is_done_again_with_all_that_it_covers() {
+    for seed in 0..40 {
+        let mut rig = roomy(seed);
+        rig.append_all(1..=3);
+        rig.settle();
+        let lasting = seed % 2 == 0;
+        let fault = if seed % 3 == 0 { Fault::NoDescriptors } else { Fault::Full };
+        rig.disk.inject(Injection { op: Some(Op::Sync), skip: 0, fault, lasting });
+        for id in 4..=12 {
+            rig.append(id, 3000, Durability::Os).unwrap();
+        }
+        rig.append(13, 100, Durability::Sync).unwrap();
+        rig.settle();
+        assert_eq!(rig.committed(), (1..=12).collect::<Vec<_>>(), "those that ask for no flush");
+        assert!(rig.journal.stopped().is_none() && rig.journal.shortage().is_some());
+        assert!(!rig.solo.admits(Priority::Ordinary) && rig.solo.admits(Priority::Reserve));
+        let given_up = rig.journal.flush(Sequence(12)).unwrap_err();
+        assert!(given_up.source.is_shortage(), "a checkpoint does not wait for space: {given_up}");
+        rig.append(14, 100, if seed % 4 < 2 { Durability::Sync } else { Durability::Os }).unwrap();
+        for _ in 0..8 {
+            rig.tick(250);
+            rig.settle();
+        }
+        assert_eq!(rig.committed().len() < 14, lasting, "{seed}");
+        assert_eq!(rig.journal.durable(), Sequence(if lasting { 3 } else { 14 }));
+        rig.disk.end_faults();
+        for _ in 0..8 {
+            rig.tick(250);
+            rig.settle();
+        }
+        assert_eq!((rig.committed().len(), rig.journal.durable()), (14, Sequence(14)), "{seed}");
+        assert!(rig.solo.admits(Priority::Ordinary) && rig.journal.shortage().is_none());
+        let found = Rig::over(rig.disk.crash_point().survive_all(Fate::Lost), None).unwrap().all();
+        assert_eq!(found, (1..=14).collect::<Vec<_>>());
+        rig.append_all(15..=20);
+        rig.seal();
+        rig.journal.shutdown().unwrap();
+        assert_eq!(Rig::over(rig.disk.crash(), None).unwrap().all(), (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_crash_at_any_moment_while_flushes_find_no_space() {
+    for seed in 0..6 {
+        let mut rig = roomy(seed);
+        rig.append_all(1..=2);
+        rig.settle();
+        rig.disk.record();
+        let mut finals = Vec::new();
+        for round in 0..4 {
+            let op = if round == 3 { Op::Write } else { Op::Sync };
+            rig.disk.inject(Injection { op: Some(op), skip: 0, fault: Fault::Full, lasting: round % 2 == 0 });
+            for id in 0..3 {
+                let durability = if id == 2 { Durability::Sync } else { Durability::Os };
+                rig.append(3 + round * 3 + id, 500, durability).unwrap();
+            }
+            for _ in 0..4 {
+                rig.settle();
+                rig.tick(300);
+                finals.push((rig.journal.durable().0, rig.disk.operations()));
+            }
+            rig.disk.end_faults();
+            for _ in 0..6 {
+                rig.tick(300);
+                rig.settle();
+                finals.push((rig.journal.durable().0, rig.disk.operations()));
+            }
+        }
+        assert_eq!((rig.committed().len(), rig.journal.durable()), (14, Sequence(14)));
+        for point in rig.disk.recorded() {
+            for fates in point.subsets(6).into_iter().chain([point.fates_of(seed)]) {
+                let found = Rig::over(point.survive(&fates), None).unwrap().all();
+                let kept = finals.iter().rev().find(|(_, at)| *at <= point.operations());
+                assert!(found.len() as u64 >= kept.map_or(2, |(durable, _)| *durable), "{found:?}");
+                assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+/// What memory has no more is read back, and must be what was written.
+#[test]
+fn what_a_flush_did_not_cover_and_a_cache_has_lost_stops_the_journal() {
+    for lost in [false, true] {
+        let roomy = JournalOptions { segment_bytes: 1 << 20, tail: TailBudget::new(0), ..options() };
+        let mut rig = Rig::with(SimDisk::new(5), roomy, None).unwrap();
+        rig.disk.inject(Injection { op: Some(Op::Sync), skip: 0, fault: Fault::Full, lasting: false });
+        for id in 1..=4 {
+            rig.append(id, 3000, Durability::Os).unwrap();
+            rig.settle();
+        }
+        rig.append(5, 100, Durability::Sync).unwrap();
+        rig.settle();
+        let (_, file, pos) = super::rig::places(&rig.journal)[1].clone();
+        if lost {
+            rig.disk.flip_bit(&file, pos + 1000, 1);
+        }
+        for _ in 0..4 {
+            rig.tick(300);
+            rig.settle();
+        }
+        assert_eq!(rig.journal.stopped().is_some(), lost);
+        assert_eq!(rig.committed().len(), if lost { 4 } else { 5 });
+    }
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_no_flush_that_finds_no_space() {
+    for lasting in [false, true] {
+        let mut rig = roomy(8);
+        rig.disk.inject(Injection { op: Some(Op::Sync), skip: 0, fault: Fault::Full, lasting });
+        for id in 1..=20 {
+            rig.append(id, 100, Durability::Os).unwrap();
+        }
+        rig.settle();
+        assert!(rig.journal.flush(Sequence(20)).unwrap_err().source.is_shortage());
+        let ended = rig.journal.shutdown();
+        assert_eq!(ended.is_err_and(|error| error.source.is_shortage()), lasting);
+        let found = Rig::over(rig.disk.power_off().survive_all(Fate::Lost), None).unwrap().all();
+        assert_eq!(found.len(), 20, "what was written again synced itself");
     }
 }
 

@@ -229,7 +229,7 @@ fn keep(inode: &mut Inode, write: &OpenWrite, from: usize, to: usize) {
 
 fn open_writes(state: &State) -> Vec<OpenWrite> {
     let pending = state.inodes.iter().flat_map(|(&inode, i)| {
-        i.pending.iter().map(move |p| {
+        i.pending.iter().chain(&i.doubted).map(move |p| {
             (p.completed, OpenWrite { inode, pos: p.pos, data: p.data.clone(), completed: true })
         })
     });

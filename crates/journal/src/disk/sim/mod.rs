@@ -3,6 +3,7 @@
 //! - A submitted operation completes when the test [steps](SimDisk::step), in an order that the seed picks.
 //! - What has not been made durable is lost, kept or torn at a [crash](SimDisk::crash); so are names and lengths.
 //! - A write with `sync` makes its own bytes durable and no others, as a disk that writes through does.
+//! - What a sync was to make durable that failed, no later one does, as where a cache lets go of what it could not write.
 //! - Faults are [injected](SimDisk::inject); operations [stall](SimDisk::stall); bits [flip](SimDisk::flip_bit).
 //! - A [recording](SimDisk::record) gives the disk at every moment, and from each the disks that a power cut could leave.
 
@@ -368,9 +369,13 @@ impl Inner {
     fn sync(&mut self, no: InodeNo, completed: u64) -> Result<(), DiskError> {
         let path = self.state.path(no);
         self.state.completed += 1;
-        self.attempt(Op::Sync, &path)?;
-        self.state.inode_mut(no).flush(completed);
-        Ok(())
+        let result = self.attempt(Op::Sync, &path);
+        let inode = self.state.inode_mut(no);
+        match result {
+            Ok(()) => inode.flush(completed),
+            Err(_) => inode.doubt(completed),
+        }
+        result
     }
 
     fn step(&mut self) -> bool {
@@ -383,13 +388,12 @@ impl Inner {
         }
         let chosen = ready[state.rng.below(ready.len() as u64) as usize];
         let InFlight { token, inode, action } = state.in_flight.remove(chosen);
-        let op = action.op();
         let result = self.check().and_then(|()| match action {
             Action::Write { pos, data, sync } => self.write(inode, pos, data, sync),
             Action::Sync { completed } => self.sync(inode, completed),
         });
         if let Err(error) = &result
-            && (op == Op::Sync || !error.is_shortage())
+            && !error.is_shortage()
         {
             self.fail(error);
         }

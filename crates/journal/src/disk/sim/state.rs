@@ -46,6 +46,8 @@ pub(super) struct Inode {
     pub(super) durable: Image,
     /// In the order of completion.
     pub(super) pending: Vec<Pending>,
+    /// What a sync did not make durable that failed: reads may see it, and no later sync makes it durable.
+    pub(super) doubted: Vec<Pending>,
 }
 
 impl Inode {
@@ -56,6 +58,7 @@ impl Inode {
             cached: Image::default(),
             durable: Image::default(),
             pending: Vec::new(),
+            doubted: Vec::new(),
         }
     }
 
@@ -74,8 +77,9 @@ impl Inode {
         self.durable.write(write.pos, &write.data);
         self.len_durable = true;
         let (from, to) = (write.pos, write.pos + write.data.len() as u64);
-        self.pending =
-            std::mem::take(&mut self.pending).into_iter().flat_map(|p| p.outside(from, to)).collect();
+        for unsynced in [&mut self.pending, &mut self.doubted] {
+            *unsynced = std::mem::take(unsynced).into_iter().flat_map(|p| p.outside(from, to)).collect();
+        }
     }
 
     /// A sync that was asked for when `completed` operations had completed.
@@ -83,8 +87,18 @@ impl Inode {
         self.len_durable = true;
         let (flushed, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.pending).into_iter().partition(|p| p.completed <= completed);
-        flushed.iter().for_each(|p| self.durable.write(p.pos, &p.data));
+        for p in flushed {
+            self.durable.write(p.pos, &p.data);
+            let (from, to) = (p.pos, p.pos + p.data.len() as u64);
+            let doubted = std::mem::take(&mut self.doubted).into_iter();
+            self.doubted = doubted.flat_map(|p| p.outside(from, to)).collect();
+        }
         self.pending = left;
+    }
+
+    /// The same for a sync that failed.
+    pub(super) fn doubt(&mut self, completed: u64) {
+        self.doubted.extend(self.pending.extract_if(.., |p| p.completed <= completed));
     }
 }
 
