@@ -10,7 +10,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::clock::Clock;
 use sabir_base::node_time::{AgeLimits, NodeClock, Notice};
 use sabir_base::panics::contain;
-use sabir_journal::{Prepared, Priority};
+use sabir_journal::{Prepared, Priority, SHARD_ENDS};
 use sabir_model::{Offset, PartitionId};
 use tracing::{error, info, warn};
 
@@ -31,8 +31,13 @@ const ZEROING: Duration = Duration::from_millis(5);
 const CHECKPOINTS: Duration = Duration::from_millis(200);
 /// How often it is looked at the disks: whether they answer, and what is free.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often it is written down how much of each journal is durable.
-const GROWTH: Duration = Duration::from_secs(5);
+/// How often it is written down how much of each journal is durable: this often, and on a slow disk less, so that it takes no more than a
+/// tenth of the time.
+const GROWTH: Duration = Duration::from_secs(1);
+const GROWTH_TENTH: u32 = 10;
+/// How often it is, at the least, and how often every shard writes down how far all those are that it knows of; otherwise only that its
+/// next one has grown is worth a write.
+const GROWTH_OF_ALL: Duration = Duration::from_secs(5);
 /// How often a failed definition is tried again.
 const DEFINITIONS: Duration = Duration::from_secs(1);
 /// How often idle producers are looked for.
@@ -98,12 +103,13 @@ impl Housekeeper {
     pub(crate) fn start(maintenance: &Maintenance) -> std::io::Result<Self> {
         let end = Arc::new(End::default());
         let mut threads = Vec::new();
-        let jobs: [(&str, Job); 8] = [
+        let jobs: [(&str, Job); 9] = [
             ("ticks", Maintenance::ticks),
             ("timers", Maintenance::fire_timers),
             ("dead-letters", Maintenance::publish_dead_letters),
             ("deadlines", Maintenance::deadlines),
             ("segments", Maintenance::segments),
+            ("growth", Maintenance::growth),
             ("checkpoints", Maintenance::checkpoints),
             ("free-space", Maintenance::free_space),
             ("disk-watch", Maintenance::disk_watch),
@@ -253,13 +259,9 @@ impl Maintenance {
     }
 
     fn segments(&self, end: &End) {
-        let (mut tick, mut growth, mut jumps) = (TICK, Every::new(GROWTH), 0);
+        let mut tick = TICK;
         while !end.sleep(tick) {
             tick = TICK;
-            let jumped = std::mem::replace(&mut jumps, self.clock.jumps()) != jumps;
-            if growth.due() || jumped {
-                self.each_shard("note what is durable", |shard| shard.journal.note_growth());
-            }
             let zeroing = AtomicBool::new(false);
             self.each_shard("make a segment ready", |shard| match shard.journal.prepare() {
                 Ok(Prepared::Zeroing) => zeroing.store(true, Relaxed),
@@ -269,6 +271,20 @@ impl Maintenance {
             if zeroing.into_inner() {
                 tick = ZEROING;
             }
+        }
+    }
+
+    /// Has the slots say how much is durable, on a thread of its own: a slow disk must hold up no segment that is made ready.
+    fn growth(&self, end: &End) {
+        let (mut growth, mut of_all, mut jumps) = (Every::new(GROWTH), Every::new(GROWTH_OF_ALL), 0);
+        while !end.sleep(TICK) {
+            let jumped = std::mem::replace(&mut jumps, self.clock.jumps()) != jumps;
+            if !growth.due() && !jumped {
+                continue;
+            }
+            let (began, ends) = (Instant::now(), if of_all.due() { SHARD_ENDS } else { 1 });
+            self.each_shard("note what is durable", |shard| shard.journal.note_growth(ends));
+            growth.interval = (began.elapsed() * GROWTH_TENTH).clamp(GROWTH, GROWTH_OF_ALL);
         }
     }
 

@@ -569,11 +569,12 @@ impl Journal {
         self.note_durable();
     }
 
-    /// Has the slot say how much is durable if that, or what its notes say, has grown since it last did; to be called every few
-    /// seconds, so that the loss of what is older than that is noticed although a journal grows slowly.
-    pub fn note_growth(&self) {
+    /// Has the slot say how much is durable if that, or what its notes say, has grown since it last did; to be called every second or
+    /// so, so that the loss of what is older than that is noticed although a journal grows slowly. That other shards have grown counts
+    /// for the first `ends` of those noted: at most [`SHARD_ENDS`](crate::SHARD_ENDS). Blocking, one write and one sync; no append waits for it.
+    pub fn note_growth(&self, ends: usize) {
         let slot = self.slots.lock().get();
-        let notes = self.notes.now().is_some_and(|notes| slot.notes.is_old(&notes));
+        let notes = self.notes.now().is_some_and(|notes| slot.notes.is_old(&notes, ends));
         if self.parts.stopped.get().is_none() && (notes || self.kept() > slot.committed) {
             self.note_durable();
         }

@@ -96,8 +96,8 @@ impl SlotNotes {
     /// How far the clocks may be apart before that is worth a write, in milliseconds.
     const DRIFT: u64 = 60_000;
 
-    /// Whether `later` says what is worth a write.
-    pub(crate) fn is_old(&self, later: &Self) -> bool {
+    /// Whether `later` says what is worth a write; of other shards those first `ends` count.
+    pub(crate) fn is_old(&self, later: &Self, ends: usize) -> bool {
         let clock = match (self.clock, later.clock) {
             (Some(noted), Some(now)) => {
                 let passed = now.monotonic_ms.saturating_sub(noted.monotonic_ms) as i64;
@@ -110,7 +110,7 @@ impl SlotNotes {
             }
             (noted, now) => noted.is_some() != now.is_some(),
         };
-        clock || self.ends != later.ends
+        clock || self.ends[..ends] != later.ends[..ends]
     }
 }
 
@@ -621,21 +621,27 @@ mod tests {
     #[test]
     fn notes_are_worth_a_write_when_others_have_grown_or_the_time_has_jumped() {
         let noted = notes();
-        assert!(!noted.is_old(&at(3_600_000, 3_600_000)) && !noted.is_old(&at(5_000, 60_000)));
-        assert!(noted.is_old(&at(0, 60_001)) && noted.is_old(&at(60_001, 0)));
-        assert!(noted.is_old(&SlotNotes { clock: None, ..noted }) && SlotNotes::default().is_old(&noted));
+        assert!(
+            !noted.is_old(&at(3_600_000, 3_600_000), SHARD_ENDS)
+                && !noted.is_old(&at(5_000, 60_000), SHARD_ENDS)
+        );
+        assert!(noted.is_old(&at(0, 60_001), SHARD_ENDS) && noted.is_old(&at(60_001, 0), SHARD_ENDS));
+        assert!(
+            noted.is_old(&SlotNotes { clock: None, ..noted }, SHARD_ENDS)
+                && SlotNotes::default().is_old(&noted, SHARD_ENDS)
+        );
         let mut unconfirmed = noted;
         unconfirmed.clock.as_mut().unwrap().confirmed_ms -= 86_400_000;
-        assert!(noted.is_old(&unconfirmed) && unconfirmed.is_old(&noted));
+        assert!(noted.is_old(&unconfirmed, SHARD_ENDS) && unconfirmed.is_old(&noted, SHARD_ENDS));
         let mut stepped = noted;
         stepped.clock.as_mut().unwrap().lags.step(60_001, 7);
-        assert!(noted.is_old(&stepped) && stepped.is_old(&noted));
+        assert!(noted.is_old(&stepped, SHARD_ENDS) && stepped.is_old(&noted, SHARD_ENDS));
         let mut behind = noted;
         behind.clock.as_mut().unwrap().behind_ms += 60_001;
-        assert!(noted.is_old(&behind));
+        assert!(noted.is_old(&behind, SHARD_ENDS));
         let mut grown = noted;
         grown.ends[0].1 = Sequence(0x63);
-        assert!(noted.is_old(&grown));
+        assert!(noted.is_old(&grown, SHARD_ENDS));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use sabir_base::clock::{Clock, SystemClock};
 use sabir_base::testing::{keep_log, logged};
-use sabir_journal::Priority;
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_journal::pages::CommitFault;
+use sabir_journal::{Priority, SHARD_ENDS};
 use sabir_model::{
     AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, ShardId, TopicConfig,
 };
@@ -66,7 +66,7 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     append(&broker, &topic, good, batch(&[b"fine"], 4)).await.unwrap();
     let place = topic.partition(full).unwrap();
     let mut deleted = Box::pin(broker.delete_records(&Caller::OPERATOR, place.shard, place.id, Offset(1)));
-    broker.inner.shards[1].journal.note_growth();
+    broker.inner.shards[1].journal.note_growth(SHARD_ENDS);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(pending(&mut waits).await && pending(&mut deleted).await);
     assert_eq!(values(&read(&broker, &topic, full, 0, 1000).await.unwrap()), [(0, b"before".to_vec())]);

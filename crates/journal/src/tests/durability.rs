@@ -8,7 +8,7 @@ use sabir_model::{Durability, Sequence};
 use super::rig::{Rig, options};
 use crate::disk::Disk;
 use crate::disk::sim::{Fate, Fault, Injection, Op, SimDisk};
-use crate::{JournalOptions, Priority, Replicator, TailBudget};
+use crate::{JournalOptions, Priority, Replicator, SHARD_ENDS, TailBudget};
 
 #[test]
 fn one_write_in_flight_and_more_only_when_much_waits() {
@@ -414,17 +414,17 @@ fn a_slot_that_finds_no_space_is_written_later() {
         let mut rig = Rig::new(8);
         rig.append_all(1..=3);
         rig.settle();
-        rig.journal.note_growth();
+        rig.journal.note_growth(SHARD_ENDS);
         rig.append_all(4..=5);
         rig.settle();
         rig.disk.inject(Injection { op: Some(op), skip, fault: Fault::Full, lasting: true });
         for _ in 0..3 {
-            rig.journal.note_growth();
+            rig.journal.note_growth(SHARD_ENDS);
         }
         assert!(rig.journal.stopped().is_none(), "{op:?}");
         assert_eq!(Rig::over(rig.disk.crash_point().survive_all(Fate::Lost), None).unwrap().all().len(), 5);
         rig.disk.end_faults();
-        rig.journal.note_growth();
+        rig.journal.note_growth(SHARD_ENDS);
         rig.append_all(6..=6);
         rig.settle();
         assert_eq!(rig.committed().len(), 6);
