@@ -1,5 +1,7 @@
 //! `/livez` and `/readyz`, and what they go by.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use sabir_broker::{Damage, DamageCause, STALLED, ShardStats, Stats};
 use sabir_model::TopicId;
@@ -41,7 +43,9 @@ impl Health {
         let failed =
             |shard| format!("shard {shard}: its storage failed, it answers reads at the most; see the log");
         let mut problems: Vec<String> = stopped.map(|s| failed(s.shard)).collect();
-        let waits = |shard: &ShardStats| shard.commit_age.max(shard.disk_wait);
+        // A block that waits for space is the full disk's, and one cause is said once.
+        let commit_age = |shard: &ShardStats| if shard.full { Duration::ZERO } else { shard.commit_age };
+        let waits = |shard: &ShardStats| commit_age(shard).max(shard.disk_wait);
         let stalled = stats.shards.iter().filter(|shard| !shard.stopped && waits(shard) >= STALLED);
         problems.extend(stalled.map(|s| {
             format!(
@@ -51,9 +55,7 @@ impl Health {
             )
         }));
         let ready = problems.is_empty();
-        problems.extend(
-            full.map(|s| format!("shard {}: its disk is full; it answers reads and takes deletes", s.shard)),
-        );
+        problems.extend(full.map(full_disk));
         let damaged = stats.shards.iter().flat_map(|shard| &shard.damaged);
         problems.extend(damaged.map(|damage| unreadable(damage, &name(damage.topic))));
         Self { ready, status: if ready { "ready" } else { "failed" }, problems }
@@ -69,6 +71,25 @@ impl Health {
         let mark = if self.ready { "" } else { "not ready: " };
         self.problems.iter().fold(head.to_owned(), |text, problem| format!("{text}{mark}{problem}\n"))
     }
+}
+
+/// With how much is free all the same: part of the disk is always left to others, and a small disk may have no more than that.
+fn full_disk(shard: &ShardStats) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let free = shard.free_bytes.map_or_else(String::new, |free| {
+        format!(
+            " ({} MiB are free, and data.keep_free always leaves {} MiB to others)",
+            mib(free),
+            mib(shard.keep_free)
+        )
+    });
+    let lacks = match shard.lacks_segments {
+        true => {
+            ". Deletes do not change that, for its journal lacks segments: give the disk more space, or lower data.keep_free"
+        }
+        false => "",
+    };
+    format!("shard {}: its disk is full{free}; it answers reads and takes deletes{lacks}", shard.shard)
 }
 
 fn unreadable(damage: &Damage, topic: &str) -> String {
@@ -95,8 +116,6 @@ pub async fn ready(axum::extract::State(admin): axum::extract::State<Admin>) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -124,6 +143,39 @@ mod tests {
         stats.shards[0].disk_wait = Duration::from_secs(9);
         let health = Health::judge(&stats, |id| id.to_string());
         assert_eq!(health.text(), "not ready: shard 0: its disk has not finished a read or write for 9 s\n");
+    }
+
+    #[test]
+    fn a_block_that_waits_for_space_is_the_full_disks() {
+        let shard = ShardStats { full: true, commit_age: Duration::from_secs(9), ..ShardStats::default() };
+        let mut stats = Stats { shards: vec![shard], ..Stats::default() };
+        let health = Health::judge(&stats, |id| id.to_string());
+        assert_eq!(health.code(), StatusCode::OK);
+        assert_eq!(health.text(), "ready\nshard 0: its disk is full; it answers reads and takes deletes\n");
+        // That it does not answer is another cause.
+        stats.shards[0].disk_wait = Duration::from_secs(8);
+        let health = Health::judge(&stats, |id| id.to_string());
+        assert!(health.text().contains("has not finished a write for 8 s"), "{health:?}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_is_always_left_free() {
+        let shard = ShardStats {
+            full: true,
+            free_bytes: Some(300 << 20),
+            keep_free: 256 << 20,
+            ..ShardStats::default()
+        };
+        let mut stats = Stats { shards: vec![shard], ..Stats::default() };
+        let text = |stats: &Stats| Health::judge(stats, |id| id.to_string()).text();
+        let said = "shard 0: its disk is full (300 MiB are free, and data.keep_free always leaves 256 MiB to others); it answers";
+        assert!(text(&stats).contains(said) && !text(&stats).contains("lacks"), "{}", text(&stats));
+        stats.shards[0].lacks_segments = true;
+        assert!(
+            text(&stats).contains("give the disk more space, or lower data.keep_free"),
+            "{}",
+            text(&stats)
+        );
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct ShardStats {
     pub stopped: bool,
     /// Whether its disk is full: it takes deletes only.
     pub full: bool,
+    /// Whether its journal has fewer segments than it takes to go on: if it is full, deletes alone do not change that.
+    pub lacks_segments: bool,
     /// How long the oldest block that is not committed has been under way.
     pub commit_age: Duration,
     /// How long the oldest change or read has been under way that the disk has not finished, of the journal or of the pages beside it.
@@ -99,6 +101,8 @@ pub struct ShardStats {
     pub segment_bytes: u64,
     /// Bytes free on the shard's file system, as of the last minute; `None` if that does not say.
     pub free_bytes: Option<u64>,
+    /// How many of those its journal leaves to others.
+    pub keep_free: u64,
     /// Bytes in the tail cache, or pinned by its readers.
     pub tail_cache_bytes: u64,
     /// Blocks given to the replicator and not committed yet.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sabir_journal::disk::DiskError;
 use sabir_journal::pages::{PageBatch, PageError};
 use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
 use sabir_model::PartitionId;
@@ -71,6 +72,7 @@ impl Shard {
     pub(crate) fn checkpoint_if_due(&self) {
         let Some(mut checkpointer) = self.applies.checkpointer.try_lock() else { return };
         self.keep_reserve(&mut checkpointer);
+        self.make_space();
         let waits = checkpointer.not_before.is_some_and(|due| Instant::now() < due);
         if waits || self.is_stopped() {
             return;
@@ -115,6 +117,17 @@ impl Shard {
                 debug!(shard = %self.id, kept, "the disk has no space for the next checkpoint");
             }
             Err(error) => warn!(shard = %self.id, %error, "a segment could not be given back"),
+        }
+    }
+
+    /// Where a block finds no space in a segment that is there (a file system that copies on write), segments without records are given
+    /// back for it: what a delete would free waits behind that block.
+    fn make_space(&self) {
+        if !matches!(self.journal.shortage(), Some(DiskError::Full { .. })) {
+            return;
+        }
+        if let Err(error) = self.journal.give_back_segment() {
+            warn!(shard = %self.id, %error, "a segment could not be given back");
         }
     }
 

@@ -88,6 +88,32 @@ async fn a_write_that_finds_no_space_waits_and_all_goes_on_when_there_is_some() 
     broker.shutdown();
 }
 
+/// Segments that deletes have freed are kept to be used again, unless a block has no other space.
+#[tokio::test]
+async fn a_write_that_finds_no_space_gets_that_of_segments_without_records() {
+    let machine = Machine::new(23, 1, Seam::Solo);
+    let broker = machine.open();
+    let large = create(&broker, "large", 1).await;
+    let kept = create(&broker, "kept", 1).await;
+    for i in 0..16 {
+        append(&broker, &large, 0, batch(&[&vec![i; 900 << 10]], 1)).await.unwrap();
+    }
+    broker.delete_topics(&Caller::OPERATOR, vec![large.id]).await.remove(0).unwrap();
+    append(&broker, &kept, 0, batch(&[b"before"], 1)).await.unwrap();
+    let shard = &broker.inner.shards[1];
+    let files = || shard.journal.stats().segments;
+    let full = files();
+    shard.checkpoint().unwrap();
+    assert!(full >= 7 && files() == full, "they are kept: {} of {full}", files());
+    machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: true });
+    let mut waits = Box::pin(append(&broker, &kept, 0, batch(&[b"waits"], 2)));
+    assert!(pending(&mut waits).await);
+    until(|| files() == sabir_journal::Journal::LEAST_SEGMENTS - 1).await;
+    machine.disks[1].end_faults();
+    soon(waits).await.unwrap();
+    broker.shutdown();
+}
+
 #[test]
 fn a_disk_that_is_too_small_for_the_journals_is_named_at_the_start() {
     keep_log();

@@ -101,7 +101,8 @@ fn judge_free_space(subject: &'static str, free: u64, keep_free: u64) -> Finding
         room if room < 512 << 20 => {
             let least = (keep_free >> 20).saturating_add(512);
             let advice = format!(
-                "The journal keeps a reserve of some segments of 64 MiB: free at least {least} MiB, or lower data.keep_free."
+                "data.keep_free is always left free, and each shard's journal takes four segments of 64 MiB: with fewer it is full, whatever is \
+                 deleted. See to at least {least} MiB, or lower data.keep_free."
             );
             Finding::bad(subject, found, advice)
         }
