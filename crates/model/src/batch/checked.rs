@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::inline::{decompressed, least, recompressed};
+use super::inline::{by_byte, cheap_level, decompressed, is_dear, least, recompressed};
 use super::{
     BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
     RecordSummary, RulesOf, check_records, lz4, recompress, rewrite_header, verify_crc,
@@ -13,11 +13,10 @@ use crate::TimestampType;
 const WALK_LIMIT: usize = 128 << 20;
 /// The most bytes that are given another codec: so many, or four times what the topic takes if that is more.
 const RECOMPRESS_LIMIT: usize = 32 << 20;
-/// A batch is first tried as one that has no more than this: nearly all are done so, with little memory.
-pub const SMALL_LIMIT: usize = 1 << 20;
-/// A batch is tried as one that has no more than these, one after the other; so is one that is given another codec.
-const WALK_LOWER: [usize; 2] = [SMALL_LIMIT, 16 << 20];
-const RECOMPRESS_SMALL: [usize; 2] = [128 << 10, SMALL_LIMIT];
+/// A batch of which no more comes out is done within some milliseconds.
+pub const SMALL_LIMIT: usize = CheckCost::SMALL;
+/// What a batch takes is tried to be no more than these, one after the other. The unit takes some eight nanoseconds: to decompress a byte.
+const WORK: [usize; 4] = [CheckCost::SMALL, CheckCost::MEDIUM, CheckCost::LARGE, 4 * CheckCost::LARGE];
 /// What it takes to decompress a piece at a time, beside the window.
 const STREAMED: usize = 512 << 10;
 /// Four bytes of a Zstandard frame say so many.
@@ -84,19 +83,41 @@ impl CheckedBatch {
 }
 
 impl BatchBuilder {
-    /// Bytes up to which a batch is compressed as it is built: whoever builds one may be on an I/O thread, where a topic's dearest level takes milliseconds
-    /// for so many.
+    /// Bytes up to which a batch is compressed as it is built: whoever builds one may be on an I/O thread.
     pub const COMPRESSED: usize = 32 << 10;
 
     /// [Builds](Self::build) a batch for a topic with such rules, at that time, in the codec that the topic wants, unless it is larger than
-    /// [`COMPRESSED`](Self::COMPRESSED). All is checked that is checked of a client's batch, but for its records, which stand as they were pushed.
+    /// [`COMPRESSED`](Self::COMPRESSED). The level is the topic's, or gzip's 6 and zstd's 3 if that is higher.
+    /// All is checked that is checked of a client's batch, but for its records, which stand as they were pushed.
     ///
     /// # Errors
     /// Why it is not taken.
     pub fn build_checked(self, rules: &BatchRules, now_ms: i64) -> Result<CheckedBatch, BatchRefusal> {
+        self.build_within(rules, now_ms, &mut InlineBudget(usize::MAX))
+    }
+
+    /// The same of one of several batches, which are compressed as far as the budget does for that.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn build_within(
+        self,
+        rules: &BatchRules,
+        now_ms: i64,
+        budget: &mut InlineBudget,
+    ) -> Result<CheckedBatch, BatchRefusal> {
         let found = self.summary();
-        let bytes = match rules.codec.filter(|_| self.bytes() <= Self::COMPRESSED) {
-            Some((codec, level)) => self.build_with(codec, level),
+        let work = recompressed(self.bytes() as u64);
+        let is_cheap = |(codec, _): &(Compression, _)| {
+            *codec == Compression::None || self.bytes() <= Self::COMPRESSED && budget.covers(work)
+        };
+        let bytes = match rules.codec.filter(is_cheap) {
+            Some((codec, level)) => {
+                if codec != Compression::None {
+                    budget.spend(work);
+                }
+                self.build_with(codec, cheap_level(codec, level))
+            }
             None => self.build(),
         };
         let header = check_header(&bytes, rules)?;
@@ -147,15 +168,6 @@ impl BatchCheck {
     }
 }
 
-/// Whether a level takes much longer than its codec's default.
-fn is_dear(codec: Compression, level: Option<i32>) -> bool {
-    match codec {
-        Compression::Gzip => level.is_some_and(|level| level > 6),
-        Compression::Zstd => level.is_some_and(|level| level > 3),
-        _ => false,
-    }
-}
-
 /// A batch whose records are still to be looked at, for as long as that takes.
 #[derive(Debug)]
 pub struct LongCheck {
@@ -170,8 +182,17 @@ pub struct LongCheck {
 pub struct CheckCost {
     /// Bytes of memory, at the most.
     pub bytes: usize,
-    /// Whether it may take seconds.
-    pub slow: bool,
+    /// Work, at the most, in units that take some eight nanoseconds.
+    pub work: usize,
+}
+
+impl CheckCost {
+    /// The work of some milliseconds.
+    pub const SMALL: usize = 1 << 20;
+    /// That of some tens of them.
+    pub const MEDIUM: usize = 16 << 20;
+    /// That of a second.
+    pub const LARGE: usize = 128 << 20;
 }
 
 impl LongCheck {
@@ -217,7 +238,7 @@ impl LongCheck {
             return Ok(BatchCheck::Long(self));
         }
         budget.spend(work);
-        self.recompress(found, SMALL_LIMIT, &mut || {}).map(BatchCheck::Done)
+        self.recompress(found, INLINE_RECOMPRESS as usize, &mut || {}).map(BatchCheck::Done)
     }
 
     /// The codec that the topic wants and the batch has not.
@@ -241,11 +262,16 @@ impl LongCheck {
         }
     }
 
+    /// The work that each byte takes.
+    fn work_by_byte(&self) -> usize {
+        self.wanted_codec().map_or(1, |(codec, level)| by_byte(codec, level))
+    }
+
     /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. Who exceeds one has
-    /// proved to take long.
+    /// proved to take long; one that is larger as it came needs no trying.
     pub fn lower_limits(&self) -> impl Iterator<Item = usize> + use<> {
-        let (lower, most) = (self.wanted_codec().map_or(WALK_LOWER, |_| RECOMPRESS_SMALL), self.limit());
-        lower.into_iter().filter(move |lower| *lower < most)
+        let (by_byte, least, most) = (self.work_by_byte(), self.batch.len() - HEADER_LEN, self.limit());
+        WORK.into_iter().map(move |work| work / by_byte).filter(move |lower| (least..most).contains(lower))
     }
 
     /// The limit within which it is to be tried when `tried` was too low, or first of all.
@@ -263,14 +289,12 @@ impl LongCheck {
             Ok(Compression::Zstd) => limit.min(STREAMED + len / 4 * ZSTD_BLOCK),
             _ => STREAMED,
         };
-        match self.wanted_codec() {
-            None => CheckCost { bytes: walked, slow: false },
+        let bytes = match self.wanted_codec() {
+            None => walked,
             // The records, what becomes of them, and room for both to grow.
-            Some((codec, level)) => {
-                let bytes = walked.max(3 * limit) + codec.encoder_memory(level, limit);
-                CheckCost { bytes, slow: limit > SMALL_LIMIT || is_dear(codec, level) }
-            }
-        }
+            Some((codec, level)) => walked.max(3 * limit) + codec.encoder_memory(level, limit),
+        };
+        CheckCost { bytes, work: limit.saturating_mul(self.work_by_byte()) }
     }
 
     /// Checks the records, of which no more than `limit` bytes are decompressed. `pause` is called now and then.
@@ -396,6 +420,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_built_here_takes_no_dear_level_and_not_more_than_the_budget() {
+        let filled = |bytes: usize| {
+            let text: Vec<u8> = (0..bytes as u32).map(|i| (i.wrapping_mul(i) >> 11) as u8 & 7).collect();
+            let mut filled = BatchBuilder::new(Compression::None);
+            filled.push(NOW, None, Some(&text), &[]);
+            filled
+        };
+        let config = |codec, level| TopicConfig {
+            compression: Some(codec),
+            gzip_level: level,
+            zstd_level: level,
+            ..TopicConfig::default()
+        };
+        for (codec, dear, cheap) in [
+            (Compression::Zstd, 22, 3),
+            (Compression::Zstd, 1, 1),
+            (Compression::Gzip, 9, 6),
+            (Compression::Gzip, 2, 2),
+        ] {
+            let rules = rules(&config(codec, dear));
+            let built = filled(20_000).build_checked(&rules, NOW).unwrap();
+            assert_eq!(built.bytes(), &filled(20_000).build_with(codec, Some(cheap)), "{codec} {dear}");
+        }
+        for codec in Compression::ALL {
+            let (rules, mut budget) = (rules(&config(codec, 1)), InlineBudget::default());
+            let mut codec_of = || {
+                let built = filled(20_000).build_within(&rules, NOW, &mut budget).unwrap();
+                built.header().compression().unwrap()
+            };
+            assert_eq!([codec_of(), codec_of()], [codec, Compression::None], "{codec}");
+        }
+    }
+
+    #[test]
     fn a_request_of_many_small_batches_has_the_most_of_them_looked_at_elsewhere() {
         for codec in Compression::ALL {
             let (bytes, config) = (builder(codec).build(), TopicConfig::default());
@@ -509,18 +567,16 @@ mod tests {
             let batch = builder(Compression::Snappy).build();
             let header = BatchHeader::parse(&batch).unwrap();
             let check = LongCheck { batch, header, rules: rules(&config), now_ms: NOW };
-            assert_eq!(check.lower_limits().collect::<Vec<_>>(), RECOMPRESS_SMALL);
-            let CheckCost { bytes, slow } = check.cost(limit);
-            assert_eq!(slow, is_dear(codec, Some(level)), "{codec}");
-            bytes
+            check.cost(limit).bytes
         };
         for (codec, level) in [(Compression::Gzip, 9), (Compression::Lz4, 0), (Compression::Zstd, 3)] {
-            assert!(
-                cost(codec, level, RECOMPRESS_SMALL[1]) <= 4 << 20,
-                "{codec}: they wait for no large one"
-            );
+            assert!(cost(codec, level, 1 << 20) <= 4 << 20, "{codec}: they wait for no large one");
         }
-        assert!(cost(Compression::Zstd, 22, RECOMPRESS_SMALL[0]) <= 4 << 20);
+        assert!(cost(Compression::Zstd, 22, 64 << 10) <= 4 << 20);
+        assert!(
+            cost(Compression::Zstd, 22, 2 << 20) <= 64 << 20,
+            "several of a usual size are under way at once"
+        );
         let highest = cost(Compression::Zstd, 22, RECOMPRESS_LIMIT);
         assert!((160 << 20..200 << 20).contains(&highest), "{highest}: 96 MiB of records and 65 of tables");
     }

@@ -15,8 +15,11 @@ const LEAST_RECORD: usize = 7;
 const DECODER: usize = 512;
 /// The same for an encoder, whose tables are larger.
 const ENCODER: usize = 4096;
-/// A byte that is compressed.
+/// A byte that is decompressed and copied.
+const COPIED: usize = 2;
+/// A byte that is compressed, and one at a level that takes much longer than its codec's default: Zstandard's highest takes some two microseconds.
 const COMPRESSED: usize = 8;
+const DEAR: usize = 256;
 
 /// What is left, for one request, of the work that is done on a thread that others wait for. The unit takes some eight nanoseconds: to
 /// decompress a byte, or half of what a record takes that is not compressed.
@@ -69,6 +72,34 @@ pub(super) fn decompressed(codec: Compression, batch: &[u8], bytes: u64) -> usiz
 /// What it takes to compress so many bytes.
 pub(super) fn recompressed(bytes: u64) -> usize {
     ENCODER + COMPRESSED * bytes as usize
+}
+
+/// What each byte takes that is to be given a codec, at a level.
+pub(super) fn by_byte(codec: Compression, level: Option<i32>) -> usize {
+    match codec {
+        Compression::None => COPIED,
+        _ if is_dear(codec, level) => DEAR,
+        _ => COMPRESSED,
+    }
+}
+
+/// The highest level that does not take much longer than its codec's default, of the codecs that have levels.
+fn highest_cheap(codec: Compression) -> Option<i32> {
+    match codec {
+        Compression::Gzip => Some(6),
+        Compression::Zstd => Some(3),
+        _ => None,
+    }
+}
+
+/// Whether a level takes much longer than its codec's default.
+pub(super) fn is_dear(codec: Compression, level: Option<i32>) -> bool {
+    level.zip(highest_cheap(codec)).is_some_and(|(level, highest)| level > highest)
+}
+
+/// The level, or the highest below it that is not dear.
+pub(super) fn cheap_level(codec: Compression, level: Option<i32>) -> Option<i32> {
+    level.zip(highest_cheap(codec)).map(|(level, highest)| level.min(highest))
 }
 
 /// The window that the first Zstandard frame asks for, in bytes; none if it lies in one piece, or is none.

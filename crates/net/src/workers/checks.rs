@@ -1,9 +1,10 @@
-//! Checks of batches. All of them begin as small ones; who has proved long goes behind, and waits with its like.
+//! Checks of batches. What one takes follows its own size and the level that its topic wants; who has proved to take more than it seemed to goes
+//! behind, and waits with its like.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch, SMALL_LIMIT};
+use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch};
 
 use super::{JobCost, JobSize, Turn, Workers};
 
@@ -17,11 +18,6 @@ const TOGETHER_TIME: Duration = Duration::from_millis(10);
 /// A request that has had so much work done is no longer small, and then no longer medium.
 const SMALL_WORK: Duration = Duration::from_millis(50);
 const MEDIUM_WORK: Duration = Duration::from_millis(500);
-/// Bytes that are decompressed at the most where a job is medium.
-const MEDIUM_LIMIT: usize = 16 << 20;
-
-/// The same where they are given another codec at a level that takes long.
-const DEAR_LIMIT: usize = 128 << 10;
 
 /// What comes of a check.
 pub type Checked = Result<CheckedBatch, BatchRefusal>;
@@ -68,13 +64,13 @@ impl Checks {
             worked if worked < MEDIUM_WORK => JobSize::Medium,
             _ => JobSize::Large,
         };
-        let by_limit = match portion.limit {
-            limit if portion.slow && limit > DEAR_LIMIT => JobSize::Slow,
-            limit if limit > MEDIUM_LIMIT => JobSize::Large,
-            limit if portion.slow || limit > SMALL_LIMIT => JobSize::Medium,
-            _ => JobSize::Small,
+        let by_cost = match portion.work {
+            ..=CheckCost::SMALL => JobSize::Small,
+            ..=CheckCost::MEDIUM => JobSize::Medium,
+            ..=CheckCost::LARGE => JobSize::Large,
+            _ => JobSize::Slow,
         };
-        by_work.max(by_limit)
+        by_work.max(by_cost)
     }
 
     fn take_back(&mut self, left: Left) {
@@ -90,10 +86,9 @@ struct Portion {
     checks: VecDeque<BatchCheck>,
     /// Bytes of batches that are still to be looked at.
     bytes: usize,
-    /// The largest limit among them, and the most memory.
-    limit: usize,
+    /// The most work that one of them takes, and the most memory.
+    work: usize,
     memory: usize,
-    slow: bool,
     /// The limit within which the only one was tried already.
     tried: usize,
 }
@@ -101,19 +96,17 @@ struct Portion {
 impl Portion {
     fn takes(&self, next: &BatchCheck, tried: usize) -> bool {
         let BatchCheck::Long(long) = next else { return self.checks.len() < TOGETHER };
-        let slow = long.cost(long.limit_after(tried)).slow;
-        let fits = self.bytes + long.bytes() <= TOGETHER_BYTES && slow == (self.slow && self.bytes > 0);
-        self.bytes == 0 && self.checks.is_empty() || (self.checks.len() < TOGETHER && fits)
+        let work = long.cost(long.limit_after(tried)).work.max(self.work);
+        let fits = self.bytes + long.bytes() <= TOGETHER_BYTES && work <= CheckCost::SMALL;
+        self.checks.is_empty() || (self.checks.len() < TOGETHER && fits)
     }
 
     fn push(&mut self, check: BatchCheck, tried: usize) {
         if let BatchCheck::Long(long) = &check {
-            let limit = long.limit_after(tried);
-            let CheckCost { bytes, slow } = long.cost(limit);
+            let CheckCost { bytes, work } = long.cost(long.limit_after(tried));
             self.bytes += long.bytes();
-            self.limit = self.limit.max(limit);
+            self.work = self.work.max(work);
             self.memory = self.memory.max(bytes);
-            self.slow |= slow;
         }
         self.tried = tried;
         self.checks.push_back(check);
@@ -243,19 +236,53 @@ mod tests {
         assert_eq!(times(&workers, checks(&anew, &sizes)).await, (0..9).collect::<Vec<_>>());
     }
 
+    /// In what size of job the first of them goes to the workers.
+    fn size(checks: &mut Checks) -> JobSize {
+        let portion = checks.portion();
+        let size = checks.size(&portion);
+        checks.take_back(Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO });
+        size
+    }
+
+    #[tokio::test]
+    async fn what_comes_first_of_its_request_is_as_large_as_its_bytes_and_the_level_are() {
+        let plain = |config: &TopicConfig, bytes: usize| {
+            let rules = config.batch_rules(RulesOf { topic: TopicId([1; 16]), version: 1 });
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.push(NOW, None, Some(&vec![0; bytes]), &[]);
+            let begun = BatchCheck::begin(builder.build(), rules, NOW, &mut InlineBudget(0)).unwrap();
+            size(&mut Checks::from(vec![begun]))
+        };
+        for (codec, level) in [(Compression::Zstd, 22), (Compression::Gzip, 9)] {
+            let config = TopicConfig {
+                compression: Some(codec),
+                zstd_level: level,
+                gzip_level: level,
+                ..TopicConfig::default()
+            };
+            for (bytes, expected) in [
+                (40, JobSize::Small),
+                (3000, JobSize::Small),
+                (31_000, JobSize::Medium),
+                (400_000, JobSize::Large),
+                (1_000_000, JobSize::Slow),
+            ] {
+                assert_eq!(plain(&config, bytes), expected, "{bytes} bytes under {codec}");
+            }
+        }
+        let cheap = TopicConfig { compression: Some(Compression::Lz4), ..TopicConfig::default() };
+        for (bytes, expected) in [(100_000, JobSize::Small), (1_000_000, JobSize::Medium)] {
+            assert_eq!(plain(&cheap, bytes), expected, "{bytes} bytes");
+        }
+        assert_eq!(plain(&TopicConfig::default(), 1_000_000), JobSize::Small);
+    }
+
     #[tokio::test]
     async fn who_has_proved_long_is_no_longer_small() {
         let config = TopicConfig::default();
-        let size = |checks: &mut Checks| {
-            let portion = checks.portion();
-            let size = checks.size(&portion);
-            let left = Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO };
-            checks.take_back(left);
-            size
-        };
         let mut one = checks(&config, &[100]);
         assert_eq!(size(&mut one), JobSize::Small);
-        for (tried, then) in [(SMALL_LIMIT, JobSize::Medium), (MEDIUM_LIMIT, JobSize::Large)] {
+        for (tried, then) in [(1 << 20, JobSize::Medium), (16 << 20, JobSize::Large)] {
             one.tried = tried;
             assert_eq!(size(&mut one), then);
         }

@@ -24,7 +24,7 @@ pub struct Workers {
 /// How large a job is known to be. Each size has memory of its own, so that none waits for larger ones to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobSize {
-    /// It takes some milliseconds, or has not been begun.
+    /// It takes some milliseconds, as far as is known.
     Small,
     /// It takes some tens of them.
     Medium,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use sabir_broker::exchange::RoutedTargets;
 use sabir_broker::queue::LocalTransaction;
 use sabir_broker::{Broker, Caller, Publish, PublishOutcomes, PublishTargets, PublishVerdict};
-use sabir_model::batch::{BatchBuilder, Compression};
+use sabir_model::batch::{BatchBuilder, Compression, InlineBudget};
 use sabir_model::{Overflow, ShardId};
 
 use super::facts::BatchFacts;
@@ -20,6 +20,11 @@ use super::transaction::HeldMessage;
 const BATCH: usize = 256 * 1024;
 /// The same of messages that are kept back, each of which is looked for in its batch when its time comes.
 const DELAYED_BATCH: usize = 4 * 1024;
+/// What may be compressed of the batches that are sent together, some 128 KiB: of a transaction, or of a message that goes to many topics, the
+/// rest is stored as it came.
+const BUDGET: InlineBudget = InlineBudget(1 << 20);
+/// With so many bytes to compress what is open is sent, and the time looked at: seven eighths of what a batch may have that is compressed.
+const TO_COMPRESS: usize = BatchBuilder::COMPRESSED / 8 * 7;
 /// So many batches are filled at the same time.
 const OPEN: usize = 64;
 /// With more publishes that are not decided no further message is taken.
@@ -100,6 +105,8 @@ struct Terms {
     most: usize,
     /// Bytes behind which another batch is begun.
     full: usize,
+    /// Whether it is to be compressed.
+    compressed: bool,
     /// Whether one of them may refuse a message and take a smaller one behind it: of a batch it refuses all from the first on that has no room (in a
     /// transaction, the whole batch), so that batches have one message then.
     singly: bool,
@@ -108,9 +115,10 @@ struct Terms {
 impl Terms {
     fn of(targets: &PublishTargets) -> Self {
         let rules = targets.rules();
+        let compressed = rules.is_compressed();
         // What is larger is not compressed.
-        let full = if rules.is_compressed() { BatchBuilder::COMPRESSED } else { BATCH };
-        let mut terms = Self { most: rules.max_bytes(), full, singly: false };
+        let full = if compressed { BatchBuilder::COMPRESSED } else { BATCH };
+        let mut terms = Self { most: rules.max_bytes(), full, compressed, singly: false };
         for target in targets.targets() {
             let Some(queue) = target.topic().config.queue() else { continue };
             let is_bounded = queue.max_length.is_some() || queue.max_length_bytes.is_some();
@@ -212,8 +220,14 @@ impl Publisher {
 
     /// Whether batches are to be sent before another message is taken.
     pub(super) fn is_heavy(&self) -> bool {
-        self.open.len() >= OPEN && !self.holds_back
+        !self.holds_back && (self.open.len() >= OPEN || self.to_compress() >= TO_COMPRESS)
             || self.open.last().is_some_and(|last| last.batch.bytes() >= BATCH)
+    }
+
+    /// Bytes that are to be compressed as they are sent. What is larger than that is not.
+    fn to_compress(&self) -> usize {
+        let sizes = self.open.iter().filter(|open| open.terms.compressed).map(|open| open.batch.bytes());
+        sizes.filter(|size| *size <= BatchBuilder::COMPRESSED).sum()
     }
 
     /// Puts a message into the batches of its route.
@@ -295,12 +309,12 @@ impl Publisher {
     /// back, if one is.
     pub(super) fn send(&mut self, broker: &Broker, caller: &Caller) -> Option<HeldBack> {
         let (mut why, mut held_back) = (None, Vec::new());
-        let mut passed_over: Vec<ShardId> = Vec::new();
+        let (mut passed_over, mut budget) = (Vec::<ShardId>::new(), BUDGET);
         for open in std::mem::take(&mut self.open) {
             let targets = &open.routed.publishes[open.part];
             let has_no_room = HeldBack::of(broker, targets);
             if has_no_room.is_none() && !targets.shards().any(|shard| passed_over.contains(&shard)) {
-                self.send_batch(broker, caller, open);
+                self.send_batch(broker, caller, open, &mut budget);
                 continue;
             }
             why = why.or(has_no_room);
@@ -313,24 +327,26 @@ impl Publisher {
 
     /// Sends all batches on their way, whether there is room for them or not: nobody is left to hold them.
     pub(super) fn send_all(&mut self, broker: &Broker, caller: &Caller) {
-        std::mem::take(&mut self.open).into_iter().for_each(|open| self.send_batch(broker, caller, open));
+        let mut budget = BUDGET;
+        let open = std::mem::take(&mut self.open);
+        open.into_iter().for_each(|open| self.send_batch(broker, caller, open, &mut budget));
         self.holds_back = false;
     }
 
-    fn send_batch(&mut self, broker: &Broker, caller: &Caller, open: OpenBatch) {
+    fn send_batch(&mut self, broker: &Broker, caller: &Caller, open: OpenBatch, budget: &mut InlineBudget) {
         let OpenBatch { channel, routed, part, batch, facts, tags, mandatory, .. } = open;
         let count = batch.count();
-        let outcomes = publish(broker, caller, &routed.publishes[part], batch, facts);
+        let outcomes = publish(broker, caller, &routed.publishes[part], (batch, facts), budget);
         self.undecided.push_back(Undecided { channel, tags, mandatory, count, outcomes });
     }
 
     /// What is filled, as publishes of a transaction; none if a batch is not what its targets take.
     pub(super) fn into_transaction(self, broker: &Broker) -> Option<(LocalTransaction, MandatoryTogether)> {
-        let mut transaction = LocalTransaction::default();
+        let (mut transaction, mut budget) = (LocalTransaction::default(), BUDGET);
         let mut together = MandatoryTogether::of(self.mandatory);
         for open in self.open {
             let targets = &open.routed.publishes[open.part];
-            transaction.publish(publish_of(broker, targets, open.batch, open.facts)?);
+            transaction.publish(publish_of(broker, targets, (open.batch, open.facts), &mut budget)?);
             together.push(open.mandatory);
         }
         Some((transaction, together))
@@ -402,10 +418,10 @@ fn record_size(envelope: &Envelope<'_>, body: &[u8]) -> usize {
 fn publish_of(
     broker: &Broker,
     targets: &PublishTargets,
-    batch: BatchBuilder,
-    facts: BatchFacts,
+    (batch, facts): (BatchBuilder, BatchFacts),
+    budget: &mut InlineBudget,
 ) -> Option<Publish> {
-    let batch = batch.build_checked(&targets.rules(), broker.wall_ms());
+    let batch = batch.build_within(&targets.rules(), broker.wall_ms(), budget);
     let batch = batch.inspect_err(|refusal| tracing::debug!(%refusal, "messages are not taken")).ok()?;
     let mut publish = Publish::new(targets.clone(), [batch]);
     publish.batches[0].facts = facts.take();
@@ -417,11 +433,11 @@ fn publish(
     broker: &Broker,
     caller: &Caller,
     targets: &PublishTargets,
-    batch: BatchBuilder,
-    facts: BatchFacts,
+    batch: (BatchBuilder, BatchFacts),
+    budget: &mut InlineBudget,
 ) -> Option<PublishOutcomes> {
     // A batch is the messages of one read: a queue that is full for the last ones takes those before.
-    let publish = Publish { partial: true, ..publish_of(broker, targets, batch, facts)? };
+    let publish = Publish { partial: true, ..publish_of(broker, targets, batch, budget)? };
     let published = broker.publish(caller, &publish);
     published.inspect_err(|refused| tracing::debug!(%refused, "messages are not taken")).ok()
 }
@@ -463,7 +479,10 @@ mod tests {
         }
 
         async fn queue(&self, name: &str, config: QueueConfig) -> Arc<Topic> {
-            let config = TopicConfig::of_queue(config);
+            self.topic(name, TopicConfig::of_queue(config)).await
+        }
+
+        async fn topic(&self, name: &str, config: TopicConfig) -> Arc<Topic> {
             let new = NewTopic { name: name.into(), partitions: 1, config, internal: false, unlike: false };
             self.broker.create_topics(&CALLER, vec![new]).await.remove(0).unwrap()
         }
@@ -583,6 +602,37 @@ mod tests {
         committing.done(|publish, outcome| together.note(publish, outcome)).await.unwrap();
         let back = together.decide().remove(0);
         assert_eq!((back.message.body(), back.message.body().as_ptr()), (&b"body"[..], place));
+        publishing.broker.shutdown();
+    }
+
+    #[tokio::test]
+    async fn little_is_compressed_before_the_time_is_looked_at_and_of_what_is_sent_together() {
+        let data = tempfile::tempdir().unwrap();
+        let mut publishing = Publishing::begin(data.path()).await;
+        let dear = TopicConfig {
+            compression: Some(Compression::Zstd),
+            zstd_level: 22,
+            ..TopicConfig::of_queue(QueueConfig::default())
+        };
+        let (dear, plain) =
+            (publishing.topic("dear", dear).await, publishing.topic("plain", TopicConfig::default()).await);
+        let (dear, plain) = (publishing.routed(&[&[&dear]]), publishing.routed(&[&[&plain]]));
+        let body = "a message, ".repeat(31_000 / 11);
+        publishing.add(&plain, false, &body);
+        assert!(!publishing.publisher.is_heavy());
+        publishing.add(&dear, false, &body);
+        assert!(publishing.publisher.is_heavy(), "another one waits until this one is sent");
+        // Those of one message, or of a transaction.
+        (0..99).for_each(|_| publishing.add(&dear, false, &body));
+        let (mut budget, mut compressed) = (BUDGET, 0);
+        for open in std::mem::take(&mut publishing.publisher.open) {
+            let targets = &open.routed.publishes[open.part];
+            let publish =
+                publish_of(&publishing.broker, targets, (open.batch, open.facts), &mut budget).unwrap();
+            let batch = &publish.batches[0].batch;
+            compressed += usize::from(batch.header().compression() == Ok(Compression::Zstd));
+        }
+        assert!((3..=5).contains(&compressed), "{compressed} of 100");
         publishing.broker.shutdown();
     }
 

@@ -36,6 +36,7 @@ impl AmqpSession {
         }
         if self.publisher.is_heavy() {
             self.send_batches();
+            self.has_sent = true;
         }
     }
 
