@@ -300,6 +300,14 @@ impl Broker {
         self.inner.shards.iter().for_each(|shard| shard.journal.shrink_reads());
     }
 
+    /// Takes down that what was read of a partition makes no sense from an offset on: it is counted, logged and shown as damage that a read meets.
+    pub fn damaged(&self, target: ReadTarget, offset: Offset, error: ReadError) {
+        if let Some(shard) = self.shard(target.shard) {
+            shard.damaged(target.partition, offset, error);
+            self.log_damage(shard);
+        }
+    }
+
     /// Says which records cannot be read, by their topic's name.
     fn log_damage(&self, shard: &Shard) {
         for Damage { topic, partition, offset, cause } in shard.reads.damages.take_unlogged() {

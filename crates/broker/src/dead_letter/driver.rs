@@ -314,7 +314,7 @@ impl Collecting<'_> {
         let (topic, driver) = (self.source.topic.clone(), self.driver);
         let unreadable = Dropped { unreadable: 1, ..Dropped::default() };
         let (origin, record) = match message.found {
-            Found::Record(origin, record) => (origin, record),
+            Found::Record(stored) => (stored.origin, stored.record),
             Found::Gone => {
                 self.drop_message(message, unreadable);
                 return Ok(());
@@ -340,9 +340,9 @@ impl Collecting<'_> {
             added = Some(self.route(message, letter, (caller, *number), death.time_ms, scratch));
         };
         if origin == *number {
-            dead_letter(&DeadRecord::Own(record), &death, &mut each);
+            dead_letter(&DeadRecord::Own(&record), &death, &mut each);
         } else {
-            let written = driver.writer(origin).map(|writer| (writer.to_message)(record));
+            let written = driver.writer(origin).map(|writer| (writer.to_message)(&record));
             written.iter().for_each(|written| dead_letter(&DeadRecord::Other(written), &death, &mut each));
         }
         added.unwrap_or_else(|| {

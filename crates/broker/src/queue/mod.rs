@@ -2,7 +2,7 @@
 //!
 //! A queue is a topic of one partition with a subscription, whose state its shard's journal keeps. What stands here is the leader's: consumers, what
 //! they are ready to take, and who was dealt what. A front end works with it through [`Queues`]; messages reach its sessions as
-//! [`Push::Deliver`](crate::push::Push::Deliver), by name: a session reads their bytes itself.
+//! [`Push::Deliver`](crate::push::Push::Deliver), by name: a session reads their bytes itself, with a [`QueueReader`](reader::QueueReader).
 
 mod alarm;
 mod commit;
@@ -16,6 +16,7 @@ mod leader;
 mod lifetimes;
 mod member;
 mod queues;
+pub mod reader;
 mod returning;
 mod round;
 mod target;

@@ -46,7 +46,7 @@ impl fmt::Debug for Queues {
 /// A message that was got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GotMessage {
-    /// Which; to be read with [`Broker::read`].
+    /// Which; to be read with a [`QueueReader`](super::reader::QueueReader).
     pub offset: u64,
     /// Whether it was perhaps delivered before.
     pub redelivered: bool,

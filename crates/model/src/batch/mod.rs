@@ -35,7 +35,9 @@ pub use header::{
 pub use inline::InlineBudget;
 pub use paced::records_paced;
 pub use recompress::recompress;
-pub use records::{HeaderView, Headers, RecordView, Records, RecordsIter, RecordsPlace, records};
+pub use records::{
+    HeaderView, Headers, RecordView, Records, RecordsIter, RecordsPlace, records, uncompressed_records,
+};
 pub use rules::{BatchRefusal, BatchRules, RulesOf};
 pub use split::{Split, split};
 pub use stored_for::{stored_base_offset, stored_for};

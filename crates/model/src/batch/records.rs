@@ -19,6 +19,19 @@ pub fn records(bytes: &[u8], limit: usize) -> Result<Records<'_>, BatchError> {
     Ok(Records::new(header, header.compression()?.decompress(body, limit)?))
 }
 
+/// Walks the records of the batch at the front of `bytes` from where another walk over them was, without copying: the batch is not compressed, or was made so
+/// by [`Records::uncompressed`].
+///
+/// # Errors
+/// What [`BatchHeader::parse`] refuses, a cut batch, one that is compressed.
+pub fn uncompressed_records(bytes: &[u8], place: RecordsPlace) -> Result<RecordsIter<'_>, BatchError> {
+    let header = BatchHeader::parse(bytes)?;
+    match header.compression()? {
+        Compression::None => Ok(RecordsIter::new(header, &whole(bytes, &header)?[HEADER_LEN..], place)),
+        compressed => Err(BatchError::Decompress(compressed)),
+    }
+}
+
 /// A batch's records, decompressed.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
@@ -65,8 +78,7 @@ impl Records<'_> {
 
     /// Walks the records from where another walk over them was.
     pub fn iter_from(&self, place: RecordsPlace) -> RecordsIter<'_> {
-        let rest = self.body.get(place.byte..).unwrap_or_default();
-        RecordsIter { header: self.header, len: self.body.len(), rest, index: place.index, ended: false }
+        RecordsIter::new(self.header, &self.body, place)
     }
 
     /// Walks the records. The first malformed one is the last item, an error; so is a number of records other than the
@@ -175,6 +187,11 @@ impl<'a> Iterator for RecordsIter<'a> {
 }
 
 impl<'a> RecordsIter<'a> {
+    fn new(header: BatchHeader, body: &'a [u8], place: RecordsPlace) -> Self {
+        let rest = body.get(place.byte..).unwrap_or_default();
+        Self { header, len: body.len(), rest, index: place.index, ended: false }
+    }
+
     /// Where it is.
     pub fn place(&self) -> RecordsPlace {
         RecordsPlace { byte: self.len - self.rest.len(), index: self.index }

@@ -3,6 +3,7 @@
 mod checks;
 mod requests;
 mod turns;
+mod unpacking;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sabir_broker::queue::reader::UnreadableMessages;
 use sabir_broker::queue::{DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget};
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::{TopicError, TopicId};
@@ -14,7 +15,6 @@ use super::frontend::AmqpFrontend;
 use super::getting::Got;
 use super::mandatory::{MandatoryTogether, Unroutable};
 use super::publish::ChannelId;
-use super::put_off::UnreadableMessages;
 use super::settling::Fate;
 use super::unacked::Delivered;
 use crate::wire::*;

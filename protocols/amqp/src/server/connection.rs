@@ -593,7 +593,8 @@ impl Session for AmqpSession {
         }
         let beat = self.heartbeat.deadline().filter(|_| self.machine.is_running());
         let beat = beat.map(|ms| self.began + Duration::from_millis(ms));
-        beat.into_iter().chain(self.deliveries.put_off.until()).min()
+        let again = self.deliveries.put_off.until().map(Instant::from_std);
+        beat.into_iter().chain(again).min()
     }
 
     fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {

@@ -1,51 +1,38 @@
 //! Deliveries on their way to the client: the broker names messages, the session reads them and sends what there is.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use sabir_broker::Broker;
 use sabir_broker::push::PushedMessages;
+use sabir_broker::queue::reader::{Found, MessagesPutOff, QueueReader, UnreadableMessages};
 use sabir_broker::queue::{Credit, QueueTarget};
-use sabir_broker::{Broker, Fetched};
 use sabir_model::{FrontendNo, ReadError};
 use sabir_net::Io;
-use tokio::time::Instant;
 
 use super::arguments::{precondition, queue};
 use super::channel::{Channel, Consumer, RefillOn};
 use super::connection::AmqpSession;
-use super::put_off::{PutOff, UnreadableMessages};
 use super::records::{with_returns, without_added};
 use super::settling::Fate;
-use super::stored::{Found, Message, Reader, Unread, read, unpack};
+use super::stored::Message;
 use super::unacked::Delivered;
 use crate::wire::*;
 
 /// Bytes put out at a time, beside what is put out already.
 const AT_ONCE: usize = 128 * 1024;
-/// Bytes read at a time: for so many a message, within these bounds.
-const READ_EACH: u64 = 2048;
-const READ_LEAST: u64 = 16 * 1024;
-const READ_MOST: u64 = 256 * 1024;
 /// Messages that a consumer may have on their way which sets no bound.
 pub(super) const WINDOW: u32 = 2048;
-
-type Reading = Pin<Box<dyn Future<Output = Result<Fetched, Unread>>>>;
-type Unpacking = Pin<Box<dyn Future<Output = Option<Bytes>>>>;
 
 /// What is to be delivered.
 #[derive(Default)]
 pub(super) struct Deliveries {
     waiting: VecDeque<PushedMessages>,
-    readers: FxHashMap<QueueTarget, Reader>,
-    /// What is read for the first that waits.
-    reading: Option<Reading>,
-    /// The batch that is unpacked for it.
-    unpacking: Option<Unpacking>,
+    readers: FxHashMap<QueueTarget, QueueReader>,
     /// What could not be read.
-    pub(super) put_off: PutOff,
+    pub(super) put_off: MessagesPutOff,
 }
 
 /// What became of the first delivery that waits.
@@ -54,8 +41,6 @@ enum Sent {
     Some,
     /// It is to be read.
     Unread,
-    /// Its batch is to be unpacked.
-    Packed(Bytes),
     /// The client is to be told that its channel fails.
     Failed(u16, Exception),
 }
@@ -67,13 +52,7 @@ impl Deliveries {
 
     /// Bytes that are held beside what was read.
     pub(super) fn held_bytes(&self) -> usize {
-        self.readers.values().map(Reader::held_bytes).sum()
-    }
-
-    /// Takes the first off, whose consumer has ended.
-    fn take_first(&mut self) -> Option<PushedMessages> {
-        (self.reading, self.unpacking) = (None, None);
-        self.waiting.pop_front()
+        self.readers.values().map(QueueReader::held_bytes).sum()
     }
 }
 
@@ -87,10 +66,8 @@ enum Stop {
     Gone,
     /// The next one is to be read.
     Unread,
-    /// The next one was read, and is damaged.
-    Unreadable,
-    /// The batch of the next one is to be unpacked.
-    Packed(Bytes),
+    /// Those before this offset cannot be read.
+    Unreadable(u64, ReadError),
     /// The next one cannot be sent on this connection.
     TooLarge,
 }
@@ -107,7 +84,7 @@ struct Sending<'a> {
 impl Sending<'_> {
     fn run(
         &mut self,
-        reader: &mut Reader,
+        reader: &mut QueueReader,
         broker: &Broker,
         own: FrontendNo,
         messages: &PushedMessages,
@@ -116,12 +93,11 @@ impl Sending<'_> {
             if self.out.len() >= AT_ONCE {
                 return Stop::Full;
             }
-            let message = match reader.find(broker, own, offset) {
-                Found::Message(message) => message,
+            let message = match reader.find(broker, offset) {
+                Found::Message(stored) => Message::of(broker, own, &self.consumer.queue.name, &stored),
                 Found::Gone => return Stop::Gone,
                 Found::Unread => return Stop::Unread,
-                Found::Unreadable => return Stop::Unreadable,
-                Found::Packed(batch) => return Stop::Packed(batch),
+                Found::Unreadable { end, error } => return Stop::Unreadable(end, error),
             };
             if self.write(message, messages).is_err() {
                 return Stop::TooLarge;
@@ -134,8 +110,8 @@ impl Sending<'_> {
     fn write(&mut self, message: Message<'_>, of: &PushedMessages) -> Result<(), HeaderTooLarge> {
         let PushedMessages { redelivered, returned, .. } = *of;
         let returned = if self.consumer.queue.is_quorum { returned } else { 0 };
-        let counted = with_returns(message.properties, returned);
-        let properties = counted.as_deref().unwrap_or(message.properties);
+        let counted = with_returns(&message.properties, returned);
+        let properties = counted.as_deref().unwrap_or(&message.properties);
         let deliver = BasicDeliver {
             consumer_tag: ShortStr::cut(&self.consumer.tag),
             delivery_tag: self.channel.next_tag(),
@@ -160,8 +136,6 @@ impl AmqpSession {
                 Sent::Some => {}
                 Sent::Unread if self.read_first(cx) => {}
                 Sent::Unread => return moved,
-                Sent::Packed(ref batch) if self.unpack_first(batch, cx) => {}
-                Sent::Packed(_) => return moved,
                 Sent::Failed(channel, exception) => self.fail(channel, exception),
             }
             self.put_out(io);
@@ -183,7 +157,7 @@ impl AmqpSession {
             return Sent::Some;
         };
         let reader = deliveries.readers.entry(first.target);
-        let reader = reader.or_insert_with(|| Reader::new(&consumer.queue.name));
+        let reader = reader.or_insert_with_key(|target| QueueReader::new(*target));
         let (start, tag) = (first.offsets.start, channel.last_tag + 1);
         let mut sending = Sending {
             out,
@@ -214,9 +188,8 @@ impl AmqpSession {
         }
         match stop {
             Stop::Unread if sent == 0 => Sent::Unread,
-            Stop::Packed(batch) if sent == 0 => Sent::Packed(batch),
-            Stop::Unreadable => {
-                self.put_off(start + sent + 1, ReadError::Corrupt);
+            Stop::Unreadable(end, error) => {
+                self.put_off(end, error);
                 Sent::Some
             }
             Stop::TooLarge => {
@@ -229,7 +202,7 @@ impl AmqpSession {
 
     /// What the first one names is for a consumer that has ended. Where its channel has ended as well all of it was given back with that.
     fn give_first_back(&mut self) {
-        let Some(messages) = self.deliveries.take_first() else { return };
+        let Some(messages) = self.deliveries.waiting.pop_front() else { return };
         if let Some(owner) = self.owner_of(messages.consumer) {
             let fate = Fate::GivenBack { counted: false };
             self.settling.add(messages.target, owner, fate, messages.offsets);
@@ -240,36 +213,13 @@ impl AmqpSession {
     fn read_first(&mut self, cx: &mut Context<'_>) -> bool {
         let Self { deliveries, amqp, .. } = self;
         let Some(first) = deliveries.waiting.front() else { return false };
-        let (target, from, count) =
-            (first.target, first.offsets.start, first.offsets.end - first.offsets.start);
-        let broker = amqp.broker.clone();
-        let reading = deliveries.reading.get_or_insert_with(|| {
-            let most = count.saturating_mul(READ_EACH).clamp(READ_LEAST, READ_MOST) as usize;
-            Box::pin(async move { read(&broker, target, from, most).await })
-        });
-        let Poll::Ready(read) = reading.as_mut().poll(cx) else { return false };
-        deliveries.reading = None;
-        let Some(reader) = deliveries.readers.get_mut(&target) else { return true };
-        match read {
-            Ok(fetched) => reader.take(from, fetched),
-            Err(Unread::Gone { end }) => reader.skip_to(from, end.min(from + count)),
-            Err(Unread::Unreadable { end, error }) => self.put_off(end, error),
-            Err(Unread::Failed(error)) => self.cannot_read(error),
-        }
-        true
-    }
-
-    /// Has the batch unpacked in which the first one's messages are; says whether it is.
-    fn unpack_first(&mut self, batch: &Bytes, cx: &mut Context<'_>) -> bool {
-        let Self { deliveries, amqp, .. } = self;
-        let workers = &amqp.workers;
-        let unpack = || Box::pin(unpack(workers.clone(), batch.clone())) as Unpacking;
-        let unpacking = deliveries.unpacking.get_or_insert_with(unpack);
-        let Poll::Ready(unpacked) = unpacking.as_mut().poll(cx) else { return false };
-        deliveries.unpacking = None;
-        let first = deliveries.waiting.front().and_then(|first| deliveries.readers.get_mut(&first.target));
-        if let Some(reader) = first {
-            reader.put_unpacked(unpacked);
+        let Some(reader) = deliveries.readers.get_mut(&first.target) else { return false };
+        let Poll::Ready(loaded) = reader.poll_load(&amqp.broker, &amqp.workers, first.offsets.clone(), cx)
+        else {
+            return false;
+        };
+        if let Err(error) = loaded {
+            self.cannot_read(error);
         }
         true
     }

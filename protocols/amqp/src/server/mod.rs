@@ -21,7 +21,6 @@ mod kept;
 mod login;
 mod mandatory;
 mod publish;
-mod put_off;
 pub(crate) mod records;
 mod replies;
 mod routes;
