@@ -9,6 +9,7 @@ mod admission;
 mod claim;
 mod connection;
 mod driver;
+mod error_pace;
 mod listener;
 mod memory;
 mod net;
@@ -29,6 +30,7 @@ pub use driver::{
 pub use listener::{
     BindError, ListenAddress, ListenOptions, Listener, exposed, exposure_advice, machine_name,
 };
+pub use error_pace::{COMPLAIN_EVERY, ComplaintPace, ErrorPace};
 pub use memory::{FrameMemory, Grant, MemoryPart};
 pub use net::{Drained, Net, NetOptions, ServedAt, Tasks};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};

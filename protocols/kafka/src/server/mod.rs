@@ -7,7 +7,6 @@
 mod broker_config;
 pub(crate) mod config;
 mod connection;
-mod error_pace;
 mod exporter;
 mod fetch_session;
 mod foreign;

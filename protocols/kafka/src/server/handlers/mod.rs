@@ -29,12 +29,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
-use sabir_net::{Connection, DropReason, FrameMemory, Grant, OpenConnection};
+use sabir_net::{
+    COMPLAIN_EVERY, ComplaintPace, Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection,
+};
 
 use sabir_model::{ShardFailure, TopicId};
 
 use crate::server::config::NAME;
-use crate::server::error_pace::ErrorPace;
 use crate::server::frontend::KafkaFrontend;
 use crate::server::map::read_error_code;
 use crate::server::names;
@@ -56,7 +57,7 @@ pub(crate) struct Client {
     pub memory: FrameMemory,
     /// What it called itself first; for the log and for descriptions of groups.
     id: OnceLock<String>,
-    complained: Mutex<Option<Instant>>,
+    complained: Mutex<ComplaintPace>,
     /// The APIs whose refusal was logged, and when.
     refused: Mutex<Vec<(ApiKey, Instant)>>,
     /// Long polls that errors have cut short.
@@ -67,16 +68,6 @@ pub(crate) struct Client {
 
 /// Bytes of what a client calls itself that are kept for the log.
 const SHOWN_ID: usize = 256;
-
-/// How often one connection's bad batches are logged; all of them are counted.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
-
-/// How many long polls of a connection an error may cut short within ten seconds. Beyond that they wait their time all the same, or a
-/// client that asks again at once would do so for ever.
-const CUT_SHORT: u32 = 10;
-
-/// How many errors within ten seconds are more than a client has that waits before it asks again.
-const MANY_ERRORS: u32 = 200;
 
 impl Client {
     pub fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
@@ -129,24 +120,21 @@ impl Client {
 
     /// Logs what is wrong with what the client sends, not too often.
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        let now = Instant::now();
-        let mut complained = self.complained.lock();
-        if complained.is_none_or(|last| now - last >= COMPLAIN_EVERY) {
-            *complained = Some(now);
+        if self.complained.lock().may(Instant::now()) {
             tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
         }
     }
 
     /// Whether an error may end one more long poll before its time.
     fn may_cut_short(&self) -> bool {
-        self.cut_short.lock().count(Instant::now()) <= CUT_SHORT
+        self.cut_short.lock().may_cut_short(Instant::now())
     }
 
     /// Notes that it is answered with an error, and logs that if it seems to do nothing else.
     pub fn failed(&self, api: ApiKey, error: ErrorCode) {
-        if self.failed.lock().count(Instant::now()) == MANY_ERRORS {
+        if let Some(many) = self.failed.lock().are_many(Instant::now()) {
             self.complain(format_args!(
-                "{MANY_ERRORS} of its requests failed within ten seconds, the last of them a {api} with {error}"
+                "{many} of its requests failed within ten seconds, the last of them a {api} with {error}"
             ));
         }
     }
