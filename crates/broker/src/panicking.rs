@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 static WANTED: Mutex<Vec<(&str, &str)>> = Mutex::new(Vec::new());
 
 /// Has the next work at this place panic that has these bytes at hand: `apply` an entry's body, `push` one, `group` an id,
-/// `carry` and `finish` a topic's name.
+/// `carry` and `finish` a topic's name, `route` an exchange's.
 pub fn panic_once(place: &'static str, mark: &'static str) {
     WANTED.lock().push((place, mark));
 }

@@ -237,6 +237,8 @@ impl Exchanges {
         publication: &Publication<'_>,
         scratch: &mut RouteScratch,
     ) -> Result<Arc<Route>, RouteError> {
+        #[cfg(any(test, feature = "testing"))]
+        crate::panicking::panic_if_wanted("route", exchange.as_bytes());
         self.route_from(caller, exchange, publication, scratch, find)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use sabir_base::panics::contain;
 use sabir_broker::push::{AskFailure, Push, PushSeat, Scarcity};
 use sabir_broker::queue::QueueOwner;
 use sabir_broker::{Broker, Caller, SessionId};
@@ -620,6 +621,19 @@ impl Session for AmqpSession {
 
 impl Drop for AmqpSession {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return self.end();
+        }
+        // What was gathered may be half of what the client said: it is not published, nor are messages settled by it.
+        (self.publisher, self.settling) = (Publisher::default(), Settling::default());
+        // What is half changed may well panic again, which here would end the process.
+        contain(|| self.end());
+    }
+}
+
+impl AmqpSession {
+    /// Gives back and sends on its way all that there is.
+    fn end(&mut self) {
         // What is asked for is waited for no more before all there is is given back, so that nothing is taken behind that.
         let taken: Vec<_> = self.asked.drain(..).filter_map(|asked| asked.takes).collect();
         self.lay_all_down();

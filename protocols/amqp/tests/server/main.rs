@@ -10,6 +10,7 @@ mod handshake;
 mod limits;
 mod messages;
 mod node;
+mod panics;
 mod queues;
 mod quorum;
 mod replies;
