@@ -73,7 +73,9 @@ pub use publish::{
     Publish, PublishBatch, PublishDedup, PublishOutcome, PublishOutcomes, PublishRefused, PublishTargets,
     PublishTransaction, PublishVerdict,
 };
-pub use read::{Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadTarget, Slice};
+pub use read::{
+    Damage, DamageCause, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadPosition, ReadTarget, Slice,
+};
 pub use sabir_delivery::policy::{DeathReason, Deaths};
 pub use sabir_journal::{StartProgress, StartStep};
 pub use stats::{PartitionStats, ShardStats, Stats};

@@ -8,7 +8,7 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use sabir_model::{DecodeError, FrontendNo, PartitionId, Sequence};
+use sabir_model::{DecodeError, FrontendNo, PartitionId, Sequence, stored};
 
 use crate::caller::Caller;
 pub use crate::shard::Leading;
@@ -25,6 +25,24 @@ pub mod delivery {
         Attempts, AttemptsChange, HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement,
         Terms,
     };
+}
+
+/// Reads a stored value that begins with its form, and is nothing but what `take` takes behind that.
+///
+/// # Errors
+/// It is of a later form, cut, or longer.
+pub fn decode_stored<T>(
+    mut bytes: &[u8],
+    form: u8,
+    take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>,
+) -> Result<T, PageDecodeError> {
+    let all = || {
+        stored::take_form(&mut bytes, form)?;
+        let taken = take(&mut bytes)?;
+        stored::end(bytes)?;
+        Ok(taken)
+    };
+    all().map_err(|error: DecodeError| PageDecodeError(error.to_string()))
 }
 
 /// Keys with their stored values: equal projections have equal dumps.

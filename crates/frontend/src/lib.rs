@@ -3,9 +3,13 @@
 
 pub mod client;
 pub mod config;
+mod deadlines;
+mod parked;
 mod protocol;
 mod watched;
 
+pub use deadlines::{DeadlineClock, Deadlines};
+pub use parked::{GiveUp, Parked};
 pub use protocol::{
     Configured, FrontendContext, ListenerSpec, Listening, Protocol, StartedFrontend, refuse_exposed,
 };

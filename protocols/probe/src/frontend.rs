@@ -6,35 +6,44 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sabir_base::metrics::Exposition;
 use sabir_broker::{Broker, Caller, EntryRef, EntryRefused, ProjectionEntry, Reply};
-use sabir_frontend::{FrontendContext, Listening};
+use sabir_frontend::{DeadlineClock, Deadlines, FrontendContext, GiveUp, Listening};
 use sabir_model::{FrontendNo, ShardFailure, ShardId};
-use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Registry, Tasks};
+use sabir_net::{Claim, Connection, ConnectionCounters, Frontend, LocalBoxFuture, Registry, Tasks, Workers};
 
-use crate::leases::LeaseClock;
 use crate::protocol::NAME;
 use crate::session::ProbeSession;
-use crate::state::command;
+use crate::state::{State, command};
 
 /// The caller of the broker, for what no client asks for.
 pub(crate) static CALLER: Caller = Caller::front_end(NAME);
 
+/// What only a shard's leader does: it has leases end that are over, by an entry.
+const LEASES: Deadlines = Deadlines {
+    projection: NAME,
+    caller: &CALLER,
+    next: |view, number| view.projection::<State>(number)?.next_deadline(),
+    due: || command("expire"),
+};
+
 pub(crate) struct ProbeFrontend {
     pub(crate) broker: Broker,
+    pub(crate) workers: Workers,
     pub(crate) registry: Registry,
     pub(crate) tasks: Tasks,
     listening: Vec<Listening>,
     counters: Arc<ConnectionCounters>,
-    /// What each shard's leader does, by number; the first shard holds none of it.
-    clocks: Vec<Arc<LeaseClock>>,
+    /// By the shards' numbers; the first holds no leases.
+    clocks: Vec<Arc<DeadlineClock>>,
 }
 
 impl ProbeFrontend {
     pub(crate) fn start(place: FrontendContext) -> Arc<Self> {
         let shards = 1..=place.broker.options().data_shards;
-        let clock = |shard| LeaseClock::start(&place.broker, &place.tasks, ShardId(shard));
+        let clock = |shard| DeadlineClock::start(&place.broker, &place.tasks, ShardId(shard), LEASES);
         Arc::new(Self {
             clocks: shards.map(clock).collect(),
             broker: place.broker,
+            workers: place.workers,
             registry: place.registry,
             tasks: place.tasks,
             listening: place.listening,
@@ -52,7 +61,7 @@ impl ProbeFrontend {
         caller.namespace().home(self.broker.options().data_shards)
     }
 
-    pub(crate) fn clock(&self, shard: ShardId) -> &Arc<LeaseClock> {
+    pub(crate) fn clock(&self, shard: ShardId) -> &Arc<DeadlineClock> {
         &self.clocks[shard.0 as usize - 1]
     }
 
@@ -64,6 +73,12 @@ impl ProbeFrontend {
         words: &str,
     ) -> Result<(EntryRef, Reply<Result<Bytes, ShardFailure>>), EntryRefused> {
         self.broker.write(caller, shard, self.number()?, &ProjectionEntry::new(command(words)))
+    }
+
+    /// How a client is given up that waits in a shard by an entry.
+    pub(crate) fn give_up(&self, shard: ShardId, words: &str) -> Result<GiveUp, EntryRefused> {
+        let (broker, tasks, command) = (self.broker.clone(), self.tasks.clone(), command(words));
+        Ok(GiveUp { broker, tasks, caller: &CALLER, shard, projection: self.number()?, command })
     }
 
     /// Where a client is told to connect.

@@ -6,7 +6,6 @@
 mod client;
 mod frontend;
 mod http;
-mod leases;
 mod protocol;
 mod records;
 mod requests;

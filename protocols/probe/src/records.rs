@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use sabir_broker::queue::QueueTarget;
-use sabir_broker::{Append, AppendAcks, AppendTarget, Broker, Caller, Fetched, Partition, ReadTarget};
-use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split};
-use sabir_model::{FrontendNo, Message, Offset, ShardId};
+use sabir_broker::{Append, AppendAcks, AppendTarget, Caller, Fetched, Partition, ReadTarget};
+use sabir_model::batch::{BatchBuilder, Compression, RecordView};
+use sabir_model::{Message, Offset, ReadError, ShardId};
+use sabir_net::{JobCost, JobSize, Turn};
 
 use crate::frontend::ProbeFrontend;
 
-/// Bytes that the records of a batch may decompress to.
-const MOST_RECORDS: usize = 16 << 20;
+/// Bytes read of a partition at a time.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 
 /// A record as a client is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,16 +59,41 @@ impl ProbeFrontend {
         Some(Kept { target, offsets: stats.start..stats.end })
     }
 
+    /// The records that were read of a partition from an offset on, and where it goes on behind them. Damaged ones are counted and logged by the broker.
+    ///
+    /// # Errors
+    /// What stands at `from` is damaged.
+    pub(crate) async fn shown(
+        &self,
+        target: ReadTarget,
+        partition: i32,
+        from: Offset,
+        fetched: Fetched,
+    ) -> Result<(Vec<Shown>, Offset), ReadError> {
+        let broker = self.broker.clone();
+        // It may decompress much.
+        let walk = move |_: &mut Turn<'_>| {
+            let mut all = Vec::new();
+            let next = broker.walk(target, &fetched, from, |origin, record| {
+                let text = text(broker.to_message(origin, record));
+                all.push(Shown { partition, offset: record.offset, text });
+            })?;
+            Ok((all, next))
+        };
+        let cost = JobCost { bytes: 4 * READ_BYTES, size: JobSize::Small };
+        self.workers.run(cost, walk).await.unwrap_or(Err(ReadError::Storage))
+    }
+
     /// A queue's partition, and where its messages are read.
     ///
     /// # Errors
     /// Why the caller does not use it, for the client.
-    pub(crate) fn queue(&self, caller: &Caller, name: &str) -> Result<(Partition, ReadTarget), String> {
+    pub(crate) fn queue(&self, caller: &Caller, name: &str) -> Result<(Partition, QueueTarget), String> {
         let view = self.broker.catalog();
         let topic = view.topic_of(caller, name).ok_or("there is no such queue")?;
         let target = QueueTarget::new(caller, topic).map_err(|error| error.to_string())?;
         let place = topic.partition(0).ok_or("there is no such queue")?;
-        Ok((*place, target.read_target()))
+        Ok((*place, target))
     }
 
     /// The shard of a partition.
@@ -82,27 +108,8 @@ pub(crate) struct Kept {
     pub(crate) offsets: Range<Offset>,
 }
 
-/// The records that were read, from an offset on.
-pub(crate) fn shown(broker: &Broker, fetched: &Fetched, partition: i32, from: Offset) -> Vec<Shown> {
-    let mut all = Vec::new();
-    for slice in &fetched.slices {
-        let bytes = slice.joined();
-        for batch in split(&bytes) {
-            let found = batch.ok().and_then(|batch| records(batch.1, MOST_RECORDS).ok());
-            let Some(found) = found.filter(|found| !found.header().is_control()) else { continue };
-            let later = found.iter().flatten().filter(|record| record.offset >= from);
-            all.extend(later.map(|record| Shown {
-                partition,
-                offset: record.offset,
-                text: text(broker, slice.origin, &record),
-            }));
-        }
-    }
-    all
-}
-
 /// A record's content as a line: whoever wrote it, it is read through the form that all protocols have.
-fn text(broker: &Broker, origin: FrontendNo, record: &RecordView<'_>) -> String {
-    let body = broker.to_message(origin, record).and_then(|message| message.body);
+pub(crate) fn text(message: Option<Message>) -> String {
+    let body = message.and_then(|message| message.body);
     String::from_utf8_lossy(&body.unwrap_or_default()).replace(['\n', '\r'], " ")
 }

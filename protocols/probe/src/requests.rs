@@ -3,21 +3,20 @@
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sabir_broker::queue::reader::{Found, QueueReader};
 use sabir_broker::{Caller, EntryRefused, NewTopic, Reply};
-use sabir_model::{Offset, QueueConfig, ShardFailure, ShardId, TopicConfig};
+use sabir_frontend::Parked;
+use sabir_model::{Offset, QueueConfig, ShardFailure, TopicConfig};
 
-use crate::frontend::{CALLER, ProbeFrontend};
-use crate::records::{Kept, shown};
+use crate::frontend::ProbeFrontend;
+use crate::records::{Kept, READ_BYTES, text};
 use crate::state::State;
 
 /// The most records of one answer.
 const MOST_READ: usize = 1000;
-/// Bytes read for it.
-const READ_BYTES: usize = 64 * 1024;
 
 /// An answer that comes: its lines.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = String>>>;
@@ -109,11 +108,14 @@ pub(crate) fn read(
     };
     Box::pin(async move {
         let from = Offset(offset);
-        let fetched = match probe.broker.read(target, from, READ_BYTES, true).await {
-            Ok(fetched) => fetched,
+        let read = match probe.broker.read(target, from, READ_BYTES, true).await {
+            Ok(fetched) => probe.shown(target, partition, from, fetched).await,
+            Err(failure) => Err(failure),
+        };
+        let found = match read {
+            Ok((found, _)) => found,
             Err(failure) => return error(failure),
         };
-        let found = shown(&probe.broker, &fetched, partition, from);
         let lines = found.iter().take(most.min(MOST_READ));
         let mut answer: String = lines.map(|record| format!("{} {}\n", record.offset, record.text)).collect();
         answer.push_str("OK");
@@ -146,79 +148,19 @@ pub(crate) fn get(
     }
 }
 
-/// Waits at a queue; `number` is one that no other waits by.
-pub(crate) fn take(
-    probe: Arc<ProbeFrontend>,
-    caller: &Caller,
-    queue: &str,
-    ms: u32,
-    number: u64,
-) -> Answering {
-    let (home, queue) = (probe.home(caller), queue.to_owned());
-    let mut taking = match probe.write(caller, home, &format!("take {queue} {number}")) {
-        Ok((_, reply)) => Taking { probe, home, queue, number, reply: Some(reply) },
-        Err(refused) => return at_once(error(refused)),
-    };
-    Box::pin(async move {
-        let limit = Duration::from_millis(ms.into());
-        match tokio::time::timeout(limit, std::future::poll_fn(|cx| taking.poll(cx))).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                give_up(&taking.probe, taking.home, &taking.queue, taking.number).await;
-                std::future::poll_fn(|cx| taking.poll(cx)).await
-            }
+/// Waits at a queue; `number` is one that no other waits by. If the client goes, so does its place there.
+pub(crate) fn take(probe: &ProbeFrontend, caller: &Caller, queue: &str, ms: u32, number: u64) -> Answering {
+    let home = probe.home(caller);
+    let written = probe.give_up(home, &format!("give-up {queue} {number}")).and_then(|give_up| {
+        let (_, reply) = probe.write(caller, home, &format!("take {queue} {number}"))?;
+        Ok(Parked::new(reply, give_up))
+    });
+    match written {
+        Ok(parked) => {
+            Box::pin(async move { answered(parked.within(Duration::from_millis(ms.into())).await) })
         }
-    })
-}
-
-/// A client that waits at a queue. If it goes, so does its place there.
-struct Taking {
-    probe: Arc<ProbeFrontend>,
-    home: ShardId,
-    queue: String,
-    number: u64,
-    /// None once it has come.
-    reply: Option<Reply<Result<Bytes, ShardFailure>>>,
-}
-
-impl Taking {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let Some(reply) = &mut self.reply else { return Poll::Pending };
-        let answer = std::task::ready!(Pin::new(reply).poll(cx));
-        self.reply = None;
-        Poll::Ready(answered(answer))
+        Err(refused) => at_once(error(refused)),
     }
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        if self.reply.is_some() {
-            let (probe, home, number) = (self.probe.clone(), self.home, self.number);
-            let queue = std::mem::take(&mut self.queue);
-            // At once where that can be: what comes to the queue from now on is for others.
-            if gives_up(&probe, home, &queue, number) {
-                return;
-            }
-            self.probe.tasks.spawn("probe give-up", move || async move {
-                give_up(&probe, home, &queue, number).await;
-            });
-        }
-    }
-}
-
-/// Has a queue answer a client that waits there that nothing came, unless something has. A shard that takes no entries at all has answered
-/// it already.
-async fn give_up(probe: &ProbeFrontend, home: ShardId, queue: &str, number: u64) {
-    while !gives_up(probe, home, queue, number) {
-        probe.broker.room(home).await;
-    }
-}
-
-/// Whether there was room to say so.
-fn gives_up(probe: &ProbeFrontend, home: ShardId, queue: &str, number: u64) -> bool {
-    let written = probe.write(&CALLER, home, &format!("give-up {queue} {number}"));
-    probe.broker.flush();
-    !matches!(written, Err(EntryRefused::Crowded))
 }
 
 /// Leases a queue's next message to whoever asks.
@@ -239,14 +181,15 @@ pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: 
         let Some((_, offset)) = answer.strip_prefix("OK ").and_then(|given| given.split_once(' ')) else {
             return answer;
         };
-        let from = Offset(offset.parse().expect("the projection answers with an offset"));
-        match probe.broker.read(target, from, 1, true).await {
-            Err(failure) => error(failure),
-            Ok(fetched) => {
-                let found = shown(&probe.broker, &fetched, 0, from);
-                let text = found.first().filter(|record| record.offset == from);
-                format!("{answer} {}", text.map_or("", |record| &record.text))
+        let offset = offset.parse().expect("the projection answers with an offset");
+        let mut reader = QueueReader::new(target);
+        match reader.read_one(&probe.broker, &probe.workers, offset).await {
+            Ok(Found::Message(stored)) => {
+                format!("{answer} {}", text(Some(stored.to_message(&probe.broker))))
             }
+            Ok(Found::Gone | Found::Unread) => format!("{answer} "),
+            // Its lease ends by itself, and it is tried again then.
+            Ok(Found::Unreadable { error: failure, .. }) | Err(failure) => error(failure),
         }
     })
 }

@@ -164,7 +164,7 @@ impl ProbeSession {
             Command::Put { queue, value } => self.write(&format!("put {queue} {value}")),
             Command::Take { queue, ms } => {
                 let number = (self.open.id().0 << 32) + self.number();
-                requests::take(probe, &caller, queue, ms, number)
+                requests::take(&probe, &caller, queue, ms, number)
             }
             Command::Lease { queue, ms } => requests::lease(probe, &caller, queue, ms),
             Command::Done { queue, lease } => requests::end_lease(&probe, &caller, "done", queue, lease),
@@ -216,7 +216,7 @@ impl ProbeSession {
             return at_once(error("there is no such topic"));
         };
         let number = self.number();
-        match Subscription::begin(number, self.broker().clone(), &self.caller, &topic) {
+        match Subscription::begin(number, self.probe.clone(), &self.caller, &topic) {
             Err(failure) => at_once(error(failure)),
             Ok(begun) => {
                 self.subscriptions.push(begun);

@@ -6,12 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i64, take_u64};
-use sabir_broker::projection::delivery::{
-    HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement, Terms,
-};
+use sabir_broker::projection::delivery::{HeldBy, MessageOwner, Operation, Settlement, Terms};
 use sabir_broker::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
-    Paged, Projection, ProjectionFactory,
+    Paged, Projection, ProjectionFactory, decode_stored,
 };
 use sabir_model::{DecodeError, PartitionId, stored};
 
@@ -157,7 +155,7 @@ impl State {
             leases.deadlines.remove(&lease);
         }
         let held_by = HeldBy::Token(lease);
-        let ended = change(of.partition()?, effects, |ranges| match comes_back {
+        let ended = effects.delivery_of_held(of.partition()?, |ranges| match comes_back {
             true => Operation::Returned { ranges, held_by, counted: true, not_before_ms: 0 },
             false => Operation::Settled { ranges, held_by, why: Settlement::Acknowledged },
         });
@@ -170,7 +168,7 @@ impl State {
         let due = |leases: &Leases| leases.deadlines.values().any(|deadline| *deadline <= now_ms);
         let all: Vec<_> = self.leases.iter().filter(|(_, l)| due(l)).map(|(of, _)| of.clone()).collect();
         for of in all {
-            change(of.partition()?, effects, |ranges| {
+            effects.delivery_of_held(of.partition()?, |ranges| {
                 let (held_by, counted) = (HeldBy::Overdue, true);
                 Operation::Returned { ranges, held_by, counted, not_before_ms: 0 }
             });
@@ -179,17 +177,6 @@ impl State {
         }
         Ok("OK".into())
     }
-}
-
-/// Does something to those messages of a queue that are held as the operation says; tells whether there were any.
-fn change(
-    queue: PartitionId,
-    effects: &mut Effects<'_>,
-    operation: impl FnOnce(OffsetRanges<'_>) -> Operation<'_>,
-) -> bool {
-    let Some(kept) = effects.partition(queue) else { return false };
-    let all = RangesBuffer::of(std::iter::once(kept.start.0 as u64..kept.end.0 as u64));
-    effects.delivery(queue, &operation(all.ranges())).is_ok_and(|done| done.concerned > 0)
 }
 
 impl Name {
@@ -264,7 +251,7 @@ impl PageValue for Text {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, FORM, |rest| {
+        decode_stored(bytes, FORM, |rest| {
             let text = std::str::from_utf8(std::mem::take(rest)).map_err(|_| DecodeError::Field("text"))?;
             Ok(Self(text.into()))
         })
@@ -284,7 +271,7 @@ impl PageValue for Queue {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, FORM, |rest| {
+        decode_stored(bytes, FORM, |rest| {
             let mut queue = Self::default();
             for _ in 0..stored::take_count(rest, 1)? {
                 queue.values.push_back(stored::take_str(rest)?.into());
@@ -310,7 +297,7 @@ impl PageValue for Leases {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PageDecodeError> {
-        decode(bytes, LEASES_FORM, |rest| {
+        decode_stored(bytes, LEASES_FORM, |rest| {
             let mut leases = Self { last: take_u64(rest)?, ..Self::default() };
             for _ in 0..stored::take_count(rest, 2)? {
                 leases.deadlines.insert(take_u64(rest)?, take_i64(rest)?);
@@ -318,20 +305,6 @@ impl PageValue for Leases {
             Ok(leases)
         })
     }
-}
-
-fn decode<T>(
-    mut bytes: &[u8],
-    form: u8,
-    take: impl FnOnce(&mut &[u8]) -> Result<T, DecodeError>,
-) -> Result<T, PageDecodeError> {
-    let all = || {
-        stored::take_form(&mut bytes, form)?;
-        let taken = take(&mut bytes)?;
-        stored::end(bytes)?;
-        Ok(taken)
-    };
-    all().map_err(|error: DecodeError| PageDecodeError(error.to_string()))
 }
 
 #[cfg(test)]

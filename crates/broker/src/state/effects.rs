@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use sabir_delivery::subscription::Operation;
+use sabir_delivery::subscription::{OffsetRanges, Operation, RangesBuffer};
 use sabir_model::{AppendError, Offset, PartitionId, Sequence, Term, TopicError};
 
 use super::{At, Partitions, SubscriptionTable, TimerTable, follow_queues, subscription_of};
@@ -177,6 +177,17 @@ impl<'a> Effects<'a> {
         let (concerned, acquired) = done.ok_or(DeliveryRefused::UnknownQueue)?;
         follow_queues(&mut self.shard, self.at);
         Ok(Delivered { concerned, acquired })
+    }
+
+    /// The same for all messages of a queue that are held as the operation says. Tells whether there were any.
+    pub fn delivery_of_held(
+        &mut self,
+        queue: PartitionId,
+        operation: impl FnOnce(OffsetRanges<'_>) -> Operation<'_>,
+    ) -> bool {
+        let Some(kept) = self.partition(queue) else { return false };
+        let all = RangesBuffer::of(std::iter::once(kept.start.0 as u64..kept.end.0 as u64));
+        self.delivery(queue, &operation(all.ranges())).is_ok_and(|done| done.concerned > 0)
     }
 
     /// Has whoever wrote this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes
