@@ -42,7 +42,7 @@ pub(crate) async fn create(broker: &Broker, name: &str, partitions: u32) -> Arc<
 }
 
 /// A batch of records with these values, at one timestamp.
-pub(super) fn batch(values: &[&[u8]], timestamp: i64) -> Bytes {
+pub(crate) fn batch(values: &[&[u8]], timestamp: i64) -> Bytes {
     let mut batch = BatchBuilder::new(Compression::None);
     values.iter().for_each(|value| batch.push(timestamp, None, Some(value), &[]));
     batch.build()
@@ -75,7 +75,7 @@ pub(super) fn target(topic: &Topic, index: i32, origin: FrontendNo) -> AppendTar
     AppendTarget::new(&Caller::OPERATOR, &Arc::new(topic.clone()), index, AppendAcks::InSync, origin).unwrap()
 }
 
-pub(super) async fn append(
+pub(crate) async fn append(
     broker: &Broker,
     topic: &Topic,
     index: i32,
