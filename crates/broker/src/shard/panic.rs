@@ -15,12 +15,17 @@ use super::Shard;
 use super::drive::Worker;
 
 /// Stops its shard if it is dropped by a panic. To be made before the lock is taken, so that it is dropped when that is free.
-pub(crate) struct Guarded<'a>(&'a Shard, &'static str);
+pub(crate) struct Guarded<'a> {
+    shard: &'a Shard,
+    doing: &'static str,
+    /// What is dropped by a panic from elsewhere may still give back what it has: that is no panic of the shard's.
+    is_unwinding: bool,
+}
 
 impl Drop for Guarded<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.panicked(self.1);
+        if std::thread::panicking() && !self.is_unwinding {
+            self.shard.panicked(self.doing);
         }
     }
 }
@@ -28,7 +33,7 @@ impl Drop for Guarded<'_> {
 impl Shard {
     /// For whom the panic ends elsewhere, as a connection's does.
     pub(crate) fn guard(&self, doing: &'static str) -> Guarded<'_> {
-        Guarded(self, doing)
+        Guarded { shard: self, doing, is_unwinding: std::thread::panicking() }
     }
 
     /// Does what no caller waits for, and so ends the panic, too; whether there was none.
