@@ -27,10 +27,10 @@ pub use driver::{
     Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
     Patience, Session, Standing, UNCOUNTED, drive,
 };
+pub use error_pace::{COMPLAIN_EVERY, ComplaintPace, ErrorPace};
 pub use listener::{
     BindError, ListenAddress, ListenOptions, Listener, exposed, exposure_advice, machine_name,
 };
-pub use error_pace::{COMPLAIN_EVERY, ComplaintPace, ErrorPace};
 pub use memory::{FrameMemory, Grant, MemoryPart};
 pub use net::{Drained, Net, NetOptions, ServedAt, Tasks};
 pub use registry::{ClientKey, ConnectionId, ConnectionView, OpenConnection, Registered, Registry};
