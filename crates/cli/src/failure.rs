@@ -158,6 +158,9 @@ fn advice_on(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::ReadOnlyFilesystem => {
             Some("The file system is mounted read-only: name another place, or have it mounted for writing.")
         }
+        io::ErrorKind::NotADirectory => {
+            Some("A file stands where a folder is needed: name a folder, or move the file out of the way.")
+        }
         _ => None,
     }
 }
@@ -171,6 +174,7 @@ mod tests {
         for (kind, says) in [
             (io::ErrorKind::PermissionDenied, Some("chown")),
             (io::ErrorKind::ReadOnlyFilesystem, Some("read-only")),
+            (io::ErrorKind::NotADirectory, Some("a folder")),
             (io::ErrorKind::NotFound, None),
         ] {
             let advice = CliError::from(io::Error::from(kind)).advice;

@@ -384,6 +384,23 @@ fn an_advertised_address_that_means_nothing_is_said_to_be_the_brokers() {
 }
 
 #[test]
+fn an_advertised_address_where_something_else_answers_is_said_to_be_the_brokers() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in other.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = std::io::Write::write_all(&mut connection, b"220 mail.example ESMTP\r\n");
+        }
+    });
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[&format!("kafka.advertise={address}")]);
+    let printed = broker.run(&["message", "publish", "orders", "x", "--timeout", "2s"]).err;
+    let told = format!("{address} is the address that the broker tells its clients");
+    assert!(printed.contains(&told), "{printed}");
+}
+
+#[test]
 fn the_doctor_looks_at_the_machine() {
     let data = tempfile::tempdir().unwrap();
     let printed = sabir(&["doctor", "--data", data.path().to_str().unwrap(), "-o", "json"]).output().unwrap();

@@ -19,7 +19,7 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// Nobody answers where the broker says that it is.
+    /// The broker does not answer where it says that it is.
     #[error(
         "{reason}; {address} is the address that the broker tells its clients: it must mean the broker from here too; it is set at \
          the broker (kafka.advertise of Sabir, advertised.listeners of Kafka)"
@@ -105,10 +105,10 @@ impl Error {
         }
     }
 
-    /// The same of an address that the broker told, if it is about the way there.
+    /// The same of an address that the broker told, at which no connection is to be had: nobody answers there, or somebody else.
     pub(crate) fn advertised(self, address: &str) -> Self {
         match self {
-            Self::Connect { .. } | Self::Timeout { what: "connect", .. } => {
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Closed { .. } | Self::Wire { .. } => {
                 Self::Advertised { address: address.to_owned(), reason: Arc::new(self) }
             }
             other => other,
@@ -119,9 +119,8 @@ impl Error {
     pub fn retriable(&self) -> bool {
         match self {
             Self::Broker { code, .. } => code.retriable(),
-            Self::Connect { .. } | Self::Advertised { .. } | Self::Closed { .. } | Self::Timeout { .. } => {
-                true
-            }
+            Self::Connect { .. } | Self::Closed { .. } | Self::Timeout { .. } => true,
+            Self::Advertised { reason, .. } => reason.retriable(),
             Self::Wire { .. } | Self::Unsupported { .. } | Self::Records { .. } | Self::Usage(_) => false,
         }
     }

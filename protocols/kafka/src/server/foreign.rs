@@ -24,6 +24,9 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"PING", "Redis"),
     (b"AUTH", "Redis"),
     (b"INFO", "Redis"),
+    (b"USER", "FTP"),
+    (b"{\"", "JSON"),
+    (b"[{\"", "JSON"),
 ];
 
 /// What a first message looks like that is none of Kafka's.
@@ -32,6 +35,8 @@ pub(crate) fn looks_like(first: &[u8]) -> Option<&'static str> {
     known.map(|(_, name)| *name).or_else(|| match first {
         // An array of so many words.
         [b'*', b'0'..=b'9', ..] => Some("Redis"),
+        // A length with its highest bit, a client's hello, and the version that it offers.
+        [0x80..=0xff, _, 1, 0 | 2 | 3, ..] => Some("SSL 2.0"),
         // A packet to connect, and the length of the protocol's name.
         [0x10, _, 0, 4 | 6, ..] | [0x10, _, _, 0, 4 | 6, ..] => Some("MQTT"),
         _ if first.get(5..).is_some_and(|rest| rest.starts_with(b"ActiveMQ")) => Some("OpenWire (ActiveMQ)"),
@@ -56,6 +61,11 @@ mod tests {
             (b"AMQP\0\0\x09\x01", "AMQP"),
             (b"*1\r\n$4\r\nPING", "Redis"),
             (b"\x10\x10\0\x04MQTT\x04", "MQTT"),
+            (b"USER anonymous\r\n", "FTP"),
+            (b"{\"js", "JSON"),
+            (b"[{\"a", "JSON"),
+            (b"\x80\x2e\x01\x03\x01", "SSL 2.0"),
+            (b"\x80\x2e\x01\x00\x02", "SSL 2.0"),
             (b"\0\0\0\xf0\x01ActiveMQ\0\0\0", "OpenWire (ActiveMQ)"),
             (b"\0\0\0\xf0\0\0\0\xe0{\"code\":", "RocketMQ"),
         ] {
