@@ -65,9 +65,9 @@ impl Checks {
             _ => JobSize::Large,
         };
         let by_cost = match portion.work {
-            ..=CheckCost::SMALL => JobSize::Small,
-            ..=CheckCost::MEDIUM => JobSize::Medium,
-            ..=CheckCost::LARGE => JobSize::Large,
+            work if work <= CheckCost::SMALL => JobSize::Small,
+            work if work <= CheckCost::MEDIUM => JobSize::Medium,
+            work if work <= CheckCost::LARGE => JobSize::Large,
             _ => JobSize::Slow,
         };
         by_work.max(by_cost)
