@@ -155,7 +155,7 @@ mod tests {
         // That it does not answer is another cause.
         stats.shards[0].disk_wait = Duration::from_secs(8);
         let health = Health::judge(&stats, |id| id.to_string());
-        assert!(health.text().contains("has not finished a write for 8 s"), "{health:?}");
+        assert!(health.text().contains("has not finished a read or write for 8 s"), "{health:?}");
     }
 
     #[test]
