@@ -108,7 +108,7 @@ async fn a_write_that_finds_no_space_gets_that_of_segments_without_records() {
     machine.disks[1].inject(Injection { op: Some(Op::Write), skip: 0, fault: Fault::Full, lasting: true });
     let mut waits = Box::pin(append(&broker, &kept, 0, batch(&[b"waits"], 2)));
     assert!(pending(&mut waits).await);
-    until(|| files() == sabir_journal::Journal::LEAST_SEGMENTS - 1).await;
+    until(|| files() == sabir_journal::Journal::LEAST_SEGMENTS).await;
     machine.disks[1].end_faults();
     soon(waits).await.unwrap();
     broker.shutdown();
