@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
@@ -196,13 +196,27 @@ fn create_in(file: impl RawFile, cache_bytes: usize) -> Result<(), redb::Error> 
 
 fn open(path: &Path, cache_bytes: usize, under_way: &Arc<UnderWay>) -> Result<Database, PageError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| io_error(path, e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(PageError::InUse { path: path.display().to_string() }),
-        Err(TryLockError::Error(e)) => return Err(io_error(path, e)),
-    }
+    lock(&file, path)?;
     let file = WatchedFile { file, under_way: under_way.clone() };
     guarded(|| open_in(file, cache_bytes)).map_err(|e| error(path, e))
+}
+
+/// How long a store is waited for whose owner lets go of it: of a broker that has ended, what still answers closes it a moment later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+fn lock(file: &File, path: &Path) -> Result<(), PageError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => {
+                return Err(PageError::InUse { path: path.display().to_string() });
+            }
+            Err(TryLockError::Error(e)) => return Err(io_error(path, e)),
+        }
+    }
 }
 
 /// Does work on a tree that may be damaged: a page whose checksum is right but which makes no sense, as blocks of the first form can
