@@ -19,9 +19,9 @@ def snappy(content):
 
 
 def lz4(content):
-    """A frame with linked blocks of up to 4 MiB, and one of up to 200 bytes in it."""
+    """A frame with blocks of up to 4 MiB, and one of up to 200 bytes in it."""
     token = bytes([min(len(content), 15) << 4]) + (bytes([len(content) - 15]) if len(content) >= 15 else b"")
-    descriptor = b"\x40\x70"
+    descriptor = b"\x60\x70"
     head = struct.pack("<I", 0x184D2204) + descriptor + bytes([xxh32(descriptor) >> 8 & 0xFF])
     return head + struct.pack("<I", len(token + content)) + token + content + bytes(4)
 
