@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use sabir_base::descriptors;
+use sabir_base::throttle::LogThrottle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -77,7 +78,7 @@ async fn count_answer(
 }
 
 async fn accept(listener: TcpListener, router: Router, open: HttpConnections) {
-    let mut complained = None;
+    let throttle = LogThrottle::new(COMPLAIN_EVERY);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -88,7 +89,7 @@ async fn accept(listener: TcpListener, router: Router, open: HttpConnections) {
                 tokio::task::yield_now().await;
             }
             Err(error) => {
-                complain(&mut complained, &error);
+                complain(&throttle, &error);
                 if descriptors::are_lacking(&error) && open.relieve() {
                     // It closes its socket in its turn.
                     tokio::task::yield_now().await;
@@ -101,9 +102,8 @@ async fn accept(listener: TcpListener, router: Router, open: HttpConnections) {
     }
 }
 
-fn complain(last: &mut Option<Instant>, error: &std::io::Error) {
-    if last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-        *last = Some(Instant::now());
+fn complain(throttle: &LogThrottle, error: &std::io::Error) {
+    if throttle.allows(Instant::now()) {
         tracing::warn!(%error, "the admin port cannot accept a connection; raise the open-file limit (ulimit -n)?");
     }
 }

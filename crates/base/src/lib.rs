@@ -12,5 +12,6 @@ pub mod outbox;
 pub mod panics;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod throttle;
 pub mod varint;
 pub mod wake;

@@ -1,9 +1,6 @@
-//! What a connection's errors and complaints are held to, so that a client that does nothing else neither spins nor fills the log.
+//! What a connection's errors are held to, so that a client that does nothing else does not spin.
 
 use std::time::{Duration, Instant};
-
-/// How often one connection is complained of in the log.
-pub const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many waits of a connection an error may cut short within [`WINDOW`]. Beyond that they wait their time all the same, or a client that asks again at
@@ -40,19 +37,6 @@ impl ErrorPace {
     }
 }
 
-/// When one connection was complained of in the log.
-#[derive(Debug, Default)]
-pub struct ComplaintPace(Option<Instant>);
-
-impl ComplaintPace {
-    /// Whether it may be complained of again; that it is, is assumed.
-    pub fn may(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAIN_EVERY);
-        self.0 = if may { Some(now) } else { self.0 };
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,10 +57,5 @@ mod tests {
         assert!(pace.may_cut_short(now + WINDOW));
         let mut pace = ErrorPace::default();
         assert_eq!((0..1000).filter_map(|_| pace.are_many(now)).collect::<Vec<_>>(), [200]);
-        let mut complaints = ComplaintPace::default();
-        assert_eq!(
-            [0, 9, 10, 19, 20].map(|s| complaints.may(now + Duration::from_secs(s))),
-            [true, false, true, false, true]
-        );
     }
 }

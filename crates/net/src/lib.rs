@@ -27,7 +27,7 @@ pub use driver::{
     Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
     Patience, Session, Standing, UNCOUNTED, drive,
 };
-pub use error_pace::{COMPLAIN_EVERY, ComplaintPace, ErrorPace};
+pub use error_pace::ErrorPace;
 pub use listener::{
     BindError, ListenAddress, ListenOptions, Listener, exposed, exposure_advice, machine_name,
 };

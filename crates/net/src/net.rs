@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::net::sockopt;
 use sabir_base::panics;
+use sabir_base::throttle::LogThrottle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -182,8 +183,8 @@ impl Net {
                 closing: self.closing.clone(),
                 tls,
                 served: served.into(),
-                refusals: Complaints::default(),
-                handshakes: Arc::default(),
+                refusals: LogThrottle::new(COMPLAIN_EVERY),
+                handshakes: Arc::new(LogThrottle::new(COMPLAIN_EVERY)),
             };
             self.threads[i % self.threads.len()].run(Box::new(move || Box::pin(acceptor.run(socket))));
         }
@@ -262,31 +263,13 @@ struct Acceptor {
     tls: Option<Arc<Tls>>,
     /// Whose the connections are, one at least.
     served: Arc<[ServedAt]>,
-    /// What was said of connections that are refused or cannot be accepted.
-    refusals: Complaints,
-    /// What was said of TLS handshakes that fail.
-    handshakes: Arc<Complaints>,
+    /// For connections that are refused or cannot be accepted.
+    refusals: LogThrottle,
+    /// For TLS handshakes that fail.
+    handshakes: Arc<LogThrottle>,
 }
 
-/// When the log was last told of something: a flood of it must not flood the log.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Mutex<Option<Instant>>,
-}
-
-impl Complaints {
-    /// Whether it may be told again now.
-    fn may_tell(&self) -> bool {
-        let mut last = self.last.lock();
-        let due = last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
-    }
-}
-
-/// How often refusals are logged.
+/// How often refusals are logged, and handshakes that fail.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How long nothing is accepted after the system had no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -363,7 +346,7 @@ impl Acceptor {
     }
 
     fn refuse(&self, peer: SocketAddr, full: Full) {
-        if self.refusals.may_tell() {
+        if self.refusals.allows(Instant::now()) {
             let listener = self.admission.name;
             match full {
                 Full::Listener(max) => {
@@ -377,7 +360,7 @@ impl Acceptor {
     }
 
     async fn pause(&self, error: &io::Error) {
-        if self.refusals.may_tell() {
+        if self.refusals.allows(Instant::now()) {
             let listener = self.admission.name;
             tracing::error!(%error, listener, "cannot accept a connection; raise the open-file limit (ulimit -n)?");
         }
@@ -386,12 +369,12 @@ impl Acceptor {
 }
 
 /// Counts and names a connection that came to be closed before there was TLS with it.
-fn tell_of_handshake(peer: SocketAddr, failed: &HandshakeError, permit: &Permit, told: &Complaints) {
+fn tell_of_handshake(peer: SocketAddr, failed: &HandshakeError, permit: &Permit, throttle: &LogThrottle) {
     if matches!(failed, HandshakeError::Gone | HandshakeError::Drained) {
         return tracing::debug!(%peer, "a connection ended in its TLS handshake: {failed}");
     }
     permit.tls_failed();
-    if told.may_tell() {
+    if throttle.allows(Instant::now()) {
         tracing::warn!(%peer, listener = permit.listener(), "connection closed: TLS: {failed}");
     }
 }

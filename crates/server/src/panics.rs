@@ -4,9 +4,9 @@ use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics::is_on_damaged_data;
+use sabir_base::throttle::LogThrottle;
 
 /// Since the start of the process.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Has every panic of this process counted, and logged with its place.
 pub(crate) fn report() {
-    let last = Mutex::new(None);
+    let throttle = LogThrottle::new(EVERY);
     std::panic::set_hook(Box::new(move |info| {
         if is_on_damaged_data() {
             // Who has it done says whose data it is.
@@ -24,19 +24,10 @@ pub(crate) fn report() {
             return;
         }
         let count = PANICS.fetch_add(1, Relaxed) + 1;
-        if is_due(&last) {
+        if throttle.allows(Instant::now()) {
             log(info, count);
         }
     }));
-}
-
-fn is_due(last: &Mutex<Option<Instant>>) -> bool {
-    let mut last = last.lock();
-    let due = last.is_none_or(|last: Instant| last.elapsed() >= EVERY);
-    if due {
-        *last = Some(Instant::now());
-    }
-    due
 }
 
 fn log(info: &PanicHookInfo<'_>, count: u64) {

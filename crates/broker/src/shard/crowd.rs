@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use sabir_base::throttle::LogThrottle;
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
 use sabir_model::{PartitionId, ProducerId, ShardFailure};
@@ -25,23 +25,18 @@ const PORTION: usize = 4096;
 const TELL: Duration = Duration::from_secs(60);
 
 /// What the shard knows of its last look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crowd {
     /// Producers met by then.
     looked: AtomicU64,
     /// Whether what it proposed is not applied yet.
     proposed: Arc<AtomicBool>,
-    told: Mutex<Option<Instant>>,
+    throttle: LogThrottle,
 }
 
-impl Crowd {
-    fn may_tell(&self) -> bool {
-        let mut told = self.told.lock();
-        let due = told.is_none_or(|told| told.elapsed() >= TELL);
-        if due {
-            *told = Some(Instant::now());
-        }
-        due
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { looked: AtomicU64::default(), proposed: Arc::default(), throttle: LogThrottle::new(TELL) }
     }
 }
 
@@ -87,7 +82,7 @@ impl Shard {
         }
         self.submit();
         self.meters.crowded_out.add(victims.len());
-        if self.applies.crowd.may_tell() {
+        if self.applies.crowd.throttle.allows(Instant::now()) {
             let (shard, forgotten, known) =
                 (self.id, victims.len(), self.state.read().partitions.producers.len());
             warn!(%shard, forgotten, known, "too many idempotent producers: those that came once, or not for longest, are forgotten");

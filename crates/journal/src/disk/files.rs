@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use sabir_base::buf::BufPool;
 use sabir_base::descriptors;
+use sabir_base::throttle::LogThrottle;
 
 use super::{DiskError, FileId, SECTOR, check_bounds, check_name, check_sectors, file_size_limit};
 
@@ -142,7 +143,7 @@ pub(super) struct Files {
     uses: AtomicU64,
     spare: Mutex<Vec<File>>,
     /// When it was last said that there are no descriptors.
-    complained: Mutex<Option<Instant>>,
+    complaints: LogThrottle,
     /// Held for writing while a name changes, so that no file is opened by the one it had.
     naming: RwLock<()>,
     failed: OnceLock<Arc<DiskError>>,
@@ -165,7 +166,7 @@ impl Files {
             keep_open: AtomicUsize::new(KEEP_OPEN),
             uses: AtomicU64::new(0),
             spare: Mutex::new(spare),
-            complained: Mutex::default(),
+            complaints: LogThrottle::new(COMPLAIN_EVERY),
             naming: RwLock::default(),
             failed: OnceLock::new(),
             bounce: BufPool::new(KEEP_BOUNCE),
@@ -253,9 +254,7 @@ impl Files {
     }
 
     fn complain(&self, error: &io::Error) {
-        let mut last = self.complained.lock();
-        if last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-            *last = Some(Instant::now());
+        if self.complaints.allows(Instant::now()) {
             tracing::warn!(%error, path = self.dir_path(), "no descriptor is left for the journal's files; raise the limit (ulimit -n)");
         }
     }

@@ -28,10 +28,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_base::throttle::LogThrottle;
 use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
-use sabir_net::{
-    COMPLAIN_EVERY, ComplaintPace, Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection,
-};
+use sabir_net::{Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection};
 
 use sabir_model::{ShardFailure, TopicId};
 
@@ -57,7 +56,7 @@ pub(crate) struct Client {
     pub memory: FrameMemory,
     /// What it called itself first; for the log and for descriptions of groups.
     id: OnceLock<String>,
-    complained: Mutex<ComplaintPace>,
+    complaints: LogThrottle,
     /// The APIs whose refusal was logged, and when.
     refused: Mutex<Vec<(ApiKey, Instant)>>,
     /// Long polls that errors have cut short.
@@ -65,6 +64,9 @@ pub(crate) struct Client {
     /// Answers with an error.
     failed: Mutex<ErrorPace>,
 }
+
+/// How often a connection is complained of in the log, and how often the same refusal of it is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of what a client calls itself that are kept for the log.
 const SHOWN_ID: usize = 256;
@@ -81,7 +83,7 @@ impl Client {
             port: told.port.into(),
             memory: connection.limits.frame_memory.clone(),
             id: OnceLock::new(),
-            complained: Mutex::default(),
+            complaints: LogThrottle::new(COMPLAIN_EVERY),
             refused: Mutex::default(),
             cut_short: Mutex::default(),
             failed: Mutex::default(),
@@ -120,7 +122,7 @@ impl Client {
 
     /// Logs what is wrong with what the client sends, not too often.
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        if self.complained.lock().may(Instant::now()) {
+        if self.complaints.allows(Instant::now()) {
             tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
         }
     }
