@@ -19,7 +19,7 @@ mod storage;
 
 pub use protocols::protocols;
 pub use run::{RunError, run, run_while};
-pub use running::{Running, ServerStartError, Serving, Stopped, start};
+pub use running::{Running, ServerStartError, Serving, ServingAt, Stopped, start};
 pub use storage::volatile;
 
 pub use sabir_frontend::Protocol;

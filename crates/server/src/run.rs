@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ServerConfig;
-use crate::running::{Running, ServerStartError, Stopped, start};
+use crate::running::{Running, ServerStartError, ServingAt, Stopped, start};
 
 /// How long closing the data directory may take beside the drain, before the process gives up on it. Nothing acknowledged is
 /// lost then: the next start recovers.
@@ -83,8 +83,7 @@ fn wait_to_stop(running: &Running, signals: &mpsc::Receiver<Asked>) {
 fn announce(running: &Running) {
     for serving in running.serving() {
         let protocol = serving.protocol;
-        for ((address, advertise), tls) in serving.listening.iter().zip(&serving.advertise).zip(&serving.tls)
-        {
+        for ServingAt { address, advertise, tls } in &serving.listening {
             let tls = tls.then_some(true);
             tracing::info!(protocol, %address, %advertise, tls, "listening");
         }

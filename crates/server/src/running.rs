@@ -63,12 +63,26 @@ impl ServerStartError {
 pub struct Serving {
     /// Its name.
     pub protocol: &'static str,
-    /// The addresses it listens on, with their real ports.
-    pub listening: Vec<SocketAddr>,
-    /// What clients are told that come by each of them.
-    pub advertise: Vec<HostPort>,
-    /// Whether clients speak TLS at each of them.
-    pub tls: Vec<bool>,
+    /// The addresses it listens on.
+    pub listening: Vec<ServingAt>,
+}
+
+/// An address that a protocol listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingAt {
+    /// The address, with its real port.
+    pub address: SocketAddr,
+    /// What clients are told that come by it.
+    pub advertise: HostPort,
+    /// Whether they speak TLS there.
+    pub tls: bool,
+}
+
+impl Serving {
+    /// The first address for clients that speak no TLS.
+    pub fn plain(&self) -> Option<SocketAddr> {
+        self.listening.iter().find(|at| !at.tls).map(|at| at.address)
+    }
 }
 
 /// A broker that serves.
@@ -127,9 +141,6 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     }
     let admin = Admin::new(sabir_admin::Options { connections: share.admin, ..config.admin_options() });
     let admin_server = AdminServer::start(&config, admin.clone())?;
-    let listen = config.front_ends.iter().flat_map(|front_end| &front_end.listen.addresses);
-    let mut tls: Vec<_> = listen.filter_map(|one| one.tls.clone()).collect();
-    tls.dedup_by(|a, b| Arc::ptr_eq(a, b));
     let bound = bind_all(config.front_ends)?;
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
@@ -165,7 +176,7 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     let registry = net.registry().clone();
     admin.running(Shown { broker: broker.clone(), figures, front_ends, registry, routes });
     let (drain, took) = (config.net.drain.0, began.elapsed());
-    Ok(Running { broker, net, admin, admin_server, memory, serving, tls, drain, took })
+    Ok(Running { broker, net, admin, admin_server, memory, serving, tls: config.tls, drain, took })
 }
 
 /// Waits for whoever has the data directory: a process with much memory lets go of it a while after it was killed.
@@ -269,8 +280,13 @@ fn start_front_end(
     let told = config.keys.iter().zip(&addresses).zip(config.advertise);
     let listening: Vec<_> =
         told.map(|((&key, &address), advertise)| Listening { key, address, advertise }).collect();
-    let advertise = listening.iter().map(Listening::shown).collect();
-    let tls = config.listen.addresses.iter().map(|one| one.tls.is_some()).collect();
+    let each = listening.iter().zip(&config.listen.addresses);
+    let serving = each.map(|(at, listen)| ServingAt {
+        address: at.address,
+        advertise: at.shown(),
+        tls: listen.tls.is_some(),
+    });
+    let serving = Serving { protocol: config.protocol.name(), listening: serving.collect() };
     let started = config.configured.start(FrontendContext {
         broker: broker.clone(),
         workers: net.workers().clone(),
@@ -278,7 +294,7 @@ fn start_front_end(
         registry: net.registry().clone(),
         listening,
     });
-    (Serving { protocol: config.protocol.name(), listening: addresses, advertise, tls }, started)
+    (serving, started)
 }
 
 fn net_options(net: &crate::config::sections::NetSection) -> NetOptions {
@@ -331,8 +347,8 @@ fn shown(net: Arc<Net>, serving: Vec<Serving>) -> ServedFrontends {
             let counts = stats.iter().find(|listener| listener.name == served.protocol);
             sabir_admin::ServedFrontend {
                 name: served.protocol,
-                listening: served.listening.clone(),
-                advertise: served.advertise.iter().map(HostPort::to_string).collect(),
+                listening: served.listening.iter().map(|at| at.address).collect(),
+                advertise: served.listening.iter().map(|at| at.advertise.to_string()).collect(),
                 open: counts.map_or(0, |c| c.open as u64),
                 accepted: counts.map_or(0, |c| c.accepted),
                 refused: counts.map_or(0, |c| c.refused),

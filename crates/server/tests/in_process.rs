@@ -17,7 +17,7 @@ fn config(data: &Path, settings: &[&str]) -> ServerConfig {
 
 /// Publishes `content` if there is any, and reads all there is.
 fn contents(running: &Running, content: Option<&'static str>) -> Vec<String> {
-    let address = running.serving()[0].listening[0].to_string();
+    let address = running.serving()[0].listening[0].address.to_string();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let mut client = protocols()[0]
@@ -129,7 +129,7 @@ fn a_start_waits_a_little_for_whoever_still_has_the_data_directory() {
 fn a_start_that_fails_leaves_nothing_behind() {
     let data = tempfile::tempdir().unwrap();
     let running = start(config(data.path(), &[])).unwrap();
-    let taken = running.serving()[0].listening[0];
+    let taken = running.serving()[0].listening[0].address;
     assert!(start(config(data.path(), &[])).err().unwrap().data_in_use());
 
     let other = tempfile::tempdir().unwrap();
@@ -161,7 +161,10 @@ fn protocols_that_name_the_same_address_share_it() {
     let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
     let serving = running.serving();
     assert_eq!(serving.len(), named.len());
-    assert!(serving.iter().all(|served| served.listening.last() == Some(&free)), "{serving:?}");
+    assert!(
+        serving.iter().all(|served| served.listening.last().map(|at| at.address) == Some(free)),
+        "{serving:?}"
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         for protocol in named {

@@ -48,7 +48,7 @@ impl Served {
 
     /// Publishes this many messages to partition 0.
     async fn publish(&self, topic: &str, count: usize) {
-        let address = self.running().serving()[0].listening[0].to_string();
+        let address = self.running().serving()[0].listening[0].address.to_string();
         let mut client = protocols()[0].connector().connect(&address, PATIENCE).await.unwrap();
         let message = Outgoing { partition: Some(0), value: Some("x".into()), ..Outgoing::default() };
         client.publish(topic, vec![message; count], &PublishOptions::default()).await.unwrap();

@@ -11,7 +11,7 @@ use sabir_server::client::{
     ClientError, Failure, Incoming, Outgoing, PublishOptions, Receipt, Start, TopicAdmin, TopicSpec,
 };
 use sabir_server::config::{ServerConfig, Sources};
-use sabir_server::{Protocol, Running, log, protocols, volatile};
+use sabir_server::{Protocol, Running, ServingAt, log, protocols, volatile};
 use tempfile::TempDir;
 
 use super::config::sources;
@@ -100,7 +100,9 @@ fn welcome(running: &Running, data: &Data, once: bool) -> Result<(), CliError> {
     out.write_all(addresses(running, data).as_bytes())?;
     for serving in running.serving() {
         let Some(protocol) = protocols().iter().find(|p| p.name() == serving.protocol) else { continue };
-        if let Some(trip) = block_on(round_trip(*protocol, serving.listening[0]))? {
+        // The command line's own clients speak no TLS.
+        let Some(address) = serving.plain() else { continue };
+        if let Some(trip) = block_on(round_trip(*protocol, address))? {
             out.write_all(trip.text(serving.protocol).as_bytes())?;
         }
     }
@@ -118,13 +120,9 @@ fn addresses(running: &Running, data: &Data) -> String {
     );
     // Writing to a String cannot fail.
     for serving in running.serving() {
-        for address in &serving.listening {
-            let _ = writeln!(
-                text,
-                "  {:<12}{address}{}",
-                serving.protocol,
-                instead_of(serving.protocol, *address)
-            );
+        for ServingAt { address, tls, .. } in &serving.listening {
+            let how = if *tls { "   (TLS)".into() } else { instead_of(serving.protocol, *address) };
+            let _ = writeln!(text, "  {:<12}{address}{how}", serving.protocol);
         }
     }
     for address in running.admin() {
@@ -235,10 +233,9 @@ impl Trip {
 }
 
 fn try_it(running: &Running) -> String {
-    let at = match running.serving().first() {
-        Some(serving) if !usual(serving.protocol, serving.listening[0]) => {
-            format!(" -a {}", serving.listening[0])
-        }
+    let first = running.serving().first().and_then(|serving| Some((serving.protocol, serving.plain()?)));
+    let at = match first {
+        Some((protocol, address)) if !usual(protocol, address) => format!(" -a {address}"),
         _ => String::new(),
     };
     let sabir = program::name();

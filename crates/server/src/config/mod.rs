@@ -8,6 +8,7 @@ mod options;
 pub mod reference;
 pub mod sections;
 pub mod sources;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use serde::de::DeserializeOwned;
 
 use sections::{
     AccessTable, AdminSection, DataSection, GroupSection, ListenTable, LogSection, NetSection, NodeSection,
-    ProtocolTlsTable, TlsSection, TopicSection,
+    TopicSection,
 };
 pub use sources::Sources;
 use sources::Tree;
+use tls::TlsSection;
 
 /// A configuration whose every value is known to be good.
 pub struct ServerConfig {
@@ -47,6 +49,8 @@ pub struct ServerConfig {
     pub log: LogSection,
     /// The protocols that are not off.
     pub front_ends: Vec<FrontendConfig>,
+    /// What they serve TLS with.
+    pub tls: Vec<Arc<Tls>>,
     /// The names of all protocols, also of those that are off.
     pub protocols: Vec<&'static str>,
     /// What every protocol keeps for itself, also those that are off.
@@ -128,14 +132,14 @@ impl ServerConfig {
         protocols: &[&'static dyn Protocol],
     ) -> Result<ServerConfig, ConfigErrors> {
         let tree = sources.read(protocols).map_err(|problem| ConfigErrors(vec![problem]))?;
-        let mut loader = Loader { tree, problems: Vec::new() };
+        let mut loader = Loader { tree, problems: Vec::new(), tls: Vec::new() };
         loader.check_sections(protocols);
         let node = loader.section("node", sections::NODE);
         let data = loader.section::<DataSection>("data", sections::DATA);
         let topic = loader.section::<TopicSection>("topic", sections::TOPIC);
         let group = loader.section::<GroupSection>("group", sections::GROUP);
         let net = loader.section::<NetSection>("net", sections::NET);
-        let tls = loader.section::<TlsSection>("tls", sections::TLS);
+        let tls = loader.section::<TlsSection>("tls", tls::TLS);
         let admin = loader.section::<AdminSection>("admin", sections::ADMIN);
         let log = loader.section::<LogSection>("log", sections::LOG);
         loader.check_values(topic.as_ref(), log.as_ref());
@@ -148,14 +152,21 @@ impl ServerConfig {
             loader.keep(refuse_exposed("admin", &addresses, admin.anonymous));
         }
         let front_ends: Vec<_> =
-            protocols.iter().filter_map(|p| loader.front_end(*p, tls.as_ref())).collect();
+            protocols.iter().filter_map(|p| loader.front_end(*p, tls.is_some())).collect();
         loader.check_shared(&front_ends);
         loader.check_frames(net.as_ref(), &front_ends);
         loader.check_prefixes(&front_ends);
-        match (node, data, topic, group, net, admin, log) {
-            (Some(node), Some(data), Some(topic), Some(group), Some(net), Some(admin), Some(log))
-                if loader.problems.is_empty() =>
-            {
+        match (node, data, topic, group, net, tls, admin, log) {
+            (
+                Some(node),
+                Some(data),
+                Some(topic),
+                Some(group),
+                Some(net),
+                Some(_),
+                Some(admin),
+                Some(log),
+            ) if loader.problems.is_empty() => {
                 let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
                 let exchanges = protocols.iter().flat_map(|p| p.exchanges()).collect();
@@ -169,6 +180,7 @@ impl ServerConfig {
                     admin,
                     log,
                     front_ends,
+                    tls: loader.tls,
                     protocols: protocols.iter().map(|protocol| protocol.name()).collect(),
                     reserved,
                     projections,
@@ -196,6 +208,8 @@ type ListeningAt = (ListenerSpec, SocketAddr, Option<HostPort>);
 struct Loader {
     tree: Tree,
     problems: Vec<ConfigProblem>,
+    /// What protocols serve TLS with: once for those that do with the same.
+    tls: Vec<Arc<Tls>>,
 }
 
 impl Loader {
@@ -318,26 +332,24 @@ impl Loader {
         Some(table)
     }
 
-    fn front_end(
-        &mut self,
-        protocol: &'static dyn Protocol,
-        node_tls: Option<&TlsSection>,
-    ) -> Option<FrontendConfig> {
+    /// A protocol's table, where `[tls]` is as it should be.
+    fn front_end(&mut self, protocol: &'static dyn Protocol, is_tls_good: bool) -> Option<FrontendConfig> {
         let name = protocol.name();
         let mut own = self.table(name, &reference::protocol_settings(protocol))?;
         let specs = protocol.listeners();
         let listeners: Vec<_> = specs.iter().map(|spec| self.listener(name, spec, &mut own)).collect();
         let access = sections::ACCESS.iter().filter_map(|s| own.remove_entry(s.key)).collect();
         let access = parse_table::<AccessTable>(name, access, &sections::ACCESS);
-        let own_tls = sections::PROTOCOL_TLS.iter().filter_map(|s| own.remove_entry(s.key)).collect();
-        let own_tls = parse_table::<ProtocolTlsTable>(name, own_tls, &sections::PROTOCOL_TLS);
-        let own_tls = self.keep(own_tls);
+        // What is wrong in `[tls]` is not said once more for each protocol.
+        let node_tls = self.tree.section("tls").filter(|_| is_tls_good).unwrap_or_default();
+        let tls = tls::of_protocol(name, &mut own, &node_tls);
+        let tls = self.keep(tls).filter(|_| is_tls_good);
         let configured = protocol.configure(own);
         let (access, configured) = (self.keep(access), self.keep(configured));
         let (access, configured) = (access?, configured?);
         let listeners = listeners.into_iter().flatten().collect::<Option<Vec<_>>>()?;
         let speaks_tls = listeners.iter().any(|(spec, ..)| spec.tls);
-        let tls = if speaks_tls { Some(self.tls(name, own_tls?, node_tls?)?) } else { None };
+        let tls = if speaks_tls { Some(self.load_tls(name, &tls?)?) } else { None };
         let at = |(spec, address, _): &ListeningAt| ListenAddress {
             address: *address,
             tls: tls.clone().filter(|_| spec.tls),
@@ -382,18 +394,23 @@ impl Loader {
         each.map(|(address, told)| Some((*spec, address, told))).collect()
     }
 
-    /// What a protocol's TLS is served with.
-    fn tls(&mut self, name: &'static str, own: ProtocolTlsTable, node: &TlsSection) -> Option<Arc<Tls>> {
+    /// What a protocol serves TLS with, from its files.
+    fn load_tls(&mut self, name: &'static str, section: &TlsSection) -> Option<Arc<Tls>> {
         let lacks = |key| {
             let problem = format!(
                 "{name}.tls_listen needs it: a file in PEM (or {name}.tls_{key} for this protocol alone)"
             );
             ConfigError::new("tls", key, problem)
         };
-        let options = self.keep(own.over(node).map_err(lacks))?;
+        let options = self.keep(section.options().map_err(lacks))?;
+        if let Some(loaded) = self.tls.iter().find(|loaded| *loaded.options() == options) {
+            return Some(loaded.clone());
+        }
         let loaded =
             Tls::load(options).map_err(|error| ConfigError::new(name, "tls_listen", error.to_string()));
-        self.keep(loaded).map(Arc::new)
+        let loaded = Arc::new(self.keep(loaded)?);
+        self.tls.push(loaded.clone());
+        Some(loaded)
     }
 
     /// Protocols that share an address are told apart behind TLS, which is then the same.
@@ -401,9 +418,9 @@ impl Loader {
         let mut seen: Vec<(&'static str, &ListenAddress)> = Vec::new();
         for FrontendConfig { listen, keys, .. } in front_ends {
             for (one, key) in listen.addresses.iter().zip(keys) {
-                let options = |at: &ListenAddress| at.tls.as_ref().map(|tls| tls.options().clone());
+                let tls = |at: &ListenAddress| at.tls.as_ref().map(Arc::as_ptr);
                 let other = seen.iter().find(|(_, other)| {
-                    other.address == one.address && one.address.port() != 0 && options(other) != options(one)
+                    other.address == one.address && one.address.port() != 0 && tls(other) != tls(one)
                 });
                 if let Some((other, _)) = other {
                     let problem = format!("{} is {other}'s too, with another TLS or none", one.address);

@@ -6,7 +6,8 @@ use sabir_frontend::config::Setting;
 use sabir_frontend::{ListenerSpec, Protocol};
 use serde_json::Value;
 
-use super::sections::{ACCESS, CORE, LISTEN, PROTOCOL_TLS, TLS_LISTEN};
+use super::sections::{ACCESS, CORE, LISTEN};
+use super::tls::{PROTOCOL_TLS, TLS_LISTEN};
 use super::{ConfigErrors, Sources};
 
 /// All keys of a protocol's table: first the common ones, then its own.

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use sabir_broker::BrokerOptions;
 use sabir_frontend::config::{AutoSize, Expected, HostPort, Limit, Setting, Size, Span};
-use sabir_net::{ClientAuth, TlsOptions};
 use serde::{Deserialize, Deserializer, de::Error};
 
+use super::tls::TLS;
 use crate::memory::AutoMemory;
 
 /// The core's sections in the order in which they are shown, each with its keys.
@@ -393,48 +393,6 @@ pub const NET: &[Setting] = &[
     },
 ];
 
-/// `[tls]`: what TLS is served with where a protocol does not say otherwise.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsSection {
-    /// See [`TLS`].
-    pub certificate: String,
-    /// See [`TLS`].
-    pub key: String,
-    /// See [`TLS`].
-    pub client_ca: String,
-    /// See [`TLS`].
-    pub client_auth: ClientAuthSetting,
-}
-
-/// Keys of `[tls]`.
-pub const TLS: &[Setting] = &[
-    Setting {
-        key: "certificate",
-        default: "\"\"",
-        help: "What is shown to clients that come by a protocol's `tls_listen`: a file in PEM with the certificate, and behind it those \
-               between it and the authority's. The files named here are read again when they change, looked at every ten seconds and on \
-               SIGHUP; connections that are there go on with what they began with.",
-    },
-    Setting {
-        key: "key",
-        default: "\"\"",
-        help: "The file with its private key, in PEM: PKCS #8, PKCS #1 or SEC 1.",
-    },
-    Setting {
-        key: "client_ca",
-        default: "\"\"",
-        help: "The file with the authorities whose certificates clients may show, in PEM.",
-    },
-    Setting {
-        key: "client_auth",
-        default: "\"none\"",
-        help: "Whether clients have to show a certificate: `none`, they are not asked for one; `wanted`, one that is shown must be good; \
-               `required`, without a good one they are refused. Where it is required, `tls_listen` may be an address that other machines \
-               reach.",
-    },
-];
-
 /// `[admin]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -530,40 +488,6 @@ pub const LISTEN: [Setting; 2] = [
     },
 ];
 
-/// The same of a listener for TLS.
-pub const TLS_LISTEN: [Setting; 2] = [
-    Setting {
-        key: "tls_listen",
-        default: "\"off\"",
-        help: "Where it listens for clients that speak TLS, of version 1.2 or 1.3; `[tls]` says what it is served with. As `listen`.",
-    },
-    Setting {
-        key: "tls_advertise",
-        default: "\"auto\"",
-        help: "The address that clients are told who came by `tls_listen`. As `advertise`: a name that the certificate is for.",
-    },
-];
-
-/// The settings of a protocol that has a listener for TLS.
-pub const PROTOCOL_TLS: [Setting; 4] = [
-    Setting {
-        key: "tls_certificate",
-        default: "\"auto\"",
-        help: "A certificate for this protocol alone; `auto` is `tls.certificate`.",
-    },
-    Setting { key: "tls_key", default: "\"auto\"", help: "Its private key; `auto` is `tls.key`." },
-    Setting {
-        key: "tls_client_ca",
-        default: "\"auto\"",
-        help: "The authorities of this protocol's clients; `auto` is `tls.client_ca`.",
-    },
-    Setting {
-        key: "tls_client_auth",
-        default: "\"auto\"",
-        help: "Whether this protocol's clients have to show a certificate; `auto` is `tls.client_auth`.",
-    },
-];
-
 /// The other settings that the tables of all protocols share.
 pub const ACCESS: [Setting; 2] = [
     Setting {
@@ -586,53 +510,6 @@ pub struct ListenTable {
     pub listen: Listen,
     /// What clients are told.
     pub advertise: Advertise,
-}
-
-/// What a protocol's table says of TLS.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProtocolTlsTable {
-    /// See [`PROTOCOL_TLS`].
-    pub tls_certificate: String,
-    /// See [`PROTOCOL_TLS`].
-    pub tls_key: String,
-    /// See [`PROTOCOL_TLS`].
-    pub tls_client_ca: String,
-    /// See [`PROTOCOL_TLS`].
-    pub tls_client_auth: ProtocolClientAuth,
-}
-
-impl ProtocolTlsTable {
-    /// The files and what is asked of clients, with the node's where the protocol says nothing of its own. The key that names a file which
-    /// must be there and is not, in its place.
-    pub fn over(self, node: &TlsSection) -> Result<TlsOptions, &'static str> {
-        let own = |own: String, node: &String| if own == "auto" { node.clone() } else { own };
-        let certificate = own(self.tls_certificate, &node.certificate);
-        let key = own(self.tls_key, &node.key);
-        let client_ca = own(self.tls_client_ca, &node.client_ca);
-        let asks = match self.tls_client_auth {
-            ProtocolClientAuth::Auto => node.client_auth,
-            ProtocolClientAuth::None => ClientAuthSetting::None,
-            ProtocolClientAuth::Wanted => ClientAuthSetting::Wanted,
-            ProtocolClientAuth::Required => ClientAuthSetting::Required,
-        };
-        let client_auth = match asks {
-            ClientAuthSetting::None => ClientAuth::None,
-            ClientAuthSetting::Wanted => ClientAuth::Wanted,
-            ClientAuthSetting::Required => ClientAuth::Required,
-        };
-        if certificate.is_empty() {
-            return Err("certificate");
-        }
-        if key.is_empty() {
-            return Err("key");
-        }
-        if client_auth != ClientAuth::None && client_ca.is_empty() {
-            return Err("client_ca");
-        }
-        let client_ca = Some(client_ca).filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok(TlsOptions { certificate: certificate.into(), key: key.into(), client_ca, client_auth })
-    }
 }
 
 /// The other part of a protocol's table that all share.
@@ -877,32 +754,6 @@ pub enum Timestamp {
     Create,
     /// The broker's.
     Append,
-}
-
-/// Whether clients have to show a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuthSetting {
-    /// They are not asked.
-    None,
-    /// They are asked.
-    Wanted,
-    /// They have to.
-    Required,
-}
-
-/// The same as a protocol says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProtocolClientAuth {
-    /// As the node says.
-    Auto,
-    /// They are not asked.
-    None,
-    /// They are asked.
-    Wanted,
-    /// They have to.
-    Required,
 }
 
 /// From where changes are taken over HTTP.

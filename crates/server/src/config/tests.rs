@@ -477,12 +477,20 @@ fn tls_is_served_with_the_nodes_files_or_the_protocols() {
     let asked = refused(&["kafka.tls_listen=127.0.0.1:9093", "kafka.tls_client_auth=required"]);
     assert!(asked.starts_with("tls.client_ca: kafka.tls_listen needs it"), "{asked}");
 
+    let unknown = refused(&["kafka.tls_client_auth=maybe"]);
+    assert!(unknown.starts_with("kafka.tls_client_auth: ") && unknown.lines().count() == 1, "{unknown}");
+    for wrong in ["tls.client_auth=maybe", "tls.cerificate=x"] {
+        let once = refused(&[wrong, "kafka.tls_listen=127.0.0.1:9093"]);
+        assert!(once.starts_with("tls.c") && once.lines().count() == 1, "{once}");
+    }
+
     let open = refused(&["kafka.tls_listen=0.0.0.0:9093"]);
     assert!(open.contains("client_auth = \"required\""), "{open}");
     let known = ["kafka.tls_listen=0.0.0.0:9093", "tls.client_auth=required", "tls.client_ca=DIR/node.crt"];
     with(&known).unwrap();
 
-    with(&["kafka.tls_listen=127.0.0.1:9093", "amqp.tls_listen=127.0.0.1:9093"]).unwrap();
+    let shared = with(&["kafka.tls_listen=127.0.0.1:9093", "amqp.tls_listen=127.0.0.1:9093"]).unwrap();
+    assert_eq!(shared.tls.len(), 1, "the files are read once");
     let other = refused(&["kafka.tls_listen=127.0.0.1:5672"]);
     assert!(other.contains("127.0.0.1:5672 is kafka's too, with another TLS or none"), "{other}");
 }

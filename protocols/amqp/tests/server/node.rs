@@ -30,7 +30,7 @@ impl Node {
         let set = common.iter().chain(settings).map(|setting| setting.to_string()).collect();
         let sources = Sources { data: Some(data.into()), set, ..Sources::default() };
         let running = start(ServerConfig::load(&sources, &[&Amqp]).unwrap()).unwrap();
-        let address = running.serving().iter().find(|s| s.protocol == "amqp").unwrap().listening[0];
+        let address = running.serving().iter().find(|s| s.protocol == "amqp").unwrap().listening[0].address;
         Self { address, running: Some(running) }
     }
 

@@ -43,11 +43,11 @@ impl Node {
         let set = common.iter().chain(settings).map(|setting| setting.to_string()).collect();
         let sources = Sources { data: Some(data.into()), set, ..Sources::default() };
         let running = start(ServerConfig::load(&sources, protocols()).unwrap()).unwrap();
-        let listening =
-            |name| running.serving().iter().find(|s| s.protocol == name).map(|s| s.listening.clone());
+        let serving = |name| running.serving().iter().filter(move |served| served.protocol == name);
+        let listening = |name| serving(name).flat_map(|served| &served.listening).map(|at| at.address);
         Self {
-            addresses: listening("probe").unwrap_or_default(),
-            kafka: listening("kafka").unwrap()[0],
+            addresses: listening("probe").collect(),
+            kafka: listening("kafka").next().unwrap(),
             admin: running.admin()[0],
             running: Some(running),
         }
