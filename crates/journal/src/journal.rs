@@ -323,11 +323,11 @@ impl Journal {
     }
 
     fn is_nearly_full(&self, writer: &Writer) -> bool {
-        self.lacks_segments(writer) || writer.shortage().is_some()
+        self.is_at_reserve(writer) || writer.shortage().is_some()
     }
 
     /// Whether the last segment before the reserve is nearly full, and there is no space for another one.
-    fn lacks_segments(&self, writer: &Writer) -> bool {
+    fn is_at_reserve(&self, writer: &Writer) -> bool {
         let (spare, can_grow) = self.parts.segment_pool.outlook();
         !can_grow && spare <= RESERVE && writer.room() < self.headroom
     }
@@ -342,7 +342,7 @@ impl Journal {
     /// may be released; only if `last` is the last block, for of those behind it nobody said that they are needed no more. Whether it did.
     pub fn leave_segment(&self, last: Sequence) -> bool {
         let mut writer = self.writer.lock();
-        let left = self.lacks_segments(&writer) && writer.leave(&self.parts, last);
+        let left = self.is_at_reserve(&writer) && writer.leave(&self.parts, last);
         self.publish(&writer);
         left
     }

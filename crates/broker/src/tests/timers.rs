@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView};
-use sabir_model::{Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, TopicConfig};
+use sabir_model::{Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, ShardId, TopicConfig};
 use sabir_routing::NoAttributes;
 
 use super::faults::place_of;
@@ -163,21 +163,27 @@ async fn a_message_goes_where_it_is_bound_to_when_its_time_comes() {
     tokio::task::spawn_blocking(move || broker.shutdown()).await.unwrap();
 }
 
+/// Partitions on all shards, and a queue, that the key `wide` leads to, and one of their shards that is not that of the delayed messages.
+async fn wide(broker: &Broker, delayed: &Topic) -> (Vec<crate::catalog::Partition>, ShardId) {
+    let mut wide = Vec::new();
+    for number in 0..12 {
+        let name = format!("t{number}");
+        wide.push(*create(broker, &name, 3).await.partition(7 % 3).unwrap());
+        bind(broker, &name, b"wide").await;
+    }
+    bind(broker, "q0", b"wide").await;
+    let own = delayed.partitions[0].shard;
+    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    (wide, other)
+}
+
 #[tokio::test]
 async fn a_target_that_takes_nothing_now_holds_up_neither_other_targets_nor_other_messages() {
     let machine = Machine::new(5, 3, Seam::Told);
     let broker = open(&machine);
     let (_committing, lates) = (machine.commit_always(), machine.late.lock().clone());
     let Places { delayed, queues } = places(&broker).await;
-    let mut wide = Vec::new();
-    for number in 0..12 {
-        let name = format!("t{number}");
-        wide.push(*create(&broker, &name, 3).await.partition(7 % 3).unwrap());
-        bind(&broker, &name, b"wide").await;
-    }
-    bind(&broker, "q0", b"wide").await;
-    let own = delayed.partitions[0].shard;
-    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let (wide, other) = wide(&broker, &delayed).await;
     let now = broker.now_ms();
     assert!(publish(&broker, &delayed, &[(1, "wide", now + 50), (2, "q1", now + 60)]).await);
     lates[other.0 as usize].lead(false).unwrap();
@@ -210,15 +216,7 @@ async fn a_target_whose_disk_has_stopped_holds_up_no_other_message_and_has_each_
     let machine = Machine::new(9, 3, Seam::Solo);
     let broker = open(&machine);
     let Places { delayed, queues } = places(&broker).await;
-    let mut wide = Vec::new();
-    for number in 0..12 {
-        let name = format!("t{number}");
-        wide.push(*create(&broker, &name, 3).await.partition(7 % 3).unwrap());
-        bind(&broker, &name, b"wide").await;
-    }
-    bind(&broker, "q0", b"wide").await;
-    let own = delayed.partitions[0].shard;
-    let other = wide.iter().map(|target| target.shard).find(|shard| *shard != own).unwrap();
+    let (wide, other) = wide(&broker, &delayed).await;
     let now = broker.now_ms();
     let stopped: Vec<_> = (0..20).map(|value| (value, "wide", now + 50)).collect();
     assert!(publish(&broker, &delayed, &stopped).await);
