@@ -18,13 +18,13 @@ pub struct Facts {
     pub priority: Option<u8>,
     /// When it is delivered at the earliest.
     pub deliver_at_ms: Option<i64>,
-    /// The group that its writer put it in.
+    /// The group that its writer put it in. No front end writes it yet, and no queue reads it.
     pub group: Option<Box<[u8]>>,
-    /// What it is known by where duplicates are looked for.
+    /// What it is known by where duplicates are looked for. No front end writes it yet, and no queue reads it.
     pub message_id: Option<Box<[u8]>>,
-    /// A hash of its tag, by which filters pass most others over.
+    /// A hash of its tag, by which filters pass most others over. No front end writes it yet, and no queue reads it.
     pub tag_hash: Option<u32>,
-    /// Whether it outlives a restart of the node.
+    /// Whether it outlives a restart of the node. It is kept; no queue reads it yet.
     pub persistent: bool,
 }
 

@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use sabir_broker::queue::QueueTarget;
-use sabir_broker::{Append, AppendAcks, AppendTarget, Caller, Fetched, Partition, ReadTarget};
-use sabir_model::batch::{BatchBuilder, Compression, RecordView};
+use sabir_broker::{
+    Append, AppendAcks, AppendTarget, Caller, Fetched, Partition, PublishTargets, ReadTarget,
+};
+use sabir_model::batch::{BatchBuilder, BatchRules, CheckedBatch, Compression, RecordView};
 use sabir_model::{Message, Offset, ReadError, ShardId};
 use sabir_net::{JobCost, JobSize, Turn};
 
@@ -40,14 +42,36 @@ impl ProbeFrontend {
         partition: i32,
         text: &str,
     ) -> Result<Append, String> {
+        let target = self.target(caller, topic, partition)?;
+        let batch = self.record(text, &target.rules())?;
+        target.append(batch).map_err(|error| error.to_string())
+    }
+
+    /// The first partitions of topics, with commas between their names.
+    ///
+    /// # Errors
+    /// Why it cannot be published there, for the client.
+    pub(crate) fn targets(&self, caller: &Caller, topics: &str) -> Result<PublishTargets, String> {
+        let targets: Result<Vec<_>, _> =
+            topics.split(',').map(|topic| self.target(caller, topic, 0)).collect();
+        PublishTargets::new(targets?).map_err(|error| error.to_string())
+    }
+
+    /// A batch of one record.
+    ///
+    /// # Errors
+    /// Why it is not taken, for the client.
+    pub(crate) fn record(&self, text: &str, rules: &BatchRules) -> Result<CheckedBatch, String> {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(self.broker.now_ms(), None, Some(text.as_bytes()), &[]);
+        batch.build_checked(rules, self.broker.wall_ms()).map_err(|error| error.to_string())
+    }
+
+    fn target(&self, caller: &Caller, topic: &str, partition: i32) -> Result<AppendTarget, String> {
         let topic = self.broker.catalog().topic_of(caller, topic).cloned().ok_or("there is no such topic")?;
         let origin = self.number().map_err(|error| error.to_string())?;
         let target = AppendTarget::new(caller, &topic, partition, AppendAcks::InSync, origin);
-        let target = target.map_err(|error| error.to_string())?;
-        let mut batch = BatchBuilder::new(Compression::None);
-        batch.push(self.broker.now_ms(), None, Some(text.as_bytes()), &[]);
-        let batch = batch.build_checked(&target.rules(), self.broker.wall_ms());
-        target.append(batch.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+        target.map_err(|error| error.to_string())
     }
 
     /// A topic's partition, to read from, and the offsets that it keeps.

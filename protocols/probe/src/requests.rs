@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_broker::queue::reader::{Found, QueueReader};
-use sabir_broker::{Caller, EntryRefused, NewTopic, Reply};
+use sabir_broker::{Caller, EntryRefused, NewTopic, ProjectionEntry, Publish, PublishTargets, Reply};
 use sabir_frontend::Parked;
 use sabir_model::{Offset, QueueConfig, ShardFailure, TopicConfig};
 
 use crate::frontend::ProbeFrontend;
 use crate::records::{Kept, READ_BYTES, text};
-use crate::state::State;
+use crate::state::{State, command};
 
 /// The most records of one answer.
 const MOST_READ: usize = 1000;
@@ -59,6 +59,49 @@ pub(crate) fn publish(
                 let appended = appending.await.pop().expect("an answer for each batch");
                 appended.map_or_else(error, |appended| format!("OK {}", appended.base_offset))
             })
+        }
+    }
+}
+
+/// Publishes the same record to several topics: an offset for each, or why that one refused it.
+pub(crate) fn send(probe: &ProbeFrontend, caller: &Caller, targets: PublishTargets, text: &str) -> Answering {
+    let number = targets.targets().len();
+    let published = match probe.record(text, &targets.rules()) {
+        Err(why) => return at_once(error(why)),
+        Ok(batch) => probe.broker.publish(caller, &Publish::new(targets, [batch])),
+    };
+    match published {
+        Err(refused) => at_once(error(refused)),
+        Ok(mut outcomes) => Box::pin(async move {
+            let mut told = vec![String::new(); number];
+            while let Some(outcome) = outcomes.next().await {
+                let result = outcome.result.map(|appended| appended.base_offset.to_string());
+                told[outcome.target] = result.unwrap_or_else(error);
+            }
+            format!("OK {}", told.join(", "))
+        }),
+    }
+}
+
+/// A record that comes with a command: `apply` appends it, and removes the oldest beyond so many.
+pub(crate) fn keep(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    (topic, partition): (&str, i32),
+    most: u32,
+    text: &str,
+) -> Answering {
+    let place = probe.broker.catalog().topic_of(caller, topic).and_then(|t| t.partition(partition).copied());
+    let (Some(place), number) = (place, probe.number()) else {
+        return at_once(error("there is no such partition"));
+    };
+    match (number, probe.batch(caller, topic, partition, text)) {
+        (Err(refused), _) => at_once(error(refused)),
+        (_, Err(why)) => at_once(error(why)),
+        (Ok(number), Ok(append)) => {
+            let command = command(&format!("keep {} {most}", place.id));
+            let with = ProjectionEntry { batches: vec![append], ..ProjectionEntry::new(command) };
+            entry(probe.broker.write(caller, place.shard, number, &with))
         }
     }
 }

@@ -151,6 +151,11 @@ impl ProbeSession {
                 self.hold(probe.shard(&caller, topic, partition));
                 requests::publish(&probe, &caller, topic, partition, text)
             }
+            Command::Send { topics, text } => self.send(topics, text),
+            Command::Keep { topic, partition, most, text } => {
+                self.hold(probe.shard(&caller, topic, partition));
+                requests::keep(&probe, &caller, (topic, partition), most, text)
+            }
             Command::Offsets { topic } => requests::offsets(&probe, &caller, topic),
             Command::Read { topic, partition, offset, most } => {
                 requests::read(probe, &caller, topic, partition, offset, most)
@@ -179,6 +184,16 @@ impl ProbeSession {
         if let Some(shard) = shard.filter(|shard| !self.broker().has_room(*shard)) {
             let broker = self.broker().clone();
             self.room = Some(Box::pin(async move { broker.room(shard).await }));
+        }
+    }
+
+    fn send(&mut self, topics: &str, text: &str) -> Answering {
+        match self.probe.targets(&self.caller, topics) {
+            Err(why) => at_once(error(why)),
+            Ok(targets) => {
+                self.hold(self.broker().crowded_by(&targets));
+                requests::send(&self.probe, &self.caller, targets, text)
+            }
         }
     }
 

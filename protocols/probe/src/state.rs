@@ -11,12 +11,14 @@ use sabir_broker::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
     Paged, Projection, ProjectionFactory, decode_stored,
 };
-use sabir_model::{DecodeError, PartitionId, stored};
+use sabir_model::{DecodeError, Offset, PartitionId, stored};
 
 use crate::protocol::NAME;
 
 /// What the broker is given.
 pub(crate) const PROJECTION: ProjectionFactory = ProjectionFactory { name: NAME, make: State::make };
+
+const TOO_MANY: &str = "ERR the shard has too many names";
 
 /// The form of commands and of all that is stored, but for leases.
 const FORM: u8 = 1;
@@ -24,6 +26,8 @@ const FORM: u8 = 1;
 const LEASES_FORM: u8 = 2;
 /// Values, and waiting clients, of one queue; leases of one partition.
 const MOST: usize = 1000;
+/// Registers, and queues, of a shard.
+const MOST_NAMES: usize = 100_000;
 
 pub(crate) struct State {
     registers: Paged<Name, Text>,
@@ -72,7 +76,20 @@ impl State {
         self.leases.iter().flat_map(|(_, leases)| leases.deadlines.values()).min().copied()
     }
 
+    fn set(&mut self, name: Name, value: &str) -> String {
+        if !has_room_for(&self.registers, &name) {
+            return TOO_MANY.into();
+        }
+        match self.registers.insert(name, Text(value.into())) {
+            Some(before) => format!("OK {}", before.0),
+            None => "NIL".into(),
+        }
+    }
+
     fn add(&mut self, name: Name, by: i64) -> String {
+        if !has_room_for(&self.registers, &name) {
+            return TOO_MANY.into();
+        }
         let before = self.registers.get(&name).map_or(Ok(0), |value| value.0.parse::<i64>());
         match before.ok().and_then(|before| before.checked_add(by)) {
             None => "ERR its value is no number, or becomes too large".into(),
@@ -200,14 +217,13 @@ impl FrontendProjection for State {
         let (word, of, rest) = three(words);
         let name = Name(of.into());
         let answer = match word {
-            "set" => match self.registers.insert(name.clone(), Text(rest.into())) {
-                Some(before) => format!("OK {}", before.0),
-                None => "NIL".into(),
-            },
+            "set" => self.set(name.clone(), rest),
             "add" => self.add(name.clone(), number(rest)?),
+            "put" | "take" if !has_room_for(&self.queues, &name) => TOO_MANY.into(),
             "put" => self.put(name.clone(), rest, effects),
             "take" => self.take(name.clone(), number(rest)?, effects),
             "give-up" => self.give_up(&name, number(rest)?, effects),
+            "keep" => keep(name.partition()?, number(rest)?, effects),
             "lease" => self.lease(name.clone(), number(rest)?, effects)?,
             "done" => self.end_lease(&name, number(rest)?, false, effects)?,
             "return" => self.end_lease(&name, number(rest)?, true, effects)?,
@@ -221,6 +237,26 @@ impl FrontendProjection for State {
     fn partition_gone(&mut self, id: PartitionId) {
         self.leases.remove(&Name(id.to_string()));
     }
+}
+
+/// Appends the record that came along to a partition, and moves the partition's start so that at most so many are kept. Answers with the
+/// record's offset and the first that is kept.
+fn keep(of: PartitionId, most: u32, effects: &mut Effects<'_>) -> String {
+    let appended = match effects.append(0) {
+        Ok(appended) => appended,
+        Err(refused) => return format!("ERR {refused}"),
+    };
+    let Some(kept) = effects.partition(of) else { return "ERR there is no such partition".into() };
+    let first = kept.start.max(Offset(kept.end.0 - i64::from(most)));
+    match effects.move_log_start(of, first) {
+        Ok(first) => format!("OK {} {first}", appended.base_offset),
+        Err(refused) => format!("ERR {refused}"),
+    }
+}
+
+/// Whether a map may have an entry of that name.
+fn has_room_for<V: PageValue>(map: &Paged<Name, V>, name: &Name) -> bool {
+    map.len() < MOST_NAMES || map.get(name).is_some()
 }
 
 /// The first two words, and what is left.

@@ -25,6 +25,18 @@ pub(crate) enum Command<'a> {
         partition: i32,
         text: &'a str,
     },
+    /// The same record to partition 0 of several topics.
+    Send {
+        topics: &'a str,
+        text: &'a str,
+    },
+    /// A record that `apply` appends, and older ones removed, so that at most so many are kept.
+    Keep {
+        topic: &'a str,
+        partition: i32,
+        most: u32,
+        text: &'a str,
+    },
     Offsets {
         topic: &'a str,
     },
@@ -110,6 +122,10 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "QUEUE" => Command::Queue { name: word_of(rest)? },
         "PUBLISH" => fields(rest).and_then(|[topic, partition, text]| {
             Ok(Command::Publish { topic, partition: number(partition)?, text })
+        })?,
+        "SEND" => fields(rest).map(|[topics, text]| Command::Send { topics, text })?,
+        "KEEP" => fields(rest).and_then(|[topic, partition, most, text]| {
+            Ok(Command::Keep { topic, partition: number(partition)?, most: number(most)?, text })
         })?,
         "OFFSETS" => Command::Offsets { topic: word_of(rest)? },
         "READ" => fields(rest).and_then(|[topic, partition, offset, most]| {

@@ -55,7 +55,8 @@ pub(crate) mod kind {
 
     /// A batch appended to one or more partitions; payload: one v2 batch.
     pub(crate) const APPEND: u16 = 1;
-    /// A stored batch, or part of one, shown in further partitions; payload: the overlay, if there is one.
+    /// A stored batch, or part of one, shown in further partitions; payload: the overlay, if there is one. It is applied and read; nothing writes it
+    /// yet but tests.
     pub(crate) const REFERENCE: u16 = 2;
     /// A piece of a batch too large for one block; payload: its bytes.
     pub(crate) const CHUNK: u16 = 3;

@@ -1,6 +1,7 @@
 //! The whole of it through real sockets, with one and with three data shards.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod appends;
 mod asks;
 mod killed;
 mod leases;

@@ -1,0 +1,48 @@
+//! Records that `apply` appends, and records for several topics.
+
+use crate::node::{Node, SHARDS};
+
+#[test]
+fn apply_appends_what_came_along_and_keeps_so_many() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        assert_eq!(client.ask("CREATE t 2"), "OK");
+        client.send(&["KEEP t 1 2 a", "PUBLISH t 1 b", "KEEP t 1 2 c d", "KEEP t 1 2 e"]);
+        assert_eq!(client.lines(), ["OK 0 0", "OK 1", "OK 2 1", "OK 3 2"]);
+        assert_eq!(client.ask("OFFSETS t"), "OK 0:0 2:4");
+        client.send(&["READ t 1 2 10"]);
+        assert_eq!(client.lines(), ["2 c d", "3 e", "OK"]);
+        assert_eq!(client.ask("KEEP t 1 0 f"), "OK 4 5", "nothing is kept");
+        assert!(client.ask("KEEP t 2 1 g").starts_with("ERR there is no such partition"));
+        assert!(client.ask("KEEP u 0 1 g").starts_with("ERR there is no such partition"));
+        node.stop();
+
+        let node = Node::start(data.path(), shards);
+        assert_eq!(node.connect().ask("OFFSETS t"), "OK 0:0 5:5");
+        node.stop();
+    }
+}
+
+#[test]
+fn one_record_goes_to_several_topics() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        // Topics of several partitions are spread over the shards.
+        client.send(&["CREATE a 3", "CREATE b 1", "CREATE c 3"]);
+        assert_eq!(client.lines(), ["OK", "OK", "OK"]);
+        assert_eq!(client.ask("PUBLISH c 0 before"), "OK 0");
+        assert_eq!(client.ask("SEND a,b,c one text"), "OK 0, 0, 1");
+        for (topic, offset) in [("a", 0), ("b", 0), ("c", 1)] {
+            client.send(&[&format!("READ {topic} 0 {offset} 10")]);
+            assert_eq!(client.lines(), [&format!("{offset} one text"), "OK"]);
+        }
+        assert!(client.ask("SEND a,x text").starts_with("ERR there is no such topic"));
+        assert!(client.ask("SEND a,a text").starts_with("ERR"), "each once");
+        assert_eq!(client.ask("OFFSETS b"), "OK 0:1");
+        node.stop();
+    }
+}
