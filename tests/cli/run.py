@@ -500,9 +500,9 @@ def definitions():
         before = answer("topic", "config", "show", one)
         ok("topic", "delete", one)
         file.write_text(json.dumps({"version": 1, "topics": ours}))
-        equal(answer("definitions", "import", file, "--dry-run"), [{"topic": one, "outcome": "would be created"}, {"topic": other, "outcome": "exists"}])
+        equal(answer("definitions", "import", file, "--dry-run"), [imported("topic", one, "would be created"), imported("topic", other, "exists")])
         assert one not in ok("topic", "list", "-o", "name").splitlines()
-        equal(answer("definitions", "import", file)[0], {"topic": one, "outcome": "created"})
+        equal(answer("definitions", "import", file)[0], imported("topic", one, "created"))
         equal(answer("topic", "config", "show", one), before)
         equal(len(answer("topic", "describe", one)[0]["partitions"]), 3)
         # What is there differently keeps all from being made.
@@ -520,6 +520,60 @@ def definitions():
     for wrong in ("http://127.0.0.1:1", f"http://{BOOTSTRAP}"):
         fails(CONNECT, "definitions", "export", "--admin", wrong, says=[wrong, "SABIR_ADMIN", "admin.listen"])
     fails(USAGE, "definitions", "export", "--admin", "https://127.0.0.1", says=["http"])
+
+
+def imported(kind, name, outcome):
+    return {"kind": kind, "name": name, "topic": name if kind == "topic" else None, "outcome": outcome}
+
+
+def definitions_of_queues():
+    queue, source, other = name("queue"), name("source"), name("other")
+    lists = {
+        "queues": [{"name": queue, "queue": {"max_length": 5}}],
+        "exchanges": [{"name": other, "kind": "fanout"}, {"name": source, "kind": "topic", "alternate": other}],
+        "bindings": [
+            {"source": source, "destination": {"queue": queue}, "key": "a.#"},
+            {"source": source, "destination": {"exchange": other}},
+        ],
+    }
+    document = json.dumps({"version": 1, "topics": [], **lists})
+    named = [
+        ("queue", queue),
+        ("exchange", other),
+        ("exchange", source),
+        ("binding", f"{source} to queue {queue} by a.#"),
+        ("binding", f"{source} to exchange {other}"),
+    ]
+
+    def ours():
+        """What of ours is there."""
+        there = json.loads(ok("definitions", "export"))
+        is_ours = lambda entry: SALT in entry.get("name", entry.get("source", ""))
+        return {name: found for name in lists if (found := [e for e in there.get(name, []) if is_ours(e)])}
+
+    wanted = lambda outcome: [imported(kind, called, outcome) for kind, called in named]
+    equal(answer("definitions", "import", "-", "--dry-run", stdin=document), wanted("would be created"))
+    assert not any(queue in str(entry) for entry in ours().values()), "nothing was done"
+    for outcome in ("created", "exists"):
+        equal(answer("definitions", "import", "-", stdin=document), wanted(outcome))
+        found = ours()
+        equal(found["queues"][0]["queue"], {"max_length": 5})
+        equal(found["exchanges"], lists["exchanges"])
+        equal(found["bindings"], lists["bindings"])
+    table = [line.split() for line in ok("definitions", "import", "-", "-o", "table", stdin=document).splitlines()]
+    equal((table[0], table[1]), (["KIND", "NAME", "OUTCOME"], ["queue", queue, "exists"]))
+    equal(ok("definitions", "import", "-", "-o", "name", stdin=document).splitlines(), [called for _kind, called in named])
+    # What is there differently keeps all from being made.
+    absent = {"name": name("absent"), "kind": "direct"}
+    for differs, says in (
+        ({"queues": [{"name": queue}]}, [queue, "max_length: 5 here, not set in the document"]),
+        ({"exchanges": [absent, {"name": source, "kind": "direct"}]}, [source, "another type"]),
+    ):
+        differing = json.dumps({"version": 1, "topics": [], "exchanges": [absent]} | differs)
+        fails(EXISTS, "definitions", "import", "-", stdin=differing, says=[*says, "Nothing was created"])
+        assert absent["name"] not in str(ours()), "nothing was done"
+    misspelt = json.dumps({"version": 1, "topics": [], "queue": []})
+    fails(REFUSED, "definitions", "import", "-", stdin=misspelt, says=["unknown field `queue`"])
 
 
 def namespaces():
@@ -867,6 +921,7 @@ def main():
     suite.case("lag-again-and-again", lag_again_and_again)
     if OURS:
         suite.case("definitions", definitions)
+        suite.case("definitions-of-queues", definitions_of_queues)
         suite.case("namespaces", namespaces)
         suite.case("connections", connections)
     suite.case("cluster", cluster)

@@ -40,7 +40,7 @@ pub struct Caller {
     session: SessionId,
 }
 
-/// A name that a front end keeps for topics of its own.
+/// A name that a front end keeps for topics of its own, or gives those of its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReservedTopic {
     /// The name; with a `*` at its end, every name that begins with what stands before it.
@@ -173,7 +173,8 @@ fn may_change_what_is_of(made_by: FrontendNo, asks: Option<Option<FrontendNo>>) 
 }
 
 impl ReservedTopic {
-    fn covers(&self, name: &str) -> bool {
+    /// Whether a name is this one, or begins so.
+    pub fn covers(&self, name: &str) -> bool {
         match self.name.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == self.name,

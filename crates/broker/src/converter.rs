@@ -2,10 +2,12 @@
 
 use sabir_delivery::policy::{DeathReason, Deaths};
 use sabir_model::batch::RecordView;
-use sabir_model::{Facts, FrontendNo, Message};
+use sabir_model::{Facts, FrontendNo, Message, TopicError};
 use sabir_routing::Attributes;
 
 use crate::broker::Broker;
+use crate::caller::Caller;
+use crate::catalog::NewTopic;
 
 /// Where a message goes that is published by the broker: what it is routed by when its time has come, or when it is a dead letter.
 #[derive(Clone)]
@@ -68,6 +70,9 @@ pub type DeadLetterOf = fn(&DeadRecord<'_>, &DeadLetter<'_>, &mut dyn FnMut(&Dea
 /// Tells where a record goes; what cannot be read goes nowhere.
 pub type AddressOf = fn(&RecordView<'_>, &mut dyn FnMut(&DelayedAddress<'_>));
 
+/// The queue in which messages are kept back, as it is made.
+pub type DelayQueueOf = fn() -> NewTopic;
+
 /// How the records of one front end become messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Converter {
@@ -79,6 +84,8 @@ pub struct Converter {
     pub to_message: fn(&RecordView<'_>) -> Message,
     /// Of a front end whose messages may be kept back: where they go.
     pub address: Option<AddressOf>,
+    /// Of the same: the queue in which they are kept back until their time, one in each namespace that has an exchange which delays.
+    pub delay_queue: Option<DelayQueueOf>,
     /// Of a front end whose queues may have their dead letters published: what they are.
     pub dead_letter: Option<DeadLetterOf>,
 }
@@ -93,6 +100,31 @@ impl Broker {
         let converter = self.options().converters.iter().find(reads)?;
         Some((converter.to_message)(record))
     }
+
+    /// Whether a front end keeps messages back, so that an exchange may delay.
+    pub fn can_delay(&self) -> bool {
+        self.options().converters.iter().any(|converter| converter.delay_queue.is_some())
+    }
+
+    /// Makes the queues in which front ends keep messages back in the caller's namespace, where there are none.
+    ///
+    /// # Errors
+    /// One is not made.
+    pub async fn prepare_delays(&self, caller: &Caller) -> Result<(), TopicError> {
+        let wanted = self.options().converters.iter().filter_map(|converter| {
+            let queue = converter.delay_queue?();
+            let is_there = self.catalog().topic_of(caller, &queue.name).is_some();
+            (!is_there).then_some((converter.front_end, queue))
+        });
+        for (front_end, queue) in wanted.collect::<Vec<_>>() {
+            let maker = Caller::front_end(front_end).within(caller.namespace().clone());
+            match self.create_topics(&maker, vec![queue]).await.pop() {
+                Some(Ok(_) | Err(TopicError::Exists(_))) | None => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -100,8 +132,8 @@ mod tests {
     use sabir_model::batch::{BatchBuilder, Compression, records};
 
     use super::*;
+    use crate::BrokerOptions;
     use crate::tests::rig::{create, open, options};
-    use crate::{BrokerOptions, Caller, NewTopic};
 
     fn titled(title: &'static str) -> Message {
         Message { message_id: Some(title.into()), ..Message::default() }
@@ -116,6 +148,7 @@ mod tests {
                 reads_unnamed: false,
                 to_message: |_| titled("one"),
                 address: None,
+                delay_queue: None,
                 dead_letter: None,
             },
             Converter {
@@ -123,6 +156,7 @@ mod tests {
                 reads_unnamed: true,
                 to_message: |_| titled("two"),
                 address: None,
+                delay_queue: None,
                 dead_letter: None,
             },
         ];

@@ -54,7 +54,8 @@ pub use broker::Broker;
 pub use caller::{Caller, Principal, ReservedTopic, SessionId};
 pub use catalog::{CatalogView, NewTopic, Partition, Topic};
 pub use converter::{
-    AddressOf, Converter, DeadLetter, DeadLetterOf, DeadLetterRecord, DeadRecord, DelayedAddress,
+    AddressOf, Converter, DeadLetter, DeadLetterOf, DeadLetterRecord, DeadRecord, DelayQueueOf,
+    DelayedAddress,
 };
 pub use dead_letter::DeadLetterStats;
 pub use disk_watch::STALLED;

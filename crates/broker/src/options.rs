@@ -74,6 +74,8 @@ pub struct BrokerOptions {
     pub settings_max: usize,
     /// Names that front ends keep for topics of their own, of all that there are, whether they are served or not.
     pub reserved: Vec<ReservedTopic>,
+    /// Names that front ends give queues where their clients leave that to them.
+    pub generated: Vec<ReservedTopic>,
     /// All front ends that there are, whether they are served or not: each is given a number at the start, for good.
     pub front_ends: Vec<&'static str>,
     /// The one of them whose groups are stored without its number, since they were there before groups had one. It is never another one.
@@ -130,6 +132,7 @@ impl BrokerOptions {
             partitions_total_max: 500_000,
             settings_max: 32 << 20,
             reserved: Vec::new(),
+            generated: Vec::new(),
             front_ends: Vec::new(),
             unnamed_groups: None,
             projections: Vec::new(),

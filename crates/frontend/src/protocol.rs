@@ -62,6 +62,11 @@ pub trait Protocol: Send + Sync + 'static {
         &[]
     }
 
+    /// Names that it gives queues where its clients leave that to it, in the same form. Such queues are left out of definitions.
+    fn generated_topics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// State of its own that it keeps in the broker's shards: each is called by the protocol's name, or by one that begins with that and a
     /// dot. It is there whether the protocol is served or not, and a program without it does not open a data directory that has some.
     fn projections(&self) -> &'static [ProjectionFactory] {

@@ -87,7 +87,11 @@ impl BindingTable {
     }
 
     pub(crate) fn get(&self, number: BindingNo) -> Option<&Binding> {
-        self.rows.get(number as usize)?.as_ref().map(|(_, binding)| &**binding)
+        self.row(number).map(|(_, binding)| &**binding)
+    }
+
+    pub(crate) fn row(&self, number: BindingNo) -> Option<&(BindingId, Arc<Binding>)> {
+        self.rows.get(number as usize)?.as_ref()
     }
 
     /// Adds one that is not there.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::argument::Arguments;
 use crate::binding::{Binding, BindingNo};
 use crate::counted_set::CountedSet;
 use crate::hash_ring::{HashOn, HashRing, MAX_WEIGHT, weight};
 use crate::header_rule::HeaderRule;
 use crate::publication::Publication;
 use crate::trie::{Trie, TrieScratch};
-use crate::words::{KeyError, pattern};
+use crate::words::{KeyError, KeySyntax, pattern};
 use thiserror::Error;
 
 /// An exchange's number in its router; never given twice.
@@ -33,6 +34,21 @@ pub enum ExchangeKind {
     Headers,
     /// To one destination, by a hash; binding keys are weights.
     ConsistentHash(HashOn),
+}
+
+impl ExchangeKind {
+    /// Whether an exchange of this kind can have a binding with this key and these arguments.
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn check(&self, key: &[u8], syntax: KeySyntax, arguments: &Arguments) -> Result<(), InvalidBinding> {
+        match self {
+            Self::Direct | Self::Fanout => Ok(()),
+            Self::Topic => pattern(key, syntax).map(|_| ()).map_err(InvalidBinding::Key),
+            Self::Headers => HeaderRule::new(arguments).map(|_| ()).map_err(|_| InvalidBinding::Match),
+            Self::ConsistentHash(_) => weight(key).map(|_| ()).ok_or(InvalidBinding::Weight),
+        }
+    }
 }
 
 /// What an exchange is declared with.
@@ -120,14 +136,7 @@ impl Exchange {
 
     /// Whether it can have this binding.
     pub(crate) fn check(&self, binding: &Binding) -> Result<(), InvalidBinding> {
-        match self.rules {
-            Rules::Direct(_) | Rules::Fanout(_) => Ok(()),
-            Rules::Topic(_) => pattern(&binding.key, binding.syntax).map(|_| ()).map_err(InvalidBinding::Key),
-            Rules::Headers(_) => {
-                HeaderRule::new(&binding.arguments).map(|_| ()).map_err(|_| InvalidBinding::Match)
-            }
-            Rules::ConsistentHash(..) => weight(&binding.key).map(|_| ()).ok_or(InvalidBinding::Weight),
-        }
+        self.settings.kind.check(&binding.key, binding.syntax, &binding.arguments)
     }
 
     /// Adds a binding that [`Exchange::check`] let pass.

@@ -315,6 +315,31 @@ impl Router {
         self.exchanges.len()
     }
 
+    /// All exchanges by name, in no order, the default one aside.
+    pub fn names(&self) -> impl Iterator<Item = (&str, ExchangeId)> {
+        self.names.iter().map(|(name, id)| (&**name, *id))
+    }
+
+    /// The name of an exchange.
+    pub fn name_of(&self, id: ExchangeId) -> Option<&str> {
+        self.exchanges.get(&id).map(|exchange| &*exchange.name)
+    }
+
+    /// Whether a binding is there that is alike in everything.
+    pub fn has_binding(&self, binding: &Binding) -> bool {
+        self.bindings.find(binding).is_some()
+    }
+
+    /// Where the bindings from an exchange stand, to be looked up in parts by [`Router::binding_at`].
+    pub fn places_from(&self, id: ExchangeId) -> Vec<u32> {
+        self.exchanges.get(&id).map(|exchange| exchange.bindings.to_vec()).unwrap_or_default()
+    }
+
+    /// The binding that stands there now, with its number.
+    pub fn binding_at(&self, place: u32) -> Option<&(BindingId, Arc<Binding>)> {
+        self.bindings.row(place)
+    }
+
     /// The bindings from an exchange.
     pub fn bindings_from(&self, id: ExchangeId) -> impl Iterator<Item = &Binding> {
         let numbers = self.exchanges.get(&id).map(|exchange| exchange.bindings.to_vec()).unwrap_or_default();

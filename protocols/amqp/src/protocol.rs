@@ -48,12 +48,18 @@ impl Protocol for Amqp {
         &[delays::DELAYED]
     }
 
+    /// Those of queues that clients have the server name.
+    fn generated_topics(&self) -> &'static [&'static str] {
+        &["amq.gen-*"]
+    }
+
     fn converter(&self) -> Option<Converter> {
         Some(Converter {
             front_end: NAME,
             reads_unnamed: false,
             to_message: converter::to_message,
             address: Some(delays::address),
+            delay_queue: Some(delays::queue),
             dead_letter: Some(dead_letters::publish),
         })
     }

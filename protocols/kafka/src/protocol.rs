@@ -38,6 +38,7 @@ impl Protocol for Kafka {
             reads_unnamed: true,
             to_message: converter::to_message,
             address: None,
+            delay_queue: None,
             dead_letter: None,
         })
     }

@@ -43,6 +43,7 @@ impl Protocol for Probe {
             reads_unnamed: false,
             to_message: records::to_message,
             address: None,
+            delay_queue: None,
             dead_letter: None,
         })
     }

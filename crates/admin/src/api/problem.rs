@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sabir_broker::exchange::ExchangeError;
 use sabir_model::{GroupError, ReadError, ShardFailure, TopicError};
 use serde::Serialize;
 
@@ -141,6 +142,36 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         | E::TooManyFrontends
         | E::QueuesNeedLevel { .. }
         | E::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        E::Shard(failure) => of_shard(*failure),
+    }
+}
+
+impl From<ExchangeError> for Problem {
+    fn from(error: ExchangeError) -> Self {
+        let (status, kind) = of_exchange(&error);
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+fn of_exchange(error: &ExchangeError) -> (StatusCode, &'static str) {
+    use ExchangeError as E;
+    match error {
+        E::Differs { .. } => (StatusCode::CONFLICT, "exchange-exists"),
+        E::Reserved { .. } => (StatusCode::CONFLICT, "reserved-name"),
+        E::Internal(_) => (StatusCode::CONFLICT, "internal-topic"),
+        E::MadeElsewhere(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        // What is asked for by name in a path is not among these: a document names what there is not.
+        E::Unknown(_)
+        | E::UnknownQueue(_)
+        | E::Default
+        | E::InUse(_)
+        | E::Binding(_)
+        | E::InvalidName { .. }
+        | E::LongKey { .. }
+        | E::NoRoom { .. }
+        | E::TooMany { .. }
+        | E::Level { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        E::Maker(error) => of_topic(error),
         E::Shard(failure) => of_shard(*failure),
     }
 }

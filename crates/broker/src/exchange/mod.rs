@@ -2,6 +2,7 @@
 //! is found beside it, on the thread that publishes.
 
 mod error;
+mod listing;
 mod route;
 mod routers;
 mod rows;
@@ -23,6 +24,7 @@ pub use sabir_routing::{
 use sabir_routing::{ExchangeId, RouteTarget, Router};
 
 pub use error::ExchangeError;
+pub use listing::ListedBinding;
 pub(crate) use route::by_codec as targets_by_codec;
 pub use route::{Route, RouteError, RouteScratch, RoutedTargets};
 use routers::NamespaceRouter;

@@ -58,11 +58,15 @@ pub(super) struct ExchangeRow {
 }
 
 impl ExchangeRow {
-    /// Bytes that it takes, about: its name stands here, in its router's exchange, and by which that is found.
     pub(super) fn bytes(&self) -> usize {
-        const TABLES: usize = 1024;
-        TABLES + 3 * self.name.len() + self.spec.bytes()
+        exchange_bytes(&self.name, &self.spec)
     }
+}
+
+/// Bytes that an exchange takes, about: its name stands in its row, in its router's exchange, and by which that is found.
+pub(super) fn exchange_bytes(name: &str, spec: &ExchangeSpec) -> usize {
+    const TABLES: usize = 1024;
+    TABLES + 3 * name.len() + spec.bytes()
 }
 
 /// A row: version 1, of an exchange 2 · which u8, as in its key · its fields. The numbers: exchange · binding. An exchange: namespace · name ·

@@ -215,6 +215,18 @@ impl ExchangeTable {
         Ok(())
     }
 
+    /// Whether a binding is there.
+    pub(super) fn has_binding(
+        &self,
+        namespace: &str,
+        binding: &NamedBinding,
+        catalog: &Catalog,
+    ) -> Result<bool, ExchangeError> {
+        let (router, source) = self.find(namespace, &binding.source)?;
+        let destination = self.destination(namespace, &binding.destination, catalog)?;
+        Ok(router.read()?.has_binding(&resolved(binding.clone(), source, destination)))
+    }
+
     fn find(&self, namespace: &str, name: &str) -> Result<(Arc<NamespaceRouter>, ExchangeId), ExchangeError> {
         if name.is_empty() {
             return Err(ExchangeError::Default);

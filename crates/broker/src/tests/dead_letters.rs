@@ -61,6 +61,7 @@ fn options(machine: &Machine) -> BrokerOptions {
         reads_unnamed: false,
         to_message,
         address: None,
+        delay_queue: None,
         dead_letter: Some(dead_letter),
     };
     BrokerOptions { front_ends: vec![FRONT_END], converters: vec![converter], ..machine.options() }

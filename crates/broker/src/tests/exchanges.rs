@@ -392,6 +392,52 @@ async fn what_one_front_end_made_another_one_does_not_delete() {
 }
 
 #[tokio::test]
+async fn what_is_durable_is_listed_with_its_bindings_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let elsewhere = CLIENT.within(Namespace::named("other").unwrap());
+    create(&broker, "q", 1).await;
+    let gone = create(&broker, "gone", 1).await;
+    let fanout = || ExchangeSpec::of(ExchangeKind::Fanout);
+    declare(&broker, "b", fanout()).await;
+    declare(&broker, "a", fanout()).await;
+    declare(&broker, "transient", ExchangeSpec { durable: false, ..fanout() }).await;
+    let arguments = Arguments::new(vec![text("color", "red")]);
+    let made = [
+        keyed("a", queue("q"), "z"),
+        NamedBinding { arguments, ..keyed("a", queue("q"), "y") },
+        keyed("a", other("b"), ""),
+        keyed("a", queue("gone"), ""),
+        keyed("a", queue("q"), "x"),
+    ];
+    for binding in &made {
+        bind(&broker, binding.clone()).await;
+    }
+    let listed = |broker: &Broker, caller: &Caller| {
+        let exchanges = broker.exchanges();
+        let bindings = exchanges.bindings_from(caller, "a").unwrap();
+        let named = bindings.iter().filter_map(|listed| exchanges.named(caller, "a", listed).unwrap());
+        (exchanges.durable(caller).unwrap(), named.collect::<Vec<_>>())
+    };
+    let names = ["a", "b"].map(Box::from).to_vec();
+    assert_eq!(listed(&broker, &CLIENT), (names.clone(), made.to_vec()));
+    assert_eq!(listed(&broker, &elsewhere), (vec![], vec![]), "names are a namespace's own");
+    assert!(made.iter().all(|binding| broker.exchanges().is_bound(&CLIENT, binding).unwrap()));
+    assert_eq!(broker.exchanges().is_bound(&CLIENT, &keyed("b", queue("q"), "")), Ok(false));
+    let unknown = broker.exchanges().is_bound(&elsewhere, &made[0]);
+    assert_eq!(unknown, Err(ExchangeError::Unknown("a".into())));
+    // One that is made anew counts as the last one, wherever it stands in memory.
+    soon(broker.exchanges().unbind(&CLIENT, made[0].clone())).await.unwrap();
+    soon(broker.delete_topics(&CLIENT, vec![gone.id])).await.remove(0).unwrap();
+    bind(&broker, made[0].clone()).await;
+    let left = [1, 2, 4, 0].map(|at: usize| made[at].clone()).to_vec();
+    assert_eq!(listed(&broker, &CLIENT), (names.clone(), left.clone()));
+    let broker = reopen(broker, options(dir.path()));
+    assert_eq!(listed(&broker, &CLIENT), (names, left));
+    broker.shutdown();
+}
+
+#[tokio::test]
 async fn there_are_no_more_exchanges_and_bindings_than_may_be() {
     let dir = tempfile::tempdir().unwrap();
     let exchanges = ExchangeOptions {

@@ -36,6 +36,7 @@ fn options(machine: &Machine) -> BrokerOptions {
         reads_unnamed: false,
         to_message,
         address: Some(address),
+        delay_queue: None,
         dead_letter: None,
     };
     BrokerOptions { front_ends: vec![FRONT_END], converters: vec![converter], ..machine.options() }

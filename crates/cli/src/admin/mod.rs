@@ -256,7 +256,7 @@ impl ToldProblem {
         match (self.r#type.rsplit(':').next(), status) {
             // A broker of an earlier version.
             (Some("unknown-path" | "method-not-allowed"), _) => Failure::Unsupported,
-            (Some("topic-exists"), _) => Failure::Exists,
+            (Some("topic-exists" | "exchange-exists"), _) => Failure::Exists,
             (_, StatusCode::NOT_FOUND) => Failure::NotFound,
             (_, StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT) => Failure::Timeout,
             (_, StatusCode::INTERNAL_SERVER_ERROR) => Failure::Broken,

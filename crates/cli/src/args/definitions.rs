@@ -8,20 +8,20 @@ use super::OutputArg;
 
 #[derive(Debug, Subcommand)]
 pub enum DefinitionsCommand {
-    /// Write all topics with their settings and partitions as JSON, for this broker or another one
+    /// Write all topics, queues, exchanges and bindings with their settings as JSON, for this broker or another one
     #[command(after_help = "\
 Examples:
-  sabir definitions export -o topics.json
+  sabir definitions export -o definitions.json
   sabir definitions export | jq '.topics[].name'")]
     Export {
         /// The file to write, whole or not at all [default: stdout]
         #[arg(long, short = 'o', value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Create the topics of such a file that are absent; one that exists and differs keeps all from being created
+    /// Create what of such a file is absent; what exists and differs keeps all from being created
     #[command(after_help = "\
 Example:
-  sabir definitions import topics.json --dry-run")]
+  sabir definitions import definitions.json --dry-run")]
     Import {
         /// The file; - is stdin
         file: PathBuf,

@@ -11,6 +11,12 @@ pub const KEPT_BYTES: usize = 96 << 10;
 /// How soon a topic of durability `os` is flushed, in milliseconds: within that time, whatever has come.
 const OS_FLUSH_MS: i64 = 1000;
 
+/// The longest time of a queue and of its messages, in milliseconds.
+const LONGEST_MS: u64 = u32::MAX as u64;
+
+/// The most bytes of the exchange, and of the routing key, that dead letters go by.
+const DEAD_LETTER_BYTES: u64 = 1024;
+
 /// Levels of zstd, from the quickest to the densest.
 const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = -131_072..=22;
 
@@ -21,7 +27,7 @@ pub struct ValidConfig(TopicConfig);
 /// A setting that cannot be, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct InvalidSetting {
-    /// The field; `None` where it is all that is kept by name.
+    /// The field; `None` where it is all that is kept by name, or a queue's own.
     pub field: Option<TopicField>,
     /// What is wrong, and what can be.
     pub problem: String,
@@ -70,6 +76,7 @@ impl TopicConfig {
         self.check_numbers()?;
         self.check_levels()?;
         self.check_flushes(node)?;
+        self.check_queue()?;
         if self.kept.bytes() > KEPT_BYTES {
             let problem =
                 format!("those kept by name take {} bytes, and may take {KEPT_BYTES}", self.kept.bytes());
@@ -115,6 +122,39 @@ impl TopicConfig {
         Ok(())
     }
 
+    /// What holds for it as a queue. Front ends may take less.
+    fn check_queue(&self) -> Result<(), InvalidSetting> {
+        let Some(queue) = self.queue() else { return Ok(()) };
+        let bytes = |text: Option<&str>| text.map(|text| text.len() as u64);
+        let dead_letter = queue.dead_letter.as_ref();
+        for (what, value, least, most) in [
+            ("message_ttl_ms", queue.message_ttl_ms, 0, LONGEST_MS),
+            ("expires_ms", queue.expires_ms, 1, LONGEST_MS),
+            ("max_length", queue.max_length, 0, i64::MAX as u64),
+            ("max_length_bytes", queue.max_length_bytes, 0, i64::MAX as u64),
+            ("max_priority", queue.max_priority.map(u64::from), 1, u8::MAX.into()),
+            (
+                "bytes of dead_letter.exchange",
+                bytes(dead_letter.map(|to| &*to.exchange)),
+                0,
+                DEAD_LETTER_BYTES,
+            ),
+            (
+                "bytes of dead_letter.routing_key",
+                bytes(dead_letter.and_then(|to| to.routing_key.as_deref())),
+                0,
+                DEAD_LETTER_BYTES,
+            ),
+        ] {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                let problem =
+                    format!("a queue's {what}: expected a number from {least} to {most}, not {value}");
+                return Err(InvalidSetting { field: None, problem });
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses durability `os` for a topic that asks for more.
     fn check_flushes(&self, node: Durability) -> Result<(), InvalidSetting> {
         if self.durability.unwrap_or(node) == Durability::Sync {
@@ -137,6 +177,7 @@ impl TopicConfig {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{DeadLetterAddress, QueueConfig};
     use super::*;
 
     fn judged(config: TopicConfig, node: Durability) -> Result<ValidConfig, Option<TopicField>> {
@@ -178,6 +219,41 @@ mod tests {
         ] {
             let config = TopicConfig { durability, flush_messages, flush_ms, ..TopicConfig::default() };
             assert_eq!(judged(config.clone(), node).is_ok(), good, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn what_holds_for_a_queue_alone_is_judged_by_its_name() {
+        let judged = |change: fn(&mut QueueConfig)| {
+            let mut queue = QueueConfig::default();
+            change(&mut queue);
+            TopicConfig::of_queue(queue).validate(Durability::Sync).map_err(|refused| refused.to_string())
+        };
+        let address = |exchange: String| DeadLetterAddress { exchange: exchange.into(), routing_key: None };
+        for (good, bad, says) in [
+            (
+                judged(|queue| queue.message_ttl_ms = Some(0)),
+                judged(|queue| queue.message_ttl_ms = Some(1 << 32)),
+                "settings: a queue's message_ttl_ms: expected a number from 0 to 4294967295, not 4294967296",
+            ),
+            (
+                judged(|queue| queue.expires_ms = Some(1)),
+                judged(|queue| queue.expires_ms = Some(0)),
+                "settings: a queue's expires_ms: expected a number from 1 to 4294967295, not 0",
+            ),
+            (
+                judged(|queue| queue.max_priority = Some(255)),
+                judged(|queue| queue.max_priority = Some(0)),
+                "settings: a queue's max_priority: expected a number from 1 to 255, not 0",
+            ),
+        ] {
+            assert!(good.is_ok());
+            assert_eq!(bad.unwrap_err(), says);
+        }
+        for (bytes, good) in [(1024, true), (1025, false)] {
+            let dead_letter = Some(address("x".repeat(bytes)));
+            let queue = QueueConfig { dead_letter, ..QueueConfig::default() };
+            assert_eq!(TopicConfig::of_queue(queue).validate(Durability::Sync).is_ok(), good);
         }
     }
 

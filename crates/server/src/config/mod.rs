@@ -55,6 +55,8 @@ pub struct ServerConfig {
     pub protocols: Vec<&'static str>,
     /// What every protocol keeps for itself, also those that are off.
     pub reserved: Vec<ReservedTopic>,
+    /// Names that protocols give topics themselves.
+    pub generated: Vec<ReservedTopic>,
     /// State that protocols keep in the broker's shards, whether they are served or not.
     pub projections: Vec<ProjectionFactory>,
     /// Exchanges that protocols have in every namespace, whether they are served or not.
@@ -167,7 +169,8 @@ impl ServerConfig {
                 Some(admin),
                 Some(log),
             ) if loader.problems.is_empty() => {
-                let reserved = protocols.iter().flat_map(|p| reserved(*p)).collect();
+                let reserved = protocols.iter().flat_map(|p| names(*p, p.reserved_topics())).collect();
+                let generated = protocols.iter().flat_map(|p| names(*p, p.generated_topics())).collect();
                 let projections = protocols.iter().flat_map(|p| p.projections()).copied().collect();
                 let exchanges = protocols.iter().flat_map(|p| p.exchanges()).collect();
                 let converters = protocols.iter().filter_map(|p| p.converter()).collect();
@@ -183,6 +186,7 @@ impl ServerConfig {
                     tls: loader.tls,
                     protocols: protocols.iter().map(|protocol| protocol.name()).collect(),
                     reserved,
+                    generated,
                     projections,
                     exchanges,
                     converters,
@@ -198,8 +202,11 @@ fn plain(addresses: &[SocketAddr]) -> Vec<ListenAddress> {
     addresses.iter().copied().map(ListenAddress::from).collect()
 }
 
-fn reserved(protocol: &'static dyn Protocol) -> impl Iterator<Item = ReservedTopic> {
-    protocol.reserved_topics().iter().map(|&name| ReservedTopic { name, by: protocol.name() })
+fn names(
+    protocol: &'static dyn Protocol,
+    names: &'static [&'static str],
+) -> impl Iterator<Item = ReservedTopic> {
+    names.iter().map(|&name| ReservedTopic { name, by: protocol.name() })
 }
 
 /// An address that a protocol listens on: the listener that named it, and what clients are told.

@@ -3,14 +3,13 @@
 //! Such a message lies in a queue that nobody sees, until the broker's timer fires and it is routed as things are then.
 
 use bytes::Bytes;
-use sabir_broker::{Caller, DelayedAddress, NewTopic};
+use sabir_broker::{DelayedAddress, NewTopic};
 use sabir_model::batch::RecordView;
-use sabir_model::{Facts, QueueConfig, TopicConfig, TopicError};
+use sabir_model::{Facts, QueueConfig, TopicConfig};
 
 use super::arguments::{integer, precondition};
 use super::asking::Asker;
 use super::attributes::MessageAttributes;
-use super::config::NAME;
 use super::facts;
 use super::records::Envelope;
 use super::routes::{further_keys, murmur2};
@@ -80,22 +79,19 @@ pub(crate) fn address(record: &RecordView<'_>, each: &mut dyn FnMut(&DelayedAddr
     });
 }
 
+/// The place in which messages wait for their time.
+pub(crate) fn queue() -> NewTopic {
+    let mut config = TopicConfig::of_queue(QueueConfig { delays: true, ..QueueConfig::default() });
+    config.max_message_bytes = LARGEST;
+    config.timestamp_after_max_ms = i64::MAX;
+    NewTopic { name: DELAYED.into(), partitions: 1, config, internal: true, unlike: false }
+}
+
 impl Asker {
-    /// Makes the place in which messages wait for their time, if there is none.
+    /// Makes that place, if there is none.
     pub(super) async fn prepare_delays(&self) -> Result<(), Exception> {
-        let amqp = &self.amqp;
-        if amqp.broker.catalog().topic_of(&self.caller, DELAYED).is_some() {
-            return Ok(());
-        }
-        let mut config = TopicConfig::of_queue(QueueConfig { delays: true, ..QueueConfig::default() });
-        config.max_message_bytes = LARGEST;
-        config.timestamp_after_max_ms = i64::MAX;
-        let new = NewTopic { name: DELAYED.into(), partitions: 1, config, internal: true, unlike: false };
-        let caller = Caller::front_end(NAME).within(self.caller.namespace().clone());
-        match amqp.broker.create_topics(&caller, vec![new]).await.pop() {
-            Some(Ok(_) | Err(TopicError::Exists(_))) | None => Ok(()),
-            Some(Err(error)) => Err(precondition(format!("no place for delayed messages: {error}"))),
-        }
+        let made = self.amqp.broker.prepare_delays(&self.caller).await;
+        made.map_err(|error| precondition(format!("no place for delayed messages: {error}")))
     }
 }
 

@@ -47,6 +47,7 @@ fn with_threads(io_threads: usize, frame_memory: usize) -> Rig {
                 reads_unnamed: false,
                 to_message: message_of,
                 address: None,
+                delay_queue: None,
                 dead_letter: None,
             }];
         },

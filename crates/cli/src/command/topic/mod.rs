@@ -13,8 +13,7 @@ use crate::args::topic::TopicCommand;
 use crate::args::{ClientArgs, OutputArg, TopicNoun};
 use crate::failure::{CliError, Exit};
 use crate::output::print;
-pub use show::TopicOutcomes;
-use show::{Loss, TopicsDescribed, TopicsListed};
+use show::{Loss, TopicOutcomes, TopicsDescribed, TopicsListed};
 
 pub fn run(noun: TopicNoun) -> Result<(), CliError> {
     let owner = AdminScope { protocol: None, namespace: noun.namespace };
