@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod kept_queues;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -36,6 +38,8 @@ struct Manifest {
     /// Committed offsets by group, topic and partition.
     groups: BTreeMap<String, BTreeMap<String, BTreeMap<String, i64>>>,
     producers: Vec<ProducerThere>,
+    #[serde(flatten)]
+    queues: Option<kept_queues::QueuesThere>,
     made_ms: i64,
     /// How long each file was.
     files: BTreeMap<PathBuf, u64>,
@@ -91,7 +95,12 @@ fn write_sparse(from: &mut impl Read, to: &mut File) {
 }
 
 fn open(data: &Path, manifest: &Manifest, later_ms: i64, level: Option<u32>) -> Result<Broker, StartError> {
-    let options = BrokerOptions { keep_free: 0, format_level: level, ..BrokerOptions::new(data) };
+    // Who has queues has what their front ends bring, too.
+    let options = match &manifest.queues {
+        None => BrokerOptions::new(data),
+        Some(_) => kept_queues::options(data),
+    };
+    let options = BrokerOptions { keep_free: 0, format_level: level, ..options };
     Broker::open(options, Arc::new(ManualClock::at(manifest.made_ms + later_ms)))
 }
 
@@ -145,7 +154,7 @@ fn check_batches(bytes: &[u8], topic: &str, index: i32, mut next: Offset) -> Off
 
 async fn check_topics(broker: &Broker, manifest: &Manifest) {
     let catalog = broker.catalog();
-    let plain = catalog.topics().filter(|topic| !topic.internal);
+    let plain = catalog.topics().filter(|topic| !topic.internal && topic.config.queue().is_none());
     let names: BTreeSet<&str> = plain.map(|topic| &*topic.name).collect();
     assert_eq!(names, manifest.topics.keys().map(String::as_str).collect());
     for (name, there) in &manifest.topics {
@@ -161,7 +170,8 @@ fn check_settings(broker: &Broker) {
     let of = |name: &str| topic(broker, name).config.clone();
     let (internal, plain): (Vec<_>, Vec<_>) =
         broker.catalog().topics().cloned().partition(|topic| topic.internal);
-    assert_eq!(internal.len(), 1, "Kafka's __consumer_offsets");
+    let kept = internal.iter().filter(|topic| topic.config.queue().is_none()).count();
+    assert_eq!(kept, 1, "Kafka's __consumer_offsets");
     assert!(plain.iter().all(|topic| topic.config.retention_ms.is_none()));
     assert_eq!(of("stamped").timestamp_type, TimestampType::LogAppendTime);
     assert_eq!((of("large").max_message_bytes, of("late").max_message_bytes), (4_000_000, 5_000_000));
@@ -268,6 +278,9 @@ async fn write(broker: &Broker, manifest: &mut Manifest) {
     let committed = broker.groups(&Caller::OPERATOR).commit("readers", outsider, vec![offset]).await;
     assert_eq!(committed, [Ok(())]);
     manifest.groups.get_mut("readers").unwrap().insert("new".into(), [("2".into(), 1)].into());
+    if let Some(queues) = &mut manifest.queues {
+        queues.write(broker).await;
+    }
 }
 
 fn new_topic(name: &str, partitions: u32) -> NewTopic {
@@ -285,6 +298,9 @@ async fn check(broker: &Broker, manifest: &Manifest) {
     check_topics(broker, manifest).await;
     check_settings(broker);
     check_groups(broker, manifest);
+    if let Some(queues) = &manifest.queues {
+        queues.check(broker).await;
+    }
 }
 
 /// `has` is its level once this version has opened it.
@@ -302,7 +318,11 @@ async fn opens_and_goes_on(fixture: &Path, has: u32) {
     );
     broker.shutdown();
     drop(broker);
-    let form = if has < FormatLevel::FRONT_ENDS.number() { 4 } else { 5 };
+    let form = match has {
+        2 => 4,
+        3 => 5,
+        _ => 6,
+    };
     assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == form));
     // Once more, now that this version has written its forms.
     let levels = [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3), (Some(4), 4), (None, 4)];
@@ -347,6 +367,40 @@ async fn a_directory_of_level_3_with_one_shard_that_was_killed_opens_and_goes_on
 #[tokio::test]
 async fn a_directory_of_level_3_with_three_shards_that_was_stopped_opens_and_goes_on() {
     opens_and_goes_on(&level("level-3/three-shards"), 3).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_4_with_one_shard_that_was_killed_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-4/one-shard"), 4).await;
+}
+
+#[tokio::test]
+async fn a_directory_of_level_4_with_three_shards_that_was_stopped_opens_and_goes_on() {
+    opens_and_goes_on(&level("level-4/three-shards"), 4).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_time_in_a_directory_of_level_4_comes_then() {
+    for name in ["level-4/one-shard", "level-4/three-shards"] {
+        let (data, manifest) = unpack(&level(name));
+        let broker = open(data.path(), &manifest, 2 * 3_600_000, None).unwrap();
+        manifest.queues.as_ref().unwrap().check_later(&broker).await;
+        broker.shutdown();
+    }
+}
+
+/// Runs `fixtures/make.py`, as it says, with the binary that SABIR_BIN names and the Python that PYTHON does.
+#[tokio::test]
+#[ignore = "it needs a binary, and a Python that has pika"]
+async fn what_the_maker_makes_now_opens_and_goes_on() {
+    let made = tempfile::tempdir().unwrap();
+    let maker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/make.py");
+    let python = std::env::var("PYTHON").unwrap_or("python3".into());
+    let done = std::process::Command::new(python).arg(maker).arg(made.path()).status().unwrap();
+    assert!(done.success(), "the maker ended with {done}");
+    for name in ["one-shard", "three-shards"] {
+        opens_and_goes_on(&made.path().join(name), FormatLevel::NEWEST.number()).await;
+    }
 }
 
 /// Counts its entries.
