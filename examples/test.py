@@ -25,7 +25,7 @@ def examples():
 def bare(folder):
     """The environment of a user who has Python, and no package of anybody's."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
-    told = ("EXAMPLE_IS_SET_UP", "PYTHON", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TEST_RESULTS", "TEST_LOGS", "LOGS", "RSYSLOG_MODULES")
+    told = ("EXAMPLE_IS_SET_UP", "PYTHON", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TEST_RESULTS", "TEST_LOGS", "TEST_VARIANT", "LOGS", "RSYSLOG_MODULES")
     environment = {k: v for k, v in os.environ.items() if k not in told}
     environment["PATH"] = f"{folder / 'bare/bin'}:{environment['PATH']}"
     lacks = subprocess.run(["python3", "-c", "import confluent_kafka"], env=environment, capture_output=True)

@@ -5,7 +5,8 @@
 starts a fresh one, runs the command with BOOTSTRAP (host:port of Kafka's protocol), AMQP (host:port), BROKER_KIND, BROKER_PID and, of
 Sabir, BROKER_ADMIN (http://host:port) in its environment, and ends it. From Python: `make(kind, data)`, then `start`, `kill`, `stop`.
 
-What it takes from the environment: BROKER (the kind), SABIR_BIN, SABIR_CACHE (where the originals lie), TEST_LOGS.
+What it takes from the environment: BROKER (the kind), SABIR_BIN, SABIR_CACHE (where the originals lie), TEST_LOGS, TEST_VARIANT (stands in the
+names of logs).
 """
 
 import argparse
@@ -59,7 +60,8 @@ class Broker:
         self.port, self.second_port, self.amqp_port = free_ports(3)
         self.process = None
         LOGS.mkdir(parents=True, exist_ok=True)
-        self.log_path = LOGS / f"{log_name}.log"
+        variant = os.environ.get("TEST_VARIANT")
+        self.log_path = LOGS / (f"{log_name}-{variant}.log" if variant else f"{log_name}.log")
         self.log_path.write_bytes(b"")
 
     @property

@@ -1,7 +1,7 @@
 """Cases: what `./test` counts. A case is a function that returns, or raises and so has failed.
 
 Each prints one line, and writes one into the file that TEST_RESULTS names: suite, case, outcome, seconds and reason, with tabs
-between.
+between. A suite that is run in another way than its own (TEST_VARIANT: with three data shards) has that behind its name.
 """
 
 import os
@@ -48,7 +48,8 @@ class Suite:
     """Runs cases one after another and remembers how they ended."""
 
     def __init__(self, name):
-        self.name = name
+        variant = os.environ.get("TEST_VARIANT")
+        self.name = f"{name}-{variant}" if variant else name
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(sys.modules["__main__"].__doc__)
             sys.exit()
