@@ -405,7 +405,7 @@ impl Definitions {
         let stale = topic.partitions.iter().any(|partition| {
             let shard = &self.shards[partition.shard.0 as usize];
             let state = shard.state.read();
-            let known = state.partition(partition.id).map(|known| known.settings);
+            let known = state.partition(partition.id).map(|known| known.settings.clone());
             known
                 .is_some_and(|known| known.version < topic.version && known != settings(topic, known.version))
         });

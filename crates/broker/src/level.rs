@@ -20,10 +20,12 @@ impl FormatLevel {
     pub const FRONT_ENDS: Self = Self(3);
     /// Queues: their settings, and the entries and pages that say where each message stands. Exchanges and bindings.
     pub const QUEUES: Self = Self(4);
+    /// Messages that come back and wait: queues' settings, and the entries of timers, that know of them.
+    pub const RETRIES: Self = Self(5);
     /// The lowest that this version writes: a directory below it is raised to it.
     pub const OLDEST: Self = Self::LISTED;
     /// The highest that this version knows.
-    pub const NEWEST: Self = Self::QUEUES;
+    pub const NEWEST: Self = Self::RETRIES;
 
     /// The level of that number, if this version knows it.
     pub fn known(number: u32) -> Option<Self> {
@@ -55,8 +57,8 @@ mod tests {
     #[test]
     fn levels_of_this_version_are_known_and_others_not() {
         let known = |number| FormatLevel::known(number).map(FormatLevel::number);
-        assert_eq!([0, 1, 2, 3, 4, 5].map(known), [None, Some(1), Some(2), Some(3), Some(4), None]);
-        let newer = FormatLevel::stored(5).unwrap_err().to_string();
+        assert_eq!([0, 1, 4, 5, 6].map(known), [None, Some(1), Some(4), Some(5), None]);
+        let newer = FormatLevel::stored(6).unwrap_err().to_string();
         assert!(newer.contains("format level"), "{newer}");
     }
 }

@@ -153,9 +153,19 @@ impl Broker {
         if has < needs {
             return Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() });
         }
+        self.check_retry(&topic.config)?;
         match topic.partitions {
             1 => Ok(()),
             asked => Err(TopicError::Partitions { asked, most: 1 }),
+        }
+    }
+
+    /// The version before would not open a directory with a queue whose messages wait when they come back.
+    fn check_retry(&self, config: &TopicConfig) -> Result<(), TopicError> {
+        let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
+        match config.queue().is_some_and(|queue| queue.retry.is_some()) && has < needs {
+            true => Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() }),
+            false => Ok(()),
         }
     }
 
@@ -317,6 +327,7 @@ impl Broker {
         config.inherit(defaults);
         change(&mut config)?;
         config.inherit(defaults);
+        self.check_retry(&config)?;
         let config = self.valid(config)?;
         Ok((known, config))
     }

@@ -33,7 +33,7 @@ pub use read_error::ReadError;
 pub use shard_failure::ShardFailure;
 pub use stored::DecodeError;
 pub use topic::{
-    DeadLetterAddress, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings, Overflow, OwnFields,
-    QueueConfig, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
+    Backoff, DeadLetterAddress, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings, Overflow,
+    OwnFields, QueueConfig, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
 };
 pub use topic_error::TopicError;

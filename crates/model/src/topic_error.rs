@@ -51,8 +51,10 @@ pub enum TopicError {
     /// The queue has messages, and was to be deleted only without.
     #[error("the queue has messages")]
     NotEmpty,
-    /// The data directory keeps to the forms of an older version, which knows no queues.
-    #[error("the data directory has format level {has}, and queues need {needs}: raise data.format_level")]
+    /// The data directory keeps to the forms of an older version, which knows no such queues.
+    #[error(
+        "the data directory has format level {has}, and such a queue needs {needs}: raise data.format_level"
+    )]
     QueuesNeedLevel {
         /// The level that the directory has.
         has: u32,

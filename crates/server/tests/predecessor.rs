@@ -24,8 +24,8 @@ use sabir_broker::{
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    AppendError, DecodeError, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset, ProducerId, ShardId,
-    TimestampType, TopicConfig, TopicId,
+    AppendError, Backoff, DecodeError, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset, ProducerId,
+    QueueConfig, ShardId, TimestampType, TopicConfig, TopicError, TopicId,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{protocols, start};
@@ -325,7 +325,8 @@ async fn opens_and_goes_on(fixture: &Path, has: u32) {
     };
     assert!((0..=manifest.shards).all(|shard| slot_form(data.path(), shard) == form));
     // Once more, now that this version has written its forms.
-    let levels = [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3), (Some(4), 4), (None, 4)];
+    let levels =
+        [(Some(2), 2), (None, 2), (Some(3), 3), (None, 3), (Some(4), 4), (None, 4), (Some(5), 5), (None, 5)];
     for (level, has) in levels.into_iter().filter(|(_, level)| *level >= has) {
         let broker = open(data.path(), &manifest, 120_000, level).unwrap();
         check(&broker, &manifest).await;
@@ -333,7 +334,7 @@ async fn opens_and_goes_on(fixture: &Path, has: u32) {
         broker.shutdown();
         drop(broker);
     }
-    for (level, says) in [(1, "from 2 to 4"), (3, "cannot go down to 3"), (9, "from 2 to 4")] {
+    for (level, says) in [(1, "from 2 to 5"), (4, "cannot go down to 4"), (9, "from 2 to 5")] {
         let error = open(data.path(), &manifest, 120_000, Some(level)).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
     }
@@ -489,6 +490,29 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
         assert_eq!(answer.await.unwrap(), [count].as_slice());
         broker.shutdown();
         drop(broker);
+    }
+}
+
+/// The version before would not open a directory with a queue whose messages wait when they come back.
+#[tokio::test]
+async fn messages_wait_only_where_the_level_was_raised() {
+    let (data, manifest) = unpack(&level("level-4/one-shard"));
+    let config = QueueConfig { retry: Some(Backoff::Steps([50].into())), ..QueueConfig::default() };
+    let config = TopicConfig::of_queue(config);
+    let new = || NewTopic {
+        name: "waits".to_owned(),
+        partitions: 1,
+        config: config.clone(),
+        internal: false,
+        unlike: false,
+    };
+    for (level, refused) in [(None, Some(TopicError::QueuesNeedLevel { has: 4, needs: 5 })), (Some(5), None)]
+    {
+        let broker = open(data.path(), &manifest, 60_000, level).unwrap();
+        assert_eq!(broker.parks(), refused.is_none());
+        let made = broker.create_topics(&Caller::OPERATOR, vec![new()]).await.remove(0);
+        assert_eq!(made.err(), refused);
+        broker.shutdown();
     }
 }
 

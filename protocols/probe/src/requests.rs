@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sabir_broker::queue::reader::{Found, QueueReader};
 use sabir_broker::{Caller, EntryRefused, NewTopic, ProjectionEntry, Publish, PublishTargets, Reply};
 use sabir_frontend::Parked;
-use sabir_model::{Offset, QueueConfig, ShardFailure, TopicConfig};
+use sabir_model::{Backoff, Offset, QueueConfig, ShardFailure, TopicConfig};
 
 use crate::frontend::ProbeFrontend;
 use crate::records::{Kept, READ_BYTES, text};
@@ -111,8 +111,19 @@ pub(crate) fn create(probe: Arc<ProbeFrontend>, caller: Caller, topic: &str, par
     make(probe, caller, topic, partitions, config)
 }
 
-pub(crate) fn create_queue(probe: Arc<ProbeFrontend>, caller: Caller, name: &str) -> Answering {
-    make(probe, caller, name, 1, TopicConfig::of_queue(QueueConfig::default()))
+pub(crate) fn create_queue(
+    probe: Arc<ProbeFrontend>,
+    caller: Caller,
+    name: &str,
+    config: QueueConfig,
+) -> Answering {
+    make(probe, caller, name, 1, TopicConfig::of_queue(config))
+}
+
+/// The settings of a queue where what comes back waits, at most so many times.
+pub(crate) fn retries(most: u32, ms: u32) -> QueueConfig {
+    let retry = Some(Backoff::Steps([ms].into()));
+    QueueConfig { retry, delivery_limit: Some(most), ..QueueConfig::default() }
 }
 
 fn make(
@@ -240,12 +251,24 @@ pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: 
 pub(crate) fn end_lease(
     probe: &ProbeFrontend,
     caller: &Caller,
-    word: &str,
     name: &str,
-    lease: u64,
+    word: &str,
+    numbers: &[u64],
 ) -> Answering {
     match probe.queue(caller, name) {
         Err(why) => at_once(error(why)),
-        Ok((place, _)) => entry(probe.write(caller, place.shard, &format!("{word} {} {lease}", place.id))),
+        Ok((place, _)) => {
+            let mut command = format!("{word} {}", place.id);
+            numbers.iter().for_each(|number| command.push_str(&format!(" {number}")));
+            entry(probe.write(caller, place.shard, &command))
+        }
+    }
+}
+
+/// Gives back what is leased, not to come again before some time is over. The version before would not read that command.
+pub(crate) fn delay(probe: &ProbeFrontend, caller: &Caller, name: &str, lease: u64, ms: u32) -> Answering {
+    match probe.broker.parks() {
+        true => end_lease(probe, caller, name, "delay", &[lease, ms.into()]),
+        false => at_once(error("the data directory's format level is too low for that")),
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use sabir_broker::push::{AskFailure, AskReply, Push, PushSeat};
 use sabir_broker::{Broker, Caller, EntryRef, SessionId};
-use sabir_model::ShardId;
+use sabir_model::{QueueConfig, ShardId};
 use sabir_net::{
     Appetite, ClientKey, Closing, Connection, DropReason, Ending, Io, Limits, LocalBoxFuture, OpenConnection,
     Patience, Session, Standing,
@@ -145,7 +145,10 @@ impl ProbeSession {
         let (probe, caller) = (self.probe.clone(), self.caller.clone());
         match command {
             Command::Hello { client } => self.hello(client),
-            Command::Queue { name } => requests::create_queue(probe, caller, name),
+            Command::Queue { name } => requests::create_queue(probe, caller, name, QueueConfig::default()),
+            Command::Retries { name, most, ms } => {
+                requests::create_queue(probe, caller, name, requests::retries(most, ms))
+            }
             Command::Create { topic, partitions } => requests::create(probe, caller, topic, partitions),
             Command::Publish { topic, partition, text } => {
                 self.hold(probe.shard(&caller, topic, partition));
@@ -172,8 +175,11 @@ impl ProbeSession {
                 requests::take(&probe, &caller, queue, ms, number)
             }
             Command::Lease { queue, ms } => requests::lease(probe, &caller, queue, ms),
-            Command::Done { queue, lease } => requests::end_lease(&probe, &caller, "done", queue, lease),
-            Command::Return { queue, lease } => requests::end_lease(&probe, &caller, "return", queue, lease),
+            Command::Done { queue, lease } => requests::end_lease(&probe, &caller, queue, "done", &[lease]),
+            Command::Return { queue, lease } => {
+                requests::end_lease(&probe, &caller, queue, "return", &[lease])
+            }
+            Command::Delay { queue, lease, ms } => requests::delay(&probe, &caller, queue, lease, ms),
             // Handled before: they have no answer.
             Command::Credit { .. } | Command::Answer { .. } => at_once(error("unexpected")),
         }

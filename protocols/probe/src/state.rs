@@ -57,6 +57,16 @@ struct Leases {
     deadlines: BTreeMap<u64, i64>,
 }
 
+/// What becomes of a message whose lease its client ends.
+#[derive(Debug, Clone, Copy)]
+enum LeaseEnd {
+    Done,
+    /// It is given back, as the queue's settings say.
+    Returned,
+    /// It is given back, and waits so many milliseconds.
+    Delayed(u32),
+}
+
 /// A command, as an entry has it.
 pub(crate) fn command(words: &str) -> Bytes {
     [&[FORM], words.as_bytes()].concat().into()
@@ -165,16 +175,20 @@ impl State {
         &mut self,
         of: &Name,
         lease: u64,
-        comes_back: bool,
+        end: LeaseEnd,
         effects: &mut Effects<'_>,
     ) -> Result<String, DecodeError> {
         if let Some(leases) = self.leases.get_mut(of) {
             leases.deadlines.remove(&lease);
         }
-        let held_by = HeldBy::Token(lease);
-        let ended = effects.delivery_of_held(of.partition()?, |ranges| match comes_back {
-            true => Operation::Returned { ranges, held_by, counted: true, not_before_ms: 0 },
-            false => Operation::Settled { ranges, held_by, why: Settlement::Acknowledged },
+        let (held_by, now_ms) = (HeldBy::Token(lease), effects.time_ms());
+        let ended = effects.delivery_of_held(of.partition()?, |ranges| match end {
+            LeaseEnd::Done => Operation::Settled { ranges, held_by, why: Settlement::Acknowledged },
+            LeaseEnd::Returned => Operation::Returned { ranges, held_by, counted: true, not_before_ms: 0 },
+            LeaseEnd::Delayed(ms) => {
+                let not_before_ms = now_ms.saturating_add(ms.into());
+                Operation::Returned { ranges, held_by, counted: true, not_before_ms }
+            }
         });
         Ok(if ended { "OK" } else { "ERR there is no such lease, or it has ended" }.into())
     }
@@ -225,8 +239,12 @@ impl FrontendProjection for State {
             "give-up" => self.give_up(&name, number(rest)?, effects),
             "keep" => keep(name.partition()?, number(rest)?, effects),
             "lease" => self.lease(name.clone(), number(rest)?, effects)?,
-            "done" => self.end_lease(&name, number(rest)?, false, effects)?,
-            "return" => self.end_lease(&name, number(rest)?, true, effects)?,
+            "done" => self.end_lease(&name, number(rest)?, LeaseEnd::Done, effects)?,
+            "return" => self.end_lease(&name, number(rest)?, LeaseEnd::Returned, effects)?,
+            "delay" => {
+                let (lease, ms) = rest.split_once(' ').ok_or(DecodeError::Field("command"))?;
+                self.end_lease(&name, number(lease)?, LeaseEnd::Delayed(number(ms)?), effects)?
+            }
             "expire" => self.expire(effects)?,
             _ => return Err(DecodeError::Field("command")),
         };

@@ -20,6 +20,12 @@ pub(crate) enum Command<'a> {
     Queue {
         name: &'a str,
     },
+    /// The same where what comes back waits, at most so many times.
+    Retries {
+        name: &'a str,
+        most: u32,
+        ms: u32,
+    },
     Publish {
         topic: &'a str,
         partition: i32,
@@ -86,6 +92,12 @@ pub(crate) enum Command<'a> {
         queue: &'a str,
         lease: u64,
     },
+    /// The same, not to come again before some time is over.
+    Delay {
+        queue: &'a str,
+        lease: u64,
+        ms: u32,
+    },
     /// Answers what it was asked.
     Answer {
         number: u64,
@@ -120,6 +132,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "CREATE" => fields(rest)
             .and_then(|[topic, partitions]| Ok(Command::Create { topic, partitions: number(partitions)? }))?,
         "QUEUE" => Command::Queue { name: word_of(rest)? },
+        "RETRIES" => fields(rest).and_then(|[name, most, ms]| {
+            Ok(Command::Retries { name, most: number(most)?, ms: number(ms)? })
+        })?,
         "PUBLISH" => fields(rest).and_then(|[topic, partition, text]| {
             Ok(Command::Publish { topic, partition: number(partition)?, text })
         })?,
@@ -150,6 +165,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "RETURN" => {
             fields(rest).and_then(|[queue, lease]| Ok(Command::Return { queue, lease: number(lease)? }))?
         }
+        "DELAY" => fields(rest).and_then(|[queue, lease, ms]| {
+            Ok(Command::Delay { queue, lease: number(lease)?, ms: number(ms)? })
+        })?,
         "ANSWER" => fields(rest).and_then(|[of, text]| Ok(Command::Answer { number: number(of)?, text }))?,
         _ => return Err(BadLine("there is no such command")),
     })

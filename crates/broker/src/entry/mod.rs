@@ -29,7 +29,7 @@ pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
     ProducersExpired,
 };
-pub(crate) use timers::{FiredMessage, TimersFired};
+pub(crate) use timers::{DueMessage, FiredMessage, TimersFired};
 
 use crate::state::EntryOutcome;
 

@@ -1,8 +1,10 @@
 //! Entries about the partitions of a shard.
 
-use sabir_delivery::policy::{DeathPolicy, LengthLimit};
+use std::sync::Arc;
+
+use sabir_delivery::policy::{DeathPolicy, DeliveryLimit, LengthLimit, LimitedCount, RetryPolicy};
 use sabir_model::{
-    DecodeError, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure, TopicConfig,
+    Backoff, DecodeError, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure, TopicConfig,
     TopicError, TopicId,
 };
 
@@ -15,7 +17,7 @@ const SETTINGS_FORM_1: u8 = 1;
 const SETTINGS_FORM: u8 = 2;
 
 /// What a partition must know of its topic's configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionSettings {
     /// Counts the topic's configurations.
     pub(crate) version: u64,
@@ -28,7 +30,7 @@ pub(crate) struct PartitionSettings {
 }
 
 /// What a queue's partition must know of its settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueSettings {
     /// The most ready messages.
     pub(crate) max_length: Option<u64>,
@@ -46,6 +48,8 @@ pub(crate) struct QueueSettings {
     pub(crate) message_ttl_ms: Option<u64>,
     /// How often a message may come back such that it counts.
     pub(crate) delivery_limit: Option<u32>,
+    /// How long one waits that came back such that it counts.
+    pub(crate) retry: Option<Arc<Backoff>>,
 }
 
 const DEAD_LETTERS: u8 = 1 << 2;
@@ -53,8 +57,9 @@ const MAX_PRIORITY: u8 = 1 << 3;
 const DELAYS: u8 = 1 << 4;
 const MESSAGE_TTL: u8 = 1 << 5;
 const DELIVERY_LIMIT: u8 = 1 << 6;
+const RETRY: u8 = 1 << 7;
 /// What is no part of what is done about a message too many.
-const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT;
+const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT | RETRY;
 
 impl QueueSettings {
     fn of(queue: &QueueConfig) -> Self {
@@ -69,6 +74,7 @@ impl QueueSettings {
             ..
         } = *queue;
         let dead_letters = queue.dead_letter.is_some();
+        let retry = queue.retry.clone().map(Arc::new);
         Self {
             max_length,
             max_length_bytes,
@@ -78,12 +84,15 @@ impl QueueSettings {
             delays,
             message_ttl_ms,
             delivery_limit,
+            retry,
         }
     }
 
     /// What becomes of messages that the queue gives up.
     pub(crate) fn deaths(&self) -> DeathPolicy {
-        DeathPolicy { dead_letters: self.dead_letters, delivery_limit: self.delivery_limit }
+        let limit = self.delivery_limit.map(|most| DeliveryLimit { count: LimitedCount::Returned, most });
+        let retry = RetryPolicy { limit, backoff: self.retry.clone() };
+        DeathPolicy { dead_letters: self.dead_letters, retry }
     }
 
     /// How long the queue may be, if that is limited.
@@ -101,11 +110,13 @@ impl QueueSettings {
             | mark(self.max_priority.is_some(), MAX_PRIORITY)
             | mark(self.delays, DELAYS)
             | mark(self.message_ttl_ms.is_some(), MESSAGE_TTL)
-            | mark(self.delivery_limit.is_some(), DELIVERY_LIMIT);
+            | mark(self.delivery_limit.is_some(), DELIVERY_LIMIT)
+            | mark(self.retry.is_some(), RETRY);
         out.push(self.overflow as u8 | marks);
         out.extend(self.max_priority);
         self.message_ttl_ms.iter().for_each(|ttl_ms| put_u64(out, *ttl_ms));
         self.delivery_limit.iter().for_each(|limit| put_u64(out, (*limit).into()));
+        self.retry.iter().for_each(|backoff| backoff.encode(out));
     }
 
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -125,6 +136,7 @@ impl QueueSettings {
             delays: marks & DELAYS != 0,
             message_ttl_ms: if marks & MESSAGE_TTL == 0 { None } else { Some(input.u64()?) },
             delivery_limit: if marks & DELIVERY_LIMIT == 0 { None } else { Some(input.u32()?) },
+            retry: if marks & RETRY == 0 { None } else { Some(Arc::new(input.with(Backoff::decode)?)) },
         })
     }
 }
@@ -142,8 +154,9 @@ impl PartitionSettings {
     /// Appends the stored form: 1 · version · retention in milliseconds · in bytes. Of a queue: 2 · version · retention in milliseconds · in
     /// bytes · one more than the most messages, 0 where there is no bound · the same of bytes · overflow u8 (0 drop head, 1 reject,
     /// 2 reject and dead-letter; 4 more where there is an address for dead letters, 8 more where priorities count, 16 more where messages are kept back,
-    /// 32 more where messages expire, 64 more where they may come back so often alone) · if they count, the highest priority u8 · if they expire,
-    /// after how many milliseconds · if that is limited, how often one may come back.
+    /// 32 more where messages expire, 64 more where they may come back so often alone, 128 more where what comes back waits) · if they count, the highest priority u8 · if they expire,
+    /// after how many milliseconds · if that is limited, how often one may come back ·
+    /// if it waits, how long, as [`Backoff`] has it.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.push(if self.queue.is_some() { SETTINGS_FORM } else { SETTINGS_FORM_1 });
         put_u64(out, self.version);

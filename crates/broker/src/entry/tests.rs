@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use sabir_base::crc::crc32c;
+use sabir_delivery::subscription::{Attempts, SubscriptionNo};
 use sabir_delivery::timer::TimerKey;
 use sabir_model::{
-    DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay, OverlayBody, OverlayPlace,
-    PartitionId, ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
+    Backoff, DecodeError, Extent, Facts, FrontendNo, NodeId, Offset, Overflow, Overlay, OverlayBody,
+    OverlayPlace, PartitionId, ProducerId, RecordFacts, Sequence, ShardId, TopicConfig, TopicId, ValidConfig,
 };
 
 use super::*;
@@ -166,9 +169,10 @@ fn the_catalog() {
     golden(&extended, 16, &[&[1][..], &[0x11; 16], &[2, 1, 2]].concat());
     golden(&FormatLevelRaised { level: FormatLevel::LISTED }, 17, &[1, 2]);
     assert_eq!(FormatLevelRaised::decode(&[2, 2]), Err(DecodeError::Version(2)));
-    assert!(FormatLevelRaised::decode(&[1, 5]).is_err(), "a level of a newer version");
+    assert!(FormatLevelRaised::decode(&[1, 6]).is_err(), "a level of a newer version");
     golden(&FormatLevelRaised { level: FormatLevel::FRONT_ENDS }, 17, &[1, 3]);
     golden(&FormatLevelRaised { level: FormatLevel::QUEUES }, 17, &[1, 4]);
+    golden(&FormatLevelRaised { level: FormatLevel::RETRIES }, 17, &[1, 5]);
     golden(&Started { node: NodeId(1), clean: false }, 40, &[1, 2, 0]);
 }
 
@@ -246,7 +250,7 @@ fn partitions() {
     let topic = TopicId([0x22; 16]);
     let settings = PartitionSettings { version: 4, retention_ms: 60, retention_bytes: -1, queue: None };
     let partitions = vec![(0, PartitionId(7)), (2, PartitionId(300))];
-    let created = PartitionsCreated { topic, epoch_base: 0, settings, partitions };
+    let created = PartitionsCreated { topic, epoch_base: 0, settings: settings.clone(), partitions };
     let expected = [&[2][..], &[0x22; 16], &[0, 1, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
     golden(&created, 20, &expected);
     let first = [&[1][..], &[0x22; 16], &[0, 4, 120, 1, 2, 0, 7, 2, 0xac, 2]].concat();
@@ -260,26 +264,31 @@ fn partitions() {
         delays: false,
         message_ttl_ms: None,
         delivery_limit: None,
+        retry: None,
     };
-    let of_a_queue = PartitionSettings { retention_ms: -1, queue: Some(queue), ..settings };
-    let configured = PartitionsConfigured { settings: of_a_queue, partitions: vec![PartitionId(7)] };
+    let of_a_queue = PartitionSettings { retention_ms: -1, queue: Some(queue.clone()), ..settings.clone() };
+    let configured = PartitionsConfigured { settings: of_a_queue.clone(), partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 6, 0, 5, 1, 7]);
     let queue = QueueSettings { max_length: None, dead_letters: false, max_priority: Some(9), ..queue };
-    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 9, 9, 1, 7]);
     let queue = QueueSettings { max_priority: None, delays: true, ..queue };
-    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 17, 1, 7]);
     let queue = QueueSettings { max_priority: Some(9), delays: false, message_ttl_ms: Some(300), ..queue };
-    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 41, 9, 0xac, 2, 1, 7]);
     let queue = QueueSettings { max_priority: None, delivery_limit: Some(3), ..queue };
-    let settings_of = PartitionSettings { queue: Some(queue), ..of_a_queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 97, 0xac, 2, 3, 1, 7]);
+    let queue = QueueSettings { retry: Some(Arc::new(Backoff::Steps([300].into()))), ..queue };
+    let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
+    let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 0xac, 2, 3, 0, 1, 0xac, 2, 1, 7]);
     golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
     let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 1, 4, 120, 1, 1, 7]);
@@ -308,11 +317,19 @@ fn timers_that_fired() {
     let dropped = FiredMessage { place, published: None, facts: None, put_off_ms: None };
     let put_off = FiredMessage { put_off_ms: Some(50), ..dropped.clone() };
     let through = TimerKey { due_ms: 30, number: 4 };
-    let fired = TimersFired { through, below: 6, messages: vec![sent, dropped, put_off] };
+    let fired = TimersFired { through, below: 6, messages: vec![sent, dropped, put_off], due: Vec::new() };
     let mut facts_of_one = Vec::new();
     facts(1).unwrap().encode(&mut facts_of_one);
     let sent = [&[3, 7, 10, 2, 8, 0xac, 2, 60, 9, 0xac, 2, 80, 2, 1, 3, 0][..], &facts_of_one].concat();
     golden(&fired, 61, &[&[1, 60, 4, 6, 3][..], &sent, &[0, 7, 10], &[4, 7, 10, 100]].concat());
+    let attempts = Attempts { acquired: 3, returned: 2 };
+    let due = vec![DueMessage { subscription: SubscriptionNo(300), offset: 5, resets: 1, attempts }];
+    golden(
+        &TimersFired { messages: Vec::new(), due, ..fired },
+        61,
+        &[2, 60, 4, 6, 0, 1, 0xac, 2, 5, 1, 3, 2],
+    );
+    assert!(TimersFired::decode(&[3, 60, 4, 6, 0, 0]).is_err(), "a newer version");
     assert!(TimersFired::decode(&[1, 60, 4, 6, 1, 8, 7, 10]).is_err(), "a mark of a newer version");
     assert!(
         TimersFired::decode(&[1, 60, 4, 6, 1, 1, 7, 10, 1, 8, 60, 9, 0, 80, 2, 2, 3, 0]).is_err(),

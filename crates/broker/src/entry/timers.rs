@@ -1,12 +1,15 @@
 //! Entries of timers: those that are due have fired, and what they published.
 
+use sabir_delivery::subscription::{Attempts, Operation, SubscriptionNo};
 use sabir_delivery::timer::TimerKey;
 use sabir_model::{DecodeError, Extent, RecordFacts};
 
 use super::{Body, DeliveryError, DeliveryOutcome, RecordPlace, ReferenceBody, kind};
 use crate::codec::{Reader, put_i64, put_len, put_u64};
 
-const FORM: u8 = 1;
+/// Without parked messages.
+const FORM_1: u8 = 1;
+const FORM: u8 = 2;
 /// Marks of a message that fired: it goes somewhere, and what queues must know of it is said.
 const PUBLISHED: u8 = 1 << 0;
 const FACTS: u8 = 1 << 1;
@@ -14,12 +17,23 @@ const FACTS: u8 = 1 << 1;
 const PUT_OFF: u8 = 1 << 2;
 
 /// All timers up to a key have fired, but for those set since this was proposed: version 1 · the key: moment in milliseconds, signed, and
-/// number · the number of the timer that was to be set next · list of messages, as [`FiredMessage`].
+/// number · the number of the timer that was to be set next · list of messages, as [`FiredMessage`]. Where parked messages become ready: version 2, and the same ·
+/// list of these, as [`DueMessage`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TimersFired {
     pub(crate) through: TimerKey,
     pub(crate) below: u64,
     pub(crate) messages: Vec<FiredMessage>,
+    pub(crate) due: Vec<DueMessage>,
+}
+
+/// A parked message whose time has come: subscription · offset · the subscription's resets when it was parked · its counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DueMessage {
+    pub(crate) subscription: SubscriptionNo,
+    pub(crate) offset: u64,
+    pub(crate) resets: u32,
+    pub(crate) attempts: Attempts,
 }
 
 /// A message that was kept back, and where it goes: marks u8 (1 published, 2 facts, 4 put off) · partition and offset · if it is published: as a reference's
@@ -66,6 +80,30 @@ impl FiredMessage {
     }
 }
 
+impl DueMessage {
+    /// What becomes of it.
+    pub(crate) fn operation(&self) -> Operation<'static> {
+        let Self { offset, resets, attempts, .. } = *self;
+        Operation::Due { offset, resets, attempts }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.subscription.0);
+        put_u64(out, self.offset);
+        put_u64(out, self.resets.into());
+        self.attempts.encode(out);
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            subscription: SubscriptionNo(input.u64()?),
+            offset: input.u64()?,
+            resets: input.u32()?,
+            attempts: input.with(Attempts::decode)?,
+        })
+    }
+}
+
 fn take_published(input: &mut Reader<'_>, place: RecordPlace) -> Result<ReferenceBody, DecodeError> {
     let body = ReferenceBody {
         targets: input.list(1, Reader::partition)?,
@@ -81,21 +119,29 @@ impl Body for TimersFired {
     type Outcome = Result<DeliveryOutcome, DeliveryError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
+        out.push(if self.due.is_empty() { FORM_1 } else { FORM });
         put_i64(out, self.through.due_ms);
         put_u64(out, self.through.number);
         put_u64(out, self.below);
         put_len(out, self.messages.len());
         self.messages.iter().for_each(|message| message.put(out));
+        if !self.due.is_empty() {
+            put_len(out, self.due.len());
+            self.due.iter().for_each(|due| due.put(out));
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(FORM)?;
+        let form = input.u8()?;
+        if !(FORM_1..=FORM).contains(&form) {
+            return Err(DecodeError::Version(form));
+        }
         let body = Self {
             through: TimerKey { due_ms: input.i64()?, number: input.u64()? },
             below: input.u64()?,
             messages: input.list(3, FiredMessage::take)?,
+            due: if form == FORM_1 { Vec::new() } else { input.list(5, DueMessage::take)? },
         };
         input.end()?;
         Ok(body)

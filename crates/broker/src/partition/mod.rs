@@ -128,7 +128,7 @@ impl Partition {
 
     /// Up to where records are to go by the partition's retention, if that is beyond the first offset.
     pub(crate) fn retention_due(&self, now_ms: i64) -> Option<Offset> {
-        let PartitionSettings { retention_ms, retention_bytes, queue, .. } = self.settings;
+        let PartitionSettings { retention_ms, retention_bytes, ref queue, .. } = self.settings;
         if queue.is_some() {
             return None;
         }

@@ -310,7 +310,7 @@ proptest! {
 #[test]
 fn a_partition_of_the_first_form_is_still_read() {
     let settings = PartitionSettings { version: 1, retention_ms: 60, retention_bytes: -1, queue: None };
-    let partition = Partition::new(TopicId([7; 16]), 3, 0, settings);
+    let partition = Partition::new(TopicId([7; 16]), 3, 0, settings.clone());
     let mut stored = Vec::new();
     PageValue::encode(&partition, &mut stored);
     // The form, the topic, the number, the epoch base; then the settings with a form of their own.

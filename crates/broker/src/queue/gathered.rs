@@ -17,8 +17,8 @@ const MOST_RANGES: usize = 4096;
 pub(super) enum Change {
     /// They are done with.
     Settled(MessageOwner, Settlement),
-    /// They are ready again; whether that counts.
-    Returned(MessageOwner, bool),
+    /// They are ready again; whether that counts, and not before which moment, in milliseconds (0: none).
+    Returned(MessageOwner, bool, i64),
     /// All that the owner has is ready again; whether that counts.
     Released(MessageOwner, bool),
 }
@@ -45,8 +45,8 @@ impl Item {
         let ranges = self.ranges.ranges();
         let operation = match self.change {
             Change::Settled(owner, why) => Operation::Settled { ranges, held_by: HeldBy::Owner(owner), why },
-            Change::Returned(owner, counted) => {
-                Operation::Returned { ranges, held_by: HeldBy::Owner(owner), counted, not_before_ms: 0 }
+            Change::Returned(owner, counted, not_before_ms) => {
+                Operation::Returned { ranges, held_by: HeldBy::Owner(owner), counted, not_before_ms }
             }
             Change::Released(owner, counted) => Operation::Released { owner, counted },
         };

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::definitions::Definitions;
 use crate::group::Reply;
+use crate::level::FormatLevel;
 use crate::push::PushSeat;
 use crate::shard::{Leading, Shard};
 
@@ -76,6 +77,8 @@ pub struct QueueStats {
     pub ready: u64,
     /// Messages that were dealt and are not settled.
     pub in_flight: u64,
+    /// Messages that came back, and are ready at a later moment.
+    pub parked: u64,
     /// Its consumers.
     pub consumers: usize,
 }
@@ -84,6 +87,11 @@ impl Broker {
     /// The queues.
     pub fn queues(&self) -> &Queues {
         &self.inner.queues
+    }
+
+    /// Whether a message that is given back may wait until a moment: the version before would not open a data directory in which one had.
+    pub fn parks(&self) -> bool {
+        self.format_level() >= FormatLevel::RETRIES
     }
 }
 
@@ -258,15 +266,21 @@ impl Queues {
         self.gather(target, Change::Settled(owner.stored(), Settlement::Acknowledged), offsets);
     }
 
-    /// Messages are ready again, at their place. `counted` says whether that counts as a failed attempt.
+    /// Messages are ready again, at their place: at once, or at a moment, in milliseconds of the node's time. `counted` says whether that counts as a
+    /// failed attempt; where the queue's settings say so, one that names no moment waits for that, and one too many is given up.
+    ///
+    /// The moment counts from format level 5 on ([`Broker::parks`]); below, messages are ready at once.
     pub fn give_back(
         &self,
         target: QueueTarget,
         owner: QueueOwner,
         offsets: impl IntoIterator<Item = Range<u64>>,
         counted: bool,
+        not_before_ms: Option<i64>,
     ) {
-        self.gather(target, Change::Returned(owner.stored(), counted), offsets);
+        let parks = |_: &i64| self.shard(target.shard).is_ok_and(|shard| shard.parks());
+        let not_before_ms = not_before_ms.filter(parks).unwrap_or(0);
+        self.gather(target, Change::Returned(owner.stored(), counted, not_before_ms), offsets);
     }
 
     /// Messages are refused for good: they are dead-lettered, or dropped where their queue has no place for those.
@@ -318,6 +332,7 @@ impl Queues {
         // Nobody has what waits to be published elsewhere.
         let dead: u64 = subscription.dead_letters().map(|(messages, _)| messages.end - messages.start).sum();
         let in_flight = count(MessageState::InFlight).saturating_sub(dead) + dealt;
-        Ok(QueueStats { ready: ready - dealt, in_flight, consumers })
+        let parked = count(MessageState::Parked);
+        Ok(QueueStats { ready: ready - dealt, in_flight, parked, consumers })
     }
 }

@@ -555,7 +555,7 @@ impl QueueLeader {
     pub(super) fn send(&mut self, dealt: &Dealt, wakes: &mut WakeBatch) {
         let Some(member) = self.members.get_mut(&dealt.member) else {
             // It went meanwhile, and what it was dealt stays with its owner unless it is given back.
-            let change = Change::Returned(dealt.owner, false);
+            let change = Change::Returned(dealt.owner, false, 0);
             return self.gathered.add(dealt.target.subscription(), change, [dealt.offsets.clone()]);
         };
         let is_getter = matches!(member.to, Recipient::Getter { .. });
@@ -571,7 +571,7 @@ impl QueueLeader {
             self.members.remove(&dealt.member);
             if !sent {
                 // Its session may have said before that it gives back what it has.
-                let change = Change::Returned(dealt.owner, false);
+                let change = Change::Returned(dealt.owner, false, 0);
                 self.gathered.add(dealt.target.subscription(), change, [dealt.offsets.clone()]);
             }
         } else if !sent {
@@ -650,8 +650,8 @@ impl QueueLeader {
                 Operation::Settled { ranges, held_by: HeldBy::Owner(owner), why } => {
                     said.add(queue, Change::Settled(owner, why), ranges.iter());
                 }
-                Operation::Returned { ranges, held_by: HeldBy::Owner(owner), counted, .. } => {
-                    said.add(queue, Change::Returned(owner, counted), ranges.iter());
+                Operation::Returned { ranges, held_by: HeldBy::Owner(owner), counted, not_before_ms } => {
+                    said.add(queue, Change::Returned(owner, counted, not_before_ms), ranges.iter());
                 }
                 Operation::Released { owner, counted } => {
                     said.add(queue, Change::Released(owner, counted), []);

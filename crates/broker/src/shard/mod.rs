@@ -187,14 +187,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Pushes entries of one kind with none between them: all or, with an error, none.
+    /// Pushes entries, each with its kind, with none between them: all or, with an error, none.
     pub(crate) fn push_together(
         &self,
         priority: Priority,
-        kind: u16,
-        entries: Vec<(Vec<u8>, Waiter)>,
+        entries: Vec<(u16, Vec<u8>, Waiter)>,
     ) -> Result<(), ShardFailure> {
-        let too_large = || entries.iter().find_map(|(body, _)| too_large(kind, body.len()));
+        let too_large = || entries.iter().find_map(|(kind, body, _)| too_large(*kind, body.len()));
         if let Some(error) = self.refuses(priority).or_else(too_large) {
             return Err(error);
         }
@@ -203,12 +202,12 @@ impl Shard {
         if let Some(error) = open.refused {
             return Err(error);
         }
-        let bodies = entries.iter().map(|(body, _)| body.len()).sum();
+        let bodies = entries.iter().map(|(_, body, _)| body.len()).sum();
         if open.is_crowded(bodies, entries.len(), self.settings.open_bytes_max) {
             return Err(ShardFailure::Timeout);
         }
         let durability = Durability::Sync;
-        for (body, waiter) in entries {
+        for (kind, body, waiter) in entries {
             let entry = Entry { kind, body: &body, payload: None, group: 0, durability, priority };
             open.push_change(&entry, Some(waiter));
         }
@@ -266,6 +265,11 @@ impl Shard {
             waiter.fail(error, &mut wakes);
             wakes.deliver();
         }
+    }
+
+    /// Whether messages that come back may wait, by the data directory's level.
+    pub(crate) fn parks(&self) -> bool {
+        self.state.read().level >= FormatLevel::RETRIES
     }
 
     /// Pushes an entry, sends it on its way and waits for its outcome.
@@ -402,8 +406,8 @@ impl GroupShard for Shard {
     }
 
     fn propose_together(&self, kind: u16, entries: Vec<(Vec<u8>, GroupWaiter)>) -> Result<(), ShardFailure> {
-        let waits = |(body, waiter)| (body, Waiter::Group(waiter));
-        self.push_together(Priority::Reserve, kind, entries.into_iter().map(waits).collect())
+        let waits = |(body, waiter)| (kind, body, Waiter::Group(waiter));
+        self.push_together(Priority::Reserve, entries.into_iter().map(waits).collect())
     }
 
     fn level(&self) -> FormatLevel {

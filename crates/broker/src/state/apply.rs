@@ -113,12 +113,12 @@ impl Partitions {
                 Some(Verdict::Next) | None => producer = Some((key, mark)),
             }
         }
-        let limit = partition.settings.queue.and_then(|queue| queue.limit());
+        let limit = partition.settings.queue.as_ref().and_then(|queue| queue.limit());
         let mut run = *run;
         let (mut sized, mut taken) = (None, run.records);
         if let Some(limit) = limit {
             let backlog = self.backlogs.get(&target).copied().unwrap_or_default();
-            let dead_letters = partition.settings.queue.is_some_and(|queue| queue.dead_letters);
+            let dead_letters = partition.settings.queue.as_ref().is_some_and(|queue| queue.dead_letters);
             let elsewhere = dead_letters && limit.overflow == Overflow::RejectAndDeadLetter;
             let sizes = admit(&limit, backlog, incoming, elsewhere)?;
             taken = sizes.iter().map(|(count, _)| count).sum();
@@ -137,7 +137,7 @@ impl Partitions {
             });
             state.take(&mark, body.records, base, at.time_ms);
         }
-        if let Some(queue) = partition.settings.queue {
+        if let Some(queue) = &partition.settings.queue {
             if let Some((limit, sizes)) = sized {
                 // A batch that comes with the same entry is judged by this.
                 let backlog = self.backlogs.entry(target).or_default();
@@ -293,7 +293,7 @@ impl Partitions {
     pub(super) fn create_partitions(&mut self, body: &PartitionsCreated) -> Result<(), ShardFailure> {
         for &(number, id) in &body.partitions {
             if !self.partitions.contains(&PartitionKey(id)) {
-                let partition = Partition::new(body.topic, number, body.epoch_base, body.settings);
+                let partition = Partition::new(body.topic, number, body.epoch_base, body.settings.clone());
                 self.partitions.insert(PartitionKey(id), partition);
                 if body.settings.queue.is_some() {
                     self.queue_changes.push(QueueChange::Made(id));
@@ -325,9 +325,10 @@ impl Partitions {
                 && partition.settings.version < body.settings.version
             {
                 // Whether it has a subscription was decided when it was made.
-                let queue = partition.settings.queue.and(body.settings.queue.or(partition.settings.queue));
+                let before = partition.settings.queue.take();
+                let queue = before.and_then(|before| body.settings.queue.clone().or(Some(before)));
                 partition.settings = PartitionSettings { queue, ..body.settings };
-                if queue.is_some() {
+                if partition.settings.queue.is_some() {
                     self.queue_changes.push(QueueChange::Configured(id));
                 }
             }

@@ -122,7 +122,7 @@ impl ShardState {
         }
     }
 
-    /// Publishes what was kept back until now, and is not settled otherwise.
+    /// Publishes what was kept back until now, makes ready what was parked until now; what is settled otherwise is neither.
     fn fire(
         &mut self,
         body: &TimersFired,
@@ -139,7 +139,7 @@ impl ShardState {
             }
             if let Some(ms) = message.put_off_ms {
                 let RecordPlace { partition, offset } = message.place;
-                self.timers.set(partition, offset.0 as u64, at.time_ms.saturating_add(ms));
+                self.timers.keep_back(partition, offset.0 as u64, at.time_ms.saturating_add(ms));
                 continue;
             }
             if let Some(published) = &message.published {
@@ -149,6 +149,9 @@ impl ShardState {
             }
             self.subscriptions.settle_fired(message.place, at.time_ms);
             concerned += 1;
+        }
+        for due in &body.due {
+            concerned += u64::from(self.subscriptions.unpark(due, at.time_ms));
         }
         Ok(DeliveryOutcome { concerned })
     }
@@ -205,7 +208,7 @@ impl ShardState {
     }
 }
 
-/// What an entry did to queues' partitions their subscriptions are told, and what it settled the logs let go of.
+/// What an entry did to queues' partitions their subscriptions are told, what it parked has timers, and what it settled the logs let go of.
 pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
     let ShardParts { partitions, subscriptions, timers } = shard;
     let mut changes = std::mem::take(&mut partitions.queue_changes);
@@ -218,7 +221,7 @@ pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
                 }
             }
             QueueChange::Delayed(id, messages, due_ms) => {
-                messages.for_each(|offset| timers.set(id, offset, due_ms));
+                messages.for_each(|offset| timers.keep_back(id, offset, due_ms));
             }
             QueueChange::Made(id) => set_deaths(partitions, subscriptions, id),
             QueueChange::Configured(id) => {
@@ -229,6 +232,8 @@ pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
         }
     }
     partitions.queue_changes = changes;
+    // Its memory goes: an owner that is gone may have had very many.
+    std::mem::take(&mut subscriptions.parked).iter().for_each(|parked| timers.park(parked));
     drop_what_came_back(partitions, subscriptions, at);
     for (id, subscription) in subscriptions.touched_by_entry() {
         partitions.follow_floor(id, Offset(subscription.floor() as i64));
@@ -238,7 +243,7 @@ pub(super) fn follow_queues(shard: &mut ShardParts<'_>, at: &At) {
 }
 
 fn set_deaths(partitions: &Partitions, subscriptions: &mut SubscriptionTable, id: PartitionId) {
-    if let Some(queue) = partitions.partition(id).and_then(|partition| partition.settings.queue) {
+    if let Some(queue) = partitions.partition(id).and_then(|partition| partition.settings.queue.as_ref()) {
         subscriptions.set_deaths(id, queue.deaths());
     }
 }

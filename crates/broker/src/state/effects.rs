@@ -160,7 +160,7 @@ impl<'a> Effects<'a> {
     }
 
     /// Does something to the messages of a queue of the shard, those appended by this entry before among them. Whether whoever asked may do
-    /// that the front end has judged.
+    /// that the front end has judged. What it returns until a later moment a timer of the shard makes ready then.
     ///
     /// # Errors
     /// See [`DeliveryRefused`]; nothing has changed then.

@@ -83,17 +83,17 @@ impl Partitions {
 
     /// What becomes of messages that each queue gives up.
     pub(super) fn deaths(&self) -> impl Iterator<Item = (PartitionId, DeathPolicy)> {
-        self.ids().filter_map(|id| Some((id, self.partition(id)?.settings.queue?.deaths())))
+        self.ids().filter_map(|id| Some((id, self.partition(id)?.settings.queue.as_ref()?.deaths())))
     }
 
     /// How long a queue may be, if that is limited.
     pub(super) fn limit(&self, id: PartitionId) -> Option<LengthLimit> {
-        self.partition(id)?.settings.queue?.limit()
+        self.partition(id)?.settings.queue.as_ref()?.limit()
     }
 
     /// The limit at which a queue's oldest messages are given up where they are applied.
     pub(super) fn drops_at(&self, id: PartitionId) -> Option<LengthLimit> {
-        let settings = self.partition(id)?.settings.queue?;
+        let settings = self.partition(id)?.settings.queue.as_ref()?;
         settings.limit().filter(|limit| limit.overflow == Overflow::DropHead)
     }
 

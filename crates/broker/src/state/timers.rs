@@ -1,13 +1,16 @@
-//! The projection of timers: which messages are kept back, and until when.
+//! The projection of timers: which messages are kept back or parked, and until when.
 //!
 //! A timer is set where a message is appended to a queue that delays, and fires with an entry that the leader proposes, which publishes the message
-//! where it goes and settles it in its queue. So it fires once, whatever is lost with a node.
+//! where it goes and settles it in its queue. One is set, too, where a message comes back that is parked; the entry makes it ready again. So it fires
+//! once, whatever is lost with a node.
 
 use sabir_delivery::timer::{RunSink, TimerKey, TimerTarget, Timers};
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged};
 use sabir_model::PartitionId;
 
+use super::subscriptions::ParkedMessage;
 use super::{StoredMaps, prefixes, subscription_of};
+use crate::entry::DueMessage;
 use crate::partition::{Spill, SpillKey};
 use crate::projection::{Dump, PageMap, Projection};
 
@@ -109,8 +112,17 @@ impl TimerTable {
     }
 
     /// A message is kept back until a moment.
-    pub(super) fn set(&mut self, queue: PartitionId, offset: u64, due_ms: i64) {
-        let target = TimerTarget::Message { subscription: subscription_of(queue), offset };
+    pub(super) fn keep_back(&mut self, queue: PartitionId, offset: u64, due_ms: i64) {
+        self.set(TimerTarget::Message { subscription: subscription_of(queue), offset }, due_ms);
+    }
+
+    /// A message is parked.
+    pub(super) fn park(&mut self, parked: &ParkedMessage) {
+        let DueMessage { subscription, offset, resets, attempts } = parked.message;
+        self.set(TimerTarget::Parked { subscription, offset, resets, attempts }, parked.until_ms);
+    }
+
+    fn set(&mut self, target: TimerTarget, due_ms: i64) {
         let mut pages = Pages { spill: &mut self.spill, dropped: Vec::new() };
         let timers = self.row.get_or_insert_with(Row, || StoredTimers(Timers::new(MOST)));
         let key = timers.0.set(due_ms, target, &mut pages);

@@ -9,7 +9,7 @@ use sabir_delivery::policy::{Death, DeathReason, Deaths};
 use sabir_delivery::subscription::{MessageOwner, MessageState, Subscription};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split};
 use sabir_model::{
-    AppendError, DeadLetterAddress, Facts, FrontendNo, Offset, Overflow, QueueConfig, TopicConfig,
+    AppendError, Backoff, DeadLetterAddress, Facts, FrontendNo, Offset, Overflow, QueueConfig, TopicConfig,
 };
 use sabir_routing::NoAttributes;
 
@@ -181,12 +181,13 @@ async fn get(broker: &Broker, queue: &Arc<Topic>, fate: Fate) -> Option<u64> {
     match fate {
         Fate::Settle => broker.queues().settle(target, owner, messages),
         Fate::Reject => broker.queues().reject(target, owner, messages),
-        Fate::GiveBack => broker.queues().give_back(target, owner, messages, true),
+        Fate::GiveBack => broker.queues().give_back(target, owner, messages, true, None),
     }
     broker.flush();
     let has_come = |queue: &Subscription| {
         let owner = queue.holding(offset).map(|holding| holding.owner);
-        let is_back = || queue.attempts(offset).is_some_and(|attempts| attempts.returned > got.returned);
+        let is_counted = || queue.attempts(offset).is_some_and(|attempts| attempts.returned > got.returned);
+        let is_back = || queue.state(offset) == MessageState::Parked || is_counted();
         queue.state(offset) == MessageState::Settled
             || matches!(owner, Some(MessageOwner::DeadLetter(_)))
             || fate == Fate::GiveBack && is_back()
@@ -239,6 +240,19 @@ async fn what_is_given_up_for_any_reason_is_published_once_in_its_order() {
     assert_eq!(get(&broker, &patient, Fate::GiveBack).await, None);
     until(|| stats(&broker).published == [1, 3, 3, 1]).await;
     assert_eq!(lies_in(&broker, &dead).await, [1, 2, 3, 4, 5, 10, 11, 12]);
+    // One whose settings have it wait before it is tried again.
+    let retry = Some(Backoff::Steps([30].into()));
+    let waits = QueueConfig { retry, delivery_limit: Some(1), ..to("", Some("dead")) };
+    let waits = queue(&broker, "waits", waits).await;
+    publish(&broker, &waits, &[13]).await.unwrap();
+    assert_eq!(get(&broker, &waits, Fate::GiveBack).await, Some(13));
+    assert_eq!(get(&broker, &waits, Fate::GiveBack).await, None);
+    machine.clock.advance(30);
+    broker.inner.shards.iter().for_each(|shard| shard.timers.raise());
+    until(|| with_subscription(&broker, &waits, |of| of.next_ready(0).is_some())).await;
+    assert_eq!(get(&broker, &waits, Fate::GiveBack).await, Some(13));
+    until(|| stats(&broker).published == [1, 3, 3, 2]).await;
+    assert_eq!(lies_in(&broker, &dead).await, [1, 2, 3, 4, 5, 10, 11, 12, 13]);
     for of in [&work, &short, &refuses, &patient] {
         let (floor, ready) = with_subscription(&broker, of, |of| (of.floor(), of.next_ready(0)));
         assert_eq!(Some(floor), ready.or(Some(floor)), "nothing of {} holds its log", of.name);

@@ -70,8 +70,8 @@ async fn no_kind_of_entry_is_pushed_beyond_what_a_block_takes() {
             let answer = Answer::<Result<(), ShardFailure>>::default();
             let refused = shard.push(Priority::Reserve, kind, &body, Some(answer.waiter()));
             assert_eq!(refused.err().map(|(failure, _)| failure), Some(ShardFailure::TooLarge), "{kind}");
-            let bodies = vec![(vec![1], answer.waiter()), (body, answer.waiter())];
-            let refused = shard.push_together(Priority::Reserve, kind, bodies);
+            let bodies = vec![(kind, vec![1], answer.waiter()), (kind, body, answer.waiter())];
+            let refused = shard.push_together(Priority::Reserve, bodies);
             assert_eq!(refused, Err(ShardFailure::TooLarge), "{kind}");
         }
     }

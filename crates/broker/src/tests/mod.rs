@@ -15,6 +15,7 @@ mod late;
 mod logged;
 mod model;
 mod panics;
+mod parked;
 mod producers;
 mod publish;
 mod queues;

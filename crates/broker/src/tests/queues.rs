@@ -175,7 +175,7 @@ async fn a_message_is_got_behind_what_was_published_and_given_back_before() {
         assert_eq!((got.offset, got.redelivered, got.left), (number, false, 0));
         assert!(appending.await[0].is_ok());
         if number % 3 == 0 {
-            queues.give_back(target, owner, once(number..number + 1), true);
+            queues.give_back(target, owner, once(number..number + 1), true, None);
             let again = soon(queues.get(&CALLER, target, owner, false)).await.unwrap().unwrap();
             assert_eq!((again.offset, again.redelivered, again.returned), (number, true, 1));
         }

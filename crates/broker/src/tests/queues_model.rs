@@ -270,7 +270,7 @@ impl World {
     fn give_back(&mut self, client: usize, every: usize, counted: bool) {
         let Some((queue, owner, some)) = self.some_of(client, every) else { return };
         let ranges = some.into_iter().map(|offset| offset..offset + 1);
-        self.broker.queues().give_back(self.target(queue), owner, ranges, counted);
+        self.broker.queues().give_back(self.target(queue), owner, ranges, counted, None);
         self.broker.flush();
     }
 

@@ -1,4 +1,4 @@
-//! One entry of timers that have fired: what is due, and where its messages go.
+//! One entry of timers that have fired: what is due, where its messages go, and which are ready again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_base::clock::Clock;
 use sabir_base::wake::WakeBatch;
-use sabir_delivery::subscription::{MessageState, SubscriptionNo};
+use sabir_delivery::subscription::{MessageState, OperationsWriter, SubscriptionNo};
 use sabir_delivery::timer::{DueTimers, TimerKey, TimerTarget, Timers, UpcomingTimers};
 use sabir_journal::Priority;
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records};
-use sabir_model::{Extent, Facts, FrontendNo, Offset, Overlay, PartitionId, ReadError, RecordFacts, TopicId};
+use sabir_model::{
+    Extent, Facts, FrontendNo, Offset, Overlay, PartitionId, ReadError, RecordFacts, ShardFailure, TopicId,
+};
 use tracing::error;
 
 use super::address::Targets;
 use super::driver::TimerDriver;
 use crate::answer::Waiter;
 use crate::catalog::Topic;
-use crate::entry::{DeliveryError, DeliveryOutcome, FiredMessage, RecordPlace, ReferenceBody, TimersFired};
+use crate::entry::{
+    Body, DeliveryBody, DeliveryError, DeliveryOutcome, DueMessage, FiredMessage, RecordPlace, ReferenceBody,
+    TimersFired,
+};
 use crate::exchange::RouteScratch;
 use crate::read::StoredBatch;
 use crate::relay::{Later, RECORDS_MAX, Relay, RelayOutcome, RelayedMessages};
@@ -150,7 +155,7 @@ impl TimerDriver {
         scratch: &mut RouteScratch,
     ) -> Option<i64> {
         firing.relayed.forget_settled(shard, self.clock.now_ms());
-        let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new() };
+        let mut body = TimersFired { through: TimerKey::FIRST, below, messages: Vec::new(), due: Vec::new() };
         let (mut targets, mut going, began) = (0, 0, Instant::now());
         for (key, target) in timers {
             let is_late = body.through > TimerKey::FIRST && began.elapsed() >= AT_A_TIME;
@@ -162,6 +167,10 @@ impl TimerDriver {
                 going += usize::from(message.put_off_ms.is_none());
                 targets += message.published.as_ref().map_or(0, |published| published.targets.len());
                 body.messages.push(message);
+            }
+            if let TimerTarget::Parked { subscription, offset, resets, attempts } = *target {
+                let due = DueMessage { subscription, offset, resets, attempts };
+                body.due.extend(Some(due).filter(|due| shard.state.read().subscriptions.is_parked(due)));
             }
             body.through = *key;
         }
@@ -177,7 +186,9 @@ impl TimerDriver {
             let decided = move |outcome: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {
                 timers.end(term, !matches!(outcome, Err(DeliveryError::Shard(_))));
             };
-            shard.propose(Priority::Ordinary, &body, Waiter::then(decided));
+            if push(shard, body, Waiter::then(decided)).is_err() {
+                shard.timers.end(term, false);
+            }
             shard.submit();
         }
         // If it was not taken, or nothing could be.
@@ -289,6 +300,22 @@ impl TimerDriver {
             None => Decided::Goes(targets),
         })
     }
+}
+
+/// Below the level that has entries of timers for them, parked messages become ready by an entry of deliveries right before that of the timers.
+fn push(shard: &Shard, mut body: TimersFired, waiter: Waiter) -> Result<(), ShardFailure> {
+    let due = if shard.parks() { Vec::new() } else { std::mem::take(&mut body.due) };
+    if due.is_empty() {
+        shard.propose(Priority::Ordinary, &body, waiter);
+        return Ok(());
+    }
+    let (mut operations, mut fired) = (Vec::new(), Vec::new());
+    let mut writer = OperationsWriter::new(&mut operations, false);
+    due.iter().for_each(|due| writer.push(due.subscription, &due.operation()));
+    body.encode(&mut fired);
+    let nobody = Waiter::then(|_: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {});
+    let entries = vec![(DeliveryBody::KIND, operations, nobody), (TimersFired::KIND, fired, waiter)];
+    shard.push_together(Priority::Ordinary, entries)
 }
 
 /// What is due in a shard.

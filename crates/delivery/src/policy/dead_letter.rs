@@ -6,6 +6,8 @@ use sabir_base::varint::{put_i64, put_u64, take_i64, take_u32};
 use sabir_model::DecodeError;
 use sabir_model::stored::{end, put_bytes, take_count, take_form, take_str, take_u8};
 
+use super::RetryPolicy;
+
 const FORM: u8 = 1;
 
 /// The most records that are kept; the oldest goes.
@@ -39,12 +41,12 @@ impl DeathReason {
 }
 
 /// What becomes of messages that a queue gives up, and when it does so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeathPolicy {
     /// Whether they are published elsewhere; else they are dropped.
     pub dead_letters: bool,
-    /// How often a message may come back such that it counts; `None` for any number of times.
-    pub delivery_limit: Option<u32>,
+    /// When messages that come back such that it counts are tried again, and when they are given up.
+    pub retry: RetryPolicy,
 }
 
 /// What happened to a message in one queue for one reason.

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{DeathPolicy, DeathReason};
+use crate::policy::{Backoff, DeathPolicy, DeathReason, DeliveryLimit, LimitedCount, RetryPolicy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Naive {
@@ -18,8 +18,8 @@ struct Naive {
 
 const READY: Naive = Naive { state: MessageState::Ready, holding: None, attempts: None };
 
-/// A parked message's timer: offset, resets, counts.
-type Timer = (u64, u32, Attempts);
+/// A parked message's timer: offset, moment, resets, counts.
+type Timer = (u64, i64, u32, Attempts);
 
 #[derive(Debug, Default)]
 struct NaiveSubscription {
@@ -80,16 +80,19 @@ impl NaiveSubscription {
 
     fn give_back(&mut self, offset: usize, counted: bool, not_before_ms: i64, now: i64) {
         let attempts = more(self.messages[offset].attempts, 0, counted.into());
-        let limit = self.deaths.delivery_limit.filter(|_| counted);
-        if limit.is_some_and(|limit| attempts.unwrap().returned > limit) {
+        let returned = attempts.unwrap().returned;
+        let retry = Some(&self.deaths.retry).filter(|_| counted);
+        if retry.and_then(|retry| retry.limit).is_some_and(|limit| returned > limit.most) {
             return self.finish(offset, Settlement::TooOften, now);
         }
-        self.messages[offset] = match not_before_ms {
-            0 => Naive { attempts, ..READY },
-            _ => Naive { state: MessageState::Parked, ..READY },
+        let delay = retry.and_then(|retry| retry.backoff.as_ref()).map_or(0, |b| b.delay_ms(returned).into());
+        let until = if not_before_ms == 0 { now + delay } else { not_before_ms };
+        self.messages[offset] = match until > now {
+            false => Naive { attempts, ..READY },
+            true => Naive { state: MessageState::Parked, ..READY },
         };
-        if not_before_ms > 0 {
-            self.timers.push((offset as u64, self.resets, attempts.unwrap()));
+        if until > now {
+            self.timers.push((offset as u64, until, self.resets, attempts.unwrap()));
         }
     }
 
@@ -298,8 +301,8 @@ impl NaiveSubscription {
 struct Timers(Vec<Timer>);
 
 impl Touched for Timers {
-    fn parked(&mut self, offset: u64, _until_ms: i64, resets: u32, attempts: Attempts) {
-        self.0.push((offset, resets, attempts));
+    fn parked(&mut self, offset: u64, until_ms: i64, resets: u32, attempts: Attempts) {
+        self.0.push((offset, until_ms, resets, attempts));
     }
 }
 
@@ -427,7 +430,7 @@ fn operation<'a>(step: &Step, ranges: &'a RangesBuffer, naive: &NaiveSubscriptio
         6..=9 => Operation::Acquired { ranges, terms },
         10..=11 => Operation::Taken { count: u32::from(a) * 3, terms },
         12..=14 => {
-            let not_before_ms = if a % 3 == 0 { 5_000 } else { 0 };
+            let not_before_ms = [5_000, 0, 0, 0, 50, 0][usize::from(a % 6)];
             Operation::Returned { ranges, held_by, counted: a % 2 == 0, not_before_ms }
         }
         15..=19 => {
@@ -452,7 +455,7 @@ fn operation<'a>(step: &Step, ranges: &'a RangesBuffer, naive: &NaiveSubscriptio
         22 => Operation::Extended { ranges, held_by, timeout_ms: u32::from(a) * 10, phase: b % 3 },
         23 => Operation::Reset { to: u64::from(step.ranges[0].0), everything: a % 4 == 0 },
         24..=25 => match naive.timers.get(usize::from(a) % naive.timers.len().max(1)) {
-            Some(&(offset, resets, attempts)) => Operation::Due { offset, resets, attempts },
+            Some(&(offset, _, resets, attempts)) => Operation::Due { offset, resets, attempts },
             None => Operation::Claimed { to: 5 },
         },
         26 => Operation::Claimed { to: u64::from(a) * 8 },
@@ -492,9 +495,9 @@ fn expired(machine: &Subscription, now: i64) -> Vec<u64> {
 
 fn run(steps: &[Step], deaths: DeathPolicy) {
     let (mut machine, mut twin) = (Subscription::default(), Subscription::default());
-    let mut naive = NaiveSubscription { deaths, ..NaiveSubscription::default() };
-    machine.set_deaths(deaths);
-    twin.set_deaths(deaths);
+    let mut naive = NaiveSubscription { deaths: deaths.clone(), ..NaiveSubscription::default() };
+    machine.set_deaths(deaths.clone());
+    twin.set_deaths(deaths.clone());
     let (mut store, mut timers) = (Store::new(), Timers::default());
     for (step, now) in steps.iter().zip(0..) {
         let now = now / 3 * 10;
@@ -525,7 +528,7 @@ fn run(steps: &[Step], deaths: DeathPolicy) {
         if step.restart {
             checkpoint(&mut machine, &mut store);
             machine = restore(&store);
-            machine.set_deaths(deaths);
+            machine.set_deaths(deaths.clone());
             check(&machine, &naive);
         }
     }
@@ -542,8 +545,11 @@ proptest! {
     fn a_subscription_restarted_at_any_operation_is_like_a_list_of_messages(
         steps in steps(),
         dead_letters in any::<bool>(),
-        delivery_limit in proptest::option::of(0..3u32),
+        most in proptest::option::of(0..3u32),
+        waits in any::<bool>(),
     ) {
-        run(&steps, DeathPolicy { dead_letters, delivery_limit });
+        let limit = most.map(|most| DeliveryLimit { count: LimitedCount::Returned, most });
+        let backoff = waits.then(|| Backoff::Steps([0, 30].into()).into());
+        run(&steps, DeathPolicy { dead_letters, retry: RetryPolicy { limit, backoff } });
     }
 }

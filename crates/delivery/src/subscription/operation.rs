@@ -122,7 +122,7 @@ pub enum Operation<'a> {
         held_by: HeldBy,
         /// Whether the return counts.
         counted: bool,
-        /// The moment before which they are parked, in milliseconds; 0: ready at once.
+        /// The moment before which they are parked, in milliseconds; 0: as the queue's settings say, else ready at once.
         not_before_ms: i64,
     },
     /// Messages are done with; with no fence, ready and parked ones too.

@@ -4,24 +4,28 @@ use std::ops::Range;
 
 use super::machine::{Back, Subscription};
 use super::{Attempts, MessageOwner, MessageState, Settlement, Terms, Touched};
-use crate::policy::DeathReason;
+use crate::policy::{DeathReason, RetryOutcome};
 
 impl Subscription {
-    /// Messages in flight are ready again, or parked; those that came back too often are given up.
+    /// Messages in flight are ready again, or parked until the moment that the return names, else as the queue's settings say of its count; those
+    /// that came back too often are given up.
     pub(super) fn give_back(&mut self, from: u64, to: u64, back: Back, out: &mut impl Touched) {
         let (_, busy) = self.parts();
         busy.owners.release(from, to);
         busy.attempts.update(from, to, |known| Some(known.unwrap_or(Attempts::FIRST).back(back.counted)));
-        let Some(limit) = self.deaths.delivery_limit.filter(|_| back.counted) else {
+        if !back.counted || self.deaths.retry.is_none() {
             return self.keep(from, to, back, out);
-        };
+        }
         let mut at = from;
         while at < to {
             let (attempts, end) = self.parts().1.attempts.run(at);
             let end = end.min(to);
-            match attempts {
-                Some(attempts) if attempts.returned > limit => {
-                    self.finish(at, end, None, Settlement::TooOften, back.time_ms, out);
+            match self.deaths.retry.judge(attempts.unwrap_or_default(), back.time_ms) {
+                RetryOutcome::Exhausted => {
+                    self.finish(at, end, None, Settlement::TooOften, back.time_ms, out)
+                }
+                RetryOutcome::Parked(until_ms) if back.not_before_ms == 0 => {
+                    self.keep(at, end, Back { not_before_ms: until_ms, ..back }, out);
                 }
                 _ => self.keep(at, end, back, out),
             }
@@ -31,8 +35,8 @@ impl Subscription {
 
     fn keep(&mut self, from: u64, to: u64, back: Back, out: &mut impl Touched) {
         match back.not_before_ms {
-            0 => self.make_ready(from, to, out),
-            until_ms => self.park(from, to, until_ms, out),
+            until_ms if until_ms > back.time_ms => self.park(from, to, until_ms, out),
+            _ => self.make_ready(from, to, out),
         }
     }
 

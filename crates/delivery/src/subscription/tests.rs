@@ -4,7 +4,7 @@ use std::ops::Range;
 use sabir_model::DecodeError;
 
 use super::*;
-use crate::policy::{DeathPolicy, DeathReason};
+use crate::policy::{Backoff, DeathPolicy, DeathReason, DeliveryLimit, LimitedCount, RetryPolicy};
 
 const SESSION: MessageOwner = MessageOwner::Session(9);
 const TERMS: Terms = Terms { owner: SESSION, timeout_ms: 300, token: 5 };
@@ -320,10 +320,67 @@ fn what_a_transaction_holds_is_its_own_until_it_is_decided() {
     assert!(!subscription.is_redelivered(4), "nobody saw it before it was committed");
 }
 
+fn deaths(dead_letters: bool, most: u32, backoff: Option<Backoff>) -> DeathPolicy {
+    let limit = Some(DeliveryLimit { count: LimitedCount::Returned, most });
+    DeathPolicy { dead_letters, retry: RetryPolicy { limit, backoff: backoff.map(Into::into) } }
+}
+
+/// When messages are parked until.
+#[derive(Default)]
+struct Parkings(Vec<(u64, i64, Attempts)>);
+
+impl Touched for Parkings {
+    fn parked(&mut self, offset: u64, until_ms: i64, _resets: u32, attempts: Attempts) {
+        self.0.push((offset, until_ms, attempts));
+    }
+}
+
+#[test]
+fn a_queue_whose_settings_say_so_parks_what_counts_for_longer_each_time_and_then_gives_it_up() {
+    let mut queue = Subscription::default();
+    queue.set_deaths(deaths(true, 2, Some(Backoff::Steps([100, 500].into()))));
+    queue.apply(&Operation::Published { count: 2, transaction: None }, 0, &mut ());
+    let all = RangesBuffer::of(std::iter::once(0..2));
+    let ranges = all.ranges();
+    let first = RangesBuffer::of(std::iter::once(0..1));
+    let terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
+    let back = |queue: &mut Subscription, ranges, counted, not_before_ms, now| {
+        let mut parkings = Parkings::default();
+        queue.apply(&Operation::Acquired { ranges, terms }, now, &mut ());
+        let held_by = HeldBy::Owner(terms.owner);
+        queue.apply(&Operation::Returned { ranges, held_by, counted, not_before_ms }, now, &mut parkings);
+        parkings.0
+    };
+    let attempts = |acquired, returned| Attempts { acquired, returned };
+    let due = |queue: &mut Subscription, offset, attempts| {
+        queue.apply(&Operation::Due { offset, resets: 0, attempts }, 0, &mut ())
+    };
+    assert_eq!(back(&mut queue, ranges, false, 0, 1_000), [], "it does not count");
+    assert_eq!(
+        back(&mut queue, ranges, true, 900, 1_000),
+        [],
+        "its moment is over, and no other is asked for"
+    );
+    assert_eq!((queue.state(0), queue.attempts(0)), (MessageState::Ready, Some(attempts(2, 1))));
+    let parked = [(0, 1_500, attempts(3, 2)), (1, 1_500, attempts(3, 2))];
+    assert_eq!(back(&mut queue, ranges, true, 0, 1_000), parked);
+    assert_eq!((queue.state(0), queue.attempts(0)), (MessageState::Parked, None));
+    assert_eq!((due(&mut queue, 0, attempts(3, 2)), due(&mut queue, 1, attempts(3, 2))), (1, 1));
+    assert!(queue.is_redelivered(0));
+    assert_eq!(back(&mut queue, first.ranges(), true, 9_000, 2_000), [], "that was once too often");
+    assert_eq!(queue.dead_letters().collect::<Vec<_>>(), [(0..1, DeathReason::DeliveryLimit)]);
+    // An owner that is gone had them, too.
+    queue.set_deaths(deaths(true, 3, Some(Backoff::Steps([100, 500].into()))));
+    queue.apply(&Operation::Acquired { ranges, terms }, 3_000, &mut ());
+    let mut parkings = Parkings::default();
+    queue.apply(&Operation::Released { owner: terms.owner, counted: true }, 3_000, &mut parkings);
+    assert_eq!(parkings.0, [(1, 3_500, attempts(4, 3))]);
+}
+
 #[test]
 fn what_came_back_too_often_is_given_up_in_runs_of_the_same_count() {
     let mut queue = Subscription::default();
-    queue.set_deaths(DeathPolicy { dead_letters: true, delivery_limit: Some(1) });
+    queue.set_deaths(deaths(true, 1, None));
     queue.apply(&Operation::Published { count: 6, transaction: None }, 0, &mut ());
     let terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
     let back = |queue: &mut Subscription, messages: Range<u64>, counted: bool| {
@@ -358,7 +415,7 @@ fn what_came_back_too_often_is_given_up_in_runs_of_the_same_count() {
 #[test]
 fn without_a_place_for_dead_letters_what_is_given_up_is_gone() {
     let mut queue = Subscription::default();
-    queue.set_deaths(DeathPolicy { dead_letters: false, delivery_limit: Some(0) });
+    queue.set_deaths(deaths(false, 0, None));
     queue.apply(&Operation::Published { count: 2, transaction: None }, 0, &mut ());
     let terms = Terms { owner: MessageOwner::Session(1), timeout_ms: 0, token: 0 };
     let all = RangesBuffer::of(std::iter::once(0..2));

@@ -1,10 +1,12 @@
 //! A topic's configuration: its fields, what of them is the topic's own, which of them can be, and how it is stored.
 
+mod backoff;
 mod kept;
 mod queue;
 mod rules;
 mod stored;
 
+pub use backoff::Backoff;
 pub use kept::KeptSettings;
 pub use queue::{DeadLetterAddress, GroupOrder, Overflow, QueueConfig};
 pub use rules::{InvalidSetting, KEPT_BYTES, ValidConfig};

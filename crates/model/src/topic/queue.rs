@@ -1,5 +1,7 @@
 //! What holds for a queue alone.
 
+use super::Backoff;
+
 /// What is done about a message that is one too many for its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
@@ -48,6 +50,8 @@ pub struct QueueConfig {
     pub order: GroupOrder,
     /// How many deliveries a message may come back from that count; `None` for any number.
     pub delivery_limit: Option<u32>,
+    /// How long a message waits that comes back such that it counts; `None` for not at all.
+    pub retry: Option<Backoff>,
     /// After how many milliseconds a message is taken out; `None` for never.
     pub message_ttl_ms: Option<u64>,
     /// After how many milliseconds without use the queue is deleted; `None` for never.
@@ -75,6 +79,7 @@ impl Default for QueueConfig {
             single_active: false,
             order: GroupOrder::Free,
             delivery_limit: None,
+            retry: None,
             message_ttl_ms: None,
             expires_ms: None,
             max_length: None,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Durability, TopicConfig, TopicField};
+use super::{Backoff, Durability, TopicConfig, TopicField};
 
 /// The most memory that settings take which are kept for a topic, in bytes.
 pub const KEPT_BYTES: usize = 96 << 10;
@@ -77,6 +77,7 @@ impl TopicConfig {
         self.check_levels()?;
         self.check_flushes(node)?;
         self.check_queue()?;
+        self.check_retry()?;
         if self.kept.bytes() > KEPT_BYTES {
             let problem =
                 format!("those kept by name take {} bytes, and may take {KEPT_BYTES}", self.kept.bytes());
@@ -153,6 +154,18 @@ impl TopicConfig {
             }
         }
         Ok(())
+    }
+
+    fn check_retry(&self) -> Result<(), InvalidSetting> {
+        let Some(Backoff::Steps(steps)) = self.queue().and_then(|queue| queue.retry.as_ref()) else {
+            return Ok(());
+        };
+        let most = Backoff::MOST_STEPS;
+        if (1..=most).contains(&steps.len()) {
+            return Ok(());
+        }
+        let problem = format!("what comes back waits in 1 to {most} steps, not {}", steps.len());
+        Err(InvalidSetting { field: None, problem })
     }
 
     /// Refuses durability `os` for a topic that asks for more.

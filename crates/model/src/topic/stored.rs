@@ -5,9 +5,10 @@
 //! records · list of (name, value) kept · kind u8 (0 retention, 1 queue) · of a queue: its own settings, which begin with their form.
 //!
 //! A queue's settings: form 1 (all defaults, and nothing more), or form 2 · marks u8 (1 not durable, 2 exclusive, 4 auto-delete, 8 single active
-//! consumer, 16 highest priority, 32 dead-letter address, 64 its routing key, 128 a second byte of marks follows: 1 messages are kept back) · order u8 · overflow u8 · one more than each of the limits,
+//! consumer, 16 highest priority, 32 dead-letter address, 64 its routing key, 128 a second byte of marks follows: 1 messages are kept back, 2
+//! what comes back waits) · order u8 · overflow u8 · one more than each of the limits,
 //! 0 where there is none: of deliveries, a message's milliseconds, the queue's, messages, bytes · then in this order what is marked:
-//! highest priority u8 · exchange · routing key.
+//! highest priority u8 · exchange · routing key · how long what comes back waits, as [`Backoff`] has it.
 //!
 //! Forms 1 and 2 have fixed integers, little endian; form 1 ends behind the timestamps' bounds, form 2 kept the flush's bounds by name.
 
@@ -16,8 +17,8 @@ use std::sync::{Arc, LazyLock};
 use sabir_base::varint::{put_i64, put_u64, take_i32, take_i64, take_u32, take_u64};
 
 use super::{
-    DeadLetterAddress, Durability, GroupOrder, KeptSettings, Overflow, OwnFields, QueueConfig, TimestampType,
-    TopicConfig, TopicField, TopicKind,
+    Backoff, DeadLetterAddress, Durability, GroupOrder, KeptSettings, Overflow, OwnFields, QueueConfig,
+    TimestampType, TopicConfig, TopicField, TopicKind,
 };
 use crate::batch::Compression;
 use crate::stored::{DecodeError, MORE_MARKS, put_bytes, take, take_count, take_marks, take_str, take_u8};
@@ -37,6 +38,7 @@ const DEAD_LETTER_KEY: u8 = 1 << 6;
 const QUEUE_MARKS: u8 = MORE_MARKS - 1;
 /// In the second byte.
 const DELAYS: u8 = 1 << 0;
+const RETRY: u8 = 1 << 1;
 
 impl TopicConfig {
     /// Appends the stored form.
@@ -128,7 +130,12 @@ impl QueueConfig {
             | mark(self.max_priority.is_some(), MAX_PRIORITY)
             | mark(self.dead_letter.is_some(), DEAD_LETTER)
             | mark(key.is_some(), DEAD_LETTER_KEY)
-            | mark(self.delays, MORE_MARKS)
+            | mark(self.more_marks() != 0, MORE_MARKS)
+    }
+
+    fn more_marks(&self) -> u8 {
+        let mark = |on: bool, bit: u8| if on { bit } else { 0 };
+        mark(self.delays, DELAYS) | mark(self.retry.is_some(), RETRY)
     }
 
     /// Appends the stored form. The first one, which is that of the defaults, has nothing behind its number.
@@ -137,7 +144,7 @@ impl QueueConfig {
             return out.push(QUEUE_DEFAULTS);
         }
         out.extend_from_slice(&[QUEUE_FORM, self.marks()]);
-        out.extend(self.delays.then_some(DELAYS));
+        out.extend(Some(self.more_marks()).filter(|marks| *marks != 0));
         out.extend_from_slice(&[self.order as u8, self.overflow as u8]);
         put_most(out, self.delivery_limit.map(u64::from));
         put_most(out, self.message_ttl_ms);
@@ -149,6 +156,7 @@ impl QueueConfig {
             put_bytes(out, exchange.as_bytes());
             routing_key.iter().for_each(|key| put_bytes(out, key.as_bytes()));
         }
+        self.retry.iter().for_each(|backoff| backoff.encode(out));
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
@@ -162,7 +170,7 @@ impl QueueConfig {
 
 fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
     let marks = take_marks(input, QUEUE_MARKS | MORE_MARKS, "queue")?;
-    let more = if marks & MORE_MARKS == 0 { 0 } else { take_marks(input, DELAYS, "queue")? };
+    let more = if marks & MORE_MARKS == 0 { 0 } else { take_marks(input, DELAYS | RETRY, "queue")? };
     let has = |bit: u8| marks & bit != 0;
     Ok(QueueConfig {
         durable: !has(NOT_DURABLE),
@@ -182,6 +190,7 @@ fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
         delays: more & DELAYS != 0,
         max_priority: has(MAX_PRIORITY).then(|| take_u8(input)).transpose()?,
         dead_letter: if has(DEAD_LETTER) { Some(take_address(input, has(DEAD_LETTER_KEY))?) } else { None },
+        retry: if more & RETRY == 0 { None } else { Some(Backoff::decode(input)?) },
     })
 }
 
@@ -412,6 +421,7 @@ mod tests {
             single_active: true,
             order: GroupOrder::Sticky,
             delivery_limit: Some(20),
+            retry: None,
             message_ttl_ms: Some(0),
             expires_ms: Some(300),
             max_length: Some(1000),
@@ -428,11 +438,15 @@ mod tests {
         let queue = every_setting_of_a_queue();
         let limits = b"\x15\x01\xad\x02\xe9\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
         let golden = [&b"\x02\xff\x01\x02\x02"[..], limits, b"\x09\x03dlx\x01k"].concat();
+        let waits = QueueConfig { retry: Some(Backoff::Steps([300].into())), ..QueueConfig::default() };
         let no_key = DeadLetterAddress { exchange: "".into(), routing_key: None };
         let plain = QueueConfig { dead_letter: Some(no_key), ..QueueConfig::default() };
-        for (queue, golden) in
-            [(queue, &golden[..]), (plain, b"\x02\x20\0\0\0\0\0\0\0\0"), (QueueConfig::default(), b"\x01")]
-        {
+        for (queue, golden) in [
+            (queue, &golden[..]),
+            (plain, b"\x02\x20\0\0\0\0\0\0\0\0"),
+            (waits, b"\x02\x80\x02\0\0\0\0\0\0\0\0\x01\xac\x02"),
+            (QueueConfig::default(), b"\x01"),
+        ] {
             let mut bytes = Vec::new();
             queue.encode(&mut bytes);
             assert_eq!(bytes, golden);

@@ -86,7 +86,7 @@ pub const DATA: &[Setting] = &[
         key: "format_level",
         default: "\"auto\"",
         help: "Which stored forms are written, where the folder's level is lower: raising it cannot be undone, and the version \
-               before does not open the folder any more. `auto` keeps the level there is; a new folder has the newest, 4.",
+               before does not open the folder any more. `auto` keeps the level there is; a new folder has the newest, 5.",
     },
     Setting {
         key: "disk",

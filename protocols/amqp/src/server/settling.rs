@@ -49,7 +49,7 @@ impl Settling {
         for Gathered { target, owner, fate, offsets } in self.0.drain(..) {
             match fate {
                 Fate::Settled => queues.settle(target, owner, offsets),
-                Fate::GivenBack { counted } => queues.give_back(target, owner, offsets, counted),
+                Fate::GivenBack { counted } => queues.give_back(target, owner, offsets, counted, None),
                 Fate::Rejected => queues.reject(target, owner, offsets),
             }
         }

@@ -66,6 +66,13 @@ fn write(client: &mut Lines) {
             (format!("LEASE t-{name} 600000"), "OK 1 0 one"),
             (format!("LEASE t-{name} 600000"), "OK 2 1 two"),
             (format!("RETURN t-{name} 2"), "OK"),
+            (format!("QUEUE w-{name}"), "OK"),
+            (format!("PUBLISH w-{name} 0 waits"), "OK 0"),
+            (format!("PUBLISH w-{name} 0 waits long"), "OK 1"),
+            (format!("LEASE w-{name} 600000"), "OK 1 0 waits"),
+            (format!("LEASE w-{name} 600000"), "OK 2 1 waits long"),
+            (format!("DELAY w-{name} 2 600000"), "OK"),
+            (format!("DELAY w-{name} 1 100"), "OK"),
         ] {
             assert_eq!(client.ask(&request), answer, "{request}");
         }
@@ -84,6 +91,11 @@ fn look(client: &mut Lines, run: usize) {
         assert_eq!(client.ask(&format!("LEASE t-{name} 600000")), format!("OK {two} 1 two"));
         assert_eq!(client.ask(&format!("LEASE t-{name} 600000")), "NIL");
         assert_eq!(client.ask(&format!("RETURN t-{name} {two}")), "OK");
+        // What was given back until later comes then, and not before.
+        let lease = 3 + run;
+        assert_eq!(client.leased(&format!("w-{name}")).0, format!("OK {lease} 0 waits"));
+        assert_eq!(client.ask(&format!("LEASE w-{name} 600000")), "NIL");
+        assert_eq!(client.ask(&format!("DELAY w-{name} {lease} 100")), "OK");
     }
 }
 

@@ -68,6 +68,52 @@ fn a_lease_ends_by_itself_whether_its_client_is_there_or_not() {
 }
 
 #[test]
+fn what_is_given_back_waits_where_its_client_or_its_queue_says_so_over_a_start_too() {
+    for shards in SHARDS {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        for line in ["QUEUE t", "RETRIES u 1 1000"] {
+            assert_eq!(client.ask(line), "OK");
+        }
+        for (line, answer) in [
+            ("PUBLISH t 0 a", "OK 0"),
+            ("PUBLISH t 0 b", "OK 1"),
+            ("LEASE t 60000", "OK 1 0 a"),
+            ("DELAY t 1 1000", "OK"),
+            ("LEASE t 60000", "OK 2 1 b"),
+            ("LEASE t 60000", "NIL"),
+        ] {
+            assert_eq!(client.ask(line), answer, "{line}");
+        }
+        let (answer, waited) = client.leased("t");
+        assert_eq!(answer, "OK 3 0 a");
+        assert!(waited > Duration::from_millis(500), "{waited:?}");
+        for (line, answer) in [
+            ("DELAY t 3 4000", "OK"),
+            ("PUBLISH u 0 c", "OK 0"),
+            ("LEASE u 60000", "OK 1 0 c"),
+            ("RETURN u 1", "OK"),
+            ("LEASE u 60000", "NIL"),
+        ] {
+            assert_eq!(client.ask(line), answer, "{line}");
+        }
+        node.stop();
+        let node = Node::start(data.path(), shards);
+        let mut client = node.connect();
+        assert_eq!(client.leased("u").0, "OK 2 0 c");
+        assert_eq!(client.ask("RETURN u 2"), "OK");
+        assert_eq!(client.ask("LEASE u 60000"), "NIL", "that was once too often");
+        // What was leased when the node stopped is there, the parked one is not.
+        assert_eq!(client.ask("LEASE t 60000"), "OK 4 1 b");
+        assert_eq!(client.leased("t").0, "OK 5 0 a");
+        std::thread::sleep(Duration::from_millis(1200));
+        assert_eq!(client.ask("LEASE u 60000"), "NIL");
+        node.stop();
+    }
+}
+
+#[test]
 fn what_is_leased_is_a_queue() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::start(data.path(), 1);

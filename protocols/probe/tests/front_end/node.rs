@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, protocols, start};
@@ -123,6 +123,19 @@ impl Lines {
     }
 
     /// Whether nothing comes for a moment.
+    /// Asks for a lease until there is one. Gives the answer, and how long that took.
+    pub fn leased(&mut self, queue: &str) -> (String, Duration) {
+        let began = Instant::now();
+        loop {
+            let answer = self.ask(&format!("LEASE {queue} 600000"));
+            if answer != "NIL" {
+                return (answer, began.elapsed());
+            }
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn is_silent(&mut self) -> bool {
         self.0.get_ref().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut line = String::new();

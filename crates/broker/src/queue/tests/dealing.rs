@@ -32,7 +32,7 @@ fn what_is_acknowledged_is_gone_and_what_is_given_back_comes_again_as_seen() {
     rig.commit();
     assert_eq!(consumer.sent(), [(0..4, false)]);
     rig.change(1, Change::Settled(session(7), Settlement::Acknowledged), [0..1, 2..3]);
-    rig.change(1, Change::Returned(session(7), true), once(1..2));
+    rig.change(1, Change::Returned(session(7), true, 0), once(1..2));
     rig.commit();
     let Some(Push::Deliver(again)) = consumer.taken().pop() else { panic!("it comes again") };
     assert_eq!((again.offsets, again.redelivered, again.returned), (1..2, true, 1));
@@ -52,7 +52,7 @@ fn what_is_given_back_keeps_its_place_before_whoever_comes_to_consume_in_the_sam
         rig.commit();
         assert_eq!(answer(&mut got).unwrap().unwrap().map(|got| got.offset), Some(offset));
     }
-    rig.change(1, Change::Returned(session(5), false), [0..1, 1..2]);
+    rig.change(1, Change::Returned(session(5), false, 0), [0..1, 1..2]);
     let (consumer, other) = (rig.attach(1, 7), rig.attach(2, 8));
     rig.propose();
     rig.apply();
@@ -74,7 +74,7 @@ fn a_consumer_of_one_message_at_a_time_that_gives_it_back_gets_it_again() {
     rig.publish(1, 3);
     rig.commit();
     assert_eq!(consumer.sent(), [(0..1, false)]);
-    rig.change(1, Change::Returned(session(7), true), once(0..1));
+    rig.change(1, Change::Returned(session(7), true, 0), once(0..1));
     rig.leader.refill(demand, 1, 0);
     rig.commit();
     assert_eq!(consumer.taken().len(), 1);
@@ -92,10 +92,10 @@ fn what_is_given_back_with_an_entry_that_is_lost_or_refused_holds_up_nothing_for
     assert_eq!(one.sent(), [(0..2, false)]);
     rig.leader.detach(one.member);
     rig.publish(1, 1);
-    rig.change(1, Change::Returned(session(7), false), once(1..2));
+    rig.change(1, Change::Returned(session(7), false, 0), once(1..2));
     rig.commit();
     let two = rig.attach(1, 8);
-    rig.change(1, Change::Returned(session(7), false), once(0..1));
+    rig.change(1, Change::Returned(session(7), false, 0), once(0..1));
     let moment = Moment { now_ms: rig.now_ms, is_idle: false };
     assert!(rig.leader.propose(&rig.state, &moment, &mut rig.wakes).entry);
     rig.leader.refused(ShardFailure::Timeout, &mut rig.wakes);
@@ -266,7 +266,7 @@ fn a_message_is_got_if_there_is_one_whatever_was_published_before() {
     rig.commit();
     let got = GotMessage { offset: 0, redelivered: false, returned: 0, left: 1 };
     assert_eq!(answer(&mut first), Some(Ok(Some(got))));
-    rig.change(1, Change::Returned(session(5), true), once(0..1));
+    rig.change(1, Change::Returned(session(5), true, 0), once(0..1));
     let mut again = rig.get(1, 5, true);
     rig.commit();
     let got = GotMessage { offset: 0, redelivered: true, returned: 1, left: 1 };
@@ -317,7 +317,7 @@ fn a_purge_drops_what_is_ready_and_nothing_that_is_out() {
     rig.leader.refill(demand, 10, 0);
     rig.commit();
     assert_eq!(consumer.sent(), []);
-    rig.change(1, Change::Returned(session(7), false), once(0..2));
+    rig.change(1, Change::Returned(session(7), false, 0), once(0..2));
     rig.commit();
     assert_eq!(consumer.sent(), [(0..2, true)]);
 }

@@ -75,7 +75,7 @@ fn what_is_out_does_not_expire_before_it_is_given_back() {
     assert_eq!(consumer.sent(), [(0..1, false)]);
     rig.pass(200);
     assert_eq!(rig.states(1), [InFlight, Settled]);
-    rig.change(1, Change::Returned(session(7), true), once(0..1));
+    rig.change(1, Change::Returned(session(7), true, 0), once(0..1));
     rig.leader.refill(demand, 1, 0);
     rig.commit();
     assert_eq!((consumer.sent(), rig.unsettled(1)), (vec![], 0));

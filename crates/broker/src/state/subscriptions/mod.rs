@@ -14,7 +14,9 @@ use sabir_journal::pages::PageError;
 use sabir_model::PartitionId;
 
 use super::{At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body};
-use crate::entry::{DeadLetters, DeliveryBody, DeliveryError, DeliveryOutcome, Kinds, RecordPlace, kind};
+use crate::entry::{
+    DeadLetters, DeliveryBody, DeliveryError, DeliveryOutcome, DueMessage, Kinds, RecordPlace, kind,
+};
 use crate::projection::{PageMap, Projection};
 use slots::Slots;
 
@@ -34,8 +36,8 @@ pub(crate) enum TouchedMessages {
     Expiring { subscription: SubscriptionNo },
     /// They are done with.
     Settled { subscription: SubscriptionNo, messages: Range<u64>, why: Settlement },
-    /// One is parked.
-    Parked { subscription: SubscriptionNo, offset: u64, until_ms: i64, resets: u32, attempts: Attempts },
+    /// They are parked.
+    Parked { subscription: SubscriptionNo, messages: Range<u64> },
     /// The position was moved: nothing known of the messages holds any more.
     Reset { subscription: SubscriptionNo },
     /// An operation that acquires or settles named them, whether it concerned them or not: behind what it did, and what others of its entry
@@ -45,6 +47,13 @@ pub(crate) enum TouchedMessages {
     Sealed { subscription: SubscriptionNo },
     /// The queue was deleted.
     Gone { subscription: SubscriptionNo },
+}
+
+/// A message that an entry parked: its timer is to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ParkedMessage {
+    pub(super) message: DueMessage,
+    pub(super) until_ms: i64,
 }
 
 /// What an entry did to a queue's partition, which its subscription is told.
@@ -86,6 +95,8 @@ pub(crate) struct SubscriptionTable {
     slots: Slots,
     /// What the block applied last did.
     pub(crate) touched: Vec<TouchedMessages>,
+    /// What was parked, and has no timer yet.
+    pub(super) parked: Vec<ParkedMessage>,
     /// How much of it was there before the entry that is being applied.
     before: usize,
 }
@@ -200,14 +211,28 @@ impl SubscriptionTable {
     }
 
     fn apply_one(&mut self, number: SubscriptionNo, operation: &Operation<'_>, time_ms: i64) {
-        let mut told = Told { subscription: number, before: self.before, events: &mut self.touched };
+        let mut told = Told::new(number, self.before, &mut self.touched, &mut self.parked);
         if let Some(subscription) = self.slots.get_mut(number) {
             subscription.apply(operation, time_ms, &mut told);
         }
     }
 
+    /// A parked message's time has come. Tells whether it is ready by that: one that was settled otherwise, or that is not there any more, is not.
+    pub(super) fn unpark(&mut self, due: &DueMessage, time_ms: i64) -> bool {
+        let is_parked = self.is_parked(due);
+        if is_parked {
+            self.apply_one(due.subscription, &due.operation(), time_ms);
+        }
+        is_parked
+    }
+
+    /// Whether a message is still parked as its timer has it.
+    pub(crate) fn is_parked(&self, due: &DueMessage) -> bool {
+        self.get(due.subscription).is_some_and(|queue| queue.admits(&due.operation(), 0))
+    }
+
     fn refuse_last(&mut self, subscription: SubscriptionNo, messages: Range<u64>, time_ms: i64) {
-        let mut told = Told { subscription, before: self.before, events: &mut self.touched };
+        let mut told = Told::new(subscription, self.before, &mut self.touched, &mut self.parked);
         if let Some(kept) = self.slots.get_mut(subscription) {
             kept.give_up_last(messages, Settlement::TooMany, time_ms, &mut told);
         }
@@ -268,7 +293,7 @@ impl SubscriptionTable {
     ) -> Option<(u64, Vec<Range<u64>>)> {
         let subscription = self.slots.get_mut(number)?;
         let from = self.touched.len();
-        let mut told = Told { subscription: number, before: from, events: &mut self.touched };
+        let mut told = Told::new(number, from, &mut self.touched, &mut self.parked);
         let concerned = subscription.apply(operation, time_ms, &mut told);
         told.name(number, operation);
         let acquired = self.touched[from..].iter().filter_map(|event| match event {
@@ -290,8 +315,7 @@ impl SubscriptionTable {
     }
 
     fn deliver(&mut self, list: &OperationList<'_>, time_ms: i64) -> Result<DeliveryOutcome, DeliveryError> {
-        let mut told =
-            Told { subscription: SubscriptionNo(0), before: self.before, events: &mut self.touched };
+        let mut told = Told::new(SubscriptionNo(0), self.before, &mut self.touched, &mut self.parked);
         let applied = apply_list(list, &mut self.slots, time_ms, &mut told);
         list.iter().for_each(|(number, operation)| told.name(number, &operation));
         let concerned = applied.map_err(|refused| DeliveryError::Refused { operation: refused.operation })?;
@@ -305,9 +329,19 @@ struct Told<'a> {
     /// Runs of earlier entries are not made longer: what an entry touched is known by what stands behind them.
     before: usize,
     events: &'a mut Vec<TouchedMessages>,
+    parked: &'a mut Vec<ParkedMessage>,
 }
 
-impl Told<'_> {
+impl<'a> Told<'a> {
+    fn new(
+        subscription: SubscriptionNo,
+        before: usize,
+        events: &'a mut Vec<TouchedMessages>,
+        parked: &'a mut Vec<ParkedMessage>,
+    ) -> Self {
+        Self { subscription, before, events, parked }
+    }
+
     /// What an operation proposes is decided, for all that it names. What a session says of its own under a fence, a late one perhaps, is no
     /// proposal of the leader's.
     fn name(&mut self, subscription: SubscriptionNo, operation: &Operation<'_>) {
@@ -363,6 +397,10 @@ impl TouchedMessages {
                 Self::Settled { subscription, messages, why },
                 Self::Settled { subscription: other, messages: more, why: because },
             ) if (&*subscription, &*why) == (other, because) => (messages, more),
+            (
+                Self::Parked { subscription, messages },
+                Self::Parked { subscription: other, messages: more },
+            ) if subscription == other => (messages, more),
             _ => return false,
         };
         let goes_on = before.end == more.start;
@@ -393,7 +431,9 @@ impl Touched for Told<'_> {
 
     fn parked(&mut self, offset: u64, until_ms: i64, resets: u32, attempts: Attempts) {
         let subscription = self.subscription;
-        self.add(TouchedMessages::Parked { subscription, offset, until_ms, resets, attempts });
+        self.add(TouchedMessages::Parked { subscription, messages: offset..offset + 1 });
+        let message = DueMessage { subscription, offset, resets, attempts };
+        self.parked.push(ParkedMessage { message, until_ms });
     }
 
     fn reset(&mut self) {
@@ -412,7 +452,7 @@ impl CoreProjection for SubscriptionTable {
     const KINDS: Kinds = &[kind::DELIVERIES];
 
     fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
-        Ok(Self { slots: Slots::restore(stored)?, touched: Vec::new(), before: 0 })
+        Ok(Self { slots: Slots::restore(stored)?, touched: Vec::new(), parked: Vec::new(), before: 0 })
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {

@@ -185,8 +185,9 @@ impl Slots {
     /// Not touched: it is no part of what a checkpoint holds.
     pub(super) fn set_deaths(&mut self, number: SubscriptionNo, deaths: DeathPolicy) {
         let slot = self.slots.get_mut(&number);
-        let subscription = slot.and_then(|slot| slot.subscription.as_mut());
-        subscription.into_iter().for_each(|subscription| subscription.set_deaths(deaths));
+        if let Some(subscription) = slot.and_then(|slot| slot.subscription.as_mut()) {
+            subscription.set_deaths(deaths);
+        }
     }
 
     /// Puts one there under a number that has none.

@@ -27,6 +27,7 @@ pub(super) fn queue_settings(version: u64) -> PartitionSettings {
         delays: false,
         message_ttl_ms: None,
         delivery_limit: None,
+        retry: None,
     };
     PartitionSettings { queue: Some(queue), ..settings(version) }
 }
