@@ -304,7 +304,7 @@ impl Queues {
         }
     }
 
-    /// Drops all messages that are ready, and tells how many those were.
+    /// Drops all messages that are ready or parked, and tells how many those were.
     pub fn purge(&self, caller: &Caller, target: QueueTarget) -> Reply<Result<u64, QueueError>> {
         let (replier, reply) = Reply::pair();
         match self.usable(caller, target).and_then(|_| self.policy(target)) {

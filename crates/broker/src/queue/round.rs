@@ -432,7 +432,7 @@ impl QueueLeader {
             }
             Ask::Purge { .. } if !is_behind => self.round.next.push(Next::Ask(ask)),
             Ask::Purge { target, policy, dropped, replier } => {
-                let (more, whole) = self.drop_ready(target, policy, subscription, writer);
+                let (more, whole) = self.drop_waiting(target, policy, subscription, writer);
                 let dropped = dropped + more;
                 self.round.next.push(match whole {
                     true => Next::Purged { dropped, replier },
@@ -485,8 +485,8 @@ impl QueueLeader {
         }
     }
 
-    /// Proposes to drop what is ready and not dealt. Gives how many messages, and whether that is all.
-    fn drop_ready(
+    /// Proposes to drop what is ready and not dealt, and what is parked. Gives how many messages, and whether that is all.
+    fn drop_waiting(
         &mut self,
         target: QueueTarget,
         policy: QueuePolicy,
@@ -499,13 +499,15 @@ impl QueueLeader {
         let before = others.len();
         let led = self.queues.entry(queue).or_insert_with(|| LedQueue::new(target, policy));
         let mut at = subscription.floor();
-        while let Some(from) = subscription.next_ready(at).filter(|_| others.len() - before < MOST_DROPPED) {
-            let (_, end) = subscription.run(from);
+        while at < subscription.end() && others.len() - before < MOST_DROPPED {
+            let (state, end) = subscription.run(at);
+            if matches!(state, MessageState::Ready | MessageState::Parked) {
+                led.dispatcher.undealt(at..end, |messages| {
+                    ranges.push(messages.clone());
+                    others.push((queue, messages));
+                });
+            }
             at = end;
-            led.dispatcher.undealt(from..end, |messages| {
-                ranges.push(messages.clone());
-                others.push((queue, messages));
-            });
         }
         others[before..].iter().for_each(|(_, messages)| led.dispatcher.propose(messages.clone()));
         if !ranges.ranges().is_empty() {
@@ -513,7 +515,7 @@ impl QueueLeader {
         }
         let dropped = ranges.ranges().messages();
         self.tidy(queue);
-        (dropped, subscription.next_ready(at).is_none())
+        (dropped, at >= subscription.end())
     }
 
     /// The number and the body of the entry that was made.
