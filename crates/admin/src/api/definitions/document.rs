@@ -9,7 +9,7 @@ use sabir_broker::exchange::{
     Argument, ArgumentValue, Arguments, ExchangeKind, ExchangeSpec, HashOn, HashedProperty, KeySyntax,
     NamedBinding, NamedDestination,
 };
-use sabir_model::{DeadLetterAddress, Overflow, QueueConfig, TopicConfig, TopicKind};
+use sabir_model::{Backoff, DeadLetterAddress, Overflow, QueueConfig, TopicConfig, TopicKind};
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -112,6 +112,8 @@ pub struct QueueSettings {
     #[serde(skip_serializing_if = "is_default")]
     delivery_limit: Option<u32>,
     #[serde(skip_serializing_if = "is_default")]
+    retry: Option<Retry>,
+    #[serde(skip_serializing_if = "is_default")]
     message_ttl_ms: Option<u64>,
     #[serde(skip_serializing_if = "is_default")]
     expires_ms: Option<u64>,
@@ -136,6 +138,14 @@ enum OverflowName {
     RejectAndDeadLetter,
 }
 
+/// How long what comes back waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Retry {
+    Steps { steps_ms: Vec<u32> },
+    Exponential { first_ms: u32, percent: u32, longest_ms: u32 },
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeadLetters {
@@ -154,9 +164,16 @@ impl QueueSettings {
             exchange: to.exchange.to_string(),
             routing_key: to.routing_key.as_deref().map(str::to_owned),
         });
+        let retry = queue.retry.as_ref().map(|retry| match *retry {
+            Backoff::Steps(ref steps) => Retry::Steps { steps_ms: steps.to_vec() },
+            Backoff::Exponential { first_ms, percent, longest_ms } => {
+                Retry::Exponential { first_ms, percent, longest_ms }
+            }
+        });
         Self {
             single_active: queue.single_active,
             delivery_limit: queue.delivery_limit,
+            retry,
             message_ttl_ms: queue.message_ttl_ms,
             expires_ms: queue.expires_ms,
             max_length: queue.max_length,
@@ -176,9 +193,16 @@ impl QueueSettings {
             exchange: (*to.exchange).into(),
             routing_key: to.routing_key.as_deref().map(Into::into),
         });
+        let retry = self.retry.as_ref().map(|retry| match *retry {
+            Retry::Steps { ref steps_ms } => Backoff::Steps(steps_ms.as_slice().into()),
+            Retry::Exponential { first_ms, percent, longest_ms } => {
+                Backoff::Exponential { first_ms, percent, longest_ms }
+            }
+        });
         QueueConfig {
             single_active: self.single_active,
             delivery_limit: self.delivery_limit,
+            retry,
             message_ttl_ms: self.message_ttl_ms,
             expires_ms: self.expires_ms,
             max_length: self.max_length,
@@ -715,6 +739,7 @@ mod tests {
         let full = QueueConfig {
             single_active: true,
             delivery_limit: Some(u32::MAX),
+            retry: Some(Backoff::Exponential { first_ms: 1, percent: 200, longest_ms: u32::MAX }),
             message_ttl_ms: Some(0),
             expires_ms: Some(1),
             max_length: Some(i64::MAX as u64),
@@ -724,7 +749,10 @@ mod tests {
             dead_letter: Some(DeadLetterAddress { exchange: "".into(), routing_key: Some("k".into()) }),
             ..QueueConfig::default()
         };
-        for (queue, told) in [(QueueConfig::default(), Some("{}")), (full, None)] {
+        let retry = Some(Backoff::Steps([1, 300].into()));
+        let waits = QueueConfig { retry, ..QueueConfig::default() };
+        let steps = r#"{"retry":{"steps_ms":[1,300]}}"#;
+        for (queue, told) in [(QueueConfig::default(), Some("{}")), (full, None), (waits, Some(steps))] {
             let text = serde_json::to_string(&QueueSettings::of(&queue)).unwrap();
             assert!(told.is_none_or(|told| text == told), "{text}");
             assert_eq!(serde_json::from_str::<QueueSettings>(&text).unwrap().config(), queue);
