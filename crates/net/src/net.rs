@@ -216,7 +216,7 @@ impl Net {
     }
 
     /// Closes the listeners, lets every connection finish what is under way, and waits for their end, `deadline` at the
-    /// longest. Blocking; the threads go on driving what they watch until the drop.
+    /// longest; then the workers stop. Blocking; the threads go on driving what they watch until the drop.
     pub fn drain(&self, deadline: Duration) -> Drained {
         let open = self.node_limit.open();
         self.closing.cancel();
@@ -224,12 +224,15 @@ impl Net {
         while self.node_limit.open() > 0 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
+        // Whoever is left is cut off; the I/O threads wait for the jobs' ends.
+        self.workers.stop();
         Drained { open, left: self.node_limit.open() }
     }
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
+        self.workers.stop();
         self.closing.cancel();
         self.stop.cancel();
         // Acceptors hold the threads' handles too, until their own thread has dropped them.

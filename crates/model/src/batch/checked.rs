@@ -16,7 +16,8 @@ const RECOMPRESS_LIMIT: usize = 32 << 20;
 /// A batch of which no more comes out is done within some milliseconds.
 pub const SMALL_LIMIT: usize = CheckCost::SMALL;
 /// What a batch takes is tried to be no more than these, one after the other. The unit takes some eight nanoseconds: to decompress a byte.
-const WORK: [usize; 4] = [CheckCost::SMALL, CheckCost::MEDIUM, CheckCost::LARGE, 4 * CheckCost::LARGE];
+const WORK: [usize; 5] =
+    [CheckCost::SMALL, CheckCost::MODEST, CheckCost::MEDIUM, CheckCost::LARGE, 4 * CheckCost::LARGE];
 /// What it takes to decompress a piece at a time, beside the window.
 const STREAMED: usize = 512 << 10;
 /// Four bytes of a Zstandard frame say so many.
@@ -189,7 +190,9 @@ pub struct CheckCost {
 impl CheckCost {
     /// The work of some milliseconds.
     pub const SMALL: usize = 1 << 20;
-    /// That of some tens of them.
+    /// That of up to some tens of them.
+    pub const MODEST: usize = 4 << 20;
+    /// That of a hundred or so.
     pub const MEDIUM: usize = 16 << 20;
     /// That of a second.
     pub const LARGE: usize = 128 << 20;

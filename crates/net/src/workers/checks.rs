@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckCost, CheckedBatch};
 
-use super::{JobCost, JobSize, Turn, Workers};
+use super::turns::processor_time;
+use super::{Asker, JobCost, JobSize, Turn, Workers};
 
 /// Bytes that a job of several small checks takes, at the least.
 const SMALL: usize = 4 << 20;
@@ -18,6 +19,10 @@ const TOGETHER_TIME: Duration = Duration::from_millis(10);
 /// A request that has had so much work done is no longer small, and then no longer medium.
 const SMALL_WORK: Duration = Duration::from_millis(50);
 const MEDIUM_WORK: Duration = Duration::from_millis(500);
+/// A small check that takes more of a processor's time is ended, and its connection's are with the medium ones until some have taken less: what
+/// comes out of a batch does not tell how many headers or frames there are in it. A record of a megabyte takes a fraction of it, as many bytes of
+/// nothing but headers twice as much.
+const CHEAP: Duration = Duration::from_millis(3);
 
 /// What comes of a check.
 pub type Checked = Result<CheckedBatch, BatchRefusal>;
@@ -30,11 +35,15 @@ pub struct Checks {
     tried: usize,
     /// How long workers have worked on this request.
     worked: Duration,
+    /// Whether the first of them has shown that it takes more than [`Self::cheap`].
+    is_dear: bool,
+    /// What a small check may take.
+    cheap: Duration,
 }
 
 impl From<Vec<BatchCheck>> for Checks {
     fn from(begun: Vec<BatchCheck>) -> Self {
-        Self { begun: begun.into(), tried: 0, worked: Duration::ZERO }
+        Self { begun: begun.into(), tried: 0, worked: Duration::ZERO, is_dear: false, cheap: CHEAP }
     }
 }
 
@@ -50,22 +59,24 @@ impl Checks {
         let mut portion = Portion::default();
         while let Some(next) = self.begun.pop_front_if(|next| portion.takes(next, tried)) {
             portion.push(next, tried);
-            if tried > 0 {
+            if tried > 0 || self.is_dear {
                 break;
             }
         }
         portion
     }
 
-    /// What size a portion's job has: it may be small, and its request not.
-    fn size(&self, portion: &Portion) -> JobSize {
+    /// What size a portion's job has: it may be small, and its request or whoever asks not.
+    fn size(&self, portion: &Portion, asker: &Asker) -> JobSize {
         let by_work = match self.worked {
             worked if worked < SMALL_WORK => JobSize::Small,
             worked if worked < MEDIUM_WORK => JobSize::Medium,
             _ => JobSize::Large,
         };
         let by_cost = match portion.work {
-            work if work <= CheckCost::SMALL => JobSize::Small,
+            _ if self.is_dear => JobSize::Medium,
+            _ if portion.is_small() => asker.size_of_small(),
+            work if work <= CheckCost::MODEST => JobSize::Modest,
             work if work <= CheckCost::MEDIUM => JobSize::Medium,
             work if work <= CheckCost::LARGE => JobSize::Large,
             _ => JobSize::Slow,
@@ -76,6 +87,7 @@ impl Checks {
     fn take_back(&mut self, left: Left) {
         self.worked += left.worked;
         self.tried = left.tried;
+        self.is_dear = left.is_dear;
         left.checks.into_iter().rev().for_each(|check| self.begun.push_front(check));
     }
 }
@@ -94,6 +106,10 @@ struct Portion {
 }
 
 impl Portion {
+    fn is_small(&self) -> bool {
+        self.work <= CheckCost::SMALL
+    }
+
     fn takes(&self, next: &BatchCheck, tried: usize) -> bool {
         let BatchCheck::Long(long) = next else { return self.checks.len() < TOGETHER };
         let work = long.cost(long.limit_after(tried)).work.max(self.work);
@@ -125,12 +141,22 @@ impl Portion {
         }
     }
 
-    /// Ends checks for as long as they are small and it takes little. One is ended, or known to be larger, in any case.
-    fn run(mut self, turn: &mut Turn<'_>) -> (Vec<Checked>, Left) {
+    /// Ends checks for as long as they are small and it takes little. One is ended, or known to be larger or dear, in any case: dear is what
+    /// takes longer than `cheap`, if there is such a bound.
+    fn run(mut self, cheap: Option<Duration>, turn: &mut Turn<'_>) -> (Vec<Checked>, Left) {
         let mut ended = Vec::with_capacity(self.checks.len());
-        let mut larger = 0;
+        let (mut larger, mut is_dear) = (0, false);
         while let Some(check) = self.checks.front() {
-            let Some(done) = end(check, self.tried, turn) else {
+            let tried = self.tried;
+            let done = match cheap {
+                Some(cheap) => turn.within(cheap, |turn| end(check, tried, turn)),
+                None => Some(end(check, tried, turn)),
+            };
+            let Some(done) = done else {
+                (larger, is_dear) = (tried, true);
+                break;
+            };
+            let Some(done) = done else {
                 larger = self.tried_next();
                 break;
             };
@@ -141,7 +167,7 @@ impl Portion {
                 break;
             }
         }
-        (ended, Left { checks: self.checks, tried: larger, worked: turn.worked() })
+        (ended, Left { checks: self.checks, tried: larger, worked: turn.worked(), is_dear })
     }
 }
 
@@ -150,6 +176,8 @@ struct Left {
     checks: VecDeque<BatchCheck>,
     tried: usize,
     worked: Duration,
+    /// Whether the first of them was ended for taking too long.
+    is_dear: bool,
 }
 
 /// Ends a check; `None` if it exceeds the next limit after what was tried.
@@ -174,11 +202,21 @@ impl Workers {
             if portion.bytes == 0 {
                 return portion.checks.into_iter().filter_map(done).collect();
             }
-            let count = portion.checks.len();
-            let cost = portion.cost(checks.size(&portion));
-            let Some((ended, left)) = self.run(cost, move |turn| portion.run(turn)).await else {
+            let (count, is_small, cheap) = (portion.checks.len(), portion.is_small(), checks.cheap);
+            let cost = portion.cost(checks.size(&portion, &self.asker));
+            let bound = (cost.size < JobSize::Medium && is_small).then_some(cheap);
+            let work = move |turn: &mut Turn<'_>| {
+                let before = processor_time();
+                let done = portion.run(bound, turn);
+                (done, processor_time() - before)
+            };
+            let Some(((ended, left), took)) = self.run(cost, work).await else {
                 return vec![Err(BatchRefusal::Failed); count];
             };
+            if is_small {
+                let each = took / u32::try_from(ended.len().max(1)).unwrap_or(u32::MAX);
+                self.asker.proved(left.is_dear || each > cheap);
+            }
             checks.take_back(left);
             if !ended.is_empty() {
                 return ended;
@@ -202,6 +240,7 @@ mod tests {
     use sabir_model::{TopicConfig, TopicId};
 
     use super::*;
+    use crate::workers::turns::{Stops, Turns};
 
     const NOW: i64 = 1_700_000_000_000;
 
@@ -239,8 +278,10 @@ mod tests {
     /// In what size of job the first of them goes to the workers.
     fn size(checks: &mut Checks) -> JobSize {
         let portion = checks.portion();
-        let size = checks.size(&portion);
-        checks.take_back(Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO });
+        let size = checks.size(&portion, &Asker::node());
+        let left =
+            Left { tried: portion.tried, checks: portion.checks, worked: Duration::ZERO, is_dear: false };
+        checks.take_back(left);
         size
     }
 
@@ -263,6 +304,7 @@ mod tests {
             for (bytes, expected) in [
                 (40, JobSize::Small),
                 (3000, JobSize::Small),
+                (10_000, JobSize::Modest),
                 (31_000, JobSize::Medium),
                 (400_000, JobSize::Large),
                 (1_000_000, JobSize::Slow),
@@ -271,10 +313,42 @@ mod tests {
             }
         }
         let cheap = TopicConfig { compression: Some(Compression::Lz4), ..TopicConfig::default() };
-        for (bytes, expected) in [(100_000, JobSize::Small), (1_000_000, JobSize::Medium)] {
+        for (bytes, expected) in
+            [(100_000, JobSize::Small), (400_000, JobSize::Modest), (1_000_000, JobSize::Medium)]
+        {
             assert_eq!(plain(&cheap, bytes), expected, "{bytes} bytes");
         }
         assert_eq!(plain(&TopicConfig::default(), 1_000_000), JobSize::Small);
+    }
+
+    #[tokio::test]
+    async fn a_small_check_that_takes_long_is_done_among_larger_ones_and_so_are_its_connections_next() {
+        let workers = Workers::of_node(512 << 20).asked_from([127, 0, 0, 1].into());
+        let next = || {
+            let mut checks = checks(&TopicConfig::default(), &[700_000]);
+            let portion = checks.portion();
+            checks.size(&portion, &workers.asker)
+        };
+        let mut cheap = checks(&TopicConfig::default(), &[700_000, 10]);
+        cheap.cheap = Duration::MAX / 2;
+        assert_eq!(next(), JobSize::Modest, "it is not known yet");
+        assert_eq!(times(&workers, cheap).await, [0, 1]);
+        assert_eq!(next(), JobSize::Small);
+        let mut dear = checks(&TopicConfig::default(), &[700_000, 10]);
+        dear.cheap = Duration::ZERO;
+        let portion = dear.portion();
+        assert_eq!((portion.checks.len(), portion.is_small()), (2, true));
+        let turns = Turns::new(1);
+        let stops = Stops { gone: Default::default(), stopped: Default::default() };
+        let run = |turn: &mut Turn<'_>| portion.run(Some(Duration::ZERO), turn);
+        let (ended, left) = turns.take(JobSize::Small, Default::default(), stops).work(run).unwrap();
+        assert_eq!((ended.len(), left.checks.len(), left.is_dear), (0, 2, true), "at its first pause");
+        dear.take_back(left);
+        let portion = dear.portion();
+        assert_eq!((portion.checks.len(), dear.size(&portion, &workers.asker)), (1, JobSize::Medium));
+        dear.take_back(Left { tried: 0, checks: portion.checks, worked: Duration::ZERO, is_dear: true });
+        assert_eq!(times(&workers, dear).await, [0, 1]);
+        assert_eq!(next(), JobSize::Medium);
     }
 
     #[tokio::test]
@@ -282,7 +356,9 @@ mod tests {
         let config = TopicConfig::default();
         let mut one = checks(&config, &[100]);
         assert_eq!(size(&mut one), JobSize::Small);
-        for (tried, then) in [(1 << 20, JobSize::Medium), (16 << 20, JobSize::Large)] {
+        for (tried, then) in
+            [(1 << 20, JobSize::Modest), (4 << 20, JobSize::Medium), (16 << 20, JobSize::Large)]
+        {
             one.tried = tried;
             assert_eq!(size(&mut one), then);
         }

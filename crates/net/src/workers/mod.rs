@@ -1,25 +1,31 @@
 //! Work that is too long for an I/O thread: a few threads do it, each job a piece at a time, in turns.
 
+mod askers;
 mod checks;
+mod memory;
 mod requests;
 mod turns;
 mod unpacking;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use sabir_base::panics::contain;
-use tokio::sync::Semaphore;
-
+use self::askers::{Addresses, Asker};
 pub use self::checks::{Checked, Checks};
+use self::memory::JobMemory;
 use self::requests::RequestTurns;
 pub use self::turns::Turn;
-use self::turns::Turns;
+use self::turns::{Stops, Turns};
 
 /// The node's threads for what decompresses and compresses, one for two processors, and for requests that are long. A job waits for
-/// memory with those of its size, in the order of asking, and then takes turns with the others under way.
+/// memory with those of its size, and then takes turns with the others under way: of a size, the address goes first for which the workers have
+/// worked least, and its connections in the order of asking.
 #[derive(Debug, Clone)]
 pub struct Workers {
     shared: Arc<Shared>,
+    /// Who asks by this handle.
+    asker: Arc<Asker>,
 }
 
 /// How large a job is known to be. Each size has memory of its own, so that none waits for larger ones to end.
@@ -27,7 +33,9 @@ pub struct Workers {
 pub enum JobSize {
     /// It takes some milliseconds, as far as is known.
     Small,
-    /// It takes some tens of them.
+    /// It takes up to some tens of them.
+    Modest,
+    /// It takes up to a hundred or so.
     Medium,
     /// It takes more, up to a second or so.
     Large,
@@ -36,13 +44,13 @@ pub enum JobSize {
 }
 
 impl JobSize {
-    const COUNT: usize = 4;
-    const ALL: [Self; Self::COUNT] = [Self::Small, Self::Medium, Self::Large, Self::Slow];
+    const COUNT: usize = 5;
+    const ALL: [Self; Self::COUNT] = [Self::Small, Self::Modest, Self::Medium, Self::Large, Self::Slow];
 
     /// Memory for jobs of this size, in KiB: the most of it, and in which parts of the frames' memory it is counted, and how many.
     fn memory(self) -> (u32, usize, usize) {
         match self {
-            Self::Small | Self::Medium => (64 << 10, 8, 1),
+            Self::Small | Self::Modest | Self::Medium => (64 << 10, 8, 1),
             Self::Large => (192 << 10, 8, 3),
             Self::Slow => (256 << 10, 8, 4),
         }
@@ -52,7 +60,7 @@ impl JobSize {
     fn at_once(self) -> usize {
         match self {
             Self::Small => 64,
-            Self::Medium => 16,
+            Self::Modest | Self::Medium => 16,
             Self::Large | Self::Slow => 4,
         }
     }
@@ -72,32 +80,13 @@ struct Shared {
     memory: [JobMemory; JobSize::COUNT],
     turns: Turns,
     requests: RequestTurns,
-}
-
-/// Memory that jobs share.
-#[derive(Debug)]
-struct JobMemory {
-    free: Semaphore,
-    kib: u32,
-}
-
-impl JobMemory {
-    fn new(size: JobSize, frame_memory: usize) -> Self {
-        let (most, of, parts) = size.memory();
-        let kib = most.min(u32::try_from(frame_memory / of * parts / 1024).unwrap_or(u32::MAX)).max(1024);
-        Self { free: Semaphore::new(kib as usize), kib }
-    }
-
-    /// What a job takes of it. What needs more than all of it has all of it.
-    fn part(&self, cost: JobCost) -> u32 {
-        let least = self.kib as usize / cost.size.at_once();
-        cost.bytes.div_ceil(1024).max(least).clamp(1, self.kib as usize) as u32
-    }
+    addresses: Arc<Addresses>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Workers {
     /// The workers of a node whose frames share `frame_memory` bytes. Jobs have a part of that for each size, and no more than they can use:
-    /// small and medium ones an eighth, large ones three eighths, slow ones a half.
+    /// small, modest and medium ones an eighth, large ones three eighths, slow ones a half.
     pub fn of_node(frame_memory: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self::new((processors / 2).max(1), processors, frame_memory)
@@ -108,47 +97,61 @@ impl Workers {
             memory: JobSize::ALL.map(|size| JobMemory::new(size, frame_memory)),
             turns: Turns::new(turns),
             requests: RequestTurns::new(processors),
+            addresses: Arc::default(),
+            stopped: Arc::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), asker: Arc::new(Asker::node()) }
     }
 
-    /// Does work, with a turn that is to be passed on after each piece; `None` if it panicked. It ends whether it is waited for or not.
+    /// The same workers, asked by a connection from that address: one handle is made for each connection and used for all that it asks for.
+    #[must_use]
+    pub fn asked_from(&self, ip: IpAddr) -> Self {
+        let asker = Asker::connection(&self.shared.addresses, ip);
+        Self { shared: self.shared.clone(), asker: Arc::new(asker) }
+    }
+
+    /// Ends the jobs under way at their next pauses and begins no more: nobody is answered any more, and nothing comes of what is asked for.
+    pub fn stop(&self) {
+        self.shared.stopped.store(true, Relaxed);
+    }
+
+    /// Does work, with a turn that is to be passed on after each piece; `None` if it panicked. If it is not waited for any more it ends at
+    /// its next pause, or is not begun; so it does once the workers are stopped, and then this waits for ever.
     pub async fn run<T: Send + 'static>(
         &self,
         cost: JobCost,
         work: impl FnOnce(&mut Turn<'_>) -> T + Send + 'static,
     ) -> Option<T> {
-        let shared = self.shared.clone();
-        let memory = shared.memory_of(cost.size);
-        let kib = memory.part(cost);
-        let granted = memory.free.acquire_many(kib).await.ok()?;
-        granted.forget();
-        let granted = Granted { shared: shared.clone(), kib, size: cost.size };
+        let (shared, address) = (self.shared.clone(), self.asker.address().clone());
+        let waited_for = WaitedFor(Arc::default());
+        let stops = Stops { gone: waited_for.0.clone(), stopped: shared.stopped.clone() };
+        shared.turns.arrive(&address, cost.size);
+        let granted = shared.memory_of(cost.size).ask(&shared, cost, address.clone()).await.ok()?;
         let job = move || {
             let _give_back = granted;
-            let mut turn = shared.turns.take(cost.size);
-            contain(|| work(&mut turn))
+            shared.turns.take(cost.size, address, stops).work(work)
         };
-        tokio::task::spawn_blocking(job).await.ok().flatten()
+        let done = tokio::task::spawn_blocking(job).await.ok().flatten();
+        if done.is_none() && self.shared.stopped.load(Relaxed) {
+            // The runtime ends soon, and with it this task.
+            std::future::pending::<()>().await;
+        }
+        done
+    }
+}
+
+/// Says when it is dropped that a job is not waited for any more.
+struct WaitedFor(Arc<AtomicBool>);
+
+impl Drop for WaitedFor {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }
 
 impl Shared {
     fn memory_of(&self, size: JobSize) -> &JobMemory {
         &self.memory[size as usize]
-    }
-}
-
-/// Memory that a job took, given back when it ends.
-struct Granted {
-    shared: Arc<Shared>,
-    kib: u32,
-    size: JobSize,
-}
-
-impl Drop for Granted {
-    fn drop(&mut self) {
-        self.shared.memory_of(self.size).free.add_permits(self.kib as usize);
     }
 }
 
@@ -200,10 +203,10 @@ mod tests {
     #[tokio::test]
     async fn what_jobs_take_follows_the_nodes_memory_and_all_of_them_are_done() {
         let mib = |workers: &Workers| JobSize::ALL.map(|size| workers.shared.memory_of(size).kib >> 10);
-        assert_eq!(mib(&Workers::new(1, 2, 512 << 20)), [64, 64, 192, 256]);
-        assert_eq!(mib(&Workers::new(1, 2, 8 << 30)), [64, 64, 192, 256]);
+        assert_eq!(mib(&Workers::new(1, 2, 512 << 20)), [64, 64, 64, 192, 256]);
+        assert_eq!(mib(&Workers::new(1, 2, 8 << 30)), [64, 64, 64, 192, 256]);
         let little = Workers::new(1, 2, 16 << 20);
-        assert_eq!(mib(&little), [2, 2, 6, 8]);
+        assert_eq!(mib(&little), [2, 2, 2, 6, 8]);
         for (bytes, size) in
             [0, 1000, 1 << 30].into_iter().flat_map(|bytes| JobSize::ALL.map(|size| (bytes, size)))
         {
@@ -234,6 +237,6 @@ mod tests {
         let all = JobCost { bytes: usize::MAX, size: JobSize::Large };
         assert!(most.load(Relaxed) <= 2, "{most:?} at once");
         assert_eq!(workers.run(all, |_| panic!("on purpose")).await, None::<()>);
-        assert_eq!(workers.shared.memory_of(JobSize::Large).free.available_permits(), 192 << 10);
+        assert_eq!(workers.shared.memory_of(JobSize::Large).free(), 192 << 10);
     }
 }

@@ -509,7 +509,7 @@ async fn records(
     for slice in fetched.slices.into_iter().filter(|slice| slice.base_offset < end) {
         if rebuilt::is_needed(&slice, &settled) {
             let settled = shared.get_or_insert_with(|| Arc::from(&settled[..]));
-            let batches = Rebuilt::new(broker, &client.kafka.workers, &slice, settled);
+            let batches = Rebuilt::new(broker, &client.workers, &slice, settled);
             room.is_used = !rebuild(&client.memory, batches, room, &mut records, &mut began).await?;
         } else if records.is_empty() && slice.len() > room.max.max(room.largest) {
             return Err(Unfit::TooLarge(slice.base_offset));

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_base::throttle::LogThrottle;
 use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
-use sabir_net::{Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection};
+use sabir_net::{Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection, Workers};
 
 use sabir_model::{ShardFailure, TopicId};
 
@@ -47,6 +47,8 @@ pub(crate) struct Client {
     /// As whom the broker is asked.
     pub caller: Caller,
     pub peer: SocketAddr,
+    /// The node's workers, asked for this connection.
+    pub workers: Workers,
     open: Arc<OpenConnection>,
     /// The host that it is told to connect to.
     pub host: Str,
@@ -74,10 +76,12 @@ const SHOWN_ID: usize = 256;
 impl Client {
     pub fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
         let told = kafka.told(connection.listener, connection.local);
+        let workers = kafka.workers.asked_from(connection.peer.ip());
         Self {
             kafka,
             caller: Caller::client(NAME, SessionId(connection.open.id().0)),
             peer: connection.peer,
+            workers,
             open: connection.open.shared(),
             host: Str::from(told.host),
             port: told.port.into(),
@@ -273,7 +277,7 @@ const LONG: usize = 16 << 10;
 pub(crate) fn handle(client: Arc<Client>, request: Request) -> Handling {
     client.introduce(request.header.client_id.as_ref());
     let bytes = request.body.len();
-    let workers = client.kafka.workers.clone();
+    let workers = client.workers.clone();
     if bytes <= LONG && !weight::is_long(&client, &request) {
         return weight::within(client, request, dispatch);
     }

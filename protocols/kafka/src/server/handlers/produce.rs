@@ -283,7 +283,7 @@ pub(crate) fn begin(client: &Arc<Client>, request: Request) -> Result<Producing,
 
 fn begin_elsewhere(client: &Arc<Client>, request: Request) -> Producing {
     let (call, bytes) = (Call::of(&request), request.body.len());
-    let (client, workers) = (client.clone(), client.kafka.workers.clone());
+    let (client, workers) = (client.clone(), client.workers.clone());
     let begin = async move { begin_with(&client, &request, decode(&request)?).map(Box::new) };
     let beginning = async move { workers.handle(bytes, Box::pin(begin)).await };
     let answer = Answer { call, acks: -1, response: ProduceResponse::default(), named: 0 };
@@ -317,7 +317,7 @@ fn begin_with(client: &Client, request: &Request, body: ProduceRequest) -> Resul
     if begun.iter().any(|begun| matches!(begun, BatchCheck::Long(_))) {
         let left = places.iter().map(|place| place.at).collect::<Vec<_>>().into_iter();
         let ended = Arc::new(Mutex::new(Ended { left, ..Default::default() }));
-        let workers = client.kafka.workers.clone();
+        let workers = client.workers.clone();
         let checking = finish(workers, broker.clone(), begun.into(), places.into_iter(), ended.clone());
         producing.stage = Stage::Checking { ended, checking: Box::pin(checking) };
     } else {
