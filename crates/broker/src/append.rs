@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use sabir_model::batch::{BatchCheck, BatchRefusal, BatchRules, CheckedBatch, InlineBudget, RulesOf};
+use sabir_model::batch::{
+    BatchCheck, BatchRefusal, BatchRules, CheckedBatch, FactsOf, InlineBudget, RulesOf,
+};
 use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, RecordFacts, ShardId};
 
 use crate::answer::AppendCall;
@@ -59,6 +61,7 @@ pub struct AppendTarget {
     pub(crate) partition: PartitionId,
     pub(crate) shard: ShardId,
     pub(crate) origin: FrontendNo,
+    facts: Option<FactsOf>,
 }
 
 impl AppendTarget {
@@ -80,7 +83,8 @@ impl AppendTarget {
         if acks == AppendAcks::InSync && want > IN_SYNC {
             return Err(AppendRefusal::NotEnoughReplicas { have: IN_SYNC, want });
         }
-        Ok(Self { topic: topic.clone(), partition: partition.id, shard: partition.shard, origin })
+        let (topic, partition, shard) = (topic.clone(), partition.id, partition.shard);
+        Ok(Self { topic, partition, shard, origin, facts: None })
     }
 
     /// Its topic.
@@ -88,9 +92,16 @@ impl AppendTarget {
         &self.topic
     }
 
+    /// The same for batches of clients whose records say what a queue must know of them: if the topic is one it is told.
+    pub fn with_facts_of(self, facts: FactsOf) -> Self {
+        let facts = self.topic.config.queue().map(|_| facts);
+        Self { facts, ..self }
+    }
+
     /// What batches must be.
     pub fn rules(&self) -> BatchRules {
-        self.topic.config.batch_rules(self.topic.rules_of())
+        let rules = self.topic.config.batch_rules(self.topic.rules_of());
+        self.facts.map_or(rules, |facts| rules.with_facts(facts))
     }
 
     /// Begins to check a client's batch, at `wall_ms` by the machine's clock.
@@ -110,19 +121,19 @@ impl AppendTarget {
     ///
     /// # Errors
     /// [`AppendRefusal::OtherRules`]
-    pub fn append(&self, batch: CheckedBatch) -> Result<Append, AppendRefusal> {
+    pub fn append(&self, mut batch: CheckedBatch) -> Result<Append, AppendRefusal> {
         if batch.rules_of() != self.topic.rules_of() {
             return Err(AppendRefusal::OtherRules);
         }
         Ok(Append {
             shard: self.shard,
             partition: self.partition,
-            batch,
             origin: self.origin,
             stamp: self.stamps(),
             durability: self.topic.config.durability,
             traffic: self.topic.traffic.clone(),
-            facts: None,
+            facts: batch.take_facts(),
+            batch,
         })
     }
 }

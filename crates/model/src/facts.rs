@@ -24,7 +24,7 @@ pub struct Facts {
     pub message_id: Option<Box<[u8]>>,
     /// A hash of its tag, by which filters pass most others over. No front end writes it yet, and no queue reads it.
     pub tag_hash: Option<u32>,
-    /// Whether it outlives a restart of the node. It is kept; no queue reads it yet.
+    /// Whether it outlives a restart of the node. No front end writes it yet, and no queue reads it.
     pub persistent: bool,
 }
 
@@ -48,6 +48,18 @@ const KNOWN: u8 = (1 << 7) - 1;
 impl Facts {
     /// The longest group and message id, in bytes.
     pub const NAME_MAX: usize = 1024;
+
+    /// Whether they say nothing but a size.
+    pub fn is_plain(&self) -> bool {
+        self.marks() == 0
+    }
+
+    /// Bytes of the stored form, by itself.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        let mut stored = Vec::new();
+        self.put(&mut stored);
+        stored.len() + 1
+    }
 
     fn marks(&self) -> u8 {
         let mark = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -120,7 +132,7 @@ impl RecordFacts {
     }
 
     /// Runs of records with the same facts: how many records, and which.
-    pub fn runs(&self) -> impl Iterator<Item = (u32, &Facts)> {
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = (u32, &Facts)> {
         self.runs.iter().map(|(count, facts)| (*count, facts))
     }
 

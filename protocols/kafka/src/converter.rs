@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use sabir_model::batch::RecordView;
-use sabir_model::{HeaderValue, Message, SentTo};
+use sabir_model::{Facts, HeaderValue, Message, SentTo};
 
 const GROUP: &str = "group";
 const CONTENT_TYPE: &str = "content-type";
@@ -52,6 +52,22 @@ pub fn to_message(record: &RecordView<'_>) -> Message {
         }
     }
     message
+}
+
+/// What a queue must know of a record that a Kafka producer sent: when it expires, and its priority. The first header that makes sense counts.
+pub(crate) fn facts(record: &RecordView<'_>) -> Facts {
+    let mut message = Message::default();
+    for header in record.headers {
+        if let (b"priority" | b"expires-at", Some(value)) = (header.key, header.value) {
+            take_attribute(&mut message, &String::from_utf8_lossy(header.key), value);
+        }
+    }
+    Facts {
+        size: record.value.map_or(0, |value| u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        expires_ms: message.expires_at_ms,
+        priority: message.priority.filter(|priority| *priority > 0),
+        ..Facts::default()
+    }
 }
 
 /// Takes a header for the attribute that it names, if the message has none of it yet and the value makes sense.

@@ -117,6 +117,25 @@ def written_by_kafka(case):
         assert bodies(channel, queue, 50) == [f"{codec} {n}" for n in range(50)]
 
 
+def a_producer_says_priority_and_expiry(case):
+    """A queue goes by what a producer's headers say, in batches of every codec; what makes no sense there is a header like any other."""
+    channel = case.channel()
+    queue = durable_queue(channel, "ranked", **{"x-max-priority": 5, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": name("ended")})
+    ended = durable_queue(channel, "ended")
+    for codec in ("none", "gzip", "lz4", "zstd", "snappy"):
+        soon = str(int(time.time() * 1000) + 500).encode()
+        producer = Producer({**KAFKA, "linger.ms": 50, "compression.type": codec})
+        for value, sent in [
+            ("plain", []), ("low", [("priority", b"1")]), ("odd", [("priority", b"high")]), ("expires", [("expires-at", soon)]),
+            ("high", [("priority", b"x"), ("priority", b"9"), ("priority", b"1")]), ("later", [("expires-at", b"99999999999999")]),
+        ]:  # fmt: skip
+            producer.produce(queue, value.encode(), partition=0, headers=sent)
+        assert producer.flush(10) == 0
+        until(f"{codec}: the one has expired", lambda: ready(channel, ended)[0] == 1)
+        assert bodies(channel, ended, 1) == ["expires"]
+        assert bodies(channel, queue, 5) == ["high", "low", "plain", "odd", "later"], codec
+
+
 def tombstones(case):
     channel = case.channel()
     queue = durable_queue(channel, "tombstones")
@@ -195,6 +214,7 @@ CASES = [
     written_by_amqp,
     keys_of_routing,
     written_by_kafka,
+    a_producer_says_priority_and_expiry,
     tombstones,
     a_consumer_is_woken_by_a_producer,
     a_subscription_on_a_topic,

@@ -361,6 +361,8 @@ impl<'p, R: BufRead> Walk<'p, R> {
         }
         let end = self.taken + len;
         if end > next.end {
+            // A length that nothing stands for is no large record.
+            self.skip(next.end.saturating_sub(self.taken), u64::MAX)?;
             return Err(Problem::TooLarge);
         }
         let time = self.fields(next.index, end)?;

@@ -103,6 +103,24 @@ fn a_record_that_claims_more_than_any_limit_is_malformed() {
 }
 
 #[test]
+fn a_record_that_claims_more_than_there_is_is_malformed_and_not_too_large() {
+    for codec in Compression::ALL {
+        for claimed in [LIMIT as i64 - 3, LIMIT as i64, 1 << 27, i64::from(i32::MAX)] {
+            let mut record = Vec::new();
+            sabir_base::varint::put_i64(&mut record, claimed);
+            record.extend_from_slice(b"abc");
+            let mut body = Vec::new();
+            codec.compress(&record, &mut body);
+            let checked = check(&packed_in(codec, 1, &body), LIMIT);
+            assert!(
+                matches!(checked, Err(BatchError::Record { index: 0, .. })),
+                "{codec}, {claimed}: {checked:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_is_in_a_record_is_looked_at_and_its_time_told() {
     for codec in Compression::ALL {
         let mut builder = BatchBuilder::new(codec);

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
+use super::facts::MOST_FACTS;
 use super::inline::{by_byte, cheap_level, decompressed, is_dear, least, recompressed};
 use super::{
     BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
     RecordSummary, RulesOf, check_records, lz4, recompress, rewrite_header, verify_crc,
 };
-use crate::TimestampType;
+use crate::{RecordFacts, TimestampType};
 
 /// The most bytes that are decompressed to look at a batch's records.
 const WALK_LIMIT: usize = 128 << 20;
@@ -32,6 +33,7 @@ pub struct CheckedBatch {
     bytes: Bytes,
     header: BatchHeader,
     of: RulesOf,
+    facts: Option<Box<RecordFacts>>,
 }
 
 impl CheckedBatch {
@@ -42,7 +44,7 @@ impl CheckedBatch {
     #[cfg(any(test, feature = "testing"))]
     pub fn unchecked(bytes: Bytes, of: RulesOf) -> Result<Self, BatchRefusal> {
         let header = BatchHeader::parse(&bytes)?;
-        Ok(Self { bytes, header, of })
+        Ok(Self { bytes, header, of, facts: None })
     }
 
     /// The same in memory of its own: its bytes may be a part of a buffer that is wanted elsewhere.
@@ -65,6 +67,11 @@ impl CheckedBatch {
         self.of
     }
 
+    /// What a queue must know of its records, if [that](BatchRules::with_facts) was asked for and they say something of it.
+    pub fn take_facts(&mut self) -> Option<Box<RecordFacts>> {
+        self.facts.take()
+    }
+
     /// A batch with the largest time that its records have and as one whose times are its producer's. Nearly all come so.
     fn settle(
         bytes: Bytes,
@@ -73,13 +80,13 @@ impl CheckedBatch {
         found: &RecordSummary,
     ) -> Result<Self, BatchRefusal> {
         if header.max_timestamp == found.newest && header.timestamp_type() == TimestampType::CreateTime {
-            return Ok(Self { bytes, header, of });
+            return Ok(Self { bytes, header, of, facts: None });
         }
         header.max_timestamp = found.newest;
         header.set_create_time();
         let mut bytes = bytes.to_vec();
         rewrite_header(&mut bytes, &mut header)?;
-        Ok(Self { bytes: Bytes::from(bytes), header, of })
+        Ok(Self { bytes: Bytes::from(bytes), header, of, facts: None })
     }
 }
 
@@ -233,6 +240,9 @@ impl LongCheck {
             budget.spend(decompressed(self.header.compression()?, &self.batch, found.bytes));
             return Err(refusal.naming(&self.batch, found.bytes as usize, &mut || {}));
         }
+        if self.rules.facts.is_some() {
+            budget.spend(decompressed(self.header.compression()?, &self.batch, found.bytes));
+        }
         let Some((codec, level)) = self.wanted_codec() else {
             return self.settle(found).map(BatchCheck::Done);
         };
@@ -267,7 +277,8 @@ impl LongCheck {
 
     /// The work that each byte takes.
     fn work_by_byte(&self) -> usize {
-        self.wanted_codec().map_or(1, |(codec, level)| by_byte(codec, level))
+        let looked_at = 1 + usize::from(self.rules.facts.is_some());
+        self.wanted_codec().map_or(looked_at, |(codec, level)| by_byte(codec, level).max(looked_at))
     }
 
     /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. Who exceeds one has
@@ -297,6 +308,8 @@ impl LongCheck {
             // The records, what becomes of them, and room for both to grow.
             Some((codec, level)) => walked.max(3 * limit) + codec.encoder_memory(level, limit),
         };
+        // They are looked at once more, decompressed whole.
+        let bytes = if self.rules.facts.is_some() { bytes.max(limit) + 2 * MOST_FACTS } else { bytes };
         CheckCost { bytes, work: limit.saturating_mul(self.work_by_byte()) }
     }
 
@@ -339,11 +352,20 @@ impl LongCheck {
         let batch = recompress(&self.batch, codec, level, limit, pause)?;
         self.rules.check_size(&batch)?;
         let header = BatchHeader::parse(&batch)?;
-        CheckedBatch::settle(batch, header, self.rules.of, found)
+        let facts = self.facts(found)?;
+        Ok(CheckedBatch { facts, ..CheckedBatch::settle(batch, header, self.rules.of, found)? })
     }
 
     fn settle(&self, found: &RecordSummary) -> Result<CheckedBatch, BatchRefusal> {
-        CheckedBatch::settle(self.batch.clone(), self.header, self.rules.of, found)
+        let facts = self.facts(found)?;
+        let settled = CheckedBatch::settle(self.batch.clone(), self.header, self.rules.of, found)?;
+        Ok(CheckedBatch { facts, ..settled })
+    }
+
+    /// What a queue must know of the records, if something is.
+    fn facts(&self, found: &RecordSummary) -> Result<Option<Box<RecordFacts>>, BatchRefusal> {
+        let Some(of) = self.rules.facts else { return Ok(None) };
+        Ok(of.batch(&self.batch, found.bytes as usize)?.map(Box::new))
     }
 }
 

@@ -128,9 +128,9 @@ impl BatchHeader {
         Compression::from_attributes(self.attributes)
     }
 
-    /// The attributes with another codec.
+    /// The attributes of the same records under another codec, as Kafka writes them anew: those that a producer may set.
     pub(super) fn attributes_with(&self, codec: Compression) -> i16 {
-        self.attributes & !CODEC | i16::from(codec as u8)
+        self.attributes & (TIMESTAMP_TYPE | TRANSACTIONAL | CONTROL) | i16::from(codec as u8)
     }
 
     /// Whose time the records carry.

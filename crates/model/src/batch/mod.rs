@@ -14,6 +14,7 @@ mod builder;
 mod check;
 mod checked;
 mod compress;
+mod facts;
 mod header;
 mod inline;
 mod lz4;
@@ -28,6 +29,7 @@ pub use builder::BatchBuilder;
 pub use check::{RecordSummary, check_records};
 pub use checked::{BatchCheck, CheckCost, CheckedBatch, LongCheck, SMALL_LIMIT};
 pub use compress::Compression;
+pub use facts::FactsOf;
 pub use header::{
     BatchHeader, HEADER_LEN, patch_base_offset, patch_leader_epoch, rewrite_header, stamp_log_append_time,
     verify_crc,

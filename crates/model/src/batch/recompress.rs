@@ -75,6 +75,14 @@ mod tests {
     }
 
     #[test]
+    fn attributes_that_mean_nothing_or_are_the_brokers_are_left_out() {
+        let mut old = built(Compression::None).to_vec();
+        old[21..23].copy_from_slice(&0x7fc0i16.to_be_bytes());
+        let new = recompress(&old, Compression::Zstd, None, LIMIT, &mut || {}).unwrap();
+        assert_eq!(BatchHeader::parse(&new).unwrap().attributes, 4);
+    }
+
+    #[test]
     fn levels_differ_in_what_they_save() {
         let plain = built(Compression::None);
         let size = |codec, level| recompress(&plain, codec, Some(level), LIMIT, &mut || {}).unwrap().len();

@@ -3,7 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use super::check::records_outside;
-use super::{BatchError, BatchHeader, Compression, RecordSummary};
+use super::{BatchError, BatchHeader, Compression, FactsOf, RecordSummary};
 use crate::{Offset, TimestampType, TopicConfig, TopicId};
 
 /// What a producer says that has an id and no epoch.
@@ -62,6 +62,12 @@ pub enum BatchRefusal {
     /// It says that a broker has stamped it.
     #[error("only brokers mark batches as stamped by them")]
     Stamped,
+    /// What a queue would have to know of its records is too much for one entry.
+    #[error("its records say more of themselves than a batch's may for a queue, {max} bytes")]
+    Facts {
+        /// The most.
+        max: usize,
+    },
     /// The check itself failed.
     #[error("the broker failed to look at the batch")]
     Failed,
@@ -106,6 +112,8 @@ pub struct BatchRules {
     timestamp_type: TimestampType,
     before_max_ms: i64,
     after_max_ms: i64,
+    /// What is looked for in records.
+    pub(super) facts: Option<FactsOf>,
 }
 
 impl TopicConfig {
@@ -118,6 +126,7 @@ impl TopicConfig {
             timestamp_type: self.timestamp_type,
             before_max_ms: self.timestamp_before_max_ms,
             after_max_ms: self.timestamp_after_max_ms,
+            facts: None,
         }
     }
 }
@@ -126,6 +135,11 @@ impl BatchRules {
     /// The largest batch, in bytes.
     pub fn max_bytes(&self) -> usize {
         self.max_bytes as usize
+    }
+
+    /// The same for a queue, which has to know so much of each record of a client's batch.
+    pub fn with_facts(self, facts: FactsOf) -> Self {
+        Self { facts: Some(facts), ..self }
     }
 
     /// Whether batches are to be in a codec of the topic's.
@@ -152,7 +166,7 @@ impl BatchRules {
         let timestamp_type =
             if both_stamp { TimestampType::LogAppendTime } else { TimestampType::CreateTime };
         let max_bytes = self.max_bytes.min(other.max_bytes);
-        Some(Self { of, max_bytes, codec, timestamp_type, before_max_ms, after_max_ms })
+        Some(Self { of, max_bytes, codec, timestamp_type, before_max_ms, after_max_ms, facts: None })
     }
 
     /// How far times may lie before and after the clock's.

@@ -49,7 +49,7 @@ fn nodes(kafka: &KafkaFrontend, out: &mut Exposition) {
 
 /// Tells whether the partitions are shown one by one.
 fn topics(kafka: &KafkaFrontend, catalog: &CatalogView, limit: usize, out: &mut Exposition) -> bool {
-    let seen = || catalog.topics_of(&CALLER);
+    let seen = || names::shown(catalog, &CALLER);
     if catalog.len() <= limit {
         for topic in seen() {
             let help = "Number of partitions of the topic.";

@@ -2,31 +2,39 @@
 //!
 //! A name that is legal here is shown as it is. Any other is shown as [`MARK`] and the name with every byte but letters,
 //! digits, `.` and `-` as `_` and two hex digits: `/orders/new` is `escaped.._2forders_2fnew`. So is a legal name that begins
-//! with the mark, so that no two topics are shown as one, and a legal name that is longer than Kafka's clients make any.
+//! with the mark, so that no two topics are shown as one. A name that is longer so than any of Kafka's is shown to none of its clients: some
+//! of them end over one (librdkafka beyond 512 bytes, kafka-python beyond 249).
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
+
+use sabir_broker::{Caller, CatalogView, Topic};
 
 /// What escaped names begin with.
 pub const MARK: &str = "escaped..";
 
-/// The longest name that Kafka's clients create.
-const MAX_LEN: usize = 249;
-
-/// The longest name of any topic, made by another protocol.
-const LONGEST: usize = 1024;
-
-/// The longest name by which a topic can be shown: one of which every byte is escaped.
-pub const LONGEST_SHOWN: usize = MARK.len() + 3 * LONGEST;
+/// The longest name that Kafka's clients create, and are shown.
+pub const LONGEST_SHOWN: usize = 249;
 
 /// The most bytes by which topics are shown, so many of them with names of so many bytes together.
 pub fn most_shown(topics: usize, name_bytes: usize) -> usize {
-    topics * MARK.len() + 3 * name_bytes
+    (topics * MARK.len() + 3 * name_bytes).min(topics * LONGEST_SHOWN)
+}
+
+/// Whether Kafka's clients are shown a topic of this name.
+pub fn is_shown(name: &str) -> bool {
+    name.len() <= LONGEST_SHOWN && client_name(name).len() <= LONGEST_SHOWN
+}
+
+/// The topics that a client is shown.
+pub fn shown<'a>(catalog: &'a CatalogView, caller: &'a Caller) -> impl Iterator<Item = &'a Arc<Topic>> {
+    catalog.topics_of(caller).filter(|topic| is_shown(&topic.name))
 }
 
 /// Whether Kafka's clients may make a topic of this name, as it is stored. Other protocols make longer ones.
 pub fn may_be_made(name: &str) -> bool {
-    name.len() <= MAX_LEN
+    name.len() <= LONGEST_SHOWN
 }
 
 /// The topic in which Kafka keeps the positions of groups. Here it is there, and empty.
@@ -77,7 +85,7 @@ pub fn topic_name(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
     };
     let name = unescape(escaped).ok_or(IllegalName)?;
     // One form only: what is legal is not escaped, and nothing is escaped twice.
-    if client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
+    if is_shown(&name) && client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
 }
 
 /// What a client is told that cannot make a topic of this name.
@@ -90,7 +98,7 @@ pub fn why_illegal(shown_name: &str) -> String {
 
 fn is_legal(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= MAX_LEN && name != "." && name != ".." && name.bytes().all(legal)
+    !name.is_empty() && name.len() <= LONGEST_SHOWN && name != "." && name != ".." && name.bytes().all(legal)
 }
 
 fn unescape(escaped: &str) -> Option<String> {
@@ -158,13 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_too_long_for_kafka_are_escaped() {
-        for (name, escaped) in [("x".repeat(249), false), ("x".repeat(250), true), ("_".repeat(1024), true)] {
+    fn names_that_are_longer_than_any_of_kafkas_are_not_shown() {
+        for (name, is_one) in [
+            ("x".repeat(249), true),
+            ("x".repeat(250), false),
+            (" ".repeat(80), true),
+            (" ".repeat(81), false),
+            ("_".repeat(1024), false),
+        ] {
             let shown = client_name(&name);
-            assert_eq!(shown.starts_with(MARK), escaped);
-            assert!(shown.len() <= LONGEST_SHOWN.min(most_shown(1, name.len())));
-            assert_eq!(topic_name(&shown).as_deref(), Ok(&*name));
-            assert_eq!(may_be_made(&name), !escaped);
+            assert_eq!(is_shown(&name), is_one, "{name}");
+            assert_eq!(topic_name(&shown).is_ok_and(|meant| meant == name), is_one, "{name}");
+            assert!(!is_one || shown.len() <= most_shown(1, name.len()));
         }
     }
 
@@ -173,7 +186,7 @@ mod tests {
         fn no_two_topics_are_shown_as_one(name in ".{1,60}|escaped[.]{2}.{0,20}|[a-z._-]{1,20}") {
             let shown_name = client_name(&name).into_owned();
             let meant_name = topic_name(&shown_name).map(Cow::into_owned);
-            prop_assert_eq!(meant_name, Ok(name));
+            prop_assert_eq!(meant_name, if is_shown(&name) { Ok(name) } else { Err(IllegalName) });
         }
     }
 }

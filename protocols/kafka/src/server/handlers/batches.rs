@@ -53,7 +53,8 @@ impl From<BatchRefusal> for Refusal {
             BatchRefusal::Malformed(BatchError::Codec(_)) => ErrorCode::UnsupportedCompressionType,
             BatchRefusal::Malformed(BatchError::TooLarge { .. })
             | BatchRefusal::TooLarge { .. }
-            | BatchRefusal::TooLargeUncompressed { .. } => ErrorCode::MessageTooLarge,
+            | BatchRefusal::TooLargeUncompressed { .. }
+            | BatchRefusal::Facts { .. } => ErrorCode::MessageTooLarge,
             // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
             BatchRefusal::Malformed(_)
             | BatchRefusal::Empty

@@ -68,13 +68,10 @@ pub(super) fn describe_log_dirs(client: &Client, request: &Request) -> Result<Re
     let call = Call::of(request);
     let body: DescribeLogDirsRequest = decode(request)?;
     let topics = match &body.topics {
-        None => client
-            .kafka
-            .broker
-            .catalog()
-            .topics_of(&client.caller)
-            .map(|topic| sizes(client, topic, None))
-            .collect(),
+        None => {
+            let catalog = client.kafka.broker.catalog();
+            names::shown(&catalog, &client.caller).map(|topic| sizes(client, topic, None)).collect()
+        }
         Some(wanted) => {
             let named = once(wanted, |wanted| wanted.topic.clone());
             let indexes = |indexes: &Vec<i32>| indexes.iter().copied().collect::<HashSet<_>>();
@@ -125,13 +122,8 @@ pub(super) fn describe_topic_partitions(client: &Client, request: &Request) -> R
     let body: DescribeTopicPartitionsRequest = decode(request)?;
     let limit = usize::try_from(body.response_partition_limit).unwrap_or(0).clamp(1, MAX_PARTITIONS);
     let mut names: Vec<String> = if body.topics.is_empty() {
-        client
-            .kafka
-            .broker
-            .catalog()
-            .topics_of(&client.caller)
-            .map(|t| names::client_name(&t.name).into_owned())
-            .collect()
+        let catalog = client.kafka.broker.catalog();
+        names::shown(&catalog, &client.caller).map(|t| names::client_name(&t.name).into_owned()).collect()
     } else {
         body.topics.iter().map(|t| t.name.to_string()).collect()
     };
@@ -243,7 +235,7 @@ pub(super) fn list_config_resources(client: &Client, request: &Request) -> Resul
     let mut config_resources = Vec::new();
     if wanted(TOPIC) {
         let catalog = client.kafka.broker.catalog();
-        config_resources.extend(catalog.topics_of(&client.caller).map(|topic| ConfigResource {
+        config_resources.extend(names::shown(&catalog, &client.caller).map(|topic| ConfigResource {
             resource_name: Str::from(&*names::client_name(&topic.name)),
             resource_type: TOPIC,
         }));

@@ -32,7 +32,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let catalog = client.kafka.broker.catalog();
-    let seen = |topic: &&Arc<Topic>| client.caller.sees(topic);
+    let seen = |topic: &&Arc<Topic>| client.sees(topic);
     let names = |id| catalog.topic_by_id(TopicId(id)).filter(seen).map(|topic| topic.name.clone());
     let begun =
         client.kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));

@@ -42,13 +42,8 @@ pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Re
         Some(topics) => call.version == 0 && topics.is_empty(),
     };
     let mut topics = if all {
-        client
-            .kafka
-            .broker
-            .catalog()
-            .topics_of(&client.caller)
-            .map(|topic| described(&client, topic))
-            .collect()
+        let catalog = client.kafka.broker.catalog();
+        names::shown(&catalog, &client.caller).map(|topic| described(&client, topic)).collect()
     } else {
         let create = client.kafka.config.auto_create && body.allow_auto_topic_creation;
         let wanted = body.topics.unwrap_or_default();
@@ -153,7 +148,7 @@ fn one(
         ..Default::default()
     };
     if topic_id != [0; 16] {
-        return match catalog.topic_by_id(TopicId(topic_id)).filter(|topic| client.caller.sees(topic)) {
+        return match catalog.topic_by_id(TopicId(topic_id)).filter(|topic| client.sees(topic)) {
             Some(topic) => described(client, topic),
             None => refused(ErrorCode::UnknownTopicId),
         };

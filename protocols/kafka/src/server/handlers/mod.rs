@@ -108,7 +108,12 @@ impl Client {
     /// The topic of an id.
     fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         let catalog = self.kafka.broker.catalog();
-        catalog.topic_by_id(TopicId(id)).filter(|topic| self.caller.sees(topic)).cloned()
+        catalog.topic_by_id(TopicId(id)).filter(|topic| self.sees(topic)).cloned()
+    }
+
+    /// Whether it is shown a topic.
+    fn sees(&self, topic: &Topic) -> bool {
+        self.caller.sees(topic) && names::is_shown(&topic.name)
     }
 
     /// Whether there is a topic of this name, as it is stored.

@@ -43,7 +43,7 @@ fn find(
     if by_id {
         return catalog
             .topic_by_id(TopicId(id))
-            .filter(|topic| client.caller.sees(topic))
+            .filter(|topic| client.sees(topic))
             .cloned()
             .ok_or(ErrorCode::UnknownTopicId);
     }
@@ -251,7 +251,7 @@ fn all_offsets(client: &Client, catalog: &CatalogView, group: &str) -> Vec<Offse
     }
     // Those of topics deleted a moment ago are left out; nothing can be read there.
     let shown = by_topic.into_iter().filter_map(|(id, partitions)| {
-        let topic = catalog.topic_by_id(id).filter(|topic| client.caller.sees(topic))?;
+        let topic = catalog.topic_by_id(id).filter(|topic| client.sees(topic))?;
         let name = Str::from(&*names::client_name(&topic.name));
         Some(OffsetFetchResponseTopics { name, topic_id: id.0, partitions })
     });

@@ -57,7 +57,7 @@ fn elections(client: &Client, wanted: &elect::TopicPartitions, kind: i8) -> elec
 /// For a request that names no partitions: those that have their leader are left out of its answer.
 fn elections_of_all(client: &Client, kind: i8) -> Vec<elect::ReplicaElectionResult> {
     let catalog = client.kafka.broker.catalog();
-    let topics = catalog.topics_of(&client.caller).map(|topic| {
+    let topics = names::shown(&catalog, &client.caller).map(|topic| {
         let leaderless = topic.partitions.iter().filter(|p| client.kafka.leader(p).is_none());
         let partitions = leaderless.map(|p| p.index).collect();
         elect::TopicPartitions { topic: Str::from(&*names::client_name(&topic.name)), partitions }

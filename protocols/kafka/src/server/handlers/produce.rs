@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
-use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, InlineBudget};
+use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, FactsOf, InlineBudget};
 use sabir_model::{AppendError, FrontendNo, ShardFailure};
 use sabir_net::{Checks, DropReason, Grant, Workers};
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
 use super::{Call, Client, Reply, decode, decode_with, patience};
+use crate::converter;
 use crate::server::map::append_error_code;
 use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::messages::produce::{
@@ -439,6 +440,7 @@ impl Beginning<'_> {
         data: PartitionProduceData,
     ) -> Result<(BatchCheck, AppendTarget), Refusal> {
         let target = AppendTarget::new(&self.client.caller, topic, data.index, self.acks, FrontendNo::NONE)?;
+        let target = target.with_facts_of(FactsOf(converter::facts));
         if is_internal(topic) {
             return Err(AppendRefusal::Internal.into());
         }

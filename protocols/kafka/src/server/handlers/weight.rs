@@ -240,7 +240,7 @@ fn metadata(client: &Client, request: &Request) -> Result<usize, BadRequest> {
             Some(name) => {
                 names::topic_name(name).ok().and_then(|name| catalog.topic_of(&client.caller, &name))
             }
-            None => catalog.topic_by_id(TopicId(wanted.topic_id)).filter(|topic| client.caller.sees(topic)),
+            None => catalog.topic_by_id(TopicId(wanted.topic_id)).filter(|topic| client.sees(topic)),
         };
         topic.map_or(TOPIC, |topic| one_topic(topic, PARTITION))
     };
