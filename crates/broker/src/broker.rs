@@ -32,7 +32,7 @@ use crate::open::{end_run, random_id};
 use crate::options::BrokerOptions;
 use crate::publish::{Publish, PublishCall, PublishOutcomes, PublishRefused, PublishTargets};
 use crate::queue::Queues;
-use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, ReadSpec, ReadTarget};
+use crate::read::{Damage, EpochEnd, Fetched, FoundOffset, OffsetSpec, READ_FOR, ReadSpec, ReadTarget};
 use crate::shard::Shard;
 use crate::stats::{PartitionStats, Stats};
 use crate::topics::OnTheWay;
@@ -261,7 +261,8 @@ impl Broker {
     }
 
     /// Reads whole batches from the one that holds `from` on, about `max_bytes` of them; with `min_one` the first whatever
-    /// its size. Ready at once unless the bytes must come from the disk.
+    /// its size. Ready at once unless the bytes must come from the disk, from which they are read for [`READ_FOR`] at most, and for as
+    /// long as the first batch takes.
     ///
     /// # Errors
     /// No such partition, an offset outside [log start, high watermark], a corrupt batch, the disk.
@@ -272,8 +273,24 @@ impl Broker {
         max_bytes: usize,
         min_one: bool,
     ) -> Result<Fetched, ReadError> {
+        self.read_until(target, from, max_bytes, min_one, Instant::now() + READ_FOR).await
+    }
+
+    /// The same with a moment of its own from which on it is answered with what it has, for one of several reads that share their time.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_until(
+        &self,
+        target: ReadTarget,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+        until: Instant,
+    ) -> Result<Fetched, ReadError> {
         let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
-        let read = shard.read(ReadSpec { partition: target.partition, from, max_bytes, min_one }).await;
+        let read =
+            shard.read(ReadSpec { partition: target.partition, from, max_bytes, min_one, until }).await;
         read.inspect_err(|_| self.log_damage(shard))
     }
 

@@ -1,6 +1,7 @@
 //! A read from its plan to its answer.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sabir_model::{Offset, PartitionId, ReadError};
 
@@ -15,6 +16,9 @@ const LOADS: usize = 64;
 /// Runs of one answer from memory after which an I/O thread's other tasks come first.
 const LONG: usize = 512;
 
+/// How long a read gets more from its disk, once it has something.
+pub const READ_FOR: Duration = Duration::from_secs(1);
+
 /// What is said for a read whose thread did not come to its end.
 pub(super) fn not_done(error: tokio::task::JoinError) -> ReadError {
     if error.is_panic() { ReadError::Storage } else { ReadError::ShuttingDown }
@@ -27,6 +31,8 @@ pub(crate) struct ReadSpec {
     pub(crate) from: Offset,
     pub(crate) max_bytes: usize,
     pub(crate) min_one: bool,
+    /// From then on it is answered with what it has, if that is anything.
+    pub(crate) until: Instant,
 }
 
 impl Shard {
@@ -54,7 +60,7 @@ impl Shard {
         };
         let shard = self.clone();
         let rest: Vec<Piece> = plan.pieces[rest..].to_vec();
-        let cold = move || shard.assemble(assembly, spec.partition, &rest);
+        let cold = move || shard.assemble(assembly, &spec, &rest);
         let assembly = tokio::task::spawn_blocking(cold).await.map_err(not_done)??;
         fetched.slices = assembly.finish();
         Ok(fetched)
@@ -64,7 +70,7 @@ impl Shard {
     pub(crate) fn read_blocking(&self, spec: &ReadSpec) -> Result<Fetched, ReadError> {
         let plan = self.plan_blocking(spec.partition, Plan::new(spec.from, spec.max_bytes))?;
         let assembly = Assembly::new(spec.partition, spec.from, spec.max_bytes, spec.min_one);
-        let slices = self.assemble(assembly, spec.partition, &plan.pieces)?.finish();
+        let slices = self.assemble(assembly, spec, &plan.pieces)?.finish();
         let (high_watermark, log_start) = (plan.high_watermark, plan.log_start);
         Ok(Fetched { high_watermark, last_stable: high_watermark, log_start, slices })
     }
@@ -83,11 +89,16 @@ impl Shard {
 
     /// Plans a read. What is planned is answered, however much more was asked for.
     async fn plan_with_pages(self: &Arc<Self>, spec: &ReadSpec) -> Result<Plan, ReadError> {
-        let mut plan = Plan::new(spec.from, spec.max_bytes);
+        let wants_none = spec.max_bytes == 0 && !spec.min_one;
+        let mut plan =
+            if wants_none { Plan::of_none(spec.from) } else { Plan::new(spec.from, spec.max_bytes) };
         let mut loaded = None;
         for _ in 0..LOADS {
             match self.plan(spec.partition, &mut plan, loaded.as_deref())? {
                 Step::Ready => return Ok(plan),
+                Step::NeedsPage(_) if !plan.pieces.is_empty() && Instant::now() >= spec.until => {
+                    return Ok(plan);
+                }
                 Step::NeedsPage(key) => loaded = self.load_in_background(key).await?,
             }
         }
@@ -128,14 +139,18 @@ impl Shard {
         Ok(None)
     }
 
-    /// Adds runs wherever they are. What is corrupt is an error only for the read that begins with it. Blocking.
+    /// Adds runs wherever they are, as long as there is time. What is corrupt is an error only for the read that begins with it. Blocking.
     fn assemble(
         &self,
         mut assembly: Assembly,
-        partition: PartitionId,
+        spec: &ReadSpec,
         pieces: &[Piece],
     ) -> Result<Assembly, ReadError> {
+        let partition = spec.partition;
         for piece in pieces {
+            if !assembly.is_empty() && Instant::now() >= spec.until {
+                break;
+            }
             if piece.is_fragmented() && !assembly.takes(piece.run.len as usize) {
                 break;
             }

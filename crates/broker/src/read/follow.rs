@@ -1,7 +1,10 @@
 //! Reading on behind positions, and waiting where nothing is there yet.
 
+use std::time::Instant;
+
 use sabir_model::{Offset, ReadError};
 
+use super::fetch::READ_FOR;
 use super::types::{Fetched, ReadTarget};
 use crate::broker::Broker;
 
@@ -30,8 +33,10 @@ impl Broker {
             // Before the look: what comes between the two is not missed.
             let watch = self.watch(&targets, 1);
             let (mut found, mut is_overtaken) = (Vec::new(), false);
+            // For all of them together: who comes when it is over still gets a batch.
+            let until = Instant::now() + READ_FOR;
             for (number, position) in positions.iter_mut().enumerate() {
-                match self.read(position.target, position.next, max_bytes, true).await {
+                match self.read_until(position.target, position.next, max_bytes, true, until).await {
                     Ok(fetched) if fetched.slices.is_empty() => {}
                     Ok(fetched) => found.push((number, fetched)),
                     Err(ReadError::OutOfRange { start, .. }) if start > position.next => {

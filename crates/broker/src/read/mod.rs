@@ -17,6 +17,7 @@ mod walk;
 pub(crate) use cache::PageCache;
 pub(crate) use damage::Damages;
 pub use damage::{Damage, DamageCause};
+pub use fetch::READ_FOR;
 pub(crate) use fetch::ReadSpec;
 pub use follow::ReadPosition;
 pub(crate) use record::StoredBatch;

@@ -31,6 +31,7 @@ pub(super) struct Plan {
     next: Offset,
     bytes: usize,
     max_bytes: usize,
+    max_runs: usize,
 }
 
 /// How a step of planning ended.
@@ -44,7 +45,20 @@ pub(super) enum Step {
 impl Plan {
     pub(super) fn new(from: Offset, max_bytes: usize) -> Self {
         let (high_watermark, log_start) = (Offset::ZERO, Offset::ZERO);
-        Self { high_watermark, log_start, pieces: Vec::new(), next: from, bytes: 0, max_bytes }
+        Self {
+            high_watermark,
+            log_start,
+            pieces: Vec::new(),
+            next: from,
+            bytes: 0,
+            max_bytes,
+            max_runs: RUNS_MAX,
+        }
+    }
+
+    /// Plans no run: the partition's offsets are asked for alone.
+    pub(super) fn of_none(from: Offset) -> Self {
+        Self { max_runs: 0, ..Self::new(from, 0) }
     }
 
     /// Takes the runs that end behind what is planned, until there is enough.
@@ -63,7 +77,7 @@ impl Plan {
 
     fn is_full(&self) -> bool {
         let enough = self.bytes >= self.max_bytes && !self.pieces.is_empty();
-        enough || self.pieces.len() >= RUNS_MAX
+        enough || self.pieces.len() >= self.max_runs
     }
 
     /// Whether it is worth more than another look into the page store.

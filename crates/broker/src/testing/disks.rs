@@ -1,6 +1,7 @@
 //! A broker on simulated disks, each of which may hang.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
@@ -53,6 +54,11 @@ impl Disks {
         let disk = &self.0[shard.0 as usize];
         disk.stall(Op::Write);
         disk.stall(Op::Sync);
+    }
+
+    /// Each read of a shard's disk takes so long from now on.
+    pub fn slow_reads(&self, shard: ShardId, each: Duration) {
+        self.0[shard.0 as usize].slow_reads(each);
     }
 
     /// All disks go on.

@@ -15,7 +15,7 @@ const FINAL_EPOCH: i32 = -1;
 /// Asks for a new session.
 const INITIAL_EPOCH: i32 = 0;
 /// No session.
-const NO_SESSION: i32 = 0;
+pub(crate) const NO_SESSION: i32 = 0;
 /// A session used within this time is not given up for a new one.
 const KEPT: Duration = Duration::from_secs(120);
 /// A session takes at most this part of the memory for all.
@@ -123,6 +123,16 @@ impl Plan {
     /// Bytes of the topics' names at the most: each is counted for all its partitions.
     pub fn name_bytes(&self) -> usize {
         self.wanted.iter().map(|wanted| wanted.topic.name_bytes()).sum()
+    }
+
+    /// Reads from that place on, in a circle, where no session says where to begin.
+    pub fn begin_at(&mut self, first: usize) -> usize {
+        if self.session.is_some() || self.wanted.is_empty() {
+            return 0;
+        }
+        let first = first % self.wanted.len();
+        self.wanted.rotate_left(first);
+        first
     }
 
     /// The session's number for the response.

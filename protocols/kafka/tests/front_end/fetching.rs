@@ -13,6 +13,7 @@ use sabir_kafka::wire::messages::fetch::{
 };
 use sabir_kafka::wire::messages::heartbeat::HeartbeatRequest;
 use sabir_kafka::wire::{ErrorCode, Uuid};
+use sabir_model::ShardId;
 use sabir_model::batch::split;
 
 use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, batch, produce_request};
@@ -635,4 +636,46 @@ async fn bytes_in_and_out_are_counted_by_topic_once_however_often_a_long_poll_lo
     assert_eq!((sent, received), (bytes, bytes), "all of it was answered, once");
     raw.call(12, &fetch(vec![partition(0, 2)])).await;
     assert!(counted().1 > bytes && counted().1 < 2 * bytes, "{:?}", counted());
+}
+
+/// Each batch lies in a block of its own, and takes a read of the disk's.
+#[tokio::test]
+async fn a_fetch_that_takes_long_is_answered_with_what_there_is_and_the_next_one_begins_behind_that() {
+    const PARTITIONS: i32 = 4;
+    const EACH: usize = 30;
+    let options = |options: &mut BrokerOptions| options.tail_cache_bytes = 64 << 10;
+    let rig = Rig::with(Setup { hanging: true, options, ..Setup::default() });
+    let mut raw = rig.raw().await;
+    raw.topic("t", PARTITIONS).await;
+    let value = "x".repeat(64 << 10);
+    for _ in 0..EACH {
+        for partition in 0..PARTITIONS {
+            raw.put("t", partition, &[&value]).await;
+        }
+    }
+    rig.disks.as_ref().unwrap().slow_reads(ShardId(1), Duration::from_millis(250));
+    let wanted =
+        || (0..PARTITIONS).map(|at| FetchPartition { partition_max_bytes: 32 << 20, ..partition(at, 0) });
+    let mut given = vec![0; PARTITIONS as usize];
+    // A client that is at the same place each time, and names them in the same order.
+    for _ in 0..PARTITIONS {
+        let began = Instant::now();
+        let request = FetchRequest {
+            max_bytes: 32 << 20,
+            max_wait_ms: 60_000,
+            min_bytes: 32 << 20,
+            ..fetch(wanted().collect())
+        };
+        let response = raw.call(12, &request).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        let answers: Vec<_> = response.responses.iter().flat_map(|topic| &topic.partitions).collect();
+        let order: Vec<_> = answers.iter().map(|answer| answer.partition_index).collect();
+        assert_eq!(order, (0..PARTITIONS).collect::<Vec<_>>());
+        for answer in &answers {
+            assert_eq!((answer.error_code, answer.high_watermark), (0, EACH as i64));
+            given[answer.partition_index as usize] += batches(answer).len();
+        }
+        assert!(answers.iter().any(|answer| batches(answer).is_empty()), "{given:?}");
+    }
+    assert!(given.iter().all(|&given| given > 0), "{given:?}");
 }

@@ -1,10 +1,12 @@
 //! Why messages that the broker names are not found by a read.
 
+use std::time::Instant;
+
 use sabir_model::{Offset, ReadError};
 
 use super::{at, offset_of};
 use crate::broker::Broker;
-use crate::read::{Fetched, ReadSpec, ReadTarget};
+use crate::read::{Fetched, READ_FOR, ReadSpec, ReadTarget};
 use crate::shard::Shard;
 
 /// Why messages were not read, and the offset behind those that this holds for.
@@ -44,7 +46,9 @@ pub(super) fn read_blocking(
     bytes: usize,
 ) -> Result<Result<Fetched, Missing>, ReadError> {
     let (partition, first) = (target.partition, offset_of(from));
-    let read = shard.read_blocking(&ReadSpec { partition, from: first, max_bytes: bytes, min_one: true });
+    let until = Instant::now() + READ_FOR;
+    let read =
+        shard.read_blocking(&ReadSpec { partition, from: first, max_bytes: bytes, min_one: true, until });
     match read {
         Err(error) if shard.is_stopped() || error == ReadError::UnknownPartition => return Err(error),
         _ => {}

@@ -84,6 +84,8 @@ pub struct SimDisk {
     wake: Mutex<Option<WakeFn>>,
     frozen: Mutex<bool>,
     thawed: Condvar,
+    /// How long each read takes.
+    read_time: Mutex<Duration>,
 }
 
 struct Inner {
@@ -111,8 +113,8 @@ impl SimDisk {
 
     fn over(state: State, atom: usize, auto: bool) -> Arc<Self> {
         let inner = Inner { state, atom, auto, recording: None };
-        let (frozen, thawed) = Default::default();
-        Arc::new(Self { inner: Mutex::new(inner), wake: Mutex::default(), frozen, thawed })
+        let (frozen, thawed, read_time) = Default::default();
+        Arc::new(Self { inner: Mutex::new(inner), wake: Mutex::default(), frozen, thawed, read_time })
     }
 
     /// The parts in which a crash keeps or loses a write: 512 bytes as disks promise, or down to 1.
@@ -175,6 +177,11 @@ impl SimDisk {
     /// stall.
     pub fn stall(&self, op: Op) {
         self.inner.lock().state.stalled.push(op);
+    }
+
+    /// Each read takes so long from now on.
+    pub fn slow_reads(&self, each: Duration) {
+        *self.read_time.lock() = each;
     }
 
     /// Ends all stalls.
@@ -525,6 +532,10 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let read_time = *self.read_time.lock();
+        if !read_time.is_zero() {
+            std::thread::sleep(read_time);
+        }
         let mut inner = self.reading();
         inner.check_power()?;
         let no = inner.state.inode_no(file)?;

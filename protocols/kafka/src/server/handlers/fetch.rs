@@ -1,16 +1,17 @@
 //! Fetch: batches from an offset on; waits for them where there are none.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use sabir_broker::{Fetched, Partition, ReadTarget, Topic};
+use sabir_broker::{Fetched, Partition, READ_FOR, ReadTarget, Topic};
 use sabir_model::{LeaderEpoch, Offset, TopicId};
 use sabir_net::{FrameMemory, Grant, MemoryPart, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
 use super::weight::{NO_MEMORY, hold};
 use super::{Call, Client, Reply, decode, first_error};
-use crate::server::fetch_session::{Plan, TopicKey, Wanted};
+use crate::server::fetch_session::{NO_SESSION, Plan, TopicKey, Wanted};
 use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
 use crate::server::rebuilt::{self, MOST_RECORDS, NotGiven, Rebuilt};
@@ -37,13 +38,14 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     let begun =
         client.kafka.with_sessions(|s| s.begin(&body, call.version, &names, std::time::Instant::now()));
     drop(catalog);
-    let plan = match begun {
+    let mut plan = match begun {
         Ok(plan) => plan,
         Err(error) => {
             let response = FetchResponse { error_code: error.code(), ..Default::default() };
             return Ok(call.reply(&response, error));
         }
     };
+    let first = plan.begin_at(client.fetch_first.load(Relaxed));
     let needed = plan.wanted.len().saturating_mul(EACH) + plan.name_bytes();
     let bounds = Bounds {
         min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
@@ -56,11 +58,29 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
     };
     drop(body);
     let Ok(held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
-    let Gathered { mut answers, memory, given, .. } = wait(&client, &plan, &bounds, held.is_some()).await;
+    let gathered = wait(&client, &plan, &bounds, held.is_some()).await;
+    client.fetch_first.store(next_first(&plan, first, &gathered), Relaxed);
+    let Gathered { mut answers, memory, given, .. } = gathered;
+    if plan.session_id() == NO_SESSION {
+        // In the order in which they were asked for.
+        answers.rotate_right(first);
+    }
     client.kafka.with_sessions(|sessions| sessions.end(&plan, &mut answers));
     let error = first_error(answers.iter().map(|(_, a)| a.error_code));
     given.iter().for_each(|(topic, bytes)| topic.traffic.send(*bytes));
     Ok(call.reply(&respond(&plan, answers), error).within(memory))
+}
+
+/// Where the next fetch without a session begins. Where time did not last, those that were left out come first, and so it goes on until a
+/// fetch has come to all of them.
+fn next_first(plan: &Plan, first: usize, gathered: &Gathered) -> usize {
+    let left_out = gathered.is_late || (first > 0 && gathered.is_full);
+    if !left_out || plan.session_id() != NO_SESSION {
+        return 0;
+    }
+    let has_records = |answer: &PartitionData| answer.records.as_ref().is_some_and(|r| !r.is_empty());
+    let last = gathered.answers.iter().rev().find(|(_, answer)| has_records(answer));
+    last.map_or(first, |(at, _)| (first + at + 1) % plan.wanted.len())
 }
 
 struct Bounds {
@@ -182,11 +202,15 @@ struct Gathered {
     absent: usize,
     /// What topics give.
     given: Vec<(Arc<Topic>, usize)>,
+    /// Whether it has taken long enough, so that there may be more.
+    is_late: bool,
+    /// Whether partitions were left out because there was no room.
+    is_full: bool,
 }
 
 impl Gathered {
     fn is_enough(&self, bounds: &Bounds) -> bool {
-        self.missing(bounds) == 0 || self.answers.is_empty()
+        self.missing(bounds) == 0 || self.answers.is_empty() || self.is_late
     }
 
     /// Whether it is answered before its time because of errors. A topic that is not there does not end the wait for others.
@@ -212,16 +236,20 @@ impl Gathered {
 /// How long partitions are read before the thread is lent to other connections.
 const AT_A_TIME: Duration = Duration::from_millis(1);
 
-/// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it.
+/// Reads what there is, as much of it as there is memory for: what is read stays in memory until the client has taken it. After [`READ_FOR`]
+/// it is given what there is so far, and the partitions that are left have their turn with the next fetch: each batch may be a read of the
+/// disk's, and a client gives a broker up that is silent for long.
 async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bounds) -> Gathered {
     let most = most(&plan.wanted, bounds.max_bytes);
     let memory = memory.share(most, UNCOUNTED);
     let granted = memory.as_ref().map_or(most.min(UNCOUNTED), Grant::bytes);
     let max_bytes = if granted < most { granted } else { bounds.max_bytes };
     let answers = Vec::with_capacity(plan.wanted.len());
-    let (urgent, absent, given) = Default::default();
-    let mut gathered = Gathered { answers, bytes: 0, max_bytes, memory, urgent, absent, given };
+    let (urgent, absent, given, is_late, is_full) = Default::default();
+    let mut gathered =
+        Gathered { answers, bytes: 0, max_bytes, memory, urgent, absent, given, is_late, is_full };
     let (mut topics, mut began) = (Lookup::new(client), Instant::now());
+    let until = std::time::Instant::now() + READ_FOR;
     // What is given, and what there was no room for.
     let mut used = 0_usize;
     for (at, wanted) in plan.wanted.iter().enumerate() {
@@ -230,7 +258,8 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
             tokio::task::yield_now().await;
             began = Instant::now();
         }
-        let left = max_bytes.saturating_sub(used);
+        gathered.is_full |= used >= max_bytes;
+        let left = if gathered.is_late { 0 } else { max_bytes.saturating_sub(used) };
         let found = topics.find(wanted);
         let mut lost = 0;
         let answer = match found
@@ -242,7 +271,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
                 // The first batch of the first partition that has one is given whatever its size, or a consumer that wants
                 // less could never go on.
                 let memory = (gathered.bytes == 0).then_some(&mut gathered.memory);
-                let mut room = Room { max, first: memory, largest: bounds.largest, is_used: false };
+                let mut room = Room { max, first: memory, largest: bounds.largest, until, is_used: false };
                 let answer = read(client, topic, target, wanted, &mut room, bounds.committed_only).await;
                 // One whose next batch does not fit has had all that it may have, or each might be decompressed for nothing.
                 lost = if room.is_used { max } else { 0 };
@@ -264,6 +293,7 @@ async fn gather(client: &Client, memory: &FrameMemory, plan: &Plan, bounds: &Bou
         gathered.absent += usize::from(is_absent);
         gathered.bytes += bytes;
         used = used.saturating_add(bytes.max(lost));
+        gathered.is_late |= bytes > 0 && std::time::Instant::now() >= until;
         gathered.answers.push((at, answer));
     }
     // What a first batch has beyond it is counted once it is known that the client does not read.
@@ -390,6 +420,8 @@ struct Room<'a> {
     first: Option<&'a mut Option<Grant>>,
     /// The most bytes that one batch may have.
     largest: usize,
+    /// From then on nothing more is read of it, once there is something.
+    until: std::time::Instant,
     /// Whether there was more than it had room for, once that was rebuilt.
     is_used: bool,
 }
@@ -443,7 +475,7 @@ async fn read(
     committed_only: bool,
 ) -> Result<PartitionData, ErrorCode> {
     let from = Offset(wanted.fetch_offset);
-    let read = client.kafka.broker.read(target, from, room.max, room.first.is_some()).await;
+    let read = client.kafka.broker.read_until(target, from, room.max, room.first.is_some(), room.until).await;
     let fetched = read.map_err(read_error_code)?;
     let (high_watermark, last_stable, log_start) =
         (fetched.high_watermark, fetched.last_stable, fetched.log_start);

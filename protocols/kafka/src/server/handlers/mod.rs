@@ -24,6 +24,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ pub(crate) struct Client {
     cut_short: Mutex<ErrorPace>,
     /// Answers with an error.
     failed: Mutex<ErrorPace>,
+    /// Where its next fetch without a session begins in what that names: behind what was given last, where there was no time for all.
+    fetch_first: AtomicUsize,
 }
 
 /// How often a connection is complained of in the log, and how often the same refusal of it is logged.
@@ -91,6 +94,7 @@ impl Client {
             refused: Mutex::default(),
             cut_short: Mutex::default(),
             failed: Mutex::default(),
+            fetch_first: AtomicUsize::new(0),
         }
     }
 
