@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """Kills a broker over and over under publishers that wait for confirms and consumers that acknowledge, and checks what they saw.
 
-    queues.py [--kind sabir|rabbitmq] [--times N] [--seed N] [--set data.shards=3] [--exchange] [--delay MS] [--expire MS]
+    queues.py [--kind sabir|rabbitmq] [--times N] [--seed N] [--set data.shards=3] [--exchange] [--delay MS] [--expire MS] [--topics]
 
 Whatever happened, at the end the queues are read until nothing is left; then the broker is closed cleanly and started once more, and
 they are still empty.
 """
 
 import argparse
+import json
 import pathlib
 import random
 import shutil
 import sys
 import threading
 import time
+import urllib.request
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -101,6 +103,9 @@ class Publisher(Client):
         self.exchange, self.delay, self.rate, self.expires = exchange, asked.delay, asked.rate, asked.expire > 0
         delay = asked.delay
         self.properties = BasicProperties(delivery_mode=2, headers={"x-delay": delay}) if delay else PERSISTENT
+        if asked.topics:
+            # all of one publisher's messages are in one partition
+            self.properties = BasicProperties(delivery_mode=2, headers={"key": name})
         self.number = 0
 
     def work(self, channel):
@@ -230,7 +235,16 @@ class Run:
     def start(self):
         self.starts.append(self.broker.start())
 
+    def make_topics(self):
+        """Topics that are no queues; their subscriptions are made by who consumes them first."""
+        for topic in QUEUES:
+            body = json.dumps({"name": topic, "partitions": 3}).encode()
+            headers = {"content-type": "application/json"}
+            urllib.request.urlopen(urllib.request.Request(f"http://{self.broker.admin}/sabir/v1/topics", body, headers), timeout=10).close()
+
     def declare(self):
+        if self.asked.topics:
+            return self.make_topics()
         channel = Raw(self.broker.amqp).log_in().open_channel(1)
         for queue in QUEUES:
             channel.call(spec.Queue.Declare(queue=queue, durable=True), spec.Queue.DeclareOk)
@@ -353,14 +367,15 @@ def main():
     parser.add_argument("--exchange", action="store_true", help="one publisher's messages go to all queues, by way of an exchange")
     parser.add_argument("--delay", type=int, default=0, help="an exchange keeps all messages back, for so many milliseconds each")
     parser.add_argument("--expire", type=int, default=0, help="all messages expire after so many milliseconds, and are dead-lettered to where they are consumed")
+    parser.add_argument("--topics", action="store_true", help="the queues are topics of three partitions, consumed by subscriptions")
     parser.add_argument("--keep", action="store_true", help="keep the data when it fails")
     asked = parser.parse_args()
-    if asked.exchange + (asked.delay > 0) + (asked.expire > 0) > 1:
-        parser.error("--exchange, --delay or --expire")
+    if asked.exchange + (asked.delay > 0) + (asked.expire > 0) + asked.topics > 1:
+        parser.error("--exchange, --delay, --expire or --topics")
     sys.argv[1:] = []
     suite = cases.Suite("queue-faults")
     settings = "".join(f"-{s.split('=')[1]}" for s in asked.set)
-    name = f"kill-{asked.kind}-{asked.disk}{settings}{'-exchange' if asked.exchange else ''}{'-delay' if asked.delay else ''}{'-expire' if asked.expire else ''}-{asked.times}"
+    name = f"kill-{asked.kind}-{asked.disk}{settings}{'-exchange' if asked.exchange else ''}{'-delay' if asked.delay else ''}{'-expire' if asked.expire else ''}{'-topics' if asked.topics else ''}-{asked.times}"
     print(f"queue-faults/{name}: seed {asked.seed}", flush=True)
 
     def case():

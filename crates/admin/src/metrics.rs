@@ -228,6 +228,11 @@ const COUNTERS: &[Counter] = &[
         "Copies of delayed messages that their target did not take when their time came.",
         |s| s.delayed_refused,
     ),
+    (
+        "sabir_skipped_messages",
+        "Messages of topics' subscriptions that were removed from their topics before they were delivered.",
+        |s| s.skipped_messages,
+    ),
     ("sabir_crowded_out_producers", "Producers forgotten early, since there were too many.", |s| {
         s.crowded_out
     }),

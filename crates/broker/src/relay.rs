@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::batch::{BatchBuilder, BatchRules, RulesOf};
 use sabir_model::{AppendError, PartitionId, RecordFacts, ShardId, TopicId};
 use tracing::debug;
@@ -38,9 +39,9 @@ const SWEEP_LEAST: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct RelayedMessages {
     /// Runs of messages that do not overlap, by where each begins.
-    queues: FxHashMap<PartitionId, BTreeMap<u64, RelayedRun>>,
+    queues: FxHashMap<SubscriptionNo, BTreeMap<u64, RelayedRun>>,
     /// What the entry proposed last settles of them.
-    settling: Vec<(PartitionId, Range<u64>)>,
+    settling: Vec<(SubscriptionNo, Range<u64>)>,
     /// How many runs were left when all were looked at.
     swept: usize,
     /// The shards that took nothing when they were asked last, and since when, in milliseconds of the node's time.
@@ -54,7 +55,7 @@ pub(crate) struct RelayedMessages {
 /// A publish on which shards have not decided.
 #[derive(Debug)]
 struct OpenRelay {
-    queue: PartitionId,
+    queue: SubscriptionNo,
     offsets: Range<u64>,
     outcomes: PublishOutcomes,
     /// By target, whether it has decided.
@@ -64,7 +65,7 @@ struct OpenRelay {
 }
 
 impl OpenRelay {
-    fn new(queue: PartitionId, offsets: Range<u64>, outcomes: PublishOutcomes) -> Self {
+    fn new(queue: SubscriptionNo, offsets: Range<u64>, outcomes: PublishOutcomes) -> Self {
         let mut left = FxHashMap::default();
         let targets = outcomes.targets().targets();
         targets.iter().for_each(|target| *left.entry(target.shard).or_default() += 1);
@@ -94,18 +95,18 @@ struct RelayedRun {
 
 impl RelayedMessages {
     /// Leaves out the targets that have decided on a message.
-    pub(crate) fn leave_out(&self, queue: PartitionId, offset: u64, targets: &mut Vec<AppendTarget>) {
+    pub(crate) fn leave_out(&self, queue: SubscriptionNo, offset: u64, targets: &mut Vec<AppendTarget>) {
         let decided = self.decided(queue, offset);
         targets.retain(|target| decided.binary_search(&target.partition).is_err());
     }
 
     /// The targets that have decided on a message, in order.
-    fn decided(&self, queue: PartitionId, offset: u64) -> &[PartitionId] {
+    fn decided(&self, queue: SubscriptionNo, offset: u64) -> &[PartitionId] {
         let before = self.queues.get(&queue).and_then(|runs| runs.range(..=offset).next_back());
         before.filter(|(_, run)| run.end > offset).map_or(&[], |(_, run)| &run.decided)
     }
 
-    fn decide(&mut self, queue: PartitionId, offsets: Range<u64>, targets: &[PartitionId]) {
+    fn decide(&mut self, queue: SubscriptionNo, offsets: Range<u64>, targets: &[PartitionId]) {
         if targets.is_empty() {
             return;
         }
@@ -126,7 +127,7 @@ impl RelayedMessages {
     }
 
     /// An entry is proposed that settles these messages.
-    pub(crate) fn settles(&mut self, queue: PartitionId, offsets: Range<u64>) {
+    pub(crate) fn settles(&mut self, queue: SubscriptionNo, offsets: Range<u64>) {
         let last = self.queues.get(&queue).and_then(|runs| runs.range(..offsets.end).next_back());
         if last.is_some_and(|(_, run)| run.end > offsets.start) {
             self.settling.push((queue, offsets));
@@ -146,7 +147,7 @@ impl RelayedMessages {
     }
 
     /// The same, `is_open` telling whether any of such messages is not settled.
-    fn forget(&mut self, is_open: impl Fn(PartitionId, Range<u64>) -> bool) {
+    fn forget(&mut self, is_open: impl Fn(SubscriptionNo, Range<u64>) -> bool) {
         for (queue, offsets) in std::mem::take(&mut self.settling) {
             let Some(runs) = self.queues.get_mut(&queue) else { continue };
             let before = runs.range(..=offsets.start).next_back();
@@ -246,7 +247,7 @@ struct Heard {
 #[derive(Debug)]
 pub(crate) struct Relay<'a> {
     pub(crate) caller: &'a Caller,
-    pub(crate) queue: PartitionId,
+    pub(crate) queue: SubscriptionNo,
     pub(crate) offsets: Range<u64>,
     pub(crate) batch: &'a BatchBuilder,
     pub(crate) facts: Option<RecordFacts>,
@@ -402,7 +403,7 @@ impl Relay<'_> {
 mod tests {
     use super::*;
 
-    const QUEUE: PartitionId = PartitionId(1);
+    const QUEUE: SubscriptionNo = SubscriptionNo(1);
     const ONE: PartitionId = PartitionId(7);
     const TWO: PartitionId = PartitionId(8);
 
@@ -419,7 +420,7 @@ mod tests {
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], vec![4]));
         relayed.decide(QUEUE, 2..8, &[TWO]);
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![3, 4], (2..8).collect()));
-        assert!(relayed.decided(PartitionId(2), 3).is_empty());
+        assert!(relayed.decided(SubscriptionNo(2), 3).is_empty());
         relayed.settles(QUEUE, 0..4);
         relayed.forget(|of, offsets| of == QUEUE && offsets.end > 4);
         assert_eq!((decided(&relayed, ONE), decided(&relayed, TWO)), (vec![4], vec![4, 5, 6, 7]));
@@ -443,12 +444,12 @@ mod tests {
         };
         relayed.decide(QUEUE, 0..1_000_000, &[ONE]);
         assert_eq!(relayed.runs(), 1);
-        (0..1_000).for_each(|queue| relayed.decide(PartitionId(100 + queue), 0..9, &[ONE]));
+        (0..1_000).for_each(|queue| relayed.decide(SubscriptionNo(100 + queue), 0..9, &[ONE]));
         relayed.forget(is_open(false));
         assert_eq!(asked.get(), 0, "no entry settled anything");
-        relayed.settles(PartitionId(9), 0..9);
-        relayed.settles(PartitionId(100), 9..20);
-        relayed.settles(PartitionId(101), 3..5);
+        relayed.settles(SubscriptionNo(9), 0..9);
+        relayed.settles(SubscriptionNo(100), 9..20);
+        relayed.settles(SubscriptionNo(101), 3..5);
         relayed.forget(is_open(false));
         assert_eq!((asked.get(), relayed.runs()), (1, 1_000));
     }

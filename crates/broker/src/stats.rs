@@ -73,6 +73,8 @@ pub struct ShardStats {
     pub dead_letters: DeadLetterStats,
     /// Copies of messages that were kept back which their target did not take when their time came.
     pub delayed_refused: u64,
+    /// Messages of topics' subscriptions that were removed from their topics before they were delivered.
+    pub skipped_messages: u64,
     /// Idempotent producers that are remembered, in each partition by itself.
     pub producers: u64,
     /// Producers forgotten before their time, since there were too many.

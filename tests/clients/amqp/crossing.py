@@ -179,6 +179,47 @@ def a_subscription_on_a_topic(case):
     assert bodies(channel, topic, 1) == ["later"]
 
 
+def a_subscription_on_several_partitions(case):
+    """Each partition in its order; nothing that was acknowledged comes again, and nothing else is lost."""
+    topic = made(name("spread"), 3)
+    producer = Producer({**KAFKA, "linger.ms": 20})
+    for n in range(90):
+        producer.produce(topic, b"%d" % n, partition=n % 3)
+    assert producer.flush(10) == 0
+    reader = case.connection().channel()
+    reader.basic_qos(prefetch_count=30)
+    consumer = Consumer(reader, topic)
+    consumer.wait(30)
+    seen = [int(body) for body in consumer.bodies[:30]]
+    for partition in range(3):
+        of = [n for n in seen if n % 3 == partition]
+        assert of == sorted(of), of
+    for tag in range(1, 31, 2):
+        reader.basic_ack(tag)
+    done = {n for at, n in enumerate(seen) if at % 2 == 0}
+    reader.close()
+    channel = case.channel()
+    until("the rest is ready", lambda: ready(channel, topic)[0] == 75)
+    assert sorted(int(body) for body in bodies(channel, topic, 75)) == sorted(set(range(90)) - done)
+
+
+def dead_letters_of_a_topic(case):
+    """Rejected by a consumer of a topic, published where the subscription says."""
+    topic = made(name("source"))
+    channel = case.channel()
+    dead = durable_queue(channel, "dead")
+    produce(topic, b"good", b"bad", b"better")
+    reader = case.connection().channel()
+    arguments = {"x-subscription": "strict", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    consumer = Consumer(reader, topic, arguments=arguments)
+    consumer.wait(3)
+    reader.basic_reject(2, requeue=False)
+    until("it is dead-lettered", lambda: ready(channel, dead)[0] == 1)
+    _method, properties, body = get(channel, dead, auto_ack=True)
+    assert body == b"bad" and properties.headers["x-death"][0]["queue"] == topic, properties.headers
+    assert [message.value() for message in read(topic, 3)] == [b"good", b"bad", b"better"]
+
+
 def published_to_a_topic(case):
     """By its name, and by a binding."""
     topic = made(name("target"))
@@ -218,6 +259,8 @@ CASES = [
     tombstones,
     a_consumer_is_woken_by_a_producer,
     a_subscription_on_a_topic,
+    a_subscription_on_several_partitions,
+    dead_letters_of_a_topic,
     published_to_a_topic,
     kafka_keeps_its_hands_off,
 ]

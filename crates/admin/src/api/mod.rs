@@ -13,7 +13,7 @@ mod reset;
 mod topics;
 
 use axum::http::{HeaderName, Method, StatusCode, Uri, header};
-use axum::routing::{MethodRouter, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use axum::{Json, Router};
 
 use crate::Admin;
@@ -37,6 +37,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/topics", get(topics::list).post(topics::create)),
         ("/topics/{name}", get(topics::one).patch(topics::change).delete(topics::remove)),
         ("/topics/{name}/delete-records", post(records::delete)),
+        ("/topics/{name}/subscriptions/{subscription}", delete(topics::unsubscribe)),
         ("/groups", get(groups::list)),
         ("/groups/{id}", get(groups::one).delete(groups::remove)),
         ("/groups/{id}/offsets", patch(offsets::change)),

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sabir_broker::exchange::ExchangeError;
+use sabir_broker::queue::{QueueError, SubscribeRefused};
 use sabir_model::{GroupError, ReadError, ShardFailure, TopicError};
 use serde::Serialize;
 
@@ -97,6 +98,30 @@ fn of_group(error: GroupError) -> (StatusCode, &'static str) {
         | E::InvalidRequest
         | E::MemberIdRequired
         | E::Full => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl From<SubscribeRefused> for Problem {
+    fn from(error: SubscribeRefused) -> Self {
+        let (status, kind) = of_subscription(error);
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+fn of_subscription(error: SubscribeRefused) -> (StatusCode, &'static str) {
+    use SubscribeRefused as E;
+    match error {
+        E::IsQueue => (StatusCode::CONFLICT, "queue"),
+        E::Topic(QueueError::Shard(failure)) => of_shard(failure),
+        E::Topic(QueueError::Internal) => (StatusCode::CONFLICT, "internal-topic"),
+        E::Topic(QueueError::Unknown | QueueError::NotAQueue) => (StatusCode::NOT_FOUND, "unknown-topic"),
+        E::Topic(QueueError::Locked | QueueError::Exclusive | QueueError::InUse) => {
+            (StatusCode::FORBIDDEN, "forbidden")
+        }
+        E::Name | E::TooMany | E::Differs | E::SeveralPartitions | E::NeedsLevel { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+        }
+        E::Read(error) => of_read(error),
     }
 }
 

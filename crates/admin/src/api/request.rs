@@ -79,6 +79,20 @@ impl FromRequestParts<Admin> for Name {
     }
 }
 
+/// The name of what has something, and the name of that, with which the path ends.
+pub struct Names(pub String, pub String);
+
+impl FromRequestParts<Admin> for Names {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let taken: Result<Path<(String, String)>, PathRejection> =
+            Path::from_request_parts(parts, admin).await;
+        let names = taken.map_err(|error| Problem::bad_request(error.body_text()));
+        names.map(|Path((outer, inner))| Self(outer, inner))
+    }
+}
+
 /// Which part of a list is wanted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sabir_broker::queue::{QueueStats, SubscriptionStats};
 use sabir_broker::{Broker, Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::batch::Compression;
 use sabir_model::{
@@ -20,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::node::durability;
 use super::problem::Problem;
-use super::request::{Body, Name, Open, Page, Within, WriteAccess};
+use super::request::{Body, Name, Names, Open, Page, Within, WriteAccess};
 use super::{Answer, bounded};
 use crate::Admin;
 use crate::detail::totals;
@@ -83,6 +84,16 @@ pub struct TopicDetails {
     records: u64,
     bytes: u64,
     partitions: Vec<Partition>,
+    subscriptions: Vec<Subscription>,
+}
+
+/// A subscription of a topic that is no queue, over all partitions.
+#[derive(Serialize)]
+struct Subscription {
+    name: String,
+    ready: u64,
+    in_flight: u64,
+    consumers: usize,
 }
 
 #[derive(Serialize)]
@@ -143,6 +154,35 @@ fn details(broker: &Broker, topic: &Topic) -> TopicDetails {
         records,
         bytes: sum.bytes,
         partitions: topic.partitions.iter().map(|p| partition(broker, topic, p)).collect(),
+        subscriptions: subscriptions(broker, topic),
+    }
+}
+
+/// None while a shard of the topic is not led here: nothing is known of them then.
+fn subscriptions(broker: &Broker, topic: &Topic) -> Vec<Subscription> {
+    let all = broker.subscriptions(&Caller::OPERATOR, topic).unwrap_or_default();
+    let one = |SubscriptionStats { name, queue: QueueStats { ready, in_flight, consumers, .. } }| {
+        Subscription { name: name.into(), ready, in_flight, consumers }
+    };
+    all.into_iter().map(one).collect()
+}
+
+/// Removes a subscription of a topic, which any protocol may have made.
+pub async fn unsubscribe(
+    _: WriteAccess,
+    Open(shown): Open,
+    Within(caller): Within,
+    Names(name, subscription): Names,
+) -> Result<StatusCode, Problem> {
+    let topic = find(&shown.broker, &caller, &name)?;
+    let about = || format!("subscription {subscription:?} of topic {name:?}");
+    match shown.broker.unsubscribe(&caller, &topic, &subscription).await {
+        Ok(true) => Ok(StatusCode::NO_CONTENT),
+        Ok(false) => {
+            let detail = format!("there is no {}", about());
+            Err(Problem::new(StatusCode::NOT_FOUND, "unknown-subscription", detail))
+        }
+        Err(error) => Err(Problem::refused(&about(), error)),
     }
 }
 
@@ -271,6 +311,9 @@ fn refuse_others<'de, D: Deserializer<'de>>(input: D, known: &[&str]) -> Result<
         }
         "version" | "records" | "bytes" | "own" => {
             "it cannot be changed: it follows from the topic's records and settings; leave it out"
+        }
+        "subscriptions" => {
+            "it cannot be changed: who consumes makes them; one is removed by DELETE /sabir/v1/topics/{name}/subscriptions/{subscription}"
         }
         _ => {
             return Err(D::Error::custom(format!(

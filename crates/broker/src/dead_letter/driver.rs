@@ -9,7 +9,7 @@ use sabir_base::node_time::NodeClock;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::Priority;
-use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, PartitionId, RecordFacts};
+use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, RecordFacts};
 use tracing::error;
 
 use super::letters::{Group, Letters, bytes_of, empty_batch};
@@ -26,7 +26,7 @@ use crate::entry::{DeliveryError, DeliveryOutcome};
 use crate::exchange::{Exchanges, Publication, RouteError, RouteScratch};
 use crate::relay::{Later, Relay, RelayOutcome, RelayedMessages};
 use crate::shard::{Leading, Shard};
-use crate::state::{partition_of, subscription_of};
+use crate::state::partition_of;
 use crate::timer::Alarm;
 
 /// Routes that are remembered.
@@ -103,7 +103,7 @@ enum Collected {
 
 /// A queue, and what is done with what it gives up.
 struct Source<'a> {
-    queue: PartitionId,
+    queue: SubscriptionNo,
     topic: Arc<Topic>,
     /// Where it goes; none where it is dropped.
     to: Option<Arc<Destination<'a>>>,
@@ -214,7 +214,7 @@ impl DeadLetterDriver {
             let is_again = known.take_due(queue, Instant::now());
             return Ok(if is_again { Collected::Some } else { Collected::Nothing });
         }
-        let Some(source) = self.source(shard, partition_of(queue))? else { return Ok(Collected::Nothing) };
+        let Some(source) = self.source(shard, queue)? else { return Ok(Collected::Nothing) };
         let mut collecting = Collecting { driver: self, shard, known, source, letters, open: None };
         let (mut is_full, mut added) = (false, Ok(()));
         let read = each_message(shard, partition_of(queue), &waiting, |message| {
@@ -239,12 +239,19 @@ impl DeadLetterDriver {
     }
 
     /// What is done with what a queue gives up; none if the queue is gone.
-    fn source(&self, shard: &Shard, queue: PartitionId) -> Result<Option<Source<'_>>, Later> {
-        let topic = shard.state.read().partition(queue).map(|partition| partition.topic);
-        let Some(topic) = topic else { return Ok(None) };
+    fn source(&self, shard: &Shard, queue: SubscriptionNo) -> Result<Option<Source<'_>>, Later> {
+        let (topic, named) = {
+            let state = shard.state.read();
+            let Some(partition) = state.partition(partition_of(queue)) else { return Ok(None) };
+            (
+                partition.topic,
+                state.subscriptions.settings(queue).map(|settings| settings.dead_letter.clone()),
+            )
+        };
         // What is there and not shown is being made or deleted.
         let topic = self.definitions.view().topic_by_id(topic).cloned().ok_or(Later)?;
-        let address = topic.config.queue().and_then(|config| config.dead_letter.clone());
+        let of_queue = || topic.config.queue().and_then(|config| config.dead_letter.clone());
+        let address = named.unwrap_or_else(of_queue);
         let to = address.and_then(|address| {
             let (converter, number) = self.converter(topic.made_by)?;
             let namespace = Namespace::named(&topic.namespace)?;
@@ -430,7 +437,7 @@ impl Collecting<'_> {
     /// It stays where it is, and those behind it do not wait for it.
     fn put_off(&mut self, message: &WaitingMessage<'_>) {
         self.close();
-        let (queue, at) = (subscription_of(self.source.queue), message.offset);
+        let (queue, at) = (self.source.queue, message.offset);
         self.known.unreadable.put(queue, at..at + 1, Instant::now());
     }
 
@@ -442,8 +449,7 @@ impl Collecting<'_> {
         }
         if let Err(Later) = self.driver.publish(self.shard, &mut self.known.relayed, &group) {
             // They stay where they are, and those behind them do not wait for them.
-            let queue = subscription_of(group.queue);
-            self.known.undecided.put(queue, group.first..group.end(), Instant::now());
+            self.known.undecided.put(group.queue, group.first..group.end(), Instant::now());
             return;
         }
         self.letters.dropped.add(group.dropped);

@@ -3,7 +3,7 @@
 use sabir_delivery::policy::DeathReason;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::batch::{BatchBuilder, BatchHeader, Compression};
-use sabir_model::{Facts, FrontendNo, PartitionId, RecordFacts};
+use sabir_model::{Facts, FrontendNo, RecordFacts};
 
 use super::target::LetterTargets;
 use super::waiting::Dropped;
@@ -24,7 +24,7 @@ const RECORD_OVERHEAD: usize = 64;
 /// Messages in a row that go to the same targets.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) queue: PartitionId,
+    pub(super) queue: SubscriptionNo,
     pub(super) first: u64,
     pub(super) count: u32,
     pub(super) reason: DeathReason,
@@ -123,7 +123,7 @@ impl Letters {
     }
 
     /// Adds a message that goes nowhere, or is where it goes.
-    pub(super) fn settle(&mut self, queue: PartitionId, first: u64, count: u32, reason: DeathReason) {
+    pub(super) fn settle(&mut self, queue: SubscriptionNo, first: u64, count: u32, reason: DeathReason) {
         self.messages += u64::from(count);
         let last = self.body.letters.last_mut().filter(|last| {
             last.published.is_none()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::{FrontendNo, PartitionId, ShardId};
 
 use crate::append::{AppendAcks, AppendTarget};
@@ -39,7 +40,7 @@ impl LetterTargets {
     }
 
     /// Leaves out those that have decided on the message before.
-    pub(super) fn leave_out(&mut self, relayed: &RelayedMessages, queue: PartitionId, offset: u64) {
+    pub(super) fn leave_out(&mut self, relayed: &RelayedMessages, queue: SubscriptionNo, offset: u64) {
         relayed.leave_out(queue, offset, &mut self.here);
         relayed.leave_out(queue, offset, &mut self.elsewhere);
     }

@@ -4,7 +4,9 @@ use std::iter::once;
 use std::ops::Range;
 
 use sabir_delivery::policy::DeathReason;
-use sabir_delivery::subscription::{HeldBy, MessageOwner, Operation, RangesBuffer, Settlement};
+use sabir_delivery::subscription::{
+    HeldBy, MessageOwner, Operation, RangesBuffer, Settlement, SubscriptionNo,
+};
 use sabir_model::{DecodeError, FrontendNo, PartitionId, RecordFacts};
 
 use super::{AppendBody, Body, DeliveryError, DeliveryOutcome, Targets, kind};
@@ -22,12 +24,13 @@ pub(crate) struct DeadLettered {
     pub(crate) letters: Vec<DeadLetters>,
 }
 
-/// Messages of one queue in a row, and the batch in which they are published: marks u8 (1 published, 2 facts) · partition · first offset · how many
+/// Messages of one queue in a row, and the batch in which they are published: marks u8 (1 published, 2 facts) · subscription, a queue's
+/// partition or a topic's subscription · first offset · how many
 /// · reason u8 · if they are published: list of targets · largest timestamp, signed · origin · bytes of the batch, which has as many records ·
 /// facts, if marked. Those that are not published are dropped, or were published in another shard before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadLetters {
-    pub(crate) queue: PartitionId,
+    pub(crate) queue: SubscriptionNo,
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) reason: DeathReason,
@@ -111,7 +114,7 @@ impl DeadLetters {
             return Err(DecodeError::Version(marks));
         }
         let mut letter = Self {
-            queue: input.partition()?,
+            queue: SubscriptionNo(input.u64()?),
             first: input.u64()?,
             count: input.u32()?,
             reason: DeathReason::stored(input.u8()?)?,
@@ -167,7 +170,7 @@ mod tests {
     #[test]
     fn dead_letters_are_stored_in_these_bytes() {
         let dropped = DeadLetters {
-            queue: PartitionId(5),
+            queue: SubscriptionNo(5),
             first: 300,
             count: 2,
             reason: DeathReason::Expired,
@@ -183,7 +186,7 @@ mod tests {
             facts: Some(Box::new(facts)),
         };
         let rejected = DeadLetters {
-            queue: PartitionId(6),
+            queue: SubscriptionNo(6),
             first: 0,
             count: 1,
             reason: DeathReason::Rejected,

@@ -10,6 +10,7 @@ mod delivery;
 mod exchanges;
 mod front_end;
 mod partitions;
+mod subscriptions;
 mod timers;
 
 pub(crate) use append::{
@@ -29,6 +30,8 @@ pub(crate) use partitions::{
     LogStartsMoved, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted,
     ProducersExpired,
 };
+pub(crate) use subscriptions::{SubscribeError, SubscriptionMade, SubscriptionRemoved};
+pub use subscriptions::{SubscriptionSettings, SubscriptionStart};
 pub(crate) use timers::{DueMessage, FiredMessage, TimersFired};
 
 use crate::state::EntryOutcome;
@@ -106,6 +109,10 @@ pub(crate) mod kind {
     pub(crate) const TIMERS_FIRED: u16 = 61;
     /// Messages that their queues gave up, and where they are published; payload: the batches, if there are any.
     pub(crate) const DEAD_LETTERED: u16 = 62;
+    /// A subscription of a topic made in one of its partitions.
+    pub(crate) const SUBSCRIPTION_MADE: u16 = 63;
+    /// A subscription of a topic removed from one of its partitions.
+    pub(crate) const SUBSCRIPTION_REMOVED: u16 = 64;
 
     /// An exchange made.
     pub(crate) const EXCHANGE_DECLARED: u16 = 70;

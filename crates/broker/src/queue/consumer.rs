@@ -25,6 +25,13 @@ pub struct Demand {
     pub(super) number: u64,
 }
 
+impl Demand {
+    /// The shard that it is in.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+}
+
 /// What a consumer is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsumerSpec {

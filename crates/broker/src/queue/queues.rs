@@ -129,6 +129,9 @@ impl Queues {
         let topic = shard.state.read().partition(target.partition).map(|partition| partition.topic);
         let view = self.definitions.view();
         let topic = topic.and_then(|topic| view.topic_by_id(topic)).ok_or(QueueError::Unknown)?;
+        if target.is_of_topic() {
+            return Ok(QueuePolicy::default());
+        }
         topic.config.queue().map(|config| QueuePolicy::of(config)).ok_or(QueueError::NotAQueue)
     }
 
@@ -199,6 +202,9 @@ impl Queues {
         let view = self.definitions.view();
         let topic = topic.and_then(|topic| view.topic_by_id(topic)).ok_or(QueueError::Unknown)?;
         caller.may_use(topic)?;
+        if target.is_of_topic() && shard.state.read().subscriptions.get(target.subscription()).is_none() {
+            return Err(QueueError::Unknown);
+        }
         let owner = self.definitions.exclusive.owner(topic.id);
         if caller.is_locked_out(topic, owner) { Err(QueueError::Locked) } else { Ok(shard) }
     }

@@ -5,15 +5,17 @@ use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::{PartitionId, ShardFailure, ShardId};
 
 use crate::caller::Caller;
-use crate::catalog::Topic;
+use crate::catalog::{Partition, Topic};
 use crate::read::ReadTarget;
-use crate::state::subscription_of;
+use crate::state::{is_named, subscription_of};
 
-/// A queue that a caller may use; made from its topic.
+/// A queue that a caller may use, made from its topic; or what a subscription has of one partition of a topic, which is used like one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueTarget {
     pub(super) shard: ShardId,
     pub(super) partition: PartitionId,
+    /// Its number in the shard.
+    pub(super) subscription: SubscriptionNo,
 }
 
 /// Why a queue is not used.
@@ -55,7 +57,11 @@ impl QueueTarget {
             return Err(QueueError::NotAQueue);
         }
         let partition = topic.partition(0).ok_or(QueueError::Unknown)?;
-        Ok(Self { shard: partition.shard, partition: partition.id })
+        Ok(Self::of_subscription(partition, subscription_of(partition.id)))
+    }
+
+    pub(super) fn of_subscription(partition: &Partition, subscription: SubscriptionNo) -> Self {
+        Self { shard: partition.shard, partition: partition.id, subscription }
     }
 
     /// Where its messages are read.
@@ -64,8 +70,13 @@ impl QueueTarget {
     }
 
     /// Its subscription's number in its shard.
-    pub(super) fn subscription(&self) -> SubscriptionNo {
-        subscription_of(self.partition)
+    pub(crate) fn subscription(&self) -> SubscriptionNo {
+        self.subscription
+    }
+
+    /// Whether it is of a topic's subscription, and not a queue.
+    pub(super) fn is_of_topic(&self) -> bool {
+        is_named(self.subscription)
     }
 
     /// The shard that it is in.

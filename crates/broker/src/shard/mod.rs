@@ -327,10 +327,10 @@ impl Shard {
 
     /// Figures for metrics. Waits for no disk.
     pub(crate) fn stats(&self) -> ShardStats {
-        let (applied, counters, appends, producers) = {
+        let (applied, counters, appends, producers, skipped_messages) = {
             let state = self.state.read();
-            let partitions = &state.partitions;
-            (state.applied, state.counters, partitions.counters, partitions.producers.len() as u64)
+            let (partitions, skipped) = (&state.partitions, state.subscriptions.skipped);
+            (state.applied, state.counters, partitions.counters, partitions.producers.len() as u64, skipped)
         };
         let journal = self.journal.stats();
         let meters = &self.meters;
@@ -354,6 +354,7 @@ impl Shard {
             duplicates: appends.duplicates,
             dead_letters: self.dead_letters.stats(appends.dead_letters_refused),
             delayed_refused: appends.delayed_refused + self.timers.refused(),
+            skipped_messages,
             producers,
             crowded_out: meters.crowded_out.get(),
             hot_bytes: meters.hot_bytes.get(),

@@ -165,6 +165,8 @@ impl Partitions {
                 let refused = first + u64::from(taken)..first + u64::from(run.records);
                 self.queue_changes.push(QueueChange::Refused(target, refused));
             }
+        } else if !self.subscribed.is_empty() && self.subscribed.contains(&target) {
+            self.queue_changes.push(QueueChange::Published(target, run.records));
         }
         self.touched.grew(target, run.len.into());
         self.counters.batches += 1;
@@ -309,6 +311,9 @@ impl Partitions {
                 partition.give_up(id, &mut self.spill);
                 self.producers.remove_all_of(id);
                 self.touched.gone.push(id);
+                if self.subscribed.remove(&id) {
+                    self.queue_changes.push(QueueChange::Gone(id));
+                }
                 if partition.settings.queue.is_some() {
                     self.backlogs.remove(&id);
                     self.sealed.remove(&id);
@@ -360,6 +365,9 @@ impl Partitions {
         }
         if let Some(partition) = self.partitions.get_mut(&PartitionKey(id)) {
             partition.move_log_start(id, to, &mut self.spill);
+        }
+        if self.subscribed.contains(&id) {
+            self.queue_changes.push(QueueChange::Trimmed(id, to));
         }
         Ok(to)
     }

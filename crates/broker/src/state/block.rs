@@ -1,5 +1,6 @@
 //! A block applied: the one place where entries take effect, in their order.
 
+use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::{BlockView, EntryView};
 use sabir_model::{DecodeError, Offset, PartitionId, Sequence, ShardFailure, Term};
 
@@ -9,7 +10,8 @@ use super::{
 };
 use crate::catalog::Catalog;
 use crate::entry::{
-    Body, DeadLettered, DeadLetters, DeliveryError, DeliveryOutcome, RecordPlace, Started, TimersFired, kind,
+    Body, DeadLettered, DeadLetters, DeliveryError, DeliveryOutcome, RecordPlace, Started, SubscribeError,
+    SubscriptionMade, SubscriptionRemoved, TimersFired, kind,
 };
 use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
@@ -105,6 +107,8 @@ impl ShardState {
             of if Partitions::applies(of) => apply_to(&mut self.partitions, entry, at, locate),
             kind::DEAD_LETTERED => self.apply_dead_letters(entry, at),
             kind::TIMERS_FIRED => applied(entry, |body: TimersFired| self.fire(&body, at, locate)),
+            kind::SUBSCRIPTION_MADE => applied(entry, |body: SubscriptionMade| self.subscribe(&body, at)),
+            kind::SUBSCRIPTION_REMOVED => applied(entry, |body: SubscriptionRemoved| self.unsubscribe(&body)),
             of if SubscriptionTable::applies(of) => apply_to(&mut self.subscriptions, entry, at, locate),
             of if GroupTable::applies(of) => apply_to(&mut self.groups, entry, at, locate),
             of if Catalog::applies(of) => {
@@ -154,6 +158,23 @@ impl ShardState {
             concerned += u64::from(self.subscriptions.unpark(due, at.time_ms));
         }
         Ok(DeliveryOutcome { concerned })
+    }
+
+    /// A topic's partition has its part of a subscription. That of a queue is the queue's own.
+    fn subscribe(&mut self, body: &SubscriptionMade, at: &At) -> Result<SubscriptionNo, SubscribeError> {
+        let partition = self.partition(body.partition).filter(|partition| partition.settings.queue.is_none());
+        let partition = partition.ok_or(SubscribeError::Unknown)?;
+        let kept = partition.log_start..partition.next;
+        let number = self.subscriptions.subscribe(body, kept, at)?;
+        self.partitions.note_subscribed(body.partition, true);
+        Ok(number)
+    }
+
+    fn unsubscribe(&mut self, body: &SubscriptionRemoved) -> Result<SubscriptionNo, SubscribeError> {
+        let number = self.subscriptions.unsubscribe(body)?;
+        let is_subscribed = self.subscriptions.is_subscribed(body.partition);
+        self.partitions.note_subscribed(body.partition, is_subscribed);
+        Ok(number)
     }
 
     fn apply_dead_letters(&mut self, entry: &EntryView<'_>, at: &At) -> Result<Outcome, EntryError> {

@@ -39,7 +39,7 @@ impl<'a> StoredMaps<'a> {
     /// Fails where one is listed that this version does not know: to go on without it would lose it.
     fn check(&self, front_ends: &FrontendProjections) -> Result<(), PageError> {
         let own = front_ends.prefixes();
-        let core = [&prefixes::MAPS[..], &prefixes::QUEUE_MAPS].concat();
+        let core = [&prefixes::MAPS[..], &prefixes::QUEUE_MAPS, &prefixes::FILLED_MAPS].concat();
         let known = |map: &Vec<u8>| core.contains(&map.as_slice()) || own.contains(map);
         match self.listed.iter().find(|map| !known(map)) {
             None => Ok(()),
@@ -54,7 +54,7 @@ impl<'a> StoredMaps<'a> {
     /// Where all are listed.
     #[cfg(test)]
     pub(crate) fn all(store: &'a dyn PageStore) -> Self {
-        let all = prefixes::MAPS.iter().chain(&prefixes::QUEUE_MAPS);
+        let all = prefixes::MAPS.iter().chain(&prefixes::QUEUE_MAPS).chain(&prefixes::FILLED_MAPS);
         Self { store, listed: all.map(|map| map.to_vec()).collect(), singles: Singles::default() }
     }
 
@@ -155,9 +155,12 @@ impl ShardState {
             let of_front_ends = self.front_ends.prefixes();
             // A program that knows no queues opens no checkpoint that lists what is theirs.
             let of_queues = if queues { &prefixes::QUEUE_MAPS[..] } else { &[] };
-            put_len(&mut out, prefixes::MAPS.len() + of_queues.len() + of_front_ends.len());
-            prefixes::MAPS.iter().for_each(|map| put_bytes(&mut out, map));
-            of_queues.iter().for_each(|map| put_bytes(&mut out, map));
+            // Nor does one that knows no subscriptions of topics where there are some.
+            let named = self.subscriptions.has_named();
+            let filled = if named { &prefixes::FILLED_MAPS[..] } else { &[] };
+            let listed = prefixes::MAPS.iter().chain(of_queues).chain(filled);
+            put_len(&mut out, listed.clone().count() + of_front_ends.len());
+            listed.for_each(|map| put_bytes(&mut out, map));
             of_front_ends.iter().for_each(|map| put_bytes(&mut out, map));
         }
         if own {
@@ -180,6 +183,7 @@ impl ShardState {
         subscriptions.backlogs().for_each(|(id, backlog)| partitions.note_backlog(id, backlog));
         partitions.deaths().for_each(|(id, deaths)| subscriptions.set_deaths(id, deaths));
         subscriptions.sealed().for_each(|id| partitions.note_sealed(id, true));
+        subscriptions.subscribed().for_each(|id| partitions.note_subscribed(id, true));
         Ok(Self {
             applied,
             term,

@@ -32,7 +32,7 @@ pub(crate) use outcome::{AppendOutcome, EntryOutcome, Outcome};
 pub(crate) use partitions::{AppendCounters, Partitions};
 pub(crate) use producers::Producers;
 pub(crate) use subscriptions::{
-    QueueChange, SubscriptionTable, TouchedMessages, partition_of, subscription_of,
+    QueueChange, SubscriptionTable, TouchedMessages, is_named, partition_of, subscription_of,
 };
 pub(crate) use timers::TimerTable;
 pub(crate) use usage::SegmentUsage;

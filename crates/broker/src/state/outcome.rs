@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::{
     AppendError, FrontendNo, GroupError, Offset, ProducerId, ProducerIdError, ShardFailure, TopicError,
 };
@@ -10,7 +11,7 @@ use sabir_model::{
 use super::FrontendAnswer;
 use crate::append::Appended;
 use crate::catalog::Topic;
-use crate::entry::{DeliveryError, DeliveryOutcome};
+use crate::entry::{DeliveryError, DeliveryOutcome, SubscribeError};
 use crate::exchange::ExchangeError;
 
 /// What an entry of any kind came to.
@@ -34,6 +35,8 @@ pub(crate) enum Outcome {
     Group(Result<(), GroupError>),
     /// Of a list of operations on subscriptions.
     Delivery(Result<DeliveryOutcome, DeliveryError>),
+    /// Of one about a subscription of a topic: its number in its partition.
+    Subscription(Result<SubscriptionNo, SubscribeError>),
     /// Of one about an exchange or a binding.
     Exchange(Result<(), Box<ExchangeError>>),
     /// Of one that always takes effect.
@@ -195,6 +198,19 @@ impl EntryOutcome for Result<DeliveryOutcome, DeliveryError> {
     fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Delivery(done) => done,
+            other => Err(other.failure().into()),
+        }
+    }
+}
+
+impl EntryOutcome for Result<SubscriptionNo, SubscribeError> {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Subscription(self)
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Subscription(done) => done,
             other => Err(other.failure().into()),
         }
     }

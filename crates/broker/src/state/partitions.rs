@@ -50,6 +50,8 @@ pub(crate) struct Partitions {
     pub(super) backlogs: FxHashMap<PartitionId, Backlog>,
     /// The queues that take in nothing more; follows from their subscriptions.
     pub(super) sealed: FxHashSet<PartitionId>,
+    /// The topics' partitions that have subscriptions, which are told what is appended; follows from these.
+    pub(super) subscribed: FxHashSet<PartitionId>,
     pub(crate) counters: AppendCounters,
 }
 
@@ -66,6 +68,7 @@ impl Default for Partitions {
             queue_changes: Vec::new(),
             backlogs: FxHashMap::default(),
             sealed: FxHashSet::default(),
+            subscribed: FxHashSet::default(),
             counters: AppendCounters::default(),
         }
     }
@@ -111,6 +114,14 @@ impl Partitions {
         if is_sealed {
             self.sealed.insert(id);
         }
+    }
+
+    /// Takes in whether a topic's partition has subscriptions.
+    pub(super) fn note_subscribed(&mut self, id: PartitionId, is_subscribed: bool) {
+        match is_subscribed {
+            true => self.subscribed.insert(id),
+            false => self.subscribed.remove(&id),
+        };
     }
 
     /// Lets go of producers in the queue that were forgotten otherwise, once they are the most of it.

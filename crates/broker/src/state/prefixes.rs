@@ -31,8 +31,10 @@ prefixes! {
     SEGMENT_USAGE = b"s";
     /// The journal's tables; a node's own.
     TABLES = b"j";
-    /// Subscriptions of queues.
+    /// Subscriptions of queues and topics.
     SUBSCRIPTIONS = b"q";
+    /// The names and settings of topics' subscriptions.
+    NAMED_SUBSCRIPTIONS = b"named/";
     /// Timers.
     TIMERS = b"due/";
     /// Pages of timers that are not in memory.
@@ -57,13 +59,16 @@ pub(crate) const MAPS: [&[u8]; 6] = [PARTITIONS, PRODUCERS, UNFINISHED, TOPICS, 
 /// The maps that checkpoints list from the level of queues on.
 pub(crate) const QUEUE_MAPS: [&[u8]; 3] = [SUBSCRIPTIONS, EXCHANGES, TIMERS];
 
+/// The maps that a checkpoint lists if there is something in them.
+pub(crate) const FILLED_MAPS: [&[u8]; 1] = [NAMED_SUBSCRIPTIONS];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_prefix_begins_another() {
-        assert!(MAPS.iter().chain(&QUEUE_MAPS).all(|map| ALL.contains(map)));
+        assert!(MAPS.iter().chain(&QUEUE_MAPS).chain(&FILLED_MAPS).all(|map| ALL.contains(map)));
         for (at, one) in ALL.iter().enumerate() {
             assert!(!one.is_empty());
             assert!(

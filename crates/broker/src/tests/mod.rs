@@ -28,6 +28,7 @@ mod seam;
 mod sim;
 mod smoke;
 mod stress;
+mod subscriptions;
 mod timers;
 mod topics;
 mod wakes;

@@ -21,9 +21,9 @@ use crate::{
     Broker, Caller, NewTopic, Publish, PublishOutcomes, PublishTargets, PublishVerdict, SessionId, Topic,
 };
 
-const CALLER: Caller = Caller::OPERATOR;
+pub(super) const CALLER: Caller = Caller::OPERATOR;
 
-async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> (Arc<Topic>, QueueTarget) {
+pub(super) async fn queue(broker: &Broker, name: &str, config: QueueConfig) -> (Arc<Topic>, QueueTarget) {
     let config = TopicConfig::of_queue(config);
     let new = NewTopic { name: name.to_owned(), partitions: 1, config, internal: false, unlike: false };
     let topic = broker.create_topics(&CALLER, vec![new]).await.remove(0).unwrap();
@@ -38,21 +38,21 @@ fn found(broker: &Broker, name: &str) -> (Arc<Topic>, QueueTarget) {
 }
 
 /// A session with one consumer.
-struct Client {
+pub(super) struct Client {
     broker: Broker,
     target: QueueTarget,
-    owner: QueueOwner,
-    demand: Demand,
+    pub(super) owner: QueueOwner,
+    pub(super) demand: Demand,
     consumer: QueueConsumer,
-    outbox: Arc<Outbox<Push>>,
+    pub(super) outbox: Arc<Outbox<Push>>,
 }
 
 impl Client {
-    fn attach(broker: &Broker, target: QueueTarget, credit: u32) -> Self {
+    pub(super) fn attach(broker: &Broker, target: QueueTarget, credit: u32) -> Self {
         Self::try_attach(broker, target, credit, |_| {}).unwrap()
     }
 
-    fn try_attach(
+    pub(super) fn try_attach(
         broker: &Broker,
         target: QueueTarget,
         credit: u32,
@@ -68,14 +68,14 @@ impl Client {
         Ok(Self { broker: broker.clone(), target, owner, demand, consumer, outbox })
     }
 
-    fn taken(&self) -> VecDeque<Push> {
+    pub(super) fn taken(&self) -> VecDeque<Push> {
         let mut taken = VecDeque::new();
         self.outbox.take(&mut taken);
         taken
     }
 
     /// Waits for so many messages: which, and whether each may have been seen.
-    async fn delivered(&self, count: usize) -> Vec<(u64, bool)> {
+    pub(super) async fn delivered(&self, count: usize) -> Vec<(u64, bool)> {
         let mut all = Vec::new();
         until(|| {
             for push in self.taken() {
@@ -91,12 +91,12 @@ impl Client {
         all
     }
 
-    fn settle(&self, offsets: Range<u64>) {
+    pub(super) fn settle(&self, offsets: Range<u64>) {
         self.broker.queues().settle(self.target, self.owner, [offsets]);
         self.broker.flush();
     }
 
-    fn leave(self) {
+    pub(super) fn leave(self) {
         self.broker.queues().detach(self.consumer);
         self.broker.queues().release(self.target, self.owner, false);
         self.broker.queues().end_demand(self.demand);
@@ -104,11 +104,11 @@ impl Client {
     }
 }
 
-fn numbers(range: Range<u64>, redelivered: bool) -> Vec<(u64, bool)> {
+pub(super) fn numbers(range: Range<u64>, redelivered: bool) -> Vec<(u64, bool)> {
     range.map(|offset| (offset, redelivered)).collect()
 }
 
-fn ready(broker: &Broker, target: QueueTarget) -> u64 {
+pub(super) fn ready(broker: &Broker, target: QueueTarget) -> u64 {
     broker.queues().stats(target).unwrap().ready
 }
 

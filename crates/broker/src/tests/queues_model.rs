@@ -1,4 +1,4 @@
-//! Queues against a model of them: random work of publishers and consumers, with power cuts at any moment.
+//! Queues, and subscriptions of a topic, against a model of them: random work of publishers and consumers, with power cuts at any moment.
 //!
 //! What was acknowledged, and is known to be, never comes again; what was confirmed and not acknowledged is never lost; and what comes unflagged
 //! was never there before.
@@ -9,17 +9,21 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sabir_base::outbox::Outbox;
-use sabir_delivery::subscription::{MessageState, SubscriptionNo};
-use sabir_model::{AppendError, QueueConfig, ShardFailure, TopicConfig, TopicError};
+use sabir_delivery::subscription::MessageState;
+use sabir_model::{AppendError, Offset, QueueConfig, ShardFailure, TopicConfig, TopicError};
 
 use super::rig::{batch, item, soon, until};
 use super::sim::{Machine, Seam};
 use crate::push::{Push, PushedMessages};
-use crate::queue::{ConsumerSpec, Credit, Demand, QueueConsumer, QueueError, QueueOwner, QueueTarget};
+use crate::queue::{
+    ConsumerSpec, Credit, Demand, QueueConsumer, QueueError, QueueOwner, QueueTarget, SubscriptionSpec,
+};
 use crate::{Broker, Caller, NewTopic, Topic};
 
 const CALLER: Caller = Caller::OPERATOR;
-const QUEUES: usize = 3;
+/// The last two are subscriptions of one topic.
+const QUEUES: usize = 4;
+const FIRST_SUBSCRIPTION: usize = 2;
 /// Consumers at a time.
 const CLIENTS: usize = 6;
 
@@ -60,6 +64,10 @@ enum Step {
     Purge {
         queue: usize,
     },
+    /// So many of the oldest records that are confirmed are removed from the topic.
+    Trim {
+        count: usize,
+    },
     /// Time passes.
     Pause,
     Checkpoint,
@@ -84,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client.prop_map(|client| Step::Vanish { client }),
         2 => (queue.clone(), any::<bool>()).prop_map(|(queue, settles)| Step::Get { queue, settles }),
         1 => queue.prop_map(|queue| Step::Purge { queue }),
+        1 => (1..20usize).prop_map(|count| Step::Trim { count }),
         3 => Just(Step::Pause),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
@@ -102,6 +111,8 @@ struct Known {
     settling: BTreeSet<u64>,
     /// Those of which the queue has taken it in.
     settled: BTreeSet<u64>,
+    /// What lies below is removed: it comes no more, but may be on its way.
+    trimmed: u64,
 }
 
 struct Client {
@@ -119,13 +130,15 @@ struct World {
     machine: Machine,
     broker: Broker,
     topics: Vec<Arc<Topic>>,
+    targets: Vec<QueueTarget>,
     known: Vec<Known>,
     clients: Vec<Client>,
 }
 
 impl Known {
     fn delivered(&mut self, offset: u64, redelivered: bool) {
-        assert!(!self.settled.contains(&offset), "{offset} was acknowledged, and comes again");
+        let is_settled = self.settled.contains(&offset) && offset >= self.trimmed;
+        assert!(!is_settled, "{offset} was acknowledged, and comes again");
         assert!(self.seen.insert(offset) || redelivered, "{offset} was sent before, and is not flagged");
     }
 }
@@ -158,26 +171,40 @@ impl World {
     async fn new(seed: u64, shards: usize, seam: Seam) -> Self {
         let machine = Machine { recycle: false, ..Machine::new(seed, shards, seam) };
         let broker = machine.open();
-        let mut topics = Vec::new();
-        for number in 0..QUEUES {
-            topics.push(create(&broker, &format!("q{number}")).await);
+        let (mut topics, mut targets) = (Vec::new(), Vec::new());
+        for number in 0..FIRST_SUBSCRIPTION {
+            let config = TopicConfig::of_queue(QueueConfig::default());
+            let topic = create(&broker, &format!("q{number}"), config).await;
+            targets.push(QueueTarget::new(&CALLER, &topic).unwrap());
+            topics.push(topic);
+        }
+        let topic = create(&broker, "topic", TopicConfig::default()).await;
+        for number in FIRST_SUBSCRIPTION..QUEUES {
+            let spec = SubscriptionSpec::default();
+            let made = soon(broker.subscribe(&CALLER, &topic, &number.to_string(), &spec)).await.unwrap();
+            targets.extend(made);
+            topics.push(topic.clone());
         }
         let known = (0..QUEUES).map(|_| Known::default()).collect();
-        Self { machine, broker, topics, known, clients: Vec::new() }
+        Self { machine, broker, topics, targets, known, clients: Vec::new() }
+    }
+
+    /// The queues that have what is published to one of them.
+    fn alike(queue: usize) -> std::ops::Range<usize> {
+        if queue < FIRST_SUBSCRIPTION { queue..queue + 1 } else { FIRST_SUBSCRIPTION..QUEUES }
     }
 
     fn target(&self, queue: usize) -> QueueTarget {
-        QueueTarget::new(&CALLER, &self.topics[queue]).unwrap()
+        self.targets[queue]
     }
 
     /// Takes in what all were sent, and what queues have settled.
     fn look(&mut self) {
         self.clients.iter_mut().for_each(|client| client.take(&mut self.known[client.queue]));
         self.clients.retain(|client| !client.cancelled);
-        for (topic, known) in self.topics.iter().zip(&mut self.known) {
-            let place = topic.partitions[0];
-            let state = self.broker.inner.shards[place.shard.0 as usize].state.read();
-            let Some(subscription) = state.subscriptions.get(SubscriptionNo(place.id.0)) else { continue };
+        for (target, known) in self.targets.iter().zip(&mut self.known) {
+            let state = self.broker.inner.shards[target.shard().0 as usize].state.read();
+            let Some(subscription) = state.subscriptions.get(target.subscription()) else { continue };
             let settled = known.settling.iter().copied();
             let settled = settled.filter(|offset| subscription.state(*offset) == MessageState::Settled);
             known.settled.extend(settled.collect::<Vec<_>>());
@@ -194,6 +221,7 @@ impl World {
             Step::Vanish { client } => self.vanish(client),
             Step::Get { queue, settles } => self.get(queue, settles).await,
             Step::Purge { queue } => self.purge(queue).await,
+            Step::Trim { count } => self.trim(count).await,
             Step::Pause => tokio::time::sleep(Duration::from_millis(2)).await,
             Step::Checkpoint => {
                 self.broker.inner.shards.iter().for_each(|shard| shard.checkpoint().unwrap());
@@ -225,7 +253,9 @@ impl World {
             match soon(appending).await[0] {
                 Ok(appended) => {
                     let first = appended.base_offset.0 as u64;
-                    self.known[queue].confirmed.extend(first..first + count as u64);
+                    for alike in Self::alike(queue) {
+                        self.known[alike].confirmed.extend(first..first + count as u64);
+                    }
                 }
                 Err(AppendError::Shard(ShardFailure::NotLeader)) => {}
                 Err(error) => panic!("{error}"),
@@ -332,6 +362,21 @@ impl World {
         }
     }
 
+    async fn trim(&mut self, count: usize) {
+        let of = FIRST_SUBSCRIPTION;
+        let before = self.known[of].confirmed.iter().nth(count).copied().unwrap_or(0);
+        for known in &mut self.known[of..] {
+            known.settling.extend(0..before);
+            known.trimmed = known.trimmed.max(before);
+        }
+        let place = self.topics[of].partitions[0];
+        let trimmed = self.broker.delete_records(&CALLER, place.shard, place.id, Offset(before as i64));
+        match soon(trimmed).await {
+            Ok(_) | Err(TopicError::Shard(ShardFailure::NotLeader)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// All work on, and the disks do little of their own.
     async fn work_unseen(&mut self, steps: usize) {
         self.machine.disks.iter().for_each(|disk| disk.set_auto(false));
@@ -355,7 +400,7 @@ impl World {
     }
 
     async fn reopened(self, crashed: bool) -> Self {
-        let Self { machine, broker, topics, mut known, clients } = self;
+        let Self { machine, broker, topics, targets, mut known, clients } = self;
         let opening = move || {
             let machine = if crashed {
                 machine.crash(broker)
@@ -373,7 +418,7 @@ impl World {
         for mut client in clients.into_iter().filter(|_| !crashed) {
             client.take(&mut known[client.queue]);
         }
-        let mut world = Self { machine, broker, topics, known, clients: Vec::new() };
+        let mut world = Self { machine, broker, topics, targets, known, clients: Vec::new() };
         for topic in &world.topics {
             until(|| world.broker.catalog().topic(&topic.name).is_some()).await;
         }
@@ -411,10 +456,10 @@ impl World {
     }
 }
 
-/// Makes a queue; a cut has it try again.
-async fn create(broker: &Broker, name: &str) -> Arc<Topic> {
+/// Makes a topic; a cut has it try again.
+async fn create(broker: &Broker, name: &str, config: TopicConfig) -> Arc<Topic> {
     loop {
-        let config = TopicConfig::of_queue(QueueConfig::default());
+        let config = config.clone();
         let new = NewTopic { name: name.to_owned(), partitions: 1, config, internal: false, unlike: false };
         match soon(broker.create_topics(&CALLER, vec![new])).await.remove(0) {
             Ok(topic) => return topic,

@@ -27,7 +27,7 @@ use crate::exchange::RouteScratch;
 use crate::read::StoredBatch;
 use crate::relay::{Later, RECORDS_MAX, Relay, RelayOutcome, RelayedMessages};
 use crate::shard::Shard;
-use crate::state::{TimerTable, partition_of};
+use crate::state::{TimerTable, partition_of, subscription_of};
 
 /// Messages of one entry that go somewhere, targets that they name, and all timers of it, with those that are put off.
 const MOST: usize = 512;
@@ -180,7 +180,7 @@ impl TimerDriver {
             let settled = body.messages.iter().filter(|message| message.put_off_ms.is_none());
             for RecordPlace { partition, offset } in settled.map(|message| message.place) {
                 let offset = offset.0 as u64;
-                firing.relayed.settles(partition, offset..offset + 1);
+                firing.relayed.settles(subscription_of(partition), offset..offset + 1);
             }
             // What a shard does not take is tried again after a while.
             let decided = move |outcome: Result<DeliveryOutcome, DeliveryError>, _: &mut WakeBatch| {
@@ -269,7 +269,7 @@ impl TimerDriver {
             return Ok(Decided::Goes(Targets::default()));
         };
         let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
-        let (queue, offset) = (place.partition, place.offset.0 as u64);
+        let (queue, offset) = (subscription_of(place.partition), place.offset.0 as u64);
         firing.relayed.leave_out(queue, offset, &mut targets.here);
         firing.relayed.leave_out(queue, offset, &mut targets.elsewhere);
         if targets.here.len() > LARGEST_TARGETS {

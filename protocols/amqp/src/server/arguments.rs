@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use sabir_broker::queue::{StartAt, SubscriptionSpec, SubscriptionStart};
 use sabir_model::{DeadLetterAddress, Durability, Overflow, QueueConfig, TopicConfig};
 
 use super::asking::RESERVED;
@@ -23,11 +24,18 @@ const LONGEST_NAME: usize = 255;
 const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 
+/// How often a message may come back.
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
+
+/// Which subscription a consumer of a topic is of, and where that begins.
+const SUBSCRIPTION: &str = "x-subscription";
+const START: &str = "x-stream-offset";
+
 /// Arguments that RabbitMQ knows and that queues of these types alone have.
 const OF_TYPES: &[(&str, &[QueueType])] = &[
     ("x-queue-mode", &[QueueType::Classic]),
     ("x-max-priority", &[QueueType::Classic]),
-    ("x-delivery-limit", &[QueueType::Quorum]),
+    (DELIVERY_LIMIT, &[QueueType::Quorum]),
     ("x-dead-letter-strategy", &[QueueType::Quorum]),
     ("x-quorum-initial-group-size", &[QueueType::Quorum]),
     ("x-max-age", &[]),
@@ -157,7 +165,7 @@ impl Declaration<'_> {
             "x-max-length" => config.max_length = Some(self.count(name, value)?),
             "x-max-length-bytes" => config.max_length_bytes = Some(self.count(name, value)?),
             "x-overflow" => config.overflow = self.overflow(name, value)?,
-            "x-delivery-limit" => config.delivery_limit = self.delivery_limit(name, value)?,
+            DELIVERY_LIMIT => config.delivery_limit = self.delivery_limit(name, value)?,
             // What is settled and what stands for it elsewhere are in one entry, whichever is asked for.
             "x-dead-letter-strategy" => self.check_one_of(name, value, &["at-most-once", "at-least-once"])?,
             "x-message-ttl" => config.message_ttl_ms = Some(self.time(name, value, 0)?),
@@ -285,6 +293,59 @@ impl Declaration<'_> {
             "inequivalent arg '{name}' for {of}: received {received} but current is {current}"
         ))
     }
+}
+
+/// The subscription of a topic that a consumer is of, and how that is made if it is not there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WantedSubscription {
+    pub(super) name: Box<str>,
+    pub(super) spec: SubscriptionSpec,
+}
+
+impl WantedSubscription {
+    /// The one that has the topic's name.
+    pub(super) fn of_topic(topic: &str) -> Self {
+        Self { name: topic.into(), spec: SubscriptionSpec::default() }
+    }
+
+    /// The one that a consumer of a topic names by its arguments, if it does.
+    ///
+    /// # Errors
+    /// An argument that cannot be.
+    pub(super) fn of_consumer(topic: &str, arguments: FieldTable<'_>) -> Result<Self, Exception> {
+        let of = Declaration { name: topic, durable: true, exclusive: false, auto_delete: false, arguments };
+        let mut wanted = Self::of_topic(topic);
+        if let Some(name) = arguments.get(SUBSCRIPTION) {
+            let name = text(name).filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
+            wanted.name =
+                name.ok_or_else(|| of.invalid(SUBSCRIPTION, "expected a text of 1 to 255 bytes"))?.into();
+        }
+        if let Some(start) = arguments.get(START) {
+            let says = "expected first, last, next, an offset or a timestamp";
+            wanted.spec.start = start_at(start).ok_or_else(|| of.invalid(START, says))?;
+        }
+        wanted.spec.settings.dead_letter = of.dead_letter()?;
+        if let Some(limit) = arguments.get(DELIVERY_LIMIT) {
+            wanted.spec.settings.delivery_limit = of.delivery_limit(DELIVERY_LIMIT, limit)?;
+        }
+        Ok(wanted)
+    }
+}
+
+/// Where a consumer wants its subscription to begin.
+fn start_at(value: FieldValue<'_>) -> Option<StartAt> {
+    if let FieldValue::Timestamp(seconds) = value {
+        return Some(StartAt::Since(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)));
+    }
+    let at = |offset| u64::try_from(offset).ok().map(SubscriptionStart::At);
+    let place = match text(value) {
+        Some("first") => Some(SubscriptionStart::Oldest),
+        Some("last") => Some(SubscriptionStart::Last),
+        Some("next") => Some(SubscriptionStart::Next),
+        Some(_) => None,
+        None => integer(value).and_then(at),
+    };
+    place.map(StartAt::Place)
 }
 
 /// A queue in an error's text.

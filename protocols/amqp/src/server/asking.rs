@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_broker::queue::reader::UnreadableMessages;
-use sabir_broker::queue::{DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget};
+use sabir_broker::queue::{
+    DeleteOnlyIf, LocalTransaction, QueueError, QueueOwner, QueueStats, QueueTarget, StartAt,
+    SubscribeRefused, SubscriptionSpec, SubscriptionStart,
+};
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::{TopicError, TopicId};
 use sabir_net::ConnectionId;
 
-use super::arguments::{Declaration, precondition, queue};
+use super::arguments::{Declaration, WantedSubscription, precondition, queue};
 use super::frontend::AmqpFrontend;
 use super::getting::Got;
 use super::mandatory::{MandatoryTogether, Unroutable};
@@ -36,7 +39,7 @@ pub(super) struct Asked {
     /// By which method.
     pub(super) method: (u16, u16),
     /// What it takes messages from and for whom, if it does.
-    pub(super) takes: Option<(QueueTarget, QueueOwner)>,
+    pub(super) takes: Vec<(QueueTarget, QueueOwner)>,
     pub(super) answering: Answering,
 }
 
@@ -71,6 +74,13 @@ pub(super) enum Answer {
     ExchangeUnbound,
     /// It is done, and the client did not want to be told.
     Nothing,
+    /// A topic has the subscription that is to be consumed.
+    Subscribed {
+        topic: Arc<Topic>,
+        /// What it has of each partition.
+        targets: Arc<[QueueTarget]>,
+        subscriber: Subscriber,
+    },
     /// A consumer is no more.
     Cancelled {
         tag: Box<str>,
@@ -88,6 +98,28 @@ pub(super) enum Answer {
         /// What could not be read before it.
         unreadable: Vec<UnreadableMessages>,
     },
+}
+
+/// What a subscription is for.
+pub(super) enum Subscriber {
+    Consumer(WantedConsumer),
+    Getter(WantedGet),
+}
+
+/// A consumer as it is asked for, to be kept.
+pub(super) struct WantedConsumer {
+    pub(super) name: Box<str>,
+    pub(super) tag: Box<str>,
+    pub(super) priority: i32,
+    pub(super) exclusive: bool,
+    pub(super) no_ack: bool,
+    pub(super) no_wait: bool,
+}
+
+/// A message as it is asked for, to be kept.
+pub(super) struct WantedGet {
+    pub(super) name: String,
+    pub(super) no_ack: bool,
 }
 
 /// A queue as it is asked for, to be kept.
@@ -135,12 +167,23 @@ impl Asker {
         QueueTarget::new(&self.caller, topic).map_err(|error| refused(&topic.name, error))
     }
 
-    /// How much there is of a queue; of another topic, what it keeps.
+    /// The subscription that is meant where none is named, as far as it is there. It has the topic's name.
+    fn subscription(&self, topic: &Topic) -> Result<Vec<QueueTarget>, Exception> {
+        let parts = self.amqp.broker.subscription(&self.caller, topic, &topic.name);
+        parts.map_err(|error| not_subscribed(&topic.name, &error))
+    }
+
+    /// How much there is of a queue; of another topic, of the subscription of its name, and if there is none what it would begin with.
     fn stats(&self, topic: &Topic) -> Result<QueueStats, Exception> {
         let broker = &self.amqp.broker;
+        let failed = |error| refused(&topic.name, error);
         match QueueTarget::new(&self.caller, topic) {
-            Ok(target) => broker.queues().stats(target).map_err(|error| refused(&topic.name, error)),
+            Ok(target) => broker.queues().stats(target).map_err(failed),
             Err(_) => {
+                let parts = self.subscription(topic).unwrap_or_default();
+                if !parts.is_empty() {
+                    return broker.subscription_stats(&parts).map_err(failed);
+                }
                 let kept = topic.partitions.iter().filter_map(|partition| {
                     let target = ReadTarget::new(&self.caller, topic, partition.index).ok()?;
                     let stats = broker.partition_stats(target).ok()?;
@@ -212,10 +255,66 @@ impl Asker {
 
     pub(super) async fn purge(self, name: String, no_wait: bool) -> Result<Answer, Exception> {
         let topic = self.topic(&name)?;
-        let purging = self.amqp.broker.queues().purge(&self.caller, self.target(&topic)?);
-        self.amqp.broker.flush();
-        let messages = purging.await.map_err(|error| refused(&name, error))?;
+        let messages = match topic.config.queue() {
+            Some(_) => self.drop_ready(&name, self.target(&topic)?).await?,
+            None => self.move_to_end(&topic).await?,
+        };
         Ok(Answer::Purged { messages, no_wait })
+    }
+
+    async fn drop_ready(&self, name: &str, target: QueueTarget) -> Result<u64, Exception> {
+        let purging = self.amqp.broker.queues().purge(&self.caller, target);
+        self.amqp.broker.flush();
+        purging.await.map_err(|error| refused(name, error))
+    }
+
+    /// Has the subscription of a topic's name go on with what comes next. Tells how many messages that leaves out.
+    async fn move_to_end(&self, topic: &Topic) -> Result<u64, Exception> {
+        let (before, is_there) = (self.stats(topic)?.ready, !self.subscription(topic)?.is_empty());
+        let start = StartAt::Place(SubscriptionStart::Next);
+        let spec = SubscriptionSpec { start, ..SubscriptionSpec::default() };
+        let mut dropped = 0;
+        for target in self.make_subscription(topic, &topic.name, &spec).await? {
+            dropped += self.drop_ready(&topic.name, target).await?;
+        }
+        Ok(if is_there { dropped } else { before })
+    }
+
+    async fn make_subscription(
+        &self,
+        topic: &Topic,
+        name: &str,
+        spec: &SubscriptionSpec,
+    ) -> Result<Vec<QueueTarget>, Exception> {
+        let made = self.amqp.broker.subscribe(&self.caller, topic, name, spec).await;
+        made.map_err(|error| not_subscribed(&topic.name, &error))
+    }
+
+    /// Has a topic have a subscription, and gives it to whom it is for.
+    pub(super) async fn subscribe(
+        self,
+        topic: Arc<Topic>,
+        wanted: WantedSubscription,
+        subscriber: Subscriber,
+    ) -> Result<Answer, Exception> {
+        let targets = self.make_subscription(&topic, &wanted.name, &wanted.spec).await?;
+        Ok(Answer::Subscribed { topic, targets: targets.into(), subscriber })
+    }
+
+    /// Removes the subscription of a topic's name. The topic stays: another protocol made it.
+    async fn unsubscribe(&self, topic: &Topic, if_unused: bool, if_empty: bool) -> Result<u64, Exception> {
+        if self.subscription(topic)?.is_empty() {
+            return Ok(0);
+        }
+        let QueueStats { ready, consumers, .. } = self.stats(topic)?;
+        if if_unused && consumers > 0 {
+            return Err(not_made(&topic.name, &TopicError::InUse));
+        }
+        if if_empty && ready > 0 {
+            return Err(not_made(&topic.name, &TopicError::NotEmpty));
+        }
+        let removed = self.amqp.broker.unsubscribe(&self.caller, topic, &topic.name).await;
+        removed.map(|_| ready).map_err(|error| not_subscribed(&topic.name, &error))
     }
 
     pub(super) async fn delete(
@@ -230,12 +329,15 @@ impl Asker {
             return Ok(gone);
         };
         self.check_access(&topic)?;
+        if topic.config.queue().is_none() {
+            let messages = self.unsubscribe(&topic, if_unused, if_empty).await?;
+            return Ok(Answer::Deleted { messages, no_wait });
+        }
         let stats = self.stats(&topic)?;
         let only_if = DeleteOnlyIf { unused: if_unused, empty: if_empty };
-        let deleted = match topic.config.queue() {
-            Some(_) if only_if != DeleteOnlyIf::default() => self.remove_if(&name, topic.id, only_if).await,
-            None if if_empty && stats.ready > 0 => Err(TopicError::NotEmpty),
-            _ => self.amqp.remove(&self.caller, vec![(name.as_str().into(), topic.id)]).await.remove(0),
+        let deleted = match only_if == DeleteOnlyIf::default() {
+            false => self.remove_if(&name, topic.id, only_if).await,
+            true => self.amqp.remove(&self.caller, vec![(name.as_str().into(), topic.id)]).await.remove(0),
         };
         match deleted {
             Err(TopicError::Unknown) => Ok(gone),
@@ -306,11 +408,27 @@ pub(super) fn refused(name: &str, error: QueueError) -> Exception {
         QueueError::Unknown => not_found(name),
         QueueError::Locked => locked(name),
         QueueError::Internal => Exception::new(ReplyCode::AccessRefused, format!("{}: {error}", queue(name))),
-        QueueError::NotAQueue => precondition(format!("topic '{name}' is no queue: this is not there yet")),
+        QueueError::NotAQueue => precondition(format!("topic '{name}' is no queue")),
         QueueError::Exclusive | QueueError::InUse => {
             Exception::new(ReplyCode::AccessRefused, format!("{} in exclusive use", queue(name)))
         }
         QueueError::Shard(failure) => internal(name, &failure.to_string()),
+    }
+}
+
+/// Why a topic has no subscription.
+fn not_subscribed(name: &str, error: &SubscribeRefused) -> Exception {
+    match error {
+        SubscribeRefused::Topic(error) => refused(name, *error),
+        SubscribeRefused::TooMany => {
+            Exception::new(ReplyCode::ResourceError, format!("topic '{name}': {error}"))
+        }
+        SubscribeRefused::Read(error) => internal(name, &error.to_string()),
+        SubscribeRefused::IsQueue
+        | SubscribeRefused::Name
+        | SubscribeRefused::Differs
+        | SubscribeRefused::SeveralPartitions
+        | SubscribeRefused::NeedsLevel { .. } => precondition(format!("topic '{name}': {error}")),
     }
 }
 

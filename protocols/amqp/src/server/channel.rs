@@ -1,5 +1,7 @@
 //! What a channel has, and what a consumer is.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use sabir_broker::queue::{Demand, QueueConsumer, QueueOwner, QueueTarget};
 use sabir_model::{ShardId, TopicId};
@@ -107,45 +109,55 @@ pub(super) struct Drawing {
     /// Whether it is its channel's, and other consumers draw on it, too.
     pub(super) shared: bool,
     pub(super) refill_on: RefillOn,
+    /// What may be given more, and the broker has not been told.
+    pub(super) refill: u32,
 }
 
-/// A consumer of a queue.
+/// A consumer of a queue, or of a subscription of a topic.
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub(super) channel: u16,
     pub(super) tag: Box<str>,
     pub(super) owner: QueueOwner,
     pub(super) queue: ConsumedQueue,
-    pub(super) attached: QueueConsumer,
-    pub(super) drawing: Drawing,
+    /// One for each of the queue's targets.
+    pub(super) attached: Vec<QueueConsumer>,
+    /// One for each shard that these are in.
+    pub(super) drawings: Vec<Drawing>,
     /// As what it is attached: by priority, and whether it has the queue to itself.
     pub(super) priority: i32,
     pub(super) exclusive: bool,
-    /// What it may be given more, and the broker has not been told.
-    pub(super) refill: u32,
     /// Whether what is sent is settled with that.
     pub(super) settles: bool,
 }
 
-/// The queue that a consumer is on.
+/// The queue, or the subscription of a topic, that a consumer is on.
 #[derive(Debug, Clone)]
 pub(super) struct ConsumedQueue {
     pub(super) name: Box<str>,
-    pub(super) target: QueueTarget,
+    /// The queue; of a topic what the subscription has of each partition.
+    pub(super) targets: Arc<[QueueTarget]>,
     /// Whether messages say how often they have been given back.
-    pub(super) is_quorum: bool,
+    pub(super) says_returns: bool,
     /// Its topic, if it goes with its last consumer.
     pub(super) goes: Option<TopicId>,
 }
 
 impl Consumer {
-    /// It may be given more; it is put on the list of those of which the broker is to be told.
-    pub(super) fn refill(&mut self, more: u32, number: u64, list: &mut Vec<u64>) {
-        if more > 0 {
-            if self.refill == 0 {
-                list.push(number);
-            }
-            self.refill += more;
+    /// When it may be given more.
+    pub(super) fn refill_on(&self) -> RefillOn {
+        self.drawings.first().map_or(RefillOn::Settling, |drawing| drawing.refill_on)
+    }
+
+    /// It may be given more of a shard; it is put on the list of those of which the broker is to be told.
+    pub(super) fn refill(&mut self, shard: ShardId, more: u32, number: u64, list: &mut Vec<u64>) {
+        if more == 0 {
+            return;
         }
+        if self.drawings.iter().all(|drawing| drawing.refill == 0) {
+            list.push(number);
+        }
+        let drawing = self.drawings.iter_mut().find(|drawing| drawing.demand.shard() == shard);
+        drawing.into_iter().for_each(|drawing| drawing.refill += more);
     }
 }

@@ -635,7 +635,7 @@ impl AmqpSession {
     /// Gives back and sends on its way all that there is.
     fn end(&mut self) {
         // What is asked for is waited for no more before all there is is given back, so that nothing is taken behind that.
-        let taken: Vec<_> = self.asked.drain(..).filter_map(|asked| asked.takes).collect();
+        let taken: Vec<_> = self.asked.drain(..).flat_map(|asked| asked.takes).collect();
         self.lay_all_down();
         for (target, owner) in taken {
             self.amqp.broker.queues().release(target, owner, true);

@@ -109,7 +109,7 @@ impl Sending<'_> {
 
     fn write(&mut self, message: Message<'_>, of: &PushedMessages) -> Result<(), HeaderTooLarge> {
         let PushedMessages { redelivered, returned, .. } = *of;
-        let returned = if self.consumer.queue.is_quorum { returned } else { 0 };
+        let returned = if self.consumer.queue.says_returns { returned } else { 0 };
         let counted = with_returns(&message.properties, returned);
         let properties = counted.as_deref().unwrap_or(&message.properties);
         let deliver = BasicDeliver {
@@ -174,14 +174,15 @@ impl AmqpSession {
             let (target, consumer) = (first.target, Some(first.consumer));
             channel.unacked.add(Delivered { tags: tag..tag + sent, offset: start, target, consumer });
         }
-        let refill = if consumer.drawing.refill_on == RefillOn::Sending { sent } else { 0 };
+        let refill = if consumer.refill_on() == RefillOn::Sending { sent } else { 0 };
         first.offsets.start += sent;
-        consumer.refill(u32::try_from(refill).unwrap_or(u32::MAX), first.consumer, refills);
+        let shard = first.target.shard();
+        consumer.refill(shard, u32::try_from(refill).unwrap_or(u32::MAX), first.consumer, refills);
         if let Stop::Gone = stop {
             let gone = first.offsets.start;
             settling.add(first.target, consumer.owner, Fate::Settled, gone..gone + 1);
             first.offsets.start += 1;
-            consumer.refill(1, first.consumer, refills);
+            consumer.refill(shard, 1, first.consumer, refills);
         }
         if first.offsets.is_empty() {
             deliveries.waiting.pop_front();
@@ -236,7 +237,7 @@ impl AmqpSession {
         if !deliveries.put_off.add(messages, Instant::now()) {
             return self.cannot_read(error);
         }
-        consumer.refill(count, first.consumer, refills);
+        consumer.refill(first.target.shard(), count, first.consumer, refills);
         if first.offsets.is_empty() {
             deliveries.waiting.pop_front();
         }
@@ -277,9 +278,10 @@ impl AmqpSession {
     pub(super) fn tell_refills(&mut self) {
         for number in std::mem::take(&mut self.refills) {
             let Some(consumer) = self.consumers.get_mut(&number) else { continue };
-            let more = std::mem::take(&mut consumer.refill);
-            let demand = consumer.drawing.demand;
-            self.amqp.broker.queues().refill(demand, more, 0);
+            for drawing in consumer.drawings.iter_mut().filter(|drawing| drawing.refill > 0) {
+                let more = std::mem::take(&mut drawing.refill);
+                self.amqp.broker.queues().refill(drawing.demand, more, 0);
+            }
         }
     }
 }

@@ -14,11 +14,13 @@ use crate::wire::*;
 /// What a client wants a message of, and how.
 pub(super) struct WantedMessage {
     pub(super) name: String,
-    pub(super) target: QueueTarget,
+    /// The queue; of a topic what the subscription has of each partition, in the order in which they are asked.
+    pub(super) targets: Vec<QueueTarget>,
     pub(super) owner: QueueOwner,
     /// Whether it is settled as it is sent.
     pub(super) settles: bool,
-    pub(super) is_quorum: bool,
+    /// Whether it says how often it was given back.
+    pub(super) says_returns: bool,
     pub(super) frame_max: u32,
 }
 
@@ -36,15 +38,22 @@ pub(super) struct Got {
 impl Asker {
     /// Gets a message.
     pub(super) async fn get(self, wanted: WantedMessage) -> Result<Answer, Exception> {
-        let &WantedMessage { target, owner, .. } = &wanted;
-        let AmqpFrontend { broker, workers, .. } = &*self.amqp;
-        let next = broker.next_message(&self.caller, target, owner, workers).await;
-        let NextMessage { read, unreadable } = next.map_err(|error| match error {
-            NextError::Queue(error) => refused(&wanted.name, error),
-            NextError::Read(error) => internal(&wanted.name, &error.to_string()),
-        })?;
-        let Some(read) = read else { return Ok(Answer::Got { got: None, unreadable }) };
-        let (message, stored) = (read.got, read.stored());
+        let WantedMessage { targets, owner, .. } = &wanted;
+        let (broker, mut unreadable) = (&self.amqp.broker, Vec::new());
+        let mut found = None;
+        for target in targets {
+            let next = self.next(&wanted.name, *target, *owner).await?;
+            unreadable.extend(next.unreadable);
+            if let Some(read) = next.read {
+                found = Some((*target, read));
+                break;
+            }
+        }
+        let Some((target, read)) = found else { return Ok(Answer::Got { got: None, unreadable }) };
+        let (mut message, stored) = (read.got, read.stored());
+        let others = targets.iter().filter(|other| **other != target);
+        message.left +=
+            others.filter_map(|other| Some(broker.queues().stats(*other).ok()?.ready)).sum::<u64>();
         let found = Message::of(broker, self.amqp.number(), &wanted.name, &stored);
         let mut got = Got {
             message,
@@ -57,16 +66,30 @@ impl Asker {
         };
         got.fit(&wanted)?;
         if wanted.settles {
-            broker.queues().settle(target, owner, std::iter::once(message.offset..message.offset + 1));
+            broker.queues().settle(target, *owner, std::iter::once(message.offset..message.offset + 1));
         }
         Ok(Answer::Got { got: Some(Box::new(got)), unreadable })
+    }
+
+    async fn next(
+        &self,
+        name: &str,
+        target: QueueTarget,
+        owner: QueueOwner,
+    ) -> Result<NextMessage, Exception> {
+        let AmqpFrontend { broker, workers, .. } = &*self.amqp;
+        let next = broker.next_message(&self.caller, target, owner, workers).await;
+        next.map_err(|error| match error {
+            NextError::Queue(error) => refused(name, error),
+            NextError::Read(error) => internal(name, &error.to_string()),
+        })
     }
 }
 
 impl Got {
     /// Adds what is counted, and leaves out what was added where it does not fit the connection's frames.
     fn fit(&mut self, wanted: &WantedMessage) -> Result<(), Exception> {
-        let returned = if wanted.is_quorum { self.message.returned } else { 0 };
+        let returned = if wanted.says_returns { self.message.returned } else { 0 };
         if let Some(counted) = with_returns(&self.properties, returned) {
             self.properties = counted;
         }

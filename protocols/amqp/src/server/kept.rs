@@ -8,6 +8,8 @@ use crate::wire::{Exception, ReplyCode};
 const CHANNEL: usize = 1024;
 /// The same of a consumer without its tag, which is kept twice.
 const CONSUMER: usize = 1024;
+/// The same of each further place that it consumes from.
+const FURTHER: usize = 512;
 /// The same of a queue of which something may have been delivered on a channel.
 const QUEUE: usize = 64;
 /// What no connection is counted for.
@@ -28,9 +30,9 @@ pub(super) struct KeptMemory {
     little: Option<Grant>,
 }
 
-/// Bytes that a consumer takes.
-fn consumer(tag: &str) -> usize {
-    CONSUMER + 2 * tag.len()
+/// Bytes that a consumer takes that consumes from so many places: one for a queue, one for each partition of a topic.
+fn consumer(tag: &str, targets: usize) -> usize {
+    CONSUMER + 2 * tag.len() + targets.saturating_sub(1) * FURTHER
 }
 
 impl KeptMemory {
@@ -48,21 +50,27 @@ impl KeptMemory {
         memory: &FrameMemory,
         channels: usize,
         tag: &str,
+        targets: usize,
     ) -> Result<(), Exception> {
-        self.admit(memory, channels, consumer(tag) + QUEUE, "a consumer")
+        self.admit(memory, channels, consumer(tag, targets) + targets * QUEUE, "a consumer")
     }
 
-    /// The same for a queue.
-    pub(super) fn admit_queue(&mut self, memory: &FrameMemory, channels: usize) -> Result<(), Exception> {
-        self.admit(memory, channels, QUEUE, "another queue")
+    /// The same for so many queues.
+    pub(super) fn admit_queues(
+        &mut self,
+        memory: &FrameMemory,
+        channels: usize,
+        queues: usize,
+    ) -> Result<(), Exception> {
+        self.admit(memory, channels, queues * QUEUE, "another queue")
     }
 
-    pub(super) fn add_consumer(&mut self, tag: &str) {
-        self.consumers += consumer(tag);
+    pub(super) fn add_consumer(&mut self, tag: &str, targets: usize) {
+        self.consumers += consumer(tag, targets);
     }
 
-    pub(super) fn remove_consumer(&mut self, tag: &str) {
-        self.consumers -= consumer(tag);
+    pub(super) fn remove_consumer(&mut self, tag: &str, targets: usize) {
+        self.consumers -= consumer(tag, targets);
     }
 
     /// The queues of a channel were so many, and are so many now.
@@ -138,14 +146,14 @@ mod tests {
         };
         assert_eq!(fill(&mut first), 4 + 128, "half of it");
         assert_eq!(fill(&mut second), 4 + 32, "one that has few has what is there for little things");
-        assert!(first.admit_consumer(&memory, 132, "tag").is_err());
-        let refused = second.admit_consumer(&memory, 36, "tag").unwrap_err();
+        assert!(first.admit_consumer(&memory, 132, "tag", 1).is_err());
+        let refused = second.admit_consumer(&memory, 36, "tag", 1).unwrap_err();
         assert_eq!(refused.code, ReplyCode::ResourceError);
         first.settle(20);
         assert!(memory.granted() < 24 * 1024, "{}", memory.granted());
-        second.admit_consumer(&memory, 36, "tag").unwrap();
-        second.add_consumer("tag");
-        second.remove_consumer("tag");
+        second.admit_consumer(&memory, 36, "tag", 1).unwrap();
+        second.add_consumer("tag", 1);
+        second.remove_consumer("tag", 1);
         first.settle(4);
         second.settle(0);
         assert_eq!((memory.granted(), memory.granted_little()), (0, 0));

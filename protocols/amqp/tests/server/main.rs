@@ -16,6 +16,7 @@ mod quorum;
 mod replies;
 mod rig;
 mod room;
+mod subscriptions;
 mod tool;
 mod transactions;
 mod unreadable;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_amqp::Amqp;
 use sabir_amqp::wire::*;
-use sabir_broker::DeadLetterStats;
+use sabir_broker::{Broker, DeadLetterStats};
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, start};
 
@@ -46,6 +46,11 @@ impl Node {
     /// What became of dead letters in the shard of the queues since the node started.
     pub fn dead_letters(&self) -> DeadLetterStats {
         self.running.as_ref().unwrap().broker().stats().shards[1].dead_letters
+    }
+
+    /// The broker behind it.
+    pub fn broker(&self) -> &Broker {
+        self.running.as_ref().unwrap().broker()
     }
 
     pub fn stop(mut self) {

@@ -6,6 +6,7 @@ mod namespaces;
 
 use std::collections::BTreeSet;
 
+use sabir_broker::queue::SubscriptionSpec;
 use sabir_broker::{BrokerOptions, Caller, Fence, NewTopic, OffsetCommit, Text};
 use sabir_model::{LeaderEpoch, Namespace, Offset, TopicConfig, TopicError, TopicField};
 use serde_json::{Value, json};
@@ -618,6 +619,27 @@ async fn records_are_deleted_only_where_all_of_them_can_be() {
     }
     let (code, problem) = ask(&served, "POST", "/topics/none/delete-records", cut(0, 0)).await;
     assert_eq!((code, kind(&problem)), (404, "unknown-topic"));
+}
+
+#[tokio::test]
+async fn a_topic_shows_its_subscriptions_and_they_can_be_removed() {
+    let served = Served::running(Options::default());
+    ask(&served, "POST", "/topics", json!({"name": "t", "partitions": 2})).await;
+    let broker = served.broker.as_ref().unwrap();
+    let topic = broker.catalog().topic("t").unwrap().clone();
+    let spec = SubscriptionSpec::default();
+    broker.subscribe(&Caller::OPERATOR, &topic, "a/b", &spec).await.unwrap();
+    let (_, shown) = ask(&served, "GET", "/topics/t", Value::Null).await;
+    let one = json!({"name": "a/b", "ready": 0, "in_flight": 0, "consumers": 0});
+    assert_eq!(shown["subscriptions"], json!([one]));
+    let path = "/topics/t/subscriptions/a%2Fb";
+    assert_eq!(ask(&served, "DELETE", path, Value::Null).await.0, 204);
+    let (code, problem) = ask(&served, "DELETE", path, Value::Null).await;
+    assert_eq!((code, kind(&problem)), (404, "unknown-subscription"));
+    let (code, problem) = ask(&served, "DELETE", "/topics/none/subscriptions/s", Value::Null).await;
+    assert_eq!((code, kind(&problem)), (404, "unknown-topic"));
+    let (_, shown) = ask(&served, "GET", "/topics/t", Value::Null).await;
+    assert_eq!(shown["subscriptions"], json!([]));
 }
 
 #[tokio::test]

@@ -76,12 +76,14 @@ impl MessagesPutOff {
 
 #[cfg(test)]
 mod tests {
+    use sabir_delivery::subscription::SubscriptionNo;
     use sabir_model::{PartitionId, ShardId};
 
     use super::*;
 
     fn messages(owner: u64, offsets: Range<u64>) -> UnreadableMessages {
-        let target = QueueTarget { shard: ShardId(1), partition: PartitionId(7) };
+        let target =
+            QueueTarget { shard: ShardId(1), partition: PartitionId(7), subscription: SubscriptionNo(7) };
         UnreadableMessages { target, owner: QueueOwner(owner), offsets }
     }
 

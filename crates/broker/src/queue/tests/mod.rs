@@ -11,7 +11,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::outbox::Outbox;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::dispatch::{Credit, MemberNo};
-use sabir_delivery::subscription::MessageOwner;
+use sabir_delivery::subscription::{MessageOwner, SubscriptionNo};
 use sabir_journal::{BlockBuilder, SegmentNo};
 use sabir_model::{
     Durability, Facts, FrontendNo, PartitionId, QueueConfig, RecordFacts, Sequence, ShardFailure, ShardId,
@@ -46,7 +46,7 @@ struct Rig {
 }
 
 fn target(id: u64) -> QueueTarget {
-    QueueTarget { shard: ShardId(1), partition: PartitionId(id) }
+    QueueTarget { shard: ShardId(1), partition: PartitionId(id), subscription: SubscriptionNo(id) }
 }
 
 fn session(number: u64) -> MessageOwner {

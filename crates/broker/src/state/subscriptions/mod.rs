@@ -1,5 +1,6 @@
 //! The projection of deliveries: where each message of each queue of the shard stands.
 
+mod named;
 mod slots;
 
 use std::ops::Range;
@@ -11,13 +12,16 @@ use sabir_delivery::subscription::{
 };
 use sabir_journal::EntryView;
 use sabir_journal::pages::PageError;
-use sabir_model::PartitionId;
+use sabir_model::{Offset, PartitionId};
 
 use super::{At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body};
 use crate::entry::{
-    DeadLetters, DeliveryBody, DeliveryError, DeliveryOutcome, DueMessage, Kinds, RecordPlace, kind,
+    DeadLetters, DeliveryBody, DeliveryError, DeliveryOutcome, DueMessage, Kinds, RecordPlace,
+    SubscribeError, SubscriptionMade, SubscriptionRemoved, SubscriptionSettings, SubscriptionStart, kind,
 };
 use crate::projection::{PageMap, Projection};
+pub(crate) use named::NamedSubscription;
+use named::NamedSubscriptions;
 use slots::Slots;
 
 /// What entries did to messages, for the leader. Told in the order in which it happened.
@@ -56,7 +60,7 @@ pub(super) struct ParkedMessage {
     pub(super) until_ms: i64,
 }
 
-/// What an entry did to a queue's partition, which its subscription is told.
+/// What an entry did to a partition, which its subscriptions are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum QueueChange {
     /// It was made.
@@ -75,6 +79,8 @@ pub(crate) enum QueueChange {
     Refused(PartitionId, Range<u64>),
     /// Its limits changed.
     Configured(PartitionId),
+    /// Records below an offset were removed from a topic's partition.
+    Trimmed(PartitionId, Offset),
     /// It was deleted.
     Gone(PartitionId),
 }
@@ -84,21 +90,29 @@ pub(crate) fn subscription_of(partition: PartitionId) -> SubscriptionNo {
     SubscriptionNo(partition.0)
 }
 
-/// The partition that a subscription is of.
+/// The partition that a subscription is of, a queue's own or another one.
 pub(crate) fn partition_of(subscription: SubscriptionNo) -> PartitionId {
-    PartitionId(subscription.0)
+    PartitionId(subscription.0 & ((1 << named::PARTITION_BITS) - 1))
+}
+
+/// Whether it is one of those that a topic has which is no queue.
+pub(crate) fn is_named(subscription: SubscriptionNo) -> bool {
+    subscription.0 >> named::PARTITION_BITS != 0
 }
 
 /// All subscriptions of a shard.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
     slots: Slots,
+    named: NamedSubscriptions,
     /// What the block applied last did.
     pub(crate) touched: Vec<TouchedMessages>,
     /// What was parked, and has no timer yet.
     pub(super) parked: Vec<ParkedMessage>,
     /// How much of it was there before the entry that is being applied.
     before: usize,
+    /// Messages that were removed from their topics before they were dealt, since the start; no part of the projection.
+    pub(crate) skipped: u64,
 }
 
 impl SubscriptionTable {
@@ -121,19 +135,21 @@ impl SubscriptionTable {
         self.before = self.touched.len();
     }
 
-    /// The subscriptions that the entry changed.
+    /// The queues' own that the entry changed.
     pub(super) fn touched_by_entry(&self) -> impl Iterator<Item = (PartitionId, &Subscription)> {
         let events = &self.touched[self.before.min(self.touched.len())..];
         let runs = events.chunk_by(|a, b| a.subscription() == b.subscription());
         runs.filter_map(|run| {
             let number = run[0].subscription();
+            (!is_named(number)).then_some(())?;
             Some((partition_of(number), self.get(number)?))
         })
     }
 
     /// What is ready of each queue.
     pub(super) fn backlogs(&self) -> impl Iterator<Item = (PartitionId, Backlog)> {
-        self.slots.iter().map(|(number, subscription)| (partition_of(number), subscription.backlog()))
+        let queues = self.slots.iter().filter(|(number, _)| !is_named(*number));
+        queues.map(|(number, subscription)| (partition_of(number), subscription.backlog()))
     }
 
     /// The queues that take in nothing more.
@@ -178,9 +194,9 @@ impl SubscriptionTable {
         match change {
             QueueChange::Made(id) => self.slots.insert(subscription_of(id), Subscription::new(0)),
             QueueChange::Gone(id) => {
-                let subscription = subscription_of(id);
-                self.slots.remove(subscription);
-                self.touched.push(TouchedMessages::Gone { subscription });
+                let named = self.named.of(id).iter().copied();
+                let all: Vec<_> = std::iter::once(subscription_of(id)).chain(named).collect();
+                all.into_iter().for_each(|subscription| self.forget(subscription));
             }
             QueueChange::Sized(id, count, size) => {
                 if let Some(subscription) = self.slots.get_mut(subscription_of(id)) {
@@ -204,10 +220,113 @@ impl SubscriptionTable {
             QueueChange::Published(id, count) => {
                 let published = Operation::Published { count, transaction: None };
                 self.apply_one(subscription_of(id), &published, time_ms);
+                for at in 0..self.named.of(id).len() {
+                    self.apply_one(self.named.of(id)[at], &published, time_ms);
+                }
+            }
+            QueueChange::Trimmed(id, to) => {
+                for at in 0..self.named.of(id).len() {
+                    self.skip(self.named.of(id)[at], to, time_ms);
+                }
             }
             QueueChange::Refused(id, messages) => self.refuse_last(subscription_of(id), messages, time_ms),
             QueueChange::Delayed(..) | QueueChange::Configured(_) => {}
         }
+    }
+
+    /// What a subscription of a topic was made with; none of a queue's own.
+    pub(crate) fn settings(&self, number: SubscriptionNo) -> Option<&SubscriptionSettings> {
+        self.named.get(number).map(|named| &named.settings)
+    }
+
+    /// A partition's part of a topic's subscription of that name.
+    pub(crate) fn find(
+        &self,
+        partition: PartitionId,
+        name: &str,
+    ) -> Option<(SubscriptionNo, &NamedSubscription)> {
+        let number = self.named.find(partition, name)?;
+        Some((number, self.named.get(number)?))
+    }
+
+    /// The subscriptions that a topic has in a partition.
+    pub(crate) fn named_of(
+        &self,
+        partition: PartitionId,
+    ) -> impl Iterator<Item = (SubscriptionNo, &NamedSubscription)> {
+        self.named.each_of(partition)
+    }
+
+    /// The partitions with such subscriptions.
+    pub(super) fn subscribed(&self) -> impl Iterator<Item = PartitionId> {
+        self.named.partitions()
+    }
+
+    /// Whether a partition has any.
+    pub(super) fn is_subscribed(&self, partition: PartitionId) -> bool {
+        !self.named.of(partition).is_empty()
+    }
+
+    pub(super) fn has_named(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    /// Makes a partition's part of a topic's subscription, if it is not there. The partition has the records of these offsets.
+    pub(super) fn subscribe(
+        &mut self,
+        body: &SubscriptionMade,
+        kept: Range<Offset>,
+        at: &At,
+    ) -> Result<SubscriptionNo, SubscribeError> {
+        if let Some(number) = self.named.find(body.partition, &body.name) {
+            return Ok(number);
+        }
+        if self.named.of(body.partition).len() >= named::MOST {
+            return Err(SubscribeError::TooMany);
+        }
+        let number = self.named.free(body.partition, at.sequence.0);
+        let first = first_of(body.start, unsigned(kept.start)..unsigned(kept.end));
+        let mut made = Subscription::new(first);
+        made.set_deaths(body.settings.deaths());
+        self.slots.insert(number, made);
+        let SubscriptionMade { partitions, name, settings, .. } = body.clone();
+        self.named.insert(number, NamedSubscription { name, partitions, settings });
+        let mut left = unsigned(kept.end) - first;
+        while left > 0 {
+            let count = u32::try_from(left).unwrap_or(u32::MAX);
+            self.apply_one(number, &Operation::Published { count, transaction: None }, at.time_ms);
+            left -= u64::from(count);
+        }
+        Ok(number)
+    }
+
+    /// Removes a partition's part of a topic's subscription.
+    pub(super) fn unsubscribe(
+        &mut self,
+        body: &SubscriptionRemoved,
+    ) -> Result<SubscriptionNo, SubscribeError> {
+        let number = self.named.find(body.partition, &body.name).ok_or(SubscribeError::Unknown)?;
+        self.forget(number);
+        Ok(number)
+    }
+
+    fn forget(&mut self, subscription: SubscriptionNo) {
+        self.named.remove(subscription);
+        self.slots.remove(subscription);
+        self.touched.push(TouchedMessages::Gone { subscription });
+    }
+
+    /// What was removed from the log below an offset is done with, whoever has it.
+    fn skip(&mut self, number: SubscriptionNo, to: Offset, time_ms: i64) {
+        let Some(subscription) = self.get(number) else { return };
+        let gone = subscription.floor()..unsigned(to).min(subscription.end());
+        if gone.is_empty() {
+            return;
+        }
+        self.skipped += subscription.count(MessageState::Ready, gone.clone());
+        let ranges = RangesBuffer::of(std::iter::once(gone));
+        let (ranges, held_by, why) = (ranges.ranges(), HeldBy::Any, Settlement::Gone);
+        self.apply_one(number, &Operation::Settled { ranges, held_by, why }, time_ms);
     }
 
     fn apply_one(&mut self, number: SubscriptionNo, operation: &Operation<'_>, time_ms: i64) {
@@ -241,13 +360,13 @@ impl SubscriptionTable {
     /// Whether all of these messages wait to be published elsewhere for that reason.
     pub(super) fn waits(&self, letter: &DeadLetters, time_ms: i64) -> bool {
         let ranges = letter.ranges();
-        let queue = self.get(subscription_of(letter.queue));
+        let queue = self.get(letter.queue);
         queue.is_some_and(|queue| queue.admits(&letter.settled(&ranges), time_ms))
     }
 
     /// Messages that waited to be published elsewhere are done with.
     pub(super) fn settle_dead(&mut self, letter: &DeadLetters, time_ms: i64) {
-        self.apply_one(subscription_of(letter.queue), &letter.settled(&letter.ranges()), time_ms);
+        self.apply_one(letter.queue, &letter.settled(&letter.ranges()), time_ms);
     }
 
     /// Whether a message is there and not settled.
@@ -258,8 +377,8 @@ impl SubscriptionTable {
     }
 
     /// Whether one of these messages is there and not settled.
-    pub(crate) fn has_unsettled(&self, id: PartitionId, offsets: Range<u64>) -> bool {
-        let Some(queue) = self.get(subscription_of(id)) else { return false };
+    pub(crate) fn has_unsettled(&self, queue: SubscriptionNo, offsets: Range<u64>) -> bool {
+        let Some(queue) = self.get(queue) else { return false };
         let (mut at, end) = (offsets.start, offsets.end.min(queue.end()));
         while at < end {
             let (state, next) = queue.run(at);
@@ -320,6 +439,20 @@ impl SubscriptionTable {
         list.iter().for_each(|(number, operation)| told.name(number, &operation));
         let concerned = applied.map_err(|refused| DeliveryError::Refused { operation: refused.operation })?;
         Ok(DeliveryOutcome { concerned })
+    }
+}
+
+fn unsigned(offset: Offset) -> u64 {
+    u64::try_from(offset.0).expect("offsets count from 0")
+}
+
+/// The first message that is for a subscription which is made, where these are kept.
+fn first_of(start: SubscriptionStart, kept: Range<u64>) -> u64 {
+    match start {
+        SubscriptionStart::Oldest => kept.start,
+        SubscriptionStart::Last => kept.end.saturating_sub(1).max(kept.start),
+        SubscriptionStart::Next => kept.end,
+        SubscriptionStart::At(offset) => offset.clamp(kept.start, kept.end),
     }
 }
 
@@ -443,7 +576,7 @@ impl Touched for Told<'_> {
 
 impl Projection for SubscriptionTable {
     fn maps(&mut self) -> Vec<&mut dyn PageMap> {
-        vec![&mut self.slots]
+        vec![&mut self.slots, self.named.pages()]
     }
 }
 
@@ -452,7 +585,9 @@ impl CoreProjection for SubscriptionTable {
     const KINDS: Kinds = &[kind::DELIVERIES];
 
     fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
-        Ok(Self { slots: Slots::restore(stored)?, touched: Vec::new(), parked: Vec::new(), before: 0 })
+        let (mut slots, named) = (Slots::restore(stored)?, NamedSubscriptions::restore(stored)?);
+        named.iter().for_each(|(number, named)| slots.set_deaths(number, named.settings.deaths()));
+        Ok(Self { slots, named, ..Self::default() })
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sabir_delivery::policy::DeathReason;
-use sabir_delivery::subscription::MessageOwner;
+use sabir_delivery::subscription::{MessageOwner, SubscriptionNo};
 
 use super::subscriptions::{NO, limited, queue_created};
 use super::*;
@@ -26,7 +26,7 @@ fn letter(first: u64, count: u32) -> DeadLetters {
     let targets = vec![PartitionId(2), PartitionId(9)];
     let published = PublishedLetters { targets, max_ts: 5, origin: FrontendNo(1), len: 5, facts: None };
     let reason = DeathReason::QueueLength;
-    DeadLetters { queue: PartitionId(1), first, count, reason, published: Some(published) }
+    DeadLetters { queue: SubscriptionNo(1), first, count, reason, published: Some(published) }
 }
 
 fn dead_letter(shard: &mut Shard, letters: Vec<DeadLetters>) -> u64 {

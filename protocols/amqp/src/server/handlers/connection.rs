@@ -40,7 +40,7 @@ impl AmqpSession {
             let ready = amqp.ready().await.map(|_| Answer::Opened);
             ready.map_err(|error| Exception::new(ReplyCode::InternalError, error.to_string()))
         });
-        self.asked.push_back(Asked { channel: None, method, takes: None, answering });
+        self.asked.push_back(Asked { channel: None, method, takes: Vec::new(), answering });
     }
 
     /// The client closes: what it had for itself is gone before it is told that it is.
@@ -53,7 +53,7 @@ impl AmqpSession {
             Ok(Answer::Closed)
         });
         let method = <ConnectionClose<'_> as MethodArguments>::ID;
-        self.asked.push_back(Asked { channel: None, method, takes: None, answering });
+        self.asked.push_back(Asked { channel: None, method, takes: Vec::new(), answering });
     }
 
     pub(super) fn close_in_order(&mut self) {
@@ -68,7 +68,7 @@ impl AmqpSession {
             self.end_consumer(consumer);
         }
         self.end_together(channel.together);
-        channel.replies.iter().for_each(|consumer| self.kept.remove_consumer(&consumer.tag));
+        channel.replies.iter().for_each(|consumer| self.kept.remove_consumer(&consumer.tag, 1));
         self.kept.change_queues(channel.targets.len(), 0);
         self.held -= channel.transaction.as_ref().map_or(0, Transaction::bytes);
         for messages in self.deliveries.put_off.take_of(channel.owner) {
@@ -99,7 +99,7 @@ impl AmqpSession {
     /// Nothing more is delivered to a consumer. What it has not settled stays with its channel.
     pub(super) fn detach(&mut self, number: u64) -> Option<Consumer> {
         let consumer = self.consumers.remove(&number)?;
-        self.kept.remove_consumer(&consumer.tag);
+        self.kept.remove_consumer(&consumer.tag, consumer.queue.targets.len());
         self.end_dealing(&consumer);
         Some(consumer)
     }
@@ -112,9 +112,9 @@ impl AmqpSession {
     /// The broker deals a consumer nothing more.
     pub(super) fn end_dealing(&self, consumer: &Consumer) {
         let queues = self.amqp.broker.queues();
-        queues.detach(consumer.attached);
-        if !consumer.drawing.shared {
-            queues.end_demand(consumer.drawing.demand);
+        consumer.attached.iter().for_each(|attached| queues.detach(*attached));
+        for drawing in consumer.drawings.iter().filter(|drawing| !drawing.shared) {
+            queues.end_demand(drawing.demand);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! `basic.qos`, `basic.consume`, `basic.cancel`, `basic.get`.
 
+use std::sync::Arc;
+
+use sabir_broker::Topic;
 use sabir_broker::queue::{ConsumerSpec, Credit, Demand, QueueConsumer, QueueError, QueueTarget};
 use sabir_model::{ShardId, TopicId};
 
-use super::super::arguments::{integer, is_quorum, precondition, queue};
-use super::super::asking::{Answer, Asked, refused};
+use super::super::arguments::{WantedSubscription, integer, is_quorum, precondition, queue};
+use super::super::asking::{Answer, Asked, Subscriber, WantedConsumer, WantedGet, refused};
 use super::super::channel::{ConsumedQueue, Consumer, Drawing, RefillOn, Together};
 use super::super::connection::AmqpSession;
 use super::super::deliver::credit;
@@ -48,22 +51,29 @@ impl AmqpSession {
         let (channel, settles, priority, exclusive) =
             (consumer.channel, consumer.settles, consumer.priority, consumer.exclusive);
         let queue = consumer.queue.clone();
-        let drawing = self.drawing(channel, &queue, settles);
-        let attached = self.deal(key, channel, &queue, drawing, (priority, exclusive))?;
+        let drawings = self.drawings(channel, &queue, settles);
+        let attached = self.deal(key, channel, &queue, &drawings, (priority, exclusive))?;
         if let Some(consumer) = self.consumers.get_mut(&key) {
-            (consumer.drawing, consumer.attached, consumer.refill) = (drawing, attached, 0);
+            (consumer.drawings, consumer.attached) = (drawings, attached);
         }
         Ok(())
     }
 
-    /// What a consumer of a channel draws on.
-    fn drawing(&mut self, number: u16, queue: &ConsumedQueue, settles: bool) -> Drawing {
-        if let Some(demand) = self.shared_demand(number, queue.target.shard()).filter(|_| !settles) {
-            return Drawing { demand, shared: true, refill_on: RefillOn::Settling };
+    /// What a consumer of a channel draws on, in each shard.
+    fn drawings(&mut self, number: u16, queue: &ConsumedQueue, settles: bool) -> Vec<Drawing> {
+        let mut shards: Vec<ShardId> = queue.targets.iter().map(QueueTarget::shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards.into_iter().map(|shard| self.drawing(number, shard, settles)).collect()
+    }
+
+    fn drawing(&mut self, number: u16, shard: ShardId, settles: bool) -> Drawing {
+        if let Some(demand) = self.shared_demand(number, shard).filter(|_| !settles) {
+            return Drawing { demand, shared: true, refill_on: RefillOn::Settling, refill: 0 };
         }
         let (credit, refill_on) = credit(self.channel(number).prefetch, settles);
-        let demand = self.amqp.broker.queues().demand(queue.target.shard(), credit);
-        Drawing { demand, shared: false, refill_on }
+        let demand = self.amqp.broker.queues().demand(shard, credit);
+        Drawing { demand, shared: false, refill_on, refill: 0 }
     }
 
     /// The demand that the consumers of a channel share in a shard, where they are bounded together.
@@ -87,25 +97,32 @@ impl AmqpSession {
         key: u64,
         channel: u16,
         queue: &ConsumedQueue,
-        drawing: Drawing,
+        drawings: &[Drawing],
         (priority, exclusive): (i32, bool),
-    ) -> Result<QueueConsumer, Exception> {
+    ) -> Result<Vec<QueueConsumer>, Exception> {
         let seat = self.seat.clone().expect("a session is given its seat before all else");
         let owner = self.channel(channel).owner;
-        let Drawing { demand, shared, .. } = drawing;
-        // What is to be settled with being sent is read before: the session does it.
-        let settles = false;
-        let spec = ConsumerSpec { number: key, owner, demand, priority, exclusive, settles };
         let queues = self.amqp.broker.queues();
         // What was given back before keeps its place before what this one is dealt.
         self.settling.tell(queues);
-        let attached = queues.attach(&self.caller, queue.target, seat, spec);
-        attached.map_err(|error| {
-            if !shared {
-                queues.end_demand(demand);
+        let mut attached = Vec::with_capacity(queue.targets.len());
+        for target in &*queue.targets {
+            let drawing = drawings.iter().find(|drawing| drawing.demand.shard() == target.shard());
+            let demand = drawing.expect("there is one for each shard").demand;
+            // What is to be settled with being sent is read before: the session does it.
+            let settles = false;
+            let spec = ConsumerSpec { number: key, owner, demand, priority, exclusive, settles };
+            match queues.attach(&self.caller, *target, seat.clone(), spec) {
+                Ok(consumer) => attached.push(consumer),
+                Err(error) => {
+                    attached.into_iter().for_each(|consumer| queues.detach(consumer));
+                    let own = drawings.iter().filter(|drawing| !drawing.shared);
+                    own.for_each(|drawing| queues.end_demand(drawing.demand));
+                    return Err(refused(&queue.name, error));
+                }
             }
-            refused(&queue.name, error)
-        })
+        }
+        Ok(attached)
     }
 
     pub(super) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>) -> Result<(), Exception> {
@@ -123,20 +140,70 @@ impl AmqpSession {
             return self.consume_replies(number, &tag, consume);
         }
         let name = self.queue_name(number, consume.queue)?;
-        self.admit_consumer(&tag)?;
-        let consumer = self.attach(number, &name, &tag, consume)?;
-        let key = consumer.0;
-        self.consumers.insert(key, consumer.1);
-        self.kept.add_consumer(&tag);
-        self.channel(number).consumers.insert(tag.as_str().into(), key);
-        if !consume.no_wait {
+        self.admit_consumer(&tag, 1)?;
+        let asker = self.asker();
+        let topic = asker.topic(&name)?;
+        let wanted = WantedConsumer {
+            name: name.into(),
+            tag: tag.into(),
+            priority: priority(consume.arguments)?,
+            exclusive: consume.exclusive,
+            no_ack: consume.no_ack,
+            no_wait: consume.no_wait,
+        };
+        if topic.config.queue().is_some() {
+            let target = asker.target(&topic)?;
+            return self.begin_consumer(number, &topic, [target].into(), wanted);
+        }
+        let subscription = WantedSubscription::of_consumer(&wanted.name, consume.arguments)?;
+        let subscribing = asker.subscribe(topic, subscription, Subscriber::Consumer(wanted));
+        self.ask(number, consume, Box::pin(subscribing));
+        Ok(())
+    }
+
+    /// A topic has the subscription that a consumer, or who gets a message, waited for.
+    pub(super) fn subscribed(
+        &mut self,
+        number: u16,
+        topic: &Topic,
+        targets: Arc<[QueueTarget]>,
+        subscriber: Subscriber,
+    ) {
+        let (method, begun) = match subscriber {
+            Subscriber::Consumer(wanted) => {
+                let begun = self.begin_consumer(number, topic, targets, wanted);
+                (<BasicConsume<'_> as MethodArguments>::ID, begun)
+            }
+            Subscriber::Getter(wanted) => {
+                (<BasicGet<'_> as MethodArguments>::ID, self.begin_get(number, topic, &targets, wanted))
+            }
+        };
+        if let Err(exception) = begun {
+            self.fail(number, exception.caused_by(method));
+        }
+    }
+
+    fn begin_consumer(
+        &mut self,
+        number: u16,
+        topic: &Topic,
+        targets: Arc<[QueueTarget]>,
+        wanted: WantedConsumer,
+    ) -> Result<(), Exception> {
+        let (tag, no_wait, count) = (wanted.tag.clone(), wanted.no_wait, targets.len());
+        self.admit_consumer(&tag, count)?;
+        let (key, consumer) = self.attach(number, topic, targets, wanted)?;
+        self.consumers.insert(key, consumer);
+        self.kept.add_consumer(&tag, count);
+        self.channel(number).consumers.insert(tag.clone(), key);
+        if !no_wait {
             self.say(number, &BasicConsumeOk { consumer_tag: ShortStr::cut(&tag) });
         }
         Ok(())
     }
 
-    fn admit_consumer(&mut self, tag: &str) -> Result<(), Exception> {
-        self.kept.admit_consumer(&self.limits.frame_memory, self.machine.channels(), tag)
+    fn admit_consumer(&mut self, tag: &str, targets: usize) -> Result<(), Exception> {
+        self.kept.admit_consumer(&self.limits.frame_memory, self.machine.channels(), tag, targets)
     }
 
     /// Notes a queue of which something may be delivered on a channel.
@@ -161,10 +228,10 @@ impl AmqpSession {
         if self.channel(number).replies.is_some() {
             return Err(precondition("reply consumer already set".to_owned()));
         }
-        self.admit_consumer(tag)?;
+        self.admit_consumer(tag, 1)?;
         let consumer = self.amqp.replies.consume(tag, self.broker().fresh_topic_id().0);
         self.channel(number).replies = Some(consumer);
-        self.kept.add_consumer(tag);
+        self.kept.add_consumer(tag, 1);
         self.replying.push(number);
         if !consume.no_wait {
             self.say(number, &BasicConsumeOk { consumer_tag: ShortStr::cut(tag) });
@@ -175,36 +242,29 @@ impl AmqpSession {
     fn attach(
         &mut self,
         channel: u16,
-        name: &str,
-        tag: &str,
-        consume: &BasicConsume<'_>,
+        topic: &Topic,
+        targets: Arc<[QueueTarget]>,
+        wanted: WantedConsumer,
     ) -> Result<(u64, Consumer), Exception> {
-        let asker = self.asker();
-        let topic = asker.topic(name)?;
-        let target = asker.target(&topic)?;
-        if consume.exclusive && topic.config.queue().is_some_and(|queue| queue.single_active) {
-            return Err(refused(name, QueueError::InUse));
+        let WantedConsumer { name, tag, priority, exclusive, no_ack: settles, .. } = wanted;
+        if exclusive && topic.config.queue().is_some_and(|queue| queue.single_active) {
+            return Err(refused(&name, QueueError::InUse));
         }
-        let priority = consume.arguments.get("x-priority").map(|value| {
-            let priority = integer(value).and_then(|priority| i32::try_from(priority).ok());
-            priority.ok_or_else(|| precondition("invalid arg 'x-priority': expected a number".to_owned()))
-        });
-        let priority = priority.transpose()?.unwrap_or(0);
         let goes = topic.config.queue().is_some_and(|queue| queue.auto_delete).then_some(topic.id);
         let is_quorum = is_quorum(&topic.config);
         if is_quorum && self.channel(channel).together.is_some() {
-            let text = format!("{} does not support global qos", queue(name));
+            let text = format!("{} does not support global qos", queue(&name));
             return Err(Exception::new(ReplyCode::NotImplemented, text));
         }
-        let queue = ConsumedQueue { name: name.into(), target, is_quorum, goes };
-        let (key, settles, exclusive) = (self.consumer_number(channel), consume.no_ack, consume.exclusive);
-        self.add_queue(channel, target, topic.id);
+        let says_returns = is_quorum || topic.config.queue().is_none();
+        let key = self.consumer_number(channel);
+        targets.iter().for_each(|target| self.add_queue(channel, *target, topic.id));
+        let queue = ConsumedQueue { name, targets, says_returns, goes };
         let owner = self.channel(channel).owner;
-        let drawing = self.drawing(channel, &queue, settles);
-        let attached = self.deal(key, channel, &queue, drawing, (priority, exclusive))?;
-        let (tag, refill) = (tag.into(), 0);
+        let drawings = self.drawings(channel, &queue, settles);
+        let attached = self.deal(key, channel, &queue, &drawings, (priority, exclusive))?;
         let consumer =
-            Consumer { channel, tag, owner, queue, attached, drawing, priority, exclusive, refill, settles };
+            Consumer { channel, tag, owner, queue, attached, drawings, priority, exclusive, settles };
         Ok((key, consumer))
     }
 
@@ -212,7 +272,7 @@ impl AmqpSession {
         let (tag, no_wait) = (cancel.consumer_tag.as_str(), cancel.no_wait);
         // What replies it had not been sent go with it.
         if let Some(replies) = self.channel(number).replies.take_if(|consumer| *consumer.tag == *tag) {
-            self.kept.remove_consumer(&replies.tag);
+            self.kept.remove_consumer(&replies.tag, 1);
         }
         let ended = self.channel(number).consumers.remove(tag).and_then(|key| self.detach(key));
         let goes = ended.and_then(|consumer| Some((consumer.queue.goes?, consumer.queue.name)));
@@ -251,7 +311,6 @@ impl AmqpSession {
         let name = self.queue_name(number, get.queue)?;
         let asker = self.asker();
         let topic = asker.topic(&name)?;
-        let target = asker.target(&topic)?;
         let is_quorum = is_quorum(&topic.config);
         if is_quorum && topic.config.queue().is_some_and(|queue| queue.single_active) {
             let text = format!(
@@ -260,14 +319,39 @@ impl AmqpSession {
             );
             return Err(Exception::new(ReplyCode::ResourceLocked, text));
         }
-        self.kept.admit_queue(&self.limits.frame_memory, self.machine.channels())?;
-        self.add_queue(number, target, topic.id);
+        let wanted = WantedGet { name, no_ack: get.no_ack };
+        if topic.config.queue().is_some() {
+            let target = asker.target(&topic)?;
+            return self.begin_get(number, &topic, &[target], wanted);
+        }
+        let subscription = WantedSubscription::of_topic(&topic.name);
+        let subscribing = asker.subscribe(topic, subscription, Subscriber::Getter(wanted));
+        self.ask(number, get, Box::pin(subscribing));
+        Ok(())
+    }
+
+    fn begin_get(
+        &mut self,
+        number: u16,
+        topic: &Topic,
+        targets: &[QueueTarget],
+        wanted: WantedGet,
+    ) -> Result<(), Exception> {
+        self.kept.admit_queues(&self.limits.frame_memory, self.machine.channels(), targets.len())?;
+        targets.iter().for_each(|target| self.add_queue(number, *target, topic.id));
         let owner = self.channel(number).owner;
         // What was settled and given back before counts.
         self.settling.tell(self.amqp.broker.queues());
-        let frame_max = self.machine.frame_max();
-        let wanted = WantedMessage { name, target, owner, settles: get.no_ack, is_quorum, frame_max };
-        let (channel, takes) = (Some(self.channel(number).id), Some((target, owner)));
+        let (frame_max, says_returns) =
+            (self.machine.frame_max(), is_quorum(&topic.config) || topic.config.queue().is_none());
+        // Another one is asked first each time.
+        let mut targets = targets.to_vec();
+        let first = self.number() as usize % targets.len().max(1);
+        targets.rotate_left(first);
+        let takes = targets.iter().map(|target| (*target, owner)).collect();
+        let WantedGet { name, no_ack: settles } = wanted;
+        let wanted = WantedMessage { name, targets, owner, settles, says_returns, frame_max };
+        let (channel, asker) = (Some(self.channel(number).id), self.asker());
         let (method, answering) = (<BasicGet<'_> as MethodArguments>::ID, Box::pin(asker.get(wanted)));
         self.asked.push_back(Asked { channel, method, takes, answering });
         Ok(())
@@ -292,4 +376,11 @@ impl AmqpSession {
         let written = self.out.content(number, &get_ok, &properties, &body.into(), self.machine.frame_max());
         debug_assert!(written.is_ok(), "it was looked whether they fit");
     }
+}
+
+/// The priority that a consumer asks for.
+fn priority(arguments: FieldTable<'_>) -> Result<i32, Exception> {
+    let Some(value) = arguments.get("x-priority") else { return Ok(0) };
+    let priority = integer(value).and_then(|priority| i32::try_from(priority).ok());
+    priority.ok_or_else(|| precondition("invalid arg 'x-priority': expected a number".to_owned()))
 }

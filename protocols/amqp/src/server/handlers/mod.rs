@@ -84,7 +84,7 @@ impl AmqpSession {
     /// Has an answer sent when it comes, behind all that were asked for before.
     fn ask<M: MethodArguments>(&mut self, number: u16, _: &M, answering: Answering) {
         let channel = Some(self.channel(number).id);
-        self.asked.push_back(Asked { channel, method: M::ID, takes: None, answering });
+        self.asked.push_back(Asked { channel, method: M::ID, takes: Vec::new(), answering });
     }
 
     /// An answer has come. That of a channel which is no more goes nowhere, and what was taken for it is given back.
@@ -98,7 +98,7 @@ impl AmqpSession {
             None => 0,
             Some(id) if is_there(id) => id.number,
             Some(_) => {
-                if let Some((target, owner)) = takes {
+                for (target, owner) in takes {
                     self.amqp.broker.queues().release(target, owner, true);
                 }
                 return;
@@ -128,6 +128,9 @@ impl AmqpSession {
             Answer::QueueUnbound => self.say(number, &QueueUnbindOk {}),
             Answer::ExchangeBound => self.say(number, &ExchangeBindOk {}),
             Answer::ExchangeUnbound => self.say(number, &ExchangeUnbindOk {}),
+            Answer::Subscribed { topic, targets, subscriber } => {
+                self.subscribed(number, &topic, targets, subscriber)
+            }
             Answer::Cancelled { tag, no_wait } => self.say_cancelled(number, &tag, no_wait),
             Answer::Committed { others, unroutable } => self.committed(number, others, &unroutable),
             Answer::Got { got, unreadable } => {

@@ -67,8 +67,8 @@ impl AmqpSession {
     pub(super) fn refill_for(&mut self, delivered: &Delivered) {
         let Some(key) = delivered.consumer else { return };
         let Some(consumer) = self.consumers.get_mut(&key) else { return };
-        if consumer.drawing.refill_on == RefillOn::Settling {
-            consumer.refill(counted(delivered.count()), key, &mut self.refills);
+        if consumer.refill_on() == RefillOn::Settling {
+            consumer.refill(delivered.target.shard(), counted(delivered.count()), key, &mut self.refills);
         }
     }
 }

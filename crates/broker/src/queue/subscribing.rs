@@ -1,0 +1,312 @@
+//! Subscriptions of topics that are no queues: made, looked at, and removed.
+//!
+//! Each partition has its part of a subscription in its own shard, with a number of its own; a part is consumed as a queue is. So a subscription is
+//! made by an entry for each partition, and is there for its topic once all have it.
+
+use std::collections::BTreeMap;
+
+use sabir_journal::Priority;
+use sabir_model::{Offset, ReadError, ShardFailure};
+
+use super::{QueueError, QueueStats, QueueTarget};
+use crate::broker::Broker;
+use crate::caller::Caller;
+use crate::catalog::{Partition, Topic};
+use crate::entry::{
+    SubscribeError, SubscriptionMade, SubscriptionRemoved, SubscriptionSettings, SubscriptionStart,
+};
+use crate::level::FormatLevel;
+use crate::read::{OffsetSpec, ReadTarget};
+
+/// The longest name of a subscription, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// Where a subscription begins that is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// At a place that each partition knows.
+    Place(SubscriptionStart),
+    /// With the first record of at least that timestamp, in milliseconds.
+    Since(i64),
+}
+
+impl Default for StartAt {
+    fn default() -> Self {
+        Self::Place(SubscriptionStart::Oldest)
+    }
+}
+
+/// A subscription as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubscriptionSpec {
+    /// Where it begins, if it is made.
+    pub start: StartAt,
+    /// What holds for it, if it is made; nothing said of it takes what there is.
+    pub settings: SubscriptionSettings,
+}
+
+/// How much there is of a subscription, in all partitions of its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionStats {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its messages and consumers. Who consumes several partitions is one of them.
+    pub queue: QueueStats,
+}
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeRefused {
+    /// The topic cannot be used so.
+    #[error(transparent)]
+    Topic(#[from] QueueError),
+    /// A queue has one subscription, which is its own.
+    #[error("the topic is a queue")]
+    IsQueue,
+    /// A name has 1 to 255 bytes.
+    #[error("the name of a subscription has 1 to 255 bytes")]
+    Name,
+    /// The topic has as many as it may have.
+    #[error("the topic has as many subscriptions as it may have")]
+    TooMany,
+    /// It is there with other settings.
+    #[error("the subscription is there with other settings")]
+    Differs,
+    /// An offset is one partition's, and the topic has several.
+    #[error("the topic has several partitions: no offset is that of all of them")]
+    SeveralPartitions,
+    /// The records of a time cannot be found.
+    #[error("where the subscription is to begin cannot be read: {0}")]
+    Read(ReadError),
+    /// The data directory is of a format level that has no subscriptions.
+    #[error(
+        "subscriptions need format level {needs}, and the data directory has {has}: raise data.format_level"
+    )]
+    NeedsLevel {
+        /// The directory's.
+        has: u32,
+        /// The one it takes.
+        needs: u32,
+    },
+}
+
+impl From<ShardFailure> for SubscribeRefused {
+    fn from(failure: ShardFailure) -> Self {
+        Self::Topic(failure.into())
+    }
+}
+
+impl From<SubscribeError> for SubscribeRefused {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::Unknown => Self::Topic(QueueError::Unknown),
+            SubscribeError::TooMany => Self::TooMany,
+            SubscribeError::Shard(failure) => failure.into(),
+        }
+    }
+}
+
+impl Broker {
+    /// Has a topic have a subscription of that name, made where it is not there. Gives its part of each partition, in their order. A partition that
+    /// was added since it was made is taken from its first record on.
+    ///
+    /// # Errors
+    /// See [`SubscribeRefused`]. Some partitions may have their parts then: who asks again makes the others.
+    pub async fn subscribe(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+        wanted: &SubscriptionSpec,
+    ) -> Result<Vec<QueueTarget>, SubscribeRefused> {
+        self.check_subscription(caller, topic, name)?;
+        if let Some(there) = self.check_alike(topic, name, wanted)? {
+            return Ok(there);
+        }
+        let known = self.first_made(topic, name);
+        // A part of one that is there is as the others are.
+        let settings = known.as_ref().map_or(&wanted.settings, |(_, settings)| settings);
+        let (mut targets, mut answers) = (Vec::new(), Vec::new());
+        for partition in topic.partitions.iter() {
+            let index = u32::try_from(partition.index).unwrap_or(0);
+            let is_later = known.as_ref().is_some_and(|(partitions, _)| index >= *partitions);
+            let start = match is_later {
+                true => SubscriptionStart::Oldest,
+                false => self.start_in(partition, topic, wanted).await?,
+            };
+            let body = SubscriptionMade {
+                partition: partition.id,
+                partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+                name: name.into(),
+                start,
+                settings: settings.clone(),
+            };
+            let shard = self.shard(partition.shard).ok_or(QueueError::Unknown)?;
+            answers.push((partition, shard.ask(Priority::Ordinary, &body)));
+        }
+        for (partition, answer) in answers {
+            targets.push(QueueTarget::of_subscription(partition, answer.await?));
+        }
+        // Somebody else may have made it meanwhile, otherwise than it is wanted.
+        self.check_alike(topic, name, wanted)?;
+        Ok(targets)
+    }
+
+    /// What a subscription has of each partition, for those that have a part of it.
+    ///
+    /// # Errors
+    /// The topic cannot be used so; the name is none.
+    pub fn subscription(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+    ) -> Result<Vec<QueueTarget>, SubscribeRefused> {
+        self.check_subscription(caller, topic, name)?;
+        Ok(self.parts(topic, name))
+    }
+
+    /// Removes a topic's subscription: its consumers are told, and where it was is forgotten. Tells whether there was one.
+    ///
+    /// # Errors
+    /// See [`SubscribeRefused`]. Some partitions may have their parts still: who asks again removes these.
+    pub async fn unsubscribe(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        name: &str,
+    ) -> Result<bool, SubscribeRefused> {
+        self.check_subscription(caller, topic, name)?;
+        let mut answers = Vec::new();
+        for partition in topic.partitions.iter() {
+            let shard = self.shard(partition.shard).ok_or(QueueError::Unknown)?;
+            let body = SubscriptionRemoved { partition: partition.id, name: name.into() };
+            answers.push(shard.ask(Priority::Reserve, &body));
+        }
+        let mut was_there = false;
+        for answer in answers {
+            match answer.await {
+                Ok(_) => was_there = true,
+                Err(SubscribeError::Unknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(was_there)
+    }
+
+    /// The subscriptions of a topic, by their names.
+    ///
+    /// # Errors
+    /// The topic cannot be used so; a shard of it is not led here.
+    pub fn subscriptions(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+    ) -> Result<Vec<SubscriptionStats>, SubscribeRefused> {
+        caller.may_use(topic)?;
+        let mut all: BTreeMap<Box<str>, Vec<QueueTarget>> = BTreeMap::new();
+        for partition in topic.partitions.iter() {
+            let Some(shard) = self.shard(partition.shard) else { continue };
+            for (number, named) in shard.state.read().subscriptions.named_of(partition.id) {
+                let part = QueueTarget::of_subscription(partition, number);
+                all.entry(named.name.clone()).or_default().push(part);
+            }
+        }
+        let stats = all.into_iter().map(|(name, parts)| {
+            let queue = self.subscription_stats(&parts)?;
+            Ok(SubscriptionStats { name, queue })
+        });
+        stats.collect()
+    }
+
+    /// How much there is of a subscription, of which these are the parts. Who consumes several of them is one consumer.
+    ///
+    /// # Errors
+    /// It is gone, or a shard of it is not led here.
+    pub fn subscription_stats(&self, parts: &[QueueTarget]) -> Result<QueueStats, QueueError> {
+        let mut all = QueueStats::default();
+        for part in parts {
+            let QueueStats { ready, in_flight, parked, consumers } = self.queues().stats(*part)?;
+            all.ready += ready;
+            all.in_flight += in_flight;
+            all.parked += parked;
+            all.consumers = all.consumers.max(consumers);
+        }
+        Ok(all)
+    }
+
+    fn check_subscription(&self, caller: &Caller, topic: &Topic, name: &str) -> Result<(), SubscribeRefused> {
+        caller.may_use(topic)?;
+        if topic.config.queue().is_some() {
+            return Err(SubscribeRefused::IsQueue);
+        }
+        let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
+        if has < needs {
+            return Err(SubscribeRefused::NeedsLevel { has: has.number(), needs: needs.number() });
+        }
+        if (1..=LONGEST_NAME).contains(&name.len()) { Ok(()) } else { Err(SubscribeRefused::Name) }
+    }
+
+    /// The parts of a subscription that is whole and is what is wanted; none if it lacks parts.
+    fn check_alike(
+        &self,
+        topic: &Topic,
+        name: &str,
+        wanted: &SubscriptionSpec,
+    ) -> Result<Option<Vec<QueueTarget>>, SubscribeRefused> {
+        let takes_all = wanted.settings == SubscriptionSettings::default();
+        let mut parts = Vec::new();
+        for partition in topic.partitions.iter() {
+            let Some(shard) = self.shard(partition.shard) else { continue };
+            let state = shard.state.read();
+            let Some((number, named)) = state.subscriptions.find(partition.id, name) else { continue };
+            if !takes_all && named.settings != wanted.settings {
+                return Err(SubscribeRefused::Differs);
+            }
+            parts.push(QueueTarget::of_subscription(partition, number));
+        }
+        Ok((parts.len() == topic.partitions.len()).then_some(parts))
+    }
+
+    fn parts(&self, topic: &Topic, name: &str) -> Vec<QueueTarget> {
+        let part = |partition: &Partition| {
+            let state = self.shard(partition.shard)?.state.read();
+            let (number, _) = state.subscriptions.find(partition.id, name)?;
+            Some(QueueTarget::of_subscription(partition, number))
+        };
+        topic.partitions.iter().filter_map(part).collect()
+    }
+
+    /// How many partitions a topic had when its subscription was made, and what holds for that; none if no partition has a part of it.
+    fn first_made(&self, topic: &Topic, name: &str) -> Option<(u32, SubscriptionSettings)> {
+        let made = |partition: &Partition| {
+            let state = self.shard(partition.shard)?.state.read();
+            state
+                .subscriptions
+                .find(partition.id, name)
+                .map(|(_, named)| (named.partitions, named.settings.clone()))
+        };
+        topic.partitions.iter().find_map(made)
+    }
+
+    /// Where a subscription begins in a partition.
+    async fn start_in(
+        &self,
+        partition: &Partition,
+        topic: &Topic,
+        wanted: &SubscriptionSpec,
+    ) -> Result<SubscriptionStart, SubscribeRefused> {
+        match wanted.start {
+            StartAt::Place(SubscriptionStart::At(_)) if topic.partitions.len() > 1 => {
+                Err(SubscribeRefused::SeveralPartitions)
+            }
+            StartAt::Place(place) => Ok(place),
+            StartAt::Since(time_ms) => {
+                let target = ReadTarget { shard: partition.shard, partition: partition.id };
+                let found = self.offsets(target, OffsetSpec::Timestamp(time_ms)).await;
+                let Offset(offset) = found.map_err(SubscribeRefused::Read)?.offset;
+                Ok(u64::try_from(offset).map_or(SubscriptionStart::Next, SubscriptionStart::At))
+            }
+        }
+    }
+}
