@@ -80,9 +80,9 @@ impl FromRequestParts<Admin> for Name {
 }
 
 /// The name of what has something, and the name of that, with which the path ends.
-pub struct Names(pub String, pub String);
+pub struct NamePair(pub String, pub String);
 
-impl FromRequestParts<Admin> for Names {
+impl FromRequestParts<Admin> for NamePair {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {

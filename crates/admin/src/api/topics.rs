@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::node::durability;
 use super::problem::Problem;
-use super::request::{Body, Name, Names, Open, Page, Within, WriteAccess};
+use super::request::{Body, Name, NamePair, Open, Page, Within, WriteAccess};
 use super::{Answer, bounded};
 use crate::Admin;
 use crate::detail::totals;
@@ -172,7 +172,7 @@ pub async fn unsubscribe(
     _: WriteAccess,
     Open(shown): Open,
     Within(caller): Within,
-    Names(name, subscription): Names,
+    NamePair(name, subscription): NamePair,
 ) -> Result<StatusCode, Problem> {
     let topic = find(&shown.broker, &caller, &name)?;
     let about = || format!("subscription {subscription:?} of topic {name:?}");

@@ -102,7 +102,8 @@ What is `auto` of these follows the memory that the machine or the control group
 fits. What is set is taken as it is: where that is more than there is, the log of a start and `sabir doctor` name the settings that exceed `auto`. A
 directory that holds more partitions than may be made is served all the same, and a start names the setting before it loads them.
 
-A fetch reads no more at a time than a quarter of what is left of the other three quarters of `net.frame_memory`, or 64 KiB, or one batch.
+A fetch reads for a second at the most, once it has something, and the next one goes on with the partitions that are left. It reads no more at a time
+than a quarter of what is left of the other three quarters of `net.frame_memory`, or 64 KiB, or one batch.
 ";
 
 /// The reference page, in Markdown.

@@ -241,23 +241,32 @@ async fn metadata_shows_the_broker_its_leadership_and_rights() {
 
 /// Another protocol makes names that Kafka's clients do not.
 #[tokio::test]
-async fn a_topic_with_a_longer_name_is_shown_escaped_and_is_not_made_from_here() {
+async fn a_topic_with_a_longer_name_is_not_shown_and_not_made_from_here() {
     let rig = Rig::start();
     let mut raw = rig.raw().await;
-    let name = "x".repeat(1024);
-    let topic = NewTopic {
-        name: name.clone(),
-        partitions: 1,
-        config: TopicConfig::default(),
-        internal: false,
-        unlike: false,
-    };
-    rig.broker.create_topics(&Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
-    let shown = format!("escaped..{name}");
-    let all = raw.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
-    assert!(all.topics.iter().any(|topic| topic.name.as_deref() == Some(&*shown)), "{all:?}");
-    assert_eq!(raw.put(&shown, 0, &["a"]).await, 0);
-    assert_code(ask_for(&mut raw, 12, &[&name], true).await.topics[0].error_code, ErrorCode::InvalidTopic);
+    for name in ["x".repeat(1024), "x".repeat(250), "é".repeat(127), "a b".into()] {
+        let topic = NewTopic {
+            name: name.clone(),
+            partitions: 1,
+            config: TopicConfig::default(),
+            internal: false,
+            unlike: false,
+        };
+        let made = rig.broker.create_topics(&Caller::OPERATOR, vec![topic]).await.remove(0).unwrap();
+        let is_shown = name == "a b";
+        let all = raw.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
+        assert!(all.topics.iter().all(|topic| topic.name.as_ref().unwrap().len() <= 249), "{all:?}");
+        assert_eq!(all.topics.iter().any(|topic| topic.topic_id == made.id.0), is_shown);
+        let by_id = MetadataRequestTopic { topic_id: made.id.0, name: None, ..Default::default() };
+        let by_id = MetadataRequest { topics: Some(vec![by_id]), ..Default::default() };
+        let expected = if is_shown { ErrorCode::None } else { ErrorCode::UnknownTopicId };
+        assert_code(raw.call(12, &by_id).await.topics[0].error_code, expected);
+        assert_code(
+            ask_for(&mut raw, 12, &[&name], true).await.topics[0].error_code,
+            ErrorCode::InvalidTopic,
+        );
+    }
+    assert_eq!(raw.put("escaped..a_20b", 0, &["a"]).await, 0);
     // Neither by the name as it is nor by the one that stands for it.
     let longer = "y".repeat(250);
     for name in [&longer, &format!("escaped..{longer}")] {
