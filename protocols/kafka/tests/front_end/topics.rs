@@ -257,7 +257,7 @@ async fn a_topic_with_a_longer_name_is_not_shown_and_not_made_from_here() {
         let all = raw.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
         assert!(all.topics.iter().all(|topic| topic.name.as_ref().unwrap().len() <= 249), "{all:?}");
         assert_eq!(all.topics.iter().any(|topic| topic.topic_id == made.id.0), is_shown);
-        let by_id = MetadataRequestTopic { topic_id: made.id.0, name: None, ..Default::default() };
+        let by_id = MetadataRequestTopic { topic_id: made.id.0, name: None };
         let by_id = MetadataRequest { topics: Some(vec![by_id]), ..Default::default() };
         let expected = if is_shown { ErrorCode::None } else { ErrorCode::UnknownTopicId };
         assert_code(raw.call(12, &by_id).await.topics[0].error_code, expected);
