@@ -118,7 +118,8 @@ def written_by_kafka(case):
 
 
 def a_producer_says_priority_and_expiry(case):
-    """A queue goes by what a producer's headers say, in batches of every codec; what makes no sense there is a header like any other."""
+    """A queue goes by what a producer's headers say, in batches of every codec; what makes no sense there is a header like any other. What is first
+    in the queue goes when its time has come."""
     channel = case.channel()
     queue = durable_queue(channel, "ranked", **{"x-max-priority": 5, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": name("ended")})
     ended = durable_queue(channel, "ended")
@@ -126,7 +127,7 @@ def a_producer_says_priority_and_expiry(case):
         soon = str(int(time.time() * 1000) + 500).encode()
         producer = Producer({**KAFKA, "linger.ms": 50, "compression.type": codec})
         for value, sent in [
-            ("plain", []), ("low", [("priority", b"1")]), ("odd", [("priority", b"high")]), ("expires", [("expires-at", soon)]),
+            ("expires", [("expires-at", soon), ("priority", b"5")]), ("plain", []), ("low", [("priority", b"1")]), ("odd", [("priority", b"high")]),
             ("high", [("priority", b"x"), ("priority", b"9"), ("priority", b"1")]), ("later", [("expires-at", b"99999999999999")]),
         ]:  # fmt: skip
             producer.produce(queue, value.encode(), partition=0, headers=sent)
