@@ -28,8 +28,8 @@ from cases import Skip, Suite
 
 NOTED = HERE / "callgrind.json"
 # Of two runs of the same build, counts differ by less than a hundredth of that.
-# Builds of the same code differ by up to that, by what was compiled before (incrementally, with other packages): what is noted of requests is the middle
-# of several.
+# Builds of the same code differ by up to that, by what was compiled before (incrementally, with other packages): what is noted of
+# requests is the middle of several.
 TOLERANCE = 0.03
 # Seconds for one command; building included.
 LIMIT = 600
