@@ -56,16 +56,19 @@ pub fn to_message(record: &RecordView<'_>) -> Message {
 
 /// What a queue must know of a record that a Kafka producer sent: when it expires, and its priority. The first header that makes sense counts.
 pub(crate) fn facts(record: &RecordView<'_>) -> Facts {
-    let mut message = Message::default();
+    let (mut priority, mut expires_ms) = (None::<u8>, None);
     for header in record.headers {
-        if let (b"priority" | b"expires-at", Some(value)) = (header.key, header.value) {
-            take_attribute(&mut message, &String::from_utf8_lossy(header.key), value);
-        }
+        let Some(value) = header.value else { continue };
+        match header.key {
+            key if key == PRIORITY.as_bytes() => number(&mut priority, value),
+            key if key == EXPIRES_AT.as_bytes() => number(&mut expires_ms, value),
+            _ => continue,
+        };
     }
     Facts {
         size: record.value.map_or(0, |value| u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        expires_ms: message.expires_at_ms,
-        priority: message.priority.filter(|priority| *priority > 0),
+        expires_ms,
+        priority: priority.filter(|priority| *priority > 0),
         ..Facts::default()
     }
 }

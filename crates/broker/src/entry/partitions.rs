@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sabir_delivery::policy::{DeathPolicy, DeliveryLimit, LengthLimit, LimitedCount, RetryPolicy};
+use sabir_delivery::policy::{DeathPolicy, LengthLimit};
+use sabir_model::stored::{MORE_MARKS, take_marks};
 use sabir_model::{
     Backoff, DecodeError, Offset, Overflow, PartitionId, ProducerId, QueueConfig, ShardFailure, TopicConfig,
     TopicError, TopicId,
@@ -57,9 +58,10 @@ const MAX_PRIORITY: u8 = 1 << 3;
 const DELAYS: u8 = 1 << 4;
 const MESSAGE_TTL: u8 = 1 << 5;
 const DELIVERY_LIMIT: u8 = 1 << 6;
-const RETRY: u8 = 1 << 7;
 /// What is no part of what is done about a message too many.
-const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT | RETRY;
+const MARKS: u8 = DEAD_LETTERS | MAX_PRIORITY | DELAYS | MESSAGE_TTL | DELIVERY_LIMIT | MORE_MARKS;
+/// In the second byte.
+const RETRY: u8 = 1 << 0;
 
 impl QueueSettings {
     fn of(queue: &QueueConfig) -> Self {
@@ -90,9 +92,7 @@ impl QueueSettings {
 
     /// What becomes of messages that the queue gives up.
     pub(crate) fn deaths(&self) -> DeathPolicy {
-        let limit = self.delivery_limit.map(|most| DeliveryLimit { count: LimitedCount::Returned, most });
-        let retry = RetryPolicy { limit, backoff: self.retry.clone() };
-        DeathPolicy { dead_letters: self.dead_letters, retry }
+        DeathPolicy::of_returns(self.dead_letters, self.delivery_limit, self.retry.clone())
     }
 
     /// How long the queue may be, if that is limited.
@@ -111,8 +111,9 @@ impl QueueSettings {
             | mark(self.delays, DELAYS)
             | mark(self.message_ttl_ms.is_some(), MESSAGE_TTL)
             | mark(self.delivery_limit.is_some(), DELIVERY_LIMIT)
-            | mark(self.retry.is_some(), RETRY);
+            | mark(self.retry.is_some(), MORE_MARKS);
         out.push(self.overflow as u8 | marks);
+        out.extend(self.retry.is_some().then_some(RETRY));
         out.extend(self.max_priority);
         self.message_ttl_ms.iter().for_each(|ttl_ms| put_u64(out, *ttl_ms));
         self.delivery_limit.iter().for_each(|limit| put_u64(out, (*limit).into()));
@@ -122,6 +123,10 @@ impl QueueSettings {
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (max_length, max_length_bytes) = (input.u64()?.checked_sub(1), input.u64()?.checked_sub(1));
         let marks = input.u8()?;
+        let more = match marks & MORE_MARKS {
+            0 => 0,
+            _ => input.with(|input| take_marks(input, RETRY, "queue"))?,
+        };
         Ok(Self {
             max_length,
             max_length_bytes,
@@ -136,7 +141,7 @@ impl QueueSettings {
             delays: marks & DELAYS != 0,
             message_ttl_ms: if marks & MESSAGE_TTL == 0 { None } else { Some(input.u64()?) },
             delivery_limit: if marks & DELIVERY_LIMIT == 0 { None } else { Some(input.u32()?) },
-            retry: if marks & RETRY == 0 { None } else { Some(Arc::new(input.with(Backoff::decode)?)) },
+            retry: if more & RETRY == 0 { None } else { Some(Arc::new(input.with(Backoff::decode)?)) },
         })
     }
 }

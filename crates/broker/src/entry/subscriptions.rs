@@ -1,6 +1,6 @@
 //! Entries of the subscriptions that topics have beside their own: each partition has its part of one.
 
-use sabir_delivery::policy::{DeathPolicy, DeliveryLimit, LimitedCount, RetryPolicy};
+use sabir_delivery::policy::DeathPolicy;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::{DeadLetterAddress, DecodeError, PartitionId, ShardFailure};
 
@@ -73,9 +73,7 @@ pub(crate) enum SubscribeError {
 impl SubscriptionSettings {
     /// What becomes of messages that are given up.
     pub(crate) fn deaths(&self) -> DeathPolicy {
-        let limit = self.delivery_limit.map(|most| DeliveryLimit { count: LimitedCount::Returned, most });
-        let retry = RetryPolicy { limit, backoff: None };
-        DeathPolicy { dead_letters: self.dead_letter.is_some(), retry }
+        DeathPolicy::of_returns(self.dead_letter.is_some(), self.delivery_limit, None)
     }
 
     /// Appends the stored form: marks u8 (1 exchange, 2 routing key, 4 limit) · what is marked.

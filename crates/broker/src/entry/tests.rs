@@ -288,7 +288,7 @@ fn partitions() {
     let queue = QueueSettings { retry: Some(Arc::new(Backoff::Steps([300].into()))), ..queue };
     let settings_of = PartitionSettings { queue: Some(queue.clone()), ..of_a_queue.clone() };
     let configured = PartitionsConfigured { settings: settings_of, partitions: vec![PartitionId(7)] };
-    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 0xac, 2, 3, 0, 1, 0xac, 2, 1, 7]);
+    golden(&configured, 22, &[2, 2, 4, 1, 1, 0, 0, 0xe1, 1, 0xac, 2, 3, 0, 1, 0xac, 2, 1, 7]);
     golden(&PartitionsDeleted { partitions: vec![PartitionId(7)] }, 21, &[1, 1, 7]);
     let configured = PartitionsConfigured { settings, partitions: vec![PartitionId(7)] };
     golden(&configured, 22, &[2, 1, 4, 120, 1, 1, 7]);

@@ -16,7 +16,7 @@ use crate::entry::{
     SubscribeError, SubscriptionMade, SubscriptionRemoved, SubscriptionSettings, SubscriptionStart,
 };
 use crate::level::FormatLevel;
-use crate::read::{OffsetSpec, ReadTarget};
+use crate::read::{FoundOffset, OffsetSpec, ReadTarget};
 
 /// The longest name of a subscription, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -66,6 +66,9 @@ pub enum SubscribeRefused {
     /// A name has 1 to 255 bytes.
     #[error("the name of a subscription has 1 to 255 bytes")]
     Name,
+    /// Where its dead letters go is too long a name.
+    #[error("the exchange and the routing key of dead letters have at most 1,024 bytes each")]
+    DeadLetter,
     /// The topic has as many as it may have.
     #[error("the topic has as many subscriptions as it may have")]
     TooMany,
@@ -120,6 +123,9 @@ impl Broker {
         wanted: &SubscriptionSpec,
     ) -> Result<Vec<QueueTarget>, SubscribeRefused> {
         self.check_subscription(caller, topic, name)?;
+        if wanted.settings.dead_letter.as_ref().is_some_and(|to| !to.fits()) {
+            return Err(SubscribeRefused::DeadLetter);
+        }
         if let Some(there) = self.check_alike(topic, name, wanted)? {
             return Ok(there);
         }
@@ -212,11 +218,16 @@ impl Broker {
                 all.entry(named.name.clone()).or_default().push(part);
             }
         }
-        let stats = all.into_iter().map(|(name, parts)| {
-            let queue = self.subscription_stats(&parts)?;
-            Ok(SubscriptionStats { name, queue })
-        });
-        stats.collect()
+        let mut stats = Vec::with_capacity(all.len());
+        for (name, parts) in all {
+            match self.subscription_stats(&parts) {
+                Ok(queue) => stats.push(SubscriptionStats { name, queue }),
+                // Removed a moment ago.
+                Err(QueueError::Unknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(stats)
     }
 
     /// How much there is of a subscription, of which these are the parts. Who consumes several of them is one consumer.
@@ -303,9 +314,12 @@ impl Broker {
             StartAt::Place(place) => Ok(place),
             StartAt::Since(time_ms) => {
                 let target = ReadTarget { shard: partition.shard, partition: partition.id };
-                let found = self.offsets(target, OffsetSpec::Timestamp(time_ms)).await;
-                let Offset(offset) = found.map_err(SubscribeRefused::Read)?.offset;
-                Ok(u64::try_from(offset).map_or(SubscriptionStart::Next, SubscriptionStart::At))
+                let read = |found: Result<FoundOffset, ReadError>| found.map_err(SubscribeRefused::Read);
+                // Asked first: what comes while the time is looked for may have it.
+                let end = read(self.offsets(target, OffsetSpec::Latest).await)?.offset;
+                let found = read(self.offsets(target, OffsetSpec::Timestamp(time_ms)).await)?.offset;
+                let Offset(start) = if found < Offset::ZERO { end } else { found };
+                Ok(u64::try_from(start).map_or(SubscriptionStart::Next, SubscriptionStart::At))
             }
         }
     }

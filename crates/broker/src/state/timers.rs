@@ -8,7 +8,7 @@ use sabir_delivery::timer::{RunSink, TimerKey, TimerTarget, Timers};
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged};
 use sabir_model::PartitionId;
 
-use super::subscriptions::ParkedMessage;
+use super::subscriptions::ParkedMessages;
 use super::{StoredMaps, prefixes, subscription_of};
 use crate::entry::DueMessage;
 use crate::partition::{Spill, SpillKey};
@@ -116,10 +116,12 @@ impl TimerTable {
         self.set(TimerTarget::Message { subscription: subscription_of(queue), offset }, due_ms);
     }
 
-    /// A message is parked.
-    pub(super) fn park(&mut self, parked: &ParkedMessage) {
-        let DueMessage { subscription, offset, resets, attempts } = parked.message;
-        self.set(TimerTarget::Parked { subscription, offset, resets, attempts }, parked.until_ms);
+    /// Messages are parked.
+    pub(super) fn park(&mut self, parked: &ParkedMessages) {
+        let DueMessage { subscription, offset: first, resets, attempts } = parked.first;
+        for offset in first..first + parked.count {
+            self.set(TimerTarget::Parked { subscription, offset, resets, attempts }, parked.until_ms);
+        }
     }
 
     fn set(&mut self, target: TimerTarget, due_ms: i64) {

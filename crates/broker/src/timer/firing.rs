@@ -169,10 +169,13 @@ impl TimerDriver {
                 body.messages.push(message);
             }
             if let TimerTarget::Parked { subscription, offset, resets, attempts } = *target {
-                let due = DueMessage { subscription, offset, resets, attempts };
-                body.due.extend(Some(due).filter(|due| shard.state.read().subscriptions.is_parked(due)));
+                body.due.push(DueMessage { subscription, offset, resets, attempts });
             }
             body.through = *key;
+        }
+        if !body.due.is_empty() {
+            let state = shard.state.read();
+            body.due.retain(|due| state.subscriptions.is_parked(due));
         }
         if body.through > TimerKey::FIRST {
             let (timers, term) = (shard.timers.clone(), firing.led_terms);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use sabir_base::varint::{put_i64, put_u64, take_i64, take_u32};
-use sabir_model::DecodeError;
 use sabir_model::stored::{end, put_bytes, take_count, take_form, take_str, take_u8};
+use sabir_model::{Backoff, DecodeError};
 
-use super::RetryPolicy;
+use super::{DeliveryLimit, LimitedCount, RetryPolicy};
 
 const FORM: u8 = 1;
 
@@ -47,6 +47,15 @@ pub struct DeathPolicy {
     pub dead_letters: bool,
     /// When messages that come back such that it counts are tried again, and when they are given up.
     pub retry: RetryPolicy,
+}
+
+impl DeathPolicy {
+    /// Of a queue or a subscription: whether there is an address for dead letters, how often a message may come back such that it counts, and
+    /// how long it waits then.
+    pub fn of_returns(dead_letters: bool, most: Option<u32>, backoff: Option<Arc<Backoff>>) -> Self {
+        let limit = most.map(|most| DeliveryLimit { count: LimitedCount::Returned, most });
+        Self { dead_letters, retry: RetryPolicy { limit, backoff } }
+    }
 }
 
 /// What happened to a message in one queue for one reason.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::facts::MOST_FACTS;
+use super::facts::FACTS_MEMORY;
 use super::inline::{by_byte, cheap_level, decompressed, is_dear, least, recompressed};
 use super::{
     BatchBuilder, BatchError, BatchHeader, BatchRefusal, BatchRules, Compression, HEADER_LEN, InlineBudget,
@@ -244,7 +244,7 @@ impl LongCheck {
             budget.spend(decompressed(self.header.compression()?, &self.batch, found.bytes));
         }
         let Some((codec, level)) = self.wanted_codec() else {
-            return self.settle(found).map(BatchCheck::Done);
+            return self.settle(found, &mut || {}).map(BatchCheck::Done);
         };
         let work = recompressed(found.bytes);
         if found.bytes > INLINE_RECOMPRESS || is_dear(codec, level) || !budget.covers(work) {
@@ -309,7 +309,7 @@ impl LongCheck {
             Some((codec, level)) => walked.max(3 * limit) + codec.encoder_memory(level, limit),
         };
         // They are looked at once more, decompressed whole.
-        let bytes = if self.rules.facts.is_some() { bytes.max(limit) + 2 * MOST_FACTS } else { bytes };
+        let bytes = if self.rules.facts.is_some() { bytes.max(limit) + FACTS_MEMORY } else { bytes };
         CheckCost { bytes, work: limit.saturating_mul(self.work_by_byte()) }
     }
 
@@ -323,7 +323,7 @@ impl LongCheck {
         timed.map_err(|refusal| refusal.naming(&self.batch, limit, pause))?;
         match self.wanted_codec() {
             Some(_) => self.recompress(&found, limit, pause),
-            None => self.settle(&found),
+            None => self.settle(&found, pause),
         }
     }
 
@@ -344,7 +344,7 @@ impl LongCheck {
         limit: usize,
         pause: &mut dyn FnMut(),
     ) -> Result<CheckedBatch, BatchRefusal> {
-        let Some((codec, level)) = self.wanted_codec() else { return self.settle(found) };
+        let Some((codec, level)) = self.wanted_codec() else { return self.settle(found, pause) };
         let max = self.rules.max_bytes;
         if codec == Compression::None && found.bytes > u64::from(max) {
             return Err(BatchRefusal::TooLargeUncompressed { max });
@@ -352,20 +352,24 @@ impl LongCheck {
         let batch = recompress(&self.batch, codec, level, limit, pause)?;
         self.rules.check_size(&batch)?;
         let header = BatchHeader::parse(&batch)?;
-        let facts = self.facts(found)?;
+        let facts = self.facts(found, pause)?;
         Ok(CheckedBatch { facts, ..CheckedBatch::settle(batch, header, self.rules.of, found)? })
     }
 
-    fn settle(&self, found: &RecordSummary) -> Result<CheckedBatch, BatchRefusal> {
-        let facts = self.facts(found)?;
+    fn settle(&self, found: &RecordSummary, pause: &mut dyn FnMut()) -> Result<CheckedBatch, BatchRefusal> {
+        let facts = self.facts(found, pause)?;
         let settled = CheckedBatch::settle(self.batch.clone(), self.header, self.rules.of, found)?;
         Ok(CheckedBatch { facts, ..settled })
     }
 
     /// What a queue must know of the records, if something is.
-    fn facts(&self, found: &RecordSummary) -> Result<Option<Box<RecordFacts>>, BatchRefusal> {
+    fn facts(
+        &self,
+        found: &RecordSummary,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Option<Box<RecordFacts>>, BatchRefusal> {
         let Some(of) = self.rules.facts else { return Ok(None) };
-        Ok(of.batch(&self.batch, found.bytes as usize)?.map(Box::new))
+        Ok(of.batch(&self.batch, found.bytes as usize, pause)?.map(Box::new))
     }
 }
 

@@ -1,11 +1,16 @@
 //! What queues must know of the records of a client's batch.
 
-use super::records::records;
-use super::{BatchRefusal, RecordView};
+use super::{BatchRefusal, RecordView, records_paced};
 use crate::{Facts, RecordFacts};
 
 /// The most bytes of the stored form of a batch's facts: they stand in its entry, which has room for a megabyte.
 pub(super) const MOST_FACTS: usize = 512 << 10;
+/// The most of their runs, each of which takes far more in memory than stored.
+const MOST_RUNS: usize = 16 << 10;
+/// Bytes of memory that a batch's facts take, while they are gathered and grow, at the most.
+pub(super) const FACTS_MEMORY: usize = 2 * MOST_RUNS * size_of::<(u32, Facts)>();
+/// Records between two calls of `pause`.
+const PAUSE: usize = 4096;
 
 /// How a client's record says what a queue must know of it.
 #[derive(Debug, Clone, Copy)]
@@ -20,28 +25,47 @@ impl PartialEq for FactsOf {
 impl Eq for FactsOf {}
 
 impl FactsOf {
-    /// Those of a good batch's records, which have so many bytes; `None` where no record says more than its size.
+    /// Those of a good batch's records, which have so many bytes; `None` where no record says more than its size. `pause` is called now and then.
     ///
     /// # Errors
     /// [`BatchRefusal::Facts`]
-    pub(super) fn batch(self, batch: &[u8], bytes: usize) -> Result<Option<RecordFacts>, BatchRefusal> {
-        let records = records(batch, bytes)?;
-        let each = || records.iter().map(|record| record.map(|record| (self.0)(&record)));
-        if each().all(|facts| facts.is_ok_and(|facts| facts.is_plain())) {
+    pub(super) fn batch(
+        self,
+        batch: &[u8],
+        bytes: usize,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Option<RecordFacts>, BatchRefusal> {
+        let records = records_paced(batch, bytes, pause)?;
+        let mut is_plain = true;
+        for (number, record) in records.iter().enumerate() {
+            pause_at(number, pause);
+            is_plain = (self.0)(&record?).is_plain();
+            if !is_plain {
+                break;
+            }
+        }
+        if is_plain {
             return Ok(None);
         }
-        let (mut all, mut stored) = (RecordFacts::new(), 0);
-        for facts in each() {
-            let facts = facts?;
+        let (mut all, mut runs, mut stored) = (RecordFacts::new(), 0, 0);
+        for (number, record) in records.iter().enumerate() {
+            pause_at(number, pause);
+            let facts = (self.0)(&record?);
             if all.runs().next_back().is_none_or(|(_, last)| *last != facts) {
-                stored += facts.stored_bytes();
+                (runs, stored) = (runs + 1, stored + facts.stored_bytes());
             }
             let pushed = all.push(facts);
-            if pushed.is_err() || stored > MOST_FACTS {
-                return Err(BatchRefusal::Facts { max: MOST_FACTS });
+            if pushed.is_err() || stored > MOST_FACTS || runs > MOST_RUNS {
+                return Err(BatchRefusal::Facts);
             }
         }
         Ok(Some(all))
+    }
+}
+
+fn pause_at(number: usize, pause: &mut dyn FnMut()) {
+    if number % PAUSE == PAUSE - 1 {
+        pause();
     }
 }
 
@@ -104,13 +128,24 @@ mod tests {
     }
 
     #[test]
+    fn looking_at_them_pauses_and_takes_no_more_memory_than_is_counted() {
+        let most = built(Compression::Lz4, (0..MOST_RUNS).map(|n| Some(n as u8 % 2 + 1)));
+        let mut pauses = 0;
+        let found = FactsOf(of).batch(&most, 1 << 20, &mut || pauses += 1).unwrap().unwrap();
+        assert_eq!(found.runs().count(), MOST_RUNS);
+        assert!(pauses >= MOST_RUNS / PAUSE, "{pauses}");
+        let more = built(Compression::Lz4, (0..=MOST_RUNS).map(|n| Some(n as u8 % 2 + 1)));
+        assert_eq!(FactsOf(of).batch(&more, 1 << 20, &mut || {}), Err(BatchRefusal::Facts));
+    }
+
+    #[test]
     fn what_no_entry_has_room_for_is_refused_and_many_alike_are_not_many() {
         let config = TopicConfig { max_message_bytes: 16 << 20, ..TopicConfig::default() };
         let many = |alike: bool| {
             built(Compression::Lz4, (0..200_000).map(move |n| Some(if alike { 1 } else { n as u8 % 2 })))
         };
         let refused = checked(many(false), &config, 0).unwrap_err();
-        assert_eq!(refused, BatchRefusal::Facts { max: MOST_FACTS });
+        assert_eq!(refused, BatchRefusal::Facts);
         assert_eq!(checked(many(true), &config, 0).unwrap().take_facts().unwrap().runs().count(), 1);
         assert_eq!(
             checked(built(Compression::Lz4, (0..200_000).map(|_| None)), &config, 0).unwrap().take_facts(),

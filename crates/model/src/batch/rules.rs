@@ -63,11 +63,10 @@ pub enum BatchRefusal {
     #[error("only brokers mark batches as stamped by them")]
     Stamped,
     /// What a queue would have to know of its records is too much for one entry.
-    #[error("its records say more of themselves than a batch's may for a queue, {max} bytes")]
-    Facts {
-        /// The most.
-        max: usize,
-    },
+    #[error(
+        "too many of its records say something else of themselves than the one before (priority, expiry): send smaller batches"
+    )]
+    Facts,
     /// The check itself failed.
     #[error("the broker failed to look at the batch")]
     Failed,

@@ -35,6 +35,17 @@ pub struct DeadLetterAddress {
     pub routing_key: Option<Box<str>>,
 }
 
+impl DeadLetterAddress {
+    /// The most bytes of the exchange's name, and of the routing key. Front ends may take less.
+    pub const MOST: usize = 1024;
+
+    /// Whether neither is longer than [`Self::MOST`].
+    pub fn fits(&self) -> bool {
+        let key = self.routing_key.as_deref().unwrap_or_default();
+        self.exchange.len().max(key.len()) <= Self::MOST
+    }
+}
+
 /// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueConfig {

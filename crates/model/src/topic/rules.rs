@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Backoff, Durability, TopicConfig, TopicField};
+use super::{Backoff, DeadLetterAddress, Durability, TopicConfig, TopicField};
 
 /// The most memory that settings take which are kept for a topic, in bytes.
 pub const KEPT_BYTES: usize = 96 << 10;
@@ -13,9 +13,6 @@ const OS_FLUSH_MS: i64 = 1000;
 
 /// The longest time of a queue and of its messages, in milliseconds.
 const LONGEST_MS: u64 = u32::MAX as u64;
-
-/// The most bytes of the exchange, and of the routing key, that dead letters go by.
-const DEAD_LETTER_BYTES: u64 = 1024;
 
 /// Levels of zstd, from the quickest to the densest.
 const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = -131_072..=22;
@@ -126,26 +123,19 @@ impl TopicConfig {
     /// What holds for it as a queue. Front ends may take less.
     fn check_queue(&self) -> Result<(), InvalidSetting> {
         let Some(queue) = self.queue() else { return Ok(()) };
-        let bytes = |text: Option<&str>| text.map(|text| text.len() as u64);
-        let dead_letter = queue.dead_letter.as_ref();
+        if queue.dead_letter.as_ref().is_some_and(|to| !to.fits()) {
+            let most = DeadLetterAddress::MOST;
+            let problem = format!(
+                "exchange and routing key of a queue's dead_letter: expected at most {most} bytes each"
+            );
+            return Err(InvalidSetting { field: None, problem });
+        }
         for (what, value, least, most) in [
             ("message_ttl_ms", queue.message_ttl_ms, 0, LONGEST_MS),
             ("expires_ms", queue.expires_ms, 1, LONGEST_MS),
             ("max_length", queue.max_length, 0, i64::MAX as u64),
             ("max_length_bytes", queue.max_length_bytes, 0, i64::MAX as u64),
             ("max_priority", queue.max_priority.map(u64::from), 1, u8::MAX.into()),
-            (
-                "bytes of dead_letter.exchange",
-                bytes(dead_letter.map(|to| &*to.exchange)),
-                0,
-                DEAD_LETTER_BYTES,
-            ),
-            (
-                "bytes of dead_letter.routing_key",
-                bytes(dead_letter.and_then(|to| to.routing_key.as_deref())),
-                0,
-                DEAD_LETTER_BYTES,
-            ),
         ] {
             if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
                 let problem =
@@ -157,14 +147,26 @@ impl TopicConfig {
     }
 
     fn check_retry(&self) -> Result<(), InvalidSetting> {
-        let Some(Backoff::Steps(steps)) = self.queue().and_then(|queue| queue.retry.as_ref()) else {
-            return Ok(());
-        };
         let most = Backoff::MOST_STEPS;
-        if (1..=most).contains(&steps.len()) {
-            return Ok(());
-        }
-        let problem = format!("what comes back waits in 1 to {most} steps, not {}", steps.len());
+        let problem = match self.queue().and_then(|queue| queue.retry.as_ref()) {
+            Some(Backoff::Steps(steps)) if !(1..=most).contains(&steps.len()) => {
+                format!("what comes back waits in 1 to {most} steps, not {}", steps.len())
+            }
+            Some(Backoff::Exponential { first_ms: 0, .. }) => {
+                "what comes back waits for 1 ms at the least".to_owned()
+            }
+            Some(Backoff::Exponential { percent, .. }) if *percent < 100 => {
+                format!(
+                    "what comes back waits no less each time: expected 100 percent or more, not {percent}"
+                )
+            }
+            Some(Backoff::Exponential { first_ms, longest_ms, .. }) if longest_ms < first_ms => {
+                format!(
+                    "what comes back waits for {first_ms} ms at first, which is more than {longest_ms} ms, the longest"
+                )
+            }
+            Some(_) | None => return Ok(()),
+        };
         Err(InvalidSetting { field: None, problem })
     }
 

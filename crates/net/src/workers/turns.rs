@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
+use sabir_base::panics::contain;
 
 use super::JobSize;
 use super::askers::AddressUse;
@@ -169,8 +170,7 @@ impl Turn<'_> {
         if self.stops.is_stopped() {
             return None;
         }
-        // What it throws is known, or text for the hook.
-        catch_unwind(AssertUnwindSafe(|| job(&mut self))).ok()
+        contain(|| job(&mut self))
     }
 
     /// Does a part of a job that may take so much of the processor's time: `None` if it is ended at a pause, as too long.

@@ -324,6 +324,11 @@ impl WantedSubscription {
             let says = "expected first, last, next, an offset or a timestamp";
             wanted.spec.start = start_at(start).ok_or_else(|| of.invalid(START, says))?;
         }
+        let is_other = |name: &str| name.starts_with("x-stream-") && name != START;
+        let others = arguments.iter().map(|(name, _)| String::from_utf8_lossy(name.as_bytes()).into_owned());
+        if let Some(other) = others.into_iter().find(|name| is_other(name)) {
+            return Err(of.invalid(&other, "there is no such thing yet"));
+        }
         wanted.spec.settings.dead_letter = of.dead_letter()?;
         if let Some(limit) = arguments.get(DELIVERY_LIMIT) {
             wanted.spec.settings.delivery_limit = of.delivery_limit(DELIVERY_LIMIT, limit)?;

@@ -11,7 +11,7 @@ use sabir_broker::queue::{
 };
 use sabir_broker::{Caller, NewTopic, ReadTarget, Topic};
 use sabir_model::{TopicError, TopicId};
-use sabir_net::ConnectionId;
+use sabir_net::{ConnectionId, Workers};
 
 use super::arguments::{Declaration, WantedSubscription, precondition, queue};
 use super::frontend::AmqpFrontend;
@@ -138,6 +138,7 @@ pub(super) struct WantedQueue {
 #[derive(Clone)]
 pub(super) struct Asker {
     pub(super) amqp: Arc<AmqpFrontend>,
+    pub(super) workers: Workers,
     pub(super) caller: Caller,
     pub(super) connection: ConnectionId,
 }
@@ -426,6 +427,7 @@ fn not_subscribed(name: &str, error: &SubscribeRefused) -> Exception {
         SubscribeRefused::Read(error) => internal(name, &error.to_string()),
         SubscribeRefused::IsQueue
         | SubscribeRefused::Name
+        | SubscribeRefused::DeadLetter
         | SubscribeRefused::Differs
         | SubscribeRefused::SeveralPartitions
         | SubscribeRefused::NeedsLevel { .. } => precondition(format!("topic '{name}': {error}")),

@@ -14,7 +14,7 @@ use sabir_broker::queue::QueueOwner;
 use sabir_broker::{Broker, Caller, SessionId};
 use sabir_net::{
     Appetite, Closing, Connection, DropReason, Ending, Grant, Io, Limits, LocalBoxFuture, OpenConnection,
-    Patience, Session, Standing,
+    Patience, Session, Standing, Workers,
 };
 use tokio::time::Instant;
 
@@ -50,6 +50,8 @@ const ASKED: usize = 256;
 /// A connection's end.
 pub(super) struct AmqpSession {
     pub(super) amqp: Arc<AmqpFrontend>,
+    /// The node's workers, asked for this connection.
+    pub(super) workers: Workers,
     pub(super) open: Arc<OpenConnection>,
     pub(super) caller: Caller,
     pub(super) peer: IpAddr,
@@ -112,6 +114,7 @@ impl AmqpSession {
         Self {
             machine: ConnectionMachine::new(amqp.options.clone()),
             caller: Caller::client(NAME, SessionId(open.id().0)),
+            workers: amqp.workers.asked_from(connection.peer.ip()),
             amqp,
             open,
             peer: connection.peer.ip(),
@@ -154,7 +157,8 @@ impl AmqpSession {
 
     /// Who asks the broker for this connection's client.
     pub(super) fn asker(&self) -> Asker {
-        Asker { amqp: self.amqp.clone(), caller: self.caller.clone(), connection: self.open.id() }
+        let (amqp, workers, caller) = (self.amqp.clone(), self.workers.clone(), self.caller.clone());
+        Asker { amqp, workers, caller, connection: self.open.id() }
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -475,20 +479,28 @@ impl AmqpSession {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        let held = self.held + self.committing + self.publisher.held_bytes() + self.deliveries.held_bytes();
+        self.machine.unfinished_bytes() as usize + held
+    }
+
     /// Holds no more of the input than there is to be waited with, and counts that.
     fn settle(&mut self, io: &mut Io) -> Result<(), Ending> {
         self.frames.wait(io)?;
         self.machine.detach();
         self.kept.settle(self.machine.channels());
-        let held = self.held + self.committing + self.publisher.held_bytes() + self.deliveries.held_bytes();
-        let bytes = self.machine.unfinished_bytes() as usize + held;
+        let bytes = self.held_bytes();
         let granted = self.partial.as_ref().map_or(0, Grant::bytes);
         if bytes == 0 {
             self.partial = None;
         } else if bytes > granted {
             self.partial = None;
-            let wanted = bytes.next_multiple_of(PART);
-            self.partial = Some(io.limits.frame_memory.try_take(wanted).ok_or(DropReason::Memory)?);
+            let memory = &io.limits.frame_memory;
+            let taken = memory.try_take(bytes.next_multiple_of(PART)).or_else(|| {
+                self.deliveries.keep_first();
+                memory.try_take(self.held_bytes().next_multiple_of(PART))
+            });
+            self.partial = Some(taken.ok_or(DropReason::Memory)?);
         }
         Ok(())
     }

@@ -50,6 +50,12 @@ impl Deliveries {
         self.waiting.push_back(messages);
     }
 
+    /// Keeps what was read of the first one that waits alone: the rest is read again when its turn comes.
+    pub(super) fn keep_first(&mut self) {
+        let first = self.waiting.front().map(|messages| messages.target);
+        self.readers.retain(|target, _| Some(*target) == first);
+    }
+
     /// Bytes that are held beside what was read.
     pub(super) fn held_bytes(&self) -> usize {
         self.readers.values().map(QueueReader::held_bytes).sum()
@@ -212,11 +218,10 @@ impl AmqpSession {
 
     /// Reads what the first one names; says whether it has been read.
     fn read_first(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self { deliveries, amqp, .. } = self;
+        let Self { deliveries, amqp, workers, .. } = self;
         let Some(first) = deliveries.waiting.front() else { return false };
         let Some(reader) = deliveries.readers.get_mut(&first.target) else { return false };
-        let Poll::Ready(loaded) = reader.poll_load(&amqp.broker, &amqp.workers, first.offsets.clone(), cx)
-        else {
+        let Poll::Ready(loaded) = reader.poll_load(&amqp.broker, workers, first.offsets.clone(), cx) else {
             return false;
         };
         if let Err(error) = loaded {

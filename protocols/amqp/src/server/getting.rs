@@ -1,12 +1,13 @@
 //! A message that a client gets: the next one that can be read.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use sabir_broker::queue::reader::{NextError, NextMessage};
 use sabir_broker::queue::{GotMessage, QueueOwner, QueueTarget};
 
 use super::asking::{Answer, Asker, internal, refused};
 use super::deliver::undeliverable;
-use super::frontend::AmqpFrontend;
 use super::records::{with_returns, without_added};
 use super::stored::Message;
 use crate::wire::*;
@@ -35,13 +36,16 @@ pub(super) struct Got {
     pub(super) body: Bytes,
 }
 
+/// How long a message is looked for in partitions, one after the other: what cannot be read takes long in each.
+const LONGEST: Duration = Duration::from_secs(2);
+
 impl Asker {
     /// Gets a message.
     pub(super) async fn get(self, wanted: WantedMessage) -> Result<Answer, Exception> {
         let WantedMessage { targets, owner, .. } = &wanted;
         let (broker, mut unreadable) = (&self.amqp.broker, Vec::new());
-        let mut found = None;
-        for target in targets {
+        let (mut found, began) = (None, Instant::now());
+        for target in targets.iter().take_while(|_| began.elapsed() < LONGEST) {
             let next = self.next(&wanted.name, *target, *owner).await?;
             unreadable.extend(next.unreadable);
             if let Some(read) = next.read {
@@ -77,8 +81,7 @@ impl Asker {
         target: QueueTarget,
         owner: QueueOwner,
     ) -> Result<NextMessage, Exception> {
-        let AmqpFrontend { broker, workers, .. } = &*self.amqp;
-        let next = broker.next_message(&self.caller, target, owner, workers).await;
+        let next = self.amqp.broker.next_message(&self.caller, target, owner, &self.workers).await;
         next.map_err(|error| match error {
             NextError::Queue(error) => refused(name, error),
             NextError::Read(error) => internal(name, &error.to_string()),

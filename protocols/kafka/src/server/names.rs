@@ -24,7 +24,22 @@ pub fn most_shown(topics: usize, name_bytes: usize) -> usize {
 
 /// Whether Kafka's clients are shown a topic of this name.
 pub fn is_shown(name: &str) -> bool {
-    name.len() <= LONGEST_SHOWN && client_name(name).len() <= LONGEST_SHOWN
+    is_as_it_is(name) || shown_len(name) <= LONGEST_SHOWN
+}
+
+/// Whether a name is shown without a change.
+fn is_as_it_is(name: &str) -> bool {
+    is_legal(name) && !name.starts_with(MARK)
+}
+
+/// Whether a byte stands for itself in an escaped name.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
+/// Bytes of a name that is escaped.
+fn shown_len(name: &str) -> usize {
+    MARK.len() + name.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum::<usize>()
 }
 
 /// The topics that a client is shown.
@@ -60,12 +75,12 @@ pub struct IllegalName;
 
 /// The name by which Kafka's clients see a topic.
 pub fn client_name(name: &str) -> Cow<'_, str> {
-    if is_legal(name) && !name.starts_with(MARK) {
+    if is_as_it_is(name) {
         return Cow::Borrowed(name);
     }
     let mut shown = String::from(MARK);
     for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') {
+        if is_plain(byte) {
             shown.push(byte.into());
         } else {
             // Writing to a String cannot fail.
@@ -83,9 +98,12 @@ pub fn topic_name(shown_name: &str) -> Result<Cow<'_, str>, IllegalName> {
     let Some(escaped) = shown_name.strip_prefix(MARK) else {
         return if is_legal(shown_name) { Ok(Cow::Borrowed(shown_name)) } else { Err(IllegalName) };
     };
+    if shown_name.len() > LONGEST_SHOWN {
+        return Err(IllegalName);
+    }
     let name = unescape(escaped).ok_or(IllegalName)?;
     // One form only: what is legal is not escaped, and nothing is escaped twice.
-    if is_shown(&name) && client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
+    if client_name(&name) == shown_name { Ok(Cow::Owned(name)) } else { Err(IllegalName) }
 }
 
 /// What a client is told that cannot make a topic of this name.

@@ -53,11 +53,24 @@ pub(crate) enum TouchedMessages {
     Gone { subscription: SubscriptionNo },
 }
 
-/// A message that an entry parked: its timer is to be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ParkedMessage {
-    pub(super) message: DueMessage,
+/// Messages that an entry parked alike: their timers are to be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ParkedMessages {
+    /// The first of them.
+    pub(super) first: DueMessage,
+    /// How many they are.
+    pub(super) count: u64,
     pub(super) until_ms: i64,
+}
+
+impl ParkedMessages {
+    /// Takes another one in, if it is the next and parked alike.
+    fn takes(&mut self, message: DueMessage, until_ms: i64) -> bool {
+        let next = DueMessage { offset: self.first.offset + self.count, ..self.first };
+        let is_next = next == message && self.until_ms == until_ms;
+        self.count += u64::from(is_next);
+        is_next
+    }
 }
 
 /// What an entry did to a partition, which its subscriptions are told.
@@ -108,7 +121,7 @@ pub(crate) struct SubscriptionTable {
     /// What the block applied last did.
     pub(crate) touched: Vec<TouchedMessages>,
     /// What was parked, and has no timer yet.
-    pub(super) parked: Vec<ParkedMessage>,
+    pub(super) parked: Vec<ParkedMessages>,
     /// How much of it was there before the entry that is being applied.
     before: usize,
     /// Messages that were removed from their topics before they were dealt, since the start; no part of the projection.
@@ -219,8 +232,13 @@ impl SubscriptionTable {
             }
             QueueChange::Published(id, count) => {
                 let published = Operation::Published { count, transaction: None };
-                self.apply_one(subscription_of(id), &published, time_ms);
-                for at in 0..self.named.of(id).len() {
+                let named = self.named.of(id);
+                if named.is_empty() {
+                    self.apply_one(subscription_of(id), &published, time_ms);
+                    return;
+                }
+                // No queue has any.
+                for at in 0..named.len() {
                     self.apply_one(self.named.of(id)[at], &published, time_ms);
                 }
             }
@@ -462,7 +480,7 @@ struct Told<'a> {
     /// Runs of earlier entries are not made longer: what an entry touched is known by what stands behind them.
     before: usize,
     events: &'a mut Vec<TouchedMessages>,
-    parked: &'a mut Vec<ParkedMessage>,
+    parked: &'a mut Vec<ParkedMessages>,
 }
 
 impl<'a> Told<'a> {
@@ -470,7 +488,7 @@ impl<'a> Told<'a> {
         subscription: SubscriptionNo,
         before: usize,
         events: &'a mut Vec<TouchedMessages>,
-        parked: &'a mut Vec<ParkedMessage>,
+        parked: &'a mut Vec<ParkedMessages>,
     ) -> Self {
         Self { subscription, before, events, parked }
     }
@@ -566,7 +584,9 @@ impl Touched for Told<'_> {
         let subscription = self.subscription;
         self.add(TouchedMessages::Parked { subscription, messages: offset..offset + 1 });
         let message = DueMessage { subscription, offset, resets, attempts };
-        self.parked.push(ParkedMessage { message, until_ms });
+        if !self.parked.last_mut().is_some_and(|last| last.takes(message, until_ms)) {
+            self.parked.push(ParkedMessages { first: message, count: 1, until_ms });
+        }
     }
 
     fn reset(&mut self) {

@@ -85,6 +85,9 @@ impl Default for NamedSubscriptions {
     }
 }
 
+/// Has blocks that follow one another begin far apart.
+const SPREAD: u64 = 40_503;
+
 impl NamedSubscriptions {
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -123,7 +126,8 @@ impl NamedSubscriptions {
     /// A number that no subscription of the partition has: from a place on that is another one for most blocks, so that what is said late of one that
     /// is gone does not meet another.
     pub(super) fn free(&self, partition: PartitionId, seed: u64) -> SubscriptionNo {
-        let mut high = seed % LARGEST;
+        // Neighbours are far from one another, so that of two parts made in one block and one that is made in the next all differ.
+        let mut high = seed.wrapping_mul(SPREAD) % LARGEST;
         loop {
             high = high % LARGEST + 1;
             let number = SubscriptionNo(high << PARTITION_BITS | partition.0);

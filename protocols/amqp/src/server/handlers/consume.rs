@@ -140,7 +140,6 @@ impl AmqpSession {
             return self.consume_replies(number, &tag, consume);
         }
         let name = self.queue_name(number, consume.queue)?;
-        self.admit_consumer(&tag, 1)?;
         let asker = self.asker();
         let topic = asker.topic(&name)?;
         let wanted = WantedConsumer {
@@ -155,6 +154,7 @@ impl AmqpSession {
             let target = asker.target(&topic)?;
             return self.begin_consumer(number, &topic, [target].into(), wanted);
         }
+        self.admit_consumer(&wanted.tag, 1)?;
         let subscription = WantedSubscription::of_consumer(&wanted.name, consume.arguments)?;
         let subscribing = asker.subscribe(topic, subscription, Subscriber::Consumer(wanted));
         self.ask(number, consume, Box::pin(subscribing));

@@ -54,7 +54,7 @@ impl From<BatchRefusal> for Refusal {
             BatchRefusal::Malformed(BatchError::TooLarge { .. })
             | BatchRefusal::TooLarge { .. }
             | BatchRefusal::TooLargeUncompressed { .. }
-            | BatchRefusal::Facts { .. } => ErrorCode::MessageTooLarge,
+            | BatchRefusal::Facts => ErrorCode::MessageTooLarge,
             // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
             BatchRefusal::Malformed(_)
             | BatchRefusal::Empty

@@ -573,6 +573,10 @@ async fn rebuild(
 ) -> Result<bool, Unfit> {
     let mut most = room.left(records.len());
     while most > 0 {
+        // Each may wait for a worker.
+        if !records.is_empty() && std::time::Instant::now() >= room.until {
+            return Ok(batches.is_done());
+        }
         match batches.next(most).await {
             Ok(None) => return Ok(true),
             Ok(Some(batch)) => {
