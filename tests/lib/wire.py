@@ -112,7 +112,7 @@ class Refused(Exception):
 class Connection:
     """A client that waits for each answer."""
 
-    def __init__(self, address, timeout=30, receive_buffer=None):
+    def __init__(self, address, timeout=45, receive_buffer=None):
         host, _, port = address.rpartition(":")
         self.socket = socket.socket()
         if receive_buffer:
