@@ -34,6 +34,10 @@ impl From<ServerStartError> for CliError {
                 "Raise the open-file limit (ulimit -Hn, or LimitNOFILE= in the unit): `sabir doctor` says how far.",
             );
         }
-        Self { advice: denied(&error).map(Into::into), ..failed }
+        match error {
+            // It says itself what to do.
+            ServerStartError::Bind(_) => failed,
+            error => Self { advice: denied(&error).map(Into::into), ..failed },
+        }
     }
 }

@@ -20,10 +20,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The broker does not answer where it says that it is.
-    #[error(
-        "{reason}; {address} is the address that the broker tells its clients: it must mean the broker from here too; it is set at \
-         the broker (kafka.advertise of Sabir, advertised.listeners of Kafka)"
-    )]
+    #[error("{reason}; {address} is the address that the broker tells its clients")]
     Advertised {
         /// The address that the broker told.
         address: String,

@@ -193,12 +193,7 @@ impl KafkaClient {
         };
         let response = connection.call(&request).await?;
         Error::check(ApiKey::Metadata, response.error_code, String::new)?;
-        let address = |host: &str, port: i32| match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
-        let nodes = response.brokers.iter().map(|b| (b.node_id, address(&b.host, b.port)));
-        *self.inner.addresses.lock() = nodes.collect();
+        *self.inner.addresses.lock() = nodes(&response).collect();
         Ok(response)
     }
 
@@ -254,6 +249,14 @@ impl Patience {
         }
         again
     }
+}
+
+/// The nodes of a cluster with the addresses that their clients are told.
+fn nodes(metadata: &MetadataResponse) -> impl Iterator<Item = (i32, String)> + '_ {
+    metadata.brokers.iter().map(|node| match node.host.contains(':') {
+        true => (node.node_id, format!("[{}]:{}", node.host, node.port)),
+        false => (node.node_id, format!("{}:{}", node.host, node.port)),
+    })
 }
 
 fn topic_in(topics: Vec<MetadataResponseTopic>, name: &str) -> Result<TopicMetadata, Error> {

@@ -81,6 +81,9 @@ fn unreachable(error: &Error) -> ClientError {
     }
 }
 
+const ADVERTISED: &str = "That address must mean the broker from here too. It is set at the broker: kafka.advertise of Sabir, \
+                          advertised.listeners of Kafka.";
+
 pub(super) fn failed(error: Error) -> ClientError {
     let failure = match &error {
         Error::Advertised { reason, .. } if matches!(**reason, Error::Timeout { .. }) => Failure::Timeout,
@@ -99,7 +102,11 @@ pub(super) fn failed(error: Error) -> ClientError {
             _ => Failure::Refused,
         },
     };
-    ClientError::new(failure, error.to_string())
+    let failed = ClientError::new(failure, error.to_string());
+    match error {
+        Error::Advertised { .. } => failed.advise(ADVERTISED),
+        _ => failed,
+    }
 }
 
 /// A read that failed, with the place that it failed at where the broker's answer was about one.
@@ -133,10 +140,7 @@ impl Tool for KafkaTool {
     fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {
         Box::pin(async {
             let metadata = self.client.metadata(Some(&[])).await.map_err(failed)?;
-            let node = |b: &crate::wire::messages::metadata::MetadataResponseBroker| {
-                (b.node_id, format!("{}:{}", b.host, b.port))
-            };
-            let nodes = metadata.brokers.iter().map(node).collect();
+            let nodes = super::nodes(&metadata).collect();
             Ok(ClusterInfo { id: metadata.cluster_id.map(|id| id.to_string()), nodes })
         })
     }
