@@ -95,6 +95,7 @@ fn full_disk(shard: &ShardStats) -> String {
 fn unreadable(damage: &Damage, topic: &str) -> String {
     let why = match damage.cause {
         DamageCause::Corrupt => "they are corrupt",
+        DamageCause::Index => "a page of the partition's index is corrupt",
         DamageCause::Storage => "the disk failed",
     };
     let Damage { partition, offset, .. } = damage;
@@ -127,6 +128,11 @@ mod tests {
         assert_eq!((health.code(), health.status), (StatusCode::OK, "ready"));
         let expected = "ready\ntopic orders, partition 2: the records at offset 9 cannot be read: they are corrupt; see the log\n";
         assert_eq!(health.text(), expected);
+        let damage = Damage { cause: DamageCause::Index, ..damage };
+        let shard = ShardStats { damaged: vec![damage], ..ShardStats::default() };
+        let health = Health::judge(&Stats { shards: vec![shard], ..Stats::default() }, |_| "orders".into());
+        let end = ": the records at offset 9 cannot be read: a page of the partition's index is corrupt; see the log\n";
+        assert!(health.text().ends_with(end), "{}", health.text());
     }
 
     #[test]

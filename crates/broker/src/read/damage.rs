@@ -25,7 +25,10 @@ pub enum DamageCause {
     /// Their bytes are not those that were written.
     #[error("corrupt record batch")]
     Corrupt,
-    /// The disk did not give them.
+    /// Where they lie cannot be told: a page of their partition's index is damaged.
+    #[error("corrupt page of the index")]
+    Index,
+    /// The disk did not give them, or where they lie.
     #[error("storage error")]
     Storage,
 }
@@ -109,11 +112,10 @@ impl Damages {
         may
     }
 
-    /// Forgets a corruption among these offsets, which were read well since.
-    pub(crate) fn forget(&self, id: PartitionId, offsets: Range<Offset>) {
+    /// Forgets damage of a cause among these offsets, which were read well since.
+    pub(crate) fn forget(&self, id: PartitionId, cause: DamageCause, offsets: Range<Offset>) {
         let mut known = self.0.lock();
-        let is_of =
-            |seen: &Seen| seen.damage.cause == DamageCause::Corrupt && offsets.contains(&seen.damage.offset);
+        let is_of = |seen: &Seen| seen.damage.cause == cause && offsets.contains(&seen.damage.offset);
         if known.listed.get(&id).is_some_and(is_of) {
             known.listed.remove(&id);
         }
@@ -128,7 +130,7 @@ impl Damages {
     pub(crate) fn list(&self, now: Instant, is_kept: impl Fn(PartitionId, Offset) -> bool) -> Vec<Damage> {
         let mut known = self.0.lock();
         known.listed.retain(|id, seen| {
-            let lasts = seen.damage.cause == DamageCause::Corrupt || now.duration_since(seen.last) < SHOWN;
+            let lasts = seen.damage.cause != DamageCause::Storage || now.duration_since(seen.last) < SHOWN;
             lasts && is_kept(*id, seen.damage.offset)
         });
         let mut damages: Vec<Damage> = known.listed.values().map(|seen| seen.damage).collect();
@@ -143,7 +145,12 @@ impl Known {
         let due = |logged: Instant| now.duration_since(logged) >= AGAIN;
         match self.listed.get_mut(&id) {
             Some(seen) => {
-                (seen.damage, seen.last) = (damage, now);
+                // Who looks for records behind it finds no more than that they are not given.
+                let is_known = seen.damage.cause == DamageCause::Index
+                    && damage.cause != DamageCause::Index
+                    && damage.offset >= seen.damage.offset;
+                seen.damage = if is_known { seen.damage } else { damage };
+                seen.last = now;
                 let due = due(seen.logged);
                 seen.logged = if due { now } else { seen.logged };
                 due
@@ -220,11 +227,28 @@ mod tests {
     fn what_was_read_well_since_is_no_damage() {
         let (damages, now) = (Damages::default(), Instant::now());
         damages.note(PartitionId(1), damage(0, DamageCause::Corrupt), now);
-        damages.forget(PartitionId(1), Offset(0)..Offset(5));
-        damages.forget(PartitionId(2), Offset(0)..Offset(9));
+        let corrupt = DamageCause::Corrupt;
+        damages.forget(PartitionId(1), corrupt, Offset(0)..Offset(5));
+        damages.forget(PartitionId(2), corrupt, Offset(0)..Offset(9));
+        damages.forget(PartitionId(1), DamageCause::Index, Offset(0)..Offset(9));
         assert_eq!(damages.list(now, |_, _| true).len(), 1);
-        damages.forget(PartitionId(1), Offset(5)..Offset(6));
+        damages.forget(PartitionId(1), corrupt, Offset(5)..Offset(6));
         assert_eq!(damages.list(now, |_, _| true), []);
+    }
+
+    #[test]
+    fn what_is_known_of_an_index_is_not_lost_where_its_records_are_not_given() {
+        let (damages, now) = (Damages::default(), Instant::now());
+        let index = damage(0, DamageCause::Index);
+        damages.note(PartitionId(1), index, now);
+        damages.note(PartitionId(1), damage(0, DamageCause::Storage), now);
+        assert_eq!(damages.take_unlogged(), [index]);
+        assert_eq!(damages.list(now + SHOWN, |_, _| true), [index]);
+        let at = |offset: i64| Damage { offset: Offset(offset), ..damage(0, DamageCause::Corrupt) };
+        damages.note(PartitionId(1), at(6), now);
+        assert_eq!(damages.list(now, |_, _| true), [index]);
+        damages.note(PartitionId(1), at(4), now);
+        assert_eq!(damages.list(now, |_, _| true), [at(4)]);
     }
 
     #[test]

@@ -81,7 +81,12 @@ impl Shard {
         for _ in 0..LOADS {
             match self.plan(partition, &mut plan, loaded.as_deref())? {
                 Step::Ready => return Ok(plan),
-                Step::NeedsPage(key) => loaded = self.load_page(&key)?,
+                Step::NeedsPage(key) => match self.load_page(&key) {
+                    Ok(runs) => loaded = runs,
+                    // The read that begins with it says so.
+                    Err(_) if !plan.pieces.is_empty() => return Ok(plan),
+                    Err(error) => return Err(error),
+                },
             }
         }
         if plan.pieces.is_empty() { Err(ReadError::Storage) } else { Ok(plan) }
@@ -99,7 +104,12 @@ impl Shard {
                 Step::NeedsPage(_) if !plan.pieces.is_empty() && Instant::now() >= spec.until => {
                     return Ok(plan);
                 }
-                Step::NeedsPage(key) => loaded = self.load_in_background(key).await?,
+                Step::NeedsPage(key) => match self.load_in_background(key).await {
+                    Ok(runs) => loaded = runs,
+                    // The read that begins with it says so.
+                    Err(_) if !plan.pieces.is_empty() => return Ok(plan),
+                    Err(error) => return Err(error),
+                },
             }
         }
         if plan.pieces.is_empty() { Err(ReadError::Storage) } else { Ok(plan) }

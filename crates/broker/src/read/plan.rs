@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sabir_journal::pages::PageError;
 use sabir_model::{LeaderEpoch, Offset, OverlayPlace, PartitionId, ReadError};
 
+use super::damage::{Damage, DamageCause};
 use crate::partition::{Partition, Place, Run, RunKind, Runs, SpillKey, decode_runs};
 use crate::shard::Shard;
 use crate::state::ShardState;
@@ -150,10 +152,31 @@ impl Shard {
         Some(runs)
     }
 
-    /// Gets a page from the page store. Blocking.
+    /// Gets a page from the page store; `None` if it was deleted. Blocking.
     pub(super) fn load_page(&self, key: &SpillKey) -> Result<Option<Arc<Runs>>, ReadError> {
-        let Some(page) = self.stored_page(key)? else { return Ok(None) };
-        let runs: Arc<Runs> = decode_runs(&page).map_err(|error| self.bad_page(key, &error))?.into();
+        let page = match self.stored_page(key)? {
+            Some(page) => page,
+            // What was let go of while it was read is gone; what came again since is in memory.
+            None => {
+                let state = self.state.read();
+                let is_listed = |partition: &Partition| {
+                    partition.index.closed().iter().any(|page| page.first == key.first)
+                };
+                match state.partitions.spill.get(key) {
+                    Some(page) => page,
+                    None if !state.partition(key.partition).is_some_and(is_listed) => return Ok(None),
+                    None => {
+                        drop(state);
+                        return Err(self.bad_page(key, DamageCause::Index, &"it is not there"));
+                    }
+                }
+            }
+        };
+        let runs = decode_runs(&page).map_err(|error| self.bad_page(key, DamageCause::Index, &error))?;
+        let runs: Arc<Runs> = runs.into();
+        if let Some(last) = runs.list().last() {
+            self.reads.damages.forget(key.partition, DamageCause::Index, key.first..last.next());
+        }
         self.reads.page_cache.put(*key, runs.clone());
         Ok(Some(runs))
     }
@@ -163,15 +186,36 @@ impl Shard {
         if let Some(page) = self.state.read().partitions.spill.get(key) {
             return Ok(Some(page));
         }
-        let page = self.pages.get(&key.stored()).map_err(|error| self.bad_page(key, &error))?;
+        let page = self.pages.get(&key.stored()).map_err(|error| {
+            let cause = match error {
+                PageError::Corrupt { .. } => DamageCause::Index,
+                _ => DamageCause::Storage,
+            };
+            self.bad_page(key, cause, &error)
+        })?;
         Ok(page.map(Into::into))
     }
 
-    pub(super) fn bad_page(&self, key: &SpillKey, error: &dyn std::fmt::Display) -> ReadError {
-        if self.reads.damages.may_say_why(Instant::now()) {
+    /// Takes down that records cannot be found for want of a page of their partition's index; gives what their reader is told.
+    pub(super) fn bad_page(
+        &self,
+        key: &SpillKey,
+        cause: DamageCause,
+        error: &dyn std::fmt::Display,
+    ) -> ReadError {
+        let now = Instant::now();
+        if self.reads.damages.may_say_why(now) {
             tracing::error!(shard = %self.id, ?key, %error, "a page of the index cannot be read");
         }
-        ReadError::Storage
+        if let Some(partition) = self.state.read().partition(key.partition) {
+            let (topic, number) = (partition.topic, partition.number);
+            let offset = key.first.max(partition.log_start);
+            self.reads.damages.note(key.partition, Damage { topic, partition: number, offset, cause }, now);
+        }
+        match cause {
+            DamageCause::Corrupt | DamageCause::Index => ReadError::Corrupt,
+            DamageCause::Storage => ReadError::Storage,
+        }
     }
 }
 

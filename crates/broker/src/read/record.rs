@@ -7,7 +7,7 @@ use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, Seque
 use super::assemble::{is_consistent, take_stored};
 use super::plan::{Piece, Plan};
 use super::source::Got;
-use crate::partition::{Run, RunKind};
+use crate::partition::{Place, Run, RunKind};
 use crate::shard::Shard;
 
 /// A batch and where it lies.
@@ -46,13 +46,25 @@ impl Shard {
     /// was stored together with it. Blocking.
     pub(crate) fn unreadable_end(&self, id: PartitionId, offset: Offset) -> Offset {
         let next = Offset(offset.0.saturating_add(1));
-        let Ok(Some(run)) = self.run_at(id, offset) else { return next };
+        let run = match self.run_at(id, offset) {
+            Ok(Some(run)) => run,
+            Ok(None) => return next,
+            // Their page of the index cannot be read.
+            Err(_) => return self.page_end(id, offset).map_or(next, |end| end.max(next)),
+        };
         let piece = Piece { run, epoch: LeaderEpoch::UNKNOWN, overlay: None };
         let end = match run.kind {
             RunKind::Whole => self.fetch(id, &piece).and_then(|got| end_in(id, &run, offset, &got)),
             _ => Ok(run.next()),
         };
         end.unwrap_or(run.next()).max(next)
+    }
+
+    fn page_end(&self, id: PartitionId, offset: Offset) -> Option<Offset> {
+        match self.state.read().partition(id)?.index.find(offset)? {
+            Place::Closed(page) => Some(page.next),
+            Place::Open(_) => None,
+        }
     }
 
     fn run_at(&self, id: PartitionId, offset: Offset) -> Result<Option<Run>, ReadError> {

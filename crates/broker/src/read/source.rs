@@ -7,6 +7,7 @@ use sabir_journal::{BlockReadError, ColdRead, Read};
 use sabir_model::{PartitionId, ReadError, Sequence};
 use tokio::runtime::Handle;
 
+use super::damage::DamageCause;
 use super::plan::Piece;
 use crate::partition::{Chunk, Partition, Run, SpillKey, decode_chunks};
 use crate::shard::Shard;
@@ -71,7 +72,7 @@ impl Shard {
         }
         // Another thread may have had it read anew just now.
         let made = self.fetch(partition, piece).and_then(|got| make(&got))?;
-        self.reads.damages.forget(partition, piece.run.base..piece.run.next());
+        self.reads.damages.forget(partition, DamageCause::Corrupt, piece.run.base..piece.run.next());
         if self.reads.damages.may_say_why(now) {
             let block = piece.run.block.0;
             tracing::warn!(shard = %self.id, block, "what the disk gave was corrupt, and good when it was read again");
@@ -156,9 +157,14 @@ impl Shard {
             let is_kept = |partition: &Partition| partition.log_start < run.next();
             let is_kept = self.state.read().partition(partition).is_some_and(is_kept);
             // What is let go of while it is read goes with its pages.
-            return Err(if is_kept { self.bad_page(&key, &"it is not there") } else { ReadError::Deleted });
+            return Err(match is_kept {
+                true => self.bad_page(&key, DamageCause::Index, &"it is not there"),
+                false => ReadError::Deleted,
+            });
         };
-        decode_chunks(&page).map_err(|error| self.bad_page(&key, &error))
+        let chunks = decode_chunks(&page).map_err(|error| self.bad_page(&key, DamageCause::Index, &error))?;
+        self.reads.damages.forget(partition, DamageCause::Index, run.base..run.next());
+        Ok(chunks)
     }
 
     pub(super) fn read_block(&self, block: Sequence, offset: u32, len: u32) -> Result<Read, ReadError> {

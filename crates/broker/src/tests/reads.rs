@@ -1,14 +1,17 @@
 //! Reading: patched, shared, rebuilt, hot and cold, by offset and by time.
 
 use bytes::Bytes;
+use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Priority;
+use sabir_journal::pages::{PageBatch, PageFault, PageStore};
 use sabir_model::batch::{BatchBuilder, BatchHeader, CheckedBatch, Compression, records, rewrite_header};
-use sabir_model::{Extent, FrontendNo, Offset, Overlay, ProducerId, TimestampType, TopicConfig};
+use sabir_model::{Extent, FrontendNo, Offset, Overlay, ProducerId, ReadError, TimestampType, TopicConfig};
 
 use super::rig::{append, batch, create, item, new_topic, pending, produced, read, soon, target, values};
 use super::sim::{Machine, Seam};
 use crate::entry::ReferenceBody;
-use crate::{Append, Broker, Caller, NewTopic, OffsetSpec, ReadTarget, Topic};
+use crate::partition::SpillKey;
+use crate::{Append, Broker, Caller, Damage, DamageCause, NewTopic, OffsetSpec, ReadTarget, Topic};
 
 fn runs(broker: &Broker, topic: &Topic) -> Vec<crate::partition::Run> {
     let partition = topic.partition(0).unwrap();
@@ -382,5 +385,66 @@ async fn a_lookup_that_is_misled_lets_others_have_their_turn_and_ends_with_who_a
     drop(soon(lookups.lock()).await);
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     assert!(lookups.try_lock().is_ok(), "something goes on");
+    broker.shutdown();
+}
+
+#[tokio::test]
+async fn a_page_of_an_index_that_cannot_be_read_is_an_error_for_its_records_alone_and_named() {
+    keep_log();
+    let machine = Machine::new(9, 1, Seam::Solo);
+    let broker = machine.open();
+    let (topic, other) = (create(&broker, "misled", 1).await, create(&broker, "other", 1).await);
+    write_lone_batches(&broker, &topic, 1000).await;
+    write_lone_batches(&broker, &other, 1000).await;
+    broker.inner.shards[1].checkpoint().unwrap();
+    broker.shutdown();
+    drop(broker);
+    let broker = machine.open();
+    let partition = *topic.partition(0).unwrap();
+    let page = SpillKey::index(partition.id, Offset(256)).stored();
+    let first = async |from: i64| {
+        let fetched = soon(read(&broker, &topic, 0, from, usize::MAX)).await;
+        fetched.map(|fetched| values(&fetched).iter().map(|(offset, _)| *offset).collect::<Vec<_>>())
+    };
+    let damaged = |cause: DamageCause| Damage { topic: topic.id, partition: 0, offset: Offset(256), cause };
+    let shown = || broker.stats().shards[1].damaged.clone();
+    let lines =
+        || logged(&["ERROR", "records cannot be read", "topic=\"misled\" partition=0 offset=256"]).len();
+
+    machine.pages[1].fail_page(page.clone(), PageFault::Io);
+    assert_eq!(first(256).await, Err(ReadError::Storage));
+    assert_eq!((shown(), lines()), (vec![damaged(DamageCause::Storage)], 1));
+    machine.pages[1].fail_page(page.clone(), PageFault::Corrupt);
+    assert_eq!(first(0).await, Ok((0..256).collect()), "what stands before it is given");
+    for _ in 0..3 {
+        assert_eq!(first(256).await, Err(ReadError::Corrupt));
+        assert_eq!(first(300).await, Err(ReadError::Corrupt));
+    }
+    let end = soon(broker.unreadable_end(ReadTarget::of(&partition), Offset(300))).await;
+    assert_eq!(end, Offset(512), "who passes over it does so at once");
+    assert_eq!(first(512).await, Ok((512..1000).collect()), "and what stands behind it");
+    assert!(soon(read(&broker, &other, 0, 256, 1000)).await.is_ok());
+    let by_time = async |broker: &Broker, ts: i64| {
+        let found = broker.offsets(ReadTarget::of(&partition), OffsetSpec::Timestamp(ts));
+        soon(found).await.map(|found| found.offset)
+    };
+    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt));
+    assert_eq!(by_time(&broker, 600).await, Ok(Offset(600)));
+    assert_eq!((shown(), lines()), (vec![damaged(DamageCause::Index)], 1));
+    assert!(!broker.stats().shards[1].stopped);
+    machine.pages[1].end_page_faults();
+    assert_eq!(first(256).await, Ok((256..1000).collect()));
+    assert_eq!(shown(), []);
+    broker.shutdown();
+    drop(broker);
+
+    // One that is gone is not taken for records that are gone.
+    let mut gone = PageBatch::default();
+    gone.delete(page);
+    machine.pages[1].commit(gone).unwrap();
+    let broker = machine.open();
+    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt));
+    assert_eq!(soon(read(&broker, &topic, 0, 256, 1000)).await.unwrap_err(), ReadError::Corrupt);
+    assert_eq!(broker.stats().shards[1].damaged, [damaged(DamageCause::Index)]);
     broker.shutdown();
 }

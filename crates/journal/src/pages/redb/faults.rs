@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -33,6 +34,8 @@ struct Recorded {
     events: Vec<Event>,
     /// How many more changes it takes before there is no space.
     space: Option<usize>,
+    /// How many reads go well before some fail, and how many these are.
+    failing: Option<(usize, usize)>,
 }
 
 impl Recorder {
@@ -67,7 +70,15 @@ impl RawFile for Recorder {
     }
 
     fn read_at(&self, pos: u64, out: &mut [u8]) -> io::Result<()> {
-        let recorded = self.0.lock();
+        let mut recorded = self.0.lock();
+        match &mut recorded.failing {
+            Some((0, 0)) | None => {}
+            Some((0, times)) => {
+                *times -= 1;
+                return Err(io::Error::other("a read that fails"));
+            }
+            Some((behind, _)) => *behind -= 1,
+        }
         let range = pos as usize..pos as usize + out.len();
         out.copy_from_slice(recorded.bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -391,4 +402,111 @@ fn damage_is_an_error_by_name_or_harmless_and_never_another_map() {
         }
     }
     assert!(named > 100 && harmless > 100, "{named} named, {harmless} harmless");
+}
+
+/// A store of more than its cache holds, with the pages in it.
+fn large_store() -> (Recorder, RedbPages, Pages) {
+    let recorder = Recorder::default();
+    let store = new_store(recorder.clone());
+    let (mut batch, mut pages) = (PageBatch::default(), Pages::new());
+    for n in 0..60u8 {
+        let (key, page) = (vec![b'k', n], [b"page ".as_slice(), &[n; 8000]].concat());
+        batch.put(key.clone(), page.clone());
+        pages.insert(key, page);
+    }
+    store.commit(batch).unwrap();
+    drop(store);
+    (recorder.clone(), store_over(recorder).unwrap(), pages)
+}
+
+fn damage(recorder: &Recorder, page: u8) {
+    let bytes = &mut recorder.0.lock().bytes;
+    let at = bytes.windows(64).position(|part| part == [page; 64]).unwrap();
+    bytes[at] ^= 1;
+}
+
+#[test]
+fn a_read_that_fails_once_is_done_again_and_one_that_fails_longer_is_an_error_alone() {
+    let (recorder, store, pages) = large_store();
+    let failing = |behind: usize, times: usize| recorder.0.lock().failing = Some((behind, times));
+    let did_fail = || recorder.0.lock().failing.is_some_and(|(_, left)| left == 0);
+    let (mut once, mut lasting) = (0, 0);
+    for (key, page) in &pages {
+        failing(key[1] as usize % 3, 1);
+        assert!(store.get(key).unwrap().as_ref() == Some(page));
+        once += usize::from(did_fail());
+    }
+    for (key, page) in pages.iter().filter(|(key, _)| key[1] < 59) {
+        failing(key[1] as usize % 3, usize::MAX);
+        match store.get(key) {
+            Ok(found) => assert!(found.as_ref() == Some(page)),
+            Err(PageError::Io { source, .. }) => {
+                assert!(source.to_string().contains("a read that fails"), "{source}");
+                lasting += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        failing(0, 0);
+        let next = vec![b'k', key[1] + 1];
+        assert!(store.get(&next).unwrap().as_ref() == Some(&pages[&next]));
+    }
+    assert!(once > 5 && lasting > 5, "{once} failed once, {lasting} failed");
+    std::thread::sleep(Duration::from_millis(1_050));
+    assert!(pages.iter().filter(|(key, _)| store.get(key).is_ok()).count() > 20);
+    failing(3, 1);
+    assert!(matches!(contents(&store), Err(PageError::Io { .. })), "a scan does not give part of it");
+    assert!(contents(&store).unwrap() == pages);
+}
+
+#[test]
+fn a_damaged_page_is_an_error_and_all_others_are_given() {
+    let (recorder, store, pages) = large_store();
+    damage(&recorder, 33);
+    for _ in 0..3 {
+        for (key, page) in &pages {
+            match store.get(key) {
+                Ok(found) => assert!(key[1] != 33 && found.as_ref() == Some(page)),
+                Err(PageError::Corrupt { .. }) => assert_eq!(key[1], 33),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+    // Nor does who asks for it again and again end a transaction.
+    let mut transaction = store.begin().unwrap();
+    std::thread::sleep(Duration::from_millis(1_050));
+    assert!(matches!(store.get(&[b'k', 33]), Err(PageError::Corrupt { .. })));
+    let mut batch = PageBatch::default();
+    batch.put(b"new".to_vec(), b"page".to_vec());
+    transaction.put(&batch).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.get(b"new").unwrap().unwrap(), b"page");
+    damage(&recorder, 34);
+    // What memory has of it makes room.
+    (0..30).for_each(|n| drop(store.get(&[b'k', n]).unwrap()));
+    assert!(matches!(store.get(&[b'k', 34]), Err(PageError::Corrupt { .. })));
+    assert!(matches!(store.get(&[b'k', 33]), Err(PageError::Corrupt { .. })));
+    assert!(store.get(&[b'k', 35]).unwrap().is_some());
+}
+
+#[test]
+fn a_read_that_fails_beside_a_transaction_ends_that_and_both_are_done_again() {
+    let (recorder, store, pages) = large_store();
+    let mut batch = PageBatch::default();
+    batch.put(b"new".to_vec(), b"page".to_vec());
+    let mut transaction = store.begin().unwrap();
+    transaction.put(&batch).unwrap();
+    recorder.0.lock().failing = Some((0, 1));
+    // It waits for the transaction to end, and that goes on for longer.
+    let failed = pages.keys().find(|key| store.get(key).is_err()).unwrap();
+    let other = pages.keys().find(|key| *key != failed).unwrap();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| store.get(other));
+        std::thread::sleep(Duration::from_millis(100));
+        let error = transaction.commit().unwrap_err();
+        assert!(matches!(error, PageError::Io { .. }), "it is no damage: {error:?}");
+        assert!(read.join().unwrap().unwrap().as_ref() == Some(&pages[other]), "it waits for that to end");
+    });
+    assert_eq!(store.get(b"new").unwrap(), None);
+    store.commit(batch).unwrap();
+    assert!(store.get(b"new").unwrap().is_some());
 }
