@@ -24,6 +24,9 @@ impl Health {
     pub fn of(admin: &Admin) -> Self {
         let waiting = |status, why: &str| Self { ready: false, status, problems: vec![why.to_owned()] };
         match admin.state() {
+            State::Starting if admin.options.start.step().full => {
+                waiting("starting", "the disk is full: the start goes on once there is space")
+            }
             State::Starting => waiting("starting", "the journal is being opened"),
             State::Stopping => waiting("stopping", "the broker is stopping"),
             State::Running(shown) => {

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use parking_lot::RwLock;
 use sabir_base::metrics::Exposition;
-use sabir_broker::Broker;
+use sabir_broker::{Broker, StartProgress};
 use sabir_net::Registry;
 
 pub use http::serve;
@@ -80,6 +80,8 @@ pub struct Options {
     pub connections: usize,
     /// Below which paths protocols mount routes of their own: `/` and one name each.
     pub prefixes: Vec<&'static str>,
+    /// How far the start is.
+    pub start: Arc<StartProgress>,
 }
 
 impl Default for Options {
@@ -90,6 +92,7 @@ impl Default for Options {
             metrics_limit: 10_000,
             connections: 64,
             prefixes: Vec::new(),
+            start: Arc::default(),
         }
     }
 }

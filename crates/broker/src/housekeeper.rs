@@ -95,6 +95,8 @@ pub(crate) struct Maintenance {
     pub(crate) pool: Arc<BufPool>,
     pub(crate) partition_producers_max: usize,
     pub(crate) producers_max: usize,
+    /// What the replicators' time counts from.
+    pub(crate) began: Instant,
 }
 
 type Job = fn(&Maintenance, &End);
@@ -171,7 +173,6 @@ impl Maintenance {
     }
 
     fn ticks(&self, end: &End) {
-        let start = Instant::now();
         let mut definitions = Every::new(DEFINITIONS);
         let mut retention = Every::new(self.retention_interval);
         let mut producers = Every::new(PRODUCERS);
@@ -179,7 +180,7 @@ impl Maintenance {
         let mut buffers = Every::new(BUFFERS);
         while !end.sleep(TICK) {
             self.clock.tick().into_iter().for_each(tell);
-            let now = start.elapsed().as_millis() as u64;
+            let now = self.began.elapsed().as_millis() as u64;
             self.each_shard("tick", |shard| shard.replicator.tick(now));
             contain(|| self.groups.tick());
             // What a shard did not take, it may take now.

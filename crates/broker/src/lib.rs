@@ -37,6 +37,7 @@ pub mod queue;
 mod read;
 mod relay;
 mod shard;
+mod start_keeper;
 mod state;
 mod stats;
 mod strays;

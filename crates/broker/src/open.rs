@@ -39,6 +39,7 @@ use crate::private;
 use crate::projection::ProjectionFactory;
 use crate::queue::Queues;
 use crate::shard::{OpenError, Parts, Settings, Shard};
+use crate::start_keeper::StartKeeper;
 use crate::state::{EntryOutcome, prefixes};
 use crate::strays;
 use crate::timer::TimerDriver;
@@ -93,8 +94,10 @@ impl Broker {
             pool: pool.clone(),
             tail: tail.clone(),
             told_partitions: Cell::new(false),
+            began: Instant::now(),
         };
-        let (shards, cluster) = opener.shards()?;
+        let (shards, cluster, keeper) = opener.shards()?;
+        let began = opener.began;
         options.data_shards = shards.len() as u32 - 1;
         options.progress.enter(&options.data, "announcing the start in every shard");
         take_up_leadership(&shards)?;
@@ -142,7 +145,9 @@ impl Broker {
             partition_producers_max: options.partition_producers_max,
             producers_max: options.producers_max,
             pool,
+            began,
         };
+        drop(keeper);
         disk_watch::tell_need(&shards);
         take_space(&shards);
         let housekeeper = Housekeeper::start(&maintenance).map_err(|source| StartError::Io {
@@ -202,11 +207,14 @@ struct Opener<'a> {
     tail: Arc<TailBudget>,
     /// Whether it was said that there are more partitions than may be made.
     told_partitions: Cell<bool>,
+    /// What the replicators' time counts from.
+    began: Instant,
 }
 
 impl Opener<'_> {
-    /// Opens all shards, those of a new data directory as of an old one, and gives the cluster's id with them.
-    fn shards(&self) -> Result<(Vec<Arc<Shard>>, TopicId), StartError> {
+    /// Opens all shards, those of a new data directory as of an old one, and gives the cluster's id with them, and what sees to them until
+    /// the housekeeper does.
+    fn shards(&self) -> Result<(Vec<Arc<Shard>>, TopicId, StartKeeper), StartError> {
         self.options.progress.enter(&self.options.data, "looking at its shards");
         let survey = self.backend.survey()?;
         survey.check()?;
@@ -237,12 +245,15 @@ impl Opener<'_> {
         self.start_clock(&shards);
         notes::keep(&shards, self.clock);
         write_level(&shards);
+        let io =
+            |source| StartError::Io { op: "start a thread for", path: self.options.data.clone(), source };
+        let keeper = StartKeeper::begin(&shards, self.options.progress.clone(), self.began).map_err(io)?;
         begin_run(&shards, survey.next_run(), data_shards, cluster)?;
         if survey.identity.is_none() {
             let identity = DirectoryIdentity { cluster: cluster.0, data_shards };
             self.backend.write_identity(identity)?;
         }
-        Ok((shards, cluster))
+        Ok((shards, cluster, keeper))
     }
 
     /// Says if there are not as many data shards as were asked for.

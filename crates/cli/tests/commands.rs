@@ -3,10 +3,10 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Broker, PATIENCE, run, sabir};
+use common::{Broker, PATIENCE, run, sabir, sabir_without_space};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -370,6 +370,33 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(broker.wait(), Some(130));
     let broker = Broker::start(data.path(), &[]);
     assert_eq!(broker.run(&["message", "read", "orders", "-o", "raw"]).ok(), "acknowledged\n");
+}
+
+#[test]
+fn a_start_that_waits_for_space_says_so_and_ends_with_the_first_signal() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let value = "x".repeat(100_000);
+    broker.run_with(&["message", "publish", "orders", "--whole"], value.as_bytes()).ok();
+    assert_eq!(broker.stop(), Some(0));
+    let path = data.path().to_str().unwrap();
+    let settings = ["net.default_listen=off", "kafka.listen=127.0.0.1:0", "admin.listen=off"];
+    let args: Vec<_> =
+        ["serve", "--data", path].into_iter().chain(settings.iter().flat_map(|set| ["--set", set])).collect();
+    let mut starting = sabir_without_space(&args).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(starting.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = Vec::new();
+    let is_told = log.by_ref().any(|line| {
+        said.push(line);
+        said.last().is_some_and(|line| line.contains("the disk is full"))
+    });
+    assert!(is_told, "{said:#?}");
+    let sent = Command::new("kill").args(["-TERM", &starting.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let last: Vec<_> = log.collect();
+    assert_eq!(starting.wait().unwrap().code(), Some(0), "{last:#?}");
+    let broker = Broker::start(data.path(), &[]);
+    assert_eq!(broker.run(&["message", "read", "orders", "-o", "raw"]).ok().trim_end(), value);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct StartStep {
     pub doing: &'static str,
     /// How much of how much is done, where that is known.
     pub count: Option<(u64, u64)>,
+    /// Whether it waits for space on a disk.
+    pub full: bool,
     /// How often anything of this changed so far: a step that stays the same does not get on.
     pub changes: u64,
 }
@@ -48,6 +50,11 @@ impl StartProgress {
         step.count = step.count.map(|(done, all)| (done + 1, all));
     }
 
+    /// It waits for space on a disk, or does not.
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().step.full = full;
+    }
+
     /// What it does.
     pub fn step(&self) -> StartStep {
         self.0.lock().step.clone()
@@ -57,7 +64,7 @@ impl StartProgress {
 impl State {
     fn begin(&mut self, file: &str, doing: &'static str, count: Option<(u64, u64)>) {
         let path = if file.is_empty() { self.folder.clone() } else { self.folder.join(file) };
-        self.step = StartStep { path, doing, count, changes: self.step.changes + 1 };
+        self.step = StartStep { path, doing, count, full: self.step.full, changes: self.step.changes + 1 };
     }
 }
 

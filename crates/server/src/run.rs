@@ -1,12 +1,14 @@
 //! The life of `sabir serve`: start, wait for a signal, drain, close.
 
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use sabir_broker::StartProgress;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ServerConfig;
-use crate::running::{Running, ServerStartError, ServingAt, Stopped, start};
+use crate::running::{Running, ServerStartError, ServingAt, Stopped, start_watched};
 
 /// How long closing the data directory may take beside the drain, before the process gives up on it. Nothing acknowledged is
 /// lost then: the next start recovers.
@@ -40,9 +42,12 @@ pub fn run_while(config: ServerConfig, ready: impl FnOnce(&Running) -> bool) -> 
     crate::panics::report();
     let signals = watch_signals().map_err(ServerStartError::System)?;
     let limit = config.net.drain.0 + CLOSE;
-    let running = start(config)?;
+    let Some((running, asked)) = start_unless_stopped(config, &signals, limit)? else { return Ok(()) };
     announce(&running);
-    if ready(&running) {
+    if asked.contains(&Asked::Reload) {
+        running.reload_tls();
+    }
+    if ready(&running) && !asked.contains(&Asked::Stop) {
         wait_to_stop(&running, &signals);
     }
     tracing::info!(
@@ -58,6 +63,47 @@ pub fn run_while(config: ServerConfig, ready: impl FnOnce(&Running) -> bool) -> 
         Err(_) => return Err(RunError::Stuck(limit)),
     }
     Ok(())
+}
+
+/// How often it is looked whether a start is to end.
+const LOOK_AT_START: Duration = Duration::from_millis(100);
+/// As much stack as the main thread has.
+const START_STACK: usize = 8 << 20;
+
+/// Starts, and gives what signals asked for meanwhile. One that is told to stop while it waits for space ends at once, as if the process had been
+/// killed: nobody was served yet. Any other start has as long to come to its end as a stop has.
+fn start_unless_stopped(
+    config: ServerConfig,
+    signals: &mpsc::Receiver<Asked>,
+    limit: Duration,
+) -> Result<Option<(Running, Vec<Asked>)>, RunError> {
+    let (progress, (done, started)) = (Arc::<StartProgress>::default(), mpsc::channel());
+    let watched = progress.clone();
+    let begin = move || drop(done.send(start_watched(config, watched)));
+    let thread = std::thread::Builder::new().name("start".into()).stack_size(START_STACK).spawn(begin);
+    let thread = thread.map_err(ServerStartError::System)?;
+    let (mut asked, mut until) = (Vec::new(), None);
+    loop {
+        match started.recv_timeout(LOOK_AT_START) {
+            Ok(running) => return Ok(Some((running?, asked))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => unreachable!("it says how it has ended, unless it panics"),
+            },
+        }
+        asked.extend(signals.try_iter());
+        if !asked.contains(&Asked::Stop) {
+            continue;
+        }
+        if progress.step().full {
+            tracing::info!("stopped, while the start waited for space on the disk: the next one recovers");
+            return Ok(None);
+        }
+        if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + limit) {
+            return Err(RunError::Stuck(limit));
+        }
+    }
 }
 
 /// How often it is looked whether other certificates are to be served.

@@ -10,7 +10,7 @@ use sabir_admin::{Admin, Figures, ServedFrontends, Shown};
 use sabir_base::clock::SystemClock;
 use sabir_base::descriptors;
 use sabir_base::metrics::Exposition;
-use sabir_broker::Broker;
+use sabir_broker::{Broker, StartProgress};
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{FrontendContext, Listening, StartedFrontend, watched};
 use sabir_model::Durability;
@@ -117,9 +117,18 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// # Errors
 /// What [`ServerStartError`] lists. Nothing is left running then.
 pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
+    start_watched(config, Arc::default())
+}
+
+/// [`start`] where another thread looks how far it is.
+pub(crate) fn start_watched(
+    config: ServerConfig,
+    progress: Arc<StartProgress>,
+) -> Result<Running, ServerStartError> {
     let began = Instant::now();
     let open_files = limits::raise_open_files();
     let mut options = config.broker_options();
+    options.progress = progress.clone();
     let mut net_options = net_options(&config.net);
     let wanted = net_options.max_connections;
     let share = Descriptors::share(open_files, options.data_shards + 1, net_options.io_threads, wanted);
@@ -139,7 +148,11 @@ pub fn start(config: ServerConfig) -> Result<Running, ServerStartError> {
     if let Some(exceeds) = config.memory_warning() {
         warn!("{exceeds}. Lower them, or give it more");
     }
-    let admin = Admin::new(sabir_admin::Options { connections: share.admin, ..config.admin_options() });
+    let admin = Admin::new(sabir_admin::Options {
+        connections: share.admin,
+        start: progress,
+        ..config.admin_options()
+    });
     let admin_server = AdminServer::start(&config, admin.clone())?;
     let bound = bind_all(config.front_ends)?;
 

@@ -56,11 +56,13 @@ fn say(step: &StartStep, gets_on: bool, since: Duration) {
     let seconds = since.as_secs();
     if gets_on {
         tracing::info!("still starting after {seconds} s: {step}");
-    } else {
-        tracing::warn!(
-            "the start does not get on, after {seconds} s: the disk does not answer, or is slow: {step}"
-        );
+        return;
     }
+    let why = match step.full {
+        true => "the disk is full, and it goes on once there is space",
+        false => "the disk does not answer, or is slow",
+    };
+    tracing::warn!("the start does not get on, after {seconds} s: {why}: {step}");
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_base::clock::{Clock, SystemClock};
 use sabir_base::testing::{keep_log, logged};
@@ -554,4 +554,47 @@ async fn a_block_applied_in_part_stops_its_shard_and_is_in_no_checkpoint() {
     let machine = machine.crash(broker);
     let Err(StartError::Shard { shard: 1, reason }) = machine.try_open(machine.options()) else { panic!() };
     assert!(reason.to_string().contains("kind 999"), "{reason}");
+}
+
+/// What waits for space where that comes back only once it waits.
+#[test]
+fn a_start_whose_own_entries_find_no_space_says_so_and_goes_on_when_there_is_some() {
+    keep_log();
+    // Of a new data directory the catalog has most to write, of an old one every shard the same.
+    let rounds = (0..12).map(|skip| (true, 0, skip)).chain((0..12).map(|skip| (false, 1, skip)));
+    let mut waited = [0, 0];
+    for (is_new, shard, skip) in rounds {
+        let machine = Arc::new(Machine::new(31 + skip, 2, Seam::Solo));
+        if !is_new {
+            machine.open().shutdown();
+        }
+        let injection = Injection { op: Some(Op::Write), skip, fault: Fault::Full, lasting: true };
+        machine.disks[shard].inject(injection);
+        let options = machine.options();
+        let progress = options.progress.clone();
+        let (done, opened) = std::sync::mpsc::channel();
+        let opening = machine.clone();
+        std::thread::spawn(move || drop(done.send(opening.try_open(options))));
+        let mut result = opened.recv_timeout(Duration::from_millis(1));
+        let began = Instant::now();
+        while result.is_err() && !progress.step().full {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", progress.step());
+            result = opened.recv_timeout(Duration::from_millis(1));
+        }
+        if result.is_err() {
+            let told = || logged(&["WARN", "the disk is full", &format!("shard={shard} ")]).len();
+            assert!(told() > 0, "{:?}", progress.step());
+            waited[usize::from(is_new)] += 1;
+            machine.disks[shard].end_faults();
+            result = opened.recv_timeout(Duration::from_secs(20));
+            assert!(matches!(result, Ok(Ok(_))), "{skip}: {:?}", progress.step());
+            assert!(!progress.step().full);
+        }
+        // What cannot be written of a journal's slots ends the start.
+        machine.disks[shard].end_faults();
+        if let Ok(Ok(broker)) = result {
+            broker.shutdown();
+        }
+    }
+    assert!(waited.iter().all(|&waited| waited > 0), "{waited:?}");
 }

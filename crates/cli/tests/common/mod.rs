@@ -12,7 +12,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program, without settings from the environment of whoever runs the tests.
 pub fn sabir(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sabir"));
+    of_no_settings(Command::new(env!("CARGO_BIN_EXE_sabir")), args)
+}
+
+/// The same with files of 16 KiB at the most, which stands for a full disk.
+pub fn sabir_without_space(args: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -S -f 16 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sabir")]);
+    of_no_settings(command, args)
+}
+
+fn of_no_settings(mut command: Command, args: &[&str]) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SABIR") {
             command.env_remove(name);
