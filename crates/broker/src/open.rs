@@ -194,9 +194,7 @@ fn refuse_foreign(data: &Path) -> Result<(), StartError> {
 fn take_lock(data: &Path) -> Result<DataLock, StartError> {
     let io = |op| move |source| StartError::Io { op, path: data.to_owned(), source };
     private::make_folder(data).map_err(io("make"))?;
-    let lock = DataLock::take(data)?;
-    private::tighten(data);
-    Ok(lock)
+    DataLock::take(data)
 }
 
 struct Opener<'a> {
@@ -232,6 +230,7 @@ impl Opener<'_> {
         let (data_shards, cluster) =
             made.or(begun).unwrap_or_else(|| (self.options.data_shards, random_id()));
         survey.check_complete(data_shards, made.is_some())?;
+        private::tighten(&self.options.data);
         self.tell_shards(data_shards);
         strays::tell(&self.options.data, data_shards);
         let mut shards = vec![catalog];

@@ -56,11 +56,7 @@ fn free(subject: &'static str, data: &Path, dir: &Path) -> Finding {
         Ok(_) => Finding::good(subject, format!("{}: {good}", data.display())),
         Err(error) => {
             let found = format!("{}: {bad}: {}: {error}", data.display(), dir.display());
-            Finding::bad(
-                subject,
-                found,
-                "It must be writable for the broker's user: name another place with --data.",
-            )
+            Finding::bad(subject, found, writable(&error))
         }
     }
 }
@@ -145,7 +141,7 @@ pub(super) fn sync_rate(dir: &Path) -> Finding {
     let times = match synced_writes(dir) {
         Ok(times) => times,
         Err(error) => {
-            return Finding::bad(subject, format!("{}: {error}", dir.display()), "It must be writable.");
+            return Finding::bad(subject, format!("{}: {error}", dir.display()), writable(&error));
         }
     };
     let median = times[times.len() / 2];
@@ -207,8 +203,19 @@ pub(super) fn direct_io(dir: &Path) -> Finding {
 fn untried(subject: &'static str, dir: &Path, verdict: Verdict) -> Option<Finding> {
     let error = Probe::open(dir, OFlags::empty()).err()?;
     let found = format!("cannot be tried: {}: {error}", dir.display());
-    let advice = "It must be writable for this user.".into();
+    let advice = writable(&error).into();
     Some(Finding { subject, verdict, found, advice })
+}
+
+/// What to do where no file can be made.
+fn writable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "The file system is mounted read-only: name another place with --data, or have it mounted for writing."
+        }
+        io::ErrorKind::StorageFull => "The disk is full: make space, or name another place with --data.",
+        _ => "It must be writable for the broker's user: name another place with --data.",
+    }
 }
 
 /// Whether the journal would use it here: the kernel may lack it, an administrator or a container may forbid it.
