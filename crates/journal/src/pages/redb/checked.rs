@@ -34,6 +34,8 @@ const SECTOR: usize = 512;
 const SUMS_IN_SECTOR: usize = SECTOR / 4 - 1;
 /// Blocks of both copies of the header.
 const HEADERS: u64 = 4;
+#[cfg(test)]
+pub(super) const HEADER_BYTES: usize = HEADERS as usize * BLOCK;
 const MAGIC_1: &[u8; 8] = b"sabirpg1";
 const MAGIC_2: &[u8; 8] = b"sabirpg2";
 /// Blocks read or written by one call at most.
