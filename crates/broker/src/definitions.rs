@@ -225,8 +225,8 @@ impl Definitions {
     }
 
     /// Whether there is such a topic.
-    pub(crate) fn is_there(&self, id: TopicId) -> bool {
-        self.catalog().state.read().catalog.topic(id).is_some()
+    pub(crate) fn topic(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.catalog().state.read().catalog.topic(id).cloned()
     }
 
     pub(crate) fn shard_of(&self, partition: &Partition) -> Option<&Arc<Shard>> {

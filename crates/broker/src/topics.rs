@@ -243,7 +243,7 @@ impl Broker {
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();
             match asked.await {
-                Err(TopicError::Changed) => {}
+                Err(TopicError::Changed(_)) => {}
                 done => return done,
             }
         }
@@ -262,11 +262,11 @@ impl Broker {
     ) -> Result<u32, TopicError> {
         let known = self.changeable(caller, topic)?;
         if known.config.queue().is_some() {
-            return Err(TopicError::IsQueue);
+            return Err(TopicError::IsQueue((*known.name).into()));
         }
         let has = known.partitions.len() as u32;
         if count <= has {
-            return Err(TopicError::NotMore { has });
+            return Err(TopicError::NotMore { name: (*known.name).into(), has });
         }
         self.check_count(count).map(|()| has)
     }
@@ -296,7 +296,7 @@ impl Broker {
             let asked = self.inner.definitions.change(&body, Priority::Ordinary, Some(admitted));
             self.inner.definitions.flush();
             match asked.await {
-                Err(TopicError::Changed) => {}
+                Err(TopicError::Changed(_)) => {}
                 done => return Ok(done?),
             }
         }

@@ -1,6 +1,6 @@
 //! Why a topic is not made, changed or deleted.
 
-use crate::{InvalidSetting, ShardFailure};
+use crate::{InvalidSetting, Offset, PartitionId, ShardFailure};
 
 /// Why a topic is not made, changed or deleted. It names what it is about and says what can be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,15 +42,18 @@ pub enum TopicError {
     /// The topic is a queue that another session has for itself.
     #[error("the queue {0:?} is exclusive to the connection that made it")]
     Exclusive(Box<str>),
-    /// A queue has one partition, and lets go of what is settled: nobody gives it others, or takes records out of it by their offsets.
-    #[error("the topic is a queue: it has one partition, and lets go of its messages when they are settled")]
-    IsQueue,
+    /// A queue is given no further partitions.
+    #[error("topic {0:?} is a queue, which has one partition")]
+    IsQueue(Box<str>),
+    /// Records are not taken out of a queue by their offsets.
+    #[error("partition {0} is a queue's, which lets go of its messages when they are settled")]
+    QueuePartition(PartitionId),
     /// The queue has consumers, and was to be deleted only without.
-    #[error("the queue has consumers")]
-    InUse,
+    #[error("the queue {0:?} has consumers: end them, or delete it whether it is used or not")]
+    InUse(Box<str>),
     /// The queue has messages, and was to be deleted only without.
-    #[error("the queue has messages")]
-    NotEmpty,
+    #[error("the queue {0:?} has messages: have them consumed, or delete it with them")]
+    NotEmpty(Box<str>),
     /// The data directory keeps to the forms of an older version, which knows no such queues.
     #[error(
         "the data directory has format level {has}, and such a queue needs {needs}: raise data.format_level"
@@ -70,8 +73,10 @@ pub enum TopicError {
         most: u32,
     },
     /// A topic cannot have fewer partitions than it has, nor be given none.
-    #[error("the topic has {has} partitions already, and cannot have fewer than it has")]
+    #[error("topic {name:?} has {has} partitions already, and cannot have fewer than it has")]
     NotMore {
+        /// The topic's name.
+        name: Box<str>,
         /// How many it has.
         has: u32,
     },
@@ -91,11 +96,16 @@ pub enum TopicError {
         most: usize,
     },
     /// Records are to be deleted up to an offset that the partition has not reached.
-    #[error("the offset lies beyond the partition's end")]
-    OffsetOutOfRange,
+    #[error("offset {asked} is not one up to which records can be deleted: the partition's end is {end}")]
+    OffsetOutOfRange {
+        /// The offset that was asked for.
+        asked: Offset,
+        /// The offset behind the partition's last record.
+        end: Offset,
+    },
     /// It was changed at the same time.
-    #[error("the topic was changed at the same time: ask again")]
-    Changed,
+    #[error("topic {0:?} was changed at the same time: ask again")]
+    Changed(Box<str>),
     /// So many front ends made topics that there is no number for another.
     #[error("no number is left for another front end")]
     TooManyFrontends,

@@ -230,8 +230,8 @@ fn what_came_of_a_message_is_let_go_when_its_channel_fails() {
     let mut client = Client::running(ConnectionOptions::default());
     client.feed(&[publish(), header(60, 0, 700, &[0, 0]), body(&[1; 600])].concat(), &mut |_| {});
     assert_eq!(client.machine.unfinished_bytes(), 600);
-    let gone = Exception::new(ReplyCode::ResourceLocked, "another has it");
-    assert!(client.machine.fail(1, gone, &mut client.out).is_some());
+    let gone = ChannelException::resource_locked("another has it");
+    assert!(client.machine.fail(1, gone.into(), &mut client.out).is_some());
     assert_eq!(client.machine.unfinished_bytes(), 0);
     client.feed(&[body(&[1; 100]), method(1, &ChannelCloseOk {})].concat(), &mut |_| {});
     assert_eq!((client.machine.unfinished_bytes(), client.machine.channels()), (0, 0));
@@ -328,7 +328,8 @@ fn a_failed_authentication_is_told_to_those_who_understand_it() {
         let start_ok = Frame::next(&bytes, &mut 0, 8192).unwrap().unwrap();
         assert!(matches!(machine.frame(&start_ok, &mut client.out), Some(ClientEvent::Authenticate(_))));
         assert!(machine.awaits_handlers());
-        machine.refuse(Exception::new(ReplyCode::AccessRefused, "Login was refused"), &mut client.out);
+        let refused = ConnectionException::new(ReplyCode::AccessRefused, "Login was refused");
+        machine.refuse(refused, &mut client.out);
         assert_eq!(client.said(), want);
         assert_eq!(machine.has_ended(), want.is_empty());
     }
@@ -353,9 +354,9 @@ fn a_challenge_is_answered_before_limits_are_proposed() {
 #[test]
 fn a_connection_that_the_server_closes_ends_when_the_client_knows() {
     let mut client = Client::running(ConnectionOptions::default());
-    let forced = Exception::new(ReplyCode::ConnectionForced, "by an operator");
-    assert!(client.machine.fail(0, forced.clone(), &mut client.out).is_some());
-    assert!(client.machine.fail(0, forced, &mut client.out).is_none(), "it is told once");
+    let forced = ConnectionException::new(ReplyCode::ConnectionForced, "by an operator");
+    assert!(client.machine.fail_connection(forced.clone(), &mut client.out).is_some());
+    assert!(client.machine.fail_connection(forced, &mut client.out).is_none(), "it is told once");
     let mut words = Vec::new();
     let crossing = [
         publish(),
@@ -377,10 +378,10 @@ fn nothing_is_said_on_a_channel_where_the_client_no_longer_listens() {
     let mut client = Client::running(ConnectionOptions::default());
     let answer = Method::QueueDeclareOk(QueueDeclareOk::default());
     assert!(client.machine.reply(1, &answer, &mut client.out));
-    let not_found = Exception::new(ReplyCode::NotFound, "no queue 'q' in vhost '/'").caused_by((50, 10));
+    let not_found = ChannelException::not_found("no queue 'q' in vhost '/'").caused_by((50, 10));
     assert_eq!(not_found.reply_text(), "NOT_FOUND - no queue 'q' in vhost '/'");
-    assert!(client.machine.fail(1, not_found.clone(), &mut client.out).is_some());
-    assert!(client.machine.fail(1, not_found, &mut client.out).is_none());
+    assert!(client.machine.fail(1, not_found.clone().into(), &mut client.out).is_some());
+    assert!(client.machine.fail(1, not_found.into(), &mut client.out).is_none());
     assert!(!client.machine.reply(1, &answer, &mut client.out));
     assert!(!client.machine.reply(2, &answer, &mut client.out));
     assert_eq!(client.said(), "1:queue.declare-ok 1:channel.close 404 50.10");
@@ -404,11 +405,18 @@ fn codes_say_whether_they_close_the_channel_or_the_connection() {
         ReplyCode::ALL.iter().filter(|code| !code.closes_connection()).map(|code| *code as u16).collect();
     assert_eq!(soft, [311, 312, 313, 403, 404, 405, 406]);
     assert_eq!(ReplyCode::ALL.len(), 18);
+    let of_channels = [
+        ChannelException::access_refused(""),
+        ChannelException::not_found(""),
+        ChannelException::resource_locked(""),
+        ChannelException::precondition_failed(""),
+    ];
+    assert!(of_channels.iter().all(|exception| soft.contains(&(exception.code as u16))));
 }
 
 #[test]
 fn a_reply_text_is_cut_to_what_a_short_string_holds() {
-    let long = Exception::new(ReplyCode::NotFound, "é".repeat(200));
+    let long = ChannelException::not_found("é".repeat(200));
     long.with_reply_text(|text| assert!(text.len() <= 255 && text.starts_with("NOT_FOUND - é")));
 }
 

@@ -106,9 +106,7 @@ impl ProbeSession {
     fn begin(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = false;
         while self.may_begin(io, cx) {
-            let len = wire::line_len(&io.input.bytes)
-                .map_err(|bad| Ending::dropped(DropReason::FrameSize, format!("it sent {}", bad.0)))?;
-            let Some(len) = len else {
+            let Some(len) = wire::line_len(&io.input.bytes)? else {
                 io.need(io.input.bytes.len() + 1)?;
                 break;
             };
@@ -345,7 +343,7 @@ impl Session for ProbeSession {
     fn close(&mut self, why: &Ending, io: &mut Io) -> Closing {
         let says = match why {
             Ending::Dropped { says, .. } => says,
-            _ => "the node goes down",
+            Ending::Gone | Ending::Broken(_) | Ending::Drained => "the node goes down",
         };
         put(io, format!("BYE {says}"));
         Closing::Flushed

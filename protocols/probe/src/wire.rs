@@ -1,5 +1,7 @@
 //! The lines: what a client sends, a word and its arguments with one space between them. The last argument of some may have spaces.
 
+use sabir_net::{DropReason, Ending};
+
 /// The longest line, in bytes, without its end.
 pub(crate) const MOST_LINE: usize = 64 * 1024;
 /// The longest name of a register, a queue or a client, in bytes.
@@ -105,19 +107,29 @@ pub(crate) enum Command<'a> {
     },
 }
 
-/// A line that is no command, and what is wrong with it.
+/// A line that is no command, and what is wrong with it: it is answered with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadLine(pub(crate) &'static str);
+
+/// A line that is longer than any may be: where the next one begins is not waited for, and the connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LongLine;
+
+impl From<LongLine> for Ending {
+    fn from(LongLine: LongLine) -> Self {
+        Self::dropped(DropReason::FrameSize, "it sent a line that is too long")
+    }
+}
 
 /// Bytes of the line at the front, with its end, if it has come whole.
 ///
 /// # Errors
-/// It is longer than any may be.
-pub(crate) fn line_len(input: &[u8]) -> Result<Option<usize>, BadLine> {
+/// [`LongLine`]
+pub(crate) fn line_len(input: &[u8]) -> Result<Option<usize>, LongLine> {
     let looked_at = &input[..input.len().min(MOST_LINE + 2)];
     match looked_at.iter().position(|byte| *byte == b'\n') {
         Some(at) => Ok(Some(at + 1)),
-        None if looked_at.len() == MOST_LINE + 2 => Err(BadLine("a line that is too long")),
+        None if looked_at.len() == MOST_LINE + 2 => Err(LongLine),
         None => Ok(None),
     }
 }

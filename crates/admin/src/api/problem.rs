@@ -155,9 +155,11 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         E::Exists(_) | E::Collides { .. } => (StatusCode::CONFLICT, "topic-exists"),
         E::Reserved { .. } => (StatusCode::CONFLICT, "reserved-name"),
         E::Internal(_) => (StatusCode::CONFLICT, "internal-topic"),
-        E::IsQueue | E::InUse | E::NotEmpty => (StatusCode::CONFLICT, "queue"),
+        E::IsQueue(_) | E::QueuePartition(_) | E::InUse(_) | E::NotEmpty(_) => {
+            (StatusCode::CONFLICT, "queue")
+        }
         E::MadeElsewhere(_) | E::Exclusive(_) => (StatusCode::FORBIDDEN, "forbidden"),
-        E::Changed => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        E::Changed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         E::InvalidName { .. }
         | E::Partitions { .. }
         | E::NotMore { .. }
@@ -166,7 +168,7 @@ fn of_topic(error: &TopicError) -> (StatusCode, &'static str) {
         | E::TooManySettings { .. }
         | E::TooManyFrontends
         | E::QueuesNeedLevel { .. }
-        | E::OffsetOutOfRange => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        | E::OffsetOutOfRange { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
         E::Shard(failure) => of_shard(*failure),
     }
 }

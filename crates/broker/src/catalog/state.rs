@@ -149,7 +149,7 @@ impl Catalog {
         let topic = self.topic(body.id).ok_or(TopicError::Unknown)?;
         // It was made of what held then, and would take back what came between.
         if body.version.is_some_and(|version| version != topic.version) {
-            return Err(TopicError::Changed);
+            return Err(TopicError::Changed((*topic.name).into()));
         }
         self.change(body.id, |topic| topic.config = body.config)
     }
@@ -159,7 +159,7 @@ impl Catalog {
         let from = topic.partitions.len();
         let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
         if from != body.from as usize {
-            return Err(TopicError::Changed);
+            return Err(TopicError::Changed((*topic.name).into()));
         }
         let more = self.give_ids(&body.shards, from, epoch_base)?;
         self.change(body.id, |topic| topic.partitions.extend(more))

@@ -93,7 +93,12 @@ impl Definitions {
         let shard = self.shard_of(partition).ok_or(TopicError::Unknown)?;
         let closed = shard.close_queue(partition.id, only_if.unused).map_err(|error| match error {
             QueueError::Shard(failure) => TopicError::Shard(failure),
-            _ => TopicError::InUse,
+            QueueError::Unknown
+            | QueueError::Internal
+            | QueueError::Locked
+            | QueueError::NotAQueue
+            | QueueError::Exclusive
+            | QueueError::InUse => TopicError::InUse((*topic.name).into()),
         })?;
         let answer = TopicAnswer::default();
         let waits = self.unanswered(answer.0.clone(), None);
@@ -125,9 +130,9 @@ impl Definitions {
                 Ok(DeliveryOutcome { concerned: 0 }) | Err(DeliveryError::Refused { .. }) => {
                     // Whoever is answered finds it open.
                     drop(closed);
-                    let is_there = definitions.is_there(topic);
-                    let error = if is_there { TopicError::NotEmpty } else { TopicError::Unknown };
-                    waits.answer(Err(error), wakes);
+                    let there = definitions.topic(topic);
+                    let error = |topic: Arc<Topic>| TopicError::NotEmpty((*topic.name).into());
+                    waits.answer(Err(there.map_or(TopicError::Unknown, error)), wakes);
                 }
                 Ok(DeliveryOutcome { .. }) => {
                     definitions.delete_closed(topic, waits, closed);

@@ -354,11 +354,11 @@ impl Partitions {
     pub(super) fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
         let partition = self.partition(id).ok_or(TopicError::Unknown)?;
         if partition.settings.queue.is_some() {
-            return Err(TopicError::IsQueue);
+            return Err(TopicError::QueuePartition(id));
         }
         let to = if to == Offset(-1) { partition.next } else { to };
         if to > partition.next || to.0 < 0 {
-            return Err(TopicError::OffsetOutOfRange);
+            return Err(TopicError::OffsetOutOfRange { asked: to, end: partition.next });
         }
         if to <= partition.log_start {
             return Ok(partition.log_start);

@@ -154,7 +154,7 @@ impl<'a> Effects<'a> {
     /// has judged.
     ///
     /// # Errors
-    /// [`TopicError::Unknown`] if the shard has no such partition, [`TopicError::OffsetOutOfRange`], [`TopicError::IsQueue`].
+    /// [`TopicError::Unknown`] if the shard has no such partition, [`TopicError::OffsetOutOfRange`], [`TopicError::QueuePartition`].
     pub fn move_log_start(&mut self, id: PartitionId, to: Offset) -> Result<Offset, TopicError> {
         self.shard.partitions.move_log_start(id, to)
     }

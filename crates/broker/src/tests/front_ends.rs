@@ -448,8 +448,11 @@ async fn an_entry_leases_and_settles_messages_moves_log_starts_and_is_told_of_wh
     assert_eq!((kept.start, kept.end), (Offset(1), Offset(4)), "the log lets go of what is settled");
     assert_eq!(told(lease(log, 1)).await, "no such queue");
     assert_eq!(told(trim(log, 2)).await, "Some((2, 3))");
-    assert_eq!(told(trim(id, 2)).await, TopicError::IsQueue.to_string());
-    assert_eq!(told(trim(log, 4)).await, TopicError::OffsetOutOfRange.to_string());
+    assert_eq!(told(trim(id, 2)).await, TopicError::QueuePartition(id).to_string());
+    assert_eq!(
+        told(trim(log, 4)).await,
+        TopicError::OffsetOutOfRange { asked: Offset(4), end: Offset(3) }.to_string()
+    );
     let queues = broker.queues();
     let stats = queues.stats(QueueTarget::new(&Caller::OPERATOR, &queue).unwrap()).unwrap();
     assert_eq!((stats.ready, stats.in_flight), (0, 3));

@@ -422,7 +422,7 @@ async fn a_queue_that_is_deleted_if_it_is_empty_loses_no_message_that_came_befor
     assert!(pending(&mut deleting).await);
     commit(&machine, &broker, 1).await;
     assert!(matches!(verdict(published).await, PublishVerdict::Taken(_)));
-    assert_eq!(soon(deleting).await, Err(TopicError::NotEmpty));
+    assert_eq!(soon(deleting).await, Err(TopicError::NotEmpty("q".into())));
     assert_eq!(ready(&broker, target), 1);
     // A message that is in flight does not wait, and what comes behind the decision finds no queue.
     let client = Client::attach(&broker, target, 10);
@@ -489,7 +489,10 @@ async fn a_queue_that_is_deleted_if_it_is_unused_lets_no_consumer_in_meanwhile()
     let broker = machine.open();
     let (topic, target) = machine.freely(|| block_on(queue(&broker, "q", QueueConfig::default())));
     let client = Client::attach(&broker, target, 10);
-    assert_eq!(soon(broker.delete_queue(&CALLER, topic.id, IF_UNUSED)).await, Err(TopicError::InUse));
+    assert_eq!(
+        soon(broker.delete_queue(&CALLER, topic.id, IF_UNUSED)).await,
+        Err(TopicError::InUse("q".into()))
+    );
     client.leave();
     commit(&machine, &broker, 1).await;
     let both = DeleteOnlyIf { unused: true, empty: true };
@@ -499,7 +502,7 @@ async fn a_queue_that_is_deleted_if_it_is_unused_lets_no_consumer_in_meanwhile()
     let attach = || Client::try_attach(&broker, target, 1, |_| {});
     assert_eq!(attach().err(), Some(QueueError::Unknown));
     commit(&machine, &broker, 1).await;
-    assert_eq!(soon(deleting).await, Err(TopicError::NotEmpty));
+    assert_eq!(soon(deleting).await, Err(TopicError::NotEmpty("q".into())));
     drop(published);
     // It is not deleted after all.
     let client = attach().unwrap();

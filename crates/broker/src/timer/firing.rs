@@ -214,7 +214,7 @@ impl TimerDriver {
         let now_ms = self.clock.now_ms();
         let Some(topic) = self.definitions.view().topic_by_id(id).cloned() else {
             // What is there and not shown is being made or deleted.
-            return firing.waits_for(id, self.definitions.is_there(id), now_ms).map(put_off);
+            return firing.waits_for(id, self.definitions.topic(id).is_some(), now_ms).map(put_off);
         };
         if firing.is_unreadable(place, now_ms) {
             return Ok(put_off(PUT_OFF_MS));

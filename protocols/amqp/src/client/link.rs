@@ -207,6 +207,6 @@ pub(super) fn unexpected(came: &Came) -> ClientError {
     }
 }
 
-fn said(exception: Exception) -> ClientError {
+fn said(exception: ConnectionException) -> ClientError {
     broken(format!("what came makes no sense: {}", exception.text))
 }

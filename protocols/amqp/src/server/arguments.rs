@@ -77,7 +77,7 @@ impl Declaration<'_> {
     ///
     /// # Errors
     /// An argument that cannot be.
-    pub(super) fn config(&self, message_max: u64) -> Result<TopicConfig, Exception> {
+    pub(super) fn config(&self, message_max: u64) -> Result<TopicConfig, ChannelException> {
         let mut config = TopicConfig::of_queue(self.queue()?);
         config.max_message_bytes = u32::try_from(message_max + BESIDE).unwrap_or(i32::MAX as u32);
         config.timestamp_after_max_ms = i64::MAX;
@@ -90,7 +90,7 @@ impl Declaration<'_> {
         Ok(config)
     }
 
-    fn queue(&self) -> Result<QueueConfig, Exception> {
+    fn queue(&self) -> Result<QueueConfig, ChannelException> {
         let mut config = QueueConfig {
             durable: self.durable,
             exclusive: self.exclusive,
@@ -111,7 +111,7 @@ impl Declaration<'_> {
     }
 
     /// Where its dead letters go.
-    fn dead_letter(&self) -> Result<Option<DeadLetterAddress>, Exception> {
+    fn dead_letter(&self) -> Result<Option<DeadLetterAddress>, ChannelException> {
         let name_in = |argument: &str| match self.arguments.get(argument) {
             None => Ok(None),
             Some(value) => match text(value).filter(|text| text.len() <= LONGEST_NAME) {
@@ -126,7 +126,7 @@ impl Declaration<'_> {
         }
     }
 
-    fn queue_type(&self) -> Result<QueueType, Exception> {
+    fn queue_type(&self) -> Result<QueueType, ChannelException> {
         const NAME: &str = "x-queue-type";
         match self.arguments.get(NAME).map(text) {
             None | Some(Some("classic")) => Ok(QueueType::Classic),
@@ -136,7 +136,7 @@ impl Declaration<'_> {
         }
     }
 
-    fn check_quorum(&self) -> Result<(), Exception> {
+    fn check_quorum(&self) -> Result<(), ChannelException> {
         let properties = [
             ("non-durable", !self.durable),
             ("exclusive-owner", self.exclusive),
@@ -152,7 +152,7 @@ impl Declaration<'_> {
     }
 
     /// Refuses what a queue of this type does not have.
-    fn check_known(&self, of: QueueType, name: &str) -> Result<(), Exception> {
+    fn check_known(&self, of: QueueType, name: &str) -> Result<(), ChannelException> {
         let types = OF_TYPES.iter().find(|(known, _)| *known == name);
         if types.is_some_and(|(_, types)| !types.contains(&of)) {
             return Err(self.invalid(name, &format!("a {} queue has none", of.name())));
@@ -160,7 +160,12 @@ impl Declaration<'_> {
         Ok(())
     }
 
-    fn set(&self, config: &mut QueueConfig, name: &str, value: FieldValue<'_>) -> Result<(), Exception> {
+    fn set(
+        &self,
+        config: &mut QueueConfig,
+        name: &str,
+        value: FieldValue<'_>,
+    ) -> Result<(), ChannelException> {
         match name {
             "x-max-length" => config.max_length = Some(self.count(name, value)?),
             "x-max-length-bytes" => config.max_length_bytes = Some(self.count(name, value)?),
@@ -185,7 +190,13 @@ impl Declaration<'_> {
         Ok(())
     }
 
-    fn number(&self, name: &str, value: FieldValue<'_>, least: i64, most: i64) -> Result<i64, Exception> {
+    fn number(
+        &self,
+        name: &str,
+        value: FieldValue<'_>,
+        least: i64,
+        most: i64,
+    ) -> Result<i64, ChannelException> {
         let number = integer(value).filter(|number| (least..=most).contains(number));
         number.ok_or_else(|| match most {
             i64::MAX => self.invalid(name, &format!("expected a number from {least} on")),
@@ -193,44 +204,49 @@ impl Declaration<'_> {
         })
     }
 
-    fn count(&self, name: &str, value: FieldValue<'_>) -> Result<u64, Exception> {
+    fn count(&self, name: &str, value: FieldValue<'_>) -> Result<u64, ChannelException> {
         let number = self.number(name, value, 0, i64::MAX)?;
         Ok(u64::try_from(number).expect("it is not below 0"))
     }
 
     /// Milliseconds, so many at the least.
-    fn time(&self, name: &str, value: FieldValue<'_>, least: i64) -> Result<u64, Exception> {
+    fn time(&self, name: &str, value: FieldValue<'_>, least: i64) -> Result<u64, ChannelException> {
         let number = self.number(name, value, least, LONGEST_MS)?;
         Ok(u64::try_from(number).expect("it is not below 0"))
     }
 
     /// How often a message may come back; a number below 0 is for any number of times.
-    fn delivery_limit(&self, name: &str, value: FieldValue<'_>) -> Result<Option<u32>, Exception> {
+    fn delivery_limit(&self, name: &str, value: FieldValue<'_>) -> Result<Option<u32>, ChannelException> {
         let limit = integer(value).ok_or_else(|| self.invalid(name, "expected a number"))?;
         Ok(u64::try_from(limit).ok().map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)))
     }
 
     /// The highest priority that counts; 0 is none.
-    fn max_priority(&self, name: &str, value: FieldValue<'_>) -> Result<Option<u8>, Exception> {
+    fn max_priority(&self, name: &str, value: FieldValue<'_>) -> Result<Option<u8>, ChannelException> {
         let most = self.number(name, value, 0, u8::MAX.into())?;
         Ok(u8::try_from(most).ok().filter(|most| *most > 0))
     }
 
-    fn flag(&self, name: &str, value: FieldValue<'_>) -> Result<bool, Exception> {
+    fn flag(&self, name: &str, value: FieldValue<'_>) -> Result<bool, ChannelException> {
         match value {
             FieldValue::Bool(flag) => Ok(flag),
             _ => Err(self.invalid(name, "expected true or false")),
         }
     }
 
-    fn check_one_of(&self, name: &str, value: FieldValue<'_>, known: &[&str]) -> Result<(), Exception> {
+    fn check_one_of(
+        &self,
+        name: &str,
+        value: FieldValue<'_>,
+        known: &[&str],
+    ) -> Result<(), ChannelException> {
         match text(value).filter(|text| known.contains(text)) {
             Some(_) => Ok(()),
             None => Err(self.invalid(name, &format!("expected one of {}", known.join(", ")))),
         }
     }
 
-    fn overflow(&self, name: &str, value: FieldValue<'_>) -> Result<Overflow, Exception> {
+    fn overflow(&self, name: &str, value: FieldValue<'_>) -> Result<Overflow, ChannelException> {
         match text(value) {
             Some("drop-head") => Ok(Overflow::DropHead),
             Some("reject-publish") => Ok(Overflow::Reject),
@@ -239,7 +255,7 @@ impl Declaration<'_> {
         }
     }
 
-    fn invalid(&self, argument: &str, problem: &str) -> Exception {
+    fn invalid(&self, argument: &str, problem: &str) -> ChannelException {
         precondition(format!("invalid arg '{argument}' for {}: {problem}", queue(self.name)))
     }
 
@@ -247,7 +263,7 @@ impl Declaration<'_> {
     ///
     /// # Errors
     /// In what it differs.
-    pub(super) fn check_alike(&self, config: &TopicConfig) -> Result<(), Exception> {
+    pub(super) fn check_alike(&self, config: &TopicConfig) -> Result<(), ChannelException> {
         let Some(there) = config.queue() else { return self.check_alike_topic() };
         let fields = [
             ("durable", there.durable, self.durable),
@@ -265,7 +281,7 @@ impl Declaration<'_> {
     }
 
     /// A topic that another protocol made is durable and nothing else.
-    fn check_alike_topic(&self) -> Result<(), Exception> {
+    fn check_alike_topic(&self) -> Result<(), ChannelException> {
         let differs = |name| Err(self.differs(name, "'true'", "'false'"));
         match self {
             Self { durable: false, .. } => Err(self.differs("durable", "'false'", "'true'")),
@@ -275,7 +291,7 @@ impl Declaration<'_> {
         }
     }
 
-    fn check_arguments(&self, current: FieldTable<'_>) -> Result<(), Exception> {
+    fn check_arguments(&self, current: FieldTable<'_>) -> Result<(), ChannelException> {
         let names = current.iter().chain(self.arguments).map(|(name, _)| name);
         for name in names {
             let Ok(name) = std::str::from_utf8(name.as_bytes()) else { continue };
@@ -287,7 +303,7 @@ impl Declaration<'_> {
         Ok(())
     }
 
-    fn differs(&self, name: &str, received: &str, current: &str) -> Exception {
+    fn differs(&self, name: &str, received: &str, current: &str) -> ChannelException {
         let of = queue(self.name);
         precondition(format!(
             "inequivalent arg '{name}' for {of}: received {received} but current is {current}"
@@ -312,7 +328,7 @@ impl WantedSubscription {
     ///
     /// # Errors
     /// An argument that cannot be.
-    pub(super) fn of_consumer(topic: &str, arguments: FieldTable<'_>) -> Result<Self, Exception> {
+    pub(super) fn of_consumer(topic: &str, arguments: FieldTable<'_>) -> Result<Self, ChannelException> {
         let of = Declaration { name: topic, durable: true, exclusive: false, auto_delete: false, arguments };
         let mut wanted = Self::of_topic(topic);
         if let Some(name) = arguments.get(SUBSCRIPTION) {
@@ -358,8 +374,8 @@ pub(super) fn queue(name: &str) -> String {
     format!("queue '{name}' in vhost '/'")
 }
 
-pub(super) fn precondition(text: String) -> Exception {
-    Exception::new(ReplyCode::PreconditionFailed, text)
+pub(super) fn precondition(text: String) -> ChannelException {
+    ChannelException::precondition_failed(text)
 }
 
 /// Whether a topic's queue was declared as a quorum queue.

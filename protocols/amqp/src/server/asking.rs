@@ -145,17 +145,17 @@ pub(super) struct Asker {
 
 impl Asker {
     /// A queue that is there, and that the connection may use.
-    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, Exception> {
+    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, ChannelException> {
         let topic = self.amqp.broker.catalog().topic_of(&self.caller, name).cloned();
         let topic = topic.ok_or_else(|| not_found(name))?;
         self.check_access(&topic).map(|()| topic)
     }
 
     /// Refuses what another connection, or a protocol itself, has for itself.
-    fn check_access(&self, topic: &Topic) -> Result<(), Exception> {
+    fn check_access(&self, topic: &Topic) -> Result<(), ChannelException> {
         if topic.internal {
             let text = format!("{}: no client uses an internal topic", queue(&topic.name));
-            return Err(Exception::new(ReplyCode::AccessRefused, text));
+            return Err(ChannelException::access_refused(text));
         }
         let is_exclusive = topic.config.queue().is_some_and(|queue| queue.exclusive);
         if is_exclusive && !self.amqp.exclusive.is_of(&topic.name, self.connection) {
@@ -214,7 +214,7 @@ impl Asker {
         for _ in 0..LOOKS {
             let there = self.amqp.broker.catalog().topic_of(&self.caller, declaration.name).cloned();
             if let Some(topic) = there {
-                return self.check_alike(declaration, &topic).map(|()| topic);
+                return Ok(self.check_alike(declaration, &topic).map(|()| topic)?);
             }
             match self.create(declaration).await? {
                 Some(topic) => return Ok(topic),
@@ -222,10 +222,10 @@ impl Asker {
                 None => tokio::time::sleep(LOOK).await,
             }
         }
-        Err(internal(declaration.name, "it is being made, and does not come to be there"))
+        Err(internal(declaration.name, "it is being made, and does not come to be there").into())
     }
 
-    fn check_alike(&self, declaration: &Declaration<'_>, topic: &Topic) -> Result<(), Exception> {
+    fn check_alike(&self, declaration: &Declaration<'_>, topic: &Topic) -> Result<(), ChannelException> {
         self.check_access(topic)?;
         if declaration.exclusive && topic.config.queue().is_some_and(|queue| !queue.exclusive) {
             return Err(locked(&topic.name));
@@ -238,7 +238,7 @@ impl Asker {
         let name: Box<str> = declaration.name.into();
         // Before it is there, so that nobody else finds it without an owner.
         if declaration.exclusive && !self.amqp.exclusive.take(&name, self.connection) {
-            return Err(locked(&name));
+            return Err(locked(&name).into());
         }
         let topic =
             NewTopic { name: name.to_string(), partitions: 1, config, internal: false, unlike: false };
@@ -309,10 +309,10 @@ impl Asker {
         }
         let QueueStats { ready, consumers, .. } = self.stats(topic)?;
         if if_unused && consumers > 0 {
-            return Err(not_made(&topic.name, &TopicError::InUse));
+            return Err(not_made(&topic.name, &TopicError::InUse((*topic.name).into())));
         }
         if if_empty && ready > 0 {
-            return Err(not_made(&topic.name, &TopicError::NotEmpty));
+            return Err(not_made(&topic.name, &TopicError::NotEmpty((*topic.name).into())));
         }
         let removed = self.amqp.broker.unsubscribe(&self.caller, topic, &topic.name).await;
         removed.map(|_| ready).map_err(|error| not_subscribed(&topic.name, &error))
@@ -381,40 +381,41 @@ impl Asker {
         broker.flush();
         match committing.done(|publish, outcome| mandatory.note(publish, outcome)).await {
             Ok(()) => Ok(Answer::Committed { others, unroutable: mandatory.decide() }),
-            Err(error) => Err(precondition(format!("partial tx completion: {error}"))),
+            Err(error) => Err(precondition(format!("partial tx completion: {error}")).into()),
         }
     }
 }
 
-pub(super) fn not_found(name: &str) -> Exception {
-    Exception::new(ReplyCode::NotFound, format!("no {}", queue(name)))
+pub(super) fn not_found(name: &str) -> ChannelException {
+    ChannelException::not_found(format!("no {}", queue(name)))
 }
 
-fn locked(name: &str) -> Exception {
+fn locked(name: &str) -> ChannelException {
     let text = format!(
         "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the exclusive \
          property value does not match that of the original declaration.",
         queue(name)
     );
-    Exception::new(ReplyCode::ResourceLocked, text)
+    ChannelException::resource_locked(text)
 }
 
-pub(super) fn internal(name: &str, why: &str) -> Exception {
-    Exception::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
+pub(super) fn internal(name: &str, why: &str) -> ConnectionException {
+    ConnectionException::new(ReplyCode::InternalError, format!("{}: {why}", queue(name)))
 }
 
 /// Why a queue is not used.
 pub(super) fn refused(name: &str, error: QueueError) -> Exception {
-    match error {
+    let ends_channel = match error {
         QueueError::Unknown => not_found(name),
         QueueError::Locked => locked(name),
-        QueueError::Internal => Exception::new(ReplyCode::AccessRefused, format!("{}: {error}", queue(name))),
+        QueueError::Internal => ChannelException::access_refused(format!("{}: {error}", queue(name))),
         QueueError::NotAQueue => precondition(format!("topic '{name}' is no queue")),
         QueueError::Exclusive | QueueError::InUse => {
-            Exception::new(ReplyCode::AccessRefused, format!("{} in exclusive use", queue(name)))
+            ChannelException::access_refused(format!("{} in exclusive use", queue(name)))
         }
-        QueueError::Shard(failure) => internal(name, &failure.to_string()),
-    }
+        QueueError::Shard(failure) => return internal(name, &failure.to_string()).into(),
+    };
+    ends_channel.into()
 }
 
 /// Why a topic has no subscription.
@@ -422,41 +423,43 @@ fn not_subscribed(name: &str, error: &SubscribeRefused) -> Exception {
     match error {
         SubscribeRefused::Topic(error) => refused(name, *error),
         SubscribeRefused::TooMany => {
-            Exception::new(ReplyCode::ResourceError, format!("topic '{name}': {error}"))
+            ConnectionException::new(ReplyCode::ResourceError, format!("topic '{name}': {error}")).into()
         }
-        SubscribeRefused::Read(error) => internal(name, &error.to_string()),
+        SubscribeRefused::Read(error) => internal(name, &error.to_string()).into(),
         SubscribeRefused::IsQueue
         | SubscribeRefused::Name
         | SubscribeRefused::DeadLetter
         | SubscribeRefused::Differs
         | SubscribeRefused::SeveralPartitions
-        | SubscribeRefused::NeedsLevel { .. } => precondition(format!("topic '{name}': {error}")),
+        | SubscribeRefused::NeedsLevel { .. } => precondition(format!("topic '{name}': {error}")).into(),
     }
 }
 
 /// Why a queue is not made or deleted.
 fn not_made(name: &str, error: &TopicError) -> Exception {
-    match error {
-        TopicError::Shard(failure) => internal(name, &failure.to_string()),
+    let ends_channel = match error {
+        TopicError::Shard(failure) => return internal(name, &failure.to_string()).into(),
         TopicError::Exclusive(_) => locked(name),
         TopicError::MadeElsewhere(_) | TopicError::Internal(_) | TopicError::Reserved { .. } => {
-            Exception::new(ReplyCode::AccessRefused, format!("{}: {error}", queue(name)))
+            ChannelException::access_refused(format!("{}: {error}", queue(name)))
         }
         TopicError::Unknown => not_found(name),
-        TopicError::InUse => precondition(format!("{} in use", queue(name))),
-        TopicError::NotEmpty => precondition(format!("{} not empty", queue(name))),
+        TopicError::InUse(_) => precondition(format!("{} in use", queue(name))),
+        TopicError::NotEmpty(_) => precondition(format!("{} not empty", queue(name))),
         TopicError::Exists(_)
         | TopicError::Collides { .. }
         | TopicError::InvalidName { .. }
-        | TopicError::IsQueue
+        | TopicError::IsQueue(_)
+        | TopicError::QueuePartition(_)
         | TopicError::QueuesNeedLevel { .. }
         | TopicError::Partitions { .. }
         | TopicError::NotMore { .. }
         | TopicError::TooManyPartitions { .. }
         | TopicError::Setting(_)
         | TopicError::TooManySettings { .. }
-        | TopicError::OffsetOutOfRange
-        | TopicError::Changed
+        | TopicError::OffsetOutOfRange { .. }
+        | TopicError::Changed(_)
         | TopicError::TooManyFrontends => precondition(format!("{}: {error}", queue(name))),
-    }
+    };
+    ends_channel.into()
 }

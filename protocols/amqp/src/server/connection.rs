@@ -259,12 +259,12 @@ impl AmqpSession {
     }
 
     /// What came is no frame: nothing of it is looked at. One who goes on so after having been told is not waited for.
-    fn lose_track(&mut self, exception: Exception, io: &mut Io) -> Result<(), Ending> {
+    fn lose_track(&mut self, exception: ConnectionException, io: &mut Io) -> Result<(), Ending> {
         io.take_passing_frame(io.input.bytes.len());
         if self.is_leaving && io.output.is_empty() {
             return Err(Ending::Gone);
         }
-        self.fail(0, exception);
+        self.fail_connection(exception);
         Ok(())
     }
 
@@ -279,7 +279,7 @@ impl AmqpSession {
                 // They were whole when they were taken: none is larger now than it was then.
                 Ok(None) => next = bytes.len(),
                 Err(exception) => {
-                    self.fail(0, exception);
+                    self.fail_connection(exception);
                     next = bytes.len();
                 }
             }
@@ -302,7 +302,7 @@ impl AmqpSession {
                 self.kept.admit_channel(&self.limits.frame_memory, self.machine.channels())
         {
             let cause = <ChannelOpen<'_> as MethodArguments>::ID;
-            return self.fail(0, exception.caused_by(cause));
+            return self.fail_connection(exception.caused_by(cause));
         }
         if let Some(event) = self.machine.frame(frame, &mut self.out) {
             self.handle(event);
@@ -310,8 +310,15 @@ impl AmqpSession {
     }
 
     /// Something is wrong: the channel ends, or the connection.
-    pub(super) fn fail(&mut self, channel: u16, exception: Exception) {
-        if let Some(event) = self.machine.fail(channel, exception, &mut self.out) {
+    pub(super) fn fail(&mut self, channel: u16, exception: impl Into<Exception>) {
+        if let Some(event) = self.machine.fail(channel, exception.into(), &mut self.out) {
+            self.handle(event);
+        }
+    }
+
+    /// Something is wrong: the connection ends.
+    pub(super) fn fail_connection(&mut self, exception: ConnectionException) {
+        if let Some(event) = self.machine.fail_connection(exception, &mut self.out) {
             self.handle(event);
         }
     }
@@ -615,9 +622,11 @@ impl Session for AmqpSession {
             Ending::Dropped { reason: DropReason::Silent, .. } => return Closing::Now,
             Ending::Dropped { reason: DropReason::Foreign, .. } => return Closing::Flushed,
             Ending::Dropped { says, .. } => says.clone(),
-            _ => "broker forced connection closure with reason 'shutdown'".into(),
+            Ending::Gone | Ending::Broken(_) | Ending::Drained => {
+                "broker forced connection closure with reason 'shutdown'".into()
+            }
         };
-        self.fail(0, Exception::new(ReplyCode::ConnectionForced, says));
+        self.fail_connection(ConnectionException::new(ReplyCode::ConnectionForced, says));
         (self.ending, self.is_leaving) = (None, true);
         self.put_out(io);
         match self.machine.is_closing() {

@@ -44,12 +44,15 @@ pub(super) fn delay(properties: &[u8]) -> Option<i64> {
 ///
 /// # Errors
 /// It names routing keys that nobody is to see, and that could not be told apart later.
-pub(super) fn over(properties: &[u8], delay: i64) -> Result<Bytes, Exception> {
+pub(super) fn over(properties: &[u8], delay: i64) -> Result<Bytes, ConnectionException> {
     let read = BasicProperties::read_again(properties);
     let mut shown = FieldTableBuf::new();
     for (name, value) in read.headers.unwrap_or_default() {
         if name.as_bytes() == b"BCC" {
-            return Err(Exception::new(ReplyCode::NotImplemented, "a delayed message with the header 'BCC'"));
+            return Err(ConnectionException::new(
+                ReplyCode::NotImplemented,
+                "a delayed message with the header 'BCC'",
+            ));
         }
         let is_delay = name.as_bytes() == HEADER.as_bytes();
         shown.push(name, if is_delay { negative(delay) } else { value });
@@ -89,7 +92,7 @@ pub(crate) fn queue() -> NewTopic {
 
 impl Asker {
     /// Makes that place, if there is none.
-    pub(super) async fn prepare_delays(&self) -> Result<(), Exception> {
+    pub(super) async fn prepare_delays(&self) -> Result<(), ChannelException> {
         let made = self.amqp.broker.prepare_delays(&self.caller).await;
         made.map_err(|error| precondition(format!("no place for delayed messages: {error}")))
     }

@@ -42,7 +42,7 @@ enum Sent {
     /// It is to be read.
     Unread,
     /// The client is to be told that its channel fails.
-    Failed(u16, Exception),
+    Failed(u16, ChannelException),
 }
 
 impl Deliveries {
@@ -271,12 +271,12 @@ impl AmqpSession {
         self.settling.add(target, owner, Fate::GivenBack { counted: false }, offsets);
     }
 
-    /// A queue whose messages cannot be read ends the channel that wants them, which gives them back.
+    /// Messages that cannot be read end the connection that wants them, which gives them back.
     fn cannot_read(&mut self, error: ReadError) {
-        let Some(first) = self.deliveries.waiting.pop_front() else { return };
-        let channel = self.consumers.get(&first.consumer).map_or(0, |consumer| consumer.channel);
-        let exception = Exception::new(ReplyCode::InternalError, format!("messages cannot be read: {error}"));
-        self.fail(channel, exception);
+        if self.deliveries.waiting.pop_front().is_some() {
+            let text = format!("messages cannot be read: {error}");
+            self.fail_connection(ConnectionException::new(ReplyCode::InternalError, text));
+        }
     }
 
     /// Tells the broker what consumers may be given more.
@@ -292,7 +292,7 @@ impl AmqpSession {
 }
 
 /// A message has larger properties than fit a frame of this connection. It is ready again, for one that has larger frames.
-pub(super) fn undeliverable(name: &str, frame_max: u32) -> Exception {
+pub(super) fn undeliverable(name: &str, frame_max: u32) -> ChannelException {
     precondition(format!(
         "a message of {} needs a larger frame_max than {frame_max} for its properties",
         queue(name)

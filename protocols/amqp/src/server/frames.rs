@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sabir_net::{Ending, Grant, Io, NoMemory};
 
-use crate::wire::{Exception, Whole, whole_frames};
+use crate::wire::{ConnectionException, Whole, whole_frames};
 
 /// What is so small is not counted while it waits.
 const SMALL: usize = 4096;
@@ -27,7 +27,11 @@ pub(super) enum Filled {
 
 impl Frames {
     /// Takes all whole frames off the input, if none are left.
-    pub(super) fn fill(&mut self, io: &mut Io, frame_max: u32) -> Result<Result<Filled, Exception>, Ending> {
+    pub(super) fn fill(
+        &mut self,
+        io: &mut Io,
+        frame_max: u32,
+    ) -> Result<Result<Filled, ConnectionException>, Ending> {
         if !self.bytes.is_empty() {
             return Ok(Ok(Filled::Yes));
         }

@@ -84,14 +84,14 @@ impl Asker {
         let next = self.amqp.broker.next_message(&self.caller, target, owner, &self.workers).await;
         next.map_err(|error| match error {
             NextError::Queue(error) => refused(name, error),
-            NextError::Read(error) => internal(name, &error.to_string()),
+            NextError::Read(error) => internal(name, &error.to_string()).into(),
         })
     }
 }
 
 impl Got {
     /// Adds what is counted, and leaves out what was added where it does not fit the connection's frames.
-    fn fit(&mut self, wanted: &WantedMessage) -> Result<(), Exception> {
+    fn fit(&mut self, wanted: &WantedMessage) -> Result<(), ChannelException> {
         let returned = if wanted.says_returns { self.message.returned } else { 0 };
         if let Some(counted) = with_returns(&self.properties, returned) {
             self.properties = counted;

@@ -2,7 +2,7 @@
 
 use sabir_net::{FrameMemory, Grant, MemoryPart};
 
-use crate::wire::{Exception, ReplyCode};
+use crate::wire::{ConnectionException, ReplyCode};
 
 /// Bytes that a channel takes, here and in the tables of the broker.
 const CHANNEL: usize = 1024;
@@ -40,7 +40,11 @@ impl KeptMemory {
     ///
     /// # Errors
     /// There is none; so for the others.
-    pub(super) fn admit_channel(&mut self, memory: &FrameMemory, channels: usize) -> Result<(), Exception> {
+    pub(super) fn admit_channel(
+        &mut self,
+        memory: &FrameMemory,
+        channels: usize,
+    ) -> Result<(), ConnectionException> {
         self.admit(memory, channels, CHANNEL, "a channel")
     }
 
@@ -51,7 +55,7 @@ impl KeptMemory {
         channels: usize,
         tag: &str,
         targets: usize,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         self.admit(memory, channels, consumer(tag, targets) + targets * QUEUE, "a consumer")
     }
 
@@ -61,7 +65,7 @@ impl KeptMemory {
         memory: &FrameMemory,
         channels: usize,
         queues: usize,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         self.admit(memory, channels, queues * QUEUE, "another queue")
     }
 
@@ -97,13 +101,13 @@ impl KeptMemory {
         channels: usize,
         more: usize,
         what: &str,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         let lacks = self.wanted(channels, more).saturating_sub(self.granted());
         if lacks == 0 || self.grow(memory, lacks.next_multiple_of(PART)) {
             return Ok(());
         }
         let text = format!("there is no memory left for {what} (net.frame_memory)");
-        Err(Exception::new(ReplyCode::ResourceError, text))
+        Err(ConnectionException::new(ReplyCode::ResourceError, text))
     }
 
     fn grow(&mut self, memory: &FrameMemory, bytes: usize) -> bool {

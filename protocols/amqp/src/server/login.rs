@@ -37,7 +37,7 @@ struct Credentials<'a> {
 pub(crate) fn log_in(
     start_ok: &ConnectionStartOk<'_>,
     from: IpAddr,
-) -> Result<&'static str, (Exception, String)> {
+) -> Result<&'static str, (ConnectionException, String)> {
     let mechanism = start_ok.mechanism.as_str();
     let credentials = match mechanism {
         "PLAIN" => plain(start_ok.response),
@@ -74,8 +74,8 @@ fn why(credentials: Option<&Credentials<'_>>) -> String {
     }
 }
 
-fn refused(text: String) -> Exception {
-    Exception::new(ReplyCode::AccessRefused, text)
+fn refused(text: String) -> ConnectionException {
+    ConnectionException::new(ReplyCode::AccessRefused, text)
 }
 
 /// On whose behalf, user and password, each behind a zero but the first. Nobody acts on another's behalf.

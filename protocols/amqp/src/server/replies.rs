@@ -199,7 +199,7 @@ impl AmqpSession {
         let (body, frame_max) = (ContentBody::of(reply.body.clone()), self.machine.frame_max());
         if self.out.content(number, &deliver, &reply.properties, &body, frame_max).is_err() {
             let text = format!("a reply needs a larger frame_max than {frame_max} for its properties");
-            self.fail(number, Exception::new(ReplyCode::PreconditionFailed, text));
+            self.fail(number, ChannelException::precondition_failed(text));
         }
     }
 }

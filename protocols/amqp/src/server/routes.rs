@@ -57,7 +57,7 @@ impl Routes {
             Some((last, targets)) if Arc::ptr_eq(last, &route) => return Ok(targets.clone()),
             _ => {}
         }
-        self.targets(caller, origin, envelope, route)
+        Ok(self.targets(caller, origin, envelope, route)?)
     }
 
     /// Where messages wait for their time.
@@ -69,7 +69,7 @@ impl Routes {
         broker: &Broker,
         caller: &Caller,
         origin: FrontendNo,
-    ) -> Result<Arc<RoutedTargets>, Exception> {
+    ) -> Result<Arc<RoutedTargets>, ChannelException> {
         let missing =
             || precondition("delayed messages have no place: declare their exchange again".to_owned());
         let topic = broker.catalog().topic_of(caller, DELAYED).cloned().ok_or_else(missing)?;
@@ -90,18 +90,18 @@ impl Routes {
         origin: FrontendNo,
         envelope: &Envelope<'_>,
         route: Arc<Route>,
-    ) -> Result<Arc<RoutedTargets>, Exception> {
+    ) -> Result<Arc<RoutedTargets>, ChannelException> {
         let hash = envelope.key().map_or(self.turn, |key| murmur2(key) & 0x7fff_ffff);
         let targets = route.targets(caller, origin, hash).map_err(|why| precondition(why.to_string()))?;
         if let Some((topic, why)) = targets.refused.first() {
-            let code = match why {
-                AppendRefusal::Internal => ReplyCode::AccessRefused,
+            let text = format!("queue '{}' in vhost '/': {why}", topic.name);
+            return Err(match why {
+                AppendRefusal::Internal => ChannelException::access_refused(text),
                 AppendRefusal::UnknownPartition
                 | AppendRefusal::NotEnoughReplicas { .. }
                 | AppendRefusal::OtherRules
-                | AppendRefusal::OtherFacts => ReplyCode::PreconditionFailed,
-            };
-            return Err(Exception::new(code, format!("queue '{}' in vhost '/': {why}", topic.name)));
+                | AppendRefusal::OtherFacts => precondition(text),
+            });
         }
         let is_fixed = route.topics().iter().all(|topic| topic.partitions.len() == 1);
         self.last = is_fixed.then(|| (route, targets.clone()));
@@ -110,7 +110,7 @@ impl Routes {
 }
 
 /// The routing keys that a message's headers name beside its own.
-pub(super) fn further_keys(properties: &[u8]) -> Result<Vec<&[u8]>, Exception> {
+pub(super) fn further_keys(properties: &[u8]) -> Result<Vec<&[u8]>, ChannelException> {
     let mut keys = Vec::new();
     if !BasicProperties::has_headers(properties) {
         return Ok(keys);
@@ -129,25 +129,27 @@ pub(super) fn further_keys(properties: &[u8]) -> Result<Vec<&[u8]>, Exception> {
     Ok(keys)
 }
 
-fn precondition(text: String) -> Exception {
-    Exception::new(ReplyCode::PreconditionFailed, text)
+fn precondition(text: String) -> ChannelException {
+    ChannelException::precondition_failed(text)
 }
 
-fn no_exchange(envelope: &Envelope<'_>) -> Exception {
+fn no_exchange(envelope: &Envelope<'_>) -> ChannelException {
     let name = String::from_utf8_lossy(&envelope.exchange);
-    Exception::new(ReplyCode::NotFound, format!("no exchange '{name}' in vhost '/'"))
+    ChannelException::not_found(format!("no exchange '{name}' in vhost '/'"))
 }
 
 fn refused(envelope: &Envelope<'_>, error: RouteError) -> Exception {
     let name = String::from_utf8_lossy(&envelope.exchange);
     match error {
-        RouteError::NoExchange => no_exchange(envelope),
+        RouteError::NoExchange => no_exchange(envelope).into(),
         RouteError::Internal => {
             let text = format!("cannot publish to internal exchange '{name}' in vhost '/'");
-            Exception::new(ReplyCode::AccessRefused, text)
+            ChannelException::access_refused(text).into()
         }
-        RouteError::Key(error) => precondition(error.to_string()),
-        RouteError::Shard(failure) => Exception::new(ReplyCode::InternalError, failure.to_string()),
+        RouteError::Key(error) => precondition(error.to_string()).into(),
+        RouteError::Shard(failure) => {
+            ConnectionException::new(ReplyCode::InternalError, failure.to_string()).into()
+        }
     }
 }
 

@@ -108,10 +108,10 @@ impl ChannelState {
     /// Takes a header frame. A message that is too large closes its channel; what comes of it is passed over.
     #[inline]
     pub fn header(&mut self, frame: &Frame<'_>, message_max: u64) -> Result<Assembled, Exception> {
-        let Self::Header(method) = self else { return Err(self.unexpected("a content header")) };
+        let Self::Header(method) = self else { return Err(self.unexpected("a content header").into()) };
         let header = ContentHeader::read(frame)?;
         if header.body_size() > message_max {
-            return Err(too_large(header.body_size(), message_max));
+            return Err(too_large(header.body_size(), message_max).into());
         }
         let method = std::mem::take(method);
         let left = header.body_size();
@@ -126,7 +126,7 @@ impl ChannelState {
 
     /// Takes a body frame.
     #[inline]
-    pub fn body(&mut self, frame: &Frame<'_>) -> Result<Assembled, Exception> {
+    pub fn body(&mut self, frame: &Frame<'_>) -> Result<Assembled, ConnectionException> {
         let Self::Body(unfinished) = self else { return Err(self.unexpected("a content body")) };
         let size = frame.payload.len() as u64;
         unfinished.left = unfinished.left.checked_sub(size).ok_or_else(|| too_long(size, unfinished.left))?;
@@ -142,9 +142,11 @@ impl ChannelState {
 
     /// An error: something else was expected.
     #[cold]
-    pub fn unexpected(&self, got: &str) -> Exception {
-        let error =
-            Exception::new(ReplyCode::UnexpectedFrame, format!("expected {}, got {got}", self.expected()));
+    pub fn unexpected(&self, got: &str) -> ConnectionException {
+        let error = ConnectionException::new(
+            ReplyCode::UnexpectedFrame,
+            format!("expected {}, got {got}", self.expected()),
+        );
         if matches!(self, Self::Open) { error } else { error.caused_by(PUBLISH) }
     }
 }
@@ -152,13 +154,13 @@ impl ChannelState {
 const PUBLISH: (u16, u16) = <BasicPublish<'_> as MethodArguments>::ID;
 
 #[cold]
-fn too_large(size: u64, most: u64) -> Exception {
+fn too_large(size: u64, most: u64) -> ChannelException {
     let text = format!("message size {size} is larger than configured max size {most}");
-    Exception::new(ReplyCode::PreconditionFailed, text).caused_by(PUBLISH)
+    ChannelException::precondition_failed(text).caused_by(PUBLISH)
 }
 
 #[cold]
-fn too_long(size: u64, left: u64) -> Exception {
+fn too_long(size: u64, left: u64) -> ConnectionException {
     let text = format!("a content body frame has {size} bytes, where {left} are left of what was announced");
-    Exception::new(ReplyCode::FrameError, text).caused_by(PUBLISH)
+    ConnectionException::new(ReplyCode::FrameError, text).caused_by(PUBLISH)
 }

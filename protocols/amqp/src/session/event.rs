@@ -31,11 +31,11 @@ pub enum ClientEvent<'a> {
     /// The client knows that a channel was closed; its number is free.
     ChannelClosed(u16),
     /// The client did what ended this channel, and has been told; the channel is to be laid down.
-    ChannelFailed(u16, Exception),
+    ChannelFailed(u16, ChannelException),
     /// The client closes the connection. Answered by [`connection_closed`](super::ConnectionMachine::connection_closed).
     ConnectionClosing(ConnectionClose<'a>),
     /// The client did what ended the connection, and has been told; all is to be laid down. What comes until it answers is passed over.
-    ConnectionFailed(Exception),
+    ConnectionFailed(ConnectionException),
     /// The client knows that the connection was closed: the socket can be.
     Ended,
 }

@@ -46,7 +46,7 @@ impl ConnectionOptions {
     ///
     /// # Errors
     /// It wants larger frames or more channels than were offered, or frames smaller than both must take.
-    pub fn agree(&self, tune_ok: &ConnectionTuneOk) -> Result<Tuning, Exception> {
+    pub fn agree(&self, tune_ok: &ConnectionTuneOk) -> Result<Tuning, ConnectionException> {
         let frame_max = within("frame_max", tune_ok.frame_max, FRAME_MIN, self.frame_max)?;
         let channels = within("channel_max", tune_ok.channel_max.into(), 1, self.channel_max.into())?;
         let channel_max = u16::try_from(channels).expect("no larger than what the client sent");
@@ -55,7 +55,7 @@ impl ConnectionOptions {
 }
 
 /// Zero is for no limit, which is more than any limit.
-fn within(name: &str, wanted: u32, least: u32, most: u32) -> Result<u32, Exception> {
+fn within(name: &str, wanted: u32, least: u32, most: u32) -> Result<u32, ConnectionException> {
     let text = match (wanted, most) {
         (0, 0) => return Ok(0),
         (0, most) => {
@@ -69,7 +69,7 @@ fn within(name: &str, wanted: u32, least: u32, most: u32) -> Result<u32, Excepti
         }
         (wanted, _) => return Ok(wanted),
     };
-    Err(Exception::new(ReplyCode::NotAllowed, text))
+    Err(ConnectionException::new(ReplyCode::NotAllowed, text))
 }
 
 /// Bytes of a protocol header.

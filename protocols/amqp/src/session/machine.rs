@@ -35,7 +35,7 @@ enum Phase {
 }
 
 /// What a frame led to.
-type Led<'a> = Result<Option<ClientEvent<'a>>, Exception>;
+type Led<'a, E> = Result<Option<ClientEvent<'a>>, E>;
 
 /// A connection: its state, and that of its channels.
 #[derive(Debug)]
@@ -155,16 +155,21 @@ impl ConnectionMachine {
     /// Takes a frame. What no handler is needed for is answered at once.
     #[inline]
     pub fn frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Option<ClientEvent<'a>> {
-        let is_on_channel = self.phase == Phase::Running && frame.channel != 0;
-        let led = if is_on_channel { self.channel_frame(frame, out) } else { self.other_frame(frame, out) };
-        match led {
-            Ok(event) => event,
-            Err(exception) => self.fail(frame.channel, exception, out),
+        if self.phase == Phase::Running && frame.channel != 0 {
+            match self.channel_frame(frame, out) {
+                Ok(event) => event,
+                Err(exception) => self.fail(frame.channel, exception, out),
+            }
+        } else {
+            match self.other_frame(frame, out) {
+                Ok(event) => event,
+                Err(exception) => self.fail_connection(exception, out),
+            }
         }
     }
 
-    /// Something is wrong, with a frame that cannot be told, with what the client asks for, or with the server: the channel is closed,
-    /// or the connection where the error asks for that, and the client told.
+    /// Something is wrong with what the client asks for on a channel, or with the server: the channel is closed or the connection, as the
+    /// error has it, and the client told. Where there is no channel yet, and on 0, it is the connection.
     #[cold]
     pub fn fail<'a>(
         &mut self,
@@ -172,16 +177,25 @@ impl ConnectionMachine {
         error: Exception,
         out: &mut FrameBuffer,
     ) -> Option<ClientEvent<'a>> {
+        match error {
+            Exception::Channel(error) if channel != 0 && self.phase == Phase::Running => {
+                self.fail_channel(channel, error, out)
+            }
+            Exception::Channel(error) => self.fail_connection(error.into(), out),
+            Exception::Connection(error) => self.fail_connection(error, out),
+        }
+    }
+
+    /// Something is wrong with the connection, or with a frame that cannot be told: the connection is closed, and the client told.
+    #[cold]
+    pub fn fail_connection<'a>(
+        &mut self,
+        error: ConnectionException,
+        out: &mut FrameBuffer,
+    ) -> Option<ClientEvent<'a>> {
         if matches!(self.phase, Phase::Header | Phase::ClientCloses | Phase::ServerCloses | Phase::Ended) {
             return None;
         }
-        if channel == 0 || self.phase != Phase::Running || error.closes_connection() {
-            return Some(self.fail_connection(error, out));
-        }
-        self.fail_channel(channel, error, out)
-    }
-
-    fn fail_connection<'a>(&mut self, error: Exception, out: &mut FrameBuffer) -> ClientEvent<'a> {
         self.end(Phase::ServerCloses);
         let (class_id, method_id) = error.cause;
         error.with_reply_text(|reply_text| {
@@ -190,13 +204,13 @@ impl ConnectionMachine {
                 &ConnectionClose { reply_code: error.code as u16, reply_text, class_id, method_id },
             );
         });
-        ClientEvent::ConnectionFailed(error)
+        Some(ClientEvent::ConnectionFailed(error))
     }
 
     fn fail_channel<'a>(
         &mut self,
         number: u16,
-        error: Exception,
+        error: ChannelException,
         out: &mut FrameBuffer,
     ) -> Option<ClientEvent<'a>> {
         let state = self.channels.get_mut(&number)?;
@@ -225,7 +239,7 @@ impl ConnectionMachine {
 
     /// A frame that is for no channel of an open connection. Kept out of the way of those that are.
     #[inline(never)]
-    fn other_frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
+    fn other_frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a, ConnectionException> {
         match self.phase {
             Phase::Header | Phase::ClientCloses | Phase::Ended => Ok(None),
             Phase::ServerCloses => Ok(self.while_closing(frame, out)),
@@ -255,7 +269,7 @@ impl ConnectionMachine {
 
 /// The connection itself.
 impl ConnectionMachine {
-    fn connection_frame<'a>(&mut self, frame: &Frame<'a>) -> Led<'a> {
+    fn connection_frame<'a>(&mut self, frame: &Frame<'a>) -> Led<'a, ConnectionException> {
         if frame.channel != 0 {
             return Err(unexpected(format!(
                 "a frame on channel {}, where the connection is not open",
@@ -269,7 +283,7 @@ impl ConnectionMachine {
         self.connection_method(method)
     }
 
-    fn connection_method<'a>(&mut self, method: Method<'a>) -> Led<'a> {
+    fn connection_method<'a>(&mut self, method: Method<'a>) -> Led<'a, ConnectionException> {
         let (phase, event) = match (self.phase, method) {
             (Phase::Starting, Method::ConnectionStartOk(start_ok)) => {
                 self.is_told_of_refusal = is_told_of_refusal(start_ok.client_properties);
@@ -295,7 +309,7 @@ impl ConnectionMachine {
         Ok(Some(event))
     }
 
-    fn tune<'a>(&mut self, tune_ok: &ConnectionTuneOk) -> Result<ClientEvent<'a>, Exception> {
+    fn tune<'a>(&mut self, tune_ok: &ConnectionTuneOk) -> Result<ClientEvent<'a>, ConnectionException> {
         let id = <ConnectionTuneOk as MethodArguments>::ID;
         let tuning = self.options.agree(tune_ok).map_err(|error| error.caused_by(id))?;
         self.tuning = Some(tuning);
@@ -303,12 +317,12 @@ impl ConnectionMachine {
     }
 
     #[cold]
-    fn wrong_method(&self, method: &Method<'_>) -> Exception {
+    fn wrong_method(&self, method: &Method<'_>) -> ConnectionException {
         if !method.sender().may_be_client() {
             return not_a_clients(method);
         }
         let text = format!("unexpected method {} in connection state {}", method.name(), self.phase.name());
-        Exception::new(ReplyCode::ChannelError, text).caused_by(method.id())
+        ConnectionException::new(ReplyCode::ChannelError, text).caused_by(method.id())
     }
 
     /// The client is asked for more before it is known who it is.
@@ -329,12 +343,12 @@ impl ConnectionMachine {
     }
 
     /// The client is not who it says. Those that understand it are told; for others the connection ends as it stands, as with RabbitMQ.
-    pub fn refuse(&mut self, error: Exception, out: &mut FrameBuffer) {
+    pub fn refuse(&mut self, error: ConnectionException, out: &mut FrameBuffer) {
         if self.phase != Phase::Authenticating {
             return;
         }
         if self.is_told_of_refusal {
-            self.fail(0, error, out);
+            self.fail_connection(error, out);
         } else {
             self.end(Phase::Ended);
         }
@@ -360,16 +374,18 @@ impl ConnectionMachine {
 /// Its channels.
 impl ConnectionMachine {
     #[inline]
-    fn channel_frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
-        let Some(state) = self.channels.get_mut(&frame.channel) else { return self.unopened(frame, out) };
+    fn channel_frame<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a, Exception> {
+        let Some(state) = self.channels.get_mut(&frame.channel) else {
+            return Ok(self.unopened(frame, out)?);
+        };
         match (state, frame.kind) {
             (ChannelState::ServerCloses, _) => Ok(self.while_channel_closes(frame, out)),
             (ChannelState::ClientCloses, _) => Ok(None),
-            (_, FrameKind::Heartbeat) => check_heartbeat(frame),
+            (_, FrameKind::Heartbeat) => Ok(check_heartbeat(frame)?),
             (state @ ChannelState::Open, FrameKind::Method) => {
                 let led = channel_method(state, frame);
                 self.assembling += usize::from(state.is_assembling());
-                led
+                Ok(led?)
             }
             (state, FrameKind::Header) => {
                 let assembled = state.header(frame, self.options.message_max)?;
@@ -384,22 +400,22 @@ impl ConnectionMachine {
                 self.check_unfinished()?;
                 Ok(published(frame.channel, assembled))
             }
-            (state, FrameKind::Method) => Err(state.unexpected("a method")),
+            (state, FrameKind::Method) => Err(state.unexpected("a method").into()),
         }
     }
 
     #[inline]
-    fn check_unfinished(&self) -> Result<(), Exception> {
+    fn check_unfinished(&self) -> Result<(), ConnectionException> {
         let (now, most) = (self.unfinished, self.options.unfinished_max);
         if now <= most {
             return Ok(());
         }
         let text = format!("messages that came in part take {now} bytes, where {most} are allowed");
-        Err(Exception::new(ReplyCode::ResourceError, text))
+        Err(ConnectionException::new(ReplyCode::ResourceError, text))
     }
 
     #[inline(never)]
-    fn unopened<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a> {
+    fn unopened<'a>(&mut self, frame: &Frame<'a>, out: &mut FrameBuffer) -> Led<'a, ConnectionException> {
         let number = frame.channel;
         if frame.kind == FrameKind::Heartbeat {
             return check_heartbeat(frame);
@@ -410,7 +426,7 @@ impl ConnectionMachine {
         let method = Method::read(frame.payload)?;
         if !matches!(method, Method::ChannelOpen(_)) {
             let text = format!("expected 'channel.open' on channel {number}, got {}", method.name());
-            return Err(Exception::new(ReplyCode::ChannelError, text).caused_by(method.id()));
+            return Err(ConnectionException::new(ReplyCode::ChannelError, text).caused_by(method.id()));
         }
         self.check_channels(method.id())?;
         self.channels.insert(number, ChannelState::Open);
@@ -418,14 +434,14 @@ impl ConnectionMachine {
         Ok(Some(ClientEvent::ChannelOpened(number)))
     }
 
-    fn check_channels(&self, cause: (u16, u16)) -> Result<(), Exception> {
+    fn check_channels(&self, cause: (u16, u16)) -> Result<(), ConnectionException> {
         let (open, most) = (self.channels.len(), self.tuning.map_or(0, |tuning| tuning.channel_max));
         if most == 0 || open < usize::from(most) {
             return Ok(());
         }
         let text =
             format!("number of channels opened ({open}) has reached the negotiated channel_max ({most})");
-        Err(Exception::new(ReplyCode::NotAllowed, text).caused_by(cause))
+        Err(ConnectionException::new(ReplyCode::NotAllowed, text).caused_by(cause))
     }
 
     /// The client may have sent much before it knows; a close of its own crosses ours.
@@ -479,7 +495,7 @@ impl ConnectionMachine {
 
 /// The methods that come with every message are looked for first, and read as what they are.
 #[inline]
-fn channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a> {
+fn channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a, ConnectionException> {
     if BasicPublish::is(frame.payload) {
         BasicPublish::read_payload(frame.payload)?;
         state.begin(frame.share(frame.payload));
@@ -493,7 +509,7 @@ fn channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a> {
 }
 
 #[inline(never)]
-fn other_channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a> {
+fn other_channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<'a, ConnectionException> {
     let number = frame.channel;
     match Method::read(frame.payload)? {
         Method::ChannelClose(close) => {
@@ -502,7 +518,7 @@ fn other_channel_method<'a>(state: &mut ChannelState, frame: &Frame<'a>) -> Led<
         }
         Method::ChannelOpen(_) => {
             let text = format!("second 'channel.open' seen on channel {number}");
-            Err(Exception::new(ReplyCode::ChannelError, text).caused_by((20, 10)))
+            Err(ConnectionException::new(ReplyCode::ChannelError, text).caused_by((20, 10)))
         }
         method => match ChannelRequest::of(method) {
             Some(request) => Ok(Some(ClientEvent::Request(number, request))),
@@ -523,12 +539,12 @@ fn start<'a>(server_properties: FieldTable<'a>, mechanisms: &'a [u8]) -> Connect
     ConnectionStart { version_major: 0, version_minor: 9, server_properties, mechanisms, locales: b"en_US" }
 }
 
-fn check_heartbeat<'a>(frame: &Frame<'_>) -> Led<'a> {
+fn check_heartbeat<'a>(frame: &Frame<'_>) -> Led<'a, ConnectionException> {
     if frame.channel != 0 {
         return Err(unexpected(format!("a heartbeat on channel {}", frame.channel)));
     }
     if !frame.payload.is_empty() {
-        return Err(Exception::new(ReplyCode::FrameError, "a heartbeat with a payload"));
+        return Err(ConnectionException::new(ReplyCode::FrameError, "a heartbeat with a payload"));
     }
     Ok(None)
 }
@@ -540,14 +556,14 @@ fn is_told_of_refusal(client_properties: FieldTable<'_>) -> bool {
 }
 
 #[cold]
-fn unexpected(text: String) -> Exception {
-    Exception::new(ReplyCode::UnexpectedFrame, text)
+fn unexpected(text: String) -> ConnectionException {
+    ConnectionException::new(ReplyCode::UnexpectedFrame, text)
 }
 
 #[cold]
-fn not_a_clients(method: &Method<'_>) -> Exception {
+fn not_a_clients(method: &Method<'_>) -> ConnectionException {
     let text = format!("{} is nothing that a client says here", method.name());
-    Exception::new(ReplyCode::CommandInvalid, text).caused_by(method.id())
+    ConnectionException::new(ReplyCode::CommandInvalid, text).caused_by(method.id())
 }
 
 impl Phase {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::body::ContentBody;
-use super::exception::{Exception, Malformed, ReplyCode};
+use super::exception::{ConnectionException, Malformed, ReplyCode};
 use super::frame::{EMPTY_FRAME, Frame, FrameKind};
 use super::method::{BasicPublish, MethodArguments, write_method};
 use super::output::FrameBuffer;
@@ -30,7 +30,7 @@ impl ContentHeader {
     /// # Errors
     /// It is cut, is of another class, has a weight, or has properties that cannot be read.
     #[inline]
-    pub fn read(frame: &Frame<'_>) -> Result<Self, Exception> {
+    pub fn read(frame: &Frame<'_>) -> Result<Self, ConnectionException> {
         let mut r = ArgumentReader::new(frame.payload);
         let (class, weight, body_size) =
             read_prefix(&mut r).map_err(|bad| unreadable("a content header", bad))?;
@@ -78,16 +78,16 @@ fn read_prefix(r: &mut ArgumentReader<'_>) -> Result<(u16, u16, u64), Malformed>
 }
 
 #[cold]
-fn unreadable(what: &str, malformed: Malformed) -> Exception {
-    Exception::malformed(what, malformed).caused_by(PUBLISH)
+fn unreadable(what: &str, malformed: Malformed) -> ConnectionException {
+    ConnectionException::malformed(what, malformed).caused_by(PUBLISH)
 }
 
 #[cold]
-fn not_expected(class: u16, weight: u16) -> Exception {
+fn not_expected(class: u16, weight: u16) -> ConnectionException {
     let text = format!(
         "expected a content header of class {CLASS_BASIC}, got one of class {class} and weight {weight}"
     );
-    Exception::new(ReplyCode::UnexpectedFrame, text).caused_by(PUBLISH)
+    ConnectionException::new(ReplyCode::UnexpectedFrame, text).caused_by(PUBLISH)
 }
 
 /// Whether so many bytes of properties fit a frame of the size that was agreed on.

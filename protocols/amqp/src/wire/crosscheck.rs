@@ -58,7 +58,7 @@ fn without_reserved(method: Method<'_>) -> Method<'_> {
 fn check_cut(payload: &[u8]) {
     for len in 0..payload.len() {
         let error = Method::read(&payload[..len]).expect_err("cut");
-        assert!(error.closes_connection(), "{error:?}");
+        assert!(error.code.closes_connection(), "{error:?}");
     }
     let longer = [payload, &[0]].concat();
     assert_eq!(Method::read(&longer).expect_err("longer").code, ReplyCode::FrameError);

@@ -116,12 +116,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// An error as the protocol tells it: code and text, and the method that caused it. As small as a pointer, so that what does not fail
-/// is not the slower for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exception(Box<ExceptionParts>);
-
-/// What an [`Exception`] says.
+/// What an exception says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExceptionParts {
     /// What kind of error.
@@ -132,35 +127,9 @@ pub struct ExceptionParts {
     pub cause: (u16, u16),
 }
 
-impl Deref for Exception {
-    type Target = ExceptionParts;
-
-    fn deref(&self) -> &ExceptionParts {
-        &self.0
-    }
-}
-
-impl Exception {
-    /// An error that no method caused.
-    pub fn new(code: ReplyCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(ExceptionParts { code, text: text.into(), cause: (0, 0) }))
-    }
-
-    /// The same, caused by a method.
-    pub fn caused_by(mut self, cause: (u16, u16)) -> Self {
-        self.0.cause = cause;
-        self
-    }
-
-    /// Arguments or properties that cannot be read.
-    #[cold]
-    pub fn malformed(what: &str, malformed: Malformed) -> Self {
-        Self::new(malformed.code(), format!("{what} cannot be read: {malformed}"))
-    }
-
-    /// Whether it ends the connection, or only the channel on which it arose.
-    pub fn closes_connection(&self) -> bool {
-        self.code.closes_connection()
+impl ExceptionParts {
+    fn new(code: ReplyCode, text: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { code, text: text.into(), cause: (0, 0) })
     }
 
     /// The text with the code's name before it, as clients of RabbitMQ know it.
@@ -171,5 +140,115 @@ impl Exception {
     /// Hands the reply text on, cut to what a short string holds.
     pub fn with_reply_text<T>(&self, then: impl FnOnce(ShortStr<'_>) -> T) -> T {
         then(ShortStr::cut(&self.reply_text()))
+    }
+}
+
+/// An error that ends the channel on which it arose, and nothing else. As small as a pointer, so that what does not fail is not the slower
+/// for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelException(Box<ExceptionParts>);
+
+/// An error that ends the connection. As small as a pointer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionException(Box<ExceptionParts>);
+
+/// An error as the protocol tells it, which ends the channel on which it arose, or the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exception {
+    /// The channel.
+    Channel(ChannelException),
+    /// The connection.
+    Connection(ConnectionException),
+}
+
+impl ChannelException {
+    /// The user may not do this.
+    pub fn access_refused(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(ExceptionParts::new(ReplyCode::AccessRefused, text))
+    }
+
+    /// There is no such exchange or queue.
+    pub fn not_found(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(ExceptionParts::new(ReplyCode::NotFound, text))
+    }
+
+    /// Another connection has the queue for itself.
+    pub fn resource_locked(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(ExceptionParts::new(ReplyCode::ResourceLocked, text))
+    }
+
+    /// A precondition does not hold.
+    pub fn precondition_failed(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(ExceptionParts::new(ReplyCode::PreconditionFailed, text))
+    }
+
+    /// The same, caused by a method.
+    pub fn caused_by(mut self, cause: (u16, u16)) -> Self {
+        self.0.cause = cause;
+        self
+    }
+}
+
+impl ConnectionException {
+    /// An error that no method caused. Any code may end a connection: those of channels do so where there is none.
+    pub fn new(code: ReplyCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self(ExceptionParts::new(code, text))
+    }
+
+    /// Arguments or properties that cannot be read.
+    #[cold]
+    pub fn malformed(what: &str, malformed: Malformed) -> Self {
+        Self::new(malformed.code(), format!("{what} cannot be read: {malformed}"))
+    }
+
+    /// The same, caused by a method.
+    pub fn caused_by(mut self, cause: (u16, u16)) -> Self {
+        self.0.cause = cause;
+        self
+    }
+}
+
+impl Exception {
+    /// The same, caused by a method.
+    pub fn caused_by(self, cause: (u16, u16)) -> Self {
+        match self {
+            Self::Channel(exception) => Self::Channel(exception.caused_by(cause)),
+            Self::Connection(exception) => Self::Connection(exception.caused_by(cause)),
+        }
+    }
+}
+
+impl Deref for ChannelException {
+    type Target = ExceptionParts;
+
+    fn deref(&self) -> &ExceptionParts {
+        &self.0
+    }
+}
+
+impl Deref for ConnectionException {
+    type Target = ExceptionParts;
+
+    fn deref(&self) -> &ExceptionParts {
+        &self.0
+    }
+}
+
+impl From<ChannelException> for Exception {
+    fn from(exception: ChannelException) -> Self {
+        Self::Channel(exception)
+    }
+}
+
+impl From<ConnectionException> for Exception {
+    fn from(exception: ConnectionException) -> Self {
+        Self::Connection(exception)
+    }
+}
+
+/// Where there is no channel, the connection ends.
+impl From<ChannelException> for ConnectionException {
+    fn from(ChannelException(parts): ChannelException) -> Self {
+        Self(parts)
     }
 }

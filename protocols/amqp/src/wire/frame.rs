@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::exception::{Exception, ReplyCode};
+use super::exception::{ConnectionException, ReplyCode};
 
 /// Bytes before a frame's payload.
 pub const FRAME_PREFIX: usize = 7;
@@ -59,7 +59,11 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// What begins there is no frame, or one larger than `frame_max`.
     #[inline]
-    pub fn next(owner: &'a Bytes, at: &mut usize, frame_max: u32) -> Result<Option<Self>, Exception> {
+    pub fn next(
+        owner: &'a Bytes,
+        at: &mut usize,
+        frame_max: u32,
+    ) -> Result<Option<Self>, ConnectionException> {
         let input = owner.get(*at..).unwrap_or_default();
         let Some(prefix) = Prefix::read(input)? else { return Ok(None) };
         prefix.check_size(frame_max)?;
@@ -87,7 +91,7 @@ struct Prefix {
 
 impl Prefix {
     #[inline]
-    fn read(input: &[u8]) -> Result<Option<Self>, Exception> {
+    fn read(input: &[u8]) -> Result<Option<Self>, ConnectionException> {
         let Some(first) = input.first() else { return Ok(None) };
         // Told by its first octet, so that nobody waits for the rest of what is no frame.
         let kind = FrameKind::of(*first).ok_or_else(|| unknown_kind(*first))?;
@@ -103,7 +107,7 @@ impl Prefix {
 
     /// RabbitMQ lets the payload alone have the size that was agreed on for the whole frame, because clients get it wrong.
     #[inline]
-    fn check_size(&self, frame_max: u32) -> Result<(), Exception> {
+    fn check_size(&self, frame_max: u32) -> Result<(), ConnectionException> {
         if self.payload > frame_max as usize { Err(too_large(self.payload, frame_max)) } else { Ok(()) }
     }
 }
@@ -122,7 +126,7 @@ pub enum Whole {
 ///
 /// # Errors
 /// What begins the input is no frame, or one larger than `frame_max`.
-pub fn whole_frames(input: &[u8], frame_max: u32) -> Result<Whole, Exception> {
+pub fn whole_frames(input: &[u8], frame_max: u32) -> Result<Whole, ConnectionException> {
     let mut len = 0;
     loop {
         let rest = &input[len..];
@@ -143,19 +147,22 @@ pub fn whole_frames(input: &[u8], frame_max: u32) -> Result<Whole, Exception> {
 }
 
 #[cold]
-fn unknown_kind(octet: u8) -> Exception {
-    Exception::new(ReplyCode::FrameError, format!("there is no frame of type {octet}"))
+fn unknown_kind(octet: u8) -> ConnectionException {
+    ConnectionException::new(ReplyCode::FrameError, format!("there is no frame of type {octet}"))
 }
 
 #[cold]
-fn too_large(payload: usize, frame_max: u32) -> Exception {
-    Exception::new(
+fn too_large(payload: usize, frame_max: u32) -> ConnectionException {
+    ConnectionException::new(
         ReplyCode::FrameError,
         format!("a frame has a payload of {payload} bytes, where {frame_max} are taken"),
     )
 }
 
 #[cold]
-fn no_end(octet: u8) -> Exception {
-    Exception::new(ReplyCode::FrameError, format!("a frame ends with {octet}, not with {FRAME_END}"))
+fn no_end(octet: u8) -> ConnectionException {
+    ConnectionException::new(
+        ReplyCode::FrameError,
+        format!("a frame ends with {octet}, not with {FRAME_END}"),
+    )
 }

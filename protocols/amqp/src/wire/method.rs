@@ -1,6 +1,6 @@
 //! The methods of AMQP 0-9-1, with RabbitMQ's. The table at the end is all there is.
 
-use super::exception::{Exception, Malformed, ReplyCode};
+use super::exception::{ConnectionException, Malformed, ReplyCode};
 use super::reader::{Argument, ArgumentReader};
 use super::table::FieldTable;
 use super::text::{ShortBytes, ShortStr};
@@ -97,7 +97,7 @@ macro_rules! methods {
                 /// # Errors
                 /// It is of another method, or its arguments cannot be read.
                 #[inline]
-                pub fn read_payload(payload: methods!(@payload $($life)?)) -> Result<Self, Exception> {
+                pub fn read_payload(payload: methods!(@payload $($life)?)) -> Result<Self, ConnectionException> {
                     let arguments = if Self::is(payload) { &payload[4..] } else { return Err(another(($class, $id))) };
                     Self::read(&mut ArgumentReader::new(arguments)).map_err(|bad| unreadable(($class, $id), bad))
                 }
@@ -192,7 +192,7 @@ impl<'a> Method<'a> {
     /// # Errors
     /// There is no such method, or its arguments cannot be read.
     #[inline]
-    pub fn read(payload: &'a [u8]) -> Result<Self, Exception> {
+    pub fn read(payload: &'a [u8]) -> Result<Self, ConnectionException> {
         let mut r = ArgumentReader::new(payload);
         let id = Self::read_id(&mut r)?;
         match Self::arguments(id, &mut r) {
@@ -202,9 +202,9 @@ impl<'a> Method<'a> {
     }
 
     #[inline]
-    fn read_id(r: &mut ArgumentReader<'a>) -> Result<(u16, u16), Exception> {
-        let class = r.u16().map_err(|malformed| Exception::malformed("a method", malformed))?;
-        let method = r.u16().map_err(|malformed| Exception::malformed("a method", malformed))?;
+    fn read_id(r: &mut ArgumentReader<'a>) -> Result<(u16, u16), ConnectionException> {
+        let class = r.u16().map_err(|malformed| ConnectionException::malformed("a method", malformed))?;
+        let method = r.u16().map_err(|malformed| ConnectionException::malformed("a method", malformed))?;
         Ok((class, method))
     }
 }
@@ -215,20 +215,20 @@ pub fn method_name(id: (u16, u16)) -> Option<&'static str> {
 }
 
 #[cold]
-fn unreadable(id: (u16, u16), malformed: Malformed) -> Exception {
-    Exception::malformed(method_name(id).unwrap_or("a method"), malformed).caused_by(id)
+fn unreadable(id: (u16, u16), malformed: Malformed) -> ConnectionException {
+    ConnectionException::malformed(method_name(id).unwrap_or("a method"), malformed).caused_by(id)
 }
 
 #[cold]
-fn another(id: (u16, u16)) -> Exception {
+fn another(id: (u16, u16)) -> ConnectionException {
     let text = format!("expected {}, got another method", method_name(id).unwrap_or("a method"));
-    Exception::new(ReplyCode::CommandInvalid, text).caused_by(id)
+    ConnectionException::new(ReplyCode::CommandInvalid, text).caused_by(id)
 }
 
 #[cold]
-fn unknown(id: (u16, u16)) -> Exception {
+fn unknown(id: (u16, u16)) -> ConnectionException {
     let text = format!("there is no method {} in class {}", id.1, id.0);
-    Exception::new(ReplyCode::NotImplemented, text).caused_by(id)
+    ConnectionException::new(ReplyCode::NotImplemented, text).caused_by(id)
 }
 
 methods! {

@@ -21,7 +21,7 @@ mod writer;
 
 pub use body::ContentBody;
 pub use content::{ContentHeader, HeaderTooLarge, header_fits};
-pub use exception::{Exception, ExceptionParts, Malformed, ReplyCode};
+pub use exception::{ChannelException, ConnectionException, Exception, ExceptionParts, Malformed, ReplyCode};
 pub use frame::{
     EMPTY_FRAME, FRAME_END, FRAME_MIN, FRAME_PREFIX, Frame, FrameKind, PRE_AUTHENTICATION_MAX, Whole,
     whole_frames,

@@ -100,8 +100,8 @@ impl Client {
         }
     }
 
-    fn fail(&mut self, error: Exception, look: &mut dyn FnMut(&ClientEvent<'_>)) {
-        if let Some(event) = self.machine.fail(0, error, &mut self.out) {
+    fn fail(&mut self, error: ConnectionException, look: &mut dyn FnMut(&ClientEvent<'_>)) {
+        if let Some(event) = self.machine.fail_connection(error, &mut self.out) {
             look(&event);
         }
     }

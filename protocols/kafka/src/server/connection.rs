@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::server::frontend::KafkaFrontend;
 use crate::server::handlers::produce::{self, Producing};
-use crate::server::handlers::{self, Client, Handling, Reply};
+use crate::server::handlers::{self, Client, Handling, Reply, Unanswered};
 use crate::server::requests::{BadRequest, Next, Request, RequestNumber, Requests};
 use crate::wire::{ApiKey, ErrorCode};
 
@@ -79,7 +79,7 @@ impl Session {
         {
             let (number, api, began) = (running.number, running.api, running.began);
             self.running = None;
-            self.answer(io, number, api, began, reply?)?;
+            self.answer(io, number, api, began, reply)?;
             moved = true;
         }
         Ok(moved)
@@ -109,20 +109,21 @@ impl Session {
         number: RequestNumber,
         api: ApiKey,
         began: Instant,
-        reply: Reply,
+        reply: Result<Reply, Unanswered>,
     ) -> Result<(), Ending> {
-        let error = reply.error();
-        self.kafka.metrics.request(api, error, began.elapsed());
-        if error != ErrorCode::None {
+        let error = reply.as_ref().map_or_else(Unanswered::error, |reply| Some(reply.error()));
+        if let Some(error) = error {
+            self.kafka.metrics.request(api, error, began.elapsed());
+        }
+        if let Some(error) = error.filter(|error| *error != ErrorCode::None) {
             self.client.failed(api, error);
         }
-        match reply {
+        match reply? {
             Reply::Frame { frame, memory, .. } => {
                 self.requests.answer(number, Some(frame));
                 memory.into_iter().for_each(|granted| io.output.take_grant(granted));
             }
             Reply::Silence => self.requests.answer(number, None),
-            Reply::Close { why, .. } => return Err(why.into()),
         }
         while let Some(answer) = self.requests.pop() {
             answer.into_segments().for_each(|segment| io.output.push(segment));

@@ -49,49 +49,45 @@ pub fn read_error_code(error: ReadError) -> ErrorCode {
 
 /// The code that tells a client why a topic is not made or changed, and what it can read with it, in Kafka's words where it has some.
 pub fn topic_refusal(error: &TopicError) -> (ErrorCode, String) {
-    let message = match error {
-        TopicError::Exists(name) => format!("Topic '{}' already exists.", client_name(name)),
-        TopicError::Collides { name, other } => collides(&client_name(name), &client_name(other)),
-        TopicError::Reserved { name, .. } => format!("Creation of internal topic {name} is prohibited."),
-        TopicError::Internal(name) => format!("Topic '{}' is kept by the broker itself.", client_name(name)),
-        TopicError::Setting(InvalidSetting { field: Some(field), problem }) => {
-            format!("{}: {problem}", topic_config::name_of(*field))
+    use ErrorCode as C;
+    use TopicError as E;
+    match error {
+        E::Exists(name) => (C::TopicAlreadyExists, format!("Topic '{}' already exists.", client_name(name))),
+        E::Collides { name, other } => (C::InvalidTopic, collides(&client_name(name), &client_name(other))),
+        E::Reserved { name, .. } => {
+            (C::InvalidRequest, format!("Creation of internal topic {name} is prohibited."))
         }
-        other => other.to_string(),
-    };
-    (topic_error_code(error), message)
+        E::Internal(name) => {
+            (C::InvalidTopic, format!("Topic '{}' is kept by the broker itself.", client_name(name)))
+        }
+        E::Setting(InvalidSetting { field: Some(field), problem }) => {
+            (C::InvalidConfig, format!("{}: {problem}", topic_config::name_of(*field)))
+        }
+        E::Setting(InvalidSetting { field: None, .. }) => (C::InvalidConfig, error.to_string()),
+        E::Unknown => (C::UnknownTopicOrPartition, error.to_string()),
+        E::InvalidName { .. } => (C::InvalidTopic, error.to_string()),
+        E::Partitions { .. } | E::NotMore { .. } => (C::InvalidPartitions, error.to_string()),
+        // Clients do not try again.
+        E::MadeElsewhere(_)
+        | E::Exclusive(_)
+        | E::IsQueue(_)
+        | E::QueuePartition(_)
+        | E::QueuesNeedLevel { .. }
+        | E::TooManyPartitions { .. }
+        | E::TooManySettings { .. }
+        | E::InUse(_)
+        | E::NotEmpty(_)
+        | E::TooManyFrontends => (C::PolicyViolation, error.to_string()),
+        E::OffsetOutOfRange { .. } => (C::OffsetOutOfRange, error.to_string()),
+        // Clients try again.
+        E::Changed(_) => (C::RequestTimedOut, error.to_string()),
+        E::Shard(failure) => (shard_error_code(*failure), error.to_string()),
+    }
 }
 
 /// What Kafka says of names that differ in `.` and `_` alone.
 pub fn collides(name: &str, other: &str) -> String {
     format!("Topic '{name}' collides with existing topic: {other}")
-}
-
-fn topic_error_code(error: &TopicError) -> ErrorCode {
-    use ErrorCode as C;
-    use TopicError as E;
-    match error {
-        E::Unknown => C::UnknownTopicOrPartition,
-        E::Exists(_) => C::TopicAlreadyExists,
-        E::Collides { .. } | E::InvalidName { .. } | E::Internal(_) => C::InvalidTopic,
-        E::Reserved { .. } => C::InvalidRequest,
-        E::Partitions { .. } | E::NotMore { .. } => C::InvalidPartitions,
-        E::Setting(_) => C::InvalidConfig,
-        // Clients do not try again.
-        E::MadeElsewhere(_)
-        | E::Exclusive(_)
-        | E::IsQueue
-        | E::QueuesNeedLevel { .. }
-        | E::TooManyPartitions { .. }
-        | E::TooManySettings { .. }
-        | E::InUse
-        | E::NotEmpty
-        | E::TooManyFrontends => C::PolicyViolation,
-        E::OffsetOutOfRange => C::OffsetOutOfRange,
-        // Clients try again.
-        E::Changed => C::RequestTimedOut,
-        E::Shard(failure) => shard_error_code(*failure),
-    }
 }
 
 fn shard_error_code(failure: ShardFailure) -> ErrorCode {

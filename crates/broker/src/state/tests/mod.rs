@@ -309,8 +309,9 @@ fn log_starts_move_up_only_and_not_beyond_the_end() {
     let mut moved = |to: i64| shard.one(&LogStartsMoved { moves: vec![(PartitionId(1), Offset(to))] });
     assert_eq!(moved(4), Ok(Offset(4)));
     assert_eq!(moved(2), Ok(Offset(4)));
-    assert_eq!(moved(11), Err(TopicError::OffsetOutOfRange));
-    assert_eq!(moved(-2), Err(TopicError::OffsetOutOfRange));
+    let beyond = |asked| TopicError::OffsetOutOfRange { asked: Offset(asked), end: Offset(10) };
+    assert_eq!(moved(11), Err(beyond(11)));
+    assert_eq!(moved(-2), Err(beyond(-2)));
     assert_eq!(moved(-1), Ok(Offset(10)));
     let unknown = LogStartsMoved { moves: vec![(PartitionId(2), Offset(0))] };
     assert_eq!(shard.one(&unknown), Err(TopicError::Unknown));
@@ -390,12 +391,16 @@ fn the_catalog_decides_names_ids_and_numbers() {
     let id = TopicId([1; 16]);
     let extended = TopicExtended { id, from: 2, shards: vec![ShardId(1)] };
     assert_eq!(shard.one(&extended).unwrap().partitions.len(), 3);
-    assert_eq!(shard.one(&extended).unwrap_err(), TopicError::Changed, "decided twice");
+    assert_eq!(shard.one(&extended).unwrap_err(), TopicError::Changed("t".into()), "decided twice");
     let config = ValidConfig::trusted(TopicConfig { retention_ms: Some(1), ..TopicConfig::default() });
     let change = |version| TopicConfigured { id, version, config: config.clone() };
     let configured = shard.one(&change(None)).unwrap();
     assert_eq!((&configured.config, configured.version), (&config, 3));
-    assert_eq!(shard.one(&change(Some(2))).unwrap_err(), TopicError::Changed, "made of an older one");
+    assert_eq!(
+        shard.one(&change(Some(2))).unwrap_err(),
+        TopicError::Changed("t".into()),
+        "made of an older one"
+    );
     assert_eq!(shard.one(&change(Some(3))).unwrap().version, 4);
     shard.one(&TopicDeleted { id }).unwrap();
     assert_eq!(shard.one(&TopicDeleted { id }).unwrap_err(), TopicError::Unknown);

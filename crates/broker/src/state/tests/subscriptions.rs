@@ -204,7 +204,7 @@ fn nothing_but_its_subscription_empties_a_queue() {
     let mut shard = Shard::with_queue();
     shard.append(&append_to(1, 5)).unwrap();
     let moved = LogStartsMoved { moves: vec![(PartitionId(1), Offset(3))] };
-    assert_eq!(shard.one(&moved), Err(TopicError::IsQueue));
+    assert_eq!(shard.one(&moved), Err(TopicError::QueuePartition(PartitionId(1))));
     let settings = PartitionSettings { retention_ms: 0, retention_bytes: 0, ..queue_settings(2) };
     shard.one(&PartitionsConfigured { settings, partitions: vec![PartitionId(1)] }).unwrap();
     let partition = shard.state.partition(PartitionId(1)).unwrap();

@@ -18,7 +18,11 @@ use crate::wire::*;
 const NO_ROUTE: ReplyCode = ReplyCode::NoRoute;
 
 impl AmqpSession {
-    pub(super) fn select_confirms(&mut self, number: u16, select: &ConfirmSelect) -> Result<(), Exception> {
+    pub(super) fn select_confirms(
+        &mut self,
+        number: u16,
+        select: &ConfirmSelect,
+    ) -> Result<(), ChannelException> {
         let channel = self.channel(number);
         if channel.transaction.is_some() {
             return Err(precondition("cannot switch from tx to confirm mode".to_owned()));
@@ -43,7 +47,7 @@ impl AmqpSession {
     fn try_publish(&mut self, number: u16, content: &PublishedContent) -> Result<(), Exception> {
         let method = content.method();
         if method.immediate {
-            return Err(Exception::new(ReplyCode::NotImplemented, "immediate=true"));
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, "immediate=true").into());
         }
         let properties = content.header.properties();
         self.check(&properties)?;
@@ -56,7 +60,7 @@ impl AmqpSession {
             return self.publish_later(number, &envelope, delay, content);
         }
         if exchange.is_empty() && is_address(&routing_key) {
-            return self.reply(number, &method, &envelope, content);
+            return Ok(self.reply(number, &method, &envelope, content)?);
         }
         let routed = self.routes.find(&self.amqp.broker, &self.caller, self.amqp.number(), &envelope)?;
         let channel = self.channels.get_mut(&number).expect("messages come on channels that are open");
@@ -86,7 +90,7 @@ impl AmqpSession {
             envelope,
             body: &content.body.to_bytes(),
         });
-        added.map_err(|TooLarge| too_large(content.body.len() as usize))
+        added.map_err(|TooLarge| too_large(content.body.len() as usize).into())
     }
 
     /// Whether a message's exchange keeps messages back.
@@ -105,7 +109,8 @@ impl AmqpSession {
         content: &PublishedContent,
     ) -> Result<(), Exception> {
         if self.channel(number).transaction.is_some() {
-            return Err(Exception::new(ReplyCode::NotImplemented, "a delayed message in a transaction"));
+            let text = "a delayed message in a transaction";
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, text).into());
         }
         let properties = delays::over(envelope.properties, delay)?;
         self.check_fits(&properties)?;
@@ -123,7 +128,7 @@ impl AmqpSession {
             body: &content.body.to_bytes(),
         });
         added.map_err(|TooLarge| {
-            precondition(format!("message size {} is larger than can be delayed", content.body.len()))
+            precondition(format!("message size {} is larger than can be delayed", content.body.len())).into()
         })
     }
 
@@ -132,7 +137,7 @@ impl AmqpSession {
         &mut self,
         number: u16,
         properties: &BasicProperties<'_>,
-    ) -> Result<Option<Bytes>, Exception> {
+    ) -> Result<Option<Bytes>, ChannelException> {
         if properties.reply_to.is_none_or(|reply_to| reply_to.as_bytes() != REPLY_TO.as_bytes()) {
             return Ok(None);
         }
@@ -151,7 +156,7 @@ impl AmqpSession {
         method: &BasicPublish<'_>,
         envelope: &Envelope<'_>,
         content: &PublishedContent,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         if !self.leave_reply(envelope, content) && method.mandatory {
             self.give_back(number, method, content, false)?;
         }
@@ -179,7 +184,7 @@ impl AmqpSession {
     }
 
     /// What a client says of a message has to make sense.
-    fn check(&self, properties: &BasicProperties<'_>) -> Result<(), Exception> {
+    fn check(&self, properties: &BasicProperties<'_>) -> Result<(), ChannelException> {
         if let Some(user) = properties.user_id.filter(|user| user.as_bytes() != self.user.as_bytes()) {
             let (user, own) = (String::from_utf8_lossy(&user), self.user);
             let text = format!("user_id property set to '{user}' but authenticated user was '{own}'");
@@ -197,7 +202,7 @@ impl AmqpSession {
 
     /// Refuses properties that no frame of this connection could bring back: those that came in a frame with eight bytes too many, which is taken, and
     /// those that are larger by what is put in for the client.
-    fn check_fits(&self, properties: &[u8]) -> Result<(), Exception> {
+    fn check_fits(&self, properties: &[u8]) -> Result<(), ChannelException> {
         let (size, frame_max) = (properties.len(), self.machine.frame_max());
         if header_fits(size, frame_max) {
             return Ok(());
@@ -212,7 +217,7 @@ impl AmqpSession {
         method: &BasicPublish<'_>,
         content: &PublishedContent,
         holds: bool,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         let back = returned(method.exchange, method.routing_key);
         let (properties, frame_max) = (content.header.raw_properties(), self.machine.frame_max());
         let mut held = FrameBuffer::new();

@@ -32,13 +32,15 @@ impl AmqpSession {
     pub(in super::super) fn open_virtual_host(&mut self, name: &str) {
         let method = <ConnectionOpen<'_> as MethodArguments>::ID;
         if name != "/" {
-            let exception = Exception::new(ReplyCode::NotAllowed, format!("vhost {name} not found"));
-            return self.fail(0, exception.caused_by(method));
+            let exception =
+                ConnectionException::new(ReplyCode::NotAllowed, format!("vhost {name} not found"));
+            return self.fail_connection(exception.caused_by(method));
         }
         let amqp = self.amqp.clone();
         let answering = Box::pin(async move {
             let ready = amqp.ready().await.map(|_| Answer::Opened);
-            ready.map_err(|error| Exception::new(ReplyCode::InternalError, error.to_string()))
+            ready
+                .map_err(|error| ConnectionException::new(ReplyCode::InternalError, error.to_string()).into())
         });
         self.asked.push_back(Asked { channel: None, method, takes: Vec::new(), answering });
     }

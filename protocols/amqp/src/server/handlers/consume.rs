@@ -22,7 +22,7 @@ impl AmqpSession {
     pub(super) fn qos(&mut self, number: u16, qos: &BasicQos) -> Result<(), Exception> {
         if qos.prefetch_size != 0 {
             let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
-            return Err(Exception::new(ReplyCode::NotImplemented, text));
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, text).into());
         }
         match qos.global {
             true => self.bound_channel(number, qos.prefetch_count)?,
@@ -134,7 +134,7 @@ impl AmqpSession {
         let gets_replies = channel.replies.as_ref().is_some_and(|consumer| *consumer.tag == *tag);
         if gets_replies || channel.consumers.contains_key(&*tag) {
             let text = format!("attempt to reuse consumer tag '{tag}'");
-            return Err(Exception::new(ReplyCode::NotAllowed, text));
+            return Err(ConnectionException::new(ReplyCode::NotAllowed, text).into());
         }
         if consume.queue.as_str() == REPLY_TO {
             return self.consume_replies(number, &tag, consume);
@@ -202,7 +202,7 @@ impl AmqpSession {
         Ok(())
     }
 
-    fn admit_consumer(&mut self, tag: &str, targets: usize) -> Result<(), Exception> {
+    fn admit_consumer(&mut self, tag: &str, targets: usize) -> Result<(), ConnectionException> {
         self.kept.admit_consumer(&self.limits.frame_memory, self.machine.channels(), tag, targets)
     }
 
@@ -223,10 +223,10 @@ impl AmqpSession {
         consume: &BasicConsume<'_>,
     ) -> Result<(), Exception> {
         if !consume.no_ack {
-            return Err(precondition("reply consumer cannot acknowledge".to_owned()));
+            return Err(precondition("reply consumer cannot acknowledge".to_owned()).into());
         }
         if self.channel(number).replies.is_some() {
-            return Err(precondition("reply consumer already set".to_owned()));
+            return Err(precondition("reply consumer already set".to_owned()).into());
         }
         self.admit_consumer(tag, 1)?;
         let consumer = self.amqp.replies.consume(tag, self.broker().fresh_topic_id().0);
@@ -254,7 +254,7 @@ impl AmqpSession {
         let is_quorum = is_quorum(&topic.config);
         if is_quorum && self.channel(channel).together.is_some() {
             let text = format!("{} does not support global qos", queue(&name));
-            return Err(Exception::new(ReplyCode::NotImplemented, text));
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, text).into());
         }
         let says_returns = is_quorum || topic.config.queue().is_none();
         let key = self.consumer_number(channel);
@@ -268,7 +268,7 @@ impl AmqpSession {
         Ok((key, consumer))
     }
 
-    pub(super) fn cancel(&mut self, number: u16, cancel: &BasicCancel<'_>) -> Result<(), Exception> {
+    pub(super) fn cancel(&mut self, number: u16, cancel: &BasicCancel<'_>) {
         let (tag, no_wait) = (cancel.consumer_tag.as_str(), cancel.no_wait);
         // What replies it had not been sent go with it.
         if let Some(replies) = self.channel(number).replies.take_if(|consumer| *consumer.tag == *tag) {
@@ -277,8 +277,7 @@ impl AmqpSession {
         let ended = self.channel(number).consumers.remove(tag).and_then(|key| self.detach(key));
         let goes = ended.and_then(|consumer| Some((consumer.queue.goes?, consumer.queue.name)));
         let Some((id, name)) = goes else {
-            self.say_cancelled(number, tag, no_wait);
-            return Ok(());
+            return self.say_cancelled(number, tag, no_wait);
         };
         let (asker, tag) = (self.asker(), tag.into());
         let answering = Box::pin(async move {
@@ -286,7 +285,6 @@ impl AmqpSession {
             Ok(Answer::Cancelled { tag, no_wait })
         });
         self.ask(number, cancel, answering);
-        Ok(())
     }
 
     pub(super) fn say_cancelled(&mut self, number: u16, tag: &str, no_wait: bool) {
@@ -317,7 +315,7 @@ impl AmqpSession {
                 "cannot obtain access to locked {}. basic.get operations are not supported by quorum queues with single active consumer",
                 queue(&name)
             );
-            return Err(Exception::new(ReplyCode::ResourceLocked, text));
+            return Err(ChannelException::resource_locked(text).into());
         }
         let wanted = WantedGet { name, no_ack: get.no_ack };
         if topic.config.queue().is_some() {
@@ -379,7 +377,7 @@ impl AmqpSession {
 }
 
 /// The priority that a consumer asks for.
-fn priority(arguments: FieldTable<'_>) -> Result<i32, Exception> {
+fn priority(arguments: FieldTable<'_>) -> Result<i32, ChannelException> {
     let Some(value) = arguments.get("x-priority") else { return Ok(0) };
     let priority = integer(value).and_then(|priority| i32::try_from(priority).ok());
     priority.ok_or_else(|| precondition("invalid arg 'x-priority': expected a number".to_owned()))

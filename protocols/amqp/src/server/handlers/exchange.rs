@@ -48,7 +48,7 @@ impl AmqpSession {
         &mut self,
         number: u16,
         delete: &ExchangeDelete<'_>,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ChannelException> {
         let name = delete.exchange.as_str().to_owned();
         check_default(&name)?;
         check_reserved(&name)?;
@@ -61,7 +61,7 @@ impl AmqpSession {
         Ok(())
     }
 
-    pub(super) fn bind_queue(&mut self, number: u16, bind: &QueueBind<'_>) -> Result<(), Exception> {
+    pub(super) fn bind_queue(&mut self, number: u16, bind: &QueueBind<'_>) -> Result<(), ChannelException> {
         let answer = if bind.no_wait { Answer::Nothing } else { Answer::QueueBound };
         let QueueBind { queue, exchange, routing_key, arguments, .. } = *bind;
         let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
@@ -69,14 +69,22 @@ impl AmqpSession {
         Ok(())
     }
 
-    pub(super) fn unbind_queue(&mut self, number: u16, unbind: &QueueUnbind<'_>) -> Result<(), Exception> {
+    pub(super) fn unbind_queue(
+        &mut self,
+        number: u16,
+        unbind: &QueueUnbind<'_>,
+    ) -> Result<(), ChannelException> {
         let QueueUnbind { queue, exchange, routing_key, arguments, .. } = *unbind;
         let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
         self.change_binding(number, unbind, binding, false, Answer::QueueUnbound);
         Ok(())
     }
 
-    pub(super) fn bind_exchange(&mut self, number: u16, bind: &ExchangeBind<'_>) -> Result<(), Exception> {
+    pub(super) fn bind_exchange(
+        &mut self,
+        number: u16,
+        bind: &ExchangeBind<'_>,
+    ) -> Result<(), ChannelException> {
         let answer = if bind.no_wait { Answer::Nothing } else { Answer::ExchangeBound };
         let ExchangeBind { destination, source, routing_key, arguments, .. } = *bind;
         let binding = exchange_binding(destination, source, routing_key, arguments)?;
@@ -88,7 +96,7 @@ impl AmqpSession {
         &mut self,
         number: u16,
         unbind: &ExchangeUnbind<'_>,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ChannelException> {
         let answer = if unbind.no_wait { Answer::Nothing } else { Answer::ExchangeUnbound };
         let ExchangeUnbind { destination, source, routing_key, arguments, .. } = *unbind;
         let binding = exchange_binding(destination, source, routing_key, arguments)?;
@@ -104,7 +112,7 @@ impl AmqpSession {
         exchange: ShortStr<'_>,
         key: ShortStr<'_>,
         arguments: FieldTable<'_>,
-    ) -> Result<NamedBinding, Exception> {
+    ) -> Result<NamedBinding, ChannelException> {
         let name = self.queue_name(number, queue)?;
         check_default(&exchange)?;
         let key = if queue.is_empty() && key.is_empty() { name.clone() } else { key.as_str().to_owned() };
@@ -129,23 +137,26 @@ impl AmqpSession {
 impl Asker {
     /// What an exchange that is there was declared with.
     fn exchange(&self, name: &str) -> Result<Arc<ExchangeSpec>, Exception> {
-        let found = self.amqp.broker.exchanges().get(&self.caller, name);
-        found.map_err(|error| refused(name, &error))?.ok_or_else(|| no_exchange(name))
+        self.find_exchange(name)?.ok_or_else(|| no_exchange(name).into())
+    }
+
+    /// The same, if it is there.
+    fn find_exchange(&self, name: &str) -> Result<Option<Arc<ExchangeSpec>>, Exception> {
+        self.amqp.broker.exchanges().get(&self.caller, name).map_err(|error| refused(name, &error))
     }
 
     async fn declare_exchange(&self, name: &str, spec: ExchangeSpec) -> Result<(), Exception> {
-        match self.exchange(name) {
-            Ok(there) => return check_alike(name, &spec, &there),
-            Err(error) if error.code != ReplyCode::NotFound => return Err(error),
-            Err(_) => check_reserved(name)?,
+        match self.find_exchange(name)? {
+            Some(there) => return Ok(check_alike(name, &spec, &there)?),
+            None => check_reserved(name)?,
         }
         if spec.delayed {
             self.prepare_delays().await?;
         }
         let declared = self.amqp.broker.exchanges().declare(&self.caller, name, spec.clone()).await;
         match declared {
-            // Somebody else was quicker.
-            Err(ExchangeError::Differs { .. }) => check_alike(name, &spec, &*self.exchange(name)?),
+            // Another connection was quicker.
+            Err(ExchangeError::Differs { .. }) => Ok(check_alike(name, &spec, &*self.exchange(name)?)?),
             declared => declared.map_err(|error| refused(name, &error)),
         }
     }
@@ -182,7 +193,7 @@ fn exchange_binding(
     source: ShortStr<'_>,
     key: ShortStr<'_>,
     arguments: FieldTable<'_>,
-) -> Result<NamedBinding, Exception> {
+) -> Result<NamedBinding, ChannelException> {
     check_default(&source)?;
     check_default(&destination)?;
     let destination = NamedDestination::Exchange(destination.as_str().to_owned());
@@ -212,13 +223,11 @@ fn spec(declare: &ExchangeDeclare<'_>) -> Result<ExchangeSpec, Exception> {
         }
         _ if delayed => {
             let text = "Invalid argument, 'x-delayed-type' must be an existing exchange type".to_owned();
-            return Err(precondition(text));
+            return Err(precondition(text).into());
         }
         other => {
-            return Err(Exception::new(
-                ReplyCode::CommandInvalid,
-                format!("unknown exchange type '{other}'"),
-            ));
+            let text = format!("unknown exchange type '{other}'");
+            return Err(ConnectionException::new(ReplyCode::CommandInvalid, text).into());
         }
     };
     Ok(ExchangeSpec {
@@ -232,7 +241,7 @@ fn spec(declare: &ExchangeDeclare<'_>) -> Result<ExchangeSpec, Exception> {
     })
 }
 
-fn hashed(name: &str, header: Option<&str>, property: Option<&str>) -> Result<HashOn, Exception> {
+fn hashed(name: &str, header: Option<&str>, property: Option<&str>) -> Result<HashOn, ChannelException> {
     match (header, property) {
         (None, None) => Ok(HashOn::Key),
         (Some(header), None) => Ok(HashOn::Header(header.as_bytes().into())),
@@ -246,7 +255,7 @@ fn hashed(name: &str, header: Option<&str>, property: Option<&str>) -> Result<Ha
     }
 }
 
-fn check_alike(name: &str, wanted: &ExchangeSpec, there: &ExchangeSpec) -> Result<(), Exception> {
+fn check_alike(name: &str, wanted: &ExchangeSpec, there: &ExchangeSpec) -> Result<(), ChannelException> {
     let differs = |argument: &str, received: &str, current: &str| {
         Err(precondition(format!(
             "inequivalent arg '{argument}' for {}: received {received} but current is {current}",
@@ -299,41 +308,42 @@ fn exchange(name: &str) -> String {
     format!("exchange '{name}' in vhost '/'")
 }
 
-fn no_exchange(name: &str) -> Exception {
-    Exception::new(ReplyCode::NotFound, format!("no {}", exchange(name)))
+fn no_exchange(name: &str) -> ChannelException {
+    ChannelException::not_found(format!("no {}", exchange(name)))
 }
 
-fn invalid(argument: &str, name: &str) -> Exception {
+fn invalid(argument: &str, name: &str) -> ChannelException {
     precondition(format!("invalid arg '{argument}' for {}", exchange(name)))
 }
 
-fn check_default(name: &str) -> Result<(), Exception> {
+fn check_default(name: &str) -> Result<(), ChannelException> {
     if name.is_empty() {
         let text = "operation not permitted on the default exchange";
-        return Err(Exception::new(ReplyCode::AccessRefused, text));
+        return Err(ChannelException::access_refused(text));
     }
     Ok(())
 }
 
-fn check_reserved(name: &str) -> Result<(), Exception> {
+fn check_reserved(name: &str) -> Result<(), ChannelException> {
     if name.starts_with(RESERVED) {
         let text = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
-        return Err(Exception::new(ReplyCode::AccessRefused, text));
+        return Err(ChannelException::access_refused(text));
     }
     Ok(())
 }
 
 fn refused(name: &str, error: &ExchangeError) -> Exception {
-    match error {
+    let ends_channel = match error {
         ExchangeError::Unknown(name) => no_exchange(name),
         ExchangeError::UnknownQueue(name) => not_found(name),
-        ExchangeError::Internal(_) => Exception::new(ReplyCode::AccessRefused, error.to_string()),
+        ExchangeError::Internal(_) => ChannelException::access_refused(error.to_string()),
         ExchangeError::MadeElsewhere(_) | ExchangeError::Reserved { .. } => {
-            Exception::new(ReplyCode::AccessRefused, error.to_string())
+            ChannelException::access_refused(error.to_string())
         }
         ExchangeError::InUse(_) => precondition(format!("{} in use", exchange(name))),
         ExchangeError::Shard(failure) => {
-            Exception::new(ReplyCode::InternalError, format!("{}: {failure}", exchange(name)))
+            let text = format!("{}: {failure}", exchange(name));
+            return ConnectionException::new(ReplyCode::InternalError, text).into();
         }
         ExchangeError::Maker(_)
         | ExchangeError::Differs { .. }
@@ -344,5 +354,6 @@ fn refused(name: &str, error: &ExchangeError) -> Exception {
         | ExchangeError::NoRoom { .. }
         | ExchangeError::TooMany { .. }
         | ExchangeError::Level { .. } => precondition(format!("{}: {error}", exchange(name))),
-    }
+    };
+    ends_channel.into()
 }

@@ -25,23 +25,26 @@ impl AmqpSession {
 
     fn handle_request(&mut self, number: u16, request: ChannelRequest<'_>) -> Result<(), Exception> {
         match request {
-            ChannelRequest::Flow(flow) => self.flow(number, &flow),
+            ChannelRequest::Flow(flow) => Ok(self.flow(number, &flow)?),
             ChannelRequest::Access(_) => {
                 self.say(number, &AccessRequestOk { ticket: 1 });
                 Ok(())
             }
             ChannelRequest::DeclareExchange(declare) => self.declare_exchange(number, &declare),
-            ChannelRequest::DeleteExchange(delete) => self.delete_exchange(number, &delete),
-            ChannelRequest::BindExchange(bind) => self.bind_exchange(number, &bind),
-            ChannelRequest::UnbindExchange(unbind) => self.unbind_exchange(number, &unbind),
-            ChannelRequest::BindQueue(bind) => self.bind_queue(number, &bind),
-            ChannelRequest::UnbindQueue(unbind) => self.unbind_queue(number, &unbind),
-            ChannelRequest::DeclareQueue(declare) => self.declare_queue(number, &declare),
-            ChannelRequest::PurgeQueue(purge) => self.purge_queue(number, &purge),
-            ChannelRequest::DeleteQueue(delete) => self.delete_queue(number, &delete),
+            ChannelRequest::DeleteExchange(delete) => Ok(self.delete_exchange(number, &delete)?),
+            ChannelRequest::BindExchange(bind) => Ok(self.bind_exchange(number, &bind)?),
+            ChannelRequest::UnbindExchange(unbind) => Ok(self.unbind_exchange(number, &unbind)?),
+            ChannelRequest::BindQueue(bind) => Ok(self.bind_queue(number, &bind)?),
+            ChannelRequest::UnbindQueue(unbind) => Ok(self.unbind_queue(number, &unbind)?),
+            ChannelRequest::DeclareQueue(declare) => Ok(self.declare_queue(number, &declare)?),
+            ChannelRequest::PurgeQueue(purge) => Ok(self.purge_queue(number, &purge)?),
+            ChannelRequest::DeleteQueue(delete) => Ok(self.delete_queue(number, &delete)?),
             ChannelRequest::Qos(qos) => self.qos(number, &qos),
             ChannelRequest::Consume(consume) => self.consume(number, &consume),
-            ChannelRequest::Cancel(cancel) => self.cancel(number, &cancel),
+            ChannelRequest::Cancel(cancel) => {
+                self.cancel(number, &cancel);
+                Ok(())
+            }
             ChannelRequest::Get(get) => self.get(number, &get),
             ChannelRequest::Ack(ack) => self.ack(number, &ack),
             ChannelRequest::Nack(nack) => self.nack(number, &nack),
@@ -51,17 +54,17 @@ impl AmqpSession {
                 self.say(number, &BasicRecoverOk {});
                 Ok(())
             }
-            ChannelRequest::RecoverAsync(BasicRecoverAsync { requeue }) => self.recover(number, requeue),
-            ChannelRequest::SelectConfirms(select) => self.select_confirms(number, &select),
-            ChannelRequest::SelectTransactions(_) => self.select_transactions(number),
-            ChannelRequest::Commit(_) => self.commit(number),
-            ChannelRequest::Rollback(_) => self.roll_back(number),
+            ChannelRequest::RecoverAsync(BasicRecoverAsync { requeue }) => Ok(self.recover(number, requeue)?),
+            ChannelRequest::SelectConfirms(select) => Ok(self.select_confirms(number, &select)?),
+            ChannelRequest::SelectTransactions(_) => Ok(self.select_transactions(number)?),
+            ChannelRequest::Commit(_) => Ok(self.commit(number)?),
+            ChannelRequest::Rollback(_) => Ok(self.roll_back(number)?),
         }
     }
 
-    fn flow(&mut self, number: u16, flow: &ChannelFlow) -> Result<(), Exception> {
+    fn flow(&mut self, number: u16, flow: &ChannelFlow) -> Result<(), ConnectionException> {
         if !flow.active {
-            return Err(Exception::new(ReplyCode::NotImplemented, "active=false"));
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, "active=false"));
         }
         self.say(number, &ChannelFlowOk { active: true });
         Ok(())
@@ -73,12 +76,12 @@ impl AmqpSession {
     }
 
     /// The queue that is meant: the last one that was declared on the channel, where none is named.
-    fn queue_name(&mut self, number: u16, name: ShortStr<'_>) -> Result<String, Exception> {
+    fn queue_name(&mut self, number: u16, name: ShortStr<'_>) -> Result<String, ChannelException> {
         if !name.is_empty() {
             return Ok(name.as_str().to_owned());
         }
         let last = self.channel(number).last_queue.as_deref().map(str::to_owned);
-        last.ok_or_else(|| Exception::new(ReplyCode::NotFound, "no previously declared queue"))
+        last.ok_or_else(|| ChannelException::not_found("no previously declared queue"))
     }
 
     /// Has an answer sent when it comes, behind all that were asked for before.

@@ -8,14 +8,18 @@ use super::counted;
 use crate::wire::*;
 
 impl AmqpSession {
-    pub(super) fn declare_queue(&mut self, number: u16, declare: &QueueDeclare<'_>) -> Result<(), Exception> {
+    pub(super) fn declare_queue(
+        &mut self,
+        number: u16,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<(), ChannelException> {
         let given: String = declare.queue.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         let name = match (given.is_empty(), declare.passive) {
             (true, true) => self.queue_name(number, ShortStr::EMPTY)?,
             (true, false) => self.generated("amq.gen-"),
             (false, false) if given.starts_with(RESERVED) => {
                 let text = format!("queue name '{given}' contains reserved prefix 'amq.*'");
-                return Err(Exception::new(ReplyCode::AccessRefused, text));
+                return Err(ChannelException::access_refused(text));
             }
             (false, _) => given,
         };
@@ -48,14 +52,22 @@ impl AmqpSession {
         }
     }
 
-    pub(super) fn purge_queue(&mut self, number: u16, purge: &QueuePurge<'_>) -> Result<(), Exception> {
+    pub(super) fn purge_queue(
+        &mut self,
+        number: u16,
+        purge: &QueuePurge<'_>,
+    ) -> Result<(), ChannelException> {
         let name = self.queue_name(number, purge.queue)?;
         let asker = self.asker();
         self.ask(number, purge, Box::pin(asker.purge(name, purge.no_wait)));
         Ok(())
     }
 
-    pub(super) fn delete_queue(&mut self, number: u16, delete: &QueueDelete<'_>) -> Result<(), Exception> {
+    pub(super) fn delete_queue(
+        &mut self,
+        number: u16,
+        delete: &QueueDelete<'_>,
+    ) -> Result<(), ChannelException> {
         let name = self.queue_name(number, delete.queue)?;
         let QueueDelete { if_unused, if_empty, no_wait, .. } = *delete;
         let asker = self.asker();

@@ -23,9 +23,9 @@ impl AmqpSession {
         self.settle_delivered(number, reject.delivery_tag, false, fate)
     }
 
-    pub(super) fn recover(&mut self, number: u16, requeue: bool) -> Result<(), Exception> {
+    pub(super) fn recover(&mut self, number: u16, requeue: bool) -> Result<(), ConnectionException> {
         if !requeue {
-            return Err(Exception::new(ReplyCode::NotImplemented, "requeue=false"));
+            return Err(ConnectionException::new(ReplyCode::NotImplemented, "requeue=false"));
         }
         let all = self.channel(number).unacked.take_all();
         self.gather(number, all, Fate::GivenBack { counted: true });
@@ -46,7 +46,7 @@ impl AmqpSession {
         };
         let taken = taken.ok_or_else(|| precondition(format!("unknown delivery tag {tag}")))?;
         match self.channel(number).transaction {
-            Some(_) => self.hold_settled(number, fate, taken),
+            Some(_) => Ok(self.hold_settled(number, fate, taken)?),
             None => {
                 self.gather(number, taken, fate);
                 Ok(())

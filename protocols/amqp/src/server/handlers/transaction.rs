@@ -16,7 +16,7 @@ use super::super::unacked::Delivered;
 use crate::wire::*;
 
 impl AmqpSession {
-    pub(super) fn select_transactions(&mut self, number: u16) -> Result<(), Exception> {
+    pub(super) fn select_transactions(&mut self, number: u16) -> Result<(), ChannelException> {
         let channel = self.channel(number);
         if channel.confirms.is_some() {
             return Err(precondition("cannot switch from confirm to tx mode".to_owned()));
@@ -26,7 +26,7 @@ impl AmqpSession {
         Ok(())
     }
 
-    pub(super) fn commit(&mut self, number: u16) -> Result<(), Exception> {
+    pub(super) fn commit(&mut self, number: u16) -> Result<(), ChannelException> {
         let held = self.take_transaction(number)?;
         let bytes = held.bytes();
         let Transaction { messages, settled, returns, .. } = held;
@@ -66,7 +66,7 @@ impl AmqpSession {
         &self,
         id: ChannelId,
         messages: Vec<HeldMessage>,
-    ) -> Result<(LocalTransaction, MandatoryTogether), Exception> {
+    ) -> Result<(LocalTransaction, MandatoryTogether), ChannelException> {
         let (mut publisher, broker) = (Publisher::default(), &self.amqp.broker);
         for held in messages {
             let size = held.message.body().len();
@@ -77,7 +77,7 @@ impl AmqpSession {
         together.ok_or_else(|| precondition("a message is not what its queue takes".to_owned()))
     }
 
-    pub(super) fn roll_back(&mut self, number: u16) -> Result<(), Exception> {
+    pub(super) fn roll_back(&mut self, number: u16) -> Result<(), ChannelException> {
         let Transaction { settled, .. } = self.take_transaction(number)?;
         let unacked = &mut self.channel(number).unacked;
         settled.into_iter().for_each(|(_, delivered)| unacked.put_back(delivered));
@@ -86,7 +86,7 @@ impl AmqpSession {
     }
 
     /// Takes what a channel holds, which holds on from nothing.
-    fn take_transaction(&mut self, number: u16) -> Result<Transaction, Exception> {
+    fn take_transaction(&mut self, number: u16) -> Result<Transaction, ChannelException> {
         let transaction = self.channel(number).transaction.as_mut();
         let transaction =
             transaction.ok_or_else(|| precondition("channel is not transactional".to_owned()))?;
@@ -100,7 +100,7 @@ impl AmqpSession {
         &mut self,
         number: u16,
         take_in: impl FnOnce(&mut Transaction),
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         let transaction = self.channel(number).transaction.as_mut().expect("the channel was looked at");
         let before = transaction.bytes();
         take_in(transaction);
@@ -112,7 +112,7 @@ impl AmqpSession {
         }
         let text =
             format!("transactions that are not committed take {} bytes, where {most} are allowed", self.held);
-        Err(Exception::new(ReplyCode::ResourceError, text))
+        Err(ConnectionException::new(ReplyCode::ResourceError, text))
     }
 
     pub(super) fn hold_message(
@@ -124,7 +124,7 @@ impl AmqpSession {
         body: &[u8],
     ) -> Result<(), Exception> {
         check_size(&routed, envelope, body).map_err(|TooLarge| too_large(body.len()))?;
-        self.hold(number, |transaction| transaction.hold(routed, is_mandatory, envelope, body))
+        Ok(self.hold(number, |transaction| transaction.hold(routed, is_mandatory, envelope, body))?)
     }
 
     pub(super) fn hold_settled(
@@ -132,12 +132,12 @@ impl AmqpSession {
         number: u16,
         fate: Fate,
         taken: Vec<Delivered>,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), ConnectionException> {
         self.hold(number, |transaction| transaction.settle(fate, taken))
     }
 }
 
 /// A message is larger than its queue takes.
-pub(super) fn too_large(size: usize) -> Exception {
+pub(super) fn too_large(size: usize) -> ChannelException {
     precondition(format!("message size {size} is larger than its queue takes"))
 }

@@ -48,33 +48,41 @@ impl From<BatchRefusal> for Refusal {
         if refusal == BatchRefusal::Transactional {
             return Self::new(NO_TRANSACTIONS, WHY_NOT);
         }
-        let code = match &refusal {
-            BatchRefusal::Malformed(BatchError::Crc { .. }) => ErrorCode::CorruptMessage,
-            BatchRefusal::Malformed(BatchError::Codec(_)) => ErrorCode::UnsupportedCompressionType,
-            BatchRefusal::Malformed(BatchError::TooLarge { .. })
-            | BatchRefusal::TooLarge { .. }
-            | BatchRefusal::TooLargeUncompressed { .. }
-            | BatchRefusal::Facts => ErrorCode::MessageTooLarge,
-            // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
-            BatchRefusal::Malformed(_)
-            | BatchRefusal::Empty
-            | BatchRefusal::SeveralBatches
-            | BatchRefusal::Control => ErrorCode::InvalidRecord,
-            BatchRefusal::Transactional => NO_TRANSACTIONS,
-            BatchRefusal::ProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
-            BatchRefusal::Time { .. } | BatchRefusal::Stamped => ErrorCode::InvalidTimestamp,
-            BatchRefusal::Failed => ErrorCode::UnknownServerError,
-        };
-        let setting = match &refusal {
+        let (code, setting) = match &refusal {
+            BatchRefusal::Malformed(error) => (malformed_code(error), ""),
             BatchRefusal::TooLarge { .. } | BatchRefusal::TooLargeUncompressed { .. } => {
-                " (max.message.bytes)"
+                (ErrorCode::MessageTooLarge, " (max.message.bytes)")
             }
-            BatchRefusal::Time { .. } => " (message.timestamp.before.max.ms, message.timestamp.after.max.ms)",
-            _ => "",
+            BatchRefusal::Facts => (ErrorCode::MessageTooLarge, ""),
+            BatchRefusal::Empty | BatchRefusal::SeveralBatches | BatchRefusal::Control => {
+                (ErrorCode::InvalidRecord, "")
+            }
+            BatchRefusal::Transactional => (NO_TRANSACTIONS, ""),
+            BatchRefusal::ProducerEpoch(_) => (ErrorCode::InvalidProducerEpoch, ""),
+            BatchRefusal::Time { .. } => {
+                let settings = " (message.timestamp.before.max.ms, message.timestamp.after.max.ms)";
+                (ErrorCode::InvalidTimestamp, settings)
+            }
+            BatchRefusal::Stamped => (ErrorCode::InvalidTimestamp, ""),
+            BatchRefusal::Failed => (ErrorCode::UnknownServerError, ""),
         };
         let (message, malformed) = (format!("{refusal}{setting}"), refusal.is_malformed());
         let records = if let BatchRefusal::Time { records, .. } = refusal { records } else { Vec::new() };
         Self { code, message, malformed, records }
+    }
+}
+
+fn malformed_code(error: &BatchError) -> ErrorCode {
+    match error {
+        BatchError::Crc { .. } => ErrorCode::CorruptMessage,
+        BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
+        BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        // Not CORRUPT_MESSAGE: clients send that again, and it would be no better.
+        BatchError::Truncated { .. }
+        | BatchError::Magic(_)
+        | BatchError::Field { .. }
+        | BatchError::Decompress(_)
+        | BatchError::Record { .. } => ErrorCode::InvalidRecord,
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::topics::Refused;
 use super::weight::TOPIC_SETTINGS;
-use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
+use super::{Call, Client, Reply, Unanswered, commit_by, decode, first_error, once, within};
 use crate::server::broker_config;
 use crate::server::map::topic_refusal;
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::server::topic_config::{self, ShownTopicSetting, ValueType};
 use crate::wire::messages::{
     alter_configs as replace, describe_configs as describe, incremental_alter_configs as alter,
@@ -47,7 +47,7 @@ fn broker_source(value: &str, built_in: &str) -> i8 {
     if value == built_in { SOURCE_DEFAULT } else { SOURCE_BROKER }
 }
 
-pub(super) async fn describe_configs(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn describe_configs(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: describe::DescribeConfigsRequest = decode(&request)?;
     let resources = once(&body.resources, |r| (r.resource_type, r.resource_name.clone()));
@@ -218,7 +218,7 @@ struct Change<'a> {
 pub(super) async fn incremental_alter_configs(
     client: Arc<Client>,
     request: Request,
-) -> Result<Reply, BadRequest> {
+) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: alter::IncrementalAlterConfigsRequest = decode(&request)?;
     drop(request);
@@ -257,7 +257,7 @@ pub(super) async fn incremental_alter_configs(
 }
 
 /// Replaces all settings: what is not named goes back to what holds where a topic says nothing.
-pub(super) async fn alter_configs(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn alter_configs(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: replace::AlterConfigsRequest = decode(&request)?;
     drop(request);

@@ -9,13 +9,13 @@ use sabir_model::{LeaderEpoch, Offset, TopicId};
 use sabir_net::{FrameMemory, Grant, MemoryPart, NoMemory, UNCOUNTED};
 use tokio::time::Instant;
 
-use super::weight::{NO_MEMORY, hold};
-use super::{Call, Client, Reply, decode, first_error};
+use super::weight::hold;
+use super::{Call, Client, Reply, Unanswered, decode, first_error};
 use crate::server::fetch_session::{NO_SESSION, Plan, TopicKey, Wanted};
 use crate::server::frontend::short_uuid;
 use crate::server::map::read_error_code;
 use crate::server::rebuilt::{self, MOST_RECORDS, NotGiven, Rebuilt};
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::wire::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
@@ -24,12 +24,12 @@ use crate::wire::{ErrorCode, RecordData};
 /// The longest a fetch waits, whatever it asks for: a connection without answers looks dead.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     // Before it is decoded: those that wait for memory may be many.
     let frame = request.body.len();
     let most = (frame / named_in(call.version) * EACH).min(client.memory.total().saturating_sub(frame));
-    let Ok(held) = hold(&client.memory, most, Instant::now()).await else { return Ok(NO_MEMORY) };
+    let held = hold(&client.memory, most, Instant::now()).await?;
     let body: FetchRequest = decode(&request)?;
     drop(request);
     let catalog = client.kafka.broker.catalog();
@@ -57,7 +57,7 @@ pub(super) async fn fetch(client: Arc<Client>, request: Request) -> Result<Reply
         largest: client.memory.total().saturating_sub(needed.max(UNCOUNTED)).min(MOST_RECORDS),
     };
     drop(body);
-    let Ok(held) = hold_all(&client.memory, held, needed, bounds.until).await else { return Ok(NO_MEMORY) };
+    let held = hold_all(&client.memory, held, needed, bounds.until).await?;
     let gathered = wait(&client, &plan, &bounds, held.is_some()).await;
     client.fetch_first.store(next_first(&plan, first, &gathered), Relaxed);
     let Gathered { mut answers, memory, given, .. } = gathered;

@@ -9,7 +9,7 @@ use sabir_model::GroupError;
 
 use super::metadata::GROUP_OPERATIONS;
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
-use super::{Call, Client, Reply, commit_by, decode, first_error, once, within};
+use super::{Call, Client, Reply, Unanswered, commit_by, decode, first_error, once, within};
 use crate::server::map::group_error_code;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::consumer_group_heartbeat::{
@@ -104,7 +104,7 @@ pub(super) fn consumer_group_heartbeat(client: &Client, request: &Request) -> Re
     Ok(call.reply(&response, error))
 }
 
-pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: JoinGroupRequest = decode(&request)?;
     let join = JoinRequest {
@@ -172,7 +172,7 @@ fn fence(generation: i32, member: &Str, instance: Option<&Str>) -> Fence {
     Fence { generation, member: member.as_str().into(), instance: instance.map(|i| i.as_str().into()) }
 }
 
-pub(super) async fn sync_group(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn sync_group(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: SyncGroupRequest = decode(&request)?;
     let sync = SyncRequest {
@@ -335,7 +335,7 @@ pub(super) fn list_groups(client: &Client, request: &Request) -> Result<Reply, B
 /// The type of groups whose members agree among themselves.
 const CLASSIC: &str = "classic";
 
-pub(super) async fn delete_groups(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_groups(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: DeleteGroupsRequest = decode(&request)?;
     drop(request);

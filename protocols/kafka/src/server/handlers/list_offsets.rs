@@ -8,9 +8,9 @@ use sabir_broker::{FoundOffset, OffsetSpec, ReadTarget};
 use sabir_model::{LeaderEpoch, Offset};
 
 use super::fetch::check_epoch;
-use super::{Call, Client, Reply, decode, first_error};
+use super::{Call, Client, Reply, Unanswered, decode, first_error};
 use crate::server::map::read_error_code;
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::wire::messages::list_offsets::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, LATEST_TIERED_TIMESTAMP,
     LATEST_TIMESTAMP, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
@@ -18,7 +18,7 @@ use crate::wire::messages::list_offsets::{
 };
 use crate::wire::{ErrorCode, Str};
 
-pub(super) async fn list_offsets(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn list_offsets(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: ListOffsetsRequest = decode(&request)?;
     drop(request);

@@ -6,9 +6,9 @@ use sabir_broker::{CatalogView, NewTopic, Topic};
 use sabir_model::{TopicError, TopicId};
 
 use super::topics::is_internal;
-use super::{COMMIT_TIMEOUT, Call, Client, Reply, decode, first_error, once};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, Unanswered, decode, first_error, once};
 use crate::server::names;
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -32,7 +32,7 @@ const fn bits(operations: &[u32]) -> i32 {
     sum
 }
 
-pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn metadata(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: MetadataRequest = decode(&request)?;
     drop(request);

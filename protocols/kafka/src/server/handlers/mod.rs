@@ -31,7 +31,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sabir_base::throttle::LogThrottle;
 use sabir_broker::{Caller, Groups, ReadTarget, SessionId, Topic};
-use sabir_net::{Connection, DropReason, ErrorPace, FrameMemory, Grant, OpenConnection, Workers};
+use sabir_net::{
+    Connection, DropReason, Ending, ErrorPace, FrameMemory, Grant, NoMemory, OpenConnection, Workers,
+};
 
 use sabir_model::{ShardFailure, TopicId};
 
@@ -39,7 +41,7 @@ use crate::server::config::NAME;
 use crate::server::frontend::KafkaFrontend;
 use crate::server::map::read_error_code;
 use crate::server::names;
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
 use crate::wire::{ApiKey, Encoded, ErrorCode, Reader, Str, Uuid, encode_response};
 
 /// The client at the other end of a connection.
@@ -182,8 +184,50 @@ pub(crate) enum Reply {
     Frame { frame: Encoded, error: ErrorCode, memory: Option<Grant> },
     /// Nothing, as the protocol has it.
     Silence,
-    /// Nothing, although there is an error to tell: the connection is closed instead.
-    Close { error: ErrorCode, why: DropReason },
+}
+
+/// Why a request is not answered: its connection is closed instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// It cannot be told what it asks for, or that is not served.
+    Bad(BadRequest),
+    /// There was no memory for its answer in time.
+    NoMemory,
+    /// What it produced was refused with this error, and its client wants no answer.
+    Untold(ErrorCode),
+}
+
+impl Unanswered {
+    /// The error that it counts as, where its request was handled.
+    pub fn error(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Bad(_) => None,
+            Self::NoMemory => Some(ErrorCode::RequestTimedOut),
+            Self::Untold(error) => Some(*error),
+        }
+    }
+}
+
+impl From<BadRequest> for Unanswered {
+    fn from(bad: BadRequest) -> Self {
+        Self::Bad(bad)
+    }
+}
+
+impl From<NoMemory> for Unanswered {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<Unanswered> for Ending {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Bad(bad) => bad.into(),
+            Unanswered::NoMemory => DropReason::Memory.into(),
+            Unanswered::Untold(_) => DropReason::Protocol(REFUSED_UNANSWERED).into(),
+        }
+    }
 }
 
 impl Reply {
@@ -191,21 +235,21 @@ impl Reply {
     fn within(self, granted: Option<Grant>) -> Self {
         match self {
             Self::Frame { frame, error, .. } => Self::Frame { frame, error, memory: granted },
-            other => other,
+            Self::Silence => Self::Silence,
         }
     }
 
     /// The first error it carries.
     pub fn error(&self) -> ErrorCode {
         match self {
-            Self::Frame { error, .. } | Self::Close { error, .. } => *error,
+            Self::Frame { error, .. } => *error,
             Self::Silence => ErrorCode::None,
         }
     }
 }
 
 /// A request being handled.
-pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, BadRequest>> + Send>>;
+pub(crate) type Handling = Pin<Box<dyn Future<Output = Result<Reply, Unanswered>> + Send>>;
 
 /// What is needed of a request once its body is decoded.
 #[derive(Debug, Clone, Copy)]
@@ -314,7 +358,7 @@ fn dispatch(client: Arc<Client>, request: Request) -> Handling {
         ApiKey::DescribeConfigs => Box::pin(configs::describe_configs(client, request)),
         ApiKey::AlterConfigs => Box::pin(configs::alter_configs(client, request)),
         ApiKey::IncrementalAlterConfigs => Box::pin(configs::incremental_alter_configs(client, request)),
-        _ => Box::pin(std::future::ready(at_once(&client, &request))),
+        _ => Box::pin(std::future::ready(at_once(&client, &request).map_err(Unanswered::Bad))),
     }
 }
 

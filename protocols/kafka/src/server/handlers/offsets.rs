@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sabir_broker::{CatalogView, Committed, Fence, GroupPhase, OffsetCommit, Topic};
 use sabir_model::{GroupError, LeaderEpoch, Offset, ShardFailure, TopicId};
 
-use super::{COMMIT_TIMEOUT, Call, Client, Reply, commit_by, decode, first_error, once, within};
+use super::{COMMIT_TIMEOUT, Call, Client, Reply, Unanswered, commit_by, decode, first_error, once, within};
 use crate::server::map::group_error_code;
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
@@ -55,7 +55,7 @@ fn has_partition(topic: &Topic, index: i32) -> Result<(), ErrorCode> {
     topic.partition(index).map(drop).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: OffsetCommitRequest = decode(&request)?;
     drop(request);
@@ -268,7 +268,7 @@ fn position(partition_index: i32, committed: Option<&Committed>) -> OffsetFetchR
     }
 }
 
-pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: OffsetDeleteRequest = decode(&request)?;
     drop(request);

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, FactsOf, InlineBudget};
 use sabir_model::{AppendError, FrontendNo, ShardFailure};
-use sabir_net::{Checks, DropReason, Grant, Workers};
+use sabir_net::{Checks, Grant, Workers};
 use tokio::time::Instant;
 
 use super::batches::{self, Refusal};
 use super::topics::is_internal;
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
-use super::{Call, Client, Reply, decode, decode_with, patience};
+use super::{Call, Client, Reply, Unanswered, decode, decode_with, patience};
 use crate::converter;
 use crate::server::map::append_error_code;
-use crate::server::requests::{BadRequest, REFUSED_UNANSWERED, Request};
+use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -125,7 +125,10 @@ impl Producing {
     }
 
     /// Ends, once, with the reply.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+    ///
+    /// # Errors
+    /// There is an error to tell, and the client wants no answer.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Unanswered>> {
         let is_late = self.until.is_some_and(|until| until <= Instant::now());
         match &mut self.stage {
             Stage::Appended => {}
@@ -242,13 +245,13 @@ impl Answer {
         self.fill(at, vec![Err(ShardFailure::Timeout.into()); at.len()]);
     }
 
-    fn reply(&self) -> Reply {
+    fn reply(&self) -> Result<Reply, Unanswered> {
         let partitions = self.response.responses.iter().flat_map(|topic| &topic.partition_responses);
         let error = partitions.map(|p| ErrorCode::check(p.error_code)).find_map(Result::err);
         match (self.acks, error) {
-            (0, None) => Reply::Silence,
-            (0, Some(error)) => Reply::Close { error, why: DropReason::Protocol(REFUSED_UNANSWERED) },
-            (_, error) => self.call.reply(&self.response, error.unwrap_or(ErrorCode::None)),
+            (0, None) => Ok(Reply::Silence),
+            (0, Some(error)) => Err(Unanswered::Untold(error)),
+            (_, error) => Ok(self.call.reply(&self.response, error.unwrap_or(ErrorCode::None))),
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::transactions::{NO_COORDINATOR, WHY_NOT};
-use super::{Call, Client, Reply, commit_by, decode, within};
+use super::{Call, Client, Reply, Unanswered, commit_by, decode, within};
 use crate::server::map::producer_id_error_code;
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::wire::ErrorCode;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
 /// Gives an idempotent producer its id. One that still has an id wants to go on under a later epoch; a fresh id serves it as
 /// well, and there is none whose epochs are used up.
-pub(super) async fn init_producer_id(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn init_producer_id(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: InitProducerIdRequest = decode(&request)?;
     let id = match body.transactional_id.as_deref() {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fetch::check_epoch;
 use super::topics::is_internal;
-use super::{Call, Client, Reply, decode, first_error, patience, within};
+use super::{Call, Client, Reply, Unanswered, decode, first_error, patience, within};
 use crate::server::map::{read_error_code, topic_refusal};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::ErrorCode;
@@ -21,7 +21,7 @@ use crate::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderTopicResult,
 };
 
-pub(super) async fn delete_records(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_records(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: DeleteRecordsRequest = decode(&request)?;
     drop(request);

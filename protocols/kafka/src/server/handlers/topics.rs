@@ -8,9 +8,9 @@ use sabir_broker::{NewTopic, Topic};
 use sabir_model::{ShardFailure, TopicConfig, TopicError, TopicId};
 use tokio::time::Instant;
 
-use super::{Call, Client, Reply, decode, first_error, once, patience, weight, within};
+use super::{Call, Client, Reply, Unanswered, decode, first_error, once, patience, weight, within};
 use crate::server::map::{collides, topic_refusal};
-use crate::server::requests::{BadRequest, Request};
+use crate::server::requests::Request;
 use crate::server::{names, topic_config};
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
@@ -30,7 +30,7 @@ const DEFAULT: i32 = -1;
 /// A code and what is to be read with it.
 pub(super) type Refused = (ErrorCode, String);
 
-pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn create_topics(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: CreateTopicsRequest = decode(&request)?;
     drop(request);
@@ -240,7 +240,7 @@ fn not_created(name: Str, (error, message): Refused) -> CreatableTopicResult {
     }
 }
 
-pub(super) async fn create_partitions(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn create_partitions(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: CreatePartitionsRequest = decode(&request)?;
     drop(request);
@@ -292,7 +292,7 @@ async fn grow(
     grown.map(drop).map_err(|error| topic_refusal(&error))
 }
 
-pub(super) async fn delete_topics(client: Arc<Client>, request: Request) -> Result<Reply, BadRequest> {
+pub(super) async fn delete_topics(client: Arc<Client>, request: Request) -> Result<Reply, Unanswered> {
     let call = Call::of(&request);
     let body: DeleteTopicsRequest = decode(&request)?;
     drop(request);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sabir_broker::{CatalogView, Topic};
 use sabir_model::TopicId;
-use sabir_net::{DropReason, FrameMemory, Grant, NoMemory, UNCOUNTED};
+use sabir_net::{FrameMemory, Grant, NoMemory, UNCOUNTED};
 use tokio::time::{Duration, Instant};
 
-use super::{Client, Handling, LONG, Reply, decode, once};
+use super::{Client, Handling, LONG, Reply, Unanswered, decode, once};
 use crate::server::names;
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::messages::create_topics::{
@@ -27,13 +27,10 @@ use crate::wire::messages::metadata::{MetadataRequest, MetadataResponsePartition
 use crate::wire::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestTopics, OffsetFetchResponsePartitions,
 };
-use crate::wire::{ApiKey, ErrorCode, Str};
+use crate::wire::{ApiKey, Str};
 
 /// How long memory is waited for, if the request itself waits no longer.
 const LEAST_HOLD: Duration = Duration::from_secs(1);
-
-pub(super) const NO_MEMORY: Reply =
-    Reply::Close { error: ErrorCode::RequestTimedOut, why: DropReason::Memory };
 
 /// Memory for what a request takes beside its frame.
 ///
@@ -80,11 +77,11 @@ pub(super) fn within(
 ) -> Handling {
     let (total, decoded) = (client.memory.total(), decoded(&request));
     if decoded > total {
-        return Box::pin(std::future::ready(Ok(NO_MEMORY)));
+        return Box::pin(std::future::ready(Err(Unanswered::NoMemory)));
     }
     let answer = answer(&client, &request);
     if answer > total && is_as_asked(request.api) {
-        return Box::pin(std::future::ready(Ok(NO_MEMORY)));
+        return Box::pin(std::future::ready(Err(Unanswered::NoMemory)));
     }
     let bytes = answer.saturating_add(if is_parked(request.api) { 0 } else { decoded });
     if bytes <= UNCOUNTED { handle(client, request) } else { Box::pin(held(client, request, bytes, handle)) }
@@ -128,14 +125,12 @@ async fn held(
     request: Request,
     bytes: usize,
     handle: fn(Arc<Client>, Request) -> Handling,
-) -> Result<Reply, BadRequest> {
+) -> Result<Reply, Unanswered> {
     // One that is larger, as the answer on all there is may be, is let through alone, or nearly so: its frame has a part of the same
     // memory.
     let bytes = bytes.min(client.memory.total() / 2);
-    match hold(&client.memory, bytes, Instant::now()).await {
-        Ok(granted) => Ok(sent(handle(client, request).await?, granted)),
-        Err(NoMemory) => Ok(NO_MEMORY),
-    }
+    let granted = hold(&client.memory, bytes, Instant::now()).await?;
+    Ok(sent(handle(client, request).await?, granted))
 }
 
 /// A reply keeps of its memory what it takes now that it is encoded.
