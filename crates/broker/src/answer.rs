@@ -72,7 +72,7 @@ pub(crate) enum Waiter {
     /// One entry of a publish.
     Publish(Box<PublishWaiter>),
     /// A task.
-    Reply(Arc<Reply>),
+    Reply(Arc<EntryReply>),
     /// A front end, and those that read right behind its entry.
     Frontend(Arc<Written>),
     /// A group, or a request to it.
@@ -192,9 +192,9 @@ impl AppendCall {
 
 /// The answer to one entry.
 #[derive(Debug, Default)]
-pub(crate) struct Reply(Mutex<(Option<Outcome>, Sleeper)>);
+pub(crate) struct EntryReply(Mutex<(Option<Outcome>, Sleeper)>);
 
-impl Reply {
+impl EntryReply {
     pub(crate) fn answer(&self, outcome: Outcome, wakes: &mut WakeBatch) {
         let mut reply = self.0.lock();
         reply.0 = Some(outcome);
@@ -202,9 +202,9 @@ impl Reply {
     }
 }
 
-/// Waits for a [`Reply`]: for what an entry of one kind came to.
+/// Waits for an [`EntryReply`]: for what an entry of one kind came to.
 #[derive(Debug)]
-pub(crate) struct Answer<T>(pub(crate) Arc<Reply>, PhantomData<fn() -> T>);
+pub(crate) struct Answer<T>(pub(crate) Arc<EntryReply>, PhantomData<fn() -> T>);
 
 impl<T> Default for Answer<T> {
     fn default() -> Self {

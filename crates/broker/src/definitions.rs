@@ -21,7 +21,7 @@ use sabir_journal::Priority;
 use sabir_model::{Durability, PartitionId, ShardFailure, ShardId, Term, TopicConfig, TopicError, TopicId};
 use tracing::warn;
 
-use crate::answer::{Answer, Reply, Waiter};
+use crate::answer::{Answer, EntryReply, Waiter};
 use crate::catalog::{CatalogView, Partition, Topic};
 use crate::entry::{
     Body, PartitionSettings, PartitionsConfigured, PartitionsCreated, PartitionsDeleted, TopicConfigured,
@@ -58,7 +58,7 @@ pub(crate) struct Definitions {
 
 /// What the shards are to be told of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum TopicStep {
     /// It has these partitions.
     Create,
     /// It has another configuration.
@@ -71,7 +71,7 @@ enum Step {
 /// compared with the catalog again, and the call is told that it takes longer.
 pub(crate) struct Unanswered {
     definitions: Arc<Definitions>,
-    reply: Option<Arc<Reply>>,
+    reply: Option<Arc<EntryReply>>,
     /// What it adds to the catalog: counted here until it is counted there.
     _admitted: Option<Admitted>,
 }
@@ -153,9 +153,9 @@ impl Definitions {
         let answer = Answer::default();
         let (definitions, waits) = (self.clone(), self.unanswered(answer.0.clone(), admitted));
         let step = match B::KIND {
-            crate::entry::kind::TOPIC_DELETED => Step::Delete,
-            crate::entry::kind::TOPIC_CONFIGURED => Step::Configure,
-            _ => Step::Create,
+            crate::entry::kind::TOPIC_DELETED => TopicStep::Delete,
+            crate::entry::kind::TOPIC_CONFIGURED => TopicStep::Configure,
+            _ => TopicStep::Create,
         };
         let decided = move |outcome: TopicOutcome, wakes: &mut WakeBatch| match outcome {
             Ok(topic) => definitions.carry(step, topic, waits, wakes),
@@ -210,7 +210,7 @@ impl Definitions {
         let decided = move |outcome: TopicOutcome, wakes: &mut WakeBatch| match outcome {
             Ok(topic) => {
                 closed.goes();
-                definitions.carry(Step::Delete, topic, waits, wakes);
+                definitions.carry(TopicStep::Delete, topic, waits, wakes);
             }
             Err(error) => {
                 drop(closed);
@@ -233,14 +233,18 @@ impl Definitions {
         self.shards.get(partition.shard.0 as usize)
     }
 
-    pub(crate) fn unanswered(self: &Arc<Self>, reply: Arc<Reply>, admitted: Option<Admitted>) -> Unanswered {
+    pub(crate) fn unanswered(
+        self: &Arc<Self>,
+        reply: Arc<EntryReply>,
+        admitted: Option<Admitted>,
+    ) -> Unanswered {
         Unanswered { definitions: self.clone(), reply: Some(reply), _admitted: admitted }
     }
 
-    fn carry(self: &Arc<Self>, step: Step, topic: Arc<Topic>, waits: Unanswered, wakes: &mut WakeBatch) {
+    fn carry(self: &Arc<Self>, step: TopicStep, topic: Arc<Topic>, waits: Unanswered, wakes: &mut WakeBatch) {
         #[cfg(any(test, feature = "testing"))]
         crate::panicking::panic_if_wanted("carry", topic.name.as_bytes());
-        if step == Step::Delete {
+        if step == TopicStep::Delete {
             self.hide(topic.id);
             self.end_lifetime(&topic);
         }
@@ -249,7 +253,7 @@ impl Definitions {
         let finish: Finish = Box::new(move |result, wakes| {
             if result.is_err() {
                 definitions.unsettle();
-            } else if step != Step::Delete {
+            } else if step != TopicStep::Delete {
                 definitions.show(&topic);
             }
             #[cfg(any(test, feature = "testing"))]
@@ -260,7 +264,7 @@ impl Definitions {
     }
 
     /// Tells each shard concerned its part of a step.
-    fn tell(&self, step: Step, topic: &Topic, finish: Finish, wakes: &mut WakeBatch) {
+    fn tell(&self, step: TopicStep, topic: &Topic, finish: Finish, wakes: &mut WakeBatch) {
         let mut by_shard = BTreeMap::<ShardId, Vec<(u32, PartitionId)>>::new();
         for partition in &topic.partitions {
             let number = partition.index as u32;
@@ -395,12 +399,12 @@ impl Definitions {
     }
 
     /// What the shards of a topic have not been told yet.
-    fn missing(&self, topic: &Topic, known: &[FxHashSet<PartitionId>]) -> Option<Step> {
+    fn missing(&self, topic: &Topic, known: &[FxHashSet<PartitionId>]) -> Option<TopicStep> {
         let has = |id: &PartitionId, shard: ShardId| {
             known.get(shard.0 as usize).is_some_and(|known| known.contains(id))
         };
         if !topic.partitions.iter().all(|partition| has(&partition.id, partition.shard)) {
-            return Some(Step::Create);
+            return Some(TopicStep::Create);
         }
         let stale = topic.partitions.iter().any(|partition| {
             let shard = &self.shards[partition.shard.0 as usize];
@@ -409,7 +413,7 @@ impl Definitions {
             known
                 .is_some_and(|known| known.version < topic.version && known != settings(topic, known.version))
         });
-        stale.then_some(Step::Configure)
+        stale.then_some(TopicStep::Configure)
     }
 
     /// Deletes what is left of deleted topics, by shard.
@@ -514,20 +518,20 @@ fn partitions_of(shard: &Shard) -> FxHashSet<PartitionId> {
     shard.state.read().partitions.ids().collect()
 }
 
-fn propose(shard: &Shard, step: Step, topic: &Topic, partitions: &[(u32, PartitionId)], waiter: Waiter) {
+fn propose(shard: &Shard, step: TopicStep, topic: &Topic, partitions: &[(u32, PartitionId)], waiter: Waiter) {
     let ids = || partitions.iter().map(|(_, id)| *id).collect();
     let settings = settings(topic, topic.version);
     match step {
-        Step::Create => {
+        TopicStep::Create => {
             let epoch_base = topic.partitions.first().map_or(0, |first| first.epoch_base);
             let partitions = partitions.to_vec();
             let body = PartitionsCreated { topic: topic.id, epoch_base, settings, partitions };
             shard.propose(Priority::Reserve, &body, waiter);
         }
-        Step::Configure => {
+        TopicStep::Configure => {
             shard.propose(Priority::Reserve, &PartitionsConfigured { settings, partitions: ids() }, waiter);
         }
-        Step::Delete => {
+        TopicStep::Delete => {
             shard.propose(Priority::Reserve, &PartitionsDeleted { partitions: ids() }, waiter);
         }
     }

@@ -20,7 +20,7 @@ use crate::disk::FileId;
 pub(crate) const FLUSH_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
-struct Block {
+struct FlightBlock {
     token: u64,
     durability: Durability,
     written: bool,
@@ -46,7 +46,7 @@ struct Flush {
 #[derive(Debug)]
 pub(crate) struct Flight {
     /// Those above `written`, and those above `acked`, whichever is more.
-    blocks: VecDeque<Block>,
+    blocks: VecDeque<FlightBlock>,
     /// The sequence of the first of `blocks`.
     first: u64,
     last: u64,
@@ -107,7 +107,7 @@ impl Flight {
     /// the run needs covers it too, and one is enough.
     pub(crate) fn append(&mut self, token: u64, file: FileId, bytes: u64, durability: Durability) -> bool {
         self.last += 1;
-        self.blocks.push_back(Block { token, durability, written: false });
+        self.blocks.push_back(FlightBlock { token, durability, written: false });
         let synced = durability == Durability::Sync && self.plain.is_empty();
         if !synced {
             self.plain_bytes += bytes;
@@ -188,7 +188,7 @@ impl Flight {
         }
     }
 
-    fn block(&self, sequence: u64) -> Option<&Block> {
+    fn block(&self, sequence: u64) -> Option<&FlightBlock> {
         let index = sequence.checked_sub(self.first)?;
         self.blocks.get(index as usize)
     }

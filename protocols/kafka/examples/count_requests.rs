@@ -23,7 +23,7 @@ use sabir_frontend::{FrontendContext, Listening, Protocol};
 use sabir_kafka::Kafka;
 use sabir_kafka::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use sabir_kafka::wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use sabir_kafka::wire::{Request, Str, decode_response, encode_request};
+use sabir_kafka::wire::{RequestMessage, Str, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_model::{ShardId, TopicConfig};
 use sabir_net::{Connection, FrameMemory, Limits, LocalBoxFuture, Registry, Tasks, Workers};
@@ -186,7 +186,7 @@ async fn connect(broker: &Broker, counting: Rc<Cell<bool>>) -> Result<Client> {
 }
 
 impl Client {
-    async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response> {
+    async fn call<R: RequestMessage>(&mut self, request: &R) -> Result<R::Response> {
         self.correlation += 1;
         let name = Str::from_static("counted");
         let frame = encode_request(VERSION, self.correlation, Some(&name), request).to_bytes();

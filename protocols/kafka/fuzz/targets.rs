@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sabir_kafka::wire::messages as m;
-use sabir_kafka::wire::{ApiMessage, Reader, Request, RequestHeader, Writer};
+use sabir_kafka::wire::{ApiMessage, Reader, RequestHeader, RequestMessage, Writer};
 
 /// Arrays of a decoded message may take this much, whatever the input says.
 pub const LIMIT: usize = 64 << 10;
@@ -59,7 +59,7 @@ fn decode<M: ApiMessage + PartialEq + std::fmt::Debug>(r: &mut Reader<'_>, versi
 pub fn apis() -> Vec<(std::ops::RangeInclusive<i16>, Decode, Decode)> {
     macro_rules! list {
         ($($request:ty),* $(,)?) => {
-            vec![$((<$request>::VERSIONS, decode::<$request>, decode::<<$request as Request>::Response>)),*]
+            vec![$((<$request>::VERSIONS, decode::<$request>, decode::<<$request as RequestMessage>::Response>)),*]
         };
     }
     all_requests!(list)

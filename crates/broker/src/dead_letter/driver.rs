@@ -13,7 +13,7 @@ use sabir_model::{DeadLetterAddress, FrontendNo, Namespace, RecordFacts};
 use tracing::error;
 
 use super::letters::{Group, Letters, bytes_of, empty_batch};
-use super::messages::{Flow, Found, WaitingMessage, WaitingRun, each_message};
+use super::messages::{Flow, FoundRecord, WaitingMessage, WaitingRun, each_message};
 use super::put_off::PutOff;
 use super::target::{LetterTargets, Origin};
 use super::waiting::{Dropped, Turn};
@@ -321,12 +321,12 @@ impl Collecting<'_> {
         let (topic, driver) = (self.source.topic.clone(), self.driver);
         let unreadable = Dropped { unreadable: 1, ..Dropped::default() };
         let (origin, record) = match message.found {
-            Found::Record(stored) => (stored.origin, stored.record),
-            Found::Gone => {
+            FoundRecord::Record(stored) => (stored.origin, stored.record),
+            FoundRecord::Gone => {
                 self.drop_message(message, unreadable);
                 return Ok(());
             }
-            Found::Unreadable => {
+            FoundRecord::Unreadable => {
                 self.put_off(message);
                 return Ok(());
             }

@@ -24,12 +24,12 @@ pub(super) type WaitingRun = (Range<u64>, DeathReason);
 pub(super) struct WaitingMessage<'a> {
     pub(super) offset: u64,
     pub(super) reason: DeathReason,
-    pub(super) found: Found<'a>,
+    pub(super) found: FoundRecord<'a>,
 }
 
 /// What is found where a message stands.
 #[derive(Clone, Copy)]
-pub(super) enum Found<'a> {
+pub(super) enum FoundRecord<'a> {
     /// A record.
     Record(StoredMessage<'a>),
     /// Nothing any more.
@@ -53,10 +53,10 @@ pub(super) fn each_message(
         let mut at = messages.start;
         while at < messages.end {
             let (found, end) = match reader.find_blocking(shard, at..messages.end)? {
-                reader::Found::Message(message) => (Found::Record(message), at + 1),
-                reader::Found::Gone => (Found::Gone, at + 1),
-                reader::Found::Unreadable { end, .. } => (Found::Unreadable, end),
-                reader::Found::Unread => (Found::Unreadable, at + 1),
+                reader::Found::Message(message) => (FoundRecord::Record(message), at + 1),
+                reader::Found::Gone => (FoundRecord::Gone, at + 1),
+                reader::Found::Unreadable { end, .. } => (FoundRecord::Unreadable, end),
+                reader::Found::Unread => (FoundRecord::Unreadable, at + 1),
             };
             for offset in at..end.min(messages.end) {
                 if each(&WaitingMessage { offset, reason: *reason, found }) == Flow::Stop {

@@ -17,12 +17,12 @@ use crate::timer::Alarm;
 #[derive(Debug, Default)]
 pub(crate) struct ShardDeadLetters {
     alarm: OnceLock<Arc<Alarm>>,
-    waiting: Mutex<Waiting>,
-    pub(super) counters: Counters,
+    waiting: Mutex<WaitingQueues>,
+    pub(super) counters: DeadLetterCounters,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingQueues {
     is_led: bool,
     /// Counts terms: what is known of an earlier one does not hold.
     led_terms: u64,
@@ -45,7 +45,7 @@ pub(super) enum Turn {
     Look { led_terms: u64, is_new: bool },
 }
 
-impl Waiting {
+impl WaitingQueues {
     fn list(&mut self, queue: SubscriptionNo) {
         if self.listed.insert(queue) {
             self.queues.push_back(queue);
@@ -135,7 +135,7 @@ impl Leading for ShardDeadLetters {
     fn led(self: Arc<Self>, _: Term) {
         let mut waiting = self.waiting.lock();
         let led_terms = waiting.led_terms + 1;
-        *waiting = Waiting { is_led: true, led_terms, is_new: true, ..Waiting::default() };
+        *waiting = WaitingQueues { is_led: true, led_terms, is_new: true, ..WaitingQueues::default() };
         drop(waiting);
         self.raise();
     }
@@ -147,7 +147,7 @@ impl Leading for ShardDeadLetters {
 
 /// What became of dead letters since the start of the process.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct DeadLetterCounters {
     /// By reason, as in [`DeathReason::ALL`](sabir_delivery::policy::DeathReason::ALL).
     published: [AtomicU64; 4],
     unroutable: AtomicU64,
@@ -190,7 +190,7 @@ pub struct DeadLetterStats {
     pub unreadable: u64,
 }
 
-impl Counters {
+impl DeadLetterCounters {
     pub(super) fn published(&self, more: &[u64; 4]) {
         for (count, more) in self.published.iter().zip(more) {
             count.fetch_add(*more, Relaxed);
@@ -209,7 +209,7 @@ impl Counters {
 impl ShardDeadLetters {
     /// What became of dead letters, with how many copies their targets refused where they were applied.
     pub(crate) fn stats(&self, refused_there: u64) -> DeadLetterStats {
-        let Counters { published, unroutable, cycles, refused, unreadable } = &self.counters;
+        let DeadLetterCounters { published, unroutable, cycles, refused, unreadable } = &self.counters;
         DeadLetterStats {
             published: std::array::from_fn(|at| published[at].load(Relaxed)),
             unroutable: unroutable.load(Relaxed),

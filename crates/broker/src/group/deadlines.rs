@@ -9,7 +9,7 @@ use sabir_delivery::group::state::GroupState;
 use sabir_model::{GroupError, ShardFailure, Term, TopicId};
 
 use super::entries::GroupEntry;
-use super::led::Inner;
+use super::led::LedGroups;
 use super::offsets::DELETED_AT_ONCE;
 use super::waiter::GroupWaiter;
 use super::{GroupId, Groups, Shared};
@@ -45,7 +45,7 @@ impl Groups {
     }
 
     /// Takes over one group, if it has members.
-    pub(super) fn lead_one(&self, inner: &mut Inner, group: &GroupId, wakes: &mut WakeBatch) {
+    pub(super) fn lead_one(&self, inner: &mut LedGroups, group: &GroupId, wakes: &mut WakeBatch) {
         let with_members = inner.closed.is_none()
             && self.read(|table| table.get(group).is_some_and(|state| !state.is_empty()));
         if with_members && self.find(inner, group, GroupError::NotFound).is_ok() {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use sabir_delivery::group::{GroupEvent, GroupId, Holder, Shares, Text, id_bytes};
 
 use super::Groups;
-use super::led::{Inner, Led};
+use super::led::{LedGroup, LedGroups};
 use super::memory::PART;
 
 /// How many may stand here that have come back, beside as many as have not.
@@ -30,13 +30,13 @@ struct GivenId {
 
 impl GivenId {
     /// Whether its group still waits for it.
-    fn is_out(&self, led: &FxHashMap<GroupId, Led>) -> bool {
+    fn is_out(&self, led: &FxHashMap<GroupId, LedGroup>) -> bool {
         led.get(&self.group).is_some_and(|led| led.machine.waits_for(&self.id))
     }
 }
 
 impl GivenIds {
-    fn push(&mut self, number: u64, by: Holder, given: GivenId, led: &FxHashMap<GroupId, Led>) {
+    fn push(&mut self, number: u64, by: Holder, given: GivenId, led: &FxHashMap<GroupId, LedGroup>) {
         self.ids.push(number, by, id_bytes(&given.id), given);
         if self.ids.len() > self.most.max(SOME) {
             self.ids.retain(|given| given.is_out(led));
@@ -45,7 +45,7 @@ impl GivenIds {
     }
 
     /// How much whoever was given most has, and the number of its oldest. What has come back of that is passed over.
-    fn largest(&mut self, led: &FxHashMap<GroupId, Led>) -> Option<(usize, Reverse<u64>)> {
+    fn largest(&mut self, led: &FxHashMap<GroupId, LedGroup>) -> Option<(usize, Reverse<u64>)> {
         while let Some((number, given)) = self.ids.first_to_go()
             && !given.is_out(led)
         {
@@ -60,7 +60,7 @@ impl GivenIds {
     }
 }
 
-impl Inner {
+impl LedGroups {
     /// Notes that a group gave out an id, if it did.
     pub fn note_given(&mut self, group: &GroupId, by: Holder, id: Text) {
         let given = GivenId { group: group.clone(), id };
@@ -93,7 +93,7 @@ impl Groups {
 
     fn largest_share(&self) -> Option<(usize, Reverse<u64>)> {
         let mut inner = self.shared.inner.lock();
-        let Inner { given, led, .. } = &mut *inner;
+        let LedGroups { given, led, .. } = &mut *inner;
         given.largest(led)
     }
 

@@ -24,7 +24,7 @@ use super::{GroupTable, Groups, JoinRefused, Joined, Left, Synced};
 const VOID_WAKES: usize = 1024;
 
 /// A group's machine.
-pub(super) struct Led {
+pub(super) struct LedGroup {
     pub machine: Group,
     /// Tells this machine from an earlier one of the same group.
     pub incarnation: u64,
@@ -45,7 +45,7 @@ pub(super) struct Led {
     only_ids: bool,
 }
 
-impl Led {
+impl LedGroup {
     /// What it is to be counted with now.
     fn reserves(&self, group: &GroupId) -> usize {
         let bytes = with_name(group, self.machine.bytes());
@@ -101,8 +101,8 @@ impl Waits {
 }
 
 /// Everything under the groups' lock.
-pub(super) struct Inner {
-    pub led: FxHashMap<GroupId, Led>,
+pub(super) struct LedGroups {
+    pub led: FxHashMap<GroupId, LedGroup>,
     /// When to look at a group, with the incarnation it was meant for. An entry that its group no longer waits for is void.
     wakes: BinaryHeap<Reverse<(i64, u64, GroupId)>>,
     parked: FxHashMap<RequestId, Parked>,
@@ -119,7 +119,7 @@ pub(super) struct Inner {
     pub closed: Option<GroupError>,
 }
 
-impl Inner {
+impl LedGroups {
     pub fn new(monotonic_ms: u64, totals: Arc<Totals>) -> Self {
         Self {
             led: FxHashMap::default(),
@@ -172,7 +172,7 @@ impl Inner {
         self.last_incarnation += 1;
         let incarnation = self.last_incarnation;
         let made_by = machine.first_address().unwrap_or_default();
-        let led = Led {
+        let led = LedGroup {
             machine,
             incarnation,
             scheduled: i64::MAX,
@@ -188,7 +188,7 @@ impl Inner {
         self.schedule(&group);
     }
 
-    fn remove(&mut self, group: &GroupId) -> Option<Led> {
+    fn remove(&mut self, group: &GroupId) -> Option<LedGroup> {
         let led = self.led.remove(group)?;
         self.uncount(group, &led);
         Some(led)
@@ -205,7 +205,7 @@ impl Inner {
         (led.reserved, led.pending, led.only_ids) = (reserved, pending, only_ids);
     }
 
-    fn uncount(&self, group: &GroupId, led: &Led) {
+    fn uncount(&self, group: &GroupId, led: &LedGroup) {
         self.totals.recount((0, 0), (led.reserved, led.pending));
         self.totals.addresses().recount(&led.made_by, 0, led.reserved);
         self.totals.recount_only_ids(false, led.only_ids);
@@ -277,7 +277,7 @@ impl Groups {
     /// Gives an event to a group's machine and does what it says. The answer to a leave, which is never parked, comes back.
     pub(super) fn drive(
         &self,
-        inner: &mut Inner,
+        inner: &mut LedGroups,
         group: &GroupId,
         event: GroupEvent,
         wakes: &mut WakeBatch,
@@ -324,7 +324,7 @@ impl Groups {
 
     fn persist(
         &self,
-        inner: &mut Inner,
+        inner: &mut LedGroups,
         group: &GroupId,
         token: Token,
         change: GroupChange,
@@ -387,7 +387,7 @@ impl Groups {
 
 impl Groups {
     /// The journal has gone another way than the machine: the requests parked in it are told, and it starts from the table.
-    fn start_again(&self, mut inner: MutexGuard<'_, Inner>, group: &GroupId, wakes: &mut WakeBatch) {
+    fn start_again(&self, mut inner: MutexGuard<'_, LedGroups>, group: &GroupId, wakes: &mut WakeBatch) {
         inner.retire(group, GroupError::Shard(ShardFailure::NotLeader), wakes);
         self.lead_one(&mut inner, group, wakes);
         drop(inner);
@@ -395,7 +395,7 @@ impl Groups {
     }
 }
 
-impl Inner {
+impl LedGroups {
     fn answer(&mut self, ticket: RequestId, answer: Answer, wakes: &mut WakeBatch) {
         match (self.parked.remove(&ticket).map(|parked| parked.waits), answer) {
             (Some(Waits::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),

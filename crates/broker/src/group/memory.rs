@@ -3,7 +3,7 @@
 use sabir_delivery::group::{Group, GroupId, JoinRequest};
 use sabir_model::GroupError;
 
-use super::led::{Inner, with_name};
+use super::led::{LedGroups, with_name};
 use super::{GroupTable, Groups};
 
 /// Ids that were given out take this part beside what members may, and groups that are stored as much beyond it: a member that joins
@@ -36,7 +36,7 @@ impl Groups {
     /// Whether there is room for what a join brings.
     pub(super) fn admit_join(
         &self,
-        inner: &mut Inner,
+        inner: &mut LedGroups,
         group: &GroupId,
         request: &JoinRequest,
     ) -> Result<(), GroupError> {
@@ -49,7 +49,7 @@ impl Groups {
     /// Whether there is room for a group with as many bytes. There is for as many as it had when it was last settled.
     pub(super) fn admit_bytes(
         &self,
-        inner: &mut Inner,
+        inner: &mut LedGroups,
         group: &GroupId,
         bytes: impl FnOnce(&Group) -> usize,
     ) -> Result<(), GroupError> {
@@ -85,7 +85,7 @@ impl Groups {
     }
 
     /// Refuses a group that is new.
-    pub(super) fn refuse_new(&self, inner: &mut Inner, group: &GroupId, address: &str) -> GroupError {
+    pub(super) fn refuse_new(&self, inner: &mut LedGroups, group: &GroupId, address: &str) -> GroupError {
         inner.totals.refuse();
         if self.may_tell(inner) {
             let (groups, bytes, refused) = (self.groups(inner), self.stored_bytes(), inner.totals.refused());
@@ -107,7 +107,7 @@ impl Groups {
     }
 
     /// Says that ids were forgotten for others.
-    pub(super) fn tell_forgotten(&self, inner: &mut Inner, group: &GroupId) {
+    pub(super) fn tell_forgotten(&self, inner: &mut LedGroups, group: &GroupId) {
         if self.may_tell(inner) {
             let pending = inner.totals.pending_bytes();
             tracing::warn!(
@@ -120,7 +120,7 @@ impl Groups {
     }
 
     /// Whether the log may have a line more.
-    fn may_tell(&self, inner: &mut Inner) -> bool {
+    fn may_tell(&self, inner: &mut LedGroups) -> bool {
         let now = inner.now(self.shared.clock.monotonic_ms());
         let may = inner.told_at.is_none_or(|told| now - told >= TELL_EVERY);
         if may {

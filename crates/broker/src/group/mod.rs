@@ -49,7 +49,7 @@ pub(crate) use waiter::GroupWaiter;
 
 use crate::level::FormatLevel;
 
-use led::Inner;
+use led::LedGroups;
 use totals::Totals;
 use underway::Underway;
 
@@ -156,7 +156,7 @@ struct Shared {
     totals: Arc<Totals>,
     options: GroupOptions,
     clock: Arc<dyn Clock>,
-    inner: Mutex<Inner>,
+    inner: Mutex<LedGroups>,
     underway: Arc<Underway>,
 }
 
@@ -171,7 +171,7 @@ impl Groups {
         totals: &Arc<Totals>,
         underway: &Arc<Underway>,
     ) -> Self {
-        let inner = Mutex::new(Inner::new(clock.monotonic_ms(), totals.clone()));
+        let inner = Mutex::new(LedGroups::new(clock.monotonic_ms(), totals.clone()));
         let others = shards.iter().enumerate().filter(|(other, _)| *other != at);
         let others = others.map(|(_, shard)| shard.clone()).collect();
         let (totals, underway) = (totals.clone(), underway.clone());

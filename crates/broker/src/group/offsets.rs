@@ -11,7 +11,7 @@ use sabir_delivery::group::state::GroupState;
 use sabir_model::{GroupError, Offset, TopicId};
 
 use super::entries::GroupEntry;
-use super::led::Led;
+use super::led::LedGroup;
 use super::reply::Reply;
 use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
@@ -342,7 +342,7 @@ impl Groups {
             phase,
             members,
         };
-        let of_machine = |(group, led): (&GroupId, &Led)| {
+        let of_machine = |(group, led): (&GroupId, &LedGroup)| {
             let machine = &led.machine;
             listing(group, machine.protocol_type(), machine.state(), machine.member_count())
         };

@@ -9,7 +9,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Group, GroupEvent, Holder};
 use sabir_model::GroupError;
 
-use super::led::{Inner, Waits};
+use super::led::{LedGroups, Waits};
 use super::reply::Reply;
 use super::{
     Fence, GroupId, GroupProtocol, GroupTable, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left,
@@ -123,7 +123,7 @@ impl Groups {
     }
 
     /// Does something under the lock, then what must not be done under it.
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Inner, &mut WakeBatch) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut LedGroups, &mut WakeBatch) -> T) -> T {
         let mut wakes = WakeBatch::default();
         let done = act(&mut self.shared.inner.lock(), &mut wakes);
         self.shared.shard.flush();
@@ -137,7 +137,7 @@ impl Groups {
     /// `missing` if it does not exist; why groups are not led.
     pub(super) fn find(
         &self,
-        inner: &mut Inner,
+        inner: &mut LedGroups,
         group: &GroupId,
         missing: GroupError,
     ) -> Result<(), GroupError> {
@@ -153,7 +153,7 @@ impl Groups {
     }
 
     /// As [`find`](Self::find), making the group if it is new and the request claims no membership.
-    fn make(&self, inner: &mut Inner, group: &GroupId, request: &JoinRequest) -> Result<(), GroupError> {
+    fn make(&self, inner: &mut LedGroups, group: &GroupId, request: &JoinRequest) -> Result<(), GroupError> {
         match self.find(inner, group, GroupError::UnknownMember) {
             Err(GroupError::UnknownMember) if request.member.is_empty() => {
                 if self.groups(inner) >= self.shared.options.max_groups || !self.has_room_for(inner, group) {
@@ -167,13 +167,13 @@ impl Groups {
     }
 
     /// Whether what groups take without their members leaves room for a new one.
-    fn has_room_for(&self, inner: &Inner, group: &GroupId) -> bool {
+    fn has_room_for(&self, inner: &LedGroups, group: &GroupId) -> bool {
         let coming = inner.totals.unstored_bytes() + self.shared.underway.bytes();
         coming + self.stored_bytes() + GroupTable::bytes_of_new(group) <= self.shared.options.max_offset_bytes
     }
 
     /// How many groups there are: those that are stored, those that are led and not stored yet, and those that commits under way will store.
-    pub(super) fn groups(&self, inner: &Inner) -> usize {
+    pub(super) fn groups(&self, inner: &LedGroups) -> usize {
         let coming = inner.totals.unstored() + self.shared.underway.groups();
         coming + self.read(GroupTable::len) + self.elsewhere(GroupTable::len)
     }

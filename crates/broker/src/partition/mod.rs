@@ -30,7 +30,7 @@ pub(crate) struct FragmentedRef {
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Partition {
+pub(crate) struct PartitionState {
     pub(crate) topic: TopicId,
     pub(crate) number: u32,
     pub(crate) epoch_base: i32,
@@ -46,7 +46,7 @@ pub(crate) struct Partition {
     pub(crate) fragmented: Vec<FragmentedRef>,
 }
 
-impl Partition {
+impl PartitionState {
     pub(crate) fn new(topic: TopicId, number: u32, epoch_base: i32, settings: PartitionSettings) -> Self {
         Self {
             topic,
@@ -177,7 +177,7 @@ impl PageKey for PartitionKey {
 /// In form 1 the settings had no form of their own.
 const FORM: u8 = 2;
 
-impl PageValue for Partition {
+impl PageValue for PartitionState {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(FORM);
         out.extend_from_slice(&self.topic.0);
@@ -202,13 +202,13 @@ impl PageValue for Partition {
     }
 }
 
-fn take(bytes: &[u8]) -> Result<Partition, sabir_model::DecodeError> {
+fn take(bytes: &[u8]) -> Result<PartitionState, sabir_model::DecodeError> {
     let mut input = Reader::new(bytes);
     let form = input.u8()?;
     if !(1..=FORM).contains(&form) {
         return Err(sabir_model::DecodeError::Version(form));
     }
-    let partition = Partition {
+    let partition = PartitionState {
         topic: input.topic()?,
         number: input.u32()?,
         epoch_base: input.i32()?,

@@ -25,16 +25,16 @@ fn run(block: u64, offset: u32, len: u32, records: u32, max_ts: i64) -> Run {
     }
 }
 
-fn partition() -> Partition {
+fn partition() -> PartitionState {
     let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes: -1, queue: None };
-    Partition::new(TopicId([1; 16]), 0, 0, settings)
+    PartitionState::new(TopicId([1; 16]), 0, 0, settings)
 }
 
-fn append(partition: &mut Partition, spill: &mut Spill, run: Run) -> i64 {
+fn append(partition: &mut PartitionState, spill: &mut Spill, run: Run) -> i64 {
     partition.append(ID, run, None, LeaderEpoch(1), spill).unwrap().0
 }
 
-fn stored(partition: &Partition) -> Vec<u8> {
+fn stored(partition: &PartitionState) -> Vec<u8> {
     let mut out = Vec::new();
     partition.encode(&mut out);
     out
@@ -112,7 +112,7 @@ fn retention_lets_go_from_the_front_only() {
     let due = |ms, bytes, now| {
         let settings =
             PartitionSettings { version: 1, retention_ms: ms, retention_bytes: bytes, queue: None };
-        Partition { settings, ..partition.clone() }.retention_due(now).map(|offset| offset.0)
+        PartitionState { settings, ..partition.clone() }.retention_due(now).map(|offset| offset.0)
     };
     assert_eq!(due(-1, -1, i64::MAX), None);
     assert_eq!(due(5, -1, 15), None);
@@ -129,7 +129,7 @@ fn retention_lets_go_from_the_front_only() {
 
 #[test]
 fn an_empty_partition_is_small() {
-    assert!(size_of::<Partition>() <= 256, "{}", size_of::<Partition>());
+    assert!(size_of::<PartitionState>() <= 256, "{}", size_of::<PartitionState>());
     assert!(size_of::<Run>() <= 48);
     assert!(stored(&partition()).len() < 64);
 }
@@ -274,7 +274,7 @@ proptest! {
         }
         partition.move_log_start(ID, Offset(to.min(partition.next.0)), &mut spill);
         let bytes = stored(&partition);
-        prop_assert_eq!(&Partition::decode(&bytes).unwrap(), &partition);
+        prop_assert_eq!(&PartitionState::decode(&bytes).unwrap(), &partition);
         // What is listed is what the size says, without gaps up to the end.
         let (mut runs, mut details, mut bytes_listed) = (Vec::new(), 0, 0);
         for page in partition.index.closed() {
@@ -300,7 +300,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_partition_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Partition::decode(&bytes);
+        let _ = PartitionState::decode(&bytes);
         let _ = decode_runs(&bytes);
         let _ = decode_chunks(&bytes);
         let _ = ProducerState::decode(&bytes);
@@ -310,13 +310,13 @@ proptest! {
 #[test]
 fn a_partition_of_the_first_form_is_still_read() {
     let settings = PartitionSettings { version: 1, retention_ms: 60, retention_bytes: -1, queue: None };
-    let partition = Partition::new(TopicId([7; 16]), 3, 0, settings.clone());
+    let partition = PartitionState::new(TopicId([7; 16]), 3, 0, settings.clone());
     let mut stored = Vec::new();
     PageValue::encode(&partition, &mut stored);
     // The form, the topic, the number, the epoch base; then the settings with a form of their own.
     assert_eq!((stored[0], &stored[17..22]), (2, &[3, 0, 1, 1, 120][..]));
     let first = [&[1], &stored[1..19], &stored[20..]].concat();
-    let read = <Partition as PageValue>::decode(&first).unwrap();
+    let read = <PartitionState as PageValue>::decode(&first).unwrap();
     assert_eq!(read.settings, settings);
     let mut again = Vec::new();
     PageValue::encode(&read, &mut again);
@@ -361,7 +361,7 @@ fn an_overlay_counts_in_the_size_and_keeps_its_block() {
     assert_eq!((partition.bytes, partition.first_block()), (380, Some(Sequence(4))));
     let by_size = |retention_bytes| {
         let settings = PartitionSettings { version: 1, retention_ms: -1, retention_bytes, queue: None };
-        Partition { settings, ..partition.clone() }.retention_due(0).map(|offset| offset.0)
+        PartitionState { settings, ..partition.clone() }.retention_due(0).map(|offset| offset.0)
     };
     assert_eq!((by_size(370), by_size(371)), (Some(1), None));
     partition.move_log_start(ID, Offset(1), &mut spill);

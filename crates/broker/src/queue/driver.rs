@@ -14,7 +14,7 @@ use sabir_model::{PartitionId, ShardFailure, Term};
 use super::gathered::Gathered;
 use super::leader::QueueLeader;
 use super::lifetimes::Lifetimes;
-use super::round::Moment;
+use super::round::RoundTime;
 use super::{QueueAlarm, QueueError};
 use crate::answer::Waiter;
 use crate::entry::{DeliveryBody, DeliveryError, DeliveryOutcome};
@@ -27,7 +27,7 @@ const MOST_ENTRIES: usize = 16;
 /// The queues of a shard, as their leader has them.
 #[derive(Debug)]
 pub(crate) struct ShardQueues {
-    led: Mutex<Led>,
+    led: Mutex<LedQueues>,
     /// What sessions said since the last entry.
     gathered: Mutex<Gathered>,
     /// Whether there is something to propose.
@@ -57,7 +57,7 @@ impl Default for ShardQueues {
 }
 
 #[derive(Debug)]
-pub(super) struct Led {
+pub(super) struct LedQueues {
     pub(super) leader: QueueLeader,
     pub(super) lives: Lifetimes,
     /// Whether all lifetimes are to begin anew.
@@ -68,14 +68,14 @@ pub(super) struct Led {
     term: Option<Term>,
 }
 
-impl Default for Led {
+impl Default for LedQueues {
     fn default() -> Self {
         let (leader, lives) = (QueueLeader::default(), Lifetimes::default());
         Self { leader, lives, begins_anew: false, closed: Some(ShardFailure::NotLeader), term: None }
     }
 }
 
-impl Led {
+impl LedQueues {
     /// Whether queues are led here.
     pub(super) fn check(&self) -> Result<(), QueueError> {
         self.closed.map_or(Ok(()), |why| Err(why.into()))
@@ -84,7 +84,7 @@ impl Led {
 
 impl ShardQueues {
     /// The leader, for a session's call.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Led> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LedQueues> {
         self.led.lock()
     }
 
@@ -132,7 +132,7 @@ impl ShardQueues {
             return;
         }
         let mut led = self.led.lock();
-        let Led { leader, lives, begins_anew, .. } = &mut *led;
+        let LedQueues { leader, lives, begins_anew, .. } = &mut *led;
         leader.expiring.due(now_ms);
         if std::mem::take(begins_anew) {
             lives.restart(now_ms);
@@ -156,7 +156,7 @@ impl ShardQueues {
     }
 
     /// Keeps what is looked at without the lock.
-    pub(super) fn note(&self, led: &Led) {
+    pub(super) fn note(&self, led: &LedQueues) {
         self.count.store(led.leader.watched(), SeqCst);
         let due = led.leader.expiring.next_ms().into_iter().chain(led.lives.next_ms()).min();
         let at_once = led.begins_anew || !led.leader.left.is_empty();
@@ -270,7 +270,7 @@ impl Shard {
     }
 
     /// The same, of one who has the leader's lock.
-    pub(super) fn run_led(&self, led: &mut Led, wakes: &mut WakeBatch) {
+    pub(super) fn run_led(&self, led: &mut LedQueues, wakes: &mut WakeBatch) {
         if led.closed.is_none() {
             led.leader.gathered.take_in(&mut self.queues.gathered.lock());
             let entries = (0..MOST_ENTRIES).take_while(|_| self.make_entry(&mut led.leader, wakes)).count();
@@ -290,7 +290,7 @@ impl Shard {
         let is_idle = self.is_idle();
         let proposed = {
             let state = self.state.read();
-            let proposed = leader.propose(&*state, &Moment { now_ms: self.now_ms(), is_idle }, wakes);
+            let proposed = leader.propose(&*state, &RoundTime { now_ms: self.now_ms(), is_idle }, wakes);
             // While nothing is applied: whoever applies what comes next sees that it is to be told.
             self.queues.count.store(leader.watched(), SeqCst);
             proposed

@@ -24,7 +24,7 @@ use super::expiring::ExpiringQueues;
 use super::gathered::{Change, Gathered};
 use super::member::{Dealt, GetReplier, Member, Recipient};
 use super::returning::Returning;
-use super::round::{Next, Round};
+use super::round::{OnceApplied, Round};
 use super::{QueueError, QueueTarget};
 use crate::group::Replier;
 use crate::push::{CancelReason, PushSeat};
@@ -78,7 +78,7 @@ pub(super) struct DemandRow {
 
 /// What is asked of one queue, to be done in its turn.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum QueueRequest {
     /// To get a message.
     Get { target: QueueTarget, policy: QueuePolicy, owner: MessageOwner, settles: bool, replier: GetReplier },
     /// To drop what is ready; with how many were dropped so far.
@@ -90,7 +90,7 @@ pub(super) type PurgeReplier = Replier<Result<u64, QueueError>>;
 /// What is asked, and whether all that was pushed before it is applied.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) ask: Ask,
+    pub(super) ask: QueueRequest,
     pub(super) is_behind: bool,
 }
 
@@ -141,7 +141,7 @@ pub(super) struct QueueLeader {
 pub(super) struct PushedEntry {
     pub(super) body: Vec<u8>,
     /// What waits for it to be applied.
-    pub(super) next: Vec<Next>,
+    pub(super) next: Vec<OnceApplied>,
     /// The queues whose messages are given back by it.
     pub(super) gives_back: Vec<SubscriptionNo>,
     /// The queues of which it says what expired.
@@ -391,7 +391,7 @@ impl DemandRow {
     }
 }
 
-impl Ask {
+impl QueueRequest {
     pub(super) fn target(&self) -> QueueTarget {
         match self {
             Self::Get { target, .. } | Self::Purge { target, .. } => *target,

@@ -13,9 +13,9 @@ use sabir_delivery::dispatch::Credit;
 use sabir_delivery::subscription::{MessageState, Settlement};
 use sabir_model::ShardId;
 
-use super::driver::Led;
+use super::driver::LedQueues;
 use super::gathered::Change;
-use super::leader::{Ask, Asked, NewMember, QueuePolicy};
+use super::leader::{Asked, NewMember, QueuePolicy, QueueRequest};
 use super::{ConsumerSpec, Demand, QueueAlarm, QueueConsumer, QueueError, QueueOwner, QueueTarget};
 use crate::broker::Broker;
 use crate::caller::Caller;
@@ -116,7 +116,7 @@ impl Queues {
     }
 
     /// Does something to the leader of a shard's queues; what it comes to is dealt with the next flush.
-    fn with(&self, shard: ShardId, act: impl FnOnce(&mut Led)) {
+    fn with(&self, shard: ShardId, act: impl FnOnce(&mut LedQueues)) {
         let Ok(shard) = self.shard(shard) else { return };
         let _guard = shard.guard("change a demand");
         let mut led = shard.queues.lock();
@@ -233,7 +233,7 @@ impl Queues {
         match usable {
             Ok(policy) => {
                 let owner = owner.stored();
-                self.ask(target, Ask::Get { target, policy, owner, settles, replier });
+                self.ask(target, QueueRequest::Get { target, policy, owner, settles, replier });
             }
             Err(error) => return Getting(Reply::ready(Err(error))),
         }
@@ -241,7 +241,7 @@ impl Queues {
     }
 
     /// Asks something of a queue, and has it done at once.
-    fn ask(&self, target: QueueTarget, ask: Ask) {
+    fn ask(&self, target: QueueTarget, ask: QueueRequest) {
         let mut wakes = WakeBatch::default();
         let Ok(shard) = self.shard(target.shard) else { return ask.refuse(QueueError::Unknown, &mut wakes) };
         let _guard = shard.guard("look into a queue");
@@ -249,7 +249,7 @@ impl Queues {
             let mut led = shard.queues.lock();
             match led.check() {
                 Ok(()) => {
-                    if let Ask::Get { .. } = ask {
+                    if let QueueRequest::Get { .. } = ask {
                         led.lives.used(target.partition, shard.now_ms());
                     }
                     led.leader.asked.push_back(Asked { ask, is_behind: false });
@@ -314,7 +314,7 @@ impl Queues {
     pub fn purge(&self, caller: &Caller, target: QueueTarget) -> Reply<Result<u64, QueueError>> {
         let (replier, reply) = Reply::pair();
         match self.usable(caller, target).and_then(|_| self.policy(target)) {
-            Ok(policy) => self.ask(target, Ask::Purge { target, policy, dropped: 0, replier }),
+            Ok(policy) => self.ask(target, QueueRequest::Purge { target, policy, dropped: 0, replier }),
             Err(error) => return Reply::ready(Err(error)),
         }
         reply

@@ -13,7 +13,7 @@ use sabir_delivery::subscription::{
 use sabir_model::ShardFailure;
 
 use super::gathered::{Change, Gathered};
-use super::leader::{Ask, Asked, LedQueue, PurgeReplier, PushedEntry, QueueLeader, QueuePolicy};
+use super::leader::{Asked, LedQueue, PurgeReplier, PushedEntry, QueueLeader, QueuePolicy, QueueRequest};
 use super::member::{Dealt, Member, Recipient};
 use super::view::QueueView;
 use super::{QueueError, QueueTarget};
@@ -30,9 +30,9 @@ const MOST_DROPPED: usize = 16_384;
 
 /// What is done once an entry is applied.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum OnceApplied {
     /// It is asked again, now that all that was pushed before is applied.
-    Ask(Ask),
+    Ask(QueueRequest),
     /// It is answered.
     Purged { dropped: u64, replier: PurgeReplier },
 }
@@ -43,7 +43,7 @@ pub(super) struct Round {
     /// The entry's body.
     pub(super) body: Vec<u8>,
     /// What waits for it to be applied.
-    pub(super) next: Vec<Next>,
+    pub(super) next: Vec<OnceApplied>,
     /// The queues whose messages are given back by it.
     gives_back: Vec<SubscriptionNo>,
     /// The queues of which it says what expired.
@@ -53,7 +53,7 @@ pub(super) struct Round {
     others: Vec<(SubscriptionNo, Range<u64>)>,
     /// Changes of those gathered that are in it.
     written: usize,
-    slots: Slots,
+    slots: DealtMembers,
     /// Bodies of earlier ones.
     spare: Vec<Vec<u8>>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Proposed {
 }
 
 /// By what the leader judges.
-pub(super) struct Moment {
+pub(super) struct RoundTime {
     pub(super) now_ms: i64,
     /// Whether all that was pushed is applied.
     pub(super) is_idle: bool,
@@ -76,7 +76,7 @@ pub(super) struct Moment {
 
 /// What a member was dealt of the queue in hand.
 #[derive(Debug)]
-struct Slot {
+struct DealtMember {
     member: MemberNo,
     owner: MessageOwner,
     settles: bool,
@@ -90,14 +90,14 @@ struct Slot {
 
 /// Those of the members of a queue; kept for the next one.
 #[derive(Debug, Default)]
-struct Slots {
-    slots: Vec<Slot>,
+struct DealtMembers {
+    slots: Vec<DealtMember>,
     used: usize,
     by_member: FxHashMap<MemberNo, usize>,
     last: usize,
 }
 
-impl Slots {
+impl DealtMembers {
     fn clear(&mut self) {
         self.used = 0;
         self.by_member.clear();
@@ -121,7 +121,7 @@ impl Slots {
     fn add(&mut self, number: MemberNo, member: &Member) -> usize {
         let at = self.used;
         if at == self.slots.len() {
-            self.slots.push(Slot {
+            self.slots.push(DealtMember {
                 member: number,
                 owner: member.owner,
                 settles: false,
@@ -159,7 +159,7 @@ struct Deals<'a, 'w> {
     queue: SubscriptionNo,
     target: QueueTarget,
     members: &'a FxHashMap<MemberNo, Member>,
-    slots: &'a mut Slots,
+    slots: &'a mut DealtMembers,
     dealt: &'a mut Vec<Dealt>,
     others: &'a mut Vec<(SubscriptionNo, Range<u64>)>,
     writer: &'a mut OperationsWriter<'w>,
@@ -181,7 +181,7 @@ impl Deals<'_, '_> {
     }
 }
 
-fn write_acquired(queue: SubscriptionNo, slot: &mut Slot, writer: &mut OperationsWriter<'_>) {
+fn write_acquired(queue: SubscriptionNo, slot: &mut DealtMember, writer: &mut OperationsWriter<'_>) {
     if !slot.acquired.ranges().is_empty() {
         let terms = Terms { owner: slot.owner, timeout_ms: 0, token: 0 };
         writer.push(queue, &Operation::Acquired { ranges: slot.acquired.ranges(), terms });
@@ -189,7 +189,7 @@ fn write_acquired(queue: SubscriptionNo, slot: &mut Slot, writer: &mut Operation
     }
 }
 
-fn write_settled(queue: SubscriptionNo, slot: &mut Slot, writer: &mut OperationsWriter<'_>) {
+fn write_settled(queue: SubscriptionNo, slot: &mut DealtMember, writer: &mut OperationsWriter<'_>) {
     if !slot.settled.ranges().is_empty() {
         writer.push(queue, &settled(&slot.settled, Settlement::Acknowledged));
         slot.settled.clear();
@@ -263,7 +263,7 @@ impl QueueLeader {
     pub(super) fn propose<V: QueueView>(
         &mut self,
         view: &V,
-        moment: &Moment,
+        moment: &RoundTime,
         wakes: &mut WakeBatch,
     ) -> Proposed {
         let mut body = std::mem::take(&mut self.round.body);
@@ -408,7 +408,7 @@ impl QueueLeader {
         &mut self,
         asked: Asked,
         view: &V,
-        moment: &Moment,
+        moment: &RoundTime,
         writer: &mut OperationsWriter<'_>,
         wakes: &mut WakeBatch,
     ) {
@@ -420,23 +420,23 @@ impl QueueLeader {
             return ask.refuse(QueueError::Unknown, wakes);
         };
         match ask {
-            Ask::Get { target, .. } if !is_behind && self.is_giving_back(target) => {
-                self.round.next.push(Next::Ask(ask));
+            QueueRequest::Get { target, .. } if !is_behind && self.is_giving_back(target) => {
+                self.round.next.push(OnceApplied::Ask(ask));
             }
-            Ask::Get { .. } => {
+            QueueRequest::Get { .. } => {
                 // In an entry with changes more may come to be ready.
                 let is_last = is_behind || moment.is_idle && self.round.written == 0;
                 if let Some(ask) = self.pull(ask, subscription, view, moment.now_ms, writer) {
                     self.not_found(ask, is_last, wakes);
                 }
             }
-            Ask::Purge { .. } if !is_behind => self.round.next.push(Next::Ask(ask)),
-            Ask::Purge { target, policy, dropped, replier } => {
+            QueueRequest::Purge { .. } if !is_behind => self.round.next.push(OnceApplied::Ask(ask)),
+            QueueRequest::Purge { target, policy, dropped, replier } => {
                 let (more, whole) = self.drop_waiting(target, policy, subscription, writer);
                 let dropped = dropped + more;
                 self.round.next.push(match whole {
-                    true => Next::Purged { dropped, replier },
-                    false => Next::Ask(Ask::Purge { target, policy, dropped, replier }),
+                    true => OnceApplied::Purged { dropped, replier },
+                    false => OnceApplied::Ask(QueueRequest::Purge { target, policy, dropped, replier }),
                 });
             }
         }
@@ -445,13 +445,13 @@ impl QueueLeader {
     /// Gets a message for who asked. Gives back what was asked if there is none.
     fn pull<V: QueueView>(
         &mut self,
-        ask: Ask,
+        ask: QueueRequest,
         subscription: &Subscription,
         view: &V,
         now_ms: i64,
         writer: &mut OperationsWriter<'_>,
-    ) -> Option<Ask> {
-        let Ask::Get { target, policy, owner, settles, replier } = ask else { return Some(ask) };
+    ) -> Option<QueueRequest> {
+        let QueueRequest::Get { target, policy, owner, settles, replier } = ask else { return Some(ask) };
         let queue = target.subscription();
         let puller = self.add_getter(target, owner, settles, replier);
         self.lead(target, policy);
@@ -475,13 +475,13 @@ impl QueueLeader {
         let gone = self.members.remove(&puller.number);
         self.tidy(queue);
         let replier = gone.and_then(Member::into_getter)?;
-        Some(Ask::Get { target, policy, owner, settles, replier })
+        Some(QueueRequest::Get { target, policy, owner, settles, replier })
     }
 
-    fn not_found(&mut self, ask: Ask, is_last: bool, wakes: &mut WakeBatch) {
+    fn not_found(&mut self, ask: QueueRequest, is_last: bool, wakes: &mut WakeBatch) {
         match ask {
-            Ask::Get { replier, .. } if is_last => replier.send(Ok(None), wakes),
-            ask => self.round.next.push(Next::Ask(ask)),
+            QueueRequest::Get { replier, .. } if is_last => replier.send(Ok(None), wakes),
+            ask => self.round.next.push(OnceApplied::Ask(ask)),
         }
     }
 
@@ -630,8 +630,8 @@ impl QueueLeader {
         self.keep_spare(entry.body);
         for next in entry.next {
             match next {
-                Next::Ask(ask) => self.asked.push_back(Asked { ask, is_behind: true }),
-                Next::Purged { dropped, replier } => replier.send(Ok(dropped), wakes),
+                OnceApplied::Ask(ask) => self.asked.push_back(Asked { ask, is_behind: true }),
+                OnceApplied::Purged { dropped, replier } => replier.send(Ok(dropped), wakes),
             }
         }
     }
@@ -682,7 +682,7 @@ impl QueueLeader {
     }
 }
 
-impl Next {
+impl OnceApplied {
     pub(super) fn refuse(self, error: QueueError, wakes: &mut WakeBatch) {
         match self {
             Self::Ask(ask) => ask.refuse(error, wakes),

@@ -7,7 +7,7 @@ use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{MessageOwner, Settlement, SubscriptionNo, Touched};
 
 use super::QueueError;
-use super::leader::{Ask, Asked, QueueLeader};
+use super::leader::{Asked, QueueLeader, QueueRequest};
 use super::member::{Dealt, Member};
 use crate::push::CancelReason;
 use crate::state::TouchedMessages;
@@ -93,7 +93,7 @@ impl QueueLeader {
             let (owner, settles) = (member.owner, member.settles);
             if member.demand.is_none() {
                 let gone = self.members.remove(&dealt.member).and_then(Member::into_getter);
-                let again = gone.map(|replier| Ask::Get { target, policy, owner, settles, replier });
+                let again = gone.map(|replier| QueueRequest::Get { target, policy, owner, settles, replier });
                 self.asked.extend(again.map(|ask| Asked { ask, is_behind: true }));
             }
         }

@@ -6,7 +6,7 @@ use sabir_delivery::dispatch::{FilterNo, MessageFacts, Messages};
 use sabir_delivery::subscription::{Subscription, SubscriptionNo};
 use sabir_model::Offset;
 
-use crate::partition::{Partition, Place};
+use crate::partition::{PartitionState, Place};
 use crate::state::ShardState;
 use crate::state::partition_of;
 
@@ -29,7 +29,7 @@ pub(super) trait QueueView {
 
 /// Facts from a partition's index and its subscription: messages of one run are alike.
 pub(super) struct IndexFacts<'a> {
-    partition: Option<&'a Partition>,
+    partition: Option<&'a PartitionState>,
     subscription: Option<&'a Subscription>,
     fresh_from: u64,
     /// The run that was looked at last, and what is said of its messages.

@@ -16,7 +16,7 @@ use super::plan::Piece;
 use super::rebuild::{RECORDS_MAX, rebuild};
 use super::source::Got;
 use super::types::{FoundOffset, OffsetSpec};
-use crate::partition::{PageRef, Partition, Place, Run, RunKind, SpillKey};
+use crate::partition::{PageRef, PartitionState, Place, Run, RunKind, SpillKey};
 use crate::shard::Shard;
 
 const NOT_FOUND: FoundOffset =
@@ -164,7 +164,7 @@ impl Shard {
     fn edge(
         &self,
         id: PartitionId,
-        edge: impl FnOnce(&Partition) -> Offset,
+        edge: impl FnOnce(&PartitionState) -> Offset,
     ) -> Result<FoundOffset, ReadError> {
         let state = self.state.read();
         let partition = state.readable(id)?;

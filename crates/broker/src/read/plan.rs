@@ -7,7 +7,7 @@ use sabir_journal::pages::PageError;
 use sabir_model::{LeaderEpoch, Offset, OverlayPlace, PartitionId, ReadError};
 
 use super::damage::{Damage, DamageCause};
-use crate::partition::{Partition, Place, Run, RunKind, Runs, SpillKey, decode_runs};
+use crate::partition::{PartitionState, Place, Run, RunKind, Runs, SpillKey, decode_runs};
 use crate::shard::Shard;
 use crate::state::ShardState;
 
@@ -64,7 +64,7 @@ impl Plan {
     }
 
     /// Takes the runs that end behind what is planned, until there is enough.
-    fn take(&mut self, partition: &Partition, runs: &Runs) {
+    fn take(&mut self, partition: &PartitionState, runs: &Runs) {
         let first = runs.list().partition_point(|run| run.next() <= self.next);
         for &run in &runs.list()[first..] {
             if self.is_full() {
@@ -118,7 +118,7 @@ impl Shard {
     fn collect(
         &self,
         state: &ShardState,
-        partition: &Partition,
+        partition: &PartitionState,
         id: PartitionId,
         plan: &mut Plan,
     ) -> Option<SpillKey> {
@@ -159,7 +159,7 @@ impl Shard {
             // What was let go of while it was read is gone; what came again since is in memory.
             None => {
                 let state = self.state.read();
-                let is_listed = |partition: &Partition| {
+                let is_listed = |partition: &PartitionState| {
                     partition.index.closed().iter().any(|page| page.first == key.first)
                 };
                 match state.partitions.spill.get(key) {

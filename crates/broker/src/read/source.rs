@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::damage::DamageCause;
 use super::plan::Piece;
-use crate::partition::{Chunk, Partition, Run, SpillKey, decode_chunks};
+use crate::partition::{Chunk, PartitionState, Run, SpillKey, decode_chunks};
 use crate::shard::Shard;
 
 /// Bytes, and whether they came from the disk, so that their batches' checksums are to be verified.
@@ -154,7 +154,7 @@ impl Shard {
     fn chunks(&self, partition: PartitionId, run: &Run, number: u16) -> Result<Vec<Chunk>, ReadError> {
         let key = SpillKey::fragmented(partition, run.base, number);
         let Some(page) = self.stored_page(&key)? else {
-            let is_kept = |partition: &Partition| partition.log_start < run.next();
+            let is_kept = |partition: &PartitionState| partition.log_start < run.next();
             let is_kept = self.state.read().partition(partition).is_some_and(is_kept);
             // What is let go of while it is read goes with its pages.
             return Err(match is_kept {

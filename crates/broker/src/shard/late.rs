@@ -18,15 +18,15 @@ const LOOK_FROM: usize = 64;
 
 /// Those of a shard.
 #[derive(Default)]
-pub(super) struct LateAnswers(Mutex<Waiting>);
+pub(super) struct LateAnswers(Mutex<LateEntries>);
 
 #[derive(Default)]
-struct Waiting {
+struct LateEntries {
     entries: FxHashMap<EntryId, Arc<Written>>,
     look_at: usize,
 }
 
-impl Waiting {
+impl LateEntries {
     fn keep(&mut self, id: EntryId, written: Arc<Written>) {
         if self.entries.len() >= self.look_at.max(LOOK_FROM) {
             self.entries.retain(|_, written| written.is_awaited());

@@ -16,7 +16,7 @@ use crate::entry::{
     PartitionsConfigured, PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, Targets,
 };
 use crate::partition::{
-    Chunk, Partition, PartitionKey, ProducerKey, ProducerState, Run, RunDetail, RunKind, Verdict,
+    Chunk, PartitionKey, PartitionState, ProducerKey, ProducerState, Run, RunDetail, RunKind, Verdict,
 };
 
 /// The most bytes that an overlay takes with all records that it holds for: each is shown with what it adds.
@@ -295,7 +295,8 @@ impl Partitions {
     pub(super) fn create_partitions(&mut self, body: &PartitionsCreated) -> Result<(), ShardFailure> {
         for &(number, id) in &body.partitions {
             if !self.partitions.contains(&PartitionKey(id)) {
-                let partition = Partition::new(body.topic, number, body.epoch_base, body.settings.clone());
+                let partition =
+                    PartitionState::new(body.topic, number, body.epoch_base, body.settings.clone());
                 self.partitions.insert(PartitionKey(id), partition);
                 if body.settings.queue.is_some() {
                     self.queue_changes.push(QueueChange::Made(id));

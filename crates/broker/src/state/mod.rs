@@ -48,7 +48,7 @@ use crate::entry::Kinds;
 use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
 use crate::level::FormatLevel;
-use crate::partition::Partition;
+use crate::partition::PartitionState;
 use crate::projection::{Projection, ProjectionFactory};
 
 /// Why a committed block cannot be applied. It can only be a newer version's, or a defect: the shard stops.
@@ -200,7 +200,7 @@ impl ShardState {
         Self { front_ends: FrontendProjections::new(known), ..Self::default() }
     }
 
-    pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
         self.partitions.partition(id)
     }
 
@@ -208,7 +208,7 @@ impl ShardState {
     ///
     /// # Errors
     /// It is not there; what is known of it is not to be believed.
-    pub(crate) fn readable(&self, id: PartitionId) -> Result<&Partition, ReadError> {
+    pub(crate) fn readable(&self, id: PartitionId) -> Result<&PartitionState, ReadError> {
         if !self.is_whole() {
             return Err(ReadError::Storage);
         }

@@ -15,7 +15,7 @@ use crate::entry::{
     AppendBody, Body, ChunkBody, FragmentedBody, FragmentedDropped, Kinds, LogStartsMoved,
     PartitionsConfigured, PartitionsCreated, PartitionsDeleted, ProducersExpired, ReferenceBody, kind,
 };
-use crate::partition::{Partition, PartitionKey, Spill, SpillKey};
+use crate::partition::{PartitionKey, PartitionState, Spill, SpillKey};
 use crate::projection::{Dump, PageMap, Projection};
 
 /// Counters of appends since the start of the process; no part of the projection.
@@ -34,7 +34,7 @@ pub(crate) struct AppendCounters {
 
 /// All partitions of a shard.
 pub(crate) struct Partitions {
-    pub(super) partitions: Paged<PartitionKey, Partition>,
+    pub(super) partitions: Paged<PartitionKey, PartitionState>,
     pub(crate) producers: Producers,
     pub(super) unfinished: Paged<UnfinishedKey, UnfinishedBatch>,
     pub(crate) spill: Spill,
@@ -75,7 +75,7 @@ impl Default for Partitions {
 }
 
 impl Partitions {
-    pub(crate) fn partition(&self, id: PartitionId) -> Option<&Partition> {
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
         self.partitions.get(&PartitionKey(id))
     }
 
@@ -252,7 +252,7 @@ impl CoreProjection for Partitions {
     }
 }
 
-impl Partition {
+impl PartitionState {
     /// The keys of all pages of its own.
     fn spilled(&self, id: PartitionId) -> Vec<SpillKey> {
         let pages = self.index.closed().iter().map(|page| SpillKey::index(id, page.first));

@@ -19,9 +19,9 @@ const MOST: usize = 16_384;
 
 /// There is one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Row;
+struct SingleRow;
 
-impl PageKey for Row {
+impl PageKey for SingleRow {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(0);
     }
@@ -47,7 +47,7 @@ impl PageValue for StoredTimers {
 /// The timers of a shard.
 #[derive(Debug)]
 pub(crate) struct TimerTable {
-    row: Paged<Row, StoredTimers>,
+    row: Paged<SingleRow, StoredTimers>,
     /// Pages of runs that the page store does not have yet, or need not keep.
     spill: Spill,
     /// The earliest moment for which the block applied last set a timer.
@@ -77,7 +77,7 @@ impl RunSink for Pages<'_> {
 }
 
 impl TimerTable {
-    fn of(row: Paged<Row, StoredTimers>) -> Self {
+    fn of(row: Paged<SingleRow, StoredTimers>) -> Self {
         Self { row, spill: Spill::default(), set_ms: None }
     }
 
@@ -93,7 +93,7 @@ impl TimerTable {
 
     /// The timers, if any were ever set.
     pub(crate) fn timers(&self) -> Option<&Timers> {
-        self.row.get(&Row).map(|stored| &stored.0)
+        self.row.get(&SingleRow).map(|stored| &stored.0)
     }
 
     /// A page of a run, if the page store may not have it yet.
@@ -126,14 +126,14 @@ impl TimerTable {
 
     fn set(&mut self, target: TimerTarget, due_ms: i64) {
         let mut pages = Pages { spill: &mut self.spill, dropped: Vec::new() };
-        let timers = self.row.get_or_insert_with(Row, || StoredTimers(Timers::new(MOST)));
+        let timers = self.row.get_or_insert_with(SingleRow, || StoredTimers(Timers::new(MOST)));
         let key = timers.0.set(due_ms, target, &mut pages);
         self.set_ms = Some(self.set_ms.map_or(key.due_ms, |earliest| earliest.min(key.due_ms)));
     }
 
     /// All timers up to a key have fired, but for those that were set since this was proposed. Tells whether it took effect.
     pub(super) fn fire(&mut self, through: TimerKey, below: u64) -> bool {
-        let Some(timers) = self.row.get_mut(&Row) else { return false };
+        let Some(timers) = self.row.get_mut(&SingleRow) else { return false };
         let pages_of: Vec<(u64, usize)> =
             timers.0.runs().iter().map(|run| (run.number, run.pages.len())).collect();
         let mut pages = Pages { spill: &mut self.spill, dropped: Vec::new() };

@@ -548,8 +548,8 @@ fn projections_have_names_of_their_own() {
     let twice = crate::projection::ProjectionFactory {
         name: "twice",
         make: |maps| {
-            let _ = maps.map::<PartitionKey, crate::partition::Partition>(0)?;
-            let _ = maps.map::<PartitionKey, crate::partition::Partition>(0)?;
+            let _ = maps.map::<PartitionKey, crate::partition::PartitionState>(0)?;
+            let _ = maps.map::<PartitionKey, crate::partition::PartitionState>(0)?;
             Err(crate::projection::PageError::InUse { path: String::new() })
         },
     };

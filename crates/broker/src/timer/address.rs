@@ -15,7 +15,7 @@ use crate::relay::Later;
 
 /// Where a message goes.
 #[derive(Debug, Default)]
-pub(super) struct Targets {
+pub(super) struct FiringTargets {
     /// Partitions of the shard that has it, each the only one of its topic.
     pub(super) here: Vec<AppendTarget>,
     /// All others.
@@ -46,11 +46,11 @@ impl TimerDriver {
         (shard, origin): (ShardId, FrontendNo),
         record: &RecordView<'_>,
         scratch: &mut RouteScratch,
-    ) -> Result<Targets, Later> {
-        let mut found = Ok(Targets::default());
+    ) -> Result<FiringTargets, Later> {
+        let mut found = Ok(FiringTargets::default());
         if let Some(address_of) = converter.address {
             address_of(record, &mut |address: &DelayedAddress<'_>| {
-                found = self.route(caller, address, scratch).map(|route| Targets {
+                found = self.route(caller, address, scratch).map(|route| FiringTargets {
                     facts: address.facts.clone(),
                     ..split(caller, &route, (shard, origin), address.hash)
                 });
@@ -76,8 +76,8 @@ impl TimerDriver {
     }
 }
 
-fn split(caller: &Caller, route: &Route, (shard, origin): (ShardId, FrontendNo), hash: u32) -> Targets {
-    let mut targets = Targets::default();
+fn split(caller: &Caller, route: &Route, (shard, origin): (ShardId, FrontendNo), hash: u32) -> FiringTargets {
+    let mut targets = FiringTargets::default();
     for topic in route.topics() {
         let index = (hash as usize % topic.partitions.len().max(1)) as i32;
         // One that takes nothing of the kind gets nothing: nobody waits for an answer.

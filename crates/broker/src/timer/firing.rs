@@ -15,7 +15,7 @@ use sabir_model::{
 };
 use tracing::error;
 
-use super::address::Targets;
+use super::address::FiringTargets;
 use super::driver::TimerDriver;
 use crate::answer::Waiter;
 use crate::catalog::Topic;
@@ -102,7 +102,7 @@ struct BadPage(String);
 /// What becomes of a message whose time has come.
 enum Decided {
     /// It goes there, where that is in its own shard; all others have decided.
-    Goes(Targets),
+    Goes(FiringTargets),
     /// It is tried again, after so many milliseconds.
     PutOff(i64),
 }
@@ -269,7 +269,7 @@ impl TimerDriver {
         scratch: &mut RouteScratch,
     ) -> Result<Decided, Later> {
         let Some((caller, converter)) = self.caller_of(topic, origin) else {
-            return Ok(Decided::Goes(Targets::default()));
+            return Ok(Decided::Goes(FiringTargets::default()));
         };
         let mut targets = self.targets((&caller, converter), (shard.id, origin), record, scratch)?;
         let (queue, offset) = (subscription_of(place.partition), place.offset.0 as u64);
@@ -278,7 +278,7 @@ impl TimerDriver {
         if targets.here.len() > LARGEST_TARGETS {
             targets.elsewhere.append(&mut targets.here);
         }
-        let Targets { here, elsewhere, .. } = &targets;
+        let FiringTargets { here, elsewhere, .. } = &targets;
         if elsewhere.is_empty() {
             return Ok(Decided::Goes(targets));
         }
@@ -372,7 +372,7 @@ fn batch_of(
     Ok(found)
 }
 
-fn fired(place: RecordPlace, extent: Extent, max_ts: i64, targets: Targets) -> FiredMessage {
+fn fired(place: RecordPlace, extent: Extent, max_ts: i64, targets: FiringTargets) -> FiredMessage {
     let facts = said(&targets.facts);
     let here = targets.here.iter().map(|target| target.partition).collect();
     let reference = ReferenceBody { targets: here, max_ts, source: Some(place), extent };

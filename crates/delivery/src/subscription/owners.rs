@@ -110,7 +110,7 @@ impl Holding {
 }
 
 /// An owner in a phase, which many runs share.
-type Holder = (MessageOwner, u8);
+type OwnerPhase = (MessageOwner, u8);
 
 /// 32 bytes, since a million of them may be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +132,8 @@ const LONGEST: u32 = 1 << 16;
 pub(super) struct Owners {
     runs: BTreeMap<u64, OwnerRun>,
     /// Holders with the number of their runs; a place without runs is free.
-    holders: Vec<(Holder, u32)>,
-    places: BTreeMap<Holder, u32>,
+    holders: Vec<(OwnerPhase, u32)>,
+    places: BTreeMap<OwnerPhase, u32>,
     /// The place that was asked for last.
     last: u32,
     pub dirty: DirtyBlocks,
@@ -168,7 +168,7 @@ impl Owners {
 
     /// The runs of the owners that are wanted; stops once all are found.
     pub fn runs_of(&self, wanted: impl Fn(MessageOwner) -> bool) -> Vec<(u64, u64)> {
-        let holds = |holder: &Holder| wanted(holder.0);
+        let holds = |holder: &OwnerPhase| wanted(holder.0);
         let count =
             self.holders.iter().filter(|(holder, _)| holds(holder)).map(|(_, runs)| *runs as usize).sum();
         let found = self.runs.iter().filter(|(_, run)| holds(&self.holders[run.holder as usize].0));
@@ -213,7 +213,7 @@ impl Owners {
         self.dirty.insert(block_of(start));
     }
 
-    fn holder(&mut self, holder: Holder) -> u32 {
+    fn holder(&mut self, holder: OwnerPhase) -> u32 {
         let is_last = self.holders.get(self.last as usize).is_some_and(|(last, _)| *last == holder);
         if !is_last {
             self.last = match self.places.get(&holder) {
@@ -225,7 +225,7 @@ impl Owners {
         self.last
     }
 
-    fn free_place(&mut self, holder: Holder) -> u32 {
+    fn free_place(&mut self, holder: OwnerPhase) -> u32 {
         let place = match self.holders.iter().position(|(_, runs)| *runs == 0) {
             Some(place) => place,
             None => {

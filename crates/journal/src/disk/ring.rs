@@ -22,7 +22,7 @@ const ENTRIES: usize = 128;
 
 /// What is to be done.
 #[derive(Debug)]
-pub(super) enum Action {
+pub(super) enum RingAction {
     /// Writes bytes that are aligned as the file needs it; waits until they are durable, if told so.
     Write { pos: u64, data: Bytes, sync: bool },
     /// Makes what is written durable.
@@ -31,18 +31,18 @@ pub(super) enum Action {
 
 /// An operation, with all that it needs to stay alive.
 #[derive(Debug)]
-pub(super) struct Op {
+pub(super) struct RingOp {
     pub(super) token: u64,
     pub(super) file: Handle,
-    pub(super) action: Action,
+    pub(super) action: RingAction,
 }
 
-impl Op {
+impl RingOp {
     fn entry(&self) -> squeue::Entry {
         let file = Fd(self.file.file.as_raw_fd());
         match &self.action {
-            Action::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
-            Action::Write { pos, data, sync } => {
+            RingAction::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
+            RingAction::Write { pos, data, sync } => {
                 let flags = if *sync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
                 opcode::Write::new(file, data.as_ptr(), data.len() as u32)
                     .offset(*pos)
@@ -56,14 +56,14 @@ impl Op {
 /// The operations that have not been reaped.
 #[derive(Debug, Default)]
 struct Table {
-    slots: Vec<Option<Op>>,
+    slots: Vec<Option<RingOp>>,
     free: Vec<usize>,
     /// Slots that the kernel is yet to get, oldest first.
     waiting: VecDeque<usize>,
 }
 
 impl Table {
-    fn insert(&mut self, op: Op) {
+    fn insert(&mut self, op: RingOp) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
@@ -72,7 +72,7 @@ impl Table {
         self.waiting.push_back(slot);
     }
 
-    fn take(&mut self, slot: usize) -> Option<Op> {
+    fn take(&mut self, slot: usize) -> Option<RingOp> {
         let op = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
         Some(op)
@@ -123,7 +123,7 @@ impl Ring {
     }
 
     /// Hands an operation to the kernel, now or when there is room for it.
-    pub(super) fn submit(&self, op: Op) {
+    pub(super) fn submit(&self, op: RingOp) {
         {
             let mut table = self.table.lock();
             table.insert(op);
@@ -161,7 +161,7 @@ impl Ring {
     }
 
     /// Takes the completions off the queue, each with the kernel's answer: bytes done, or an error's number, negated.
-    pub(super) fn reap(&self, mut each: impl FnMut(Op, i32)) {
+    pub(super) fn reap(&self, mut each: impl FnMut(RingOp, i32)) {
         let ended: Vec<(usize, i32)> = {
             let _reaping = self.reaping.lock();
             // SAFETY: the completion queue is touched only under the lock of `self.reaping`.
@@ -179,7 +179,7 @@ impl Ring {
     }
 
     /// Empties the slots of what has ended; says also whether something was queued instead.
-    fn settle(&self, ended: Vec<(usize, i32)>) -> (Vec<(Op, i32)>, bool) {
+    fn settle(&self, ended: Vec<(usize, i32)>) -> (Vec<(RingOp, i32)>, bool) {
         let mut table = self.table.lock();
         let mut ops = Vec::with_capacity(ended.len());
         for (slot, answer) in ended {

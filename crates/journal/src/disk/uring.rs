@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::files::{Files, Handle};
-use super::ring::{Action, Op, Ring};
+use super::ring::{Ring, RingAction, RingOp};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, delegate_to_files};
 
 /// A disk of io_uring and `O_DIRECT`.
@@ -37,7 +37,7 @@ impl UringDisk {
             source: Arc::new(source),
         })?;
         files.probe(|file, data| {
-            ring.submit(Op { token: 0, file, action: Action::Write { pos: 0, data, sync: true } });
+            ring.submit(RingOp { token: 0, file, action: RingAction::Write { pos: 0, data, sync: true } });
             let mut answer = None;
             while answer.is_none() {
                 wait(&ring, Duration::from_secs(1));
@@ -53,17 +53,17 @@ impl UringDisk {
         self.files.keep_open(descriptors);
     }
 
-    fn completion(&self, op: Op, answer: i32) -> Completion {
+    fn completion(&self, op: RingOp, answer: i32) -> Completion {
         let done = bytes_done(answer);
         let result = match &op.action {
-            Action::Write { pos, data, .. } => op.file.open.written(*pos, data.len(), done),
-            Action::Sync => op.file.synced(done.map(drop)),
+            RingAction::Write { pos, data, .. } => op.file.open.written(*pos, data.len(), done),
+            RingAction::Sync => op.file.synced(done.map(drop)),
         };
         Completion { token: op.token, result: result.inspect_err(|e| self.files.fail_unless_short(e)) }
     }
 
-    fn submit_op(&self, token: u64, file: Handle, action: Action) {
-        self.ring.submit(Op { token, file, action });
+    fn submit_op(&self, token: u64, file: Handle, action: RingAction) {
+        self.ring.submit(RingOp { token, file, action });
     }
 }
 
@@ -97,13 +97,13 @@ impl Disk for UringDisk {
     fn submit(&self, op: WriteOp) -> Result<(), DiskError> {
         let open = self.files.get_for_write(op.file, op.pos, op.data.len(), op.sync)?;
         let data = self.files.aligned(op.data);
-        self.submit_op(op.token, open, Action::Write { pos: op.pos, data, sync: op.sync });
+        self.submit_op(op.token, open, RingAction::Write { pos: op.pos, data, sync: op.sync });
         Ok(())
     }
 
     fn submit_sync(&self, token: u64, file: FileId) -> Result<(), DiskError> {
         self.files.check()?;
-        self.submit_op(token, self.files.get(file)?, Action::Sync);
+        self.submit_op(token, self.files.get(file)?, RingAction::Sync);
         Ok(())
     }
 

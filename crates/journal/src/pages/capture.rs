@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use rustc_hash::FxHashMap;
 use sabir_base::crc::crc32c_parts;
 
-use super::split::{self, Parts};
+use super::split::{self, ValuePages};
 use super::summary::Summary;
 use super::{PageChange, PageDecodeError, PageError, PageKey, PageStore};
 
@@ -177,7 +177,7 @@ impl<K: PageKey> PageCapture<K> {
         mut each: impl FnMut(K, &[u8], StoredMark) -> Result<(), PageDecodeError>,
     ) -> Result<Self, PageError> {
         let mut capture = Self::new(prefix);
-        let (mut expected, mut open) = (None, FxHashMap::<Vec<u8>, Parts>::default());
+        let (mut expected, mut open) = (None, FxHashMap::<Vec<u8>, ValuePages>::default());
         store.scan(prefix, &[], &mut |stored_key, page| {
             let undecodable = undecodable(stored_key);
             if stored_key == prefix {
@@ -205,7 +205,7 @@ impl<K: PageKey> PageCapture<K> {
         Err(PageError::Incomplete { prefix: prefix.to_vec(), detail })
     }
 
-    fn count(&mut self, key: &[u8], parts: &Parts) -> (Vec<u8>, StoredMark) {
+    fn count(&mut self, key: &[u8], parts: &ValuePages) -> (Vec<u8>, StoredMark) {
         let value = parts.joined();
         let mut mark = StoredMark { stored: parts.count(), counted: None };
         self.summary.count(&mut mark.counted, crc32c_parts(&[key, &value]));

@@ -25,7 +25,7 @@ pub(super) fn put_number(key: &mut Vec<u8>, number: u32) {
     key.extend_from_slice(&number.to_be_bytes());
 }
 
-/// Parts a stored key from its page's number.
+/// ValuePages a stored key from its page's number.
 pub(super) fn take_number(key: &[u8]) -> Result<(&[u8], u32), PageDecodeError> {
     let (key, number) = key
         .split_last_chunk::<4>()
@@ -35,12 +35,12 @@ pub(super) fn take_number(key: &[u8]) -> Result<(&[u8], u32), PageDecodeError> {
 
 /// The pages of one value, as a scan brings them: not always next to one another, since another key may continue this one.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct ValuePages {
     count: Option<u32>,
     pages: BTreeMap<u32, Vec<u8>>,
 }
 
-impl Parts {
+impl ValuePages {
     /// Adds a page; true when the value is whole.
     pub(super) fn add(&mut self, number: u32, mut page: &[u8]) -> Result<bool, PageDecodeError> {
         if number == 0 {

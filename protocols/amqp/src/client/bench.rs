@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use sabir_frontend::client::{ClientError, Failure, Load, LoadPlan, LoadProgress, LoadReport};
 
-use super::link::{Came, Incoming, Link, Outgoing, unexpected};
+use super::link::{Came, Link, LinkReader, LinkWriter, unexpected};
 use super::options::Loading;
 use crate::wire::*;
 
@@ -257,8 +257,8 @@ fn not_empty(queue: &str, messages: u32) -> ClientError {
 /// The end that publishes.
 struct Writer {
     bench: Rc<Bench>,
-    incoming: Incoming,
-    outgoing: Outgoing,
+    incoming: LinkReader,
+    outgoing: LinkWriter,
     queue: Vec<u8>,
     content: Vec<u8>,
     properties: Bytes,

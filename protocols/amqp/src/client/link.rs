@@ -34,22 +34,22 @@ impl Came {
 }
 
 /// A content on its way, of one channel.
-struct Unfinished {
+struct PartialContent {
     came: Came,
     left: Option<u64>,
 }
 
 /// What a broker sends.
-pub(super) struct Incoming {
+pub(super) struct LinkReader {
     read: OwnedReadHalf,
     input: BytesMut,
     frame_max: u32,
-    unfinished: Vec<Unfinished>,
+    unfinished: Vec<PartialContent>,
     came: VecDeque<Came>,
 }
 
 /// What a broker is sent.
-pub(super) struct Outgoing {
+pub(super) struct LinkWriter {
     write: OwnedWriteHalf,
     pub(super) out: FrameBuffer,
     pub(super) frame_max: u32,
@@ -57,15 +57,15 @@ pub(super) struct Outgoing {
 
 /// Both.
 pub(super) struct Link {
-    pub(super) incoming: Incoming,
-    pub(super) outgoing: Outgoing,
+    pub(super) incoming: LinkReader,
+    pub(super) outgoing: LinkWriter,
 }
 
 pub(super) fn broken(what: impl ToString) -> ClientError {
     ClientError::new(Failure::Broken, what.to_string())
 }
 
-impl Incoming {
+impl LinkReader {
     /// The next method.
     pub(super) async fn next(&mut self) -> Result<Came, ClientError> {
         loop {
@@ -104,7 +104,7 @@ impl Incoming {
                 let (payload, properties) = (frame.share(frame.payload), Bytes::new());
                 let came = Came { channel: frame.channel, payload, properties, body: ContentBody::default() };
                 match has_content {
-                    true => self.unfinished.push(Unfinished { came, left: None }),
+                    true => self.unfinished.push(PartialContent { came, left: None }),
                     false => self.came.push_back(came),
                 }
                 return Ok(());
@@ -134,7 +134,7 @@ impl Incoming {
     }
 }
 
-impl Outgoing {
+impl LinkWriter {
     /// Sends what was written.
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         for piece in self.out.take() {
@@ -153,8 +153,8 @@ impl Link {
         let (read, write) = stream.into_split();
         let (unfinished, came) = (Vec::new(), VecDeque::new());
         let frame_max = PRE_AUTHENTICATION_MAX;
-        let incoming = Incoming { read, input: BytesMut::new(), frame_max, unfinished, came };
-        let mut link = Self { incoming, outgoing: Outgoing { write, out: FrameBuffer::new(), frame_max } };
+        let incoming = LinkReader { read, input: BytesMut::new(), frame_max, unfinished, came };
+        let mut link = Self { incoming, outgoing: LinkWriter { write, out: FrameBuffer::new(), frame_max } };
         link.shake_hands().await.map_err(|error| failed(error.message))?;
         Ok(link)
     }

@@ -6,7 +6,7 @@ use crate::wire::messages::create_topics::{
 };
 use crate::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use crate::wire::messages::list_offsets as lo;
-use crate::wire::{ApiKey, ErrorCode, Request};
+use crate::wire::{ApiKey, ErrorCode, RequestMessage};
 
 /// A topic to create.
 #[derive(Debug, Clone, Default)]

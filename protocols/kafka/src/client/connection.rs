@@ -16,7 +16,7 @@ use super::error::Error;
 use super::versions::Versions;
 use crate::wire::messages::api_versions::ApiVersionsRequest;
 use crate::wire::{
-    Encoded, ErrorCode, Reader, Request, ResponseHeader, Str, decode_response, encode_request,
+    Encoded, ErrorCode, Reader, RequestMessage, ResponseHeader, Str, decode_response, encode_request,
 };
 
 /// Decoded arrays of one answer take no more than this.
@@ -176,7 +176,7 @@ impl BrokerConnection {
     ///
     /// # Errors
     /// No common version, a broken connection, no answer in time. An error code in the answer is for the caller to see.
-    pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, Error> {
+    pub async fn call<R: RequestMessage>(&self, request: &R) -> Result<R::Response, Error> {
         self.call_waiting(request, Duration::ZERO).await
     }
 
@@ -184,7 +184,11 @@ impl BrokerConnection {
     ///
     /// # Errors
     /// Those of [`call`](Self::call).
-    pub async fn call_waiting<R: Request>(&self, request: &R, wait: Duration) -> Result<R::Response, Error> {
+    pub async fn call_waiting<R: RequestMessage>(
+        &self,
+        request: &R,
+        wait: Duration,
+    ) -> Result<R::Response, Error> {
         let version = self.versions.of::<R>()?;
         let after = self.options.request_timeout + wait;
         let late = |_| Error::Timeout { what: R::KEY.name(), after };
@@ -193,12 +197,16 @@ impl BrokerConnection {
     }
 
     /// Takes an answer's frame apart.
-    pub(crate) fn decode<R: Request>(&self, frame: &Bytes, version: i16) -> Result<R::Response, Error> {
+    pub(crate) fn decode<R: RequestMessage>(
+        &self,
+        frame: &Bytes,
+        version: i16,
+    ) -> Result<R::Response, Error> {
         let decoded = decode_response::<R>(frame, version, DECODE_LIMIT);
         decoded.map(|(_, response)| response).map_err(|source| Error::Wire { api: R::KEY, source })
     }
 
-    async fn exchange<R: Request>(&self, version: i16, request: &R) -> Result<Bytes, Error> {
+    async fn exchange<R: RequestMessage>(&self, version: i16, request: &R) -> Result<Bytes, Error> {
         let (sender, receiver) = oneshot::channel();
         let done: Done = Box::new(move |frame| drop(sender.send(frame)));
         self.send(version, request, done, true)?;
@@ -206,7 +214,7 @@ impl BrokerConnection {
     }
 
     /// Sends a request; `done` gets the answer's frame, or is called once the request is written if it has none.
-    pub(crate) fn send<R: Request>(
+    pub(crate) fn send<R: RequestMessage>(
         &self,
         version: i16,
         request: &R,

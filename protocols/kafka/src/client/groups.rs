@@ -6,7 +6,7 @@ use super::{BrokerConnection, Error, KafkaClient};
 use crate::wire::messages::find_coordinator::FindCoordinatorRequest;
 use crate::wire::messages::offset_commit as oc;
 use crate::wire::messages::offset_fetch as of;
-use crate::wire::{ApiKey, Request, Str, Uuid};
+use crate::wire::{ApiKey, RequestMessage, Str, Uuid};
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]

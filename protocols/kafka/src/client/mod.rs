@@ -40,7 +40,7 @@ pub use versions::Versions;
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseTopic,
 };
-use crate::wire::{ApiKey, ErrorCode, Request, Str, Uuid};
+use crate::wire::{ApiKey, ErrorCode, RequestMessage, Str, Uuid};
 
 /// How long one of several addresses is tried.
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
@@ -171,7 +171,7 @@ impl KafkaClient {
     ///
     /// # Errors
     /// Those of [`BrokerConnection::call`].
-    pub async fn call<R: Request>(&self, request: &R) -> Result<R::Response, Error> {
+    pub async fn call<R: RequestMessage>(&self, request: &R) -> Result<R::Response, Error> {
         self.any().await?.call(request).await
     }
 

@@ -3,7 +3,7 @@
 use crate::wire::api::coded_versions;
 use crate::wire::messages::api_versions::ApiVersionsResponse;
 use crate::wire::messages::metadata::MetadataRequest;
-use crate::wire::{ApiKey, Request};
+use crate::wire::{ApiKey, RequestMessage};
 
 use super::error::Error;
 
@@ -36,7 +36,7 @@ impl Versions {
     }
 
     /// The highest version of ours under the caps.
-    pub(super) fn capped<R: Request>(&self, caps: &[(ApiKey, i16)]) -> i16 {
+    pub(super) fn capped<R: RequestMessage>(&self, caps: &[(ApiKey, i16)]) -> i16 {
         let caps = caps.iter().filter(|(api, _)| *api == R::KEY).map(|(_, cap)| *cap);
         caps.fold(*R::VERSIONS.end(), i16::min)
     }
@@ -56,7 +56,7 @@ impl Versions {
     ///
     /// # Errors
     /// There is none.
-    pub fn of<R: Request>(&self) -> Result<i16, Error> {
+    pub fn of<R: RequestMessage>(&self) -> Result<i16, Error> {
         let unsupported = |offered| Error::Unsupported { api: R::KEY, offered };
         let offered = self.offered(R::KEY).ok_or(unsupported(None))?;
         let version = self.capped::<R>(&self.caps).min(offered.1);

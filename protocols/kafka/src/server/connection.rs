@@ -22,7 +22,7 @@ const MAX_OPEN: usize = 1024;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(kafka: Arc<KafkaFrontend>, connection: Connection) {
-    let session = Session::new(kafka.clone(), &connection);
+    let session = KafkaSession::new(kafka.clone(), &connection);
     sabir_net::drive(connection, session, kafka.counters.clone()).await;
 }
 
@@ -41,7 +41,7 @@ impl Running {
     }
 }
 
-struct Session {
+struct KafkaSession {
     kafka: Arc<KafkaFrontend>,
     client: Arc<Client>,
     requests: Requests,
@@ -51,7 +51,7 @@ struct Session {
     producing: VecDeque<(RequestNumber, Instant, Producing)>,
 }
 
-impl Session {
+impl KafkaSession {
     fn new(kafka: Arc<KafkaFrontend>, connection: &Connection) -> Self {
         let max_frame = (kafka.config.max_request.0 as usize).min(connection.limits.frame_memory.total());
         Self {
@@ -195,7 +195,7 @@ impl Session {
     }
 }
 
-impl sabir_net::Session for Session {
+impl sabir_net::Session for KafkaSession {
     /// Kafka's brokers send nothing but answers.
     type Push = Infallible;
 

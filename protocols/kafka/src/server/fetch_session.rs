@@ -156,7 +156,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Session {
+struct FetchSession {
     /// The epoch that the next request must have.
     epoch: i32,
     by_id: bool,
@@ -182,7 +182,7 @@ pub(crate) struct SessionStats {
 /// All sessions of the node, in bounded number and memory.
 #[derive(Debug)]
 pub(crate) struct FetchSessions {
-    sessions: FxHashMap<i32, Session>,
+    sessions: FxHashMap<i32, FetchSession>,
     max: usize,
     max_bytes: usize,
     bytes: usize,
@@ -268,7 +268,7 @@ impl FetchSessions {
             return Plan { wanted, session: None, full: true };
         }
         let id = self.free_id();
-        let mut session = Session {
+        let mut session = FetchSession {
             epoch: 1,
             by_id,
             used: now,
@@ -364,7 +364,7 @@ impl FetchSessions {
     }
 }
 
-impl Session {
+impl FetchSession {
     fn put(&mut self, wanted: Wanted) {
         let name = (wanted.topic.clone(), wanted.partition);
         match self.places.get(&name) {

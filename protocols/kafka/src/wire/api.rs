@@ -18,7 +18,7 @@ pub trait ApiMessage: Sized + Default {
 }
 
 /// A request, with all that belongs to its API.
-pub trait Request: ApiMessage {
+pub trait RequestMessage: ApiMessage {
     /// The API.
     const KEY: ApiKey;
     /// The versions declared.
@@ -119,7 +119,7 @@ macro_rules! coded {
     };
 }
 
-const fn lowest_advertised<R: Request>() -> i16 {
+const fn lowest_advertised<R: RequestMessage>() -> i16 {
     if R::KEY as i16 == ApiKey::Produce as i16 { 0 } else { *R::VERSIONS.start() }
 }
 

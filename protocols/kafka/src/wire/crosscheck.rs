@@ -88,7 +88,7 @@ macro_rules! crosscheck {
     ($($module:ident: $request:ident, $response:ident, theirs to $theirs:expr;)*) => {$(
         #[test]
         fn $module() {
-            use super::api::Request;
+            use super::api::RequestMessage;
             use ours::$module::{$request, $response};
             for version in $request::VERSIONS {
                 let flexible = version >= $request::FLEXIBLE_FROM;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::api::{ApiKey, ApiMessage, Request, request_header_version, response_header_version};
+use super::api::{ApiKey, ApiMessage, RequestMessage, request_header_version, response_header_version};
 use super::primitives::{Cx, Wire};
 use super::{Encoded, Reader, Str, WireError, Writer};
 
@@ -89,7 +89,7 @@ impl ResponseHeader {
 }
 
 /// A whole request frame: length, header, body.
-pub fn encode_request<R: Request>(
+pub fn encode_request<R: RequestMessage>(
     version: i16,
     correlation_id: i32,
     client_id: Option<&Str>,
@@ -121,7 +121,7 @@ pub fn encode_response<M: ApiMessage>(api: ApiKey, version: i16, correlation_id:
 ///
 /// # Errors
 /// What is wrong with the bytes.
-pub fn decode_response<R: Request>(
+pub fn decode_response<R: RequestMessage>(
     frame: &Bytes,
     version: i16,
     limit: usize,

@@ -18,7 +18,7 @@ pub mod primitives;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use api::{ApiKey, ApiMessage, Request};
+pub use api::{ApiKey, ApiMessage, RequestMessage};
 pub use error::ErrorCode;
 pub use header::{RequestHeader, ResponseHeader, decode_response, encode_request, encode_response};
 pub use primitives::{Encoded, Reader, RecordData, Str, Uuid, WireError, Writer};

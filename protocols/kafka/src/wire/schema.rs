@@ -28,7 +28,7 @@ macro_rules! schema {
             }
         )+
     ) => {
-        impl $crate::wire::api::Request for $request {
+        impl $crate::wire::api::RequestMessage for $request {
             const KEY: $crate::wire::ApiKey = $crate::wire::ApiKey::$api;
             const VERSIONS: std::ops::RangeInclusive<i16> = $versions;
             const FLEXIBLE_FROM: i16 = $flexible;

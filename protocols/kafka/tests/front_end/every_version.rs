@@ -1,13 +1,13 @@
 //! Every version of every API that is listed is answered in its own form, whatever it asks for.
 
-use sabir_kafka::wire::Request;
+use sabir_kafka::wire::RequestMessage;
 use sabir_kafka::wire::api::SUPPORTED;
 use sabir_kafka::wire::messages as m;
 
 use crate::rig::{Raw, Rig};
 
 /// The form of an answer is checked by decoding it to its last byte.
-async fn asked<R: Request + Default>(raw: &mut Raw) -> i16 {
+async fn asked<R: RequestMessage + Default>(raw: &mut Raw) -> i16 {
     for version in R::VERSIONS {
         raw.call(version, &R::default()).await;
     }

@@ -19,7 +19,7 @@ use sabir_kafka::wire::messages::offset_commit::{
 use sabir_kafka::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use sabir_kafka::wire::messages::produce::ProduceRequest;
 use sabir_kafka::wire::messages::sync_group::SyncGroupRequest;
-use sabir_kafka::wire::{ErrorCode, Request, Str};
+use sabir_kafka::wire::{ErrorCode, RequestMessage, Str};
 
 use crate::rig::{PATIENCE, Raw, Rig, Setup, assert_code, batch, creatable, produce_request};
 
@@ -31,7 +31,7 @@ fn with_memory(bytes: usize) -> Rig {
 }
 
 /// With all memory taken a request is not answered; with memory it is, and gives all of it back.
-async fn needs_memory<R: Request>(rig: &Rig, version: i16, request: &R) {
+async fn needs_memory<R: RequestMessage>(rig: &Rig, version: i16, request: &R) {
     let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
     let all = memory.try_take(memory.total()).expect("nobody has any");
     let dropped = rig.dropped("memory");
@@ -167,7 +167,7 @@ async fn settings_that_no_memory_would_have_room_for_are_refused_by_name() {
 }
 
 /// A request is not answered, for want of memory that no connection has.
-async fn is_too_large<R: Request>(rig: &Rig, version: i16, request: &R) {
+async fn is_too_large<R: RequestMessage>(rig: &Rig, version: i16, request: &R) {
     let dropped = rig.dropped("memory");
     let mut raw = rig.raw().await;
     raw.send(version, request).await;

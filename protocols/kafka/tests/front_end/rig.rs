@@ -17,7 +17,7 @@ use sabir_kafka::wire::messages::metadata::{MetadataRequest, MetadataRequestTopi
 use sabir_kafka::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
-use sabir_kafka::wire::{Encoded, ErrorCode, Request, Str, Uuid, decode_response, encode_request};
+use sabir_kafka::wire::{Encoded, ErrorCode, RequestMessage, Str, Uuid, decode_response, encode_request};
 use sabir_model::batch::{BatchBuilder, Compression};
 use sabir_net::{Frontend, ListenOptions, Listener, Net, NetOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -215,7 +215,7 @@ pub struct Raw {
 
 impl Raw {
     /// Sends a request; gives its correlation id.
-    pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
+    pub async fn send<R: RequestMessage>(&mut self, version: i16, request: &R) -> i32 {
         let frame = self.frame(version, request);
         self.write(&frame.to_bytes()).await;
         self.correlation
@@ -227,7 +227,7 @@ impl Raw {
     }
 
     /// A request's frame under the next correlation id.
-    pub fn frame<R: Request>(&mut self, version: i16, request: &R) -> Encoded {
+    pub fn frame<R: RequestMessage>(&mut self, version: i16, request: &R) -> Encoded {
         self.correlation += 1;
         encode_request(version, self.correlation, Some(&Str::from_static("raw")), request)
     }
@@ -247,20 +247,20 @@ impl Raw {
     }
 
     /// The next answer, which must be to that request.
-    pub async fn receive<R: Request>(&mut self, version: i16, correlation: i32) -> R::Response {
+    pub async fn receive<R: RequestMessage>(&mut self, version: i16, correlation: i32) -> R::Response {
         let frame = self.receive_frame().await;
         let (header, response) = decode_response::<R>(&frame, version, 1 << 28).unwrap();
         assert_eq!(header.correlation_id, correlation);
         response
     }
 
-    pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+    pub async fn call<R: RequestMessage>(&mut self, version: i16, request: &R) -> R::Response {
         let correlation = self.send(version, request).await;
         self.receive::<R>(version, correlation).await
     }
 
     /// A call in the newest version.
-    pub async fn ask<R: Request>(&mut self, request: &R) -> R::Response {
+    pub async fn ask<R: RequestMessage>(&mut self, request: &R) -> R::Response {
         self.call(*R::VERSIONS.end(), request).await
     }
 

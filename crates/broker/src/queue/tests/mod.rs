@@ -19,8 +19,8 @@ use sabir_model::{
 };
 
 use super::gathered::Change;
-use super::leader::{Ask, Asked, NewMember, QueueLeader, QueuePolicy};
-use super::round::Moment;
+use super::leader::{Asked, NewMember, QueueLeader, QueuePolicy, QueueRequest};
+use super::round::RoundTime;
 use super::{GotMessage, QueueError, QueueTarget};
 use crate::entry::{
     AppendBody, Body, DeliveryBody, PartitionSettings, PartitionsCreated, PartitionsDeleted, Started, Targets,
@@ -171,7 +171,7 @@ impl Rig {
     fn propose(&mut self) {
         while self.leader.has_work() {
             let is_idle = self.builder.is_empty() && self.untold.is_empty();
-            let moment = Moment { now_ms: self.now_ms, is_idle };
+            let moment = RoundTime { now_ms: self.now_ms, is_idle };
             let proposed = self.leader.propose(&self.state, &moment, &mut self.wakes);
             if !proposed.entry {
                 return;
@@ -241,7 +241,7 @@ impl Rig {
     ) -> Reply<Result<Option<GotMessage>, QueueError>> {
         let (replier, reply) = Reply::pair();
         let (target, policy, owner) = (target(queue), QueuePolicy::default(), session(owner));
-        let ask = Ask::Get { target, policy, owner, settles, replier };
+        let ask = QueueRequest::Get { target, policy, owner, settles, replier };
         self.leader.asked.push_back(Asked { ask, is_behind: false });
         reply
     }
@@ -249,7 +249,7 @@ impl Rig {
     fn purge(&mut self, queue: u64) -> Reply<Result<u64, QueueError>> {
         let (replier, reply) = Reply::pair();
         let (target, policy) = (target(queue), QueuePolicy::default());
-        let ask = Ask::Purge { target, policy, dropped: 0, replier };
+        let ask = QueueRequest::Purge { target, policy, dropped: 0, replier };
         self.leader.asked.push_back(Asked { ask, is_behind: false });
         reply
     }

@@ -348,7 +348,7 @@ impl SubscriptionTable {
     }
 
     fn apply_one(&mut self, number: SubscriptionNo, operation: &Operation<'_>, time_ms: i64) {
-        let mut told = Told::new(number, self.before, &mut self.touched, &mut self.parked);
+        let mut told = TouchRecorder::new(number, self.before, &mut self.touched, &mut self.parked);
         if let Some(subscription) = self.slots.get_mut(number) {
             subscription.apply(operation, time_ms, &mut told);
         }
@@ -369,7 +369,7 @@ impl SubscriptionTable {
     }
 
     fn refuse_last(&mut self, subscription: SubscriptionNo, messages: Range<u64>, time_ms: i64) {
-        let mut told = Told::new(subscription, self.before, &mut self.touched, &mut self.parked);
+        let mut told = TouchRecorder::new(subscription, self.before, &mut self.touched, &mut self.parked);
         if let Some(kept) = self.slots.get_mut(subscription) {
             kept.give_up_last(messages, Settlement::TooMany, time_ms, &mut told);
         }
@@ -430,7 +430,7 @@ impl SubscriptionTable {
     ) -> Option<(u64, Vec<Range<u64>>)> {
         let subscription = self.slots.get_mut(number)?;
         let from = self.touched.len();
-        let mut told = Told::new(number, from, &mut self.touched, &mut self.parked);
+        let mut told = TouchRecorder::new(number, from, &mut self.touched, &mut self.parked);
         let concerned = subscription.apply(operation, time_ms, &mut told);
         told.name(number, operation);
         let acquired = self.touched[from..].iter().filter_map(|event| match event {
@@ -452,7 +452,8 @@ impl SubscriptionTable {
     }
 
     fn deliver(&mut self, list: &OperationList<'_>, time_ms: i64) -> Result<DeliveryOutcome, DeliveryError> {
-        let mut told = Told::new(SubscriptionNo(0), self.before, &mut self.touched, &mut self.parked);
+        let mut told =
+            TouchRecorder::new(SubscriptionNo(0), self.before, &mut self.touched, &mut self.parked);
         let applied = apply_list(list, &mut self.slots, time_ms, &mut told);
         list.iter().for_each(|(number, operation)| told.name(number, &operation));
         let concerned = applied.map_err(|refused| DeliveryError::Refused { operation: refused.operation })?;
@@ -475,7 +476,7 @@ fn first_of(start: SubscriptionStart, kept: Range<u64>) -> u64 {
 }
 
 /// Writes down what operations do, in runs.
-struct Told<'a> {
+struct TouchRecorder<'a> {
     subscription: SubscriptionNo,
     /// Runs of earlier entries are not made longer: what an entry touched is known by what stands behind them.
     before: usize,
@@ -483,7 +484,7 @@ struct Told<'a> {
     parked: &'a mut Vec<ParkedMessages>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> TouchRecorder<'a> {
     fn new(
         subscription: SubscriptionNo,
         before: usize,
@@ -562,7 +563,7 @@ impl TouchedMessages {
     }
 }
 
-impl Touched for Told<'_> {
+impl Touched for TouchRecorder<'_> {
     fn subscription(&mut self, number: SubscriptionNo) {
         self.subscription = number;
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::state::{Action, DirOp, InFlight, Inode, InodeNo, Pending, State};
+use self::state::{Action, DirOp, InFlight, Inode, InodeNo, State, UnsyncedWrite};
 use super::{Completion, Disk, DiskError, FileId, WakeFn, WriteOp, check_bounds, check_name, check_sectors};
 
 /// The parts in which a disk keeps or loses a write, in bytes, unless [set](SimDisk::set_atom) otherwise.
@@ -360,7 +360,7 @@ impl Inner {
         self.state.completed += 1;
         let completed = self.state.completed;
         if done > 0 {
-            let pending = Pending { completed, pos, data: data.slice(..done as usize) };
+            let pending = UnsyncedWrite { completed, pos, data: data.slice(..done as usize) };
             self.state.inode_mut(no).complete(pending, sync && fault.is_none());
         }
         let path = self.state.path(no);

@@ -14,14 +14,14 @@ pub(super) type InodeNo = u64;
 
 /// A write that has completed and is not durable.
 #[derive(Debug, Clone)]
-pub(super) struct Pending {
+pub(super) struct UnsyncedWrite {
     /// The number of its completion.
     pub(super) completed: u64,
     pub(super) pos: u64,
     pub(super) data: Bytes,
 }
 
-impl Pending {
+impl UnsyncedWrite {
     /// What is left of it outside `from..to`.
     fn outside(self, from: u64, to: u64) -> impl Iterator<Item = Self> {
         let end = self.pos + self.data.len() as u64;
@@ -45,9 +45,9 @@ pub(super) struct Inode {
     /// What a power cut keeps for certain.
     pub(super) durable: Image,
     /// In the order of completion.
-    pub(super) pending: Vec<Pending>,
+    pub(super) pending: Vec<UnsyncedWrite>,
     /// What a sync did not make durable that failed: reads may see it, and no later sync makes it durable.
-    pub(super) doubted: Vec<Pending>,
+    pub(super) doubted: Vec<UnsyncedWrite>,
 }
 
 impl Inode {
@@ -63,7 +63,7 @@ impl Inode {
     }
 
     /// A write has completed.
-    pub(super) fn complete(&mut self, write: Pending, durable: bool) {
+    pub(super) fn complete(&mut self, write: UnsyncedWrite, durable: bool) {
         self.cached.write(write.pos, &write.data);
         if durable {
             self.settle(write);
@@ -73,7 +73,7 @@ impl Inode {
     }
 
     /// These bytes are on the platter, over whatever older ones a cache still holds.
-    fn settle(&mut self, write: Pending) {
+    fn settle(&mut self, write: UnsyncedWrite) {
         self.durable.write(write.pos, &write.data);
         self.len_durable = true;
         let (from, to) = (write.pos, write.pos + write.data.len() as u64);

@@ -273,11 +273,14 @@ impl Call {
 }
 
 /// Decodes a request's body, all of it.
-fn decode<R: crate::wire::Request>(request: &Request) -> Result<R, BadRequest> {
+fn decode<R: crate::wire::RequestMessage>(request: &Request) -> Result<R, BadRequest> {
     decode_with(Reader::new(&request.body), request)
 }
 
-fn decode_with<R: crate::wire::Request>(mut reader: Reader<'_>, request: &Request) -> Result<R, BadRequest> {
+fn decode_with<R: crate::wire::RequestMessage>(
+    mut reader: Reader<'_>,
+    request: &Request,
+) -> Result<R, BadRequest> {
     R::decode(&mut reader, request.version).map_err(|source| BadRequest::Body {
         api: request.api,
         version: request.version,

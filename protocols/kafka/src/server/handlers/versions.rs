@@ -4,7 +4,7 @@ use super::{Call, Reply, decode};
 use crate::server::requests::{BadRequest, Request};
 use crate::wire::api::SUPPORTED;
 use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
-use crate::wire::{ApiKey, ErrorCode, Request as _};
+use crate::wire::{ApiKey, ErrorCode, RequestMessage as _};
 
 /// Says what is served. A version that is not gets the error with the range of this API alone, in the form of version 0, which every client
 /// can read: one that was told all of them would not ask again, and not learn what later forms say beside.
