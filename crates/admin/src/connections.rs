@@ -1,4 +1,4 @@
-//! The connections there are. They are few, and nobody has to wait for one: the connection on which nothing has moved for longest
+//! The connections there are. They are few, and no client has to wait for one: the connection on which nothing has moved for longest
 //! gives way to a new one, also where the process has no descriptor left for that, and to an answer for which there is no memory left.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -132,7 +132,7 @@ fn give_way(all: &mut Vec<Arc<HttpConnection>>, may_end: impl Fn(&Arc<HttpConnec
     quietest.is_some()
 }
 
-/// Who it is that has the address: of version 6 one has a whole network.
+/// The client that has the address: of version 6 one client has a whole network.
 fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),

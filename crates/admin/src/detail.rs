@@ -1,4 +1,4 @@
-//! Topics and groups one by one, while there are not too many of them for whoever keeps their samples.
+//! Topics and groups one by one, while there are not too many of them for the monitoring that keeps their samples.
 
 use sabir_base::metrics::Exposition;
 use sabir_broker::{

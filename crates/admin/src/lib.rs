@@ -123,9 +123,9 @@ pub struct Admin {
     importing: Arc<tokio::sync::Mutex<()>>,
     /// How many ask for figures now.
     waiting: Arc<std::sync::atomic::AtomicUsize>,
-    /// Who makes the API's answers.
+    /// The workers that make the API's answers.
     workers: workers::AnswerWorkers,
-    /// Who gathers figures: they do not wait for the API's answers.
+    /// The workers that gather figures: they do not wait for the API's answers.
     scraper: workers::AnswerWorkers,
 }
 

@@ -25,7 +25,7 @@ impl AnswerWorkers {
         Self(Arc::new(Semaphore::new(count)))
     }
 
-    /// What `work` comes to. It waits for nothing outside the broker's memory: whoever waits keeps a worker from all others.
+    /// What `work` comes to. It waits for nothing outside the broker's memory: work that waits keeps a worker from all others.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -44,7 +44,7 @@
 //! node's time is more than a day ahead of it, of the *confirmed* time. That goes on as time passes, and goes with the node's time only
 //! once a wall clock that it agrees with has been followed without a jump for a day in one run, or for ten minutes where the kernel calls
 //! it synchronised, or where the machine has run on since the node's time was confirmed. So what a start under a wrong clock writes down
-//! ends no waiting, however often it comes: the operator who sees that the clock is wrong can still set it.
+//! ends no waiting, however often it comes: an operator that sees that the clock is wrong can still set it.
 
 mod lags;
 
@@ -376,7 +376,7 @@ impl NodeTime {
         }
     }
 
-    /// Whether the time goes on from the last one, and nobody knows how long the node was off.
+    /// Whether the time goes on from the last one, and it is not known how long the node was off.
     fn is_unset(&self) -> bool {
         self.unset || self.doubt.is_some_and(|doubt| doubt.at_start)
     }
@@ -481,7 +481,7 @@ impl NodeTime {
         undone
     }
 
-    /// Takes over the wall clock. One that nothing synchronises and that is behind may be set right whenever somebody notices.
+    /// Takes over the wall clock. One that nothing synchronises and that is behind may be set right whenever an operator notices.
     fn step(&mut self, steady: i64, clock: ClockReading) -> i64 {
         let back = self.unstepped.filter(|_| clock.wall_ms < steady);
         let time_ms = back.map_or(steady, |unstepped| unstepped.time_ms);

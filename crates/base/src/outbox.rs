@@ -107,7 +107,7 @@ impl<P> Outbox<P> {
         waits.ended = true;
         waits.task = None;
         let left = std::mem::take(&mut waits.pushes);
-        // What is dropped may wake whoever waits for what becomes of it.
+        // What is dropped may wake the task that waits for what becomes of it.
         drop(waits);
         drop(left);
     }

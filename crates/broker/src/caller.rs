@@ -124,8 +124,8 @@ impl Caller {
         Ok(())
     }
 
-    /// Whether a queue may be used: consumed, and so emptied, by whom it is there for, whichever front end made it; what is internal by front
-    /// ends alone, for themselves.
+    /// Whether a queue may be used: consumed, and so emptied, by the clients that it is there for, whichever front end made it; what is internal by
+    /// front ends alone, for themselves.
     pub(crate) fn may_use(&self, queue: &Topic) -> Result<(), QueueError> {
         match self.sees(queue) {
             false => Err(QueueError::Unknown),

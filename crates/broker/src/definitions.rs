@@ -187,7 +187,7 @@ impl Definitions {
         self.catalog().submit();
     }
 
-    /// Has the queues of a shard deleted that are to go with their last consumers, or if nobody uses them, and have none any more.
+    /// Has the queues of a shard deleted that are to go with their last consumers, or if no client uses them, and have none any more.
     pub(crate) fn delete_deserted(self: &Arc<Self>, shard: &Shard) {
         let deserted = shard.queues.close_deserted();
         if deserted.is_empty() {

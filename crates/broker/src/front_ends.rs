@@ -150,13 +150,13 @@ impl Written {
         appended.for_each(|((bytes, traffic), _)| traffic.receive(*bytes));
     }
 
-    /// Answers whoever wrote it, if that is not done yet.
+    /// Answers its writer, if that is not done yet.
     pub(crate) fn reply(&self, answer: Result<Bytes, ShardFailure>, wakes: &mut WakeBatch) {
         let replier = self.progress.lock().replier.take();
         replier.into_iter().for_each(|replier| replier.send(answer.clone(), wakes));
     }
 
-    /// Whether somebody still waits for its answer.
+    /// Whether its writer still waits for the answer.
     pub(crate) fn is_awaited(&self) -> bool {
         self.progress.lock().replier.as_ref().is_some_and(Replier::is_awaited)
     }
@@ -232,7 +232,7 @@ impl Broker {
         Ok((EntryRef { shard, written }, reply))
     }
 
-    /// Has somebody told when this node leads a shard and when it does not any more, at once if it leads now. Nothing here keeps it: it is told
+    /// Has a listener told when this node leads a shard and when it does not any more, at once if it leads now. Nothing here keeps it: it is told
     /// for as long as something else does. It is a front end's own part, and none that a client asks for: no caller is named.
     pub fn lead_with(&self, shard: ShardId, part: &Arc<dyn Leading>) {
         if let Some(shard) = self.shard(shard) {
@@ -301,7 +301,7 @@ fn look<T>(
     contain(|| read(&View { state, caller })).ok_or(ShardFailure::StorageError)
 }
 
-/// A number that nobody can foretell, keyed by what the system gave the process at random.
+/// A number that no client can foretell, keyed by what the system gave the process at random.
 fn random() -> u64 {
     static KEY: OnceLock<RandomState> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);

@@ -381,7 +381,7 @@ where
     }
 }
 
-/// Has every shard write down who it is and that this start began, and the catalog how many there are: then that every shard has.
+/// Has every shard write down its identity and that this start began, and the catalog how many there are: then that every shard has.
 fn begin_run(shards: &[Arc<Shard>], run: u64, data_shards: u32, cluster: TopicId) -> Result<(), StartError> {
     let failed =
         |shard: &Shard, error: JournalError| StartError::Shard { shard: shard.id.0, reason: error.into() };

@@ -119,7 +119,7 @@ pub trait Projection: Any + Send + Sync {
 /// Its entries are those that [`Broker::write`](crate::Broker::write) takes. Where the first of them is applied the projection is made;
 /// before that a shard has none.
 pub trait FrontendProjection: Projection {
-    /// Applies an entry, and answers whoever wrote it. It is called under the lock of the shard's projections: it only computes.
+    /// Applies an entry, and answers its writer. It is called under the lock of the shard's projections: it only computes.
     ///
     /// # Errors
     /// The command is none that this version can read; nothing may have changed then. The shard stops, and says so by name: what a client may

@@ -147,7 +147,7 @@ impl Ask {
 }
 
 impl AskReply {
-    /// Gives the client's answer to whoever asked.
+    /// Gives the client's answer to the caller that asked.
     pub fn send(mut self, answer: Bytes) {
         self.finish(Ok(answer));
     }

@@ -3,7 +3,8 @@
 //! Some targets may have taken a message while the shard of another cannot decide. Whoever tries again asks those alone that have not decided; what is known
 //! of that is in memory, so that a message may come twice where the node dies between, or its shard is led by another one.
 //!
-//! A shard that does not decide in time, as one whose disk has stopped, is given nothing more until it has decided on that, and nobody waits for it.
+//! A shard that does not decide in time, as one whose disk has stopped, is given nothing more until it has decided on that, and no thread waits for
+//! it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -142,7 +143,7 @@ impl RelayedMessages {
             self.refused += heard.outcome.refused;
             self.open.extend((!heard.is_over).then_some(open));
         }
-        // Who applies blocks does not wait for a look at all of them.
+        // The thread that applies blocks does not wait for a look at all of them.
         self.forget(|queue, offsets| shard.state.read().subscriptions.has_unsettled(queue, offsets));
     }
 

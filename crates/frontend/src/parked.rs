@@ -1,4 +1,4 @@
-//! An entry that waits for one behind it, and who waits for its answer.
+//! An entry that waits for one behind it, and the caller that waits for its answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use sabir_broker::{Broker, Caller, EntryRefused, ProjectionEntry, Reply};
 use sabir_model::{FrontendNo, ShardFailure, ShardId};
 use sabir_net::Tasks;
 
-/// By which entry a projection is told that nobody waits any more for the answer to another one, which it gives then.
+/// By which entry a projection is told that no caller waits any more for the answer to another one, which it gives then.
 #[derive(Clone)]
 pub struct GiveUp {
     /// Where both are written.
     pub broker: Broker,
-    /// What writes it if whoever waits goes while the shard has no room.
+    /// What writes it if the caller that waits goes while the shard has no room.
     pub tasks: Tasks,
     /// The front end's own caller.
     pub caller: &'static Caller,
@@ -27,8 +27,8 @@ pub struct GiveUp {
     pub command: Bytes,
 }
 
-/// The answer to an entry that may wait ([`answer_later`](sabir_broker::projection::Effects::answer_later)). If whoever waits goes, so does its place: what comes
-/// from then on is for others.
+/// The answer to an entry that may wait ([`answer_later`](sabir_broker::projection::Effects::answer_later)). If the caller that waits goes, so does
+/// its place: what comes from then on is for others.
 pub struct Parked {
     give_up: Option<GiveUp>,
     reply: Reply<Result<Bytes, ShardFailure>>,

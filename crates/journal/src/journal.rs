@@ -339,7 +339,7 @@ impl Journal {
     }
 
     /// Where the journal is full for want of segments: goes on in one of the reserve, so that the one at hand is closed with the next block and
-    /// may be released; only if `last` is the last block, for of those behind it nobody said that they are needed no more. Whether it did.
+    /// may be released; only if `last` is the last block, for of those behind it was not said that they are needed no more. Whether it did.
     pub fn leave_segment(&self, last: Sequence) -> bool {
         let mut writer = self.writer.lock();
         let left = self.is_at_reserve(&writer) && writer.leave(&self.parts, last);

@@ -9,7 +9,7 @@
 //! Its batches then have good checksums, so no bytes are given before the block's frame was looked at: in the window that has it,
 //! or read for that.
 //!
-//! Bytes are kept before anybody has verified them. Who finds that they are wrong has them [forgotten](crate::Journal::forget), for it
+//! Bytes are kept before they are verified. A reader that finds that they are wrong has them [forgotten](crate::Journal::forget), for it
 //! may be the read that was wrong and not the disk.
 
 use std::collections::VecDeque;

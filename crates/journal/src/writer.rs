@@ -145,7 +145,7 @@ impl Writer {
         self.try_again(parts);
     }
 
-    /// Whether somebody waits for the end of all writes, who must not wait for space.
+    /// Whether a thread waits for the end of all writes, which must not wait for space.
     fn waits_no_longer(&self) -> bool {
         self.closed || self.paused
     }

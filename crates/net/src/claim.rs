@@ -21,7 +21,7 @@ pub enum Claim {
 const MOST: usize = 64;
 
 /// Reads as much as it takes to tell whose a connection is, and gives the place of that front end. What none of them claims is left to
-/// the first, as is who says nothing in time: it knows how to say no.
+/// the first, as is a client that says nothing in time: it knows how to say no.
 pub(crate) async fn choose(connection: &mut Connection, served: &[ServedAt]) -> usize {
     let (closing, by) = (connection.closing.clone(), connection.opened + connection.limits.handshake_timeout);
     let mut first = BytesMut::new();

@@ -75,7 +75,7 @@ pub struct Drained {
 /// node, and starts nothing.
 #[derive(Clone, Default)]
 pub struct Tasks {
-    /// Weak: whoever keeps this does not keep the threads.
+    /// Weak: what keeps this does not keep the threads.
     threads: Weak<Vec<IoThread>>,
     next: Arc<AtomicUsize>,
 }

@@ -97,7 +97,7 @@ struct Identity {
     user: Box<str>,
 }
 
-/// A connection that is open, or was: whoever holds this may outlive it.
+/// A connection that is open, or was: the holder of this may outlive it.
 pub struct OpenConnection {
     id: ConnectionId,
     protocol: OnceLock<&'static str>,

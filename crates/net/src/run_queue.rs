@@ -1,4 +1,4 @@
-//! The connections of an I/O thread whose turn was over before they were done. They go on one after another, behind whoever has been woken
+//! The connections of an I/O thread whose turn was over before they were done. They go on one after another, behind the tasks that have been woken
 //! meanwhile. A request takes several wake-ups (its bytes, the disk's completion, its answer); if each waited for a turn of every
 //! connection that has more to do, a few hundred of those would hold up all others for seconds.
 
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// The longest that those who wait go on before the sockets are looked at again.
+/// The longest that connections which wait go on before the sockets are looked at again.
 const MOST: Duration = Duration::from_millis(20);
 
 thread_local! {
@@ -21,7 +21,7 @@ struct Queue {
     waiting: VecDeque<Waker>,
     /// How many have left it: the place of the first that waits.
     first: u64,
-    /// Who is woken when somebody waits.
+    /// The task that is woken when a connection waits.
     runner: Option<Waker>,
 }
 
@@ -77,7 +77,7 @@ impl Future for NextTurn {
     }
 }
 
-/// Gives turns to those who wait on this thread, for as long as it runs.
+/// Gives turns to the connections that wait on this thread, for as long as it runs.
 pub(crate) async fn run() {
     QUEUE.set(Some(Queue::default()));
     loop {
@@ -88,7 +88,7 @@ pub(crate) async fn run() {
         behind_what_is_ready().await;
         let others = began.elapsed().min(MOST);
         let began = Instant::now();
-        // Those who have more to do may take as long as all others did, or those would keep them from it; one goes on in any case. It is
+        // Connections that have more to do may take as long as all others did, or those would keep them from it; one goes on in any case. It is
         // less where so many turns are short that the sockets are looked at in between.
         while let Some(next) = QUEUE.with_borrow_mut(|queue| queue.as_mut().and_then(Queue::pop)) {
             next.wake();

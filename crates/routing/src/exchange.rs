@@ -60,10 +60,10 @@ pub struct ExchangeSettings {
     pub alternate: Option<Box<str>>,
     /// Deleted once the last of its bindings is.
     pub auto_delete: bool,
-    /// Gets messages from other exchanges alone; [`crate::Router`] leaves that to whoever calls it.
+    /// Gets messages from other exchanges alone; [`crate::Router`] leaves that to its caller.
     pub internal: bool,
     /// A message that asks for a delay is routed when its timer fires, by the bindings of that moment; [`crate::Router`] routes at
-    /// once, so who calls it looks at this first.
+    /// once, so its caller looks at this first.
     pub delayed: bool,
 }
 

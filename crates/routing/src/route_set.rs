@@ -94,7 +94,7 @@ fn shard(target: &RouteTarget) -> ShardId {
     }
 }
 
-/// All sets that somebody holds. A set is counted by those who hold it, and dropped by [`RouteSets::collect`] when nobody does.
+/// All sets that are held. A set counts its holders, and is dropped by [`RouteSets::collect`] when it has none.
 #[derive(Debug)]
 pub struct RouteSets {
     hasher: RandomState,
@@ -103,14 +103,14 @@ pub struct RouteSets {
     next: u64,
     bytes: usize,
     limit: usize,
-    /// How many sets there may be before those that nobody holds are looked for.
+    /// How many sets there may be before those without holders are looked for.
     due: usize,
 }
 
-/// Sets after which it is worth to look for the first that nobody holds.
+/// Sets after which it is worth to look for the first without a holder.
 const FIRST_DUE: usize = 64;
 
-/// Who holds a set that nobody else does: the two tables.
+/// The holders of a set that has no other: the two tables.
 const HELD_BY_TABLES: usize = 2;
 
 impl RouteSets {
@@ -158,7 +158,7 @@ impl RouteSets {
         self.by_id.get(&id)
     }
 
-    /// Drops what nobody else holds.
+    /// Drops what has no other holder.
     pub fn collect(&mut self) {
         self.by_targets.retain(|set| Arc::strong_count(set) > HELD_BY_TABLES);
         // A set that only one of the tables holds was dropped from the other one above.

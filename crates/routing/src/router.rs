@@ -165,7 +165,7 @@ impl Router {
         self.declare_as(ExchangeId(self.last + 1), name, settings)
     }
 
-    /// The same, by whoever gives the numbers of exchanges. No other exchange has it, nor had it.
+    /// The same, for the caller that gives the numbers of exchanges. No other exchange has it, nor had it.
     pub fn declare_as(
         &mut self,
         number: ExchangeId,
@@ -248,7 +248,7 @@ impl Router {
         self.bind_as(BindingId(self.last_binding + 1), Arc::new(binding))
     }
 
-    /// The same, by whoever gives the numbers of bindings. No other binding has it, nor had it, and it is above those of all that are there.
+    /// The same, for the caller that gives the numbers of bindings. No other binding has it, nor had it, and it is above those of all that are there.
     pub fn bind_as(&mut self, id: BindingId, binding: Arc<Binding>) -> Result<bool, BindingError> {
         self.check(&binding)?;
         if self.bindings.find(&binding).is_some() {

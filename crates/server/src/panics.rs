@@ -18,7 +18,7 @@ pub(crate) fn report() {
     let throttle = LogThrottle::new(EVERY);
     std::panic::set_hook(Box::new(move |info| {
         if is_on_damaged_data() {
-            // Who has it done says whose data it is.
+            // The caller says whose data it is.
             let place = info.location().map(ToString::to_string);
             tracing::debug!(place, what = info.payload_as_str(), "damaged data");
             return;

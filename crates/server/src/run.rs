@@ -167,7 +167,7 @@ fn watch_signals() -> std::io::Result<mpsc::Receiver<Asked>> {
                 _ = interrupt.recv() => {}
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: TLS is served with its files as they are now; all else is read at the start");
-                    // Who asks in vain is stopping.
+                    // The part that asks in vain is stopping.
                     let _ = first.send(Asked::Reload);
                     continue;
                 }

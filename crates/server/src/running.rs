@@ -192,7 +192,7 @@ pub(crate) fn start_watched(
     Ok(Running { broker, net, admin, admin_server, memory, serving, tls: config.tls, drain, took })
 }
 
-/// Waits for whoever has the data directory: a process with much memory lets go of it a while after it was killed.
+/// Waits for the process that has the data directory: a process with much memory lets go of it a while after it was killed.
 fn wait_until_free(data: &Path, patience: Duration) -> Result<(), sabir_broker::StartError> {
     let began = Instant::now();
     let mut said = false;

@@ -19,7 +19,7 @@ const DELIVER_AT: &str = "deliver-at";
 const TAG: &str = "tag";
 const KEYS: &str = "keys";
 const TRACEPARENT: &str = "traceparent";
-/// Where it was sent, for who has no exchanges.
+/// Where it was sent, for protocols that have no exchanges.
 const EXCHANGE: &str = "x-exchange";
 const ROUTING_KEY: &str = "x-routing-key";
 

@@ -1,4 +1,4 @@
-//! Routes on the admin port: whoever is there asks a client something, and hears its answer.
+//! Routes on the admin port: an operator asks a client something, and hears its answer.
 
 use std::time::Duration;
 

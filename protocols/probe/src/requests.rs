@@ -217,7 +217,7 @@ pub(crate) fn take(probe: &ProbeFrontend, caller: &Caller, queue: &str, ms: u32,
     }
 }
 
-/// Leases a queue's next message to whoever asks.
+/// Leases a queue's next message to the client that asks.
 pub(crate) fn lease(probe: Arc<ProbeFrontend>, caller: &Caller, name: &str, ms: u32) -> Answering {
     let (place, target) = match probe.queue(caller, name) {
         Ok(found) => found,

@@ -128,7 +128,7 @@ impl ProbeSession {
                 return;
             }
             Ok(Command::Answer { number, text }) => {
-                // One that nobody waits for is not missed.
+                // One that is not waited for is not missed.
                 let asked = self.asked.remove(&number);
                 return asked
                     .into_iter()

@@ -134,7 +134,7 @@ impl State {
         }
     }
 
-    /// Who waits no longer is answered so, unless it was given something meanwhile.
+    /// A client that waits no longer is answered so, unless it was given something meanwhile.
     fn give_up(&mut self, name: &Name, number: u64, effects: &mut Effects<'_>) -> String {
         let Some(queue) = self.queues.get_mut(name) else { return "NIL".into() };
         let at = queue.takers.iter().position(|(entry, taker)| *taker == number && effects.may_wait(*entry));

@@ -109,7 +109,7 @@ struct Source<'a> {
     to: Option<Arc<Destination<'a>>>,
 }
 
-/// Where a queue's dead letters go, for whom they are published, and who says what becomes of each.
+/// Where a queue's dead letters go, as which caller they are published, and the converter that says what becomes of each.
 struct Destination<'a> {
     address: DeadLetterAddress,
     caller: Caller,

@@ -1,10 +1,10 @@
 //! Dead letters of shards, as their leader has them: messages that queues gave up are published where their queue's address says.
 //!
-//! `apply` decides that a message is given up, for which reason, and has it wait in its queue for nobody; so does what a start finds. One thread reads what
-//! waits of the shards that are led here, has the queue's front end say what becomes of each message and routes it as things are then. Some of a
-//! shard's goes into one entry, which publishes it and settles it in its queue: within a shard none is lost or doubled, whatever is lost with a node. What
-//! goes to other shards, or is too large for an entry, is published there first, and may come twice where the node dies between. What reads as damaged
-//! stays where it is, and is tried again after a while.
+//! `apply` decides that a message is given up, for which reason, and has it wait in its queue, where no consumer gets it; so does what a start finds.
+//! One thread reads what waits of the shards that are led here, has the queue's front end say what becomes of each message and routes it as things
+//! are then. Some of a shard's goes into one entry, which publishes it and settles it in its queue: within a shard none is lost or doubled, whatever
+//! is lost with a node. What goes to other shards, or is too large for an entry, is published there first, and may come twice where the node dies
+//! between. What reads as damaged stays where it is, and is tried again after a while.
 
 mod driver;
 mod letters;

@@ -182,7 +182,7 @@ pub struct DeadLetterStats {
     pub published: [u64; 4],
     /// Those that went nowhere: their queue has no address any more, there is no such exchange, or nothing is bound there that takes them.
     pub unroutable: u64,
-    /// Copies for queues that the message came from, nobody having rejected it since.
+    /// Copies for queues that the message came from, no consumer having rejected it since.
     pub cycles: u64,
     /// Copies that their target did not take.
     pub refused: u64,

@@ -61,7 +61,7 @@ impl NamespaceRouter {
 /// The routers of all namespaces, and the sets of targets that they share.
 #[derive(Debug)]
 pub(crate) struct Routers {
-    /// None goes: who routes keeps one.
+    /// None goes: a session that routes keeps one.
     namespaces: RwLock<FxHashMap<Arc<str>, Arc<NamespaceRouter>>>,
     pub(super) sets: Mutex<RouteSets>,
     binding_bytes: Arc<AtomicUsize>,

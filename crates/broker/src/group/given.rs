@@ -1,4 +1,4 @@
-//! Member ids that were given out. Where they take all that they may, those of whoever was given most are forgotten, the oldest first: by the
+//! Member ids that were given out. Where they take all that they may, those of the client that was given most are forgotten, the oldest first: by the
 //! address, and of that by the connection. Clients come back with theirs at once, so those that do not are the oldest soon; one whose id
 //! is forgotten too early asks for another.
 
@@ -44,7 +44,7 @@ impl GivenIds {
         }
     }
 
-    /// How much whoever was given most has, and the number of its oldest. What has come back of that is passed over.
+    /// How much the client has that was given most, and the number of its oldest. What has come back of that is passed over.
     fn largest(&mut self, led: &FxHashMap<GroupId, LedGroup>) -> Option<(usize, Reverse<u64>)> {
         while let Some((number, given)) = self.ids.first_to_go()
             && !given.is_out(led)
@@ -74,7 +74,7 @@ impl LedGroups {
 
 impl Groups {
     /// Makes room for one more id: it may take as much as it likes for itself. Those of all homes are together in what they may take, and
-    /// in how many groups they may have that nobody has joined. Takes the homes' locks, one at a time.
+    /// in how many groups they may have that no client has joined. Takes the homes' locks, one at a time.
     pub(super) fn make_room_for_id(&self) {
         while self.has_too_many_ids() {
             let homes = self.shared.homes.upgrade();

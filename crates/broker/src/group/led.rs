@@ -55,7 +55,7 @@ impl LedGroup {
         }
     }
 
-    /// A client of that address joins: the group is its, if nobody is there.
+    /// A client of that address joins: the group is its, if the group has no members.
     pub fn joined_from(&mut self, address: &Text) {
         if self.reserved == 0 {
             self.made_by = address.clone();
@@ -67,7 +67,7 @@ impl LedGroup {
         &self.made_by
     }
 
-    /// Whether nobody has joined it, and it is there for ids alone that were given out.
+    /// Whether no client has joined it, and it is there for ids alone that were given out.
     fn has_only_ids(&self) -> bool {
         let is_empty = self.machine.state() == GroupPhase::Empty && !self.stored;
         is_empty && self.machine.pending_bytes() > 0

@@ -333,8 +333,8 @@ impl Groups {
         all
     }
 
-    /// The shard's groups of all callers, by id. Those with machines are looked at first, and then the others: whoever has much to list does not keep
-    /// both locks.
+    /// The shard's groups of all callers, by id. Those with machines are looked at first, and then the others: a caller that has much to list does
+    /// not keep both locks.
     pub(crate) fn list_all(&self) -> Vec<GroupListing> {
         let listing = |group: &GroupId, protocol_type: &Text, phase, members| GroupListing {
             group: group.clone(),

@@ -23,7 +23,7 @@ impl Totals {
         self.member_bytes.load(SeqCst)
     }
 
-    /// The same by the addresses of who made the groups.
+    /// The same by the addresses of the clients that made the groups.
     pub(super) fn addresses(&self) -> &Addresses {
         &self.addresses
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// A moment at which somebody sleeps no longer, in milliseconds of the node's time.
+/// A moment at which a sleeping thread is to wake, in milliseconds of the node's time.
 #[derive(Debug)]
 pub(crate) struct QueueAlarm {
     at_ms: Mutex<i64>,

@@ -83,7 +83,7 @@ impl LocalTransaction {
 
 impl Broker {
     /// Has a transaction take effect. What it is in one shard goes into one block of the shard's journal, as far as that has room (a megabyte): after
-    /// a crash all of it has taken effect or nothing, and nobody sees a part. Call [`flush`](Self::flush) when no more comes in this turn.
+    /// a crash all of it has taken effect or nothing, and no reader sees a part. Call [`flush`](Self::flush) when no more comes in this turn.
     ///
     /// It does not undo: a queue may take what another one refuses, and shards are not bound to one another.
     ///

@@ -1,4 +1,4 @@
-//! Queues that are deleted only if nobody uses them, or if they are empty.
+//! Queues that are deleted only if they have no consumers, or no messages.
 //!
 //! ```text
 //!   closed to consumers ─► sealed, if empty (its shard) ─► topic deleted (shard 0) ─► …

@@ -32,7 +32,7 @@ pub(crate) struct ShardQueues {
     gathered: Mutex<Gathered>,
     /// Whether there is something to propose.
     wanted: AtomicBool,
-    /// Queues that are led: without any, nobody needs to be told what `apply` did.
+    /// Queues that are led: without any, no leader needs to be told what `apply` did.
     count: AtomicUsize,
     /// Whether there are queues to be deleted.
     is_deserted: AtomicBool,
@@ -104,7 +104,7 @@ impl ShardQueues {
         self.want();
     }
 
-    /// To be told what a block did, where it concerns anybody.
+    /// To be told what a block did, where it concerns a queue that is led.
     pub(crate) fn tell(&self, events: &[TouchedMessages], wakes: &mut WakeBatch) {
         let expires = |event: &TouchedMessages| matches!(event, TouchedMessages::Expiring { .. });
         if events.is_empty() || self.count.load(SeqCst) == 0 && !events.iter().any(expires) {
@@ -269,7 +269,7 @@ impl Shard {
         }
     }
 
-    /// The same, of one who has the leader's lock.
+    /// The same, for a caller that has the leader's lock.
     pub(super) fn run_led(&self, led: &mut LedQueues, wakes: &mut WakeBatch) {
         if led.closed.is_none() {
             led.leader.gathered.take_in(&mut self.queues.gathered.lock());
@@ -291,7 +291,7 @@ impl Shard {
         let proposed = {
             let state = self.state.read();
             let proposed = leader.propose(&*state, &RoundTime { now_ms: self.now_ms(), is_idle }, wakes);
-            // While nothing is applied: whoever applies what comes next sees that it is to be told.
+            // While nothing is applied: the thread that applies what comes next sees that the leader is to be told.
             self.queues.count.store(leader.watched(), SeqCst);
             proposed
         };

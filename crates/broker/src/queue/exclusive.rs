@@ -6,12 +6,12 @@ use sabir_model::TopicId;
 
 use crate::caller::SessionId;
 
-/// Which session made which exclusive queue, in this run of the node: sessions of an earlier one are gone, and nobody has theirs.
+/// Which session made which exclusive queue, in this run of the node: sessions of an earlier one are gone, and no session has theirs.
 #[derive(Debug, Default)]
 pub(crate) struct ExclusiveOwners(Mutex<FxHashMap<TopicId, SessionId>>);
 
 impl ExclusiveOwners {
-    /// A session makes such a queue: before it is shown, so that nobody finds it without an owner.
+    /// A session makes such a queue: before it is shown, so that no session finds it without an owner.
     pub(crate) fn own(&self, queue: TopicId, session: SessionId) {
         self.0.lock().insert(queue, session);
     }

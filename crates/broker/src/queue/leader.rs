@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It reads no clock and holds no lock. A message is dealt to one member at a time: from its dealing until the entry that proposes it is decided, which is
-//! told by [`TouchedMessages::Named`], it is offered to nobody.
+//! told by [`TouchedMessages::Named`], it is offered to no member.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +38,7 @@ pub(super) struct QueuePolicy {
     by_level: bool,
     /// Whether the queue goes with its last consumer.
     auto_delete: bool,
-    /// Whether it goes if nobody uses it for some time.
+    /// Whether it goes if no client uses it for some time.
     expires: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct LedQueue {
     pub(super) waiting: BTreeMap<u64, Dealt>,
     /// Whether it is listed among those to be looked at.
     pub(super) is_due: bool,
-    /// From which message on nobody could be dealt any yet: these have not expired, whatever their time is. Once it was looked at.
+    /// From which message on no member could be dealt any yet: these have not expired, whatever their time is. Once it was looked at.
     pub(super) fresh_from: Option<u64>,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct QueueLeader {
     pub(super) deserted: Vec<PartitionId>,
     /// Queues that take no consumers any more, since they are to be deleted, and for how many deletions.
     closing: FxHashMap<SubscriptionNo, u32>,
-    /// Queues that go if nobody uses them for some time, and whose last consumers have just gone.
+    /// Queues that go if no client uses them for some time, and whose last consumers have just gone.
     pub(super) left: Vec<PartitionId>,
     pub(super) round: Round,
     /// Those that were pushed and are not decided, by number.
@@ -193,7 +193,7 @@ impl QueueLeader {
         self.drop_ended(number);
     }
 
-    /// A demand goes when it has ended and nobody draws on it: its place is another one's then.
+    /// A demand goes when it has ended and no member draws on it: its place is another one's then.
     fn drop_ended(&mut self, number: u64) {
         let ended = |row: &&mut DemandRow| row.has_ended && row.queues.is_empty();
         if let Some(row) = self.rows.get_mut(&number).filter(ended) {
@@ -306,7 +306,7 @@ impl QueueLeader {
         let all = self.members.drain();
         all.for_each(|(_, gone)| gone.end(CancelReason::Unavailable, error, wakes));
         self.asked.drain(..).for_each(|asked| asked.ask.refuse(error, wakes));
-        // Numbers are never given twice: a handle from before means nobody.
+        // Numbers are never given twice: a handle from before means no member.
         let entries = std::mem::take(&mut self.entries);
         let next = entries.into_values().flat_map(|entry| entry.next);
         next.for_each(|next| next.refuse(error, wakes));
@@ -398,7 +398,7 @@ impl QueueRequest {
         }
     }
 
-    /// Whether there is use in doing it: a message that nobody waits for any more would stay with its owner, who may have given back all it has.
+    /// Whether there is use in doing it: a message that no client waits for any more would stay with its owner, who may have given back all it has.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             Self::Get { replier, .. } => replier.is_awaited(),

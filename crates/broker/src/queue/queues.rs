@@ -34,7 +34,7 @@ pub struct Queues {
     definitions: Arc<Definitions>,
     /// What owners and demands are numbered by.
     numbers: AtomicU64,
-    /// Wakes whoever sees to what is due.
+    /// Wakes the thread that sees to what is due.
     pub(crate) alarm: Arc<QueueAlarm>,
 }
 
@@ -135,7 +135,7 @@ impl Queues {
         topic.config.queue().map(|config| QueuePolicy::of(config)).ok_or(QueueError::NotAQueue)
     }
 
-    /// An owner of deliveries that nobody else is.
+    /// An owner of deliveries, with a number of its own.
     pub fn owner(&self) -> QueueOwner {
         QueueOwner(self.number())
     }
@@ -218,8 +218,8 @@ impl Queues {
         }
     }
 
-    /// Somebody asked for a queue: one that goes if it is not used for some time has all of it again. Consumers, and who gets a message, use it
-    /// without saying so.
+    /// A client asked for a queue: one that goes if it is not used for some time has all of it again. Consumers, and clients that get a message, use
+    /// it without saying so.
     pub fn used(&self, target: QueueTarget) {
         let Ok(shard) = self.shard(target.shard) else { return };
         let now_ms = shard.now_ms();
@@ -335,7 +335,7 @@ impl Queues {
         let ready = count(MessageState::Ready);
         // What is decided and not told is counted as it is in the state.
         let dealt = undecided.min(ready);
-        // Nobody has what waits to be published elsewhere.
+        // No session has what waits to be published elsewhere.
         let dead: u64 = subscription.dead_letters().map(|(messages, _)| messages.end - messages.start).sum();
         let in_flight = count(MessageState::InFlight).saturating_sub(dead) + dealt;
         let parked = count(MessageState::Parked);

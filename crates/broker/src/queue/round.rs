@@ -49,7 +49,7 @@ pub(super) struct Round {
     /// The queues of which it says what expired.
     expires: Vec<SubscriptionNo>,
     dealt: Vec<Dealt>,
-    /// What is proposed of messages that nobody is dealt.
+    /// What is proposed of messages that no member is dealt.
     others: Vec<(SubscriptionNo, Range<u64>)>,
     /// Changes of those gathered that are in it.
     written: usize,
@@ -370,7 +370,7 @@ impl QueueLeader {
         self.undealt(queue, expired.0.into_iter().take(MOST_DROPPED))
     }
 
-    /// Those of some messages that nobody is dealt, and that nobody will be before what is proposed of them is decided.
+    /// Those of some messages that no member is dealt, and none will be before what is proposed of them is decided.
     fn undealt(&mut self, queue: SubscriptionNo, messages: impl Iterator<Item = Range<u64>>) -> RangesBuffer {
         let Some(led) = self.queues.get_mut(&queue) else { return RangesBuffer::of(messages) };
         let others = &mut self.round.others;
@@ -442,7 +442,7 @@ impl QueueLeader {
         }
     }
 
-    /// Gets a message for who asked. Gives back what was asked if there is none.
+    /// Gets a message for the caller that asked. Gives back what was asked if there is none.
     fn pull<V: QueueView>(
         &mut self,
         ask: QueueRequest,

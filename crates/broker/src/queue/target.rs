@@ -52,7 +52,7 @@ impl QueueTarget {
     /// [`QueueError::NotAQueue`].
     pub fn new(caller: &Caller, topic: &Topic) -> Result<Self, QueueError> {
         caller.may_use(topic)?;
-        // What is kept back goes elsewhere when its time comes, and to nobody before.
+        // What is kept back goes elsewhere when its time comes, and to no consumer before.
         if topic.config.queue().is_none_or(|queue| queue.delays) {
             return Err(QueueError::NotAQueue);
         }

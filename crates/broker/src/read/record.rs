@@ -1,4 +1,4 @@
-//! One batch by an offset in it, with its place: for who refers to a record of it.
+//! One batch by an offset in it, with its place: for entries that refer to a record of it.
 
 use bytes::Bytes;
 use sabir_model::batch::verify_crc;

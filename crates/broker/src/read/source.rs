@@ -131,8 +131,8 @@ impl Shard {
         Ok(Got { bytes, overlay: None, cold: true })
     }
 
-    /// Has loaded what readers will come to soon, on threads that may block. Who is on none of the runtime's threads leaves it to the next who is: it
-    /// goes on for as long as anybody reads on.
+    /// Has loaded what readers will come to soon, on threads that may block. A caller on none of the runtime's threads leaves it to the next one that
+    /// is: it goes on for as long as readers read on.
     pub(super) fn read_ahead(&self) {
         let Ok(runtime) = Handle::try_current() else { return };
         while let Some(ahead) = self.journal.take_read_ahead() {

@@ -18,7 +18,7 @@ pub(super) struct AppendPath {
     /// Tasks that wait until less does.
     pub(super) room: Mutex<Vec<Weak<Mutex<Sleeper>>>>,
     pub(super) submitting: DrainLoop,
-    /// Whether a thread is in that loop, and may have a block in hand that is in flight to nobody yet.
+    /// Whether a thread is in that loop, and may have a block in hand that no other thread sees in flight yet.
     pub(super) is_submitting: AtomicBool,
     /// The time of the last block submitted; only the thread that is in that loop locks it.
     pub(super) submitter: Mutex<i64>,

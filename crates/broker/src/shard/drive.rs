@@ -32,10 +32,10 @@ pub(super) struct Worker {
 
 impl Shard {
     /// Applies what is final and answers its waiters. If another thread is at it, that one does. After a while it leaves the
-    /// rest to whoever watches the shard's descriptors.
+    /// rest to the thread that watches the shard's descriptors.
     pub(crate) fn drive(&self) {
         let began = Instant::now();
-        // Where no I/O thread watches them, nobody but the caller may go on.
+        // Where no I/O thread watches them, only the caller goes on.
         let is_over = || self.applies.watched.load(SeqCst) && began.elapsed() >= TURN;
         let whole = self.applies.driving.run_in_turns(|| {
             self.applies.signal.clear();

@@ -13,7 +13,7 @@ use crate::front_ends::Written;
 use crate::projection::{EntryId, FrontendAnswer};
 use crate::state::Outcome;
 
-/// How many there are at least before it is looked whether somebody still waits for each.
+/// How many there are at least before it is looked whether a caller still waits for each.
 const LOOK_FROM: usize = 64;
 
 /// Those of a shard.
@@ -37,7 +37,7 @@ impl LateEntries {
 }
 
 impl Shard {
-    /// Hands on what an entry came to: to whoever wrote it, and to others that it answers.
+    /// Hands on what an entry came to: to its writer, and to others that it answers.
     pub(super) fn hand_on(&self, waiter: Waiter, outcome: Outcome, wakes: &mut WakeBatch) {
         match (waiter, outcome) {
             (Waiter::Frontend(written), Outcome::Projection(mut answer)) => {

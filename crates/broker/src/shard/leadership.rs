@@ -43,7 +43,7 @@ pub(super) struct Leadership {
     changed: Condvar,
     /// Filled where the announcement ends, seen where the shard is driven.
     announced: Announced,
-    /// Held while those are told who lead with it, so that they are told in order.
+    /// Held while the parts that lead with it are told, so that they are told in order.
     telling: Mutex<()>,
 }
 
@@ -123,7 +123,7 @@ impl Shard {
         self.applies.leadership.state.lock().led.is_some()
     }
 
-    /// Has somebody told from now on, and at once if this node leads.
+    /// Has a part told from now on, and at once if this node leads.
     pub(crate) fn lead_with(&self, part: Weak<dyn Leading>) {
         self.applies.leadership.state.lock().parts.push(Part { leading: part, told: None });
         self.tell_led();

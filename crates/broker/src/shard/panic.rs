@@ -31,7 +31,7 @@ impl Drop for Guarded<'_> {
 }
 
 impl Shard {
-    /// For whom the panic ends elsewhere, as a connection's does.
+    /// For callers whose panic ends elsewhere, as a connection's does.
     pub(crate) fn guard(&self, doing: &'static str) -> Guarded<'_> {
         Guarded { shard: self, doing, is_unwinding: std::thread::panicking() }
     }

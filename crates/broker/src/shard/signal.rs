@@ -41,7 +41,7 @@ impl Signal {
         }
     }
 
-    /// Raises it such that whoever watches sees it come, even where it is raised already: that may have been seen while another thread
+    /// Raises it such that the watching thread sees it come, even where it is raised already: that may have been seen while another thread
     /// was at the work, and been left to that thread.
     pub(super) fn raise_anew(&self) {
         self.clear();

@@ -150,7 +150,7 @@ impl<'a> Effects<'a> {
         Some(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
     }
 
-    /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. Whether whoever asked may do that the front end
+    /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. Whether the client may do that the front end
     /// has judged.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl<'a> Effects<'a> {
         self.shard.partitions.move_log_start(id, to)
     }
 
-    /// Does something to the messages of a queue of the shard, those appended by this entry before among them. Whether whoever asked may do
+    /// Does something to the messages of a queue of the shard, those appended by this entry before among them. Whether the client may do
     /// that the front end has judged. What it returns until a later moment a timer of the shard makes ready then.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ impl<'a> Effects<'a> {
         self.delivery(queue, &operation(all.ranges())).is_ok_and(|done| done.concerned > 0)
     }
 
-    /// Has whoever wrote this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes
+    /// Has the writer of this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes
     /// by [`answer`](Self::answer) from an entry behind it. The projection keeps the name until then, and the front end sees to it that some
     /// entry answers, be it after a while: nothing here bounds how long it may take.
     pub fn answer_later(&mut self) -> EntryId {
@@ -198,7 +198,7 @@ impl<'a> Effects<'a> {
         self.id
     }
 
-    /// Answers an entry that waits, once; one that [does not any more](Self::may_wait) is not answered. Whether somebody hears it is not
+    /// Answers an entry that waits, once; one that [does not any more](Self::may_wait) is not answered. Whether its writer hears it is not
     /// known here.
     pub fn answer(&mut self, entry: EntryId, answer: impl Into<Bytes>) {
         if self.may_wait(entry) {
@@ -206,7 +206,7 @@ impl<'a> Effects<'a> {
         }
     }
 
-    /// Whether whoever wrote an entry may still wait for its answer. A change of leaders, such as a start, ends all waiting: what is
+    /// Whether the writer of an entry may still wait for its answer. A change of leaders, such as a start, ends all waiting: what is
     /// kept of entries from before it is to be forgotten.
     pub fn may_wait(&self, entry: EntryId) -> bool {
         entry.term == self.at.term

@@ -175,7 +175,7 @@ impl FrontendProjections {
         }
     }
 
-    /// What a map is called that the checkpoint lists and nobody here makes.
+    /// What a map is called that the checkpoint lists and no projection here makes.
     pub(super) fn describe(&self, prefix: &[u8]) -> String {
         let own = prefix.strip_prefix(prefixes::FRONT_ENDS).and_then(|rest| <[u8; 3]>::try_from(rest).ok());
         match own {

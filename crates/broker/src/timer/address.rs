@@ -24,7 +24,7 @@ pub(super) struct FiringTargets {
 }
 
 impl TimerDriver {
-    /// For whom a message is published that lies in a topic: the topic's front end, in its namespace.
+    /// As which caller a message is published that lies in a topic: the topic's front end, in its namespace.
     pub(super) fn caller_of(&self, topic: &Topic, origin: FrontendNo) -> Option<(Caller, &Converter)> {
         let converter = self.converter(origin)?;
         let namespace = Namespace::named(&topic.namespace)?;
@@ -80,7 +80,7 @@ fn split(caller: &Caller, route: &Route, (shard, origin): (ShardId, FrontendNo),
     let mut targets = FiringTargets::default();
     for topic in route.topics() {
         let index = (hash as usize % topic.partitions.len().max(1)) as i32;
-        // One that takes nothing of the kind gets nothing: nobody waits for an answer.
+        // One that takes nothing of the kind gets nothing: no client waits for an answer.
         let Ok(target) = AppendTarget::new(caller, topic, index, AppendAcks::Leader, origin) else {
             continue;
         };

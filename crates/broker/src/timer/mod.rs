@@ -1,7 +1,7 @@
 //! Timers of shards, as their leader has them: what is due is found, routed and published.
 //!
 //! One thread waits for the earliest timer of all shards that are led here. What is due of a shard goes into one entry, which publishes each message
-//! where it goes and settles it in the queue that kept it back, or makes it ready again that was parked; the next one is made when that is decided. Who sets a timer for an earlier moment
+//! where it goes and settles it in the queue that kept it back, or makes it ready again that was parked; the next one is made when that is decided. Setting a timer for an earlier moment
 //! than the thread waits for wakes it.
 //!
 //! A message is routed when it fires. Queues of its shard are given a reference to the stored record in that entry, so that each gets it once; what lies in other

@@ -194,7 +194,7 @@ impl AdminClient {
         let stream = stream.map_err(|error| self.unreachable(&error))?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.unreachable(&error))?;
-        // It ends with the answer, and what goes wrong with it is told to whoever waits for that.
+        // It ends with the answer, and what goes wrong with it is told to the command that waits for that.
         tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::subscription::{MessageOwner, MessageState, Operation, Settlement, Subscription, Touched};
 
-/// Who of several members may take.
+/// Which of several members may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
     /// All of them.
@@ -80,7 +80,7 @@ struct Offer {
 pub struct Dispatcher {
     access: Access,
     levels: Vec<Level>,
-    /// Who has the subscription to itself.
+    /// The member that has the subscription to itself.
     exclusive: Option<MemberNo>,
     /// How many members have a filter.
     filtering: usize,
@@ -109,7 +109,7 @@ struct Round<'a, M, D> {
 struct Found {
     offset: u64,
     facts: MessageFacts,
-    /// It is the first that nobody was offered.
+    /// It is the first that no member was offered.
     in_order: bool,
 }
 
@@ -140,12 +140,12 @@ impl Dispatcher {
         self
     }
 
-    /// Whether nobody takes anything.
+    /// Whether no member takes anything.
     pub fn is_idle(&self) -> bool {
         self.levels.is_empty()
     }
 
-    /// Whether nothing is left to be known: nobody takes anything, and nothing that was dealt is undecided.
+    /// Whether nothing is left to be known: no member takes anything, and nothing that was dealt is undecided.
     pub fn is_at_rest(&self) -> bool {
         self.is_idle() && self.offer.proposed.is_empty() && self.offer.seen.is_empty()
     }
@@ -211,7 +211,7 @@ impl Dispatcher {
         self.exclusive = self.exclusive.filter(|exclusive| *exclusive != member);
     }
 
-    /// Deals ready messages until none is left that anybody takes, or `limit` were dealt. Tells whether there may be more.
+    /// Deals ready messages until none is left that a member takes, or `limit` were dealt. Tells whether there may be more.
     pub fn dispatch(
         &mut self,
         subscription: &Subscription,
@@ -234,7 +234,7 @@ impl Dispatcher {
         self.until = offset;
     }
 
-    /// Deals one ready message to somebody who is no member, whoever else may take. Tells whether there was one.
+    /// Deals one ready message to an owner that is no member, whichever members may take. Tells whether there was one.
     pub fn pull(
         &mut self,
         puller: DemandMember,
@@ -388,7 +388,7 @@ impl Dispatcher {
         }
     }
 
-    /// Messages are to be offered anew to whoever was offered them before.
+    /// Messages are to be offered anew to the members that were offered them before.
     fn offer_again(&mut self, messages: Range<u64>) {
         let Range { start, end } = messages;
         match &mut self.offer.levels {
@@ -429,14 +429,14 @@ impl Dispatcher {
         self.offer.proposed.insert(messages);
     }
 
-    /// What was dealt is not proposed, and nobody was sent it: it is to be dealt anew.
+    /// What was dealt is not proposed, and no member was sent it: it is to be dealt anew.
     pub fn withdraw(&mut self, messages: Range<u64>) {
         self.claimed = 0;
         self.decided(messages.clone());
         self.ready(messages);
     }
 
-    /// The entry that proposed these messages was lost, and they may have been sent: whoever gets them is told so.
+    /// The entry that proposed these messages was lost, and they may have been sent: the members that get them are told so.
     pub fn lost(&mut self, messages: Range<u64>) {
         self.offer.seen.insert(messages.clone());
         self.withdraw(messages);
@@ -493,7 +493,7 @@ impl Offer {
         }
     }
 
-    /// The first message to offer a member, and whether nobody was offered it.
+    /// The first message to offer a member, and whether none was offered it.
     fn peek(&mut self, seat: &mut Seat, subscription: &Subscription) -> Option<(u64, bool)> {
         let own = self.own(seat, subscription);
         if seat.member.filter.is_none() && self.levels.is_some() {

@@ -1,17 +1,17 @@
-//! Who draws on a demand, and what the dispatcher says to it.
+//! The members that draw on a demand, and what the dispatcher says to it.
 
 use super::range_set::RangeSet;
 use super::{DemandNo, FilterNo, MemberNo};
 use crate::subscription::{Attempts, MessageOwner};
 
-/// One who takes from a subscription on a demand.
+/// A member: takes from a subscription on a demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DemandMember {
     /// Its number, the shard's own.
     pub number: MemberNo,
     /// What it draws on.
     pub demand: DemandNo,
-    /// Who owns what it takes.
+    /// The owner of what it takes.
     pub owner: MessageOwner,
     /// Higher ones are served first.
     pub priority: i32,
@@ -24,9 +24,9 @@ pub struct DemandMember {
 /// A message goes to a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dispatched {
-    /// Who gets it.
+    /// The member that gets it.
     pub member: MemberNo,
-    /// Who owns it from now on: to be proposed as acquired.
+    /// Its owner from now on: to be proposed as acquired.
     pub owner: MessageOwner,
     /// Which.
     pub offset: u64,

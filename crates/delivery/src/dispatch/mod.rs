@@ -29,5 +29,5 @@ pub struct MemberNo(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterNo(pub u32);
 
-/// How many ready messages may be passed over, because a filter or their group keeps them from whoever asks.
+/// How many ready messages may be passed over, because a filter or their group keeps them from the member that asks.
 pub const LOOKAHEAD: u64 = 20_000;

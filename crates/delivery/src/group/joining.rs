@@ -91,7 +91,7 @@ impl Group {
     }
 
     /// The client shall come back with the id, so that one whose answer gets lost leaves no ghost in the group. Where there is no room for
-    /// it, ids of whoever was given most give way: a client that asks and never comes back shuts out none that does.
+    /// it, ids of the client that was given most give way: a client that asks and never comes back shuts out none that does.
     fn tell_id(&mut self, ticket: RequestId, fresh: Text, join: &JoinRequest, now: i64) {
         while !self.has_room_for_id(&fresh) {
             if !self.pending.forget_one() {

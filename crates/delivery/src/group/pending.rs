@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Text;
 use super::shares::{Holder, Shares};
 
-/// What an id takes beside its text, here and with who bounds those of all groups.
+/// What an id takes beside its text, here and where those of all groups are bounded.
 const BESIDE: usize = 256;
 
 /// What a group takes for the tables of its ids, beside what each takes.

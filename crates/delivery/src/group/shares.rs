@@ -1,4 +1,4 @@
-//! What many clients have of something that is bounded, by their addresses and connections: where it is full, whoever has most gives way.
+//! What many clients have of something that is bounded, by their addresses and connections: where it is full, the client that has most gives way.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

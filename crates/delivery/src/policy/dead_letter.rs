@@ -96,7 +96,7 @@ impl Deaths {
         self.0.insert(0, death);
     }
 
-    /// Whether a queue may not have the message again: it came from there, and nobody rejected it on its way round, so that it would
+    /// Whether a queue may not have the message again: it came from there, and no consumer rejected it on its way round, so that it would
     /// go round for ever.
     pub fn is_cycle(&self, queue: &str) -> bool {
         let Some(there) = self.0.iter().position(|death| &*death.queue == queue) else { return false };

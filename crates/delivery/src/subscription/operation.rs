@@ -23,7 +23,7 @@ pub struct SubscriptionNo(pub u64);
 /// Terms on which messages are acquired, from the block's time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Who gets them.
+    /// The owner that gets them.
     pub owner: MessageOwner,
     /// Milliseconds until the deadline; 0 is none.
     pub timeout_ms: u32,
@@ -183,7 +183,7 @@ pub enum Operation<'a> {
     },
     /// An owner is gone: all that it has is returned.
     Released {
-        /// Who.
+        /// Their owner.
         owner: MessageOwner,
         /// Whether the returns count.
         counted: bool,

@@ -1,4 +1,4 @@
-//! Who has what is in flight: runs of messages that one owner got at one time.
+//! The owners of what is in flight: runs of messages that one owner got at one time.
 //!
 //! A run may span messages that are no longer in flight; the states say which are. So holes do not split a run.
 
@@ -12,7 +12,7 @@ use super::dirty::DirtyBlocks;
 use super::states::block_of;
 use crate::policy::DeathReason;
 
-/// Who has a message that is in flight.
+/// The owner of a message that is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageOwner {
     /// A session of this run of the node.
@@ -25,7 +25,7 @@ pub enum MessageOwner {
     Prepared(u64),
     /// A prepared transaction, which publishes the message when it commits.
     Publishing(u64),
-    /// Nobody: its queue has given it up, and it is to be published elsewhere. It outlives sessions and starts.
+    /// No session: its queue has given it up, and it is to be published elsewhere. It outlives sessions and starts.
     DeadLetter(DeathReason),
 }
 
@@ -67,7 +67,7 @@ impl MessageOwner {
 /// Terms on which messages are in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holding {
-    /// Who has them.
+    /// Their owner.
     pub owner: MessageOwner,
     /// How far their protocol got with them (received, released); 0 at first.
     pub phase: u8,

@@ -26,7 +26,7 @@ const LOW: u64 = 0x5555_5555_5555_5555;
 pub enum MessageState {
     /// Can be delivered.
     Ready = 0,
-    /// Somebody has it; an owner record says who.
+    /// An owner has it; an owner record says which.
     InFlight = 1,
     /// Becomes ready at a time that its timer knows.
     Parked = 2,

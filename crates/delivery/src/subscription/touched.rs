@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Attempts, MessageOwner, Settlement, SubscriptionNo};
 
-/// Told what operations did, message by message or run by run; what nobody needs costs nothing.
+/// Told what operations did, message by message or run by run; what is not needed costs nothing.
 pub trait Touched {
     /// What follows happened to this subscription.
     fn subscription(&mut self, _number: SubscriptionNo) {}

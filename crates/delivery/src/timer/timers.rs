@@ -193,7 +193,7 @@ impl Timers {
         self.runs.push(TimerRun { number, pages, last, highest });
     }
 
-    /// Recalls a timer that has not fired. Who recalls it knows its key from when it was set; one that was set too late for its time may fire
+    /// Recalls a timer that has not fired. The caller knows its key from when it was set; one that was set too late for its time may fire
     /// all the same.
     pub fn recall(&mut self, key: TimerKey) {
         let is_out = self.memory.remove(&key).is_none();

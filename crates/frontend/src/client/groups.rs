@@ -52,7 +52,7 @@ pub struct GroupInfo {
     pub assignor: String,
     /// The node that looks after it.
     pub coordinator: Option<String>,
-    /// Who is in it.
+    /// Its members.
     pub members: Vec<MemberInfo>,
 }
 

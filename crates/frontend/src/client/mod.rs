@@ -53,7 +53,7 @@ pub struct ClientError {
     pub message: String,
     /// The partition and the offset that a read failed at, where it was at one.
     pub at: Option<(i32, i64)>,
-    /// What to do about it, where the protocol knows better than whoever asked.
+    /// What to do about it, where the protocol knows better than the command.
     pub advice: Option<String>,
 }
 

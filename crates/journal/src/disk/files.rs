@@ -203,7 +203,7 @@ impl Files {
         });
     }
 
-    /// Remembers it unless there was only too little space: then whoever wrote writes it again.
+    /// Remembers it unless there was only too little space: then the writer writes it again.
     pub(super) fn fail_unless_short(&self, error: &DiskError) {
         if !error.is_shortage() {
             self.fail(error);

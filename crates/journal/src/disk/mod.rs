@@ -28,7 +28,7 @@
 //!    later sync could answer success for bytes that were dropped. So every later write and sync answers
 //!    [`DiskError::Failed`] with the first cause; reads, lists and lengths go on. Only opening the directory anew clears it.
 //!    A write or a sync that finds [too little space](DiskError::is_shortage) fails nothing: its bytes may stand there in part, and
-//!    whoever still needs them writes all of them again. So after such a sync, or such a write with `sync: true`, no later sync says
+//!    the caller that still needs them writes all of them again. So after such a sync, or such a write with `sync: true`, no later sync says
 //!    anything for the writes to that file which had completed before and were not durable: a cache may have let go of them.
 //! 8. **No submission is refused for depth**: what the device's queue does not take waits in memory. The caller bounds it.
 
@@ -340,7 +340,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn wait(&self, timeout: Duration) -> bool;
 
     /// An event counter that becomes readable whenever there is something to reap. A thread that watches it edge-triggered (as
-    /// tokio's `AsyncFd` does) need not read it; one who watches its level reads its 8 bytes, then reaps.
+    /// tokio's `AsyncFd` does) need not read it; a thread that watches its level reads its 8 bytes, then reaps.
     /// `None` where [`set_waker`](Self::set_waker) does this instead.
     fn event_fd(&self) -> Option<RawFd>;
 

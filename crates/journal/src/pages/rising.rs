@@ -1,4 +1,4 @@
-//! Keys in rising order, of which only those are sorted that are wanted next: who waits for one does not wait for all of them to be sorted.
+//! Keys in rising order, of which only those are sorted that are wanted next: a caller that waits for one does not wait for all of them to be sorted.
 
 /// How many are sorted at a time.
 const RUN: usize = 512;

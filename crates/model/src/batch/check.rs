@@ -87,7 +87,7 @@ struct Outside {
     runs: Vec<Range<u32>>,
 }
 
-/// More runs of records with wrong times are not told of: whoever sends them has mixed them up, or wants a large answer.
+/// More runs of records with wrong times are not told of: the client that sends them has mixed them up, or wants a large answer.
 const MOST_RUNS: usize = 16;
 
 impl Outside {

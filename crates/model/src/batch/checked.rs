@@ -91,7 +91,7 @@ impl CheckedBatch {
 }
 
 impl BatchBuilder {
-    /// Bytes up to which a batch is compressed as it is built: whoever builds one may be on an I/O thread.
+    /// Bytes up to which a batch is compressed as it is built: the builder may be on an I/O thread.
     pub const COMPRESSED: usize = 32 << 10;
 
     /// [Builds](Self::build) a batch for a topic with such rules, at that time, in the codec that the topic wants, unless it is larger than
@@ -281,7 +281,7 @@ impl LongCheck {
         self.wanted_codec().map_or(looked_at, |(codec, level)| by_byte(codec, level).max(looked_at))
     }
 
-    /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. Who exceeds one has
+    /// Lower limits, by which most batches are done with little memory: they are to be tried first, in this order. A caller that exceeds one has
     /// proved to take long; one that is larger as it came needs no trying.
     pub fn lower_limits(&self) -> impl Iterator<Item = usize> + use<> {
         let (by_byte, least, most) = (self.work_by_byte(), self.batch.len() - HEADER_LEN, self.limit());

@@ -376,7 +376,7 @@ fn lend() -> BytesMut {
     kept.unwrap_or_else(|| BytesMut::with_capacity(BUFFER))
 }
 
-/// Keeps a buffer of so many bytes, with what was taken out of it, for whoever is lent one next.
+/// Keeps a buffer of so many bytes, with what was taken out of it, for the connection that is lent one next.
 fn give_back(mut buffer: BytesMut, size: usize) {
     buffer.clear();
     // One that requests still share is left to them. Of a larger one as much as this may be what is left of it.

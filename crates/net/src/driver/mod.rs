@@ -129,7 +129,7 @@ impl<P> Drop for Attended<P> {
 struct Driver<S: Session> {
     session: S,
     outbox: Attended<S::Push>,
-    /// Who is woken when something is left there.
+    /// The task that is woken when something is left there.
     attends: Option<Waker>,
     /// What was left there and the session has not taken.
     pushes: VecDeque<S::Push>,
@@ -301,7 +301,7 @@ impl<S: Session> Driver<S> {
     /// Gives the session what others have left for it, while there is room for what it makes of that.
     #[inline]
     fn deliver(&mut self) -> Result<bool, Ending> {
-        // What is taken is counted by nobody any more who bounds what is left: no more is, before there is room for it.
+        // What is taken is not bounded any more with what is left: no more is taken before there is room for it.
         if self.pushes.is_empty() && !self.io.output.is_full() {
             self.outbox.0.take(&mut self.pushes);
         }

@@ -62,7 +62,7 @@ pub trait Session {
 pub enum Standing {
     /// Nothing: the client may be idle for too long.
     Idle,
-    /// The client waits for what may come at any time: it is not idle, and nobody waits for it to end when the node drains or the client
+    /// The client waits for what may come at any time: it is not idle, and its end is not waited for when the node drains or the client
     /// sends no more.
     Waiting,
     /// Something that the client waits for and that ends by itself: the connection does not end before.

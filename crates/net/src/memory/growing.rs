@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames of so many bytes that grow fourfold at a time, as whoever may; how many of them are there whole in the end.
+    /// Frames of so many bytes that grow fourfold at a time, as far as they may; how many of them are there whole in the end.
     fn grow_all(part: MemoryPart, total: usize, sizes: &[usize]) -> usize {
         let memory = FrameMemory::new(total);
         let mut frames: Vec<(usize, Option<GrowingGrant>)> =

@@ -17,7 +17,7 @@ const LITTLE_PART: usize = 4;
 /// What part of the memory is kept for what arrives from clients that have sent a whole frame before.
 const KEPT_PART: usize = 4;
 
-/// How much of the memory somebody may fill.
+/// How much of the memory a caller may fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryPart {
     /// All of it: what arrives from a client that has sent a whole frame before.
@@ -29,7 +29,7 @@ pub enum MemoryPart {
 /// A bound on the bytes that frames take in all connections together.
 ///
 /// A connection that finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
-/// one that does not. Who waits while it holds something has a `GrowingGrant`, so that those who do never wait for each other.
+/// one that does not. A caller that waits while it holds something has a `GrowingGrant`, so that those who do never wait for each other.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ impl Shared {
         if part == MemoryPart::Common && bytes <= common { common } else { self.total }
     }
 
-    /// Whether so much is granted that those who keep what they have without need are to let go of it, or somebody waits for that.
+    /// Whether so much is granted that those who keep what they have without need are to let go of it, or another waits for that.
     fn is_short(&self) -> bool {
         self.lacking.load(Ordering::SeqCst) > 0
             || self.granted.load(Ordering::SeqCst) > self.total - self.kept() / 2
@@ -74,7 +74,7 @@ impl Shared {
     }
 }
 
-/// Somebody waits because less is left than is asked for. Kept with what it waits by, so that it ends with that.
+/// A caller waits because less is left than is asked for. Kept with what it waits by, so that it ends with that.
 #[derive(Debug)]
 pub(crate) struct Lack(Arc<Shared>);
 
@@ -231,7 +231,7 @@ impl FrameMemory {
         self.little.is_short()
     }
 
-    /// Notes that somebody waits who asks for `bytes`, of which it has `held`, if they are more than there is room for.
+    /// Notes that a caller waits that asks for `bytes`, of which it has `held`, if they are more than there is room for.
     pub(crate) fn lack(&self, part: MemoryPart, bytes: usize, held: usize) -> Option<Lack> {
         let lacks =
             self.granted().saturating_sub(held).saturating_add(bytes) > self.shared.limit(part, bytes);

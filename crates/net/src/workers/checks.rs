@@ -1,5 +1,5 @@
-//! Checks of batches. What one takes follows its own size and the level that its topic wants; who has proved to take more than it seemed to goes
-//! behind, and waits with its like.
+//! Checks of batches. What one takes follows its own size and the level that its topic wants; a check that has proved to take more than it seemed to
+//! goes behind, and waits with its like.
 
 use std::collections::VecDeque;
 use std::time::Duration;

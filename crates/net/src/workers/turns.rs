@@ -1,4 +1,4 @@
-//! Who of those that have begun works next.
+//! Which work of what has begun goes on next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct Turns {
 
 #[derive(Debug)]
 struct State {
-    /// Nobody waits while there is one.
+    /// No work waits while there is one.
     free: usize,
     waiting: [Vec<Waiting>; JobSize::COUNT],
     /// How long smaller ones may work until a larger one has a turn.
@@ -269,7 +269,7 @@ mod tests {
             self.state.waiting[size as usize].push(waiting);
         }
 
-        /// A piece of what works has taken so long; who works next. What is to go on waits for it.
+        /// A piece of what works has taken so long; which works next. What is to go on waits for it.
         fn worked(&mut self, took: Duration, goes_on: bool) -> Option<JobSize> {
             let size = self.working.take();
             size.into_iter().for_each(|size| self.state.worked(size, took));

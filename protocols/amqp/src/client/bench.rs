@@ -152,7 +152,7 @@ struct Lane {
     reads: Option<Link>,
 }
 
-/// What is on its way, of all clients: who shares a queue reads what others have sent, too.
+/// What is on its way, of all clients: one that shares a queue reads what others have sent, too.
 #[derive(Default)]
 struct Flow {
     sent: u64,

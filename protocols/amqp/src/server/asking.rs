@@ -134,7 +134,7 @@ pub(super) struct WantedQueue {
     pub(super) arguments: Vec<u8>,
 }
 
-/// Who asks.
+/// As which caller.
 #[derive(Clone)]
 pub(super) struct Asker {
     pub(super) amqp: Arc<AmqpFrontend>,
@@ -218,7 +218,7 @@ impl Asker {
             }
             match self.create(declaration).await? {
                 Some(topic) => return Ok(topic),
-                // Somebody else was quicker, and it is not shown yet.
+                // Another connection was quicker, and it is not shown yet.
                 None => tokio::time::sleep(LOOK).await,
             }
         }
@@ -236,7 +236,7 @@ impl Asker {
     async fn create(&self, declaration: &Declaration<'_>) -> Result<Option<Arc<Topic>>, Exception> {
         let config = declaration.config(self.amqp.options.message_max)?;
         let name: Box<str> = declaration.name.into();
-        // Before it is there, so that nobody else finds it without an owner.
+        // Before it is there, so that no other connection finds it without an owner.
         if declaration.exclusive && !self.amqp.exclusive.take(&name, self.connection) {
             return Err(locked(&name).into());
         }

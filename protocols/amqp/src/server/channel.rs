@@ -16,7 +16,7 @@ use super::unacked::Unacked;
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) id: ChannelId,
-    /// Who owns what is delivered on it.
+    /// The owner of what is delivered on it.
     pub(super) owner: QueueOwner,
     /// What is to be confirmed, where the client wants that.
     pub(super) confirms: Option<Confirms>,

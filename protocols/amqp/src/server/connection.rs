@@ -155,7 +155,7 @@ impl AmqpSession {
         &self.amqp.broker
     }
 
-    /// Who asks the broker for this connection's client.
+    /// What asks the broker for this connection's client.
     pub(super) fn asker(&self) -> Asker {
         let (amqp, workers, caller) = (self.amqp.clone(), self.workers.clone(), self.caller.clone());
         Asker { amqp, workers, caller, connection: self.open.id() }
@@ -171,7 +171,7 @@ impl AmqpSession {
         self.number() << CHANNEL_BITS | u64::from(channel)
     }
 
-    /// Who owns what is delivered to a consumer, whether that has ended or not; none if its channel has.
+    /// The owner of what is delivered to a consumer, whether that has ended or not; none if its channel has.
     pub(super) fn owner_of(&self, consumer: u64) -> Option<QueueOwner> {
         let number = u16::try_from(consumer & CHANNEL_MASK).ok()?;
         // A channel that was opened later has the same number, and nothing to do with it.
@@ -258,7 +258,7 @@ impl AmqpSession {
         }
     }
 
-    /// What came is no frame: nothing of it is looked at. One who goes on so after having been told is not waited for.
+    /// What came is no frame: nothing of it is looked at. A client that goes on so after having been told is not waited for.
     fn lose_track(&mut self, exception: ConnectionException, io: &mut Io) -> Result<(), Ending> {
         io.take_passing_frame(io.input.bytes.len());
         if self.is_leaving && io.output.is_empty() {

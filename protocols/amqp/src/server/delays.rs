@@ -1,6 +1,6 @@
 //! Messages that are kept back: an exchange of type `x-delayed-message` routes each when the milliseconds of its header `x-delay` are over.
 //!
-//! Such a message lies in a queue that nobody sees, until the broker's timer fires and it is routed as things are then.
+//! Such a message lies in a queue that no client sees, until the broker's timer fires and it is routed as things are then.
 
 use bytes::Bytes;
 use sabir_broker::{DelayedAddress, NewTopic};
@@ -43,7 +43,7 @@ pub(super) fn delay(properties: &[u8]) -> Option<i64> {
 /// The properties as those who get the message see them: its delay is over, which a negative one says.
 ///
 /// # Errors
-/// It names routing keys that nobody is to see, and that could not be told apart later.
+/// It names routing keys that no consumer is to see, and that could not be told apart later.
 pub(super) fn over(properties: &[u8], delay: i64) -> Result<Bytes, ConnectionException> {
     let read = BasicProperties::read_again(properties);
     let mut shown = FieldTableBuf::new();

@@ -15,7 +15,7 @@ struct Owners {
 }
 
 impl ExclusiveQueues {
-    /// Takes a name for a connection, before there is a queue of that name. Says whether nobody had it.
+    /// Takes a name for a connection, before there is a queue of that name. Says whether no connection had it.
     pub(crate) fn take(&self, name: &str, connection: ConnectionId) -> bool {
         let mut owners = self.0.lock();
         if owners.by_name.contains_key(name) {

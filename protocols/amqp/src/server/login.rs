@@ -33,7 +33,7 @@ struct Credentials<'a> {
 /// The user that a client is: `guest` with the password `guest`, from this machine alone.
 ///
 /// # Errors
-/// What the client is told, and what the log says beside it: whoever guesses is not told which users there are.
+/// What the client is told, and what the log says beside it: a client that guesses is not told which users there are.
 pub(crate) fn log_in(
     start_ok: &ConnectionStartOk<'_>,
     from: IpAddr,
@@ -78,7 +78,7 @@ fn refused(text: String) -> ConnectionException {
     ConnectionException::new(ReplyCode::AccessRefused, text)
 }
 
-/// On whose behalf, user and password, each behind a zero but the first. Nobody acts on another's behalf.
+/// On whose behalf, user and password, each behind a zero but the first. No user acts on another's behalf.
 fn plain(response: &[u8]) -> Option<Credentials<'_>> {
     let mut parts = response.split(|byte| *byte == 0);
     let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);

@@ -325,7 +325,7 @@ impl Publisher {
         why
     }
 
-    /// Sends all batches on their way, whether there is room for them or not: nobody is left to hold them.
+    /// Sends all batches on their way, whether there is room for them or not: no session is left to hold them.
     pub(super) fn send_all(&mut self, broker: &Broker, caller: &Caller) {
         let mut budget = BUDGET;
         let open = std::mem::take(&mut self.open);

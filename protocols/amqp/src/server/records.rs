@@ -6,7 +6,7 @@ use sabir_model::batch::{BatchBuilder, RecordView};
 use super::dead_letters;
 use crate::wire::*;
 
-/// The key of the header, which nobody is shown: what is in such a header counts only in batches that this front end built.
+/// The key of the header, which no client is shown: what is in such a header counts only in batches that this front end built.
 pub(super) const NATIVE: &[u8] = b"amqp";
 
 /// The form of the header's value: this byte, then exchange and routing key, each behind its length u8, then the properties as on the wire.

@@ -1,4 +1,4 @@
-//! Direct replies: messages that go straight from who answers to who asked, and into no queue.
+//! Direct replies: messages that go straight from the client that answers to the channel that asked, and into no queue.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -23,11 +23,11 @@ const BESIDE: usize = 256;
 /// Bytes put out at a time, beside what is put out already.
 const AT_ONCE: usize = 128 * 1024;
 
-/// By which replies find the channel that asked: nobody knows it who was not told.
+/// By which replies find the channel that asked: only a client that was told knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Token(u128);
 
-/// Who may be sent replies on this node.
+/// The channels that may be sent replies on this node.
 #[derive(Debug, Default)]
 pub(crate) struct Replies(Mutex<FxHashMap<Token, Arc<Inbox>>>);
 
@@ -154,7 +154,7 @@ impl Replies {
         self.0.lock().get(&token(address)?).cloned()
     }
 
-    /// Leaves a reply for who asked. Tells whether it was taken: who asked may have gone, or takes none of what waits already.
+    /// Leaves a reply for the channel that asked. Tells whether it was taken: the channel may have gone, or takes none of what waits already.
     pub(super) fn leave(&self, reply: Reply) -> bool {
         self.inbox(&reply.routing_key).is_some_and(|inbox| inbox.leave(reply))
     }

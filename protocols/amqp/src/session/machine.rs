@@ -90,7 +90,7 @@ impl ConnectionMachine {
         found
     }
 
-    /// AMQP 1.0 is nobody else's either: it is answered as any other version, and the connection has ended.
+    /// AMQP 1.0 is no other front end's either: it is answered as any other version, and the connection has ended.
     pub fn answer_version(&mut self, out: &mut FrameBuffer) {
         if self.phase == Phase::Header {
             self.phase = Phase::Ended;

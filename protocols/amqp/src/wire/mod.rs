@@ -1,7 +1,7 @@
 //! AMQP 0-9-1's wire format with RabbitMQ's extensions, as slices of what was read. No I/O, no clock.
 //!
 //! What is decoded borrows from the frame; nothing is copied but small pieces of bodies (see [`ContentBody`]). Field tables and
-//! properties are checked when they arrive and read when somebody asks; their bytes are kept, so that a message goes out as it came.
+//! properties are checked when they arrive and read when they are asked for; their bytes are kept, so that a message goes out as it came.
 
 mod body;
 mod content;

@@ -16,7 +16,7 @@ const NO_PROPERTY: u16 = 0b11;
 
 macro_rules! properties {
     ($($(#[$doc:meta])* $name:ident: $ty:ty = $bit:literal, $read:ident;)*) => {
-        /// The properties of a message. Short strings are as they came: nobody looks whether they are UTF-8.
+        /// The properties of a message. Short strings are as they came: it is not looked at whether they are UTF-8.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct BasicProperties<'a> {
             $($(#[$doc])* pub $name: Option<$ty>,)*

@@ -47,7 +47,7 @@ pub enum FieldValue<'a> {
         /// All digits.
         value: u32,
     },
-    /// `S`: usually text, but nobody looks whether it is UTF-8.
+    /// `S`: usually text, but it is not looked at whether it is UTF-8.
     LongStr(&'a [u8]),
     /// `T`: seconds since 1970.
     Timestamp(u64),
@@ -219,7 +219,7 @@ impl FieldTableBuf {
         Self::default()
     }
 
-    /// Puts a value behind those that are there. Nobody looks whether the name is there already, nor how deep the table becomes.
+    /// Puts a value behind those that are there. It is not looked at whether the name is there already, nor how deep the table becomes.
     pub fn push(&mut self, name: ShortBytes<'_>, value: FieldValue<'_>) -> &mut Self {
         self.0.push(u8::try_from(name.len()).expect("short bytes are at most 255"));
         self.0.extend_from_slice(&name);

@@ -42,7 +42,7 @@ impl fmt::Debug for ShortStr<'_> {
 }
 
 /// At most 255 bytes: an exchange or routing key of a message, a short string among its properties, a name in a field table. As in
-/// RabbitMQ, nobody looks whether they are UTF-8.
+/// RabbitMQ, it is not looked at whether they are UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ShortBytes<'a>(&'a [u8]);
 

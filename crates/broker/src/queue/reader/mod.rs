@@ -39,7 +39,7 @@ const READ_MOST: u64 = 256 << 10;
 pub enum Found<'a> {
     /// A message.
     Message(StoredMessage<'a>),
-    /// None any more: whoever has it settles it.
+    /// None any more: the consumer that has it settles it.
     Gone,
     /// One that cannot be read: it is damaged, or the disk errs.
     Unreadable {

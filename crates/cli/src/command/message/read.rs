@@ -126,7 +126,7 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             }
         }
         printer.flush()?;
-        // While nothing comes, nothing is written, and only this tells that nobody reads any more.
+        // While nothing comes, nothing is written, and only this tells that the reader of the output has gone.
         reader_is_there()?;
         if let Some(group) = reading.group.as_ref().filter(|_| !seen.is_empty()) {
             let before: Vec<_> = seen.into_iter().collect();

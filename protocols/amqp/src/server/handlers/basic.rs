@@ -149,7 +149,7 @@ impl AmqpSession {
         Ok(Some(BasicProperties { reply_to, ..*properties }.to_bytes()))
     }
 
-    /// A reply goes to who asked. It is confirmed whether that is still there, and goes back if it is not and the reply is mandatory.
+    /// A reply goes to the channel that asked. It is confirmed whether that is still there, and goes back if it is not and the reply is mandatory.
     fn reply(
         &mut self,
         number: u16,
@@ -252,7 +252,7 @@ fn returned<'a>(exchange: ShortBytes<'a>, routing_key: ShortBytes<'a>) -> BasicR
     BasicReturn { reply_code: NO_ROUTE as u16, reply_text, exchange, routing_key }
 }
 
-/// The header of further routing keys that is shown to nobody.
+/// The header of further routing keys that no consumer is shown.
 const HIDDEN: &str = "BCC";
 
 /// The properties as those who get the message see them; none if they are as they came.

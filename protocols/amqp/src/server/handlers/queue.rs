@@ -75,7 +75,7 @@ impl AmqpSession {
         Ok(())
     }
 
-    /// A name that nobody else has.
+    /// A name that no other queue has.
     pub(super) fn generated(&self, prefix: &str) -> String {
         let random = self.broker().fresh_topic_id().0;
         let digit = |byte: &u8| {

@@ -81,7 +81,7 @@ impl State {
 
     fn failed(&mut self, at: (usize, usize), mut batch: Batch, error: Error, now: Instant) {
         let passes = error.retriable() || self.waits_for_an_earlier_one(at, &batch, &error);
-        // What would be tried too late fails now: whoever waits is to hear why.
+        // What would be tried too late fails now: the caller that waits is to hear why.
         if passes && now + BACKOFF < batch.since + self.options.delivery_timeout {
             self.stale = true;
             tracing::debug!(%error, "a batch is tried again");
