@@ -1,12 +1,12 @@
 //! An exchange: what it is, and which of its bindings a message meets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::argument::Arguments;
 use crate::binding::{Binding, BindingNo};
 use crate::counted_set::CountedSet;
 use crate::hash_ring::{HashOn, HashRing, MAX_WEIGHT, weight};
-use crate::header_rule::HeaderRule;
+use crate::header_rule::{Asked, HeaderRules, mode_of};
 use crate::publication::Publication;
 use crate::trie::{Trie, TrieScratch};
 use crate::words::{KeyError, KeySyntax, pattern};
@@ -45,7 +45,7 @@ impl ExchangeKind {
         match self {
             Self::Direct | Self::Fanout => Ok(()),
             Self::Topic => pattern(key, syntax).map(|_| ()).map_err(InvalidBinding::Key),
-            Self::Headers => HeaderRule::new(arguments).map(|_| ()).map_err(|_| InvalidBinding::Match),
+            Self::Headers => mode_of(arguments).map(|_| ()).map_err(|_| InvalidBinding::Match),
             Self::ConsistentHash(_) => weight(key).map(|_| ()).ok_or(InvalidBinding::Weight),
         }
     }
@@ -117,7 +117,7 @@ enum Rules {
     Direct(HashMap<Box<[u8]>, CountedSet>),
     Fanout(CountedSet),
     Topic(Box<Trie>),
-    Headers(BTreeMap<BindingNo, (HeaderRule, u32)>),
+    Headers(Box<HeaderRules>),
     ConsistentHash(HashOn, HashRing),
 }
 
@@ -125,6 +125,7 @@ enum Rules {
 #[derive(Debug, Default)]
 pub(crate) struct MatchScratch {
     trie: TrieScratch,
+    asked: Vec<Asked>,
     hashed: Vec<u8>,
 }
 
@@ -149,11 +150,7 @@ impl Exchange {
                 let inserted = trie.insert(&binding.key, binding.syntax, to);
                 debug_assert!(inserted.is_ok(), "the key was checked");
             }
-            Rules::Headers(rules) => {
-                if let Ok(rule) = HeaderRule::new(&binding.arguments) {
-                    rules.insert(number, (rule, to));
-                }
-            }
+            Rules::Headers(rules) => rules.insert(number, &binding.arguments, to),
             Rules::ConsistentHash(_, ring) => {
                 ring.insert(number, to, weight(&binding.key).unwrap_or(1));
             }
@@ -166,7 +163,7 @@ impl Exchange {
             Rules::Direct(keys) => remove_key(keys, &binding.key, to),
             Rules::Fanout(all) => drop(all.remove(to)),
             Rules::Topic(trie) => drop(trie.remove(&binding.key, binding.syntax, to)),
-            Rules::Headers(rules) => drop(rules.remove(&number)),
+            Rules::Headers(rules) => rules.remove(number),
             Rules::ConsistentHash(_, ring) => ring.remove(number),
         }
     }
@@ -189,10 +186,7 @@ impl Exchange {
                     trie.matches(key, &mut scratch.trie, out)?;
                 }
             }
-            Rules::Headers(rules) => {
-                let met = rules.values().filter(|(rule, _)| rule.matches(publication.attributes));
-                out.extend(met.map(|(_, to)| *to));
-            }
+            Rules::Headers(rules) => rules.matches(publication.attributes, &mut scratch.asked, out),
             Rules::ConsistentHash(on, ring) => {
                 scratch.hashed.clear();
                 put_hashed(on, publication, &mut scratch.hashed);
@@ -225,7 +219,7 @@ impl Rules {
             ExchangeKind::Direct => Self::Direct(HashMap::new()),
             ExchangeKind::Fanout => Self::Fanout(CountedSet::default()),
             ExchangeKind::Topic => Self::Topic(Box::default()),
-            ExchangeKind::Headers => Self::Headers(BTreeMap::new()),
+            ExchangeKind::Headers => Self::Headers(Box::default()),
             ExchangeKind::ConsistentHash(on) => Self::ConsistentHash(on.clone(), HashRing::default()),
         }
     }

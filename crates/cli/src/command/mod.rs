@@ -310,6 +310,18 @@ fn reader_is_there() -> io::Result<()> {
     }
 }
 
+/// Waits, unless whoever reads our output goes away meanwhile.
+async fn pause_while_read(mut left: Duration) -> io::Result<()> {
+    const LOOK: Duration = Duration::from_millis(200);
+    while !left.is_zero() {
+        let pause = left.min(LOOK);
+        tokio::time::sleep(pause).await;
+        reader_is_there()?;
+        left -= pause;
+    }
+    Ok(())
+}
+
 /// A number of things, as a person says it.
 fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(count), if count == 1 { one } else { many })

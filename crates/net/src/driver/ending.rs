@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
+use sabir_base::throttle::LogBudget;
 
 use super::deadlines::Overdue;
 use super::input::NoMemory;
@@ -181,39 +182,16 @@ impl From<Overdue> for Ending {
 const LINES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// What the log was told of one reason.
-#[derive(Debug, Default)]
-struct Told {
-    since: Option<Instant>,
-    lines: u32,
-    untold: u64,
-}
-
-impl Told {
-    /// How many times it was not told since the last time, if now it may be.
-    fn may_tell(&mut self, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
-            (self.since, self.lines) = (Some(now), 0);
-        }
-        if self.lines == LINES {
-            self.untold += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
 #[derive(Debug)]
 struct Drops {
     label: &'static str,
     count: u64,
-    told: Told,
+    lines: LogBudget,
 }
 
 impl Drops {
     fn of(reason: DropReason) -> Self {
-        Self { label: reason.label(), count: 0, told: Told::default() }
+        Self { label: reason.label(), count: 0, lines: LogBudget::new(LINES, WINDOW) }
     }
 }
 
@@ -254,7 +232,7 @@ impl ConnectionCounters {
             drops.push(Drops::of(reason));
         }
         drops[at].count += 1;
-        drops[at].told.may_tell(now)
+        drops[at].lines.allows(now)
     }
 
     /// Adds the figures.

@@ -270,6 +270,13 @@ impl Client for AmqpTool {
             }
             position.next = all.last().map_or(position.next, |last| last.offset + 1);
             position.end = position.end.max(position.next);
+            if all.is_empty() && self.messages(topic).await? == 0 && self.delivered.is_empty() {
+                // What was dealt to this consumer just now is on its way. What does not come then is another's, or cannot be read.
+                match tokio::time::timeout(wait, self.link.incoming.fill()).await {
+                    Ok(filled) => filled?,
+                    Err(_) => position.end = position.next,
+                }
+            }
             Ok(all)
         })
     }

@@ -86,8 +86,8 @@ pub(super) struct AmqpSession {
     is_blocked: bool,
     /// What channels and consumers are numbered by.
     last_number: u64,
-    /// Whether batches were sent since the time was looked at.
-    pub(super) has_sent: bool,
+    /// Whether something that may take as long as a turn was done since the time was looked at.
+    pub(super) may_be_over: bool,
     frames: Frames,
     /// Bytes that channels hold until they are committed.
     pub(super) held: usize,
@@ -137,7 +137,7 @@ impl AmqpSession {
             room: None,
             is_blocked: false,
             last_number: 0,
-            has_sent: false,
+            may_be_over: false,
             frames: Frames::default(),
             held: 0,
             committing: 0,
@@ -285,7 +285,8 @@ impl AmqpSession {
             }
             at = next;
             handled += 1;
-            if (handled % LOOK == 0 || std::mem::take(&mut self.has_sent)) && io.is_turn_over(Instant::now())
+            if (handled % LOOK == 0 || std::mem::take(&mut self.may_be_over))
+                && io.is_turn_over(Instant::now())
             {
                 break;
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
 use sabir_base::panics;
+use sabir_base::throttle::LogBudget;
 use sabir_broker::{Broker, Caller, NewTopic, Partition};
 use sabir_frontend::config::HostPort;
 use sabir_frontend::{FrontendContext, Listening};
@@ -26,6 +27,10 @@ use crate::wire::Str;
 /// How long the first client waits for what is made at the start.
 const BEGIN: Duration = Duration::from_secs(1);
 
+/// Lines of the log about what clients do wrong, of all connections together, in so long: connections that come and go are not to fill it.
+const COMPLAINTS: u32 = 50;
+const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
+
 /// The caller of the broker, for what no client asks for.
 pub(crate) static CALLER: Caller = Caller::front_end(NAME);
 
@@ -37,6 +42,8 @@ pub(crate) struct KafkaFrontend {
     pub(crate) counters: Arc<ConnectionCounters>,
     /// What looks at records that take long.
     pub(crate) workers: Workers,
+    /// Lines of the log about what clients do wrong.
+    pub(crate) complaints: LogBudget,
     sessions: Mutex<FetchSessions>,
     listening: Vec<Listening>,
     /// The id that clients are told, in Kafka's form.
@@ -58,6 +65,7 @@ impl KafkaFrontend {
             metrics: Metrics::default(),
             counters: Arc::new(ConnectionCounters::new(NAME, &OWN_REASONS)),
             workers: place.workers,
+            complaints: LogBudget::new(COMPLAINTS, COMPLAINTS_EVERY),
             listening: place.listening,
             begun: OnceCell::new(),
         })

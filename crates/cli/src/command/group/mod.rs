@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sabir_server::client::{Client, GroupInfo, GroupOffset, Start};
 
-use super::{about_group, block_on, confirm, group_admin, in_time, once, reader_is_there, tell};
+use super::{about_group, block_on, confirm, group_admin, in_time, once, pause_while_read, tell};
 use crate::admin::AdminScope;
 use crate::args::group::GroupCommand;
 use crate::args::{ClientArgs, GroupNoun, OutputArg, Sure};
@@ -44,8 +44,7 @@ async fn dispatch(command: GroupCommand, args: &ClientArgs, owner: AdminScope) -
         GroupCommand::Lag { groups, watch, output } => loop {
             print(output.output, &lag(client, args, &groups).await?)?;
             let Some(pause) = watch else { return Ok(()) };
-            tokio::time::sleep(pause.0.max(LEAST_PAUSE)).await;
-            reader_is_there()?;
+            pause_while_read(pause.0.max(LEAST_PAUSE)).await?;
             if output.output == Format::Table {
                 writeln!(std::io::stdout())?;
             }

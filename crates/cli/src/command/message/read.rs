@@ -1,11 +1,11 @@
 //! `sabir message read` and `tail`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sabir_server::client::{Client, ClientError, Failure, Position, Start};
 
-use super::super::{about_topic, group_admin, in_time, reader_is_there};
+use super::super::{about_topic, counted, group_admin, in_time, reader_is_there};
 use super::filter::Filter;
 use super::show::{Form, Printer};
 use crate::args::ClientArgs;
@@ -67,6 +67,14 @@ impl Reading {
         }
     }
 
+    /// Messages that were there when reading began did not come.
+    fn incomplete(&self, missing: i64) -> CliError {
+        let messages = counted(missing.unsigned_abs(), "message", "messages");
+        let problem = format!("{messages} of {} did not come", self.topic);
+        CliError::new(Exit::Refused, problem)
+            .advise("Another consumer has them, or they cannot be read: the broker's log and /readyz name what is damaged.")
+    }
+
     fn reading_on(&self, partition: i32, next: i64) -> String {
         let topic = &self.topic;
         let how = match &self.group {
@@ -103,6 +111,7 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
     say_what_is_beyond(&reading, &positions);
     let mut printer = Printer::new(&reading.topic, reading.form.clone());
     let mut left = reading.limit.unwrap_or(u64::MAX);
+    let (mut missing, mut heard) = (0, Instant::now());
     while left > 0 && (reading.follow || positions.iter().any(unread)) {
         if !reading.follow {
             positions.retain(unread);
@@ -132,13 +141,25 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             let before: Vec<_> = seen.into_iter().collect();
             in_time(args.timeout.0, client.settle(&reading.topic, group, &before)).await?;
         }
+        if !got.is_empty() || reading.follow {
+            heard = Instant::now();
+        }
         if !reading.follow {
             for (position, (_, end)) in positions.iter_mut().zip(ends) {
-                position.end = end;
+                // It comes down where the client learns that what was there does not come.
+                position.end = position.end.min(end);
+                missing += (end - position.end.max(position.next)).max(0) * i64::from(position.end < end);
+            }
+            if heard.elapsed() >= args.timeout.0 {
+                missing += positions.iter().map(|p| (p.end - p.next).max(0)).sum::<i64>();
+                break;
             }
         }
     }
-    Ok(())
+    match missing {
+        0 => Ok(()),
+        _ => Err(reading.incomplete(missing)),
+    }
 }
 
 /// What was asked for and is not there: whoever gets no message learns why.

@@ -40,7 +40,7 @@ impl AmqpSession {
         }
         if self.publisher.is_heavy() {
             self.send_batches();
-            self.has_sent = true;
+            self.may_be_over = true;
         }
     }
 
@@ -62,6 +62,8 @@ impl AmqpSession {
         if exchange.is_empty() && is_address(&routing_key) {
             return Ok(self.reply(number, &method, &envelope, content)?);
         }
+        // Where headers say where a message goes, that may take as long as a turn.
+        self.may_be_over |= !exchange.is_empty() && BasicProperties::has_headers(envelope.properties);
         let routed = self.routes.find(&self.amqp.broker, &self.caller, self.amqp.number(), &envelope)?;
         let channel = self.channels.get_mut(&number).expect("messages come on channels that are open");
         let tag = channel.confirms.as_mut().map(|confirms| confirms.publish(routed.publishes.len()));

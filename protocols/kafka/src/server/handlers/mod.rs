@@ -137,8 +137,17 @@ impl Client {
 
     /// Logs what is wrong with what the client sends, not too often.
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        if self.complaints.allows(Instant::now()) {
-            tracing::warn!(peer = %self.peer, client = self.id(), "{what}");
+        let now = Instant::now();
+        if self.complaints.allows(now) {
+            self.tell(now, what);
+        }
+    }
+
+    /// Writes a line to the log, unless it had many about clients lately.
+    fn tell(&self, now: Instant, what: std::fmt::Arguments<'_>) {
+        if let Some(untold) = self.kafka.complaints.allows(now) {
+            let not_named = (untold > 0).then_some(untold);
+            tracing::warn!(peer = %self.peer, client = self.id(), not_named, "{what}");
         }
     }
 
@@ -164,7 +173,7 @@ impl Client {
         refused.retain(|(_, at)| now - *at < COMPLAIN_EVERY);
         if refused.iter().all(|(logged, _)| *logged != api) {
             refused.push((api, now));
-            tracing::warn!(peer = %self.peer, client = self.id(), "{api} is refused: {why}");
+            self.tell(now, format_args!("{api} is refused: {why}"));
         }
     }
 
