@@ -40,6 +40,8 @@ pub struct Binding {
 
 /// What a binding takes in tables: the test over thousands of bindings in the broker.
 const TABLES: usize = 432;
+/// What an argument takes in tables beside that, where it is a condition of a headers exchange.
+const ARGUMENT_TABLES: usize = 80;
 
 impl Binding {
     /// By a dotted key and nothing else.
@@ -55,7 +57,8 @@ impl Binding {
 
     /// Bytes that it takes, its places in tables reckoned in.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + TABLES + 2 * self.key.len() + 2 * self.arguments.bytes()
+        let arguments = 2 * self.arguments.bytes() + ARGUMENT_TABLES * self.arguments.iter().count();
+        size_of::<Self>() + TABLES + 2 * self.key.len() + arguments
     }
 }
 
