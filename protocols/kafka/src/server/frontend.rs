@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_base::metrics::Exposition;
@@ -22,13 +22,13 @@ use crate::server::fetch_session::{FetchSessions, SessionStats};
 use crate::server::metrics::Metrics;
 use crate::server::names;
 use crate::server::requests::{OWN_REASONS, claims};
-use crate::wire::Str;
+use crate::wire::{ApiKey, Str};
 
 /// How long the first client waits for what is made at the start.
 const BEGIN: Duration = Duration::from_secs(1);
 
-/// Lines of the log about what clients do wrong, of all connections together, in so long: connections that come and go are not to fill it.
-const COMPLAINTS: u32 = 50;
+/// Lines of the log about one thing that clients do wrong, of all connections together, in so long: connections that come and go are not to fill it.
+const COMPLAINTS: u32 = 20;
 const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
 
 /// The caller of the broker, for what no client asks for.
@@ -42,8 +42,8 @@ pub(crate) struct KafkaFrontend {
     pub(crate) counters: Arc<ConnectionCounters>,
     /// What looks at records that take long.
     pub(crate) workers: Workers,
-    /// Lines of the log about what clients do wrong.
-    pub(crate) complaints: LogBudget,
+    /// Lines of the log about what clients do wrong: those about refused APIs by API, and all others.
+    complaints: Mutex<Vec<(Option<ApiKey>, LogBudget)>>,
     sessions: Mutex<FetchSessions>,
     listening: Vec<Listening>,
     /// The id that clients are told, in Kafka's form.
@@ -65,10 +65,21 @@ impl KafkaFrontend {
             metrics: Metrics::default(),
             counters: Arc::new(ConnectionCounters::new(NAME, &OWN_REASONS)),
             workers: place.workers,
-            complaints: LogBudget::new(COMPLAINTS, COMPLAINTS_EVERY),
+            complaints: Mutex::default(),
             listening: place.listening,
             begun: OnceCell::new(),
         })
+    }
+
+    /// How many lines about a refused API, or about anything else, were not written since the last one, if one may be written now.
+    pub(crate) fn may_complain(&self, refused: Option<ApiKey>, now: Instant) -> Option<u64> {
+        let mut complaints = self.complaints.lock();
+        let known = complaints.iter().position(|(of, _)| *of == refused);
+        let at = known.unwrap_or(complaints.len());
+        if at == complaints.len() {
+            complaints.push((refused, LogBudget::new(COMPLAINTS, COMPLAINTS_EVERY)));
+        }
+        complaints[at].1.allows(now)
     }
 
     /// Where a client is to connect that has come by the `listener`th address as `local`.

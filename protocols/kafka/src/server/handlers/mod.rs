@@ -139,13 +139,13 @@ impl Client {
     fn complain(&self, what: std::fmt::Arguments<'_>) {
         let now = Instant::now();
         if self.complaints.allows(now) {
-            self.tell(now, what);
+            self.tell(None, now, what);
         }
     }
 
-    /// Writes a line to the log, unless it had many about clients lately.
-    fn tell(&self, now: Instant, what: std::fmt::Arguments<'_>) {
-        if let Some(untold) = self.kafka.complaints.allows(now) {
+    /// Writes a line to the log, unless it had many of its kind about clients lately.
+    fn tell(&self, refused: Option<ApiKey>, now: Instant, what: std::fmt::Arguments<'_>) {
+        if let Some(untold) = self.kafka.may_complain(refused, now) {
             let not_named = (untold > 0).then_some(untold);
             tracing::warn!(peer = %self.peer, client = self.id(), not_named, "{what}");
         }
@@ -173,7 +173,7 @@ impl Client {
         refused.retain(|(_, at)| now - *at < COMPLAIN_EVERY);
         if refused.iter().all(|(logged, _)| *logged != api) {
             refused.push((api, now));
-            self.tell(now, format_args!("{api} is refused: {why}"));
+            self.tell(Some(api), now, format_args!("{api} is refused: {why}"));
         }
     }
 
