@@ -30,10 +30,21 @@ fn with_memory(bytes: usize) -> Rig {
     Rig::with(setup)
 }
 
+/// Takes memory, once it is given back: an answer's is so only after its client may have read it.
+pub async fn taken(memory: &sabir_net::FrameMemory, bytes: usize) -> sabir_net::Grant {
+    for _ in 0..500 {
+        if let Some(grant) = memory.try_take(bytes) {
+            return grant;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("memory is not given back");
+}
+
 /// With all memory taken a request is not answered; with memory it is, and gives all of it back.
 async fn needs_memory<R: RequestMessage>(rig: &Rig, version: i16, request: &R) {
     let memory = rig.net.as_ref().unwrap().limits().frame_memory.clone();
-    let all = memory.try_take(memory.total()).expect("nobody has any");
+    let all = taken(&memory, memory.total()).await;
     let dropped = rig.dropped("memory");
     let mut raw = rig.raw().await;
     raw.send(version, request).await;

@@ -15,6 +15,7 @@ use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split, 
 use sabir_model::{FrontendNo, Message, QueueConfig, TopicConfig};
 use sabir_net::NetOptions;
 
+use crate::memory::taken;
 use crate::rig::{Raw, Rig, Setup};
 
 const OTHER: &str = "other";
@@ -136,17 +137,6 @@ async fn no_more_is_given_than_asked_for_however_little_it_takes_stored() {
     for (bytes, batches) in sizes(&mut raw, 4, 0, 50 << 20, 50 << 20).await {
         assert!(batches == 10 && bytes > 10 * MIB, "{batches} of {bytes} bytes");
     }
-}
-
-/// Takes memory, once it is given back: an answer's is so only after its client may have read it.
-async fn taken(memory: &sabir_net::FrameMemory, bytes: usize) -> sabir_net::Grant {
-    for _ in 0..500 {
-        if let Some(grant) = memory.try_take(bytes) {
-            return grant;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("memory is not given back");
 }
 
 #[tokio::test]
