@@ -13,5 +13,6 @@ pub mod panics;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod throttle;
+pub mod ticker;
 pub mod varint;
 pub mod wake;

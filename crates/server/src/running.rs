@@ -22,7 +22,7 @@ use crate::config::{FrontendConfig, ServerConfig};
 use crate::limits::{self, Descriptors};
 use crate::memory::{MemoryFiles, TailCacheSize};
 use crate::memory_watch::MemoryWatch;
-use crate::start_watch::StartWatch;
+use crate::start_watch;
 use crate::storage::volatile;
 
 /// Why a broker did not start.
@@ -141,7 +141,7 @@ pub(crate) fn start_watched(
         );
     }
     options.progress.enter(&options.data, "looking whether another process has the data directory");
-    let watch = StartWatch::begin(&options.data, options.progress.clone())?;
+    let watch = start_watch::begin(&options.data, options.progress.clone())?;
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     wait_until_free(&options.data, LOCK_PATIENCE)?;
     warn_of_memory(&options.data);

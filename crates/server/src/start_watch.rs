@@ -2,54 +2,31 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sabir_base::ticker::Ticker;
 use sabir_broker::{StartProgress, StartStep};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Watches until it is dropped.
-pub(crate) struct StartWatch {
-    /// Dropped to end it.
-    over: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+/// Says every five seconds how far a start has come, until what is given is dropped.
+pub(crate) fn begin(data: &Path, progress: Arc<StartProgress>) -> std::io::Result<Ticker> {
+    tracing::debug!(data = %data.display(), "opening the data directory");
+    watch(EVERY, progress, say)
 }
 
-impl StartWatch {
-    /// Says every five seconds how far a start has come.
-    pub(crate) fn begin(data: &Path, progress: Arc<StartProgress>) -> std::io::Result<Self> {
-        tracing::debug!(data = %data.display(), "opening the data directory");
-        Self::every(EVERY, progress, say)
-    }
-
-    fn every(
-        every: Duration,
-        progress: Arc<StartProgress>,
-        say: impl Fn(&StartStep, bool, Duration) + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (over, ended) = mpsc::channel::<()>();
-        let watch = move || {
-            let (began, mut before) = (Instant::now(), progress.step());
-            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                let step = progress.step();
-                say(&step, step.changes > before.changes, began.elapsed());
-                before = step;
-            }
-        };
-        let thread = std::thread::Builder::new().name("start-watch".into()).spawn(watch)?;
-        Ok(Self { over: Some(over), thread: Some(thread) })
-    }
-}
-
-impl Drop for StartWatch {
-    fn drop(&mut self) {
-        self.over = None;
-        // It ends by itself.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+fn watch(
+    every: Duration,
+    progress: Arc<StartProgress>,
+    say: impl Fn(&StartStep, bool, Duration) + Send + 'static,
+) -> std::io::Result<Ticker> {
+    let (began, mut before) = (Instant::now(), progress.step());
+    Ticker::begin("start-watch", every, move || {
+        let step = progress.step();
+        say(&step, step.changes > before.changes, began.elapsed());
+        before = step;
+    })
 }
 
 fn say(step: &StartStep, gets_on: bool, since: Duration) {
@@ -67,6 +44,8 @@ fn say(step: &StartStep, gets_on: bool, since: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -75,14 +54,14 @@ mod tests {
         let (told, heard) = mpsc::channel();
         let say =
             move |step: &StartStep, gets_on, _: Duration| told.send((step.to_string(), gets_on)).unwrap();
-        let watch = StartWatch::every(Duration::from_millis(20), progress.clone(), say).unwrap();
+        let watching = watch(Duration::from_millis(20), progress.clone(), say).unwrap();
         progress.enter(Path::new("/data"), "taking the lock");
         let stuck = heard.iter().find(|(_, gets_on)| !gets_on);
         assert_eq!(stuck, Some(("/data: taking the lock".to_owned(), false)));
         progress.begin("segment-000001", "replaying", Some((1, 2)));
         let going = heard.iter().find(|(_, gets_on)| *gets_on);
         assert_eq!(going, Some(("/data/segment-000001: replaying, 1 of 2 done".to_owned(), true)));
-        drop(watch);
+        drop(watching);
         heard.iter().for_each(drop);
     }
 }
