@@ -28,16 +28,11 @@ impl LogThrottle {
     }
 }
 
-/// Lets the log have a number of lines in a while, whoever they are about, and counts those that it does not get.
+/// Lets the log have a number of lines in a while, whatever they are about, and counts those that it does not get.
 #[derive(Debug)]
 pub struct LogBudget {
     every: Duration,
     most: u32,
-    window: Mutex<Window>,
-}
-
-#[derive(Debug)]
-struct Window {
     began: Option<Instant>,
     lines: u32,
     untold: u64,
@@ -46,21 +41,20 @@ struct Window {
 impl LogBudget {
     /// One that allows `most` lines each time so long.
     pub const fn new(most: u32, every: Duration) -> Self {
-        Self { every, most, window: Mutex::new(Window { began: None, lines: 0, untold: 0 }) }
+        Self { every, most, began: None, lines: 0, untold: 0 }
     }
 
     /// How many lines were not written since the last one, if one may be written now; that it is, is assumed.
-    pub fn allows(&self, now: Instant) -> Option<u64> {
-        let mut window = self.window.lock();
-        if window.began.is_none_or(|began| now.saturating_duration_since(began) >= self.every) {
-            (window.began, window.lines) = (Some(now), 0);
+    pub fn allows(&mut self, now: Instant) -> Option<u64> {
+        if self.began.is_none_or(|began| now.saturating_duration_since(began) >= self.every) {
+            (self.began, self.lines) = (Some(now), 0);
         }
-        if window.lines >= self.most {
-            window.untold += 1;
+        if self.lines >= self.most {
+            self.untold += 1;
             return None;
         }
-        window.lines += 1;
-        Some(std::mem::take(&mut window.untold))
+        self.lines += 1;
+        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -77,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_number_of_lines_in_a_while_and_the_next_says_how_many_were_left_out() {
-        let (budget, began) = (LogBudget::new(2, Duration::from_secs(10)), Instant::now());
+        let (mut budget, began) = (LogBudget::new(2, Duration::from_secs(10)), Instant::now());
         let lines = [0, 1, 2, 9, 10, 11, 12].map(|second| budget.allows(began + Duration::from_secs(second)));
         assert_eq!(lines, [Some(0), Some(0), None, None, Some(2), Some(0), None]);
     }
