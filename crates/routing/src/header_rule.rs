@@ -13,6 +13,9 @@ use crate::publication::Attributes;
 /// The argument that says how the others are taken.
 const MATCH: &[u8] = b"x-match";
 
+/// Conditions up to which the list of what is known of them is kept for the next message.
+const KEPT: usize = 4096;
+
 /// The bindings of a headers exchange.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderRules {
@@ -86,7 +89,7 @@ impl HeaderRules {
         rule.wanted.iter().for_each(|&at| self.release(at));
     }
 
-    /// Appends the destinations of a message. A rule that wants nothing means every message, but none if any header is to suffice.
+    /// Appends the destinations of a message; `asked` is for use again. A rule that wants nothing means every message, but none if any header is to suffice.
     pub(crate) fn matches(&self, attributes: &dyn Attributes, asked: &mut Vec<Asked>, out: &mut Vec<u32>) {
         asked.clear();
         asked.resize(self.conditions.len(), Asked::NotYet);
@@ -103,6 +106,10 @@ impl HeaderRules {
             if met {
                 out.push(rule.to);
             }
+        }
+        // Each connection has such a list: none keeps a long one.
+        if asked.capacity() > KEPT {
+            *asked = Vec::new();
         }
     }
 

@@ -280,6 +280,7 @@ impl Exchanges {
             drop(router);
             return Ok(scratch.of_set(&set, &view));
         }
+        scratch.resolved = true;
         let queues = |name: &[u8]| named(name).map(RouteTarget::Topic);
         let publication = Publication { queues: &queues, ..*publication };
         let set = scratch.cache.route(&router, &mut self.routers.sets.lock(), id, &publication)?;

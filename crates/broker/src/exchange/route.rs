@@ -51,6 +51,8 @@ pub struct RouteScratch {
     pub(super) cache: RouteCache,
     routes: FxHashMap<RouteKey, Arc<Route>>,
     most: usize,
+    /// Whether a route was looked for among the bindings.
+    pub(super) resolved: bool,
 }
 
 impl Default for RouteScratch {
@@ -71,7 +73,18 @@ impl RouteScratch {
     /// One that remembers at most so many routes, by exchange and routing key, and as many sets of targets. It takes memory for those that
     /// there are.
     pub fn new(routes: usize) -> Self {
-        Self { router: None, cache: RouteCache::new(routes), routes: FxHashMap::default(), most: routes }
+        Self {
+            router: None,
+            cache: RouteCache::new(routes),
+            routes: FxHashMap::default(),
+            most: routes,
+            resolved: false,
+        }
+    }
+
+    /// Whether a route had to be looked for among the bindings since this was asked last, which may take long.
+    pub fn take_resolved(&mut self) -> bool {
+        std::mem::take(&mut self.resolved)
     }
 
     /// The route to a set's targets, as the topics are now.

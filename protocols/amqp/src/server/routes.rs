@@ -32,6 +32,11 @@ impl Routes {
         self.turn = self.turn.wrapping_add(1);
     }
 
+    /// Whether a route had to be looked for since this was asked last, which may take long.
+    pub(super) fn take_resolved(&mut self) -> bool {
+        self.scratch.take_resolved()
+    }
+
     /// Where a message goes.
     ///
     /// # Errors

@@ -62,9 +62,9 @@ impl AmqpSession {
         if exchange.is_empty() && is_address(&routing_key) {
             return Ok(self.reply(number, &method, &envelope, content)?);
         }
-        // Where headers say where a message goes, that may take as long as a turn.
-        self.may_be_over |= !exchange.is_empty() && BasicProperties::has_headers(envelope.properties);
-        let routed = self.routes.find(&self.amqp.broker, &self.caller, self.amqp.number(), &envelope)?;
+        let routed = self.routes.find(&self.amqp.broker, &self.caller, self.amqp.number(), &envelope);
+        self.may_be_over |= self.routes.take_resolved();
+        let routed = routed?;
         let channel = self.channels.get_mut(&number).expect("messages come on channels that are open");
         let tag = channel.confirms.as_mut().map(|confirms| confirms.publish(routed.publishes.len()));
         let (id, holds) = (channel.id, channel.transaction.is_some());
