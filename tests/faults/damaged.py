@@ -107,10 +107,11 @@ class Node:
         with self.client() as client:
             return client.get("orders", partition, offset, wait_ms=0)
 
-    def sabir(self, *arguments):
+    def sabir(self, *arguments, address=None):
         """A command against it: exit code, stdout, stderr."""
+        address = address or f"127.0.0.1:{self.tamper.port}"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SABIR_")}
-        command = [self.broker.binary, *arguments, "--address", f"127.0.0.1:{self.tamper.port}"]
+        command = [self.broker.binary, *arguments, "--address", address]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TRIES)
         return done.returncode, done.stdout, done.stderr
 
@@ -138,6 +139,17 @@ def commands_end_with_an_error(node):
     # What stands behind it, and beside it, is read.
     assert node.sabir("message", "read", "orders", "-p", "1", "--offset", "2", "-o", "value") == (0, "behind\n", "")
     assert node.sabir("message", "read", "orders", "-p", "0", "-o", "value") == (0, "fine\n", "")
+
+
+def a_reader_by_amqp_is_told_that_one_did_not_come(node):
+    """The topic is read by a subscription: what stands behind the damage comes, and the command waits for no more."""
+    command = ["message", "read", "orders", "--proto", "amqp", "-o", "value"]
+    # The first time makes the subscription.
+    node.sabir(*command, address=node.broker.amqp)
+    for attempt in range(3):
+        code, out, err = node.sabir(*command, address=node.broker.amqp)
+        assert (code, sorted(out.splitlines())) == (REFUSED, ["behind", "fine", "good"]), (attempt, code, out, err)
+        assert err.startswith("error: 1 message of orders did not come"), err
 
 
 def bytes_that_changed_on_their_way_end_it_too(node):
@@ -196,6 +208,7 @@ def main():
     with Node() as node:
         for case in (
             commands_end_with_an_error,
+            a_reader_by_amqp_is_told_that_one_did_not_come,
             bytes_that_changed_on_their_way_end_it_too,
             clients_get_kafkas_error,
             the_log_names_it_once_in_a_while,

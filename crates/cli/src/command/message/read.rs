@@ -117,8 +117,9 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             positions.retain(unread);
         }
         let ends: Vec<_> = positions.iter().map(|p| (p.partition, p.end)).collect();
+        let before = read_so_far(&positions);
         let asking = client.read(&reading.topic, &mut positions, WAIT);
-        let got = in_time(args.timeout.0.max(WAIT * 2), asking).await.map_err(|e| reading.unread(e))?;
+        let got = in_time(args.timeout.0.max(WAIT * 4), asking).await.map_err(|e| reading.unread(e))?;
         // The end is what it was when reading began, unless new messages are waited for.
         let wanted = |partition, offset| {
             reading.follow || ends.iter().any(|(p, end)| *p == partition && offset < *end)
@@ -141,17 +142,12 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             let before: Vec<_> = seen.into_iter().collect();
             in_time(args.timeout.0, client.settle(&reading.topic, group, &before)).await?;
         }
-        if !got.is_empty() || reading.follow {
-            heard = Instant::now();
-        }
         if !reading.follow {
-            for (position, (_, end)) in positions.iter_mut().zip(ends) {
-                // It comes down where the client learns that what was there does not come.
-                position.end = position.end.min(end);
-                missing += (end - position.end.max(position.next)).max(0) * i64::from(position.end < end);
-            }
-            if heard.elapsed() >= args.timeout.0 {
-                missing += positions.iter().map(|p| (p.end - p.next).max(0)).sum::<i64>();
+            missing += settle_ends(&mut positions, &ends);
+            if read_so_far(&positions) != before {
+                heard = Instant::now();
+            } else if heard.elapsed() >= args.timeout.0 {
+                missing += positions.iter().map(to_come).sum::<i64>();
                 break;
             }
         }
@@ -160,6 +156,27 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
         0 => Ok(()),
         _ => Err(reading.incomplete(missing)),
     }
+}
+
+/// Has positions end where they did when reading began, or before, where the client learned that what was there does not come; tells how many
+/// messages do not.
+fn settle_ends(positions: &mut [Position], ends: &[(i32, i64)]) -> i64 {
+    let mut missing = 0;
+    for (position, (_, end)) in positions.iter_mut().zip(ends) {
+        position.end = position.end.min(*end);
+        let comes_to = position.end.max(position.next);
+        missing += (end - comes_to).max(0);
+    }
+    missing
+}
+
+fn read_so_far(positions: &[Position]) -> i64 {
+    positions.iter().map(|position| position.next).sum()
+}
+
+/// How many messages of a position have not come.
+fn to_come(position: &Position) -> i64 {
+    (position.end - position.next).max(0)
 }
 
 /// What was asked for and is not there: whoever gets no message learns why.
