@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sabir_server::advice_on;
 use sabir_server::client::{ClientError, Failure};
 use sabir_server::config::{About, ConfigErrors};
 
@@ -149,22 +150,6 @@ pub fn denied(error: &(dyn Error + 'static)) -> Option<&'static str> {
     advice_on(kind?)
 }
 
-fn advice_on(kind: io::ErrorKind) -> Option<&'static str> {
-    match kind {
-        io::ErrorKind::PermissionDenied => Some(
-            "This user may not: `ls -ld` shows whose it is. Run as that user, or give it to this one (chown), or name \
-             another place.",
-        ),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some("The file system is mounted read-only: name another place, or have it mounted for writing.")
-        }
-        io::ErrorKind::NotADirectory => {
-            Some("A file stands where a folder is needed: name a folder, or move the file out of the way.")
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +160,7 @@ mod tests {
             (io::ErrorKind::PermissionDenied, Some("chown")),
             (io::ErrorKind::ReadOnlyFilesystem, Some("read-only")),
             (io::ErrorKind::NotADirectory, Some("a folder")),
+            (io::ErrorKind::StorageFull, Some("make space")),
             (io::ErrorKind::NotFound, None),
         ] {
             let advice = CliError::from(io::Error::from(kind)).advice;

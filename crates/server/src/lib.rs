@@ -3,6 +3,7 @@
 //! [`start`] runs a whole broker inside a process; [`run`] is what `sabir serve` does around it.
 #![deny(missing_docs)]
 
+mod advice;
 mod allocator;
 pub mod config;
 pub mod doctor;
@@ -17,6 +18,7 @@ mod running;
 mod start_watch;
 mod storage;
 
+pub use advice::advice_on;
 pub use protocols::protocols;
 pub use run::{RunError, run, run_while};
 pub use running::{Running, ServerStartError, Serving, ServingAt, Stopped, start};

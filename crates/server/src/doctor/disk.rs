@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, statfs, statvfs};
 
 use super::{Finding, Verdict};
+use crate::advice::advice_on;
 use crate::config::sections::DiskSetting;
 use crate::storage::volatile;
 
@@ -209,13 +210,8 @@ fn untried(subject: &'static str, dir: &Path, verdict: Verdict) -> Option<Findin
 
 /// What to do where no file can be made.
 fn writable(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "The file system is mounted read-only: name another place with --data, or have it mounted for writing."
-        }
-        io::ErrorKind::StorageFull => "The disk is full: make space, or name another place with --data.",
-        _ => "It must be writable for the broker's user: name another place with --data.",
-    }
+    advice_on(error.kind())
+        .unwrap_or("It must be writable for the broker's user: name another place with --data.")
 }
 
 /// Whether the journal would use it here: the kernel may lack it, an administrator or a container may forbid it.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_frontend::config::HostPort;
 
 pub use admin::{KafkaTopicSpec, OffsetAt, PartitionOffset};
 pub use batch::Record;
@@ -253,9 +254,9 @@ impl Patience {
 
 /// The nodes of a cluster with the addresses that their clients are told.
 fn nodes(metadata: &MetadataResponse) -> impl Iterator<Item = (i32, String)> + '_ {
-    metadata.brokers.iter().map(|node| match node.host.contains(':') {
-        true => (node.node_id, format!("[{}]:{}", node.host, node.port)),
-        false => (node.node_id, format!("{}:{}", node.host, node.port)),
+    metadata.brokers.iter().map(|node| {
+        let port = u16::try_from(node.port).unwrap_or_default();
+        (node.node_id, HostPort { host: node.host.to_string(), port }.to_string())
     })
 }
 
