@@ -50,7 +50,7 @@ def chart(title, key, rows):
         y = HEAD + ROW * at
         # each case has a scale of its own: what counts is how the two stand to each other
         most = max(max(report.values(of_kind, key)) for of_kind in runs.values())
-        client = {"sabir": "sabir bench", "java": "Java", "perf-test": "PerfTest"}[case.client]
+        client = {"sabir": "sabir bench", "java": "Java", "perf-test": "PerfTest", "sabir-queues": "sabir bench"}[case.client]
         out.append(f'<text x="{LABELS - 10}" y="{y + 14}" text-anchor="end">{escape(case.what)}</text>')
         out.append(f'<text x="{LABELS - 10}" y="{y + 31}" text-anchor="end" fill="#666" font-size="11">{client}</text>')
         out += bar(y, "sabir", report.values(runs["sabir"], key), most)

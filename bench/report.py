@@ -64,6 +64,7 @@ CLIENTS = {
     "sabir": "`sabir bench`",
     "java": "Kafka's Java tools (producer-perf, consumer-perf)",
     "perf-test": "RabbitMQ's PerfTest",
+    "sabir-queues": "`sabir bench --proto amqp`",
 }
 
 

@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/lib"))
@@ -145,6 +146,31 @@ class Java:
         return {"messages": float(fields[4]), "payload": float(fields[4]) * size, "msgs_per_s": float(fields[9])}
 
 
+class SabirQueues:
+    """The native load generator, with queues: it publishes and reads at once."""
+
+    name = "sabir bench --proto amqp"
+
+    def __init__(self, binary):
+        self.binary = binary
+
+    def run(self, broker, case, scale):
+        seconds = max(int(case.pattern.seconds * scale), 2 * perf_test.WARM)
+        own = ["--proto", "amqp", "--address", broker.amqp, "--topic", f"bench-{uuid.uuid4().hex[:8]}", "--quiet", "-o", "json"]
+        length = ["--duration", f"{seconds}s", "--warmup", f"{perf_test.WARM}s", "--size", str(case.size)]
+        found = json.loads(run([self.binary, "bench", "e2e", *own, *length, *case.pattern.flags]))
+        latency = found["latency_ms"]
+        # what is counted begins behind the warm-up, and the broker's time before it
+        share = seconds / (seconds - perf_test.WARM)
+        return {
+            "messages": found["messages"] * share,
+            "payload": found["bytes"] * share,
+            "msgs_per_s": found["messages_per_second"],
+            "p50_ms": latency["p50"],
+            "p99_ms": latency["p99"],
+        }
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One thing to measure, and by how much Sabir shall be better."""
@@ -191,6 +217,12 @@ def queues(name, what, size, flags, targets, backlog=0, rate=0, fan_out=1):
     return Case(name, "perf-test", what, "queues", backlog, size, rate, targets=targets, peer="rabbitmq", pattern=pattern, fan_out=fan_out)
 
 
+def own_queues(name, what, size, flags, targets):
+    """The same with the native load generator."""
+    pattern = perf_test.Pattern(tuple(flags.split()))
+    return Case(name, "sabir-queues", what, "queues", 0, size, targets=targets, peer="rabbitmq", pattern=pattern)
+
+
 CONFIRMED = "-f persistent -c 200 -q 200 -A 100"
 MANY = "-qp QUEUE-%d -qpf 1 -qpt 100 -f persistent"
 CASES += [
@@ -207,6 +239,10 @@ CASES += [
         {"confirm_p99_ms": 1 / 3}, rate=2000,
     ),
     queues("queue-backlog", "backlog of 100 B, then drained", 100, "-u QUEUE", {"drain_per_s": 5.0}, backlog=1_000_000),
+    own_queues("own-queue-persistent-1k", "persistent, confirms, 1 KiB, 2 + 2", 1024, "--clients 2", {"msgs_per_s": 8.0, "cpu": 1 / 10}),
+    own_queues(
+        "own-queue-transient-12b", "transient, auto-ack, 12 B, 1 + 1", 12, "--clients 1 --transient --confirm 0 --prefetch 0", {"msgs_per_s": 3.0},
+    ),
 ]  # fmt: skip
 
 
@@ -220,6 +256,7 @@ class Bench:
         self.clients = {"sabir": Sabir(self.binary), "java": Java()}
         self.folder = brokers.scratch("bench")
         self.clients["perf-test"] = perf_test.PerfTest(self.folder)
+        self.clients["sabir-queues"] = SabirQueues(self.binary)
         self.rows = []
 
     def broker(self, kind, name):
