@@ -21,8 +21,8 @@ const FIRST_PLACES: usize = 16;
 /// Misses between two looks for room when sets have none.
 const PATIENCE: u32 = 1_024;
 
-/// The routes of late through one router, by exchange and routing key: one a thread, so that a publish takes no lock for what was routed
-/// before. An entry says what it depends on, and counts only while that is as it was.
+/// The routes of late through one router, by exchange and routing key: one a session or a thread, so that a publish takes no lock for
+/// what was routed before. An entry says what it depends on, and counts only while that is as it was.
 #[derive(Debug)]
 pub struct RouteCache {
     hasher: RandomState,

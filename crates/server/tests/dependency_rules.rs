@@ -1,4 +1,4 @@
-//! The architecture's rules, checked on the manifests and the sources: who may use whom, what stays pure, and that no part of
+//! The architecture's rules, checked on the manifests and the sources: which crate may use which, what stays pure, and that no part of
 //! the core knows a protocol by name.
 
 mod sources;
@@ -18,13 +18,12 @@ const CORE: &[(&str, &[&str])] = &[
     ("journal", &["base", "model"]),
     ("delivery", &["base", "model"]),
     ("routing", &["base", "model"]),
-    ("cluster", &["base", "model", "journal"]),
     ("broker", &["base", "model", "journal", "delivery", "routing"]),
     ("net", &["base", "model", "broker"]),
     ("frontend", &["base", "model", "broker", "net"]),
     ("admin", &["base", "model", "broker", "net"]),
     // And every protocol.
-    ("server", &["base", "model", "cluster", "broker", "net", "frontend", "admin"]),
+    ("server", &["base", "model", "broker", "net", "frontend", "admin"]),
     ("cli", &["server"]),
 ];
 
@@ -32,8 +31,7 @@ const PROTOCOL: &[&str] = &["base", "model", "broker", "net", "frontend"];
 
 /// Crates whose code must not name a protocol, but for [`LIST`].
 const NEUTRAL: &[&str] = &[
-    "base", "model", "journal", "delivery", "routing", "cluster", "broker", "net", "frontend", "admin",
-    "server", "cli",
+    "base", "model", "journal", "delivery", "routing", "broker", "net", "frontend", "admin", "server", "cli",
 ];
 
 /// The one list of protocols.
