@@ -85,8 +85,8 @@ impl Caller {
         self.front_end
     }
 
-    /// The front end that what it makes is of; none, if the operator makes it.
-    pub(crate) fn maker(&self) -> Option<&'static str> {
+    /// The front end as which it asks: what it makes is made by that one. None for the operator, whomever it asks about.
+    pub(crate) fn as_front_end(&self) -> Option<&'static str> {
         self.front_end.filter(|_| self.principal != Principal::Operator)
     }
 
@@ -147,7 +147,7 @@ impl Caller {
             let rest = projection.strip_prefix(front_end);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        if self.maker().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
+        if self.as_front_end().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
     }
 
     /// Whether a topic may be read.
@@ -208,7 +208,7 @@ impl Broker {
         if topic.internal {
             return Err(TopicError::Internal((*topic.name).into()));
         }
-        let asks = caller.maker().map(|name| self.front_end_number(name));
+        let asks = caller.as_front_end().map(|name| self.front_end_number(name));
         if !may_change_what_is_of(topic.made_by, asks) {
             return Err(TopicError::MadeElsewhere((*topic.name).into()));
         }
@@ -233,7 +233,7 @@ impl Exchanges {
     /// Whether an exchange may be deleted: by no front end what another one made, and not what its front end has in every namespace.
     pub(crate) fn may_delete(&self, caller: &Caller, name: &str) -> Result<(), ExchangeError> {
         self.may_declare(caller, name)?;
-        let asks = caller.maker().map(|name| self.front_end_number(name));
+        let asks = caller.as_front_end().map(|name| self.front_end_number(name));
         match self.made_by(caller, name)? {
             Some(made_by) if !may_change_what_is_of(made_by, asks) => {
                 Err(ExchangeError::MadeElsewhere(name.into()))

@@ -365,7 +365,7 @@ impl Broker {
 
 /// See [`Broker::number_of`].
 pub(crate) async fn number_of(catalog: &Shard, caller: &Caller) -> Result<FrontendNo, TopicError> {
-    let Some(name) = caller.maker() else { return Ok(FrontendNo::NONE) };
+    let Some(name) = caller.as_front_end() else { return Ok(FrontendNo::NONE) };
     let known = catalog.state.read().catalog.front_end(name);
     match known {
         Some(known) => Ok(known),

@@ -16,7 +16,7 @@ use super::letters::{Group, Letters, bytes_of, empty_batch};
 use super::messages::{Flow, FoundRecord, WaitingMessage, WaitingRun, each_message};
 use super::put_off::PutOff;
 use super::target::{LetterTargets, Origin};
-use super::waiting::{Dropped, Turn};
+use super::waiting::{Dropped, NextStep};
 use crate::answer::Waiter;
 use crate::caller::Caller;
 use crate::catalog::Topic;
@@ -157,11 +157,11 @@ impl DeadLetterDriver {
 
     /// Proposes what waits in a shard. Tells when it is to be looked again, whatever is told.
     fn look(&self, shard: &Shard, known: &mut Known, scratch: &mut RouteScratch) -> Option<Duration> {
-        let (led_terms, is_new) = match shard.dead_letters.turn() {
+        let (led_terms, is_new) = match shard.dead_letters.next_step() {
             _ if shard.is_stopped() => return None,
-            Turn::Rest => return None,
-            Turn::Busy => return Some(RETRY),
-            Turn::Look { led_terms, is_new } => (led_terms, is_new),
+            NextStep::Rest => return None,
+            NextStep::Busy => return Some(RETRY),
+            NextStep::Look { led_terms, is_new } => (led_terms, is_new),
         };
         if known.led_terms != led_terms {
             *known = Known::new(led_terms);

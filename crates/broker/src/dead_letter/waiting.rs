@@ -36,7 +36,7 @@ struct WaitingQueues {
 
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NextStep {
     /// Nothing, before something is told.
     Rest,
     /// An entry is under way.
@@ -81,13 +81,13 @@ impl ShardDeadLetters {
     }
 
     /// What is to be done.
-    pub(super) fn turn(&self) -> Turn {
+    pub(super) fn next_step(&self) -> NextStep {
         let mut waiting = self.waiting.lock();
         let led_terms = waiting.led_terms;
         match (waiting.is_led, waiting.is_under_way) {
-            (false, _) => Turn::Rest,
-            (true, true) => Turn::Busy,
-            (true, false) => Turn::Look { led_terms, is_new: std::mem::take(&mut waiting.is_new) },
+            (false, _) => NextStep::Rest,
+            (true, true) => NextStep::Busy,
+            (true, false) => NextStep::Look { led_terms, is_new: std::mem::take(&mut waiting.is_new) },
         }
     }
 
@@ -237,9 +237,9 @@ mod tests {
     #[test]
     fn queues_are_looked_at_in_turn_and_again_when_their_entry_is_decided() {
         let letters = Arc::new(ShardDeadLetters::default());
-        assert_eq!(letters.turn(), Turn::Rest);
+        assert_eq!(letters.next_step(), NextStep::Rest);
         letters.clone().led(Term(1));
-        assert_eq!(letters.turn(), Turn::Look { led_terms: 1, is_new: true });
+        assert_eq!(letters.next_step(), NextStep::Look { led_terms: 1, is_new: true });
         letters.tell(&[given_up(ONE), given_up(TWO), given_up(ONE)]);
         letters.tell(&[TouchedMessages::Reset { subscription: SubscriptionNo(3) }]);
         assert_eq!(
@@ -247,14 +247,18 @@ mod tests {
             (2, Some(ONE), Some(TWO), None)
         );
         letters.begin(0);
-        assert_eq!(letters.turn(), Turn::Look { led_terms: 1, is_new: false }, "that was another term's");
+        assert_eq!(
+            letters.next_step(),
+            NextStep::Look { led_terms: 1, is_new: false },
+            "that was another term's"
+        );
         letters.begin(1);
-        assert_eq!(letters.turn(), Turn::Busy);
+        assert_eq!(letters.next_step(), NextStep::Busy);
         letters.end(0, &[ONE], true);
-        assert_eq!((letters.turn(), letters.len()), (Turn::Busy, 0), "that was another term's");
+        assert_eq!((letters.next_step(), letters.len()), (NextStep::Busy, 0), "that was another term's");
         letters.end(1, &[ONE], true);
-        assert_eq!((letters.turn(), letters.len()), (Turn::Look { led_terms: 1, is_new: false }, 1));
+        assert_eq!((letters.next_step(), letters.len()), (NextStep::Look { led_terms: 1, is_new: false }, 1));
         letters.clone().laid_down();
-        assert_eq!(letters.turn(), Turn::Rest);
+        assert_eq!(letters.next_step(), NextStep::Rest);
     }
 }

@@ -49,7 +49,7 @@ struct Level {
 }
 
 /// What became of a member's turn.
-enum Turn {
+enum DealOutcome {
     Dealt,
     /// It takes nothing now.
     Passed,
@@ -311,9 +311,9 @@ impl Dispatcher {
             }
             let Some(at) = self.levels[level].take_turn() else { return false };
             passed_over = match self.serve(level, at, demands, round) {
-                Turn::Dealt => 0,
-                Turn::Passed => passed_over + 1,
-                Turn::Nothing => {
+                DealOutcome::Dealt => 0,
+                DealOutcome::Passed => passed_over + 1,
+                DealOutcome::Nothing => {
                     self.levels[level].next = at;
                     return false;
                 }
@@ -329,26 +329,26 @@ impl Dispatcher {
         at: MemberNo,
         demands: &mut Demands,
         round: &mut Round<'_, M, D>,
-    ) -> Turn {
+    ) -> DealOutcome {
         let best = self.levels.first().map_or(i32::MIN, |level| level.priority);
         let (access, active) = (self.access, self.active);
-        let Some(seat) = self.levels[level].seats.get_mut(&at) else { return Turn::Passed };
+        let Some(seat) = self.levels[level].seats.get_mut(&at) else { return DealOutcome::Passed };
         let member = seat.member;
         let credit = demands.credit(member.demand);
         // An active consumer that a better one waits for gets nothing more.
         let may_take = access == Access::Shared || active == Some(at) && member.priority >= best;
         if !credit.is_open(round.now_ms) || !may_take {
-            return Turn::Passed;
+            return DealOutcome::Passed;
         }
         let Some(found) = self.offer.next(seat, round) else {
             let is_for_all = self.filtering == 0 && matches!(self.offer.groups, GroupTable::Free);
-            return if is_for_all { Turn::Nothing } else { Turn::Passed };
+            return if is_for_all { DealOutcome::Nothing } else { DealOutcome::Passed };
         };
         demands.draw(member.demand, found.facts.bytes);
         round.left -= 1;
         self.offer.proposed.insert(found.offset..found.offset + 1);
         self.deliver(member, &found, credit, round);
-        Turn::Dealt
+        DealOutcome::Dealt
     }
 
     fn deliver<M: Messages, D: Deliveries>(

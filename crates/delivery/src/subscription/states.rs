@@ -54,7 +54,7 @@ type Container = Box<[u64; WORDS]>;
 
 /// What is known of a container's worth of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Slot {
+enum ContainerState {
     /// In flight below the head, ready from it on.
     Plain,
     /// All alike.
@@ -70,7 +70,7 @@ pub(super) struct States {
     pub head: u64,
     pub end: u64,
     /// The first slot is that of the floor; slots beyond the last are plain.
-    ring: VecDeque<Slot>,
+    ring: VecDeque<ContainerState>,
 }
 
 /// The container's number that holds an offset.
@@ -92,12 +92,12 @@ impl States {
         let block = block_of(offset);
         let block_end = (block + 1) * CONTAINER;
         match self.slot(block) {
-            Some(Slot::Bits(words)) => {
+            Some(ContainerState::Bits(words)) => {
                 let (state, end) = run_in(words, offset % CONTAINER);
                 (state, block * CONTAINER + end)
             }
-            Some(Slot::Uniform(state)) => (*state, block_end),
-            Some(Slot::Plain) => self.plain_run(offset, block_end),
+            Some(ContainerState::Uniform(state)) => (*state, block_end),
+            Some(ContainerState::Plain) => self.plain_run(offset, block_end),
             None => self.plain_run(offset, u64::MAX),
         }
     }
@@ -148,7 +148,7 @@ impl States {
         block_of(self.floor)
     }
 
-    fn slot(&self, block: u64) -> Option<&Slot> {
+    fn slot(&self, block: u64) -> Option<&ContainerState> {
         self.ring.get(block.checked_sub(self.base())? as usize)
     }
 
@@ -187,7 +187,7 @@ impl States {
         let base = self.base();
         let last = if plain_too { block_of(to - 1) } else { block_of(to - 1).min(self.last_block()) };
         if plain_too && base + self.ring.len() as u64 <= last {
-            self.ring.resize((last + 1 - base) as usize, Slot::Plain);
+            self.ring.resize((last + 1 - base) as usize, ContainerState::Plain);
         }
         if self.ring.is_empty() {
             return;
@@ -197,7 +197,7 @@ impl States {
             let (first, end) = (from.max(start) - start, to.min(start + CONTAINER) - start);
             let head = self.head.clamp(start, start + CONTAINER) - start;
             let slot = &mut self.ring[(block - base) as usize];
-            if plain_too || *slot != Slot::Plain {
+            if plain_too || *slot != ContainerState::Plain {
                 slot.fill(first, end, state, head);
                 changed(block);
             }
@@ -217,9 +217,9 @@ impl States {
             let Some(slot) = self.ring.get(block) else { break };
             let start = block_of(floor) * CONTAINER;
             let (state, end) = match slot {
-                Slot::Plain => break,
-                Slot::Uniform(state) => (*state, CONTAINER),
-                Slot::Bits(words) => run_in(words, floor % CONTAINER),
+                ContainerState::Plain => break,
+                ContainerState::Uniform(state) => (*state, CONTAINER),
+                ContainerState::Bits(words) => run_in(words, floor % CONTAINER),
             };
             if state != MessageState::Settled {
                 break;
@@ -231,7 +231,7 @@ impl States {
         for block in base..self.base() {
             match self.ring.pop_front() {
                 None => break,
-                Some(Slot::Plain) => {}
+                Some(ContainerState::Plain) => {}
                 Some(_) => changed(block),
             }
         }
@@ -245,7 +245,7 @@ impl States {
         }
         self.floor = to;
         for block in (self.base()..base).rev() {
-            self.ring.push_front(Slot::Uniform(MessageState::Settled));
+            self.ring.push_front(ContainerState::Uniform(MessageState::Settled));
             changed(block);
         }
         let start = (base * CONTAINER).max(to);
@@ -270,19 +270,19 @@ impl States {
     /// The numbers of all containers.
     pub fn each_container(&self, each: &mut impl FnMut(u64)) {
         let base = self.base();
-        let kept = self.ring.iter().zip(base..).filter(|(slot, _)| **slot != Slot::Plain);
+        let kept = self.ring.iter().zip(base..).filter(|(slot, _)| **slot != ContainerState::Plain);
         kept.for_each(|(_, block)| each(block));
     }
 
     /// Bytes of memory behind the struct.
     pub fn bytes(&self) -> usize {
-        let boxed = self.ring.iter().filter(|slot| matches!(slot, Slot::Bits(_))).count();
-        self.ring.capacity() * size_of::<Slot>() + boxed * size_of::<[u64; WORDS]>()
+        let boxed = self.ring.iter().filter(|slot| matches!(slot, ContainerState::Bits(_))).count();
+        self.ring.capacity() * size_of::<ContainerState>() + boxed * size_of::<[u64; WORDS]>()
     }
 
     /// Gives back memory of a ring that is empty.
     pub fn shrink(&mut self) {
-        if self.ring.iter().all(|slot| *slot == Slot::Plain) {
+        if self.ring.iter().all(|slot| *slot == ContainerState::Plain) {
             self.ring = VecDeque::new();
         }
     }
@@ -290,9 +290,9 @@ impl States {
     /// Appends a container's stored form: its state if all are alike, else 4 and the words. Tells whether there is one.
     pub fn encode_container(&self, block: u64, out: &mut Vec<u8>) -> bool {
         match self.slot(block) {
-            None | Some(Slot::Plain) => return false,
-            Some(Slot::Uniform(state)) => out.push(*state as u8),
-            Some(Slot::Bits(words)) => {
+            None | Some(ContainerState::Plain) => return false,
+            Some(ContainerState::Uniform(state)) => out.push(*state as u8),
+            Some(ContainerState::Bits(words)) => {
                 out.push(4);
                 words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
             }
@@ -303,8 +303,8 @@ impl States {
     /// Takes a container's stored form; floor, head and end must be known before.
     pub fn decode_container(&mut self, block: u64, input: &mut &[u8]) -> Result<(), DecodeError> {
         let slot = match take_u8(input)? {
-            state @ 0..=3 => Slot::Uniform(MessageState::of(state.into())),
-            4 => Slot::Bits(take_words(input)?),
+            state @ 0..=3 => ContainerState::Uniform(MessageState::of(state.into())),
+            4 => ContainerState::Bits(take_words(input)?),
             _ => return Err(DecodeError::Field("container")),
         };
         if block < self.base() || block > block_of(self.end) {
@@ -312,7 +312,7 @@ impl States {
         }
         let place = (block - self.base()) as usize;
         if self.ring.len() <= place {
-            self.ring.resize(place + 1, Slot::Plain);
+            self.ring.resize(place + 1, ContainerState::Plain);
         }
         self.ring[place] = slot;
         Ok(())
@@ -349,7 +349,7 @@ fn unlike(word: u64, state: MessageState) -> u64 {
     (differs | differs >> 1) & LOW
 }
 
-impl Slot {
+impl ContainerState {
     /// Puts a range into a state. Messages below `head` are in flight if the slot was plain.
     fn fill(&mut self, first: u64, end: u64, state: MessageState, head: u64) {
         if first == 0 && end == CONTAINER || *self == Self::Uniform(state) {

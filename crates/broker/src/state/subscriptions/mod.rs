@@ -1,7 +1,7 @@
 //! The projection of deliveries: where each message of each queue of the shard stands.
 
 mod named;
-mod slots;
+mod paged;
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::entry::{
 use crate::projection::{PageMap, Projection};
 pub(crate) use named::NamedSubscription;
 use named::NamedSubscriptions;
-use slots::Slots;
+use paged::PagedSubscriptions;
 
 /// What entries did to messages, for the leader. Told in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(crate) fn is_named(subscription: SubscriptionNo) -> bool {
 /// All subscriptions of a shard.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
-    slots: Slots,
+    paged: PagedSubscriptions,
     named: NamedSubscriptions,
     /// What the block applied last did.
     pub(crate) touched: Vec<TouchedMessages>,
@@ -130,11 +130,11 @@ pub(crate) struct SubscriptionTable {
 
 impl SubscriptionTable {
     pub(crate) fn get(&self, number: SubscriptionNo) -> Option<&Subscription> {
-        self.slots.get(number)
+        self.paged.get(number)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.paged.is_empty()
     }
 
     /// A block begins.
@@ -161,13 +161,13 @@ impl SubscriptionTable {
 
     /// What is ready of each queue.
     pub(super) fn backlogs(&self) -> impl Iterator<Item = (PartitionId, Backlog)> {
-        let queues = self.slots.iter().filter(|(number, _)| !is_named(*number));
+        let queues = self.paged.iter().filter(|(number, _)| !is_named(*number));
         queues.map(|(number, subscription)| (partition_of(number), subscription.backlog()))
     }
 
     /// The queues that take in nothing more.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = PartitionId> {
-        let sealed = self.slots.iter().filter(|(_, subscription)| subscription.is_sealed());
+        let sealed = self.paged.iter().filter(|(_, subscription)| subscription.is_sealed());
         sealed.map(|(number, _)| partition_of(number))
     }
 
@@ -178,18 +178,18 @@ impl SubscriptionTable {
 
     /// What becomes of messages that a queue gives up from now on.
     pub(super) fn set_deaths(&mut self, id: PartitionId, deaths: DeathPolicy) {
-        self.slots.set_deaths(subscription_of(id), deaths);
+        self.paged.set_deaths(subscription_of(id), deaths);
     }
 
     /// Those with messages that wait to be published elsewhere.
     pub(crate) fn dead_lettering(&self) -> impl Iterator<Item = SubscriptionNo> {
-        let waiting = self.slots.iter().filter(|(_, subscription)| subscription.has_dead_letters());
+        let waiting = self.paged.iter().filter(|(_, subscription)| subscription.has_dead_letters());
         waiting.map(|(number, _)| number)
     }
 
     /// Those with messages that expire.
     pub(crate) fn expiring(&self) -> impl Iterator<Item = SubscriptionNo> {
-        self.slots.iter().filter(|(_, subscription)| subscription.has_expiries()).map(|(number, _)| number)
+        self.paged.iter().filter(|(_, subscription)| subscription.has_expiries()).map(|(number, _)| number)
     }
 
     /// Gives the oldest ready messages up until the others are within a limit.
@@ -205,25 +205,25 @@ impl SubscriptionTable {
     /// Takes in what an entry did to a partition.
     pub(super) fn follow(&mut self, change: QueueChange, time_ms: i64) {
         match change {
-            QueueChange::Made(id) => self.slots.insert(subscription_of(id), Subscription::new(0)),
+            QueueChange::Made(id) => self.paged.insert(subscription_of(id), Subscription::new(0)),
             QueueChange::Gone(id) => {
                 let named = self.named.of(id).iter().copied();
                 let all: Vec<_> = std::iter::once(subscription_of(id)).chain(named).collect();
                 all.into_iter().for_each(|subscription| self.forget(subscription));
             }
             QueueChange::Sized(id, count, size) => {
-                if let Some(subscription) = self.slots.get_mut(subscription_of(id)) {
+                if let Some(subscription) = self.paged.get_mut(subscription_of(id)) {
                     subscription.note_size(count, size);
                 }
             }
             QueueChange::Leveled(id, messages, level) => {
-                if let Some(subscription) = self.slots.get_mut(subscription_of(id)) {
+                if let Some(subscription) = self.paged.get_mut(subscription_of(id)) {
                     subscription.note_level(messages, level);
                 }
             }
             QueueChange::Expires(id, first, count, expires_ms) => {
                 let subscription = subscription_of(id);
-                if let Some(kept) = self.slots.get_mut(subscription) {
+                if let Some(kept) = self.paged.get_mut(subscription) {
                     if !kept.has_expiries() {
                         self.touched.push(TouchedMessages::Expiring { subscription });
                     }
@@ -306,7 +306,7 @@ impl SubscriptionTable {
         let first = first_of(body.start, unsigned(kept.start)..unsigned(kept.end));
         let mut made = Subscription::new(first);
         made.set_deaths(body.settings.deaths());
-        self.slots.insert(number, made);
+        self.paged.insert(number, made);
         let SubscriptionMade { partitions, name, settings, .. } = body.clone();
         self.named.insert(number, NamedSubscription { name, partitions, settings });
         let mut left = unsigned(kept.end) - first;
@@ -330,7 +330,7 @@ impl SubscriptionTable {
 
     fn forget(&mut self, subscription: SubscriptionNo) {
         self.named.remove(subscription);
-        self.slots.remove(subscription);
+        self.paged.remove(subscription);
         self.touched.push(TouchedMessages::Gone { subscription });
     }
 
@@ -349,7 +349,7 @@ impl SubscriptionTable {
 
     fn apply_one(&mut self, number: SubscriptionNo, operation: &Operation<'_>, time_ms: i64) {
         let mut told = TouchRecorder::new(number, self.before, &mut self.touched, &mut self.parked);
-        if let Some(subscription) = self.slots.get_mut(number) {
+        if let Some(subscription) = self.paged.get_mut(number) {
             subscription.apply(operation, time_ms, &mut told);
         }
     }
@@ -370,7 +370,7 @@ impl SubscriptionTable {
 
     fn refuse_last(&mut self, subscription: SubscriptionNo, messages: Range<u64>, time_ms: i64) {
         let mut told = TouchRecorder::new(subscription, self.before, &mut self.touched, &mut self.parked);
-        if let Some(kept) = self.slots.get_mut(subscription) {
+        if let Some(kept) = self.paged.get_mut(subscription) {
             kept.give_up_last(messages, Settlement::TooMany, time_ms, &mut told);
         }
     }
@@ -428,7 +428,7 @@ impl SubscriptionTable {
         operation: &Operation<'_>,
         time_ms: i64,
     ) -> Option<(u64, Vec<Range<u64>>)> {
-        let subscription = self.slots.get_mut(number)?;
+        let subscription = self.paged.get_mut(number)?;
         let from = self.touched.len();
         let mut told = TouchRecorder::new(number, from, &mut self.touched, &mut self.parked);
         let concerned = subscription.apply(operation, time_ms, &mut told);
@@ -445,7 +445,7 @@ impl SubscriptionTable {
         let has_any = |(number, subscription): (SubscriptionNo, &Subscription)| {
             (subscription.floor() < subscription.end()).then_some(number)
         };
-        let all: Vec<SubscriptionNo> = self.slots.iter().filter_map(has_any).collect();
+        let all: Vec<SubscriptionNo> = self.paged.iter().filter_map(has_any).collect();
         for number in all {
             self.apply_one(number, &Operation::Started { clean }, time_ms);
         }
@@ -454,7 +454,7 @@ impl SubscriptionTable {
     fn deliver(&mut self, list: &OperationList<'_>, time_ms: i64) -> Result<DeliveryOutcome, DeliveryError> {
         let mut told =
             TouchRecorder::new(SubscriptionNo(0), self.before, &mut self.touched, &mut self.parked);
-        let applied = apply_list(list, &mut self.slots, time_ms, &mut told);
+        let applied = apply_list(list, &mut self.paged, time_ms, &mut told);
         list.iter().for_each(|(number, operation)| told.name(number, &operation));
         let concerned = applied.map_err(|refused| DeliveryError::Refused { operation: refused.operation })?;
         Ok(DeliveryOutcome { concerned })
@@ -597,7 +597,7 @@ impl Touched for TouchRecorder<'_> {
 
 impl Projection for SubscriptionTable {
     fn maps(&mut self) -> Vec<&mut dyn PageMap> {
-        vec![&mut self.slots, self.named.pages()]
+        vec![&mut self.paged, self.named.pages()]
     }
 }
 
@@ -606,9 +606,9 @@ impl CoreProjection for SubscriptionTable {
     const KINDS: Kinds = &[kind::DELIVERIES];
 
     fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
-        let (mut slots, named) = (Slots::restore(stored)?, NamedSubscriptions::restore(stored)?);
-        named.iter().for_each(|(number, named)| slots.set_deaths(number, named.settings.deaths()));
-        Ok(Self { slots, named, ..Self::default() })
+        let (mut paged, named) = (PagedSubscriptions::restore(stored)?, NamedSubscriptions::restore(stored)?);
+        named.iter().for_each(|(number, named)| paged.set_deaths(number, named.settings.deaths()));
+        Ok(Self { paged, named, ..Self::default() })
     }
 
     fn apply(&mut self, entry: &EntryView<'_>, at: &At, _: Locate<'_>) -> Result<Outcome, EntryError> {

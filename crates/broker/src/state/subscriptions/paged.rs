@@ -46,7 +46,7 @@ fn in_page(error: DecodeError) -> PageDecodeError {
 }
 
 /// A subscription, or what the store still has of one that is gone.
-struct Slot {
+struct PagedSubscription {
     subscription: Option<Subscription>,
     /// The era of its last change.
     changed: Era,
@@ -62,7 +62,7 @@ struct MorePages {
     again: BTreeSet<SubscriptionPage>,
 }
 
-impl Slot {
+impl PagedSubscription {
     fn new(subscription: Option<Subscription>) -> Self {
         Self { subscription, changed: CAPTURED, header: StoredMark::NONE, more: None }
     }
@@ -131,8 +131,8 @@ impl Slot {
 }
 
 /// All subscriptions of a shard by number, as a map of pages.
-pub(super) struct Slots {
-    slots: FxHashMap<SubscriptionNo, Slot>,
+pub(super) struct PagedSubscriptions {
+    subscriptions: FxHashMap<SubscriptionNo, PagedSubscription>,
     /// How many of them are there.
     len: usize,
     /// The numbers of those that changed since the last cut, each once.
@@ -146,10 +146,10 @@ pub(super) struct Slots {
     capture: PageCapture<SubscriptionPageKey>,
 }
 
-impl Default for Slots {
+impl Default for PagedSubscriptions {
     fn default() -> Self {
         Self {
-            slots: FxHashMap::default(),
+            subscriptions: FxHashMap::default(),
             len: 0,
             dirty: Vec::new(),
             due: Rising::default(),
@@ -162,9 +162,9 @@ impl Default for Slots {
     }
 }
 
-impl Subscriptions for Slots {
+impl Subscriptions for PagedSubscriptions {
     fn get(&self, number: SubscriptionNo) -> Option<&Subscription> {
-        self.slots.get(&number)?.subscription.as_ref()
+        self.subscriptions.get(&number)?.subscription.as_ref()
     }
 
     fn get_mut(&mut self, number: SubscriptionNo) -> Option<&mut Subscription> {
@@ -173,9 +173,9 @@ impl Subscriptions for Slots {
     }
 }
 
-impl Slots {
+impl PagedSubscriptions {
     pub(super) fn iter(&self) -> impl Iterator<Item = (SubscriptionNo, &Subscription)> {
-        self.slots.iter().filter_map(|(number, slot)| Some((*number, slot.subscription.as_ref()?)))
+        self.subscriptions.iter().filter_map(|(number, paged)| Some((*number, paged.subscription.as_ref()?)))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -184,8 +184,8 @@ impl Slots {
 
     /// Not touched: it is no part of what a checkpoint holds.
     pub(super) fn set_deaths(&mut self, number: SubscriptionNo, deaths: DeathPolicy) {
-        let slot = self.slots.get_mut(&number);
-        if let Some(subscription) = slot.and_then(|slot| slot.subscription.as_mut()) {
+        let paged = self.subscriptions.get_mut(&number);
+        if let Some(subscription) = paged.and_then(|paged| paged.subscription.as_mut()) {
             subscription.set_deaths(deaths);
         }
     }
@@ -195,38 +195,38 @@ impl Slots {
         // What is left of an earlier one goes with the next checkpoint.
         self.touch(number);
         let era = self.era;
-        let slot = self.slots.entry(number).or_insert_with(|| Slot::new(None));
-        if slot.changed != era {
-            slot.changed = era;
+        let paged = self.subscriptions.entry(number).or_insert_with(|| PagedSubscription::new(None));
+        if paged.changed != era {
+            paged.changed = era;
             self.dirty.push(number);
         }
-        self.len += usize::from(slot.subscription.is_none());
-        slot.subscription = Some(subscription);
+        self.len += usize::from(paged.subscription.is_none());
+        paged.subscription = Some(subscription);
     }
 
     pub(super) fn remove(&mut self, number: SubscriptionNo) {
         if self.get(number).is_none() {
             return;
         }
-        if let Some(slot) = self.touch(number) {
-            slot.subscription = None;
-            slot.again_all();
+        if let Some(paged) = self.touch(number) {
+            paged.subscription = None;
+            paged.again_all();
             self.len -= 1;
         }
     }
 
-    /// A slot that is about to change: if it is due it is captured first.
-    fn touch(&mut self, number: SubscriptionNo) -> Option<&mut Slot> {
-        let changed = self.slots.get(&number)?.changed;
+    /// One that is about to change: if it is due it is captured first.
+    fn touch(&mut self, number: SubscriptionNo) -> Option<&mut PagedSubscription> {
+        let changed = self.subscriptions.get(&number)?.changed;
         if changed != self.era {
             if changed == self.era - 1 {
                 self.capture_whole(number);
             }
-            let slot = self.slots.get_mut(&number)?;
-            slot.changed = self.era;
+            let paged = self.subscriptions.get_mut(&number)?;
+            paged.changed = self.era;
             self.dirty.push(number);
         }
-        self.slots.get_mut(&number)
+        self.subscriptions.get_mut(&number)
     }
 
     fn capture_whole(&mut self, number: SubscriptionNo) {
@@ -239,7 +239,7 @@ impl Slots {
     fn due_of(&mut self, number: SubscriptionNo) -> Vec<SubscriptionPage> {
         match self.partly.take_if(|(partly, _)| *partly == number) {
             Some((_, left)) => left,
-            None => self.slots.get_mut(&number).map_or_else(Vec::new, Slot::take_due),
+            None => self.subscriptions.get_mut(&number).map_or_else(Vec::new, PagedSubscription::take_due),
         }
     }
 
@@ -250,16 +250,16 @@ impl Slots {
         pages: &mut Vec<SubscriptionPage>,
         budget: &mut Budget,
     ) {
-        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let Some(paged) = self.subscriptions.get_mut(&number) else { return };
         while !budget.spent()
             && let Some(page) = pages.pop()
         {
-            budget.spend(slot.capture(number, page, &mut self.capture));
+            budget.spend(paged.capture(number, page, &mut self.capture));
         }
         if pages.is_empty() {
-            slot.captured();
-            if slot.subscription.is_none() {
-                self.slots.remove(&number);
+            paged.captured();
+            if paged.subscription.is_none() {
+                self.subscriptions.remove(&number);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Slots {
             return Some((number, self.due_of(number)));
         }
         while let Some(number) = self.due.take().copied() {
-            if self.slots.get(&number).is_some_and(|slot| slot.changed == self.era - 1) {
+            if self.subscriptions.get(&number).is_some_and(|paged| paged.changed == self.era - 1) {
                 return Some((number, self.due_of(number)));
             }
         }
@@ -280,42 +280,44 @@ impl Slots {
 
     /// Something of one is to be captured again.
     fn redo(&mut self, number: SubscriptionNo, page: SubscriptionPage) -> &mut StoredMark {
-        let slot = self.slots.entry(number).or_insert_with(|| Slot::new(None));
-        if slot.changed != self.era {
-            slot.changed = self.era;
+        let paged = self.subscriptions.entry(number).or_insert_with(|| PagedSubscription::new(None));
+        if paged.changed != self.era {
+            paged.changed = self.era;
             self.dirty.push(number);
         }
-        slot.more().again.insert(page);
-        slot.mark(page)
+        paged.more().again.insert(page);
+        paged.mark(page)
     }
 
     pub(super) fn restore(stored: &StoredMaps<'_>) -> Result<Self, PageError> {
         let mut restored = Self::default();
-        let slots = &mut restored.slots;
+        let subscriptions = &mut restored.subscriptions;
         let capture = stored.restore_pages(prefixes::SUBSCRIPTIONS, |key, value, mark| {
             let SubscriptionPageKey { subscription: number, page } = key;
-            let slot = slots.entry(number).or_insert_with(|| Slot::new(Some(Subscription::default())));
-            *slot.mark(page) = mark;
-            let subscription = slot.subscription.as_mut().expect("made with one");
+            let paged = subscriptions
+                .entry(number)
+                .or_insert_with(|| PagedSubscription::new(Some(Subscription::default())));
+            *paged.mark(page) = mark;
+            let subscription = paged.subscription.as_mut().expect("made with one");
             subscription.decode_page(page, value).map_err(in_page)
         })?;
         restored.capture = capture;
-        restored.len = restored.slots.len();
+        restored.len = restored.subscriptions.len();
         restored.check()?;
         restored
-            .slots
+            .subscriptions
             .values_mut()
-            .filter_map(|slot| slot.subscription.as_mut())
+            .filter_map(|paged| paged.subscription.as_mut())
             .for_each(Subscription::recount);
         Ok(restored)
     }
 
     /// What no single page says.
     fn check(&self) -> Result<(), PageError> {
-        for (number, slot) in &self.slots {
+        for (number, paged) in &self.subscriptions {
             let whole =
-                slot.subscription.as_ref().is_some_and(|subscription| subscription.check_pages().is_ok());
-            if slot.header.is_none() || !whole {
+                paged.subscription.as_ref().is_some_and(|subscription| subscription.check_pages().is_ok());
+            if paged.header.is_none() || !whole {
                 let prefix = [prefixes::SUBSCRIPTIONS, &number.0.to_be_bytes()].concat();
                 let detail = "they are not those of one subscription".into();
                 return Err(PageError::Incomplete { prefix, detail });
@@ -325,7 +327,7 @@ impl Slots {
     }
 }
 
-impl PageMap for Slots {
+impl PageMap for PagedSubscriptions {
     fn begin_checkpoint(&mut self) {
         assert!(!self.under_way, "a checkpoint of this map is under way");
         self.under_way = true;
@@ -368,8 +370,10 @@ impl PageMap for Slots {
             });
         }
         for number in std::mem::take(&mut self.due).into_left() {
-            if let Some(slot) = self.slots.get_mut(&number).filter(|slot| slot.changed == self.era - 1) {
-                slot.changed = self.era;
+            if let Some(paged) =
+                self.subscriptions.get_mut(&number).filter(|paged| paged.changed == self.era - 1)
+            {
+                paged.changed = self.era;
                 self.dirty.push(number);
             }
         }
