@@ -3,7 +3,7 @@
 use std::iter::once;
 use std::sync::Arc;
 
-use sabir_model::{DeadLetterAddress, Offset, QueueConfig, TopicConfig};
+use sabir_model::{DeadLetterAddress, Offset, QueueConfig};
 
 use super::queues::{CALLER, Client, numbers, queue, ready};
 use super::rig::{append, batch, create, read, soon, until, values};
@@ -244,8 +244,6 @@ async fn what_cannot_be_is_refused() {
     soon(broker.subscribe(&CALLER, &topic, "letters", &plain)).await.expect("it says nothing of it");
     subscribe(&broker, &topic, "plain").await;
     assert_eq!(refused(&topic, "plain", &letters).await, SubscribeRefused::Differs);
-    let config = TopicConfig::default();
-    assert!(config.queue().is_none());
     for number in 0..1022 {
         subscribe(&broker, &topic, &number.to_string()).await;
     }
