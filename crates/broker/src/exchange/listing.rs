@@ -153,22 +153,10 @@ impl Exchanges {
         exchanges: &[(String, ExchangeSpec)],
         bindings: &[NamedBinding],
     ) -> Result<(), ExchangeError> {
-        let options = &self.options;
-        let (has, of_exchanges) = self.catalog.state.read().exchanges.size();
-        if has + exchanges.len() > options.exchanges_max {
-            return Err(ExchangeError::TooMany { what: "exchanges", has });
-        }
-        let router = self.routers.get(caller.namespace().as_str());
-        let has = router.map_or(Ok(0), |router| router.read().map(|router| router.bindings()))?;
-        if has + bindings.len() > options.bindings_max {
-            return Err(ExchangeError::TooMany { what: "bindings", has });
-        }
+        let of_exchanges = self.check_exchanges(exchanges.len())?;
+        self.check_bindings(caller, bindings.len())?;
         let more: usize = exchanges.iter().map(|(name, spec)| exchange_bytes(name, spec)).sum();
         let more = more + bindings.iter().map(NamedBinding::bytes).sum::<usize>();
-        let (there, most) = (of_exchanges + self.routers.binding_bytes(), options.bytes_max);
-        if there + self.room.coming.load(SeqCst) + more > most {
-            return Err(ExchangeError::NoRoom { most });
-        }
-        Ok(())
+        self.check_bytes(of_exchanges, self.room.coming.load(SeqCst) + more)
     }
 }

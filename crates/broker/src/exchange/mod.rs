@@ -29,6 +29,7 @@ pub(crate) use route::by_codec as targets_by_codec;
 pub use route::{Route, RouteError, RouteScratch, RoutedTargets};
 use routers::NamespaceRouter;
 pub(crate) use routers::Routers;
+use rows::exchange_bytes;
 pub use spec::{ExchangeSpec, NamedBinding, NamedDestination};
 pub(crate) use table::ExchangeTable;
 
@@ -136,7 +137,7 @@ impl Exchanges {
             Some(there) => return alike(name, &there, &spec),
             None => self.may_declare(caller, name)?,
         }
-        let _coming = self.check_room(&spec)?;
+        let _coming = self.check_room(name, &spec)?;
         self.check_level()?;
         let made_by = number_of(&self.catalog, caller).await?;
         let body = ExchangeDeclared { namespace: namespace(caller), name: name.to_owned(), made_by, spec };
@@ -308,35 +309,54 @@ impl Exchanges {
         ExchangeMemory { bytes: bytes as u64, refused: self.room.refused.load(SeqCst) }
     }
 
-    fn check_room(&self, spec: &ExchangeSpec) -> Result<Coming, ExchangeError> {
-        let (exchanges, bytes) = self.catalog.state.read().exchanges.size();
-        if exchanges >= self.options.exchanges_max {
-            return Err(ExchangeError::TooMany { what: "exchanges", has: exchanges });
-        }
-        self.admit(bytes, spec.bytes())
+    fn check_room(&self, name: &str, spec: &ExchangeSpec) -> Result<Coming, ExchangeError> {
+        let of_exchanges = self.check_exchanges(1)?;
+        self.admit(of_exchanges, exchange_bytes(name, spec))
     }
 
     fn check_binding_room(&self, caller: &Caller, binding: &NamedBinding) -> Result<Coming, ExchangeError> {
-        if let Some(router) = self.routers.get(caller.namespace().as_str()) {
-            let bindings = router.read()?.bindings();
-            if bindings >= self.options.bindings_max {
-                return Err(ExchangeError::TooMany { what: "bindings", has: bindings });
-            }
+        self.check_bindings(caller, 1)?;
+        let (_, of_exchanges) = self.catalog.state.read().exchanges.size();
+        self.admit(of_exchanges, binding.bytes())
+    }
+
+    /// Whether there may be so many exchanges more. Tells what those that are there take, in bytes.
+    fn check_exchanges(&self, more: usize) -> Result<usize, ExchangeError> {
+        let (has, bytes) = self.catalog.state.read().exchanges.size();
+        match has + more > self.options.exchanges_max {
+            true => Err(ExchangeError::TooMany { what: "exchanges", has }),
+            false => Ok(bytes),
         }
-        let (_, bytes) = self.catalog.state.read().exchanges.size();
-        self.admit(bytes, binding.bytes())
+    }
+
+    /// Whether there may be so many bindings more in the caller's namespace.
+    fn check_bindings(&self, caller: &Caller, more: usize) -> Result<(), ExchangeError> {
+        let router = self.routers.get(caller.namespace().as_str());
+        let has = router.map_or(Ok(0), |router| router.read().map(|router| router.bindings()))?;
+        match has + more > self.options.bindings_max {
+            true => Err(ExchangeError::TooMany { what: "bindings", has }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what is on its way, in bytes, fits beside all that is there.
+    fn check_bytes(&self, of_exchanges: usize, coming: usize) -> Result<(), ExchangeError> {
+        let most = self.options.bytes_max;
+        match of_exchanges + self.routers.binding_bytes() + coming > most {
+            true => Err(ExchangeError::NoRoom { most }),
+            false => Ok(()),
+        }
     }
 
     /// Admits what takes so many bytes, beside those of the exchanges that are there.
     fn admit(&self, of_exchanges: usize, bytes: usize) -> Result<Coming, ExchangeError> {
         let coming = self.room.coming.fetch_add(bytes, SeqCst) + bytes;
         let admitted = Coming { room: self.room.clone(), bytes };
-        let most = self.options.bytes_max;
-        if of_exchanges + self.routers.binding_bytes() + coming > most {
+        let fits = self.check_bytes(of_exchanges, coming);
+        if fits.is_err() {
             self.room.refused.fetch_add(1, SeqCst);
-            return Err(ExchangeError::NoRoom { most });
         }
-        Ok(admitted)
+        fits.map(|()| admitted)
     }
 
     fn ask<B: Body>(&self, priority: Priority, body: &B) -> Result<Answer<B::Outcome>, ExchangeError> {
