@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -162,6 +162,7 @@ pub(crate) struct Marks {
     written: AtomicU64,
     durable: AtomicU64,
     acked: AtomicU64,
+    last_ms: AtomicI64,
 }
 
 impl Marks {
@@ -265,6 +266,7 @@ impl Journal {
         };
         let committed = slot.committed.max(through);
         journal.parts.marks.committed.store(committed.0, Ordering::Release);
+        journal.parts.marks.last_ms.store(restored.last_ms, Ordering::Release);
         journal.publish(&journal.writer.lock());
         let (term, clean, torn) = (slot.term.max(chain.term), restored.clean, restored.torn);
         Ok((Arc::new(journal), Recovered { last: chain.last, committed, term, clean, torn }))
@@ -275,8 +277,12 @@ impl Journal {
     /// # Errors
     /// See [`BlockAppendError`].
     pub fn append(&self, block: Block, term: Term) -> Result<(Sequence, Bytes), BlockAppendError> {
+        let time_ms = block.time_ms();
         let mut writer = self.writer.lock();
         let appended = writer.append(&self.parts, block, term);
+        if appended.is_ok() {
+            self.parts.marks.last_ms.fetch_max(time_ms, Ordering::AcqRel);
+        }
         self.publish(&writer);
         appended.map(|Appended { sequence, content }| (sequence, content))
     }
@@ -384,6 +390,12 @@ impl Journal {
     /// The last block appended.
     pub fn last(&self) -> Sequence {
         Sequence(self.parts.marks.last.load(Ordering::Acquire))
+    }
+
+    /// The time of the last block appended, whichever node made it, in milliseconds since the epoch; before the first, of the last one that was
+    /// found behind the checkpoint, and `i64::MIN` if there was none. It never falls: a block that was cut counts, too.
+    pub fn last_ms(&self) -> i64 {
+        self.parts.marks.last_ms.load(Ordering::Acquire)
     }
 
     /// The last block that this disk has as durably as it asked, with everything before it.

@@ -37,9 +37,9 @@ impl Pending {
         ticket
     }
 
-    /// Takes in a block of an earlier run that is not known to be final.
+    /// Takes in a block of an earlier run, or of another leader, that is not known to be final.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn push_recovered(&mut self, sequence: Sequence, term: Term, content: Bytes) {
+    pub(crate) fn push_without_ticket(&mut self, sequence: Sequence, term: Term, content: Bytes) {
         self.blocks.push_back(Waiting { ticket: None, sequence, term, content });
     }
 

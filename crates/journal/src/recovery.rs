@@ -7,6 +7,7 @@ use sabir_base::buf::BufPool;
 use sabir_base::crc::crc32c;
 use sabir_model::Sequence;
 
+use crate::content::{CONTENT_HEADER, ContentHeader};
 use crate::disk::Disk;
 use crate::error::JournalError;
 use crate::frame::{FRAME, FRAME_VERSION, FrameHeader, FrameKind, STEP};
@@ -41,6 +42,8 @@ pub(crate) struct Restored {
     /// The segment that the next block goes to, and where; `None` in a new journal.
     pub active: Option<(Arc<Segment>, u64)>,
     pub chain: Chain,
+    /// The time of the last block behind the checkpoint; `i64::MIN` if there is none.
+    pub last_ms: i64,
     /// The segments without blocks, and how many files there are in all.
     pub pooled: (PooledSegments, u64),
     pub clean: bool,
@@ -62,6 +65,8 @@ struct Walked {
     /// The place in the run of segments.
     at: usize,
     pos: u64,
+    /// The time of the last block walked over.
+    last_ms: i64,
     reason: &'static str,
 }
 
@@ -87,7 +92,7 @@ pub(crate) fn recover(
 
     let (mut torn, mut clean, mut ready) = (None, true, 0);
     let mut active = None;
-    let mut chain = Chain::START;
+    let (mut chain, mut last_ms) = (Chain::START, i64::MIN);
     if !run.is_empty() {
         let recovery = Recovery { pool, slot, run: &run, files: &files, progress };
         let (start, after) = recovery.begin(&tables)?;
@@ -101,7 +106,7 @@ pub(crate) fn recover(
         }
         progress.begin(crate::slots::NAME, "writing the slot", None);
         settle_slot(&mut slots, &walked.chain, end.remnants, files.last())?;
-        (torn, clean, chain) = (end.torn, end.clean, walked.chain);
+        (torn, clean, chain, last_ms) = (end.torn, end.clean, walked.chain, walked.last_ms);
         active = Some((run[walked.at].clone(), walked.pos));
         ready = walked.at + 1;
     }
@@ -112,7 +117,7 @@ pub(crate) fn recover(
     pooled.next_no = files.placed.last_key_value().map_or(SegmentNo::FIRST, |(no, _)| no.next());
     pooled.next_file = files.next_file;
     pooled.raw = files.raw.into_iter().chain(files.bad).collect();
-    Ok(Restored { slots, index, active, chain, pooled: (pooled, files.count), clean, torn })
+    Ok(Restored { slots, index, active, chain, last_ms, pooled: (pooled, files.count), clean, torn })
 }
 
 /// Removes what was being made when the last run ended; returns what remains.
@@ -337,7 +342,7 @@ impl Recovery<'_> {
     }
 
     fn walk(&self, start: u64, after: Chain, index: &mut Index) -> Result<Walked, JournalError> {
-        let mut walked = Walked { chain: after, at: 0, pos: start, reason: "" };
+        let mut walked = Walked { chain: after, at: 0, pos: start, last_ms: i64::MIN, reason: "" };
         loop {
             self.walk_segment(&mut walked, index)?;
             if !self.continues_at_next(&walked)? {
@@ -360,6 +365,9 @@ impl Recovery<'_> {
                     let end = walked.pos + header.framed_len() as u64;
                     if header.kind == FrameKind::Block {
                         index.push(segment, header.sequence.0, walked.pos, end);
+                        let content = window.bytes(walked.pos + FRAME as u64, CONTENT_HEADER as u64);
+                        let content = ContentHeader::decode(content.map_err(reading())?);
+                        walked.last_ms = content.map_or(walked.last_ms, |content| content.time_ms);
                     }
                     (walked.chain, walked.pos) = (Chain::after(&header, crc), end);
                     continue;

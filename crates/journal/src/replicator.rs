@@ -87,7 +87,8 @@ pub trait Replicator: Send + Sync + 'static {
     /// not known yet. From any thread.
     ///
     /// # Errors
-    /// See [`BlockAppendError`]: nothing was written.
+    /// See [`BlockAppendError`]: nothing was written. A block of an earlier time than the last one of another leader was closed before this node
+    /// led: it is [`NotLeader`](BlockAppendError::NotLeader), for the time of blocks never falls.
     fn append(&self, block: Block) -> Result<Ticket, BlockAppendError>;
 
     /// Whether entries of this priority may be pushed now. One atomic load; asked before each push.

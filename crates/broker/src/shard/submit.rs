@@ -100,6 +100,8 @@ impl Shard {
 
     fn submit_one(&self, last_ms: &mut i64) -> bool {
         let Some(mut filled) = self.take_ready() else { return false };
+        // The last block in the journal may be that of another leader, which this node followed, and not be applied yet.
+        *last_ms = self.journal.last_ms().max(*last_ms);
         let Filled { builder, waiters, stamp, reserve, .. } = &mut filled;
         if !*reserve && !self.replicator.admits(Priority::Ordinary) {
             // The disk filled up while it waited; what is kept in reserve is not for records.

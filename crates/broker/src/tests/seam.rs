@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sabir_base::buf::BufPool;
 use sabir_base::testing::{keep_log, logged};
-use sabir_journal::Replicator;
 use sabir_journal::disk::sim::Op;
-use sabir_model::{AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, Term};
+use sabir_journal::{Block, BlockBuilder, Replicator};
+use sabir_model::{
+    AppendError, Durability, GroupError, LeaderEpoch, NodeId, Offset, ReadError, ShardFailure, Term,
+};
 
 use super::rig::{append, batch, create, item, pending, read, soon, until, values};
 use super::sim::{Machine, Seam};
+use crate::entry::{Body, Started};
 use crate::shard::{Leading, Shard};
 use crate::{Appending, Broker, Caller, OffsetSpec, ReadTarget, Topic};
 
@@ -127,6 +131,42 @@ fn who_does_not_lead_takes_nothing() {
         assert!(pending(&mut taken).await);
         machine.committing(taken).await[0].unwrap();
     });
+}
+
+/// A block by which another node says that it leads.
+fn led_elsewhere(time_ms: i64) -> Block {
+    let (mut builder, mut body) = (BlockBuilder::new(BufPool::new(0)), Vec::new());
+    Started { node: NodeId(2), clean: false }.encode(&mut body);
+    builder.push(Started::KIND, &body, None, 0, Durability::Sync);
+    builder.take(time_ms)
+}
+
+#[test]
+fn a_node_that_comes_to_lead_goes_on_from_the_time_of_another_leaders_last_block() {
+    const HOUR: i64 = 3_600_000;
+    let (machine, broker, topic) = told();
+    let time = |broker: &Broker| broker.inner.shards[1].state.read().time_ms;
+    let write = |machine: &Machine, broker: &Broker, topic: &Topic| {
+        machine.freely(|| runtime().block_on(append(broker, topic, 0, batch(&[b"x"], 1)))).unwrap();
+    };
+    let (late, shard) = (machine.late.lock()[1].clone(), broker.inner.shards[1].clone());
+    let ahead = time(&broker) + HOUR;
+    late.lead(false).unwrap();
+    late.take_in(led_elsewhere(ahead)).unwrap();
+    late.lead(true).unwrap();
+    write(&machine, &broker, &topic);
+    assert_eq!(time(&broker), ahead);
+    // What is found in the journal and is not committed counts, too.
+    late.lead(false).unwrap();
+    late.take_in(led_elsewhere(ahead + HOUR)).unwrap();
+    runtime().block_on(until(|| shard.journal.acked() == shard.journal.last()));
+    drop((late, shard));
+    let machine = machine.crash(broker);
+    let broker = machine.open();
+    let topic = broker.catalog().topic("t").cloned().unwrap();
+    write(&machine, &broker, &topic);
+    assert_eq!(time(&broker), ahead + HOUR);
+    machine.freely(|| broker.shutdown());
 }
 
 /// Told of leadership, and what it was told.

@@ -64,7 +64,7 @@ impl LateReplicator {
         let mut pending = Pending::default();
         let (committed, floor) = (journal.committed(), journal.last());
         journal.replay_range::<JournalError>(committed, floor, &mut |block| {
-            pending.push_recovered(block.sequence, block.term, block.content);
+            pending.push_without_ticket(block.sequence, block.term, block.content);
             Ok(())
         })?;
         let term = journal.enter_term(journal.term().next())?;
@@ -112,6 +112,20 @@ impl LateReplicator {
             _ => return Ok(()),
         }
         self.leads.store(leads, Ordering::Release);
+        drop(state);
+        self.journal.wake();
+        Ok(())
+    }
+
+    /// Takes in a block of the leader that this node follows.
+    ///
+    /// # Errors
+    /// See [`BlockAppendError`].
+    pub fn take_in(&self, block: Block) -> Result<(), BlockAppendError> {
+        let mut state = self.state.lock();
+        let term = self.term();
+        let (sequence, content) = self.journal.append(block, term)?;
+        state.pending.push_without_ticket(sequence, term, content);
         drop(state);
         self.journal.wake();
         Ok(())
@@ -174,6 +188,9 @@ impl Replicator for LateReplicator {
             return Err(BlockAppendError::NotLeader(block));
         }
         let mut state = self.state.lock();
+        if block.time_ms() < self.journal.last_ms() {
+            return Err(BlockAppendError::NotLeader(block));
+        }
         let term = self.term();
         let appended = self.journal.append(block, term);
         let appended = appended.map(|(sequence, content)| state.pending.push(sequence, term, content));

@@ -6,8 +6,8 @@ use sabir_model::{Durability, Sequence};
 use super::{LateOptions, LateReplicator, replicator_suite};
 use crate::disk::sim::{Op, SimDisk};
 use crate::{
-    BlockAppendError, BlockBuilder, BlockReadError, Event, Journal, JournalOptions, Read, Replicator, Solo,
-    Ticket,
+    Block, BlockAppendError, BlockBuilder, BlockReadError, Event, Journal, JournalOptions, Read, Replicator,
+    Solo, Ticket,
 };
 
 #[test]
@@ -30,6 +30,12 @@ struct Late {
     events: Vec<Event>,
 }
 
+fn block(body: &[u8], time_ms: i64) -> Block {
+    let mut builder = BlockBuilder::new(BufPool::new(0));
+    builder.push(1, body, None, 0, Durability::Sync);
+    builder.take(time_ms)
+}
+
 impl Late {
     fn over(disk: Arc<SimDisk>, options: LateOptions) -> Self {
         let journal_options = JournalOptions { segment_bytes: 64 << 10, keep_free: 0, ..Default::default() };
@@ -39,9 +45,7 @@ impl Late {
     }
 
     fn append(&self, body: &[u8]) -> Result<Ticket, BlockAppendError> {
-        let mut builder = BlockBuilder::new(BufPool::new(0));
-        builder.push(1, body, None, 0, Durability::Sync);
-        self.late.append(builder.take(0))
+        self.late.append(block(body, 0))
     }
 
     fn append_all(&self, bodies: std::ops::Range<u8>) {
@@ -114,6 +118,25 @@ fn a_recovered_tail_is_final_only_later_and_has_no_tickets() {
     assert_eq!(late.committed(), (known.0 + 1..=4).collect::<Vec<_>>());
     let [Event::Leading { .. }, recovered @ ..] = &late.events[..] else { panic!("{:?}", late.events) };
     assert!(recovered.iter().all(|event| matches!(event, Event::Committed { ticket: None, .. })));
+}
+
+#[test]
+fn the_time_of_blocks_does_not_fall_where_another_node_comes_to_lead() {
+    let mut late = Late::over(SimDisk::new(9), LateOptions::default());
+    late.append(b"ours").unwrap();
+    late.late.lead(false).unwrap();
+    late.late.take_in(block(b"theirs", 7)).unwrap();
+    assert_eq!(late.journal.last_ms(), 7);
+    late.late.lead(true).unwrap();
+    assert!(matches!(late.append(b"closed before"), Err(BlockAppendError::NotLeader(_))));
+    late.late.append(block(b"ours again", 7)).unwrap();
+    late.late.commit_all();
+    late.settle();
+    assert_eq!(late.committed(), [1, 2, 3]);
+    late.late.append(block(b"not final", 8)).unwrap();
+    late.settle();
+    let late = Late::over(late.disk.crash(), LateOptions::default());
+    assert_eq!(late.journal.last_ms(), 8);
 }
 
 #[test]
