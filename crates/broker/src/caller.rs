@@ -6,6 +6,7 @@ use sabir_routing::ExchangeSettings;
 use crate::append::AppendRefusal;
 use crate::broker::Broker;
 use crate::catalog::Topic;
+use crate::definitions::Definitions;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
 use crate::queue::QueueError;
@@ -187,7 +188,31 @@ impl ReservedTopic {
     }
 }
 
+impl Definitions {
+    /// Whether a queue, or another topic's subscriptions, may be used: what the caller sees, and no other session has for itself.
+    pub(crate) fn may_use(&self, caller: &Caller, topic: &Topic) -> Result<(), QueueError> {
+        caller.may_use(topic)?;
+        match self.is_locked_out(caller, topic) {
+            true => Err(QueueError::Locked),
+            false => Ok(()),
+        }
+    }
+
+    fn is_locked_out(&self, caller: &Caller, queue: &Topic) -> bool {
+        caller.is_locked_out(queue, self.exclusive.owner(queue.id))
+    }
+}
+
 impl Broker {
+    /// Whether a queue, or another topic by its subscriptions, may be used by the caller, as things are now. What is then done with it judges that
+    /// by itself; this is for what a protocol answers before.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] of what the caller does not see, [`QueueError::Internal`], [`QueueError::Locked`].
+    pub fn may_use(&self, caller: &Caller, topic: &Topic) -> Result<(), QueueError> {
+        self.inner.definitions.may_use(caller, topic)
+    }
+
     /// Whether a topic of this name may be made. A name that a front end keeps for itself is that front end's alone, for topics that it
     /// marks as internal.
     pub(crate) fn may_make(&self, caller: &Caller, name: &str, internal: bool) -> Result<(), TopicError> {
@@ -212,7 +237,7 @@ impl Broker {
         if !may_change_what_is_of(topic.made_by, asks) {
             return Err(TopicError::MadeElsewhere((*topic.name).into()));
         }
-        match caller.is_locked_out(topic, self.inner.definitions.exclusive.owner(topic.id)) {
+        match self.inner.definitions.is_locked_out(caller, topic) {
             true => Err(TopicError::Exclusive((*topic.name).into())),
             false => Ok(()),
         }

@@ -201,12 +201,11 @@ impl Queues {
         let topic = shard.state.read().partition(target.partition).map(|partition| partition.topic);
         let view = self.definitions.view();
         let topic = topic.and_then(|topic| view.topic_by_id(topic)).ok_or(QueueError::Unknown)?;
-        caller.may_use(topic)?;
+        self.definitions.may_use(caller, topic)?;
         if target.is_of_topic() && shard.state.read().subscriptions.get(target.subscription()).is_none() {
             return Err(QueueError::Unknown);
         }
-        let owner = self.definitions.exclusive.owner(topic.id);
-        if caller.is_locked_out(topic, owner) { Err(QueueError::Locked) } else { Ok(shard) }
+        Ok(shard)
     }
 
     /// Ends a consumer; a queue that goes with its last one is deleted then. What it has in flight stays with its owner; so does what is left in the seat and not taken, for the session to give back. Of a

@@ -25,7 +25,7 @@ pub enum QueueError {
     #[error("no such queue")]
     Unknown,
     /// The topic is kept for the front end that made it.
-    #[error("no client uses an internal queue")]
+    #[error("no client uses an internal topic")]
     Internal,
     /// Another session has the queue for itself.
     #[error("the queue is exclusive to the connection that made it")]

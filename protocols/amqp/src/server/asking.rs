@@ -145,23 +145,16 @@ pub(super) struct Asker {
 
 impl Asker {
     /// A queue that is there, and that the connection may use.
-    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, ChannelException> {
+    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, Exception> {
         let topic = self.amqp.broker.catalog().topic_of(&self.caller, name).cloned();
         let topic = topic.ok_or_else(|| not_found(name))?;
         self.check_access(&topic).map(|()| topic)
     }
 
     /// Refuses what another connection, or a protocol itself, has for itself.
-    fn check_access(&self, topic: &Topic) -> Result<(), ChannelException> {
-        if topic.internal {
-            let text = format!("{}: no client uses an internal topic", queue(&topic.name));
-            return Err(ChannelException::access_refused(text));
-        }
-        let is_exclusive = topic.config.queue().is_some_and(|queue| queue.exclusive);
-        if is_exclusive && !self.amqp.exclusive.is_of(&topic.name, self.connection) {
-            return Err(locked(&topic.name));
-        }
-        Ok(())
+    fn check_access(&self, topic: &Topic) -> Result<(), Exception> {
+        let may_use = self.amqp.broker.may_use(&self.caller, topic);
+        may_use.map_err(|error| refused(&topic.name, error))
     }
 
     pub(super) fn target(&self, topic: &Topic) -> Result<QueueTarget, Exception> {
@@ -214,7 +207,7 @@ impl Asker {
         for _ in 0..LOOKS {
             let there = self.amqp.broker.catalog().topic_of(&self.caller, declaration.name).cloned();
             if let Some(topic) = there {
-                return Ok(self.check_alike(declaration, &topic).map(|()| topic)?);
+                return self.check_alike(declaration, &topic).map(|()| topic);
             }
             match self.create(declaration).await? {
                 Some(topic) => return Ok(topic),
@@ -225,12 +218,12 @@ impl Asker {
         Err(internal(declaration.name, "it is being made, and does not come to be there").into())
     }
 
-    fn check_alike(&self, declaration: &Declaration<'_>, topic: &Topic) -> Result<(), ChannelException> {
+    fn check_alike(&self, declaration: &Declaration<'_>, topic: &Topic) -> Result<(), Exception> {
         self.check_access(topic)?;
         if declaration.exclusive && topic.config.queue().is_some_and(|queue| !queue.exclusive) {
-            return Err(locked(&topic.name));
+            return Err(locked(&topic.name).into());
         }
-        declaration.check_alike(&topic.config)
+        Ok(declaration.check_alike(&topic.config)?)
     }
 
     async fn create(&self, declaration: &Declaration<'_>) -> Result<Option<Arc<Topic>>, Exception> {

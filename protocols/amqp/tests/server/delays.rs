@@ -121,7 +121,9 @@ fn nobody_takes_what_is_kept_back() {
     let mut client = node.open();
     client.ask(1, &delayed("later", &arguments("direct")));
     let queue = ShortStr::cut("__amqp_delayed");
-    assert_eq!(client.refused(&BasicGet { queue, ..Default::default() }).0, 403);
+    let (code, text) = client.refused(&BasicGet { queue, ..Default::default() });
+    let refused = "ACCESS_REFUSED - queue '__amqp_delayed' in vhost '/': no client uses an internal topic";
+    assert_eq!((code, &*text), (403, refused));
     assert_eq!(client.refused(&BasicConsume { queue, ..Default::default() }).0, 403);
     assert_eq!(client.refused(&QueuePurge { queue, ..Default::default() }).0, 403);
     assert_eq!(client.refused(&QueueDelete { queue, ..Default::default() }).0, 403);

@@ -122,6 +122,10 @@ fn an_exclusive_queue_is_its_connections_and_goes_with_it() {
     let queue = ShortStr::cut("mine");
     assert_eq!(other.refused(&BasicConsume { queue, ..Default::default() }).0, 405);
     assert_eq!(other.refused(&QueueDelete { queue, ..Default::default() }).0, 405);
+    assert_eq!(other.refused(&QueuePurge { queue, ..Default::default() }).0, 405);
+    assert_eq!(other.refused(&BasicGet { queue, ..Default::default() }).0, 405);
+    let (exchange, routing_key) = (ShortStr::cut("amq.direct"), ShortStr::cut("k"));
+    assert_eq!(other.refused(&QueueBind { queue, exchange, routing_key, ..Default::default() }).0, 405);
     // Anybody may publish to it: so replies come.
     other.publish("mine", &["reply"]);
     client.consume("mine", "c", true);
