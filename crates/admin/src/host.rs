@@ -1,5 +1,5 @@
 //! By which names the port may be asked. A web page can make a name of its own mean this machine (DNS rebinding), and would then
-//! read what nobody has to log in for: the name it asks by gives it away.
+//! read what no client has to log in for: the name it asks by gives it away.
 
 use std::net::IpAddr;
 

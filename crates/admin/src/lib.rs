@@ -103,7 +103,7 @@ pub struct Shown {
     pub broker: Broker,
     /// The other parts' figures.
     pub figures: Vec<Figures>,
-    /// Who is served.
+    /// The front ends that are served.
     pub front_ends: ServedFrontends,
     /// The open connections.
     pub registry: Registry,

@@ -16,7 +16,7 @@ impl DrainLoop {
         });
     }
 
-    /// The same with work that says whether this thread goes on with what others ask for meanwhile. If it does not, nobody is at it any
+    /// The same with work that says whether this thread goes on with what others ask for meanwhile. If it does not, no thread is at it any
     /// more, and the caller has it run again elsewhere or later: then it gives `false`.
     pub fn run_in_turns(&self, mut work: impl FnMut() -> bool) -> bool {
         if self.0.fetch_add(1, SeqCst) != 0 {

@@ -37,7 +37,7 @@
 //!
 //! Nothing that was stamped while the node ran looks older than it is by the monotonic clock: each step of the time against that clock is
 //! counted for as long as what was stamped before it is younger than its limit ([`Lags`]). A step at a start counts wholly where the
-//! monotonic clock tells that nobody was off for so long. Else the node may have been off, and it counts by as much as the last run's
+//! monotonic clock tells that the node was not off for so long. Else the node may have been off, and it counts by as much as the last run's
 //! stamps may have been behind: that is noted too, as what the wall clock was ahead, or what the time had gone back by.
 //!
 //! And no time off is believed for what a start makes of it: ages are never reckoned from a time ahead of either clock, nor, where the

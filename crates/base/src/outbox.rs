@@ -49,7 +49,7 @@ impl<P> Seat<P> {
     }
 
     /// How much was left that the connection has not taken. It takes all at once, and then no more until the session has had that, which it
-    /// has as far as the client reads. Whoever leaves it bounds that, by the credit that the client gave.
+    /// has as far as the client reads. The part that leaves it bounds that, by the credit that the client gave.
     pub fn waiting(&self) -> usize {
         self.outbox.waits.lock().pushes.len()
     }

@@ -223,8 +223,8 @@ impl Appending {
         Self { call }
     }
 
-    /// The answers that have come; [`ShardFailure::Timeout`](sabir_model::ShardFailure::Timeout) stands for the others, which may still be appended. For one who waits
-    /// no longer.
+    /// The answers that have come; [`ShardFailure::Timeout`](sabir_model::ShardFailure::Timeout) stands for the others, which may still
+    /// be appended. For a caller that waits no longer.
     pub fn so_far(&self) -> Vec<Result<Appended, AppendError>> {
         self.call.so_far()
     }

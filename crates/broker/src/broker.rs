@@ -254,7 +254,7 @@ impl Broker {
             if !listed {
                 shard.wait_for_room(&sleeper);
             }
-            // Looked at last: room that was made before the task was on the list woke no one.
+            // Looked at last: room that was made before the task was on the list woke no task.
             if shard.has_room() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

@@ -102,7 +102,7 @@ type ReadBehind = Box<dyn FnOnce(Result<&ShardState, ShardFailure>, &mut WakeBat
 /// An entry under way, and the reads that come right behind it.
 pub(crate) struct Written {
     progress: Mutex<EntryProgress>,
-    /// Bytes of its batches, and who counts them.
+    /// Bytes of its batches, and what counts them.
     batches: Vec<(usize, Arc<TopicTraffic>)>,
 }
 

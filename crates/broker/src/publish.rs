@@ -518,7 +518,7 @@ impl PublishOutcomes {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Waits until every target, in whichever shard, has taken all: for one who names the targets, and is to hear of those that are gone.
+    /// Waits until every target, in whichever shard, has taken all: for a caller that names the targets, and is to hear of those that are gone.
     ///
     /// # Errors
     /// The first refusal, once every target has answered: others may have taken it, or refused it, too. [`AppendError::UnknownPartition`] where a

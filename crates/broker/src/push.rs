@@ -1,7 +1,7 @@
 //! What the broker, and others by way of it, have for a session's client beside answers: the same for every front end.
 //!
 //! A session that takes pushes has one outbox ([`Seat`]). It is filled wherever something happens, on any thread,
-//! and drained on the connection's own; all that a commit leaves to the sessions of an I/O thread wakes that thread once. Whoever fills it
+//! and drained on the connection's own; all that a commit leaves to the sessions of an I/O thread wakes that thread once. The part that fills it
 //! knows no front end, and each front end matches every variant, so that none can be passed over unseen.
 
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Publishing elsewhere what lies in a queue, before it is settled there: no entry is in two shards.
 //!
-//! Some targets may have taken a message while the shard of another cannot decide. Whoever tries again asks those alone that have not decided; what is known
-//! of that is in memory, so that a message may come twice where the node dies between, or its shard is led by another one.
+//! Some targets may have taken a message while the shard of another cannot decide. A thread that tries again asks those alone that have not decided;
+//! what is known of that is in memory, so that a message may come twice where the node dies between, or its shard is led by another one.
 //!
 //! A shard that does not decide in time, as one whose disk has stopped, is given nothing more until it has decided on that, and no thread waits for
 //! it.

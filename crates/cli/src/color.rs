@@ -8,7 +8,7 @@ pub enum Color {
     Yellow,
 }
 
-/// Whether a stream is to have colours: not where nobody looks, and not where they are not wanted (<https://no-color.org>).
+/// Whether a stream is to have colours: not where no user looks, and not where they are not wanted (<https://no-color.org>).
 pub fn wanted(is_terminal: bool) -> bool {
     is_terminal && sabir_server::log::colors_allowed()
 }

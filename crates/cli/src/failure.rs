@@ -20,7 +20,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line makes no sense. (Clap uses the same number.)
     Usage = 2,
-    /// Nobody answers at the address.
+    /// No server answers at the address.
     Connect = 3,
     /// The topic, partition or offset does not exist.
     NotFound = 4,

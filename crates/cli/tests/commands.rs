@@ -283,7 +283,7 @@ fn dev_goes_on_until_it_is_told_to_stop() {
     let serving = lines.by_ref().find(|l| l.contains("kafka  ")).unwrap();
     let address = serving.split_whitespace().last().unwrap().to_owned();
     let hints: Vec<_> = lines.take_while(|l| !l.contains("Ctrl-C stops it")).collect();
-    // They run as they are printed; whoever tails it would wait.
+    // They run as they are printed; a command that tails it would wait.
     for verb in ["message tail", "message publish"] {
         let hint = hints.iter().find(|l| l.contains(verb)).unwrap().trim().replace("tail", "read");
         let ran = std::process::Command::new("sh").args(["-c", &hint]).output().unwrap();

@@ -21,7 +21,7 @@ fn wrong_usage() {
 
 #[test]
 fn nobody_there() {
-    // A port that was free a moment ago, on an address that nobody else uses.
+    // A port that was free a moment ago, on an address that no other test uses.
     let port = std::net::TcpListener::bind("127.0.0.93:0").unwrap().local_addr().unwrap().port();
     for command in [["topic", "list"], ["message", "read"], ["bench", "produce"]] {
         let address = format!("127.0.0.93:{port}");
@@ -48,7 +48,7 @@ fn somebody_who_speaks_something_else() {
 
 #[test]
 fn somebody_who_does_not_answer() {
-    // It takes connections, as the system does for whoever listens, and says nothing.
+    // It takes connections, as the system does for any process that listens, and says nothing.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     for (timeout, least) in [("500ms", 0.4), ("11s", 10.7)] {

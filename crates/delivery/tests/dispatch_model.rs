@@ -194,7 +194,7 @@ impl Checked {
         self.unsettled.clear();
     }
 
-    /// In the end, with or without a start before, everything is settled by somebody who takes all.
+    /// In the end, with or without a start before, everything is settled by a consumer that takes all.
     fn finish(&mut self, restart: bool) {
         self.empty();
         if restart {

@@ -244,7 +244,7 @@ fn a_full_group_takes_nobody_and_turns_away_the_last_to_rejoin() {
     assert_eq!(world.refused(ticket).error, GroupError::Full);
     assert_eq!(world.group.state(), GroupPhase::Stable);
 
-    // While members join again, whoever comes first is in.
+    // While members join again, the member that comes first is in.
     let first = world.join(&a);
     let mut c = Client1 { id_required: false, ..dynamic() };
     let third = world.join(&c);

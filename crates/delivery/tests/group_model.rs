@@ -127,7 +127,7 @@ impl Model {
                 if !member.is_empty() {
                     let instance = self.sims[who].client.instance.clone();
                     let _ = self.world.leave(&member, instance.as_deref());
-                    // The request that was parked is answered, to nobody.
+                    // The request that was parked is answered, to no client.
                     self.sims[who].forget();
                 }
             }

@@ -216,7 +216,7 @@ fn leaving_is_at_once() {
     assert_eq!(world.group.state(), GroupPhase::PreparingRebalance);
     assert_eq!(world.leave("", Some("nobody")), Err(GroupError::UnknownMember));
     assert_eq!(world.leave("other", Some("c")), Err(GroupError::FencedInstance));
-    // Somebody else sends a static member away by its instance id.
+    // Another client sends a static member away by its instance id.
     assert_eq!(world.leave("", Some("c")), Ok(()));
     let ticket = world.join(&a);
     assert_eq!(world.joined(ticket, &mut a).members.len(), 1);

@@ -316,7 +316,7 @@ fn redis_pending_list_is_claimed_by_idle_time_and_kept_over_starts() {
     let second = range(1, 2);
     assert_eq!(rig.apply(&claim(second.ranges(), 0, AttemptsChange::Keep, false)), 1);
     assert_eq!(rig.subscription.attempts(1), None);
-    // FORCE makes pending what nobody has.
+    // FORCE makes pending what no consumer has.
     let last = range(3, 4);
     assert_eq!(rig.apply(&claim(last.ranges(), 0, AttemptsChange::Set(7), true)), 1);
     assert_eq!(rig.subscription.attempts(3), Some(Attempts { acquired: 7, returned: 0 }));
@@ -354,7 +354,7 @@ fn share_group_locks_are_released_archived_and_counted() {
     rig.demands.refill(DemandNo(0), 0, 10);
     let sent = rig.pump();
     assert_eq!(sent[0].attempts, Some(Attempts { acquired: 2, returned: 2 }));
-    // The log's start moves past what nobody had.
+    // The log's start moves past what no consumer had.
     rig.end_session(1, false);
     let gone = range(0, 4);
     let ranges = gone.ranges();

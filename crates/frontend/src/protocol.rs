@@ -111,7 +111,7 @@ pub struct StartedFrontend {
     /// What serves its connections.
     pub frontend: Arc<dyn Frontend>,
     /// Its routes on the admin port, below [`Configured::http_prefix`], which is left out in them. The port's own rules hold for them: the
-    /// names it may be asked by, its connections, who may change something (any method but GET, HEAD and OPTIONS does), bodies of
+    /// names it may be asked by, its connections, which clients may change something (any method but GET, HEAD and OPTIONS does), bodies of
     /// 64 KiB where a route says nothing else, and problems in JSON. They run on the port's one thread, and must not block it.
     pub http: Option<Router>,
 }
@@ -169,7 +169,7 @@ impl Listening {
         }
     }
 
-    /// The same for where nobody asks: this machine's name stands for all of its addresses.
+    /// The same for where no client asks: this machine's name stands for all of its addresses.
     pub fn shown(&self) -> HostPort {
         let ip = self.address.ip();
         let host = || if ip.is_unspecified() { machine_name() } else { ip.to_string() };
@@ -186,7 +186,7 @@ impl Listening {
     }
 }
 
-/// Refuses addresses that other machines reach where nobody has to log in, unless the user allowed that in so many words.
+/// Refuses addresses that other machines reach where no client has to log in, unless the user allowed that in so many words.
 ///
 /// # Errors
 /// The first such address, with what to do.

@@ -224,7 +224,7 @@ impl Net {
         while self.node_limit.open() > 0 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        // Whoever is left is cut off; the I/O threads wait for the jobs' ends.
+        // Connections that are left are cut off; the I/O threads wait for the jobs' ends.
         self.workers.stop();
         Drained { open, left: self.node_limit.open() }
     }

@@ -167,12 +167,12 @@ impl OpenConnection {
         self.id
     }
 
-    /// Takes what the client calls itself, for those who look at the list.
+    /// Takes what the client calls itself, for operators who look at the list.
     pub fn introduce(&self, client: &str) {
         self.identity.lock().client = beginning(client);
     }
 
-    /// Takes as whom the client has logged in, for those who look at the list.
+    /// Takes as whom the client has logged in, for operators who look at the list.
     pub fn log_in(&self, user: &str) {
         self.identity.lock().user = beginning(user);
     }

@@ -181,7 +181,7 @@ impl TlsOptions {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|source| self.unfit(source))?;
-        // Its keys end with this configuration: who was let in by other authorities is asked again.
+        // Its keys end with this configuration: a client that was let in by other authorities is asked again.
         config.ticketer = ring::Ticketer::new().map_err(|source| self.unfit(source))?;
         Ok(config)
     }

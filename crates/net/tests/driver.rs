@@ -640,7 +640,7 @@ fn what_is_small_is_answered_while_something_large_waits() {
     });
 }
 
-/// Whoever is not read from cannot send any faster.
+/// A client that is not read from cannot send any faster.
 #[test]
 fn who_is_held_back_by_the_node_is_not_slow() {
     let options = NetOptions { frame_memory: FRAME_MEMORY, ..NetOptions::default() };

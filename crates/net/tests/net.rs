@@ -274,7 +274,7 @@ impl Frontend for Lettered {
 
 #[test]
 fn the_first_bytes_say_whose_a_connection_is() {
-    // Who says too little to be told by is kept for this long; all else is told before.
+    // A client that says too little to be told by is kept for this long; all else is told before.
     let cases = [
         (PATIENCE, "ax", "first ax"),
         (PATIENCE, "bx", "second bx"),

@@ -24,7 +24,7 @@ pub struct RouterLimits {
 }
 
 impl RouterLimits {
-    /// Whoever changes the router has looked before.
+    /// The caller that changes the router has looked before.
     pub const NONE: Self = Self { exchanges: usize::MAX, bindings: usize::MAX, binding_bytes: usize::MAX };
 }
 

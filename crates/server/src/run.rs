@@ -71,7 +71,7 @@ const LOOK_AT_START: Duration = Duration::from_millis(100);
 const START_STACK: usize = 8 << 20;
 
 /// Starts, and gives what signals asked for meanwhile. One that is told to stop while it waits for space ends at once, as if the process had been
-/// killed: nobody was served yet. Any other start has as long to come to its end as a stop has.
+/// killed: no client was served yet. Any other start has as long to come to its end as a stop has.
 fn start_unless_stopped(
     config: ServerConfig,
     signals: &mpsc::Receiver<Asked>,

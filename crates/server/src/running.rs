@@ -352,7 +352,7 @@ fn net_figures(net: Arc<Net>) -> Figures {
     })
 }
 
-/// Who is served, with how many connections.
+/// The front ends that are served, with how many connections each has.
 fn shown(net: Arc<Net>, serving: Vec<Serving>) -> ServedFrontends {
     Box::new(move || {
         let stats = net.stats();

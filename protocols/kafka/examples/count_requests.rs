@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     let options = BrokerOptions { data_shards: 1, disk: DiskKind::Pwrite, ..BrokerOptions::new(dir.path()) };
     let broker = Broker::open(options, Arc::new(SystemClock))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // From here on who waits on this thread is woken by its tasks, and so nothing may block it.
+    // From here on what waits on this thread is woken by its tasks, and so nothing may block it.
     wake::register_io_thread();
     let ran = LocalSet::new().block_on(&runtime, run(broker.clone(), load, records, count.parse()?));
     broker.shutdown();

@@ -322,7 +322,7 @@ async fn records_are_given_up_after_their_time() {
     }
 }
 
-/// Who waits for a record hears what the broker said to it, and not that time has passed.
+/// A caller that waits for a record hears what the broker said to it, and not that time has passed.
 #[tokio::test]
 async fn a_record_that_is_given_up_fails_with_the_brokers_last_error() {
     let broker = FakeBroker::start(1, 0).await;

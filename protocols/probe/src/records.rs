@@ -1,4 +1,4 @@
-//! Records: published as this protocol's own, and read whoever wrote them.
+//! Records: published as this protocol's own, and read whichever protocol wrote them.
 
 use std::ops::Range;
 
@@ -132,7 +132,7 @@ pub(crate) struct Kept {
     pub(crate) offsets: Range<Offset>,
 }
 
-/// A record's content as a line: whoever wrote it, it is read through the form that all protocols have.
+/// A record's content as a line: whichever protocol wrote it, it is read through the form that all protocols have.
 pub(crate) fn text(message: Option<Message>) -> String {
     let body = message.and_then(|message| message.body);
     String::from_utf8_lossy(&body.unwrap_or_default()).replace(['\n', '\r'], " ")

@@ -57,7 +57,7 @@ pub fn check_writer(admin: &Admin, extensions: &Extensions, headers: &HeaderMap)
         Writes::Loopback if !peer.is_some_and(|ip| ip.is_loopback()) => {
             Err(forbidden("changes are taken from this machine only (admin.writes = \"loopback\")"))
         }
-        // Browsers say so of every change that a page asks for, and nobody logs in here.
+        // Browsers say so of every change that a page asks for, and no client logs in here.
         _ if headers.contains_key(header::ORIGIN) => Err(forbidden("changes are not taken from web pages")),
         Writes::Loopback | Writes::Anywhere => Ok(()),
     }

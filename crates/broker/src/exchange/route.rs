@@ -187,7 +187,7 @@ impl Route {
         }
         let targets = Arc::new(self.make_targets(caller, origin, hash)?);
         if self.topics.iter().all(|topic| topic.partitions.len() == 1) {
-            // Whoever was quicker made the same, or one for another front end.
+            // A thread that was quicker made the same, or one for another front end.
             let _ = self.fixed.set((origin, targets.clone()));
         }
         Ok(targets)

@@ -18,7 +18,7 @@ use crate::shard::Leading;
 /// Groups looked at in one hold of the projections' lock.
 const AT_ONCE: usize = 256;
 
-/// Why a node that ends leads no group, whoever leads the shard.
+/// Why a node that ends leads no group, whichever node leads the shard.
 const SHUTTING_DOWN: GroupError = GroupError::Shard(ShardFailure::ShuttingDown);
 
 impl Groups {

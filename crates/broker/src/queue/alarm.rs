@@ -18,7 +18,7 @@ impl Default for QueueAlarm {
 }
 
 impl QueueAlarm {
-    /// Whoever sleeps is to wake at that moment at the latest.
+    /// The thread that sleeps is to wake at that moment at the latest.
     pub(crate) fn set(&self, at_ms: i64) {
         let mut next = self.at_ms.lock();
         if at_ms < *next {

@@ -6,7 +6,7 @@ use sabir_model::ShardId;
 
 use super::QueueTarget;
 
-/// Who holds deliveries until they are settled or given back: a session, or a part of one. No other one has its number in the life of the
+/// A session, or a part of one, that holds deliveries until they are settled or given back. No other one has its number in the life of the
 /// process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueOwner(pub(super) u64);
@@ -37,7 +37,7 @@ impl Demand {
 pub struct ConsumerSpec {
     /// What the session calls it: stands in all that is pushed for it.
     pub number: u64,
-    /// Who owns what is delivered to it.
+    /// The owner of what is delivered to it.
     pub owner: QueueOwner,
     /// What it draws on, of the queue's shard.
     pub demand: Demand,

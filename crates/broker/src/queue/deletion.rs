@@ -128,7 +128,7 @@ impl Definitions {
                     waits.answer(Err(failure.into()), wakes);
                 }
                 Ok(DeliveryOutcome { concerned: 0 }) | Err(DeliveryError::Refused { .. }) => {
-                    // Whoever is answered finds it open.
+                    // The caller that is answered finds it open.
                     drop(closed);
                     let there = definitions.topic(topic);
                     let error = |topic: Arc<Topic>| TopicError::NotEmpty((*topic.name).into());

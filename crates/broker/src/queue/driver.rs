@@ -38,7 +38,7 @@ pub(crate) struct ShardQueues {
     is_deserted: AtomicBool,
     /// When something is due next, in milliseconds.
     due_ms: AtomicI64,
-    /// Who is to be told of that.
+    /// What is to be told of that.
     alarm: OnceLock<Arc<QueueAlarm>>,
 }
 
@@ -115,7 +115,7 @@ impl ShardQueues {
         self.note(&led);
     }
 
-    /// Who is to be told when something is due.
+    /// What is to be told when something is due.
     pub(super) fn wake(&self, alarm: Arc<QueueAlarm>) {
         // It is set once, before anything is led.
         let _ = self.alarm.set(alarm);
@@ -210,7 +210,7 @@ impl ShardQueues {
 
     fn begin(&self, term: Term) {
         let mut led = self.led.lock();
-        // Whoever registers while a term begins is told twice, and what was dealt between the two is not given back by a start.
+        // A part that registers while a term begins is told twice, and what was dealt between the two is not given back by a start.
         if led.closed.is_none() && led.term == Some(term) {
             return;
         }

@@ -16,7 +16,7 @@ impl ExclusiveOwners {
         self.0.lock().insert(queue, session);
     }
 
-    /// Whose it is.
+    /// The session that has it.
     pub(crate) fn owner(&self, queue: TopicId) -> Option<SessionId> {
         self.0.lock().get(&queue).copied()
     }

@@ -294,7 +294,7 @@ impl QueueLeader {
     ) {
         let Some(led) = self.queues.remove(&queue) else { return };
         let mut members: Vec<MemberNo> = led.dispatcher.members().map(|member| member.number).collect();
-        // One who gets a single message is a member only as long as that is under way.
+        // A getter of a single message is a member only as long as that is under way.
         members.extend(led.waiting.values().map(|dealt| dealt.member));
         for member in members {
             self.detach(member).into_iter().for_each(|gone| gone.end(why, error, wakes));
@@ -346,7 +346,7 @@ impl QueueLeader {
         self.closing.remove(&queue);
     }
 
-    /// Makes one who gets a single message.
+    /// Makes a getter of a single message.
     pub(super) fn add_getter(
         &mut self,
         target: QueueTarget,
@@ -398,7 +398,7 @@ impl QueueRequest {
         }
     }
 
-    /// Whether there is use in doing it: a message that no client waits for any more would stay with its owner, who may have given back all it has.
+    /// Whether there is use in doing it: a message that no client waits for any more would stay with its owner, which may have given back all it has.
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             Self::Get { replier, .. } => replier.is_awaited(),

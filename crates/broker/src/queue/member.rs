@@ -1,4 +1,4 @@
-//! Who is dealt messages, and what is left to be done with what was dealt.
+//! The members that are dealt messages, and what is left to be done with what was dealt.
 
 use std::ops::Range;
 
@@ -10,15 +10,15 @@ use super::{GotMessage, QueueError, QueueTarget};
 use crate::group::Replier;
 use crate::push::{CancelReason, Push, PushSeat, PushedMessages};
 
-/// What is answered to who gets one message.
+/// Where a getter's answer goes.
 pub(super) type GetReplier = Replier<Result<Option<GotMessage>, QueueError>>;
 
-/// One who is dealt messages of one queue.
+/// A consumer, or a getter of a single message, that is dealt messages of one queue.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) target: QueueTarget,
     pub(super) owner: MessageOwner,
-    /// The demand's number; none of one who gets a single message.
+    /// The demand's number; a getter has none.
     pub(super) demand: Option<u64>,
     /// Whether messages are settled when they are sent.
     pub(super) settles: bool,
@@ -83,7 +83,7 @@ impl Member {
         }
     }
 
-    /// Where the answer goes of one who gets a single message.
+    /// Where the answer goes, of a getter.
     pub(super) fn into_getter(self) -> Option<GetReplier> {
         match self.to {
             Recipient::Consumer { .. } => None,

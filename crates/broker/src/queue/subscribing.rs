@@ -50,7 +50,7 @@ pub struct SubscriptionSpec {
 pub struct SubscriptionStats {
     /// Its name.
     pub name: Box<str>,
-    /// Its messages and consumers. Who consumes several partitions is one of them.
+    /// Its messages and consumers. A client that consumes several partitions is one of them.
     pub queue: QueueStats,
 }
 
@@ -114,7 +114,7 @@ impl Broker {
     /// was added since it was made is taken from its first record on.
     ///
     /// # Errors
-    /// See [`SubscribeRefused`]. Some partitions may have their parts then: who asks again makes the others.
+    /// See [`SubscribeRefused`]. Some partitions may have their parts then: a caller that asks again makes the others.
     pub async fn subscribe(
         &self,
         caller: &Caller,
@@ -153,7 +153,7 @@ impl Broker {
         for (partition, answer) in answers {
             targets.push(QueueTarget::of_subscription(partition, answer.await?));
         }
-        // Somebody else may have made it meanwhile, otherwise than it is wanted.
+        // Another caller may have made it meanwhile, otherwise than it is wanted.
         self.check_alike(topic, name, wanted)?;
         Ok(targets)
     }
@@ -175,7 +175,7 @@ impl Broker {
     /// Removes a topic's subscription: its consumers are told, and where it was is forgotten. Tells whether there was one.
     ///
     /// # Errors
-    /// See [`SubscribeRefused`]. Some partitions may have their parts still: who asks again removes these.
+    /// See [`SubscribeRefused`]. Some partitions may have their parts still: a caller that asks again removes these.
     pub async fn unsubscribe(
         &self,
         caller: &Caller,
@@ -230,7 +230,7 @@ impl Broker {
         Ok(stats)
     }
 
-    /// How much there is of a subscription, of which these are the parts. Who consumes several of them is one consumer.
+    /// How much there is of a subscription, of which these are the parts. A client that consumes several of them is one consumer.
     ///
     /// # Errors
     /// It is gone, or a shard of it is not led here.

@@ -145,7 +145,7 @@ impl Known {
         let due = |logged: Instant| now.duration_since(logged) >= AGAIN;
         match self.listed.get_mut(&id) {
             Some(seen) => {
-                // Who looks for records behind it finds no more than that they are not given.
+                // A reader that looks for records behind it finds no more than that they are not given.
                 let is_known = seen.damage.cause == DamageCause::Index
                     && damage.cause != DamageCause::Index
                     && damage.offset >= seen.damage.offset;

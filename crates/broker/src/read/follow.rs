@@ -33,7 +33,7 @@ impl Broker {
             // Before the look: what comes between the two is not missed.
             let watch = self.watch(&targets, 1);
             let (mut found, mut is_overtaken) = (Vec::new(), false);
-            // For all of them together: who comes when it is over still gets a batch.
+            // For all of them together: a position that comes when it is over still gets a batch.
             let until = Instant::now() + READ_FOR;
             for (number, position) in positions.iter_mut().enumerate() {
                 match self.read_until(position.target, position.next, max_bytes, true, until).await {

@@ -18,7 +18,7 @@ use super::Shard;
 use crate::answer::Waiter;
 use crate::entry::Started;
 
-/// How often who waits for leadership looks whether the shard has stopped.
+/// How often a thread that waits for leadership looks whether the shard has stopped.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What only the leader of a shard does, beside its projections: deadlines, what waits for others, what is proposed by time.
@@ -193,7 +193,7 @@ impl Shard {
         }
     }
 
-    /// Tells each part once of the term that is led, whoever comes to tell: the start of the term, or one that registers meanwhile.
+    /// Tells each part once of the term that is led, whichever thread comes to tell: that of the term's start, or one that registers a part meanwhile.
     fn tell_led(&self) {
         let _telling = self.applies.leadership.telling.lock();
         let mut state = self.applies.leadership.state.lock();

@@ -78,7 +78,7 @@ pub(super) struct OpenBlocks {
     open: Filled,
     full: VecDeque<Filled>,
     full_bytes: usize,
-    /// Bytes of changes, which hold no one back as records do.
+    /// Bytes of changes, which hold no caller back as records do.
     changes: usize,
     spare: Vec<Filled>,
     /// Why nothing is taken any more, if so.

@@ -232,7 +232,7 @@ async fn pass_minutes(machine: &Machine, broker: &Broker, minutes: i64) {
     pass(machine, broker, 1_000).await;
 }
 
-/// A clock that is hours ahead may be true, as the machine may have been off; each start gives whoever sees it ten minutes of its own.
+/// A clock that is hours ahead may be true, as the machine may have been off; each start gives an operator who sees it ten minutes of its own.
 #[tokio::test]
 async fn starts_under_a_clock_that_is_hours_ahead_delete_nothing_before_ten_minutes_of_their_own() {
     let hours = 20 * 3_600_000;

@@ -114,7 +114,7 @@ fn id_of(value: &[u8]) -> u64 {
     u64::from_be_bytes(value[..8].try_into().unwrap())
 }
 
-/// What is in a queue and not settled, in its order, whoever has it.
+/// What is in a queue and not settled, in its order, whichever owner has it.
 async fn lies_in(broker: &Broker, queue: &Topic) -> Vec<u64> {
     with_history(broker, queue).await.into_iter().map(|(id, _)| id).collect()
 }
@@ -160,7 +160,7 @@ async fn at_rest(broker: &Broker) {
     until(|| !waits(broker)).await;
 }
 
-/// What is done with a message that somebody got.
+/// What is done with a message that a client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Settle,
@@ -696,11 +696,11 @@ impl World {
         Self { machine, broker, queues, known, rejected }
     }
 
-    /// Each message is in one queue, unless somebody settled it, and says of its history what happened.
+    /// Each message is in one queue, unless a client settled it, and says of its history what happened.
     async fn check(&self) {
         at_rest(&self.broker).await;
         let brief = |brief: &Subscription| brief.backlog().messages;
-        // What nobody waited for, or what another queue gives up, may come at any time.
+        // What no call waited for, or what another queue gives up, may come at any time.
         until(|| {
             advance(&self.machine, &self.broker, 10);
             with_subscription(&self.broker, &self.queues[2], brief) == 0

@@ -168,7 +168,7 @@ async fn changes_do_not_pile_up_behind_a_disk_that_hangs() {
 
 const TIMEOUT: Result<(), GroupError> = Err(GroupError::Shard(ShardFailure::Timeout));
 
-/// What a future comes to at once; who asked does not wait for it.
+/// What a future comes to at once; the caller does not wait for it.
 fn poll_once<T>(asked: impl Future<Output = T>) -> Option<T> {
     match std::pin::pin!(asked).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
@@ -373,7 +373,7 @@ fn wrong_bits(machine: &Machine, lasting: bool) {
     machine.disks[1].inject(Injection { op: Some(Op::Read), skip: 0, fault: Fault::WrongBits, lasting });
 }
 
-/// Who reads records, looks for a time or takes one record gets the right ones.
+/// A caller that reads records, looks for a time or takes one record gets the right ones.
 #[tokio::test]
 async fn one_wrong_read_of_a_good_disk_costs_nobody_anything() {
     let machine = Machine::new(11, 1, Seam::Solo);

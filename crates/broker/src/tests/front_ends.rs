@@ -517,7 +517,7 @@ async fn entries_do_not_pile_up_behind_a_disk_that_hangs_nor_do_their_batches() 
     broker.shutdown();
 }
 
-/// One that was never used is in no one's way.
+/// One that was never used is in no other's way.
 #[tokio::test]
 async fn a_front_end_that_wrote_nothing_may_go() {
     let machine = machine(1, Seam::Solo);

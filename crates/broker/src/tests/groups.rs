@@ -36,7 +36,7 @@ fn at_once() -> GroupOptions {
     groups
 }
 
-/// Joins and leads, taking the place of whoever is silent.
+/// Joins and leads, taking the place of a member that is silent.
 async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
     let request = JoinRequest {
         member: id,

@@ -179,7 +179,7 @@ impl World {
         let mut left: Vec<(i32, Vec<u8>)> =
             values.into_iter().enumerate().map(|(i, value)| (first + 2 * i as i32, value)).collect();
         while !left.is_empty() {
-            // The first batch of all goes alone: to one who is not known yet any sequence is the next one.
+            // The first batch of all goes alone: of a producer that is not known yet any sequence is the next one.
             let at_once = if left[0].0 == 0 { 1 } else { left.len() };
             let sent: Vec<_> =
                 left[..at_once].iter().map(|(s, value)| self.start(topic, partition, *s, value)).collect();

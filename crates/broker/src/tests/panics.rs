@@ -71,7 +71,7 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
     broker.shutdown();
 }
 
-/// What is kept after a batch that nobody sent on its way: those who wait for it are told, unless a shard that was driven meanwhile has
+/// What is kept after a batch that no call sent on its way: callers that wait for it are told, unless a shard that was driven meanwhile has
 /// committed it before.
 fn kept_with(told: Vec<Result<Appended, AppendError>>) -> Vec<(i64, Vec<u8>)> {
     let mut kept = vec![(0, b"kept".to_vec())];

@@ -1,4 +1,4 @@
-//! Idempotent producers in bounded number, whoever makes ids up.
+//! Idempotent producers in bounded number, whichever clients make ids up.
 
 use sabir_model::AppendError;
 

@@ -105,7 +105,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     /// Messages that are stored for certain.
     confirmed: BTreeSet<u64>,
-    /// Messages that somebody was sent.
+    /// Messages that a consumer was sent.
     seen: BTreeSet<u64>,
     /// Messages that were acknowledged, or settled otherwise; perhaps in vain.
     settling: BTreeSet<u64>,
@@ -354,7 +354,7 @@ impl World {
     async fn purge(&mut self, queue: usize) {
         let before = self.known[queue].confirmed.clone();
         match soon(self.broker.queues().purge(&CALLER, self.target(queue))).await {
-            // What nobody has may be gone.
+            // What no owner has may be gone.
             Ok(_) | Err(QueueError::Shard(ShardFailure::NotLeader)) => {
                 self.known[queue].settling.extend(before);
             }
@@ -427,7 +427,7 @@ impl World {
         world
     }
 
-    /// All that is left is delivered to whoever wants all of it.
+    /// All that is left is delivered to a consumer that wants all of it.
     async fn check(&mut self) {
         for client in (0..self.clients.len()).rev() {
             self.leave(client);

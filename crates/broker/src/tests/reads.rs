@@ -303,7 +303,7 @@ async fn small_batches_are_read_back(batches: i64) {
     broker.inner.shards[1].checkpoint().unwrap();
     broker.shutdown();
     drop(broker);
-    // Those of franz-go, Java and librdkafka, and what no one would ask for.
+    // Those of franz-go, Java and librdkafka, and what no client would ask for.
     for max in [48 << 20, 50 << 20, 52 << 20, usize::MAX] {
         let broker = machine.open();
         let mut next = 0;
@@ -376,7 +376,7 @@ async fn a_lookup_that_is_misled_lets_others_have_their_turn_and_ends_with_who_a
     }
     let found = soon(find(&topic, OffsetSpec::Timestamp(BATCHES - 5))).await;
     assert_eq!((found.offset.0, found.timestamp), (BATCHES - 5, BATCHES - 5));
-    // Nobody waits for it any more: the step under way is its last.
+    // No caller waits for it any more: the step under way is its last.
     let gone = tokio::spawn(find(&topic, far));
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     gone.abort();

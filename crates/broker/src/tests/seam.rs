@@ -1,4 +1,4 @@
-//! What is not committed is seen by nobody, and what is cut is told.
+//! What is not committed is seen by no reader, and what is cut is told.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

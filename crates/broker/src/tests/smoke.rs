@@ -96,7 +96,7 @@ async fn who_waits_for_room_is_listed_once_and_woken() {
         async move { broker.room(crowded).await }
     });
     until(|| shard.waiting_for_room() == 2).await;
-    // The other shard's are not held up, and who no longer waits is not kept for ever.
+    // The other shard's are not held up, and a caller that no longer waits is not kept for ever.
     soon(broker.room(sabir_model::ShardId(0))).await;
     for _ in 0..100 {
         let mut gone = Box::pin(broker.room(crowded));

@@ -74,7 +74,7 @@ fn stress(disk: DiskKind, watched: bool) {
                 let timeout = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
                 while !done.load(SeqCst) {
                     if poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0 {
-                        // An event counter is read by who watches its level; the signal's pipe is the shard's to read.
+                        // An event counter is read by the thread that watches its level; the signal's pipe is the shard's to read.
                         if shard_counter(&fd) {
                             rustix::io::read(&fd, &mut [0u8; 8]).unwrap();
                         }

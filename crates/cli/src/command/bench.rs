@@ -76,7 +76,7 @@ async fn about_load(
     }
 }
 
-/// Ends the load with the figures so far; whoever asks again does not want to wait for what is under way.
+/// Ends the load with the figures so far; a user who asks again does not want to wait for what is under way.
 fn stop(progress: &LoadProgress) {
     if progress.stop.swap(true, Relaxed) {
         std::process::exit(130);

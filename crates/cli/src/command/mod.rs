@@ -283,7 +283,7 @@ fn not_found(noun: &str, name: &str, there: Vec<String>, error: ClientError) -> 
     CliError::new(Exit::NotFound, format!("there is no {noun} {name}")).advise(advice)
 }
 
-/// Asks before something is lost, where somebody sits at a terminal who can answer.
+/// Asks before something is lost, where a user sits at a terminal who can answer.
 fn confirm(sure: Sure, question: &str) -> Result<(), CliError> {
     let mut err = io::stderr();
     if sure.yes || !io::stdin().is_terminal() || !err.is_terminal() {
@@ -299,7 +299,7 @@ fn confirm(sure: Sure, question: &str) -> Result<(), CliError> {
     }
 }
 
-/// Fails, as a write would, if whoever read our output has gone away.
+/// Fails, as a write would, if the reader of our output has gone away.
 fn reader_is_there() -> io::Result<()> {
     let stdout = io::stdout();
     let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
@@ -310,7 +310,7 @@ fn reader_is_there() -> io::Result<()> {
     }
 }
 
-/// Waits, unless whoever reads our output goes away meanwhile.
+/// Waits, unless the reader of our output goes away meanwhile.
 async fn pause_while_read(mut left: Duration) -> io::Result<()> {
     const LOOK: Duration = Duration::from_millis(200);
     while !left.is_zero() {
@@ -425,7 +425,7 @@ mod tests {
         };
         assert_eq!(spoken(both(&address)).await.protocol, "b", "the second greets");
         serving.abort();
-        // Nobody is there: the first says so.
+        // No server is there: the first says so.
         assert_eq!(spoken(both("127.0.0.1:1")).await.protocol, "a");
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The program, without settings from the environment of whoever runs the tests.
+/// The program, without settings from the environment that the tests run in.
 pub fn sabir(args: &[&str]) -> Command {
     of_no_settings(Command::new(env!("CARGO_BIN_EXE_sabir")), args)
 }

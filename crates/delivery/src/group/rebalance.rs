@@ -260,8 +260,8 @@ impl Group {
         }
     }
 
-    /// Answers every parked sync, with the assignment or an error; sessions start anew, for while a sync was parked nobody
-    /// watched them.
+    /// Answers every parked sync, with the assignment or an error; sessions start anew, for while a sync was parked they were
+    /// not watched.
     fn answer_syncs(&mut self, now: i64, error: Option<GroupError>) {
         for id in self.members.ids_where(|m| m.syncing.is_some()) {
             let Some(ticket) = self.members.get_mut(&id).and_then(|m| m.syncing.take()) else { continue };

@@ -19,7 +19,7 @@ pub enum MessageOwner {
     Session(u64),
     /// A named consumer, by its number in the subscription; it outlives sessions and starts.
     Named(u64),
-    /// Whoever shows the token, until the deadline.
+    /// Any client that shows the token, until the deadline.
     Lease,
     /// A prepared transaction, which acknowledges the message when it commits.
     Prepared(u64),

@@ -25,9 +25,9 @@ pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>
 /// Why a request failed, as far as a user must tell one case from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// Nobody answers at the address, or what answers speaks another protocol.
+    /// No server answers at the address, or what answers speaks another protocol.
     Connect,
-    /// Nobody answers at the admin port's address, or what answers is none.
+    /// No server answers at the admin port's address, or what answers is none.
     AdminPort,
     /// The topic, partition, group or offset does not exist.
     NotFound,

@@ -9,7 +9,7 @@ use super::split::{self, ValuePages};
 use super::summary::Summary;
 use super::{PageChange, PageDecodeError, PageError, PageKey, PageStore};
 
-/// What the store holds under a key, or did before the key was removed. Whoever keeps values keeps it beside each.
+/// What the store holds under a key, or did before the key was removed. The map that keeps the values keeps it beside each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoredMark {
     /// How many pages the store may hold.

@@ -121,7 +121,7 @@ impl RedbPages {
         self.stored_bytes().map_or(RESERVE_LEAST, |bytes| (2 * bytes).clamp(RESERVE_LEAST, RESERVE_MOST))
     }
 
-    /// Reads. Whatever fails has the database opened anew by who comes next; who meets another's failure reads once more.
+    /// Reads. Whatever fails has the database opened anew by the next caller; a caller that meets another's failure reads once more.
     fn run<T>(&self, mut work: impl FnMut(&Database) -> Result<T, redb::Error>) -> Result<T, PageError> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -140,12 +140,12 @@ impl RedbPages {
         loop {
             let opening = self.database.read();
             let failed = opening.as_ref().is_none_or(|open| open.failed.load(Relaxed));
-            // The transaction that holds it open ends with its next step. Where that takes long, who waited hears that it has failed.
+            // The transaction that holds it open ends with its next step. Where that takes long, a caller that waited hears that it has failed.
             if !failed || (opening.is_some() && Instant::now() >= until) {
                 return Ok(opening);
             }
             drop(opening);
-            // Whoever waited here for a transaction to end would keep all others from reading beside it.
+            // A caller that waited here for a transaction to end would keep all others from reading beside it.
             let Some(mut slot) = self.database.try_write() else {
                 std::thread::sleep(INTERVAL);
                 continue;

@@ -360,7 +360,7 @@ fn tells_when_there_is_something(start: Start<'_>, seed: u64) {
     for i in 0..20 {
         world.append(&format!("{i}"), durability(i)).expect("taken");
     }
-    // Nobody looks unless told.
+    // No thread looks unless told.
     for _ in 0..10_000 {
         world.disk.step();
         if told.swap(false, Ordering::SeqCst) {

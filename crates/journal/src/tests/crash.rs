@@ -160,7 +160,7 @@ fn goes_on_after_each_of_many_crashes() {
     }
 }
 
-/// A killed process leaves its unsynced blocks in a cache. Whoever finds them there must flush them before a frame says they are durable.
+/// A killed process leaves its unsynced blocks in a cache. A start that finds them there must flush them before a frame says they are durable.
 #[test]
 fn what_a_killed_process_left_in_a_cache_is_made_durable() {
     let mut rig = Rig::new(11);

@@ -445,7 +445,7 @@ fn a_flush_covers_what_it_says() {
     assert_eq!(found.len(), 12);
 }
 
-/// One who waits for the disk takes from it what others were to be told of.
+/// A thread that waits for the disk takes from it what others were to be told of.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_flush_tells_of_the_commits_it_took_in() {
@@ -468,7 +468,7 @@ fn a_flush_tells_of_the_commits_it_took_in() {
     assert!(told.load(Ordering::SeqCst));
 }
 
-/// The end of a seal moves no mark, and yet a block may wait for it: whoever takes it in must say so.
+/// The end of a seal moves no mark, and yet a block may wait for it: the thread that takes it in must say so.
 #[test]
 fn a_flush_that_takes_in_the_end_of_a_seal_wakes_who_waits_for_it() {
     let mut rig = Rig::new(9);

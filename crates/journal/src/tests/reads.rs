@@ -378,7 +378,7 @@ fn wrong_bits_of_one_read_are_kept_until_they_are_forgotten() {
     assert_eq!(outcome(&rig, 1, 32, 30_000).unwrap(), right[..30_000]);
     assert_eq!(outcome(&rig, 1, 20_032, 10).unwrap(), right[20_000..20_010]);
     assert_eq!(rig.journal.stats().cold_reads, before + 2);
-    // What is right, was forgotten or is not there harms nobody.
+    // What is right, was forgotten or is not there harms no reader.
     for (sequence, offset, len) in [(1, 0, 10), (2, 0, u32::MAX), (999, 0, 1), (0, 0, 1)] {
         rig.journal.forget(Sequence(sequence), offset, len);
     }

@@ -109,7 +109,7 @@ impl Rig {
         }
     }
 
-    /// Completes up to `count` operations, which nobody looks at yet.
+    /// Completes up to `count` operations, which no thread looks at yet.
     pub(super) fn steps(&self, count: u64) {
         (0..count).for_each(|_| {
             self.disk.step();

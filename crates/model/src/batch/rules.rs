@@ -210,7 +210,7 @@ pub(super) fn is_outside(bounds: &RangeInclusive<i64>, time: i64) -> bool {
 }
 
 impl BatchHeader {
-    /// What a header must say for its batch to be appended, whoever built it: what an entry says of it is made from this.
+    /// What a header must say for its batch to be appended, whether a client or a front end built it: what an entry says of it is made from this.
     ///
     /// # Errors
     /// The first rule that is broken.

@@ -37,7 +37,7 @@ pub enum Durability {
 /// Whether records stay or go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum TopicKind {
-    /// Records stay until time or size takes them, whoever read them.
+    /// Records stay until time or size takes them, whichever consumers have read them.
     #[default]
     Retention,
     /// One partition, one owning subscription; what is settled is let go.

@@ -288,7 +288,7 @@ impl<S: Session> Driver<S> {
         self.next_turn = Some(turn);
     }
 
-    /// Has those who leave something, or want the connection closed, wake this task.
+    /// Has threads that leave something, or want the connection closed, wake this task.
     #[inline]
     fn attend(&mut self, cx: &mut Context<'_>) {
         if !self.attends.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

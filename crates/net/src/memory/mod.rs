@@ -29,7 +29,7 @@ pub enum MemoryPart {
 /// A bound on the bytes that frames take in all connections together.
 ///
 /// A connection that finds less than it needs may wait. Waiting is not in line: a small frame that still fits is not held up by a large
-/// one that does not. A caller that waits while it holds something has a `GrowingGrant`, so that those who do never wait for each other.
+/// one that does not. A caller that waits while it holds something has a `GrowingGrant`, so that callers that do never wait for each other.
 #[derive(Debug, Clone)]
 pub struct FrameMemory {
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ impl Shared {
         if part == MemoryPart::Common && bytes <= common { common } else { self.total }
     }
 
-    /// Whether so much is granted that those who keep what they have without need are to let go of it, or another waits for that.
+    /// Whether so much is granted that connections that keep what they have without need are to let go of it, or another waits for that.
     fn is_short(&self) -> bool {
         self.lacking.load(Ordering::SeqCst) > 0
             || self.granted.load(Ordering::SeqCst) > self.total - self.kept() / 2
@@ -221,7 +221,7 @@ impl FrameMemory {
         self.little.take(part, bytes)
     }
 
-    /// Whether there is too little memory for those who ask for it, or nearly so.
+    /// Whether there is too little memory for the connections that ask for it, or nearly so.
     pub(crate) fn is_short(&self) -> bool {
         self.shared.is_short()
     }

@@ -66,7 +66,7 @@ impl Checks {
         portion
     }
 
-    /// What size a portion's job has: it may be small, and its request or whoever asks not.
+    /// What size a portion's job has: it may be small, and its request or the connection that asks not.
     fn size(&self, portion: &Portion, asker: &Asker) -> JobSize {
         let by_work = match self.worked {
             worked if worked < SMALL_WORK => JobSize::Small,

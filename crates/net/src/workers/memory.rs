@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::askers::AddressUse;
 use super::{JobCost, JobSize, Shared};
 
-/// What is free, and who waits for it.
+/// What is free, and the jobs that wait for it.
 #[derive(Debug)]
 pub(super) struct JobMemory {
     state: Mutex<State>,
@@ -43,7 +43,7 @@ impl JobMemory {
         cost.bytes.div_ceil(1024).max(least).clamp(1, self.kib as usize) as u32
     }
 
-    /// Asks for what a job takes: who has it first is of the address that had least, and asked first of these.
+    /// Asks for what a job takes: the job that has it first is of the address that had least, and asked first of these.
     pub(super) fn ask(
         &self,
         shared: &Arc<Shared>,
@@ -68,7 +68,7 @@ impl JobMemory {
         state.waiting.retain(|waiting| !waiting.told.is_closed());
         let each = state.waiting.iter().enumerate();
         let (at, next) = each.min_by_key(|(_, waiting)| waiting.address.of(self.size))?;
-        // Who needs much waits for it, and the others behind it.
+        // A job that needs much waits for it, and the others behind it.
         state.free = state.free.checked_sub(next.kib)?;
         let next = state.waiting.remove(at);
         Some((next.kib, next.told))

@@ -24,7 +24,7 @@ use self::turns::{Stops, Turns};
 #[derive(Debug, Clone)]
 pub struct Workers {
     shared: Arc<Shared>,
-    /// Who asks by this handle.
+    /// The connection that asks by this handle, or the node.
     asker: Arc<Asker>,
 }
 
@@ -110,7 +110,7 @@ impl Workers {
         Self { shared: self.shared.clone(), asker: Arc::new(asker) }
     }
 
-    /// Ends the jobs under way at their next pauses and begins no more: nobody is answered any more, and nothing comes of what is asked for.
+    /// Ends the jobs under way at their next pauses and begins no more: no connection is answered any more, and nothing comes of what is asked for.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Relaxed);
     }

@@ -46,7 +46,7 @@ struct Waiting {
 /// Why a job ends before it is done.
 #[derive(Debug)]
 pub(super) struct Stops {
-    /// Whoever asked for it has gone.
+    /// The caller that asked for it has gone.
     pub(super) gone: Arc<AtomicBool>,
     /// The node stops.
     pub(super) stopped: Arc<AtomicBool>,

@@ -108,7 +108,7 @@ mod tests {
                 assert_eq!(warning(&budgets, mib * MIB), None);
             }
         }
-        // Where the least of each is more than there is, nobody has said so.
+        // Where the least of each is more than there is, no setting has said so.
         assert_eq!(warning(&budgets(&[], 16), 16 * MIB), None);
     }
 

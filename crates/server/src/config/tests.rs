@@ -176,7 +176,7 @@ fn a_frame_that_no_memory_is_for_is_refused_by_name() {
         "flags.wave: 65MiB is more than net.frame_memory, which is 64MiB (from --set flags.wave=65MiB)"
     );
     assert!(problem(&["flags.wave=1GiB"]).starts_with("flags.wave: 1GiB is more than net.frame_memory"));
-    // What nobody says follows the memory.
+    // What no setting says follows the memory.
     for good in [&["flags.wave=64MiB", "net.frame_memory=64MiB"][..], &["net.frame_memory=1MiB"]] {
         load(&set(good)).unwrap();
     }

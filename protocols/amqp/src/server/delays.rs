@@ -40,7 +40,7 @@ pub(super) fn delay(properties: &[u8]) -> Option<i64> {
     delay.filter(|delay| (1..=LONGEST).contains(delay))
 }
 
-/// The properties as those who get the message see them: its delay is over, which a negative one says.
+/// The properties as the clients that get the message see them: its delay is over, which a negative one says.
 ///
 /// # Errors
 /// It names routing keys that no consumer is to see, and that could not be told apart later.

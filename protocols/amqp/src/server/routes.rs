@@ -11,7 +11,7 @@ use super::delays::DELAYED;
 use super::records::Envelope;
 use crate::wire::*;
 
-/// The headers of a message that name further routing keys. The second is not shown to those who get the message.
+/// The headers of a message that name further routing keys. The second is not shown to the clients that get the message.
 const FURTHER: [&str; 2] = ["CC", "BCC"];
 
 /// The routes that a connection's messages take.

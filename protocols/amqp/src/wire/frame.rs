@@ -93,7 +93,7 @@ impl Prefix {
     #[inline]
     fn read(input: &[u8]) -> Result<Option<Self>, ConnectionException> {
         let Some(first) = input.first() else { return Ok(None) };
-        // Told by its first octet, so that nobody waits for the rest of what is no frame.
+        // Told by its first octet, so that no connection waits for the rest of what is no frame.
         let kind = FrameKind::of(*first).ok_or_else(|| unknown_kind(*first))?;
         let Some(prefix) = input.first_chunk::<FRAME_PREFIX>() else { return Ok(None) };
         let [_, c0, c1, p0, p1, p2, p3] = *prefix;

@@ -32,7 +32,7 @@ fn publish(client: &mut Client, key: &str, delay: Option<i32>, body: &str) {
     }
     let properties = BasicProperties { headers: Some(headers.as_table()), ..Default::default() };
     let (exchange, routing_key) = (ShortBytes::cut("later"), ShortBytes::cut(key));
-    // Nobody is told of a message without a queue as long as it is kept back.
+    // No client is told of a message without a queue as long as it is kept back.
     let publish = BasicPublish { exchange, routing_key, mandatory: true, ..Default::default() };
     client.publish_as(&publish, &properties, &[body]);
 }

@@ -137,7 +137,7 @@ fn a_node_that_goes_down_says_so() {
     stopped.join().unwrap();
 }
 
-/// Publishes that nobody has asked for any more, in pieces.
+/// Publishes that no client has asked for any more, in pieces.
 fn write_on(client: &mut Client, pieces: usize) {
     for _ in 0..pieces {
         client.publish("q", &["x"; 1000]);
@@ -171,7 +171,7 @@ fn who_writes_on_reads_why_its_connection_is_closed() {
     write_on(&mut client, 100);
     let (code, text) = client.closed();
     assert_eq!(code, 503, "{text}");
-    // One who knows no more of it than the end of the stream.
+    // A client that knows no more of it than the end of the stream.
     let mut other = node.connect();
     other.send(b"HTTP/1.1 please\r\n");
     std::thread::sleep(std::time::Duration::from_millis(200));

@@ -126,7 +126,7 @@ fn an_exclusive_queue_is_its_connections_and_goes_with_it() {
     assert_eq!(other.refused(&BasicGet { queue, ..Default::default() }).0, 405);
     let (exchange, routing_key) = (ShortStr::cut("amq.direct"), ShortStr::cut("k"));
     assert_eq!(other.refused(&QueueBind { queue, exchange, routing_key, ..Default::default() }).0, 405);
-    // Anybody may publish to it: so replies come.
+    // Any client may publish to it: so replies come.
     other.publish("mine", &["reply"]);
     client.consume("mine", "c", true);
     assert_eq!(client.content().text(), "reply");
@@ -237,7 +237,7 @@ fn goes(client: &mut Client, queue: &str) {
     let began = std::time::Instant::now();
     let (queue, exchange) = (ShortStr::cut(queue), ShortStr::cut("amq.direct"));
     let bind = QueueBind { queue, exchange, ..Default::default() };
-    // Whoever declared it, even passively, would use it.
+    // A client that declared it, even passively, would use it.
     while client.refused_or_done(&bind) != 404 {
         assert!(began.elapsed() < PATIENCE, "it is there still");
         pause(10);

@@ -58,7 +58,7 @@ fn a_reply_goes_to_who_asked_by_way_of_no_queue() {
     assert_eq!((reply.text(), delivered.consumer_tag.as_str(), delivered.delivery_tag), ("!", "replies", 1));
     assert_eq!((&delivered.routing_key[..], delivered.redelivered), (address.as_bytes(), false));
     assert_eq!((client.content().text(), asked(&mut client, &mut answerer)), ("", address.clone()));
-    // Who cancels is sent nothing more.
+    // A client that cancels is sent nothing more.
     let cancel = BasicCancel { consumer_tag: ShortStr::cut("replies"), no_wait: false };
     assert!(matches!(client.ask(1, &cancel).method(), Method::BasicCancelOk(_)));
     assert_eq!(answerer.refused(&passive(&address)).0, 404);

@@ -103,7 +103,7 @@ fn what_is_dealt_to_consumers_that_are_cancelled_is_given_back_however_many_were
     (0..1100).for_each(|number| cancel(&mut client, &number.to_string()));
     rig.disks.resume();
     let began = std::time::Instant::now();
-    // Whoever opens another channel with the number of the first one has nothing to do with it.
+    // A client that opens another channel with the number of the first one has nothing to do with it.
     let mut other = rig.open();
     while other.declare("q").1 < 3 {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", other.declare("q").1);

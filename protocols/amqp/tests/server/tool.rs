@@ -75,7 +75,7 @@ fn end_to_end_counts_its_own_messages_alone() {
     assert_eq!(refused.failure, Failure::Refused);
     assert!(refused.message.contains("queue bench has 10 messages"), "{refused}");
     load(&node, Load::Consume, 0, 10, 1).unwrap();
-    // Who shares a queue reads what the others send.
+    // A client that shares a queue reads what the others send.
     let report = load(&node, Load::EndToEnd, 100, 2_000, 3).unwrap();
     assert_eq!((report.messages, report.latency_us.len(), report.errors), (2_000, 2_000, 0));
     assert_eq!(load(&node, Load::Produce, 7, 10, 1).unwrap_err().failure, Failure::Refused);

@@ -108,7 +108,7 @@ impl BrokerConnection {
     /// Connects and agrees on versions.
     ///
     /// # Errors
-    /// Nobody answers at `address`, or what answers does not speak Kafka's protocol.
+    /// No server answers at `address`, or what answers does not speak Kafka's protocol.
     pub async fn open(address: &str, options: ConnectOptions) -> Result<Self, Error> {
         let within = options.connect_timeout;
         let late = |what| Error::Timeout { what, after: within };

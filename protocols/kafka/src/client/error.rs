@@ -11,7 +11,7 @@ use crate::wire::{ApiKey, ErrorCode, WireError};
 /// A request that failed. Cheap to clone: one broken connection fails many requests.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers there.
+    /// No server answers there.
     #[error("cannot connect to {address}: {source}")]
     Connect {
         /// The address tried.
@@ -102,7 +102,7 @@ impl Error {
         }
     }
 
-    /// The same of an address that the broker told, at which no connection is to be had: nobody answers there, or somebody else.
+    /// The same of an address that the broker told, at which no connection is to be had: no server answers there, or another one.
     pub(crate) fn advertised(self, address: &str) -> Self {
         match self {
             Self::Connect { .. } | Self::Timeout { .. } | Self::Closed { .. } | Self::Wire { .. } => {

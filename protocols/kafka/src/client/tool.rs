@@ -73,7 +73,7 @@ fn in_time_of(within: Duration) -> ConnectOptions {
     ConnectOptions { connect_timeout: limit, request_timeout: limit, ..ConnectOptions::default() }
 }
 
-/// Whatever keeps a first connection from being made: nobody is there who speaks the protocol, or nobody who answers in time.
+/// Whatever keeps a first connection from being made: no server is there that speaks the protocol, or none that answers in time.
 fn unreachable(error: &Error) -> ClientError {
     match error {
         Error::Timeout { .. } => failed(error.clone()),

@@ -132,7 +132,7 @@ async fn a_partition_named_twice_is_answered_once_and_its_topic_too() {
     assert_eq!(response.topics.len(), 2);
 }
 
-/// Whoever sees an offset as the end can read everything before it, without gaps, at any moment of a busy partition.
+/// A client that sees an offset as the end can read everything before it, without gaps, at any moment of a busy partition.
 #[tokio::test]
 async fn offsets_are_contiguous_and_never_ahead_of_what_is_there() {
     let rig = Rig::with(Setup { data_shards: 3, ..Setup::default() });

@@ -1,4 +1,4 @@
-//! Batches that take long to look at, or that make no sense: they cost their producer time, and nobody else much.
+//! Batches that take long to look at, or that make no sense: they cost their producer time, and no other client much.
 
 use std::time::{Duration, Instant};
 

@@ -65,7 +65,7 @@ async fn every_version_that_is_listed_is_answered_in_its_form() {
         asked::<m::describe_transactions::DescribeTransactionsRequest>(raw).await,
         asked::<m::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest>(raw).await,
     ];
-    // Only those who wait for an acknowledgement get an answer.
+    // Only clients that wait for an acknowledgement get an answer.
     for version in m::produce::ProduceRequest::VERSIONS {
         let request = m::produce::ProduceRequest { acks: -1, ..Default::default() };
         raw.call(version, &request).await;

@@ -347,7 +347,7 @@ async fn positions_are_kept_for_no_group() {
     assert_eq!((described.groups[0].error_code, described.groups[0].group_state.as_str()), (0, "Empty"));
     let listed = raw.ask(&ListGroupsRequest::default()).await;
     assert!(listed.groups.iter().any(|group| group.group_id.is_empty()));
-    // Nobody is a member of it, and its positions go all together.
+    // No client is a member of it, and its positions go all together.
     let join = JoinGroupRequest { group_id: "".into(), ..join_request(&Str::default(), None) };
     assert_code(raw.call(5, &join).await.error_code, ErrorCode::InvalidGroupId);
     let some = OffsetDeleteRequest { group_id: "".into(), ..Default::default() };

@@ -1,4 +1,4 @@
-//! A disk that hangs: who writes to its shard waits, and everybody else goes on.
+//! A disk that hangs: a client that writes to its shard waits, and all others go on.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Clients that are slow, silent or many: dropped after their time, in bounded memory, and nobody else notices.
+//! Clients that are slow, silent or many: dropped after their time, in bounded memory, and no other client notices.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ async fn an_idle_connection_is_closed_and_one_that_waits_is_not_idle() {
     assert_eq!(rig.dropped("idle"), 2);
 }
 
-/// What it asks is answered at once, so that nothing is ever under way when somebody looks.
+/// What it asks is answered at once, so that nothing is ever under way when a test looks.
 #[tokio::test]
 async fn a_client_that_asks_is_not_idle_however_fast_it_is_answered() {
     let rig = impatient(|net| net.idle_timeout = Duration::from_secs(1));
@@ -106,7 +106,7 @@ async fn who_says_nothing_or_drips_its_first_words_keeps_no_place() {
     assert_eq!(dripping.closed().await, b"");
     assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
     rig.until_dropped("handshake", 2).await;
-    // Who has said something may rest.
+    // A client that has said something may rest.
     known.call(0, &ApiVersionsRequest::default()).await;
 }
 
@@ -140,7 +140,7 @@ async fn a_client_that_never_reads_is_dropped() {
     is_well(&rig).await;
 }
 
-/// What is read for clients that do not take it shares a bounded memory too; who takes his answers gets on with what is left.
+/// What is read for clients that do not take it shares a bounded memory too; a client that takes its answers gets on with what is left.
 #[tokio::test]
 async fn unread_answers_share_a_bounded_memory() {
     const TOTAL: usize = 6 << 20;
@@ -271,7 +271,7 @@ async fn a_fetch_that_finds_no_memory_is_not_held_for_ever() {
     assert_eq!(answer.responses[0].partitions.len(), 1000);
 }
 
-/// Frames that never end share a bounded memory; those who find none left are dropped, and everybody else goes on.
+/// Frames that never end share a bounded memory; clients that find none left are dropped, and all others go on.
 #[tokio::test]
 async fn unfinished_frames_share_a_bounded_memory() {
     let rig = impatient(|net| {
@@ -289,7 +289,7 @@ async fn unfinished_frames_share_a_bounded_memory() {
         slow.push(raw);
     }
     rig.until_dropped("memory", 1).await;
-    // A quarter is kept for those who have sent a whole request.
+    // A quarter is kept for clients that have sent a whole request.
     assert!((5 << 20..=6 << 20).contains(&memory.granted()), "{}", memory.granted());
     is_well(&rig).await;
     for mut raw in slow {

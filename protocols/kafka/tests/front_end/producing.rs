@@ -383,7 +383,7 @@ async fn a_topics_codec_is_what_its_readers_get() {
     }
 }
 
-/// As Kafka: who is not known may begin anywhere, since its records may have gone; who is known may not leave a gap.
+/// As Kafka: a producer that is not known may begin anywhere, since its records may have gone; one that is known may not leave a gap.
 #[tokio::test]
 async fn a_producer_that_is_not_known_may_begin_anywhere() {
     let rig = Rig::start();

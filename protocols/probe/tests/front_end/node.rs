@@ -28,7 +28,7 @@ impl Node {
         Self::with(data, &[at, "probe.advertise=auto,second.example.com:77", &shards])
     }
 
-    /// One that nobody told to serve the protocol.
+    /// One that no setting told to serve the protocol.
     pub fn quiet(data: &Path) -> Self {
         Self::with(data, &[])
     }

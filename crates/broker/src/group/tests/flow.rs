@@ -289,7 +289,7 @@ fn groups_are_described_listed_and_deleted() {
     assert_eq!(now(&mut rig.groups.delete("a-simple")), Some(Ok(())));
     assert!(rig.groups.describe("a-simple").is_none());
 
-    // Somebody joins while the deletion is on its way: the entry decides.
+    // A member joins while the deletion is on its way: the entry decides.
     now(&mut rig.commit_offset("race", outside(), 1)).unwrap();
     rig.prompt(false);
     let mut b = client();

@@ -103,7 +103,7 @@ impl World {
 
     fn name(group: u8) -> String {
         match group {
-            // The name of those that belong to none: positions may be set, nobody joins.
+            // The name of those that belong to none: positions may be set, no member joins.
             2 => String::new(),
             // The last has the name of the first, and is another front end's.
             _ => format!("group-{}", group % 3),

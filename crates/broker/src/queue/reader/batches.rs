@@ -54,7 +54,7 @@ impl StoredMessage<'_> {
         self.record.value.map(|value| self.batch.slice_ref(value))
     }
 
-    /// The message that the record holds, whoever wrote it. Of a front end that this server does not know it is the value.
+    /// The message that the record holds, whichever front end wrote it. Of a front end that this server does not know it is the value.
     pub fn to_message(&self, broker: &Broker) -> Message {
         broker.to_message(self.origin, &self.record).unwrap_or_else(|| Message {
             body: self.value(),
@@ -91,7 +91,7 @@ pub(super) struct Batches {
     /// Where the read began that found them, until it is known to have found nothing there.
     read_from: Option<u64>,
     slices: VecDeque<Slice>,
-    /// Batches of the slice in hand that were not looked at, who wrote them, and the offset behind them.
+    /// Batches of the slice in hand that were not looked at, the front end that wrote them, and the offset behind them.
     rest: Bytes,
     origin: FrontendNo,
     end: u64,

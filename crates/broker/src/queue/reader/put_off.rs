@@ -19,7 +19,7 @@ const MOST: usize = 1024;
 pub struct UnreadableMessages {
     /// Their queue.
     pub target: QueueTarget,
-    /// Who has them.
+    /// The owner that has them.
     pub owner: QueueOwner,
     /// Their offsets.
     pub offsets: Range<u64>,

@@ -165,7 +165,7 @@ fn what_is_dealt_is_dealt_to_nobody_else_before_it_is_decided() {
     rig.apply();
     rig.tell();
     rig.propose();
-    // Its queue is led on although nobody is there.
+    // Its queue is led on although no consumer is there.
     rig.leader.detach(one.member);
     let two = rig.attach(1, 2);
     rig.propose();

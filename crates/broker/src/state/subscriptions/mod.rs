@@ -334,7 +334,7 @@ impl SubscriptionTable {
         self.touched.push(TouchedMessages::Gone { subscription });
     }
 
-    /// What was removed from the log below an offset is done with, whoever has it.
+    /// What was removed from the log below an offset is done with, whichever owner has it.
     fn skip(&mut self, number: SubscriptionNo, to: Offset, time_ms: i64) {
         let Some(subscription) = self.get(number) else { return };
         let gone = subscription.floor()..unsigned(to).min(subscription.end());

@@ -70,7 +70,7 @@ impl Detail {
         self.partitions.iter().filter_map(Progress::lag).sum()
     }
 
-    /// Who reads a partition.
+    /// The member that reads a partition.
     fn member(&self, progress: &Progress) -> Option<&MemberInfo> {
         let reads = |m: &&MemberInfo| {
             m.assigned.iter().any(|(topic, p)| *topic == progress.topic && *p == progress.partition)

@@ -179,7 +179,7 @@ fn to_come(position: &Position) -> i64 {
     (position.end - position.next).max(0)
 }
 
-/// What was asked for and is not there: whoever gets no message learns why.
+/// What was asked for and is not there: a user who gets no message learns why.
 fn say_what_is_beyond(reading: &Reading, positions: &[Position]) {
     let topic = &reading.topic;
     match reading.start {

@@ -122,7 +122,7 @@ impl SimDisk {
         self.inner.lock().atom = bytes.max(1);
     }
 
-    /// Whether what was submitted completes, in an order the seed picks, as soon as anyone reaps or waits, without a step. The waker
+    /// Whether what was submitted completes, in an order the seed picks, as soon as any thread reaps or waits, without a step. The waker
     /// is then called from within `submit`, so it must only signal.
     pub fn set_auto(&self, auto: bool) {
         self.inner.lock().auto = auto;

@@ -471,7 +471,7 @@ fn a_damaged_page_is_an_error_and_all_others_are_given() {
             }
         }
     }
-    // Nor does who asks for it again and again end a transaction.
+    // Nor does a caller that asks for it again and again end a transaction.
     let mut transaction = store.begin().unwrap();
     std::thread::sleep(Duration::from_millis(1_050));
     assert!(matches!(store.get(&[b'k', 33]), Err(PageError::Corrupt { .. })));

@@ -257,7 +257,7 @@ fn returned<'a>(exchange: ShortBytes<'a>, routing_key: ShortBytes<'a>) -> BasicR
 /// The header of further routing keys that no consumer is shown.
 const HIDDEN: &str = "BCC";
 
-/// The properties as those who get the message see them; none if they are as they came.
+/// The properties as the clients that get the message see them; none if they are as they came.
 fn without_hidden(properties: &[u8]) -> Option<Bytes> {
     if !BasicProperties::has_headers(properties) {
         return None;

@@ -161,7 +161,7 @@ impl AmqpSession {
         Ok(())
     }
 
-    /// A topic has the subscription that a consumer, or who gets a message, waited for.
+    /// A topic has the subscription that a consumer, or a client that gets a message, waited for.
     pub(super) fn subscribed(
         &mut self,
         number: u16,

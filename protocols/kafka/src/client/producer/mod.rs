@@ -1,7 +1,7 @@
 //! Sending records: batched by partition, pipelined, retried, optionally numbered so that none is written twice.
 //!
-//! Nothing here runs by itself but one small task for what time and broken connections ask for. A full batch is sent by whoever
-//! filled it, and an answer makes room for the next request where it is read.
+//! Nothing here runs by itself but one small task for what time and broken connections ask for. A full batch is sent by the caller
+//! that filled it, and an answer makes room for the next request where it is read.
 
 mod settle;
 mod state;

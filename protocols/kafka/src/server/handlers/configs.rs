@@ -158,7 +158,7 @@ fn synonym(name: &'static str, value: &str, source: i8) -> describe::DescribeCon
 const WITHOUT_DEFAULT: [&str; 4] =
     ["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms"];
 
-/// A broker's setting by all who say something of it, the one that holds first.
+/// A broker's setting by all places that say something of it, the one that holds first.
 fn broker_synonyms(
     name: &'static str,
     value: &str,

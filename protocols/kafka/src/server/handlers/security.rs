@@ -1,4 +1,4 @@
-//! Who may do what, and who is who: nobody is asked here, and whoever asks is told so as by a Kafka without an authorizer, on a
+//! Who may do what, and who is who: neither is asked here, and a client that asks is told so as by a Kafka without an authorizer, on a
 //! listener without SASL.
 
 use std::collections::HashSet;
