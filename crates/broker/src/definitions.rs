@@ -246,7 +246,7 @@ impl Definitions {
         crate::panicking::panic_if_wanted("carry", topic.name.as_bytes());
         if step == TopicStep::Delete {
             self.hide(topic.id);
-            self.end_lifetime(&topic);
+            self.forget_queue(&topic);
         }
         let definitions = self.clone();
         let told = topic.clone();
@@ -298,24 +298,25 @@ impl Definitions {
         let shown = view.topic_by_id(topic.id).map_or(0, |shown| shown.version);
         if is_current && shown < topic.version {
             topic.traffic.enter(&self.traffic, &topic.name);
+            self.note_queue(topic);
             let mut view = CatalogView::clone(&view);
             view.show(topic);
             self.view.store(Arc::new(view));
-            self.note_lifetime(topic);
         }
     }
 
-    /// Queues that go if they are not used for some time are counted from now on.
-    fn note_lifetime(&self, topic: &Topic) {
+    /// A queue that goes if it is not used for some time is counted from now on, and consumed at its rate, before it is shown.
+    fn note_queue(&self, topic: &Topic) {
         let Some(queue) = topic.config.queue() else { return };
         for partition in &topic.partitions {
             if let Some(shard) = self.shards.get(partition.shard.0 as usize) {
                 shard.queues.lives(partition.id, queue.expires_ms, shard.now_ms());
+                shard.queues.set_rate(partition.id, queue.rate_limit());
             }
         }
     }
 
-    fn end_lifetime(&self, topic: &Topic) {
+    fn forget_queue(&self, topic: &Topic) {
         for partition in topic.partitions.iter().filter(|_| topic.config.queue().is_some()) {
             let shard = self.shards.get(partition.shard.0 as usize);
             shard.into_iter().for_each(|shard| shard.queues.gone(partition.id));
@@ -391,7 +392,7 @@ impl Definitions {
             if view.topic_by_id(topic.id).is_none_or(|shown| shown.version < topic.version) {
                 topic.traffic.enter(&self.traffic, &topic.name);
                 view.show(topic);
-                self.note_lifetime(topic);
+                self.note_queue(topic);
             }
         }
         drop(state);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Seq
 
 use sabir_journal::Priority;
 use sabir_model::{
-    FrontendNo, Namespace, Offset, PartitionId, ShardId, TopicConfig, TopicError, TopicId, ValidConfig,
+    FrontendNo, Namespace, Offset, PartitionId, QueueConfig, ShardId, TopicConfig, TopicError, TopicId,
+    ValidConfig,
 };
 
 use crate::broker::Broker;
@@ -153,17 +154,18 @@ impl Broker {
         if has < needs {
             return Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() });
         }
-        self.check_retry(&topic.config)?;
+        self.check_queue_level(&topic.config)?;
         match topic.partitions {
             1 => Ok(()),
             asked => Err(TopicError::Partitions { asked, most: 1 }),
         }
     }
 
-    /// The version before would not open a directory with a queue whose messages wait when they come back.
-    fn check_retry(&self, config: &TopicConfig) -> Result<(), TopicError> {
+    /// The version before would not open a directory with a queue whose messages wait when they come back, or that is consumed at a rate.
+    fn check_queue_level(&self, config: &TopicConfig) -> Result<(), TopicError> {
         let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
-        match config.queue().is_some_and(|queue| queue.retry.is_some()) && has < needs {
+        let is_newer = |queue: &QueueConfig| queue.retry.is_some() || queue.consume_rate.is_some();
+        match config.queue().is_some_and(|queue| is_newer(queue)) && has < needs {
             true => Err(TopicError::QueuesNeedLevel { has: has.number(), needs: needs.number() }),
             false => Ok(()),
         }
@@ -327,7 +329,7 @@ impl Broker {
         config.inherit(defaults);
         change(&mut config)?;
         config.inherit(defaults);
-        self.check_retry(&config)?;
+        self.check_queue_level(&config)?;
         let config = self.valid(config)?;
         Ok((known, config))
     }

@@ -34,6 +34,6 @@ pub use shard_failure::ShardFailure;
 pub use stored::DecodeError;
 pub use topic::{
     Backoff, DeadLetterAddress, Durability, GroupOrder, InvalidSetting, KEPT_BYTES, KeptSettings, Overflow,
-    OwnFields, QueueConfig, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
+    OwnFields, QueueConfig, RateLimit, TimestampType, TopicConfig, TopicField, TopicKind, ValidConfig,
 };
 pub use topic_error::TopicError;

@@ -493,16 +493,16 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
     }
 }
 
-/// The version before would not open a directory with a queue whose messages wait when they come back.
+/// The version before would not open a directory with a queue whose messages wait when they come back, or that has a rate.
 #[tokio::test]
 async fn messages_wait_only_where_the_level_was_raised() {
     let (data, manifest) = unpack(&level("level-4/one-shard"));
-    let config = QueueConfig { retry: Some(Backoff::Steps([50].into())), ..QueueConfig::default() };
-    let config = TopicConfig::of_queue(config);
-    let new = || NewTopic {
-        name: "waits".to_owned(),
+    let waits = QueueConfig { retry: Some(Backoff::Steps([50].into())), ..QueueConfig::default() };
+    let paced = QueueConfig { consume_rate: Some(5), ..QueueConfig::default() };
+    let new = |name: &str, queue: &QueueConfig| NewTopic {
+        name: name.to_owned(),
         partitions: 1,
-        config: config.clone(),
+        config: TopicConfig::of_queue(queue.clone()),
         internal: false,
         unlike: false,
     };
@@ -510,8 +510,10 @@ async fn messages_wait_only_where_the_level_was_raised() {
     {
         let broker = open(data.path(), &manifest, 60_000, level).unwrap();
         assert_eq!(broker.parks(), refused.is_none());
-        let made = broker.create_topics(&Caller::OPERATOR, vec![new()]).await.remove(0);
-        assert_eq!(made.err(), refused);
+        let queues = vec![new("waits", &waits), new("paced", &paced)];
+        for made in broker.create_topics(&Caller::OPERATOR, queues).await {
+            assert_eq!(made.err(), refused);
+        }
         broker.shutdown();
     }
 }

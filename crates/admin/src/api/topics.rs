@@ -19,6 +19,7 @@ use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::definitions::QueueSettings;
 use super::node::durability;
 use super::problem::Problem;
 use super::request::{Body, Name, NamePair, Open, Page, Within, WriteAccess};
@@ -81,6 +82,9 @@ pub struct TopicDetails {
     internal: bool,
     version: u64,
     config: Config,
+    /// Of a queue alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<QueueSettings>,
     records: u64,
     bytes: u64,
     partitions: Vec<Partition>,
@@ -151,6 +155,7 @@ fn details(broker: &Broker, topic: &Topic) -> TopicDetails {
         internal: topic.internal,
         version: topic.version,
         config: config(&topic.config),
+        queue: topic.config.queue().map(|queue| QueueSettings::of(queue)),
         records,
         bytes: sum.bytes,
         partitions: topic.partitions.iter().map(|p| partition(broker, topic, p)).collect(),
@@ -329,8 +334,44 @@ fn no_other_setting<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error>
     refuse_others(input, &TopicField::ALL.map(TopicField::name))
 }
 
+fn no_other_queue_setting<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    let others = BTreeMap::<String, IgnoredAny>::deserialize(input)?;
+    let Some(name) = others.into_keys().next() else { return Ok(()) };
+    Err(D::Error::custom(format!(
+        "{name}: it cannot be changed: a queue keeps what it was declared with, but for consume_rate and consume_burst; leave it out"
+    )))
+}
+
 fn no_other_change<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    refuse_others(input, &["partitions", "config", "unset", "dry_run"])
+    refuse_others(input, &["partitions", "config", "queue", "unset", "dry_run"])
+}
+
+/// What is to be changed of what holds for a queue alone: what is absent stays.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct QueueChange {
+    #[serde(deserialize_with = "present")]
+    consume_rate: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    consume_burst: Option<Option<u32>>,
+    #[serde(flatten, deserialize_with = "no_other_queue_setting")]
+    _rest: (),
+}
+
+impl QueueChange {
+    /// A burst goes with its rate, unless another one is said.
+    fn apply(&self, config: &mut TopicConfig) -> Result<(), Problem> {
+        let TopicKind::Queue(queue) = &mut config.kind else {
+            return Err(Problem::invalid("queue: the topic is no queue"));
+        };
+        let queue = Arc::make_mut(queue);
+        if let Some(rate) = self.consume_rate {
+            queue.consume_rate = rate;
+            queue.consume_burst = queue.consume_burst.filter(|_| rate.is_some());
+        }
+        queue.consume_burst = self.consume_burst.unwrap_or(queue.consume_burst);
+        Ok(())
+    }
 }
 
 impl ConfigChange {
@@ -475,6 +516,7 @@ pub struct Change {
     #[serde(deserialize_with = "count")]
     partitions: Option<u32>,
     config: Option<ConfigChange>,
+    queue: Option<QueueChange>,
     unset: Vec<Unset>,
     dry_run: bool,
     #[serde(flatten, deserialize_with = "no_other_change")]
@@ -519,15 +561,12 @@ pub async fn change(
     if let Some(count) = more {
         broker.check_new_partitions(&caller, topic.id, count)?;
     }
-    let apply = |config: &mut TopicConfig| {
-        change.apply(config, &broker.options().defaults);
-        Ok::<(), Problem>(())
-    };
+    let apply = |config: &mut TopicConfig| change.apply(config, &broker.options().defaults);
     if change.dry_run {
         broker.check_change(&caller, topic.id, apply)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    if change.config.is_some() || !change.unset.is_empty() {
+    if change.config.is_some() || change.queue.is_some() || !change.unset.is_empty() {
         topic = broker.change_topic(&caller, topic.id, apply).await?;
     }
     if let Some(count) = more {
@@ -538,11 +577,12 @@ pub async fn change(
 }
 
 impl Change {
-    fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) {
+    fn apply(&self, config: &mut TopicConfig, defaults: &TopicConfig) -> Result<(), Problem> {
         self.unset.iter().for_each(|unset| config.disown(unset.0, defaults));
         if let Some(wanted) = &self.config {
             wanted.apply(config, defaults);
         }
+        self.queue.as_ref().map_or(Ok(()), |wanted| wanted.apply(config))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard};
 use sabir_base::wake::WakeBatch;
 use sabir_journal::Priority;
-use sabir_model::{PartitionId, ShardFailure, Term};
+use sabir_model::{PartitionId, RateLimit, ShardFailure, Term};
 
 use super::gathered::Gathered;
 use super::leader::QueueLeader;
@@ -126,14 +126,15 @@ impl ShardQueues {
         self.due_ms.load(SeqCst)
     }
 
-    /// Sees to what is due: what has expired is proposed with the next flush, and what was not used for too long is to be deleted.
+    /// Sees to what is due: what has expired, and what may be dealt again, is proposed with the next flush, and what was not used for too long is to be
+    /// deleted.
     pub(crate) fn see_to_due(&self, now_ms: i64) {
         if self.due_ms() > now_ms {
             return;
         }
         let mut led = self.led.lock();
         let LedQueues { leader, lives, begins_anew, .. } = &mut *led;
-        leader.expiring.due(now_ms);
+        leader.due(now_ms);
         if std::mem::take(begins_anew) {
             lives.restart(now_ms);
         }
@@ -150,15 +151,24 @@ impl ShardQueues {
         self.note(&led);
     }
 
+    /// A queue's messages are dealt at that rate at the most from now on.
+    pub(crate) fn set_rate(&self, queue: PartitionId, limit: Option<RateLimit>) {
+        let mut led = self.led.lock();
+        led.leader.rates.set(subscription_of(queue), limit);
+        self.note(&led);
+    }
+
     /// A queue is gone.
     pub(crate) fn gone(&self, queue: PartitionId) {
-        self.led.lock().lives.forget(queue);
+        let mut led = self.led.lock();
+        led.lives.forget(queue);
+        led.leader.rates.forget(subscription_of(queue));
     }
 
     /// Keeps what is looked at without the lock.
     pub(super) fn note(&self, led: &LedQueues) {
         self.count.store(led.leader.watched(), SeqCst);
-        let due = led.leader.expiring.next_ms().into_iter().chain(led.lives.next_ms()).min();
+        let due = led.leader.next_ms().into_iter().chain(led.lives.next_ms()).min();
         let at_once = led.begins_anew || !led.leader.left.is_empty();
         let due_ms = if at_once { i64::MIN } else { due.unwrap_or(i64::MAX) };
         if self.due_ms.swap(due_ms, SeqCst) > due_ms {

@@ -23,6 +23,7 @@ use sabir_model::{PartitionId, QueueConfig, ShardFailure};
 use super::expiring::ExpiringQueues;
 use super::gathered::{Change, Gathered};
 use super::member::{Dealt, GetReplier, Member, Recipient};
+use super::rates::QueueRates;
 use super::returning::Returning;
 use super::round::{OnceApplied, Round};
 use super::{QueueError, QueueTarget};
@@ -119,6 +120,7 @@ pub(super) struct QueueLeader {
     pub(super) asked: VecDeque<Asked>,
     pub(super) gathered: Gathered,
     pub(super) expiring: ExpiringQueues,
+    pub(super) rates: QueueRates,
     /// Whether it is not known yet which queues have messages that expire.
     pub(super) is_new: bool,
     /// Queues that are to go, since their last consumers did.
@@ -183,6 +185,19 @@ impl QueueLeader {
     pub(super) fn look_at(&mut self, queue: SubscriptionNo) {
         let led = self.queues.get_mut(&queue);
         led.into_iter().for_each(|led| led.list(queue, &mut self.due));
+    }
+
+    /// Sees to what is due: what has expired, what may be dealt again, and where the rate is another one.
+    pub(super) fn due(&mut self, now_ms: i64) {
+        self.expiring.due(now_ms);
+        while let Some(queue) = self.rates.due(now_ms) {
+            self.look_at(queue);
+        }
+    }
+
+    /// When something is due next, in milliseconds.
+    pub(super) fn next_ms(&self) -> Option<i64> {
+        self.expiring.next_ms().into_iter().chain(self.rates.next_ms()).min()
     }
 
     /// Ends a demand: its members get nothing more.
@@ -310,7 +325,8 @@ impl QueueLeader {
         let entries = std::mem::take(&mut self.entries);
         let next = entries.into_values().flat_map(|entry| entry.next);
         next.for_each(|next| next.refuse(error, wakes));
-        *self = Self { next_member: self.next_member, next_entry: self.next_entry, ..Self::default() };
+        let rates = std::mem::take(&mut self.rates).anew();
+        *self = Self { next_member: self.next_member, next_entry: self.next_entry, rates, ..Self::default() };
     }
 
     /// How many members a queue has, and how many of its messages are dealt and undecided.

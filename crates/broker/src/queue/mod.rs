@@ -16,6 +16,7 @@ mod leader;
 mod lifetimes;
 mod member;
 mod queues;
+mod rates;
 pub mod reader;
 mod returning;
 mod round;

@@ -312,17 +312,21 @@ impl QueueLeader {
             let mut facts = view.facts(queue, fresh_from);
             let until = self.returning.first(queue).unwrap_or(u64::MAX);
             led.dispatcher.deal_before(until);
+            let most = self.rates.available(queue, now_ms, left);
             let more = led.dispatcher.dispatch(
                 subscription,
                 &mut self.demands,
                 now_ms,
-                left,
+                most,
                 &mut facts,
                 &mut deals,
             );
             deals.write();
-            left = left.saturating_sub(deals.count);
-            if more {
+            let count = deals.count;
+            left = left.saturating_sub(count);
+            // What the rate keeps back was looked at: it expires like what no member takes.
+            let waits = self.rates.dealt(queue, now_ms, count, more);
+            if more && !waits {
                 self.look_at(queue);
             } else if until == u64::MAX {
                 led.fresh_from = Some(subscription.end());
@@ -451,8 +455,11 @@ impl QueueLeader {
         now_ms: i64,
         writer: &mut OperationsWriter<'_>,
     ) -> Option<QueueRequest> {
+        let queue = ask.target().subscription();
+        if self.rates.available(queue, now_ms, 1) == 0 {
+            return Some(ask);
+        }
         let QueueRequest::Get { target, policy, owner, settles, replier } = ask else { return Some(ask) };
-        let queue = target.subscription();
         let puller = self.add_getter(target, owner, settles, replier);
         self.lead(target, policy);
         let led = self.queues.get_mut(&queue).expect("it is led from now on");
@@ -465,6 +472,7 @@ impl QueueLeader {
         let others = subscription.count(MessageState::Ready, subscription.floor()..subscription.end());
         let left_there = others.saturating_sub(led.dispatcher.undecided());
         if found {
+            self.rates.dealt(queue, now_ms, 1, false);
             if let Some(Member { to: Recipient::Getter { left, .. }, .. }) =
                 self.members.get_mut(&puller.number)
             {

@@ -10,6 +10,7 @@ use sabir_server::client::{
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, protocols, start};
+use serde_json::json;
 
 use super::*;
 use crate::testing::NoClient;
@@ -131,6 +132,43 @@ fn settings_of_topics_are_set_and_taken_away() {
         );
         for wrong in [("retention_ms", Some("soon")), ("retention", Some("5")), ("retention", None)] {
             assert_eq!(failure(settings(&[wrong], false).await), Failure::Refused, "{wrong:?}");
+        }
+    });
+}
+
+#[test]
+fn the_rate_of_a_queue_is_a_setting_and_what_else_it_was_declared_with_is_shown() {
+    let served = Served::start();
+    let mut admin = served.admin();
+    run(async {
+        let queues = json!([{"name": "q", "queue": {"max_length": 5}}]);
+        let document = json!({"version": 1, "topics": [], "queues": queues});
+        let _: Value = admin.ask(Method::POST, "/definitions", document.to_string().into()).await.unwrap();
+        let change = |name: &str, value: Option<&str>| SettingChange {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+        };
+        let rate = ["consume_rate", "consume_burst"];
+        for (values, shown) in [
+            ([Some("500"), Some("50")], ["500", "50"]),
+            ([Some("9"), None], ["9", "null"]),
+            ([None, None], ["null", "null"]),
+        ] {
+            let bytes = change("retention_bytes", Some("null"));
+            let changes = [change(rate[0], values[0]), change(rate[1], values[1]), bytes];
+            admin.change("q", &changes, false).await.unwrap();
+            let all = admin.settings("q").await.unwrap();
+            for (name, shown) in rate.iter().zip(shown) {
+                let setting = all.iter().find(|setting| setting.name == *name).unwrap();
+                let wanted = (Some(shown), shown != "null", false, true);
+                let has_help = setting.help.is_some();
+                assert_eq!((setting.value.as_deref(), setting.own, setting.read_only, has_help), wanted);
+            }
+            let kept = all.iter().find(|setting| setting.name == "max_length").unwrap();
+            assert_eq!((kept.value.as_deref(), kept.read_only), (Some("5"), true));
+        }
+        for wrong in [change("consume_rate", Some("0")), change("max_length", Some("6"))] {
+            assert_eq!(failure(admin.change("q", &[wrong], false).await), Failure::Refused);
         }
     });
 }

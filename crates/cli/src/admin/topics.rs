@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{AdminClient, escaped};
 
+/// What can be changed of that which holds for a queue alone.
+const OF_QUEUES: [&str; 2] = ["consume_rate", "consume_burst"];
+
 /// Topics asked for at once.
 const PAGE: usize = 1000;
 
@@ -35,6 +38,8 @@ struct ShownTopic {
     id: String,
     internal: bool,
     config: Map<String, Value>,
+    /// Absent of a topic that is no queue, and where a broker of an earlier version answers.
+    queue: Option<Map<String, Value>>,
     partitions: Vec<ShownPartition>,
 }
 
@@ -135,10 +140,14 @@ impl AdminClient {
     /// What each setting does, by name; empty where that is not told.
     async fn setting_helps(&self) -> Map<String, Value> {
         let mut description: Value = self.get("/openapi.json").await.unwrap_or_default();
-        match description.pointer_mut("/components/schemas/TopicConfig/properties").map(Value::take) {
-            Some(Value::Object(properties)) => properties,
-            _ => Map::new(),
+        let mut helps = Map::new();
+        for schema in ["QueueSettings", "TopicConfig"] {
+            let properties = description.pointer_mut(&format!("/components/schemas/{schema}/properties"));
+            if let Some(Value::Object(properties)) = properties.map(Value::take) {
+                helps.extend(properties);
+            }
         }
+        helps
     }
 }
 
@@ -183,17 +192,32 @@ impl TopicAdmin for AdminClient {
 
     fn settings<'a>(&'a mut self, name: &'a str) -> LocalFuture<'a, Vec<TopicSetting>> {
         Box::pin(async move {
-            let ShownTopic { mut config, .. } = self.topic(name).await?;
+            let ShownTopic { mut config, queue, .. } = self.topic(name).await?;
             let own = config.remove("own").unwrap_or_default();
             let helps = self.setting_helps().await;
-            let setting = |(name, value): (String, Value)| TopicSetting {
-                own: own.as_array().is_some_and(|own| own.iter().any(|one| *one == *name)),
-                read_only: name == "kind",
+            let setting = |name: String, value: Value, own: bool, read_only: bool| TopicSetting {
                 help: helps.get(&name).and_then(|help| help["description"].as_str()).map(str::to_owned),
                 value: Some(setting_text(value)),
+                own,
+                read_only,
                 name,
             };
-            Ok(config.into_iter().map(setting).collect())
+            let is_own = |name: &str| own.as_array().is_some_and(|own| own.iter().any(|one| one == name));
+            let of_topic = config.into_iter().map(|(name, value)| {
+                let (own, read_only) = (is_own(&name), name == "kind");
+                setting(name, value, own, read_only)
+            });
+            let of_queue = queue.into_iter().flat_map(|mut queue| {
+                for name in OF_QUEUES {
+                    queue.entry(name).or_insert(Value::Null);
+                }
+                queue
+            });
+            let of_queue = of_queue.map(|(name, value)| {
+                let (own, read_only) = (!value.is_null(), !OF_QUEUES.contains(&&*name));
+                setting(name, value, own, read_only)
+            });
+            Ok(of_topic.chain(of_queue).collect())
         })
     }
 
@@ -204,11 +228,18 @@ impl TopicAdmin for AdminClient {
         dry_run: bool,
     ) -> LocalFuture<'a, ()> {
         Box::pin(async move {
-            let set =
-                |change: &SettingChange| Some((change.name.clone(), setting_value(change.value.as_ref()?)));
-            let config: Map<String, Value> = changes.iter().filter_map(set).collect();
-            let unset: Vec<_> = changes.iter().filter(|c| c.value.is_none()).map(|c| &c.name).collect();
-            self.patch_topic(name, json!({"config": config, "unset": unset, "dry_run": dry_run})).await
+            let value = |change: &SettingChange| change.value.as_deref().map(setting_value);
+            let (of_queue, of_topic): (Vec<_>, Vec<_>) =
+                changes.iter().partition(|change| OF_QUEUES.contains(&&*change.name));
+            let set = |change: &&SettingChange| Some((change.name.clone(), value(change)?));
+            let config: Map<String, Value> = of_topic.iter().filter_map(set).collect();
+            let unset: Vec<_> = of_topic.iter().filter(|c| c.value.is_none()).map(|c| &c.name).collect();
+            let mut wanted = json!({"config": config, "unset": unset, "dry_run": dry_run});
+            if !of_queue.is_empty() {
+                let set = |change: &&SettingChange| (change.name.clone(), value(change).unwrap_or_default());
+                wanted["queue"] = of_queue.iter().map(set).collect::<Map<String, Value>>().into();
+            }
+            self.patch_topic(name, wanted).await
         })
     }
 

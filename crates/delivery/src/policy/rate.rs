@@ -1,13 +1,6 @@
 //! How fast a subscription is consumed at most: a bucket that fills with time.
 
-/// Messages a second, and how many at once after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Messages a second; 0 lets nothing through.
-    pub per_second: u32,
-    /// The most at once.
-    pub burst: u32,
-}
+pub use sabir_model::RateLimit;
 
 /// What may be delivered now. Counts thousandths of messages, so that each millisecond adds as many as the rate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,20 +15,26 @@ impl RateBucket {
         Self { thousandths: most(limit), at_ms: now_ms }
     }
 
-    /// Takes at most so many messages. Tells how many; a clock that steps back adds nothing.
-    pub fn take(&mut self, limit: &RateLimit, now_ms: i64, wanted: u32) -> u32 {
+    /// How many messages there are now; a clock that steps back adds nothing.
+    pub fn available(&mut self, limit: &RateLimit, now_ms: i64) -> u32 {
         self.fill(limit, now_ms);
-        let taken = u64::from(wanted).min(self.thousandths / 1_000);
-        self.thousandths -= taken * 1_000;
-        taken as u32
+        (self.thousandths / 1_000) as u32
     }
 
-    /// The moment from which there is another message; `None` if there never is.
-    pub fn next_ms(&self, limit: &RateLimit) -> Option<i64> {
+    /// Takes at most so many messages. Tells how many.
+    pub fn take(&mut self, limit: &RateLimit, now_ms: i64, wanted: u32) -> u32 {
+        let taken = wanted.min(self.available(limit, now_ms));
+        self.thousandths -= u64::from(taken) * 1_000;
+        taken
+    }
+
+    /// The moment from which there are so many messages, one at the least, or as many as there can be at once; `None` if there never are.
+    pub fn next_ms(&self, limit: &RateLimit, wanted: u32) -> Option<i64> {
         if limit.per_second == 0 || limit.burst == 0 {
             return None;
         }
-        let missing = 1_000u64.saturating_sub(self.thousandths);
+        let wanted = u64::from(wanted.clamp(1, limit.burst)) * 1_000;
+        let missing = wanted.saturating_sub(self.thousandths);
         Some(self.at_ms.saturating_add(missing.div_ceil(limit.per_second.into()) as i64))
     }
 
@@ -67,8 +66,13 @@ mod tests {
     fn it_says_when_there_is_another() {
         let limit = RateLimit { per_second: 3, burst: 1 };
         let mut bucket = RateBucket::full(&limit, 100);
-        assert_eq!((bucket.take(&limit, 100, 2), bucket.next_ms(&limit)), (1, Some(434)));
+        assert_eq!((bucket.take(&limit, 100, 2), bucket.next_ms(&limit, 1)), (1, Some(434)));
+        assert_eq!(bucket.next_ms(&limit, 9), Some(434), "there is never more than one");
         assert_eq!((bucket.take(&limit, 433, 1), bucket.take(&limit, 434, 1)), (0, 1));
+        let limit = RateLimit { per_second: 2_000, burst: 100 };
+        let mut bucket = RateBucket::full(&limit, 0);
+        assert_eq!((bucket.take(&limit, 0, 100), bucket.next_ms(&limit, 20)), (100, Some(10)));
+        assert_eq!(bucket.available(&limit, 10), 20);
     }
 
     #[test]
@@ -80,6 +84,6 @@ mod tests {
         assert_eq!(bucket.take(&limit, i64::MAX, u32::MAX), u32::MAX);
         let nothing = RateLimit { per_second: 0, burst: 0 };
         let mut bucket = RateBucket::full(&nothing, 0);
-        assert_eq!((bucket.take(&nothing, i64::MAX, 1), bucket.next_ms(&nothing)), (0, None));
+        assert_eq!((bucket.take(&nothing, i64::MAX, 1), bucket.next_ms(&nothing, 1)), (0, None));
     }
 }

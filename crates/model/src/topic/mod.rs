@@ -8,7 +8,7 @@ mod stored;
 
 pub use backoff::Backoff;
 pub use kept::KeptSettings;
-pub use queue::{DeadLetterAddress, GroupOrder, Overflow, QueueConfig};
+pub use queue::{DeadLetterAddress, GroupOrder, Overflow, QueueConfig, RateLimit};
 pub use rules::{InvalidSetting, KEPT_BYTES, ValidConfig};
 
 use std::sync::Arc;

@@ -46,6 +46,15 @@ impl DeadLetterAddress {
     }
 }
 
+/// How fast messages are consumed at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Messages a second; 0 lets nothing through.
+    pub per_second: u32,
+    /// The most at once, after a pause.
+    pub burst: u32,
+}
+
 /// What holds for a queue alone. It has a stored form of its own, so that what comes to be here changes no other topic's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueConfig {
@@ -79,6 +88,18 @@ pub struct QueueConfig {
     pub delays: bool,
     /// Where what is given up is published to; `None` for nowhere.
     pub dead_letter: Option<DeadLetterAddress>,
+    /// The most messages a second that are delivered, to all consumers together; `None` for any number.
+    pub consume_rate: Option<u32>,
+    /// The most of them at once, after a pause; `None` for those of a second.
+    pub consume_burst: Option<u32>,
+}
+
+impl QueueConfig {
+    /// How fast its messages are consumed at most, if that is limited.
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        let per_second = self.consume_rate?;
+        Some(RateLimit { per_second, burst: self.consume_burst.unwrap_or(per_second) })
+    }
 }
 
 impl Default for QueueConfig {
@@ -99,6 +120,8 @@ impl Default for QueueConfig {
             max_priority: None,
             delays: false,
             dead_letter: None,
+            consume_rate: None,
+            consume_burst: None,
         }
     }
 }

@@ -136,12 +136,18 @@ impl TopicConfig {
             ("max_length", queue.max_length, 0, i64::MAX as u64),
             ("max_length_bytes", queue.max_length_bytes, 0, i64::MAX as u64),
             ("max_priority", queue.max_priority.map(u64::from), 1, u8::MAX.into()),
+            ("consume_rate", queue.consume_rate.map(u64::from), 1, u32::MAX.into()),
+            ("consume_burst", queue.consume_burst.map(u64::from), 1, u32::MAX.into()),
         ] {
             if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
                 let problem =
                     format!("a queue's {what}: expected a number from {least} to {most}, not {value}");
                 return Err(InvalidSetting { field: None, problem });
             }
+        }
+        if queue.consume_burst.is_some() && queue.consume_rate.is_none() {
+            let problem = "a queue's consume_burst: expected consume_rate with it".to_owned();
+            return Err(InvalidSetting { field: None, problem });
         }
         Ok(())
     }
@@ -260,6 +266,21 @@ mod tests {
                 judged(|queue| queue.max_priority = Some(255)),
                 judged(|queue| queue.max_priority = Some(0)),
                 "settings: a queue's max_priority: expected a number from 1 to 255, not 0",
+            ),
+            (
+                judged(|queue| queue.consume_rate = Some(1)),
+                judged(|queue| queue.consume_rate = Some(0)),
+                "settings: a queue's consume_rate: expected a number from 1 to 4294967295, not 0",
+            ),
+            (
+                judged(|queue| (queue.consume_rate, queue.consume_burst) = (Some(u32::MAX), Some(1))),
+                judged(|queue| (queue.consume_rate, queue.consume_burst) = (Some(1), Some(0))),
+                "settings: a queue's consume_burst: expected a number from 1 to 4294967295, not 0",
+            ),
+            (
+                judged(|queue| (queue.consume_rate, queue.consume_burst) = (Some(1), Some(1))),
+                judged(|queue| queue.consume_burst = Some(1)),
+                "settings: a queue's consume_burst: expected consume_rate with it",
             ),
         ] {
             assert!(good.is_ok());

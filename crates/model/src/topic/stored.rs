@@ -6,9 +6,9 @@
 //!
 //! A queue's settings: form 1 (all defaults, and nothing more), or form 2 · marks u8 (1 not durable, 2 exclusive, 4 auto-delete, 8 single active
 //! consumer, 16 highest priority, 32 dead-letter address, 64 its routing key, 128 a second byte of marks follows: 1 messages are kept back, 2
-//! what comes back waits) · order u8 · overflow u8 · one more than each of the limits,
+//! what comes back waits, 4 a rate of consumption, 8 its burst) · order u8 · overflow u8 · one more than each of the limits,
 //! 0 where there is none: of deliveries, a message's milliseconds, the queue's, messages, bytes · then in this order what is marked:
-//! highest priority u8 · exchange · routing key · how long what comes back waits, as [`Backoff`] has it.
+//! highest priority u8 · exchange · routing key · how long what comes back waits, as [`Backoff`] has it · rate · burst.
 //!
 //! Forms 1 and 2 have fixed integers, little endian; form 1 ends behind the timestamps' bounds, form 2 kept the flush's bounds by name.
 
@@ -39,6 +39,9 @@ const QUEUE_MARKS: u8 = MORE_MARKS - 1;
 /// In the second byte.
 const DELAYS: u8 = 1 << 0;
 const RETRY: u8 = 1 << 1;
+const CONSUME_RATE: u8 = 1 << 2;
+const CONSUME_BURST: u8 = 1 << 3;
+const QUEUE_MORE_MARKS: u8 = DELAYS | RETRY | CONSUME_RATE | CONSUME_BURST;
 
 impl TopicConfig {
     /// Appends the stored form.
@@ -135,7 +138,10 @@ impl QueueConfig {
 
     fn more_marks(&self) -> u8 {
         let mark = |on: bool, bit: u8| if on { bit } else { 0 };
-        mark(self.delays, DELAYS) | mark(self.retry.is_some(), RETRY)
+        mark(self.delays, DELAYS)
+            | mark(self.retry.is_some(), RETRY)
+            | mark(self.consume_rate.is_some(), CONSUME_RATE)
+            | mark(self.consume_burst.is_some(), CONSUME_BURST)
     }
 
     /// Appends the stored form. The first one, which is that of the defaults, has nothing behind its number.
@@ -157,6 +163,8 @@ impl QueueConfig {
             routing_key.iter().for_each(|key| put_bytes(out, key.as_bytes()));
         }
         self.retry.iter().for_each(|backoff| backoff.encode(out));
+        let rates = [self.consume_rate, self.consume_burst];
+        rates.into_iter().flatten().for_each(|messages| put_u64(out, messages.into()));
     }
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
@@ -170,7 +178,7 @@ impl QueueConfig {
 
 fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
     let marks = take_marks(input, QUEUE_MARKS | MORE_MARKS, "queue")?;
-    let more = if marks & MORE_MARKS == 0 { 0 } else { take_marks(input, DELAYS | RETRY, "queue")? };
+    let more = if marks & MORE_MARKS == 0 { 0 } else { take_marks(input, QUEUE_MORE_MARKS, "queue")? };
     let has = |bit: u8| marks & bit != 0;
     Ok(QueueConfig {
         durable: !has(NOT_DURABLE),
@@ -191,6 +199,8 @@ fn take_queue_fields(input: &mut &[u8]) -> Result<QueueConfig, DecodeError> {
         max_priority: has(MAX_PRIORITY).then(|| take_u8(input)).transpose()?,
         dead_letter: if has(DEAD_LETTER) { Some(take_address(input, has(DEAD_LETTER_KEY))?) } else { None },
         retry: if more & RETRY == 0 { None } else { Some(Backoff::decode(input)?) },
+        consume_rate: (more & CONSUME_RATE != 0).then(|| take_u32(input)).transpose()?,
+        consume_burst: (more & CONSUME_BURST != 0).then(|| take_u32(input)).transpose()?,
     })
 }
 
@@ -430,6 +440,8 @@ mod tests {
             max_priority: Some(9),
             delays: true,
             dead_letter: Some(DeadLetterAddress { exchange: "dlx".into(), routing_key: Some("k".into()) }),
+            consume_rate: None,
+            consume_burst: None,
         }
     }
 
@@ -439,12 +451,16 @@ mod tests {
         let limits = b"\x15\x01\xad\x02\xe9\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
         let golden = [&b"\x02\xff\x01\x02\x02"[..], limits, b"\x09\x03dlx\x01k"].concat();
         let waits = QueueConfig { retry: Some(Backoff::Steps([300].into())), ..QueueConfig::default() };
+        let paced = QueueConfig { consume_rate: Some(300), ..QueueConfig::default() };
+        let bursts = QueueConfig { consume_burst: Some(5), ..paced.clone() };
         let no_key = DeadLetterAddress { exchange: "".into(), routing_key: None };
         let plain = QueueConfig { dead_letter: Some(no_key), ..QueueConfig::default() };
         for (queue, golden) in [
             (queue, &golden[..]),
             (plain, b"\x02\x20\0\0\0\0\0\0\0\0"),
             (waits, b"\x02\x80\x02\0\0\0\0\0\0\0\0\x01\xac\x02"),
+            (paced, b"\x02\x80\x04\0\0\0\0\0\0\0\xac\x02"),
+            (bursts, b"\x02\x80\x0c\0\0\0\0\0\0\0\xac\x02\x05"),
             (QueueConfig::default(), b"\x01"),
         ] {
             let mut bytes = Vec::new();

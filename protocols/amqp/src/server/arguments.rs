@@ -27,6 +27,10 @@ const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 /// How often a message may come back.
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
+/// How fast a queue is consumed at most, which RabbitMQ has not.
+const CONSUME_RATE: &str = "x-consume-rate";
+const CONSUME_BURST: &str = "x-consume-burst";
+
 /// Which subscription a consumer of a topic is of, and where that begins.
 const SUBSCRIPTION: &str = "x-subscription";
 const START: &str = "x-stream-offset";
@@ -107,6 +111,9 @@ impl Declaration<'_> {
             self.check_known(of, name)?;
             self.set(&mut config, name, value)?;
         }
+        if config.consume_burst.is_some() && config.consume_rate.is_none() {
+            return Err(self.invalid(CONSUME_BURST, "expected x-consume-rate with it"));
+        }
         Ok(config)
     }
 
@@ -176,6 +183,8 @@ impl Declaration<'_> {
             "x-message-ttl" => config.message_ttl_ms = Some(self.time(name, value, 0)?),
             "x-expires" => config.expires_ms = Some(self.time(name, value, 1)?),
             "x-max-priority" => config.max_priority = self.max_priority(name, value)?,
+            CONSUME_RATE => config.consume_rate = Some(self.rate(name, value)?),
+            CONSUME_BURST => config.consume_burst = Some(self.rate(name, value)?),
             "x-single-active-consumer" => config.single_active = self.flag(name, value)?,
             // What these decide is decided otherwise here: they are kept and compared.
             "x-queue-mode" => self.check_one_of(name, value, &["default", "lazy"])?,
@@ -225,6 +234,12 @@ impl Declaration<'_> {
     fn max_priority(&self, name: &str, value: FieldValue<'_>) -> Result<Option<u8>, ChannelException> {
         let most = self.number(name, value, 0, u8::MAX.into())?;
         Ok(u8::try_from(most).ok().filter(|most| *most > 0))
+    }
+
+    /// Messages a second, or at once.
+    fn rate(&self, name: &str, value: FieldValue<'_>) -> Result<u32, ChannelException> {
+        let number = self.number(name, value, 1, u32::MAX.into())?;
+        Ok(u32::try_from(number).expect("it is within these bounds"))
     }
 
     fn flag(&self, name: &str, value: FieldValue<'_>) -> Result<bool, ChannelException> {
@@ -344,6 +359,11 @@ impl WantedSubscription {
         let others = arguments.iter().map(|(name, _)| String::from_utf8_lossy(name.as_bytes()).into_owned());
         if let Some(other) = others.into_iter().find(|name| is_other(name)) {
             return Err(of.invalid(&other, "there is no such thing yet"));
+        }
+        if let Some(rate) =
+            [CONSUME_RATE, CONSUME_BURST].into_iter().find(|name| arguments.get(name).is_some())
+        {
+            return Err(of.invalid(rate, "a topic's subscription has none"));
         }
         wanted.spec.settings.dead_letter = of.dead_letter()?;
         if let Some(limit) = arguments.get(DELIVERY_LIMIT) {
@@ -533,6 +553,11 @@ mod tests {
             ("x-max-length", FieldValue::LongStr(b"many")),
             ("x-max-length-bytes", FieldValue::F64(1.0)),
             ("x-overflow", FieldValue::LongStr(b"spill")),
+            ("x-consume-rate", FieldValue::I32(0)),
+            ("x-consume-rate", FieldValue::F64(0.5)),
+            ("x-consume-rate", FieldValue::I64(1 << 32)),
+            ("x-consume-burst", FieldValue::I32(0)),
+            ("x-consume-burst", FieldValue::I32(5)),
             ("x-single-active-consumer", FieldValue::LongStr(b"yes")),
             ("x-queue-leader-locator", FieldValue::LongStr(b"elsewhere")),
             ("x-max-in-memory-length", FieldValue::I32(-1)),
@@ -561,8 +586,12 @@ mod tests {
             ("x-max-length-bytes", FieldValue::I64(1 << 40)),
             ("x-overflow", FieldValue::LongStr(b"reject-publish")),
             ("x-single-active-consumer", FieldValue::Bool(true)),
+            ("x-consume-rate", FieldValue::I64(u32::MAX as i64)),
+            ("x-consume-burst", FieldValue::U8(1)),
         ]);
         let wanted = QueueConfig {
+            consume_rate: Some(u32::MAX),
+            consume_burst: Some(1),
             max_length: Some(0),
             max_length_bytes: Some(1 << 40),
             overflow: Overflow::Reject,

@@ -13,6 +13,7 @@ mod node;
 mod panics;
 mod queues;
 mod quorum;
+mod rates;
 mod replies;
 mod rig;
 mod room;

@@ -219,13 +219,14 @@ fn a_new_subscription_begins_where_its_consumer_says() {
         client = node.open();
     }
     topic(&node, "spread", 2);
-    let refused: [(&str, &[(&str, FieldValue<'_>)]); 6] = [
+    let refused: [(&str, &[(&str, FieldValue<'_>)]); 7] = [
         ("events", &[("x-stream-offset", text("soon"))]),
         ("events", &[("x-stream-offset", FieldValue::I32(-1))]),
         ("spread", &[("x-stream-offset", FieldValue::I32(1))]),
         ("events", &[("x-subscription", text(""))]),
         ("events", &[("x-subscription", FieldValue::I32(1))]),
         ("events", &[("x-subscription", text("c0")), ("x-delivery-limit", FieldValue::I32(3))]),
+        ("events", &[("x-consume-rate", FieldValue::I32(3))]),
     ];
     for (topic, arguments) in refused {
         assert_eq!(consume(&mut client, topic, "c", arguments), 406, "{topic} {arguments:?}");

@@ -127,6 +127,10 @@ pub struct QueueSettings {
     max_priority: Option<u8>,
     #[serde(skip_serializing_if = "is_default")]
     dead_letter: Option<DeadLetters>,
+    #[serde(skip_serializing_if = "is_default")]
+    consume_rate: Option<u32>,
+    #[serde(skip_serializing_if = "is_default")]
+    consume_burst: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -159,7 +163,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl QueueSettings {
-    fn of(queue: &QueueConfig) -> Self {
+    pub fn of(queue: &QueueConfig) -> Self {
         let dead_letter = queue.dead_letter.as_ref().map(|to| DeadLetters {
             exchange: to.exchange.to_string(),
             routing_key: to.routing_key.as_deref().map(str::to_owned),
@@ -185,6 +189,8 @@ impl QueueSettings {
             },
             max_priority: queue.max_priority,
             dead_letter,
+            consume_rate: queue.consume_rate,
+            consume_burst: queue.consume_burst,
         }
     }
 
@@ -214,6 +220,8 @@ impl QueueSettings {
             },
             max_priority: self.max_priority,
             dead_letter,
+            consume_rate: self.consume_rate,
+            consume_burst: self.consume_burst,
             ..QueueConfig::default()
         }
     }
@@ -747,6 +755,8 @@ mod tests {
             overflow: Overflow::RejectAndDeadLetter,
             max_priority: Some(255),
             dead_letter: Some(DeadLetterAddress { exchange: "".into(), routing_key: Some("k".into()) }),
+            consume_rate: Some(u32::MAX),
+            consume_burst: Some(1),
             ..QueueConfig::default()
         };
         let retry = Some(Backoff::Steps([1, 300].into()));

@@ -8,6 +8,7 @@ mod plan;
 
 use sabir_broker::{Broker, Topic};
 
+pub use document::QueueSettings;
 pub use export::export;
 pub use import::import;
 

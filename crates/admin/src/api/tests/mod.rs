@@ -545,6 +545,50 @@ async fn what_is_shown_of_a_topic_can_be_changed_or_it_is_said_why_not() {
 }
 
 #[tokio::test]
+async fn a_queues_rate_is_changed_and_nothing_else_of_the_queue() {
+    let served = Served::running(Options::default());
+    let queue = json!({"name": "q", "queue": {"max_length": 5, "consume_rate": 7}});
+    let document = json!({"version": 1, "topics": [{"name": "t", "partitions": 1}], "queues": [queue]});
+    assert_eq!(ask(&served, "POST", "/definitions", document).await.0, 200);
+    for (change, shown) in [
+        (json!({}), json!({"max_length": 5, "consume_rate": 7})),
+        (json!({"consume_burst": 3}), json!({"max_length": 5, "consume_rate": 7, "consume_burst": 3})),
+        (json!({"consume_rate": 9}), json!({"max_length": 5, "consume_rate": 9, "consume_burst": 3})),
+        (json!({"consume_burst": null}), json!({"max_length": 5, "consume_rate": 9})),
+        (json!({"consume_burst": 2}), json!({"max_length": 5, "consume_rate": 9, "consume_burst": 2})),
+        (json!({"consume_rate": null}), json!({"max_length": 5})),
+        (
+            json!({"consume_rate": 4_294_967_295_u32}),
+            json!({"max_length": 5, "consume_rate": 4_294_967_295_u32}),
+        ),
+    ] {
+        let (code, topic) = ask(&served, "PATCH", "/topics/q", json!({"queue": change})).await;
+        assert_eq!((code, &topic["queue"]), (200, &shown), "{topic}");
+        assert_eq!(ask(&served, "GET", "/topics/q", Value::Null).await.1["queue"], shown);
+        let (_, document) = ask(&served, "GET", "/definitions", Value::Null).await;
+        assert_eq!(document["queues"][0]["queue"], shown);
+    }
+    for (name, change, wanted, says) in [
+        ("q", json!({"consume_rate": 0}), 422, "a queue's consume_rate: expected a number from 1"),
+        (
+            "q",
+            json!({"consume_rate": null, "consume_burst": 5}),
+            422,
+            "consume_burst: expected consume_rate with it",
+        ),
+        ("q", json!({"consume_rate": -1}), 400, "queue.consume_rate"),
+        ("q", json!({"max_length": 6}), 400, "queue: max_length: it cannot be changed"),
+        ("t", json!({"consume_rate": 5}), 422, "the topic is no queue"),
+    ] {
+        let (code, problem) =
+            ask(&served, "PATCH", &format!("/topics/{name}"), json!({"queue": change})).await;
+        assert_eq!(code, wanted, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
+    }
+    assert!(ask(&served, "GET", "/topics/t", Value::Null).await.1.get("queue").is_none());
+}
+
+#[tokio::test]
 async fn what_cannot_be_changed_at_all_says_why_and_what_can_be_done() {
     let served = Served::running(Options::default());
     for (path, allow, says) in [

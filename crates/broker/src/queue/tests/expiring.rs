@@ -11,13 +11,6 @@ fn expiring(ttl_ms: u64) -> Rig {
 }
 
 impl Rig {
-    /// Time passes, and what is due is seen to.
-    fn pass(&mut self, ms: i64) {
-        self.now_ms += ms;
-        self.leader.expiring.due(self.now_ms);
-        self.commit();
-    }
-
     fn states(&self, queue: u64) -> Vec<MessageState> {
         let subscription = self.state.subscriptions.get(target(queue).subscription()).unwrap();
         (0..subscription.end()).map(|offset| subscription.state(offset)).collect()

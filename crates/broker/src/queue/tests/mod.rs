@@ -2,6 +2,7 @@
 
 mod dealing;
 mod expiring;
+mod rates;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -191,6 +192,13 @@ impl Rig {
             self.tell();
             self.propose();
         }
+    }
+
+    /// Time passes, and what is due is seen to.
+    fn pass(&mut self, ms: i64) {
+        self.now_ms += ms;
+        self.leader.due(self.now_ms);
+        self.commit();
     }
 
     fn demand(&mut self, credit: Credit) -> u64 {
