@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Kafka's clients by TLS, unmodified: librdkafka, and the Java client's own tools.
+"""Clients by TLS: librdkafka and the Java client's own tools, unmodified, and the commands of `sabir`.
 
 Each case starts a broker of its own.
 """
 
+import os
 import pathlib
 import shutil
 import signal
@@ -174,6 +175,59 @@ def other_certificates_are_shown_without_a_restart():
         assert shown(node) != before, "the new certificate is not shown after a while"
 
 
+def sabir(node, *arguments, code=0, lines=None, environment=None):
+    """What a command says: on stdout, or, where it is to fail with that code, on stderr."""
+    known = {key: value for key, value in os.environ.items() if not key.startswith("SABIR_") or key == "SABIR_BIN"}
+    done = subprocess.run(
+        [node.broker.binary, *arguments], input=lines, capture_output=True, text=True, timeout=60, env={**known, **(environment or {})}
+    )
+    assert done.returncode == code, f"{arguments}: {done.returncode} instead of {code}: {done.stdout} {done.stderr}"
+    return done.stderr if code else done.stdout
+
+
+def the_commands_speak_tls():
+    amqp = brokers.free_ports(1)[0]
+    with Node("commands", f"amqp.tls_listen=127.0.0.1:{amqp}") as node:
+        ca = ["--tls-ca", str(node.authority.ca)]
+        at = ["--address", f"kafkas://{node.bootstrap}", *ca]
+        lines = "".join(f"line {number}\n" for number in range(5_000))
+        sabir(node, "topic", "create", "secured", *at)
+        sabir(node, "message", "publish", "secured", *at, lines=lines)
+        assert sabir(node, "message", "read", "secured", "-o", "value", *at) == lines
+        assert f":{node.port}" in sabir(node, "cluster", *at), "it goes on at the address that it is told of"
+        sabir(node, "bench", "produce", "--count", "20000", "--size", "1KiB", "--topic", "load", "-q", *at)
+        # The same by variables, by options without a protocol's name, and of AMQP.
+        variables = {"SABIR_ADDRESS": node.bootstrap, "SABIR_TLS": "1", "SABIR_TLS_CA": str(node.authority.ca)}
+        assert "secured" in sabir(node, "topic", "list", environment=variables)
+        assert sabir(node, "message", "read", "secured", "-o", "value", "-a", f"localhost:{amqp}", "--proto", "amqp", *ca) == lines
+        said = sabir(node, "message", "read", "absent", "-a", f"amqps://localhost:{amqp}", *ca, code=4)
+        assert "absent" in said, said
+        assert "secured" in sabir(node, "topic", "list", "-a", f"kafkas://{node.bootstrap}", "--tls-insecure")
+        # What is wrong is said.
+        foreign = Authority(node.folder / "foreign")
+        for options, code, words in (
+            (["-a", f"kafkas://{node.bootstrap}", "--tls-ca", str(foreign.ca)], 3, "its certificate is not good here"),
+            (["-a", f"kafkas://127.0.0.2:{node.port}", *ca], 3, "127.0.0.2"),
+            (["-a", f"kafkas://{node.broker.bootstrap}", *ca], 3, "TLS"),
+            (["-a", f"kafka://{node.bootstrap}"], 3, node.bootstrap),
+            (["-a", f"kafkas://{node.bootstrap}", "--tls-ca", "/absent.pem"], 2, "/absent.pem"),
+            (["-a", f"kafkas://{node.bootstrap}", "--tls-cert", str(node.authority.ca)], 2, "--tls-key"),
+        ):
+            said = sabir(node, "topic", "list", "--timeout", "5s", *options, code=code)
+            assert words in said, said
+
+
+def the_commands_show_a_certificate():
+    with Node("identity", "tls.client_auth=required") as node:
+        certificate, key = node.authority.certify("client", "client")
+        at = ["-a", f"kafkas://{node.bootstrap}", "--tls-ca", str(node.authority.ca), "--timeout", "5s"]
+        sabir(node, "topic", "create", "mutual", *at, "--tls-cert", str(certificate), "--tls-key", str(key))
+        said = sabir(node, "topic", "list", *at, code=3)
+        assert "certificate" in said, said
+
+
+suite.case("commands", the_commands_speak_tls)
+suite.case("commands-identity", the_commands_show_a_certificate)
 suite.case("group", a_group_reads_what_was_published)
 suite.case("java", java_reads_what_was_published, 120)
 suite.case("mutual", clients_show_a_certificate_where_they_have_to)

@@ -79,7 +79,9 @@ impl DeadlineClock {
     async fn tell(&self) -> bool {
         let Deadlines { projection, caller, due, .. } = self.deadlines;
         let Ok(number) = self.broker.projection(projection) else { return false };
-        let written = self.broker.write(caller, self.shard, number, &ProjectionEntry::new(due()));
+        // By the space kept in reserve, as acknowledgements go on where the disk is full.
+        let entry = ProjectionEntry { makes_space: true, ..ProjectionEntry::new(due()) };
+        let written = self.broker.write(caller, self.shard, number, &entry);
         self.broker.flush();
         match written {
             Ok((_, reply)) => reply.await.is_ok(),

@@ -10,12 +10,18 @@ use sabir_broker::{Broker, Caller, EntryRefused, ProjectionEntry, Reply};
 use sabir_model::{FrontendNo, ShardFailure, ShardId};
 use sabir_net::Tasks;
 
+/// How long it is waited before what a full disk did not take is written again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What the broker says of an entry.
+type Pushed = Result<Reply<Result<Bytes, ShardFailure>>, EntryRefused>;
+
 /// By which entry a projection is told that no caller waits any more for the answer to another one, which it gives then.
 #[derive(Clone)]
 pub struct GiveUp {
     /// Where both are written.
     pub broker: Broker,
-    /// What writes it if the caller that waits goes while the shard has no room.
+    /// What has it written if the caller that waits goes.
     pub tasks: Tasks,
     /// The front end's own caller.
     pub caller: &'static Caller,
@@ -64,26 +70,42 @@ impl Future for Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
+        let Some(give_up) = self.give_up.take() else { return };
         // At once where that can be: what comes from now on is for others.
-        let Some(give_up) = self.give_up.take().filter(|give_up| !give_up.is_written()) else { return };
+        let began = give_up.push();
         let tasks = give_up.tasks.clone();
-        tasks.spawn("give up an entry", move || async move { give_up.write().await });
+        tasks.spawn("give up an entry", move || async move { give_up.finish(began).await });
     }
 }
 
 impl GiveUp {
-    /// Writes it, once there is room. A shard that takes no entries at all has answered the other one already.
+    /// Writes it: once there is room, and again for as long as the disk is full. A shard that takes no entries at all has answered the other
+    /// one already.
     async fn write(&self) {
-        while !self.is_written() {
-            self.broker.room(self.shard).await;
+        self.finish(self.push()).await;
+    }
+
+    async fn finish(&self, began: Pushed) {
+        let mut pushed = began;
+        loop {
+            match pushed {
+                Ok(reply) => match reply.await {
+                    Err(ShardFailure::StorageFull) => tokio::time::sleep(AGAIN).await,
+                    _ => return,
+                },
+                Err(EntryRefused::Crowded) => self.broker.room(self.shard).await,
+                Err(EntryRefused::Shard(ShardFailure::StorageFull)) => tokio::time::sleep(AGAIN).await,
+                Err(_) => return,
+            }
+            pushed = self.push();
         }
     }
 
-    /// Whether there was room for it.
-    fn is_written(&self) -> bool {
-        let entry = ProjectionEntry::new(self.command.clone());
+    /// Has it written by the space kept in reserve: as a deletion does, it lets go of something.
+    fn push(&self) -> Pushed {
+        let entry = ProjectionEntry { makes_space: true, ..ProjectionEntry::new(self.command.clone()) };
         let written = self.broker.write(self.caller, self.shard, self.projection, &entry);
         self.broker.flush();
-        !matches!(written, Err(EntryRefused::Crowded))
+        written.map(|(_, reply)| reply)
     }
 }

@@ -8,6 +8,7 @@
 mod admission;
 mod claim;
 mod connection;
+mod dial;
 mod driver;
 mod error_pace;
 mod listener;
@@ -23,6 +24,7 @@ mod workers;
 pub use admission::ListenerStats;
 pub use claim::Claim;
 pub use connection::{Connection, Frontend, Limits, LocalBoxFuture};
+pub use dial::{DialTls, Dialer, Socket, Tunnel};
 pub use driver::{
     Appetite, Closing, ConnectionCounters, DropReason, Ending, Input, Io, NoMemory, Output, OwnReason,
     Patience, Session, Standing, UNCOUNTED, drive,

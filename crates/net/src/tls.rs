@@ -92,6 +92,15 @@ pub enum TlsError {
         /// What is wrong.
         source: VerifierBuilderError,
     },
+    /// The library speaks no version of TLS.
+    #[error("{source}")]
+    Unsupported {
+        /// What it says.
+        source: rustls::Error,
+    },
+    /// No authority is named, and the system names none.
+    #[error("this machine has no list of trusted authorities; name a file of them")]
+    NobodyTrusted,
     /// Clients are asked for certificates, and no authority is named.
     #[error("clients are asked for certificates, and no file names the authorities that they may be of")]
     NoAuthority,
@@ -271,14 +280,14 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let empty = |source| TlsError::Empty { path: path.to_owned(), what: "certificate", source };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let found = found.map_err(|source| empty(Some(source)))?;
     if found.is_empty() { Err(empty(None)) } else { Ok(found) }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|source| {
         let source = Some(source).filter(|source| !matches!(source, pem::Error::NoItemsFound));
         TlsError::Empty { path: path.to_owned(), what: "private key", source }

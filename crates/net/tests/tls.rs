@@ -15,10 +15,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
 use sabir_base::testing::{keep_log, logged};
 use sabir_net::{
-    Appetite, ClientAuth, Connection, ConnectionCounters, Ending, Frontend, Io, Limits, ListenAddress,
-    ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Patience, Session, Standing, Tls, TlsError,
-    TlsOptions, drive,
+    Appetite, ClientAuth, Connection, ConnectionCounters, DialTls, Dialer, Ending, Frontend, Io, Limits,
+    ListenAddress, ListenOptions, Listener, LocalBoxFuture, Net, NetOptions, Patience, Session, Standing,
+    Tls, TlsError, TlsOptions, drive,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -319,4 +320,78 @@ fn other_machines_come_in_where_they_have_to_show_a_certificate() {
     assert!(at(ClientAuth::Required).is_ok());
     assert!(at(ClientAuth::Wanted).is_err());
     assert!(at(ClientAuth::None).is_err());
+}
+
+/// Connects as the command line does, and has something echoed: the more there is, the more each end waits for the other.
+async fn dialed(address: &str, tls: &DialTls) -> Result<(), String> {
+    let dialer = Dialer::tls(tls).map_err(|error| error.to_string())?;
+    let socket = dialer.connect(address).await.map_err(|error| error.to_string())?;
+    let (mut read, mut write) = tokio::io::split(socket);
+    let sent: Vec<u8> = (0..3_u32 << 20).map(|i| (i ^ (i >> 9)) as u8).collect();
+    let expected = sent.clone();
+    let writing =
+        tokio::spawn(async move { write.write_all(&sent).await.map_err(|e| e.to_string()).map(|()| write) });
+    let mut back = vec![0; expected.len()];
+    read.read_exact(&mut back).await.map_err(|error| error.to_string())?;
+    assert!(back == expected, "something else came back");
+    writing.await.unwrap().map(drop)
+}
+
+#[tokio::test]
+async fn a_dialer_connects_to_whom_it_trusts_and_says_why_it_does_not() {
+    let rig = rig(ClientAuth::None, NetOptions::default());
+    let (here, port) = (rig.dir.path(), rig.address.port());
+    let (host, by_address) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
+    let trusting = DialTls { authorities: Some(here.join("ca.crt")), ..DialTls::default() };
+    assert_eq!(dialed(&host, &trusting).await, Ok(()));
+    let insecure = DialTls { insecure: true, ..DialTls::default() };
+    assert_eq!(dialed(&by_address, &insecure).await, Ok(()));
+    let foreign = tempfile::tempdir().unwrap();
+    Authority::new().write(foreign.path());
+    let distrusting = DialTls { authorities: Some(foreign.path().join("ca.crt")), ..DialTls::default() };
+    let (not_for_it, not_known) = (dialed(&by_address, &trusting).await, dialed(&host, &distrusting).await);
+    for refused in [not_for_it.unwrap_err(), not_known.unwrap_err()] {
+        assert!(refused.contains("its certificate is not good here"), "{refused}");
+    }
+    let no_file = DialTls { authorities: Some(here.join("absent")), ..DialTls::default() };
+    assert!(dialed(&host, &no_file).await.unwrap_err().contains("absent"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named() {
+    let rig = rig(ClientAuth::None, NetOptions::default());
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).unwrap();
+    std::fs::write(rig.dir.path().join("localhost.crt"), own.pem()).unwrap();
+    std::fs::write(rig.dir.path().join("localhost.key"), key.serialize_pem()).unwrap();
+    rig.tls.reload().unwrap();
+    let named = DialTls { authorities: Some(rig.dir.path().join("localhost.crt")), ..DialTls::default() };
+    let port = rig.address.port();
+    assert_eq!(dialed(&format!("localhost:{port}"), &named).await, Ok(()));
+    assert!(dialed(&format!("127.0.0.1:{port}"), &named).await.is_err(), "it is for another name");
+    let other = DialTls { authorities: Some(rig.dir.path().join("ca.crt")), ..DialTls::default() };
+    assert!(dialed(&format!("localhost:{port}"), &other).await.is_err());
+}
+
+#[tokio::test]
+async fn a_dialer_shows_its_certificate_and_learns_that_it_is_refused() {
+    let rig = rig(ClientAuth::Required, NetOptions::default());
+    rig.authority.certify("client", rig.dir.path());
+    let (here, host) = (rig.dir.path(), format!("localhost:{}", rig.address.port()));
+    let anonymous = DialTls { authorities: Some(here.join("ca.crt")), ..DialTls::default() };
+    let identity = Some((here.join("client.crt"), here.join("client.key")));
+    assert_eq!(dialed(&host, &DialTls { identity, ..anonymous.clone() }).await, Ok(()));
+    let refused = dialed(&host, &anonymous).await.unwrap_err();
+    assert!(refused.contains("certificate"), "TLS says so once the connection is made: {refused}");
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("localhost:{}", plain.local_addr().unwrap().port());
+    let greeting = tokio::spawn(async move {
+        let (mut stream, _) = plain.accept().await.unwrap();
+        stream.write_all(b"no TLS at all, but something long enough to be looked at").await.unwrap();
+    });
+    let refused = dialed(&at, &anonymous).await.unwrap_err();
+    assert!(refused.contains("does it speak plain text there?"), "{refused}");
+    greeting.await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sabir_base::testing::{keep_log, logged};
-use sabir_server::client::{Outgoing, PublishOptions, Start};
+use sabir_server::client::{Endpoint, Outgoing, PublishOptions, Start};
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, ServerStartError, protocols, start};
 
@@ -22,7 +22,7 @@ fn contents(running: &Running, content: Option<&'static str>) -> Vec<String> {
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let mut client = protocols()[0]
             .connector()
-            .connect(&address, std::time::Duration::from_secs(30))
+            .connect(Endpoint::plain(address), std::time::Duration::from_secs(30))
             .await
             .expect("it answers");
         if let Some(content) = content {
@@ -169,7 +169,7 @@ fn protocols_that_name_the_same_address_share_it() {
     tokio::task::LocalSet::new().block_on(&runtime, async {
         for protocol in named {
             let patience = std::time::Duration::from_secs(30);
-            let client = protocol.connector().connect(&free.to_string(), patience).await;
+            let client = protocol.connector().connect(Endpoint::plain(free.to_string()), patience).await;
             assert!(client.is_ok(), "{}", protocol.name());
         }
     });

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use sabir_frontend::client::{
-    Client, ClientError, Connector, Failure, Incoming, LoadPlan, LoadProgress, LoadReport, LocalFuture,
-    Outgoing, Position, PublishOptions, Receipt, Start,
+    Client, ClientError, Connector, Endpoint, Failure, Incoming, LoadPlan, LoadProgress, LoadReport,
+    LocalFuture, Outgoing, Position, PublishOptions, Receipt, Socket, Start,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 
 /// Makes clients.
 pub(crate) static CONNECTOR: ProbeConnector = ProbeConnector;
@@ -24,11 +23,11 @@ impl Connector for ProbeConnector {
         None
     }
 
-    fn connect(&self, address: &str, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
-        let address = address.to_owned();
+    fn connect(&self, to: Endpoint, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
+        let Endpoint { address, dialer } = to;
         Box::pin(async move {
             let failed = |what: String| ClientError::new(Failure::Connect, what);
-            let stream = TcpStream::connect(&address).await.map_err(|e| failed(format!("{address}: {e}")))?;
+            let stream = dialer.connect(&address).await.map_err(|e| failed(format!("{address}: {e}")))?;
             let mut client = ProbeClient { stream: BufReader::new(stream) };
             let name = format!("HELLO sabir-{}", std::process::id());
             client.ask(&name).await.map_err(|e| failed(format!("{address}: {e}")))?;
@@ -36,7 +35,7 @@ impl Connector for ProbeConnector {
         })
     }
 
-    fn bench(&self, _: String, _: LoadPlan, _: &'static LoadProgress) -> LocalFuture<'static, LoadReport> {
+    fn bench(&self, _: Endpoint, _: LoadPlan, _: &'static LoadProgress) -> LocalFuture<'static, LoadReport> {
         Box::pin(async { Err(unsupported("this protocol's client puts on no load")) })
     }
 }
@@ -54,7 +53,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, ClientError> {
 }
 
 struct ProbeClient {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Socket>,
 }
 
 impl ProbeClient {

@@ -84,7 +84,11 @@ pub(super) enum QueueRequest {
     Get { target: QueueTarget, policy: QueuePolicy, owner: MessageOwner, settles: bool, replier: GetReplier },
     /// To drop what is ready; with how many were dropped so far.
     Purge { target: QueueTarget, policy: QueuePolicy, dropped: u64, replier: PurgeReplier },
+    /// To say when all that is on its way back is there.
+    Back { target: QueueTarget, replier: BackReplier },
 }
+
+pub(super) type BackReplier = Replier<Result<(), QueueError>>;
 
 pub(super) type PurgeReplier = Replier<Result<u64, QueueError>>;
 
@@ -410,7 +414,7 @@ impl DemandRow {
 impl QueueRequest {
     pub(super) fn target(&self) -> QueueTarget {
         match self {
-            Self::Get { target, .. } | Self::Purge { target, .. } => *target,
+            Self::Get { target, .. } | Self::Purge { target, .. } | Self::Back { target, .. } => *target,
         }
     }
 
@@ -418,7 +422,7 @@ impl QueueRequest {
     pub(super) fn is_awaited(&self) -> bool {
         match self {
             Self::Get { replier, .. } => replier.is_awaited(),
-            Self::Purge { .. } => true,
+            Self::Purge { .. } | Self::Back { .. } => true,
         }
     }
 
@@ -426,6 +430,7 @@ impl QueueRequest {
         match self {
             Self::Get { replier, .. } => replier.send(Err(error), wakes),
             Self::Purge { replier, .. } => replier.send(Err(error), wakes),
+            Self::Back { replier, .. } => replier.send(Err(error), wakes),
         }
     }
 }

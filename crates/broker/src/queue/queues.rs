@@ -319,7 +319,18 @@ impl Queues {
         reply
     }
 
-    /// How much there is of a queue.
+    /// How much there is of a queue once all is back that its consumers have given back, also by an end that was told before this call.
+    ///
+    /// # Errors
+    /// Those of [`stats`](Self::stats).
+    pub async fn settled_stats(&self, target: QueueTarget) -> Result<QueueStats, QueueError> {
+        let (replier, reply) = Reply::pair();
+        self.ask(target, QueueRequest::Back { target, replier });
+        reply.await?;
+        self.stats(target)
+    }
+
+    /// How much there is of a queue, as of now: what is on its way back is missing.
     ///
     /// # Errors
     /// It is gone, or its shard is not led here.

@@ -434,6 +434,10 @@ impl QueueLeader {
                     self.not_found(ask, is_last, wakes);
                 }
             }
+            QueueRequest::Back { target, .. } if !is_behind && self.is_giving_back(target) => {
+                self.round.next.push(OnceApplied::Ask(ask));
+            }
+            QueueRequest::Back { replier, .. } => replier.send(Ok(()), wakes),
             QueueRequest::Purge { .. } if !is_behind => self.round.next.push(OnceApplied::Ask(ask)),
             QueueRequest::Purge { target, policy, dropped, replier } => {
                 let (more, whole) = self.drop_waiting(target, policy, subscription, writer);

@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use sabir_server::client::{
-    Client, GroupAdmin, Outgoing, Position, PublishOptions, SettingChange, Start, TopicAdmin, TopicInfo,
-    TopicSpec,
+    Client, Endpoint, GroupAdmin, Outgoing, Position, PublishOptions, SettingChange, Start, TopicAdmin,
+    TopicInfo, TopicSpec,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{Running, protocols, start};
@@ -50,7 +50,8 @@ impl Served {
     /// Publishes this many messages to partition 0.
     async fn publish(&self, topic: &str, count: usize) {
         let address = self.running().serving()[0].listening[0].address.to_string();
-        let mut client = protocols()[0].connector().connect(&address, PATIENCE).await.unwrap();
+        let mut client =
+            protocols()[0].connector().connect(Endpoint::plain(address), PATIENCE).await.unwrap();
         let message = Outgoing { partition: Some(0), value: Some("x".into()), ..Outgoing::default() };
         client.publish(topic, vec![message; count], &PublishOptions::default()).await.unwrap();
     }

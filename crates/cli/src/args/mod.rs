@@ -12,6 +12,7 @@ pub mod value;
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use sabir_server::config_value::Span;
 
@@ -156,7 +157,8 @@ pub struct ClusterArgs {
 /// Which broker, and how to speak with it.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// The broker, as host:port or PROTOCOL://host:port [default: 127.0.0.1 and the protocol's port]
+    /// The broker, as host:port or PROTOCOL://host:port; with an s behind the protocol (kafkas://, amqps://) by TLS
+    /// [default: 127.0.0.1 and the protocol's port]
     #[arg(
         long,
         short = 'a',
@@ -169,6 +171,28 @@ pub struct Target {
     /// The protocol to speak with it [default: what is spoken there]
     #[arg(long, global = true, env = "SABIR_PROTO", value_name = "NAME", help_heading = "Connection")]
     pub proto: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// How a client command speaks TLS.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TlsArgs {
+    /// Speak TLS, as each of the options below does
+    #[arg(long, global = true, env = "SABIR_TLS", help_heading = "TLS", value_parser = FalseyValueParser::new())]
+    pub tls: bool,
+    /// The authorities that the broker's certificate may be of, in PEM [default: those that the system trusts]
+    #[arg(long, global = true, env = "SABIR_TLS_CA", value_name = "FILE", help_heading = "TLS")]
+    pub tls_ca: Option<PathBuf>,
+    /// A certificate to show to the broker, in PEM
+    #[arg(long, global = true, env = "SABIR_TLS_CERT", value_name = "FILE", help_heading = "TLS")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, global = true, env = "SABIR_TLS_KEY", value_name = "FILE", help_heading = "TLS")]
+    pub tls_key: Option<PathBuf>,
+    /// Take any certificate of the broker's: for tests, since whoever sits between can read all
+    #[arg(long, global = true, help_heading = "TLS")]
+    pub tls_insecure: bool,
 }
 
 /// How a client command reaches its broker.

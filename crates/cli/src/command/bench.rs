@@ -30,11 +30,11 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let progress: &'static LoadProgress = Box::leak(Box::default());
     let quiet = common.quiet || !std::io::stderr().is_terminal();
     let report = block_on(async {
-        let Chosen { connector, address, .. } = args.target.choose().await?;
+        let Chosen { connector, broker, .. } = args.target.choose().await?;
         if let Some(flags) = args.load.flags() {
             flags.known_to(connector.load_options())?;
         }
-        let load = connector.bench(address, plan.clone(), progress);
+        let load = connector.bench(broker, plan.clone(), progress);
         tokio::pin!(load);
         let bar = bar(&plan, quiet);
         let mut tick = tokio::time::interval(TICK);

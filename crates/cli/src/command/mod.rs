@@ -19,12 +19,14 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sabir_server::client::{Client, ClientError, Connector, Failure, GroupAdmin, TopicAdmin};
+use sabir_server::client::{
+    Client, ClientError, Connector, DialTls, Dialer, Endpoint, Failure, GroupAdmin, TopicAdmin,
+};
 use sabir_server::config_value::nearest;
 use sabir_server::{Protocol, protocols};
 
 use crate::admin::{AdminClient, AdminScope, AdminUrl, Administered};
-use crate::args::{ClientArgs, Sure, Target};
+use crate::args::{ClientArgs, Sure, Target, TlsArgs};
 use crate::failure::{CliError, Exit};
 use crate::output::{Format, Show, grouped, print};
 
@@ -37,52 +39,71 @@ fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, C
 /// How long it is tried whether a protocol is spoken at an address.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// A protocol to speak, and the address with a port.
+/// A protocol to speak, and where.
 #[derive(Clone)]
 struct Chosen {
     protocol: &'static str,
     connector: &'static dyn Connector,
-    address: String,
+    /// With a port.
+    broker: Endpoint,
 }
 
 impl Target {
     /// The protocol that was asked for, else what is spoken there.
     async fn choose(&self) -> Result<Chosen, CliError> {
         check_address(self.parts().1)?;
-        if let Some(named) = self.named()? {
-            let (protocol, connector) = (named.name(), named.connector());
-            let address = self.address(protocol, connector.default_port())?;
-            return Ok(Chosen { protocol, connector, address });
+        let named = self.named()?;
+        let dialer = self.dialer()?;
+        if let Some(named) = named {
+            return self.at(named, &dialer);
         }
-        let mut all = Vec::new();
-        for protocol in protocols() {
-            let connector = protocol.connector();
-            // One that listens nowhere by default has to be named.
-            if let Some(port) = connector.default_port() {
-                let address = self.address(protocol.name(), Some(port))?;
-                all.push((Chosen { protocol: protocol.name(), connector, address }, port));
-            }
-        }
+        // One that listens nowhere by default has to be named.
+        let known = protocols().iter().filter(|protocol| protocol.connector().default_port().is_some());
+        let all: Vec<_> = known.map(|protocol| self.at(*protocol, &dialer)).collect();
+        let mut all = match all.iter().any(Result::is_ok) {
+            true => all.into_iter().flatten().collect(),
+            false => all.into_iter().collect::<Result<Vec<_>, _>>()?,
+        };
         // The protocol whose port it is is the likeliest, and the order of the list decides between the others.
-        all.sort_by_key(|(chosen, port)| !chosen.address.ends_with(&format!(":{port}")));
-        Ok(spoken(all.into_iter().map(|(chosen, _)| chosen).collect()).await)
+        all.sort_by_key(|chosen| {
+            let usual = usual_port(chosen.connector, &dialer);
+            !usual.is_some_and(|port| chosen.broker.address.ends_with(&format!(":{port}")))
+        });
+        Ok(spoken(all).await)
+    }
+
+    /// This protocol at the address.
+    fn at(&self, protocol: &'static dyn Protocol, dialer: &Dialer) -> Result<Chosen, CliError> {
+        let (name, connector) = (protocol.name(), protocol.connector());
+        let address = self.address(name, usual_port(connector, dialer), dialer)?;
+        Ok(Chosen { protocol: name, connector, broker: Endpoint { address, dialer: dialer.clone() } })
+    }
+
+    /// What makes the connections: in TLS where an option or the address says so.
+    fn dialer(&self) -> Result<Dialer, CliError> {
+        let secured = self.parts().0.is_some_and(|scheme| protocol_of(scheme).is_some_and(|(_, tls)| tls));
+        self.tls.dialer(secured)
     }
 
     /// The protocol that was asked for.
     fn named(&self) -> Result<Option<&'static dyn Protocol>, CliError> {
         let all = protocols();
         let scheme = self.parts().0;
-        let (name, asked) = match (&self.proto, scheme) {
+        let (name, found, asked) = match (&self.proto, scheme) {
             (None, None) => return Ok(None),
-            (Some(name), None) => (name.as_str(), format!("--proto {name}")),
-            (Some(name), Some(scheme)) if name != scheme => {
-                let problem = format!("--proto {name} and --address {scheme}:// name different protocols");
-                return Err(CliError::new(Exit::Usage, problem).advise("Say it once."));
+            (Some(name), None) => (name.as_str(), named(name), format!("--proto {name}")),
+            (_, Some(scheme)) => {
+                let found = protocol_of(scheme).map(|(protocol, _)| protocol);
+                (scheme, found, format!("--address {scheme}://"))
             }
-            (_, Some(scheme)) => (scheme, format!("--address {scheme}://")),
         };
+        if let (Some(proto), Some(scheme)) = (&self.proto, scheme)
+            && found.is_some_and(|found| found.name() != proto)
+        {
+            let problem = format!("--proto {proto} and --address {scheme}:// name different protocols");
+            return Err(CliError::new(Exit::Usage, problem).advise("Say it once."));
+        }
         let names = || all.iter().map(|p| p.name());
-        let found = all.iter().copied().find(|p| p.name() == name);
         found.map(Some).ok_or_else(|| {
             let advice = match nearest(name, names()) {
                 Some(near) => format!("Did you mean `{near}`?"),
@@ -102,15 +123,54 @@ impl Target {
     }
 
     /// The address with a port, by default the protocol's.
-    fn address(&self, protocol: &str, port: Option<u16>) -> Result<String, CliError> {
+    fn address(&self, protocol: &str, port: Option<u16>, dialer: &Dialer) -> Result<String, CliError> {
         match (self.parts().1, port) {
             (Some(address), _) if has_port(address) => Ok(address.to_owned()),
             (host, Some(port)) => Ok(format!("{}:{port}", host.unwrap_or("127.0.0.1"))),
             (_, None) => {
-                let problem = format!("{protocol} has no port of its own");
+                let by_tls = if dialer.is_tls() { " for TLS" } else { "" };
+                let problem = format!("{protocol} has no port of its own{by_tls}");
                 Err(CliError::new(Exit::Usage, problem).advise("Say where it listens: --address HOST:PORT."))
             }
         }
+    }
+}
+
+/// The protocol of a name.
+fn named(name: &str) -> Option<&'static dyn Protocol> {
+    protocols().iter().copied().find(|protocol| protocol.name() == name)
+}
+
+/// The protocol that an address begins with, and whether by TLS: then an `s` stands behind its name.
+fn protocol_of(scheme: &str) -> Option<(&'static dyn Protocol, bool)> {
+    let plain = named(scheme).map(|protocol| (protocol, false));
+    plain.or_else(|| Some((named(scheme.strip_suffix('s')?)?, true)))
+}
+
+/// The port that a protocol's brokers usually listen on for such connections.
+fn usual_port(connector: &dyn Connector, dialer: &Dialer) -> Option<u16> {
+    if dialer.is_tls() { connector.default_tls_port() } else { connector.default_port() }
+}
+
+impl TlsArgs {
+    /// What makes the connections.
+    fn dialer(&self, secured: bool) -> Result<Dialer, CliError> {
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                let problem = "--tls-cert and --tls-key are of no use without each other";
+                return Err(CliError::new(Exit::Usage, problem));
+            }
+        };
+        let options = DialTls { authorities: self.tls_ca.clone(), identity, insecure: self.tls_insecure };
+        if !secured && !self.tls && options == DialTls::default() {
+            return Ok(Dialer::default());
+        }
+        Dialer::tls(&options).map_err(|error| {
+            let advice = "--tls-ca names the authorities of the broker's certificate, --tls-cert and --tls-key what is shown to it.";
+            CliError::new(Exit::Usage, format!("TLS: {error}")).advise(advice)
+        })
     }
 }
 
@@ -119,7 +179,7 @@ async fn spoken(candidates: Vec<Chosen>) -> Chosen {
     // With one candidate there is nothing to find out.
     if candidates.len() > 1 {
         for candidate in &candidates {
-            let connecting = candidate.connector.connect(&candidate.address, PROBE);
+            let connecting = candidate.connector.connect(candidate.broker.clone(), PROBE);
             if let Ok(Ok(_)) = tokio::time::timeout(PROBE, connecting).await {
                 return candidate.clone();
             }
@@ -146,8 +206,9 @@ impl ClientArgs {
 
     /// A client, and what made it.
     async fn connect_as(&self) -> Result<(&'static dyn Connector, Box<dyn Client>), CliError> {
-        let Chosen { protocol, connector, address } = self.target.choose().await?;
-        let client = in_time(self.timeout.0, connector.connect(&address, self.timeout.0)).await;
+        let Chosen { protocol, connector, broker } = self.target.choose().await?;
+        let address = broker.address.clone();
+        let client = in_time(self.timeout.0, connector.connect(broker, self.timeout.0)).await;
         let client = client.map_err(|error| about_address(&address, error))?;
         let url = self.admin.clone().unwrap_or_else(|| AdminUrl::beside(&address));
         // It is asked about groups where the protocol does not administer its own, and about no others.
@@ -331,7 +392,7 @@ fn counted(count: u64, one: &str, many: &str) -> String {
 mod tests {
     use sabir_server::client::{LoadPlan, LoadProgress, LoadReport, LocalFuture};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::testing::NoClient;
@@ -341,6 +402,7 @@ mod tests {
         let target = |address: &str, proto: Option<&str>| Target {
             address: Some(address.into()),
             proto: proto.map(Into::into),
+            tls: TlsArgs::default(),
         };
         for (address, found) in [
             ("kafka://a:1", "a:1"),
@@ -348,15 +410,32 @@ mod tests {
             ("kafka://a", "a:9092"),
             ("kafka://[::1]:1", "[::1]:1"),
             ("a:1", "a:1"),
+            ("kafkas://a:1", "a:1"),
         ] {
             for proto in [None, Some("kafka")] {
-                let target = target(address, proto);
-                assert_eq!(target.choose().await.unwrap().address, found);
+                let broker = target(address, proto).choose().await.unwrap().broker;
+                assert_eq!(
+                    (broker.address.as_str(), broker.dialer.is_tls()),
+                    (found, address.starts_with("kafkas"))
+                );
             }
         }
+        assert_eq!(target("amqps://a", None).choose().await.unwrap().broker.address, "a:5671");
         let named = target("127.0.0.1:1", Some("probe")).choose().await.unwrap();
         assert_eq!((named.protocol, named.connector.default_port()), ("probe", None));
-        assert_eq!(named.address, "127.0.0.1:1");
+        assert_eq!(named.broker.address, "127.0.0.1:1");
+        for (address, tls) in [("a", "a:5671"), ("a:7", "a:7")] {
+            let secured =
+                Target { tls: TlsArgs { tls: true, ..TlsArgs::default() }, ..target(address, None) };
+            assert_eq!(
+                secured.choose().await.unwrap().broker.address,
+                tls,
+                "of the protocols with a port for TLS"
+            );
+        }
+        for address in ["kafkas://a", "kafkass://a:1", "tls://a:1"] {
+            assert_eq!(target(address, None).choose().await.err().unwrap().exit, Exit::Usage, "{address}");
+        }
         for address in ["a", "probe://a"] {
             let error = target(address, Some("probe")).choose().await.err().unwrap();
             assert_eq!(error.exit, Exit::Usage, "{address}: it has no port by default");
@@ -379,11 +458,11 @@ mod tests {
             Some(1)
         }
 
-        fn connect(&self, address: &str, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
-            let (address, name) = (address.to_owned(), self.0);
+        fn connect(&self, to: Endpoint, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
+            let name = self.0;
             Box::pin(async move {
                 let refused = |message: String| ClientError::new(Failure::Connect, message);
-                let mut stream = TcpStream::connect(address).await.map_err(|e| refused(e.to_string()))?;
+                let mut stream = to.dialer.connect(&to.address).await.map_err(|e| refused(e.to_string()))?;
                 let mut greeting = vec![0; name.len()];
                 stream.read_exact(&mut greeting).await.map_err(|e| refused(e.to_string()))?;
                 match greeting == name.as_bytes() {
@@ -395,7 +474,7 @@ mod tests {
 
         fn bench(
             &self,
-            _: String,
+            _: Endpoint,
             _: LoadPlan,
             _: &'static LoadProgress,
         ) -> LocalFuture<'static, LoadReport> {
@@ -419,7 +498,7 @@ mod tests {
             let chosen = |greeting: &'static Greeting| Chosen {
                 protocol: greeting.0,
                 connector: greeting,
-                address: at.to_owned(),
+                broker: Endpoint::plain(at),
             };
             vec![chosen(&A), chosen(&B)]
         };

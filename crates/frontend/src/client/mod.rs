@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use sabir_net::{DialTls, Dialer, Socket};
 
 pub use groups::{GroupAdmin, GroupInfo, GroupOffset, GroupSummary, MemberInfo};
 pub use load::{Load, LoadPlan, LoadProgress, LoadReport};
@@ -71,6 +72,11 @@ impl ClientError {
 
 /// Makes clients of one protocol.
 pub trait Connector: Send + Sync {
+    /// The port its brokers usually listen on with TLS, where there is such a one.
+    fn default_tls_port(&self) -> Option<u16> {
+        None
+    }
+
     /// The port its brokers usually listen on; none where they listen on none unless they are told to. Such a protocol is used only where
     /// it is named.
     fn default_port(&self) -> Option<u16>;
@@ -85,17 +91,32 @@ pub trait Connector: Send + Sync {
         &[]
     }
 
-    /// Connects to `address` (host:port). The caller waits `within` for that, and again for each answer: the client has no shorter time
-    /// of its own.
-    fn connect(&self, address: &str, within: Duration) -> LocalFuture<'static, Box<dyn Client>>;
+    /// Connects. The caller waits `within` for that, and again for each answer: the client has no shorter time of its own.
+    fn connect(&self, to: Endpoint, within: Duration) -> LocalFuture<'static, Box<dyn Client>>;
 
-    /// Puts load on the broker at `address`, counting into `progress`, until the plan is fulfilled.
+    /// Puts load on a broker, counting into `progress`, until the plan is fulfilled.
     fn bench(
         &self,
-        address: String,
+        to: Endpoint,
         plan: LoadPlan,
         progress: &'static LoadProgress,
     ) -> LocalFuture<'static, LoadReport>;
+}
+
+/// A broker, and how it is connected to.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoint {
+    /// As host:port.
+    pub address: String,
+    /// What makes the connections: to this address, and to those that the broker names.
+    pub dialer: Dialer,
+}
+
+impl Endpoint {
+    /// One that is spoken with plainly.
+    pub fn plain(address: impl Into<String>) -> Self {
+        Self { address: address.into(), dialer: Dialer::default() }
+    }
 }
 
 /// A connected client.
@@ -131,6 +152,11 @@ pub trait Client {
         reader: &'a str,
         before: &'a [(i32, i64)],
     ) -> LocalFuture<'a, ()>;
+
+    /// Gives back what was read and not settled; answers when the next reader can have it. Nothing is to do where reading takes nothing.
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The nodes of the cluster, where the protocol tells of them.
     fn cluster(&mut self) -> LocalFuture<'_, ClusterInfo> {

@@ -1,6 +1,6 @@
 //! The core's sections: their types and their keys.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -618,13 +618,27 @@ impl Advertise {
     }
 }
 
+/// The bytes that a host name has at most (RFC 1035, section 2.3.4, without the length bytes of its wire form).
+const HOST_NAME_MAX: usize = 253;
+
 fn told(text: &str) -> Result<Option<HostPort>, String> {
     if text == "auto" {
         return Ok(None);
     }
     // Port 0 stands for the one listened on.
     let parsed = text.parse().or_else(|e| format!("{text}:0").parse().map_err(|_| e));
-    parsed.map(Some).map_err(|e| format!("{e}, or \"auto\", found `{text}`"))
+    let told: HostPort = parsed.map_err(|e| format!("{e}, or \"auto\", found `{text}`"))?;
+    // Clients that are told these connect to themselves, or to nothing.
+    if told.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
+        return Err(format!(
+            "no client can connect to `{}`; name an address of this machine, or \"auto\"",
+            told.host
+        ));
+    }
+    if told.host.len() > HOST_NAME_MAX {
+        return Err(format!("a name of {} bytes; a host name has at most {HOST_NAME_MAX}", told.host.len()));
+    }
+    Ok(Some(told))
 }
 
 /// A number, or `auto`.

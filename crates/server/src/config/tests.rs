@@ -350,6 +350,12 @@ fn off_is_off_and_several_addresses_are_several() {
     assert_eq!(load(&set(each)).unwrap().front_ends[0].advertise, [None, broker]);
     let three = problem(&["flags.listen=127.0.0.1:1, [::1]:2", "flags.advertise=a,b,c"]);
     assert!(three.starts_with("flags.advertise: names 3 addresses, and `listen` 2"), "{three}");
+    for nowhere in ["0.0.0.0", "0.0.0.0:9092", "[::]:9092", "224.0.0.1:9092"] {
+        let problem = problem(&[&format!("flags.advertise={nowhere}")]);
+        assert!(problem.starts_with("flags.advertise: no client can connect to "), "{problem}");
+    }
+    let long = problem(&[&format!("flags.advertise={}", "a".repeat(254))]);
+    assert!(long.starts_with("flags.advertise: a name of 254 bytes"), "{long}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use sabir_frontend::client::{ClientError, Failure, Load, LoadPlan, LoadProgress, LoadReport};
+use sabir_frontend::client::{ClientError, Endpoint, Failure, Load, LoadPlan, LoadProgress, LoadReport};
 
 use super::link::{Came, Link, LinkReader, LinkWriter, unexpected};
 use super::options::Loading;
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Runs a plan, counting into `progress`.
 pub(super) async fn run(
-    address: &str,
+    to: &Endpoint,
     plan: &LoadPlan,
     progress: &'static LoadProgress,
 ) -> Result<LoadReport, ClientError> {
@@ -45,7 +45,7 @@ pub(super) async fn run(
     let bench = Rc::new(Bench::new(plan.clone(), loading, progress));
     let mut lanes = Vec::new();
     for number in 0..plan.clients.max(1) {
-        lanes.push(Lane::open(address, &bench, number).await?);
+        lanes.push(Lane::open(to, &bench, number).await?);
     }
     let running: Vec<_> = lanes.into_iter().map(|lane| tokio::task::spawn_local(lane.run())).collect();
     for lane in running {
@@ -168,7 +168,7 @@ impl Flow {
 }
 
 impl Lane {
-    async fn open(address: &str, bench: &Rc<Bench>, number: usize) -> Result<Self, ClientError> {
+    async fn open(to: &Endpoint, bench: &Rc<Bench>, number: usize) -> Result<Self, ClientError> {
         let queue = match bench.loading.queues {
             1 => bench.plan.topic.clone(),
             several => format!("{}-{}", bench.plan.topic, number % several),
@@ -182,8 +182,8 @@ impl Lane {
             bench: bench.clone(),
             queue,
             number,
-            publishes: if publishes { Some(Link::open(address).await?) } else { None },
-            reads: if reads { Some(Link::open(address).await?) } else { None },
+            publishes: if publishes { Some(Link::open(to).await?) } else { None },
+            reads: if reads { Some(Link::open(to).await?) } else { None },
         };
         lane.prepare().await?;
         if publishes {
@@ -193,18 +193,26 @@ impl Lane {
     }
 
     async fn prepare(&mut self) -> Result<(), ClientError> {
-        let Loading { confirm, prefetch, transient, .. } = self.bench.loading;
+        let Loading { confirm, prefetch, transient, quorum, delay, .. } = self.bench.loading;
         let queue = ShortStr::new(&self.queue);
         let queue =
             queue.ok_or_else(|| ClientError::new(Failure::Refused, "the topic's name is too long"))?;
         if let Some(link) = &mut self.publishes {
-            let declared =
-                link.ask(1, &QueueDeclare { queue, durable: !transient, ..Default::default() }).await?;
+            let mut arguments = FieldTableBuf::new();
+            if quorum {
+                arguments.push(ShortBytes::cut("x-queue-type"), FieldValue::LongStr(b"quorum"));
+            }
+            let arguments = arguments.as_table();
+            let declare = QueueDeclare { queue, durable: !transient, arguments, ..Default::default() };
+            let declared = link.ask(1, &declare).await?;
             let Method::QueueDeclareOk(declared) = declared.method() else {
                 return Err(unexpected(&declared));
             };
             if self.bench.plan.load == Load::EndToEnd && declared.message_count > 0 {
                 return Err(not_empty(&self.queue, declared.message_count));
+            }
+            if !delay.is_zero() {
+                delay_by(link, queue, !transient).await?;
             }
             if confirm > 0 {
                 let selected = link.ask(1, &ConfirmSelect::default()).await?;
@@ -245,6 +253,26 @@ impl Lane {
     }
 }
 
+/// The exchange by which messages for a queue are delayed.
+fn delaying(queue: &str) -> String {
+    format!("{queue}-delayed")
+}
+
+/// Has a queue be sent messages by an exchange that delays them.
+async fn delay_by(link: &mut Link, queue: ShortStr<'_>, durable: bool) -> Result<(), ClientError> {
+    let (name, mut arguments) = (delaying(queue.as_str()), FieldTableBuf::new());
+    arguments.push(ShortBytes::cut("x-delayed-type"), FieldValue::LongStr(b"direct"));
+    let (exchange, kind) = (ShortStr::cut(&name), ShortStr::cut("x-delayed-message"));
+    let declare =
+        ExchangeDeclare { exchange, kind, durable, arguments: arguments.as_table(), ..Default::default() };
+    let declared = link.ask(1, &declare).await?;
+    let Method::ExchangeDeclareOk(_) = declared.method() else { return Err(unexpected(&declared)) };
+    let bind = QueueBind { queue, exchange, routing_key: queue, ..Default::default() };
+    let bound = link.ask(1, &bind).await?;
+    let Method::QueueBindOk(_) = bound.method() else { return Err(unexpected(&bound)) };
+    Ok(())
+}
+
 /// What waits already would come first, and its time in the queue would be taken for that of this load's messages.
 fn not_empty(queue: &str, messages: u32) -> ClientError {
     let text =
@@ -260,8 +288,10 @@ struct Writer {
     incoming: LinkReader,
     outgoing: LinkWriter,
     queue: Vec<u8>,
+    /// Empty: the default one.
+    exchange: String,
+    delays: RandomState,
     content: Vec<u8>,
-    properties: Bytes,
     is_end_to_end: bool,
     /// When those were due that are not confirmed: (the last tag of a row, when).
     open: VecDeque<(u64, u64)>,
@@ -271,14 +301,11 @@ struct Writer {
 
 impl Writer {
     fn new(bench: Rc<Bench>, link: Link, queue: &str, number: usize, is_end_to_end: bool) -> Self {
-        let mode = if bench.loading.transient { 1 } else { 2 };
-        let correlation_id = is_end_to_end.then(|| ShortBytes::new(&bench.run).unwrap_or_default());
-        let properties =
-            BasicProperties { delivery_mode: Some(mode), correlation_id, ..Default::default() }.to_bytes();
         let letter = |at: usize| b'A' + ((at * 7919 + number) % 26) as u8;
         Self {
             content: (0..bench.plan.size).map(letter).collect(),
-            properties,
+            exchange: if bench.loading.delay.is_zero() { String::new() } else { delaying(queue) },
+            delays: RandomState::new(),
             bench,
             incoming: link.incoming,
             outgoing: link.outgoing,
@@ -338,7 +365,8 @@ impl Writer {
     async fn room(&mut self) -> Result<u64, ClientError> {
         loop {
             let confirm = self.bench.loading.confirm;
-            let unread = if self.is_end_to_end { self.bench.flow.borrow().unread() } else { 0 };
+            let is_read = self.is_end_to_end && self.bench.loading.delay.is_zero();
+            let unread = if is_read { self.bench.flow.borrow().unread() } else { 0 };
             let unconfirmed = if confirm > 0 { self.sent - self.confirmed } else { 0 };
             let most = if confirm > 0 { confirm } else { UNREAD };
             if unconfirmed < most && unread < UNREAD {
@@ -357,12 +385,17 @@ impl Writer {
 
     async fn write(&mut self, count: u64, due: impl Fn(u64) -> u64) -> Result<(), ClientError> {
         let routing_key = ShortBytes::new(&self.queue).unwrap_or_default();
-        let publish = BasicPublish { routing_key, ..Default::default() };
+        let exchange = ShortBytes::cut(&self.exchange);
+        let publish = BasicPublish { exchange, routing_key, ..Default::default() };
+        let undelayed = self.properties(None);
         for at in 0..count {
-            self.content[..HEAD].copy_from_slice(&due(at).to_be_bytes());
+            let delay_ms = self.delay_ms(self.sent + at);
+            let delayed = delay_ms.map(|ms| self.properties(Some(ms)));
+            let due_at = due(at) + u64::from(delay_ms.unwrap_or(0)) * 1_000_000;
+            self.content[..HEAD].copy_from_slice(&due_at.to_be_bytes());
             let body = ContentBody::of(Bytes::copy_from_slice(&self.content));
             let (out, frame_max) = (&mut self.outgoing.out, self.outgoing.frame_max);
-            let written = out.content(1, &publish, &self.properties, &body, frame_max);
+            let written = out.content(1, &publish, delayed.as_ref().unwrap_or(&undelayed), &body, frame_max);
             written.expect("so few properties fit any frame");
             if self.bench.loading.confirm > 0 {
                 self.open.push_back((self.sent + at + 1, due(at)));
@@ -371,6 +404,23 @@ impl Writer {
         self.sent += count;
         self.bench.flow.borrow_mut().sent += count;
         self.outgoing.flush().await
+    }
+
+    /// By how much a message is delayed.
+    fn delay_ms(&self, number: u64) -> Option<u32> {
+        let most = u32::try_from(self.bench.loading.delay.as_millis()).unwrap_or(u32::MAX);
+        (most > 0).then(|| (self.delays.hash_one(number) % u64::from(most)) as u32)
+    }
+
+    fn properties(&self, delay_ms: Option<u32>) -> Bytes {
+        let mut headers = FieldTableBuf::new();
+        if let Some(ms) = delay_ms {
+            headers.push(ShortBytes::cut("x-delay"), FieldValue::I64(ms.into()));
+        }
+        let headers = delay_ms.is_some().then(|| headers.as_table());
+        let delivery_mode = Some(if self.bench.loading.transient { 1 } else { 2 });
+        let correlation_id = self.is_end_to_end.then(|| ShortBytes::new(&self.bench.run).unwrap_or_default());
+        BasicProperties { delivery_mode, correlation_id, headers, ..Default::default() }.to_bytes()
     }
 
     /// Waits for what the broker says, and takes it.
@@ -489,7 +539,7 @@ impl Reader {
     }
 
     fn is_done(&self, idle_since: Instant) -> bool {
-        let is_idle = idle_since.elapsed() > GRACE;
+        let is_idle = idle_since.elapsed() > GRACE + self.bench.loading.delay;
         if self.is_end_to_end {
             let flow = self.bench.flow.borrow();
             return flow.sending == 0 && (flow.unread() == 0 || is_idle);

@@ -3,10 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use sabir_frontend::client::{ClientError, Failure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use sabir_frontend::client::{ClientError, Endpoint, Failure, Socket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::wire::*;
 
@@ -41,7 +39,7 @@ struct PartialContent {
 
 /// What a broker sends.
 pub(super) struct LinkReader {
-    read: OwnedReadHalf,
+    read: ReadHalf<Socket>,
     input: BytesMut,
     frame_max: u32,
     unfinished: Vec<PartialContent>,
@@ -50,7 +48,7 @@ pub(super) struct LinkReader {
 
 /// What a broker is sent.
 pub(super) struct LinkWriter {
-    write: OwnedWriteHalf,
+    write: WriteHalf<Socket>,
     pub(super) out: FrameBuffer,
     pub(super) frame_max: u32,
 }
@@ -146,11 +144,11 @@ impl LinkWriter {
 
 impl Link {
     /// Connects as `guest`, and opens channel 1.
-    pub(super) async fn open(address: &str) -> Result<Self, ClientError> {
+    pub(super) async fn open(to: &Endpoint) -> Result<Self, ClientError> {
+        let address = &to.address;
         let failed = |what: String| ClientError::new(Failure::Connect, format!("{address}: {what}"));
-        let stream = TcpStream::connect(address).await.map_err(|e| failed(e.to_string()))?;
-        stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-        let (read, write) = stream.into_split();
+        let socket = to.dialer.connect(address).await.map_err(|e| failed(e.to_string()))?;
+        let (read, write) = tokio::io::split(socket);
         let (unfinished, came) = (Vec::new(), VecDeque::new());
         let frame_max = PRE_AUTHENTICATION_MAX;
         let incoming = LinkReader { read, input: BytesMut::new(), frame_max, unfinished, came };

@@ -1,12 +1,20 @@
 //! What can be said of a load.
 
+use std::time::Duration;
+
 use sabir_frontend::client::{ClientError, ClientOption, ClientOptions, Failure};
+use sabir_frontend::config::{Expected, Span};
 
 const MOST: u32 = 1_000_000;
 
 fn number(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| *number <= MOST);
     number.ok_or_else(|| format!("expected a number up to {MOST}"))
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let span: Result<Span, Expected> = text.parse();
+    span.map(|span| span.0).map_err(|expected| expected.to_string())
 }
 
 fn flag(text: &str) -> Result<bool, String> {
@@ -48,8 +56,22 @@ const TRANSIENT: ClientOption = ClientOption {
     help: "Messages and queues that need not outlive a restart",
     check: |text| flag(text).map(drop),
 };
+const QUORUM: ClientOption = ClientOption {
+    name: "quorum",
+    value: None,
+    default: "false",
+    help: "Declare the queues with x-queue-type=quorum",
+    check: |text| flag(text).map(drop),
+};
+const DELAY: ClientOption = ClientOption {
+    name: "delay",
+    value: Some("TIME"),
+    default: "0",
+    help: "Delay each message by a random time up to this (x-delayed-message); latency counts from when it is due then",
+    check: |text| delay(text).map(drop),
+};
 
-pub(super) const LOAD: &[ClientOption] = &[QUEUES, CONFIRM, PREFETCH, ACK_EVERY, TRANSIENT];
+pub(super) const LOAD: &[ClientOption] = &[QUEUES, CONFIRM, PREFETCH, ACK_EVERY, TRANSIENT, QUORUM, DELAY];
 
 /// What is said of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +81,9 @@ pub(super) struct Loading {
     pub(super) prefetch: u16,
     pub(super) ack_every: u64,
     pub(super) transient: bool,
+    pub(super) quorum: bool,
+    /// The longest that a message is delayed.
+    pub(super) delay: Duration,
 }
 
 impl Loading {
@@ -73,6 +98,8 @@ impl Loading {
             prefetch,
             ack_every: u64::from(value(&ACK_EVERY)?).clamp(1, u64::from(prefetch).max(1)),
             transient: flag(options.get(&TRANSIENT)).map_err(|problem| wrong("transient", &problem))?,
+            quorum: flag(options.get(&QUORUM)).map_err(|problem| wrong("quorum", &problem))?,
+            delay: delay(options.get(&DELAY)).map_err(|problem| wrong("delay", &problem))?,
         })
     }
 }

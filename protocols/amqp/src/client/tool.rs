@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sabir_frontend::client::{
-    Client, ClientError, ClientOption, Connector, Failure, Incoming, LoadPlan, LoadProgress, LoadReport,
-    LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
+    Client, ClientError, ClientOption, Connector, Endpoint, Failure, Incoming, LoadPlan, LoadProgress,
+    LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
 };
 
 use super::bench;
@@ -16,6 +16,8 @@ use crate::wire::*;
 
 /// The port that brokers usually listen on.
 const PORT: u16 = 5672;
+/// The same with TLS.
+const TLS_PORT: u16 = 5671;
 /// Messages of one confirmation round.
 const AT_ONCE: usize = 500;
 /// The channels for publishing and asking, and for reading.
@@ -36,10 +38,13 @@ impl Connector for AmqpConnector {
         options::LOAD
     }
 
-    fn connect(&self, address: &str, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
-        let address = address.to_owned();
+    fn default_tls_port(&self) -> Option<u16> {
+        Some(TLS_PORT)
+    }
+
+    fn connect(&self, to: Endpoint, _: Duration) -> LocalFuture<'static, Box<dyn Client>> {
         Box::pin(async move {
-            let link = Link::open(&address).await?;
+            let link = Link::open(&to).await?;
             Ok(Box::new(AmqpTool { link, published: None, reading: None, delivered: VecDeque::new() })
                 as Box<dyn Client>)
         })
@@ -47,11 +52,11 @@ impl Connector for AmqpConnector {
 
     fn bench(
         &self,
-        address: String,
+        to: Endpoint,
         plan: LoadPlan,
         progress: &'static LoadProgress,
     ) -> LocalFuture<'static, LoadReport> {
-        Box::pin(async move { bench::run(&address, &plan, progress).await })
+        Box::pin(async move { bench::run(&to, &plan, progress).await })
     }
 }
 
@@ -295,6 +300,17 @@ impl Client for AmqpTool {
                 self.messages(topic).await?;
             }
             Ok(())
+        })
+    }
+
+    fn stop_reading(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(queue) = self.reading.take() else { return Ok(()) };
+            let closed = self.ask(READS, &ChannelClose::default()).await?;
+            let Method::ChannelCloseOk(_) = closed.method() else { return Err(unexpected(&closed)) };
+            self.delivered.clear();
+            // An answer about the queue: what the channel had is back before it.
+            self.messages(&queue).await.map(drop)
         })
     }
 }

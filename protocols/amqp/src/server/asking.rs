@@ -168,11 +168,11 @@ impl Asker {
     }
 
     /// How much there is of a queue; of another topic, of the subscription of its name, and if there is none what it would begin with.
-    fn stats(&self, topic: &Topic) -> Result<QueueStats, Exception> {
+    async fn stats(&self, topic: &Topic) -> Result<QueueStats, Exception> {
         let broker = &self.amqp.broker;
         let failed = |error| refused(&topic.name, error);
         match QueueTarget::new(&self.caller, topic) {
-            Ok(target) => broker.queues().stats(target).map_err(failed),
+            Ok(target) => broker.queues().settled_stats(target).await.map_err(failed),
             Err(_) => {
                 let parts = self.subscription(topic).unwrap_or_default();
                 if !parts.is_empty() {
@@ -200,7 +200,7 @@ impl Asker {
         if let Ok(target) = self.target(&topic) {
             self.amqp.broker.queues().used(target);
         }
-        Ok(Answer::Declared { name: name.as_str().into(), stats: self.stats(&topic)?, no_wait })
+        Ok(Answer::Declared { name: name.as_str().into(), stats: self.stats(&topic).await?, no_wait })
     }
 
     async fn make(&self, declaration: &Declaration<'_>) -> Result<Arc<Topic>, Exception> {
@@ -264,7 +264,7 @@ impl Asker {
 
     /// Has the subscription of a topic's name go on with what comes next. Tells how many messages that leaves out.
     async fn move_to_end(&self, topic: &Topic) -> Result<u64, Exception> {
-        let (before, is_there) = (self.stats(topic)?.ready, !self.subscription(topic)?.is_empty());
+        let (before, is_there) = (self.stats(topic).await?.ready, !self.subscription(topic)?.is_empty());
         let start = StartAt::Place(SubscriptionStart::Next);
         let spec = SubscriptionSpec { start, ..SubscriptionSpec::default() };
         let mut dropped = 0;
@@ -300,7 +300,7 @@ impl Asker {
         if self.subscription(topic)?.is_empty() {
             return Ok(0);
         }
-        let QueueStats { ready, consumers, .. } = self.stats(topic)?;
+        let QueueStats { ready, consumers, .. } = self.stats(topic).await?;
         if if_unused && consumers > 0 {
             return Err(not_made(&topic.name, &TopicError::InUse((*topic.name).into())));
         }
@@ -327,7 +327,7 @@ impl Asker {
             let messages = self.unsubscribe(&topic, if_unused, if_empty).await?;
             return Ok(Answer::Deleted { messages, no_wait });
         }
-        let stats = self.stats(&topic)?;
+        let stats = self.stats(&topic).await?;
         let only_if = DeleteOnlyIf { unused: if_unused, empty: if_empty };
         let deleted = match only_if == DeleteOnlyIf::default() {
             false => self.remove_if(&name, topic.id, only_if).await,

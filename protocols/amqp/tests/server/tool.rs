@@ -1,19 +1,19 @@
 //! The client that the command line uses.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sabir_amqp::Amqp;
 use sabir_amqp::wire::*;
 use sabir_frontend::Protocol;
 use sabir_frontend::client::{
-    Client, ClientError, ClientOptions, Failure, Incoming, Load, LoadPlan, LoadReport, Outgoing,
+    Client, ClientError, ClientOptions, Endpoint, Failure, Incoming, Load, LoadPlan, LoadReport, Outgoing,
     PublishOptions, Start,
 };
 use tokio::task::LocalSet;
 
-use crate::node::{self, Node, PATIENCE};
+use crate::node::{Node, PATIENCE};
 
 fn on_a_thread<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -23,7 +23,7 @@ fn on_a_thread<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn connected(node: &Node) -> Box<dyn Client> {
-    Amqp.connector().connect(&node.address.to_string(), PATIENCE).await.unwrap()
+    Amqp.connector().connect(Endpoint::plain(node.address.to_string()), PATIENCE).await.unwrap()
 }
 
 fn load(node: &Node, load: Load, size: usize, count: u64, clients: usize) -> Result<LoadReport, ClientError> {
@@ -31,7 +31,11 @@ fn load(node: &Node, load: Load, size: usize, count: u64, clients: usize) -> Res
     let (duration, warmup) = (Some(PATIENCE), Duration::ZERO);
     let plan =
         LoadPlan { load, topic, size, rate: None, count: Some(count), duration, warmup, clients, options };
-    on_a_thread(Amqp.connector().bench(node.address.to_string(), plan, Box::leak(Box::default())))
+    on_a_thread(Amqp.connector().bench(
+        Endpoint::plain(node.address.to_string()),
+        plan,
+        Box::leak(Box::default()),
+    ))
 }
 
 /// All that is in a queue now.
@@ -42,14 +46,6 @@ async fn read(client: &mut dyn Client, queue: &str) -> Vec<Incoming> {
         all.extend(client.read(queue, &mut positions, Duration::from_millis(500)).await.unwrap());
     }
     all
-}
-
-/// Waits until a queue has so many messages: what a channel had in hand is ready again only after it has closed.
-fn given_back(client: &mut node::Client, queue: &str, messages: u32) {
-    let asked_since = Instant::now();
-    while client.declare(queue).1 != messages {
-        assert!(asked_since.elapsed() < PATIENCE, "{} messages are ready", client.declare(queue).1);
-    }
 }
 
 #[test]
@@ -63,7 +59,7 @@ fn a_load_that_reads_takes_what_it_counts_and_leaves_the_rest() {
     client.confirmed(250);
     let report = load(&node, Load::Consume, 0, 130, 1).unwrap();
     assert_eq!((report.messages, report.bytes, report.errors), (130, 390, 0));
-    given_back(&mut client, "bench", 120);
+    assert_eq!(client.declare("bench").1, 120, "what a channel had in hand is back when it has closed");
 }
 
 #[test]
@@ -143,11 +139,16 @@ fn a_long_queue_is_read_to_its_end_and_given_back() {
     client.publish("q", &["m"; 1_200]);
     client.confirmed(1_200);
     for _ in 0..2 {
-        given_back(&mut client, "q", 1_200);
-        let shown = on_a_thread(async { read(&mut *connected(&node).await, "q").await });
+        assert_eq!(client.declare("q").1, 1_200, "what a channel had in hand is back when it has closed");
+        let shown = on_a_thread(async {
+            let mut reader = connected(&node).await;
+            let shown = read(&mut *reader, "q").await;
+            reader.stop_reading().await.unwrap();
+            shown
+        });
         assert_eq!(shown.len(), 1_200);
     }
-    given_back(&mut client, "q", 1_200);
+    assert_eq!(client.declare("q").1, 1_200, "what a channel had in hand is back when it has closed");
     assert!(client.get("q", false).unwrap().got().redelivered);
 }
 
@@ -177,4 +178,22 @@ fn what_cannot_be_says_what_there_is() {
         let refused = client.positions("absent", None, Start::Earliest).await.unwrap_err();
         says(refused, Failure::NotFound, "queue.declare");
     });
+}
+
+#[test]
+fn what_one_reader_leaves_the_next_one_finds() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path());
+    let mut client = node.open();
+    client.declare("q");
+    client.select_confirms();
+    client.publish("q", &["a", "b", "c"]);
+    client.confirmed(3);
+    for look in 0..50 {
+        on_a_thread(async {
+            let mut reader = connected(&node).await;
+            assert_eq!(read(&mut *reader, "q").await.len(), 3, "look {look}");
+            reader.stop_reading().await.unwrap();
+        });
+    }
 }

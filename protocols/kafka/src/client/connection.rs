@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use sabir_frontend::client::{Dialer, Socket};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -36,6 +36,8 @@ pub struct ConnectOptions {
     pub request_timeout: Duration,
     /// Highest versions to use, for tests of older ones.
     pub version_caps: Vec<(crate::wire::ApiKey, i16)>,
+    /// What makes the connections.
+    pub dialer: Dialer,
 }
 
 impl Default for ConnectOptions {
@@ -45,6 +47,7 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             version_caps: Vec::new(),
+            dialer: Dialer::default(),
         }
     }
 }
@@ -63,7 +66,7 @@ pub struct BrokerConnection {
 
 struct Shared {
     address: String,
-    socket: TcpStream,
+    socket: Socket,
     out: Mutex<Out>,
     /// Something waits to be written that the socket did not take at once.
     unwritten: Notify,
@@ -112,10 +115,10 @@ impl BrokerConnection {
     pub async fn open(address: &str, options: ConnectOptions) -> Result<Self, Error> {
         let within = options.connect_timeout;
         let late = |what| Error::Timeout { what, after: within };
-        let connected = timeout(within, TcpStream::connect(address)).await.map_err(|_| late("connect"))?;
+        let connected =
+            timeout(within, options.dialer.connect(address)).await.map_err(|_| late("connect"))?;
         let failed = |source| Error::Connect { address: address.to_owned(), source: Arc::new(source) };
         let socket = connected.map_err(failed)?;
-        socket.set_nodelay(true).map_err(failed)?;
         let shared = Arc::new(Shared {
             address: address.to_owned(),
             socket,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sabir_frontend::client::{
-    Client as Tool, ClientError, ClientOption, ClusterInfo, Connector, Failure, GroupAdmin, Incoming,
-    LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt, Start,
-    TopicAdmin,
+    Client as Tool, ClientError, ClientOption, ClusterInfo, Connector, Endpoint, Failure, GroupAdmin,
+    Incoming, LoadPlan, LoadProgress, LoadReport, LocalFuture, Outgoing, Position, PublishOptions, Receipt,
+    Start, TopicAdmin,
 };
 
 use super::RETRY_EVERY;
@@ -44,22 +44,21 @@ impl Connector for KafkaConnector {
         options::LOAD
     }
 
-    fn connect(&self, address: &str, within: Duration) -> LocalFuture<'static, Box<dyn Tool>> {
-        let address = address.to_owned();
+    fn connect(&self, to: Endpoint, within: Duration) -> LocalFuture<'static, Box<dyn Tool>> {
         Box::pin(async move {
-            let client =
-                KafkaClient::connect(&address, in_time_of(within)).await.map_err(|e| unreachable(&e))?;
+            let options = ConnectOptions { dialer: to.dialer, ..in_time_of(within) };
+            let client = KafkaClient::connect(&to.address, options).await.map_err(|e| unreachable(&e))?;
             Ok(Box::new(KafkaTool { client, sending: None, reading: None }) as Box<dyn Tool>)
         })
     }
 
     fn bench(
         &self,
-        address: String,
+        to: Endpoint,
         plan: LoadPlan,
         progress: &'static LoadProgress,
     ) -> LocalFuture<'static, LoadReport> {
-        Box::pin(async move { bench::run(&address, &plan, progress).await.map_err(failed) })
+        Box::pin(async move { bench::run(to, &plan, progress).await.map_err(failed) })
     }
 }
 

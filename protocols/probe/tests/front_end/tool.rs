@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use sabir_server::client::{Client, Failure, LocalFuture, Outgoing, Position, PublishOptions, Start};
+use sabir_server::client::{
+    Client, Endpoint, Failure, LocalFuture, Outgoing, Position, PublishOptions, Start,
+};
 use sabir_server::protocols;
 
 use crate::node::{Node, SHARDS};
 
 async fn connect(protocol: &str, address: std::net::SocketAddr) -> Box<dyn Client> {
     let protocol = protocols().iter().find(|p| p.name() == protocol).unwrap();
-    protocol.connector().connect(&address.to_string(), Duration::from_secs(30)).await.unwrap()
+    protocol.connector().connect(Endpoint::plain(address.to_string()), Duration::from_secs(30)).await.unwrap()
 }
 
 async fn read_all(client: &mut dyn Client, topic: &str, start: Start) -> Vec<String> {

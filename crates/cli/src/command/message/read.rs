@@ -152,6 +152,7 @@ pub async fn run(reading: Reading, args: &ClientArgs) -> Result<(), CliError> {
             }
         }
     }
+    in_time(args.timeout.0, client.stop_reading()).await?;
     match missing {
         0 => Ok(()),
         _ => Err(reading.incomplete(missing)),

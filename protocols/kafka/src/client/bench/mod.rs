@@ -12,7 +12,7 @@ mod tally;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sabir_frontend::client::{Load, LoadPlan, LoadProgress, LoadReport};
+use sabir_frontend::client::{Endpoint, Load, LoadPlan, LoadProgress, LoadReport};
 
 use super::options::{Loading, Publishing};
 use super::{ConnectOptions, Error, KafkaClient, KafkaTopicSpec, OffsetAt, ProducerOptions};
@@ -21,17 +21,18 @@ use crate::wire::ErrorCode;
 /// Before a batch is counted as failed.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs a plan against the broker at `address`, counting into `progress`.
+/// Runs a plan against a broker, counting into `progress`.
 ///
 /// # Errors
 /// The broker cannot be reached, or refuses the topic or a read. Messages that fail are counted in the report.
 pub async fn run(
-    address: &str,
+    to: Endpoint,
     plan: &LoadPlan,
     progress: &'static LoadProgress,
 ) -> Result<LoadReport, Error> {
     let loading = Loading::of(&plan.options)?;
-    let client = KafkaClient::connect(address, ConnectOptions::default()).await?;
+    let client =
+        KafkaClient::connect(&to.address, ConnectOptions { dialer: to.dialer, ..Default::default() }).await?;
     match plan.load {
         Load::Produce => {
             ensure_topic(&client, plan, &loading).await?;
