@@ -138,6 +138,12 @@ fn explained(error: io::Error) -> io::Error {
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "it ended the connection at the TLS handshake: does it speak TLS there?".to_owned()
         }
+        // Its alert may be lost with what was on its way when it closed.
+        None if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            format!(
+                "it broke the connection off, as one does that asks for a certificate and is shown none ({error})"
+            )
+        }
         None => return error,
         Some(rustls::Error::InvalidMessage(_)) => {
             format!("what came is no TLS: does it speak plain text there? ({error})")
