@@ -21,6 +21,7 @@ mod front_ends;
 mod group;
 mod housekeeper;
 mod lag;
+pub mod live;
 mod level;
 mod lock;
 mod notes;

@@ -11,6 +11,7 @@ use sabir_base::outbox::Seat;
 use sabir_base::wake::WakeBatch;
 
 use crate::group::{Replier, Reply};
+use crate::live::LiveDelivery;
 use crate::queue::QueueTarget;
 
 /// Requests to a client that its session has not taken: with more, further ones are refused.
@@ -24,6 +25,8 @@ pub type PushSeat = Seat<Push>;
 pub enum Push {
     /// Messages of a queue for a consumer, no more than its credit.
     Deliver(PushedMessages),
+    /// A message for a consumer that stands in no queue.
+    Live(LiveDelivery),
     /// What became of a message that the session published. Not produced by the broker yet: an append is answered to its caller.
     Confirmed(Confirmation),
     /// A consumer has ended, and not by its session's wish.

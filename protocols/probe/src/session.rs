@@ -297,6 +297,10 @@ impl Session for ProbeSession {
                 let seen = if delivery.redelivered { " again" } else { "" };
                 put(io, format!("DELIVER {} {start} {end}{seen}", delivery.consumer));
             }
+            Push::Live(delivery) => {
+                let text = delivery.message.downcast_ref::<String>().map_or("", String::as_str);
+                put(io, format!("LIVE {} {text}", delivery.consumer));
+            }
             Push::Confirmed(confirmation) => {
                 let word = if confirmation.stored { "CONFIRMED" } else { "REFUSED" };
                 put(io, format!("{word} {}", confirmation.number));

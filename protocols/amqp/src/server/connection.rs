@@ -65,8 +65,6 @@ pub(super) struct AmqpSession {
     /// By the numbers by which the broker knows them.
     pub(super) consumers: FxHashMap<u64, Consumer>,
     pub(super) deliveries: Deliveries,
-    /// Channels that have a consumer of replies.
-    pub(super) replying: Vec<u16>,
     /// What bounds the node's connections.
     pub(super) limits: Arc<Limits>,
     pub(super) publisher: Publisher,
@@ -125,7 +123,6 @@ impl AmqpSession {
             channels: FxHashMap::default(),
             consumers: FxHashMap::default(),
             deliveries: Deliveries::default(),
-            replying: Vec::new(),
             limits: connection.limits.clone(),
             publisher: Publisher::default(),
             routes: Routes::default(),
@@ -173,7 +170,7 @@ impl AmqpSession {
 
     /// The owner of what is delivered to a consumer, whether that has ended or not; none if its channel has.
     pub(super) fn owner_of(&self, consumer: u64) -> Option<QueueOwner> {
-        let number = u16::try_from(consumer & CHANNEL_MASK).ok()?;
+        let number = channel_of(consumer)?;
         // A channel that was opened later has the same number, and nothing to do with it.
         let channel =
             self.channels.get(&number).filter(|channel| channel.id.serial < consumer >> CHANNEL_BITS);
@@ -520,6 +517,11 @@ impl AmqpSession {
     }
 }
 
+/// The channel that a consumer of that number is on, or was.
+pub(super) fn channel_of(consumer: u64) -> Option<u16> {
+    u16::try_from(consumer & CHANNEL_MASK).ok()
+}
+
 /// The method of a frame.
 fn method_id(payload: &[u8]) -> Option<(u16, u16)> {
     let [c0, c1, m0, m1] = *payload.first_chunk()?;
@@ -550,10 +552,11 @@ impl Session for AmqpSession {
         self.seat = Some(seat);
     }
 
-    fn pushed(&mut self, push: Push, _: &mut Io) -> Result<(), Ending> {
+    fn pushed(&mut self, push: Push, io: &mut Io) -> Result<(), Ending> {
         match push {
             Push::Deliver(messages) => self.deliveries.add(messages),
             Push::Cancelled { consumer, .. } => self.cancelled.push(consumer),
+            Push::Live(delivery) => self.deliver_reply(&delivery, io),
             // An append is answered to its caller.
             Push::Confirmed(_) => {}
             Push::Alarm { of, raised } => self.say_blocked(raised.then(|| format!("low on {of}"))),
@@ -571,7 +574,7 @@ impl Session for AmqpSession {
         let answered = self.answer(cx);
         self.tell_cancelled();
         let confirmed = self.confirm(cx);
-        let delivered = self.deliver(io, cx) | self.deliver_replies(io, cx);
+        let delivered = self.deliver(io, cx);
         self.tell();
         self.beat();
         self.put_out(io);

@@ -1,16 +1,17 @@
 //! Direct replies: messages that go straight from the client that answers to the channel that asked, and into no queue.
 
-use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use sabir_base::wake::WakeBatch;
+use sabir_broker::live::{LiveConsumer, LiveDelivery};
+use sabir_broker::push::PushSeat;
 use sabir_net::{Grant, Io};
 
-use super::connection::AmqpSession;
+use super::connection::{AmqpSession, channel_of};
 use crate::wire::*;
 
 /// What a client consumes to be sent replies, and what it says replies go to. Where they go is this, a dot, and a token.
@@ -29,7 +30,7 @@ struct Token(u128);
 
 /// The channels that may be sent replies on this node.
 #[derive(Debug, Default)]
-pub(crate) struct Replies(Mutex<FxHashMap<Token, Arc<Inbox>>>);
+pub(crate) struct Replies(Mutex<FxHashMap<Token, LiveConsumer>>);
 
 /// A reply on its way.
 pub(super) struct Reply {
@@ -52,61 +53,13 @@ impl Reply {
     }
 }
 
-/// Replies that wait for their channel.
-#[derive(Default)]
-struct Inbox(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    replies: VecDeque<Reply>,
-    bytes: usize,
-    waker: Option<Waker>,
-}
-
-impl std::fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inbox").finish_non_exhaustive()
-    }
-}
-
-impl Inbox {
-    /// Leaves a reply, if there is room for it.
-    fn leave(&self, reply: Reply) -> bool {
-        let mut waiting = self.0.lock();
-        if waiting.bytes > 0 && waiting.bytes + reply.bytes() > WAITING {
-            return false;
-        }
-        waiting.bytes += reply.bytes();
-        waiting.replies.push_back(reply);
-        let waker = waiting.waker.take();
-        drop(waiting);
-        waker.into_iter().for_each(Waker::wake);
-        true
-    }
-
-    fn take(&self) -> Option<Reply> {
-        let mut waiting = self.0.lock();
-        let reply = waiting.replies.pop_front()?;
-        waiting.bytes -= reply.bytes();
-        Some(reply)
-    }
-
-    /// Has the next reply wake this task.
-    fn attend(&self, cx: &Context<'_>) {
-        let mut waiting = self.0.lock();
-        match &waiting.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => waiting.waker = Some(cx.waker().clone()),
-        }
-    }
-}
-
 /// A channel's consumer of replies.
 #[derive(Debug)]
 pub(super) struct ReplyConsumer {
     pub(super) tag: Box<str>,
+    /// The number that its session gave it.
+    number: u64,
     token: Token,
-    inbox: Arc<Inbox>,
     replies: Arc<Replies>,
 }
 
@@ -138,55 +91,43 @@ pub(super) fn is_address(key: &[u8]) -> bool {
 }
 
 impl Replies {
-    /// Has a consumer of that tag be sent replies, by a token of these random bytes.
-    pub(super) fn consume(self: &Arc<Self>, tag: &str, random: [u8; 16]) -> ReplyConsumer {
-        let (token, inbox) = (Token(u128::from_be_bytes(random)), Arc::<Inbox>::default());
-        self.0.lock().insert(token, inbox.clone());
-        ReplyConsumer { tag: tag.into(), token, inbox, replies: self.clone() }
+    /// Has a session's consumer of that number and tag be sent replies, by a token of these random bytes.
+    pub(super) fn consume(
+        self: &Arc<Self>,
+        (number, tag): (u64, &str),
+        seat: PushSeat,
+        random: [u8; 16],
+    ) -> ReplyConsumer {
+        let token = Token(u128::from_be_bytes(random));
+        self.0.lock().insert(token, LiveConsumer::new(seat, number, WAITING));
+        ReplyConsumer { tag: tag.into(), number, token, replies: self.clone() }
     }
 
     /// Whether what a client names is there.
     pub(super) fn is_there(&self, address: &str) -> bool {
-        address == REPLY_TO || self.inbox(address.as_bytes()).is_some()
+        address == REPLY_TO || self.consumer(address.as_bytes()).is_some()
     }
 
-    fn inbox(&self, address: &[u8]) -> Option<Arc<Inbox>> {
+    fn consumer(&self, address: &[u8]) -> Option<LiveConsumer> {
         self.0.lock().get(&token(address)?).cloned()
     }
 
     /// Leaves a reply for the channel that asked. Tells whether it was taken: the channel may have gone, or takes none of what waits already.
-    pub(super) fn leave(&self, reply: Reply) -> bool {
-        self.inbox(&reply.routing_key).is_some_and(|inbox| inbox.leave(reply))
+    pub(super) fn leave(&self, reply: Reply, wakes: &mut WakeBatch) -> bool {
+        let Some(consumer) = self.consumer(&reply.routing_key) else { return false };
+        let bytes = reply.bytes();
+        consumer.leave(Arc::new(reply), bytes, wakes).is_ok()
     }
 }
 
 impl AmqpSession {
-    /// Sends the replies that there are, as far as the client reads.
-    pub(super) fn deliver_replies(&mut self, io: &mut Io, cx: &Context<'_>) -> bool {
-        let mut moved = false;
-        for at in 0..self.replying.len() {
-            let number = self.replying[at];
-            let consumer = self.channels.get(&number).and_then(|channel| channel.replies.as_ref());
-            let Some(inbox) = consumer.map(|consumer| consumer.inbox.clone()) else { continue };
-            inbox.attend(cx);
-            while !io.output.is_full()
-                && let Some(reply) = inbox.take()
-            {
-                self.deliver_reply(number, &reply);
-                moved = true;
-                if self.out.len() >= AT_ONCE {
-                    self.put_out(io);
-                }
-            }
-        }
-        // A channel that failed with it is no more.
-        self.replying
-            .retain(|number| self.channels.get(number).is_some_and(|channel| channel.replies.is_some()));
-        moved
-    }
-
-    fn deliver_reply(&mut self, number: u16, reply: &Reply) {
-        let Some(channel) = self.channels.get_mut(&number) else { return };
+    /// Sends a reply to the channel that asked, unless what it consumed replies with has ended.
+    pub(super) fn deliver_reply(&mut self, delivery: &LiveDelivery, io: &mut Io) {
+        let number = channel_of(delivery.consumer);
+        let Some(channel) = number.and_then(|number| self.channels.get_mut(&number)) else { return };
+        let is_its = |consumer: &ReplyConsumer| consumer.number == delivery.consumer;
+        let (Some(number), true) = (number, channel.replies.as_ref().is_some_and(is_its)) else { return };
+        let Some(reply) = delivery.message.downcast_ref::<Reply>() else { return };
         let delivery_tag = channel.next_tag();
         let Some(consumer) = &channel.replies else { return };
         let deliver = BasicDeliver {
@@ -201,6 +142,9 @@ impl AmqpSession {
             let text = format!("a reply needs a larger frame_max than {frame_max} for its properties");
             self.fail(number, ChannelException::precondition_failed(text));
         }
+        if self.out.len() >= AT_ONCE {
+            self.put_out(io);
+        }
     }
 }
 
@@ -211,7 +155,8 @@ mod tests {
     #[test]
     fn an_address_is_a_consumers_for_as_long_as_it_is_there() {
         let replies = Arc::new(Replies::default());
-        let consumer = replies.consume("c", [7; 16]);
+        let outbox = sabir_base::outbox::Outbox::new();
+        let consumer = replies.consume((1, "c"), outbox.seat(), [7; 16]);
         let address = consumer.address();
         assert_eq!(address, format!("amq.rabbitmq.reply-to.{}", "07".repeat(16)));
         assert!(is_address(address.as_bytes()) && replies.is_there(&address) && replies.is_there(REPLY_TO));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sabir_base::clock::SystemClock;
 use sabir_base::wake::WakeBatch;
+use sabir_broker::live::{LiveConsumer, NotLeft};
 use sabir_broker::push::{AskFailure, CancelReason, Confirmation, Push, PushSeat, PushedMessages, Scarcity};
 use sabir_broker::queue::QueueTarget;
 use sabir_broker::{Broker, BrokerOptions, Caller, NewTopic};
@@ -125,6 +126,9 @@ fn a_session_sends_its_client_whatever_is_pushed_in_order() {
         for push in pushes(4) {
             to_one.push(push, &mut wakes).unwrap();
         }
+        let live = LiveConsumer::new(to_one.clone(), 6, 100);
+        assert_eq!(live.leave(Arc::new("as it is published".to_owned()), 100, &mut wakes), Ok(()));
+        assert_eq!(live.leave(Arc::new(String::new()), 1, &mut wakes), Err(NotLeft::Full));
         for push in pushes(5) {
             to_two.push(push, &mut wakes).unwrap();
         }
@@ -137,6 +141,7 @@ fn a_session_sends_its_client_whatever_is_pushed_in_order() {
             );
             assert_eq!(line(client), format!("END {subscription} what it was on is deleted"));
         }
+        assert_eq!(line(&mut one), "LIVE 6 as it is published");
         drop(parts.stop());
     }
 }

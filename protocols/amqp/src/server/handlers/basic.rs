@@ -1,6 +1,7 @@
 //! `basic.publish`, `confirm.select`.
 
 use bytes::Bytes;
+use sabir_base::wake::WakeBatch;
 
 use super::super::arguments::precondition;
 use super::super::confirms::Confirms;
@@ -182,7 +183,10 @@ impl AmqpSession {
             body: Bytes::copy_from_slice(&content.body.to_bytes()),
             memory,
         };
-        self.amqp.replies.leave(reply)
+        let mut wakes = WakeBatch::default();
+        let left = self.amqp.replies.leave(reply, &mut wakes);
+        wakes.deliver();
+        left
     }
 
     /// What a client says of a message has to make sense.

@@ -229,10 +229,10 @@ impl AmqpSession {
             return Err(precondition("reply consumer already set".to_owned()).into());
         }
         self.admit_consumer(tag, 1)?;
-        let consumer = self.amqp.replies.consume(tag, self.broker().fresh_topic_id().0);
-        self.channel(number).replies = Some(consumer);
+        let seat = self.seat.clone().expect("a session is given its seat before all else");
+        let (key, random) = (self.consumer_number(number), self.broker().fresh_topic_id().0);
+        self.channel(number).replies = Some(self.amqp.replies.consume((key, tag), seat, random));
         self.kept.add_consumer(tag, 1);
-        self.replying.push(number);
         if !consume.no_wait {
             self.say(number, &BasicConsumeOk { consumer_tag: ShortStr::cut(tag) });
         }
