@@ -71,7 +71,10 @@ impl LiveDelivery {
 
 impl fmt::Debug for LiveDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveDelivery").field("consumer", &self.consumer).field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("LiveDelivery")
+            .field("consumer", &self.consumer)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,6 +118,10 @@ mod tests {
         assert_eq!(numbers.collect::<Vec<_>>(), [(7, 1), (7, 3)]);
         taken.clear();
         outbox.end();
-        assert_eq!((leave(4, 1), leave(5, 100)), (Err(NotLeft::Ended), Err(NotLeft::Ended)), "and no room is lost with it");
+        assert_eq!(
+            (leave(4, 1), leave(5, 100)),
+            (Err(NotLeft::Ended), Err(NotLeft::Ended)),
+            "and no room is lost with it"
+        );
     }
 }

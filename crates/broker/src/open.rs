@@ -517,7 +517,7 @@ fn predeclare(catalog: &Shard, exchanges: &[PredeclaredExchange]) -> Result<(), 
 fn write_level(shards: &[Arc<Shard>]) {
     let level = shards[0].state.read().catalog.level();
     for shard in shards {
-        shard.state.write().level = level;
+        shard.write_level(level);
         if let Some(form) = slot_form(level) {
             shard.journal.raise_slot(form);
         }

@@ -273,6 +273,30 @@ impl Body for FormatLevelRaised {
     }
 }
 
+/// The node's time where the block's stands above it: version 1 · milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeTime {
+    pub(crate) ms: i64,
+}
+
+impl Body for NodeTime {
+    const KIND: u16 = kind::NODE_TIME;
+    type Outcome = Result<(), ShardFailure>;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_i64(out, self.ms);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(bytes);
+        input.version(1)?;
+        let body = Self { ms: input.i64()? };
+        input.end()?;
+        Ok(body)
+    }
+}
+
 /// A node started to lead this shard: version 1 · node · whether the run before ended cleanly u8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Started {

@@ -17,8 +17,8 @@ pub(crate) use append::{
     AppendBody, ChunkBody, FragmentedBody, FragmentedDropped, Producer, RecordPlace, ReferenceBody, Targets,
 };
 pub(crate) use catalog::{
-    DataShardsFixed, FormatLevelRaised, FrontendRegistered, ProducerIdsAllocated, Started, TopicConfigured,
-    TopicCreated, TopicDeleted, TopicExtended,
+    DataShardsFixed, FormatLevelRaised, FrontendRegistered, NodeTime, ProducerIdsAllocated, Started,
+    TopicConfigured, TopicCreated, TopicDeleted, TopicExtended,
 };
 pub(crate) use dead_letters::{DeadLettered, DeadLetters, PublishedLetters};
 pub(crate) use delivery::{DeliveryBody, DeliveryError, DeliveryOutcome};
@@ -99,6 +99,8 @@ pub(crate) mod kind {
 
     /// A node started to lead this shard.
     pub(crate) const STARTED: u16 = 40;
+    /// The node's time, where it is below the block's; it holds for what follows in the block.
+    pub(crate) const NODE_TIME: u16 = 41;
 
     /// What a front end's own projection is told; payload: batches that it may append.
     pub(crate) const FRONT_END: u16 = 50;

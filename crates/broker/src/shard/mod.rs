@@ -267,6 +267,12 @@ impl Shard {
         }
     }
 
+    /// Has the shard write the forms of a level.
+    pub(crate) fn write_level(&self, level: FormatLevel) {
+        self.state.write().level = level;
+        self.appends.open.lock().says_node_time = level >= FormatLevel::RETRIES;
+    }
+
     /// Whether messages that come back may wait, by the data directory's level.
     pub(crate) fn parks(&self) -> bool {
         self.state.read().level >= FormatLevel::RETRIES

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sabir_base::buf::BufPool;
+use sabir_base::clock::Clock;
 use sabir_journal::{BlockBuilder, LARGEST_ENTRY, Priority};
 use sabir_model::batch::{CheckedBatch, stamp_log_append_time, stored_base_offset};
 use sabir_model::{Durability, FrontendNo, ShardFailure};
@@ -11,7 +12,8 @@ use sabir_model::{Durability, FrontendNo, ShardFailure};
 use crate::answer::{AppendCall, Waiter, Waiting};
 use crate::append::Append;
 use crate::entry::{
-    AppendBody, Body, ChunkBody, FragmentedBody, FrontendBody, OfferedBatch, Producer, Targets, kind,
+    AppendBody, Body, ChunkBody, FragmentedBody, FrontendBody, NodeTime, OfferedBatch, Producer, Targets,
+    kind,
 };
 use crate::front_ends::ProjectionEntry;
 use crate::publish::{PublishBatch, TargetGroup};
@@ -24,6 +26,10 @@ const ORDINARY: Priority = Priority::Ordinary;
 const SPARE: usize = 4;
 /// The largest buffer that is kept for batches that are stamped.
 const STAMPED_KEPT: usize = 256 << 10;
+/// An entry that is larger has its block for itself: the node's time is not said before it.
+const LARGE: usize = 960 << 10;
+/// By how much the last block's time may be above the node's without being said.
+const ABOVE_MS: i64 = 1_000;
 /// What a body of an append takes at the most.
 const BODY_MAX: usize = 64;
 /// What each of several targets takes in it at the most.
@@ -69,6 +75,15 @@ pub(super) struct Entry<'a> {
     pub(super) priority: Priority,
 }
 
+/// What tells the node's time.
+struct BlockClock(Arc<dyn Clock>);
+
+impl std::fmt::Debug for BlockClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockClock").finish_non_exhaustive()
+    }
+}
+
 /// The blocks of a shard that are not submitted yet.
 #[derive(Debug)]
 pub(super) struct OpenBlocks {
@@ -84,6 +99,11 @@ pub(super) struct OpenBlocks {
     /// Why nothing is taken any more, if so.
     pub(super) refused: Option<ShardFailure>,
     next_fragmented: u64,
+    clock: BlockClock,
+    /// The last block's time, which the next one's is not below.
+    pub(super) last_ms: i64,
+    /// Whether the directory's level has entries that say the node's time.
+    pub(super) says_node_time: bool,
     /// The projections of front ends that the shard has heard of: entries of others say whose they are.
     pub(super) bound: Vec<FrontendNo>,
     body: Vec<u8>,
@@ -91,7 +111,12 @@ pub(super) struct OpenBlocks {
 }
 
 impl OpenBlocks {
-    pub(super) fn new(pool: Arc<BufPool>, tail_bytes: usize, bound: Vec<FrontendNo>) -> Self {
+    pub(super) fn new(
+        pool: Arc<BufPool>,
+        tail_bytes: usize,
+        bound: Vec<FrontendNo>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             open: Filled::new(&pool, tail_bytes),
             pool,
@@ -102,6 +127,9 @@ impl OpenBlocks {
             spare: Vec::new(),
             refused: None,
             next_fragmented: 0,
+            clock: BlockClock(clock),
+            last_ms: i64::MIN,
+            says_node_time: false,
             bound,
             body: Vec::with_capacity(BODY_MAX),
             stamped: Vec::new(),
@@ -142,6 +170,9 @@ impl OpenBlocks {
             self.rotate();
         }
         let Entry { kind, body, payload, group, durability, priority } = *entry;
+        if self.says_node_time && self.open.builder.is_empty() && len <= LARGE {
+            self.say_node_time(durability);
+        }
         #[cfg(any(test, feature = "testing"))]
         if payload.is_none() {
             crate::panicking::panic_if_wanted("push", body);
@@ -149,6 +180,16 @@ impl OpenBlocks {
         self.open.reserve |= priority == Priority::Reserve;
         let index = self.open.builder.push(kind, body, payload, group, durability);
         self.open.waiters.extend(waiter.map(|waiter| (index, waiter)));
+    }
+
+    /// Says the node's time where the block's will stand above it: what ends at a moment of the node's time ends by that.
+    fn say_node_time(&mut self, durability: Durability) {
+        let now_ms = self.clock.0.now_ms();
+        if now_ms.saturating_add(ABOVE_MS) < self.last_ms {
+            let mut body = Vec::with_capacity(BODY_MAX);
+            NodeTime { ms: now_ms }.encode(&mut body);
+            self.open.builder.push(NodeTime::KIND, &body, None, 0, durability);
+        }
     }
 
     /// Has entries that take so many bytes be in one block, where one has room for them.
@@ -413,6 +454,7 @@ fn body_max(record: &AppendBody) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use sabir_base::clock::ManualClock;
     use sabir_model::batch::{BatchBuilder, BatchHeader, Compression};
     use sabir_model::{PartitionId, ShardId, TimestampType, TopicConfig, TopicId, ValidConfig};
 
@@ -447,7 +489,8 @@ mod tests {
 
     #[test]
     fn the_buffer_of_a_large_batch_that_was_stamped_is_not_kept() {
-        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20, Vec::new());
+        let clock = Arc::new(ManualClock::at(5));
+        let mut open = OpenBlocks::new(BufPool::new(1 << 20), 1 << 20, Vec::new(), clock);
         for (bytes, kept) in [(1000, true), (3 << 20, false), (1000, true)] {
             open.append(&append(bytes), 9, Durability::Sync, AppendCall::new(1), 0);
             assert_eq!(open.stamped.capacity() > 0, kept, "{bytes}");

@@ -115,7 +115,8 @@ impl Shard {
         let last_ms = state.time_ms;
         let replayed = std::mem::take(&mut state.counters);
         state.partitions.counters = AppendCounters::default();
-        let open = OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers());
+        let mut open = OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers(), clock.clone());
+        open.last_ms = last_ms;
         let shard = Arc::new(Self {
             id,
             journal,

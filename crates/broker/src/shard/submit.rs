@@ -125,6 +125,7 @@ impl Shard {
             Err(error) => self.not_taken(number, &error),
         }
         let mut open = self.appends.open.lock();
+        open.last_ms = *last_ms;
         open.reuse(filled.builder, filled.waiters);
         true
     }

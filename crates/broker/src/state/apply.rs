@@ -496,7 +496,7 @@ fn expiries(
     at: &At,
     mut each: impl FnMut(u32, u32, i64),
 ) {
-    let by_queue = ttl_ms.map(|ttl_ms| at.time_ms.saturating_add_unsigned(ttl_ms));
+    let by_queue = ttl_ms.map(|ttl_ms| at.node_ms.saturating_add_unsigned(ttl_ms));
     let Some(facts) = &body.facts else {
         return by_queue.into_iter().for_each(|expires_ms| each(0, records, expires_ms));
     };

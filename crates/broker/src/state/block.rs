@@ -10,8 +10,8 @@ use super::{
 };
 use crate::catalog::Catalog;
 use crate::entry::{
-    Body, DeadLettered, DeadLetters, DeliveryError, DeliveryOutcome, RecordPlace, Started, SubscribeError,
-    SubscriptionMade, SubscriptionRemoved, TimersFired, kind,
+    Body, DeadLettered, DeadLetters, DeliveryError, DeliveryOutcome, NodeTime, RecordPlace, Started,
+    SubscribeError, SubscriptionMade, SubscriptionRemoved, TimersFired, kind,
 };
 use crate::exchange::ExchangeTable;
 use crate::group::GroupTable;
@@ -48,7 +48,8 @@ impl ShardState {
         outcome: &mut dyn FnMut(u32, Outcome, &Self),
     ) -> Result<(), EntryError> {
         let view = BlockView::parse(content)?;
-        let at = At { sequence, term, time_ms: view.time_ms() };
+        let time_ms = view.time_ms();
+        let mut at = At { sequence, term, time_ms, node_ms: time_ms };
         if sequence != self.applied.next() {
             return Err(EntryError::Order { after: self.applied });
         }
@@ -59,6 +60,10 @@ impl ShardState {
         self.enter(term);
         for entry in view.entries() {
             let entry = entry?;
+            if entry.kind == kind::NODE_TIME {
+                let said = NodeTime::decode(entry.body).map_err(|source| bad_body(&entry, source))?;
+                at.node_ms = said.ms.min(time_ms);
+            }
             let result = self.apply(&entry, &at, locate)?;
             outcome(entry.index, result, self);
         }
@@ -121,6 +126,7 @@ impl ShardState {
                 let Self { partitions, subscriptions, timers, front_ends, .. } = self;
                 front_ends.apply(entry, at, ShardParts { partitions, subscriptions, timers })
             }
+            kind::NODE_TIME => applied(entry, |_: NodeTime| Ok(())),
             kind::STARTED => applied(entry, |body: Started| self.started(&body, at)),
             _ => Err(EntryError::unknown(entry)),
         }

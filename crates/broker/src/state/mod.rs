@@ -96,6 +96,8 @@ pub(crate) struct At {
     pub(crate) sequence: Sequence,
     pub(crate) term: Term,
     pub(crate) time_ms: i64,
+    /// The node's time, which may go back: at the block's, or below it.
+    pub(crate) node_ms: i64,
 }
 
 /// What applying a block changed for readers that wait.

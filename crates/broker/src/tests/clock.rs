@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_base::clock::{Clock, ManualClock};
-use sabir_model::{TimestampType, TopicConfig};
+use sabir_model::{QueueConfig, TimestampType, TopicConfig};
 
 use super::lag::commit;
 use super::rig::{append, batch, new_topic, produced, until};
 use super::sim::{Machine, Seam};
+use crate::queue::QueueTarget;
 use crate::{Broker, BrokerOptions, Caller, NewTopic, OffsetSpec, ReadTarget, Topic};
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -365,5 +366,42 @@ async fn seconds_of_a_synchronised_clock_that_is_days_behind_are_in_no_stamp() {
     pass(&machine, &broker, 1_000).await;
     assert_eq!(stamp(&broker, &stamped).await, machine.clock.now_ms());
     assert_eq!(start(&broker, &stamped), 0);
+    broker.shutdown();
+}
+
+/// What a queue says of how long messages live holds by the node's time, also while block times stand, and after a start.
+#[tokio::test]
+async fn times_to_live_of_queues_do_not_stand_still_with_block_times() {
+    let machine = machine(7);
+    let broker = open(&machine);
+    let [stamped, _] = topics(&broker).await;
+    let (machine, broker) = restart(machine, broker, |clock| {
+        clock.boot_again();
+        clock.set_by(60 * DAY);
+    });
+    let config = TopicConfig::of_queue(QueueConfig { message_ttl_ms: Some(4_000), ..QueueConfig::default() });
+    let made = NewTopic { name: "q".into(), partitions: 1, config, internal: false, unlike: false };
+    let queue = broker.create_topics(&Caller::OPERATOR, vec![made]).await.remove(0).unwrap();
+    stamp(&broker, &stamped).await;
+    machine.clock.set_by(-60 * DAY);
+    machine.clock.set_synchronised(true);
+    pass(&machine, &broker, 2_000).await;
+    append(&broker, &queue, 0, batch(&[b"x", b"y"], -1)).await.unwrap();
+    assert!(broker.stats().stamps_ahead_ms > 59 * DAY, "block times stand");
+    let waiting = |broker: &Broker| {
+        broker.queues().stats(QueueTarget::new(&Caller::OPERATOR, &queue).unwrap()).unwrap().ready
+    };
+    assert_eq!(waiting(&broker), 2);
+    machine.agrees_with_replay(&broker);
+    let (machine, broker) = restart(machine, broker, |_| ());
+    append(&broker, &queue, 0, batch(&[b"z"], -1)).await.unwrap();
+    assert_eq!(waiting(&broker), 3);
+    for _ in 0..100 {
+        pass(&machine, &broker, 1_000).await;
+        if waiting(&broker) == 0 {
+            break;
+        }
+    }
+    assert_eq!(waiting(&broker), 0, "all have expired");
     broker.shutdown();
 }
