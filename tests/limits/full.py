@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import socket
 import struct
 import sys
 import time
@@ -37,7 +38,9 @@ class Small:
             mounts.mount_memory(self.mounted, SIZE)
         else:
             mounts.mount_image(self.mounted, self.folder / "image", SIZE + 40 * MIB)
-        settings = ["data.shards=1", "data.keep_free=1MiB", "data.retention_interval=1s"]
+        self.probe = brokers.free_ports(1)[0]
+        own = [f"probe.listen=127.0.0.1:{self.probe}"]
+        settings = ["data.shards=1", "data.keep_free=1MiB", "data.retention_interval=1s", *own]
         self.broker = brokers.Sabir(self.mounted / "data", f"full-{kind}-{disk}", disk, settings)
 
     def __enter__(self):
@@ -167,6 +170,51 @@ def space_comes_back(kind, disk):
         small.expect_writes("t")
 
 
+class Lines:
+    """A client of the protocol of lines."""
+
+    def __init__(self, port, name):
+        self.socket = socket.create_connection(("127.0.0.1", port), 60)
+        self.answers = self.socket.makefile("r")
+        assert self.ask(f"HELLO {name}").startswith("OK"), name
+
+    def say(self, line):
+        self.socket.sendall(f"{line}\n".encode())
+
+    def answer(self):
+        return self.answers.readline().strip()
+
+    def ask(self, line):
+        self.say(line)
+        return self.answer()
+
+
+def waits_end(kind, disk):
+    """A client that waits for something is told in time that nothing came, and what comes later is not for one that has gone."""
+    with Small(kind, disk) as small:
+        small.make_topics("gone", "kept")
+        waits, goes = Lines(small.probe, "waits"), Lines(small.probe, "goes")
+        waits.say("TAKE q 30000")
+        goes.say("TAKE q 600000")
+        began = time.monotonic()
+        small.fill_with_records(["gone"])
+        small.fill_the_rest()
+        took = time.monotonic() - began
+        assert took < 25, f"the disk was full after {took:.0f} s: too late to be waited on"
+        goes.answers.close()
+        goes.socket.close()
+        assert waits.answer() == "NIL"
+        assert 28 < time.monotonic() - began < 45, "it is told in time"
+        refused = waits.ask("PUT q lost")
+        assert refused.startswith("ERR"), f"the disk is full: {refused}"
+        small.delete_topic("gone")
+        small.expect_writes("kept")
+        later = Lines(small.probe, "later")
+        later.say("TAKE q 60000")
+        assert waits.ask("PUT q one") == "OK"
+        assert later.answer() == "OK one", "it is not given to the client that has gone"
+
+
 def main():
     suite = cases.Suite("full-disk")
     try:
@@ -176,7 +224,7 @@ def main():
         return suite.end()
     for kind in ("tmpfs", "ext4"):
         for disk in ("pwrite", "io_uring"):
-            for case in (deletes_make_room, starts_when_full, space_comes_back):
+            for case in (deletes_make_room, starts_when_full, space_comes_back, waits_end):
                 name = f"{case.__name__.replace('_', '-')}-{kind}-{disk.replace('_', '-')}"
                 suite.case(name, lambda case=case, kind=kind, disk=disk: case(kind, disk), limit=180)
     suite.end()
