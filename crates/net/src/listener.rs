@@ -130,7 +130,7 @@ pub fn exposure_advice(section: &str, address: &SocketAddr) -> String {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct ListeningSocket {
     pub(crate) socket: std::net::TcpListener,
     pub(crate) tls: Option<Arc<Tls>>,
 }
@@ -139,7 +139,7 @@ pub(crate) struct Socket {
 #[derive(Debug)]
 pub struct Listener {
     pub(crate) section: &'static str,
-    pub(crate) sockets: Vec<Socket>,
+    pub(crate) sockets: Vec<ListeningSocket>,
     pub(crate) max_connections: usize,
     addresses: Vec<SocketAddr>,
 }
@@ -163,7 +163,7 @@ impl Listener {
             let bound = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
             let (real, socket) = bound.map_err(|source| BindError::System { section, address, source })?;
             addresses.push(real);
-            sockets.push(Socket { socket, tls });
+            sockets.push(ListeningSocket { socket, tls });
         }
         Ok(Self { section, sockets, max_connections: options.max_connections, addresses })
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, Full, ListenerStats, NodeLimit, Permit};
 use crate::claim;
 use crate::connection::{Connection, Frontend, Limits};
-use crate::listener::{Listener, Socket};
+use crate::listener::{Listener, ListeningSocket};
 use crate::memory::FrameMemory;
 use crate::registry::Registry;
 use crate::stream::Stream;
@@ -173,7 +173,9 @@ impl Net {
         let admission =
             Arc::new(Admission::new(listener.section, self.node_limit.clone(), listener.max_connections));
         self.admissions.lock().push(admission.clone());
-        for (i, (Socket { socket, tls }, served)) in listener.sockets.into_iter().zip(each).enumerate() {
+        for (i, (ListeningSocket { socket, tls }, served)) in
+            listener.sockets.into_iter().zip(each).enumerate()
+        {
             let acceptor = Acceptor {
                 threads: self.threads.clone(),
                 limits: self.limits.clone(),
