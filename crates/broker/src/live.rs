@@ -62,18 +62,11 @@ pub struct LiveDelivery {
     counted: WaitingBytes,
 }
 
-impl LiveDelivery {
-    /// Bytes that it is counted with until it is dropped.
-    pub fn bytes(&self) -> usize {
-        self.counted.bytes
-    }
-}
-
 impl fmt::Debug for LiveDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveDelivery")
             .field("consumer", &self.consumer)
-            .field("bytes", &self.bytes())
+            .field("bytes", &self.counted.bytes)
             .finish_non_exhaustive()
     }
 }

@@ -55,12 +55,9 @@ impl Dialer {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|source| TlsError::Unsupported { source })?;
-        let builder = match options.insecure {
-            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
-            false => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(options.verifier(provider)?))
-            }
-        };
+        let trusted = if options.insecure { Trusted::All } else { options.trusted(provider.clone())? };
+        let verifier = Arc::new(ServerCertificates { trusted, provider });
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let config = match &options.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
@@ -92,29 +89,31 @@ impl Dialer {
 }
 
 impl DialTls {
-    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<TrustedCertificate, TlsError> {
-        let roots = Arc::new(self.trusted()?);
-        let named = self.authorities.as_ref().map_or_else(|| Ok(Vec::new()), |path| certificates(path))?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    fn trusted(&self, provider: Arc<CryptoProvider>) -> Result<Trusted, TlsError> {
+        let (roots, named) = self.roots()?;
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
         let path = self.authorities.clone().unwrap_or_default();
-        Ok(TrustedCertificate {
+        Ok(Trusted::Authorities {
+            chain: chain.map_err(|source| TlsError::Verifier { path, source })?,
             named,
-            chain: verifier.map_err(|source| TlsError::Verifier { path, source })?,
         })
     }
 
-    fn trusted(&self) -> Result<RootCertStore, TlsError> {
+    /// The authorities, and the certificates that were named.
+    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
         let mut roots = RootCertStore::empty();
         let Some(path) = &self.authorities else {
             let found = rustls_native_certs::load_native_certs();
             // A store may hold what this library does not take: what it takes is enough, as long as it is something.
             roots.add_parsable_certificates(found.certs);
-            return if roots.is_empty() { Err(TlsError::NobodyTrusted) } else { Ok(roots) };
+            return if roots.is_empty() { Err(TlsError::NobodyTrusted) } else { Ok((roots, Vec::new())) };
         };
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|source| TlsError::Authority { path: path.clone(), source })?;
+        let named = certificates(path)?;
+        for certificate in &named {
+            let added = roots.add(certificate.clone());
+            added.map_err(|source| TlsError::Authority { path: path.clone(), source })?;
         }
-        Ok(roots)
+        Ok((roots, named))
     }
 }
 
@@ -281,15 +280,24 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Takes what an authority vouches for, and a certificate that is named among the authorities itself: one that is its own authority, which the
-/// library takes from no server.
+/// Looks at the certificate that a server shows. That the server has its key is looked at whatever is trusted.
 #[derive(Debug)]
-struct TrustedCertificate {
-    named: Vec<CertificateDer<'static>>,
-    chain: Arc<WebPkiServerVerifier>,
+struct ServerCertificates {
+    trusted: Trusted,
+    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for TrustedCertificate {
+/// Whose certificates are taken.
+#[derive(Debug)]
+enum Trusted {
+    /// Those that an authority vouches for, and a certificate that is named among the authorities itself: one that is its own authority, which
+    /// the library takes from no server.
+    Authorities { chain: Arc<WebPkiServerVerifier>, named: Vec<CertificateDer<'static>> },
+    /// Any.
+    All,
+}
+
+impl ServerCertVerifier for ServerCertificates {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -298,10 +306,13 @@ impl ServerCertVerifier for TrustedCertificate {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chain.verify_server_cert(certificate, others, name, ocsp, now) {
+        let Trusted::Authorities { chain, named } = &self.trusted else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match chain.verify_server_cert(certificate, others, name, ocsp, now) {
             // That it is no authority is looked at behind its time, and before its name.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.named.contains(certificate) =>
+                if named.contains(certificate) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -316,7 +327,7 @@ impl ServerCertVerifier for TrustedCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -325,49 +336,10 @@ impl ServerCertVerifier for TrustedCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate, of whom it may be; that the other end has its key is looked at all the same.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
