@@ -286,7 +286,8 @@ fn messages_expire_in_a_queue_that_nobody_consumes_and_over_a_start() {
             assert!(began.elapsed() < PATIENCE);
         }
     }
-    assert!(began.elapsed().as_millis() >= 600, "not before their time");
+    // A block's time has whole milliseconds, of which a part may have gone by.
+    assert!(began.elapsed().as_millis() >= 599, "not before their time");
     client.publish("q", &["three"]);
     let confirmed = client.frame();
     assert!(matches!(confirmed.method(), Method::BasicAck(_)), "{confirmed:?}");
