@@ -221,15 +221,34 @@ mod tests {
             served.ask(&head).await
         };
         for path in ["/readyz", "/metrics", "/sabir/v1/topics", "/sabir/v1/openapi.json", "/else"] {
-            for host in ["host: evil.example\r\n", "host: localhost\r\nhost: evil.example\r\n"] {
+            for host in ["host: evil.example\r\n", "host: [::1].evil.example\r\n", "host: \r\n"] {
                 let answer = ask(path, host).await;
                 assert!(code(&answer) == 421 && answer.contains("admin.hosts"), "{path} {host}: {answer}");
+            }
+            for other in ["evil.example", "localhost"] {
+                let (here, there) = ("host: localhost\r\n", format!("host: {other}\r\n"));
+                for host in [format!("{here}{there}"), format!("{there}{here}")] {
+                    let answer = ask(path, &host).await;
+                    assert!(
+                        code(&answer) == 400 && answer.contains("more than one Host"),
+                        "{path} {host}: {answer}"
+                    );
+                }
             }
             for host in ["host: broker.lan\r\n", "host: 127.0.0.1\r\n", ""] {
                 assert_ne!(code(&ask(path, host).await), 421, "{path} {host}");
             }
-            let answer = ask(&format!("http://evil.example{path}"), "host: localhost\r\n").await;
-            assert_eq!(code(&answer), 421, "{answer}");
+            for name in
+                ["evil.example", "[::1].evil.example", "localhost@evil.example", "localhost:1@evil.example"]
+            {
+                for host in ["host: localhost\r\n", ""] {
+                    let answer = ask(&format!("http://{name}{path}"), host).await;
+                    // What is no address of a page at all is not taken for a request.
+                    assert!(matches!(code(&answer), 400 | 421), "{name}: {answer}");
+                }
+            }
+            let answer = ask(&format!("http://localhost{path}"), "host: localhost\r\n").await;
+            assert_ne!(code(&answer), 421, "{answer}");
         }
         assert_eq!(code(&ask("/livez", "host: evil.example\r\n").await), 200);
     }
