@@ -667,6 +667,15 @@ impl Journal {
         self.parts.segment_pool.give_back_one().map_err(JournalError::disk("remove a segment"))
     }
 
+    /// Gives the file of a segment of the reserve back to the file system, for what frees segments again; false if all but one of it is gone
+    /// already. Blocking.
+    ///
+    /// # Errors
+    /// The file could not be removed.
+    pub fn give_back_reserved_segment(&self) -> Result<bool, JournalError> {
+        self.parts.segment_pool.give_back_reserved().map_err(JournalError::disk("remove a segment"))
+    }
+
     /// Changes the slot and makes it durable. What it says is committed is always durable too.
     pub(crate) fn save_slot(&self, change: impl FnOnce(&mut HardState)) -> Result<HardState, DiskError> {
         let mut slots = self.slots.lock();

@@ -340,8 +340,22 @@ impl SegmentPool {
         self.remove_free(|pooled| pooled.spare() > RESERVE)
     }
 
+    /// Removes a segment of the reserve that has no number yet; not the last one.
+    pub(crate) fn give_back_reserved(&self) -> Result<bool, DiskError> {
+        let raw = |pooled: &mut PooledSegments| pooled.take_raw().map(|raw| raw.file);
+        let taken = self.change(|pooled| match pooled.spare() {
+            0 | 1 => None,
+            _ => pooled.take_free().or_else(|| raw(pooled)),
+        });
+        self.remove(taken)
+    }
+
     fn remove_free(&self, may: impl FnOnce(&PooledSegments) -> bool) -> Result<bool, DiskError> {
         let taken = self.change(|pooled| if may(pooled) { pooled.take_free() } else { None });
+        self.remove(taken)
+    }
+
+    fn remove(&self, taken: Option<SegmentFile>) -> Result<bool, DiskError> {
         let Some(file) = taken else { return Ok(false) };
         let removed = self.disk.remove(&file.name());
         self.files.fetch_sub(1, Ordering::Relaxed);

@@ -111,7 +111,14 @@ impl Shard {
         if self.pages.keep_reserve() {
             return;
         }
-        match self.journal.give_back_segment() {
+        // Other programs may have had what the last checkpoint was to have: then one of the journal's own goes for it, of those that it has in
+        // reserve for what makes space.
+        let frees = checkpointer.failures > 0 && !self.dead_segments(checkpointer).is_empty();
+        let given = match self.journal.give_back_segment() {
+            Ok(false) if frees => self.journal.give_back_reserved_segment(),
+            given => given,
+        };
+        match given {
             Ok(given) => {
                 let kept = given && self.pages.keep_reserve();
                 debug!(shard = %self.id, kept, "the disk has no space for the next checkpoint");

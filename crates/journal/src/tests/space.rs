@@ -226,6 +226,38 @@ fn a_full_disk_refuses_ordinary_entries_and_keeps_two_segments_for_others() {
 }
 
 #[test]
+fn a_segment_of_the_reserve_but_not_the_last_goes_for_what_frees_others() {
+    let disk = SimDisk::new(9);
+    disk.set_capacity(8192 + 8 * SEGMENT);
+    let mut rig = Rig::over(disk, None).unwrap();
+    let mut id = 0;
+    while rig.solo.admits(Priority::Ordinary) {
+        id += 1;
+        rig.append_all(id..=id);
+        rig.settle();
+        rig.journal.prepare().unwrap();
+    }
+    let before = segment_files(&rig.disk);
+    assert!(!rig.journal.give_back_segment().unwrap(), "what is left is the reserve");
+    assert!(rig.journal.give_back_reserved_segment().unwrap());
+    assert!(!rig.journal.give_back_reserved_segment().unwrap(), "with the last one entries that make space go on");
+    assert_eq!(segment_files(&rig.disk), before - 1);
+    assert!(rig.solo.admits(Priority::Reserve));
+    for _ in 0..5 {
+        id += 1;
+        rig.append(id, 100, Durability::Sync).unwrap();
+        rig.settle();
+    }
+    assert_eq!(rig.all().len() as u64, id);
+    release_all(&mut rig);
+    rig.journal.prepare().unwrap();
+    assert!(rig.solo.admits(Priority::Ordinary));
+    rig.append_all(id + 1..=id + 1);
+    rig.settle();
+    assert_eq!(rig.replayed(Sequence(id)), [id + 1]);
+}
+
+#[test]
 fn a_process_without_descriptors_is_like_a_full_disk_and_goes_on_once_it_has_some() {
     let mut rig = Rig::new(8);
     rig.append_all(1..=1);
