@@ -158,11 +158,7 @@ impl Shard {
 
     /// Waits until everything that was taken is applied. Blocking.
     pub(crate) fn drain(&self, until: Instant) {
-        while (self.waiting_bytes() > 0 || self.in_flight() > 0)
-            && !self.is_stopped()
-            && !self.is_stalled()
-            && Instant::now() < until
-        {
+        while !self.is_idle() && !self.is_stopped() && !self.is_stalled() && Instant::now() < until {
             self.submit();
             self.drive();
             std::thread::sleep(DRAIN_STEP);

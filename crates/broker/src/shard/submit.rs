@@ -211,6 +211,15 @@ impl Shard {
         }
     }
 
+    /// Is in the middle of sending a block while `meanwhile` runs: neither waiting any more nor in flight yet.
+    pub(crate) fn while_submitting<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let _submitter = self.appends.submitter.lock();
+        self.appends.is_submitting.store(true, SeqCst);
+        let done = meanwhile();
+        self.appends.is_submitting.store(false, SeqCst);
+        done
+    }
+
     /// How many tasks wait for room.
     pub(crate) fn waiting_for_room(&self) -> usize {
         self.appends.room.lock().len()

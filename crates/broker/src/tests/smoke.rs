@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use sabir_model::{TopicConfig, TopicError, TopicField};
 
@@ -36,6 +37,24 @@ async fn what_was_appended_is_read_also_after_a_restart() {
     let found = broker.offsets(ReadTarget::of(partition), OffsetSpec::MaxTimestamp).await.unwrap();
     assert_eq!((found.offset.0, found.timestamp), (6, 99));
     broker.shutdown();
+}
+
+#[test]
+fn a_shutdown_waits_for_a_block_that_is_just_being_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(options(dir.path()));
+    let shard = &broker.inner.shards[0];
+    std::thread::scope(|scope| {
+        let drained = shard.while_submitting(|| {
+            let drained = scope.spawn(|| shard.drain(Instant::now() + Duration::from_secs(5)));
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!drained.is_finished());
+            drained
+        });
+        drained.join().unwrap();
+    });
+    broker.shutdown();
+    assert!(!broker.has_hung_disk());
 }
 
 #[tokio::test]

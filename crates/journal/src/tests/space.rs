@@ -240,7 +240,10 @@ fn a_segment_of_the_reserve_but_not_the_last_goes_for_what_frees_others() {
     let before = segment_files(&rig.disk);
     assert!(!rig.journal.give_back_segment().unwrap(), "what is left is the reserve");
     assert!(rig.journal.give_back_reserved_segment().unwrap());
-    assert!(!rig.journal.give_back_reserved_segment().unwrap(), "with the last one entries that make space go on");
+    assert!(
+        !rig.journal.give_back_reserved_segment().unwrap(),
+        "with the last one entries that make space go on"
+    );
     assert_eq!(segment_files(&rig.disk), before - 1);
     assert!(rig.solo.admits(Priority::Reserve));
     for _ in 0..5 {
