@@ -332,27 +332,27 @@ impl SegmentPool {
 
     /// Removes dead segments that are too many. One at a time: there is no hurry.
     fn give_back(&self) -> Result<(), DiskError> {
-        self.remove_free(|pooled| pooled.free.len() > KEEP_FREE_SEGMENTS).map(drop)
+        let take = |pooled: &mut PooledSegments| match pooled.free.len() > KEEP_FREE_SEGMENTS {
+            true => pooled.take_free(),
+            false => None,
+        };
+        self.remove(self.change(take)).map(drop)
     }
 
-    /// Removes a dead segment that is not needed for the reserve.
+    /// Removes a segment that has no number yet and is not needed for the reserve.
     pub(crate) fn give_back_one(&self) -> Result<bool, DiskError> {
-        self.remove_free(|pooled| pooled.spare() > RESERVE)
+        self.give_back_above(RESERVE)
     }
 
     /// Removes a segment of the reserve that has no number yet; not the last one.
     pub(crate) fn give_back_reserved(&self) -> Result<bool, DiskError> {
-        let raw = |pooled: &mut PooledSegments| pooled.take_raw().map(|raw| raw.file);
-        let taken = self.change(|pooled| match pooled.spare() {
-            0 | 1 => None,
-            _ => pooled.take_free().or_else(|| raw(pooled)),
-        });
-        self.remove(taken)
+        self.give_back_above(1)
     }
 
-    fn remove_free(&self, may: impl FnOnce(&PooledSegments) -> bool) -> Result<bool, DiskError> {
-        let taken = self.change(|pooled| if may(pooled) { pooled.take_free() } else { None });
-        self.remove(taken)
+    fn give_back_above(&self, kept: usize) -> Result<bool, DiskError> {
+        let raw = |pooled: &mut PooledSegments| pooled.take_raw().map(|raw| raw.file);
+        let take = |pooled: &mut PooledSegments| pooled.take_free().or_else(|| raw(pooled));
+        self.remove(self.change(|pooled| if pooled.spare() > kept { take(pooled) } else { None }))
     }
 
     fn remove(&self, taken: Option<SegmentFile>) -> Result<bool, DiskError> {
