@@ -356,7 +356,7 @@ impl Broker {
         let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
         let state = shard.state.read();
         let kept = state.readable(target.partition)?;
-        Ok(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
+        Ok(PartitionStats::of(kept))
     }
 
     /// Bytes of the batches that a partition keeps.

@@ -9,7 +9,7 @@ use crate::catalog::Topic;
 use crate::definitions::Definitions;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::front_ends::EntryRefused;
-use crate::queue::QueueError;
+use crate::queue::{QueueError, SubscribeRefused};
 
 /// As whom a caller asks. Users and what they may do come with authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +149,13 @@ impl Caller {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         if self.as_front_end().is_some_and(is_of) { Ok(()) } else { Err(EntryRefused::OtherFrontend) }
+    }
+
+    /// Whether a topic's subscription may be removed that is a projection's, or nobody's: a client asks its protocol for the former, which has
+    /// state of its own about it.
+    pub(crate) fn may_remove_subscription_of(&self, owner: FrontendNo) -> Result<(), SubscribeRefused> {
+        let may = owner == FrontendNo::NONE || self.principal == Principal::Operator;
+        if may { Ok(()) } else { Err(SubscribeRefused::Owned) }
     }
 
     /// Whether a topic may be read.

@@ -20,8 +20,8 @@ impl FormatLevel {
     pub const FRONT_ENDS: Self = Self(3);
     /// Queues: their settings, and the entries and pages that say where each message stands. Exchanges and bindings.
     pub const QUEUES: Self = Self(4);
-    /// Messages that come back and wait: queues' settings, and the entries of timers, that know of them. Subscriptions of topics. Blocks
-    /// say the node's time where theirs stands above it.
+    /// Messages that come back and wait: queues' settings, and the entries of timers, that know of them. Subscriptions of topics, front ends' own among
+    /// them. Blocks say the node's time where theirs stands above it.
     pub const RETRIES: Self = Self(5);
     /// The lowest that this version writes: a directory below it is raised to it.
     pub const OLDEST: Self = Self::LISTED;

@@ -10,21 +10,32 @@ use std::any::Any;
 use bytes::Bytes;
 use sabir_model::{DecodeError, FrontendNo, PartitionId, Sequence, stored};
 
+use self::delivery::{SubscriptionNo, SubscriptionView};
 use crate::caller::Caller;
 pub use crate::shard::Leading;
 pub(crate) use crate::state::FrontendAnswer;
-pub use crate::state::{Delivered, DeliveryRefused, Effects, EntryId};
+pub use crate::state::{Delivered, DeliveryRefused, Effects, EntryId, NotSubscribed};
 use crate::state::{ShardState, StoredMaps, prefixes};
+use crate::stats::PartitionStats;
 pub use sabir_journal::pages::{
     Budget, PageChange, PageDecodeError, PageError, PageKey, PageStore, PageValue, Paged,
 };
 
-/// What may be done to the messages of a queue.
+/// What may be done to the messages of a queue, or of a subscription, and what is seen of them.
 pub mod delivery {
     pub use sabir_delivery::subscription::{
-        Attempts, AttemptsChange, HeldBy, MessageOwner, OffsetRanges, Operation, RangesBuffer, Settlement,
-        Terms,
+        Attempts, AttemptsChange, HeldBy, Holding, MessageOwner, MessageState, OffsetRanges, Operation,
+        RangesBuffer, Settlement, SubscriptionNo, Terms,
     };
+    use sabir_model::PartitionId;
+
+    pub use crate::entry::{SubscriptionSettings, SubscriptionStart};
+    pub use crate::state::{SubscriptionCounts, SubscriptionView};
+
+    /// The subscription that a queue has, by the queue's partition.
+    pub fn of_queue(partition: PartitionId) -> SubscriptionNo {
+        crate::state::subscription_of(partition)
+    }
 }
 
 /// Reads a stored value that begins with its form, and is nothing but what `take` takes behind that.
@@ -179,7 +190,7 @@ impl<'a> Maps<'a> {
     }
 }
 
-/// The projections of a shard, as one entry left them, for a caller.
+/// The projections of a shard, and what it has of partitions, as one entry left them, for a caller.
 pub struct View<'a> {
     pub(crate) state: &'a ShardState,
     pub(crate) caller: &'a Caller,
@@ -192,5 +203,27 @@ impl View<'_> {
         self.caller.may_use_projection(name).ok()?;
         let projection: &dyn Any = projection;
         projection.downcast_ref()
+    }
+
+    /// What a partition of the shard keeps; `None` if it has none of that id. Whether the client may see it the front end has judged, as of all
+    /// that is seen of partitions here.
+    pub fn partition(&self, id: PartitionId) -> Option<PartitionStats> {
+        self.state.partition(id).map(PartitionStats::of)
+    }
+
+    /// The subscription of that name that a topic has in a partition.
+    pub fn subscription(&self, partition: PartitionId, name: &str) -> Option<SubscriptionView<'_>> {
+        let (number, _) = self.state.subscriptions.find(partition, name)?;
+        self.messages(number)
+    }
+
+    /// All that a topic has in a partition, in no order that means anything.
+    pub fn subscriptions(&self, partition: PartitionId) -> impl Iterator<Item = SubscriptionView<'_>> {
+        self.state.subscriptions.views(partition)
+    }
+
+    /// The subscription of a number, a [queue's own](delivery::of_queue) too.
+    pub fn messages(&self, of: SubscriptionNo) -> Option<SubscriptionView<'_>> {
+        self.state.subscriptions.view(of)
     }
 }

@@ -9,6 +9,7 @@ use sabir_model::{Offset, Sequence, ShardId, Term};
 
 use crate::dead_letter::DeadLetterStats;
 use crate::exchange::ExchangeMemory;
+use crate::partition::PartitionState;
 use crate::read::Damage;
 
 /// A snapshot of the broker's figures. Counters count from the start of the process.
@@ -126,6 +127,12 @@ pub struct PartitionStats {
     pub end: Offset,
     /// Bytes of the batches kept.
     pub bytes: u64,
+}
+
+impl PartitionStats {
+    pub(crate) fn of(kept: &PartitionState) -> Self {
+        Self { start: kept.log_start, end: kept.next, bytes: kept.bytes }
+    }
 }
 
 /// A number that only grows.

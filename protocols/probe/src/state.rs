@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sabir_base::varint::{put_i64, put_u64, take_i64, take_u64};
-use sabir_broker::projection::delivery::{HeldBy, MessageOwner, Operation, Settlement, Terms};
+use sabir_broker::projection::delivery::{HeldBy, MessageOwner, Operation, Settlement, Terms, of_queue};
 use sabir_broker::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
     Paged, Projection, ProjectionFactory, decode_stored,
@@ -159,7 +159,7 @@ impl State {
             return Ok("ERR too many messages are leased".into());
         }
         let terms = Terms { owner: MessageOwner::Lease, timeout_ms: ms, token: leases.last + 1 };
-        let taken = effects.delivery(queue, &Operation::Taken { count: 1, terms });
+        let taken = effects.delivery(of_queue(queue), &Operation::Taken { count: 1, terms });
         Ok(match taken.map(|taken| taken.acquired.first().cloned()) {
             Err(refused) => format!("ERR {refused}"),
             Ok(None) => "NIL".into(),
@@ -182,7 +182,7 @@ impl State {
             leases.deadlines.remove(&lease);
         }
         let (held_by, now_ms) = (HeldBy::Token(lease), effects.time_ms());
-        let ended = effects.delivery_of_held(of.partition()?, |ranges| match end {
+        let ended = effects.delivery_of_held(of_queue(of.partition()?), |ranges| match end {
             LeaseEnd::Done => Operation::Settled { ranges, held_by, why: Settlement::Acknowledged },
             LeaseEnd::Returned => Operation::Returned { ranges, held_by, counted: true, not_before_ms: 0 },
             LeaseEnd::Delayed(ms) => {
@@ -190,7 +190,8 @@ impl State {
                 Operation::Returned { ranges, held_by, counted: true, not_before_ms }
             }
         });
-        Ok(if ended { "OK" } else { "ERR there is no such lease, or it has ended" }.into())
+        let any = ended.is_ok_and(|ended| ended > 0);
+        Ok(if any { "OK" } else { "ERR there is no such lease, or it has ended" }.into())
     }
 
     /// Has leases end that are over.
@@ -199,7 +200,8 @@ impl State {
         let due = |leases: &Leases| leases.deadlines.values().any(|deadline| *deadline <= now_ms);
         let all: Vec<_> = self.leases.iter().filter(|(_, l)| due(l)).map(|(of, _)| of.clone()).collect();
         for of in all {
-            effects.delivery_of_held(of.partition()?, |ranges| {
+            // Nothing is to be done for a queue that is gone.
+            let _ = effects.delivery_of_held(of_queue(of.partition()?), |ranges| {
                 let (held_by, counted) = (HeldBy::Overdue, true);
                 Operation::Returned { ranges, held_by, counted, not_before_ms: 0 }
             });

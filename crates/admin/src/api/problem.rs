@@ -118,6 +118,7 @@ fn of_subscription(error: SubscribeRefused) -> (StatusCode, &'static str) {
         E::Topic(QueueError::Locked | QueueError::Exclusive | QueueError::InUse) => {
             (StatusCode::FORBIDDEN, "forbidden")
         }
+        E::Owned => (StatusCode::FORBIDDEN, "forbidden"),
         E::Name | E::DeadLetter | E::TooMany | E::Differs | E::SeveralPartitions | E::NeedsLevel { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
         }

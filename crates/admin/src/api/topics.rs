@@ -95,6 +95,8 @@ pub struct TopicDetails {
 #[derive(Serialize)]
 struct Subscription {
     name: String,
+    /// The front end that keeps it for its clients; none where clients made it.
+    owner: Option<String>,
     ready: u64,
     in_flight: u64,
     consumers: usize,
@@ -166,8 +168,8 @@ fn details(broker: &Broker, topic: &Topic) -> TopicDetails {
 /// None while a shard of the topic is not led here: nothing is known of them then.
 fn subscriptions(broker: &Broker, topic: &Topic) -> Vec<Subscription> {
     let all = broker.subscriptions(&Caller::OPERATOR, topic).unwrap_or_default();
-    let one = |SubscriptionStats { name, queue: QueueStats { ready, in_flight, consumers, .. } }| {
-        Subscription { name: name.into(), ready, in_flight, consumers }
+    let one = |SubscriptionStats { name, owner, queue: QueueStats { ready, in_flight, consumers, .. } }| {
+        Subscription { name: name.into(), owner: owner.map(Into::into), ready, in_flight, consumers }
     };
     all.into_iter().map(one).collect()
 }

@@ -2,12 +2,14 @@
 
 use sabir_delivery::policy::DeathPolicy;
 use sabir_delivery::subscription::SubscriptionNo;
-use sabir_model::{DeadLetterAddress, DecodeError, PartitionId, ShardFailure};
+use sabir_model::{DeadLetterAddress, DecodeError, FrontendNo, PartitionId, ShardFailure};
 
 use super::{Body, kind};
 use crate::codec::{Reader, put_str, put_u32, put_u64};
 
 const FORM: u8 = 1;
+/// Of one that removes what a front end made.
+const OWNED_FORM: u8 = 2;
 /// Marks of settings: dead letters go to an exchange, by a routing key of its own, and come back so often at the most.
 const EXCHANGE: u8 = 1 << 0;
 const KEY: u8 = 1 << 1;
@@ -49,9 +51,11 @@ pub(crate) struct SubscriptionMade {
     pub(crate) settings: SubscriptionSettings,
 }
 
-/// A partition's part of a subscription goes: version 1 · partition · name.
+/// A partition's part of a subscription goes, if it is its owner's still: version 1 · partition · name; version 2 where it has an owner · its
+/// owner · partition · name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SubscriptionRemoved {
+    pub(crate) owner: FrontendNo,
     pub(crate) partition: PartitionId,
     pub(crate) name: Box<str>,
 }
@@ -71,6 +75,14 @@ pub(crate) enum SubscribeError {
 }
 
 impl SubscriptionSettings {
+    /// The longest name of a subscription, in bytes.
+    pub const LONGEST_NAME: usize = 255;
+
+    /// Whether a subscription may have a name.
+    pub(crate) fn is_name(name: &str) -> bool {
+        (1..=Self::LONGEST_NAME).contains(&name.len())
+    }
+
     /// What becomes of messages that are given up.
     pub(crate) fn deaths(&self) -> DeathPolicy {
         DeathPolicy::of_returns(self.dead_letter.is_some(), self.delivery_limit, None)
@@ -165,15 +177,24 @@ impl Body for SubscriptionRemoved {
     type Outcome = Result<SubscriptionNo, SubscribeError>;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
+        if self.owner == FrontendNo::NONE {
+            out.push(FORM);
+        } else {
+            out.push(OWNED_FORM);
+            put_u32(out, self.owner.0.into());
+        }
         put_u64(out, self.partition.0);
         put_str(out, &self.name);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Reader::new(bytes);
-        input.version(FORM)?;
-        let body = Self { partition: input.partition()?, name: input.str()?.into() };
+        let owner = match input.u8()? {
+            FORM => FrontendNo::NONE,
+            OWNED_FORM => input.front_end()?,
+            newer => return Err(DecodeError::Version(newer)),
+        };
+        let body = Self { owner, partition: input.partition()?, name: input.str()?.into() };
         input.end()?;
         Ok(body)
     }
@@ -208,10 +229,12 @@ mod tests {
                 "{wrong:?}"
             );
         }
-        let removed = SubscriptionRemoved { partition: PartitionId(300), name: "a".into() };
-        let mut out = Vec::new();
-        removed.encode(&mut out);
-        assert_eq!(out, [1, 0xac, 2, 1, b'a']);
-        assert_eq!(SubscriptionRemoved::decode(&out), Ok(removed));
+        for (owner, head) in [(FrontendNo::NONE, &[1][..]), (FrontendNo(3), &[2, 3])] {
+            let removed = SubscriptionRemoved { owner, partition: PartitionId(300), name: "a".into() };
+            let mut out = Vec::new();
+            removed.encode(&mut out);
+            assert_eq!(out, [head, &[0xac, 2, 1, b'a']].concat());
+            assert_eq!(SubscriptionRemoved::decode(&out), Ok(removed));
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use sabir_journal::Priority;
-use sabir_model::{Offset, ReadError, ShardFailure};
+use sabir_model::{FrontendNo, Offset, ReadError, ShardFailure};
 
 use super::{QueueError, QueueStats, QueueTarget};
 use crate::broker::Broker;
@@ -17,9 +17,6 @@ use crate::entry::{
 };
 use crate::level::FormatLevel;
 use crate::read::{FoundOffset, OffsetSpec, ReadTarget};
-
-/// The longest name of a subscription, in bytes.
-const LONGEST_NAME: usize = 255;
 
 /// Where a subscription begins that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +47,8 @@ pub struct SubscriptionSpec {
 pub struct SubscriptionStats {
     /// Its name.
     pub name: Box<str>,
+    /// The front end's projection whose entry made it, and alone removes it; none where clients did.
+    pub owner: Option<Box<str>>,
     /// Its messages and consumers. A client that consumes several partitions is one of them.
     pub queue: QueueStats,
 }
@@ -72,6 +71,9 @@ pub enum SubscribeRefused {
     /// The topic has as many as it may have.
     #[error("the topic has as many subscriptions as it may have")]
     TooMany,
+    /// An entry of a front end's own made it: no client removes it otherwise.
+    #[error("a front end keeps the subscription for its clients, who remove it by way of that")]
+    Owned,
     /// It is there with other settings.
     #[error("the subscription is there with other settings")]
     Differs,
@@ -186,7 +188,11 @@ impl Broker {
         let mut answers = Vec::new();
         for partition in topic.partitions.iter() {
             let shard = self.shard(partition.shard).ok_or(QueueError::Unknown)?;
-            let body = SubscriptionRemoved { partition: partition.id, name: name.into() };
+            let owner =
+                shard.state.read().subscriptions.find(partition.id, name).map(|(_, named)| named.owner);
+            let owner = owner.unwrap_or(FrontendNo::NONE);
+            caller.may_remove_subscription_of(owner)?;
+            let body = SubscriptionRemoved { owner, partition: partition.id, name: name.into() };
             answers.push(shard.ask(Priority::Reserve, &body));
         }
         let mut was_there = false;
@@ -210,18 +216,21 @@ impl Broker {
         topic: &Topic,
     ) -> Result<Vec<SubscriptionStats>, SubscribeRefused> {
         caller.may_use(topic)?;
-        let mut all: BTreeMap<Box<str>, Vec<QueueTarget>> = BTreeMap::new();
+        let mut all: BTreeMap<Box<str>, (FrontendNo, Vec<QueueTarget>)> = BTreeMap::new();
         for partition in topic.partitions.iter() {
             let Some(shard) = self.shard(partition.shard) else { continue };
             for (number, named) in shard.state.read().subscriptions.named_of(partition.id) {
                 let part = QueueTarget::of_subscription(partition, number);
-                all.entry(named.name.clone()).or_default().push(part);
+                let of_name = all.entry(named.name.clone()).or_insert((named.owner, Vec::new()));
+                of_name.1.push(part);
             }
         }
         let mut stats = Vec::with_capacity(all.len());
-        for (name, parts) in all {
+        for (name, (owner, parts)) in all {
             match self.subscription_stats(&parts) {
-                Ok(queue) => stats.push(SubscriptionStats { name, queue }),
+                Ok(queue) => {
+                    stats.push(SubscriptionStats { name, owner: self.projection_name(owner), queue })
+                }
                 // Removed a moment ago.
                 Err(QueueError::Unknown) => {}
                 Err(error) => return Err(error.into()),
@@ -246,16 +255,26 @@ impl Broker {
         Ok(all)
     }
 
+    /// Whether the data directory's level has subscriptions of topics.
+    pub fn has_subscriptions(&self) -> bool {
+        self.format_level() >= FormatLevel::RETRIES
+    }
+
+    fn projection_name(&self, number: FrontendNo) -> Option<Box<str>> {
+        let known = self.inner.projections.iter().find(|(known, _)| *known == number);
+        known.map(|(_, name)| (*name).into())
+    }
+
     fn check_subscription(&self, caller: &Caller, topic: &Topic, name: &str) -> Result<(), SubscribeRefused> {
         caller.may_use(topic)?;
         if topic.config.queue().is_some() {
             return Err(SubscribeRefused::IsQueue);
         }
-        let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
-        if has < needs {
+        if !self.has_subscriptions() {
+            let (has, needs) = (self.format_level(), FormatLevel::RETRIES);
             return Err(SubscribeRefused::NeedsLevel { has: has.number(), needs: needs.number() });
         }
-        if (1..=LONGEST_NAME).contains(&name.len()) { Ok(()) } else { Err(SubscribeRefused::Name) }
+        if SubscriptionSettings::is_name(name) { Ok(()) } else { Err(SubscribeRefused::Name) }
     }
 
     /// The parts of a subscription that is whole and is what is wanted; none if it lacks parts.

@@ -2,7 +2,7 @@
 
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::{BlockView, EntryView};
-use sabir_model::{DecodeError, Offset, PartitionId, Sequence, ShardFailure, Term};
+use sabir_model::{DecodeError, FrontendNo, Offset, PartitionId, Sequence, ShardFailure, Term};
 
 use super::{
     ApplyError, At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, Partitions, QueueChange,
@@ -168,18 +168,14 @@ impl ShardState {
 
     /// A topic's partition has its part of a subscription. That of a queue is the queue's own.
     fn subscribe(&mut self, body: &SubscriptionMade, at: &At) -> Result<SubscriptionNo, SubscribeError> {
-        let partition = self.partition(body.partition).filter(|partition| partition.settings.queue.is_none());
-        let partition = partition.ok_or(SubscribeError::Unknown)?;
-        let kept = partition.log_start..partition.next;
-        let number = self.subscriptions.subscribe(body, kept, at)?;
-        self.partitions.note_subscribed(body.partition, true);
-        Ok(number)
+        let Self { partitions, subscriptions, timers, .. } = self;
+        ShardParts { partitions, subscriptions, timers }.subscribe(body, FrontendNo::NONE, at)
     }
 
     fn unsubscribe(&mut self, body: &SubscriptionRemoved) -> Result<SubscriptionNo, SubscribeError> {
         let number = self.subscriptions.unsubscribe(body)?;
-        let is_subscribed = self.subscriptions.is_subscribed(body.partition);
-        self.partitions.note_subscribed(body.partition, is_subscribed);
+        let Self { partitions, subscriptions, timers, .. } = self;
+        ShardParts { partitions, subscriptions, timers }.note_subscribed(body.partition);
         Ok(number)
     }
 

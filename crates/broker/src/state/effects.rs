@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use sabir_delivery::subscription::{OffsetRanges, Operation, RangesBuffer};
-use sabir_model::{AppendError, Offset, PartitionId, Sequence, Term, TopicError};
+use sabir_delivery::subscription::{OffsetRanges, Operation, RangesBuffer, SubscriptionNo};
+use sabir_model::{AppendError, FrontendNo, Offset, PartitionId, Sequence, Term, TopicError};
 
-use super::{At, Partitions, SubscriptionTable, TimerTable, follow_queues, subscription_of};
+use super::{
+    At, Partitions, SubscriptionTable, SubscriptionView, TimerTable, follow_queues, is_named, partition_of,
+};
 use crate::append::Appended;
-use crate::entry::OfferedBatch;
+use crate::entry::{OfferedBatch, SubscribeError, SubscriptionMade, SubscriptionSettings, SubscriptionStart};
 use crate::stats::PartitionStats;
 
 /// What of a shard the applying of a front end's entry may change beside its own projection.
@@ -18,7 +20,30 @@ pub(super) struct ShardParts<'a> {
     pub(super) timers: &'a mut TimerTable,
 }
 
-/// What an operation on a queue's messages came to.
+impl ShardParts<'_> {
+    /// A topic's partition has its part of a subscription. That of a queue is the queue's own.
+    pub(super) fn subscribe(
+        &mut self,
+        body: &SubscriptionMade,
+        owner: FrontendNo,
+        at: &At,
+    ) -> Result<SubscriptionNo, SubscribeError> {
+        let partition = self.partitions.partition(body.partition);
+        let partition = partition.filter(|partition| partition.settings.queue.is_none());
+        let partition = partition.ok_or(SubscribeError::Unknown)?;
+        let kept = partition.log_start..partition.next;
+        let number = self.subscriptions.subscribe(body, owner, kept, at)?;
+        self.note_subscribed(body.partition);
+        Ok(number)
+    }
+
+    /// A subscription of a partition was made or removed.
+    pub(super) fn note_subscribed(&mut self, id: PartitionId) {
+        self.partitions.note_subscribed(id, self.subscriptions.is_subscribed(id));
+    }
+}
+
+/// What an operation on the messages of a subscription came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delivered {
     /// How many messages it concerned; of an operation that names none, 1 if it did anything.
@@ -27,21 +52,52 @@ pub struct Delivered {
     pub acquired: Vec<Range<u64>>,
 }
 
-/// Why nothing is done to a queue's messages.
+/// Why nothing is done to a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryRefused {
-    /// The shard has no such partition, or it is no queue's.
-    #[error("no such queue")]
-    UnknownQueue,
-    /// The shard does it by itself: as records are appended, and as a node starts.
+    /// The shard has no such subscription; of a queue: no such queue.
+    #[error("there is no such queue or subscription")]
+    Unknown,
+    /// An entry of another front end made it.
+    #[error("the subscription is another front end's")]
+    OtherFrontend,
+    /// No entry of a front end removes it: clients made it, or it is a queue's own.
+    #[error("the subscription is no front end's")]
+    NotOwned,
+    /// The shard does it by itself: as records are appended, as timers fire, and as a node starts.
     #[error("the shard does that by itself")]
     OfTheShard,
+}
+
+/// Why an entry makes no subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotSubscribed {
+    /// The shard has no such partition.
+    #[error("there is no such partition")]
+    UnknownPartition,
+    /// A queue has one subscription, which is its own.
+    #[error("the topic is a queue, which has no subscriptions but its own")]
+    IsQueue,
+    /// There is one of that name, whoever made it.
+    #[error("there is a subscription of that name")]
+    Exists(SubscriptionNo),
+    /// The name is empty, or too long.
+    #[error("the name of a subscription has 1 to {} bytes", SubscriptionSettings::LONGEST_NAME)]
+    Name,
+    /// Where its dead letters go is too long a name.
+    #[error("the exchange and the routing key of dead letters have at most 1,024 bytes each")]
+    DeadLetter,
+    /// The partition has as many as it may have.
+    #[error("the partition has as many subscriptions as it may have")]
+    TooMany,
 }
 
 /// What the applying of an entry may use, and do in its shard: the block it is in, what came with it, and the records.
 ///
 /// All of it is the same on every replica and in every replay.
 pub struct Effects<'a> {
+    /// The projection that the entry is told.
+    own: FrontendNo,
     shard: ShardParts<'a>,
     at: &'a At,
     seed: u64,
@@ -98,6 +154,7 @@ pub(crate) struct FrontendAnswer {
 
 impl<'a> Effects<'a> {
     pub(super) fn new(
+        own: FrontendNo,
         shard: ShardParts<'a>,
         at: &'a At,
         seed: u64,
@@ -106,7 +163,7 @@ impl<'a> Effects<'a> {
     ) -> Self {
         let appended = vec![false; batches.len()];
         let id = EntryId { term: at.term, block: at.sequence, index };
-        Self { shard, at, seed, batches, offset, appended, id, later: false, others: Vec::new() }
+        Self { own, shard, at, seed, batches, offset, appended, id, later: false, others: Vec::new() }
     }
 
     /// The block's time, in milliseconds since the epoch. It never falls from entry to entry.
@@ -146,8 +203,7 @@ impl<'a> Effects<'a> {
 
     /// What a partition of the shard keeps; `None` if it has none of that id.
     pub fn partition(&self, id: PartitionId) -> Option<PartitionStats> {
-        let kept = self.shard.partitions.partition(id)?;
-        Some(PartitionStats { start: kept.log_start, end: kept.next, bytes: kept.bytes })
+        self.shard.partitions.partition(id).map(PartitionStats::of)
     }
 
     /// Moves a partition's first offset up; -1 is behind its last record. Gives where it now is. Whether the client may do that the front end
@@ -159,35 +215,127 @@ impl<'a> Effects<'a> {
         self.shard.partitions.move_log_start(id, to)
     }
 
-    /// Does something to the messages of a queue of the shard, those appended by this entry before among them. Whether the client may do
-    /// that the front end has judged. What it returns until a later moment a timer of the shard makes ready then.
+    /// The subscription of that name that a topic has in a partition, as all that this entry did left it.
+    pub fn subscription(&mut self, partition: PartitionId, name: &str) -> Option<SubscriptionView<'_>> {
+        self.follow();
+        let (number, _) = self.shard.subscriptions.find(partition, name)?;
+        self.shard.subscriptions.view(number)
+    }
+
+    /// All that a topic has in a partition, in no order that means anything.
+    pub fn subscriptions(&mut self, partition: PartitionId) -> impl Iterator<Item = SubscriptionView<'_>> {
+        self.follow();
+        self.shard.subscriptions.views(partition)
+    }
+
+    /// The subscription of a number, a [queue's own](crate::projection::delivery::of_queue) too.
+    pub fn messages(&mut self, of: SubscriptionNo) -> Option<SubscriptionView<'_>> {
+        self.follow();
+        self.shard.subscriptions.view(of)
+    }
+
+    /// Makes a subscription of a topic in one of its partitions, all records of which are its messages from `start` on, those that this entry
+    /// appended before among them. It is this projection's: entries of another one neither remove it nor touch its messages, and clients
+    /// do not remove it either. It stays until it is [removed](Self::unsubscribe), or goes with its partition, of which
+    /// [`partition_gone`](crate::projection::FrontendProjection::partition_gone) tells; the operator may remove it, too. Sessions
+    /// may consume it, by its name. Whether the data directory's level has that the front end has asked before
+    /// ([`Broker::has_subscriptions`](crate::Broker::has_subscriptions)).
     ///
     /// # Errors
-    /// See [`DeliveryRefused`]; nothing has changed then.
+    /// See [`NotSubscribed`]; nothing has changed then.
+    pub fn subscribe(
+        &mut self,
+        partition: PartitionId,
+        name: &str,
+        start: SubscriptionStart,
+        settings: SubscriptionSettings,
+    ) -> Result<SubscriptionNo, NotSubscribed> {
+        if !SubscriptionSettings::is_name(name) {
+            return Err(NotSubscribed::Name);
+        }
+        if settings.dead_letter.as_ref().is_some_and(|to| !to.fits()) {
+            return Err(NotSubscribed::DeadLetter);
+        }
+        self.follow();
+        let known = self.shard.partitions.partition(partition).ok_or(NotSubscribed::UnknownPartition)?;
+        if known.settings.queue.is_some() {
+            return Err(NotSubscribed::IsQueue);
+        }
+        if let Some((number, _)) = self.shard.subscriptions.find(partition, name) {
+            return Err(NotSubscribed::Exists(number));
+        }
+        // How many its topic has matters where some partitions lack a part, and a front end makes each by itself.
+        let body = SubscriptionMade { partition, partitions: 1, name: name.into(), start, settings };
+        self.shard.subscribe(&body, self.own, self.at).map_err(|_| NotSubscribed::TooMany)
+    }
+
+    /// Removes a subscription that an entry of this projection made: its consumers are told, and where it was is forgotten.
+    ///
+    /// # Errors
+    /// [`DeliveryRefused::Unknown`], [`DeliveryRefused::OtherFrontend`], [`DeliveryRefused::NotOwned`].
+    pub fn unsubscribe(&mut self, subscription: SubscriptionNo) -> Result<(), DeliveryRefused> {
+        self.follow();
+        if self.may_use(subscription)? == FrontendNo::NONE {
+            return Err(DeliveryRefused::NotOwned);
+        }
+        self.shard.subscriptions.forget(subscription);
+        self.shard.note_subscribed(partition_of(subscription));
+        Ok(())
+    }
+
+    /// Does something to the messages of a subscription of the shard, or a [queue's](crate::projection::delivery::of_queue), those appended by
+    /// this entry before among them. Whether the client may do that the front end has judged. What it returns until a later moment
+    /// a timer of the shard makes ready then.
+    ///
+    /// # Errors
+    /// [`DeliveryRefused::Unknown`], [`DeliveryRefused::OtherFrontend`], [`DeliveryRefused::OfTheShard`]; nothing has changed then.
     pub fn delivery(
         &mut self,
-        queue: PartitionId,
+        of: SubscriptionNo,
         operation: &Operation<'_>,
     ) -> Result<Delivered, DeliveryRefused> {
-        if matches!(operation, Operation::Published { .. } | Operation::Started { .. }) {
+        let of_the_shard = match operation {
+            Operation::Published { .. } | Operation::Started { .. } | Operation::Due { .. } => true,
+            // It takes in all that its partition does.
+            Operation::SealedIfEmpty => is_named(of),
+            _ => false,
+        };
+        if of_the_shard {
             return Err(DeliveryRefused::OfTheShard);
         }
-        follow_queues(&mut self.shard, self.at);
-        let done = self.shard.subscriptions.operate(subscription_of(queue), operation, self.at.time_ms);
-        let (concerned, acquired) = done.ok_or(DeliveryRefused::UnknownQueue)?;
-        follow_queues(&mut self.shard, self.at);
+        self.follow();
+        self.may_use(of)?;
+        let done = self.shard.subscriptions.operate(of, operation, self.at.time_ms);
+        let (concerned, acquired) = done.ok_or(DeliveryRefused::Unknown)?;
+        self.follow();
         Ok(Delivered { concerned, acquired })
     }
 
-    /// The same for all messages of a queue that are held as the operation says. Tells whether there were any.
+    /// The same for all messages of a subscription that are held as the operation says. Tells how many there were.
+    ///
+    /// # Errors
+    /// Those of [`delivery`](Self::delivery).
     pub fn delivery_of_held(
         &mut self,
-        queue: PartitionId,
+        of: SubscriptionNo,
         operation: impl FnOnce(OffsetRanges<'_>) -> Operation<'_>,
-    ) -> bool {
-        let Some(kept) = self.partition(queue) else { return false };
-        let all = RangesBuffer::of(std::iter::once(kept.start.0 as u64..kept.end.0 as u64));
-        self.delivery(queue, &operation(all.ranges())).is_ok_and(|done| done.concerned > 0)
+    ) -> Result<u64, DeliveryRefused> {
+        let all = self.messages(of).ok_or(DeliveryRefused::Unknown)?.offsets();
+        let all = RangesBuffer::of(std::iter::once(all));
+        self.delivery(of, &operation(all.ranges())).map(|done| done.concerned)
+    }
+
+    /// Who owns a subscription: this projection, or none.
+    fn may_use(&self, subscription: SubscriptionNo) -> Result<FrontendNo, DeliveryRefused> {
+        let owner = self.shard.subscriptions.view(subscription).ok_or(DeliveryRefused::Unknown)?.owner();
+        let may = owner == FrontendNo::NONE || owner == self.own;
+        if may { Ok(owner) } else { Err(DeliveryRefused::OtherFrontend) }
+    }
+
+    /// Has subscriptions know what this entry did so far. What is behind them is not looked at again.
+    fn follow(&mut self) {
+        follow_queues(&mut self.shard, self.at);
+        self.shard.subscriptions.begin_entry();
     }
 
     /// Has the writer of this entry wait: what [`apply`](crate::projection::FrontendProjection::apply) gives is not its answer, which comes

@@ -93,7 +93,8 @@ impl FrontendProjections {
         };
         self.learn(index, &body)?;
         let bound = self.find(number).ok_or(EntryError::Unnamed { index, number: number.0 })?;
-        let mut effects = Effects::new(shard, at, body.seed.unwrap_or(0), body.batches, (index, offset));
+        let mut effects =
+            Effects::new(number, shard, at, body.seed.unwrap_or(0), body.batches, (index, offset));
         let bytes = bound
             .projection
             .apply(body.command, &mut effects)

@@ -25,7 +25,7 @@ pub(crate) use block::{applied, bad_body, payload};
 pub(crate) use checkpoint::{Cut, StoredMaps};
 pub(crate) use effects::FrontendAnswer;
 use effects::ShardParts;
-pub use effects::{Delivered, DeliveryRefused, Effects, EntryId};
+pub use effects::{Delivered, DeliveryRefused, Effects, EntryId, NotSubscribed};
 pub(crate) use expiry::ExpiryQueue;
 pub(crate) use front_ends::FrontendProjections;
 pub(crate) use outcome::{AppendOutcome, EntryOutcome, Outcome};
@@ -34,6 +34,7 @@ pub(crate) use producers::Producers;
 pub(crate) use subscriptions::{
     QueueChange, SubscriptionTable, TouchedMessages, is_named, partition_of, subscription_of,
 };
+pub use subscriptions::{SubscriptionCounts, SubscriptionView};
 pub(crate) use timers::TimerTable;
 pub(crate) use usage::SegmentUsage;
 

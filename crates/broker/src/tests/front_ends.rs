@@ -1,6 +1,7 @@
 //! Projections of front ends: what is written there is read in its order, survives crashes, and is kept apart.
 
 mod model;
+mod subscriptions;
 
 use std::sync::Arc;
 
@@ -446,7 +447,7 @@ async fn an_entry_leases_and_settles_messages_moves_log_starts_and_is_told_of_wh
     let target = |topic| ReadTarget::new(&Caller::OPERATOR, topic, 0).unwrap();
     let kept = broker.partition_stats(target(&queue)).unwrap();
     assert_eq!((kept.start, kept.end), (Offset(1), Offset(4)), "the log lets go of what is settled");
-    assert_eq!(told(lease(log, 1)).await, "no such queue");
+    assert_eq!(told(lease(log, 1)).await, "there is no such queue or subscription");
     assert_eq!(told(trim(log, 2)).await, "Some((2, 3))");
     assert_eq!(told(trim(id, 2)).await, TopicError::QueuePartition(id).to_string());
     assert_eq!(

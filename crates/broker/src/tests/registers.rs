@@ -5,7 +5,10 @@ use std::fmt::{Debug, Display};
 use bytes::Bytes;
 use sabir_model::{DecodeError, Offset, PartitionId, Sequence};
 
-use crate::projection::delivery::{HeldBy, MessageOwner, Operation, RangesBuffer, Settlement, Terms};
+use crate::projection::delivery::{
+    HeldBy, MessageOwner, Operation, RangesBuffer, Settlement, SubscriptionSettings, SubscriptionStart,
+    Terms, of_queue,
+};
 use crate::projection::{
     Effects, EntryId, FrontendProjection, Maps, PageDecodeError, PageError, PageKey, PageMap, PageValue,
     Paged, Projection, ProjectionFactory,
@@ -13,6 +16,9 @@ use crate::projection::{
 
 pub(crate) const REGISTERS: ProjectionFactory =
     ProjectionFactory { name: "registers", make: Registers::make };
+
+/// The same as another front end has it.
+pub(crate) const OTHERS: ProjectionFactory = ProjectionFactory { name: "others", make: Registers::make };
 
 /// What `apply` answers where there is a value already.
 pub(crate) const THERE: &[u8] = b"there";
@@ -87,6 +93,12 @@ pub(crate) fn trim(partition: PartitionId, to: u64) -> Bytes {
     command(b't', "", &[partition.0.to_be_bytes(), to.to_be_bytes()].concat())
 }
 
+/// Does something about a partition's subscription of that name: makes it (`+`), removes it (`-`), takes so many messages (`t`), settles one
+/// (`s`), or appends the batch that came with the entry, makes it, and takes and settles its first message (`a`).
+pub(crate) fn subscription(what: u8, partition: PartitionId, name: &str, number: u64) -> Bytes {
+    command(b'g', name, &[&partition.0.to_be_bytes()[..], &number.to_be_bytes(), &[what]].concat())
+}
+
 /// One that a later version may know.
 pub(crate) fn newer() -> Bytes {
     command(b'?', "", b"")
@@ -136,20 +148,54 @@ fn on_partition(letter: u8, value: &[u8], effects: &mut Effects<'_>) -> Result<B
             if effects.batches() > 0 {
                 effects.append(0).map_err(|_| DecodeError::Field("batch"))?;
             }
-            let taken = effects.delivery(id, &Operation::Taken { count: number as u32, terms });
+            let taken = effects.delivery(of_queue(id), &Operation::Taken { count: number as u32, terms });
             answered(taken.map(|taken| taken.acquired))
         }
         b'x' => {
             let (ranges, held_by) =
                 (RangesBuffer::of(std::iter::once(number..number + 1)), HeldBy::Token(TOKEN));
             let (ranges, why) = (ranges.ranges(), Settlement::Acknowledged);
-            let settled = effects.delivery(id, &Operation::Settled { ranges, held_by, why });
+            let settled = effects.delivery(of_queue(id), &Operation::Settled { ranges, held_by, why });
             answered(settled.map(|settled| settled.concerned))
         }
         _ => {
             let moved = effects.move_log_start(id, Offset(number as i64));
             let kept = effects.partition(id).map(|kept| (kept.start.0, kept.end.0));
             answered(moved.map(|_| kept))
+        }
+    })
+}
+
+/// The same about a partition's subscription, of which the value says also what is to be done.
+fn on_subscription(name: &str, value: &[u8], effects: &mut Effects<'_>) -> Result<Bytes, DecodeError> {
+    let &[ref numbers @ .., what] = value else { return Err(DecodeError::Truncated) };
+    let numbers: &[u8; 16] = numbers.try_into().map_err(|_| DecodeError::Truncated)?;
+    let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| numbers[at + i]));
+    let (id, number) = (PartitionId(number(0)), number(8));
+    if matches!(what, b'+' | b'a') {
+        if what == b'a' {
+            effects.append(0).map_err(|_| DecodeError::Field("batch"))?;
+        }
+        let made = effects.subscribe(id, name, SubscriptionStart::Oldest, SubscriptionSettings::default());
+        if what == b'+' {
+            return Ok(answered(made.map(|_| "made")));
+        }
+    }
+    let found = effects.subscription(id, name).map(|found| found.number());
+    let Some(found) = found else { return Ok(Bytes::from_static(b"unknown")) };
+    let terms = Terms { owner: MessageOwner::Named(1), timeout_ms: 0, token: 0 };
+    let taken = |count| Operation::Taken { count, terms };
+    let first = RangesBuffer::of(std::iter::once(number..number + 1));
+    let (ranges, held_by) = (first.ranges(), HeldBy::Owner(terms.owner));
+    let settled = Operation::Settled { ranges, held_by, why: Settlement::Acknowledged };
+    Ok(match what {
+        b'-' => answered(effects.unsubscribe(found)),
+        b't' => answered(effects.delivery(found, &taken(number as u32)).map(|done| done.acquired)),
+        b's' => answered(effects.delivery(found, &settled).map(|done| done.concerned)),
+        _ => {
+            let done = effects.delivery(found, &taken(1)).and(effects.delivery(found, &settled));
+            let counts = effects.messages(found).map(|found| (found.counts(), found.next()));
+            answered(done.map(|_| counts))
         }
     })
 }
@@ -202,6 +248,10 @@ impl FrontendProjection for Registers {
                 }
             },
             b'q' | b'x' | b't' => on_partition(letter, value, effects)?,
+            b'g' => {
+                let name = std::str::from_utf8(&key.0).map_err(|_| DecodeError::Field("name"))?;
+                on_subscription(name, value, effects)?
+            }
             b'!' => panic!("wanted by the test"),
             _ => return Err(DecodeError::Field("command")),
         })

@@ -319,6 +319,16 @@ impl Subscription {
         owners.map(|(start, end, holding)| (start..end, holding))
     }
 
+    /// What is in flight of some messages, ascending: runs of one owner, each message of which is so still.
+    pub fn held(&self, messages: Range<u64>) -> impl Iterator<Item = (Range<u64>, Holding)> {
+        let (mut at, wanted) = (messages.start, Wanted { always: true, ..NOT_IN_FLIGHT });
+        std::iter::from_fn(move || {
+            let (from, to, holding) = self.piece(at, messages.end, wanted)?;
+            at = to;
+            Some((from..to, holding?))
+        })
+    }
+
     /// The counts of a message that was returned or transferred.
     pub fn attempts(&self, offset: u64) -> Option<Attempts> {
         let kept = self.states.state(offset) != MessageState::Settled;

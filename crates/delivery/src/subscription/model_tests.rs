@@ -353,6 +353,9 @@ fn check(machine: &Subscription, naive: &NaiveSubscription) {
     for offset in naive.farthest..machine.end() {
         assert_eq!(machine.expires_ms(offset), naive.expiries.get(&offset).copied(), "message {offset}");
     }
+    let held = naive.messages.iter().zip(0..).filter_map(|(m, offset)| Some((offset, m.holding?)));
+    let listed = machine.held(0..machine.end());
+    assert!(listed.flat_map(|(run, holding)| run.map(move |offset| (offset, holding))).eq(held));
     let dead = |m: &Naive| match m.holding.map(|holding| holding.owner) {
         Some(MessageOwner::DeadLetter(reason)) => Some(reason),
         _ => None,

@@ -418,6 +418,9 @@ fn not_subscribed(name: &str, error: &SubscribeRefused) -> Exception {
         SubscribeRefused::TooMany => {
             ConnectionException::new(ReplyCode::ResourceError, format!("topic '{name}': {error}")).into()
         }
+        SubscribeRefused::Owned => {
+            ChannelException::access_refused(format!("topic '{name}': {error}")).into()
+        }
         SubscribeRefused::Read(error) => internal(name, &error.to_string()).into(),
         SubscribeRefused::IsQueue
         | SubscribeRefused::Name

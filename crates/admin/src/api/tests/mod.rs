@@ -674,7 +674,7 @@ async fn a_topic_shows_its_subscriptions_and_they_can_be_removed() {
     let spec = SubscriptionSpec::default();
     broker.subscribe(&Caller::OPERATOR, &topic, "a/b", &spec).await.unwrap();
     let (_, shown) = ask(&served, "GET", "/topics/t", Value::Null).await;
-    let one = json!({"name": "a/b", "ready": 0, "in_flight": 0, "consumers": 0});
+    let one = json!({"name": "a/b", "owner": null, "ready": 0, "in_flight": 0, "consumers": 0});
     assert_eq!(shown["subscriptions"], json!([one]));
     let path = "/topics/t/subscriptions/a%2Fb";
     assert_eq!(ask(&served, "DELETE", path, Value::Null).await.0, 204);

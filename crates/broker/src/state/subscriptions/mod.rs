@@ -2,6 +2,7 @@
 
 mod named;
 mod paged;
+mod view;
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use sabir_delivery::subscription::{
 };
 use sabir_journal::EntryView;
 use sabir_journal::pages::PageError;
-use sabir_model::{Offset, PartitionId};
+use sabir_model::{FrontendNo, Offset, PartitionId};
 
 use super::{At, CoreProjection, EntryError, EntryOutcome, Locate, Outcome, StoredMaps, bad_body};
 use crate::entry::{
@@ -23,6 +24,7 @@ use crate::projection::{PageMap, Projection};
 pub(crate) use named::NamedSubscription;
 use named::NamedSubscriptions;
 use paged::PagedSubscriptions;
+pub use view::{SubscriptionCounts, SubscriptionView};
 
 /// What entries did to messages, for the leader. Told in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,6 +295,7 @@ impl SubscriptionTable {
     pub(super) fn subscribe(
         &mut self,
         body: &SubscriptionMade,
+        owner: FrontendNo,
         kept: Range<Offset>,
         at: &At,
     ) -> Result<SubscriptionNo, SubscribeError> {
@@ -308,7 +311,7 @@ impl SubscriptionTable {
         made.set_deaths(body.settings.deaths());
         self.paged.insert(number, made);
         let SubscriptionMade { partitions, name, settings, .. } = body.clone();
-        self.named.insert(number, NamedSubscription { name, partitions, settings });
+        self.named.insert(number, NamedSubscription { name, owner, partitions, settings });
         let mut left = unsigned(kept.end) - first;
         while left > 0 {
             let count = u32::try_from(left).unwrap_or(u32::MAX);
@@ -323,12 +326,23 @@ impl SubscriptionTable {
         &mut self,
         body: &SubscriptionRemoved,
     ) -> Result<SubscriptionNo, SubscribeError> {
-        let number = self.named.find(body.partition, &body.name).ok_or(SubscribeError::Unknown)?;
+        let found = self.find(body.partition, &body.name).filter(|(_, named)| named.owner == body.owner);
+        let (number, _) = found.ok_or(SubscribeError::Unknown)?;
         self.forget(number);
         Ok(number)
     }
 
-    fn forget(&mut self, subscription: SubscriptionNo) {
+    /// A subscription as the entries so far left it.
+    pub(crate) fn view(&self, number: SubscriptionNo) -> Option<SubscriptionView<'_>> {
+        Some(SubscriptionView { number, named: self.named.get(number), kept: self.get(number)? })
+    }
+
+    /// Those that a topic has in a partition.
+    pub(crate) fn views(&self, partition: PartitionId) -> impl Iterator<Item = SubscriptionView<'_>> {
+        self.named.of(partition).iter().filter_map(|number| self.view(*number))
+    }
+
+    pub(super) fn forget(&mut self, subscription: SubscriptionNo) {
         self.named.remove(subscription);
         self.paged.remove(subscription);
         self.touched.push(TouchedMessages::Gone { subscription });

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_journal::pages::{PageDecodeError, PageError, PageKey, PageValue, Paged};
-use sabir_model::{DecodeError, PartitionId};
+use sabir_model::{DecodeError, FrontendNo, PartitionId};
 
 use super::partition_of;
 use crate::codec::{Reader, put_str, put_u32};
@@ -12,7 +12,9 @@ use crate::entry::SubscriptionSettings;
 use crate::projection::PageMap;
 use crate::state::{StoredMaps, prefixes};
 
-const FORM: u8 = 1;
+/// The form of those that nobody owns.
+const FORM_1: u8 = 1;
+const FORM: u8 = 2;
 
 /// Subscriptions that a partition may have.
 pub(super) const MOST: usize = 1024;
@@ -25,6 +27,8 @@ const LARGEST: u64 = u16::MAX as u64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedSubscription {
     pub(crate) name: Box<str>,
+    /// The front end's projection that made it by an entry of its own, and alone removes it; [`FrontendNo::NONE`] where clients did.
+    pub(crate) owner: FrontendNo,
     /// How many partitions its topic had then.
     pub(crate) partitions: u32,
     pub(crate) settings: SubscriptionSettings,
@@ -46,10 +50,15 @@ impl PageKey for NamedKey {
     }
 }
 
-/// The row: version 1 · partitions · name · settings.
+/// The row: version 2 · owner · partitions · name · settings. Version 1, of one that has no owner, does not name it.
 impl PageValue for NamedSubscription {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(FORM);
+        if self.owner == FrontendNo::NONE {
+            out.push(FORM_1);
+        } else {
+            out.push(FORM);
+            put_u32(out, self.owner.0.into());
+        }
         put_u32(out, self.partitions);
         put_str(out, &self.name);
         self.settings.put(out);
@@ -62,8 +71,13 @@ impl PageValue for NamedSubscription {
 
 fn take(bytes: &[u8]) -> Result<NamedSubscription, DecodeError> {
     let mut input = Reader::new(bytes);
-    input.version(FORM)?;
+    let owner = match input.u8()? {
+        FORM_1 => FrontendNo::NONE,
+        FORM => input.front_end()?,
+        newer => return Err(DecodeError::Version(newer)),
+    };
     let named = NamedSubscription {
+        owner,
         partitions: input.u32()?,
         name: input.str()?.into(),
         settings: SubscriptionSettings::take(&mut input)?,
@@ -171,4 +185,28 @@ fn note(of: &mut FxHashMap<PartitionId, Vec<SubscriptionNo>>, number: Subscripti
     let numbers = of.entry(partition_of(number)).or_default();
     let at = numbers.partition_point(|other| *other < number);
     numbers.insert(at, number);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_forms() {
+        let plain = NamedSubscription {
+            name: "a".into(),
+            owner: FrontendNo::NONE,
+            partitions: 2,
+            settings: SubscriptionSettings { dead_letter: None, delivery_limit: Some(5) },
+        };
+        let owned = NamedSubscription { owner: FrontendNo(300), ..plain.clone() };
+        for (named, head) in [(plain, &[1][..]), (owned, &[2, 0xac, 2])] {
+            let mut out = Vec::new();
+            named.encode(&mut out);
+            assert_eq!(out, [head, &[2, 1, b'a', 4, 5]].concat());
+            assert_eq!(NamedSubscription::decode(&out).unwrap(), named);
+            assert!((0..out.len()).all(|len| NamedSubscription::decode(&out[..len]).is_err()));
+        }
+        assert!(NamedSubscription::decode(&[3, 1, 2, 1, b'a', 0]).is_err(), "of a later form");
+    }
 }
