@@ -5,6 +5,7 @@
 
 mod client;
 mod frontend;
+mod groups;
 mod http;
 mod protocol;
 mod records;

@@ -6,17 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sabir_broker::projection::View;
 use sabir_broker::queue::reader::{Found, QueueReader};
-use sabir_broker::{Caller, EntryRefused, NewTopic, ProjectionEntry, Publish, PublishTargets, Reply};
+use sabir_broker::{
+    Caller, EntryRef, EntryRefused, NewTopic, Partition, ProjectionEntry, Publish, PublishTargets, Reply,
+};
 use sabir_frontend::Parked;
-use sabir_model::{Backoff, Offset, QueueConfig, ShardFailure, TopicConfig};
+use sabir_model::{Backoff, Offset, PartitionId, QueueConfig, ShardFailure, ShardId, TopicConfig};
 
 use crate::frontend::ProbeFrontend;
+use crate::groups;
 use crate::records::{Kept, READ_BYTES, text};
 use crate::state::{State, command};
+use crate::wire::GroupCommand;
 
 /// The most records of one answer.
 const MOST_READ: usize = 1000;
+
+/// The most messages that a consumer of a group takes at once.
+const MOST_TAKEN: u32 = 1000;
 
 /// An answer that comes: its lines.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = String>>>;
@@ -181,7 +189,7 @@ pub(crate) fn read(
 pub(crate) fn get(
     probe: &ProbeFrontend,
     caller: &Caller,
-    behind: Option<&sabir_broker::EntryRef>,
+    behind: Option<&EntryRef>,
     name: &str,
 ) -> Answering {
     let number = match probe.number() {
@@ -189,17 +197,11 @@ pub(crate) fn get(
         Err(refused) => return at_once(error(refused)),
     };
     let (home, name) = (probe.home(caller), name.to_owned());
-    let read = move |view: &sabir_broker::projection::View<'_>| {
+    let read = move |view: &View<'_>| {
         let value = view.projection::<State>(number).and_then(|state| state.get(&name));
         value.map_or_else(|| "NIL".to_owned(), |value| format!("OK {value}"))
     };
-    match behind {
-        None => at_once(probe.broker.look(caller, home, read).unwrap_or_else(error)),
-        Some(entry) => {
-            let reply = probe.broker.after(caller, entry, read);
-            Box::pin(async { reply.await.unwrap_or_else(error) })
-        }
-    }
+    look(probe, caller, home, behind, read)
 }
 
 /// Waits at a queue; `number` is one that no other waits by. If the client goes, so does its place there.
@@ -261,6 +263,64 @@ pub(crate) fn end_lease(
             let mut command = format!("{word} {}", place.id);
             numbers.iter().for_each(|number| command.push_str(&format!(" {number}")));
             entry(probe.write(caller, place.shard, &command))
+        }
+    }
+}
+
+/// The command of the projection; a group that is shown is not changed.
+fn group_words(of: PartitionId, name: &str, what: GroupCommand<'_>) -> Option<String> {
+    let (word, rest) = match what {
+        GroupCommand::Make => ("make", String::new()),
+        GroupCommand::Drop => ("drop", String::new()),
+        GroupCommand::Next { consumer, most } => ("next", format!("{consumer} {}", most.min(MOST_TAKEN))),
+        GroupCommand::Ack { offset } => ("ack", offset.to_string()),
+        GroupCommand::Return { offset } => ("return", offset.to_string()),
+        GroupCommand::Claim { consumer, offset, idle_ms } => {
+            ("claim", format!("{consumer} {offset} {idle_ms}"))
+        }
+        GroupCommand::Seek { offset } => ("seek", offset.to_string()),
+        GroupCommand::Leave { consumer } => ("leave", consumer.to_owned()),
+        GroupCommand::Show => return None,
+    };
+    Some(format!("group-{word} {of} {name} {rest}"))
+}
+
+/// Writes what is wanted of a group; the version before would not read that command. A group is shown as this client left it by the last entry
+/// that it wrote there. Gives that entry, if this is one.
+pub(crate) fn group(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    place: Partition,
+    name: &str,
+    what: GroupCommand<'_>,
+    behind: Option<&EntryRef>,
+) -> (Answering, Option<EntryRef>) {
+    if !probe.broker.has_subscriptions() {
+        return (at_once(error("the data directory's format level is too low for that")), None);
+    }
+    if let Some(words) = group_words(place.id, name, what) {
+        let written = probe.write(caller, place.shard, &words);
+        let of = written.as_ref().ok().map(|(of, _)| of.clone());
+        return (entry(written), of);
+    }
+    let name = name.to_owned();
+    let read = move |view: &View<'_>| groups::show(place.id, &name, view);
+    (look(probe, caller, place.shard, behind, read), None)
+}
+
+/// Reads as an entry left it that this client wrote there last, whatever others have written behind it; else what is applied now.
+fn look(
+    probe: &ProbeFrontend,
+    caller: &Caller,
+    shard: ShardId,
+    behind: Option<&EntryRef>,
+    read: impl FnOnce(&View<'_>) -> String + Send + 'static,
+) -> Answering {
+    match behind {
+        None => at_once(probe.broker.look(caller, shard, read).unwrap_or_else(error)),
+        Some(entry) => {
+            let reply = probe.broker.after(caller, entry, read);
+            Box::pin(async { reply.await.unwrap_or_else(error) })
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::protocol::NAME;
 use crate::records::Shown;
 use crate::requests::{self, Answering, at_once, error};
 use crate::subscription::Subscription;
-use crate::wire::{self, BadLine, Command};
+use crate::wire::{self, BadLine, Command, GroupCommand};
 
 /// Requests without an answer, subscriptions, and questions to the client without one.
 const MOST_OPEN: usize = 64;
@@ -178,9 +178,23 @@ impl ProbeSession {
                 requests::end_lease(&probe, &caller, queue, "return", &[lease])
             }
             Command::Delay { queue, lease, ms } => requests::delay(&probe, &caller, queue, lease, ms),
+            Command::Group { topic, partition, group, what } => self.group(topic, partition, group, what),
             // Handled before: they have no answer.
             Command::Credit { .. } | Command::Answer { .. } => at_once(error("unexpected")),
         }
+    }
+
+    fn group(&mut self, topic: &str, partition: i32, group: &str, what: GroupCommand<'_>) -> Answering {
+        let view = self.broker().catalog();
+        let place = view.topic_of(&self.caller, topic).and_then(|topic| topic.partition(partition).copied());
+        let Some(place) = place else { return at_once(error("there is no such partition")) };
+        let behind = self.written.get(&place.shard);
+        let (answering, written) = requests::group(&self.probe, &self.caller, place, group, what, behind);
+        if let Some(written) = written {
+            self.written.insert(place.shard, written);
+        }
+        self.hold(Some(place.shard));
+        answering
     }
 
     /// Takes no more lines while too much waits to be written there.

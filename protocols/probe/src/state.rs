@@ -13,6 +13,7 @@ use sabir_broker::projection::{
 };
 use sabir_model::{DecodeError, Offset, PartitionId, stored};
 
+use crate::groups;
 use crate::protocol::NAME;
 
 /// What the broker is given.
@@ -248,6 +249,7 @@ impl FrontendProjection for State {
                 self.end_lease(&name, number(lease)?, LeaseEnd::Delayed(number(ms)?), effects)?
             }
             "expire" => self.expire(effects)?,
+            _ if word.starts_with("group-") => groups::apply(word, name.partition()?, rest, effects)?,
             _ => return Err(DecodeError::Field("command")),
         };
         self.forget_if_empty(&name);
@@ -280,13 +282,13 @@ fn has_room_for<V: PageValue>(map: &Paged<Name, V>, name: &Name) -> bool {
 }
 
 /// The first two words, and what is left.
-fn three(words: &str) -> (&str, &str, &str) {
+pub(crate) fn three(words: &str) -> (&str, &str, &str) {
     let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
     let (second, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     (first, second, rest)
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, DecodeError> {
+pub(crate) fn number<T: std::str::FromStr>(text: &str) -> Result<T, DecodeError> {
     text.parse().map_err(|_| DecodeError::Field("number"))
 }
 

@@ -100,11 +100,50 @@ pub(crate) enum Command<'a> {
         lease: u64,
         ms: u32,
     },
+    /// Something about a group of consumers at a partition.
+    Group {
+        topic: &'a str,
+        partition: i32,
+        group: &'a str,
+        what: GroupCommand<'a>,
+    },
     /// Answers what it was asked.
     Answer {
         number: u64,
         text: &'a str,
     },
+}
+
+/// What is wanted of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupCommand<'a> {
+    Make,
+    Drop,
+    /// The next messages, for a consumer.
+    Next {
+        consumer: &'a str,
+        most: u32,
+    },
+    Ack {
+        offset: u64,
+    },
+    Return {
+        offset: u64,
+    },
+    /// A message that another consumer has had for so long.
+    Claim {
+        consumer: &'a str,
+        offset: u64,
+        idle_ms: u32,
+    },
+    /// It goes on there.
+    Seek {
+        offset: u64,
+    },
+    Leave {
+        consumer: &'a str,
+    },
+    Show,
 }
 
 /// A line that is no command, and what is wrong with it: it is answered with that.
@@ -180,8 +219,33 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command<'_>, BadLine> {
         "DELAY" => fields(rest).and_then(|[queue, lease, ms]| {
             Ok(Command::Delay { queue, lease: number(lease)?, ms: number(ms)? })
         })?,
+        "GROUP" => fields(rest).and_then(|[topic, partition, group, what]| {
+            let (group, what) = (name(group)?, group_command(what)?);
+            Ok(Command::Group { topic, partition: number(partition)?, group, what })
+        })?,
         "ANSWER" => fields(rest).and_then(|[of, text]| Ok(Command::Answer { number: number(of)?, text }))?,
         _ => return Err(BadLine("there is no such command")),
+    })
+}
+
+fn group_command(what: &str) -> Result<GroupCommand<'_>, BadLine> {
+    let (word, rest) = what.split_once(' ').unwrap_or((what, ""));
+    Ok(match word {
+        "MAKE" if rest.is_empty() => GroupCommand::Make,
+        "DROP" if rest.is_empty() => GroupCommand::Drop,
+        "SHOW" if rest.is_empty() => GroupCommand::Show,
+        "NEXT" => fields(rest).and_then(|[consumer, most]| {
+            Ok(GroupCommand::Next { consumer: name(consumer)?, most: number(most)? })
+        })?,
+        "ACK" => GroupCommand::Ack { offset: number(rest)? },
+        "RETURN" => GroupCommand::Return { offset: number(rest)? },
+        "CLAIM" => fields(rest).and_then(|[consumer, offset, idle_ms]| {
+            let (offset, idle_ms) = (number(offset)?, number(idle_ms)?);
+            Ok(GroupCommand::Claim { consumer: name(consumer)?, offset, idle_ms })
+        })?,
+        "SEEK" => GroupCommand::Seek { offset: number(rest)? },
+        "LEAVE" => GroupCommand::Leave { consumer: name(rest)? },
+        _ => return Err(BadLine("there is no such command of a group")),
     })
 }
 
@@ -227,8 +291,16 @@ mod tests {
         assert_eq!(parse(b"SET a \n"), Ok(Command::Set { name: "a", value: "" }));
         assert_eq!(parse(b"CREDIT 5"), Ok(Command::Credit { messages: 5 }));
         assert_eq!(parse(b"LEASE t 50"), Ok(Command::Lease { queue: "t", ms: 50 }));
+        let claim = GroupCommand::Claim { consumer: "c", offset: 5, idle_ms: 60 };
+        assert_eq!(
+            parse(b"GROUP t 0 g CLAIM c 5 60"),
+            Ok(Command::Group { topic: "t", partition: 0, group: "g", what: claim })
+        );
         for (line, says) in [
-            (b"".as_slice(), "no such command"),
+            (b"GROUP t 0 g TAKE".as_slice(), "command of a group"),
+            (b"GROUP t 0 g MAKE x", "command of a group"),
+            (b"GROUP t 0 g NEXT c", "missing"),
+            (b"", "no such command"),
             (b"set a b", "no such command"),
             (b"SET a", "missing"),
             (b"SET  b", "empty"),

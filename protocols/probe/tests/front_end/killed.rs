@@ -23,13 +23,21 @@ fn a_node_in_a_process_of_its_own() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-struct OtherProcess {
+/// Such a process; it ends with this value.
+pub struct OtherProcess {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
+}
+
+impl Drop for OtherProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl OtherProcess {
-    fn start(data: &Path, shards: u32) -> Self {
+    pub fn start(data: &Path, shards: u32) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed::a_node_in_a_process_of_its_own", "--nocapture"])
             .env(DATA, data)
@@ -44,7 +52,7 @@ impl OtherProcess {
         Self { child, address: address.unwrap() }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         assert!(!self.child.wait().unwrap().success());
     }

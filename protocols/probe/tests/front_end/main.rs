@@ -3,6 +3,7 @@
 
 mod appends;
 mod asks;
+mod groups;
 mod killed;
 mod leases;
 mod node;
