@@ -51,7 +51,7 @@ pub struct BrokerOptions {
     pub durability: Durability,
     /// Bytes of recent blocks kept in memory, all shards together.
     pub tail_cache_bytes: usize,
-    /// A checkpoint is due after so many bytes of blocks.
+    /// A checkpoint is due after so many bytes of the journal, as its segments have them.
     pub checkpoint_bytes: u64,
     /// A checkpoint is due after so many entries.
     pub checkpoint_entries: u64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sabir_model::Sequence;
 
 use crate::frame::STEP;
-use crate::segment::{Segment, SegmentInfo, SegmentNo};
+use crate::segment::{SEGMENT_HEADER, Segment, SegmentInfo, SegmentNo};
 use crate::table::{LocalTables, SegmentTable};
 
 /// A segment that holds blocks.
@@ -124,6 +124,18 @@ impl Index {
             closed: i + 1 < count,
         };
         self.entries.iter().enumerate().map(info).collect()
+    }
+
+    /// What the blocks behind `after` take of the files, up to the end of block `through`: their frames with what pads them, and the
+    /// seals between them. In bytes.
+    pub(crate) fn bytes_between(&self, after: u64, through: u64) -> u64 {
+        let behind = self.entries.partition_point(|entry| entry.last() <= after);
+        let entries = self.entries[behind..].iter().take_while(|entry| entry.first <= through);
+        let bytes = entries.map(|entry| {
+            let start = if after < entry.first { SEGMENT_HEADER as u64 } else { entry.end_through(after) };
+            entry.end_through(through).saturating_sub(start)
+        });
+        bytes.sum()
     }
 
     /// The first block that can be read.

@@ -653,6 +653,12 @@ impl Journal {
         self.parts.index.read().segment_of(sequence.0)
     }
 
+    /// What a replay of the blocks behind `after`, up to block `through`, reads: the bytes that they take in the segments, which for a small
+    /// block are many times its content.
+    pub fn bytes_between(&self, after: Sequence, through: Sequence) -> u64 {
+        self.parts.index.read().bytes_between(after.0, through.0)
+    }
+
     /// The segments that hold blocks and are not released, in order.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.parts.index.read().segments()

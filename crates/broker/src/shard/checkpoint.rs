@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use sabir_journal::disk::DiskError;
 use sabir_journal::pages::{PageBatch, PageError};
 use sabir_journal::{Priority, SegmentInfo, SegmentNo, StorageError};
-use sabir_model::PartitionId;
+use sabir_model::{PartitionId, Sequence};
 use tracing::{debug, error, warn};
 
 use super::Shard;
 use super::tables::StoredTables;
 use crate::entry::LogStartsMoved;
-use crate::state::{Counters, Cut, ShardState};
+use crate::state::{Cut, ShardState};
 
 /// How often dead segments are looked for while there is space.
 const LOOK: Duration = Duration::from_secs(5);
@@ -27,11 +27,12 @@ const PORTION: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Checkpointer {
     tables: StoredTables,
-    /// Counters at the last one.
-    bytes: u64,
+    /// The block that the last one is of.
+    through: Sequence,
+    /// How many entries had been applied then.
     entries: u64,
-    /// What was replayed at the start and is in no checkpoint yet.
-    replayed: Counters,
+    /// Entries that were replayed at the start and are in no checkpoint yet.
+    replayed: u64,
     /// For each segment a partition found to have records in it: asked first the next time.
     witnesses: BTreeMap<SegmentNo, PartitionId>,
     /// When dead segments were last looked for.
@@ -44,8 +45,9 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn new(tables: StoredTables, replayed: Counters) -> Self {
-        Self { tables, replayed, ..Self::default() }
+    /// `through` is the block that the checkpoint is of which was found; so many entries behind it were replayed.
+    pub(super) fn new(tables: StoredTables, through: Sequence, replayed: u64) -> Self {
+        Self { tables, through, replayed, ..Self::default() }
     }
 
     /// One was given up. Whether that is worth a line in the log: ever more rarely while nothing changes.
@@ -139,10 +141,12 @@ impl Shard {
     }
 
     fn is_due(&self, checkpointer: &mut Checkpointer) -> bool {
-        let counters = self.state.read().counters;
-        let replayed = checkpointer.replayed;
-        replayed.bytes + counters.bytes - checkpointer.bytes >= self.settings.checkpoint_bytes
-            || replayed.entries + counters.entries - checkpointer.entries >= self.settings.checkpoint_entries
+        let (applied, entries) = {
+            let state = self.state.read();
+            (state.applied, state.counters.entries)
+        };
+        self.journal.bytes_between(checkpointer.through, applied) >= self.settings.checkpoint_bytes
+            || checkpointer.replayed + entries - checkpointer.entries >= self.settings.checkpoint_entries
             || self.frees_enough(checkpointer)
     }
 
@@ -184,12 +188,12 @@ impl Shard {
 
     fn try_checkpoint(&self, checkpointer: &mut Checkpointer) -> Result<(), CheckpointError> {
         let dead = self.dead_segments(checkpointer);
-        let (cut, counters) = {
+        let (cut, entries) = {
             let mut state = self.state.write();
             // Should this fail they are dead all the same, and found to be so again.
             dead.iter().for_each(|no| state.partitions.usage.forget(*no));
             let cut = state.begin_checkpoint().ok_or(CheckpointError::HalfApplied)?;
-            (cut, state.counters)
+            (cut, state.counters.entries)
         };
         let sequence = cut.sequence;
         let written = self.write_pages(checkpointer, cut, &dead);
@@ -202,9 +206,7 @@ impl Shard {
         drop(state);
         checkpointer.tables.committed();
         self.journal.checkpoint_committed();
-        checkpointer.bytes = counters.bytes;
-        checkpointer.entries = counters.entries;
-        checkpointer.replayed = Counters::default();
+        (checkpointer.through, checkpointer.entries, checkpointer.replayed) = (sequence, entries, 0);
         (checkpointer.failures, checkpointer.not_before) = (0, None);
         // It may have used what was set aside.
         checkpointer.kept = None;

@@ -113,7 +113,7 @@ impl Shard {
         replay(&journal, &mut state, &progress)?;
         report(id, &recovered, checkpoint, &state);
         let last_ms = state.time_ms;
-        let replayed = std::mem::take(&mut state.counters);
+        let replayed = std::mem::take(&mut state.counters).entries;
         state.partitions.counters = AppendCounters::default();
         let mut open = OpenBlocks::new(parts.pool, tail_bytes, state.front_ends.numbers(), clock.clone());
         open.last_ms = last_ms;
@@ -128,7 +128,7 @@ impl Shard {
             settings,
             clean_start: recovered.clean,
             appends: AppendPath::new(open, last_ms),
-            applies: ApplyPath::new(signal, Checkpointer::new(tables, replayed)),
+            applies: ApplyPath::new(signal, Checkpointer::new(tables, checkpoint, replayed)),
             reads: ReadPath::default(),
             state: RwLock::new(state),
             queues: Arc::default(),

@@ -421,3 +421,28 @@ fn a_failed_preparation_is_taken_up_again() {
     }
     assert!(failures > 10, "{failures} preparations failed");
 }
+
+/// Seven small blocks fill a segment, each of which takes a step of 4 KiB.
+#[test]
+fn what_blocks_take_is_counted_as_it_lies_in_the_segments() {
+    let mut rig = Rig::new(14);
+    rig.append_all(1..=10);
+    rig.settle();
+    let steps = |after, through| rig.journal.bytes_between(Sequence(after), Sequence(through)) / 4096;
+    for (after, through, taken) in [
+        (0, 10, 10),
+        (0, 7, 7),
+        (0, 8, 8),
+        (3, 10, 7),
+        (7, 10, 3),
+        (8, 9, 1),
+        (0, 0, 0),
+        (10, 10, 0),
+        (10, 12, 0),
+    ] {
+        assert_eq!(steps(after, through), taken, "{after} {through}");
+    }
+    rig.append(11, 10_000, Durability::Sync).unwrap();
+    rig.settle();
+    assert_eq!(rig.journal.bytes_between(Sequence(10), Sequence(11)), 3 * 4096);
+}

@@ -109,7 +109,8 @@ pub const DATA: &[Setting] = &[
     Setting {
         key: "checkpoint_bytes",
         default: "\"1GiB\"",
-        help: "A checkpoint is made after so much journal. More means fewer of them, and longer starts after a crash.",
+        help: "A checkpoint is made after so much journal, as it lies on the disk: a block takes `4KiB` or more, though it be one small message. More \
+               means fewer of them, and longer starts after a crash.",
     },
     Setting {
         key: "checkpoint_entries",
