@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use sabir_journal::disk::{Disk, DiskError, PwriteDisk};
 use sabir_journal::pages::{PageStore, RedbPages};
-use sabir_journal::{Journal, JournalError, JournalFound, Replicator, Solo, is_journal_file, look_at};
+use sabir_journal::{
+    Journal, JournalError, JournalFound, Replicator, Solo, is_journal_file, look_at, segment_generations,
+};
 use sabir_model::ShardId;
 use tracing::info;
 
@@ -16,6 +18,8 @@ use crate::shard::OpenError;
 use crate::strays::is_of_shard;
 use crate::survey::Survey;
 
+/// The file of a shard's page store.
+pub(crate) const PAGES: &str = "pages.redb";
 /// Descriptors that a shard's disk keeps at least.
 const LEAST_OPEN_FILES: usize = 2;
 
@@ -32,11 +36,28 @@ pub(crate) trait Backend: Send + Sync {
     /// The disk of a shard's journal.
     fn disk(&self, shard: ShardId) -> Result<Arc<dyn Disk>, OpenError>;
 
-    /// The page store beside it.
-    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError>;
+    /// The page store beside it; `None` where there is none.
+    fn pages(&self, shard: ShardId) -> Result<Option<Arc<dyn PageStore>>, OpenError>;
+
+    /// Makes an empty page store where there is none.
+    fn make_pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError>;
 
     /// The replicator over its journal.
     fn replicator(&self, shard: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError>;
+
+    /// The shard whose journal that is, if it is one of these.
+    fn shard_with(&self, _mark: JournalMark) -> Option<ShardId> {
+        None
+    }
+}
+
+/// What a journal is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JournalMark {
+    /// Its number.
+    Number(u64),
+    /// The generation of one of its segments.
+    Generation(u64),
 }
 
 /// Folders of a data directory: `shard-N/journal` and `shard-N/pages.redb`.
@@ -138,13 +159,34 @@ impl Backend for Folders {
         open_disk(self.disk, &folder, self.open_files).map_err(OpenError::Disk)
     }
 
-    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
-        let (store, _) = RedbPages::open(&self.shard(shard).join("pages.redb"), RedbPages::CACHE_BYTES)?;
+    fn pages(&self, shard: ShardId) -> Result<Option<Arc<dyn PageStore>>, OpenError> {
+        let path = self.shard(shard).join(PAGES);
+        let there = path.try_exists().map_err(|source| OpenError::Folder { path, source })?;
+        if there { self.make_pages(shard).map(Some) } else { Ok(None) }
+    }
+
+    fn make_pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+        let (store, _) = RedbPages::open(&self.shard(shard).join(PAGES), RedbPages::CACHE_BYTES)?;
         Ok(Arc::new(store))
     }
 
     fn replicator(&self, _: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError> {
         Ok(Solo::start(journal)?)
+    }
+
+    fn shard_with(&self, mark: JournalMark) -> Option<ShardId> {
+        // What cannot be read is no answer to whose another file is.
+        let has = |shard: &ShardId| match mark {
+            JournalMark::Number(number) => {
+                self.look_at(*shard).is_ok_and(|found| found.is_some_and(|found| found.journal == number))
+            }
+            JournalMark::Generation(generation) => {
+                let disk = PwriteDisk::open(&self.shard(*shard).join("journal"));
+                let generations = disk.map(|disk| segment_generations(&(Arc::new(disk) as Arc<dyn Disk>)));
+                matches!(generations, Ok(Ok(generations)) if generations.contains(&generation))
+            }
+        };
+        self.numbers().ok()?.into_iter().find(has)
     }
 }
 

@@ -24,6 +24,7 @@ mod lag;
 mod level;
 pub mod live;
 mod lock;
+mod mismatch;
 mod notes;
 mod open;
 mod options;

@@ -33,6 +33,7 @@ use crate::group::{GroupDrivers, GroupShard};
 use crate::housekeeper::{Housekeeper, Maintenance};
 use crate::level::FormatLevel;
 use crate::lock::DataLock;
+use crate::mismatch;
 use crate::notes;
 use crate::options::{BrokerOptions, StartError};
 use crate::private;
@@ -296,7 +297,8 @@ impl Opener<'_> {
 
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, StartError> {
         let folder = self.options.data.join(format!("shard-{id}"));
-        self.open(id, &folder).map_err(|error| error.of_shard(id, &folder))
+        let opened = self.open(id, &folder);
+        opened.map_err(|error| mismatch::explain(error, &folder, self.backend).of_shard(id, &folder))
     }
 
     fn open(&self, id: ShardId, folder: &Path) -> Result<Arc<Shard>, OpenError> {
@@ -308,14 +310,15 @@ impl Opener<'_> {
         options.progress.begin("pages.redb", "opening the page store", None);
         let pages = self.backend.pages(id)?;
         options.progress.enter(&journal, "loading the checkpoint");
-        if id == ShardId::CATALOG {
+        if let Some(pages) = pages.as_ref().filter(|_| id == ShardId::CATALOG) {
             // Each has a partition or more.
-            let topics = stored_entries(prefixes::TOPICS, &*pages)?;
+            let topics = stored_entries(prefixes::TOPICS, &**pages)?;
             self.tell_partitions(usize::try_from(topics).unwrap_or(usize::MAX));
         }
         let parts = Parts {
             disk,
             pages,
+            make_pages: &|| self.backend.make_pages(id),
             pool: self.pool.clone(),
             journal: JournalOptions {
                 segment_bytes: options.segment_bytes,

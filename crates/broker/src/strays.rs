@@ -7,7 +7,7 @@ use std::path::Path;
 use sabir_journal::is_journal_file;
 use tracing::warn;
 
-use crate::backend::shard_number;
+use crate::backend::{PAGES, shard_number};
 use crate::directory;
 
 /// What a file system puts into its root: a shard may have one of its own.
@@ -22,7 +22,7 @@ pub(crate) fn is_of_directory(name: &str) -> bool {
 
 /// Whether what lies in a shard's folder is called so.
 pub(crate) fn is_of_shard(name: &str) -> bool {
-    matches!(name, "journal" | "pages.redb" | "pages.reserve" | "pages.new")
+    matches!(name, "journal" | PAGES | "pages.reserve" | "pages.new")
 }
 
 /// Says so in the log.

@@ -68,7 +68,9 @@ pub enum ShardsError {
         expected: String,
     },
     /// The folder of one shard holds another.
-    #[error("the folder of shard {folder} holds shard {holds}: folders were swapped or copied")]
+    #[error(
+        "the folder of shard {folder} holds shard {holds}: folders, or their files `journal/slots`, were swapped or copied"
+    )]
     Swapped {
         /// The folder's number.
         folder: ShardId,
@@ -304,6 +306,7 @@ mod tests {
     fn found(shard: u32, run: u64, confirmed_run: u64) -> Option<JournalFound> {
         let identity = Some(ShardIdentity { cluster: CLUSTER, shard: ShardId(shard), data_shards: 2 });
         Some(JournalFound {
+            journal: 1,
             identity,
             run,
             start: None,
@@ -411,7 +414,15 @@ mod tests {
     fn shards_of_the_first_form_need_all_the_catalog_lists() {
         let notes = SlotNotes::default();
         let old = |begun| {
-            Some(JournalFound { identity: None, run: 0, start: None, confirmed_run: 0, begun, notes })
+            Some(JournalFound {
+                journal: 1,
+                identity: None,
+                run: 0,
+                start: None,
+                confirmed_run: 0,
+                begun,
+                notes,
+            })
         };
         let all = survey([old(true), old(true), old(true)]);
         assert_eq!((all.check(), all.check_complete(2, true)), (Ok(()), Ok(())));

@@ -40,6 +40,30 @@ pub enum JournalError {
         /// What stands around it.
         reason: String,
     },
+    /// A segment that the checkpoint lists is not there: it has been lost, or the checkpoint is of another journal or an older one.
+    #[error("segment {missing} of the journal is missing: {reason}")]
+    Unmatched {
+        /// The first one that is missing.
+        missing: SegmentNo,
+        /// Its generation, as the checkpoint has it.
+        generation: u64,
+        /// The file in which the checkpoint has it.
+        file: String,
+        /// The segment that this file is.
+        instead: Option<SegmentNo>,
+        /// Whether others that it lists are there.
+        others: bool,
+        /// What stands around it.
+        reason: String,
+    },
+    /// A segment's file that is another journal's.
+    #[error("{file} is of another journal")]
+    Foreign {
+        /// The file name.
+        file: String,
+        /// The number of the journal that it is of.
+        journal: u64,
+    },
     /// Neither of the two slot copies can be read.
     #[error("{file}: neither copy of the journal's slot can be read: {reason}")]
     Slots {

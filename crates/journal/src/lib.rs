@@ -49,6 +49,7 @@ pub use error::{BlockAppendError, BlockReadError, CutError, JournalError, Storag
 pub use journal::{Journal, JournalOptions, JournalStats, Recovered, Torn};
 pub use progress::{StartProgress, StartStep};
 pub use read::{ColdRead, Read, ReadAhead};
+pub use recovery::segment_generations;
 pub use replay::Replayed;
 pub use replicator::{Event, Priority, Replicator, Ticket};
 pub use segment::{SegmentInfo, SegmentNo, is_journal_file};

@@ -85,7 +85,7 @@ pub(crate) fn recover(
     let mut slots = Slots::open(disk, &names, random.next())?;
     let mut files = open_files(disk, &names, slots.get().journal, progress)?;
     let slot = slots.get();
-    files.check_last(slot.segment)?;
+    files.check_last(slot.segment, &tables)?;
     let (mut index, run, free) = arrange(&files, &tables)?;
     files.remove_short(disk, options.segment_bytes)?;
     fill_holes(&files, &slots, options);
@@ -151,6 +151,24 @@ fn open_files(
     Ok(files)
 }
 
+/// The generations of the segments in a journal's folder, of whichever journal they are: checkpoints list segments by them. Opens no journal,
+/// and changes nothing. Blocking.
+///
+/// # Errors
+/// The disk's.
+pub fn segment_generations(disk: &Arc<dyn Disk>) -> Result<Vec<u64>, JournalError> {
+    let names = disk.list().map_err(JournalError::disk("list its files"))?;
+    let mut generations = Vec::new();
+    for number in names.iter().filter_map(|name| file_number(name)) {
+        let file = SegmentFile::open(disk, number).map_err(JournalError::disk("open a segment"))?;
+        let page = Segment::header_of(&file).map_err(JournalError::disk("read a segment's header"))?;
+        if let HeaderPage::Good(header) = page {
+            generations.push(header.generation);
+        }
+    }
+    Ok(generations)
+}
+
 /// Gives the files of a sparse copy their space, the last segments first: a write into one must not find that there is none.
 fn fill_holes(files: &Files, slots: &Slots, options: &JournalOptions) {
     options.progress.begin("", "reserving space for files with holes", None);
@@ -193,7 +211,7 @@ impl Files {
             HeaderPage::Good(header) => header,
         };
         if header.journal != journal {
-            return Err(misplaced(&file, "it belongs to another journal".into()));
+            return Err(JournalError::Foreign { file: file.name(), journal: header.journal });
         }
         if header.len != 0 && header.len != file.len {
             let reason = format!("it has {} bytes, and was made with {}", file.len, header.len);
@@ -233,16 +251,32 @@ impl Files {
         if names.is_empty() { String::new() } else { format!("; there is no file {}", names.join(", ")) }
     }
 
+    /// The files whose segments the journal has let go of: an older copy of the one that is looked for is among them.
+    fn older(&self, tables: &LocalTables) -> String {
+        let Some(last) = tables.segments.last() else { return String::new() };
+        let listed = |no: &SegmentNo| tables.segments.iter().any(|table| table.no == *no);
+        let older = self.placed.range(..last.no).filter(|(no, _)| !listed(no));
+        let names: Vec<String> =
+            older.map(|(no, segment)| format!("{} is segment {no}", segment.file.name())).collect();
+        if names.is_empty() { String::new() } else { format!("; of those not in use {}", names.join(", ")) }
+    }
+
+    /// The segment that a table is of.
+    fn of(&self, table: &SegmentTable) -> Option<&Arc<Segment>> {
+        self.placed.get(&table.no).filter(|segment| segment.generation == table.generation)
+    }
+
     fn last(&self) -> u64 {
         self.placed.last_key_value().map_or(0, |(no, _)| no.0)
     }
 
     /// Checks that the last segment that was ever made is there. Those before it are missed as gaps.
-    fn check_last(&self, made: u64) -> Result<(), JournalError> {
+    fn check_last(&self, made: u64, tables: &LocalTables) -> Result<(), JournalError> {
         if self.last() >= made {
             return Ok(());
         }
-        let reason = format!("the slot says that it was made{}", self.unreadable());
+        let (unreadable, older) = (self.unreadable(), self.older(tables));
+        let reason = format!("the slot says that it was made{unreadable}{older}");
         Err(JournalError::Gap { missing: SegmentNo(made), reason })
     }
 
@@ -269,7 +303,7 @@ type Arranged = (Index, Vec<Arc<Segment>>, Vec<Arc<Segment>>);
 fn arrange(files: &Files, tables: &LocalTables) -> Result<Arranged, JournalError> {
     let mut index = Index::default();
     for table in &tables.segments {
-        index.restore(listed(files, table)?, table);
+        index.restore(listed(files, tables, table)?, table);
     }
     let first = tables.segments.last().map_or(SegmentNo::FIRST, SegmentTable::no);
     let mut run: Vec<Arc<Segment>> = Vec::new();
@@ -291,13 +325,29 @@ fn arrange(files: &Files, tables: &LocalTables) -> Result<Arranged, JournalError
 }
 
 /// The segment that a checkpoint lists.
-fn listed(files: &Files, table: &SegmentTable) -> Result<Arc<Segment>, JournalError> {
-    let found = files.placed.get(&table.no);
-    let same = |s: &&Arc<Segment>| s.generation == table.generation && s.file.number == table.file;
-    found.filter(same).cloned().ok_or_else(|| JournalError::Gap {
-        missing: table.no,
-        reason: format!("the checkpoint lists it as file {}{}", file_name(table.file), files.unreadable()),
-    })
+fn listed(files: &Files, tables: &LocalTables, table: &SegmentTable) -> Result<Arc<Segment>, JournalError> {
+    let Some(found) = files.of(table) else { return Err(unmatched(files, tables, table)) };
+    if found.file.number != table.file {
+        let file = file_name(table.file);
+        let reason =
+            format!("it is segment {}, which the checkpoint has in {file}: files were renamed", table.no);
+        return Err(misplaced(&found.file, reason));
+    }
+    Ok(found.clone())
+}
+
+fn unmatched(files: &Files, tables: &LocalTables, table: &SegmentTable) -> JournalError {
+    let (missing, file) = (table.no, file_name(table.file));
+    let instead = files.placed.values().find(|segment| segment.file.number == table.file);
+    let instead = instead.map(|segment| segment.no);
+    let around = match instead {
+        Some(no) if no == missing => format!(", which is another segment {no} here"),
+        Some(no) => format!(", which is segment {no} here"),
+        None => files.unreadable(),
+    };
+    let reason = format!("the checkpoint lists it as file {file}{around}");
+    let others = tables.segments.iter().any(|table| files.of(table).is_some());
+    JournalError::Unmatched { missing, generation: table.generation, file, instead, others, reason }
 }
 
 /// What follows the last good frame.

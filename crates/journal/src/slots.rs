@@ -117,6 +117,8 @@ impl SlotNotes {
 /// What the slot of a journal that is not opened says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalFound {
+    /// The journal's own number, which its segments carry.
+    pub journal: u64,
     /// Which shard it is; `None` if that was never written down.
     pub identity: Option<ShardIdentity>,
     /// The last start that began with this shard, counted from 1.
@@ -183,8 +185,8 @@ pub(crate) struct HardState {
 
 impl HardState {
     pub(crate) fn found(&self) -> JournalFound {
-        let &Self { identity, run, start, confirmed_run, notes, .. } = self;
-        JournalFound { identity, run, start, confirmed_run, begun: run > 0, notes }
+        let &Self { journal, identity, run, start, confirmed_run, notes, .. } = self;
+        JournalFound { journal, identity, run, start, confirmed_run, begun: run > 0, notes }
     }
 
     /// Whether a frame was cut off: it is above the last cut and was written before it.
@@ -378,6 +380,11 @@ impl Slots {
         let reading = || JournalError::disk("read its slots");
         let file = disk.open(NAME).map_err(reading())?;
         disk.hold(file).map_err(reading())?;
+        let len = disk.len(file).map_err(reading())?;
+        if len < 2 * COPY {
+            let reason = format!("it has {len} bytes, and was made with {}", 2 * COPY);
+            return Err(JournalError::Slots { file: NAME.to_owned(), reason });
+        }
         let mut copies = Vec::new();
         for copy in 0..2 {
             let mut page = Box::new(Aligned([0; COPY as usize]));

@@ -11,7 +11,7 @@ use sabir_base::clock::Clock;
 use sabir_journal::disk::Disk;
 use sabir_journal::pages::{PageError, PageStore};
 use sabir_journal::{Journal, JournalError, JournalOptions, Recovered, Replicator, StartProgress};
-use sabir_model::{Durability, NodeId, ShardFailure, ShardId};
+use sabir_model::{Durability, NodeId, Sequence, ShardFailure, ShardId};
 use tracing::{info, warn};
 
 use super::Shard;
@@ -23,6 +23,7 @@ use super::read_path::ReadPath;
 use super::signal::Signal;
 use super::tables::StoredTables;
 use crate::disk_watch::FreeSpace;
+use crate::mismatch::MismatchError;
 use crate::options::StartError;
 use crate::projection::ProjectionFactory;
 use crate::state::{AppendCounters, ApplyError, ShardState};
@@ -50,7 +51,10 @@ pub(crate) type Replicate<'a> = &'a dyn Fn(Arc<Journal>) -> Result<Arc<dyn Repli
 /// What a shard is made of.
 pub(crate) struct Parts<'a> {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) pages: Arc<dyn PageStore>,
+    /// `None` where none is there.
+    pub(crate) pages: Option<Arc<dyn PageStore>>,
+    /// Makes an empty one.
+    pub(crate) make_pages: &'a dyn Fn() -> Result<Arc<dyn PageStore>, OpenError>,
     pub(crate) pool: Arc<BufPool>,
     pub(crate) journal: JournalOptions,
     /// Those of front ends.
@@ -68,6 +72,16 @@ pub(crate) enum OpenError {
     /// The same, of a journal whose folder is known.
     #[error("{}: {source}", .folder.display())]
     Damaged { folder: std::path::PathBuf, source: JournalError },
+    /// The beginning of a journal is missing, or more, and there is no checkpoint.
+    #[error("{source}")]
+    NoCheckpoint {
+        /// Whether there is a page store.
+        store: bool,
+        source: JournalError,
+    },
+    /// Files of a shard do not belong together.
+    #[error(transparent)]
+    Mismatch(Box<MismatchError>),
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("its journal's folder: {0}")]
@@ -99,13 +113,37 @@ impl Shard {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        let mut state = ShardState::restore(&*parts.pages, parts.projections)?;
-        let checkpoint = state.applied;
-        let (tables, local) = StoredTables::load(&*parts.pages, checkpoint)?;
+        let found = parts.pages.is_some();
+        let (mut state, (tables, local)) = match &parts.pages {
+            Some(pages) => {
+                let state = ShardState::restore(&**pages, parts.projections)?;
+                let tables = StoredTables::load(&**pages, state.applied)?;
+                (state, tables)
+            }
+            None => (ShardState::new(parts.projections), Default::default()),
+        };
+        let (checkpoint, known) = (state.applied, local.is_some());
         let tail_bytes = parts.journal.tail.bound();
         let progress = parts.journal.progress.clone();
         let (journal, recovered) =
-            Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local)?;
+            Journal::open(parts.disk.clone(), parts.pool.clone(), parts.journal, local).map_err(|error| {
+                match error {
+                    source @ JournalError::Gap { .. } if !known => {
+                        OpenError::NoCheckpoint { store: found, source }
+                    }
+                    error => error.into(),
+                }
+            })?;
+        // Not before the journal has been found whole: a start that is refused makes nothing.
+        let pages = match parts.pages {
+            Some(pages) => pages,
+            None => {
+                if recovered.last > Sequence::NONE {
+                    warn!(shard = %id, last = %recovered.last, "there is no page store: it is made anew, out of the whole journal");
+                }
+                (parts.make_pages)()?
+            }
+        };
         let blocks = recovered.last.0.saturating_sub(checkpoint.0);
         progress.begin("", "replaying the blocks since the checkpoint", Some((0, blocks)));
         let replicator = (parts.replicate)(journal.clone())?;
@@ -121,7 +159,7 @@ impl Shard {
             id,
             journal,
             replicator,
-            pages: parts.pages,
+            pages,
             free: FreeSpace::of(&*parts.disk),
             disk: parts.disk,
             clock,

@@ -78,7 +78,11 @@ impl Backend for Disks {
         Ok(self.0[shard.0 as usize].clone())
     }
 
-    fn pages(&self, _: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+    fn pages(&self, _: ShardId) -> Result<Option<Arc<dyn PageStore>>, OpenError> {
+        Ok(None)
+    }
+
+    fn make_pages(&self, _: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
         Ok(MemPages::new())
     }
 

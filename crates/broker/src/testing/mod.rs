@@ -110,8 +110,12 @@ impl Backend for Late {
         self.folders.disk(shard)
     }
 
-    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+    fn pages(&self, shard: ShardId) -> Result<Option<Arc<dyn PageStore>>, OpenError> {
         self.folders.pages(shard)
+    }
+
+    fn make_pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+        self.folders.make_pages(shard)
     }
 
     fn replicator(&self, _: ShardId, journal: Arc<Journal>) -> Result<Arc<dyn Replicator>, JournalError> {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::rig::{append, batch, create, open, options, read, values};
 use crate::{Broker, BrokerOptions, Caller, OffsetSpec, ReadTarget, ShardsError, StartError};
 
-const RECORDS: usize = 40;
+pub(super) const RECORDS: usize = 40;
 
 fn three_shards(dir: &Path) -> BrokerOptions {
     BrokerOptions { data_shards: 3, ..options(dir) }
@@ -35,7 +35,7 @@ fn copy_open(from: &Path, to: &Path) {
 }
 
 /// Every file of a directory, with its length and when it was written.
-fn state_of(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+pub(super) fn state_of(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -49,7 +49,7 @@ fn state_of(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     try_copy(from, to).unwrap();
 }
 
@@ -67,7 +67,7 @@ fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn shard(dir: &Path, number: u32) -> PathBuf {
+pub(super) fn shard(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("shard-{number}"))
 }
 
@@ -76,14 +76,14 @@ fn replace(folder: &Path, with: &Path) {
     copy(with, folder);
 }
 
-async fn fill(broker: &Broker, name: &str) {
+pub(super) async fn fill(broker: &Broker, name: &str) {
     let topic = create(broker, name, 3).await;
     for i in 0..RECORDS {
         append(broker, &topic, (i % 3) as i32, batch(&[format!("{i}").as_bytes()], 1)).await.unwrap();
     }
 }
 
-async fn count(broker: &Broker, name: &str) -> usize {
+pub(super) async fn count(broker: &Broker, name: &str) -> usize {
     try_count(broker, name).await.unwrap()
 }
 
@@ -96,7 +96,7 @@ async fn try_count(broker: &Broker, name: &str) -> Result<usize, ReadError> {
     Ok(found)
 }
 
-fn close(broker: Broker) {
+pub(super) fn close(broker: Broker) {
     broker.shutdown();
 }
 

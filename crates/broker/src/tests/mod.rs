@@ -1,5 +1,6 @@
 //! The broker as a whole.
 
+mod belonging;
 mod checkpoints;
 mod clock;
 mod dead_letters;

@@ -210,7 +210,11 @@ impl Backend for Machine {
         Ok(self.disks[shard.0 as usize].clone())
     }
 
-    fn pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
+    fn pages(&self, shard: ShardId) -> Result<Option<Arc<dyn PageStore>>, OpenError> {
+        Ok(Some(self.pages[shard.0 as usize].clone()))
+    }
+
+    fn make_pages(&self, shard: ShardId) -> Result<Arc<dyn PageStore>, OpenError> {
         Ok(self.pages[shard.0 as usize].clone())
     }
 
