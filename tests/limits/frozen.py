@@ -22,6 +22,8 @@ SIZE = 930 << 20
 # A disk that has not finished a read or a write for so long is shown as one that does not answer.
 STALLED = 5
 DRAIN = 5
+# How long nothing is written before something is, to see whether the disk answers, and how often that is looked.
+IDLE, LOOK = 5, 1
 # What a busy machine adds.
 SLACK = 20
 BATCH = wire.batch([b"x" * 100])
@@ -74,6 +76,24 @@ class Node:
         client.send(wire.PRODUCE, 7, wire.produce("t", 0, BATCH))
         return client
 
+    def is_not_ready_within(self, most):
+        frozen = time.monotonic()
+        while (answer := self.asks("readyz"))[0] == 200:
+            waited = time.monotonic() - frozen
+            assert waited < most + SLACK, f"/readyz says 200 after {waited:.1f} s"
+            self.lives()
+            time.sleep(0.1)
+        print(f"not ready {time.monotonic() - frozen:.1f} s after it was frozen")
+        assert answer[0] == 503 and "its disk has not finished a read or write for" in answer[1], answer
+        self.lives()
+
+    def is_ready_again(self):
+        self.disk.thaw()
+        until = time.monotonic() + 30
+        while (answer := self.asks("readyz"))[0] != 200:
+            assert time.monotonic() < until, f"not ready again: {answer}"
+            time.sleep(0.1)
+
     def lives(self):
         assert self.asks("livez")[0] == 200
         assert "sabir_disk_wait_seconds" in self.asks("metrics")[1]
@@ -108,22 +128,22 @@ class Node:
 def is_not_ready(disk):
     with Node(disk) as node:
         with node.freeze_under_a_write() as writer:
-            frozen = time.monotonic()
-            while (answer := node.asks("readyz"))[0] == 200:
-                waited = time.monotonic() - frozen
-                assert waited < STALLED + SLACK, f"/readyz says 200 after {waited:.1f} s"
-                node.lives()
-                time.sleep(0.1)
-            assert answer[0] == 503 and "its disk has not finished a read or write for" in answer[1], answer
-            node.lives()
-            node.disk.thaw()
-            until = time.monotonic() + 30
-            while (answer := node.asks("readyz"))[0] != 200:
-                assert time.monotonic() < until, f"not ready again: {answer}"
-                time.sleep(0.1)
+            node.is_not_ready_within(STALLED)
+            node.is_ready_again()
             # and whoever waited is answered
             writer.receive()
             assert writer.offset("t", 0, -1) == 2
+
+
+def is_not_ready_at_rest(disk):
+    """Nobody writes anything, before or meanwhile."""
+    with Node(disk) as node:
+        time.sleep(3)
+        node.disk.freeze()
+        node.is_not_ready_within(IDLE + LOOK + STALLED)
+        node.is_ready_again()
+        with wire.Connection(node.broker.bootstrap) as client:
+            assert client.put("t", 0, BATCH) == 1
 
 
 def ends_under_a_write(disk):
@@ -149,7 +169,7 @@ def main():
         suite.record("all", cases.cannot_be_run(), reason=f"cannot be run here: {skip}")
         return suite.end()
     for disk in ("pwrite", "io_uring"):
-        for case in (is_not_ready, ends_under_a_write, ends_at_rest):
+        for case in (is_not_ready, is_not_ready_at_rest, ends_under_a_write, ends_at_rest):
             name = f"{case.__name__.replace('_', '-')}-{disk.replace('_', '-')}"
             suite.case(name, lambda case=case, disk=disk: case(disk), limit=80)
     suite.end()

@@ -66,6 +66,24 @@ impl Shard {
     }
 }
 
+/// Which disks are to be asked whether they answer, by the file system of each, where it is known, and how long ago it was last written to:
+/// one of each file system that was not for so long.
+pub(crate) fn to_ask(disks: &[(Option<u64>, Option<Duration>)], after: Duration) -> Vec<usize> {
+    let mut asked = Vec::<usize>::new();
+    if after.is_zero() {
+        return asked;
+    }
+    let idle = |unchanged: Option<Duration>| unchanged.is_some_and(|unchanged| unchanged >= after);
+    for (index, (device, unchanged)) in disks.iter().enumerate() {
+        let beside = |other: &Option<u64>| device.is_some() && other == device;
+        let others_idle = disks.iter().all(|(other, unchanged)| !beside(other) || idle(*unchanged));
+        if idle(*unchanged) && others_idle && !asked.iter().any(|index| beside(&disks[*index].0)) {
+            asked.push(index);
+        }
+    }
+    asked
+}
+
 /// Whether it was said that a disk does not answer, and when.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Told(Option<Instant>);
@@ -187,6 +205,22 @@ mod tests {
         assert_eq!(told.news(false, at(62)), Some(News::Answers));
         assert_eq!(told.news(false, at(63)), None);
         assert_eq!(told.news(true, at(64)), Some(News::Stalled));
+    }
+
+    #[test]
+    fn one_disk_of_each_file_system_is_asked_that_nothing_was_written_to() {
+        let after = Duration::from_secs(5);
+        let ago = |seconds| Some(Duration::from_secs(seconds));
+        let asked = |disks: &[(Option<u64>, Option<Duration>)]| to_ask(disks, after);
+        assert_eq!(asked(&[(Some(1), ago(5)), (Some(1), ago(9)), (Some(1), ago(7))]), [0]);
+        assert_eq!(asked(&[(Some(1), ago(9)), (Some(1), ago(4))]), [0; 0], "writes show whether it answers");
+        assert_eq!(
+            asked(&[(Some(1), ago(9)), (Some(2), ago(4)), (Some(3), ago(6)), (Some(1), ago(9))]),
+            [0, 2]
+        );
+        assert_eq!(asked(&[(None, ago(9)), (None, ago(4)), (None, ago(6))]), [0, 2]);
+        assert_eq!(asked(&[(Some(1), None)]), [0; 0], "nobody watches it");
+        assert_eq!(to_ask(&[(Some(1), ago(99))], Duration::ZERO), [0; 0]);
     }
 
     #[test]

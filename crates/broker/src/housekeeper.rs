@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::dead_letter::DeadLetterDriver;
 use crate::definitions::Definitions;
-use crate::disk_watch::{Told, ToldFull};
+use crate::disk_watch::{self, Told, ToldFull};
 use crate::entry::{LogStartsMoved, ProducersExpired};
 use crate::group::GroupDrivers;
 use crate::queue::QueueAlarm;
@@ -91,6 +91,8 @@ pub(crate) struct Maintenance {
     pub(crate) queue_alarm: Arc<QueueAlarm>,
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) retention_interval: Duration,
+    /// How long nothing is asked of a disk before it is; zero for ever.
+    pub(crate) idle_check: Duration,
     pub(crate) producer_expiry: Duration,
     pub(crate) pool: Arc<BufPool>,
     pub(crate) partition_producers_max: usize,
@@ -285,7 +287,18 @@ impl Maintenance {
             }
             let (began, ends) = (Instant::now(), if of_all.due() { SHARD_ENDS } else { 1 });
             self.each_shard("note what is durable", |shard| shard.journal.note_growth(ends));
+            self.ask_idle_disks();
             growth.interval = (began.elapsed() * GROWTH_TENTH).clamp(GROWTH, GROWTH_OF_ALL);
+        }
+    }
+
+    /// Has disks that nothing was written to for a while show whether they answer: one that is frozen would not be noticed before it is needed.
+    fn ask_idle_disks(&self) {
+        let shards: Vec<&Arc<Shard>> = self.shards.iter().filter(|shard| !shard.is_stopped()).collect();
+        let disks: Vec<_> =
+            shards.iter().map(|shard| (shard.disk.device(), shard.disk.unchanged())).collect();
+        for index in disk_watch::to_ask(&disks, self.idle_check) {
+            shards[index].contain("ask the disk", || shards[index].journal.ask_disk());
         }
     }
 

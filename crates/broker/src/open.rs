@@ -142,6 +142,7 @@ impl Broker {
             queue_alarm: queues.alarm.clone(),
             clock: clock.clone(),
             retention_interval: options.retention_interval,
+            idle_check: options.idle_check,
             producer_expiry: options.producer_expiry,
             partition_producers_max: options.partition_producers_max,
             producers_max: options.producers_max,

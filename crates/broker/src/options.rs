@@ -55,6 +55,8 @@ pub struct BrokerOptions {
     pub checkpoint_bytes: u64,
     /// A checkpoint is due after so many entries.
     pub checkpoint_entries: u64,
+    /// How long nothing is written to a disk before something small is, to see whether it answers; zero for never.
+    pub idle_check: Duration,
     /// How often retention looks at the partitions.
     pub retention_interval: Duration,
     /// How long an idempotent producer is remembered after its last batch.
@@ -123,6 +125,7 @@ impl BrokerOptions {
             tail_cache_bytes: 256 << 20,
             checkpoint_bytes: 1 << 30,
             checkpoint_entries: 4_000_000,
+            idle_check: Duration::from_secs(5),
             retention_interval: Duration::from_secs(30),
             producer_expiry: Duration::from_secs(24 * 3600),
             partition_producers_max: 10_000,

@@ -592,6 +592,13 @@ impl Journal {
         }
     }
 
+    /// Writes the slot again, as it is: one write and one sync, by which it is seen whether the disk answers. Blocking, for as long as it does not.
+    pub fn ask_disk(&self) {
+        if self.parts.stopped.get().is_none() {
+            self.note_durable();
+        }
+    }
+
     /// Sets what is asked, whenever the slot is written, for what it is to say of the world around this journal. It must not wait.
     pub fn set_notes(&self, notes: Arc<dyn Fn() -> SlotNotes + Send + Sync>) {
         *self.notes.0.lock() = Some(notes);

@@ -10,7 +10,7 @@ use sabir_base::testing::{keep_log, logged};
 use sabir_journal::disk::Disk;
 use sabir_journal::disk::sim::{Fault, Injection, Op};
 use sabir_journal::pages::CommitFault;
-use sabir_journal::{Priority, SHARD_ENDS};
+use sabir_journal::{Prepared, Priority, SHARD_ENDS};
 use sabir_model::{
     AppendError, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, ShardId, TopicConfig,
 };
@@ -597,4 +597,29 @@ fn a_start_whose_own_entries_find_no_space_says_so_and_goes_on_when_there_is_som
         }
     }
     assert!(waited.iter().all(|&waited| waited > 0), "{waited:?}");
+}
+
+/// Something is written to an idle disk again and again, by which it is seen whether it answers: of what is there, and nothing new.
+#[tokio::test]
+async fn a_disk_that_nothing_is_written_to_is_asked_whether_it_answers() {
+    for idle_check in [Duration::from_millis(50), Duration::ZERO] {
+        let machine = Machine::new(31, 1, Seam::Solo);
+        let broker = machine.try_open(BrokerOptions { idle_check, ..machine.options() }).unwrap();
+        let (shard, disk) = (&broker.inner.shards[1], &machine.disks[1]);
+        // What was noted last stays so.
+        let is_quiet =
+            || shard.journal.stats().seals > 0 && shard.journal.prepare().unwrap() == Prepared::Full;
+        until(is_quiet).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let (before, files, slot) = (disk.operations(), disk.list().unwrap(), shard.journal.found());
+        if idle_check.is_zero() {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            assert_eq!(disk.operations(), before);
+        } else {
+            // A write and a sync each.
+            until(|| disk.operations() >= before + 4).await;
+        }
+        assert_eq!((disk.list().unwrap(), shard.journal.found().run), (files, slot.run));
+        broker.shutdown();
+    }
 }

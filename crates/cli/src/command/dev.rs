@@ -78,6 +78,8 @@ fn no_temporary(error: io::Error) -> CliError {
 fn dev_sources(args: &ConfigArgs, data: &Path) -> Sources {
     let mut sources = sources(args, Some(data.to_owned()));
     sources.defaults.push("log.level=warn".into());
+    // Nobody asks it whether it is ready, and the machine may be on its battery.
+    sources.defaults.push("data.idle_check=0s".into());
     for protocol in protocols() {
         let usual = protocol.default_listen().trim_matches('"');
         if usual != "off" && !free(usual) {

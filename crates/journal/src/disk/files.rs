@@ -551,6 +551,11 @@ impl Files {
         names.iter().try_for_each(|name| self.options().open(self.path.join(name)).map(drop))
     }
 
+    /// Where the folder lies: what is known of an open file asks no disk.
+    pub(super) fn device(&self) -> Option<u64> {
+        rustix::fs::fstat(&self.dir).ok().map(|stat| stat.st_dev)
+    }
+
     pub(super) fn free_bytes(&self) -> Result<u64, DiskError> {
         let stat = rustix::fs::fstatvfs(&self.dir)
             .map_err(|e| io_error("read the free space of", self.dir_path(), e.into()))?;

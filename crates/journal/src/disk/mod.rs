@@ -358,6 +358,16 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     fn under_way(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// How long ago a change was last begun or done; `None` if none was, or if [nothing watches the disk](WatchedDisk).
+    fn unchanged(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The number of the file system that the files lie in: those of one number hang together. `None` if that is not known.
+    fn device(&self) -> Option<u64> {
+        None
+    }
 }
 
 const LONGEST_NAME: usize = 200;
@@ -435,6 +445,9 @@ macro_rules! delegate_to_files {
         }
         fn free_bytes(&self) -> Result<u64, DiskError> {
             self.$($files).+.free_bytes()
+        }
+        fn device(&self) -> Option<u64> {
+            self.$($files).+.device()
         }
     };
 }

@@ -13,6 +13,8 @@ struct Operations {
     /// The numbers of those that were begun, and when.
     begun: Vec<(Operation, Instant)>,
     calls: u64,
+    /// When a change was last begun or done.
+    changed: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +55,27 @@ impl UnderWay {
         work()
     }
 
-    /// Something was submitted, or is about to be.
+    /// Does something that blocks and changes what the disk has.
+    pub(super) fn changing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let changed = || self.0.lock().changed = Some(Instant::now());
+        changed();
+        let done = self.during(work);
+        changed();
+        done
+    }
+
+    /// A change was submitted, or is about to be.
     pub(super) fn submitted(&self, token: u64) {
-        self.0.lock().begun.push((Operation::Submitted(token), Instant::now()));
+        let now = Instant::now();
+        let mut operations = self.0.lock();
+        operations.begun.push((Operation::Submitted(token), now));
+        operations.changed = Some(now);
     }
 
     /// What was submitted under these tokens is done.
     pub(super) fn done(&self, tokens: impl Iterator<Item = u64>) {
         let mut operations = self.0.lock();
+        operations.changed = Some(Instant::now());
         tokens.for_each(|token| operations.end(Operation::Submitted(token)));
     }
 
@@ -68,6 +83,11 @@ impl UnderWay {
     pub fn age(&self) -> Duration {
         let oldest = self.0.lock().begun.iter().map(|(_, at)| *at).min();
         oldest.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// Since when no change has been begun or done, if one ever was.
+    pub(super) fn unchanged(&self) -> Option<Duration> {
+        self.0.lock().changed.map(|at| at.elapsed())
     }
 }
 

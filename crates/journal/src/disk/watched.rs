@@ -33,7 +33,7 @@ impl Disk for WatchedDisk {
     }
 
     fn create(&self, name: &str, len: u64) -> Result<FileId, DiskError> {
-        self.under_way.during(|| self.disk.create(name, len))
+        self.under_way.changing(|| self.disk.create(name, len))
     }
 
     fn open(&self, name: &str) -> Result<FileId, DiskError> {
@@ -53,15 +53,15 @@ impl Disk for WatchedDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.under_way.during(|| self.disk.rename(from, to))
+        self.under_way.changing(|| self.disk.rename(from, to))
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.under_way.during(|| self.disk.remove(name))
+        self.under_way.changing(|| self.disk.remove(name))
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        self.under_way.during(|| self.disk.sync_dir())
+        self.under_way.changing(|| self.disk.sync_dir())
     }
 
     fn len(&self, file: FileId) -> Result<u64, DiskError> {
@@ -69,7 +69,7 @@ impl Disk for WatchedDisk {
     }
 
     fn fill_holes(&self, file: FileId, keep_free: u64) -> Result<bool, DiskError> {
-        self.under_way.during(|| self.disk.fill_holes(file, keep_free))
+        self.under_way.changing(|| self.disk.fill_holes(file, keep_free))
     }
 
     fn read_at(&self, file: FileId, pos: u64, buf: &mut [u8]) -> Result<(), DiskError> {
@@ -77,11 +77,11 @@ impl Disk for WatchedDisk {
     }
 
     fn write_at(&self, file: FileId, pos: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.under_way.during(|| self.disk.write_at(file, pos, data))
+        self.under_way.changing(|| self.disk.write_at(file, pos, data))
     }
 
     fn sync(&self, file: FileId) -> Result<(), DiskError> {
-        self.under_way.during(|| self.disk.sync(file))
+        self.under_way.changing(|| self.disk.sync(file))
     }
 
     fn submit(&self, op: WriteOp) -> Result<(), DiskError> {
@@ -120,8 +120,16 @@ impl Disk for WatchedDisk {
         self.under_way.during(|| self.disk.free_bytes())
     }
 
+    fn device(&self) -> Option<u64> {
+        self.disk.device()
+    }
+
     fn under_way(&self) -> Duration {
         self.under_way.age()
+    }
+
+    fn unchanged(&self) -> Option<Duration> {
+        self.under_way.unchanged()
     }
 }
 
@@ -154,6 +162,29 @@ mod tests {
         assert_eq!((done.len(), disk.under_way()), (1, Duration::ZERO));
         let refused = disk.submit(WriteOp { token: 10, file, pos: 3, data: data(), sync: true });
         assert!(refused.is_err() && disk.under_way() == Duration::ZERO, "it was not begun");
+    }
+
+    #[test]
+    fn what_was_last_changed_is_known_and_neither_a_read_nor_a_look_at_the_space_counts() {
+        let sim = SimDisk::new(3);
+        sim.set_auto(true);
+        let disk = WatchedDisk::over(sim);
+        assert_eq!(disk.unchanged(), None);
+        let file = disk.create("a", SECTOR as u64).unwrap();
+        let pause = Duration::from_millis(20);
+        std::thread::sleep(pause);
+        disk.read_at(file, 0, &mut [0; SECTOR]).unwrap();
+        disk.free_bytes().unwrap();
+        assert!(disk.unchanged().unwrap() >= pause);
+        let before = std::time::Instant::now();
+        disk.submit(WriteOp { token: 9, file, pos: 0, data: data(), sync: true }).unwrap();
+        let unchanged = disk.unchanged().unwrap();
+        assert!(unchanged <= before.elapsed());
+        std::thread::sleep(pause);
+        let before = std::time::Instant::now();
+        disk.reap(&mut Vec::new());
+        let unchanged = disk.unchanged().unwrap();
+        assert!(unchanged <= before.elapsed(), "its end counts, too");
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl ServerConfig {
             tail_cache_bytes: data.tail_cache_bytes() as usize,
             checkpoint_bytes: data.checkpoint_bytes.0,
             checkpoint_entries: data.checkpoint_entries,
+            idle_check: data.idle_check.0,
             retention_interval: data.retention_interval.0,
             producer_expiry: data.producer_expiry.0,
             partition_producers_max: data.partition_producers.get(),

@@ -57,6 +57,8 @@ pub struct DataSection {
     /// See [`DATA`].
     pub checkpoint_entries: u64,
     /// See [`DATA`].
+    pub idle_check: Span,
+    /// See [`DATA`].
     pub retention_interval: Span,
     /// See [`DATA`].
     pub producer_expiry: Span,
@@ -116,6 +118,12 @@ pub const DATA: &[Setting] = &[
         key: "checkpoint_entries",
         default: "4000000",
         help: "A checkpoint is made after so many entries, if that comes first.",
+    },
+    Setting {
+        key: "idle_check",
+        default: "\"5s\"",
+        help: "How long nothing is written to a file system before 4 KiB of a journal are written and synced again, so that `/readyz` tells within \
+               seconds of a disk that does not answer though nobody needs it. `0s` is never: a disk may go to sleep then. `sabir dev` does without.",
     },
     Setting {
         key: "retention_interval",
