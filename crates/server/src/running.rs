@@ -23,7 +23,7 @@ use crate::limits::{self, Descriptors};
 use crate::memory::{MemoryFiles, TailCacheSize};
 use crate::memory_watch::MemoryWatch;
 use crate::start_watch;
-use crate::storage::volatile;
+use crate::storage::{keep_others_out, others_may, volatile};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +145,7 @@ pub(crate) fn start_watched(
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     wait_until_free(&options.data, LOCK_PATIENCE)?;
     warn_of_memory(&options.data);
+    warn_of_others(&options.data);
     if let Some(exceeds) = config.memory_warning() {
         warn!("{exceeds}. Lower them, or give it more");
     }
@@ -214,6 +215,13 @@ fn warn_of_memory(data: &Path) {
     let there = data.ancestors().find(|path| path.exists());
     if let Some(memory) = there.and_then(volatile) {
         warn!(data = %data.display(), "the data directory lies in {memory}, which is memory: nothing survives the machine");
+    }
+}
+
+fn warn_of_others(data: &Path) {
+    if let Some(may) = others_may(data) {
+        let command = keep_others_out(data);
+        warn!(data = %data.display(), "the data directory is open to every user of this machine, who may {may}; to keep them out: {command}");
     }
 }
 

@@ -1,10 +1,27 @@
 //! What the data directory stands on.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Where the file system of `dir` is kept in memory, its name: nothing there survives the machine, whatever is synced.
 pub fn volatile(dir: &Path) -> Option<&'static str> {
     in_memory(rustix::fs::statfs(dir).ok()?.f_type as u64)
+}
+
+/// What users may do in the data directory who are neither its owner nor of its group, where they may anything; `None` also where there is no
+/// such folder, for it is made for its owner alone. What lies in it is made private by every start.
+pub fn others_may(data: &Path) -> Option<&'static str> {
+    let mode = std::fs::metadata(data).ok()?.permissions().mode();
+    match mode & 0o007 {
+        0 => None,
+        may if may & 0o002 != 0 => Some("put files into it, and move or remove what is in it"),
+        _ => Some("see what is in it"),
+    }
+}
+
+/// What takes that from them. Only who made the folder knows that nobody needs it.
+pub fn keep_others_out(data: &Path) -> String {
+    format!("chmod o= {}", data.display())
 }
 
 /// The name of a kind of file system that is kept in memory, by its magic number.
@@ -22,6 +39,26 @@ fn in_memory(kind: u64) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_may_do_in_a_folder_is_seen_and_what_its_group_may_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, others) in [
+            (0o700, None),
+            (0o770, None),
+            (0o2750, None),
+            (0o755, Some("see")),
+            (0o711, Some("see")),
+            (0o777, Some("remove")),
+            (0o1777, Some("remove")),
+        ] {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let found = others_may(dir.path());
+            assert_eq!(found.is_some(), others.is_some(), "{mode:o}");
+            assert!(found.unwrap_or_default().contains(others.unwrap_or_default()), "{mode:o} {found:?}");
+        }
+        assert_eq!(others_may(&dir.path().join("not made yet")), None);
+    }
 
     #[test]
     fn file_systems_in_memory_are_known_and_no_others_taken_for_one() {

@@ -11,7 +11,7 @@ use rustix::fs::{OFlags, statfs, statvfs};
 use super::{Finding, Verdict};
 use crate::advice::advice_on;
 use crate::config::sections::DiskSetting;
-use crate::storage::volatile;
+use crate::storage::{keep_others_out, others_may, volatile};
 
 /// File systems on which a sync is another machine's promise, or another program's.
 const FOREIGN: &[(u64, &str)] = &[
@@ -59,6 +59,19 @@ fn free(subject: &'static str, data: &Path, dir: &Path) -> Finding {
             let found = format!("{}: {bad}: {}: {error}", data.display(), dir.display());
             Finding::bad(subject, found, writable(&error))
         }
+    }
+}
+
+/// Who may do anything in the data directory beside its owner and group.
+pub(super) fn access(data: &Path) -> Finding {
+    let subject = "access";
+    match others_may(data) {
+        Some(may) => {
+            let found = format!("{}: every user of this machine may {may}", data.display());
+            Finding::poor(subject, found, format!("To keep them out: {}", keep_others_out(data)))
+        }
+        None if data.exists() => Finding::good(subject, "its owner, or its group"),
+        None => Finding::good(subject, "its owner alone, when serve has made it"),
     }
 }
 
@@ -253,6 +266,21 @@ mod tests {
             (700 << 20, 256 << 20, Verdict::Bad),
         ] {
             assert_eq!(judge_free_space("free", free, keep_free).verdict, verdict, "{free} {keep_free}");
+        }
+    }
+
+    #[test]
+    fn a_data_directory_that_is_open_to_all_is_poor_and_comes_with_the_command() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        assert_eq!(access(&data).verdict, Verdict::Good);
+        std::fs::create_dir(&data).unwrap();
+        for (mode, verdict) in [(0o777, Verdict::Poor), (0o750, Verdict::Good)] {
+            std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).unwrap();
+            let finding = access(&data);
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert_eq!(finding.advice.contains(&format!("chmod o= {}", data.display())), mode == 0o777);
         }
     }
 

@@ -51,6 +51,7 @@ pub fn examine(config: &ServerConfig) -> Vec<Finding> {
     let (data, dir) = (&config.data.dir, nearest_existing(&config.data.dir));
     let mut findings = vec![
         disk::holder(data, &dir),
+        disk::access(data),
         disk::place(data, &dir),
         disk::free_space(&dir, config.data.keep_free.0),
         disk::sync_rate(&dir),
