@@ -10,14 +10,14 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sabir_base::panics::contain;
 use sabir_base::wake::{ThreadSlot, WakeBatch, current_slot};
-use sabir_model::{AppendError, ShardFailure};
+use sabir_model::{AppendError, ErrorAbout, PartitionId, ShardFailure};
 
-use crate::append::Appended;
+use crate::append::{Append, Appended};
+use crate::catalog::Topic;
 use crate::front_ends::Written;
 use crate::group::GroupWaiter;
 use crate::publish::PublishWaiter;
 use crate::state::{EntryOutcome, Outcome, ShardState};
-use crate::traffic::TopicTraffic;
 
 /// A task that waits, and the I/O thread it lives on.
 #[derive(Debug, Default)]
@@ -52,15 +52,17 @@ pub(crate) struct Waiting {
     pub(crate) call: Arc<AppendCall>,
     pub(crate) slot: u32,
     pub(crate) bytes: u32,
-    pub(crate) traffic: Arc<TopicTraffic>,
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partition: PartitionId,
 }
 
 impl Waiting {
     fn answer(self, answer: Result<Appended, AppendError>, wakes: &mut WakeBatch) {
         // Before the task that waits can look at the counters.
         if answer.is_ok_and(|appended| !appended.duplicate) {
-            self.traffic.receive(self.bytes as usize);
+            self.topic.traffic.receive(self.bytes as usize);
         }
+        let answer = answer.map_err(|error| ErrorAbout::new(error, self.topic.subject_of(self.partition)));
         self.call.answer(self.slot, answer, wakes);
     }
 }
@@ -147,7 +149,7 @@ pub(crate) struct AppendCall(Mutex<Answers>);
 
 #[derive(Debug)]
 struct Answers {
-    answers: Vec<Result<Appended, AppendError>>,
+    answers: Vec<Result<Appended, ErrorAbout<AppendError>>>,
     open: usize,
     sleeper: Sleeper,
 }
@@ -159,7 +161,12 @@ impl AppendCall {
         Arc::new(Self(Mutex::new(Answers { answers, open: batches, sleeper: Sleeper::default() })))
     }
 
-    pub(crate) fn answer(&self, slot: u32, answer: Result<Appended, AppendError>, wakes: &mut WakeBatch) {
+    pub(crate) fn answer(
+        &self,
+        slot: u32,
+        answer: Result<Appended, ErrorAbout<AppendError>>,
+        wakes: &mut WakeBatch,
+    ) {
         let mut call = self.0.lock();
         call.answers[slot as usize] = answer;
         call.open -= 1;
@@ -168,19 +175,21 @@ impl AppendCall {
         }
     }
 
-    /// Answers `batches` items from `slot` on with an error, before a task waits.
-    pub(crate) fn refuse(&self, slot: u32, batches: usize, error: AppendError) {
+    /// Answers items from `slot` on with an error, before a task waits.
+    pub(crate) fn refuse(&self, slot: u32, items: &[Append], error: AppendError) {
         let mut wakes = WakeBatch::default();
-        (slot..slot + batches as u32).for_each(|slot| self.answer(slot, Err(error), &mut wakes));
+        for (slot, item) in (slot..).zip(items) {
+            self.answer(slot, Err(ErrorAbout::new(error, item.subject())), &mut wakes);
+        }
         wakes.deliver();
     }
 
     /// The answers that have come; the others are [`ShardFailure::Timeout`].
-    pub(crate) fn so_far(&self) -> Vec<Result<Appended, AppendError>> {
+    pub(crate) fn so_far(&self) -> Vec<Result<Appended, ErrorAbout<AppendError>>> {
         self.0.lock().answers.clone()
     }
 
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, AppendError>>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<Result<Appended, ErrorAbout<AppendError>>>> {
         let mut call = self.0.lock();
         if call.open == 0 {
             return Poll::Ready(std::mem::take(&mut call.answers));

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use sabir_model::batch::{
     BatchCheck, BatchRefusal, BatchRules, CheckedBatch, FactsOf, InlineBudget, RulesOf,
 };
-use sabir_model::{AppendError, Durability, FrontendNo, Offset, PartitionId, RecordFacts, ShardId};
+use sabir_model::{
+    AppendError, Durability, ErrorAbout, FrontendNo, Offset, PartitionId, RecordFacts, ShardId, Subject,
+};
 
 use crate::answer::AppendCall;
 use crate::caller::Caller;
 use crate::catalog::Topic;
-use crate::traffic::TopicTraffic;
 
 /// Replicas that have everything: there is one.
 const IN_SYNC: u16 = 1;
@@ -76,6 +77,17 @@ impl AppendTarget {
         index: i32,
         acks: AppendAcks,
         origin: FrontendNo,
+    ) -> Result<Self, ErrorAbout<AppendRefusal>> {
+        Self::of(caller, topic, index, acks, origin)
+            .map_err(|refusal| ErrorAbout::new(refusal, topic.subject(index)))
+    }
+
+    fn of(
+        caller: &Caller,
+        topic: &Arc<Topic>,
+        index: i32,
+        acks: AppendAcks,
+        origin: FrontendNo,
     ) -> Result<Self, AppendRefusal> {
         let partition = topic.partition(index).ok_or(AppendRefusal::UnknownPartition)?;
         caller.may_append(topic, origin)?;
@@ -85,6 +97,11 @@ impl AppendTarget {
         }
         let (topic, partition, shard) = (topic.clone(), partition.id, partition.shard);
         Ok(Self { topic, partition, shard, origin, facts: None })
+    }
+
+    /// What its errors are about.
+    pub(crate) fn subject(&self) -> Subject {
+        self.topic.subject_of(self.partition)
     }
 
     /// Its topic.
@@ -131,7 +148,7 @@ impl AppendTarget {
             origin: self.origin,
             stamp: self.stamps(),
             durability: self.topic.config.durability,
-            traffic: self.topic.traffic.clone(),
+            topic: self.topic.clone(),
             facts: batch.take_facts(),
             batch,
         })
@@ -160,8 +177,8 @@ pub struct Append {
     pub(crate) stamp: bool,
     /// What the answer waits for; `None` for the node's default.
     pub(crate) durability: Option<Durability>,
-    /// Counts it once it is appended.
-    pub(crate) traffic: Arc<TopicTraffic>,
+    /// The partition's topic: it counts the batch once that is appended, and is named where it is not.
+    pub(crate) topic: Arc<Topic>,
     /// What a queue must know of its records.
     pub(crate) facts: Option<Box<RecordFacts>>,
 }
@@ -170,6 +187,11 @@ impl Append {
     /// Bytes of its batch.
     pub fn bytes(&self) -> usize {
         self.batch.bytes().len()
+    }
+
+    /// What its errors are about.
+    pub(crate) fn subject(&self) -> Subject {
+        self.topic.subject_of(self.partition)
     }
 
     /// The same with what queues must know of its records.
@@ -224,14 +246,14 @@ impl Appending {
     }
 
     /// The answers that have come; [`ShardFailure::Timeout`](sabir_model::ShardFailure::Timeout) stands for the others, which may still
-    /// be appended. For a caller that waits no longer.
-    pub fn so_far(&self) -> Vec<Result<Appended, AppendError>> {
+    /// be appended, and names no partition. For a caller that waits no longer.
+    pub fn so_far(&self) -> Vec<Result<Appended, ErrorAbout<AppendError>>> {
         self.call.so_far()
     }
 }
 
 impl Future for Appending {
-    type Output = Vec<Result<Appended, AppendError>>;
+    type Output = Vec<Result<Appended, ErrorAbout<AppendError>>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.call.poll(cx)
@@ -287,7 +309,9 @@ mod tests {
     #[test]
     fn what_can_not_be_appended_to_is_no_target() {
         let refused = |topic: &Arc<Topic>, index, acks| {
-            AppendTarget::new(&Caller::OPERATOR, topic, index, acks, FrontendNo::NONE).err()
+            AppendTarget::new(&Caller::OPERATOR, topic, index, acks, FrontendNo::NONE)
+                .err()
+                .map(|about| about.error)
         };
         let plain = topic(1, 1, TopicConfig::default());
         assert_eq!(refused(&plain, 1, AppendAcks::Leader), Some(AppendRefusal::UnknownPartition));

@@ -12,7 +12,7 @@ use sabir_base::clock::Clock;
 use sabir_base::node_time::NodeClock;
 use sabir_journal::{Priority, TailBudget};
 use sabir_model::{
-    AppendError, FrontendNo, LeaderEpoch, NodeId, Offset, ProducerId, ProducerIdError, ReadError,
+    AppendError, ErrorAbout, FrontendNo, LeaderEpoch, NodeId, Offset, ProducerId, ProducerIdError, ReadError,
     ShardFailure, ShardId, Term, TopicId,
 };
 use tracing::{error, warn};
@@ -137,7 +137,7 @@ impl Broker {
         self.inner.groups.list()
     }
 
-    /// About how many groups there are; exact while none is being made.
+    /// ErrorAbout how many groups there are; exact while none is being made.
     pub fn group_count(&self) -> usize {
         self.inner.groups.count()
     }
@@ -182,7 +182,7 @@ impl Broker {
         for run in items.chunk_by(|a, b| a.shard == b.shard) {
             match self.shard(run[0].shard) {
                 Some(shard) => shard.append(run, &call, slot),
-                None => call.refuse(slot, run.len(), AppendError::UnknownPartition),
+                None => call.refuse(slot, run, AppendError::UnknownPartition),
             }
             slot += run.len() as u32;
         }
@@ -272,7 +272,7 @@ impl Broker {
         from: Offset,
         max_bytes: usize,
         min_one: bool,
-    ) -> Result<Fetched, ReadError> {
+    ) -> Result<Fetched, ErrorAbout<ReadError>> {
         self.read_until(target, from, max_bytes, min_one, Instant::now() + READ_FOR).await
     }
 
@@ -287,11 +287,29 @@ impl Broker {
         max_bytes: usize,
         min_one: bool,
         until: Instant,
-    ) -> Result<Fetched, ReadError> {
-        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+    ) -> Result<Fetched, ErrorAbout<ReadError>> {
+        let shard = self.shard_of(target)?;
         let read =
             shard.read(ReadSpec { partition: target.partition, from, max_bytes, min_one, until }).await;
-        read.inspect_err(|_| self.log_damage(shard))
+        read.inspect_err(|_| self.log_damage(shard)).map_err(|error| self.about(target, error))
+    }
+
+    /// The shard of a partition: a data directory has more of them than this program was told of only if it was tampered with.
+    fn shard_of(&self, target: ReadTarget) -> Result<&Arc<Shard>, ReadError> {
+        self.shard(target.shard).ok_or(ReadError::UnknownPartition)
+    }
+
+    /// An error of a read, with the partition by its topic's name, where that is still there.
+    pub(crate) fn about(&self, target: ReadTarget, error: ReadError) -> ErrorAbout<ReadError> {
+        let shard = self.shard(target.shard);
+        let place = shard.and_then(|shard| {
+            let state = shard.state.read();
+            state.partition(target.partition).map(|kept| (kept.topic, kept.number))
+        });
+        let named = place.and_then(|(topic, number)| {
+            self.catalog().topic_by_id(topic).map(|topic| topic.subject(i32::try_from(number).unwrap_or(-1)))
+        });
+        named.map_or_else(|| error.into(), |subject| ErrorAbout::new(error, subject))
     }
 
     /// The offset behind all that cannot be read, or is gone, as the record at `offset` is, so that a reader may pass over it at once.
@@ -306,9 +324,14 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition, a corrupt batch, the disk.
-    pub async fn offsets(&self, target: ReadTarget, spec: OffsetSpec) -> Result<FoundOffset, ReadError> {
-        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
-        shard.find_offset(target.partition, spec).await.inspect_err(|_| self.log_damage(shard))
+    pub async fn offsets(
+        &self,
+        target: ReadTarget,
+        spec: OffsetSpec,
+    ) -> Result<FoundOffset, ErrorAbout<ReadError>> {
+        let shard = self.shard_of(target)?;
+        let found = shard.find_offset(target.partition, spec).await;
+        found.inspect_err(|_| self.log_damage(shard)).map_err(|error| self.about(target, error))
     }
 
     /// Lets the tail caches of all shards hold so many bytes together from now on.
@@ -338,9 +361,14 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn end_of_epoch(&self, target: ReadTarget, epoch: LeaderEpoch) -> Result<EpochEnd, ReadError> {
-        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn end_of_epoch(
+        &self,
+        target: ReadTarget,
+        epoch: LeaderEpoch,
+    ) -> Result<EpochEnd, ErrorAbout<ReadError>> {
+        let shard = self.shard_of(target)?;
         let state = shard.state.read();
+        // What cannot be read here is gone, or nothing is to be believed: nothing names it.
         let partition = state.readable(target.partition)?;
         let current = partition.epoch(shard.replicator.term());
         let end = partition.epochs.end(epoch, current, partition.next);
@@ -352,8 +380,8 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn partition_stats(&self, target: ReadTarget) -> Result<PartitionStats, ReadError> {
-        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn partition_stats(&self, target: ReadTarget) -> Result<PartitionStats, ErrorAbout<ReadError>> {
+        let shard = self.shard_of(target)?;
         let state = shard.state.read();
         let kept = state.readable(target.partition)?;
         Ok(PartitionStats::of(kept))
@@ -363,10 +391,10 @@ impl Broker {
     ///
     /// # Errors
     /// No such partition.
-    pub fn partition_bytes(&self, target: ReadTarget) -> Result<u64, ReadError> {
-        let shard = self.shard(target.shard).ok_or(ReadError::UnknownPartition)?;
+    pub fn partition_bytes(&self, target: ReadTarget) -> Result<u64, ErrorAbout<ReadError>> {
+        let shard = self.shard_of(target)?;
         let state = shard.state.read();
-        state.readable(target.partition).map(|kept| kept.bytes)
+        Ok(state.readable(target.partition)?.bytes)
     }
 
     /// Watches partitions for `min_bytes` of new records in all. Register it before reading, so that nothing is missed.

@@ -116,7 +116,8 @@ struct EntryProgress {
 impl Written {
     fn new(entry: &ProjectionEntry, replier: Replier<Result<Bytes, ShardFailure>>) -> Arc<Self> {
         let progress = EntryProgress { decided: None, reads: Vec::new(), replier: Some(replier) };
-        let batches = entry.batches.iter().map(|batch| (batch.bytes(), batch.traffic.clone())).collect();
+        let batches =
+            entry.batches.iter().map(|batch| (batch.bytes(), batch.topic.traffic.clone())).collect();
         Arc::new(Self { progress: Mutex::new(progress), batches })
     }
 

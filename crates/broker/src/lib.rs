@@ -65,7 +65,7 @@ pub use disk_watch::STALLED;
 pub use front_ends::{EntryRef, EntryRefused, ProjectionEntry};
 pub use group::{
     ClientIdentity, Committed, Committing, DeletingOffsets, Fence, GroupId, GroupLimits, GroupListing,
-    GroupOptions, GroupPhase, GroupProtocol, GroupView, Groups, JoinRefused, JoinRequest, Joined,
+    GroupOptions, GroupPhase, GroupProtocol, GroupView, Groups, JoinRefusal, JoinRequest, Joined,
     JoinedMember, LeaveRequest, Left, MAX_GROUP_ID, MAX_METADATA, MemberMemory, MemberView, OffsetCommit,
     Reply, SyncRequest, Synced, Text,
 };

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use sabir_base::wake::WakeBatch;
 use sabir_model::batch::{BatchRules, CheckedBatch, RulesOf};
 use sabir_model::{
-    AppendError, Durability, FrontendNo, PartitionId, RecordFacts, ShardId, TimestampType, TopicId,
+    AppendError, Durability, ErrorAbout, FrontendNo, PartitionId, RecordFacts, ShardId, TimestampType,
+    TopicId,
 };
 
 use crate::answer::Sleeper;
@@ -332,11 +333,11 @@ pub struct PublishOutcome {
     /// others.
     pub records: Range<u32>,
     /// Where they are, or why not.
-    pub result: Result<Appended, AppendError>,
+    pub result: Result<Appended, ErrorAbout<AppendError>>,
 }
 
 /// How a target took records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishVerdict {
     /// They are there.
     Taken(Appended),
@@ -344,16 +345,16 @@ pub enum PublishVerdict {
     /// there is as unroutable as if it had come a moment later.
     Gone,
     /// The target is there, or may be, and has not taken them.
-    Refused(AppendError),
+    Refused(ErrorAbout<AppendError>),
 }
 
 impl PublishOutcome {
     /// The same, with targets that are gone told apart from those that refuse.
     pub fn verdict(&self) -> PublishVerdict {
-        match self.result {
-            Ok(appended) => PublishVerdict::Taken(appended),
-            Err(AppendError::UnknownPartition) => PublishVerdict::Gone,
-            Err(error) => PublishVerdict::Refused(error),
+        match &self.result {
+            Ok(appended) => PublishVerdict::Taken(*appended),
+            Err(ErrorAbout { error: AppendError::UnknownPartition, .. }) => PublishVerdict::Gone,
+            Err(error) => PublishVerdict::Refused(error.clone()),
         }
     }
 }
@@ -496,6 +497,7 @@ impl PublishOutcomes {
         let numbers = &self.targets.groups()[decided.group].numbers;
         let (target, batch) = (numbers[decided.told], decided.batch);
         let (records, result) = decided.next();
+        let result = result.map_err(|error| ErrorAbout::new(error, self.targets.targets()[target].subject()));
         let outcome = PublishOutcome { target, batch, records, result };
         if decided.told == numbers.len() {
             call.decided.pop_front();
@@ -523,7 +525,7 @@ impl PublishOutcomes {
     /// # Errors
     /// The first refusal, once every target has answered: others may have taken it, or refused it, too. [`AppendError::UnknownPartition`] where a
     /// target is gone.
-    pub async fn confirmed(mut self) -> Result<(), AppendError> {
+    pub async fn confirmed(mut self) -> Result<(), ErrorAbout<AppendError>> {
         let mut confirmed = Ok(());
         while let Some(outcome) = self.next().await {
             confirmed = confirmed.and(outcome.result.map(drop));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use sabir_delivery::subscription::SubscriptionNo;
 use sabir_model::batch::{BatchBuilder, BatchRules, RulesOf};
-use sabir_model::{AppendError, PartitionId, RecordFacts, ShardId, TopicId};
+use sabir_model::{AppendError, ErrorAbout, PartitionId, RecordFacts, ShardId, TopicId};
 use tracing::debug;
 
 use crate::append::AppendTarget;
@@ -207,13 +207,13 @@ impl RelayedMessages {
 
     /// How many copies a target has refused; an error where its shard takes nothing now, with for how long it has not.
     fn refused_by(&mut self, told: &PublishOutcome, shard: ShardId, now_ms: i64) -> Result<u64, i64> {
-        match told.result {
-            Err(AppendError::Shard(_)) => return Err(self.silent_ms(shard, now_ms)),
+        match &told.result {
+            Err(ErrorAbout { error: AppendError::Shard(_), .. }) => return Err(self.silent_ms(shard, now_ms)),
             Err(error) => debug!(%error, "messages are not taken"),
             Ok(_) => {}
         }
         self.silent.remove(&shard);
-        Ok(told.result.map_or(u64::from(told.records.end - told.records.start), |_| 0))
+        Ok(if told.result.is_ok() { 0 } else { (told.records.end - told.records.start).into() })
     }
 
     fn runs(&self) -> usize {

@@ -2,6 +2,7 @@
 //! Kafka's v2 record batch, which is the form records have on disk.
 #![deny(missing_docs)]
 
+mod about;
 mod append_error;
 pub mod batch;
 mod extent;
@@ -18,6 +19,7 @@ pub mod stored;
 mod topic;
 mod topic_error;
 
+pub use about::{ErrorAbout, Subject};
 pub use append_error::AppendError;
 pub use extent::{Extent, Overlay, OverlayPlace};
 pub use facts::{Facts, RecordFacts};

@@ -24,8 +24,8 @@ use sabir_broker::{
 };
 use sabir_model::batch::{BatchBuilder, Compression, records, split, verify_crc};
 use sabir_model::{
-    AppendError, Backoff, DecodeError, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset, ProducerId,
-    QueueConfig, ShardId, TimestampType, TopicConfig, TopicError, TopicId,
+    AppendError, Backoff, DecodeError, ErrorAbout, FrontendNo, GroupError, LeaderEpoch, Namespace, Offset,
+    ProducerId, QueueConfig, ShardId, TimestampType, TopicConfig, TopicError, TopicId,
 };
 use sabir_server::config::{ServerConfig, Sources};
 use sabir_server::{protocols, start};
@@ -206,7 +206,7 @@ async fn append(
     topic: &Arc<Topic>,
     index: i32,
     batch: BatchBuilder,
-) -> Result<Appended, AppendError> {
+) -> Result<Appended, ErrorAbout<AppendError>> {
     let target =
         AppendTarget::new(&Caller::OPERATOR, topic, index, AppendAcks::InSync, FrontendNo::NONE).unwrap();
     let batch = batch.build_checked(&target.rules(), broker.wall_ms()).unwrap();
@@ -245,7 +245,7 @@ async fn check_producers(broker: &Broker, manifest: &mut Manifest) {
         *end += count;
         let gap = append(broker, &topic, *index, sent(producer.next + 100, *end)).await;
         let (expected, got) = (producer.next + count as i32, producer.next + 100);
-        assert_eq!(gap, Err(AppendError::OutOfOrderSequence { expected, got }));
+        assert_eq!(gap, Err(AppendError::OutOfOrderSequence { expected, got }.into()));
     }
     let fresh = broker.allocate_producer_id(&Caller::OPERATOR).await.unwrap();
     assert!(manifest.producers.iter().all(|producer| producer.id < fresh.0));
@@ -469,11 +469,14 @@ async fn a_front_end_has_state_only_where_the_level_was_raised() {
     assert_eq!(refused, Some(EntryRefused::UnknownProjection));
     // Nor are there groups that say whose they are, or longer names than that version's.
     let other = Caller::OPERATOR.within(Namespace::named("other").unwrap());
-    let refused = Err(GroupError::Level { has: 2, needs: 3 });
+    let refused = Err(GroupError::Level { has: 2, needs: 3 }.into());
     for (caller, name) in [(&other, "g"), (&Caller::OPERATOR, &*"g".repeat(385))] {
         assert_eq!(broker.groups(caller).delete(name).await, refused);
     }
-    assert_eq!(broker.groups(&Caller::OPERATOR).delete(&"g".repeat(384)).await, Err(GroupError::NotFound));
+    assert_eq!(
+        broker.groups(&Caller::OPERATOR).delete(&"g".repeat(384)).await,
+        Err(GroupError::NotFound.into())
+    );
     // Nor exchanges.
     let declared =
         broker.exchanges().declare(&Caller::OPERATOR, "e", ExchangeSpec::of(ExchangeKind::Direct)).await;

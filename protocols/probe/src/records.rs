@@ -8,7 +8,7 @@ use sabir_broker::{
     Append, AppendAcks, AppendTarget, Caller, Fetched, Partition, PublishTargets, ReadTarget,
 };
 use sabir_model::batch::{BatchBuilder, BatchRules, CheckedBatch, Compression, RecordView};
-use sabir_model::{Message, Offset, ReadError, ShardId};
+use sabir_model::{ErrorAbout, Message, Offset, ReadError, ShardId};
 use sabir_net::{JobCost, JobSize, Turn};
 
 use crate::frontend::ProbeFrontend;
@@ -93,7 +93,7 @@ impl ProbeFrontend {
         partition: i32,
         from: Offset,
         fetched: Fetched,
-    ) -> Result<(Vec<Shown>, Offset), ReadError> {
+    ) -> Result<(Vec<Shown>, Offset), ErrorAbout<ReadError>> {
         let broker = self.broker.clone();
         // It may decompress much.
         let walk = move |_: &mut Turn<'_>| {
@@ -105,7 +105,7 @@ impl ProbeFrontend {
             Ok((all, next))
         };
         let cost = JobCost { bytes: 4 * READ_BYTES, size: JobSize::Small };
-        self.workers.run(cost, walk).await.unwrap_or(Err(ReadError::Storage))
+        self.workers.run(cost, walk).await.unwrap_or_else(|| Err(ReadError::Storage.into()))
     }
 
     /// A queue's partition, and where its messages are read.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sabir_broker::{Caller, ReadPosition, ReadTarget, Topic};
-use sabir_model::ReadError;
+use sabir_model::{ErrorAbout, ReadError};
 
 use crate::frontend::ProbeFrontend;
 use crate::records::{READ_BYTES, Shown};
 
 /// How far a subscription has read each partition.
 type Positions = Vec<ReadPosition>;
-type Reading = Pin<Box<dyn Future<Output = Result<(Positions, Vec<Shown>), ReadError>>>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(Positions, Vec<Shown>), ErrorAbout<ReadError>>>>>;
 
 pub(crate) struct Subscription {
     pub(crate) number: u64,
@@ -30,7 +30,7 @@ impl Subscription {
         probe: Arc<ProbeFrontend>,
         caller: &Caller,
         topic: &Topic,
-    ) -> Result<Self, ReadError> {
+    ) -> Result<Self, ErrorAbout<ReadError>> {
         let mut positions = Positions::new();
         for partition in &topic.partitions {
             let target = ReadTarget::new(caller, topic, partition.index)?;
@@ -42,7 +42,7 @@ impl Subscription {
     }
 
     /// The next record, when there is one; the task is woken when there may be.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Shown, ReadError>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Shown, ErrorAbout<ReadError>>> {
         while self.ready.is_empty() {
             match self.reading.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -61,7 +61,7 @@ impl Subscription {
 async fn next(
     probe: Arc<ProbeFrontend>,
     mut positions: Positions,
-) -> Result<(Positions, Vec<Shown>), ReadError> {
+) -> Result<(Positions, Vec<Shown>), ErrorAbout<ReadError>> {
     loop {
         let mut all = Vec::new();
         for (index, fetched) in probe.broker.read_on(&mut positions, READ_BYTES).await? {

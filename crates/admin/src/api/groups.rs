@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::http::StatusCode;
 use sabir_broker::{Broker, Caller, Committed, GroupId, GroupView, MemberView, TopicLag};
-use sabir_model::TopicId;
+use sabir_model::{ErrorAbout, TopicId};
 use serde::Serialize;
 
 use super::Answer;
@@ -29,7 +29,7 @@ struct Summary {
 
 pub async fn list(Open(shown): Open, page: Page) -> Answer<GroupList> {
     let groups = shown.broker.groups(&Caller::OPERATOR);
-    groups.ready().map_err(|error| Problem::refused("groups", error))?;
+    groups.ready().map_err(|error| Problem::refused("groups", ErrorAbout::from(error)))?;
     let broker = &shown.broker;
     let mut listings = broker.all_groups();
     listings.retain(|listing| page.is_within(listing.group.namespace.as_str()));
@@ -104,7 +104,7 @@ struct Position {
 
 pub async fn one(Open(shown): Open, Owner(caller): Owner, Name(name): Name) -> Answer<GroupDetails> {
     let groups = shown.broker.groups(&caller);
-    groups.ready().map_err(|error| Problem::refused("groups", error))?;
+    groups.ready().map_err(|error| Problem::refused("groups", ErrorAbout::from(error)))?;
     let unknown = || Problem::unknown_group(&name);
     let (id, view) = groups.named(&name).zip(groups.describe(&name)).ok_or_else(unknown)?;
     let topics = shown.broker.group_lag(&caller, &name, usize::MAX).unwrap_or_default();
@@ -169,8 +169,6 @@ pub async fn remove(
     Owner(caller): Owner,
     Name(name): Name,
 ) -> Result<StatusCode, Problem> {
-    let deleted = shown.broker.groups(&caller).delete(&name).await;
-    deleted
-        .map(|()| StatusCode::NO_CONTENT)
-        .map_err(|error| Problem::refused(&format!("group {name:?}"), error))
+    shown.broker.groups(&caller).delete(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
 use sabir_broker::{Broker, Caller, Fence, GroupPhase, OffsetCommit, Text};
-use sabir_model::{GroupError, LeaderEpoch, Offset, TopicId};
+use sabir_model::{ErrorAbout, GroupError, LeaderEpoch, Offset, Subject, TopicId};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
@@ -43,7 +43,7 @@ pub async fn change(
     Body(wanted): Body<OffsetChanges>,
 ) -> Result<StatusCode, Problem> {
     let (broker, groups) = (&shown.broker, shown.broker.groups(&caller));
-    let refused = |error| Problem::refused(&format!("group {group:?}"), error);
+    let refused = |error| ErrorAbout::new(error, Subject::Group(group.as_str().into()));
     groups.ready().map_err(refused)?;
     let (mut set, mut gone, mut named) = (Vec::new(), Vec::new(), BTreeSet::new());
     for position in &wanted.offsets {
@@ -66,11 +66,11 @@ pub async fn change(
         // One that is new has nothing to be taken away.
         None if !gone.is_empty() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
-        Some(_) => return Err(refused(GroupError::NotEmpty)),
+        Some(_) => return Err(refused(GroupError::NotEmpty).into()),
     }
-    commit(broker, &caller, &group, &set).await.map_err(refused)?;
+    commit(broker, &caller, &group, &set).await?;
     if !gone.is_empty() {
-        groups.delete_offsets(&group, &gone).await.map_err(refused)?;
+        groups.delete_offsets(&group, &gone).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -93,7 +93,7 @@ pub async fn commit(
     caller: &Caller,
     group: &str,
     positions: &[(TopicId, i32, Offset)],
-) -> Result<(), GroupError> {
+) -> Result<(), ErrorAbout<GroupError>> {
     let position = |&(topic, partition, offset): &(TopicId, i32, Offset)| OffsetCommit {
         topic,
         partition,

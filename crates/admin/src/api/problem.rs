@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sabir_broker::exchange::ExchangeError;
 use sabir_broker::queue::{QueueError, SubscribeRefused};
-use sabir_model::{GroupError, ReadError, ShardFailure, TopicError};
+use sabir_model::{ErrorAbout, GroupError, ReadError, ShardFailure, TopicError};
 use serde::Serialize;
 
 /// An answer that tells what went wrong.
@@ -73,9 +73,9 @@ impl Problem {
     }
 }
 
-impl From<GroupError> for Problem {
-    fn from(error: GroupError) -> Self {
-        let (status, kind) = of_group(error);
+impl From<ErrorAbout<GroupError>> for Problem {
+    fn from(error: ErrorAbout<GroupError>) -> Self {
+        let (status, kind) = of_group(error.error);
         Self::new(status, kind, error.to_string())
     }
 }
@@ -126,9 +126,9 @@ fn of_subscription(error: SubscribeRefused) -> (StatusCode, &'static str) {
     }
 }
 
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        let (status, kind) = of_read(error);
+impl From<ErrorAbout<ReadError>> for Problem {
+    fn from(error: ErrorAbout<ReadError>) -> Self {
+        let (status, kind) = of_read(error.error);
         Self::new(status, kind, error.to_string())
     }
 }

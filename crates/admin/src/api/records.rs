@@ -72,8 +72,7 @@ fn place(broker: &Broker, topic: &Arc<Topic>, cut: &RecordCut) -> Result<(Partit
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-partition", detail));
     };
     let kept = ReadTarget::new(&Caller::OPERATOR, topic, partition)
-        .and_then(|target| broker.partition_stats(target))
-        .map_err(|error| Problem::refused(&format!("topic {name:?}, partition {partition}"), error))?;
+        .and_then(|target| broker.partition_stats(target))?;
     if !(0..=kept.end.0).contains(&cut.offset) {
         let detail = format!(
             "topic {name:?}, partition {partition}: expected an offset from 0 to {}, its end, not {}",

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use sabir_broker::{Broker, Caller, GroupPhase, OffsetSpec, PartitionStats, ReadTarget, Topic};
-use sabir_model::{GroupError, Offset};
+use sabir_model::{ErrorAbout, GroupError, Offset, Subject};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::offsets::commit;
@@ -81,12 +81,12 @@ pub async fn reset(
     Body(wanted): Body<ResetRequest>,
 ) -> Result<Response, Problem> {
     let broker = &shown.broker;
-    let refused = |error| Problem::refused(&format!("group {group:?}"), error);
+    let refused = |error| ErrorAbout::new(error, Subject::Group(group.as_str().into()));
     broker.groups(&caller).ready().map_err(refused)?;
     match broker.groups(&caller).describe(&group).map(|view| view.state) {
         None if wanted.topics.is_none() => return Err(Problem::unknown_group(&group)),
         None | Some(GroupPhase::Empty) => {}
-        Some(_) => return Err(refused(GroupError::NotEmpty)),
+        Some(_) => return Err(refused(GroupError::NotEmpty).into()),
     }
     let ResetRequest { to, topics, dry_run } = wanted;
     let finding = {
@@ -96,7 +96,7 @@ pub async fn reset(
     let offsets = changes(broker, admin.workers.run(finding).await??, to).await?;
     if !dry_run {
         let positions: Vec<_> = offsets.iter().map(|c| (c.topic.id, c.partition, Offset(c.after))).collect();
-        commit(broker, &caller, &group, &positions).await.map_err(refused)?;
+        commit(broker, &caller, &group, &positions).await?;
     }
     admin.workers.run(move || Json(ResetReport { group, dry_run, offsets }).into_response()).await
 }
@@ -193,8 +193,7 @@ async fn at_time(
     kept: PartitionStats,
     time: i64,
 ) -> Result<i64, Problem> {
-    let refused = |error| Problem::refused(&format!("partition {index}"), error);
-    let target = ReadTarget::new(&Caller::OPERATOR, topic, index).map_err(refused)?;
-    let found = broker.offsets(target, OffsetSpec::Timestamp(time)).await.map_err(refused)?;
+    let target = ReadTarget::new(&Caller::OPERATOR, topic, index)?;
+    let found = broker.offsets(target, OffsetSpec::Timestamp(time)).await?;
     Ok(if found.offset.0 < 0 { kept.end.0 } else { found.offset.0 })
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sabir_model::{
-    DEFAULT_NAMESPACE, FrontendNo, LeaderEpoch, PartitionId, ShardId, Term, TopicConfig, TopicId, ValidConfig,
+    DEFAULT_NAMESPACE, FrontendNo, LeaderEpoch, PartitionId, ShardId, Subject, Term, TopicConfig, TopicId,
+    ValidConfig,
 };
 
 use super::cow::CowMap;
@@ -58,6 +59,21 @@ impl Topic {
     /// The partition of that index.
     pub fn partition(&self, index: i32) -> Option<&Partition> {
         usize::try_from(index).ok().and_then(|index| self.partitions.get(index))
+    }
+
+    /// What an error about a partition of it, be it there or not, is about.
+    pub(crate) fn subject(&self, partition: i32) -> Subject {
+        let topic = self.name.as_ref().into();
+        match self.config.queue() {
+            Some(_) if partition == 0 => Subject::Queue(topic),
+            _ => Subject::Partition { topic, partition },
+        }
+    }
+
+    /// The same for one that it had when this was seen, by its id.
+    pub(crate) fn subject_of(&self, id: PartitionId) -> Subject {
+        let known = self.partitions.iter().find(|partition| partition.id == id);
+        self.subject(known.map_or(-1, |partition| partition.index))
     }
 }
 

@@ -204,7 +204,7 @@ impl Route {
             let index = (hash as usize % topic.partitions.len().max(1)) as i32;
             match AppendTarget::new(caller, topic, index, AppendAcks::InSync, origin) {
                 Ok(target) => targets.push(target),
-                Err(why) => refused.push((topic.clone(), why)),
+                Err(why) => refused.push((topic.clone(), why.error)),
             }
         }
         Ok(RoutedTargets { publishes: by_codec(targets)?, refused })

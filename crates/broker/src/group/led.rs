@@ -10,7 +10,7 @@ use sabir_base::panics::contain;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::entries::{GroupChange, GroupChanged};
 use sabir_delivery::group::{Action, Answer, Group, GroupEvent, GroupId, GroupPhase, RequestId, Text, Token};
-use sabir_model::{GroupError, ShardFailure};
+use sabir_model::{ErrorAbout, GroupError, ShardFailure};
 
 use super::entries::GroupEntry;
 use super::given::GivenIds;
@@ -18,7 +18,7 @@ use super::reply::Replier;
 use super::steady::Steady;
 use super::totals::Totals;
 use super::waiter::GroupWaiter;
-use super::{GroupTable, Groups, JoinRefused, Joined, Left, Synced};
+use super::{GroupTable, Groups, JoinRefusal, Joined, Left, Synced, about};
 
 /// Void entries of the heap that are not worth a look at all of them.
 const VOID_WAKES: usize = 1024;
@@ -87,15 +87,19 @@ struct Parked {
 
 /// What answers a parked request.
 pub(super) enum Waits {
-    Join(Replier<Result<Joined, JoinRefused>>),
-    Sync(Replier<Result<Synced, GroupError>>),
+    Join(Replier<Result<Joined, JoinRefusal>>),
+    Sync(Replier<Result<Synced, ErrorAbout<GroupError>>>),
 }
 
-impl Waits {
+impl Parked {
     fn refuse(self, error: GroupError, wakes: &mut WakeBatch) {
-        match self {
-            Self::Join(replier) => replier.send(Err(JoinRefused { error, member: Text::from("") }), wakes),
-            Self::Sync(replier) => replier.send(Err(error), wakes),
+        let group = &*self.group.name;
+        match self.waits {
+            Waits::Join(replier) => {
+                let (error, member) = (about(group, error), Text::from(""));
+                replier.send(Err(JoinRefusal { error, member }), wakes);
+            }
+            Waits::Sync(replier) => replier.send(Err(about(group, error)), wakes),
         }
     }
 }
@@ -397,12 +401,19 @@ impl Groups {
 
 impl LedGroups {
     fn answer(&mut self, ticket: RequestId, answer: Answer, wakes: &mut WakeBatch) {
-        match (self.parked.remove(&ticket).map(|parked| parked.waits), answer) {
-            (Some(Waits::Join(replier)), Answer::Joined(answer)) => replier.send(answer, wakes),
-            (Some(Waits::Sync(replier)), Answer::Synced(answer)) => replier.send(answer, wakes),
-            (parked, answer) => {
-                debug_assert!(parked.is_none(), "{answer:?} is no answer to what was parked");
+        let Some(Parked { group, waits }) = self.parked.remove(&ticket) else { return };
+        match (waits, answer) {
+            (Waits::Join(replier), Answer::Joined(answer)) => {
+                let refused = |why: sabir_delivery::group::JoinRefused| JoinRefusal {
+                    error: about(&group.name, why.error),
+                    member: why.member,
+                };
+                replier.send(answer.map_err(refused), wakes);
             }
+            (Waits::Sync(replier), Answer::Synced(answer)) => {
+                replier.send(answer.map_err(|error| about(&group.name, error)), wakes);
+            }
+            (_, answer) => debug_assert!(false, "{answer:?} is no answer to what was parked"),
         }
     }
 
@@ -432,7 +443,7 @@ impl LedGroups {
         let of_it = |(ticket, parked): (&RequestId, &Parked)| (parked.group == *group).then_some(*ticket);
         let tickets: Vec<RequestId> = self.parked.iter().filter_map(of_it).collect();
         for parked in tickets.iter().filter_map(|ticket| self.parked.remove(ticket)) {
-            parked.waits.refuse(error, wakes);
+            parked.refuse(error, wakes);
         }
     }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_base::clock::Clock;
-use sabir_model::{FrontendNo, GroupError, Namespace, ShardFailure};
+use sabir_model::{ErrorAbout, FrontendNo, GroupError, Namespace, ShardFailure, Subject};
 
 pub(crate) use drivers::GroupDrivers;
 pub use memory::MemberMemory;
@@ -40,9 +40,8 @@ pub use reply::Reply;
 use sabir_delivery::group::state::metadata_fits;
 pub use sabir_delivery::group::state::{Committed, MAX_METADATA};
 pub use sabir_delivery::group::{
-    ClientIdentity, Fence, GroupId, GroupLimits, GroupPhase, GroupProtocol, GroupView, JoinRefused,
-    JoinRequest, Joined, JoinedMember, LeaveRequest, Left, MemberView, SyncRequest, Synced, Text,
-    entries::OffsetCommit,
+    ClientIdentity, Fence, GroupId, GroupLimits, GroupPhase, GroupProtocol, GroupView, JoinRequest, Joined,
+    JoinedMember, LeaveRequest, Left, MemberView, SyncRequest, Synced, Text, entries::OffsetCommit,
 };
 pub(crate) use table::GroupTable;
 pub(crate) use waiter::GroupWaiter;
@@ -89,6 +88,20 @@ impl Default for GroupOptions {
             max_offset_bytes: 512 << 20,
         }
     }
+}
+
+/// Why a join was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRefusal {
+    /// The reason.
+    pub error: ErrorAbout<GroupError>,
+    /// The member id to go on with, empty for none.
+    pub member: Text,
+}
+
+/// An error with the group that it is about.
+fn about(group: &str, error: GroupError) -> ErrorAbout<GroupError> {
+    ErrorAbout::new(error, Subject::Group(group.into()))
 }
 
 /// What the driver needs of the shard that holds the groups.

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use sabir_delivery::group::Group;
 use sabir_delivery::group::entries::{GroupDeleted, OffsetsCommitted, OffsetsDeleted, WhichOffsets};
 use sabir_delivery::group::state::GroupState;
-use sabir_model::{GroupError, Offset, TopicId};
+use sabir_model::{ErrorAbout, GroupError, Offset, TopicId};
 
 use super::entries::GroupEntry;
 use super::led::LedGroup;
@@ -17,25 +17,30 @@ use super::underway::Share;
 use super::waiter::{GroupWaiter, Requester};
 use super::{
     Committed, Fence, GROUP_SHARE, GroupId, GroupPhase, GroupTable, GroupView, Groups, OffsetCommit, Text,
-    metadata_fits,
+    about, metadata_fits,
 };
 
 /// The answers to a commit, in the order of its offsets.
 #[derive(Debug)]
 #[must_use = "the commit is answered through it"]
 pub struct Committing {
+    group: Text,
     parts: Parts,
     /// For each offset, which part it went with, or why it was refused by itself.
     places: Vec<Result<usize, GroupError>>,
 }
 
 impl Future for Committing {
-    type Output = Vec<Result<(), GroupError>>;
+    type Output = Vec<Result<(), ErrorAbout<GroupError>>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(outcomes) = self.parts.poll(cx) else { return Poll::Pending };
         let places = std::mem::take(&mut self.places);
-        Poll::Ready(places.into_iter().map(|place| place.and_then(|part| outcomes[part])).collect())
+        let outcome = |place: Result<usize, GroupError>| match place {
+            Ok(part) => outcomes[part].clone(),
+            Err(error) => Err(about(&self.group, error)),
+        };
+        Poll::Ready(places.into_iter().map(outcome).collect())
     }
 }
 
@@ -45,7 +50,7 @@ impl Future for Committing {
 pub struct DeletingOffsets(Parts);
 
 impl Future for DeletingOffsets {
-    type Output = Result<(), GroupError>;
+    type Output = Result<(), ErrorAbout<GroupError>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx).map(|outcomes| outcomes.into_iter().collect())
@@ -58,16 +63,16 @@ struct Parts(Vec<Part>);
 
 #[derive(Debug)]
 enum Part {
-    Waiting(Reply<Result<(), GroupError>>),
-    Done(Result<(), GroupError>),
+    Waiting(Reply<Result<(), ErrorAbout<GroupError>>>),
+    Done(Result<(), ErrorAbout<GroupError>>),
 }
 
 impl Parts {
-    fn done(outcome: Result<(), GroupError>) -> Self {
+    fn done(outcome: Result<(), ErrorAbout<GroupError>>) -> Self {
         Self(vec![Part::Done(outcome)])
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<(), GroupError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Result<(), ErrorAbout<GroupError>>>> {
         let mut all = Vec::with_capacity(self.0.len());
         for part in &mut self.0 {
             if let Part::Waiting(reply) = part {
@@ -75,7 +80,7 @@ impl Parts {
                 *part = Part::Done(outcome);
             }
             if let Part::Done(outcome) = part {
-                all.push(*outcome);
+                all.push(outcome.clone());
             }
         }
         Poll::Ready(all)
@@ -139,7 +144,11 @@ impl Groups {
             Ok(group) => group,
             Err(error) => {
                 let places = offsets.iter().map(|_| Ok(0)).collect();
-                return Committing { parts: Parts::done(Err(error)), places };
+                return Committing {
+                    group: group.into(),
+                    parts: Parts::done(Err(about(group, error))),
+                    places,
+                };
             }
         };
         let (judged, share) = self.judge(&group, &offsets);
@@ -158,15 +167,15 @@ impl Groups {
                     let (group, fence) = (group.clone(), fence.clone());
                     GroupEntry::Committed(OffsetsCommitted { group, fence, offsets })
                 };
-                self.request_together(portions.into_iter().map(entry), share)
+                self.request_together(&group.name, portions.into_iter().map(entry), share)
             }
-            Err(error) => Parts::done(Err(error)),
+            Err(error) => Parts::done(Err(about(&group.name, error))),
         };
         // Where nothing was pushed there is one answer to all of it.
         if parts.0.len() == 1 {
             places.iter_mut().flatten().for_each(|part| *part = 0);
         }
-        Committing { parts, places }
+        Committing { group: group.name, parts, places }
     }
 
     /// What is wrong with each position by itself. Where all groups, or this one, take what they may, positions that are
@@ -203,13 +212,18 @@ impl Groups {
     }
 
     /// Proposes the entries that one request goes in.
-    fn request_together(&self, entries: impl Iterator<Item = GroupEntry>, share: Option<Share>) -> Parts {
+    fn request_together(
+        &self,
+        group: &Text,
+        entries: impl Iterator<Item = GroupEntry>,
+        share: Option<Share>,
+    ) -> Parts {
         let (mut pushed, mut parts, mut kind) = (Vec::new(), Vec::new(), 0);
         for entry in entries {
             let (replier, reply) = Reply::pair();
             let (number, body) = entry.encode();
             kind = number;
-            pushed.push((body, Requester { replier, share: None }));
+            pushed.push((body, Requester { replier, group: group.clone(), share: None }));
             parts.push(Part::Waiting(reply));
         }
         if let Some((_, last)) = pushed.last_mut() {
@@ -222,7 +236,7 @@ impl Groups {
                 self.shared.shard.flush();
                 Parts(parts)
             }
-            Err(failure) => Parts::done(Err(failure.into())),
+            Err(failure) => Parts::done(Err(about(group, failure.into()))),
         }
     }
 
@@ -249,16 +263,20 @@ impl Groups {
     }
 
     /// Proposes an entry that answers a request.
-    pub(super) fn request(&self, entry: &GroupEntry) -> Reply<Result<(), GroupError>> {
+    pub(super) fn request(
+        &self,
+        group: Text,
+        entry: &GroupEntry,
+    ) -> Reply<Result<(), ErrorAbout<GroupError>>> {
         let (replier, reply) = Reply::pair();
         let (kind, body) = entry.encode();
-        match self.shared.shard.propose(kind, &body, GroupWaiter::Request(Requester { replier, share: None }))
-        {
+        let requester = Requester { replier, group: group.clone(), share: None };
+        match self.shared.shard.propose(kind, &body, GroupWaiter::Request(requester)) {
             Ok(()) => {
                 self.shared.shard.flush();
                 reply
             }
-            Err((failure, _)) => Reply::ready(Err(failure.into())),
+            Err((failure, _)) => Reply::ready(Err(about(&group, failure.into()))),
         }
     }
 
@@ -308,7 +326,7 @@ impl Groups {
         })
     }
 
-    /// About how many groups the shard has; exact while none is being made.
+    /// ErrorAbout how many groups the shard has; exact while none is being made.
     pub fn count(&self) -> usize {
         let led = self.shared.inner.lock().led.len();
         self.read(|table| table.len()).max(led)
@@ -366,18 +384,18 @@ impl Groups {
     ///
     /// The answer's error is [`GroupError::NotFound`], [`GroupError::NotEmpty`] if it has members,
     /// [`GroupError::InvalidId`], or what kept the entry from being stored.
-    pub fn delete(&self, group: &str) -> Reply<Result<(), GroupError>> {
-        if let Err(error) = self.ready() {
-            return Reply::ready(Err(error));
-        }
-        let id = match self.positions_id(group) {
+    pub fn delete(&self, group: &str) -> Reply<Result<(), ErrorAbout<GroupError>>> {
+        let refused = |error| Reply::ready(Err(about(group, error)));
+        let id = match self.ready().and_then(|()| self.positions_id(group)) {
             Ok(id) => id,
-            Err(error) => return Reply::ready(Err(error)),
+            Err(error) => return refused(error),
         };
         match self.describe(group).map(|view| view.state) {
-            None => Reply::ready(Err(GroupError::NotFound)),
-            Some(GroupPhase::Empty) => self.request(&GroupEntry::Deleted(GroupDeleted { group: id })),
-            Some(_) => Reply::ready(Err(GroupError::NotEmpty)),
+            None => refused(GroupError::NotFound),
+            Some(GroupPhase::Empty) => {
+                self.request(id.name.clone(), &GroupEntry::Deleted(GroupDeleted { group: id }))
+            }
+            Some(_) => refused(GroupError::NotEmpty),
         }
     }
 
@@ -386,18 +404,23 @@ impl Groups {
     ///
     /// The answer's error is [`GroupError::NotFound`], [`GroupError::InvalidId`], or what kept the entry from being stored.
     pub fn delete_offsets(&self, group: &str, partitions: &[(TopicId, i32)]) -> DeletingOffsets {
-        let group = match self.id(group).and_then(|group| self.ready().map(|()| group)) {
-            Ok(group) => group,
-            Err(error) => return DeletingOffsets(Parts::done(Err(error))),
+        let there = self.id(group).and_then(|id| self.ready().map(|()| id)).and_then(|id| {
+            let is_there = self.read(|table| table.get(&id).is_some());
+            if is_there { Ok(id) } else { Err(GroupError::NotFound) }
+        });
+        let group = match there {
+            Ok(id) => id,
+            Err(error) => return DeletingOffsets(Parts::done(Err(about(group, error)))),
         };
-        if !self.read(|table| table.get(&group).is_some()) {
-            return DeletingOffsets(Parts::done(Err(GroupError::NotFound)));
-        }
         let entry = |some: &[(TopicId, i32)]| {
             let which = WhichOffsets::Listed(some.to_vec());
             GroupEntry::OffsetsDeleted(OffsetsDeleted { group: group.clone(), which })
         };
-        DeletingOffsets(self.request_together(partitions.chunks(DELETED_AT_ONCE).map(entry), None))
+        DeletingOffsets(self.request_together(
+            &group.name,
+            partitions.chunks(DELETED_AT_ONCE).map(entry),
+            None,
+        ))
     }
 }
 

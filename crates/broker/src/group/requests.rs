@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{Group, GroupEvent, Holder};
-use sabir_model::GroupError;
+use sabir_model::{ErrorAbout, GroupError};
 
 use super::led::{LedGroups, Waits};
 use super::reply::Reply;
 use super::{
-    Fence, GroupId, GroupProtocol, GroupTable, Groups, JoinRefused, JoinRequest, Joined, LeaveRequest, Left,
-    MAX_PROTOCOL_TYPE, SyncRequest, Synced, Text,
+    Fence, GroupId, GroupProtocol, GroupTable, Groups, JoinRefusal, JoinRequest, Joined, LeaveRequest, Left,
+    MAX_PROTOCOL_TYPE, SyncRequest, Synced, Text, about,
 };
 
 impl Groups {
@@ -25,11 +25,11 @@ impl Groups {
     /// [`GroupError::InvalidSessionTimeout`], [`GroupError::Full`], [`GroupError::InvalidId`],
     /// [`GroupError::RebalanceInProgress`] (a later join of the same member took its place),
     /// [`GroupError::TooLarge`] (it brings more than a group's entry takes), [`GroupError::LimitReached`], or what kept its entry from being stored.
-    pub fn join(&self, group: &str, request: JoinRequest) -> Reply<Result<Joined, JoinRefused>> {
+    pub fn join(&self, group: &str, request: JoinRequest) -> Reply<Result<Joined, JoinRefusal>> {
         let member = request.member.clone();
         match self.try_join(group, request) {
             Ok(reply) => reply,
-            Err(error) => Reply::ready(Err(JoinRefused { error, member })),
+            Err(error) => Reply::ready(Err(JoinRefusal { error: about(group, error), member })),
         }
     }
 
@@ -37,7 +37,7 @@ impl Groups {
         &self,
         group: &str,
         request: JoinRequest,
-    ) -> Result<Reply<Result<Joined, JoinRefused>>, GroupError> {
+    ) -> Result<Reply<Result<Joined, JoinRefusal>>, GroupError> {
         let group = self.id(group)?;
         if request.protocol_type.len() > MAX_PROTOCOL_TYPE {
             return Err(GroupError::InconsistentProtocol);
@@ -70,7 +70,11 @@ impl Groups {
     /// [`GroupError::FencedInstance`], [`GroupError::IllegalGeneration`], [`GroupError::InconsistentProtocol`],
     /// [`GroupError::InvalidId`], [`GroupError::TooLarge`] (all assignments together do not fit an entry), or what kept the
     /// entry from being stored.
-    pub fn sync(&self, group: &str, mut request: SyncRequest) -> Reply<Result<Synced, GroupError>> {
+    pub fn sync(
+        &self,
+        group: &str,
+        mut request: SyncRequest,
+    ) -> Reply<Result<Synced, ErrorAbout<GroupError>>> {
         let parked = self.id(group).and_then(|group| {
             self.with(|inner, wakes| {
                 self.find(inner, &group, GroupError::UnknownMember)?;
@@ -89,7 +93,7 @@ impl Groups {
                 Ok(reply)
             })
         });
-        parked.unwrap_or_else(|error| Reply::ready(Err(error)))
+        parked.unwrap_or_else(|error| Reply::ready(Err(about(group, error))))
     }
 
     /// A sign of life.
@@ -97,7 +101,11 @@ impl Groups {
     /// # Errors
     /// [`GroupError::RebalanceInProgress`] (join again), [`GroupError::UnknownMember`], [`GroupError::FencedInstance`],
     /// [`GroupError::IllegalGeneration`], [`GroupError::InvalidId`].
-    pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), GroupError> {
+    pub fn heartbeat(&self, group: &str, fence: &Fence) -> Result<(), ErrorAbout<GroupError>> {
+        self.beat(group, fence).map_err(|error| about(group, error))
+    }
+
+    fn beat(&self, group: &str, fence: &Fence) -> Result<(), GroupError> {
         let group = self.id(group)?;
         let mut inner = self.shared.inner.lock();
         self.find(&mut inner, &group, GroupError::UnknownMember)?;
@@ -112,14 +120,20 @@ impl Groups {
     ///
     /// # Errors
     /// [`GroupError::UnknownMember`] if there is no such group, [`GroupError::InvalidId`].
-    pub fn leave(&self, group: &str, members: Vec<LeaveRequest>) -> Result<Vec<Left>, GroupError> {
-        let group = self.id(group)?;
-        self.with(|inner, wakes| {
-            self.find(inner, &group, GroupError::UnknownMember)?;
-            let ticket = inner.ticket();
-            self.drive(inner, &group, GroupEvent::Leave(ticket, members), wakes)
-                .ok_or(GroupError::NotCoordinator)
-        })
+    pub fn leave(
+        &self,
+        group: &str,
+        members: Vec<LeaveRequest>,
+    ) -> Result<Vec<Left>, ErrorAbout<GroupError>> {
+        let left = self.id(group).and_then(|group| {
+            self.with(|inner, wakes| {
+                self.find(inner, &group, GroupError::UnknownMember)?;
+                let ticket = inner.ticket();
+                self.drive(inner, &group, GroupEvent::Leave(ticket, members), wakes)
+                    .ok_or(GroupError::NotCoordinator)
+            })
+        });
+        left.map_err(|error| about(group, error))
     }
 
     /// Does something under the lock, then what must not be done under it.

@@ -2,11 +2,11 @@
 
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::group::{GroupId, Token};
-use sabir_model::GroupError;
+use sabir_model::{ErrorAbout, GroupError};
 
-use super::Groups;
 use super::reply::Replier;
 use super::underway::Share;
+use super::{Groups, Text, about};
 
 /// Waits for a group's entry to be applied. It must be completed, once, in the order of the entries, with no lock of the
 /// shard held.
@@ -30,7 +30,9 @@ pub(crate) enum GroupWaiter {
 
 /// The request that an entry answers.
 pub(crate) struct Requester {
-    pub(super) replier: Replier<Result<(), GroupError>>,
+    pub(super) replier: Replier<Result<(), ErrorAbout<GroupError>>>,
+    /// The name of the group.
+    pub(super) group: Text,
     /// What it may add, where this is the last of its entries.
     pub(super) share: Option<Share>,
 }
@@ -42,9 +44,9 @@ impl GroupWaiter {
             Self::Machine { groups, group, incarnation, token } => {
                 groups.entry_done(&group, incarnation, token, outcome, wakes);
             }
-            Self::Request(Requester { replier, share }) => {
+            Self::Request(Requester { replier, group, share }) => {
                 drop(share);
-                replier.send(outcome, wakes);
+                replier.send(outcome.map_err(|error| about(&group, error)), wakes);
             }
             Self::Nobody => {}
         }

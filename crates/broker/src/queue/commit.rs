@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sabir_base::wake::WakeBatch;
 use sabir_delivery::subscription::{OperationsWriter, Settlement};
-use sabir_model::{AppendError, ShardFailure, ShardId};
+use sabir_model::{AppendError, ErrorAbout, ShardFailure, ShardId};
 
 use super::gathered::{Change, Gathered};
 use super::{QueueOwner, QueueTarget};
@@ -155,7 +155,10 @@ impl CommittingTransaction {
     ///
     /// # Errors
     /// The first refusal, once all is decided: the rest has taken effect.
-    pub async fn done(self, mut each: impl FnMut(usize, &PublishOutcome)) -> Result<(), AppendError> {
+    pub async fn done(
+        self,
+        mut each: impl FnMut(usize, &PublishOutcome),
+    ) -> Result<(), ErrorAbout<AppendError>> {
         let mut done = Ok(());
         for (number, mut outcomes) in self.published.into_iter().enumerate() {
             while let Some(outcome) = outcomes.next().await {
@@ -166,7 +169,7 @@ impl CommittingTransaction {
             }
         }
         for settled in self.settled {
-            done = done.and(settled.await.map_err(AppendError::from));
+            done = done.and(settled.await.map_err(ErrorAbout::from));
         }
         done
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use sabir_journal::Priority;
-use sabir_model::{FrontendNo, Offset, ReadError, ShardFailure};
+use sabir_model::{ErrorAbout, FrontendNo, Offset, ReadError, ShardFailure};
 
 use super::{QueueError, QueueStats, QueueTarget};
 use crate::broker::Broker;
@@ -333,7 +333,9 @@ impl Broker {
             StartAt::Place(place) => Ok(place),
             StartAt::Since(time_ms) => {
                 let target = ReadTarget { shard: partition.shard, partition: partition.id };
-                let read = |found: Result<FoundOffset, ReadError>| found.map_err(SubscribeRefused::Read);
+                let read = |found: Result<FoundOffset, ErrorAbout<ReadError>>| {
+                    found.map_err(|about| SubscribeRefused::Read(about.error))
+                };
                 // Asked first: what comes while the time is looked for may have it.
                 let end = read(self.offsets(target, OffsetSpec::Latest).await)?.offset;
                 let found = read(self.offsets(target, OffsetSpec::Timestamp(time_ms)).await)?.offset;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sabir_model::{Offset, ReadError};
+use sabir_model::{ErrorAbout, Offset, ReadError};
 
 use super::fetch::READ_FOR;
 use super::types::{Fetched, ReadTarget};
@@ -27,7 +27,7 @@ impl Broker {
         &self,
         positions: &mut [ReadPosition],
         max_bytes: usize,
-    ) -> Result<Vec<(usize, Fetched)>, ReadError> {
+    ) -> Result<Vec<(usize, Fetched)>, ErrorAbout<ReadError>> {
         let targets: Vec<_> = positions.iter().map(|position| position.target).collect();
         loop {
             // Before the look: what comes between the two is not missed.
@@ -39,11 +39,13 @@ impl Broker {
                 match self.read_until(position.target, position.next, max_bytes, true, until).await {
                     Ok(fetched) if fetched.slices.is_empty() => {}
                     Ok(fetched) => found.push((number, fetched)),
-                    Err(ReadError::OutOfRange { start, .. }) if start > position.next => {
+                    Err(ErrorAbout { error: ReadError::OutOfRange { start, .. }, .. })
+                        if start > position.next =>
+                    {
                         (position.next, is_overtaken) = (start, true);
                     }
                     // The next read says where the partition begins.
-                    Err(ReadError::Deleted) => is_overtaken = true,
+                    Err(ErrorAbout { error: ReadError::Deleted, .. }) => is_overtaken = true,
                     Err(error) => return Err(error),
                 }
             }

@@ -1,7 +1,7 @@
 //! What a read asks for and what it is answered with.
 
 use bytes::Bytes;
-use sabir_model::{FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, ShardId};
+use sabir_model::{ErrorAbout, FrontendNo, LeaderEpoch, Offset, PartitionId, ReadError, ShardId};
 
 use crate::caller::Caller;
 use crate::catalog::{Partition, Topic};
@@ -19,9 +19,11 @@ impl ReadTarget {
     /// # Errors
     /// There is none, or none that the caller may read.
     #[inline]
-    pub fn new(caller: &Caller, topic: &Topic, index: i32) -> Result<Self, ReadError> {
-        caller.may_read(topic)?;
-        topic.partition(index).map(Self::of).ok_or(ReadError::UnknownPartition)
+    pub fn new(caller: &Caller, topic: &Topic, index: i32) -> Result<Self, ErrorAbout<ReadError>> {
+        let may = caller.may_read(topic);
+        let found =
+            may.and_then(|()| topic.partition(index).map(Self::of).ok_or(ReadError::UnknownPartition));
+        found.map_err(|error| ErrorAbout::new(error, topic.subject(index)))
     }
 
     /// For a caller that may read it.

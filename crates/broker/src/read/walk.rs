@@ -1,7 +1,7 @@
 //! The records of what was read of a partition.
 
 use sabir_model::batch::{RecordView, records, split};
-use sabir_model::{FrontendNo, Offset, ReadError};
+use sabir_model::{ErrorAbout, FrontendNo, Offset, ReadError};
 
 use super::types::{Fetched, ReadTarget};
 use crate::broker::Broker;
@@ -20,12 +20,12 @@ impl Broker {
         fetched: &Fetched,
         from: Offset,
         mut each: impl FnMut(FrontendNo, &RecordView<'_>),
-    ) -> Result<Offset, ReadError> {
+    ) -> Result<Offset, ErrorAbout<ReadError>> {
         let mut next = from;
         for slice in &fetched.slices {
             if walk(slice.origin, &slice.joined(), &mut next, &mut each).is_none() {
                 self.damaged(target, next, ReadError::Corrupt);
-                return if next == from { Err(ReadError::Corrupt) } else { Ok(next) };
+                return if next == from { Err(self.about(target, ReadError::Corrupt)) } else { Ok(next) };
             }
             next = next.max(slice.next_offset);
         }
@@ -110,7 +110,7 @@ mod tests {
         let corrupt = || broker.stats().shards[1].corrupt;
         assert_eq!(corrupt(), 0);
         assert_eq!(walk(&damaged, 1), ("bc".into(), Ok(3)));
-        assert_eq!(walk(&damaged, 3), (String::new(), Err(ReadError::Corrupt)));
+        assert_eq!(walk(&damaged, 3), (String::new(), Err(ReadError::Corrupt.into())));
         assert_eq!(corrupt(), 2);
         broker.shutdown();
     }

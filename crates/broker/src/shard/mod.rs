@@ -111,7 +111,7 @@ impl Shard {
         let mut open = self.appends.open.lock();
         if let Some(error) = refused.or(open.refused) {
             drop(open);
-            return call.refuse(slot, items.len(), error.into());
+            return call.refuse(slot, items, error.into());
         }
         // Under the lock, so that stamps are in the order of the records.
         let now_ms = self.clock.now_ms();

@@ -217,8 +217,9 @@ impl OpenBlocks {
         slot: u32,
     ) {
         let durability = item.durability.unwrap_or(default);
-        let (bytes, traffic) = (item.batch.bytes().len() as u32, item.traffic.clone());
-        let waiter = Waiter::Append { batch: Waiting { call, slot, bytes, traffic }, fragmented: None };
+        let (bytes, topic, partition) = (item.batch.bytes().len() as u32, item.topic.clone(), item.partition);
+        let batch = Waiting { call, slot, bytes, topic, partition };
+        let waiter = Waiter::Append { batch, fragmented: None };
         let stamp = item.stamp.then_some(now_ms);
         self.append_batch(&item.batch, stamp, |max_ts| append_body(item, max_ts), durability, waiter);
     }

@@ -9,7 +9,8 @@ use sabir_delivery::policy::{Death, DeathReason, Deaths};
 use sabir_delivery::subscription::{MessageOwner, MessageState, Subscription};
 use sabir_model::batch::{BatchBuilder, Compression, RecordView, records, split};
 use sabir_model::{
-    AppendError, Backoff, DeadLetterAddress, Facts, FrontendNo, Offset, Overflow, QueueConfig, TopicConfig,
+    AppendError, Backoff, DeadLetterAddress, ErrorAbout, Facts, FrontendNo, Offset, Overflow, QueueConfig,
+    TopicConfig,
 };
 use sabir_routing::NoAttributes;
 
@@ -87,7 +88,11 @@ fn origin(broker: &Broker) -> FrontendNo {
 }
 
 /// Publishes one batch, as far as it is taken.
-async fn publish_bodies(broker: &Broker, queue: &Arc<Topic>, bodies: &[Vec<u8>]) -> Result<(), AppendError> {
+async fn publish_bodies(
+    broker: &Broker,
+    queue: &Arc<Topic>,
+    bodies: &[Vec<u8>],
+) -> Result<(), ErrorAbout<AppendError>> {
     let target = AppendTarget::new(&CALLER, queue, 0, AppendAcks::InSync, origin(broker)).unwrap();
     let targets = PublishTargets::new(vec![target]).unwrap();
     let mut batch = BatchBuilder::new(Compression::None);
@@ -99,7 +104,7 @@ async fn publish_bodies(broker: &Broker, queue: &Arc<Topic>, bodies: &[Vec<u8>])
     soon(outcomes.confirmed()).await
 }
 
-async fn publish(broker: &Broker, queue: &Arc<Topic>, ids: &[u64]) -> Result<(), AppendError> {
+async fn publish(broker: &Broker, queue: &Arc<Topic>, ids: &[u64]) -> Result<(), ErrorAbout<AppendError>> {
     let bodies: Vec<_> = ids.iter().map(|id| id.to_be_bytes().to_vec()).collect();
     publish_bodies(broker, queue, &bodies).await
 }
@@ -227,8 +232,8 @@ async fn what_is_given_up_for_any_reason_is_published_once_in_its_order() {
     publish(&broker, &short, &[5, 6, 7]).await.unwrap();
     let refuses = QueueConfig { overflow: Overflow::RejectAndDeadLetter, ..limits };
     let refuses = queue(&broker, "refuses", refuses).await;
-    assert_eq!(publish(&broker, &refuses, &[8, 9, 10]).await, Err(AppendError::QueueFull));
-    assert_eq!(publish(&broker, &refuses, &[11]).await, Err(AppendError::QueueFull));
+    assert_eq!(publish(&broker, &refuses, &[8, 9, 10]).await, Err(AppendError::QueueFull.into()));
+    assert_eq!(publish(&broker, &refuses, &[11]).await, Err(AppendError::QueueFull.into()));
     until(|| stats(&broker).published == [1, 3, 3, 0]).await;
     assert_eq!(lies_in(&broker, &refuses).await, [8, 9]);
     let patient =
@@ -670,7 +675,7 @@ impl World {
             false => tokio::time::timeout(Duration::from_micros(1), publishing).await.ok(),
         };
         // What is refused is dead-lettered: it is there as well.
-        let there = matches!(published, Some(Ok(()) | Err(AppendError::QueueFull)));
+        let there = published.is_some_and(|done| done.is_ok() || done == Err(AppendError::QueueFull.into()));
         let known = if there { Known::Confirmed } else { Known::Sent };
         self.known.extend(ids.into_iter().map(|id| (id, known)));
     }

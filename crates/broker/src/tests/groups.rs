@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_journal::Replicator;
 use sabir_journal::testing::LateReplicator;
-use sabir_model::{GroupError, LeaderEpoch, Namespace, Offset, ShardFailure, ShardId, TopicId};
+use sabir_model::{ErrorAbout, GroupError, LeaderEpoch, Namespace, Offset, ShardFailure, ShardId, TopicId};
 
 use super::rig::{new_topic, open, options, pending, soon, until};
 use super::sim::{Machine, Seam};
@@ -37,7 +37,7 @@ fn at_once() -> GroupOptions {
 }
 
 /// Joins and leads, taking the place of a member that is silent.
-async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
+async fn join(broker: &Broker, id: Text) -> Result<Member, ErrorAbout<GroupError>> {
     let request = JoinRequest {
         member: id,
         instance: None,
@@ -55,13 +55,13 @@ async fn join(broker: &Broker, id: Text) -> Result<Member, GroupError> {
     Ok(Member { id: joined.member, generation: joined.generation })
 }
 
-fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, GroupError>> {
+fn sync(broker: &Broker, member: &Member) -> Reply<Result<Synced, ErrorAbout<GroupError>>> {
     let assignments = vec![(member.id.clone(), Bytes::from_static(b"everything"))];
     let request = SyncRequest { fence: member.fence(), protocol_type: None, protocol: None, assignments };
     broker.groups(&Caller::OPERATOR).sync("g", request)
 }
 
-async fn settle(broker: &Broker) -> Result<Member, GroupError> {
+async fn settle(broker: &Broker) -> Result<Member, ErrorAbout<GroupError>> {
     let member = join(broker, Text::from("")).await?;
     let synced = soon(sync(broker, &member)).await?;
     assert_eq!(synced.assignment, "everything");
@@ -149,7 +149,10 @@ async fn a_group_s_name_is_another_s_in_another_front_end_or_namespace() {
     assert_eq!(soon(commit(&broker, member.fence(), 1)).await, [Ok(())]);
     for (offset, caller) in (2..).zip([&TWO, &other]) {
         assert_eq!(broker.groups(caller).describe("g"), None);
-        assert_eq!(broker.groups(caller).heartbeat("g", &member.fence()), Err(GroupError::UnknownMember));
+        assert_eq!(
+            broker.groups(caller).heartbeat("g", &member.fence()),
+            Err(GroupError::UnknownMember.into())
+        );
         assert_eq!(soon(commit_of(&broker, caller, "g", offset)).await, [Ok(())]);
     }
     for _ in 0..2 {
@@ -168,7 +171,7 @@ async fn a_group_s_name_is_another_s_in_another_front_end_or_namespace() {
     assert_eq!(callers.map(|caller| committed_of(&broker, caller, "g")), [1, -1, 3]);
     // One that the broker does not know has none, and says so.
     let stranger = Caller::front_end("stranger");
-    assert_eq!(soon(commit_of(&broker, &stranger, "g", 1)).await, [Err(GroupError::UnknownFrontend)]);
+    assert_eq!(soon(commit_of(&broker, &stranger, "g", 1)).await, [Err(GroupError::UnknownFrontend.into())]);
     assert_eq!(committed_of(&broker, &stranger, "g"), -1);
     broker.shutdown();
 }
@@ -182,7 +185,7 @@ async fn names_of_groups_are_as_long_as_they_may_be_and_no_longer() {
     let (longest, longer) = ("x".repeat(1024), "x".repeat(1025));
     for caller in &callers {
         assert_eq!(soon(commit_of(&broker, caller, &longest, 7)).await, [Ok(())]);
-        assert_eq!(soon(commit_of(&broker, caller, &longer, 7)).await, [Err(GroupError::InvalidId)]);
+        assert_eq!(soon(commit_of(&broker, caller, &longer, 7)).await, [Err(GroupError::InvalidId.into())]);
     }
     // The one replays what the other checkpoints.
     for _ in 0..2 {
@@ -214,7 +217,7 @@ async fn a_namespace_s_groups_and_its_topics_of_one_partition_are_in_its_home() 
     }
     // The bound is that of all shards together.
     let late = commit_of(&broker, &callers[1], "late", 1);
-    assert_eq!(soon(late).await, [Err(GroupError::LimitReached)]);
+    assert_eq!(soon(late).await, [Err(GroupError::LimitReached.into())]);
     assert_eq!(soon(commit_of(&broker, &callers[1], "g", 2)).await, [Ok(())]);
     for _ in 0..2 {
         broker.shutdown();
@@ -289,11 +292,11 @@ fn what_was_cut_leaves_no_trace_in_a_group() {
         tokio::task::spawn_blocking(move || cutting.cut(after).unwrap()).await.unwrap();
         // What was still in the open block goes out in the new term and is applied after the cut.
         let cut = soon(committing).await;
-        assert_eq!(cut, [Err(GroupError::Shard(ShardFailure::NotLeader))]);
+        assert_eq!(cut, [Err(GroupError::Shard(ShardFailure::NotLeader).into())]);
         let outcome = committing_all(&late, syncing).await;
         assert_eq!(committed(&broker), -1);
         let view = broker.groups(&Caller::OPERATOR).describe("g").unwrap();
-        match outcome {
+        match outcome.map_err(|about| about.error) {
             Err(GroupError::Shard(ShardFailure::NotLeader)) => {
                 assert_eq!((view.generation, view.state), (1, GroupPhase::Stable))
             }
@@ -348,7 +351,7 @@ fn power_cuts(seam: Seam) {
 }
 
 /// The members of former runs are silent; the new one is in when their sessions are over.
-async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member, GroupError> {
+async fn forget_and_settle(machine: &Machine, broker: &Broker) -> Result<Member, ErrorAbout<GroupError>> {
     machine.clock.advance(7_000);
     until(|| {
         machine.clock.advance(1_000);

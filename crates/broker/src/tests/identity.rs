@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use sabir_base::clock::SystemClock;
 use sabir_base::crc::crc32c;
-use sabir_model::ReadError;
+use sabir_model::{ErrorAbout, ReadError};
 use tempfile::TempDir;
 
 use super::rig::{append, batch, create, open, options, read, values};
@@ -87,7 +87,7 @@ pub(super) async fn count(broker: &Broker, name: &str) -> usize {
     try_count(broker, name).await.unwrap()
 }
 
-async fn try_count(broker: &Broker, name: &str) -> Result<usize, ReadError> {
+async fn try_count(broker: &Broker, name: &str) -> Result<usize, ErrorAbout<ReadError>> {
     let Some(topic) = broker.catalog().topic(name).cloned() else { return Ok(0) };
     let mut found = 0;
     for index in 0..3 {
@@ -626,7 +626,9 @@ async fn judge(dir: &Path, what: &str) {
             // Of what lies on the disk a part may be damaged that only a reader comes to.
             for name in ["a", "b"] {
                 let found = try_count(&broker, name).await;
-                let refused = matches!(found, Err(ReadError::Storage | ReadError::Corrupt));
+                let refused = found
+                    .as_ref()
+                    .is_err_and(|why| matches!(why.error, ReadError::Storage | ReadError::Corrupt));
                 assert!(refused || found == Ok(RECORDS), "{what}: {found:?}");
             }
             close(broker);
@@ -700,7 +702,7 @@ async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
     let broker = open(options(dir.path()));
     let found = read(&broker, &pay, 0, 0, 1 << 20).await.unwrap();
     assert_eq!(values(&found).len(), RECORDS);
-    assert_eq!(read(&broker, &mail, 0, 20, 1 << 20).await.unwrap_err(), ReadError::Corrupt);
+    assert_eq!(read(&broker, &mail, 0, 20, 1 << 20).await.unwrap_err(), ReadError::Corrupt.into());
     let before = read(&broker, &mail, 0, 0, 1 << 20).await.unwrap();
     assert!(values(&before).iter().all(|(_, value)| value.starts_with(b"mail-")));
     let after = read(&broker, &mail, 0, 21, 1 << 20).await.unwrap();
@@ -708,7 +710,7 @@ async fn a_block_in_anothers_place_is_not_served_as_another_topics_record() {
     // Nor is it looked through for a time.
     let target = ReadTarget::new(&Caller::OPERATOR, &mail, 0).unwrap();
     let looked_up = broker.offsets(target, OffsetSpec::Timestamp(20)).await;
-    assert_eq!(looked_up.unwrap_err(), ReadError::Corrupt);
+    assert_eq!(looked_up.unwrap_err(), ReadError::Corrupt.into());
     assert!(!broker.stats().shards[1].damaged.is_empty());
     broker.shutdown();
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sabir_journal::{LARGEST_ENTRY, Priority};
 use sabir_model::{
-    GroupError, InvalidSetting, LeaderEpoch, Offset, ShardFailure, TopicConfig, TopicError, TopicId,
+    ErrorAbout, GroupError, InvalidSetting, LeaderEpoch, Offset, ShardFailure, TopicConfig, TopicError,
+    TopicId,
 };
 
 use super::rig::{create, new_topic, open, options, soon};
@@ -55,7 +56,11 @@ fn position(topic: u8, partition: i32, offset: i64, metadata: &Text) -> OffsetCo
     }
 }
 
-async fn commit(broker: &Broker, fence: Fence, offsets: Vec<OffsetCommit>) -> Vec<Result<(), GroupError>> {
+async fn commit(
+    broker: &Broker,
+    fence: Fence,
+    offsets: Vec<OffsetCommit>,
+) -> Vec<Result<(), ErrorAbout<GroupError>>> {
     soon(broker.groups(&Caller::OPERATOR).commit("g", fence, offsets)).await
 }
 
@@ -89,7 +94,10 @@ async fn the_largest_entry_that_is_taken_is_applied() {
         let member = Text::from("m".repeat(length));
         let fence = Fence { member, ..outside() };
         let outcome = commit(&broker, fence, vec![position(1, 0, 5, &Text::from(""))]).await;
-        assert!(matches!(outcome[0], Ok(()) | Err(GroupError::TooLarge)), "{length}: {outcome:?}");
+        assert!(
+            outcome[0].is_ok() || outcome[0] == Err(GroupError::TooLarge.into()),
+            "{length}: {outcome:?}"
+        );
     }
     assert!(!broker.inner.shards[1].is_stopped());
     broker.shutdown();
@@ -128,7 +136,7 @@ async fn of_a_partition_named_many_times_the_last_position_counts() {
     offsets.push(position(1, 1, 5, &long));
     let outcomes = commit(&broker, outside(), offsets).await;
     let refused: Vec<_> = outcomes.iter().filter(|outcome| outcome.is_err()).collect();
-    assert_eq!((outcomes.len(), refused), (302, vec![&Err(GroupError::MetadataTooLarge)]));
+    assert_eq!((outcomes.len(), refused), (302, vec![&Err(GroupError::MetadataTooLarge.into())]));
     let kept: Vec<_> =
         broker.groups(&Caller::OPERATOR).all_offsets("g").iter().map(|(_, kept)| kept.offset.0).collect();
     assert_eq!(kept, [299, 5]);
@@ -143,9 +151,9 @@ async fn a_commit_that_is_fenced_is_fenced_in_all_its_parts() {
     let stranger = Fence { generation: 3, member: Text::from("stranger"), instance: None };
     let wide: Vec<_> = (0..600).map(|i| position(1, i, 7, &long)).collect();
     let outcomes = commit(&broker, stranger.clone(), wide.clone()).await;
-    assert_eq!(outcomes, vec![Err(GroupError::NotFound); 600]);
+    assert_eq!(outcomes, vec![Err(GroupError::NotFound.into()); 600]);
     let huge = Fence { member: Text::from("m".repeat(2 << 20)), ..outside() };
-    assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(GroupError::TooLarge); 600]);
+    assert_eq!(commit(&broker, huge, wide.clone()).await, vec![Err(GroupError::TooLarge.into()); 600]);
     assert!(broker.groups(&Caller::OPERATOR).all_offsets("g").is_empty());
     assert_eq!(commit(&broker, outside(), wide).await, vec![Ok(()); 600]);
     broker.shutdown();
@@ -228,7 +236,7 @@ async fn ids_given_out_and_not_used_are_bounded_by_their_bytes() {
         let request = newcomer(&name);
         let group = format!("g{}", i / 50);
         let error = soon(broker.groups(&Caller::OPERATOR).join(&group, request)).await.unwrap_err().error;
-        *refused.entry(error.to_string()).or_insert(0) += 1;
+        *refused.entry(error.error.to_string()).or_insert(0) += 1;
     }
     // A group takes a megabyte of them; all groups together a quarter of what their members may, for which the oldest are forgotten.
     assert_eq!(refused, [(GroupError::MemberIdRequired.to_string(), 200)].into());
@@ -253,7 +261,7 @@ async fn positions_take_what_they_may_and_those_that_are_there_go_on() {
     }
     assert!((20..25).contains(&kept), "{kept}");
     let each = |offset| vec![position(1, 0, offset, &none), position(1, 1, offset, &none)];
-    let full = [Err(GroupError::MetadataTooLarge), Err(GroupError::LimitReached)];
+    let full = [Err(GroupError::MetadataTooLarge.into()), Err(GroupError::LimitReached.into())];
     let more = vec![position(1, 0, 2, &long), position(3, 0, 2, &none)];
     // What comes with the request counts, too.
     while commit(&broker, outside(), vec![position(4, kept as i32, 1, &none)]).await[0].is_ok() {
@@ -296,7 +304,7 @@ async fn commits_under_way_are_counted_before_they_are_there() {
     for commit in many {
         match soon(commit).await.remove(0) {
             Ok(()) => taken += 1,
-            Err(error) => full += usize::from(error == GroupError::LimitReached),
+            Err(error) => full += usize::from(error.error == GroupError::LimitReached),
         }
     }
     assert!((20..=29).contains(&taken) && full > 200, "{taken} taken, {full} beyond the number of groups");
@@ -334,12 +342,12 @@ async fn groups_that_are_led_and_those_that_are_stored_are_counted_together() {
                 .error,
         );
     }
-    let told = asked.iter().filter(|error| **error == GroupError::MemberIdRequired).count();
-    assert_eq!((told, asked[9]), (2, GroupError::LimitReached));
+    let told = asked.iter().filter(|error| error.error == GroupError::MemberIdRequired).count();
+    assert_eq!((told, &asked[9]), (2, &GroupError::LimitReached.into()));
     let over =
         soon(broker.groups(&Caller::OPERATOR).commit("one more", outside(), vec![position(1, 0, 1, &none)]))
             .await;
-    assert_eq!(over, [Err(GroupError::LimitReached)]);
+    assert_eq!(over, [Err(GroupError::LimitReached.into())]);
     broker.shutdown();
 }
 
@@ -349,7 +357,10 @@ async fn a_kind_of_groups_has_a_name_and_no_text() {
     let broker = open(options(dir.path()));
     for (bytes, error) in [(256, GroupError::MemberIdRequired), (257, GroupError::InconsistentProtocol)] {
         let request = JoinRequest { protocol_type: Text::from("k".repeat(bytes)), ..newcomer("x") };
-        assert_eq!(soon(broker.groups(&Caller::OPERATOR).join("g", request)).await.unwrap_err().error, error);
+        assert_eq!(
+            soon(broker.groups(&Caller::OPERATOR).join("g", request)).await.unwrap_err().error,
+            error.into()
+        );
     }
     broker.shutdown();
 }
@@ -370,7 +381,7 @@ fn newcomer(client: &str) -> JoinRequest {
     }
 }
 
-async fn join(broker: &Broker, metadata: usize) -> Result<Joined, GroupError> {
+async fn join(broker: &Broker, metadata: usize) -> Result<Joined, ErrorAbout<GroupError>> {
     let metadata = Bytes::from(vec![b'm'; metadata]);
     let request = JoinRequest {
         member: Text::from(""),
@@ -408,7 +419,7 @@ async fn a_static_member_whose_new_form_no_entry_takes_is_refused_and_the_group_
     };
     assert!(soon(broker.groups(&Caller::OPERATOR).sync("g", sync)).await.is_ok());
 
-    assert_eq!(join(&broker, 250 << 10).await.err(), Some(GroupError::TooLarge));
+    assert_eq!(join(&broker, 250 << 10).await.err(), Some(GroupError::TooLarge.into()));
     let joined = join(&broker, 10).await.unwrap();
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"less"))];
     let sync = SyncRequest { fence: fence(&joined), protocol_type: None, protocol: None, assignments };

@@ -29,6 +29,7 @@ mod seam;
 mod sim;
 mod smoke;
 mod stress;
+mod subjects;
 mod subscriptions;
 mod timers;
 mod topics;

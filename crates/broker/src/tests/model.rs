@@ -185,7 +185,7 @@ impl World {
                 left[..at_once].iter().map(|(s, value)| self.start(topic, partition, *s, value)).collect();
             let mut refused = Vec::new();
             for (appending, (sequence, value)) in sent.into_iter().zip(left.drain(..at_once)) {
-                match soon(appending).await[0] {
+                match soon(appending).await.remove(0).map_err(|about| about.error) {
                     Ok(appended) => {
                         self.acknowledged(topic, partition, sequence, value, appended.base_offset.0)
                     }
@@ -217,7 +217,7 @@ impl World {
     async fn repeat(&mut self, topic: usize, partition: usize) {
         for (sequence, value, offset) in self.logs[topic][partition].last.clone() {
             loop {
-                match soon(self.start(topic, partition, sequence, &value)).await[0] {
+                match soon(self.start(topic, partition, sequence, &value)).await.remove(0) {
                     Ok(appended) => {
                         assert_eq!((appended.base_offset, appended.duplicate), (Offset(offset), true));
                         break;
@@ -284,7 +284,7 @@ impl World {
                 std::task::Poll::Ready(std::pin::Pin::new(&mut appending).poll(cx))
             });
             if let std::task::Poll::Ready(answer) = answer.await {
-                answered.push(answer[0]);
+                answered.extend(answer);
             }
         }
         let Self { machine, broker, topics, logs, producer, made } = self;
@@ -302,7 +302,7 @@ impl World {
                 Err(error) => {
                     assert!(
                         matches!(
-                            error,
+                            error.error,
                             AppendError::Shard(ShardFailure::NotLeader)
                                 | AppendError::OutOfOrderSequence { .. }
                         ),

@@ -7,7 +7,7 @@ use sabir_base::panics::contain;
 use sabir_base::testing::{keep_log, logged};
 use sabir_journal::Priority;
 use sabir_model::{
-    AppendError, FrontendNo, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, TopicId,
+    AppendError, ErrorAbout, FrontendNo, GroupError, LeaderEpoch, Offset, ReadError, ShardFailure, TopicId,
 };
 
 use super::rig::{append, batch, create, item, new_topic, open, options, read, soon, until, values};
@@ -42,14 +42,14 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
     append(&broker, &topic, here, batch(&[b"kept"], 1)).await.unwrap();
     panic_once("apply", "no entry before this one");
     let behind = commit(&broker, "no entry before this one");
-    assert_eq!(soon(behind).await, [Err(GroupError::Shard(ShardFailure::StorageError))]);
+    assert_eq!(soon(behind).await, [Err(GroupError::Shard(ShardFailure::StorageError).into())]);
     let stats = broker.stats();
     assert_eq!(stats.shards.iter().map(|shard| shard.stopped).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(
         append(&broker, &topic, here, batch(&[b"x"], 1)).await,
-        Err(AppendError::Shard(ShardFailure::StorageError))
+        Err(AppendError::Shard(ShardFailure::StorageError).into())
     );
-    assert_eq!(read(&broker, &topic, here, 0, 100).await.err(), Some(ReadError::Storage));
+    assert_eq!(read(&broker, &topic, here, 0, 100).await.err(), Some(ReadError::Storage.into()));
     assert!(broker.inner.shards[1].journal.stopped().is_some());
 
     append(&broker, &topic, other, batch(&[b"goes on"], 1)).await.unwrap();
@@ -73,11 +73,11 @@ async fn a_panic_while_an_entry_takes_effect_stops_the_shard_reads_too_and_a_res
 
 /// What is kept after a batch that no call sent on its way: callers that wait for it are told, unless a shard that was driven meanwhile has
 /// committed it before.
-fn kept_with(told: Vec<Result<Appended, AppendError>>) -> Vec<(i64, Vec<u8>)> {
+fn kept_with(told: Vec<Result<Appended, ErrorAbout<AppendError>>>) -> Vec<(i64, Vec<u8>)> {
     let mut kept = vec![(0, b"kept".to_vec())];
     match told.as_slice() {
         [Ok(appended)] => kept.push((appended.base_offset.0, b"not sent".to_vec())),
-        told => assert_eq!(told, [Err(AppendError::Shard(ShardFailure::StorageError))]),
+        told => assert_eq!(told, [Err(AppendError::Shard(ShardFailure::StorageError).into())]),
     }
     kept
 }
@@ -94,7 +94,7 @@ async fn a_panic_under_the_open_block_stops_the_shard_and_reads_go_on() {
     let kept = kept_with(soon(waiting).await);
     assert_eq!(
         append(&broker, &topic, 0, batch(&[b"x"], 1)).await,
-        Err(AppendError::Shard(ShardFailure::StorageError))
+        Err(AppendError::Shard(ShardFailure::StorageError).into())
     );
     assert_eq!(values(&read(&broker, &topic, 0, 0, 1000).await.unwrap()), kept);
     broker.shutdown();
@@ -117,7 +117,7 @@ async fn a_job_that_panics_stops_the_shard_it_was_at_and_no_checkpoint_is_made_o
     let kept = kept_with(soon(waiting).await);
     assert_eq!(
         append(&broker, &topic, here, batch(&[b"x"], 1)).await,
-        Err(AppendError::Shard(ShardFailure::StorageError))
+        Err(AppendError::Shard(ShardFailure::StorageError).into())
     );
     assert_eq!(values(&read(&broker, &topic, here, 0, 1000).await.unwrap()), kept);
     append(&broker, &topic, 1 - here, batch(&[b"goes on"], 1)).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_panic_in_a_definitions_step_loses_neither_the_step_nor_who_waits_for_
     broker.shutdown();
 }
 
-async fn join(broker: &Broker, group: &str) -> Result<Joined, GroupError> {
+async fn join(broker: &Broker, group: &str) -> Result<Joined, ErrorAbout<GroupError>> {
     let request = JoinRequest {
         member: Text::from(""),
         instance: None,
@@ -194,7 +194,11 @@ async fn join(broker: &Broker, group: &str) -> Result<Joined, GroupError> {
     soon(broker.groups(&Caller::OPERATOR).join(group, request)).await.map_err(|refused| refused.error)
 }
 
-fn sync(broker: &Broker, group: &str, joined: &Joined) -> crate::Reply<Result<crate::Synced, GroupError>> {
+fn sync(
+    broker: &Broker,
+    group: &str,
+    joined: &Joined,
+) -> crate::Reply<Result<crate::Synced, ErrorAbout<GroupError>>> {
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };
     let assignments = vec![(joined.member.clone(), Bytes::from_static(b"all"))];
     broker
@@ -220,13 +224,10 @@ async fn a_panic_in_a_group_makes_it_start_again_from_what_is_stored() {
     })
     .await;
     panic_once("group", "panicking");
-    assert_eq!(
-        soon(sync(&broker, "panicking", &joined)).await.err(),
-        Some(GroupError::Shard(ShardFailure::NotLeader))
-    );
+    assert_eq!(soon(sync(&broker, "panicking", &joined)).await.err(), Some(ShardFailure::NotLeader.into()));
     assert_eq!(
         parked.await.unwrap(),
-        Some(GroupError::Shard(ShardFailure::NotLeader)),
+        Some(ShardFailure::NotLeader.into()),
         "whoever waits there looks for it again"
     );
     let fence = Fence { generation: joined.generation, member: joined.member.clone(), instance: None };

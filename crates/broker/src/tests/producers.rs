@@ -1,6 +1,6 @@
 //! Idempotent producers in bounded number, whichever clients make ids up.
 
-use sabir_model::AppendError;
+use sabir_model::{AppendError, ErrorAbout};
 
 use super::rig::{append, create, open, options, produced, until};
 use crate::{Appended, Broker, BrokerOptions, Topic};
@@ -11,7 +11,7 @@ async fn send(
     partition: i32,
     producer: i64,
     sequence: i32,
-) -> Result<Appended, AppendError> {
+) -> Result<Appended, ErrorAbout<AppendError>> {
     append(broker, topic, partition, produced(&[b"x"], producer, 0, sequence)).await
 }
 
@@ -43,7 +43,7 @@ async fn made_up_ids_are_forgotten_and_a_producer_at_work_is_not() {
     assert!(send(&broker, &topic, 1, 7, 0).await.unwrap().duplicate);
     assert_eq!(
         send(&broker, &topic, 0, 7, 9).await,
-        Err(AppendError::OutOfOrderSequence { expected: 3, got: 9 })
+        Err(AppendError::OutOfOrderSequence { expected: 3, got: 9 }.into())
     );
     // Of one that was forgotten any sequence is the next, as of a new one.
     assert!(!send(&broker, &topic, 0, 1000, 99).await.unwrap().duplicate);

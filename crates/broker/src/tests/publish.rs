@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sabir_model::batch::{BatchBuilder, BatchRefusal, CheckedBatch, Compression};
 use sabir_model::{
-    AppendError, Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, ShardFailure, TimestampType,
-    TopicConfig, ValidConfig,
+    AppendError, ErrorAbout, Facts, FrontendNo, Offset, Overflow, QueueConfig, RecordFacts, ShardFailure,
+    TimestampType, TopicConfig, ValidConfig,
 };
 
 use super::rig::{append, batch, checked, create, new_topic, pending, read, soon, target, until, values};
@@ -47,7 +47,7 @@ fn publish(broker: &Broker, targets: &PublishTargets, values: &[&[u8]]) -> Publi
 }
 
 /// Target, and offset or why not, of all outcomes.
-async fn all(mut outcomes: PublishOutcomes) -> Vec<(usize, Result<i64, AppendError>)> {
+async fn all(mut outcomes: PublishOutcomes) -> Vec<(usize, Result<i64, ErrorAbout<AppendError>>)> {
     let mut all = Vec::new();
     while let Some(outcome) = soon(outcomes.next()).await {
         all.push((outcome.target, outcome.result.map(|appended| appended.base_offset.0)));
@@ -139,7 +139,9 @@ async fn outcomes_come_as_their_shards_decide_and_it_is_confirmed_when_all_have(
 }
 
 /// Target, records, and the first offset or why not, of all outcomes.
-async fn parts(mut outcomes: PublishOutcomes) -> Vec<(usize, Range<u32>, Result<i64, AppendError>)> {
+async fn parts(
+    mut outcomes: PublishOutcomes,
+) -> Vec<(usize, Range<u32>, Result<i64, ErrorAbout<AppendError>>)> {
     let mut all = Vec::new();
     while let Some(outcome) = soon(outcomes.next()).await {
         all.push((outcome.target, outcome.records, outcome.result.map(|appended| appended.base_offset.0)));
@@ -167,7 +169,7 @@ async fn a_queue_takes_the_front_of_a_batch_for_which_it_has_room() {
             broker.flush();
             outcomes
         };
-        let full = || Err(AppendError::QueueFull);
+        let full = || Err(AppendError::QueueFull.into());
         assert_eq!(parts(send(&whole)).await, [(0, 0..5, Ok(0)), (1, 0..5, Ok(0)), (2, 0..5, full())]);
         let expected = [(0, 0..5, Ok(5)), (1, 0..5, Ok(5)), (2, 0..3, Ok(0)), (2, 3..5, full())];
         assert_eq!(parts(send(&divided)).await, expected);
@@ -192,11 +194,14 @@ async fn a_target_that_is_gone_refuses_by_itself() {
     let (one, gone) = (create(&broker, "one", 3).await, create(&broker, "gone", 3).await);
     let targets = all_of(&[&one, &gone]);
     broker.delete_topics(&Caller::OPERATOR, vec![gone.id]).await.remove(0).unwrap();
-    let unknown = Err(AppendError::UnknownPartition);
-    let expected = [Ok(0), Ok(0), Ok(0), unknown, unknown, unknown];
+    let unknown = || Err(AppendError::UnknownPartition.into());
+    let expected = [Ok(0), Ok(0), Ok(0), unknown(), unknown(), unknown()];
     let outcomes = all(publish(&broker, &targets, &[b"x"])).await;
     assert_eq!(outcomes, expected.into_iter().enumerate().collect::<Vec<_>>());
-    assert_eq!(soon(publish(&broker, &targets, &[b"y"]).confirmed()).await, unknown.map(drop));
+    assert_eq!(
+        soon(publish(&broker, &targets, &[b"y"]).confirmed()).await,
+        Err(AppendError::UnknownPartition.into())
+    );
     assert_eq!(read_all(&broker, &one, 2).await.len(), 2);
     let mut outcomes = publish(&broker, &all_of(&[&gone]), &[b"nowhere"]);
     while let Some(outcome) = soon(outcomes.next()).await {
@@ -208,7 +213,7 @@ async fn a_target_that_is_gone_refuses_by_itself() {
     broker.flush();
     let done = committing.done(|_, outcome| verdicts.push(outcome.verdict() == PublishVerdict::Gone));
     assert_eq!((soon(done).await, verdicts.iter().filter(|gone| **gone).count()), (Ok(()), 3));
-    let closed = Err(AppendError::Shard(ShardFailure::ShuttingDown));
+    let closed = Err(AppendError::Shard(ShardFailure::ShuttingDown).into());
     broker.shutdown();
     assert!(all(publish(&broker, &targets, &[b"z"])).await.iter().all(|(_, result)| *result == closed));
     let traffic = one.traffic.own().unwrap().received();

@@ -250,7 +250,7 @@ impl World {
         )]);
         self.broker.flush();
         if waits {
-            match soon(appending).await[0] {
+            match soon(appending).await.remove(0).map_err(|about| about.error) {
                 Ok(appended) => {
                     let first = appended.base_offset.0 as u64;
                     for alike in Self::alike(queue) {

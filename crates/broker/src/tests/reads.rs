@@ -412,13 +412,13 @@ async fn a_page_of_an_index_that_cannot_be_read_is_an_error_for_its_records_alon
         || logged(&["ERROR", "records cannot be read", "topic=\"misled\" partition=0 offset=256"]).len();
 
     machine.pages[1].fail_page(page.clone(), PageFault::Io);
-    assert_eq!(first(256).await, Err(ReadError::Storage));
+    assert_eq!(first(256).await, Err(ReadError::Storage.into()));
     assert_eq!((shown(), lines()), (vec![damaged(DamageCause::Storage)], 1));
     machine.pages[1].fail_page(page.clone(), PageFault::Corrupt);
     assert_eq!(first(0).await, Ok((0..256).collect()), "what stands before it is given");
     for _ in 0..3 {
-        assert_eq!(first(256).await, Err(ReadError::Corrupt));
-        assert_eq!(first(300).await, Err(ReadError::Corrupt));
+        assert_eq!(first(256).await, Err(ReadError::Corrupt.into()));
+        assert_eq!(first(300).await, Err(ReadError::Corrupt.into()));
     }
     let end = soon(broker.unreadable_end(ReadTarget::of(&partition), Offset(300))).await;
     assert_eq!(end, Offset(512), "who passes over it does so at once");
@@ -428,7 +428,7 @@ async fn a_page_of_an_index_that_cannot_be_read_is_an_error_for_its_records_alon
         let found = broker.offsets(ReadTarget::of(&partition), OffsetSpec::Timestamp(ts));
         soon(found).await.map(|found| found.offset)
     };
-    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt));
+    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt.into()));
     assert_eq!(by_time(&broker, 600).await, Ok(Offset(600)));
     assert_eq!((shown(), lines()), (vec![damaged(DamageCause::Index)], 1));
     assert!(!broker.stats().shards[1].stopped);
@@ -443,8 +443,8 @@ async fn a_page_of_an_index_that_cannot_be_read_is_an_error_for_its_records_alon
     gone.delete(page);
     machine.pages[1].commit(gone).unwrap();
     let broker = machine.open();
-    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt));
-    assert_eq!(soon(read(&broker, &topic, 0, 256, 1000)).await.unwrap_err(), ReadError::Corrupt);
+    assert_eq!(by_time(&broker, 300).await, Err(ReadError::Corrupt.into()));
+    assert_eq!(soon(read(&broker, &topic, 0, 256, 1000)).await.unwrap_err(), ReadError::Corrupt.into());
     assert_eq!(broker.stats().shards[1].damaged, [damaged(DamageCause::Index)]);
     broker.shutdown();
 }

@@ -161,7 +161,7 @@ async fn an_overlay_that_is_damaged_is_an_error_for_its_own_reader_alone() {
     refer(&broker, &bad, Some(&stored)).await;
     let before = soon(read(&broker, &to, 0, 0, 1 << 20)).await.unwrap();
     assert_eq!(shown(&before), expected(&[b"a", b"b", b"c"], AS_STORED));
-    assert!(matches!(soon(read(&broker, &to, 0, 3, 1 << 20)).await, Err(ReadError::Corrupt)));
+    assert_eq!(soon(read(&broker, &to, 0, 3, 1 << 20)).await.unwrap_err(), ReadError::Corrupt.into());
     let found = broker.stats().shards[1].damaged.clone();
     assert_eq!((found.len(), found[0].topic, found[0].offset), (1, to.id, Offset(3)));
     assert_eq!(shown(&soon(read(&broker, &from, 0, 0, 1 << 20)).await.unwrap()).len(), 3);

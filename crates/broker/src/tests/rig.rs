@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sabir_base::clock::SystemClock;
 use sabir_model::batch::{BatchBuilder, BatchCheck, CheckedBatch, Compression, InlineBudget, split};
-use sabir_model::{AppendError, FrontendNo, Offset, ProducerId, ReadError, TimestampType, TopicConfig};
+use sabir_model::{
+    AppendError, ErrorAbout, FrontendNo, Offset, ProducerId, ReadError, TimestampType, TopicConfig,
+};
 
 use crate::{
     Append, AppendAcks, AppendTarget, Appended, Broker, BrokerOptions, Caller, DiskKind, Fetched, NewTopic,
@@ -80,7 +82,7 @@ pub(crate) async fn append(
     topic: &Topic,
     index: i32,
     batch: Bytes,
-) -> Result<Appended, AppendError> {
+) -> Result<Appended, ErrorAbout<AppendError>> {
     let appending = broker.append(vec![item(topic, index, batch)]);
     broker.flush();
     appending.await.remove(0)
@@ -92,7 +94,7 @@ pub(super) async fn read(
     index: i32,
     from: i64,
     max: usize,
-) -> Result<Fetched, ReadError> {
+) -> Result<Fetched, ErrorAbout<ReadError>> {
     let partition = topic.partition(index).unwrap();
     broker.read(ReadTarget::of(partition), Offset(from), max, true).await
 }

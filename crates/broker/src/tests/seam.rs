@@ -62,7 +62,7 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         assert_eq!((fetched.high_watermark, fetched.slices.len()), (Offset(0), 0));
         let beyond = read(&broker, &topic, 0, 1, 1 << 20).await;
         let (asked, start, end) = (Offset(1), Offset(0), Offset(0));
-        assert_eq!(beyond.unwrap_err(), ReadError::OutOfRange { asked, start, end });
+        assert_eq!(beyond.unwrap_err(), ReadError::OutOfRange { asked, start, end }.into());
         for spec in [OffsetSpec::Timestamp(0), OffsetSpec::MaxTimestamp] {
             let found = broker.offsets(ReadTarget::of(&partition), spec).await.unwrap();
             assert_eq!(found.offset, Offset(-1));
@@ -70,7 +70,7 @@ fn the_uncommitted_is_seen_by_no_reader_index_or_watch() {
         let latest = broker.offsets(ReadTarget::of(&partition), OffsetSpec::Latest).await.unwrap();
         assert_eq!(latest.offset, Offset(0));
 
-        assert_eq!(machine.committing(first).await[0].unwrap().base_offset, Offset(0));
+        assert_eq!(machine.committing(first).await.remove(0).unwrap().base_offset, Offset(0));
         soon(watch).await;
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!(values(&fetched), [(0, b"one".to_vec())]);
@@ -87,7 +87,7 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
     let (before, _) = broker.leadership(partition.shard).unwrap();
     runtime().block_on(async {
         let kept = sent(&broker, &topic, b"kept", 1).await;
-        machine.committing(kept).await[0].unwrap();
+        machine.committing(kept).await.remove(0).unwrap();
 
         let cut = sent(&broker, &topic, b"cut", 2).await;
         let after = late.committed();
@@ -99,9 +99,9 @@ fn a_cut_tail_is_told_and_leaves_no_trace() {
         .unwrap();
         // It goes out in the new term, perhaps before the cut has been heard of.
         let mut open = start(&broker, &topic, b"in the next term", 3);
-        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
+        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader).into()));
         assert!(pending(&mut open).await, "it was not cut, and is not committed");
-        assert_eq!(machine.committing(open).await[0].unwrap().base_offset, Offset(1));
+        assert_eq!(machine.committing(open).await.remove(0).unwrap().base_offset, Offset(1));
 
         let fetched = read(&broker, &topic, 0, 0, 1 << 20).await.unwrap();
         assert_eq!(values(&fetched), [(0, b"kept".to_vec()), (1, b"in the next term".to_vec())]);
@@ -124,12 +124,12 @@ fn who_does_not_lead_takes_nothing() {
         late.lead(false).unwrap();
         assert_eq!(
             append(&broker, &topic, 0, batch(&[b"x"], 1)).await,
-            Err(AppendError::Shard(ShardFailure::NotLeader))
+            Err(AppendError::Shard(ShardFailure::NotLeader).into())
         );
         late.lead(true).unwrap();
         let mut taken = start(&broker, &topic, b"x", 1);
         assert!(pending(&mut taken).await);
-        machine.committing(taken).await[0].unwrap();
+        machine.committing(taken).await.remove(0).unwrap();
     });
 }
 
@@ -247,7 +247,7 @@ fn a_fragmented_batch_that_was_cut_in_half_is_sent_again() {
         .await
         .unwrap();
         machine.settle(&broker).await;
-        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader)));
+        assert_eq!(soon(cut).await[0], Err(AppendError::Shard(ShardFailure::NotLeader).into()));
         assert_eq!(read(&broker, &topic, 0, 0, 1 << 20).await.unwrap().high_watermark, Offset(0));
     });
     let again = machine.freely(|| runtime().block_on(append(&broker, &topic, 0, batch(&[&big], 2))));

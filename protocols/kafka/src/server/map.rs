@@ -1,7 +1,7 @@
 //! The model's words in Kafka's.
 
 use sabir_model::{
-    AppendError, GroupError, InvalidSetting, ProducerIdError, ReadError, ShardFailure, TopicError,
+    AppendError, ErrorAbout, GroupError, InvalidSetting, ProducerIdError, ReadError, ShardFailure, TopicError,
 };
 
 use crate::server::names::client_name;
@@ -35,8 +35,8 @@ pub fn producer_id_error_code(error: ProducerIdError) -> ErrorCode {
 }
 
 /// The code that tells a client why it gets no records, or no offset.
-pub fn read_error_code(error: ReadError) -> ErrorCode {
-    match error {
+pub fn read_error_code(error: ErrorAbout<ReadError>) -> ErrorCode {
+    match error.error {
         ReadError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         // Where records were deleted meanwhile, clients begin at the first offset again.
         ReadError::OutOfRange { .. } | ReadError::Deleted => ErrorCode::OffsetOutOfRange,

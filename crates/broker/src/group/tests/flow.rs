@@ -12,7 +12,7 @@ fn members_join_sync_and_commit() {
     rig.settle_alone("g", &mut a);
     let mut second = rig.join("g", &b);
     assert!(now(&mut second).is_none(), "the first has to join again");
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress.into()));
     let mut first = rig.join("g", &a);
     let joined = now(&mut first).unwrap().unwrap();
     assert_eq!((joined.generation, joined.members.len()), (2, 2));
@@ -28,7 +28,10 @@ fn members_join_sync_and_commit() {
 
     assert_eq!(now(&mut rig.commit_offset("g", b.fence(), 42)), Some(vec![Ok(())]));
     let stale = Fence { generation: 1, ..b.fence() };
-    assert_eq!(now(&mut rig.commit_offset("g", stale, 1)), Some(vec![Err(GroupError::IllegalGeneration)]));
+    assert_eq!(
+        now(&mut rig.commit_offset("g", stale, 1)),
+        Some(vec![Err(GroupError::IllegalGeneration.into())])
+    );
     let topic = TopicId([1; 16]);
     let fetched = rig.groups.fetch_offsets("g", &[(topic, 1), (topic, 0)]);
     assert!(fetched[0].is_none());
@@ -40,7 +43,7 @@ fn members_join_sync_and_commit() {
     let left =
         rig.groups.leave("g", vec![LeaveRequest { member: b.member.clone(), instance: None }]).unwrap();
     assert_eq!(left[0].result, Ok(()));
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::RebalanceInProgress.into()));
 }
 
 #[test]
@@ -62,7 +65,7 @@ fn an_answer_waits_for_its_entry_and_wakes_who_waits() {
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(&mut sync).poll(&mut cx).is_pending());
     assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::CompletingRebalance);
-    assert_eq!(rig.commit_now(&a), Err(GroupError::RebalanceInProgress));
+    assert_eq!(rig.commit_now(&a), Err(GroupError::RebalanceInProgress.into()));
     rig.shard.commit();
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
     assert_eq!(now(&mut sync).unwrap().unwrap().assignment, "all");
@@ -77,8 +80,8 @@ fn an_answer_waits_for_its_entry_and_wakes_who_waits() {
 }
 
 impl Rig {
-    fn commit_now(&self, client: &Client1) -> Result<(), GroupError> {
-        now(&mut self.commit_offset("g", client.fence(), 1)).expect("refused at once")[0]
+    fn commit_now(&self, client: &Client1) -> Result<(), ErrorAbout<GroupError>> {
+        now(&mut self.commit_offset("g", client.fence(), 1)).expect("refused at once").remove(0)
     }
 }
 
@@ -109,16 +112,16 @@ fn what_was_legal_when_proposed_is_fenced_when_applied() {
     let mut late = rig.propose_commit(fence);
     rig.shard.commit();
     assert!(now(&mut sync).unwrap().is_ok());
-    assert_eq!(now(&mut late), Some(Err(GroupError::IllegalGeneration)));
+    assert_eq!(now(&mut late), Some(Err(GroupError::IllegalGeneration.into())));
     assert_eq!(rig.groups.all_offsets("g")[0].1.offset, Offset(2));
 }
 
 impl Rig {
-    fn propose_commit(&self, fence: Fence) -> Reply<Result<(), GroupError>> {
+    fn propose_commit(&self, fence: Fence) -> Reply<Result<(), ErrorAbout<GroupError>>> {
         use sabir_delivery::group::entries::OffsetsCommitted;
         let offsets = vec![at(1, 0, 99)];
         let entry = OffsetsCommitted { group: GroupId::from("g"), fence, offsets };
-        self.groups.request(&entries::GroupEntry::Committed(entry))
+        self.groups.request("g".into(), &entries::GroupEntry::Committed(entry))
     }
 }
 
@@ -136,8 +139,8 @@ fn a_cut_answers_everyone_and_the_group_goes_on_from_what_is_committed() {
     assert!(now(&mut second).unwrap().is_ok());
     let mut sync = rig.sync("g", &next, &[]);
     rig.shard.cut(ShardFailure::NotLeader);
-    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::Shard(ShardFailure::NotLeader))]));
-    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader))));
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::Shard(ShardFailure::NotLeader).into())]));
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader).into())));
     assert!(rig.groups.all_offsets("g").is_empty());
     assert_eq!(rig.groups.shared.inner.lock().parked(), 0);
 
@@ -145,7 +148,7 @@ fn a_cut_answers_everyone_and_the_group_goes_on_from_what_is_committed() {
     let view = rig.groups.describe("g").unwrap();
     assert_eq!((view.state, view.generation, view.members.len()), (GroupPhase::Stable, 1, 1));
     assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()));
-    assert_eq!(rig.groups.heartbeat("g", &next.fence()), Err(GroupError::IllegalGeneration));
+    assert_eq!(rig.groups.heartbeat("g", &next.fence()), Err(GroupError::IllegalGeneration.into()));
     // It expires as any other.
     rig.pass(10_000);
     assert_eq!(rig.groups.describe("g").unwrap().state, GroupPhase::Empty);
@@ -163,7 +166,7 @@ fn what_a_given_up_machine_proposed_may_still_come_to_pass() {
     b.take(&now(&mut rig.join("g", &b)).unwrap().unwrap());
     let mut sync = rig.sync("g", &b, &[(&b, "all")]);
     rig.shard.cut_first(1, ShardFailure::NotLeader);
-    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader))));
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::NotLeader).into())));
     assert_eq!(rig.groups.heartbeat("g", &a.fence()), Ok(()), "its leave was never stored");
     rig.shard.commit();
     rig.prompt(true);
@@ -184,13 +187,13 @@ fn groups_that_are_not_led_are_refused() {
     let a = client();
     let refused = |why: GroupError| {
         assert_eq!(rig.groups.ready(), Err(why));
-        assert_eq!(now(&mut rig.join("g", &a)).unwrap().unwrap_err().error, why);
-        assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(why)));
-        assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(why));
-        assert_eq!(rig.groups.leave("g", vec![]), Err(why));
-        assert_eq!(now(&mut rig.commit_offset("g", outside(), 1)), Some(vec![Err(why)]));
-        assert_eq!(now(&mut rig.groups.delete("g")), Some(Err(why)));
-        assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(why)));
+        assert_eq!(now(&mut rig.join("g", &a)).unwrap().unwrap_err().error, why.into());
+        assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(why.into())));
+        assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(why.into()));
+        assert_eq!(rig.groups.leave("g", vec![]), Err(why.into()));
+        assert_eq!(now(&mut rig.commit_offset("g", outside(), 1)), Some(vec![Err(why.into())]));
+        assert_eq!(now(&mut rig.groups.delete("g")), Some(Err(why.into())));
+        assert_eq!(now(&mut rig.groups.delete_offsets("g", &[])), Some(Err(why.into())));
     };
     refused(GroupError::Loading);
     rig.groups.lead();
@@ -207,17 +210,20 @@ fn a_shard_that_takes_nothing_refuses_and_answers() {
     let mut a = client();
     rig.settle_alone("g", &mut a);
     rig.shard.state.lock().refuses = Some(ShardFailure::StorageError);
-    assert_eq!(rig.commit_now(&a), Err(GroupError::Shard(ShardFailure::StorageError)));
+    assert_eq!(rig.commit_now(&a), Err(GroupError::Shard(ShardFailure::StorageError).into()));
     a.take(&now(&mut rig.join("g", &a)).unwrap().unwrap());
-    assert_eq!(now(&mut rig.sync("g", &a, &[])), Some(Err(GroupError::Shard(ShardFailure::StorageError))));
+    assert_eq!(
+        now(&mut rig.sync("g", &a, &[])),
+        Some(Err(GroupError::Shard(ShardFailure::StorageError).into()))
+    );
     assert_eq!(
         now(&mut rig.groups.delete_offsets("g", &[])),
-        Some(Err(GroupError::Shard(ShardFailure::StorageError)))
+        Some(Err(GroupError::Shard(ShardFailure::StorageError).into()))
     );
     assert!(rig.groups.shared.inner.lock().led.is_empty(), "it is as the table has it");
     // Storage that is full for a while: that the last member expired is stored when there is room again.
     rig.shard.state.lock().refuses = Some(ShardFailure::StorageFull);
-    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::IllegalGeneration));
+    assert_eq!(rig.groups.heartbeat("g", &a.fence()), Err(GroupError::IllegalGeneration.into()));
     rig.pass(60_000);
     assert!(
         rig.groups.shared.inner.lock().led.contains_key(&GroupId::from("g")),
@@ -254,7 +260,7 @@ fn a_full_block_refuses_the_assignment() {
     rig.prompt(false);
     let mut sync = rig.sync("g", &a, &[(&a, "all")]);
     rig.shard.cut(ShardFailure::StorageFull);
-    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::StorageFull))));
+    assert_eq!(now(&mut sync), Some(Err(GroupError::Shard(ShardFailure::StorageFull).into())));
     rig.prompt(true);
     rig.settle_alone("g", &mut a);
 }
@@ -282,10 +288,10 @@ fn groups_are_described_listed_and_deleted() {
     );
     assert!(rig.groups.describe("none").is_none());
 
-    assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(GroupError::NotEmpty)));
-    assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(GroupError::NotFound)));
-    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(GroupError::NotFound)));
-    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(1025))), Some(Err(GroupError::InvalidId)));
+    assert_eq!(now(&mut rig.groups.delete("b-members")), Some(Err(GroupError::NotEmpty.into())));
+    assert_eq!(now(&mut rig.groups.delete("none")), Some(Err(GroupError::NotFound.into())));
+    assert_eq!(now(&mut rig.groups.delete("")), Some(Err(GroupError::NotFound.into())));
+    assert_eq!(now(&mut rig.groups.delete(&"x".repeat(1025))), Some(Err(GroupError::InvalidId.into())));
     assert_eq!(now(&mut rig.groups.delete("a-simple")), Some(Ok(())));
     assert!(rig.groups.describe("a-simple").is_none());
 
@@ -310,13 +316,14 @@ fn groups_are_described_listed_and_deleted() {
     let _sync = rig.sync("race2", &c, &[]);
     let mut deletion = rig.propose_delete("race2");
     rig.shard.commit();
-    assert_eq!(now(&mut deletion), Some(Err(GroupError::NotEmpty)));
+    assert_eq!(now(&mut deletion), Some(Err(GroupError::NotEmpty.into())));
 }
 
 impl Rig {
-    fn propose_delete(&self, group: &str) -> Reply<Result<(), GroupError>> {
+    fn propose_delete(&self, group: &str) -> Reply<Result<(), ErrorAbout<GroupError>>> {
         use sabir_delivery::group::entries::GroupDeleted;
-        self.groups.request(&entries::GroupEntry::Deleted(GroupDeleted { group: GroupId::from(group) }))
+        let entry = entries::GroupEntry::Deleted(GroupDeleted { group: GroupId::from(group) });
+        self.groups.request(group.into(), &entry)
     }
 }
 
@@ -329,7 +336,7 @@ fn positions_are_deleted_one_by_one() {
     assert_eq!(now(&mut rig.groups.delete_offsets("g", &which)), Some(Ok(())));
     let left: Vec<_> = rig.groups.all_offsets("g").iter().map(|((t, p), _)| (t.0[0], *p)).collect();
     assert_eq!(left, [(1, 0), (2, 0)]);
-    assert_eq!(now(&mut rig.groups.delete_offsets("none", &[])), Some(Err(GroupError::NotFound)));
+    assert_eq!(now(&mut rig.groups.delete_offsets("none", &[])), Some(Err(GroupError::NotFound.into())));
 }
 
 #[test]
@@ -338,7 +345,7 @@ fn bad_commits_and_bad_names() {
     let long = OffsetCommit { metadata: "x".repeat(MAX_METADATA + 1).into(), ..at(1, 0, 1) };
     let fits = OffsetCommit { metadata: "x".repeat(MAX_METADATA).into(), ..at(1, 1, 1) };
     let mut commit = rig.groups.commit("g", outside(), vec![long.clone(), fits]);
-    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge), Ok(())]));
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge.into()), Ok(())]));
     assert_eq!(rig.groups.all_offsets("g").len(), 1);
     // Counted in units of UTF-16: one of the first two signs is one, the third takes two.
     for (sign, most) in
@@ -349,32 +356,35 @@ fn bad_commits_and_bad_names() {
             now(&mut rig.groups.commit("wide", outside(), vec![OffsetCommit { metadata, ..at(1, 0, 1) }]))
         };
         assert_eq!(commit(most), Some(vec![Ok(())]), "{sign}");
-        assert_eq!(commit(most + 1), Some(vec![Err(GroupError::MetadataTooLarge)]), "{sign}");
+        assert_eq!(commit(most + 1), Some(vec![Err(GroupError::MetadataTooLarge.into())]), "{sign}");
     }
     let before = rig.shard.log_len();
     let mut commit = rig.groups.commit("g", outside(), vec![long]);
-    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge)]));
+    assert_eq!(now(&mut commit), Some(vec![Err(GroupError::MetadataTooLarge.into())]));
     assert_eq!(now(&mut rig.groups.commit("g", outside(), vec![])), Some(vec![]));
     assert_eq!(rig.shard.log_len(), before, "nothing to store");
 
     let stranger = Fence { generation: 3, ..client().fence() };
-    let commit = |group: &str| now(&mut rig.commit_offset(group, stranger.clone(), 1)).unwrap()[0];
-    assert_eq!(commit("unknown"), Err(GroupError::NotFound));
-    assert_eq!(commit("g"), Err(GroupError::UnknownMember));
+    let commit = |group: &str| now(&mut rig.commit_offset(group, stranger.clone(), 1)).unwrap().remove(0);
+    assert_eq!(commit("unknown"), Err(GroupError::NotFound.into()));
+    assert_eq!(commit("g"), Err(GroupError::UnknownMember.into()));
     for (name, expected) in
         [("", GroupError::NotFound), (&*"x".repeat(MAX_GROUP_ID + 1), GroupError::InvalidId)]
     {
-        assert_eq!(commit(name), Err(expected), "positions may be set for no group");
-        assert_eq!(rig.groups.heartbeat(name, &stranger), Err(GroupError::InvalidId));
-        assert_eq!(rig.groups.leave(name, vec![]), Err(GroupError::InvalidId));
-        assert_eq!(now(&mut rig.sync(name, &client(), &[])), Some(Err(GroupError::InvalidId)));
+        assert_eq!(commit(name), Err(expected.into()), "positions may be set for no group");
+        assert_eq!(rig.groups.heartbeat(name, &stranger), Err(GroupError::InvalidId.into()));
+        assert_eq!(rig.groups.leave(name, vec![]), Err(GroupError::InvalidId.into()));
+        assert_eq!(now(&mut rig.sync(name, &client(), &[])), Some(Err(GroupError::InvalidId.into())));
         let refused = now(&mut rig.join(name, &client())).unwrap().unwrap_err();
-        assert_eq!(refused.error, GroupError::InvalidId);
+        assert_eq!(refused.error, GroupError::InvalidId.into());
     }
     let claims = Client1 { member: Text::from("me"), ..client() };
-    assert_eq!(now(&mut rig.join("new", &claims)).unwrap().unwrap_err().error, GroupError::UnknownMember);
-    assert_eq!(rig.groups.heartbeat("new", &stranger), Err(GroupError::UnknownMember));
-    assert_eq!(now(&mut rig.sync("new", &claims, &[])), Some(Err(GroupError::UnknownMember)));
+    assert_eq!(
+        now(&mut rig.join("new", &claims)).unwrap().unwrap_err().error,
+        GroupError::UnknownMember.into()
+    );
+    assert_eq!(rig.groups.heartbeat("new", &stranger), Err(GroupError::UnknownMember.into()));
+    assert_eq!(now(&mut rig.sync("new", &claims, &[])), Some(Err(GroupError::UnknownMember.into())));
     assert!(rig.groups.shared.inner.lock().led.is_empty(), "none of these leaves a machine");
     assert!(rig.groups.describe("new").is_none());
 }

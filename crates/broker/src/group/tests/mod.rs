@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sabir_base::clock::{Clock, ManualClock};
 use sabir_base::wake::WakeBatch;
-use sabir_model::{LeaderEpoch, Offset, TopicId};
+use sabir_model::{ErrorAbout, LeaderEpoch, Offset, TopicId};
 
 use super::*;
 
@@ -176,7 +176,7 @@ impl Rig {
         self.groups.tick();
     }
 
-    fn join(&self, group: &str, client: &Client1) -> Reply<Result<Joined, JoinRefused>> {
+    fn join(&self, group: &str, client: &Client1) -> Reply<Result<Joined, JoinRefusal>> {
         self.groups.join(group, client.request())
     }
 
@@ -193,7 +193,7 @@ impl Rig {
         group: &str,
         client: &Client1,
         plan: &[(&Client1, &'static str)],
-    ) -> Reply<Result<Synced, GroupError>> {
+    ) -> Reply<Result<Synced, ErrorAbout<GroupError>>> {
         let assignments =
             plan.iter().map(|(c, what)| (c.member.clone(), Bytes::from_static(what.as_bytes()))).collect();
         let fence = client.fence();

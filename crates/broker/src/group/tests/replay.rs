@@ -87,7 +87,7 @@ struct Kept {
 struct World {
     rig: Rig,
     clients: Vec<Client1>,
-    joining: Vec<Option<Reply<Result<Joined, JoinRefused>>>>,
+    joining: Vec<Option<Reply<Result<Joined, JoinRefusal>>>>,
     kept: Option<Kept>,
 }
 

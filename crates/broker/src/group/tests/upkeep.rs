@@ -42,7 +42,7 @@ fn groups_that_come_and_go_leave_nothing_behind() {
         let group = format!("g{i}");
         let request = JoinRequest { id_required: true, ..client().request() };
         let told = now(&mut rig.groups.join(&group, request)).unwrap().unwrap_err();
-        assert_eq!(told.error, GroupError::MemberIdRequired);
+        assert_eq!(told.error, GroupError::MemberIdRequired.into());
         let leaver = LeaveRequest { member: told.member, instance: None };
         assert_eq!(rig.groups.leave(&group, vec![leaver]).unwrap()[0].result, Ok(()));
     }
@@ -64,7 +64,7 @@ fn a_start_leads_every_group_with_members_and_expires_the_silent() {
     rig.pass(9_000);
     assert_eq!(rig.groups.heartbeat("alive", &a.fence()), Ok(()));
     rig.pass(9_000);
-    assert_eq!(rig.groups.heartbeat("silent", &b.fence()), Err(GroupError::UnknownMember));
+    assert_eq!(rig.groups.heartbeat("silent", &b.fence()), Err(GroupError::UnknownMember.into()));
     assert_eq!(rig.groups.describe("alive").unwrap().state, GroupPhase::Stable);
     assert_eq!(rig.groups.describe("silent").unwrap().state, GroupPhase::Empty);
 }
@@ -127,10 +127,10 @@ fn there_is_an_end_to_groups_and_to_what_members_bring() {
         assert_eq!(now(&mut rig.commit_offset(&format!("g{i}"), outside(), 1)), Some(vec![Ok(())]));
     }
     let commit = now(&mut rig.commit_offset("more", outside(), 1));
-    assert_eq!(commit, Some(vec![Err(GroupError::LimitReached)]));
+    assert_eq!(commit, Some(vec![Err(GroupError::LimitReached.into())]));
     let refused =
         |group: &str| now(&mut rig.join(group, &client())).unwrap().map_err(|refused| refused.error);
-    assert_eq!(refused("more").unwrap_err(), GroupError::LimitReached);
+    assert_eq!(refused("more").unwrap_err(), GroupError::LimitReached.into());
     assert!(refused("g1").is_ok(), "one that exists");
     assert_eq!(now(&mut rig.commit_offset("g2", outside(), 2)), Some(vec![Ok(())]));
 
@@ -158,7 +158,9 @@ fn groups_that_are_there_rebalance_when_others_have_filled_the_memory() {
     settle_two(&rig, "good", &mut a, &mut b);
     let refused = |group: &str| {
         let joined = now(&mut rig.join(group, &client()));
-        joined.is_some_and(|joined| joined.is_err_and(|refused| refused.error == GroupError::LimitReached))
+        joined.is_some_and(|joined| {
+            joined.is_err_and(|refused| refused.error == GroupError::LimitReached.into())
+        })
     };
     // New groups, and then groups that are stored with what they may have beyond.
     let strangers: Vec<String> = (0..100).map(|i| format!("x{i}")).collect();
@@ -227,8 +229,8 @@ fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_
     let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
     let ask = |group: &str| now(&mut rig.groups.join(group, request.clone())).unwrap().unwrap_err();
     for i in 0..5000 {
-        assert_eq!(ask(&format!("x{i}")).error, GroupError::MemberIdRequired);
-        assert_eq!(ask("one").error, GroupError::MemberIdRequired);
+        assert_eq!(ask(&format!("x{i}")).error, GroupError::MemberIdRequired.into());
+        assert_eq!(ask("one").error, GroupError::MemberIdRequired.into());
     }
     let memory = rig.groups.member_memory();
     assert!((350_000..420_000).contains(&memory.pending_bytes), "{memory:?}");
@@ -240,7 +242,7 @@ fn ids_that_nobody_comes_back_for_shut_out_neither_members_nor_clients_that_ask_
     assert!(now(&mut rig.join("good", &client())).unwrap().is_ok());
     // A client that comes back soon is let in, however many have asked since.
     let given = ask("new").member;
-    (0..10).for_each(|i| assert_eq!(ask(&format!("y{i}")).error, GroupError::MemberIdRequired));
+    (0..10).for_each(|i| assert_eq!(ask(&format!("y{i}")).error, GroupError::MemberIdRequired.into()));
     let back = JoinRequest { member: given, ..request.clone() };
     assert!(now(&mut rig.groups.join("new", back)).unwrap().is_ok());
     rig.pass(61_000);
@@ -262,7 +264,7 @@ fn ids_of_all_homes_are_together_in_what_they_may_take_and_the_oldest_goes_first
     let request = JoinRequest { id_required: true, session_timeout_ms: 1_800_000, ..client().request() };
     let ask = |groups: &Groups, group: &str| {
         let refused = now(&mut groups.join(group, request.clone())).unwrap().unwrap_err();
-        assert_eq!(refused.error, GroupError::MemberIdRequired);
+        assert_eq!(refused.error, GroupError::MemberIdRequired.into());
         refused.member
     };
     let back = |groups: &Groups, group: &str, member: Text| {
@@ -276,7 +278,7 @@ fn ids_of_all_homes_are_together_in_what_they_may_take_and_the_oldest_goes_first
     for (group, id) in given {
         assert!(back(&two, &group, id).is_ok(), "{group}");
     }
-    assert_eq!(back(&one, "oldest", oldest).unwrap_err().error, GroupError::UnknownMember);
+    assert_eq!(back(&one, "oldest", oldest).unwrap_err().error, GroupError::UnknownMember.into());
     assert_eq!(one.member_memory().refused, 0);
 }
 
@@ -287,7 +289,7 @@ fn flood(rig: &Rig, host: &str, connections: u64, joins: usize) {
         let connection = 100 + i as u64 % connections;
         let request = JoinRequest { id_required: true, connection, client: identity, ..client().request() };
         let refused = now(&mut rig.groups.join(&format!("{host}-{i}"), request)).unwrap().unwrap_err();
-        assert_eq!(refused.error, GroupError::MemberIdRequired);
+        assert_eq!(refused.error, GroupError::MemberIdRequired.into());
     }
 }
 
@@ -304,7 +306,7 @@ fn a_flood_of_joins_pushes_out_its_own_ids_and_lets_honest_clients_join() {
         let request = JoinRequest { id_required: true, connection: 1, ..client().request() };
         flood(&rig, host, connections, 2000);
         let given = now(&mut rig.groups.join("good", request.clone())).unwrap().unwrap_err();
-        assert_eq!(given.error, GroupError::MemberIdRequired);
+        assert_eq!(given.error, GroupError::MemberIdRequired.into());
         flood(&rig, host, connections, 2000);
         let back = JoinRequest { member: given.member, ..request };
         assert!(
@@ -320,7 +322,7 @@ fn an_id_told_and_never_used_is_forgotten() {
     let rig = Rig::new();
     let request = JoinRequest { id_required: true, ..client().request() };
     let refused = now(&mut rig.groups.join("g", request)).unwrap().unwrap_err();
-    assert_eq!(refused.error, GroupError::MemberIdRequired);
+    assert_eq!(refused.error, GroupError::MemberIdRequired.into());
     assert_eq!(rig.groups.shared.inner.lock().led.len(), 1);
     rig.pass(10_000);
     assert!(rig.groups.shared.inner.lock().led.is_empty());
@@ -336,7 +338,10 @@ fn who_stops_leading_answers_everyone() {
     let mut parked = rig.join("g", &client());
     assert!(now(&mut parked).is_none());
     rig.groups.retire(GroupError::Shard(ShardFailure::ShuttingDown));
-    assert_eq!(now(&mut parked).unwrap().unwrap_err().error, GroupError::Shard(ShardFailure::ShuttingDown));
+    assert_eq!(
+        now(&mut parked).unwrap().unwrap_err().error,
+        GroupError::Shard(ShardFailure::ShuttingDown).into()
+    );
     let inner = rig.groups.shared.inner.lock();
     assert!(inner.led.is_empty());
     assert_eq!((inner.parked(), inner.totals.member_bytes()), (0, 0));

@@ -28,7 +28,8 @@ pub(super) async fn read(
     bytes: usize,
 ) -> Result<Fetched, Missing> {
     let first = offset_of(from);
-    match judge(broker.read(target, first, bytes, true).await, first) {
+    let read = broker.read(target, first, bytes, true).await;
+    match judge(read.map_err(|about| about.error), first) {
         Ok(fetched) => Ok(fetched),
         Err(Cause::Known(missing)) => Err(missing),
         Err(Cause::Together(error)) => Err(together(error, broker.unreadable_end(target, first).await)),

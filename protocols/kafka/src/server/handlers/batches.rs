@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use sabir_broker::{AppendRefusal, AppendTarget};
+use sabir_model::ErrorAbout;
 use sabir_model::batch::{BatchCheck, BatchError, BatchHeader, BatchRefusal, Compression, InlineBudget};
 
 use super::transactions::{NO_TRANSACTIONS, WHY_NOT};
@@ -30,7 +31,13 @@ impl Refusal {
 
 impl From<AppendRefusal> for Refusal {
     fn from(refusal: AppendRefusal) -> Self {
-        let code = match refusal {
+        ErrorAbout::from(refusal).into()
+    }
+}
+
+impl From<ErrorAbout<AppendRefusal>> for Refusal {
+    fn from(refusal: ErrorAbout<AppendRefusal>) -> Self {
+        let code = match refusal.error {
             AppendRefusal::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
             AppendRefusal::Internal => ErrorCode::InvalidTopic,
             AppendRefusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,

@@ -136,7 +136,7 @@ pub(super) async fn join_group(client: Arc<Client>, request: Request) -> Result<
     let (response, error) = match joining.await {
         Ok(joined) => (join_response(joined, call.version), ErrorCode::None),
         Err(refused) => {
-            let error = group_error_code(refused.error);
+            let error = group_error_code(refused.error.error);
             let member_id = Str::from(&*refused.member);
             (JoinGroupResponse { error_code: error.code(), member_id, ..no_group(call.version) }, error)
         }
@@ -200,8 +200,8 @@ pub(super) async fn sync_group(client: Arc<Client>, request: Request) -> Result<
             };
             (response, ErrorCode::None)
         }
-        Err(kind) => {
-            let error = match kind {
+        Err(refused) => {
+            let error = match refused.error {
                 // All assignments together are too large to be stored; the leader cannot mend it by trying again.
                 GroupError::TooLarge => ErrorCode::UnknownServerError,
                 other => group_error_code(other),
@@ -217,7 +217,7 @@ pub(super) fn heartbeat(client: &Client, request: &Request) -> Result<Reply, Bad
     let body: HeartbeatRequest = decode(request)?;
     let fence = fence(body.generation_id, &body.member_id, body.group_instance_id.as_ref());
     let alive = client.groups().heartbeat(&body.group_id, &fence);
-    let error = alive.map_or_else(group_error_code, |()| ErrorCode::None);
+    let error = alive.map_or_else(|refused| group_error_code(refused.error), |()| ErrorCode::None);
     Ok(call.reply(&HeartbeatResponse { error_code: error.code(), ..Default::default() }, error))
 }
 
@@ -234,7 +234,9 @@ pub(super) fn leave_group(client: &Client, request: &Request) -> Result<Reply, B
         vec![LeaveRequest { member: body.member_id.as_str().into(), instance: None }]
     };
     let response = match client.groups().leave(&body.group_id, leaving) {
-        Err(kind) => LeaveGroupResponse { error_code: group_error_code(kind).code(), ..Default::default() },
+        Err(refused) => {
+            LeaveGroupResponse { error_code: group_error_code(refused.error).code(), ..Default::default() }
+        }
         Ok(left) => {
             let member = |left: &sabir_broker::Left| MemberResponse {
                 member_id: Str::from(&*left.member),
@@ -346,7 +348,7 @@ pub(super) async fn delete_groups(client: Arc<Client>, request: Request) -> Resu
     let until = commit_by();
     for (deleted, group_id) in deleting {
         let deleted = within(until, deleted).await;
-        let error_code = deleted.map_or_else(|kind| group_error_code(kind).code(), |()| 0);
+        let error_code = deleted.map_or_else(|refused| group_error_code(refused.error).code(), |()| 0);
         results.push(DeletableGroupResult { group_id, error_code });
     }
     let error = first_error(results.iter().map(|r| r.error_code));

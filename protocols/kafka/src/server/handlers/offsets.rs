@@ -97,8 +97,8 @@ pub(super) async fn offset_commit(client: Arc<Client>, request: Request) -> Resu
     let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
     let outcomes = outcomes.unwrap_or_else(|_| vec![Err(ShardFailure::Timeout.into()); count]);
     for (at, i, number) in places {
-        if let Some(Err(kind)) = outcomes.get(number).copied() {
-            topics[at].partitions[i].error_code = commit_error(kind, call.version).code();
+        if let Some(Err(refused)) = outcomes.get(number) {
+            topics[at].partitions[i].error_code = commit_error(refused.error, call.version).code();
         }
     }
     let error = first_error(topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
@@ -312,9 +312,9 @@ pub(super) async fn offset_delete(client: Arc<Client>, request: Request) -> Resu
         topics.push(OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: partitions.collect() });
     }
     if !deleted.is_empty()
-        && let Err(kind) = within(commit_by(), groups.delete_offsets(&body.group_id, &deleted)).await
+        && let Err(why) = within(commit_by(), groups.delete_offsets(&body.group_id, &deleted)).await
     {
-        return Ok(refused(group_error_code(kind)));
+        return Ok(refused(group_error_code(why.error)));
     }
     let error = first_error(topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)));
     Ok(call.reply(&OffsetDeleteResponse { topics, ..Default::default() }, error))

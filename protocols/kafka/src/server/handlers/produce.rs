@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use sabir_broker::{Append, AppendAcks, AppendRefusal, AppendTarget, Appended, Appending, Broker, Topic};
 use sabir_model::batch::{BatchCheck, BatchRefusal, CheckedBatch, FactsOf, InlineBudget};
-use sabir_model::{AppendError, FrontendNo, ShardFailure};
+use sabir_model::{AppendError, ErrorAbout, FrontendNo, ShardFailure};
 use sabir_net::{Checks, Grant, Workers};
 use tokio::time::Instant;
 
@@ -224,7 +224,7 @@ impl Answer {
         }
     }
 
-    fn fill(&mut self, at: &[(usize, usize)], results: Vec<Result<Appended, AppendError>>) {
+    fn fill(&mut self, at: &[(usize, usize)], results: Vec<Result<Appended, ErrorAbout<AppendError>>>) {
         for (&(topic, partition), result) in at.iter().zip(results) {
             let place = &mut self.response.responses[topic].partition_responses[partition];
             match result {
@@ -234,7 +234,7 @@ impl Answer {
                     place.log_start_offset = appended.log_start.0;
                 }
                 Err(error) => {
-                    let refusal = Refusal::new(append_error_code(error), error.to_string());
+                    let refusal = Refusal::new(append_error_code(error.error), error.to_string());
                     refuse(place, refusal, &mut self.named);
                 }
             }
