@@ -145,7 +145,6 @@ pub(crate) fn start_watched(
     // Before any address is tried: of two brokers with one configuration, the second must hear of the first.
     wait_until_free(&options.data, LOCK_PATIENCE)?;
     warn_of_memory(&options.data);
-    warn_of_others(&options.data);
     if let Some(exceeds) = config.memory_warning() {
         warn!("{exceeds}. Lower them, or give it more");
     }
@@ -159,6 +158,8 @@ pub(crate) fn start_watched(
 
     let broker = Broker::open(options, Arc::new(SystemClock))?;
     drop(watch);
+    // Of a start that fails it is not the reason.
+    warn_of_others(&broker.options().data);
     let net = match Net::start(&net_options, watched(&broker)) {
         Ok(net) => Arc::new(net),
         Err(error) => {
